@@ -1,0 +1,253 @@
+"""conf/*.yaml and overrides -> DictConfig -> typed Config -> plain data -> config_hash.
+
+The hash names the question: everything that can change a number is in it, and nothing that says only
+where something lies or how fast it runs (see fgvc.config.schema for how a field says which it is).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fgvc.config import schema
+from fgvc.config.errors import ConfigError, nearest
+from fgvc.config.fit import check_side
+from fgvc.config.weights import fill_weights
+
+CONFIG_NAME = "config"
+
+
+def conf_dir() -> Path:
+    """The folder of option files: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package.parent / "conf", package / "conf"):
+        if (folder / f"{CONFIG_NAME}.yaml").is_file():
+            return folder
+    raise ConfigError(f"no conf/{CONFIG_NAME}.yaml beside or inside {package}: reinstall fgvc")
+
+
+def register_schema() -> None:
+    """Make the dataclasses known to Hydra under the name the primary config starts from."""
+    ConfigStore.instance().store(name="schema", node=schema.Config)
+
+
+def composed(overrides: Sequence[str] = ()) -> DictConfig:
+    """The config that these overrides mean, as Hydra composes it (no run is started)."""
+    register_schema()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra_compose(CONFIG_NAME, overrides=list(overrides))
+
+
+def typed(cfg: DictConfig) -> schema.Config:
+    """The same config as dataclasses, every value checked, weights found and digested.
+
+    Raises:
+        ConfigError: an unknown key, a value outside its bounds or choices, a combination that
+            cannot be. One line each.
+    """
+    _refuse_unknown(cfg)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema.Config), _with_variants(cfg))
+        conf = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(one_line(error)) from error
+    assert isinstance(conf, schema.Config)
+    _refuse_pointers_at_places(cfg)
+    _check_values(conf)
+    check_side(conf.backbone, conf.resolution.side)
+    fill_weights(conf.backbone, conf.runtime.weights_root)
+    return conf
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The hashed part of a config as plain data: identities in, places out.
+
+    Raises:
+        ValueError: an unknown key, an illegal value, or a hashed key that points at a place.
+    """
+    conf = typed(cfg)
+    plain = _hashed(conf)
+    plain["backbone"] = _hashed_backbone(conf.backbone, plain["backbone"])
+    return plain
+
+
+def canonical(plain: dict[str, Any]) -> bytes:
+    """The bytes that are hashed: canonical JSON (sorted keys, no blanks, no NaN)."""
+    return json.dumps(
+        plain, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    ).encode()
+
+
+def config_hash(plain: dict[str, Any]) -> str:
+    """SHA256 of the canonical JSON of exactly this argument; 64 hex digits."""
+    return hashlib.sha256(canonical(plain)).hexdigest()
+
+
+def legal_keys(cfg: DictConfig) -> list[str]:
+    """Every dotted key that the chosen options have."""
+    return [key for key, _ in _fields(schema.Config, _variants_of(cfg))]
+
+
+# --- which dataclass describes which node ---------------------------------------------------------
+
+
+def _variants_of(cfg: DictConfig) -> dict[str, type]:
+    chosen = {}
+    for node, classes in schema.VARIANTS.items():
+        name = OmegaConf.select(cfg, f"{node}.name")
+        if name not in classes:
+            raise ConfigError(f"{node}={name}: not one of {', '.join(classes)}")
+        chosen[node] = classes[name]
+    return chosen
+
+
+def _with_variants(cfg: DictConfig) -> DictConfig:
+    """A copy whose open nodes (task, head, part_attention) are typed by their name."""
+    plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    assert isinstance(plain, DictConfig)
+    for node, cls in _variants_of(cfg).items():
+        plain[node] = OmegaConf.merge(OmegaConf.structured(cls), plain[node])
+    return plain
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _node_class(cls: type, name: str) -> type | None:
+    """The dataclass of a field, seen through Optional; None for a leaf."""
+    hint = _hints(cls)[name]
+    for part in (hint, *typing.get_args(hint)):
+        if dataclasses.is_dataclass(part) and isinstance(part, type):
+            return part
+    return None
+
+
+def _is_table(cls: type, name: str) -> bool:
+    """Whether a field is a dict of rows with keys of their own (backbone.checkpoints)."""
+    return typing.get_origin(_hints(cls)[name]) is dict
+
+
+def _fields(
+    cls: type, variants: dict[str, type], prefix: str = ""
+) -> Iterator[tuple[str, dataclasses.Field]]:
+    for item in dataclasses.fields(cls):
+        key = f"{prefix}{item.name}"
+        node = variants.get(key) or _node_class(cls, item.name)
+        yield key, item
+        if node is not None and not _is_table(cls, item.name):
+            yield from _fields(node, {}, f"{key}.")
+
+
+# --- checks -----------------------------------------------------------------------------------------
+
+
+def _refuse_unknown(cfg: DictConfig) -> None:
+    legal = set(legal_keys(cfg))
+    for key in _leaves(cfg):
+        if key in legal or key.startswith("backbone.checkpoints."):
+            continue
+        raise ConfigError(f"unknown config key {key}{nearest(key, legal)}")
+
+
+def _leaves(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name in cfg:
+        key = f"{prefix}{name}"
+        child = cfg._get_node(str(name))
+        closed = not isinstance(child, DictConfig) or child._is_none() or child._is_missing()
+        if closed or child._is_interpolation():
+            yield key
+        else:
+            yield from _leaves(child, f"{key}.")
+
+
+def _check_values(conf: schema.Config) -> None:
+    for key, value, item in _values(conf):
+        choices = item.metadata.get("choices")
+        if choices and value not in choices:
+            shown = ", ".join("null" if choice is None else choice for choice in choices)
+            raise ConfigError(f"{key}={value}: not one of {shown}")
+        low, high = item.metadata.get("bounds", (None, None))
+        if low is not None and not (low <= value and (high is None or value <= high)):
+            upper = "" if high is None else f" and at most {high}"
+            raise ConfigError(f"{key}={value}: must be at least {low}{upper}")
+
+
+def _values(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field]]:
+    for item in dataclasses.fields(node):
+        value, key = getattr(node, item.name), f"{prefix}{item.name}"
+        yield key, value, item
+        if dataclasses.is_dataclass(value):
+            yield from _values(value, f"{key}.")
+
+
+def _refuse_pointers_at_places(cfg: DictConfig) -> None:
+    """Drop every place, then resolve: a hashed key that points at one fails loudly."""
+    plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    for key, item in _fields(schema.Config, _variants_of(cfg)):
+        if item.metadata.get("place") or key == "runtime":
+            parent, _, name = key.rpartition(".")
+            holder = OmegaConf.select(plain, parent) if parent else plain
+            if isinstance(holder, DictConfig):
+                holder.pop(name, None)
+    try:
+        OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"a hashed key points at a place: {one_line(error)}") from error
+
+
+def one_line(error: OmegaConfBaseException) -> str:
+    """What OmegaConf found wrong, with the key it is about."""
+    message = str(error.msg or error).splitlines()[0]
+    return f"{error.full_key}: {message}" if error.full_key else message
+
+
+# --- what is hashed ---------------------------------------------------------------------------------
+
+
+def _hashed(node: Any) -> dict[str, Any]:
+    plain = {}
+    for item in dataclasses.fields(node):
+        value = getattr(node, item.name)
+        if item.metadata.get("place") or item.metadata.get("card") or item.name == "runtime":
+            continue
+        if "legacy" in item.metadata and value == item.metadata["legacy"]:
+            continue
+        plain[item.name] = _hashed(value) if dataclasses.is_dataclass(value) else value
+    return plain
+
+
+def _hashed_backbone(backbone: schema.Backbone, plain: dict[str, Any]) -> dict[str, Any]:
+    """Only the chosen row, so that adding a checkpoint to a family renames nothing.
+
+    A local file is named by its digest and a hub one by its revision, never both.
+    """
+    row = _hashed(schema.chosen_checkpoint(backbone))
+    for name in ("checkpoints", "size", "patch", "registers", "revision"):
+        plain.pop(name)
+    row["revision"] = backbone.revision or row["revision"]
+    if backbone.weights is not None or not backbone.pretrained:
+        del row["revision"], row["repo"]
+    return {**plain, "checkpoint": row}
+
+
+def place_keys() -> frozenset[str]:
+    """Dotted keys of every path outside `runtime`, of any option."""
+    return frozenset(
+        key for key, item in _fields(schema.Config, {}) if item.metadata.get("place")
+    )

@@ -1,0 +1,37 @@
+"""Choices that are legal alone -> whether they fit together, said before any work starts."""
+
+from __future__ import annotations
+
+from fgvc.config.errors import ConfigError
+from fgvc.config.schema import Backbone, Config, chosen_checkpoint
+
+INPUTS = {"eval": {"checkpoint"}}  # what a task reads beside its dataset; others read none
+SIDES = (224, 256, 336, 384, 392, 448, 512, 518)  # pixels; the options of resolution=
+
+
+def check_side(backbone: Backbone, side: int) -> None:
+    """Refuse a side, in pixels, that is not a whole number of patches.
+
+    Raises:
+        ConfigError: names the side, the patch and the nearest resolutions that fit.
+    """
+    row = chosen_checkpoint(backbone)
+    if side % row.patch == 0:
+        return
+    fitting = [option for option in SIDES if option % row.patch == 0]
+    closest = sorted(sorted(fitting, key=lambda option: abs(option - side))[:3])
+    raise ConfigError(
+        f"resolution={side} px is not a multiple of {row.patch}, the patch of {row.model}; "
+        f"nearest that fit: {', '.join(f'resolution=r{option}' for option in closest)}"
+    )
+
+
+def check_inputs(conf: Config) -> None:
+    """Refuse a missing input of the task, and one that it would silently ignore."""
+    wanted = INPUTS.get(conf.task.name, set())
+    for name in ("checkpoint", "run", "against", "image"):
+        value = getattr(conf, name)
+        if value is None and name in wanted:
+            raise ConfigError(f"task={conf.task.name} needs {name}=PATH")
+        if value is not None and name not in wanted:
+            raise ConfigError(f"{name}={value}: task={conf.task.name} reads no {name}")

@@ -1,0 +1,72 @@
+"""conf/ -> the page that `--help` prints: tasks, axes with their options, examples."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from fgvc.config.compose import conf_dir
+
+PAGE = """\
+fgvc: what earns accuracy on look-alike classes?
+
+usage: python -m fgvc.run [-m] [axis=option …] [key=value …]
+
+One axis is one choice; everything else stays still.
+{groups}
+Keys (`python -m fgvc.run --cfg job` prints all of them with their values):
+  seed=0                    precision=fp32|bf16     final_fit=train|trainval
+  preprocess=shared|native|transfg            runtime.device=auto|cpu|cuda|mps
+  dataset.root=PATH         dataset.partial=true    dataset.split_seed=0
+  backbone.size=base        backbone.weights=PATH   backbone.pretrained=false
+  runtime.output_root=PATH  runtime.run_id=NAME     runtime.dry_run=true
+
+Examples:
+  python -m fgvc.run backbone=dinov2 dataset=cub
+  python -m fgvc.run dataset=folder dataset.root=~/pictures head=knn
+  python -m fgvc.run -m backbone=vit_tiny,vit_small resolution=r224,r336
+  python -m fgvc.run task=eval checkpoint=outputs/RUN/CONFIG/CHECKPOINT
+
+A value with special characters is quoted twice: 'dataset.root="my birds=2024"'
+Ends with 0 done, 1 failed, 2 the command was wrong, 75 stopped and resumable."""
+
+GROUPS = ("task", "dataset", "backbone", "head", "resolution", "part_attention", "experiment")
+
+
+def page(width: int = 80) -> str:
+    """The help page, made from the first comment line of every option file."""
+    return PAGE.format(groups="".join(_group(conf_dir() / group, width) for group in GROUPS))
+
+
+def _group(folder: Path, width: int) -> str:
+    files = sorted(folder.glob("*.yaml"))
+    if folder.name == "resolution":
+        return _wrapped(f"\n{folder.name}=", ", ".join(file.stem for file in files), width)
+    shorthands = [file.stem for file in files if _says(file) is None]
+    lines = [_wrapped(f"  {file.stem}", _says(file) or "", width) for file in files if _says(file)]
+    if shorthands:
+        lines.append(_wrapped("  shorthands", ", ".join(shorthands), width))
+    return f"\n{folder.name}=\n{''.join(lines)}"
+
+
+def _says(file: Path) -> str | None:
+    """What an option file says of itself in its first comment; None for a shorthand of another."""
+    comments = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        text = line.removeprefix("#")
+        if text == line or (comments and text.startswith("   ")):
+            break  # the paragraph ends where the values, or the command to type, begin
+        if not text.strip().startswith("@package"):
+            comments.append(text.strip())
+    says = " ".join(comments)
+    head, colon, rest = says.partition(": ")
+    if not says or rest.startswith("short for"):
+        return None
+    return rest if colon and "=" in head else says
+
+
+def _wrapped(head: str, text: str, width: int) -> str:
+    indent = " " * 18
+    first = head.ljust(18) if len(head.strip("\n")) < 18 else f"{head}\n{indent}"
+    body = textwrap.wrap(text, width - len(indent)) or [""]
+    return first + f"\n{indent}".join(body) + "\n"

@@ -1,0 +1,60 @@
+"""Where a backbone's weights lie on this machine -> their digest, which is what the hash holds."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+from fgvc.config.errors import ConfigError
+from fgvc.config.schema import Backbone, chosen_checkpoint
+
+ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
+
+
+def fill_weights(backbone: Backbone, weights_root: str) -> None:
+    """Set `backbone.weights` to the local file, if there is one, and `weights_sha256` to its digest.
+
+    Raises:
+        ConfigError: the file is missing, or its digest is not the one that was asked for.
+    """
+    if not backbone.pretrained:
+        if backbone.weights is not None:
+            raise ConfigError(
+                f"backbone.pretrained=false means random weights, but backbone.weights="
+                f"{backbone.weights} is given: drop one of the two"
+            )
+        return
+    path = _local_file(backbone, weights_root)
+    if path is None:
+        return
+    digest = _sha256(path)
+    if backbone.weights_sha256 not in (None, digest):
+        raise ConfigError(
+            f"weights {path} have sha256 {digest}, not backbone.weights_sha256="
+            f"{backbone.weights_sha256}: the file changed, or it is another one"
+        )
+    backbone.weights, backbone.weights_sha256 = str(path), digest
+
+
+def _local_file(backbone: Backbone, weights_root: str) -> Path | None:
+    if backbone.weights is not None:
+        path = Path(backbone.weights).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"backbone.weights={backbone.weights}: no such file")
+        return path
+    model = chosen_checkpoint(backbone).model
+    candidates = (Path(weights_root).expanduser() / f"{model}{ending}" for ending in ENDINGS)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _sha256(path: Path) -> str:
+    stat = path.stat()
+    return _sha256_of_version(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256_of_version(path: Path, size: int, mtime_ns: int) -> str:
+    """Gigabytes are read once a process, not once a look at the config."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

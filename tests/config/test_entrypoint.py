@@ -1,0 +1,112 @@
+"""The command as a user types it: what is wrong is said in one line, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "torchvision", "timm", "transformers", "open_clip", "fiftyone", "tensorboard")
+
+
+def fgvc(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fgvc.run", *arguments],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["+optim.lrr=1"],
+        ["++backbone.pach=14"],
+        ["backbone.pach=14"],
+        ["backbone=dinov3x"],
+        ["seed=one"],
+        ["dataset.root=/a=b"],
+        ["runtime.run_id=../up"],
+        ["-m", "backbone=vit_tiny,vit_tini"],
+        ["task=eval"],
+    ],
+)
+def test_a_wrong_command_ends_with_2_and_leaves_no_folder(arguments, tmp_path):
+    done = fgvc(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("fgvc: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+def test_help_and_cfg_import_nothing_heavy(arguments, tmp_path):
+    probe = (
+        "import sys\n"
+        "from fgvc.run import main\n"
+        f"code = main({arguments!r})\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert done.stderr.strip() == "[]"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_a_page_of_our_own_within_80_columns(tmp_path):
+    page = fgvc("--help", cwd=tmp_path).stdout
+    for word in ("task=", "dataset=", "backbone=", "dinov2", "resolution=", "r518", "Examples"):
+        assert word in page
+    assert "Hydra" not in page
+    assert max(map(len, page.splitlines())) <= 80
+
+
+def test_dry_run_shows_the_jobs_and_writes_nothing(tmp_path):
+    done = fgvc("-m", "backbone=vit_tiny", "seed=0,1", "runtime.dry_run=true", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "2 jobs" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_conf_is_found_from_an_installed_wheel(tmp_path):
+    """The wheel alone, unpacked far from the checkout, composes to the same hash."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    site = tmp_path / "site"
+    shutil.unpack_archive(next(tmp_path.glob("*.whl")), site, format="zip")
+    program = (
+        "import json, fgvc.config.compose as c\n"
+        "print(json.dumps([str(c.conf_dir()), c.config_hash(c.resolved(c.composed([])))]))"
+    )
+    found = {}
+    for name, path in (("wheel", site), ("checkout", ROOT)):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found[name] = json.loads(done.stdout)
+    assert found["wheel"][0] == str(site / "fgvc" / "conf")
+    assert found["wheel"][1] == found["checkout"][1]
+
+
+def test_the_fgvc_script_is_the_same_program(tmp_path):
+    script = Path(sys.executable).parent / "fgvc"
+    done = subprocess.run([script, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == fgvc("--help", cwd=tmp_path).stdout
