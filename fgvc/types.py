@@ -11,10 +11,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # for annotations only: an error message must not wait for torch
+    from torch import Tensor
 
 TRAIN, TEST = 0, 1  # the dataset's own split; validation is carved from TRAIN by `Split`
 

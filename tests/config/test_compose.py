@@ -290,6 +290,26 @@ def test_values_are_bounded(argument, bound):
     assert bound in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("family", "side", "options"),
+    [
+        ("dinov2", 256, "resolution=r224, resolution=r336, resolution=r392"),
+        ("dinov2", 512, "resolution=r392, resolution=r448, resolution=r518"),
+        ("vit", 518, "resolution=r384, resolution=r448, resolution=r512"),
+        ("vit", 392, "resolution=r336, resolution=r384, resolution=r448"),
+    ],
+)
+def test_a_side_that_does_not_divide_is_refused_with_what_fits(family, side, options):
+    with pytest.raises(ConfigError, match=f"{side} px is not a multiple of .*{options}"):
+        typed(composed([f"backbone={family}", f"resolution=r{side}"]))
+
+
+@pytest.mark.parametrize("side", [224, 336, 448])
+@pytest.mark.parametrize("family", ["vit", "dinov2"])
+def test_multiples_of_both_patches_pass(family, side):
+    assert typed(composed([f"backbone={family}", f"resolution=r{side}"])).resolution.side == side
+
+
 def test_eval_takes_its_config_from_the_checkpoint():
     jobs_of(["task=eval", "checkpoint=x", "runtime.device=cpu", "dataset.root=/d"], multirun=False)
     with pytest.raises(ConfigError, match="from the checkpoint"):

@@ -1,0 +1,126 @@
+"""A backbone's config -> where its weights lie; a weights file -> its tensors, and nothing else.
+
+A file is told by its first bytes, not its name, and whatever is wrong with it is said in one line.
+Nothing in a file is ever executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fgvc.config import schema
+from fgvc.model.backbone import hub
+from fgvc.store import digest
+from fgvc.types import UserError, WeightsSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WRAPPERS = ("model", "state_dict")
+
+
+def find(conf: schema.Backbone) -> WeightsSource:
+    """Where the weights are: a given file, none (random), or the hub's cache, filled if need be.
+
+    Raises:
+        UserError: no such file, no network, or a digest other than `backbone.weights_sha256`.
+    """
+    row = schema.chosen_checkpoint(conf)
+    if conf.weights is not None:
+        path = Path(conf.weights).expanduser()
+        if not path.is_file():
+            raise UserError(
+                f"backbone.weights={conf.weights}: no such file; correct the path, "
+                f"or leave it out to take {row.repo} from the hub"
+            )
+        return WeightsSource("file", path.name, path, _matching(path, conf.weights_sha256))
+    if not conf.pretrained:
+        return WeightsSource("random", row.model)
+    path, commit = hub.fetch(row, conf.revision or row.revision)
+    return WeightsSource("hub", row.repo, path, _matching(path, conf.weights_sha256), commit)
+
+
+def _matching(path: Path, pinned: str | None) -> str:
+    sha256 = digest.sha256_file(path)
+    if pinned not in (None, sha256):
+        raise UserError(
+            f"weights {path} have sha256 {sha256}, not backbone.weights_sha256={pinned}: "
+            f"the file changed or is another one"
+        )
+    return sha256
+
+
+def read(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or a torch checkpoint, on the CPU, wrappers taken off.
+
+    Raises:
+        UserError: not a weights file, cut short, or holding more than tensors; one line.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        head = file.read(512)
+    _refuse_stand_in(path, head)
+    if head[8:9] == b"{":  # an 8-byte length, then JSON
+        return _unwrapped(_safetensors(path), path)
+    return _unwrapped(_pickled(path), path)
+
+
+def _refuse_stand_in(path: Path, head: bytes) -> None:
+    """Name the files that commonly lie where weights should."""
+    text = head.lstrip().lower()
+    if not head:
+        raise UserError(f"weights {path} are empty (0 bytes): download them again")
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise UserError(f"weights {path} are a web page, not weights: download them again")
+    if text.startswith(b"version https://git-lfs"):
+        raise UserError(f"weights {path} are a Git LFS pointer: run `git lfs pull` where it lies")
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(_unreadable(path, error)) from error
+
+
+def _pickled(path: Path) -> Any:
+    """weights_only reads tensors and plain containers; anything that would run code is refused."""
+    import pickle
+
+    import torch
+
+    try:
+        with path.open("rb") as file:  # of a path, torch would believe the ending
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"weights {path} are not tensors alone: refused, and nothing in the file was run; "
+            f"save the state dict by itself, best as .safetensors"
+        ) from error
+    except Exception as error:  # a damaged archive fails in as many ways as there are layers
+        raise UserError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return f"weights {path} cannot be read ({path.stat().st_size} bytes, cut short?): {reason}"
+
+
+def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:
+    from torch import Tensor
+
+    for wrapper in _WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not state:
+        raise UserError(f"weights {path} hold a {type(state).__name__}, not named tensors")
+    alien = next((key for key, value in state.items() if not isinstance(value, Tensor)), None)
+    if alien is not None:
+        kind = type(state[alien]).__name__
+        raise UserError(f"weights {path} hold a {kind} at {alien!r}, where a tensor should be")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}

@@ -1,0 +1,1 @@
+"""Bytes -> files that are whole or absent, found again by digest, computed once by key."""

@@ -1,0 +1,35 @@
+"""Bytes -> their name: SHA256 digests, and the one JSON form that is fit to be hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA256 of bytes in memory; 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA256 of a file's bytes, read in pieces; 64 hex digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(obj: object) -> bytes:
+    """UTF-8 JSON with sorted keys and no spaces: equal data, equal bytes.
+
+    Raises:
+        ValueError: NaN or an infinity, which JSON does not have.
+        TypeError: something that is not plain data.
+    """
+    text = json.dumps(
+        obj, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    )
+    return text.encode()

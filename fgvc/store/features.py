@@ -1,0 +1,164 @@
+"""Manifest rows -> features that are computed once, whoever asks and whenever someone is killed.
+
+    <root>/<32 hex digits of the key's digest>/
+        key.json               what the features are of: the whole key, the rows, the shard length
+        00000.safetensors      x (n, D) float32, row (n,) int64; metadata: the unreadable rows
+        00000.sha256           digest of the shard; a shard that does not match is computed again
+        done.json              written last: the digests of all shards
+        lock                   one process computes, the others wait and then read
+
+Rows are cut into shards before anything is computed, and `compute` sees whole shards only, so the
+batches, and with them the last bits of the features, do not depend on where a run was interrupted.
+N rows asked for, n rows of a shard, D feature width.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from fgvc.store import atomic, digest
+from fgvc.store.lock import lock
+from fgvc.types import BadImage, Compute, Features, UserError
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=2)
+
+
+class FeatureCache:
+    """Features by key, under one folder."""
+
+    def __init__(self, root: str | Path, on_note: Callable[[str], None] = _warn) -> None:
+        """on_note is told, in one line, of every shard that is damaged and computed again."""
+        self.root = Path(root)
+        self._on_note = on_note
+
+    def get(
+        self,
+        key: Mapping[str, object],
+        row_N: np.ndarray,
+        compute: Compute,
+        shard_rows: int = 512,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> Features:
+        """The features of `row_N`, read where they lie and computed where they do not.
+
+        Args:
+            key: everything that can change a feature, as plain data.
+            row_N: manifest rows, strictly ascending.
+            compute: rows of one shard -> their features; each row comes back in row_N or in bad.
+            shard_rows: rows computed and kept at once; what a kill can cost.
+            on_wait: told once, in one line, who is computing these features already.
+
+        Returns:
+            x_ND float32 with its rows ascending, and the rows that could not be read.
+
+        Raises:
+            UserError: the folder holds features of something else under this key.
+            OSError: the disk refused a write; earlier shards are kept.
+        """
+        assert np.all(np.diff(row_N) > 0), "rows must ascend"
+        folder = self.root / digest.sha256_bytes(digest.canonical_json(dict(key)))[:32]
+        with lock(folder / "lock", wait=True, on_wait=on_wait):
+            atomic.remove_stale(folder)
+            _identify(folder, key, row_N, shard_rows)
+            features = _joined(self._shards(folder, row_N, compute, shard_rows), len(row_N))
+            _seal(folder)
+        return features
+
+    def _shards(
+        self, folder: Path, row_N: np.ndarray, compute: Compute, shard_rows: int
+    ) -> Iterator[Features]:
+        for number, start in enumerate(range(0, len(row_N), shard_rows)):
+            path = folder / f"{number:05d}.safetensors"
+            row_n = row_N[start : start + shard_rows]
+            shard = self._read(path, row_n)
+            if shard is None:
+                shard = compute(row_n)
+                assert _covers(shard, row_n), "compute must account for every row"
+                _write(path, shard)
+            yield shard
+
+    def _read(self, path: Path, row_n: np.ndarray) -> Features | None:
+        """The shard, or None where it is missing or is not what was written for these rows."""
+        if not path.exists():
+            return None
+        if digest.sha256_file(path) == _recorded(path):
+            shard = _decoded(path)
+            if _covers(shard, row_n):
+                return shard
+        self._on_note(f"cached features {path} are damaged: computed again")
+        return None
+
+
+def _identify(folder: Path, key: Mapping[str, object], row_N: np.ndarray, shard_rows: int) -> None:
+    """Write key.json, or hold the one that is there against what is asked for now."""
+    rows = digest.sha256_bytes(np.ascontiguousarray(row_N, np.int64).tobytes())
+    wanted = {"key": dict(key), "rows": rows, "shard_rows": shard_rows}
+    path = folder / "key.json"
+    if not path.exists():
+        atomic.write_bytes(path, atomic.json_bytes(wanted))
+    elif path.read_bytes() != atomic.json_bytes(wanted):
+        raise UserError(f"{path} tells of other features than those asked for: delete {folder}")
+
+
+def _covers(shard: Features, row_n: np.ndarray) -> bool:
+    """Whether every row is there once, with features or among the bad, and the good ones ascend."""
+    good, bad = shard.row_N.tolist(), [bad.row for bad in shard.bad]
+    return good == sorted(good) and sorted(good + bad) == row_n.tolist()
+
+
+def _write(path: Path, shard: Features) -> None:
+    """Write a shard whole, its digest first: a shard without one would have to be thrown away."""
+    tensors = {
+        "x": np.ascontiguousarray(shard.x_ND, np.float32),
+        "row": np.ascontiguousarray(shard.row_N, np.int64),
+    }
+    bad = json.dumps([[bad.row, bad.message] for bad in shard.bad])
+    data = save(tensors, {"bad": bad})
+    atomic.write_text(path.with_suffix(".sha256"), digest.sha256_bytes(data) + "\n")
+    atomic.write_bytes(path, data)
+
+
+def _recorded(path: Path) -> str | None:
+    sidecar = path.with_suffix(".sha256")
+    return sidecar.read_text(errors="replace").strip() if sidecar.exists() else None
+
+
+def _decoded(path: Path) -> Features:
+    with safe_open(path, framework="np") as file:
+        bad = tuple(BadImage(row, message) for row, message in json.loads(file.metadata()["bad"]))
+        return Features(file.get_tensor("x"), file.get_tensor("row"), bad)
+
+
+def _joined(shards: Iterator[Features], rows: int) -> Features:
+    """All shards in one array, allocated once: features of a large dataset fill gigabytes."""
+    x_ND = np.empty((0, 0), np.float32)
+    row_N = np.empty(rows, np.int64)
+    bad: list[BadImage] = []
+    n = 0
+    for shard in shards:
+        bad += shard.bad
+        if not len(shard.row_N):
+            continue
+        if n == 0:
+            x_ND = np.empty((rows, shard.x_ND.shape[1]), np.float32)
+        until = n + len(shard.row_N)
+        x_ND[n:until], row_N[n:until] = shard.x_ND, shard.row_N
+        n = until
+    return Features(x_ND[:n], row_N[:n], tuple(bad))
+
+
+def _seal(folder: Path) -> None:
+    """Write done.json, unless it tells of these very shards already."""
+    shards = {path.name: _recorded(path) for path in sorted(folder.glob("*.safetensors"))}
+    path, done = folder / "done.json", atomic.json_bytes({"shards": shards})
+    if not path.exists() or path.read_bytes() != done:
+        atomic.write_bytes(path, done)
