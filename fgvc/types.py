@@ -74,8 +74,10 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA256 over (path, label, split, sha256) sorted by path: independent of place and order."""
-        rows = sorted(zip(self.path, self.label_N.tolist(), self.split_N.tolist(), self.sha256, strict=True))
+        """SHA256 over (path, label, split, sha256) sorted by path: place and order are nothing."""
+        rows = sorted(
+            zip(self.path, self.label_N.tolist(), self.split_N.tolist(), self.sha256, strict=True)
+        )
         running = hashlib.sha256()
         for row in rows:
             running.update(json.dumps(list(row), ensure_ascii=False).encode() + b"\n")
@@ -84,19 +86,21 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a Manifest, ascending: train and val partition its TRAIN rows, test is its TEST rows."""
+    """Rows of a Manifest, ascending: train and val partition TRAIN, test is TEST."""
 
     train_N: np.ndarray
     val_N: np.ndarray
     test_N: np.ndarray
 
     def digest(self, path: tuple[str, ...]) -> str:
-        """SHA256 over the sorted paths of each part, so that reordering the index changes nothing."""
+        """SHA256 over the sorted paths of each part: reordering the index changes nothing."""
         parts = {
             name: sorted(path[row] for row in rows.tolist())
             for name, rows in (("train", self.train_N), ("val", self.val_N), ("test", self.test_N))
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()
+        ).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class BadImage:
 
 @dataclass(frozen=True)
 class Batch:
-    """pixels_BCHW: uint8 RGB after preprocessing, before normalization. row_B: rows of the Manifest.
+    """pixels_BCHW: uint8 RGB, preprocessed but not normalized. row_B: rows of the Manifest.
 
     bad: images of this batch that could not be read; they have no pixels and no row here.
     """
@@ -161,8 +165,8 @@ class Features:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Per image. logits_NC: float32 (log-probabilities for kNN); an image that could not be read has
-    a row of -inf and counts as wrong. label_N: class indices. row_N: manifest rows."""
+    """Per image. logits_NC: float32 (log-probabilities for kNN); an unreadable image has a row of
+    -inf and counts as wrong. label_N: class indices. row_N: manifest rows."""
 
     row_N: np.ndarray
     label_N: np.ndarray
@@ -196,5 +200,5 @@ Compute = Callable[[np.ndarray], Features]  # manifest rows -> their features
 
 
 class UserError(ValueError):
-    """Something the user can mend. One line: the value, the bound, the way out. run.py prints it as it
-    stands and exits non-zero; any other exception is ours and keeps its traceback in run.log."""
+    """Something the user can mend, in one line: the value, the bound, the way out. It is printed as
+    it stands; any other exception is ours and keeps its traceback in run.log."""

@@ -1,4 +1,4 @@
-"""The house itself: nothing heavy in git, an environment that can be read, a README that is true."""
+"""The house itself: nothing heavy in git, a readable environment, a README that is true."""
 
 from __future__ import annotations
 
@@ -75,7 +75,11 @@ def test_lock_holds_every_direct_dependency_pinned():
 
 def test_readme_names_every_room_and_the_two_commands():
     readme = (ROOT / "README.md").read_text()
-    rooms = [path.name for path in (ROOT / "fgvc").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    rooms = [
+        path.name
+        for path in (ROOT / "fgvc").iterdir()
+        if path.is_dir() and path.name != "__pycache__"
+    ]
     missing = [room for room in rooms if f"{room}/" not in readme]
     assert missing == []
     assert "make smoke" in readme

@@ -1,7 +1,7 @@
 """conf/*.yaml and overrides -> DictConfig -> typed Config -> plain data -> config_hash.
 
-The hash names the question: everything that can change a number is in it, and nothing that says only
-where something lies or how fast it runs (see fgvc.config.schema for how a field says which it is).
+The hash names the question: everything that can change a number is in it, and nothing that says
+only where something lies or how fast it runs (fgvc.config.schema shows how a field says which).
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def legal_keys(cfg: DictConfig) -> list[str]:
     return [key for key, _ in _fields(schema.Config, _variants_of(cfg))]
 
 
-# --- which dataclass describes which node ---------------------------------------------------------
+# --- which dataclass describes which node ---
 
 
 def _variants_of(cfg: DictConfig) -> dict[str, type]:
@@ -154,7 +154,7 @@ def _fields(
             yield from _fields(node, {}, f"{key}.")
 
 
-# --- checks -----------------------------------------------------------------------------------------
+# --- checks ---
 
 
 def _refuse_unknown(cfg: DictConfig) -> None:
@@ -217,7 +217,7 @@ def one_line(error: OmegaConfBaseException) -> str:
     return f"{error.full_key}: {message}" if error.full_key else message
 
 
-# --- what is hashed ---------------------------------------------------------------------------------
+# --- what is hashed ---
 
 
 def _hashed(node: Any) -> dict[str, Any]:
@@ -248,6 +248,4 @@ def _hashed_backbone(backbone: schema.Backbone, plain: dict[str, Any]) -> dict[s
 
 def place_keys() -> frozenset[str]:
     """Dotted keys of every path outside `runtime`, of any option."""
-    return frozenset(
-        key for key, item in _fields(schema.Config, {}) if item.metadata.get("place")
-    )
+    return frozenset(key for key, item in _fields(schema.Config, {}) if item.metadata.get("place"))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class ConfigError(ValueError):
-    """The command asked for something that does not exist or cannot be: exit code 2, nothing written."""
+    """The command asked for what does not exist or cannot be: exit code 2, nothing written."""
 
 
 def nearest(word: str, legal: Iterable[str]) -> str:

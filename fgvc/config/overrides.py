@@ -1,4 +1,4 @@
-"""Command-line arguments -> the jobs they mean, every key and option checked before anything is written.
+"""Command-line arguments -> the jobs they mean, every key and option checked, nothing written.
 
 Hydra itself accepts `+optim.lrr=1`, ends with 1 where a wrong command should end with 2, and names
 no neighbour of a typo; so the arguments are read here first, with Hydra's own parser.

@@ -85,7 +85,7 @@ class Dataset:
     on_bad_image: str = one_of("error", "skip")
     official: OfficialCounts = field(default_factory=OfficialCounts)
     generator: Generator | None = MISSING
-    card: Card = card()
+    card: Card = card()  # noqa: RUF009 - a field, as dataclasses.field would make it
 
 
 @dataclass
@@ -243,9 +243,12 @@ def chosen_checkpoint(backbone: Backbone) -> Checkpoint:
         if row.registers == backbone.registers and backbone.patch in (None, row.patch)
     ]
     if not fits:
-        have = "; ".join(f"patch={row.patch} registers={str(row.registers).lower()}" for row in of_size)
+        have = "; ".join(
+            f"patch={row.patch} registers={str(row.registers).lower()}" for row in of_size
+        )
         raise ConfigError(
-            f"backbone.patch={backbone.patch} backbone.registers={str(backbone.registers).lower()}: "
+            f"backbone.patch={backbone.patch} "
+            f"backbone.registers={str(backbone.registers).lower()}: "
             f"{backbone.name} {backbone.size} has {have}"
         )
     return fits[0]

@@ -13,7 +13,7 @@ ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def fill_weights(backbone: Backbone, weights_root: str) -> None:
-    """Set `backbone.weights` to the local file, if there is one, and `weights_sha256` to its digest.
+    """Set `backbone.weights` to the local file, if there is one, and its digest beside it.
 
     Raises:
         ConfigError: the file is missing, or its digest is not the one that was asked for.

@@ -94,10 +94,14 @@ def test_the_command_of_the_readme_means_the_defaults():
     assert chosen == ("probe", "linear", "r224", "off")
     assert conf.backbone.size == "base"
     assert conf.dataset.root == "data/cub"
-    assert (conf.preprocess, conf.final_fit, conf.dataset.val_fraction) == ("shared", "trainval", 0.1)
+    assert (conf.preprocess, conf.final_fit, conf.dataset.val_fraction) == (
+        "shared",
+        "trainval",
+        0.1,
+    )
 
 
-# --- places out -----------------------------------------------------------------------------------
+# --- places out ---
 
 PLACES = [
     "runtime.output_root=/elsewhere",
@@ -136,7 +140,7 @@ def test_a_hashed_key_that_points_at_a_place_fails_loudly():
         resolved(composed(["dataset.name=${dataset.root}"]))
 
 
-# --- what changes a number is in --------------------------------------------------------------------
+# --- what changes a number is in ---
 
 NUMBERS = [
     "seed=1",
@@ -205,7 +209,7 @@ def test_hash_is_sha256_of_canonical_json_of_exactly_the_argument():
         config_hash({"a": math.nan})
 
 
-# --- digests in ---------------------------------------------------------------------------------------
+# --- digests in ---
 
 
 def test_local_weights_enter_by_digest_not_by_place(tmp_path):
@@ -236,10 +240,12 @@ def test_weights_that_are_not_the_ones_asked_for(tmp_path):
 
 
 def test_revision_of_hub_weights_is_in():
-    assert resolved(composed(["backbone.revision=abc"]))["backbone"]["checkpoint"]["revision"] == "abc"
+    assert (
+        resolved(composed(["backbone.revision=abc"]))["backbone"]["checkpoint"]["revision"] == "abc"
+    )
 
 
-# --- unknown keys -------------------------------------------------------------------------------------
+# --- unknown keys ---
 
 
 @pytest.mark.parametrize("typo", ["+optim.lrr=1", "++backbone.pach=14", "+backbone.pach=14"])

@@ -108,5 +108,7 @@ def test_conf_is_found_from_an_installed_wheel(tmp_path):
 
 def test_the_fgvc_script_is_the_same_program(tmp_path):
     script = Path(sys.executable).parent / "fgvc"
-    done = subprocess.run([script, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [script, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert done.stdout == fgvc("--help", cwd=tmp_path).stdout

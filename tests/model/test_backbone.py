@@ -5,7 +5,6 @@ import timm
 import torch
 from timm.layers import set_fused_attn
 
-from fgvc.config import schema
 from fgvc.model.backbone import build, weights
 from fgvc.model.backbone.timm_vit import autocast
 from fgvc.types import UserError, WeightsSource

@@ -1,0 +1,1 @@
+"""Index files and pictures -> seeded, checked batches of pixels."""

@@ -1,0 +1,103 @@
+"""dataset= axis: the chosen dataset on disk -> types.Dataset, checked and split.
+
+conf -> reader -> Index -> counts and coverage -> Manifest (digests) -> Split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from fgvc.config import schema
+from fgvc.data import cub, folder, manifest, subset
+from fgvc.data.index import Index, check_counts, check_coverage
+from fgvc.data.split import carve
+from fgvc.types import Dataset, Progress, UserError
+
+Reader = Callable[[schema.Dataset, Progress | None], Index]
+
+
+def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = None) -> Dataset:
+    """Read a dataset and hold it against its definition.
+
+    Args:
+        conf: the `dataset` node of a config.
+        cache_root: where digests of pictures are remembered (manifests/).
+        progress: advanced by pictures generated and by pictures hashed.
+
+    Raises:
+        UserError: the copy contradicts itself, its official counts or its remembered digests.
+    """
+    if conf.reader not in READERS:
+        raise UserError(f"dataset.reader={conf.reader}: one of {', '.join(READERS)}")
+    if conf.subset and conf.reader != "synthetic":
+        raise UserError(
+            f"dataset.subset={conf.subset}: only dataset=synthetic has one; set dataset.subset=null"
+        )
+    index = READERS[conf.reader](conf, progress)
+    partial, count_notes = check_counts(index, _official(conf), conf.partial)
+    fraction = conf.val_fraction
+    if conf.subset:
+        index = subset.tiny(index)
+        fraction = subset.val_fraction(index, fraction)
+    approval = (conf.card.approval,) if conf.reader == "synthetic" else ()
+    notes = approval + index.notes + count_notes + check_coverage(index)
+    table = manifest.build(index, cache_root, progress)
+    split = carve(index, fraction, conf.split_seed)
+    return Dataset(
+        name=conf.name,
+        manifest=table,
+        labelmap=index.labelmap,
+        split=split,
+        partial=partial,
+        notes=notes + manifest.duplicate_notes(table),
+        card=_card(conf.card),
+        subset=subset.describe(table, split, index.labelmap) if conf.subset else None,
+    )
+
+
+def _cub(conf: schema.Dataset, progress: Progress | None) -> Index:
+    return cub.read(_root(conf), conf.partial)
+
+
+def _folder(conf: schema.Dataset, progress: Progress | None) -> Index:
+    return folder.read(_root(conf), conf.test_fraction, conf.split_seed)
+
+
+def _synthetic(conf: schema.Dataset, progress: Progress | None) -> Index:
+    generator = _generator(conf)
+    # imported here: drawing birds is no part of reading any other dataset
+    from fgvc.data import synthetic
+
+    synthetic.write(_root(conf), generator, progress)
+    return cub.read(_root(conf), partial=False)
+
+
+READERS: dict[str, Reader] = {"cub": _cub, "folder": _folder, "synthetic": _synthetic}
+
+
+def _root(conf: schema.Dataset) -> Path:
+    return Path(conf.root).expanduser()
+
+
+def _generator(conf: schema.Dataset) -> schema.Generator:
+    if conf.generator is None:
+        raise UserError("dataset.generator=null: reader synthetic needs the generator's settings")
+    return conf.generator
+
+
+def _official(conf: schema.Dataset) -> schema.OfficialCounts:
+    """The counts a complete copy has; those of synthetic birds follow from their generator."""
+    if conf.reader != "synthetic":
+        return conf.official
+    made = _generator(conf)
+    return schema.OfficialCounts(
+        classes=made.classes,
+        train=made.classes * made.train_per_class,
+        test=made.classes * made.test_per_class,
+    )
+
+
+def _card(card: schema.Card) -> dict[str, str]:
+    return {name: str(value) for name, value in asdict(card).items()}

@@ -1,0 +1,111 @@
+"""What every reader makes of a dataset's own files: one table, before any picture is opened.
+
+reader -> Index -> manifest.build. N images, 4 box values.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from fgvc.types import TEST, TRAIN, LabelMap, Parts, UserError
+
+
+class Counts(Protocol):
+    """Numbers of a complete copy; 0 where there is no official number."""
+
+    classes: int
+    train: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """The columns of a Manifest except the digests (see fgvc.types.Manifest), and the label map."""
+
+    root: Path
+    path: tuple[str, ...]
+    label_N: np.ndarray
+    split_N: np.ndarray
+    labelmap: LabelMap
+    box_N4: np.ndarray | None = None
+    parts: Parts | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.path)
+
+
+def listed(offenders: Iterable[object], most: int = 5) -> str:
+    """The first offenders and how many more there are: `a, b, c and 7 more`."""
+    names = [str(offender) for offender in offenders]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def repeated(values: Sequence[str]) -> list[str]:
+    """The values that occur more than once, in order of first occurrence."""
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def check_coverage(index: Index) -> tuple[str, ...]:
+    """Hold train against test: what is never trained on cannot be recognised.
+
+    Returns:
+        A note on classes without test images, if there are any.
+
+    Raises:
+        UserError: classes without a training image, listed.
+    """
+    train_C, test_C = (
+        np.bincount(index.label_N[index.split_N == split], minlength=len(index.labelmap))
+        for split in (TRAIN, TEST)
+    )
+    names = np.array(index.labelmap.names, dtype=object)
+    if untrained := names[train_C == 0].tolist():
+        raise UserError(
+            f"{index.root}: {len(untrained)} of {len(names)} classes have no training image "
+            f"({listed(untrained)}): add some, or take these classes out of the index"
+        )
+    if untested := names[test_C == 0].tolist():
+        return (f"{len(untested)} classes have no test image ({listed(untested)})",)
+    return ()
+
+
+def check_counts(index: Index, official: Counts, partial: bool) -> tuple[bool, tuple[str, ...]]:
+    """Hold the copy against the official counts.
+
+    Returns:
+        Whether the copy is partial, and notes about it.
+
+    Raises:
+        UserError: fewer classes or images than official without `dataset.partial=true`, or more.
+    """
+    have = {
+        "classes": len(index.labelmap),
+        "train": int((index.split_N == TRAIN).sum()),
+        "test": int((index.split_N == TEST).sum()),
+    }
+    want = {"classes": official.classes, "train": official.train, "test": official.test}
+    differ = [name for name in have if want[name] and have[name] != want[name]]
+    text = ", ".join(f"{have[name]} of {want[name]} {name}" for name in differ)
+    if any(have[name] > want[name] for name in differ):
+        raise UserError(
+            f"{index.root}: {text}: more than the official dataset holds; "
+            "set dataset.root= to an unmixed copy of it"
+        )
+    if differ and not partial:
+        raise UserError(
+            f"{index.root}: {text}: this copy is incomplete; "
+            "complete it, or accept it as it is with dataset.partial=true"
+        )
+    if differ:
+        return True, (f"partial copy: {text}",)
+    if partial and any(want.values()):
+        return False, ("dataset.partial=true, but this copy is complete: treated as complete",)
+    return partial, ()

@@ -1,0 +1,177 @@
+"""Index -> Manifest: every picture's SHA256, computed once and remembered beside its size and time.
+
+A later start only looks at sizes and times (one `stat` an image); the bytes themselves are checked
+against the digest whenever they are decoded. N images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from fgvc.data.index import Index, repeated
+from fgvc.store import atomic, digest
+from fgvc.types import TRAIN, Manifest, Progress, UserError
+
+Result = TypeVar("Result")
+
+CHUNK = 512  # files handed to a thread at a time
+THREADS = 8  # waiting for a disk or a network, not computing
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was seen when the digests were computed. size_N: bytes; mtime_N: nanoseconds;
+    sha256_N: 32 raw bytes each."""
+
+    size_N: np.ndarray
+    mtime_N: np.ndarray
+    sha256_N: np.ndarray
+
+
+def build(index: Index, cache_root: Path, progress: Progress | None = None) -> Manifest:
+    """Manifest of an index, from the cache where the files are unchanged.
+
+    A file whose time alone changed is hashed again and accepted when its bytes are the same.
+
+    Args:
+        cache_root: the digests are kept in cache_root/manifests/.
+        progress: advanced by the number of files hashed.
+
+    Raises:
+        UserError: files that are missing, or altered since they were hashed; names the first.
+    """
+    file = cache_file(index, cache_root)
+    size_N, mtime_N = _seen(index)
+    known = _load(file, len(index))
+    if known is None:
+        rows = np.arange(len(index))
+        sha256_N = _hashed(index, rows, progress)
+    else:
+        rows = np.flatnonzero((size_N != known.size_N) | (mtime_N != known.mtime_N))
+        sha256_N = known.sha256_N.copy()
+        _refuse_altered(index, rows[size_N[rows] != known.size_N[rows]], file)
+        sha256_N[rows] = _hashed(index, rows, progress)
+        _refuse_altered(index, rows[sha256_N[rows] != known.sha256_N[rows]], file)
+    if len(rows):
+        _save(file, Known(size_N, mtime_N, sha256_N))
+    names = tuple(sha256.hex() for sha256 in sha256_N.tolist())
+    return Manifest(
+        index.root, index.path, index.label_N, index.split_N, names, index.box_N4, index.parts
+    )
+
+
+def cache_file(index: Index, cache_root: Path) -> Path:
+    """Where the digests of these files are kept: named by the root and the paths in it."""
+    running = hashlib.sha256(os.fsencode(index.root.resolve()))
+    for path in index.path:
+        running.update(b"\0" + path.encode())
+    return cache_root / "manifests" / f"{running.hexdigest()[:16]}.npz"
+
+
+def duplicate_notes(manifest: Manifest) -> tuple[str, ...]:
+    """Notes on equal files: in both train and test, or under two labels in train."""
+    rows_of: dict[str, list[int]] = {sha256: [] for sha256 in repeated(manifest.sha256)}
+    for row, sha256 in enumerate(manifest.sha256):
+        if sha256 in rows_of:
+            rows_of[sha256].append(row)
+    across, contradicting = [], []
+    for rows in rows_of.values():
+        train = [row for row in rows if manifest.split_N[row] == TRAIN]
+        test = [row for row in rows if manifest.split_N[row] != TRAIN]
+        if train and test:
+            across.append((train[0], test[0]))
+        other = [row for row in train if manifest.label_N[row] != manifest.label_N[train[0]]]
+        if other:
+            contradicting.append((train[0], other[0]))
+    return _pair_note(manifest, across, "occur in both train and test") + _pair_note(
+        manifest, contradicting, "occur in train under two labels"
+    )
+
+
+def _pair_note(manifest: Manifest, pairs: list[tuple[int, int]], what: str) -> tuple[str, ...]:
+    if not pairs:
+        return ()
+    one, other = pairs[0]
+    return (
+        f"{len(pairs)} pictures {what}, byte for byte (first: {manifest.path[one]} = "
+        f"{manifest.path[other]})",
+    )
+
+
+def _seen(index: Index) -> tuple[np.ndarray, np.ndarray]:
+    """Size and modification time of every file; -1 marks a missing one.
+
+    Raises:
+        UserError: missing files, the first and how many.
+    """
+
+    def look(path: str) -> tuple[int, int]:
+        try:
+            stat = os.stat(path)  # noqa: PTH116 a Path for each of 675,000 files costs seconds
+        except (FileNotFoundError, NotADirectoryError):
+            return -1, 0
+        return stat.st_size, stat.st_mtime_ns
+
+    rows = np.arange(len(index))
+    seen_N2 = np.array(list(_in_threads(look, index, rows)), dtype=np.int64).reshape(-1, 2)
+    if len(missing := np.flatnonzero(seen_N2[:, 0] < 0)):
+        raise UserError(
+            f"{index.root / index.path[missing[0]]}: missing ({len(missing)} of the "
+            f"{len(index)} files that the index names); restore them, or cut the index"
+        )
+    return seen_N2[:, 0], seen_N2[:, 1]
+
+
+def _hashed(index: Index, rows: np.ndarray, progress: Progress | None) -> np.ndarray:
+    sha256 = []
+    for one in _in_threads(digest.sha256_file, index, rows):
+        sha256.append(bytes.fromhex(one))
+        if progress is not None:
+            progress(1, "hashing")
+    return np.array(sha256, dtype=np.dtype("V32"))
+
+
+def _in_threads(work: Callable[[str], Result], index: Index, rows: np.ndarray) -> Iterator[Result]:
+    """`work` on the full path of each row, in order."""
+    root = str(index.root)
+
+    def several(part: Sequence[int]) -> list[Result]:
+        return [work(f"{root}/{index.path[row]}") for row in part]
+
+    parts = [rows[start : start + CHUNK].tolist() for start in range(0, len(rows), CHUNK)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for results in pool.map(several, parts):
+            yield from results
+
+
+def _refuse_altered(index: Index, rows: np.ndarray, file: Path) -> None:
+    if len(rows):
+        raise UserError(
+            f"{index.root / index.path[rows[0]]}: altered since its digest was taken "
+            f"({len(rows)} of {len(index)} files); restore it, or delete {file} to accept it"
+        )
+
+
+def _load(file: Path, count: int) -> Known | None:
+    """The remembered columns; None where there are none, or none that can be read."""
+    try:
+        # opened here: np.load leaves the file open when it is no archive
+        with file.open("rb") as data, np.load(data, allow_pickle=False) as columns:
+            known = Known(columns["size_N"], columns["mtime_N"], columns["sha256_N"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return known if len(known.size_N) == count else None
+
+
+def _save(file: Path, known: Known) -> None:
+    with atomic.open_atomic(file) as out:
+        np.savez(out, **vars(known))

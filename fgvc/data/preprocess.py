@@ -1,0 +1,145 @@
+"""preprocess= policy and resolution= side: a decoded picture -> the square that a backbone sees.
+
+uint8 CHW of any size -> uint8 3 x R x R, and by `normalize` -> float32, on the batch's own device.
+B batch, C 3 channels, H height, W width, R side of the square.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transform
+
+from fgvc.config import schema
+from fgvc.data import decode, normalize
+from fgvc.types import UserError
+
+POLICIES = ("shared", "native", "transfg")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """mode "crop": short side to `resize` pixels; "squash": both sides. Then the centre square."""
+
+    mode: str
+    resize: int
+    interpolation: str
+    antialias: bool
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Callable evaluation transform; equal values, equal pixels.
+
+    policy: shared, short side to round(R * 256 / 224), bicubic; native, the family's own scaled to
+    R; transfg, both sides to round(R * 600 / 448), bilinear. All antialiased but native=siglip2.
+    The longer side is rounded down; the crop begins at round((height - R) / 2), round((width - R)
+    / 2), as in torchvision; round is half to even. side: R. normalization, native: keys of the
+    registries in fgvc.data.normalize.
+
+    Raises:
+        UserError: an unknown policy or key, or policy native with another family's normalization.
+    """
+
+    policy: str
+    side: int
+    normalization: str
+    native: str
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise UserError(f"preprocess={self.policy}: one of {', '.join(POLICIES)}")
+        own = normalize.native(self.native).normalization
+        normalize.normalization(self.normalization)
+        if self.policy == "native" and self.normalization != own:
+            raise UserError(
+                f"backbone.normalization={self.normalization}: preprocess=native of {self.native} "
+                f"means {own}; set that, or preprocess=shared"
+            )
+
+    @functools.cached_property
+    def geometry(self) -> Geometry:
+        """Sizes and filter that policy, side and family come to."""
+        if self.policy == "shared":
+            return Geometry("crop", round(self.side * 256 / 224), "bicubic", True)
+        if self.policy == "transfg":
+            return Geometry("squash", round(self.side * 600 / 448), "bilinear", True)
+        own = normalize.native(self.native)
+        resize = round(self.side * own.resize / own.size)
+        return Geometry(own.mode, resize, own.interpolation, own.antialias)
+
+    def __call__(self, image_CHW: Tensor) -> Tensor:
+        """Resize and crop.
+
+        Args:
+            image_CHW: uint8, any height and width.
+
+        Returns:
+            uint8 3 x R x R, contiguous.
+
+        Raises:
+            UserError: so thin a picture that resizing it would exceed the pixel limit.
+        """
+        geometry = self.geometry
+        resized_CHW = transform.resize(
+            image_CHW,
+            self._size(*image_CHW.shape[-2:]),
+            interpolation=InterpolationMode(geometry.interpolation),
+            antialias=geometry.antialias,
+        )
+        return transform.center_crop(resized_CHW, [self.side, self.side]).contiguous()
+
+    def _size(self, height: int, width: int) -> list[int]:
+        resize = self.geometry.resize
+        if self.geometry.mode == "squash":
+            return [resize, resize]
+        short, long = sorted((height, width))
+        if resize * (long := resize * long // short) > decode.MAX_PIXELS:
+            raise UserError(
+                f"a picture of {width} x {height} pixels is too thin: with its short side at "
+                f"{resize} it has more than the {decode.MAX_PIXELS} allowed"
+            )
+        return [resize, long] if height <= width else [long, resize]
+
+    def normalize(self, pixels_BCHW: Tensor) -> Tensor:
+        """uint8 -> float32 (x / 255 - mean) / std, on the tensor's device."""
+        statistics = normalize.normalization(self.normalization)
+        mean_C11, std_C11 = (
+            torch.tensor(values, device=pixels_BCHW.device).view(-1, 1, 1)
+            for values in (statistics.mean, statistics.std)
+        )
+        return (pixels_BCHW / 255 - mean_C11) / std_C11
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """Plain values of everything that can change a pixel; the key of cached features."""
+        statistics = normalize.normalization(self.normalization)
+        return {
+            "policy": self.policy,
+            "side": self.side,
+            **vars(self.geometry),
+            "crop": "center",
+            "mean": list(statistics.mean),
+            "std": list(statistics.std),
+            "decode": decode.RULES,
+            "draft": False,
+        }
+
+
+def evaluation_transform(conf: schema.Config) -> Preprocess:
+    """The evaluation transform of a config.
+
+    picture_CHW = decode(Path("bird.jpg").read_bytes(), "bird.jpg")
+    preprocess = evaluation_transform(conf)
+    input_BCHW = preprocess.normalize(preprocess(picture_CHW)[None])
+    """
+    return Preprocess(
+        policy=conf.preprocess,
+        side=conf.resolution.side,
+        normalization=conf.backbone.normalization,
+        native=conf.backbone.native,
+    )

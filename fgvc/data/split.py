@@ -1,0 +1,88 @@
+"""Rows with labels -> a seeded, stratified part of them, the same on every machine and version.
+
+Within a class the pictures are ordered by SHA256(seed, path) and the first ones are drawn: no
+random stream that a library may change, no dependence on the order of index or file system.
+N images, C classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+import numpy as np
+
+from fgvc.data.index import Index
+from fgvc.types import TEST, TRAIN, Split
+
+
+def carve(index: Index, fraction: float, seed: int) -> Split:
+    """Split with a validation part of round(fraction * train images), taken from train.
+
+    Every class keeps a training image, so a class of one is never in validation.
+
+    Args:
+        index: of all images; only TRAIN rows are divided.
+        fraction: 0 gives an empty validation part.
+        seed: `dataset.split_seed`.
+    """
+    rows = np.flatnonzero(index.split_N == TRAIN)
+    val_N = stratified(index.path, index.label_N, rows, fraction, f"val {seed}", at_least=0)
+    return Split(
+        train_N=np.setdiff1d(rows, val_N, assume_unique=True),
+        val_N=val_N,
+        test_N=np.flatnonzero(index.split_N == TEST),
+    )
+
+
+def stratified(
+    path: tuple[str, ...],
+    label_N: np.ndarray,
+    rows: np.ndarray,
+    fraction: float,
+    salt: str,
+    at_least: int,
+) -> np.ndarray:
+    """Draw round(fraction * len(rows)) rows in proportion to the classes.
+
+    Args:
+        path, label_N: of all images.
+        rows: those to draw from.
+        salt: makes independent draws; holds the seed.
+        at_least: rows drawn from every class, whatever its share; one always stays behind.
+
+    Returns:
+        Drawn rows, ascending int64.
+    """
+    labels, count_C = np.unique(label_N[rows], return_counts=True)
+    quota_C = _quotas(count_C, labels, fraction, salt, at_least)
+    left = dict(zip(labels.tolist(), quota_C.tolist(), strict=True))
+    drawn = []
+    for row in sorted(rows.tolist(), key=lambda row: _order(salt, path[row])):
+        label = int(label_N[row])
+        if left[label] > 0:
+            left[label] -= 1
+            drawn.append(row)
+    return np.array(sorted(drawn), dtype=np.int64)
+
+
+def _quotas(
+    count_C: np.ndarray, labels: np.ndarray, fraction: float, salt: str, at_least: int
+) -> np.ndarray:
+    """Whole images per class by largest remainder; ties fall in the order of a digest."""
+    target = round(fraction * int(count_C.sum()))
+    # rounded, so that shares equal on paper are equal in floating point too
+    share_C = np.round(fraction * count_C, 9)
+    quota_C = np.maximum(np.floor(share_C).astype(np.int64), at_least)
+    most_C = np.minimum(np.ceil(share_C), count_C - 1)
+    remainder_C = np.round(share_C - np.floor(share_C), 9)
+    tie = [_order(salt, f"class {label}") for label in labels.tolist()]
+    first = sorted(range(len(tie)), key=lambda place: (-remainder_C[place], tie[place]))
+    for place in first:
+        if quota_C.sum() < target and quota_C[place] < most_C[place]:
+            quota_C[place] += 1
+    return quota_C
+
+
+def _order(salt: str, text: str) -> bytes:
+    return hashlib.sha256(f"{salt}\0{unicodedata.normalize('NFC', text)}".encode()).digest()

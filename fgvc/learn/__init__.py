@@ -1,0 +1,1 @@
+"""Features or batches -> weights."""

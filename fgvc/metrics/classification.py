@@ -1,0 +1,182 @@
+"""Logits and labels -> the numbers of metrics.json, per_class.csv and confusion.csv.
+
+Pure functions. A row of -inf stands for an image that could not be read: it is predicted as
+UNREADABLE, counts as wrong in every accuracy and in recall, and has no part in loss and ECE, which
+it has no probabilities for. Equal logits rank by class index, the lower first.
+N images, C classes, K predictions an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+
+from fgvc.metrics.calibration import expected_calibration_error
+from fgvc.metrics.interval import wilson
+from fgvc.types import UserError
+
+VERSION = "1"  # raised whenever a number could come out differently
+UNREADABLE = -1
+
+
+class ClassRow(TypedDict):
+    """One class: fractions in 0..1 (0 where the denominator is 0), counts of images."""
+
+    index: int
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    predicted: int
+
+
+class Pair(TypedDict):
+    """Images of class `label` that were taken for class `pred`."""
+
+    label: int
+    pred: int
+    count: int
+
+
+def readable(logits_NC: np.ndarray) -> np.ndarray:
+    """bool_N: False for rows that are -inf throughout.
+
+    Raises:
+        UserError: NaN or +inf somewhere, which no ranking can place.
+    """
+    bad_N = (np.isnan(logits_NC) | np.isposinf(logits_NC)).any(axis=1)
+    if bad_N.any():
+        raise UserError(
+            f"logits of {int(bad_N.sum())} of {len(logits_NC)} images are NaN or +inf (first: row "
+            f"{int(bad_N.argmax())}): check the weights, or run with precision=fp32"
+        )
+    return np.isfinite(logits_NC).any(axis=1)
+
+
+def topk(logits_NC: np.ndarray, k: int) -> np.ndarray:
+    """int64 index_NK of the k largest logits, largest first; UNREADABLE for unreadable rows."""
+    assert 1 <= k <= logits_NC.shape[1]
+    readable_N = readable(logits_NC)
+    index_NK = np.argsort(-logits_NC, axis=1, kind="stable")[:, :k].astype(np.int64)
+    return np.where(readable_N[:, None], index_NK, UNREADABLE)
+
+
+def log_probabilities(logits_NC: np.ndarray) -> np.ndarray:
+    """float64 log-softmax of readable rows."""
+    shifted_NC = logits_NC.astype(np.float64) - logits_NC.max(axis=1, keepdims=True)
+    return shifted_NC - np.log(np.exp(shifted_NC).sum(axis=1, keepdims=True))
+
+
+def confusion(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> np.ndarray:
+    """int64 matrix of `classes` rows (truth) and `classes` + 1 columns (prediction).
+
+    The last column counts the images that could not be read.
+    """
+    _check(logits_NC, label_N, classes)
+    pred_N = topk(logits_NC, 1)[:, 0]
+    column_N = np.where(pred_N == UNREADABLE, classes, pred_N)
+    cell_N = label_N.astype(np.int64) * (classes + 1) + column_N
+    return np.bincount(cell_N, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
+
+
+def worst_pairs(matrix: np.ndarray, k: int) -> list[Pair]:
+    """The at most k most frequent confusions of two classes, ties by truth, then prediction."""
+    classes = len(matrix)
+    wrong = matrix[:, :classes].copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:k]
+    return [
+        Pair(label=int(cell // classes), pred=int(cell % classes), count=int(wrong.flat[cell]))
+        for cell in order
+        if wrong.flat[cell] > 0
+    ]
+
+
+def per_class(logits_NC: np.ndarray, label_N: np.ndarray, names: Sequence[str]) -> list[ClassRow]:
+    """One row for every class, in index order."""
+    matrix = confusion(logits_NC, label_N, len(names))
+    support_C, predicted_C, precision_C, recall_C, f1_C = _class_scores(matrix)
+    return [
+        ClassRow(
+            index=index,
+            name=name,
+            precision=float(precision_C[index]),
+            recall=float(recall_C[index]),
+            f1=float(f1_C[index]),
+            support=int(support_C[index]),
+            predicted=int(predicted_C[index]),
+        )
+        for index, name in enumerate(names)
+    ]
+
+
+def _class_scores(matrix: np.ndarray) -> tuple[np.ndarray, ...]:
+    """support, predicted (counts), precision, recall, F1 (fractions) by class."""
+    classes = len(matrix)
+    hit_C = np.diagonal(matrix)
+    support_C, predicted_C = matrix.sum(axis=1), matrix[:, :classes].sum(axis=0)
+    precision_C = hit_C / np.maximum(predicted_C, 1)
+    recall_C = hit_C / np.maximum(support_C, 1)
+    f1_C = 2 * hit_C / np.maximum(support_C + predicted_C, 1)
+    return support_C, predicted_C, precision_C, recall_C, f1_C
+
+
+def evaluate(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> dict[str, Any]:
+    """The numbers of one split, as they stand in metrics.json.
+
+    Args:
+        logits_NC: float32 or float64; log-probabilities will do.
+        label_N: class indices.
+
+    Returns:
+        top1, top5 (of min(5, C) classes), mean_per_class (recall over classes with support),
+        macro_f1 (over classes with support or predictions, as scikit-learn's default), loss (mean
+        negative log-likelihood, float64), ece, n, unreadable, top1_ci95 [low, high]. Fractions in
+        0..1; loss is None where no image could be read, or infinite where a label's logit is -inf.
+
+    Raises:
+        UserError: no images, labels out of range, logits that are NaN or +inf.
+    """
+    _check(logits_NC, label_N, classes)
+    n = len(label_N)
+    if n == 0:
+        raise UserError("0 images to evaluate: at least 1 is needed; check the split")
+    readable_N = readable(logits_NC)
+    hit_NK = topk(logits_NC, min(5, classes)) == label_N[:, None]
+    support_C, predicted_C, _, recall_C, f1_C = _class_scores(
+        confusion(logits_NC, label_N, classes)
+    )
+    loss, ece = _likelihood(logits_NC[readable_N], label_N[readable_N], hit_NK[readable_N, 0])
+    right = int(hit_NK[:, 0].sum())
+    return {
+        "top1": right / n,
+        "top5": int(hit_NK.any(axis=1).sum()) / n,
+        "mean_per_class": float(recall_C[support_C > 0].mean()),
+        "macro_f1": float(f1_C[support_C + predicted_C > 0].mean()),
+        "loss": loss,
+        "ece": ece,
+        "n": n,
+        "unreadable": int(n - readable_N.sum()),
+        "top1_ci95": list(wilson(right, n)),
+    }
+
+
+def _likelihood(
+    logits_NC: np.ndarray, label_N: np.ndarray, right_N: np.ndarray
+) -> tuple[float | None, float | None]:
+    """(mean negative log-likelihood, expected calibration error); None without images."""
+    if len(label_N) == 0:
+        return None, None
+    log_NC = log_probabilities(logits_NC)
+    loss = -float(log_NC[np.arange(len(label_N)), label_N].mean())
+    return loss, expected_calibration_error(np.exp(log_NC.max(axis=1)), right_N)
+
+
+def _check(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> None:
+    assert logits_NC.shape == (len(label_N), classes)
+    if len(label_N) and not 0 <= int(label_N.min()) <= int(label_N.max()) < classes:
+        wrong = int(label_N.min()) if label_N.min() < 0 else int(label_N.max())
+        raise UserError(f"label {wrong} is outside 0..{classes - 1}: correct the label map")

@@ -1,0 +1,1 @@
+"""Numbers -> the run folder: stamp, checkpoint, predictions, plots, TensorBoard, status."""

@@ -1,0 +1,111 @@
+"""Tensors and facts <-> ckpt.bin: one safetensors file whose bytes depend on its content alone.
+
+Everything beside the tensors stands in one metadata key as canonical JSON (safetensors writes
+several keys in a random order). Among it is a digest of the content, so that a file that was copied
+away from its run folder is verified on every load all the same: one flipped byte would otherwise
+load as wrong weights.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fgvc.store import atomic, digest
+from fgvc.types import UserError
+
+FILE = "ckpt.bin"
+KEY = "fgvc"
+
+
+def write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    """Write FILE into the folder; returns its sha256, which is the checkpoint_id."""
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    facts = {**facts, "content_sha256": _content(kept, facts)}
+    data = save(kept, metadata={KEY: digest.canonical_json(facts).decode()})
+    atomic.write_bytes(folder / FILE, data)
+    return digest.sha256_bytes(data)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """A checkpoint's tensors, facts and checkpoint_id, after its digests were verified.
+
+    Args:
+        path: a ckpt.bin, or the run folder that holds it.
+
+    Raises:
+        UserError: no such file, not a checkpoint, or its bytes are not the ones that were written.
+    """
+    file = locate(path)
+    checkpoint_id = digest.sha256_file(file)
+    _check_folder(file, checkpoint_id)
+    _diagnose(file)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
+        facts = json.loads(metadata[KEY])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{file}: not a checkpoint of fgvc ({_short(error)})") from error
+    recorded = facts.pop("content_sha256", None)
+    if recorded != _content(tensors, facts):
+        raise UserError(f"{file}: sha256 mismatch, the bytes changed since it was written")
+    return tensors, facts, checkpoint_id
+
+
+def locate(path: Path) -> Path:
+    """The checkpoint file that a path means."""
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"checkpoint={path}: no such file (a {FILE}, or the folder that holds it)")
+    return file
+
+
+def _content(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    parts = [digest.canonical_json(facts)]
+    for name, tensor in sorted(tensors.items()):
+        raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+        shape = [name, str(tensor.dtype), list(tensor.shape), digest.sha256_bytes(raw)]
+        parts.append(digest.canonical_json(shape))
+    return digest.sha256_bytes(b"\n".join(parts))
+
+
+def _check_folder(file: Path, found: str) -> None:
+    index = file.parent / "artifacts.json"
+    if not index.is_file():
+        return
+    recorded = json.loads(index.read_text(encoding="utf-8")).get(file.name, {}).get("sha256")
+    if recorded is not None and recorded != found:
+        raise UserError(
+            f"{file}: sha256 mismatch, recorded {recorded[:16]}…, found {found[:16]}…: "
+            "the file changed since the run; restore it or repeat the run"
+        )
+
+
+def _diagnose(file: Path) -> None:
+    """One line for what is often found in a checkpoint's place."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        head = opened.read(64)
+    if size == 0:
+        raise UserError(f"{file}: 0 bytes, the file is empty")
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"{file}: a git-lfs pointer, not the file itself: run `git lfs pull`")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise UserError(f"{file}: an HTML page, not a checkpoint (a failed download?)")
+    if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
+        raise UserError(f"{file}: a pickle, which could run code: refused, fgvc writes safetensors")
+    if size >= 8 and struct.unpack("<Q", head[:8])[0] > size:
+        raise UserError(f"{file}: truncated at {size} bytes, or not a checkpoint")
+
+
+def _short(error: Exception) -> str:
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

@@ -1,0 +1,97 @@
+"""Predictions of one split or two -> predictions.parquet, per_class.csv, confusion.csv.
+
+Every number of metrics.json follows from predictions.parquet alone.
+N images, C classes, K kept predictions of an image.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fgvc import metrics
+from fgvc.types import LabelMap, Manifest, Predictions
+
+TOP = 5
+LOGITS_UP_TO = 1000  # classes; above, logits would cost kilobytes an image and only the top is kept
+
+
+def predictions_table(manifest: Manifest, splits: Mapping[str, Predictions]) -> pa.Table:
+    """One row per image and split, in the order given.
+
+    Columns: path (relative to the root), split, label, pred (class indices; -1: the image could not
+    be read, and counts as wrong), confidence and label_logprob (float64; null where unread),
+    topk_labels, topk_scores (probabilities), and logits (float32) up to 1,000 classes.
+    """
+    return pa.concat_tables([_rows(manifest, name, one) for name, one in splits.items()])
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The table as a Parquet file; the same table gives the same bytes."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", store_schema=True)
+    return sink.getvalue()
+
+
+def per_class_csv(predictions: Predictions, labelmap: LabelMap) -> str:
+    """index, id, name, precision, recall, f1, support, predicted: one line a class."""
+    rows = metrics.per_class(predictions.logits_NC, predictions.label_N, labelmap.names)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = ("precision", "recall", "f1", "support", "predicted")
+    writer.writerow(("index", "id", "name", *names))
+    for index, (row, key, name) in enumerate(zip(rows, labelmap.ids, labelmap.names, strict=True)):
+        writer.writerow((index, key, name, *(row[column] for column in names)))
+    return out.getvalue()
+
+
+def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> str:
+    """The full matrix: a line per true class, a column per predicted one.
+
+    A last column counts the images that could not be read, where there are any.
+    """
+    classes = len(names)
+    columns = [*names, "(unreadable)"] if matrix[:, classes:].any() else list(names)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("true \\ predicted", *columns))
+    for name, row in zip(names, matrix[:, : len(columns)].tolist(), strict=True):
+        writer.writerow((name, *row))
+    return out.getvalue()
+
+
+def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:
+    logits_NC, label_N = predictions.logits_NC, predictions.label_N
+    readable_N = metrics.readable(logits_NC)
+    known_NC = np.where(readable_N[:, None], logits_NC, 0)
+    logprob_NC = metrics.log_probabilities(known_NC)
+    top_NK = metrics.topk(known_NC, min(TOP, logits_NC.shape[1]))
+    score_NK = np.exp(np.take_along_axis(logprob_NC, top_NK, axis=1))
+    label_logprob_N = logprob_NC[np.arange(len(label_N)), label_N]
+    columns = {
+        "path": pa.array([manifest.path[row] for row in predictions.row_N.tolist()]),
+        "split": pa.array([split] * len(label_N)),
+        "label": pa.array(label_N, pa.int32()),
+        "pred": pa.array(np.where(readable_N, top_NK[:, 0], metrics.UNREADABLE), pa.int32()),
+        "confidence": _masked(score_NK[:, 0], readable_N),
+        "label_logprob": _masked(label_logprob_N, readable_N),
+        "topk_labels": _lists(top_NK, readable_N, pa.int32()),
+        "topk_scores": _lists(score_NK, readable_N, pa.float64()),
+    }
+    if logits_NC.shape[1] <= LOGITS_UP_TO:
+        columns["logits"] = _lists(logits_NC, readable_N, pa.float32())
+    return pa.table(columns)
+
+
+def _masked(value_N: np.ndarray, readable_N: np.ndarray) -> pa.Array:
+    return pa.array(value_N, pa.float64(), mask=~readable_N)
+
+
+def _lists(value_NK: np.ndarray, readable_N: np.ndarray, kind: pa.DataType) -> pa.Array:
+    rows = [row if ok else None for row, ok in zip(value_NK, readable_N.tolist(), strict=True)]
+    return pa.array(rows, pa.list_(kind))

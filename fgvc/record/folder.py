@@ -1,0 +1,215 @@
+"""A run's life: in-progress under a lock -> whole -> renamed to its checkpoint -> immutable.
+
+outputs/{run_id}/{config_hash}/in-progress/ becomes outputs/{run_id}/{config_hash}/{checkpoint_id}/
+in one rename, so a folder named by a checkpoint is complete, always. Names are the first 16 hex
+digits.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import shutil
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fgvc.record import stamp
+from fgvc.store import atomic, digest
+from fgvc.store.lock import lock
+from fgvc.types import UserError
+
+IN_PROGRESS = "in-progress"
+SHORT = 16  # hex digits of a folder's name
+OUTSIDE_INDEX = ("artifacts.json", "status.json", "retention.json")  # may change, or index the rest
+log = logging.getLogger("fgvc")
+
+
+class Preempted(BaseException):
+    """SIGTERM or SIGUSR1: stop here, keep what is whole, come back later (exit code 75)."""
+
+
+@dataclass
+class RunFolder:
+    """An open run. Everything but the streams (run.log, tb/) is written through store/."""
+
+    path: Path
+    run_id: str
+    config_hash: str
+    code: stamp.Code
+    started: datetime.datetime
+    sealed: Path | None = None
+    _clock: float = field(default_factory=time.monotonic)
+
+    def write_json(self, name: str, value: object) -> None:
+        atomic.write_json(self.path / name, value)
+
+    def write_text(self, name: str, text: str) -> None:
+        atomic.write_text(self.path / name, text)
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        atomic.write_bytes(self.path / name, data)
+
+    def discard(self) -> None:
+        """Leave no trace of a run that turned out to be unnecessary."""
+        _close_log_of(self.path)
+        shutil.rmtree(self.path)
+        self.sealed = self.path
+
+    @property
+    def seconds(self) -> float:
+        """Since the run was opened, by a clock that cannot jump."""
+        return time.monotonic() - self._clock
+
+    def seal(self, checkpoint_id: str) -> Path:
+        """Index every file, mark the run done, and give the folder its final name.
+
+        Raises:
+            UserError: that very answer lies there already, complete; nothing of it is touched.
+        """
+        target = self.path.parent / checkpoint_id[:SHORT]
+        if target.exists():
+            raise UserError(f"{target} is complete already: give a new runtime.run_id")
+        _close_log_of(self.path)
+        self.write_json("artifacts.json", index(self.path))
+        write_status(self.path, "done", self.started)
+        self.path.rename(target)
+        atomic.sync_folder(target.parent)
+        self.sealed = target
+        return target
+
+
+@contextmanager
+def open_run(
+    output_root: Path, run_id: str, config_hash: str, texts: Mapping[str, str | bytes]
+) -> Iterator[RunFolder]:
+    """Open a run folder, lock it, log into it, and leave a true status however the run ends.
+
+    Args:
+        texts: files known from the start (config.yaml, config.canonical.json, command.txt).
+
+    Raises:
+        LockHeld: another process runs this very config under this very run_id.
+        OSError: the output folder cannot be written; raised before any work.
+    """
+    home = output_root / run_id / config_hash[:SHORT]
+    path = home / IN_PROGRESS
+    with ExitStack() as stack:
+        _make(home)
+        stack.enter_context(lock(home / ".lock"))
+        _clear(path)
+        run = RunFolder(path, run_id, config_hash, stamp.code(), now())
+        for name, text in texts.items():
+            run.write_bytes(name, text if isinstance(text, bytes) else text.encode())
+        if run.code.patch:
+            run.write_bytes("code.patch", run.code.patch)
+        write_status(path, "running", run.started)
+        stack.enter_context(_logging_to(path / "run.log"))
+        try:
+            yield run
+        except BaseException as error:
+            if run.sealed is None:
+                log.error("%s", _line(error), exc_info=error)
+                write_status(path, _state(error), run.started, error)
+            raise
+
+
+def write_status(
+    folder: Path, state: str, started: datetime.datetime, error: BaseException | None = None
+) -> None:
+    """status.json: state, times, the error and its traceback, with a checksum of its own."""
+    trace = "".join(traceback.format_exception(error)) if error else None
+    artifacts = folder / "artifacts.json"
+    status: dict[str, Any] = {
+        "state": state,
+        "started": started.isoformat(),
+        "updated": now().isoformat(),
+        "error": _line(error) if error else None,
+        "traceback": trace,
+        "artifacts_sha256": digest.sha256_file(artifacts) if artifacts.is_file() else None,
+    }
+    status["checksum"] = digest.sha256_bytes(digest.canonical_json(status))
+    atomic.write_json(folder / "status.json", status)
+
+
+def index(folder: Path) -> dict[str, dict[str, object]]:
+    """Every file of a run folder: {relative path: {sha256, bytes}}."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in OUTSIDE_INDEX)
+    return {
+        file.relative_to(folder).as_posix(): {
+            "sha256": digest.sha256_file(file),
+            "bytes": file.stat().st_size,
+        }
+        for file in files
+    }
+
+
+def complete(output_root: Path, run_id: str, config_hash: str) -> list[Path]:
+    """The complete runs of a config under a run_id (their names are checkpoint ids)."""
+    home = output_root / run_id / config_hash[:SHORT]
+    return sorted(p.parent for p in home.glob("*/status.json") if p.parent.name != IN_PROGRESS)
+
+
+def read_json(folder: Path, name: str) -> Any:
+    """A JSON file of a run folder."""
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"runtime.output_root cannot be written ({error.strerror})", str(folder)
+        ) from error
+
+
+def _clear(path: Path) -> None:
+    """Start anew where an earlier try of the same run was killed: its pieces prove nothing."""
+    if path.exists():
+        shutil.rmtree(path)
+    path.mkdir()
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        handler.close()
+        log.removeHandler(handler)
+
+
+def _close_log_of(path: Path) -> None:
+    """The log is a stream: it ends before it is digested."""
+    for handler in list(log.handlers):
+        if (
+            isinstance(handler, logging.FileHandler)
+            and Path(handler.baseFilename).parent == path.resolve()
+        ):
+            handler.close()
+            log.removeHandler(handler)
+
+
+def _state(error: BaseException) -> str:
+    if isinstance(error, Preempted | KeyboardInterrupt):
+        return "preempted"
+    return "oom" if isinstance(error, MemoryError) else "failed"
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {text}"

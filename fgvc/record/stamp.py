@@ -1,0 +1,157 @@
+"""This machine and this commit -> env_stamp.json: what another person needs to judge a number.
+
+Everything that may be absent (git, conda, a GPU driver) is null, never an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.resources
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fgvc.store import digest
+
+PACKAGES = {
+    "torch_version": "torch",
+    "torchvision_version": "torchvision",
+    "ml_collections_version": "ml-collections",
+    "timm_version": "timm",
+    "transformers_version": "transformers",
+    "open_clip_version": "open-clip-torch",
+    "hydra_version": "hydra-core",
+    "tensorboard_version": "tensorboard",
+    "fiftyone_version": "fiftyone",
+    "torchcodec_version": "torchcodec",
+}
+CODE = Path(__file__).resolve().parents[2]  # the checkout, where there is one
+
+
+@dataclass(frozen=True)
+class Code:
+    """The program's own version. patch: what a dirty tree adds to the commit, as git prints it."""
+
+    commit: str | None
+    dirty: bool | None
+    patch: bytes | None
+
+    @property
+    def patch_sha256(self) -> str | None:
+        return digest.sha256_bytes(self.patch) if self.patch else None
+
+
+def code(folder: Path = CODE) -> Code:
+    """Commit and uncommitted changes of the checkout this program runs from; null outside one."""
+    top = _run("git", "-C", str(folder), "rev-parse", "--show-toplevel")
+    if top is None or Path(top.decode().strip()).resolve() != folder:
+        return Code(None, None, None)
+    commit = _run("git", "-C", str(folder), "rev-parse", "HEAD")
+    patch = _run("git", "-C", str(folder), "diff", "--binary", "HEAD") or b""
+    new = _run("git", "-C", str(folder), "ls-files", "--others", "--exclude-standard") or b""
+    for name in new.decode(errors="surrogateescape").splitlines():
+        added = ["git", "-C", str(folder), "diff", "--binary", "--no-index", "/dev/null", name]
+        patch += subprocess.run(added, capture_output=True, check=False).stdout
+    return Code(commit.decode().strip() if commit else None, bool(patch), patch or None)
+
+
+def environment(device: torch.device) -> dict[str, object]:
+    """Versions, hardware and digests of the environment, as the stamp's schema names them."""
+    cuda = device.type == "cuda"
+    return {
+        "os_version": platform.platform(),
+        "machine": platform.machine(),
+        "python_version": platform.python_version(),
+        **{key: _version(name) for key, name in PACKAGES.items()},
+        "cuda_version": torch.version.cuda if cuda else None,
+        "cudnn_version": str(torch.backends.cudnn.version()) if cuda else None,
+        "driver_version": _driver(),
+        "gpu_name": torch.cuda.get_device_name(device) if cuda else None,
+        "gpu_count": torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+        "device": device.type,
+        "cpu_count": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "requirements_checksum": requirements_checksum(),
+        **environment_hash(),
+    }
+
+
+@cache
+def environment_hash() -> dict[str, str]:
+    """One digest of what is installed, and how it was taken.
+
+    Conda's history leaves out every pip package, so two different torch installs could hash alike:
+    the sorted packages are always in, conda's export only where conda made the environment.
+    """
+    installed = {f"{d.name.lower()}=={d.version}" for d in importlib.metadata.distributions()}
+    lines = [sys.version, platform.platform(), *sorted(installed)]
+    method = "packages"
+    if (Path(sys.prefix) / "conda-meta").is_dir() and shutil.which("conda"):
+        export = _run("conda", "env", "export", "--from-history", "--prefix", sys.prefix)
+        if export:
+            lines.append(export.decode())
+            method = "conda env export --from-history + packages"
+    return {
+        "env_hash": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "env_hash_method": method,
+    }
+
+
+def requirements_checksum() -> str | None:
+    """SHA256 of the checkout's lock; null where the package was installed without one."""
+    lock = CODE / "requirements.txt"
+    return digest.sha256_file(lock) if lock.is_file() else None
+
+
+def schema() -> dict[str, object]:
+    """The JSON Schema (draft 2020-12) that every stamp satisfies."""
+    file = importlib.resources.files("fgvc.record") / "env_stamp.schema.json"
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def validated(stamp: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The stamp itself, after its schema has accepted it (a stamp that fails is our fault)."""
+    import jsonschema
+
+    wrong = jsonschema.Draft202012Validator(schema()).iter_errors(stamp)
+    messages = [error.message for error in wrong]
+    assert not messages, f"env_stamp.json breaks its schema: {'; '.join(messages)}"
+    return stamp
+
+
+def usable_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _driver() -> str | None:
+    out = _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return out.decode().splitlines()[0].strip() if out else None
+
+
+def _run(*command: str) -> bytes | None:
+    """Standard output of a command; None where it is absent or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout

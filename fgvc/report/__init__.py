@@ -1,0 +1,1 @@
+"""Many run folders -> one table, derived from what the folders say and from nothing else."""

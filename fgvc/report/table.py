@@ -1,0 +1,80 @@
+"""The run folders of one sweep -> its closing table: what is done, what failed, what came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgvc.record import console
+from fgvc.record.folder import IN_PROGRESS, read_json
+
+COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "state")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One job of a sweep. comparability: rows of different keys are never ranked together."""
+
+    name: str
+    metrics: dict[str, Any] | None
+    state: str
+    comparability: str | None
+    folder: Path
+
+    @property
+    def top1(self) -> float:
+        return self.metrics["test"]["top1"] if self.metrics else -1.0
+
+
+def rows_of(run: Path) -> list[Row]:
+    """Every job under outputs/{run_id}, best first within a comparability key, failures last."""
+    rows = [_row(status.parent) for status in sorted(run.glob("*/*/status.json"))]
+    return sorted(rows, key=lambda row: (row.comparability or "~", -row.top1, row.name))
+
+
+def print_sweep(run: Path) -> None:
+    """The table of a sweep on the terminal, one block per comparability key."""
+    rows = rows_of(run)
+    keys = list(dict.fromkeys(row.comparability for row in rows if row.comparability))
+    for key in keys:
+        block = [row for row in rows if row.comparability == key]
+        console.table(f"comparable ({key[:8]})", COLUMNS, [_cells(row) for row in block])
+    for row in rows:
+        if row.metrics is None:
+            console.say(f"{row.state}: {row.name} ({row.folder})")
+    console.say(f"records: {run}")
+
+
+def _row(folder: Path) -> Row:
+    status = read_json(folder, "status.json")
+    name = _name(folder)
+    if folder.name == IN_PROGRESS:
+        return Row(name, None, f"{status['state']}, {status['error']}", None, folder)
+    metrics = read_json(folder, "metrics.json")
+    partial = read_json(folder, "env_stamp.json")["partial"]
+    state = "partial copy" if partial else status["state"]
+    return Row(name, metrics, state, metrics["comparability_key"], folder)
+
+
+def _name(folder: Path) -> str:
+    """The choices of a run in one short line."""
+    from omegaconf import OmegaConf
+
+    conf = OmegaConf.load(folder / "config.yaml")
+    weights = "" if conf.backbone.pretrained else " random"
+    parts = (
+        f"{conf.backbone.name} {conf.backbone.size}{weights}",
+        conf.head.name,
+        conf.resolution.name,
+        conf.dataset.name,
+    )
+    return " · ".join(parts)
+
+
+def _cells(row: Row) -> list[str]:
+    assert row.metrics is not None
+    test, cost = row.metrics["test"], row.metrics["cost"]
+    rate = f"{cost['images_per_s']:.0f}" if cost["images_per_s"] else "–"
+    mean = console.percent(test["mean_per_class"])
+    return [row.name, console.interval(test), mean, rate, row.state]

@@ -1,0 +1,89 @@
+"""task=eval: a checkpoint -> its own config -> the same evaluation again, in a new run folder.
+
+The config comes from the checkpoint; the command may only say where things lie and how to run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from fgvc.config.compose import resolved, typed
+from fgvc.config.overrides import given_places
+from fgvc.model import head as heads
+from fgvc.record import checkpoint, console
+from fgvc.task import Job
+from fgvc.task.experiment import Experiment, Outcome, finish, opened, predictions
+from fgvc.task.probe import score
+from fgvc.types import Predictions, UserError
+
+
+def run(job: Job) -> None:
+    """Evaluate a checkpoint on its dataset's test images.
+
+    Raises:
+        UserError: the checkpoint is damaged, or its label map, weights or preprocessing are not
+            those found here.
+    """
+    assert job.conf.checkpoint is not None
+    file = checkpoint.locate(Path(job.conf.checkpoint).expanduser())
+    tensors, facts, _ = checkpoint.read(file)
+    cfg = _config_of(facts, file, job)
+    with opened(typed(cfg), resolved(cfg), job.command, facts["config_hash"]) as experiment:
+        _check(experiment, facts, file)
+        state = {name.removeprefix("head."): value for name, value in tensors.items()}
+        head = heads.stored(facts["head"], state, experiment.classes)
+        outcome = Outcome(
+            {"test": _test(experiment, head)}, tensors, facts["head"], {"selection": None}
+        )
+        finish(experiment, outcome)
+
+
+def _config_of(facts: dict[str, Any], file: Path, job: Job) -> DictConfig:
+    """The checkpoint's config with this command's runtime and places."""
+    cfg = OmegaConf.create(dict(facts["config"]))
+    cfg.runtime = job.cfg.runtime
+    for name in ("checkpoint", "run", "against", "image"):
+        cfg[name] = job.cfg[name]
+    places = {**_places_beside(file), **given_places(job.overrides)}
+    default_root = f"{job.conf.runtime.data_root}/{cfg.dataset.name}"
+    cfg.dataset.root = places.get("dataset.root", default_root)
+    cfg.backbone.weights = places.get("backbone.weights")
+    return cfg
+
+
+def _places_beside(file: Path) -> dict[str, str]:
+    """Where the run that wrote the checkpoint found its data and weights, if its folder says so."""
+    saved = file.parent / "config.yaml"
+    if not saved.is_file():
+        return {}
+    conf = OmegaConf.load(saved)
+    found = {key: OmegaConf.select(conf, key) for key in ("dataset.root", "backbone.weights")}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _check(job: Experiment, facts: dict[str, Any], file: Path) -> None:
+    recorded, here = facts["labelmap"], job.dataset.labelmap
+    if recorded["ids"] != list(here.ids) or recorded["names"] != list(here.names):
+        raise UserError(
+            f"{file} was made for {len(recorded['ids'])} classes ({recorded['names'][0]} …), "
+            f"{job.conf.dataset.root} has {len(here)} ({here.names[0]} …): another label map"
+        )
+    made, found = facts["backbone"]["weights"]["sha256"], job.extractor.source.sha256
+    if made != found:
+        raise UserError(
+            f"{file} belongs to weights with sha256 {made}, found {found}: "
+            "give backbone.weights=PATH to the file it was made with"
+        )
+    if facts["preprocess"] != job.extractor.preprocess.identity:
+        raise UserError(f"{file} was made with another preprocessing than this version's")
+    if facts["answer"]["manifest_digest"] != job.dataset.manifest.digest:
+        console.say("note: the images here are not the ones the checkpoint was evaluated on")
+
+
+def _test(job: Experiment, head: torch.nn.Module) -> Predictions:
+    features = job.extractor.features("test", job.dataset.split.test_N)
+    return predictions(features, job.dataset, score(head, features.x_ND))

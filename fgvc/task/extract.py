@@ -1,0 +1,202 @@
+"""Images of some manifest rows -> their features, computed once for every run that can share them.
+
+The cache's key holds everything that can change a feature; counters say what a run really did.
+N images, B batch, D feature width.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.data import loader
+from fgvc.data.preprocess import Preprocess, evaluation_transform
+from fgvc.model import backbone as backbones
+from fgvc.model.backbone.timm_vit import Backbone, autocast
+from fgvc.record import console
+from fgvc.store import atomic, digest
+from fgvc.store.features import FeatureCache
+from fgvc.types import BadImage, Dataset, Features, UserError, WeightsSource
+
+LIBRARIES = ("torch", "torchvision", "torchcodec", "pillow", "timm")
+VERSION = 1  # of this module: raise it when the same inputs would give other features
+
+
+@dataclass
+class Counters:
+    """What a run really did. decoded, forwarded: images."""
+
+    decoded: int = 0
+    forwarded: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Extractor:
+    """One backbone looking at one dataset in one way; the backbone is built on the first miss."""
+
+    conf: Config
+    dataset: Dataset
+    source: WeightsSource
+    device: torch.device
+    counters: Counters = field(default_factory=Counters)
+    _backbone: Backbone | None = None
+
+    def __post_init__(self) -> None:
+        self.preprocess: Preprocess = evaluation_transform(self.conf)
+        self.cache_root = Path(self.conf.runtime.cache_root).expanduser()
+        self.cache = FeatureCache(self.cache_root / "features", on_note=console.say)
+
+    def features(self, role: str, row_N: np.ndarray) -> Features:
+        """Features of manifest rows (ascending), from the cache or computed into it.
+
+        Args:
+            role: the dataset's own split, "train" or "test": validation is carved from train, so
+                another split_seed reads the same features.
+
+        Raises:
+            UserError: an image could not be read and dataset.on_bad_image=error.
+        """
+        before = self.counters.forwarded
+        with console.progress(f"features {role}", len(row_N), "images") as advance:
+            self._advance = advance
+            found = self.cache.get(self.key(role), row_N, self._compute, on_wait=console.say)
+        self._refuse_bad(found.bad)
+        if self.counters.forwarded == before:
+            console.say(f"features {role}: {len(found.row_N)} images, from the cache")
+        self._keep_cost(role)
+        return found
+
+    def key(self, role: str) -> dict[str, object]:
+        """Everything that can change these features."""
+        conf, row = self.conf, chosen_checkpoint(self.conf.backbone)
+        weights = self.source.sha256 or f"random seed {conf.seed}"
+        return {
+            "extractor": VERSION,
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "model": row.model,
+            "weights": weights,
+            "layer": "last",
+            "pooling": conf.backbone.features,
+            "position_resize": conf.backbone.position_resize,
+            "part_attention": asdict(conf.part_attention),
+            "preprocess": self.preprocess.identity,
+            "side": conf.resolution.side,
+            "precision": conf.precision,
+            "matmul_precision": conf.matmul_precision,
+            "device": self.device.type,
+            "manifest": self.dataset.manifest.digest,
+            "role": role,
+        }
+
+    def cost(self) -> dict[str, object]:
+        """Parameters, multiply-accumulates an image, images a second as measured when extracted."""
+        path = self._cost_path("train")
+        known = ("parameters", "macs", "images_per_s", "peak_memory_mib")
+        if not path.is_file():
+            return {name: None for name in known}  # noqa: C420 - typed as object values
+        import json
+
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _compute(self, row_N: np.ndarray) -> Features:
+        kept, rows, bad = [], [], []
+        start = time.monotonic()
+        for batch in loader.batches(
+            self.dataset.manifest,
+            row_N,
+            self.preprocess,
+            self.conf.runtime.eval_batch_size,
+            loader.worker_count(self.conf.runtime.num_workers),
+        ):
+            self._refuse_bad(batch.bad)
+            bad += batch.bad
+            self._advance(len(batch.row_B) + len(batch.bad))
+            if len(batch.row_B):
+                kept.append(self._forward(batch.pixels_BCHW))
+                rows.append(batch.row_B)
+            self.counters.decoded += len(batch.row_B)
+        self.counters.seconds += time.monotonic() - start
+        if not kept:
+            return Features(np.empty((0, 0), np.float32), np.empty(0, np.int64), tuple(bad))
+        return Features(np.concatenate(kept), np.concatenate(rows), tuple(bad))
+
+    @torch.inference_mode()
+    def _forward(self, pixels_BCHW: torch.Tensor) -> np.ndarray:
+        model = self._built()
+        input_BCHW = self.preprocess.normalize(pixels_BCHW.to(self.device, non_blocking=True))
+        with autocast(self.conf.precision, self.device):
+            feature_BD = model.feature(input_BCHW)
+        self.counters.forwarded += len(feature_BD)
+        return feature_BD.float().cpu().numpy()
+
+    def _built(self) -> Backbone:
+        if self._backbone is None:
+            conf = self.conf
+            built = backbones.build(conf.backbone, conf.resolution.side, self.source, conf.seed)
+            self._backbone = built.to(self.device)
+        return self._backbone
+
+    def _refuse_bad(self, bad: tuple[BadImage, ...]) -> None:
+        if bad and self.conf.dataset.on_bad_image == "error":
+            raise UserError(
+                f"{bad[0].message}; mend it, or dataset.on_bad_image=skip leaves such images out "
+                "of training and counts them as wrong in the test"
+            )
+
+    def _cost_path(self, role: str) -> Path:
+        name = digest.sha256_bytes(digest.canonical_json(self.key(role)))
+        return self.cache_root / "costs" / f"{name[:32]}.json"
+
+    def _keep_cost(self, role: str) -> None:
+        """Beside the features: a run that finds them cached still reports what they cost."""
+        path = self._cost_path(role)
+        if path.is_file() or not self.counters.forwarded:
+            return
+        model = self._built()
+        atomic.write_json(
+            path,
+            {
+                "parameters": model.parameter_count,
+                "macs": model.macs,
+                "images_per_s": self.counters.forwarded / max(self.counters.seconds, 1e-9),
+                "peak_memory_mib": peak_memory_mib(self.device),
+            },
+        )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `runtime.device` means here.
+
+    Raises:
+        UserError: it is not there; names those that are.
+    """
+    here = ["cpu"]
+    if torch.backends.mps.is_available():
+        here.insert(0, "mps")
+    if torch.cuda.is_available():
+        here.insert(0, "cuda")
+    if name == "auto":
+        return torch.device(here[0])
+    if name not in here:
+        raise UserError(
+            f"runtime.device={name}: this machine has {', '.join(here)}; "
+            "runtime.device=auto picks one"
+        )
+    return torch.device(name)
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Most memory in use so far: of the GPU where there is one, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,0 +1,120 @@
+"""fgvc.data.dataset.load and conf/dataset/*.yaml: config node -> dataset ready to be read."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from fgvc.config import schema
+from fgvc.data import dataset
+from fgvc.types import TEST, TRAIN, UserError
+
+CONF = Path(__file__).parents[2] / "conf" / "dataset"
+
+
+def test_cub(conf, cub, tmp_path):
+    seen = []
+    made = dataset.load(conf("cub", cub), tmp_path / "cache", lambda n, note="": seen.append(n))
+    assert (made.name, made.partial, made.notes, made.subset) == ("cub", False, (), None)
+    assert sum(seen) == len(made.manifest) == 27
+    assert made.card["license"] == "CC0-1.0"
+    split = made.split
+    assert (len(split.train_N), len(split.val_N), len(split.test_N)) == (14, 4, 9)
+    assert (made.manifest.split_N[split.val_N] == TRAIN).all()
+    assert (made.manifest.split_N[split.test_N] == TEST).all()
+
+
+def test_partial_copy_has_to_be_accepted(conf, cub, tmp_path):
+    official = schema.OfficialCounts(200, 5994, 5794)
+    with pytest.raises(UserError, match=r"3 of 200 classes.*dataset\.partial=true"):
+        dataset.load(conf("cub", cub, official=official), tmp_path / "cache")
+    made = dataset.load(conf("cub", cub, official=official, partial=True), tmp_path / "cache")
+    assert made.partial
+    assert made.notes == ("partial copy: 3 of 200 classes, 18 of 5994 train, 9 of 5794 test",)
+
+
+def test_folder(conf, classes, tmp_path):
+    root = classes({"gull": 8, "wren": 8})
+    made = dataset.load(conf("folder", root), tmp_path / "cache")
+    assert made.labelmap.names == ("gull", "wren")
+    assert (len(made.split.train_N), len(made.split.val_N), len(made.split.test_N)) == (10, 2, 4)
+
+
+def test_split_seed_moves_validation_and_never_test(conf, cub, tmp_path):
+    one, other = (
+        dataset.load(conf("cub", cub, split_seed=seed), tmp_path / "cache").split for seed in (0, 1)
+    )
+    assert one.val_N.tolist() != other.val_N.tolist()
+    assert one.test_N.tolist() == other.test_N.tolist()
+
+
+def test_unknown_reader_and_misplaced_subset(conf, cub, tmp_path):
+    with pytest.raises(UserError, match=r"dataset\.reader=cab: one of cub, folder, synthetic"):
+        dataset.load(conf("cab", cub), tmp_path)
+    with pytest.raises(UserError, match=r"dataset\.subset=tiny: only dataset=synthetic"):
+        dataset.load(conf("cub", cub, subset="tiny"), tmp_path)
+    with pytest.raises(UserError, match=r"dataset\.generator=null"):
+        dataset.load(conf("synthetic", cub), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("synthetic") / "birds"
+
+
+@pytest.mark.parametrize("val_fraction", [0.0, 0.1])
+def test_synthetic_tiny_covers_every_kept_class_in_every_split(conf, root, tmp_path, val_fraction):
+    generator = schema.Generator(1, 9, 4, 3, 64, 0)
+    chosen = conf("synthetic", root, subset="tiny", generator=generator, val_fraction=val_fraction)
+    made = dataset.load(chosen, tmp_path / "cache")
+    assert len(made.labelmap) == 8
+    assert made.notes[0] == "approved: generated"
+    for rows in (made.split.train_N, made.split.val_N, made.split.test_N):
+        assert len(rows) <= 24
+        assert len(rows) in (0, 8, 16, 24)
+    assert made.subset is not None
+    expected = {"train": 8, "val": 8 if val_fraction else 0, "test": 8}
+    assert made.subset["coverage"] == expected
+    assert made.subset["checksum"] == made.manifest.digest
+    assert made.subset["test"] == 16
+    assert dataset.load(chosen, tmp_path / "cache").subset == made.subset
+
+
+def test_synthetic_whole(conf, root, tmp_path):
+    generator = schema.Generator(1, 9, 4, 3, 64, 0)
+    made = dataset.load(conf("synthetic", root, generator=generator), tmp_path / "cache")
+    assert np.bincount(made.manifest.label_N).tolist() == [7] * 9
+    assert not made.partial
+
+
+@pytest.mark.parametrize("name", ["cub", "folder", "synthetic"])
+def test_conf_files_fill_the_schema_exactly(name):
+    node = OmegaConf.load(CONF / f"{name}.yaml")
+    assert node.name == name
+    assert set(node) == {field.name for field in fields(schema.Dataset)}
+    whole = OmegaConf.create({"runtime": {"data_root": "data"}, "dataset": node})
+    whole.dataset = OmegaConf.merge(OmegaConf.structured(schema.Dataset), whole.dataset)
+    made = OmegaConf.to_object(whole.dataset)
+    assert isinstance(made, schema.Dataset)
+    assert made.reader in dataset.READERS
+    assert made.root.startswith(f"data/{name}")
+    assert not OmegaConf.missing_keys(whole)
+
+
+def test_every_conf_file_is_tested():
+    assert {file.stem for file in CONF.glob("*.yaml")} == {"cub", "folder", "synthetic"}
+
+
+def test_other_generator_settings_have_another_root():
+    node = OmegaConf.load(CONF / "synthetic.yaml")
+    roots = set()
+    for key in [None, *(field.name for field in fields(schema.Generator))]:
+        whole = OmegaConf.create({"runtime": {"data_root": "data"}, "dataset": node})
+        if key is not None:
+            whole.dataset.generator[key] = 63
+        roots.add(whole.dataset.root)
+    assert len(roots) == 7

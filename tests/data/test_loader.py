@@ -1,0 +1,157 @@
+"""fgvc.data.loader: every row once, in order, at any number of workers; none substituted."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from fgvc.data import cub as reader
+from fgvc.data import loader, manifest
+from fgvc.data.decode import decode
+from fgvc.data.preprocess import Preprocess
+from fgvc.types import Manifest, UserError
+
+PREPROCESS = Preprocess("shared", 32, "imagenet", "vit")
+
+
+@pytest.fixture
+def table(cub, tmp_path) -> Manifest:
+    return manifest.build(reader.read(cub, False), tmp_path / "cache")
+
+
+def test_rows_come_in_the_order_asked_for_with_their_own_pixels(table):
+    rows = np.random.default_rng(0).permutation(len(table))[:13]
+    got = list(loader.batches(table, rows, PREPROCESS, 4, 0))
+    assert [len(batch.row_B) for batch in got] == [4, 4, 4, 1]
+    assert np.concatenate([batch.row_B for batch in got]).tolist() == rows.tolist()
+    for batch in got:
+        assert batch.pixels_BCHW.dtype == torch.uint8
+        assert batch.bad == ()
+        for row, pixels in zip(batch.row_B, batch.pixels_BCHW, strict=True):
+            data = (table.root / table.path[row]).read_bytes()
+            assert torch.equal(pixels, PREPROCESS(decode(data, "")))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_nothing(table, workers, recwarn):
+    rows = np.arange(len(table))[::-1]
+    alone = list(loader.batches(table, rows, PREPROCESS, 5, 0))
+    several = list(loader.batches(table, rows, PREPROCESS, 5, workers))
+    assert len(alone) == len(several) == 6
+    for one, other in zip(alone, several, strict=True):
+        assert one.row_B.tolist() == other.row_B.tolist()
+        assert torch.equal(one.pixels_BCHW, other.pixels_BCHW)
+
+
+def test_no_rows_no_batches(table):
+    assert list(loader.batches(table, np.array([], dtype=np.int64), PREPROCESS, 4, 2)) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_undecodable_image_is_reported_and_not_replaced(cub, tmp_path, workers):
+    index = reader.read(cub, False)
+    (cub / index.path[2]).write_bytes(b"<html>not found</html>")
+    (cub / index.path[5]).write_bytes((cub / index.path[5]).read_bytes()[:-200])
+    table = manifest.build(index, tmp_path / "cache")
+    got = list(loader.batches(table, np.arange(8), PREPROCESS, 4, workers))
+    assert [batch.row_B.tolist() for batch in got] == [[0, 1, 3], [4, 6, 7]]
+    assert [len(batch.pixels_BCHW) for batch in got] == [3, 3]
+    (html,), (torn,) = (batch.bad for batch in got)
+    assert (html.row, torn.row) == (2, 5)
+    assert html.message.startswith(f"{table.path[2]}: an HTML page")
+    assert torn.message.startswith(f"{table.path[5]}: damaged picture")
+
+
+def test_a_batch_of_nothing_but_bad_images_is_empty(cub, tmp_path):
+    index = reader.read(cub, False)
+    (cub / index.path[0]).write_bytes(b"")
+    table = manifest.build(index, tmp_path / "cache")
+    (batch,) = loader.batches(table, np.array([0]), PREPROCESS, 4, 0)
+    assert batch.pixels_BCHW.shape == (0, 3, 32, 32)
+    assert batch.pixels_BCHW.dtype == torch.uint8
+    assert len(batch.row_B) == 0
+    assert batch.bad[0].row == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("damage", "said"), [("altered", "altered since"), ("gone", "cannot be read")]
+)
+def test_a_file_that_is_not_the_manifests_ends_the_run(table, workers, damage, said):
+    file = table.root / table.path[4]
+    data = bytearray(file.read_bytes())
+    data[-30] ^= 1
+    file.unlink() if damage == "gone" else file.write_bytes(data)
+    with pytest.raises(UserError, match=said) as caught:
+        list(loader.batches(table, np.arange(8), PREPROCESS, 4, workers))
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_digests_may_be_left_unchecked(table, jpeg):
+    (table.root / table.path[0]).write_bytes(jpeg(99))
+    (batch,) = loader.batches(table, np.array([0]), PREPROCESS, 4, 0, check_digest=False)
+    assert torch.equal(batch.pixels_BCHW[0], PREPROCESS(decode(jpeg(99), "")))
+
+
+class Killed(Preprocess):
+    """Dies as the kernel's out-of-memory killer would have it die."""
+
+    def __call__(self, image_CHW: torch.Tensor) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def test_a_killed_worker_is_an_error_in_bounded_time(table):
+    start = time.monotonic()
+    killed = Killed("shared", 32, "imagenet", "vit")
+    with pytest.raises(UserError, match="a loader process died") as caught:
+        list(loader.batches(table, np.arange(8), killed, 4, 2))
+    assert time.monotonic() - start < 30
+    assert table.path[0] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+class Broken(Preprocess):
+    """A fault of ours, not of the picture."""
+
+    def __call__(self, image_CHW: torch.Tensor) -> torch.Tensor:
+        raise KeyError("ours")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_fault_of_ours_names_path_and_row(table, workers):
+    broken = Broken("shared", 32, "imagenet", "vit")
+    with pytest.raises(RuntimeError, match=r"bird 3 ü=1\.jpg \(row 3\): KeyError"):
+        list(loader.batches(table, np.array([3]), broken, 4, workers))
+
+
+def test_what_a_worker_gets_can_be_spawned(table):
+    pictures = loader._Pictures(table, np.array([1, 2]), PREPROCESS, True)
+    again = pickle.loads(pickle.dumps(pictures))
+    assert torch.equal(again[1][1], pictures[1][1])
+    assert pickle.loads(pickle.dumps(loader._Collate(32))) == loader._Collate(32)
+
+
+def test_threads_of_this_process_are_left_as_they_were(table):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in loader.batches(table, np.arange(4), PREPROCESS, 2, 0):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_worker_count():
+    assert loader.worker_count(0) == 0
+    assert loader.worker_count(7) == 7
+    assert 1 <= loader.worker_count(None) <= loader.MOST_WORKERS
+    with pytest.raises(UserError, match=r"runtime\.num_workers=-1: 0 or more"):
+        loader.worker_count(-1)

@@ -1,0 +1,100 @@
+"""fgvc.data.split: stratified, seeded, pinned: a split means the same on every machine."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fgvc.data.index import Index
+from fgvc.data.split import carve
+from fgvc.types import TEST, LabelMap
+
+GOLDEN = "9d6bac0d854867ed5347c813f6fbc27f2f4548abb584e17b29e98056c745618a"
+
+
+def made(counts: list[int], test: int = 2) -> Index:
+    """`counts` training images a class, each class with `test` test images."""
+    rows = [
+        (f"images/{label:03}/{number:03}.jpg", label, int(number >= count))
+        for label, count in enumerate(counts)
+        for number in range(count + test)
+    ]
+    names = tuple(str(label) for label in range(len(counts)))
+    path, label_N, split_N = zip(*rows, strict=True)
+    return Index(
+        Path("root"), path, np.array(label_N), np.array(split_N, np.uint8), LabelMap(names, names)
+    )
+
+
+def shuffled(index: Index, seed: int) -> Index:
+    order = np.random.default_rng(seed).permutation(len(index))
+    path = tuple(index.path[row] for row in order)
+    return Index(index.root, path, index.label_N[order], index.split_N[order], index.labelmap)
+
+
+def val_counts(index: Index, fraction: float) -> list[int]:
+    val_N = carve(index, fraction, 0).val_N
+    return np.bincount(index.label_N[val_N], minlength=len(index.labelmap)).tolist()
+
+
+def test_golden():
+    index = made([30, 29, 11, 2, 1])
+    assert carve(index, 0.1, 0).digest(index.path) == GOLDEN
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.33, 0.5, 0.9])
+def test_parts_are_disjoint_and_whole(fraction):
+    index = made([30, 29, 11, 2, 1])
+    split = carve(index, fraction, 0)
+    every = np.concatenate([split.train_N, split.val_N, split.test_N])
+    assert sorted(every.tolist()) == list(range(len(index)))
+    assert (split.test_N == np.flatnonzero(index.split_N == TEST)).all()
+    for rows in (split.train_N, split.val_N, split.test_N):
+        assert (np.diff(rows) > 0).all()
+    assert np.bincount(index.label_N[split.train_N], minlength=5).min() >= 1
+
+
+def test_no_validation_at_fraction_zero():
+    assert len(carve(made([5, 5]), 0.0, 0).val_N) == 0
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.15, 0.2, 0.5])
+@pytest.mark.parametrize("counts", [[30] * 7, [29, 30, 31, 7, 3], [3] * 40, [1, 2, 3, 50]])
+def test_size_is_the_rounded_share_and_each_class_has_its_own(counts, fraction):
+    per_class = val_counts(made(counts), fraction)
+    assert sum(per_class) == round(fraction * sum(counts))
+    for count, val in zip(counts, per_class, strict=True):
+        assert fraction * count - 1 < val < fraction * count + 1 or val == count - 1
+
+
+def test_small_classes_keep_a_training_image():
+    assert val_counts(made([1, 1, 2, 2, 2]), 0.9) == [0, 0, 1, 1, 1]
+
+
+def test_composed_and_decomposed_paths_are_drawn_alike():
+    index = made([30, 29])
+    composed, decomposed = (
+        replace(index, path=tuple(unicodedata.normalize(form, f"ö{path}") for path in index.path))
+        for form in ("NFC", "NFD")
+    )
+    assert composed.path != decomposed.path
+    one, other = (carve(index, 0.3, 0).val_N.tolist() for index in (composed, decomposed))
+    assert one == other
+
+
+def test_order_of_the_index_does_not_matter():
+    index = made([30, 29, 11, 2, 1])
+    digest = carve(index, 0.2, 3).digest(index.path)
+    for seed in range(3):
+        other = shuffled(index, seed)
+        assert carve(other, 0.2, 3).digest(other.path) == digest
+
+
+def test_seeds_differ():
+    index = made([30] * 5)
+    digests = {carve(index, 0.2, seed).digest(index.path) for seed in range(5)}
+    assert len(digests) == 5

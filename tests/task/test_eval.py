@@ -1,0 +1,118 @@
+"""task=eval: a checkpoint repeats its numbers exactly, or is refused in one line."""
+
+from __future__ import annotations
+
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from fgvc.record import checkpoint
+from fgvc.types import UserError
+
+
+@pytest.mark.parametrize("head", ["linear", "knn"])
+def test_eval_reproduces_the_recorded_numbers_exactly(run, head, tmp_path):
+    made = run(f"head={head}")
+    again = repeat(run, made.folder)
+    assert again.code == 0, again.err
+    assert again.folder != made.folder
+    assert again.folder.parts[-2:] == made.folder.parts[-2:]
+    assert again.folder.parts[-3] != made.folder.parts[-3]
+    assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+    both = []
+    for ran in (made, again):
+        table = pq.read_table(ran.folder / "predictions.parquet")
+        both.append(table.filter(table["split"].to_numpy() == "test"))
+    assert both[0].equals(both[1])
+    assert again.json("env_stamp.json")["task"] == "eval"
+
+
+def repeat(run, path, *more):
+    """task=eval with nothing but places and runtime, as it must be."""
+    return run("task=eval", f"checkpoint={path}", *more, bare=True)
+
+
+def test_eval_needs_no_folder_around_the_checkpoint(run, tmp_path):
+    made = run()
+    alone = tmp_path / "alone" / "my checkpoint.bin"
+    alone.parent.mkdir()
+    shutil.copy(made.folder / "ckpt.bin", alone)
+    root = OmegaConf.load(made.folder / "config.yaml").dataset.root
+    again = repeat(run, f'"{alone}"', f"dataset.root={root}")
+    assert again.code == 0, again.err
+    assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+
+
+FAULTS = {
+    "flipped byte": (lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], "sha256 mismatch"),
+    "truncated": (lambda data: data[: len(data) // 2], "sha256 mismatch"),
+    "empty": (lambda data: b"", "0 bytes"),
+    "html": (lambda data: b"<!DOCTYPE html><html>404</html>", "HTML"),
+    "lfs": (lambda data: b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
+    "pickle": (lambda data: b"\x80\x04\x95" + b"." * 60, "pickle"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("inside", [True, False], ids=["in its folder", "copied away"])
+def test_a_damaged_checkpoint_never_loads(run, fault, inside, tmp_path):
+    made = run()
+    damage, says = FAULTS[fault]
+    data = damage((made.folder / "ckpt.bin").read_bytes())
+    file = made.folder / "ckpt.bin" if inside else tmp_path / "ckpt.bin"
+    file.write_bytes(data)
+    ran = repeat(run, file)
+    assert ran.code == 1
+    assert ran.folder is None
+    assert ran.err.count("\n") == 1
+    if not inside and fault == "truncated":
+        says = "not a checkpoint"
+    if inside and fault not in ("flipped byte", "truncated"):
+        says = "sha256 mismatch"
+    assert says in ran.err
+
+
+def test_a_malicious_pickle_executes_nothing(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    file = tmp_path / "ckpt.bin"
+    torch.save({"head": Bomb()}, file)
+    with pytest.raises(UserError, match="pickle"):
+        checkpoint.read(file)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_of_another_label_map_is_refused_with_both(run, shared_places, tmp_path):
+    source = next(path for path in shared_places["data"].iterdir() if "c6-" in path.name)
+    for name in ("one", "two"):
+        shutil.copytree(source, tmp_path / name)
+    index = tmp_path / "two" / "classes.txt"
+    last = index.read_text().split()[-1]
+    for file in (index, tmp_path / "two" / "images.txt"):
+        file.write_text(file.read_text().replace(last, "006.Another_Bird"))
+    (tmp_path / "two/images" / last).rename(tmp_path / "two/images/006.Another_Bird")
+    cub = ("dataset=cub", "dataset.partial=true")
+    made = run(*cub, f"dataset.root={tmp_path / 'one'}", birds=False)
+    assert made.code == 0, made.err
+    ran = repeat(run, made.folder, f"dataset.root={tmp_path / 'two'}")
+    assert ran.code == 1
+    assert "another label map" in ran.err
+
+
+def test_eval_of_nothing_and_of_a_missing_file(run, tmp_path):
+    assert repeat(run, tmp_path / "none.bin").code == 1
+    ran = run("task=eval", bare=True)
+    assert ran.code == 2
+    assert "checkpoint=PATH" in ran.err
+
+
+def test_eval_writes_a_stamp_of_its_own_time(run):
+    made = run()
+    again = repeat(run, made.folder)
+    assert again.json("env_stamp.json")["run_id"] != made.json("env_stamp.json")["run_id"]
+    assert again.json("env_stamp.json")["config_hash"] == made.json("env_stamp.json")["config_hash"]

@@ -1,0 +1,346 @@
+"""A user's mistakes and a machine's: one line each, non-zero, nothing that looks complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from fgvc.store.lock import lock
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """A folder of one's own: awkward names, three classes that differ in brightness."""
+    root = tmp_path / "my birds = 2024 é"
+    rng = np.random.default_rng(0)
+    for level, name in enumerate(("Pie grièche", "a=b, c", "Ram C∕V 'x'")):
+        for split, count in (("train", 8), ("test", 4)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                noise = rng.integers(0, 40, (40 + i, 60, 3)) + 70 * level
+                Image.fromarray(noise.astype(np.uint8)).save(folder / f"é {i}=.jpg")
+    return root
+
+
+def folder_run(run, root, *more):
+    return run("dataset=folder", f'dataset.root="{root}"', *more, birds=False)
+
+
+def one_line(ran, *words):
+    assert ran.code == 1
+    assert ran.folder is None
+    assert ran.err.count("\n") == 1, ran.err
+    assert "Traceback" not in ran.err
+    for word in words:
+        assert word in ran.err, ran.err
+
+
+def test_awkward_names_work_end_to_end(run, pictures):
+    ran = folder_run(run, pictures)
+    assert ran.code == 0, ran.err
+    names = [one["name"] for one in ran.json("labelmap.json")["classes"]]
+    assert set(names) == {"Pie grièche", "a=b, c", "Ram C∕V 'x'"}
+    assert ran.json("metrics.json")["test"]["top1"] > 0.8
+    paths = set(pq.read_table(ran.folder / "predictions.parquet")["path"].to_pylist())
+    assert "test/a=b, c/é 0=.jpg" in paths
+    assert all((pictures / path).is_file() for path in paths)
+
+
+def test_missing_root(run, tmp_path):
+    one_line(folder_run(run, tmp_path / "nowhere"), "nowhere", "dataset.root")
+
+
+def test_empty_class(run, pictures):
+    (pictures / "train" / "empty one").mkdir()
+    one_line(folder_run(run, pictures), "empty one")
+
+
+def test_index_naming_a_missing_file(run, shared_places, tmp_path):
+    run()  # makes the birds
+    root = tmp_path / "copy"
+    shutil.copytree(next(p for p in shared_places["data"].iterdir() if "c6-" in p.name), root)
+    victim = sorted(root.glob("images/*/*.jpg"))[3]
+    victim.unlink()
+    ran = run("dataset=cub", "dataset.partial=true", f"dataset.root={root}", birds=False)
+    one_line(ran, victim.name)
+
+
+def test_label_out_of_range(run, shared_places, tmp_path):
+    run()
+    root = tmp_path / "copy"
+    shutil.copytree(next(p for p in shared_places["data"].iterdir() if "c6-" in p.name), root)
+    labels = root / "image_class_labels.txt"
+    labels.write_text(labels.read_text().replace(" 6\n", " 7\n", 1))
+    ran = run("dataset=cub", "dataset.partial=true", f"dataset.root={root}", birds=False)
+    one_line(ran, "7")
+
+
+def test_partial_copy_is_refused_with_counts_unless_declared(run, shared_places, tmp_path):
+    run()
+    root = next(p for p in shared_places["data"].iterdir() if "c6-" in p.name)
+    cub = ("dataset=cub", f"dataset.root={root}")
+    one_line(run(*cub, birds=False), "5994", "60", "dataset.partial=true")
+    ran = run(*cub, "dataset.partial=true", birds=False)
+    assert ran.code == 0
+    assert ran.json("env_stamp.json")["partial"] is True
+    assert "PARTIAL" in ran.out
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\xff\xd8\xff\xe0 torn"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_image_that_is_no_image(run, pictures, content, split):
+    """Named under error; under skip left out of training, wrong in the test, N unchanged."""
+    victim = pictures / split / "a=b, c" / "é 1=.jpg"
+    victim.write_bytes(content)
+    one_line(folder_run(run, pictures), "é 1=.jpg", "dataset.on_bad_image=skip")
+    ran = folder_run(run, pictures, "dataset.on_bad_image=skip")
+    assert ran.code == 0, ran.err
+    numbers = ran.json("metrics.json")
+    assert numbers["unreadable"] == {"train": int(split == "train"), "test": int(split == "test")}
+    assert numbers["test"]["n"] == 12
+    table = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
+    test = table[table.split == "test"]
+    lost = test[test.pred == -1]
+    assert len(test) == 12
+    assert list(lost.path) == (["test/a=b, c/é 1=.jpg"] if split == "test" else [])
+    assert numbers["test"]["top1"] == pytest.approx((test.pred == test.label).mean())
+    if split == "train":
+        assert numbers["fitted_on"] == 23
+
+
+def test_an_image_altered_since_the_manifest(run, pictures):
+    assert folder_run(run, pictures).code == 0
+    victim = pictures / "train" / "a=b, c" / "é 1=.jpg"
+    Image.new("RGB", (50, 50), "red").save(victim)
+    one_line(folder_run(run, pictures), "é 1=.jpg")
+
+
+WRONG_WEIGHTS = {
+    "truncated": lambda good: good[: len(good) // 2],
+    "html": lambda good: b"<!DOCTYPE html><html>not found</html>",
+    "empty": lambda good: b"",
+    "lfs": lambda good: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=1000)
+    file = tmp_path_factory.mktemp("weights") / "vit.pth"
+    torch.save(model.state_dict(), file)
+    return file
+
+
+@pytest.mark.parametrize("fault", WRONG_WEIGHTS)
+def test_wrong_weights(run, weights, fault, tmp_path):
+    file = tmp_path / "wrong.pth"
+    file.write_bytes(WRONG_WEIGHTS[fault](weights.read_bytes()))
+    one_line(run(f"backbone.weights={file}", "backbone.pretrained=true"), "wrong.pth")
+
+
+def test_weights_of_another_architecture(run, weights):
+    ran = run("backbone=vit_small", f"backbone.weights={weights}", "backbone.pretrained=true")
+    one_line(ran, "vit.pth", "vit_small", "192", "384")
+
+
+def test_one_flipped_byte_against_the_recorded_digest(run, weights, tmp_path):
+    """Loads silently as wrong weights everywhere else: only the digest catches it."""
+    good = tmp_path / "good.pth"
+    shutil.copy(weights, good)
+    pretrained = (f"backbone.weights={good}", "backbone.pretrained=true")
+    made = run(*pretrained)
+    assert made.code == 0, made.err
+    digest = made.json("env_stamp.json")["weights_digest"]
+    data = bytearray(good.read_bytes())
+    data[len(data) // 2] ^= 1
+    good.write_bytes(data)
+    ran = run(*pretrained, f"backbone.weights_sha256={digest}")
+    assert ran.code == 2
+    assert digest in ran.err
+    again = run("task=eval", f"checkpoint={made.folder}", bare=True)
+    assert again.code != 0
+    assert digest in again.err
+
+
+@pytest.mark.parametrize("offline", [True, False], ids=["HF_HUB_OFFLINE", "unreachable"])
+def test_no_weights_and_no_network(tmp_path, offline):
+    """One line that names the model and both ways out, after five seconds of looking at most."""
+    env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    if offline:
+        env["HF_HUB_OFFLINE"] = "1"
+    program = (
+        "import time\n"
+        "from fgvc.config.compose import composed, typed\n"
+        "from fgvc.model.backbone import weights\n"
+        "conf = typed(composed(['backbone=vit_small']))\n"
+        "start = time.monotonic()\n"
+        "try:\n    weights.find(conf.backbone)\n"
+        "except ValueError as error:\n    print(time.monotonic() - start, error, sep='\\n')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds, line = done.stdout.rstrip("\n").split("\n")
+    assert float(seconds) < 5
+    for word in ("vit_small_patch16_224", "main", "hf download", "backbone.weights=PATH"):
+        assert word in line
+
+
+def test_output_folder_that_cannot_be_written(run, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    ran = run(f"runtime.output_root={tmp_path / 'file' / 'outputs'}")
+    one_line(ran, str(tmp_path / "file"), "output_root")
+    assert "features" not in ran.out  # before any work
+
+
+def test_device_that_is_not_here(run):
+    missing = "mps" if not torch.backends.mps.is_available() else "cuda"
+    one_line(run(f"runtime.device={missing}"), missing, "cpu", "auto")
+
+
+def test_two_runs_of_one_folder(run, tmp_path):
+    first = run("runtime.run_id=same")
+    home = first.folder.parent
+    with lock(home / ".lock"):
+        one_line(run("runtime.run_id=same"), str(os.getpid()), ".lock")
+
+
+def test_a_complete_run_is_skipped_never_overwritten(run):
+    first = run("runtime.run_id=same")
+    before = {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")}
+    second = run("runtime.run_id=same")
+    assert second.code == 0
+    assert second.folder is None  # nothing new
+    assert f"complete already: {first.folder}" in second.out
+    assert {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")} == before
+    assert not (first.folder.parent / "in-progress").exists()
+
+
+def test_a_complete_run_of_other_data_is_never_mixed_in(run, pictures):
+    same = "runtime.run_id=same"
+    assert folder_run(run, pictures, same).code == 0
+    Image.new("RGB", (50, 50), "red").save(pictures / "train" / "a=b, c" / "new.jpg")
+    one_line(folder_run(run, pictures, same), "manifest_digest", "runtime.run_id")
+
+
+def test_outside_a_git_checkout_the_run_goes_on(run, monkeypatch, tmp_path):
+    """No git, no conda, no nvidia-smi: null in the stamp."""
+    from fgvc.record import stamp
+
+    monkeypatch.setattr(stamp, "CODE", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(stamp.code, "__defaults__", (tmp_path,))
+    ran = run()
+    assert ran.code == 0, ran.err
+    stamped = ran.json("env_stamp.json")
+    assert stamped["git_commit"] is None
+    assert stamped["git_dirty"] is None
+    assert stamped["driver_version"] is None
+    assert stamped["requirements_checksum"] is None
+    assert len(stamped["env_hash"]) == 64
+    assert not (ran.folder / "code.patch").exists()
+
+
+def test_a_dirty_tree_is_stamped_with_its_patch(tmp_path):
+    from fgvc.record.stamp import code
+
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@x"]
+    (tmp_path / "a.txt").write_text("one\n")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    clean = code(tmp_path)
+    assert (clean.dirty, clean.patch, len(clean.commit)) == (False, None, 40)
+    (tmp_path / "a.txt").write_text("two\n")
+    (tmp_path / "new file.txt").write_text("added\n")
+    dirty = code(tmp_path)
+    assert dirty.dirty is True
+    assert b"+two" in dirty.patch
+    assert b"+added" in dirty.patch
+    assert dirty.patch_sha256 != clean.patch_sha256
+
+
+# --- death at any moment ---
+
+
+def command(places, *more):
+    arguments = ["backbone=vit_tiny", "backbone.pretrained=false", "runtime.num_workers=0"]
+    small = ["dataset.generator.classes=6", "dataset.generator.train_per_class=10"]
+    small += ["dataset.generator.test_per_class=5", "dataset.generator.side=128"]
+    return [
+        sys.executable,
+        "-m",
+        "fgvc.run",
+        *arguments,
+        *small,
+        *places,
+        "runtime.run_id=r",
+        *more,
+    ]
+
+
+def wait_for(path_exists, process, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not path_exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def test_sigterm_is_preempted_and_resumable(places, tmp_path):
+    process = subprocess.Popen(
+        command(places, f"runtime.cache_root={tmp_path / 'cache'}"),
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    wait_for(lambda: list(tmp_path.glob("outputs/r/*/in-progress/status.json")), process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "runtime.run_id" in err
+    (status,) = tmp_path.glob("outputs/r/*/in-progress/status.json")
+    assert json.loads(status.read_text())["state"] == "preempted"
+    done = subprocess.run(
+        command(places, f"runtime.cache_root={tmp_path / 'cache'}"),
+        check=False,
+        capture_output=True,
+    )
+    assert done.returncode == 0
+    assert not list(tmp_path.glob("outputs/r/*/in-progress"))
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment_leaves_nothing_that_looks_complete(run, places, tmp_path):
+    """Killed at several moments, then run to the end: the bytes of an undisturbed run."""
+    cache = f"runtime.cache_root={tmp_path / 'cache'}"
+    for delay in (2.0, 3.5, 5.0, 6.0, 7.0):
+        process = subprocess.Popen(
+            command(places, cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        for folder in tmp_path.glob("outputs/r/*/*"):
+            assert folder.name in ("in-progress", ".lock") or (folder / "metrics.json").is_file()
+    subprocess.run(command(places, cache), check=True, capture_output=True)
+    (folder,) = (p.parent for p in tmp_path.glob("outputs/r/*/*/metrics.json"))
+    undisturbed = run(f"runtime.cache_root={tmp_path / 'other'}")
+    for name in ("predictions.parquet", "ckpt.bin"):
+        assert (folder / name).read_bytes() == (undisturbed.folder / name).read_bytes()

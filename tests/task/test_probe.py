@@ -1,0 +1,345 @@
+"""task=probe on the synthetic birds: the record is whole, true, and repeats."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+
+import jsonschema
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from sklearn import metrics as oracle
+from sklearn.linear_model import LogisticRegression
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fgvc.config.compose import composed, config_hash, resolved
+from fgvc.record import checkpoint
+from fgvc.record.stamp import schema
+from fgvc.record.tensorboard import KEYS
+
+FILES = {
+    "artifacts.json",
+    "ckpt.bin",
+    "command.txt",
+    "config.canonical.json",
+    "config.yaml",
+    "confusion.csv",
+    "confusion.png",
+    "env_stamp.json",
+    "labelmap.json",
+    "metrics.json",
+    "per_class.csv",
+    "predictions.parquet",
+    "run.log",
+    "splits",
+    "status.json",
+    "tb",
+}
+
+
+def sha256(path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_run_folder_holds_everything_and_its_names_are_true(run):
+    ran = run()
+    assert ran.code == 0
+    names = {path.name for path in ran.folder.iterdir()}
+    assert names - {"code.patch"} == FILES
+    run_id, short_hash, short_id = ran.folder.parts[-3:]
+    assert sha256(ran.folder / "ckpt.bin").startswith(short_id)
+    assert sha256(ran.folder / "config.canonical.json").startswith(short_hash)
+    stamp = ran.json("env_stamp.json")
+    jsonschema.validate(stamp, schema())
+    assert stamp["run_id"] == run_id
+    assert stamp["config_hash"] == sha256(ran.folder / "config.canonical.json")
+    assert ran.json("status.json")["state"] == "done"
+    assert "record: " in ran.out
+
+
+def test_every_artefact_is_indexed_with_its_digest(run):
+    ran = run()
+    artifacts = ran.json("artifacts.json")
+    on_disk = {
+        path.relative_to(ran.folder).as_posix()
+        for path in ran.folder.rglob("*")
+        if path.is_file() and path.name not in ("artifacts.json", "status.json")
+    }
+    assert set(artifacts) == on_disk
+    for name, entry in artifacts.items():
+        assert entry["sha256"] == sha256(ran.folder / name), name
+    status = ran.json("status.json")
+    assert status["artifacts_sha256"] == sha256(ran.folder / "artifacts.json")
+    claimed = status.pop("checksum")
+    canonical = json.dumps(status, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert claimed == hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def test_every_number_follows_from_the_predictions(run):
+    ran = run()
+    table = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
+    numbers = ran.json("metrics.json")
+    for split in ("val", "test"):
+        rows, said = table[table.split == split], numbers[split]
+        classes = list(range(6))
+        assert said["n"] == len(rows)
+        assert said["top1"] == pytest.approx(oracle.accuracy_score(rows.label, rows.pred))
+        in_top = [label in top for label, top in zip(rows.label, rows.topk_labels, strict=True)]
+        assert said["top5"] == pytest.approx(np.mean(in_top))
+        assert said["loss"] == pytest.approx(-rows.label_logprob.mean())
+        assert said["macro_f1"] == pytest.approx(
+            oracle.f1_score(rows.label, rows.pred, average="macro", zero_division=0)
+        )
+        recall = oracle.recall_score(
+            rows.label, rows.pred, average=None, labels=classes, zero_division=0
+        )
+        held = [c for c in classes if (rows.label == c).any()]
+        assert said["mean_per_class"] == pytest.approx(recall[held].mean())
+        low, high = said["top1_ci95"]
+        assert 0 <= low <= said["top1"] <= high <= 1
+    test = table[table.split == "test"]
+    matrix = np.array(
+        [row[1:] for row in csv.reader(io.StringIO((ran.folder / "confusion.csv").read_text()))][
+            1:
+        ],
+        dtype=int,
+    )
+    np.testing.assert_array_equal(
+        matrix, oracle.confusion_matrix(test.label, test.pred, labels=classes)
+    )
+    per_class = list(csv.DictReader(io.StringIO((ran.folder / "per_class.csv").read_text())))
+    precision, recall, f1, support = oracle.precision_recall_fscore_support(
+        test.label, test.pred, labels=classes, zero_division=0
+    )
+    for i, row in enumerate(per_class):
+        said = [float(row[k]) for k in ("precision", "recall", "f1", "support")]
+        assert said == pytest.approx([precision[i], recall[i], f1[i], support[i]])
+
+
+def test_test_is_read_once_and_last(run):
+    ran = run()
+    assert ran.json("metrics.json")["test_reads"] == 1
+    assert ran.out.index("features train") < ran.out.index("logistic regression")
+    assert ran.out.index("logistic regression") < ran.out.index("features test")
+
+
+def test_second_run_decodes_and_forwards_nothing_and_says_the_same(run, tmp_path):
+    first = run(f"runtime.cache_root={tmp_path / 'cache'}")
+    second = run(
+        f"runtime.cache_root={tmp_path / 'cache'}",
+        f"runtime.output_root={tmp_path / 'elsewhere'}",
+        "runtime.eval_batch_size=7",
+    )
+    cost = first.json("metrics.json")["cost"]
+    assert (cost["decoded"], cost["forwarded"]) == (90, 90)
+    again = second.json("metrics.json")["cost"]
+    assert (again["decoded"], again["forwarded"]) == (0, 0)
+    assert (again["parameters"], again["macs"]) == (cost["parameters"], cost["macs"])
+    assert again["parameters"] == pytest.approx(5.5e6, rel=0.02)
+    assert again["images_per_s"] == cost["images_per_s"] > 0
+    assert first.folder.parts[-2] == second.folder.parts[-2]
+    for name in (
+        "predictions.parquet",
+        "ckpt.bin",
+        "per_class.csv",
+        "labelmap.json",
+        "splits/val.txt",
+    ):
+        assert sha256(first.folder / name) == sha256(second.folder / name), name
+
+
+def test_recomputed_from_nothing_the_bytes_are_the_same(run, tmp_path):
+    first = run(f"runtime.cache_root={tmp_path / 'one'}")
+    second = run(f"runtime.cache_root={tmp_path / 'two'}")
+    assert second.json("metrics.json")["cost"]["forwarded"] == 90
+    assert sha256(first.folder / "predictions.parquet") == sha256(
+        second.folder / "predictions.parquet"
+    )
+    assert sha256(first.folder / "ckpt.bin") == sha256(second.folder / "ckpt.bin")
+
+
+def test_the_hash_in_the_record_is_the_one_a_script_outside_computes(run):
+    ran = run()
+    assert ran.folder.parts[-2] == config_hash(resolved(composed(ran.overrides)))[:16]
+
+
+def test_probe_agrees_with_scikit_learn_on_the_same_cached_features(run, shared_places):
+    """Identical predictions wherever scikit-learn's own margin exceeds 1e-3, at the chosen C."""
+    ran = run("backbone.features=patch_mean")
+    features = cached_features(shared_places["cache"], pooling="patch_mean")
+    table = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
+    test = table[table.split == "test"]
+    x, y = features["train"]
+    c = ran.json("metrics.json")["selection"]["c"]
+    model = LogisticRegression(C=c, tol=1e-12, max_iter=10_000).fit(x.astype(np.float64), y)
+    logits = model.decision_function(features["test"][0].astype(np.float64))
+    top = np.sort(logits, axis=1)
+    sure = top[:, -1] - top[:, -2] > 1e-3
+    assert sure.mean() > 0.9
+    np.testing.assert_array_equal(test.pred.to_numpy()[sure], logits.argmax(axis=1)[sure])
+
+
+def cached_features(cache, pooling):
+    """Train and test features with labels, read from the cache's own files."""
+    found = {}
+    for folder in (cache / "features").iterdir():
+        key = json.loads((folder / "key.json").read_text())["key"]
+        images = key["role"], key["pooling"]
+        if images[1] != pooling:
+            continue
+        parts = []
+        for shard in sorted(folder.glob("*.safetensors")):
+            with safe_open(shard, "np") as file:
+                parts.append(file.get_tensor("x"))
+        x = np.concatenate(parts)
+        each = {"train": 10, "test": 5}[images[0]]
+        found[images[0]] = (x, np.repeat(np.arange(6), each))
+    return found
+
+
+def test_tensorboard_holds_exactly_the_listed_keys(run):
+    ran = run()
+    events = EventAccumulator(
+        str(ran.folder / "tb"), size_guidance={"scalars": 0, "images": 0, "tensors": 0}
+    )
+    events.Reload()
+    tags = events.Tags()
+    scalars = {tag for tag in tags["scalars"] if not tag.startswith("hparam/")}
+    assert scalars == set(KEYS)
+    numbers = ran.json("metrics.json")
+    assert events.Scalars("test/top1")[0].value == pytest.approx(numbers["test"]["top1"])
+    losses = [point.value for point in events.Scalars("select/val_loss")]
+    assert losses == pytest.approx(
+        [one["val_loss"] for one in numbers["selection"]["path"]], rel=1e-6
+    )
+    assert "confusion/test" in tags["images"]
+    assert {tag for tag in tags["scalars"] if tag.startswith("hparam/")}
+
+
+def test_c_is_the_one_of_lowest_validation_loss(run):
+    selection = run().json("metrics.json")["selection"]
+    best = min(selection["path"], key=lambda one: (one["val_loss"], one["c"]))
+    assert selection["c"] == pytest.approx(best["c"])
+    assert len(selection["path"]) == 45
+    solved = [one for one in selection["path"] if one["c"] <= 10.0]
+    assert max(one["gap"] for one in solved) <= 1e-4
+    assert all(one["converged"] for one in solved)
+
+
+def test_checkpoint_is_plain_and_deterministic_and_names_no_place(run, tmp_path):
+    ran = run()
+    tensors, facts, checkpoint_id = checkpoint.read(ran.folder)
+    assert checkpoint_id[:16] == ran.folder.name
+    assert set(tensors) == {"head.weight_CD", "head.bias_C"}
+    assert tensors["head.weight_CD"].shape == (6, 192)
+    with safe_open(ran.folder / "ckpt.bin", "pt") as file:
+        assert list(file.metadata()) == ["fgvc"]
+    assert str(tmp_path) not in json.dumps(facts)
+    assert facts["labelmap"]["names"] == [
+        one["name"] for one in ran.json("labelmap.json")["classes"]
+    ]
+    assert facts["backbone"]["weights"]["kind"] == "random"
+
+
+def test_confusion_picture_is_a_picture(run):
+    ran = run()
+    with Image.open(ran.folder / "confusion.png") as picture:
+        assert min(picture.size) >= 400
+    assert sha256(ran.folder / "confusion.png") == sha256(run().folder / "confusion.png")
+
+
+def test_knn_head(run, shared_places):
+    ran = run("head=knn", "head.k=5")
+    assert ran.code == 0
+    numbers = ran.json("metrics.json")
+    assert numbers["selection"] is None
+    tensors, facts, _ = checkpoint.read(ran.folder)
+    assert facts["head"] == {"name": "knn", "k": 5, "temperature": 0.07}
+    x, y = cached_features(shared_places["cache"], pooling="cls")["train"]
+    bank = torch.nn.functional.normalize(torch.from_numpy(x), dim=1)
+    torch.testing.assert_close(tensors["head.bank_ND"], bank)
+    # DINO's rule, spelt out
+    queries, _ = cached_features(shared_places["cache"], pooling="cls")["test"]
+    similarity = torch.nn.functional.normalize(torch.from_numpy(queries), dim=1) @ bank.T
+    value, index = similarity.topk(5, dim=1)
+    votes = torch.zeros(len(queries), 6)
+    votes.scatter_add_(1, torch.from_numpy(y)[index], (value / 0.07).exp())
+    table = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
+    pred = table[table.split == "test"].pred.to_numpy()
+    np.testing.assert_array_equal(pred, votes.argmax(dim=1).numpy())
+
+
+def test_k_above_the_bank_is_refused(run):
+    ran = run("head=knn", "head.k=100")
+    assert ran.code == 1
+    assert "100" in ran.err
+    assert ran.err.count("\n") == 1
+    assert ran.folder is None
+
+
+def test_bf16_is_another_question_with_nearly_the_same_features(run, shared_places):
+    whole, half = run(), run("precision=bf16")
+    assert whole.folder.parts[-2] != half.folder.parts[-2]
+    assert half.json("env_stamp.json")["precision"] == "bf16"
+    by_precision = {}
+    for folder in (shared_places["cache"] / "features").iterdir():
+        key = json.loads((folder / "key.json").read_text())["key"]
+        if key["role"] == "test" and key["pooling"] == "cls":
+            with safe_open(folder / "00000.safetensors", "pt") as file:
+                by_precision[key["precision"]] = file.get_tensor("x")
+    cosine = torch.nn.functional.cosine_similarity(by_precision["fp32"], by_precision["bf16"])
+    assert cosine.min() > 0.999
+    assert not torch.equal(by_precision["fp32"], by_precision["bf16"])
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_tiny_subset_end_to_end(run, precision):
+    ran = run("experiment=smoke", f"precision={precision}", birds=False)
+    assert ran.code == 0
+    subset = ran.json("env_stamp.json")["subset"]
+    assert (subset["train"], subset["val"], subset["test"]) == (
+        16,
+        8,
+        16,
+    )  # two batches of 8 at most
+    assert subset["coverage"] == {"train": 8, "val": 8, "test": 8}
+    assert subset["expected_seconds"] > 0
+    assert subset["checksum"] == ran.json("env_stamp.json")["manifest_digest"]
+    assert ran.json("env_stamp.json")["tiny_train_subset_path"] == "splits/train.txt"
+    assert len((ran.folder / "splits/train.txt").read_text().splitlines()) == 16
+
+
+def test_multirun_is_one_run_id_and_one_table(sweep, tmp_path):
+    code, out = sweep("resolution=r224,r336", "head=linear,knn", "dataset.subset=tiny")
+    assert code == 0
+    (run_folder,) = (tmp_path / "outputs").iterdir()
+    assert len(list(run_folder.glob("*/*/metrics.json"))) == 4
+    assert [path.name for path in (tmp_path / "multirun" / run_folder.name).iterdir()] == [
+        "multirun.yaml"
+    ]
+    table = out[out.rindex("comparable") :]
+    assert table.count("vit tiny random") == 4
+    assert table.count("comparable") == 1
+    assert str(run_folder) in table
+
+
+def test_one_failing_job_of_a_sweep_leaves_the_others_and_is_named(sweep, tmp_path):
+    code, out = sweep("head=knn", "head.k=3,1000", "dataset.subset=tiny")
+    assert code == 1
+    assert len(list(tmp_path.glob("outputs/*/*/*/metrics.json"))) == 1
+    (status,) = tmp_path.glob("outputs/*/*/in-progress/status.json")
+    assert json.loads(status.read_text())["state"] == "failed"
+    assert "failed, " in out
+
+
+def test_rows_of_different_keys_are_never_in_one_block(sweep):
+    code, out = sweep("dataset.split_seed=0,1", "dataset.subset=tiny")
+    assert code == 0
+    assert out.count("comparable (") == 2
