@@ -91,7 +91,7 @@ def _size(rng: np.random.Generator, side: int) -> tuple[int, int]:
 def _pose(rng: np.random.Generator, size: tuple[int, int]) -> Pose:
     degrees = int(rng.integers(0, 46))
     scale = min(size) / EXTENT * rng.uniform(0.82, 1.1)
-    drift_x, drift_y = rng.uniform(-0.07, 0.07, size=2) * min(size)
+    drift_x, drift_y = rng.uniform(-0.1, 0.1, size=2) * min(size)
     return Pose(
         mirror=1 if rng.random() < 0.5 else -1,
         cosine=round(math.cos(math.radians(degrees)), 6),
@@ -103,9 +103,9 @@ def _pose(rng: np.random.Generator, size: tuple[int, int]) -> Pose:
 
 
 def _plumage(rng: np.random.Generator) -> Plumage:
-    hue, strength = rng.random(), rng.uniform(0.06, 0.26)
-    upper = _rgb(hue, strength, rng.uniform(0.42, 0.66))
-    under = _rgb(hue + rng.uniform(-0.08, 0.08), strength * 0.5, rng.uniform(0.68, 0.86))
+    hue, strength = rng.random(), rng.uniform(0.02, 0.12)
+    upper = _rgb(hue, strength, rng.uniform(0.46, 0.6))
+    under = _rgb(hue + rng.uniform(-0.08, 0.08), strength * 0.5, rng.uniform(0.7, 0.82))
     horn = _rgb(rng.uniform(0.06, 0.12), rng.uniform(0.1, 0.6), rng.uniform(0.2, 0.5))
     return Plumage(upper, under, tone(upper, rng.uniform(0.55, 0.75)), horn)
 
@@ -134,13 +134,13 @@ def _stick(start: np.ndarray, end: np.ndarray, half: float, rgb: Rgb) -> Shape:
 
 
 def _litter(rng: np.random.Generator, size: tuple[int, int]) -> list[Shape]:
-    """Leaves, and petals in two of the very colours that mark species."""
+    """Leaves, and a few petals in two of the very colours that mark species."""
     petals = [tuple(PAINT.values())[row] for row in rng.permutation(len(PAINT))[:2]]
     shapes = []
-    for _ in range(rng.integers(4, 18)):
+    for _ in range(rng.integers(2, 9)):
         petal = tone(petals[rng.integers(2)], rng.uniform(0.8, 1.1))
         green = _rgb(rng.uniform(0.18, 0.38), rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.7))
-        shapes.append(_leaf(rng, size, petal if rng.random() < 0.5 else green))
+        shapes.append(_leaf(rng, size, petal if rng.random() < 0.15 else green))
     return shapes
 
 
@@ -178,7 +178,7 @@ def _backdrop(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def _muted(rng: np.random.Generator, hue: float, spread: float) -> Rgb:
-    return _rgb(hue + rng.uniform(-spread, spread), rng.uniform(0.05, 0.32), rng.uniform(0.4, 0.75))
+    return _rgb(hue + rng.uniform(-spread, spread), rng.uniform(0.05, 0.2), rng.uniform(0.45, 0.65))
 
 
 def _painted(shapes: Sequence[Shape], size: tuple[int, int], fine: int) -> Image.Image:
