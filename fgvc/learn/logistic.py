@@ -213,9 +213,15 @@ def _trial(solution: Solution, x_ND: np.ndarray, label_N: np.ndarray) -> Trial:
 
 
 def refit(
-    x_ND: np.ndarray, label_N: np.ndarray, classes: int, start: Solution, gap: float
+    x_ND: np.ndarray,
+    label_N: np.ndarray,
+    classes: int,
+    start: Solution,
+    gap: float,
+    gap_until: float,
+    max_iterations: int,
 ) -> Solution:
-    """Solve at start.c on other rows (train + val), starting from `start`; only the gap ends it.
+    """Solve at start.c on these rows (train + val), starting from `start`; arguments as fit_path.
 
     Raises:
         UserError: as fit_path.
@@ -232,7 +238,9 @@ def refit(
     bias_K, logit_KN = bias_K + fit_K, logit_KN + fit_K[:, None]
     warm = point_at(problem, start.c, weight_KR, bias_K, logit_KN)
     cold = prior(problem, start.c)
-    found = minimise(problem, start.c, min(warm, cold, key=lambda p: p.objective), gap, None)
+    best = min(warm, cold, key=lambda point: point.objective)
+    cap = None if start.c <= gap_until else max_iterations
+    found = minimise(problem, start.c, best, gap, cap)
     return frame.solution(start.c, found.point, found.gap, found.iterations, found.gap <= gap)
 
 

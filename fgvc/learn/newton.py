@@ -128,7 +128,7 @@ def prior(problem: Problem, c: float) -> Point:
 
 
 def _residual(problem: Problem, prob_CN: Tensor) -> Tensor:
-    """p - y, the own class as minus the sum of the others: 1 - p has no digits where p is near 1."""
+    """p - y, the own class as minus the sum of the others: 1 - p loses its digits near p = 1."""
     residual_CN = prob_CN.clone()
     own = (problem.label_N, problem.row_N)
     residual_CN[own] = 0.0

@@ -53,7 +53,7 @@ def readable(logits_NC: np.ndarray) -> np.ndarray:
             f"logits of {int(bad_N.sum())} of {len(logits_NC)} images are NaN or +inf (first: row "
             f"{int(bad_N.argmax())}): check the weights, or run with precision=fp32"
         )
-    return np.isfinite(logits_NC).any(axis=1)
+    return np.asarray(np.isfinite(logits_NC).any(axis=1))
 
 
 def topk(logits_NC: np.ndarray, k: int) -> np.ndarray:

@@ -97,6 +97,27 @@ def test_certificate_holds_for_any_intercept():
         assert newton.slope(frame, 0.1, point).gap >= point.objective - best
 
 
+def test_certificate_is_the_distance_to_a_feasible_dual_value():
+    x_ND, label_N = clouds()
+    frame = newton.rotated(*map(newton.torch.from_numpy, (x_ND, label_N)), 5)
+    bias_C = newton.torch.tensor([0.3, -0.2, 0.0, 0.4, -0.5], dtype=newton.torch.float64)
+    weight_CR = -0.01 * frame.moment_CR / len(x_ND)
+    logit_CN = frame.forward(weight_CR) + bias_C[:, None]
+    point = newton.point_at(frame, 0.1, weight_CR, bias_C, logit_CN)
+    # Mix with one shared distribution, just enough that every class sum is the class count.
+    prob_CN = newton.torch.softmax(logit_CN, 0).numpy()
+    sum_C, count_C = prob_CN.sum(1), np.bincount(label_N)
+    mix = ((sum_C - count_C) / sum_C).max()
+    mixed_CN = (1 - mix) * prob_CN + ((count_C - (1 - mix) * sum_C) / len(x_ND))[:, None]
+    np.testing.assert_allclose(mixed_CN.sum(0), 1)
+    np.testing.assert_allclose(mixed_CN.sum(1), count_C)
+    data_CD = (mixed_CN - np.eye(5)[:, label_N]) @ x_ND
+    entropy = -(mixed_CN * np.log(mixed_CN)).sum()
+    dual = 0.1 * entropy - 0.5 * (0.1**2) * (data_CD**2).sum()
+    assert mix > 0.01
+    assert newton.slope(frame, 0.1, point).gap == pytest.approx(point.objective - dual, rel=1e-9)
+
+
 def test_gap_rules_up_to_its_c_and_the_cap_above():
     x_ND, label_N = clouds(spread=0.8)
     path = solved(x_ND, label_N, 5, gap=1e-10, gap_until=1.0, max_iterations=1)
@@ -250,7 +271,7 @@ def test_choose_refuses_an_empty_validation_split():
 def test_refit_reaches_the_optimum_of_all_rows_from_that_of_some():
     x_ND, label_N = clouds()
     start = solved(x_ND[:90], label_N[:90], 5, cs=[0.3], gap=1e-4)[0]
-    warm = refit(x_ND, label_N, 5, start, 1e-11)
+    warm = refit(x_ND, label_N, 5, start, 1e-11, 10.0, 1000)
     cold = solved(x_ND, label_N, 5, cs=[0.3], gap=1e-11)[0]
     assert warm.converged
     assert warm.c == 0.3
@@ -261,7 +282,7 @@ def test_refit_learns_a_class_that_the_start_had_not_seen():
     x_ND, label_N = clouds()
     seen_N = label_N != 4
     start = solved(x_ND[seen_N], label_N[seen_N], 5, cs=[0.3])[0]
-    warm = refit(x_ND, label_N, 5, start, 1e-11)
+    warm = refit(x_ND, label_N, 5, start, 1e-11, 10.0, 1000)
     cold = solved(x_ND, label_N, 5, cs=[0.3], gap=1e-11)[0]
     np.testing.assert_allclose(warm.weight_CD, cold.weight_CD, atol=1e-4)
 
