@@ -159,21 +159,22 @@ def _fields(
 
 def _refuse_unknown(cfg: DictConfig) -> None:
     legal = set(legal_keys(cfg))
-    for key in _leaves(cfg):
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    for key in _keys(plain, ""):
         if key in legal or key.startswith("backbone.checkpoints."):
             continue
         raise ConfigError(f"unknown config key {key}{nearest(key, legal)}")
 
 
-def _leaves(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
-    for name in cfg:
+def _keys(plain: dict[Any, Any], prefix: str) -> Iterator[str]:
+    """Every dotted key of a config as it is written: an interpolation is a leaf."""
+    for name, child in plain.items():
         key = f"{prefix}{name}"
-        child = cfg._get_node(str(name))
-        closed = not isinstance(child, DictConfig) or child._is_none() or child._is_missing()
-        if closed or child._is_interpolation():
-            yield key
+        if isinstance(child, dict) and child:
+            yield from _keys(child, f"{key}.")
         else:
-            yield from _leaves(child, f"{key}.")
+            yield key
 
 
 def _check_values(conf: schema.Config) -> None:

@@ -164,7 +164,8 @@ class ProbeTask:
     c_low: float = bounded(1e-12)
     c_high: float = bounded(1e-12)
     c_count: int = bounded(1, 1000)  # log-spaced, both ends included
-    gap: float = bounded(1e-12, 1.0)  # relative objective gap asked for up to gap_until
+    gap: float = bounded(1e-12, 1.0)  # relative objective gap on the path, up to gap_until
+    final_gap: float = bounded(1e-12, 1.0)  # and of the model that is reported
     gap_until: float = bounded(0.0)  # above this C the iteration cap may end the solve
     max_iterations: int = bounded(1)
 

@@ -35,6 +35,13 @@ def write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any])
     return digest.sha256_bytes(data)
 
 
+def copy(file: Path, folder: Path) -> str:
+    """Put a checkpoint that was read, and so verified, into another run; returns its id."""
+    data = file.read_bytes()
+    atomic.write_bytes(folder / FILE, data)
+    return digest.sha256_bytes(data)
+
+
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """A checkpoint's tensors, facts and checkpoint_id, after its digests were verified.
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from fgvc.config.compose import resolved, typed
+from fgvc.config.compose import config_hash, resolved, typed
 from fgvc.config.overrides import given_places
 from fgvc.model import head as heads
 from fgvc.record import checkpoint, console
@@ -32,14 +32,24 @@ def run(job: Job) -> None:
     file = checkpoint.locate(Path(job.conf.checkpoint).expanduser())
     tensors, facts, _ = checkpoint.read(file)
     cfg = _config_of(facts, file, job)
-    with opened(typed(cfg), resolved(cfg), job.command, facts["config_hash"]) as experiment:
+    conf, plain = typed(cfg), resolved(cfg)
+    _check_hash(facts, plain, file)
+    with opened("eval", conf, plain, job.command) as experiment:
         _check(experiment, facts, file)
         state = {name.removeprefix("head."): value for name, value in tensors.items()}
         head = heads.stored(facts["head"], state, experiment.classes)
-        outcome = Outcome(
-            {"test": _test(experiment, head)}, tensors, facts["head"], {"selection": None}
+        finish(experiment, Outcome({"test": _test(experiment, head)}, file, {"selection": None}))
+
+
+def _check_hash(facts: dict[str, Any], plain: dict[str, Any], file: Path) -> None:
+    """The config that is composed here must be the one the checkpoint was made with."""
+    found = config_hash(plain)
+    if found != facts["config_hash"]:
+        raise UserError(
+            f"{file} was made with config {facts['config_hash'][:16]}, composed here it is "
+            f"{found[:16]}: its weights are elsewhere (backbone.weights=PATH) or this version of "
+            "fgvc reads configs differently"
         )
-        finish(experiment, outcome)
 
 
 def _config_of(facts: dict[str, Any], file: Path, job: Job) -> DictConfig:

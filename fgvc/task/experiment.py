@@ -36,6 +36,7 @@ ANSWER = ("task", "git_commit", "code_patch_sha256", "manifest_digest", "weights
 class Experiment:
     """One open run with its data at hand. plain: the hashed config."""
 
+    task: str
     conf: Config
     plain: dict[str, Any]
     hash: str
@@ -51,26 +52,27 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task found. splits: predictions by split; numbers: more keys for metrics.json."""
+    """What a task found.
+
+    splits: predictions by split. head: its state dict, or the checkpoint file it was read from,
+    which is then kept as it is. numbers: more keys for metrics.json.
+    """
 
     splits: Mapping[str, Predictions]
-    tensors: Mapping[str, torch.Tensor]
-    head: Mapping[str, object]
+    head: Mapping[str, torch.Tensor] | Path
     numbers: Mapping[str, object]
 
 
 @contextmanager
-def opened(
-    conf: Config, plain: dict[str, Any], command: str, run_hash: str | None = None
-) -> Iterator[Experiment]:
+def opened(task: str, conf: Config, plain: dict[str, Any], command: str) -> Iterator[Experiment]:
     """An experiment in its run folder, seeded, its dataset loaded and its weights found.
 
     Args:
-        run_hash: the config_hash to file it under, where it is not that of `plain` (task=eval).
+        task: what is done; task=eval runs under the config of a probe.
     """
     _seed_everything(conf)
     device = choose_device(conf.runtime.device)
-    run_hash = run_hash or config_hash(plain)
+    run_hash = config_hash(plain)
     texts = {
         "config.yaml": OmegaConf.to_yaml(OmegaConf.structured(conf)),
         "config.canonical.json": canonical(plain),
@@ -86,7 +88,7 @@ def opened(
         for note in dataset.notes:
             console.say(f"note: {note}")
         extractor = Extractor(conf, dataset, weights.find(conf.backbone), device)
-        yield Experiment(conf, plain, run_hash, run, dataset, extractor, Board(run.path))
+        yield Experiment(task, conf, plain, run_hash, run, dataset, extractor, Board(run.path))
 
 
 def already_complete(job: Experiment) -> Path | None:
@@ -137,7 +139,7 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
     _write_evaluation(job, outcome)
     job.run.write_json("metrics.json", record)
     _write_board(job, outcome, numbers)
-    checkpoint_id = checkpoint.write(job.run.path, outcome.tensors, _facts(job, outcome))
+    checkpoint_id = _write_checkpoint(job, outcome.head)
     folder = job.run.seal(checkpoint_id)
     _tell(job, record, folder)
     return folder
@@ -166,7 +168,7 @@ def _seed_everything(conf: Config) -> None:
 
 def _identity(job: Experiment) -> dict[str, object]:
     return {
-        "task": job.conf.task.name,
+        "task": job.task,
         "git_commit": job.run.code.commit,
         "code_patch_sha256": job.run.code.patch_sha256,
         "manifest_digest": job.dataset.manifest.digest,
@@ -293,14 +295,21 @@ def choices(conf: Config) -> dict[str, bool | str | float | int]:
     }
 
 
-def _facts(job: Experiment, outcome: Outcome) -> dict[str, object]:
+def _write_checkpoint(job: Experiment, head: Mapping[str, torch.Tensor] | Path) -> str:
+    if isinstance(head, Path):
+        return checkpoint.copy(head, job.run.path)
+    tensors = {f"head.{name}": tensor for name, tensor in head.items()}
+    return checkpoint.write(job.run.path, tensors, _facts(job))
+
+
+def _facts(job: Experiment) -> dict[str, object]:
     """What a checkpoint says of itself; no time, no place: the same run gives the same bytes."""
     source, labelmap = job.extractor.source, job.dataset.labelmap
     return {
         "format": 1,
         "config": portable(job.conf),
         "config_hash": job.hash,
-        "head": dict(outcome.head),
+        "head": asdict(job.conf.head),
         "labelmap": {"ids": list(labelmap.ids), "names": list(labelmap.names)},
         "preprocess": job.extractor.preprocess.identity,
         "backbone": {

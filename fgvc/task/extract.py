@@ -27,6 +27,7 @@ from fgvc.store.features import FeatureCache
 from fgvc.types import BadImage, Dataset, Features, UserError, WeightsSource
 
 LIBRARIES = ("torch", "torchvision", "torchcodec", "pillow", "timm")
+SHARD = 256  # images kept at once: what a kill can cost
 VERSION = 1  # of this module: raise it when the same inputs would give other features
 
 
@@ -68,7 +69,7 @@ class Extractor:
         before = self.counters.forwarded
         with console.progress(f"features {role}", len(row_N), "images") as advance:
             self._advance = advance
-            found = self.cache.get(self.key(role), row_N, self._compute, on_wait=console.say)
+            found = self.cache.get(self.key(role), row_N, self._compute, SHARD, on_wait=console.say)
         self._refuse_bad(found.bad)
         if self.counters.forwarded == before:
             console.say(f"features {role}: {len(found.row_N)} images, from the cache")
@@ -96,6 +97,10 @@ class Extractor:
             "manifest": self.dataset.manifest.digest,
             "role": role,
         }
+
+    def use(self, model: Backbone) -> None:
+        """Extract with a backbone that is built already (on this device, from this source)."""
+        self._backbone = model
 
     def cost(self) -> dict[str, object]:
         """Parameters, multiply-accumulates an image, images a second as measured when extracted."""

@@ -6,7 +6,6 @@ N images, D feature width, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ def run(job: Job) -> None:
     Raises:
         UserError: data, weights, device or folder are not what the command says they are.
     """
-    with opened(job.conf, resolved(job.cfg), job.command) as experiment:
+    with opened("probe", job.conf, resolved(job.cfg), job.command) as experiment:
         done = already_complete(experiment)
         if done is not None:
             experiment.run.discard()
@@ -54,12 +53,11 @@ def _probe(job: Experiment) -> Outcome:
         splits["val"] = _predict(job, val_head, val)
     test = job.extractor.features("test", split.test_N)  # read here, once, when all is chosen
     splits["test"] = _predict(job, final_head, test)
-    tensors = {f"head.{name}": value for name, value in final_head.state_dict().items()}
     counts = {
         "unreadable": {"train": len(features.bad), "test": len(test.bad)},
         "fitted_on": len(train.row_N) + (len(val.row_N) if _refits(job) else 0),
     }
-    return Outcome(splits, tensors, asdict(job.conf.head), {**numbers, **counts})
+    return Outcome(splits, final_head.state_dict(), {**numbers, **counts})
 
 
 def _fit_linear(
@@ -90,7 +88,13 @@ def _fit_linear(
     if _refits(job):
         both = _rows_of(features, np.sort(np.concatenate([train.row_N, val.row_N])))
         final = logistic.refit(
-            both.x_ND, label_N[both.row_N], job.classes, choice.solution, task.gap
+            both.x_ND,
+            label_N[both.row_N],
+            job.classes,
+            choice.solution,
+            task.final_gap,
+            task.gap_until,
+            task.max_iterations,
         )
     _log_path(job, choice)
     return _linear(choice.solution), _linear(final), {"selection": _selection(path, choice, final)}

@@ -169,10 +169,10 @@ def test_the_hash_in_the_record_is_the_one_a_script_outside_computes(run):
     assert ran.folder.parts[-2] == config_hash(resolved(composed(ran.overrides)))[:16]
 
 
-def test_probe_agrees_with_scikit_learn_on_the_same_cached_features(run, shared_places):
+def test_probe_agrees_with_scikit_learn_on_the_same_cached_features(run, tmp_path):
     """Identical predictions wherever scikit-learn's own margin exceeds 1e-3, at the chosen C."""
-    ran = run("backbone.features=patch_mean")
-    features = cached_features(shared_places["cache"], pooling="patch_mean")
+    ran = run(*own_cache(tmp_path), "task.c_low=1", "task.c_high=100", "task.c_count=5")
+    features = cached_features(tmp_path)
     table = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
     test = table[table.split == "test"]
     x, y = features["train"]
@@ -185,22 +185,19 @@ def test_probe_agrees_with_scikit_learn_on_the_same_cached_features(run, shared_
     np.testing.assert_array_equal(test.pred.to_numpy()[sure], logits.argmax(axis=1)[sure])
 
 
-def cached_features(cache, pooling):
-    """Train and test features with labels, read from the cache's own files."""
+def own_cache(tmp_path):
+    return (f"runtime.cache_root={tmp_path / 'cache'}",)
+
+
+def cached_features(tmp_path):
+    """Train and test features with labels, read from the files of a cache that one run filled."""
     found = {}
-    for folder in (cache / "features").iterdir():
-        key = json.loads((folder / "key.json").read_text())["key"]
-        images = key["role"], key["pooling"]
-        if images[1] != pooling:
-            continue
-        parts = []
-        for shard in sorted(folder.glob("*.safetensors")):
-            with safe_open(shard, "np") as file:
-                parts.append(file.get_tensor("x"))
-        x = np.concatenate(parts)
-        each = {"train": 10, "test": 5}[images[0]]
-        found[images[0]] = (x, np.repeat(np.arange(6), each))
-    return found
+    for folder in (tmp_path / "cache" / "features").iterdir():
+        role = json.loads((folder / "key.json").read_text())["key"]["role"]
+        with safe_open(folder / "00000.safetensors", "np") as file:
+            found[role] = file.get_tensor("x")
+    each = {"train": 10, "test": 5}
+    return {role: (x, np.repeat(np.arange(6), each[role])) for role, x in found.items()}
 
 
 def test_tensorboard_holds_exactly_the_listed_keys(run):
@@ -254,19 +251,20 @@ def test_confusion_picture_is_a_picture(run):
     assert sha256(ran.folder / "confusion.png") == sha256(run().folder / "confusion.png")
 
 
-def test_knn_head(run, shared_places):
-    ran = run("head=knn", "head.k=5")
+def test_knn_head(run, tmp_path):
+    ran = run("head=knn", "head.k=5", *own_cache(tmp_path))
     assert ran.code == 0
     numbers = ran.json("metrics.json")
     assert numbers["selection"] is None
     tensors, facts, _ = checkpoint.read(ran.folder)
     assert facts["head"] == {"name": "knn", "k": 5, "temperature": 0.07}
-    x, y = cached_features(shared_places["cache"], pooling="cls")["train"]
+    features = cached_features(tmp_path)
+    x, y = features["train"]
     bank = torch.nn.functional.normalize(torch.from_numpy(x), dim=1)
     torch.testing.assert_close(tensors["head.bank_ND"], bank)
     # DINO's rule, spelt out
-    queries, _ = cached_features(shared_places["cache"], pooling="cls")["test"]
-    similarity = torch.nn.functional.normalize(torch.from_numpy(queries), dim=1) @ bank.T
+    queries = torch.from_numpy(features["test"][0])
+    similarity = torch.nn.functional.normalize(queries, dim=1) @ bank.T
     value, index = similarity.topk(5, dim=1)
     votes = torch.zeros(len(queries), 6)
     votes.scatter_add_(1, torch.from_numpy(y)[index], (value / 0.07).exp())
@@ -283,19 +281,18 @@ def test_k_above_the_bank_is_refused(run):
     assert ran.folder is None
 
 
-def test_bf16_is_another_question_with_nearly_the_same_features(run, shared_places):
-    whole, half = run(), run("precision=bf16")
-    assert whole.folder.parts[-2] != half.folder.parts[-2]
-    assert half.json("env_stamp.json")["precision"] == "bf16"
-    by_precision = {}
-    for folder in (shared_places["cache"] / "features").iterdir():
-        key = json.loads((folder / "key.json").read_text())["key"]
-        if key["role"] == "test" and key["pooling"] == "cls":
-            with safe_open(folder / "00000.safetensors", "pt") as file:
-                by_precision[key["precision"]] = file.get_tensor("x")
-    cosine = torch.nn.functional.cosine_similarity(by_precision["fp32"], by_precision["bf16"])
+def test_bf16_is_another_question_with_nearly_the_same_features(run, tmp_path):
+    features, folders = {}, []
+    for precision in ("fp32", "bf16"):
+        place = tmp_path / precision
+        ran = run(f"precision={precision}", *own_cache(place))
+        assert ran.json("env_stamp.json")["precision"] == precision
+        folders.append(ran.folder.parts[-2])
+        features[precision] = torch.from_numpy(cached_features(place)["test"][0])
+    assert folders[0] != folders[1]
+    cosine = torch.nn.functional.cosine_similarity(features["fp32"], features["bf16"])
     assert cosine.min() > 0.999
-    assert not torch.equal(by_precision["fp32"], by_precision["bf16"])
+    assert not torch.equal(features["fp32"], features["bf16"])
 
 
 @pytest.mark.smoke
@@ -317,7 +314,7 @@ def test_tiny_subset_end_to_end(run, precision):
 
 
 def test_multirun_is_one_run_id_and_one_table(sweep, tmp_path):
-    code, out = sweep("resolution=r224,r336", "head=linear,knn", "dataset.subset=tiny")
+    code, out = sweep("resolution=r224,r336", "precision=fp32,bf16", "dataset.subset=tiny")
     assert code == 0
     (run_folder,) = (tmp_path / "outputs").iterdir()
     assert len(list(run_folder.glob("*/*/metrics.json"))) == 4
