@@ -1,0 +1,63 @@
+"""`make bench`: every promise about speed as a ratio, both sides measured in one run.
+
+python -m benchmarks [extraction loading second c_sweep knn startup]
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import features, heads, pictures, startup
+from benchmarks.side_by_side import Row
+
+
+def main(wanted: list[str]) -> None:
+    """Measure the rows asked for (all, if none is named) and print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        groups = _groups(Path(folder))
+        unknown = set(wanted) - set(groups)
+        if unknown:
+            sys.exit(f"benchmarks: no {', '.join(sorted(unknown))}; there are {', '.join(groups)}")
+        rows = [row for name in wanted or groups for row in groups[name]()]
+    _print(rows)
+    if not torch.cuda.is_available():
+        print("no CUDA device here: its rows were not measured")
+
+
+def _groups(places: Path) -> dict[str, Callable[[], list[Row]]]:
+    return {
+        "extraction": lambda: [features.extraction(places, *row) for row in _extractions()],
+        "loading": lambda: features.loading(places),
+        "second": lambda: [features.second_run(places)],
+        "c_sweep": lambda: [heads.c_sweep(places)],
+        "knn": lambda: [heads.knn()],
+        "startup": startup.rows,
+    }
+
+
+def _extractions() -> list[tuple[str, int, float, str]]:
+    """backbone, images, target, device."""
+    rows = [("vit_base", 64, 0.95, "cpu"), ("vit_tiny", 256, 0.93, "cpu")]
+    return rows + ([("vit_base", 512, 0.90, "cuda")] if torch.cuda.is_available() else [])
+
+
+def _print(rows: list[Row]) -> None:
+    table = Table(title=f"on {pictures.described()}, {torch.get_num_threads()} threads")
+    for name in ("work", "against", "ratio", "target", "met", "detail"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        bound = f"{'≤' if row.most else '≥'} {row.target:g}"
+        met = "yes" if row.met else "NO"
+        table.add_row(row.work, row.against, f"{row.ratio:.2f}", bound, met, row.detail)
+    Console(width=150 if not sys.stdout.isatty() else None).print(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,36 @@
+"""Pictures to measure on: real photographs if FGVC_REAL_DATA names some, else synthetic birds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fgvc.config.compose import composed, typed
+from fgvc.config.schema import Config
+from fgvc.data import dataset
+from fgvc.types import Dataset
+
+REAL = Path(os.environ.get("FGVC_REAL_DATA", "/nonexistent"))
+CUB = REAL / "data" / "cub20" / "CUB_200_2011"
+WEIGHTS = REAL / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.pth"
+
+
+def config(places: Path, *overrides: str) -> Config:
+    """A config on the best pictures there are; everything it writes lies under `places`."""
+    pictures = (
+        ["dataset=cub", f"dataset.root={CUB}", "dataset.partial=true"]
+        if CUB.is_dir()
+        else ["dataset=synthetic", "dataset.generator.side=500"]
+    )
+    roots = [f"runtime.{name}_root={places / name}" for name in ("data", "cache", "output")]
+    return typed(composed([*pictures, *roots, *overrides]))
+
+
+def load(conf: Config) -> Dataset:
+    """The dataset of that config."""
+    return dataset.load(conf.dataset, Path(conf.runtime.cache_root))
+
+
+def described() -> str:
+    """What is measured on, for the table."""
+    return "real CUB photographs" if CUB.is_dir() else "synthetic birds of 500 px"
