@@ -6,6 +6,7 @@ N images, B batch, C classes, D token width, P prefix tokens, K top predictions.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -34,7 +35,7 @@ class LabelMap:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """SHA256 over the pairs (id, name) in index order; 64 hex digits."""
         pairs = [list(pair) for pair in zip(self.ids, self.names, strict=True)]
@@ -72,7 +73,7 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.path)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """SHA256 over (path, label, split, sha256) sorted by path: place and order are nothing."""
         rows = sorted(
@@ -121,6 +122,11 @@ class Dataset:
     notes: tuple[str, ...] = ()
     card: Mapping[str, str] = field(default_factory=dict)
     subset: Mapping[str, object] | None = None
+
+    @functools.cached_property
+    def split_digest(self) -> str:
+        """SHA256 of which image is in which part of the split."""
+        return self.split.digest(self.manifest.path)
 
 
 @dataclass(frozen=True)

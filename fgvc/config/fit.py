@@ -28,6 +28,13 @@ def check_side(backbone: Backbone, side: int) -> None:
 
 def check_inputs(conf: Config) -> None:
     """Refuse a missing input of the task, and one that it would silently ignore."""
+    if conf.runtime.nproc != 1:
+        raise ConfigError(f"runtime.nproc={conf.runtime.nproc}: task={conf.task.name} runs as 1")
+    if conf.runtime.resume is not None:
+        raise ConfigError(
+            f"runtime.resume={conf.runtime.resume}: task={conf.task.name} has no state to resume "
+            "from a path; the same runtime.run_id goes on where its features stopped"
+        )
     wanted = INPUTS.get(conf.task.name, set())
     for name in ("checkpoint", "run", "against", "image"):
         value = getattr(conf, name)

@@ -15,8 +15,8 @@ from fgvc.config.compose import config_hash, resolved, typed
 from fgvc.config.overrides import given_places
 from fgvc.model import head as heads
 from fgvc.record import checkpoint, console
-from fgvc.task import Job
-from fgvc.task.experiment import Experiment, Outcome, finish, opened, predictions
+from fgvc.task import Job, writeup
+from fgvc.task.experiment import Experiment, Outcome, opened, predictions
 from fgvc.task.probe import score
 from fgvc.types import Predictions, UserError
 
@@ -38,7 +38,9 @@ def run(job: Job) -> None:
         _check(experiment, facts, file)
         state = {name.removeprefix("head."): value for name, value in tensors.items()}
         head = heads.stored(facts["head"], state, experiment.classes)
-        finish(experiment, Outcome({"test": _test(experiment, head)}, file, {"selection": None}))
+        writeup.finish(
+            experiment, Outcome({"test": _test(experiment, head)}, file, {"selection": None})
+        )
 
 
 def _check_hash(facts: dict[str, Any], plain: dict[str, Any], file: Path) -> None:

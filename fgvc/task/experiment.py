@@ -1,14 +1,13 @@
-"""What every experiment shares: open the record, load the data, evaluate, write it all down, seal.
+"""What every experiment shares: a run folder, a dataset, features, and what it hands to writeup.
 
 N images, C classes.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +15,23 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from fgvc import metrics
 from fgvc.config.compose import canonical, config_hash
-from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
-from fgvc.data import loader
 from fgvc.model.backbone import weights
-from fgvc.record import checkpoint, console, evaluation, plots, stamp
-from fgvc.record.folder import RunFolder, complete, now, open_run, read_json
+from fgvc.record import console
+from fgvc.record.folder import RunFolder, complete, open_run, read_json
 from fgvc.record.tensorboard import Board
-from fgvc.store import digest
-from fgvc.task.extract import Extractor, choose_device, peak_memory_mib
+from fgvc.task.extract import Extractor, choose_device
 from fgvc.types import Dataset, Features, Predictions, UserError
-
-ANSWER = ("task", "git_commit", "code_patch_sha256", "manifest_digest", "weights_digest")
 
 
 @dataclass
 class Experiment:
-    """One open run with its data at hand. plain: the hashed config."""
+    """One open run with its data at hand. hash: of its config."""
 
     task: str
     conf: Config
-    plain: dict[str, Any]
     hash: str
     run: RunFolder
     dataset: Dataset
@@ -88,7 +81,7 @@ def opened(task: str, conf: Config, plain: dict[str, Any], command: str) -> Iter
         for note in dataset.notes:
             console.say(f"note: {note}")
         extractor = Extractor(conf, dataset, weights.find(conf.backbone), device)
-        yield Experiment(task, conf, plain, run_hash, run, dataset, extractor, Board(run.path))
+        yield Experiment(task, conf, run_hash, run, dataset, extractor, Board(run.path))
 
 
 def already_complete(job: Experiment) -> Path | None:
@@ -97,11 +90,10 @@ def already_complete(job: Experiment) -> Path | None:
     Raises:
         UserError: a complete run of this config lies there, but from other code, data or weights.
     """
-    root = Path(job.conf.runtime.output_root).expanduser()
+    root, mine = Path(job.conf.runtime.output_root).expanduser(), identity(job)
     for folder in complete(root, job.run.run_id, job.hash):
         recorded = read_json(folder, "env_stamp.json")
-        mine = _identity(job)
-        other = [name for name in ANSWER if recorded[name] != mine[name]]
+        other = [name for name in mine if recorded[name] != mine[name]]
         if not other:
             return folder
         raise UserError(
@@ -121,43 +113,6 @@ def predictions(features: Features, dataset: Dataset, logits_NC: np.ndarray) -> 
     return Predictions(row_N[order], dataset.manifest.label_N[row_N[order]], logits_NC)
 
 
-def finish(job: Experiment, outcome: Outcome) -> Path:
-    """Write every file of the run folder, seal it, and tell the person."""
-    numbers = {
-        name: metrics.evaluate(one.logits_NC, one.label_N, job.classes)
-        for name, one in outcome.splits.items()
-    }
-    record = {
-        **numbers,
-        "cost": _cost(job),
-        "test_reads": 1,
-        "comparability_key": comparability_key(job),
-        "metric_version": metrics.VERSION,
-        **outcome.numbers,
-    }
-    _write_identity(job)
-    _write_evaluation(job, outcome)
-    job.run.write_json("metrics.json", record)
-    _write_board(job, outcome, numbers)
-    checkpoint_id = _write_checkpoint(job, outcome.head)
-    folder = job.run.seal(checkpoint_id)
-    _tell(job, record, folder)
-    return folder
-
-
-def comparability_key(job: Experiment) -> str:
-    """Digest of what two rows of a table must share to be ranked together."""
-    shared = {
-        "manifest": job.dataset.manifest.digest,
-        "split": job.dataset.split.digest(job.dataset.manifest.path),
-        "labelmap": job.dataset.labelmap.digest,
-        "metrics": metrics.VERSION,
-        "preprocess": job.conf.preprocess,
-        "final_fit": job.conf.final_fit,
-    }
-    return digest.sha256_bytes(digest.canonical_json(shared))
-
-
 def _seed_everything(conf: Config) -> None:
     torch.manual_seed(conf.seed)
     np.random.seed(conf.seed)  # noqa: NPY002 - libraries draw from it
@@ -166,7 +121,8 @@ def _seed_everything(conf: Config) -> None:
         torch.set_num_threads(conf.runtime.threads)
 
 
-def _identity(job: Experiment) -> dict[str, object]:
+def identity(job: Experiment) -> dict[str, object]:
+    """What, with the config_hash, names the answer: two runs that share it are the same run."""
     return {
         "task": job.task,
         "git_commit": job.run.code.commit,
@@ -174,195 +130,3 @@ def _identity(job: Experiment) -> dict[str, object]:
         "manifest_digest": job.dataset.manifest.digest,
         "weights_digest": job.extractor.source.sha256,
     }
-
-
-def _cost(job: Experiment) -> dict[str, object]:
-    done = job.extractor.counters
-    return {
-        **job.extractor.cost(),
-        "decoded": done.decoded,
-        "forwarded": done.forwarded,
-        "extract_seconds": done.seconds,
-        "seconds": job.run.seconds,
-        "process_peak_memory_mib": peak_memory_mib(job.extractor.device),
-    }
-
-
-def _write_identity(job: Experiment) -> None:
-    """Who and what: label map, splits, environment stamp."""
-    names, ids = job.dataset.labelmap.names, job.dataset.labelmap.ids
-    classes = [{"index": i, "id": ids[i], "name": names[i]} for i in range(job.classes)]
-    job.run.write_json(
-        "labelmap.json", {"classes": classes, "checksum": job.dataset.labelmap.digest}
-    )
-    digests = {}
-    for name in ("train", "val", "test"):
-        rows = getattr(job.dataset.split, f"{name}_N").tolist()
-        text = "".join(f"{job.dataset.manifest.path[row]}\n" for row in rows)
-        job.run.write_text(f"splits/{name}.txt", text)
-        digests[name] = {"sha256": digest.sha256_bytes(text.encode()), "images": len(rows)}
-    digests["split_digest"] = job.dataset.split.digest(job.dataset.manifest.path)
-    job.run.write_json("splits/digests.json", digests)
-    job.run.write_json("env_stamp.json", dict(stamp.validated(_stamp(job))))
-
-
-def _stamp(job: Experiment) -> dict[str, object]:
-    conf, dataset, source = job.conf, job.dataset, job.extractor.source
-    tiny = dataset.subset is not None
-    row = chosen_checkpoint(conf.backbone)
-    return {
-        **stamp.environment(job.extractor.device),
-        **_identity(job),
-        "run_id": job.run.run_id,
-        "config_hash": job.hash,
-        "git_dirty": job.run.code.dirty,
-        "precision": conf.precision,
-        "fp16": conf.precision == "fp16",
-        "matmul_precision": conf.matmul_precision,
-        "seed": conf.seed,
-        "tiny_train_subset_path": "splits/train.txt" if tiny else None,
-        "tiny_infer_subset_path": "splits/test.txt" if tiny else None,
-        "subset": dict(dataset.subset) if dataset.subset else None,
-        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
-        "launch": "one process",
-        "num_workers": loader.worker_count(conf.runtime.num_workers),
-        "eval_batch_size": conf.runtime.eval_batch_size,
-        "normalization": conf.backbone.normalization,
-        "preprocess": job.extractor.preprocess.identity,
-        "resolution": conf.resolution.side,
-        "token_grid": [conf.resolution.side // row.patch] * 2,
-        "dataset": dataset.name,
-        "dataset_card": dict(dataset.card),
-        "dataset_notes": list(dataset.notes),
-        "partial": dataset.partial,
-        "split_digest": dataset.split.digest(dataset.manifest.path),
-        "labelmap_digest": dataset.labelmap.digest,
-        "weights": {
-            "kind": source.kind,
-            "name": source.name,
-            "revision": source.revision,
-            "sha256": source.sha256,
-        },
-        "started": job.run.started.isoformat(),
-        "finished": now().isoformat(),
-        "seconds": job.run.seconds,
-    }
-
-
-def _write_evaluation(job: Experiment, outcome: Outcome) -> None:
-    table = evaluation.predictions_table(job.dataset.manifest, outcome.splits)
-    job.run.write_bytes("predictions.parquet", evaluation.parquet_bytes(table))
-    test = outcome.splits["test"]
-    job.run.write_text("per_class.csv", evaluation.per_class_csv(test, job.dataset.labelmap))
-    matrix = metrics.confusion(test.logits_NC, test.label_N, job.classes)
-    names = job.dataset.labelmap.names
-    job.run.write_text("confusion.csv", evaluation.confusion_csv(matrix, names))
-    job.run.write_bytes("confusion.png", _confusion_png(job, matrix))
-
-
-def _confusion_png(job: Experiment, matrix: np.ndarray) -> bytes:
-    partial = " (partial copy)" if job.dataset.partial else ""
-    title = (
-        f"{job.conf.backbone.name} {job.conf.backbone.size} on {job.dataset.name}{partial}, test"
-    )
-    return plots.confusion_png(matrix, job.dataset.labelmap.names, title)
-
-
-def _write_board(
-    job: Experiment, outcome: Outcome, numbers: Mapping[str, Mapping[str, object]]
-) -> None:
-    for split, values in numbers.items():
-        job.board.evaluation(split, values)
-    job.board.image("confusion/test", (job.run.path / "confusion.png").read_bytes())
-    job.board.text("command", (job.run.path / "command.txt").read_text(encoding="utf-8"))
-    job.board.hparams(choices(job.conf), numbers["test"])
-    job.board.close()
-
-
-def choices(conf: Config) -> dict[str, bool | str | float | int]:
-    """The axes of a run, as a person names them."""
-    return {
-        "task": conf.task.name,
-        "dataset": conf.dataset.name,
-        "backbone": conf.backbone.name,
-        "size": conf.backbone.size,
-        "head": conf.head.name,
-        "resolution": conf.resolution.side,
-        "part_attention": conf.part_attention.name,
-        "preprocess": conf.preprocess,
-        "precision": conf.precision,
-        "seed": conf.seed,
-    }
-
-
-def _write_checkpoint(job: Experiment, head: Mapping[str, torch.Tensor] | Path) -> str:
-    if isinstance(head, Path):
-        return checkpoint.copy(head, job.run.path)
-    tensors = {f"head.{name}": tensor for name, tensor in head.items()}
-    return checkpoint.write(job.run.path, tensors, _facts(job))
-
-
-def _facts(job: Experiment) -> dict[str, object]:
-    """What a checkpoint says of itself; no time, no place: the same run gives the same bytes."""
-    source, labelmap = job.extractor.source, job.dataset.labelmap
-    return {
-        "format": 1,
-        "config": portable(job.conf),
-        "config_hash": job.hash,
-        "head": asdict(job.conf.head),
-        "labelmap": {"ids": list(labelmap.ids), "names": list(labelmap.names)},
-        "preprocess": job.extractor.preprocess.identity,
-        "backbone": {
-            "model": chosen_checkpoint(job.conf.backbone).model,
-            "weights": {"kind": source.kind, "revision": source.revision, "sha256": source.sha256},
-        },
-        "answer": _identity(job),
-        "split_digest": job.dataset.split.digest(job.dataset.manifest.path),
-    }
-
-
-def portable(conf: Config) -> dict[str, object]:
-    """The config without its places: enough to compose it again on another machine."""
-    plain = asdict(conf)
-    del plain["runtime"]
-    for name in ("checkpoint", "run", "against", "image"):
-        del plain[name]
-    del plain["dataset"]["root"], plain["backbone"]["weights"]
-    return plain
-
-
-def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
-    splits = [name for name in ("val", "test") if name in record]
-    rows = [["top-1 [95 %]", *(console.interval(record[name]) for name in splits)]]
-    for label, key in (
-        ("top-5", "top5"),
-        ("mean per class", "mean_per_class"),
-        ("macro-F1", "macro_f1"),
-        ("calibration error", "ece"),
-    ):
-        rows.append([label, *(console.percent(record[name][key]) for name in splits)])
-    rows.append(["loss (nats)", *(console.number(record[name]["loss"]) for name in splits)])
-    rows.append(["images", *(str(record[name]["n"]) for name in splits)])
-    console.table(_title(job), ["%", *splits], rows)
-    console.say(_cost_line(record["cost"]))
-    console.say(f"record: {folder}")
-
-
-def _title(job: Experiment) -> str:
-    conf = job.conf
-    weights_note = "" if conf.backbone.pretrained else ", random weights"
-    partial = ", PARTIAL COPY" if job.dataset.partial else ""
-    return (
-        f"{conf.backbone.name} {conf.backbone.size}{weights_note} · {conf.head.name} · "
-        f"{conf.resolution.side} px · {job.dataset.name} ({job.classes} classes{partial})"
-    )
-
-
-def _cost_line(cost: Mapping[str, Any]) -> str:
-    parts = []
-    if cost["parameters"]:
-        parts.append(f"{cost['parameters'] / 1e6:.1f} M parameters")
-        parts.append(f"{cost['macs'] / 1e9:.2f} GMAC an image")
-        parts.append(f"{cost['images_per_s']:.0f} images/s when extracted")
-    fresh = f"{cost['forwarded']} images forwarded now, {cost['seconds']:.1f} s in all"
-    return "cost: " + ", ".join([*parts, fresh])

@@ -15,12 +15,11 @@ from fgvc.config.schema import KnnHead
 from fgvc.learn import logistic
 from fgvc.model import head as heads
 from fgvc.record import console
-from fgvc.task import Job
+from fgvc.task import Job, writeup
 from fgvc.task.experiment import (
     Experiment,
     Outcome,
     already_complete,
-    finish,
     opened,
     predictions,
 )
@@ -39,7 +38,7 @@ def run(job: Job) -> None:
             experiment.run.discard()
             console.say(f"complete already: {done}")
             return
-        finish(experiment, _probe(experiment))
+        writeup.finish(experiment, _probe(experiment))
 
 
 def _probe(job: Experiment) -> Outcome:

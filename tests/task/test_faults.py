@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -278,6 +279,37 @@ def test_a_dirty_tree_is_stamped_with_its_patch(tmp_path):
     assert b"+two" in dirty.patch
     assert b"+added" in dirty.patch
     assert dirty.patch_sha256 != clean.patch_sha256
+
+
+@pytest.mark.parametrize(
+    ("most", "warm", "victim"),
+    [(40_000, False, ".safetensors"), (20_000, True, "confusion.png")],
+    ids=["features", "record"],
+)
+def test_disk_full(run, places, tmp_path, most, warm, victim):
+    """A file that cannot grow: the line names it and the bytes, what is there stays, exit 1."""
+    cache = f"runtime.cache_root={tmp_path / 'cache'}"
+    if warm:
+        assert run(cache).code == 0
+    else:
+        run()  # draws the birds
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    done = subprocess.run(
+        command(places, cache),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    )
+    assert done.returncode == 1
+    (line,) = (one for one in done.stderr.splitlines() if one.startswith("fgvc: "))
+    assert victim in line
+    assert "bytes" in line
+    assert "Traceback" not in done.stderr
+    assert [path for path in tmp_path.glob("outputs/r/*/*") if path.name[0] not in ".i"] == []
+    (status,) = tmp_path.glob("outputs/r/*/in-progress/status.json")
+    assert json.loads(status.read_text())["state"] == "failed"
+    assert all(path.read_bytes() == data for path, data in before.items())
 
 
 # --- death at any moment ---

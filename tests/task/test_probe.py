@@ -313,6 +313,13 @@ def test_tiny_subset_end_to_end(run, precision):
     assert len((ran.folder / "splits/train.txt").read_text().splitlines()) == 16
 
 
+@pytest.mark.slow
+def test_synthetic_birds_are_clearly_above_chance(run):
+    """What `make smoke` ends with: random weights, 12 look-alike classes, chance 1/12."""
+    ran = run("experiment=synthetic_probe", birds=False)
+    assert ran.json("metrics.json")["test"]["top1_ci95"][0] > 1.5 / 12
+
+
 def test_multirun_is_one_run_id_and_one_table(sweep, tmp_path):
     code, out = sweep("resolution=r224,r336", "precision=fp32,bf16", "dataset.subset=tiny")
     assert code == 0

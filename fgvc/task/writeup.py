@@ -1,0 +1,253 @@
+"""What a task found -> every file of the run folder, sealed, and a table for the person.
+
+C classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fgvc import metrics
+from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.data import loader
+from fgvc.record import checkpoint, console, evaluation, plots, stamp
+from fgvc.record.folder import now
+from fgvc.store import digest
+from fgvc.task.experiment import Experiment, Outcome, identity
+from fgvc.task.extract import peak_memory_mib
+
+
+def finish(job: Experiment, outcome: Outcome) -> Path:
+    """Write every file of the run folder, seal it, and tell the person."""
+    numbers = {
+        name: metrics.evaluate(one.logits_NC, one.label_N, job.classes)
+        for name, one in outcome.splits.items()
+    }
+    record = {
+        **numbers,
+        "cost": _cost(job),
+        "test_reads": 1,
+        "comparability_key": comparability_key(job),
+        "metric_version": metrics.VERSION,
+        **outcome.numbers,
+    }
+    _write_who_and_what(job)
+    _write_evaluation(job, outcome)
+    job.run.write_json("metrics.json", record)
+    _write_board(job, outcome, numbers)
+    checkpoint_id = _write_checkpoint(job, outcome.head)
+    folder = job.run.seal(checkpoint_id)
+    _tell(job, record, folder)
+    return folder
+
+
+def comparability_key(job: Experiment) -> str:
+    """Digest of what two rows of a table must share to be ranked together."""
+    shared = {
+        "manifest": job.dataset.manifest.digest,
+        "split": job.dataset.split_digest,
+        "labelmap": job.dataset.labelmap.digest,
+        "metrics": metrics.VERSION,
+        "preprocess": job.conf.preprocess,
+        "final_fit": job.conf.final_fit,
+    }
+    return digest.sha256_bytes(digest.canonical_json(shared))
+
+
+def _cost(job: Experiment) -> dict[str, object]:
+    done = job.extractor.counters
+    return {
+        **job.extractor.cost(),
+        "decoded": done.decoded,
+        "forwarded": done.forwarded,
+        "extract_seconds": done.seconds,
+        "seconds": job.run.seconds,
+        "process_peak_memory_mib": peak_memory_mib(job.extractor.device),
+    }
+
+
+def _write_who_and_what(job: Experiment) -> None:
+    """Who and what: label map, splits, environment stamp."""
+    names, ids = job.dataset.labelmap.names, job.dataset.labelmap.ids
+    classes = [{"index": i, "id": ids[i], "name": names[i]} for i in range(job.classes)]
+    job.run.write_json(
+        "labelmap.json", {"classes": classes, "checksum": job.dataset.labelmap.digest}
+    )
+    digests = {}
+    for name in ("train", "val", "test"):
+        rows = getattr(job.dataset.split, f"{name}_N").tolist()
+        text = "".join(f"{job.dataset.manifest.path[row]}\n" for row in rows)
+        job.run.write_text(f"splits/{name}.txt", text)
+        digests[name] = {"sha256": digest.sha256_bytes(text.encode()), "images": len(rows)}
+    digests["split_digest"] = job.dataset.split_digest
+    job.run.write_json("splits/digests.json", digests)
+    job.run.write_json("env_stamp.json", dict(stamp.validated(_stamp(job))))
+
+
+def _stamp(job: Experiment) -> dict[str, object]:
+    conf, dataset, source = job.conf, job.dataset, job.extractor.source
+    tiny = dataset.subset is not None
+    row = chosen_checkpoint(conf.backbone)
+    return {
+        **stamp.environment(job.extractor.device),
+        **identity(job),
+        "run_id": job.run.run_id,
+        "config_hash": job.hash,
+        "git_dirty": job.run.code.dirty,
+        "precision": conf.precision,
+        "fp16": conf.precision == "fp16",
+        "matmul_precision": conf.matmul_precision,
+        "seed": conf.seed,
+        "tiny_train_subset_path": "splits/train.txt" if tiny else None,
+        "tiny_infer_subset_path": "splits/test.txt" if tiny else None,
+        "subset": dict(dataset.subset) if dataset.subset else None,
+        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+        "launch": "one process",
+        "num_workers": loader.worker_count(conf.runtime.num_workers),
+        "eval_batch_size": conf.runtime.eval_batch_size,
+        "normalization": conf.backbone.normalization,
+        "preprocess": job.extractor.preprocess.identity,
+        "resolution": conf.resolution.side,
+        "token_grid": [conf.resolution.side // row.patch] * 2,
+        "dataset": dataset.name,
+        "dataset_card": dict(dataset.card),
+        "dataset_notes": list(dataset.notes),
+        "partial": dataset.partial,
+        "split_digest": dataset.split_digest,
+        "labelmap_digest": dataset.labelmap.digest,
+        "weights": {
+            "kind": source.kind,
+            "name": source.name,
+            "revision": source.revision,
+            "sha256": source.sha256,
+        },
+        "started": job.run.started.isoformat(),
+        "finished": now().isoformat(),
+        "seconds": job.run.seconds,
+    }
+
+
+def _write_evaluation(job: Experiment, outcome: Outcome) -> None:
+    table = evaluation.predictions_table(job.dataset.manifest, outcome.splits)
+    job.run.write_bytes("predictions.parquet", evaluation.parquet_bytes(table))
+    test = outcome.splits["test"]
+    job.run.write_text("per_class.csv", evaluation.per_class_csv(test, job.dataset.labelmap))
+    matrix = metrics.confusion(test.logits_NC, test.label_N, job.classes)
+    names = job.dataset.labelmap.names
+    job.run.write_text("confusion.csv", evaluation.confusion_csv(matrix, names))
+    job.run.write_bytes("confusion.png", _confusion_png(job, matrix))
+
+
+def _confusion_png(job: Experiment, matrix: np.ndarray) -> bytes:
+    partial = " (partial copy)" if job.dataset.partial else ""
+    title = (
+        f"{job.conf.backbone.name} {job.conf.backbone.size} on {job.dataset.name}{partial}, test"
+    )
+    return plots.confusion_png(matrix, job.dataset.labelmap.names, title)
+
+
+def _write_board(
+    job: Experiment, outcome: Outcome, numbers: Mapping[str, Mapping[str, object]]
+) -> None:
+    for split, values in numbers.items():
+        job.board.evaluation(split, values)
+    job.board.image("confusion/test", (job.run.path / "confusion.png").read_bytes())
+    job.board.text("command", (job.run.path / "command.txt").read_text(encoding="utf-8"))
+    job.board.hparams(choices(job.conf), numbers["test"])
+    job.board.close()
+
+
+def choices(conf: Config) -> dict[str, bool | str | float | int]:
+    """The axes of a run, as a person names them."""
+    return {
+        "task": conf.task.name,
+        "dataset": conf.dataset.name,
+        "backbone": conf.backbone.name,
+        "size": conf.backbone.size,
+        "head": conf.head.name,
+        "resolution": conf.resolution.side,
+        "part_attention": conf.part_attention.name,
+        "preprocess": conf.preprocess,
+        "precision": conf.precision,
+        "seed": conf.seed,
+    }
+
+
+def _write_checkpoint(job: Experiment, head: Mapping[str, torch.Tensor] | Path) -> str:
+    if isinstance(head, Path):
+        return checkpoint.copy(head, job.run.path)
+    tensors = {f"head.{name}": tensor for name, tensor in head.items()}
+    return checkpoint.write(job.run.path, tensors, _facts(job))
+
+
+def _facts(job: Experiment) -> dict[str, object]:
+    """What a checkpoint says of itself; no time, no place: the same run gives the same bytes."""
+    source, labelmap = job.extractor.source, job.dataset.labelmap
+    return {
+        "format": 1,
+        "config": portable(job.conf),
+        "config_hash": job.hash,
+        "head": asdict(job.conf.head),
+        "labelmap": {"ids": list(labelmap.ids), "names": list(labelmap.names)},
+        "preprocess": job.extractor.preprocess.identity,
+        "backbone": {
+            "model": chosen_checkpoint(job.conf.backbone).model,
+            "weights": {"kind": source.kind, "revision": source.revision, "sha256": source.sha256},
+        },
+        "answer": identity(job),
+        "split_digest": job.dataset.split_digest,
+    }
+
+
+def portable(conf: Config) -> dict[str, object]:
+    """The config without its places: enough to compose it again on another machine."""
+    plain = asdict(conf)
+    del plain["runtime"]
+    for name in ("checkpoint", "run", "against", "image"):
+        del plain[name]
+    del plain["dataset"]["root"], plain["backbone"]["weights"]
+    return plain
+
+
+def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
+    splits = [name for name in ("val", "test") if name in record]
+    rows = [["top-1 [95 %]", *(console.interval(record[name]) for name in splits)]]
+    for label, key in (
+        ("top-5", "top5"),
+        ("mean per class", "mean_per_class"),
+        ("macro-F1", "macro_f1"),
+        ("calibration error", "ece"),
+    ):
+        rows.append([label, *(console.percent(record[name][key]) for name in splits)])
+    rows.append(["loss (nats)", *(console.number(record[name]["loss"]) for name in splits)])
+    rows.append(["images", *(str(record[name]["n"]) for name in splits)])
+    console.table(_title(job), ["%", *splits], rows)
+    console.say(_cost_line(record["cost"]))
+    console.say(f"record: {folder}")
+
+
+def _title(job: Experiment) -> str:
+    conf = job.conf
+    weights_note = "" if conf.backbone.pretrained else ", random weights"
+    partial = ", PARTIAL COPY" if job.dataset.partial else ""
+    return (
+        f"{conf.backbone.name} {conf.backbone.size}{weights_note} · {conf.head.name} · "
+        f"{conf.resolution.side} px · {job.dataset.name} ({job.classes} classes{partial})"
+    )
+
+
+def _cost_line(cost: Mapping[str, Any]) -> str:
+    parts = []
+    if cost["parameters"]:
+        parts.append(f"{cost['parameters'] / 1e6:.1f} M parameters")
+        parts.append(f"{cost['macs'] / 1e9:.2f} GMAC an image")
+        parts.append(f"{cost['images_per_s']:.0f} images/s when extracted")
+    fresh = f"{cost['forwarded']} images forwarded now, {cost['seconds']:.1f} s in all"
+    return "cost: " + ", ".join([*parts, fresh])
