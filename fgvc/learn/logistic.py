@@ -16,7 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fgvc.learn.newton import Point, Problem, minimise, point_at, prior, rotated
+from fgvc.learn.newton import (
+    Point,
+    Problem,
+    Result,
+    minimise,
+    point_at,
+    prior,
+    rotated,
+    threads_for,
+)
 from fgvc.types import Progress, UserError
 
 # A class without a row has probability 0 at the optimum. Its intercept is put at this log instead;
@@ -69,9 +78,14 @@ class _Frame:
     present_K: np.ndarray
     classes: int
 
-    def solution(
-        self, c: float, point: Point, gap: float, iterations: int, converged: bool
-    ) -> Solution:
+    @property
+    def cells(self) -> int:
+        """Multiply-adds of one product at full size."""
+        return len(self.problem.label_N) * len(self.problem.mean_D) * len(self.present_K)
+
+    def solution(self, c: float, found: Result, gap: float) -> Solution:
+        """What the solver found, for features as they were given and all classes."""
+        point = found.point
         weight_KD = point.weight_CR @ self.problem.axis_DR.T
         bias_K = point.bias_C - weight_KD @ self.problem.mean_D
         weight_CD = np.zeros((self.classes, weight_KD.shape[1]))
@@ -80,7 +94,16 @@ class _Frame:
         bias_C[self.present_K] = (bias_K - bias_K.mean()).numpy()
         units = self.problem.products / 2
         self.problem.products = 0
-        return Solution(c, weight_CD, bias_C, point.objective, gap, iterations, units, converged)
+        return Solution(
+            c,
+            weight_CD,
+            bias_C,
+            point.objective,
+            found.gap,
+            found.iterations,
+            units,
+            converged=found.gap <= gap,
+        )
 
 
 def _checked(x_ND: np.ndarray, label_N: np.ndarray, classes: int) -> None:
@@ -104,7 +127,8 @@ def _frame(x_ND: np.ndarray, label_N: np.ndarray, classes: int) -> _Frame:
     _checked(x_ND, label_N, classes)
     present_K, index_N = np.unique(label_N, return_inverse=True)
     x = torch.from_numpy(np.ascontiguousarray(x_ND, dtype=np.float64))
-    problem = rotated(x, torch.from_numpy(index_N.astype(np.int64)), len(present_K))
+    with threads_for(x_ND.size * len(present_K)):
+        problem = rotated(x, torch.from_numpy(index_N.astype(np.int64)), len(present_K))
     return _Frame(problem, present_K, classes)
 
 
@@ -173,13 +197,15 @@ def _solved(
 ) -> Iterator[Solution]:
     seen: list[tuple[float, Point]] = []
     for c in cs:
-        start = _start(frame.problem, c, seen)
         cap = None if c <= gap_until else max_iterations
-        found = minimise(frame.problem, c, start, gap, cap)
+        with threads_for(frame.cells):
+            start = _start(frame.problem, c, seen)
+            found = minimise(frame.problem, c, start, gap, cap)
+            solution = frame.solution(c, found, gap)
         seen = [*seen, (c, found.point)][-_HISTORY:]
         if on_step is not None:
             on_step(1, f"C={c:.3g}")
-        yield frame.solution(c, found.point, found.gap, found.iterations, found.gap <= gap)
+        yield solution
 
 
 def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarray) -> Choice:
@@ -227,6 +253,14 @@ def refit(
         UserError: as fit_path.
     """
     frame = _frame(x_ND, label_N, classes)
+    cap = None if start.c <= gap_until else max_iterations
+    with threads_for(frame.cells):
+        found = minimise(frame.problem, start.c, _warm(frame, start), gap, cap)
+        return frame.solution(start.c, found, gap)
+
+
+def _warm(frame: _Frame, start: Solution) -> Point:
+    """`start` on the rows of `frame`, or the prior where that is better."""
     problem = frame.problem
     weight_KD = torch.from_numpy(start.weight_CD[frame.present_K])
     weight_KD = weight_KD - weight_KD.mean(0)
@@ -238,10 +272,7 @@ def refit(
     bias_K, logit_KN = bias_K + fit_K, logit_KN + fit_K[:, None]
     warm = point_at(problem, start.c, weight_KR, bias_K, logit_KN)
     cold = prior(problem, start.c)
-    best = min(warm, cold, key=lambda point: point.objective)
-    cap = None if start.c <= gap_until else max_iterations
-    found = minimise(problem, start.c, best, gap, cap)
-    return frame.solution(start.c, found.point, found.gap, found.iterations, found.gap <= gap)
+    return min(warm, cold, key=lambda point: point.objective)
 
 
 def rotation_units(rows: int, width: int, classes: int) -> float:

@@ -9,7 +9,8 @@ N rows, D features, R principal axes (rank), C classes present. Everything is fl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +20,7 @@ _RANK = 1e-13  # principal axes shorter than this part of the longest are roundi
 _FORCING = 0.03  # part of the gradient that one Newton step may leave over
 _TARGET = 0.5  # part of the wanted gradient norm at which conjugate gradients stop
 _HALVINGS = 40
+_SMALL = 2e7  # multiply-adds of a product that one thread does in about 10 ms
 _FLOOR = 4e-16  # a relative fall of the objective that float64 cannot tell from none
 
 
@@ -60,6 +62,23 @@ class Problem:
         """P P^T: C / R of half a unit."""
         self.products += len(prob_CN) / max(self.x_NR.shape[1], 1)
         return prob_CN @ prob_CN.T
+
+
+@contextmanager
+def threads_for(cells: int) -> Iterator[None]:
+    """One torch thread where a product is small: waking others costs more than it saves, and on a
+    busy machine a hundred times more.
+
+    Args:
+        cells: multiply-adds of one product, N x D x C.
+    """
+    before = torch.get_num_threads()
+    if cells < _SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
