@@ -33,10 +33,11 @@ VERSION = 1  # of this module: raise it when the same inputs would give other fe
 
 @dataclass
 class Counters:
-    """What a run really did. decoded, forwarded: images."""
+    """What a run really did. decoded, forwarded: images; test_reads: looks at the test features."""
 
     decoded: int = 0
     forwarded: int = 0
+    test_reads: int = 0
     seconds: float = 0.0
 
 
@@ -67,6 +68,7 @@ class Extractor:
             UserError: an image could not be read and dataset.on_bad_image=error.
         """
         before = self.counters.forwarded
+        self.counters.test_reads += role == "test"
         with console.progress(f"features {role}", len(row_N), "images") as advance:
             self._advance = advance
             found = self.cache.get(self.key(role), row_N, self._compute, SHARD, on_wait=console.say)

@@ -22,6 +22,9 @@ from fgvc.record.folder import now
 from fgvc.store import digest
 from fgvc.task.experiment import Experiment, Outcome, identity
 from fgvc.task.extract import peak_memory_mib
+from fgvc.types import Predictions
+
+WORST = 10  # confused pairs that metrics.json lists
 
 
 def finish(job: Experiment, outcome: Outcome) -> Path:
@@ -33,7 +36,8 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
     record = {
         **numbers,
         "cost": _cost(job),
-        "test_reads": 1,
+        "test_reads": job.extractor.counters.test_reads,
+        "worst_pairs": _worst_pairs(job, outcome.splits["test"]),
         "comparability_key": comparability_key(job),
         "metric_version": metrics.VERSION,
         **outcome.numbers,
@@ -143,6 +147,17 @@ def _write_evaluation(job: Experiment, outcome: Outcome) -> None:
     names = job.dataset.labelmap.names
     job.run.write_text("confusion.csv", evaluation.confusion_csv(matrix, names))
     job.run.write_bytes("confusion.png", _confusion_png(job, matrix))
+
+
+def _worst_pairs(job: Experiment, test: Predictions) -> list[dict[str, object]]:
+    """The most frequent confusions, with the names a person knows the classes by."""
+    names = job.dataset.labelmap.names
+    matrix = metrics.confusion(test.logits_NC, test.label_N, job.classes)
+    pairs = metrics.worst_pairs(matrix, WORST)
+    return [
+        {**pair, "label_name": names[pair["label"]], "pred_name": names[pair["pred"]]}
+        for pair in pairs
+    ]
 
 
 def _confusion_png(job: Experiment, matrix: np.ndarray) -> bytes:

@@ -113,6 +113,10 @@ def test_every_number_follows_from_the_predictions(run):
     np.testing.assert_array_equal(
         matrix, oracle.confusion_matrix(test.label, test.pred, labels=classes)
     )
+    wrong = np.where(np.eye(6, dtype=bool), 0, matrix)
+    pairs = [(pair["label"], pair["pred"], pair["count"]) for pair in numbers["worst_pairs"]]
+    assert [count for *_, count in pairs] == sorted(wrong[wrong > 0], reverse=True)[:10]
+    assert all(wrong[label, pred] == count for label, pred, count in pairs)
     per_class = list(csv.DictReader(io.StringIO((ran.folder / "per_class.csv").read_text())))
     precision, recall, f1, support = oracle.precision_recall_fscore_support(
         test.label, test.pred, labels=classes, zero_division=0
