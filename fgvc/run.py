@@ -22,7 +22,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from fgvc.config.compose import CONFIG_NAME, conf_dir, config_hash, register_schema, resolved
+from fgvc.config.compose import (
+    CONFIG_NAME,
+    conf_dir,
+    config_hash,
+    is_operation,
+    register_schema,
+    resolved,
+)
 from fgvc.config.errors import ConfigError
 from fgvc.config.help import page
 from fgvc.config.overrides import Job, jobs_of, normalized
@@ -51,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     codes: list[int] = []
     given = any(item.startswith("runtime.run_id=") for item in flags.overrides)
     _through_hydra([*arguments, *([] if given else [f"runtime.run_id={run_id}"])], codes)
-    if flags.multirun:
+    if flags.multirun and not is_operation(jobs[0].conf):
         _close_sweep(run_id, jobs)
     return max(codes, default=FAILED)
 
@@ -102,7 +109,8 @@ def _show_plan(run_id: str, jobs: Sequence[Job]) -> int:
     """What would run, one line a job; nothing is written."""
     print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
     for job in jobs:
-        print(f"  {config_hash(resolved(job.cfg))[:16]}  {' '.join(job.overrides)}")
+        name = "operation" if is_operation(job.conf) else config_hash(resolved(job.cfg))
+        print(f"  {name[:16]:<16}  {' '.join(job.overrides)}")
     return DONE
 
 

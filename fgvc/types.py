@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -55,33 +56,52 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class Hierarchy:
+    """The dataset's own tree above its classes.
+
+    chain: class by class, in the label map's order, the ids of the nodes from parent to root.
+    names: of those nodes, by id; nodes of different levels may share a name.
+    """
+
+    chain: tuple[tuple[str, ...], ...]
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Every image of a dataset once, column by column, in the order of the dataset's own index.
 
     path: relative to root, posix separators. label_N: int64 class index. split_N: uint8, TRAIN or
-    TEST. sha256: of the file's bytes. box_N4: float32 x, y, width, height in original pixels.
+    TEST. sha256: of the file's bytes. box_N4: float32 x, y, width, height in original pixels, NaN
+    where there is none. cropped: whether a picture means the part of it inside its box.
     """
 
     root: Path
     path: tuple[str, ...]
     label_N: np.ndarray
     split_N: np.ndarray
-    sha256: tuple[str, ...]
+    sha256: Sequence[str]
     box_N4: np.ndarray | None = None
     parts: Parts | None = None
+    cropped: bool = False
 
     def __len__(self) -> int:
         return len(self.path)
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA256 over (path, label, split, sha256) sorted by path: place and order are nothing."""
-        rows = sorted(
-            zip(self.path, self.label_N.tolist(), self.split_N.tolist(), self.sha256, strict=True)
-        )
+        """SHA256 over (path, label, split, sha256) sorted by path: place and order are nothing.
+
+        Boxes are in it where pictures are cropped to them: they decide about pixels then.
+        """
+        box_N4 = self.box_N4 if self.cropped else None
         running = hashlib.sha256()
-        for row in rows:
-            running.update(json.dumps(list(row), ensure_ascii=False).encode() + b"\n")
+        # row by row, and JSON by hand: an index may have 675,000
+        for row in sorted(range(len(self)), key=self.path.__getitem__):
+            path, sha256 = encode_basestring(self.path[row]), self.sha256[row]
+            box = "" if box_N4 is None else f", {box_N4[row].tolist()}"
+            line = f'[{path}, {self.label_N[row]}, {self.split_N[row]}, "{sha256}"{box}]\n'
+            running.update(line.encode())
         return running.hexdigest()
 
 
@@ -99,9 +119,10 @@ class Split:
             name: sorted(path[row] for row in rows.tolist())
             for name, rows in (("train", self.train_N), ("val", self.val_N), ("test", self.test_N))
         }
-        return hashlib.sha256(
-            json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()
-        ).hexdigest()
+        running = hashlib.sha256()
+        for piece in json.JSONEncoder(sort_keys=True, ensure_ascii=False).iterencode(parts):
+            running.update(piece.encode())
+        return running.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -112,6 +133,7 @@ class Dataset:
     notes: one line each, printed and recorded (synthetic approval, duplicates across splits, ...).
     card: provenance as it stands in the dataset's conf file (source, licence, approval, ...).
     subset: what `dataset.subset` chose, with checksum, coverage and expected seconds; else None.
+    hierarchy: what lies above the classes, where the dataset says so.
     """
 
     name: str
@@ -122,6 +144,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     card: Mapping[str, str] = field(default_factory=dict)
     subset: Mapping[str, object] | None = None
+    hierarchy: Hierarchy | None = None
 
     @functools.cached_property
     def split_digest(self) -> str:

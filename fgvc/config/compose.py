@@ -68,9 +68,15 @@ def typed(cfg: DictConfig) -> schema.Config:
     assert isinstance(conf, schema.Config)
     _refuse_pointers_at_places(cfg)
     _check_values(conf)
-    check_side(conf.backbone, conf.resolution.side)
-    fill_weights(conf.backbone, conf.runtime.weights_root)
+    if not is_operation(conf):
+        check_side(conf.backbone, conf.resolution.side)
+        fill_weights(conf.backbone, conf.runtime.weights_root)
     return conf
+
+
+def is_operation(conf: schema.Config) -> bool:
+    """Whether its task is no experiment: no config hash, no run folder, no weights, no device."""
+    return conf.task.name in schema.OPERATIONS
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -162,7 +168,7 @@ def _refuse_unknown(cfg: DictConfig) -> None:
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     for key in _keys(plain, ""):
-        if key in legal or key.startswith("backbone.checkpoints."):
+        if key in legal or key.startswith(schema.TABLES):
             continue
         raise ConfigError(f"unknown config key {key}{nearest(key, legal)}")
 

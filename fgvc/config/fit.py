@@ -42,3 +42,24 @@ def check_inputs(conf: Config) -> None:
             raise ConfigError(f"task={conf.task.name} needs {name}=PATH")
         if value is not None and name not in wanted:
             raise ConfigError(f"{name}={value}: task={conf.task.name} reads no {name}")
+    _check_table(conf)
+    if conf.dataset.download and conf.task.name != "doctor":
+        raise ConfigError(
+            f"dataset.download=true: task={conf.task.name} downloads nothing; "
+            "fetch the dataset first with task=doctor dataset.download=true"
+        )
+
+
+def _check_table(conf: Config) -> None:
+    dataset = conf.dataset
+    if conf.task.name == "eval":
+        return  # the reader is the checkpoint's
+    if dataset.reader == "table" and dataset.table is None:
+        raise ConfigError(
+            "dataset=table needs dataset.table=FILE, a CSV, TSV or Parquet of path, label, split"
+        )
+    if dataset.reader != "table" and dataset.table is not None:
+        raise ConfigError(
+            f"dataset.table={dataset.table}: only dataset=table reads one, not "
+            f"dataset={dataset.name}"
+        )

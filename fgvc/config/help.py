@@ -26,6 +26,7 @@ Examples:
   python -m fgvc.run dataset=folder dataset.root=~/pictures head=knn
   python -m fgvc.run -m backbone=vit_tiny,vit_small resolution=r224,r336
   python -m fgvc.run task=eval checkpoint=outputs/RUN/CONFIG/CHECKPOINT
+  python -m fgvc.run task=doctor dataset=cub dataset.download=true
 
 A value with special characters is quoted twice: 'dataset.root="my birds=2024"'
 Ends with 0 done, 1 failed, 2 the command was wrong, 75 stopped and resumable."""

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fgvc.config.compose import composed, conf_dir, legal_keys, one_line, place_keys, typed
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_inputs
-from fgvc.config.schema import Config
+from fgvc.config.schema import TABLES, Config
 
 AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", "experiment")
 
@@ -125,7 +125,7 @@ def _check_key(override: Override, legal: frozenset[str]) -> None:
     key = override.key_or_group
     if key in AXES or key.split(".")[0].split("/")[0] == "hydra":
         return
-    if key not in legal and not key.startswith("backbone.checkpoints."):
+    if key not in legal and not key.startswith(TABLES):
         raise ConfigError(f"unknown config key {key}{nearest(key, legal)}")
     if override.is_delete():
         raise ConfigError(f"{override.input_line}: a key cannot be deleted, only set")

@@ -17,14 +17,14 @@ from omegaconf import MISSING
 from fgvc.config.errors import ConfigError
 
 
-def place() -> Any:
+def place(default: Any = MISSING) -> Any:
     """A field that says where something lies: kept out of the hash."""
-    return field(default=MISSING, metadata={"place": True})
+    return field(default=default, metadata={"place": True})
 
 
-def card() -> Any:
+def card(default: Any = MISSING) -> Any:
     """A field for people: kept out of the hash."""
-    return field(default=MISSING, metadata={"card": True})
+    return field(default=default, metadata={"card": True})
 
 
 def one_of(*choices: str) -> Any:
@@ -37,16 +37,23 @@ def bounded(low: float, high: float | None = None) -> Any:
     return field(default=MISSING, metadata={"bounds": (low, high)})
 
 
+def later(legacy: Any) -> Any:
+    """A field that older configs lack: `legacy` is what they mean, and is left out of the hash."""
+    return field(default=legacy, metadata={"legacy": legacy})
+
+
 @dataclass
 class Card:
     """Provenance of a dataset, carried into every record and table."""
 
     source: str = MISSING
     citation: str = MISSING
-    license: str = MISSING
+    license: str = MISSING  # and the terms of use
     approval: str = MISSING
     filtering: str = MISSING
-    contamination: str = MISSING
+    contamination: str = MISSING  # who may have seen the test images before
+    split: str = "not recorded"  # which images train, which test, and where validation comes from
+    label_noise: str = "not recorded"
 
 
 @dataclass
@@ -71,20 +78,40 @@ class Generator:
 
 
 @dataclass
+class Archive:
+    """A file that a dataset is handed out in: a row of dataset.archives.
+
+    url: null where no host serves it any more. bytes, md5, sha256: null where not known.
+    """
+
+    file: str = MISSING
+    url: str | None = MISSING
+    bytes: int | None = MISSING
+    md5: str | None = MISSING
+    sha256: str | None = MISSING
+
+
+@dataclass
 class Dataset:
     """dataset= axis."""
 
     name: str = MISSING
-    reader: str = one_of("cub", "folder", "synthetic")
-    root: str = place()
+    reader: str = one_of(
+        "cub", "cars", "dogs", "nabirds", "inat2017", "folder", "table", "synthetic"
+    )
+    root: str | None = place()  # null: reader table, the folder of the table
+    table: str | None = place(None)  # reader table: the file
     partial: bool = MISSING
     subset: str | None = field(default=MISSING, metadata={"choices": (None, "tiny")})
     split_seed: int = bounded(0)
     val_fraction: float = bounded(0.0, 0.9)
     test_fraction: float = bounded(0.0, 0.9)  # folder: of one folder without train/ and test/
     on_bad_image: str = one_of("error", "skip")
+    box_crop: bool = later(False)  # pictures are cut to their bounding boxes first
     official: OfficialCounts = field(default_factory=OfficialCounts)
     generator: Generator | None = MISSING
+    archives: dict[str, Archive] = field(default_factory=dict, metadata={"card": True})
+    download: bool = card(False)  # true: task=doctor fetches the archives first
     card: Card = card()  # noqa: RUF009 - a field, as dataclasses.field would make it
 
 
@@ -178,6 +205,14 @@ class EvalTask:
 
 
 @dataclass
+class DoctorTask:
+    """task=doctor: a dataset on disk against its definition."""
+
+    name: str = MISSING
+    output: str | None = place()  # null: <runtime.output_root>/doctor/<dataset.name>.json
+
+
+@dataclass
 class Runtime:
     """Where and how it runs, never what: the whole node is outside the hash."""
 
@@ -219,9 +254,14 @@ class Config:
     runtime: Runtime = field(default_factory=Runtime)
 
 
+# Tasks that are no experiments: no config hash, no run folder, no weights or device looked at.
+OPERATIONS = ("doctor",)
+# Nodes that are tables of rows with keys of their own.
+TABLES = ("backbone.checkpoints.", "dataset.archives.")
+
 # Nodes whose dataclass follows from the option that was chosen: {node: {name: dataclass}}.
 VARIANTS: dict[str, dict[str, type]] = {
-    "task": {"probe": ProbeTask, "eval": EvalTask},
+    "task": {"probe": ProbeTask, "eval": EvalTask, "doctor": DoctorTask},
     "head": {"linear": LinearHead, "knn": KnnHead},
     "part_attention": {"off": NoPartAttention},
 }

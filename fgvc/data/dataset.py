@@ -6,12 +6,12 @@ conf -> reader -> Index -> counts and coverage -> Manifest (digests) -> Split.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from fgvc.config import schema
-from fgvc.data import cub, folder, manifest, subset
-from fgvc.data.index import Index, check_counts, check_coverage
+from fgvc.data import cars, cub, dogs, folder, inat2017, manifest, nabirds, subset, table
+from fgvc.data.index import Index, check_boxes, check_counts, check_coverage
 from fgvc.data.split import carve
 from fgvc.types import Dataset, Progress, UserError
 
@@ -36,24 +36,28 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
             f"dataset.subset={conf.subset}: only dataset=synthetic has one; set dataset.subset=null"
         )
     index = READERS[conf.reader](conf, progress)
-    partial, count_notes = check_counts(index, _official(conf), conf.partial)
+    partial, count_notes = check_counts(index, official(conf), conf.partial)
     fraction = conf.val_fraction
     if conf.subset:
         index = subset.tiny(index)
         fraction = subset.val_fraction(index, fraction)
     approval = (conf.card.approval,) if conf.reader == "synthetic" else ()
-    notes = approval + index.notes + count_notes + check_coverage(index)
-    table = manifest.build(index, cache_root, progress)
+    crop_notes = check_boxes(index) if conf.box_crop else ()
+    notes = approval + index.notes + count_notes + crop_notes + check_coverage(index)
+    pictures = manifest.build(index, cache_root, progress)
+    if conf.box_crop:
+        pictures = replace(pictures, cropped=True)
     split = carve(index, fraction, conf.split_seed)
     return Dataset(
         name=conf.name,
-        manifest=table,
+        manifest=pictures,
         labelmap=index.labelmap,
         split=split,
         partial=partial,
-        notes=notes + manifest.duplicate_notes(table),
+        notes=notes + manifest.duplicate_notes(pictures),
         card=_card(conf.card),
-        subset=subset.describe(table, split, index.labelmap) if conf.subset else None,
+        subset=subset.describe(pictures, split, index.labelmap) if conf.subset else None,
+        hierarchy=index.hierarchy,
     )
 
 
@@ -61,8 +65,31 @@ def _cub(conf: schema.Dataset, progress: Progress | None) -> Index:
     return cub.read(_root(conf), conf.partial)
 
 
+def _cars(conf: schema.Dataset, progress: Progress | None) -> Index:
+    return cars.read(_root(conf), conf.partial)
+
+
+def _dogs(conf: schema.Dataset, progress: Progress | None) -> Index:
+    return dogs.read(_root(conf), conf.partial)
+
+
+def _nabirds(conf: schema.Dataset, progress: Progress | None) -> Index:
+    return nabirds.read(_root(conf))
+
+
+def _inat2017(conf: schema.Dataset, progress: Progress | None) -> Index:
+    return inat2017.read(_root(conf), conf.partial)
+
+
 def _folder(conf: schema.Dataset, progress: Progress | None) -> Index:
     return folder.read(_root(conf), conf.test_fraction, conf.split_seed)
+
+
+def _table(conf: schema.Dataset, progress: Progress | None) -> Index:
+    if conf.table is None:
+        raise UserError("dataset.table=null: reader table needs dataset.table=FILE")
+    root = None if conf.root is None else _root(conf)
+    return table.read(Path(conf.table).expanduser(), root, conf.test_fraction, conf.split_seed)
 
 
 def _synthetic(conf: schema.Dataset, progress: Progress | None) -> Index:
@@ -74,10 +101,21 @@ def _synthetic(conf: schema.Dataset, progress: Progress | None) -> Index:
     return cub.read(_root(conf), partial=False)
 
 
-READERS: dict[str, Reader] = {"cub": _cub, "folder": _folder, "synthetic": _synthetic}
+READERS: dict[str, Reader] = {
+    "cub": _cub,
+    "cars": _cars,
+    "dogs": _dogs,
+    "nabirds": _nabirds,
+    "inat2017": _inat2017,
+    "folder": _folder,
+    "table": _table,
+    "synthetic": _synthetic,
+}
 
 
 def _root(conf: schema.Dataset) -> Path:
+    if conf.root is None:
+        raise UserError(f"dataset.root=null: reader {conf.reader} needs dataset.root=FOLDER")
     return Path(conf.root).expanduser()
 
 
@@ -87,7 +125,7 @@ def _generator(conf: schema.Dataset) -> schema.Generator:
     return conf.generator
 
 
-def _official(conf: schema.Dataset) -> schema.OfficialCounts:
+def official(conf: schema.Dataset) -> schema.OfficialCounts:
     """The counts a complete copy has; those of synthetic birds follow from their generator."""
     if conf.reader != "synthetic":
         return conf.official

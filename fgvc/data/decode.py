@@ -69,7 +69,7 @@ def decode(data: bytes, path: str) -> Tensor:
 
 
 def _pixels(image: Image.Image, data: bytes) -> Tensor:
-    turn = _UPRIGHT.get(_orientation(image))
+    turn = _UPRIGHT.get(orientation(image))
     fast = _fast_jpeg()
     if fast and image.format == "JPEG" and image.mode in ("RGB", "L") and turn is None:
         try:
@@ -95,7 +95,8 @@ def _check_size(pixels: int) -> None:
         raise Image.DecompressionBombError(f"Image size ({pixels} pixels)")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """EXIF's number of the way a picture is turned; 1, upright, where none can be read."""
     if not {"exif", "xmp", "XML:com.adobe.xmp"} & image.info.keys() and image.format == "JPEG":
         return 1
     try:

@@ -18,7 +18,7 @@ import numpy as np
 
 from fgvc.data.index import Index, listed
 from fgvc.data.labelmap import named
-from fgvc.data.split import stratified
+from fgvc.data.split import carved_test
 from fgvc.types import TEST, TRAIN, UserError
 
 SUFFIXES = frozenset(
@@ -54,7 +54,8 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
     label_N = np.array([index_of[name] for _, name, _ in found], dtype=np.int64)
     split_N = np.array([split for _, _, split in found], dtype=np.uint8)
     if "" in split_of:
-        split_N = _carved(root, path, label_N, labelmap.names, test_fraction, seed)
+        where = f"{root} has no test/"
+        split_N = carved_test(where, path, label_N, labelmap, test_fraction, seed)
     _check_trained(root, split_N, label_N, labelmap.names)
     return Index(root, path, label_N, split_N, labelmap, notes=_ignored_note(ignored))
 
@@ -130,31 +131,6 @@ def _distinct(root: Path, found: list[tuple[str, str, int]]) -> set[str]:
     if not folders:
         raise UserError(f"dataset.root={root}: holds no class folder; set dataset.root=")
     return {name for _, name, _ in found}
-
-
-def _carved(
-    root: Path,
-    path: tuple[str, ...],
-    label_N: np.ndarray,
-    names: tuple[str, ...],
-    fraction: float,
-    seed: int,
-) -> np.ndarray:
-    """Split column of a folder that has no test of its own."""
-    if fraction <= 0:
-        raise UserError(
-            f"dataset.test_fraction={fraction}: {root} has no test/, so a test split has to be "
-            "carved: set it above 0, for example 0.2"
-        )
-    if single := [names[label] for label in np.flatnonzero(np.bincount(label_N) < 2)]:
-        raise UserError(
-            f"{root}: {len(single)} classes hold a single picture and cannot be split into train "
-            f"and test ({listed(single)}): add pictures or remove them"
-        )
-    split_N = np.full(len(path), TRAIN, dtype=np.uint8)
-    rows = np.arange(len(path))
-    split_N[stratified(path, label_N, rows, fraction, f"test {seed}", at_least=1)] = TEST
-    return split_N
 
 
 def _check_trained(

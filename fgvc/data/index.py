@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fgvc.types import TEST, TRAIN, LabelMap, Parts, UserError
+from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Parts, UserError
 
 
 class Counts(Protocol):
@@ -26,7 +26,10 @@ class Counts(Protocol):
 
 @dataclass(frozen=True)
 class Index:
-    """The columns of a Manifest except the digests (see fgvc.types.Manifest), and the label map."""
+    """The columns of a Manifest except the digests (see fgvc.types.Manifest), and the label map.
+
+    size_N2: float32 width and height that the dataset's own files state; NaN where they do not.
+    """
 
     root: Path
     path: tuple[str, ...]
@@ -35,6 +38,8 @@ class Index:
     labelmap: LabelMap
     box_N4: np.ndarray | None = None
     parts: Parts | None = None
+    size_N2: np.ndarray | None = None
+    hierarchy: Hierarchy | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -50,6 +55,10 @@ def listed(offenders: Iterable[object], most: int = 5) -> str:
 
 def repeated(values: Sequence[str]) -> list[str]:
     """The values that occur more than once, in order of first occurrence."""
+    # a few bytes a value where nothing repeats, as is the rule; a Counter would take a hundred
+    hash_N = np.fromiter(map(hash, values), dtype=np.int64, count=len(values))
+    if len(np.unique(hash_N)) == len(values):
+        return []
     return [value for value, count in Counter(values).items() if count > 1]
 
 
@@ -75,6 +84,27 @@ def check_coverage(index: Index) -> tuple[str, ...]:
     if untested := names[test_C == 0].tolist():
         return (f"{len(untested)} classes have no test image ({listed(untested)})",)
     return ()
+
+
+def check_boxes(index: Index) -> tuple[str, ...]:
+    """Hold the index against `dataset.box_crop=true`: every picture needs a box to be cropped to.
+
+    Returns:
+        The note that belongs beside every number of such a run.
+
+    Raises:
+        UserError: no boxes, or images without one.
+    """
+    if index.box_N4 is None:
+        raise UserError(
+            f"dataset.box_crop=true: {index.root} has no bounding boxes; set dataset.box_crop=false"
+        )
+    if len(bare := np.flatnonzero(~np.isfinite(index.box_N4).all(axis=1))):
+        raise UserError(
+            f"dataset.box_crop=true: {len(bare)} of {len(index)} images have no bounding box "
+            f"(first: {index.path[bare[0]]}); add it, or set dataset.box_crop=false"
+        )
+    return ("every picture, of test too, is cropped to its given bounding box",)
 
 
 def check_counts(index: Index, official: Counts, partial: bool) -> tuple[bool, tuple[str, ...]]:

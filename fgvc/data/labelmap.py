@@ -1,8 +1,13 @@
-"""A dataset's own class ids and names -> LabelMap, or a refusal that lists the offenders."""
+"""A dataset's own class ids and names -> LabelMap, or a refusal that lists the offenders.
+
+Built once over all splits: a class that one split lacks shifts nothing. N images.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from fgvc.data.index import listed, repeated
 from fgvc.types import LabelMap, UserError
@@ -38,3 +43,63 @@ def named(names: Iterable[str]) -> LabelMap:
     """Label map of a dataset that only names its classes: id = name, in sorted order."""
     ordered = tuple(sorted(names))
     return LabelMap(ids=ordered, names=ordered)
+
+
+def joined(raw_N: np.ndarray, labelmap: LabelMap, where: object, source: str) -> np.ndarray:
+    """The dataset's own class id of each image -> int64 class index.
+
+    Args:
+        raw_N: integer ids.
+        where: the file the ids come from; source: the one that defines them. For the message.
+
+    Raises:
+        UserError: ids that the label map lacks, listed beside its range.
+    """
+    known_C = np.array(labelmap.ids, dtype=np.int64)
+    raw_U, place_N = np.unique(raw_N, return_inverse=True)
+    if unknown := sorted(set(raw_U.tolist()) - set(known_C.tolist())):
+        raise UserError(
+            f"{where}: class ids that {source} does not list: {listed(unknown)} "
+            f"(it lists {known_C.min()} to {known_C.max()})"
+        )
+    index_of = {raw: index for index, raw in enumerate(known_C.tolist())}
+    return np.array([index_of[raw] for raw in raw_U.tolist()], dtype=np.int64)[place_N]
+
+
+def used(
+    ids: Sequence[int], names: Sequence[str], raw_N: np.ndarray
+) -> tuple[list[int], list[str]]:
+    """The ids and names of those classes that have images.
+
+    For hierarchies, which name inner nodes too, and for partial copies, whose definition may still
+    be the whole one.
+    """
+    occurring = set(np.unique(raw_N).tolist())
+    kept = [(number, name) for number, name in zip(ids, names, strict=True) if number in occurring]
+    return [number for number, _ in kept], [name for _, name in kept]
+
+
+def check_folders(
+    path: Sequence[str], label_N: np.ndarray, folder_of: Sequence[str], where: object, lax: bool
+) -> None:
+    """The folder an image lies in is a second witness of its label: a shifted map shows here.
+
+    Args:
+        folder_of: per class, the name of its folder; `images` holds images of every class.
+        lax: accept a folder that is named after no class.
+
+    Raises:
+        UserError: images that lie in the folder of another class, the first ones listed.
+    """
+    known = set(folder_of)
+    wrong = []
+    for one, label in zip(path, label_N.tolist(), strict=True):
+        folder = one.rsplit("/", 2)[-2]
+        if folder in (folder_of[label], "images") or (lax and folder not in known):
+            continue
+        wrong.append(f"{one} labelled {folder_of[label]}")
+    if wrong:
+        raise UserError(
+            f"{where}: {len(wrong)} images lie in another class's folder than their label says: "
+            f"{listed(wrong, most=3)}"
+        )

@@ -1,7 +1,8 @@
 """Rows of a manifest -> batches of pixels, in the order asked for, whatever the number of workers.
 
-Each picture is read, held against its digest, decoded and preprocessed. One that cannot be decoded
-is reported in Batch.bad and never replaced; one that the manifest did not see so ends the run.
+Each picture is read, held against its digest, decoded, cropped to its box where the manifest says
+so, and preprocessed. One that cannot be decoded is reported in Batch.bad and never replaced; one
+that the manifest did not see so ends the run.
 B batch, C 3 channels, H = W side.
 """
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fgvc.data.decode import ImageError, decode
-from fgvc.data.preprocess import Preprocess
+from fgvc.data.preprocess import Preprocess, cropped
 from fgvc.store import digest
 from fgvc.types import BadImage, Batch, Manifest, UserError
 
@@ -97,9 +98,13 @@ class _Pictures(Dataset[Item]):
         self, manifest: Manifest, row_N: np.ndarray, preprocess: Preprocess, check_digest: bool
     ) -> None:
         self.root = str(manifest.root)
-        self.row = row_N.tolist()
+        self.row: list[int] = row_N.tolist()
         self.path = [manifest.path[row] for row in self.row]
         self.sha256 = [manifest.sha256[row] if check_digest else None for row in self.row]
+        self.box = None
+        if manifest.cropped:
+            assert manifest.box_N4 is not None
+            self.box = manifest.box_N4[row_N].tolist()
         self.preprocess = preprocess
 
     def __len__(self) -> int:
@@ -112,7 +117,10 @@ class _Pictures(Dataset[Item]):
         except UserError as error:
             return row, _Fatal(str(error))
         try:
-            return row, self.preprocess(decode(data, path))
+            picture_CHW = decode(data, path)
+            if self.box is not None:
+                picture_CHW = cropped(picture_CHW, self.box[place])
+            return row, self.preprocess(picture_CHW)
         except ImageError as error:
             return row, BadImage(row, str(error))
         except UserError as error:

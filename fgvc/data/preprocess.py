@@ -7,6 +7,8 @@ B batch, C 3 channels, H height, W width, R side of the square.
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -128,6 +130,23 @@ class Preprocess:
             "decode": decode.RULES,
             "draft": False,
         }
+
+
+def cropped(image_CHW: Tensor, box: Sequence[float]) -> Tensor:
+    """The part of a picture inside a box, clamped to the picture; at least one pixel.
+
+    Args:
+        box: x, y, width, height in pixels; a pixel that the box touches is kept.
+    """
+    x, y, width, height = box
+    top, bottom = _span(y, height, image_CHW.shape[-2])
+    left, right = _span(x, width, image_CHW.shape[-1])
+    return image_CHW[:, top:bottom, left:right]
+
+
+def _span(start: float, length: float, limit: int) -> tuple[int, int]:
+    first = min(max(math.floor(start), 0), limit - 1)
+    return first, max(min(math.ceil(start + length), limit), first + 1)
 
 
 def evaluation_transform(conf: schema.Config) -> Preprocess:

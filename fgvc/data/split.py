@@ -12,8 +12,8 @@ import unicodedata
 
 import numpy as np
 
-from fgvc.data.index import Index
-from fgvc.types import TEST, TRAIN, Split
+from fgvc.data.index import Index, listed
+from fgvc.types import TEST, TRAIN, LabelMap, Split, UserError
 
 
 def carve(index: Index, fraction: float, seed: int) -> Split:
@@ -33,6 +33,40 @@ def carve(index: Index, fraction: float, seed: int) -> Split:
         val_N=val_N,
         test_N=np.flatnonzero(index.split_N == TEST),
     )
+
+
+def carved_test(
+    where: str,
+    path: tuple[str, ...],
+    label_N: np.ndarray,
+    classes: LabelMap,
+    fraction: float,
+    seed: int,
+) -> np.ndarray:
+    """Split column, uint8, of a dataset that has no test of its own: a seeded part of each class.
+
+    Args:
+        where: what lacks it, for the message ("FOLDER has no test/").
+        fraction: `dataset.test_fraction`; every class gets a test image, whatever its share.
+        seed: `dataset.split_seed`.
+
+    Raises:
+        UserError: no fraction, or classes of a single picture.
+    """
+    if fraction <= 0:
+        raise UserError(
+            f"dataset.test_fraction={fraction}: {where}, so a test split has to be carved: "
+            "set it above 0, for example 0.2"
+        )
+    if single := [classes.names[label] for label in np.flatnonzero(np.bincount(label_N) < 2)]:
+        raise UserError(
+            f"{where}, and {len(single)} classes hold a single picture that cannot be split into "
+            f"train and test ({listed(single)}): add pictures or remove them"
+        )
+    split_N = np.full(len(path), TRAIN, dtype=np.uint8)
+    rows = np.arange(len(path))
+    split_N[stratified(path, label_N, rows, fraction, f"test {seed}", at_least=1)] = TEST
+    return split_N
 
 
 def stratified(
@@ -56,14 +90,10 @@ def stratified(
     """
     labels, count_C = np.unique(label_N[rows], return_counts=True)
     quota_C = _quotas(count_C, labels, fraction, salt, at_least)
-    left = dict(zip(labels.tolist(), quota_C.tolist(), strict=True))
-    drawn = []
-    for row in sorted(rows.tolist(), key=lambda row: _order(salt, path[row])):
-        label = int(label_N[row])
-        if left[label] > 0:
-            left[label] -= 1
-            drawn.append(row)
-    return np.array(sorted(drawn), dtype=np.int64)
+    ordered_N = rows[_by_digest(salt, path, rows)]
+    by_class_N = ordered_N[np.argsort(label_N[ordered_N], kind="stable")]
+    place_N = np.arange(len(rows)) - np.repeat(np.cumsum(count_C) - count_C, count_C)
+    return np.sort(by_class_N[place_N < np.repeat(quota_C, count_C)]).astype(np.int64)
 
 
 def _quotas(
@@ -82,6 +112,13 @@ def _quotas(
         if quota_C.sum() < target and quota_C[place] < most_C[place]:
             quota_C[place] += 1
     return quota_C
+
+
+def _by_digest(salt: str, path: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
+    """Places in `rows`, in the order of their digests as big-endian numbers."""
+    digests = (_order(salt, path[row]) for row in rows.tolist())
+    digest_N = np.fromiter(digests, dtype="S32", count=len(rows))
+    return np.lexsort(digest_N.view(">u8").reshape(-1, 4).T[::-1])
 
 
 def _order(salt: str, text: str) -> bytes:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from fgvc.data.index import Index
-from fgvc.types import TEST, TRAIN, LabelMap, Manifest, Parts, Split, UserError
+from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Manifest, Parts, Split, UserError
 
 CLASSES, TRAIN_AND_VAL, TEST_EACH = 8, 3, 2
 EXPECTED_SECONDS = 60  # a whole probe on two CPU cores, the generator included
@@ -60,7 +60,7 @@ def describe(manifest: Manifest, split: Split, labelmap: LabelMap) -> dict[str, 
 
 def _taken(index: Index, rows: np.ndarray) -> Index:
     kept = int(index.label_N[rows].max()) + 1
-    parts = index.parts
+    parts, above = index.parts, index.hierarchy
     return replace(
         index,
         path=tuple(index.path[row] for row in rows.tolist()),
@@ -69,4 +69,6 @@ def _taken(index: Index, rows: np.ndarray) -> Index:
         labelmap=LabelMap(index.labelmap.ids[:kept], index.labelmap.names[:kept]),
         box_N4=None if index.box_N4 is None else index.box_N4[rows],
         parts=None if parts is None else Parts(parts.names, parts.xy_NK2[rows]),
+        size_N2=None if index.size_N2 is None else index.size_N2[rows],
+        hierarchy=None if above is None else Hierarchy(above.chain[:kept], above.names),
     )

@@ -25,6 +25,7 @@ from rich.text import Text
 from fgvc import types
 
 log = logging.getLogger("fgvc")
+STYLES = {"error": "bold red", "note": "yellow"}
 PLAIN_EVERY = 10.0  # seconds between lines where no bar can be drawn
 
 
@@ -99,13 +100,23 @@ class _Plain:
         say(line)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on the terminal; the first column reads left, numbers right."""
-    drawn = Table(title=title, title_justify="left", header_style="bold")
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True
+) -> None:
+    """A table on the terminal; the first column reads left, and numbers right.
+
+    Args:
+        numbers: whether the other columns are numbers; text is set left, with a line between rows.
+    """
+    drawn = Table(
+        title=Text(title), title_justify="left", header_style="bold", show_lines=not numbers
+    )
     for index, name in enumerate(columns):
-        drawn.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+        justify = "right" if numbers and index else "left"
+        drawn.add_column(name, justify=justify, overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        # Text: names may hold what Rich takes for markup
+        drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     Console(file=sys.stdout, highlight=False).print(drawn)
 
 

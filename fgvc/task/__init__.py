@@ -1,5 +1,7 @@
 """Where the rooms meet: one module per task, each with `run(job)`; here one is started and ended.
 
+`run` returns None, or an exit code of its own where an answer can be "no" without a failure.
+
 Exit codes: 0 done, 1 failed, 2 the command was wrong, 75 stopped and resumable.
 """
 
@@ -23,7 +25,11 @@ from fgvc.record.folder import Preempted
 from fgvc.types import UserError
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
-MODULES = {"probe": "fgvc.task.probe", "eval": "fgvc.task.evaluate"}
+MODULES = {
+    "probe": "fgvc.task.probe",
+    "eval": "fgvc.task.evaluate",
+    "doctor": "fgvc.task.doctor",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> int:
         with _stopping_on_signals():
             conf = typed(cfg)
             task = importlib.import_module(MODULES[conf.task.name])
-            task.run(Job(cfg, conf, tuple(overrides), command))
+            code = task.run(Job(cfg, conf, tuple(overrides), command))
     except ConfigError as error:
         return _end(WRONG_COMMAND, str(error))
     except UserError as error:
@@ -54,7 +60,7 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> int:
     except Exception as error:
         traceback.print_exc()
         return _end(FAILED, f"{type(error).__name__}: {' '.join(str(error).split())}")
-    return DONE
+    return DONE if code is None else code
 
 
 def _end(code: int, line: str) -> int:

@@ -62,7 +62,8 @@ def _config_of(facts: dict[str, Any], file: Path, job: Job) -> DictConfig:
         cfg[name] = job.cfg[name]
     places = {**_places_beside(file), **given_places(job.overrides)}
     default_root = f"{job.conf.runtime.data_root}/{cfg.dataset.name}"
-    cfg.dataset.root = places.get("dataset.root", default_root)
+    cfg.dataset.table = places.get("dataset.table")
+    cfg.dataset.root = places.get("dataset.root", None if cfg.dataset.table else default_root)
     cfg.backbone.weights = places.get("backbone.weights")
     return cfg
 
@@ -73,7 +74,8 @@ def _places_beside(file: Path) -> dict[str, str]:
     if not saved.is_file():
         return {}
     conf = OmegaConf.load(saved)
-    found = {key: OmegaConf.select(conf, key) for key in ("dataset.root", "backbone.weights")}
+    kept = ("dataset.root", "dataset.table", "backbone.weights")
+    found = {key: OmegaConf.select(conf, key) for key in kept}
     return {key: value for key, value in found.items() if value is not None}
 
 

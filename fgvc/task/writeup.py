@@ -227,7 +227,7 @@ def portable(conf: Config) -> dict[str, object]:
     del plain["runtime"]
     for name in ("checkpoint", "run", "against", "image"):
         del plain[name]
-    del plain["dataset"]["root"], plain["backbone"]["weights"]
+    del plain["dataset"]["root"], plain["dataset"]["table"], plain["backbone"]["weights"]
     return plain
 
 

@@ -25,8 +25,8 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import AXES, jobs_of, options
 
 COUNTS = {
-    "task": 2,
-    "dataset": 3,
+    "task": 3,
+    "dataset": 8,
     "backbone": 10,
     "head": 2,
     "resolution": 8,
@@ -115,6 +115,7 @@ PLACES = [
     "runtime.threads=1",
     "runtime.eval_batch_size=7",
     "dataset.root=/elsewhere",
+    "dataset.table=/elsewhere",
     "checkpoint=/elsewhere",
     "run=/elsewhere",
     "against=/elsewhere",
@@ -147,6 +148,7 @@ NUMBERS = [
     "dataset.split_seed=1",
     "dataset.val_fraction=0.2",
     "dataset.on_bad_image=skip",
+    "dataset.box_crop=true",
     "dataset.name=other",
     "precision=bf16",
     "matmul_precision=high",
@@ -265,6 +267,9 @@ def test_forced_typo_is_refused(typo):
         ("dataset=cup", "cub"),
         ("resolution=r225", "r224"),
         ("task=prob", "probe"),
+        ("dataset=cras", "cars"),
+        ("dataset=table", "dataset.table=FILE"),
+        ("dataset.table=a.csv", "only dataset=table reads one"),
         ("dataset.root=/a=b", "'dataset.root=\"/a=b\"'"),
     ],
 )

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from fgvc.config import schema
 
 CLASSES = ("001.Black_Gull", "002.Grey_Gull", "003.Red_Wren")
 TRAIN, TEST = 6, 3  # images a class
-
-
-@pytest.fixture
-def jpeg() -> Callable[..., bytes]:
-    """`jpeg(seed, size=(48, 36), **save)` -> bytes of a smooth random picture."""
-
-    def made(
-        seed: int, size: tuple[int, int] = (48, 36), mode: str = "RGB", **save: object
-    ) -> bytes:
-        noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        picture = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).convert(mode)
-        out = io.BytesIO()
-        picture.save(out, **{"format": "JPEG", "quality": 90, **save})
-        return out.getvalue()
-
-    return made
 
 
 @pytest.fixture
@@ -89,6 +70,8 @@ def conf() -> Callable[..., schema.Dataset]:
             "on_bad_image": "error",
             "official": schema.OfficialCounts(0, 0, 0),
             "generator": None,
+            "archives": {},
+            "download": False,
             "card": schema.Card("here", "none", "CC0-1.0", "approved: generated", "none", "none"),
         }
         return schema.Dataset(reader=reader, root=str(root), **{**values, **fields})  # type: ignore[arg-type]

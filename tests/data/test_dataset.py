@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ def test_split_seed_moves_validation_and_never_test(conf, cub, tmp_path):
 
 
 def test_unknown_reader_and_misplaced_subset(conf, cub, tmp_path):
-    with pytest.raises(UserError, match=r"dataset\.reader=cab: one of cub, folder, synthetic"):
+    with pytest.raises(UserError, match=r"dataset\.reader=cab: one of cub, cars, dogs, nabirds,"):
         dataset.load(conf("cab", cub), tmp_path)
     with pytest.raises(UserError, match=r"dataset\.subset=tiny: only dataset=synthetic"):
         dataset.load(conf("cub", cub, subset="tiny"), tmp_path)
@@ -91,7 +91,7 @@ def test_synthetic_whole(conf, root, tmp_path):
     assert not made.partial
 
 
-@pytest.mark.parametrize("name", ["cub", "folder", "synthetic"])
+@pytest.mark.parametrize("name", sorted(dataset.READERS))
 def test_conf_files_fill_the_schema_exactly(name):
     node = OmegaConf.load(CONF / f"{name}.yaml")
     assert node.name == name
@@ -101,12 +101,85 @@ def test_conf_files_fill_the_schema_exactly(name):
     made = OmegaConf.to_object(whole.dataset)
     assert isinstance(made, schema.Dataset)
     assert made.reader in dataset.READERS
-    assert made.root.startswith(f"data/{name}")
+    assert made.root is None if name == "table" else str(made.root).startswith(f"data/{name}")
+    assert made.table is None
+    assert made.box_crop is False
+    assert all(len(value) > 3 for value in asdict(made.card).values())
     assert not OmegaConf.missing_keys(whole)
 
 
 def test_every_conf_file_is_tested():
-    assert {file.stem for file in CONF.glob("*.yaml")} == {"cub", "folder", "synthetic"}
+    assert {file.stem for file in CONF.glob("*.yaml")} == set(dataset.READERS)
+    assert len(dataset.READERS) == 8
+
+
+OFFICIAL = {
+    "cub": (200, 5994, 5794),
+    "cars": (196, 8144, 8041),
+    "dogs": (120, 12000, 8580),
+    "nabirds": (555, 23929, 24633),
+    "inat2017": (5089, 579184, 95986),
+}
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_counts(name):
+    official = OmegaConf.load(CONF / f"{name}.yaml").official
+    assert (official.classes, official.train, official.test) == OFFICIAL[name]
+
+
+READ = {
+    "cars": lambda copies: copies.cars(),
+    "dogs": lambda copies: copies.dogs(),
+    "nabirds": lambda copies: copies.nabirds(),
+    "inat2017": lambda copies: copies.inat2017(),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_every_published_layout_loads_whole(conf, copies, tmp_path, name):
+    official = schema.OfficialCounts(3, 12, 6)
+    made = dataset.load(conf(name, READ[name](copies), official=official), tmp_path / "cache")
+    assert (made.name, made.partial, made.notes) == (name, False, ())
+    assert [len(rows) for rows in (made.split.train_N, made.split.val_N, made.split.test_N)] == [
+        10,
+        2,
+        6,
+    ]
+    assert (made.hierarchy is not None) == (name in ("nabirds", "inat2017"))
+
+
+@pytest.mark.parametrize("name", READ)
+def test_more_than_official_is_refused(conf, copies, tmp_path, name):
+    official = schema.OfficialCounts(3, 11, 6)
+    with pytest.raises(UserError, match="12 of 11 train: more than the official dataset holds"):
+        dataset.load(conf(name, READ[name](copies), official=official), tmp_path / "cache")
+
+
+def test_the_digest_of_pictures_cropped_to_boxes_is_another_one(conf, cub, tmp_path):
+    whole = dataset.load(conf("cub", cub), tmp_path / "cache")
+    crop = dataset.load(conf("cub", cub, box_crop=True), tmp_path / "cache")
+    assert whole.manifest.digest != crop.manifest.digest
+    assert crop.notes == ("every picture, of test too, is cropped to its given bounding box",)
+    boxes = cub / "bounding_boxes.txt"
+    boxes.write_text(boxes.read_text().replace("30.0 20.5", "29.0 20.5", 1))
+    assert dataset.load(conf("cub", cub), tmp_path / "cache").manifest.digest == (
+        whole.manifest.digest
+    )
+    moved = dataset.load(conf("cub", cub, box_crop=True), tmp_path / "cache")
+    assert moved.manifest.digest != crop.manifest.digest
+
+
+def test_box_crop_needs_boxes(conf, cub, classes, tmp_path):
+    boxes = cub / "bounding_boxes.txt"
+    boxes.write_text("\n".join(boxes.read_text().split("\n")[1:]))
+    with pytest.raises(
+        UserError, match=r"box_crop=true: 1 of 27 images have no bounding box .*0 ü"
+    ):
+        dataset.load(conf("cub", cub, box_crop=True), tmp_path / "cache")
+    root = classes({"gull": 8, "wren": 8})
+    with pytest.raises(UserError, match=r"has no bounding boxes; set dataset\.box_crop=false"):
+        dataset.load(conf("folder", root, box_crop=True), tmp_path / "cache")
 
 
 def test_other_generator_settings_have_another_root():

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 from fgvc.data import cub as reader
 from fgvc.data import loader, manifest
 from fgvc.data.decode import decode
-from fgvc.data.preprocess import Preprocess
+from fgvc.data.preprocess import Preprocess, cropped
 from fgvc.types import Manifest, UserError
 
 PREPROCESS = Preprocess("shared", 32, "imagenet", "vit")
@@ -36,6 +37,39 @@ def test_rows_come_in_the_order_asked_for_with_their_own_pixels(table):
         for row, pixels in zip(batch.row_B, batch.pixels_BCHW, strict=True):
             data = (table.root / table.path[row]).read_bytes()
             assert torch.equal(pixels, PREPROCESS(decode(data, "")))
+
+
+def test_cropped_rows_are_cropped_to_their_own_boxes_first(table):
+    box_N4 = np.tile(np.float32([1, 2, 30, 20.5]), (len(table), 1))
+    box_N4[5] = 10.2, 0, 5.5, 36
+    cut = replace(table, box_N4=box_N4, cropped=True)
+    rows = np.array([5, 3])
+    (got,) = loader.batches(cut, rows, PREPROCESS, 4, 0)
+    expected = [
+        PREPROCESS(
+            decode((table.root / table.path[row]).read_bytes(), "")[:, top:bottom, left:right]
+        )
+        for row, (top, bottom, left, right) in ((5, (0, 36, 10, 16)), (3, (2, 23, 1, 31)))
+    ]
+    assert torch.equal(got.pixels_BCHW, torch.stack(expected))
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        ((0, 0, 8, 6), (0, 6), (0, 8)),
+        ((-3, -2, 5, 4), (0, 2), (0, 2)),
+        ((6.5, 4.5, 9, 9), (4, 6), (6, 8)),
+        ((2.2, 1.9, 1.0, 0.2), (1, 3), (2, 4)),
+        ((3, 3, 0, -4), (3, 4), (3, 4)),
+        ((20, 20, 5, 5), (5, 6), (7, 8)),
+        ((-9, -9, 2, 2), (0, 1), (0, 1)),
+    ],
+)
+def test_boxes_are_clamped_to_the_picture_and_keep_a_pixel(box, rows, columns):
+    image_CHW = torch.arange(48, dtype=torch.uint8).reshape(1, 6, 8)
+    expected = image_CHW[:, slice(*rows), slice(*columns)]
+    assert torch.equal(cropped(image_CHW, box), expected)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

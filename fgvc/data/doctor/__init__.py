@@ -1,0 +1,63 @@
+"""A dataset on disk -> what is wrong with it, and what to do: the examination of task=doctor.
+
+reader -> definition (index) ; pictures (each read once) -> fits, copies ; archives -> Examination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
+
+from fgvc.config import schema
+from fgvc.data.doctor import archives, copies, definition, fits, pictures
+from fgvc.data.doctor.finding import ERROR, NOTE, Examination, Finding, ordered
+from fgvc.data.index import Index
+from fgvc.types import Progress
+
+__all__ = ["ERROR", "NOTE", "Examination", "Finding", "examine"]
+
+MOST_UNINDEXED = 50_000
+Bar = Callable[[str, int | None, str], AbstractContextManager[Progress]]
+
+
+def examine(conf: schema.Dataset, threads: int, bar: Bar) -> Examination:
+    """Hold a copy against its definition; nothing is written (but synthetic birds are drawn).
+
+    A copy that its reader refuses is looked at as far as that goes: its pictures, its archives.
+
+    Args:
+        conf: the `dataset` node of a config.
+        threads: pictures decoded at a time.
+        bar: `bar(title, total, unit)` -> a context manager that gives a Progress.
+    """
+    with bar(conf.name, None, "files") as progress:
+        index, found = definition.read(conf, progress)
+    root = index.root if index else definition.place(conf)
+    facts: dict[str, object] = {}
+    with bar("archives", None, "MiB") as progress:
+        roots = (definition.place(conf), root)
+        facts["archives"], wrong = archives.findings(conf, roots, progress)
+    found += wrong
+    partial = conf.partial
+    if index is not None:
+        partial, more = definition.findings(conf, index)
+        found += more + definition.extra(conf, index)
+        facts["counts"] = definition.counts(conf, index)
+    path = index.path if index else _unindexed(root)
+    with bar("pictures", len(path), "pictures") as progress:
+        looks = pictures.look(root, path, threads, progress)
+    found += pictures.findings(path, looks) + _across(index, looks)
+    facts["pictures"] = pictures.facts(looks)
+    return Examination(conf.name, conf.reader, str(root), partial, ordered(found), facts)
+
+
+def _unindexed(root: Path) -> tuple[str, ...]:
+    """Pictures of a copy without a usable index; bounded, as the root may be anything."""
+    return tuple(islice(definition.pictures_below(root), MOST_UNINDEXED))
+
+
+def _across(index: Index | None, looks: pictures.Looks) -> list[Finding]:
+    """What takes index and pictures together."""
+    return [] if index is None else fits.findings(index, looks) + copies.findings(index, looks)

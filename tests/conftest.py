@@ -1,0 +1,237 @@
+"""Small copies of the published datasets, in the file formats and shapes they are handed out in.
+
+Three classes that differ in brightness, four train and two test pictures of each.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+CLASSES, TRAIN, TEST = 3, 4, 2
+WIDTH, HEIGHT = 60, 45
+CARS = ("AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012", "smart fortwo 2012")
+DOGS = ("n02085620-Chihuahua", "n02085936-Maltese_dog", "n02113799-standard_poodle")
+SPECIES = ("Abies alba", "Zosterops lateralis", "Aglais io")
+BRANCHES = ("Plantae", "Aves", "Insecta")
+LABELS = ("Möwe = große, weiße", "Ram C/V $2", "鳥 (juvenile) $1")
+Rows = list[tuple[int, bool]]  # class from 0, whether it is a train picture
+
+
+def rows() -> Rows:
+    """Every picture once, classes interleaved, so that order says nothing of the label."""
+    pairs = [(label, number < TRAIN) for number in range(TRAIN + TEST) for label in range(CLASSES)]
+    return sorted(pairs, key=lambda pair: not pair[1])
+
+
+@pytest.fixture
+def jpeg() -> Callable[..., bytes]:
+    """`jpeg(seed, size=(48, 36), **save)` -> bytes of a smooth random picture."""
+
+    def made(
+        seed: int, size: tuple[int, int] = (48, 36), mode: str = "RGB", **save: object
+    ) -> bytes:
+        noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        picture = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).convert(mode)
+        out = io.BytesIO()
+        picture.save(out, **{"format": "JPEG", "quality": 90, **save})
+        return out.getvalue()
+
+    return made
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Copies:
+    """Makers of copies below a folder of their own, with a space, `=` and an umlaut."""
+    return Copies(tmp_path / "größe = 3")
+
+
+class Copies:
+    """Each method writes one dataset in one layout and returns the root to give."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def cars(self, layout: str = "devkit", labels: str | None = "devkit", nested: str = "") -> Path:
+        """layout: "whole" or "devkit"; labels: folder of the test labels, None for none at all.
+
+        nested: what stands before each folder of pictures, "{}" being its own name ("{}/").
+        """
+        if layout == "whole":
+            return self._cars_whole(nested)
+        mat_of = {True: [], False: []}
+        for label, train in rows():
+            name = f"{len(mat_of[train]) + 1:05d}.jpg"
+            folder = "cars_train" if train else "cars_test"
+            self.picture(f"{nested.format(folder)}{folder}/{name}", label)
+            mat_of[train].append((*_corners(), np.uint8(label + 1), name))
+        self.mat("devkit/cars_meta.mat", class_names=cell(CARS, row=True))
+        fields = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
+        self.mat("devkit/cars_train_annos.mat", annotations=struct(fields, mat_of[True]))
+        bare = [(*row[:4], row[5]) for row in mat_of[False]]
+        plain = struct((*fields[:4], "fname"), bare)
+        self.mat("devkit/cars_test_annos.mat", annotations=plain)
+        if labels is not None:
+            whole = struct(fields, mat_of[False])
+            self.mat(f"{labels}/cars_test_annos_withlabels.mat", annotations=whole)
+        return self.root
+
+    def _cars_whole(self, nested: str) -> Path:
+        fields = ("relative_im_path", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "test")
+        table = []
+        for number, (label, train) in enumerate(sorted(rows()), start=1):
+            name = f"car_ims/{number:06d}.jpg"
+            self.picture(f"{nested.format('car_ims')}{name}", label)
+            table.append((name, *_corners(), np.uint8(label + 1), np.uint8(not train)))
+        names = cell(CARS, row=True)
+        self.mat("cars_annos.mat", annotations=struct(fields, table), class_names=names)
+        return self.root
+
+    def dogs(self, lists: str = "lists", boxes: bool = True, nested: str = "") -> Path:
+        """lists: the folder of the .mat files, "." for the root."""
+        files: dict[bool, list[str]] = {True: [], False: []}
+        labels: dict[bool, list[float]] = {True: [], False: []}
+        for number, (label, train) in enumerate(rows()):
+            name = f"{DOGS[label]}/{DOGS[label][:9]}_{number}"
+            self.picture(f"{nested.format('images')}Images/{name}.jpg", label)
+            if boxes:
+                self.text(f"{nested.format('annotation')}Annotation/{name}", ANNOTATION)
+            files[train].append(f"{name}.jpg")
+            labels[train].append(label + 1)
+        for part, train in (("train_list", True), ("test_list", False)):
+            self.mat(
+                f"{lists}/{part}.mat",
+                file_list=cell(files[train]),
+                annotation_list=cell([name[:-4] for name in files[train]]),
+                labels=np.array(labels[train], dtype=np.float64)[:, None],
+            )
+        return self.root
+
+    def nabirds(self, below: str = "nabirds") -> Path:
+        """Numbers with gaps; classes.txt names inner nodes too, one of them as its child."""
+        tree = {0: "Birds", 22: "Perching Birds", 81: "Wood Duck", 314: "Wood Duck (Breeding male)"}
+        tree |= {613: "Wood Duck (Female/Eclipse male)", 817: "Black-capped Chickadee"}
+        tree |= {900: "Black-capped Chickadee"}
+        parent = {81: 0, 22: 0, 314: 81, 613: 81, 900: 22, 817: 900}
+        number = (314, 613, 817)
+        text = {name: [] for name in ("images", "image_class_labels", "train_test_split")}
+        text |= {name: [] for name in ("bounding_boxes", "sizes", "parts/part_locs")}
+        for place, (label, train) in enumerate(rows()):
+            image = str(uuid.UUID(int=place + (label << 96) + (1 << 120)))
+            path = f"{number[label]:04d}/{image.replace('-', '')}.jpg"
+            self.picture(f"{below}/images/{path}", label)
+            for name, value in (
+                ("images", path),
+                ("image_class_labels", number[label]),
+                ("train_test_split", int(train)),
+                ("bounding_boxes", "5 6 20 30"),
+                ("sizes", f"{WIDTH} {HEIGHT}"),
+                ("parts/part_locs", "0 7 8 1"),
+            ):
+                text[name].append(f"{image} {value}")
+        text["classes"] = [f"{node} {name}" for node, name in tree.items()]
+        text["hierarchy"] = [f"{child} {above}" for child, above in parent.items()]
+        text["parts/parts"] = ["0 bill", "1 crown"]
+        for name, lines in text.items():
+            self.text(f"{below}/{name}.txt", "\n".join(lines) + "\n")
+        return self.root
+
+    def inat2017(self, below: str = ".", annotations: str = ".", boxes: bool = False) -> Path:
+        """Annotations in another order than the images, whose ids begin anywhere."""
+        for part, train in (("train", True), ("val", False)):
+            images, marks, drawn = [], [], []
+            for place, (label, mine) in enumerate(rows()):
+                if mine != train:
+                    continue
+                name = f"train_val_images/{BRANCHES[label]}/{SPECIES[label]}/{place:032x}.jpg"
+                self.picture(f"{below}/{name}", label)
+                size = {"width": WIDTH, "height": HEIGHT}
+                images.append({"id": 1000 - place, "file_name": name, **size, "license": 3})
+                marks.append({"id": place, "image_id": 1000 - place, "category_id": label})
+                if label:
+                    drawn += [{"image_id": 1000 - place, "bbox": [x, 6, 20, 30]} for x in (5, 9)]
+            pairs = enumerate(zip(SPECIES, BRANCHES, strict=True))
+            categories = [{"id": k, "name": n, "supercategory": b} for k, (n, b) in pairs]
+            whole = {"info": {"year": 2017}, "images": images, "annotations": marks[::-1]}
+            whole |= {"categories": categories, "licenses": [{"id": 3, "name": "[é]"}]}
+            self.text(f"{annotations}/{part}2017.json", json.dumps(whole))
+            if boxes:
+                self.text(
+                    f"{annotations}/{part}_2017_bboxes.json", json.dumps({"annotations": drawn})
+                )
+        return self.root
+
+    def table(self, kind: str = "csv", split: bool = True) -> Path:
+        """The table itself; paths are relative to its folder."""
+        lines = []
+        for place, (label, train) in enumerate(rows()):
+            name = f"bilder/é {place}=.jpg"
+            self.picture(name, label)
+            lines.append((name, LABELS[label], "train" if train else "test")[: 2 + split])
+        file = self.root / f"birds.{kind}"
+        names = ("path", "label", "split")[: 2 + split]
+        if kind == "parquet":
+            columns = zip(*lines, strict=True)
+            pq.write_table(pa.table(dict(zip(names, map(list, columns), strict=True))), file)
+            return file
+        with file.open("w", newline="", encoding="utf-8") as out:
+            csv.writer(out, delimiter="\t" if kind == "tsv" else ",").writerows([names, *lines])
+        return file
+
+    def picture(self, path: str, label: int) -> None:
+        """A picture of a class, told by its brightness."""
+        rng = np.random.default_rng(list(path.encode()))  # no two pictures alike
+        noise = rng.integers(0, 60, (HEIGHT, WIDTH, 3)) + 80 * label
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.astype(np.uint8)).save(file, "JPEG")
+
+    def text(self, path: str, text: str) -> None:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+    def mat(self, path: str, **values: np.ndarray) -> None:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        savemat(file, values)
+
+
+ANNOTATION = f"""<annotation>
+  <folder>02085620</folder><filename>%s</filename>
+  <size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>
+  <object><name>dog</name>
+    <bndbox><xmin>5</xmin><ymin>6</ymin><xmax>25</xmax><ymax>36</ymax></bndbox></object>
+  <object><name>dog</name>
+    <bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></object>
+</annotation>"""
+
+
+def cell(texts: Sequence[str], row: bool = False) -> np.ndarray:
+    """A MATLAB cell of texts: a column, or a row."""
+    made = np.empty(len(texts), dtype=object)
+    made[:] = texts
+    return made[None, :] if row else made[:, None]
+
+
+def struct(fields: Sequence[str], table: Sequence[Sequence[object]]) -> np.ndarray:
+    """A 1 x N MATLAB struct array; numbers are 1 x 1 arrays of their own type."""
+    made = np.empty((1, len(table)), dtype=[(name, object) for name in fields])
+    for place, row in enumerate(table):
+        made[0, place] = tuple(v if isinstance(v, str) else np.array([[v]]) for v in row)
+    return made
+
+
+def _corners() -> tuple[np.uint8, np.uint8, np.uint16, np.uint8]:
+    return np.uint8(5), np.uint8(6), np.uint16(25), np.uint8(36)

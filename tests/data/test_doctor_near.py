@@ -1,0 +1,75 @@
+"""Fingerprints: copies lie close, other pictures far, and the search misses no pair."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fgvc.data.doctor import near
+
+
+def picture(seed: int) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (7, 9), dtype=np.uint8)
+    return Image.fromarray(noise).resize((300, 200), Image.Resampling.BICUBIC)
+
+
+def code(image: Image.Image) -> np.ndarray:
+    return np.array([near.fingerprint(image.convert("L"))], np.uint64)
+
+
+def distance(one: np.ndarray, other: np.ndarray) -> int:
+    return int(np.bitwise_count(one ^ other).sum())
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("quality", [30, 90])
+def test_copies_are_near_and_others_far(scale, quality):
+    for seed in range(5):
+        image = picture(seed)
+        out = io.BytesIO()
+        image.resize((round(300 * scale), round(200 * scale))).save(out, "JPEG", quality=quality)
+        assert distance(code(image), code(Image.open(out))) <= near.BOUND
+        assert distance(code(image), code(picture(seed + 100))) > 2 * near.BOUND
+
+
+def test_more_bands_than_differing_bits():
+    """By the pigeonhole principle a pair within BOUND shares a band; the bands cover each half."""
+    assert 2 * len(near.BANDS) > near.BOUND
+    bits = [bit for first, width in near.BANDS for bit in range(first, first + width)]
+    assert bits == list(range(64))
+
+
+def test_search_finds_what_comparing_all_with_all_finds():
+    rng = np.random.default_rng(0)
+    one_N2 = rng.integers(0, 2**64, (400, 2), dtype=np.uint64)
+    other_M2 = one_N2[rng.integers(0, 400, 300)]
+    for row in range(300):  # 0 to 14 flipped bits
+        for bit in rng.choice(128, row % 15, replace=False).tolist():
+            other_M2[row, bit // 64] ^= np.uint64(1 << (bit % 64))
+    differ_NM = np.bitwise_count(one_N2[:, None] ^ other_M2[None]).sum(axis=2)
+    wanted = np.argwhere(differ_NM <= near.BOUND)
+    assert len(wanted) == 180
+    assert near.pairs(one_N2, other_M2).tolist() == wanted.tolist()
+
+
+def test_search_in_small_blocks_finds_the_same(monkeypatch):
+    same_N2 = np.full((30, 2), 0xFFFF0000FFFF, np.uint64)
+    monkeypatch.setattr(near, "BLOCK", 100)
+    assert len(near.pairs(same_N2, same_N2[:20])) == 600
+
+
+def test_plain_surfaces_are_like_nothing():
+    noise = np.random.default_rng(0).integers(128, 132, (80, 100), dtype=np.uint8)
+    flat = code(Image.fromarray(noise))
+    assert near.pairs(flat, flat).shape == (0, 2)
+    textured = code(picture(0))
+    assert near.pairs(textured, textured).tolist() == [[0, 0]]
+
+
+def test_no_pictures_no_pairs():
+    none = np.empty((0, 2), np.uint64)
+    assert near.pairs(none, code(picture(1))).shape == (0, 2)
+    assert near.pairs(code(picture(1)), none).shape == (0, 2)

@@ -1,0 +1,87 @@
+"""task=probe from each published layout and from a table: read, run, recorded."""
+
+from __future__ import annotations
+
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+FEW = ("dataset.partial=true", "dataset.val_fraction=0.25", "task.c_count=5", "final_fit=train")
+LAYOUTS = {
+    "cars whole": lambda copies: copies.cars("whole"),
+    "cars devkit": lambda copies: copies.cars("devkit", labels=".", nested="{}/"),
+    "dogs": lambda copies: copies.dogs(),
+    "nabirds": lambda copies: copies.nabirds("nabirds/nabirds"),
+    "inat2017": lambda copies: copies.inat2017(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_probe(run, copies, layout):
+    root, name = LAYOUTS[layout](copies), layout.split()[0]
+    ran = run(f"dataset={name}", f'dataset.root="{root}"', *FEW, birds=False)
+    assert ran.code == 0, ran.err
+    check(ran, name)
+    stamp = ran.json("env_stamp.json")
+    assert stamp["partial"] is True
+    assert stamp["dataset_notes"][0].startswith("partial copy: 3 of ")
+    assert {"source", "license", "approval", "split", "label_noise", "contamination"} <= set(
+        stamp["dataset_card"]
+    )
+
+
+@pytest.mark.parametrize(("kind", "split"), [("csv", True), ("parquet", False)])
+def test_table(run, copies, kind, split):
+    file = copies.table(kind, split)
+    ran = run("dataset=table", f'dataset.table="{file}"', *FEW, birds=False)
+    assert ran.code == 0, ran.err
+    check(ran, "table")
+    names = {one["name"] for one in ran.json("labelmap.json")["classes"]}
+    assert names == {"Möwe = große, weiße", "Ram C/V $2", "鳥 (juvenile) $1"}
+
+
+def check(ran, name):
+    """Three classes of one brightness each: any features at all tell them apart."""
+    assert ran.json("metrics.json")["test"]["top1"] == 1.0
+    assert ran.json("env_stamp.json")["dataset"] == name
+    rows = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
+    assert (rows.split == "test").sum() in (4, 6)
+    assert (rows.pred == rows.label)[rows.split == "test"].all()
+
+
+def test_eval_finds_the_table_again_and_can_be_given_another_place(run, copies, tmp_path):
+    file = copies.table()
+    made = run("dataset=table", f'dataset.table="{file}"', *FEW, birds=False)
+    again = run("task=eval", f"checkpoint={made.folder}", bare=True)
+    assert again.code == 0, again.err
+    assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+    shutil.copytree(copies.root, tmp_path / "moved")
+    (made.folder / "config.yaml").unlink()
+    moved = tmp_path / "moved" / file.name
+    there = run("task=eval", f"checkpoint={made.folder}", f"dataset.table={moved}", bare=True)
+    assert there.code == 0, there.err
+    assert there.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+
+
+def test_box_crop_is_another_question_with_features_of_its_own(run, copies):
+    root = copies.nabirds()
+    choices = ("dataset=nabirds", f'dataset.root="{root}"', *FEW)
+    whole = run(*choices, birds=False)
+    crop = run(*choices, "dataset.box_crop=true", birds=False)
+    assert crop.code == 0, crop.err
+    assert whole.folder.parts[-2] != crop.folder.parts[-2]
+    assert crop.json("metrics.json")["cost"]["forwarded"] == 18
+    keys = [one.json("metrics.json")["comparability_key"] for one in (whole, crop)]
+    assert keys[0] != keys[1]
+    notes = crop.json("env_stamp.json")["dataset_notes"]
+    assert "every picture, of test too, is cropped to its given bounding box" in notes
+    again = run("task=eval", f"checkpoint={crop.folder}", bare=True)
+    assert again.json("metrics.json")["test"] == crop.json("metrics.json")["test"]
+
+
+def test_a_table_is_asked_for_before_anything_is_written(run, tmp_path):
+    ran = run("dataset=table", birds=False)
+    assert ran.code == 2
+    assert "dataset=table needs dataset.table=FILE" in ran.err
+    assert not (tmp_path / "outputs").exists()
