@@ -9,10 +9,13 @@ so that --help and --cfg job answer at once.
 from __future__ import annotations
 
 import datetime
+import io
+import os
 import re
 import secrets
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +37,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.help import page
 from fgvc.config.overrides import Job, jobs_of, normalized
 
-DONE, FAILED, WRONG_COMMAND = 0, 1, 2
+DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -43,11 +46,13 @@ def main(arguments: Sequence[str]) -> int:
     if not {"--help", "-h"}.isdisjoint(arguments):
         print(page())
         return DONE
-    arguments = [normalized(argument) for argument in arguments]
+    arguments = _flags_first([normalized(argument) for argument in arguments])
     flags = get_args_parser().parse_args(arguments)
     try:
-        run_id = _run_id(flags.overrides)
+        _refuse_other_configs(flags)
         jobs = jobs_of(flags.overrides, flags.multirun)
+        given = jobs[0].conf.runtime.run_id
+        run_id = _checked(given) if given is not None else new_run_id()
     except ConfigError as error:
         print(f"fgvc: {error}", file=sys.stderr)
         return WRONG_COMMAND
@@ -56,16 +61,26 @@ def main(arguments: Sequence[str]) -> int:
     if jobs[0].conf.runtime.dry_run:
         return _show_plan(run_id, jobs)
     codes: list[int] = []
-    given = any(item.startswith("runtime.run_id=") for item in flags.overrides)
-    _through_hydra([*arguments, *([] if given else [f"runtime.run_id={run_id}"])], codes)
+    overrides = [item for item in arguments if not item.startswith("runtime.run_id=")]
+    _through_hydra([*overrides, f'runtime.run_id="{run_id}"'], codes)
     if flags.multirun and not is_operation(jobs[0].conf):
-        _close_sweep(run_id, jobs)
+        _close_sweep(run_id, jobs, codes)
     return max(codes, default=FAILED)
 
 
 def script() -> None:
     """The `fgvc` command."""
-    sys.exit(main(sys.argv[1:]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter ends no run
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = PREEMPTED
+    except BrokenPipeError:  # `| head` had enough of a page
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = DONE
+    sys.exit(code)
 
 
 def new_run_id() -> str:
@@ -74,15 +89,24 @@ def new_run_id() -> str:
     return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
-def _run_id(overrides: Sequence[str]) -> str:
-    given = [item.partition("=")[2] for item in overrides if item.startswith("runtime.run_id=")]
-    if not given:
-        return new_run_id()
-    if not RUN_ID.fullmatch(given[-1]):
+def _checked(run_id: str) -> str:
+    if not RUN_ID.fullmatch(run_id):
         raise ConfigError(
-            f"runtime.run_id={given[-1]}: letters, digits, dot, dash and underscore, at most 100"
+            f"runtime.run_id={run_id}: letters, digits, dot, dash and underscore, at most 100"
         )
-    return given[-1]
+    return run_id
+
+
+def _flags_first(arguments: Sequence[str]) -> list[str]:
+    """Hydra's parser takes `-m` before the overrides only; a person types it anywhere."""
+    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    return [*multirun, *(argument for argument in arguments if argument not in multirun)]
+
+
+def _refuse_other_configs(flags: Namespace) -> None:
+    for name in ("config_name", "config_path", "config_dir", "experimental_rerun"):
+        if getattr(flags, name, None):
+            raise ConfigError(f"--{name.replace('_', '-')}: fgvc has one config, conf/config.yaml")
 
 
 def _through_hydra(arguments: Sequence[str], codes: list[int]) -> int:
@@ -93,6 +117,9 @@ def _through_hydra(arguments: Sequence[str], codes: list[int]) -> int:
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)
     def job(cfg: DictConfig) -> None:
+        if PREEMPTED in codes:  # asked to stop: the jobs that are left wait for the next time
+            codes.append(PREEMPTED)
+            return
         from fgvc.task import run_job
 
         codes.append(run_job(cfg, list(HydraConfig.get().overrides.task), command))
@@ -114,10 +141,13 @@ def _show_plan(run_id: str, jobs: Sequence[Job]) -> int:
     return DONE
 
 
-def _close_sweep(run_id: str, jobs: Sequence[Job]) -> None:
+def _close_sweep(run_id: str, jobs: Sequence[Job], codes: Sequence[int]) -> None:
     from fgvc.report.table import print_sweep
 
     print_sweep(Path(jobs[0].conf.runtime.output_root).expanduser() / run_id)
+    for job, code in zip(jobs, codes, strict=False):
+        if code != DONE:
+            print(f"ended with {code}: {' '.join(job.overrides)}")
 
 
 if __name__ == "__main__":

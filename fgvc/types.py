@@ -219,12 +219,6 @@ class Progress(Protocol):
     def __call__(self, n: int, note: str = "") -> None: ...
 
 
-class ScalarLog(Protocol):
-    """Write one scalar to wherever the run is recorded."""
-
-    def __call__(self, key: str, value: float, step: int) -> None: ...
-
-
 Compute = Callable[[np.ndarray], Features]  # manifest rows -> their features
 
 

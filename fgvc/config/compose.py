@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def typed(cfg: DictConfig) -> schema.Config:
     _refuse_pointers_at_places(cfg)
     _check_values(conf)
     if not is_operation(conf):
-        check_side(conf.backbone, conf.resolution.side)
+        check_side(conf)
         fill_weights(conf.backbone, conf.runtime.weights_root)
     return conf
 
@@ -88,6 +89,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     conf = typed(cfg)
     plain = _hashed(conf)
     plain["backbone"] = _hashed_backbone(conf.backbone, plain["backbone"])
+    if conf.preprocess != "native":
+        del plain["backbone"]["native"]  # looked at by that policy alone
     return plain
 
 
@@ -189,8 +192,12 @@ def _check_values(conf: schema.Config) -> None:
         if choices and value not in choices:
             shown = ", ".join("null" if choice is None else choice for choice in choices)
             raise ConfigError(f"{key}={value}: not one of {shown}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key}={value}: must be a finite number")
         low, high = item.metadata.get("bounds", (None, None))
-        if low is not None and not (low <= value and (high is None or value <= high)):
+        if value is None or low is None:
+            continue
+        if not (low <= value and (high is None or value <= high)):
             upper = "" if high is None else f" and at most {high}"
             raise ConfigError(f"{key}={value}: must be at least {low}{upper}")
 

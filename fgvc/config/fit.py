@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fgvc.config.errors import ConfigError
-from fgvc.config.schema import Backbone, Config, chosen_checkpoint
+from fgvc.config.schema import Config, chosen_checkpoint
 
 INPUTS = {"eval": {"checkpoint"}}  # what a task reads beside its dataset; others read none
 SIDES = (224, 256, 336, 384, 392, 448, 512, 518)  # pixels; the options of resolution=
 
 
-def check_side(backbone: Backbone, side: int) -> None:
-    """Refuse a side, in pixels, that is not a whole number of patches.
+def check_side(conf: Config) -> None:
+    """Refuse a side, in pixels, that its name belies or that is not a whole number of patches.
 
     Raises:
         ConfigError: names the side, the patch and the nearest resolutions that fit.
     """
-    row = chosen_checkpoint(backbone)
+    side, name = conf.resolution.side, conf.resolution.name
+    if name != f"r{side}":
+        raise ConfigError(
+            f"resolution.side={side} but resolution.name={name}: choose a resolution=, or set "
+            f"resolution.name=r{side} too"
+        )
+    row = chosen_checkpoint(conf.backbone)
     if side % row.patch == 0:
         return
     fitting = [option for option in SIDES if option % row.patch == 0]
@@ -43,11 +51,29 @@ def check_inputs(conf: Config) -> None:
         if value is not None and name not in wanted:
             raise ConfigError(f"{name}={value}: task={conf.task.name} reads no {name}")
     _check_table(conf)
+    if conf.task.name == "probe":
+        _check_probe(conf)
+    if conf.checkpoint is not None and not Path(conf.checkpoint).expanduser().exists():
+        raise ConfigError(f"checkpoint={conf.checkpoint}: no such file or folder")
     if conf.dataset.download and conf.task.name != "doctor":
         raise ConfigError(
             f"dataset.download=true: task={conf.task.name} downloads nothing; "
             "fetch the dataset first with task=doctor dataset.download=true"
         )
+
+
+def _check_probe(conf: Config) -> None:
+    """What a probe could find out only after its features were extracted."""
+    dataset, task = conf.dataset, conf.task
+    if conf.head.name == "linear" and dataset.val_fraction == 0:
+        raise ConfigError("dataset.val_fraction=0 leaves no image to choose C on: 0.1 is usual")
+    if task.c_count > 1 and not task.c_low < task.c_high:
+        raise ConfigError(
+            f"task.c_low={task.c_low:g} task.c_high={task.c_high:g}: {task.c_count} values need a "
+            "low that is below the high"
+        )
+    if dataset.subset is not None and dataset.reader != "synthetic":
+        raise ConfigError(f"dataset.subset={dataset.subset}: only dataset=synthetic has one")
 
 
 def _check_table(conf: Config) -> None:

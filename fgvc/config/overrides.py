@@ -13,16 +13,27 @@ from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fgvc.config.compose import composed, conf_dir, legal_keys, one_line, place_keys, typed
+from fgvc.config.compose import (
+    composed,
+    conf_dir,
+    config_hash,
+    is_operation,
+    legal_keys,
+    one_line,
+    place_keys,
+    resolved,
+    typed,
+)
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_inputs
 from fgvc.config.schema import TABLES, Config
 
+HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", "experiment")
 
 
@@ -47,7 +58,23 @@ def jobs_of(arguments: Sequence[str], multirun: bool) -> list[Job]:
         if override.is_sweep_override() and not multirun:
             raise ConfigError(f"{override.input_line}: several values need -m (one job each)")
     split = BasicSweeper.split_arguments(parsed, None)[0] if multirun else [list(arguments)]
-    return [_job(tuple(overrides)) for overrides in split]
+    jobs = [_job(tuple(overrides)) for overrides in split]
+    _refuse_twins(jobs)
+    return jobs
+
+
+def _refuse_twins(jobs: Sequence[Job]) -> None:
+    """Two jobs of one sweep that ask the same question would meet in one folder."""
+    seen: dict[str, Job] = {}
+    for job in jobs if len(jobs) > 1 else ():
+        if is_operation(job.conf) or job.conf.task.name == "eval":
+            continue
+        twin = seen.setdefault(config_hash(resolved(job.cfg)), job)
+        if twin is not job:
+            raise ConfigError(
+                f"{' '.join(twin.overrides)} and {' '.join(job.overrides)} are one config: places "
+                "are not hashed; give each a name (dataset.name=…), or run them apart"
+            )
 
 
 def options(group: str) -> list[str]:
@@ -74,6 +101,8 @@ def _check_option(override: Override) -> None:
         return
     if override.is_delete():
         raise ConfigError(f"{override.input_line}: every axis has a value; write {group}=…")
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        raise ConfigError(f"{override.input_line}: list the options, as in {group}=a,b")
     legal = options(group)
     for name in _values(override):
         if name not in legal and not (group == "experiment" and name == "None"):
@@ -123,7 +152,7 @@ def _root_cause(error: BaseException) -> str:
 
 def _check_key(override: Override, legal: frozenset[str]) -> None:
     key = override.key_or_group
-    if key in AXES or key.split(".")[0].split("/")[0] == "hydra":
+    if key in AXES or key.startswith(HYDRA):
         return
     if key not in legal and not key.startswith(TABLES):
         raise ConfigError(f"unknown config key {key}{nearest(key, legal)}")

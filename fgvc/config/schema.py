@@ -1,6 +1,6 @@
 """The shape of a config: one dataclass per node, values in conf/*.yaml, no default here.
 
-Field metadata says what a field means to the config hash (see fgvc.config.canonical):
+Field metadata says what a field means to the config hash (see fgvc.config.compose):
     place   where something lies; never hashed (what stands behind it enters by digest or name)
     card    provenance for people; never hashed, as it can change no number
     choices the legal values
@@ -69,7 +69,7 @@ class OfficialCounts:
 class Generator:
     """Settings of the synthetic birds; null for datasets that lie on disk already."""
 
-    version: int = MISSING
+    version: int = bounded(1, 1)
     classes: int = bounded(2, 64)
     train_per_class: int = bounded(2)
     test_per_class: int = bounded(1)
@@ -127,7 +127,7 @@ class Checkpoint:
     registers: bool = MISSING
     prefix: int = MISSING
     width: int = MISSING
-    native: int = MISSING  # pixels of the side it was trained at
+    native: int = card()  # pixels of the side it was trained at
     license: str = card()
 
 
@@ -143,8 +143,8 @@ class Backbone:
     revision: str | None = MISSING  # null: the row's own
     features: str = one_of("cls", "patch_mean", "cls_patch_mean")
     position_resize: str = one_of("timm")
-    normalization: str = MISSING  # key into the normalization registry
-    native: str = MISSING  # key into the registry of native preprocessings
+    normalization: str = one_of("imagenet", "half", "clip")
+    native: str = one_of("vit", "dinov2", "clip", "siglip2")  # its preprocessing, by family
     pretrained: bool = MISSING
     weights: str | None = place()
     weights_sha256: str | None = MISSING
@@ -224,8 +224,8 @@ class Runtime:
     run_id: str | None = MISSING
     resume: str | None = MISSING
     device: str = one_of("auto", "cpu", "cuda", "mps")
-    num_workers: int | None = MISSING  # null: from the number of cores
-    threads: int | None = MISSING  # null: torch's own choice
+    num_workers: int | None = bounded(0)  # null: from the number of cores
+    threads: int | None = bounded(1)  # null: torch's own choice
     nproc: int = bounded(1)
     eval_batch_size: int = bounded(1)
     dry_run: bool = MISSING
@@ -242,7 +242,7 @@ class Config:
     head: Any = MISSING
     resolution: Resolution = field(default_factory=Resolution)
     part_attention: Any = MISSING
-    seed: int = bounded(0)
+    seed: int = bounded(0, 2**32 - 1)
     precision: str = one_of("fp32", "bf16")
     matmul_precision: str = one_of("highest", "high", "medium")
     preprocess: str = one_of("shared", "native", "transfg")

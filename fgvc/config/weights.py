@@ -19,11 +19,12 @@ def fill_weights(backbone: Backbone, weights_root: str) -> None:
         ConfigError: the file is missing, or its digest is not the one that was asked for.
     """
     if not backbone.pretrained:
-        if backbone.weights is not None:
-            raise ConfigError(
-                f"backbone.pretrained=false means random weights, but backbone.weights="
-                f"{backbone.weights} is given: drop one of the two"
-            )
+        for name in ("weights", "weights_sha256", "revision"):
+            if (value := getattr(backbone, name)) is not None:
+                raise ConfigError(
+                    f"backbone.pretrained=false means random weights, but backbone.{name}={value} "
+                    "is given: drop one of the two"
+                )
         return
     path = _local_file(backbone, weights_root)
     if path is None:

@@ -62,20 +62,22 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
 
 def _splits(root: Path) -> dict[str, int]:
     """{folder: split}; the folder "" means that root itself holds the classes."""
-    inside = {entry.name for entry in os.scandir(root) if entry.is_dir()}
-    if not inside & {"train", "test"}:
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    inside = {name.casefold(): name for name in folders}
+    found = [name for name in folders if name.casefold() in ("train", "test")]
+    if not found:
         return {"": TRAIN}
-    if validation := sorted(inside & set(VALIDATION)):
+    if validation := sorted(inside.keys() & set(VALIDATION)):
         raise UserError(
-            f"{root / validation[0]}: validation is carved from train/ (dataset.val_fraction); "
-            "move these pictures into train/ or out of the dataset"
+            f"{root / inside[validation[0]]}: validation is carved from train/ "
+            "(dataset.val_fraction); move these pictures into train/ or out of the dataset"
         )
-    if lacking := {"train", "test"} - inside:
+    if len(found) > 2 or len({name.casefold() for name in found}) < 2:
         raise UserError(
-            f"dataset.root={root}: holds {listed(inside & {'train', 'test'})}/ "
-            f"but no {listed(lacking)}/"
+            f"dataset.root={root}: holds {listed(found)}; it needs one train/ and one test/, or "
+            "neither"
         )
-    return {"train": TRAIN, "test": TEST}
+    return {inside["train"]: TRAIN, inside["test"]: TEST}
 
 
 def _classes(root: Path, folder: str, ignored: list[str]) -> Iterator[tuple[str, list[str]]]:

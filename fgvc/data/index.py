@@ -81,6 +81,8 @@ def check_coverage(index: Index) -> tuple[str, ...]:
             f"{index.root}: {len(untrained)} of {len(names)} classes have no training image "
             f"({listed(untrained)}): add some, or take these classes out of the index"
         )
+    if not test_C.any():
+        raise UserError(f"{index.root}: no test image in the index: there is nothing to report on")
     if untested := names[test_C == 0].tolist():
         return (f"{len(untested)} classes have no test image ({listed(untested)})",)
     return ()

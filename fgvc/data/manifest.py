@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +27,7 @@ from fgvc.types import TRAIN, Manifest, Progress, UserError
 Result = TypeVar("Result")
 
 CHUNK = 512  # files handed to a thread at a time
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 THREADS = 8  # waiting for a disk or a network, not computing
 
 
@@ -71,6 +74,7 @@ def build(index: Index, cache_root: Path, progress: Progress | None = None) -> M
         UserError: files that are missing, or altered since they were hashed; names the first.
     """
     file = cache_file(index, cache_root)
+    _check_names(index)
     size_N, mtime_N = _seen(index)
     known = _load(file, len(index))
     if known is None:
@@ -130,6 +134,17 @@ def _pair_note(manifest: Manifest, pairs: list[tuple[int, int]], what: str) -> t
     )
 
 
+def _check_names(index: Index) -> None:
+    """Refuse names that would break a list of one path a line.
+
+    Raises:
+        UserError: names the first.
+    """
+    for path in index.path:
+        if CONTROL.search(path):
+            raise UserError(f"{index.root}: {path!r}: a control character in a name; rename it")
+
+
 def _seen(index: Index) -> tuple[np.ndarray, np.ndarray]:
     """Size and modification time of every file; -1 marks a missing one.
 
@@ -142,14 +157,16 @@ def _seen(index: Index) -> tuple[np.ndarray, np.ndarray]:
             stat = os.stat(path)  # noqa: PTH116 a Path for each of 675,000 files costs seconds
         except (FileNotFoundError, NotADirectoryError):
             return -1, 0
+        if not S_ISREG(stat.st_mode):
+            return -1, 0  # reading a pipe would wait for ever
         return stat.st_size, stat.st_mtime_ns
 
     seen = itertools.chain.from_iterable(_in_threads(look, index, np.arange(len(index))))
     seen_N2 = np.fromiter(seen, dtype=np.int64, count=2 * len(index)).reshape(-1, 2)
     if len(missing := np.flatnonzero(seen_N2[:, 0] < 0)):
         raise UserError(
-            f"{index.root / index.path[missing[0]]}: missing ({len(missing)} of the "
-            f"{len(index)} files that the index names); restore them, or cut the index"
+            f"{index.root / index.path[missing[0]]}: missing, or no plain file ({len(missing)} of "
+            f"the {len(index)} that the index names); restore them, or cut the index"
         )
     return seen_N2[:, 0], seen_N2[:, 1]
 

@@ -89,8 +89,11 @@ def _check_folder(file: Path, found: str) -> None:
     index = file.parent / "artifacts.json"
     if not index.is_file():
         return
-    recorded = json.loads(index.read_text(encoding="utf-8")).get(file.name, {}).get("sha256")
-    if recorded is not None and recorded != found:
+    try:
+        recorded = json.loads(index.read_bytes())[file.name]["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{index}: damaged, it does not tell the digest of {file.name}") from error
+    if recorded != found:
         raise UserError(
             f"{file}: sha256 mismatch, recorded {recorded[:16]}…, found {found[:16]}…: "
             "the file changed since the run; restore it or repeat the run"

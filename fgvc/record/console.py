@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -31,8 +32,9 @@ PLAIN_EVERY = 10.0  # seconds between lines where no bar can be drawn
 
 def say(line: str) -> None:
     """One plain line for the person at the terminal, and for the run's log."""
-    print(line, flush=True)
     log.info(line)
+    with contextlib.suppress(BrokenPipeError):  # a reader that had enough ends no run
+        print(line, flush=True)
 
 
 @contextmanager

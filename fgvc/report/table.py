@@ -66,7 +66,7 @@ def _name(folder: Path) -> str:
     parts = (
         f"{conf.backbone.name} {conf.backbone.size}{weights}",
         conf.head.name,
-        conf.resolution.name,
+        f"{conf.resolution.side} px",
         conf.dataset.name,
     )
     return " · ".join(parts)

@@ -56,7 +56,8 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> int:
     except OSError as error:
         return _end(FAILED, _of_disk(error))
     except (Preempted, KeyboardInterrupt):
-        return _end(PREEMPTED, "stopped; the same command with the same runtime.run_id goes on")
+        run_id = cfg.runtime.run_id
+        return _end(PREEMPTED, f"stopped; the same command with runtime.run_id={run_id} goes on")
     except Exception as error:
         traceback.print_exc()
         return _end(FAILED, f"{type(error).__name__}: {' '.join(str(error).split())}")

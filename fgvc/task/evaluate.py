@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from fgvc.config.compose import config_hash, resolved, typed
+from fgvc.config.compose import conf_dir, config_hash, resolved, typed
 from fgvc.config.overrides import given_places
 from fgvc.model import head as heads
 from fgvc.record import checkpoint, console
 from fgvc.task import Job, writeup
-from fgvc.task.experiment import Experiment, Outcome, opened, predictions
+from fgvc.task.experiment import (
+    Experiment,
+    Outcome,
+    already_complete,
+    opened,
+    predictions,
+    weight_store,
+)
 from fgvc.task.probe import score
 from fgvc.types import Predictions, UserError
 
@@ -35,6 +43,8 @@ def run(job: Job) -> None:
     conf, plain = typed(cfg), resolved(cfg)
     _check_hash(facts, plain, file)
     with opened("eval", conf, plain, job.command) as experiment:
+        if already_complete(experiment) is not None:
+            return
         _check(experiment, facts, file)
         state = {name.removeprefix("head."): value for name, value in tensors.items()}
         head = heads.stored(facts["head"], state, experiment.classes)
@@ -61,11 +71,25 @@ def _config_of(facts: dict[str, Any], file: Path, job: Job) -> DictConfig:
     for name in ("checkpoint", "run", "against", "image"):
         cfg[name] = job.cfg[name]
     places = {**_places_beside(file), **given_places(job.overrides)}
-    default_root = f"{job.conf.runtime.data_root}/{cfg.dataset.name}"
-    cfg.dataset.table = places.get("dataset.table")
-    cfg.dataset.root = places.get("dataset.root", None if cfg.dataset.table else default_root)
-    cfg.backbone.weights = places.get("backbone.weights")
+    usual = OmegaConf.load(conf_dir() / "dataset" / f"{cfg.dataset.reader}.yaml")
+    for name in ("root", "table"):
+        default = OmegaConf.to_container(usual, resolve=False).get(name)  # type: ignore[union-attr]
+        cfg.dataset[name] = places.get(f"dataset.{name}", default)
+    cfg.backbone.weights = _weights(facts, places.get("backbone.weights"), job)
     return cfg
+
+
+def _weights(facts: dict[str, Any], place: str | None, job: Job) -> str | None:
+    """The backbone's file: where it was, or the copy that the run kept by digest."""
+    sha256 = facts["backbone"]["weights"]["sha256"]
+    if facts["backbone"]["weights"]["kind"] != "file":
+        return None
+    if place is not None and Path(place).expanduser().is_file():
+        return place
+    try:
+        return str(weight_store(job.conf).path(sha256))
+    except UserError:
+        return place  # nothing kept here: composing the config says what is missing
 
 
 def _places_beside(file: Path) -> dict[str, str]:
@@ -73,7 +97,10 @@ def _places_beside(file: Path) -> dict[str, str]:
     saved = file.parent / "config.yaml"
     if not saved.is_file():
         return {}
-    conf = OmegaConf.load(saved)
+    try:
+        conf = OmegaConf.load(saved)
+    except (yaml.YAMLError, OSError) as error:
+        raise UserError(f"{saved}: damaged ({' '.join(str(error).split())[:80]})") from error
     kept = ("dataset.root", "dataset.table", "backbone.weights")
     found = {key: OmegaConf.select(conf, key) for key in kept}
     return {key: value for key, value in found.items() if value is not None}
@@ -100,4 +127,4 @@ def _check(job: Experiment, facts: dict[str, Any], file: Path) -> None:
 
 def _test(job: Experiment, head: torch.nn.Module) -> Predictions:
     features = job.extractor.features("test", job.dataset.split.test_N)
-    return predictions(features, job.dataset, score(head, features.x_ND))
+    return predictions(features, job.dataset, score(head, features.x_ND, job.classes))

@@ -5,6 +5,7 @@ N images, C classes.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from fgvc.model.backbone import weights
 from fgvc.record import console
 from fgvc.record.folder import RunFolder, complete, open_run, read_json
 from fgvc.record.tensorboard import Board
+from fgvc.store.content import ContentStore
 from fgvc.task.extract import Extractor, choose_device
 from fgvc.types import Dataset, Features, Predictions, UserError
 
@@ -74,18 +76,22 @@ def opened(task: str, conf: Config, plain: dict[str, Any], command: str) -> Iter
     assert conf.runtime.run_id is not None
     root = Path(conf.runtime.output_root).expanduser()
     with open_run(root, conf.runtime.run_id, run_hash, texts) as run:
+        source = weights.find(conf.backbone)  # first: the quickest to fail
         with console.progress(conf.dataset.name, None, "files") as advance:
             dataset = datasets.load(
                 conf.dataset, Path(conf.runtime.cache_root).expanduser(), advance
             )
         for note in dataset.notes:
             console.say(f"note: {note}")
-        extractor = Extractor(conf, dataset, weights.find(conf.backbone), device)
-        yield Experiment(task, conf, run_hash, run, dataset, extractor, Board(run.path))
+        extractor = Extractor(conf, dataset, source, device)
+        with contextlib.closing(Board(run.path)) as board:
+            yield Experiment(task, conf, run_hash, run, dataset, extractor, board)
 
 
 def already_complete(job: Experiment) -> Path | None:
     """The complete run of the same question and answer under this run_id, if there is one.
+
+    The folder that was opened for this one is then gone again.
 
     Raises:
         UserError: a complete run of this config lies there, but from other code, data or weights.
@@ -94,13 +100,20 @@ def already_complete(job: Experiment) -> Path | None:
     for folder in complete(root, job.run.run_id, job.hash):
         recorded = read_json(folder, "env_stamp.json")
         other = [name for name in mine if recorded[name] != mine[name]]
+        job.run.discard()
         if not other:
+            console.say(f"complete already: {folder}")
             return folder
         raise UserError(
             f"{folder} is complete, with another {other[0]} ({recorded[other[0]]}, now "
             f"{mine[other[0]]}): give a new runtime.run_id"
         )
     return None
+
+
+def weight_store(conf: Config) -> ContentStore:
+    """Local weights by digest, so that a checkpoint that names them finds them again."""
+    return ContentStore(Path(conf.runtime.cache_root).expanduser() / "weights")
 
 
 def predictions(features: Features, dataset: Dataset, logits_NC: np.ndarray) -> Predictions:

@@ -24,7 +24,7 @@ from fgvc.model.backbone.timm_vit import Backbone, autocast
 from fgvc.record import console
 from fgvc.store import atomic, digest
 from fgvc.store.features import FeatureCache
-from fgvc.types import BadImage, Dataset, Features, UserError, WeightsSource
+from fgvc.types import TEST, TRAIN, BadImage, Dataset, Features, UserError, WeightsSource
 
 LIBRARIES = ("torch", "torchvision", "torchcodec", "pillow", "timm")
 SHARD = 256  # images kept at once: what a kill can cost
@@ -98,7 +98,15 @@ class Extractor:
             "device": self.device.type,
             "manifest": self.dataset.manifest.digest,
             "role": role,
+            "rows": self._rows(role),
         }
+
+    def _rows(self, role: str) -> str:
+        """Digest of the images of this role in the index's order, by which features are kept: the
+        manifest's digest is the same for an index whose lines were sorted otherwise."""
+        manifest = self.dataset.manifest
+        row_N = np.flatnonzero(manifest.split_N == (TEST if role == "test" else TRAIN))
+        return digest.sha256_bytes("\n".join(manifest.path[row] for row in row_N).encode())
 
     def use(self, model: Backbone) -> None:
         """Extract with a backbone that is built already (on this device, from this source)."""

@@ -33,16 +33,13 @@ def run(job: Job) -> None:
         UserError: data, weights, device or folder are not what the command says they are.
     """
     with opened("probe", job.conf, resolved(job.cfg), job.command) as experiment:
-        done = already_complete(experiment)
-        if done is not None:
-            experiment.run.discard()
-            console.say(f"complete already: {done}")
-            return
-        writeup.finish(experiment, _probe(experiment))
+        if already_complete(experiment) is None:
+            writeup.finish(experiment, _probe(experiment))
 
 
 def _probe(job: Experiment) -> Outcome:
     manifest, split = job.dataset.manifest, job.dataset.split
+    _check_neighbours(job)
     features = job.extractor.features("train", np.flatnonzero(manifest.split_N == TRAIN))
     train, val = _rows_of(features, split.train_N), _rows_of(features, split.val_N)
     fit = _fit_knn if isinstance(job.conf.head, KnnHead) else _fit_linear
@@ -59,16 +56,17 @@ def _probe(job: Experiment) -> Outcome:
     return Outcome(splits, final_head.state_dict(), {**numbers, **counts})
 
 
+def _check_neighbours(job: Experiment) -> None:
+    head, images = job.conf.head, len(job.dataset.split.train_N)
+    if isinstance(head, KnnHead) and head.k > images:
+        raise UserError(f"head.k={head.k} exceeds the {images} training images: lower head.k")
+
+
 def _fit_linear(
     job: Experiment, features: Features, train: Features, val: Features
 ) -> tuple[torch.nn.Module, torch.nn.Module, dict[str, object]]:
     """Choose C on validation, refit; both models, and the path for the record."""
     task, label_N = job.conf.task, job.dataset.manifest.label_N
-    if not len(val.row_N):
-        raise UserError(
-            f"dataset.val_fraction={job.conf.dataset.val_fraction} leaves no image to choose C on: "
-            "raise it (0.1 is usual)"
-        )
     cs = np.logspace(np.log10(task.c_low), np.log10(task.c_high), task.c_count).tolist()
     path: list[dict[str, object]] = []
     with console.progress("logistic regression", len(cs), "values of C") as advance:
@@ -128,14 +126,14 @@ def _knn(job: Experiment, bank: Features) -> torch.nn.Module:
 
 @torch.inference_mode()
 def _predict(job: Experiment, head: torch.nn.Module, features: Features) -> Predictions:
-    return predictions(features, job.dataset, score(head, features.x_ND))
+    return predictions(features, job.dataset, score(head, features.x_ND, job.classes))
 
 
 @torch.inference_mode()
-def score(head: torch.nn.Module, x_ND: np.ndarray, chunk: int = 4096) -> np.ndarray:
+def score(head: torch.nn.Module, x_ND: np.ndarray, classes: int, chunk: int = 4096) -> np.ndarray:
     """Logits of cached features, in fixed chunks on the CPU: they repeat to the last bit."""
     parts = [head(torch.from_numpy(x_ND[i : i + chunk])) for i in range(0, len(x_ND), chunk)]
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).numpy() if parts else np.empty((0, classes), np.float32)
 
 
 def _refits(job: Experiment) -> bool:

@@ -20,7 +20,7 @@ from fgvc.data import loader
 from fgvc.record import checkpoint, console, evaluation, plots, stamp
 from fgvc.record.folder import now
 from fgvc.store import digest
-from fgvc.task.experiment import Experiment, Outcome, identity
+from fgvc.task.experiment import Experiment, Outcome, identity, weight_store
 from fgvc.task.extract import peak_memory_mib
 from fgvc.types import Predictions
 
@@ -42,6 +42,8 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
         "metric_version": metrics.VERSION,
         **outcome.numbers,
     }
+    if job.extractor.source.kind == "file" and job.extractor.source.path is not None:
+        weight_store(job.conf).put(job.extractor.source.path)
     _write_who_and_what(job)
     _write_evaluation(job, outcome)
     job.run.write_json("metrics.json", record)

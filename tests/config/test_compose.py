@@ -157,7 +157,7 @@ NUMBERS = [
     "backbone.features=patch_mean",
     "backbone.revision=abc",
     "backbone.pretrained=false",
-    "backbone.normalization=imagenet",
+    "backbone.normalization=clip",
     "backbone.size=small",
     "resolution=r448",
     "head=knn",
@@ -322,9 +322,49 @@ def test_multiples_of_both_patches_pass(family, side):
 
 
 def test_eval_takes_its_config_from_the_checkpoint():
-    jobs_of(["task=eval", "checkpoint=x", "runtime.device=cpu", "dataset.root=/d"], multirun=False)
+    there = f"checkpoint={Path(__file__)}"
+    jobs_of(["task=eval", there, "runtime.device=cpu", "dataset.root=/d"], multirun=False)
     with pytest.raises(ConfigError, match="from the checkpoint"):
         jobs_of(["task=eval", "checkpoint=x", "seed=3"], multirun=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["resolution.side=240"], "resolution.name=r224"),
+        (["dataset.val_fraction=0"], "val_fraction=0"),
+        (["task.c_low=10", "task.c_high=1"], "below the high"),
+        (["task.c_high=inf"], "finite"),
+        (["seed=4294967296"], "at most 4294967295"),
+        (["runtime.threads=0"], "at least 1"),
+        (["runtime.num_workers=-1"], "at least 0"),
+        (["backbone.normalization=imagenett"], "imagenet, half, clip"),
+        (["dataset.generator.version=2"], "at most 1"),
+        (["dataset=cub", "dataset.subset=tiny"], "only dataset=synthetic"),
+        (["backbone.pretrained=false", "backbone.revision=abc"], "random weights"),
+        (["hydra.output_subdir=.hydra"], "unknown config key"),
+        (["runtime.nproc=2"], "runs as 1"),
+        (["checkpoint=/nowhere"], "reads no checkpoint"),
+        (["task=eval", "checkpoint=/nowhere"], "no such file"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_starts(arguments, says):
+    with pytest.raises(ConfigError) as caught:
+        jobs_of(arguments, multirun=False)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_native_preprocessing_is_hashed_only_where_it_is_looked_at():
+    assert hash_of("backbone.native=vit") == hash_of("backbone.native=dinov2")
+    native = ("preprocess=native", "backbone.normalization=half")
+    assert hash_of("backbone.native=vit", *native) != hash_of("backbone.native=dinov2", *native)
+
+
+def test_two_jobs_of_a_sweep_with_one_hash_are_refused(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    with pytest.raises(ConfigError, match=r"one config.*dataset\.name"):
+        jobs_of(["dataset=folder", f"dataset.root={one},{two}"], multirun=True)
 
 
 def test_multirun_expands_and_checks_every_job():

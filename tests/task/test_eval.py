@@ -6,6 +6,7 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 from omegaconf import OmegaConf
 
@@ -104,8 +105,40 @@ def test_a_checkpoint_of_another_label_map_is_refused_with_both(run, shared_plac
     assert "another label map" in ran.err
 
 
+def test_weights_that_moved_are_found_by_their_digest(run, tmp_path):
+    """A run keeps its local weights once, by content: the checkpoint outlives the file's place."""
+    torch.manual_seed(0)
+    file = tmp_path / "vit.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=10).state_dict(), file)
+    made = run(f"backbone.weights={file}", "backbone.pretrained=true")
+    assert made.code == 0, made.err
+    file.unlink()
+    again = repeat(run, made.folder)
+    assert again.code == 0, again.err
+    assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+
+
+def test_the_same_eval_twice_is_skipped(run):
+    made = run()
+    first = repeat(run, made.folder, "runtime.run_id=twice")
+    again = repeat(run, made.folder, "runtime.run_id=twice")
+    assert (first.code, again.code) == (0, 0)
+    assert again.folder is None
+    assert "complete already" in again.out
+
+
+@pytest.mark.parametrize("name", ["artifacts.json", "config.yaml"])
+def test_a_damaged_neighbour_of_the_checkpoint_is_named(run, name):
+    made = run()
+    (made.folder / name).write_text("a: [")
+    ran = repeat(run, made.folder)
+    assert ran.code == 1
+    assert name in ran.err
+    assert ran.err.count("\n") == 1
+
+
 def test_eval_of_nothing_and_of_a_missing_file(run, tmp_path):
-    assert repeat(run, tmp_path / "none.bin").code == 1
+    assert repeat(run, tmp_path / "none.bin").code == 2
     ran = run("task=eval", bare=True)
     assert ran.code == 2
     assert "checkpoint=PATH" in ran.err
