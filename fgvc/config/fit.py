@@ -72,8 +72,6 @@ def _check_probe(conf: Config) -> None:
             f"task.c_low={task.c_low:g} task.c_high={task.c_high:g}: {task.c_count} values need a "
             "low that is below the high"
         )
-    if dataset.subset is not None and dataset.reader != "synthetic":
-        raise ConfigError(f"dataset.subset={dataset.subset}: only dataset=synthetic has one")
 
 
 def _check_table(conf: Config) -> None:

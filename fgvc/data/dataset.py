@@ -31,15 +31,11 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
     """
     if conf.reader not in READERS:
         raise UserError(f"dataset.reader={conf.reader}: one of {', '.join(READERS)}")
-    if conf.subset and conf.reader != "synthetic":
-        raise UserError(
-            f"dataset.subset={conf.subset}: only dataset=synthetic has one; set dataset.subset=null"
-        )
     index = READERS[conf.reader](conf, progress)
     partial, count_notes = check_counts(index, official(conf), conf.partial)
     fraction = conf.val_fraction
     if conf.subset:
-        index = subset.tiny(index)
+        index = subset.tiny(index, validation=fraction > 0)
         fraction = subset.val_fraction(index, fraction)
     approval = (conf.card.approval,) if conf.reader == "synthetic" else ()
     crop_notes = check_boxes(index) if conf.box_crop else ()

@@ -340,7 +340,6 @@ def test_eval_takes_its_config_from_the_checkpoint():
         (["runtime.num_workers=-1"], "at least 0"),
         (["backbone.normalization=imagenett"], "imagenet, half, clip"),
         (["dataset.generator.version=2"], "at most 1"),
-        (["dataset=cub", "dataset.subset=tiny"], "only dataset=synthetic"),
         (["backbone.pretrained=false", "backbone.revision=abc"], "random weights"),
         (["hydra.output_subdir=.hydra"], "unknown config key"),
         (["runtime.nproc=2"], "runs as 1"),

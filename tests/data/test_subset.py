@@ -1,0 +1,71 @@
+"""dataset.subset=tiny of any index: which classes and pictures it keeps, again and again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fgvc.data.index import Index
+from fgvc.data.subset import tiny
+from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Parts, UserError
+
+
+def index_of(counts: list[tuple[int, int]], order: int = 0) -> Index:
+    """An index with (train, test) images of each class, its lines shuffled by `order`."""
+    rows = [
+        (f"{label}/{split}{i}.jpg", label, split)
+        for label, (train, test) in enumerate(counts)
+        for split, count in ((TRAIN, train), (TEST, test))
+        for i in range(count)
+    ]
+    rows = [rows[i] for i in np.random.default_rng(order).permutation(len(rows))]
+    label_N = np.array([label for _, label, _ in rows])
+    names = tuple(f"c{label}" for label in range(len(counts)))
+    return Index(
+        Path("root"),
+        tuple(path for path, _, _ in rows),
+        label_N,
+        np.array([split for *_, split in rows], np.uint8),
+        LabelMap(names, names),
+        box_N4=np.repeat(label_N[:, None], 4, axis=1).astype(np.float32),
+        parts=Parts(("beak",), np.repeat(label_N, 2).reshape(-1, 1, 2).astype(np.float32)),
+        hierarchy=Hierarchy(tuple((f"family {label}",) for label in range(len(counts))), {}),
+    )
+
+
+COUNTS = [(5, 3), (1, 4), (2, 1), (3, 0), *[(4, 4)] * 9]
+
+
+def test_classes_that_cannot_be_split_are_passed_over_and_the_rest_numbered_anew():
+    kept = tiny(index_of(COUNTS), validation=True)
+    assert kept.labelmap.names == ("c0", "c2", "c4", "c5", "c6", "c7", "c8", "c9")
+    train_C, test_C = (np.bincount(kept.label_N[kept.split_N == s]) for s in (TRAIN, TEST))
+    assert train_C.tolist() == [3, 2, 3, 3, 3, 3, 3, 3]
+    assert test_C.tolist() == [2, 1, 2, 2, 2, 2, 2, 2]
+
+
+def test_columns_stay_with_their_pictures():
+    kept = tiny(index_of(COUNTS), validation=True)
+    for row, path in enumerate(kept.path):
+        old = int(path.split("/")[0])
+        assert kept.labelmap.names[kept.label_N[row]] == f"c{old}"
+        assert kept.box_N4[row].tolist() == [old] * 4
+        assert kept.parts.xy_NK2[row].tolist() == [[old, old]]
+        assert kept.hierarchy.chain[kept.label_N[row]] == (f"family {old}",)
+
+
+def test_line_order_changes_no_choice():
+    one, other = (tiny(index_of(COUNTS, order), validation=True) for order in (0, 1))
+    assert sorted(one.path) == sorted(other.path)
+
+
+def test_without_validation_two_train_pictures_are_enough():
+    kept = tiny(index_of(COUNTS), validation=False)
+    assert np.bincount(kept.label_N[kept.split_N == TRAIN]).max() == 2
+
+
+def test_nothing_to_take():
+    with pytest.raises(UserError, match="no class with 2 train images"):
+        tiny(index_of([(1, 5), (5, 0)]), validation=True)
