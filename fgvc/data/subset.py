@@ -1,9 +1,9 @@
 """dataset.subset=tiny: a corner of any dataset that a smoke test trains and evaluates on.
 
 At most 2 batches of 8 pictures a split: the first 8 classes that can be split, of each 2 train, 1
-validation and 2 test pictures by path (1 train and 1 validation where there are only two). The label
-validation and 2 test pictures by path (1 train and 1 validation where there are just two). The label
-over classes that cannot occur.
+validation and 2 test pictures by path (1 and 1 where a class has only two to train on). The label
+map holds just the kept classes: each of them then occurs in every split, and no number is an
+average over classes that cannot occur.
 """
 
 from __future__ import annotations
