@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import torch
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +87,15 @@ def test_readme_names_every_room_and_the_two_commands():
     assert "make test" in readme
     for named in re.findall(r"`((?:fgvc|conf|tests|benchmarks)/[\w./]+)`", readme):
         assert (ROOT / named).exists(), f"README names {named}"
+
+
+def test_the_notebook_of_the_readme_runs():
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(block, names)
+    pixels = names["transform"](torch.zeros(3, 300, 400, dtype=torch.uint8))
+    tokens = names["backbone"](names["transform"].normalize(pixels[None]))
+    assert tokens.pooled_BD.shape == (1, 192)
 
 
 def test_makefile_describes_every_target():

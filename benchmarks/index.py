@@ -1,0 +1,84 @@
+"""An index of iNaturalist 2017's size -> how long the start of a run takes, and how much memory.
+
+675,170 files in 5,089 folders (hard links to a few small pictures), two JSON files like the real
+ones. Asked for by name (`python -m benchmarks index`), as making the files takes minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.side_by_side import Row
+
+CLASSES, TRAIN, TEST = 5089, 579_184, 95_986
+LINKS = 30_000  # to one file: file systems bound their number
+START = """
+import resource, sys, time
+start = time.perf_counter()
+from pathlib import Path
+from fgvc.config.compose import composed, typed
+from fgvc.data import dataset
+import fgvc.task.probe
+conf = typed(composed(["dataset=inat2017", f"dataset.root={sys.argv[1]}"]))
+made = dataset.load(conf.dataset, Path(sys.argv[2]))
+made.manifest.digest, made.split_digest
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(time.perf_counter() - start, peak / (2**20 if sys.platform == "darwin" else 2**10))
+"""
+
+
+def rows(places: Path) -> list[Row]:
+    """The second start of a run: sizes and times looked at, nothing hashed again."""
+    root = places / "inat2017"
+    _make(root)
+    _start(root, places / "cache")  # the first hashes every file
+    seconds, peak = _start(root, places / "cache")
+    start = time.perf_counter()
+    json.loads((root / "train2017.json").read_bytes())
+    reading = time.perf_counter() - start
+    detail = f"{reading:.1f} s for json.loads of the training half alone"
+    return [
+        Row(f"start of a run on {TRAIN + TEST:,} images: seconds", "–", seconds, 20, detail, True),
+        Row("its peak memory, torch imported: MiB", "–", peak, 1024, "", True),
+    ]
+
+
+def _start(root: Path, cache: Path) -> tuple[float, float]:
+    command = [sys.executable, "-c", START, str(root), str(cache)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, peak = map(float, done.stdout.split()[-2:])
+    return seconds, peak
+
+
+def _make(root: Path) -> None:
+    species = [f"Genus species {label:04d}" for label in range(CLASSES)]
+    folders = [f"train_val_images/Branch{label % 13}/{species[label]}" for label in range(CLASSES)]
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+    categories = [
+        {"id": label, "name": species[label], "supercategory": f"Branch{label % 13}"}
+        for label in range(CLASSES)
+    ]
+    for name, first, count in (("train", 0, TRAIN), ("val", TRAIN, TEST)):
+        images, marks = [], []
+        for number in range(first, first + count):
+            path = f"{folders[number % CLASSES]}/{number:032x}.jpg"
+            os.link(_source(root, number // LINKS), root / path)
+            images.append({"id": number, "file_name": path, "width": 800, "height": 600})
+            marks.append({"id": number, "image_id": number, "category_id": number % CLASSES})
+        whole = {"images": images, "annotations": marks, "categories": categories}
+        (root / f"{name}2017.json").write_text(json.dumps(whole))
+
+
+def _source(root: Path, number: int) -> Path:
+    file = root / f"source{number}.jpg"
+    if not file.exists():
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(file)
+    return file
