@@ -122,6 +122,13 @@ def table(
     Console(file=sys.stdout, highlight=False).print(drawn)
 
 
+def provenance(dataset: str, card: Mapping[str, str]) -> None:
+    """What must be known of the data beside any number made with it."""
+    for about in ("license", "contamination", "label_noise"):
+        if about in card:
+            say(f"{dataset}, {about.replace('_', ' ')}: {card[about]}")
+
+
 def percent(fraction: object) -> str:
     """A fraction of 0..1 as a percentage with one decimal; a dash where it does not exist."""
     return f"{100 * fraction:.1f}" if isinstance(fraction, int | float) else "–"

@@ -14,17 +14,22 @@ COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "state")
 
 @dataclass(frozen=True)
 class Row:
-    """One job of a sweep. comparability: rows of different keys are never ranked together."""
+    """One job of a sweep. metrics, stamp: None for a job that has not ended well."""
 
     name: str
-    metrics: dict[str, Any] | None
     state: str
-    comparability: str | None
     folder: Path
+    metrics: dict[str, Any] | None = None
+    stamp: dict[str, Any] | None = None
 
     @property
     def top1(self) -> float:
         return self.metrics["test"]["top1"] if self.metrics else -1.0
+
+    @property
+    def comparability(self) -> str | None:
+        """Rows of different keys are never ranked together."""
+        return self.metrics["comparability_key"] if self.metrics else None
 
 
 def rows_of(run: Path) -> list[Row]:
@@ -43,6 +48,9 @@ def print_sweep(run: Path) -> None:
     for row in rows:
         if row.metrics is None:
             console.say(f"{row.state}: {row.name} ({row.folder})")
+    stamps = [row.stamp for row in rows if row.stamp]
+    for dataset, card in {stamp["dataset"]: stamp["dataset_card"] for stamp in stamps}.items():
+        console.provenance(dataset, card)
     console.say(f"records: {run}")
 
 
@@ -50,11 +58,10 @@ def _row(folder: Path) -> Row:
     status = read_json(folder, "status.json")
     name = _name(folder)
     if folder.name == IN_PROGRESS:
-        return Row(name, None, f"{status['state']}, {status['error']}", None, folder)
-    metrics = read_json(folder, "metrics.json")
-    partial = read_json(folder, "env_stamp.json")["partial"]
-    state = "partial copy" if partial else status["state"]
-    return Row(name, metrics, state, metrics["comparability_key"], folder)
+        return Row(name, f"{status['state']}, {status['error']}", folder)
+    metrics, stamp = read_json(folder, "metrics.json"), read_json(folder, "env_stamp.json")
+    state = "partial copy" if stamp["partial"] else status["state"]
+    return Row(name, state, folder, metrics, stamp)
 
 
 def _name(folder: Path) -> str:

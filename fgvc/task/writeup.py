@@ -247,6 +247,7 @@ def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
     rows.append(["images", *(str(record[name]["n"]) for name in splits)])
     console.table(_title(job), ["%", *splits], rows)
     console.say(_cost_line(record["cost"]))
+    console.provenance(job.dataset.name, job.dataset.card)
     console.say(f"record: {folder}")
 
 

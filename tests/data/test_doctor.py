@@ -137,8 +137,6 @@ def test_another_dataset_is_named(cub, examined):
 
 
 def test_inaturalist_with_train_and_val_merged(tmp_path, jpeg, examined):
-    if "inat2017" not in dataset.READERS:
-        pytest.skip("no reader yet")
     for name in ("Aves/Sitta pusilla", "Fungi/Amanita muscaria", "Plantae/Acer rubrum"):
         folder = tmp_path / "2017" / name
         folder.mkdir(parents=True)

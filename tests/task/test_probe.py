@@ -336,6 +336,7 @@ def test_multirun_is_one_run_id_and_one_table(sweep, tmp_path):
     assert table.count("vit tiny random") == 4
     assert table.count("comparable") == 1
     assert str(run_folder) in table
+    assert "synthetic, license: CC0-1.0" in table
 
 
 def test_one_failing_job_of_a_sweep_leaves_the_others_and_is_named(sweep, tmp_path):
