@@ -72,10 +72,11 @@ def _splits(root: Path) -> dict[str, int]:
             f"{root / inside[validation[0]]}: validation is carved from train/ "
             "(dataset.val_fraction); move these pictures into train/ or out of the dataset"
         )
-    if len(found) > 2 or len({name.casefold() for name in found}) < 2:
+    if lacking := {"train", "test"} - inside.keys():
+        raise UserError(f"dataset.root={root}: holds {found[0]}/ but no {listed(lacking)}/")
+    if len(found) > 2:
         raise UserError(
-            f"dataset.root={root}: holds {listed(found)}; it needs one train/ and one test/, or "
-            "neither"
+            f"dataset.root={root}: holds {listed(found)}; keep one train/ and one test/"
         )
     return {inside["train"]: TRAIN, inside["test"]: TEST}
 

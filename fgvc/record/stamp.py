@@ -18,11 +18,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from fgvc.store import digest
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = {
     "torch_version": "torch",
@@ -68,6 +69,8 @@ def code(folder: Path = CODE) -> Code:
 
 def environment(device: torch.device) -> dict[str, object]:
     """Versions, hardware and digests of the environment, as the stamp's schema names them."""
+    import torch  # here: a message that ends a run at once must not wait for it
+
     cuda = device.type == "cuda"
     return {
         "os_version": platform.platform(),

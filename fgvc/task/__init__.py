@@ -47,6 +47,7 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> int:
     try:
         with _stopping_on_signals():
             conf = typed(cfg)
+            _weights_first(conf)
             task = importlib.import_module(MODULES[conf.task.name])
             code = task.run(Job(cfg, conf, tuple(overrides), command))
     except ConfigError as error:
@@ -62,6 +63,14 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> int:
         traceback.print_exc()
         return _end(FAILED, f"{type(error).__name__}: {' '.join(str(error).split())}")
     return DONE if code is None else code
+
+
+def _weights_first(conf: Config) -> None:
+    """Without a network the one line that says so must not wait for torch and a dataset."""
+    if conf.task.name == "probe" and conf.backbone.weights is None:
+        from fgvc.model.backbone import weights
+
+        weights.find(conf.backbone)
 
 
 def _end(code: int, line: str) -> int:

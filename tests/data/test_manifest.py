@@ -94,7 +94,7 @@ def test_missing_files_are_counted_and_the_first_named(cub, build):
     index = reader.read(cub, False)
     for row in (3, 20):
         (cub / index.path[row]).unlink()
-    with pytest.raises(UserError, match=r"missing \(2 of the 27 files") as caught:
+    with pytest.raises(UserError, match=r"missing, or no plain file \(2 of the 27 ") as caught:
         build()
     assert index.path[3] in str(caught.value)
 
