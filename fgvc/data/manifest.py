@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import os
 import re
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ Result = TypeVar("Result")
 
 CHUNK = 512  # files handed to a thread at a time
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+SLOW = 1e-4  # seconds a look; a disk that takes longer is asked by several threads
 THREADS = 8  # waiting for a disk or a network, not computing
 
 
@@ -161,7 +163,7 @@ def _seen(index: Index) -> tuple[np.ndarray, np.ndarray]:
             return -1, 0  # reading a pipe would wait for ever
         return stat.st_size, stat.st_mtime_ns
 
-    seen = itertools.chain.from_iterable(_in_threads(look, index, np.arange(len(index))))
+    seen = itertools.chain.from_iterable(_looked(look, index))
     seen_N2 = np.fromiter(seen, dtype=np.int64, count=2 * len(index)).reshape(-1, 2)
     if len(missing := np.flatnonzero(seen_N2[:, 0] < 0)):
         raise UserError(
@@ -169,6 +171,19 @@ def _seen(index: Index) -> tuple[np.ndarray, np.ndarray]:
             f"the {len(index)} that the index names); restore them, or cut the index"
         )
     return seen_N2[:, 0], seen_N2[:, 1]
+
+
+def _looked(look: Callable[[str], tuple[int, int]], index: Index) -> Iterator[tuple[int, int]]:
+    """`look` at every file: in turn on a fast disk, where threads would only get in the way."""
+    root = str(index.root)
+    start = time.perf_counter()
+    first = [look(f"{root}/{path}") for path in index.path[:CHUNK]]
+    slow = time.perf_counter() - start > SLOW * len(first)
+    yield from first
+    if slow:
+        yield from _in_threads(look, index, np.arange(len(first), len(index)))
+    else:
+        yield from (look(f"{root}/{path}") for path in index.path[CHUNK:])
 
 
 def _hashed(index: Index, rows: np.ndarray, progress: Progress | None) -> np.ndarray:
