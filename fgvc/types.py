@@ -88,18 +88,23 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.path)
 
+    @property
+    def cut_N4(self) -> np.ndarray | None:
+        """The boxes, where pictures mean what is inside them; None where they are taken whole."""
+        return self.box_N4 if self.cropped else None
+
     @functools.cached_property
     def digest(self) -> str:
         """SHA256 over (path, label, split, sha256) sorted by path: place and order are nothing.
 
         Boxes are in it where pictures are cropped to them: they decide about pixels then.
         """
-        box_N4 = self.box_N4 if self.cropped else None
+        cut_N4 = self.cut_N4
         running = hashlib.sha256()
         # row by row, and JSON by hand: an index may have 675,000
         for row in sorted(range(len(self)), key=self.path.__getitem__):
             path, sha256 = encode_basestring(self.path[row]), self.sha256[row]
-            box = "" if box_N4 is None else f", {box_N4[row].tolist()}"
+            box = "" if cut_N4 is None else f", {cut_N4[row].tolist()}"
             line = f'[{path}, {self.label_N[row]}, {self.split_N[row]}, "{sha256}"{box}]\n'
             running.update(line.encode())
         return running.hexdigest()
@@ -167,11 +172,13 @@ class Batch:
     """pixels_BCHW: uint8 RGB, preprocessed but not normalized. row_B: rows of the Manifest.
 
     bad: images of this batch that could not be read; they have no pixels and no row here.
+    place_B: in training, where each image stands in its global batch.
     """
 
     pixels_BCHW: Tensor
     row_B: np.ndarray
     bad: tuple[BadImage, ...] = ()
+    place_B: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +209,20 @@ class Predictions:
     row_N: np.ndarray
     label_N: np.ndarray
     logits_NC: np.ndarray
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Where part attention looked in the images of row_N (manifest rows, ascending).
+
+    index_NK: the kept patches, row by row over the token grid. score_NG: float32, what they were
+    chosen by, over the whole grid; None for choices that score nothing. grid: patches along a side.
+    """
+
+    row_N: np.ndarray
+    index_NK: np.ndarray
+    score_NG: np.ndarray | None
+    grid: int
 
 
 @dataclass(frozen=True)

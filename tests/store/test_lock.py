@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from fgvc.store import lock as locks
 from fgvc.store.lock import LockHeld, lock
 from fgvc.types import UserError
 
@@ -110,3 +111,13 @@ def test_many_processes_take_turns(tmp_path, forked, ended):
 
     assert [ended(pid) for pid in [forked(add) for _ in range(4)]] == [0] * 4
     assert counter.read_text() == "80"
+
+
+def test_asking_who_holds_it_writes_nothing(tmp_path):
+    assert locks.holder(tmp_path / "lock") is None
+    assert list(tmp_path.iterdir()) == []
+    with lock(tmp_path / "lock"):
+        signed = (tmp_path / "lock").read_bytes()
+        assert f"held by pid {os.getpid()} on " in locks.holder(tmp_path / "lock")
+    assert locks.holder(tmp_path / "lock") is None
+    assert (tmp_path / "lock").read_bytes() == signed
