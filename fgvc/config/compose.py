@@ -25,8 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config import schema
 from fgvc.config.errors import ConfigError, nearest
-from fgvc.config.fit import check_side
-from fgvc.config.weights import fill_weights
+from fgvc.config.fit import check_parts, check_side, check_text, settle
+from fgvc.config.weights import fill_tokenizer, fill_weights
 
 CONFIG_NAME = "config"
 
@@ -70,8 +70,13 @@ def typed(cfg: DictConfig) -> schema.Config:
     _refuse_pointers_at_places(cfg)
     _check_values(conf)
     if not is_operation(conf):
+        settle(conf)
         check_side(conf)
+        check_text(conf)
+        check_parts(conf)
         fill_weights(conf.backbone, conf.runtime.weights_root)
+        if schema.reads_text(conf):
+            fill_tokenizer(conf.backbone)
     return conf
 
 
@@ -91,6 +96,13 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     plain["backbone"] = _hashed_backbone(conf.backbone, plain["backbone"])
     if conf.preprocess != "native":
         del plain["backbone"]["native"]  # looked at by that policy alone
+    if not schema.reads_text(conf):
+        del plain["dataset"]["prompts"]
+    if conf.task.name != "probe":
+        plain["head"].pop("fit", None)
+    if conf.task.name != "train":
+        for name in ("contrastive", "margin"):
+            plain["part_attention"].pop(name, None)
     return plain
 
 
@@ -252,8 +264,8 @@ def _hashed_backbone(backbone: schema.Backbone, plain: dict[str, Any]) -> dict[s
     A local file is named by its digest and a hub one by its revision, never both.
     """
     row = _hashed(schema.chosen_checkpoint(backbone))
-    for name in ("checkpoints", "size", "patch", "registers", "revision"):
-        plain.pop(name)
+    for name in ("checkpoints", "checkpoint", "size", "patch", "registers", "revision"):
+        plain.pop(name, None)
     row["revision"] = backbone.revision or row["revision"]
     if backbone.weights is not None or not backbone.pretrained:
         del row["revision"], row["repo"]

@@ -10,6 +10,10 @@ class ConfigError(ValueError):
     """The command asked for what does not exist or cannot be: exit code 2, nothing written."""
 
 
+class ImpossibleError(ConfigError):
+    """Legal choices that do not fit together: alone it is refused, a named sweep leaves it out."""
+
+
 def nearest(word: str, legal: Iterable[str]) -> str:
     """`; did you mean X?` for the closest legal word, or an empty string when none is close."""
     words = list(legal)

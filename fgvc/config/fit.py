@@ -4,11 +4,77 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fgvc.config.errors import ConfigError
-from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.config.errors import ConfigError, ImpossibleError
+from fgvc.config.schema import Config, chosen_checkpoint, reads_text
 
-INPUTS = {"eval": {"checkpoint"}}  # what a task reads beside its dataset; others read none
+INPUTS = {  # what a task reads beside its dataset, or instead of one; others read none
+    "eval": {"checkpoint"},
+    "predict": {"checkpoint", "image"},
+    "view": {"run"},
+    "compare": {"run", "against"},
+    "audit": {"run"},
+    "export": {"checkpoint"},
+}
+MAY_READ = {
+    "view": {"against"},
+    "export": {"image"},
+    "prune": {"run"},
+}  # what a task reads if it is given
+FEATURES = {  # what a family's backbone can be read by
+    "timm": ("cls", "patch_mean", "cls_patch_mean"),
+    "open_clip": ("cls", "patch_mean", "cls_patch_mean", "projected"),
+    "transformers": ("map", "patch_mean", "projected"),
+}
 SIDES = (224, 256, 336, 384, 392, 448, 512, 518)  # pixels; the options of resolution=
+
+
+def settle(conf: Config) -> None:
+    """Write what follows from the chosen row of checkpoints where the choice left it open.
+
+    A resolution given as a token grid becomes its side in pixels, so that `t256` with patch 16 and
+    `r256` are one question with one hash.
+    """
+    row, resolution = chosen_checkpoint(conf.backbone), conf.resolution
+    conf.backbone.size = row.size
+    conf.backbone.normalization = row.normalization or conf.backbone.normalization
+    if resolution.grid is not None:
+        resolution.side = resolution.grid * row.patch
+        resolution.name, resolution.grid = f"r{resolution.side}", None
+
+
+def check_text(conf: Config) -> None:
+    """Refuse features that the family lacks, and class names where there is no text tower.
+
+    Raises:
+        ConfigError: names the key and what fits.
+    """
+    backbone, legal = conf.backbone, FEATURES[conf.backbone.library]
+    if reads_text(conf) and "projected" not in legal:
+        raise ImpossibleError(
+            f"head={conf.head.name} reads class names: backbone={backbone.name} has no text tower, "
+            "backbone=clip and backbone=siglip2 have one"
+        )
+    if backbone.features not in legal:
+        raise ConfigError(
+            f"backbone.features={backbone.features}: {backbone.name} has {', '.join(legal)}"
+        )
+    if reads_text(conf) and backbone.features != "projected":
+        raise ConfigError(
+            f"backbone.features={backbone.features}: head={conf.head.name} compares with text, "
+            "which takes backbone.features=projected"
+        )
+    if (conf.task.name == "zero_shot") != (conf.head.name == "text"):
+        raise ConfigError(
+            f"task={conf.task.name} head={conf.head.name}: zero_shot goes with head=text, "
+            "and nothing else does"
+        )
+    for prompt in conf.dataset.prompts if reads_text(conf) else ():
+        if prompt.count("{}") != 1:
+            raise ConfigError(
+                f"dataset.prompts: {prompt!r} needs one {{}}, where the class name goes"
+            )
+    if reads_text(conf) and not conf.dataset.prompts:
+        raise ConfigError("dataset.prompts=[]: at least one prompt, as 'a photo of a {}.'")
 
 
 def check_side(conf: Config) -> None:
@@ -18,6 +84,8 @@ def check_side(conf: Config) -> None:
         ConfigError: names the side, the patch and the nearest resolutions that fit.
     """
     side, name = conf.resolution.side, conf.resolution.name
+    if side < 16:
+        raise ConfigError(f"resolution.side={side}: must be at least 16 and at most 2048")
     if name != f"r{side}":
         raise ConfigError(
             f"resolution.side={side} but resolution.name={name}: choose a resolution=, or set "
@@ -28,7 +96,7 @@ def check_side(conf: Config) -> None:
         return
     fitting = [option for option in SIDES if option % row.patch == 0]
     closest = sorted(sorted(fitting, key=lambda option: abs(option - side))[:3])
-    raise ConfigError(
+    raise ImpossibleError(
         f"resolution={side} px is not a multiple of {row.patch}, the patch of {row.model}; "
         f"nearest that fit: {', '.join(f'resolution=r{option}' for option in closest)}"
     )
@@ -36,25 +104,28 @@ def check_side(conf: Config) -> None:
 
 def check_inputs(conf: Config) -> None:
     """Refuse a missing input of the task, and one that it would silently ignore."""
-    if conf.runtime.nproc != 1:
-        raise ConfigError(f"runtime.nproc={conf.runtime.nproc}: task={conf.task.name} runs as 1")
-    if conf.runtime.resume is not None:
-        raise ConfigError(
-            f"runtime.resume={conf.runtime.resume}: task={conf.task.name} has no state to resume "
-            "from a path; the same runtime.run_id goes on where its features stopped"
-        )
+    if conf.task.name != "train":
+        _check_alone(conf)
     wanted = INPUTS.get(conf.task.name, set())
     for name in ("checkpoint", "run", "against", "image"):
         value = getattr(conf, name)
         if value is None and name in wanted:
             raise ConfigError(f"task={conf.task.name} needs {name}=PATH")
-        if value is not None and name not in wanted:
+        if value is not None and name not in wanted | MAY_READ.get(conf.task.name, set()):
             raise ConfigError(f"{name}={value}: task={conf.task.name} reads no {name}")
     _check_table(conf)
+    if conf.task.name == "prune" and (conf.run is None) != (
+        conf.task.pin is None and conf.task.unpin is None
+    ):
+        raise ConfigError("task=prune: run=PATH goes with task.pin=WHY or task.unpin=WHY")
     if conf.task.name == "probe":
         _check_probe(conf)
-    if conf.checkpoint is not None and not Path(conf.checkpoint).expanduser().exists():
-        raise ConfigError(f"checkpoint={conf.checkpoint}: no such file or folder")
+    if conf.task.name == "train":
+        _check_train(conf)
+    for name in ("checkpoint", "run", "against", "image"):
+        value = getattr(conf, name)
+        if value is not None and not Path(value).expanduser().exists():
+            raise ConfigError(f"{name}={value}: no such file or folder")
     if conf.dataset.download and conf.task.name != "doctor":
         raise ConfigError(
             f"dataset.download=true: task={conf.task.name} downloads nothing; "
@@ -62,11 +133,91 @@ def check_inputs(conf: Config) -> None:
         )
 
 
+def _check_alone(conf: Config) -> None:
+    """Tasks that run as one process, and have no state that a path could name."""
+    if conf.runtime.nproc != 1:
+        raise ConfigError(f"runtime.nproc={conf.runtime.nproc}: task={conf.task.name} runs as 1")
+    if conf.runtime.resume is not None:
+        raise ConfigError(
+            f"runtime.resume={conf.runtime.resume}: task={conf.task.name} has no state to resume "
+            "from a path; the same runtime.run_id goes on where its features stopped"
+        )
+
+
+def _check_train(conf: Config) -> None:
+    """What a finetune could find out only after its data was loaded."""
+    task, head = conf.task, conf.head.name
+    if head in ("knn", "text"):
+        raise ConfigError(
+            f"head={head}: task=train needs one with weights to learn, as head=linear"
+        )
+    if conf.final_fit == "train" and conf.dataset.val_fraction == 0:
+        raise ConfigError(
+            "dataset.val_fraction=0 leaves no image to choose the best epoch on: 0.1 is usual, or "
+            "final_fit=trainval, which reports the last"
+        )
+    if task.tune == "head" and task.frozen_stages:
+        raise ConfigError(
+            f"task.frozen_stages={task.frozen_stages}: task.tune=head freezes the whole backbone"
+        )
+    if task.patience is not None and conf.final_fit == "trainval":
+        raise ConfigError(
+            f"task.patience={task.patience}: final_fit=trainval has no validation to stop on"
+        )
+    nproc, mixes = conf.runtime.nproc, bool(task.mixup or task.cutmix)
+    if nproc > task.batch_size // (2 if mixes else 1):
+        raise ConfigError(
+            f"runtime.nproc={nproc}: task.batch_size={task.batch_size} is global and cannot be "
+            f"shared among so many{' in pairs, which mixup and cutmix need' if mixes else ''}"
+        )
+    if mixes and (conf.runtime.micro_batch or 2) % 2:
+        raise ConfigError(
+            f"runtime.micro_batch={conf.runtime.micro_batch}: mixup and cutmix mix pairs, "
+            "an even number is needed"
+        )
+
+
+def check_parts(conf: Config) -> None:
+    """Refuse a choice of part attention that this task or this backbone cannot have.
+
+    Raises:
+        ConfigError: names the key and what fits.
+    """
+    chosen = conf.part_attention
+    if chosen.name == "off":
+        return
+    patch, learns = chosen_checkpoint(conf.backbone).patch, conf.task.name == "train"
+    frozen = not learns or conf.task.tune == "head"
+    if chosen.last_block == "random" and frozen:
+        raise ImpossibleError(
+            "part_attention.last_block=random: a frozen backbone would read nothing through it; "
+            "it goes with task=train task.tune=full"
+        )
+    if chosen.contrastive and frozen:
+        raise ConfigError(
+            f"part_attention.contrastive={chosen.contrastive:g}: it moves the features, which a "
+            "frozen backbone keeps; it goes with task=train task.tune=full"
+        )
+    if learns and chosen.contrastive and (conf.task.mixup or conf.task.cutmix):
+        raise ConfigError(
+            f"part_attention.contrastive={chosen.contrastive:g}: pairs of mixed images have no one "
+            "class; set task.mixup=0 and task.cutmix=0"
+        )
+    if chosen.stride is not None and chosen.stride > patch:
+        raise ConfigError(
+            f"part_attention.stride={chosen.stride}: patches of {patch} px would leave gaps; "
+            f"at most {patch}"
+        )
+
+
 def _check_probe(conf: Config) -> None:
     """What a probe could find out only after its features were extracted."""
     dataset, task = conf.dataset, conf.task
-    if conf.head.name == "linear" and dataset.val_fraction == 0:
-        raise ConfigError("dataset.val_fraction=0 leaves no image to choose C on: 0.1 is usual")
+    if conf.head.name != "knn" and dataset.val_fraction == 0:
+        raise ConfigError(
+            f"dataset.val_fraction=0 leaves no image to choose head={conf.head.name} on: "
+            "0.1 is usual"
+        )
     if task.c_count > 1 and not task.c_low < task.c_high:
         raise ConfigError(
             f"task.c_low={task.c_low:g} task.c_high={task.c_high:g}: {task.c_count} values need a "

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 from fgvc.config.compose import conf_dir
+from fgvc.config.overrides import AXES
 
 PAGE = """\
 fgvc: what earns accuracy on look-alike classes?
@@ -15,7 +16,7 @@ usage: python -m fgvc.run [-m] [axis=option …] [key=value …]
 One axis is one choice; everything else stays still.
 {groups}
 Keys (`python -m fgvc.run --cfg job` prints all of them with their values):
-  seed=0                    precision=fp32|bf16     final_fit=train|trainval
+  seed=0                    precision=fp32|bf16|fp16 final_fit=train|trainval
   preprocess=shared|native|transfg            runtime.device=auto|cpu|cuda|mps
   dataset.root=PATH         dataset.partial=true    dataset.split_seed=0
   backbone.size=base        backbone.weights=PATH   backbone.pretrained=false
@@ -25,18 +26,19 @@ Examples:
   python -m fgvc.run backbone=dinov2 dataset=cub
   python -m fgvc.run dataset=folder dataset.root=~/pictures head=knn
   python -m fgvc.run -m backbone=vit_tiny,vit_small resolution=r224,r336
+  python -m fgvc.run sweep=baselines dataset=cub
   python -m fgvc.run task=eval checkpoint=outputs/RUN/CONFIG/CHECKPOINT
+  python -m fgvc.run task=train backbone=dinov2 dataset=cub runtime.nproc=2
+  python -m fgvc.run task=predict checkpoint=outputs/… image=bird.jpg
   python -m fgvc.run task=doctor dataset=cub dataset.download=true
 
 A value with special characters is quoted twice: 'dataset.root="my birds=2024"'
 Ends with 0 done, 1 failed, 2 the command was wrong, 75 stopped and resumable."""
 
-GROUPS = ("task", "dataset", "backbone", "head", "resolution", "part_attention", "experiment")
-
 
 def page(width: int = 80) -> str:
     """The help page, made from the first comment line of every option file."""
-    return PAGE.format(groups="".join(_group(conf_dir() / group, width) for group in GROUPS))
+    return PAGE.format(groups="".join(_group(conf_dir() / group, width) for group in AXES))
 
 
 def _group(folder: Path, width: int) -> str:

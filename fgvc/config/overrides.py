@@ -29,12 +29,13 @@ from fgvc.config.compose import (
     resolved,
     typed,
 )
-from fgvc.config.errors import ConfigError, nearest
+from fgvc.config.errors import ConfigError, ImpossibleError, nearest
 from fgvc.config.fit import check_inputs
 from fgvc.config.schema import TABLES, Config
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
-AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", "experiment")
+OVERLAYS = ("experiment", "sweep", "recipe")  # optional, and laid over the axes
+AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", *OVERLAYS)
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,31 @@ class Job:
     conf: Config
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A combination of a named sweep that cannot be: its overrides, and why in one line."""
+
+    overrides: tuple[str, ...]
+    why: str
+
+
 def jobs_of(arguments: Sequence[str], multirun: bool) -> list[Job]:
     """Every job of the command, composed and checked.
+
+    Raises:
+        ConfigError: the first thing that is wrong, in one line, with the nearest legal name.
+    """
+    return plan_of(arguments, multirun, named=False)[0]
+
+
+def plan_of(
+    arguments: Sequence[str], multirun: bool, named: bool
+) -> tuple[list[Job], list[LeftOut]]:
+    """The jobs of the command, and what a named sweep leaves out as it cannot be.
+
+    Args:
+        named: whether the arguments come from a named sweep: of a cross of many choices a few may
+            not fit together, while a command of one's own means every job it asks for.
 
     Raises:
         ConfigError: the first thing that is wrong, in one line, with the nearest legal name.
@@ -58,9 +82,18 @@ def jobs_of(arguments: Sequence[str], multirun: bool) -> list[Job]:
         if override.is_sweep_override() and not multirun:
             raise ConfigError(f"{override.input_line}: several values need -m (one job each)")
     split = BasicSweeper.split_arguments(parsed, None)[0] if multirun else [list(arguments)]
-    jobs = [_job(tuple(overrides)) for overrides in split]
+    jobs, left_out = [], []
+    for overrides in split:
+        try:
+            jobs.append(_job(tuple(overrides)))
+        except ImpossibleError as error:
+            if not named:
+                raise
+            left_out.append(LeftOut(tuple(overrides), str(error)))
+    if not jobs:
+        raise ConfigError(f"no job of this sweep can be: {left_out[0].why}")
     _refuse_twins(jobs)
-    return jobs
+    return jobs, left_out
 
 
 def _refuse_twins(jobs: Sequence[Job]) -> None:
@@ -105,7 +138,7 @@ def _check_option(override: Override) -> None:
         raise ConfigError(f"{override.input_line}: list the options, as in {group}=a,b")
     legal = options(group)
     for name in _values(override):
-        if name not in legal and not (group == "experiment" and name == "None"):
+        if name not in legal and not (group in OVERLAYS and name == "None"):
             close = nearest(name, legal)
             raise ConfigError(f"{group}={name}: no such option{close} ({', '.join(legal)})")
 
@@ -126,8 +159,8 @@ def _job(overrides: tuple[str, ...]) -> Job:
         cfg = composed([normalized(o.input_line or "") for o in parsed])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_root_cause(error)) from error
-    if cfg.task.name == "eval":
-        _refuse_answers_of_the_checkpoint(parsed)
+    if cfg.task.name in ("eval", "predict"):
+        _refuse_answers_of_the_checkpoint(cfg.task.name, parsed)
     conf = typed(cfg)
     check_inputs(conf)
     return Job(overrides, cfg, conf)
@@ -173,14 +206,14 @@ def normalized(argument: str) -> str:
     return f"{key}={Path(value).expanduser()}" if sign and value.startswith("~/") else bare
 
 
-def _refuse_answers_of_the_checkpoint(parsed: Sequence[Override]) -> None:
+def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> None:
     allowed = place_keys()
     for override in parsed:
         key = override.key_or_group
-        if key == "task" or key in allowed or key.split(".")[0] in ("runtime", "hydra"):
+        if key in allowed or key.split(".")[0] in ("task", "runtime", "hydra"):
             continue
         raise ConfigError(
-            f"{override.input_line}: task=eval takes its config from the checkpoint; "
+            f"{override.input_line}: task={task} takes its config from the checkpoint; "
             f"only runtime.* and {', '.join(sorted(allowed))} may be given"
         )
 

@@ -10,6 +10,13 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Backbone, chosen_checkpoint
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
+INSIDE = (  # names under which the libraries save weights in a folder
+    "model.safetensors",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+)
+TOKENIZER = "tokenizer.json"
 
 
 def fill_weights(backbone: Backbone, weights_root: str) -> None:
@@ -38,15 +45,36 @@ def fill_weights(backbone: Backbone, weights_root: str) -> None:
     backbone.weights, backbone.weights_sha256 = str(path), digest
 
 
+def fill_tokenizer(backbone: Backbone) -> None:
+    """Set the digest of the tokenizer that lies beside local weights: it can change a number."""
+    if backbone.weights is None:
+        return
+    path = Path(backbone.weights).with_name(TOKENIZER)
+    if path.is_file():
+        backbone.tokenizer_sha256 = _sha256(path)
+
+
 def _local_file(backbone: Backbone, weights_root: str) -> Path | None:
     if backbone.weights is not None:
         path = Path(backbone.weights).expanduser()
-        if not path.is_file():
+        found = _in_folder(path) if path.is_dir() else path
+        if found is None:
+            raise ConfigError(
+                f"backbone.weights={backbone.weights}: the folder holds none of {', '.join(INSIDE)}"
+            )
+        if not found.is_file():
             raise ConfigError(f"backbone.weights={backbone.weights}: no such file")
-        return path
-    model = chosen_checkpoint(backbone).model
-    candidates = (Path(weights_root).expanduser() / f"{model}{ending}" for ending in ENDINGS)
-    return next((path for path in candidates if path.is_file()), None)
+        return found
+    row = chosen_checkpoint(backbone)
+    name = f"{row.model}.{row.tag}" if row.tag else row.model
+    root = Path(weights_root).expanduser()
+    files = [root / f"{name}{ending}" for ending in ENDINGS]
+    return next((path for path in files if path.is_file()), _in_folder(root / name))
+
+
+def _in_folder(folder: Path) -> Path | None:
+    """The weights in a folder as the libraries save it, with its config and tokenizer beside."""
+    return next((folder / name for name in INSIDE if (folder / name).is_file()), None)
 
 
 def _sha256(path: Path) -> str:

@@ -25,13 +25,29 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import AXES, jobs_of, options
 
 COUNTS = {
-    "task": 3,
+    "task": 14,
     "dataset": 8,
-    "backbone": 10,
-    "head": 2,
-    "resolution": 8,
-    "part_attention": 1,
-    "experiment": 4,
+    "backbone": 21,
+    "head": 6,
+    "resolution": 12,
+    "part_attention": 8,
+    "experiment": 11,
+    "sweep": 5,
+    "recipe": 2,
+}
+OVERLAYS = ("experiment", "sweep", "recipe")
+BESIDE = {  # what an option cannot do without
+    "r256": ["backbone=vit"],
+    "r384": ["backbone=vit"],
+    "r512": ["backbone=vit"],
+    "zero_shot": ["backbone=clip"],
+    "text": ["backbone=clip", "task=zero_shot"],
+    "text_linear": ["backbone=siglip2"],
+    "baseline_zero_shot": ["backbone=clip"],
+    "modern": ["task=train"],
+    "transfg": ["task=train"],
+    "transfg_random_block": ["task=train"],
+    "transfg_published": ["task=train"],
 }
 MINI = (
     "{size: mini, model: vit_mini, repo: me/vit_mini, revision: main, patch: 8, registers: false, "
@@ -58,13 +74,15 @@ def test_every_group_is_counted():
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group, option):
-    extra = {"r256": "vit", "r384": "vit", "r512": "vit"}.get(option, "dinov2")
-    overrides = [f"{group}={option}"] + ([f"backbone={extra}"] if group == "resolution" else [])
-    conf = typed(composed(overrides))
-    if group == "experiment":
+    conf = typed(composed([f"{group}={option}", *BESIDE.get(option, [])]))
+    if group in OVERLAYS:
+        return
+    if group == "resolution" and option.startswith("t"):  # a grid: 16 x 16 patches of 14 px
+        assert conf.resolution.side == 14 * int(option[1:]) ** 0.5
         return
     name = getattr(conf, group).name
-    family = option.split("_")[0] if group == "backbone" else option
+    shorthand = group == "backbone" or option.startswith("transfg_")
+    family = option.split("_")[0] if shorthand else option
     assert name == family  # a shorthand carries its family's name
 
 
@@ -83,7 +101,8 @@ GOLDEN = json.loads((Path(__file__).parent / "golden_hashes.json").read_text())
 
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_golden_hash_of_every_experiment(experiment):
-    assert hash_of(f"experiment={experiment}") == GOLDEN[experiment], (
+    beside = BESIDE.get(experiment, [])
+    assert hash_of(f"experiment={experiment}", *beside) == GOLDEN[experiment], (
         "the config hash of a named experiment moved: if it had to, say so in the commit"
     )
 
@@ -263,7 +282,7 @@ def test_forced_typo_is_refused(typo):
         ("++runtime.outputroot=x", "runtime.output_root"),
         ("+dataset.rot=x", "dataset.root"),
         ("bakbone=vit", "backbone"),
-        ("backbone=dinov3", "dinov2"),
+        ("backbone=dinov9", "did you mean dinov"),
         ("dataset=cup", "cub"),
         ("resolution=r225", "r224"),
         ("task=prob", "probe"),

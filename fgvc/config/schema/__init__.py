@@ -1,0 +1,219 @@
+"""The shape of a config: one dataclass per node, values in conf/*.yaml, no default here.
+
+What a field means to the config hash stands in its metadata (fields.py, fgvc.config.compose).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from fgvc.config.schema.backbone import Backbone, Checkpoint, chosen_checkpoint
+from fgvc.config.schema.dataset import Archive, Card, Dataset, Generator, OfficialCounts
+from fgvc.config.schema.fields import bounded, one_of, place
+from fgvc.config.schema.head import (
+    CosineHead,
+    GradientFit,
+    KnnHead,
+    LinearHead,
+    MlpHead,
+    TextHead,
+    TextLinearHead,
+)
+from fgvc.config.schema.task import (
+    AuditTask,
+    CheckTask,
+    CompareTask,
+    DoctorTask,
+    EvalTask,
+    ExportTask,
+    PlanTask,
+    PredictTask,
+    ProbeTask,
+    PruneTask,
+    ReportTask,
+    TrainTask,
+    ViewTask,
+    ZeroShotTask,
+)
+
+__all__ = [
+    "OPERATIONS",
+    "TABLES",
+    "VARIANTS",
+    "Archive",
+    "AuditTask",
+    "Backbone",
+    "Card",
+    "CheckTask",
+    "Checkpoint",
+    "CompareTask",
+    "Config",
+    "CosineHead",
+    "Dataset",
+    "DoctorTask",
+    "EvalTask",
+    "ExportTask",
+    "Generator",
+    "GradientFit",
+    "KnnHead",
+    "LinearHead",
+    "MlpHead",
+    "NoPartAttention",
+    "OfficialCounts",
+    "PartAttention",
+    "PlanTask",
+    "PredictTask",
+    "ProbeTask",
+    "PruneTask",
+    "ReportTask",
+    "Resolution",
+    "Runtime",
+    "TextHead",
+    "TextLinearHead",
+    "TrainTask",
+    "ViewTask",
+    "ZeroShotTask",
+    "chosen_checkpoint",
+    "reads_text",
+]
+
+
+@dataclass
+class Resolution:
+    """resolution= axis: the side of the square that reaches the backbone, in pixels.
+
+    grid: instead of a side, patches along it; the side then follows from the backbone's patch.
+    """
+
+    name: str = MISSING
+    side: int = bounded(0, 2048)  # 0: from the grid
+    grid: int | None = field(default=None, metadata={"legacy": None, "bounds": (1, 256)})
+
+
+@dataclass
+class NoPartAttention:
+    """part_attention=off."""
+
+    name: str = MISSING
+
+
+@dataclass
+class PartAttention:
+    """part_attention= of every choice that keeps some patch tokens for the last block."""
+
+    name: str = MISSING
+    tokens: int | None = bounded(1)  # in all; null: one per head
+    stride: int | None = bounded(1)  # pixels between patches; null: the patch, no overlap
+    last_block: str = one_of("pretrained", "random")
+    contrastive: float = bounded(0.0)  # weight of the contrastive loss, task=train
+    margin: float = bounded(-1.0, 1.0)  # of its negative pairs
+
+
+@dataclass
+class Runtime:
+    """Where and how it runs, never what: the whole node is outside the hash."""
+
+    output_root: str = MISSING
+    cache_root: str = MISSING
+    data_root: str = MISSING
+    weights_root: str = MISSING
+    multirun_root: str = MISSING
+    run_id: str | None = MISSING
+    resume: str | None = MISSING
+    device: str = one_of("auto", "cpu", "cuda", "mps")
+    num_workers: int | None = bounded(0)  # null: from the number of cores
+    threads: int | None = bounded(1)  # null: torch's own choice
+    nproc: int = bounded(1)
+    eval_batch_size: int = bounded(1)
+    micro_batch: int | None = bounded(1)  # images a device sees at once in training; null: all
+    grad_checkpointing: bool = MISSING
+    compile: bool = MISSING
+    save_every: int | None = bounded(1)  # steps between resume states; null: at each epoch's end
+    keep_states: int = bounded(1)  # newest resume states kept
+    resume_force: bool = MISSING
+    retention_days: int = bounded(90)  # what a run or a table is kept at least
+    dry_run: bool = MISSING
+    stack_check: bool = MISSING
+
+
+@dataclass
+class Config:
+    """The primary config. head, part_attention and task take the dataclass their `name` says."""
+
+    task: Any = MISSING
+    dataset: Dataset = field(default_factory=Dataset)
+    backbone: Backbone = field(default_factory=Backbone)
+    head: Any = MISSING
+    resolution: Resolution = field(default_factory=Resolution)
+    part_attention: Any = MISSING
+    seed: int = bounded(0, 2**32 - 1)
+    precision: str = one_of("fp32", "bf16", "fp16")
+    matmul_precision: str = one_of("highest", "high", "medium")
+    preprocess: str = one_of("shared", "native", "transfg")
+    final_fit: str = one_of("train", "trainval")
+    checkpoint: str | None = place()
+    run: str | None = place()
+    against: str | None = place()
+    image: str | None = place()
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+# Tasks that are no experiments: no config hash, no run folder, no weights or device looked at.
+OPERATIONS = (
+    "predict",
+    "doctor",
+    "check",
+    "view",
+    "report",
+    "compare",
+    "audit",
+    "plan",
+    "prune",
+    "export",
+)
+# Nodes that are tables of rows with keys of their own.
+TABLES = ("backbone.checkpoints.", "dataset.archives.")
+
+# Nodes whose dataclass follows from the option that was chosen: {node: {name: dataclass}}.
+VARIANTS: dict[str, dict[str, type]] = {
+    "task": {
+        "probe": ProbeTask,
+        "zero_shot": ZeroShotTask,
+        "train": TrainTask,
+        "eval": EvalTask,
+        "predict": PredictTask,
+        "doctor": DoctorTask,
+        "check": CheckTask,
+        "view": ViewTask,
+        "report": ReportTask,
+        "compare": CompareTask,
+        "audit": AuditTask,
+        "plan": PlanTask,
+        "prune": PruneTask,
+        "export": ExportTask,
+    },
+    "head": {
+        "linear": LinearHead,
+        "knn": KnnHead,
+        "cosine": CosineHead,
+        "mlp": MlpHead,
+        "text": TextHead,
+        "text_linear": TextLinearHead,
+    },
+    "part_attention": {
+        "off": NoPartAttention,
+        "transfg": PartAttention,
+        "rollout": PartAttention,
+        "cls_topk": PartAttention,
+        "random": PartAttention,
+        "centre": PartAttention,
+    },
+}
+
+
+def reads_text(conf: Config) -> bool:
+    """Whether the class names are read: by a head made of text features, or drawn to them."""
+    return conf.head.name in ("text", "text_linear")

@@ -1,0 +1,95 @@
+"""backbone= axis: a family, its pretrained checkpoints, and the one that is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from fgvc.config.errors import ConfigError, ImpossibleError
+from fgvc.config.schema.fields import card, later, one_of, place
+
+
+@dataclass
+class Checkpoint:
+    """One pretrained model of a family: a row of backbone.checkpoints."""
+
+    size: str = MISSING
+    model: str = MISSING  # the library's own name
+    repo: str = MISSING
+    revision: str = MISSING
+    patch: int = MISSING
+    registers: bool = MISSING
+    prefix: int = MISSING
+    width: int = MISSING
+    native: int = card()  # pixels of the side it was trained at
+    license: str = card()
+    # what only some libraries need; rows that lack a field keep the hash they had without it
+    tag: str | None = later(None)  # open_clip's name of the pretrained weights
+    activation: str = field(
+        default="gelu", metadata={"legacy": "gelu", "choices": ("gelu", "gelu_tanh", "quick_gelu")}
+    )
+    embedding: int | None = later(None)  # width after the projection; null: no text tower
+    normalization: str | None = later(None)  # null: the family's
+    architecture: dict[str, Any] = field(default_factory=dict, metadata={"legacy": {}})
+
+
+@dataclass
+class Backbone:
+    """backbone= axis. size, patch and registers choose one row of checkpoints."""
+
+    name: str = MISSING
+    library: str = one_of("timm", "open_clip", "transformers")
+    checkpoint: str | None = later(None)  # a row by its name; null: by size, patch, registers
+    size: str = MISSING
+    patch: int | None = MISSING  # null: the first row of that size
+    registers: bool = MISSING
+    revision: str | None = MISSING  # null: the row's own
+    features: str = one_of("cls", "patch_mean", "cls_patch_mean", "map", "projected")
+    position_resize: str = one_of("timm", "open_clip", "transformers")
+    normalization: str = one_of("imagenet", "half", "clip")
+    native: str = one_of("vit", "dinov2", "clip", "siglip2")  # its preprocessing, by family
+    pretrained: bool = MISSING
+    weights: str | None = place()
+    weights_sha256: str | None = MISSING
+    tokenizer_sha256: str | None = later(None)  # filled in where text is read
+    contamination: str = card()
+    checkpoints: dict[str, Checkpoint] = MISSING
+
+
+def chosen_checkpoint(backbone: Backbone) -> Checkpoint:
+    """The row that `checkpoint` names, else the one that size, patch and registers choose.
+
+    Raises:
+        ConfigError: the family has no such row; names those it has.
+    """
+    if backbone.checkpoint is not None:
+        if backbone.checkpoint not in backbone.checkpoints:
+            have = ", ".join(backbone.checkpoints)
+            raise ConfigError(
+                f"backbone.checkpoint={backbone.checkpoint}: {backbone.name} has {have}"
+            )
+        return backbone.checkpoints[backbone.checkpoint]
+    rows = backbone.checkpoints.values()
+    sizes = list(dict.fromkeys(row.size for row in rows))
+    of_size = [row for row in rows if row.size == backbone.size]
+    if not of_size:
+        raise ImpossibleError(
+            f"backbone.size={backbone.size}: {backbone.name} has {', '.join(sizes)}"
+        )
+    fits = [
+        row
+        for row in of_size
+        if row.registers == backbone.registers and backbone.patch in (None, row.patch)
+    ]
+    if not fits:
+        have = "; ".join(
+            f"patch={row.patch} registers={str(row.registers).lower()}" for row in of_size
+        )
+        raise ConfigError(
+            f"backbone.patch={backbone.patch} "
+            f"backbone.registers={str(backbone.registers).lower()}: "
+            f"{backbone.name} {backbone.size} has {have}"
+        )
+    return fits[0]
