@@ -94,7 +94,8 @@ def _synthetic(conf: schema.Dataset, progress: Progress | None) -> Index:
     from fgvc.data import synthetic
 
     synthetic.write(_root(conf), generator, progress)
-    return cub.read(_root(conf), partial=False)
+    index = cub.read(_root(conf), partial=False)
+    return replace(index, hierarchy=synthetic.hierarchy(generator))
 
 
 READERS: dict[str, Reader] = {

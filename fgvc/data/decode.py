@@ -19,6 +19,7 @@ import functools
 import io
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -103,6 +104,19 @@ def orientation(image: Image.Image) -> int:
         return int(image.getexif().get(0x0112, 1))
     except Exception:  # a damaged EXIF block says nothing about the picture
         return 1
+
+
+def size_of(file: Path) -> tuple[int, int]:
+    """Width and height of a picture's file as `decode` gives them, from its header alone."""
+    with warnings.catch_warnings(), Image.open(file) as image:
+        warnings.simplefilter("ignore")  # as in decode
+        return upright_size(image)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height once it is turned as its EXIF says."""
+    width, height = image.size
+    return (height, width) if orientation(image) >= 5 else (width, height)  # a quarter turn
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -52,6 +52,12 @@ def find(root: Path, name: str) -> Path | None:
     return None
 
 
+def named_root(root: str | None, table: str | None) -> Path:
+    """The folder that a command gives a dataset by: dataset.root, or that of dataset.table."""
+    assert root is not None or table is not None
+    return Path(str(table)).expanduser().parent if root is None else Path(root).expanduser()
+
+
 def within(root: Path, path: Path) -> str:
     """A path below the root as a manifest writes it."""
     return path.relative_to(root).as_posix()

@@ -1,25 +1,27 @@
 """Rows of a manifest -> batches of pixels, in the order asked for, whatever the number of workers.
 
 Each picture is read, held against its digest, decoded, cropped to its box where the manifest says
-so, and preprocessed. One that cannot be decoded is reported in Batch.bad and never replaced; one
-that the manifest did not see so ends the run.
-B batch, C 3 channels, H = W side.
+so, and preprocessed (evaluation) or augmented (training). One that cannot be decoded is reported in
+Batch.bad and never replaced; one that the manifest did not see so ends the run.
+N pictures asked for, B batch, C 3 channels, H = W side.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fgvc.data.augment import Augment
 from fgvc.data.decode import ImageError, decode
+from fgvc.data.order import Draws
 from fgvc.data.preprocess import Preprocess, cropped
 from fgvc.store import digest
 from fgvc.types import BadImage, Batch, Manifest, UserError
@@ -41,7 +43,8 @@ def batches(
         row_N: rows of the manifest; may repeat.
         batch_size: pictures a batch, bad ones included; the last batch may be smaller.
         num_workers: processes that read ahead; 0 reads in this process.
-        check_digest: compare each file with the manifest's SHA256.
+        check_digest: compare each file with the manifest's SHA256; without, the files were never
+            looked at, and one that cannot be read is a bad picture like any other.
 
     Yields:
         Batch with uint8 pixels; a batch of nothing but bad pictures has B = 0.
@@ -49,22 +52,48 @@ def batches(
     Raises:
         UserError: a file that is missing, unreadable or altered, named; or a worker was killed.
     """
-    loader = DataLoader(
-        _Pictures(manifest, row_N, preprocess, check_digest),
-        batch_size=batch_size,
-        num_workers=min(num_workers, math.ceil(len(row_N) / batch_size)),
-        collate_fn=_Collate(preprocess.side),
-    )
-    results = iter(loader)
-    try:
-        for start in range(0, len(row_N), batch_size):
-            result = _next(results, manifest.path[row_N[start]])
-            if isinstance(result, _Fatal):
-                raise UserError(result.message)
-            yield result
-    finally:
-        # an exception keeps this frame; its workers must not live as long
-        del results
+    pictures = _Pictures(manifest, row_N, preprocess, check_digest)
+    starts = range(0, len(row_N), batch_size)
+    spans = [range(start, min(start + batch_size, len(row_N))) for start in starts]
+    yield from _in_order(pictures, spans, num_workers, "runtime.eval_batch_size")
+
+
+def training_batches(
+    manifest: Manifest,
+    draws: Draws,
+    augment: Augment,
+    epoch: int,
+    sizes: Sequence[int],
+    num_workers: int,
+    check_digest: bool = True,
+) -> Iterator[Batch]:
+    """Augmented batches of the draws, in their order: what one rank reads of one epoch.
+
+    Args:
+        draws: from any step on; usually the joined parts of all the steps that are left.
+        epoch: with the draws, decides the augmentation.
+        sizes: pictures of each batch, bad ones included; positive, in sum those of the draws. They
+            change no pixel.
+        num_workers: processes that read ahead, two batches each; 0 reads in this process.
+        check_digest: compare each file with the manifest's SHA256.
+
+    Yields:
+        Batch with uint8 pixels and place_B; a batch of nothing but bad pictures has B = 0.
+
+    Raises:
+        UserError: a file that is missing, unreadable or altered, named; or a worker was killed.
+    """
+    assert sum(sizes) == len(draws)
+    assert min(sizes, default=1) > 0
+    pictures = _Augmented(manifest, draws, augment, epoch, check_digest)
+    ends = np.cumsum(sizes, dtype=np.int64).tolist()
+    spans = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    read = _in_order(pictures, spans, num_workers, "runtime.micro_batch")
+    for span, batch in zip(spans, read, strict=True):
+        own = slice(span.start, span.stop)
+        # a row that is drawn twice is bad twice, so rows tell which places are left
+        good_B = ~np.isin(draws.row_N[own], [bad.row for bad in batch.bad])
+        yield replace(batch, place_B=draws.place_N[own][good_B])
 
 
 def worker_count(num_workers: int | None) -> int:
@@ -101,32 +130,50 @@ class _Pictures(Dataset[Item]):
         self.row: list[int] = row_N.tolist()
         self.path = [manifest.path[row] for row in self.row]
         self.sha256 = [manifest.sha256[row] if check_digest else None for row in self.row]
-        self.box = None
-        if manifest.cropped:
-            assert manifest.box_N4 is not None
-            self.box = manifest.box_N4[row_N].tolist()
+        cut_N4 = manifest.cut_N4
+        self.box = None if cut_N4 is None else cut_N4[row_N].tolist()
         self.preprocess = preprocess
 
     def __len__(self) -> int:
         return len(self.row)
 
-    def __getitem__(self, place: int) -> Item:
-        row, path = self.row[place], self.path[place]
+    def square(self, index: int, picture_CHW: Tensor) -> Tensor:
+        """The square that a picture becomes; UserError if it cannot."""
+        return self.preprocess(picture_CHW)
+
+    def __getitem__(self, index: int) -> Item:
+        row, path = self.row[index], self.path[index]
         try:
-            data = _read(f"{self.root}/{path}", self.sha256[place])
+            data = _read(f"{self.root}/{path}", self.sha256[index])
         except UserError as error:
-            return row, _Fatal(str(error))
+            promised = self.sha256[index] is not None
+            return row, _Fatal(str(error)) if promised else BadImage(row, str(error))
         try:
             picture_CHW = decode(data, path)
             if self.box is not None:
-                picture_CHW = cropped(picture_CHW, self.box[place])
-            return row, self.preprocess(picture_CHW)
+                picture_CHW = cropped(picture_CHW, self.box[index])
+            return row, self.square(index, picture_CHW)
         except ImageError as error:
             return row, BadImage(row, str(error))
         except UserError as error:
             return row, BadImage(row, f"{path}: {error}")
         except Exception as error:
             raise RuntimeError(f"{path} (row {row}): {error!r}") from error
+
+
+class _Augmented(_Pictures):
+    """The same pictures, augmented."""
+
+    def __init__(
+        self, manifest: Manifest, draws: Draws, augment: Augment, epoch: int, check_digest: bool
+    ) -> None:
+        super().__init__(manifest, draws.row_N, augment.preprocess, check_digest)
+        self.augment = augment
+        self.epoch = epoch
+        self.occurrence: list[int] = draws.occurrence_N.tolist()
+
+    def square(self, index: int, picture_CHW: Tensor) -> Tensor:
+        return self.augment(picture_CHW, self.epoch, self.row[index], self.occurrence[index])
 
 
 @dataclass(frozen=True)
@@ -146,6 +193,38 @@ class _Collate:
         )
 
 
+def _in_order(
+    pictures: _Pictures, spans: Sequence[range], num_workers: int, knob: str
+) -> Iterator[Batch]:
+    """One batch for every span of indices; `knob` is the key that sets its size."""
+    loader = DataLoader(
+        pictures,
+        batch_sampler=spans,  # pyright: ignore[reportArgumentType] any sequence of indices will do
+        num_workers=min(num_workers, len(spans)),
+        collate_fn=_Collate(pictures.preprocess.side),
+        worker_init_fn=_deaf,
+    )
+    results = iter(loader)
+    try:
+        for span in spans:
+            result = _next(results, pictures.path[span.start], knob)
+            if isinstance(result, _Fatal):
+                raise UserError(result.message)
+            yield result
+    finally:
+        # an exception keeps this frame; its workers must not live as long
+        del results
+
+
+def _deaf(worker: int) -> None:
+    """Let a notice that reaches every process of a job (a cluster's SIGTERM or SIGUSR1, Ctrl-C) be
+    the main process's to answer. A second SIGTERM ends the worker: that is how it is cleared away.
+    """
+    for each in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
 def _read(path: str, sha256: str | None) -> bytes:
     """A file's bytes; UserError if they cannot be had or are not those of the digest."""
     try:
@@ -158,7 +237,7 @@ def _read(path: str, sha256: str | None) -> bytes:
     return data
 
 
-def _next(results: Iterator[Batch | _Fatal], path: str) -> Batch | _Fatal:
+def _next(results: Iterator[Batch | _Fatal], path: str, knob: str) -> Batch | _Fatal:
     """The next batch, whose first picture is `path`; UserError if a worker was killed."""
     try:
         with _one_thread():
@@ -168,7 +247,7 @@ def _next(results: Iterator[Batch | _Fatal], path: str) -> Batch | _Fatal:
             raise
         raise UserError(
             f"a loader process died at or after {path} ({' '.join(str(error).split())}): out of "
-            "memory? try a smaller runtime.num_workers or runtime.eval_batch_size"
+            f"memory? try a smaller runtime.num_workers or {knob}"
         ) from error
 
 

@@ -20,7 +20,7 @@ from fgvc.config.schema import Generator
 from fgvc.data.synthetic import VERSION, scene, write
 from fgvc.data.synthetic.bird import PARTS, Shape, bird
 from fgvc.data.synthetic.folder import render
-from fgvc.data.synthetic.species import ATTRIBUTES, GENUS_SIZE, distance, species
+from fgvc.data.synthetic.species import ATTRIBUTES, GENUS, GENUS_SIZE, distance, hierarchy, species
 from fgvc.types import UserError
 
 SMALL = Generator(version=VERSION, classes=3, train_per_class=2, test_per_class=1, side=96, seed=5)
@@ -75,6 +75,17 @@ def test_more_classes_keep_the_earlier_ones():
 
 
 # ---- the folder
+
+
+def test_a_genus_is_the_species_that_share_its_looks():
+    made = replace(SMALL, classes=8)
+    above = hierarchy(made)
+    kinds = species(made.classes, made.seed)
+    for (a, one), (b, other) in combinations(enumerate(kinds), 2):
+        alike = all(getattr(one.code, part) == getattr(other.code, part) for part in GENUS)
+        assert (above.chain[a] == above.chain[b]) == alike
+    assert len(set(above.chain)) == len(above.names) == 3
+    assert above.names[above.chain[0][0]].startswith(kinds[0].code.crest)
 
 
 def test_layout_is_that_of_cub(small):

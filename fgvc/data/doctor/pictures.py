@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fgvc.data.decode import MAX_PIXELS, ImageError, decode, orientation
+from fgvc.data.decode import MAX_PIXELS, ImageError, decode, upright_size
 from fgvc.data.doctor.finding import ERROR, Finding
 from fgvc.data.doctor.near import fingerprint
 from fgvc.data.index import listed
@@ -178,12 +178,10 @@ def _one(root: Path, name: str) -> One:
 
 def _decoded(data: bytes, sha256: bytes) -> One:
     image = Image.open(io.BytesIO(data))
-    width, height = image.size
+    width, height = upright_size(image)
     if width * height > MAX_PIXELS:
         raise Image.DecompressionBombError
     kind = f"{image.format} {image.mode}"
-    if orientation(image) >= 5:  # turned by a quarter
-        width, height = height, width
     image.draft("L", (THUMB, THUMB))
     return One(sha256, width, height, kind, fingerprint(image.convert("L")))
 

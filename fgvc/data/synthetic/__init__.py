@@ -8,5 +8,6 @@ Classes differ only in parts; everything else in a picture is nuisance, drawn in
 """
 
 from fgvc.data.synthetic.folder import VERSION, write
+from fgvc.data.synthetic.species import hierarchy
 
-__all__ = ["VERSION", "write"]
+__all__ = ["VERSION", "hierarchy", "write"]

@@ -11,6 +11,9 @@ from itertools import product
 
 import numpy as np
 
+from fgvc.config.schema import Generator
+from fgvc.types import Hierarchy
+
 GENUS = ("crest", "crown", "bar_colour")  # what tells genera apart
 GENUS_SIZE = 3
 
@@ -64,6 +67,14 @@ def species(classes: int, seed: int) -> tuple[Species, ...]:
     """The first `classes` species of a seed; more classes leave the earlier ones as they are."""
     names = _names(seed)[:classes]
     return tuple(map(Species, names, _codes(classes, seed)))
+
+
+def hierarchy(generator: Generator) -> Hierarchy:
+    """The genus of each class; a genus is named after the looks that its species share."""
+    kinds = species(generator.classes, generator.seed)
+    looks = [", ".join(getattr(one.code, part) for part in GENUS) for one in kinds]
+    chain = tuple((f"genus {label // GENUS_SIZE + 1}",) for label in range(len(kinds)))
+    return Hierarchy(chain, {genus: look for (genus,), look in zip(chain, looks, strict=True)})
 
 
 def _codes(classes: int, seed: int) -> list[Code]:
