@@ -22,7 +22,10 @@ UNREADABLE = -1
 
 
 class ClassRow(TypedDict):
-    """One class: fractions in 0..1 (0 where the denominator is 0), counts of images."""
+    """One class: fractions in 0..1 (0 where the denominator is 0), counts of images.
+
+    recall_low, recall_high: Wilson's 95 % interval of the recall.
+    """
 
     index: int
     name: str
@@ -31,6 +34,8 @@ class ClassRow(TypedDict):
     f1: float
     support: int
     predicted: int
+    recall_low: float
+    recall_high: float
 
 
 class Pair(TypedDict):
@@ -60,7 +65,10 @@ def topk(logits_NC: np.ndarray, k: int) -> np.ndarray:
     """int64 index_NK of the k largest logits, largest first; UNREADABLE for unreadable rows."""
     assert 1 <= k <= logits_NC.shape[1]
     readable_N = readable(logits_NC)
-    index_NK = np.argsort(-logits_NC, axis=1, kind="stable")[:, :k].astype(np.int64)
+    if k == 1:  # the same, without sorting thousands of classes
+        index_NK = logits_NC.argmax(axis=1)[:, None]
+    else:
+        index_NK = np.argsort(-logits_NC, axis=1, kind="stable")[:, :k].astype(np.int64)
     return np.where(readable_N[:, None], index_NK, UNREADABLE)
 
 
@@ -76,7 +84,11 @@ def confusion(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> np.nd
     The last column counts the images that could not be read.
     """
     _check(logits_NC, label_N, classes)
-    pred_N = topk(logits_NC, 1)[:, 0]
+    return tally(topk(logits_NC, 1)[:, 0], label_N, classes)
+
+
+def tally(pred_N: np.ndarray, label_N: np.ndarray, classes: int) -> np.ndarray:
+    """The matrix of `confusion` from class indices; UNREADABLE ones are its last column."""
     column_N = np.where(pred_N == UNREADABLE, classes, pred_N)
     cell_N = label_N.astype(np.int64) * (classes + 1) + column_N
     return np.bincount(cell_N, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
@@ -97,8 +109,13 @@ def worst_pairs(matrix: np.ndarray, k: int) -> list[Pair]:
 
 def per_class(logits_NC: np.ndarray, label_N: np.ndarray, names: Sequence[str]) -> list[ClassRow]:
     """One row for every class, in index order."""
-    matrix = confusion(logits_NC, label_N, len(names))
+    return class_rows(confusion(logits_NC, label_N, len(names)), names)
+
+
+def class_rows(matrix: np.ndarray, names: Sequence[str]) -> list[ClassRow]:
+    """The rows of `per_class` from the matrix of `confusion`."""
     support_C, predicted_C, precision_C, recall_C, f1_C = _class_scores(matrix)
+    limits = [wilson(int(matrix[c, c]), int(support_C[c])) for c in range(len(names))]
     return [
         ClassRow(
             index=index,
@@ -108,6 +125,8 @@ def per_class(logits_NC: np.ndarray, label_N: np.ndarray, names: Sequence[str]) 
             f1=float(f1_C[index]),
             support=int(support_C[index]),
             predicted=int(predicted_C[index]),
+            recall_low=limits[index][0],
+            recall_high=limits[index][1],
         )
         for index, name in enumerate(names)
     ]
@@ -145,11 +164,33 @@ def evaluate(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> dict[s
     if n == 0:
         raise UserError("0 images to evaluate: at least 1 is needed; check the split")
     readable_N = readable(logits_NC)
-    hit_NK = topk(logits_NC, min(5, classes)) == label_N[:, None]
-    support_C, predicted_C, _, recall_C, f1_C = _class_scores(
-        confusion(logits_NC, label_N, classes)
+    top_NK = topk(logits_NC, min(5, classes))
+    logprob_NC = log_probabilities(np.where(readable_N[:, None], logits_NC, 0))
+    label_logprob_N = logprob_NC[np.arange(n), label_N]
+    return summary(top_NK, label_N, label_logprob_N, np.exp(logprob_NC.max(axis=1)), classes)
+
+
+def summary(
+    top_NK: np.ndarray,
+    label_N: np.ndarray,
+    label_logprob_N: np.ndarray,
+    confidence_N: np.ndarray,
+    classes: int,
+) -> dict[str, Any]:
+    """The numbers of `evaluate` from what predictions.parquet keeps of each image.
+
+    Args:
+        top_NK: class indices, most probable first; UNREADABLE throughout for unreadable images,
+            whose other values are not looked at.
+        label_logprob_N: of the true class. confidence_N: probability of the first.
+    """
+    n, readable_N = len(label_N), top_NK[:, 0] != UNREADABLE
+    hit_NK = top_NK == label_N[:, None]
+    matrix = tally(top_NK[:, 0], label_N, classes)
+    support_C, predicted_C, _, recall_C, f1_C = _class_scores(matrix)
+    loss, ece = _likelihood(
+        label_logprob_N[readable_N], confidence_N[readable_N], hit_NK[readable_N, 0]
     )
-    loss, ece = _likelihood(logits_NC[readable_N], label_N[readable_N], hit_NK[readable_N, 0])
     right = int(hit_NK[:, 0].sum())
     return {
         "top1": right / n,
@@ -165,14 +206,12 @@ def evaluate(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> dict[s
 
 
 def _likelihood(
-    logits_NC: np.ndarray, label_N: np.ndarray, right_N: np.ndarray
+    label_logprob_N: np.ndarray, confidence_N: np.ndarray, right_N: np.ndarray
 ) -> tuple[float | None, float | None]:
     """(mean negative log-likelihood, expected calibration error); None without images."""
-    if len(label_N) == 0:
+    if len(label_logprob_N) == 0:
         return None, None
-    log_NC = log_probabilities(logits_NC)
-    loss = -float(log_NC[np.arange(len(label_N)), label_N].mean())
-    return loss, expected_calibration_error(np.exp(log_NC.max(axis=1)), right_N)
+    return -float(label_logprob_N.mean()), expected_calibration_error(confidence_N, right_N)
 
 
 def _check(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> None:

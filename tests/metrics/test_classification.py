@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as oracle
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
 
 from fgvc import metrics
 from fgvc.types import UserError
@@ -86,12 +92,33 @@ def test_per_class_and_confusion_agree_with_scikit_learn(case):
     np.testing.assert_array_equal(
         [row["predicted"] for row in rows], np.bincount(pred_N, minlength=classes)
     )
+    for row in rows:
+        right = round(row["recall"] * row["support"])
+        assert (row["recall_low"], row["recall_high"]) == metrics.wilson(right, row["support"])
     assert rows[-1]["name"] == f"class {classes - 1}"
     matrix = metrics.confusion(logits_NC, label_N, classes)
     np.testing.assert_array_equal(
         matrix[:, :classes], oracle.confusion_matrix(label_N, pred_N, labels=range(classes))
     )
     assert not matrix[:, classes].any()
+
+
+def test_per_class_agrees_with_torchmetrics():
+    logits_NC, label_N = drawn(300, 9, 9, seed=4)
+    rows = metrics.per_class(logits_NC, label_N, [str(c) for c in range(9)])
+    logit, label = torch.from_numpy(logits_NC), torch.from_numpy(label_N)
+    for key, theirs in (
+        ("precision", multiclass_precision),
+        ("recall", multiclass_recall),
+        ("f1", multiclass_f1_score),
+    ):
+        scores = theirs(logit, label, 9, average="none")
+        assert [row[key] for row in rows] == pytest.approx(scores.tolist(), abs=1e-6)
+    macro = multiclass_f1_score(logit, label, 9, average="macro")
+    found = metrics.evaluate(logits_NC, label_N, 9)
+    assert found["macro_f1"] == pytest.approx(float(macro), abs=1e-6)
+    recall = multiclass_recall(logit, label, 9, average="macro")
+    assert found["mean_per_class"] == pytest.approx(float(recall), abs=1e-6)
 
 
 def with_unreadable():
@@ -142,6 +169,7 @@ def test_ties_go_to_the_lower_index(seed):
     logits_NC = np.random.default_rng(seed).integers(0, 3, (40, 9)).astype(np.float32)
     expected = [sorted(range(9), key=lambda c: (-row[c], c))[:4] for row in logits_NC]
     np.testing.assert_array_equal(metrics.topk(logits_NC, 4), expected)
+    np.testing.assert_array_equal(metrics.topk(logits_NC, 1), np.array(expected)[:, :1])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
