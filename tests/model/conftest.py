@@ -1,21 +1,25 @@
-"""Shallow members of the real families, known to timm, saved as their publishers save them."""
+"""Shallow members of the real families, saved as their publishers save them."""
 
 import os
 from pathlib import Path
 
+import open_clip  # whole, before the code under test imports it without timm and transformers
 import pytest
 import timm
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 from fgvc.config import schema
 
+CONF = Path(__file__).parents[2] / "conf" / "backbone"
 ROWS = {  # model, patch, registers, prefix, width, native
     "vit": ("shallow_vit", 16, False, 1, 64, 224),
     "dinov2": ("shallow_dinov2", 14, False, 1, 64, 518),
     "registers": ("shallow_reg4_dinov2", 14, True, 5, 64, 518),
+    "dinov3": ("vit_small_patch16_dinov3", 16, True, 5, 64, 256),
     "published vit": ("vit_tiny_patch16_224", 16, False, 1, 192, 224),
     "published dinov2": ("vit_small_patch14_dinov2", 14, False, 1, 384, 518),
     "published registers": ("vit_small_patch14_reg4_dinov2", 14, True, 5, 384, 518),
@@ -63,6 +67,9 @@ for _name, _shape in SHALLOW.items():
     _register(_name, _shape)
 
 
+SMALLER = {"dinov3": {"embed_dim": 64, "depth": 2, "num_heads": 2}}
+
+
 def _row(family):
     model, patch, registers, prefix, width, native = ROWS[family]
     return schema.Checkpoint(
@@ -76,6 +83,7 @@ def _row(family):
         width=width,
         native=native,
         license="none",
+        architecture=SMALLER.get(family, {}),
     )
 
 
@@ -116,7 +124,8 @@ def saved(tmp_path_factory):
         path = folder / f"{family}{ending}"
         if path.exists():
             return path
-        state = _random_state(ROWS[family][0], 1000 if family.endswith("vit") else 0)
+        classes = 1000 if family.endswith("vit") else 0
+        state = _random_state(ROWS[family][0], classes, SMALLER.get(family, {}))
         if ending == ".safetensors":
             save_file(state, path)
         else:
@@ -126,12 +135,100 @@ def saved(tmp_path_factory):
     return save
 
 
-def _random_state(model, classes):
+def _random_state(model, classes, smaller):
     """No parameter at its initial value: LayerScale starts so small that it hides mistakes."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(7)
-        state = timm.create_model(model, pretrained=False, num_classes=classes).state_dict()
+        made = timm.create_model(model, pretrained=False, num_classes=classes, **smaller)
+        state = made.state_dict()
         return {key: value + 0.1 * torch.randn_like(value) for key, value in state.items()}
+
+
+@pytest.fixture(scope="session")
+def option():
+    """option(family, field=value, ...) -> schema.Backbone of conf/backbone/<family>.yaml."""
+
+    def make(family, **fields):
+        given = OmegaConf.load(CONF / f"{family}.yaml")
+        typed = OmegaConf.merge(OmegaConf.structured(schema.Backbone), given, fields)
+        return OmegaConf.to_object(typed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mini(option):
+    """mini(family, weights=None, ...) -> the family's made-up model, with weights all the same."""
+
+    def make(family, weights=None, **fields):
+        weights = None if weights is None else str(weights)
+        return option(family, size="mini", weights=weights, **fields)
+
+    return make
+
+
+def _perturbed(model):
+    """No parameter at its initial value, no norm that does nothing."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(7)
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def clip_model(mini):
+    """open_clip's own model of the mini row, at its native size."""
+    config = mini("clip").checkpoints["mini"].architecture
+    with torch.random.fork_rng(devices=[]):
+        return _perturbed(open_clip.CLIP(**config))
+
+
+@pytest.fixture(scope="session")
+def clip_file(clip_model, tmp_path_factory):
+    """clip_file(form) -> its weights: safetensors, bin, or openai, in half precision."""
+    folder = tmp_path_factory.mktemp("clip")
+
+    def save(form="safetensors"):
+        path = folder / form / f"open_clip_model.{'pt' if form == 'openai' else form}"
+        if path.exists():
+            return path
+        path.parent.mkdir()
+        state = clip_model.state_dict()
+        if form == "safetensors":
+            save_file(state, path)
+            return path
+        if form == "openai":
+            numbers = {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}
+            state = {key: value.half() for key, value in state.items()}
+            state |= {key: torch.tensor(value) for key, value in numbers.items()}
+        torch.save(state, path)
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def siglip_folder(mini, tmp_path_factory):
+    """A folder as transformers saves SigLIP 2: weights, config.json and a tokenizer of its kind."""
+    from transformers import SiglipConfig, SiglipModel
+
+    folder = tmp_path_factory.mktemp("siglip2")
+    architecture = mini("siglip2").checkpoints["mini"].architecture
+    with torch.random.fork_rng(devices=[]):
+        model = _perturbed(SiglipModel(SiglipConfig(**architecture)))
+    model.save_pretrained(folder)
+    _save_tokenizer(folder)
+    return folder
+
+
+def _save_tokenizer(folder):
+    """Bytes as tokens, in Gemma's format as the hub holds it: it does not lower-case by itself."""
+    from transformers import GemmaTokenizer
+
+    names = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    vocab = {name: place for place, name in enumerate(names)}
+    GemmaTokenizer(vocab=vocab, mask_token="<unk>").save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")

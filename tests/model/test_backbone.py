@@ -5,8 +5,7 @@ import timm
 import torch
 from timm.layers import set_fused_attn
 
-from fgvc.model.backbone import build, weights
-from fgvc.model.backbone.timm_vit import autocast
+from fgvc.model.backbone import autocast, build, weights
 from fgvc.types import UserError, WeightsSource
 
 ROW_NAMES = {"vit": "shallow_vit", "dinov2": "shallow_dinov2", "registers": "shallow_reg4_dinov2"}
@@ -17,11 +16,16 @@ def _pixels(side, batch=2):
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
-def _reference(model, path, side, pixels_BCHW):
+def _reference(row, path, side, pixels_BCHW):
     """timm's own loading, resizing and forward."""
     overlay = {"file": str(path), "hf_hub_id": None}
     own = timm.create_model(
-        model, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, img_size=side
+        row.model,
+        pretrained=True,
+        pretrained_cfg_overlay=overlay,
+        num_classes=0,
+        img_size=side,
+        **row.architecture,
     )
     with torch.inference_mode():
         return own.eval().forward_features(pixels_BCHW)
@@ -32,7 +36,7 @@ def _agree(conf, path, side):
     pixels_BCHW = _pixels(side)
     with torch.inference_mode():
         tokens = backbone(pixels_BCHW)
-    expected_BTD = _reference(backbone.name, path, side, pixels_BCHW)
+    expected_BTD = _reference(conf.checkpoints["only"], path, side, pixels_BCHW)
     found_BTD = torch.cat([tokens.prefix_BPD, tokens.patch_BND], 1)
     torch.testing.assert_close(found_BTD, expected_BTD, rtol=0, atol=1e-5)
     assert expected_BTD.std() > 0.1
@@ -51,12 +55,15 @@ def _agree(conf, path, side):
         ("registers", 518, 37),
         ("registers", 224, 16),
         ("registers", 336, 24),
+        ("dinov3", 256, 16),
+        ("dinov3", 224, 14),
+        ("dinov3", 448, 28),
     ],
 )
 def test_tokens_are_those_of_timm(conf, saved, family, side, grid):
     path = saved(family, ".safetensors" if side == 336 else ".pth")
     backbone, tokens = _agree(conf(family, weights=str(path)), path, side)
-    prefix = 5 if family == "registers" else 1
+    prefix = 1 if family in ("vit", "dinov2") else 5
     assert backbone.grid == tokens.grid == (grid, grid)
     assert backbone.prefix == tokens.prefix_BPD.shape[1] == prefix
     assert tokens.patch_BND.shape[1] == grid * grid
@@ -103,6 +110,8 @@ def test_what_a_record_says_of_it(conf, saved):
     assert backbone.parameter_count == sum(value.numel() for value in own.state_dict().values())
     assert backbone.weights == source
     assert backbone.name == "shallow_vit"
+    assert isinstance(backbone.blocks, torch.nn.ModuleList)
+    assert [id(block) for block in backbone.blocks] == [id(b) for b in backbone.trunk.blocks]
 
 
 def test_it_is_frozen_and_in_evaluation_mode(conf):
@@ -193,15 +202,18 @@ def test_a_row_that_belies_its_model_is_refused(conf):
         build(chosen, 224, RANDOM, seed=0)
 
 
-def test_bf16_runs_close_to_fp32(conf, saved):
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
+def test_half_precision_runs_close_to_fp32(conf, saved, precision, dtype):
     chosen = conf("vit", weights=str(saved("vit")))
     backbone = build(chosen, 224, weights.find(chosen), seed=0)
     with torch.inference_mode():
         full_BD = backbone.feature(_pixels(224))
         with autocast("fp32", torch.device("cpu")):
             same_BD = backbone.feature(_pixels(224))
-        with autocast("bf16", torch.device("cpu")):
+        with autocast(precision, torch.device("cpu")):
             half_BD = backbone.feature(_pixels(224))
+            product = backbone.trunk.blocks[0].attn.qkv(torch.zeros(1, 64))
     torch.testing.assert_close(same_BD, full_BD)
+    assert str(product.dtype) == f"torch.{dtype}"
     assert not torch.equal(half_BD.float(), full_BD)
     assert torch.cosine_similarity(half_BD.float(), full_BD).min() > 0.99

@@ -1,28 +1,63 @@
-"""conf/backbone: complete, consistent, and the shorthands are nothing but shorthands."""
+"""conf/backbone: complete, as the libraries say, and open to a checkpoint of one's own."""
 
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
+import open_clip
 import pytest
 import timm
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fgvc.config import schema
+from fgvc.model.backbone import build
+from fgvc.types import WeightsSource
 
 FOLDER = Path(__file__).parents[2] / "conf" / "backbone"
-FAMILIES = ("vit", "dinov2")
-SHORTHANDS = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in FAMILIES)
+ROWS = {"vit": 5, "dinov2": 9, "dinov3": 4, "clip": 11, "siglip2": 16}
+SHORTHANDS = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in ROWS)
+MEANS = {"half": 0.5, "imagenet": 0.485, "clip": 0.48145466}
+TIMM = ("vit", "dinov2", "dinov3")
+
+# open_clip's and timm's name of each SigLIP 2 checkpoint, which publish the same weights
+SIGLIP2 = {
+    "base": ("ViT-B-16-SigLIP2", "vit_base_patch16_siglip_224"),
+    "base_256": ("ViT-B-16-SigLIP2-256", "vit_base_patch16_siglip_256"),
+    "base_384": ("ViT-B-16-SigLIP2-384", "vit_base_patch16_siglip_384"),
+    "base_512": ("ViT-B-16-SigLIP2-512", "vit_base_patch16_siglip_512"),
+    "base_32": ("ViT-B-32-SigLIP2-256", "vit_base_patch32_siglip_256"),
+    "large": ("ViT-L-16-SigLIP2-256", "vit_large_patch16_siglip_256"),
+    "large_384": ("ViT-L-16-SigLIP2-384", "vit_large_patch16_siglip_384"),
+    "large_512": ("ViT-L-16-SigLIP2-512", "vit_large_patch16_siglip_512"),
+    "so400m": ("ViT-SO400M-14-SigLIP2", "vit_so400m_patch14_siglip_224"),
+    "so400m_384": ("ViT-SO400M-14-SigLIP2-378", "vit_so400m_patch14_siglip_378"),
+    "so400m_p16_256": ("ViT-SO400M-16-SigLIP2-256", "vit_so400m_patch16_siglip_256"),
+    "so400m_p16_384": ("ViT-SO400M-16-SigLIP2-384", "vit_so400m_patch16_siglip_384"),
+    "so400m_p16_512": ("ViT-SO400M-16-SigLIP2-512", "vit_so400m_patch16_siglip_512"),
+    "giant": ("ViT-gopt-16-SigLIP2-256", "vit_giantopt_patch16_siglip_256"),
+    "giant_384": ("ViT-gopt-16-SigLIP2-384", "vit_giantopt_patch16_siglip_384"),
+}
+# Where we know better than a library. A patch of 14 covers 378 of the 384 pixels its authors give:
+NATIVE_ELSEWHERE = {"so400m_384": 378}
+# timm puts its own licence on its copies of CLIP; OpenAI, LAION and DataComp publish under MIT.
+CLIP_LICENSE_OF_TIMM = "apache-2.0"
 
 
-def _composed(option, overrides=()):
-    with initialize_config_dir(str(FOLDER.parent), version_base="1.3"):
+def _composed(option, overrides=(), folder=FOLDER.parent):
+    with initialize_config_dir(str(folder), version_base="1.3"):
         node = compose(f"backbone/{option}", overrides=list(overrides)).backbone
     return OmegaConf.merge(OmegaConf.structured(schema.Backbone), node)
 
 
+def _rows(family):
+    conf = OmegaConf.to_object(_composed(family))
+    return {name: row for name, row in conf.checkpoints.items() if name != "mini"}, conf
+
+
 def test_the_options_are_counted():
-    assert len(SHORTHANDS) == 8
+    assert len(SHORTHANDS) == 16
 
 
 @pytest.mark.parametrize("short", SHORTHANDS)
@@ -31,23 +66,182 @@ def test_a_shorthand_is_the_family_spelt_out(short):
     assert _composed(short) == _composed(family, [f"backbone.size={size}"])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ROWS)
 def test_every_field_is_given(family):
     node = _composed(family)
     assert OmegaConf.missing_keys(node) == set()
     given = OmegaConf.load(FOLDER / f"{family}.yaml")
     assert set(given) == {field.name for field in fields(schema.Backbone)}
     conf = OmegaConf.to_object(node)
+    assert len(conf.checkpoints) == ROWS[family]
     assert schema.chosen_checkpoint(conf).size == conf.size == "base"
+    assert conf.name == family
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ROWS)
+def test_a_size_means_its_first_row_and_every_row_has_a_name(family):
+    rows, conf = _rows(family)
+    for size in {row.size for row in rows.values()}:
+        conf.size = size
+        assert schema.chosen_checkpoint(conf) == rows[size]
+    for name, row in rows.items():
+        conf.checkpoint = name
+        assert schema.chosen_checkpoint(conf) is row
+    assert len({row.repo for row in rows.values()}) == len(rows)
+
+
+@pytest.mark.parametrize("family", TIMM)
 def test_every_row_is_a_pretrained_model_of_timm(family):
-    conf = OmegaConf.to_object(_composed(family))
-    assert len(conf.checkpoints) == {"vit": 4, "dinov2": 8}[family]
-    for row in conf.checkpoints.values():
+    rows, conf = _rows(family)
+    for row in rows.values():
         official = timm.get_pretrained_cfg(row.model)
         assert official.hf_hub_id == row.repo
         assert official.input_size == (3, row.native, row.native)
         assert official.license == row.license.lower()
-        assert official.mean[0] == {"half": 0.5, "imagenet": 0.485}[conf.normalization]
+        assert official.mean[0] == MEANS[conf.normalization]
+        assert row.embedding is None
+
+
+def test_every_row_of_clip_is_what_open_clip_says():
+    rows, conf = _rows("clip")
+    for row in rows.values():
+        official = open_clip.get_pretrained_cfg(row.model, row.tag)
+        assert official["hf_hub"] == f"{row.repo}/"
+        assert bool(official.get("quick_gelu")) == (row.activation == "quick_gelu")
+        assert official["mean"][0] == MEANS[row.normalization or conf.normalization]
+        model = open_clip.get_model_config(row.model)
+        assert bool(model.get("quick_gelu")) == (row.activation == "quick_gelu")
+        vision = model["vision_cfg"]
+        declared = (row.width, row.patch, row.native, row.embedding)
+        sizes = (vision["width"], vision["patch_size"], vision["image_size"], model["embed_dim"])
+        assert declared == sizes
+        assert (row.license, row.prefix) == ("MIT", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("base", "vit_base_patch16_clip_quickgelu_224.openai"),
+        ("base_32", "vit_base_patch32_clip_quickgelu_224.openai"),
+        ("large", "vit_large_patch14_clip_quickgelu_224.openai"),
+        ("large_336", "vit_large_patch14_clip_quickgelu_336.openai"),
+        ("laion2b_b16", "vit_base_patch16_clip_224.laion2b"),
+        ("laion2b_b32", "vit_base_patch32_clip_224.laion2b"),
+        ("laion2b_l14", "vit_large_patch14_clip_224.laion2b"),
+        ("datacomp_b16", "vit_base_patch16_clip_224.datacompxl"),
+        ("datacomp_b32", "vit_base_patch32_clip_224.datacompxl"),
+        ("datacomp_l14", "vit_large_patch14_clip_224.datacompxl"),
+    ],
+)
+def test_timm_says_the_same_of_clip(name, theirs):
+    rows, conf = _rows("clip")
+    row, official = rows[name], timm.get_pretrained_cfg(theirs)
+    assert official.input_size == (3, row.native, row.native)
+    assert official.mean[0] == MEANS[row.normalization or conf.normalization]
+    assert official.license == CLIP_LICENSE_OF_TIMM != row.license.lower()
+
+
+def test_every_row_of_siglip2_is_what_open_clip_and_timm_say():
+    rows, conf = _rows("siglip2")
+    assert rows.keys() == SIGLIP2.keys()
+    for name, row in rows.items():
+        native = NATIVE_ELSEWHERE.get(name, row.native)
+        model, other = SIGLIP2[name]
+        official = open_clip.get_pretrained_cfg(model, "webli")
+        assert official["mean"][0] == MEANS[conf.normalization]
+        config = open_clip.get_model_config(model)
+        assert (config["embed_dim"], config["vision_cfg"]["image_size"]) == (row.embedding, native)
+        assert config["vision_cfg"]["timm_model_name"] == other
+        _same_text(row, config["text_cfg"])
+        _same_vision(row, other)
+        again = timm.get_pretrained_cfg(f"{other}.v2_webli")
+        assert again.input_size == (3, native, native)
+        assert again.license == row.license.lower()
+        assert again.mean[0] == MEANS[conf.normalization]
+        pixels = {"so400m_384": 384}.get(name, native)
+        assert row.repo.endswith(f"-patch{row.patch}-{pixels}")
+        assert row.model == row.repo.removeprefix("google/")
+
+
+def _same_text(row, theirs):
+    ours = row.architecture["text_config"]
+    assert ours["vocab_size"] == theirs["vocab_size"] == 256000
+    assert ours["max_position_embeddings"] == theirs["context_length"] == 64
+    assert ours["hidden_size"] == theirs["width"]
+    assert ours["num_hidden_layers"] == theirs["layers"]
+    assert ours["num_attention_heads"] == theirs["heads"]
+    assert ours["intermediate_size"] == int(theirs["width"] * theirs.get("mlp_ratio", 4.0))
+    assert ours.get("projection_size", ours["hidden_size"]) == row.embedding
+    assert theirs["act_kwargs"] == {"approximate": "tanh"}
+    assert row.activation == "gelu_tanh"
+
+
+def _same_vision(row, theirs):
+    with torch.device("meta"):
+        model = timm.create_model(theirs, num_classes=0)
+    ours, block = row.architecture["vision_config"], model.blocks[0]
+    assert (row.width, row.prefix) == (model.num_features, model.num_prefix_tokens)
+    assert row.patch == model.patch_embed.patch_size[0]
+    assert ours["hidden_size"] == row.width
+    assert ours["num_hidden_layers"] == len(model.blocks)
+    assert ours["num_attention_heads"] == block.attn.num_heads
+    assert ours["intermediate_size"] == block.mlp.fc1.out_features
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ROWS)
+def test_every_row_is_the_model_it_says(family):
+    rows, conf = _rows(family)
+    parameters = {}
+    for name, row in rows.items():
+        conf.checkpoint = name
+        with torch.device("meta"):  # shapes alone; a row that belies its model is refused
+            backbone = build(conf, 224, WeightsSource("random", name), seed=0)
+        assert backbone.feature_dim == row.width
+        parameters[row.size] = backbone.parameter_count
+    assert sorted(parameters.values()) == list(parameters.values())  # sizes in ascending order
+
+
+MY_CLIP = """
+defaults:
+  - clip
+  - _self_
+
+size: mine
+checkpoints:
+  mine:
+    size: mine
+    model: ViT-B-32
+    tag: laion2b_e16
+    activation: gelu
+    repo: timm/vit_base_patch32_clip_224.laion2b_e16
+    revision: main
+    patch: 32
+    registers: false
+    prefix: 1
+    width: 768
+    embedding: 512
+    native: 224
+    license: MIT
+"""
+
+
+def test_a_new_checkpoint_is_one_file(tmp_path):
+    folder = tmp_path / "conf"
+    shutil.copytree(FOLDER.parent, folder)
+    (folder / "backbone" / "my_clip.yaml").write_text(MY_CLIP)
+    conf = OmegaConf.to_object(_composed("my_clip", folder=folder))
+    row = schema.chosen_checkpoint(conf)
+    assert (conf.library, row.repo) == ("open_clip", "timm/vit_base_patch32_clip_224.laion2b_e16")
+    assert (row.normalization, row.architecture) == (None, {})
+    assert len(conf.checkpoints) == ROWS["clip"] + 1
+
+
+def test_config_and_backbones_agree_on_what_a_family_can_be_read_by():
+    from fgvc.config.fit import FEATURES
+    from fgvc.model.backbone.base import Backbone
+    from fgvc.model.backbone.clip import ClipBackbone
+    from fgvc.model.backbone.siglip2 import Siglip2Backbone
+
+    classes = {"timm": Backbone, "open_clip": ClipBackbone, "transformers": Siglip2Backbone}
+    assert {library: one.FEATURES for library, one in classes.items()} == FEATURES

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from fgvc.model.backbone import weights
 from fgvc.types import UserError
 
+DEAD = "http://127.0.0.1:9"
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4)}
 
 
@@ -162,6 +164,36 @@ def test_without_pretraining_nothing_is_looked_for(conf):
     assert (source.kind, source.path, source.sha256) == ("random", None, None)
 
 
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("vit", "model.safetensors"),
+        ("clip", "open_clip_model.safetensors"),
+        ("clip", "open_clip_pytorch_model.bin"),
+        ("siglip2", "model.safetensors"),
+    ],
+)
+def test_a_folder_means_the_weights_in_it(tmp_path, mini, family, name):
+    save_file(STATE, tmp_path / name)
+    assert weights.find(mini(family, tmp_path)).path == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("family", "says"),
+    [
+        ("vit", "no model.safetensors, as timm saves them"),
+        ("clip", "no open_clip_model.safetensors or open_clip_pytorch_model.bin, as open_clip"),
+        ("siglip2", "no model.safetensors, as transformers saves them"),
+    ],
+)
+def test_a_folder_without_weights_names_what_was_looked_for(tmp_path, mini, family, says):
+    (tmp_path / "readme.txt").write_text("nothing here")
+    with pytest.raises(UserError, match=says) as caught:
+        weights.find(mini(family, tmp_path))
+    assert f"backbone.weights={tmp_path}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 FIND = """
 import sys, time
 from fgvc.config import schema
@@ -169,16 +201,19 @@ from fgvc.model.backbone import weights
 from fgvc.types import UserError
 row = schema.Checkpoint(size="s", model="a_model", repo="timm/a_model", revision="v1", patch=16,
                         registers=False, prefix=1, width=8, native=224, license="")
-conf = schema.Backbone(name="vit", size="s", patch=None, registers=False, revision=None,
-                       pretrained=True, weights=None, weights_sha256=None, checkpoints={"s": row})
+conf = schema.Backbone(name="vit", library=sys.argv[1], size="s", patch=None, registers=False,
+                       revision=None, pretrained=True, weights=None, weights_sha256=None,
+                       checkpoints={"s": row})
 began = time.monotonic()
 try:
     source = weights.find(conf)
     print(source.kind, source.revision, source.sha256, source.path)
+    if sys.argv[2:]:
+        print(weights.tokenizer(conf, source))
 except UserError as error:
     print(error)
 assert time.monotonic() - began < 5, time.monotonic() - began
-assert "timm" not in sys.modules
+assert not {"torch", "timm", "open_clip", "transformers"} & set(sys.modules)
 """
 
 
@@ -186,7 +221,7 @@ assert "timm" not in sys.modules
 def find(tmp_path):
     """Look for weights in a process with its own hub cache; returns the line it prints."""
 
-    def run(**environment):
+    def run(library="timm", *more, **environment):
         environment = {
             "HF_HOME": str(tmp_path / "hub"),
             "PYTHONPATH": ":".join(sys.path),
@@ -194,7 +229,7 @@ def find(tmp_path):
             **environment,
         }
         out = subprocess.run(
-            [sys.executable, "-c", FIND],
+            [sys.executable, "-c", FIND, library, *more],
             env=environment,
             check=True,
             capture_output=True,
@@ -205,54 +240,115 @@ def find(tmp_path):
     return run
 
 
+class Hub:
+    """A server that answers as the hub does; `held` are the files of its one repository."""
+
+    def __init__(self):
+        self.commit, self.held, self.silent = "c" * 40, {}, threading.Event()
+        hub = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_HEAD(self):
+                if hub.silent.is_set():
+                    time.sleep(20)
+                data = hub.held.get(self.path.rpartition("/")[2])
+                missing = data is None and "/resolve/" in self.path
+                self.send_response(404 if missing else 200)
+                self.send_header("X-Repo-Commit", hub.commit)
+                if missing:
+                    self.send_header("X-Error-Code", "EntryNotFound")
+                self.send_header("Content-Length", str(len(data or b"")))
+                self.send_header("ETag", f'"{hashlib.sha256(data or b"").hexdigest()}"')
+                self.end_headers()
+                return data
+
+            def do_GET(self):
+                self.wfile.write(self.do_HEAD() or b"")
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
 @pytest.fixture
 def hub():
-    """A server that answers as the hub does for one file, or takes a call and says nothing."""
-    commit, data, silent = "c" * 40, b"weights", threading.Event()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            if silent.is_set():
-                time.sleep(20)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-            self.send_header("X-Repo-Commit", commit)
-            self.end_headers()
-
-        def do_GET(self):
-            self.do_HEAD()
-            self.wfile.write(data)
-
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", commit, data, silent
-    server.shutdown()
+    served = Hub()
+    yield served
+    served.server.shutdown()
 
 
-def test_offline_names_both_ways_out_within_five_seconds(find):
-    for said in (find(HF_HUB_OFFLINE="1"), find(HF_ENDPOINT="http://127.0.0.1:9")):
+FILES = {
+    "timm": "model.safetensors",
+    "open_clip": "open_clip_model.safetensors open_clip_config.json",
+    "transformers": "model.safetensors config.json",
+}
+
+
+@pytest.mark.parametrize("library", FILES)
+def test_offline_names_both_ways_out_within_five_seconds(find, library):
+    for said in (find(library, HF_HUB_OFFLINE="1"), find(library, HF_ENDPOINT=DEAD)):
         assert "\n" not in said
         for part in (
-            "a_model",
-            "timm/a_model@v1",
-            "hf download timm/a_model model.safetensors --revision v1",
+            "no weights for a_model: timm/a_model@v1 is not cached",
+            f"`hf download timm/a_model {FILES[library]} --revision v1`",
             "backbone.weights=PATH",
         ):
             assert part in said
 
 
 def test_a_hub_that_never_answers_is_given_up_on(find, hub):
-    hub[3].set()
-    assert "the hub cannot be reached" in find(HF_ENDPOINT=hub[0])
+    hub.silent.set()
+    assert "the hub cannot be reached" in find(HF_ENDPOINT=hub.endpoint)
 
 
-def test_a_download_is_recorded_and_then_served_from_the_cache(find, hub):
-    endpoint, commit, data, _ = hub
-    first = find(HF_ENDPOINT=endpoint)
-    assert first.startswith(f"hub {commit} {hashlib.sha256(data).hexdigest()} /")
-    assert find(HF_HUB_OFFLINE="1") == first
+@pytest.mark.parametrize(
+    ("library", "names"),
+    [
+        ("timm", ["model.safetensors"]),
+        ("open_clip", ["open_clip_model.safetensors", "open_clip_config.json"]),
+        ("open_clip", ["open_clip_pytorch_model.bin"]),
+        ("transformers", ["model.safetensors", "config.json"]),
+        ("transformers", ["model.safetensors"]),
+    ],
+)
+def test_a_download_is_recorded_and_then_served_from_the_cache(find, hub, library, names):
+    hub.held = {name: name.encode() for name in names}
+    first = find(library, HF_ENDPOINT=hub.endpoint)
+    sha256 = hashlib.sha256(names[0].encode()).hexdigest()
+    assert first.startswith(f"hub {hub.commit} {sha256} /")
+    path = Path(first.split(" ", 3)[3])
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted(names)
+    assert find(library, HF_HUB_OFFLINE="1") == first
+
+
+def test_a_repository_without_the_file_is_named(find, hub):
+    said = find("open_clip", HF_ENDPOINT=hub.endpoint)
+    assert "no weights for a_model: timm/a_model@v1 is not cached and RemoteEntryNotFound" in said
+
+
+def test_a_damaged_file_in_the_cache_is_refused(find, hub):
+    hub.held = {"model.safetensors": b"weights"}
+    path = Path(find(HF_ENDPOINT=hub.endpoint).split(" ", 3)[3])
+    path.resolve().write_bytes(b"weightz")
+    said = find(HF_HUB_OFFLINE="1")
+    assert f"the hub says {hashlib.sha256(b'weights').hexdigest()}" in said
+    assert f"delete {path.resolve()}" in said
+
+
+def test_the_tokenizer_is_fetched_when_text_is_wanted(find, hub):
+    hub.held = {"model.safetensors": b"weights"}
+    first = find("transformers", HF_ENDPOINT=hub.endpoint)
+    path = Path(first.split(" ", 3)[3]).with_name("tokenizer.json")
+    said = find("transformers", "text", HF_HUB_OFFLINE="1").splitlines()[1]
+    for part in (
+        f"no tokenizer for a_model: timm/a_model@{hub.commit} is not cached",
+        f"`hf download timm/a_model tokenizer.json --revision {hub.commit}`",
+        "backbone.weights=PATH",
+    ):
+        assert part in said
+    hub.held["tokenizer.json"] = b"{}"
+    assert find("transformers", "text", HF_ENDPOINT=hub.endpoint) == f"{first}\n{path}"

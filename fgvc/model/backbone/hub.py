@@ -1,19 +1,37 @@
-"""A repository and revision on the model hub -> its weights file in the local cache."""
+"""A repository and revision on the model hub -> its files in the local cache."""
 
 from __future__ import annotations
 
+import re
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from fgvc.config import schema
 from fgvc.types import UserError
 
-FILENAME = "model.safetensors"
 PATIENCE = 3.0  # seconds for the hub's first answer
 
 
-def fetch(row: schema.Checkpoint, revision: str) -> tuple[Path, str]:
+@dataclass(frozen=True)
+class Wanted:
+    """One file of a repository, under the first of `names` that is there.
+
+    what: "weights" or "tokenizer", for messages. model: whose. companions: small files that are
+    fetched with it where the repository has them. instead: the way out without a network.
+    """
+
+    what: str
+    model: str
+    repo: str
+    revision: str
+    names: Sequence[str]
+    instead: str
+    companions: Sequence[str] = ()
+
+
+def fetch(wanted: Wanted) -> tuple[Path, str]:
     """The cached file, downloaded where it is not cached yet, and the commit it belongs to.
 
     Raises:
@@ -22,23 +40,52 @@ def fetch(row: schema.Checkpoint, revision: str) -> tuple[Path, str]:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(row.repo, FILENAME, revision=revision)
-    if not isinstance(path, str):
-        path = _downloaded(row, revision)
+    for name in wanted.names:
+        path = try_to_load_from_cache(wanted.repo, name, revision=wanted.revision)
+        if isinstance(path, str):
+            break
+    else:
+        path = _downloaded(wanted)
     return Path(path), Path(path).parent.name  # .../snapshots/<commit>/model.safetensors
 
 
-def _downloaded(row: schema.Checkpoint, revision: str) -> str:
-    from huggingface_hub import hf_hub_download
+def promised_sha256(path: Path) -> str | None:
+    """What the hub said the digest of a cached file is; None where the cache does not tell.
 
+    A large file lies under its digest, and the snapshot only links to it.
+    """
+    name = path.resolve().name
+    return name if re.fullmatch("[0-9a-f]{64}", name) else None
+
+
+def _downloaded(wanted: Wanted) -> str:
     if not _answers():
-        raise UserError(_no_weights(row, revision, "the hub cannot be reached"))
+        raise UserError(_not_to_be_had(wanted, "the hub cannot be reached"))
     try:
-        return hf_hub_download(row.repo, FILENAME, revision=revision, etag_timeout=PATIENCE)
+        return _download(wanted)
     except Exception as error:  # the client's errors share no base class
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise UserError(_no_weights(row, revision, f"{type(error).__name__}")) from error
+        raise UserError(_not_to_be_had(wanted, type(error).__name__)) from error
+
+
+def _download(wanted: Wanted) -> str:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def get(name: str, revision: str) -> str:
+        return hf_hub_download(wanted.repo, name, revision=revision, etag_timeout=PATIENCE)
+
+    path = None
+    for name in wanted.names[:-1]:
+        with suppress(EntryNotFoundError):
+            path = get(name, wanted.revision)
+            break
+    path = path or get(wanted.names[-1], wanted.revision)
+    for name in wanted.companions:
+        with suppress(EntryNotFoundError):
+            get(name, Path(path).parent.name)  # of the same commit
+    return path
 
 
 def _answers() -> bool:
@@ -62,9 +109,10 @@ def _answers() -> bool:
     return answered.is_set()
 
 
-def _no_weights(row: schema.Checkpoint, revision: str, why: str) -> str:
+def _not_to_be_had(wanted: Wanted, why: str) -> str:
+    names = " ".join((wanted.names[0], *wanted.companions))
     return (
-        f"no weights for {row.model}: {row.repo}@{revision} is not cached and {why}; "
-        f"with a network run `hf download {row.repo} {FILENAME} --revision {revision}`, "
-        f"or give a local file with backbone.weights=PATH"
+        f"no {wanted.what} for {wanted.model}: {wanted.repo}@{wanted.revision} is not cached and "
+        f"{why}; with a network run `hf download {wanted.repo} {names} --revision "
+        f"{wanted.revision}`, or {wanted.instead}"
     )

@@ -6,7 +6,8 @@ Nothing in a file is ever executed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,28 +19,116 @@ from fgvc.types import UserError, WeightsSource
 if TYPE_CHECKING:
     from torch import Tensor
 
+TOKENIZER = "tokenizer.json"
+# library: the names under which it saves weights, first choice first, and what may lie beside them
+NAMES: Mapping[str, Sequence[str]] = {
+    "timm": ("model.safetensors",),
+    "open_clip": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+    "transformers": ("model.safetensors",),
+}
+COMPANIONS: Mapping[str, Sequence[str]] = {
+    "timm": (),
+    "open_clip": ("open_clip_config.json",),
+    "transformers": ("config.json",),
+}
 _WRAPPERS = ("model", "state_dict")
 
 
 def find(conf: schema.Backbone) -> WeightsSource:
-    """Where the weights are: a given file, none (random), or the hub's cache, filled if need be.
+    """Where the weights are: a given file or folder, none (random), or the hub's cache, filled if
+    need be.
 
     Raises:
-        UserError: no such file, no network, or a digest other than `backbone.weights_sha256`.
+        UserError: no such file, no network, a digest other than `backbone.weights_sha256` or than
+            the hub's own, or a made-up model asked for with weights.
     """
     row = schema.chosen_checkpoint(conf)
     if conf.weights is not None:
-        path = Path(conf.weights).expanduser()
-        if not path.is_file():
-            raise UserError(
-                f"backbone.weights={conf.weights}: no such file; correct the path, "
-                f"or leave it out to take {row.repo} from the hub"
-            )
+        path = _local_file(conf, row)
         return WeightsSource("file", path.name, path, _matching(path, conf.weights_sha256))
     if not conf.pretrained:
         return WeightsSource("random", row.model)
-    path, commit = hub.fetch(row, conf.revision or row.revision)
-    return WeightsSource("hub", row.repo, path, _matching(path, conf.weights_sha256), commit)
+    if not row.repo:
+        raise UserError(
+            f"backbone.size={row.size}: a made-up {conf.name} has no published weights; "
+            "backbone.pretrained=false takes random ones"
+        )
+    path, commit = hub.fetch(
+        hub.Wanted(
+            what="weights",
+            model=row.model,
+            repo=row.repo,
+            revision=conf.revision or row.revision,
+            names=NAMES[conf.library],
+            companions=COMPANIONS[conf.library],
+            instead="give a local file with backbone.weights=PATH",
+        )
+    )
+    sha256 = _matching(path, conf.weights_sha256)
+    _refuse_damaged(path, sha256)
+    return WeightsSource("hub", row.repo, path, sha256, commit)
+
+
+def tokenizer(conf: schema.Backbone, source: WeightsSource) -> Path | None:
+    """The tokenizer that belongs to the weights; None where the library or random weights bring it.
+
+    Raises:
+        UserError: it is neither beside the weights nor on the hub, or is another one than
+            `backbone.tokenizer_sha256`.
+    """
+    if source.path is None or conf.library != "transformers":
+        return None
+    row = schema.chosen_checkpoint(conf)
+    path = source.path.with_name(TOKENIZER)
+    if not path.is_file():
+        path = _fetched_tokenizer(row, source)
+    sha256 = digest.sha256_file(path)
+    if conf.tokenizer_sha256 not in (None, sha256):
+        raise UserError(
+            f"tokenizer {path} has sha256 {sha256}, not backbone.tokenizer_sha256="
+            f"{conf.tokenizer_sha256}: the file changed or is another one"
+        )
+    return path
+
+
+def _fetched_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
+    assert source.path is not None
+    if source.revision is None:
+        raise UserError(
+            f"no tokenizer for {row.model}: {source.path.parent} holds no {TOKENIZER}; run "
+            f"`hf download {row.repo or 'REPO'} {TOKENIZER} --local-dir {source.path.parent}`, or "
+            "leave backbone.weights out to take weights and tokenizer from the hub"
+        )
+    path, _ = hub.fetch(
+        hub.Wanted(
+            what="tokenizer",
+            model=row.model,
+            repo=source.name,
+            revision=source.revision,
+            names=(TOKENIZER,),
+            instead="give a folder that holds weights and tokenizer with backbone.weights=PATH",
+        )
+    )
+    return path
+
+
+def _local_file(conf: schema.Backbone, row: schema.Checkpoint) -> Path:
+    path = Path(conf.weights or "").expanduser()
+    if path.is_dir():
+        names = NAMES[conf.library]
+        inside = next((path / name for name in names if (path / name).is_file()), None)
+        if inside is None:
+            raise UserError(
+                f"backbone.weights={conf.weights}: the folder holds no {' or '.join(names)}, as "
+                f"{conf.library} saves them; name the file itself"
+            )
+        return inside
+    if not path.is_file():
+        raise UserError(
+            f"backbone.weights={conf.weights}: no such file; correct the path, "
+            f"or leave it out to take {row.repo} from the hub"
+        )
+    return path
 
 
 def _matching(path: Path, pinned: str | None) -> str:
@@ -50,6 +139,30 @@ def _matching(path: Path, pinned: str | None) -> str:
             f"the file changed or is another one"
         )
     return sha256
+
+
+def _refuse_damaged(path: Path, sha256: str) -> None:
+    promised = hub.promised_sha256(path)
+    if promised not in (None, sha256):
+        raise UserError(
+            f"weights {path} have sha256 {sha256}, the hub says {promised}: the cached file is "
+            f"damaged; delete {path.resolve()} and run again"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a library wrote beside its weights.
+
+    Raises:
+        UserError: no JSON object; one line.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): fetch it again") from error
+    if not isinstance(held, dict):
+        raise UserError(f"{path} holds a {type(held).__name__}, not a JSON object: fetch it again")
+    return held
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
@@ -103,6 +216,11 @@ def _pickled(path: Path) -> Any:
             f"save the state dict by itself, best as .safetensors"
         ) from error
     except Exception as error:  # a damaged archive fails in as many ways as there are layers
+        if "TorchScript" in str(error):
+            raise UserError(
+                f"weights {path} are a TorchScript program: refused, as reading one can run code; "
+                "save its state dict by itself, best as .safetensors"
+            ) from error
         raise UserError(_unreadable(path, error)) from error
 
 

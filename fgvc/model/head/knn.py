@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fgvc.model.head.unit import unit
 from fgvc.types import UserError
 
 FLOOR = math.log(1e-12)  # log-vote of a class that no neighbour belongs to
@@ -42,34 +43,33 @@ class KnnHead(nn.Module):
                 f"head.k={k} exceeds the {len(bank_ND)} images of the bank: set head.k to at most "
                 f"{len(bank_ND)}, or use more training images"
             )
-        self.register_buffer("bank_ND", _normalised(bank_ND))
+        self.register_buffer("bank_ND", unit(bank_ND))
         self.register_buffer("label_N", label_N.to(torch.int64).clone())
         self.classes, self.k, self.temperature = classes, k, temperature
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """float32 feature_BD -> float32 log-probabilities_BC, FLOOR where a class has no vote."""
+        if torch.compiler.is_exporting():  # a graph has no size of a batch to cut it by
+            return self._votes(feature_BD)
         rows = max(1, _CELLS // len(self.bank_ND))
         return torch.cat([self._votes(chunk_BD) for chunk_BD in feature_BD.split(rows)])
 
     def _votes(self, feature_BD: Tensor) -> Tensor:
-        similarity_BN = _normalised(feature_BD) @ self.bank_ND.T
+        similarity_BN = unit(feature_BD) @ self.bank_ND.T
         top_BK, index_BK = self._nearest(similarity_BN)
         # softmax is exp(s / T) over its sum; it takes the maximum off first, so T may be tiny.
         weight_BK = torch.softmax(top_BK / self.temperature, dim=1)
-        vote_BC = weight_BK.new_zeros(len(feature_BD), self.classes)
+        vote_BC = weight_BK.new_zeros(feature_BD.shape[0], self.classes)
         vote_BC.scatter_add_(1, self.label_N[index_BK], weight_BK)
         return vote_BC.log().clamp(min=FLOOR)
 
     def _nearest(self, similarity_BN: Tensor) -> tuple[Tensor, Tensor]:
         """The k largest of each row; the stable sort is slow and only for ties at the border."""
         top_BK, index_BK = similarity_BN.topk(self.k, dim=1)
+        if torch.compiler.is_exporting():  # ONNX's TopK takes the lower row of a tie by itself
+            return top_BK, index_BK
         tied_B = (similarity_BN >= top_BK[:, -1:]).sum(dim=1) > self.k
         if tied_B.any():
             order_TN = similarity_BN[tied_B].argsort(dim=1, descending=True, stable=True)
             index_BK[tied_B] = order_TN[:, : self.k]
         return top_BK, index_BK
-
-
-def _normalised(feature_BD: Tensor) -> Tensor:
-    """Rows of unit length in float32; a row of zeros stays."""
-    return nn.functional.normalize(feature_BD.to(torch.float32), dim=1, eps=1e-12)

@@ -21,5 +21,5 @@ class LinearHead(nn.Module):
         self.bias_C = nn.Parameter(bias_C.detach().to(torch.float32).clone())
 
     def forward(self, feature_BD: Tensor) -> Tensor:
-        """float32 feature_BD -> float32 logits_BC."""
-        return nn.functional.linear(feature_BD, self.weight_CD, self.bias_C)
+        """Any float feature_BD -> float32 logits_BC."""
+        return nn.functional.linear(feature_BD.to(torch.float32), self.weight_CD, self.bias_C)

@@ -1,0 +1,221 @@
+"""What all families share: normalised pixels -> tokens and one feature; prompts -> text features.
+
+B batch, C = 3 channels, H and W pixels, P prefix tokens (class, registers), N patch tokens,
+D token width, F feature width, L text length, E width of the projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fgvc.config import schema
+from fgvc.model.backbone.fill import multiply_accumulates, seeded
+from fgvc.types import Tokens, UserError, WeightsSource
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a square picture is cut into square patches. side, patch, stride: pixels; where stride is
+    less than patch they overlap. grid: patches along a side, none of them padded."""
+
+    side: int
+    patch: int
+    stride: int
+
+    @property
+    def grid(self) -> int:
+        return (self.side - self.patch) // self.stride + 1
+
+    @property
+    def abutting(self) -> int:
+        """Pixels along a side of as many patches that do not overlap.
+
+        Built for that size, a library's model has the positions of this grid.
+        """
+        return self.grid * self.patch
+
+
+class Backbone(nn.Module):
+    """A frozen transformer, and what a record says of it.
+
+    name: the library's own. feature_dim: width of the pooled feature. grid: rows and columns of
+    patches. patches: how many of them leave the last block. prefix: tokens before the patches, the
+    class token first. parameter_count, macs: of what the feature needs; multiply-accumulates of one
+    image. weights: where they came from. make: the library's own trunk, with initial values.
+    """
+
+    FEATURES: ClassVar[tuple[str, ...]] = ("cls", "patch_mean", "cls_patch_mean")
+    macs: int
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        row: schema.Checkpoint,
+        features: str,
+        shape: Shape,
+        source: WeightsSource,
+    ) -> None:
+        super().__init__()
+        self.make = make
+        self.trunk = make()
+        self.name = row.model
+        self.features = features
+        self.prefix = row.prefix
+        self.side = shape.side
+        self.grid: tuple[int, int] = (shape.grid, shape.grid)
+        self.patches = shape.grid**2
+        self.feature_dim = feature_dim(row, features)
+        self.parameter_count = sum(parameter.numel() for parameter in self.trunk.parameters())
+        self.weights = source
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, first to last."""
+        return self.blocks_of(self.trunk)
+
+    @staticmethod
+    def blocks_of(trunk: Any) -> nn.ModuleList:
+        """The transformer blocks of such a trunk."""
+        raise NotImplementedError
+
+    def tokens(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """prefix_BPD and patch_BND after the final norm."""
+        raise NotImplementedError
+
+    def projected(self, prefix_BPD: Tensor, patch_BND: Tensor) -> Tensor:
+        """image_BE, in the space of the text tower."""
+        raise NotImplementedError
+
+    def forward(self, pixels_BCHW: Tensor) -> Tokens:
+        """pixels_BCHW: float32, normalised as the chosen checkpoint wants -> Tokens."""
+        prefix_BPD, patch_BND = self.tokens(pixels_BCHW)
+        assert patch_BND.shape[1] == self.patches, "a selection was attached and did not run"
+        return Tokens(prefix_BPD, patch_BND, self._pooled(prefix_BPD, patch_BND), self.grid)
+
+    def feature(self, pixels_BCHW: Tensor) -> Tensor:
+        """pooled_BF alone: what a probe reads."""
+        return self(pixels_BCHW).pooled_BD
+
+    def _pooled(self, prefix_BPD: Tensor, patch_BND: Tensor) -> Tensor:
+        if self.features in ("map", "projected"):
+            return self.projected(prefix_BPD, patch_BND)
+        if self.features == "cls":
+            return prefix_BPD[:, 0]
+        mean_BD = patch_BND.mean(1)
+        if self.features == "patch_mean":
+            return mean_BD
+        return torch.cat([prefix_BPD[:, 0], mean_BD], 1)
+
+
+class TextTower(nn.Module):
+    """A frozen text tower: prompts -> features in the space of `projected` image features.
+
+    scale: what a cosine is multiplied by before the softmax over classes. identity: all that can
+    change a text feature beside the weights.
+    """
+
+    def __init__(
+        self,
+        trunk: Any,
+        tokenize: Callable[[Sequence[str]], Tensor],
+        scale: float,
+        identity: Mapping[str, object],
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.tokenize = tokenize
+        self.scale = scale
+        self.identity = dict(identity)
+        self.requires_grad_(False).eval()
+
+    def project(self, token_BL: Tensor) -> Tensor:
+        """Token ids -> text_BE, after the projection."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str], batch: int = 64) -> Tensor:
+        """text_PE of P prompts: float32, not normalised, on the tower's device."""
+        device = next(self.parameters()).device
+        parts = [
+            self.project(self.tokenize(prompts[start : start + batch]).to(device))
+            for start in range(0, len(prompts), batch)
+        ]
+        return torch.cat(parts).float()
+
+
+def assembled(
+    kind: type[Backbone],
+    conf: schema.Backbone,
+    source: WeightsSource,
+    seed: int,
+    make: Callable[[], Any],
+    load: Callable[[Any], None],
+    shape: Shape,
+) -> Backbone:
+    """A frozen backbone of `kind` with the weights of `source`, or random ones from `seed`.
+
+    Args:
+        make: the library's model, on the device of the context and with its initial values.
+        load: fills such a model, made on the meta device, from the weights file.
+
+    Raises:
+        UserError: the family has no such `features`, or the weights do not fit the model.
+    """
+    row = schema.chosen_checkpoint(conf)
+    if conf.features not in kind.FEATURES:
+        raise UserError(
+            f"backbone.features={conf.features}: {conf.name} has {', '.join(kind.FEATURES)}"
+        )
+    with torch.device("meta"):  # shapes alone: nothing is spent on initial values
+        backbone = kind(make, row, conf.features, shape, source).eval()
+        pixels_BCHW = torch.empty(1, 3, shape.side, shape.side)
+        backbone.macs = multiply_accumulates(backbone, pixels_BCHW)
+    if source.path is None:
+        backbone.trunk = seeded(make, seed)
+    else:
+        load(backbone.trunk)
+    return backbone.requires_grad_(False).eval()
+
+
+def cut(row: schema.Checkpoint, side: int, stride: int | None) -> Shape:
+    """The patches of a square of `side` pixels, `stride` apart; None: they abut.
+
+    Raises:
+        UserError: pixels between the patches would be seen by none.
+    """
+    assert side % row.patch == 0, "config.fit refuses it before any work"
+    if stride is not None and not 1 <= stride <= row.patch:
+        raise UserError(
+            f"part_attention.stride={stride}: must be at least 1 and at most {row.patch}, the "
+            f"patch of {row.model}"
+        )
+    return Shape(side, row.patch, row.patch if stride is None else stride)
+
+
+def check_declared(row: schema.Checkpoint, **found: int) -> None:
+    """Refuse a row of backbone.checkpoints that belies the library's model."""
+    for field, value in found.items():
+        if value != getattr(row, field):
+            raise UserError(
+                f"backbone.checkpoints: {row.model} has {field}={value}, "
+                f"not {field}={getattr(row, field)}"
+            )
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context a forward runs in: half precision where `precision` is bf16 or fp16."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
+def feature_dim(row: schema.Checkpoint, features: str) -> int:
+    """Width of a feature, known without building the backbone."""
+    if features == "projected":
+        assert row.embedding is not None, row.model
+        return row.embedding
+    return row.width * (2 if features == "cls_patch_mean" else 1)

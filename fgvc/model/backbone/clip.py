@@ -1,0 +1,240 @@
+"""CLIP of open_clip: normalised pixels -> tokens after the final norm; prompts -> text features.
+
+B batch, C = 3 channels, H and W pixels, P = 1 class token, N patch tokens, T = P + N,
+D token width, L text length, E width of the projection.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fgvc.config import schema
+from fgvc.model.backbone import weights
+from fgvc.model.backbone.base import Backbone, TextTower, assembled, check_declared, cut
+from fgvc.model.backbone.fill import fill, seeded
+from fgvc.store import digest
+from fgvc.types import UserError, WeightsSource
+
+VISION = "visual."
+OPENAI = ("input_resolution", "context_length", "vocab_size")  # only OpenAI's own files hold these
+
+
+class ClipBackbone(Backbone):
+    """Features `cls` (before the projection), `patch_mean`, both, and `projected`."""
+
+    FEATURES: ClassVar[tuple[str, ...]] = (*Backbone.FEATURES, "projected")
+
+    @staticmethod
+    def blocks_of(trunk: Any) -> nn.ModuleList:
+        return trunk.transformer.resblocks
+
+    def tokens(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        trunk = self.trunk
+        token_BTD = trunk.ln_post(trunk.transformer(trunk._embeds(pixels_BCHW)))
+        return token_BTD[:, : self.prefix], token_BTD[:, self.prefix :]
+
+    def projected(self, prefix_BPD: Tensor, patch_BND: Tensor) -> Tensor:
+        return prefix_BPD[:, 0] @ self.trunk.proj
+
+
+class ClipText(TextTower):
+    """The text half; `trunk` is open_clip's model without its visual half."""
+
+    def project(self, token_BL: Tensor) -> Tensor:
+        return self.trunk.encode_text(token_BL)
+
+
+def build(
+    conf: schema.Backbone, side: int, source: WeightsSource, seed: int, stride: int | None
+) -> Backbone:
+    """The backbone with the weights of `source`, its positions resized to `side` as open_clip does.
+
+    The projection is part of it only where `features` needs it.
+
+    Raises:
+        UserError: the weights do not fit the model, or another activation belongs to them.
+    """
+    row = schema.chosen_checkpoint(conf)
+    shape = cut(row, side, stride)
+
+    def make() -> Any:
+        visual = _model(row, source, shape.abutting).visual
+        visual.conv1.stride = (shape.stride, shape.stride)
+        if conf.features != "projected":
+            visual.proj = None
+        return visual
+
+    def load(visual: Any) -> None:
+        assert source.path is not None
+        state = _resized(_read(row, source.path), visual)
+        held = {key[len(VISION) :]: state[key] for key in state if key.startswith(VISION)}
+        if visual.proj is None:
+            held.pop("proj", None)
+        fill(visual, held, source.path, row.model)
+
+    return assembled(ClipBackbone, conf, source, seed, make, load, shape)
+
+
+def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextTower:
+    """The text tower of the same weights, with open_clip's own tokenizer.
+
+    Raises:
+        UserError: the weights do not fit the model, or another activation belongs to them.
+    """
+    row = schema.chosen_checkpoint(conf)
+
+    def make() -> Any:
+        model = _model(row, source, row.native)
+        del model.visual
+        return model
+
+    if source.path is None:
+        model = seeded(make, seed)
+    else:
+        with torch.device("meta"):
+            model = make()
+        if model.attn_mask is not None:  # in no file: each token sees those before it
+            length = model.context_length
+            model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
+        state = _read(row, source.path)
+        held = {key: state[key] for key in state if not key.startswith(VISION)}
+        fill(model, held, source.path, row.model)
+    tokenize, identity = _tokenizer(model.context_length)
+    return ClipText(model, tokenize, model.logit_scale.exp().item(), identity)
+
+
+def _tokenizer(length: int) -> tuple[Any, dict[str, object]]:
+    with _without("timm", "transformers"):
+        from open_clip import SimpleTokenizer
+        from open_clip.tokenizer import default_bpe
+
+    identity: dict[str, object] = {
+        "tokenizer": "open_clip SimpleTokenizer",
+        "vocabulary_sha256": digest.sha256_file(default_bpe()),
+        "length": length,
+        "clean": "lower",
+        "versions": {name: version(name) for name in ("open_clip_torch", "ftfy", "regex")},
+    }
+    return SimpleTokenizer(context_length=length, clean="lower"), identity
+
+
+def _model(row: schema.Checkpoint, source: WeightsSource, side: int) -> Any:
+    """open_clip's model without values of a file, held against all that is said about it."""
+    with _without("timm", "transformers"):
+        import open_clip
+    config = row.architecture or open_clip.get_model_config(row.model)
+    if config is None:
+        raise UserError(
+            f"backbone.checkpoints: open_clip knows no model {row.model}; "
+            "open_clip.list_models() lists those it knows, or give the row an architecture"
+        )
+    if config.get("custom_text") or not isinstance(config["vision_cfg"].get("layers"), int):
+        raise UserError(
+            f"backbone.checkpoints: {row.model} is no plain CLIP of two transformers; "
+            "such a model cannot be read here"
+        )
+    sized = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": side}}
+    model = open_clip.CLIP(**sized)
+    _check_visual(row, model.visual)
+    _check_activation(row, model, open_clip.get_pretrained_cfg(row.model, row.tag or ""), source)
+    return model
+
+
+def _check_visual(row: schema.Checkpoint, visual: Any) -> None:
+    check_declared(
+        row,
+        width=visual.ln_post.normalized_shape[0],
+        patch=visual.patch_size[0],
+        embedding=visual.output_dim,
+        prefix=1,
+    )
+    if visual.pool_type != "tok" or visual.attn_pool is not None or visual.final_ln_after_pool:
+        raise UserError(
+            f"backbone.checkpoints: {row.model} does not pool by its class token; "
+            "such a model cannot be read here"
+        )
+
+
+def _check_activation(
+    row: schema.Checkpoint, model: nn.Module, pretrained: Mapping[str, Any], source: WeightsSource
+) -> None:
+    """open_clip only warns of another activation than the weights were trained with."""
+    built = _activations(model)
+    if built != {row.activation}:
+        raise _other_activation(row, f"the model {row.model}", " and ".join(sorted(built)))
+    if pretrained:
+        _check_quick(row, pretrained, f"open_clip's pretrained tag {row.tag}")
+    beside = source.path and source.path.with_name("open_clip_config.json")
+    if beside and beside.is_file():
+        _check_quick(row, weights.read_json(beside).get("model_cfg", {}), str(beside))
+
+
+def _check_quick(row: schema.Checkpoint, config: Mapping[str, Any], whose: str) -> None:
+    quick = bool(config.get("quick_gelu", False))
+    if quick != (row.activation == "quick_gelu"):
+        raise _other_activation(row, whose, "quick_gelu" if quick else "plain GELU")
+
+
+def _other_activation(row: schema.Checkpoint, whose: str, has: str) -> UserError:
+    return UserError(
+        f"backbone.checkpoints: {row.model} is declared with activation={row.activation}, but "
+        f"{whose} has {has}: its features would be wrong; take the row, or the model name with or "
+        "without -quickgelu, that fits the weights"
+    )
+
+
+def _activations(model: nn.Module) -> set[str]:
+    from open_clip.transformer import QuickGELU
+
+    names = set()
+    for part in model.modules():
+        if isinstance(part, QuickGELU):
+            names.add("quick_gelu")
+        elif isinstance(part, nn.GELU):
+            names.add("gelu" if part.approximate == "none" else "gelu_tanh")
+    return names
+
+
+def _read(row: schema.Checkpoint, path: Path) -> dict[str, Tensor]:
+    """The tensors of both towers, in float32, in whichever of CLIP's file formats."""
+    state = weights.read(path)
+    if OPENAI[0] in state and row.activation != "quick_gelu":
+        raise _other_activation(row, f"OpenAI's own file {path}", "quick_gelu")
+    return {key: value.float() for key, value in state.items() if key not in OPENAI}
+
+
+def _resized(state: dict[str, Tensor], visual: Any) -> dict[str, Tensor]:
+    """Positions resampled to the grid of `visual`; a table that is no square stays as it is."""
+    from open_clip.model import resize_pos_embed
+
+    resized = dict(state)
+    holder = nn.Module()
+    holder.visual = visual
+    try:
+        resize_pos_embed(resized, holder)
+    except RuntimeError:
+        return state
+    return resized
+
+
+@contextmanager
+def _without(*libraries: str) -> Iterator[None]:
+    """Import open_clip without these, which it takes only where they are there, and for no CLIP.
+
+    They cost seconds. A library whose entry is None cannot be imported, as if it were missing.
+    """
+    hidden = [name for name in libraries if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # pyright: ignore[reportCallIssue, reportArgumentType]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]

@@ -1,0 +1,69 @@
+"""A model without values -> with those of a file, strictly, or with random ones from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fgvc.types import UserError
+
+Model = TypeVar("Model")
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], path: Path, name: str) -> None:
+    """Give every parameter its value; `model` may be on the meta device.
+
+    Raises:
+        UserError: the state and the model differ in a key or a shape; names the first, counts all.
+    """
+    own = model.state_dict()
+    difference = _first_difference(_shapes(state), _shapes(own))
+    if difference is not None:
+        raise UserError(f"weights {path} do not fit {name}: {difference}")
+    # copied: a tensor of a .safetensors file is a view of the file
+    values = {key: state[key].to(own[key].dtype, copy=True).contiguous() for key in own}
+    model.load_state_dict(values, assign=True)
+    tensors = chain(model.named_parameters(), model.named_buffers())
+    empty = [key for key, tensor in tensors if tensor.is_meta]
+    assert not empty, f"{name}: {empty} are in no file, and were not computed"
+
+
+def seeded(make: Callable[[], Model], seed: int) -> Model:
+    """What `make` makes with random values from `seed`; the process's random state stays as is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return make()
+
+
+@torch.no_grad()
+def multiply_accumulates(model: nn.Module, pixels_BCHW: Tensor) -> int:
+    """Of one forward, counted on shapes alone: two FLOPs each."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        model(pixels_BCHW)
+    return counter.get_total_flops() // 2
+
+
+def _shapes(state: Mapping[str, Tensor]) -> Shapes:
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+def _first_difference(held: Shapes, wanted: Shapes) -> str | None:
+    reshaped = [key for key in wanted if key in held and held[key] != wanted[key]]
+    missing = [key for key in wanted if key not in held]
+    unexpected = [key for key in held if key not in wanted]
+    if not reshaped + missing + unexpected:
+        return None
+    key = (reshaped + missing + unexpected)[0]
+    return (
+        f"{key} is {held.get(key, 'absent')} in the file and {wanted.get(key, 'absent')} in the "
+        f"model; {len(reshaped)} of another shape, {len(missing)} missing, "
+        f"{len(unexpected)} unexpected"
+    )

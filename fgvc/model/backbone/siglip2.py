@@ -1,0 +1,224 @@
+"""SigLIP 2 of transformers: normalised pixels -> patch tokens; prompts -> text features.
+
+There is no class token: an attention head pools the patches, and what it pools is the embedding.
+
+B batch, C = 3 channels, H and W pixels, P = 0 prefix tokens, N patch tokens, D token width,
+L text length, E = D width of the embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fgvc.config import schema
+from fgvc.model.backbone import weights
+from fgvc.model.backbone.base import Backbone, TextTower, assembled, check_declared, cut
+from fgvc.model.backbone.fill import fill, seeded
+from fgvc.model.backbone.tokenizer import PromptTokenizer
+from fgvc.types import UserError, WeightsSource
+
+TOWERS = ("vision", "text")
+OUTSIDE = ("logit_scale", "logit_bias")  # tensors of the file that are in neither tower
+POSITIONS = "embeddings.position_embedding.weight"
+ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
+COMPARED = (  # of both towers, where they have it: what shapes alone would not betray too
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "patch_size",
+    "vision_use_head",
+    "vocab_size",
+    "max_position_embeddings",
+    "projection_size",
+)
+
+
+class Siglip2Backbone(Backbone):
+    """Features `map` (the pooling head's output), `projected` (the same) and `patch_mean`."""
+
+    FEATURES: ClassVar[tuple[str, ...]] = ("map", "patch_mean", "projected")
+
+    @staticmethod
+    def blocks_of(trunk: Any) -> nn.ModuleList:
+        return trunk.encoder.layers
+
+    def no_weight_decay(self) -> set[str]:
+        """Its positions are a matrix, which alone would tell an optimiser to decay them."""
+        return {f"trunk.{POSITIONS}"}
+
+    def tokens(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        trunk = self.trunk
+        encoded = trunk.encoder(inputs_embeds=trunk.embeddings(pixels_BCHW))
+        patch_BND = trunk.post_layernorm(encoded.last_hidden_state)
+        return patch_BND[:, :0], patch_BND
+
+    def projected(self, prefix_BPD: Tensor, patch_BND: Tensor) -> Tensor:
+        return self.trunk.head(patch_BND)
+
+
+class Siglip2Text(TextTower):
+    """The text half: every position is looked at, padding too, as in training."""
+
+    def project(self, token_BL: Tensor) -> Tensor:
+        return self.trunk(input_ids=token_BL).pooler_output
+
+
+def build(
+    conf: schema.Backbone, side: int, source: WeightsSource, seed: int, stride: int | None
+) -> Backbone:
+    """The backbone with the weights of `source`, positions resized to `side` as transformers does.
+
+    The pooling head is part of it only where `features` needs it.
+
+    Raises:
+        UserError: the weights, or the config.json beside them, do not fit the row.
+    """
+    row = schema.chosen_checkpoint(conf)
+    shape = cut(row, side, stride)
+
+    def make() -> Any:
+        from transformers.models.siglip.modeling_siglip import SiglipVisionModel
+
+        config = _config(row, source).vision_config
+        config.image_size = shape.abutting
+        config.vision_use_head = conf.features != "patch_mean"
+        trunk = SiglipVisionModel._from_config(config, attn_implementation="sdpa")
+        trunk.embeddings.patch_embedding.stride = (shape.stride, shape.stride)
+        return trunk
+
+    def load(trunk: Any) -> None:
+        assert source.path is not None
+        held = _half(weights.read(source.path), "vision")
+        if not trunk.use_head:
+            held = {key: held[key] for key in held if not key.startswith("head.")}
+        if POSITIONS in held:
+            held[POSITIONS] = _resized(held[POSITIONS], shape.grid)
+        _number_positions(trunk)
+        fill(trunk, held, source.path, row.model)
+
+    return assembled(Siglip2Backbone, conf, source, seed, make, load, shape)
+
+
+def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextTower:
+    """The text tower of the same weights, with the tokenizer that lies beside them.
+
+    Raises:
+        UserError: there is no tokenizer, or the weights or their config.json do not fit the row.
+    """
+    row = schema.chosen_checkpoint(conf)
+    file = weights.tokenizer(conf, source)
+
+    def make() -> Any:
+        from transformers.models.siglip.modeling_siglip import SiglipTextModel
+
+        config = _config(row, source).text_config
+        return SiglipTextModel._from_config(config, attn_implementation="sdpa")
+
+    scale = 1.0
+    if source.path is None:
+        trunk = seeded(make, seed)
+    else:
+        with torch.device("meta"):
+            trunk = make()
+        state = weights.read(source.path)
+        _number_positions(trunk)
+        fill(trunk, _half(state, "text"), source.path, row.model)
+        scale = _scale(state, source)
+    config = trunk.config
+    tokenizer = PromptTokenizer(file, config.max_position_embeddings, config.vocab_size)
+    return Siglip2Text(trunk, tokenizer, scale, tokenizer.identity)
+
+
+def _config(row: schema.Checkpoint, source: WeightsSource) -> Any:
+    """The row's architecture as transformers' config, held against the row and config.json."""
+    if not row.architecture:
+        raise UserError(
+            f"backbone.checkpoints: {row.model} has no architecture; give the row what its "
+            "config.json holds under vision_config and text_config"
+        )
+    config = _siglip_config(row.architecture)
+    vision, text = config.vision_config, config.text_config
+    vision.patch_size = row.patch
+    check_declared(row, width=vision.hidden_size, embedding=text.projection_size, prefix=0)
+    for tower in (vision, text):
+        if ACTIVATIONS.get(tower.hidden_act) != row.activation:
+            raise UserError(
+                f"backbone.checkpoints: {row.model} is declared with activation={row.activation}, "
+                f"but its architecture has hidden_act={tower.hidden_act}; mend one of the two"
+            )
+    beside = source.path and source.path.with_name("config.json")
+    if beside and beside.is_file():
+        _check_published(row, config, weights.read_json(beside), beside)
+    return config
+
+
+def _siglip_config(halves: Mapping[str, Any]) -> Any:
+    from transformers import SiglipConfig
+
+    vision, text = (dict(halves.get(f"{tower}_config") or {}) for tower in TOWERS)
+    return SiglipConfig(vision_config=vision, text_config=text)
+
+
+def _check_published(
+    row: schema.Checkpoint, config: Any, published: Mapping[str, Any], where: Path
+) -> None:
+    """Refuse a config.json of another model: heads, for one, show in no tensor's shape."""
+    if published.get("model_type") != "siglip":
+        raise UserError(
+            f"{where} has model_type={published.get('model_type')}, not siglip: {row.model} is "
+            "read from a fixed-resolution checkpoint of both towers, google/siglip2-*-patch*-*"
+        )
+    other = _siglip_config(published)
+    for half in ("vision_config", "text_config"):
+        for field in COMPARED:
+            ours = getattr(getattr(config, half), field, None)
+            theirs = getattr(getattr(other, half), field, None)
+            if ours != theirs:
+                raise UserError(
+                    f"{where} has {half}.{field}={theirs}, but {row.model} of "
+                    f"backbone.checkpoints has {ours}: choose the row that fits the weights"
+                )
+
+
+def _half(state: Mapping[str, Tensor], tower: str) -> dict[str, Tensor]:
+    """The tensors of one tower under its own names; those of neither stay, to be refused."""
+    other = next(f"{name}_model." for name in TOWERS if name != tower)
+    return {
+        key.removeprefix(f"{tower}_model."): value
+        for key, value in state.items()
+        if not key.startswith(other) and key not in OUTSIDE
+    }
+
+
+def _scale(state: Mapping[str, Tensor], source: WeightsSource) -> float:
+    if OUTSIDE[0] not in state:
+        raise UserError(
+            f"weights {source.path} hold no {OUTSIDE[0]}: they are half a model; give the whole "
+            "one, with both towers"
+        )
+    return state[OUTSIDE[0]].float().exp().item()
+
+
+def _resized(position_ND: Tensor, grid: int) -> Tensor:
+    """The position table of a square grid, as transformers interpolates it at every forward."""
+    side = math.isqrt(len(position_ND))
+    if side == grid or side * side != len(position_ND):
+        return position_ND
+    old_1DHW = position_ND.float().T.reshape(1, -1, side, side)
+    new_1DHW = nn.functional.interpolate(old_1DHW, size=(grid, grid), mode="bicubic")
+    return new_1DHW.flatten(2)[0].T
+
+
+def _number_positions(trunk: Any) -> None:
+    """Position ids, which no file holds."""
+    embeddings = trunk.embeddings
+    embeddings.position_ids = torch.arange(embeddings.position_embedding.num_embeddings)[None]

@@ -1,0 +1,140 @@
+"""A backbone and a head that learn together: normalised pixels -> logits.
+
+B batch, C 3 channels, H and W pixels, D feature width, K classes.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
+
+from fgvc.config.schema import TrainTask
+from fgvc.model.backbone import Backbone
+from fgvc.model.part_attention import Selector
+from fgvc.types import UserError
+
+# the two residual branches of a block, by the names that timm, open_clip and transformers give them
+BRANCHES = (("drop_path1", "drop_path2"), ("ls_1", "ls_2"), ("self_attn", "mlp"))
+
+
+class Classifier(nn.Module):
+    """What task=train learns; the head computes in float32 whatever the backbone's precision."""
+
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, selector: Selector | None = None
+    ) -> None:
+        """selector: what part attention keeps, where it is attached to the backbone."""
+        super().__init__()
+        self.backbone, self.head, self.selector = backbone, head, selector
+        self.tells_features = False
+        self._frozen = True
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """pixels_BCHW: float32, normalised as the backbone wants -> float32 logits_BK.
+
+        While training with `tells_features`, the features beside them: (logits_BK, feature_BD).
+        """
+        logits_BK, feature_BD = self.with_features(pixels_BCHW)
+        return (logits_BK, feature_BD) if self.training and self.tells_features else logits_BK
+
+    def with_features(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """(logits_BK, feature_BD), both float32: what the head says, and what it says it of."""
+        feature_BD = self.backbone.feature(pixels_BCHW).float()
+        with torch.autocast(pixels_BCHW.device.type, enabled=False):
+            return self.head(feature_BD), feature_BD
+
+    def train(self, mode: bool = True) -> Classifier:
+        """A backbone that does not learn stays as it is in evaluation: no drop path in it."""
+        super().train(mode)
+        if self._frozen:
+            self.backbone.eval()
+        return self
+
+    def thaw(self, task: TrainTask) -> None:
+        """Let learn what the recipe lets learn.
+
+        Raises:
+            UserError: more stages are to be frozen than the backbone has.
+        """
+        self.head.requires_grad_(True)
+        self._frozen = task.tune == "head"
+        if self._frozen:
+            return
+        most = len(self.backbone.blocks) + 1
+        if task.frozen_stages > most:
+            raise UserError(
+                f"task.frozen_stages={task.frozen_stages}: {self.backbone.name} has {most}, its "
+                "patches and its blocks; task.tune=head freezes all of it"
+            )
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(self.depth_of(name) >= task.frozen_stages)
+
+    def depth_of(self, name: str) -> int:
+        """How far above the pixels a parameter is: 0 patches and positions, 1 + i block i, then
+        what follows the blocks together with the head."""
+        return self._depths.get(name, self.depth)
+
+    @property
+    def depth(self) -> int:
+        """The depth of the head."""
+        return len(self.backbone.blocks) + 1
+
+    @functools.cached_property
+    def _depths(self) -> dict[str, int]:
+        """Depth by parameter name, of those below the head.
+
+        What a library registers before its blocks feeds them, and what it registers after them
+        reads them; a projection is the one exception.
+        """
+        block_of = {
+            id(parameter): 1 + index
+            for index, block in enumerate(self.backbone.blocks)
+            for parameter in block.parameters()
+        }
+        found, seen = {}, False
+        for name, parameter in self.backbone.named_parameters(prefix="backbone"):
+            seen = seen or id(parameter) in block_of
+            if id(parameter) in block_of:
+                found[name] = block_of[id(parameter)]
+            elif not seen and not name.endswith(".trunk.proj"):
+                found[name] = 0
+        return found
+
+
+def drop_path(backbone: Backbone, rate: float) -> None:
+    """Skip residual branches at random while training, `rate` of them in the last block.
+
+    Source: stochastic depth (Huang et al., 2016), the rate rising linearly over the blocks.
+    """
+    blocks = backbone.blocks
+    for index, block in enumerate(blocks if rate > 0 else ()):
+        share = rate * index / max(len(blocks) - 1, 1)
+        names = next(pair for pair in BRANCHES if all(hasattr(block, name) for name in pair))
+        for name in names:
+            getattr(block, name).register_forward_hook(_Skip(share))
+
+
+class _Skip:
+    """A hook that drops a branch's output per image, and scales what it keeps."""
+
+    def __init__(self, share: float) -> None:
+        self.skip = StochasticDepth(share, "row")
+
+    def __call__(
+        self, module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]
+    ) -> Tensor | tuple[Tensor, ...]:
+        if not module.training:
+            return output
+        if isinstance(output, tuple):
+            return (self.skip(output[0]), *output[1:])
+        return self.skip(output)
+
+
+def checkpointed(backbone: Backbone) -> None:
+    """Recompute each block in the backward pass instead of keeping what is inside it."""
+    for block in backbone.blocks:
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)

@@ -1,0 +1,109 @@
+"""part_attention= axis: keep the tokens that tell species apart.
+
+Tokens -> fewer tokens of the same width, before the last block of any backbone, so that every
+choice is interchangeable in front of any head.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fgvc.config import schema
+from fgvc.model.backbone import Backbone
+from fgvc.model.backbone.fill import multiply_accumulates, seeded
+from fgvc.model.part_attention import reader
+from fgvc.model.part_attention.selector import Selection, Selector, lots, nearest_centre
+from fgvc.types import UserError
+
+__all__ = [
+    "SCORED",
+    "Selection",
+    "Selector",
+    "attach",
+    "lots",
+    "nearest_centre",
+    "reset_last_block",
+]
+
+SCORED = ("transfg", "rollout", "cls_topk")  # the others look at no attention
+
+
+def attach(
+    backbone: Backbone, conf: schema.NoPartAttention | schema.PartAttention, seed: int
+) -> Selector | None:
+    """Let the last block of `backbone` see its prefix tokens and the K chosen patches alone.
+
+    Its Tokens then hold K patches, and its `macs` follow. Before torch.compile or after.
+
+    Args:
+        seed: of the draw of part_attention=random.
+
+    Returns:
+        The selection, to ask what was kept; None where every token counts.
+
+    Raises:
+        UserError: `tokens` is not possible here, or nothing reads the patches.
+    """
+    if isinstance(conf, schema.NoPartAttention):
+        return None
+    patches = backbone.grid[0] * backbone.grid[1]
+    assert backbone.patches == patches, "attached before"
+    heads = reader.heads(backbone)
+    tokens = heads if conf.tokens is None else conf.tokens
+    _check_tokens(conf, tokens, heads, backbone)
+    if conf.name in SCORED:
+        _check_reader(conf, backbone)
+    reader.open_up(backbone)
+    selector = Selector(backbone, conf.name, tokens, seed)
+    backbone.patches = tokens
+    backbone.macs = _macs(backbone, selector)
+    return selector
+
+
+def reset_last_block(backbone: Backbone, seed: int) -> None:
+    """Give the last block the values with which the library makes it, drawn from `seed`."""
+    fresh = backbone.blocks_of(seeded(backbone.make, seed))[-1]
+    backbone.blocks[-1].load_state_dict(fresh.state_dict())
+
+
+def _check_tokens(conf: schema.PartAttention, tokens: int, heads: int, backbone: Backbone) -> None:
+    patches = backbone.grid[0] * backbone.grid[1]
+    if not 1 <= tokens <= patches:
+        raise UserError(
+            f"part_attention.tokens={tokens}: must be at least 1 and at most {patches}, the "
+            f"patches of {backbone.name} at {backbone.side} px"
+        )
+    if conf.name == "transfg" and tokens % heads:
+        fitting = (tokens // heads * heads, (tokens // heads + 1) * heads)
+        near = " or ".join(str(count) for count in fitting if 0 < count <= patches)
+        raise UserError(
+            f"part_attention.tokens={tokens}: part_attention=transfg keeps as many for each of "
+            f"the {heads} heads of {backbone.name}; nearest that fit: {near}"
+        )
+
+
+def _check_reader(conf: schema.PartAttention, backbone: Backbone) -> None:
+    """Somebody must look at the patches: a class token below the last block, or a pooling head."""
+    if backbone.prefix == 0 and not hasattr(backbone.trunk, "head"):
+        raise UserError(
+            f"part_attention={conf.name} backbone.features={backbone.features}: the pooling head, "
+            f"which looks at the patches of {backbone.name}, is left out; take features=map"
+        )
+    if backbone.prefix and len(backbone.blocks) < 2:
+        raise UserError(
+            f"part_attention={conf.name}: {backbone.name} has {len(backbone.blocks)} block, and "
+            "at least 2 are needed, one to look and one to keep"
+        )
+
+
+def _macs(backbone: Backbone, selector: Selector) -> int:
+    """Of one image with the selection in it, counted on shapes alone."""
+    device = next(backbone.parameters()).device
+    selector.images(np.zeros(1, np.int64))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        pixels_BCHW = torch.empty(1, 3, backbone.side, backbone.side, device=device)
+        counted = multiply_accumulates(backbone, pixels_BCHW)
+    selector.last = None
+    return counted
