@@ -1,94 +1,27 @@
 """Newton's method for multinomial logistic regression with a free intercept, and its certificate.
 
-Features and labels -> `Problem` (rotated once) -> `Point`s of falling objective. The features are
-centred and turned into their own principal axes, which changes neither the penalty nor the optimum
-but makes the diagonal of the Hessian a good preconditioner. The intercept is eliminated: every
-direction carries the intercept that answers it, so conjugate gradients see only the weights.
+`Problem` -> `Point`s of falling objective. In principal axes the diagonal of the Hessian is a good
+preconditioner. The intercept is eliminated: every direction carries the intercept that answers it,
+so conjugate gradients see only the weights, which here are V, the distance from their prior.
 N rows, D features, R principal axes (rank), C classes present. Everything is float64 on the CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_RANK = 1e-13  # principal axes shorter than this part of the longest are rounding
+from fgvc.learn.problem import TINY, Point, Problem, point_at
+
 _FORCING = 0.03  # part of the gradient that one Newton step may leave over
 _TARGET = 0.5  # part of the wanted gradient norm at which conjugate gradients stop
 _HALVINGS = 40
-_SMALL = 2e7  # multiply-adds of a product that one thread does in about 10 ms
+_NOTHING = 1e-6  # mean log-loss below which a prior leaves nothing to learn
+_STEPS = 200  # a sound solve takes about 10; probabilities that underflow could go on for ever
 _FLOOR = 4e-16  # a relative fall of the objective that float64 cannot tell from none
-
-
-@dataclass
-class Problem:
-    """Rows in principal axes.
-
-    products counts every N x R x C product, and smaller ones by their part of it; two are one unit.
-    """
-
-    x_NR: Tensor
-    axis_DR: Tensor
-    mean_D: Tensor
-    label_N: Tensor
-    count_C: Tensor
-    moment_CR: Tensor
-    products: float = 0.0
-    row_N: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.row_N = torch.arange(len(self.label_N))
-
-    def forward(self, weight_CR: Tensor) -> Tensor:
-        """W X^T: half a unit."""
-        self.products += 1
-        return weight_CR @ self.x_NR.T
-
-    def backward(self, value_CN: Tensor) -> Tensor:
-        """G X: half a unit."""
-        self.products += 1
-        return value_CN @ self.x_NR
-
-    def squares(self, value_CN: Tensor) -> Tensor:
-        """G X^2: half a unit."""
-        self.products += 1
-        return value_CN @ self.x_NR.square()
-
-    def coupling(self, prob_CN: Tensor) -> Tensor:
-        """P P^T: C / R of half a unit."""
-        self.products += len(prob_CN) / max(self.x_NR.shape[1], 1)
-        return prob_CN @ prob_CN.T
-
-
-@contextmanager
-def threads_for(cells: int) -> Iterator[None]:
-    """One torch thread where a product is small: waking others costs more than it saves, and on a
-    busy machine a hundred times more.
-
-    Args:
-        cells: multiply-adds of one product, N x D x C.
-    """
-    before = torch.get_num_threads()
-    if cells < _SMALL:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@dataclass(frozen=True)
-class Point:
-    """Weights and intercept in principal axes, with their logits and objective at one C."""
-
-    weight_CR: Tensor
-    bias_C: Tensor
-    logit_CN: Tensor
-    objective: float
 
 
 @dataclass(frozen=True)
@@ -110,42 +43,6 @@ class Result:
     iterations: int
 
 
-def rotated(x_ND: Tensor, label_N: Tensor, classes: int) -> Problem:
-    """Centre and rotate; labels are 0..classes-1 and every class has a row."""
-    mean_D = x_ND.mean(0)
-    left_NR, length_R, axis_RD = torch.linalg.svd(x_ND - mean_D, full_matrices=False)
-    rank = int((length_R > _RANK * length_R[0]).sum())
-    x_NR = (left_NR[:, :rank] * length_R[:rank]).contiguous()
-    hot_CN = torch.zeros(classes, len(label_N), dtype=torch.float64)
-    hot_CN[label_N, torch.arange(len(label_N))] = 1.0
-    axis_DR = axis_RD[:rank].T.contiguous()
-    return Problem(x_NR, axis_DR, mean_D, label_N, hot_CN.sum(1), hot_CN @ x_NR)
-
-
-def point_at(
-    problem: Problem, c: float, weight_CR: Tensor, bias_C: Tensor, logit_CN: Tensor
-) -> Point:
-    """Attach the objective C * sum CE + |W|^2 / 2.
-
-    CE is log(1 + sum over the other classes), which keeps its digits where the own class is sure.
-    """
-    own = (problem.label_N, problem.row_N)
-    margin_CN = logit_CN - logit_CN[own]
-    margin_CN[own] = -torch.inf
-    entropy = torch.logaddexp(torch.logsumexp(margin_CN, 0), margin_CN.new_zeros(())).sum()
-    objective = float(c * entropy + 0.5 * weight_CR.square().sum())
-    return Point(weight_CR, bias_C, logit_CN, objective)
-
-
-def prior(problem: Problem, c: float) -> Point:
-    """No weights; the intercept that reproduces the class frequencies, centred."""
-    bias_C = problem.count_C.log()
-    bias_C = bias_C - bias_C.mean()
-    weight_CR = problem.moment_CR.new_zeros(problem.moment_CR.shape)
-    logit_CN = bias_C[:, None].expand(-1, len(problem.label_N)).clone()
-    return point_at(problem, c, weight_CR, bias_C, logit_CN)
-
-
 def _residual(problem: Problem, prob_CN: Tensor) -> Tensor:
     """p - y, the own class as minus the sum of the others: 1 - p loses its digits near p = 1."""
     residual_CN = prob_CN.clone()
@@ -159,9 +56,10 @@ def slope(problem: Problem, c: float, point: Point) -> Slope:
     """Gradient and certificate, for half a unit.
 
     Any P' whose columns are distributions and whose class sums equal the class counts is dual
-    feasible, and the gap to its dual value is |W + C (P'-Y)X|^2 / 2 + C sum KL(P' | P). P' mixes P
-    with one distribution shared by all rows, just enough to repair the class sums; the rows are
-    centred, so that its gradient costs no further product.
+    feasible, and the gap to its dual value is |V + C (P'-Y)X|^2 / 2 + C sum KL(P' | P): an offset
+    enters both values alike and cancels. P' mixes P with one distribution shared by all rows, just
+    enough to repair the class sums; the rows are centred, so that its gradient costs no further
+    product.
     """
     log_CN = torch.log_softmax(point.logit_CN, 0)
     prob_CN = log_CN.exp()
@@ -169,7 +67,7 @@ def slope(problem: Problem, c: float, point: Point) -> Slope:
     data_CR = problem.backward(residual_CN)
     excess_C = residual_CN.sum(1)
     sum_C = problem.count_C + excess_C
-    mix = float((excess_C.clamp(min=0) / sum_C).max())
+    mix = float((excess_C.clamp(min=0) / sum_C.clamp(min=TINY)).max())
     divergence = 0.0
     feasible_CR = data_CR
     if mix > 0:
@@ -200,12 +98,13 @@ def _intercept_solver(problem: Problem, prob_CN: Tensor) -> Callable[[Tensor], T
     """v -> the centred b with sum_n (diag p - p p^T) b = v."""
     coupling_CC = -problem.coupling(prob_CN)
     # The own term from p (1 - p) directly, for the digits; constants are in the kernel and pinned.
-    scale_C = (prob_CN * (1 - prob_CN)).sum(1).clamp(min=1e-300)
+    scale_C = (prob_CN * (1 - prob_CN)).sum(1).clamp(min=TINY)
     coupling_CC.diagonal().copy_(scale_C * (1 + 1e-12))
     unit_C = scale_C.rsqrt()
     scaled_CC = coupling_CC * unit_C[:, None] * unit_C
     kernel_C = unit_C.reciprocal() / unit_C.reciprocal().norm()
-    lu, pivots = torch.linalg.lu_factor(scaled_CC + torch.outer(kernel_C, kernel_C))
+    # a singular matrix, of probabilities that underflow, gives a step that is not taken
+    lu, pivots, _ = torch.linalg.lu_factor_ex(scaled_CC + torch.outer(kernel_C, kernel_C))
 
     def solve(value_C: Tensor) -> Tensor:
         answer_C = unit_C * torch.linalg.lu_solve(lu, pivots, (unit_C * value_C)[:, None])[:, 0]
@@ -260,7 +159,7 @@ def _direction(
 def _moved(problem: Problem, c: float, start: Point, step_CR: Tensor, step_C: Tensor) -> Point:
     """The first of the full, half, quarter ... step that does not raise the objective."""
     weight_CR, bias_C = start.weight_CR + step_CR, start.bias_C + step_C
-    logit_CN = problem.forward(weight_CR) + bias_C[:, None]
+    logit_CN = problem.logits(weight_CR, bias_C)
     for halving in range(_HALVINGS):
         t = 0.5**halving
         point = point_at(
@@ -275,24 +174,26 @@ def _moved(problem: Problem, c: float, start: Point, step_CR: Tensor, step_C: Te
     return start
 
 
-def relative(gap: float, objective: float) -> float:
-    """The bound of (F - F*) / F* that follows from F - F* <= gap."""
-    if gap == 0:
-        return 0.0
-    return gap / (objective - gap) if objective > gap else float("inf")
+def relative(gap: float, objective: float, floor: float) -> float:
+    """The bound of (F - F*) / max(F*, floor) that follows from F - F* <= min(gap, F)."""
+    known = max(objective - gap, floor)
+    if known > 0:
+        return min(gap, objective) / known
+    return 0.0 if gap == 0 else float("inf")
 
 
 def minimise(problem: Problem, c: float, point: Point, gap: float, cap: int | None) -> Result:
     """Newton steps from `point` until the certified relative gap is at most `gap`.
 
     cap: ends the solve after this many inner iterations; None: only the gap, or the floor of
-    float64 (no fall of the objective and no better gap any more), ends it.
+    float64 (no fall of the objective and no better gap any more, or _STEPS), ends it.
     """
-    taken, best = 0, float("inf")
+    steps, taken, best = 0, 0, float("inf")
+    floor = 0.0 if problem.offset_CN is None else c * len(problem.label_N) * _NOTHING
     while True:
         at = slope(problem, c, point)
-        bound = relative(at.gap, point.objective)
-        if bound <= gap or (cap is not None and taken >= cap):
+        bound = relative(at.gap, point.objective, floor)
+        if bound <= gap or steps == _STEPS or (cap is not None and taken >= cap):
             return Result(point, bound, taken)
         want = _TARGET * (2 * gap * point.objective) ** 0.5
         until = max(want, _FORCING * float(at.gradient_CR.norm()))
@@ -304,4 +205,4 @@ def minimise(problem: Problem, c: float, point: Point, gap: float, cap: int | No
         taken += max(inner, 1)
         if not fell and bound >= best:
             return Result(point, bound, taken)
-        point, best = moved, min(best, bound)
+        steps, point, best = steps + 1, moved, min(best, bound)

@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 
-from fgvc.learn import newton
-from fgvc.learn.logistic import ABSENT_LOGIT, Solution, choose, fit_path, refit, rotation_units
+from fgvc.learn import newton, problem
+from fgvc.learn.logistic import Solution, choose, fit_path, refit, rotation_units
+from fgvc.learn.rows import ABSENT_LOGIT
 from fgvc.types import UserError
 
 CS = np.logspace(-5, 3, 9)
@@ -87,25 +89,25 @@ def test_the_certificate_never_understates_the_gap(cap):
 def test_certificate_holds_for_any_intercept():
     x_ND, label_N = clouds()
     best = solved(x_ND, label_N, 5, cs=[0.1])[0].objective
-    frame = newton.rotated(*map(newton.torch.from_numpy, (x_ND, label_N)), 5)
+    frame = problem.rotated(*map(torch.from_numpy, (x_ND, label_N)), 5)
     rng = np.random.default_rng(1)
     for scale in (1e-6, 1e-2, 1.0, 5.0):
-        bias_C = newton.torch.from_numpy(scale * rng.normal(size=5))
-        weight_CR = newton.torch.from_numpy(scale * rng.normal(size=frame.moment_CR.shape))
+        bias_C = torch.from_numpy(scale * rng.normal(size=5))
+        weight_CR = torch.from_numpy(scale * rng.normal(size=frame.moment_CR.shape))
         logit_CN = frame.forward(weight_CR) + bias_C[:, None]
-        point = newton.point_at(frame, 0.1, weight_CR, bias_C, logit_CN)
+        point = problem.point_at(frame, 0.1, weight_CR, bias_C, logit_CN)
         assert newton.slope(frame, 0.1, point).gap >= point.objective - best
 
 
 def test_certificate_is_the_distance_to_a_feasible_dual_value():
     x_ND, label_N = clouds()
-    frame = newton.rotated(*map(newton.torch.from_numpy, (x_ND, label_N)), 5)
-    bias_C = newton.torch.tensor([0.3, -0.2, 0.0, 0.4, -0.5], dtype=newton.torch.float64)
+    frame = problem.rotated(*map(torch.from_numpy, (x_ND, label_N)), 5)
+    bias_C = torch.tensor([0.3, -0.2, 0.0, 0.4, -0.5], dtype=torch.float64)
     weight_CR = -0.01 * frame.moment_CR / len(x_ND)
     logit_CN = frame.forward(weight_CR) + bias_C[:, None]
-    point = newton.point_at(frame, 0.1, weight_CR, bias_C, logit_CN)
+    point = problem.point_at(frame, 0.1, weight_CR, bias_C, logit_CN)
     # Mix with one shared distribution, just enough that every class sum is the class count.
-    prob_CN = newton.torch.softmax(logit_CN, 0).numpy()
+    prob_CN = torch.softmax(logit_CN, 0).numpy()
     sum_C, count_C = prob_CN.sum(1), np.bincount(label_N)
     mix = ((sum_C - count_C) / sum_C).max()
     mixed_CN = (1 - mix) * prob_CN + ((count_C - (1 - mix) * sum_C) / len(x_ND))[:, None]
@@ -131,21 +133,21 @@ def test_units_count_every_full_product(monkeypatch):
     x_ND, label_N = clouds()
     counted = []
     for name in ("forward", "backward", "squares"):
-        product = getattr(newton.Problem, name)
+        product = getattr(problem.Problem, name)
 
         def spy(self, value, product=product):
             counted.append(0.5)
             return product(self, value)
 
-        monkeypatch.setattr(newton.Problem, name, spy)
+        monkeypatch.setattr(problem.Problem, name, spy)
     couplings = []
-    coupling = newton.Problem.coupling
+    coupling = problem.Problem.coupling
 
     def count_coupling(self, prob_CN):
         couplings.append(0.5 * 5 / 10)
         return coupling(self, prob_CN)
 
-    monkeypatch.setattr(newton.Problem, "coupling", count_coupling)
+    monkeypatch.setattr(problem.Problem, "coupling", count_coupling)
     path = solved(x_ND, label_N, 5, gap=1e-6)
     assert sum(s.units for s in path) == pytest.approx(sum(counted) + sum(couplings))
 

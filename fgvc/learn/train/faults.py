@@ -1,0 +1,49 @@
+"""What stops a step -> one line that says what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fgvc.types import UserError
+
+_SHOWN = 8  # rows named in the message; all of them are in `.rows`
+# what MPS and torch's CPU allocator say in a plain RuntimeError
+_TEXTS = ("out of memory", "can't allocate memory")
+
+
+class NonFinite(UserError):  # noqa: N818
+    """The loss or its gradient is no finite number; the weights are those before the step.
+
+    rows: of the manifest: the images whose own loss is not finite, or all of the global batch where
+    only the gradient is not.
+    """
+
+    def __init__(self, what: str, value: float, step: int, rows: Sequence[int]) -> None:
+        more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+        named = ", ".join(map(str, rows[:_SHOWN]))
+        super().__init__(
+            f"{what} is {value} at step {step}, manifest rows {named}{more}: lower "
+            "task.learning_rate, set task.clip_norm, or take precision=fp32"
+        )
+        self.step, self.rows = step, tuple(rows)
+
+
+class OutOfMemory(UserError):  # noqa: N818
+    """The device or the machine has no memory for a step. status: of the run it ends."""
+
+    status = "oom"
+
+    def __init__(self, step: int, images: int, side: int) -> None:
+        super().__init__(
+            f"out of memory at step {step} with {images} images of {side} px at once: take a "
+            "smaller runtime.micro_batch, runtime.grad_checkpointing=true, or a smaller resolution"
+        )
+
+
+def is_memory(error: BaseException) -> bool:
+    """Whether `error` means that memory ran out, in the words of any of torch's devices."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)

@@ -1,0 +1,49 @@
+"""Named parameters -> optimiser groups: a share of the learning rate, and weight decay or none.
+
+Source: layer-wise decay of BEiT (arXiv:2106.08254, appendix). L: the depth of the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+
+def parameter_groups(
+    model: nn.Module, depth_of: Callable[[str], int], layer_decay: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Groups for torch.optim in ascending depth, each with the `lr_scale` of its depth.
+
+    A parameter at depth d takes layer_decay ** (L - d) of the learning rate. Those of fewer than
+    two dimensions and those a module exempts have no weight decay; frozen ones are in no group.
+
+    Args:
+        depth_of: parameter name -> 0 (patches and positions) .. L (head).
+    """
+    depth = {name: depth_of(name) for name, _ in model.named_parameters()}
+    head, exempt = max(depth.values()), exempted(model)
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decays = parameter.ndim > 1 and name not in exempt
+        made = {
+            "params": [],
+            "lr_scale": layer_decay ** (head - depth[name]),
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        groups.setdefault((depth[name], decays), made)["params"].append(parameter)
+    assert groups, "every parameter is frozen"
+    return [groups[key] for key in sorted(groups)]
+
+
+def exempted(model: nn.Module) -> set[str]:
+    """Full names of what the modules' own `no_weight_decay()` keep from decay (timm, open_clip)."""
+    names: set[str] = set()
+    for path, module in model.named_modules():
+        said: Any = getattr(module, "no_weight_decay", None)
+        if said is not None:
+            names |= {f"{path}.{name}".removeprefix(".") for name in said()}
+    return names

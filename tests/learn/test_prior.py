@@ -1,0 +1,268 @@
+"""Logistic regression drawn towards given weights, against the objective written out plainly."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+
+from fgvc.learn import newton, problem
+from fgvc.learn.logistic import fit_path, refit
+from fgvc.learn.rows import ABSENT_LOGIT
+
+CS = np.logspace(-4, 3, 8)
+ROWS, WIDTH, CLASSES = 90, 8, 5
+
+
+@pytest.fixture
+def clouds():
+    """Overlapping classes on features of unequal scale and an offset, and a prior that knows
+    something about them, in a direction that no other penalty would find."""
+    rng = np.random.default_rng(0)
+    label_N = np.arange(ROWS) % CLASSES
+    centre_CD = rng.normal(size=(CLASSES, WIDTH))
+    scale_D = np.logspace(1, -1, WIDTH)
+    x_ND = (centre_CD[label_N] + 1.5 * rng.normal(size=(ROWS, WIDTH))) * scale_D + 3.0
+    prior_CD = (0.5 * centre_CD + rng.normal(size=centre_CD.shape)) / scale_D + 0.7
+    return x_ND, label_N, prior_CD
+
+
+def plain(x_ND, label_N, c, prior_CD):
+    """Objective and gradient of W and b in one vector, as one would write them down."""
+    hot_NC = np.eye(len(prior_CD))[label_N]
+
+    def value(flat):
+        weight_CD = flat[: prior_CD.size].reshape(prior_CD.shape)
+        logit_NC = x_ND @ weight_CD.T + flat[prior_CD.size :]
+        away_CD = weight_CD - prior_CD
+        loss = -(hot_NC * log_softmax(logit_NC, axis=1)).sum()
+        left_NC = softmax(logit_NC, axis=1) - hot_NC
+        slope = np.concatenate([(c * left_NC.T @ x_ND + away_CD).ravel(), c * left_NC.sum(0)])
+        return c * loss + 0.5 * (away_CD**2).sum(), slope
+
+    return value
+
+
+def oracle(x_ND, label_N, c, prior_CD):
+    """L-BFGS-B on centred, equally scaled coordinates of the intercept: (optimum, W, b)."""
+    start = np.concatenate([prior_CD.ravel(), -prior_CD @ x_ND.mean(0)])
+    options = {"maxiter": 200_000, "maxfun": 400_000, "ftol": 1e-16, "gtol": 1e-11, "maxcor": 50}
+    objective = plain(x_ND, label_N, c, prior_CD)
+    for _ in range(3):  # it ends early on a line search; a fresh start goes on
+        found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+        start = found.x
+    weight_CD = found.x[: prior_CD.size].reshape(prior_CD.shape)
+    return found.fun, weight_CD, found.x[prior_CD.size :]
+
+
+def solved(x_ND, label_N, prior_CD, cs=CS, gap=1e-11, cap=None):
+    until, cap = (math.inf, 1) if cap is None else (0.0, cap)
+    classes = CLASSES if prior_CD is None else len(prior_CD)
+    return list(fit_path(x_ND, label_N, classes, cs, gap, until, cap, prior_CD=prior_CD))
+
+
+def objective_of(solution, x_ND, label_N, prior_CD):
+    flat = np.concatenate([solution.weight_CD.ravel(), solution.bias_C])
+    return plain(x_ND, label_N, solution.c, prior_CD)(flat)[0]
+
+
+@pytest.mark.parametrize("c", CS)
+def test_agrees_with_the_plain_objective_solved_by_scipy(clouds, c):
+    x_ND, label_N, prior_CD = clouds
+    x_ND = x_ND - x_ND.mean(0)  # the oracle's conditioning, not ours
+    (ours,) = solved(x_ND, label_N, prior_CD, cs=[c])
+    value, weight_CD, bias_C = oracle(x_ND, label_N, c, prior_CD)
+    assert ours.converged
+    assert objective_of(ours, x_ND, label_N, prior_CD) == pytest.approx(ours.objective, rel=1e-11)
+    assert ours.objective <= value * (1 + 1e-10)
+    assert ours.objective == pytest.approx(value, rel=1e-7)
+    ours_NC = softmax(x_ND @ ours.weight_CD.T + ours.bias_C, axis=1)
+    theirs_NC = softmax(x_ND @ weight_CD.T + bias_C, axis=1)
+    np.testing.assert_allclose(ours_NC, theirs_NC, atol=2e-4)
+
+
+def test_the_path_is_its_single_solves_with_uncentred_features(clouds):
+    x_ND, label_N, prior_CD = clouds
+    for warm in solved(x_ND, label_N, prior_CD, cs=CS[::-1]):
+        (lone,) = solved(x_ND, label_N, prior_CD, cs=[warm.c])
+        assert warm.objective == pytest.approx(lone.objective, rel=1e-10)
+        assert objective_of(warm, x_ND, label_N, prior_CD) == pytest.approx(
+            warm.objective, rel=1e-10
+        )
+        np.testing.assert_allclose(warm.weight_CD, lone.weight_CD, atol=2e-4)
+
+
+def test_a_prior_of_zeros_is_no_prior_and_scikit_learns_model(clouds):
+    x_ND, label_N, prior_CD = clouds
+    zeros = solved(x_ND, label_N, np.zeros_like(prior_CD), cs=[1e-3, 0.1, 10.0])
+    none = solved(x_ND, label_N, None, cs=[1e-3, 0.1, 10.0])
+    for ours, other in zip(zeros, none, strict=True):
+        assert ours.objective == pytest.approx(other.objective, rel=1e-10)
+        model = LogisticRegression(C=ours.c, tol=1e-12, max_iter=10_000).fit(x_ND, label_N)
+        np.testing.assert_allclose(
+            x_ND @ ours.weight_CD.T + ours.bias_C, model.decision_function(x_ND), atol=2e-3
+        )
+
+
+def test_a_prior_equal_for_all_classes_only_shifts_the_weights(clouds):
+    x_ND, label_N, _ = clouds
+    shift_D = np.linspace(-5, 5, WIDTH)
+    shifted = solved(x_ND, label_N, np.tile(shift_D, (CLASSES, 1)), cs=[0.1])[0]
+    none = solved(x_ND, label_N, None, cs=[0.1])[0]
+    np.testing.assert_allclose(shifted.weight_CD - shift_D, none.weight_CD, atol=1e-5)
+    np.testing.assert_allclose(shifted.bias_C, none.bias_C, atol=1e-5)
+
+
+def test_without_c_the_weights_are_the_prior_and_the_intercept_is_the_best(clouds):
+    x_ND, label_N, prior_CD = clouds
+    (ours,) = solved(x_ND, label_N, prior_CD, cs=[1e-12])
+    np.testing.assert_allclose(ours.weight_CD, prior_CD, atol=1e-8)
+    prob_NC = softmax(x_ND @ prior_CD.T + ours.bias_C, axis=1)
+    np.testing.assert_allclose(prob_NC.sum(0), np.bincount(label_N), atol=1e-3)
+
+
+@pytest.mark.parametrize("cap", [1, 2, 3, 5, 8, 13])
+def test_the_certificate_never_understates_the_gap(clouds, cap):
+    x_ND, label_N, prior_CD = clouds
+    rough = solved(x_ND, label_N, prior_CD, cap=cap)
+    exact = solved(x_ND, label_N, prior_CD)
+    true = [a.objective / b.objective - 1 for a, b in zip(rough, exact, strict=True)]
+    assert max(true) > 1e-9  # the cap does leave something to certify
+    for solution, gap in zip(rough, true, strict=True):
+        assert solution.gap >= gap - 1e-11
+
+
+def test_certificate_is_the_distance_to_a_feasible_dual_value(clouds):
+    x_ND, label_N, prior_CD = clouds
+    frame = problem.rotated(
+        torch.from_numpy(x_ND), torch.from_numpy(label_N), CLASSES, torch.from_numpy(prior_CD)
+    )
+    bias_C = torch.tensor([0.3, -0.2, 0.0, 0.4, -0.5], dtype=torch.float64)
+    weight_CR = -0.01 * frame.moment_CR / ROWS
+    point = problem.point_at(frame, 0.1, weight_CR, bias_C, frame.logits(weight_CR, bias_C))
+    # Mix with one shared distribution, just enough that every class sum is the class count.
+    prob_CN = torch.softmax(point.logit_CN, 0).numpy()
+    sum_C, count_C = prob_CN.sum(1), np.bincount(label_N)
+    mix = ((sum_C - count_C) / sum_C).max()
+    mixed_CN = (1 - mix) * prob_CN + ((count_C - (1 - mix) * sum_C) / ROWS)[:, None]
+    left_CN = mixed_CN - np.eye(CLASSES)[:, label_N]
+    entropy = -(mixed_CN * np.log(mixed_CN)).sum()
+    dual = 0.1 * (entropy + (left_CN * (prior_CD @ x_ND.T)).sum())
+    dual -= 0.5 * 0.1**2 * ((left_CN @ x_ND) ** 2).sum()
+    assert mix > 0.01
+    assert newton.slope(frame, 0.1, point).gap == pytest.approx(point.objective - dual, rel=1e-9)
+
+
+@pytest.mark.parametrize("strength", [1.0, 10.0, 50.0])
+def test_a_prior_that_is_wrong_and_sure_is_overcome(clouds, strength):
+    x_ND, label_N, prior_CD = clouds
+    wrong_CD = -strength * prior_CD
+    for solution in solved(x_ND, label_N, wrong_CD, gap=1e-8):
+        assert solution.converged
+        assert np.isfinite(solution.weight_CD).all()
+        assert objective_of(solution, x_ND, label_N, wrong_CD) == pytest.approx(
+            solution.objective, rel=1e-6
+        )
+
+
+def test_a_prior_that_leaves_nothing_to_learn_stays():
+    x_ND, label_N = np.eye(CLASSES)[np.arange(ROWS) % CLASSES], np.arange(ROWS) % CLASSES
+    for solution in solved(x_ND, label_N, 300.0 * np.eye(CLASSES), gap=1e-8):
+        assert solution.converged
+        np.testing.assert_allclose(solution.weight_CD, 300.0 * np.eye(CLASSES), atol=1e-6)
+
+
+def test_a_prior_beyond_float64_ends_and_says_so(clouds):
+    x_ND, label_N, prior_CD = clouds
+    path = solved(x_ND, label_N, -1e5 * prior_CD, gap=1e-8)
+    assert not all(solution.converged for solution in path)
+    for solution in path:
+        assert solution.converged == (solution.gap <= 1e-8)
+        assert np.isfinite(solution.weight_CD).all()
+
+
+def test_newton_steps_are_bounded(clouds, monkeypatch):
+    monkeypatch.setattr(newton, "_STEPS", 1)
+    (rough,) = solved(*clouds, cs=[1.0])
+    monkeypatch.setattr(newton, "_STEPS", 2)
+    (better,) = solved(*clouds, cs=[1.0])
+    assert not rough.converged
+    assert better.objective < rough.objective
+    assert better.units > rough.units
+
+
+def test_an_absent_class_changes_nothing_and_never_wins(clouds):
+    x_ND, label_N, prior_CD = clouds
+    shifted_N = label_N + (label_N >= 2)  # no row of class 2
+    wide_CD = np.insert(prior_CD, 2, 50.0, axis=0)
+    far_ND = np.concatenate([x_ND, 1e4 * np.random.default_rng(2).normal(size=x_ND.shape)])
+    full = solved(x_ND, label_N, prior_CD)
+    less = solved(x_ND, shifted_N, wide_CD)
+    for one, other in zip(full, less, strict=True):
+        np.testing.assert_array_equal(np.delete(other.weight_CD, 2, 0), one.weight_CD)
+        logit_NC = far_ND @ other.weight_CD.T + other.bias_C
+        below_N = logit_NC[:, 2] - np.delete(logit_NC, 2, 1).mean(1)
+        np.testing.assert_allclose(below_N, ABSENT_LOGIT, atol=1e-5)
+
+
+def test_constant_features_leave_the_prior_and_the_class_frequencies(clouds):
+    _, _, prior_CD = clouds
+    x_ND, label_N = np.full((60, WIDTH), 7.0), np.repeat([0, 1, 2], [10, 20, 30])
+    (ours,) = solved(x_ND, label_N, prior_CD[:3], cs=[1.0])
+    np.testing.assert_array_equal(ours.weight_CD, prior_CD[:3])
+    prob_C = softmax(x_ND[0] @ ours.weight_CD.T + ours.bias_C)
+    np.testing.assert_allclose(prob_C, [1 / 6, 2 / 6, 3 / 6], atol=1e-12)
+
+
+def test_refit_reaches_the_optimum_of_all_rows_from_that_of_some(clouds):
+    x_ND, label_N, prior_CD = clouds
+    seen_N = (np.arange(ROWS) < 70) & (label_N != 4)  # and a class that the start had not seen
+    start = solved(x_ND[seen_N], label_N[seen_N], prior_CD, cs=[0.3], gap=1e-4)[0]
+    warm = refit(x_ND, label_N, CLASSES, start, 1e-11, 10.0, 1000, prior_CD)
+    (lone,) = solved(x_ND, label_N, prior_CD, cs=[0.3])
+    assert warm.converged
+    assert warm.objective == pytest.approx(lone.objective, rel=1e-10)
+    np.testing.assert_allclose(warm.weight_CD, lone.weight_CD, atol=1e-4)
+
+
+def test_the_offset_costs_one_product(clouds):
+    x_ND, label_N, prior_CD = clouds
+    (zeros,) = solved(x_ND, label_N, np.zeros_like(prior_CD), cs=[1e-12], gap=1e-4)
+    (none,) = solved(x_ND, label_N, None, cs=[1e-12], gap=1e-4)
+    assert zeros.units == none.units + 0.5
+
+
+def test_between_the_text_classifier_and_plain_logistic_regression():
+    """The use it is made for: unit features, and names as directions in the same space."""
+    rng = np.random.default_rng(4)
+    label_N = np.arange(400) % CLASSES
+    name_CD = rng.normal(size=(CLASSES, 6))
+    name_CD /= np.linalg.norm(name_CD, axis=1, keepdims=True)
+    x_ND = (name_CD + 0.3 * rng.normal(size=name_CD.shape))[label_N]
+    x_ND = x_ND + 0.5 * rng.normal(size=x_ND.shape)  # classes overlap: a large C has a limit
+    x_ND /= np.linalg.norm(x_ND, axis=1, keepdims=True)
+    train, test_ND = (x_ND[:300], label_N[:300]), x_ND[300:]
+    prior_CD = 10.0 * name_CD
+    small, large = solved(*train, prior_CD, cs=[1e-9, 1e6], gap=1e-10)
+    text_NC = test_ND @ prior_CD.T
+    np.testing.assert_allclose(
+        test_ND @ small.weight_CD.T + small.bias_C - text_NC,
+        np.broadcast_to(small.bias_C, text_NC.shape),
+        atol=1e-5,
+    )
+    ranked_NC = np.sort(text_NC, axis=1)
+    clear_N = ranked_NC[:, -1] - ranked_NC[:, -2] > np.ptp(small.bias_C)
+    assert clear_N.sum() > 20
+    ours_N = (test_ND @ small.weight_CD.T + small.bias_C).argmax(1)
+    assert (ours_N == text_NC.argmax(1))[clear_N].all()
+    (plain_model,) = solved(*train, np.zeros_like(prior_CD), cs=[1e6], gap=1e-10)
+    probability = [
+        softmax(test_ND @ model.weight_CD.T + model.bias_C, axis=1)
+        for model in (small, large, plain_model)
+    ]
+    agree = [(one.argmax(1) == probability[2].argmax(1)).mean() for one in probability]
+    assert agree[0] < agree[1] == 1
+    np.testing.assert_allclose(probability[1], probability[2], atol=1e-3)

@@ -1,0 +1,359 @@
+"""The trainer against plainly written loops, its continuation, and what stops it."""
+
+import copy
+import io
+import math
+
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.nn.functional import cross_entropy, one_hot
+
+from fgvc.config.compose import composed, typed
+from fgvc.learn.train import Micro, NonFinite, OutOfMemory, Trainer
+
+CLASSES, SIDE, BATCH = 5, 16, 8
+CPU = torch.device("cpu")
+PLAIN = {
+    "batch_size": BATCH,
+    "epochs": 2,
+    "learning_rate": 0.05,
+    "layer_decay": 1.0,
+    "weight_decay": 0.02,
+    "warmup_steps": 0,
+    "final_rate": 1.0,
+    "label_smoothing": 0.1,
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def task(**changes):
+    words = [f"task.{key}={value}" for key, value in {**PLAIN, **changes}.items()]
+    return typed(composed(["task=train", *words])).task
+
+
+def vit(drop_path=0.0):
+    torch.manual_seed(0)
+    return timm.create_model(
+        "vit_tiny_patch16_224",
+        img_size=SIDE,
+        patch_size=8,
+        embed_dim=24,
+        depth=2,
+        num_heads=2,
+        num_classes=CLASSES,
+        drop_path_rate=drop_path,
+    )
+
+
+def trainer(model, precision="fp32", **changes):
+    return Trainer(model, task(**changes), CLASSES, lambda name: 0, 3, CPU, precision, seed=7)
+
+
+def batch(number, images=BATCH):
+    """A global batch in one piece."""
+    generator = torch.Generator().manual_seed(number)
+    return Micro(
+        torch.randn(images, 3, SIDE, SIDE, generator=generator),
+        torch.randint(CLASSES, (images,), generator=generator),
+        np.arange(images),
+        np.arange(images) + 100 * number,
+    )
+
+
+def cut(micro, *sizes):
+    parts, start = [], 0
+    for size in sizes:
+        some = slice(start, start := start + size)
+        columns = (micro.pixels_BCHW, micro.label_B, micro.place_B, micro.row_B)
+        parts.append(Micro(*(column[some] for column in columns)))
+    return parts
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def equal(first, second):
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def farthest(first, second):
+    return max((first[name] - second[name]).abs().max().item() for name in first)
+
+
+def plain_optimiser(model, kind):
+    flat = [p for p in model.parameters() if p.ndim < 2]
+    exempt = [model.cls_token, model.pos_embed]
+    rest = [p for p in model.parameters() if p.ndim > 1 and all(p is not q for q in exempt)]
+    groups = [
+        {"params": flat + exempt, "weight_decay": 0.0},
+        {"params": rest, "weight_decay": PLAIN["weight_decay"]},
+    ]
+    if kind == "sgd":
+        return torch.optim.SGD(groups, lr=PLAIN["learning_rate"], momentum=0.9)
+    return torch.optim.AdamW(groups, lr=PLAIN["learning_rate"])
+
+
+def plain_loop(model, kind, clip, batches):
+    optimiser, losses = plain_optimiser(model, kind), []
+    for micro in batches:
+        target_BC = one_hot(micro.label_B, CLASSES).float()
+        loss = cross_entropy(model(micro.pixels_BCHW), target_BC, label_smoothing=0.1)
+        optimiser.zero_grad()
+        loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_steps_equal_a_plain_loop(kind, clip):
+    model, plain = vit(), vit()
+    clip_norm = "null" if clip is None else clip
+    own = trainer(model, optimiser=kind, clip_norm=clip_norm, momentum=0.9)
+    reports = [own.step([batch(number)]) for number in range(4)]
+    losses = plain_loop(plain, kind, clip, [batch(number) for number in range(4)])
+    assert equal(weights(model), weights(plain))
+    assert [r.loss for r in reports] == pytest.approx(losses, rel=3e-7)
+    assert [r.step for r in reports] == [0, 1, 2, 3]
+    assert {(r.images, r.moved, r.learning_rate) for r in reports} == {(BATCH, True, 0.05)}
+    if clip:
+        assert reports[0].grad_norm > clip  # so that clipping did something
+
+
+def test_accumulated_steps_equal_whole_ones():
+    whole, parted = vit(), vit()
+    one, many = (
+        trainer(model, optimiser="sgd", mixup=0.8, cutmix=1.0) for model in (whole, parted)
+    )
+    for number in range(4):
+        first = one.step([batch(number)])
+        second = many.step(iter(cut(batch(number), 4, 2, 2)))
+        assert second.loss == pytest.approx(first.loss, abs=1e-6)
+        assert second.grad_norm == pytest.approx(first.grad_norm, rel=1e-5)
+    assert farthest(weights(whole), weights(parted)) < 1e-6
+
+
+def test_a_smaller_batch_is_divided_by_the_images_there():
+    """An unreadable image is in neither the sum nor the count; clipping sees the true gradient."""
+    model, plain = vit(), vit()
+    report = trainer(model, optimiser="sgd", clip_norm=0.5).step(cut(batch(0), 4, 1))
+    (loss,) = plain_loop(plain, "sgd", 0.5, cut(batch(0), 5))
+    assert report.images == 5
+    assert report.loss == pytest.approx(loss, rel=1e-6)
+    assert farthest(weights(model), weights(plain)) < 1e-6
+
+
+def test_a_batch_without_images_moves_nothing():
+    model = vit()
+    own = trainer(model, ema=0.9)
+    own.step([batch(0)])
+    before, average = weights(model), weights(own.evaluated_model())
+    report = own.step(cut(batch(1), 0))
+    assert (report.images, report.moved) == (0, False)
+    assert math.isnan(report.loss)
+    assert equal(weights(model), before)
+    assert equal(weights(own.evaluated_model()), average)
+
+
+def test_learning_rate_reaches_each_group():
+    own = Trainer(
+        vit(),
+        task(learning_rate=0.4, layer_decay=0.5, warmup_steps=3, final_rate=0.0),
+        CLASSES,
+        lambda name: 2 if name.startswith("head") else 0,
+        10,
+        CPU,
+        "fp32",
+        seed=0,
+    )
+    assert own.step([batch(0)]).learning_rate == pytest.approx(0.1)
+    assert {group["lr"] for group in own.optimiser.param_groups} == {0.1, 0.1 * 0.25}
+
+
+RESUMED = {"mixup": 0.8, "cutmix": 1.0, "ema": 0.9, "momentum": 0.9, "clip_norm": 1.0}
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_resumed_steps_are_uninterrupted_ones_bit_for_bit(kind):
+    own = trainer(vit(drop_path=0.4), optimiser=kind, warmup_steps=2, **RESUMED)
+    file = io.BytesIO()
+    reports = []
+    for number in range(5):
+        if number == 2:
+            own.best = own.best.after(0, 0.5, 1.0)
+            torch.save(own.state(), file)
+        reports.append(own.step(cut(batch(number), 4, 4)))
+    other = trainer(vit(drop_path=0.4), optimiser=kind, warmup_steps=2, **RESUMED)
+    torch.randn(1000)  # where the process's generator stands must not matter
+    file.seek(0)
+    other.load(torch.load(file, weights_only=True))
+    for number in range(2, 5):
+        again = other.step(cut(batch(number), 4, 4))
+        assert again.loss == reports[number].loss
+        assert again.grad_norm == reports[number].grad_norm
+    assert equal(weights(other.bare), weights(own.bare))
+    assert equal(weights(other.evaluated_model()), weights(own.evaluated_model()))
+    assert not equal(weights(own.bare), weights(own.evaluated_model()))
+    assert other.best == own.best
+    assert other.best.epoch == 0
+
+
+def test_drop_path_follows_from_seed_and_step():
+    losses = []
+    for seed in (0, 0, 1):
+        own = Trainer(vit(0.5), task(learning_rate=0.0), CLASSES, len, 9, CPU, "fp32", seed)
+        losses.append([own.step([batch(0)]).loss for _ in range(3)])
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+    assert len(set(losses[0])) == 3
+
+
+def test_rates_and_decays_after_a_resume_are_the_configs():
+    own, other = trainer(vit()), trainer(vit(), weight_decay=0.5, learning_rate=0.01)
+    own.step([batch(0)])
+    other.load(copy.deepcopy(own.state()))
+    assert {group["weight_decay"] for group in other.optimiser.param_groups} == {0.0, 0.5}
+    assert other.step([batch(1)]).learning_rate == 0.01
+
+
+def test_average_equals_timms():
+    model = vit()
+    own = trainer(model, optimiser="sgd", ema=0.8)
+    theirs = ModelEmaV3(vit(), decay=0.8)
+    for number in range(4):
+        own.step([batch(number)])
+        theirs.update(model)
+    assert farthest(weights(own.evaluated_model()), weights(theirs.module)) < 1e-6
+    assert farthest(weights(own.evaluated_model()), weights(model)) > 1e-3
+
+
+def test_without_averages_the_model_itself_is_evaluated():
+    model = vit()
+    assert trainer(model).evaluated_model() is model
+    assert trainer(torch.compile(model)).evaluated_model() is model
+
+
+def test_frozen_weights_stay_and_evaluation_mode_ends():
+    model = vit()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("head"))
+    before = weights(model)
+    model.eval()
+    trainer(model).step([batch(0)])
+    changed = {
+        name for name, value in weights(model).items() if not torch.equal(value, before[name])
+    }
+    assert changed == {"head.weight", "head.bias"}
+    assert model.training
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_the_same_batch(precision):
+    own = trainer(vit(), precision, optimiser="adamw", learning_rate=0.01)
+    losses = [own.step([batch(0)]).loss for _ in range(6)]
+    exact = trainer(vit(), optimiser="adamw", learning_rate=0.01)
+    first = exact.step([batch(0)]).loss
+    assert losses[0] == pytest.approx(first, rel=0.02)
+    assert losses[0] != first
+    assert losses[-1] < 0.8 * losses[0]
+    assert {value.dtype for value in own.bare.state_dict().values()} == {torch.float32}
+
+
+def test_an_fp16_overflow_halves_the_scale_and_goes_on():
+    model = vit()
+    own = trainer(model, "fp16", ema=0.9)
+    own.scaler.load_state_dict({**own.scaler.state_dict(), "scale": 2.0**60})
+    before = weights(model)
+    report = own.step([batch(0)])
+    assert math.isfinite(report.loss)
+    assert not math.isfinite(report.grad_norm)
+    assert not report.moved
+    assert equal(weights(model), before)
+    assert own.scaler.get_scale() == 2.0**59
+    own.scaler.load_state_dict({**own.scaler.state_dict(), "scale": 2.0**10})
+    assert own.step([batch(0)]).moved
+    assert not equal(weights(model), before)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights():
+    model = vit()
+    own = trainer(model, ema=0.9)
+    own.step([batch(0)])
+    before, average = weights(model), weights(own.evaluated_model())
+    poisoned = batch(1)
+    poisoned.pixels_BCHW[5, 0, 0, 0] = math.nan
+    with pytest.raises(NonFinite, match="loss is nan at step 1, manifest rows 105:") as caught:
+        own.step(cut(poisoned, 4, 4))
+    assert caught.value.rows == (105,)
+    assert "\n" not in str(caught.value)
+    assert equal(weights(model), before)
+    assert equal(weights(own.evaluated_model()), average)
+    assert own.state()["step"] == 1
+
+
+class Slope(nn.Module):
+    """A finite loss whose gradient is infinite: the root at zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, CLASSES))
+
+    def forward(self, pixels_BCHW):
+        return pixels_BCHW.mean((2, 3)) @ self.weight.sqrt()
+
+
+def test_a_gradient_that_is_no_number_stops_too():
+    model = Slope()
+    with pytest.raises(NonFinite, match=r"gradient.*rows 0, 1, 2.* more: lower task.learning_rate"):
+        trainer(model).step([batch(0, 20)])
+    assert not model.weight.any()
+
+
+class Hungry(nn.Linear):
+    """Raises what a device raises when its memory is full."""
+
+    def __init__(self, error):
+        super().__init__(3, CLASSES)
+        self.error = error
+
+    def forward(self, pixels_BCHW):
+        if self.error is None:
+            torch.empty(2**60)  # the allocator's own error
+        else:
+            raise self.error
+
+
+MPS = RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB).")
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to"), MPS, MemoryError(), None]
+)
+def test_memory_that_ran_out_is_one_line_with_a_way_out(error):
+    own = trainer(Hungry(error))
+    with pytest.raises(OutOfMemory, match="step 0 with 4 images of 16 px.*micro_batch") as caught:
+        own.step(cut(batch(0), 4, 4))
+    assert "\n" not in str(caught.value)
+    assert "grad_checkpointing=true" in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_other_errors_pass_as_they_are():
+    with pytest.raises(RuntimeError, match="shapes"):
+        trainer(Hungry(RuntimeError("shapes differ"))).step([batch(0)])

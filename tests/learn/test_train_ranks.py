@@ -1,0 +1,138 @@
+"""Two ranks against one, at the same global batches: run as a program, this file is a rank."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed, nn
+
+from fgvc.config.compose import composed, typed
+from fgvc.learn.train import Micro, NonFinite, Trainer
+
+CLASSES, SIDE, BATCH, STEPS = 5, 16, 8, 5
+BAD = [(), (1,), (0, 1, 2, 6), (4, 5, 6, 7), ()]  # places that cannot be read, step by step
+SCENARIOS = {
+    "sgd": ["optimiser=sgd", "momentum=0.9", "mixup=0.8", "cutmix=1.0", "clip_norm=0.5"],
+    "adamw": ["optimiser=adamw", "ema=0.9", "learning_rate=1e-3"],
+}
+
+
+def trainer(words, world):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(3 * SIDE**2, 24),
+        nn.LayerNorm(24),
+        nn.GELU(),
+        nn.Linear(24, CLASSES),
+    )
+    usual = [f"batch_size={BATCH}", "epochs=2", "learning_rate=0.05", "warmup_steps=2"]
+    words = [f"task.{word}" for word in usual + words]
+    task = typed(composed(["task=train", *words])).task
+    cpu = torch.device("cpu")
+    return Trainer(model, task, CLASSES, lambda name: 0, STEPS, cpu, "fp32", 3, world)
+
+
+def part(step, rank, world, nan_at=None):
+    """This rank's places of a global batch, pair by pair, without the bad ones: the ranks differ in
+    the number of micro-batches."""
+    generator = torch.Generator().manual_seed(step)
+    pixels_BCHW = torch.randn(BATCH, 3, SIDE, SIDE, generator=generator)
+    label_B = torch.randint(CLASSES, (BATCH,), generator=generator)
+    if nan_at is not None:
+        pixels_BCHW[nan_at] = math.nan
+    mine = range(rank * BATCH // world, (rank + 1) * BATCH // world)
+    pairs = [[p for p in mine if p // 2 == pair and p not in BAD[step]] for pair in range(BATCH)]
+    for good in list(filter(None, pairs)) or [[]]:
+        place_B = np.array(good, dtype=np.int64)
+        yield Micro(pixels_BCHW[place_B], label_B[place_B], place_B, place_B + 100 * step)
+
+
+def course(world, rank):
+    """What one rank sees of every scenario, as plain numbers."""
+    seen = {}
+    for name, words in SCENARIOS.items():
+        own = trainer(words, world)
+        reports = [own.step(part(step, rank, world)) for step in range(STEPS)]
+        seen[name] = {
+            "loss": [report.loss for report in reports],
+            "norm": [report.grad_norm for report in reports],
+            "images": [report.images for report in reports],
+            "weight": _sum(own.bare),
+            "average": _sum(own.evaluated_model()),
+        }
+    before = _sum(own.bare)
+    try:
+        own.step(part(0, rank, world, nan_at=6))
+    except NonFinite as error:
+        seen["stop"] = {"message": str(error), "rows": error.rows}
+    seen["stop"]["moved"] = _sum(own.bare) != before
+    return seen
+
+
+def _sum(model):
+    return [value.double().sum().item() for value in model.state_dict().values()]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of two ranks wrote."""
+    folder = tmp_path_factory.mktemp("ranks")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    running = [
+        subprocess.Popen([sys.executable, __file__, str(folder), str(rank)], env=environment)
+        for rank in range(2)
+    ]
+    try:
+        assert [one.wait(timeout=200) for one in running] == [0, 0]
+    finally:
+        for one in running:
+            one.kill()
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield course(1, 0)
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_two_ranks_draw_the_curve_of_one(ranks, alone, scenario):
+    """Bad images fall unevenly on them; in one step a rank has none left at all."""
+    one = alone[scenario]
+    assert one["images"] == [8, 7, 4, 4, 8]
+    for two in ranks:
+        assert two[scenario]["images"] == one["images"]
+        assert two[scenario]["loss"] == pytest.approx(one["loss"], abs=1e-5)
+        assert two[scenario]["norm"] == pytest.approx(one["norm"], rel=1e-4)
+        assert two[scenario]["weight"] == pytest.approx(one["weight"], abs=1e-4)
+        assert two[scenario]["average"] == pytest.approx(one["average"], abs=1e-4)
+    assert ranks[0][scenario]["weight"] == ranks[1][scenario]["weight"]
+
+
+def test_a_loss_that_is_no_number_stops_both_ranks(ranks, alone):
+    """The image is on the second rank; the first names it all the same."""
+    assert alone["stop"]["rows"] == (6,)
+    for two in ranks:
+        assert two["stop"] == {**alone["stop"], "rows": [6]}
+        assert two["stop"]["moved"] is False
+
+
+if __name__ == "__main__":
+    folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+    torch.set_num_threads(1)
+    store = f"file://{folder / 'store'}"
+    minute = timedelta(seconds=60)
+    distributed.init_process_group("gloo", store, minute, world_size=2, rank=rank)
+    (folder / f"{rank}.json").write_text(json.dumps(course(2, rank)))
+    distributed.destroy_process_group()
