@@ -18,6 +18,7 @@ from fgvc import metrics
 from fgvc.types import LabelMap, Manifest, Predictions
 
 TOP = 5
+WORST = 10  # confused pairs that metrics.json lists
 LOGITS_UP_TO = 1000  # classes; above, logits would cost kilobytes an image and only the top is kept
 
 
@@ -39,14 +40,19 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def per_class_csv(predictions: Predictions, labelmap: LabelMap) -> str:
-    """index, id, name, precision, recall, f1, support, predicted: one line a class."""
+    """index, id, name and the numbers of `metrics.ClassRow`: one line a class."""
     rows = metrics.per_class(predictions.logits_NC, predictions.label_N, labelmap.names)
+    return class_rows_csv(rows, labelmap)
+
+
+def class_rows_csv(rows: Sequence[metrics.ClassRow], labelmap: LabelMap) -> str:
+    """The text of `per_class_csv` from the rows of `metrics.per_class`."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = ("precision", "recall", "f1", "support", "predicted")
-    writer.writerow(("index", "id", "name", *names))
+    scores = ("precision", "recall", "f1", "support", "predicted", "recall_low", "recall_high")
+    writer.writerow(("index", "id", "name", *scores))
     for index, (row, key, name) in enumerate(zip(rows, labelmap.ids, labelmap.names, strict=True)):
-        writer.writerow((index, key, name, *(row[column] for column in names)))
+        writer.writerow((index, key, name, *(row[column] for column in scores)))
     return out.getvalue()
 
 

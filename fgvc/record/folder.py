@@ -2,7 +2,8 @@
 
 outputs/{run_id}/{config_hash}/in-progress/ becomes outputs/{run_id}/{config_hash}/{checkpoint_id}/
 in one rename, so a folder named by a checkpoint is complete, always. Names are the first 16 hex
-digits.
+digits. Resume states are no part of the record: they stand aside while it is sealed, and are gone
+once it has its name.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fgvc.record import stamp
+from fgvc.record import retention, stamp
 from fgvc.store import atomic, digest
 from fgvc.store.lock import lock
 from fgvc.types import UserError
 
 IN_PROGRESS = "in-progress"
+RESUME = "resume"  # folder of the resume states, while the run is in progress
+ASIDE = ".resume"  # the same, between the last byte of a record and its final name
 SHORT = 16  # hex digits of a folder's name
-OUTSIDE_INDEX = ("artifacts.json", "status.json", "retention.json")  # may change, or index the rest
+OUTSIDE_INDEX = ("artifacts.json", "status.json", retention.FILE)  # may change, or index the rest
 log = logging.getLogger("fgvc")
 
 
@@ -66,8 +69,11 @@ class RunFolder:
         """Since the run was opened, by a clock that cannot jump."""
         return time.monotonic() - self._clock
 
-    def seal(self, checkpoint_id: str) -> Path:
+    def seal(self, checkpoint_id: str, days: int = retention.SHORTEST) -> Path:
         """Index every file, mark the run done, and give the folder its final name.
+
+        Args:
+            days: how long it is kept at least.
 
         Raises:
             UserError: that very answer lies there already, complete; nothing of it is touched.
@@ -76,22 +82,31 @@ class RunFolder:
         if target.exists():
             raise UserError(f"{target} is complete already: give a new runtime.run_id")
         _close_log_of(self.path)
+        aside = _set_aside(self.path)
         self.write_json("artifacts.json", index(self.path))
+        retention.write(self.path / retention.FILE, retention.begun(now(), days))
         write_status(self.path, "done", self.started)
         self.path.rename(target)
         atomic.sync_folder(target.parent)
         self.sealed = target
+        _remove(aside)
         return target
 
 
 @contextmanager
 def open_run(
-    output_root: Path, run_id: str, config_hash: str, texts: Mapping[str, str | bytes]
+    output_root: Path,
+    run_id: str,
+    config_hash: str,
+    texts: Mapping[str, str | bytes],
+    keep: Sequence[str] = (),
 ) -> Iterator[RunFolder]:
     """Open a run folder, lock it, log into it, and leave a true status however the run ends.
 
     Args:
         texts: files known from the start (config.yaml, config.canonical.json, command.txt).
+        keep: what stays of an earlier try that was interrupted (RESUME, run.log); the rest
+            goes.
 
     Raises:
         LockHeld: another process runs this very config under this very run_id.
@@ -102,15 +117,15 @@ def open_run(
     with ExitStack() as stack:
         _make(home)
         stack.enter_context(lock(home / ".lock"))
-        _clear(path)
+        _clear(path, keep)
         run = RunFolder(path, run_id, config_hash, stamp.code(), now())
-        for name, text in texts.items():
-            run.write_bytes(name, text if isinstance(text, bytes) else text.encode())
-        if run.code.patch:
-            run.write_bytes("code.patch", run.code.patch)
-        write_status(path, "running", run.started)
         stack.enter_context(_logging_to(path / "run.log"))
         try:
+            write_status(path, "running", run.started)
+            for name, text in texts.items():
+                run.write_bytes(name, text if isinstance(text, bytes) else text.encode())
+            if run.code.patch:
+                run.write_bytes("code.patch", run.code.patch)
             yield run
         except BaseException as error:
             if run.sealed is None:
@@ -139,13 +154,14 @@ def write_status(
 
 def index(folder: Path) -> dict[str, dict[str, object]]:
     """Every file of a run folder: {relative path: {sha256, bytes}}."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in OUTSIDE_INDEX)
+    names = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     return {
-        file.relative_to(folder).as_posix(): {
-            "sha256": digest.sha256_file(file),
-            "bytes": file.stat().st_size,
+        name: {
+            "sha256": digest.sha256_file(folder / name),
+            "bytes": (folder / name).stat().st_size,
         }
-        for file in files
+        for name in sorted(names)
+        if name not in OUTSIDE_INDEX
     }
 
 
@@ -173,11 +189,30 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _clear(path: Path) -> None:
+def _clear(path: Path, keep: Sequence[str]) -> None:
     """Start anew where an earlier try of the same run was killed: its pieces prove nothing."""
-    if path.exists():
+    path.mkdir(exist_ok=True)
+    aside = path.parent / ASIDE
+    if aside.exists() and not (path / RESUME).exists():  # killed while it was sealed
+        aside.rename(path / RESUME)
+    for found in (aside, *path.iterdir()):
+        if found.name not in keep:
+            _remove(found)
+
+
+def _set_aside(path: Path) -> Path:
+    """Take the resume states out of a record; they are deleted when it can no longer need them."""
+    aside, states = path.parent / ASIDE, path / RESUME
+    if states.exists():
+        states.rename(aside)
+    return aside
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    path.mkdir()
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -207,7 +242,9 @@ def _close_log_of(path: Path) -> None:
 def _state(error: BaseException) -> str:
     if isinstance(error, Preempted | KeyboardInterrupt):
         return "preempted"
-    return "oom" if isinstance(error, MemoryError) else "failed"
+    # a device's memory: said by the exception's own class, which other rooms define
+    device = getattr(type(error), "status", None) == "oom"
+    return "oom" if device or isinstance(error, MemoryError) else "failed"
 
 
 def _line(error: BaseException) -> str:

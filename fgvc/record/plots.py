@@ -1,6 +1,9 @@
-"""A confusion matrix -> a picture that stays readable at 200 classes.
+"""A confusion matrix -> a picture that can be read at 12, 200 and 1,000 classes.
 
-C classes.
+Up to NAMED_UP_TO classes it is a table of counts with names. Above, a cell would be smaller than a
+pixel sooner or later, so every cell that is not empty is a mark of its own, and the worst pairs
+stand beside it by name.
+C classes, V cells that are not empty.
 """
 
 from __future__ import annotations
@@ -8,10 +11,19 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fgvc.metrics import worst_pairs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colorizer import ColorizingArtist
+    from matplotlib.colors import PowerNorm
+
 NAMED_UP_TO = 40  # classes; above, names would overlap and only every n-th index is shown
+PAIRS = 20  # that are named beside a large matrix
 METADATA = {"Software": None}  # matplotlib's version would change the bytes
 
 
@@ -24,13 +36,21 @@ def confusion_png(matrix: np.ndarray, names: Sequence[str], title: str) -> bytes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    side = float(np.clip(0.28 * len(names) + 2.5, 5, 12))
+    count = len(names)
+    side = float(np.clip(0.28 * count + 2.5, 5, 12))
     figure = Figure(figsize=(side + 1.2, side), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    support_C1 = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(matrix[:, : len(names)] / support_C1, cmap="viridis", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    if count <= NAMED_UP_TO:
+        axes = figure.add_subplot()
+        drawn = _table(axes, matrix, count)
+    else:
+        figure.set_size_inches(14, 11)
+        axes, beside = figure.subplots(1, 2, width_ratios=(10, 3))
+        drawn = _marks(axes, matrix, count)
+        _list(beside, matrix, names)
+    figure.colorbar(
+        drawn, ax=axes, label="share of the true class", shrink=0.7, aspect=30, pad=0.02
+    )
     _ticks(axes, names)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     out = io.BytesIO()
@@ -41,7 +61,61 @@ def confusion_png(matrix: np.ndarray, names: Sequence[str], title: str) -> bytes
     return out.getvalue()
 
 
-def _ticks(axes, names: Sequence[str]) -> None:
+def _table(axes: Axes, matrix: np.ndarray, classes: int) -> ColorizingArtist:
+    """A coloured cell each, with its count."""
+    share_CC = _share(matrix, classes)
+    for row, column in zip(*np.nonzero(share_CC), strict=True):
+        colour = "white" if share_CC[row, column] > 0.4 else "black"
+        text = str(matrix[row, column])
+        axes.text(column, row, text, color=colour, ha="center", va="center", fontsize=7)
+    return axes.imshow(share_CC, cmap="Blues", norm=_scale(0.5))
+
+
+def _marks(axes: Axes, matrix: np.ndarray, classes: int) -> ColorizingArtist:
+    """A mark for each cell that is not empty, three pixels wide at least, the darkest on top."""
+    share_CC = _share(matrix, classes)
+    row_V, column_V = np.nonzero(share_CC)
+    order_V = np.argsort(share_CC[row_V, column_V], kind="stable")
+    row_V, column_V = row_V[order_V], column_V[order_V]
+    points = 72 * 8.0 / classes  # a cell's side, of axes about eight inches wide
+    drawn = axes.scatter(
+        column_V,
+        row_V,
+        c=share_CC[row_V, column_V],
+        s=max(points, 2.0) ** 2,
+        marker="s",
+        linewidths=0,
+        cmap="YlGnBu",
+        norm=_scale(0.35),
+    )
+    axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), aspect="equal")
+    return drawn
+
+
+def _share(matrix: np.ndarray, classes: int) -> np.ndarray:
+    return matrix[:, :classes] / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+
+
+def _scale(power: float) -> PowerNorm:
+    """One mistake of thirty is to be seen beside twenty-nine right answers: small shares count."""
+    from matplotlib.colors import PowerNorm
+
+    return PowerNorm(power, vmin=0, vmax=1)
+
+
+def _list(axes: Axes, matrix: np.ndarray, names: Sequence[str]) -> None:
+    """The worst pairs, by the indices that the axes show and by name."""
+    wrong = int(matrix.sum() - np.trace(matrix))
+    lines = [f"{wrong} mistakes; the most frequent:", ""]
+    for pair in worst_pairs(matrix, PAIRS):
+        label, pred, support = pair["label"], pair["pred"], matrix[pair["label"]].sum()
+        lines.append(f"{pair['count']} of {support}:  {label}  {short(names[label])}")
+        lines.append(f"      taken for {pred}  {short(names[pred])}")
+    axes.axis("off")
+    axes.text(0, 1, "\n".join(lines), va="top", fontsize=8, linespacing=1.5, parse_math=False)
+
+
+def _ticks(axes: Axes, names: Sequence[str]) -> None:
     count = len(names)
     step = 1 if count <= NAMED_UP_TO else int(np.ceil(count / 20))
     at = range(0, count, step)

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import site
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -76,7 +77,7 @@ def environment(device: torch.device) -> dict[str, object]:
         "os_version": platform.platform(),
         "machine": platform.machine(),
         "python_version": platform.python_version(),
-        **{key: _version(name) for key, name in PACKAGES.items()},
+        **{key: version(name) for key, name in PACKAGES.items()},
         "cuda_version": torch.version.cuda if cuda else None,
         "cudnn_version": str(torch.backends.cudnn.version()) if cuda else None,
         "driver_version": _driver(),
@@ -96,9 +97,16 @@ def environment_hash() -> dict[str, str]:
     """One digest of what is installed, and how it was taken.
 
     Conda's history leaves out every pip package, so two different torch installs could hash alike:
-    the sorted packages are always in, conda's export only where conda made the environment.
+    the sorted packages are always in, conda's export only where conda made the environment. Only
+    the site folders are asked: importing setuptools puts its vendored packages on sys.path, and the
+    hash of one environment must not depend on what this process has imported.
     """
-    installed = {f"{d.name.lower()}=={d.version}" for d in importlib.metadata.distributions()}
+    sites = [
+        *site.getsitepackages(),
+        *([site.getusersitepackages()] if site.ENABLE_USER_SITE else []),
+    ]
+    found = importlib.metadata.distributions(path=sites)
+    installed = {f"{d.name.lower()}=={d.version}" for d in found}
     lines = [sys.version, platform.platform(), *sorted(installed)]
     method = "packages"
     if (Path(sys.prefix) / "conda-meta").is_dir() and shutil.which("conda"):
@@ -139,11 +147,18 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Of an installed package; null where it is absent."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def gpu_names() -> list[str]:
+    """Of the CUDA devices, as their driver tells them; without torch, which takes seconds."""
+    out = _run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return out.decode().split("\n")[:-1] if out else []
 
 
 def _driver() -> str | None:

@@ -1,0 +1,67 @@
+"""Test images of a run -> small JPEGs inside its page, no more bytes of them than agreed.
+
+H x W pixels, C 3 channels.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fgvc.record.page.render import plain
+
+Picture = Callable[[str], "np.ndarray | None"]  # path -> uint8 HWC, None where it cannot be read
+SIDE, QUALITY = 168, 72  # pixels of the longer side; JPEG
+WIDE = 360  # the same of an overlay
+BUDGET = 1_400_000  # bytes of all pictures of a page, as the page holds them
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture as a page shows it. source: a data URI."""
+
+    source: str
+    width: int
+    height: int
+    path: str
+
+
+class Album:
+    """The pictures of one page: what is asked for first is sure to be in."""
+
+    def __init__(self, picture: Picture, budget: int = BUDGET) -> None:
+        self._picture, self.left = picture, budget
+
+    def test_image(self, path: str) -> Shown | None:
+        """None where it cannot be read, or the page is full."""
+        pixels_HWC = self._picture(path)
+        return None if pixels_HWC is None else self._small(Image.fromarray(pixels_HWC), path, SIDE)
+
+    def overlay(self, file: Path) -> Shown | None:
+        """A picture that lies in the run folder, larger."""
+        with Image.open(file) as image:
+            return self._small(image.convert("RGB"), file.name, WIDE)
+
+    def whole(self, file: Path) -> Shown | None:
+        """A PNG as it is."""
+        with Image.open(file) as image:
+            return self._kept(file.read_bytes(), "png", image.size, file.name)
+
+    def _small(self, image: Image.Image, path: str, side: int) -> Shown | None:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        out = io.BytesIO()
+        image.save(out, "JPEG", quality=QUALITY, optimize=True)
+        return self._kept(out.getvalue(), "jpeg", image.size, path)
+
+    def _kept(self, data: bytes, kind: str, size: tuple[int, int], path: str) -> Shown | None:
+        source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+        if len(source) > self.left:
+            return None
+        self.left -= len(source)
+        return Shown(source, *size, plain(path))

@@ -1,0 +1,260 @@
+"""The files of a run folder that is about to be sealed -> its report.html.
+
+Only the curves and the pictures come from elsewhere: from the board that wrote tb/, and from the
+dataset.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.record.folder import SHORT, RunFolder, read_json
+from fgvc.record.page.chart import Chart, chart
+from fgvc.record.page.gallery import gallery
+from fgvc.record.page.pictures import Album, Picture
+from fgvc.record.page.render import HOME, render
+from fgvc.record.tensorboard import Point
+
+FILE = "report.html"
+OVERLAYS = 8  # of overlays/
+FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "what was looked at"}
+UNKNOWN = "not recorded"
+NUMBERS = (
+    ("top5", "top-5", "percent"),
+    ("mean_per_class", "mean per class", "percent"),
+    ("macro_f1", "macro-F1", "percent"),
+    ("loss", "loss, nats", "decimals"),
+    ("ece", "calibration error", "percent"),
+    ("n", "images", "whole"),
+    ("unreadable", "unreadable", "whole"),
+)
+
+
+@dataclass(frozen=True)
+class Badge:
+    """What must be known beside a number. kind: warn | note."""
+
+    text: str
+    title: str
+    kind: str = "note"
+
+
+def write(
+    run: RunFolder,
+    conf: Config,
+    name: str,
+    checkpoint_id: str,
+    history: Iterable[Point],
+    picture: Picture,
+) -> None:
+    """Write report.html of a run whose other files all lie there.
+
+    Args:
+        name: of the run, for people.
+        history: the points of its TensorBoard curves.
+        picture: a test image by its path.
+    """
+    facts = _facts(run.path, conf, name, checkpoint_id, Points(history), Album(picture))
+    run.write_text(FILE, render("run.html", HOME, facts))
+
+
+class Points:
+    """Curves by key."""
+
+    def __init__(self, history: Iterable[Point]) -> None:
+        self._of: dict[str, list[tuple[float, float]]] = {}
+        for key, step, value in history:
+            self._of.setdefault(key, []).append((float(step), value))
+
+    def __getitem__(self, key: str) -> list[tuple[float, float]]:
+        return self._of.get(key, [])
+
+    def percent(self, key: str) -> list[tuple[float, float]]:
+        return [(step, 100 * value) for step, value in self[key]]
+
+
+def _facts(
+    folder: Path, conf: Config, name: str, checkpoint_id: str, points: Points, album: Album
+) -> dict[str, Any]:
+    stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
+    names = [one["name"] for one in read_json(folder, "labelmap.json")["classes"]]
+    command = (folder / "command.txt").read_text(encoding="utf-8").strip()
+    overlays = sorted((folder / "overlays").rglob("*.png"))
+    return {
+        "name": name,
+        "names": names,
+        "stamp": stamp,
+        "numbers": numbers,
+        "rows": NUMBERS,
+        "splits": [split for split in ("val", "test") if numbers.get(split)],
+        "badges": _badges(stamp),
+        "chosen": _chosen(conf, stamp),
+        "identity": _identity(stamp, numbers, checkpoint_id),
+        "repeat": _repeat(stamp, command, folder.parent / checkpoint_id[:SHORT]),
+        "sweep": " --multirun " in command,
+        "charts": [one for one in _charts(stamp, numbers, points) if one],
+        "confusion": album.whole(folder / "confusion.png"),
+        "gallery": gallery(folder, album),
+        "overlays": [one for file in overlays[:OVERLAYS] if (one := album.overlay(file))],
+        "backbone": {
+            "contamination": " ".join(conf.backbone.contamination.split()),
+            "license": chosen_checkpoint(conf.backbone).license,
+        },
+        "files": _files(folder),
+    }
+
+
+def _badges(stamp: Mapping[str, Any]) -> list[Badge]:
+    """What a reader must know before the number."""
+    card, notes = stamp["dataset_card"], "; ".join(stamp["dataset_notes"])
+    badges = [
+        (stamp["partial"], Badge("partial copy", notes, "warn")),
+        (
+            stamp["weights"]["kind"] == "random",
+            Badge("random weights", "the backbone was not pretrained", "warn"),
+        ),
+        (stamp["subset"], Badge("subset", f"dataset.subset: {stamp['subset']}", "warn")),
+        (
+            stamp["git_dirty"],
+            Badge("uncommitted code", "the commit alone is not this code; see code.patch", "warn"),
+        ),
+        (
+            stamp["stack_check"] == "skipped",
+            Badge("stack not validated", "runtime.stack_check=false", "warn"),
+        ),
+        (
+            stamp["weights"]["kind"] != "random" and told(card.get("contamination", UNKNOWN)),
+            Badge("contamination", card.get("contamination", UNKNOWN)),
+        ),
+        (
+            told(card.get("label_noise", UNKNOWN)),
+            Badge("label noise", card.get("label_noise", UNKNOWN)),
+        ),
+    ]
+    return [badge for applies, badge in badges if applies]
+
+
+def told(about: str) -> bool:
+    """Whether a line of a card is a warning: it begins with "none" where there is none."""
+    return about != UNKNOWN and not about.startswith("none")
+
+
+def _chosen(conf: Config, stamp: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """The axes, then what else decides about a number."""
+    grid = "×".join(str(side) for side in stamp["token_grid"])
+    rows: list[tuple[str, object]] = [
+        ("task", stamp["task"]),
+        ("dataset", stamp["dataset"]),
+        ("backbone", f"{conf.backbone.name} {conf.backbone.size}"),
+        ("model", chosen_checkpoint(conf.backbone).model),
+        ("features", conf.backbone.features),
+        ("head", conf.head.name),
+        ("resolution", f"{stamp['resolution']} px, {grid} tokens"),
+        ("part attention", conf.part_attention.name),
+        ("preprocessing", f"{conf.preprocess}, normalised as {stamp['normalization']}"),
+        ("fitted on", conf.final_fit),
+        ("precision", f"{conf.precision}, matmul {conf.matmul_precision}"),
+        ("seed", conf.seed),
+    ]
+    if stamp["task"] == "train":
+        rows.append(
+            ("optimiser", f"{conf.task.optimiser}, {conf.task.learning_rate:g} at its peak")
+        )
+        rows.append(("epochs", f"{conf.task.epochs}, batches of {conf.task.batch_size}"))
+    return rows
+
+
+def _identity(
+    stamp: Mapping[str, Any], numbers: Mapping[str, Any], checkpoint_id: str
+) -> list[tuple[str, str | None]]:
+    """Digests: equal ones mean equal things."""
+    return [
+        ("run", stamp["run_id"]),
+        ("config", stamp["config_hash"]),
+        ("checkpoint", checkpoint_id),
+        ("comparability", numbers["comparability_key"]),
+        ("images", stamp["manifest_digest"]),
+        ("split", stamp["split_digest"]),
+        ("label map", stamp["labelmap_digest"]),
+        ("weights", stamp["weights_digest"]),
+        ("commit", stamp["git_commit"]),
+    ]
+
+
+def _repeat(stamp: Mapping[str, Any], command: str, place: Path) -> list[tuple[str, str]]:
+    """(comment, command) in the order in which another person types them.
+
+    Args:
+        place: where the folder will lie.
+    """
+    weights, lock = stamp["weights"], stamp["requirements_checksum"]
+    steps = [("the code", f"git checkout {stamp['git_commit'] or '(not recorded)'}")]
+    if stamp["code_patch_sha256"]:
+        patch = shlex.quote(str(place / "code.patch"))
+        steps.append(("what was not committed", f"git apply {patch}"))
+    if lock:
+        steps.append((f"the packages (sha256 {lock})", "uv pip sync requirements.txt"))
+    if weights["kind"] == "file":
+        file = shlex.quote(weights["name"])
+        steps.append((f"the weights must say {weights['sha256']}", f"sha256sum {file}"))
+    steps.append(("the run", _without_run_id(command)))
+    again = shlex.join(["python", "-m", "fgvc.run", "task=eval", f"checkpoint={place}"])
+    return [*steps, ("or the numbers alone, again, from ckpt.bin", again)]
+
+
+def _without_run_id(command: str) -> str:
+    """The same question under a name of its own."""
+    words = shlex.split(command)
+    return shlex.join([word for word in words if not word.startswith("runtime.run_id=")])
+
+
+def _charts(
+    stamp: Mapping[str, Any], numbers: Mapping[str, Any], points: Points
+) -> list[Chart | None]:
+    """Curves of a training, or of the path on which a probe's penalty was chosen."""
+    if stamp["task"] == "train":
+        return _training(numbers, points)
+    selection = numbers["selection"] or {}
+    path = selection.get("path", [])
+    mark = (selection["c"], f"C = {selection['c']:.3g}") if path else None
+    x = ("C, the inverse of the penalty", True)
+    losses = [(one["c"], one["val_loss"]) for one in path]
+    right = [(one["c"], 100 * one["val_top1"]) for one in path]
+    return [
+        chart("Validation loss", x, ("nats", False), [("validation", losses)], mark),
+        chart("Validation top-1", x, ("%", False), [("validation", right)], mark),
+    ]
+
+
+def _training(numbers: Mapping[str, Any], points: Points) -> list[Chart | None]:
+    steps, selection = ("optimiser steps", False), numbers["selection"]
+    best = selection["best_step"] if selection["select"] else None
+    mark = None if best is None else (float(best), "chosen")
+    losses = [("training", points["train/loss"]), ("validation", points["val/loss"])]
+    return [
+        chart("Loss", steps, ("nats", False), losses, mark),
+        chart(
+            "Validation top-1",
+            steps,
+            ("%", False),
+            [("validation", points.percent("val/top1"))],
+            mark,
+        ),
+        chart("Learning rate", steps, ("", False), [("head", points["optim/lr"])]),
+    ]
+
+
+def _files(folder: Path) -> list[tuple[str, str]]:
+    """What else lies in the folder: relative link and name; folders as one."""
+    found = sorted(path for path in folder.iterdir() if path.name not in (FILE, "resume"))
+    return [
+        (f"{path.name}/", f"{path.name}/ {FOLDER_OF.get(path.name, '')}".strip())
+        if path.is_dir()
+        else (path.name, path.name)
+        for path in found
+    ]

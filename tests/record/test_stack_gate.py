@@ -1,0 +1,113 @@
+"""The gate: a passed check of this environment opens it, anything else does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fgvc.record import stack, stamp
+from fgvc.record.stack.step import FAILED, NOT_TRIED, PASSED, Outcome
+from fgvc.types import UserError
+
+
+@pytest.fixture(autouse=True)
+def _environment_as_it_is():
+    """Other tests look at it without git, conda or a package, and it is read once a process."""
+    stamp.environment_hash.cache_clear()
+
+
+GOOD = (Outcome("tensorboard", PASSED, 1.25, "read back"), Outcome("app", PASSED, 9.0, "served"))
+
+
+def test_a_passed_check_opens_the_gate(tmp_path):
+    assert stack.validated(tmp_path) is None
+    record = stack.record_of(GOOD)
+    file = stack.save(tmp_path, record)
+    assert file == tmp_path / "stack" / f"{stamp.environment_hash()['env_hash']}.json"
+    assert stack.validated(tmp_path) == stack.require(tmp_path, "backbone=clip") == record
+    assert record["steps"]["tensorboard"] == {
+        "result": "passed",
+        "seconds": 1.2,
+        "says": "read back",
+    }
+    assert {*stamp.PACKAGES, "python_version", "platform", "checked", "env_hash"} <= set(record)
+    assert record["torch_version"] is not None
+
+
+def test_without_a_check_the_way_out_is_told(tmp_path):
+    with pytest.raises(UserError) as refused:
+        stack.require(tmp_path, "backbone=clip")
+    line = str(refused.value)
+    assert line.startswith("backbone=clip: ")
+    assert "python -m fgvc.run task=check" in line
+    assert "runtime.stack_check=false" in line
+    assert "\n" not in line
+
+
+def test_a_failed_check_closes_the_gate_again_and_names_its_steps(tmp_path):
+    stack.save(tmp_path, stack.record_of(GOOD))
+    bad = (*GOOD, Outcome("database", FAILED, 2.0, "no"), Outcome("export", NOT_TRIED, 0.0, "x"))
+    stack.save(tmp_path, stack.record_of(bad))
+    assert stack.validated(tmp_path) is None
+    with pytest.raises(UserError, match=r"failed its last check \(database, export\)"):
+        stack.require(tmp_path, "backbone=siglip2")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: text.replace(stamp.environment_hash()["env_hash"], "0" * 64),
+        lambda text: text.replace('"passed": true', '"passed": "yes"'),
+        lambda text: json.dumps({**json.loads(text), "steps": ["app"]}),
+        lambda text: json.dumps({**json.loads(text), "steps": {"app": {}}}),
+    ],
+)
+def test_a_damaged_record_counts_as_none(tmp_path, damage):
+    file = stack.save(tmp_path, stack.record_of(GOOD))
+    file.write_text(damage(file.read_text()))
+    assert stack.validated(tmp_path) is None
+    with pytest.raises(UserError, match="has not been checked"):
+        stack.require(tmp_path, "backbone=dinov2")
+
+
+def test_bytes_that_are_no_text_count_as_none(tmp_path):
+    file = stack.save(tmp_path, stack.record_of(GOOD))
+    file.write_bytes(b"\xff\xfe")
+    assert stack.validated(tmp_path) is None
+
+
+def test_a_home_folder_is_understood(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    stack.save(Path("~/cache"), stack.record_of(GOOD))
+    assert (tmp_path / "cache" / "stack").is_dir()
+    assert stack.validated(Path("~/cache")) is not None
+
+
+def test_asking_the_gate_imports_nothing_heavy(tmp_path):
+    stack.save(tmp_path, stack.record_of(GOOD))
+    program = (
+        "import sys; from pathlib import Path; from fgvc.record import stack; "
+        f"assert stack.validated(Path({str(tmp_path)!r})) is not None; "
+        "heavy = {'torch', 'numpy', 'fiftyone', 'tensorboard', 'psutil'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_environment_is_the_same_whatever_was_imported():
+    program = (
+        "from fgvc.record import stamp; before = stamp.environment_hash(); "
+        "stamp.environment_hash.cache_clear(); import setuptools, sys; "
+        "assert any('_vendor' in folder for folder in sys.path), sys.path; "
+        "after = stamp.environment_hash(); assert before == after, (before, after)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
