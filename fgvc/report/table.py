@@ -1,87 +1,159 @@
-"""The run folders of one sweep -> its closing table: what is done, what failed, what came out."""
+"""A table of runs on the terminal, 80 columns wide: of everything, or of one sweep.
+
+One block for each comparability key; what must be known of the data and the weights stands below.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from fgvc.record import console
-from fgvc.record.folder import IN_PROGRESS, read_json
+from fgvc.record.folder import IN_PROGRESS
+from fgvc.report.baselines import Table, gather
+from fgvc.report.fold import Line, names_of
+from fgvc.report.rank import ALPHA, Comparison, Entry, Group
+from fgvc.report.runs import Run, name_of, place
 
-COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "state")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One job of a sweep. metrics, stamp: None for a job that has not ended well."""
-
-    name: str
-    state: str
-    folder: Path
-    metrics: dict[str, Any] | None = None
-    stamp: dict[str, Any] | None = None
-
-    @property
-    def top1(self) -> float:
-        return self.metrics["test"]["top1"] if self.metrics else -1.0
-
-    @property
-    def comparability(self) -> str | None:
-        """Rows of different keys are never ranked together."""
-        return self.metrics["comparability_key"] if self.metrics else None
+COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
+ABOUT = ("license", "contamination", "label_noise")
+TIE = "="
+TESTS = {"mcnemar": "McNemar, exact", "bootstrap": "paired bootstrap"}
 
 
-def rows_of(run: Path) -> list[Row]:
-    """Every job under outputs/{run_id}, best first within a comparability key, failures last."""
-    rows = [_row(status.parent) for status in sorted(run.glob("*/*/status.json"))]
-    return sorted(rows, key=lambda row: (row.comparability or "~", -row.top1, row.name))
+def print_table(table: Table) -> None:
+    """Every block, then what its marks mean, provenance, and the folders that are in none."""
+    for group in table.groups:
+        names = names_of([entry.line for entry in group.entries])
+        rows = [_cells(*pair, len(names)) for pair in zip(group.entries, names, strict=True)]
+        console.table(_title(group), COLUMNS, rows)
+        for line in _controls(group, names):
+            console.say(line)
+    for line in (*_over_probes(table), *_legend(table)):
+        console.say(line)
+    _provenance(table)
+    for one in table.damaged:
+        console.say(f"damaged, left out: {one.folder}: {one.why}")
 
 
 def print_sweep(run: Path) -> None:
-    """The table of a sweep on the terminal, one block per comparability key."""
-    rows = rows_of(run)
-    keys = list(dict.fromkeys(row.comparability for row in rows if row.comparability))
-    for key in keys:
-        block = [row for row in rows if row.comparability == key]
-        console.table(f"comparable ({key[:8]})", COLUMNS, [_cells(row) for row in block])
-    for row in rows:
-        if row.metrics is None:
-            console.say(f"{row.state}: {row.name} ({row.folder})")
-    stamps = [row.stamp for row in rows if row.stamp]
-    for dataset, card in {stamp["dataset"]: stamp["dataset_card"] for stamp in stamps}.items():
-        console.provenance(dataset, card)
+    """The table of a sweep (outputs/{run_id}), and its jobs that failed or are not done."""
+    print_table(gather(run.glob("*/*")))
+    for status in sorted(run.glob(f"*/{IN_PROGRESS}/status.json")):
+        console.say(_unfinished(status.parent))
     console.say(f"records: {run}")
 
 
-def _row(folder: Path) -> Row:
-    status = read_json(folder, "status.json")
-    name = _name(folder)
-    if folder.name == IN_PROGRESS:
-        return Row(name, f"{status['state']}, {status['error']}", folder)
-    metrics, stamp = read_json(folder, "metrics.json"), read_json(folder, "env_stamp.json")
-    state = "partial copy" if stamp["partial"] else status["state"]
-    return Row(name, state, folder, metrics, stamp)
-
-
-def _name(folder: Path) -> str:
-    """The choices of a run in one short line."""
-    from omegaconf import OmegaConf
-
-    conf = OmegaConf.load(folder / "config.yaml")
-    weights = "" if conf.backbone.pretrained else " random"
+def _title(group: Group) -> str:
+    run = group.fitted.first
     parts = (
-        f"{conf.backbone.name} {conf.backbone.size}{weights}",
-        conf.head.name,
-        f"{conf.resolution.side} px",
-        conf.dataset.name,
+        f"{run.dataset}{', PARTIAL COPY' if run.partial else ''}",
+        run.preprocess,
+        f"fit on {run.final_fit}" if group.fitted.fitted else "no fit",
+        f"{run.n} test images",
     )
-    return " · ".join(parts)
+    return f"comparable ({group.key[:8]}): {' · '.join(parts)}"
 
 
-def _cells(row: Row) -> list[str]:
-    assert row.metrics is not None
-    test, cost = row.metrics["test"], row.metrics["cost"]
-    rate = f"{cost['images_per_s']:.0f}" if cost["images_per_s"] else "–"
-    mean = console.percent(test["mean_per_class"])
-    return [row.name, console.interval(test), mean, rate, row.state]
+def _cells(entry: Entry, name: str, rivals: int) -> list[str]:
+    line, seeds = entry.line, len(entry.line.runs)
+    rate = line.mean("images_per_s")
+    mark = "best" if entry.versus is None else TIE if entry.versus.tie else ""
+    return [
+        name if seeds == 1 else f"{name} · {seeds} seeds",
+        _spread(line, "top1") if seeds > 1 else console.interval(_interval(line.first)),
+        _spread(line, "mean_per_class"),
+        f"{rate:.0f}" if rate else "–",
+        mark if rivals > 1 else "",
+    ]
+
+
+def _interval(run: Run) -> dict[str, object]:
+    return {"top1": run.top1, "top1_ci95": (run.top1_low, run.top1_high)}
+
+
+def _spread(line: Line, field: str) -> str:
+    """Mean ± sd over the seeds, in percent; the number itself for one seed."""
+    sd = line.sd(field)
+    mean = console.percent(line.mean(field))
+    return mean if sd is None else f"{mean} ± {console.percent(sd)}"
+
+
+def _over_probes(table: Table) -> Iterator[str]:
+    """What each finetune gained over its linear probe, and whether that is a finding."""
+    for entry in (entry for group in table.groups for entry in group.entries):
+        if (over := entry.over_probe) is None:
+            continue
+        low, change, high = (100 * value for value in (over.low, over.difference, over.high))
+        verdict = "no finding" if over.tie else "a finding"
+        yield (
+            f"{entry.line.first.name}, against its linear probe: {change:+.1f} points "
+            f"[{low:+.1f}, {high:+.1f}], p = {over.p_holm:.2g}: {verdict}"
+        )
+
+
+def _controls(group: Group, names: list[str]) -> Iterator[str]:
+    """What each choice of part attention gained over each of its controls, in 80 columns."""
+    held = [pair for pair in zip(group.entries, names, strict=True) if pair[0].controls]
+    if not held:
+        return
+    number = sum(len(entry.controls) for entry, _ in held)
+    yield f"part attention against its controls: top-1 in points, p after Holm over {number}"
+    for entry, name in held:
+        run, share = entry.line.first, entry.line.mean("in_box")
+        about = [name] if run.part_tokens is None else [name, f"{run.part_tokens} patches"]
+        about += [] if share is None else [f"{console.percent(share)} % of them in the box"]
+        yield from textwrap.wrap(" · ".join(about), 80, initial_indent="  ", subsequent_indent="  ")
+        for control, one in entry.controls.items():
+            low, change, high = (100 * value for value in (one.low, one.difference, one.high))
+            yield (
+                f"    against {control.replace('_', ' ')}: {change:+.1f} [{low:+.1f}, {high:+.1f}],"
+                f" p = {one.p_holm:.2g}: {_verdict(one)}"
+            )
+
+
+def _verdict(one: Comparison) -> str:
+    if one.tie:
+        return "no finding"
+    return "helps" if one.difference > 0 else "hurts"
+
+
+def _legend(table: Table) -> Iterator[str]:
+    entries = [entry for group in table.groups for entry in group.entries]
+    versus = [entry.versus for entry in entries if entry.versus is not None]
+    if any(one.tie for one in versus):
+        used = [text for name, text in TESTS.items() if name in {one.test for one in versus}]
+        yield f"{TIE}  a tie with the best ({' or '.join(used)}; p > {ALPHA} after Holm)"
+    if any(len(entry.line.runs) > 1 for entry in entries):
+        yield "±  standard deviation over seeds"
+
+
+def _provenance(table: Table) -> None:
+    """Once a dataset, and once a backbone that may have met its pictures before."""
+    runs = [entry.line.first for group in table.groups for entry in group.entries]
+    for name, run in {run.dataset: run for run in runs}.items():
+        console.provenance(name, {about: getattr(run, f"dataset_{about}") for about in ABOUT})
+    met = [run for run in runs if run.weights_kind != "random" and not _unseen(run)]
+    for name, text in {run.backbone: run.backbone_contamination for run in met}.items():
+        console.say(f"{name}, contamination: {text}")
+
+
+def _unseen(run: Run) -> bool:
+    """Pictures that no backbone can have met, as their card says (generated ones)."""
+    return run.dataset_contamination.startswith("none")
+
+
+def _unfinished(folder: Path) -> str:
+    """A job that is not done, by the choices it was started with."""
+    try:
+        status, config = (
+            json.loads((folder / file).read_bytes())
+            for file in ("status.json", "config.canonical.json")
+        )
+        name = name_of(config, config["task"]["name"], config["resolution"]["side"])
+        state = ", ".join(filter(None, (status["state"], status["error"])))
+        return f"{state}: {name} ({folder})"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"damaged: {place(folder)}: {type(error).__name__}"

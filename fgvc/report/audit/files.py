@@ -1,0 +1,83 @@
+"""Are these the bytes that the run wrote? Every digest is computed anew."""
+
+from __future__ import annotations
+
+from fgvc.record.folder import OUTSIDE_INDEX, SHORT
+from fgvc.record.retention import FILE, SHORTEST, UnreadableError, read
+from fgvc.report import sealed
+from fgvc.report.audit.check import agree, listed
+from fgvc.report.audit.record import Record
+from fgvc.report.flat import flattened
+from fgvc.report.sealed import DamageError
+from fgvc.store import digest
+
+
+def status(record: Record) -> str:
+    """Does status.json vouch for itself and for artifacts.json, and say that the run ended well?"""
+    told = sealed.status(record.path)
+    sealed.index(record.path)
+    return f"done, {told['started'][:19]} to {told['updated'][:19]} UTC"
+
+
+def hashes(record: Record) -> str:
+    """Is every file the one that was indexed, none missing and none extra?"""
+    here = set(record.files())
+    extra = sorted(here - record.artifacts.keys() - set(OUTSIDE_INDEX))
+    gone = sorted(record.artifacts.keys() - here)
+    changed = [name for name in sorted(here & record.artifacts.keys()) if _changed(record, name)]
+    told = {"changed": changed, "missing": gone, "extra": extra}
+    wrong = [f"{what}: {listed(names)}" for what, names in told.items() if names]
+    if wrong:
+        raise DamageError("; ".join(wrong))
+    size = sum(entry["bytes"] for entry in record.artifacts.values())
+    return f"{len(record.artifacts)} files, {size} bytes, each sha256 computed anew"
+
+
+def _changed(record: Record, name: str) -> bool:
+    entry, file = record.artifacts[name], record.path / name
+    if file.is_symlink() or not file.is_file() or file.stat().st_size != entry["bytes"]:
+        return True
+    return digest.sha256_file(file) != entry["sha256"]
+
+
+def names(record: Record) -> str:
+    """Is the folder named by its run, its config and its checkpoint?"""
+    run_id, config_hash, checkpoint_id = record.path.parts[-3:]
+    ckpt = digest.sha256_file(record.path / sealed.CKPT)
+    canonical = digest.sha256_bytes(record.data("config.canonical.json"))
+    agree("the run_id", ("the folder", run_id), ("env_stamp.json", record.stamp["run_id"]))
+    agree("the hash", ("the folder", config_hash), ("config.canonical.json", canonical[:SHORT]))
+    agree("the sha256", ("the folder", checkpoint_id), (sealed.CKPT, ckpt[:SHORT]))
+    return f"config_hash {canonical}, checkpoint_id {ckpt}"
+
+
+def retention(record: Record) -> str:
+    """Is it recorded how long the run is kept, and is that at least 90 days?"""
+    try:
+        found = read(record.path / FILE)
+    except UnreadableError as why:
+        raise DamageError(str(why)) from why
+    days = (found.expires - found.created).total_seconds() / 86400
+    if days < SHORTEST:
+        raise DamageError(f"{FILE}: {days:.1f} days, at least {SHORTEST}")
+    pinned = f"; pinned by {', '.join(found.pinned_by)}" if found.pinned_by else ""
+    return f"{FILE}: {days:.0f} days, expires {found.expires.isoformat()}{pinned}"
+
+
+def config(record: Record) -> str:
+    """Do the hashed config, in canonical form, and config.yaml say the same?"""
+    import yaml
+
+    data = record.data("config.canonical.json")
+    if data != digest.canonical_json(record.config):
+        raise DamageError("config.canonical.json: not in canonical form")
+    try:
+        shown = yaml.safe_load(record.text("config.yaml"))
+    except yaml.YAMLError as error:
+        raise DamageError("config.yaml: not YAML") from error
+    hashed = {k: v for k, v in flattened(record.config).items() if not k.startswith("backbone.")}
+    shown = flattened(shown)
+    differ = [key for key, value in hashed.items() if shown.get(key, value) != value]
+    if differ:
+        raise DamageError(f"config.yaml: another {listed(differ)} than config.canonical.json")
+    return f"config.canonical.json: {len(data)} bytes, sha256 is the config_hash"

@@ -1,0 +1,158 @@
+"""Do the numbers follow from the stored answers? Everything is computed anew with fgvc.metrics.
+
+Logits -> columns of predictions.parquet -> metrics.json, per_class.csv, confusion.csv: each arrow
+is checked. Floats may differ by 1e-9 of their size, as another processor's logarithm does.
+N images, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgvc import metrics
+from fgvc.record import evaluation
+from fgvc.report.audit.check import agree
+from fgvc.report.audit.record import PREDICTIONS, SPLITS, Record, Rows, rows_of
+from fgvc.report.sealed import DamageError
+from fgvc.store import digest
+from fgvc.types import Manifest, Predictions
+
+TOLERANCE = 1e-9
+
+
+def metrics_follow(record: Record) -> str:
+    """Do metrics.json, per_class.csv and confusion.csv follow from the stored answers?"""
+    version = record.numbers["metric_version"]
+    agree("metric_version", ("fgvc", metrics.VERSION), ("metrics.json", version))
+    told = sorted(name for name in SPLITS if name in record.numbers)
+    agree("what has numbers", (PREDICTIONS, sorted(record.predictions)), ("metrics.json", told))
+    for split, rows in record.predictions.items():
+        _columns_follow(split, rows)
+        found = metrics.summary(
+            rows.top_NK,
+            rows.label_N,
+            rows.label_logprob_N,
+            rows.confidence_N,
+            len(record.labelmap),
+        )
+        matrix = metrics.tally(rows.pred_N, rows.label_N, len(record.labelmap))
+        found |= metrics.class_intervals(matrix)
+        if record.hierarchy is not None:
+            found |= metrics.hierarchical(rows.top_NK, rows.label_N, record.hierarchy)
+        _compare(f"metrics.json {split}", record.numbers[split], found)
+    test = record.predictions["test"]
+    _classes_follow(record, metrics.tally(test.pred_N, test.label_N, len(record.labelmap)))
+    return f"computed anew from {PREDICTIONS}: {_told(record)}; per_class.csv, confusion.csv"
+
+
+def _classes_follow(record: Record, matrix: np.ndarray) -> None:
+    """What is told class by class, from the confusion matrix of the test images."""
+    told, labelmap = record.numbers["worst_pairs"], record.labelmap
+    pairs = [
+        {
+            **pair,
+            "label_name": labelmap.names[pair["label"]],
+            "pred_name": labelmap.names[pair["pred"]],
+        }
+        for pair in metrics.worst_pairs(matrix, evaluation.WORST)
+    ]
+    _compare("metrics.json worst_pairs", told, pairs)
+    rows = metrics.class_rows(matrix, labelmap.names)
+    for file, text in {
+        "per_class.csv": evaluation.class_rows_csv(rows, labelmap),
+        "confusion.csv": evaluation.confusion_csv(matrix, labelmap.names),
+    }.items():
+        if record.text(file) != text:
+            raise DamageError(f"{file}: does not follow from {PREDICTIONS}")
+
+
+def _told(record: Record) -> str:
+    told = [f"{split} top-1 {record.numbers[split]['top1']:.4f}" for split in record.predictions]
+    kept = record.predictions["test"].logits_NC is not None
+    return f"{', '.join(told)} ({'from logits' if kept else 'logits were not kept'})"
+
+
+def _columns_follow(split: str, rows: Rows) -> None:
+    """Every column from the logits; where those were not kept, the columns from each other."""
+    same = _as_logits_say(split, rows) if rows.logits_NC is not None else _as_columns_say(rows)
+    if not same:
+        raise DamageError(f"{PREDICTIONS}: columns of {split} contradict each other")
+
+
+def _as_logits_say(split: str, rows: Rows) -> bool:
+    assert rows.logits_NC is not None
+    n = len(rows.label_N)
+    manifest = Manifest(Path(), rows.path, rows.label_N, np.zeros(n, np.uint8), ())
+    told = Predictions(np.arange(n), rows.label_N, rows.logits_NC)
+    anew = rows_of(evaluation.predictions_table(manifest, {split: told}))
+    columns = ("pred_N", "top_NK", "score_NK", "confidence_N", "label_logprob_N")
+    return all(_alike(getattr(rows, name), getattr(anew, name)) for name in columns)
+
+
+def _as_columns_say(rows: Rows) -> bool:
+    """pred and confidence lead the top-k; a label among them has the probability told of it."""
+    hit_NK = rows.top_NK == rows.label_N[:, None]
+    told_N = np.exp(rows.label_logprob_N)[hit_NK.any(axis=1)]
+    return (
+        _alike(rows.pred_N, rows.top_NK[:, 0])
+        and _alike(rows.confidence_N, rows.score_NK[:, 0])
+        and _alike(told_N, rows.score_NK[hit_NK])
+    )
+
+
+def _alike(told: np.ndarray, found: np.ndarray) -> bool:
+    return told.shape == found.shape and np.allclose(
+        told, found, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True
+    )
+
+
+def comparability(record: Record) -> str:
+    """Does the comparability key follow from images, split, label map, metric, crop and fit?"""
+    told = record.stamp
+    zero_shot = record.config["task"]["name"] == "zero_shot"
+    base = {
+        "manifest": told["manifest_digest"],
+        "split": told["split_digest"],
+        "labelmap": told["labelmap_digest"],
+        "metrics": record.numbers["metric_version"],
+        "preprocess": record.config["preprocess"],
+    }
+    whole = {**base, "final_fit": "any" if zero_shot else record.config["final_fit"]}
+    for name, parts in (("comparability_base", base), ("comparability_key", whole)):
+        found = digest.sha256_bytes(digest.canonical_json(parts))
+        agree(name, ("the stamp", found), ("metrics.json", record.numbers[name]))
+    return f"comparability_key {record.numbers['comparability_key']}"
+
+
+def test_read_once(record: Record) -> str:
+    """Was the test split looked at once, when all was chosen?"""
+    if (reads := record.numbers["test_reads"]) != 1:
+        raise DamageError(f"metrics.json: the test split was read {reads} times")
+    return f"once; resolution {record.stamp['resolution']} px, top-1 and loss from that one look"
+
+
+def _compare(where: str, told: Any, found: Any) -> None:
+    """DamageError at the first value that differs."""
+    if isinstance(found, Mapping):
+        if not isinstance(told, Mapping) or told.keys() != found.keys():
+            raise DamageError(f"{where}: other keys than this version writes")
+        for key, value in found.items():
+            _compare(f"{where} {key}", told[key], value)
+    elif isinstance(found, list):
+        if not isinstance(told, list) or len(told) != len(found):
+            raise DamageError(f"{where}: {told}, computed anew {found}")
+        for place, value in enumerate(found):
+            _compare(f"{where} {place}", told[place], value)
+    elif not _same(told, found):
+        raise DamageError(f"{where}: {told}, computed anew {found}")
+
+
+def _same(told: Any, found: Any) -> bool:
+    if isinstance(found, float) and isinstance(told, int | float):
+        return math.isclose(told, found, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return type(told) is type(found) and told == found

@@ -1,0 +1,139 @@
+"""Every complete run under an output root -> baselines.csv, baselines.json and baselines.html.
+
+Derived from the run folders and from nothing else: the same folders give the same bytes, wherever
+they lie. One row a line and group; a zero-shot line has one in each group it joins.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fgvc.record.retention import SHORTEST
+from fgvc.report import dated, page, rank
+from fgvc.report.controls import CONTROLS
+from fgvc.report.rank import Comparison, Entry, Group
+from fgvc.report.runs import Damaged, scan
+from fgvc.store import atomic
+from fgvc.types import UserError
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the run folders say. groups: rows of different ones are never ranked together."""
+
+    groups: tuple[Group, ...]
+    damaged: tuple[Damaged, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every field of every row, as plain data."""
+        return [
+            _row(group, place, entry)
+            for group in self.groups
+            for place, entry in enumerate(group.entries, 1)
+        ]
+
+
+def gather(folders: Iterable[Path]) -> Table:
+    """The table of those among `folders` that are sealed runs; damaged ones are listed beside."""
+    runs, damaged = scan(folders)
+    groups, lost = rank.ranked(runs)
+    everything = sorted([*damaged, *lost], key=lambda one: one.folder)
+    return Table(tuple(groups), tuple(everything))
+
+
+def write_baselines(output_root: Path, target: Path, days: int = SHORTEST) -> Table:
+    """Write baselines.csv, .json and .html into `target`, each whole or not at all.
+
+    Args:
+        days: how long the table is kept at least; one that it replaces keeps its own time.
+
+    Raises:
+        UserError: no run to make a table of.
+        OSError: the folder cannot be read or written.
+    """
+    table = gather(output_root.glob("*/*/*"))
+    if not table.groups:
+        raise UserError(f"runtime.output_root={output_root}: {_nothing(table)}")
+    formats = {
+        "csv": _csv(table.rows()).encode(),
+        "json": atomic.json_bytes(_plain(table)),
+        "html": page.html(table.groups, table.damaged, target).encode(),
+    }
+    dated.write(target, formats, days)
+    return table
+
+
+def _nothing(table: Table) -> str:
+    if not table.damaged:
+        return "no complete run lies there; run one first, or name the folder that holds them"
+    first = table.damaged[0]
+    return (
+        f"all {len(table.damaged)} runs there are damaged (first: {first.folder}, {first.why}); "
+        "restore or repeat them"
+    )
+
+
+def _row(group: Group, place: int, entry: Entry) -> dict[str, Any]:
+    versus = entry.versus
+    return {
+        "group": group.key,
+        "place": place,
+        "best": versus is None,
+        "tie_with_best": versus.tie if versus else None,
+        "test_against_best": versus.test if versus else None,
+        "top1_minus_best": versus.difference if versus else None,
+        "top1_minus_best_low": versus.low if versus else None,
+        "top1_minus_best_high": versus.high if versus else None,
+        "p": versus.p if versus else None,
+        "p_holm": versus.p_holm if versus else None,
+        **_minus("probe", entry.over_probe),
+        **{
+            key: value
+            for name in CONTROLS
+            for key, value in _minus(name, entry.controls.get(name)).items()
+        },
+        **entry.line.columns(),
+    }
+
+
+def _minus(name: str, held: Comparison | None) -> dict[str, float | None]:
+    """Columns of a comparison with something other than the best."""
+    return {
+        f"top1_minus_{name}": held.difference if held else None,
+        f"top1_minus_{name}_low": held.low if held else None,
+        f"top1_minus_{name}_high": held.high if held else None,
+        f"p_{name}": held.p if held else None,
+        f"p_{name}_holm": held.p_holm if held else None,
+    }
+
+
+def _plain(table: Table) -> dict[str, Any]:
+    """The table as JSON, with what the comparisons rest on."""
+    return {
+        "alpha": rank.ALPHA,
+        "bootstrap": {"draws": rank.DRAWS, "seed": rank.SEED},
+        "rows": table.rows(),
+        "damaged": [asdict(one) for one in table.damaged],
+    }
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(rows[0])
+    writer.writerows([_cell(value) for value in row.values()] for row in rows)
+    return out.getvalue()
+
+
+def _cell(value: Any) -> str:
+    """Empty for None; what differs between seeds in one cell, in their order."""
+    if isinstance(value, list):
+        return "; ".join(map(_cell, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)

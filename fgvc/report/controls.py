@@ -1,0 +1,52 @@
+"""Lines with part attention -> what each must beat before a gain may be called attention to parts.
+
+off                is it anything at all?
+random, centre     or only fewer tokens, or the middle of the picture? (as many, nothing else moved)
+pretrained_block   or the last block, where that one was made anew?
+All else in two configs that are held against each other is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fgvc.report.fold import Line
+from fgvc.report.runs import Run
+
+CONTROLS = ("off", "random", "centre", "pretrained_block")
+BLIND = ("random", "centre")  # they look at no attention, and are held against off alone
+
+Pair = tuple[Line, str, Line]  # a line, what its control is called, and the control
+
+
+def pairs(lines: Sequence[Line]) -> list[Pair]:
+    """Every line of a group with each of its controls that is there.
+
+    Args:
+        lines: best first. Of several that would do, one of the same code goes before a better one.
+    """
+    return [pair for line in lines for pair in _of(line, lines)]
+
+
+def _of(line: Line, lines: Sequence[Line]) -> Iterator[Pair]:
+    mine = line.first
+    for name in CONTROLS if mine.part_attention != "off" else ():
+        fits = [one for one in lines if _controls(one.first, mine, name)]
+        same = [one for one in fits if one.first.answer == mine.answer]
+        for control in (same or fits)[:1]:
+            yield line, name, control
+
+
+def _controls(other: Run, mine: Run, name: str) -> bool:
+    """Whether `other` is this control of `mine`."""
+    if other.rest != mine.rest:
+        return False
+    if name == "off":
+        return other.part_attention == "off"
+    if (other.part_rest, other.part_tokens) != (mine.part_rest, mine.part_tokens):
+        return False
+    if name == "pretrained_block":
+        alike = other.part_attention == mine.part_attention
+        return alike and (other.last_block, mine.last_block) == ("pretrained", "random")
+    alike = other.last_block == mine.last_block
+    return alike and other.part_attention == name and mine.part_attention not in BLIND

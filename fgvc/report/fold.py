@@ -1,0 +1,103 @@
+"""Runs -> lines: the same answer given twice is one, and runs that differ in their seed alone too.
+
+A line is what a table has a row for; its numbers are means over its seeds.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fgvc.report.runs import Run
+
+# bounds are averaged like the rest: they speak of the images that were drawn, the sd of the seeds
+SPREAD = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "val_top1", "val_loss")
+MEANS = (*SPREAD, "top1_low", "top1_high", "images_per_s", "peak_memory_mib", "in_box")
+OF_EACH_RUN = ("seed", "config_hash", "checkpoint_sha256", "run_id", "folder", "started")
+OF_EACH_RUN += ("finished",)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One configuration. runs: one a seed, ascending, the newest of each. repeats: older ones of
+    the same question and answer, which are counted and otherwise left aside."""
+
+    runs: tuple[Run, ...]
+    repeats: int = 0
+
+    @property
+    def first(self) -> Run:
+        """Where the seeds must agree, any run speaks for the line."""
+        return self.runs[0]
+
+    @property
+    def fitted(self) -> bool:
+        """A zero-shot run fits nothing, so its answer is the same under every final_fit."""
+        return self.first.head != "text"
+
+    def mean(self, field: str) -> float | None:
+        """Over the seeds; None where a run lacks it."""
+        values = [getattr(run, field) for run in self.runs]
+        return None if None in values else statistics.fmean(values)
+
+    def sd(self, field: str) -> float | None:
+        """Sample standard deviation over the seeds; None for one seed."""
+        values = [getattr(run, field) for run in self.runs]
+        return None if None in values or len(values) < 2 else statistics.stdev(values)
+
+    @property
+    def top1(self) -> float:
+        return statistics.fmean(run.top1 for run in self.runs)
+
+    def columns(self) -> dict[str, Any]:
+        """Every field of a Run: a mean, a list with an entry a seed, or what the seeds share."""
+        row: dict[str, Any] = {"seeds": len(self.runs), "repeats": self.repeats}
+        for name in (field.name for field in fields(Run) if field.name != "path"):
+            if name in MEANS:
+                row[name] = self.mean(name)
+            elif name in OF_EACH_RUN:
+                row[name] = [getattr(run, name) for run in self.runs]
+            else:
+                row[name] = getattr(self.first, name)
+            if name in SPREAD:
+                row[f"{name}_sd"] = self.sd(name)
+        return row
+
+
+def fold(runs: Iterable[Run]) -> list[Line]:
+    """Lines in the order in which their first run comes."""
+    families: dict[tuple[str, ...], dict[int, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        family = families[run.question, run.answer, run.comparability_key]
+        family[run.seed].append(run)
+    return [_line(family) for family in families.values()]
+
+
+def names_of(lines: Sequence[Line]) -> list[str]:
+    """The axes; where they do not tell two lines apart the hash does, or else the commit."""
+    names = [line.first.name for line in lines]
+    for tell in (_by_hash, _by_code):
+        taken = Counter(names)
+        names = [
+            name if taken[name] == 1 else f"{name} {tell(line.first)}"
+            for name, line in zip(names, lines, strict=True)
+        ]
+    return names
+
+
+def _by_hash(run: Run) -> str:
+    return f"#{run.config_hash[:8]}"
+
+
+def _by_code(run: Run) -> str:
+    patch = f"+{run.code_patch_sha256[:4]}" if run.code_patch_sha256 else ""
+    return f"@{(run.git_commit or 'unknown')[:7]}{patch}"
+
+
+def _line(by_seed: dict[int, list[Run]]) -> Line:
+    newest = [max(by_seed[seed], key=lambda run: (run.started, run.folder)) for seed in by_seed]
+    newest.sort(key=lambda run: run.seed)
+    return Line(tuple(newest), sum(map(len, by_seed.values())) - len(newest))

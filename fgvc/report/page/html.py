@@ -1,0 +1,149 @@
+"""Groups and damaged folders -> the text of baselines.html.
+
+Nothing in it depends on the time or on where the folders lie, but for the links, which are relative
+to the page.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from fgvc.record.page import FILE
+from fgvc.record.page.render import render
+from fgvc.record.page.run import Badge, told
+from fgvc.report.fold import Line, names_of
+from fgvc.report.page.heat import Heat, heat
+from fgvc.report.page.plot import Plot, plot
+from fgvc.report.rank import ALPHA, Comparison, Entry, Group
+from fgvc.report.runs import Damaged, Run
+
+HOME = "fgvc.report.page"
+TESTS = {"mcnemar": "McNemar's exact test", "bootstrap": "a paired bootstrap"}
+FILTERS = ("dataset", "backbone", "head", "resolution", "part_attention", "task")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table. links: to each seed's page. comparisons: with the best and with its probe;
+    controls: of part attention."""
+
+    place: int
+    name: str
+    line: Line
+    links: tuple[tuple[str, int], ...]
+    badges: tuple[Badge, ...]
+    comparisons: dict[str, Comparison]
+    controls: Mapping[str, Comparison]
+
+    @property
+    def run(self) -> Run:
+        return self.line.first
+
+
+@dataclass(frozen=True)
+class Section:
+    """A group. against, controls: the names that any of its rows was held against."""
+
+    key: str
+    speaks: Line
+    rows: tuple[Row, ...]
+    against: tuple[str, ...]
+    controls: tuple[str, ...]
+    plot: Plot | None
+    heat: Heat | None
+
+
+def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> str:
+    """The page.
+
+    Args:
+        target: the folder that it will lie in.
+    """
+    sections = [_section(group, target) for group in groups]
+    runs = [row.run for section in sections for row in section.rows]
+    facts = {
+        "sections": sections,
+        "damaged": damaged,
+        "filters": _filters(runs),
+        "alpha": ALPHA,
+        "tests": TESTS,
+        "datasets": _once(runs, "dataset"),
+        "backbones": _once((run for run in runs if run.weights_kind != "random"), "model"),
+        "lines": len(runs),
+        "runs": sum(len(row.line.runs) for section in sections for row in section.rows),
+    }
+    return render("baselines.html", HOME, facts)
+
+
+def _section(group: Group, target: Path) -> Section:
+    names = names_of([entry.line for entry in group.entries])
+    rows = tuple(
+        Row(
+            place,
+            name,
+            entry.line,
+            tuple((_link(run.path, target), run.seed) for run in entry.line.runs),
+            tuple(_badges(entry.line)),
+            comparisons(entry),
+            entry.controls,
+        )
+        for place, (entry, name) in enumerate(zip(group.entries, names, strict=True), 1)
+    )
+    lines = [(row.name, row.line) for row in rows]
+    return Section(
+        group.key,
+        group.fitted,
+        rows,
+        tuple(dict.fromkeys(name for row in rows for name in row.comparisons)),
+        tuple(dict.fromkeys(name for row in rows for name in row.controls)),
+        plot(lines),
+        heat(lines),
+    )
+
+
+def comparisons(entry: Entry) -> dict[str, Comparison]:
+    """What an entry was held against but for its controls: the best, and its probe."""
+    held = {"versus": entry.versus, "over_probe": entry.over_probe}
+    return {name: one for name, one in held.items() if one is not None}
+
+
+def _link(folder: Path, target: Path) -> str:
+    """To a run's own page; to its folder, where it has none."""
+    page = folder / FILE
+    return quote(os.path.relpath(page if page.is_file() else folder, target))
+
+
+def _badges(line: Line) -> Iterable[Badge]:
+    run = line.first
+    if run.partial:
+        yield Badge("partial", "a partial copy of the dataset", "warn")
+    if run.weights_kind == "random":
+        yield Badge("random weights", "the backbone was not pretrained", "warn")
+    elif told(run.dataset_contamination):
+        met = f"weights: {run.backbone_contamination} data: {run.dataset_contamination}"
+        yield Badge("contamination", met)
+    if told(run.dataset_label_noise):
+        yield Badge("label noise", run.dataset_label_noise)
+    yield Badge("licence", f"data: {run.dataset_license}; weights: {run.backbone_license}")
+    if any(one.git_dirty for one in line.runs):
+        yield Badge("uncommitted code", "the commit alone is not this code", "warn")
+    if run.stack_check == "skipped":
+        yield Badge("stack not validated", "runtime.stack_check=false", "warn")
+    if line.repeats:
+        yield Badge(f"repeated ×{line.repeats}", "the same question and answer, run again")
+
+
+def _filters(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """What a reader may choose by, where there is a choice."""
+    values = {name: sorted({getattr(run, name) for run in runs}) for name in FILTERS}
+    return {name: found for name, found in values.items() if len(found) > 1}
+
+
+def _once(runs: Iterable[Run], field: str) -> list[Run]:
+    """A run for each value of a field, which speaks for what is known of it."""
+    return [run for _, run in sorted({getattr(run, field): run for run in runs}.items())]

@@ -1,0 +1,196 @@
+"""Lines -> groups that may be ranked, each line held against the best of its group.
+
+A group is one comparability key: same images, split, label map, metric code, preprocessing policy
+and final_fit. A zero-shot line belongs to every group that differs in final_fit alone.
+Within a group the p-values are Holm's: a line whose adjusted p exceeds ALPHA ties with the best.
+Lines of one seed are compared by McNemar's exact test, others by a paired bootstrap over each
+image's share of right answers, which takes the seeds as they are. N images.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fgvc import metrics
+from fgvc.report import answers, controls
+from fgvc.report.answers import Answers
+from fgvc.report.fold import Line, fold
+from fgvc.report.runs import Damaged, Run
+from fgvc.report.sealed import DamageError
+
+ALPHA = 0.05
+DRAWS, SEED = 10_000, 0  # of the bootstrap
+Read = dict[Path, Answers]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Top-1 of a line minus that of another, its 95 % interval, p, and p after Holm."""
+
+    test: str  # mcnemar | bootstrap
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+
+    @property
+    def tie(self) -> bool:
+        return self.p_holm > ALPHA
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line in its group.
+
+    versus: against the best; None for the best itself. over_probe: of a finetune, against the
+    linear probe of the same weights and resolution, where there is one. controls: of part
+    attention, against each control by its name, where there is one.
+    """
+
+    line: Line
+    versus: Comparison | None = None
+    over_probe: Comparison | None = None
+    controls: Mapping[str, Comparison] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lines of one comparability key, best first."""
+
+    key: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def fitted(self) -> Line:
+        """The line that speaks for the group: one whose final_fit is the group's, if there is."""
+        lines = [entry.line for entry in self.entries]
+        return next((line for line in lines if line.fitted), lines[0])
+
+
+def ranked(runs: Sequence[Run]) -> tuple[list[Group], list[Damaged]]:
+    """Every run in its group, and the runs whose answers cannot be compared, in none.
+
+    Predictions are read for the runs that are compared, and no other.
+    """
+    read: Read = {}
+    damaged: list[Damaged] = []
+    while True:  # a run that drops out may bring an older one of the same question to light
+        groups = _grouped(fold(runs))
+        lost = [one for lines in groups.values() for one in _read(lines, read)]
+        if not lost:
+            break
+        damaged += lost
+        gone = {one.folder for one in lost}
+        runs = [run for run in runs if run.folder not in gone]
+    found = [Group(key, _compared(lines, read)) for key, lines in groups.items()]
+    return sorted(found, key=_order), damaged
+
+
+def _grouped(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    """Lines by comparability key, best first."""
+    groups: dict[str, list[Line]] = defaultdict(list)
+    keys_of: dict[str | None, set[str]] = defaultdict(set)
+    for line in (one for one in lines if one.fitted):
+        groups[line.first.comparability_key].append(line)
+        keys_of[line.first.comparability_base].add(line.first.comparability_key)
+    for line in (one for one in lines if not one.fitted):
+        base = line.first.comparability_base or line.first.comparability_key
+        for key in keys_of.get(base, {base}):
+            groups[key].append(line)
+    return {key: sorted(of_key, key=_best_first) for key, of_key in groups.items()}
+
+
+def _best_first(line: Line) -> tuple[float, str, str, str]:
+    return -line.top1, line.first.name, line.first.config_hash, line.first.folder
+
+
+def _order(group: Group) -> tuple[str, str, str, str]:
+    run = group.fitted.first
+    return run.dataset, run.preprocess, run.final_fit, group.key
+
+
+def _read(lines: Sequence[Line], read: Read) -> list[Damaged]:
+    """Read the answers of lines that have others to be compared with; returns those that failed."""
+    if len(lines) < 2:
+        return []
+    runs = [run for line in lines for run in line.runs]
+    lost = []
+    for run in (one for one in runs if one.path not in read):
+        try:
+            read[run.path] = answers.read(run)
+        except DamageError as why:
+            lost.append(Damaged(run.folder, str(why)))
+    return lost or _of_other_images(runs, read)
+
+
+def _of_other_images(runs: Sequence[Run], read: Read) -> list[Damaged]:
+    """The key promises the same images; a run that breaks the promise of the rest is not paired."""
+    ((usual, _),) = Counter(read[run.path].images for run in runs).most_common(1)
+    why = f"{answers.FILE}: other test images than the rest of its comparability key"
+    return [Damaged(run.folder, why) for run in runs if read[run.path].images != usual]
+
+
+def _compared(lines: Sequence[Line], read: Read) -> tuple[Entry, ...]:
+    best = lines[0]
+    versus = _held([(line, best) for line in lines[1:]], read)
+    finetunes = [line for line in lines if line.first.task == "train"]
+    pairs = [(line, probe) for line in finetunes if (probe := _probe_of(line, lines))]
+    over = dict(zip([id(line) for line, _ in pairs], _held(pairs, read), strict=True))
+    controlled = _controlled(lines, read)
+    return tuple(
+        Entry(line, one, over.get(id(line)), controlled[id(line)])
+        for line, one in zip(lines, (None, *versus), strict=True)
+    )
+
+
+def _controlled(lines: Sequence[Line], read: Read) -> dict[int, dict[str, Comparison]]:
+    """By line, what holding it against its controls says; all of the group are Holm's at once."""
+    triples = controls.pairs(lines)
+    held = _held([(line, control) for line, _, control in triples], read)
+    found: dict[int, dict[str, Comparison]] = {id(line): {} for line in lines}
+    for (line, name, _), comparison in zip(triples, held, strict=True):
+        found[id(line)][name] = comparison
+    return found
+
+
+def _probe_of(finetune: Line, lines: Sequence[Line]) -> Line | None:
+    """The linear probe beside a finetune, found by key and never by the order of jobs; the best,
+    where there are several."""
+    of_key = [
+        line
+        for line in lines
+        if (line.first.task, line.first.head) == ("probe", "linear")
+        and line.first.join_key == finetune.first.join_key
+    ]
+    alike = [one for one in of_key if one.first.part_attention == finetune.first.part_attention]
+    return next(iter(alike or of_key), None)
+
+
+def _held(pairs: Sequence[tuple[Line, Line]], read: Read) -> list[Comparison]:
+    """Each line against another, Holm's over all of them."""
+    found = [_against(line, other, read) for line, other in pairs]
+    adjusted = metrics.holm([p for _, _, p in found])
+    return [
+        Comparison(test, change.value, change.low, change.high, p, p_holm)
+        for (test, change, p), p_holm in zip(found, adjusted, strict=True)
+    ]
+
+
+def _against(line: Line, best: Line, read: Read) -> tuple[str, metrics.Difference, float]:
+    """(test, difference with its interval, p) of a line against another."""
+    mine_N, best_N = (_score(one, read) for one in (line, best))
+    change = metrics.bootstrap_top1(mine_N, best_N, DRAWS, SEED)
+    if len(line.runs) == len(best.runs) == 1:
+        return "mcnemar", change, metrics.mcnemar(mine_N == 1, best_N == 1).p
+    return "bootstrap", change, change.p
+
+
+def _score(line: Line, read: Read) -> np.ndarray:
+    """score_N: the share of a line's seeds that got each image right."""
+    return np.mean([read[run.path].right_N for run in line.runs], axis=0)

@@ -1,0 +1,286 @@
+"""Complete run folders -> one typed row each; a folder that cannot be trusted -> a line saying why.
+
+predictions.parquet is left to `answers`, for the runs that are compared.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgvc.record.folder import SHORT
+from fgvc.report import sealed
+from fgvc.report.sealed import DamageError
+from fgvc.store import digest
+
+SEALED = re.compile(rf"[0-9a-f]{{{SHORT}}}")
+USUAL = {"precision": "fp32", "part_attention": "off"}  # not worth a word in a name
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A folder that is in no table. folder: run_id/config_hash/checkpoint_id."""
+
+    folder: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One complete run; each field is a column of baselines.csv, bar `path`.
+
+    Accuracies and their bounds are fractions in 0..1, losses nats; None: not measured, or not told.
+    question: digest of the config without its seed. answer: digest of task, code, data and weights.
+    join_key: what a finetune shares with the probe it is held against. head_size: numbers stored
+    for the head (for kNN its bank). comparability_base: the key but for final_fit.
+    part_tokens: the patches that part attention keeps; None: one per head, or no part attention.
+    in_box: the share of them inside the object's box. rest: digest of all that is neither seed nor
+    part attention; part_rest: of part attention, all but what has a column.
+    """
+
+    path: Path
+    name: str
+    task: str
+    dataset: str
+    backbone: str
+    size: str
+    model: str
+    features: str
+    head: str
+    head_size: int
+    part_attention: str
+    part_tokens: int | None
+    last_block: str | None
+    in_box: float | None
+    resolution: int
+    token_grid: str
+    normalization: str
+    preprocess: str
+    final_fit: str
+    precision: str
+    partial: bool
+    n: int
+    top1: float
+    top1_low: float
+    top1_high: float
+    top5: float
+    mean_per_class: float
+    macro_f1: float
+    loss: float | None
+    ece: float | None
+    val_top1: float | None
+    val_loss: float | None
+    parameters: int | None
+    macs: int | None
+    images_per_s: float | None
+    peak_memory_mib: float | None
+    device: str
+    gpu_name: str | None
+    weights_kind: str
+    weights_digest: str | None
+    weights_revision: str | None
+    backbone_license: str
+    backbone_contamination: str
+    dataset_license: str
+    dataset_contamination: str
+    dataset_label_noise: str
+    dataset_approval: str
+    manifest_digest: str
+    split_digest: str
+    labelmap_digest: str
+    metric_version: str
+    comparability_key: str
+    comparability_base: str | None
+    join_key: str
+    question: str
+    rest: str
+    part_rest: str
+    answer: str
+    git_commit: str | None
+    git_dirty: bool | None
+    code_patch_sha256: str | None
+    stack_check: str | None
+    seed: int
+    config_hash: str
+    checkpoint_sha256: str
+    run_id: str
+    folder: str
+    started: str
+    finished: str
+
+
+def scan(folders: Iterable[Path]) -> tuple[list[Run], list[Damaged]]:
+    """The sealed folders among `folders` (others are passed over), in the order of their names.
+
+    Args:
+        folders: candidates, as `output_root.glob("*/*/*")` lists them.
+    """
+    runs, damaged = [], []
+    for path in sorted(folders):
+        if not (SEALED.fullmatch(path.name) and SEALED.fullmatch(path.parent.name)):
+            continue
+        try:
+            runs.append(read(path))
+        except DamageError as why:
+            damaged.append(Damaged(place(path), str(why)))
+    return runs, damaged
+
+
+def place(path: Path) -> str:
+    """run_id/config_hash/checkpoint_id: the same wherever the outputs lie."""
+    return "/".join(path.parts[-3:])
+
+
+def name_of(config: Mapping[str, Any], task: str, resolution: int) -> str:
+    """The axes of a hashed config in one short line."""
+    backbone, random = config["backbone"], "" if config["backbone"]["pretrained"] else " random"
+    parts = [
+        f"{backbone['name']} {backbone['checkpoint']['size']}{random}",
+        config["head"]["name"] + (" finetuned" if config["task"]["name"] == "train" else ""),
+        f"{resolution} px",
+    ]
+    axes = {"precision": config["precision"], "part_attention": _choice(config["part_attention"])}
+    parts += [value for axis, value in axes.items() if value != USUAL[axis]]
+    return " · ".join([*parts, "eval"] if task == "eval" else parts)
+
+
+def _choice(part_attention: Mapping[str, Any]) -> str:
+    """A choice of part attention, with what it was told beyond its name."""
+    said = {
+        "": part_attention["name"],
+        "tokens ": part_attention.get("tokens"),
+        "stride ": part_attention.get("stride"),
+    }
+    words = [f"{what}{value}" for what, value in said.items() if value is not None]
+    return " ".join(words + ["random block"] * (part_attention.get("last_block") == "random"))
+
+
+def read(path: Path) -> Run:
+    """One sealed folder; every file is read whole, so that what is wrong is found in one place.
+
+    Raises:
+        DamageError: why it cannot be trusted.
+    """
+    artifacts = sealed.index(path)
+    config, stamp, numbers = (
+        sealed.parsed(file, sealed.verified(path, file, artifacts))
+        for file in ("config.canonical.json", "env_stamp.json", "metrics.json")
+    )
+    facts, head_size = sealed.checkpoint(path, artifacts)
+    sealed.check_names(path, artifacts, stamp, facts)
+    try:
+        return Run(
+            path=path,
+            folder=place(path),
+            head_size=head_size,
+            checkpoint_sha256=artifacts[sealed.CKPT]["sha256"],
+            **_of_config(config, stamp),
+            **_of_stamp(stamp),
+            **_of_numbers(numbers),
+            **_of_backbone(facts["config"]["backbone"], config["backbone"]["checkpoint"]),
+            **_of_parts(config, stamp, numbers.get("parts", {})),
+            join_key=_join_key(numbers, stamp),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DamageError(f"the record is not one that this version reads: {what}") from error
+
+
+def _of_config(config: Mapping[str, Any], stamp: Mapping[str, Any]) -> dict[str, Any]:
+    seedless = {key: value for key, value in config.items() if key != "seed"}
+    backbone = config["backbone"]
+    return {
+        "name": name_of(config, stamp["task"], stamp["resolution"]),
+        "backbone": backbone["name"],
+        "size": backbone["checkpoint"]["size"],
+        "model": backbone["checkpoint"]["model"],
+        "features": backbone["features"],
+        "head": config["head"]["name"],
+        "preprocess": config["preprocess"],
+        "final_fit": config["final_fit"],
+        "precision": config["precision"],
+        "seed": config["seed"],
+        "question": digest.sha256_bytes(digest.canonical_json(seedless)),
+    }
+
+
+def _of_stamp(stamp: Mapping[str, Any]) -> dict[str, Any]:
+    told = ("run_id", "config_hash", "task", "dataset", "partial", "resolution", "normalization")
+    told += ("device", "gpu_name", "weights_digest", "git_commit", "git_dirty", "code_patch_sha256")
+    told += ("manifest_digest", "split_digest", "labelmap_digest", "started", "finished")
+    card, weights = stamp["dataset_card"], stamp["weights"]
+    who = ("task", "git_commit", "code_patch_sha256", "manifest_digest", "weights_digest")
+    about = ("license", "contamination", "label_noise", "approval")
+    return {
+        **{key: stamp[key] for key in told},
+        **{f"dataset_{key}": card.get(key, "not recorded") for key in about},
+        "token_grid": "x".join(str(side) for side in stamp["token_grid"]),
+        "weights_kind": weights["kind"],
+        "weights_revision": weights["revision"],
+        "answer": digest.sha256_bytes(digest.canonical_json({key: stamp[key] for key in who})),
+        "stack_check": stamp.get("stack_check"),
+    }
+
+
+def _of_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    test, val, cost = numbers["test"], numbers.get("val") or {}, numbers["cost"]
+    low, high = test["top1_ci95"]
+    told = ("n", "top1", "top5", "mean_per_class", "macro_f1")
+    must = {**{key: test[key] for key in told}, "top1_low": low, "top1_high": high}
+    may = {key: test[key] for key in ("loss", "ece")}
+    may |= {f"val_{key}": val.get(key) for key in ("top1", "loss")}
+    costs = ("parameters", "macs", "images_per_s", "peak_memory_mib")
+    may |= {key: cost.get(key) for key in costs}
+    for key, value in {**must, **{k: v for k, v in may.items() if v is not None}}.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{key}={value!r} is no number")
+    return {
+        **must,
+        **may,
+        "metric_version": numbers["metric_version"],
+        "comparability_key": numbers["comparability_key"],
+        "comparability_base": numbers.get("comparability_base"),
+    }
+
+
+def _of_parts(
+    config: Mapping[str, Any], stamp: Mapping[str, Any], found: Mapping[str, Any]
+) -> dict[str, Any]:
+    """found: "parts" of metrics.json, empty where nothing is known to hold a selection against."""
+    chosen = dict(config["part_attention"])
+    other = {key: value for key, value in config.items() if key not in ("seed", "part_attention")}
+    name, last_block = chosen.pop("name"), chosen.pop("last_block", None)
+    tokens = chosen.pop("tokens", None)
+    rest = [other, stamp["task"], stamp["weights_digest"]]
+    return {
+        "part_attention": name,
+        "part_tokens": found.get("tokens", tokens),
+        "last_block": last_block,
+        "in_box": found[name]["in_box"]["value"] if name in found else None,
+        "rest": digest.sha256_bytes(digest.canonical_json(rest)),
+        "part_rest": digest.sha256_bytes(digest.canonical_json(chosen)),
+    }
+
+
+def _of_backbone(family: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What only people need to know stands outside the hashed config, beside the weights' row."""
+    hashed = {key: value for key, value in chosen.items() if key not in ("repo", "revision")}
+    licenses = [
+        row["license"]
+        for row in family["checkpoints"].values()
+        if all(row.get(key) == value for key, value in hashed.items())
+    ]
+    return {
+        "backbone_license": licenses[0] if licenses else "not recorded",
+        "backbone_contamination": " ".join(family["contamination"].split()),
+    }
+
+
+def _join_key(numbers: Mapping[str, Any], stamp: Mapping[str, Any]) -> str:
+    """A finetune finds its probe by this: same comparability, same weights, same resolution."""
+    shared = [numbers["comparability_key"], stamp["weights_digest"], stamp["resolution"]]
+    return digest.sha256_bytes(digest.canonical_json(shared))

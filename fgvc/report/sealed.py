@@ -1,0 +1,144 @@
+"""A sealed run folder -> the bytes of its files, each held against the digest it was sealed with.
+
+status.json vouches for itself and for artifacts.json, which vouches for every other file. Of
+ckpt.bin only the header is read: a bank of features may take gigabytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from fgvc.record.folder import SHORT
+from fgvc.store import atomic, digest
+
+CKPT = "ckpt.bin"
+
+
+class DamageError(Exception):
+    """Why a folder, or a file of it, cannot be trusted; one line."""
+
+
+def verified(path: Path, file: str, artifacts: Mapping[str, Any]) -> bytes:
+    """A file's bytes, which are those that the run indexed.
+
+    Raises:
+        DamageError: it is missing, unreadable, not indexed, or changed since.
+    """
+    data = _bytes(path, file)
+    if digest.sha256_bytes(data) != _indexed(artifacts, file)["sha256"]:
+        raise DamageError(f"{file}: sha256 mismatch, it changed since the run")
+    return data
+
+
+def index(path: Path) -> Mapping[str, Any]:
+    """artifacts.json, after status.json vouched for itself and for it.
+
+    Raises:
+        DamageError: either is missing or damaged, or the run did not end well.
+    """
+    told = status(path)
+    if told.get("state") != "done":
+        raise DamageError(f"status.json: state {told.get('state')} in a sealed folder")
+    data = _bytes(path, "artifacts.json")
+    if digest.sha256_bytes(data) != told.get("artifacts_sha256"):
+        raise DamageError("artifacts.json: sha256 mismatch with status.json")
+    return parsed("artifacts.json", data)
+
+
+def status(path: Path) -> dict[str, Any]:
+    """status.json, which vouches for itself.
+
+    Raises:
+        DamageError: it is missing, or not the bytes that were written.
+    """
+    data = _bytes(path, "status.json")
+    told = parsed("status.json", data)
+    claimed = told.pop("checksum", None)
+    if claimed != digest.sha256_bytes(digest.canonical_json(told)):
+        raise DamageError("status.json: checksum mismatch, it changed since it was written")
+    if data != atomic.json_bytes({**told, "checksum": claimed}):
+        raise DamageError("status.json: not as it was written")
+    return told
+
+
+def parsed(file: str, data: bytes) -> dict[str, Any]:
+    """A JSON object. Raises DamageError where it is none (NaN, which JSON lacks, included)."""
+    try:
+        value = json.loads(data, parse_constant=_refuse)
+    except ValueError as error:
+        raise DamageError(f"{file}: not JSON ({_short(error)})") from error
+    if not isinstance(value, dict):
+        raise DamageError(f"{file}: not a JSON object")
+    return value
+
+
+def checkpoint(path: Path, artifacts: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
+    """What a checkpoint says of itself, and how many numbers its head holds; no tensor is loaded.
+
+    Raises:
+        DamageError: it is missing, cut short, or no checkpoint.
+    """
+    try:
+        if (path / CKPT).stat().st_size != _indexed(artifacts, CKPT)["bytes"]:
+            raise DamageError(f"{CKPT}: not as long as it was when the run ended")
+        with safe_open(path / CKPT, framework="np") as opened:
+            (facts,) = (opened.metadata() or {}).values()
+            names = [name for name in opened.keys() if name.startswith("head.")]  # noqa: SIM118
+            size = sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
+    except OSError as error:
+        raise DamageError(f"{CKPT}: unreadable ({error.strerror})") from error
+    except (SafetensorError, ValueError) as error:
+        raise DamageError(f"{CKPT}: no checkpoint of fgvc ({_short(error)})") from error
+    return parsed(CKPT, facts.encode()), size
+
+
+def check_names(
+    path: Path, artifacts: Mapping[str, Any], stamp: Mapping[str, Any], facts: Mapping[str, Any]
+) -> None:
+    """Find a folder that was moved, or mixed from two runs, by its names.
+
+    Raises:
+        DamageError: a file belongs to another run.
+    """
+    told = {
+        CKPT: (artifacts[CKPT]["sha256"][:SHORT], path.name),
+        "config.canonical.json": (
+            artifacts["config.canonical.json"]["sha256"][:SHORT],
+            path.parent.name,
+        ),
+        "env_stamp.json": (stamp.get("config_hash"), facts.get("config_hash")),
+    }
+    for file, (found, expected) in told.items():
+        if found != expected:
+            raise DamageError(f"{file}: of another run ({found}, not {expected})")
+
+
+def _bytes(path: Path, file: str) -> bytes:
+    try:
+        return (path / file).read_bytes()
+    except FileNotFoundError as error:
+        raise DamageError(f"{file}: missing") from error
+    except OSError as error:
+        raise DamageError(f"{file}: unreadable ({error.strerror})") from error
+
+
+def _indexed(artifacts: Mapping[str, Any], file: str) -> Mapping[str, Any]:
+    entry = artifacts.get(file)
+    if not (isinstance(entry, dict) and {"sha256", "bytes"} <= entry.keys()):
+        raise DamageError(f"artifacts.json: does not tell of {file}")
+    return entry
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text[:100] or type(error).__name__
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)

@@ -1,0 +1,164 @@
+"""A few real runs, made once, and folders derived from them and sealed as a run seals its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fgvc import metrics
+from fgvc.record import checkpoint
+from fgvc.record import folder as folders
+from fgvc.run import main
+from fgvc.store import digest
+
+BIRDS = (
+    "dataset=synthetic",
+    "dataset.generator.classes=6",
+    "dataset.generator.train_per_class=6",
+    "dataset.generator.test_per_class=5",
+    "dataset.generator.side=64",
+    "dataset.val_fraction=0.2",
+    "resolution.side=64",
+    "resolution.name=r64",
+    "task.c_count=5",
+)
+Forge = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory) -> Path:
+    """outputs/ of one sweep: linear and knn, two seeds, fitted on train and on trainval."""
+    home = tmp_path_factory.mktemp("sweep")
+    places = [
+        f"runtime.{name}_root={home / name}" for name in ("output", "cache", "data", "weights")
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        # one code for all of them, even if the checkout is being edited meanwhile
+        patch.setenv("GIT_DIR", str(home / "no-git"))
+        code = main(
+            [
+                "-m",
+                "backbone=vit_tiny",
+                "backbone.pretrained=false",
+                "runtime.num_workers=0",
+                "runtime.run_id=first",
+                f"runtime.multirun_root={home / 'multirun'}",
+                "head=linear,knn",
+                "seed=0,1",
+                "final_fit=train,trainval",
+                *BIRDS,
+                *places,
+            ]
+        )
+    assert code == 0
+    return home / "output"
+
+
+@pytest.fixture
+def runs(real: Path) -> Callable[..., Path]:
+    """The real run of a head, seed and final_fit."""
+
+    def one(head: str = "linear", seed: int = 0, final_fit: str = "trainval") -> Path:
+        for file in real.glob("*/*/*/config.canonical.json"):
+            conf = json.loads(file.read_text())
+            if (conf["head"]["name"], conf["seed"], conf["final_fit"]) == (head, seed, final_fit):
+                return file.parent
+        raise AssertionError((head, seed, final_fit))
+
+    return one
+
+
+@pytest.fixture
+def outputs(real: Path, tmp_path: Path) -> Path:
+    """A copy of all the real runs, to do harm to."""
+    return shutil.copytree(real, tmp_path / "outputs")
+
+
+@pytest.fixture
+def forge(runs, tmp_path: Path) -> Forge:
+    """`forge(run_id, config=…, stamp=…, numbers=…, right=…)` -> a sealed folder under made/.
+
+    Nested mappings change single keys of the real run's files; `right` gives the answers.
+    """
+
+    def made(
+        run_id: str,
+        source: Path | None = None,
+        config: Mapping[str, Any] | None = None,
+        stamp: Mapping[str, Any] | None = None,
+        numbers: Mapping[str, Any] | None = None,
+        right: np.ndarray | None = None,
+    ) -> Path:
+        work = shutil.copytree(source or runs(), tmp_path / "made" / run_id / "work")
+        if right is not None:
+            _answer(work, right)
+        plain = _change(work / "config.canonical.json", config, canonical=True)
+        name = digest.sha256_bytes(digest.canonical_json(plain))
+        _change(work / "env_stamp.json", {**(stamp or {}), "config_hash": name, "run_id": run_id})
+        _change(work / "metrics.json", numbers)
+        tensors, facts, _ = checkpoint.read(source or runs())
+        checkpoint_id = checkpoint.write(work, tensors, {**facts, "config_hash": name})
+        reseal(work)
+        target = work.parent / name[:16] / checkpoint_id[:16]
+        target.parent.mkdir()
+        return work.rename(target)
+
+    return made
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """The output root that `forge` writes into."""
+    return tmp_path / "made"
+
+
+@pytest.fixture
+def seal() -> Callable[[Path], None]:
+    return reseal
+
+
+def reseal(folder: Path) -> None:
+    """artifacts.json and status.json of what lies there now."""
+    folders.write_status(folder, "running", folders.now())
+    (folder / "artifacts.json").write_text(json.dumps(folders.index(folder)))
+    folders.write_status(folder, "done", folders.now())
+
+
+def _change(file: Path, change: Mapping[str, Any] | None, canonical: bool = False) -> Any:
+    plain = _merged(json.loads(file.read_text()), change or {})
+    file.write_bytes(digest.canonical_json(plain) if canonical else json.dumps(plain).encode())
+    return plain
+
+
+def _merged(old: Any, new: Mapping[str, Any]) -> Any:
+    whole = dict(old)
+    for key, value in new.items():
+        nested = isinstance(value, Mapping) and isinstance(whole.get(key), Mapping)
+        whole[key] = _merged(whole[key], value) if nested else value
+    return whole
+
+
+def _answer(folder: Path, right: np.ndarray) -> None:
+    """As many test images as there are answers, of six classes in turn."""
+    n = len(right)
+    label = np.arange(n) % 6
+    table = {
+        "path": [f"{hashlib.sha256(str(i).encode()).hexdigest()[:8]}.jpg" for i in range(n)],
+        "split": ["test"] * n,
+        "label": pa.array(label, pa.int32()),
+        "pred": pa.array(np.where(right, label, (label + 1) % 6), pa.int32()),
+    }
+    pq.write_table(pa.table(table), folder / "predictions.parquet")
+    numbers = json.loads((folder / "metrics.json").read_text())
+    hits = int(right.sum())
+    numbers["test"] |= {"n": n, "top1": hits / n, "top1_ci95": list(metrics.wilson(hits, n))}
+    (folder / "metrics.json").write_text(json.dumps(numbers))

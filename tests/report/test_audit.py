@@ -1,0 +1,283 @@
+"""A real run passes its audit; a changed byte, a lie that was sealed, and a moved folder do not."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fgvc.record import retention
+from fgvc.report.audit import CHECKS, audited, block, contents
+from fgvc.report.audit.check import identity, question
+from fgvc.run import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run(runs, tmp_path):
+    """A copy of a real run, below folders of its names, to do harm to."""
+    source = runs()
+    return shutil.copytree(source, tmp_path / "a = ü" / Path(*source.parts[-3:]))
+
+
+def results(run):
+    return {one.id: one for one in audited(run)[1]}
+
+
+def failures(run):
+    return {name: one.evidence for name, one in results(run).items() if one.state == "FAIL"}
+
+
+def changed(run, name, change):
+    """Change a JSON file as its owner could, by value."""
+    plain = json.loads((run / name).read_text())
+    change(plain)
+    (run / name).write_text(json.dumps(plain))
+
+
+def test_a_real_run_passes(run):
+    found = results(run)
+    assert failures(run) == {}
+    states = {one.id: one.state for one in found.values() if one.state != "pass"}
+    assert states == {
+        "code": "missing",  # these runs are made outside of git
+        "licence": "person",
+        "approval": "person",
+    }
+    assert all(one.evidence and one.question.endswith((")", "?")) for one in found.values())
+
+
+def test_a_knn_run_passes_too(runs):
+    assert failures(runs("knn", 1, "train")) == {}
+
+
+def test_ids_are_stable():
+    assert [identity(check) for check in CHECKS] == [
+        *("status", "hashes", "names", "retention", "config"),
+        *("stamp", "environment", "code", "command-recorded", "checkpoint", "checkpoint-ignored"),
+        *("minimum-contents", "labelmap", "splits", "counts", "subset"),
+        *("metrics-follow", "comparability", "test-read-once"),
+        *("stack-validated", "source", "licence", "approval"),
+    ]
+    assert len({question(check) for check in CHECKS}) == len(CHECKS)
+
+
+def test_one_flipped_byte_in_any_file_is_found_and_named(run):
+    files = [path for path in sorted(run.rglob("*")) if path.is_file()]
+    names = {path.relative_to(run).as_posix() for path in files}
+    assert {"status.json", "retention.json", "artifacts.json", "run.log", "ckpt.bin"} <= names
+    assert any(name.startswith("tb/") for name in names)
+    for path in files:
+        data = path.read_bytes()
+        name = path.relative_to(run).as_posix()
+        for place in {0, len(data) // 2, len(data) - 1}:
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+            found = failures(run)
+            assert any(name in evidence for evidence in found.values()), (name, place, found)
+        path.write_bytes(data)
+    assert failures(run) == {}
+
+
+def test_a_blank_that_json_would_not_mind_is_found(run):
+    for name in ("status.json", "retention.json", "artifacts.json"):
+        data = (run / name).read_bytes()
+        (run / name).write_bytes(data.replace(b"  ", b" \t", 1))
+        assert any(name in evidence for evidence in failures(run).values()), name
+        (run / name).write_bytes(data)
+
+
+def test_missing_and_extra_files_are_named(run):
+    (run / "run.log").unlink()
+    (run / "tb" / "status.json").touch()
+    (run / "link").symlink_to("metrics.json")
+    assert failures(run)["hashes"] == "missing: run.log; extra: link, tb/status.json"
+
+
+@pytest.mark.parametrize("name", ["status.json", "retention.json", "artifacts.json", "ckpt.bin"])
+def test_without_a_file_it_fails_and_goes_on(run, name):
+    (run / name).unlink()
+    found = failures(run)
+    assert any(f"{name}: " in one or f"missing: {name}" in one for one in found.values()), found
+    assert results(run)["labelmap"].state == "pass"
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [("top1", 0.99), ("loss", 0.1), ("ece", 0.0), ("macro_f1", 1.0), ("top1_ci95", [0, 1])],
+)
+def test_a_number_that_does_not_follow_is_found_though_it_was_sealed(run, seal, number, value):
+    changed(run, "metrics.json", lambda plain: plain["test"].update({number: value}))
+    seal(run)
+    assert list(failures(run)) == ["metrics-follow"]
+    assert f"metrics.json test {number}" in failures(run)["metrics-follow"]
+
+
+def test_answers_that_contradict_their_logits_are_found(run, seal):
+    table = pq.read_table(run / "predictions.parquet")
+    pred_N = np.roll(table["pred"].to_numpy(), 1)
+    at = table.column_names.index("pred")
+    pq.write_table(table.set_column(at, "pred", pa.array(pred_N)), run / "predictions.parquet")
+    seal(run)
+    assert "columns of" in failures(run)["metrics-follow"]
+
+
+@pytest.mark.parametrize("column", [None, "confidence", "label_logprob"])
+def test_without_logits_the_numbers_follow_from_the_columns(run, seal, column):
+    table = pq.read_table(run / "predictions.parquet").drop_columns(["logits"])
+    if column is not None:
+        at = table.column_names.index(column)
+        value_N = table[column].to_numpy() * 0.999
+        table = table.set_column(at, column, pa.array(value_N))
+    pq.write_table(table, run / "predictions.parquet")
+    seal(run)
+    assert list(failures(run)) == ([] if column is None else ["metrics-follow"])
+
+
+@pytest.mark.parametrize("name", ["per_class.csv", "confusion.csv"])
+def test_a_table_of_classes_that_does_not_follow_is_found(run, seal, name):
+    text = (run / name).read_text().splitlines()
+    (run / name).write_text("\n".join([text[0], *text[:0:-1]]) + "\n")
+    seal(run)
+    assert name in failures(run)["metrics-follow"]
+
+
+def test_an_image_in_two_splits_is_found(run, seal):
+    train = (run / "splits" / "train.txt").read_text()
+    with (run / "splits" / "test.txt").open("a") as file:
+        file.write(train.splitlines()[0] + "\n")
+    seal(run)
+    assert "splits/test.txt" in failures(run)["splits"]
+    assert "counts" in failures(run)
+
+
+def test_classes_in_another_order_are_found(run, seal):
+    def swap(plain):
+        first, second = plain["classes"][:2]
+        first["name"], second["name"] = second["name"], first["name"]
+
+    changed(run, "labelmap.json", swap)
+    seal(run)
+    assert {"labelmap", "checkpoint", "metrics-follow"} <= failures(run).keys()
+
+
+def test_a_stamp_of_another_seed_and_one_that_breaks_its_schema_are_found(run, seal):
+    changed(run, "env_stamp.json", lambda plain: plain.update(seed=7))
+    seal(run)
+    assert "seed is 7, the config says 0" in failures(run)["stamp"]
+    changed(run, "env_stamp.json", lambda plain: plain.update(seed="7"))
+    seal(run)
+    assert "schema" in failures(run)["stamp"]
+
+
+def test_a_config_that_is_shown_otherwise_is_found(run, seal):
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("final_fit: trainval", "final_fit: train"))
+    seal(run)
+    assert "another final_fit" in failures(run)["config"]
+
+
+def test_a_folder_under_another_name_is_found(run):
+    assert "the sha256 is" in failures(run.rename(run.with_name("0" * 16)))["names"]
+
+
+def test_too_short_a_retention_is_found(run):
+    file = run / retention.FILE
+    made = retention.read(file).created
+    retention.write(file, retention.Retention(made, made + timedelta(days=89)))
+    assert failures(run)["retention"] == "retention.json: 89.0 days, at least 90"
+
+
+def test_a_stack_that_was_not_validated_is_found(run, seal):
+    changed(run, "env_stamp.json", lambda plain: plain.update(stack_check="skipped"))
+    seal(run)
+    assert "task=check" in failures(run)["stack-validated"]
+
+
+def test_a_key_that_does_not_follow_and_a_second_look_are_found(run, seal):
+    changed(run, "metrics.json", lambda plain: plain.update(comparability_key="0" * 64))
+    changed(run, "metrics.json", lambda plain: plain.update(test_reads=2))
+    seal(run)
+    assert failures(run).keys() == {"comparability", "test-read-once"}
+
+
+def test_a_checkpoint_must_be_ignored_by_git(run):
+    def git(*arguments):
+        subprocess.run(["git", "-C", run, *arguments], check=True, capture_output=True)
+
+    git("init", "-q")
+    shutil.move(run / ".git", run.parent / ".git")  # the run itself stays as it was
+    assert "does not ignore it" in failures(run)["checkpoint-ignored"]
+    (run.parent / ".gitignore").write_text("*.bin\n")
+    assert failures(run) == {}
+    git("add", "-f", "ckpt.bin")
+    assert "tracked by git" in failures(run)["checkpoint-ignored"]
+
+
+def test_a_content_that_is_demanded_fails_where_it_is_missing(run, monkeypatch):
+    monkeypatch.setitem(contents.MINIMUM, "poster.svg", "poster")
+    assert failures(run) == {"minimum-contents": "missing: poster.svg (poster)"}
+
+
+def test_the_template_asks_for_the_headings_of_the_block(run):
+    template = (ROOT / ".github" / "pull_request_template.md").read_text()
+    assert tuple(re.findall(r"^### (.*)$", template, re.MULTILINE)) == block.HEADINGS
+    text = block.markdown(*audited(run))
+    assert tuple(re.findall(r"^### (.*)$", text, re.MULTILINE)) == block.HEADINGS
+    stamp = json.loads((run / "env_stamp.json").read_text())
+    kept = retention.read(run / retention.FILE)
+    for told in (
+        stamp["config_hash"],
+        stamp["env_hash"],
+        kept.expires.isoformat(),
+        "- [ ] licence",
+    ):
+        assert told in text
+    assert str(run.parents[2]) not in text.replace((run / "command.txt").read_text().strip(), "")
+
+
+def test_the_command_prints_80_columns_writes_json_and_ends_with_1_on_a_failure(run, capfd):
+    root = run.parents[2]
+    command = ["task=audit", f"run='{run}'", f"runtime.output_root='{root}'"]
+    assert main(command) == 0
+    out = capfd.readouterr().out
+    table = out[: out.index("### Commands")].splitlines()
+    assert max(map(len, table)) <= 80
+    (file,) = (root / "audit").glob("*.json")
+    told = json.loads(file.read_text())
+    assert told["passed"]
+    assert len(told["checks"]) == len(CHECKS)
+    (run / "run.log").write_text("")
+    assert main([*command, f"task.output='{root / 'b.json'}'"]) == 1
+    assert not json.loads((root / "b.json").read_text())["passed"]
+    assert "changed: run.log" in capfd.readouterr().out
+
+
+def test_what_is_no_run_is_refused_in_a_line(tmp_path, capfd):
+    assert main(["task=audit", f"run={tmp_path}"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "no complete run" in line
+
+
+@pytest.mark.parametrize(("key", "wrong"), [("checksum", "0" * 64), ("test", 1), ("classes", 7)])
+def test_a_smoke_subset_must_be_what_it_says(run, seal, key, wrong):
+    splits = json.loads((run / "splits" / "digests.json").read_text())
+    stamp = json.loads((run / "env_stamp.json").read_text())
+    counts = {name: splits[name]["images"] for name in ("train", "val", "test")}
+    subset = {"name": "tiny", "classes": 6, "coverage": {"test": 6}, "expected_seconds": 30}
+    subset |= {**counts, "checksum": stamp["manifest_digest"]}
+    paths = {f"tiny_{part}_subset_path": "splits/test.txt" for part in ("train", "infer")}
+    changed(run, "env_stamp.json", lambda plain: plain.update(subset=subset, **paths))
+    seal(run)
+    assert failures(run) == {}
+    changed(run, "env_stamp.json", lambda plain: plain["subset"].update({key: wrong}))
+    seal(run)
+    assert failures(run).keys() == {"subset"}

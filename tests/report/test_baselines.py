@@ -1,0 +1,144 @@
+"""Run folders -> baselines.csv and .json: every field, the same bytes wherever the folders lie."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from fgvc.report.baselines import write_baselines
+from fgvc.report.runs import Run
+from fgvc.types import UserError
+
+SPREAD = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "val_top1", "val_loss")
+OF_GROUP = (
+    "group",
+    "place",
+    "best",
+    "tie_with_best",
+    "test_against_best",
+    "top1_minus_best",
+    "top1_minus_best_low",
+    "top1_minus_best_high",
+    "p",
+    "p_holm",
+    "top1_minus_probe",
+    "top1_minus_probe_low",
+    "top1_minus_probe_high",
+    "p_probe",
+    "p_probe_holm",
+    *(
+        column.format(control)
+        for control in ("off", "random", "centre", "pretrained_block")
+        for column in (
+            "top1_minus_{}",
+            "top1_minus_{}_low",
+            "top1_minus_{}_high",
+            "p_{}",
+            "p_{}_holm",
+        )
+    ),
+    "seeds",
+    "repeats",
+)
+
+
+def read(target):
+    with (target / "baselines.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file)), json.loads((target / "baselines.json").read_text())
+
+
+def test_every_field_is_a_column_of_both(real, tmp_path):
+    table = write_baselines(real, tmp_path)
+    rows, plain = read(tmp_path)
+    wanted = {*OF_GROUP, *(f"{name}_sd" for name in SPREAD)}
+    wanted |= {field.name for field in fields(Run)} - {"path"}
+    assert len(wanted) == 17 + 20 + 8 + 68
+    assert set(rows[0]) == set(plain["rows"][0]) == wanted
+    assert len(rows) == len(plain["rows"]) == 4
+    assert plain["rows"] == json.loads(json.dumps(table.rows()))
+    assert plain["damaged"] == []
+    assert (plain["alpha"], plain["bootstrap"]) == (0.05, {"draws": 10_000, "seed": 0})
+
+
+def test_csv_says_what_json_says(real, tmp_path):
+    write_baselines(real, tmp_path)
+    rows, plain = read(tmp_path)
+    for row, told in zip(rows, plain["rows"], strict=True):
+        assert float(row["top1"]) == told["top1"]
+        assert row["seed"] == "0; 1"
+        assert told["seed"] == [0, 1]
+        assert row["checkpoint_sha256"].split("; ") == told["checkpoint_sha256"]
+        assert row["best"] == str(told["best"]).lower()
+        assert row["p"] == ("" if told["p"] is None else str(told["p"]))
+        assert row["weights_digest"] == ""
+        assert row["group"] == told["group"] == told["comparability_key"]
+
+
+def test_the_same_folders_give_the_same_bytes_in_another_place(real, tmp_path):
+    moved = shutil.copytree(real, tmp_path / "elsewhere" / "moved")
+    for root, target in ((real, tmp_path / "a"), (real, tmp_path / "b"), (moved, tmp_path / "c")):
+        write_baselines(root, target)
+    for name in ("baselines.csv", "baselines.json"):
+        assert len({(tmp_path / place / name).read_bytes() for place in "abc"}) == 1
+        assert str(tmp_path) not in (tmp_path / "c" / name).read_text()
+
+
+def test_it_may_lie_among_the_runs_and_is_made_anew(outputs):
+    write_baselines(outputs, outputs)
+    first = (outputs / "baselines.csv").read_bytes()
+    shutil.rmtree(next(outputs.glob("*/*/*/ckpt.bin")).parent)
+    write_baselines(outputs, outputs)
+    assert (outputs / "baselines.csv").read_bytes() != first
+    (old,) = outputs.glob("baselines-*.csv")
+    assert old.read_bytes() == first
+    assert sorted(path.name for path in outputs.iterdir()) == [
+        ".baselines.lock",
+        *(f"{old.stem}.{kind}" for kind in ("csv", "html", "json", "retention.json")),
+        *(f"baselines.{kind}" for kind in ("csv", "html", "json", "retention.json")),
+        "first",
+    ]
+
+
+def test_damaged_folders_are_in_json_and_in_no_row(outputs):
+    folder = next(outputs.glob("*/*/*/ckpt.bin")).parent
+    (folder / "metrics.json").unlink()
+    write_baselines(outputs, outputs)
+    rows, plain = read(outputs)
+    name = "/".join(folder.parts[-3:])
+    assert plain["damaged"] == [{"folder": name, "why": "metrics.json: missing"}]
+    assert all(name not in row["folder"] for row in rows)
+
+
+def test_a_tie_is_marked_and_a_lone_line_is_not(forge, made, tmp_path):
+    right_N = np.arange(300) < 200
+    for head, answers in (("a", right_N), ("b", np.roll(right_N, 3)), ("c", ~right_N)):
+        forge(head, config={"head": {"name": head}}, right=answers)
+    forge("d", numbers={"comparability_key": "f" * 64})
+    write_baselines(made, tmp_path)
+    by_run = {row["run_id"]: row for row in read(tmp_path)[0]}
+    assert [by_run[name]["tie_with_best"] for name in "abcd"] == ["", "true", "false", ""]
+    assert [by_run[name]["best"] for name in "abcd"] == ["true", "false", "false", "true"]
+
+
+@pytest.mark.parametrize("empty", ["absent", "bare"])
+def test_no_run_is_one_line(tmp_path, empty):
+    root = tmp_path / "none"
+    if empty == "bare":
+        (root / "a" / "0123456789abcdef" / "in-progress").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"runtime\.output_root=.*: no complete run") as caught:
+        write_baselines(root, tmp_path / "target")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "target").exists()
+
+
+def test_nothing_but_damage_is_one_line_too(outputs, tmp_path):
+    for file in outputs.glob("*/*/*/metrics.json"):
+        file.unlink()
+    with pytest.raises(UserError, match="all 8 runs there are damaged") as caught:
+        write_baselines(outputs, tmp_path / "target")
+    assert "\n" not in str(caught.value)

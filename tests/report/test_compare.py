@@ -1,0 +1,146 @@
+"""Two runs: the test against scipy's, what changed by name, and what does not compare."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from scipy.stats import binomtest
+
+from fgvc.report.compare import compared
+from fgvc.run import main
+from fgvc.types import UserError
+
+RIGHT_N = np.arange(300) % 5 < 3
+OTHER_N = np.arange(300) % 7 < 4
+
+
+@pytest.fixture
+def pair(forge):
+    """Two runs of 300 test images of six classes; the second has another head."""
+    return (
+        forge("a", right=RIGHT_N),
+        forge("b", config={"head": {"name": "knn", "k": 20}}, right=OTHER_N),
+    )
+
+
+def paths(run):
+    return np.array(pq.read_table(run / "predictions.parquet")["path"].to_pylist())
+
+
+def test_the_test_is_scipy_s_and_the_counts_are_the_images_(pair):
+    told = compared(*pair, force=False)
+    gained, lost = paths(pair[0])[RIGHT_N & ~OTHER_N], paths(pair[0])[OTHER_N & ~RIGHT_N]
+    assert [one["path"] for one in told["wrong_to_right"]] == sorted(gained)
+    assert [one["path"] for one in told["right_to_wrong"]] == sorted(lost)
+    assert told["mcnemar"]["only_a"] == len(gained)
+    assert told["mcnemar"]["only_b"] == len(lost)
+    oracle = binomtest(len(gained), len(gained) + len(lost)).pvalue
+    assert told["mcnemar"]["p"] == pytest.approx(oracle, rel=1e-12)
+    assert told["top1"]["value"] == pytest.approx(RIGHT_N.mean() - OTHER_N.mean())
+    assert told["top1"]["low"] < told["top1"]["value"] < told["top1"]["high"]
+    assert told["comparable"]
+    assert told["run"]["top1"] == RIGHT_N.mean()
+    assert told["run"]["top1_ci95"][0] < told["run"]["top1"]
+
+
+def test_classes_are_told_by_the_size_of_their_change(pair):
+    rows = compared(*pair, force=False)["classes"]
+    changes = [abs(row["difference"]) for row in rows]
+    assert changes == sorted(changes, reverse=True)
+    assert sum(row["images"] for row in rows) == 300
+    label_N = np.arange(300) % 6
+    found = sorted(row["difference"] for row in rows)
+    wanted = [RIGHT_N[label_N == k].mean() - OTHER_N[label_N == k].mean() for k in range(6)]
+    assert found == pytest.approx(sorted(wanted))
+
+
+def test_what_else_differs_is_told_by_key(forge, pair):
+    third = forge("c", stamp={"git_commit": "1" * 40, "timm_version": "9"}, right=RIGHT_N)
+    assert compared(*pair, force=False)["config"] == {
+        "head.k": [None, 20],
+        "head.name": ["linear", "knn"],
+    }
+    told = compared(pair[0], third, force=False)
+    assert told["config"] == {}
+    assert told["environment"]["git_commit"][1] == "1" * 40
+    assert told["environment"]["timm_version"][1] == "9"
+    assert not {"run_id", "started"} & told["environment"].keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"stamp": {"manifest_digest": "1" * 64}}, "images (manifest)"),
+        ({"stamp": {"split_digest": "1" * 64}}, "split"),
+        ({"stamp": {"labelmap_digest": "1" * 64}}, "label map"),
+        ({"numbers": {"metric_version": "0"}}, "metric code"),
+        ({"config": {"preprocess": "native"}}, "preprocess"),
+        ({"config": {"final_fit": "train"}}, "final_fit"),
+    ],
+)
+def test_what_does_not_compare_is_refused_by_name_and_forced_aloud(forge, pair, change, name):
+    other = forge("other", right=OTHER_N, **change)
+    with pytest.raises(UserError, match="do not compare") as caught:
+        compared(pair[0], other, force=False)
+    assert f"differ in {name}:" in str(caught.value)
+    assert "task.force=true" in str(caught.value)
+    told = compared(pair[0], other, force=True)
+    assert not told["comparable"]
+    assert list(told["differs_in"]) == [name]
+
+
+def test_zero_shot_goes_with_any_fit(forge, pair):
+    config = {"task": {"name": "zero_shot"}, "head": {"name": "text"}, "final_fit": "train"}
+    assert compared(pair[0], forge("z", config=config, right=OTHER_N), False)["comparable"]
+
+
+def test_force_takes_the_common_images_and_counts_the_rest(forge, pair):
+    fewer = forge("fewer", stamp={"manifest_digest": "1" * 64}, right=OTHER_N[:120])
+    told = compared(pair[0], fewer, force=True)
+    assert told["images"] == {"common": 120, "only_run": 180, "only_against": 0}
+    assert told["run"]["top1"] == RIGHT_N[:120].mean()
+
+
+def test_force_does_not_help_where_labels_disagree(forge, pair, seal):
+    other = forge("other", stamp={"labelmap_digest": "1" * 64}, right=OTHER_N)
+    plain = json.loads((other / "labelmap.json").read_text())
+    plain["classes"][0]["id"], plain["classes"][1]["id"] = "2", "1"
+    (other / "labelmap.json").write_text(json.dumps(plain))
+    seal(other)
+    with pytest.raises(UserError, match="labels do not agree"):
+        compared(pair[0], other, force=True)
+
+
+def test_nothing_in_common_and_damage_are_a_line(runs, pair):
+    with pytest.raises(UserError, match="differ in .*images"):
+        compared(pair[0], runs(final_fit="train"), force=False)
+    (pair[1] / "predictions.parquet").write_bytes(b"")
+    with pytest.raises(UserError, match=r"against=.*predictions\.parquet: sha256 mismatch"):
+        compared(*pair, force=False)
+
+
+def test_the_command_shows_it_in_80_columns_and_writes_json(pair, tmp_path, capfd):
+    target = tmp_path / "a = b.json"
+    places = [f"run={pair[0]}", f"against={pair[1]}", f"task.output='{target}'"]
+    assert main(["task=compare", *places]) == 0
+    out = capfd.readouterr().out
+    tables = [line for line in out.splitlines() if line[:1] in "┏┃┡│└├"]
+    assert tables
+    assert max(map(len, tables)) <= 80
+    assert "McNemar" in out
+    assert json.loads(target.read_text()) == json.loads(json.dumps(compared(*pair, force=False)))
+
+
+def test_the_command_says_that_it_was_forced_and_why(forge, pair, capfd):
+    other = forge("other", stamp={"split_digest": "1" * 64}, right=OTHER_N)
+    command = ["task=compare", f"run={pair[0]}", f"against={other}"]
+    assert main(command) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "differ in split:" in line
+    assert main([*command, "task.force=true"]) == 0
+    assert capfd.readouterr().out.startswith(
+        "FORCED: these runs do not compare, they differ in spl"
+    )

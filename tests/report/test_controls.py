@@ -1,0 +1,154 @@
+"""Part attention against its controls: found by what they share, judged by scipy's word."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fgvc import metrics
+from fgvc.report.baselines import gather, write_baselines
+from fgvc.report.table import print_table
+
+N = 300
+RIGHT = {"off": 230, "transfg": 262, "rollout": 200, "random": 232, "centre": 228}
+
+
+def hits(number: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(np.arange(N) < number)
+
+
+def chosen(name: str, **more: object) -> dict[str, object]:
+    """The hashed part of a choice, as a run leaves it."""
+    if name == "off":
+        return {"part_attention": {"name": "off"}}
+    plain = {"name": name, "tokens": None, "stride": None, "last_block": "pretrained", **more}
+    return {"part_attention": plain}
+
+
+def parts(name: str, tokens: int = 3, share: float = 0.641) -> dict[str, object]:
+    if name == "off":
+        return {}
+    return {"parts": {name: {"in_box": {"value": share, "images": N}}, "tokens": tokens}}
+
+
+@pytest.fixture
+def sweep(forge):
+    """The sweep of controls with known answers; returns them by name."""
+    answers = {name: hits(count, seed) for seed, (name, count) in enumerate(RIGHT.items())}
+    for name, right_N in answers.items():
+        forge(name, config=chosen(name), numbers=parts(name), right=right_N)
+    return answers
+
+
+def controls(made) -> dict[str, dict[str, object]]:
+    """By run_id, what a line is held against."""
+    (group,) = gather(made.glob("*/*/*")).groups
+    return {entry.line.first.run_id: dict(entry.controls) for entry in group.entries}
+
+
+def test_each_choice_is_held_against_off_and_the_blind_ones_by_scipy_and_holm(sweep, made):
+    held = controls(made)
+    scored = ["off", "random", "centre"]
+    assert {name: list(one) for name, one in held.items()} == {
+        "off": [],
+        "transfg": scored,
+        "rollout": scored,
+        "random": ["off"],
+        "centre": ["off"],
+    }
+    pairs = [(mine, other) for mine, against in held.items() for other in against]
+    exact = []
+    for mine, other in pairs:
+        b, c = (sweep[mine] & ~sweep[other]).sum(), (sweep[other] & ~sweep[mine]).sum()
+        exact.append(stats.binomtest(int(b), int(b + c)).pvalue)
+    found = [held[mine][other] for mine, other in pairs]
+    assert [one.p for one in found] == pytest.approx(exact, rel=1e-9)
+    assert [one.p_holm for one in found] == pytest.approx(metrics.holm(exact))
+    assert held["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
+
+
+def test_a_control_differs_in_nothing_else(sweep, forge, made):
+    """Other heads, other tokens, another stride: none of them is a control."""
+    right_N = hits(299, 9)
+    forge("knn", config={**chosen("off"), "head": {"name": "knn"}}, right=right_N)
+    many = chosen("random", tokens=12)
+    forge("many", config=many, numbers=parts("random", tokens=12), right=right_N)
+    forge("fine", config=chosen("centre", stride=12), numbers=parts("centre"), right=right_N)
+    held = controls(made)
+    assert held["knn"] == {}
+    assert held["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
+    assert held["transfg"]["random"].difference == pytest.approx((262 - 232) / N)
+    assert held["transfg"]["centre"].difference == pytest.approx((262 - 228) / N)
+
+
+def test_tokens_that_were_named_are_as_many_as_one_per_head(sweep, forge, made):
+    three = chosen("cls_topk", tokens=3)
+    forge("three", config=three, numbers=parts("cls_topk"), right=hits(250, 8))
+    assert list(controls(made)["three"]) == ["off", "random", "centre"]
+
+
+def test_another_last_block_is_held_against_the_pretrained_one(sweep, forge, made):
+    anew = chosen("transfg", last_block="random")
+    forge("anew", config=anew, numbers=parts("transfg"), right=hits(240, 7))
+    held = controls(made)["anew"]
+    assert list(held) == ["off", "pretrained_block"]
+    assert held["pretrained_block"].difference == pytest.approx((240 - 262) / N)
+
+
+def test_the_same_code_goes_before_a_better_answer(sweep, forge, made):
+    elsewhere = {"git_commit": "e" * 40}
+    forge("better", config=chosen("off"), stamp=elsewhere, right=hits(299, 9))
+    assert controls(made)["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
+
+
+def test_a_name_tells_what_a_choice_was_told_beyond_it(forge, made):
+    forge("all", config=chosen("transfg", tokens=12, stride=12, last_block="random"))
+    forge("none", config=chosen("transfg"))
+    (group,) = gather(made.glob("*/*/*")).groups
+    names = {entry.line.first.run_id: entry.line.first.name for entry in group.entries}
+    assert names["all"].endswith(" px · transfg tokens 12 stride 12 random block")
+    assert names["none"].endswith(" px · transfg")
+
+
+def test_seeds_are_folded_before_they_are_compared(forge, made):
+    for seed in (0, 1):
+        for name, count in (("off", 230), ("random", 240 + 20 * seed)):
+            right_N = hits(count, 3 + seed)
+            config = {**chosen(name), "seed": seed}
+            numbers = parts(name, share=0.3 + 0.2 * seed)
+            forge(f"{name}{seed}", config=config, numbers=numbers, right=right_N)
+    held = controls(made)["random0"]["off"]
+    assert (held.test, held.difference) == ("bootstrap", pytest.approx((250 - 230) / N))
+    (group,) = gather(made.glob("*/*/*")).groups
+    assert [entry.line.mean("in_box") for entry in group.entries] == [pytest.approx(0.4), None]
+
+
+def test_the_csv_has_every_control_and_leaves_empty_what_there_is_not(sweep, made, tmp_path):
+    write_baselines(made, tmp_path)
+    with (tmp_path / "baselines.csv").open(newline="") as file:
+        rows = {row["part_attention"]: row for row in csv.DictReader(file)}
+    assert float(rows["transfg"]["top1_minus_off"]) == pytest.approx(32 / N)
+    assert rows["transfg"]["in_box"] == "0.641"
+    assert rows["transfg"]["part_tokens"] == "3"
+    for column in ("top1_minus_off", "p_random_holm", "in_box", "part_tokens"):
+        assert rows["off"][column] == ""
+    assert rows["random"]["top1_minus_centre"] == ""
+
+
+def test_the_verdicts_are_said_in_80_columns(sweep, made, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    capsys.readouterr()
+    print_table(gather(made.glob("*/*/*")))
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("part attention against its controls: top-1 in points, p after Holm over 8")
+    said = lines[start:]
+    about = "  vit tiny random · linear · 64 px · transfg · 3 patches · 64.1 % of them in the"
+    assert said[1:3] == [about, "  box"]
+    assert said[3].startswith("    against off: +10.7 [+")
+    assert said[3].endswith(": helps")
+    assert any(line.endswith(": hurts") for line in said)
+    assert any(line.endswith(": no finding") for line in said)
+    assert max(map(len, said[:16])) <= 80

@@ -1,0 +1,155 @@
+"""Run folders -> baselines.html, as its bytes: everything is in it, and nothing of its own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fgvc.report import page, sealed
+from fgvc.report.baselines import gather, write_baselines
+from fgvc.report.page.heat import heat
+from fgvc.report.rank import Comparison, Entry
+
+RIGHT_N = np.arange(300) < 270
+
+
+def text_of(target: Path) -> str:
+    return (target / "baselines.html").read_text(encoding="utf-8")
+
+
+def rows_of(text: str) -> list[str]:
+    """The rows of the tables that lines stand in."""
+    return re.findall(r'<tr id="[0-9a-f]{8}-\d+".*?</tr>', text, re.DOTALL)
+
+
+def three(forge):
+    """A group of three lines: the best, a tie, and one that is worse."""
+    answers = {
+        "linear": RIGHT_N,
+        "knn": np.roll(RIGHT_N, 3),
+        "mlp": RIGHT_N & (np.arange(300) > 99),
+    }
+    for head, right_N in answers.items():
+        forge(head, config={"head": {"name": head}}, right=right_N)
+
+
+def test_the_same_folders_give_the_same_page_wherever_they_lie(outputs, tmp_path):
+    moved = shutil.copytree(outputs, tmp_path / "elsewhere")
+    for root in (outputs, moved):
+        write_baselines(root, root)
+    assert text_of(outputs) == text_of(moved)
+    assert str(tmp_path) not in text_of(moved)
+
+
+def test_every_line_links_to_its_runs_from_wherever_the_page_lies(outputs, tmp_path):
+    for target in (outputs, tmp_path / "a b" / "deep"):
+        write_baselines(outputs, target)
+        links = set(re.findall(r'href="([^"#]+report\.html)"', text_of(target)))
+        assert len(links) == 8
+        for link in links:
+            assert (target / link.replace("%20", " ")).resolve().is_file(), link
+
+
+def test_a_run_without_a_page_is_linked_as_a_folder(forge, made, seal, tmp_path):
+    folder = forge("old")
+    (folder / "report.html").unlink()
+    seal(folder)
+    write_baselines(made, made)
+    assert f'href="{"/".join(folder.parts[-3:])}"' in text_of(made)
+
+
+def test_ties_are_marked_and_groups_are_not_mixed(forge, made):
+    three(forge)
+    forge("other", numbers={"comparability_key": "f" * 64})
+    write_baselines(made, made)
+    first, tie, worse, lone = (unescape(row) for row in rows_of(text_of(made)))
+    assert ">best<" in first
+    assert ">tie<" in tie
+    assert ">tie<" not in worse
+    assert "p < .001" in worse
+    assert ">best<" not in lone
+    assert re.search(r'id="f{8}-1"', lone)
+
+
+def test_what_must_be_known_stands_in_the_row(forge, made):
+    forge("a", stamp={"partial": True, "weights": {"kind": "file"}, "git_dirty": True})
+    card = {"contamination": "seen & <known>", "license": "own terms", "label_noise": "4 %"}
+    forge("b", config={"head": {"name": "knn"}}, stamp={"dataset_card": card, "partial": True})
+    write_baselines(made, made)
+    both = " ".join(rows_of(text_of(made)))
+    for badge in ("partial", "random weights", "label noise", "licence", "uncommitted code"):
+        assert f">{badge}</span>" in both
+    assert "own terms" in both
+    assert "<known>" not in text_of(made)
+
+
+def test_damage_is_listed_and_never_fatal(outputs):
+    gone, other = sorted(file.parent for file in outputs.glob("*/*/*/ckpt.bin"))[:2]
+    (gone / "metrics.json").unlink()
+    (other / "per_class.csv").write_text("index,name\n")
+    write_baselines(outputs, outputs)
+    text = text_of(outputs)
+    assert "metrics.json: missing" in text.partition('id="damaged"')[2]
+    assert "per_class.csv: sha256 mismatch, it changed since the run" in text
+
+
+def test_every_control_that_an_entry_was_held_against_becomes_a_column(outputs):
+    """In a table of their own: beside the rest they would push cost out of sight."""
+    table = gather(outputs.glob("*/*/*"))
+    group = table.groups[0]
+    found = Comparison("mcnemar", 0.021, 0.004, 0.05, 0.01, 0.02)
+    entries = tuple(Entry(one.line, one.versus, None, {"off": found}) for one in group.entries)
+    text = page.html([type(group)(group.key, entries)], [], outputs)
+    main, controls = text.split('<table class="controls sortable">')
+    assert "− off" not in main
+    assert "− off" in controls
+    assert controls.count('<span class="badge warn">helps</span>') == len(entries)
+    assert controls.count("+2.1") >= len(entries)
+    assert "− its probe" not in text
+
+
+def test_the_map_of_classes_means_over_seeds_and_puts_the_hardest_first(outputs):
+    group = gather(outputs.glob("*/*/*")).groups[0]
+    lines = [(entry.line.first.name, entry.line) for entry in group.entries]
+    found = heat(lines)
+    assert found.classes == len(found.rows) == 6
+    assert [place for place, _ in found.columns] == [1, 2]
+    means = [mean for _, mean, _ in found.rows]
+    assert means == sorted(means)
+    for column, (_, line) in enumerate(lines):
+        per_class = np.mean([values[column] for _, _, values in found.rows])
+        assert per_class == pytest.approx(line.mean("mean_per_class"))
+    assert heat(lines[:1]) is None
+
+
+def test_without_a_cost_there_is_no_plot(forge, made):
+    for head in ("linear", "knn"):
+        forge(head, config={"head": {"name": head}}, numbers={"cost": {"macs": None}})
+    write_baselines(made, made)
+    assert "<svg" not in text_of(made)
+    assert len(rows_of(text_of(made))) == 2
+
+
+def test_how_many_files_a_table_reads(forge, made, monkeypatch):
+    for number in range(14):
+        right_N = np.arange(300) < 200 + number
+        forge(f"r{number:02}", config={"head": {"name": f"h{number:02}"}}, right=right_N)
+    read, real = Counter(), sealed._bytes
+
+    def counted(path, file):
+        read[file] += 1
+        return real(path, file)
+
+    monkeypatch.setattr(sealed, "_bytes", counted)
+    write_baselines(made, made)
+    once = ("config.canonical.json", "env_stamp.json", "metrics.json", "predictions.parquet")
+    assert {file: read.pop(file) for file in once} == dict.fromkeys(once, 14)
+    # the two that vouch for the others, whenever others are read; classes of the best lines alone
+    assert read == {"status.json": 40, "artifacts.json": 40, "per_class.csv": 12}
+    assert "12 best lines of 14" in text_of(made)

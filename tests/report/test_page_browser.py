@@ -1,0 +1,106 @@
+"""baselines.html in a real browser: it sorts, it filters, it prints, and it asks for nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fgvc.report.baselines import write_baselines
+
+NASTY = "<b>x</b> & \"y\" 'z'"
+HITS = {"linear": 270, "knn": 260, "mlp": 200}
+
+
+@pytest.fixture
+def file(forge, made) -> Path:
+    """Three lines of one group, one of another, and a damaged run; names that want escaping."""
+    for head, hits in HITS.items():
+        right_N = np.random.default_rng(hits).permutation(np.arange(300) < hits)
+        more = {"backbone": {"name": NASTY}} if head == "mlp" else {}
+        cost = {"cost": {"macs": 10**9 + hits, "images_per_s": 1000 - hits}}
+        forge(head, config={"head": {"name": head}, **more}, numbers=cost, right=right_N)
+    forge("alone", numbers={"comparability_key": "f" * 64})
+    (forge("torn") / "metrics.json").unlink()
+    write_baselines(made, made)
+    return made / "baselines.html"
+
+
+def shown(page) -> list[str]:
+    """The heads of the first table's rows that can be seen, in their order."""
+    names = page.locator(".lines").first.locator("tbody tr:visible .name").all_inner_texts()
+    return [name.split(" · ")[1] for name in names]
+
+
+def test_it_sorts_by_mouse_and_by_keyboard(file, opened):
+    one = opened(file)
+    page, first = one.page, one.page.locator(".lines").first
+    assert shown(page) == ["linear", "knn", "mlp"]
+    rate = first.locator("thead th", has_text="images/s")
+    rate.locator("button").click()
+    assert rate.get_attribute("aria-sort") == "ascending"
+    assert shown(page) == ["linear", "knn", "mlp"]
+    rate.locator("button").press("Enter")
+    assert rate.get_attribute("aria-sort") == "descending"
+    assert shown(page) == ["mlp", "knn", "linear"]
+    first.locator("thead th", has_text="run").locator("button").press("Space")
+    assert rate.get_attribute("aria-sort") is None
+    assert shown(page) == ["mlp", "knn", "linear"]
+    first.locator("thead th", has_text="#").locator("button").click()
+    assert shown(page) == ["linear", "knn", "mlp"]
+    classes = page.locator(".heat table").first
+    before = classes.locator("tbody th").all_inner_texts()
+    classes.locator("thead button").first.click()
+    assert classes.locator("tbody th").all_inner_texts() == sorted(before)
+    assert (one.said, one.asked) == ([], [file.as_uri()])
+
+
+def test_it_filters_rows_points_and_whole_groups(file, opened):
+    page = opened(file).page
+    assert page.locator("output").inner_text() == "4 of 4 lines"
+    page.get_by_label("head").select_option("knn")
+    assert shown(page) == ["knn"]
+    assert page.locator("section.group:visible").count() == 1
+    assert page.locator("g.point:visible").count() == 1
+    page.get_by_label("head").select_option("")
+    page.get_by_label("contains").fill("vit LINEAR")
+    assert page.locator("output").inner_text() == "2 of 4 lines"
+    page.get_by_label("contains").fill("no such line")
+    assert page.locator("section.group:visible").count() == 0
+
+
+def test_names_are_text_and_nothing_else(file, opened):
+    page = opened(file).page
+    assert page.locator(".lines .name", has_text=NASTY).count() == 1
+    page.get_by_label("backbone").select_option(NASTY)
+    assert shown(page) == ["mlp"]
+    assert page.locator("#damaged").inner_text().count("metrics.json: missing") == 1
+
+
+def test_it_fits_a_laptop_is_dark_at_night_and_light_on_paper(file, opened):
+    for scheme in ("light", "dark"):
+        one = opened(file, scheme)
+        paper, ink = one.colours()
+        assert (paper > 240 > 60 > ink) if scheme == "light" else (paper < 40 < 200 < ink)
+        assert one.overflow() == 0
+        one.page.add_style_tag(content="html { font-size: 80% !important }")
+        assert one.overflow() == 0
+    one.page.emulate_media(media="print", color_scheme="dark")
+    paper, ink = one.colours()
+    assert paper == 255 > 60 > ink
+    assert not one.page.locator(".choices").is_visible()
+    assert (
+        one.page.locator(".heat .scroll").first.evaluate("e => e.scrollHeight - e.clientHeight")
+        <= 0
+    )
+    assert one.page.pdf().startswith(b"%PDF")
+
+
+def test_a_row_leads_to_its_run(file, opened):
+    one = opened(file)
+    one.page.locator(".lines .name").first.click()
+    assert one.page.url.endswith("report.html")
+    assert one.page.locator("h1").inner_text()
+    assert [url for url in one.asked if not url.startswith(("file:", "data:"))] == []
+    assert one.said == []

@@ -1,0 +1,330 @@
+"""Prune: what is over goes, all else stays and says why, and a kill leaves nothing by half."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from fgvc.record import retention
+from fgvc.record.folder import now, write_status
+from fgvc.report.prune import TRASH, Root
+from fgvc.run import main
+from fgvc.store.lock import LockHeld, lock
+from fgvc.types import UserError
+
+MADE = datetime(2026, 2, 1, tzinfo=UTC)
+NOW = MADE + timedelta(days=100)
+OLD, YOUNG = MADE, NOW - timedelta(days=89)
+HEX = "0123456789abcdef"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """An output root with a space, `=` and a decomposed umlaut in its path."""
+    folder = tmp_path / "out = u\u0308"
+    folder.mkdir()
+    return folder
+
+
+def run(root: Path, run_id: str, created: datetime = OLD, days: int = 90, files: int = 3) -> Path:
+    folder = root / run_id / HEX / HEX[::-1]
+    (folder / "tb").mkdir(parents=True)
+    for number in range(files):
+        (folder / "tb" / f"{number}").write_text(f"{number}")
+    write_status(folder, "done", created)
+    retention.write(folder / retention.FILE, retention.begun(created, days))
+    return folder
+
+
+def stopped(root: Path, run_id: str, at: datetime, state: str = "preempted") -> Path:
+    folder = root / run_id / HEX / "in-progress"
+    (folder / "resume").mkdir(parents=True)
+    (folder / "resume" / "state").touch()
+    write_status(folder, state, at)
+    plain = json.loads((folder / "status.json").read_text())
+    del plain["checksum"]
+    plain["updated"] = at.isoformat()
+    _sealed(folder / "status.json", plain)
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (at.timestamp(), at.timestamp()))
+    return folder
+
+
+def _sealed(file: Path, plain: dict) -> None:
+    from fgvc.store import atomic, digest
+
+    plain["checksum"] = digest.sha256_bytes(digest.canonical_json(plain))
+    atomic.write_json(file, plain)
+
+
+def table(root: Path, created: datetime, *folders: Path, stem: str = "baselines") -> None:
+    rows = [{"folder": ["/".join(folder.parts[-3:])]} for folder in folders]
+    (root / f"{stem}.json").write_text(json.dumps({"rows": rows}))
+    (root / f"{stem}.html").touch()
+    retention.write(root / f"{stem}.retention.json", retention.begun(created, 90))
+
+
+def verdicts(root: Path, moment: datetime = NOW) -> dict[str, tuple[bool, str]]:
+    return {item.name: tuple(item.verdict) for item in Root(root, moment, 90).survey()}
+
+
+def pruned(root: Path, moment: datetime = NOW) -> list[str]:
+    place = Root(root, moment, 90)
+    return [item.name for item in place.remove(place.survey())]
+
+
+def name(run_id: str, last: str = HEX[::-1]) -> str:
+    return f"{run_id}/{HEX}/{last}"
+
+
+def test_only_what_is_over_goes(root):
+    gone, kept, longer = run(root, "gone"), run(root, "kept", YOUNG), run(root, "l", OLD, 400)
+    found = verdicts(root)
+    assert found[name("gone")] == (True, "its time was over on 2026-05-02")
+    assert found[name("kept")] == (False, "kept until 2026-05-13 00:00 UTC")
+    assert not found[name("l")][0]
+    assert pruned(root) == [name("gone")]
+    assert [path.exists() for path in (gone, kept, longer)] == [False, True, True]
+    assert list((root / TRASH).iterdir()) == [root / TRASH / ".lock"]
+
+
+def test_a_survey_touches_nothing(root):
+    run(root, "gone")
+    stopped(root, "stopped", OLD)
+    before = sorted(root.rglob("*"))
+    verdicts(root)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_recorded_times_decide_and_a_wrong_clock_keeps(root):
+    for run_id, created in (
+        ("future", NOW + timedelta(days=1)),
+        ("epoch", datetime(1970, 1, 1, tzinfo=UTC)),
+        ("short", NOW - timedelta(days=80)),
+    ):
+        run(root, run_id, created, days=1 if run_id == "short" else 90)
+    for path in root.rglob("*"):
+        os.utime(path, (0, 0))
+    found = verdicts(root)
+    assert "made in the future" in found[name("future")][1]
+    assert "a clock was wrong" in found[name("epoch")][1]
+    assert "kept until" in found[name("short")][1]
+    assert pruned(root) == []
+
+
+def test_what_says_nothing_of_its_time_stays(root):
+    for run_id, text in (("none", None), ("torn", "{"), ("edited", None)):
+        file = run(root, run_id) / retention.FILE
+        file.unlink() if run_id == "none" else file.write_text(text or file.read_text() + " ")
+    found = verdicts(root)
+    assert found[name("none")] == (False, "retention.json: missing")
+    assert "damaged" in found[name("torn")][1]
+    assert "not as it was written" in found[name("edited")][1]
+    assert pruned(root) == []
+
+
+def test_pinned_and_running_runs_stay(root):
+    retention.pin(run(root, "pinned") / retention.FILE, "release 1")
+    busy = run(root, "busy")
+    with lock(busy.parent / ".lock"):
+        assert verdicts(root)[name("pinned")] == (False, "pinned by release 1")
+        assert "running: " in verdicts(root)[name("busy")][1]
+        assert pruned(root) == []
+    assert pruned(root) == [name("busy")]
+
+
+@pytest.mark.parametrize("change", ["pinned", "running"])
+def test_what_changes_between_the_survey_and_the_removal_stays(root, change):
+    folder = run(root, "a")
+    place = Root(root, NOW, 90)
+    items = place.survey()
+    assert items[0].verdict.goes
+    if change == "pinned":
+        retention.pin(folder / retention.FILE, "late")
+        assert place.remove(items) == []
+    else:
+        with lock(folder.parent / ".lock"):
+            assert place.remove(items) == []
+    assert (folder / "tb" / "0").exists()
+
+
+def test_a_run_that_stopped_may_go_on_for_as_long(root):
+    stopped(root, "young", YOUNG)
+    old, killed = stopped(root, "old", OLD), stopped(root, "killed", OLD, "running")
+    (killed / "resume" / "newer").touch()  # it worked on, long after its status was written
+    os.utime(killed / "resume" / "newer", (YOUNG.timestamp(), YOUNG.timestamp()))
+    found = verdicts(root)
+    assert found[name("young", "in-progress")][1].startswith("preempted, can go on: kept until")
+    assert found[name("killed", "in-progress")][1].startswith("running, can go on: kept until")
+    assert pruned(root) == [name("old", "in-progress")]
+    assert not old.exists()
+
+
+def test_states_that_a_sealed_run_left_behind_go(root):
+    folder = run(root, "a", YOUNG)
+    (folder.parent / ".resume").mkdir()
+    assert pruned(root) == [name("a", ".resume")]
+
+
+def test_runs_of_a_table_that_is_kept_stay(root):
+    young, old, alone = run(root, "young"), run(root, "old"), run(root, "alone")
+    (root / "elsewhere").mkdir()
+    table(root, NOW - timedelta(days=100), old)
+    table(root / "elsewhere", YOUNG, young)
+    found = verdicts(root)
+    assert found[name("young")] == (False, "in baselines.json, kept until 2026-05-13 00:00 UTC")
+    assert found["baselines.*"] == (False, "the current table")
+    assert pruned(root) == [name("alone"), name("old")]
+    assert not alone.exists()
+
+
+def test_a_dated_table_goes_whole_when_its_time_is_over(root):
+    for stem, created in (("20260201T000000000000Z", OLD), ("20260301T000000000000Z", YOUNG)):
+        table(root, created, stem=f"baselines-{stem}")
+    assert pruned(root) == ["baselines-20260201T000000000000Z.*"]
+    left = sorted(path.suffix for path in root.glob("baselines-*"))
+    assert left == [".html", ".json", ".json"]
+
+
+def test_a_table_that_cannot_be_read_stops_it_all(root):
+    folder = run(root, "a")
+    (root / "baselines.json").write_text("[")
+    with pytest.raises(UserError, match="it may name any run") as caught:
+        verdicts(root)
+    assert "\n" not in str(caught.value)
+    assert folder.exists()
+
+
+def test_links_and_strangers_stay_and_nothing_outside_is_touched(root, tmp_path):
+    outside = run(tmp_path / "outside", "o")
+    (root / "linked").symlink_to(outside.parents[1])
+    (root / "half").mkdir()
+    (root / "half" / HEX).symlink_to(outside.parent)
+    (root / "deep" / HEX).mkdir(parents=True)
+    (root / "deep" / HEX / HEX).symlink_to(outside)
+    (root / "mine").mkdir()
+    (root / "mine" / "photo = é.jpg").touch()
+    inside = run(root, "inside")
+    (inside / "link").symlink_to(outside)
+    found = verdicts(root)
+    for one in ("linked", f"half/{HEX}", f"deep/{HEX}/{HEX}"):
+        assert found[one] == (False, "a link, which is never followed")
+    assert found["mine"] == (False, "no run, no table")
+    assert pruned(root) == [name("inside")]
+    assert (outside / "tb" / "0").exists()
+    assert (root / "mine" / "photo = é.jpg").exists()
+
+
+def test_a_trash_that_leads_elsewhere_is_refused(root, tmp_path):
+    (root / TRASH).symlink_to(tmp_path)
+    with pytest.raises(UserError, match="a link, where the trash must be"):
+        pruned(root)
+
+
+def test_names_that_differ_in_case_or_form_are_runs_of_their_own(root):
+    run(root, "Bird"), run(root, "bird", YOUNG)
+    run(root, "u\u0308"), run(root, "\u00fc", YOUNG)
+    assert sorted(pruned(root)) == [name("Bird"), name("u\u0308")]
+    assert (root / "bird" / HEX / HEX[::-1] / "tb" / "0").exists()
+    assert (root / "\u00fc" / HEX / HEX[::-1] / "tb" / "0").exists()
+
+
+def test_two_prunes_do_not_meet(root):
+    run(root, "a")
+    with lock(root / TRASH / ".lock"), pytest.raises(LockHeld):
+        pruned(root)
+
+
+def whole(folder: Path) -> bool:
+    return len(list((folder / "tb").iterdir())) == 60 and (folder / retention.FILE).exists()
+
+
+TOUCHES = {"os.rename", "os.remove", "os.rmdir"}
+
+
+def remove_and_die(root: Path, items: list, at: int) -> None:
+    """Remove them; killed as it is about to rename or delete for the `at`-th time, from 0."""
+    left = at
+
+    def hook(event: str, _: object) -> None:
+        nonlocal left
+        if event in TOUCHES:
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+
+    sys.addaudithook(hook)
+    Root(root, NOW, 90).remove(items)
+
+
+def test_sigkill_at_any_moment_leaves_a_run_whole_or_absent(root, forked, ended):
+    runs, files = 3, 60
+    drawn = random.Random(0).sample(range(runs, runs * files), 7)
+    for attempt, at in enumerate([0, 1, runs, *drawn]):  # before, between and after the renames
+        made = [run(root, f"r{attempt}-{number}", files=files) for number in range(runs)]
+        items = Root(root, NOW, 90).survey()
+        ended(forked(lambda items=items, at=at: remove_and_die(root, items, at)))
+        assert all(whole(folder) for folder in made if folder.exists())
+        left = [path for path in (root / TRASH).glob("*") if path.name != ".lock"]
+        assert left or any(folder.exists() for folder in made), "it was not cut"
+        leftover = [item for item in Root(root, NOW, 90).survey() if item.home is None]
+        assert [item.verdict.goes for item in leftover] == [True] * len(left)
+        pruned(root)
+        assert [path for path in (root / TRASH).iterdir() if path.name != ".lock"] == []
+        assert not any(folder.exists() for folder in made)
+
+
+def test_the_command_is_dry_unless_told(root, capfd):
+    young = run(root, "young", now())
+    dead = run(root, "dead", now() - timedelta(days=91))
+    command = ["task=prune", f"runtime.output_root='{root}'"]
+    assert main(command) == 0
+    out = capfd.readouterr().out
+    assert f"goes   {name('dead')}" in out
+    assert f"stays  {name('young')}: kept until" in out
+    assert "1 would go" in out
+    assert "Nothing was touched" in out
+    assert dead.exists()
+    assert main([*command, "task.delete=true"]) == 0
+    assert "removed 1 of 1" in capfd.readouterr().out
+    assert not dead.exists()
+    assert young.exists()
+
+
+def test_the_command_pins_and_unpins(root, capfd):
+    folder = run(root, "a", now() - timedelta(days=91))
+    command = ["task=prune", f"runtime.output_root='{root}'"]
+    assert main([*command, f"run='{folder}'", "task.pin='release 1'"]) == 0
+    assert "pinned by release 1" in capfd.readouterr().out
+    assert main([*command, "task.delete=true"]) == 0
+    assert folder.exists()
+    assert main([*command, f"run='{folder}'", "task.unpin='release 1'"]) == 0
+    assert main([*command, "task.delete=true"]) == 0
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("wrong", [["run={}"], ["task.unpin=x", "run={}"]])
+def test_pins_that_make_no_sense_are_a_line(root, capfd, wrong):
+    choices = [one.format(f"'{root}'") for one in wrong]
+    assert main(["task=prune", f"runtime.output_root='{root}'", *choices]) in (1, 2)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("fgvc: ")
+    assert list(root.iterdir()) == []
+
+
+def test_a_root_that_is_absent_is_a_line(tmp_path, capfd):
+    assert main(["task=prune", f"runtime.output_root={tmp_path / 'none'}"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "no such folder" in line
+
+
+def test_less_than_90_days_cannot_be_asked_for(tmp_path, capfd):
+    assert main(["task=prune", "runtime.retention_days=89"]) == 2
+    assert "at least 90" in capfd.readouterr().err

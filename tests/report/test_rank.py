@@ -1,0 +1,219 @@
+"""Lines -> ranked groups: nothing is ranked across keys, and a tie is a tie by scipy's word."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from fgvc import metrics
+from fgvc.report import rank
+from fgvc.report.runs import scan
+from fgvc.store import digest
+
+N = 300
+
+
+def ranked(root):
+    return rank.ranked(scan(root.glob("*/*/*"))[0])
+
+
+def hits(number: int, seed: int, n: int = N) -> np.ndarray:
+    """Answers of which `number` are right."""
+    right_N = np.arange(n) < number
+    return np.random.default_rng(seed).permutation(right_N)
+
+
+def head(name: str, **more: object) -> dict[str, object]:
+    return {"head": {"name": name}, **more}
+
+
+@pytest.fixture
+def five(forge, made):
+    """Five heads of one key; the answers of each are known."""
+    answers = {f"h{count}": hits(count, count) for count in (270, 262, 250, 235, 200)}
+    for name, right_N in answers.items():
+        forge(name, config=head(name), right=right_N)
+    return answers
+
+
+def test_real_runs_are_never_ranked_across_keys(real):
+    groups, damaged = ranked(real)
+    assert damaged == []
+    assert len(groups) == 2
+    for group in groups:
+        runs = [run for entry in group.entries for run in entry.line.runs]
+        assert {run.comparability_key for run in runs} == {group.key}
+        assert {run.head for run in runs} == {"linear", "knn"}
+        assert len({run.final_fit for run in runs}) == 1
+        best, *others = group.entries
+        assert best.versus is None
+        assert [entry.versus.test for entry in others] == ["bootstrap"]
+        tops = [entry.line.top1 for entry in group.entries]
+        assert tops == sorted(tops, reverse=True)
+
+
+def test_ties_are_those_of_scipy_and_holm(five, made):
+    ((group,), _) = ranked(made)
+    names = [entry.line.first.head for entry in group.entries]
+    assert names == ["h270", "h262", "h250", "h235", "h200"]
+    p = []
+    for name in names[1:]:
+        b, c = (five["h270"] & ~five[name]).sum(), (five[name] & ~five["h270"]).sum()
+        p.append(stats.binomtest(int(b), int(b + c)).pvalue)
+    versus = [entry.versus for entry in group.entries[1:]]
+    assert [one.test for one in versus] == ["mcnemar"] * 4
+    assert [one.p for one in versus] == pytest.approx(p, rel=1e-9)
+    assert [one.p_holm for one in versus] == pytest.approx(metrics.holm(p))
+    assert [one.tie for one in versus] == [q > 0.05 for q in metrics.holm(p)]
+    assert {one.tie for one in versus} == {True, False}
+    for one, name in zip(versus, names[1:], strict=True):
+        assert one.difference == pytest.approx(five[name].mean() - five["h270"].mean())
+        assert one.low < one.difference < one.high
+
+
+def test_answers_are_joined_on_path_whatever_their_order(five, made, seal):
+    ((before,), _) = ranked(made)
+    folder = next(made.glob("h262/*/*"))
+    table = pq.read_table(folder / "predictions.parquet")
+    order_N = np.random.default_rng(0).permutation(len(table))
+    pq.write_table(table.take(order_N), folder / "predictions.parquet")
+    seal(folder)
+    ((after,), damaged) = ranked(made)
+    assert damaged == []
+    told = [[entry.versus for entry in group.entries] for group in (before, after)]
+    assert told[0] == told[1]
+
+
+def test_several_seeds_are_paired_by_their_share_of_right_answers(forge, made):
+    answers = {("cosine", s): hits(280 + s, s) for s in (0, 1)}
+    answers |= {("mlp", s): hits(240 + s, 10 + s) for s in (0, 1, 2)}
+    answers |= {("linear", 0): hits(275, 20)}
+    for (name, seed), right_N in answers.items():
+        forge(f"{name}{seed}", config=head(name, seed=seed), right=right_N)
+    ((group,), _) = ranked(made)
+    assert [len(entry.line.runs) for entry in group.entries] == [2, 1, 3]
+    _, linear, mlp = group.entries
+    assert (linear.versus.test, mlp.versus.test) == ("bootstrap", "bootstrap")
+    assert linear.versus.tie
+    assert not mlp.versus.tie
+    assert mlp.versus.difference == pytest.approx((241 - 280.5) / N)
+    assert mlp.versus.high < 0
+
+
+def test_a_change_in_the_predictions_takes_only_that_run_out(five, made):
+    victim = next(made.glob("h270/*/*"))
+    data = bytearray((victim / "predictions.parquet").read_bytes())
+    data[len(data) // 2] ^= 1
+    (victim / "predictions.parquet").write_bytes(data)
+    ((group,), (damaged,)) = ranked(made)
+    assert damaged.folder.startswith("h270/")
+    assert damaged.why.startswith("predictions.parquet: sha256 mismatch")
+    assert [entry.line.first.head for entry in group.entries] == ["h262", "h250", "h235", "h200"]
+    assert group.entries[0].versus is None
+
+
+def test_an_older_run_of_the_same_answer_steps_in_for_a_damaged_one(forge, made):
+    forge("other", config=head("mlp"), right=hits(200, 1))
+    for day in (1, 2):
+        time = {"started": f"2026-11-0{day}T00:00:00+00:00"}
+        folder = forge(f"day{day}", right=hits(250, 2), stamp=time)
+    (folder / "predictions.parquet").unlink()
+    ((group,), (damaged,)) = ranked(made)
+    assert damaged.why == "predictions.parquet: missing"
+    assert [entry.line.first.run_id for entry in group.entries] == ["day1", "other"]
+
+
+def test_other_images_under_the_same_key_are_not_paired(five, forge, made):
+    forge("fewer", config=head("fewer"), right=hits(200, 0, n=240))
+    ((group,), (damaged,)) = ranked(made)
+    assert damaged.folder.startswith("fewer/")
+    assert "other test images" in damaged.why
+    assert len(group.entries) == 5
+
+
+def test_answers_that_contradict_the_numbers_are_damaged(five, forge, made):
+    forge("boast", config=head("boast"), right=hits(200, 0), numbers={"test": {"top1": 0.99}})
+    (_, (damaged,)) = ranked(made)
+    assert damaged.why == "predictions.parquet: contradicts metrics.json"
+
+
+def test_a_file_that_is_no_parquet_is_damaged(five, forge, made, seal):
+    folder = forge("text", config=head("text2"), right=hits(200, 0))
+    (folder / "predictions.parquet").write_text("path,split,label,pred\n")
+    seal(folder)
+    (_, (damaged,)) = ranked(made)
+    assert damaged.why == "predictions.parquet: not one that this version reads"
+
+
+def test_predictions_are_read_only_where_there_is_something_to_compare(forge, made):
+    folder = forge("lonely")
+    (folder / "predictions.parquet").unlink()
+    ((group,), damaged) = ranked(made)
+    assert damaged == []
+    assert [entry.versus for entry in group.entries] == [None]
+
+
+def test_zero_shot_joins_every_group_of_its_base_and_no_other(forge, made):
+    key = {name: digest.sha256_bytes(name.encode()) for name in ("train", "both", "far", "own")}
+    for name, base in (("train", "base"), ("both", "base"), ("far", "elsewhere")):
+        told = {"comparability_key": key[name], "comparability_base": base}
+        forge(name, config={"final_fit": name}, numbers=told, right=hits(250, 1))
+    told = {"comparability_key": key["own"], "comparability_base": "base"}
+    forge("words", config=head("text"), stamp={"task": "zero_shot"}, numbers=told, right=hits(9, 2))
+    groups, _ = ranked(made)
+    members = {group.key: [entry.line.first.run_id for entry in group.entries] for group in groups}
+    assert members == {
+        key["train"]: ["train", "words"],
+        key["both"]: ["both", "words"],
+        key["far"]: ["far"],
+    }
+    assert {group.fitted.first.final_fit for group in groups} == {"train", "both", "far"}
+
+
+def test_zero_shot_alone_is_a_group_of_its_base(forge, made):
+    for size in ("small", "base"):
+        config = {**head("text"), "backbone": {"checkpoint": {"size": size}}}
+        forge(size, config=config, numbers={"comparability_base": "b" * 64}, right=hits(99, 3))
+    ((group,), _) = ranked(made)
+    assert group.key == "b" * 64
+    assert [entry.versus and entry.versus.p for entry in group.entries] == [None, 1.0]
+    assert not group.fitted.fitted
+
+
+def test_zero_shot_of_a_record_without_a_base_keeps_to_itself(forge, made):
+    forge("probe", numbers={"comparability_base": None}, right=hits(250, 1))
+    told = {"comparability_base": None, "comparability_key": "c" * 64}
+    forge("words", config=head("text"), numbers=told, right=hits(9, 2))
+    groups, _ = ranked(made)
+    assert sorted(len(group.entries) for group in groups) == [1, 1]
+
+
+def test_a_finetune_is_held_against_the_probe_of_its_weights_by_key(forge, made):
+    """Not against the better kNN, nor the better probe of other weights."""
+    answers = {"knn": hits(280, 1), "linear": hits(230, 2), "other": hits(275, 3)}
+    forge("knn", config=head("knn"), right=answers["knn"])
+    forge("linear", config=head("linear"), right=answers["linear"])
+    other = {"weights_digest": "b" * 64}
+    forge(
+        "other", config=head("linear", matmul_precision="high"), right=answers["other"], stamp=other
+    )
+    tuned_N = hits(260, 4)
+    forge(
+        "tuned",
+        config=head("linear", task={"name": "train"}),
+        right=tuned_N,
+        stamp={"task": "train"},
+    )
+    (group,), damaged = ranked(made)
+    assert damaged == []
+    found = {entry.line.first.task: entry.over_probe for entry in group.entries if entry.over_probe}
+    assert set(found) == {"train"}
+    over = found["train"]
+    assert over.difference == pytest.approx((260 - 230) / N)
+    only_tuned = int((tuned_N & ~answers["linear"]).sum())
+    only_probe = int((~tuned_N & answers["linear"]).sum())
+    exact = stats.binomtest(only_tuned, only_tuned + only_probe).pvalue
+    assert over.p == over.p_holm == pytest.approx(exact, rel=1e-12)
+    assert over.low < over.difference < over.high

@@ -1,0 +1,133 @@
+"""A table on the terminal: 80 columns, marks that are explained, provenance said once."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from fgvc.record.folder import now, write_status
+from fgvc.report.baselines import gather
+from fgvc.report.table import print_sweep, print_table
+
+SEEN = {"dataset_card": {"license": "research", "contamination": "some test images are known"}}
+HUB = {"weights": {"kind": "hub", "revision": "main"}, "weights_digest": "a" * 64}
+
+
+@pytest.fixture
+def printed(capsys, monkeypatch):
+    """What print_table says of a root, at 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def say(root) -> str:
+        capsys.readouterr()
+        print_table(gather(root.glob("*/*/*")))
+        return capsys.readouterr().out
+
+    return say
+
+
+def blocks(out: str) -> list[str]:
+    return out.split("comparable (")[1:]
+
+
+def test_a_block_a_key_with_a_title_that_a_person_reads(real, printed):
+    out = printed(real)
+    first, second = blocks(out)
+    assert "synthetic · shared · fit on train · 30 test images" in first
+    assert "synthetic · shared · fit on trainval · 30 test images" in second
+    for block in (first, second):
+        assert block.count("2 seeds") == 2
+        assert block.count("vit tiny random") == 2
+        assert block.count("best ") >= 1
+    drawn = [line for line in out.splitlines() if line[:1] in "┏┃┡│└"]
+    assert len(drawn) > 10
+    assert max(map(len, drawn)) <= 80
+    assert out.count("synthetic, license: CC0-1.0") == 1
+
+
+def test_the_numbers_are_percent_with_an_interval_or_a_spread(forge, made, printed):
+    forge("one", right=np.arange(200) < 150, numbers={"cost": {"images_per_s": 123.4}})
+    out = printed(made)
+    assert "75.0 [68.6, 80.5]" in out
+    assert " 123 " in out
+    forge("two", right=np.arange(200) < 160, config={"seed": 1})
+    assert "77.5 ± 3.5" in printed(made)
+    assert "±  standard deviation over seeds" in printed(made)
+
+
+def test_marks_are_explained_where_they_occur(forge, made, printed):
+    right_N = np.arange(300) < 200
+    forge("a", config={"head": {"name": "a"}}, right=right_N)
+    assert "best" not in printed(made)
+    forge("c", config={"head": {"name": "c"}}, right=~right_N)
+    assert "best │" in printed(made)
+    assert "tie" not in printed(made)
+    forge("b", config={"head": {"name": "b"}}, right=np.roll(right_N, 3))
+    out = printed(made)
+    assert out.count("= │") == 1
+    assert "=  a tie with the best (McNemar, exact; p > 0.05 after Holm)" in out
+
+
+def test_lines_of_one_name_are_told_apart(forge, made, printed):
+    right_N = np.arange(300) < 200
+    forge("a", right=right_N)
+    name = forge("b", config={"head": {"k": 3}}, right=right_N).parent.name
+    assert f"#{name[:8]}" in printed(made)
+    forge("c", config={"head": {"k": 3}}, stamp={"git_commit": "c" * 40}, right=right_N)
+    assert "@ccccccc" in printed(made)
+
+
+def test_partial_and_random_are_said_plainly(forge, made, printed):
+    forge("a", stamp={"partial": True})
+    out = printed(made)
+    assert "synthetic, PARTIAL COPY" in out
+    assert "tiny random" in out
+
+
+def test_contamination_of_a_backbone_is_said_where_it_matters(forge, made, printed):
+    pretrained = {"backbone": {"pretrained": True}}
+    forge("generated", config=pretrained, stamp=HUB)
+    assert "vit, contamination" not in printed(made)
+    forge("random", stamp=SEEN)
+    assert "vit, contamination" not in printed(made)
+    forge("known", config=pretrained, stamp={**HUB, **SEEN, "manifest_digest": "e" * 64})
+    out = printed(made)
+    assert out.count("vit, contamination: Trained with the labels of ImageNet-21k") == 1
+    assert out.count("synthetic, license") == 1
+
+
+def test_damaged_folders_are_listed(outputs, printed):
+    folder = next(outputs.glob("*/*/*/ckpt.bin")).parent
+    (folder / "env_stamp.json").unlink()
+    name = "/".join(folder.parts[-3:])
+    assert f"damaged, left out: {name}: env_stamp.json: missing" in printed(outputs)
+
+
+def test_a_sweep_lists_what_failed_and_what_still_runs(outputs, capsys):
+    run = outputs / "first"
+    whole = next(run.glob("*/*/ckpt.bin")).parent
+    for name, state in (("a" * 16, "failed"), ("b" * 16, "running")):
+        folder = run / name / "in-progress"
+        folder.mkdir(parents=True)
+        (folder / "config.canonical.json").write_bytes(
+            (whole / "config.canonical.json").read_bytes()
+        )
+        error = MemoryError("no room") if state == "failed" else None
+        write_status(folder, state, now(), error)
+    (run / ("c" * 16) / "in-progress").mkdir(parents=True)
+    (run / ("c" * 16) / "in-progress" / "status.json").write_text("{")
+    print_sweep(run)
+    out = capsys.readouterr().out
+    assert len(blocks(out)) == 2
+    head = json.loads((whole / "config.canonical.json").read_text())["head"]["name"]
+    assert f"failed, MemoryError: no room: vit tiny random · {head} · 64 px" in out
+    assert f"running: vit tiny random · {head} · 64 px" in out
+    assert f"damaged: first/{'c' * 16}/in-progress" in out
+    assert out.splitlines()[-1] == f"records: {run}"
+
+
+def test_a_sweep_of_nothing_but_failures_still_closes(tmp_path, capsys):
+    print_sweep(tmp_path)
+    assert capsys.readouterr().out == f"records: {tmp_path}\n"
