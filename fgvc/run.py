@@ -35,14 +35,20 @@ from fgvc.config.compose import (
 )
 from fgvc.config.errors import ConfigError
 from fgvc.config.help import page
-from fgvc.config.overrides import Job, jobs_of, normalized
+from fgvc.config.overrides import Job, LeftOut, normalized, plan_of
+from fgvc.config.sweep import spelt_out
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
+RUN_ID_KEY = "runtime.run_id="
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run what the arguments ask for; returns the exit code."""
+    if os.environ.get("RANK", "0") != "0":  # torchrun: rank 0 composes, the others follow it
+        from fgvc.task.follow import main as follow
+
+        return follow()
     if not {"--help", "-h"}.isdisjoint(arguments):
         print(page())
         return DONE
@@ -50,20 +56,27 @@ def main(arguments: Sequence[str]) -> int:
     flags = get_args_parser().parse_args(arguments)
     try:
         _refuse_other_configs(flags)
-        jobs = jobs_of(flags.overrides, flags.multirun)
+        overrides, named = spelt_out(flags.overrides)
+        multirun = flags.multirun or named
+        jobs, left_out = plan_of(overrides, multirun, named)
+        _refuse_torchrun(jobs, multirun)
         given = jobs[0].conf.runtime.run_id
         run_id = _checked(given) if given is not None else new_run_id()
     except ConfigError as error:
         print(f"fgvc: {error}", file=sys.stderr)
         return WRONG_COMMAND
-    if flags.cfg or flags.info:
+    if flags.cfg or flags.info or flags.hydra_help:
         return _through_hydra(arguments, [])
     if jobs[0].conf.runtime.dry_run:
-        return _show_plan(run_id, jobs)
+        return _show_plan(run_id, jobs, left_out)
     codes: list[int] = []
-    overrides = [item for item in arguments if not item.startswith("runtime.run_id=")]
-    _through_hydra([*overrides, f'runtime.run_id="{run_id}"'], codes)
-    if flags.multirun and not is_operation(jobs[0].conf):
+    for one in left_out:
+        print(f"left out: {one.why}", flush=True)
+    hydra_flags = ["--multirun"] if multirun else []
+    overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
+    arguments = [*hydra_flags, *overrides, f'{RUN_ID_KEY}"{run_id}"']
+    _through_hydra(arguments, codes, [one.overrides for one in left_out])
+    if multirun and not is_operation(jobs[0].conf):
         _close_sweep(run_id, jobs, codes)
     return max(codes, default=FAILED)
 
@@ -109,20 +122,41 @@ def _refuse_other_configs(flags: Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')}: fgvc has one config, conf/config.yaml")
 
 
-def _through_hydra(arguments: Sequence[str], codes: list[int]) -> int:
-    """Let Hydra launch the jobs (its launchers, its sweep folder); each leaves its exit code."""
+def _refuse_torchrun(jobs: Sequence[Job], multirun: bool) -> None:
+    """Processes that torchrun started would wait for a training that never comes."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1":
+        return
+    if multirun:
+        raise ConfigError(f"torchrun with a sweep: use runtime.nproc={size} and no torchrun")
+    if (task := jobs[0].conf.task.name) != "train":
+        raise ConfigError(f"task={task} runs as one process: start it without torchrun")
+
+
+def _through_hydra(
+    arguments: Sequence[str], codes: list[int], left_out: Sequence[tuple[str, ...]] = ()
+) -> int:
+    """Let Hydra launch the jobs (its launchers, its sweep folder); each leaves its exit code.
+
+    Args:
+        left_out: overrides of the jobs that a named sweep leaves out.
+    """
     GlobalHydra.instance().clear()
     register_schema()
     command = shlex.join(["python", "-m", "fgvc.run", *arguments])
+    skipped = {_choices(one) for one in left_out}
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)
     def job(cfg: DictConfig) -> None:
+        overrides = list(HydraConfig.get().overrides.task)
+        if _choices(overrides) in skipped:
+            return
         if PREEMPTED in codes:  # asked to stop: the jobs that are left wait for the next time
             codes.append(PREEMPTED)
             return
         from fgvc.task import run_job
 
-        codes.append(run_job(cfg, list(HydraConfig.get().overrides.task), command))
+        codes.append(run_job(cfg, overrides, command))
 
     saved, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
@@ -132,22 +166,35 @@ def _through_hydra(arguments: Sequence[str], codes: list[int]) -> int:
     return DONE
 
 
-def _show_plan(run_id: str, jobs: Sequence[Job]) -> int:
+def _choices(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The overrides of one job that are choices: not its run_id, and nothing of Hydra's."""
+    return tuple(item for item in overrides if not item.startswith((RUN_ID_KEY, "hydra")))
+
+
+def _show_plan(run_id: str, jobs: Sequence[Job], left_out: Sequence[LeftOut]) -> int:
     """What would run, one line a job; nothing is written."""
     print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
     for job in jobs:
         name = "operation" if is_operation(job.conf) else config_hash(resolved(job.cfg))
-        print(f"  {name[:16]:<16}  {' '.join(job.overrides)}")
+        print(f"  {name[:16]:<16}  {' '.join(_choices(job.overrides))}")
+    for one in left_out:
+        print(f"  left out          {one.why}")
     return DONE
 
 
 def _close_sweep(run_id: str, jobs: Sequence[Job], codes: Sequence[int]) -> None:
+    from fgvc.report.baselines import write_baselines
     from fgvc.report.table import print_sweep
 
-    print_sweep(Path(jobs[0].conf.runtime.output_root).expanduser() / run_id)
+    root = Path(jobs[0].conf.runtime.output_root).expanduser()
+    print_sweep(root / run_id)
+    if DONE in codes:
+        write_baselines(root, root, jobs[0].conf.runtime.retention_days)
+        print(f"every run so far: {root / 'baselines.html'}, .csv (task=report prints it)")
     for job, code in zip(jobs, codes, strict=False):
         if code != DONE:
-            print(f"ended with {code}: {' '.join(job.overrides)}")
+            chosen = [item for item in _choices(job.overrides) if not item.startswith("runtime.")]
+            print(f"ended with {code}: {' '.join(chosen)}")
 
 
 if __name__ == "__main__":

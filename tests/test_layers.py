@@ -94,6 +94,7 @@ def test_run_imports_record_and_task_only_when_needed():
         "fgvc.config.errors",
         "fgvc.config.help",
         "fgvc.config.overrides",
+        "fgvc.config.sweep",
     }
 
 

@@ -27,9 +27,22 @@ from fgvc.types import UserError
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
 MODULES = {
     "probe": "fgvc.task.probe",
+    "zero_shot": "fgvc.task.zero_shot",
+    "train": "fgvc.task.train",
     "eval": "fgvc.task.evaluate",
+    "predict": "fgvc.task.predict",
     "doctor": "fgvc.task.doctor",
+    "check": "fgvc.task.check",
+    "view": "fgvc.task.view",
+    "report": "fgvc.task.report",
+    "compare": "fgvc.task.compare",
+    "audit": "fgvc.task.audit",
+    "plan": "fgvc.task.plan",
+    "prune": "fgvc.task.prune",
+    "export": "fgvc.task.export",
 }
+
+FRESH = ("probe", "zero_shot", "train")  # experiments that begin with weights, not a checkpoint
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,7 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> int:
 
 def _weights_first(conf: Config) -> None:
     """Without a network the one line that says so must not wait for torch and a dataset."""
-    if conf.task.name == "probe" and conf.backbone.weights is None:
+    if conf.task.name in FRESH and conf.backbone.weights is None:
         from fgvc.model.backbone import weights
 
         weights.find(conf.backbone)

@@ -6,7 +6,7 @@ N images, C classes.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,25 +20,30 @@ from fgvc.config.compose import canonical, config_hash
 from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
 from fgvc.model.backbone import weights
-from fgvc.record import console
+from fgvc.record import console, stack
 from fgvc.record.folder import RunFolder, complete, open_run, read_json
 from fgvc.record.tensorboard import Board
 from fgvc.store.content import ContentStore
-from fgvc.task.extract import Extractor, choose_device
-from fgvc.types import Dataset, Features, Predictions, UserError
+from fgvc.task.distributed import ALONE, World, device_of
+from fgvc.task.extract import Extractor, check_precision, choose_device
+from fgvc.types import Dataset, Features, Looks, Predictions, UserError, WeightsSource
 
 
 @dataclass
 class Experiment:
-    """One open run with its data at hand. hash: of its config."""
+    """One open run with its data at hand. plain, hash: the hashed part of its config.
+    stack: what the gate said. world: its processes, of which this one writes."""
 
     task: str
     conf: Config
+    plain: dict[str, Any]
     hash: str
     run: RunFolder
     dataset: Dataset
     extractor: Extractor
     board: Board
+    stack: str
+    world: World = ALONE
 
     @property
     def classes(self) -> int:
@@ -50,23 +55,44 @@ class Outcome:
     """What a task found.
 
     splits: predictions by split. head: its state dict, or the checkpoint file it was read from,
-    which is then kept as it is. numbers: more keys for metrics.json.
+    which is then kept as it is. numbers: more keys for metrics.json. whole: the state dict is that
+    of backbone and head together. cost: as Extractor.cost, where no feature was extracted.
+    steps: optimiser steps behind the weights. features, looks: of the test images that could be
+    read; None where there are none to show.
     """
 
     splits: Mapping[str, Predictions]
     head: Mapping[str, torch.Tensor] | Path
     numbers: Mapping[str, object]
+    whole: bool = False
+    cost: Mapping[str, object] | None = None
+    steps: int = 0
+    features: Features | None = None
+    looks: Looks | None = None
 
 
 @contextmanager
-def opened(task: str, conf: Config, plain: dict[str, Any], command: str) -> Iterator[Experiment]:
+def opened(
+    task: str,
+    conf: Config,
+    plain: dict[str, Any],
+    command: str,
+    keep: Sequence[str] = (),
+    world: World = ALONE,
+    source: WeightsSource | None = None,
+) -> Iterator[Experiment]:
     """An experiment in its run folder, seeded, its dataset loaded and its weights found.
 
     Args:
         task: what is done; task=eval runs under the config of a probe.
+        keep: what of an earlier, interrupted process stays in the run folder.
+        world: the processes that the run is cut over; this one leads.
+        source: of the backbone's weights, where they need not be looked for.
     """
-    _seed_everything(conf)
-    device = choose_device(conf.runtime.device)
+    gate = stack_gate(conf)
+    seed_everything(conf)
+    device = choose_device(device_of(conf.runtime.device))
+    check_precision(conf.precision, device)
     run_hash = config_hash(plain)
     texts = {
         "config.yaml": OmegaConf.to_yaml(OmegaConf.structured(conf)),
@@ -75,8 +101,8 @@ def opened(task: str, conf: Config, plain: dict[str, Any], command: str) -> Iter
     }
     assert conf.runtime.run_id is not None
     root = Path(conf.runtime.output_root).expanduser()
-    with open_run(root, conf.runtime.run_id, run_hash, texts) as run:
-        source = weights.find(conf.backbone)  # first: the quickest to fail
+    with open_run(root, conf.runtime.run_id, run_hash, texts, keep) as run:
+        source = source or weights.find(conf.backbone)  # first: the quickest to fail
         with console.progress(conf.dataset.name, None, "files") as advance:
             dataset = datasets.load(
                 conf.dataset, Path(conf.runtime.cache_root).expanduser(), advance
@@ -85,7 +111,23 @@ def opened(task: str, conf: Config, plain: dict[str, Any], command: str) -> Iter
             console.say(f"note: {note}")
         extractor = Extractor(conf, dataset, source, device)
         with contextlib.closing(Board(run.path)) as board:
-            yield Experiment(task, conf, run_hash, run, dataset, extractor, board)
+            yield Experiment(
+                task, conf, plain, run_hash, run, dataset, extractor, board, gate, world
+            )
+
+
+def stack_gate(conf: Config) -> str:
+    """Whether the recording stack was validated here, as the stamp says it.
+
+    Raises:
+        UserError: it was not, and the backbone is one of those that ask for it.
+    """
+    if conf.backbone.name not in stack.MODERN:
+        return "not needed"
+    if not conf.runtime.stack_check:
+        return "skipped"
+    stack.require(Path(conf.runtime.cache_root), f"backbone={conf.backbone.name}")
+    return "validated"
 
 
 def already_complete(job: Experiment) -> Path | None:
@@ -126,7 +168,8 @@ def predictions(features: Features, dataset: Dataset, logits_NC: np.ndarray) -> 
     return Predictions(row_N[order], dataset.manifest.label_N[row_N[order]], logits_NC)
 
 
-def _seed_everything(conf: Config) -> None:
+def seed_everything(conf: Config) -> None:
+    """Every process of a job begins from here."""
     torch.manual_seed(conf.seed)
     np.random.seed(conf.seed)  # noqa: NPY002 - libraries draw from it
     torch.set_float32_matmul_precision(conf.matmul_precision)

@@ -6,6 +6,8 @@ N images, B batch, D feature width.
 
 from __future__ import annotations
 
+import functools
+import json
 import resource
 import sys
 import time
@@ -19,38 +21,58 @@ import torch
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
 from fgvc.data.preprocess import Preprocess, evaluation_transform
-from fgvc.model import backbone as backbones
-from fgvc.model.backbone.timm_vit import Backbone, autocast
+from fgvc.model import part_attention as parts
+from fgvc.model.backbone import Backbone, autocast
 from fgvc.record import console
 from fgvc.store import atomic, digest
 from fgvc.store.features import FeatureCache
-from fgvc.types import TEST, TRAIN, BadImage, Dataset, Features, UserError, WeightsSource
+from fgvc.task.looking import looking
+from fgvc.task.looks import apart, beside
+from fgvc.types import (
+    TEST,
+    TRAIN,
+    BadImage,
+    Batch,
+    Dataset,
+    Features,
+    Looks,
+    UserError,
+    WeightsSource,
+)
 
-LIBRARIES = ("torch", "torchvision", "torchcodec", "pillow", "timm")
+LIBRARIES = ("torch", "torchvision", "torchcodec", "pillow")
+FAMILY = {"timm": "timm", "open_clip": "open_clip_torch", "transformers": "transformers"}
 SHARD = 256  # images kept at once: what a kill can cost
-VERSION = 1  # of this module: raise it when the same inputs would give other features
+VERSION = 3  # of this module: raise it when the same inputs would give other features
 
 
 @dataclass
 class Counters:
-    """What a run really did. decoded, forwarded: images; test_reads: looks at the test features."""
+    """What a run really did. decoded, forwarded: images; prompts: read by a text tower;
+    test_reads: looks at the test features."""
 
     decoded: int = 0
     forwarded: int = 0
+    prompts: int = 0
     test_reads: int = 0
     seconds: float = 0.0
 
 
 @dataclass
 class Extractor:
-    """One backbone looking at one dataset in one way; the backbone is built on the first miss."""
+    """One backbone looking at one dataset in one way; the backbone is built on the first miss.
+
+    looks: where part attention looked in the test images, once they are read.
+    """
 
     conf: Config
     dataset: Dataset
     source: WeightsSource
     device: torch.device
     counters: Counters = field(default_factory=Counters)
+    looks: Looks | None = None
     _backbone: Backbone | None = None
+    _selector: parts.Selector | None = None
 
     def __post_init__(self) -> None:
         self.preprocess: Preprocess = evaluation_transform(self.conf)
@@ -71,8 +93,11 @@ class Extractor:
         self.counters.test_reads += role == "test"
         with console.progress(f"features {role}", len(row_N), "images") as advance:
             self._advance = advance
-            found = self.cache.get(self.key(role), row_N, self._compute, SHARD, on_wait=console.say)
-        self._refuse_bad(found.bad)
+            compute = functools.partial(self._compute, role)
+            found = self.cache.get(self.key(role), row_N, compute, SHARD, on_wait=console.say)
+        found, looks = apart(found, self.conf, scores=role == "test")
+        self.looks = looks if role == "test" else self.looks
+        self.refuse_bad(found.bad)
         if self.counters.forwarded == before:
             console.say(f"features {role}: {len(found.row_N)} images, from the cache")
         self._keep_cost(role)
@@ -82,15 +107,19 @@ class Extractor:
         """Everything that can change these features."""
         conf, row = self.conf, chosen_checkpoint(self.conf.backbone)
         weights = self.source.sha256 or f"random seed {conf.seed}"
+        library = conf.backbone.library
+        # what a row says beyond its model's name, where it says so
+        own = {"architecture": row.architecture} if row.architecture else {}
         return {
+            **own,
             "extractor": VERSION,
-            "libraries": {name: version(name) for name in LIBRARIES},
+            "libraries": {name: version(name) for name in (*LIBRARIES, FAMILY[library])},
             "model": row.model,
             "weights": weights,
             "layer": "last",
             "pooling": conf.backbone.features,
             "position_resize": conf.backbone.position_resize,
-            "part_attention": asdict(conf.part_attention),
+            **self._parts_key(),
             "preprocess": self.preprocess.identity,
             "side": conf.resolution.side,
             "precision": conf.precision,
@@ -100,6 +129,14 @@ class Extractor:
             "role": role,
             "rows": self._rows(role),
         }
+
+    def _parts_key(self) -> dict[str, object]:
+        """The choice of part attention, without what only training looks at; lots have a seed."""
+        chosen = asdict(self.conf.part_attention)
+        for name in ("contrastive", "margin"):
+            chosen.pop(name, None)
+        drawn = {"part_seed": self.conf.seed} if chosen["name"] == "random" else {}
+        return {"part_attention": chosen, **drawn}
 
     def _rows(self, role: str) -> str:
         """Digest of the images of this role in the index's order, by which features are kept: the
@@ -111,18 +148,17 @@ class Extractor:
     def use(self, model: Backbone) -> None:
         """Extract with a backbone that is built already (on this device, from this source)."""
         self._backbone = model
+        self._selector = parts.attach(model, self.conf.part_attention, self.conf.seed)
 
     def cost(self) -> dict[str, object]:
         """Parameters, multiply-accumulates an image, images a second as measured when extracted."""
-        path = self._cost_path("train")
+        for path in map(self._cost_path, ("train", "test")):  # a zero-shot run reads test alone
+            if path.is_file():
+                return json.loads(path.read_text(encoding="utf-8"))
         known = ("parameters", "macs", "images_per_s", "peak_memory_mib")
-        if not path.is_file():
-            return {name: None for name in known}  # noqa: C420 - typed as object values
-        import json
+        return {name: None for name in known}  # noqa: C420 - typed as object values
 
-        return json.loads(path.read_text(encoding="utf-8"))
-
-    def _compute(self, row_N: np.ndarray) -> Features:
+    def _compute(self, role: str, row_N: np.ndarray) -> Features:
         kept, rows, bad = [], [], []
         start = time.monotonic()
         for batch in loader.batches(
@@ -132,11 +168,11 @@ class Extractor:
             self.conf.runtime.eval_batch_size,
             loader.worker_count(self.conf.runtime.num_workers),
         ):
-            self._refuse_bad(batch.bad)
+            self.refuse_bad(batch.bad)
             bad += batch.bad
             self._advance(len(batch.row_B) + len(batch.bad))
             if len(batch.row_B):
-                kept.append(self._forward(batch.pixels_BCHW))
+                kept.append(self._forward(batch, scores=role == "test"))
                 rows.append(batch.row_B)
             self.counters.decoded += len(batch.row_B)
         self.counters.seconds += time.monotonic() - start
@@ -145,22 +181,25 @@ class Extractor:
         return Features(np.concatenate(kept), np.concatenate(rows), tuple(bad))
 
     @torch.inference_mode()
-    def _forward(self, pixels_BCHW: torch.Tensor) -> np.ndarray:
-        model = self._built()
-        input_BCHW = self.preprocess.normalize(pixels_BCHW.to(self.device, non_blocking=True))
+    def _forward(self, batch: Batch, scores: bool) -> np.ndarray:
+        """Features, and beside them where part attention looked."""
+        model, selector = self._built(), self._selector
+        pixels_BCHW = batch.pixels_BCHW.to(self.device, non_blocking=True)
+        if selector is not None:
+            selector.images(batch.row_B)
         with autocast(self.conf.precision, self.device):
-            feature_BD = model.feature(input_BCHW)
+            feature_BD = model.feature(self.preprocess.normalize(pixels_BCHW)).float()
         self.counters.forwarded += len(feature_BD)
-        return feature_BD.float().cpu().numpy()
+        return beside(feature_BD, selector and selector.last, scores).cpu().numpy()
 
     def _built(self) -> Backbone:
         if self._backbone is None:
-            conf = self.conf
-            built = backbones.build(conf.backbone, conf.resolution.side, self.source, conf.seed)
+            built, self._selector = looking(self.conf, self.source)
             self._backbone = built.to(self.device)
         return self._backbone
 
-    def _refuse_bad(self, bad: tuple[BadImage, ...]) -> None:
+    def refuse_bad(self, bad: tuple[BadImage, ...]) -> None:
+        """UserError for the first of them, unless such images are to be left out."""
         if bad and self.conf.dataset.on_bad_image == "error":
             raise UserError(
                 f"{bad[0].message}; mend it, or dataset.on_bad_image=skip leaves such images out "
@@ -176,16 +215,18 @@ class Extractor:
         path = self._cost_path(role)
         if path.is_file() or not self.counters.forwarded:
             return
-        model = self._built()
-        atomic.write_json(
-            path,
-            {
-                "parameters": model.parameter_count,
-                "macs": model.macs,
-                "images_per_s": self.counters.forwarded / max(self.counters.seconds, 1e-9),
-                "peak_memory_mib": peak_memory_mib(self.device),
-            },
-        )
+        rate = self.counters.forwarded / max(self.counters.seconds, 1e-9)
+        atomic.write_json(path, cost_of(self._built(), rate, self.device))
+
+
+def cost_of(model: Backbone, images_per_s: float | None, device: torch.device) -> dict[str, object]:
+    """Parameters, multiply-accumulates an image, images a second as measured, memory."""
+    return {
+        "parameters": model.parameter_count,
+        "macs": model.macs,
+        "images_per_s": images_per_s,
+        "peak_memory_mib": peak_memory_mib(device),
+    }
 
 
 def choose_device(name: str) -> torch.device:
@@ -201,12 +242,24 @@ def choose_device(name: str) -> torch.device:
         here.insert(0, "cuda")
     if name == "auto":
         return torch.device(here[0])
-    if name not in here:
+    if name.partition(":")[0] not in here:
         raise UserError(
             f"runtime.device={name}: this machine has {', '.join(here)}; "
             "runtime.device=auto picks one"
         )
     return torch.device(name)
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse fp16 where the device computes in something else, or not at all.
+
+    Raises:
+        UserError: names the device and what it has.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError(
+            "precision=fp16: runtime.device=cpu has fp32 and bf16; fp16 needs cuda or mps"
+        )
 
 
 def peak_memory_mib(device: torch.device) -> float:

@@ -5,41 +5,38 @@ C classes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fgvc import metrics
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
+from fgvc.data.coordinates import grid_side
 from fgvc.record import checkpoint, console, evaluation, plots, stamp
 from fgvc.record.folder import now
 from fgvc.store import digest
+from fgvc.task import board, gallery, page, parts
 from fgvc.task.experiment import Experiment, Outcome, identity, weight_store
 from fgvc.task.extract import peak_memory_mib
+from fgvc.task.looking import stride_of
 from fgvc.types import Predictions
-
-WORST = 10  # confused pairs that metrics.json lists
 
 
 def finish(job: Experiment, outcome: Outcome) -> Path:
     """Write every file of the run folder, seal it, and tell the person."""
-    numbers = {
-        name: metrics.evaluate(one.logits_NC, one.label_N, job.classes)
-        for name, one in outcome.splits.items()
-    }
+    numbers = {name: _numbers(job, one) for name, one in outcome.splits.items()}
     record = {
         **numbers,
-        "cost": _cost(job),
+        "cost": _cost(job, outcome),
         "test_reads": job.extractor.counters.test_reads,
         "worst_pairs": _worst_pairs(job, outcome.splits["test"]),
-        "comparability_key": comparability_key(job),
+        **comparability(job),
         "metric_version": metrics.VERSION,
+        **parts.localized(job.conf, job.dataset, outcome.looks),
         **outcome.numbers,
     }
     if job.extractor.source.kind == "file" and job.extractor.source.path is not None:
@@ -47,32 +44,55 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
     _write_who_and_what(job)
     _write_evaluation(job, outcome)
     job.run.write_json("metrics.json", record)
-    _write_board(job, outcome, numbers)
-    checkpoint_id = _write_checkpoint(job, outcome.head)
-    folder = job.run.seal(checkpoint_id)
+    parts.write(job, outcome, record)
+    board.write(job, outcome, numbers)
+    checkpoint_id = _write_checkpoint(job, outcome)
+    gallery.write(job, outcome, numbers, checkpoint_id)
+    page.write(job, checkpoint_id)
+    folder = job.run.seal(checkpoint_id, job.conf.runtime.retention_days)
     _tell(job, record, folder)
     return folder
 
 
-def comparability_key(job: Experiment) -> str:
-    """Digest of what two rows of a table must share to be ranked together."""
-    shared = {
+def _numbers(job: Experiment, one: Predictions) -> dict[str, Any]:
+    """The numbers of one split: intervals too, and distances where there is a hierarchy."""
+    numbers = metrics.evaluate(one.logits_NC, one.label_N, job.classes)
+    matrix = metrics.confusion(one.logits_NC, one.label_N, job.classes)
+    numbers |= metrics.class_intervals(matrix)
+    if job.dataset.hierarchy is not None:
+        top_NK = metrics.topk(one.logits_NC, min(5, job.classes))
+        numbers |= metrics.hierarchical(top_NK, one.label_N, job.dataset.hierarchy)
+    return numbers
+
+
+def comparability(job: Experiment) -> dict[str, str]:
+    """Digests of what two rows of a table must share to be ranked together.
+
+    comparability_key: all of it. comparability_base: without final_fit, by which a zero-shot run,
+    which is fitted on nothing, finds the tables it belongs to.
+    """
+    base = {
         "manifest": job.dataset.manifest.digest,
         "split": job.dataset.split_digest,
         "labelmap": job.dataset.labelmap.digest,
         "metrics": metrics.VERSION,
         "preprocess": job.conf.preprocess,
-        "final_fit": job.conf.final_fit,
     }
-    return digest.sha256_bytes(digest.canonical_json(shared))
+    final_fit = "any" if job.conf.task.name == "zero_shot" else job.conf.final_fit
+    whole = {**base, "final_fit": final_fit}
+    return {
+        "comparability_key": digest.sha256_bytes(digest.canonical_json(whole)),
+        "comparability_base": digest.sha256_bytes(digest.canonical_json(base)),
+    }
 
 
-def _cost(job: Experiment) -> dict[str, object]:
+def _cost(job: Experiment, outcome: Outcome) -> dict[str, object]:
     done = job.extractor.counters
     return {
-        **job.extractor.cost(),
+        **(outcome.cost or job.extractor.cost()),
         "decoded": done.decoded,
         "forwarded": done.forwarded,
+        "prompts": done.prompts,
         "extract_seconds": done.seconds,
         "seconds": job.run.seconds,
         "process_peak_memory_mib": peak_memory_mib(job.extractor.device),
@@ -83,9 +103,11 @@ def _write_who_and_what(job: Experiment) -> None:
     """Who and what: label map, splits, environment stamp."""
     names, ids = job.dataset.labelmap.names, job.dataset.labelmap.ids
     classes = [{"index": i, "id": ids[i], "name": names[i]} for i in range(job.classes)]
-    job.run.write_json(
-        "labelmap.json", {"classes": classes, "checksum": job.dataset.labelmap.digest}
-    )
+    labelmap = {"classes": classes, "checksum": job.dataset.labelmap.digest}
+    if (above := job.dataset.hierarchy) is not None:  # what distances of mistakes follow from
+        labelmap["parents"] = [list(chain) for chain in above.chain]
+        labelmap["nodes"] = dict(above.names)
+    job.run.write_json("labelmap.json", labelmap)
     digests = {}
     for name in ("train", "val", "test"):
         rows = getattr(job.dataset.split, f"{name}_N").tolist()
@@ -114,14 +136,16 @@ def _stamp(job: Experiment) -> dict[str, object]:
         "tiny_train_subset_path": "splits/train.txt" if tiny else None,
         "tiny_infer_subset_path": "splits/test.txt" if tiny else None,
         "subset": dict(dataset.subset) if dataset.subset else None,
-        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
-        "launch": "one process",
+        "world_size": job.world.size,
+        "launch": job.world.launch,
+        "device_requested": conf.runtime.device,
+        "stack_check": job.stack,
         "num_workers": loader.worker_count(conf.runtime.num_workers),
         "eval_batch_size": conf.runtime.eval_batch_size,
         "normalization": conf.backbone.normalization,
         "preprocess": job.extractor.preprocess.identity,
         "resolution": conf.resolution.side,
-        "token_grid": [conf.resolution.side // row.patch] * 2,
+        "token_grid": [grid_side(conf.resolution.side, row.patch, stride_of(conf))] * 2,
         "dataset": dataset.name,
         "dataset_card": dict(dataset.card),
         "dataset_notes": list(dataset.notes),
@@ -155,7 +179,7 @@ def _worst_pairs(job: Experiment, test: Predictions) -> list[dict[str, object]]:
     """The most frequent confusions, with the names a person knows the classes by."""
     names = job.dataset.labelmap.names
     matrix = metrics.confusion(test.logits_NC, test.label_N, job.classes)
-    pairs = metrics.worst_pairs(matrix, WORST)
+    pairs = metrics.worst_pairs(matrix, evaluation.WORST)
     return [
         {**pair, "label_name": names[pair["label"]], "pred_name": names[pair["pred"]]}
         for pair in pairs
@@ -170,38 +194,15 @@ def _confusion_png(job: Experiment, matrix: np.ndarray) -> bytes:
     return plots.confusion_png(matrix, job.dataset.labelmap.names, title)
 
 
-def _write_board(
-    job: Experiment, outcome: Outcome, numbers: Mapping[str, Mapping[str, object]]
-) -> None:
-    for split, values in numbers.items():
-        job.board.evaluation(split, values)
-    job.board.image("confusion/test", (job.run.path / "confusion.png").read_bytes())
-    job.board.text("command", (job.run.path / "command.txt").read_text(encoding="utf-8"))
-    job.board.hparams(choices(job.conf), numbers["test"])
-    job.board.close()
-
-
-def choices(conf: Config) -> dict[str, bool | str | float | int]:
-    """The axes of a run, as a person names them."""
-    return {
-        "task": conf.task.name,
-        "dataset": conf.dataset.name,
-        "backbone": conf.backbone.name,
-        "size": conf.backbone.size,
-        "head": conf.head.name,
-        "resolution": conf.resolution.side,
-        "part_attention": conf.part_attention.name,
-        "preprocess": conf.preprocess,
-        "precision": conf.precision,
-        "seed": conf.seed,
-    }
-
-
-def _write_checkpoint(job: Experiment, head: Mapping[str, torch.Tensor] | Path) -> str:
-    if isinstance(head, Path):
-        return checkpoint.copy(head, job.run.path)
-    tensors = {f"head.{name}": tensor for name, tensor in head.items()}
-    return checkpoint.write(job.run.path, tensors, _facts(job))
+def _write_checkpoint(job: Experiment, outcome: Outcome) -> str:
+    if isinstance(outcome.head, Path):
+        return checkpoint.copy(outcome.head, job.run.path)
+    prefix = "" if outcome.whole else "head."
+    tensors = {f"{prefix}{name}": tensor for name, tensor in outcome.head.items()}
+    facts = _facts(job)
+    if outcome.whole:  # it can be read without the weights that the training began with
+        facts |= {"whole": True, "hashed": job.plain}
+    return checkpoint.write(job.run.path, tensors, facts)
 
 
 def _facts(job: Experiment) -> dict[str, object]:
@@ -235,6 +236,8 @@ def portable(conf: Config) -> dict[str, object]:
 
 def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
     splits = [name for name in ("val", "test") if name in record]
+    if job.stack == "skipped":
+        console.say("note: runtime.stack_check=false, this stack was not validated")
     rows = [["top-1 [95 %]", *(console.interval(record[name]) for name in splits)]]
     for label, key in (
         ("top-5", "top5"),
@@ -246,6 +249,7 @@ def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
     rows.append(["loss (nats)", *(console.number(record[name]["loss"]) for name in splits)])
     rows.append(["images", *(str(record[name]["n"]) for name in splits)])
     console.table(_title(job), ["%", *splits], rows)
+    parts.tell(record)
     console.say(_cost_line(record["cost"]))
     console.provenance(job.dataset.name, job.dataset.card)
     console.say(f"record: {folder}")
@@ -266,6 +270,6 @@ def _cost_line(cost: Mapping[str, Any]) -> str:
     if cost["parameters"]:
         parts.append(f"{cost['parameters'] / 1e6:.1f} M parameters")
         parts.append(f"{cost['macs'] / 1e9:.2f} GMAC an image")
-        parts.append(f"{cost['images_per_s']:.0f} images/s when extracted")
+        parts.append(f"{cost['images_per_s']:.0f} images/s in evaluation")
     fresh = f"{cost['forwarded']} images forwarded now, {cost['seconds']:.1f} s in all"
     return "cost: " + ", ".join([*parts, fresh])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,3 +92,174 @@ def complete_folders(root: Path) -> list[Path]:
     return [
         status.parent for status in root.rglob("status.json") if status.parent.name != "in-progress"
     ]
+
+
+# --- finetunes, in processes that may be killed ---
+
+FINETUNE = (
+    "task=train",
+    "backbone=vit",
+    "backbone.size=mini",
+    "dataset.subset=tiny",  # of 6 classes: 12 train, 6 val, 12 test
+    "task.epochs=3",
+    "task.batch_size=4",
+    "runtime.stack_check=false",
+    "runtime.device=cpu",  # bit-equal resumes and two ranks, whatever GPUs there are
+    # whatever a recipe takes today
+    "task.learning_rate=5e-4",
+    "task.warmup_steps=2",
+    "task.final_rate=0.01",
+    "task.layer_decay=0.75",
+    "task.clip_norm=1.0",
+    "task.label_smoothing=0.1",
+    "task.auto_augment=trivialaugment",
+    "task.erasing=0.1",
+    "task.crop_scale=0.3",
+    "task.drop_path=0.1",
+    "task.ema=null",
+    "task.select=top1",
+)
+# a job that other tests do not disturb: no commit and no patch is part of what it answers
+ALONE = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+JOB = """
+import multiprocessing, os, sys
+multiprocessing.set_start_method("fork", force=True)  # as in a process of its own
+os.environ.update(environment)
+said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+os.dup2(said, 1), os.dup2(said, 2)
+sys.argv = ["fgvc", *overrides]
+import torch
+torch.set_num_threads(1)
+from fgvc.run import script
+script()
+"""
+
+
+@pytest.fixture
+def finetune(run, monkeypatch) -> Callable[..., Ran]:
+    """`run` with the options of a small finetune, outside any git checkout, on one thread."""
+    for name, value in ALONE.items():
+        monkeypatch.setenv(name, value)
+
+    def start(*overrides: str) -> Ran:
+        birds = not any(one.startswith("dataset=") for one in overrides)
+        return run(*FINETUNE, "runtime.threads=1", *overrides, birds=birds)
+
+    return start
+
+
+@dataclass
+class Started:
+    """A job in a process of its own."""
+
+    process: Any
+    log: Path
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    @property
+    def line(self) -> str:
+        """The one line that told the failure."""
+        (line,) = [one for one in self.said.splitlines() if one.startswith("fgvc: ")]
+        return line
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait for something that comes true while it runs."""
+        until(lambda: condition() or not self.process.is_alive())
+        assert condition(), self.said
+
+    def send(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def wait(self, seconds: float = 240.0) -> int:
+        """Its exit code; negative: the signal that ended it."""
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, f"still running: {self.said}"
+        return self.process.exitcode
+
+
+@pytest.fixture
+def begun(places, tmp_path) -> Iterator[Callable[..., Started]]:
+    """Start a finetune in a process forked from a server that has torch loaded already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    started: list[Started] = []
+
+    def start(*overrides: str, **environment: str) -> Started:
+        chosen: dict[str, str] = {}
+        birds = () if any(one.startswith("dataset=") for one in overrides) else BIRDS
+        for item in (*BASE, *birds, *FINETUNE, "runtime.threads=1", *places, *overrides):
+            chosen[item.partition("=")[0]] = item
+        log = tmp_path / f"said-{len(started)}.txt"
+        given = {
+            "environment": {**ALONE, **environment},
+            "log": str(log),
+            "overrides": list(chosen.values()),
+        }
+        process = context.Process(target=exec, args=(JOB, given))
+        process.start()
+        started.append(Started(process, log))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.join()
+
+
+PRELOADED = [
+    "fgvc.run",
+    "fgvc.task.train",
+    "fgvc.record.plots",
+    "timm",
+    "torch.utils.tensorboard",
+]
+
+
+def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait for something that must come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    return until
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a finetune left that another one, which took the same course, must have left too."""
+
+    checkpoint: bytes
+    predictions: bytes
+    numbers: dict[str, Any]
+    curves: dict[str, list[tuple[int, float]]]
+
+
+@pytest.fixture
+def told() -> Callable[[Path], Told]:
+    """told(folder) -> what does not depend on how often a run was interrupted, nor on the clock."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def read(folder: Path) -> Told:
+        metrics = json.loads((folder / "metrics.json").read_text())
+        kept = ("test", "val", "last", "selection", "fitted_on", "unreadable", "test_reads")
+        events = EventAccumulator(str(folder / "tb"), size_guidance={"scalars": 0}).Reload()
+        curves = {
+            tag: [(event.step, event.value) for event in events.Scalars(tag)]
+            for tag in events.Tags()["scalars"]
+            if tag not in ("train/images_per_s", "train/memory_mib")
+        }
+        return Told(
+            (folder / "ckpt.bin").read_bytes(),
+            (folder / "predictions.parquet").read_bytes(),
+            {name: metrics.get(name) for name in kept},
+            curves,
+        )
+
+    return read

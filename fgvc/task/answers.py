@@ -1,0 +1,86 @@
+"""What a checkpoint says of pictures -> a table for a person, JSON or CSV for a program."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fgvc.record import console
+from fgvc.store import atomic
+
+Classes = Sequence[tuple[str, str]]  # the dataset's own id and the name of each class, by index
+COLUMNS: tuple[str, ...] = ("path", "rank", "index", "id", "class", "probability", "error")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One picture. path: relative to the folder. best: class index and probability, the most
+    probable first. error: why it could not be read, in place of an answer."""
+
+    path: str
+    best: Sequence[tuple[int, float]] = ()
+    error: str | None = None
+
+
+def plain(text: str) -> str:
+    """Text that can be written anywhere: bytes of a file name that are no UTF-8 become escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def table(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
+    """A picture a row, its classes below one another."""
+    rows = []
+    for one in answers:
+        names = [classes[index][1] for index, _ in one.best]
+        shares = [console.percent(share) for _, share in one.best]
+        said = "\n".join(names) if one.error is None else f"error: {plain(one.error)}"
+        rows.append((plain(one.path), said, "\n".join(f"{share:>5}" for share in shares)))
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        console.table(about["title"], ("picture", "class", "%"), rows, numbers=False)
+    return out.getvalue()
+
+
+def as_json(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
+    """Who answered, and under `images` every picture with its predictions or its error."""
+    images = [
+        {
+            "path": plain(one.path),
+            "predictions": [
+                {"index": index, **_named(classes[index]), "probability": share}
+                for index, share in one.best
+            ],
+            "error": one.error and plain(one.error),
+        }
+        for one in answers
+    ]
+    who = {key: plain(about[key]) for key in ("checkpoint", "config_hash", "root")}
+    return atomic.json_bytes({**who, "images": images}).decode()
+
+
+def as_csv(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
+    """A line for each class that is named of a picture, and one for a picture with an error."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for one in answers:
+        path = plain(one.path)
+        if one.error is not None:
+            writer.writerow({"path": path, "error": plain(one.error)})
+        for rank, (index, share) in enumerate(one.best, start=1):
+            row = {"path": path, "rank": rank, "index": index, "probability": share}
+            writer.writerow({**row, **_named(classes[index])})
+    return out.getvalue()
+
+
+def _named(of_class: tuple[str, str]) -> dict[str, str]:
+    return {"id": of_class[0], "class": of_class[1]}
+
+
+WRITTEN: dict[str, Callable[[Sequence[Answer], Classes, Mapping[str, str]], str]] = {
+    "table": table,
+    "json": as_json,
+    "csv": as_csv,
+}

@@ -1,0 +1,45 @@
+"""task=audit: a run folder -> a checklist on the terminal and as JSON, and a pull-request block.
+
+Ends with 1 if anything fails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from fgvc.record import console
+from fgvc.report.audit import FAIL, audited, markdown
+from fgvc.store import atomic
+from fgvc.task import DONE, FAILED, Job
+from fgvc.types import UserError
+
+
+def run(job: Job) -> int:
+    """Hold a run folder against everything it promises; returns the exit code.
+
+    Raises:
+        UserError: run= is no folder of a complete run.
+    """
+    assert job.conf.run is not None
+    folder = Path(job.conf.run).expanduser()
+    if not (folder / "artifacts.json").exists() and not (folder / "status.json").exists():
+        raise UserError(f"run={folder}: no complete run; name RUN/CONFIG/CHECKPOINT below outputs/")
+    record, results = audited(folder)
+    block = markdown(record, results)
+    failed = [one for one in results if one.state == FAIL]
+    rows = [[one.id, one.state, one.evidence] for one in results]
+    console.table(f"audit of {record.place}", ["check", "", "evidence"], rows, numbers=False)
+    console.say(block)
+    told = {"run": record.place, "passed": not failed, "pull_request": block}
+    target = _target(job, record.place)
+    atomic.write_json(target, {**told, "checks": [asdict(one) for one in results]})
+    console.say(f"{len(failed)} of {len(results)} checks failed; as JSON: {target}")
+    return FAILED if failed else DONE
+
+
+def _target(job: Job, place: str) -> Path:
+    if job.conf.task.output is not None:
+        return Path(job.conf.task.output).expanduser()
+    root = Path(job.conf.runtime.output_root).expanduser()
+    return root / "audit" / f"{place.replace('/', '_')}.json"

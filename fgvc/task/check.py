@@ -1,0 +1,63 @@
+"""task=check: TensorBoard and FiftyOne really at work -> a line a step, a record, an exit code.
+
+An operation. Its record opens the gate that modern backbones stand behind (fgvc.record.stack).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from fgvc.record import console, stack, stamp
+from fgvc.record.stack import published
+from fgvc.record.stack.examine import examine
+from fgvc.record.stack.step import PASSED, Outcome
+from fgvc.task import DONE, FAILED, Job
+
+WIDTH, INDENT = 80, 34
+
+
+def run(job: Job) -> int:
+    """Try the stack, and record how it went.
+
+    Returns:
+        The exit code: FAILED when a step did not pass.
+
+    Raises:
+        UserError: task.record=true outside a checkout.
+        OSError: the record cannot be written.
+    """
+    cache_root = Path(job.conf.runtime.cache_root)
+    log = stack.place(cache_root).with_suffix(".log")
+    if job.conf.task.record:
+        published.places(stamp.CODE)  # refused now rather than in a minute
+    console.say("check: TensorBoard and FiftyOne at work, about a minute")
+    outcomes = []
+    for outcome in examine(log):
+        console.say(_line(outcome))
+        outcomes.append(outcome)
+    record = stack.record_of(outcomes)
+    file = stack.save(cache_root, record)
+    if not record["passed"]:
+        failed = ", ".join(outcome.step for outcome in outcomes if outcome.result != PASSED)
+        console.say(f"check: FAILED: {failed}\nlog: {log}")
+        return FAILED
+    console.say(f"check: PASSED\nrecord: {file}")
+    if job.conf.task.record:
+        published.publish(record, stamp.CODE)
+        console.say("recorded in specs/stack.json and README.md")
+    return DONE
+
+
+def _line(outcome: Outcome) -> str:
+    """The step, how it ended, its seconds and what it says, within 80 columns."""
+    head = f"  {outcome.step:<12} {outcome.result:<9} {outcome.seconds:5.1f} s  "
+    assert len(head) == INDENT
+    return textwrap.fill(
+        outcome.says,
+        WIDTH,
+        initial_indent=head,
+        subsequent_indent=" " * INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

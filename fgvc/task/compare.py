@@ -1,0 +1,116 @@
+"""task=compare: two runs, image by image -> tables on the terminal, and everything as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fgvc.record import console
+from fgvc.report.compare import compared
+from fgvc.store import atomic
+from fgvc.task import Job
+
+MOST = 10  # lines of a table; the JSON holds them all
+Told = Mapping[str, Any]
+
+
+def run(job: Job) -> None:
+    """Compare run= with against=.
+
+    Raises:
+        UserError: a folder is damaged, or the runs do not compare.
+        OSError: task.output cannot be written.
+    """
+    conf = job.conf
+    assert conf.run is not None
+    assert conf.against is not None
+    told = compared(Path(conf.run).expanduser(), Path(conf.against).expanduser(), conf.task.force)
+    if conf.task.output is not None:
+        atomic.write_json(Path(conf.task.output).expanduser(), told)
+    for line in _warning(told):
+        console.say(line)
+    _numbers(told)
+    console.say(_finding(told))
+    _classes(told["classes"])
+    _images("wrong in against, right in run", told["wrong_to_right"])
+    _images("right in against, wrong in run", told["right_to_wrong"])
+    _differences("config", told["config"])
+    _differences("environment", told["environment"])
+    if conf.task.output is not None:
+        console.say(f"as JSON: {conf.task.output}")
+
+
+def _warning(told: Told) -> Sequence[str]:
+    """What a forced comparison must not leave unsaid."""
+    if told["comparable"]:
+        return ()
+    images = told["images"]
+    differs = [f"{name} ({a[:12]}, {b[:12]})" for name, (a, b) in told["differs_in"].items()]
+    return (
+        f"FORCED: these runs do not compare, they differ in {'; '.join(differs)}",
+        f"{images['common']} common images; left out: {images['only_run']} of run, "
+        f"{images['only_against']} of against",
+    )
+
+
+def _numbers(told: Told) -> None:
+    mine, theirs = told["run"], told["against"]
+    console.say(f"run:     {mine['name']} ({mine['folder']})")
+    console.say(f"against: {theirs['name']} ({theirs['folder']})")
+    rows = [
+        ["top-1 [95 %]", *map(console.interval, (mine, theirs)), _points(told["top1"])],
+        [
+            "mean per class",
+            *(console.percent(one["mean_per_class"]) for one in (mine, theirs)),
+            _points(told["mean_per_class"]),
+        ],
+        ["only it right", str(told["mcnemar"]["only_a"]), str(told["mcnemar"]["only_b"]), ""],
+    ]
+    title = f"{told['images']['common']} test images"
+    console.table(title, ["%", "run", "against", "difference"], rows)
+
+
+def _points(change: Told) -> str:
+    value, low, high = (100 * change[key] for key in ("value", "low", "high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _finding(told: Told) -> str:
+    p, alpha = told["mcnemar"]["p"], told["alpha"]
+    verdict = "a tie: no finding" if p > alpha else "a finding"
+    return (
+        f"McNemar, exact: p = {p:.3g}; paired bootstrap: p = {told['top1']['p']:.3g} "
+        f"({verdict} at {alpha})"
+    )
+
+
+def _classes(classes: Sequence[Told]) -> None:
+    changed = [row for row in classes if row["difference"]]
+    rows = [
+        [
+            row["name"],
+            str(row["images"]),
+            console.percent(row["run"]),
+            console.percent(row["against"]),
+            f"{100 * row['difference']:+.1f}",
+        ]
+        for row in changed[:MOST]
+    ]
+    if rows:
+        title = f"classes that changed most ({len(changed)} of {len(classes)} changed), %"
+        console.table(title, ["class", "images", "run", "against", ""], rows)
+
+
+def _images(title: str, images: Sequence[Told]) -> None:
+    if images:
+        rows = [[one["path"], one["class"]] for one in images[:MOST]]
+        shown = f", {MOST} shown" if len(images) > MOST else ""
+        console.table(f"{title} ({len(images)}{shown})", ["image", "class"], rows, numbers=False)
+
+
+def _differences(what: str, found: Mapping[str, Sequence[object]]) -> None:
+    if not found:
+        return console.say(f"{what}: no difference")
+    rows = [[key, *map(str, values)] for key, values in found.items()]
+    return console.table(f"{what}: {len(rows)} differ", ["key", "run", "against"], rows, False)

@@ -1,0 +1,213 @@
+"""One job on several processes: who they are, how the others learn of the job, how all end.
+
+Rank 0 composes, opens the record and writes; the others receive what it found by broadcast and
+never look at the command line. They come from torchrun (`torchrun --nproc-per-node N -m fgvc.run`)
+or are started here (`runtime.nproc=N`), and then rank 0 is the process the user started.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from fgvc.types import UserError
+
+PATIENCE = datetime.timedelta(hours=1)  # for a peer in a collective call, an evaluation included
+GRACE = 10.0  # seconds that the other ranks have to end once one is gone
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers. launch: how they were started, for the stamp."""
+
+    rank: int
+    size: int
+    launch: str
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in rank order, on rank 0; an empty list elsewhere."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] | None = [None] * self.size if self.leads else None
+        dist.gather_object(value, found, dst=0)
+        return found or []
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says yes: all ranks then know."""
+        if self.size == 1:
+            return flag
+        said = torch.tensor([int(flag)])
+        dist.all_reduce(said, op=dist.ReduceOp.MAX)
+        return bool(said.item())
+
+
+ALONE = World(0, 1, "one process")
+
+
+@contextmanager
+def joined(nproc: int, device: str = "cpu") -> Iterator[World]:
+    """The world of this job, its other ranks started where `runtime.nproc` asks for them.
+
+    Args:
+        device: `runtime.device`, by which rank 0 knows whether each process needs a GPU.
+
+    Raises:
+        UserError: both torchrun and runtime.nproc, more GPUs than there are, or a rank that died.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1:
+        if nproc not in (1, size):
+            raise UserError(f"runtime.nproc={nproc}: torchrun started {size} already")
+        _check_devices(size, device)
+        with _group():
+            yield World(int(os.environ["RANK"]), size, f"torchrun, {size} processes")
+        return
+    if nproc == 1:
+        yield ALONE
+        return
+    _check_devices(nproc, device)
+    with _followers(nproc), _group():
+        yield World(0, nproc, f"runtime.nproc={nproc}")
+
+
+def device_of(name: str) -> str:
+    """`runtime.device` for this rank: its own GPU where there are several processes."""
+    local = os.environ.get("LOCAL_RANK")
+    if local is None or name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return name
+    return f"cuda:{local}"
+
+
+def _check_devices(processes: int, device: str) -> None:
+    gpus = torch.cuda.device_count()
+    if device in ("auto", "cuda") and torch.cuda.is_available() and processes > gpus:
+        raise UserError(
+            f"{processes} processes on {gpus} GPU{'s' if gpus > 1 else ''}: one each at most; "
+            "fewer processes, or runtime.device=cpu"
+        )
+
+
+@contextmanager
+def _group() -> Iterator[None]:
+    """The process group of this environment's ranks (RANK, WORLD_SIZE, MASTER_ADDR, …)."""
+    # what is on the CPU goes through gloo even where there are GPUs; NCCL begins when it is used
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    local = int(os.environ["LOCAL_RANK"])
+    if local < torch.cuda.device_count():
+        torch.cuda.set_device(local)
+    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _followers(nproc: int) -> Iterator[None]:
+    """Ranks 1 to nproc - 1, started beside this process, which becomes rank 0; all gone after."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shape = {"WORLD_SIZE": str(nproc), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ours = {**shape, "RANK": "0", "LOCAL_RANK": "0"}
+    before = {name: os.environ.get(name) for name in ours}
+    followers = [_follower({**os.environ, **shape}, rank) for rank in range(1, nproc)]
+    os.environ.update(ours)
+    watch = _Watch([process for process, _ in followers])
+    try:
+        for _, tie in followers:
+            if not tie.recv(1):  # it is gone: the others would be waited for in vain
+                raise RuntimeError("a rank did not start")
+        yield
+    except RuntimeError as error:
+        raise watch.blamed(error) from error
+    finally:
+        watch.end()
+        for _, tie in followers:
+            tie.close()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+def _follower(
+    environment: dict[str, str], rank: int
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A rank and the socket that ties it to this process: either sees the other's end at once."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fgvc.task.follow"],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdin=theirs.fileno(),
+        )
+    return process, ours
+
+
+class _Watch:
+    """Sees a rank die while the others wait for it, and leaves none behind."""
+
+    def __init__(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        self.processes, self.over = processes, threading.Event()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def _look(self) -> None:
+        """One that fails takes the other followers with it: rank 0 then sees its peers gone."""
+        while not self.over.wait(0.2):
+            if any(process.poll() not in (None, 0) for process in self.processes):
+                self._stop()
+                return
+
+    def blamed(self, error: RuntimeError) -> Exception:
+        """The dead rank, where there is one; a peer that goes takes a moment to be seen as gone."""
+        deadline = time.monotonic() + 2.0
+        while time.monotonic() < deadline:
+            for rank, process in enumerate(self.processes, start=1):
+                if process.poll() not in (None, 0):
+                    return UserError(
+                        f"rank {rank} of {len(self.processes) + 1} ended with "
+                        f"{process.returncode}; what it said stands above, and the same command "
+                        "with this runtime.run_id goes on from the last state"
+                    )
+            time.sleep(0.1)
+        return error
+
+    def end(self) -> None:
+        self.over.set()
+        deadline = time.monotonic() + GRACE
+        while time.monotonic() < deadline and any(p.poll() is None for p in self.processes):
+            time.sleep(0.05)
+        self._stop()
+
+    def _stop(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+        for process in self.processes:
+            process.wait()

@@ -1,0 +1,338 @@
+"""What one rank does in task=train: a plan -> a model, its steps, its validations, its states.
+
+Only rank 0 has a log; every rank takes the same turns, as each step and each validation is a
+collective act. Where a training stands is (steps taken, epochs judged): epochs, their order and
+their augmentation follow from that, so a resumed run takes up in the middle of an epoch.
+B batch, K classes, N images.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fgvc import metrics
+from fgvc.config.schema import Config
+from fgvc.data import loader
+from fgvc.data.augment import training_transform
+from fgvc.data.order import Draws, Order
+from fgvc.data.preprocess import evaluation_transform
+from fgvc.learn.train.step import Micro, StepReport
+from fgvc.learn.train.trainer import Trainer
+from fgvc.model import head as heads
+from fgvc.model.classifier import Classifier, checkpointed, drop_path
+from fgvc.record.folder import Preempted
+from fgvc.task.classify import Classified, classified
+from fgvc.task.distributed import World
+from fgvc.task.looking import looking
+from fgvc.task.looks import apart
+from fgvc.types import (
+    BadImage,
+    Batch,
+    Dataset,
+    Features,
+    Looks,
+    Predictions,
+    UserError,
+    WeightsSource,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What rank 0 found, and every rank starts from.
+
+    text_CD: weights that head=text_linear begins with. state: to go on from.
+    """
+
+    conf: Config
+    dataset: Dataset
+    source: WeightsSource
+    text_CD: Tensor | None = None
+    state: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What rank 0 has in the end. splits: of the chosen weights. last: the numbers of the last
+    weights on validation. unreadable: images by split. features, looks: of the test images; None
+    on other ranks."""
+
+    splits: dict[str, Predictions]
+    last: dict[str, Any] | None
+    unreadable: dict[str, int]
+    features: Features | None = None
+    looks: Looks | None = None
+
+
+class Log(Protocol):
+    """What rank 0 writes down."""
+
+    def sample(self, batch: Batch) -> None: ...
+    def stepped(self, report: StepReport) -> None: ...
+    def judged(self, numbers: dict[str, Any], finetune: Finetune) -> None: ...
+    def save(self, finetune: Finetune) -> None: ...
+
+
+class Finetune:
+    """The training of one plan on one rank."""
+
+    def __init__(self, plan: Plan, world: World, device: torch.device) -> None:
+        self.plan, self.world, self.device = plan, world, device
+        self.conf, self.dataset = plan.conf, plan.dataset
+        self.evaluation = evaluation_transform(self.conf)
+        self.augment = training_transform(self.conf)
+        self.workers = loader.worker_count(self.conf.runtime.num_workers)
+        self.order = self._order()
+        self.steps = 1 if self.overfits else self.order.steps_per_epoch
+        self.model = self._model()
+        self.trainer = Trainer(
+            torch.compile(self.model) if self.conf.runtime.compile else self.model,  # type: ignore[arg-type]
+            self.conf.task,
+            self.classes,
+            self.model.depth_of,
+            self.steps,
+            device,
+            self.conf.precision,
+            self.conf.seed,
+            world.size,
+            self.pull,
+            None if self.model.selector is None else self.model.selector.images,
+        )
+        self.epochs_judged = 0
+        self.unreadable: set[int] = set()
+        self.speed: float | None = None  # images a second of the last evaluation, all ranks
+        if plan.state is not None:
+            self._go_on_from(plan.state)
+
+    @property
+    def classes(self) -> int:
+        return len(self.dataset.labelmap)
+
+    @property
+    def pull(self) -> tuple[float, float]:
+        """Weight and margin of the contrastive loss; no weight where part attention is off."""
+        chosen = self.conf.part_attention
+        return getattr(chosen, "contrastive", 0.0), getattr(chosen, "margin", 0.0)
+
+    @property
+    def overfits(self) -> bool:
+        """task.debug=overfit: the first global batch, again and again, without augmentation."""
+        return self.conf.task.debug == "overfit"
+
+    @property
+    def validates(self) -> bool:
+        return self.conf.final_fit == "train" or self.overfits
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs behind the weights."""
+        return self.trainer.done // self.steps
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "trainer": self.trainer.state(),
+            "epochs_judged": self.epochs_judged,
+            "unreadable": sorted(self.unreadable),
+        }
+
+    def _go_on_from(self, state: dict[str, Any]) -> None:
+        try:
+            self.trainer.load(state["trainer"])
+        except (RuntimeError, ValueError) as error:  # of tensors or of parameter groups
+            raise UserError(
+                f"the state of runtime.resume={self.conf.runtime.resume} does not fit "
+                f"{self.model.backbone.name} with head={self.conf.head.name} and {self.classes} "
+                f"classes: {' '.join(str(error).split())[:200]}"
+            ) from error
+        self.epochs_judged = state["epochs_judged"]
+        self.unreadable = set(state["unreadable"])
+
+    def run(self, log: Log | None, stop: Callable[[], bool]) -> None:
+        """Train to the end.
+
+        Args:
+            stop: asked after each step: whether to save and end.
+
+        Raises:
+            Preempted: on all ranks together; the state is saved.
+            UserError: the loss is not finite, memory ran out, or an image cannot be read.
+        """
+        while True:
+            if self.epoch > self.epochs_judged:
+                self._judge(log)
+            if self.epoch == self.conf.task.epochs or self.trainer.best.exhausted:
+                return
+            self._train_epoch(log, stop)
+
+    def predict(self, row_N: np.ndarray) -> Predictions | None:
+        """What the evaluated model says of manifest rows, gathered on rank 0; None elsewhere."""
+        read = self._classified(row_N)
+        return None if read is None else self._predictions(row_N, read)
+
+    def _predictions(self, row_N: np.ndarray, read: Classified) -> Predictions:
+        return Predictions(row_N, self.dataset.manifest.label_N[row_N], read.logits_NK)
+
+    def _classified(self, row_N: np.ndarray, features: bool = False) -> Classified | None:
+        """Each rank reads its own part, and each image is read once; None but on rank 0."""
+        model = self.trainer.evaluated_model()
+        assert isinstance(model, Classifier)
+        start = time.monotonic()
+        own = classified(
+            model,
+            self.conf,
+            self.dataset,
+            np.array_split(row_N, self.world.size)[self.world.rank],
+            self.device,
+            self._count,
+            features,
+        )
+        self.speed = len(row_N) / max(time.monotonic() - start, 1e-9)
+        parts = self.world.gather(own)
+        return Classified.joined(parts) if self.world.leads else None
+
+    def ending(self, best: dict[str, Tensor] | None) -> Ending:
+        """The last weights on validation, then the chosen ones on validation and, once, on test.
+
+        Args:
+            best: the weights that validation chose, on rank 0; None: the last are the chosen ones.
+        """
+        split, last = self.dataset.split, None
+        splits: dict[str, Predictions] = {}
+        validates = self.conf.final_fit == "train" and len(split.val_N) > 0
+        if validates and (found := self.predict(split.val_N)) is not None:
+            splits["val"] = found
+            last = metrics.evaluate(found.logits_NC, found.label_N, self.classes)
+        chosen = self.world.share(best)
+        if chosen is not None:
+            self.trainer.evaluated_model().load_state_dict(chosen)
+            if validates and (found := self.predict(split.val_N)) is not None:
+                splits["val"] = found
+        trained, features, looks = self._union(), None, None
+        if (read := self._classified(split.test_N, features=True)) is not None:
+            assert read.found is not None
+            splits["test"] = self._predictions(split.test_N, read)
+            features, looks = apart(read.found, self.conf, scores=True)
+        unreadable = {"train": trained, "test": self._union() - trained}
+        return Ending(splits, last, unreadable, features, looks)
+
+    def _union(self) -> int:
+        """Images that some rank could not read, of those read so far."""
+        return len({row for part in self.world.gather(self.unreadable) for row in part})
+
+    def _order(self) -> Order:
+        split, task = self.dataset.split, self.conf.task
+        row_N = split.train_N
+        if not self.validates:
+            row_N = np.sort(np.concatenate([split.train_N, split.val_N]))
+        if self.overfits:
+            row_N = np.random.default_rng(self.conf.seed).permutation(row_N)[: task.batch_size]
+        label_N = self.dataset.manifest.label_N[row_N]
+        return Order(row_N, label_N, self.conf.seed, task.sampling, task.batch_size)
+
+    def _model(self) -> Classifier:
+        conf = self.conf
+        backbone, selector = looking(conf, self.plan.source)
+        if self.plan.text_CD is not None:
+            head: torch.nn.Module = heads.TextLinearHead(
+                self.plan.text_CD, torch.zeros(self.classes)
+            )
+        else:
+            head = heads.fresh(conf.head, backbone.feature_dim, self.classes, conf.seed)
+        model = Classifier(backbone, head, selector)
+        model.tells_features = self.pull[0] > 0
+        model.thaw(conf.task)
+        drop_path(backbone, conf.task.drop_path)
+        if conf.runtime.grad_checkpointing:
+            checkpointed(backbone)
+        return model.to(self.device)
+
+    def _train_epoch(self, log: Log | None, stop: Callable[[], bool]) -> None:
+        """From wherever the epoch stands to its end."""
+        epoch, start = divmod(self.trainer.done, self.steps)
+        order = self.order.epoch(0 if self.overfits else epoch)
+        parts = [
+            order.part(step, self.world.rank, self.world.size) for step in range(start, self.steps)
+        ]
+        read = self._read(parts, epoch)
+        for part in parts:
+            report = self.trainer.step(self._micros(read, part, log))
+            if log is not None:
+                log.stepped(report)
+            stopping = self.world.any(stop())
+            if log is not None and (stopping or self._due()):
+                log.save(self)
+            if stopping:
+                raise Preempted("stopped after a step")
+
+    def _due(self) -> bool:
+        """Whether a state is to be kept now; an epoch that is validated keeps one after that."""
+        every, done = self.conf.runtime.save_every, self.trainer.done
+        ends = done % self.steps == 0 and not self.validates
+        return ends or (every is not None and done % every == 0)
+
+    def _read(self, parts: list[Draws], epoch: int) -> Iterator[Batch]:
+        """Batches of this rank for all its parts, micro-batch by micro-batch."""
+        sizes = [size for part in parts for size in self._sizes(part)]
+        draws, manifest = Draws.joined(parts), self.dataset.manifest
+        if self.overfits:
+            for batch in loader.batches(
+                manifest, draws.row_N, self.evaluation, max(sizes), self.workers
+            ):
+                place_B = draws.place_N[np.isin(draws.row_N, batch.row_B)]
+                yield Batch(batch.pixels_BCHW, batch.row_B, batch.bad, place_B)
+        else:
+            yield from loader.training_batches(
+                manifest, draws, self.augment, epoch, sizes, self.workers
+            )
+
+    def _sizes(self, part: Draws) -> list[int]:
+        most = self.conf.runtime.micro_batch or len(part)
+        return [min(most, len(part) - start) for start in range(0, len(part), most or 1)]
+
+    def _micros(self, read: Iterator[Batch], part: Draws, log: Log | None) -> Iterator[Micro]:
+        """The micro-batches of one step, normalised; one without an image where there is none."""
+        side = self.conf.resolution.side
+        if not len(part):
+            none = np.empty(0, np.int64)
+            yield Micro(torch.empty(0, 3, side, side), torch.empty(0).long(), none, none)
+        for _ in self._sizes(part):
+            batch = next(read)
+            self._count(batch.bad)
+            if log is not None:
+                log.sample(batch)
+            assert batch.place_B is not None
+            pixels_BCHW = batch.pixels_BCHW.to(self.device, non_blocking=True)
+            label_B = torch.from_numpy(self.dataset.manifest.label_N[batch.row_B])
+            yield Micro(self.evaluation.normalize(pixels_BCHW), label_B, batch.place_B, batch.row_B)
+
+    def _count(self, bad: tuple[BadImage, ...]) -> None:
+        if bad and self.conf.dataset.on_bad_image == "error":
+            raise UserError(
+                f"{bad[0].message}; mend it, or dataset.on_bad_image=skip leaves such images out "
+                "of training and counts them as wrong in the test"
+            )
+        self.unreadable |= {one.row for one in bad}
+
+    def _judge(self, log: Log | None) -> None:
+        """Validate the epoch that has just ended, and keep its weights if they are the best."""
+        self.epochs_judged = self.epoch
+        if not self.validates:
+            return
+        row_N = self.order.row_N if self.overfits else self.dataset.split.val_N
+        found = self.predict(np.sort(row_N))
+        numbers = None
+        if found is not None:
+            numbers = metrics.evaluate(found.logits_NC, found.label_N, self.classes)
+        top1, loss = self.world.share(numbers and (numbers["top1"], numbers["loss"]))
+        self.trainer.best = self.trainer.best.after(self.epoch, top1, loss)
+        if log is not None:
+            assert numbers is not None
+            log.judged(dict(numbers), self)
+            log.save(self)

@@ -1,0 +1,230 @@
+"""Cached features -> a head fitted to them: how each choice of head= is fitted in a probe.
+
+A fit returns the head that validation is read with, the head that test is read with, and numbers
+for the record. N images, D feature width, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+from fgvc.learn import gradient, logistic
+from fgvc.model import head as heads
+from fgvc.record import console
+from fgvc.task.experiment import Experiment
+from fgvc.task.text import class_text
+from fgvc.types import Features, UserError
+
+Fitted = tuple[torch.nn.Module, torch.nn.Module, dict[str, object]]
+
+
+def fit(job: Experiment, train: Features, val: Features) -> Fitted:
+    """Fit the run's head on train, choose on val where there is something to choose, and refit.
+
+    Raises:
+        UserError: too few images for the head, or features that nothing can be fitted to.
+    """
+    return FITS[job.conf.head.name](job, train, val)
+
+
+def check(job: Experiment) -> None:
+    """What can be known before features are extracted."""
+    head, images = job.conf.head, len(job.dataset.split.train_N)
+    if head.name == "knn" and head.k > images:
+        raise UserError(f"head.k={head.k} exceeds the {images} training images: lower head.k")
+
+
+def refits(job: Experiment) -> bool:
+    """Whether the reported head is fitted to train and validation together."""
+    return job.conf.final_fit == "trainval" and len(job.dataset.split.val_N) > 0
+
+
+def joined(train: Features, val: Features) -> Features:
+    """Both, rows ascending."""
+    row_N = np.concatenate([train.row_N, val.row_N])
+    order_N = np.argsort(row_N, kind="stable")
+    x_ND = np.concatenate([train.x_ND, val.x_ND]) if len(val.row_N) else train.x_ND
+    return Features(x_ND[order_N], row_N[order_N], (*train.bad, *val.bad))
+
+
+def _linear(job: Experiment, train: Features, val: Features) -> Fitted:
+    choice, final, numbers = _logistic(job, train, val, None)
+    return _linear_head(choice), _linear_head(final), numbers
+
+
+def _text_linear(job: Experiment, train: Features, val: Features) -> Fitted:
+    """On unit features, drawn towards the text classifier of the same tower.
+
+    A convex optimum forgets where it began, so the text is in the penalty: C |W - scale * text|^2.
+    """
+    text = class_text(job)
+    prior_CD = (text.weight_CD.double() * text.scale).numpy()
+    choice, final, numbers = _logistic(job, _unit(train), _unit(val), prior_CD)
+    return _text_head(choice), _text_head(final), {**numbers, "text_scale": text.scale}
+
+
+def _logistic(
+    job: Experiment, train: Features, val: Features, prior_CD: np.ndarray | None
+) -> tuple[logistic.Solution, logistic.Solution, dict[str, object]]:
+    """Choose C on validation, refit; both solutions, and the path for the record."""
+    task, label_N = job.conf.task, job.dataset.manifest.label_N
+    cs = np.logspace(np.log10(task.c_low), np.log10(task.c_high), task.c_count).tolist()
+    path: list[dict[str, object]] = []
+    with console.progress("logistic regression", len(cs), "values of C") as advance:
+        solutions = logistic.fit_path(
+            train.x_ND,
+            label_N[train.row_N],
+            job.classes,
+            cs,
+            task.gap,
+            task.gap_until,
+            task.max_iterations,
+            advance,
+            prior_CD,
+        )
+        choice = logistic.choose(_kept(solutions, path), val.x_ND, label_N[val.row_N])
+    final = choice.solution
+    if refits(job):
+        both = joined(train, val)
+        final = logistic.refit(
+            both.x_ND,
+            label_N[both.row_N],
+            job.classes,
+            choice.solution,
+            task.final_gap,
+            task.gap_until,
+            task.max_iterations,
+            prior_CD,
+        )
+    _log_path(job, choice)
+    return choice.solution, final, {"selection": _selection(path, choice, final)}
+
+
+def _knn(job: Experiment, train: Features, val: Features) -> Fitted:
+    """Nothing is fitted or chosen: the bank is the training features, k and temperature given."""
+    final = joined(train, val) if refits(job) else train
+    return _bank(job, train), _bank(job, final), {"selection": None}
+
+
+def _by_gradient(job: Experiment, train: Features, val: Features) -> Fitted:
+    """Every pair of a learning rate and a weight decay; validation chooses pair and epoch."""
+    label_N, settings, seed = job.dataset.manifest.label_N, job.conf.head.fit, job.conf.seed
+    pairs = len(settings.learning_rates) * len(settings.weight_decays)
+
+    def build() -> torch.nn.Module:
+        return heads.fresh(job.conf.head, train.x_ND.shape[1], job.classes, seed)
+
+    with console.progress(f"head={job.conf.head.name}", pairs * settings.epochs, "epochs") as step:
+        choice = gradient.fit(
+            build,
+            train.x_ND,
+            label_N[train.row_N],
+            val.x_ND,
+            label_N[val.row_N],
+            job.classes,
+            settings,
+            seed,
+            step,
+        )
+    final = choice.head
+    if refits(job):
+        both, chosen = joined(train, val), choice.trial
+        with console.progress("fit on train and val", chosen.epochs, "epochs") as step:
+            final = gradient.refit(
+                build, both.x_ND, label_N[both.row_N], job.classes, chosen, settings, seed, step
+            )
+    selection = {"chosen": _told(choice.trial), "trials": [asdict(one) for one in choice.trials]}
+    return choice.head, final, {"selection": selection}
+
+
+def _told(trial: gradient.Trial) -> dict[str, object]:
+    return {
+        "learning_rate": trial.learning_rate,
+        "weight_decay": trial.weight_decay,
+        "epochs": trial.epochs,
+    }
+
+
+def _unit(features: Features) -> Features:
+    x_ND = normalize(torch.from_numpy(features.x_ND), dim=1).numpy()
+    return Features(x_ND, features.row_N, features.bad)
+
+
+def _linear_head(solution: logistic.Solution) -> torch.nn.Module:
+    """The head that is stored and read on test: float32, as the checkpoint keeps it."""
+    return heads.LinearHead(*_tensors(solution))
+
+
+def _text_head(solution: logistic.Solution) -> torch.nn.Module:
+    return heads.TextLinearHead(*_tensors(solution))
+
+
+def _tensors(solution: logistic.Solution) -> tuple[torch.Tensor, torch.Tensor]:
+    return (
+        torch.as_tensor(solution.weight_CD).float(),
+        torch.as_tensor(solution.bias_C).float(),
+    )
+
+
+def _bank(job: Experiment, bank: Features) -> torch.nn.Module:
+    head = job.conf.head
+    return heads.KnnHead(
+        torch.from_numpy(bank.x_ND),
+        torch.from_numpy(job.dataset.manifest.label_N[bank.row_N]),
+        job.classes,
+        head.k,
+        head.temperature,
+    )
+
+
+def _kept(
+    solutions: Iterable[logistic.Solution], numbers: list[dict[str, object]]
+) -> Iterator[logistic.Solution]:
+    """Pass solutions on, keeping only how well each was solved: 45 sets of weights are large."""
+    for solution in solutions:
+        numbers.append(_solved(solution))
+        yield solution
+
+
+def _selection(
+    path: list[dict[str, object]], choice: logistic.Choice, final: logistic.Solution
+) -> dict[str, object]:
+    """How C was chosen, and how well each problem on the way was solved."""
+    curve = [{"val_loss": trial.loss, "val_top1": trial.top1} for trial in choice.curve]
+    return {
+        "c": choice.solution.c,
+        "final": _solved(final),
+        "path": [{**solved, **trial} for solved, trial in zip(path, curve, strict=True)],
+    }
+
+
+def _solved(solution: logistic.Solution) -> dict[str, object]:
+    return {
+        "c": solution.c,
+        "gap": solution.gap if math.isfinite(solution.gap) else None,
+        "iterations": solution.iterations,
+        "units": solution.units,
+        "converged": solution.converged,
+    }
+
+
+def _log_path(job: Experiment, choice: logistic.Choice) -> None:
+    for step, trial in enumerate(choice.curve):
+        job.board.scalar("select/val_loss", trial.loss, step)
+        job.board.scalar("select/val_top1", trial.top1, step)
+        job.board.scalar("select/log10_c", float(np.log10(trial.c)), step)
+
+
+FITS: dict[str, Callable[[Experiment, Features, Features], Fitted]] = {
+    "linear": _linear,
+    "text_linear": _text_linear,
+    "knn": _knn,
+    "cosine": _by_gradient,
+    "mlp": _by_gradient,
+}

@@ -1,0 +1,270 @@
+"""task=plan: the axes of an experiment -> its plan document, and an exit code.
+
+An operation. Nothing heavy is imported: a plan answers in seconds, before any data is read.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fgvc.config.compose import (
+    composed,
+    conf_dir,
+    config_hash,
+    place_keys,
+    resolved,
+    typed,
+)
+from fgvc.config.errors import ConfigError
+from fgvc.config.overrides import AXES, options
+from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.data import subset
+from fgvc.record import console, stack, stamp
+from fgvc.record.folder import now, read_json
+from fgvc.record.stack import published
+from fgvc.report.plan import About, Asked, document
+from fgvc.store import atomic
+from fgvc.task import DONE, FAILED, Job
+from fgvc.types import UserError
+
+FILE = "plan.md"
+UNTOLD = ("task.output", "runtime.run_id")  # overrides that a plan does not repeat
+PROGRAM = ("python", "-m", "fgvc.run")
+
+
+def run(job: Job) -> int:
+    """Write the plan of the experiment that `task.plans` names, under the axes of the command.
+
+    Returns:
+        The exit code: FAILED where an item is owed an answer; the document says which and why.
+
+    Raises:
+        ConfigError: the experiment cannot be.
+        UserError: no checkout to number the plan in, and no task.output.
+        OSError: the document cannot be written.
+    """
+    about = _about(job)
+    file = _folder(job, about) / FILE
+    found = document(about)
+    atomic.write_text(file, found.text)
+    for key, owed in found.unanswered.items():
+        console.say(f"NOT ANSWERED: {key}, {owed}")
+    console.say(f"plan: {file}")
+    return FAILED if found.unanswered else DONE
+
+
+def _about(job: Job) -> About:
+    task = job.conf.task
+    chosen = _experiment(job)
+    roots = [_word(one) for one in chosen if _is_place(_key(one)) and one.startswith("runtime.")]
+    data = [one for one in chosen if _key(one).split(".")[0] == "dataset"]
+    conf, experiment = _asked(chosen)
+    _, baseline = _asked(_probe_of(chosen, conf))
+    return About(
+        task=task.plans,
+        title=task.title or _title(conf),
+        experiment=experiment,
+        baseline=baseline,
+        asked=_command(one for one in job.overrides if _key(one) not in UNTOLD),
+        doctor=_command(["task=doctor", *data], roots),
+        roots="".join(f" {word}" for word in roots),
+        conf=asdict(conf),
+        row=asdict(chosen_checkpoint(conf.backbone)),
+        places={_variable(key): key for key in map(_key, chosen) if _is_place(key)},
+        stamp=_stamp(),
+        stack=_stack_record(conf),
+        needs_stack=conf.backbone.name in stack.MODERN,
+        examination=_examination(conf),
+        smoke=_smoke(conf),
+        groups={group: options(group) for group in AXES},
+        rooms=_rooms(),
+    )
+
+
+# --- the runs that are planned ---
+
+
+def _experiment(job: Job) -> list[str]:
+    """Overrides of the experiment: those of this command that are not the planning's own."""
+    kept = [
+        one
+        for one in job.overrides
+        if _key(one).split(".")[0] != "task" and _key(one) not in UNTOLD
+    ]
+    return [f"task={job.conf.task.plans}", *kept, *job.conf.task.overrides]
+
+
+def _probe_of(chosen: Sequence[str], conf: Config) -> list[str]:
+    """The linear probe of the same backbone, fitted on the images that the experiment learns on."""
+    dropped = ("task", "head", "recipe", "final_fit")
+    kept = [
+        one
+        for one in chosen
+        if _key(one) not in dropped and not _key(one).startswith(("task.", "head."))
+    ]
+    fitted = [f"final_fit={conf.final_fit}"] if conf.final_fit != "trainval" else []
+    return ["task=probe", "head=linear", *kept, *fitted]
+
+
+def _asked(overrides: Sequence[str]) -> tuple[Config, Asked]:
+    cfg = composed(overrides)
+    conf = typed(cfg)
+    if conf.task.name != _value(overrides[0]):
+        raise ConfigError(
+            f"task={conf.task.name}: an overlay chooses the task; leave out experiment= and name "
+            "its axes"
+        )
+    return conf, Asked(_command(overrides), _options(conf, overrides), config_hash(resolved(cfg)))
+
+
+def _options(conf: Config, overrides: Sequence[str]) -> dict[str, str]:
+    """The option file of each axis: as it was given, or by the name that it has."""
+    given = {_key(one): _value(one) for one in overrides}
+    chosen = [axis for axis in AXES if axis in given or hasattr(conf, axis)]
+    return {axis: given.get(axis) or getattr(conf, axis).name for axis in chosen}
+
+
+def _command(overrides: Iterable[str], words: Iterable[str] = ()) -> str:
+    return " ".join([*PROGRAM, *map(_word, overrides), *words])
+
+
+def _word(override: str) -> str:
+    """An override as a shell takes it; a place is a variable, as it differs by machine."""
+    key = _key(override)
+    return f'{key}="${_variable(key)}"' if _is_place(key) else shlex.quote(override)
+
+
+def _is_place(key: str) -> bool:
+    return key in place_keys() or (key.startswith("runtime.") and key.endswith("_root"))
+
+
+def _variable(key: str) -> str:
+    return key.removeprefix("runtime.").replace(".", "_").upper()
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0]
+
+
+def _value(override: str) -> str:
+    return override.partition("=")[2]
+
+
+# --- what is known of them ---
+
+
+def _title(conf: Config) -> str:
+    names = {"probe": "Probe", "zero_shot": "Zero-shot", "train": "Finetune"}
+    part = conf.part_attention.name
+    return (
+        f"{names[conf.task.name]} of {conf.backbone.name} {conf.backbone.size}, head "
+        f"{conf.head.name}, on {conf.dataset.name} at {conf.resolution.side} px"
+        + ("" if part == "off" else f" with part attention {part}")
+    )
+
+
+def _stamp() -> dict[str, Any]:
+    code = stamp.code()
+    return {
+        "date": f"{now():%Y-%m-%d}",
+        "git_commit": code.commit,
+        "git_dirty": code.dirty,
+        "os_version": platform.platform(),
+        "machine": platform.machine(),
+        "python_version": platform.python_version(),
+        **{key: stamp.version(name) for key, name in stamp.PACKAGES.items()},
+        "GPUs": len(stamp.gpu_names()),
+        "MPS": platform.system() == "Darwin" and platform.machine() == "arm64",
+        "CPU cores": stamp.usable_cores(),
+        "requirements_checksum": stamp.requirements_checksum(),
+        **stamp.environment_hash(),
+    }
+
+
+def _stack_record(conf: Config) -> dict[str, Any] | None:
+    """Of a passed check of this very environment: here, or among the published ones."""
+    here = stack.validated(Path(conf.runtime.cache_root))
+    if here is not None:
+        return here
+    env_hash = stamp.environment_hash()["env_hash"]
+    records = published.entries(stamp.CODE)
+    return next((one for one in records if one["env_hash"] == env_hash and one["passed"]), None)
+
+
+def _examination(conf: Config) -> dict[str, Any] | None:
+    """What task=doctor found, where it wrote it."""
+    folder = Path(conf.runtime.output_root).expanduser() / "doctor"
+    name = re.sub(r"[^\w.-]", "_", conf.dataset.name) + ".json"
+    if not (folder / name).is_file():
+        return None
+    try:
+        found = read_json(folder, name)
+        return {key: found[key] for key in ("verdict", "counts")}
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{folder / name}: damaged; examine again with task=doctor") from error
+
+
+def _smoke(conf: Config) -> dict[str, Any]:
+    classes, val = subset.CLASSES, bool(conf.dataset.val_fraction)
+    numbers = {
+        "classes": classes,
+        "train": classes * subset.TRAIN_EACH,
+        "val": classes * val,
+        "test": classes * subset.TEST_EACH,
+    }
+    generator = conf.dataset.generator
+    return {
+        **numbers,
+        "expected_seconds": subset.EXPECTED_SECONDS,
+        "definition": {
+            "subset": "tiny",
+            "dataset": conf.dataset.name,
+            "split_seed": conf.dataset.split_seed,
+            "generator": None if generator is None else asdict(generator),
+            **numbers,
+        },
+    }
+
+
+def _rooms() -> dict[str, list[str]]:
+    """The program's rooms with their modules, as they lie on disk."""
+    package = Path(__file__).resolve().parents[1]
+    return {
+        room.name: sorted(
+            one.stem
+            for one in room.iterdir()
+            if (one.suffix == ".py" or (one / "__init__.py").is_file()) and one.stem != "__init__"
+        )
+        for room in sorted(package.iterdir())
+        if (room / "__init__.py").is_file()
+    }
+
+
+# --- where it goes ---
+
+
+def _folder(job: Job, about: About) -> Path:
+    """task.output, or the next number under specs/ of the checkout."""
+    if job.conf.task.output is not None:
+        return Path(job.conf.task.output).expanduser()
+    root = conf_dir().parent
+    if not (root / "pyproject.toml").is_file():
+        raise UserError("task=plan: needs task.output=FOLDER outside a checkout of fgvc")
+    backbone, dataset, resolution = (
+        about.conf[axis]["name"] for axis in ("backbone", "dataset", "resolution")
+    )
+    words = [about.task, backbone, about.backbone["size"], dataset, resolution]
+    return next_folder(root / "specs", "-".join(words))
+
+
+def next_folder(specs: Path, name: str) -> Path:
+    """specs/NNN-name, of the next number that no folder has."""
+    taken = [int(one.name[:3]) for one in specs.glob("[0-9][0-9][0-9]-*")]
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return specs / f"{max(taken, default=0) + 1:03d}-{slug}"

@@ -1,0 +1,165 @@
+"""task=predict: a checkpoint and pictures -> class names with probabilities; no dataset is needed.
+
+An operation: it has no config hash and no run folder. What is said on the way goes to stderr, so
+that the answer has stdout, or its file, for itself.
+B batch, C classes, K most probable ones or selected patches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fgvc import metrics
+from fgvc.config.schema import Config
+from fgvc.data.decode import decode
+from fgvc.data.folder import SUFFIXES
+from fgvc.model.part_attention import Selection
+from fgvc.record import console, overlay
+from fgvc.store import atomic
+from fgvc.task import DONE, FAILED, Job, answers, stored
+from fgvc.task.answers import Answer
+from fgvc.task.classify import streamed
+from fgvc.task.distributed import device_of
+from fgvc.task.experiment import seed_everything
+from fgvc.task.extract import check_precision, choose_device
+from fgvc.task.parts import overlaid
+from fgvc.task.stored import Stored
+from fgvc.types import Manifest, UserError, WeightsSource
+
+
+def run(job: Job) -> int:
+    """Classify a picture, or every picture in a folder, bad ones named and passed over.
+
+    Returns:
+        The exit code: FAILED when no picture could be classified.
+
+    Raises:
+        UserError: no pictures, a damaged checkpoint, or weights that are not to be found.
+        OSError: an answer or overlay cannot be written.
+    """
+    task = job.conf.task
+    with contextlib.redirect_stdout(sys.stderr):
+        pictures = pictures_of(Path(job.conf.image or "").expanduser())
+        kept = stored.read(job)
+        conf, source = _settled(kept, job)
+        found = _answers(kept, conf, source, job, pictures)
+        bad = sum(one.error is not None for one in found)
+        console.say(f"{len(found) - bad} classified, {bad} could not be read")
+    about = {"checkpoint": kept.id, "config_hash": kept.facts["config_hash"]}
+    about |= {"root": str(pictures.root), "title": _title(conf, len(kept.classes))}
+    text = answers.WRITTEN[task.format](found, kept.classes, about)
+    if task.output is not None:
+        atomic.write_text(Path(task.output).expanduser(), text)
+    else:
+        with contextlib.suppress(BrokenPipeError):  # a reader that had enough ends no run
+            print(text, end="", flush=True)
+    return DONE if bad < len(found) else FAILED
+
+
+def _settled(kept: Stored, job: Job) -> tuple[Config, WeightsSource]:
+    conf, source = stored.settled(kept, job)
+    if job.conf.task.overlay is not None and conf.part_attention.name == "off":
+        raise UserError(
+            f"task.overlay={job.conf.task.overlay}: {kept.file} has part_attention=off and selects "
+            "no patches to draw; leave task.overlay out"
+        )
+    if conf.dataset.box_crop:
+        console.say("note: made for pictures cut to their boxes (dataset.box_crop); cut these too")
+    return conf, source
+
+
+def pictures_of(image: Path) -> Manifest:
+    """The picture, or those below the folder in the order of their paths, without labels.
+
+    Raises:
+        UserError: a folder that holds none.
+    """
+    root, path = (image, sorted(_below(image))) if image.is_dir() else (image.parent, [image.name])
+    if not path:
+        raise UserError(
+            f"image={image}: no picture in this folder or below it (by name: "
+            f"{', '.join(sorted(SUFFIXES))}); name another folder, or the file itself"
+        )
+    nothing_N = np.zeros(len(path), np.int64)
+    return Manifest(root, tuple(path), nothing_N, nothing_N.astype(np.uint8), ())
+
+
+def _below(root: Path) -> Iterator[str]:
+    """Paths, relative to root, of what is a picture by name; hidden files and folders are not."""
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield Path(folder, name).relative_to(root).as_posix()
+
+
+def _answers(
+    kept: Stored, conf: Config, source: WeightsSource, job: Job, pictures: Manifest
+) -> list[Answer]:
+    """One for every picture, in their order, computed batch by batch."""
+    seed_everything(conf)
+    device = choose_device(device_of(conf.runtime.device))
+    check_precision(conf.precision, device)
+    model = kept.classifier(conf, source, device)
+    row_N = np.arange(len(pictures))
+    found: dict[int, Answer] = {}
+    with console.progress("pictures", len(pictures), "images") as advance:
+        for seen in streamed(model, conf, pictures, row_N, device, check_digest=False):
+            batch, logits_BC = seen.batch, seen.logits_BK.cpu().numpy()
+            for bad in batch.bad:
+                console.say(answers.plain(bad.message))
+                found[bad.row] = Answer(pictures.path[bad.row], error=bad.message)
+            rows = batch.row_B.tolist()
+            best = _best(logits_BC, job.conf.task.top_k) if rows else []
+            named = [Answer(pictures.path[row], one) for row, one in zip(rows, best, strict=True)]
+            found |= zip(rows, named, strict=True)
+            if seen.selection is not None and job.conf.task.overlay is not None:
+                folder = Path(job.conf.task.overlay).expanduser()
+                _draw(folder, kept, conf, pictures, seen.selection, named)
+            advance(len(rows) + len(batch.bad))
+    return [found[row] for row in range(len(pictures))]
+
+
+def _best(logits_BC: np.ndarray, most: int) -> list[list[tuple[int, float]]]:
+    """Class index and probability of the most probable classes, of each picture."""
+    top_BK = metrics.topk(logits_BC, min(most, logits_BC.shape[1]))
+    logprob_BC = metrics.log_probabilities(logits_BC)
+    share_BK = np.exp(np.take_along_axis(logprob_BC, top_BK, axis=1))
+    pairs = zip(top_BK.tolist(), share_BK.tolist(), strict=True)
+    return [list(zip(index_K, share_K, strict=True)) for index_K, share_K in pairs]
+
+
+def _draw(
+    folder: Path,
+    kept: Stored,
+    conf: Config,
+    pictures: Manifest,
+    selected: Selection,
+    named: Sequence[Answer],
+) -> None:
+    """An overlay of each picture of a batch, under the picture's own path and name."""
+    for place, one in enumerate(named):
+        index, share = one.best[0]
+        picture_CHW = decode((pictures.root / one.path).read_bytes(), one.path)
+        score_BN = selected.patch_scores
+        drawn = overlaid(
+            picture_CHW,
+            conf,
+            overlay.title(kept.classes[index][1], share),
+            selected.index_BK[place].cpu().numpy(),
+            None if score_BN is None else score_BN[place].cpu().numpy(),
+        )
+        atomic.write_bytes(folder / f"{one.path}.png", overlay.png(drawn))
+
+
+def _title(conf: Config, classes: int) -> str:
+    return (
+        f"{conf.backbone.name} {conf.backbone.size} · {conf.head.name} · "
+        f"{conf.resolution.side} px · {conf.dataset.name} ({classes} classes)"
+    )

@@ -1,0 +1,74 @@
+"""task=prune: runs and tables whose recorded time is over -> gone, or only named, unless told.
+
+An operation: it looks at what was recorded, never at the dates of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from fgvc.config.schema import PruneTask
+from fgvc.record import console, retention
+from fgvc.record.folder import now
+from fgvc.report.prune import Item, Root
+from fgvc.store.lock import lock
+from fgvc.task import Job
+from fgvc.types import UserError
+
+MIB = 2**20
+
+
+def run(job: Job) -> None:
+    """Name what goes and why the rest stays; with task.delete=true, remove what goes.
+
+    Raises:
+        UserError: no such root, or a table there that cannot be read.
+        LockHeld: another prune is at work.
+        OSError: something cannot be removed.
+    """
+    if job.conf.run is not None:
+        return _pin(Path(job.conf.run).expanduser(), job.conf.task)
+    runtime = job.conf.runtime
+    root = Root(Path(runtime.output_root).expanduser(), now(), runtime.retention_days)
+    items = root.survey()
+    for item in items:
+        if not item.verdict.goes:
+            console.say(f"stays  {item.name}: {item.verdict.why}")
+    gone = [item for item in items if item.verdict.goes]
+    total = sum(_told(gone))
+    if job.conf.task.delete:
+        removed = root.remove(gone)
+        console.say(f"removed {len(removed)} of {len(gone)}; it is {root.now:%Y-%m-%d %H:%M} UTC")
+        return None
+    return console.say(
+        f"{len(gone)} would go ({total / MIB:.1f} MiB), {len(items) - len(gone)} stay; it is "
+        f"{root.now:%Y-%m-%d %H:%M} UTC. Nothing was touched: task.delete=true removes them"
+    )
+
+
+def _pin(folder: Path, task: PruneTask) -> None:
+    """Write a reason into the run's own retention, or take it out, while no prune is at it."""
+    file = folder / retention.FILE
+    try:
+        retention.read(file)  # before a lock file is made beside what is no run
+        with lock(folder.resolve().parent / ".lock"):
+            reasons = retention.read(file).pinned_by
+            if task.unpin is not None and task.unpin not in reasons:
+                raise UserError(f"task.unpin={task.unpin}: {folder} is pinned by {reasons or None}")
+            if task.pin is not None:
+                retention.pin(file, task.pin)
+            if task.unpin is not None:
+                retention.unpin(file, task.unpin)
+            left = ", ".join(retention.read(file).pinned_by)
+    except retention.UnreadableError as why:
+        raise UserError(f"run={folder}: {why}; it can be pinned in a complete run only") from why
+    console.say(f"{folder}: {f'pinned by {left}' if left else 'not pinned'}")
+
+
+def _told(items: Iterable[Item]) -> Iterable[int]:
+    """Name each and yield its bytes."""
+    for item in items:
+        size = item.size()
+        console.say(f"goes   {item.name} ({size / MIB:.1f} MiB): {item.verdict.why}")
+        yield size

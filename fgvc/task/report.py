@@ -1,0 +1,28 @@
+"""task=report: every run folder under runtime.output_root -> a table on the terminal and on disk.
+
+An operation: it has no config hash and no run folder, and looks at no weights and no device.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fgvc.record import console
+from fgvc.report.baselines import write_baselines
+from fgvc.report.table import print_table
+from fgvc.task import Job
+
+
+def run(job: Job) -> None:
+    """Write baselines.csv, .json and .html, and print the table.
+
+    Raises:
+        UserError: no complete run lies there.
+        OSError: the folder cannot be written.
+    """
+    root = Path(job.conf.runtime.output_root).expanduser()
+    output = job.conf.task.output
+    target = root if output is None else Path(output).expanduser()
+    print_table(write_baselines(root, target, job.conf.runtime.retention_days))
+    told = (str(target / f"baselines.{kind}") for kind in ("csv", "json", "html"))
+    console.say(f"table: {', '.join(told)}")

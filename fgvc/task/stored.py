@@ -1,0 +1,185 @@
+"""A checkpoint -> its own config with this command's places, its weights here, and its classifier.
+
+What task=eval, task=predict and task=export share: the config comes from the checkpoint; the
+command may only say where things lie and how to run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from fgvc.config.compose import conf_dir, config_hash, typed
+from fgvc.config.overrides import given_places
+from fgvc.config.schema import Config
+from fgvc.data.preprocess import Preprocess, evaluation_transform
+from fgvc.model import head as heads
+from fgvc.model.backbone import weights
+from fgvc.model.classifier import Classifier
+from fgvc.record import checkpoint
+from fgvc.task import Job
+from fgvc.task.classify import HEAD, restored
+from fgvc.task.experiment import weight_store
+from fgvc.task.looking import looking
+from fgvc.types import UserError, WeightsSource
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A verified checkpoint: its file and id, what it says of itself, and its tensors."""
+
+    file: Path
+    id: str
+    facts: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+
+    @property
+    def inside(self) -> WeightsSource | None:
+        """A finetuned backbone lies in the checkpoint; the digest is of what it began with."""
+        if not self.facts.get("whole"):
+            return None
+        began = self.facts["backbone"]["weights"]
+        return WeightsSource("checkpoint", self.file.name, None, began["sha256"], began["revision"])
+
+    @property
+    def classes(self) -> list[tuple[str, str]]:
+        """The dataset's own id and the name of each class, in the order of the logits."""
+        return list(
+            zip(self.facts["labelmap"]["ids"], self.facts["labelmap"]["names"], strict=True)
+        )
+
+    def head(self) -> torch.nn.Module:
+        """The head of a checkpoint that does not hold its backbone."""
+        state = {name.removeprefix(HEAD): value for name, value in self.tensors.items()}
+        return heads.stored(self.facts["head"], state, len(self.classes))
+
+    def classifier(self, conf: Config, source: WeightsSource, device: torch.device) -> Classifier:
+        """Backbone and head together, ready to classify."""
+        if self.facts.get("whole"):
+            return restored(conf, self.facts, self.tensors, device)
+        backbone, selector = looking(conf, source)
+        return Classifier(backbone, self.head(), selector).to(device).eval()
+
+    def check(self, source: WeightsSource, preprocess: Preprocess) -> None:
+        """UserError unless weights and preprocessing are those it was made with."""
+        made = self.facts["backbone"]["weights"]["sha256"]
+        if made != source.sha256:
+            raise UserError(
+                f"{self.file} belongs to weights with sha256 {made}, found {source.sha256}: "
+                "give backbone.weights=PATH to the file it was made with"
+            )
+        if self.facts["preprocess"] != preprocess.identity:
+            raise UserError(f"{self.file} was made with another preprocessing than this version's")
+
+
+def read(job: Job) -> Stored:
+    """The checkpoint that the command names.
+
+    Raises:
+        UserError: no such file, no checkpoint, or a damaged one.
+    """
+    assert job.conf.checkpoint is not None
+    file = checkpoint.locate(Path(job.conf.checkpoint).expanduser())
+    tensors, facts, checkpoint_id = checkpoint.read(file)
+    return Stored(file, checkpoint_id, facts, tensors)
+
+
+def config_of(stored: Stored, job: Job) -> DictConfig:
+    """The checkpoint's config with this command's runtime and places."""
+    cfg = OmegaConf.create(dict(stored.facts["config"]))
+    cfg.runtime = job.cfg.runtime
+    for name in ("checkpoint", "run", "against", "image"):
+        cfg[name] = job.cfg[name]
+    given, beside = given_places(job.overrides), _places_beside(stored.file)
+    usual = OmegaConf.load(conf_dir() / "dataset" / f"{cfg.dataset.reader}.yaml")
+    for name in ("root", "table"):
+        default = OmegaConf.to_container(usual, resolve=False).get(name)  # type: ignore[union-attr]
+        cfg.dataset[name] = {**beside, **given}.get(f"dataset.{name}", default)
+    key = "backbone.weights"
+    cfg.backbone.weights = _weights(stored, given.get(key), beside.get(key), job)
+    return cfg
+
+
+def settled(stored: Stored, job: Job) -> tuple[Config, WeightsSource]:
+    """The checkpoint's config here, and the weights that its head belongs to.
+
+    Raises:
+        UserError: they are nowhere to be found, or are others.
+    """
+    cfg = config_of(stored, job)
+    given = given_places(job.overrides).get("backbone.weights")
+    if given is not None and stored.inside is None:
+        cfg.backbone.weights = given  # a file will do for what the run took from the hub
+    conf = typed(cfg)
+    check_weights_found(stored, conf)
+    source = stored.inside or weights.find(conf.backbone)
+    stored.check(source, evaluation_transform(conf))
+    return conf, source
+
+
+def check_hash(kept: Stored, plain: dict[str, Any]) -> None:
+    """Hold the config that is composed here against the one the checkpoint was made with.
+
+    Raises:
+        UserError: names both hashes and the likely causes.
+    """
+    found, made = config_hash(plain), kept.facts["config_hash"]
+    if found != made:
+        raise UserError(
+            f"{kept.file} was made with config {made[:16]}, composed here it is "
+            f"{found[:16]}: its weights are elsewhere (backbone.weights=PATH) or this version of "
+            "fgvc reads configs differently"
+        )
+
+
+def check_weights_found(stored: Stored, conf: Config) -> None:
+    """Refuse a checkpoint whose backbone came from a file that is nowhere to be found.
+
+    Args:
+        conf: as composed here, with what lies in runtime.weights_root.
+
+    Raises:
+        UserError: names the digest and both ways out.
+    """
+    made = stored.facts["backbone"]["weights"]
+    if made["kind"] != "file" or stored.inside or conf.backbone.weights is not None:
+        return
+    raise UserError(
+        f"{stored.file} needs the weights with sha256 {made['sha256']}, which are not under "
+        f"{weight_store(conf).root}: give the file with backbone.weights=PATH, or the cache of the "
+        "run that made it with runtime.cache_root=PATH"
+    )
+
+
+def _weights(stored: Stored, given: str | None, beside: str | None, job: Job) -> str | None:
+    """The backbone's file: as the command says, where it was, or the run's copy by digest."""
+    made = stored.facts["backbone"]["weights"]
+    if made["kind"] != "file" or stored.inside:
+        return None
+    if given is not None:
+        return given
+    if beside is not None and Path(beside).expanduser().is_file():
+        return beside
+    try:
+        return str(weight_store(job.conf).path(made["sha256"]))
+    except UserError:
+        return None
+
+
+def _places_beside(file: Path) -> dict[str, str]:
+    """Where the run that wrote the checkpoint found its data and weights, if its folder says so."""
+    saved = file.parent / "config.yaml"
+    if not saved.is_file():
+        return {}
+    try:
+        conf = OmegaConf.load(saved)
+    except (yaml.YAMLError, OSError) as error:
+        raise UserError(f"{saved}: damaged ({' '.join(str(error).split())[:80]})") from error
+    kept = ("dataset.root", "dataset.table", "backbone.weights")
+    found = {key: OmegaConf.select(conf, key) for key in kept}
+    return {key: value for key, value in found.items() if value is not None}

@@ -1,0 +1,218 @@
+"""task=train: images -> a backbone and a head that learnt together, selected on validation.
+
+Rank 0 opens the record and writes; the steps are in finetune.py, the other ranks in follow.py.
+Test is read once, at the end, with the weights that validation chose (final_fit=train) or with the
+last (final_fit=trainval).
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+
+from fgvc.config.compose import resolved
+from fgvc.learn.train.step import StepReport
+from fgvc.record import console
+from fgvc.record.folder import RESUME
+from fgvc.record.resume import States
+from fgvc.task import Job, writeup
+from fgvc.task.distributed import World, device_of, joined
+from fgvc.task.experiment import Experiment, Outcome, already_complete, opened, seed_everything
+from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
+from fgvc.task.finetune import Finetune, Plan
+from fgvc.task.resumption import before, described
+from fgvc.task.text import class_text
+from fgvc.types import Batch
+
+EVERY = 10  # steps between points of the training curves
+KEPT = (RESUME, "run.log")  # of an earlier process of the same run
+
+
+def run(job: Job) -> None:
+    """Train into a run folder, or go on where an earlier process of this run stopped.
+
+    Raises:
+        UserError: data, weights, device, state or folder are not what the command says; the loss
+            is not finite; memory ran out; a rank died.
+        Preempted: asked to stop; the state is saved.
+    """
+    conf, plain = job.conf, resolved(job.cfg)
+    before(conf, plain)
+    with (
+        joined(conf.runtime.nproc, conf.runtime.device) as world,
+        opened("train", conf, plain, job.command, KEPT, world) as experiment,
+    ):
+        if already_complete(experiment) is None:
+            writeup.finish(experiment, _train(experiment, plain, world))
+        else:
+            world.share(None)
+
+
+def follow(world: World) -> None:
+    """What a rank other than 0 does: the same steps, nothing written."""
+    plan = world.share(None)
+    if plan is None:
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on rank 0 says when to stop
+    seed_everything(plan.conf)
+    finetune = Finetune(plan, world, choose_device(device_of(plan.conf.runtime.device)))
+    finetune.run(None, lambda: False)
+    finetune.ending(None)
+
+
+def _train(job: Experiment, plain: dict[str, Any], world: World) -> Outcome:
+    states = States(job.run.path / RESUME, job.conf.runtime.keep_states)
+    state, numbers = described(job, plain, states)
+    plan = world.share(Plan(job.conf, job.dataset, job.extractor.source, _text(job), state))
+    finetune = Finetune(plan, world, job.extractor.device)
+    with _asked_to_stop() as stop, _Log(job, plain, states, finetune) as log:
+        if state is not None:
+            job.board.replay(tuple(point) for point in state["history"])
+            console.say(f"resumed after step {finetune.trainer.done}")
+        finetune.run(log, stop)
+    return _outcome(job, finetune, states, {**numbers, "training": log.pace()})
+
+
+def _text(job: Experiment) -> torch.Tensor | None:
+    """head=text_linear begins as the classifier that the class names make."""
+    if job.conf.head.name != "text_linear":
+        return None
+    text = class_text(job)
+    return text.weight_CD * text.scale
+
+
+def _outcome(
+    job: Experiment, finetune: Finetune, states: States, numbers: dict[str, object]
+) -> Outcome:
+    """Read test once, with the weights that were chosen."""
+    best, chosen = states.best(), finetune.trainer.best
+    job.extractor.counters.test_reads += 1
+    end = finetune.ending(best and best[1])
+    model = finetune.trainer.evaluated_model()
+    steps = best[0] if best else finetune.trainer.done
+    selection: dict[str, object] = {
+        "select": job.conf.task.select if best else None,
+        "best_epoch": chosen.epoch,
+        "best_step": steps,
+        "epochs": finetune.epoch,
+        "steps": finetune.trainer.done,
+        "stopped_early": chosen.exhausted,
+    }
+    counts: dict[str, object] = {
+        "selection": selection,
+        "last": {"val": end.last} if end.last else None,
+        "unreadable": end.unreadable,
+        "fitted_on": len(finetune.order.row_N),
+    }
+    cost = cost_of(finetune.model.backbone, finetune.speed, job.extractor.device)
+    numbers = {**counts, **numbers}
+    return Outcome(
+        end.splits,
+        model.state_dict(),
+        numbers,
+        whole=True,
+        cost=cost,
+        steps=steps,
+        features=end.features,
+        looks=end.looks,
+    )
+
+
+class _Log:
+    """Rank 0's record of a training: console, TensorBoard, resume states."""
+
+    def __init__(
+        self, job: Experiment, plain: dict[str, Any], states: States, finetune: Finetune
+    ) -> None:
+        self.job, self.plain, self.states = job, plain, states
+        self.sampled, self.images, self.seconds = False, 0, 0.0
+        self.bar = console.training(job.conf.task.epochs, finetune.steps, finetune.trainer.done)
+
+    def __enter__(self) -> _Log:
+        self.pulse = self.bar.__enter__()
+        self.clock = time.monotonic()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.bar.__exit__(*error)
+
+    def sample(self, batch: Batch) -> None:
+        """The first pictures of this process, as the network gets them."""
+        if self.sampled or not len(batch.row_B):
+            return
+        self.sampled = True
+        dataset = self.job.dataset
+        label_B = dataset.manifest.label_N[batch.row_B]
+        captions = [dataset.labelmap.names[label] for label in label_B.tolist()]
+        self.job.board.pictures("train/pictures", batch.pixels_BCHW, captions)
+
+    def stepped(self, report: StepReport) -> None:
+        now = time.monotonic()
+        rate, self.clock = report.images / max(now - self.clock, 1e-9), now
+        self.images, self.seconds = self.images + report.images, self.seconds + report.seconds
+        memory = peak_memory_mib(self.job.extractor.device)
+        self.pulse(console.Pulse(report.loss, report.learning_rate, rate, memory))
+        self.job.extractor.counters.forwarded += report.images
+        step = report.step + 1
+        if step % EVERY and step != 1:
+            return
+        board = self.job.board
+        board.scalar("train/loss", report.loss, step)
+        board.scalar("optim/lr", report.learning_rate, step)
+        board.scalar("optim/grad_norm", report.grad_norm, step)
+        board.scalar("train/images_per_s", rate, step)
+        board.scalar("train/memory_mib", memory, step)
+
+    def pace(self) -> dict[str, object]:
+        """What the steps of this process cost."""
+        rate = self.images / self.seconds if self.seconds else None
+        return {"images": self.images, "seconds": self.seconds, "images_per_s": rate}
+
+    def judged(self, numbers: dict[str, Any], finetune: Finetune) -> None:
+        step, best = finetune.trainer.done, finetune.trainer.best
+        self.job.board.evaluation("val", numbers, step)
+        self.job.board.scalar("select/best_epoch", float(best.epoch or 0), step)
+        score = best.top1 if best.select == "top1" else best.loss
+        self.job.board.scalar("select/best_score", score, step)
+        mark = ", the best so far" if best.is_new else ""
+        console.say(
+            f"epoch {finetune.epoch}: validation top-1 {console.percent(numbers['top1'])} %, "
+            f"loss {console.number(numbers['loss'])}{mark}"
+        )
+        if best.is_new:
+            self.states.save_best(step, finetune.trainer.evaluated_model().state_dict())
+
+    def save(self, finetune: Finetune) -> None:
+        state = {
+            **finetune.state(),
+            "history": [list(point) for point in self.job.board.history],
+            "config": self.plain,
+            "code": [self.job.run.code.commit, self.job.run.code.patch_sha256],
+        }
+        self.states.save(finetune.trainer.done, state)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """SIGTERM, SIGUSR1 and Ctrl-C ask for the end of the step; a second one ends at once."""
+    asked: list[int] = []
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        for each in signals:
+            signal.signal(each, signal.SIG_DFL)
+        console.say(f"{signal.Signals(number).name}: stopping after this step")
+
+    signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    handlers = {each: signal.signal(each, notice) for each in signals}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)

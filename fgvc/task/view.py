@@ -1,0 +1,115 @@
+"""task=view: a run, or two runs of one dataset, in the FiftyOne App until Ctrl-C.
+
+An operation: the record is read, held against its digests, and left as it is. The database is our
+own, under runtime.cache_root; a dataset in it takes the place of an earlier one of its name.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fgvc.config.overrides import given_places
+from fgvc.data.layout import named_root
+from fgvc.record import console
+from fgvc.record.fiftyone import app, pair
+from fgvc.record.fiftyone.answer import SHORT
+from fgvc.record.fiftyone.dataset import FOLDER
+from fgvc.record.folder import Preempted
+from fgvc.report import sealed
+from fgvc.report.sealed import DamageError
+from fgvc.task import Job
+from fgvc.types import UserError
+
+
+def run(job: Job) -> None:
+    """Open the App and wait.
+
+    Raises:
+        UserError: no such record or a damaged one, runs of other images, pictures that are not to
+            be found, a port that is taken, or no FiftyOne here.
+    """
+    conf = job.conf
+    runs = [Path(one).expanduser() for one in (conf.run, conf.against) if one is not None]
+    exports = [_export(one) for one in runs]
+    root = _data_root(job, runs[0], exports[0])
+    app.check_port(conf.task.address, conf.task.port)
+    with TemporaryDirectory(prefix="fgvc-view-") as beside:
+        if len(exports) > 1:
+            pair.write(Path(beside), *exports)
+        app.prepare(Path(conf.runtime.cache_root).expanduser() / FOLDER)
+        folder = exports[0] if len(exports) == 1 else Path(beside)
+        dataset = app.load(folder, root, _name(runs))
+    session = app.launch(dataset, conf.task.address, conf.task.port)
+    try:
+        _tell(job, dataset)
+        while True:
+            signal.pause()
+    except (KeyboardInterrupt, Preempted):
+        console.say("view: closed")
+    finally:
+        app.leave(session)
+
+
+def _export(folder: Path) -> Path:
+    """The dataset of a run folder, whole and as it was written.
+
+    Raises:
+        UserError: names the file that is missing or changed.
+    """
+    try:
+        artifacts = sealed.index(folder)
+        if f"{FOLDER}/metadata.json" not in artifacts:
+            raise UserError(f"{folder}: holds no {FOLDER}/, it is an older record: run it again")
+        for file in artifacts:
+            if file.startswith(f"{FOLDER}/"):
+                sealed.verified(folder, file, artifacts)
+    except DamageError as error:
+        raise UserError(
+            f"{folder}: {error}; give a run folder, outputs/RUN/CONFIG/CHECKPOINT"
+        ) from error
+    return folder / FOLDER
+
+
+def _data_root(job: Job, run_folder: Path, export: Path) -> Path:
+    """Where the pictures of a run lie: as the command says, where they were, or in data_root.
+
+    Raises:
+        UserError: none of these holds the first picture; names where it was looked for.
+    """
+    first = next(pair.samples(export))["filepath"]
+    places = _places(job, run_folder)
+    for place in places:
+        if (place / first).is_file():
+            return place
+    raise UserError(
+        f"{first} of {run_folder} is not in {' or '.join(map(str, places))}: "
+        "give dataset.root=PATH, the folder that the run had"
+    )
+
+
+def _places(job: Job, run_folder: Path) -> Sequence[Path]:
+    given = given_places(job.overrides)
+    root, table = given.get("dataset.root"), given.get("dataset.table")
+    if root is not None or table is not None:
+        return [named_root(root, table)]
+    had = OmegaConf.load(run_folder / "config.yaml").dataset
+    recorded = named_root(had.root, had.table)
+    return [recorded, Path(job.conf.runtime.data_root).expanduser() / recorded.name]
+
+
+def _name(runs: Sequence[Path]) -> str:
+    """Of the dataset in the database: the checkpoints, by which a person finds it again."""
+    return "-".join(["fgvc", *(one.resolve().name[:SHORT] for one in runs)])
+
+
+def _tell(job: Job, dataset: Any) -> None:
+    task = job.conf.task
+    views = ", ".join(dataset.list_saved_views())
+    console.say(f"view: {len(dataset)} images as {dataset.name}; saved views: {views}")
+    console.say(f"view: http://{task.address}:{task.port} (Ctrl-C ends it)")

@@ -1,0 +1,43 @@
+"""task=zero_shot: images against the text of the class names; nothing is fitted or chosen.
+
+The class names know nothing of the training images, which are not read: validation and test are.
+"""
+
+from __future__ import annotations
+
+from fgvc.config.compose import resolved
+from fgvc.model import head as heads
+from fgvc.task import Job, writeup
+from fgvc.task.experiment import Experiment, Outcome, already_complete, opened
+from fgvc.task.probe import predict
+from fgvc.task.text import class_text
+
+
+def run(job: Job) -> None:
+    """Classify by class names into a run folder.
+
+    Raises:
+        UserError: data, weights, tokenizer, device or folder are not what the command says.
+    """
+    with opened("zero_shot", job.conf, resolved(job.cfg), job.command) as experiment:
+        if already_complete(experiment) is None:
+            writeup.finish(experiment, _zero_shot(experiment))
+
+
+def _zero_shot(job: Experiment) -> Outcome:
+    text = class_text(job)
+    head = heads.TextHead(text.weight_CD, text.scale)
+    test = job.extractor.features("test", job.dataset.split.test_N)
+    numbers: dict[str, object] = {
+        "selection": None,
+        "prompts": {"templates": list(job.conf.dataset.prompts), "scale": text.scale},
+        "unreadable": {"train": 0, "test": len(test.bad)},
+        "fitted_on": 0,
+    }
+    return Outcome(
+        {"test": predict(job, head, test)},
+        head.state_dict(),
+        numbers,
+        features=test,
+        looks=job.extractor.looks,
+    )

@@ -1,0 +1,132 @@
+"""task=check as a user runs it: a line a step, a record that opens the gate, an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fgvc.record import stack, stamp
+from fgvc.record.stack.step import SHUTDOWN, SIDES
+
+STEPS = [step for side in SIDES.values() for step in side] + [SHUTDOWN]
+README = "<!-- stack -->\n<!-- /stack -->\n"
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def without_fiftyone(tmp_path, monkeypatch) -> None:
+    (tmp_path / "absent").mkdir()
+    source = "raise ModuleNotFoundError(\"No module named 'fiftyone'\", name='fiftyone')"
+    (tmp_path / "absent" / "fiftyone.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "absent"))
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    root = tmp_path / "checkout"
+    root.mkdir()
+    (root / "README.md").write_text(README)
+    monkeypatch.setattr(stamp, "CODE", root)
+    return root
+
+
+@pytest.fixture
+def a_users_database(tmp_path) -> Iterator[psutil.Process]:
+    """FiftyOne's database service with its mongod, as another program of this user runs it."""
+    package = Path(sysconfig.get_path("purelib")) / "fiftyone"
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    service = [sys.executable, str(package / "service/main.py"), "--51-service", "db", "--multi"]
+    mongod = [str(package / "db/bin/mongod"), "--dbpath", str(folder), "--port", "0"]
+    process = subprocess.Popen(
+        [*service, *mongod, "--logpath", str(folder / "log"), "--nounixsocket"],
+        stdin=subprocess.PIPE,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    found = psutil.Process(process.pid)
+    until = time.monotonic() + 90
+    while not (children := found.children()) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert children
+    yield children[0]
+    process.communicate(timeout=60)
+
+
+@pytest.mark.slow
+def test_the_real_stack_passes_and_is_recorded(run, cache, checkout, a_users_database):
+    ran = run("task=check", "task.record=true", f"runtime.cache_root={cache}", bare=True)
+    assert ran.code == 0, ran.out
+    lines = ran.out.splitlines()
+    shown = [line.split()[:2] for line in lines if line.startswith("  ") and line[2] != " "]
+    assert shown == [[step, "passed"] for step in STEPS]
+    assert max(len(line) for line in lines if not line.startswith("record: ")) <= 80
+    record = stack.validated(cache)
+    assert record is not None
+    assert list(record["steps"]) == sorted(STEPS)
+    assert json.loads((checkout / "specs" / "stack.json").read_text()) == [record]
+    assert f"| {record['platform']} |" in (checkout / "README.md").read_text()
+    assert a_users_database.is_running()  # FiftyOne alone would have joined it
+    assert not [p for p in psutil.process_iter(["cmdline"]) if _of_a_check(p.info["cmdline"])]
+    left = {path.name for path in (cache / "stack").iterdir()}
+    assert left == {f"{record['env_hash']}.json", f"{record['env_hash']}.log"}
+
+
+def _of_a_check(command: list[str] | None) -> bool:
+    return any("fgvc-check-" in word or "fgvc.record.stack" in word for word in command or ())
+
+
+def test_without_fiftyone_it_fails_with_the_line_and_the_rest_is_tried(
+    run, cache, checkout, without_fiftyone
+):
+    ran = run("task=check", "task.record=true", f"runtime.cache_root={cache}", bare=True)
+    assert ran.code == 1
+    said = " ".join(ran.out.split())
+    assert "tensorboard passed" in said
+    assert "FiftyOne is not installed: pip install 'fiftyone" in said
+    assert "check: FAILED: database, dataset, evaluation, export, app" in said
+    assert str(next((cache / "stack").glob("*.log"))) in ran.out
+    assert stack.validated(cache) is None
+    assert not (checkout / "specs").exists()
+    assert (checkout / "README.md").read_text() == README
+
+
+def test_recording_outside_a_checkout_is_refused_at_once(run, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(stamp, "CODE", tmp_path)
+    ran = run("task=check", "task.record=true", f"runtime.cache_root={cache}", bare=True)
+    assert ran.code == 1
+    assert "task.record=true: needs a checkout of fgvc" in ran.err
+    assert not cache.exists()
+
+
+@pytest.mark.slow
+def test_nothing_else_needs_fiftyone(places):
+    """Every module of the package, and a probe, where FiftyOne cannot be imported."""
+    birds = ("classes=2", "train_per_class=4", "test_per_class=2", "side=64")
+    arguments = [
+        "backbone=vit_tiny",
+        "backbone.pretrained=false",
+        "runtime.num_workers=0",
+        *(f"dataset.generator.{one}" for one in birds),
+        *places,
+    ]
+    program = (
+        "import importlib, pkgutil, sys; sys.modules['fiftyone'] = None; import fgvc\n"
+        "names = [m.name for m in pkgutil.walk_packages(fgvc.__path__, 'fgvc.')]\n"
+        "assert len(names) > 60; [importlib.import_module(name) for name in names]\n"
+        f"from fgvc.run import main; sys.exit(main({arguments!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

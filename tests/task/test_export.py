@@ -1,0 +1,210 @@
+"""task=export: one checkpoint that needs no other file, and a graph that answers as it does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import onnxruntime
+import pytest
+from omegaconf import OmegaConf
+
+from fgvc.record import checkpoint
+
+RUN = (
+    "backbone=vit",
+    "backbone.size=mini",
+    "dataset.subset=tiny",
+    "resolution.side=64",
+    "resolution.name=r64",
+)
+HEAD = ("head=knn", "head.k=3")  # the one head that keeps a bank of features
+REAL = Path(os.environ.get("FGVC_REAL_DATA", "/nonexistent"))
+MADE = {}  # one run of a head, and one export of it, for all that only read them
+
+
+@pytest.fixture
+def made(run):
+    if "run" not in MADE:
+        MADE["run"] = run(*RUN, *HEAD)
+    assert MADE["run"].code == 0, MADE["run"].err
+    return MADE["run"]
+
+
+def export(run, source, target, *more):
+    return run("task=export", f'checkpoint="{source}"', f'task.output="{target}"', *more, bare=True)
+
+
+@pytest.fixture
+def exported(run, made, tmp_path_factory) -> Path:
+    if "folder" not in MADE:
+        folder = tmp_path_factory.mktemp("export") / "größe = 1"
+        ran = export(run, made.folder, folder)
+        assert ran.code == 0, ran.err
+        assert "model.onnx" in ran.out
+        assert max(map(len, ran.out.splitlines()[:-1])) <= 80
+        MADE["folder"] = folder
+    return MADE["folder"]
+
+
+def pictures(ran, target: Path) -> Path:
+    root = Path(OmegaConf.load(ran.folder / "config.yaml").dataset.root)
+    for path in (ran.folder / "splits/test.txt").read_text().split():
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / path, target / path)
+    return target
+
+
+def predicted(run, source, image):
+    ran = run(
+        "task=predict",
+        f'checkpoint="{source}"',
+        f'image="{image}"',
+        "task.format=json",
+        "task.top_k=6",
+        bare=True,
+    )
+    assert ran.code == 0, ran.err
+    return {one["path"]: one["predictions"] for one in json.loads(ran.out)["images"]}
+
+
+def same(one, other):
+    assert set(one) == set(other)
+    assert len(one) >= 10
+    for path, classes in one.items():
+        for mine, theirs in zip(classes, other[path], strict=True):
+            assert mine["class"] == theirs["class"]
+            assert mine["probability"] == pytest.approx(theirs["probability"], abs=1e-5)
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_the_exported_checkpoint_predicts_alone_what_the_original_does(
+    run, made, exported, tmp_path
+):
+    images = pictures(made, tmp_path / "pictures")
+    alone = tmp_path / "alone.bin"
+    shutil.copy(exported / "ckpt.bin", alone)
+    same(predicted(run, alone, images), predicted(run, made.folder, images))
+    assert checkpoint.read(alone)[1]["exported_from"] == sha256(made.folder / "ckpt.bin")
+
+
+def test_task_eval_repeats_the_run_from_the_exported_checkpoint(run, made, exported):
+    again = run("task=eval", f'checkpoint="{exported}"', bare=True)
+    assert again.code == 0, again.err
+    assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+
+
+def test_the_folder_tells_its_digests_and_the_graph_its_labels(made, exported):
+    told = json.loads((exported / "artifacts.json").read_text())
+    assert set(told) == {"ckpt.bin", "model.onnx", "README.md"}
+    assert {name: one["sha256"] for name, one in told.items()} == {
+        name: sha256(exported / name) for name in told
+    }
+    card = (exported / "README.md").read_text()
+    assert all(told[name]["sha256"] in card for name in ("ckpt.bin", "model.onnx"))
+    session = onnxruntime.InferenceSession(exported / "model.onnx")
+    props = session.get_modelmeta().custom_metadata_map
+    names = [one["name"] for one in made.json("labelmap.json")["classes"]]
+    assert [one["name"] for one in json.loads(props["fgvc.labels"])] == names
+    assert json.loads(props["fgvc.preprocess"])["side"] == 64
+    assert props["fgvc.checkpoint"] == told["ckpt.bin"]["sha256"]
+    assert props["fgvc.exported_from"] == sha256(made.folder / "ckpt.bin")
+
+
+def test_the_card_tells_numbers_and_terms_and_its_lines_run(
+    run, made, exported, tmp_path, monkeypatch, capfd
+):
+    card = (exported / "README.md").read_text()
+    test = made.json("metrics.json")["test"]
+    low, high = (100 * bound for bound in test["top1_ci95"])
+    assert f"| test | {test['n']} | {100 * test['top1']:.1f} [{low:.1f}, {high:.1f}] %" in card
+    assert made.json("env_stamp.json")["config_hash"] in card
+    for must in ("CC0-1.0", "RANDOM WEIGHTS", "Intended use", "nothing: the training began"):
+        assert must in card
+    (block,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(block.splitlines()) == 5
+    images = pictures(made, tmp_path / "pictures")
+    answers = predicted(run, exported, images)
+    path = sorted(answers)[0]
+    shutil.copy(exported / "model.onnx", tmp_path)
+    shutil.copy(images / path, tmp_path / "bird.jpg")
+    monkeypatch.chdir(tmp_path)
+    capfd.readouterr()
+    exec(block, {})
+    assert capfd.readouterr().out.strip() == answers[path][0]["class"]
+
+
+def test_an_export_that_is_not_verified_leaves_nothing(run, made, tmp_path):
+    target = tmp_path / "exports" / "one"
+    ran = export(run, made.folder, target, "task.tolerance=0")
+    assert ran.code == 1
+    assert "model.onnx does not answer as the checkpoint does: 0 of 12 pictures" in ran.err
+    assert list(target.parent.iterdir()) == []
+
+
+def test_an_export_of_an_export_has_the_same_bytes(run, made, exported, tmp_path):
+    images, again = pictures(made, tmp_path / "pictures"), tmp_path / "again"
+    done = export(run, exported / "ckpt.bin", again, f"image={images}")  # whole already
+    assert done.code == 0, done.err
+    for name in ("ckpt.bin", "model.onnx"):
+        assert (again / name).read_bytes() == (exported / name).read_bytes()
+    assert "None: the checkpoint was exported without" in (again / "README.md").read_text()
+
+
+def test_what_cannot_be_exported_is_refused_in_one_line(run, made, exported, tmp_path):
+    inside = made.folder / "export"
+    for target, more, why in (
+        (exported, (), "exists already"),
+        (inside, (), "is a run, which nothing is added to"),
+        (tmp_path / "x", (f"dataset.root={tmp_path / 'none'}",), "give image=FILE"),
+    ):
+        ran = export(run, made.folder, target, *more)
+        assert ran.code == 1
+        (line,) = [one for one in ran.err.splitlines() if one.startswith("fgvc: ")]
+        assert why in line
+    assert not inside.exists()
+    assert not (tmp_path / "x").exists()
+
+
+def test_lots_that_hang_on_a_dataset_are_no_graph(run, tmp_path):
+    ran = run(*RUN, *HEAD, "part_attention=random")
+    assert ran.code == 0, ran.err
+    done = export(run, ran.folder, tmp_path / "x")
+    assert done.code == 1
+    assert "part_attention=random" in done.err
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="FGVC_REAL_DATA names no folder with cub20")
+def test_a_real_backbone_is_exported_and_named_birds_alone(run, tmp_path):
+    """ViT-Ti with its published weights, on photographs, with a linear head."""
+    weights = REAL / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.pth"
+    ran = run(
+        "dataset=cub",
+        f"dataset.root={REAL / 'data' / 'cub20' / 'CUB_200_2011'}",
+        "dataset.partial=true",
+        "dataset.subset=tiny",
+        "backbone.pretrained=true",
+        f"backbone.weights={weights}",
+        birds=False,
+    )
+    assert ran.code == 0, ran.err
+    target = tmp_path / "export"
+    done = export(run, ran.folder, target)
+    assert done.code == 0, done.err
+    images = pictures(ran, tmp_path / "pictures")
+    alone = tmp_path / "alone.bin"
+    shutil.copy(target / "ckpt.bin", alone)
+    same(predicted(run, alone, images), predicted(run, ran.folder, images))
+    card = (target / "README.md").read_text()
+    assert "licence of the pretrained weights: Apache-2.0" in card
+    assert "partial copy" in card
+    assert str(REAL) not in card

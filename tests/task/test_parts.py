@@ -1,0 +1,130 @@
+"""part_attention= in a run: cached with the features, repeated by eval, learnt in a finetune."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from fgvc.config.compose import composed, config_hash, resolved, typed
+from fgvc.config.errors import ConfigError
+
+MINI = ("backbone.size=mini", "runtime.stack_check=false")
+CHOICES = ("transfg", "rollout", "cls_topk", "random", "centre")
+
+
+def logits_of(ran):
+    table = pq.read_table(ran.folder / "predictions.parquet").to_pydict()
+    rows = [row for row, split in enumerate(table["split"]) if split == "test"]
+    return np.array([table["logits"][row] for row in rows])
+
+
+@pytest.mark.parametrize("family", ["vit", "dinov2", "clip", "siglip2"])
+def test_a_probe_of_kept_tokens_is_repeated_by_eval_and_differs_from_all_of_them(run, family):
+    chosen = [*MINI, f"backbone={family}", "head=knn", "head.k=3"]
+    if family == "dinov2":  # its class token hardly looks at a patch before it is trained
+        chosen.append("backbone.features=patch_mean")
+    off, kept = run(*chosen), run(*chosen, "part_attention=transfg")
+    assert kept.code == 0, kept.err
+    assert np.abs(logits_of(off) - logits_of(kept)).max() > 1e-6
+    again = run("task=eval", f'checkpoint="{kept.folder}"', "runtime.stack_check=false", bare=True)
+    assert again.code == 0, again.err
+    np.testing.assert_array_equal(logits_of(kept), logits_of(again))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_second_head_reads_the_kept_tokens_features_from_the_cache(run, choice):
+    first = run("backbone=vit", *MINI, f"part_attention={choice}", "part_attention.tokens=4")
+    second = run(
+        "backbone=vit",
+        *MINI,
+        f"part_attention={choice}",
+        "part_attention.tokens=4",
+        "head=knn",
+        "head.k=3",
+    )
+    cost = [ran.json("metrics.json")["cost"]["forwarded"] for ran in (first, second)]
+    assert (cost[0] > 0, cost[1]) == (True, 0)
+
+
+def test_lots_follow_the_seed_and_nothing_else_does(run):
+    def forwarded(choice, seed):
+        ran = run("backbone=vit", *MINI, f"part_attention={choice}", f"seed={seed}", weights)
+        return ran.json("metrics.json")["cost"]["forwarded"]
+
+    weights = "dataset.split_seed=5"
+    random = [forwarded("random", 11), forwarded("random", 11), forwarded("random", 12)]
+    assert [count > 0 for count in random] == [True, False, True]
+
+
+def test_overlapping_patches_are_a_finer_grid_in_the_record(run):
+    ran = run("backbone=vit", *MINI, "part_attention=centre", "part_attention.stride=12")
+    assert ran.json("env_stamp.json")["token_grid"] == [(224 - 16) // 12 + 1] * 2
+
+
+@pytest.mark.parametrize("choice", ["transfg", "random"])
+def test_a_finetune_learns_through_the_kept_tokens(run, choice):
+    ran = run(
+        "backbone=vit",
+        *MINI,
+        "task=train",
+        "task.epochs=1",
+        "task.batch_size=8",
+        f"part_attention={choice}",
+        "part_attention.contrastive=1",
+        "part_attention.last_block=random",
+    )
+    assert ran.code == 0, ran.err
+    again = run("task=eval", f'checkpoint="{ran.folder}"', "runtime.stack_check=false", bare=True)
+    assert again.code == 0, again.err
+    np.testing.assert_array_equal(logits_of(ran), logits_of(again))
+
+
+def test_lots_belong_to_their_images_however_a_step_is_cut(run):
+    """Micro-batches are read one ahead: the lot must be drawn for the one in the model."""
+    chosen = (
+        "backbone=vit",
+        *MINI,
+        "task=train",
+        "task.epochs=1",
+        "task.batch_size=12",
+        "task.drop_path=0",
+        "part_attention=random",
+    )
+    whole, cut = (run(*chosen, f"runtime.micro_batch={size}") for size in ("null", "4"))
+    np.testing.assert_allclose(logits_of(whole), logits_of(cut), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["part_attention.last_block=random"], "a frozen backbone"),
+        (["part_attention.contrastive=1"], "it moves the features"),
+        (["part_attention.stride=17"], "at most 16"),
+        (["task=train", "part_attention.contrastive=1", "task.mixup=1"], "mixed images"),
+        (["task=train", "task.tune=head", "part_attention.last_block=random"], "tune=full"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(overrides, says):
+    with pytest.raises(ConfigError) as caught:
+        typed(composed(["backbone=vit", "part_attention=transfg", *overrides]))
+    assert says in str(caught.value)
+
+
+def test_the_contrastive_loss_is_hashed_in_training_only():
+    def hashed(*overrides):
+        return config_hash(
+            resolved(composed(["backbone=vit", "part_attention=transfg", *overrides]))
+        )
+
+    margin = "part_attention.margin=0.3"
+    assert hashed(margin) == hashed()
+    assert hashed("task=train", margin) != hashed("task=train")
+
+
+@pytest.mark.parametrize("tokens", [3, 0, 1000])
+def test_a_number_of_tokens_that_cannot_be_is_refused_naming_the_bound(run, tokens):
+    ran = run("backbone=vit", *MINI, "part_attention=transfg", f"part_attention.tokens={tokens}")
+    assert ran.code in (1, 2)
+    assert f"part_attention.tokens={tokens}" in ran.err
+    assert ran.err.count("\n") == 1

@@ -1,0 +1,327 @@
+"""task=predict: a checkpoint names what pictures show, without their dataset, as evaluation did."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from safetensors.torch import save_file
+
+from fgvc.config.compose import composed, typed
+from fgvc.config.schema import chosen_checkpoint
+from fgvc.metrics import log_probabilities
+from fgvc.task.predict import overlaid
+
+ALL = "task.top_k=6"
+SMALL = ("resolution.side=64", "resolution.name=r64")  # 16 patches: nothing here is about pixels
+
+
+def predict(run, checkpoint, image, *more):
+    """task=predict with nothing but places, runtime and its own node."""
+    return run("task=predict", f"checkpoint={checkpoint}", f'image="{image}"', *more, bare=True)
+
+
+def as_json(ran):
+    assert ran.code == 0, ran.err
+    return json.loads(ran.out)
+
+
+def pictures_of(ran, target: Path) -> Path:
+    """The run's test pictures, taken away from their dataset."""
+    root = Path(OmegaConf.load(ran.folder / "config.yaml").dataset.root)
+    for path in (ran.folder / "splits/test.txt").read_text().split():
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / path, target / path)
+    return target
+
+
+def assert_as_evaluated(ran, answer):
+    """Every class's log-probability is that of predictions.parquet, picture by picture."""
+    table = pq.read_table(ran.folder / "predictions.parquet").to_pylist()
+    recorded = {row["path"]: row for row in table if row["split"] == "test"}
+    assert {image["path"] for image in answer["images"]} == set(recorded)
+    names = [row["name"] for row in ran.json("labelmap.json")["classes"]]
+    for image in answer["images"]:
+        row = recorded[image["path"]]
+        expected = log_probabilities(np.array([row["logits"]], np.float32))[0]
+        assert [one["index"] for one in image["predictions"]] == np.argsort(
+            -np.array(row["logits"]), kind="stable"
+        ).tolist()
+        for one in image["predictions"]:
+            assert one["class"] == names[one["index"]]
+            assert np.log(one["probability"]) == pytest.approx(expected[one["index"]], abs=1e-5)
+
+
+ONE_C = ("task.c_count=1", "task.c_low=1", "task.c_high=1")  # nothing here is about choosing it
+HEADS = {
+    "linear": ONE_C,
+    "knn": ("head=knn",),
+    "mlp": ("head=mlp", "head.fit.epochs=2", "head.fit.learning_rates=[1e-2]"),
+    "zero-shot": ("backbone=clip", "backbone.size=mini", "task=zero_shot"),
+    "train": ("task=train", "task.tune=head", "task.epochs=1"),
+}
+
+
+@pytest.mark.parametrize("choice", HEADS)
+def test_a_picture_is_called_what_evaluation_called_it(run, choice, tmp_path):
+    """The checkpoint alone, the pictures elsewhere, other batches."""
+    made = run(*SMALL, *HEADS[choice], "runtime.stack_check=false")
+    assert made.code == 0, made.err
+    pictures = pictures_of(made, tmp_path / "my pictures")
+    alone = tmp_path / "alone.bin"
+    shutil.copy(made.folder / "ckpt.bin", alone)
+    gone = (f"runtime.data_root={tmp_path / 'none'}", "runtime.eval_batch_size=7")
+    answer = as_json(predict(run, alone, pictures, ALL, "task.format=json", *gone))
+    assert_as_evaluated(made, answer)
+    assert answer["checkpoint"] == made.folder.name + answer["checkpoint"][16:]
+    assert answer["config_hash"].startswith(made.folder.parent.name)
+    assert answer["root"] == str(pictures)
+    assert [image["path"] for image in answer["images"]] == sorted(
+        image["path"] for image in answer["images"]
+    )
+    assert not (tmp_path / "none").exists()
+
+
+RUNS = {}  # one probe for all that only read it
+
+
+@pytest.fixture
+def made(run):
+    if not RUNS:
+        RUNS["probe"] = run(*SMALL, *ONE_C)
+    assert RUNS["probe"].code == 0, RUNS["probe"].err
+    return RUNS["probe"]
+
+
+@pytest.fixture
+def mixed(made, tmp_path) -> Path:
+    """Good, bad, turned, hidden and alien files at several depths."""
+    source = next(pictures_of(made, tmp_path / "all").rglob("*.jpg"))
+    root = tmp_path / "mixed = 1"
+    for name in ("b.jpg", "a/deep/c.JPEG", "a/.hidden/d.jpg", ".e.jpg", "z/notes.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, root / name)
+    (root / "a" / "torn.jpg").write_bytes(source.read_bytes()[:300])
+    (root / "gone.png").symlink_to(root / "nowhere.png")
+    picture = Image.open(source)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.transpose(Image.Transpose.ROTATE_90).save(
+        root / "turned.png", exif=exif
+    )  # lossless, so that only the turn could make a difference
+    picture.save(root / "upright.png")
+    return root
+
+
+def test_a_folder_is_walked_in_order_and_bad_pictures_are_no_end(run, made, mixed):
+    ran = predict(run, made.folder, mixed, "task.format=json", "runtime.eval_batch_size=2")
+    images = {image["path"]: image for image in as_json(ran)["images"]}
+    assert list(images) == [
+        "a/deep/c.JPEG",
+        "a/torn.jpg",
+        "b.jpg",
+        "gone.png",
+        "turned.png",
+        "upright.png",
+    ]
+    bad = [path for path, image in images.items() if image["error"]]
+    assert bad == ["a/torn.jpg", "gone.png"]
+    assert "damaged picture" in images["a/torn.jpg"]["error"]
+    assert "cannot be read" in images["gone.png"]["error"]
+    assert all(images[path]["predictions"] == [] for path in bad)
+    assert "a/torn.jpg: damaged picture" in ran.err
+    assert "4 classified, 2 could not be read" in ran.err
+    assert len(images["b.jpg"]["predictions"]) == 5
+    turned, upright = (images[f"{name}.png"]["predictions"] for name in ("turned", "upright"))
+    assert [one["index"] for one in turned] == [one["index"] for one in upright]
+    assert [one["probability"] for one in turned] == pytest.approx(
+        [one["probability"] for one in upright], abs=1e-6
+    )
+
+
+def test_csv_and_table_say_the_same_as_json(run, made, mixed):
+    answer = as_json(predict(run, made.folder, mixed, "task.format=json", "task.top_k=2"))
+    ran = predict(run, made.folder, mixed, "task.format=csv", "task.top_k=2")
+    rows = list(csv.DictReader(io.StringIO(ran.out)))
+    expected = []
+    for image in answer["images"]:
+        if image["error"]:
+            expected.append((image["path"], "", "", "", "", "", image["error"]))
+        for rank, one in enumerate(image["predictions"], 1):
+            told = (rank, one["index"], one["id"], one["class"], one["probability"])
+            expected.append((image["path"], *map(str, told), ""))
+    assert [tuple(row.values()) for row in rows] == expected
+    shown = predict(run, made.folder, mixed, "task.top_k=2").out
+    first = answer["images"][0]["predictions"]
+    lines = [line for line in shown.splitlines() if f"{100 * first[0]['probability']:.1f}" in line]
+    assert any(first[0]["class"] in line and "a/deep/c.JPEG" in line for line in lines)
+    assert "error:" in shown
+    assert "vit tiny · linear · 64 px" in shown
+
+
+def test_one_picture_by_any_name_into_a_file(run, made, mixed, tmp_path):
+    target = tmp_path / "new" / "answer.json"
+    odd = tmp_path / "picture without ending"
+    shutil.copy(mixed / "b.jpg", odd)
+    ran = predict(run, made.folder, odd, "task.format=json", f"task.output={target}", ALL)
+    assert (ran.code, ran.out) == (0, "")
+    (image,) = json.loads(target.read_text())["images"]
+    assert image["path"] == odd.name
+    assert len(image["predictions"]) == 6
+    assert sum(one["probability"] for one in image["predictions"]) == pytest.approx(1)
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    assert ran.folder is None
+
+
+def test_a_name_that_is_no_utf8_is_classified_and_told(run, made, mixed):
+    os.rename(mixed / "b.jpg", os.fsencode(mixed) + b"/b\xff.jpg")  # noqa: PTH104 - bytes
+    for shape in ("json", "csv", "table"):
+        ran = predict(run, made.folder, mixed, f"task.format={shape}")
+        assert ran.code == 0, ran.err
+        assert "b\\udcff.jpg" in ran.out.replace("\\\\", "\\")
+
+
+def test_nothing_classified_is_a_failure_that_still_answers(run, made, tmp_path):
+    (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff")
+    ran = predict(run, made.folder, tmp_path / "torn.jpg", "task.format=json")
+    assert ran.code == 1
+    assert json.loads(ran.out)["images"][0]["error"].startswith("torn.jpg: ")
+
+
+# --- refusals ---
+
+
+def one_line(ran, code, *words):
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err.count("\n") == 1, ran.err
+    for word in words:
+        assert word in ran.err
+
+
+def test_what_is_not_there_is_named(run, made, tmp_path):
+    empty, picture = tmp_path / "empty", tmp_path / "a.jpg"
+    empty.mkdir()
+    (empty / "notes.txt").write_text("no picture")
+    picture.write_bytes(b"never looked at")
+    one_line(predict(run, made.folder, tmp_path / "no.jpg"), 2, "no.jpg", "no such file")
+    one_line(predict(run, tmp_path / "no.bin", picture), 2, "no.bin", "no such file")
+    one_line(predict(run, empty, picture), 1, f"checkpoint={empty}", "ckpt.bin")
+    one_line(predict(run, picture, picture), 1, "not a checkpoint")
+    one_line(predict(run, made.folder, empty), 1, f"image={empty}", "no picture", ".jpg")
+    one_line(run("task=predict", f"image={tmp_path}", bare=True), 2, "checkpoint=PATH")
+    one_line(run("task=predict", f"checkpoint={tmp_path}", bare=True), 2, "image=PATH")
+
+
+def test_what_the_checkpoint_answers_cannot_be_given(run, made, tmp_path):
+    ran = predict(run, made.folder, tmp_path, "backbone=vit_small")
+    one_line(ran, 2, "backbone=vit_small", "task=predict takes its config from the checkpoint")
+
+
+def test_an_overlay_needs_part_attention(run, made, mixed, tmp_path):
+    ran = predict(run, made.folder, mixed, f"task.overlay={tmp_path / 'seen'}")
+    one_line(ran, 1, "task.overlay", "part_attention=off")
+    assert not (tmp_path / "seen").exists()
+
+
+def test_weights_are_found_by_digest_or_path_or_missed_in_one_line(run, tmp_path):
+    for seed, name in enumerate(("vit.pth", "other.pth")):
+        torch.manual_seed(seed)
+        model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+        torch.save(model.state_dict(), tmp_path / name)
+    own = tmp_path / "own cache"
+    cache = f'runtime.cache_root="{own}"'
+    pretrained = (f"backbone.weights={tmp_path / 'vit.pth'}", "backbone.pretrained=true")
+    made = run(*pretrained, *SMALL, *ONE_C, cache)
+    assert made.code == 0, made.err
+    pictures = pictures_of(made, tmp_path / "pictures")
+    kept = tmp_path / "kept.pth"
+    (tmp_path / "vit.pth").rename(kept)
+    asked = (made.folder, pictures, ALL, "task.format=json")
+    assert_as_evaluated(made, as_json(predict(run, *asked, cache)))
+    shutil.rmtree(own / "weights")
+    digest = made.json("env_stamp.json")["weights_digest"]
+    one_line(predict(run, *asked, cache), 1, digest, "backbone.weights=", "runtime.cache_root=")
+    assert_as_evaluated(made, as_json(predict(run, *asked, cache, f"backbone.weights={kept}")))
+    other = predict(run, *asked, cache, f"backbone.weights={tmp_path / 'other.pth'}")
+    one_line(other, 2, digest, "other.pth")
+
+
+def test_a_file_will_do_for_weights_that_came_from_the_hub(run, tmp_path, monkeypatch):
+    conf = typed(composed(["backbone=vit_tiny"]))
+    row = chosen_checkpoint(conf.backbone)
+    held = tmp_path / "hub" / f"models--{row.repo.replace('/', '--')}"
+    snapshot = held / "snapshots" / f"{7:040x}"
+    for folder in (snapshot, held / "refs"):
+        folder.mkdir(parents=True)
+    (held / "refs" / row.revision).write_text(snapshot.name)
+    torch.manual_seed(3)
+    model = timm.create_model(row.model, num_classes=0)
+    save_file(model.state_dict(), snapshot / "model.safetensors")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    made = run("backbone.pretrained=true", *SMALL, *ONE_C)
+    assert made.json("env_stamp.json")["weights"]["kind"] == "hub"
+    asked = (made.folder, pictures_of(made, tmp_path / "pictures"), ALL, "task.format=json")
+    assert_as_evaluated(made, as_json(predict(run, *asked)))
+    moved = (snapshot / "model.safetensors").rename(tmp_path / "moved.safetensors")
+    assert_as_evaluated(made, as_json(predict(run, *asked, f"backbone.weights={moved}")))
+    altered = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    save_file(altered, tmp_path / "other.safetensors")
+    other = predict(run, *asked, f"backbone.weights={tmp_path / 'other.safetensors'}")
+    assert other.code == 1
+    assert "belongs to weights with sha256" in other.err
+
+
+# --- what part attention selected ---
+
+
+@pytest.mark.parametrize("stride", ["null", "12"])
+def test_overlays_of_a_checkpoint_that_selects_patches(run, stride, tmp_path):
+    chosen = ("part_attention=transfg", f"part_attention.stride={stride}")
+    made = run(*SMALL, *ONE_C, *chosen)
+    assert made.code == 0, made.err
+    pictures, seen = pictures_of(made, tmp_path / "pictures"), tmp_path / "seen"
+    torn = pictures / "torn.jpg"
+    torn.write_bytes(b"")
+    ran = predict(run, made.folder, pictures, ALL, "task.format=json", f"task.overlay={seen}")
+    answer = as_json(ran)
+    assert answer["images"].pop()["path"] == torn.name
+    assert_as_evaluated(made, answer)
+    paths = {path.relative_to(seen).as_posix() for path in seen.rglob("*.png")}
+    assert paths == {f"{image['path']}.png" for image in answer["images"]}
+    path = answer["images"][0]["path"]
+    drawn, picture = Image.open(seen / f"{path}.png"), Image.open(pictures / path)
+    assert drawn.height > picture.height
+    assert drawn.width == max(picture.width, 240)
+
+
+@pytest.mark.parametrize("size", [(500, 200), (200, 500)])
+@pytest.mark.parametrize("policy", ["shared", "transfg"])
+@pytest.mark.parametrize("stride", ["null", "12"])
+def test_selected_patches_and_heat_lie_in_the_picture(size, policy, stride):
+    chosen = ["backbone=vit_tiny", "part_attention=transfg", f"part_attention.stride={stride}"]
+    conf = typed(composed([*chosen, f"preprocess={policy}", "backbone.pretrained=false"]))
+    side = 14 if stride == "null" else 18
+    score_N = np.arange(side * side, dtype=np.float32)
+    picture_CHW = torch.zeros(3, size[1], size[0], dtype=torch.uint8)
+    drawn = overlaid(picture_CHW, conf, "a bird", np.array([0, side * side - 1]), score_N)
+    assert drawn.picture_HWC.shape == (size[1], size[0], 3)
+    assert drawn.seen is not None
+    assert drawn.heat_RR is not None
+    np.testing.assert_array_equal(drawn.heat_RR.ravel(), score_N)
+    left, top, width, height = drawn.seen
+    np.testing.assert_allclose(drawn.patch_K4[0, :2], [left, top])
+    reached = 224 if stride == "null" else 17 * 12 + 16  # 4 pixels are left over
+    corner = drawn.patch_K4[1, :2] + drawn.patch_K4[1, 2:]
+    np.testing.assert_allclose(corner, [left + width * reached / 224, top + height * reached / 224])

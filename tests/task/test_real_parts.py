@@ -1,0 +1,51 @@
+"""Where part attention looks on real photographs: rollout finds the bird, and so does the middle.
+
+FGVC_REAL_DATA as in test_real.py.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from fgvc.config.compose import composed, typed
+from fgvc.data import dataset as datasets
+from fgvc.model.backbone import weights
+from fgvc.task.extract import Extractor
+from fgvc.task.parts import localized
+
+REAL = Path(os.environ.get("FGVC_REAL_DATA", "/nonexistent"))
+CUB = REAL / "data" / "cub20" / "CUB_200_2011"
+WEIGHTS = REAL / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.pth"
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(not CUB.is_dir(), reason="FGVC_REAL_DATA names no folder with cub20")
+def test_shares_inside_the_box_are_those_that_the_method_is_known_for(tmp_path):
+    conf = typed(
+        composed(
+            [
+                "dataset=cub",
+                f"dataset.root={CUB}",
+                "dataset.partial=true",
+                "backbone=vit_tiny",
+                f"backbone.weights={WEIGHTS}",
+                "part_attention=rollout",
+                f"runtime.cache_root={tmp_path}",
+                "runtime.num_workers=0",
+            ]
+        )
+    )
+    dataset = datasets.load(conf.dataset, tmp_path, None)
+    extractor = Extractor(conf, dataset, weights.find(conf.backbone), torch.device("cpu"))
+    extractor.features("test", dataset.split.test_N[::4])  # 129 photographs
+    found = localized(conf, dataset, extractor.looks)["parts"]
+    share = {name: found[name]["in_box"]["value"] for name in ("rollout", "random", "centre")}
+    assert 0.95 < share["rollout"] < 0.99  # of all 515: .972
+    assert 0.90 < share["centre"] < 0.97  # .937
+    assert 0.44 < share["random"] < 0.56  # .502 of the middle that preprocess=shared cuts out
+    assert found["tokens"] == 3

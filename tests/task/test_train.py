@@ -1,0 +1,269 @@
+"""task=train from command to record: what it learns, what it selects on, what it leaves."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fgvc.config.compose import composed, typed
+from fgvc.model.backbone import build
+from fgvc.record import checkpoint
+from fgvc.record.tensorboard import TRAINING
+from fgvc.types import WeightsSource
+
+PLAIN = (  # nothing random in a forward, nothing smoothed
+    "task.drop_path=0",
+    "task.label_smoothing=0",
+    "task.auto_augment=none",
+    "task.erasing=0",
+)
+
+
+def board(ran):
+    return EventAccumulator(str(ran.folder / "tb"), size_guidance={"scalars": 0}).Reload()
+
+
+def losses(ran):
+    return [event.value for event in board(ran).Scalars("train/loss")]
+
+
+def rows(ran, split="test"):
+    table = pq.read_table(ran.folder / "predictions.parquet")
+    return table.filter(table["split"].to_numpy() == split)
+
+
+def tensors(ran):
+    return checkpoint.read(ran.folder)[0]
+
+
+def evaluated(run, made, *more):
+    again = run("task=eval", f'checkpoint="{made.folder}"', "runtime.stack_check=false", *more,
+                bare=True)  # fmt: skip
+    assert again.code == 0, again.err
+    return again
+
+
+# --- every family, every head ---
+
+
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [("vit", "cosine"), ("dinov2", "mlp"), ("clip", "text_linear"), ("siglip2", "linear")],
+)
+def test_eval_repeats_every_logit_of_every_family_and_head(finetune, run, family, head):
+    more = ("head.hidden=16",) if head == "mlp" else ()
+    made = finetune(f"backbone={family}", f"head={head}", "task.epochs=1", *more)
+    assert made.code == 0, made.err
+    again = evaluated(run, made)
+    assert rows(again).equals(rows(made))
+    assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+    assert "Learning curves" not in (again.folder / "report.html").read_text()
+    before = typed(composed([f"backbone={family}", "backbone.size=mini", f"head={head}",
+                             "backbone.pretrained=false"]))  # fmt: skip
+    fresh = build(before.backbone, 224, WeightsSource("random", "x"), 0).state_dict()
+    moved = [
+        name
+        for name, value in fresh.items()
+        if not torch.equal(value, tensors(made)[f"backbone.{name}"])
+    ]
+    assert len(moved) > 0.9 * len(fresh)  # the backbone learns too, not the head alone
+
+
+def test_a_checkpoint_needs_the_weights_it_began_with_no_more(finetune, run, tmp_path):
+    conf = typed(composed(["backbone=vit", "backbone.size=mini", "backbone.pretrained=false"]))
+    began = build(conf.backbone, 224, WeightsSource("random", "x"), seed=9).trunk.state_dict()
+    file = tmp_path / "began.pth"
+    torch.save(began, file)
+    cache = f"runtime.cache_root={tmp_path / 'cache'}"
+    made = finetune("task.epochs=1", "backbone.pretrained=true", f"backbone.weights={file}", cache)
+    assert made.code == 0, made.err
+    digest = made.json("env_stamp.json")["weights_digest"]
+    assert digest is not None
+    file.unlink()
+    shutil.rmtree(tmp_path / "cache")
+    again = evaluated(run, made, f"runtime.cache_root={tmp_path / 'other'}")
+    assert rows(again).equals(rows(made))
+    assert again.json("env_stamp.json")["weights_digest"] == digest
+
+
+# --- the record ---
+
+
+def test_what_a_finetune_leaves_and_that_a_seed_decides_it(finetune):
+    made = finetune()
+    assert made.code == 0, made.err
+    metrics = made.json("metrics.json")
+    assert metrics["test_reads"] == 1
+    assert (metrics["test"]["n"], metrics["val"]["n"], metrics["last"]["val"]["n"]) == (12, 6, 6)
+    selection = metrics["selection"]
+    assert selection["best_step"] == 3 * selection["best_epoch"]
+    assert (selection["epochs"], selection["steps"], selection["select"]) == (3, 9, "top1")
+    assert metrics["resumed"] is None
+    assert metrics["fitted_on"] == 12
+    assert len(rows(made)) == 12
+    assert len(set(rows(made)["path"].to_pylist())) == 12
+    stamp = made.json("env_stamp.json")
+    assert (stamp["world_size"], stamp["launch"]) == (1, "one process")
+    assert made.json("status.json")["state"] == "done"
+    assert not list(made.folder.parent.rglob("*resume*"))
+
+    events = board(made)
+    tags = set(events.Tags()["scalars"])
+    assert tags <= set(TRAINING)
+    assert tags >= {"train/loss", "optim/lr", "optim/grad_norm", "select/best_epoch", "val/top1"}
+    assert [event.step for event in events.Scalars("val/top1")] == [3, 6, 9]
+    (test,) = events.Scalars("test/top1")
+    assert (test.step, test.value) == (
+        selection["best_step"],
+        pytest.approx(metrics["test"]["top1"]),
+    )
+    assert "train/pictures" in events.Tags()["images"]
+    best = {event.step: event.value for event in events.Scalars("val/loss")}
+    assert best[selection["best_step"]] == pytest.approx(metrics["val"]["loss"])
+    assert best[9] == pytest.approx(metrics["last"]["val"]["loss"])
+    page = (made.folder / "report.html").read_text()
+    curves = re.findall(r'class="curve" points="([^"]+)"', page.partition("Learning curves")[2])
+    assert [len(curve.split()) for curve in curves] == [1, 3, 3, 1]  # a point each ten steps
+
+    again, other = finetune(), finetune("seed=1")
+    assert again.folder.name == made.folder.name
+    assert (again.folder / "ckpt.bin").read_bytes() == (made.folder / "ckpt.bin").read_bytes()
+    assert other.folder.name != made.folder.name
+    assert not torch.equal(tensors(other)["head.weight_CD"], tensors(made)["head.weight_CD"])
+
+
+# --- honest selection ---
+
+
+@pytest.fixture
+def listed(finetune, shared_places, tmp_path):
+    """listed(turn) -> overrides for a table of the birds, test labels rotated by so many rows."""
+    assert finetune("task.epochs=1").code == 0  # draws them
+
+    def table(turn):
+        (root,) = shared_places["data"].glob("synthetic-*-c6-train10-test5-px128-*")
+        columns = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
+        path, label, train = (
+            [line.split()[1] for line in (root / name).open()] for name in columns
+        )
+        test = [place for place, is_train in enumerate(train) if is_train == "0"]
+        turned = dict(zip(test, np.roll([label[place] for place in test], turn), strict=True))
+        lines = [
+            f"{path[place]},{turned.get(place, label[place])},"
+            f"{'train' if train[place] == '1' else 'test'}"
+            for place in range(len(path))
+        ]
+        file = tmp_path / f"turned by {turn}" / "birds.csv"
+        file.parent.mkdir()
+        file.write_text("\n".join(["path,label,split", *lines]) + "\n")
+        return "dataset=table", f'dataset.table="{file}"', f"dataset.root={root / 'images'}"
+
+    return table
+
+
+def test_test_labels_decide_nothing(finetune, listed):
+    """Rotated among the test images they change the test's numbers and not one weight."""
+    whole = ("dataset.subset=null", "task.epochs=2", "task.batch_size=16")
+    honest, turned = finetune(*listed(0), *whole), finetune(*listed(7), *whole)
+    assert (honest.code, turned.code) == (0, 0), honest.err + turned.err
+    one, two = honest.json("metrics.json"), turned.json("metrics.json")
+    assert one["selection"] == two["selection"]
+    assert one["val"] == two["val"]
+    assert one["test"] != two["test"]
+    assert rows(honest)["label"] != rows(turned)["label"]
+    assert rows(honest)["logits"] == rows(turned)["logits"]
+    mine, theirs = tensors(honest), tensors(turned)
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_trainval_learns_from_validation_and_reports_the_last(finetune):
+    made = finetune("final_fit=trainval", "task.epochs=2")
+    assert made.code == 0, made.err
+    metrics = made.json("metrics.json")
+    assert "val" not in metrics
+    assert metrics["last"] is None
+    assert metrics["fitted_on"] == 18
+    assert (metrics["selection"]["best_epoch"], metrics["selection"]["best_step"]) == (None, 8)
+    assert metrics["selection"]["select"] is None
+    assert not [tag for tag in board(made).Tags()["scalars"] if tag.startswith(("val/", "select/"))]
+
+
+def test_patience_stops_early_and_keeps_the_best(finetune):
+    """At a rate of 0 no epoch is better than the first."""
+    made = finetune("task.learning_rate=0", "task.patience=2", "task.epochs=9")
+    assert made.code == 0, made.err
+    metrics = made.json("metrics.json")
+    assert metrics["selection"]["stopped_early"] is True
+    assert (metrics["selection"]["best_epoch"], metrics["selection"]["epochs"]) == (1, 3)
+    assert metrics["last"]["val"].items() <= metrics["val"].items()
+
+
+def test_the_weights_of_the_best_epoch_are_reported_not_the_last(finetune, run):
+    """A rate that ruins what was learnt: best and last differ, and eval repeats the best."""
+    ruin = ("task.learning_rate=0.3", "task.optimiser=sgd", "task.clip_norm=null", "task.epochs=4")
+    made = finetune("task.select=loss", *PLAIN, *ruin, "task.warmup_steps=0")
+    assert made.code == 0, made.err
+    metrics = made.json("metrics.json")
+    loss = [event.value for event in board(made).Scalars("val/loss")]
+    assert metrics["selection"]["best_epoch"] == 1 + int(np.argmin(loss)) < 4
+    assert metrics["val"]["loss"] == pytest.approx(min(loss), rel=1e-5)
+    assert metrics["last"]["val"]["loss"] == pytest.approx(loss[-1], rel=1e-5)
+    assert rows(evaluated(run, made)).equals(rows(made))
+
+
+# --- sanity ---
+
+
+@pytest.mark.slow
+def test_one_batch_is_learnt_by_heart(finetune):
+    made = finetune(
+        "task.debug=overfit",
+        "task.epochs=80",
+        "task.batch_size=8",
+        "task.learning_rate=3e-3",
+        "task.drop_path=0",
+        "task.label_smoothing=0",
+    )
+    assert made.code == 0, made.err
+    curve = losses(made)
+    assert curve[0] > 1.5
+    assert curve[-1] < 0.05
+    assert made.json("metrics.json")["fitted_on"] == 8
+
+
+def test_what_only_costs_memory_or_time_changes_no_loss(finetune):
+    """Parts of a global batch, and blocks that are computed twice, against the whole at once."""
+    usual = ("task.drop_path=0.3", "task.mixup=0.8", "task.ema=0.9", "task.epochs=1")
+    whole = finetune(*usual, "task.drop_path=0")
+    parts = finetune(*usual, "task.drop_path=0", "runtime.micro_batch=2")
+    assert (whole.code, parts.code) == (0, 0), whole.err + parts.err
+    assert parts.folder.parent.name == whole.folder.parent.name  # the same question
+    for name, value in tensors(whole).items():
+        torch.testing.assert_close(tensors(parts)[name], value, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(
+        np.array(rows(parts)["logits"].to_pylist()),
+        np.array(rows(whole)["logits"].to_pylist()),
+        atol=1e-4,
+    )
+    kept, again = finetune(*usual), finetune(*usual, "runtime.grad_checkpointing=true")
+    assert (kept.code, again.code) == (0, 0), kept.err + again.err
+    assert losses(again) == pytest.approx(losses(kept), abs=1e-6)
+    for name, value in tensors(kept).items():
+        torch.testing.assert_close(tensors(again)[name], value, atol=1e-6, rtol=0)
+
+
+def test_half_precision_learns_and_keeps_weights_whole(finetune, run):
+    made = finetune("precision=bf16", "task.epochs=1")
+    assert made.code == 0, made.err
+    assert all(value.dtype == torch.float32 for value in tensors(made).values())
+    assert rows(evaluated(run, made)).equals(rows(made))
+    full = finetune("task.epochs=1")
+    learnt = full.json("metrics.json")["val"]["loss"]
+    assert made.json("metrics.json")["val"]["loss"] == pytest.approx(learnt, abs=0.02)
+    assert made.json("metrics.json")["val"]["loss"] != learnt

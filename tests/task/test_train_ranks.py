@@ -1,0 +1,250 @@
+"""One finetune on two processes: the numbers of one, and nobody left behind however it ends.
+
+Fault table of the project: rows 3, 40.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+RANKS = ("task.drop_path=0", "task.epochs=4", "runtime.run_id=r", "runtime.save_every=1")
+LONG = (*RANKS, "task.epochs=200")
+
+
+@pytest.fixture
+def here(tmp_path):
+    """here(pattern) -> what lies in the run's folder."""
+    return lambda pattern: sorted(tmp_path.glob(f"outputs/r/*/{pattern}"))
+
+
+@pytest.fixture
+def alive(tmp_path):
+    """Processes that any job of this test started and that still run, by their output folder."""
+
+    def find(word="fgvc"):
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                environment = (folder / "environ").read_bytes()
+                command = (folder / "cmdline").read_bytes()
+                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            ours = f"FGVC_TEST={tmp_path}".encode() in environment and word.encode() in command
+            if ours and state != "Z":
+                found.append(int(folder.name))
+        return found
+
+    return find
+
+
+@pytest.fixture
+def pair(begun, tmp_path):
+    """Start a finetune on two processes, each marked by this test's folder."""
+    return lambda *more: begun(*more, "runtime.nproc=2", FGVC_TEST=str(tmp_path))
+
+
+def curve(folder, tag="train/loss"):
+    events = EventAccumulator(str(folder / "tb"), size_guidance={"scalars": 0}).Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def logits(folder):
+    table = pq.read_table(folder / "predictions.parquet")
+    test = table.filter(table["split"].to_numpy() == "test")
+    return test["path"].to_pylist(), np.array(test["logits"].to_pylist())
+
+
+def stepping(job, here):
+    job.until(lambda: here("in-progress/resume/state-*.pt"))
+
+
+def agree(one, two):
+    assert curve(two, "val/loss") == [
+        (step, pytest.approx(value, abs=1e-4)) for step, value in curve(one, "val/loss")
+    ]
+    assert curve(two) == [(step, pytest.approx(value, abs=1e-5)) for step, value in curve(one)]
+    assert len(curve(one)) > 1
+    paths, expected = logits(one)
+    found_paths, found = logits(two)
+    assert found_paths == paths
+    assert len(set(paths)) == len(paths)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def odd(shared_places, tmp_path):
+    """A table of 34 images to train and validate on, and 11 to test on."""
+    (root,) = shared_places["data"].glob("synthetic-*-c6-train10-test5-px128-*")
+    names = [line.split()[1] for line in (root / "images.txt").open()][::2]
+    lines = [
+        f"{name},{name.split('/')[0]},{'test' if place % 4 == 1 else 'train'}"
+        for place, name in enumerate(names)
+    ]
+    file = tmp_path / "odd.csv"
+    file.write_text("\n".join(["path,label,split", *lines]) + "\n")
+    return (
+        "dataset=table",
+        f'dataset.table="{file}"',
+        f"dataset.root={root / 'images'}",
+        "dataset.val_fraction=0.2",
+        "dataset.subset=null",
+    )
+
+
+def test_two_processes_tell_what_one_tells(pair, finetune, tmp_path, shared_places, alive):
+    """Of a batch of 6 the first takes 2 images and the second 4; of 11 in the test, 6 and 5."""
+    assert finetune("task.epochs=1").code == 0  # draws the birds
+    usual = (*RANKS, *odd(shared_places, tmp_path), "task.batch_size=6", "task.mixup=0.8")
+    one = finetune(*usual, "runtime.run_id=one")
+    assert one.code == 0, one.err
+    job = pair(*usual)
+    assert job.wait() == 0, job.said
+    (two,) = (path.parent for path in tmp_path.glob("outputs/r/*/*/metrics.json"))
+    agree(one.folder, two)
+    assert len(logits(two)[0]) == 11
+    stamp = json.loads((two / "env_stamp.json").read_text())
+    assert (stamp["world_size"], stamp["launch"]) == (2, "runtime.nproc=2")
+    assert json.loads((two / "metrics.json").read_text())["test_reads"] == 1
+    assert not alive()
+
+
+@pytest.mark.parametrize("moment", ["importing", pytest.param("training", marks=pytest.mark.slow)])
+def test_a_rank_that_dies_ends_all_and_the_same_command_goes_on(
+    pair, begun, here, wait_until, alive, moment
+):
+    job = pair(*LONG)
+    if moment == "training":
+        stepping(job, here)
+    wait_until(lambda: alive("fgvc.task.follow"))
+    (follower,) = alive("fgvc.task.follow")
+    os.kill(follower, signal.SIGKILL)
+    start = time.monotonic()
+    assert job.wait(60) == 1, job.said
+    assert time.monotonic() - start < 15
+    assert "rank 1 of 2 ended with -9" in job.line
+    assert "Traceback" not in job.said
+    assert not alive()
+    if moment == "training":
+        (path,) = here("in-progress/status.json")
+        assert json.loads(path.read_text())["state"] == "failed"
+        steps = max(int(one.name[6:14]) for one in here("in-progress/resume/state-*.pt"))
+        last = pair(*LONG)
+        wait_until(lambda: f"resumed after step {steps}" in last.said)
+
+
+@pytest.mark.parametrize("moment", ["importing", pytest.param("training", marks=pytest.mark.slow)])
+def test_no_rank_outlives_the_first(pair, here, wait_until, alive, moment):
+    job = pair(*LONG)
+    if moment == "training":
+        stepping(job, here)
+    wait_until(lambda: alive("fgvc.task.follow"))
+    job.send(signal.SIGKILL)
+    job.wait()
+    wait_until(lambda: not alive(), 15)
+
+
+@pytest.mark.slow
+def test_asked_to_stop_all_stop_and_resume_together(pair, here, alive, told, tmp_path):
+    usual = (*RANKS, "task.drop_path=0.2", "task.ema=0.9", "task.epochs=8")
+    job = pair(*usual)
+    stepping(job, here)
+    for process in [*alive("fgvc.task.follow"), job.process.pid]:  # as a cluster's notice does
+        os.kill(process, signal.SIGTERM)
+    assert job.wait(30) == 75, job.said
+    assert "Traceback" not in job.said
+    assert not alive()
+    last = pair(*usual)
+    assert last.wait() == 0, last.said
+    (stopped,) = here("*/metrics.json")
+    assert json.loads(stopped.read_text())["resumed"]["step"] > 0
+    whole = pair(*usual, f"runtime.output_root={tmp_path / 'undisturbed'}")
+    assert whole.wait() == 0, whole.said
+    (undisturbed,) = tmp_path.glob("undisturbed/r/*/*/metrics.json")
+    assert told(stopped.parent) == told(undisturbed.parent)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_is_said_once(pair, alive):
+    wild = ("task.learning_rate=1e30", "task.clip_norm=null")
+    job = pair(*RANKS, *wild, "task.warmup_steps=0")
+    assert job.wait() == 1, job.said
+    assert "task.learning_rate" in job.line
+    assert not alive()
+
+
+# --- torchrun ---
+
+
+@pytest.fixture
+def torchrun(places, tmp_path):
+    """torchrun(*overrides) -> a finetune, or another task, that torchrun starts twice."""
+
+    def start(*overrides):
+        environment = {**os.environ, "GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1",
+                       "GLOO_SOCKET_IFNAME": "lo", "FGVC_TEST": str(tmp_path)}  # fmt: skip
+        launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+        return subprocess.run(
+            [sys.executable, *launch, "-m", "fgvc.run", *overrides, *places],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+
+    return start
+
+
+SMALL = (
+    "backbone=vit",
+    "backbone.size=mini",
+    "backbone.pretrained=false",
+    "dataset.subset=tiny",
+    "dataset.generator.classes=6",
+    "dataset.generator.train_per_class=10",
+    "dataset.generator.test_per_class=5",
+    "dataset.generator.side=128",
+    "runtime.num_workers=0",
+)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_finetune_and_is_stamped(torchrun, tmp_path, alive):
+    done = torchrun("task=train", "task.epochs=1", "task.batch_size=4", *SMALL)
+    assert done.returncode == 0, done.stderr
+    (stamp,) = tmp_path.glob("outputs/*/*/*/env_stamp.json")
+    found = json.loads(stamp.read_text())
+    assert (found["world_size"], found["launch"]) == (2, "torchrun, 2 processes")
+    assert not alive()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (("task=probe",), "task=probe runs as one process"),
+        (("-m", "task=train", "seed=0,1"), "use runtime.nproc=2 and no torchrun"),
+        (("task=train", "task.epoch=1"), "task.epochs"),
+    ],
+    ids=["probe", "sweep", "typo"],
+)
+def test_torchrun_is_refused_in_one_line_and_at_once(torchrun, tmp_path, alive, overrides, says):
+    start = time.monotonic()
+    done = torchrun(*overrides, *SMALL)
+    assert time.monotonic() - start < 30  # after which torchrun kills
+    assert done.returncode != 0
+    (line,) = (one for one in done.stderr.splitlines() if one.startswith("fgvc: "))
+    assert says in line
+    assert not (tmp_path / "outputs").exists()
+    assert not alive()

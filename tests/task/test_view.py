@@ -1,0 +1,239 @@
+"""task=view: what is refused in one line, and what a person sees in the real App."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fgvc.config.compose import composed, typed
+from fgvc.data.coordinates import view as seen_by
+from fgvc.data.preprocess import evaluation_transform
+from fgvc.record.fiftyone import pair
+from fgvc.run import main
+from fgvc.task.gallery import heat_map
+
+SMALL = (
+    "backbone=vit",
+    "backbone.size=mini",
+    "backbone.pretrained=false",
+    "runtime.num_workers=0",
+    "runtime.device=cpu",
+    "dataset.generator.classes=4",
+    "dataset.generator.train_per_class=6",
+    "dataset.generator.test_per_class=4",
+    "dataset.generator.side=96",
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("größe = 3")
+
+
+@pytest.fixture(scope="module")
+def places(root):
+    names = ("data", "cache", "output", "multirun", "weights")
+    return [f'runtime.{name}_root="{root / name}"' for name in names]
+
+
+@pytest.fixture(scope="module")
+def runs(root, places):
+    """A linear and a kNN probe on the same birds, made where FiftyOne is not installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "fiftyone", None)
+        for head in ("linear", "knn"):
+            assert main([*SMALL, *places, f"head={head}", f"runtime.run_id={head}"]) == 0
+    found = {}
+    for head in ("linear", "knn"):
+        (status,) = (root / "output" / head).glob("*/*/status.json")
+        found[head] = status.parent
+    return found
+
+
+@pytest.fixture
+def viewed(places, capfd):
+    """viewed(*overrides) -> exit code and the one line of the refusal."""
+
+    def start(*overrides):
+        capfd.readouterr()
+        code = main(["task=view", *places, *overrides])
+        return code, capfd.readouterr().err.strip().splitlines()[-1]
+
+    return start
+
+
+def run_of(folder):
+    return f'run="{folder}"'
+
+
+def test_every_run_writes_its_dataset_without_fiftyone(runs, root):
+    for folder in runs.values():
+        numbers = json.loads((folder / "metrics.json").read_text())
+        told = json.loads((folder / "fiftyone" / "metadata.json").read_text())
+        assert told["info"]["checkpoint_id"][:16] == folder.name
+        assert told["info"]["config_hash"][:16] == folder.parent.name
+        assert told["info"]["run_id"] == folder.parent.parent.name
+        found = list(pair.samples(folder / "fiftyone"))
+        tested = [sample for sample in found if "test" in sample["tags"]]
+        assert len(tested) == numbers["test"]["n"] == 16
+        assert len(found) - len(tested) == numbers["val"]["n"]
+        right = sum(sample["eval"] for sample in tested)
+        assert right / len(tested) == pytest.approx(numbers["test"]["top1"])
+        (birds,) = (root / "data").glob("synthetic*")
+        assert all((birds / one["filepath"]).is_file() for one in found)
+        assert "embedding" in tested[0]
+        index = json.loads((folder / "artifacts.json").read_text())
+        assert {"fiftyone/metadata.json", "fiftyone/samples.json"} <= set(index)
+
+
+def test_where_fiftyone_is_missing_one_line_says_how_to_get_it(runs, viewed, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fiftyone", None)
+    code, line = viewed(run_of(runs["linear"]))
+    assert code == 1
+    assert line == "fgvc: FiftyOne is not installed: pip install 'fiftyone>=1.22,<2'"
+
+
+def test_a_record_that_cannot_be_shown_is_refused(runs, viewed, root, tmp_path):
+    code, line = viewed(run_of(runs["linear"].parent))
+    assert (code, "artifacts.json" in line or "status.json" in line) == (1, True)
+    assert "outputs/RUN/CONFIG/CHECKPOINT" in line
+    copy = tmp_path / runs["linear"].name
+    shutil.copytree(runs["linear"], copy)
+    with (copy / "fiftyone" / "samples.json").open("a") as file:
+        file.write(" ")
+    code, line = viewed(run_of(copy))
+    assert (code, "fiftyone/samples.json: sha256 mismatch" in line) == (1, True)
+
+
+def test_pictures_that_are_gone_are_asked_for(runs, viewed, tmp_path):
+    code, line = viewed(run_of(runs["linear"]), f'dataset.root="{tmp_path}"')
+    assert code == 1
+    assert f"is not in {tmp_path}: give dataset.root=PATH" in line
+
+
+def test_a_taken_port_and_one_checkpoint_twice_are_refused(runs, viewed):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, line = viewed(run_of(runs["linear"]), f"task.port={port}")
+    assert code == 1
+    assert f"task.port={port}: Address already in use; another port is task.port={port + 1}" in line
+    linear = runs["linear"]
+    code, line = viewed(run_of(linear), f'against="{linear}"', f"task.port={free_port()}")
+    assert (code, "are of one checkpoint" in line) == (1, True)
+
+
+def test_attention_lies_where_the_network_looked():
+    """A wide picture: the outer columns were cropped away; the hottest patch is where it was."""
+    conf = typed(composed(["backbone=vit_tiny", "backbone.pretrained=false"]))
+    size_2 = np.array([400, 200])
+    seen = seen_by(evaluation_transform(conf), size_2[None])
+    score_G = np.zeros(196, np.float32)
+    score_G[3 * 14 + 11] = 2.0
+    map_HW = heat_map(seen, size_2, score_G, 16, 16)
+    assert map_HW.shape == (16, 32)  # 12.5 pixels a cell
+    x, y, width, height = seen.seen[0]
+    row, column = np.argwhere(map_HW == 255)[0]
+    assert np.isclose(column * 12.5, x + 11 * 12.5, atol=12.5)
+    assert np.isclose(row * 12.5, y + 3 * 12.5, atol=12.5)
+    assert (map_HW == 255).sum() == 1
+    inside = map_HW > 0
+    assert inside.sum() == 14 * 14
+    columns = np.flatnonzero(inside.any(axis=0))
+    assert np.isclose(columns[0] * 12.5, x, atol=12.5)
+    assert np.isclose((columns[-1] + 1) * 12.5, x + width, atol=12.5)
+    upright = np.flatnonzero(inside.any(axis=1))
+    assert np.isclose((upright[-1] + 1) * 12.5, y + height, atol=12.5)
+
+
+@pytest.fixture(scope="module")
+def app(runs, places, tmp_path_factory):
+    """The App in a process of its own, with both runs; yields its port and what it printed."""
+    port, said = free_port(), tmp_path_factory.mktemp("said") / "out.txt"
+    linear, knn = runs["linear"], runs["knn"]
+    command = [sys.executable, "-m", "fgvc.run", "task=view", *places, run_of(linear)]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")}
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, f'against="{knn}"', f"task.port={port}"],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**clean, "OMP_NUM_THREADS": "1"},
+        )
+    try:
+        end = time.monotonic() + 500
+        while "Ctrl-C ends it" not in said.read_text():
+            assert process.poll() is None, said.read_text()
+            assert time.monotonic() < end, said.read_text()
+            time.sleep(0.5)
+        yield port, said
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, said.read_text()
+        assert "view: closed" in said.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_person_sees_the_mistakes(app, runs, tmp_path):
+    """Headless Chromium opens the saved view and counts what stands there."""
+    from playwright.sync_api import expect, sync_playwright
+
+    port, said = app
+    names = [runs[head].name[:8] for head in ("linear", "knn")]
+    assert f"http://127.0.0.1:{port}" in said.read_text()
+    page_url = f"http://127.0.0.1:{port}/datasets/fgvc-{'-'.join(names)}"
+    with urllib.request.urlopen(page_url, timeout=60) as answer:
+        assert b"FiftyOne" in answer.read()
+    found = list(pair.samples(runs["linear"] / "fiftyone"))
+    wrong = sum(sample.get("eval") is False for sample in found)
+    assert 0 < wrong < metrics_count(runs["linear"])
+    with sync_playwright() as started:
+        browser = started.chromium.launch(
+            executable_path=shutil.which("chromium") or "/usr/bin/chromium",
+            args=["--no-sandbox", "--disable-gpu"],
+        )
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        with page.expect_response(lambda one: "/media?" in one.url and one.ok, timeout=180_000):
+            page.goto(f"{page_url}?view=misclassified-{names[0]}", wait_until="domcontentloaded")
+        count = page.get_by_text(f"{wrong} samples", exact=True).first
+        expect(count).to_be_visible(timeout=180_000)
+        expect(page.get_by_text(f"predictions_{names[1]}").first).to_be_visible(timeout=60_000)
+        page.wait_for_timeout(5000)  # what was served is drawn on canvases, which tell nothing
+        page.screenshot(path=tmp_path / "misclassified.png")
+        browser.close()
+    assert (tmp_path / "misclassified.png").stat().st_size > 20_000
+
+
+def metrics_count(folder):
+    return json.loads((folder / "metrics.json").read_text())["test"]["n"]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def test_an_app_that_does_not_close_ends_with_its_process():
+    program = (
+        "import time; from fgvc.record.fiftyone import app; app.GRACE = 0.1\n"
+        "class Stuck:\n    def close(self): print('asked'); time.sleep(600)\n"
+        "app.leave(Stuck())"
+    )
+    done = subprocess.run([sys.executable, "-uc", program], capture_output=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, b"asked\n"), done.stderr
