@@ -1,6 +1,7 @@
 """`make bench`: every promise about speed as a ratio, both sides measured in one run.
 
-python -m benchmarks [extraction loading second c_sweep knn startup] [index]
+python -m benchmarks [extraction loading second c_sweep knn parts startup training fiftyone]
+                     [index report]
 """
 
 from __future__ import annotations
@@ -14,15 +15,27 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import features, heads, index, pictures, startup
+from benchmarks import (
+    features,
+    fiftyone,
+    heads,
+    index,
+    part_attention,
+    pictures,
+    report,
+    startup,
+    training,
+)
 from benchmarks.side_by_side import Row
+
+BIG = ("index", "report")  # thousands of files to make before there is anything to measure
 
 
 def main(wanted: list[str]) -> None:
     """Measure the rows asked for (all, if none is named) and print the table."""
     with tempfile.TemporaryDirectory() as folder:
         groups = _groups(Path(folder))
-        usual = [name for name in groups if name != "index"]  # that one makes 675,000 files
+        usual = [name for name in groups if name not in BIG]
         unknown = set(wanted) - set(groups)
         if unknown:
             sys.exit(f"benchmarks: no {', '.join(sorted(unknown))}; there are {', '.join(groups)}")
@@ -39,8 +52,12 @@ def _groups(places: Path) -> dict[str, Callable[[], list[Row]]]:
         "second": lambda: [features.second_run(places)],
         "c_sweep": lambda: [heads.c_sweep(places)],
         "knn": lambda: [heads.knn()],
+        "parts": part_attention.rows,
         "startup": startup.rows,
+        "training": lambda: [training.step(places, images, "cpu") for images in (8, 16)],
+        "fiftyone": lambda: fiftyone.rows(places),
         "index": lambda: index.rows(places),
+        "report": lambda: report.rows(places),
     }
 
 

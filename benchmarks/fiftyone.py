@@ -1,0 +1,63 @@
+"""50,000 images of 200 classes -> a FiftyOne dataset: its time of a core, and its memory.
+
+In a process of its own, so that the peak is that of the writing.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.side_by_side import Row
+
+IMAGES, CLASSES, WIDTH = 50_000, 200, 192
+WRITE = f"""
+import os, resource, sys, time
+from pathlib import Path
+import numpy as np
+from fgvc.record.fiftyone import dataset
+from fgvc.record.fiftyone.samples import Said
+from fgvc.types import Features, Manifest, Predictions
+import sklearn.decomposition
+def peak():
+    status = Path("/proc/self/status")  # getrusage tells the parent's peak too, where it is higher
+    if status.is_file():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+rng, N, C = np.random.default_rng(0), {IMAGES}, {CLASSES}
+row_N = np.arange(N)
+logits_NC = rng.standard_normal((N, C), np.float32)
+x_ND = rng.standard_normal((N, {WIDTH}), np.float32)
+path = tuple(f"images/class {{row % C:03d}}/{{row:08d}}.jpg" for row in range(N))
+manifest = Manifest(Path("."), path, row_N % C, np.ones(N, np.uint8), ())
+said = Said(manifest, ".", [f"class {{one:03d}}" for one in range(C)], "a" * 64,
+            {{"test": Predictions(row_N, row_N % C, logits_NC)}}, Features(x_ND, row_N))
+about = {{"name": "n", "run_id": "r", "started": "2026-11-24T12:00:00+00:00"}}
+before, start = peak(), time.process_time()
+dataset.write(Path(sys.argv[1]), said, about)
+seconds = time.process_time() - start
+grown = peak() - before
+data = (Path(sys.argv[1]) / "samples.json").read_bytes()
+start = time.perf_counter()
+with open(Path(sys.argv[1]) / "bare", "wb") as file:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+print(seconds, grown, time.perf_counter() - start, len(data))
+"""
+
+
+def rows(places: Path) -> list[Row]:
+    """Logits, features and a map of each image, without FiftyOne and without a database."""
+    folder = places / "fiftyone"
+    folder.mkdir()
+    command = [sys.executable, "-c", WRITE, str(folder)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, grown, bare, size = map(float, done.stdout.split()[-4:])
+    work = f"FiftyOne dataset of {IMAGES:,} images, {CLASSES} classes"
+    detail = f"{size / 2**20:.0f} MiB; {seconds / max(bare, 1e-9):.0f} times the bare write"
+    return [
+        Row(f"{work}: seconds of a core", "–", seconds, 10, detail, most=True),
+        Row(f"{work}: memory above what it is given, MiB", "–", grown, 400, "", most=True),
+    ]

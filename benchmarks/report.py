@@ -1,0 +1,115 @@
+"""2,000 run folders -> how long task=report takes, beside reading their bytes.
+
+The folders are copies of one real run, each with a seed, answers and accuracy of its own, sealed
+as a run seals its own; every line is compared with the best, so all predictions are read. Asked for
+by name (`python -m benchmarks report`), as they take a minute to make.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.side_by_side import Row
+from fgvc import metrics
+from fgvc.record import checkpoint
+from fgvc.record import folder as folders
+from fgvc.report.baselines import write_baselines
+from fgvc.run import main
+from fgvc.store import digest
+
+RUNS, IMAGES, CLASSES, SECONDS = 2_000, 515, 20, 10.0
+SMALL = (
+    "backbone=vit_tiny",
+    "backbone.pretrained=false",
+    "dataset.generator.classes=20",
+    "dataset.generator.train_per_class=4",
+    "dataset.generator.test_per_class=2",
+    "dataset.generator.side=64",
+    "dataset.val_fraction=0.25",
+    "resolution.side=64",
+    "resolution.name=r64",
+    "task.c_count=3",
+    "runtime.num_workers=0",
+)
+
+
+def rows(places: Path) -> list[Row]:
+    """The second of two times, as the first has the disk to wait for."""
+    source, made = _real(places / "one"), places / "outputs"
+    for number in range(RUNS):
+        _copy(source, made, number)
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        table = write_baselines(made, made)
+        seconds.append(time.perf_counter() - start)
+    assert not table.damaged
+    start = time.perf_counter()
+    size = sum(len(file.read_bytes()) for file in made.rglob("*") if file.is_file())
+    reading = time.perf_counter() - start
+    detail = f"{RUNS / seconds[-1]:.0f} runs/s; {size / 2**20:.0f} MiB read in {reading:.1f} s"
+    work = f"task=report over {RUNS:,} runs of {IMAGES} images: seconds"
+    return [Row(work, "–", seconds[-1], SECONDS, detail, True)]
+
+
+def _real(home: Path) -> Path:
+    """One probe of the synthetic birds."""
+    places = [f"runtime.{name}_root={home / name}" for name in ("output", "cache", "data")]
+    assert main([*SMALL, *places]) == 0
+    return next((home / "output").glob("*/*/*/ckpt.bin")).parent
+
+
+def _copy(source: Path, made: Path, number: int) -> Path:
+    """The same run under another penalty grid, with answers of its own, sealed."""
+    work = shutil.copytree(source, made / f"run-{number:05d}" / "work")
+    config = json.loads((work / "config.canonical.json").read_bytes())
+    config["task"]["c_high"] = 1e5 + number
+    (work / "config.canonical.json").write_bytes(digest.canonical_json(config))
+    name = digest.sha256_bytes(digest.canonical_json(config))
+    _change(work / "env_stamp.json", {"config_hash": name, "run_id": f"run-{number:05d}"})
+    _answer(work, np.random.default_rng(number))
+    tensors, facts, _ = checkpoint.read(source)
+    checkpoint_id = checkpoint.write(work, tensors, {**facts, "config_hash": name})
+    folders.write_status(work, "running", folders.now())
+    (work / "artifacts.json").write_text(json.dumps(folders.index(work)))
+    folders.write_status(work, "done", folders.now())
+    target = work.parent / name[: folders.SHORT] / checkpoint_id[: folders.SHORT]
+    target.parent.mkdir()
+    return work.rename(target)
+
+
+def _answer(work: Path, rng: np.random.Generator) -> None:
+    """Answers to the same images, about nine of ten right, with logits, as a probe leaves them."""
+    label_N = np.arange(IMAGES) % CLASSES
+    right_N = rng.random(IMAGES) < rng.uniform(0.85, 0.95)
+    logits_NC = rng.standard_normal((IMAGES, CLASSES)).astype(np.float32)
+    columns = {
+        "path": [
+            f"{label:03d}.Some_species/picture_{n:05d}.jpg" for n, label in enumerate(label_N)
+        ],
+        "split": ["test"] * IMAGES,
+        "label": pa.array(label_N, pa.int32()),
+        "pred": pa.array(np.where(right_N, label_N, (label_N + 1) % CLASSES), pa.int32()),
+        "logits": pa.array(list(logits_NC), pa.list_(pa.float32())),
+    }
+    pq.write_table(pa.table(columns), work / "predictions.parquet", compression="zstd")
+    hits = int(right_N.sum())
+    interval = list(metrics.wilson(hits, IMAGES))
+    _change(
+        work / "metrics.json",
+        {"test": {"n": IMAGES, "top1": hits / IMAGES, "top1_ci95": interval}},
+    )
+
+
+def _change(file: Path, change: dict[str, object]) -> None:
+    plain = json.loads(file.read_bytes())
+    for key, value in change.items():
+        plain[key] = {**plain[key], **value} if isinstance(value, dict) else value
+    file.write_bytes(json.dumps(plain).encode())
