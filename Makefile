@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 RUN    := $(BIN)/python -m fgvc.run
 ARGS   ?=
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help smoke test check conf bench lock clean
@@ -10,12 +11,14 @@ ARGS   ?=
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:[^#]*## /:/' | awk -F: '{printf "  make %-7s %s\n", $$1, $$2}'
 
-smoke: .venv/installed  ## set up, then the main job end to end, offline, on synthetic birds (2-4 minutes)
+smoke: .venv/installed  ## set up, then the main job end to end, offline, on synthetic birds (about 5 minutes)
+	$(RUN) task=check
 	$(RUN) -m experiment=smoke precision=fp32,bf16
+	$(RUN) -m experiment=smoke_train precision=fp32,bf16 runtime.nproc=2 runtime.device=cpu
 	$(RUN) experiment=synthetic_probe
 
-test: .venv/installed  ## set up, then the whole suite (ARGS="-m smoke" for a part; about 10 minutes)
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/installed  ## set up, then the whole suite (ARGS="-m smoke" for a part; about 22 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: .venv/installed  ## ruff and pyright
 	$(BIN)/ruff check .
@@ -39,6 +42,6 @@ clean:  ## remove the environment and caches (outputs/ and multirun/ stay)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and "fgvc needs Python 3.11 to 3.13, $(PYTHON) is %d.%d: make PYTHON=python3.12 …" % v)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements.txt)"
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.txt
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@

@@ -1,4 +1,5 @@
-"""Small copies of the published datasets, in the file formats and shapes they are handed out in.
+"""Small copies of the published datasets, in the file formats and shapes they are handed out in,
+children to be killed, and a browser.
 
 Three classes that differ in brightness, four train and two test pictures of each.
 """
@@ -8,9 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
+import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -235,3 +241,97 @@ def struct(fields: Sequence[str], table: Sequence[Sequence[object]]) -> np.ndarr
 
 def _corners() -> tuple[np.uint8, np.uint8, np.uint16, np.uint8]:
     return np.uint8(5), np.uint8(6), np.uint16(25), np.uint8(36)
+
+
+# --- real processes, forked so that twenty of them cost less than one start of Python ---
+
+
+@pytest.fixture
+def forked() -> Iterator[Callable[[Callable[[], object]], int]]:
+    """Run a function in a child of its own; returns the pid. Children left over are killed."""
+    pids: list[int] = []
+
+    def start(work: Callable[[], object]) -> int:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                work()
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        pids.append(pid)
+        return pid
+
+    yield start
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+@pytest.fixture
+def ended() -> Callable[[int], int]:
+    """Wait for a child; returns its exit code, negative where a signal ended it."""
+    return lambda pid: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+# --- a real browser, for the pages ---
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+@dataclass
+class Opened:
+    """A page in a browser. said: what its console said; asked: what it asked the network for."""
+
+    page: Any
+    said: list[str]
+    asked: list[str]
+
+    def colours(self) -> tuple[int, int]:
+        """Brightness of paper and ink, 0..255."""
+        script = "name => getComputedStyle(document.body)[name].match(/\\d+/g).slice(0, 3)"
+        paper, ink = (self.page.evaluate(script, name) for name in ("backgroundColor", "color"))
+        return tuple(sum(map(int, rgb)) // 3 for rgb in (paper, ink))
+
+    def overflow(self) -> int:
+        """Pixels by which it is wider than its window."""
+        script = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        return self.page.evaluate(script)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium: Any) -> Iterator[Callable[..., Opened]]:
+    """opened(file, scheme="light") -> the page at laptop width."""
+    pages = []
+
+    def start(file: Path, scheme: str = "light") -> Opened:
+        page = chromium.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
+        pages.append(page)
+        one = Opened(page, [], [])
+        page.on("console", lambda message: one.said.append(message.text))
+        page.on("pageerror", lambda error: one.said.append(str(error)))
+        page.on("request", lambda request: one.asked.append(request.url))
+        page.goto(file.as_uri())
+        return one
+
+    yield start
+    for page in pages:
+        page.close()
