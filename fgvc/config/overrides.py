@@ -34,6 +34,7 @@ from fgvc.config.fit import check_inputs
 from fgvc.config.schema import TABLES, Config
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
+RUN_ID_KEY = "runtime.run_id="
 OVERLAYS = ("experiment", "sweep", "recipe")  # optional, and laid over the axes
 AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", *OVERLAYS)
 
@@ -53,6 +54,11 @@ class LeftOut:
 
     overrides: tuple[str, ...]
     why: str
+
+
+def choices_of(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The overrides of one job that are choices: not its run_id, and nothing of Hydra's."""
+    return tuple(item for item in overrides if not item.startswith((RUN_ID_KEY, "hydra")))
 
 
 def jobs_of(arguments: Sequence[str], multirun: bool) -> list[Job]:
