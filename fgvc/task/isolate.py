@@ -28,6 +28,7 @@ from fgvc.task import FAILED, PREEMPTED, Ended, run_job
 GRACE = 30.0  # seconds a process has to end once it has said how it ended, or its sweep is gone
 NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 STREAMS = (1, 2)
+SAYS = b"fgvc: stopping once the job that runs has saved; once more stops it at once\n"
 
 
 def isolated(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
@@ -99,6 +100,8 @@ def _notice(number: int, frame: FrameType | None) -> None:
     _asked += 1
     if _asked > 2:  # whatever it waits for is not the job
         raise Preempted(signal.Signals(number).name)
+    if _asked == 1:  # not print: the notice may have come in the middle of one
+        os.write(2, SAYS)
     if _running is not None:
         _tell(_running)
 

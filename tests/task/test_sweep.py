@@ -237,6 +237,7 @@ def test_notices_save_stop_and_leave_nothing(begun, wait_until, tmp_path):
     job.until(lambda: "resumed after step" in job.said)
     children = psutil.Process(job.process.pid).children(recursive=True)
     job.send(signal.SIGINT)
+    job.until(lambda: "once more stops it at once" in job.said)
     job.send(signal.SIGINT)
     assert job.wait() == 75, job.said
     assert psutil.wait_procs(children, timeout=60)[1] == []
