@@ -31,11 +31,11 @@ from fgvc.config.compose import (
     config_hash,
     is_operation,
     register_schema,
-    resolved,
 )
 from fgvc.config.errors import ConfigError
+from fgvc.config.grid import exactly
 from fgvc.config.help import page
-from fgvc.config.overrides import Job, LeftOut, normalized, plan_of
+from fgvc.config.overrides import Job, LeftOut, common, folded, normalized, plan_of
 from fgvc.config.sweep import spelt_out
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
@@ -70,12 +70,16 @@ def main(arguments: Sequence[str]) -> int:
     if jobs[0].conf.runtime.dry_run:
         return _show_plan(run_id, jobs, left_out)
     codes: list[int] = []
-    for one in left_out:
-        print(f"left out: {one.why}", flush=True)
-    hydra_flags = ["--multirun"] if multirun else []
+    for line in folded(left_out):
+        print(f"left out: {line}", flush=True)
+    mine = f'{RUN_ID_KEY}"{run_id}"'
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
-    arguments = [*hydra_flags, *overrides, f'{RUN_ID_KEY}"{run_id}"']
-    _through_hydra(arguments, codes, [one.overrides for one in left_out])
+    if multirun:
+        arguments = ["--multirun", *common(overrides, jobs), mine]
+        with exactly([[*_choices(job.overrides), mine] for job in jobs]):
+            _through_hydra(arguments, codes)
+    else:
+        _through_hydra([*overrides, mine], codes)
     if multirun and not is_operation(jobs[0].conf):
         _close_sweep(run_id, jobs, codes)
     return max(codes, default=FAILED)
@@ -133,24 +137,15 @@ def _refuse_torchrun(jobs: Sequence[Job], multirun: bool) -> None:
         raise ConfigError(f"task={task} runs as one process: start it without torchrun")
 
 
-def _through_hydra(
-    arguments: Sequence[str], codes: list[int], left_out: Sequence[tuple[str, ...]] = ()
-) -> int:
-    """Let Hydra launch the jobs (its launchers, its sweep folder); each leaves its exit code.
-
-    Args:
-        left_out: overrides of the jobs that a named sweep leaves out.
-    """
+def _through_hydra(arguments: Sequence[str], codes: list[int]) -> int:
+    """Let Hydra launch the jobs (its launchers, its sweep folder); each leaves its exit code."""
     GlobalHydra.instance().clear()
     register_schema()
     command = shlex.join(["python", "-m", "fgvc.run", *arguments])
-    skipped = {_choices(one) for one in left_out}
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)
     def job(cfg: DictConfig) -> None:
         overrides = list(HydraConfig.get().overrides.task)
-        if _choices(overrides) in skipped:
-            return
         if PREEMPTED in codes:  # asked to stop: the jobs that are left wait for the next time
             codes.append(PREEMPTED)
             return
@@ -175,10 +170,10 @@ def _show_plan(run_id: str, jobs: Sequence[Job], left_out: Sequence[LeftOut]) ->
     """What would run, one line a job; nothing is written."""
     print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
     for job in jobs:
-        name = "operation" if is_operation(job.conf) else config_hash(resolved(job.cfg))
+        name = config_hash(job.plain) if job.plain else "operation"
         print(f"  {name[:16]:<16}  {' '.join(_choices(job.overrides))}")
     for one in left_out:
-        print(f"  left out          {one.why}")
+        print(f"  left out          {' '.join(_choices(one.overrides))}: {one.why}")
     return DONE
 
 
