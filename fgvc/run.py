@@ -30,15 +30,17 @@ from fgvc.config.compose import (
     config_hash,
     is_operation,
     register_schema,
-    resolved,
 )
 from fgvc.config.errors import ConfigError
+from fgvc.config.grid import exactly
 from fgvc.config.help import page
 from fgvc.config.overrides import (
     RUN_ID_KEY,
     Job,
     LeftOut,
     choices_of,
+    common,
+    folded,
     normalized,
     plan_of,
 )
@@ -76,14 +78,18 @@ def main(arguments: Sequence[str]) -> int:
         return DONE
     if jobs[0].conf.runtime.dry_run:
         return _show_plan(run_id, jobs, left_out)
-    for one in left_out:
-        print(f"left out: {one.why}", flush=True)
-    hydra_flags = ["--multirun"] if multirun else []
+    for line in folded(left_out):
+        print(f"left out: {line}", flush=True)
+    mine = f'{RUN_ID_KEY}"{run_id}"'
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
-    arguments = [*hydra_flags, *overrides, f'{RUN_ID_KEY}"{run_id}"']
-    if multirun and not is_operation(jobs[0].conf):
-        return _sweep(run_id, arguments, jobs, left_out)
-    return _here(arguments)
+    command = _command([item for item in arguments if not item.startswith(RUN_ID_KEY)], run_id)
+    if not multirun:
+        return _here([*overrides, mine], command)
+    with exactly([[*choices_of(job.overrides), mine] for job in jobs]):
+        arguments = ["--multirun", *common(overrides, jobs), mine]
+        if is_operation(jobs[0].conf):
+            return _here(arguments, command)
+        return _sweep(run_id, arguments, command, jobs, left_out)
 
 
 def script() -> None:
@@ -138,12 +144,11 @@ def _refuse_torchrun(jobs: Sequence[Job], multirun: bool) -> None:
         raise ConfigError(f"task={task} runs as one process: start it without torchrun")
 
 
-def _here(arguments: Sequence[str]) -> int:
+def _here(arguments: Sequence[str], command: str) -> int:
     """Run one job, or operations one after the other, in this process."""
     from fgvc.task import run_job
 
     codes: list[int] = []
-    command = _command(arguments)
 
     def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
         if PREEMPTED not in codes:  # asked to stop: what is left waits for the next time
@@ -154,25 +159,24 @@ def _here(arguments: Sequence[str]) -> int:
 
 
 def _sweep(
-    run_id: str, arguments: Sequence[str], jobs: Sequence[Job], left_out: Sequence[LeftOut]
+    run_id: str,
+    arguments: Sequence[str],
+    command: str,
+    jobs: Sequence[Job],
+    left_out: Sequence[LeftOut],
 ) -> int:
     """Run experiments, each in a process of its own, to one table."""
     from fgvc.task import sweep
 
-    planned = {choices_of(job.overrides) for job in jobs}
-
     def launch(run: Run) -> None:
-        def job(cfg: DictConfig, overrides: Sequence[str]) -> None:
-            if choices_of(overrides) in planned:
-                run(cfg, overrides)
+        _through_hydra(arguments, run)
 
-        _through_hydra(arguments, job)
-
-    return sweep.run(run_id, _command(arguments), jobs, left_out, launch)
+    return sweep.run(run_id, command, jobs, left_out, launch)
 
 
-def _command(arguments: Sequence[str]) -> str:
-    return shlex.join(["python", "-m", "fgvc.run", *arguments])
+def _command(arguments: Sequence[str], run_id: str) -> str:
+    """What, typed again, is this very run."""
+    return shlex.join(["python", "-m", "fgvc.run", *arguments, f"{RUN_ID_KEY}{run_id}"])
 
 
 def _nothing(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -203,10 +207,10 @@ def _show_plan(run_id: str, jobs: Sequence[Job], left_out: Sequence[LeftOut]) ->
     """What would run, one line a job; nothing is written."""
     print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
     for job in jobs:
-        name = "operation" if is_operation(job.conf) else config_hash(resolved(job.cfg))
+        name = "operation" if is_operation(job.conf) else config_hash(job.plain)
         print(f"  {name[:16]:<16}  {' '.join(choices_of(job.overrides))}")
     for one in left_out:
-        print(f"  left out          {one.why}")
+        print(f"  left out          {' '.join(choices_of(one.overrides))}: {one.why}")
     return DONE
 
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from fgvc.config.compose import config_hash, resolved
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import Job, LeftOut, choices_of
+from fgvc.config.overrides import Job, LeftOut, choices_of, folded
 from fgvc.record.folder import IN_PROGRESS, SHORT, Preempted, abandoned, complete, now
 from fgvc.report import sweep as report
 from fgvc.report.baselines import gather, write_baselines
@@ -88,9 +88,7 @@ def _close(sweep: Sweep, jobs: Sequence[Job], left_out: Sequence[LeftOut]) -> in
     runtime = jobs[0].conf.runtime
     root = Path(runtime.output_root).expanduser()
     rows = tuple(_placed(root, sweep, _final(sweep, job)) for job in jobs)
-    table = SweepTable(
-        sweep.run_id, sweep.command, rows, tuple(one.why for one in left_out), root.absolute()
-    )
+    table = SweepTable(sweep.run_id, sweep.command, rows, tuple(folded(left_out)), root.absolute())
     print_table(gather((root / sweep.run_id).glob("*/*")))
     report.show(table)
     report.write(table, sweep.folder)
