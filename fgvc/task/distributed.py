@@ -19,9 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
+from fgvc.config.schema import Config
 from fgvc.types import UserError
 
 PATIENCE = datetime.timedelta(hours=1)  # for a peer in a collective call, an evaluation included
@@ -82,14 +84,14 @@ def joined(nproc: int, device: str = "cpu") -> Iterator[World]:
     if size > 1:
         if nproc not in (1, size):
             raise UserError(f"runtime.nproc={nproc}: torchrun started {size} already")
-        _check_devices(size, device)
+        check_devices(size, device)
         with _group():
             yield World(int(os.environ["RANK"]), size, f"torchrun, {size} processes")
         return
     if nproc == 1:
         yield ALONE
         return
-    _check_devices(nproc, device)
+    check_devices(nproc, device)
     with _followers(nproc), _group():
         yield World(0, nproc, f"runtime.nproc={nproc}")
 
@@ -102,13 +104,22 @@ def device_of(name: str) -> str:
     return f"cuda:{local}"
 
 
-def _check_devices(processes: int, device: str) -> None:
+def check_devices(processes: int, device: str) -> None:
     gpus = torch.cuda.device_count()
     if device in ("auto", "cuda") and torch.cuda.is_available() and processes > gpus:
         raise UserError(
             f"{processes} processes on {gpus} GPU{'s' if gpus > 1 else ''}: one each at most; "
             "fewer processes, or runtime.device=cpu"
         )
+
+
+def seed_everything(conf: Config) -> None:
+    """Every process of a job begins from here."""
+    torch.manual_seed(conf.seed)
+    np.random.seed(conf.seed)  # noqa: NPY002 - libraries draw from it
+    torch.set_float32_matmul_precision(conf.matmul_precision)
+    if conf.runtime.threads is not None:
+        torch.set_num_threads(conf.runtime.threads)
 
 
 @contextmanager

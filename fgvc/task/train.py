@@ -22,8 +22,8 @@ from fgvc.record import console
 from fgvc.record.folder import RESUME
 from fgvc.record.resume import States
 from fgvc.task import Job, writeup
-from fgvc.task.distributed import World, device_of, joined
-from fgvc.task.experiment import Experiment, Outcome, already_complete, opened, seed_everything
+from fgvc.task.distributed import World, device_of, joined, seed_everything
+from fgvc.task.experiment import Experiment, Outcome, already_complete, opened
 from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
 from fgvc.task.finetune import Finetune, Plan
 from fgvc.task.resumption import before, described

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,15 +182,16 @@ class Started:
 
 @pytest.fixture
 def begun(places, tmp_path) -> Iterator[Callable[..., Started]]:
-    """Start a finetune in a process forked from a server that has torch loaded already."""
+    """Start a finetune, or with other options another job, in a process forked from a server that
+    has torch loaded already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     started: list[Started] = []
 
-    def start(*overrides: str, **environment: str) -> Started:
+    def start(*overrides: str, options: Sequence[str] = FINETUNE, **environment: str) -> Started:
         chosen: dict[str, str] = {}
         birds = () if any(one.startswith("dataset=") for one in overrides) else BIRDS
-        for item in (*BASE, *birds, *FINETUNE, "runtime.threads=1", *places, *overrides):
+        for item in (*BASE, *birds, *options, "runtime.threads=1", *places, *overrides):
             chosen[item.partition("=")[0]] = item
         log = tmp_path / f"said-{len(started)}.txt"
         given = {
