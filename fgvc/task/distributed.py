@@ -84,9 +84,9 @@ def joined(nproc: int, device: str = "cpu") -> Iterator[World]:
     if size > 1:
         if nproc not in (1, size):
             raise UserError(f"runtime.nproc={nproc}: torchrun started {size} already")
-        check_devices(size, device)
-        with _group():
-            yield World(int(os.environ["RANK"]), size, f"torchrun, {size} processes")
+        check_devices(int(os.environ["LOCAL_WORLD_SIZE"]), device)
+        with _told_of_peers(size), _group():
+            yield World(int(os.environ["RANK"]), size, _launch(size))
         return
     if nproc == 1:
         yield ALONE
@@ -94,6 +94,34 @@ def joined(nproc: int, device: str = "cpu") -> Iterator[World]:
     check_devices(nproc, device)
     with _followers(nproc), _group():
         yield World(0, nproc, f"runtime.nproc={nproc}")
+
+
+def _launch(size: int) -> str:
+    """How torchrun started these ranks."""
+    nodes = os.environ["GROUP_WORLD_SIZE"]
+    return f"torchrun, {size} processes" + ("" if nodes == "1" else f" on {nodes} nodes")
+
+
+@contextmanager
+def _told_of_peers(size: int) -> Iterator[None]:
+    """That a rank is gone, here or on another machine, only the next collective call tells. Of
+    rank 0's machine it alone says so: a follower there has been told already."""
+    quiet = os.environ["GROUP_RANK"] == "0" and os.environ["RANK"] != "0"
+    try:
+        yield
+    except RuntimeError as error:
+        if quiet or not peer_gone(error):
+            raise
+        raise UserError(
+            f"one of the {size} ranks is gone; what it said stands where it ran, and the same "
+            "command with this runtime.run_id goes on from the last state"
+        ) from error
+
+
+def peer_gone(error: RuntimeError) -> bool:
+    """Whether it only says that a peer has ended."""
+    text = str(error).lower()
+    return any(part in text for part in ("connection closed", "connection reset", "broken pipe"))
 
 
 def device_of(name: str) -> str:
