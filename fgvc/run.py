@@ -34,6 +34,7 @@ from fgvc.config.compose import (
     resolved,
 )
 from fgvc.config.errors import ConfigError
+from fgvc.config.fit import EXTRACTS
 from fgvc.config.help import page
 from fgvc.config.overrides import Job, LeftOut, normalized, plan_of
 from fgvc.config.sweep import spelt_out
@@ -130,7 +131,8 @@ def _refuse_torchrun(jobs: Sequence[Job], multirun: bool) -> None:
     if multirun:
         raise ConfigError(f"torchrun with a sweep: use runtime.nproc={size} and no torchrun")
     if (task := jobs[0].conf.task.name) != "train":
-        raise ConfigError(f"task={task} runs as one process: start it without torchrun")
+        features = f", with runtime.nproc={size} for its features" if task in EXTRACTS else ""
+        raise ConfigError(f"task={task} runs as one process: start it without torchrun{features}")
 
 
 def _through_hydra(

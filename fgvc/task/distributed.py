@@ -27,6 +27,7 @@ from fgvc.config.schema import Config
 from fgvc.types import UserError
 
 PATIENCE = datetime.timedelta(hours=1)  # for a peer in a collective call, an evaluation included
+MEETING = 60.0  # seconds for a connection to another machine
 GRACE = 10.0  # seconds that the other ranks have to end once one is gone
 
 
@@ -85,6 +86,7 @@ def joined(nproc: int, device: str = "cpu") -> Iterator[World]:
         if nproc not in (1, size):
             raise UserError(f"runtime.nproc={nproc}: torchrun started {size} already")
         check_devices(int(os.environ["LOCAL_WORLD_SIZE"]), device)
+        _meet()
         with _told_of_peers(size), _group():
             yield World(int(os.environ["RANK"]), size, _launch(size))
         return
@@ -94,6 +96,21 @@ def joined(nproc: int, device: str = "cpu") -> Iterator[World]:
     check_devices(nproc, device)
     with _followers(nproc), _group():
         yield World(0, nproc, f"runtime.nproc={nproc}")
+
+
+def _meet() -> None:
+    """Fail where rank 0's torchrun, which keeps the store that all meet in, has ended already: as a
+    client of that store this rank would go on asking for as long as it has patience."""
+    if os.environ["RANK"] == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        socket.create_connection(place, timeout=MEETING).close()
+    except OSError as error:
+        raise UserError(
+            f"rank 0's torchrun at {place[0]}:{place[1]} is gone ({error.strerror or error}): what "
+            "it said stands there"
+        ) from error
 
 
 def _launch(size: int) -> str:
@@ -120,8 +137,8 @@ def _told_of_peers(size: int) -> Iterator[None]:
 
 def peer_gone(error: RuntimeError) -> bool:
     """Whether it only says that a peer has ended."""
-    text = str(error).lower()
-    return any(part in text for part in ("connection closed", "connection reset", "broken pipe"))
+    text, said = str(error).lower(), ("connection closed", "connection reset", "broken pipe")
+    return isinstance(error, dist.DistNetworkError) or any(part in text for part in said)
 
 
 def device_of(name: str) -> str:
@@ -172,6 +189,7 @@ def _followers(nproc: int) -> Iterator[None]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shape = {"WORLD_SIZE": str(nproc), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shape |= {"LOCAL_WORLD_SIZE": str(nproc), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
     ours = {**shape, "RANK": "0", "LOCAL_RANK": "0"}
     before = {name: os.environ.get(name) for name in ours}
     followers = [_follower({**os.environ, **shape}, rank) for rank in range(1, nproc)]

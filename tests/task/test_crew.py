@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -54,9 +55,7 @@ def hands(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path / "lib"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     sys.modules.pop("hands", None)
-    import hands
-
-    return hands
+    return importlib.import_module("hands")
 
 
 @pytest.fixture
