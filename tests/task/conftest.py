@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,15 +186,16 @@ class Started:
 
 @pytest.fixture
 def begun(places, tmp_path) -> Iterator[Callable[..., Started]]:
-    """Start a finetune in a process forked from a server that has torch loaded already."""
+    """Start a finetune, or with other options another job, in a process forked from a server that
+    has torch loaded already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     started: list[Started] = []
 
-    def start(*overrides: str, **environment: str) -> Started:
+    def start(*overrides: str, options: Sequence[str] = FINETUNE, **environment: str) -> Started:
         chosen: dict[str, str] = {}
         birds = () if any(one.startswith("dataset=") for one in overrides) else BIRDS
-        for item in (*BASE, *birds, *FINETUNE, "runtime.threads=1", *places, *overrides):
+        for item in (*BASE, *birds, *options, "runtime.threads=1", *places, *overrides):
             chosen[item.partition("=")[0]] = item
         log = tmp_path / f"said-{len(started)}.txt"
         given = {
@@ -207,6 +212,61 @@ def begun(places, tmp_path) -> Iterator[Callable[..., Started]]:
     for one in started:
         one.process.kill()
         one.process.join()
+
+
+@dataclass
+class Node:
+    """A torchrun that stands for a machine."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def ranks(self) -> list[int]:
+        pid = self.process.pid
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def until(self, condition: Callable[[], object]) -> None:
+        until(lambda: condition() or self.process.poll() is not None)
+        assert condition(), self.said
+
+
+@pytest.fixture
+def nodes(places, tmp_path) -> Iterator[Callable[..., list[Node]]]:
+    """Start a finetune on two machines of one process each, both of them this one."""
+    started: list[Node] = []
+
+    def start(*overrides: str) -> list[Node]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1"]
+        launch += ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(port)]
+        given = (*BASE, *FINETUNE, "runtime.threads=1", *places, *overrides)
+        chosen = {item.partition("=")[0]: item for item in given}
+        pair = []
+        for rank in (0, 1):
+            log = tmp_path / f"node-{len(started)}.txt"
+            with log.open("w") as said:
+                process = subprocess.Popen(
+                    [*launch, "--node-rank", str(rank), "-m", "fgvc.run", *chosen.values()],
+                    env={**os.environ, **ALONE, "FGVC_TEST": str(tmp_path)},
+                    stdout=said,
+                    stderr=said,
+                )
+            pair.append(Node(process, log))
+            started.append(pair[-1])
+        return pair
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            for pid in (*one.ranks(), one.process.pid):
+                os.kill(pid, signal.SIGKILL)
+        one.process.wait()
 
 
 PRELOADED = [
