@@ -10,9 +10,9 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -22,34 +22,59 @@ from fgvc.config.compose import (
     composed,
     conf_dir,
     config_hash,
+    hashed,
     is_operation,
     legal_keys,
     one_line,
     place_keys,
-    resolved,
-    typed,
 )
 from fgvc.config.errors import ConfigError, ImpossibleError, nearest
 from fgvc.config.fit import check_inputs
+from fgvc.config.grid import (
+    SIZE,
+    Combination,
+    at_its_size,
+    key_of,
+    neighbours,
+    twin_line,
+    varying,
+    where_known,
+)
+from fgvc.config.nodes import Nodes
+from fgvc.config.once import parsed
 from fgvc.config.schema import TABLES, Config
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 OVERLAYS = ("experiment", "sweep", "recipe")  # optional, and laid over the axes
+SAME_KEYS = ("dataset", "backbone", "resolution")  # their options differ in values alone
 AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", *OVERLAYS)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run that the command asks for: its overrides, and what they compose to."""
+    """One run that the command asks for: its overrides, and what they compose to.
+
+    plain: the hashed part; empty for an operation.
+    """
 
     overrides: tuple[str, ...]
-    cfg: DictConfig
     conf: Config
+    plain: dict[str, Any]
+
+    @property
+    def cfg(self) -> DictConfig:
+        """The config as Hydra composes it."""
+        return composed([normalized(item) for item in self.overrides])
+
+    @property
+    def experiment(self) -> bool:
+        """Whether its config alone says what is asked: task=eval asks a checkpoint."""
+        return not is_operation(self.conf) and self.conf.task.name != "eval"
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A combination of a named sweep that cannot be: its overrides, and why in one line."""
+    """A combination of a named sweep that cannot be, or is another job's: why, in one line."""
 
     overrides: tuple[str, ...]
     why: str
@@ -76,38 +101,124 @@ def plan_of(
     Raises:
         ConfigError: the first thing that is wrong, in one line, with the nearest legal name.
     """
-    parsed = [_parse(argument) for argument in arguments]
-    for override in parsed:
+    given = [_parse(argument) for argument in arguments]
+    for override in given:
         _check_option(override)
         if override.is_sweep_override() and not multirun:
             raise ConfigError(f"{override.input_line}: several values need -m (one job each)")
-    split = BasicSweeper.split_arguments(parsed, None)[0] if multirun else [list(arguments)]
-    jobs, left_out = [], []
-    for overrides in split:
-        try:
-            jobs.append(_job(tuple(overrides)))
-        except ImpossibleError as error:
-            if not named:
-                raise
-            left_out.append(LeftOut(tuple(overrides), str(error)))
+    split = [tuple(arguments)]
+    if multirun:
+        split = [tuple(one) for one in BasicSweeper.split_arguments(given, None)[0]]
+    nodes = Nodes()
+    jobs, left_out = _named(split, nodes) if named else ([_job(one, nodes) for one in split], [])
     if not jobs:
         raise ConfigError(f"no job of this sweep can be: {left_out[0].why}")
-    _refuse_twins(jobs)
+    asked = [job for job in jobs if job.experiment]
+    _refuse_twins(asked)
+    _refuse_one_file_for_many(asked)
+    if len(asked) == len(jobs):
+        jobs = [jobs[place] for place in neighbours([job.plain for job in jobs])]
     return jobs, left_out
+
+
+def _named(split: Sequence[Combination], nodes: Nodes) -> tuple[list[Job], list[LeftOut]]:
+    """The jobs of a named sweep: each setting where it is known, each config once."""
+    jobs: dict[str, Job] = {}  # by config hash
+    first: dict[Combination, Combination] = {}  # of those that are equal where they are known
+    impossible: dict[Combination, str] = {}
+    split, left_out = _at_their_sizes(split)
+    for whole, overrides in zip(split, where_known(split, _knows), strict=True):
+        if first.setdefault(overrides, whole) is not whole:
+            why = impossible.get(overrides, twin_line(whole, first[overrides]))
+            left_out.append(LeftOut(whole, why))
+            continue
+        try:
+            job = _job(overrides, nodes)
+        except ImpossibleError as error:
+            impossible[overrides] = str(error)
+            left_out.append(LeftOut(whole, str(error)))
+            continue
+        kept = jobs.setdefault(config_hash(job.plain) if job.experiment else repr(overrides), job)
+        if kept is not job:
+            left_out.append(LeftOut(whole, twin_line(overrides, kept.overrides)))
+    return [*jobs.values()], left_out
+
+
+def _at_their_sizes(split: Sequence[Combination]) -> tuple[list[Combination], list[LeftOut]]:
+    """Each combination with a backbone that names its size once, and a line for such a backbone."""
+    kept = {at_its_size(one): one for one in reversed(split)}
+    left_out: dict[str, LeftOut] = {}
+    for one in split:
+        if kept[at_its_size(one)] is not one:
+            backbone = next(item for item in one if key_of(item) == "backbone")
+            why = f"{backbone} names its size: {SIZE} is not swept there"
+            left_out.setdefault(backbone, LeftOut(one, why))
+    return [mine for one in split if kept[mine := at_its_size(one)] is one], [*left_out.values()]
+
+
+def _knows(combination: Combination, key: str) -> bool:
+    """Whether the options that a combination chooses have a key; a recipe is part of training."""
+    if key != "recipe" and (key in AXES or key.startswith((*HYDRA, *TABLES))):
+        return True
+    groups = [one for one in combination if key_of(one) in AXES and key_of(one) != "recipe"]
+    legal, task = _legal(tuple(groups))
+    return task == "train" if key == "recipe" else key in legal
 
 
 def _refuse_twins(jobs: Sequence[Job]) -> None:
     """Two jobs of one sweep that ask the same question would meet in one folder."""
     seen: dict[str, Job] = {}
-    for job in jobs if len(jobs) > 1 else ():
-        if is_operation(job.conf) or job.conf.task.name == "eval":
-            continue
-        twin = seen.setdefault(config_hash(resolved(job.cfg)), job)
+    for job in jobs:
+        twin = seen.setdefault(config_hash(job.plain), job)
         if twin is not job:
             raise ConfigError(
                 f"{' '.join(twin.overrides)} and {' '.join(job.overrides)} are one config: places "
                 "are not hashed; give each a name (dataset.name=…), or run them apart"
             )
+
+
+def _refuse_one_file_for_many(jobs: Sequence[Job]) -> None:
+    """One file of weights is that of one model, one folder of pictures that of one dataset."""
+    for key, root, chosen in (
+        (
+            "backbone.weights",
+            "weights_root",
+            lambda job: job.plain["backbone"]["checkpoint"]["model"],
+        ),
+        ("dataset.root", "data_root", lambda job: job.conf.dataset.name),
+    ):
+        users: dict[str, set[str]] = {}
+        for job in jobs:
+            for place in (item for item in job.overrides if key_of(item) == key):
+                users.setdefault(place, set()).add(chosen(job))
+        for place, names in users.items():
+            if len(names) > 1:
+                raise ConfigError(
+                    f"{place} is given for {' and '.join(sorted(names))}: leave it out, and put "
+                    f"each under runtime.{root}"
+                )
+
+
+def common(arguments: Sequence[str], jobs: Sequence[Job]) -> list[str]:
+    """The arguments that every job takes, and those of which each takes one value."""
+    taken = [{key_of(item) for item in job.overrides} for job in jobs]
+    return [item for item in arguments if all(key_of(item) in keys for keys in taken)]
+
+
+def folded(left_out: Sequence[LeftOut]) -> list[str]:
+    """A line a reason, with how many combinations fell for it and the first of them."""
+    apart = varying([one.overrides for one in left_out]) if left_out else set()
+    by_why: dict[str, list[LeftOut]] = {}
+    for one in left_out:
+        by_why.setdefault(one.why, []).append(one)
+    return [_with_example(why, ones, apart) for why, ones in by_why.items()]
+
+
+def _with_example(why: str, ones: Sequence[LeftOut], apart: set[str]) -> str:
+    if len(ones) == 1:
+        return why
+    first = " ".join(item for item in ones[0].overrides if key_of(item) in apart)
+    return f"{len(ones)} combinations: {why} (the first: {first})"
 
 
 def options(group: str) -> list[str]:
@@ -117,7 +228,7 @@ def options(group: str) -> list[str]:
 
 def _parse(argument: str) -> Override:
     try:
-        return OverridesParser.create().parse_override(argument)
+        return parsed(argument)
     except HydraException as error:
         key, sign, value = argument.partition("=")
         if not sign:
@@ -149,27 +260,31 @@ def _values(override: Override) -> Iterable[str]:
     return [str(override.value())]
 
 
-def _job(overrides: tuple[str, ...]) -> Job:
-    parsed = [_parse(argument) for argument in overrides]
-    groups = tuple(normalized(o.input_line or "") for o in parsed if o.key_or_group in AXES)
-    legal = _legal(groups)
-    for override in parsed:
+def _job(overrides: tuple[str, ...], nodes: Nodes) -> Job:
+    given = [_parse(argument) for argument in overrides]
+    legal, task = _legal(tuple(o.input_line or "" for o in given if o.key_or_group in AXES))
+    for override in given:
         _check_key(override, legal)
+    if task in ("eval", "predict"):
+        _refuse_answers_of_the_checkpoint(task, given)
     try:
-        cfg = composed([normalized(o.input_line or "") for o in parsed])
+        conf = nodes.conf([normalized(o.input_line or "") for o in given])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_root_cause(error)) from error
-    if cfg.task.name in ("eval", "predict"):
-        _refuse_answers_of_the_checkpoint(cfg.task.name, parsed)
-    conf = typed(cfg)
     check_inputs(conf)
-    return Job(overrides, cfg, conf)
+    return Job(overrides, conf, {} if is_operation(conf) else hashed(conf))
 
 
-@functools.lru_cache(maxsize=64)
-def _legal(groups: tuple[str, ...]) -> frozenset[str]:
+def _legal(groups: tuple[str, ...]) -> tuple[frozenset[str], str]:
+    """The keys that these options have, and the task that they choose."""
+    return _keys_of(tuple(sorted({normalized(o) for o in groups if key_of(o) not in SAME_KEYS})))
+
+
+@functools.lru_cache(maxsize=256)
+def _keys_of(groups: tuple[str, ...]) -> tuple[frozenset[str], str]:
     try:
-        return frozenset(legal_keys(composed(groups)))
+        cfg = composed(groups)
+        return frozenset(legal_keys(cfg)), str(cfg.task.name)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_root_cause(error)) from error
 
@@ -220,5 +335,5 @@ def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> 
 
 def given_places(overrides: Sequence[str]) -> dict[str, str]:
     """The places that the command itself names: {dotted key: value}."""
-    parsed = [_parse(argument) for argument in overrides]
-    return {o.key_or_group: str(o.value()) for o in parsed if o.key_or_group in place_keys()}
+    given = [_parse(argument) for argument in overrides]
+    return {o.key_or_group: str(o.value()) for o in given if o.key_or_group in place_keys()}
