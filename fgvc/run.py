@@ -28,17 +28,17 @@ from omegaconf import DictConfig
 from fgvc.config.compose import (
     CONFIG_NAME,
     conf_dir,
-    config_hash,
     is_operation,
     register_schema,
-    resolved,
 )
 from fgvc.config.errors import ConfigError
+from fgvc.config.grid import exactly
 from fgvc.config.help import page
-from fgvc.config.overrides import Job, LeftOut, normalized, plan_of
+from fgvc.config.overrides import Job, LeftOut, common, folded, normalized, plan_of
 from fgvc.config.sweep import spelt_out
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
+COMPLETION, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
 RUN_ID_KEY = "runtime.run_id="
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -55,6 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     arguments = _flags_first([normalized(argument) for argument in arguments])
     flags = get_args_parser().parse_args(arguments)
     try:
+        if flags.shell_completion:
+            return _complete(flags.overrides)
         _refuse_other_configs(flags)
         overrides, named = spelt_out(flags.overrides)
         multirun = flags.multirun or named
@@ -70,15 +72,30 @@ def main(arguments: Sequence[str]) -> int:
     if jobs[0].conf.runtime.dry_run:
         return _show_plan(run_id, jobs, left_out)
     codes: list[int] = []
-    for one in left_out:
-        print(f"left out: {one.why}", flush=True)
-    hydra_flags = ["--multirun"] if multirun else []
+    for line in folded(left_out):
+        print(f"left out: {line}", flush=True)
+    mine = f'{RUN_ID_KEY}"{run_id}"'
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
-    arguments = [*hydra_flags, *overrides, f'{RUN_ID_KEY}"{run_id}"']
-    _through_hydra(arguments, codes, [one.overrides for one in left_out])
+    if multirun:
+        arguments = ["--multirun", *common(overrides, jobs), mine]
+        with exactly([[*_choices(job.overrides), mine] for job in jobs]):
+            _through_hydra(arguments, codes)
+    else:
+        _through_hydra([*overrides, mine], codes)
     if multirun and not is_operation(jobs[0].conf):
         _close_sweep(run_id, jobs, codes)
     return max(codes, default=FAILED)
+
+
+def _complete(words: Sequence[str]) -> int:
+    """Hydra's completion for the `fgvc` command: its script, or the words that may follow."""
+    if len(words) != 1 or words[0] not in {f"{do}={sh}" for do in COMPLETION for sh in SHELLS}:
+        raise ConfigError(
+            f"-sc {' '.join(words)}: one of install, uninstall, with one of {', '.join(SHELLS)}, "
+            'as in: eval "$(fgvc -sc install=bash)"'
+        )
+    sys.argv[0] = "fgvc"  # however it was started: `python -m fgvc.run` is not completed
+    return _through_hydra(["-sc", *words], [])
 
 
 def script() -> None:
@@ -133,24 +150,15 @@ def _refuse_torchrun(jobs: Sequence[Job], multirun: bool) -> None:
         raise ConfigError(f"task={task} runs as one process: start it without torchrun")
 
 
-def _through_hydra(
-    arguments: Sequence[str], codes: list[int], left_out: Sequence[tuple[str, ...]] = ()
-) -> int:
-    """Let Hydra launch the jobs (its launchers, its sweep folder); each leaves its exit code.
-
-    Args:
-        left_out: overrides of the jobs that a named sweep leaves out.
-    """
+def _through_hydra(arguments: Sequence[str], codes: list[int]) -> int:
+    """Let Hydra launch the jobs (its launchers, its sweep folder); each leaves its exit code."""
     GlobalHydra.instance().clear()
     register_schema()
     command = shlex.join(["python", "-m", "fgvc.run", *arguments])
-    skipped = {_choices(one) for one in left_out}
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)
     def job(cfg: DictConfig) -> None:
         overrides = list(HydraConfig.get().overrides.task)
-        if _choices(overrides) in skipped:
-            return
         if PREEMPTED in codes:  # asked to stop: the jobs that are left wait for the next time
             codes.append(PREEMPTED)
             return
@@ -172,13 +180,17 @@ def _choices(overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 def _show_plan(run_id: str, jobs: Sequence[Job], left_out: Sequence[LeftOut]) -> int:
-    """What would run, one line a job; nothing is written."""
-    print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
-    for job in jobs:
-        name = "operation" if is_operation(job.conf) else config_hash(resolved(job.cfg))
-        print(f"  {name[:16]:<16}  {' '.join(_choices(job.overrides))}")
-    for one in left_out:
-        print(f"  left out          {one.why}")
+    """What would run; nothing is written."""
+    if not all(job.experiment for job in jobs):
+        print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
+        for job in jobs:
+            name = "operation" if is_operation(job.conf) else "of a checkpoint"
+            print(f"  {name:<16}  {' '.join(_choices(job.overrides))}")
+        return DONE
+    from fgvc.task.forecast import show
+
+    for line in show(run_id, jobs, left_out):
+        print(line)
     return DONE
 
 
