@@ -27,7 +27,6 @@ from omegaconf import DictConfig
 from fgvc.config.compose import (
     CONFIG_NAME,
     conf_dir,
-    config_hash,
     is_operation,
     register_schema,
 )
@@ -48,6 +47,7 @@ from fgvc.config.overrides import (
 from fgvc.config.sweep import spelt_out
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
+COMPLETION, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
 Run = Callable[[DictConfig, Sequence[str]], None]
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -64,6 +64,8 @@ def main(arguments: Sequence[str]) -> int:
     arguments = _flags_first([normalized(argument) for argument in arguments])
     flags = get_args_parser().parse_args(arguments)
     try:
+        if flags.shell_completion:
+            return _complete(flags.overrides)
         _refuse_other_configs(flags)
         overrides, named = spelt_out(flags.overrides)
         multirun = flags.multirun or named
@@ -91,6 +93,18 @@ def main(arguments: Sequence[str]) -> int:
         if is_operation(jobs[0].conf):
             return _here(arguments, command)
         return _sweep(run_id, arguments, command, jobs, left_out)
+
+
+def _complete(words: Sequence[str]) -> int:
+    """Hydra's completion for the `fgvc` command: its script, or the words that may follow."""
+    if len(words) != 1 or words[0] not in {f"{do}={sh}" for do in COMPLETION for sh in SHELLS}:
+        raise ConfigError(
+            f"-sc {' '.join(words)}: one of install, uninstall, with one of {', '.join(SHELLS)}, "
+            'as in: eval "$(fgvc -sc install=bash)"'
+        )
+    sys.argv[0] = "fgvc"  # however it was started: `python -m fgvc.run` is not completed
+    _through_hydra(["-sc", *words], _nothing)
+    return DONE
 
 
 def script() -> None:
@@ -206,13 +220,17 @@ def _through_hydra(arguments: Sequence[str], run: Run) -> None:
 
 
 def _show_plan(run_id: str, jobs: Sequence[Job], left_out: Sequence[LeftOut]) -> int:
-    """What would run, one line a job; nothing is written."""
-    print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
-    for job in jobs:
-        name = "operation" if is_operation(job.conf) else config_hash(job.plain)
-        print(f"  {name[:16]:<16}  {' '.join(choices_of(job.overrides))}")
-    for one in left_out:
-        print(f"  left out          {' '.join(choices_of(one.overrides))}: {one.why}")
+    """What would run; nothing is written."""
+    if not all(job.experiment for job in jobs):
+        print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
+        for job in jobs:
+            name = "operation" if is_operation(job.conf) else "of a checkpoint"
+            print(f"  {name:<16}  {' '.join(choices_of(job.overrides))}")
+        return DONE
+    from fgvc.task.forecast import show
+
+    for line in show(run_id, jobs, left_out):
+        print(line)
     return DONE
 
 
