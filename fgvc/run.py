@@ -35,7 +35,9 @@ from fgvc.config.compose import (
 )
 from fgvc.config.errors import ConfigError
 from fgvc.config.help import page
+from fgvc.config.overlay import laid_out
 from fgvc.config.overrides import Job, LeftOut, normalized, plan_of
+from fgvc.config.search import Search, Stopped, refuse_other, search_of
 from fgvc.config.sweep import spelt_out
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
@@ -52,30 +54,36 @@ def main(arguments: Sequence[str]) -> int:
     if not {"--help", "-h"}.isdisjoint(arguments):
         print(page())
         return DONE
-    arguments = _flags_first([normalized(argument) for argument in arguments])
-    flags = get_args_parser().parse_args(arguments)
     try:
+        arguments = laid_out([normalized(argument) for argument in arguments])
+        flags = get_args_parser().parse_args(arguments := _flags_first(arguments))
         _refuse_other_configs(flags)
         overrides, named = spelt_out(flags.overrides)
         multirun = flags.multirun or named
-        jobs, left_out = plan_of(overrides, multirun, named)
+        search, corners = search_of(overrides) or (None, [])
+        jobs, left_out = plan_of(overrides, multirun, named) if search is None else (corners, [])
         _refuse_torchrun(jobs, multirun)
         given = jobs[0].conf.runtime.run_id
         run_id = _checked(given) if given is not None else new_run_id()
+        if search is not None:
+            refuse_other(search, jobs[0].conf, run_id)
     except ConfigError as error:
         print(f"fgvc: {error}", file=sys.stderr)
         return WRONG_COMMAND
     if flags.cfg or flags.info or flags.hydra_help:
         return _through_hydra(arguments, [])
     if jobs[0].conf.runtime.dry_run:
-        return _show_plan(run_id, jobs, left_out)
+        return _show_plan(run_id, jobs, left_out, search)
     codes: list[int] = []
     for one in left_out:
         print(f"left out: {one.why}", flush=True)
     hydra_flags = ["--multirun"] if multirun else []
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
-    arguments = [*hydra_flags, *overrides, f'{RUN_ID_KEY}"{run_id}"']
-    _through_hydra(arguments, codes, [one.overrides for one in left_out])
+    told = [] if search is None else [f"hydra.sweeper.direction={search.direction}"]
+    arguments = [*hydra_flags, *overrides, *told, f'{RUN_ID_KEY}"{run_id}"']
+    _through_hydra(arguments, codes, [one.overrides for one in left_out], search)
+    if search is not None:
+        return _close_search(run_id, jobs, codes, search)
     if multirun and not is_operation(jobs[0].conf):
         _close_sweep(run_id, jobs, codes)
     return max(codes, default=FAILED)
@@ -134,12 +142,16 @@ def _refuse_torchrun(jobs: Sequence[Job], multirun: bool) -> None:
 
 
 def _through_hydra(
-    arguments: Sequence[str], codes: list[int], left_out: Sequence[tuple[str, ...]] = ()
+    arguments: Sequence[str],
+    codes: list[int],
+    left_out: Sequence[tuple[str, ...]] = (),
+    search: Search | None = None,
 ) -> int:
     """Let Hydra launch the jobs (its launchers, its sweep folder); each leaves its exit code.
 
     Args:
         left_out: overrides of the jobs that a named sweep leaves out.
+        search: whose trials the jobs are; each then says what it is worth.
     """
     GlobalHydra.instance().clear()
     register_schema()
@@ -147,20 +159,31 @@ def _through_hydra(
     skipped = {_choices(one) for one in left_out}
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> float | None:
         overrides = list(HydraConfig.get().overrides.task)
         if _choices(overrides) in skipped:
-            return
+            return None
         if PREEMPTED in codes:  # asked to stop: the jobs that are left wait for the next time
             codes.append(PREEMPTED)
-            return
+            return None
         from fgvc.task import run_job
 
         codes.append(run_job(cfg, overrides, command))
+        if search is None:
+            return None
+        from fgvc.task.search import objective
 
+        return objective(search, cfg, overrides, HydraConfig.get().job.num, codes[-1])
+
+    if search is not None:
+        from fgvc.task.search import quiet
+
+        quiet()
     saved, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
         job()
+    except Stopped:
+        codes.append(PREEMPTED)
     finally:
         sys.argv = saved
     return DONE
@@ -171,8 +194,15 @@ def _choices(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(item for item in overrides if not item.startswith((RUN_ID_KEY, "hydra")))
 
 
-def _show_plan(run_id: str, jobs: Sequence[Job], left_out: Sequence[LeftOut]) -> int:
+def _show_plan(
+    run_id: str, jobs: Sequence[Job], left_out: Sequence[LeftOut], search: Search | None = None
+) -> int:
     """What would run, one line a job; nothing is written."""
+    if search is not None:
+        print(f"run_id {run_id}: {search.trials} trials ({search.sampler}), nothing started")
+        for key, space in search.space.items():
+            print(f"  {key}: {space}")
+        return DONE
     print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
     for job in jobs:
         name = "operation" if is_operation(job.conf) else config_hash(resolved(job.cfg))
@@ -180,6 +210,12 @@ def _show_plan(run_id: str, jobs: Sequence[Job], left_out: Sequence[LeftOut]) ->
     for one in left_out:
         print(f"  left out          {one.why}")
     return DONE
+
+
+def _close_search(run_id: str, jobs: Sequence[Job], codes: Sequence[int], search: Search) -> int:
+    from fgvc.task.search import close
+
+    return close(search, jobs[0].conf, run_id, PREEMPTED in codes)
 
 
 def _close_sweep(run_id: str, jobs: Sequence[Job], codes: Sequence[int]) -> None:

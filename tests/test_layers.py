@@ -93,7 +93,9 @@ def test_run_imports_record_and_task_only_when_needed():
         "fgvc.config.compose",
         "fgvc.config.errors",
         "fgvc.config.help",
+        "fgvc.config.overlay",
         "fgvc.config.overrides",
+        "fgvc.config.search",
         "fgvc.config.sweep",
     }
 

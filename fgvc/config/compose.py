@@ -45,12 +45,16 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="schema", node=schema.Config)
 
 
-def composed(overrides: Sequence[str] = ()) -> DictConfig:
-    """The config that these overrides mean, as Hydra composes it (no run is started)."""
+def composed(overrides: Sequence[str] = (), whole: bool = False) -> DictConfig:
+    """The config that these overrides mean, as Hydra composes it (no run is started).
+
+    Args:
+        whole: with Hydra's own node.
+    """
     register_schema()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra_compose(CONFIG_NAME, overrides=list(overrides))
+        return hydra_compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=whole)
 
 
 def typed(cfg: DictConfig) -> schema.Config:
