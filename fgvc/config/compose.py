@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fgvc.config import schema
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_parts, check_side, check_text, settle
-from fgvc.config.once import compose
+from fgvc.config.once import compose, compose_whole
 from fgvc.config.weights import fill_tokenizer, fill_weights
 
 CONFIG_NAME = "config"
@@ -45,9 +45,15 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="schema", node=schema.Config)
 
 
-def composed(overrides: Sequence[str] = ()) -> DictConfig:
-    """The config that these overrides mean, as Hydra composes it (no run is started)."""
+def composed(overrides: Sequence[str] = (), whole: bool = False) -> DictConfig:
+    """The config that these overrides mean, as Hydra composes it (no run is started).
+
+    Args:
+        whole: with Hydra's own node.
+    """
     register_schema()
+    if whole:
+        return compose_whole(conf_dir(), CONFIG_NAME, overrides)
     return compose(conf_dir(), CONFIG_NAME, overrides)
 
 

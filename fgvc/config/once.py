@@ -40,6 +40,11 @@ def compose(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
     return cfg
 
 
+def compose_whole(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
+    """The same with Hydra's own node, in its own way."""
+    return _hydra(folder).compose_config(name, list(overrides), RunMode.RUN, from_shell=False)
+
+
 @functools.lru_cache(maxsize=4096)
 def parsed(override: str) -> Override:
     """An override, read once.
