@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import signal
@@ -59,9 +58,18 @@ class Searched:
         return list(chosen.values())
 
     def start(self, *arguments: str) -> tuple[int, list[str]]:
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            code = main(arguments)
-        return code, out.getvalue().splitlines()
+        """Its exit code, and what it and the processes of its trials said."""
+        said = self.outputs.parent / "said.txt"
+        said.unlink(missing_ok=True)
+        before = os.dup(1)
+        try:
+            with said.open("a", buffering=1) as out, contextlib.redirect_stdout(out):
+                os.dup2(out.fileno(), 1)
+                code = main(arguments)
+        finally:
+            os.dup2(before, 1)
+            os.close(before)
+        return code, said.read_text().splitlines()
 
     def told(self) -> dict:
         return json.loads((self.multirun / "search.json").read_text())
