@@ -72,11 +72,13 @@ def main(arguments: Sequence[str]) -> int:
     codes: list[int] = []
     for one in left_out:
         print(f"left out: {one.why}", flush=True)
-    hydra_flags = ["--multirun"] if multirun else []
+    flag = ["--multirun"] if multirun else []
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
-    arguments = [*hydra_flags, *overrides, f'{RUN_ID_KEY}"{run_id}"']
+    arguments = [*flag, *overrides, f'{RUN_ID_KEY}"{run_id}"']
+    if not multirun:
+        return _alone(jobs[0], run_id, arguments)
     _through_hydra(arguments, codes, [one.overrides for one in left_out])
-    if multirun and not is_operation(jobs[0].conf):
+    if not is_operation(jobs[0].conf):
         _close_sweep(run_id, jobs, codes)
     return max(codes, default=FAILED)
 
@@ -133,6 +135,22 @@ def _refuse_torchrun(jobs: Sequence[Job], multirun: bool) -> None:
         raise ConfigError(f"task={task} runs as one process: start it without torchrun")
 
 
+def _alone(job: Job, run_id: str, arguments: Sequence[str]) -> int:
+    """Run the one job of a command; Hydra composed it already and has nothing to launch."""
+    from fgvc.task import run_job
+
+    job.cfg.runtime.run_id = run_id
+    return run_job(job.cfg, _of_the_job(arguments), _command(arguments))
+
+
+def _of_the_job(overrides: Sequence[str]) -> list[str]:
+    return [item for item in overrides if not item.lstrip("+~").startswith("hydra")]
+
+
+def _command(arguments: Sequence[str]) -> str:
+    return shlex.join(["python", "-m", "fgvc.run", *arguments])
+
+
 def _through_hydra(
     arguments: Sequence[str], codes: list[int], left_out: Sequence[tuple[str, ...]] = ()
 ) -> int:
@@ -143,7 +161,7 @@ def _through_hydra(
     """
     GlobalHydra.instance().clear()
     register_schema()
-    command = shlex.join(["python", "-m", "fgvc.run", *arguments])
+    command = _command(arguments)
     skipped = {_choices(one) for one in left_out}
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)

@@ -62,7 +62,7 @@ def typed(cfg: DictConfig) -> schema.Config:
     """
     _refuse_unknown(cfg)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema.Config), _with_variants(cfg))
+        merged = OmegaConf.merge(_shape(schema.Config), _with_variants(cfg))
         conf = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error)) from error
@@ -141,8 +141,14 @@ def _with_variants(cfg: DictConfig) -> DictConfig:
     plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     assert isinstance(plain, DictConfig)
     for node, cls in _variants_of(cfg).items():
-        plain[node] = OmegaConf.merge(OmegaConf.structured(cls), plain[node])
+        plain[node] = OmegaConf.merge(_shape(cls), plain[node])
     return plain
+
+
+@functools.cache
+def _shape(cls: type) -> DictConfig:
+    """The empty config of a dataclass, for merges, which copy it."""
+    return OmegaConf.structured(cls)
 
 
 @functools.cache
