@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,73 @@ def run(places, tmp_path, capfd) -> Callable[..., Ran]:
         chosen: dict[str, str] = {}
         for item in (*defaults, *places, *overrides):
             chosen[item.partition("=")[0]] = item
-        before = set(complete_folders(tmp_path))
+        root = Path(chosen["runtime.output_root"].partition("=")[2])
+        before = set(complete_folders(root))
         capfd.readouterr()
         code = main(list(chosen.values()))
         said = capfd.readouterr()
-        new = sorted(set(complete_folders(tmp_path)) - before)
+        new = sorted(set(complete_folders(root)) - before)
         return Ran(tuple(chosen.values()), code, new[0] if new else None, said.out, said.err)
 
     return start
+
+
+@dataclass
+class Shelf:
+    """Finished runs that many tests read: the run of each list of overrides, and its files."""
+
+    root: Path
+    ran: dict[tuple[str, ...], Ran]
+    files: dict[Path, tuple[int, int]]
+
+    def add(self, overrides: tuple[str, ...], ran: Ran) -> None:
+        self.ran[overrides] = ran
+        if ran.folder is not None:
+            self.files |= _seen(ran.folder)
+
+
+def _seen(folder: Path) -> dict[Path, tuple[int, int]]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory) -> Iterator[Shelf]:
+    shelf = Shelf(tmp_path_factory.mktemp("finished"), {}, {})
+    yield shelf
+    found: dict[Path, tuple[int, int]] = {}
+    for ran in shelf.ran.values():
+        found |= _seen(ran.folder) if ran.folder is not None else {}
+    assert found == shelf.files, "a test changed a run that others read: it wants `copied`"
+
+
+@pytest.fixture
+def finished(run, shelf) -> Callable[..., Ran]:
+    """`run`, made once for all tests that give the same overrides and only read the folder."""
+
+    def get(*overrides: str, birds: bool = True) -> Ran:
+        key = (*overrides, *(() if birds else ("no birds",)))
+        if key not in shelf.ran:
+            place = f"runtime.output_root={shelf.root / str(len(shelf.ran))}"
+            ran = run(*overrides, place, birds=birds)
+            assert ran.code == 0, ran.err
+            shelf.add(key, ran)
+        return shelf.ran[key]
+
+    return get
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Callable[..., Ran]:
+    """A finished run in a folder of one's own, to be damaged or moved."""
+
+    def get(*overrides: str) -> Ran:
+        ran = finished(*overrides)
+        folder = tmp_path.joinpath("outputs", *ran.folder.parts[-3:])
+        shutil.copytree(ran.folder, folder)
+        return replace(ran, folder=folder)
+
+    return get
 
 
 @pytest.fixture
@@ -213,8 +273,14 @@ PRELOADED = [
     "fgvc.run",
     "fgvc.task.train",
     "fgvc.record.plots",
+    "matplotlib.backends.backend_agg",
+    "pandas",
+    "sklearn.decomposition",
     "timm",
+    "torch._dynamo",
     "torch.utils.tensorboard",
+    "torchcodec.decoders",
+    "torchvision.transforms.v2",
 ]
 
 
