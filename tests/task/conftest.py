@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from fgvc.config.compose import composed, typed
+from fgvc.data import synthetic
 from fgvc.run import main
 
 BIRDS = (
@@ -41,9 +43,32 @@ class Ran:
 
 
 @pytest.fixture(scope="session")
-def shared_places(tmp_path_factory) -> dict[str, Path]:
+def of_all_workers(tmp_path_factory) -> Path:
+    """A folder that pytest-xdist's workers share; who writes there holds a lock of fgvc's."""
+    here = tmp_path_factory.getbasetemp()
+    return here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
+
+
+@pytest.fixture(scope="session")
+def shared_places(tmp_path_factory, of_all_workers) -> dict[str, Path]:
     """Data and cache are shared by the tests of this folder: content is addressed by digest."""
-    return {name: tmp_path_factory.mktemp(name) for name in ("data", "cache")}
+    data = of_all_workers / "data-of-all"
+    data.mkdir(exist_ok=True)
+    return {"data": data, "cache": tmp_path_factory.mktemp("cache")}
+
+
+@pytest.fixture(scope="session")
+def birds(shared_places) -> Path:
+    """The folder of synthetic birds that most runs of this folder look at."""
+    places = [f"runtime.{name}_root={place}" for name, place in shared_places.items()]
+    conf = typed(composed([*BASE, *BIRDS, *places]))
+    return synthetic.write(Path(conf.dataset.root), conf.dataset.generator)
+
+
+@pytest.fixture(scope="session")
+def real_cache(of_all_workers) -> Path:
+    """One cache for the default probe of real photographs: they are forwarded once."""
+    return of_all_workers / "real-cache"
 
 
 @pytest.fixture
@@ -63,10 +88,7 @@ def run(places, tmp_path, capfd) -> Callable[..., Ran]:
 
     def start(*overrides: str, birds: bool = True, bare: bool = False) -> Ran:
         defaults = () if bare else (*BASE, *(BIRDS if birds else ()))
-        # an override given twice is an error to Hydra: the last one stands
-        chosen: dict[str, str] = {}
-        for item in (*defaults, *places, *overrides):
-            chosen[item.partition("=")[0]] = item
+        chosen = last_of_each(*defaults, *places, *overrides)
         root = Path(chosen["runtime.output_root"].partition("=")[2])
         before = set(complete_folders(root))
         capfd.readouterr()
@@ -142,10 +164,15 @@ def sweep(places, capfd) -> Callable[..., tuple[int, str]]:
 
     def start(*overrides: str) -> tuple[int, str]:
         capfd.readouterr()
-        code = main(["-m", *BASE, *places, *overrides])
+        code = main(["-m", *last_of_each(*BASE, *places, *overrides).values()])
         return code, capfd.readouterr().out
 
     return start
+
+
+def last_of_each(*overrides: str) -> dict[str, str]:
+    """An override given twice is an error to Hydra: here the last one stands."""
+    return {item.partition("=")[0]: item for item in overrides}
 
 
 def complete_folders(root: Path) -> list[Path]:
@@ -182,12 +209,14 @@ FINETUNE = (
 # a job that other tests do not disturb: no commit and no patch is part of what it answers
 ALONE = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 JOB = """
-import multiprocessing, os, sys
+import multiprocessing, os, resource, sys
 multiprocessing.set_start_method("fork", force=True)  # as in a process of its own
 os.environ.update(environment)
 said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(said, 1), os.dup2(said, 2)
 sys.argv = ["fgvc", *overrides]
+if most is not None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 import torch
 torch.set_num_threads(1)
 from fgvc.run import script
@@ -225,9 +254,13 @@ class Started:
         (line,) = [one for one in self.said.splitlines() if one.startswith("fgvc: ")]
         return line
 
+    @property
+    def ended(self) -> bool:
+        return not self.process.is_alive()
+
     def until(self, condition: Callable[[], object]) -> None:
         """Wait for something that comes true while it runs."""
-        until(lambda: condition() or not self.process.is_alive())
+        until(lambda: condition() or self.ended)
         assert condition(), self.said
 
     def send(self, number: int) -> None:
@@ -241,32 +274,44 @@ class Started:
 
 
 @pytest.fixture
-def begun(places, tmp_path) -> Iterator[Callable[..., Started]]:
-    """Start a finetune in a process forked from a server that has torch loaded already."""
+def started(places, tmp_path) -> Iterator[Callable[..., Started]]:
+    """Start a job in a process forked from a server that has torch loaded already.
+
+    most: bytes that a file of its can hold, as on a full disk.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    started: list[Started] = []
+    jobs: list[Started] = []
 
-    def start(*overrides: str, **environment: str) -> Started:
-        chosen: dict[str, str] = {}
+    def start(*overrides: str, most: int | None = None, **environment: str) -> Started:
         birds = () if any(one.startswith("dataset=") for one in overrides) else BIRDS
-        for item in (*BASE, *birds, *FINETUNE, "runtime.threads=1", *places, *overrides):
-            chosen[item.partition("=")[0]] = item
-        log = tmp_path / f"said-{len(started)}.txt"
+        chosen = last_of_each(*BASE, *birds, "runtime.threads=1", *places, *overrides)
+        log = tmp_path / f"said-{len(jobs)}.txt"
         given = {
             "environment": {**ALONE, **environment},
             "log": str(log),
+            "most": most,
             "overrides": list(chosen.values()),
         }
         process = context.Process(target=exec, args=(JOB, given))
         process.start()
-        started.append(Started(process, log))
-        return started[-1]
+        jobs.append(Started(process, log))
+        return jobs[-1]
 
     yield start
-    for one in started:
+    for one in jobs:
         one.process.kill()
         one.process.join()
+
+
+@pytest.fixture
+def begun(started) -> Callable[..., Started]:
+    """Start a small finetune in a process of its own."""
+
+    def start(*overrides: str, **environment: str) -> Started:
+        return started(*FINETUNE, *overrides, **environment)
+
+    return start
 
 
 PRELOADED = [

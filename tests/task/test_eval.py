@@ -93,13 +93,9 @@ def test_a_malicious_pickle_executes_nothing(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_checkpoint_of_another_label_map_is_refused_with_both(
-    run, finished, shared_places, tmp_path
-):
-    finished("head=linear")  # draws the birds
-    source = next(path for path in shared_places["data"].iterdir() if "c6-" in path.name)
+def test_a_checkpoint_of_another_label_map_is_refused_with_both(run, birds, tmp_path):
     for name in ("one", "two"):
-        shutil.copytree(source, tmp_path / name)
+        shutil.copytree(birds, tmp_path / name)
     index = tmp_path / "two" / "classes.txt"
     last = index.read_text().split()[-1]
     for file in (index, tmp_path / "two" / "images.txt"):

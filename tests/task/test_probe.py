@@ -328,7 +328,8 @@ def test_synthetic_birds_are_clearly_above_chance(run):
 
 
 def test_multirun_is_one_run_id_and_one_table(sweep, tmp_path):
-    code, out = sweep("resolution=r224,r336", "precision=fp32,bf16", "dataset.subset=tiny")
+    mini = ("backbone=vit", "backbone.size=mini", "dataset.subset=tiny")
+    code, out = sweep(*mini, "resolution=r224,r336", "precision=fp32,bf16")
     assert code == 0
     (run_folder,) = (path for path in (tmp_path / "outputs").iterdir() if path.is_dir())
     assert len(list(run_folder.glob("*/*/metrics.json"))) == 4
@@ -336,7 +337,7 @@ def test_multirun_is_one_run_id_and_one_table(sweep, tmp_path):
         "multirun.yaml"
     ]
     table = out[out.rindex("comparable") :]
-    assert table.count("vit tiny random") == 4
+    assert table.count("vit mini random") == 4
     assert table.count("comparable") == 1
     assert str(run_folder) in table
     assert "synthetic, license: CC0-1.0" in table
