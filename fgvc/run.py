@@ -16,8 +16,7 @@ import secrets
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -31,15 +30,24 @@ from fgvc.config.compose import (
     config_hash,
     is_operation,
     register_schema,
-    resolved,
 )
 from fgvc.config.errors import ConfigError
+from fgvc.config.grid import exactly
 from fgvc.config.help import page
-from fgvc.config.overrides import Job, LeftOut, normalized, plan_of
+from fgvc.config.overrides import (
+    RUN_ID_KEY,
+    Job,
+    LeftOut,
+    choices_of,
+    common,
+    folded,
+    normalized,
+    plan_of,
+)
 from fgvc.config.sweep import spelt_out
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
-RUN_ID_KEY = "runtime.run_id="
+Run = Callable[[DictConfig, Sequence[str]], None]
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -66,21 +74,22 @@ def main(arguments: Sequence[str]) -> int:
         print(f"fgvc: {error}", file=sys.stderr)
         return WRONG_COMMAND
     if flags.cfg or flags.info or flags.hydra_help:
-        return _through_hydra(arguments, [])
+        _through_hydra(arguments, _nothing)
+        return DONE
     if jobs[0].conf.runtime.dry_run:
         return _show_plan(run_id, jobs, left_out)
-    codes: list[int] = []
-    for one in left_out:
-        print(f"left out: {one.why}", flush=True)
-    flag = ["--multirun"] if multirun else []
+    for line in folded(left_out):
+        print(f"left out: {line}", flush=True)
+    mine = f'{RUN_ID_KEY}"{run_id}"'
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
-    arguments = [*flag, *overrides, f'{RUN_ID_KEY}"{run_id}"']
+    command = _command([item for item in arguments if not item.startswith(RUN_ID_KEY)], run_id)
     if not multirun:
-        return _alone(jobs[0], run_id, arguments)
-    _through_hydra(arguments, codes, [one.overrides for one in left_out])
-    if not is_operation(jobs[0].conf):
-        _close_sweep(run_id, jobs, codes)
-    return max(codes, default=FAILED)
+        return _alone(jobs[0], run_id, [*overrides, mine], command)
+    with exactly([[*choices_of(job.overrides), mine] for job in jobs]):
+        arguments = ["--multirun", *common(overrides, jobs), mine]
+        if is_operation(jobs[0].conf):
+            return _here(arguments, command)
+        return _sweep(run_id, arguments, command, jobs, left_out)
 
 
 def script() -> None:
@@ -135,84 +144,83 @@ def _refuse_torchrun(jobs: Sequence[Job], multirun: bool) -> None:
         raise ConfigError(f"task={task} runs as one process: start it without torchrun")
 
 
-def _alone(job: Job, run_id: str, arguments: Sequence[str]) -> int:
-    """Run the one job of a command; Hydra composed it already and has nothing to launch."""
+def _alone(job: Job, run_id: str, overrides: Sequence[str], command: str) -> int:
+    """Run the one job of a command; it is composed already, and Hydra has nothing to launch."""
     from fgvc.task import run_job
 
     job.cfg.runtime.run_id = run_id
-    return run_job(job.cfg, _of_the_job(arguments), _command(arguments))
+    own = [item for item in overrides if not item.lstrip("+~").startswith("hydra")]
+    return run_job(job.cfg, own, command).code
 
 
-def _of_the_job(overrides: Sequence[str]) -> list[str]:
-    return [item for item in overrides if not item.lstrip("+~").startswith("hydra")]
+def _here(arguments: Sequence[str], command: str) -> int:
+    """Run operations one after the other, in this process."""
+    from fgvc.task import run_job
+
+    codes: list[int] = []
+
+    def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
+        if PREEMPTED not in codes:  # asked to stop: what is left waits for the next time
+            codes.append(run_job(cfg, overrides, command).code)
+
+    _through_hydra(arguments, run)
+    return max(codes, default=FAILED)
 
 
-def _command(arguments: Sequence[str]) -> str:
-    return shlex.join(["python", "-m", "fgvc.run", *arguments])
-
-
-def _through_hydra(
-    arguments: Sequence[str], codes: list[int], left_out: Sequence[tuple[str, ...]] = ()
+def _sweep(
+    run_id: str,
+    arguments: Sequence[str],
+    command: str,
+    jobs: Sequence[Job],
+    left_out: Sequence[LeftOut],
 ) -> int:
-    """Let Hydra launch the jobs (its launchers, its sweep folder); each leaves its exit code.
+    """Run experiments, each in a process of its own, to one table."""
+    from fgvc.task import sweep
+
+    def launch(run: Run) -> None:
+        _through_hydra(arguments, run)
+
+    return sweep.run(run_id, command, jobs, left_out, launch)
+
+
+def _command(arguments: Sequence[str], run_id: str) -> str:
+    """What, typed again, is this very run."""
+    return shlex.join(["python", "-m", "fgvc.run", *arguments, f"{RUN_ID_KEY}{run_id}"])
+
+
+def _nothing(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """What is run where Hydra only shows something."""
+
+
+def _through_hydra(arguments: Sequence[str], run: Run) -> None:
+    """Let Hydra launch the jobs: its launchers, its sweep folder.
 
     Args:
-        left_out: overrides of the jobs that a named sweep leaves out.
+        run: one job, from its config and its overrides; leaves on disk what it has to tell.
     """
     GlobalHydra.instance().clear()
     register_schema()
-    command = _command(arguments)
-    skipped = {_choices(one) for one in left_out}
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)
     def job(cfg: DictConfig) -> None:
-        overrides = list(HydraConfig.get().overrides.task)
-        if _choices(overrides) in skipped:
-            return
-        if PREEMPTED in codes:  # asked to stop: the jobs that are left wait for the next time
-            codes.append(PREEMPTED)
-            return
-        from fgvc.task import run_job
-
-        codes.append(run_job(cfg, overrides, command))
+        run(cfg, list(HydraConfig.get().overrides.task))
 
     saved, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
         job()
     finally:
         sys.argv = saved
-    return DONE
-
-
-def _choices(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The overrides of one job that are choices: not its run_id, and nothing of Hydra's."""
-    return tuple(item for item in overrides if not item.startswith((RUN_ID_KEY, "hydra")))
 
 
 def _show_plan(run_id: str, jobs: Sequence[Job], left_out: Sequence[LeftOut]) -> int:
     """What would run, one line a job; nothing is written."""
     print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
     for job in jobs:
-        name = "operation" if is_operation(job.conf) else config_hash(resolved(job.cfg))
-        print(f"  {name[:16]:<16}  {' '.join(_choices(job.overrides))}")
+        name = "operation" if is_operation(job.conf) else config_hash(job.plain)
+        print(f"  {name[:16]:<16}  {' '.join(choices_of(job.overrides))}")
     for one in left_out:
-        print(f"  left out          {one.why}")
+        print(f"  left out          {' '.join(choices_of(one.overrides))}: {one.why}")
     return DONE
-
-
-def _close_sweep(run_id: str, jobs: Sequence[Job], codes: Sequence[int]) -> None:
-    from fgvc.report.baselines import write_baselines
-    from fgvc.report.table import print_sweep
-
-    root = Path(jobs[0].conf.runtime.output_root).expanduser()
-    print_sweep(root / run_id)
-    if DONE in codes:
-        write_baselines(root, root, jobs[0].conf.runtime.retention_days)
-        print(f"every run so far: {root / 'baselines.html'}, .csv (task=report prints it)")
-    for job, code in zip(jobs, codes, strict=False):
-        if code != DONE:
-            chosen = [item for item in _choices(job.overrides) if not item.startswith("runtime.")]
-            print(f"ended with {code}: {' '.join(chosen)}")
 
 
 if __name__ == "__main__":

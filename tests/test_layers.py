@@ -92,6 +92,7 @@ def test_run_imports_record_and_task_only_when_needed():
     assert {name for name in names if name.startswith("fgvc")} <= {
         "fgvc.config.compose",
         "fgvc.config.errors",
+        "fgvc.config.grid",
         "fgvc.config.help",
         "fgvc.config.overrides",
         "fgvc.config.sweep",

@@ -91,7 +91,11 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ValueError: an unknown key, an illegal value, or a hashed key that points at a place.
     """
-    conf = typed(cfg)
+    return hashed(typed(cfg))
+
+
+def hashed(conf: schema.Config) -> dict[str, Any]:
+    """The hashed part of a config that is typed already, as plain data."""
     plain = _hashed(conf)
     plain["backbone"] = _hashed_backbone(conf.backbone, plain["backbone"])
     if conf.preprocess != "native":

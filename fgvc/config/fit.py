@@ -55,11 +55,11 @@ def check_text(conf: Config) -> None:
             "backbone=clip and backbone=siglip2 have one"
         )
     if backbone.features not in legal:
-        raise ConfigError(
+        raise ImpossibleError(
             f"backbone.features={backbone.features}: {backbone.name} has {', '.join(legal)}"
         )
     if reads_text(conf) and backbone.features != "projected":
-        raise ConfigError(
+        raise ImpossibleError(
             f"backbone.features={backbone.features}: head={conf.head.name} compares with text, "
             "which takes backbone.features=projected"
         )

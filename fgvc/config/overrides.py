@@ -10,6 +10,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,37 +23,62 @@ from fgvc.config.compose import (
     composed,
     conf_dir,
     config_hash,
+    hashed,
     is_operation,
     legal_keys,
     one_line,
     place_keys,
-    resolved,
     typed,
 )
 from fgvc.config.errors import ConfigError, ImpossibleError, nearest
 from fgvc.config.fit import check_inputs
+from fgvc.config.grid import (
+    SIZE,
+    Combination,
+    at_its_size,
+    key_of,
+    neighbours,
+    twin_line,
+    where_known,
+)
 from fgvc.config.schema import TABLES, Config
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
+RUN_ID_KEY = "runtime.run_id="
 OVERLAYS = ("experiment", "sweep", "recipe")  # optional, and laid over the axes
+SAME_KEYS = ("dataset", "backbone", "resolution")  # their options differ in values alone
 AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", *OVERLAYS)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run that the command asks for: its overrides, and what they compose to."""
+    """One run that the command asks for: its overrides, and what they compose to.
+
+    plain: the hashed part; empty for an operation.
+    """
 
     overrides: tuple[str, ...]
     cfg: DictConfig
     conf: Config
+    plain: dict[str, Any]
+
+    @property
+    def experiment(self) -> bool:
+        """Whether its config alone says what is asked: task=eval asks a checkpoint."""
+        return not is_operation(self.conf) and self.conf.task.name != "eval"
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A combination of a named sweep that cannot be: its overrides, and why in one line."""
+    """A combination of a named sweep that cannot be, or is another job's: why, in one line."""
 
     overrides: tuple[str, ...]
     why: str
+
+
+def choices_of(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The overrides of one job that are choices: not its run_id, and nothing of Hydra's."""
+    return tuple(item for item in overrides if not item.startswith((RUN_ID_KEY, "hydra")))
 
 
 def jobs_of(arguments: Sequence[str], multirun: bool) -> list[Job]:
@@ -81,28 +107,65 @@ def plan_of(
         _check_option(override)
         if override.is_sweep_override() and not multirun:
             raise ConfigError(f"{override.input_line}: several values need -m (one job each)")
-    split = BasicSweeper.split_arguments(parsed, None)[0] if multirun else [list(arguments)]
-    jobs, left_out = [], []
-    for overrides in split:
-        try:
-            jobs.append(_job(tuple(overrides)))
-        except ImpossibleError as error:
-            if not named:
-                raise
-            left_out.append(LeftOut(tuple(overrides), str(error)))
+    split = [tuple(arguments)]
+    if multirun:
+        split = [tuple(one) for one in BasicSweeper.split_arguments(parsed, None)[0]]
+    jobs, left_out = _named(split) if named else ([_job(one) for one in split], [])
     if not jobs:
         raise ConfigError(f"no job of this sweep can be: {left_out[0].why}")
-    _refuse_twins(jobs)
+    asked = [job for job in jobs if job.experiment]
+    _refuse_twins(asked)
+    _refuse_one_file_for_many(asked)
+    if len(asked) == len(jobs):
+        jobs = [jobs[place] for place in neighbours([job.plain for job in jobs])]
     return jobs, left_out
+
+
+def _named(split: Sequence[Combination]) -> tuple[list[Job], list[LeftOut]]:
+    """The jobs of a named sweep: each setting where it is known, each config once."""
+    jobs: dict[str, Job] = {}  # by config hash
+    first: dict[Combination, Combination] = {}  # of those that are equal where they are known
+    split, left_out = _at_their_sizes(split)
+    for whole, overrides in zip(split, where_known(split, _knows), strict=True):
+        if first.setdefault(overrides, whole) is not whole:
+            left_out.append(LeftOut(whole, twin_line(whole, first[overrides])))
+            continue
+        try:
+            job = _job(overrides)
+        except ImpossibleError as error:
+            left_out.append(LeftOut(whole, str(error)))
+            continue
+        kept = jobs.setdefault(config_hash(job.plain) if job.experiment else repr(overrides), job)
+        if kept is not job:
+            left_out.append(LeftOut(whole, twin_line(overrides, kept.overrides)))
+    return [*jobs.values()], left_out
+
+
+def _at_their_sizes(split: Sequence[Combination]) -> tuple[list[Combination], list[LeftOut]]:
+    """Each combination with a backbone that names its size once, and a line for such a backbone."""
+    kept = {at_its_size(one): one for one in reversed(split)}
+    left_out: dict[str, LeftOut] = {}
+    for one in split:
+        if kept[at_its_size(one)] is not one:
+            backbone = next(item for item in one if key_of(item) == "backbone")
+            why = f"{backbone} names its size: {SIZE} is not swept there"
+            left_out.setdefault(backbone, LeftOut(one, why))
+    return [mine for one in split if kept[mine := at_its_size(one)] is one], [*left_out.values()]
+
+
+def _knows(combination: Combination, key: str) -> bool:
+    """Whether the options that a combination chooses have a key; a recipe is part of training."""
+    if key != "recipe" and (key in AXES or key.startswith((*HYDRA, *TABLES))):
+        return True
+    groups = [one for one in combination if key_of(one) in AXES and key_of(one) != "recipe"]
+    return ("task.epochs" if key == "recipe" else key) in _legal(tuple(groups))
 
 
 def _refuse_twins(jobs: Sequence[Job]) -> None:
     """Two jobs of one sweep that ask the same question would meet in one folder."""
     seen: dict[str, Job] = {}
-    for job in jobs if len(jobs) > 1 else ():
-        if is_operation(job.conf) or job.conf.task.name == "eval":
-            continue
-        twin = seen.setdefault(config_hash(resolved(job.cfg)), job)
+    for job in jobs:
+        twin = seen.setdefault(config_hash(job.plain), job)
         if twin is not job:
             raise ConfigError(
                 f"{' '.join(twin.overrides)} and {' '.join(job.overrides)} are one config: places "
@@ -110,11 +173,54 @@ def _refuse_twins(jobs: Sequence[Job]) -> None:
             )
 
 
+def _refuse_one_file_for_many(jobs: Sequence[Job]) -> None:
+    """One file of weights is that of one model, one folder of pictures that of one dataset."""
+    for key, root, chosen in (
+        (
+            "backbone.weights",
+            "weights_root",
+            lambda job: job.plain["backbone"]["checkpoint"]["model"],
+        ),
+        ("dataset.root", "data_root", lambda job: job.conf.dataset.name),
+    ):
+        users: dict[str, set[str]] = {}
+        for job in jobs:
+            for place in (item for item in job.overrides if key_of(item) == key):
+                users.setdefault(place, set()).add(chosen(job))
+        for place, names in users.items():
+            if len(names) > 1:
+                raise ConfigError(
+                    f"{place} is given for {' and '.join(sorted(names))}: leave it out, and put "
+                    f"each under runtime.{root}"
+                )
+
+
+def common(arguments: Sequence[str], jobs: Sequence[Job]) -> list[str]:
+    """The arguments that every job takes, and those of which each takes one value."""
+    taken = [{key_of(item) for item in job.overrides} for job in jobs]
+    return [item for item in arguments if all(key_of(item) in keys for keys in taken)]
+
+
+def folded(left_out: Sequence[LeftOut]) -> list[str]:
+    """A line a reason, with how many combinations fell for it and the first of them."""
+    by_why: dict[str, list[LeftOut]] = {}
+    for one in left_out:
+        by_why.setdefault(one.why, []).append(one)
+    return [f"{_count(why, ones)}" for why, ones in by_why.items()]
+
+
+def _count(why: str, ones: Sequence[LeftOut]) -> str:
+    if len(ones) == 1:
+        return why
+    return f"{len(ones)} combinations: {why}"
+
+
 def options(group: str) -> list[str]:
     """The option files of a group, sorted."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
+@functools.lru_cache(maxsize=4096)
 def _parse(argument: str) -> Override:
     try:
         return OverridesParser.create().parse_override(argument)
@@ -151,8 +257,7 @@ def _values(override: Override) -> Iterable[str]:
 
 def _job(overrides: tuple[str, ...]) -> Job:
     parsed = [_parse(argument) for argument in overrides]
-    groups = tuple(normalized(o.input_line or "") for o in parsed if o.key_or_group in AXES)
-    legal = _legal(groups)
+    legal = _legal(tuple(o.input_line or "" for o in parsed if o.key_or_group in AXES))
     for override in parsed:
         _check_key(override, legal)
     try:
@@ -163,11 +268,16 @@ def _job(overrides: tuple[str, ...]) -> Job:
         _refuse_answers_of_the_checkpoint(cfg.task.name, parsed)
     conf = typed(cfg)
     check_inputs(conf)
-    return Job(overrides, cfg, conf)
+    return Job(overrides, cfg, conf, {} if is_operation(conf) else hashed(conf))
 
 
-@functools.lru_cache(maxsize=64)
 def _legal(groups: tuple[str, ...]) -> frozenset[str]:
+    """The keys that these options have; which of these groups' options is chosen changes none."""
+    return _keys_of(tuple(sorted({normalized(o) for o in groups if key_of(o) not in SAME_KEYS})))
+
+
+@functools.lru_cache(maxsize=256)
+def _keys_of(groups: tuple[str, ...]) -> frozenset[str]:
     try:
         return frozenset(legal_keys(composed(groups)))
     except (HydraException, OmegaConfBaseException) as error:

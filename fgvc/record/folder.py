@@ -130,7 +130,7 @@ def open_run(
         except BaseException as error:
             if run.sealed is None:
                 log.error("%s", _line(error), exc_info=error)
-                write_status(path, _state(error), run.started, error)
+                write_status(path, state_of(error), run.started, error)
             raise
 
 
@@ -150,6 +150,22 @@ def write_status(
     }
     status["checksum"] = digest.sha256_bytes(digest.canonical_json(status))
     atomic.write_json(folder / "status.json", status)
+
+
+def abandoned(output_root: Path, run_id: str, config_hash: str, line: str, state: str) -> None:
+    """Give a run whose process is gone the status that it could not write itself.
+
+    Args:
+        line: what became of the process. state: as `write_status` takes it.
+    """
+    home = output_root / run_id / config_hash[:SHORT]
+    if not (home / IN_PROGRESS / "status.json").exists():
+        return
+    with lock(home / ".lock"):
+        status = read_json(home / IN_PROGRESS, "status.json")
+        if status["state"] == "running":
+            started = datetime.datetime.fromisoformat(status["started"])
+            write_status(home / IN_PROGRESS, state, started, UserError(line))
 
 
 def index(folder: Path) -> dict[str, dict[str, object]]:
@@ -239,7 +255,8 @@ def _close_log_of(path: Path) -> None:
             log.removeHandler(handler)
 
 
-def _state(error: BaseException) -> str:
+def state_of(error: BaseException) -> str:
+    """What an exception makes of a run: preempted, oom or failed."""
     if isinstance(error, Preempted | KeyboardInterrupt):
         return "preempted"
     # a device's memory: said by the exception's own class, which other rooms define

@@ -1,21 +1,18 @@
-"""A table of runs on the terminal, 80 columns wide: of everything, or of one sweep.
+"""A table of runs on the terminal, 80 columns wide.
 
 One block for each comparability key; what must be known of the data and the weights stands below.
 """
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 from fgvc.record import console
-from fgvc.record.folder import IN_PROGRESS
-from fgvc.report.baselines import Table, gather
+from fgvc.report.baselines import Table
 from fgvc.report.fold import Line, names_of
 from fgvc.report.rank import ALPHA, Comparison, Entry, Group
-from fgvc.report.runs import Run, name_of, place
+from fgvc.report.runs import Run
 
 COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
 ABOUT = ("license", "contamination", "label_noise")
@@ -36,14 +33,6 @@ def print_table(table: Table) -> None:
     _provenance(table)
     for one in table.damaged:
         console.say(f"damaged, left out: {one.folder}: {one.why}")
-
-
-def print_sweep(run: Path) -> None:
-    """The table of a sweep (outputs/{run_id}), and its jobs that failed or are not done."""
-    print_table(gather(run.glob("*/*")))
-    for status in sorted(run.glob(f"*/{IN_PROGRESS}/status.json")):
-        console.say(_unfinished(status.parent))
-    console.say(f"records: {run}")
 
 
 def _title(group: Group) -> str:
@@ -143,17 +132,3 @@ def _provenance(table: Table) -> None:
 def _unseen(run: Run) -> bool:
     """Pictures that no backbone can have met, as their card says (generated ones)."""
     return run.dataset_contamination.startswith("none")
-
-
-def _unfinished(folder: Path) -> str:
-    """A job that is not done, by the choices it was started with."""
-    try:
-        status, config = (
-            json.loads((folder / file).read_bytes())
-            for file in ("status.json", "config.canonical.json")
-        )
-        name = name_of(config, config["task"]["name"], config["resolution"]["side"])
-        state = ", ".join(filter(None, (status["state"], status["error"])))
-        return f"{state}: {name} ({folder})"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"damaged: {place(folder)}: {type(error).__name__}"

@@ -1,6 +1,7 @@
 """Where the rooms meet: one module per task, each with `run(job)`; here one is started and ended.
 
-`run` returns None, or an exit code of its own where an answer can be "no" without a failure.
+`run` returns None, an exit code of its own where an answer can be "no" without a failure, or
+Skipped where the answer was there already.
 
 Exit codes: 0 done, 1 failed, 2 the command was wrong, 75 stopped and resumable.
 """
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from omegaconf import DictConfig
@@ -21,7 +23,7 @@ from omegaconf import DictConfig
 from fgvc.config.compose import typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Config
-from fgvc.record.folder import Preempted
+from fgvc.record.folder import Preempted, state_of
 from fgvc.types import UserError
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
@@ -55,8 +57,28 @@ class Job:
     command: str
 
 
-def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> int:
-    """Run one job to its end, whatever happens in it; returns its exit code."""
+@dataclass(frozen=True)
+class Skipped:
+    """The complete run, made earlier under this run_id, that answers the job."""
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended: done, skipped (complete before it began), failed, oom or preempted.
+
+    line: what went wrong, in one line.
+    """
+
+    code: int
+    state: str
+    line: str | None = None
+    traceback: str | None = None
+
+
+def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
+    """Run one job to its end, whatever happens in it."""
     try:
         with _stopping_on_signals():
             conf = typed(cfg)
@@ -64,18 +86,21 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> int:
             task = importlib.import_module(MODULES[conf.task.name])
             code = task.run(Job(cfg, conf, tuple(overrides), command))
     except ConfigError as error:
-        return _end(WRONG_COMMAND, str(error))
+        return _end(error, str(error), WRONG_COMMAND)
     except UserError as error:
-        return _end(FAILED, str(error))
+        return _end(error, str(error))
     except OSError as error:
-        return _end(FAILED, _of_disk(error))
-    except (Preempted, KeyboardInterrupt):
+        return _end(error, _of_disk(error))
+    except (Preempted, KeyboardInterrupt) as error:
         run_id = cfg.runtime.run_id
-        return _end(PREEMPTED, f"stopped; the same command with runtime.run_id={run_id} goes on")
+        line = f"stopped; the same command with runtime.run_id={run_id} goes on"
+        return _end(error, line, PREEMPTED)
     except Exception as error:
         traceback.print_exc()
-        return _end(FAILED, f"{type(error).__name__}: {' '.join(str(error).split())}")
-    return DONE if code is None else code
+        return _end(error, f"{type(error).__name__}: {error}")
+    if isinstance(code, Skipped):
+        return Ended(DONE, "skipped")
+    return Ended(code or DONE, "failed" if code else "done")
 
 
 def _weights_first(conf: Config) -> None:
@@ -86,9 +111,11 @@ def _weights_first(conf: Config) -> None:
         weights.find(conf.backbone)
 
 
-def _end(code: int, line: str) -> int:
-    print(f"fgvc: {' '.join(line.split())}", file=sys.stderr, flush=True)
-    return code
+def _end(error: BaseException, text: str, code: int = FAILED) -> Ended:
+    line = " ".join(text.split())
+    print(f"fgvc: {line}", file=sys.stderr, flush=True)
+    trace = "".join(traceback.format_exception(error))
+    return Ended(code, state_of(error), line, trace)
 
 
 def _of_disk(error: OSError) -> str:

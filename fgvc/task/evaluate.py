@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from fgvc.config.compose import resolved, typed
 from fgvc.record import console
-from fgvc.task import Job, stored, writeup
+from fgvc.task import Job, Skipped, stored, writeup
 from fgvc.task.classify import classified
 from fgvc.task.experiment import Experiment, Outcome, already_complete, opened
 from fgvc.task.extract import cost_of
@@ -20,7 +20,7 @@ from fgvc.task.stored import Stored
 from fgvc.types import Features, Looks, Predictions, UserError
 
 
-def run(job: Job) -> None:
+def run(job: Job) -> Skipped | None:
     """Evaluate a checkpoint on its dataset's test images.
 
     Raises:
@@ -34,11 +34,12 @@ def run(job: Job) -> None:
     plain = kept.facts["hashed"] if kept.inside else resolved(cfg)
     stored.check_hash(kept, plain)
     with opened("eval", conf, plain, job.command, source=kept.inside) as experiment:
-        if already_complete(experiment) is not None:
-            return
+        if skipped := already_complete(experiment):
+            return skipped
         _check(experiment, kept)
         outcome = _whole(experiment, kept) if kept.inside else _head(experiment, kept)
         writeup.finish(experiment, outcome)
+    return None
 
 
 def _check(job: Experiment, kept: Stored) -> None:

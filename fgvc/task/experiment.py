@@ -24,6 +24,7 @@ from fgvc.record import console, stack
 from fgvc.record.folder import RunFolder, complete, open_run, read_json
 from fgvc.record.tensorboard import Board
 from fgvc.store.content import ContentStore
+from fgvc.task import Skipped
 from fgvc.task.distributed import ALONE, World, device_of
 from fgvc.task.extract import Extractor, check_precision, choose_device
 from fgvc.types import Dataset, Features, Looks, Predictions, UserError, WeightsSource
@@ -130,7 +131,7 @@ def stack_gate(conf: Config) -> str:
     return "validated"
 
 
-def already_complete(job: Experiment) -> Path | None:
+def already_complete(job: Experiment) -> Skipped | None:
     """The complete run of the same question and answer under this run_id, if there is one.
 
     The folder that was opened for this one is then gone again.
@@ -145,7 +146,7 @@ def already_complete(job: Experiment) -> Path | None:
         job.run.discard()
         if not other:
             console.say(f"complete already: {folder}")
-            return folder
+            return Skipped(folder)
         raise UserError(
             f"{folder} is complete, with another {other[0]} ({recorded[other[0]]}, now "
             f"{mine[other[0]]}): give a new runtime.run_id"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fgvc.config.compose import resolved
-from fgvc.task import Job, fits, writeup
+from fgvc.task import Job, Skipped, fits, writeup
 from fgvc.task.experiment import (
     Experiment,
     Outcome,
@@ -20,15 +20,17 @@ from fgvc.task.experiment import (
 from fgvc.types import TRAIN, Features, Predictions
 
 
-def run(job: Job) -> None:
+def run(job: Job) -> Skipped | None:
     """Run one probe into its run folder.
 
     Raises:
         UserError: data, weights, device or folder are not what the command says they are.
     """
     with opened("probe", job.conf, resolved(job.cfg), job.command) as experiment:
-        if already_complete(experiment) is None:
-            writeup.finish(experiment, _probe(experiment))
+        if skipped := already_complete(experiment):
+            return skipped
+        writeup.finish(experiment, _probe(experiment))
+    return None
 
 
 def _probe(job: Experiment) -> Outcome:

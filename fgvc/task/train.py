@@ -21,7 +21,7 @@ from fgvc.learn.train.step import StepReport
 from fgvc.record import console
 from fgvc.record.folder import RESUME
 from fgvc.record.resume import States
-from fgvc.task import Job, writeup
+from fgvc.task import Job, Skipped, writeup
 from fgvc.task.distributed import World, device_of, joined
 from fgvc.task.experiment import Experiment, Outcome, already_complete, opened, seed_everything
 from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
@@ -34,7 +34,7 @@ EVERY = 10  # steps between points of the training curves
 KEPT = (RESUME, "run.log")  # of an earlier process of the same run
 
 
-def run(job: Job) -> None:
+def run(job: Job) -> Skipped | None:
     """Train into a run folder, or go on where an earlier process of this run stopped.
 
     Raises:
@@ -48,10 +48,11 @@ def run(job: Job) -> None:
         joined(conf.runtime.nproc, conf.runtime.device) as world,
         opened("train", conf, plain, job.command, KEPT, world) as experiment,
     ):
-        if already_complete(experiment) is None:
-            writeup.finish(experiment, _train(experiment, plain, world))
-        else:
+        if skipped := already_complete(experiment):
             world.share(None)
+            return skipped
+        writeup.finish(experiment, _train(experiment, plain, world))
+    return None
 
 
 def follow(world: World) -> None:

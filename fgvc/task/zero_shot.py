@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from fgvc.config.compose import resolved
 from fgvc.model import head as heads
-from fgvc.task import Job, writeup
+from fgvc.task import Job, Skipped, writeup
 from fgvc.task.experiment import Experiment, Outcome, already_complete, opened
 from fgvc.task.probe import predict
 from fgvc.task.text import class_text
 
 
-def run(job: Job) -> None:
+def run(job: Job) -> Skipped | None:
     """Classify by class names into a run folder.
 
     Raises:
         UserError: data, weights, tokenizer, device or folder are not what the command says.
     """
     with opened("zero_shot", job.conf, resolved(job.cfg), job.command) as experiment:
-        if already_complete(experiment) is None:
-            writeup.finish(experiment, _zero_shot(experiment))
+        if skipped := already_complete(experiment):
+            return skipped
+        writeup.finish(experiment, _zero_shot(experiment))
+    return None
 
 
 def _zero_shot(job: Experiment) -> Outcome:

@@ -32,7 +32,7 @@ COUNTS = {
     "resolution": 12,
     "part_attention": 8,
     "experiment": 11,
-    "sweep": 5,
+    "sweep": 6,
     "recipe": 2,
 }
 OVERLAYS = ("experiment", "sweep", "recipe")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
-from fgvc.record.folder import now, write_status
 from fgvc.report.baselines import gather
-from fgvc.report.table import print_sweep, print_table
+from fgvc.report.table import print_table
 
 SEEN = {"dataset_card": {"license": "research", "contamination": "some test images are known"}}
 HUB = {"weights": {"kind": "hub", "revision": "main"}, "weights_digest": "a" * 64}
@@ -103,31 +100,3 @@ def test_damaged_folders_are_listed(outputs, printed):
     (folder / "env_stamp.json").unlink()
     name = "/".join(folder.parts[-3:])
     assert f"damaged, left out: {name}: env_stamp.json: missing" in printed(outputs)
-
-
-def test_a_sweep_lists_what_failed_and_what_still_runs(outputs, capsys):
-    run = outputs / "first"
-    whole = next(run.glob("*/*/ckpt.bin")).parent
-    for name, state in (("a" * 16, "failed"), ("b" * 16, "running")):
-        folder = run / name / "in-progress"
-        folder.mkdir(parents=True)
-        (folder / "config.canonical.json").write_bytes(
-            (whole / "config.canonical.json").read_bytes()
-        )
-        error = MemoryError("no room") if state == "failed" else None
-        write_status(folder, state, now(), error)
-    (run / ("c" * 16) / "in-progress").mkdir(parents=True)
-    (run / ("c" * 16) / "in-progress" / "status.json").write_text("{")
-    print_sweep(run)
-    out = capsys.readouterr().out
-    assert len(blocks(out)) == 2
-    head = json.loads((whole / "config.canonical.json").read_text())["head"]["name"]
-    assert f"failed, MemoryError: no room: vit tiny random · {head} · 64 px" in out
-    assert f"running: vit tiny random · {head} · 64 px" in out
-    assert f"damaged: first/{'c' * 16}/in-progress" in out
-    assert out.splitlines()[-1] == f"records: {run}"
-
-
-def test_a_sweep_of_nothing_but_failures_still_closes(tmp_path, capsys):
-    print_sweep(tmp_path)
-    assert capsys.readouterr().out == f"records: {tmp_path}\n"

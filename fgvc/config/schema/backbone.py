@@ -87,7 +87,7 @@ def chosen_checkpoint(backbone: Backbone) -> Checkpoint:
         have = "; ".join(
             f"patch={row.patch} registers={str(row.registers).lower()}" for row in of_size
         )
-        raise ConfigError(
+        raise ImpossibleError(
             f"backbone.patch={backbone.patch} "
             f"backbone.registers={str(backbone.registers).lower()}: "
             f"{backbone.name} {backbone.size} has {have}"

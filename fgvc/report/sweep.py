@@ -1,0 +1,143 @@
+"""The rows of a sweep's jobs -> its table: on the terminal, as sweep.json and as sweep.html.
+
+A row is a file of its own, so that it is written by whatever process ran the job, on whatever
+machine; a job without one has not begun.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from fgvc.record import console
+from fgvc.record.page import FILE
+from fgvc.record.page.render import duration, render
+from fgvc.store import atomic, digest
+
+HOME = "fgvc.report.page"
+ROWS = "jobs"
+GOOD = ("done", "skipped")
+NOT_BEGUN = "not begun"
+PLACES = ("runtime.", "dataset.root=")
+STATES = (*GOOD, "failed", "oom", "preempted", NOT_BEGUN)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One job. choices: the overrides that tell it from others; state: one of STATES, or running.
+
+    line, traceback: what went wrong. seconds: its process's, None where it has none.
+    folder: of its run, below the output root; None where it has none.
+    """
+
+    choices: tuple[str, ...]
+    state: str
+    code: int | None = None
+    line: str | None = None
+    traceback: str | None = None
+    seconds: float | None = None
+    started: str | None = None
+    config_hash: str | None = None
+    folder: str | None = None
+
+
+@dataclass(frozen=True)
+class SweepTable:
+    """A sweep as it stands. left_out: combinations that cannot be, and why; output_root: where the
+    runs lie."""
+
+    run_id: str
+    command: str
+    rows: tuple[Row, ...]
+    left_out: tuple[str, ...]
+    output_root: Path
+
+    @property
+    def counts(self) -> dict[str, int]:
+        found = Counter(row.state for row in self.rows)
+        return {state: found[state] for state in STATES if found[state]}
+
+    def names(self) -> list[str]:
+        """Each row by the choices in which the rows differ."""
+        shown = [[one for one in row.choices if not one.startswith(PLACES)] for row in self.rows]
+        everywhere = set.intersection(*map(set, shown))
+        if len(self.rows) == 1 or all(set(row) == everywhere for row in shown):
+            everywhere = set()
+        return [" ".join(one for one in row if one not in everywhere) for row in shown]
+
+
+def write_row(sweep: Path, row: Row) -> None:
+    """Keep a row; one of the same choices is replaced."""
+    atomic.write_json(_file(sweep, row.choices), asdict(row))
+
+
+def read_row(sweep: Path, choices: Sequence[str]) -> Row:
+    """What is known of a job by its choices."""
+    try:
+        told = json.loads(_file(sweep, choices).read_text(encoding="utf-8"))
+        row = Row(**{**told, "choices": tuple(told["choices"])})
+    except FileNotFoundError:
+        return Row(tuple(choices), NOT_BEGUN)
+    except (ValueError, TypeError, KeyError):
+        return Row(tuple(choices), "failed", line="its row is damaged: run it again")
+    return row
+
+
+def show(table: SweepTable) -> None:
+    """The jobs on the terminal; what went wrong stands below, a line each."""
+    names = table.names()
+    rows = [
+        [name, row.state, duration(row.seconds)]
+        for name, row in zip(names, table.rows, strict=True)
+    ]
+    console.table(f"jobs of {table.run_id}: {_counted(table)}", ("job", "", "time"), rows)
+    for name, row in zip(names, table.rows, strict=True):
+        if row.state not in (*GOOD, NOT_BEGUN):
+            console.say(f"{row.state}: {name}: {row.line}")
+
+
+def write(table: SweepTable, target: Path) -> None:
+    """Write sweep.json and sweep.html into `target`, each whole or not at all."""
+    plain = {
+        "run_id": table.run_id,
+        "command": table.command,
+        "counts": table.counts,
+        "jobs": [
+            {"name": name, **asdict(row)}
+            for name, row in zip(table.names(), table.rows, strict=True)
+        ],
+        "left_out": list(table.left_out),
+    }
+    atomic.write_json(target / "sweep.json", plain)
+    facts = {
+        "table": table,
+        "lines": list(_lines(table, target)),
+        "counted": _counted(table),
+        "baselines": _link(table.output_root / "baselines.html", target),
+    }
+    atomic.write_text(target / "sweep.html", render("sweep.html", HOME, facts))
+
+
+def _lines(table: SweepTable, target: Path) -> Iterator[Mapping[str, object]]:
+    for name, row in zip(table.names(), table.rows, strict=True):
+        page = table.output_root / row.folder / FILE if row.folder else None
+        link = _link(page, target) if page and page.is_file() else None
+        yield {"name": name, "row": row, "link": link, "good": row.state in GOOD}
+
+
+def _link(file: Path, target: Path) -> str:
+    return quote(os.path.relpath(file, target))
+
+
+def _counted(table: SweepTable) -> str:
+    return ", ".join(f"{number} {state}" for state, number in table.counts.items())
+
+
+def _file(sweep: Path, choices: Sequence[str]) -> Path:
+    name = digest.sha256_bytes(digest.canonical_json(list(choices)))
+    return sweep / ROWS / f"{name[:16]}.json"

@@ -1,0 +1,23 @@
+"""What the server imports that a sweep's jobs are forked from: each then begins with it loaded.
+
+Nothing is computed here: a process that is forked must have no threads. A notice to stop that
+reaches a whole group of processes must not end the server, or nobody would hear how its jobs end.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import timm  # noqa: F401
+import torch.utils.tensorboard  # noqa: F401
+
+import fgvc.config.help
+import fgvc.config.sweep
+import fgvc.record.plots
+import fgvc.task.probe
+import fgvc.task.train  # noqa: F401
+
+NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+for _each in NOTICES:
+    signal.signal(_each, signal.SIG_IGN)
