@@ -209,7 +209,9 @@ FINETUNE = (
 # a job that other tests do not disturb: no commit and no patch is part of what it answers
 ALONE = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 JOB = """
-import multiprocessing, os, resource, sys
+import multiprocessing, os, resource, signal, sys
+for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, signal.SIG_DFL)  # what the server is deaf to
 multiprocessing.set_start_method("fork", force=True)  # as in a process of its own
 os.environ.update(environment)
 said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -280,7 +282,7 @@ def started(places, tmp_path) -> Iterator[Callable[..., Started]]:
     most: bytes that a file of its can hold, as on a full disk.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload(["fgvc.task.server"])  # as a sweep of this process does
     jobs: list[Started] = []
 
     def start(*overrides: str, most: int | None = None, **environment: str) -> Started:
@@ -312,21 +314,6 @@ def begun(started) -> Callable[..., Started]:
         return started(*FINETUNE, *overrides, **environment)
 
     return start
-
-
-PRELOADED = [
-    "fgvc.run",
-    "fgvc.task.train",
-    "fgvc.record.plots",
-    "matplotlib.backends.backend_agg",
-    "pandas",
-    "sklearn.decomposition",
-    "timm",
-    "torch._dynamo",
-    "torch.utils.tensorboard",
-    "torchcodec.decoders",
-    "torchvision.transforms.v2",
-]
 
 
 def until(condition: Callable[[], object], seconds: float = 120.0) -> None:

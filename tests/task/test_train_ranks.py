@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fgvc.run import main
+
 RANKS = ("task.drop_path=0", "task.epochs=4", "runtime.run_id=r", "runtime.save_every=1")
 LONG = (*RANKS, "task.epochs=200")
 
@@ -225,20 +227,30 @@ def test_torchrun_starts_a_finetune_and_is_stamped(torchrun, tmp_path, alive):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("overrides", "says"),
-    [
-        (("task=probe",), "task=probe runs as one process"),
-        (("-m", "task=train", "seed=0,1"), "use runtime.nproc=2 and no torchrun"),
-        (("task=train", "task.epoch=1"), "task.epochs"),
-    ],
-    ids=["probe", "sweep", "typo"],
-)
-def test_torchrun_is_refused_in_one_line_and_at_once(torchrun, tmp_path, alive, overrides, says):
-    done = torchrun(*overrides, *SMALL)
+def test_torchrun_is_refused_in_one_line_and_at_once(torchrun, tmp_path, alive):
+    done = torchrun("task=probe", *SMALL)
     assert "SIGKILL" not in done.stderr  # which torchrun sends after 30 s
     assert done.returncode != 0
     (line,) = (one for one in done.stderr.splitlines() if one.startswith("fgvc: "))
-    assert says in line
+    assert "task=probe runs as one process" in line
     assert not (tmp_path / "outputs").exists()
     assert not alive()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (("-m", "task=train", "seed=0,1"), "use runtime.nproc=2 and no torchrun"),
+        (("task=train", "task.epoch=1"), "task.epochs"),
+    ],
+    ids=["sweep", "typo"],
+)
+def test_what_else_rank_0_refuses(places, tmp_path, monkeypatch, capfd, overrides, says):
+    """It alone composes; the others are then cleared away as above."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([*overrides, *SMALL, *places]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("fgvc: ")
+    assert says in line
+    assert not (tmp_path / "outputs").exists()
