@@ -382,6 +382,7 @@ def written(root, moment):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_sigkill_at_any_moment_leaves_nothing_that_looks_complete(started, wait_until, tmp_path):
     """Killed at several moments, then run to the end: the bytes of an undisturbed run."""
     usual = (*SMALL, "runtime.run_id=r", f"runtime.cache_root={tmp_path / 'cache'}")

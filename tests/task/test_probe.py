@@ -303,6 +303,7 @@ def test_bf16_is_another_question_with_nearly_the_same_features(run, tmp_path):
 
 
 @pytest.mark.smoke
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_tiny_subset_end_to_end(run, precision):
     ran = run("experiment=smoke", f"precision={precision}", birds=False)
@@ -321,6 +322,7 @@ def test_tiny_subset_end_to_end(run, precision):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_synthetic_birds_are_clearly_above_chance(run):
     """What `make smoke` ends with: random weights, 12 look-alike classes, chance 1/12."""
     ran = run("experiment=synthetic_probe", birds=False)

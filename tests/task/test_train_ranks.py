@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fgvc.run import main
 
+pytestmark = pytest.mark.timeout(900)
 RANKS = ("task.drop_path=0", "task.epochs=4", "runtime.run_id=r", "runtime.save_every=1")
 LONG = (*RANKS, "task.epochs=200")
 
