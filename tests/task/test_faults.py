@@ -296,7 +296,7 @@ def test_outside_a_git_checkout_the_run_goes_on(run, monkeypatch, tmp_path):
     monkeypatch.setattr(stamp, "CODE", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(stamp.code, "__defaults__", (tmp_path,))
-    ran = run()
+    ran = run(*SMALL)
     assert ran.code == 0, ran.err
     stamped = ran.json("env_stamp.json")
     assert stamped["git_commit"] is None
