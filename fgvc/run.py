@@ -32,6 +32,7 @@ from fgvc.config.compose import (
     register_schema,
 )
 from fgvc.config.errors import ConfigError
+from fgvc.config.fit import EXTRACTS
 from fgvc.config.grid import exactly
 from fgvc.config.help import page
 from fgvc.config.overrides import (
@@ -141,7 +142,8 @@ def _refuse_torchrun(jobs: Sequence[Job], multirun: bool) -> None:
     if multirun:
         raise ConfigError(f"torchrun with a sweep: use runtime.nproc={size} and no torchrun")
     if (task := jobs[0].conf.task.name) != "train":
-        raise ConfigError(f"task={task} runs as one process: start it without torchrun")
+        features = f", with runtime.nproc={size} for its features" if task in EXTRACTS else ""
+        raise ConfigError(f"task={task} runs as one process: start it without torchrun{features}")
 
 
 def _alone(job: Job, run_id: str, overrides: Sequence[str], command: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring
 from pathlib import Path
@@ -243,6 +243,8 @@ class Progress(Protocol):
 
 
 Compute = Callable[[np.ndarray], Features]  # manifest rows -> their features
+# several shards' rows -> (place, features) of each, in any order
+ComputeMany = Callable[[Sequence[np.ndarray]], Iterator[tuple[int, Features]]]
 
 
 class UserError(ValueError):

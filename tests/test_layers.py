@@ -93,6 +93,7 @@ def test_run_imports_record_and_task_only_when_needed():
         "fgvc.config.compose",
         "fgvc.config.errors",
         "fgvc.config.grid",
+        "fgvc.config.fit",
         "fgvc.config.help",
         "fgvc.config.overrides",
         "fgvc.config.sweep",

@@ -25,6 +25,7 @@ FEATURES = {  # what a family's backbone can be read by
     "open_clip": ("cls", "patch_mean", "cls_patch_mean", "projected"),
     "transformers": ("map", "patch_mean", "projected"),
 }
+EXTRACTS = ("probe", "zero_shot", "eval")  # features, on as many processes as runtime.nproc says
 SIDES = (224, 256, 336, 384, 392, 448, 512, 518)  # pixels; the options of resolution=
 
 
@@ -134,8 +135,8 @@ def check_inputs(conf: Config) -> None:
 
 
 def _check_alone(conf: Config) -> None:
-    """Tasks that run as one process, and have no state that a path could name."""
-    if conf.runtime.nproc != 1:
+    """Tasks that have no features to extract by several, or no state that a path could name."""
+    if conf.runtime.nproc != 1 and conf.task.name not in EXTRACTS:
         raise ConfigError(f"runtime.nproc={conf.runtime.nproc}: task={conf.task.name} runs as 1")
     if conf.runtime.resume is not None:
         raise ConfigError(

@@ -25,7 +25,7 @@ from safetensors.numpy import save
 
 from fgvc.store import atomic, digest
 from fgvc.store.lock import lock
-from fgvc.types import BadImage, Compute, Features, UserError
+from fgvc.types import BadImage, Compute, ComputeMany, Features, UserError
 
 
 def _warn(line: str) -> None:
@@ -47,6 +47,7 @@ class FeatureCache:
         compute: Compute,
         shard_rows: int = 512,
         on_wait: Callable[[str], None] | None = None,
+        compute_many: ComputeMany | None = None,
     ) -> Features:
         """The features of `row_N`, read where they lie and computed where they do not.
 
@@ -56,6 +57,8 @@ class FeatureCache:
             compute: rows of one shard -> their features; each row comes back in row_N or in bad.
             shard_rows: rows computed and kept at once; what a kill can cost.
             on_wait: told once, in one line, who is computing these features already.
+            compute_many: computes the missing shards at once, where several can; the bytes are the
+                same as those of `compute`, shard by shard.
 
         Returns:
             x_ND float32 with its rows ascending, and the rows that could not be read.
@@ -69,6 +72,8 @@ class FeatureCache:
         with lock(folder / "lock", wait=True, on_wait=on_wait):
             atomic.remove_stale(folder)
             _identify(folder, key, row_N, shard_rows)
+            if compute_many is not None:
+                self._fill(folder, row_N, compute_many, shard_rows)
             features = _joined(self._shards(folder, row_N, compute, shard_rows), len(row_N))
             _seal(folder)
         return features
@@ -76,15 +81,24 @@ class FeatureCache:
     def _shards(
         self, folder: Path, row_N: np.ndarray, compute: Compute, shard_rows: int
     ) -> Iterator[Features]:
-        for number, start in enumerate(range(0, len(row_N), shard_rows)):
-            path = folder / f"{number:05d}.safetensors"
-            row_n = row_N[start : start + shard_rows]
+        for path, row_n in _cut(folder, row_N, shard_rows):
             shard = self._read(path, row_n)
             if shard is None:
                 shard = compute(row_n)
                 assert _covers(shard, row_n), "compute must account for every row"
                 _write(path, shard)
             yield shard
+
+    def _fill(
+        self, folder: Path, row_N: np.ndarray, compute_many: ComputeMany, shard_rows: int
+    ) -> None:
+        """Write every shard that is missing, each as soon as it is there."""
+        shards = _cut(folder, row_N, shard_rows)
+        missing = [(path, row_n) for path, row_n in shards if self._read(path, row_n) is None]
+        for place, shard in compute_many([row_n for _, row_n in missing]) if missing else ():
+            path, row_n = missing[place]
+            assert _covers(shard, row_n), "compute must account for every row"
+            _write(path, shard)
 
     def _read(self, path: Path, row_n: np.ndarray) -> Features | None:
         """The shard, or None where it is missing or is not what was written for these rows."""
@@ -96,6 +110,12 @@ class FeatureCache:
                 return shard
         self._on_note(f"cached features {path} are damaged: computed again")
         return None
+
+
+def _cut(folder: Path, row_N: np.ndarray, shard_rows: int) -> Iterator[tuple[Path, np.ndarray]]:
+    """The file and the rows of each shard."""
+    for number, start in enumerate(range(0, len(row_N), shard_rows)):
+        yield folder / f"{number:05d}.safetensors", row_N[start : start + shard_rows]
 
 
 def _identify(folder: Path, key: Mapping[str, object], row_N: np.ndarray, shard_rows: int) -> None:

@@ -19,12 +19,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
+from fgvc.config.schema import Config
 from fgvc.types import UserError
 
 PATIENCE = datetime.timedelta(hours=1)  # for a peer in a collective call, an evaluation included
+MEETING = 60.0  # seconds for a connection to another machine
 GRACE = 10.0  # seconds that the other ranks have to end once one is gone
 
 
@@ -82,16 +85,60 @@ def joined(nproc: int, device: str = "cpu") -> Iterator[World]:
     if size > 1:
         if nproc not in (1, size):
             raise UserError(f"runtime.nproc={nproc}: torchrun started {size} already")
-        _check_devices(size, device)
-        with _group():
-            yield World(int(os.environ["RANK"]), size, f"torchrun, {size} processes")
+        check_devices(int(os.environ["LOCAL_WORLD_SIZE"]), device)
+        _meet()
+        with _told_of_peers(size), _group():
+            yield World(int(os.environ["RANK"]), size, _launch(size))
         return
     if nproc == 1:
         yield ALONE
         return
-    _check_devices(nproc, device)
+    check_devices(nproc, device)
     with _followers(nproc), _group():
         yield World(0, nproc, f"runtime.nproc={nproc}")
+
+
+def _meet() -> None:
+    """Fail where rank 0's torchrun, which keeps the store that all meet in, has ended already: as a
+    client of that store this rank would go on asking for as long as it has patience."""
+    if os.environ["RANK"] == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        socket.create_connection(place, timeout=MEETING).close()
+    except OSError as error:
+        raise UserError(
+            f"rank 0's torchrun at {place[0]}:{place[1]} is gone ({error.strerror or error}): what "
+            "it said stands there"
+        ) from error
+
+
+def _launch(size: int) -> str:
+    """How torchrun started these ranks."""
+    nodes = os.environ["GROUP_WORLD_SIZE"]
+    return f"torchrun, {size} processes" + ("" if nodes == "1" else f" on {nodes} nodes")
+
+
+@contextmanager
+def _told_of_peers(size: int) -> Iterator[None]:
+    """That a rank is gone, here or on another machine, only the next collective call tells. Of
+    rank 0's machine it alone says so: a follower there has been told already."""
+    quiet = os.environ["GROUP_RANK"] == "0" and os.environ["RANK"] != "0"
+    try:
+        yield
+    except RuntimeError as error:
+        if quiet or not peer_gone(error):
+            raise
+        raise UserError(
+            f"one of the {size} ranks is gone; what it said stands where it ran, and the same "
+            "command with this runtime.run_id goes on from the last state"
+        ) from error
+
+
+def peer_gone(error: RuntimeError) -> bool:
+    """Whether it only says that a peer has ended."""
+    text, said = str(error).lower(), ("connection closed", "connection reset", "broken pipe")
+    return isinstance(error, dist.DistNetworkError) or any(part in text for part in said)
 
 
 def device_of(name: str) -> str:
@@ -102,13 +149,22 @@ def device_of(name: str) -> str:
     return f"cuda:{local}"
 
 
-def _check_devices(processes: int, device: str) -> None:
+def check_devices(processes: int, device: str) -> None:
     gpus = torch.cuda.device_count()
     if device in ("auto", "cuda") and torch.cuda.is_available() and processes > gpus:
         raise UserError(
             f"{processes} processes on {gpus} GPU{'s' if gpus > 1 else ''}: one each at most; "
             "fewer processes, or runtime.device=cpu"
         )
+
+
+def seed_everything(conf: Config) -> None:
+    """Every process of a job begins from here."""
+    torch.manual_seed(conf.seed)
+    np.random.seed(conf.seed)  # noqa: NPY002 - libraries draw from it
+    torch.set_float32_matmul_precision(conf.matmul_precision)
+    if conf.runtime.threads is not None:
+        torch.set_num_threads(conf.runtime.threads)
 
 
 @contextmanager
@@ -133,6 +189,7 @@ def _followers(nproc: int) -> Iterator[None]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shape = {"WORLD_SIZE": str(nproc), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shape |= {"LOCAL_WORLD_SIZE": str(nproc), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
     ours = {**shape, "RANK": "0", "LOCAL_RANK": "0"}
     before = {name: os.environ.get(name) for name in ours}
     followers = [_follower({**os.environ, **shape}, rank) for rank in range(1, nproc)]

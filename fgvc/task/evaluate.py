@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 
 from fgvc.config.compose import resolved, typed
+from fgvc.config.errors import ConfigError
 from fgvc.record import console
 from fgvc.task import Job, Skipped, stored, writeup
 from fgvc.task.classify import classified
@@ -24,6 +25,7 @@ def run(job: Job) -> Skipped | None:
     """Evaluate a checkpoint on its dataset's test images.
 
     Raises:
+        ConfigError: several processes for a checkpoint that holds its backbone.
         UserError: the checkpoint is damaged, or its label map, weights or preprocessing are not
             those found here.
     """
@@ -31,6 +33,11 @@ def run(job: Job) -> Skipped | None:
     cfg = stored.config_of(kept, job)
     conf = typed(cfg)
     stored.check_weights_found(kept, conf)
+    if kept.inside and conf.runtime.nproc != 1:
+        raise ConfigError(
+            f"runtime.nproc={conf.runtime.nproc}: {kept.file} holds a finetuned backbone, whose "
+            "features are not cached; task=eval runs it as 1"
+        )
     plain = kept.facts["hashed"] if kept.inside else resolved(cfg)
     stored.check_hash(kept, plain)
     with opened("eval", conf, plain, job.command, source=kept.inside) as experiment:

@@ -25,8 +25,9 @@ from fgvc.record.folder import RunFolder, complete, open_run, read_json
 from fgvc.record.tensorboard import Board
 from fgvc.store.content import ContentStore
 from fgvc.task import Skipped
-from fgvc.task.distributed import ALONE, World, device_of
+from fgvc.task.distributed import ALONE, World, device_of, seed_everything
 from fgvc.task.extract import Extractor, check_precision, choose_device
+from fgvc.task.shards import crew_of
 from fgvc.types import Dataset, Features, Looks, Predictions, UserError, WeightsSource
 
 
@@ -87,7 +88,8 @@ def opened(
     Args:
         task: what is done; task=eval runs under the config of a probe.
         keep: what of an earlier, interrupted process stays in the run folder.
-        world: the processes that the run is cut over; this one leads.
+        world: the processes that the run is cut over; this one leads. What is no training has
+            those of `runtime.nproc` to extract its features.
         source: of the backbone's weights, where they need not be looked for.
     """
     gate = stack_gate(conf)
@@ -110,8 +112,11 @@ def opened(
             )
         for note in dataset.notes:
             console.say(f"note: {note}")
-        extractor = Extractor(conf, dataset, source, device)
-        with contextlib.closing(Board(run.path)) as board:
+        crew = None if task == "train" else crew_of(conf, dataset, source)
+        extractor = Extractor(conf, dataset, source, device, crew)
+        with contextlib.closing(extractor), contextlib.closing(Board(run.path)) as board:
+            if crew is not None:
+                world = World(0, crew.size, f"runtime.nproc={crew.size}")
             yield Experiment(
                 task, conf, plain, run_hash, run, dataset, extractor, board, gate, world
             )
@@ -167,15 +172,6 @@ def predictions(features: Features, dataset: Dataset, logits_NC: np.ndarray) -> 
     order = np.argsort(row_N, kind="stable")
     logits_NC = np.concatenate([logits_NC.astype(np.float32), lost])[order]
     return Predictions(row_N[order], dataset.manifest.label_N[row_N[order]], logits_NC)
-
-
-def seed_everything(conf: Config) -> None:
-    """Every process of a job begins from here."""
-    torch.manual_seed(conf.seed)
-    np.random.seed(conf.seed)  # noqa: NPY002 - libraries draw from it
-    torch.set_float32_matmul_precision(conf.matmul_precision)
-    if conf.runtime.threads is not None:
-        torch.set_num_threads(conf.runtime.threads)
 
 
 def identity(job: Experiment) -> dict[str, object]:

@@ -11,6 +11,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ from fgvc.model.backbone import Backbone, autocast
 from fgvc.record import console
 from fgvc.store import atomic, digest
 from fgvc.store.features import FeatureCache
+from fgvc.task.crew import Crew
 from fgvc.task.looking import looking
 from fgvc.task.looks import apart, beside
 from fgvc.types import (
@@ -33,6 +35,7 @@ from fgvc.types import (
     TRAIN,
     BadImage,
     Batch,
+    ComputeMany,
     Dataset,
     Features,
     Looks,
@@ -58,21 +61,36 @@ class Counters:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one process found of one shard. span: when, by the clock of the machine. cost: as
+    `cost_of`, of that process."""
+
+    features: Features
+    decoded: int
+    forwarded: int
+    span: tuple[float, float]
+    cost: dict[str, object]
+
+
 @dataclass
 class Extractor:
     """One backbone looking at one dataset in one way; the backbone is built on the first miss.
 
-    looks: where part attention looked in the test images, once they are read.
+    crew: workers that compute the features, where this process does not. looks: where part
+    attention looked in the test images, once they are read.
     """
 
     conf: Config
     dataset: Dataset
     source: WeightsSource
     device: torch.device
+    crew: Crew | None = None
     counters: Counters = field(default_factory=Counters)
     looks: Looks | None = None
     _backbone: Backbone | None = None
     _selector: parts.Selector | None = None
+    _told: dict[str, object] | None = None  # what a worker's backbone costs
 
     def __post_init__(self) -> None:
         self.preprocess: Preprocess = evaluation_transform(self.conf)
@@ -92,9 +110,14 @@ class Extractor:
         before = self.counters.forwarded
         self.counters.test_reads += role == "test"
         with console.progress(f"features {role}", len(row_N), "images") as advance:
-            self._advance = advance
-            compute = functools.partial(self._compute, role)
-            found = self.cache.get(self.key(role), row_N, compute, SHARD, on_wait=console.say)
+            found = self.cache.get(
+                self.key(role),
+                row_N,
+                functools.partial(self.compute, role, advance=advance),
+                SHARD,
+                on_wait=console.say,
+                compute_many=self._at_once(role, advance),
+            )
         found, looks = apart(found, self.conf, scores=role == "test")
         self.looks = looks if role == "test" else self.looks
         self.refuse_bad(found.bad)
@@ -158,7 +181,13 @@ class Extractor:
         known = ("parameters", "macs", "images_per_s", "peak_memory_mib")
         return {name: None for name in known}  # noqa: C420 - typed as object values
 
-    def _compute(self, role: str, row_N: np.ndarray) -> Features:
+    def close(self) -> None:
+        """Let go of the workers."""
+        if self.crew is not None:
+            self.crew.close()
+
+    def compute(self, role: str, row_N: np.ndarray, advance: Callable[[int], None]) -> Features:
+        """Features of the rows of one shard, by this process. advance: told of every batch."""
         kept, rows, bad = [], [], []
         start = time.monotonic()
         for batch in loader.batches(
@@ -170,7 +199,7 @@ class Extractor:
         ):
             self.refuse_bad(batch.bad)
             bad += batch.bad
-            self._advance(len(batch.row_B) + len(batch.bad))
+            advance(len(batch.row_B) + len(batch.bad))
             if len(batch.row_B):
                 kept.append(self._forward(batch, scores=role == "test"))
                 rows.append(batch.row_B)
@@ -183,7 +212,7 @@ class Extractor:
     @torch.inference_mode()
     def _forward(self, batch: Batch, scores: bool) -> np.ndarray:
         """Features, and beside them where part attention looked."""
-        model, selector = self._built(), self._selector
+        model, selector = self.built(), self._selector
         pixels_BCHW = batch.pixels_BCHW.to(self.device, non_blocking=True)
         if selector is not None:
             selector.images(batch.row_B)
@@ -192,7 +221,29 @@ class Extractor:
         self.counters.forwarded += len(feature_BD)
         return beside(feature_BD, selector and selector.last, scores).cpu().numpy()
 
-    def _built(self) -> Backbone:
+    def _at_once(self, role: str, advance: Callable[[int], None]) -> ComputeMany | None:
+        """Several shards at once, by the crew, counted as if this process had computed them."""
+        if (crew := self.crew) is None:
+            return None
+
+        def compute(shards: Sequence[np.ndarray]) -> Iterator[tuple[int, Features]]:
+            spans: list[tuple[float, float]] = []
+            for place, part in crew.answers([(role, row_N) for row_N in shards], advance):
+                self._count(part)
+                spans.append(part.span)
+                yield place, part.features
+            self.counters.seconds += max(end for _, end in spans) - min(start for start, _ in spans)
+
+        return compute
+
+    def _count(self, part: Part) -> None:
+        self.counters.decoded += part.decoded
+        self.counters.forwarded += part.forwarded
+        peaks = [float(told["peak_memory_mib"]) for told in (self._told, part.cost) if told]  # type: ignore[arg-type]
+        self._told = {**part.cost, "peak_memory_mib": max(peaks)}
+
+    def built(self) -> Backbone:
+        """The backbone, on its device."""
         if self._backbone is None:
             built, self._selector = looking(self.conf, self.source)
             self._backbone = built.to(self.device)
@@ -216,7 +267,8 @@ class Extractor:
         if path.is_file() or not self.counters.forwarded:
             return
         rate = self.counters.forwarded / max(self.counters.seconds, 1e-9)
-        atomic.write_json(path, cost_of(self._built(), rate, self.device))
+        cost = self._told or cost_of(self.built(), rate, self.device)
+        atomic.write_json(path, {**cost, "images_per_s": rate})
 
 
 def cost_of(model: Backbone, images_per_s: float | None, device: torch.device) -> dict[str, object]:

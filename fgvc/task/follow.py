@@ -23,7 +23,7 @@ def main() -> int:
         signal.signal(each, signal.SIG_IGN)
     from fgvc.learn.train import NonFinite
     from fgvc.record.folder import Preempted
-    from fgvc.task.distributed import joined
+    from fgvc.task.distributed import joined, peer_gone
     from fgvc.task.train import follow
     from fgvc.types import UserError
 
@@ -38,16 +38,10 @@ def main() -> int:
         print(f"fgvc: {error}", file=sys.stderr, flush=True)
         return FAILED
     except RuntimeError as error:
-        if _gone(error):
+        if peer_gone(error):
             return FAILED  # rank 0 or a peer has said why
         raise
     return DONE
-
-
-def _gone(error: RuntimeError) -> bool:
-    """Whether it only says that a peer has ended."""
-    text = str(error).lower()
-    return any(part in text for part in ("connection closed", "connection reset", "broken pipe"))
 
 
 def _tied() -> None:

@@ -7,6 +7,7 @@ last (final_fit=trainval).
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +23,8 @@ from fgvc.record import console
 from fgvc.record.folder import RESUME
 from fgvc.record.resume import States
 from fgvc.task import Job, Skipped, writeup
-from fgvc.task.distributed import World, device_of, joined
-from fgvc.task.experiment import Experiment, Outcome, already_complete, opened, seed_everything
+from fgvc.task.distributed import World, check_devices, device_of, joined, seed_everything
+from fgvc.task.experiment import Experiment, Outcome, already_complete, opened
 from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
 from fgvc.task.finetune import Finetune, Plan
 from fgvc.task.resumption import before, described
@@ -60,6 +61,8 @@ def follow(world: World) -> None:
     plan = world.share(None)
     if plan is None:
         return
+    # rank 0 has looked at its own machine only
+    check_devices(int(os.environ["LOCAL_WORLD_SIZE"]), plan.conf.runtime.device)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on rank 0 says when to stop
     seed_everything(plan.conf)
     finetune = Finetune(plan, world, choose_device(device_of(plan.conf.runtime.device)))

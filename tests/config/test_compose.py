@@ -361,7 +361,7 @@ def test_eval_takes_its_config_from_the_checkpoint():
         (["dataset.generator.version=2"], "at most 1"),
         (["backbone.pretrained=false", "backbone.revision=abc"], "random weights"),
         (["hydra.output_subdir=.hydra"], "unknown config key"),
-        (["runtime.nproc=2"], "runs as 1"),
+        (["task=report", "runtime.nproc=2"], "runs as 1"),
         (["checkpoint=/nowhere"], "reads no checkpoint"),
         (["task=eval", "checkpoint=/nowhere"], "no such file"),
     ],

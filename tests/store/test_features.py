@@ -205,6 +205,31 @@ def test_a_failing_compute_keeps_the_shards_before_it(tmp_path, counted):
     assert len(counted.calls()) == 5
 
 
+def test_missing_shards_can_be_computed_at_once_in_any_order(tmp_path, counted):
+    """The bytes of one after the other; a shard that is there is asked of nobody."""
+    asked = []
+
+    def many(shards):
+        asked.append([tuple(row_n) for row_n in shards])
+        for place in reversed(range(len(shards))):
+            yield place, counted(shards[place])
+
+    _get(tmp_path / "one", counted)
+    _get(tmp_path / "many", counted, compute_many=many)
+    one, there = _folder(tmp_path / "one"), _folder(tmp_path / "many")
+    same = sorted(path.name for path in one.iterdir() if path.name != "lock")
+    assert len(same) == 5 * 2 + 2
+    assert all((there / name).read_bytes() == (one / name).read_bytes() for name in same)
+    (there / "00001.safetensors").unlink()
+    _flip(there / "00003.safetensors", 5)
+    features, notes = _get(tmp_path / "many", counted, compute_many=many)
+    assert _is_right(features)
+    assert asked[1:] == [[tuple(ROWS[10:20]), tuple(ROWS[30:40])]]
+    assert len(notes) == 1
+    _get(tmp_path / "many", counted, compute_many=many)
+    assert len(asked) == 2
+
+
 def test_no_rows_no_features(tmp_path, counted):
     features, _ = _get(tmp_path, counted, rows=ROWS[:0])
     assert features.x_ND.shape[0] == features.row_N.shape[0] == 0

@@ -6,8 +6,12 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -308,12 +312,66 @@ def started(places, tmp_path) -> Iterator[Callable[..., Started]]:
 
 @pytest.fixture
 def begun(started) -> Callable[..., Started]:
-    """Start a small finetune in a process of its own."""
+    """Start a small finetune, or with other options another job, in a process of its own."""
 
-    def start(*overrides: str, **environment: str) -> Started:
-        return started(*FINETUNE, *overrides, **environment)
+    def start(*overrides: str, options: Sequence[str] = FINETUNE, **environment: str) -> Started:
+        return started(*options, *overrides, **environment)
 
     return start
+
+
+@dataclass
+class Node:
+    """A torchrun that stands for a machine."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def ranks(self) -> list[int]:
+        pid = self.process.pid
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def until(self, condition: Callable[[], object]) -> None:
+        until(lambda: condition() or self.process.poll() is not None)
+        assert condition(), self.said
+
+
+@pytest.fixture
+def nodes(places, tmp_path) -> Iterator[Callable[..., list[Node]]]:
+    """Start a finetune on two machines of one process each, both of them this one."""
+    started: list[Node] = []
+
+    def start(*overrides: str) -> list[Node]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1"]
+        launch += ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(port)]
+        chosen = last_of_each(*BASE, *FINETUNE, "runtime.threads=1", *places, *overrides)
+        pair = []
+        for rank in (0, 1):
+            log = tmp_path / f"node-{len(started)}.txt"
+            with log.open("w") as said:
+                process = subprocess.Popen(
+                    [*launch, "--node-rank", str(rank), "-m", "fgvc.run", *chosen.values()],
+                    env={**os.environ, **ALONE, "FGVC_TEST": str(tmp_path)},
+                    stdout=said,
+                    stderr=said,
+                )
+            pair.append(Node(process, log))
+            started.append(pair[-1])
+        return pair
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            for pid in (*one.ranks(), one.process.pid):
+                os.kill(pid, signal.SIGKILL)
+        one.process.wait()
 
 
 def until(condition: Callable[[], object], seconds: float = 120.0) -> None:

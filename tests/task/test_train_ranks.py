@@ -104,18 +104,47 @@ def odd(root, tmp_path):
 
 
 def test_two_processes_tell_what_one_tells(pair, finetune, tmp_path, birds, alive):
-    """Of a batch of 6 the first takes 2 images and the second 4; of 11 in the test, 6 and 5."""
+    """Of a batch of 6 the first takes 2 images and the second 4; of 11 in the test, 6 and 5.
+
+    The second job of the sweep finds nothing left of the first one's processes.
+    """
     usual = (*RANKS, *odd(birds, tmp_path), "task.batch_size=6", "task.mixup=0.8")
     one = finetune(*usual, "runtime.run_id=one")
     assert one.code == 0, one.err
-    job = pair(*usual)
+    job = pair("-m", *usual, "seed=0,1")
     assert job.wait() == 0, job.said
-    (two,) = (path.parent for path in tmp_path.glob("outputs/r/*/*/metrics.json"))
+    of_seed = {}
+    for path in tmp_path.glob("outputs/r/*/*/env_stamp.json"):
+        stamp = json.loads(path.read_text())
+        assert (stamp["world_size"], stamp["launch"]) == (2, "runtime.nproc=2")
+        of_seed[stamp["seed"]] = path.parent
+    assert sorted(of_seed) == [0, 1]
+    two = of_seed[0]
     agree(one.folder, two)
     assert len(logits(two)[0]) == 11
-    stamp = json.loads((two / "env_stamp.json").read_text())
-    assert (stamp["world_size"], stamp["launch"]) == (2, "runtime.nproc=2")
     assert json.loads((two / "metrics.json").read_text())["test_reads"] == 1
+    assert not alive()
+
+
+@pytest.mark.slow
+def test_two_nodes_tell_what_one_process_tells(nodes, finetune, tmp_path, alive):
+    """A node that is lost ends the other, and the same two commands go on from the last state."""
+    first, second = nodes(*RANKS, "runtime.run_id=n")
+    first.until(lambda: list(tmp_path.glob("outputs/n/*/in-progress/resume/state-*.pt")))
+    for pid in (*second.ranks(), second.process.pid):
+        os.kill(pid, signal.SIGKILL)
+    assert first.process.wait(60) == 1, first.said
+    assert "fgvc: one of the 2 ranks is gone" in first.said
+    assert not alive()
+    first, second = nodes(*RANKS, "runtime.run_id=n")
+    assert [one.process.wait(120) for one in (first, second)] == [0, 0], first.said + second.said
+    assert "resumed after step" in first.said
+    assert "validation" not in second.said
+    (stamp,) = tmp_path.glob("outputs/n/*/*/env_stamp.json")
+    assert json.loads(stamp.read_text())["launch"] == "torchrun, 2 processes on 2 nodes"
+    one = finetune(*RANKS, "runtime.run_id=one")
+    assert one.code == 0, one.err
+    agree(one.folder, stamp.parent)
     assert not alive()
 
 
@@ -233,7 +262,7 @@ def test_torchrun_is_refused_in_one_line_and_at_once(torchrun, tmp_path, alive):
     assert "SIGKILL" not in done.stderr  # which torchrun sends after 30 s
     assert done.returncode != 0
     (line,) = (one for one in done.stderr.splitlines() if one.startswith("fgvc: "))
-    assert "task=probe runs as one process" in line
+    assert "without torchrun, with runtime.nproc=2 for its features" in line
     assert not (tmp_path / "outputs").exists()
     assert not alive()
 
