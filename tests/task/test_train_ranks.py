@@ -52,6 +52,12 @@ def alive(tmp_path):
 
 
 @pytest.fixture
+def gone(alive, wait_until):
+    """gone(): all of them end, a server that jobs were forked from too, once its last job has."""
+    return lambda: wait_until(lambda: not alive(), 60)
+
+
+@pytest.fixture
 def pair(begun, tmp_path):
     """Start a finetune on two processes, each marked by this test's folder."""
     return lambda *more: begun(*more, "runtime.nproc=2", FGVC_TEST=str(tmp_path))
@@ -103,7 +109,7 @@ def odd(root, tmp_path):
     )
 
 
-def test_two_processes_tell_what_one_tells(pair, finetune, tmp_path, birds, alive):
+def test_two_processes_tell_what_one_tells(pair, finetune, tmp_path, birds, gone):
     """Of a batch of 6 the first takes 2 images and the second 4; of 11 in the test, 6 and 5.
 
     The second job of the sweep finds nothing left of the first one's processes.
@@ -123,11 +129,11 @@ def test_two_processes_tell_what_one_tells(pair, finetune, tmp_path, birds, aliv
     agree(one.folder, two)
     assert len(logits(two)[0]) == 11
     assert json.loads((two / "metrics.json").read_text())["test_reads"] == 1
-    assert not alive()
+    gone()
 
 
 @pytest.mark.slow
-def test_two_nodes_tell_what_one_process_tells(nodes, finetune, tmp_path, alive):
+def test_two_nodes_tell_what_one_process_tells(nodes, finetune, tmp_path, gone):
     """A node that is lost ends the other, and the same two commands go on from the last state."""
     first, second = nodes(*RANKS, "runtime.run_id=n")
     first.until(lambda: list(tmp_path.glob("outputs/n/*/in-progress/resume/state-*.pt")))
@@ -135,7 +141,7 @@ def test_two_nodes_tell_what_one_process_tells(nodes, finetune, tmp_path, alive)
         os.kill(pid, signal.SIGKILL)
     assert first.process.wait(60) == 1, first.said
     assert "fgvc: one of the 2 ranks is gone" in first.said
-    assert not alive()
+    gone()
     first, second = nodes(*RANKS, "runtime.run_id=n")
     assert [one.process.wait(120) for one in (first, second)] == [0, 0], first.said + second.said
     assert "resumed after step" in first.said
@@ -145,12 +151,12 @@ def test_two_nodes_tell_what_one_process_tells(nodes, finetune, tmp_path, alive)
     one = finetune(*RANKS, "runtime.run_id=one")
     assert one.code == 0, one.err
     agree(one.folder, stamp.parent)
-    assert not alive()
+    gone()
 
 
 @pytest.mark.parametrize("moment", ["importing", pytest.param("training", marks=pytest.mark.slow)])
 def test_a_rank_that_dies_ends_all_and_the_same_command_goes_on(
-    pair, begun, here, wait_until, alive, moment
+    pair, begun, here, wait_until, alive, gone, moment
 ):
     job = pair(*LONG)
     if moment == "training":
@@ -161,7 +167,7 @@ def test_a_rank_that_dies_ends_all_and_the_same_command_goes_on(
     assert job.wait(60) == 1, job.said
     assert "rank 1 of 2 ended with -9" in job.line
     assert "Traceback" not in job.said
-    assert not alive()
+    gone()
     if moment == "training":
         (path,) = here("in-progress/status.json")
         assert json.loads(path.read_text())["state"] == "failed"
@@ -182,7 +188,7 @@ def test_no_rank_outlives_the_first(pair, here, wait_until, alive, moment):
 
 
 @pytest.mark.slow
-def test_asked_to_stop_all_stop_and_resume_together(pair, here, alive, told, tmp_path):
+def test_asked_to_stop_all_stop_and_resume_together(pair, here, alive, gone, told, tmp_path):
     usual = (*RANKS, "task.drop_path=0.2", "task.ema=0.9", "task.epochs=8")
     job = pair(*usual)
     stepping(job, here)
@@ -190,7 +196,7 @@ def test_asked_to_stop_all_stop_and_resume_together(pair, here, alive, told, tmp
         os.kill(process, signal.SIGTERM)
     assert job.wait(90) == 75, job.said
     assert "Traceback" not in job.said
-    assert not alive()
+    gone()
     last = pair(*usual)
     assert last.wait() == 0, last.said
     (stopped,) = here("*/metrics.json")
@@ -202,12 +208,12 @@ def test_asked_to_stop_all_stop_and_resume_together(pair, here, alive, told, tmp
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_is_said_once(pair, alive):
+def test_a_loss_that_is_no_number_is_said_once(pair, gone):
     wild = ("task.learning_rate=1e30", "task.clip_norm=null")
     job = pair(*RANKS, *wild, "task.warmup_steps=0")
     assert job.wait() == 1, job.said
     assert "task.learning_rate" in job.line
-    assert not alive()
+    gone()
 
 
 # --- torchrun ---
@@ -247,24 +253,24 @@ SMALL = (
 
 
 @pytest.mark.slow
-def test_torchrun_starts_a_finetune_and_is_stamped(torchrun, tmp_path, alive):
+def test_torchrun_starts_a_finetune_and_is_stamped(torchrun, tmp_path, gone):
     done = torchrun("task=train", "task.epochs=1", "task.batch_size=4", *SMALL)
     assert done.returncode == 0, done.stderr
     (stamp,) = tmp_path.glob("outputs/*/*/*/env_stamp.json")
     found = json.loads(stamp.read_text())
     assert (found["world_size"], found["launch"]) == (2, "torchrun, 2 processes")
-    assert not alive()
+    gone()
 
 
 @pytest.mark.slow
-def test_torchrun_is_refused_in_one_line_and_at_once(torchrun, tmp_path, alive):
+def test_torchrun_is_refused_in_one_line_and_at_once(torchrun, tmp_path, gone):
     done = torchrun("task=probe", *SMALL)
     assert "SIGKILL" not in done.stderr  # which torchrun sends after 30 s
     assert done.returncode != 0
     (line,) = (one for one in done.stderr.splitlines() if one.startswith("fgvc: "))
     assert "without torchrun, with runtime.nproc=2 for its features" in line
     assert not (tmp_path / "outputs").exists()
-    assert not alive()
+    gone()
 
 
 @pytest.mark.parametrize(
