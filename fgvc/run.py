@@ -27,7 +27,6 @@ from omegaconf import DictConfig
 from fgvc.config.compose import (
     CONFIG_NAME,
     conf_dir,
-    config_hash,
     is_operation,
     register_schema,
 )
@@ -35,6 +34,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.fit import EXTRACTS
 from fgvc.config.grid import exactly
 from fgvc.config.help import page
+from fgvc.config.overlay import laid_out
 from fgvc.config.overrides import (
     RUN_ID_KEY,
     Job,
@@ -45,10 +45,12 @@ from fgvc.config.overrides import (
     normalized,
     plan_of,
 )
+from fgvc.config.search import Search, refuse_other, search_of
 from fgvc.config.sweep import spelt_out
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
-Run = Callable[[DictConfig, Sequence[str]], None]
+COMPLETION, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
+Run = Callable[[DictConfig, Sequence[str]], float | None]
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -61,16 +63,21 @@ def main(arguments: Sequence[str]) -> int:
     if not {"--help", "-h"}.isdisjoint(arguments):
         print(page())
         return DONE
-    arguments = _flags_first([normalized(argument) for argument in arguments])
-    flags = get_args_parser().parse_args(arguments)
     try:
+        arguments = laid_out([normalized(argument) for argument in arguments])
+        flags = get_args_parser().parse_args(arguments := _flags_first(arguments))
+        if flags.shell_completion:
+            return _complete(flags.overrides)
         _refuse_other_configs(flags)
         overrides, named = spelt_out(flags.overrides)
         multirun = flags.multirun or named
-        jobs, left_out = plan_of(overrides, multirun, named)
+        search, corners = search_of(overrides) or (None, [])
+        jobs, left_out = plan_of(overrides, multirun, named) if search is None else (corners, [])
         _refuse_torchrun(jobs, multirun)
         given = jobs[0].conf.runtime.run_id
         run_id = _checked(given) if given is not None else new_run_id()
+        if search is not None:
+            refuse_other(search, jobs[0].conf, run_id)
     except ConfigError as error:
         print(f"fgvc: {error}", file=sys.stderr)
         return WRONG_COMMAND
@@ -78,12 +85,14 @@ def main(arguments: Sequence[str]) -> int:
         _through_hydra(arguments, _nothing)
         return DONE
     if jobs[0].conf.runtime.dry_run:
-        return _show_plan(run_id, jobs, left_out)
+        return _show_plan(run_id, jobs, left_out, search)
     for line in folded(left_out):
         print(f"left out: {line}", flush=True)
     mine = f'{RUN_ID_KEY}"{run_id}"'
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
     command = _command([item for item in arguments if not item.startswith(RUN_ID_KEY)], run_id)
+    if search is not None:
+        return _search(run_id, [*overrides, mine], command, jobs[0], search)
     if not multirun:
         return _alone(jobs[0], run_id, [*overrides, mine], command)
     with exactly([[*choices_of(job.overrides), mine] for job in jobs]):
@@ -91,6 +100,18 @@ def main(arguments: Sequence[str]) -> int:
         if is_operation(jobs[0].conf):
             return _here(arguments, command)
         return _sweep(run_id, arguments, command, jobs, left_out)
+
+
+def _complete(words: Sequence[str]) -> int:
+    """Hydra's completion for the `fgvc` command: its script, or the words that may follow."""
+    if len(words) != 1 or words[0] not in {f"{do}={sh}" for do in COMPLETION for sh in SHELLS}:
+        raise ConfigError(
+            f"-sc {' '.join(words)}: one of install, uninstall, with one of {', '.join(SHELLS)}, "
+            'as in: eval "$(fgvc -sc install=bash)"'
+        )
+    sys.argv[0] = "fgvc"  # however it was started: `python -m fgvc.run` is not completed
+    _through_hydra(["-sc", *words], _nothing)
+    return DONE
 
 
 def script() -> None:
@@ -185,6 +206,22 @@ def _sweep(
     return sweep.run(run_id, command, jobs, left_out, launch)
 
 
+def _search(
+    run_id: str, overrides: Sequence[str], command: str, corner: Job, search: Search
+) -> int:
+    """Run the trials of a search, each in a process of its own, to their table and a winner."""
+    from fgvc.task import search as trials
+
+    def launch(trial: trials.Trial) -> None:
+        def run(cfg: DictConfig, overrides: Sequence[str]) -> float:
+            return trial(cfg, overrides, HydraConfig.get().job.num)
+
+        told = f"hydra.sweeper.direction={search.direction}"
+        _through_hydra(["--multirun", *overrides, told], run)
+
+    return trials.run(search, corner.conf, run_id, command, launch)
+
+
 def _command(arguments: Sequence[str], run_id: str) -> str:
     """What, typed again, is this very run."""
     return shlex.join(["python", "-m", "fgvc.run", *arguments, f"{RUN_ID_KEY}{run_id}"])
@@ -204,8 +241,8 @@ def _through_hydra(arguments: Sequence[str], run: Run) -> None:
     register_schema()
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)
-    def job(cfg: DictConfig) -> None:
-        run(cfg, list(HydraConfig.get().overrides.task))
+    def job(cfg: DictConfig) -> float | None:
+        return run(cfg, list(HydraConfig.get().overrides.task))
 
     saved, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
@@ -214,14 +251,25 @@ def _through_hydra(arguments: Sequence[str], run: Run) -> None:
         sys.argv = saved
 
 
-def _show_plan(run_id: str, jobs: Sequence[Job], left_out: Sequence[LeftOut]) -> int:
-    """What would run, one line a job; nothing is written."""
-    print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
-    for job in jobs:
-        name = "operation" if is_operation(job.conf) else config_hash(job.plain)
-        print(f"  {name[:16]:<16}  {' '.join(choices_of(job.overrides))}")
-    for one in left_out:
-        print(f"  left out          {' '.join(choices_of(one.overrides))}: {one.why}")
+def _show_plan(
+    run_id: str, jobs: Sequence[Job], left_out: Sequence[LeftOut], search: Search | None
+) -> int:
+    """What would run; nothing is written."""
+    if search is not None:
+        print(f"run_id {run_id}: {search.trials} trials ({search.sampler}), nothing started")
+        for key, space in search.space.items():
+            print(f"  {key}: {space}")
+        return DONE
+    if not all(job.experiment for job in jobs):
+        print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
+        for job in jobs:
+            name = "operation" if is_operation(job.conf) else "of a checkpoint"
+            print(f"  {name:<16}  {' '.join(choices_of(job.overrides))}")
+        return DONE
+    from fgvc.task.forecast import show
+
+    for line in show(run_id, jobs, left_out):
+        print(line)
     return DONE
 
 

@@ -95,7 +95,9 @@ def test_run_imports_record_and_task_only_when_needed():
         "fgvc.config.grid",
         "fgvc.config.fit",
         "fgvc.config.help",
+        "fgvc.config.overlay",
         "fgvc.config.overrides",
+        "fgvc.config.search",
         "fgvc.config.sweep",
     }
 

@@ -6,6 +6,7 @@ only where something lies or how fast it runs (fgvc.config.schema shows how a fi
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -16,16 +17,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config import schema
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_parts, check_side, check_text, settle
+from fgvc.config.once import compose, compose_whole
 from fgvc.config.weights import fill_tokenizer, fill_weights
 
 CONFIG_NAME = "config"
@@ -40,17 +39,22 @@ def conf_dir() -> Path:
     raise ConfigError(f"no conf/{CONFIG_NAME}.yaml beside or inside {package}: reinstall fgvc")
 
 
+@functools.cache
 def register_schema() -> None:
     """Make the dataclasses known to Hydra under the name the primary config starts from."""
     ConfigStore.instance().store(name="schema", node=schema.Config)
 
 
-def composed(overrides: Sequence[str] = ()) -> DictConfig:
-    """The config that these overrides mean, as Hydra composes it (no run is started)."""
+def composed(overrides: Sequence[str] = (), whole: bool = False) -> DictConfig:
+    """The config that these overrides mean, as Hydra composes it (no run is started).
+
+    Args:
+        whole: with Hydra's own node.
+    """
     register_schema()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra_compose(CONFIG_NAME, overrides=list(overrides))
+    if whole:
+        return compose_whole(conf_dir(), CONFIG_NAME, overrides)
+    return compose(conf_dir(), CONFIG_NAME, overrides)
 
 
 def typed(cfg: DictConfig) -> schema.Config:
@@ -60,14 +64,34 @@ def typed(cfg: DictConfig) -> schema.Config:
         ConfigError: an unknown key, a value outside its bounds or choices, a combination that
             cannot be. One line each.
     """
+    return settled(shaped(cfg))
+
+
+def shaped(cfg: DictConfig) -> schema.Config:
+    """The config as dataclasses, every key and type checked, before its parts are held together.
+
+    Raises:
+        ConfigError: an unknown key, a value of another type, a hashed key that points at a place.
+    """
     _refuse_unknown(cfg)
     try:
-        merged = OmegaConf.merge(_shape(schema.Config), _with_variants(cfg))
+        merged = _with_variants(cfg)
+        if OmegaConf.get_type(cfg) is not schema.Config:  # read back from a file, say
+            merged = OmegaConf.merge(_shape(schema.Config), merged)
         conf = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error)) from error
     assert isinstance(conf, schema.Config)
     _refuse_pointers_at_places(cfg)
+    return conf
+
+
+def settled(conf: schema.Config) -> schema.Config:
+    """The same config with its values checked, alone and together, and its weights found.
+
+    Raises:
+        ConfigError: a value outside its bounds or choices, a combination that cannot be.
+    """
     _check_values(conf)
     if not is_operation(conf):
         settle(conf)
@@ -142,8 +166,7 @@ def _variants_of(cfg: DictConfig) -> dict[str, type]:
 
 def _with_variants(cfg: DictConfig) -> DictConfig:
     """A copy whose open nodes (task, head, part_attention) are typed by their name."""
-    plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
-    assert isinstance(plain, DictConfig)
+    plain = copy.deepcopy(cfg)
     for node, cls in _variants_of(cfg).items():
         plain[node] = OmegaConf.merge(_shape(cls), plain[node])
     return plain
@@ -234,17 +257,33 @@ def _values(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses
 
 def _refuse_pointers_at_places(cfg: DictConfig) -> None:
     """Drop every place, then resolve: a hashed key that points at one fails loudly."""
-    plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    written = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(written, dict)
     for key, item in _fields(schema.Config, _variants_of(cfg)):
         if item.metadata.get("place") or key == "runtime":
-            parent, _, name = key.rpartition(".")
-            holder = OmegaConf.select(plain, parent) if parent else plain
-            if isinstance(holder, DictConfig):
-                holder.pop(name, None)
+            *nodes, name = key.split(".")
+            holder = functools.reduce(lambda node, part: node.get(part) or {}, nodes, written)
+            holder.pop(name, None)
+    if not any(map(_is_open, _leaves(written))):
+        return
     try:
+        plain = OmegaConf.create(written)
         OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"a hashed key points at a place: {one_line(error)}") from error
+
+
+def _leaves(node: Any) -> Iterator[Any]:
+    for child in node.values() if isinstance(node, dict) else node:
+        if isinstance(child, dict | list):
+            yield from _leaves(child)
+        else:
+            yield child
+
+
+def _is_open(value: Any) -> bool:
+    """Whether a value is still to be found: it points elsewhere, or is missing."""
+    return isinstance(value, str) and ("${" in value or value == "???")
 
 
 def one_line(error: OmegaConfBaseException) -> str:

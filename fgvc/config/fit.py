@@ -123,6 +123,11 @@ def check_inputs(conf: Config) -> None:
         _check_probe(conf)
     if conf.task.name == "train":
         _check_train(conf)
+    elif conf.runtime.stop_before_test:
+        raise ConfigError(
+            f"runtime.stop_before_test=true: task={conf.task.name} has no validation to stop at, "
+            "only task=train has"
+        )
     for name in ("checkpoint", "run", "against", "image"):
         value = getattr(conf, name)
         if value is not None and not Path(value).expanduser().exists():
@@ -156,6 +161,10 @@ def _check_train(conf: Config) -> None:
         raise ConfigError(
             "dataset.val_fraction=0 leaves no image to choose the best epoch on: 0.1 is usual, or "
             "final_fit=trainval, which reports the last"
+        )
+    if conf.final_fit == "trainval" and conf.runtime.stop_before_test:
+        raise ConfigError(
+            "runtime.stop_before_test=true: final_fit=trainval has no validation to stop at"
         )
     if task.tune == "head" and task.frozen_stages:
         raise ConfigError(

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 
 from fgvc.config.compose import conf_dir
 
@@ -24,6 +26,12 @@ SPLITS = ("split_seed", "val_fraction")  # which images validate changes no feat
 def key_of(override: str) -> str:
     """The key of an override, without Hydra's `+` and `~`."""
     return override.lstrip("+~").partition("=")[0]
+
+
+def varying(jobs: Sequence[Sequence[str]]) -> set[str]:
+    """Keys that the jobs of a sweep do not all choose alike."""
+    all_of = set.intersection(*map(set, jobs))
+    return {key_of(item) for job in jobs for item in job if item not in all_of}
 
 
 def at_its_size(combination: Combination) -> Combination:
@@ -77,13 +85,16 @@ def neighbours(plains: Sequence[dict[str, Any]]) -> list[int]:
         plains: the hashed part of each config.
     """
     first: dict[str, int] = {}
-    ranks = [first.setdefault(_shared(plain), len(first)) for plain in plains]
+    ranks = [first.setdefault(shared(plain), len(first)) for plain in plains]
     return sorted(range(len(plains)), key=ranks.__getitem__)
 
 
-def _shared(plain: dict[str, Any]) -> str:
+def shared(plain: dict[str, Any]) -> str:
+    """What jobs have in common that read the same features."""
     images = {key: value for key, value in plain["dataset"].items() if key not in SPLITS}
-    return json.dumps([images, *(plain[key] for key in SHARED)], sort_keys=True)
+    drawn = plain["part_attention"]["name"] == "random" or not plain["backbone"]["pretrained"]
+    looks = [plain[key] for key in (*SHARED, *(("seed",) if drawn else ()))]
+    return json.dumps([images, *looks], sort_keys=True)
 
 
 @contextmanager
@@ -93,17 +104,31 @@ def exactly(jobs: Sequence[Sequence[str]]) -> Iterator[None]:
     Hydra knows no sweep that is not a whole cross. What it would check again is checked already.
     """
 
-    def split(overrides: object, batch: int | None) -> list[list[list[str]]]:
-        return list(BasicSweeper.split_overrides_to_chunks([list(job) for job in jobs], batch))
+    sweeper = _basic_sweeper()
 
-    def checked(sweeper: BasicSweeper, batch: object) -> None:
+    def split(overrides: object, batch: int | None) -> list[list[list[str]]]:
+        return list(sweeper.split_overrides_to_chunks([list(job) for job in jobs], batch))
+
+    def checked(self: object, batch: object) -> None:
         """Each was composed before the first one starts."""
 
-    before = BasicSweeper.split_arguments
-    BasicSweeper.split_arguments = staticmethod(split)
-    BasicSweeper.validate_batch_is_legal = checked
+    own = {"split_arguments": staticmethod(split), "validate_batch_is_legal": checked}
+    before = {name: vars(sweeper).get(name) for name in own}
+    for name, mine in own.items():
+        setattr(sweeper, name, mine)
     try:
         yield
     finally:
-        BasicSweeper.split_arguments = staticmethod(before)
-        del BasicSweeper.validate_batch_is_legal
+        for name, theirs in before.items():
+            if theirs is None:
+                delattr(sweeper, name)  # it is inherited
+            else:
+                setattr(sweeper, name, theirs)
+
+
+def _basic_sweeper() -> type[BasicSweeper]:
+    """The class that Hydra instantiates: it loads its plugins beside what is imported here."""
+    for plugin in Plugins.instance().discover(Sweeper):
+        if plugin.__name__ == BasicSweeper.__name__:
+            return plugin  # type: ignore[return-value]
+    raise AssertionError("Hydra has no basic sweeper")

@@ -27,11 +27,13 @@ Examples:
   python -m fgvc.run dataset=folder dataset.root=~/pictures head=knn
   python -m fgvc.run -m backbone=vit_tiny,vit_small resolution=r224,r336
   python -m fgvc.run sweep=baselines dataset=cub
+  python -m fgvc.run sweep=grid dataset=cub runtime.dry_run=true
   python -m fgvc.run task=eval checkpoint=outputs/RUN/CONFIG/CHECKPOINT
   python -m fgvc.run task=train backbone=dinov2 dataset=cub runtime.nproc=2
   python -m fgvc.run task=predict checkpoint=outputs/… image=bird.jpg
   python -m fgvc.run task=doctor dataset=cub dataset.download=true
 
+eval "$(fgvc -sc install=bash)" lets bash complete them (zsh, fish alike).
 A value with special characters is quoted twice: 'dataset.root="my birds=2024"'
 Ends with 0 done, 1 failed, 2 the command was wrong, 75 stopped and resumable."""
 

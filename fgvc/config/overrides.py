@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -28,7 +27,6 @@ from fgvc.config.compose import (
     legal_keys,
     one_line,
     place_keys,
-    typed,
 )
 from fgvc.config.errors import ConfigError, ImpossibleError, nearest
 from fgvc.config.fit import check_inputs
@@ -39,8 +37,11 @@ from fgvc.config.grid import (
     key_of,
     neighbours,
     twin_line,
+    varying,
     where_known,
 )
+from fgvc.config.nodes import Nodes
+from fgvc.config.once import parsed
 from fgvc.config.schema import TABLES, Config
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
@@ -58,9 +59,13 @@ class Job:
     """
 
     overrides: tuple[str, ...]
-    cfg: DictConfig
     conf: Config
     plain: dict[str, Any]
+
+    @property
+    def cfg(self) -> DictConfig:
+        """The config as Hydra composes it."""
+        return composed([normalized(item) for item in self.overrides])
 
     @property
     def experiment(self) -> bool:
@@ -102,15 +107,16 @@ def plan_of(
     Raises:
         ConfigError: the first thing that is wrong, in one line, with the nearest legal name.
     """
-    parsed = [_parse(argument) for argument in arguments]
-    for override in parsed:
+    given = [_parse(argument) for argument in arguments]
+    for override in given:
         _check_option(override)
         if override.is_sweep_override() and not multirun:
             raise ConfigError(f"{override.input_line}: several values need -m (one job each)")
     split = [tuple(arguments)]
     if multirun:
-        split = [tuple(one) for one in BasicSweeper.split_arguments(parsed, None)[0]]
-    jobs, left_out = _named(split) if named else ([_job(one) for one in split], [])
+        split = [tuple(one) for one in BasicSweeper.split_arguments(given, None)[0]]
+    nodes = Nodes()
+    jobs, left_out = _named(split, nodes) if named else ([_job(one, nodes) for one in split], [])
     if not jobs:
         raise ConfigError(f"no job of this sweep can be: {left_out[0].why}")
     asked = [job for job in jobs if job.experiment]
@@ -121,18 +127,21 @@ def plan_of(
     return jobs, left_out
 
 
-def _named(split: Sequence[Combination]) -> tuple[list[Job], list[LeftOut]]:
+def _named(split: Sequence[Combination], nodes: Nodes) -> tuple[list[Job], list[LeftOut]]:
     """The jobs of a named sweep: each setting where it is known, each config once."""
     jobs: dict[str, Job] = {}  # by config hash
     first: dict[Combination, Combination] = {}  # of those that are equal where they are known
+    impossible: dict[Combination, str] = {}
     split, left_out = _at_their_sizes(split)
     for whole, overrides in zip(split, where_known(split, _knows), strict=True):
         if first.setdefault(overrides, whole) is not whole:
-            left_out.append(LeftOut(whole, twin_line(whole, first[overrides])))
+            why = impossible.get(overrides, twin_line(whole, first[overrides]))
+            left_out.append(LeftOut(whole, why))
             continue
         try:
-            job = _job(overrides)
+            job = _job(overrides, nodes)
         except ImpossibleError as error:
+            impossible[overrides] = str(error)
             left_out.append(LeftOut(whole, str(error)))
             continue
         kept = jobs.setdefault(config_hash(job.plain) if job.experiment else repr(overrides), job)
@@ -158,7 +167,8 @@ def _knows(combination: Combination, key: str) -> bool:
     if key != "recipe" and (key in AXES or key.startswith((*HYDRA, *TABLES))):
         return True
     groups = [one for one in combination if key_of(one) in AXES and key_of(one) != "recipe"]
-    return ("task.epochs" if key == "recipe" else key) in _legal(tuple(groups))
+    legal, task = _legal(tuple(groups))
+    return task == "train" if key == "recipe" else key in legal
 
 
 def _refuse_twins(jobs: Sequence[Job]) -> None:
@@ -203,16 +213,18 @@ def common(arguments: Sequence[str], jobs: Sequence[Job]) -> list[str]:
 
 def folded(left_out: Sequence[LeftOut]) -> list[str]:
     """A line a reason, with how many combinations fell for it and the first of them."""
+    apart = varying([one.overrides for one in left_out]) if left_out else set()
     by_why: dict[str, list[LeftOut]] = {}
     for one in left_out:
         by_why.setdefault(one.why, []).append(one)
-    return [f"{_count(why, ones)}" for why, ones in by_why.items()]
+    return [_with_example(why, ones, apart) for why, ones in by_why.items()]
 
 
-def _count(why: str, ones: Sequence[LeftOut]) -> str:
+def _with_example(why: str, ones: Sequence[LeftOut], apart: set[str]) -> str:
     if len(ones) == 1:
         return why
-    return f"{len(ones)} combinations: {why}"
+    first = " ".join(item for item in ones[0].overrides if key_of(item) in apart)
+    return f"{len(ones)} combinations: {why} (the first: {first})"
 
 
 def options(group: str) -> list[str]:
@@ -220,10 +232,9 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
-@functools.lru_cache(maxsize=4096)
 def _parse(argument: str) -> Override:
     try:
-        return OverridesParser.create().parse_override(argument)
+        return parsed(argument)
     except HydraException as error:
         key, sign, value = argument.partition("=")
         if not sign:
@@ -255,31 +266,31 @@ def _values(override: Override) -> Iterable[str]:
     return [str(override.value())]
 
 
-def _job(overrides: tuple[str, ...]) -> Job:
-    parsed = [_parse(argument) for argument in overrides]
-    legal = _legal(tuple(o.input_line or "" for o in parsed if o.key_or_group in AXES))
-    for override in parsed:
+def _job(overrides: tuple[str, ...], nodes: Nodes) -> Job:
+    given = [_parse(argument) for argument in overrides]
+    legal, task = _legal(tuple(o.input_line or "" for o in given if o.key_or_group in AXES))
+    for override in given:
         _check_key(override, legal)
+    if task in ("eval", "predict"):
+        _refuse_answers_of_the_checkpoint(task, given)
     try:
-        cfg = composed([normalized(o.input_line or "") for o in parsed])
+        conf = nodes.conf([normalized(o.input_line or "") for o in given])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_root_cause(error)) from error
-    if cfg.task.name in ("eval", "predict"):
-        _refuse_answers_of_the_checkpoint(cfg.task.name, parsed)
-    conf = typed(cfg)
     check_inputs(conf)
-    return Job(overrides, cfg, conf, {} if is_operation(conf) else hashed(conf))
+    return Job(overrides, conf, {} if is_operation(conf) else hashed(conf))
 
 
-def _legal(groups: tuple[str, ...]) -> frozenset[str]:
-    """The keys that these options have; which of these groups' options is chosen changes none."""
+def _legal(groups: tuple[str, ...]) -> tuple[frozenset[str], str]:
+    """The keys that these options have, and the task that they choose."""
     return _keys_of(tuple(sorted({normalized(o) for o in groups if key_of(o) not in SAME_KEYS})))
 
 
 @functools.lru_cache(maxsize=256)
-def _keys_of(groups: tuple[str, ...]) -> frozenset[str]:
+def _keys_of(groups: tuple[str, ...]) -> tuple[frozenset[str], str]:
     try:
-        return frozenset(legal_keys(composed(groups)))
+        cfg = composed(groups)
+        return frozenset(legal_keys(cfg)), str(cfg.task.name)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_root_cause(error)) from error
 
@@ -330,5 +341,5 @@ def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> 
 
 def given_places(overrides: Sequence[str]) -> dict[str, str]:
     """The places that the command itself names: {dotted key: value}."""
-    parsed = [_parse(argument) for argument in overrides]
-    return {o.key_or_group: str(o.value()) for o in parsed if o.key_or_group in place_keys()}
+    given = [_parse(argument) for argument in overrides]
+    return {o.key_or_group: str(o.value()) for o in given if o.key_or_group in place_keys()}

@@ -17,7 +17,9 @@ PARAMS = "hydra.sweeper.params"
 
 
 def spelt_out(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """The arguments with a named sweep's own beside them, and whether there is one.
+    """The arguments with a named sweep's own behind them, and whether there is one.
+
+    The axes of a sweep keep the order of its file, whatever is typed for them.
 
     Raises:
         ConfigError: no such sweep, two of them, or a file that sweeps nothing.
@@ -27,9 +29,11 @@ def spelt_out(arguments: Sequence[str]) -> tuple[list[str], bool]:
         return list(arguments), False
     if len(names) > 1 or "," in names[0]:
         raise ConfigError(f"sweep={','.join(names)}: one named sweep at a time")
-    typed = {_key(argument) for argument in arguments}
-    own = [f"{key}={value}" for key, value in _params(names[0]).items() if key not in typed]
-    return [*arguments, *own, f"{PARAMS}=null"], True
+    params = _params(names[0])
+    typed = {_key(argument): argument for argument in arguments if _key(argument) in params}
+    own = [typed.get(key, f"{key}={value}") for key, value in params.items()]
+    others = [argument for argument in arguments if _key(argument) not in params]
+    return [*others, *own, f"{PARAMS}=null"], True
 
 
 def _params(name: str) -> dict[str, str]:

@@ -64,6 +64,10 @@ class RunFolder:
         shutil.rmtree(self.path)
         self.sealed = self.path
 
+    def pause(self, state: str) -> None:
+        """Mark a run that ended well before it is whole: it stays in progress."""
+        write_status(self.path, state, self.started)
+
     @property
     def seconds(self) -> float:
         """Since the run was opened, by a clock that cannot jump."""

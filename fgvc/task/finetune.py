@@ -200,6 +200,8 @@ class Finetune:
     def ending(self, best: dict[str, Tensor] | None) -> Ending:
         """The last weights on validation, then the chosen ones on validation and, once, on test.
 
+        With runtime.stop_before_test no test image is read, and there is no split `test`.
+
         Args:
             best: the weights that validation chose, on rank 0; None: the last are the chosen ones.
         """
@@ -215,6 +217,8 @@ class Finetune:
             if validates and (found := self.predict(split.val_N)) is not None:
                 splits["val"] = found
         trained, features, looks = self._union(), None, None
+        if self.conf.runtime.stop_before_test:
+            return Ending(splits, last, {"train": trained})
         if (read := self._classified(split.test_N, features=True)) is not None:
             assert read.found is not None
             splits["test"] = self._predictions(split.test_N, read)

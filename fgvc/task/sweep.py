@@ -43,13 +43,13 @@ class Sweep:
         if asked():  # to stop: the jobs that are left wait for the next time
             return
         row = Row(
-            choices_of(overrides), "running", started=now().isoformat(), config_hash=_hash(cfg)
+            choices_of(overrides), "running", started=now().isoformat(), config_hash=hash_of(cfg)
         )
         report.write_row(self.folder, row)
         start = time.monotonic()
         ended = isolated(cfg, overrides, self.command)
         seconds = round(time.monotonic() - start, 2)
-        _settle(cfg, row, ended)
+        settle(cfg, row.config_hash, ended)
         told = {"state": ended.state, "code": ended.code, "line": ended.line}
         report.write_row(
             self.folder, replace(row, **told, seconds=seconds, traceback=ended.traceback)
@@ -124,7 +124,7 @@ def _placed(root: Path, sweep: Sweep, row: Row) -> Row:
     return replace(row, folder=str(home / IN_PROGRESS) if (root / home).is_dir() else None)
 
 
-def _hash(cfg: DictConfig) -> str | None:
+def hash_of(cfg: DictConfig) -> str | None:
     """None where a job's config is that of the checkpoint it reads."""
     if cfg.task.name == "eval":
         return None
@@ -134,9 +134,8 @@ def _hash(cfg: DictConfig) -> str | None:
         return None
 
 
-def _settle(cfg: DictConfig, row: Row, ended: Ended) -> None:
+def settle(cfg: DictConfig, run_hash: str | None, ended: Ended) -> None:
     """A run whose process could not write how it ended is told so."""
-    if ended.code != DONE and row.config_hash is not None:
+    if ended.code != DONE and run_hash is not None:
         root = Path(cfg.runtime.output_root).expanduser()
-        line = ended.line or ended.state
-        abandoned(root, cfg.runtime.run_id, row.config_hash, line, ended.state)
+        abandoned(root, cfg.runtime.run_id, run_hash, ended.line or ended.state, ended.state)

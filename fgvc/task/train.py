@@ -2,7 +2,7 @@
 
 Rank 0 opens the record and writes; the steps are in finetune.py, the other ranks in follow.py.
 Test is read once, at the end, with the weights that validation chose (final_fit=train) or with the
-last (final_fit=trainval).
+last (final_fit=trainval); with runtime.stop_before_test the run ends before that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fgvc.learn.train.step import StepReport
 from fgvc.record import console
 from fgvc.record.folder import RESUME
 from fgvc.record.resume import States
-from fgvc.task import Job, Skipped, writeup
+from fgvc.task import Job, Skipped, validated, writeup
 from fgvc.task.distributed import World, check_devices, device_of, joined, seed_everything
 from fgvc.task.experiment import Experiment, Outcome, already_complete, opened
 from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
@@ -45,14 +45,17 @@ def run(job: Job) -> Skipped | None:
     """
     conf, plain = job.conf, resolved(job.cfg)
     before(conf, plain)
-    with (
-        joined(conf.runtime.nproc, conf.runtime.device) as world,
-        opened("train", conf, plain, job.command, KEPT, world) as experiment,
-    ):
-        if skipped := already_complete(experiment):
+    with joined(conf.runtime.nproc, conf.runtime.device) as world:
+        if validated.already(conf, plain):
             world.share(None)
-            return skipped
-        writeup.finish(experiment, _train(experiment, plain, world))
+            return Skipped(validated.home(conf, plain))
+        with opened("train", conf, plain, job.command, KEPT, world) as experiment:
+            if skipped := already_complete(experiment):
+                world.share(None)
+                return skipped
+            outcome = _train(experiment, plain, world)
+            finish = validated.finish if conf.runtime.stop_before_test else writeup.finish
+            finish(experiment, outcome)
     return None
 
 
@@ -94,9 +97,10 @@ def _text(job: Experiment) -> torch.Tensor | None:
 def _outcome(
     job: Experiment, finetune: Finetune, states: States, numbers: dict[str, object]
 ) -> Outcome:
-    """Read test once, with the weights that were chosen."""
+    """Read test once, with the weights that were chosen; or stop before that."""
     best, chosen = states.best(), finetune.trainer.best
-    job.extractor.counters.test_reads += 1
+    if not job.conf.runtime.stop_before_test:
+        job.extractor.counters.test_reads += 1
     end = finetune.ending(best and best[1])
     model = finetune.trainer.evaluated_model()
     steps = best[0] if best else finetune.trainer.done

@@ -28,7 +28,7 @@ from fgvc.types import Predictions
 
 def finish(job: Experiment, outcome: Outcome) -> Path:
     """Write every file of the run folder, seal it, and tell the person."""
-    numbers = {name: _numbers(job, one) for name, one in outcome.splits.items()}
+    numbers = {name: numbers_of(job, one) for name, one in outcome.splits.items()}
     record = {
         **numbers,
         "cost": _cost(job, outcome),
@@ -54,7 +54,7 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
     return folder
 
 
-def _numbers(job: Experiment, one: Predictions) -> dict[str, Any]:
+def numbers_of(job: Experiment, one: Predictions) -> dict[str, Any]:
     """The numbers of one split: intervals too, and distances where there is a hierarchy."""
     numbers = metrics.evaluate(one.logits_NC, one.label_N, job.classes)
     matrix = metrics.confusion(one.logits_NC, one.label_N, job.classes)

@@ -137,6 +137,7 @@ class Runtime:
     retention_days: int = bounded(90)  # what a run or a table is kept at least
     dry_run: bool = MISSING
     stack_check: bool = MISSING
+    stop_before_test: bool = MISSING
 
 
 @dataclass

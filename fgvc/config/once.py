@@ -1,0 +1,122 @@
+"""Overrides -> the config that Hydra composes, files parsed and options merged once a process.
+
+Hydra does both anew for each config: half a second, where a family has many checkpoints. Values
+are set last, whatever the options are, so those of many jobs are set in copies of one config.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra._internal.hydra import Hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+
+
+def compose(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
+    """What `hydra.compose` gives for these overrides over a folder of options.
+
+    Raises:
+        HydraException, OmegaConfBaseException: as Hydra raises them.
+    """
+    values = [item for item in map(parsed, overrides) if _is_value(folder, item)]
+    lines = {item.input_line for item in values}
+    options = tuple(item for item in overrides if item not in lines)
+    cfg = copy.deepcopy(_merged(folder, name, options))
+    ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+    return cfg
+
+
+def compose_whole(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
+    """The same with Hydra's own node, in its own way."""
+    return _hydra(folder).compose_config(name, list(overrides), RunMode.RUN, from_shell=False)
+
+
+@functools.lru_cache(maxsize=4096)
+def parsed(override: str) -> Override:
+    """An override, read once.
+
+    Raises:
+        HydraException: it is none.
+    """
+    return OverridesParser.create().parse_override(override)
+
+
+def _is_value(folder: Path, override: Override) -> bool:
+    """Whether it sets a key, where others choose an option or speak of Hydra itself."""
+    key = override.key_or_group
+    plain = not key.startswith("hydra") and override.package is None and not override.is_delete()
+    return (plain and "." in key) or (plain and not (folder / key).is_dir())
+
+
+@functools.lru_cache(maxsize=64)
+def _merged(folder: Path, name: str, options: tuple[str, ...]) -> DictConfig:
+    hydra = _hydra(folder)
+    cfg = hydra.compose_config(name, list(options), RunMode.RUN, from_shell=False)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+class ParsedOnce(IConfigRepository):
+    """Hydra's repository of files and schemas, that hands out copies of what it has parsed."""
+
+    def __init__(self, delegate: IConfigRepository, parsed: dict[str, ConfigResult | None]) -> None:
+        self.delegate, self.parsed = delegate, parsed
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ParsedOnce:
+        """Hydra copies its repository for each config: the files stay parsed."""
+        return ParsedOnce(copy.deepcopy(self.delegate, memo), self.parsed)
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path not in self.parsed:
+            self.parsed[config_path] = self.delegate.load_config(config_path)
+        return copy.deepcopy(self.parsed[config_path])
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        self.parsed = {}
+        self.delegate.initialize_sources(config_search_path)
+
+    def get_schema_source(self) -> ConfigSource:
+        return self.delegate.get_schema_source()
+
+    def group_exists(self, config_path: str) -> bool:
+        return self.delegate.group_exists(config_path)
+
+    def config_exists(self, config_path: str) -> bool:
+        return self.delegate.config_exists(config_path)
+
+    def get_group_options(
+        self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG
+    ) -> list[str]:
+        return self.delegate.get_group_options(group_name, results_filter)
+
+    def get_sources(self) -> list[ConfigSource]:
+        return self.delegate.get_sources()
+
+
+@functools.cache
+def _hydra(folder: Path) -> Hydra:
+    """Hydra over one folder of options; nothing of it stays in Hydra's global state."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    loader = hydra.config_loader
+    assert isinstance(loader, ConfigLoaderImpl)
+    assert isinstance(loader.repository, ConfigRepository)
+    loader.repository = ParsedOnce(loader.repository, {})  # type: ignore[assignment]
+    return hydra

@@ -1,0 +1,77 @@
+"""A training that stops before test (runtime.stop_before_test) -> validation.json, and no record.
+
+The run stays in progress, in the state `validated`: no table takes it for a run, its states stay,
+and the same command without the key goes on from them and reads test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fgvc.config.compose import config_hash
+from fgvc.config.schema import Config
+from fgvc.data import dataset as datasets
+from fgvc.model.backbone import weights
+from fgvc.record import console, stamp
+from fgvc.record.folder import IN_PROGRESS, SHORT, read_json
+from fgvc.task.experiment import Experiment, Outcome, identity
+from fgvc.task.writeup import numbers_of
+
+FILE = "validation.json"
+STATE = "validated"
+
+
+def finish(job: Experiment, outcome: Outcome) -> Path:
+    """Leave the validation numbers in the run folder, which stays in progress."""
+    numbers = numbers_of(job, outcome.splits["val"])
+    record = {
+        "val": numbers,
+        "splits": sorted(outcome.splits),  # what was read of, as it was handed on
+        "test_reads": job.extractor.counters.test_reads,
+        "identity": identity(job),
+        "seconds": job.run.seconds,
+        **outcome.numbers,
+    }
+    job.run.write_json(FILE, record)
+    job.run.pause(STATE)
+    console.say(
+        f"validation top-1 [95 %]: {console.interval(numbers)} %, "
+        f"loss {console.number(numbers['loss'])}, {numbers['n']} images; test was not read"
+    )
+    console.say(f"in progress: {job.run.path}")
+    return job.run.path
+
+
+def already(conf: Config, plain: Mapping[str, Any]) -> bool:
+    """Whether an earlier process of this very run got so far: same code, data and weights."""
+    found = None if not conf.runtime.stop_before_test else read(home(conf, plain))
+    if found is None:
+        return False
+    code = stamp.code()
+    cache = Path(conf.runtime.cache_root).expanduser()
+    mine = {
+        "task": "train",
+        "git_commit": code.commit,
+        "code_patch_sha256": code.patch_sha256,
+        "manifest_digest": datasets.load(conf.dataset, cache).manifest.digest,
+        "weights_digest": weights.find(conf.backbone).sha256,
+    }
+    same = found["identity"] == mine
+    if same:
+        console.say(f"validated already: {home(conf, plain)}")
+    return same
+
+
+def home(conf: Config, plain: Mapping[str, Any]) -> Path:
+    """The folder of a run while it is in progress."""
+    root = Path(conf.runtime.output_root).expanduser() / str(conf.runtime.run_id)
+    return root / config_hash(dict(plain))[:SHORT] / IN_PROGRESS
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """What a run in progress found on validation; None where it has not got so far."""
+    if not (folder / FILE).is_file() or read_json(folder, "status.json")["state"] != STATE:
+        return None
+    return read_json(folder, FILE)
