@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     if search is not None:
         return _search(run_id, [*overrides, mine], command, jobs[0], search)
     if not multirun:
-        return _here([*overrides, mine], command)
+        return _alone(jobs[0], run_id, [*overrides, mine], command)
     with exactly([[*choices_of(job.overrides), mine] for job in jobs]):
         arguments = ["--multirun", *common(overrides, jobs), mine]
         if is_operation(jobs[0].conf):
@@ -167,8 +167,17 @@ def _refuse_torchrun(jobs: Sequence[Job], multirun: bool) -> None:
         raise ConfigError(f"task={task} runs as one process: start it without torchrun{features}")
 
 
+def _alone(job: Job, run_id: str, overrides: Sequence[str], command: str) -> int:
+    """Run the one job of a command; it is composed already, and Hydra has nothing to launch."""
+    from fgvc.task import run_job
+
+    job.cfg.runtime.run_id = run_id
+    own = [item for item in overrides if not item.lstrip("+~").startswith("hydra")]
+    return run_job(job.cfg, own, command).code
+
+
 def _here(arguments: Sequence[str], command: str) -> int:
-    """Run one job, or operations one after the other, in this process."""
+    """Run operations one after the other, in this process."""
     from fgvc.task import run_job
 
     codes: list[int] = []

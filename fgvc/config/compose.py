@@ -77,7 +77,7 @@ def shaped(cfg: DictConfig) -> schema.Config:
     try:
         merged = _with_variants(cfg)
         if OmegaConf.get_type(cfg) is not schema.Config:  # read back from a file, say
-            merged = OmegaConf.merge(OmegaConf.structured(schema.Config), merged)
+            merged = OmegaConf.merge(_shape(schema.Config), merged)
         conf = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error)) from error
@@ -168,8 +168,14 @@ def _with_variants(cfg: DictConfig) -> DictConfig:
     """A copy whose open nodes (task, head, part_attention) are typed by their name."""
     plain = copy.deepcopy(cfg)
     for node, cls in _variants_of(cfg).items():
-        plain[node] = OmegaConf.merge(OmegaConf.structured(cls), plain[node])
+        plain[node] = OmegaConf.merge(_shape(cls), plain[node])
     return plain
+
+
+@functools.cache
+def _shape(cls: type) -> DictConfig:
+    """The empty config of a dataclass, for merges, which copy it."""
+    return OmegaConf.structured(cls)
 
 
 @functools.cache

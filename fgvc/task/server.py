@@ -6,10 +6,8 @@ reaches a whole group of processes must not end the server, or nobody would hear
 
 from __future__ import annotations
 
+import importlib
 import signal
-
-import timm  # noqa: F401
-import torch.utils.tensorboard  # noqa: F401
 
 import fgvc.config.help
 import fgvc.config.sweep
@@ -17,7 +15,18 @@ import fgvc.record.plots
 import fgvc.task.probe
 import fgvc.task.train  # noqa: F401
 
+LOADED = (  # by name, as nothing of them is used here
+    "jinja2",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "pandas",  # pyarrow asks for it when it makes columns of Python's objects
+    "sklearn.decomposition",
+    "timm",
+    "torch.utils.tensorboard",
+)
 NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
+for _name in LOADED:
+    importlib.import_module(_name)
 for _each in NOTICES:
     signal.signal(_each, signal.SIG_IGN)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from fgvc.run import main
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "timm", "transformers", "open_clip", "fiftyone", "tensorboard")
 
@@ -37,11 +39,19 @@ def fgvc(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[
         ["dataset.root=/a=b"],
         ["runtime.run_id=../up"],
         ["-m", "backbone=vit_tiny,vit_tini"],
-        ["task=eval"],
     ],
 )
-def test_a_wrong_command_ends_with_2_and_leaves_no_folder(arguments, tmp_path):
-    done = fgvc(*arguments, cwd=tmp_path)
+def test_a_wrong_command_ends_with_2_and_leaves_no_folder(arguments, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("fgvc: ")
+    assert said.count("\n") == 1, said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_exit_code_is_that_of_the_process(tmp_path):
+    done = fgvc("task=eval", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("fgvc: ")
     assert done.stderr.count("\n") == 1, done.stderr
@@ -65,18 +75,19 @@ def test_help_and_cfg_import_nothing_heavy(arguments, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_is_a_page_of_our_own_within_80_columns(tmp_path):
-    page = fgvc("--help", cwd=tmp_path).stdout
+def test_help_is_a_page_of_our_own_within_80_columns(capfd):
+    assert main(["--help"]) == 0
+    page = capfd.readouterr().out
     for word in ("task=", "dataset=", "backbone=", "dinov2", "resolution=", "r518", "Examples"):
         assert word in page
     assert "Hydra" not in page
     assert max(map(len, page.splitlines())) <= 80
 
 
-def test_dry_run_shows_the_jobs_and_writes_nothing(tmp_path):
-    done = fgvc("-m", "backbone=vit_tiny", "seed=0,1", "runtime.dry_run=true", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "2 jobs" in done.stdout
+def test_dry_run_shows_the_jobs_and_writes_nothing(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "backbone=vit_tiny", "seed=0,1", "runtime.dry_run=true"]) == 0
+    assert "2 jobs" in capfd.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -142,12 +141,11 @@ class Killed(Preprocess):
         raise AssertionError
 
 
+@pytest.mark.timeout(120)
 def test_a_killed_worker_is_an_error_in_bounded_time(table):
-    start = time.monotonic()
     killed = Killed("shared", 32, "imagenet", "vit")
     with pytest.raises(UserError, match="a loader process died") as caught:
         list(loader.batches(table, np.arange(8), killed, 4, 2))
-    assert time.monotonic() - start < 30
     assert table.path[0] in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import pickle
 import signal
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -137,12 +136,11 @@ class Killed(Augment):
         raise AssertionError
 
 
+@pytest.mark.timeout(120)
 def test_a_killed_worker_is_an_error_in_bounded_time(table, augment, draws):
     killed = Killed(augment.preprocess, 0, ())
-    start = time.monotonic()
     with pytest.raises(UserError, match="a loader process died") as caught:
         list(loader.training_batches(table, draws, killed, EPOCH, [12, 12], 2))
-    assert time.monotonic() - start < 30
     assert table.path[draws.row_N[0]] in str(caught.value)
     assert "runtime.micro_batch" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -212,7 +212,7 @@ try:
         print(weights.tokenizer(conf, source))
 except UserError as error:
     print(error)
-assert time.monotonic() - began < 5, time.monotonic() - began
+assert time.monotonic() - began < 15, time.monotonic() - began  # the hub is silent for 20
 assert not {"torch", "timm", "open_clip", "transformers"} & set(sys.modules)
 """
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fgvc.config.compose import composed, typed
+from fgvc.data import synthetic
 from fgvc.run import main
 
 BIRDS = (
@@ -44,9 +47,32 @@ class Ran:
 
 
 @pytest.fixture(scope="session")
-def shared_places(tmp_path_factory) -> dict[str, Path]:
+def of_all_workers(tmp_path_factory) -> Path:
+    """A folder that pytest-xdist's workers share; who writes there holds a lock of fgvc's."""
+    here = tmp_path_factory.getbasetemp()
+    return here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
+
+
+@pytest.fixture(scope="session")
+def shared_places(tmp_path_factory, of_all_workers) -> dict[str, Path]:
     """Data and cache are shared by the tests of this folder: content is addressed by digest."""
-    return {name: tmp_path_factory.mktemp(name) for name in ("data", "cache")}
+    data = of_all_workers / "data-of-all"
+    data.mkdir(exist_ok=True)
+    return {"data": data, "cache": tmp_path_factory.mktemp("cache")}
+
+
+@pytest.fixture(scope="session")
+def birds(shared_places) -> Path:
+    """The folder of synthetic birds that most runs of this folder look at."""
+    places = [f"runtime.{name}_root={place}" for name, place in shared_places.items()]
+    conf = typed(composed([*BASE, *BIRDS, *places]))
+    return synthetic.write(Path(conf.dataset.root), conf.dataset.generator)
+
+
+@pytest.fixture(scope="session")
+def real_cache(of_all_workers) -> Path:
+    """One cache for the default probe of real photographs: they are forwarded once."""
+    return of_all_workers / "real-cache"
 
 
 @pytest.fixture
@@ -66,18 +92,74 @@ def run(places, tmp_path, capfd) -> Callable[..., Ran]:
 
     def start(*overrides: str, birds: bool = True, bare: bool = False) -> Ran:
         defaults = () if bare else (*BASE, *(BIRDS if birds else ()))
-        # an override given twice is an error to Hydra: the last one stands
-        chosen: dict[str, str] = {}
-        for item in (*defaults, *places, *overrides):
-            chosen[item.partition("=")[0]] = item
-        before = set(complete_folders(tmp_path))
+        chosen = last_of_each(*defaults, *places, *overrides)
+        root = Path(chosen["runtime.output_root"].partition("=")[2])
+        before = set(complete_folders(root))
         capfd.readouterr()
         code = main(list(chosen.values()))
         said = capfd.readouterr()
-        new = sorted(set(complete_folders(tmp_path)) - before)
+        new = sorted(set(complete_folders(root)) - before)
         return Ran(tuple(chosen.values()), code, new[0] if new else None, said.out, said.err)
 
     return start
+
+
+@dataclass
+class Shelf:
+    """Finished runs that many tests read: the run of each list of overrides, and its files."""
+
+    root: Path
+    ran: dict[tuple[str, ...], Ran]
+    files: dict[Path, tuple[int, int]]
+
+    def add(self, overrides: tuple[str, ...], ran: Ran) -> None:
+        self.ran[overrides] = ran
+        if ran.folder is not None:
+            self.files |= _seen(ran.folder)
+
+
+def _seen(folder: Path) -> dict[Path, tuple[int, int]]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory) -> Iterator[Shelf]:
+    shelf = Shelf(tmp_path_factory.mktemp("finished"), {}, {})
+    yield shelf
+    found: dict[Path, tuple[int, int]] = {}
+    for ran in shelf.ran.values():
+        found |= _seen(ran.folder) if ran.folder is not None else {}
+    assert found == shelf.files, "a test changed a run that others read: it wants `copied`"
+
+
+@pytest.fixture
+def finished(run, shelf) -> Callable[..., Ran]:
+    """`run`, made once for all tests that give the same overrides and only read the folder."""
+
+    def get(*overrides: str, birds: bool = True) -> Ran:
+        key = (*overrides, *(() if birds else ("no birds",)))
+        if key not in shelf.ran:
+            place = f"runtime.output_root={shelf.root / str(len(shelf.ran))}"
+            ran = run(*overrides, place, birds=birds)
+            assert ran.code == 0, ran.err
+            shelf.add(key, ran)
+        return shelf.ran[key]
+
+    return get
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Callable[..., Ran]:
+    """A finished run in a folder of one's own, to be damaged or moved."""
+
+    def get(*overrides: str) -> Ran:
+        ran = finished(*overrides)
+        folder = tmp_path.joinpath("outputs", *ran.folder.parts[-3:])
+        shutil.copytree(ran.folder, folder)
+        return replace(ran, folder=folder)
+
+    return get
 
 
 @pytest.fixture
@@ -86,10 +168,15 @@ def sweep(places, capfd) -> Callable[..., tuple[int, str]]:
 
     def start(*overrides: str) -> tuple[int, str]:
         capfd.readouterr()
-        code = main(["-m", *BASE, *places, *overrides])
+        code = main(["-m", *last_of_each(*BASE, *places, *overrides).values()])
         return code, capfd.readouterr().out
 
     return start
+
+
+def last_of_each(*overrides: str) -> dict[str, str]:
+    """An override given twice is an error to Hydra: here the last one stands."""
+    return {item.partition("=")[0]: item for item in overrides}
 
 
 def complete_folders(root: Path) -> list[Path]:
@@ -126,12 +213,16 @@ FINETUNE = (
 # a job that other tests do not disturb: no commit and no patch is part of what it answers
 ALONE = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 JOB = """
-import multiprocessing, os, sys
+import multiprocessing, os, resource, signal, sys
+for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, signal.SIG_DFL)  # what the server is deaf to
 multiprocessing.set_start_method("fork", force=True)  # as in a process of its own
 os.environ.update(environment)
 said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(said, 1), os.dup2(said, 2)
 sys.argv = ["fgvc", *overrides]
+if most is not None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 import torch
 torch.set_num_threads(1)
 from fgvc.run import script
@@ -169,9 +260,13 @@ class Started:
         (line,) = [one for one in self.said.splitlines() if one.startswith("fgvc: ")]
         return line
 
+    @property
+    def ended(self) -> bool:
+        return not self.process.is_alive()
+
     def until(self, condition: Callable[[], object]) -> None:
         """Wait for something that comes true while it runs."""
-        until(lambda: condition() or not self.process.is_alive())
+        until(lambda: condition() or self.ended)
         assert condition(), self.said
 
     def send(self, number: int) -> None:
@@ -185,33 +280,44 @@ class Started:
 
 
 @pytest.fixture
-def begun(places, tmp_path) -> Iterator[Callable[..., Started]]:
-    """Start a finetune, or with other options another job, in a process forked from a server that
-    has torch loaded already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    started: list[Started] = []
+def started(places, tmp_path) -> Iterator[Callable[..., Started]]:
+    """Start a job in a process forked from a server that has torch loaded already.
 
-    def start(*overrides: str, options: Sequence[str] = FINETUNE, **environment: str) -> Started:
-        chosen: dict[str, str] = {}
+    most: bytes that a file of its can hold, as on a full disk.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fgvc.task.server"])  # as a sweep of this process does
+    jobs: list[Started] = []
+
+    def start(*overrides: str, most: int | None = None, **environment: str) -> Started:
         birds = () if any(one.startswith("dataset=") for one in overrides) else BIRDS
-        for item in (*BASE, *birds, *options, "runtime.threads=1", *places, *overrides):
-            chosen[item.partition("=")[0]] = item
-        log = tmp_path / f"said-{len(started)}.txt"
+        chosen = last_of_each(*BASE, *birds, "runtime.threads=1", *places, *overrides)
+        log = tmp_path / f"said-{len(jobs)}.txt"
         given = {
             "environment": {**ALONE, **environment},
             "log": str(log),
+            "most": most,
             "overrides": list(chosen.values()),
         }
         process = context.Process(target=exec, args=(JOB, given))
         process.start()
-        started.append(Started(process, log))
-        return started[-1]
+        jobs.append(Started(process, log))
+        return jobs[-1]
 
     yield start
-    for one in started:
+    for one in jobs:
         one.process.kill()
         one.process.join()
+
+
+@pytest.fixture
+def begun(started) -> Callable[..., Started]:
+    """Start a small finetune, or with other options another job, in a process of its own."""
+
+    def start(*overrides: str, options: Sequence[str] = FINETUNE, **environment: str) -> Started:
+        return started(*options, *overrides, **environment)
+
+    return start
 
 
 @dataclass
@@ -245,8 +351,7 @@ def nodes(places, tmp_path) -> Iterator[Callable[..., list[Node]]]:
             port = free.getsockname()[1]
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1"]
         launch += ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(port)]
-        given = (*BASE, *FINETUNE, "runtime.threads=1", *places, *overrides)
-        chosen = {item.partition("=")[0]: item for item in given}
+        chosen = last_of_each(*BASE, *FINETUNE, "runtime.threads=1", *places, *overrides)
         pair = []
         for rank in (0, 1):
             log = tmp_path / f"node-{len(started)}.txt"
@@ -267,15 +372,6 @@ def nodes(places, tmp_path) -> Iterator[Callable[..., list[Node]]]:
             for pid in (*one.ranks(), one.process.pid):
                 os.kill(pid, signal.SIGKILL)
         one.process.wait()
-
-
-PRELOADED = [
-    "fgvc.run",
-    "fgvc.task.train",
-    "fgvc.record.plots",
-    "timm",
-    "torch.utils.tensorboard",
-]
 
 
 def until(condition: Callable[[], object], seconds: float = 120.0) -> None:

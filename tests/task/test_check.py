@@ -66,6 +66,7 @@ def a_users_database(tmp_path) -> Iterator[psutil.Process]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_real_stack_passes_and_is_recorded(run, cache, checkout, a_users_database):
     ran = run("task=check", "task.record=true", f"runtime.cache_root={cache}", bare=True)
     assert ran.code == 0, ran.out

@@ -13,10 +13,13 @@ from omegaconf import OmegaConf
 from fgvc.record import checkpoint
 from fgvc.types import UserError
 
+# 16 patches and the smallest backbone: for what is not about pixels
+SMALL = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution.name=r64")
+
 
 @pytest.mark.parametrize("head", ["linear", "knn"])
-def test_eval_reproduces_the_recorded_numbers_exactly(run, head, tmp_path):
-    made = run(f"head={head}")
+def test_eval_reproduces_the_recorded_numbers_exactly(run, finished, head):
+    made = finished(f"head={head}")
     again = repeat(run, made.folder)
     assert again.code == 0, again.err
     assert again.folder != made.folder
@@ -29,6 +32,8 @@ def test_eval_reproduces_the_recorded_numbers_exactly(run, head, tmp_path):
         both.append(table.filter(table["split"].to_numpy() == "test"))
     assert both[0].equals(both[1])
     assert again.json("env_stamp.json")["task"] == "eval"
+    assert again.json("env_stamp.json")["run_id"] != made.json("env_stamp.json")["run_id"]
+    assert again.json("env_stamp.json")["config_hash"] == made.json("env_stamp.json")["config_hash"]
 
 
 def repeat(run, path, *more):
@@ -36,8 +41,8 @@ def repeat(run, path, *more):
     return run("task=eval", f"checkpoint={path}", *more, bare=True)
 
 
-def test_eval_needs_no_folder_around_the_checkpoint(run, tmp_path):
-    made = run()
+def test_eval_needs_no_folder_around_the_checkpoint(run, finished, tmp_path):
+    made = finished("head=linear")
     alone = tmp_path / "alone" / "my checkpoint.bin"
     alone.parent.mkdir()
     shutil.copy(made.folder / "ckpt.bin", alone)
@@ -59,8 +64,8 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("inside", [True, False], ids=["in its folder", "copied away"])
-def test_a_damaged_checkpoint_never_loads(run, fault, inside, tmp_path):
-    made = run()
+def test_a_damaged_checkpoint_never_loads(run, copied, fault, inside, tmp_path):
+    made = copied("head=linear")
     damage, says = FAULTS[fault]
     data = damage((made.folder / "ckpt.bin").read_bytes())
     file = made.folder / "ckpt.bin" if inside else tmp_path / "ckpt.bin"
@@ -88,17 +93,16 @@ def test_a_malicious_pickle_executes_nothing(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_checkpoint_of_another_label_map_is_refused_with_both(run, shared_places, tmp_path):
-    source = next(path for path in shared_places["data"].iterdir() if "c6-" in path.name)
+def test_a_checkpoint_of_another_label_map_is_refused_with_both(run, birds, tmp_path):
     for name in ("one", "two"):
-        shutil.copytree(source, tmp_path / name)
+        shutil.copytree(birds, tmp_path / name)
     index = tmp_path / "two" / "classes.txt"
     last = index.read_text().split()[-1]
     for file in (index, tmp_path / "two" / "images.txt"):
         file.write_text(file.read_text().replace(last, "006.Another_Bird"))
     (tmp_path / "two/images" / last).rename(tmp_path / "two/images/006.Another_Bird")
     cub = ("dataset=cub", "dataset.partial=true")
-    made = run(*cub, f"dataset.root={tmp_path / 'one'}", birds=False)
+    made = run(*cub, *SMALL, f"dataset.root={tmp_path / 'one'}", birds=False)
     assert made.code == 0, made.err
     ran = repeat(run, made.folder, f"dataset.root={tmp_path / 'two'}")
     assert ran.code == 1
@@ -110,7 +114,8 @@ def test_weights_that_moved_are_found_by_their_digest(run, tmp_path):
     torch.manual_seed(0)
     file = tmp_path / "vit.pth"
     torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=10).state_dict(), file)
-    made = run(f"backbone.weights={file}", "backbone.pretrained=true")
+    small = ("dataset.subset=tiny", "head=knn", "head.k=3")
+    made = run(f"backbone.weights={file}", "backbone.pretrained=true", *small)
     assert made.code == 0, made.err
     file.unlink()
     again = repeat(run, made.folder)
@@ -118,8 +123,8 @@ def test_weights_that_moved_are_found_by_their_digest(run, tmp_path):
     assert again.json("metrics.json")["test"] == made.json("metrics.json")["test"]
 
 
-def test_the_same_eval_twice_is_skipped(run):
-    made = run()
+def test_the_same_eval_twice_is_skipped(run, finished):
+    made = finished("head=linear")
     first = repeat(run, made.folder, "runtime.run_id=twice")
     again = repeat(run, made.folder, "runtime.run_id=twice")
     assert (first.code, again.code) == (0, 0)
@@ -128,8 +133,8 @@ def test_the_same_eval_twice_is_skipped(run):
 
 
 @pytest.mark.parametrize("name", ["artifacts.json", "config.yaml"])
-def test_a_damaged_neighbour_of_the_checkpoint_is_named(run, name):
-    made = run()
+def test_a_damaged_neighbour_of_the_checkpoint_is_named(run, copied, name):
+    made = copied("head=linear")
     (made.folder / name).write_text("a: [")
     ran = repeat(run, made.folder)
     assert ran.code == 1
@@ -142,10 +147,3 @@ def test_eval_of_nothing_and_of_a_missing_file(run, tmp_path):
     ran = run("task=eval", bare=True)
     assert ran.code == 2
     assert "checkpoint=PATH" in ran.err
-
-
-def test_eval_writes_a_stamp_of_its_own_time(run):
-    made = run()
-    again = repeat(run, made.folder)
-    assert again.json("env_stamp.json")["run_id"] != made.json("env_stamp.json")["run_id"]
-    assert again.json("env_stamp.json")["config_hash"] == made.json("env_stamp.json")["config_hash"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -36,8 +37,12 @@ def pictures(tmp_path) -> Path:
     return root
 
 
+# 16 patches and the smallest backbone: for what is not about pixels
+SMALL = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution.name=r64")
+
+
 def folder_run(run, root, *more):
-    return run("dataset=folder", f'dataset.root="{root}"', *more, birds=False)
+    return run("dataset=folder", f'dataset.root="{root}"', *SMALL, *more, birds=False)
 
 
 def one_line(ran, *words):
@@ -69,30 +74,26 @@ def test_empty_class(run, pictures):
     one_line(folder_run(run, pictures), "empty one")
 
 
-def test_index_naming_a_missing_file(run, shared_places, tmp_path):
-    run()  # makes the birds
+def test_index_naming_a_missing_file(run, birds, tmp_path):
     root = tmp_path / "copy"
-    shutil.copytree(next(p for p in shared_places["data"].iterdir() if "c6-" in p.name), root)
+    shutil.copytree(birds, root)
     victim = sorted(root.glob("images/*/*.jpg"))[3]
     victim.unlink()
     ran = run("dataset=cub", "dataset.partial=true", f"dataset.root={root}", birds=False)
     one_line(ran, victim.name)
 
 
-def test_label_out_of_range(run, shared_places, tmp_path):
-    run()
+def test_label_out_of_range(run, birds, tmp_path):
     root = tmp_path / "copy"
-    shutil.copytree(next(p for p in shared_places["data"].iterdir() if "c6-" in p.name), root)
+    shutil.copytree(birds, root)
     labels = root / "image_class_labels.txt"
     labels.write_text(labels.read_text().replace(" 6\n", " 7\n", 1))
     ran = run("dataset=cub", "dataset.partial=true", f"dataset.root={root}", birds=False)
     one_line(ran, "7")
 
 
-def test_partial_copy_is_refused_with_counts_unless_declared(run, shared_places, tmp_path):
-    run()
-    root = next(p for p in shared_places["data"].iterdir() if "c6-" in p.name)
-    cub = ("dataset=cub", f"dataset.root={root}")
+def test_partial_copy_is_refused_with_counts_unless_declared(run, birds):
+    cub = ("dataset=cub", f"dataset.root={birds}", *SMALL)
     one_line(run(*cub, birds=False), "5994", "60", "dataset.partial=true")
     ran = run(*cub, "dataset.partial=true", birds=False)
     assert ran.code == 0
@@ -144,14 +145,12 @@ def test_every_test_image_unreadable(run, pictures):
     assert (numbers["top1"], numbers["unreadable"], numbers["loss"]) == (0.0, 12, None)
 
 
-def test_index_lines_in_another_order_share_no_wrong_feature(run, shared_places, tmp_path):
+def test_index_lines_in_another_order_share_no_wrong_feature(run, birds, tmp_path):
     """Features are kept by row: a permuted index must not read another image's."""
-    run()
-    source = next(p for p in shared_places["data"].iterdir() if "c6-" in p.name)
     accuracy = []
     for name in ("as written", "reversed"):
         root = tmp_path / name
-        shutil.copytree(source, root)
+        shutil.copytree(birds, root)
         if name == "reversed":
             index = root / "images.txt"
             index.write_text("\n".join(reversed(index.read_text().splitlines())) + "\n")
@@ -160,6 +159,7 @@ def test_index_lines_in_another_order_share_no_wrong_feature(run, shared_places,
             "dataset.partial=true",
             "head=knn",
             "head.k=3",
+            *SMALL,
             f'dataset.root="{root}"',
             birds=False,
         )
@@ -212,7 +212,7 @@ def test_one_flipped_byte_against_the_recorded_digest(run, weights, tmp_path):
     good = tmp_path / "good.pth"
     shutil.copy(weights, good)
     pretrained = (f"backbone.weights={good}", "backbone.pretrained=true")
-    made = run(*pretrained)
+    made = run(*pretrained, "dataset.subset=tiny", "head=knn", "head.k=3")
     assert made.code == 0, made.err
     digest = made.json("env_stamp.json")["weights_digest"]
     data = bytearray(good.read_bytes())
@@ -233,6 +233,7 @@ def test_no_weights_and_no_network(tmp_path, offline):
     if offline:
         env["HF_HUB_OFFLINE"] = "1"
     start = time.monotonic()
+    before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     done = subprocess.run(
         [sys.executable, "-m", "fgvc.run", "backbone=vit_small", "dataset=synthetic"],
         cwd=tmp_path,
@@ -241,7 +242,9 @@ def test_no_weights_and_no_network(tmp_path, offline):
         text=True,
         check=False,
     )
-    assert time.monotonic() - start < 5  # imports and all
+    spent = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
+    assert spent < 5  # imports and all; a loaded machine may take longer over them
+    assert time.monotonic() - start < 20  # the hub's own retries go on for longer
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     for word in ("vit_small_patch16_224", "main", "hf download", "backbone.weights=PATH"):
@@ -262,16 +265,16 @@ def test_device_that_is_not_here(run):
 
 
 def test_two_runs_of_one_folder(run, tmp_path):
-    first = run("runtime.run_id=same")
+    first = run("runtime.run_id=same", *SMALL)
     home = first.folder.parent
     with lock(home / ".lock"):
-        one_line(run("runtime.run_id=same"), str(os.getpid()), ".lock")
+        one_line(run("runtime.run_id=same", *SMALL), str(os.getpid()), ".lock")
 
 
 def test_a_complete_run_is_skipped_never_overwritten(run):
-    first = run("runtime.run_id=same")
+    first = run("runtime.run_id=same", *SMALL)
     before = {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")}
-    second = run("runtime.run_id=same")
+    second = run("runtime.run_id=same", *SMALL)
     assert second.code == 0
     assert second.folder is None  # nothing new
     assert f"complete already: {first.folder}" in second.out
@@ -293,7 +296,7 @@ def test_outside_a_git_checkout_the_run_goes_on(run, monkeypatch, tmp_path):
     monkeypatch.setattr(stamp, "CODE", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(stamp.code, "__defaults__", (tmp_path,))
-    ran = run()
+    ran = run(*SMALL)
     assert ran.code == 0, ran.err
     stamped = ran.json("env_stamp.json")
     assert stamped["git_commit"] is None
@@ -327,26 +330,17 @@ def test_a_dirty_tree_is_stamped_with_its_patch(tmp_path):
     [(40_000, False, ".safetensors"), (20_000, True, "confusion.png")],
     ids=["features", "record"],
 )
-def test_disk_full(run, places, tmp_path, most, warm, victim):
+def test_disk_full(started, tmp_path, most, warm, victim):
     """A file that cannot grow: the line names it and the bytes, what is there stays, exit 1."""
-    cache = f"runtime.cache_root={tmp_path / 'cache'}"
+    usual = (*(SMALL if warm else ()), f"runtime.cache_root={tmp_path / 'cache'}")
     if warm:
-        assert run(cache).code == 0
-    else:
-        run()  # draws the birds
+        assert started(*usual, "runtime.run_id=before").wait() == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
-    done = subprocess.run(
-        command(places, cache),
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
-    )
-    assert done.returncode == 1
-    (line,) = (one for one in done.stderr.splitlines() if one.startswith("fgvc: "))
-    assert victim in line or "code.patch" in line  # a dirty checkout meets the limit at its patch
-    assert "bytes" in line
-    assert "Traceback" not in done.stderr
+    job = started(*usual, "runtime.run_id=r", most=most)
+    assert job.wait() == 1
+    assert victim in job.line
+    assert "bytes" in job.line
+    assert "Traceback" not in job.said
     assert [path for path in tmp_path.glob("outputs/r/*/*") if path.name[0] not in ".i"] == []
     (status,) = tmp_path.glob("outputs/r/*/in-progress/status.json")
     assert json.loads(status.read_text())["state"] == "failed"
@@ -356,64 +350,61 @@ def test_disk_full(run, places, tmp_path, most, warm, victim):
 # --- death at any moment ---
 
 
-def command(places, *more):
-    arguments = ["backbone=vit_tiny", "backbone.pretrained=false", "runtime.num_workers=0"]
-    small = ["dataset.generator.classes=6", "dataset.generator.train_per_class=10"]
-    small += ["dataset.generator.test_per_class=5", "dataset.generator.side=128"]
-    return [
-        sys.executable,
-        "-m",
-        "fgvc.run",
-        *arguments,
-        *small,
-        *places,
-        "runtime.run_id=r",
-        *more,
-    ]
-
-
-def wait_for(path_exists, process, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not path_exists() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.01)
-
-
-def test_sigterm_is_preempted_and_resumable(places, tmp_path):
-    process = subprocess.Popen(
-        command(places, f"runtime.cache_root={tmp_path / 'cache'}"),
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    wait_for(lambda: list(tmp_path.glob("outputs/r/*/in-progress/status.json")), process)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 75
-    assert "runtime.run_id" in err
+def test_sigterm_is_preempted_and_resumable(started, tmp_path):
+    usual = ("runtime.run_id=r", f"runtime.cache_root={tmp_path / 'cache'}")
+    job = started(*usual)
+    job.until(lambda: list(tmp_path.glob("outputs/r/*/in-progress/status.json")))
+    job.send(signal.SIGTERM)
+    assert job.wait() == 75, job.said
+    assert "runtime.run_id" in job.line
     (status,) = tmp_path.glob("outputs/r/*/in-progress/status.json")
     assert json.loads(status.read_text())["state"] == "preempted"
-    done = subprocess.run(
-        command(places, f"runtime.cache_root={tmp_path / 'cache'}"),
-        check=False,
-        capture_output=True,
-    )
-    assert done.returncode == 0
+    assert started(*usual).wait() == 0
     assert not list(tmp_path.glob("outputs/r/*/in-progress"))
 
 
+MOMENTS = (  # what has just been written when the process dies
+    "cache/features/*/*.safetensors",
+    "outputs/r/*/*/status.json",
+    "outputs/r/*/*/env_stamp.json",
+    "outputs/r/*/*/predictions.parquet",
+    "outputs/r/*/*/ckpt.bin",
+    "outputs/r/*/*/artifacts.json",
+)
+
+
+def written(root, moment):
+    found = {}
+    for path in root.glob(moment):
+        with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+            found[path] = path.stat().st_mtime_ns
+    return found.items()
+
+
 @pytest.mark.slow
-def test_sigkill_at_any_moment_leaves_nothing_that_looks_complete(run, places, tmp_path):
+@pytest.mark.timeout(600)
+def test_sigkill_at_any_moment_leaves_nothing_that_looks_complete(started, wait_until, tmp_path):
     """Killed at several moments, then run to the end: the bytes of an undisturbed run."""
-    cache = f"runtime.cache_root={tmp_path / 'cache'}"
-    for delay in (2.0, 3.5, 5.0, 6.0, 7.0):
-        process = subprocess.Popen(
-            command(places, cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(delay)
-        process.kill()
-        process.wait()
+    usual = (*SMALL, "runtime.run_id=r", f"runtime.cache_root={tmp_path / 'cache'}")
+    codes = []
+    for moment in MOMENTS:
+        before = written(tmp_path, moment)
+        job = started(*usual)
+        wait_until(lambda j=job, m=moment, b=before: written(tmp_path, m) - b or j.ended)
+        job.process.kill()
+        codes.append(job.wait())
         for folder in tmp_path.glob("outputs/r/*/*"):
             assert folder.name in ("in-progress", ".lock") or (folder / "metrics.json").is_file()
-    subprocess.run(command(places, cache), check=True, capture_output=True)
+    # a machine that looks away for a second sees a later moment, or the end
+    assert codes[:2] == [-signal.SIGKILL] * 2
+    assert set(codes) <= {-signal.SIGKILL, 0}
+    last = started(*usual)
+    assert last.wait() == 0, last.said
     (folder,) = (p.parent for p in tmp_path.glob("outputs/r/*/*/metrics.json"))
-    undisturbed = run(f"runtime.cache_root={tmp_path / 'other'}")
+    other = started(
+        *usual, *(f"runtime.{name}_root={tmp_path / 'other'}" for name in ("cache", "output"))
+    )
+    assert other.wait() == 0, other.said
+    (undisturbed,) = (p.parent for p in tmp_path.glob("other/r/*/*/metrics.json"))
     for name in ("predictions.parquet", "ckpt.bin"):
-        assert (folder / name).read_bytes() == (undisturbed.folder / name).read_bytes()
+        assert (folder / name).read_bytes() == (undisturbed / name).read_bytes()

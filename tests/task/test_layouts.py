@@ -7,7 +7,15 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-FEW = ("dataset.partial=true", "dataset.val_fraction=0.25", "task.c_count=5", "final_fit=train")
+# 16 patches and the smallest backbone: brightness alone tells the classes
+SMALL = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution.name=r64")
+FEW = (
+    *SMALL,
+    "dataset.partial=true",
+    "dataset.val_fraction=0.25",
+    "task.c_count=5",
+    "final_fit=train",
+)
 LAYOUTS = {
     "cars whole": lambda copies: copies.cars("whole"),
     "cars devkit": lambda copies: copies.cars("devkit", labels=".", nested="{}/"),

@@ -32,6 +32,7 @@ WEIGHTS = REAL / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.pth"
 pytestmark = [
     pytest.mark.real,
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(not CUB.is_dir(), reason="FGVC_REAL_DATA names no folder with cub20"),
 ]
 CHOICES = (
@@ -44,20 +45,15 @@ CHOICES = (
 )
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    """One cache for this module: the photographs are decoded once."""
-    return tmp_path_factory.mktemp("real-cache")
+@pytest.fixture
+def cache(real_cache) -> Path:
+    return real_cache
 
 
 @pytest.fixture
-def probe(run, cache):
-    def start(*more):
-        return run(
-            *CHOICES, f"runtime.cache_root={cache}", "runtime.num_workers=2", *more, birds=False
-        )
-
-    return start
+def probe(finished, cache):
+    """A probe of the photographs, made once for all tests that give the same overrides."""
+    return lambda *more: finished(*CHOICES, f"runtime.cache_root={cache}", *more, birds=False)
 
 
 def features(cache: Path, role: str) -> np.ndarray:
@@ -168,9 +164,9 @@ def test_pixels_against_torchvision_on_pillow():
     assert (torch.stack(worst) > 1).float().mean() < 1e-4
 
 
-def test_second_run_forwards_nothing_and_repeats_the_bytes(probe, tmp_path):
+def test_second_run_forwards_nothing_and_repeats_the_bytes(probe):
     first = probe()
-    second = probe(f"runtime.output_root={tmp_path / 'elsewhere'}", "runtime.eval_batch_size=8")
+    second = probe("runtime.eval_batch_size=8")
     cost = second.json("metrics.json")["cost"]
     assert (cost["decoded"], cost["forwarded"]) == (0, 0)
     digests = [

@@ -65,7 +65,7 @@ def test_zero_shot_matches_any_final_fit_and_a_probe_one(run):
     keys = {}
     for fit in ("train", "trainval"):
         zero = run(*MINI, "backbone=clip", "task=zero_shot", f"final_fit={fit}")
-        probe = run(*MINI, "backbone=clip", f"final_fit={fit}")
+        probe = run(*MINI, "backbone=clip", "task.c_count=3", f"final_fit={fit}")
         keys[fit] = zero.json("metrics.json"), probe.json("metrics.json")
     zeros = {pair[0]["comparability_key"] for pair in keys.values()}
     probes = {pair[1]["comparability_key"] for pair in keys.values()}
@@ -134,18 +134,14 @@ def test_a_modern_family_waits_for_a_validated_stack(run, family, tmp_path):
     assert "this stack was not validated" in forced.out
 
 
-def test_vit_needs_no_validated_stack(run):
-    ran = run("head=knn", "head.k=3")
-    assert ran.json("env_stamp.json")["stack_check"] == "not needed"
+def test_vit_needs_no_validated_stack_and_the_device_taken_is_stamped(finished):
+    stamp = finished("head=knn", "head.k=3", "runtime.device=auto").json("env_stamp.json")
+    assert stamp["stack_check"] == "not needed"
+    assert stamp["device_requested"] == "auto"
+    assert stamp["device"] in ("cpu", "cuda", "mps")
 
 
 def test_fp16_is_refused_where_the_device_has_none(run):
     ran = run("precision=fp16", "runtime.device=cpu")
     assert ran.code == 1
     assert "precision=fp16: runtime.device=cpu has fp32 and bf16" in ran.err
-
-
-def test_the_device_asked_for_and_the_one_taken_are_stamped(run):
-    stamp = run("head=knn", "head.k=3", "runtime.device=auto").json("env_stamp.json")
-    assert stamp["device_requested"] == "auto"
-    assert stamp["device"] in ("cpu", "cuda", "mps")

@@ -142,15 +142,13 @@ def test_what_a_finetune_leaves_and_that_a_seed_decides_it(finetune):
 
 
 @pytest.fixture
-def listed(finetune, shared_places, tmp_path):
+def listed(birds, tmp_path):
     """listed(turn) -> overrides for a table of the birds, test labels rotated by so many rows."""
-    assert finetune("task.epochs=1").code == 0  # draws them
 
     def table(turn):
-        (root,) = shared_places["data"].glob("synthetic-*-c6-train10-test5-px128-*")
         columns = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
         path, label, train = (
-            [line.split()[1] for line in (root / name).open()] for name in columns
+            [line.split()[1] for line in (birds / name).open()] for name in columns
         )
         test = [place for place, is_train in enumerate(train) if is_train == "0"]
         turned = dict(zip(test, np.roll([label[place] for place in test], turn), strict=True))
@@ -162,7 +160,7 @@ def listed(finetune, shared_places, tmp_path):
         file = tmp_path / f"turned by {turn}" / "birds.csv"
         file.parent.mkdir()
         file.write_text("\n".join(["path,label,split", *lines]) + "\n")
-        return "dataset=table", f'dataset.table="{file}"', f"dataset.root={root / 'images'}"
+        return "dataset=table", f'dataset.table="{file}"', f"dataset.root={birds / 'images'}"
 
     return table
 
