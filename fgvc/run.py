@@ -50,6 +50,7 @@ from fgvc.config.sweep import spelt_out
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
 COMPLETION, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
+LAUNCHER = "hydra/launcher="
 Run = Callable[[DictConfig, Sequence[str]], float | None]
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -244,6 +245,10 @@ def _through_hydra(arguments: Sequence[str], run: Run) -> None:
     def job(cfg: DictConfig) -> float | None:
         return run(cfg, list(HydraConfig.get().overrides.task))
 
+    if any(one.startswith(LAUNCHER) for one in arguments):
+        from fgvc.task.launch import install
+
+        install()
     saved, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
         job()

@@ -25,7 +25,10 @@ MAY_IMPORT = {
 }
 # each heavy library has one door
 DOORS = {
-    "hydra": {"run", "config"},
+    "hydra": {"run", "config", "task.launch"},
+    "hydra_plugins": {"task.launch"},
+    "submitit": {"task.launch"},
+    "joblib": {"task.launch"},
     "timm": {"model"},
     "transformers": {"model"},
     "open_clip": {"model"},

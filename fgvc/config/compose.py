@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,6 +26,7 @@ from fgvc.config import schema
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_parts, check_side, check_text, settle
 from fgvc.config.once import compose, compose_whole
+from fgvc.config.schema.launcher import LAUNCHERS
 from fgvc.config.weights import fill_tokenizer, fill_weights
 
 CONFIG_NAME = "config"
@@ -41,8 +43,16 @@ def conf_dir() -> Path:
 
 @functools.cache
 def register_schema() -> None:
-    """Make the dataclasses known to Hydra under the name the primary config starts from."""
-    ConfigStore.instance().store(name="schema", node=schema.Config)
+    """Make the dataclasses known to Hydra under the name the primary config starts from.
+
+    The launchers' plugins bring options of their own under the names that conf/hydra/launcher has;
+    Hydra would lay theirs beneath ours, with a warning that this will end.
+    """
+    Plugins.instance()  # reads the plugins, which store theirs
+    store = ConfigStore.instance()
+    store.store(name="schema", node=schema.Config)
+    for name in LAUNCHERS:
+        store.repo["hydra"]["launcher"].pop(f"{name}.yaml", None)
 
 
 def composed(overrides: Sequence[str] = (), whole: bool = False) -> DictConfig:
@@ -92,7 +102,7 @@ def settled(conf: schema.Config) -> schema.Config:
     Raises:
         ConfigError: a value outside its bounds or choices, a combination that cannot be.
     """
-    _check_values(conf)
+    check_bounds(conf)
     if not is_operation(conf):
         settle(conf)
         check_side(conf)
@@ -231,8 +241,13 @@ def _keys(plain: dict[Any, Any], prefix: str) -> Iterator[str]:
             yield key
 
 
-def _check_values(conf: schema.Config) -> None:
-    for key, value, item in _values(conf):
+def check_bounds(node: Any, prefix: str = "") -> None:
+    """Hold every value of a dataclass, and of those in it, against its choices and bounds.
+
+    Raises:
+        ConfigError: names the key, the value and what is legal.
+    """
+    for key, value, item in _values(node, prefix):
         choices = item.metadata.get("choices")
         if choices and value not in choices:
             shown = ", ".join("null" if choice is None else choice for choice in choices)

@@ -21,11 +21,13 @@ Keys (`python -m fgvc.run --cfg job` prints all of them with their values):
   dataset.root=PATH         dataset.partial=true    dataset.split_seed=0
   backbone.size=base        backbone.weights=PATH   backbone.pretrained=false
   runtime.output_root=PATH  runtime.run_id=NAME     runtime.dry_run=true
+  hydra/launcher=serial|joblib|submitit_local|submitit_slurm  (of a sweep, -m)
 
 Examples:
   python -m fgvc.run backbone=dinov2 dataset=cub
   python -m fgvc.run dataset=folder dataset.root=~/pictures head=knn
   python -m fgvc.run -m backbone=vit_tiny,vit_small resolution=r224,r336
+  python -m fgvc.run -m hydra/launcher=joblib hydra.launcher.n_jobs=4 seed=0,1,2
   python -m fgvc.run sweep=baselines dataset=cub
   python -m fgvc.run sweep=grid dataset=cub runtime.dry_run=true
   python -m fgvc.run task=eval checkpoint=outputs/RUN/CONFIG/CHECKPOINT

@@ -40,6 +40,7 @@ from fgvc.config.grid import (
     varying,
     where_known,
 )
+from fgvc.config.launcher import check_launcher
 from fgvc.config.nodes import Nodes
 from fgvc.config.once import parsed
 from fgvc.config.schema import TABLES, Config
@@ -83,7 +84,8 @@ class LeftOut:
 
 def choices_of(overrides: Sequence[str]) -> tuple[str, ...]:
     """The overrides of one job that are choices: not its run_id, and nothing of Hydra's."""
-    return tuple(item for item in overrides if not item.startswith((RUN_ID_KEY, "hydra")))
+    mine = (RUN_ID_KEY, "hydra", "+hydra")
+    return tuple(item for item in overrides if not item.startswith(mine))
 
 
 def jobs_of(arguments: Sequence[str], multirun: bool) -> list[Job]:
@@ -112,6 +114,7 @@ def plan_of(
         _check_option(override)
         if override.is_sweep_override() and not multirun:
             raise ConfigError(f"{override.input_line}: several values need -m (one job each)")
+    check_launcher(given, multirun)
     split = [tuple(arguments)]
     if multirun:
         split = [tuple(one) for one in BasicSweeper.split_arguments(given, None)[0]]

@@ -217,10 +217,10 @@ def _in_order(
 
 
 def _deaf(worker: int) -> None:
-    """Let a notice that reaches every process of a job (a cluster's SIGTERM or SIGUSR1, Ctrl-C) be
-    the main process's to answer. A second SIGTERM ends the worker: that is how it is cleared away.
+    """Let a notice that reaches every process of a job (a cluster's, or Ctrl-C) be the main
+    process's to answer. A second SIGTERM ends the worker: that is how it is cleared away.
     """
-    for each in (signal.SIGINT, signal.SIGUSR1):
+    for each in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 

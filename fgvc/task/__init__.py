@@ -9,6 +9,7 @@ Exit codes: 0 done, 1 failed, 2 the command was wrong, 75 stopped and resumable.
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -27,6 +28,7 @@ from fgvc.record.folder import Preempted, state_of
 from fgvc.types import UserError
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
+NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # of a cluster: stop, resumably
 MODULES = {
     "probe": "fgvc.task.probe",
     "zero_shot": "fgvc.task.zero_shot",
@@ -124,20 +126,28 @@ def _of_disk(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}"
 
 
+def second_notice() -> signal.Handlers:
+    """What a second notice does: it ends the process at once, the first having been too slow.
+
+    But SLURM tells every process of a job, and so does the process that started this one; there
+    it means nothing, and the end at once is SLURM's own SIGKILL.
+    """
+    return signal.SIG_IGN if "SLURM_JOB_ID" in os.environ else signal.SIG_DFL
+
+
 @contextmanager
 def _stopping_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 (a cluster's notice) end the job as Ctrl-C does: cleanly, resumably.
+    """A cluster's notice (SIGTERM, SIGUSR1, SIGUSR2) ends the job as Ctrl-C does, resumably.
 
     A second one ends the process at once; what is on disk is whole at every moment anyway.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in signals:
-            signal.signal(each, signal.SIG_DFL)
+        for each in NOTICES:
+            signal.signal(each, second_notice())
         raise Preempted(signal.Signals(number).name)
 
-    signals = (signal.SIGTERM, signal.SIGUSR1)
-    before = {each: signal.signal(each, stop) for each in signals}
+    before = {each: signal.signal(each, stop) for each in NOTICES}
     try:
         yield
     finally:

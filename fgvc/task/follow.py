@@ -19,7 +19,7 @@ def main() -> int:
     """Follow rank 0 to the end; returns this rank's exit code."""
     # rank 0 decides when all stop: a notice that reaches every process must not end this one first;
     # SIGTERM does until there is a job, as torchrun ends so what waits for a refused one
-    for each in (signal.SIGUSR1, signal.SIGINT):
+    for each in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
         signal.signal(each, signal.SIG_IGN)
     from fgvc.learn.train import NonFinite
     from fgvc.record.folder import Preempted

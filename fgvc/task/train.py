@@ -22,7 +22,7 @@ from fgvc.learn.train.step import StepReport
 from fgvc.record import console
 from fgvc.record.folder import RESUME
 from fgvc.record.resume import States
-from fgvc.task import Job, Skipped, validated, writeup
+from fgvc.task import NOTICES, Job, Skipped, second_notice, validated, writeup
 from fgvc.task.distributed import World, check_devices, device_of, joined, seed_everything
 from fgvc.task.experiment import Experiment, Outcome, already_complete, opened
 from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
@@ -208,17 +208,17 @@ class _Log:
 
 @contextmanager
 def _asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """SIGTERM, SIGUSR1 and Ctrl-C ask for the end of the step; a second one ends at once."""
+    """A cluster's notice and Ctrl-C ask for the end of the step; a second one ends at once."""
     asked: list[int] = []
 
     def notice(number: int, frame: FrameType | None) -> None:
         asked.append(number)
-        for each in signals:
-            signal.signal(each, signal.SIG_DFL)
+        for each in NOTICES:
+            signal.signal(each, second_notice())
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         console.say(f"{signal.Signals(number).name}: stopping after this step")
 
-    signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-    handlers = {each: signal.signal(each, notice) for each in signals}
+    handlers = {each: signal.signal(each, notice) for each in (*NOTICES, signal.SIGINT)}
     try:
         yield lambda: bool(asked)
     finally:

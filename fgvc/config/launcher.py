@@ -1,0 +1,83 @@
+"""`hydra/launcher=` and `hydra.launcher.*` of a command -> checked before Hydra sees them.
+
+Hydra would accept a launcher for a single job and ignore it, and would meet a missing `sbatch`, or
+a word where a number belongs, with a traceback after the sweep's folder was made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fgvc.config.compose import check_bounds, conf_dir, one_line
+from fgvc.config.errors import ConfigError, nearest
+from fgvc.config.schema.launcher import LAUNCHERS
+
+GROUP, NODE = "hydra/launcher", "hydra.launcher"
+DEFAULT, SLURM = "serial", "submitit_slurm"
+
+
+def check_launcher(overrides: Sequence[Override], multirun: bool) -> None:
+    """Refuse a launcher that does not exist, cannot work here, or is told what it does not know.
+
+    Raises:
+        ConfigError: in one line, with the nearest legal name or the way out.
+    """
+    mine = [o for o in overrides if o.key_or_group == GROUP or _is_key(o)]
+    for override in mine:
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: one launcher for all jobs of a sweep")
+        if override.is_delete():
+            raise ConfigError(f"{override.input_line}: a launcher can be chosen, not deleted")
+    chosen = [str(o.value()) for o in mine if o.key_or_group == GROUP]
+    name = chosen[-1] if chosen else DEFAULT
+    if name not in LAUNCHERS:
+        close = nearest(name, LAUNCHERS)
+        raise ConfigError(f"{GROUP}={name}: no such option{close} ({', '.join(sorted(LAUNCHERS))})")
+    _check_keys(name, [o for o in mine if _is_key(o)])
+    if name != DEFAULT and not multirun:
+        raise ConfigError(f"{GROUP}={name}: launchers start the jobs of a sweep; add -m")
+    if name == SLURM and shutil.which("sbatch") is None:
+        raise ConfigError(
+            f"{GROUP}={name}: no sbatch on this machine; type it where the cluster takes jobs, or "
+            f"try {GROUP}=submitit_local"
+        )
+
+
+def _is_key(override: Override) -> bool:
+    return override.key_or_group == NODE or override.key_or_group.startswith(f"{NODE}.")
+
+
+def _check_keys(name: str, overrides: Sequence[Override]) -> None:
+    """Hold each key against the dataclass of the launcher: name, type, bounds."""
+    shape = LAUNCHERS[name]
+    names = _names(shape)
+    file = OmegaConf.load(conf_dir() / "hydra" / "launcher" / f"{name}.yaml")
+    assert isinstance(file, DictConfig)
+    node = OmegaConf.merge(OmegaConf.structured(shape), {key: file[key] for key in names})
+    for override in overrides:
+        key = override.key_or_group.removeprefix(NODE).removeprefix(".")
+        if key.partition(".")[0] not in names:
+            raise ConfigError(_unknown(name, key, names))
+        try:
+            OmegaConf.update(node, key, override.value(), force_add=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{override.input_line}: {one_line(error)}") from error
+    check_bounds(OmegaConf.to_object(node), f"{NODE}.")
+
+
+def _unknown(name: str, key: str, names: Sequence[str]) -> str:
+    legal = ", ".join(names) or "none"
+    owners = [other for other, shape in LAUNCHERS.items() if key in _names(shape)]
+    if name == DEFAULT and owners:
+        return f"{NODE}.{key}: needs {GROUP}={' or '.join(owners)}"
+    return f"unknown config key {NODE}.{key}{nearest(key, names)} ({GROUP}={name} takes {legal})"
+
+
+def _names(shape: type) -> list[str]:
+    return [item.name for item in dataclasses.fields(shape)]
