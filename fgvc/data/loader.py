@@ -203,6 +203,7 @@ def _in_order(
         num_workers=min(num_workers, len(spans)),
         collate_fn=_Collate(pictures.preprocess.side),
         worker_init_fn=_deaf,
+        generator=torch.Generator(),  # what it draws on starting must not move the model's draws
     )
     results = iter(loader)
     try:

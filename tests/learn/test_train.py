@@ -224,6 +224,17 @@ def test_drop_path_follows_from_seed_and_step():
     assert len(set(losses[0])) == 3
 
 
+@pytest.mark.parametrize("ema", ["null", 0.9])
+def test_parts_that_were_built_for_evaluation_train_from_the_first_step(ema):
+    """A model counts as training when it is made, whatever mode its parts are in."""
+    whole, parts = vit(0.5), vit(0.5)
+    parts.blocks.eval()
+    assert parts.training
+    losses = [[(own := trainer(model, ema=ema)).step([batch(0)]).loss] for model in (whole, parts)]
+    assert own.bare.blocks[0].training
+    assert losses[0] == losses[1]
+
+
 def test_rates_and_decays_after_a_resume_are_the_configs():
     own, other = trainer(vit()), trainer(vit(), weight_decay=0.5, learning_rate=0.01)
     own.step([batch(0)])

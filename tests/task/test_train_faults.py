@@ -196,6 +196,26 @@ def test_a_damaged_newest_state_is_passed_over(finetune, stopped, here, told, wh
     assert told(ran.folder) == whole()
 
 
+def test_without_averages_too_it_goes_on_as_if_nothing_had_been(
+    finetune, stopped, here, told, tmp_path
+):
+    """In the second epoch, when the very model that trains has been evaluated once."""
+    plain = ("task.ema=null", "task.drop_path=0.5", "task.epochs=2")
+    alone = finetune(*EVERYTHING, *plain, f"runtime.output_root={tmp_path / 'undisturbed'}")
+    still = finetune(
+        *EVERYTHING,
+        *plain,
+        "task.drop_path=0.0",
+        f"runtime.output_root={tmp_path / 'without'}",
+    )
+    stopped(4, *plain)
+    ran = finetune(*EVERYTHING, *plain)
+    assert "resumed after step 4" in ran.out
+    assert told(ran.folder) == told(alone.folder)
+    losses = [told(one.folder).curves["val/loss"] for one in (alone, still)]
+    assert losses[0] != losses[1]
+
+
 @pytest.mark.slow
 def test_without_a_whole_state_it_starts_anew(finetune, stopped, here, told, whole):
     stopped(4)

@@ -79,6 +79,7 @@ class Trainer:
         self.best = Best(task.select, task.patience)
         self.model = DistributedDataParallel(model) if world > 1 else model
         self._at_once = (0, 0)
+        self.model.train()  # its parts too, which may have been built for evaluation
 
     def step(self, micros: Iterable[Micro]) -> StepReport:
         """One optimiser step on this rank's part of a global batch, micro-batch by micro-batch.
