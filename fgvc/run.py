@@ -172,9 +172,10 @@ def _alone(job: Job, run_id: str, overrides: Sequence[str], command: str) -> int
     """Run the one job of a command; it is composed already, and Hydra has nothing to launch."""
     from fgvc.task import run_job
 
-    job.cfg.runtime.run_id = run_id
+    cfg = job.compose()
+    cfg.runtime.run_id = run_id
     own = [item for item in overrides if not item.lstrip("+~").startswith("hydra")]
-    return run_job(job.cfg, own, command).code
+    return run_job(cfg, own, command).code
 
 
 def _here(arguments: Sequence[str], command: str) -> int:

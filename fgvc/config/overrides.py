@@ -63,8 +63,7 @@ class Job:
     conf: Config
     plain: dict[str, Any]
 
-    @property
-    def cfg(self) -> DictConfig:
+    def compose(self) -> DictConfig:
         """The config as Hydra composes it."""
         return composed([normalized(item) for item in self.overrides])
 

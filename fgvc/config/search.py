@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fgvc.config.compose import composed, config_hash, resolved
+from fgvc.config.compose import composed, config_hash
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import Job, jobs_of
 from fgvc.config.schema import Config
@@ -70,7 +70,7 @@ def search_of(arguments: Sequence[str]) -> tuple[Search, list[Job]] | None:
     _check_task(jobs[0].conf)
     sweeper = _sweeper(arguments)
     space = {_key(one): one.partition("=")[2] for one in arguments if _key(one) in searched}
-    history = [space, sweeper["sampler"], sweeper["n_jobs"], config_hash(resolved(jobs[0].cfg))]
+    history = [space, sweeper["sampler"], sweeper["n_jobs"], config_hash(jobs[0].plain)]
     return Search(
         space,
         jobs[0].conf.task.select,

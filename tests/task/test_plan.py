@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fgvc.config.compose import config_hash, resolved
+from fgvc.config.compose import config_hash
 from fgvc.config.overrides import jobs_of
 from fgvc.record import stack
 from fgvc.record.stack import published
@@ -48,7 +48,7 @@ def hash_of(command: str, **places: object) -> str:
     for name, value in places.items():
         words = [word.replace(f"${name}", str(value)) for word in words]
     (job,) = jobs_of(words[3:], multirun=False)
-    return config_hash(resolved(job.cfg))
+    return config_hash(job.plain)
 
 
 def test_every_item_stands_in_the_plan_and_its_commands_are_what_it_says(plan, places, tmp_path):
