@@ -32,7 +32,7 @@ COUNTS = {
     "resolution": 12,
     "part_attention": 8,
     "experiment": 11,
-    "sweep": 6,
+    "sweep": 7,
     "recipe": 2,
 }
 OVERLAYS = ("experiment", "sweep", "recipe")
@@ -69,7 +69,8 @@ def hash_of(*overrides: str) -> str:
 def test_every_group_is_counted():
     assert {group: len(options(group)) for group in AXES} == COUNTS
     folders = {path.name for path in conf_dir().iterdir() if path.is_dir()}
-    assert folders == set(AXES)
+    assert folders == {*AXES, "hydra"}
+    assert len(options("hydra/launcher")) == 4
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
