@@ -351,7 +351,7 @@ def nodes(places, tmp_path) -> Iterator[Callable[..., list[Node]]]:
             port = free.getsockname()[1]
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1"]
         launch += ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(port)]
-        chosen = last_of_each(*BASE, *FINETUNE, "runtime.threads=1", *places, *overrides)
+        chosen = last_of_each(*BASE, *BIRDS, *FINETUNE, "runtime.threads=1", *places, *overrides)
         pair = []
         for rank in (0, 1):
             log = tmp_path / f"node-{len(started)}.txt"
