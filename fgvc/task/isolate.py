@@ -22,23 +22,20 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from fgvc import task
 from fgvc.record.folder import Preempted
 from fgvc.task import FAILED, PREEMPTED, Ended, run_job
 
 GRACE = 30.0  # seconds a process has to end once it has said how it ended, or its sweep is gone
 NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 STREAMS = (1, 2)
+AT_ONCE = "stopped at once: what it had saved is kept"
 SAYS = b"fgvc: stopping once the job that runs has saved; once more stops it at once\n"
 
 
 def isolated(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
     """Run one job in a process of its own, to its end or the process's."""
-    forked, spawned = (
-        multiprocessing.get_context("forkserver"),
-        multiprocessing.get_context("spawn"),
-    )
-    forked.set_forkserver_preload(["fgvc.task.server"])
-    context = forked if sys.platform.startswith("linux") else spawned
+    context = _context()
     ours, theirs = context.Pipe(duplex=False)
     inherited = (dict(os.environ), multiprocessing.get_start_method())
     process = context.Process(
@@ -144,7 +141,7 @@ def _signal(send: Any, pid: int, number: int) -> None:
 def _vanished(code: int | None) -> Ended:
     """How a process ended that could not say it."""
     if _asked:
-        return Ended(PREEMPTED, "preempted", "stopped at once: what it had saved is kept")
+        return Ended(PREEMPTED, "preempted", AT_ONCE)
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         memory = ", as when memory runs out" if -code == signal.SIGKILL else ""
@@ -167,8 +164,9 @@ class _Stream:
 
 def _attached(number: int, duplicate: Any) -> None:
     descriptor = duplicate.detach()
-    os.dup2(descriptor, number)
-    os.close(descriptor)
+    if descriptor != number:  # a process that is spawned has it under its own number already
+        os.dup2(descriptor, number)
+        os.close(descriptor)
 
 
 def _begin(
@@ -184,7 +182,7 @@ def _begin(
     os.environ.clear()
     os.environ.update(environment)
     multiprocessing.set_start_method(start_method, force=True)  # of the job's own workers
-    for each in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for each in task.NOTICES:
         signal.signal(each, signal.SIG_DFL)
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     try:

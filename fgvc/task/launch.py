@@ -39,7 +39,7 @@ from fgvc.report.sweep import Row, read_row, write_row
 from fgvc.store import atomic
 from fgvc.task import FAILED, PREEMPTED, slurm
 from fgvc.task.elsewhere import CUDA, STOP, Elsewhere
-from fgvc.task.isolate import NOTICES, asked
+from fgvc.task.isolate import AT_ONCE, NOTICES, asked
 
 LOOK = 0.2  # seconds between looks at local jobs
 LOOK_FAR = 2.0  # at SLURM's
@@ -47,7 +47,6 @@ PATIENCE = 120.0  # seconds that jobs which SLURM was told to cancel have to sav
 
 RUNNING = "running"
 RULE = "-" * 22  # around the trace in submitit's message
-AT_ONCE = "stopped at once: what it had saved is kept"
 Overrides = Sequence[str]
 
 

@@ -14,6 +14,7 @@ import fgvc.config.sweep
 import fgvc.record.plots
 import fgvc.task.probe
 import fgvc.task.train  # noqa: F401
+from fgvc.task import NOTICES
 
 LOADED = (  # by name, as nothing of them is used here
     "jinja2",
@@ -24,7 +25,6 @@ LOADED = (  # by name, as nothing of them is used here
     "timm",
     "torch.utils.tensorboard",
 )
-NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 for _name in LOADED:
     importlib.import_module(_name)

@@ -207,8 +207,15 @@ def test_thirty_jobs_leave_memory_flat(shared_places, tmp_path, monkeypatch):
 
 def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, struck):
     """As on macOS, where a process that has torch loaded cannot be forked."""
-    monkeypatch.setattr(isolate, "_context", lambda: multiprocessing.get_context("spawn"))
+    began = []
+
+    def spawned():
+        began.append(multiprocessing.get_context("spawn"))
+        return began[-1]
+
+    monkeypatch.setattr(isolate, "_context", spawned)
     assert main(command(tmp_path, shared_places, f"head.k={GOOD[2]}")) == 0
+    assert len(began) == 1
     (checkpoint,) = (tmp_path / "outputs").glob("x/*/*/ckpt.bin")
     assert checkpoint.parent.name == struck.folder(GOOD[2]).name
 
