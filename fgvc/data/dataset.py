@@ -1,6 +1,6 @@
 """dataset= axis: the chosen dataset on disk -> types.Dataset, checked and split.
 
-conf -> reader -> Index -> counts and coverage -> Manifest (digests) -> Split.
+conf -> reader -> Index, sorted by path -> counts and coverage -> Manifest (digests) -> Split.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fgvc.config import schema
 from fgvc.data import cars, cub, dogs, folder, inat2017, manifest, nabirds, subset, table
-from fgvc.data.index import Index, check_boxes, check_counts, check_coverage
+from fgvc.data.index import Index, check_boxes, check_counts, check_coverage, sorted_by_path
 from fgvc.data.split import carve
 from fgvc.types import Dataset, Progress, UserError
 
@@ -29,9 +29,7 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
     Raises:
         UserError: the copy contradicts itself, its official counts or its remembered digests.
     """
-    if conf.reader not in READERS:
-        raise UserError(f"dataset.reader={conf.reader}: one of {', '.join(READERS)}")
-    index = READERS[conf.reader](conf, progress)
+    index = read(conf, progress)
     partial, count_notes = check_counts(index, official(conf), conf.partial)
     fraction = conf.val_fraction
     if conf.subset:
@@ -57,6 +55,17 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
         subset=subset.describe(pictures, split, index.labelmap) if conf.subset else None,
         hierarchy=index.hierarchy,
     )
+
+
+def read(conf: schema.Dataset, progress: Progress | None = None) -> Index:
+    """The dataset's own files, as its reader reads them, in the order of the images' paths.
+
+    Raises:
+        UserError: no such reader, or files that are missing or contradict each other.
+    """
+    if conf.reader not in READERS:
+        raise UserError(f"dataset.reader={conf.reader}: one of {', '.join(READERS)}")
+    return sorted_by_path(READERS[conf.reader](conf, progress))
 
 
 def _cub(conf: schema.Dataset, progress: Progress | None) -> Index:

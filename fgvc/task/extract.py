@@ -31,8 +31,6 @@ from fgvc.task.crew import Crew
 from fgvc.task.looking import looking
 from fgvc.task.looks import apart, beside
 from fgvc.types import (
-    TEST,
-    TRAIN,
     BadImage,
     Batch,
     ComputeMany,
@@ -150,23 +148,16 @@ class Extractor:
             "device": self.device.type,
             "manifest": self.dataset.manifest.digest,
             "role": role,
-            "rows": self._rows(role),
         }
 
     def _parts_key(self) -> dict[str, object]:
-        """The choice of part attention, without what only training looks at; lots have a seed."""
+        """The choice of part attention, without what only training looks at; draws have a seed."""
         chosen = asdict(self.conf.part_attention)
         for name in ("contrastive", "margin"):
             chosen.pop(name, None)
-        drawn = {"part_seed": self.conf.seed} if chosen["name"] == "random" else {}
-        return {"part_attention": chosen, **drawn}
-
-    def _rows(self, role: str) -> str:
-        """Digest of the images of this role in the index's order, by which features are kept: the
-        manifest's digest is the same for an index whose lines were sorted otherwise."""
-        manifest = self.dataset.manifest
-        row_N = np.flatnonzero(manifest.split_N == (TEST if role == "test" else TRAIN))
-        return digest.sha256_bytes("\n".join(manifest.path[row] for row in row_N).encode())
+        if chosen["name"] != "random":
+            return {"part_attention": chosen}
+        return {"part_attention": chosen, "part_seed": self.conf.seed, "drawn_by": "path"}
 
     def use(self, model: Backbone) -> None:
         """Extract with a backbone that is built already (on this device, from this source)."""
@@ -215,7 +206,7 @@ class Extractor:
         model, selector = self.built(), self._selector
         pixels_BCHW = batch.pixels_BCHW.to(self.device, non_blocking=True)
         if selector is not None:
-            selector.images(batch.row_B)
+            selector.images(self.dataset.manifest.key_N[batch.row_B])
         with autocast(self.conf.precision, self.device):
             feature_BD = model.feature(self.preprocess.normalize(pixels_BCHW)).float()
         self.counters.forwarded += len(feature_BD)

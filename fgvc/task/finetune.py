@@ -23,6 +23,7 @@ from fgvc.data import loader
 from fgvc.data.augment import training_transform
 from fgvc.data.order import Draws, Order
 from fgvc.data.preprocess import evaluation_transform
+from fgvc.data.streams import order_by_stream
 from fgvc.learn.train.step import Micro, StepReport
 from fgvc.learn.train.trainer import Trainer
 from fgvc.model import head as heads
@@ -103,7 +104,7 @@ class Finetune:
             self.conf.seed,
             world.size,
             self.pull,
-            None if self.model.selector is None else self.model.selector.images,
+            None if self.model.selector is None else self._show,
         )
         self.epochs_judged = 0
         self.unreadable: set[int] = set()
@@ -235,10 +236,18 @@ class Finetune:
         row_N = split.train_N
         if not self.validates:
             row_N = np.sort(np.concatenate([split.train_N, split.val_N]))
+        label_N, key_N = self.dataset.manifest.label_N, self.dataset.manifest.key_N
         if self.overfits:
-            row_N = np.random.default_rng(self.conf.seed).permutation(row_N)[: task.batch_size]
-        label_N = self.dataset.manifest.label_N[row_N]
-        return Order(row_N, label_N, self.conf.seed, task.sampling, task.batch_size)
+            drawn_N = order_by_stream(key_N[row_N], self.conf.seed, 0, b"overfit")
+            row_N = row_N[drawn_N[: task.batch_size]]
+        return Order(
+            row_N, label_N[row_N], key_N[row_N], self.conf.seed, task.sampling, task.batch_size
+        )
+
+    def _show(self, row_B: np.ndarray) -> None:
+        """Announce the images of the next forward to part attention."""
+        assert self.model.selector is not None
+        self.model.selector.images(self.dataset.manifest.key_N[row_B])
 
     def _model(self) -> Classifier:
         conf = self.conf
