@@ -30,6 +30,7 @@ from fgvc.config.schema.launcher import LAUNCHERS
 from fgvc.config.weights import fill_tokenizer, fill_weights
 
 CONFIG_NAME = "config"
+UNHASHED = frozenset({"place", "card", "declared"})  # metadata of fields that enter no hash
 
 
 def conf_dir() -> Path:
@@ -314,7 +315,7 @@ def _hashed(node: Any) -> dict[str, Any]:
     plain = {}
     for item in dataclasses.fields(node):
         value = getattr(node, item.name)
-        if item.metadata.get("place") or item.metadata.get("card") or item.name == "runtime":
+        if item.name == "runtime" or UNHASHED & item.metadata.keys():
             continue
         if "legacy" in item.metadata and value == item.metadata["legacy"]:
             continue

@@ -143,6 +143,10 @@ PLACES = [
 ]
 
 
+def test_a_declaration_that_the_data_confirms_does_not_move_the_hash():
+    assert hash_of("dataset=cub", "dataset.partial=true") == hash_of("dataset=cub")
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_places_do_not_move_the_hash(place):
     assert hash_of("backbone=vit_tiny", place) == hash_of("backbone=vit_tiny")

@@ -209,6 +209,16 @@ def test_a_key_that_does_not_follow_and_a_second_look_are_found(run, seal):
     assert failures(run).keys() == {"comparability", "test-read-once"}
 
 
+def test_a_partial_copy_has_fewer_classes_or_images_than_the_official_one(runs, forge):
+    whole = {"dataset": {"official": {"classes": 6, "train": 36, "test": 30}}}
+    more = {"dataset": {"official": {"classes": 6, "train": 37, "test": 30}}}
+    assert "counts" not in failures(forge("whole", config=whole))
+    assert "counts" not in failures(forge("part", config=more, stamp={"partial": True}))
+    assert "train" in failures(forge("short", config=more))["counts"]
+    claimed = failures(forge("claimed", config=whole, stamp={"partial": True}))["counts"]
+    assert "partial" in claimed
+
+
 def test_a_checkpoint_must_be_ignored_by_git(run):
     def git(*arguments):
         subprocess.run(["git", "-C", run, *arguments], check=True, capture_output=True)
