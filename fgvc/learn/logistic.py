@@ -195,7 +195,9 @@ def refit(
     max_iterations: int,
     prior_CD: np.ndarray | None = None,
 ) -> Solution:
-    """Solve at start.c on these rows (train + val), starting from `start`; arguments as fit_path.
+    """Solve at start.c on these rows, starting from `start`; arguments as fit_path.
+
+    `start` may come from other rows (train, for train + val) or from a wider gap.
 
     Raises:
         UserError: as fit_path.

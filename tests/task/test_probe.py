@@ -196,6 +196,41 @@ def test_probe_agrees_with_scikit_learn_on_the_same_cached_features(run, tmp_pat
     np.testing.assert_array_equal(test.pred.to_numpy()[sure], logits.argmax(axis=1)[sure])
 
 
+LOOSE = ("task.gap=1", "task.c_low=1", "task.c_high=1", "task.c_count=1")
+
+
+def test_the_reported_solution_is_solved_to_the_final_gap_when_nothing_is_refitted(run, tmp_path):
+    """With a loose gap on the path, predictions are still those of scikit-learn's optimum."""
+    ran = run(*SMALL, *own_cache(tmp_path), *LOOSE, "final_fit=train")
+    final = ran.json("metrics.json")["selection"]["final"]
+    assert final["converged"]
+    assert final["gap"] <= 1e-10
+    features = cached_features(tmp_path)
+    fitted = (ran.folder / "splits/train.txt").read_text().splitlines()
+    chosen = (ran.folder / "splits/val.txt").read_text().splitlines()
+    kept_N = np.isin(sorted([*fitted, *chosen]), fitted)
+    x, y = features["train"][0][kept_N].astype(np.float64), features["train"][1][kept_N]
+    model = LogisticRegression(C=1, tol=1e-12, max_iter=10_000).fit(x, y)
+    table = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
+    for split, rows in (("test", features["test"][0]), ("val", features["train"][0][~kept_N])):
+        theirs = model.predict(rows.astype(np.float64))
+        np.testing.assert_array_equal(table[table.split == split].pred.to_numpy(), theirs, split)
+
+
+@pytest.mark.parametrize("final_fit", ["train", "trainval"])
+def test_the_gap_of_the_path_does_not_change_the_reported_text_head(run, final_fit):
+    clip = ("backbone=clip", "backbone.size=mini", "runtime.stack_check=false", "head=text_linear")
+    heads = []
+    for gap in ("task.gap=1", "task.gap=1e-11"):
+        ran = run(*clip, *LOOSE, gap, f"final_fit={final_fit}")
+        numbers = ran.json("metrics.json")
+        assert numbers["selection"]["final"]["gap"] <= 1e-10
+        tensors, _, _ = checkpoint.read(ran.folder)
+        heads.append((tensors["head.weight_CD"], numbers["val"]["loss"]))
+    torch.testing.assert_close(heads[0][0], heads[1][0], atol=1e-3, rtol=1e-3)
+    assert heads[0][1] == pytest.approx(heads[1][1], rel=1e-4)
+
+
 def own_cache(tmp_path):
     return (f"runtime.cache_root={tmp_path / 'cache'}",)
 
