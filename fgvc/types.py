@@ -138,6 +138,7 @@ class Dataset:
 
     partial: classes or images are missing against the official counts (declared by the user).
     notes: one line each, printed and recorded (synthetic approval, duplicates across splits, ...).
+    warnings: those of the notes that a reader of the numbers must know; recorded beside them too.
     card: provenance as it stands in the dataset's conf file (source, licence, approval, ...).
     subset: what `dataset.subset` chose, with checksum, coverage and expected seconds; else None.
     hierarchy: what lies above the classes, where the dataset says so.
@@ -152,6 +153,7 @@ class Dataset:
     card: Mapping[str, str] = field(default_factory=dict)
     subset: Mapping[str, object] | None = None
     hierarchy: Hierarchy | None = None
+    warnings: tuple[str, ...] = ()
 
     @functools.cached_property
     def split_digest(self) -> str:

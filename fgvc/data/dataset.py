@@ -39,18 +39,20 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
         fraction = subset.val_fraction(index, fraction)
     approval = (conf.card.approval,) if conf.reader == "synthetic" else ()
     crop_notes = check_boxes(index) if conf.box_crop else ()
-    notes = approval + index.notes + count_notes + crop_notes + check_coverage(index)
+    coverage_notes = check_coverage(index)
     pictures = manifest.build(index, cache_root, progress)
     if conf.box_crop:
         pictures = replace(pictures, cropped=True)
     split = carve(index, fraction, conf.split_seed)
+    warnings = crop_notes + coverage_notes + manifest.duplicate_notes(pictures)
     return Dataset(
         name=conf.name,
         manifest=pictures,
         labelmap=index.labelmap,
         split=split,
         partial=partial,
-        notes=notes + manifest.duplicate_notes(pictures),
+        notes=approval + index.notes + count_notes + warnings,
+        warnings=warnings,
         card=_card(conf.card),
         subset=subset.describe(pictures, split, index.labelmap) if conf.subset else None,
         hierarchy=index.hierarchy,

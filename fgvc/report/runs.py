@@ -38,8 +38,9 @@ class Run:
     join_key: what a finetune shares with the probe it is held against. head_size: numbers stored
     for the head (for kNN its bank). comparability_base: the key but for final_fit.
     part_tokens: the patches that part attention keeps; None: one per head, or no part attention.
-    in_box: the share of them inside the object's box. rest: digest of all that is neither seed nor
-    part attention; part_rest: of part attention, all but what has a column.
+    in_box: the share of them inside the object's box. notes: what a reader of the numbers must
+    know, one line each. rest: digest of all that is neither seed nor part attention; part_rest: of
+    part attention, all but what has a column.
     """
 
     path: Path
@@ -96,6 +97,7 @@ class Run:
     comparability_key: str
     comparability_base: str | None
     join_key: str
+    notes: tuple[str, ...]
     question: str
     rest: str
     part_rest: str
@@ -244,7 +246,15 @@ def _of_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
         "metric_version": numbers["metric_version"],
         "comparability_key": numbers["comparability_key"],
         "comparability_base": numbers.get("comparability_base"),
+        "notes": _notes(numbers.get("notes", [])),
     }
+
+
+def _notes(notes: object) -> tuple[str, ...]:
+    """The notes of a record; a record that was made before there were any has none."""
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError(f"notes={notes!r} is no list of lines")
+    return tuple(notes)
 
 
 def _of_parts(

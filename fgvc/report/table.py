@@ -6,11 +6,11 @@ One block for each comparability key; what must be known of the data and the wei
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from fgvc.record import console
 from fgvc.report.baselines import Table
-from fgvc.report.fold import Line, names_of
+from fgvc.report.fold import Line, names_of, number_notes
 from fgvc.report.rank import ALPHA, Comparison, Entry, Group
 from fgvc.report.runs import Run
 
@@ -22,14 +22,19 @@ TESTS = {"mcnemar": "McNemar, exact", "bootstrap": "paired bootstrap"}
 
 def print_table(table: Table) -> None:
     """Every block, then what its marks mean, provenance, and the folders that are in none."""
+    numbered = number_notes(entry.line for group in table.groups for entry in group.entries)
     for group in table.groups:
         names = names_of([entry.line for entry in group.entries])
         rows = [_cells(*pair, len(names)) for pair in zip(group.entries, names, strict=True)]
+        for row, entry in zip(rows, group.entries, strict=True):
+            row[0] += _note_marks(entry.line, numbered)
         console.table(_title(group), COLUMNS, rows)
         for line in _controls(group, names):
             console.say(line)
     for line in (*_over_probes(table), *_legend(table)):
         console.say(line)
+    for note, number in numbered.items():
+        console.say(f"[{number}]  {note}")
     _provenance(table)
     for one in table.damaged:
         console.say(f"damaged, left out: {one.folder}: {one.why}")
@@ -57,6 +62,11 @@ def _cells(entry: Entry, name: str, rivals: int) -> list[str]:
         f"{rate:.0f}" if rate else "–",
         mark if rivals > 1 else "",
     ]
+
+
+def _note_marks(line: Line, numbered: Mapping[str, int]) -> str:
+    """The numbers of a line's notes, as they stand beside its name."""
+    return "".join(f" [{numbered[note]}]" for note in line.notes)
 
 
 def _interval(run: Run) -> dict[str, object]:

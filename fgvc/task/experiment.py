@@ -60,7 +60,8 @@ class Outcome:
     which is then kept as it is. numbers: more keys for metrics.json. whole: the state dict is that
     of backbone and head together. cost: as Extractor.cost, where no feature was extracted.
     steps: optimiser steps behind the weights. features, looks: of the test images that could be
-    read; None where there are none to show.
+    read; None where there are none to show. notes: one line each, of what a reader of the numbers
+    must know; they are printed and recorded beside the numbers.
     """
 
     splits: Mapping[str, Predictions]
@@ -71,6 +72,7 @@ class Outcome:
     steps: int = 0
     features: Features | None = None
     looks: Looks | None = None
+    notes: tuple[str, ...] = ()
 
 
 @contextmanager

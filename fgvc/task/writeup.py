@@ -38,6 +38,7 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
         "metric_version": metrics.VERSION,
         **parts.localized(job.conf, job.dataset, outcome.looks),
         **outcome.numbers,
+        "notes": [*job.dataset.warnings, *outcome.notes],
     }
     if job.extractor.source.kind == "file" and job.extractor.source.path is not None:
         weight_store(job.conf).put(job.extractor.source.path)
@@ -249,6 +250,8 @@ def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
     rows.append(["loss (nats)", *(console.number(record[name]["loss"]) for name in splits)])
     rows.append(["images", *(str(record[name]["n"]) for name in splits)])
     console.table(_title(job), ["%", *splits], rows)
+    for note in record["notes"]:
+        console.say(f"note: {note}")
     parts.tell(record)
     console.say(_cost_line(record["cost"]))
     console.provenance(job.dataset.name, job.dataset.card)

@@ -57,7 +57,7 @@ def test_every_field_is_a_column_of_both(real, tmp_path):
     rows, plain = read(tmp_path)
     wanted = {*OF_GROUP, *(f"{name}_sd" for name in SPREAD)}
     wanted |= {field.name for field in fields(Run)} - {"path"}
-    assert len(wanted) == 17 + 20 + 8 + 68
+    assert len(wanted) == 17 + 20 + 8 + 69
     assert set(rows[0]) == set(plain["rows"][0]) == wanted
     assert len(rows) == len(plain["rows"]) == 4
     assert plain["rows"] == json.loads(json.dumps(table.rows()))
@@ -142,3 +142,12 @@ def test_nothing_but_damage_is_one_line_too(outputs, tmp_path):
     with pytest.raises(UserError, match="all 8 runs there are damaged") as caught:
         write_baselines(outputs, tmp_path / "target")
     assert "\n" not in str(caught.value)
+
+
+def test_the_notes_of_all_seeds_stand_in_one_cell_each_once(forge, made, tmp_path):
+    forge("a", numbers={"notes": ["shared", "of seed 0"]})
+    forge("b", config={"seed": 1}, numbers={"notes": ["shared", "of seed 1"]})
+    write_baselines(made, tmp_path)
+    ((row,), plain) = read(tmp_path)
+    assert row["notes"] == "shared; of seed 0; of seed 1"
+    assert plain["rows"][0]["notes"] == ["shared", "of seed 0", "of seed 1"]

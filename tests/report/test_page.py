@@ -153,3 +153,15 @@ def test_how_many_files_a_table_reads(forge, made, monkeypatch):
     # the two that vouch for the others, whenever others are read; classes of the best lines alone
     assert read == {"status.json": 40, "artifacts.json": 40, "per_class.csv": 12}
     assert "12 best lines of 14" in text_of(made)
+
+
+def test_notes_stand_in_the_row_and_as_text_below_the_table(forge, made):
+    note = "C = 1e5 is the last of its range <raise task.c_high>"
+    forge("a", config={"head": {"name": "a"}}, numbers={"notes": [note]})
+    forge("b", config={"head": {"name": "b"}}, numbers={"notes": [note]})
+    forge("c", config={"head": {"name": "c"}})
+    write_baselines(made, made)
+    text = text_of(made)
+    assert sorted(row.count(">note 1</span>") for row in rows_of(text)) == [0, 1, 1]
+    below = unescape(text.split("</table>", 1)[1])
+    assert below.count(note) == 1

@@ -137,7 +137,14 @@ def another(text: str) -> str:
     return json.dumps({"top1": 1})
 
 
-@pytest.mark.parametrize("wrong", [nan, word, no_test, another, lambda _: "[]", lambda _: "{"])
+def notes_of_a_letter_each(text: str) -> str:
+    return json.dumps({**json.loads(text), "notes": "one line"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [nan, word, no_test, another, notes_of_a_letter_each, lambda _: "[]", lambda _: "{"],
+)
 def test_a_record_that_is_sealed_but_senseless_is_damaged(outputs, seal, wrong):
     victim = sorted(outputs.glob("*/*/*/ckpt.bin"))[0].parent
     file = victim / "metrics.json"
@@ -204,3 +211,11 @@ def test_a_record_older_than_a_field_is_read_without_it(forge):
     (row,), _ = scan([folder])
     assert row.comparability_base is None
     assert "comparability_base" in {field.name for field in fields(Run)}
+
+
+def test_a_record_without_notes_has_none(forge, outputs):
+    folder = forge("noted", numbers={"notes": ["first", "second"]})
+    (row,), _ = scan([folder])
+    assert row.notes == ("first", "second")
+    runs, _ = scanned(outputs)
+    assert {run.notes for run in runs} == {()}

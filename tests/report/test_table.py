@@ -100,3 +100,17 @@ def test_damaged_folders_are_listed(outputs, printed):
     (folder / "env_stamp.json").unlink()
     name = "/".join(folder.parts[-3:])
     assert f"damaged, left out: {name}: env_stamp.json: missing" in printed(outputs)
+
+
+def test_each_note_is_printed_once_below_the_table_and_marked_in_every_row_that_has_it(
+    forge, made, printed
+):
+    shared, own = "2 pictures occur in both train and test", "C is the last of its range"
+    forge("a", config={"head": {"name": "a"}}, numbers={"notes": [shared]})
+    forge("b", config={"head": {"name": "b"}}, numbers={"notes": [shared, own]})
+    forge("c", config={"head": {"name": "c"}}, numbers={"notes": []})
+    out = printed(made)
+    assert out.count(f"[1]  {shared}\n") == 1
+    assert out.count(f"[2]  {own}\n") == 1
+    drawn = " ".join(line for line in out.splitlines() if line[:1] == "│")
+    assert (drawn.count("[1]"), drawn.count("[2]")) == (2, 1)

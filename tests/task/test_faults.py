@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import os
 import resource
@@ -408,3 +409,13 @@ def test_sigkill_at_any_moment_leaves_nothing_that_looks_complete(started, wait_
     (undisturbed,) = (p.parent for p in tmp_path.glob("other/r/*/*/metrics.json"))
     for name in ("predictions.parquet", "ckpt.bin"):
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_what_a_reader_must_know_stands_beside_the_numbers(run, pictures):
+    """A picture that is in both train and test, byte for byte."""
+    shutil.copy(pictures / "train/a=b, c/é 1=.jpg", pictures / "test/a=b, c/é 0=.jpg")
+    ran = folder_run(run, pictures)
+    (note,) = [note for note in ran.json("metrics.json")["notes"] if "both train and test" in note]
+    assert ran.out.partition("top-1 [95 %]")[2].count(f"note: {note}\n") == 1
+    page = html.unescape((ran.folder / "report.html").read_text(encoding="utf-8"))
+    assert note in page.partition("What ran")[0]

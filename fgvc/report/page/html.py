@@ -16,7 +16,7 @@ from urllib.parse import quote
 from fgvc.record.page import FILE
 from fgvc.record.page.render import render
 from fgvc.record.page.run import Badge, told
-from fgvc.report.fold import Line, names_of
+from fgvc.report.fold import Line, names_of, number_notes
 from fgvc.report.page.heat import Heat, heat
 from fgvc.report.page.plot import Plot, plot
 from fgvc.report.rank import ALPHA, Comparison, Entry, Group
@@ -29,14 +29,15 @@ FILTERS = ("dataset", "backbone", "head", "resolution", "part_attention", "task"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table. links: to each seed's page. comparisons: with the best and with its probe;
-    controls: of part attention."""
+    """A line of a table. links: to each seed's page. notes: number and text. comparisons: with the
+    best and with its probe; controls: of part attention."""
 
     place: int
     name: str
     line: Line
     links: tuple[tuple[str, int], ...]
     badges: tuple[Badge, ...]
+    notes: tuple[tuple[int, str], ...]
     comparisons: dict[str, Comparison]
     controls: Mapping[str, Comparison]
 
@@ -56,6 +57,11 @@ class Section:
     controls: tuple[str, ...]
     plot: Plot | None
     heat: Heat | None
+
+    @property
+    def notes(self) -> tuple[tuple[int, str], ...]:
+        """Number and text of each distinct note of the rows."""
+        return tuple(sorted({note for row in self.rows for note in row.notes}))
 
 
 def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> str:
@@ -82,6 +88,7 @@ def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> s
 
 def _section(group: Group, target: Path) -> Section:
     names = names_of([entry.line for entry in group.entries])
+    numbered = number_notes(entry.line for entry in group.entries)
     rows = tuple(
         Row(
             place,
@@ -89,6 +96,7 @@ def _section(group: Group, target: Path) -> Section:
             entry.line,
             tuple((_link(run.path, target), run.seed) for run in entry.line.runs),
             tuple(_badges(entry.line)),
+            tuple((numbered[note], note) for note in entry.line.notes),
             comparisons(entry),
             entry.controls,
         )
