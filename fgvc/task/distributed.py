@@ -162,9 +162,23 @@ def seed_everything(conf: Config) -> None:
     """Every process of a job begins from here."""
     torch.manual_seed(conf.seed)
     np.random.seed(conf.seed)  # noqa: NPY002 - libraries draw from it
-    torch.set_float32_matmul_precision(conf.matmul_precision)
+    set_fp32_precision(conf.matmul_precision)
     if conf.runtime.threads is not None:
         torch.set_num_threads(conf.runtime.threads)
+
+
+def set_fp32_precision(matmul_precision: str) -> None:
+    """Set the precision of float32 matrix products, convolutions and recurrences of this process.
+
+    "highest" is IEEE float32; "high" and "medium" allow TF32 (in oneDNN's products of "medium",
+    bfloat16). torch.set_float32_matmul_precision sets the products alone, and torch starts with
+    TF32 convolutions, among them the patch embedding of every backbone.
+    """
+    exact = matmul_precision == "highest"
+    torch.set_float32_matmul_precision(matmul_precision)
+    torch.backends.cudnn.allow_tf32 = not exact  # torch refuses to read it if it contradicts these:
+    for library in (torch.backends.cudnn, torch.backends.mkldnn):
+        library.conv.fp32_precision = library.rnn.fp32_precision = "ieee" if exact else "tf32"
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import part_attention as parts
 from fgvc.model.backbone import Backbone, autocast
 from fgvc.record import console
+from fgvc.record.stamp import fp32_precision
 from fgvc.store import atomic, digest
 from fgvc.store.features import FeatureCache
 from fgvc.task.crew import Crew
@@ -131,6 +132,8 @@ class Extractor:
         library = conf.backbone.library
         # what a row says beyond its model's name, where it says so
         own = {"architecture": row.architecture} if row.architecture else {}
+        # on a GPU features were once kept that TF32 convolutions had computed
+        fp32 = {"fp32_precision": fp32_precision()} if self.device.type == "cuda" else {}
         return {
             **own,
             "extractor": VERSION,
@@ -145,6 +148,7 @@ class Extractor:
             "side": conf.resolution.side,
             "precision": conf.precision,
             "matmul_precision": conf.matmul_precision,
+            **fp32,
             "device": self.device.type,
             "manifest": self.dataset.manifest.digest,
             "role": role,

@@ -158,7 +158,7 @@ def _chosen(conf: Config, stamp: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("part attention", conf.part_attention.name),
         ("preprocessing", f"{conf.preprocess}, normalised as {stamp['normalization']}"),
         ("fitted on", conf.final_fit),
-        ("precision", f"{conf.precision}, matmul {conf.matmul_precision}"),
+        ("precision", _precision(conf, stamp)),
         ("seed", conf.seed),
     ]
     if stamp["task"] == "train":
@@ -167,6 +167,12 @@ def _chosen(conf: Config, stamp: Mapping[str, Any]) -> list[tuple[str, object]]:
         )
         rows.append(("epochs", f"{conf.task.epochs}, batches of {conf.task.batch_size}"))
     return rows
+
+
+def _precision(conf: Config, stamp: Mapping[str, Any]) -> str:
+    library = "cudnn" if stamp["device"] == "cuda" else "mkldnn"
+    convolutions = stamp["fp32_precision"][f"{library}.conv"]
+    return f"{conf.precision}, matmul {conf.matmul_precision}, convolutions {convolutions}"
 
 
 def _identity(
