@@ -240,18 +240,18 @@ def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
     if job.stack == "skipped":
         console.say("note: runtime.stack_check=false, this stack was not validated")
     rows = [["top-1 [95 %]", *(console.interval(record[name]) for name in splits)]]
-    for label, key in (
-        ("top-5", "top5"),
-        ("mean per class", "mean_per_class"),
-        ("macro-F1", "macro_f1"),
-        ("calibration error", "ece"),
-    ):
-        rows.append([label, *(console.percent(record[name][key]) for name in splits)])
+    rows.append(["top-5", *(console.percent(record[name]["top5"]) for name in splits)])
+    for label, key in (("mean per class", "mean_per_class"), ("macro-F1", "macro_f1")):
+        rows.append([f"{label} [95 %]", *(console.interval(record[name], key) for name in splits)])
+    rows.append(["calibration error", *(console.percent(record[name]["ece"]) for name in splits)])
     rows.append(["loss (nats)", *(console.number(record[name]["loss"]) for name in splits)])
     rows.append(["images", *(str(record[name]["n"]) for name in splits)])
     console.table(_title(job), ["%", *splits], rows)
     for note in record["notes"]:
         console.say(f"note: {note}")
+    for name in splits:
+        if record[name]["intervals_note"] is not None:
+            console.say(f"note: {name}: {record[name]['intervals_note']}")
     parts.tell(record)
     console.say(_cost_line(record["cost"]))
     console.provenance(job.dataset.name, job.dataset.card)

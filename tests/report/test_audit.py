@@ -112,7 +112,15 @@ def test_without_a_file_it_fails_and_goes_on(run, name):
 
 @pytest.mark.parametrize(
     ("number", "value"),
-    [("top1", 0.99), ("loss", 0.1), ("ece", 0.0), ("macro_f1", 1.0), ("top1_ci95", [0, 1])],
+    [
+        ("top1", 0.99),
+        ("loss", 0.1),
+        ("ece", 0.0),
+        ("macro_f1", 1.0),
+        ("top1_ci95", [0, 1]),
+        ("macro_f1_ci95", [0, 1]),
+        ("intervals_note", "narrow"),
+    ],
 )
 def test_a_number_that_does_not_follow_is_found_though_it_was_sealed(run, seal, number, value):
     changed(run, "metrics.json", lambda plain: plain["test"].update({number: value}))
