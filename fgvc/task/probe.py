@@ -44,16 +44,14 @@ def _probe(job: Experiment) -> Outcome:
         splits["val"] = predict(job, val_head, val)
     test = job.extractor.features("test", split.test_N)  # read here, once, when all is chosen
     splits["test"] = predict(job, final_head, test)
-    counts = {
-        "unreadable": {"train": len(features.bad), "test": len(test.bad)},
-        "fitted_on": len(train.row_N) + (len(val.row_N) if fits.refits(job) else 0),
-    }
+    fitted_on = len(train.row_N) + (len(val.row_N) if fits.refits(job) else 0)
     return Outcome(
         splits,
         final_head.state_dict(),
-        {**numbers, **counts},
+        {**numbers, "fitted_on": fitted_on},
         features=test,
         looks=job.extractor.looks,
+        unreadable=(*features.bad, *test.bad),
     )
 
 
