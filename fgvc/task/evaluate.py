@@ -96,4 +96,5 @@ def _outcome(
         cost=cost,
         features=features,
         looks=looks,
+        unreadable=features.bad,
     )

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from fgvc.config.compose import canonical, config_hash
 from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
+from fgvc.data import split
 from fgvc.model.backbone import weights
 from fgvc.record import console, stack
 from fgvc.record.folder import RunFolder, complete, open_run, read_json
@@ -28,7 +29,7 @@ from fgvc.task import Skipped
 from fgvc.task.distributed import ALONE, World, device_of, seed_everything
 from fgvc.task.extract import Extractor, check_precision, choose_device
 from fgvc.task.shards import crew_of
-from fgvc.types import Dataset, Features, Looks, Predictions, UserError, WeightsSource
+from fgvc.types import BadImage, Dataset, Features, Looks, Predictions, UserError, WeightsSource
 
 
 @dataclass
@@ -61,7 +62,8 @@ class Outcome:
     of backbone and head together. cost: as Extractor.cost, where no feature was extracted.
     steps: optimiser steps behind the weights. features, looks: of the test images that could be
     read; None where there are none to show. notes: one line each, of what a reader of the numbers
-    must know; they are printed and recorded beside the numbers.
+    must know; they are printed and recorded beside the numbers. unreadable: the images, of any
+    split, that the run tried to read and could not.
     """
 
     splits: Mapping[str, Predictions]
@@ -73,6 +75,7 @@ class Outcome:
     features: Features | None = None
     looks: Looks | None = None
     notes: tuple[str, ...] = ()
+    unreadable: tuple[BadImage, ...] = ()
 
 
 @contextmanager
@@ -112,7 +115,7 @@ def opened(
             dataset = datasets.load(
                 conf.dataset, Path(conf.runtime.cache_root).expanduser(), advance
             )
-        for note in dataset.notes:
+        for note in (*dataset.notes, *validation_notes(task, conf, dataset)):
             console.say(f"note: {note}")
         crew = None if task == "train" else crew_of(conf, dataset, source)
         extractor = Extractor(conf, dataset, source, device, crew)
@@ -122,6 +125,14 @@ def opened(
             yield Experiment(
                 task, conf, plain, run_hash, run, dataset, extractor, board, gate, world
             )
+
+
+def validation_notes(task: str, conf: Config, dataset: Dataset) -> tuple[str, ...]:
+    """What must be known of the validation split; nothing where a task reads none."""
+    if task not in ("probe", "train") or (task == "train" and conf.final_fit == "trainval"):
+        return ()
+    label_N, fraction = dataset.manifest.label_N, conf.dataset.val_fraction
+    return split.validation_notes(label_N, dataset.split, dataset.labelmap, fraction)
 
 
 def stack_gate(conf: Config) -> str:

@@ -62,12 +62,12 @@ class Plan:
 @dataclass(frozen=True)
 class Ending:
     """What rank 0 has in the end. splits: of the chosen weights. last: the numbers of the last
-    weights on validation. unreadable: images by split. features, looks: of the test images; None
-    on other ranks."""
+    weights on validation. unreadable: images of any split. features, looks: of the test images;
+    None on other ranks."""
 
     splits: dict[str, Predictions]
     last: dict[str, Any] | None
-    unreadable: dict[str, int]
+    unreadable: tuple[BadImage, ...]
     features: Features | None = None
     looks: Looks | None = None
 
@@ -107,7 +107,7 @@ class Finetune:
             None if self.model.selector is None else self._show,
         )
         self.epochs_judged = 0
-        self.unreadable: set[int] = set()
+        self.unreadable: dict[int, str] = {}  # manifest row -> why
         self.speed: float | None = None  # images a second of the last evaluation, all ranks
         if plan.state is not None:
             self._go_on_from(plan.state)
@@ -140,7 +140,7 @@ class Finetune:
         return {
             "trainer": self.trainer.state(),
             "epochs_judged": self.epochs_judged,
-            "unreadable": sorted(self.unreadable),
+            "unreadable": sorted(self.unreadable.items()),
         }
 
     def _go_on_from(self, state: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ class Finetune:
                 f"classes: {' '.join(str(error).split())[:200]}"
             ) from error
         self.epochs_judged = state["epochs_judged"]
-        self.unreadable = set(state["unreadable"])
+        self.unreadable = dict(state["unreadable"])
 
     def run(self, log: Log | None, stop: Callable[[], bool]) -> None:
         """Train to the end.
@@ -217,19 +217,28 @@ class Finetune:
             self.trainer.evaluated_model().load_state_dict(chosen)
             if validates and (found := self.predict(split.val_N)) is not None:
                 splits["val"] = found
-        trained, features, looks = self._union(), None, None
+        features, looks = None, None
         if self.conf.runtime.stop_before_test:
-            return Ending(splits, last, {"train": trained})
+            return Ending(splits, last, self._all_unreadable())
         if (read := self._classified(split.test_N, features=True)) is not None:
             assert read.found is not None
             splits["test"] = self._predictions(split.test_N, read)
             features, looks = apart(read.found, self.conf, scores=True)
-        unreadable = {"train": trained, "test": self._union() - trained}
-        return Ending(splits, last, unreadable, features, looks)
+        return Ending(splits, last, self._all_unreadable(), features, looks)
 
-    def _union(self) -> int:
-        """Images that some rank could not read, of those read so far."""
-        return len({row for part in self.world.gather(self.unreadable) for row in part})
+    def _all_unreadable(self) -> tuple[BadImage, ...]:
+        """Images that some rank could not read so far, rows ascending; empty but on rank 0."""
+        found = {
+            row: why for part in self.world.gather(self.unreadable) for row, why in part.items()
+        }
+        return tuple(BadImage(row, found[row]) for row in sorted(found))
+
+    def _save(self, log: Log | None) -> None:
+        """Keep a state that knows the unreadable images of all ranks; a collective act."""
+        found = self._all_unreadable()
+        if log is not None:
+            self.unreadable = {bad.row: bad.message for bad in found}
+            log.save(self)
 
     def _order(self) -> Order:
         split, task = self.dataset.split, self.conf.task
@@ -279,8 +288,8 @@ class Finetune:
             if log is not None:
                 log.stepped(report)
             stopping = self.world.any(stop())
-            if log is not None and (stopping or self._due()):
-                log.save(self)
+            if stopping or self._due():
+                self._save(log)
             if stopping:
                 raise Preempted("stopped after a step")
 
@@ -331,7 +340,7 @@ class Finetune:
                 f"{bad[0].message}; mend it, or dataset.on_bad_image=skip leaves such images out "
                 "of training and counts them as wrong in the test"
             )
-        self.unreadable |= {one.row for one in bad}
+        self.unreadable |= {one.row: one.message for one in bad}
 
     def _judge(self, log: Log | None) -> None:
         """Validate the epoch that has just ended, and keep its weights if they are the best."""
@@ -348,4 +357,4 @@ class Finetune:
         if log is not None:
             assert numbers is not None
             log.judged(dict(numbers), self)
-            log.save(self)
+        self._save(log)

@@ -44,17 +44,15 @@ def _probe(job: Experiment) -> Outcome:
         splits["val"] = predict(job, fitted.val_head, val)
     test = job.extractor.features("test", split.test_N)  # read here, once, when all is chosen
     splits["test"] = predict(job, fitted.final_head, test)
-    counts = {
-        "unreadable": {"train": len(features.bad), "test": len(test.bad)},
-        "fitted_on": len(train.row_N) + (len(val.row_N) if fits.refits(job) else 0),
-    }
+    fitted_on = len(train.row_N) + (len(val.row_N) if fits.refits(job) else 0)
     return Outcome(
         splits,
         fitted.final_head.state_dict(),
-        {**fitted.numbers, **counts},
+        {**fitted.numbers, "fitted_on": fitted_on},
         features=test,
         looks=job.extractor.looks,
         notes=fitted.notes,
+        unreadable=(*features.bad, *test.bad),
     )
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 
 from fgvc.config.compose import resolved
@@ -104,6 +105,7 @@ def _outcome(
     end = finetune.ending(best and best[1])
     model = finetune.trainer.evaluated_model()
     steps = best[0] if best else finetune.trainer.done
+    drawn_N = finetune.order.rows_drawn(steps)
     selection: dict[str, object] = {
         "select": job.conf.task.select if best else None,
         "best_epoch": chosen.epoch,
@@ -115,8 +117,7 @@ def _outcome(
     counts: dict[str, object] = {
         "selection": selection,
         "last": {"val": end.last} if end.last else None,
-        "unreadable": end.unreadable,
-        "fitted_on": len(finetune.order.row_N),
+        "fitted_on": len(np.setdiff1d(drawn_N, [bad.row for bad in end.unreadable])),
     }
     cost = cost_of(finetune.model.backbone, finetune.speed, job.extractor.device)
     numbers = {**counts, **numbers}
@@ -129,6 +130,7 @@ def _outcome(
         steps=steps,
         features=end.features,
         looks=end.looks,
+        unreadable=end.unreadable,
     )
 
 

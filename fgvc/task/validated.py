@@ -16,6 +16,7 @@ from fgvc.data import dataset as datasets
 from fgvc.model.backbone import weights
 from fgvc.record import console, stamp
 from fgvc.record.folder import IN_PROGRESS, SHORT, read_json
+from fgvc.task import notes
 from fgvc.task.experiment import Experiment, Outcome, identity
 from fgvc.task.writeup import numbers_of
 
@@ -33,6 +34,8 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
         "identity": identity(job),
         "seconds": job.run.seconds,
         **outcome.numbers,
+        "unreadable": notes.unreadable_counts(job.dataset, outcome.unreadable),
+        "notes": notes.notes_of(job, outcome),
     }
     job.run.write_json(FILE, record)
     job.run.pause(STATE)
@@ -40,6 +43,8 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
         f"validation top-1 [95 %]: {console.interval(numbers)} %, "
         f"loss {console.number(numbers['loss'])}, {numbers['n']} images; test was not read"
     )
+    for note in record["notes"]:
+        console.say(f"note: {note}")
     console.say(f"in progress: {job.run.path}")
     return job.run.path
 

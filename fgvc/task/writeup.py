@@ -18,8 +18,9 @@ from fgvc.data import loader
 from fgvc.data.coordinates import grid_side
 from fgvc.record import checkpoint, console, evaluation, plots, stamp
 from fgvc.record.folder import now
+from fgvc.record.page.run import UNREADABLE
 from fgvc.store import digest
-from fgvc.task import board, gallery, page, parts
+from fgvc.task import board, gallery, notes, page, parts
 from fgvc.task.experiment import Experiment, Outcome, identity, weight_store
 from fgvc.task.extract import peak_memory_mib
 from fgvc.task.looking import stride_of
@@ -38,13 +39,17 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
         "metric_version": metrics.VERSION,
         **parts.localized(job.conf, job.dataset, outcome.looks),
         **outcome.numbers,
-        "notes": [*job.dataset.warnings, *outcome.notes],
+        "unreadable": notes.unreadable_counts(job.dataset, outcome.unreadable),
+        "notes": notes.notes_of(job, outcome),
     }
     if job.extractor.source.kind == "file" and job.extractor.source.path is not None:
         weight_store(job.conf).put(job.extractor.source.path)
     _write_who_and_what(job)
     _write_evaluation(job, outcome)
     job.run.write_json("metrics.json", record)
+    if outcome.unreadable:
+        rows = notes.unreadable_rows(job.dataset, outcome.unreadable)
+        job.run.write_json(UNREADABLE, rows)
     parts.write(job, outcome, record)
     board.write(job, outcome, numbers)
     checkpoint_id = _write_checkpoint(job, outcome)

@@ -33,7 +33,6 @@ def _zero_shot(job: Experiment) -> Outcome:
     numbers: dict[str, object] = {
         "selection": None,
         "prompts": {"templates": list(job.conf.dataset.prompts), "scale": text.scale},
-        "unreadable": {"train": 0, "test": len(test.bad)},
         "fitted_on": 0,
     }
     return Outcome(
@@ -42,4 +41,5 @@ def _zero_shot(job: Experiment) -> Outcome:
         numbers,
         features=test,
         looks=job.extractor.looks,
+        unreadable=test.bad,
     )

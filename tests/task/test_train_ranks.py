@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,7 +72,10 @@ def curve(folder, tag="train/loss"):
 def logits(folder):
     table = pq.read_table(folder / "predictions.parquet")
     test = table.filter(table["split"].to_numpy() == "test")
-    return test["path"].to_pylist(), np.array(test["logits"].to_pylist())
+    unreadable = [np.nan] * 6
+    return test["path"].to_pylist(), np.array(
+        [row or unreadable for row in test["logits"].to_pylist()]
+    )
 
 
 def stepping(job, here):
@@ -92,18 +96,22 @@ def agree(one, two):
 
 
 def odd(root, tmp_path):
-    """A table of 34 images to train and validate on, and 11 to test on."""
+    """A table of 34 images to train and validate on, and 11 to test on; three cannot be read."""
+    pictures = shutil.copytree(root / "images", tmp_path / "odd")
     names = [line.split()[1] for line in (root / "images.txt").open()][::2]
     lines = [
         f"{name},{name.split('/')[0]},{'test' if place % 4 == 1 else 'train'}"
         for place, name in enumerate(names)
     ]
+    for torn in names[:3]:
+        (pictures / torn).write_bytes(torn.encode())
     file = tmp_path / "odd.csv"
     file.write_text("\n".join(["path,label,split", *lines]) + "\n")
     return (
         "dataset=table",
         f'dataset.table="{file}"',
-        f"dataset.root={root / 'images'}",
+        f"dataset.root={pictures}",
+        "dataset.on_bad_image=skip",
         "dataset.val_fraction=0.2",
         "dataset.subset=null",
     )
@@ -128,7 +136,12 @@ def test_two_processes_tell_what_one_tells(pair, finetune, tmp_path, birds, gone
     two = of_seed[0]
     agree(one.folder, two)
     assert len(logits(two)[0]) == 11
-    assert json.loads((two / "metrics.json").read_text())["test_reads"] == 1
+    numbers, expected = json.loads((two / "metrics.json").read_text()), one.json("metrics.json")
+    assert numbers["test_reads"] == 1
+    for key in ("unreadable", "fitted_on", "notes"):
+        assert numbers[key] == expected[key]
+    assert sum(numbers["unreadable"].values()) == 3
+    assert (two / "unreadable.json").read_bytes() == (one.folder / "unreadable.json").read_bytes()
     gone()
 
 

@@ -23,6 +23,8 @@ from fgvc.record.tensorboard import Point
 FILE = "report.html"
 OVERLAYS = 8  # of overlays/
 FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "what was looked at"}
+UNREADABLE = "unreadable.json"
+LISTED = 100  # unreadable images that a page names
 UNKNOWN = "not recorded"
 NUMBERS = (
     ("top5", "top-5", "percent"),
@@ -88,6 +90,7 @@ def _facts(
     return {
         "name": name,
         "names": names,
+        "listed": LISTED,
         "stamp": stamp,
         "numbers": numbers,
         "rows": NUMBERS,
@@ -100,6 +103,7 @@ def _facts(
         "charts": [one for one in _charts(stamp, numbers, points) if one],
         "confusion": album.whole(folder / "confusion.png"),
         "gallery": gallery(folder, album),
+        "unreadable": _unreadable(folder),
         "overlays": [one for file in overlays[:OVERLAYS] if (one := album.overlay(file))],
         "backbone": {
             "contamination": " ".join(conf.backbone.contamination.split()),
@@ -107,6 +111,11 @@ def _facts(
         },
         "files": _files(folder),
     }
+
+
+def _unreadable(folder: Path) -> list[Mapping[str, str]]:
+    """Path, split and reason of the images that could not be read."""
+    return read_json(folder, UNREADABLE) if (folder / UNREADABLE).is_file() else []
 
 
 def _badges(stamp: Mapping[str, Any]) -> list[Badge]:
