@@ -22,7 +22,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fgvc.config import schema
+from fgvc.config import inert, schema
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_parts, check_side, check_text, settle
 from fgvc.config.once import compose, compose_whole
@@ -131,17 +131,13 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 def hashed(conf: schema.Config) -> dict[str, Any]:
     """The hashed part of a config that is typed already, as plain data."""
+    return inert.apply(conf, declared(conf))
+
+
+def declared(conf: schema.Config) -> dict[str, Any]:
+    """The hashed part with the keys that change nothing under the other choices of the config."""
     plain = _hashed(conf)
     plain["backbone"] = _hashed_backbone(conf.backbone, plain["backbone"])
-    if conf.preprocess != "native":
-        del plain["backbone"]["native"]  # looked at by that policy alone
-    if not schema.reads_text(conf):
-        del plain["dataset"]["prompts"]
-    if conf.task.name != "probe":
-        plain["head"].pop("fit", None)
-    if conf.task.name != "train":
-        for name in ("contrastive", "margin"):
-            plain["part_attention"].pop(name, None)
     return plain
 
 

@@ -25,6 +25,12 @@ FEATURES = {  # what a family's backbone can be read by
     "open_clip": ("cls", "patch_mean", "cls_patch_mean", "projected"),
     "transformers": ("map", "patch_mean", "projected"),
 }
+POSITION_RESIZE = {  # how a library's positions can be resized; the first is the library's own
+    "timm": ("timm", "zoom"),
+    "open_clip": ("open_clip",),
+    "transformers": ("transformers",),
+}
+ROTARY = "dinov3"  # in timm's names of models whose positions follow from the grid
 EXTRACTS = ("probe", "zero_shot", "eval")  # features, on as many processes as runtime.nproc says
 SIDES = (224, 256, 336, 384, 392, 448, 512, 518)  # pixels; the options of resolution=
 
@@ -33,14 +39,26 @@ def settle(conf: Config) -> None:
     """Write what follows from the chosen row of checkpoints where the choice left it open.
 
     A resolution given as a token grid becomes its side in pixels, so that `t256` with patch 16 and
-    `r256` are one question with one hash.
+    `r256` are one question with one hash. A way of resizing positions that the model does not have
+    (a recipe may name one) becomes its own. Without validation images, both final fits are one.
     """
     row, resolution = chosen_checkpoint(conf.backbone), conf.resolution
     conf.backbone.size = row.size
     conf.backbone.normalization = row.normalization or conf.backbone.normalization
+    resizes = position_resizes(conf)
+    if conf.backbone.position_resize not in resizes:
+        conf.backbone.position_resize = resizes[0]
+    if conf.task.name == "probe" and conf.dataset.val_fraction == 0:
+        conf.final_fit = "trainval"
     if resolution.grid is not None:
         resolution.side = resolution.grid * row.patch
         resolution.name, resolution.grid = f"r{resolution.side}", None
+
+
+def position_resizes(conf: Config) -> tuple[str, ...]:
+    """The values of backbone.position_resize that mean something for the chosen model."""
+    ways = POSITION_RESIZE[conf.backbone.library]
+    return ways[:1] if ROTARY in chosen_checkpoint(conf.backbone).model else ways
 
 
 def check_text(conf: Config) -> None:
