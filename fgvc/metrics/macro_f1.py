@@ -123,7 +123,7 @@ def _delta_variance(
     hit_C: np.ndarray,
     mistake_C: np.ndarray,
 ) -> float:
-    """Variance of a sum over images: `hit_C` for a hit, otherwise `mistake_C` of the predicted class.
+    """Variance of a sum over images: `hit_C` of a hit, `mistake_C` of the wrong class predicted.
 
     The classes of the mistakes are pooled over all true classes.
     """
