@@ -1,7 +1,8 @@
-"""`make bench`: every promise about speed as a ratio, both sides measured in one run.
+"""`make bench`: every promise about speed as a ratio, both sides measured in one run; by name also
+the simulations that stand behind the statistics.
 
 python -m benchmarks [extraction loading second c_sweep knn parts startup training fiftyone]
-                     [index report intervals intervals_unlike]
+                     [index report intervals intervals_unlike family_wise_error]
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from benchmarks import (
     class_intervals,
+    family_wise_error,
     features,
     fiftyone,
     heads,
@@ -30,7 +32,7 @@ from benchmarks import (
 from benchmarks.side_by_side import Row
 
 # Thousands of files to make before there is anything to measure, or minutes of simulation.
-BIG = ("index", "report", "intervals", "intervals_unlike")
+BIG = ("index", "report", "intervals", "intervals_unlike", "family_wise_error")
 
 
 def main(wanted: list[str]) -> None:
@@ -62,6 +64,7 @@ def _groups(places: Path) -> dict[str, Callable[[], list[Row]]]:
         "report": lambda: report.rows(places),
         "intervals": class_intervals.rows,
         "intervals_unlike": class_intervals.unlike_rows,
+        "family_wise_error": family_wise_error.rows,
     }
 
 

@@ -87,7 +87,8 @@ def outputs(real: Path, tmp_path: Path) -> Path:
 def forge(runs, tmp_path: Path) -> Forge:
     """`forge(run_id, config=…, stamp=…, numbers=…, right=…)` -> a sealed folder under made/.
 
-    Nested mappings change single keys of the real run's files; `right` gives the answers.
+    Nested mappings change single keys of the real run's files; `right` gives the answers, and
+    `wrong` how many classes beside the truth a wrong one is.
     """
 
     def made(
@@ -97,10 +98,11 @@ def forge(runs, tmp_path: Path) -> Forge:
         stamp: Mapping[str, Any] | None = None,
         numbers: Mapping[str, Any] | None = None,
         right: np.ndarray | None = None,
+        wrong: int = 1,
     ) -> Path:
         work = shutil.copytree(source or runs(), tmp_path / "made" / run_id / "work")
         if right is not None:
-            _answer(work, right)
+            _answer(work, right, wrong)
         plain = _change(work / "config.canonical.json", config, canonical=True)
         name = digest.sha256_bytes(digest.canonical_json(plain))
         _change(work / "env_stamp.json", {**(stamp or {}), "config_hash": name, "run_id": run_id})
@@ -147,7 +149,7 @@ def _merged(old: Any, new: Mapping[str, Any]) -> Any:
     return whole
 
 
-def _answer(folder: Path, right: np.ndarray) -> None:
+def _answer(folder: Path, right: np.ndarray, wrong: int) -> None:
     """As many test images as there are answers, of six classes in turn."""
     n = len(right)
     label = np.arange(n) % 6
@@ -155,7 +157,7 @@ def _answer(folder: Path, right: np.ndarray) -> None:
         "path": [f"{hashlib.sha256(str(i).encode()).hexdigest()[:8]}.jpg" for i in range(n)],
         "split": ["test"] * n,
         "label": pa.array(label, pa.int32()),
-        "pred": pa.array(np.where(right, label, (label + 1) % 6), pa.int32()),
+        "pred": pa.array(np.where(right, label, (label + wrong) % 6), pa.int32()),
     }
     pq.write_table(pa.table(table), folder / "predictions.parquet")
     numbers = json.loads((folder / "metrics.json").read_text())

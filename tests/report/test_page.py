@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fgvc import metrics
 from fgvc.report import page, sealed
 from fgvc.report.baselines import gather, write_baselines
+from fgvc.report.comparison import Comparison
 from fgvc.report.page.heat import heat
-from fgvc.report.rank import Comparison, Entry
+from fgvc.report.rank import Entry
 
 RIGHT_N = np.arange(300) < 270
 
@@ -75,6 +77,25 @@ def test_ties_are_marked_and_groups_are_not_mixed(forge, made):
     assert "p < .001" in worse
     assert ">best<" not in lone
     assert re.search(r'id="f{8}-1"', lone)
+
+
+def test_identical_answers_are_marked_so_and_the_null_is_stated(forge, made):
+    for head in ("a", "b"):
+        forge(head, config={"head": {"name": head}}, right=RIGHT_N)
+    for seed in (0, 1):
+        other_N = np.roll(RIGHT_N, 3)
+        forge(f"c{seed}", config={"head": {"name": "c"}, "seed": seed}, right=other_N)
+    write_baselines(made, made)
+    rows = [unescape(row) for row in rows_of(text_of(made))]
+    assert ">tie<" not in rows[1] + rows[0]
+    (best,) = (row for row in rows if ">best<" in row)
+    (twin,) = (row for row in rows if ">identical<" in row)
+    assert ">identical to #1</span>" in twin
+    assert "identical" not in best
+    (seeds,) = (row for row in rows if ">seeds identical</span>" in row)
+    assert ">tie<" in seeds
+    assert "after Holm over 3 pairs" in twin
+    assert metrics.NULL_HYPOTHESIS in unescape(text_of(made))
 
 
 def test_what_must_be_known_stands_in_the_row(forge, made):

@@ -64,7 +64,35 @@ def test_marks_are_explained_where_they_occur(forge, made, printed):
     forge("b", config={"head": {"name": "b"}}, right=np.roll(right_N, 3))
     out = printed(made)
     assert out.count("= │") == 1
-    assert "=  a tie with the best (McNemar, exact; p > 0.05 after Holm)" in out
+    assert "=  a tie with the best: p > 0.05 after Holm over all pairs of its table" in out
+    assert "p: McNemar, exact. Null: these trained models have equal accuracy on other" in out
+
+
+def test_identical_answers_are_called_identical_and_not_a_tie(forge, made, printed):
+    right_N = np.arange(300) < 200
+    forge("a", config={"head": {"name": "a"}}, right=right_N)
+    forge("b", config={"head": {"name": "b"}}, right=right_N)
+    out = printed(made)
+    assert out.count("≡ │") == 1
+    assert "tie" not in out
+    assert "≡  identical to the best: the same predicted class for every image" in out
+    assert (
+        "identical answers: vit tiny random · a · 64 px; vit tiny random · b · 64 px"
+        in " ".join(out.split())
+    )
+    forge("b1", config={"head": {"name": "b"}, "seed": 1}, right=right_N)
+    forge("b2", config={"head": {"name": "b"}, "seed": 2}, right=right_N)
+    assert "3 seeds, identical answers" in " ".join(printed(made).replace("│", " ").split())
+    forge("b3", config={"head": {"name": "b"}, "seed": 3}, right=~right_N)
+    said = " ".join(printed(made).replace("│", " ").split())
+    assert "4 seeds, 2 different answers" in said
+
+
+def test_seeds_of_a_lone_line_are_called_identical_too(forge, made, printed):
+    for seed in (0, 1):
+        forge(f"s{seed}", config={"seed": seed}, right=np.arange(300) < 200)
+    said = " ".join(printed(made).replace("│", " ").split())
+    assert "2 seeds, identical answers" in said
 
 
 def test_lines_of_one_name_are_told_apart(forge, made, printed):

@@ -13,17 +13,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from fgvc import metrics
 from fgvc.record.page import FILE
 from fgvc.record.page.render import render
 from fgvc.record.page.run import Badge, told
+from fgvc.report.comparison import ALPHA, Comparison
 from fgvc.report.fold import Line, names_of, number_notes
 from fgvc.report.page.heat import Heat, heat
 from fgvc.report.page.plot import Plot, plot
-from fgvc.report.rank import ALPHA, Comparison, Entry, Group
+from fgvc.report.rank import Entry, Group
 from fgvc.report.runs import Damaged, Run
 
 HOME = "fgvc.report.page"
-TESTS = {"mcnemar": "McNemar's exact test", "bootstrap": "a paired bootstrap"}
+TESTS = {
+    "mcnemar": "McNemar's exact test",
+    "sign_flip": "exact sign flips of each image's difference",
+    "sign_flip_subsets": "exact sign flips over equal numbers of seeds, their geometric mean",
+}
 FILTERS = ("dataset", "backbone", "head", "resolution", "part_attention", "task")
 
 
@@ -78,6 +84,7 @@ def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> s
         "filters": _filters(runs),
         "alpha": ALPHA,
         "tests": TESTS,
+        "null": metrics.NULL_HYPOTHESIS,
         "datasets": _once(runs, "dataset"),
         "backbones": _once((run for run in runs if run.weights_kind != "random"), "model"),
         "lines": len(runs),
@@ -95,7 +102,7 @@ def _section(group: Group, target: Path) -> Section:
             name,
             entry.line,
             tuple((_link(run.path, target), run.seed) for run in entry.line.runs),
-            tuple(_badges(entry.line)),
+            tuple(_badges(entry)),
             tuple((numbered[note], note) for note in entry.line.notes),
             comparisons(entry),
             entry.controls,
@@ -126,8 +133,13 @@ def _link(folder: Path, target: Path) -> str:
     return quote(os.path.relpath(page if page.is_file() else folder, target))
 
 
-def _badges(line: Line) -> Iterable[Badge]:
-    run = line.first
+def _badges(entry: Entry) -> Iterable[Badge]:
+    line, run = entry.line, entry.line.first
+    if entry.seeds_identical:
+        yield Badge("seeds identical", "every seed predicts the same class for every test image")
+    if entry.identical_to is not None:
+        same = "predicts the same class for every test image as that line"
+        yield Badge(f"identical to #{entry.identical_to}", same)
     if run.partial:
         yield Badge("partial", "a partial copy of the dataset", "warn")
     if run.weights_kind == "random":
