@@ -337,6 +337,12 @@ def _hashed_backbone(backbone: schema.Backbone, plain: dict[str, Any]) -> dict[s
     return {**plain, "checkpoint": row}
 
 
+def declared_keys() -> frozenset[str]:
+    """Dotted keys of what the user says of the data and the data confirms, of any option."""
+    fields = _fields(schema.Config, {})
+    return frozenset(key for key, item in fields if item.metadata.get("declared"))
+
+
 def place_keys() -> frozenset[str]:
     """Dotted keys of every path outside `runtime`, of any option."""
     return frozenset(key for key, item in _fields(schema.Config, {}) if item.metadata.get("place"))

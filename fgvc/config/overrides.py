@@ -22,6 +22,7 @@ from fgvc.config.compose import (
     composed,
     conf_dir,
     config_hash,
+    declared_keys,
     hashed,
     is_operation,
     legal_keys,
@@ -330,7 +331,7 @@ def normalized(argument: str) -> str:
 
 
 def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> None:
-    allowed = place_keys()
+    allowed = place_keys() | declared_keys()
     for override in parsed:
         key = override.key_or_group
         if key in allowed or key.split(".")[0] in ("task", "runtime", "hydra"):
@@ -342,6 +343,6 @@ def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> 
 
 
 def given_places(overrides: Sequence[str]) -> dict[str, str]:
-    """The places that the command itself names: {dotted key: value}."""
-    given = [_parse(argument) for argument in overrides]
-    return {o.key_or_group: str(o.value()) for o in given if o.key_or_group in place_keys()}
+    """The places that the command itself names, and what it declares: {dotted key: value}."""
+    given, kept = [_parse(argument) for argument in overrides], place_keys() | declared_keys()
+    return {o.key_or_group: str(o.value()) for o in given if o.key_or_group in kept}
