@@ -131,10 +131,10 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 def hashed(conf: schema.Config) -> dict[str, Any]:
     """The hashed part of a config that is typed already, as plain data."""
-    return inert.apply(conf, declared(conf))
+    return inert.apply(conf, hashed_with_inert(conf))
 
 
-def declared(conf: schema.Config) -> dict[str, Any]:
+def hashed_with_inert(conf: schema.Config) -> dict[str, Any]:
     """The hashed part with the keys that change nothing under the other choices of the config."""
     plain = _hashed(conf)
     plain["backbone"] = _hashed_backbone(conf.backbone, plain["backbone"])
@@ -331,6 +331,12 @@ def _hashed_backbone(backbone: schema.Backbone, plain: dict[str, Any]) -> dict[s
     if backbone.weights is not None or not backbone.pretrained:
         del row["revision"], row["repo"]
     return {**plain, "checkpoint": row}
+
+
+def declared_keys() -> frozenset[str]:
+    """Dotted keys of what the user says of the data and the data confirms, of any option."""
+    fields = _fields(schema.Config, {})
+    return frozenset(key for key, item in fields if item.metadata.get("declared"))
 
 
 def place_keys() -> frozenset[str]:

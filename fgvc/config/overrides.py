@@ -22,8 +22,9 @@ from fgvc.config.compose import (
     composed,
     conf_dir,
     config_hash,
-    declared,
+    declared_keys,
     hashed,
+    hashed_with_inert,
     is_operation,
     legal_keys,
     one_line,
@@ -187,7 +188,7 @@ def _without_twins(jobs: Sequence[Job]) -> tuple[list[Job], list[LeftOut]]:
         twin = seen.setdefault(config_hash(job.plain), job) if job.experiment else job
         if twin is job:
             kept.append(job)
-        elif declared(twin.conf) == declared(job.conf):
+        elif hashed_with_inert(twin.conf) == hashed_with_inert(job.conf):
             raise ConfigError(
                 f"{' '.join(twin.overrides)} and {' '.join(job.overrides)} are one config: places "
                 "are not hashed; give each a name (dataset.name=…), or run them apart"
@@ -355,7 +356,7 @@ def normalized(argument: str) -> str:
 
 
 def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> None:
-    allowed = place_keys()
+    allowed = place_keys() | declared_keys()
     for override in parsed:
         key = override.key_or_group
         if key in allowed or key.split(".")[0] in ("task", "runtime", "hydra"):
@@ -367,6 +368,6 @@ def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> 
 
 
 def given_places(overrides: Sequence[str]) -> dict[str, str]:
-    """The places that the command itself names: {dotted key: value}."""
-    given = [_parse(argument) for argument in overrides]
-    return {o.key_or_group: str(o.value()) for o in given if o.key_or_group in place_keys()}
+    """The places that the command itself names, and what it declares: {dotted key: value}."""
+    given, kept = [_parse(argument) for argument in overrides], place_keys() | declared_keys()
+    return {o.key_or_group: str(o.value()) for o in given if o.key_or_group in kept}
