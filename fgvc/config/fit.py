@@ -99,6 +99,9 @@ def check_text(conf: Config) -> None:
 def check_side(conf: Config) -> None:
     """Refuse a side, in pixels, that its name belies or that is not a whole number of patches.
 
+    The side a checkpoint was published at is legal in any case: its library cuts as many whole
+    patches as fit and leaves out the pixels beyond (27 x 27 patches of 14 in 384 px).
+
     Raises:
         ConfigError: names the side, the patch and the nearest resolutions that fit.
     """
@@ -111,9 +114,9 @@ def check_side(conf: Config) -> None:
             f"resolution.name=r{side} too"
         )
     row = chosen_checkpoint(conf.backbone)
-    if side % row.patch == 0:
+    if row.fits(side):
         return
-    fitting = [option for option in SIDES if option % row.patch == 0]
+    fitting = [option for option in SIDES if row.fits(option)]
     closest = sorted(sorted(fitting, key=lambda option: abs(option - side))[:3])
     raise ImpossibleError(
         f"resolution={side} px is not a multiple of {row.patch}, the patch of {row.model}; "

@@ -35,6 +35,10 @@ class Checkpoint:
     normalization: str | None = later(None)  # null: the family's
     architecture: dict[str, Any] = field(default_factory=dict, metadata={"legacy": {}})
 
+    def fits(self, side: int) -> bool:
+        """Whether a square of `side` pixels is whole patches, or the published size."""
+        return side % self.patch == 0 or side == self.native
+
 
 @dataclass
 class Backbone:
