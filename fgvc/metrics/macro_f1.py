@@ -81,7 +81,7 @@ def smoothed(rate_C: np.ndarray, support_C: np.ndarray, noise: float) -> np.ndar
     grand = (support_C * rate_C).sum() / total
     size = total - (support_C**2).sum() / total
     excess = (support_C * (rate_C - grand) ** 2).sum() - (len(rate_C) - 1) * noise
-    spread = excess / size if excess > 0 else 0.0
+    spread = excess / size if excess > 0 and size > 0 else 0.0
     kept_C = spread / (spread + noise / support_C) if spread > 0 else np.zeros_like(rate_C)
     mean = rate_C.mean()
     return mean + np.sqrt(kept_C) * (rate_C - mean)
@@ -110,17 +110,29 @@ def macro_f1(
     corrected = min(max(observed - float((mean_C - f1_C).mean()), 0.0), 1.0)
     # How much an image adds: a hit to its class's F1; a mistake to the F1 of the predicted class.
     hit_C, mistake_C = (2 - f1_C) / size_C, -f1_C / size_C
-    mistake_M = np.append(mistake_C, 0.0)[counts.predicted_M]
-    wrong = counts.count_M.sum()
-    mean = (counts.count_M * mistake_M).sum() / max(wrong, 1)
-    square = (counts.count_M * mistake_M**2).sum() / max(wrong, 1)
-    between_C = (1 - recall_C) * max(square - mean**2, 0)
-    delta = max(
-        float((support_C * (v_C * (hit_C - mean) ** 2 + between_C)).sum()) for v_C in variances
-    )
+    delta = max(_delta_variance(counts, recall_C, v_C, hit_C, mistake_C) for v_C in variances)
     own = support_C * recall_C * (1 - recall_C) * hit_C**2 + dispersion * false_C * mistake_C**2
     scale = float(exact_C.sum() / own.sum()) if own.sum() > 0 else 1.0
     return observed, corrected, scale * delta / len(f1_C) ** 2
+
+
+def _delta_variance(
+    counts: Counts,
+    recall_C: np.ndarray,
+    variance_C: np.ndarray,
+    hit_C: np.ndarray,
+    mistake_C: np.ndarray,
+) -> float:
+    """Variance of a sum over images: `hit_C` of a hit, `mistake_C` of the wrong class predicted.
+
+    The classes of the mistakes are pooled over all true classes.
+    """
+    mistake_M = np.append(mistake_C, 0.0)[counts.predicted_M]
+    images = max(float(counts.count_M.sum()), 1.0)
+    mean = float((counts.count_M * mistake_M).sum()) / images
+    spread = max(float((counts.count_M * mistake_M**2).sum()) / images - mean**2, 0.0)
+    image_C = variance_C * (hit_C - mean) ** 2 + (1 - recall_C) * spread
+    return float((counts.support_C * image_C).sum())
 
 
 def _false_dispersion(counts: Counts) -> float:

@@ -102,13 +102,13 @@ def test_moments_of_f1_are_those_of_the_enumerated_distribution(n, recall, false
     hits = np.arange(n + 1)[:, None]
     wrong = np.arange(int(false + 12 * false**0.5 + 30))[None]
     for dispersion in (1.0, 0.5):
-        counts = poisson(false) if dispersion == 1 else binom(round(2 * false), 0.5)
-        mean_false = false if dispersion == 1 else round(2 * false) / 2
-        share = binom(n, recall).pmf(hits) * counts.pmf(wrong)
+        trials = round(2 * false)
+        of_wrong = poisson.pmf(wrong, false) if dispersion == 1 else binom.pmf(wrong, trials, 0.5)
+        share = binom.pmf(hits, n, recall) * of_wrong
         f1 = 2 * hits / (n + hits + wrong)
         mean = (share * f1).sum()
-        inputs = (np.array([float(value)]) for value in (n, recall, mean_false))
-        found_1, variance_1 = f1_moments(*inputs, dispersion)
+        false_1 = np.array([false if dispersion == 1 else trials / 2])
+        found_1, variance_1 = f1_moments(np.array([n]), np.array([recall]), false_1, dispersion)
         assert found_1[0] == pytest.approx(mean, abs=1e-10)
         assert variance_1[0] == pytest.approx((share * f1**2).sum() - mean**2, abs=1e-10)
 

@@ -108,6 +108,11 @@ def test_every_number_follows_from_the_predictions(finished):
         assert said["mean_per_class"] == pytest.approx(recall[held].mean())
         low, high = said["top1_ci95"]
         assert 0 <= low <= said["top1"] <= high <= 1
+        for key in ("top1", "mean_per_class", "macro_f1"):
+            value, low, high = (f"{100 * v:.1f}" for v in (said[key], *said[f"{key}_ci95"]))
+            assert f"{value} [{low}, {high}]" in ran.out, key
+        note = said["intervals_note"]
+        assert (f"note: {split}: " in ran.out) == (note is not None)
     test = table[table.split == "test"]
     matrix = np.array(
         [row[1:] for row in csv.reader(io.StringIO((ran.folder / "confusion.csv").read_text()))][
