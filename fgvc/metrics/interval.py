@@ -17,7 +17,7 @@ LEVEL = 0.95
 PRIOR_IMAGES = 4.0  # about z squared, as Agresti & Coull (American Statistician 1998) add
 # Below these, `benchmarks/class_intervals.py` finds intervals wider than 1.5 times the spread of
 # the number, and for some classifiers a coverage below 93 %.
-FEW_MISTAKES, FEW_IMAGES = 3, 5
+FEW_MISTAKES, FEW_IMAGES = 4, 5
 
 
 def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
@@ -85,8 +85,9 @@ def _interval(
 ) -> list[float]:
     """Exact binomial interval at the effective number of images, containing `reported`.
 
-    PRIOR_IMAGES wrong images, spread over the classes, keep the effective number finite where there
-    is no mistake: it is then the number of images if all classes have the same number.
+    Both variances get that of PRIOR_IMAGES mistakes in addition, spread evenly over the images:
+    without any mistake, the effective number is finite. It is then the number of images where all
+    classes have the same number.
     """
     images = float(support_C.sum())
     unit = float((1 / support_C).mean()) / len(support_C)
@@ -102,7 +103,7 @@ def _interval(
 def _note(counts: Counts) -> str | None:
     """Why the intervals are wide or doubtful, in one sentence each."""
     images, hits = int(counts.support_C.sum()), int(counts.hit_C.sum())
-    per_class = len(counts.support_C) / float((1 / counts.support_C).sum())
+    per_class = round(len(counts.support_C) / float((1 / counts.support_C).sum()), 6)
     notes = []
     for name, number in (("wrong", images - hits), ("right", hits)):
         if number < FEW_MISTAKES:
