@@ -86,7 +86,7 @@ def _cell(kind: str, classes: int, images: int, accuracy: float, repetitions: in
         covered = float(((low_R <= truth + 1e-9) & (truth - 1e-9 <= high_R)).mean())
         oracle = float(np.ptp(np.quantile([value[place] for value in values], [0.025, 0.975])))
         width = float((high_R - low_R).mean())
-        detail = f"{noted}; width {width:.4f}, oracle {oracle:.4f}"
+        detail = f"{covered:.1%}, {noted}; width {width:.4f}, oracle {oracle:.4f}"
         work = f"{number}, {name}"
         if oracle == 0:
             exact = binomtest(int(population.support_C.sum()), int(population.support_C.sum()))
