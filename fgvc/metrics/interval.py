@@ -109,7 +109,7 @@ def _note(counts: Counts) -> str | None:
         if number < FEW_MISTAKES:
             notes.append(
                 f"{number} of {images} images {name}: the intervals of mean per class and macro-F1 "
-                "are wide, up to 3.5 times the spread of these numbers"
+                "can be several times as wide as the spread of these numbers"
             )
     if per_class < FEW_IMAGES:
         notes.append(
