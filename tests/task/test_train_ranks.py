@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fgvc.run import main
 
 pytestmark = pytest.mark.timeout(900)
-RANKS = ("task.drop_path=0", "task.epochs=4", "runtime.run_id=r", "runtime.save_every=1")
+RANKS = ("task.drop_path=0.3", "task.epochs=4", "runtime.run_id=r", "runtime.save_every=1")
 LONG = (*RANKS, "task.epochs=200")
 
 
@@ -129,6 +129,19 @@ def test_two_processes_tell_what_one_tells(pair, finetune, tmp_path, birds, gone
     agree(one.folder, two)
     assert len(logits(two)[0]) == 11
     assert json.loads((two / "metrics.json").read_text())["test_reads"] == 1
+    gone()
+
+
+def test_ranks_with_unequal_numbers_of_micro_batches_wait_for_each_other(pair, finetune, gone):
+    """Of a batch of 10 the first rank has 4 images, one micro-batch, and the second 6, two."""
+    usual = (*RANKS, "task.epochs=2", "task.batch_size=10", "part_attention=transfg")
+    usual = (*usual, "part_attention.contrastive=1", "head=mlp", "head.hidden=16")
+    one = finetune(*usual, "runtime.run_id=one")
+    assert one.code == 0, one.err
+    job = pair(*usual, "runtime.micro_batch=4")
+    assert job.wait(100) == 0, job.said
+    (metrics,) = job.log.parent.glob("outputs/r/*/*/metrics.json")
+    np.testing.assert_allclose(logits(metrics.parent)[1], logits(one.folder)[1], atol=1e-3)
     gone()
 
 
