@@ -172,6 +172,7 @@ class _Log:
             return
         board = self.job.board
         board.scalar("train/loss", report.loss, step)
+        board.scalar("train/top1", report.top1, step)
         board.scalar("optim/lr", report.learning_rate, step)
         board.scalar("optim/grad_norm", report.grad_norm, step)
         board.scalar("train/images_per_s", rate, step)
