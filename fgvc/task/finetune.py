@@ -269,7 +269,8 @@ class Finetune:
         ]
         read = self._read(parts, epoch)
         for part in parts:
-            report = self.trainer.step(self._micros(read, part, log))
+            with self.world.waiting():
+                report = self.trainer.step(self._micros(read, part, log))
             if log is not None:
                 log.stepped(report)
             stopping = self.world.any(stop())
@@ -313,6 +314,8 @@ class Finetune:
             yield Micro(torch.empty(0, 3, side, side), torch.empty(0).long(), none, none)
         for _ in self._sizes(part):
             batch = next(read)
+            if self.world.watchdog is not None:
+                self.world.watchdog.mark()
             self._count(batch.bad)
             if log is not None:
                 log.sample(batch)

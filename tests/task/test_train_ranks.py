@@ -220,6 +220,43 @@ def test_asked_to_stop_all_stop_and_resume_together(pair, here, alive, gone, tol
     assert told(stopped.parent) == told(undisturbed.parent)
 
 
+def test_asked_to_stop_it_ends_though_a_rank_does_not_answer(pair, here, alive, gone, wait_until):
+    """The first rank waits in a collective call, where no handler of Python's can run."""
+    job = pair(*LONG, "runtime.stop_grace=0.5")
+    stepping(job, here)
+    (follower,) = alive("fgvc.task.follow")
+    os.kill(follower, signal.SIGSTOP)
+    job.send(signal.SIGTERM)
+    assert job.wait(60) == 75, job.said
+    assert "SIGTERM: no answer from the other ranks" in job.line
+    assert "goes on from the last state" in job.line
+    assert "Traceback" not in job.said
+    gone()
+    (path,) = here("in-progress/status.json")
+    status = json.loads(path.read_text())
+    assert status["state"] == "preempted"
+    assert "no answer" in status["error"]
+    steps = max(int(one.name[6:14]) for one in here("in-progress/resume/state-*.pt"))
+    last = pair(*LONG)
+    wait_until(lambda: f"resumed after step {steps}" in last.said or last.ended)
+    assert not last.ended, last.said
+
+
+@pytest.mark.slow
+def test_asked_twice_it_ends_at_once_though_a_rank_does_not_answer(pair, here, alive, gone):
+    job = pair(*LONG, "runtime.stop_grace=600")
+    stepping(job, here)
+    (follower,) = alive("fgvc.task.follow")
+    os.kill(follower, signal.SIGSTOP)
+    job.send(signal.SIGTERM)
+    job.send(signal.SIGTERM)
+    # by the signal itself where it did not yet wait for the other rank
+    assert job.wait(60) in (75, -signal.SIGTERM), job.said
+    if alive("fgvc.task.follow"):
+        os.kill(follower, signal.SIGCONT)
+    gone()
+
+
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_is_said_once(pair, gone):
     wild = ("task.learning_rate=1e30", "task.clip_norm=null")
