@@ -34,7 +34,8 @@ class Watchdog:
     `grace` seconds and longer than FACTOR times the longest wait so far. A wait is a collective
     call, or one unit of images within a step: a slow step of a healthy run has been as slow before
     and is not cut short, and neither is work of this process alone (validation, saving a state).
-    Before the first step there is no measure, and nothing to lose. A second notice during a wait ends the run at once, except under SLURM, which repeats notices.
+    Before the first step there is no measure, and nothing to lose. A second notice during a wait
+    ends the run at once, except under SLURM, which repeats notices.
 
     on_end: called with the reason before the process ends, to mark the run. processes: kills what
     must not outlive it.

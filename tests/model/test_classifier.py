@@ -2,7 +2,9 @@
 
 import functools
 
+import open_clip
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -103,6 +105,49 @@ def test_every_parameter_is_in_one_group_at_the_rate_of_its_depth(family, head):
         assert share[id(parameter)] == pytest.approx(
             task.layer_decay ** (3 - expected_depth(name))
         ), name
+
+
+TOKENS = {  # (family, features): what all images share, and no matrix multiplies
+    ("vit", "cls"): ("cls_token", "pos_embed"),
+    ("dinov2", "cls"): ("cls_token", "pos_embed"),
+    ("dinov3", "cls"): ("cls_token", "reg_token"),
+    ("clip", "cls"): ("class_embedding", "positional_embedding"),
+    ("clip", "projected"): ("class_embedding", "positional_embedding"),
+    ("siglip2", "map"): ("embeddings.position_embedding.weight", "head.probe"),
+    ("siglip2", "patch_mean"): ("embeddings.position_embedding.weight",),
+}
+
+
+def decaying(model):
+    groups = parameter_groups(model, lambda name: 0, 1.0, 0.1)
+    decayed = [id(one) for group in groups if group["weight_decay"] for one in group["params"]]
+    return {name for name, one in model.named_parameters() if id(one) in decayed}
+
+
+@pytest.mark.parametrize(("family", "features"), TOKENS)
+def test_tokens_queries_and_positions_of_every_family_do_not_decay(family, features):
+    """All matrices do, and nothing else: counted over every parameter."""
+    model, _ = classifier(family, head="mlp", features=features)
+    names = {name for name, one in model.named_parameters() if one.ndim > 1}
+    tokens = {f"backbone.trunk.{name}" for name in TOKENS[family, features]}
+    assert tokens <= {name for name, _ in model.named_parameters()}
+    assert decaying(model) == names - tokens
+    for name in tokens:  # and this is all of their kind
+        names.discard(name)
+    held = ("weight", "proj", "weight_CH", "hidden_HD")  # of layers, CLIP's projection, the head
+    assert {name.rpartition(".")[2] for name in names} <= {*held, "in_proj_weight"}
+
+
+def test_queries_of_other_pooling_heads_do_not_decay():
+    timms = timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=2,
+        global_pool="map", class_token=False,
+    )  # fmt: skip
+    assert "attn_pool.latent" in dict(timms.named_parameters())
+    assert not {"attn_pool.latent", "pos_embed"} & decaying(timms)
+    assert "attn_pool.q.weight" in decaying(timms)
+    open_clips = open_clip.transformer.AttentionalPooler(24, 24, n_head=2, n_queries=3)
+    assert decaying(open_clips) == {"attn.in_proj_weight", "attn.out_proj.weight"}
 
 
 # --- what learns ---
