@@ -201,11 +201,6 @@ def _check_train(conf: Config) -> None:
             f"runtime.nproc={nproc}: task.batch_size={task.batch_size} is global and cannot be "
             f"shared among so many{' in pairs, which mixup and cutmix need' if mixes else ''}"
         )
-    if mixes and (conf.runtime.micro_batch or 2) % 2:
-        raise ConfigError(
-            f"runtime.micro_batch={conf.runtime.micro_batch}: mixup and cutmix mix pairs, "
-            "an even number is needed"
-        )
 
 
 def check_parts(conf: Config) -> None:

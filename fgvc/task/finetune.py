@@ -24,10 +24,9 @@ from fgvc.data.augment import training_transform
 from fgvc.data.order import Draws, Order
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.data.streams import order_by_stream
-from fgvc.learn.train.step import Micro, StepReport
-from fgvc.learn.train.trainer import Trainer
+from fgvc.learn.train import Hooks, Micro, StepReport, Trainer
 from fgvc.model import head as heads
-from fgvc.model.classifier import Classifier, checkpointed, drop_path
+from fgvc.model.classifier import Classifier, checkpointed
 from fgvc.record.folder import Preempted
 from fgvc.task.classify import Classified, classified
 from fgvc.task.distributed import World
@@ -104,7 +103,11 @@ class Finetune:
             self.conf.seed,
             world.size,
             self.pull,
-            None if self.model.selector is None else self._show,
+            self.conf.runtime.micro_batch,
+            Hooks(
+                None if self.model.selector is None else self._show,
+                self.model.random_layers.set_keys,
+            ),
         )
         self.epochs_judged = 0
         self.unreadable: dict[int, str] = {}  # manifest row -> why
@@ -270,7 +273,7 @@ class Finetune:
         model = Classifier(backbone, head, selector)
         model.tells_features = self.pull[0] > 0
         model.thaw(conf.task)
-        drop_path(backbone, conf.task.drop_path)
+        model.randomize(conf.task.drop_path)
         if conf.runtime.grad_checkpointing:
             checkpointed(backbone)
         return model.to(self.device)
@@ -284,7 +287,8 @@ class Finetune:
         ]
         read = self._read(parts, epoch)
         for part in parts:
-            report = self.trainer.step(self._micros(read, part, log))
+            with self.world.waiting():
+                report = self.trainer.step(self._micros(read, part, log))
             if log is not None:
                 log.stepped(report)
             stopping = self.world.any(stop())
@@ -300,7 +304,7 @@ class Finetune:
         return ends or (every is not None and done % every == 0)
 
     def _read(self, parts: list[Draws], epoch: int) -> Iterator[Batch]:
-        """Batches of this rank for all its parts, micro-batch by micro-batch."""
+        """Batches of this rank for all its parts, unit by unit."""
         sizes = [size for part in parts for size in self._sizes(part)]
         draws, manifest = Draws.joined(parts), self.dataset.manifest
         if self.overfits:
@@ -315,17 +319,21 @@ class Finetune:
             )
 
     def _sizes(self, part: Draws) -> list[int]:
+        """Images that are read together: as few as a micro-batch, but always whole pairs."""
         most = self.conf.runtime.micro_batch or len(part)
+        most += most % 2 * most  # two micro-batches of an odd size
         return [min(most, len(part) - start) for start in range(0, len(part), most or 1)]
 
     def _micros(self, read: Iterator[Batch], part: Draws, log: Log | None) -> Iterator[Micro]:
-        """The micro-batches of one step, normalised; one without an image where there is none."""
+        """The units of one step, normalised; one without an image where there is none."""
         side = self.conf.resolution.side
         if not len(part):
             none = np.empty(0, np.int64)
             yield Micro(torch.empty(0, 3, side, side), torch.empty(0).long(), none, none)
         for _ in self._sizes(part):
             batch = next(read)
+            if self.world.watchdog is not None:
+                self.world.watchdog.mark()
             self._count(batch.bad)
             if log is not None:
                 log.sample(batch)

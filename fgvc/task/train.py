@@ -21,7 +21,7 @@ import torch
 from fgvc.config.compose import resolved
 from fgvc.learn.train.step import StepReport
 from fgvc.record import console
-from fgvc.record.folder import RESUME
+from fgvc.record.folder import RESUME, Preempted, write_status
 from fgvc.record.resume import States
 from fgvc.task import NOTICES, Job, Skipped, second_notice, validated, writeup
 from fgvc.task.distributed import World, check_devices, device_of, joined, seed_everything
@@ -46,7 +46,8 @@ def run(job: Job) -> Skipped | None:
     """
     conf, plain = job.conf, resolved(job.cfg)
     before(conf, plain)
-    with joined(conf.runtime.nproc, conf.runtime.device) as world:
+    grace = conf.runtime.stop_grace
+    with joined(conf.runtime.nproc, conf.runtime.device, grace) as world:
         if validated.already(conf, plain):
             world.share(None)
             return Skipped(validated.home(conf, plain))
@@ -54,6 +55,8 @@ def run(job: Job) -> Skipped | None:
             if skipped := already_complete(experiment):
                 world.share(None)
                 return skipped
+            if world.watchdog is not None:
+                world.watchdog.on_end = lambda reason: _mark_preempted(experiment, reason)
             outcome = _train(experiment, plain, world)
             finish = validated.finish if conf.runtime.stop_before_test else writeup.finish
             finish(experiment, outcome)
@@ -78,7 +81,8 @@ def _train(job: Experiment, plain: dict[str, Any], world: World) -> Outcome:
     states = States(job.run.path / RESUME, job.conf.runtime.keep_states)
     state, numbers = described(job, plain, states)
     plan = world.share(Plan(job.conf, job.dataset, job.extractor.source, _text(job), state))
-    finetune = Finetune(plan, world, job.extractor.device)
+    with world.waiting(typical=False):
+        finetune = Finetune(plan, world, job.extractor.device)
     with _asked_to_stop() as stop, _Log(job, plain, states, finetune) as log:
         if state is not None:
             job.board.replay(tuple(point) for point in state["history"])
@@ -174,6 +178,7 @@ class _Log:
             return
         board = self.job.board
         board.scalar("train/loss", report.loss, step)
+        board.scalar("train/top1", report.top1, step)
         board.scalar("optim/lr", report.learning_rate, step)
         board.scalar("optim/grad_norm", report.grad_norm, step)
         board.scalar("train/images_per_s", rate, step)
@@ -206,6 +211,12 @@ class _Log:
             "code": [self.job.run.code.commit, self.job.run.code.patch_sha256],
         }
         self.states.save(finetune.trainer.done, state)
+
+
+def _mark_preempted(job: Experiment, reason: str) -> None:
+    """The status of a run that a watchdog ends, which nothing else will write."""
+    if job.run.sealed is None:
+        write_status(job.run.path, "preempted", job.run.started, Preempted(reason))
 
 
 @contextmanager
