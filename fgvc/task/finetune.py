@@ -24,10 +24,11 @@ from fgvc.data.augment import training_transform
 from fgvc.data.order import Draws, Order
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.data.streams import order_by_stream
-from fgvc.learn.train import Hooks, Micro, StepReport, Trainer
+from fgvc.learn.train import Best, Hooks, Micro, StepReport, Trainer
 from fgvc.model import head as heads
 from fgvc.model.classifier import Classifier, checkpointed
 from fgvc.record.folder import Preempted
+from fgvc.task import epochs
 from fgvc.task.classify import Classified, classified
 from fgvc.task.distributed import World
 from fgvc.task.looking import looking
@@ -143,10 +144,13 @@ class Finetune:
         return {
             "trainer": self.trainer.state(),
             "epochs_judged": self.epochs_judged,
+            "steps_per_epoch": self.steps,
             "unreadable": sorted(self.unreadable.items()),
         }
 
     def _go_on_from(self, state: dict[str, Any]) -> None:
+        if self.world.leads:
+            epochs.refuse_past_end(self.conf, state["trainer"]["step"], self.steps)
         try:
             self.trainer.load(state["trainer"])
         except (RuntimeError, ValueError) as error:  # of tensors or of parameter groups
@@ -155,7 +159,15 @@ class Finetune:
                 f"{self.model.backbone.name} with head={self.conf.head.name} and {self.classes} "
                 f"classes: {' '.join(str(error).split())[:200]}"
             ) from error
-        self.epochs_judged = state["epochs_judged"]
+        self.epochs_judged, self.trainer.best = epochs.converted(
+            self.trainer.best,
+            state["epochs_judged"],
+            self.trainer.done,
+            state["steps_per_epoch"],
+            self.steps,
+        )
+        if not self.validates:  # a state of another config may have a best epoch
+            self.trainer.best = Best(self.conf.task.select, self.conf.task.patience)
         self.unreadable = dict(state["unreadable"])
 
     def run(self, log: Log | None, stop: Callable[[], bool]) -> None:
@@ -171,7 +183,7 @@ class Finetune:
         while True:
             if self.epoch > self.epochs_judged:
                 self._judge(log)
-            if self.epoch == self.conf.task.epochs or self.trainer.best.exhausted:
+            if self.epoch >= self.conf.task.epochs or self.trainer.best.exhausted:
                 return
             self._train_epoch(log, stop)
 
@@ -201,13 +213,16 @@ class Finetune:
         parts = self.world.gather(own)
         return Classified.joined(parts) if self.world.leads else None
 
-    def ending(self, best: dict[str, Tensor] | None) -> Ending:
+    def ending(
+        self, best: dict[str, Tensor] | None, before_test: Callable[[], None] = lambda: None
+    ) -> Ending:
         """The last weights on validation, then the chosen ones on validation and, once, on test.
 
         With runtime.stop_before_test no test image is read, and there is no split `test`.
 
         Args:
             best: the weights that validation chose, on rank 0; None: the last are the chosen ones.
+            before_test: called on each rank right before it reads test; rank 0's comes first.
         """
         split, last = self.dataset.split, None
         splits: dict[str, Predictions] = {}
@@ -223,6 +238,7 @@ class Finetune:
         features, looks = None, None
         if self.conf.runtime.stop_before_test:
             return Ending(splits, last, self._all_unreadable())
+        self.world.share(before_test())  # no rank reads test before rank 0 has recorded it
         if (read := self._classified(split.test_N, features=True)) is not None:
             assert read.found is not None
             splits["test"] = self._predictions(split.test_N, read)
