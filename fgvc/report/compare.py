@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fgvc import metrics
+from fgvc.record import comparability
 from fgvc.report import answers, runs, sealed
 from fgvc.report.flat import differing
 from fgvc.report.rank import ALPHA, DRAWS, SEED
@@ -26,14 +27,6 @@ from fgvc.report.runs import Run
 from fgvc.report.sealed import DamageError
 from fgvc.types import UserError
 
-COMPONENTS = {  # of the comparability key: field of a Run -> what a person calls it
-    "manifest_digest": "images (manifest)",
-    "split_digest": "split",
-    "labelmap_digest": "label map",
-    "metric_version": "metric code",
-    "preprocess": "preprocess",
-    "final_fit": "final_fit",
-}
 OF_EACH_RUN = ("run_id", "config_hash", "started", "finished", "seconds")  # of a stamp
 
 
@@ -56,7 +49,7 @@ def compared(path: Path, against: Path, force: bool) -> dict[str, Any]:
             have no image in common.
     """
     mine, theirs = _side(path, "run"), _side(against, "against")
-    differs = _differs(mine.run, theirs.run)
+    differs = comparability.difference(mine.run.comparability, theirs.run.comparability)
     if differs and not force:
         raise UserError(_refusal(mine.run, theirs.run, differs))
     images = _common(mine, theirs)
@@ -113,17 +106,6 @@ def _side(path: Path, what: str) -> Side:
         raise UserError(f"{what}={path}: {why}") from why
     except (pa.ArrowException, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{what}={path}: not a record that this version reads") from error
-
-
-def _differs(mine: Run, theirs: Run) -> dict[str, tuple[str, str]]:
-    """What of the comparability key differs; a zero-shot run goes with any final_fit."""
-    found = {}
-    for field, name in COMPONENTS.items():
-        values = (str(getattr(mine, field)), str(getattr(theirs, field)))
-        fits_any = field == "final_fit" and "text" in (mine.head, theirs.head)
-        if values[0] != values[1] and not fits_any:
-            found[name] = values
-    return found
 
 
 def _refusal(mine: Run, theirs: Run, differs: Mapping[str, tuple[str, str]]) -> str:

@@ -61,12 +61,13 @@ class Plan:
 @dataclass(frozen=True)
 class Ending:
     """What rank 0 has in the end. splits: of the chosen weights. last: the numbers of the last
-    weights on validation. unreadable: images by split. features, looks: of the test images; None
-    on other ranks."""
+    weights on validation. unreadable: images by split; unreadable_rows: those of training and
+    validation. features, looks: of the test images; None on other ranks."""
 
     splits: dict[str, Predictions]
     last: dict[str, Any] | None
     unreadable: dict[str, int]
+    unreadable_rows: frozenset[int]
     features: Features | None = None
     looks: Looks | None = None
 
@@ -218,17 +219,17 @@ class Finetune:
                 splits["val"] = found
         trained, features, looks = self._union(), None, None
         if self.conf.runtime.stop_before_test:
-            return Ending(splits, last, {"train": trained})
+            return Ending(splits, last, {"train": len(trained)}, trained)
         if (read := self._classified(split.test_N, features=True)) is not None:
             assert read.found is not None
             splits["test"] = self._predictions(split.test_N, read)
             features, looks = apart(read.found, self.conf, scores=True)
-        unreadable = {"train": trained, "test": self._union() - trained}
-        return Ending(splits, last, unreadable, features, looks)
+        unreadable = {"train": len(trained), "test": len(self._union() - trained)}
+        return Ending(splits, last, unreadable, trained, features, looks)
 
-    def _union(self) -> int:
+    def _union(self) -> frozenset[int]:
         """Images that some rank could not read, of those read so far."""
-        return len({row for part in self.world.gather(self.unreadable) for row in part})
+        return frozenset(row for part in self.world.gather(self.unreadable) for row in part)
 
     def _order(self) -> Order:
         split, task = self.dataset.split, self.conf.task

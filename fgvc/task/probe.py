@@ -14,6 +14,7 @@ from fgvc.task.experiment import (
     Experiment,
     Outcome,
     already_complete,
+    fit_of,
     opened,
     predictions,
 )
@@ -44,14 +45,16 @@ def _probe(job: Experiment) -> Outcome:
         splits["val"] = predict(job, val_head, val)
     test = job.extractor.features("test", split.test_N)  # read here, once, when all is chosen
     splits["test"] = predict(job, final_head, test)
+    fitted_N = np.concatenate([train.row_N, val.row_N]) if fits.refits(job) else train.row_N
     counts = {
         "unreadable": {"train": len(features.bad), "test": len(test.bad)},
-        "fitted_on": len(train.row_N) + (len(val.row_N) if fits.refits(job) else 0),
+        "fitted_on": len(fitted_N),
     }
     return Outcome(
         splits,
         final_head.state_dict(),
         {**numbers, **counts},
+        fit_of(job, fitted_N),
         features=test,
         looks=job.extractor.looks,
     )

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 
 from fgvc.config.compose import resolved
@@ -24,9 +25,9 @@ from fgvc.record.folder import RESUME
 from fgvc.record.resume import States
 from fgvc.task import NOTICES, Job, Skipped, second_notice, validated, writeup
 from fgvc.task.distributed import World, check_devices, device_of, joined, seed_everything
-from fgvc.task.experiment import Experiment, Outcome, already_complete, opened
+from fgvc.task.experiment import Experiment, Outcome, already_complete, fit_of, opened
 from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
-from fgvc.task.finetune import Finetune, Plan
+from fgvc.task.finetune import Ending, Finetune, Plan
 from fgvc.task.resumption import before, described
 from fgvc.task.text import class_text
 from fgvc.types import Batch
@@ -112,11 +113,12 @@ def _outcome(
         "steps": finetune.trainer.done,
         "stopped_early": chosen.exhausted,
     }
+    fit = fit_of(job, _fitted_rows(finetune, end), _was_forced(numbers))
     counts: dict[str, object] = {
         "selection": selection,
         "last": {"val": end.last} if end.last else None,
         "unreadable": end.unreadable,
-        "fitted_on": len(finetune.order.row_N),
+        "fitted_on": len(fit.image_N),
     }
     cost = cost_of(finetune.model.backbone, finetune.speed, job.extractor.device)
     numbers = {**counts, **numbers}
@@ -124,12 +126,30 @@ def _outcome(
         end.splits,
         model.state_dict(),
         numbers,
+        fit,
         whole=True,
         cost=cost,
         steps=steps,
         features=end.features,
         looks=end.looks,
     )
+
+
+def _fitted_rows(finetune: Finetune, end: Ending) -> np.ndarray:
+    """Rows of every image that the weights were fitted on, without those that cannot be read.
+
+    The state of a forced resume may have been fitted on validation images that this config leaves
+    out.
+    """
+    row_N, state = finetune.order.row_N, finetune.plan.state
+    if state is not None and state["config"]["final_fit"] == "trainval":
+        split = finetune.dataset.split
+        row_N = np.union1d(row_N, np.concatenate([split.train_N, split.val_N]))
+    return np.setdiff1d(row_N, np.array(sorted(end.unreadable_rows), np.int64))
+
+
+def _was_forced(numbers: Mapping[str, Any]) -> bool:
+    return bool(numbers["resumed"] and numbers["resumed"]["forced"])
 
 
 class _Log:

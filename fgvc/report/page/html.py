@@ -20,7 +20,7 @@ from fgvc.report.fold import Line, names_of
 from fgvc.report.page.heat import Heat, heat
 from fgvc.report.page.plot import Plot, plot
 from fgvc.report.rank import ALPHA, Comparison, Entry, Group
-from fgvc.report.runs import Damaged, Run
+from fgvc.report.runs import Damaged, Run, of_other_data
 
 HOME = "fgvc.report.page"
 TESTS = {"mcnemar": "McNemar's exact test", "bootstrap": "a paired bootstrap"}
@@ -29,10 +29,10 @@ FILTERS = ("dataset", "backbone", "head", "resolution", "part_attention", "task"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table. links: to each seed's page. comparisons: with the best and with its probe;
-    controls: of part attention."""
+    """A line of a table. place: None for a line outside the ranking. links: to each seed's page.
+    comparisons: with the best and with its probe; controls: of part attention."""
 
-    place: int
+    place: int | None
     name: str
     line: Line
     links: tuple[tuple[str, int], ...]
@@ -47,11 +47,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A group. against, controls: the names that any of its rows was held against."""
+    """A group. rows: those that are ranked. outside: those that are not. against, controls: the
+    names that any of its rows was held against."""
 
     key: str
     speaks: Line
     rows: tuple[Row, ...]
+    outside: tuple[Row, ...]
     against: tuple[str, ...]
     controls: tuple[str, ...]
     plot: Plot | None
@@ -65,7 +67,8 @@ def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> s
         target: the folder that it will lie in.
     """
     sections = [_section(group, target) for group in groups]
-    runs = [row.run for section in sections for row in section.rows]
+    rows = [row for section in sections for row in (*section.rows, *section.outside)]
+    runs = [row.run for row in rows]
     facts = {
         "sections": sections,
         "damaged": damaged,
@@ -75,35 +78,39 @@ def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> s
         "datasets": _once(runs, "dataset"),
         "backbones": _once((run for run in runs if run.weights_kind != "random"), "model"),
         "lines": len(runs),
-        "runs": sum(len(row.line.runs) for section in sections for row in section.rows),
+        "runs": sum(len(row.line.runs) for row in rows),
+        "of_other_data": of_other_data,
     }
     return render("baselines.html", HOME, facts)
 
 
 def _section(group: Group, target: Path) -> Section:
-    names = names_of([entry.line for entry in group.entries])
+    number, names = len(group.entries), names_of(group.lines)
     rows = tuple(
-        Row(
-            place,
-            name,
-            entry.line,
-            tuple((_link(run.path, target), run.seed) for run in entry.line.runs),
-            tuple(_badges(entry.line)),
-            comparisons(entry),
-            entry.controls,
-        )
-        for place, (entry, name) in enumerate(zip(group.entries, names, strict=True), 1)
+        _row(place, name, entry, target)
+        for place, (entry, name) in enumerate(zip(group.entries, names[:number], strict=True), 1)
+    )
+    outside = tuple(
+        _row(None, name, Entry(line), target)
+        for line, name in zip(group.outside, names[number:], strict=True)
     )
     lines = [(row.name, row.line) for row in rows]
     return Section(
         group.key,
         group.fitted,
         rows,
+        outside,
         tuple(dict.fromkeys(name for row in rows for name in row.comparisons)),
         tuple(dict.fromkeys(name for row in rows for name in row.controls)),
         plot(lines),
         heat(lines),
     )
+
+
+def _row(place: int | None, name: str, entry: Entry, target: Path) -> Row:
+    line = entry.line
+    links = tuple((_link(run.path, target), run.seed) for run in line.runs)
+    return Row(place, name, line, links, tuple(_badges(line)), comparisons(entry), entry.controls)
 
 
 def comparisons(entry: Entry) -> dict[str, Comparison]:
@@ -120,6 +127,18 @@ def _link(folder: Path, target: Path) -> str:
 
 def _badges(line: Line) -> Iterable[Badge]:
     run = line.first
+    if run.overlap:
+        yield Badge(
+            f"{run.overlap} of {run.n} test images fitted on",
+            "the head was fitted on these test images, byte for byte",
+            "warn",
+        )
+    if line.contradicts is not None:
+        yield Badge("other predictions", f"than {line.contradicts}, the same checkpoint", "warn")
+    if run.forced:
+        yield Badge("forced resume", "resumed by force from a state of another config", "warn")
+    if run.debug is not None:
+        yield Badge(f"debug: {run.debug}", "task.debug: a debugging run", "warn")
     if run.partial:
         yield Badge("partial", "a partial copy of the dataset", "warn")
     if run.weights_kind == "random":
