@@ -113,7 +113,7 @@ def _outcome(
         "steps": finetune.trainer.done,
         "stopped_early": chosen.exhausted,
     }
-    fit = fit_of(job, _fitted_rows(finetune, end), _was_forced(numbers))
+    fit = fit_of(job, _fitted_rows(finetune, end, numbers), _was_forced(numbers))
     counts: dict[str, object] = {
         "selection": selection,
         "last": {"val": end.last} if end.last else None,
@@ -135,16 +135,18 @@ def _outcome(
     )
 
 
-def _fitted_rows(finetune: Finetune, end: Ending) -> np.ndarray:
+def _fitted_rows(finetune: Finetune, end: Ending, numbers: Mapping[str, Any]) -> np.ndarray:
     """Rows of every image that the weights were fitted on, without those that cannot be read.
 
-    The state of a forced resume may have been fitted on validation images that this config leaves
-    out.
+    The state of a forced resume may have been fitted on images that this config leaves out: on
+    validation under final_fit=trainval, on all of train where this run debugs one batch.
     """
-    row_N, state = finetune.order.row_N, finetune.plan.state
-    if state is not None and state["config"]["final_fit"] == "trainval":
-        split = finetune.dataset.split
-        row_N = np.union1d(row_N, np.concatenate([split.train_N, split.val_N]))
+    row_N, split, state = finetune.order.row_N, finetune.dataset.split, finetune.plan.state
+    if state is not None and _was_forced(numbers):
+        row_N = np.union1d(row_N, split.train_N)
+        changed = numbers["resumed"].get("changed", ())
+        if "final_fit" in changed or state["config"]["final_fit"] == "trainval":
+            row_N = np.union1d(row_N, split.val_N)
     return np.setdiff1d(row_N, np.array(sorted(end.unreadable_rows), np.int64))
 
 

@@ -17,9 +17,10 @@ def plain_fit(record: Record) -> str:
     resumed = record.numbers.get("resumed") or {}
     if was_forced(record.numbers, record.facts):
         source = f" from {resumed['from']}" if "from" in resumed else ""
+        changed = ", ".join(resumed.get("changed", ())) or "config"
         raise DamageError(
-            f"metrics.json: forced resume{source}: no config describes this training; it is not "
-            "ranked beside plain runs"
+            f"metrics.json: forced resume{source} under another {changed}: no config describes "
+            "this training, and it is not ranked beside plain runs"
         )
     if (debug := record.config["task"].get("debug")) is not None:
         raise DamageError(
@@ -53,14 +54,21 @@ def _expected(record: Record) -> int:
     if config["task"]["name"] == "zero_shot":
         return 0
     train, val = (len(record.split(name)) for name in ("train", "val"))
-    unreadable = record.numbers["unreadable"]["train"]
-    debug = config["task"].get("debug") is not None
-    if config["final_fit"] == "trainval" and not debug:
-        return train + val - unreadable
-    rows = record.predictions.get("val")
-    of_train = unreadable - (0 if rows is None else int(_unreadable(rows).sum()))
-    images = min(train, config["task"]["batch_size"]) if debug else train
-    return images - of_train
+    lost_train, lost_val = _lost(record)
+    if config["task"].get("debug") is not None:
+        return min(train, config["task"]["batch_size"]) - lost_train
+    if config["final_fit"] == "trainval":
+        return train + val - lost_train - lost_val
+    return train - lost_train
+
+
+def _lost(record: Record) -> tuple[int, int]:
+    """Images of train and of validation that could not be read."""
+    counts, rows = record.numbers["unreadable"], record.predictions.get("val")
+    if "val" in counts:
+        return counts["train"], counts["val"]
+    val = 0 if rows is None else int(_unreadable(rows).sum())
+    return counts["train"] - val, val
 
 
 def _unreadable(rows: Rows) -> np.ndarray:
