@@ -7,7 +7,7 @@ N images.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,9 +55,14 @@ def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     )
 
 
-def short_digests(sha256: Iterable[str]) -> np.ndarray:
-    """image_N: int64, sorted, of digests in hexadecimal."""
-    short = b"".join(bytes.fromhex(one[:HEX]) for one in sha256)
+def short_digests(sha256: Sequence[str], row_N: np.ndarray | None = None) -> np.ndarray:
+    """image_N: int64, sorted, of digests in hexadecimal.
+
+    Args:
+        row_N: which of them; None: all.
+    """
+    rows = range(len(sha256)) if row_N is None else row_N.tolist()
+    short = b"".join(bytes.fromhex(sha256[row][:HEX]) for row in rows)
     return np.sort(np.frombuffer(short, ">i8").astype(np.int64))
 
 

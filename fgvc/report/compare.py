@@ -141,6 +141,7 @@ def _told(run: Run, right_N: np.ndarray, class_N: np.ndarray) -> dict[str, Any]:
         "folder": run.folder,
         "name": run.name,
         "comparability_key": run.comparability_key,
+        "overlap": run.overlap,
         "top1": hits / n,
         "top1_ci95": list(metrics.wilson(hits, n)),
         "mean_per_class": float(np.mean(recall)),

@@ -42,10 +42,9 @@ class Line:
     def outside(self) -> str | None:
         """Why the line stands outside every ranking; None for a line that is ranked."""
         if self.first.overlap:
-            counted = f"{self.first.overlap} of its {self.first.n} test images"
-            return f"{counted} are among the images its head was fitted on"
+            return f"its head was fitted on {self.first.overlap} of its {self.first.n} test images"
         if self.contradicts is not None:
-            return f"its predictions differ from {self.contradicts}: same checkpoint, same images"
+            return f"its predictions differ from those of {self.contradicts}, the same checkpoint"
         return None
 
     @property

@@ -148,10 +148,15 @@ def place(path: Path) -> str:
     return "/".join(path.parts[-3:])
 
 
-def of_other_data(run: Run) -> str:
-    """What a title adds where the head was fitted on other data than those of the test."""
-    manifest = run.comparability.fitted_manifest
-    return f" of other data ({str(manifest)[:8]})" if run.comparability.fitted_elsewhere else ""
+def fit_marks(run: Run) -> str:
+    """What a title adds to `final_fit`, where the head was not fitted plainly on this data."""
+    parts = run.comparability
+    marks = (
+        (parts.fitted_elsewhere, f" of other data ({str(parts.fitted_manifest)[:8]})"),
+        (parts.forced, " · forced resume"),
+        (parts.debug is not None, " · debug"),
+    )
+    return "".join(mark for applies, mark in marks if applies)
 
 
 def name_of(config: Mapping[str, Any], task: str, resolution: int, forced: bool) -> str:

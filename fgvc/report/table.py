@@ -12,7 +12,7 @@ from fgvc.record import console
 from fgvc.report.baselines import Table
 from fgvc.report.fold import Line, names_of
 from fgvc.report.rank import ALPHA, Comparison, Entry, Group
-from fgvc.report.runs import Run, of_other_data
+from fgvc.report.runs import Run, fit_marks
 
 COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
 ABOUT = ("license", "contamination", "label_noise")
@@ -31,7 +31,9 @@ def print_table(table: Table) -> None:
         rows += [_cells(Entry(line), name, None) for line, name in outside]
         console.table(_title(group), COLUMNS, rows)
         for line, name in outside:
-            console.say(f"{OUTSIDE}  outside the ranking: {name}: {line.outside}")
+            reason = f"{OUTSIDE}  not ranked: {name}: {line.outside}"
+            for part in textwrap.wrap(reason, 80, subsequent_indent=" " * 5):
+                console.say(part)
         for line in _controls(group, names):
             console.say(line)
     for line in (*_over_probes(table), *_legend(table)):
@@ -46,9 +48,7 @@ def _title(group: Group) -> str:
     parts = (
         f"{run.dataset}{', PARTIAL COPY' if run.partial else ''}",
         run.preprocess,
-        f"fit on {run.final_fit}{of_other_data(run)}" if group.fitted.fitted else "no fit",
-        *(["forced resume"] if run.forced else []),
-        *(["debug"] if run.debug else []),
+        f"fit on {run.final_fit}{fit_marks(run)}" if group.fitted.fitted else "no fit",
         f"{run.n} test images",
     )
     return f"comparable ({group.key[:8]}): {' · '.join(parts)}"

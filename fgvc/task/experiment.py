@@ -180,7 +180,7 @@ def predictions(features: Features, dataset: Dataset, logits_NC: np.ndarray) -> 
 def fit_of(job: Experiment, row_N: np.ndarray, forced: bool = False) -> Fit:
     """A head that was fitted on rows of this run's manifest."""
     manifest = job.dataset.manifest
-    image_N = short_digests(manifest.sha256[row] for row in row_N.tolist())
+    image_N = short_digests(manifest.sha256, row_N)
     return Fit(manifest.digest, job.dataset.split_digest, image_N, forced)
 
 

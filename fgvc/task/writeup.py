@@ -92,9 +92,9 @@ def comparable(job: Experiment, outcome: Outcome) -> dict[str, object]:
 
 def overlap(job: Experiment, outcome: Outcome) -> int:
     """How many of the test images are, byte for byte, among those that the head was fitted on."""
-    sha256 = job.dataset.manifest.sha256
-    rows = outcome.splits["test"].row_N.tolist()
-    return fit.overlap(outcome.fit.image_N, fit.short_digests(sha256[row] for row in rows))
+    row_N = outcome.splits["test"].row_N
+    image_N = fit.short_digests(job.dataset.manifest.sha256, row_N)
+    return fit.overlap(outcome.fit.image_N, image_N)
 
 
 def _cost(job: Experiment, outcome: Outcome) -> dict[str, object]:

@@ -69,11 +69,11 @@ def sha256(number: int) -> str:
 
 def test_overlap_counts_images_whatever_their_order_and_bits():
     """Half of all digests have the highest bit set, the sign of an int64."""
-    fitted_N = fit.short_digests(sha256(number) for number in range(100))
+    fitted_N = fit.short_digests([sha256(number) for number in range(100)])
     assert fitted_N.dtype == np.int64
     assert (np.diff(fitted_N) > 0).all()
     assert 0 < (fitted_N < 0).sum() < 100
-    tested_N = fit.short_digests(sha256(number) for number in range(199, 89, -1))
+    tested_N = fit.short_digests([sha256(number) for number in range(199, 89, -1)])
     assert fit.overlap(fitted_N, tested_N) == 10
     twice_N = fit.short_digests([sha256(5), sha256(5), sha256(500)])
     assert fit.overlap(fitted_N, twice_N) == 2
@@ -82,7 +82,7 @@ def test_overlap_counts_images_whatever_their_order_and_bits():
 
 @pytest.mark.parametrize("images", [0, 7])
 def test_a_checkpoint_gives_back_what_its_head_was_fitted_on(tmp_path, images):
-    image_N = fit.short_digests(sha256(number) for number in range(images))
+    image_N = fit.short_digests([sha256(number) for number in range(images)])
     made = fit.Fit("m", "s", image_N, forced=True)
     facts = {"answer": {"manifest_digest": "m"}, "split_digest": "s", "fit": made.facts()}
     checkpoint.write(tmp_path, {"head.bias": torch.zeros(2), **made.tensors()}, facts)

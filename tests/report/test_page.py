@@ -79,6 +79,26 @@ def test_ties_are_marked_and_groups_are_not_mixed(forge, made):
     assert f'id="{run.comparability_key[:8]}-1"' in lone
 
 
+def test_lines_outside_the_ranking_have_a_table_of_their_own(forge, made):
+    three(forge)
+    write_baselines(made, made)
+    before = rows_of(text_of(made))
+    head = {"config": {"head": {"name": "best"}}}
+    forge("seen", **head, right=np.arange(300) < 299, numbers={"overlap": {"images": 12}})
+    alone = {"labelmap_digest": "f" * 64}
+    forge("alone", right=RIGHT_N, stamp=alone, numbers={"overlap": {"images": 300}})
+    forge("forced", right=RIGHT_N, numbers={"resumed": {"forced": True}})
+    write_baselines(made, made)
+    text = text_of(made)
+    assert rows_of(text)[:3] == before[:3]
+    assert text.count("<h3>Outside the ranking</h3>") == 2
+    assert "its head was fitted on 12 of its 300 test images" in text
+    assert ">300 of 300 test images fitted on</span>" in text
+    assert ">forced resume</span>" in text
+    main = text.partition('<table class="lines sortable">')[2].partition("</table>")[0]
+    assert "seen/" not in main
+
+
 def test_what_must_be_known_stands_in_the_row(forge, made):
     forge("a", stamp={"partial": True, "weights": {"kind": "file"}, "git_dirty": True})
     card = {"contamination": "seen & <known>", "license": "own terms", "label_noise": "4 %"}

@@ -20,7 +20,7 @@ from fgvc.report.fold import Line, names_of
 from fgvc.report.page.heat import Heat, heat
 from fgvc.report.page.plot import Plot, plot
 from fgvc.report.rank import ALPHA, Comparison, Entry, Group
-from fgvc.report.runs import Damaged, Run, of_other_data
+from fgvc.report.runs import Damaged, Run, fit_marks
 
 HOME = "fgvc.report.page"
 TESTS = {"mcnemar": "McNemar's exact test", "bootstrap": "a paired bootstrap"}
@@ -79,7 +79,7 @@ def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> s
         "backbones": _once((run for run in runs if run.weights_kind != "random"), "model"),
         "lines": len(runs),
         "runs": sum(len(row.line.runs) for row in rows),
-        "of_other_data": of_other_data,
+        "fit_marks": fit_marks,
     }
     return render("baselines.html", HOME, facts)
 
