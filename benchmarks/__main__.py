@@ -1,7 +1,8 @@
-"""`make bench`: every promise about speed as a ratio, both sides measured in one run.
+"""`make bench`: every promise about speed as a ratio, both sides measured in one run; by name also
+the simulations that stand behind the statistics.
 
 python -m benchmarks [extraction loading second c_sweep knn parts startup training fiftyone]
-                     [index report]
+                     [index report intervals intervals_unlike family_wise_error]
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    class_intervals,
+    family_wise_error,
     features,
     fiftyone,
     heads,
@@ -28,7 +31,8 @@ from benchmarks import (
 )
 from benchmarks.side_by_side import Row
 
-BIG = ("index", "report")  # thousands of files to make before there is anything to measure
+# Thousands of files to make before there is anything to measure, or minutes of simulation.
+BIG = ("index", "report", "intervals", "intervals_unlike", "family_wise_error")
 
 
 def main(wanted: list[str]) -> None:
@@ -58,6 +62,9 @@ def _groups(places: Path) -> dict[str, Callable[[], list[Row]]]:
         "fiftyone": lambda: fiftyone.rows(places),
         "index": lambda: index.rows(places),
         "report": lambda: report.rows(places),
+        "intervals": class_intervals.rows,
+        "intervals_unlike": class_intervals.unlike_rows,
+        "family_wise_error": family_wise_error.rows,
     }
 
 

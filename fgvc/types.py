@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring
@@ -19,6 +20,12 @@ import numpy as np
 
 if TYPE_CHECKING:  # for annotations only: an error message must not wait for torch
     from torch import Tensor
+
+
+def nfc(path: str) -> str:
+    """A path in Unicode's composed form: file systems write one name in different forms."""
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
+
 
 TRAIN, TEST = 0, 1  # the dataset's own split; validation is carved from TRAIN by `Split`
 
@@ -69,7 +76,7 @@ class Hierarchy:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Every image of a dataset once, column by column, in the order of the dataset's own index.
+    """Every image of a dataset once, column by column; data/ orders the images by their paths.
 
     path: relative to root, posix separators. label_N: int64 class index. split_N: uint8, TRAIN or
     TEST. sha256: of the file's bytes. box_N4: float32 x, y, width, height in original pixels, NaN
@@ -92,6 +99,17 @@ class Manifest:
     def cut_N4(self) -> np.ndarray | None:
         """The boxes, where pictures mean what is inside them; None where they are taken whole."""
         return self.box_N4 if self.cropped else None
+
+    @functools.cached_property
+    def key_N(self) -> np.ndarray:
+        """A stable key of each image, uint64: the first 8 bytes of the SHA256 of its `nfc` path.
+
+        What is drawn for an image (its place in an epoch, augmentation, random patches) follows
+        from this key. In 675,000 images two share a key with probability 1e-8; these two would get
+        the same draws, and nothing else depends on the key.
+        """
+        digests = (hashlib.sha256(nfc(path).encode()).digest()[:8] for path in self.path)
+        return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -138,6 +156,7 @@ class Dataset:
 
     partial: classes or images are missing against the official counts (declared by the user).
     notes: one line each, printed and recorded (synthetic approval, duplicates across splits, ...).
+    warnings: those of the notes that a reader of the numbers must know; recorded beside them too.
     card: provenance as it stands in the dataset's conf file (source, licence, approval, ...).
     subset: what `dataset.subset` chose, with checksum, coverage and expected seconds; else None.
     hierarchy: what lies above the classes, where the dataset says so.
@@ -152,6 +171,7 @@ class Dataset:
     card: Mapping[str, str] = field(default_factory=dict)
     subset: Mapping[str, object] | None = None
     hierarchy: Hierarchy | None = None
+    warnings: tuple[str, ...] = ()
 
     @functools.cached_property
     def split_digest(self) -> str:

@@ -22,7 +22,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fgvc.config import schema
+from fgvc.config import inert, schema
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_parts, check_side, check_text, settle
 from fgvc.config.once import compose, compose_whole
@@ -30,6 +30,7 @@ from fgvc.config.schema.launcher import LAUNCHERS
 from fgvc.config.weights import fill_tokenizer, fill_weights
 
 CONFIG_NAME = "config"
+UNHASHED = frozenset({"place", "card", "declared"})  # metadata of fields that enter no hash
 
 
 def conf_dir() -> Path:
@@ -130,17 +131,13 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 def hashed(conf: schema.Config) -> dict[str, Any]:
     """The hashed part of a config that is typed already, as plain data."""
+    return inert.apply(conf, hashed_with_inert(conf))
+
+
+def hashed_with_inert(conf: schema.Config) -> dict[str, Any]:
+    """The hashed part with the keys that change nothing under the other choices of the config."""
     plain = _hashed(conf)
     plain["backbone"] = _hashed_backbone(conf.backbone, plain["backbone"])
-    if conf.preprocess != "native":
-        del plain["backbone"]["native"]  # looked at by that policy alone
-    if not schema.reads_text(conf):
-        del plain["dataset"]["prompts"]
-    if conf.task.name != "probe":
-        plain["head"].pop("fit", None)
-    if conf.task.name != "train":
-        for name in ("contrastive", "margin"):
-            plain["part_attention"].pop(name, None)
     return plain
 
 
@@ -314,7 +311,7 @@ def _hashed(node: Any) -> dict[str, Any]:
     plain = {}
     for item in dataclasses.fields(node):
         value = getattr(node, item.name)
-        if item.metadata.get("place") or item.metadata.get("card") or item.name == "runtime":
+        if item.name == "runtime" or UNHASHED & item.metadata.keys():
             continue
         if "legacy" in item.metadata and value == item.metadata["legacy"]:
             continue
@@ -334,6 +331,12 @@ def _hashed_backbone(backbone: schema.Backbone, plain: dict[str, Any]) -> dict[s
     if backbone.weights is not None or not backbone.pretrained:
         del row["revision"], row["repo"]
     return {**plain, "checkpoint": row}
+
+
+def declared_keys() -> frozenset[str]:
+    """Dotted keys of what the user says of the data and the data confirms, of any option."""
+    fields = _fields(schema.Config, {})
+    return frozenset(key for key, item in fields if item.metadata.get("declared"))
 
 
 def place_keys() -> frozenset[str]:

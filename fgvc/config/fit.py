@@ -25,6 +25,12 @@ FEATURES = {  # what a family's backbone can be read by
     "open_clip": ("cls", "patch_mean", "cls_patch_mean", "projected"),
     "transformers": ("map", "patch_mean", "projected"),
 }
+POSITION_RESIZE = {  # how a library's positions can be resized; the first is the library's own
+    "timm": ("timm", "zoom"),
+    "open_clip": ("open_clip",),
+    "transformers": ("transformers",),
+}
+ROTARY = "dinov3"  # in timm's names of models whose positions follow from the grid
 EXTRACTS = ("probe", "zero_shot", "eval")  # features, on as many processes as runtime.nproc says
 SIDES = (224, 256, 336, 384, 392, 448, 512, 518)  # pixels; the options of resolution=
 
@@ -33,14 +39,26 @@ def settle(conf: Config) -> None:
     """Write what follows from the chosen row of checkpoints where the choice left it open.
 
     A resolution given as a token grid becomes its side in pixels, so that `t256` with patch 16 and
-    `r256` are one question with one hash.
+    `r256` are one question with one hash. A way of resizing positions that the model does not have
+    (a recipe may name one) becomes its own. Without validation images, both final fits are one.
     """
     row, resolution = chosen_checkpoint(conf.backbone), conf.resolution
     conf.backbone.size = row.size
     conf.backbone.normalization = row.normalization or conf.backbone.normalization
+    resizes = position_resizes(conf)
+    if conf.backbone.position_resize not in resizes:
+        conf.backbone.position_resize = resizes[0]
+    if conf.task.name == "probe" and conf.dataset.val_fraction == 0:
+        conf.final_fit = "trainval"
     if resolution.grid is not None:
         resolution.side = resolution.grid * row.patch
         resolution.name, resolution.grid = f"r{resolution.side}", None
+
+
+def position_resizes(conf: Config) -> tuple[str, ...]:
+    """The values of backbone.position_resize that mean something for the chosen model."""
+    ways = POSITION_RESIZE[conf.backbone.library]
+    return ways[:1] if ROTARY in chosen_checkpoint(conf.backbone).model else ways
 
 
 def check_text(conf: Config) -> None:
@@ -81,6 +99,9 @@ def check_text(conf: Config) -> None:
 def check_side(conf: Config) -> None:
     """Refuse a side, in pixels, that its name belies or that is not a whole number of patches.
 
+    The side a checkpoint was published at is legal in any case: its library cuts as many whole
+    patches as fit and leaves out the pixels beyond (27 x 27 patches of 14 in 384 px).
+
     Raises:
         ConfigError: names the side, the patch and the nearest resolutions that fit.
     """
@@ -93,9 +114,9 @@ def check_side(conf: Config) -> None:
             f"resolution.name=r{side} too"
         )
     row = chosen_checkpoint(conf.backbone)
-    if side % row.patch == 0:
+    if row.fits(side):
         return
-    fitting = [option for option in SIDES if option % row.patch == 0]
+    fitting = [option for option in SIDES if row.fits(option)]
     closest = sorted(sorted(fitting, key=lambda option: abs(option - side))[:3])
     raise ImpossibleError(
         f"resolution={side} px is not a multiple of {row.patch}, the patch of {row.model}; "
@@ -179,11 +200,6 @@ def _check_train(conf: Config) -> None:
         raise ConfigError(
             f"runtime.nproc={nproc}: task.batch_size={task.batch_size} is global and cannot be "
             f"shared among so many{' in pairs, which mixup and cutmix need' if mixes else ''}"
-        )
-    if mixes and (conf.runtime.micro_batch or 2) % 2:
-        raise ConfigError(
-            f"runtime.micro_batch={conf.runtime.micro_batch}: mixup and cutmix mix pairs, "
-            "an even number is needed"
         )
 
 

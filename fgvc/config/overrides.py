@@ -22,14 +22,16 @@ from fgvc.config.compose import (
     composed,
     conf_dir,
     config_hash,
+    declared_keys,
     hashed,
+    hashed_with_inert,
     is_operation,
     legal_keys,
     one_line,
     place_keys,
 )
 from fgvc.config.errors import ConfigError, ImpossibleError, nearest
-from fgvc.config.fit import check_inputs
+from fgvc.config.fit import check_inputs, position_resizes
 from fgvc.config.grid import (
     SIZE,
     Combination,
@@ -43,7 +45,7 @@ from fgvc.config.grid import (
 from fgvc.config.launcher import check_launcher
 from fgvc.config.nodes import Nodes
 from fgvc.config.once import parsed
-from fgvc.config.schema import TABLES, Config
+from fgvc.config.schema import TABLES, Config, chosen_checkpoint
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 RUN_ID_KEY = "runtime.run_id="
@@ -121,8 +123,9 @@ def plan_of(
     jobs, left_out = _named(split, nodes) if named else ([_job(one, nodes) for one in split], [])
     if not jobs:
         raise ConfigError(f"no job of this sweep can be: {left_out[0].why}")
+    jobs, twins = _without_twins(jobs)
+    left_out += twins
     asked = [job for job in jobs if job.experiment]
-    _refuse_twins(asked)
     _refuse_one_file_for_many(asked)
     if len(asked) == len(jobs):
         jobs = [jobs[place] for place in neighbours([job.plain for job in jobs])]
@@ -173,16 +176,26 @@ def _knows(combination: Combination, key: str) -> bool:
     return task == "train" if key == "recipe" else key in legal
 
 
-def _refuse_twins(jobs: Sequence[Job]) -> None:
-    """Two jobs of one sweep that ask the same question would meet in one folder."""
+def _without_twins(jobs: Sequence[Job]) -> tuple[list[Job], list[LeftOut]]:
+    """Each question once: jobs that differ only in keys that change nothing are left out.
+
+    Raises:
+        ConfigError: two jobs differ only in places, so that both would write into one folder.
+    """
     seen: dict[str, Job] = {}
+    kept, left_out = [], []
     for job in jobs:
-        twin = seen.setdefault(config_hash(job.plain), job)
-        if twin is not job:
+        twin = seen.setdefault(config_hash(job.plain), job) if job.experiment else job
+        if twin is job:
+            kept.append(job)
+        elif hashed_with_inert(twin.conf) == hashed_with_inert(job.conf):
             raise ConfigError(
                 f"{' '.join(twin.overrides)} and {' '.join(job.overrides)} are one config: places "
                 "are not hashed; give each a name (dataset.name=…), or run them apart"
             )
+        else:
+            left_out.append(LeftOut(job.overrides, twin_line(job.overrides, twin.overrides)))
+    return kept, left_out
 
 
 def _refuse_one_file_for_many(jobs: Sequence[Job]) -> None:
@@ -280,7 +293,20 @@ def _job(overrides: tuple[str, ...], nodes: Nodes) -> Job:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_root_cause(error)) from error
     check_inputs(conf)
+    if not is_operation(conf):
+        _refuse_foreign_resize(conf, given)
     return Job(overrides, conf, {} if is_operation(conf) else hashed(conf))
+
+
+def _refuse_foreign_resize(conf: Config, given: Sequence[Override]) -> None:
+    """Refuse a backbone.position_resize that the command names and the model does not have."""
+    for override in given:
+        key, ways = override.key_or_group, position_resizes(conf)
+        if key == "backbone.position_resize" and override.value() not in ways:
+            raise ImpossibleError(
+                f"{key}={override.value()}: {chosen_checkpoint(conf.backbone).model} has "
+                f"{', '.join(ways)}. Leave {key} out."
+            )
 
 
 def _legal(groups: tuple[str, ...]) -> tuple[frozenset[str], str]:
@@ -330,7 +356,7 @@ def normalized(argument: str) -> str:
 
 
 def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> None:
-    allowed = place_keys()
+    allowed = place_keys() | declared_keys()
     for override in parsed:
         key = override.key_or_group
         if key in allowed or key.split(".")[0] in ("task", "runtime", "hydra"):
@@ -342,6 +368,6 @@ def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> 
 
 
 def given_places(overrides: Sequence[str]) -> dict[str, str]:
-    """The places that the command itself names: {dotted key: value}."""
-    given = [_parse(argument) for argument in overrides]
-    return {o.key_or_group: str(o.value()) for o in given if o.key_or_group in place_keys()}
+    """The places that the command itself names, and what it declares: {dotted key: value}."""
+    given, kept = [_parse(argument) for argument in overrides], place_keys() | declared_keys()
+    return {o.key_or_group: str(o.value()) for o in given if o.key_or_group in kept}

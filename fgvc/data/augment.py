@@ -1,16 +1,14 @@
 """task.crop, flip, auto_augment, erasing: a decoded picture -> the square a step trains on.
 
 uint8 CHW of any size -> uint8 3 x R x R, by torchvision's own transforms. What they draw follows
-from (seed, epoch, manifest row, occurrence of that row in the epoch) alone, so workers, ranks,
-micro-batches and resumption change no pixel.
+from (seed, epoch, image key, occurrence of the image in the epoch) alone, so the index's order,
+workers, ranks, micro-batches and resumption change no pixel.
 C 3 channels, H height, W width, R side of the square.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +20,7 @@ from torchvision.transforms.v2 import functional as transform
 from fgvc.config import schema
 from fgvc.data import normalize
 from fgvc.data.preprocess import Preprocess, evaluation_transform
+from fgvc.data.streams import stream
 
 Step = Callable[[Tensor], Tensor]
 BINS = 31  # magnitudes that task.magnitude counts
@@ -38,12 +37,14 @@ class Augment:
     seed: int
     steps: tuple[Step, ...]
 
-    def __call__(self, image_CHW: Tensor, epoch: int, row: int, occurrence: int) -> Tensor:
+    def __call__(self, image_CHW: Tensor, epoch: int, key: int, occurrence: int) -> Tensor:
         """Crop and augment.
 
         Args:
             image_CHW: uint8, any height and width.
-            epoch, row, occurrence: with the seed, what decides everything that is drawn.
+            epoch, key, occurrence: with the seed, what decides everything that is drawn. torch's
+                CPU generator keeps the low 32 bits of a stream: of 100,000 images about one pair
+                shares them, that is, draws the same crop of two different images.
 
         Returns:
             uint8 3 x R x R, contiguous. No random generator is left in another state.
@@ -54,20 +55,10 @@ class Augment:
         self.preprocess._size(*image_CHW.shape[-2:])  # refuses
         with torch.random.fork_rng(devices=[]):
             # not torch.manual_seed, which would reseed the accelerators of this process too
-            torch.default_generator.manual_seed(stream(self.seed, epoch, row, occurrence))
+            torch.default_generator.manual_seed(stream(self.seed, epoch, key, occurrence))
             for step in self.steps:
                 image_CHW = step(image_CHW)
         return image_CHW.contiguous()
-
-
-def stream(seed: int, epoch: int, row: int, occurrence: int) -> int:
-    """The random stream of one picture: BLAKE2b, 8 bytes, of the four as little-endian uint64.
-
-    torch's CPU generator keeps the low 32 bits: of 100,000 pictures about one pair shares a stream,
-    that is, draws the same crop of two different pictures.
-    """
-    packed = struct.pack("<4Q", seed, epoch, row, occurrence)
-    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")
 
 
 def training_transform(conf: schema.Config) -> Augment:

@@ -1,6 +1,6 @@
 """dataset= axis: the chosen dataset on disk -> types.Dataset, checked and split.
 
-conf -> reader -> Index -> counts and coverage -> Manifest (digests) -> Split.
+conf -> reader -> Index, sorted by path -> counts and coverage -> Manifest (digests) -> Split.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fgvc.config import schema
 from fgvc.data import cars, cub, dogs, folder, inat2017, manifest, nabirds, subset, table
-from fgvc.data.index import Index, check_boxes, check_counts, check_coverage
+from fgvc.data.index import Index, check_boxes, check_counts, check_coverage, sorted_by_path
 from fgvc.data.split import carve
 from fgvc.types import Dataset, Progress, UserError
 
@@ -29,9 +29,7 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
     Raises:
         UserError: the copy contradicts itself, its official counts or its remembered digests.
     """
-    if conf.reader not in READERS:
-        raise UserError(f"dataset.reader={conf.reader}: one of {', '.join(READERS)}")
-    index = READERS[conf.reader](conf, progress)
+    index = read(conf, progress)
     partial, count_notes = check_counts(index, official(conf), conf.partial)
     fraction = conf.val_fraction
     if conf.subset:
@@ -39,22 +37,35 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
         fraction = subset.val_fraction(index, fraction)
     approval = (conf.card.approval,) if conf.reader == "synthetic" else ()
     crop_notes = check_boxes(index) if conf.box_crop else ()
-    notes = approval + index.notes + count_notes + crop_notes + check_coverage(index)
+    coverage_notes = check_coverage(index)
     pictures = manifest.build(index, cache_root, progress)
     if conf.box_crop:
         pictures = replace(pictures, cropped=True)
     split = carve(index, fraction, conf.split_seed)
+    warnings = crop_notes + coverage_notes + manifest.duplicate_notes(pictures)
     return Dataset(
         name=conf.name,
         manifest=pictures,
         labelmap=index.labelmap,
         split=split,
         partial=partial,
-        notes=notes + manifest.duplicate_notes(pictures),
+        notes=approval + index.notes + count_notes + warnings,
+        warnings=warnings,
         card=_card(conf.card),
         subset=subset.describe(pictures, split, index.labelmap) if conf.subset else None,
         hierarchy=index.hierarchy,
     )
+
+
+def read(conf: schema.Dataset, progress: Progress | None = None) -> Index:
+    """The dataset's own files, as its reader reads them, in the order of the images' paths.
+
+    Raises:
+        UserError: no such reader, or files that are missing or contradict each other.
+    """
+    if conf.reader not in READERS:
+        raise UserError(f"dataset.reader={conf.reader}: one of {', '.join(READERS)}")
+    return sorted_by_path(READERS[conf.reader](conf, progress))
 
 
 def _cub(conf: schema.Dataset, progress: Progress | None) -> Index:

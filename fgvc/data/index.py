@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Parts, UserError
+from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Parts, UserError, nfc
 
 
 class Counts(Protocol):
@@ -44,6 +44,32 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.path)
+
+
+def sorted_by_path(index: Index) -> Index:
+    """The same images in the order of their paths.
+
+    Whatever order a dataset's own files list the images in, rows mean the same: batches, ties,
+    sums of floating-point numbers and records do not depend on it.
+    """
+    rows = sorted(range(len(index)), key=index.path.__getitem__)
+    # stable: two names that differ only in composition keep the order of their code points
+    rows.sort(key=lambda row: nfc(index.path[row]))
+    return take(index, np.array(rows, np.int64))
+
+
+def take(index: Index, row_N: np.ndarray) -> Index:
+    """Some images of an index, in the order of `row_N`; the label map stays whole."""
+    parts = index.parts
+    return replace(
+        index,
+        path=tuple(index.path[row] for row in row_N.tolist()),
+        label_N=index.label_N[row_N],
+        split_N=index.split_N[row_N],
+        box_N4=None if index.box_N4 is None else index.box_N4[row_N],
+        size_N2=None if index.size_N2 is None else index.size_N2[row_N],
+        parts=None if parts is None else Parts(parts.names, parts.xy_NK2[row_N]),
+    )
 
 
 def listed(offenders: Iterable[object], most: int = 5) -> str:

@@ -170,10 +170,11 @@ class _Augmented(_Pictures):
         super().__init__(manifest, draws.row_N, augment.preprocess, check_digest)
         self.augment = augment
         self.epoch = epoch
+        self.key: list[int] = manifest.key_N[draws.row_N].tolist()
         self.occurrence: list[int] = draws.occurrence_N.tolist()
 
     def square(self, index: int, picture_CHW: Tensor) -> Tensor:
-        return self.augment(picture_CHW, self.epoch, self.row[index], self.occurrence[index])
+        return self.augment(picture_CHW, self.epoch, self.key[index], self.occurrence[index])
 
 
 @dataclass(frozen=True)

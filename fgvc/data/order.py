@@ -1,8 +1,9 @@
 """Rows to train on -> the order of an epoch -> what one rank reads at one step.
 
-Everything follows from (seed, epoch, step, rank): nothing is remembered between epochs, so a run
-that is resumed, or cut over other ranks, reads the same global batches.
-N images of an epoch, M the images of one class, Q draws from it, C classes.
+Everything follows from (seed, epoch, step, rank) and the keys of the images: nothing is remembered
+between epochs, so a run that is resumed, or cut over other ranks, reads the same global batches; so
+does a run whose index lists the same images in another order.
+N images to train on, M draws of an epoch, C classes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from fgvc.data.streams import order_by_stream
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,14 @@ class Epoch:
 class Order:
     """The order of every epoch of a run.
 
-    row_N: rows to train on, each once. label_N: the class of each of them. sampling: "uniform",
-    every row once an epoch; or "class_balanced", as many draws, dealt evenly to the classes that
-    occur. batch_size: global, over all ranks.
+    row_N: rows to train on, each once. label_N, key_N: the class and the key of each of them.
+    sampling: "uniform", every row once an epoch; or "class_balanced", as many draws, dealt evenly
+    to the classes that occur. batch_size: global, over all ranks.
     """
 
     row_N: np.ndarray
     label_N: np.ndarray
+    key_N: np.ndarray
     seed: int
     sampling: str
     batch_size: int
@@ -86,35 +90,30 @@ class Order:
 
     def epoch(self, epoch: int) -> Epoch:
         """The order of an epoch, numbered from 0."""
-        # as a spawn key, since [seed, epoch] would be the same entropy as [seed, epoch, 0, 0]
-        entropy = np.random.SeedSequence(self.seed, spawn_key=(epoch,))
-        rng = np.random.Generator(np.random.PCG64(entropy))
         if self.sampling == "uniform":
-            row_N, occurrence_N = self.row_N, np.zeros(len(self.row_N), dtype=np.int64)
+            times_N = np.ones(len(self.row_N), np.int64)
         else:
-            row_N, occurrence_N = _balanced(self.row_N, self.label_N, rng)
-        shuffled_N = rng.permutation(len(row_N))
-        return Epoch(row_N[shuffled_N], occurrence_N[shuffled_N], self.batch_size)
+            times_N = _balanced(self.label_N, self.key_N, self.seed, epoch)
+        place_M = np.repeat(np.arange(len(times_N)), times_N)
+        occurrence_M = np.arange(len(place_M)) - np.repeat(np.cumsum(times_N) - times_N, times_N)
+        key_M = self.key_N[place_M]
+        shuffled_M = order_by_stream(key_M, self.seed, epoch, b"epoch", occurrence_M)
+        row_M = self.row_N[place_M]
+        return Epoch(row_M[shuffled_M], occurrence_M[shuffled_M], self.batch_size)
 
 
-def _balanced(
-    row_N: np.ndarray, label_N: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """N draws and their occurrences, class by class: N // C from each, one more from some."""
-    _, count_C = np.unique(label_N, return_counts=True)
-    by_class_N = row_N[np.argsort(label_N, kind="stable")]
-    draws_C = np.full(len(count_C), len(row_N) // len(count_C))
-    draws_C[rng.permutation(len(count_C))[: len(row_N) % len(count_C)]] += 1
-    members = np.split(by_class_N, np.cumsum(count_C)[:-1])
-    drawn = [_dealt(row_M, draws, rng) for row_M, draws in zip(members, draws_C, strict=True)]
-    rows, occurrences = zip(*drawn, strict=True)
-    return np.concatenate(rows), np.concatenate(occurrences)
+def _balanced(label_N: np.ndarray, key_N: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """How often each row is drawn: N // C draws from each class, one more from some.
 
-
-def _dealt(
-    row_M: np.ndarray, draws: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Q draws from one class: all its rows in shuffled order, then all again in another."""
-    rounds = -(-draws // len(row_M))
-    shuffled = rng.permuted(np.tile(row_M, (rounds, 1)), axis=1)
-    return shuffled.ravel()[:draws], np.arange(draws) // len(row_M)
+    Within a class the numbers differ by at most one.
+    """
+    label_C, class_N, count_C = np.unique(label_N, return_inverse=True, return_counts=True)
+    draws_C = np.full(len(count_C), len(label_N) // len(count_C))
+    extra = len(label_N) % len(count_C)
+    draws_C[order_by_stream(label_C, seed, epoch, b"classes")[:extra]] += 1
+    dealt_N = order_by_stream(key_N, seed, epoch, b"deal")
+    by_class_N = dealt_N[np.argsort(class_N[dealt_N], kind="stable")]
+    rank_N = np.empty(len(label_N), np.int64)  # of each row within its class
+    rank_N[by_class_N] = np.arange(len(label_N)) - np.repeat(np.cumsum(count_C) - count_C, count_C)
+    rounds_C, rest_C = np.divmod(draws_C, count_C)
+    return rounds_C[class_N] + (rank_N < rest_C[class_N])

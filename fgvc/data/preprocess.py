@@ -44,7 +44,7 @@ class Preprocess:
     registries in fgvc.data.normalize.
 
     Raises:
-        UserError: an unknown policy or key, or policy native with another family's normalization.
+        UserError: an unknown policy or key.
     """
 
     policy: str
@@ -55,13 +55,8 @@ class Preprocess:
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise UserError(f"preprocess={self.policy}: one of {', '.join(POLICIES)}")
-        own = normalize.native(self.native).normalization
+        normalize.native(self.native)
         normalize.normalization(self.normalization)
-        if self.policy == "native" and self.normalization != own:
-            raise UserError(
-                f"backbone.normalization={self.normalization}: preprocess=native of {self.native} "
-                f"means {own}; set that, or preprocess=shared"
-            )
 
     @functools.cached_property
     def geometry(self) -> Geometry:
@@ -153,13 +148,26 @@ def _span(start: float, length: float, limit: int) -> tuple[int, int]:
 def evaluation_transform(conf: schema.Config) -> Preprocess:
     """The evaluation transform of a config.
 
+    preprocess=native takes sizes and filter from the family, mean and std from the checkpoint.
+
     picture_CHW = decode(Path("bird.jpg").read_bytes(), "bird.jpg")
     preprocess = evaluation_transform(conf)
     input_BCHW = preprocess.normalize(preprocess(picture_CHW)[None])
+
+    Raises:
+        UserError: preprocess=native with a normalization that is not the checkpoint's.
     """
+    backbone = conf.backbone
+    row = schema.chosen_checkpoint(backbone)
+    own = row.normalization or normalize.native(backbone.native).normalization
+    if conf.preprocess == "native" and backbone.normalization != own:
+        raise UserError(
+            f"backbone.normalization={backbone.normalization}: preprocess=native of {row.model} "
+            f"means {own}. Leave backbone.normalization out, or set preprocess=shared."
+        )
     return Preprocess(
         policy=conf.preprocess,
         side=conf.resolution.side,
-        normalization=conf.backbone.normalization,
-        native=conf.backbone.native,
+        normalization=backbone.normalization,
+        native=backbone.native,
     )

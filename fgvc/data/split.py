@@ -35,6 +35,33 @@ def carve(index: Index, fraction: float, seed: int) -> Split:
     )
 
 
+def validation_notes(
+    label_N: np.ndarray, split: Split, labelmap: LabelMap, fraction: float
+) -> tuple[str, ...]:
+    """A note on classes without a validation image, which no choice on validation considers.
+
+    Args:
+        label_N: of all images.
+        fraction: `dataset.val_fraction`; 0 asks for no validation, so there is nothing to note.
+    """
+    if fraction <= 0:
+        return ()
+    train_C, val_C = (
+        np.bincount(label_N[row_N], minlength=len(labelmap))
+        for row_N in (split.train_N, split.val_N)
+    )
+    if not (missing := np.flatnonzero(val_C == 0).tolist()):
+        return ()
+    way_out = "raise dataset.val_fraction"
+    if (train_C[missing] == 1).all():  # a class keeps its only image for training
+        way_out = "add training images of these classes"
+    return (
+        f"dataset.val_fraction={fraction:g}: {len(missing)} of {len(labelmap)} classes have no "
+        f"validation image ({listed(labelmap.names[label] for label in missing)}), so validation "
+        f"says nothing about them; {way_out}",
+    )
+
+
 def carved_test(
     where: str,
     path: tuple[str, ...],

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fgvc.data.index import Index
-from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Manifest, Parts, Split, UserError
+from fgvc.data.index import Index, take
+from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Manifest, Split, UserError
 
 CLASSES, TRAIN_EACH, TEST_EACH = 8, 2, 2
 EXPECTED_SECONDS = 30  # a whole probe on two CPU cores, drawing the synthetic birds included
@@ -67,17 +67,12 @@ def describe(manifest: Manifest, split: Split, labelmap: LabelMap) -> dict[str, 
 
 def _taken(index: Index, rows: np.ndarray, label_K: np.ndarray) -> Index:
     """Some rows of an index, their classes numbered anew."""
-    kept, parts, hierarchy = label_K.tolist(), index.parts, index.hierarchy
+    kept, hierarchy = label_K.tolist(), index.hierarchy
     ids, names = index.labelmap.ids, index.labelmap.names
     return replace(
-        index,
-        path=tuple(index.path[row] for row in rows.tolist()),
+        take(index, rows),
         label_N=np.searchsorted(label_K, index.label_N[rows]),
-        split_N=index.split_N[rows],
         labelmap=LabelMap(tuple(ids[i] for i in kept), tuple(names[i] for i in kept)),
-        box_N4=None if index.box_N4 is None else index.box_N4[rows],
-        size_N2=None if index.size_N2 is None else index.size_N2[rows],
-        parts=None if parts is None else Parts(parts.names, parts.xy_NK2[rows]),
         hierarchy=None
         if hierarchy is None
         else Hierarchy(tuple(hierarchy.chain[i] for i in kept), hierarchy.names),

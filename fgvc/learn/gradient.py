@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fgvc.config import schema
-from fgvc.learn.logistic import TIE
+from fgvc.learn.ends import end_of
 from fgvc.learn.problem import threads_for
 from fgvc.learn.rows import check_rows
 from fgvc.types import Progress, UserError
 
+TIE = 1e-9  # relative difference of validation losses that counts as none
 _CHUNK = 4096  # rows that are scored at once
 _SINGLE = 10  # float32 products in a batch take a tenth of what threads_for counts with
 _MOST = 1e6  # far beyond any use, and within what float32 can step by
@@ -68,6 +69,15 @@ class Choice:
     trial: Trial
     head: nn.Module
     trials: tuple[Trial, ...]
+
+    @property
+    def ends(self) -> dict[str, str | None]:
+        """Whether the chosen rate and decay are the "first" or "last" of several (None: neither);
+        a decay of 0 is no end, as nothing lies below it."""
+        rates = [trial.learning_rate for trial in self.trials]
+        decays = [trial.weight_decay for trial in self.trials]
+        decay = end_of(self.trial.weight_decay, decays) if self.trial.weight_decay else None
+        return {"learning_rate": end_of(self.trial.learning_rate, rates), "weight_decay": decay}
 
 
 def fit(

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fgvc.learn.ends import end_of
 from fgvc.learn.newton import Result, minimise
 from fgvc.learn.problem import Point, Problem, cold, point_at, threads_for
 from fgvc.learn.rows import Frame, framed
 from fgvc.types import Progress, UserError
 
-TIE = 1e-9  # relative difference of validation losses that counts as none
+TOLERANCE = 1e-4  # nats: validation losses at most so far above the lowest count as equal to it
 _HISTORY = 3  # predecessors that the extrapolation looks at
 
 
@@ -56,10 +57,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Choice:
-    """The solution of lowest validation loss, and the whole curve in ascending C."""
+    """The chosen solution, and the whole curve in ascending C."""
 
     solution: Solution
     curve: tuple[Trial, ...]
+
+    @property
+    def end(self) -> str | None:
+        """Whether the chosen C is the "first" or "last" of several; None: it is neither."""
+        return end_of(self.solution.c, [trial.c for trial in self.curve])
 
 
 def _solution(frame: Frame, c: float, found: Result, gap: float) -> Solution:
@@ -156,9 +162,10 @@ def _solved(
 
 
 def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarray) -> Choice:
-    """The C of lowest validation log-loss; a tie (TIE, relative) goes to the smaller C.
+    """The smallest C whose validation log-loss is at most TOLERANCE above the lowest of all.
 
-    Reads the path once, in ascending C, and keeps one solution.
+    Reads the path once, in ascending C. It keeps the solutions that can still be chosen: those
+    within TOLERANCE of the lowest loss so far that are lower than every smaller C among them.
 
     Raises:
         UserError: no validation rows.
@@ -167,15 +174,16 @@ def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarr
         raise UserError("0 validation rows: C cannot be chosen; raise dataset.val_fraction")
     x_val = np.asarray(x_val_ND, dtype=np.float64)
     curve: list[Trial] = []
-    best: Solution | None = None
-    lowest = math.inf
+    candidates: list[tuple[float, Solution]] = []  # of falling loss
     for solution in path:
         trial = _trial(solution, x_val, label_val_N)
         curve.append(trial)
-        if best is None or trial.loss < lowest * (1 - TIE):
-            best, lowest = solution, trial.loss
-    assert best is not None
-    return Choice(best, tuple(curve))
+        if candidates and not trial.loss < candidates[-1][0]:
+            continue
+        near = [one for one in candidates if one[0] <= trial.loss + TOLERANCE]
+        candidates = [*near, (trial.loss, solution)]
+    assert candidates
+    return Choice(candidates[0][1], tuple(curve))
 
 
 def _trial(solution: Solution, x_ND: np.ndarray, label_N: np.ndarray) -> Trial:
@@ -195,7 +203,9 @@ def refit(
     max_iterations: int,
     prior_CD: np.ndarray | None = None,
 ) -> Solution:
-    """Solve at start.c on these rows (train + val), starting from `start`; arguments as fit_path.
+    """Solve at start.c on these rows, starting from `start`; arguments as fit_path.
+
+    `start` may come from other rows (train, for train + val) or from a wider gap.
 
     Raises:
         UserError: as fit_path.

@@ -1,5 +1,6 @@
 """Logits and labels -> numbers with intervals: pure functions, one version of the code for all."""
 
+from fgvc.metrics.bootstrap import Difference, bootstrap_mean_per_class, bootstrap_top1
 from fgvc.metrics.calibration import expected_calibration_error
 from fgvc.metrics.classification import (
     UNREADABLE,
@@ -18,26 +19,31 @@ from fgvc.metrics.classification import (
 )
 from fgvc.metrics.hierarchy import Tree, hierarchical, tree
 from fgvc.metrics.interval import class_intervals, wilson
+from fgvc.metrics.multiplicity import all_pairs, holm
 from fgvc.metrics.paired import (
-    Difference,
+    NULL_HYPOTHESIS,
     Discordance,
-    bootstrap_mean_per_class,
-    bootstrap_top1,
-    holm,
+    Top1Comparison,
+    compare_top1,
     mcnemar,
+    sign_flip,
 )
 
 __all__ = [
+    "NULL_HYPOTHESIS",
     "UNREADABLE",
     "VERSION",
     "ClassRow",
     "Difference",
     "Discordance",
+    "Top1Comparison",
     "Tree",
+    "all_pairs",
     "bootstrap_mean_per_class",
     "bootstrap_top1",
     "class_intervals",
     "class_rows",
+    "compare_top1",
     "confusion",
     "evaluate",
     "expected_calibration_error",
@@ -47,6 +53,7 @@ __all__ = [
     "mcnemar",
     "per_class",
     "readable",
+    "sign_flip",
     "summary",
     "tally",
     "topk",

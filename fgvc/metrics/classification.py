@@ -17,7 +17,7 @@ from fgvc.metrics.calibration import expected_calibration_error
 from fgvc.metrics.interval import wilson
 from fgvc.types import UserError
 
-VERSION = "1"  # raised whenever a number could come out differently
+VERSION = "2"  # raised whenever a number could come out differently
 UNREADABLE = -1
 
 

@@ -10,15 +10,12 @@ import functools
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import StochasticDepth
 
 from fgvc.config.schema import TrainTask
 from fgvc.model.backbone import Backbone
 from fgvc.model.part_attention import Selector
+from fgvc.model.random_layers import RandomLayers, draw_per_image, drop_path
 from fgvc.types import UserError
-
-# the two residual branches of a block, by the names that timm, open_clip and transformers give them
-BRANCHES = (("drop_path1", "drop_path2"), ("ls_1", "ls_2"), ("self_attn", "mlp"))
 
 
 class Classifier(nn.Module):
@@ -31,6 +28,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone, self.head, self.selector = backbone, head, selector
         self.tells_features = False
+        self.random_layers = RandomLayers()
         self._frozen = True
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -42,8 +40,12 @@ class Classifier(nn.Module):
         return (logits_BK, feature_BD) if self.training and self.tells_features else logits_BK
 
     def with_features(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """(logits_BK, feature_BD), both float32: what the head says, and what it says it of."""
-        feature_BD = self.backbone.feature(pixels_BCHW).float()
+        """(logits_BK, feature_BD), both float32: what the head says, and what it says it of.
+
+        A model in float64 stays in float64.
+        """
+        feature_BD = self.backbone.feature(pixels_BCHW)
+        feature_BD = feature_BD.to(torch.promote_types(feature_BD.dtype, torch.float32))
         with torch.autocast(pixels_BCHW.device.type, enabled=False):
             return self.head(feature_BD), feature_BD
 
@@ -72,6 +74,11 @@ class Classifier(nn.Module):
             )
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(self.depth_of(name) >= task.frozen_stages)
+
+    def randomize(self, drop_path_rate: float) -> None:
+        """Add drop path, and let every random layer draw per image: see random_layers.py."""
+        draw_per_image(self, self.random_layers)  # first: it replaces modules, and hooks with them
+        drop_path(self.backbone, drop_path_rate, self.random_layers)
 
     def depth_of(self, name: str) -> int:
         """How far above the pixels a parameter is: 0 patches and positions, 1 + i block i, then
@@ -103,35 +110,6 @@ class Classifier(nn.Module):
             elif not seen and not name.endswith(".trunk.proj"):
                 found[name] = 0
         return found
-
-
-def drop_path(backbone: Backbone, rate: float) -> None:
-    """Skip residual branches at random while training, `rate` of them in the last block.
-
-    Source: stochastic depth (Huang et al., 2016), the rate rising linearly over the blocks.
-    """
-    blocks = backbone.blocks
-    for index, block in enumerate(blocks if rate > 0 else ()):
-        share = rate * index / max(len(blocks) - 1, 1)
-        names = next(pair for pair in BRANCHES if all(hasattr(block, name) for name in pair))
-        for name in names:
-            getattr(block, name).register_forward_hook(_Skip(share))
-
-
-class _Skip:
-    """A hook that drops a branch's output per image, and scales what it keeps."""
-
-    def __init__(self, share: float) -> None:
-        self.skip = StochasticDepth(share, "row")
-
-    def __call__(
-        self, module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]
-    ) -> Tensor | tuple[Tensor, ...]:
-        if not module.training:
-            return output
-        if isinstance(output, tuple):
-            return (self.skip(output[0]), *output[1:])
-        return self.skip(output)
 
 
 def checkpointed(backbone: Backbone) -> None:

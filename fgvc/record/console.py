@@ -245,9 +245,9 @@ def number(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, int | float) else "–"
 
 
-def interval(numbers: Mapping[str, object]) -> str:
-    """Top-1 with its 95 % interval, in percent."""
-    bounds = numbers["top1_ci95"]
+def interval(numbers: Mapping[str, object], key: str = "top1") -> str:
+    """A number with its 95 % interval, in percent."""
+    bounds = numbers[f"{key}_ci95"]
     assert isinstance(bounds, Sequence)
     low, high = bounds
-    return f"{percent(numbers['top1'])} [{percent(low)}, {percent(high)}]"
+    return f"{percent(numbers[key])} [{percent(low)}, {percent(high)}]"

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,14 @@ PACKAGES = {
     "fiftyone_version": "fiftyone",
     "torchcodec_version": "torchcodec",
 }
+FP32_FLAGS = (  # torch.backends.<name>.fp32_precision
+    "cuda.matmul",
+    "cudnn.conv",
+    "cudnn.rnn",
+    "mkldnn.matmul",
+    "mkldnn.conv",
+    "mkldnn.rnn",
+)
 CODE = Path(__file__).resolve().parents[2]  # the checkout, where there is one
 
 
@@ -87,9 +96,17 @@ def environment(device: torch.device) -> dict[str, object]:
         "device": device.type,
         "cpu_count": usable_cores(),
         "threads": torch.get_num_threads(),
+        "fp32_precision": fp32_precision(),
         "requirements_checksum": requirements_checksum(),
         **environment_hash(),
     }
+
+
+def fp32_precision() -> dict[str, str]:
+    """How this process computes float32 products, convolutions and recurrences: ieee, tf32, ..."""
+    import torch
+
+    return {name: attrgetter(f"{name}.fp32_precision")(torch.backends) for name in FP32_FLAGS}
 
 
 @cache

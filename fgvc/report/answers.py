@@ -23,10 +23,12 @@ COLUMNS = ["path", "split", "label", "pred"]
 @dataclass(frozen=True)
 class Answers:
     """right_N: bool, by path. images: digest of the paths and labels behind it, so that two runs
-    are joined on path by comparing one text."""
+    are joined on path by comparing one text. predictions: digest of the predicted classes by path;
+    runs of the same images answer identically where it is the same."""
 
     right_N: np.ndarray
     images: str
+    predictions: str
 
 
 def read(run: Run) -> Answers:
@@ -54,4 +56,5 @@ def _by_path(table: pa.Table) -> Answers:
     label_N, pred_N = (np.array([row[at] for row in test], np.int64) for at in (1, 2))
     running = hashlib.sha256("\n".join(path for path, _, _ in test).encode())
     running.update(label_N.tobytes())
-    return Answers(label_N == pred_N, running.hexdigest())
+    predictions = hashlib.sha256(pred_N.tobytes()).hexdigest()
+    return Answers(label_N == pred_N, running.hexdigest(), predictions)

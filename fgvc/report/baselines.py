@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fgvc import metrics
 from fgvc.record.retention import SHORTEST
-from fgvc.report import dated, page, rank
+from fgvc.report import comparison, dated, page, rank
+from fgvc.report.comparison import Comparison
 from fgvc.report.controls import CONTROLS
-from fgvc.report.rank import Comparison, Entry, Group
+from fgvc.report.rank import Entry, Group
 from fgvc.report.runs import Damaged, scan
 from fgvc.store import atomic
 from fgvc.types import UserError
@@ -89,13 +91,18 @@ def _row(group: Group, place: int | None, entry: Entry) -> dict[str, Any]:
         "place": place,
         "outside": entry.line.outside,
         "best": place is not None and versus is None,
-        "tie_with_best": versus.tie if versus else None,
+        "tie_with_best": versus.verdict == "tie" if versus else None,
+        "identical_to_best": versus.identical if versus else None,
+        "same_images_right_as_best": versus.same_right if versus else None,
+        "identical_to_place": entry.identical_to,
+        "distinct_answers": entry.distinct_answers,
         "test_against_best": versus.test if versus else None,
         "top1_minus_best": versus.difference if versus else None,
         "top1_minus_best_low": versus.low if versus else None,
         "top1_minus_best_high": versus.high if versus else None,
         "p": versus.p if versus else None,
         "p_holm": versus.p_holm if versus else None,
+        "p_holm_pairs": versus.family if versus else None,
         **_minus("probe", entry.over_probe),
         **{
             key: value
@@ -114,14 +121,23 @@ def _minus(name: str, held: Comparison | None) -> dict[str, float | None]:
         f"top1_minus_{name}_high": held.high if held else None,
         f"p_{name}": held.p if held else None,
         f"p_{name}_holm": held.p_holm if held else None,
+        f"p_{name}_holm_pairs": held.family if held else None,
+        f"identical_to_{name}": held.identical if held else None,
     }
 
 
 def _plain(table: Table) -> dict[str, Any]:
     """The table as JSON, with what the comparisons rest on."""
     return {
-        "alpha": rank.ALPHA,
-        "bootstrap": {"draws": rank.DRAWS, "seed": rank.SEED},
+        "alpha": comparison.ALPHA,
+        "tests": {
+            "null": metrics.NULL_HYPOTHESIS,
+            "adjustment": "Holm over a family of pairs; their number stands in p_*holm_pairs",
+            "family_against_best": "all pairs of the group's lines, as the best is read off test",
+            "family_against_probe": "the group's finetunes, each with its probe",
+            "family_against_controls": "the group's choices of part attention with each control",
+        },
+        "bootstrap": {"draws": comparison.DRAWS, "seed": comparison.SEED},
         "rows": table.rows(),
         "damaged": [asdict(one) for one in table.damaged],
     }

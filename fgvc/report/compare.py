@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from fgvc import metrics
 from fgvc.record import comparability
 from fgvc.report import answers, runs, sealed
+from fgvc.report.comparison import ALPHA, DRAWS, SEED
 from fgvc.report.flat import differing
-from fgvc.report.rank import ALPHA, DRAWS, SEED
 from fgvc.report.runs import Run
 from fgvc.report.sealed import DamageError
 from fgvc.types import UserError
@@ -32,11 +32,13 @@ OF_EACH_RUN = ("run_id", "config_hash", "started", "finished", "seconds")  # of 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two. truth: the dataset's own class id by path of a test image; right: by path,
-    whether the answer was; names: class id -> class name."""
+    """One of the two. truth: the dataset's own class id by path of a test image; predicted: by path
+    likewise, None where the image could not be read; right: by path, whether the answer was; names:
+    class id -> class name."""
 
     run: Run
     truth: Mapping[str, str]
+    predicted: Mapping[str, str | None]
     right: Mapping[str, bool]
     names: Mapping[str, str]
 
@@ -70,8 +72,12 @@ def compared(path: Path, against: Path, force: bool) -> dict[str, Any]:
             "only_against": len(theirs.right) - len(images),
         },
         "alpha": ALPHA,
+        "null": metrics.NULL_HYPOTHESIS,
+        "identical": all(mine.predicted[image] == theirs.predicted[image] for image in images),
         "mcnemar": asdict(metrics.mcnemar(right_a_N, right_b_N)),
-        "top1": asdict(metrics.bootstrap_top1(right_a_N, right_b_N, DRAWS, SEED)),
+        "top1": asdict(
+            metrics.compare_top1(right_a_N[np.newaxis], right_b_N[np.newaxis], DRAWS, SEED)
+        ),
         "mean_per_class": asdict(
             metrics.bootstrap_mean_per_class(right_a_N, right_b_N, class_N, DRAWS, SEED)
         ),
@@ -101,7 +107,10 @@ def _side(path: Path, what: str) -> Side:
         ids, images = list(names), test["path"].to_pylist()
         label_N, pred_N = (test[name].to_numpy() for name in ("label", "pred"))
         truth = dict(zip(images, (ids[label] for label in label_N), strict=True))
-        return Side(run, truth, dict(zip(images, (label_N == pred_N).tolist(), strict=True)), names)
+        classes = (None if pred == metrics.UNREADABLE else ids[pred] for pred in pred_N)
+        predicted = dict(zip(images, classes, strict=True))
+        right = dict(zip(images, (label_N == pred_N).tolist(), strict=True))
+        return Side(run, truth, predicted, right, names)
     except DamageError as why:
         raise UserError(f"{what}={path}: {why}") from why
     except (pa.ArrowException, KeyError, TypeError, IndexError) as error:

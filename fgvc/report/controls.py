@@ -23,7 +23,8 @@ def pairs(lines: Sequence[Line]) -> list[Pair]:
     """Every line of a group with each of its controls that is there.
 
     Args:
-        lines: best first. Of several that would do, one of the same code goes before a better one.
+        lines: in any order. Of several controls that fit, one of the same code goes first, then the
+            newest: the choice never looks at the test images.
     """
     return [pair for line in lines for pair in _of(line, lines)]
 
@@ -33,8 +34,12 @@ def _of(line: Line, lines: Sequence[Line]) -> Iterator[Pair]:
     for name in CONTROLS if mine.part_attention != "off" else ():
         fits = [one for one in lines if _controls(one.first, mine, name)]
         same = [one for one in fits if one.first.answer == mine.answer]
-        for control in (same or fits)[:1]:
-            yield line, name, control
+        if fits:
+            yield (
+                line,
+                name,
+                max(same or fits, key=lambda one: (one.first.started, one.first.folder)),
+            )
 
 
 def _controls(other: Run, mine: Run, name: str) -> bool:

@@ -63,6 +63,11 @@ class Line:
         return None if None in values or len(values) < 2 else statistics.stdev(values)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of all seeds, each text once."""
+        return tuple(dict.fromkeys(note for run in self.runs for note in run.notes))
+
+    @property
     def top1(self) -> float:
         return statistics.fmean(run.top1 for run in self.runs)
 
@@ -74,6 +79,8 @@ class Line:
                 row[name] = self.mean(name)
             elif name in OF_EACH_RUN:
                 row[name] = [getattr(run, name) for run in self.runs]
+            elif name == "notes":
+                row[name] = list(self.notes)
             else:
                 row[name] = getattr(self.first, name)
             if name in SPREAD:
@@ -99,6 +106,12 @@ def _family(run: Run, folded: Folded) -> tuple[object, ...]:
     alone = run.folder if run.forced or run.folder in folded.contradicts else None
     fit = (run.fitted_on, run.overlap)
     return run.question, run.answer, run.comparability_key, *fit, alone
+
+
+def number_notes(lines: Iterable[Line]) -> dict[str, int]:
+    """Each distinct note of some lines -> its number, from 1 in order of first occurrence."""
+    notes = dict.fromkeys(note for line in lines for note in line.notes)
+    return {note: number for number, note in enumerate(notes, 1)}
 
 
 def names_of(lines: Sequence[Line]) -> list[str]:

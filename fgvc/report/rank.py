@@ -4,8 +4,9 @@ A group is one comparability key (see record/comparability.py). A zero-shot line
 group that differs from it only in how the head was fitted. Lines that no ranking may hold, such as
 one whose head was fitted on test images, stand beside the entries of their group.
 Within a group the p-values are Holm's: a line whose adjusted p exceeds ALPHA ties with the best.
-Lines of one seed are compared by McNemar's exact test, others by a paired bootstrap over each
-image's share of right answers, which takes the seeds as they are. N images.
+Which line is best is read off the same test images, so the family of these comparisons is all pairs
+of lines; a finetune against its probe and part attention against its controls are chosen without a
+look at the answers, and their families are the comparisons shown.
 """
 
 from __future__ import annotations
@@ -14,36 +15,19 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import numpy as np
 
 from fgvc import metrics
 from fgvc.report import answers, controls
-from fgvc.report.answers import Answers
+from fgvc.report.comparison import (
+    Comparison,
+    Read,
+    compare_lines,
+    distinct_answers,
+    first_places,
+)
 from fgvc.report.fold import Line, fold
 from fgvc.report.runs import Damaged, Run
 from fgvc.report.sealed import DamageError
-
-ALPHA = 0.05
-DRAWS, SEED = 10_000, 0  # of the bootstrap
-Read = dict[Path, Answers]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Top-1 of a line minus that of another, its 95 % interval, p, and p after Holm."""
-
-    test: str  # mcnemar | bootstrap
-    difference: float
-    low: float
-    high: float
-    p: float
-    p_holm: float
-
-    @property
-    def tie(self) -> bool:
-        return self.p_holm > ALPHA
 
 
 @dataclass(frozen=True)
@@ -52,13 +36,21 @@ class Entry:
 
     versus: against the best; None for the best itself. over_probe: of a finetune, against the
     linear probe of the same join key, where there is one. controls: of part
-    attention, against each control by its name, where there is one.
+    attention, against each control by its name, where there is one. identical_to: place of the
+    first line with identical answers, if another than this. distinct_answers: how many different
+    predictions the seeds gave; None where they were not read.
     """
 
     line: Line
     versus: Comparison | None = None
     over_probe: Comparison | None = None
     controls: Mapping[str, Comparison] = field(default_factory=dict)
+    identical_to: int | None = None
+    distinct_answers: int | None = None
+
+    @property
+    def seeds_identical(self) -> bool:
+        return len(self.line.runs) > 1 and self.distinct_answers == 1
 
 
 @dataclass(frozen=True)
@@ -129,16 +121,18 @@ def _best_first(line: Line) -> tuple[float, str, str, str]:
     return -line.top1, line.first.name, line.first.config_hash, line.first.folder
 
 
-def _order(group: Group) -> tuple[str, str, str, str]:
+def _order(group: Group) -> tuple[object, ...]:
+    """By data and fit, plain runs first, and of groups that share all that the largest first."""
     run = group.fitted.first
-    return run.dataset, run.preprocess, run.final_fit, group.key
+    unusual = (run.comparability.fitted_elsewhere, run.forced, run.debug is not None)
+    return (run.dataset, run.preprocess, run.final_fit, *unusual, -len(group.entries), group.key)
 
 
 def _read(lines: Sequence[Line], read: Read) -> list[Damaged]:
-    """Read the answers of lines that have others to be compared with; returns those that failed."""
-    if len(lines) < 2:
-        return []
+    """Read the answers of runs that have others to be compared with; returns those that failed."""
     runs = [run for line in lines for run in line.runs]
+    if len(runs) < 2:
+        return []
     lost = []
     for run in (one for one in runs if one.path not in read):
         try:
@@ -157,21 +151,30 @@ def _of_other_images(runs: Sequence[Run], read: Read) -> list[Damaged]:
 
 def _compared(lines: Sequence[Line], read: Read) -> tuple[Entry, ...]:
     best = lines[0]
-    versus = _held([(line, best) for line in lines[1:]], read)
+    pairs = [(line, best) for line in lines[1:]]
+    versus = compare_lines(pairs, read, metrics.all_pairs(len(lines)))
     finetunes = [line for line in lines if line.first.task == "train"]
     pairs = [(line, probe) for line in finetunes if (probe := _probe_of(line, lines))]
-    over = dict(zip([id(line) for line, _ in pairs], _held(pairs, read), strict=True))
+    over = dict(zip([id(line) for line, _ in pairs], compare_lines(pairs, read), strict=True))
     controlled = _controlled(lines, read)
+    places = first_places(lines, read)
     return tuple(
-        Entry(line, one, over.get(id(line)), controlled[id(line)])
-        for line, one in zip(lines, (None, *versus), strict=True)
+        Entry(
+            line,
+            comparison,
+            over.get(id(line)),
+            controlled[id(line)],
+            places.get(place),
+            distinct_answers(line, read),
+        )
+        for place, (line, comparison) in enumerate(zip(lines, (None, *versus), strict=True), 1)
     )
 
 
 def _controlled(lines: Sequence[Line], read: Read) -> dict[int, dict[str, Comparison]]:
     """By line, what holding it against its controls says; all of the group are Holm's at once."""
     triples = controls.pairs(lines)
-    held = _held([(line, control) for line, _, control in triples], read)
+    held = compare_lines([(line, control) for line, _, control in triples], read)
     found: dict[int, dict[str, Comparison]] = {id(line): {} for line in lines}
     for (line, name, _), comparison in zip(triples, held, strict=True):
         found[id(line)][name] = comparison
@@ -199,27 +202,3 @@ def _probe_of(finetune: Line, lines: Sequence[Line]) -> Line | None:
         return other_parts, math.inf if loss is None else loss, run.config_hash, run.folder
 
     return min(probes, key=preference, default=None)
-
-
-def _held(pairs: Sequence[tuple[Line, Line]], read: Read) -> list[Comparison]:
-    """Each line against another, Holm's over all of them."""
-    found = [_against(line, other, read) for line, other in pairs]
-    adjusted = metrics.holm([p for _, _, p in found])
-    return [
-        Comparison(test, change.value, change.low, change.high, p, p_holm)
-        for (test, change, p), p_holm in zip(found, adjusted, strict=True)
-    ]
-
-
-def _against(line: Line, best: Line, read: Read) -> tuple[str, metrics.Difference, float]:
-    """(test, difference with its interval, p) of a line against another."""
-    mine_N, best_N = (_score(one, read) for one in (line, best))
-    change = metrics.bootstrap_top1(mine_N, best_N, DRAWS, SEED)
-    if len(line.runs) == len(best.runs) == 1:
-        return "mcnemar", change, metrics.mcnemar(mine_N == 1, best_N == 1).p
-    return "bootstrap", change, change.p
-
-
-def _score(line: Line, read: Read) -> np.ndarray:
-    """score_N: the share of a line's seeds that got each image right."""
-    return np.mean([read[run.path].right_N for run in line.runs], axis=0)

@@ -43,8 +43,9 @@ class Run:
     images that the head was fitted on, None: not recorded. predictions_digest: of the predicted
     class of each test image, None: not recorded.
     part_tokens: the patches that part attention keeps; None: one per head, or no part attention.
-    in_box: the share of them inside the object's box. rest: digest of all that is neither seed nor
-    part attention; part_rest: of part attention, all but what has a column.
+    in_box: the share of them inside the object's box. notes: what a reader of the numbers must
+    know, one line each. rest: digest of all that is neither seed nor part attention; part_rest: of
+    part attention, all but what has a column.
     """
 
     path: Path
@@ -109,6 +110,7 @@ class Run:
     comparability_base: str
     predictions_digest: str | None
     join_key: str
+    notes: tuple[str, ...]
     question: str
     rest: str
     part_rest: str
@@ -294,7 +296,15 @@ def _of_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
         "fitted_on": numbers.get("fitted_on"),
         "overlap": (numbers.get("overlap") or {}).get("images"),
         "predictions_digest": numbers.get("predictions_digest"),
+        "notes": _notes(numbers.get("notes", [])),
     }
+
+
+def _notes(notes: object) -> tuple[str, ...]:
+    """The notes of a record; a record that was made before there were any has none."""
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError(f"notes={notes!r} is no list of lines")
+    return tuple(notes)
 
 
 def _of_parts(

@@ -6,38 +6,49 @@ One block for each comparability key; what must be known of the data and the wei
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from fgvc import metrics
 from fgvc.record import console
 from fgvc.report.baselines import Table
-from fgvc.report.fold import Line, names_of
-from fgvc.report.rank import ALPHA, Comparison, Entry, Group
+from fgvc.report.comparison import ALPHA, Comparison
+from fgvc.report.fold import Line, names_of, number_notes
+from fgvc.report.rank import Entry, Group
 from fgvc.report.runs import Run, fit_marks
 
 COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
 ABOUT = ("license", "contamination", "label_noise")
-TIE = "="
+MARKS = {"identical": "≡", "tie": "="}  # by verdict against the best
 OUTSIDE = "out"
-TESTS = {"mcnemar": "McNemar, exact", "bootstrap": "paired bootstrap"}
+TESTS = {
+    "mcnemar": "McNemar, exact",
+    "sign_flip": "sign flips, exact",
+    "sign_flip_subsets": "sign flips over equal numbers of seeds",
+}
 
 
 def print_table(table: Table) -> None:
     """Every block, then what its marks mean, provenance, and the folders that are in none."""
+    numbered = number_notes(line for group in table.groups for line in group.lines)
     for group in table.groups:
         number, all_names = len(group.entries), names_of(group.lines)
         names = all_names[:number]
         rows = [_cells(*pair, number) for pair in zip(group.entries, names, strict=True)]
         outside = list(zip(group.outside, all_names[number:], strict=True))
         rows += [_cells(Entry(line), name, None) for line, name in outside]
+        for row, line in zip(rows, group.lines, strict=True):
+            row[0] += _note_marks(line, numbered)
         console.table(_title(group), COLUMNS, rows)
         for line, name in outside:
             reason = f"{OUTSIDE}  not ranked: {name}: {line.outside}"
             for part in textwrap.wrap(reason, 80, subsequent_indent=" " * 5):
                 console.say(part)
-        for line in _controls(group, names):
+        for line in (*_identical(group, names), *_controls(group, names)):
             console.say(line)
     for line in (*_over_probes(table), *_legend(table)):
         console.say(line)
+    for note, number in numbered.items():
+        console.say(f"[{number}]  {note}")
     _provenance(table)
     for one in table.damaged:
         console.say(f"damaged, left out: {one.folder}: {one.why}")
@@ -58,14 +69,29 @@ def _cells(entry: Entry, name: str, rivals: int | None) -> list[str]:
     """A row. rivals: lines of the ranking; None for a line outside it."""
     line, seeds = entry.line, len(entry.line.runs)
     rate = line.mean("images_per_s")
-    mark = "best" if entry.versus is None else TIE if entry.versus.tie else ""
+    mark = "best" if entry.versus is None else MARKS.get(entry.versus.verdict, "")
     return [
-        name if seeds == 1 else f"{name} · {seeds} seeds",
+        name if seeds == 1 else f"{name} · {_seeds(entry)}",
         _spread(line, "top1") if seeds > 1 else console.interval(_interval(line.first)),
         _spread(line, "mean_per_class"),
         f"{rate:.0f}" if rate else "–",
         OUTSIDE if rivals is None else mark if rivals > 1 else "",
     ]
+
+
+def _note_marks(line: Line, numbered: Mapping[str, int]) -> str:
+    """The numbers of a line's notes, as they stand beside its name."""
+    return "".join(f" [{numbered[note]}]" for note in line.notes)
+
+
+def _seeds(entry: Entry) -> str:
+    """How many seeds, and how many different predictions they gave where that is fewer."""
+    seeds, distinct = len(entry.line.runs), entry.distinct_answers
+    if entry.seeds_identical:
+        return f"{seeds} seeds, identical answers"
+    if distinct is not None and distinct < seeds:
+        return f"{seeds} seeds, {distinct} different answers"
+    return f"{seeds} seeds"
 
 
 def _interval(run: Run) -> dict[str, object]:
@@ -85,11 +111,22 @@ def _over_probes(table: Table) -> Iterator[str]:
         if (over := entry.over_probe) is None:
             continue
         low, change, high = (100 * value for value in (over.low, over.difference, over.high))
-        verdict = "no finding" if over.tie else "a finding"
+        verdict = describe(over, "a finding", "a finding")
         yield (
             f"{entry.line.first.name}, against its linear probe: {change:+.1f} points "
             f"[{low:+.1f}, {high:+.1f}], p = {over.p_holm:.2g}: {verdict}"
         )
+
+
+def _identical(group: Group, names: list[str]) -> Iterator[str]:
+    """Each set of lines that predict the same class for every test image."""
+    sets: dict[int, list[str]] = {}
+    for entry, name in zip(group.entries, names, strict=True):
+        if (first := entry.identical_to) is not None:
+            sets.setdefault(first, [names[first - 1]]).append(name)
+    for members in sets.values():
+        text = f"identical answers: {'; '.join(members)}"
+        yield from textwrap.wrap(text, 80, subsequent_indent="  ")
 
 
 def _controls(group: Group, names: list[str]) -> Iterator[str]:
@@ -108,24 +145,44 @@ def _controls(group: Group, names: list[str]) -> Iterator[str]:
             low, change, high = (100 * value for value in (one.low, one.difference, one.high))
             yield (
                 f"    against {control.replace('_', ' ')}: {change:+.1f} [{low:+.1f}, {high:+.1f}],"
-                f" p = {one.p_holm:.2g}: {_verdict(one)}"
+                f" p = {one.p_holm:.2g}: {describe(one, 'helps', 'hurts')}"
             )
 
 
-def _verdict(one: Comparison) -> str:
-    if one.tie:
-        return "no finding"
-    return "helps" if one.difference > 0 else "hurts"
+def describe(one: Comparison, higher: str, lower: str) -> str:
+    """A verdict in words; `higher` and `lower` name a significant difference."""
+    if one.verdict == "identical":
+        return "identical answers"
+    if one.verdict == "tie":
+        return "no finding, the same images right" if one.same_right else "no finding"
+    return higher if one.verdict == "higher" else lower
 
 
 def _legend(table: Table) -> Iterator[str]:
     entries = [entry for group in table.groups for entry in group.entries]
     versus = [entry.versus for entry in entries if entry.versus is not None]
-    if any(one.tie for one in versus):
-        used = [text for name, text in TESTS.items() if name in {one.test for one in versus}]
-        yield f"{TIE}  a tie with the best ({' or '.join(used)}; p > {ALPHA} after Holm)"
+    meanings = {
+        "identical": "identical to the best: the same predicted class for every image",
+        "tie": f"a tie with the best: p > {ALPHA} after Holm over all pairs of its table",
+    }
+    for verdict, mark in MARKS.items():
+        if verdict in {one.verdict for one in versus}:
+            yield f"{mark}  {meanings[verdict]}"
+    compared = [*versus, *(one for entry in entries for one in _others(entry))]
+    if compared:
+        used = [text for name, text in TESTS.items() if name in {one.test for one in compared}]
+        yield from textwrap.wrap(
+            f"p: {'; '.join(used)}. Null: {metrics.NULL_HYPOTHESIS}.", 80, subsequent_indent="   "
+        )
     if any(len(entry.line.runs) > 1 for entry in entries):
         yield "±  standard deviation over seeds"
+
+
+def _others(entry: Entry) -> Iterator[Comparison]:
+    """Comparisons with something other than the best."""
+    yield from entry.controls.values()
+    if entry.over_probe is not None:
+        yield entry.over_probe
 
 
 def _provenance(table: Table) -> None:

@@ -87,7 +87,7 @@ def _table(numbers: Mapping[str, Mapping[str, object]]) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_cell, value))}]"
-    return f"{value:.4f}" if isinstance(value, float) else str("" if value is None else value)
+    return f"{value:.4f}" if isinstance(value, float) else str("–" if value is None else value)
 
 
 def _mistakes(job: Experiment, test: Predictions) -> None:

@@ -121,7 +121,7 @@ def streamed(
             yield Seen(batch, torch.empty(0, 0), torch.empty(0, 0), None)
             continue
         if selector is not None:
-            selector.images(batch.row_B)
+            selector.images(manifest.key_N[batch.row_B])
         pixels_BCHW = preprocess.normalize(batch.pixels_BCHW.to(device))
         with autocast(conf.precision, device):
             logits_BK, feature_BD = model.with_features(pixels_BCHW)

@@ -86,12 +86,13 @@ def _points(change: Told) -> str:
 
 
 def _finding(told: Told) -> str:
-    p, alpha = told["mcnemar"]["p"], told["alpha"]
-    verdict = "a tie: no finding" if p > alpha else "a finding"
-    return (
-        f"McNemar, exact: p = {p:.3g}; paired bootstrap: p = {told['top1']['p']:.3g} "
-        f"({verdict} at {alpha})"
-    )
+    top, alpha = told["top1"], told["alpha"]
+    if told["identical"]:
+        return "identical answers: both predict the same class for every image"
+    verdict = f"{'a tie: no finding' if top['p'] > alpha else 'a finding'} at {alpha}"
+    if top["same_right"]:
+        verdict += "; the same images are right, other classes are predicted for the rest"
+    return f"McNemar, exact: p = {top['p']:.3g} ({verdict}). Null: {told['null']}."
 
 
 def _classes(classes: Sequence[Told]) -> None:

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 
 from fgvc.config.schema import Config
+from fgvc.task.watchdog import Watchdog
 from fgvc.types import UserError
 
 PATIENCE = datetime.timedelta(hours=1)  # for a peer in a collective call, an evaluation included
@@ -33,22 +34,29 @@ GRACE = 10.0  # seconds that the other ranks have to end once one is gone
 
 @dataclass(frozen=True)
 class World:
-    """This process among its peers. launch: how they were started, for the stamp."""
+    """This process among its peers. launch: how they were started, for the stamp. watchdog: of rank
+    0 where there are peers."""
 
     rank: int
     size: int
     launch: str
+    watchdog: Watchdog | None = None
 
     @property
     def leads(self) -> bool:
         return self.rank == 0
+
+    def waiting(self, typical: bool = True) -> AbstractContextManager[None]:
+        """Around what makes collective calls: there a notice to stop is obeyed by the watchdog."""
+        return nullcontext() if self.watchdog is None else self.watchdog.waiting(typical)
 
     def share(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         if self.size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        with self.waiting():
+            dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
@@ -56,7 +64,8 @@ class World:
         if self.size == 1:
             return [value]
         found: list[Any] | None = [None] * self.size if self.leads else None
-        dist.gather_object(value, found, dst=0)
+        with self.waiting():
+            dist.gather_object(value, found, dst=0)
         return found or []
 
     def any(self, flag: bool) -> bool:
@@ -64,7 +73,8 @@ class World:
         if self.size == 1:
             return flag
         said = torch.tensor([int(flag)])
-        dist.all_reduce(said, op=dist.ReduceOp.MAX)
+        with self.waiting():
+            dist.all_reduce(said, op=dist.ReduceOp.MAX)
         return bool(said.item())
 
 
@@ -72,11 +82,12 @@ ALONE = World(0, 1, "one process")
 
 
 @contextmanager
-def joined(nproc: int, device: str = "cpu") -> Iterator[World]:
+def joined(nproc: int, device: str = "cpu", grace: float = 0.0) -> Iterator[World]:
     """The world of this job, its other ranks started where `runtime.nproc` asks for them.
 
     Args:
         device: `runtime.device`, by which rank 0 knows whether each process needs a GPU.
+        grace: `runtime.stop_grace`, of rank 0's watchdog.
 
     Raises:
         UserError: both torchrun and runtime.nproc, more GPUs than there are, or a rank that died.
@@ -87,15 +98,18 @@ def joined(nproc: int, device: str = "cpu") -> Iterator[World]:
             raise UserError(f"runtime.nproc={nproc}: torchrun started {size} already")
         check_devices(int(os.environ["LOCAL_WORLD_SIZE"]), device)
         _meet()
-        with _told_of_peers(size), _group():
-            yield World(int(os.environ["RANK"]), size, _launch(size))
+        rank = int(os.environ["RANK"])
+        watchdog = Watchdog(grace) if rank == 0 else None
+        with _told_of_peers(size), _group(watchdog):
+            yield World(rank, size, _launch(size), watchdog)
         return
     if nproc == 1:
         yield ALONE
         return
     check_devices(nproc, device)
-    with _followers(nproc), _group():
-        yield World(0, nproc, f"runtime.nproc={nproc}")
+    watchdog = Watchdog(grace)
+    with _followers(nproc, watchdog), _group(watchdog):
+        yield World(0, nproc, f"runtime.nproc={nproc}", watchdog)
 
 
 def _meet() -> None:
@@ -162,28 +176,57 @@ def seed_everything(conf: Config) -> None:
     """Every process of a job begins from here."""
     torch.manual_seed(conf.seed)
     np.random.seed(conf.seed)  # noqa: NPY002 - libraries draw from it
-    torch.set_float32_matmul_precision(conf.matmul_precision)
+    set_fp32_precision(conf.matmul_precision)
     if conf.runtime.threads is not None:
         torch.set_num_threads(conf.runtime.threads)
 
 
+def set_fp32_precision(matmul_precision: str) -> None:
+    """Set the precision of float32 matrix products, convolutions and recurrences of this process.
+
+    "highest" is IEEE float32; "high" and "medium" allow TF32 (in oneDNN's products of "medium",
+    bfloat16). torch.set_float32_matmul_precision sets the products alone, and torch starts with
+    TF32 convolutions, among them the patch embedding of every backbone.
+    """
+    exact = matmul_precision == "highest"
+    torch.set_float32_matmul_precision(matmul_precision)
+    torch.backends.cudnn.allow_tf32 = not exact  # torch refuses to read it if it contradicts these:
+    for library in (torch.backends.cudnn, torch.backends.mkldnn):
+        library.conv.fp32_precision = library.rnn.fp32_precision = "ieee" if exact else "tf32"
+
+
 @contextmanager
-def _group() -> Iterator[None]:
+def _group(watchdog: Watchdog | None) -> Iterator[None]:
     """The process group of this environment's ranks (RANK, WORLD_SIZE, MASTER_ADDR, …)."""
     # what is on the CPU goes through gloo even where there are GPUs; NCCL begins when it is used
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     local = int(os.environ["LOCAL_RANK"])
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
-    dist.init_process_group(backend, timeout=PATIENCE)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    with _guarded(watchdog) as waiting:
+        with waiting():
+            dist.init_process_group(backend, timeout=PATIENCE)
+        try:
+            yield
+        finally:
+            with waiting():
+                dist.destroy_process_group()
 
 
 @contextmanager
-def _followers(nproc: int) -> Iterator[None]:
+def _guarded(
+    watchdog: Watchdog | None,
+) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """While the block runs the watchdog, where there is one, watches; its `waiting`."""
+    if watchdog is None:
+        yield nullcontext
+        return
+    with watchdog.watching():
+        yield lambda: watchdog.waiting(typical=False)
+
+
+@contextmanager
+def _followers(nproc: int, watchdog: Watchdog) -> Iterator[None]:
     """Ranks 1 to nproc - 1, started beside this process, which becomes rank 0; all gone after."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -195,6 +238,7 @@ def _followers(nproc: int) -> Iterator[None]:
     followers = [_follower({**os.environ, **shape}, rank) for rank in range(1, nproc)]
     os.environ.update(ours)
     watch = _Watch([process for process, _ in followers])
+    watchdog.processes += [process.kill for process, _ in followers]
     try:
         for _, tie in followers:
             if not tie.recv(1):  # it is gone: the others would be waited for in vain

@@ -41,7 +41,7 @@ def run(job: Job) -> Skipped | None:
     plain = kept.facts["hashed"] if kept.inside else resolved(cfg)
     stored.check_hash(kept, plain)
     with opened("eval", conf, plain, job.command, source=kept.inside) as experiment:
-        if skipped := already_complete(experiment):
+        if skipped := already_complete(experiment, kept.id):
             return skipped
         _check(experiment, kept)
         outcome = _whole(experiment, kept) if kept.inside else _head(experiment, kept)
@@ -69,7 +69,7 @@ def _head(job: Experiment, kept: Stored) -> Outcome:
 def _whole(job: Experiment, kept: Stored) -> Outcome:
     device, row_N = job.extractor.device, job.dataset.split.test_N
     model = kept.classifier(job.conf, job.extractor.source, device)
-    job.extractor.counters.test_reads += 1
+    job.record_test_read()
     start = time.monotonic()
     read = classified(
         model, job.conf, job.dataset, row_N, device, job.extractor.refuse_bad, features=True
@@ -97,4 +97,5 @@ def _outcome(
         cost=cost,
         features=features,
         looks=looks,
+        unreadable=features.bad,
     )

@@ -19,17 +19,19 @@ from omegaconf import OmegaConf
 from fgvc.config.compose import canonical, config_hash
 from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
+from fgvc.data import split
 from fgvc.model.backbone import weights
 from fgvc.record import console, stack
 from fgvc.record.fit import Fit, short_digests
-from fgvc.record.folder import RunFolder, complete, open_run, read_json
+from fgvc.record.folder import SHORT, RunFolder, complete, open_run, read_json
 from fgvc.record.tensorboard import Board
 from fgvc.store.content import ContentStore
 from fgvc.task import Skipped
 from fgvc.task.distributed import ALONE, World, device_of, seed_everything
 from fgvc.task.extract import Extractor, check_precision, choose_device
+from fgvc.task.identity import differing, identity_of
 from fgvc.task.shards import crew_of
-from fgvc.types import Dataset, Features, Looks, Predictions, UserError, WeightsSource
+from fgvc.types import BadImage, Dataset, Features, Looks, Predictions, UserError, WeightsSource
 
 
 @dataclass
@@ -52,6 +54,10 @@ class Experiment:
     def classes(self) -> int:
         return len(self.dataset.labelmap)
 
+    def record_test_read(self) -> None:
+        """To be called before the first test image is read; the extractor does so by itself."""
+        self.run.record_test_read(identity(self))
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -62,7 +68,9 @@ class Outcome:
     was fitted on, which overlap and fitted_on follow from. whole: the state dict is that
     of backbone and head together. cost: as Extractor.cost, where no feature was extracted.
     steps: optimiser steps behind the weights. features, looks: of the test images that could be
-    read; None where there are none to show.
+    read; None where there are none to show. notes: one line each, of what a reader of the numbers
+    must know; they are printed and recorded beside the numbers. unreadable: the images, of any
+    split, that the run tried to read and could not.
     """
 
     splits: Mapping[str, Predictions]
@@ -74,6 +82,8 @@ class Outcome:
     steps: int = 0
     features: Features | None = None
     looks: Looks | None = None
+    notes: tuple[str, ...] = ()
+    unreadable: tuple[BadImage, ...] = ()
 
 
 @contextmanager
@@ -113,16 +123,26 @@ def opened(
             dataset = datasets.load(
                 conf.dataset, Path(conf.runtime.cache_root).expanduser(), advance
             )
-        for note in dataset.notes:
+        for note in (*dataset.notes, *validation_notes(task, conf, dataset)):
             console.say(f"note: {note}")
         crew = None if task == "train" else crew_of(conf, dataset, source)
         extractor = Extractor(conf, dataset, source, device, crew)
         with contextlib.closing(extractor), contextlib.closing(Board(run.path)) as board:
             if crew is not None:
                 world = World(0, crew.size, f"runtime.nproc={crew.size}")
-            yield Experiment(
+            experiment = Experiment(
                 task, conf, plain, run_hash, run, dataset, extractor, board, gate, world
             )
+            extractor.before_test = experiment.record_test_read
+            yield experiment
+
+
+def validation_notes(task: str, conf: Config, dataset: Dataset) -> tuple[str, ...]:
+    """What must be known of the validation split; nothing where a task reads none."""
+    if task not in ("probe", "train") or (task == "train" and conf.final_fit == "trainval"):
+        return ()
+    label_N, fraction = dataset.manifest.label_N, conf.dataset.val_fraction
+    return split.validation_notes(label_N, dataset.split, dataset.labelmap, fraction)
 
 
 def stack_gate(conf: Config) -> str:
@@ -139,25 +159,30 @@ def stack_gate(conf: Config) -> str:
     return "validated"
 
 
-def already_complete(job: Experiment) -> Skipped | None:
+def already_complete(job: Experiment, checkpoint_id: str | None = None) -> Skipped | None:
     """The complete run of the same question and answer under this run_id, if there is one.
 
     The folder that was opened for this one is then gone again.
 
+    Args:
+        checkpoint_id: of the checkpoint that task=eval reads; a run that trains has none yet.
+
     Raises:
-        UserError: a complete run of this config lies there, but from other code, data or weights.
+        UserError: a complete run of this config lies there, but from other code, data or weights,
+            or of another checkpoint.
     """
-    root, mine = Path(job.conf.runtime.output_root).expanduser(), identity(job)
+    root, current = Path(job.conf.runtime.output_root).expanduser(), identity(job)
     for folder in complete(root, job.run.run_id, job.hash):
-        recorded = read_json(folder, "env_stamp.json")
-        other = [name for name in mine if recorded[name] != mine[name]]
+        recorded = {**read_json(folder, "env_stamp.json"), "checkpoint": folder.name}
+        current["checkpoint"] = checkpoint_id[:SHORT] if checkpoint_id else folder.name
+        other = differing(recorded, current, tuple(current))
         job.run.discard()
         if not other:
             console.say(f"complete already: {folder}")
             return Skipped(folder)
         raise UserError(
             f"{folder} is complete, with another {other[0]} ({recorded[other[0]]}, now "
-            f"{mine[other[0]]}): give a new runtime.run_id"
+            f"{current[other[0]]}): give a new runtime.run_id"
         )
     return None
 
@@ -186,10 +211,4 @@ def fit_of(job: Experiment, row_N: np.ndarray, forced: bool = False) -> Fit:
 
 def identity(job: Experiment) -> dict[str, object]:
     """What, with the config_hash, names the answer: two runs that share it are the same run."""
-    return {
-        "task": job.task,
-        "git_commit": job.run.code.commit,
-        "code_patch_sha256": job.run.code.patch_sha256,
-        "manifest_digest": job.dataset.manifest.digest,
-        "weights_digest": job.extractor.source.sha256,
-    }
+    return identity_of(job.task, job.run.code, job.dataset, job.extractor.source)

@@ -104,8 +104,8 @@ def _target(job: Job, kept: Stored) -> Path:
 def _check_exportable(conf: Config, kept: Stored) -> None:
     if conf.part_attention.name == "random":
         raise UserError(
-            f"{kept.file} has part_attention=random, whose lots are drawn by an image's place in "
-            "its dataset: a graph that sees one picture alone cannot; export another choice"
+            f"{kept.file} has part_attention=random, whose patches are drawn by the path of an "
+            "image in its dataset, which a graph does not see: export another choice"
         )
 
 

@@ -25,14 +25,13 @@ from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import part_attention as parts
 from fgvc.model.backbone import Backbone, autocast
 from fgvc.record import console
+from fgvc.record.stamp import fp32_precision
 from fgvc.store import atomic, digest
 from fgvc.store.features import FeatureCache
 from fgvc.task.crew import Crew
 from fgvc.task.looking import looking
 from fgvc.task.looks import apart, beside
 from fgvc.types import (
-    TEST,
-    TRAIN,
     BadImage,
     Batch,
     ComputeMany,
@@ -51,13 +50,11 @@ VERSION = 3  # of this module: raise it when the same inputs would give other fe
 
 @dataclass
 class Counters:
-    """What a run really did. decoded, forwarded: images; prompts: read by a text tower;
-    test_reads: looks at the test features."""
+    """What a run really did. decoded, forwarded: images; prompts: read by a text tower."""
 
     decoded: int = 0
     forwarded: int = 0
     prompts: int = 0
-    test_reads: int = 0
     seconds: float = 0.0
 
 
@@ -77,8 +74,9 @@ class Part:
 class Extractor:
     """One backbone looking at one dataset in one way; the backbone is built on the first miss.
 
-    crew: workers that compute the features, where this process does not. looks: where part
-    attention looked in the test images, once they are read.
+    crew: workers that compute the features, where this process does not. before_test: called each
+    time before test features are read. looks: where part attention looked in the test images, once
+    they are read.
     """
 
     conf: Config
@@ -86,6 +84,7 @@ class Extractor:
     source: WeightsSource
     device: torch.device
     crew: Crew | None = None
+    before_test: Callable[[], None] = lambda: None
     counters: Counters = field(default_factory=Counters)
     looks: Looks | None = None
     _backbone: Backbone | None = None
@@ -108,7 +107,8 @@ class Extractor:
             UserError: an image could not be read and dataset.on_bad_image=error.
         """
         before = self.counters.forwarded
-        self.counters.test_reads += role == "test"
+        if role == "test":
+            self.before_test()
         with console.progress(f"features {role}", len(row_N), "images") as advance:
             found = self.cache.get(
                 self.key(role),
@@ -133,6 +133,8 @@ class Extractor:
         library = conf.backbone.library
         # what a row says beyond its model's name, where it says so
         own = {"architecture": row.architecture} if row.architecture else {}
+        # on a GPU features were once kept that TF32 convolutions had computed
+        fp32 = {"fp32_precision": fp32_precision()} if self.device.type == "cuda" else {}
         return {
             **own,
             "extractor": VERSION,
@@ -147,26 +149,20 @@ class Extractor:
             "side": conf.resolution.side,
             "precision": conf.precision,
             "matmul_precision": conf.matmul_precision,
+            **fp32,
             "device": self.device.type,
             "manifest": self.dataset.manifest.digest,
             "role": role,
-            "rows": self._rows(role),
         }
 
     def _parts_key(self) -> dict[str, object]:
-        """The choice of part attention, without what only training looks at; lots have a seed."""
+        """The choice of part attention, without what only training looks at; draws have a seed."""
         chosen = asdict(self.conf.part_attention)
         for name in ("contrastive", "margin"):
             chosen.pop(name, None)
-        drawn = {"part_seed": self.conf.seed} if chosen["name"] == "random" else {}
-        return {"part_attention": chosen, **drawn}
-
-    def _rows(self, role: str) -> str:
-        """Digest of the images of this role in the index's order, by which features are kept: the
-        manifest's digest is the same for an index whose lines were sorted otherwise."""
-        manifest = self.dataset.manifest
-        row_N = np.flatnonzero(manifest.split_N == (TEST if role == "test" else TRAIN))
-        return digest.sha256_bytes("\n".join(manifest.path[row] for row in row_N).encode())
+        if chosen["name"] != "random":
+            return {"part_attention": chosen}
+        return {"part_attention": chosen, "part_seed": self.conf.seed, "drawn_by": "path"}
 
     def use(self, model: Backbone) -> None:
         """Extract with a backbone that is built already (on this device, from this source)."""
@@ -215,7 +211,7 @@ class Extractor:
         model, selector = self.built(), self._selector
         pixels_BCHW = batch.pixels_BCHW.to(self.device, non_blocking=True)
         if selector is not None:
-            selector.images(batch.row_B)
+            selector.images(self.dataset.manifest.key_N[batch.row_B])
         with autocast(self.conf.precision, self.device):
             feature_BD = model.feature(self.preprocess.normalize(pixels_BCHW)).float()
         self.counters.forwarded += len(feature_BD)

@@ -23,11 +23,12 @@ from fgvc.data import loader
 from fgvc.data.augment import training_transform
 from fgvc.data.order import Draws, Order
 from fgvc.data.preprocess import evaluation_transform
-from fgvc.learn.train.step import Micro, StepReport
-from fgvc.learn.train.trainer import Trainer
+from fgvc.data.streams import order_by_stream
+from fgvc.learn.train import Best, Hooks, Micro, StepReport, Trainer
 from fgvc.model import head as heads
-from fgvc.model.classifier import Classifier, checkpointed, drop_path
+from fgvc.model.classifier import Classifier, checkpointed
 from fgvc.record.folder import Preempted
+from fgvc.task import epochs
 from fgvc.task.classify import Classified, classified
 from fgvc.task.distributed import World
 from fgvc.task.looking import looking
@@ -61,13 +62,12 @@ class Plan:
 @dataclass(frozen=True)
 class Ending:
     """What rank 0 has in the end. splits: of the chosen weights. last: the numbers of the last
-    weights on validation. unreadable: images by split; unreadable_rows: those of training and
-    validation. features, looks: of the test images; None on other ranks."""
+    weights on validation. unreadable: images of any split. features, looks: of the test images;
+    None on other ranks."""
 
     splits: dict[str, Predictions]
     last: dict[str, Any] | None
-    unreadable: dict[str, int]
-    unreadable_rows: frozenset[int]
+    unreadable: tuple[BadImage, ...]
     features: Features | None = None
     looks: Looks | None = None
 
@@ -104,10 +104,14 @@ class Finetune:
             self.conf.seed,
             world.size,
             self.pull,
-            None if self.model.selector is None else self.model.selector.images,
+            self.conf.runtime.micro_batch,
+            Hooks(
+                None if self.model.selector is None else self._show,
+                self.model.random_layers.set_keys,
+            ),
         )
         self.epochs_judged = 0
-        self.unreadable: set[int] = set()
+        self.unreadable: dict[int, str] = {}  # manifest row -> why
         self.speed: float | None = None  # images a second of the last evaluation, all ranks
         if plan.state is not None:
             self._go_on_from(plan.state)
@@ -140,10 +144,13 @@ class Finetune:
         return {
             "trainer": self.trainer.state(),
             "epochs_judged": self.epochs_judged,
-            "unreadable": sorted(self.unreadable),
+            "steps_per_epoch": self.steps,
+            "unreadable": sorted(self.unreadable.items()),
         }
 
     def _go_on_from(self, state: dict[str, Any]) -> None:
+        if self.world.leads:
+            epochs.refuse_past_end(self.conf, state["trainer"]["step"], self.steps)
         try:
             self.trainer.load(state["trainer"])
         except (RuntimeError, ValueError) as error:  # of tensors or of parameter groups
@@ -152,8 +159,16 @@ class Finetune:
                 f"{self.model.backbone.name} with head={self.conf.head.name} and {self.classes} "
                 f"classes: {' '.join(str(error).split())[:200]}"
             ) from error
-        self.epochs_judged = state["epochs_judged"]
-        self.unreadable = set(state["unreadable"])
+        self.epochs_judged, self.trainer.best = epochs.converted(
+            self.trainer.best,
+            state["epochs_judged"],
+            self.trainer.done,
+            state["steps_per_epoch"],
+            self.steps,
+        )
+        if not self.validates:  # a state of another config may have a best epoch
+            self.trainer.best = Best(self.conf.task.select, self.conf.task.patience)
+        self.unreadable = dict(state["unreadable"])
 
     def run(self, log: Log | None, stop: Callable[[], bool]) -> None:
         """Train to the end.
@@ -168,7 +183,7 @@ class Finetune:
         while True:
             if self.epoch > self.epochs_judged:
                 self._judge(log)
-            if self.epoch == self.conf.task.epochs or self.trainer.best.exhausted:
+            if self.epoch >= self.conf.task.epochs or self.trainer.best.exhausted:
                 return
             self._train_epoch(log, stop)
 
@@ -198,13 +213,16 @@ class Finetune:
         parts = self.world.gather(own)
         return Classified.joined(parts) if self.world.leads else None
 
-    def ending(self, best: dict[str, Tensor] | None) -> Ending:
+    def ending(
+        self, best: dict[str, Tensor] | None, before_test: Callable[[], None] = lambda: None
+    ) -> Ending:
         """The last weights on validation, then the chosen ones on validation and, once, on test.
 
         With runtime.stop_before_test no test image is read, and there is no split `test`.
 
         Args:
             best: the weights that validation chose, on rank 0; None: the last are the chosen ones.
+            before_test: called on each rank right before it reads test; rank 0's comes first.
         """
         split, last = self.dataset.split, None
         splits: dict[str, Predictions] = {}
@@ -217,29 +235,47 @@ class Finetune:
             self.trainer.evaluated_model().load_state_dict(chosen)
             if validates and (found := self.predict(split.val_N)) is not None:
                 splits["val"] = found
-        trained, features, looks = self._union(), None, None
+        features, looks = None, None
         if self.conf.runtime.stop_before_test:
-            return Ending(splits, last, {"train": len(trained)}, trained)
+            return Ending(splits, last, self._all_unreadable())
+        self.world.share(before_test())  # no rank reads test before rank 0 has recorded it
         if (read := self._classified(split.test_N, features=True)) is not None:
             assert read.found is not None
             splits["test"] = self._predictions(split.test_N, read)
             features, looks = apart(read.found, self.conf, scores=True)
-        unreadable = {"train": len(trained), "test": len(self._union() - trained)}
-        return Ending(splits, last, unreadable, trained, features, looks)
+        return Ending(splits, last, self._all_unreadable(), features, looks)
 
-    def _union(self) -> frozenset[int]:
-        """Images that some rank could not read, of those read so far."""
-        return frozenset(row for part in self.world.gather(self.unreadable) for row in part)
+    def _all_unreadable(self) -> tuple[BadImage, ...]:
+        """Images that some rank could not read so far, rows ascending; empty but on rank 0."""
+        found = {
+            row: why for part in self.world.gather(self.unreadable) for row, why in part.items()
+        }
+        return tuple(BadImage(row, found[row]) for row in sorted(found))
+
+    def _save(self, log: Log | None) -> None:
+        """Keep a state that knows the unreadable images of all ranks; a collective act."""
+        found = self._all_unreadable()
+        if log is not None:
+            self.unreadable = {bad.row: bad.message for bad in found}
+            log.save(self)
 
     def _order(self) -> Order:
         split, task = self.dataset.split, self.conf.task
         row_N = split.train_N
         if not self.validates:
             row_N = np.sort(np.concatenate([split.train_N, split.val_N]))
+        label_N, key_N = self.dataset.manifest.label_N, self.dataset.manifest.key_N
         if self.overfits:
-            row_N = np.random.default_rng(self.conf.seed).permutation(row_N)[: task.batch_size]
-        label_N = self.dataset.manifest.label_N[row_N]
-        return Order(row_N, label_N, self.conf.seed, task.sampling, task.batch_size)
+            drawn_N = order_by_stream(key_N[row_N], self.conf.seed, 0, b"overfit")
+            row_N = row_N[drawn_N[: task.batch_size]]
+        return Order(
+            row_N, label_N[row_N], key_N[row_N], self.conf.seed, task.sampling, task.batch_size
+        )
+
+    def _show(self, row_B: np.ndarray) -> None:
+        """Announce the images of the next forward to part attention."""
+        assert self.model.selector is not None
+        self.model.selector.images(self.dataset.manifest.key_N[row_B])
 
     def _model(self) -> Classifier:
         conf = self.conf
@@ -253,7 +289,7 @@ class Finetune:
         model = Classifier(backbone, head, selector)
         model.tells_features = self.pull[0] > 0
         model.thaw(conf.task)
-        drop_path(backbone, conf.task.drop_path)
+        model.randomize(conf.task.drop_path)
         if conf.runtime.grad_checkpointing:
             checkpointed(backbone)
         return model.to(self.device)
@@ -267,12 +303,13 @@ class Finetune:
         ]
         read = self._read(parts, epoch)
         for part in parts:
-            report = self.trainer.step(self._micros(read, part, log))
+            with self.world.waiting():
+                report = self.trainer.step(self._micros(read, part, log))
             if log is not None:
                 log.stepped(report)
             stopping = self.world.any(stop())
-            if log is not None and (stopping or self._due()):
-                log.save(self)
+            if stopping or self._due():
+                self._save(log)
             if stopping:
                 raise Preempted("stopped after a step")
 
@@ -283,7 +320,7 @@ class Finetune:
         return ends or (every is not None and done % every == 0)
 
     def _read(self, parts: list[Draws], epoch: int) -> Iterator[Batch]:
-        """Batches of this rank for all its parts, micro-batch by micro-batch."""
+        """Batches of this rank for all its parts, unit by unit."""
         sizes = [size for part in parts for size in self._sizes(part)]
         draws, manifest = Draws.joined(parts), self.dataset.manifest
         if self.overfits:
@@ -298,17 +335,21 @@ class Finetune:
             )
 
     def _sizes(self, part: Draws) -> list[int]:
+        """Images that are read together: as few as a micro-batch, but always whole pairs."""
         most = self.conf.runtime.micro_batch or len(part)
+        most += most % 2 * most  # two micro-batches of an odd size
         return [min(most, len(part) - start) for start in range(0, len(part), most or 1)]
 
     def _micros(self, read: Iterator[Batch], part: Draws, log: Log | None) -> Iterator[Micro]:
-        """The micro-batches of one step, normalised; one without an image where there is none."""
+        """The units of one step, normalised; one without an image where there is none."""
         side = self.conf.resolution.side
         if not len(part):
             none = np.empty(0, np.int64)
             yield Micro(torch.empty(0, 3, side, side), torch.empty(0).long(), none, none)
         for _ in self._sizes(part):
             batch = next(read)
+            if self.world.watchdog is not None:
+                self.world.watchdog.mark()
             self._count(batch.bad)
             if log is not None:
                 log.sample(batch)
@@ -323,7 +364,7 @@ class Finetune:
                 f"{bad[0].message}; mend it, or dataset.on_bad_image=skip leaves such images out "
                 "of training and counts them as wrong in the test"
             )
-        self.unreadable |= {one.row for one in bad}
+        self.unreadable |= {one.row: one.message for one in bad}
 
     def _judge(self, log: Log | None) -> None:
         """Validate the epoch that has just ended, and keep its weights if they are the best."""
@@ -340,4 +381,4 @@ class Finetune:
         if log is not None:
             assert numbers is not None
             log.judged(dict(numbers), self)
-            log.save(self)
+        self._save(log)

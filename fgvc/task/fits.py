@@ -1,14 +1,13 @@
 """Cached features -> a head fitted to them: how each choice of head= is fitted in a probe.
 
-A fit returns the head that validation is read with, the head that test is read with, and numbers
-for the record. N images, D feature width, C classes.
+N images, D feature width, C classes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +20,16 @@ from fgvc.task.experiment import Experiment
 from fgvc.task.text import class_text
 from fgvc.types import Features, UserError
 
-Fitted = tuple[torch.nn.Module, torch.nn.Module, dict[str, object]]
+
+@dataclass(frozen=True)
+class Fitted:
+    """The heads that validation and test are read with, numbers for the record, and what a reader
+    of the numbers must know, one line each."""
+
+    val_head: torch.nn.Module
+    final_head: torch.nn.Module
+    numbers: dict[str, object]
+    notes: tuple[str, ...] = ()
 
 
 def fit(job: Experiment, train: Features, val: Features) -> Fitted:
@@ -54,8 +62,7 @@ def joined(train: Features, val: Features) -> Features:
 
 
 def _linear(job: Experiment, train: Features, val: Features) -> Fitted:
-    choice, final, numbers = _logistic(job, train, val, None)
-    return _linear_head(choice), _linear_head(final), numbers
+    return _logistic(job, train, val, None, _linear_head)
 
 
 def _text_linear(job: Experiment, train: Features, val: Features) -> Fitted:
@@ -65,14 +72,19 @@ def _text_linear(job: Experiment, train: Features, val: Features) -> Fitted:
     """
     text = class_text(job)
     prior_CD = (text.weight_CD.double() * text.scale).numpy()
-    choice, final, numbers = _logistic(job, _unit(train), _unit(val), prior_CD)
-    return _text_head(choice), _text_head(final), {**numbers, "text_scale": text.scale}
+    fitted = _logistic(job, _unit(train), _unit(val), prior_CD, _text_head)
+    return replace(fitted, numbers={**fitted.numbers, "text_scale": text.scale})
 
 
 def _logistic(
-    job: Experiment, train: Features, val: Features, prior_CD: np.ndarray | None
-) -> tuple[logistic.Solution, logistic.Solution, dict[str, object]]:
-    """Choose C on validation, refit; both solutions, and the path for the record."""
+    job: Experiment,
+    train: Features,
+    val: Features,
+    prior_CD: np.ndarray | None,
+    head_of: Callable[[logistic.Solution], torch.nn.Module],
+) -> Fitted:
+    """Choose C on validation and solve it again to task.final_gap, on train and, where the final
+    fit joins them, on train and validation."""
     task, label_N = job.conf.task, job.dataset.manifest.label_N
     cs = np.logspace(np.log10(task.c_low), np.log10(task.c_high), task.c_count).tolist()
     path: list[dict[str, object]] = []
@@ -89,27 +101,50 @@ def _logistic(
             prior_CD,
         )
         choice = logistic.choose(_kept(solutions, path), val.x_ND, label_N[val.row_N])
-    final = choice.solution
+    chosen = _solve_to_final_gap(job, train, choice.solution, prior_CD)
+    final = chosen
     if refits(job):
-        both = joined(train, val)
-        final = logistic.refit(
-            both.x_ND,
-            label_N[both.row_N],
-            job.classes,
-            choice.solution,
-            task.final_gap,
-            task.gap_until,
-            task.max_iterations,
-            prior_CD,
-        )
+        final = _solve_to_final_gap(job, joined(train, val), chosen, prior_CD)
     _log_path(job, choice)
-    return choice.solution, final, {"selection": _selection(path, choice, final)}
+    selection = _selection(path, choice, chosen, final)
+    return Fitted(head_of(chosen), head_of(final), {"selection": selection}, _c_notes(job, choice))
+
+
+def _c_notes(job: Experiment, choice: logistic.Choice) -> tuple[str, ...]:
+    """A note where the chosen C lies at an end of its range, with the key that widens it."""
+    if choice.end is None:
+        return ()
+    task, c = job.conf.task, choice.solution.c
+    key, value, verb = ("c_high", task.c_high, "Raise")
+    if choice.end == "first":
+        key, value, verb = ("c_low", task.c_low, "Lower")
+    return (
+        f"task.{key}={value:g}: the chosen C = {c:.3g} is the {choice.end} of {task.c_count} "
+        f"values; validation may prefer one beyond it. {verb} task.{key}.",
+    )
+
+
+def _solve_to_final_gap(
+    job: Experiment, rows: Features, start: logistic.Solution, prior_CD: np.ndarray | None
+) -> logistic.Solution:
+    """Solve at start.c on these rows until the certified gap is at most task.final_gap."""
+    task = job.conf.task
+    return logistic.refit(
+        rows.x_ND,
+        job.dataset.manifest.label_N[rows.row_N],
+        job.classes,
+        start,
+        task.final_gap,
+        task.gap_until,
+        task.max_iterations,
+        prior_CD,
+    )
 
 
 def _knn(job: Experiment, train: Features, val: Features) -> Fitted:
     """Nothing is fitted or chosen: the bank is the training features, k and temperature given."""
     final = joined(train, val) if refits(job) else train
-    return _bank(job, train), _bank(job, final), {"selection": None}
+    return Fitted(_bank(job, train), _bank(job, final), {"selection": None})
 
 
 def _by_gradient(job: Experiment, train: Features, val: Features) -> Fitted:
@@ -139,8 +174,26 @@ def _by_gradient(job: Experiment, train: Features, val: Features) -> Fitted:
             final = gradient.refit(
                 build, both.x_ND, label_N[both.row_N], job.classes, chosen, settings, seed, step
             )
-    selection = {"chosen": _told(choice.trial), "trials": [asdict(one) for one in choice.trials]}
-    return choice.head, final, {"selection": selection}
+    selection = {
+        "chosen": _told(choice.trial),
+        "ends": choice.ends,
+        "trials": [asdict(trial) for trial in choice.trials],
+    }
+    return Fitted(choice.head, final, {"selection": selection}, _grid_notes(choice))
+
+
+def _grid_notes(choice: gradient.Choice) -> tuple[str, ...]:
+    """A note for a learning rate or weight decay at an end of its list, with its key."""
+    notes = []
+    for name, end in choice.ends.items():
+        if end is not None:
+            values = sorted({getattr(trial, name) for trial in choice.trials})
+            notes.append(
+                f"head.fit.{name}s={values}: the chosen {getattr(choice.trial, name):g} is the "
+                f"{end}; validation may prefer one beyond it. Add a "
+                f"{'smaller' if end == 'first' else 'larger'} value to head.fit.{name}s."
+            )
+    return tuple(notes)
 
 
 def _told(trial: gradient.Trial) -> dict[str, object]:
@@ -193,12 +246,22 @@ def _kept(
 
 
 def _selection(
-    path: list[dict[str, object]], choice: logistic.Choice, final: logistic.Solution
+    path: list[dict[str, object]],
+    choice: logistic.Choice,
+    chosen: logistic.Solution,
+    final: logistic.Solution,
 ) -> dict[str, object]:
-    """How C was chosen, and how well each problem on the way was solved."""
+    """How C was chosen, and how well each problem was solved.
+
+    end: whether the chosen C is the "first" or "last" of the range. path: as validation compared
+    them, solved to task.gap. chosen, final: solved to task.final_gap; validation is reported with
+    the first and test with the second.
+    """
     curve = [{"val_loss": trial.loss, "val_top1": trial.top1} for trial in choice.curve]
     return {
         "c": choice.solution.c,
+        "end": choice.end,
+        "chosen": _solved(chosen),
         "final": _solved(final),
         "path": [{**solved, **trial} for solved, trial in zip(path, curve, strict=True)],
     }

@@ -162,7 +162,7 @@ def _images(key: _Key) -> Images:
     if conf.reader == "synthetic" and not Path(conf.root or "").expanduser().is_dir():
         return _official(key.conf, "is drawn when it is first read")
     try:
-        index = datasets.READERS[conf.reader](conf, None)
+        index = datasets.read(conf)
         if conf.subset:
             index = subset.tiny(index, validation=conf.val_fraction > 0)
         loaded = None

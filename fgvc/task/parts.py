@@ -43,7 +43,8 @@ def localized(conf: Config, dataset: Dataset, looks: Looks | None) -> dict[str, 
     part_NP2 = None if manifest.parts is None else manifest.parts.xy_NK2[row_N]
     looked, patch = _view(conf, manifest, row_N), chosen_checkpoint(conf.backbone).patch
     own = {conf.part_attention.name: looks.index_NK}
-    chosen = own | _controls(looks, conf.seed) | own  # first, and itself where it is a control
+    controls = _controls(looks, manifest.key_N[row_N], conf.seed)
+    chosen = own | controls | own  # first, and itself where it is a control
     found: dict[str, Any] = {}
     for name, index_NK in chosen.items():
         patch_NK4 = looked.patches(index_NK, patch, stride_of(conf))
@@ -119,12 +120,12 @@ def _tiled(looked: View, rows: int, patch: int, stride: int) -> overlay.Box:
     return left, top, right - left, bottom - top
 
 
-def _controls(looks: Looks, seed: int) -> dict[str, np.ndarray]:
+def _controls(looks: Looks, key_N: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """What part_attention=random and part_attention=centre would have kept of these images."""
     (images, tokens), grid = looks.index_NK.shape, (looks.grid, looks.grid)
     centre_K = part_attention.nearest_centre(grid)[:tokens].numpy()
     return {
-        "random": part_attention.lots(seed, looks.row_N, grid, tokens),
+        "random": part_attention.random_patches(seed, key_N, grid, tokens),
         "centre": np.tile(centre_K, (images, 1)),
     }
 

@@ -39,24 +39,22 @@ def _probe(job: Experiment) -> Outcome:
     fits.check(job)
     features = job.extractor.features("train", np.flatnonzero(manifest.split_N == TRAIN))
     train, val = _rows_of(features, split.train_N), _rows_of(features, split.val_N)
-    val_head, final_head, numbers = fits.fit(job, train, val)
+    fitted = fits.fit(job, train, val)
     splits: dict[str, Predictions] = {}
     if len(split.val_N):
-        splits["val"] = predict(job, val_head, val)
+        splits["val"] = predict(job, fitted.val_head, val)
     test = job.extractor.features("test", split.test_N)  # read here, once, when all is chosen
-    splits["test"] = predict(job, final_head, test)
+    splits["test"] = predict(job, fitted.final_head, test)
     fitted_N = np.concatenate([train.row_N, val.row_N]) if fits.refits(job) else train.row_N
-    counts = {
-        "unreadable": {"train": len(features.bad), "test": len(test.bad)},
-        "fitted_on": len(fitted_N),
-    }
     return Outcome(
         splits,
-        final_head.state_dict(),
-        {**numbers, **counts},
+        fitted.final_head.state_dict(),
+        {**fitted.numbers, "fitted_on": len(fitted_N)},
         fit_of(job, fitted_N),
         features=test,
         looks=job.extractor.looks,
+        notes=fitted.notes,
+        unreadable=(*features.bad, *test.bad),
     )
 
 

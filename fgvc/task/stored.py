@@ -121,6 +121,8 @@ def config_of(stored: Stored, job: Job) -> DictConfig:
     for name in ("root", "table"):
         default = OmegaConf.to_container(usual, resolve=False).get(name)  # type: ignore[union-attr]
         cfg.dataset[name] = {**beside, **given}.get(f"dataset.{name}", default)
+    if (partial := given.get("dataset.partial")) is not None:
+        cfg.dataset.partial = partial
     key = "backbone.weights"
     cfg.backbone.weights = _weights(stored, given.get(key), beside.get(key), job)
     return cfg

@@ -21,14 +21,14 @@ import torch
 from fgvc.config.compose import resolved
 from fgvc.learn.train.step import StepReport
 from fgvc.record import console
-from fgvc.record.folder import RESUME
+from fgvc.record.folder import RESUME, Preempted, write_status
 from fgvc.record.resume import States
 from fgvc.task import NOTICES, Job, Skipped, second_notice, validated, writeup
 from fgvc.task.distributed import World, check_devices, device_of, joined, seed_everything
-from fgvc.task.experiment import Experiment, Outcome, already_complete, fit_of, opened
+from fgvc.task.experiment import Experiment, Outcome, already_complete, fit_of, identity, opened
 from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
 from fgvc.task.finetune import Ending, Finetune, Plan
-from fgvc.task.resumption import before, described
+from fgvc.task.resumption import FRESH, adopt, before, find_start
 from fgvc.task.text import class_text
 from fgvc.types import Batch
 
@@ -46,7 +46,8 @@ def run(job: Job) -> Skipped | None:
     """
     conf, plain = job.conf, resolved(job.cfg)
     before(conf, plain)
-    with joined(conf.runtime.nproc, conf.runtime.device) as world:
+    grace = conf.runtime.stop_grace
+    with joined(conf.runtime.nproc, conf.runtime.device, grace) as world:
         if validated.already(conf, plain):
             world.share(None)
             return Skipped(validated.home(conf, plain))
@@ -54,6 +55,8 @@ def run(job: Job) -> Skipped | None:
             if skipped := already_complete(experiment):
                 world.share(None)
                 return skipped
+            if world.watchdog is not None:
+                world.watchdog.on_end = lambda reason: _mark_preempted(experiment, reason)
             outcome = _train(experiment, plain, world)
             finish = validated.finish if conf.runtime.stop_before_test else writeup.finish
             finish(experiment, outcome)
@@ -76,15 +79,20 @@ def follow(world: World) -> None:
 
 def _train(job: Experiment, plain: dict[str, Any], world: World) -> Outcome:
     states = States(job.run.path / RESUME, job.conf.runtime.keep_states)
-    state, numbers = described(job, plain, states)
+    start = find_start(job, plain, states)
+    state = start and start.state
     plan = world.share(Plan(job.conf, job.dataset, job.extractor.source, _text(job), state))
-    finetune = Finetune(plan, world, job.extractor.device)
-    with _asked_to_stop() as stop, _Log(job, plain, states, finetune) as log:
-        if state is not None:
-            job.board.replay(tuple(point) for point in state["history"])
+    with world.waiting(typical=False):
+        finetune = Finetune(plan, world, job.extractor.device)
+    origin = start.origin if start else FRESH
+    with _asked_to_stop() as stop, _Log(job, plain, states, finetune, origin) as log:
+        if start is not None:
+            adopt(job, plain, states, start)  # now that it is known to fit
+            job.board.replay(tuple(point) for point in start.state["history"])
             console.say(f"resumed after step {finetune.trainer.done}")
         finetune.run(log, stop)
-    return _outcome(job, finetune, states, {**numbers, "training": log.pace()})
+    numbers = {"resumed": start and start.record, "training": log.pace()}
+    return _outcome(job, finetune, states, numbers)
 
 
 def _text(job: Experiment) -> torch.Tensor | None:
@@ -99,10 +107,10 @@ def _outcome(
     job: Experiment, finetune: Finetune, states: States, numbers: dict[str, object]
 ) -> Outcome:
     """Read test once, with the weights that were chosen; or stop before that."""
-    best, chosen = states.best(), finetune.trainer.best
-    if not job.conf.runtime.stop_before_test:
-        job.extractor.counters.test_reads += 1
-    end = finetune.ending(best and best[1])
+    # under final_fit=trainval a state of another config may hold weights that validation chose
+    best = states.best() if finetune.validates else None
+    chosen = finetune.trainer.best
+    end = finetune.ending(best and best[1], job.record_test_read)
     model = finetune.trainer.evaluated_model()
     steps = best[0] if best else finetune.trainer.done
     selection: dict[str, object] = {
@@ -117,7 +125,6 @@ def _outcome(
     counts: dict[str, object] = {
         "selection": selection,
         "last": {"val": end.last} if end.last else None,
-        "unreadable": end.unreadable,
         "fitted_on": len(fit.image_N),
     }
     cost = cost_of(finetune.model.backbone, finetune.speed, job.extractor.device)
@@ -132,6 +139,7 @@ def _outcome(
         steps=steps,
         features=end.features,
         looks=end.looks,
+        unreadable=end.unreadable,
     )
 
 
@@ -141,13 +149,12 @@ def _fitted_rows(finetune: Finetune, end: Ending, numbers: Mapping[str, Any]) ->
     The state of a forced resume may have been fitted on images that this config leaves out: on
     validation under final_fit=trainval, on all of train where this run debugs one batch.
     """
-    row_N, split, state = finetune.order.row_N, finetune.dataset.split, finetune.plan.state
-    if state is not None and _was_forced(numbers):
+    row_N, split = finetune.order.row_N, finetune.dataset.split
+    if _was_forced(numbers):
         row_N = np.union1d(row_N, split.train_N)
-        changed = numbers["resumed"].get("changed", ())
-        if "final_fit" in changed or state["config"]["final_fit"] == "trainval":
+        if "final_fit" in numbers["resumed"]["changed"]:
             row_N = np.union1d(row_N, split.val_N)
-    return np.setdiff1d(row_N, np.array(sorted(end.unreadable_rows), np.int64))
+    return np.setdiff1d(row_N, np.array([bad.row for bad in end.unreadable], np.int64))
 
 
 def _was_forced(numbers: Mapping[str, Any]) -> bool:
@@ -158,9 +165,15 @@ class _Log:
     """Rank 0's record of a training: console, TensorBoard, resume states."""
 
     def __init__(
-        self, job: Experiment, plain: dict[str, Any], states: States, finetune: Finetune
+        self,
+        job: Experiment,
+        plain: dict[str, Any],
+        states: States,
+        finetune: Finetune,
+        origin: dict[str, Any],
     ) -> None:
-        self.job, self.plain, self.states = job, plain, states
+        """origin: of the state that this training continues, for the states it saves."""
+        self.job, self.plain, self.states, self.origin = job, plain, states, origin
         self.sampled, self.images, self.seconds = False, 0, 0.0
         self.bar = console.training(job.conf.task.epochs, finetune.steps, finetune.trainer.done)
 
@@ -194,6 +207,7 @@ class _Log:
             return
         board = self.job.board
         board.scalar("train/loss", report.loss, step)
+        board.scalar("train/top1", report.top1, step)
         board.scalar("optim/lr", report.learning_rate, step)
         board.scalar("optim/grad_norm", report.grad_norm, step)
         board.scalar("train/images_per_s", rate, step)
@@ -223,9 +237,16 @@ class _Log:
             **finetune.state(),
             "history": [list(point) for point in self.job.board.history],
             "config": self.plain,
-            "code": [self.job.run.code.commit, self.job.run.code.patch_sha256],
+            "identity": identity(self.job),
+            "origin": self.origin,
         }
         self.states.save(finetune.trainer.done, state)
+
+
+def _mark_preempted(job: Experiment, reason: str) -> None:
+    """The status of a run that a watchdog ends, which nothing else will write."""
+    if job.run.sealed is None:
+        write_status(job.run.path, "preempted", job.run.started, Preempted(reason))
 
 
 @contextmanager

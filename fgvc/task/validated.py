@@ -16,7 +16,9 @@ from fgvc.data import dataset as datasets
 from fgvc.model.backbone import weights
 from fgvc.record import console, stamp
 from fgvc.record.folder import IN_PROGRESS, SHORT, read_json
+from fgvc.task import notes
 from fgvc.task.experiment import Experiment, Outcome, identity
+from fgvc.task.identity import check_data, identity_of
 from fgvc.task.writeup import numbers_of
 
 FILE = "validation.json"
@@ -29,10 +31,12 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
     record = {
         "val": numbers,
         "splits": sorted(outcome.splits),  # what was read of, as it was handed on
-        "test_reads": job.extractor.counters.test_reads,
+        "test_reads": len(job.run.test_reads()),
         "identity": identity(job),
         "seconds": job.run.seconds,
         **outcome.numbers,
+        "unreadable": notes.unreadable_counts(job.dataset, outcome.unreadable),
+        "notes": notes.notes_of(job, outcome),
     }
     job.run.write_json(FILE, record)
     job.run.pause(STATE)
@@ -40,27 +44,28 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
         f"validation top-1 [95 %]: {console.interval(numbers)} %, "
         f"loss {console.number(numbers['loss'])}, {numbers['n']} images; test was not read"
     )
+    for note in record["notes"]:
+        console.say(f"note: {note}")
     console.say(f"in progress: {job.run.path}")
     return job.run.path
 
 
 def already(conf: Config, plain: Mapping[str, Any]) -> bool:
-    """Whether an earlier process of this very run got so far: same code, data and weights."""
+    """Whether an earlier process of this run was validated: same code, data and weights.
+
+    Raises:
+        UserError: it was, on other data or weights; nothing of it is touched.
+    """
     found = None if not conf.runtime.stop_before_test else read(home(conf, plain))
     if found is None:
         return False
-    code = stamp.code()
-    cache = Path(conf.runtime.cache_root).expanduser()
-    mine = {
-        "task": "train",
-        "git_commit": code.commit,
-        "code_patch_sha256": code.patch_sha256,
-        "manifest_digest": datasets.load(conf.dataset, cache).manifest.digest,
-        "weights_digest": weights.find(conf.backbone).sha256,
-    }
-    same = found["identity"] == mine
+    place = home(conf, plain)
+    dataset = datasets.load(conf.dataset, Path(conf.runtime.cache_root).expanduser())
+    current = identity_of("train", stamp.code(), dataset, weights.find(conf.backbone))
+    check_data(found["identity"], current, place)
+    same = found["identity"] == current
     if same:
-        console.say(f"validated already: {home(conf, plain)}")
+        console.say(f"validated already: {place}")
     return same
 
 

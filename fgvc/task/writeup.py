@@ -17,9 +17,10 @@ from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
 from fgvc.data.coordinates import grid_side
 from fgvc.record import checkpoint, comparability, console, evaluation, fit, plots, stamp
-from fgvc.record.folder import now
+from fgvc.record.folder import TEST_READ_LOG, now
+from fgvc.record.page.run import UNREADABLE
 from fgvc.store import digest
-from fgvc.task import board, gallery, page, parts
+from fgvc.task import board, gallery, notes, page, parts
 from fgvc.task.experiment import Experiment, Outcome, identity, weight_store
 from fgvc.task.extract import peak_memory_mib
 from fgvc.task.looking import stride_of
@@ -32,7 +33,8 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
     record = {
         **numbers,
         "cost": _cost(job, outcome),
-        "test_reads": job.extractor.counters.test_reads,
+        "test_reads": len(job.run.test_reads()),
+        TEST_READ_LOG: job.run.test_reads(),
         "worst_pairs": _worst_pairs(job, outcome.splits["test"]),
         **comparable(job, outcome),
         "overlap": {"images": overlap(job, outcome)},
@@ -42,12 +44,17 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
         "metric_version": metrics.VERSION,
         **parts.localized(job.conf, job.dataset, outcome.looks),
         **outcome.numbers,
+        "unreadable": notes.unreadable_counts(job.dataset, outcome.unreadable),
+        "notes": notes.notes_of(job, outcome),
     }
     if job.extractor.source.kind == "file" and job.extractor.source.path is not None:
         weight_store(job.conf).put(job.extractor.source.path)
     _write_who_and_what(job)
     _write_evaluation(job, outcome)
     job.run.write_json("metrics.json", record)
+    if outcome.unreadable:
+        rows = notes.unreadable_rows(job.dataset, outcome.unreadable)
+        job.run.write_json(UNREADABLE, rows)
     parts.write(job, outcome, record)
     board.write(job, outcome, numbers)
     checkpoint_id = _write_checkpoint(job, outcome)
@@ -248,19 +255,26 @@ def portable(conf: Config) -> dict[str, object]:
 
 def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
     splits = [name for name in ("val", "test") if name in record]
+    if (reads := record["test_reads"]) > 1:
+        console.say(
+            f"note: the test split was read {reads} times: an earlier process of this run stopped "
+            "before its record was whole"
+        )
     if job.stack == "skipped":
         console.say("note: runtime.stack_check=false, this stack was not validated")
     rows = [["top-1 [95 %]", *(console.interval(record[name]) for name in splits)]]
-    for label, key in (
-        ("top-5", "top5"),
-        ("mean per class", "mean_per_class"),
-        ("macro-F1", "macro_f1"),
-        ("calibration error", "ece"),
-    ):
-        rows.append([label, *(console.percent(record[name][key]) for name in splits)])
+    rows.append(["top-5", *(console.percent(record[name]["top5"]) for name in splits)])
+    for label, key in (("mean per class", "mean_per_class"), ("macro-F1", "macro_f1")):
+        rows.append([f"{label} [95 %]", *(console.interval(record[name], key) for name in splits)])
+    rows.append(["calibration error", *(console.percent(record[name]["ece"]) for name in splits)])
     rows.append(["loss (nats)", *(console.number(record[name]["loss"]) for name in splits)])
     rows.append(["images", *(str(record[name]["n"]) for name in splits)])
     console.table(_title(job), ["%", *splits], rows)
+    for note in record["notes"]:
+        console.say(f"note: {note}")
+    for name in splits:
+        if record[name]["intervals_note"] is not None:
+            console.say(f"note: {name}: {record[name]['intervals_note']}")
     for line in _unranked(record):
         console.say(f"note: {line}")
     parts.tell(record)

@@ -35,7 +35,6 @@ def _zero_shot(job: Experiment) -> Outcome:
     numbers: dict[str, object] = {
         "selection": None,
         "prompts": {"templates": list(job.conf.dataset.prompts), "scale": text.scale},
-        "unreadable": {"train": 0, "test": len(test.bad)},
         "fitted_on": 0,
     }
     return Outcome(
@@ -45,4 +44,5 @@ def _zero_shot(job: Experiment) -> Outcome:
         fit_of(job, np.empty(0, np.int64)),
         features=test,
         looks=job.extractor.looks,
+        unreadable=test.bad,
     )

@@ -155,7 +155,6 @@ def test_a_recipe_belongs_to_training_alone():
         (["final_fit=trainval", "task.patience=2"], "no validation to stop on"),
         (["runtime.nproc=65"], "task.batch_size=64 is global"),
         (["runtime.nproc=33", "task.mixup=0.8"], "in pairs"),
-        (["runtime.micro_batch=3", "task.cutmix=1"], "an even number"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_before_any_work(arguments, says):

@@ -143,6 +143,10 @@ PLACES = [
 ]
 
 
+def test_a_declaration_that_the_data_confirms_does_not_move_the_hash():
+    assert hash_of("dataset=cub", "dataset.partial=true") == hash_of("dataset=cub")
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_places_do_not_move_the_hash(place):
     assert hash_of("backbone=vit_tiny", place) == hash_of("backbone=vit_tiny")
@@ -333,6 +337,20 @@ def test_values_are_bounded(argument, bound):
 def test_a_side_that_does_not_divide_is_refused_with_what_fits(family, side, options):
     with pytest.raises(ConfigError, match=f"{side} px is not a multiple of .*{options}"):
         typed(composed([f"backbone={family}", f"resolution=r{side}"]))
+
+
+def test_the_published_side_of_a_checkpoint_is_legal_although_its_patch_does_not_divide_it():
+    """384 px in patches of 14: 27 x 27 of them, and 6 px that the library itself leaves out."""
+    row = ("backbone=siglip2", "backbone.checkpoint=so400m_384")
+    assert typed(composed([*row, "resolution=r384"])).resolution.side == 384
+    with pytest.raises(ConfigError, match="256 px is not a multiple of 14.*resolution=r384"):
+        typed(composed([*row, "resolution=r256"]))
+    for other in ("so400m", "so400m_384"):
+        checkpoint = ("backbone=siglip2", f"backbone.checkpoint={other}")
+        with pytest.raises(ConfigError, match="512 px is not a multiple of 14"):
+            typed(composed([*checkpoint, "resolution=r512"]))
+    with pytest.raises(ConfigError, match="384 px is not a multiple of 14"):
+        typed(composed(["backbone=siglip2_so400m", "resolution=r384"]))
 
 
 @pytest.mark.parametrize("side", [224, 336, 448])

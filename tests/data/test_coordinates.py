@@ -129,5 +129,9 @@ def test_a_picture_too_thin_for_the_transform_is_too_thin_here():
 
 def test_the_grid():
     assert [grid_side(224, 16), grid_side(448, 16, 12), grid_side(448, 14)] == [14, 37, 32]
+    # 384 px in patches of 14: the last of 27 x 27 patches ends 6 px before the square does
+    assert grid_side(384, 14) == 27
+    last_4 = one(made("native", "siglip2", 384), (768, 384)).patches(np.array([[27**2 - 1]]), 14)
+    np.testing.assert_allclose(last_4, [[[2 * 364, 364, 2 * 14, 14]]])
     with pytest.raises(AssertionError):
         one(made(), (50, 50)).patches(np.array([[196]]), 16)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import random
+import unicodedata
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -11,7 +15,8 @@ from omegaconf import OmegaConf
 
 from fgvc.config import schema
 from fgvc.data import dataset
-from fgvc.types import TEST, TRAIN, UserError
+from fgvc.data.index import take
+from fgvc.types import TEST, TRAIN, Manifest, UserError, nfc
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 
@@ -151,6 +156,69 @@ def test_more_than_official_is_refused(conf, copies, tmp_path, name):
     official = schema.OfficialCounts(3, 11, 6)
     with pytest.raises(UserError, match="12 of 11 train: more than the official dataset holds"):
         dataset.load(conf(name, READ[name](copies), official=official), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["cub", *READ])
+def test_the_order_in_which_files_list_images_changes_no_row(
+    conf, cub, copies, tmp_path, monkeypatch, name
+):
+    chosen = conf(name, cub if name == "cub" else READ[name](copies))
+    one = dataset.load(chosen, tmp_path / "cache")
+    reader, order = dataset.READERS[name], np.random.default_rng(3).permutation
+    monkeypatch.setitem(
+        dataset.READERS, name, lambda *told: take(index := reader(*told), order(len(index)))
+    )
+    other = dataset.load(chosen, tmp_path / "cache")
+    assert one.manifest.path == other.manifest.path == tuple(sorted(one.manifest.path, key=nfc))
+    for column in ("label_N", "split_N", "box_N4", "key_N"):
+        np.testing.assert_array_equal(
+            getattr(one.manifest, column), getattr(other.manifest, column)
+        )
+    assert one.manifest.sha256 == other.manifest.sha256
+    if one.manifest.parts is not None:
+        np.testing.assert_array_equal(one.manifest.parts.xy_NK2, other.manifest.parts.xy_NK2)
+    for column in ("train_N", "val_N", "test_N"):
+        assert getattr(one.split, column).tolist() == getattr(other.split, column).tolist()
+
+
+def test_a_shuffled_table_and_a_shuffled_json_are_the_same_datasets(
+    conf, classes, copies, tmp_path
+):
+    root = classes({"gull": 8, "wren é": 8})
+    pictures = [path.relative_to(root).as_posix() for path in root.rglob("*.jpg")]
+    for seed in (0, 1):
+        random.Random(seed).shuffle(pictures)
+        lines = [
+            f"{path},{path.split('/')[0]},{'test' if path.endswith('/0.jpg') else 'train'}"
+            for path in pictures
+        ]
+        (root / f"{seed}.csv").write_text("\n".join(["path,label,split", *lines]))
+    one, other = (
+        dataset.load(conf("table", root, table=str(root / f"{seed}.csv")), tmp_path / "cache")
+        for seed in (0, 1)
+    )
+    assert one.manifest.path == other.manifest.path
+    assert one.manifest.label_N.tolist() == other.manifest.label_N.tolist()
+    wild = copies.inat2017()
+    before = dataset.load(conf("inat2017", wild), tmp_path / "cache").manifest
+    file = wild / "train2017.json"
+    plain = json.loads(file.read_text())
+    for rows in ("images", "annotations", "categories"):
+        plain[rows].reverse()
+    file.write_text(json.dumps(plain))
+    after = dataset.load(conf("inat2017", wild), tmp_path / "cache").manifest
+    assert after.path == before.path
+    assert after.label_N.tolist() == before.label_N.tolist()
+
+
+def test_a_key_is_of_the_path_in_its_composed_form(tmp_path):
+    nothing_N = np.zeros(3, np.int64)
+    path = ("a/é.jpg", unicodedata.normalize("NFD", "a/é.jpg"), "a/e.jpg")
+    made = Manifest(tmp_path, path, nothing_N, nothing_N, ())
+    same, again, other = made.key_N.tolist()
+    assert same == again != other
+    assert same == int.from_bytes(hashlib.sha256("a/é.jpg".encode()).digest()[:8], "big")
+    assert made.key_N.dtype == np.uint64
 
 
 def test_the_digest_of_pictures_cropped_to_boxes_is_another_one(conf, cub, tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from fgvc.data.order import Draws, Order
 
 COUNTS = (40, 9, 3, 1)  # images a class
+KEYS = np.random.default_rng(0).integers(0, 2**64, 400, np.uint64)  # of rows
 
 
 @pytest.fixture
@@ -17,7 +20,7 @@ def order():
     row_N = np.random.default_rng(1).permutation(200)[: len(label_N)]
 
     def made(sampling: str = "uniform", batch_size: int = 8, seed: int = 3) -> Order:
-        return Order(row_N, label_N, seed, sampling, batch_size)
+        return Order(row_N, label_N, KEYS[row_N], seed, sampling, batch_size)
 
     return made
 
@@ -45,10 +48,47 @@ def test_seed_and_epoch_decide_and_nothing_else(order, sampling):
     assert first.row_N.tolist() != order(sampling, seed=4).epoch(4).row_N.tolist()
 
 
-def test_an_epochs_stream_is_not_that_of_a_longer_seed(order):
-    entropy = np.random.SeedSequence([3, 2, 0, 0])
-    theirs = np.random.Generator(np.random.PCG64(entropy)).permutation(order().row_N)
-    assert order().epoch(2).row_N.tolist() != theirs.tolist()
+def renumbered(made: Order) -> tuple[Order, np.ndarray]:
+    """The same images under other rows, listed in another order; and the old row of each new."""
+    rng = np.random.default_rng(5)
+    place_N, new_N = rng.permutation(len(made.row_N)), rng.permutation(200)
+    other = dataclasses.replace(
+        made,
+        row_N=new_N[made.row_N[place_N]],
+        label_N=made.label_N[place_N],
+        key_N=made.key_N[place_N],
+    )
+    return other, np.argsort(new_N)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "class_balanced"])
+def test_rows_and_their_order_change_no_draw(order, sampling):
+    made = order(sampling)
+    other, old_of = renumbered(made)
+    for number in range(5):
+        epoch, again = made.epoch(number), other.epoch(number)
+        assert old_of[again.row_N].tolist() == epoch.row_N.tolist()
+        assert again.occurrence_N.tolist() == epoch.occurrence_N.tolist()
+
+
+def test_an_image_more_leaves_the_order_of_the_others(order):
+    made = order()
+    more = dataclasses.replace(
+        made,
+        row_N=np.append(made.row_N, 300),
+        label_N=np.append(made.label_N, 0),
+        key_N=np.append(made.key_N, KEYS[300]),
+    )
+    longer = more.epoch(1).row_N.tolist()
+    longer.remove(300)
+    assert longer == made.epoch(1).row_N.tolist()
+
+
+def test_every_image_stands_everywhere_as_often(order):
+    """Mean place of each of 53 images over 400 epochs: 26, standard deviation 0.77."""
+    made = order()
+    place_EN = np.array([np.argsort(made.epoch(number).row_N) for number in range(400)])
+    assert np.abs(place_EN.mean(axis=0) - 26).max() < 4 * 0.77
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from fgvc.config.compose import composed, typed
 from fgvc.data.decode import decode
 from fgvc.data.normalize import NATIVE, NORMALIZATIONS, native
 from fgvc.data.preprocess import POLICIES, Preprocess, evaluation_transform
@@ -143,7 +143,6 @@ def test_identity_under_shared_does_not_depend_on_the_family():
     [
         (("shard", 224, "half", "vit"), "preprocess=shard: one of shared, native, transfg"),
         (("shared", 224, "hlf", "vit"), "did you mean half"),
-        (("native", 224, "imagenet", "clip"), "preprocess=native of clip means clip"),
     ],
 )
 def test_refused(arguments, said):
@@ -151,10 +150,32 @@ def test_refused(arguments, said):
         Preprocess(*arguments)
 
 
+def conf_of(*overrides: str):
+    return typed(composed(["preprocess=native", "backbone.pretrained=false", *overrides]))
+
+
 def test_evaluation_transform_of_a_config():
-    conf = SimpleNamespace(
-        preprocess="native",
-        resolution=SimpleNamespace(side=336),
-        backbone=SimpleNamespace(normalization="clip", native="clip"),
-    )
-    assert evaluation_transform(conf) == Preprocess("native", 336, "clip", "clip")  # type: ignore[arg-type]
+    conf = conf_of("backbone=clip", "resolution=r336")
+    assert evaluation_transform(conf) == Preprocess("native", 336, "clip", "clip")
+
+
+def test_native_takes_size_and_filter_of_the_family_and_statistics_of_the_checkpoint():
+    conf = conf_of("backbone=clip", "backbone.checkpoint=laion2b_l14")
+    transform = evaluation_transform(conf)
+    assert transform.geometry == evaluation_transform(conf_of("backbone=clip")).geometry
+    assert transform.identity["mean"] == transform.identity["std"] == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "own"),
+    [
+        (("backbone=clip", "backbone.normalization=half"), "clip"),
+        (("backbone=vit", "backbone.normalization=imagenet"), "half"),
+    ],
+)
+def test_native_refuses_statistics_that_are_not_the_checkpoints(overrides, own):
+    given = overrides[1].partition("=")[2]
+    said = rf"backbone\.normalization={given}: preprocess=native .* means {own}.*preprocess=shared"
+    with pytest.raises(UserError, match=said) as caught:
+        evaluation_transform(conf_of(*overrides))
+    assert "\n" not in str(caught.value)

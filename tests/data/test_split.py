@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fgvc.data.index import Index
-from fgvc.data.split import carve
+from fgvc.data.split import carve, validation_notes
 from fgvc.types import TEST, LabelMap
 
 GOLDEN = "9d6bac0d854867ed5347c813f6fbc27f2f4548abb584e17b29e98056c745618a"
@@ -98,3 +98,25 @@ def test_seeds_differ():
     index = made([30] * 5)
     digests = {carve(index, 0.2, seed).digest(index.path) for seed in range(5)}
     assert len(digests) == 5
+
+
+def notes(counts: list[int], fraction: float) -> tuple[str, ...]:
+    index = made(counts)
+    split = carve(index, fraction, 0)
+    return validation_notes(index.label_N, split, index.labelmap, fraction)
+
+
+def test_classes_without_a_validation_image_are_noted():
+    assert notes([10, 10, 10], 0.1) == ()
+    assert notes([60, 10, 3], 0.0) == ()
+    (note,) = notes([60, 10, 3], 0.1)
+    assert "val_fraction=0.1: 1 of 3 classes have no validation image (2)" in note
+    assert note.endswith("raise dataset.val_fraction")
+    (note,) = notes([60, 1, 1], 0.5)
+    assert "2 of 3 classes have no validation image (1, 2)" in note
+    assert note.endswith("add training images of these classes")
+    (note,) = notes([1000] + [2] * 20, 0.01)
+    assert "20 of 21 classes" in note
+    assert "and 15 more" in note
+    (note,) = notes([2, 2], 0.1)
+    assert "2 of 2 classes" in note

@@ -44,7 +44,9 @@ def augment() -> Augment:
 @pytest.fixture
 def order(table) -> Order:
     """Two global batches of 12 an epoch, some rows more than once."""
-    return Order(np.arange(2, 27), table.label_N[2:27] ** 2, 5, "class_balanced", 12)
+    return Order(
+        np.arange(2, 27), table.label_N[2:27] ** 2, table.key_N[2:27], 5, "class_balanced", 12
+    )
 
 
 @pytest.fixture
@@ -74,7 +76,8 @@ def test_each_draw_comes_in_order_as_the_augmentation_makes_it(table, augment, d
     told = zip(draws.row_N.tolist(), draws.occurrence_N.tolist(), strict=True)
     for one_CHW, (row, occurrence) in zip(pixels(got), told, strict=True):
         picture_CHW = decode((table.root / table.path[row]).read_bytes(), "")
-        assert torch.equal(one_CHW, augment(picture_CHW, EPOCH, row, occurrence))
+        key = int(table.key_N[row])
+        assert torch.equal(one_CHW, augment(picture_CHW, EPOCH, key, occurrence))
 
 
 def test_a_row_drawn_again_and_another_epoch_are_augmented_anew(draws, read):
@@ -131,7 +134,7 @@ def test_an_altered_file_ends_the_run_unless_digests_are_left_alone(table, augme
 class Killed(Augment):
     """Dies as the kernel's out-of-memory killer would have it die."""
 
-    def __call__(self, image_CHW: torch.Tensor, epoch: int, row: int, occurrence: int):
+    def __call__(self, image_CHW: torch.Tensor, epoch: int, key: int, occurrence: int):
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
@@ -175,7 +178,9 @@ def test_real_photographs_of_an_epoch_are_the_same_at_any_number_of_workers(tmp_
     official = schema.OfficialCounts(200, 5994, 5794)
     birds = dataset.load(conf("cub", root, partial=True, official=official), tmp_path)
     row_N = birds.split.train_N
-    epoch = Order(row_N, birds.manifest.label_N[row_N], 0, "uniform", 64).epoch(0)
+    epoch = Order(
+        row_N, birds.manifest.label_N[row_N], birds.manifest.key_N[row_N], 0, "uniform", 64
+    ).epoch(0)
     draws = epoch.part(0, 0, 1)
     for recipe in ("modern", "transfg"):
         chosen = ["task=train", f"recipe={recipe}", "backbone=vit", "backbone.pretrained=false"]

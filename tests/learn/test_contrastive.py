@@ -1,16 +1,12 @@
-"""The contrastive loss against its formula, on one rank and on two."""
+"""The contrastive loss against its formula."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
-from torch import distributed
 from torch.nn.functional import cosine_similarity
 
-from fgvc.learn.train.contrastive import contrastive, of_all_ranks
+from fgvc.learn.train.contrastive import contrastive, contrastive_gradient
 
 
 def written_out(feature_BD, label_B, margin):
@@ -40,30 +36,14 @@ def test_no_image_is_no_loss_and_has_a_gradient():
     loss.backward()
 
 
-def _rank(rank, port, queue):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
+@pytest.mark.parametrize("own", [slice(0, 3), slice(3, 3), slice(3, 7)])
+def test_the_gradient_of_one_rank_needs_no_graph_of_the_others(own):
+    """The others' features enter as constants; on several ranks see test_train_cuts.py."""
     torch.manual_seed(0)
-    feature_BD, label_B = torch.randn(5, 4), torch.tensor([0, 1, 0, 1, 1])
-    own = slice(0, 2) if rank == 0 else slice(2, 5)
-    mine = feature_BD[own].clone().requires_grad_()
-    loss = contrastive(*of_all_ranks(mine, label_B[own], 2), 0.4)
-    loss.backward()
-    queue.put((rank, loss.item(), (mine.grad / 2).tolist()))
-    distributed.destroy_process_group()
-
-
-def test_two_ranks_of_unequal_size_have_the_loss_and_gradient_of_one(tmp_path):
-    torch.manual_seed(0)
-    feature_BD = torch.randn(5, 4, requires_grad=True)
-    expected = contrastive(feature_BD, torch.tensor([0, 1, 0, 1, 1]), 0.4)
-    expected.backward()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fgvc.task.server"])  # as other tests of this process do
-    queue = context.SimpleQueue()
-    port = 20000 + os.getpid() % 20000
-    multiprocessing.start_processes(_rank, (port, queue), nprocs=2, start_method="forkserver")
-    found = {rank: (loss, grad) for rank, loss, grad in (queue.get(), queue.get())}
-    assert found[0][0] == found[1][0] == pytest.approx(expected.item(), rel=1e-6)
-    together = torch.tensor(found[0][1] + found[1][1])
-    torch.testing.assert_close(together, feature_BD.grad)
+    feature_BD = torch.randn(7, 5, dtype=torch.float64)
+    label_B = torch.tensor([0, 1, 0, 2, 2, 1, 0])
+    expected_BD = contrastive_gradient(feature_BD, label_B, 0.4, [7])
+    own_bD = feature_BD[own].clone().requires_grad_()
+    whole_BD = torch.cat([feature_BD[: own.start], own_bD, feature_BD[own.stop :]])
+    contrastive(whole_BD, label_B, 0.4).backward()
+    torch.testing.assert_close(own_bD.grad, expected_BD[own])

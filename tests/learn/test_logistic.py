@@ -1,6 +1,8 @@
 """Logistic regression over a path of C against scikit-learn, its certificate, and its edges."""
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -255,14 +257,71 @@ def bare(c, weight):
     return Solution(c, np.array([[weight], [-weight]]), np.zeros(2), 0.0, 0.0, 0, 0.0, True)
 
 
-def test_choose_takes_the_lowest_loss_and_a_tie_goes_to_the_smaller_c():
-    x_ND, label_N = np.array([[1.0], [-1.0]]), np.array([0, 1])
-    path = [bare(1, 0.5), bare(2, 2.0), bare(3, 2.0 * (1 + 1e-11)), bare(4, -1.0)]
-    choice = choose(iter(path), x_ND, label_N)
-    assert choice.solution.c == 2
-    assert [trial.c for trial in choice.curve] == [1, 2, 3, 4]
+ONE_RIGHT = np.array([[1.0], [-1.0]]), np.array([0, 1])
+
+
+def losing(c, loss):
+    """A solution at C whose validation loss on ONE_RIGHT is `loss`, a number of nats below ln 2."""
+    return bare(c, -0.5 * math.log(math.expm1(loss)))
+
+
+@pytest.mark.parametrize(
+    ("losses", "chosen"),
+    [
+        ([0.5, 0.3, 0.4], 2),
+        ([0.5, 0.30005, 0.3, 0.4], 2),  # within 1e-4 of the lowest: the smallest of them
+        ([0.5, 0.3002, 0.3, 0.3], 3),
+        ([0.30015, 0.30008, 0.3], 2),  # near the lowest so far, but not near the lowest of all
+        ([0.30008, 0.30016, 0.3, 0.30004], 1),
+        ([0.30008, 0.3, 0.29995], 2),
+        ([4e-4, 2e-4, 9e-5, 4e-5, 2e-5, 1e-9], 3),  # all right: more C only lowers a loss near 0
+        ([0.3], 1),
+    ],
+)
+def test_choose_takes_the_smallest_c_within_a_tolerance_of_the_lowest_loss(losses, chosen):
+    path = [losing(c, loss) for c, loss in enumerate(losses, start=1)]
+    choice = choose(iter(path), *ONE_RIGHT)
+    assert choice.solution is path[chosen - 1]
+    assert [trial.loss for trial in choice.curve] == pytest.approx(losses, abs=1e-12)
+
+
+def test_choose_keeps_only_solutions_that_can_still_be_chosen():
+    made: list[weakref.ref] = []
+
+    def path():
+        for c, loss in enumerate(np.linspace(0.6, 0.1, 20), start=1):
+            gc.collect()
+            assert sum(solution() is not None for solution in made) <= 2  # the lowest, and ours
+            solution = losing(c, loss)
+            made.append(weakref.ref(solution))
+            yield solution
+            del solution
+
+    assert choose(path(), *ONE_RIGHT).solution.c == 20
+
+
+def test_choose_keeps_the_whole_curve():
+    path = [bare(1, 0.5), bare(2, 2.0), bare(4, -1.0)]
+    choice = choose(iter(path), *ONE_RIGHT)
+    assert [trial.c for trial in choice.curve] == [1, 2, 4]
     assert choice.curve[0].loss == pytest.approx(math.log1p(math.exp(-1)))
-    assert [trial.top1 for trial in choice.curve] == [1, 1, 1, 0]
+    assert [trial.top1 for trial in choice.curve] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "end"),
+    [
+        ([0.3, 0.4, 0.5], "first"),
+        ([0.5, 0.4, 0.3], "last"),
+        ([0.5, 0.3, 0.4], None),
+        ([0.4, 0.30005, 0.3], None),  # the last is lowest, but no better than the one before it
+        ([0.4, 0.3], "last"),
+        ([0.3], None),  # nothing to choose from
+    ],
+)
+def test_a_choice_knows_whether_it_lies_at_an_end_of_the_range(losses, end):
+    choice = choose([losing(c, loss) for c, loss in enumerate(losses, start=1)], *ONE_RIGHT)
+    assert choice.end == end
 
 
 def test_choose_refuses_an_empty_validation_split():

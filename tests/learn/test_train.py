@@ -13,7 +13,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from fgvc.config.compose import composed, typed
-from fgvc.learn.train import Micro, NonFinite, OutOfMemory, Trainer
+from fgvc.learn.train import Hooks, Micro, NonFinite, OutOfMemory, Trainer
+from fgvc.model.random_layers import RandomLayers, draw_per_image
+from fgvc.types import UserError
 
 CLASSES, SIDE, BATCH = 5, 16, 8
 CPU = torch.device("cpu")
@@ -56,8 +58,12 @@ def vit(drop_path=0.0):
     )
 
 
-def trainer(model, precision="fp32", **changes):
-    return Trainer(model, task(**changes), CLASSES, lambda name: 0, 3, CPU, precision, seed=7)
+def trainer(model, precision="fp32", seed=7, **changes):
+    layers = RandomLayers()
+    draw_per_image(model, layers)
+    hooks = Hooks(set_keys=layers.set_keys)
+    chosen = task(**changes)
+    return Trainer(model, chosen, CLASSES, lambda name: 0, 3, CPU, precision, seed, hooks=hooks)
 
 
 def batch(number, images=BATCH):
@@ -136,6 +142,20 @@ def test_steps_equal_a_plain_loop(kind, clip):
         assert reports[0].grad_norm > clip  # so that clipping did something
 
 
+@pytest.mark.parametrize("mixes", [{}, {"mixup": 0.8, "cutmix": 1.0, "mix_probability": 1.0}])
+def test_top1_is_the_share_of_images_classified_as_their_heaviest_label(mixes):
+    """Of a mixed image the label of the larger share; a linear model makes the oracle plain."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, CLASSES))
+    own, micro = trainer(model, **mixes), batch(3, 40)
+    mixer = own.accumulate.mixer
+    pixels_BCHW, target_BC = mixer(micro.pixels_BCHW, micro.label_B, micro.place_B, 0)
+    right_B = model(pixels_BCHW).argmax(1) == target_BC.argmax(1)
+    expected = right_B.double().mean().item()
+    assert 0 < expected < 1
+    assert own.step(cut(micro, 16, 24)).top1 == pytest.approx(expected)
+
+
 def test_accumulated_steps_equal_whole_ones():
     whole, parted = vit(), vit()
     one, many = (
@@ -167,6 +187,7 @@ def test_a_batch_without_images_moves_nothing():
     report = own.step(cut(batch(1), 0))
     assert (report.images, report.moved) == (0, False)
     assert math.isnan(report.loss)
+    assert math.isnan(report.top1)
     assert equal(weights(model), before)
     assert equal(weights(own.evaluated_model()), average)
 
@@ -217,11 +238,20 @@ def test_resumed_steps_are_uninterrupted_ones_bit_for_bit(kind):
 def test_drop_path_follows_from_seed_and_step():
     losses = []
     for seed in (0, 0, 1):
-        own = Trainer(vit(0.5), task(learning_rate=0.0), CLASSES, len, 9, CPU, "fp32", seed)
+        own = trainer(vit(0.5), seed=seed, learning_rate=0.0)
         losses.append([own.step([batch(0)]).loss for _ in range(3)])
     assert losses[0] == losses[1]
     assert losses[0] != losses[2]
     assert len(set(losses[0])) == 3
+
+
+def test_a_random_layer_that_cannot_draw_per_image_is_refused():
+    """Fused attention takes the rate of its dropout as a number, and draws by itself."""
+    model = vit()
+    model.blocks[1].attn.attn_drop.p = 0.1
+    with pytest.raises(UserError, match=r"backbone.checkpoints.*fused attention") as caught:
+        trainer(model).step([batch(0)])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("ema", ["null", 0.9])

@@ -2,14 +2,16 @@
 
 import functools
 
+import open_clip
 import pytest
+import timm
 import torch
 from torch import nn
 
 from fgvc.config.compose import composed, typed
 from fgvc.learn.train.groups import parameter_groups
 from fgvc.model.backbone import build
-from fgvc.model.classifier import Classifier, checkpointed, drop_path
+from fgvc.model.classifier import Classifier, checkpointed
 from fgvc.model.head import fresh
 from fgvc.types import UserError, WeightsSource
 
@@ -105,6 +107,49 @@ def test_every_parameter_is_in_one_group_at_the_rate_of_its_depth(family, head):
         ), name
 
 
+TOKENS = {  # (family, features): what all images share, and no matrix multiplies
+    ("vit", "cls"): ("cls_token", "pos_embed"),
+    ("dinov2", "cls"): ("cls_token", "pos_embed"),
+    ("dinov3", "cls"): ("cls_token", "reg_token"),
+    ("clip", "cls"): ("class_embedding", "positional_embedding"),
+    ("clip", "projected"): ("class_embedding", "positional_embedding"),
+    ("siglip2", "map"): ("embeddings.position_embedding.weight", "head.probe"),
+    ("siglip2", "patch_mean"): ("embeddings.position_embedding.weight",),
+}
+
+
+def decaying(model):
+    groups = parameter_groups(model, lambda name: 0, 1.0, 0.1)
+    decayed = [id(one) for group in groups if group["weight_decay"] for one in group["params"]]
+    return {name for name, one in model.named_parameters() if id(one) in decayed}
+
+
+@pytest.mark.parametrize(("family", "features"), TOKENS)
+def test_tokens_queries_and_positions_of_every_family_do_not_decay(family, features):
+    """All matrices do, and nothing else: counted over every parameter."""
+    model, _ = classifier(family, head="mlp", features=features)
+    names = {name for name, one in model.named_parameters() if one.ndim > 1}
+    tokens = {f"backbone.trunk.{name}" for name in TOKENS[family, features]}
+    assert tokens <= {name for name, _ in model.named_parameters()}
+    assert decaying(model) == names - tokens
+    for name in tokens:  # and this is all of their kind
+        names.discard(name)
+    held = ("weight", "proj", "weight_CH", "hidden_HD")  # of layers, CLIP's projection, the head
+    assert {name.rpartition(".")[2] for name in names} <= {*held, "in_proj_weight"}
+
+
+def test_queries_of_other_pooling_heads_do_not_decay():
+    timms = timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=2,
+        global_pool="map", class_token=False,
+    )  # fmt: skip
+    assert "attn_pool.latent" in dict(timms.named_parameters())
+    assert not {"attn_pool.latent", "pos_embed"} & decaying(timms)
+    assert "attn_pool.q.weight" in decaying(timms)
+    open_clips = open_clip.transformer.AttentionalPooler(24, 24, n_head=2, n_queries=3)
+    assert decaying(open_clips) == {"attn.in_proj_weight", "attn.out_proj.weight"}
+
+
 # --- what learns ---
 
 
@@ -130,7 +175,7 @@ def test_frozen_stages_stay_and_all_else_moves(family, stages):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_head_alone_leaves_the_backbone_bit_for_bit(family):
     model, _ = classifier(family, "tune=head", head="cosine")
-    drop_path(model.backbone, 0.9)
+    model.randomize(0.9)
     before = trained(model)
     moved = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
     assert moved == {name for name in before if name.startswith("head.")}
@@ -158,6 +203,11 @@ def test_the_head_computes_in_float32_whatever_the_backbone_does():
 # --- drop path ---
 
 
+def keyed(model, images, first=0):
+    """Give the images that come next keys of their own."""
+    model.random_layers.set_keys(torch.arange(first, first + images) * 7919 + 3)
+
+
 def branches(model):
     """Outputs of the residual branches of the last block, recorded at every forward."""
     block, seen = model.backbone.blocks[-1], []
@@ -179,11 +229,11 @@ def branches(model):
 def test_drop_path_drops_whole_branches_of_single_images_at_its_rate(family):
     rate = 0.4
     model, _ = classifier(family)
-    drop_path(model.backbone, rate)
+    model.randomize(rate)
     seen = branches(model)
     image_1CHW = pixels(1)
     model.train()
-    torch.manual_seed(0)
+    keyed(model, 128)
     with torch.no_grad():
         model(image_1CHW.expand(128, -1, -1, -1))
     assert len(seen) == 2
@@ -205,10 +255,10 @@ def test_what_is_kept_is_scaled_so_that_the_mean_stays(family):
     with torch.no_grad():
         plain(pixels(1))
     model, _ = classifier(family)
-    drop_path(model.backbone, 0.5)
+    model.randomize(0.5)
     seen = branches(model)
     model.train()
-    torch.manual_seed(1)
+    keyed(model, 16)
     with torch.no_grad():
         model(pixels(1).expand(16, -1, -1, -1))
     # the first block is never dropped, so the first branch of the last sees the same input
@@ -221,11 +271,11 @@ def test_what_is_kept_is_scaled_so_that_the_mean_stays(family):
 def test_drop_path_does_nothing_in_evaluation(family):
     plain, _ = classifier(family, head="mlp")
     model, _ = classifier(family, head="mlp")
-    drop_path(model.backbone, 0.9)
+    model.randomize(0.9)
     with torch.no_grad():
         expected_BK, found_BK = plain.eval()(pixels()), model.eval()(pixels())
     torch.testing.assert_close(found_BK, expected_BK, rtol=0, atol=0)
-    torch.manual_seed(0)
+    keyed(model, 4)
     assert not torch.equal(model.train()(pixels()), expected_BK)
 
 
@@ -238,12 +288,12 @@ def test_recomputed_blocks_give_the_same_gradients(family):
     gradients, calls = [], []
     for recompute in (False, True):
         model, _ = classifier(family, head="mlp")
-        drop_path(model.backbone, 0.5)
+        model.randomize(0.5)
         if recompute:
             checkpointed(model.backbone)
         branch = branches(model)
         model.train()
-        torch.manual_seed(3)
+        keyed(model, 8)
         model(pixels(8)).square().sum().backward()
         calls.append(len(branch))
         gradients.append({name: one.grad for name, one in model.named_parameters()})

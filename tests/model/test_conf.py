@@ -1,7 +1,7 @@
 """conf/backbone: complete, as the libraries say, and open to a checkpoint of one's own."""
 
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import open_clip
@@ -12,6 +12,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fgvc.config import schema
+from fgvc.config.fit import settle
+from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.backbone import build
 from fgvc.types import WeightsSource
 
@@ -161,6 +163,31 @@ def test_every_row_of_siglip2_is_what_open_clip_and_timm_say():
         pixels = {"so400m_384": 384}.get(name, native)
         assert row.repo.endswith(f"-patch{row.patch}-{pixels}")
         assert row.model == row.repo.removeprefix("google/")
+
+
+def _official_statistics(family, name, row):
+    """Mean and std as the library that publishes a row states them."""
+    if family == "clip":
+        config = open_clip.get_pretrained_cfg(row.model, row.tag)
+        return config["mean"], config["std"]
+    if family == "siglip2":
+        config = open_clip.get_pretrained_cfg(SIGLIP2[name][0], "webli")
+        return config["mean"], config["std"]
+    config = timm.get_pretrained_cfg(row.model)
+    return config.mean, config.std
+
+
+@pytest.mark.parametrize("family", ROWS)
+def test_every_row_is_preprocessed_natively_with_its_own_statistics(family):
+    rows, conf = _rows(family)
+    for name, row in rows.items():
+        node = replace(conf, checkpoint=name)
+        whole = schema.Config(schema.ZeroShotTask("zero_shot"), backbone=node, preprocess="native")
+        whole.resolution = schema.Resolution("r224", 224)
+        settle(whole)
+        identity = evaluation_transform(whole).identity
+        mean, std = _official_statistics(family, name, row)
+        assert (tuple(identity["mean"]), tuple(identity["std"])) == (tuple(mean), tuple(std)), name
 
 
 def _same_text(row, theirs):

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Siglip2Tokenizer, SiglipModel
+from transformers import Siglip2Tokenizer, SiglipConfig, SiglipModel
 
 from fgvc.model.backbone import build, text_tower, weights
 from fgvc.types import UserError, WeightsSource
@@ -50,6 +50,27 @@ def test_tokens_and_features_are_those_of_transformers(mini, siglip_folder, refe
     assert tokens.grid == backbone.grid == (side // 16, side // 16)
     assert backbone.feature_dim == tokens.pooled_BD.shape[1] == 64
     assert backbone.trunk.config._attn_implementation == "sdpa"
+
+
+def test_a_published_side_that_its_patch_does_not_divide_is_cut_as_by_transformers(mini, tmp_path):
+    """72 px in patches of 16, as 384 in patches of 14: 4 x 4 of them, 8 px are left out."""
+    conf = mini("siglip2")
+    row = conf.checkpoints["mini"]
+    row.native = 72
+    config = SiglipConfig(**row.architecture)
+    config.vision_config.image_size = 72
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        theirs = SiglipModel(config).eval()
+    theirs.save_pretrained(tmp_path)
+    conf.weights = str(tmp_path / "model.safetensors")
+    backbone = _built(conf, 72)
+    with torch.inference_mode():
+        tokens, own = backbone(_pixels(72)), theirs.vision_model(_pixels(72))
+    assert tokens.grid == (4, 4)
+    assert own.last_hidden_state.shape[1] == 16
+    torch.testing.assert_close(tokens.patch_BND, own.last_hidden_state, rtol=0, atol=1e-5)
+    torch.testing.assert_close(tokens.pooled_BD, own.pooler_output, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("features", ["patch_mean", "projected"])

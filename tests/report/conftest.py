@@ -88,10 +88,10 @@ def outputs(real: Path, tmp_path: Path) -> Path:
 def forge(runs, tmp_path: Path) -> Forge:
     """`forge(run_id, config=…, stamp=…, numbers=…, right=…)` -> a sealed folder under made/.
 
-    Nested mappings change single keys of the real run's files; `right` gives the answers, and
-    `facts` and
-    `tensors` change what the checkpoint states and holds. A report derives the comparability key
-    from the other files: one that is given stands for another label map.
+    Nested mappings change single keys of the real run's files; `right` gives the answers, `wrong`
+    how many classes beside the truth a wrong one is. `facts` and `tensors` change what the
+    checkpoint states and holds. A report derives the comparability key from the other files, so a
+    key that is given stands for another label map.
     """
 
     def made(
@@ -103,10 +103,11 @@ def forge(runs, tmp_path: Path) -> Forge:
         right: np.ndarray | None = None,
         facts: Mapping[str, Any] | None = None,
         tensors: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+        wrong: int = 1,
     ) -> Path:
         work = shutil.copytree(source or runs(), tmp_path / "made" / run_id / "work")
         if right is not None:
-            _answer(work, right)
+            _answer(work, right, wrong)
         if numbers and "comparability_key" in numbers:
             stamp = {**(stamp or {}), "labelmap_digest": numbers["comparability_key"]}
         plain = _change(work / "config.canonical.json", config, canonical=True)
@@ -156,7 +157,7 @@ def _merged(old: Any, new: Mapping[str, Any]) -> Any:
     return whole
 
 
-def _answer(folder: Path, right: np.ndarray) -> None:
+def _answer(folder: Path, right: np.ndarray, wrong: int) -> None:
     """As many test images as there are answers, of six classes in turn."""
     n = len(right)
     label = np.arange(n) % 6
@@ -164,11 +165,11 @@ def _answer(folder: Path, right: np.ndarray) -> None:
         "path": [f"{hashlib.sha256(str(i).encode()).hexdigest()[:8]}.jpg" for i in range(n)],
         "split": ["test"] * n,
         "label": pa.array(label, pa.int32()),
-        "pred": pa.array(np.where(right, label, (label + 1) % 6), pa.int32()),
+        "pred": pa.array(np.where(right, label, (label + wrong) % 6), pa.int32()),
     }
     pq.write_table(pa.table(table), folder / "predictions.parquet")
     numbers = json.loads((folder / "metrics.json").read_text())
     hits = int(right.sum())
     numbers["test"] |= {"n": n, "top1": hits / n, "top1_ci95": list(metrics.wilson(hits, n))}
-    numbers["predictions_digest"] = digest.sha256_bytes(right.tobytes())
+    numbers["predictions_digest"] = digest.sha256_bytes(right.tobytes() + bytes([wrong]))
     (folder / "metrics.json").write_text(json.dumps(numbers))

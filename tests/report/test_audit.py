@@ -117,7 +117,15 @@ def test_without_a_file_it_fails_and_goes_on(run, name):
 
 @pytest.mark.parametrize(
     ("number", "value"),
-    [("top1", 0.99), ("loss", 0.1), ("ece", 0.0), ("macro_f1", 1.0), ("top1_ci95", [0, 1])],
+    [
+        ("top1", 0.99),
+        ("loss", 0.1),
+        ("ece", 0.0),
+        ("macro_f1", 1.0),
+        ("top1_ci95", [0, 1]),
+        ("macro_f1_ci95", [0, 1]),
+        ("intervals_note", "narrow"),
+    ],
 )
 def test_a_number_that_does_not_follow_is_found_though_it_was_sealed(run, seal, number, value):
     changed(run, "metrics.json", lambda plain: plain["test"].update({number: value}))
@@ -230,9 +238,9 @@ def test_a_part_of_the_key_that_the_rest_of_the_record_contradicts_is_found(run,
 
 
 def test_a_forced_resume_and_a_debugging_run_are_named(forge):
-    resumed = {"step": 4, "forced": True, "from": "r/abc"}
+    resumed = {"step": 4, "forced": True, "from": "r/abc", "changed": ["final_fit"]}
     found = failures(forge("forced", numbers={"resumed": resumed}))
-    assert "forced resume from r/abc" in found["plain-fit"]
+    assert "forced resume from r/abc under another final_fit" in found["plain-fit"]
     assert "forced" in found["comparability"]  # the key that was written is that of a plain run
     again = forge("again", facts={"fit": {"forced": True}}, stamp={"task": "eval"})
     assert "forced resume" in failures(again)["plain-fit"]
@@ -267,6 +275,16 @@ def test_test_images_of_the_fit_are_counted_anew(runs, forge):
     open_about_it = forge("open", tensors=with_three, numbers={"overlap": {"images": 3}})
     found = failures(open_about_it)["no-test-image-fitted"]
     assert f"3 of {len(test)} test images" in found
+
+
+def test_a_partial_copy_has_fewer_classes_or_images_than_the_official_one(runs, forge):
+    whole = {"dataset": {"official": {"classes": 6, "train": 36, "test": 30}}}
+    more = {"dataset": {"official": {"classes": 6, "train": 37, "test": 30}}}
+    assert "counts" not in failures(forge("whole", config=whole))
+    assert "counts" not in failures(forge("part", config=more, stamp={"partial": True}))
+    assert "train" in failures(forge("short", config=more))["counts"]
+    claimed = failures(forge("claimed", config=whole, stamp={"partial": True}))["counts"]
+    assert "partial" in claimed
 
 
 def test_a_checkpoint_must_be_ignored_by_git(run):

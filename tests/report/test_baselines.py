@@ -10,6 +10,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from fgvc import metrics
 from fgvc.report.baselines import write_baselines
 from fgvc.report.runs import Run
 from fgvc.types import UserError
@@ -21,17 +22,24 @@ OF_GROUP = (
     "outside",
     "best",
     "tie_with_best",
+    "identical_to_best",
+    "same_images_right_as_best",
+    "identical_to_place",
+    "distinct_answers",
     "test_against_best",
     "top1_minus_best",
     "top1_minus_best_low",
     "top1_minus_best_high",
     "p",
     "p_holm",
+    "p_holm_pairs",
     "top1_minus_probe",
     "top1_minus_probe_low",
     "top1_minus_probe_high",
     "p_probe",
     "p_probe_holm",
+    "p_probe_holm_pairs",
+    "identical_to_probe",
     *(
         column.format(control)
         for control in ("off", "random", "centre", "pretrained_block")
@@ -41,6 +49,8 @@ OF_GROUP = (
             "top1_minus_{}_high",
             "p_{}",
             "p_{}_holm",
+            "p_{}_holm_pairs",
+            "identical_to_{}",
         )
     ),
     "seeds",
@@ -58,12 +68,14 @@ def test_every_field_is_a_column_of_both(real, tmp_path):
     rows, plain = read(tmp_path)
     wanted = {*OF_GROUP, *(f"{name}_sd" for name in SPREAD)}
     wanted |= {field.name for field in fields(Run)} - {"path", "comparability"}
-    assert len(wanted) == 18 + 20 + 8 + 75
+    assert len(wanted) == 25 + 28 + 8 + 76
     assert set(rows[0]) == set(plain["rows"][0]) == wanted
     assert len(rows) == len(plain["rows"]) == 4
     assert plain["rows"] == json.loads(json.dumps(table.rows()))
     assert plain["damaged"] == []
     assert (plain["alpha"], plain["bootstrap"]) == (0.05, {"draws": 10_000, "seed": 0})
+    assert plain["tests"]["null"] == metrics.NULL_HYPOTHESIS
+    assert {row["p_holm_pairs"] for row in plain["rows"]} == {None, 1}
 
 
 def test_csv_says_what_json_says(real, tmp_path):
@@ -126,6 +138,26 @@ def test_a_tie_is_marked_and_a_lone_line_is_not(forge, made, tmp_path):
     assert [by_run[name]["best"] for name in "abcd"] == ["true", "false", "false", "true"]
 
 
+def test_identical_answers_have_columns_of_their_own(forge, made, tmp_path):
+    right_N = np.arange(300) < 200
+    for head, answers in (("a", right_N), ("b", right_N), ("c", ~right_N), ("d", ~right_N)):
+        forge(head, config={"head": {"name": head}}, right=answers)
+    forge("e", config={"head": {"name": "e"}}, right=right_N, wrong=2)
+    write_baselines(made, tmp_path)
+    rows, plain = read(tmp_path)
+    by_place = {row["place"]: row for row in plain["rows"]}
+    others = [row for row in by_place.values() if row["identical_to_best"] is False]
+    twin = next(row for row in by_place.values() if row["identical_to_best"])
+    assert twin["tie_with_best"] is False
+    assert twin["p"] == 1.0
+    assert twin["identical_to_place"] == 1
+    assert {row["same_images_right_as_best"] for row in others} == {True, False}
+    tie = next(row for row in others if row["same_images_right_as_best"])
+    assert (tie["tie_with_best"], tie["identical_to_place"]) == (True, None)
+    assert (by_place[4]["identical_to_place"], by_place[5]["identical_to_place"]) == (None, 4)
+    assert {row["identical_to_best"] for row in rows} == {"", "true", "false"}
+
+
 @pytest.mark.parametrize("empty", ["absent", "bare"])
 def test_no_run_is_one_line(tmp_path, empty):
     root = tmp_path / "none"
@@ -143,3 +175,12 @@ def test_nothing_but_damage_is_one_line_too(outputs, tmp_path):
     with pytest.raises(UserError, match="all 8 runs there are damaged") as caught:
         write_baselines(outputs, tmp_path / "target")
     assert "\n" not in str(caught.value)
+
+
+def test_the_notes_of_all_seeds_stand_in_one_cell_each_once(forge, made, tmp_path):
+    forge("a", numbers={"notes": ["shared", "of seed 0"]})
+    forge("b", config={"seed": 1}, numbers={"notes": ["shared", "of seed 1"]})
+    write_baselines(made, tmp_path)
+    ((row,), plain) = read(tmp_path)
+    assert row["notes"] == "shared; of seed 0; of seed 1"
+    assert plain["rows"][0]["notes"] == ["shared", "of seed 0", "of seed 1"]

@@ -155,8 +155,35 @@ def test_the_command_shows_it_in_80_columns_and_writes_json(pair, tmp_path, capf
     tables = [line for line in out.splitlines() if line[:1] in "┏┃┡│└├"]
     assert tables
     assert max(map(len, tables)) <= 80
-    assert "McNemar" in out
+    assert "McNemar, exact: p = " in out
+    assert "Null: these trained models have equal accuracy" in " ".join(out.split())
     assert json.loads(target.read_text()) == json.loads(json.dumps(compared(*pair, force=False)))
+
+
+def test_swapping_the_runs_changes_signs_and_nothing_else(pair):
+    here, there = compared(*pair, force=False), compared(*pair[::-1], force=False)
+    for number in ("top1", "mean_per_class"):
+        one, other = here[number], there[number]
+        assert (one["value"], one["low"], one["high"]) == (
+            -other["value"],
+            -other["high"],
+            -other["low"],
+        )
+    assert here["top1"]["p"] == there["top1"]["p"] == here["mcnemar"]["p"]
+    assert here["wrong_to_right"] == there["right_to_wrong"]
+
+
+@pytest.mark.parametrize(("wrong", "identical"), [(1, True), (2, False)])
+def test_identical_answers_are_called_identical(forge, pair, capfd, wrong, identical):
+    """Other mistakes on the same images are a tie, and said to be that."""
+    other = forge("other", config={"head": {"name": "knn"}}, right=RIGHT_N, wrong=wrong)
+    assert compared(pair[0], other, force=False)["identical"] is identical
+    assert main(["task=compare", f"run={pair[0]}", f"against={other}"]) == 0
+    said = " ".join(capfd.readouterr().out.split())
+    words = "identical answers: both predict the same class for every image"
+    assert (words in said) is identical
+    assert ("a tie: no finding at 0.05; the same images are right" in said) is not identical
+    assert ("tie" in said) is not identical
 
 
 def test_the_command_says_that_it_was_forced_and_why(forge, pair, capfd):

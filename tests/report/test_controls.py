@@ -104,6 +104,25 @@ def test_the_same_code_goes_before_a_better_answer(sweep, forge, made):
     assert controls(made)["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
 
 
+def test_of_controls_of_other_code_the_newest_is_taken_and_not_the_best(sweep, forge, made):
+    """A choice that looked at the test images would have to be paid for in every p."""
+    for day, count in ((1, 299), (2, 215), (3, 298)):
+        code = {"git_commit": str(day) * 40, "started": f"2026-10-0{4 - day}T00:00:00+00:00"}
+        forge(f"day{day}", config=chosen("off"), stamp=code, right=hits(count, 10 + day))
+    mine = {"git_commit": "e" * 40, "started": "2026-10-09T00:00:00+00:00"}
+    forge(
+        "mine", config=chosen("transfg"), stamp=mine, numbers=parts("transfg"), right=hits(250, 3)
+    )
+    newest = max(
+        (run.started, run.top1)
+        for (group,) in [gather(made.glob("*/*/*")).groups]
+        for run in (entry.line.first for entry in group.entries)
+        if run.part_attention == "off"
+    )
+    assert controls(made)["mine"]["off"].difference == pytest.approx(250 / N - newest[1])
+    assert newest[1] not in (299 / N, 298 / N)
+
+
 def test_a_name_tells_what_a_choice_was_told_beyond_it(forge, made):
     forge("all", config=chosen("transfg", tokens=12, stride=12, last_block="random"))
     forge("none", config=chosen("transfg"))
@@ -121,7 +140,7 @@ def test_seeds_are_folded_before_they_are_compared(forge, made):
             numbers = parts(name, share=0.3 + 0.2 * seed)
             forge(f"{name}{seed}", config=config, numbers=numbers, right=right_N)
     held = controls(made)["random0"]["off"]
-    assert (held.test, held.difference) == ("bootstrap", pytest.approx((250 - 230) / N))
+    assert (held.test, held.difference) == ("sign_flip", pytest.approx((250 - 230) / N))
     (group,) = gather(made.glob("*/*/*")).groups
     assert [entry.line.mean("in_box") for entry in group.entries] == [pytest.approx(0.4), None]
 

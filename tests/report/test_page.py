@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fgvc import metrics
 from fgvc.report import page, sealed
 from fgvc.report.baselines import gather, write_baselines
+from fgvc.report.comparison import Comparison
 from fgvc.report.page.heat import heat
-from fgvc.report.rank import Comparison, Entry
+from fgvc.report.rank import Entry
 from fgvc.report.runs import scan
 
 RIGHT_N = np.arange(300) < 270
@@ -99,6 +101,25 @@ def test_lines_outside_the_ranking_have_a_table_of_their_own(forge, made):
     assert "seen/" not in main
 
 
+def test_identical_answers_are_marked_so_and_the_null_is_stated(forge, made):
+    for head in ("a", "b"):
+        forge(head, config={"head": {"name": head}}, right=RIGHT_N)
+    for seed in (0, 1):
+        other_N = np.roll(RIGHT_N, 3)
+        forge(f"c{seed}", config={"head": {"name": "c"}, "seed": seed}, right=other_N)
+    write_baselines(made, made)
+    rows = [unescape(row) for row in rows_of(text_of(made))]
+    assert ">tie<" not in rows[1] + rows[0]
+    (best,) = (row for row in rows if ">best<" in row)
+    (twin,) = (row for row in rows if ">identical<" in row)
+    assert ">identical to #1</span>" in twin
+    assert "identical" not in best
+    (seeds,) = (row for row in rows if ">seeds identical</span>" in row)
+    assert ">tie<" in seeds
+    assert "after Holm over 3 pairs" in twin
+    assert metrics.NULL_HYPOTHESIS in unescape(text_of(made))
+
+
 def test_what_must_be_known_stands_in_the_row(forge, made):
     forge("a", stamp={"partial": True, "weights": {"kind": "file"}, "git_dirty": True})
     card = {"contamination": "seen & <known>", "license": "own terms", "label_noise": "4 %"}
@@ -175,3 +196,15 @@ def test_how_many_files_a_table_reads(forge, made, monkeypatch):
     # the two that vouch for the others, whenever others are read; classes of the best lines alone
     assert read == {"status.json": 40, "artifacts.json": 40, "per_class.csv": 12}
     assert "12 best lines of 14" in text_of(made)
+
+
+def test_notes_stand_in_the_row_and_as_text_below_the_table(forge, made):
+    note = "C = 1e5 is the last of its range <raise task.c_high>"
+    forge("a", config={"head": {"name": "a"}}, numbers={"notes": [note]})
+    forge("b", config={"head": {"name": "b"}}, numbers={"notes": [note]})
+    forge("c", config={"head": {"name": "c"}})
+    write_baselines(made, made)
+    text = text_of(made)
+    assert sorted(row.count(">note 1</span>") for row in rows_of(text)) == [0, 1, 1]
+    below = unescape(text.split("</table>", 1)[1])
+    assert below.count(note) == 1

@@ -137,7 +137,14 @@ def another(text: str) -> str:
     return json.dumps({"top1": 1})
 
 
-@pytest.mark.parametrize("wrong", [nan, word, no_test, another, lambda _: "[]", lambda _: "{"])
+def notes_of_a_letter_each(text: str) -> str:
+    return json.dumps({**json.loads(text), "notes": "one line"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [nan, word, no_test, another, notes_of_a_letter_each, lambda _: "[]", lambda _: "{"],
+)
 def test_a_record_that_is_sealed_but_senseless_is_damaged(outputs, seal, wrong):
     victim = sorted(outputs.glob("*/*/*/ckpt.bin"))[0].parent
     file = victim / "metrics.json"
@@ -241,3 +248,11 @@ def test_a_report_derives_the_key_and_does_not_take_it_from_metrics_json(forge, 
     (folder / "metrics.json").write_text(json.dumps(plain))
     seal(folder)
     assert scan([folder])[0][0] == before
+
+
+def test_a_record_without_notes_has_none(forge, outputs):
+    folder = forge("noted", numbers={"notes": ["first", "second"]})
+    (row,), _ = scan([folder])
+    assert row.notes == ("first", "second")
+    runs, _ = scanned(outputs)
+    assert {run.notes for run in runs if run.head == "knn"} == {()}

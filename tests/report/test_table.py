@@ -65,7 +65,35 @@ def test_marks_are_explained_where_they_occur(forge, made, printed):
     forge("b", config={"head": {"name": "b"}}, right=np.roll(right_N, 3))
     out = printed(made)
     assert out.count("= │") == 1
-    assert "=  a tie with the best (McNemar, exact; p > 0.05 after Holm)" in out
+    assert "=  a tie with the best: p > 0.05 after Holm over all pairs of its table" in out
+    assert "p: McNemar, exact. Null: these trained models have equal accuracy on other" in out
+
+
+def test_identical_answers_are_called_identical_and_not_a_tie(forge, made, printed):
+    right_N = np.arange(300) < 200
+    forge("a", config={"head": {"name": "a"}}, right=right_N)
+    forge("b", config={"head": {"name": "b"}}, right=right_N)
+    out = printed(made)
+    assert out.count("≡ │") == 1
+    assert "tie" not in out
+    assert "≡  identical to the best: the same predicted class for every image" in out
+    assert (
+        "identical answers: vit tiny random · a · 64 px; vit tiny random · b · 64 px"
+        in " ".join(out.split())
+    )
+    forge("b1", config={"head": {"name": "b"}, "seed": 1}, right=right_N)
+    forge("b2", config={"head": {"name": "b"}, "seed": 2}, right=right_N)
+    assert "3 seeds, identical answers" in " ".join(printed(made).replace("│", " ").split())
+    forge("b3", config={"head": {"name": "b"}, "seed": 3}, right=~right_N)
+    said = " ".join(printed(made).replace("│", " ").split())
+    assert "4 seeds, 2 different answers" in said
+
+
+def test_seeds_of_a_lone_line_are_called_identical_too(forge, made, printed):
+    for seed in (0, 1):
+        forge(f"s{seed}", config={"seed": seed}, right=np.arange(300) < 200)
+    said = " ".join(printed(made).replace("│", " ").split())
+    assert "2 seeds, identical answers" in said
 
 
 def test_lines_of_one_name_are_told_apart(forge, made, printed):
@@ -116,7 +144,7 @@ def test_lines_outside_the_ranking_stand_below_it_with_the_reason(forge, made, p
     assert not any("%" in line or "." in line for line in drawn[at + 1 :])  # the last row
     reason = "vit tiny random · best · 64 px: its head was fitted on 12 of its 300 test images"
     assert f"out not ranked: {reason}" in " ".join(out.split())
-    assert max(map(len, out.splitlines())) <= 80
+    assert max(map(len, out.partition("[1]  ")[0].splitlines())) <= 80  # before the notes
     assert next(line for line in plain.splitlines() if "[" in line and "│" in line) in out
 
 
@@ -130,3 +158,17 @@ def test_what_is_no_plain_run_has_a_block_whose_title_says_so(forge, made, print
     assert sum("· debug ·" in title for title in titles) == 1
     assert sum("of other data (abcdef01)" in title for title in titles) == 1
     assert len(titles) == 4
+
+
+def test_each_note_is_printed_once_below_the_table_and_marked_in_every_row_that_has_it(
+    forge, made, printed
+):
+    shared, own = "2 pictures occur in both train and test", "C is the last of its range"
+    forge("a", config={"head": {"name": "a"}}, numbers={"notes": [shared]})
+    forge("b", config={"head": {"name": "b"}}, numbers={"notes": [shared, own]})
+    forge("c", config={"head": {"name": "c"}}, numbers={"notes": []})
+    out = printed(made)
+    assert out.count(f"[1]  {shared}\n") == 1
+    assert out.count(f"[2]  {own}\n") == 1
+    drawn = " ".join(line for line in out.splitlines() if line[:1] == "│")
+    assert (drawn.count("[1]"), drawn.count("[2]")) == (2, 1)

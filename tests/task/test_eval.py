@@ -111,6 +111,26 @@ def test_a_checkpoint_of_another_label_map_is_refused_with_both(run, birds, tmp_
     assert "another label map" in ran.err
 
 
+def test_a_checkpoint_is_evaluated_on_a_copy_that_is_declared_partial(run, birds, tmp_path):
+    official = [f"dataset.official.{count}" for count in ("classes=6", "train=60", "test=30")]
+    made = run("dataset=cub", *official, *SMALL, f"dataset.root={birds}", birds=False)
+    assert made.code == 0, made.err
+    root = tmp_path / "part"
+    shutil.copytree(birds, root)
+    split = root / "train_test_split.txt"
+    gone = next(line.split()[0] for line in split.read_text().splitlines() if line.endswith(" 0"))
+    for file in ("images.txt", "image_class_labels.txt", "train_test_split.txt"):
+        lines = (root / file).read_text().splitlines(keepends=True)
+        (root / file).write_text("".join(one for one in lines if one.split()[0] != gone))
+    refused = repeat(run, made.folder, f"dataset.root={root}")
+    assert refused.code == 1
+    assert "29 of 30 test" in refused.err
+    ran = repeat(run, made.folder, f"dataset.root={root}", "dataset.partial=true")
+    assert ran.code == 0, ran.err
+    assert ran.json("env_stamp.json")["partial"] is True
+    assert ran.json("metrics.json")["test"]["n"] == 29
+
+
 def test_weights_that_moved_are_found_by_their_digest(run, tmp_path):
     """A run keeps its local weights once, by content: the checkpoint outlives the file's place."""
     torch.manual_seed(0)

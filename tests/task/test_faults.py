@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import os
 import resource
@@ -37,6 +38,7 @@ def pictures(tmp_path) -> Path:
     return root
 
 
+SPLITS = ("train", "val", "test")
 # 16 patches and the smallest backbone: for what is not about pixels
 SMALL = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution.name=r64")
 
@@ -105,22 +107,102 @@ def test_partial_copy_is_refused_with_counts_unless_declared(run, birds):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_image_that_is_no_image(run, pictures, content, split):
     """Named under error; under skip left out of training, wrong in the test, N unchanged."""
-    victim = pictures / split / "a=b, c" / "é 1=.jpg"
-    victim.write_bytes(content)
+    victim = f"{split}/a=b, c/é 1=.jpg"
+    (pictures / victim).write_bytes(content)
     one_line(folder_run(run, pictures), "é 1=.jpg", "dataset.on_bad_image=skip")
     ran = folder_run(run, pictures, "dataset.on_bad_image=skip")
     assert ran.code == 0, ran.err
     numbers = ran.json("metrics.json")
-    assert numbers["unreadable"] == {"train": int(split == "train"), "test": int(split == "test")}
+    lost = {part: int(victim in listed(ran, part)) for part in ("train", "val", "test")}
+    assert numbers["unreadable"] == lost
+    assert sum(lost.values()) == 1
     assert numbers["test"]["n"] == 12
     table = pq.read_table(ran.folder / "predictions.parquet").to_pandas()
     test = table[table.split == "test"]
-    lost = test[test.pred == -1]
+    wrong = test[test.pred == -1]
     assert len(test) == 12
-    assert list(lost.path) == (["test/a=b, c/é 1=.jpg"] if split == "test" else [])
+    assert list(wrong.path) == (["test/a=b, c/é 1=.jpg"] if split == "test" else [])
     assert numbers["test"]["top1"] == pytest.approx((test.pred == test.label).mean())
     if split == "train":
         assert numbers["fitted_on"] == 23
+
+
+def listed(ran, part):
+    """The images of a part of the split, as the record lists them."""
+    return (ran.folder / f"splits/{part}.txt").read_text(encoding="utf-8").splitlines()
+
+
+TORN = ("train/a=b, c/é 1=.jpg", "train/Ram C∕V 'x'/é 3=.jpg", "test/a=b, c/é 0=.jpg")
+TRAINED = ("task=train", "task.epochs=1", "task.batch_size=6", "runtime.stack_check=false")
+
+
+@pytest.mark.parametrize("task", [("task=probe",), ("head=knn", "head.k=1"), TRAINED])
+@pytest.mark.parametrize("fit", ["train", "trainval"])
+def test_images_that_cannot_be_read_are_counted_and_named(run, pictures, task, fit):
+    for path in TORN:
+        (pictures / path).write_bytes(b"torn")
+    skip = ("dataset.on_bad_image=skip", "dataset.val_fraction=0.25", f"final_fit={fit}")
+    ran = folder_run(run, pictures, *skip, *task)
+    assert ran.code == 0, ran.err
+    numbers, parts = ran.json("metrics.json"), {part: listed(ran, part) for part in SPLITS}
+    lost = {part: [path for path in TORN if path in parts[part]] for part in SPLITS}
+    assert numbers["unreadable"] == {part: len(paths) for part, paths in lost.items()}
+    fitted = ("train", "val") if fit == "trainval" else ("train",)
+    readable = sum(len(parts[part]) - len(lost[part]) for part in fitted)
+    assert numbers["fitted_on"] == readable
+    rows = ran.json("unreadable.json")
+    assert sorted((row["path"], row["split"]) for row in rows) == sorted(
+        (path, part) for part, paths in lost.items() for path in paths
+    )
+    assert all(row["path"] in row["reason"] for row in rows)
+    assert "unreadable.json" in ran.json("artifacts.json")
+    (note,) = [note for note in numbers["notes"] if "cannot be read" in note]
+    assert note.startswith("3 images cannot be read")
+    assert f"note: {note}\n" in ran.out
+    page = html.unescape((ran.folder / "report.html").read_text(encoding="utf-8"))
+    for path in TORN:
+        assert path in note
+        assert path in page
+
+
+def test_an_evaluation_names_the_images_that_it_cannot_read(run, pictures):
+    for path in TORN:
+        (pictures / path).write_bytes(b"torn")
+    made = folder_run(run, pictures, "dataset.on_bad_image=skip")
+    root = f'dataset.root="{pictures}"'
+    ran = run("task=eval", f'checkpoint="{made.folder}"', root, bare=True)
+    assert ran.json("metrics.json")["unreadable"] == {"train": 0, "val": 0, "test": 1}
+    assert [row["path"] for row in ran.json("unreadable.json")] == [TORN[2]]
+
+
+def test_a_run_whose_images_can_all_be_read_names_none(run, pictures):
+    ran = folder_run(run, pictures, "dataset.on_bad_image=skip", "dataset.val_fraction=0.25")
+    assert ran.json("metrics.json")["unreadable"] == {"train": 0, "val": 0, "test": 0}
+    assert not (ran.folder / "unreadable.json").exists()
+    assert ran.json("metrics.json")["notes"] == []
+
+
+def test_classes_without_a_validation_image_are_counted_and_named(run, tmp_path):
+    """6, 1 and 0 validation images of three classes."""
+    root, rng = tmp_path / "birds", np.random.default_rng(0)
+    for level, (name, count) in enumerate((("gull", 60), ("tern", 10), ("wren", 3))):
+        for split, images in (("train", count), ("test", 2)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(images):
+                noise = rng.integers(0, 40, (40, 40, 3)) + 70 * level
+                Image.fromarray(noise.astype(np.uint8)).save(folder / f"{i}.jpg")
+    ran = folder_run(run, root)
+    assert ran.code == 0, ran.err
+    assert [line.count("/wren/") for line in listed(ran, "val")] == [0] * 7
+    (note,) = ran.json("metrics.json")["notes"]
+    assert note.startswith(
+        "dataset.val_fraction=0.1: 1 of 3 classes have no validation image (wren)"
+    )
+    assert note.endswith("raise dataset.val_fraction")
+    assert ran.out.count(f"note: {note}\n") == 2  # before any work, and beside the numbers
+    assert ran.out.index(note) < ran.out.index("features train")
+    assert note in html.unescape((ran.folder / "report.html").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -408,3 +490,13 @@ def test_sigkill_at_any_moment_leaves_nothing_that_looks_complete(started, wait_
     (undisturbed,) = (p.parent for p in tmp_path.glob("other/r/*/*/metrics.json"))
     for name in ("predictions.parquet", "ckpt.bin"):
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_what_a_reader_must_know_stands_beside_the_numbers(run, pictures):
+    """A picture that is in both train and test, byte for byte."""
+    shutil.copy(pictures / "train/a=b, c/é 1=.jpg", pictures / "test/a=b, c/é 0=.jpg")
+    ran = folder_run(run, pictures)
+    (note,) = [note for note in ran.json("metrics.json")["notes"] if "both train and test" in note]
+    assert ran.out.partition("top-1 [95 %]")[2].count(f"note: {note}\n") == 1
+    page = html.unescape((ran.folder / "report.html").read_text(encoding="utf-8"))
+    assert note in page.partition("What ran")[0]

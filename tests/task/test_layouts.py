@@ -7,6 +7,8 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
+from fgvc.run import main
+
 # 16 patches and the smallest backbone: brightness alone tells the classes
 SMALL = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution.name=r64")
 FEW = (
@@ -47,6 +49,25 @@ def test_table(run, copies, kind, split):
     check(ran, "table")
     names = {one["name"] for one in ran.json("labelmap.json")["classes"]}
     assert names == {"Möwe = große, weiße", "Ram C/V $2", "鳥 (juvenile) $1"}
+
+
+def test_a_complete_copy_that_is_declared_partial_is_recorded_as_complete(run, copies, capfd):
+    """One script for two machines: what is declared is no part of the question or the answer."""
+    counts = ("classes=3", "train=12", "test=6")
+    official = [f"dataset.official.{count}" for count in counts]
+    places = ("dataset=nabirds", f'dataset.root="{copies.nabirds()}"')
+    made = [
+        run(*places, *FEW, *official, f"dataset.partial={partial}", birds=False)
+        for partial in ("true", "false")
+    ]
+    assert [ran.code for ran in made] == [0, 0], made[0].err
+    assert "this copy is complete" in made[0].out
+    assert "PARTIAL" not in made[0].out
+    stamps = [ran.json("env_stamp.json") for ran in made]
+    assert [stamp["partial"] for stamp in stamps] == [False, False]
+    assert stamps[0]["config_hash"] == stamps[1]["config_hash"]
+    for ran in made:
+        assert main(["task=audit", f"run='{ran.folder}'"]) == 0, capfd.readouterr().out
 
 
 def check(ran, name):

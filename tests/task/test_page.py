@@ -61,9 +61,13 @@ def test_it_tells_the_numbers_and_how_to_repeat_them(folder):
     numbers = json.loads((folder / "metrics.json").read_text())
     stamp = json.loads((folder / "env_stamp.json").read_text())
     for split in ("val", "test"):
-        low, high = (f"{100 * bound:.1f}" for bound in numbers[split]["top1_ci95"])
-        assert f"[{low}, {high}]" in text
-        assert f"{100 * numbers[split]['macro_f1']:.1f}" in text
+        for key in ("top1", "mean_per_class", "macro_f1"):
+            low, high = (f"{100 * bound:.1f}" for bound in numbers[split][f"{key}_ci95"])
+            shown = f'{100 * numbers[split][key]:.1f} <span class="range">[{low}, {high}]</span>'
+            assert shown in text, key
+    assert numbers["test"]["intervals_note"] is None
+    assert "images per class" in numbers["val"]["intervals_note"]  # 4 images
+    assert f"val: {numbers['val']['intervals_note']}." in text
     for digest in ("config_hash", "manifest_digest", "split_digest", "requirements_checksum"):
         assert stamp[digest] in text
     assert f"git checkout {stamp['git_commit'] or '(not recorded)'}" in text

@@ -57,6 +57,18 @@ def test_lots_follow_the_seed_and_nothing_else_does(run):
     assert [count > 0 for count in random] == [True, False, True]
 
 
+def test_a_published_side_that_is_no_multiple_of_the_patch_is_run_and_recorded(run):
+    """72 px in patches of 16, as SigLIP 2 so400m's 384 in patches of 14: a grid of 4 x 4."""
+    side = ("resolution.side=72", "resolution.name=r72", "backbone.checkpoints.mini.native=72")
+    ran = run(*MINI, "backbone=siglip2", *side, "part_attention=transfg", "head=knn", "head.k=3")
+    assert ran.code == 0, ran.err
+    assert ran.json("env_stamp.json")["token_grid"] == [4, 4]
+    assert 0 < ran.json("metrics.json")["parts"]["transfg"]["in_box"]["value"] <= 1
+    assert len(list((ran.folder / "overlays").iterdir())) == 8
+    page = (ran.folder / "report.html").read_text()
+    assert "72 px, 4×4 tokens" in page
+
+
 def test_overlapping_patches_are_a_finer_grid_in_the_record(run):
     ran = run("backbone=vit", *MINI, "part_attention=centre", "part_attention.stride=12")
     assert ran.json("env_stamp.json")["token_grid"] == [(224 - 16) // 12 + 1] * 2

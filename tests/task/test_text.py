@@ -115,6 +115,23 @@ def test_a_head_fitted_by_gradient_says_how_it_was_chosen(run):
         assert "head.hidden_HD" in file.keys()  # noqa: SIM118
 
 
+@pytest.mark.parametrize(
+    ("rates", "decays", "keys"),
+    [
+        ("[1e-7,1e-6]", "[0.0]", ["head.fit.learning_rates"]),  # learns next to nothing
+        ("[1e-7]", "[0.0,1e-2]", []),  # no decay at all has nothing below it; one rate no end
+    ],
+)
+def test_a_rate_or_decay_at_an_end_of_its_list_is_noted(run, rates, decays, keys):
+    fit = (f"head.fit.learning_rates={rates}", f"head.fit.weight_decays={decays}")
+    ran = run(*MINI[:1], "backbone=vit", "head=cosine", "head.fit.epochs=2", *fit)
+    notes = [note for note in ran.json("metrics.json")["notes"] if note.startswith("head.fit.")]
+    assert [note.partition("=")[0] for note in notes] == keys
+    assert all(note in ran.out for note in notes)
+    ends = ran.json("metrics.json")["selection"]["ends"]
+    assert [f"head.fit.{name}s" for name, end in ends.items() if end] == keys
+
+
 # --- the gate, the device, the precision ---
 
 

@@ -428,5 +428,11 @@ def test_a_picture_that_cannot_be_read(finetune, birds, tmp_path):
     skipped = finetune(*cub, "dataset.on_bad_image=skip")
     assert skipped.code == 0, skipped.err
     numbers = skipped.json("metrics.json")
-    assert numbers["unreadable"] == {"train": 1, "test": 1}
+    train, val = ((skipped.folder / f"splits/{part}.txt").read_text() for part in ("train", "val"))
+    assert numbers["unreadable"] == {
+        "train": train.count(victim["1"]),
+        "val": val.count(victim["1"]),
+        "test": 1,
+    }
+    assert numbers["fitted_on"] == 12 - train.count(victim["1"])
     assert (numbers["test"]["n"], numbers["test"]["unreadable"]) == (12, 1)

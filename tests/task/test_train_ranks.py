@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fgvc.run import main
 
 pytestmark = pytest.mark.timeout(900)
-RANKS = ("task.drop_path=0", "task.epochs=4", "runtime.run_id=r", "runtime.save_every=1")
+RANKS = ("task.drop_path=0.3", "task.epochs=4", "runtime.run_id=r", "runtime.save_every=1")
 LONG = (*RANKS, "task.epochs=200")
 
 
@@ -71,7 +72,10 @@ def curve(folder, tag="train/loss"):
 def logits(folder):
     table = pq.read_table(folder / "predictions.parquet")
     test = table.filter(table["split"].to_numpy() == "test")
-    return test["path"].to_pylist(), np.array(test["logits"].to_pylist())
+    unreadable = [np.nan] * 6
+    return test["path"].to_pylist(), np.array(
+        [row or unreadable for row in test["logits"].to_pylist()]
+    )
 
 
 def stepping(job, here):
@@ -92,18 +96,22 @@ def agree(one, two):
 
 
 def odd(root, tmp_path):
-    """A table of 34 images to train and validate on, and 11 to test on."""
+    """A table of 34 images to train and validate on, and 11 to test on; three cannot be read."""
+    pictures = shutil.copytree(root / "images", tmp_path / "odd")
     names = [line.split()[1] for line in (root / "images.txt").open()][::2]
     lines = [
         f"{name},{name.split('/')[0]},{'test' if place % 4 == 1 else 'train'}"
         for place, name in enumerate(names)
     ]
+    for torn in names[:3]:
+        (pictures / torn).write_bytes(torn.encode())
     file = tmp_path / "odd.csv"
     file.write_text("\n".join(["path,label,split", *lines]) + "\n")
     return (
         "dataset=table",
         f'dataset.table="{file}"',
-        f"dataset.root={root / 'images'}",
+        f"dataset.root={pictures}",
+        "dataset.on_bad_image=skip",
         "dataset.val_fraction=0.2",
         "dataset.subset=null",
     )
@@ -128,7 +136,25 @@ def test_two_processes_tell_what_one_tells(pair, finetune, tmp_path, birds, gone
     two = of_seed[0]
     agree(one.folder, two)
     assert len(logits(two)[0]) == 11
-    assert json.loads((two / "metrics.json").read_text())["test_reads"] == 1
+    numbers, expected = json.loads((two / "metrics.json").read_text()), one.json("metrics.json")
+    assert numbers["test_reads"] == 1
+    for key in ("unreadable", "fitted_on", "notes"):
+        assert numbers[key] == expected[key]
+    assert sum(numbers["unreadable"].values()) == 3
+    assert (two / "unreadable.json").read_bytes() == (one.folder / "unreadable.json").read_bytes()
+    gone()
+
+
+def test_ranks_with_unequal_numbers_of_micro_batches_wait_for_each_other(pair, finetune, gone):
+    """Of a batch of 10 the first rank has 4 images, one micro-batch, and the second 6, two."""
+    usual = (*RANKS, "task.epochs=2", "task.batch_size=10", "part_attention=transfg")
+    usual = (*usual, "part_attention.contrastive=1", "head=mlp", "head.hidden=16")
+    one = finetune(*usual, "runtime.run_id=one")
+    assert one.code == 0, one.err
+    job = pair(*usual, "runtime.micro_batch=4")
+    assert job.wait(100) == 0, job.said
+    (metrics,) = job.log.parent.glob("outputs/r/*/*/metrics.json")
+    np.testing.assert_allclose(logits(metrics.parent)[1], logits(one.folder)[1], atol=1e-3)
     gone()
 
 
@@ -205,6 +231,43 @@ def test_asked_to_stop_all_stop_and_resume_together(pair, here, alive, gone, tol
     assert whole.wait() == 0, whole.said
     (undisturbed,) = tmp_path.glob("undisturbed/r/*/*/metrics.json")
     assert told(stopped.parent) == told(undisturbed.parent)
+
+
+def test_asked_to_stop_it_ends_though_a_rank_does_not_answer(pair, here, alive, gone, wait_until):
+    """The first rank waits in a collective call, where no handler of Python's can run."""
+    job = pair(*LONG, "runtime.stop_grace=0.5")
+    stepping(job, here)
+    (follower,) = alive("fgvc.task.follow")
+    os.kill(follower, signal.SIGSTOP)
+    job.send(signal.SIGTERM)
+    assert job.wait(60) == 75, job.said
+    assert "SIGTERM: no answer from the other ranks" in job.line
+    assert "goes on from the last state" in job.line
+    assert "Traceback" not in job.said
+    gone()
+    (path,) = here("in-progress/status.json")
+    status = json.loads(path.read_text())
+    assert status["state"] == "preempted"
+    assert "no answer" in status["error"]
+    steps = max(int(one.name[6:14]) for one in here("in-progress/resume/state-*.pt"))
+    last = pair(*LONG)
+    wait_until(lambda: f"resumed after step {steps}" in last.said or last.ended)
+    assert not last.ended, last.said
+
+
+@pytest.mark.slow
+def test_asked_twice_it_ends_at_once_though_a_rank_does_not_answer(pair, here, alive, gone):
+    job = pair(*LONG, "runtime.stop_grace=600")
+    stepping(job, here)
+    (follower,) = alive("fgvc.task.follow")
+    os.kill(follower, signal.SIGSTOP)
+    job.send(signal.SIGTERM)
+    job.send(signal.SIGTERM)
+    # by the signal itself where it did not yet wait for the other rank
+    assert job.wait(60) in (75, -signal.SIGTERM), job.said
+    if alive("fgvc.task.follow"):
+        os.kill(follower, signal.SIGCONT)
+    gone()
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ class Checkpoint:
     width: int = MISSING
     native: int = card()  # pixels of the side it was trained at
     license: str = card()
+    heads: int | None = card(None)  # of attention; null: not given
     # what only some libraries need; rows that lack a field keep the hash they had without it
     tag: str | None = later(None)  # open_clip's name of the pretrained weights
     activation: str = field(
@@ -33,6 +34,10 @@ class Checkpoint:
     embedding: int | None = later(None)  # width after the projection; null: no text tower
     normalization: str | None = later(None)  # null: the family's
     architecture: dict[str, Any] = field(default_factory=dict, metadata={"legacy": {}})
+
+    def fits(self, side: int) -> bool:
+        """Whether a square of `side` pixels is whole patches, or the published size."""
+        return side % self.patch == 0 or side == self.native
 
 
 @dataclass
@@ -47,7 +52,7 @@ class Backbone:
     registers: bool = MISSING
     revision: str | None = MISSING  # null: the row's own
     features: str = one_of("cls", "patch_mean", "cls_patch_mean", "map", "projected")
-    position_resize: str = one_of("timm", "open_clip", "transformers")
+    position_resize: str = one_of("timm", "open_clip", "transformers", "zoom")
     normalization: str = one_of("imagenet", "half", "clip")
     native: str = one_of("vit", "dinov2", "clip", "siglip2")  # its preprocessing, by family
     pretrained: bool = MISSING

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from fgvc.config.schema.fields import bounded, card, later, one_of, place
+from fgvc.config.schema.fields import bounded, card, declared, later, one_of, place
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Dataset:
     )
     root: str | None = place()  # null: reader table, the folder of the table
     table: str | None = place(None)  # reader table: the file
-    partial: bool = MISSING
+    partial: bool = declared()
     subset: str | None = field(default=MISSING, metadata={"choices": (None, "tiny")})
     split_seed: int = bounded(0)
     val_fraction: float = bounded(0.0, 0.9)

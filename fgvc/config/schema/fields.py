@@ -2,6 +2,8 @@
 
 place   where something lies; never hashed (what stands behind it enters by digest or name)
 card    provenance for people; never hashed, as it can change no number
+declared  what the user says of the data and the run verifies; never hashed, as the manifest's
+        digest says what is there
 choices the legal values
 bounds  the lowest and the highest, both inclusive
 legacy  the value that means "as before this field existed": left out of the hash at that value
@@ -23,6 +25,11 @@ def place(default: Any = MISSING) -> Any:
 def card(default: Any = MISSING) -> Any:
     """A field for people: kept out of the hash."""
     return field(default=default, metadata={"card": True})
+
+
+def declared() -> Any:
+    """A field that the data itself confirms or contradicts: kept out of the hash."""
+    return field(default=MISSING, metadata={"declared": True})
 
 
 def one_of(*choices: str) -> Any:

@@ -1,14 +1,15 @@
 """Batches -> weights by gradient: one optimiser step a global batch, on any number of ranks.
 
-Trainer(model, task, classes, depth_of, steps_per_epoch, device, precision, seed, world)
+Trainer(model, task, classes, depth_of, steps_per_epoch, device, precision, seed, world, ...)
 trainer.step(micros) -> StepReport        one global batch, this rank's `Micro`s of it
 trainer.state(), trainer.load(state)      an exact continuation
 trainer.best.after(epoch, top1, loss)     which epoch is kept, and when patience has run out
 """
 
+from fgvc.learn.train.accumulation import Hooks
 from fgvc.learn.train.faults import NonFinite, OutOfMemory
 from fgvc.learn.train.selection import Best
 from fgvc.learn.train.step import Micro, StepReport
 from fgvc.learn.train.trainer import Trainer
 
-__all__ = ["Best", "Micro", "NonFinite", "OutOfMemory", "StepReport", "Trainer"]
+__all__ = ["Best", "Hooks", "Micro", "NonFinite", "OutOfMemory", "StepReport", "Trainer"]

@@ -1,14 +1,18 @@
-"""Features of a batch -> the loss that pulls a class together and pushes look-alikes apart.
+"""Features of a global batch -> the loss that pulls a class together and pushes look-alikes apart.
 
-Source: TransFG (He et al., AAAI 2022), eq. 10; the mean over all ordered pairs of the batch.
+Source: TransFG (He et al., AAAI 2022), eq. 10; the mean over all ordered pairs of the global batch.
+No collective call is part of a backward pass: every rank gathers the features of all ranks, treats
+those of the others as constants, and computes the gradient of the whole loss with respect to its
+own. That is exact, because the loss depends on the features of a rank through these alone.
 B images of all ranks, b of this one, D feature width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather
 from torch.nn.functional import normalize, pad
 
 
@@ -16,26 +20,46 @@ def contrastive(feature_BD: Tensor, label_B: Tensor, margin: float) -> Tensor:
     """sum_ij [ y_i = y_j: 1 - cos_ij; else max(cos_ij - margin, 0) ] / B^2; 0 for no image."""
     if not len(label_B):
         return feature_BD.sum()  # 0, with a gradient
-    unit_BD = normalize(feature_BD.float(), dim=1)
+    feature_BD = feature_BD.to(torch.promote_types(feature_BD.dtype, torch.float32))
+    unit_BD = normalize(feature_BD, dim=1)
     cosine_BB = unit_BD @ unit_BD.T
     same_BB = label_B[:, None] == label_B[None]
     return torch.where(same_BB, 1 - cosine_BB, (cosine_BB - margin).clamp(min=0)).mean()
 
 
-def of_all_ranks(feature_bD: Tensor, label_b: Tensor, world: int) -> tuple[Tensor, Tensor]:
-    """The features and labels of every rank, in rank order; gradients flow back to each.
+def contrastive_gradient(
+    feature_bD: Tensor, label_b: Tensor, margin: float, counts: Sequence[int]
+) -> Tensor:
+    """gradient_bD of the loss of the global batch with respect to this rank's features.
 
-    Ranks may have unequal numbers of images, so they are padded on the way.
+    Each rank makes the same two collective calls, whatever its number of images; 0 will do.
+
+    Args:
+        feature_bD: all features of this rank in this step, without a graph.
+        counts: images of each rank.
     """
+    features, labels = [feature_bD.detach()], [label_b]
+    if len(counts) > 1:
+        features, labels = (_gathered(part, counts) for part in (feature_bD.detach(), label_b))
+    own_bD = features[distributed.get_rank() if len(counts) > 1 else 0].requires_grad_()
+    loss = contrastive(torch.cat(features), torch.cat(labels), margin)
+    return torch.autograd.grad(loss, own_bD)[0]
+
+
+def gather_counts(device: torch.device, world: int, *counts: int) -> list[list[int]]:
+    """The same counts of every rank, in rank order."""
     if world == 1:
-        return feature_bD, label_b
-    counts = [torch.zeros(1, dtype=torch.int64, device=label_b.device) for _ in range(world)]
-    distributed.all_gather(counts, torch.tensor([len(label_b)], device=label_b.device))
-    most = max(int(count) for count in counts)
-    short = most - len(label_b)
-    features = all_gather(pad(feature_bD, (0, 0, 0, short)).contiguous())
-    labels = [torch.zeros(most, dtype=label_b.dtype, device=label_b.device) for _ in range(world)]
-    distributed.all_gather(labels, pad(label_b, (0, short)).contiguous())
-    whole = [(part, int(count)) for part, count in zip(features, counts, strict=True)]
-    said = [part[: int(count)] for part, count in zip(labels, counts, strict=True)]
-    return torch.cat([part[:count] for part, count in whole]), torch.cat(said)
+        return [list(counts)]
+    own = torch.tensor(counts, device=device)
+    parts = [torch.empty_like(own) for _ in range(world)]
+    distributed.all_gather(parts, own)
+    return torch.stack(parts).tolist()
+
+
+def _gathered(own: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    """The rows of each rank, in rank order; they are padded to equal numbers on the way."""
+    padding = [0, 0] * (own.ndim - 1) + [0, max(counts) - len(own)]
+    padded = pad(own, padding).contiguous()
+    parts = [torch.empty_like(padded) for _ in counts]
+    distributed.all_gather(parts, padded)
+    return [part[:count] for part, count in zip(parts, counts, strict=True)]

@@ -9,6 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+# modules whose parameters of two and more dimensions are matrices, whatever their shape
+LAYERS = (nn.Linear, nn.Bilinear, _ConvNd, nn.MultiheadAttention)
+QUERIES = ("query", "queries", "probe", "latent", "latents")  # of pooling heads
 
 
 def parameter_groups(
@@ -16,8 +21,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for torch.optim in ascending depth, each with the `lr_scale` of its depth.
 
-    A parameter at depth d takes layer_decay ** (L - d) of the learning rate. Those of fewer than
-    two dimensions and those a module exempts have no weight decay; frozen ones are in no group.
+    A parameter at depth d takes layer_decay ** (L - d) of the learning rate. Weight decay is for
+    matrices that multiply features: parameters of fewer than two dimensions and the `exempted` ones
+    have none; frozen ones are in no group.
 
     Args:
         depth_of: parameter name -> 0 (patches and positions) .. L (head).
@@ -40,10 +46,19 @@ def parameter_groups(
 
 
 def exempted(model: nn.Module) -> set[str]:
-    """Full names of what the modules' own `no_weight_decay()` keep from decay (timm, open_clip)."""
+    """Full names of the tokens, queries and positions: decay would pull them towards zero.
+
+    They are what the modules' own `no_weight_decay()` names (timm, open_clip), tables of
+    embeddings, and parameters that a module other than a layer holds itself, where they have one
+    row for all images or are called a query.
+    """
     names: set[str] = set()
     for path, module in model.named_modules():
         said: Any = getattr(module, "no_weight_decay", None)
-        if said is not None:
-            names |= {f"{path}.{name}".removeprefix(".") for name in said()}
+        own = set() if said is None else set(said())
+        for name, parameter in module.named_parameters(recurse=False):
+            token = (parameter.ndim > 1 and len(parameter) == 1) or name in QUERIES
+            if isinstance(module, nn.Embedding) or (token and not isinstance(module, LAYERS)):
+                own.add(name)
+        names |= {f"{path}.{name}".removeprefix(".") for name in own}
     return names

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-LAYERS, MIXING = 0, 1  # streams: (step, rank) for drop path and dropout; (step, pair) for mixing
+# streams: (step, place) for drop path and dropout of an image; (step, pair) for mixing
+LAYERS, MIXING = 0, 1
 
 
 def derived(seed: int, stream: int, *at: int) -> int:
     """63 bits that differ wherever any argument does."""
     state = np.random.SeedSequence((seed, stream, *at)).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
+
+
+def image_keys(seed: int, step: int, place_B: np.ndarray) -> np.ndarray:
+    """int64 key_B: what the random layers of a model draw from, for each image of a step.
+
+    An image is named by its place in the global batch. A place belongs to exactly one image of a
+    step, however the batch is cut into ranks and micro-batches, and also where class-balanced
+    sampling draws an image twice.
+    """
+    keys = [derived(seed, LAYERS, step, place) for place in place_B.tolist()]
+    return np.array(keys, dtype=np.int64)

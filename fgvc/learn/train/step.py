@@ -1,6 +1,6 @@
-"""Micro-batches -> gradients: what one rank adds to a step, and what the step was.
+"""What one rank reads of a global batch, what a step was, and the contexts that a forward needs.
 
-B images of a micro-batch, C channels or classes, H, W pixels.
+B images of a unit or a micro-batch, C channels or classes, H, W pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Micro:
-    """Images that go through the model at once; an unreadable one is in none of the four.
+    """Images that are read together; an unreadable one is in none of the four.
+
+    Places 2j and 2j + 1 of the global batch, a pair that may be mixed, stand in the same unit. The
+    trainer cuts a unit into micro-batches after mixing.
 
     pixels_BCHW: float32, normalised. label_B: int64. place_B: where in the global batch, ascending.
     row_B: rows of the manifest, to name an image by.
@@ -37,13 +40,16 @@ class Micro:
 class StepReport:
     """One step, over all ranks.
 
-    step: from 0. loss: mean over the `images` that were there, nan if there was none. grad_norm:
-    before clipping. learning_rate: of the head. seconds: of this rank, waiting for images included.
-    moved: false where there was no image, or an overflow in fp16 halved the scale: weights stayed.
+    step: from 0. loss: mean over the `images` that were there, nan if there was none. top1: share
+    of them whose largest logit is the label of the largest weight in their target (a mixed image
+    has two), nan if there was none. grad_norm: before clipping. learning_rate: of the head.
+    seconds: of this rank, waiting for images included. moved: false where there was no image, or an
+    overflow in fp16 halved the scale: weights stayed.
     """
 
     step: int
     loss: float
+    top1: float
     grad_norm: float
     learning_rate: float
     images: int
@@ -74,8 +80,12 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
 
 
+def within_rank(model: nn.Module) -> nn.Module:
+    """The model without DistributedDataParallel: its forward passes share nothing with others."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel and torch.compile."""
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
+    model = within_rank(model)
     return getattr(model, "_orig_mod", model)

@@ -1,10 +1,10 @@
 """Global batches -> weights: the optimiser, its averaged weights and what a resume needs.
 
-A step is one global batch, whatever the number of ranks and micro-batches it is cut into. Before
-each the process's random state is set from (seed, step, rank): drop path and dropout follow from
-that, so no random state is kept. A step waits for the device once, to know its loss (fp16: twice,
-as GradScaler reads whether the gradient overflowed).
-B images of a micro-batch, C classes, N images of this rank's part.
+A step is one global batch, and moves the weights alike whatever the number of ranks and
+micro-batches that it is cut into. Drop path, dropout and mixing follow from (seed, step, place of
+the image in the global batch), so no random state is kept. A step waits for the device once, to
+know its loss (fp16: twice, as GradScaler reads whether the gradient overflowed).
+N images of this rank's part.
 """
 
 from __future__ import annotations
@@ -12,45 +12,42 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fgvc.config import schema
-from fgvc.learn.train.contrastive import contrastive, of_all_ranks
+from fgvc.learn.train.accumulation import Accumulator, Hooks, Seen
 from fgvc.learn.train.faults import NonFinite, OutOfMemory, is_memory
 from fgvc.learn.train.groups import parameter_groups
 from fgvc.learn.train.mixing import Mixer
 from fgvc.learn.train.schedule import learning_rate
-from fgvc.learn.train.seeds import LAYERS, derived
 from fgvc.learn.train.selection import Best
-from fgvc.learn.train.step import Micro, StepReport, autocast, unwrapped, with_last, without_sync
-
-# of each micro-batch, its manifest rows and the loss of each image
-Seen = list[tuple[np.ndarray, Tensor]]
+from fgvc.learn.train.step import Micro, StepReport, unwrapped
 
 
 class Trainer:
     """Trains `model` in place: normalised pixels_BCHW -> logits_BC, on `device` already.
 
     Freeze what is to stay frozen first. With `world` > 1 the process group must stand; the model is
-    then wrapped in DistributedDataParallel. A compiled model may be given.
+    then wrapped in DistributedDataParallel, and its buffers must be constants. A compiled model may
+    be given.
 
     Args:
         depth_of: parameter name -> 0 (patches and positions) .. L (head).
         precision: fp32 | bf16 | fp16; half precision is autocast, weights stay float32.
-        pull: weight and margin of the contrastive loss over the images that are at once in the
-            model on all ranks; with a weight, `model` gives (logits_BC, feature_BD) in training.
-        on_images: told the manifest rows of each micro-batch right before the model sees it (they
-            are read one ahead).
+        pull: weight and margin of the contrastive loss of the global batch; with a weight, `model`
+            gives (logits_BC, feature_BD) in training.
+        micro_batch: images in the model at once; None: all that are read together. It changes no
+            result beyond rounding.
+        hooks: called right before each forward pass (micro-batches are read one ahead).
     """
 
     def __init__(
@@ -65,46 +62,62 @@ class Trainer:
         seed: int,
         world: int = 1,
         pull: tuple[float, float] = (0.0, 0.0),
-        on_images: Callable[[np.ndarray], None] | None = None,
+        micro_batch: int | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
-        self.task, self.device, self.precision, self.seed = task, device, precision, seed
+        self.task, self.precision = task, precision
         self.world, self.rank = world, distributed.get_rank() if world > 1 else 0
-        self.pull, self.on_images = pull, on_images
         self.total, self.done = task.epochs * steps_per_epoch, 0
         self.bare = unwrapped(model)
         self.average = _average(self.bare, task.ema)
         self.optimiser = _optimiser(self.bare, task, depth_of, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self.mixer = Mixer(task, classes, seed)
         self.best = Best(task.select, task.patience)
-        self.model = DistributedDataParallel(model) if world > 1 else model
-        self._at_once = (0, 0)
+        # buffers are constants: a broadcast before every forward pass would be wasted
+        self.model = DistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
+        self.accumulate = Accumulator(
+            self.model,
+            task,
+            Mixer(task, classes, seed),
+            self.scaler,
+            device,
+            precision,
+            seed,
+            world,
+            pull,
+            micro_batch,
+            hooks or Hooks(),
+        )
         self.model.train()  # its parts too, which may have been built for evaluation
 
     def step(self, micros: Iterable[Micro]) -> StepReport:
-        """One optimiser step on this rank's part of a global batch, micro-batch by micro-batch.
+        """One optimiser step on this rank's part of a global batch, unit by unit.
 
-        Every rank must be given at least one, if need be without an image in it.
+        Every rank must be given at least one, if need be without an image in it. All ranks make the
+        same collective calls, whatever their numbers of images and micro-batches.
 
         Raises:
             NonFinite: on all ranks together, before any weight changes.
+            UserError: a random layer of the model does not draw per image.
             OutOfMemory: on the rank whose memory ran out.
         """
         start = time.perf_counter()
-        torch.manual_seed(derived(self.seed, LAYERS, self.done, self.rank))
         rate = self._set_rate()
         try:
-            seen = self._accumulate(micros)
-            loss, images, norm = self._measured(seen)
+            if not self.bare.training:
+                self.model.train()
+            self.optimiser.zero_grad()
+            seen = self.accumulate(micros, self.done)
+            loss, top1, images, norm = self._measured(seen)
             self._check(loss, images, norm, seen)
             moved = self._move(images, norm)
         except (MemoryError, RuntimeError) as error:
             if is_memory(error):
-                raise OutOfMemory(self.done, *self._at_once) from error
+                raise OutOfMemory(self.done, *self.accumulate.at_once) from error
             raise
         self.done += 1
         seconds = time.perf_counter() - start
-        return StepReport(self.done - 1, loss, norm, rate, images, seconds, moved)
+        return StepReport(self.done - 1, loss, top1, norm, rate, images, seconds, moved)
 
     def evaluated_model(self) -> nn.Module:
         """The averaged weights, where task.ema asks for them, else the model itself; unwrapped."""
@@ -146,73 +159,35 @@ class Trainer:
             group["lr"] = rate * group["lr_scale"]
         return rate
 
-    def _accumulate(self, micros: Iterable[Micro]) -> Seen:
-        """The gradients of all micro-batches, added up."""
-        if not self.bare.training:
-            self.model.train()
-        self.optimiser.zero_grad()
-        seen = []
-        for micro, last in with_last(micros):
-            self._at_once = (len(micro.label_B), micro.pixels_BCHW.shape[-1])
-            with without_sync(self.model, last):
-                seen.append((micro.row_B, self._backward(micro)))
-        return seen
-
-    def _backward(self, micro: Micro) -> Tensor:
-        """Add the gradient of sum(loss_B) / batch_size, times `world` as ranks are averaged."""
-        pixels_BCHW = micro.pixels_BCHW.to(self.device, non_blocking=True)
-        label_B = micro.label_B.to(self.device, non_blocking=True)
-        pixels_BCHW, target_BC = self.mixer(pixels_BCHW, label_B, micro.place_B, self.done)
-        if self.on_images is not None:
-            self.on_images(micro.row_B)
-        with autocast(self.precision, self.device):
-            found = self.model(pixels_BCHW)
-        logit_BC, feature_BD = found if isinstance(found, tuple) else (found, None)
-        smoothing = self.task.label_smoothing
-        loss_B = cross_entropy(
-            logit_BC.float(), target_BC, reduction="none", label_smoothing=smoothing
+    def _measured(self, seen: Sequence[Seen]) -> tuple[float, float, int, float]:
+        """Mean loss, top-1 and number of images over all ranks, and the norm of their gradient."""
+        loss_N = torch.cat([part.loss_B for part in seen])
+        right_N = torch.cat([part.right_B for part in seen])
+        sums = torch.stack(
+            [loss_N.sum(), right_N.sum().to(loss_N.dtype), loss_N.new_full((), len(loss_N))]
         )
-        loss = loss_B.sum() / (self.task.batch_size / self.world)
-        if feature_BD is not None:
-            loss = loss + self._pulled(feature_BD, label_B)
-        self.scaler.scale(loss).backward()
-        return loss_B.detach()
-
-    def _pulled(self, feature_BD: Tensor, label_B: Tensor) -> Tensor:
-        """The contrastive term, by the share of the global batch that these images are.
-
-        Every rank has the whole of it: the gathering sums its gradient over the ranks, and they are
-        averaged after that.
-        """
-        weight, margin = self.pull
-        every_BD, every_B = of_all_ranks(feature_BD, label_B, self.world)
-        share = len(every_B) / self.task.batch_size
-        return weight * share * contrastive(every_BD, every_B, margin)
-
-    def _measured(self, seen: Seen) -> tuple[float, int, float]:
-        """Mean loss and number of images over all ranks, and the norm of their mean gradient."""
-        loss_N = torch.cat([loss_B for _, loss_B in seen])
-        sums = torch.stack([loss_N.sum(), loss_N.new_full((), len(loss_N))])
         if self.world > 1:
             distributed.all_reduce(sums)
         self.scaler.unscale_(self.optimiser)
         norm = get_total_norm(self._gradients())
-        total, count, norm = torch.cat([sums, norm[None]]).tolist()  # the one wait for the device
+        # the one wait for the device
+        total, right, count, norm = torch.cat([sums, norm[None]]).tolist()
         if count == 0:
-            return math.nan, 0, norm
-        return total / count, int(count), norm * self.task.batch_size / count
+            return math.nan, math.nan, 0, norm
+        norm *= self.task.batch_size / count
+        return total / count, right / count, int(count), norm
 
-    def _check(self, loss: float, images: int, norm: float, seen: Seen) -> None:
+    def _check(self, loss: float, images: int, norm: float, seen: Sequence[Seen]) -> None:
         if images and not math.isfinite(loss):
             raise NonFinite("the loss", loss, self.done, self._culprits(seen))
         # in fp16 an overflow is part of the search for a scale
         if not math.isfinite(norm) and self.precision != "fp16":
             raise NonFinite("the gradient's norm", norm, self.done, self._culprits(seen))
 
-    def _culprits(self, seen: Seen) -> list[int]:
+    def _culprits(self, seen: Sequence[Seen]) -> list[int]:
         """Rows of all ranks whose own loss is not finite, else all rows; asked on all together."""
-        row_N = np.concatenate([row_B for row_B, _ in seen])
-        bad_N = ~torch.cat([loss_B for _, loss_B in seen]).isfinite().cpu().numpy()
+        row_N = np.concatenate([part.row_B for part in seen])
+        bad_N = ~torch.cat([part.loss_B for part in seen]).isfinite().cpu().numpy()
         ranks: list[Any] = [list(zip(row_N.tolist(), bad_N.tolist(), strict=True))] * self.world
         if self.world > 1:
             distributed.all_gather_object(ranks, ranks[self.rank])

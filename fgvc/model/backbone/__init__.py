@@ -30,7 +30,7 @@ def build(
 
     Args:
         stride: pixels from one patch to the next, none padded; None: the patch, so that they abut.
-            The library resizes its positions to the grid that follows in its own way.
+            Positions are resized to the grid that follows, as `conf.position_resize` says.
 
     Raises:
         UserError: the weights do not fit the model, the family has no such `features`, or `stride`

@@ -21,7 +21,8 @@ from fgvc.types import Tokens, UserError, WeightsSource
 @dataclass(frozen=True)
 class Shape:
     """How a square picture is cut into square patches. side, patch, stride: pixels; where stride is
-    less than patch they overlap. grid: patches along a side, none of them padded."""
+    less than patch they overlap. grid: patches along a side, none of them padded; pixels to the
+    right and at the bottom that make no whole patch are left out."""
 
     side: int
     patch: int
@@ -188,7 +189,7 @@ def cut(row: schema.Checkpoint, side: int, stride: int | None) -> Shape:
     Raises:
         UserError: pixels between the patches would be seen by none.
     """
-    assert side % row.patch == 0, "config.fit refuses it before any work"
+    assert row.fits(side), "config.fit refuses it before any work"
     if stride is not None and not 1 <= stride <= row.patch:
         raise UserError(
             f"part_attention.stride={stride}: must be at least 1 and at most {row.patch}, the "

@@ -51,10 +51,6 @@ class Siglip2Backbone(Backbone):
     def blocks_of(trunk: Any) -> nn.ModuleList:
         return trunk.encoder.layers
 
-    def no_weight_decay(self) -> set[str]:
-        """Its positions are a matrix, which alone would tell an optimiser to decay them."""
-        return {f"trunk.{POSITIONS}"}
-
     def tokens(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         trunk = self.trunk
         encoded = trunk.encoder(inputs_embeds=trunk.embeddings(pixels_BCHW))

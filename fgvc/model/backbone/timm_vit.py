@@ -1,14 +1,16 @@
 """Vision transformers of timm (vit, dinov2, dinov3): normalised pixels -> tokens after the norm.
 
-B batch, C = 3 channels, H and W pixels, P prefix tokens (class, registers), N patch tokens,
-T = P + N, D token width.
+B batch, C = 3 channels, H and W pixels (of positions: rows and columns), P prefix tokens (class,
+registers), N patch tokens, T = P + N, D token width.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
@@ -33,7 +35,8 @@ class TimmBackbone(Backbone):
 def build(
     conf: schema.Backbone, side: int, source: WeightsSource, seed: int, stride: int | None
 ) -> Backbone:
-    """The backbone with the weights of `source`, its position grid resized to `side` as timm does.
+    """The backbone with the weights of `source`, its position grid resized to `side` as
+    `position_resize` says: timm, bicubic with antialias; zoom, as `zoomed`.
 
     Random weights follow from `seed`; the process's own random state is not touched.
 
@@ -44,7 +47,7 @@ def build(
     shape = cut(row, side, stride)
 
     def load(trunk: Any) -> None:
-        _load(trunk, row, source)
+        _load(trunk, row, source, conf.position_resize == "zoom")
 
     return assembled(
         TimmBackbone, conf, source, seed, make=lambda: _trunk(row, shape), load=load, shape=shape
@@ -70,11 +73,13 @@ def _trunk(row: schema.Checkpoint, shape: Shape) -> Any:
     return trunk
 
 
-def _load(trunk: Any, row: schema.Checkpoint, source: WeightsSource) -> None:
+def _load(trunk: Any, row: schema.Checkpoint, source: WeightsSource, zoom: bool) -> None:
     """Fill every tensor of the trunk from the file; the file's classifier is left aside."""
     assert source.path is not None
     _compute_buffers(trunk)
     given = weights.read(source.path)
+    if zoom:
+        given = {**given, **_zoomed_positions(given, trunk)}
     try:
         state = _resized(given, trunk)
     except (RuntimeError, ValueError):  # a position grid that is not the model's own
@@ -103,3 +108,35 @@ def _resized(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
     if kernel is not None and kernel.shape[-2:] != trunk.patch_embed.proj.weight.shape[-2:]:
         state["patch_embed.proj.weight"] = kernel
     return state
+
+
+def _zoomed_positions(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+    """The position table of a file on the trunk's grid; empty where there is none to resize."""
+    position_1TD = given.get("pos_embed")
+    if position_1TD is None or position_1TD.ndim != 3:
+        return {}
+    prefix = position_1TD.shape[1] - math.isqrt(position_1TD.shape[1]) ** 2
+    if prefix > trunk.num_prefix_tokens:  # no square grid: not a table of this model
+        return {}
+    grid = trunk.patch_embed.grid_size[0]
+    patch_1ND = zoomed(position_1TD[:, prefix:], grid)
+    return {"pos_embed": torch.cat([position_1TD[:, :prefix], patch_1ND], 1)}
+
+
+def zoomed(position_1ND: Tensor, grid: int) -> Tensor:
+    """Positions of a square grid on another one: bilinear, corner to corner, no antialias.
+
+    Source: loading of pretrained weights in TransFG's code (He et al., AAAI 2022), as in the ViT
+    code that it is built on: scipy.ndimage.zoom of order 1.
+
+    Returns:
+        position_1MD: M = grid^2; float32, as the file's.
+    """
+    from scipy.ndimage import zoom
+
+    side = math.isqrt(position_1ND.shape[1])
+    if side == grid:
+        return position_1ND
+    old_HWD = position_1ND.float().reshape(side, side, -1).numpy()
+    new_HWD = zoom(old_HWD, (grid / side, grid / side, 1), order=1)
+    return torch.from_numpy(new_HWD).reshape(1, grid * grid, -1)

@@ -22,4 +22,6 @@ class LinearHead(nn.Module):
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """Any float feature_BD -> float32 logits_BC."""
-        return nn.functional.linear(feature_BD.to(torch.float32), self.weight_CD, self.bias_C)
+        return nn.functional.linear(
+            feature_BD.to(self.weight_CD.dtype), self.weight_CD, self.bias_C
+        )

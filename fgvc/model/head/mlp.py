@@ -14,7 +14,8 @@ class MlpHead(nn.Module):
 
     Every feature is first brought to mean 0 and variance 1 over its D numbers, so that one learning
     rate serves backbones whose features differ a hundredfold in scale, and nothing but the weights
-    has to be stored. Dropout (of hidden units, while training) draws from torch's global generator.
+    has to be stored. Dropout (of hidden units, while training) draws from torch's global generator
+    in a fit on cached features; task=train replaces it by draws per image.
     """
 
     def __init__(
@@ -32,13 +33,15 @@ class MlpHead(nn.Module):
         self.hidden_H = nn.Parameter(torch.zeros(hidden))
         self.weight_CH = nn.Parameter(_drawn(classes, hidden, generator))
         self.bias_C = nn.Parameter(torch.zeros(classes))
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """Any float feature_BD -> float32 logits_BC."""
-        feature_BD = functional.layer_norm(feature_BD.to(torch.float32), feature_BD.shape[1:])
+        feature_BD = functional.layer_norm(
+            feature_BD.to(self.hidden_HD.dtype), feature_BD.shape[1:]
+        )
         hidden_BH = functional.gelu(functional.linear(feature_BD, self.hidden_HD, self.hidden_H))
-        hidden_BH = functional.dropout(hidden_BH, self.dropout, self.training)
+        hidden_BH = self.dropout(hidden_BH)
         return functional.linear(hidden_BH, self.weight_CH, self.bias_C)
 
 

@@ -14,7 +14,7 @@ from fgvc.config import schema
 from fgvc.model.backbone import Backbone
 from fgvc.model.backbone.fill import multiply_accumulates, seeded
 from fgvc.model.part_attention import reader
-from fgvc.model.part_attention.selector import Selection, Selector, lots, nearest_centre
+from fgvc.model.part_attention.selector import Selection, Selector, nearest_centre, random_patches
 from fgvc.types import UserError
 
 __all__ = [
@@ -22,8 +22,8 @@ __all__ = [
     "Selection",
     "Selector",
     "attach",
-    "lots",
     "nearest_centre",
+    "random_patches",
     "reset_last_block",
 ]
 

@@ -74,10 +74,11 @@ class Selector:
         backbone.blocks[0].register_forward_pre_hook(self._begin)
         backbone.blocks[-1].register_forward_pre_hook(self._select, with_kwargs=True)
 
-    def images(self, row_B: np.ndarray) -> None:
-        """Say which images the next forward sees, by manifest row; only `random` needs it."""
+    def images(self, key_B: np.ndarray) -> None:
+        """Announce the images of the next forward by their manifest keys; `random` needs them."""
         if self.name == "random":
-            self._drawn_BK = torch.from_numpy(lots(self.seed, row_B, self.grid, self.tokens))
+            drawn_BK = random_patches(self.seed, key_B, self.grid, self.tokens)
+            self._drawn_BK = torch.from_numpy(drawn_BK)
 
     def _begin(self, block: nn.Module, inputs: object) -> None:
         self._armed = True
@@ -197,10 +198,10 @@ def layers_watched(backbone: Backbone, name: str) -> list[int]:
     return below if name in ("transfg", "rollout") else []
 
 
-def lots(seed: int, row_B: np.ndarray, grid: tuple[int, int], tokens: int) -> np.ndarray:
-    """index_BK of part_attention=random: distinct patches of each image, by (seed, row)."""
+def random_patches(seed: int, key_B: np.ndarray, grid: tuple[int, int], tokens: int) -> np.ndarray:
+    """index_BK of part_attention=random: distinct patches of each image, by (seed, image key)."""
     patches = grid[0] * grid[1]
-    drawn = [np.random.default_rng((seed, row)).permutation(patches) for row in row_B.tolist()]
+    drawn = [np.random.default_rng((seed, key)).permutation(patches) for key in key_B.tolist()]
     return np.array([one_N[:tokens] for one_N in drawn], np.int64).reshape(-1, tokens)
 
 

@@ -23,6 +23,8 @@ from fgvc.record.tensorboard import Point
 FILE = "report.html"
 OVERLAYS = 8  # of overlays/
 FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "what was looked at"}
+UNREADABLE = "unreadable.json"
+LISTED = 100  # unreadable images that a page names
 UNKNOWN = "not recorded"
 NUMBERS = (
     ("top5", "top-5", "percent"),
@@ -88,6 +90,7 @@ def _facts(
     return {
         "name": name,
         "names": names,
+        "listed": LISTED,
         "stamp": stamp,
         "numbers": numbers,
         "rows": NUMBERS,
@@ -100,6 +103,7 @@ def _facts(
         "charts": [one for one in _charts(stamp, numbers, points) if one],
         "confusion": album.whole(folder / "confusion.png"),
         "gallery": gallery(folder, album),
+        "unreadable": _unreadable(folder),
         "overlays": [one for file in overlays[:OVERLAYS] if (one := album.overlay(file))],
         "backbone": {
             "contamination": " ".join(conf.backbone.contamination.split()),
@@ -121,6 +125,11 @@ def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
         yield Badge(f"debug: {parts['debug']}", "task.debug: a debugging run", "warn")
     if parts["fitted_manifest"] not in (None, parts["manifest"]):
         yield Badge("fitted on other data", f"manifest {parts['fitted_manifest']}")
+
+
+def _unreadable(folder: Path) -> list[Mapping[str, str]]:
+    """Path, split and reason of the images that could not be read."""
+    return read_json(folder, UNREADABLE) if (folder / UNREADABLE).is_file() else []
 
 
 def _badges(stamp: Mapping[str, Any]) -> list[Badge]:
@@ -174,7 +183,7 @@ def _chosen(
         ("part attention", conf.part_attention.name),
         ("preprocessing", f"{conf.preprocess}, normalised as {stamp['normalization']}"),
         ("fitted on", f"{conf.final_fit}, {numbers['fitted_on']} images"),
-        ("precision", f"{conf.precision}, matmul {conf.matmul_precision}"),
+        ("precision", _precision(conf, stamp)),
         ("seed", conf.seed),
     ]
     if stamp["task"] == "train":
@@ -183,6 +192,12 @@ def _chosen(
         )
         rows.append(("epochs", f"{conf.task.epochs}, batches of {conf.task.batch_size}"))
     return rows
+
+
+def _precision(conf: Config, stamp: Mapping[str, Any]) -> str:
+    library = "cudnn" if stamp["device"] == "cuda" else "mkldnn"
+    convolutions = stamp["fp32_precision"][f"{library}.conv"]
+    return f"{conf.precision}, matmul {conf.matmul_precision}, convolutions {convolutions}"
 
 
 def _identity(

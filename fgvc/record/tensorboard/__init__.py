@@ -41,7 +41,7 @@ KEYS = (
 TRAINING = (
     *EVALUATIONS,  # val at the end of each epoch, test once
     "train/loss",
-    "train/top1",  # of batches whose images are not mixed
+    "train/top1",  # of the step's images; of a mixed image the label of the larger share counts
     "train/images_per_s",
     "train/memory_mib",  # the peak so far
     "optim/lr",  # of the head

@@ -92,11 +92,15 @@ def counts(record: Record) -> str:
     agree("test images", ("splits/test.txt", test), ("metrics.json", record.numbers["test"]["n"]))
     found = {"classes": len(record.labelmap), "train": train + val, "test": test}
     told = ", ".join(f"{key} {value}" for key, value in found.items())
-    if record.stamp["partial"]:
-        return f"{told}: declared as a partial copy"
-    if record.stamp["subset"] is not None:
-        return f"{told}: the {record.config['dataset']['subset']} subset"
     official = record.config["dataset"]["official"]
+    if record.stamp["subset"] is not None:
+        part = " of a partial copy" if record.stamp["partial"] else ""
+        return f"{told}: the {record.config['dataset']['subset']} subset{part}"
+    if record.stamp["partial"]:
+        known = [key for key in found if official[key]]
+        if known and all(found[key] == official[key] for key in known):
+            raise DamageError(f"env_stamp.json: partial, but {told} are the official counts")
+        return f"{told}: declared as a partial copy"
     for key, value in found.items():
         if official[key]:
             agree(key, ("the official count", official[key]), ("the record", value))

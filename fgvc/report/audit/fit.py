@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fgvc.metrics import UNREADABLE
 from fgvc.record.comparability import was_forced
 from fgvc.record.fit import overlap, short_digests
 from fgvc.report.audit.check import agree
-from fgvc.report.audit.record import Record, Rows
+from fgvc.report.audit.record import Record
 from fgvc.report.sealed import DamageError
 
 
@@ -17,7 +15,7 @@ def plain_fit(record: Record) -> str:
     resumed = record.numbers.get("resumed") or {}
     if was_forced(record.numbers, record.facts):
         source = f" from {resumed['from']}" if "from" in resumed else ""
-        changed = ", ".join(resumed.get("changed", ())) or "config"
+        changed = ", ".join(resumed["changed"]) if resumed else "config"
         raise DamageError(
             f"metrics.json: forced resume{source} under another {changed}: no config describes "
             "this training, and it is not ranked beside plain runs"
@@ -54,31 +52,19 @@ def _expected(record: Record) -> int:
     if config["task"]["name"] == "zero_shot":
         return 0
     train, val = (len(record.split(name)) for name in ("train", "val"))
-    lost_train, lost_val = _lost(record)
+    unreadable = record.numbers["unreadable"]
     if config["task"].get("debug") is not None:
-        return min(train, config["task"]["batch_size"]) - lost_train
+        return min(train, config["task"]["batch_size"]) - unreadable["train"]
     if config["final_fit"] == "trainval":
-        return train + val - lost_train - lost_val
-    return train - lost_train
-
-
-def _lost(record: Record) -> tuple[int, int]:
-    """Images of train and of validation that could not be read."""
-    counts, rows = record.numbers["unreadable"], record.predictions.get("val")
-    if "val" in counts:
-        return counts["train"], counts["val"]
-    val = 0 if rows is None else int(_unreadable(rows).sum())
-    return counts["train"] - val, val
-
-
-def _unreadable(rows: Rows) -> np.ndarray:
-    return rows.pred_N == UNREADABLE
+        return train + val - unreadable["train"] - unreadable["val"]
+    return train - unreadable["train"]
 
 
 def _holds_validation(record: Record) -> None:
     """DamageError unless a head fitted on train and validation was fitted on these images."""
     rows = record.predictions["val"]
-    read = [name for name, lost in zip(rows.sha256, _unreadable(rows), strict=True) if not lost]
+    read_N = rows.pred_N != UNREADABLE
+    read = [name for name, kept in zip(rows.sha256, read_N, strict=True) if kept]
     found = overlap(record.fit.image_N, short_digests(read))
     what = ("validation images", len(read))
     agree("images of the fit", what, ("those of them in ckpt.bin", found))

@@ -26,7 +26,6 @@ def stamp(record: Record) -> str:
         "precision": config["precision"],
         "fp16": config["precision"] == "fp16",
         "dataset": config["dataset"]["name"],
-        "partial": config["dataset"]["partial"],
         "resolution": config["resolution"]["side"],
         "normalization": config["backbone"]["normalization"],
     }.items():

@@ -13,30 +13,38 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from fgvc import metrics
 from fgvc.record.page import FILE
 from fgvc.record.page.render import render
 from fgvc.record.page.run import Badge, told
-from fgvc.report.fold import Line, names_of
+from fgvc.report.comparison import ALPHA, Comparison
+from fgvc.report.fold import Line, names_of, number_notes
 from fgvc.report.page.heat import Heat, heat
 from fgvc.report.page.plot import Plot, plot
-from fgvc.report.rank import ALPHA, Comparison, Entry, Group
+from fgvc.report.rank import Entry, Group
 from fgvc.report.runs import Damaged, Run, fit_marks
 
 HOME = "fgvc.report.page"
-TESTS = {"mcnemar": "McNemar's exact test", "bootstrap": "a paired bootstrap"}
+TESTS = {
+    "mcnemar": "McNemar's exact test",
+    "sign_flip": "exact sign flips of each image's difference",
+    "sign_flip_subsets": "exact sign flips over equal numbers of seeds, their geometric mean",
+}
 FILTERS = ("dataset", "backbone", "head", "resolution", "part_attention", "task")
 
 
 @dataclass(frozen=True)
 class Row:
     """A line of a table. place: None for a line outside the ranking. links: to each seed's page.
-    comparisons: with the best and with its probe; controls: of part attention."""
+    notes: number and text. comparisons: with the best and with its probe; controls: of part
+    attention."""
 
     place: int | None
     name: str
     line: Line
     links: tuple[tuple[str, int], ...]
     badges: tuple[Badge, ...]
+    notes: tuple[tuple[int, str], ...]
     comparisons: dict[str, Comparison]
     controls: Mapping[str, Comparison]
 
@@ -59,6 +67,12 @@ class Section:
     plot: Plot | None
     heat: Heat | None
 
+    @property
+    def notes(self) -> tuple[tuple[int, str], ...]:
+        """Number and text of each distinct note of the rows."""
+        rows = (*self.rows, *self.outside)
+        return tuple(sorted({note for row in rows for note in row.notes}))
+
 
 def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> str:
     """The page.
@@ -75,6 +89,7 @@ def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> s
         "filters": _filters(runs),
         "alpha": ALPHA,
         "tests": TESTS,
+        "null": metrics.NULL_HYPOTHESIS,
         "datasets": _once(runs, "dataset"),
         "backbones": _once((run for run in runs if run.weights_kind != "random"), "model"),
         "lines": len(runs),
@@ -86,12 +101,13 @@ def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> s
 
 def _section(group: Group, target: Path) -> Section:
     number, names = len(group.entries), names_of(group.lines)
+    numbered = number_notes(group.lines)
     rows = tuple(
-        _row(place, name, entry, target)
+        _row(place, name, entry, numbered, target)
         for place, (entry, name) in enumerate(zip(group.entries, names[:number], strict=True), 1)
     )
     outside = tuple(
-        _row(None, name, Entry(line), target)
+        _row(None, name, Entry(line), numbered, target)
         for line, name in zip(group.outside, names[number:], strict=True)
     )
     lines = [(row.name, row.line) for row in rows]
@@ -107,10 +123,20 @@ def _section(group: Group, target: Path) -> Section:
     )
 
 
-def _row(place: int | None, name: str, entry: Entry, target: Path) -> Row:
+def _row(
+    place: int | None, name: str, entry: Entry, numbered: Mapping[str, int], target: Path
+) -> Row:
     line = entry.line
-    links = tuple((_link(run.path, target), run.seed) for run in line.runs)
-    return Row(place, name, line, links, tuple(_badges(line)), comparisons(entry), entry.controls)
+    return Row(
+        place,
+        name,
+        line,
+        tuple((_link(run.path, target), run.seed) for run in line.runs),
+        tuple(_badges(entry)),
+        tuple((numbered[note], note) for note in line.notes),
+        comparisons(entry),
+        entry.controls,
+    )
 
 
 def comparisons(entry: Entry) -> dict[str, Comparison]:
@@ -125,20 +151,14 @@ def _link(folder: Path, target: Path) -> str:
     return quote(os.path.relpath(page if page.is_file() else folder, target))
 
 
-def _badges(line: Line) -> Iterable[Badge]:
-    run = line.first
-    if run.overlap:
-        yield Badge(
-            f"{run.overlap} of {run.n} test images fitted on",
-            "the head was fitted on these test images, byte for byte",
-            "warn",
-        )
-    if line.contradicts is not None:
-        yield Badge("other predictions", f"than {line.contradicts}, the same checkpoint", "warn")
-    if run.forced:
-        yield Badge("forced resume", "resumed by force from a state of another config", "warn")
-    if run.debug is not None:
-        yield Badge(f"debug: {run.debug}", "task.debug: a debugging run", "warn")
+def _badges(entry: Entry) -> Iterable[Badge]:
+    line, run = entry.line, entry.line.first
+    if entry.seeds_identical:
+        yield Badge("seeds identical", "every seed predicts the same class for every test image")
+    if entry.identical_to is not None:
+        same = "predicts the same class for every test image as that line"
+        yield Badge(f"identical to #{entry.identical_to}", same)
+    yield from _fit_badges(line)
     if run.partial:
         yield Badge("partial", "a partial copy of the dataset", "warn")
     if run.weights_kind == "random":
@@ -155,6 +175,23 @@ def _badges(line: Line) -> Iterable[Badge]:
         yield Badge("stack not validated", "runtime.stack_check=false", "warn")
     if line.repeats:
         yield Badge(f"repeated ×{line.repeats}", "the same question and answer, run again")
+
+
+def _fit_badges(line: Line) -> Iterable[Badge]:
+    """Why a line is not ranked beside plain ones."""
+    run = line.first
+    if run.overlap:
+        yield Badge(
+            f"{run.overlap} of {run.n} test images fitted on",
+            "the head was fitted on these test images, byte for byte",
+            "warn",
+        )
+    if line.contradicts is not None:
+        yield Badge("other predictions", f"than {line.contradicts}, the same checkpoint", "warn")
+    if run.forced:
+        yield Badge("forced resume", "resumed by force from a state of another config", "warn")
+    if run.debug is not None:
+        yield Badge(f"debug: {run.debug}", "task.debug: a debugging run", "warn")
 
 
 def _filters(runs: Sequence[Run]) -> dict[str, list[Any]]:

@@ -1,0 +1,209 @@
+"""Tables whose rows are equally good -> how often task=report calls any row worse than the best.
+
+Answers are drawn, not predicted: the accuracy of image i is drawn from Beta(4.5, .5), mean .9 (a
+quarter of the images is right in more than 99 %, a tenth in less than 73 %), and is the same for
+every row; given it, rows are independent or near-copies of each other. Each table has images of its
+own. Tests, adjustment and choice of the best are those of `fgvc.report.rank`. Beside the error
+stand that of the procedure used before (adjusted over the comparisons shown; a bootstrap p where
+there are seeds), and the power against a row that is worse, or rows of which one is better. The
+last rows are of single pairs with unequal numbers of seeds: the level of the test at several p,
+beside that of plain sign flips, which are no exact test there.
+Asked for by name (`python -m benchmarks family_wise_error`): it takes about ten minutes of a core.
+K rows, S seeds, N images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.side_by_side import Row
+from fgvc import metrics
+from fgvc.metrics import paired
+
+ALPHA, DRAWS = 0.05, 10_000
+SHAPE = (4.5, 0.5)  # of the Beta distribution of the accuracy of an image
+AGREE = 0.7  # chance that a seed gives its row's common answer instead of one of its own
+COPY = 0.95  # chance that a near-copy gives the answer of the first row
+BETWEEN = {500: 0.05, 5_000: 0.015}  # true difference of the power, by number of images
+POWER_TABLES = 300
+UNEQUAL = ((1, 3), (2, 5), (1, 10))
+NEAR_CEILING = (9, 0.3)  # as SHAPE; mean .97
+LEVELS, PAIRS = (0.05, 0.01, 0.001, 0.0005), 20_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """seeds: of each row, repeated in turn where there are more rows. copies: rows other than the
+    first are near-copies of it. shape: of the distribution of the images' accuracy."""
+
+    rows: int
+    images: int
+    seeds: Sequence[int] = (1,)
+    copies: bool = False
+    shape: tuple[float, float] = SHAPE
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Shares of tables with any false finding: now, by the procedure before."""
+
+    error: float
+    before: float
+
+
+def rows() -> list[Row]:
+    """Every cell of the table, the small ones first."""
+    cells = [
+        (Setting(rows, images, seeds), tables)
+        for seeds, tables in (((1,), 10_000), ((3,), 1_000))
+        for images in (500, 5_000)
+        for rows in (2, 10, 50)
+    ]
+    cells += [(Setting(10, 500, (1,), copies=True), 10_000)]
+    cells += [
+        (Setting(10, images, seeds, shape=shape), 1_000)
+        for seeds in UNEQUAL
+        for images, shape in ((500, SHAPE), (200, NEAR_CEILING))
+    ]
+    pairs = [Setting(2, 200, seeds, shape=NEAR_CEILING) for seeds in UNEQUAL]
+    return [
+        *(_row(setting, tables, number) for number, (setting, tables) in enumerate(cells)),
+        *(_level_row(setting) for setting in pairs),
+    ]
+
+
+def family_wise_error(setting: Setting, tables: int, seed: int) -> Outcome:
+    """Over `tables` tables without any true difference."""
+    rng = np.random.default_rng(seed)
+    now = before = 0
+    for _ in range(tables):
+        answers = table(setting, rng, [0.0] * setting.rows)
+        _, p = against_best(answers)
+        now += min(metrics.holm(p, metrics.all_pairs(len(answers)))) <= ALPHA
+        before += _smallest_before(answers, p) * len(p) <= ALPHA
+    return Outcome(now / tables, before / tables)
+
+
+def power(setting: Setting, difference: float, tables: int, seed: int) -> tuple[float, float]:
+    """Share found of the true differences: of one row that is worse, and to one that is better."""
+    rng = np.random.default_rng(seed)
+    worse, better = 0.0, 0.0
+    for _ in range(tables):
+        _, found = _found(table(setting, rng, [difference] + [0.0] * (setting.rows - 1)))
+        worse += 0 in found
+        best, found = _found(table(setting, rng, [0.0] + [difference] * (setting.rows - 1)))
+        better += len(found) / (setting.rows - 1) if best == 0 else 0.0
+    return worse / tables, better / tables
+
+
+def table(setting: Setting, rng: np.random.Generator, worse: Sequence[float]) -> list[np.ndarray]:
+    """right_SN of each row. worse: what it loses of the accuracy."""
+    accuracy_N = rng.beta(*setting.shape, size=setting.images).astype(np.float32)
+    mean = setting.shape[0] / sum(setting.shape)
+    answers: list[np.ndarray] = []
+    for row, loss in enumerate(worse):
+        seeds = setting.seeds[row % len(setting.seeds)]
+        right_SN = _answers(accuracy_N * np.float32(1 - loss / mean), seeds, rng)
+        if setting.copies and row:
+            copied_SN = rng.random(right_SN.shape, dtype=np.float32) < COPY
+            right_SN = np.where(copied_SN, answers[0], right_SN)
+        answers.append(right_SN)
+    return answers
+
+
+def against_best(answers: Sequence[np.ndarray]) -> tuple[int, list[float]]:
+    """The row that is best on these images, and p of each other row against it."""
+    best = int(np.argmax([right_SN.mean() for right_SN in answers]))
+    others = [right_SN for row, right_SN in enumerate(answers) if row != best]
+    return best, [metrics.sign_flip(right_SN, answers[best]) for right_SN in others]
+
+
+def _found(answers: Sequence[np.ndarray]) -> tuple[int, list[int]]:
+    """The best row, and the rows that are found to be worse."""
+    best, p = against_best(answers)
+    adjusted = metrics.holm(p, metrics.all_pairs(len(answers)))
+    others = [row for row in range(len(answers)) if row != best]
+    return best, [row for row, q in zip(others, adjusted, strict=True) if q <= ALPHA]
+
+
+def _answers(accuracy_N: np.ndarray, seeds: int, rng: np.random.Generator) -> np.ndarray:
+    """right_SN: seeds share their row's answer with chance AGREE."""
+    shape = (seeds, len(accuracy_N))
+    own_SN = rng.random(shape, dtype=np.float32) < accuracy_N
+    if seeds == 1:
+        return own_SN
+    common_N = rng.random(len(accuracy_N), dtype=np.float32) < accuracy_N
+    return np.where(rng.random(shape, dtype=np.float32) < AGREE, common_N, own_SN)
+
+
+def _smallest_before(answers: Sequence[np.ndarray], p: Sequence[float]) -> float:
+    """The smallest p of the procedure used before. With several seeds it is the bootstrap's p of
+    the pair whose exact p is smallest, as a bootstrap of every pair would take hours."""
+    if all(len(right_SN) == 1 for right_SN in answers):
+        return min(p)
+    best = int(np.argmax([right_SN.mean() for right_SN in answers]))
+    others = [right_SN for row, right_SN in enumerate(answers) if row != best]
+    surplus_N = others[int(np.argmin(p))].mean(axis=0) - answers[best].mean(axis=0)
+    value_V, count_V = np.unique(surplus_N.round(9), return_counts=True)
+    drawn_BV = np.random.default_rng(0).multinomial(
+        len(surplus_N), count_V / len(surplus_N), size=DRAWS
+    )
+    sum_B = drawn_BV @ value_V
+    tail = min((sum_B <= 1e-9).sum(), (sum_B >= -1e-9).sum())
+    return min(1.0, 2 * (int(tail) + 1) / (DRAWS + 1))
+
+
+def _row(setting: Setting, tables: int, seed: int) -> Row:
+    outcome = family_wise_error(setting, tables, seed)
+    seeds = " and ".join(map(str, setting.seeds))
+    work = (
+        f"{setting.rows} rows of {seeds} seed{'s' if seeds != '1' else ''}, {setting.images} images"
+    )
+    work += ", near-copies" if setting.copies else ""
+    mean = setting.shape[0] / sum(setting.shape)
+    detail = f"accuracy {mean:.2f}; error {outcome.error:.4f} ± {_error(outcome.error, tables):.4f}"
+    detail += f", before {outcome.before:.4f}"
+    if setting.images in BETWEEN and not setting.copies:  # a copy loses next to nothing
+        between = BETWEEN[setting.images]
+        worse, better = power(setting, between, POWER_TABLES, seed + 1_000)
+        detail += (
+            f"; power at {100 * between:g} points: {worse:.2f} one worse, {better:.2f} one better"
+        )
+    print(f"{work}: {detail}", flush=True)
+    bound = ALPHA + 2 * _error(ALPHA, tables)
+    return Row(f"{work}: family-wise error", "–", outcome.error, round(bound, 4), detail, True)
+
+
+def level(setting: Setting, pairs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Share of pairs with p at most each of LEVELS: of the test, and of plain sign flips."""
+    rng = np.random.default_rng(seed)
+    p_T2 = np.empty((pairs, 2))
+    for number in range(pairs):
+        a_SN, b_SN = table(setting, rng, [0.0, 0.0])
+        surplus_N = len(b_SN) * a_SN.sum(axis=0) - len(a_SN) * b_SN.sum(axis=0)
+        p_T2[number] = metrics.sign_flip(a_SN, b_SN), paired._exact(surplus_N)
+    below_L2 = np.stack([(p_T2 <= bound).mean(axis=0) for bound in LEVELS])
+    return below_L2[:, 0], below_L2[:, 1]
+
+
+def _level_row(setting: Setting) -> Row:
+    test_L, flips_L = level(setting, PAIRS, seed=2_000)
+    seeds = " against ".join(map(str, setting.seeds))
+    work = f"a pair of {seeds} seeds, {setting.images} images near the ceiling"
+    cells = [
+        f"p {bound:g}: {share / bound:.2f} ({flips / bound:.2f})"
+        for bound, share, flips in zip(LEVELS, test_L, flips_L, strict=True)
+    ]
+    detail = f"of the test (of plain sign flips): {', '.join(cells)}"
+    print(f"{work}: {detail}", flush=True)
+    largest = float(max(test_L / np.array(LEVELS)))
+    return Row(f"{work}: largest level over its nominal value", "–", largest, 1.0, detail, True)
+
+
+def _error(share: float, tables: int) -> float:
+    """Standard error of a share of tables."""
+    return math.sqrt(share * (1 - share) / tables)

@@ -1,0 +1,147 @@
+"""A notice to stop, and ranks that do not answer -> the end of the run all the same.
+
+Python runs a signal's handler in the main thread between two instructions, so never while that
+thread waits inside a collective call. The signal's number reaches a pipe at once
+(signal.set_wakeup_fd), and a thread that reads the pipe ends the process where the wait goes on.
+States on disk are written whole or not at all, so the last one remains valid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from fgvc.task import NOTICES, PREEMPTED, second_notice
+
+FACTOR = 3.0  # a wait that is still healthy, in multiples of the longest one so far
+POLL = 0.2  # seconds between two looks at the clock, once a notice came
+WRITING = 5.0  # seconds for the run's status to reach the disk
+NUMBERS = (*NOTICES, signal.SIGINT)
+OVER = b"\0"  # no signal's number
+
+
+class Watchdog:
+    """Rank 0's guard against waiting for ever for ranks that are stopped, hung or unreachable.
+
+    After a first notice a wait is given up once it has lasted, since the notice, longer than
+    `grace` seconds and longer than FACTOR times the longest wait so far. A wait is a collective
+    call, or one unit of images within a step: a slow step of a healthy run has been as slow before
+    and is not cut short, and neither is work of this process alone (validation, saving a state).
+    Before the first step there is no measure, and nothing to lose. A second notice during a wait
+    ends the run at once, except under SLURM, which repeats notices.
+
+    on_end: called with the reason before the process ends, to mark the run. processes: kills what
+    must not outlive it.
+    """
+
+    def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.grace, self.clock = grace, clock
+        self.on_end: Callable[[str], None] | None = None
+        self.processes: list[Callable[[], None]] = []
+        self._since: float | None = None  # begin of the current wait
+        self._longest = 0.0
+        self._asked: list[tuple[int, float]] = []  # numbers and times of the notices
+
+    @contextmanager
+    def waiting(self, typical: bool = True) -> Iterator[None]:
+        """While the block runs, this rank may wait for the others.
+
+        Args:
+            typical: whether the length of this wait says how long later ones may last.
+        """
+        self._since = self.clock()
+        try:
+            yield
+        finally:
+            if typical:
+                self.mark()
+            self._since = None
+
+    def mark(self) -> None:
+        """Progress within a wait: it counts anew from here."""
+        if self._since is not None:
+            now = self.clock()
+            self._longest, self._since = max(self._longest, now - self._since), now
+
+    def notice(self, number: int) -> None:
+        """A signal came; only those that ask for the end count."""
+        if number in NUMBERS:
+            self._asked.append((number, self.clock()))
+
+    @property
+    def notices(self) -> list[int]:
+        """The signals that asked for the end so far."""
+        return [number for number, _ in self._asked]
+
+    def overdue(self) -> str | None:
+        """Why the run must end now; None where it need not."""
+        since = self._since
+        if since is None or not self._asked:
+            return None
+        number, asked = self._asked[0]
+        name = signal.Signals(number).name
+        if len(self._asked) > 1 and second_notice() == signal.SIG_DFL:
+            return f"{name} came twice"
+        waited = self.clock() - max(since, asked)
+        if waited <= max(self.grace, FACTOR * self._longest):
+            return None
+        return f"{name}: no answer from the other ranks for {waited:.0f} s"
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch while the block runs; only in the main thread, which alone gets signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        ours, theirs = os.pipe()
+        os.set_blocking(theirs, False)
+        before = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        thread = threading.Thread(target=self._watch, args=(ours,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+            os.write(theirs, OVER)
+            thread.join()
+            os.close(theirs)
+            os.close(ours)
+
+    def _watch(self, pipe: int) -> None:
+        while True:
+            ready, _, _ = select.select([pipe], [], [], POLL if self._asked else None)
+            numbers = os.read(pipe, 64) if ready else b""
+            if OVER in numbers:
+                return
+            for number in numbers:
+                self.notice(number)
+            if (reason := self.overdue()) is not None:
+                self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        """Mark the run, say why, kill what belongs to it, and leave, whatever the main thread does.
+
+        The ranks go last: their end wakes the main thread, which would report a failure.
+        """
+        if self.on_end is not None:
+            marking = threading.Thread(target=self.on_end, args=(reason,), daemon=True)
+            marking.start()
+            marking.join(WRITING)  # not longer: the disk may hang too
+        line = f"fgvc: {reason}; the same command with this runtime.run_id goes on from the last "
+        cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar may have hidden it
+        os.write(2, f"{cursor}{line}state\n".encode())
+        for kill in (*(child.kill for child in multiprocessing.active_children()), *self.processes):
+            with contextlib.suppress(OSError):
+                kill()
+        os._exit(PREEMPTED)
+
+
+# a loader process that is forked must not write the signals that it gets into its parent's pipe
+os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))

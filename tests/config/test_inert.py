@@ -1,0 +1,196 @@
+"""Which keys change nothing: one question has one hash, and every hashed key is accounted for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fgvc.config.compose import config_hash, hashed, hashed_with_inert
+from fgvc.config.errors import ConfigError
+from fgvc.config.inert import RULES, inert_keys
+from fgvc.config.nodes import Nodes
+from fgvc.config.overrides import plan_of
+from fgvc.config.schema import Config
+
+TRAIN, SGD = ("task=train", "backbone=vit"), ("task.optimiser=sgd",)
+MIX, PARTS = ("task.mixup=0.2",), ("part_attention=transfg", "part_attention.contrastive=1")
+JOINED = ("final_fit=trainval",)
+RESIZED, RAND = ("task.crop=resized",), ("task.auto_augment=randaugment",)
+HEAD, OVERFIT = ("task.tune=head",), ("task.debug=overfit",)
+ZERO = ("task=zero_shot", "backbone=clip")
+LOW = ("task.c_high=5",)
+
+# (key and two of its values, the choices under which they change nothing, choices under which not)
+CASES: list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = [
+    ("backbone.native", "vit", "dinov2", (), ("preprocess=native",)),
+    ("backbone.position_resize", "timm", "zoom", ("backbone=vit", "backbone.pretrained=false"), ()),
+    ("dataset.prompts", "['a {}']", "['the {}']", (), ZERO),
+    ("dataset.test_fraction", "0.2", "0.3", (), ("dataset=folder",)),
+    ("dataset.split_seed", "0", "1", ZERO, ()),
+    ("dataset.split_seed", "0", "1", ("head=knn", "dataset.val_fraction=0"), ("head=knn",)),
+    ("dataset.split_seed", "0", "1", (*TRAIN, *JOINED), TRAIN),
+    ("dataset.split_seed", "0", "1", (*TRAIN, *JOINED), (*TRAIN, *JOINED, *OVERFIT)),
+    ("dataset.split_seed", "0", "1", ZERO, (*ZERO, "dataset=folder")),
+    ("dataset.val_fraction", "0.1", "0.2", ZERO, ()),
+    ("dataset.val_fraction", "0.1", "0.2", (*TRAIN, *JOINED), TRAIN),
+    ("dataset.val_fraction", "0.1", "0.2", ("dataset.subset=tiny",), ()),
+    ("dataset.val_fraction", "0", "0.2", (*TRAIN, *JOINED), ("head=knn", "dataset.subset=tiny")),
+    ("final_fit", "train", "trainval", ZERO, ()),
+    ("final_fit", "train", "trainval", ("head=knn", "dataset.val_fraction=0"), ("head=knn",)),
+    ("part_attention.tokens", "null", "12", PARTS[:1], ()),
+    ("part_attention.stride", "null", "14", PARTS[:1], ()),
+    ("part_attention.margin", "0.4", "0.3", (*TRAIN, *PARTS[:1]), (*TRAIN, *PARTS)),
+    ("part_attention.contrastive", "0", "1", (), (*TRAIN, *PARTS[:1])),
+    ("head.fit.epochs", "9", "8", (*TRAIN, "head=mlp"), ("head=mlp",)),
+    ("task.c_low", "1e-5", "1e-4", ("head=knn",), ()),
+    ("task.c_high", "1e5", "1e4", ("head=cosine",), ()),
+    ("task.c_high", "1e5", "1e4", ("task.c_count=1",), ("task.c_count=2",)),
+    ("task.c_count", "45", "9", ("head=mlp",), ("backbone=clip", "head=text_linear")),
+    ("task.gap", "1e-8", "1e-6", ("head=knn",), ()),
+    ("task.final_gap", "1e-10", "1e-9", ("head=knn",), ()),
+    ("task.gap_until", "10", "20", LOW, ()),
+    ("task.max_iterations", "9", "8", LOW, (*LOW, "task.gap_until=5")),
+    ("task.max_iterations", "9", "8", ("head=knn",), ()),
+    ("task.momentum", "0.9", "0.8", TRAIN, (*TRAIN, *SGD)),
+    ("task.mix_probability", "0.5", "1", TRAIN, (*TRAIN, *MIX)),
+    ("task.mix_probability", "0.5", "1", TRAIN, (*TRAIN, "task.cutmix=1")),
+    ("task.crop_scale", "0.5", "0.4", (*TRAIN, "task.crop=random"), (*TRAIN, *RESIZED)),
+    ("task.crop_scale", "0.5", "0.4", (*TRAIN, *RESIZED, *OVERFIT), (*TRAIN, *RESIZED)),
+    ("task.crop", "random", "centre", (*TRAIN, *OVERFIT), TRAIN),
+    ("task.flip", "0.5", "0", (*TRAIN, *OVERFIT), TRAIN),
+    ("task.erasing", "0.5", "0", (*TRAIN, *OVERFIT), TRAIN),
+    ("task.auto_augment", "none", "trivialaugment", (*TRAIN, *OVERFIT), TRAIN),
+    ("task.magnitude", "9", "8", (*TRAIN, "task.auto_augment=trivialaugment"), (*TRAIN, *RAND)),
+    ("task.operations", "2", "3", TRAIN, (*TRAIN, *RAND)),
+    ("task.layer_decay", "0.75", "0.5", (*TRAIN, *HEAD), TRAIN),
+    ("task.drop_path", "0.1", "0", (*TRAIN, *HEAD), TRAIN),
+    ("task.select", "top1", "loss", (*TRAIN, *JOINED), TRAIN),
+]
+# Hashed keys that have no rule: some value of each changes a number, or names the question.
+_ACTIVE = """
+backbone.checkpoint.* backbone.features backbone.library backbone.name backbone.normalization
+backbone.pretrained backbone.tokenizer_sha256 backbone.weights_sha256 dataset.box_crop
+dataset.generator.* dataset.name dataset.official.* dataset.on_bad_image dataset.partial
+dataset.reader dataset.subset head.dropout head.hidden head.k head.name head.scale
+head.temperature matmul_precision part_attention.last_block part_attention.name precision
+preprocess resolution.name resolution.side seed task.batch_size task.clip_norm task.cutmix
+task.debug task.ema task.epochs task.final_rate task.frozen_stages task.label_smoothing
+task.learning_rate task.mixup task.name task.optimiser task.patience task.sampling task.tune
+task.warmup_steps task.weight_decay
+"""
+ACTIVE = set(_ACTIVE.split())
+WIDE = (  # together they have every hashed key
+    ("dataset.box_crop=true", "preprocess=native"),
+    ("head=knn", "part_attention=transfg"),
+    ("head=mlp", "dataset=folder", "dataset.name=mine"),
+    ("head=cosine", "backbone.checkpoint=base"),
+    ("backbone=clip", "head=text_linear"),
+    ZERO,
+    (*TRAIN, *PARTS),
+)
+
+
+NODES = Nodes()  # composes each node once for all cases
+
+
+def conf_of(*overrides: str) -> Config:
+    last = {item.partition("=")[0]: item for item in overrides}
+    return NODES.conf(list(last.values()))
+
+
+def hash_of(*overrides: str) -> str:
+    return config_hash(hashed(conf_of(*overrides)))
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """No weights/ or data/ of this checkout may leak into a hash."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("key", "one", "other", "inert", "acting"), CASES)
+def test_a_key_is_hashed_exactly_where_it_changes_something(key, one, other, inert, acting):
+    values = (f"{key}={one}", f"{key}={other}")
+    ways = {hash_of(*inert, value) for value in values if _has(key, inert)}
+    assert len(ways) <= 1
+    assert len({hash_of(*acting, value) for value in values if _has(key, acting)}) in (0, 2)
+
+
+def _has(key: str, choices: tuple[str, ...]) -> bool:
+    """Whether these choices have the key at all: part_attention=off has no settings, say."""
+    node: Any = conf_of(*choices)
+    for name in key.split("."):
+        if not hasattr(node, name):
+            return False
+        node = getattr(node, name)
+    return True
+
+
+def test_every_rule_is_tried():
+    tried = {key for key, *_ in CASES} | {"head.fit"}
+    assert {key for rule in RULES for key in rule.keys} - tried == set()
+    assert all(rule.why for rule in RULES)
+
+
+def leaves(plain: dict[str, Any], prefix: str = "") -> set[str]:
+    found = set()
+    for name, value in plain.items():
+        key = f"{prefix}{name}"
+        if key in ("backbone.checkpoint", "dataset.generator", "dataset.official", "head.fit"):
+            found.add(key if key == "head.fit" else f"{key}.*")
+        elif isinstance(value, dict):
+            found |= leaves(value, f"{key}.")
+        else:
+            found.add(key)
+    return found
+
+
+def test_every_hashed_key_has_a_rule_or_is_known_to_act_always():
+    every = set.union(*(leaves(hashed_with_inert(conf_of(*choices))) for choices in WIDE))
+    assert "task.c_low" in every
+    assert "task.momentum" in every
+    ruled = {key for rule in RULES for key in rule.keys}
+    unknown = every - ruled - ACTIVE
+    assert not unknown, f"{unknown}: give each a rule in fgvc.config.inert, or list it as active"
+
+
+def test_a_key_of_another_family_is_no_other_question():
+    """backbone.position_resize of a library that resizes in its own way only."""
+    for family, own in (("clip", "open_clip"), ("siglip2", "transformers"), ("dinov3", "timm")):
+        conf = conf_of(f"backbone={family}", "backbone.position_resize=zoom")
+        assert conf.backbone.position_resize == own
+        assert config_hash(hashed(conf)) == hash_of(f"backbone={family}")
+
+
+def test_a_way_of_resizing_that_a_command_names_for_another_family_is_refused():
+    with pytest.raises(ConfigError, match=r"backbone\.position_resize=zoom: .*open_clip"):
+        plan_of(["backbone=clip", "backbone.position_resize=zoom"], False, False)
+
+
+def test_seeds_stay_apart_even_where_nothing_is_drawn():
+    assert hash_of("head=knn", "seed=1") != hash_of("head=knn")
+    assert "seed" not in inert_keys(conf_of(*ZERO))
+
+
+def test_the_config_keeps_what_was_given():
+    conf = conf_of(*TRAIN, "task.momentum=0.5")
+    assert conf.task.momentum == 0.5
+    assert "momentum" not in hashed(conf)["task"]
+
+
+# --- sweeps ---
+
+
+def test_a_sweep_asks_each_question_once():
+    jobs, left_out = plan_of(["head=linear,knn", "task.c_count=9,45"], True, False)
+    assert [job.conf.head.name for job in jobs] == ["linear", "linear", "knn"]
+    (line,) = left_out
+    assert line.why == "task.c_count=45: the same config as task.c_count=9"
+
+
+def test_a_named_sweep_too():
+    arguments = ["backbone=clip", "experiment=baseline_zero_shot,baseline_knn", "final_fit=train"]
+    jobs, left_out = plan_of([*arguments, "dataset.split_seed=0,1"], True, True)
+    assert [job.conf.task.name for job in jobs] == ["zero_shot", "probe", "probe"]
+    assert [line.why.partition(":")[0] for line in left_out] == ["dataset.split_seed=1"]

@@ -1,0 +1,186 @@
+"""A step moves the weights alike however its global batch is cut into ranks and micro-batches.
+
+Everything that could tell the cuts apart is on: drop path, dropout in the backbone and in the head,
+mixed pairs, the contrastive loss, and images that cannot be read. All of it in float64.
+Fault table of the project: row 45.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import socket
+from datetime import timedelta
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as multiprocessing
+from torch import distributed, nn
+
+from fgvc.config.compose import composed, typed
+from fgvc.data.order import Epoch
+from fgvc.learn.train import Hooks, Micro, Trainer
+from fgvc.model.backbone import build
+from fgvc.model.classifier import Classifier
+from fgvc.model.head import fresh
+from fgvc.types import WeightsSource
+
+CLASSES, SIDE, STEPS = 5, 32, 2
+WORLDS, MICRO_BATCHES, BATCHES = (1, 2, 3), (None, 1, 2, 3, 4, 7), (13, 10, 4)
+BOUND = 120.0  # seconds for all of the grid on several ranks: a guard against waiting for ever
+CPU = torch.device("cpu")
+
+
+@functools.cache
+def chosen(**changes):
+    given = {"optimiser": "sgd", "learning_rate": 0.1, "clip_norm": 0.5, "mixup": 0.8}
+    given |= {"cutmix": 1.0, "mix_probability": 0.8, "warmup_steps": 0}
+    words = [f"task.{key}={value}" for key, value in {**given, **changes}.items()]
+    choices = ["backbone=vit", "backbone.size=mini", "backbone.pretrained=false", "head=mlp"]
+    choices += ["head.hidden=8", "head.dropout=0.3"]
+    return typed(composed(["task=train", *choices, *words]))
+
+
+@functools.cache
+def model():
+    """A two-block ViT and an MLP head in float64, with every kind of random layer."""
+    conf = chosen()
+    backbone = build(conf.backbone, SIDE, WeightsSource("random", "random"), seed=0)
+    for name, part in backbone.named_modules():
+        if isinstance(part, nn.Dropout) and not name.endswith("attn_drop"):
+            part.p = 0.2
+    made = Classifier(backbone, fresh(conf.head, backbone.feature_dim, CLASSES, 0))
+    made.tells_features = True
+    made.thaw(conf.task)
+    made.randomize(0.5)
+    return made.double()
+
+
+def trainer(batch_size, world=1, micro_batch=None, pull=0.7, **changes):
+    own = copy.deepcopy(model())
+    task = dataclasses.replace(chosen(**changes).task, batch_size=batch_size)
+    hooks = Hooks(set_keys=own.random_layers.set_keys)
+    choices = (3, world, (pull, 0.1), micro_batch, hooks)
+    return Trainer(own, task, CLASSES, lambda name: 0, STEPS, CPU, "fp32", *choices)
+
+
+def units(step, batch_size, rank, world, micro_batch):
+    """This rank's part of a global batch, read as the task reads it. Of the second batch the places
+    1 and 2 cannot be read, nor can any of the last rank of three."""
+    generator = torch.Generator().manual_seed(step)
+    pixels_BCHW = torch.randn(batch_size, 3, SIDE, SIDE, generator=generator).double()
+    label_B = torch.randint(CLASSES, (batch_size,), generator=generator)
+    whole = Epoch(np.arange(batch_size), np.zeros(batch_size, np.int64), batch_size)
+    last = whole.part(0, 2, 3).place_N.tolist()
+    bad = [1, 2, *last] if step == 1 else []
+    place_B = whole.part(0, rank, world).place_N
+    size = max(2 * (micro_batch or batch_size), 2)
+    for start in range(0, max(len(place_B), 1), size):
+        good_B = np.array([p for p in place_B[start : start + size] if p not in bad], np.int64)
+        yield Micro(pixels_BCHW[good_B], label_B[good_B], good_B, good_B)
+
+
+def course(batch_size, micro_batch, rank, world):
+    """The gradient of each step and the weights after the last, as one vector; the reports."""
+    own = trainer(batch_size, world, micro_batch)
+    seen, reports = [], []
+    for step in range(STEPS):
+        reports.append(own.step(units(step, batch_size, rank, world, micro_batch)))
+        seen += [value.grad.flatten().clone() for value in own.bare.parameters()]
+    seen += [value.detach().flatten() for value in own.bare.parameters()]
+    told = [(one.loss, one.top1, one.images, one.grad_norm) for one in reports]
+    return torch.cat(seen), told
+
+
+def _rank(rank, port, folder):
+    torch.set_num_threads(1)
+    for world in WORLDS[1:]:
+        if rank >= world:
+            continue
+        distributed.init_process_group(
+            "gloo",
+            f"tcp://127.0.0.1:{port + world}",
+            timedelta(seconds=BOUND),
+            world_size=world,
+            rank=rank,
+        )
+        for batch_size in BATCHES:
+            for micro_batch in MICRO_BATCHES:
+                found = course(batch_size, micro_batch, rank, world)
+                torch.save(found, folder / f"{rank}-{world}-{batch_size}-{micro_batch}.pt")
+        distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """several(rank, world, batch, micro) -> `course` of that rank; all ran in one set of ranks."""
+    folder = tmp_path_factory.mktemp("cuts")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fgvc.task.server"])  # as other tests of this process do
+    ranks = [
+        context.Process(target=_rank, args=(rank, port, folder)) for rank in range(max(WORLDS))
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(BOUND)
+    ended = [process.exitcode for process in ranks]
+    for process in ranks:
+        process.kill()
+    assert ended == [0] * len(ranks)
+    return lambda *key: torch.load(folder / f"{'-'.join(map(str, key))}.pt")
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """whole(batch) -> `course` in one process and one piece."""
+    before, made = torch.get_num_threads(), {}
+    torch.set_num_threads(1)
+    for batch_size in BATCHES:
+        made[batch_size] = course(batch_size, None, 0, 1)
+    yield made.get
+    torch.set_num_threads(before)
+
+
+def same(found, expected):
+    vector, told = found
+    error = (vector - expected[0]).norm() / expected[0].norm()
+    assert error < 1e-6
+    for one, other in zip(told, expected[1], strict=True):
+        assert one == pytest.approx(other, rel=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", BATCHES)
+@pytest.mark.parametrize("micro_batch", MICRO_BATCHES[1:])
+def test_micro_batches_move_the_weights_alike(whole, batch_size, micro_batch):
+    same(course(batch_size, micro_batch, 0, 1), whole(batch_size))
+
+
+@pytest.mark.timeout(2 * BOUND)
+@pytest.mark.parametrize("world", WORLDS[1:])
+@pytest.mark.parametrize("micro_batch", MICRO_BATCHES)
+def test_ranks_and_micro_batches_move_the_weights_alike(whole, several, micro_batch, world):
+    """Ranks of unequal numbers of images, or of none, make the same collective calls: all end."""
+    for batch_size in BATCHES:
+        for rank in range(world):
+            same(several(rank, world, batch_size, micro_batch), whole(batch_size))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("contrastive loss", {"pull": 0.0}),
+        ("mixing", {"mixup": 0.0, "cutmix": 0.0}),
+    ],
+)
+def test_what_the_cuts_are_tested_with_has_an_effect(whole, name, changes):
+    own = trainer(BATCHES[0], **changes)
+    own.step(units(0, BATCHES[0], 0, 1, None))
+    gradient = torch.cat([value.grad.flatten() for value in own.bare.parameters()])
+    expected = whole(BATCHES[0])[0][: len(gradient)]
+    assert (gradient - expected).norm() / expected.norm() > 1e-2, name

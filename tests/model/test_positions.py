@@ -1,0 +1,86 @@
+"""backbone.position_resize=zoom: positions as TransFG's authors load them, for ViTs of timm."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch.nn import functional
+
+from fgvc.config.compose import composed, typed
+from fgvc.model.backbone import build, weights
+
+# family -> prefix tokens in its table of positions, patches along a side of the table
+TABLES = {"vit": (1, 14), "dinov2": (1, 37), "registers": (0, 37)}
+
+
+def as_the_authors_load_them(table_1TD, prefix, grid_new):
+    """What TransFG's modeling.py does with a table of another size."""
+    head_1PD, grid_ND = table_1TD[:, :prefix], table_1TD[0, prefix:]
+    grid_old = int(np.sqrt(len(grid_ND)))
+    grid_HWD = grid_ND.reshape(grid_old, grid_old, -1)
+    zoom = (grid_new / grid_old, grid_new / grid_old, 1)
+    zoomed_HWD = ndimage.zoom(grid_HWD, zoom, order=1)
+    return np.concatenate([head_1PD, zoomed_HWD.reshape(1, grid_new**2, -1)], axis=1)
+
+
+def aligned(table_1TD, prefix, grid_new):
+    """The same without scipy: bilinear, corner to corner, no antialias."""
+    grid_old = int(np.sqrt(table_1TD.shape[1] - prefix))
+    grid_1DHW = table_1TD[:, prefix:].reshape(1, grid_old, grid_old, -1).permute(0, 3, 1, 2)
+    size = (grid_new, grid_new)
+    new_1DHW = functional.interpolate(grid_1DHW, size, mode="bilinear", align_corners=True)
+    return torch.cat([table_1TD[:, :prefix], new_1DHW.flatten(2).transpose(1, 2)], 1)
+
+
+def position_of(conf, side, stride=None):
+    return build(conf, side, weights.find(conf), seed=0, stride=stride).trunk.pos_embed.detach()
+
+
+@pytest.mark.parametrize("family", TABLES)
+@pytest.mark.parametrize(("side", "stride"), [(224, None), (336, None), (448, None), (448, 12)])
+def test_positions_are_those_of_the_authors(conf, saved, family, side, stride):
+    path = saved(family)
+    prefix, _ = TABLES[family]
+    made = conf(family, weights=str(path), position_resize="zoom")
+    found_1TD = position_of(made, side, stride)
+    patch = made.checkpoints["only"].patch
+    grid = (side - patch) // (stride or patch) + 1
+    table_1TD = torch.load(path)["pos_embed"]
+    expected_1TD = as_the_authors_load_them(table_1TD.numpy(), prefix, grid)
+    np.testing.assert_array_equal(found_1TD.numpy(), expected_1TD)
+    torch.testing.assert_close(found_1TD, aligned(table_1TD, prefix, grid), atol=1e-5, rtol=0)
+    assert found_1TD.abs().min(dim=2).values.max() > 0  # no row of zeros at the border
+
+
+@pytest.mark.parametrize(("family", "side"), [("vit", 224), ("dinov2", 518)])
+def test_at_the_size_of_the_table_both_ways_are_one(conf, saved, family, side):
+    made = [
+        conf(family, weights=str(saved(family)), position_resize=way) for way in ("timm", "zoom")
+    ]
+    one, other = (position_of(each, side) for each in made)
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_elsewhere_they_differ(conf, saved):
+    made = [conf("vit", weights=str(saved("vit")), position_resize=way) for way in ("timm", "zoom")]
+    one, other = (position_of(each, 448) for each in made)
+    assert (one - other).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("overrides", "way"),
+    [
+        (("backbone=vit",), "zoom"),
+        (("backbone=dinov2",), "zoom"),
+        (("backbone=vit", "backbone.position_resize=timm"), "timm"),  # what is named wins
+        (("backbone=clip",), "open_clip"),
+        (("backbone=siglip2",), "transformers"),
+        (("backbone=dinov3",), "timm"),  # rotary: nothing is resized
+    ],
+)
+def test_the_recipe_takes_it_where_the_family_has_it(overrides, way, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = typed(composed(["task=train", "recipe=transfg", *overrides]))
+    assert recipe.backbone.position_resize == way
+    plain = typed(composed(["task=train", *overrides]))
+    assert plain.backbone.position_resize == ("timm" if way == "zoom" else way)

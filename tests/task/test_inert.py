@@ -1,0 +1,78 @@
+"""Keys without a place in the hash: whatever they hold, the answer is the same to the last bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fgvc.record import checkpoint
+
+SIDE = ("resolution.side=64", "resolution.name=r64")
+MINI = ("backbone.size=mini", "runtime.stack_check=false", *SIDE)
+TRAIN = (
+    "task=train",
+    *MINI,
+    "backbone=vit",
+    "dataset.subset=tiny",
+    "task.batch_size=6",
+    "runtime.device=cpu",
+)
+CASES = {
+    "a finetune of train and val together": (
+        (*TRAIN, "task.epochs=2", "final_fit=trainval", "task.crop=random"),
+        (
+            "task.momentum=0.1",
+            "task.mix_probability=1",
+            "task.crop_scale=0.1",
+            "task.magnitude=30",
+            "task.operations=5",
+            "task.select=loss",
+            "dataset.split_seed=7",
+            "dataset.val_fraction=0.3",
+        ),
+    ),
+    "a head alone, on a frozen backbone": (
+        (*TRAIN, "task.epochs=1", "task.tune=head", "part_attention=transfg"),
+        (
+            "task.layer_decay=0.5",
+            "task.drop_path=0.5",
+            "part_attention.margin=0.9",
+            "part_attention.tokens=2",
+            "part_attention.stride=16",
+        ),
+    ),
+    "one batch, again and again": (
+        (*TRAIN, "task.epochs=1", "task.debug=overfit", "task.drop_path=0"),
+        (
+            "task.crop=centre",
+            "task.flip=1",
+            "task.auto_augment=randaugment",
+            "task.erasing=1",
+        ),
+    ),
+    "nearest neighbours": (
+        (*MINI, "backbone=vit", "head=knn", "head.k=3", "dataset.val_fraction=0"),
+        ("task.c_count=3", "task.c_high=1", "task.gap=0.5", "final_fit=train"),
+    ),
+    "a path of one C": (
+        (*MINI, "backbone=vit", "task.c_low=1", "task.c_count=1"),
+        ("task.c_high=10", "task.gap_until=20", "task.max_iterations=3"),
+    ),
+    "zero-shot": (
+        (*MINI, "backbone=clip", "task=zero_shot"),
+        ("final_fit=train", "dataset.split_seed=3", "dataset.val_fraction=0.4"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_hash_means_one_answer(run, monkeypatch, name):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shared, inert = CASES[name]
+    plain, other = run(*shared, "runtime.threads=1"), run(*shared, *inert, "runtime.threads=1")
+    assert plain.code == other.code == 0, (plain.err, other.err)
+    assert plain.folder.parts[-2] == other.folder.parts[-2]  # the config hash
+    one, two = (checkpoint.read(ran.folder)[0] for ran in (plain, other))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert plain.json("metrics.json")["test"] == other.json("metrics.json")["test"]
