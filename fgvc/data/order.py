@@ -101,17 +101,6 @@ class Order:
         row_M = self.row_N[place_M]
         return Epoch(row_M[shuffled_M], occurrence_M[shuffled_M], self.batch_size)
 
-    def rows_drawn(self, steps: int) -> np.ndarray:
-        """Rows, ascending, that the first `steps` global batches of a run hold."""
-        drawn = np.empty(0, np.int64)
-        for epoch in range(-(-steps // self.steps_per_epoch)):
-            batches = min(self.steps_per_epoch, steps - epoch * self.steps_per_epoch)
-            row_M = self.epoch(epoch).row_N[: batches * self.batch_size]
-            drawn = np.union1d(drawn, row_M)
-            if len(drawn) == len(self.row_N):
-                break
-        return drawn
-
 
 def _balanced(label_N: np.ndarray, key_N: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """How often each row is drawn: N // C draws from each class, one more from some.

@@ -79,7 +79,7 @@ def locate(path: Path) -> Path:
 def _content(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
     parts = [digest.canonical_json(facts)]
     for name, tensor in sorted(tensors.items()):
-        raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+        raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
         shape = [name, str(tensor.dtype), list(tensor.shape), digest.sha256_bytes(raw)]
         parts.append(digest.canonical_json(shape))
     return digest.sha256_bytes(b"\n".join(parts))

@@ -7,6 +7,7 @@ N images, C classes, K kept predictions of an image.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 
@@ -25,11 +26,26 @@ LOGITS_UP_TO = 1000  # classes; above, logits would cost kilobytes an image and 
 def predictions_table(manifest: Manifest, splits: Mapping[str, Predictions]) -> pa.Table:
     """One row per image and split, in the order given.
 
-    Columns: path (relative to the root), split, label, pred (class indices; -1: the image could not
-    be read, and counts as wrong), confidence and label_logprob (float64; null where unread),
-    topk_labels, topk_scores (probabilities), and logits (float32) up to 1,000 classes.
+    Columns: path (relative to the root), sha256 (of the file, in hexadecimal), split, label, pred
+    (class indices; -1: the image could not be read, and counts as wrong), confidence and
+    label_logprob (float64; null where unread), topk_labels, topk_scores (probabilities), and logits
+    (float32) up to 1,000 classes.
     """
     return pa.concat_tables([_rows(manifest, name, one) for name, one in splits.items()])
+
+
+def predicted(manifest: Manifest, predictions: Predictions) -> tuple[list[str], np.ndarray]:
+    """The path and the predicted class of each image; UNREADABLE for one that cannot be read."""
+    path = [manifest.path[row] for row in predictions.row_N.tolist()]
+    return path, metrics.topk(predictions.logits_NC, 1)[:, 0]
+
+
+def predictions_digest(path: Sequence[str], pred_N: np.ndarray) -> str:
+    """SHA256 of (path, predicted class) sorted by path: equal predictions, whatever their order."""
+    running = hashlib.sha256()
+    for name, label in sorted(zip(path, pred_N.tolist(), strict=True)):
+        running.update(f"{name}\0{label}\n".encode())
+    return running.hexdigest()
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -81,6 +97,7 @@ def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:
     label_logprob_N = logprob_NC[np.arange(len(label_N)), label_N]
     columns = {
         "path": pa.array([manifest.path[row] for row in predictions.row_N.tolist()]),
+        "sha256": pa.array([manifest.sha256[row] for row in predictions.row_N.tolist()]),
         "split": pa.array([split] * len(label_N)),
         "label": pa.array(label_N, pa.int32()),
         "pred": pa.array(np.where(readable_N, top_NK[:, 0], metrics.UNREADABLE), pa.int32()),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,7 @@ class Table:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every field of every row, as plain data."""
-        return [
-            _row(group, place, entry)
-            for group in self.groups
-            for place, entry in enumerate(group.entries, 1)
-        ]
+        return [row for group in self.groups for row in _rows(group)]
 
 
 def gather(folders: Iterable[Path]) -> Table:
@@ -80,12 +76,21 @@ def _nothing(table: Table) -> str:
     )
 
 
-def _row(group: Group, place: int, entry: Entry) -> dict[str, Any]:
+def _rows(group: Group) -> Iterator[dict[str, Any]]:
+    """The ranked lines, then those outside the ranking: without a place or any comparison."""
+    for place, entry in enumerate(group.entries, 1):
+        yield _row(group, place, entry)
+    for line in group.outside:
+        yield _row(group, None, Entry(line))
+
+
+def _row(group: Group, place: int | None, entry: Entry) -> dict[str, Any]:
     versus = entry.versus
     return {
         "group": group.key,
         "place": place,
-        "best": versus is None,
+        "outside": entry.line.outside,
+        "best": place is not None and versus is None,
         "tie_with_best": versus.verdict == "tie" if versus else None,
         "identical_to_best": versus.identical if versus else None,
         "same_images_right_as_best": versus.same_right if versus else None,

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fgvc import metrics
+from fgvc.record import comparability
 from fgvc.report import answers, runs, sealed
 from fgvc.report.comparison import ALPHA, DRAWS, SEED
 from fgvc.report.flat import differing
@@ -26,14 +27,6 @@ from fgvc.report.runs import Run
 from fgvc.report.sealed import DamageError
 from fgvc.types import UserError
 
-COMPONENTS = {  # of the comparability key: field of a Run -> what a person calls it
-    "manifest_digest": "images (manifest)",
-    "split_digest": "split",
-    "labelmap_digest": "label map",
-    "metric_version": "metric code",
-    "preprocess": "preprocess",
-    "final_fit": "final_fit",
-}
 OF_EACH_RUN = ("run_id", "config_hash", "started", "finished", "seconds")  # of a stamp
 
 
@@ -58,7 +51,7 @@ def compared(path: Path, against: Path, force: bool) -> dict[str, Any]:
             have no image in common.
     """
     mine, theirs = _side(path, "run"), _side(against, "against")
-    differs = _differs(mine.run, theirs.run)
+    differs = comparability.difference(mine.run.comparability, theirs.run.comparability)
     if differs and not force:
         raise UserError(_refusal(mine.run, theirs.run, differs))
     images = _common(mine, theirs)
@@ -124,17 +117,6 @@ def _side(path: Path, what: str) -> Side:
         raise UserError(f"{what}={path}: not a record that this version reads") from error
 
 
-def _differs(mine: Run, theirs: Run) -> dict[str, tuple[str, str]]:
-    """What of the comparability key differs; a zero-shot run goes with any final_fit."""
-    found = {}
-    for field, name in COMPONENTS.items():
-        values = (str(getattr(mine, field)), str(getattr(theirs, field)))
-        fits_any = field == "final_fit" and "text" in (mine.head, theirs.head)
-        if values[0] != values[1] and not fits_any:
-            found[name] = values
-    return found
-
-
 def _refusal(mine: Run, theirs: Run, differs: Mapping[str, tuple[str, str]]) -> str:
     told = "; ".join(f"{name}: {one[:12]}, {other[:12]}" for name, (one, other) in differs.items())
     return (
@@ -168,6 +150,7 @@ def _told(run: Run, right_N: np.ndarray, class_N: np.ndarray) -> dict[str, Any]:
         "folder": run.folder,
         "name": run.name,
         "comparability_key": run.comparability_key,
+        "overlap": run.overlap,
         "top1": hits / n,
         "top1_ci95": list(metrics.wilson(hits, n)),
         "mean_per_class": float(np.mean(recall)),

@@ -11,27 +11,41 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from fgvc.report.repeats import Folded, fold_evaluations
 from fgvc.report.runs import Run
 
 # bounds are averaged like the rest: they speak of the images that were drawn, the sd of the seeds
 SPREAD = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "val_top1", "val_loss")
 MEANS = (*SPREAD, "top1_low", "top1_high", "images_per_s", "peak_memory_mib", "in_box")
 OF_EACH_RUN = ("seed", "config_hash", "checkpoint_sha256", "run_id", "folder", "started")
-OF_EACH_RUN += ("finished",)
+OF_EACH_RUN += ("finished", "predictions_digest")
+NO_COLUMN = ("path", "comparability")
 
 
 @dataclass(frozen=True)
 class Line:
     """One configuration. runs: one a seed, ascending, the newest of each. repeats: older ones of
-    the same question and answer, which are counted and otherwise left aside."""
+    the same question and answer, and evaluations that repeat one of them, which are counted and
+    otherwise left aside. contradicts: folder of the run of the same checkpoint and data whose
+    predictions differ from those of this evaluation."""
 
     runs: tuple[Run, ...]
     repeats: int = 0
+    contradicts: str | None = None
 
     @property
     def first(self) -> Run:
         """Where the seeds must agree, any run speaks for the line."""
         return self.runs[0]
+
+    @property
+    def outside(self) -> str | None:
+        """Why the line stands outside every ranking; None for a line that is ranked."""
+        if self.first.overlap:
+            return f"its head was fitted on {self.first.overlap} of its {self.first.n} test images"
+        if self.contradicts is not None:
+            return f"its predictions differ from those of {self.contradicts}, the same checkpoint"
+        return None
 
     @property
     def fitted(self) -> bool:
@@ -60,7 +74,7 @@ class Line:
     def columns(self) -> dict[str, Any]:
         """Every field of a Run: a mean, a list with an entry a seed, or what the seeds share."""
         row: dict[str, Any] = {"seeds": len(self.runs), "repeats": self.repeats}
-        for name in (field.name for field in fields(Run) if field.name != "path"):
+        for name in (field.name for field in fields(Run) if field.name not in NO_COLUMN):
             if name in MEANS:
                 row[name] = self.mean(name)
             elif name in OF_EACH_RUN:
@@ -76,11 +90,22 @@ class Line:
 
 def fold(runs: Iterable[Run]) -> list[Line]:
     """Lines in the order in which their first run comes."""
-    families: dict[tuple[str, ...], dict[int, list[Run]]] = defaultdict(lambda: defaultdict(list))
-    for run in runs:
-        family = families[run.question, run.answer, run.comparability_key]
+    folded = fold_evaluations(runs)
+    families: dict[tuple[object, ...], dict[int, list[Run]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for run in folded.runs:
+        family = families[_family(run, folded)]
         family[run.seed].append(run)
-    return [_line(family) for family in families.values()]
+    return [_line(family, folded) for family in families.values()]
+
+
+def _family(run: Run, folded: Folded) -> tuple[object, ...]:
+    """What the runs of a line share: all but the seed. A forced resume stands alone, because no
+    config describes it, and so does an evaluation that contradicts its run."""
+    alone = run.folder if run.forced or run.folder in folded.contradicts else None
+    fit = (run.fitted_on, run.overlap)
+    return run.question, run.answer, run.comparability_key, *fit, alone
 
 
 def number_notes(lines: Iterable[Line]) -> dict[str, int]:
@@ -90,9 +115,9 @@ def number_notes(lines: Iterable[Line]) -> dict[str, int]:
 
 
 def names_of(lines: Sequence[Line]) -> list[str]:
-    """The axes; where they do not tell two lines apart the hash does, or else the commit."""
+    """The axes; where they do not tell two lines apart the hash does, or the commit, or the run."""
     names = [line.first.name for line in lines]
-    for tell in (_by_hash, _by_code):
+    for tell in (_by_hash, _by_code, _by_run):
         taken = Counter(names)
         names = [
             name if taken[name] == 1 else f"{name} {tell(line.first)}"
@@ -110,7 +135,13 @@ def _by_code(run: Run) -> str:
     return f"@{(run.git_commit or 'unknown')[:7]}{patch}"
 
 
-def _line(by_seed: dict[int, list[Run]]) -> Line:
+def _by_run(run: Run) -> str:
+    return run.run_id
+
+
+def _line(by_seed: dict[int, list[Run]], folded: Folded) -> Line:
     newest = [max(by_seed[seed], key=lambda run: (run.started, run.folder)) for seed in by_seed]
     newest.sort(key=lambda run: run.seed)
-    return Line(tuple(newest), sum(map(len, by_seed.values())) - len(newest))
+    runs = [run for of_seed in by_seed.values() for run in of_seed]
+    repeats = len(runs) - len(newest) + sum(folded.repeats.get(run.folder, 0) for run in runs)
+    return Line(tuple(newest), repeats, folded.contradicts.get(newest[0].folder))

@@ -1,7 +1,8 @@
 """Lines -> groups that may be ranked, each line held against the best of its group.
 
-A group is one comparability key: same images, split, label map, metric code, preprocessing policy
-and final_fit. A zero-shot line belongs to every group that differs in final_fit alone.
+A group is one comparability key (see record/comparability.py). A zero-shot line belongs to every
+group that differs from it only in how the head was fitted. Lines that no ranking may hold, such as
+one whose head was fitted on test images, stand beside the entries of their group.
 Within a group the p-values are Holm's: a line whose adjusted p exceeds ALPHA ties with the best.
 Which line is best is read off the same test images, so the family of these comparisons is all pairs
 of lines; a finetune against its probe and part attention against its controls are chosen without a
@@ -10,6 +11,7 @@ look at the answers, and their families are the comparisons shown.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +35,7 @@ class Entry:
     """A line in its group.
 
     versus: against the best; None for the best itself. over_probe: of a finetune, against the
-    linear probe of the same weights and resolution, where there is one. controls: of part
+    linear probe of the same join key, where there is one. controls: of part
     attention, against each control by its name, where there is one. identical_to: place of the
     first line with identical answers, if another than this. distinct_answers: how many different
     predictions the seeds gave; None where they were not read.
@@ -53,16 +55,21 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """Lines of one comparability key, best first."""
+    """Lines of one comparability key, best first. outside: lines that are not ranked."""
 
     key: str
     entries: tuple[Entry, ...]
+    outside: tuple[Line, ...] = ()
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Every line: those that are ranked, then those that are not."""
+        return (*(entry.line for entry in self.entries), *self.outside)
 
     @property
     def fitted(self) -> Line:
         """The line that speaks for the group: one whose final_fit is the group's, if there is."""
-        lines = [entry.line for entry in self.entries]
-        return next((line for line in lines if line.fitted), lines[0])
+        return next((line for line in self.lines if line.fitted), self.lines[0])
 
 
 def ranked(runs: Sequence[Run]) -> tuple[list[Group], list[Damaged]]:
@@ -74,25 +81,37 @@ def ranked(runs: Sequence[Run]) -> tuple[list[Group], list[Damaged]]:
     damaged: list[Damaged] = []
     while True:  # a run that drops out may bring an older one of the same question to light
         groups = _grouped(fold(runs))
-        lost = [one for lines in groups.values() for one in _read(lines, read)]
+        lost = [one for lines in groups.values() for one in _read(_rivals(lines), read)]
         if not lost:
             break
         damaged += lost
         gone = {one.folder for one in lost}
         runs = [run for run in runs if run.folder not in gone]
-    found = [Group(key, _compared(lines, read)) for key, lines in groups.items()]
+    found = [_group(key, lines, read) for key, lines in groups.items()]
     return sorted(found, key=_order), damaged
+
+
+def _rivals(lines: Sequence[Line]) -> list[Line]:
+    """The lines that are ranked."""
+    return [line for line in lines if line.outside is None]
+
+
+def _group(key: str, lines: Sequence[Line], read: Read) -> Group:
+    rivals = _rivals(lines)
+    outside = tuple(line for line in lines if line.outside is not None)
+    return Group(key, _compared(rivals, read) if rivals else (), outside)
 
 
 def _grouped(lines: Sequence[Line]) -> dict[str, list[Line]]:
     """Lines by comparability key, best first."""
     groups: dict[str, list[Line]] = defaultdict(list)
-    keys_of: dict[str | None, set[str]] = defaultdict(set)
+    keys_of: dict[str, set[str]] = defaultdict(set)
     for line in (one for one in lines if one.fitted):
         groups[line.first.comparability_key].append(line)
-        keys_of[line.first.comparability_base].add(line.first.comparability_key)
+        if line.outside is None:
+            keys_of[line.first.comparability_base].add(line.first.comparability_key)
     for line in (one for one in lines if not one.fitted):
-        base = line.first.comparability_base or line.first.comparability_key
+        base = line.first.comparability_base
         for key in keys_of.get(base, {base}):
             groups[key].append(line)
     return {key: sorted(of_key, key=_best_first) for key, of_key in groups.items()}
@@ -102,9 +121,11 @@ def _best_first(line: Line) -> tuple[float, str, str, str]:
     return -line.top1, line.first.name, line.first.config_hash, line.first.folder
 
 
-def _order(group: Group) -> tuple[str, str, str, str]:
+def _order(group: Group) -> tuple[object, ...]:
+    """By data and fit, plain runs first, and of groups that share all that the largest first."""
     run = group.fitted.first
-    return run.dataset, run.preprocess, run.final_fit, group.key
+    unusual = (run.comparability.fitted_elsewhere, run.forced, run.debug is not None)
+    return (run.dataset, run.preprocess, run.final_fit, *unusual, -len(group.entries), group.key)
 
 
 def _read(lines: Sequence[Line], read: Read) -> list[Damaged]:
@@ -161,13 +182,23 @@ def _controlled(lines: Sequence[Line], read: Read) -> dict[int, dict[str, Compar
 
 
 def _probe_of(finetune: Line, lines: Sequence[Line]) -> Line | None:
-    """The linear probe beside a finetune, found by key and never by the order of jobs; the best,
-    where there are several."""
-    of_key = [
+    """The linear probe beside a finetune, found by key and never by the order of jobs.
+
+    Of several, one with the same part attention goes first, then the lowest validation loss, then
+    the smallest config hash: the choice does not depend on test.
+    """
+    keys = {run.join_key for run in finetune.runs}
+    probes = [
         line
         for line in lines
         if (line.first.task, line.first.head) == ("probe", "linear")
-        and line.first.join_key == finetune.first.join_key
+        and {run.join_key for run in line.runs} == keys
     ]
-    alike = [one for one in of_key if one.first.part_attention == finetune.first.part_attention]
-    return next(iter(alike or of_key), None)
+
+    def preference(line: Line) -> tuple[bool, float, str, str]:
+        loss = line.mean("val_loss")
+        other_parts = line.first.part_attention != finetune.first.part_attention
+        run = line.first
+        return other_parts, math.inf if loss is None else loss, run.config_hash, run.folder
+
+    return min(probes, key=preference, default=None)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fgvc.record import comparability
+from fgvc.record.comparability import Comparability
 from fgvc.record.folder import SHORT
 from fgvc.report import sealed
 from fgvc.report.sealed import DamageError
@@ -31,12 +33,15 @@ class Damaged:
 
 @dataclass(frozen=True)
 class Run:
-    """One complete run; each field is a column of baselines.csv, bar `path`.
+    """One complete run; each field is a column of baselines.csv, bar `path` and `comparability`.
 
     Accuracies and their bounds are fractions in 0..1, losses nats; None: not measured, or not told.
     question: digest of the config without its seed. answer: digest of task, code, data and weights.
     join_key: what a finetune shares with the probe it is held against. head_size: numbers stored
-    for the head (for kNN its bank). comparability_base: the key but for final_fit.
+    for the head (for kNN its bank). comparability_base: the key without how the head was fitted.
+    fitted_on: images behind the head. forced: resumed by force. debug: task.debug. overlap: test
+    images that the head was fitted on, None: not recorded. predictions_digest: of the predicted
+    class of each test image, None: not recorded.
     part_tokens: the patches that part attention keeps; None: one per head, or no part attention.
     in_box: the share of them inside the object's box. notes: what a reader of the numbers must
     know, one line each. rest: digest of all that is neither seed nor part attention; part_rest: of
@@ -44,6 +49,7 @@ class Run:
     """
 
     path: Path
+    comparability: Comparability
     name: str
     task: str
     dataset: str
@@ -62,6 +68,12 @@ class Run:
     normalization: str
     preprocess: str
     final_fit: str
+    fitted_on: int | None
+    fitted_manifest: str | None
+    fitted_split: str | None
+    forced: bool
+    debug: str | None
+    overlap: int | None
     precision: str
     partial: bool
     n: int
@@ -95,7 +107,8 @@ class Run:
     labelmap_digest: str
     metric_version: str
     comparability_key: str
-    comparability_base: str | None
+    comparability_base: str
+    predictions_digest: str | None
     join_key: str
     notes: tuple[str, ...]
     question: str
@@ -137,8 +150,23 @@ def place(path: Path) -> str:
     return "/".join(path.parts[-3:])
 
 
-def name_of(config: Mapping[str, Any], task: str, resolution: int) -> str:
-    """The axes of a hashed config in one short line."""
+def fit_marks(run: Run) -> str:
+    """What a title adds to `final_fit`, where the head was not fitted plainly on this data."""
+    parts = run.comparability
+    marks = (
+        (parts.fitted_elsewhere, f" of other data ({str(parts.fitted_manifest)[:8]})"),
+        (parts.forced, " · forced resume"),
+        (parts.debug is not None, " · debug"),
+    )
+    return "".join(mark for applies, mark in marks if applies)
+
+
+def name_of(config: Mapping[str, Any], task: str, resolution: int, forced: bool) -> str:
+    """The axes of a hashed config in one short line, and what keeps the run out of a plain ranking.
+
+    Args:
+        forced: whether the training was resumed by force.
+    """
     backbone, random = config["backbone"], "" if config["backbone"]["pretrained"] else " random"
     parts = [
         f"{backbone['name']} {backbone['checkpoint']['size']}{random}",
@@ -147,7 +175,12 @@ def name_of(config: Mapping[str, Any], task: str, resolution: int) -> str:
     ]
     axes = {"precision": config["precision"], "part_attention": _choice(config["part_attention"])}
     parts += [value for axis, value in axes.items() if value != USUAL[axis]]
-    return " · ".join([*parts, "eval"] if task == "eval" else parts)
+    marks = {
+        "debug": config["task"].get("debug") is not None,
+        "forced resume": forced,
+        "eval": task == "eval",
+    }
+    return " · ".join([*parts, *(mark for mark, applies in marks.items() if applies)])
 
 
 def _choice(part_attention: Mapping[str, Any]) -> str:
@@ -175,28 +208,44 @@ def read(path: Path) -> Run:
     facts, head_size = sealed.checkpoint(path, artifacts)
     sealed.check_names(path, artifacts, stamp, facts)
     try:
+        parts = comparability.of_record(config, stamp, numbers, facts)
         return Run(
             path=path,
+            comparability=parts,
             folder=place(path),
             head_size=head_size,
             checkpoint_sha256=artifacts[sealed.CKPT]["sha256"],
-            **_of_config(config, stamp),
+            **_of_config(config, stamp, parts),
+            **_of_comparability(parts),
             **_of_stamp(stamp),
             **_of_numbers(numbers),
             **_of_backbone(facts["config"]["backbone"], config["backbone"]["checkpoint"]),
             **_of_parts(config, stamp, numbers.get("parts", {})),
-            join_key=_join_key(numbers, stamp),
+            join_key=_join_key(parts, config, stamp),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise DamageError(f"the record is not one that this version reads: {what}") from error
 
 
-def _of_config(config: Mapping[str, Any], stamp: Mapping[str, Any]) -> dict[str, Any]:
+def _of_comparability(parts: Comparability) -> dict[str, Any]:
+    return {
+        "fitted_manifest": parts.fitted_manifest,
+        "fitted_split": parts.fitted_split,
+        "forced": parts.forced,
+        "debug": parts.debug,
+        "comparability_key": parts.key,
+        "comparability_base": parts.base,
+    }
+
+
+def _of_config(
+    config: Mapping[str, Any], stamp: Mapping[str, Any], parts: Comparability
+) -> dict[str, Any]:
     seedless = {key: value for key, value in config.items() if key != "seed"}
     backbone = config["backbone"]
     return {
-        "name": name_of(config, stamp["task"], stamp["resolution"]),
+        "name": name_of(config, stamp["task"], stamp["resolution"], parts.forced),
         "backbone": backbone["name"],
         "size": backbone["checkpoint"]["size"],
         "model": backbone["checkpoint"]["model"],
@@ -244,8 +293,9 @@ def _of_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
         **must,
         **may,
         "metric_version": numbers["metric_version"],
-        "comparability_key": numbers["comparability_key"],
-        "comparability_base": numbers.get("comparability_base"),
+        "fitted_on": numbers.get("fitted_on"),
+        "overlap": (numbers.get("overlap") or {}).get("images"),
+        "predictions_digest": numbers.get("predictions_digest"),
         "notes": _notes(numbers.get("notes", [])),
     }
 
@@ -290,7 +340,15 @@ def _of_backbone(family: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[s
     }
 
 
-def _join_key(numbers: Mapping[str, Any], stamp: Mapping[str, Any]) -> str:
-    """A finetune finds its probe by this: same comparability, same weights, same resolution."""
-    shared = [numbers["comparability_key"], stamp["weights_digest"], stamp["resolution"]]
+def _join_key(parts: Comparability, config: Mapping[str, Any], stamp: Mapping[str, Any]) -> str:
+    """A finetune finds its probe by this. Random weights have no digest: their seed stands in."""
+    weights = stamp["weights_digest"]
+    shared = {
+        "comparability": parts.key,
+        "model": config["backbone"]["checkpoint"]["model"],
+        "weights": {"seed": config["seed"]} if weights is None else weights,
+        "features": config["backbone"]["features"],
+        "precision": config["precision"],
+        "resolution": stamp["resolution"],
+    }
     return digest.sha256_bytes(digest.canonical_json(shared))

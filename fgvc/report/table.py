@@ -14,11 +14,12 @@ from fgvc.report.baselines import Table
 from fgvc.report.comparison import ALPHA, Comparison
 from fgvc.report.fold import Line, names_of, number_notes
 from fgvc.report.rank import Entry, Group
-from fgvc.report.runs import Run
+from fgvc.report.runs import Run, fit_marks
 
 COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
 ABOUT = ("license", "contamination", "label_noise")
 MARKS = {"identical": "≡", "tie": "="}  # by verdict against the best
+OUTSIDE = "out"
 TESTS = {
     "mcnemar": "McNemar, exact",
     "sign_flip": "sign flips, exact",
@@ -28,13 +29,20 @@ TESTS = {
 
 def print_table(table: Table) -> None:
     """Every block, then what its marks mean, provenance, and the folders that are in none."""
-    numbered = number_notes(entry.line for group in table.groups for entry in group.entries)
+    numbered = number_notes(line for group in table.groups for line in group.lines)
     for group in table.groups:
-        names = names_of([entry.line for entry in group.entries])
-        rows = [_cells(*pair, len(names)) for pair in zip(group.entries, names, strict=True)]
-        for row, entry in zip(rows, group.entries, strict=True):
-            row[0] += _note_marks(entry.line, numbered)
+        number, all_names = len(group.entries), names_of(group.lines)
+        names = all_names[:number]
+        rows = [_cells(*pair, number) for pair in zip(group.entries, names, strict=True)]
+        outside = list(zip(group.outside, all_names[number:], strict=True))
+        rows += [_cells(Entry(line), name, None) for line, name in outside]
+        for row, line in zip(rows, group.lines, strict=True):
+            row[0] += _note_marks(line, numbered)
         console.table(_title(group), COLUMNS, rows)
+        for line, name in outside:
+            reason = f"{OUTSIDE}  not ranked: {name}: {line.outside}"
+            for part in textwrap.wrap(reason, 80, subsequent_indent=" " * 5):
+                console.say(part)
         for line in (*_identical(group, names), *_controls(group, names)):
             console.say(line)
     for line in (*_over_probes(table), *_legend(table)):
@@ -51,13 +59,14 @@ def _title(group: Group) -> str:
     parts = (
         f"{run.dataset}{', PARTIAL COPY' if run.partial else ''}",
         run.preprocess,
-        f"fit on {run.final_fit}" if group.fitted.fitted else "no fit",
+        f"fit on {run.final_fit}{fit_marks(run)}" if group.fitted.fitted else "no fit",
         f"{run.n} test images",
     )
     return f"comparable ({group.key[:8]}): {' · '.join(parts)}"
 
 
-def _cells(entry: Entry, name: str, rivals: int) -> list[str]:
+def _cells(entry: Entry, name: str, rivals: int | None) -> list[str]:
+    """A row. rivals: lines of the ranking; None for a line outside it."""
     line, seeds = entry.line, len(entry.line.runs)
     rate = line.mean("images_per_s")
     mark = "best" if entry.versus is None else MARKS.get(entry.versus.verdict, "")
@@ -66,7 +75,7 @@ def _cells(entry: Entry, name: str, rivals: int) -> list[str]:
         _spread(line, "top1") if seeds > 1 else console.interval(_interval(line.first)),
         _spread(line, "mean_per_class"),
         f"{rate:.0f}" if rate else "–",
-        mark if rivals > 1 else "",
+        OUTSIDE if rivals is None else mark if rivals > 1 else "",
     ]
 
 
@@ -178,7 +187,7 @@ def _others(entry: Entry) -> Iterator[Comparison]:
 
 def _provenance(table: Table) -> None:
     """Once a dataset, and once a backbone that may have met its pictures before."""
-    runs = [entry.line.first for group in table.groups for entry in group.entries]
+    runs = [line.first for group in table.groups for line in group.lines]
     for name, run in {run.dataset: run for run in runs}.items():
         console.provenance(name, {about: getattr(run, f"dataset_{about}") for about in ABOUT})
     met = [run for run in runs if run.weights_kind != "random" and not _unseen(run)]

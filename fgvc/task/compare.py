@@ -28,7 +28,7 @@ def run(job: Job) -> None:
     told = compared(Path(conf.run).expanduser(), Path(conf.against).expanduser(), conf.task.force)
     if conf.task.output is not None:
         atomic.write_json(Path(conf.task.output).expanduser(), told)
-    for line in _warning(told):
+    for line in (*_warning(told), *_overlaps(told)):
         console.say(line)
     _numbers(told)
     console.say(_finding(told))
@@ -52,6 +52,15 @@ def _warning(told: Told) -> Sequence[str]:
         f"{images['common']} common images; left out: {images['only_run']} of run, "
         f"{images['only_against']} of against",
     )
+
+
+def _overlaps(told: Told) -> Sequence[str]:
+    """A side whose head was fitted on test images."""
+    return [
+        f"note: {name}: its head was fitted on {told[name]['overlap']} of its test images"
+        for name in ("run", "against")
+        if told[name]["overlap"]
+    ]
 
 
 def _numbers(told: Told) -> None:

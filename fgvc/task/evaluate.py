@@ -92,7 +92,8 @@ def _outcome(
     return Outcome(
         {"test": test},
         kept.file,
-        {"selection": None},
+        {"selection": None, "fitted_on": len(kept.fit.image_N)},
+        kept.fit,
         cost=cost,
         features=features,
         looks=looks,

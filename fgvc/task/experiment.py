@@ -22,6 +22,7 @@ from fgvc.data import dataset as datasets
 from fgvc.data import split
 from fgvc.model.backbone import weights
 from fgvc.record import console, stack
+from fgvc.record.fit import Fit, short_digests
 from fgvc.record.folder import SHORT, RunFolder, complete, open_run, read_json
 from fgvc.record.tensorboard import Board
 from fgvc.store.content import ContentStore
@@ -63,7 +64,8 @@ class Outcome:
     """What a task found.
 
     splits: predictions by split. head: its state dict, or the checkpoint file it was read from,
-    which is then kept as it is. numbers: more keys for metrics.json. whole: the state dict is that
+    which is then kept as it is. numbers: more keys for metrics.json. fit: the images that the head
+    was fitted on, which overlap and fitted_on follow from. whole: the state dict is that
     of backbone and head together. cost: as Extractor.cost, where no feature was extracted.
     steps: optimiser steps behind the weights. features, looks: of the test images that could be
     read; None where there are none to show. notes: one line each, of what a reader of the numbers
@@ -74,6 +76,7 @@ class Outcome:
     splits: Mapping[str, Predictions]
     head: Mapping[str, torch.Tensor] | Path
     numbers: Mapping[str, object]
+    fit: Fit
     whole: bool = False
     cost: Mapping[str, object] | None = None
     steps: int = 0
@@ -197,6 +200,13 @@ def predictions(features: Features, dataset: Dataset, logits_NC: np.ndarray) -> 
     order = np.argsort(row_N, kind="stable")
     logits_NC = np.concatenate([logits_NC.astype(np.float32), lost])[order]
     return Predictions(row_N[order], dataset.manifest.label_N[row_N[order]], logits_NC)
+
+
+def fit_of(job: Experiment, row_N: np.ndarray, forced: bool = False) -> Fit:
+    """A head that was fitted on rows of this run's manifest."""
+    manifest = job.dataset.manifest
+    image_N = short_digests(manifest.sha256, row_N)
+    return Fit(manifest.digest, job.dataset.split_digest, image_N, forced)
 
 
 def identity(job: Experiment) -> dict[str, object]:

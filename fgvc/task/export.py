@@ -160,9 +160,8 @@ def _write_checkpoint(
         plain = resolved(stored.config_of(kept, job))
         stored.check_hash(kept, plain)
         facts |= {"whole": True, "hashed": plain, "exported_from": kept.id}
-    checkpoint.write(folder, original.state_dict(), facts)
-    tensors, facts, checkpoint_id = checkpoint.read(folder)
-    return Stored(folder / checkpoint.FILE, checkpoint_id, facts, tensors)
+    checkpoint.write(folder, {**original.state_dict(), **kept.fit.tensors()}, facts)
+    return stored.read_file(folder / checkpoint.FILE)
 
 
 def _write_graph(folder: Path, written: Stored, conf: Config) -> None:

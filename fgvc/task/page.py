@@ -15,9 +15,13 @@ from fgvc.task.experiment import Experiment
 from fgvc.types import Dataset
 
 
-def write(job: Experiment, checkpoint_id: str) -> None:
-    """Write the page; every other file of the folder lies there."""
-    name = name_of(job.plain, job.task, job.conf.resolution.side)
+def write(job: Experiment, checkpoint_id: str, forced: bool) -> None:
+    """Write the page; every other file of the folder lies there.
+
+    Args:
+        forced: whether the training was resumed by force.
+    """
+    name = name_of(job.plain, job.task, job.conf.resolution.side, forced)
     pictures = _Pictures(job.dataset)
     page.write(job.run, job.conf, name, checkpoint_id, job.board.history, pictures)
 

@@ -14,6 +14,7 @@ from fgvc.task.experiment import (
     Experiment,
     Outcome,
     already_complete,
+    fit_of,
     opened,
     predictions,
 )
@@ -44,11 +45,12 @@ def _probe(job: Experiment) -> Outcome:
         splits["val"] = predict(job, fitted.val_head, val)
     test = job.extractor.features("test", split.test_N)  # read here, once, when all is chosen
     splits["test"] = predict(job, fitted.final_head, test)
-    fitted_on = len(train.row_N) + (len(val.row_N) if fits.refits(job) else 0)
+    fitted_N = np.concatenate([train.row_N, val.row_N]) if fits.refits(job) else train.row_N
     return Outcome(
         splits,
         fitted.final_head.state_dict(),
-        {**fitted.numbers, "fitted_on": fitted_on},
+        {**fitted.numbers, "fitted_on": len(fitted_N)},
+        fit_of(job, fitted_N),
         features=test,
         looks=job.extractor.looks,
         notes=fitted.notes,

@@ -21,7 +21,8 @@ from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import head as heads
 from fgvc.model.backbone import weights
 from fgvc.model.classifier import Classifier
-from fgvc.record import checkpoint
+from fgvc.record import checkpoint, fit
+from fgvc.record.fit import Fit
 from fgvc.task import Job
 from fgvc.task.classify import HEAD, restored
 from fgvc.task.experiment import weight_store
@@ -31,12 +32,16 @@ from fgvc.types import UserError, WeightsSource
 
 @dataclass(frozen=True)
 class Stored:
-    """A verified checkpoint: its file and id, what it says of itself, and its tensors."""
+    """A verified checkpoint: its file and id, what it says of itself, and its tensors.
+
+    tensors: of the head, or of backbone and head. fit: the images that the head was fitted on.
+    """
 
     file: Path
     id: str
     facts: dict[str, Any]
     tensors: dict[str, torch.Tensor]
+    fit: Fit
 
     @property
     def inside(self) -> WeightsSource | None:
@@ -84,9 +89,25 @@ def read(job: Job) -> Stored:
         UserError: no such file, no checkpoint, or a damaged one.
     """
     assert job.conf.checkpoint is not None
-    file = checkpoint.locate(Path(job.conf.checkpoint).expanduser())
+    return read_file(checkpoint.locate(Path(job.conf.checkpoint).expanduser()))
+
+
+def read_file(file: Path) -> Stored:
+    """A checkpoint file.
+
+    Raises:
+        UserError: it is damaged, or an older version of fgvc wrote it.
+    """
     tensors, facts, checkpoint_id = checkpoint.read(file)
-    return Stored(file, checkpoint_id, facts, tensors)
+    try:
+        fitted = fit.from_checkpoint(facts, tensors)
+    except KeyError as error:
+        raise UserError(
+            f"{file}: does not record the images that its head was fitted on (an older version of "
+            "fgvc wrote it). Repeat the run."
+        ) from error
+    del tensors[fit.TENSOR]
+    return Stored(file, checkpoint_id, facts, tensors, fitted)
 
 
 def config_of(stored: Stored, job: Job) -> DictConfig:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -25,9 +25,9 @@ from fgvc.record.folder import RESUME, Preempted, write_status
 from fgvc.record.resume import States
 from fgvc.task import NOTICES, Job, Skipped, second_notice, validated, writeup
 from fgvc.task.distributed import World, check_devices, device_of, joined, seed_everything
-from fgvc.task.experiment import Experiment, Outcome, already_complete, identity, opened
+from fgvc.task.experiment import Experiment, Outcome, already_complete, fit_of, identity, opened
 from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
-from fgvc.task.finetune import Finetune, Plan
+from fgvc.task.finetune import Ending, Finetune, Plan
 from fgvc.task.resumption import FRESH, adopt, before, find_start
 from fgvc.task.text import class_text
 from fgvc.types import Batch
@@ -113,7 +113,6 @@ def _outcome(
     end = finetune.ending(best and best[1], job.record_test_read)
     model = finetune.trainer.evaluated_model()
     steps = best[0] if best else finetune.trainer.done
-    drawn_N = finetune.order.rows_drawn(steps)
     selection: dict[str, object] = {
         "select": job.conf.task.select if best else None,
         "best_epoch": chosen.epoch,
@@ -122,10 +121,11 @@ def _outcome(
         "steps": finetune.trainer.done,
         "stopped_early": chosen.exhausted,
     }
+    fit = fit_of(job, _fitted_rows(finetune, end, numbers), _was_forced(numbers))
     counts: dict[str, object] = {
         "selection": selection,
         "last": {"val": end.last} if end.last else None,
-        "fitted_on": len(np.setdiff1d(drawn_N, [bad.row for bad in end.unreadable])),
+        "fitted_on": len(fit.image_N),
     }
     cost = cost_of(finetune.model.backbone, finetune.speed, job.extractor.device)
     numbers = {**counts, **numbers}
@@ -133,6 +133,7 @@ def _outcome(
         end.splits,
         model.state_dict(),
         numbers,
+        fit,
         whole=True,
         cost=cost,
         steps=steps,
@@ -140,6 +141,24 @@ def _outcome(
         looks=end.looks,
         unreadable=end.unreadable,
     )
+
+
+def _fitted_rows(finetune: Finetune, end: Ending, numbers: Mapping[str, Any]) -> np.ndarray:
+    """Rows of every image that the weights were fitted on, without those that cannot be read.
+
+    The state of a forced resume may have been fitted on images that this config leaves out: on
+    validation under final_fit=trainval, on all of train where this run debugs one batch.
+    """
+    row_N, split = finetune.order.row_N, finetune.dataset.split
+    if _was_forced(numbers):
+        row_N = np.union1d(row_N, split.train_N)
+        if "final_fit" in numbers["resumed"]["changed"]:
+            row_N = np.union1d(row_N, split.val_N)
+    return np.setdiff1d(row_N, np.array([bad.row for bad in end.unreadable], np.int64))
+
+
+def _was_forced(numbers: Mapping[str, Any]) -> bool:
+    return bool(numbers["resumed"] and numbers["resumed"]["forced"])
 
 
 class _Log:

@@ -5,7 +5,7 @@ C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from fgvc import metrics
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
 from fgvc.data.coordinates import grid_side
-from fgvc.record import checkpoint, console, evaluation, plots, stamp
+from fgvc.record import checkpoint, comparability, console, evaluation, fit, plots, stamp
 from fgvc.record.folder import TEST_READ_LOG, now
 from fgvc.record.page.run import UNREADABLE
 from fgvc.store import digest
@@ -36,7 +36,11 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
         "test_reads": len(job.run.test_reads()),
         TEST_READ_LOG: job.run.test_reads(),
         "worst_pairs": _worst_pairs(job, outcome.splits["test"]),
-        **comparability(job),
+        **comparable(job, outcome),
+        "overlap": {"images": overlap(job, outcome)},
+        "predictions_digest": evaluation.predictions_digest(
+            *evaluation.predicted(job.dataset.manifest, outcome.splits["test"])
+        ),
         "metric_version": metrics.VERSION,
         **parts.localized(job.conf, job.dataset, outcome.looks),
         **outcome.numbers,
@@ -55,7 +59,7 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
     board.write(job, outcome, numbers)
     checkpoint_id = _write_checkpoint(job, outcome)
     gallery.write(job, outcome, numbers, checkpoint_id)
-    page.write(job, checkpoint_id)
+    page.write(job, checkpoint_id, outcome.fit.forced)
     folder = job.run.seal(checkpoint_id, job.conf.runtime.retention_days)
     _tell(job, record, folder)
     return folder
@@ -72,25 +76,32 @@ def numbers_of(job: Experiment, one: Predictions) -> dict[str, Any]:
     return numbers
 
 
-def comparability(job: Experiment) -> dict[str, str]:
-    """Digests of what two rows of a table must share to be ranked together.
+def comparable(job: Experiment, outcome: Outcome) -> dict[str, object]:
+    """What two rows of a table must share to be ranked together, and the digests of that.
 
-    comparability_key: all of it. comparability_base: without final_fit, by which a zero-shot run,
-    which is fitted on nothing, finds the tables it belongs to.
+    comparability_key: of all of it. comparability_base: without how the head was fitted, by which a
+    zero-shot run, which is fitted on nothing, finds the tables it belongs to.
     """
-    base = {
-        "manifest": job.dataset.manifest.digest,
-        "split": job.dataset.split_digest,
-        "labelmap": job.dataset.labelmap.digest,
-        "metrics": metrics.VERSION,
-        "preprocess": job.conf.preprocess,
-    }
-    final_fit = "any" if job.conf.task.name == "zero_shot" else job.conf.final_fit
-    whole = {**base, "final_fit": final_fit}
+    parts = comparability.describe(
+        job.plain,
+        fitted_on=(outcome.fit.manifest, outcome.fit.split),
+        evaluated_on=(job.dataset.manifest.digest, job.dataset.split_digest),
+        labelmap=job.dataset.labelmap.digest,
+        metrics=metrics.VERSION,
+        forced=outcome.fit.forced,
+    )
     return {
-        "comparability_key": digest.sha256_bytes(digest.canonical_json(whole)),
-        "comparability_base": digest.sha256_bytes(digest.canonical_json(base)),
+        "comparability": asdict(parts),
+        "comparability_key": parts.key,
+        "comparability_base": parts.base,
     }
+
+
+def overlap(job: Experiment, outcome: Outcome) -> int:
+    """How many of the test images are, byte for byte, among those that the head was fitted on."""
+    row_N = outcome.splits["test"].row_N
+    image_N = fit.short_digests(job.dataset.manifest.sha256, row_N)
+    return fit.overlap(outcome.fit.image_N, image_N)
 
 
 def _cost(job: Experiment, outcome: Outcome) -> dict[str, object]:
@@ -206,7 +217,8 @@ def _write_checkpoint(job: Experiment, outcome: Outcome) -> str:
         return checkpoint.copy(outcome.head, job.run.path)
     prefix = "" if outcome.whole else "head."
     tensors = {f"{prefix}{name}": tensor for name, tensor in outcome.head.items()}
-    facts = _facts(job)
+    tensors |= outcome.fit.tensors()
+    facts = {**_facts(job), "fit": outcome.fit.facts()}
     if outcome.whole:  # it can be read without the weights that the training began with
         facts |= {"whole": True, "hashed": job.plain}
     return checkpoint.write(job.run.path, tensors, facts)
@@ -263,10 +275,23 @@ def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
     for name in splits:
         if record[name]["intervals_note"] is not None:
             console.say(f"note: {name}: {record[name]['intervals_note']}")
+    for line in _unranked(record):
+        console.say(f"note: {line}")
     parts.tell(record)
     console.say(_cost_line(record["cost"]))
     console.provenance(job.dataset.name, job.dataset.card)
     console.say(f"record: {folder}")
+
+
+def _unranked(record: Mapping[str, Any]) -> Iterator[str]:
+    """Why a table does not rank the run beside plain ones, one line per reason."""
+    images, n, told = record["overlap"]["images"], record["test"]["n"], record["comparability"]
+    if images:
+        yield f"{images} of the {n} test images are among those the head was fitted on: not ranked"
+    if told["forced"]:
+        yield "resumed by force under another config: not ranked beside plain runs"
+    if told["debug"] is not None:
+        yield f"task.debug={told['debug']}: not ranked beside plain runs"
 
 
 def _title(job: Experiment) -> str:

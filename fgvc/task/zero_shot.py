@@ -5,10 +5,12 @@ The class names know nothing of the training images, which are not read: validat
 
 from __future__ import annotations
 
+import numpy as np
+
 from fgvc.config.compose import resolved
 from fgvc.model import head as heads
 from fgvc.task import Job, Skipped, writeup
-from fgvc.task.experiment import Experiment, Outcome, already_complete, opened
+from fgvc.task.experiment import Experiment, Outcome, already_complete, fit_of, opened
 from fgvc.task.probe import predict
 from fgvc.task.text import class_text
 
@@ -39,6 +41,7 @@ def _zero_shot(job: Experiment) -> Outcome:
         {"test": predict(job, head, test)},
         head.state_dict(),
         numbers,
+        fit_of(job, np.empty(0, np.int64)),
         features=test,
         looks=job.extractor.looks,
         unreadable=test.bad,

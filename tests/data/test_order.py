@@ -165,13 +165,3 @@ def test_balanced_draws_of_a_large_class_reach_all_of_it(order):
     seen = [set(made.epoch(number).row_N.tolist()) & large for number in range(20)]
     assert len(seen[0]) in (13, 14)
     assert set.union(*seen) == large
-
-
-@pytest.mark.parametrize("sampling", ["uniform", "class_balanced"])
-def test_the_rows_drawn_are_those_of_the_batches_that_were_read(order, sampling):
-    made = order(sampling)  # 6 whole batches of 8 an epoch, of 53 rows
-    epochs = [made.epoch(number) for number in range(40)]
-    for steps in (0, 1, 6, 7, 12, 240):
-        parts = [epochs[step // 6].part(step % 6, 0, 1).row_N.tolist() for step in range(steps)]
-        assert made.rows_drawn(steps).tolist() == sorted({row for part in parts for row in part})
-    assert len(made.rows_drawn(240)) == 53

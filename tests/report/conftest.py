@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from torch import Tensor
 
 from fgvc import metrics
 from fgvc.record import checkpoint
@@ -87,8 +88,10 @@ def outputs(real: Path, tmp_path: Path) -> Path:
 def forge(runs, tmp_path: Path) -> Forge:
     """`forge(run_id, config=…, stamp=…, numbers=…, right=…)` -> a sealed folder under made/.
 
-    Nested mappings change single keys of the real run's files; `right` gives the answers, and
-    `wrong` how many classes beside the truth a wrong one is.
+    Nested mappings change single keys of the real run's files; `right` gives the answers, `wrong`
+    how many classes beside the truth a wrong one is. `facts` and `tensors` change what the
+    checkpoint states and holds. A report derives the comparability key from the other files, so a
+    key that is given stands for another label map.
     """
 
     def made(
@@ -98,17 +101,22 @@ def forge(runs, tmp_path: Path) -> Forge:
         stamp: Mapping[str, Any] | None = None,
         numbers: Mapping[str, Any] | None = None,
         right: np.ndarray | None = None,
+        facts: Mapping[str, Any] | None = None,
+        tensors: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
         wrong: int = 1,
     ) -> Path:
         work = shutil.copytree(source or runs(), tmp_path / "made" / run_id / "work")
         if right is not None:
             _answer(work, right, wrong)
+        if numbers and "comparability_key" in numbers:
+            stamp = {**(stamp or {}), "labelmap_digest": numbers["comparability_key"]}
         plain = _change(work / "config.canonical.json", config, canonical=True)
         name = digest.sha256_bytes(digest.canonical_json(plain))
         _change(work / "env_stamp.json", {**(stamp or {}), "config_hash": name, "run_id": run_id})
         _change(work / "metrics.json", numbers)
-        tensors, facts, _ = checkpoint.read(source or runs())
-        checkpoint_id = checkpoint.write(work, tensors, {**facts, "config_hash": name})
+        held, stated, _ = checkpoint.read(source or runs())
+        stated = _merged({**stated, "config_hash": name}, facts or {})
+        checkpoint_id = checkpoint.write(work, tensors(held), stated)
         reseal(work)
         target = work.parent / name[:16] / checkpoint_id[:16]
         target.parent.mkdir()
@@ -163,4 +171,5 @@ def _answer(folder: Path, right: np.ndarray, wrong: int) -> None:
     numbers = json.loads((folder / "metrics.json").read_text())
     hits = int(right.sum())
     numbers["test"] |= {"n": n, "top1": hits / n, "top1_ci95": list(metrics.wilson(hits, n))}
+    numbers["predictions_digest"] = digest.sha256_bytes(right.tobytes() + bytes([wrong]))
     (folder / "metrics.json").write_text(json.dumps(numbers))

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from fgvc.record import retention
+from fgvc.record.comparability import Comparability
+from fgvc.record.fit import short_digests
 from fgvc.report.audit import CHECKS, audited, block, contents
 from fgvc.report.audit.check import identity, question
 from fgvc.run import main
@@ -65,7 +69,8 @@ def test_ids_are_stable():
         *("status", "hashes", "names", "retention", "config"),
         *("stamp", "environment", "code", "command-recorded", "checkpoint", "checkpoint-ignored"),
         *("minimum-contents", "labelmap", "splits", "counts", "subset"),
-        *("metrics-follow", "comparability", "test-read-once"),
+        *("metrics-follow", "comparability"),
+        *("plain-fit", "fitted-on", "no-test-image-fitted", "test-read-once"),
         *("stack-validated", "source", "licence", "approval"),
     ]
     assert len({question(check) for check in CHECKS}) == len(CHECKS)
@@ -215,6 +220,61 @@ def test_a_key_that_does_not_follow_and_a_second_look_are_found(run, seal):
     changed(run, "metrics.json", lambda plain: plain.update(test_reads=2))
     seal(run)
     assert failures(run).keys() == {"comparability", "test-read-once"}
+
+
+@pytest.mark.parametrize("part", [field.name for field in fields(Comparability)])
+def test_a_part_of_the_key_that_the_rest_of_the_record_contradicts_is_found(run, seal, part):
+    """The key follows from the lie: the audit must not check metrics.json against itself."""
+
+    def lie(plain):
+        plain["comparability"][part] = "a lie"
+        parts = Comparability(**plain["comparability"])
+        plain |= {"comparability_key": parts.key, "comparability_base": parts.base}
+
+    changed(run, "metrics.json", lie)
+    seal(run)
+    assert list(failures(run)) == ["comparability"]
+    assert "a lie" in failures(run)["comparability"]
+
+
+def test_a_forced_resume_and_a_debugging_run_are_named(forge):
+    resumed = {"step": 4, "forced": True, "from": "r/abc", "changed": ["final_fit"]}
+    found = failures(forge("forced", numbers={"resumed": resumed}))
+    assert "forced resume from r/abc under another final_fit" in found["plain-fit"]
+    assert "forced" in found["comparability"]  # the key that was written is that of a plain run
+    again = forge("again", facts={"fit": {"forced": True}}, stamp={"task": "eval"})
+    assert "forced resume" in failures(again)["plain-fit"]
+    debug = forge("debug", config={"task": {"debug": "overfit", "batch_size": 8}})
+    assert "task.debug=overfit" in failures(debug)["plain-fit"]
+
+
+@pytest.mark.parametrize("final_fit", ["train", "trainval"])
+def test_a_number_of_fitted_images_that_the_split_does_not_give_is_found(runs, forge, final_fit):
+    source = runs("linear", 0, final_fit)
+    count = json.loads((source / "metrics.json").read_text())["fitted_on"]
+    wrong = forge("one more", source=source, numbers={"fitted_on": count + 1})
+    assert f"images of the fit is {count + 1}" in failures(wrong)["fitted-on"]
+    other = {"train": "trainval", "trainval": "train"}[final_fit]
+    wrong = forge("other", source=source, config={"final_fit": other})
+    assert f"images of the fit is {count}, final_fit" in failures(wrong)["fitted-on"]
+    wrong = forge("unread", source=source, numbers={"unreadable": {"train": 1}})
+    assert "fitted-on" in failures(wrong)
+
+
+def test_test_images_of_the_fit_are_counted_anew(runs, forge):
+    rows = pq.read_table(runs() / "predictions.parquet").to_pylist()
+    test = [row["sha256"] for row in rows if row["split"] == "test"]
+
+    def with_three(tensors):
+        image_N = tensors["fit.images"].numpy().copy()
+        image_N[:3] = short_digests(test[:3])
+        return {**tensors, "fit.images": torch.from_numpy(np.sort(image_N))}
+
+    wrong = failures(forge("silent", tensors=with_three))["no-test-image-fitted"]
+    assert "overlap is 0" in wrong
+    open_about_it = forge("open", tensors=with_three, numbers={"overlap": {"images": 3}})
+    found = failures(open_about_it)["no-test-image-fitted"]
+    assert f"3 of {len(test)} test images" in found
 
 
 def test_a_partial_copy_has_fewer_classes_or_images_than_the_official_one(runs, forge):

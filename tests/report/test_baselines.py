@@ -19,6 +19,7 @@ SPREAD = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "val_top1
 OF_GROUP = (
     "group",
     "place",
+    "outside",
     "best",
     "tie_with_best",
     "identical_to_best",
@@ -66,8 +67,8 @@ def test_every_field_is_a_column_of_both(real, tmp_path):
     table = write_baselines(real, tmp_path)
     rows, plain = read(tmp_path)
     wanted = {*OF_GROUP, *(f"{name}_sd" for name in SPREAD)}
-    wanted |= {field.name for field in fields(Run)} - {"path"}
-    assert len(wanted) == 24 + 28 + 8 + 69
+    wanted |= {field.name for field in fields(Run)} - {"path", "comparability"}
+    assert len(wanted) == 25 + 28 + 8 + 76
     assert set(rows[0]) == set(plain["rows"][0]) == wanted
     assert len(rows) == len(plain["rows"]) == 4
     assert plain["rows"] == json.loads(json.dumps(table.rows()))

@@ -92,6 +92,31 @@ def test_what_does_not_compare_is_refused_by_name_and_forced_aloud(forge, pair, 
     assert list(told["differs_in"]) == [name]
 
 
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"facts": {"answer": {"manifest_digest": "1" * 64}}}, "images of the fit (manifest)"),
+        ({"facts": {"split_digest": "1" * 64}}, "split of the fit"),
+        ({"numbers": {"resumed": {"forced": True}}}, "forced resume"),
+        ({"config": {"task": {"debug": "overfit"}}}, "task.debug"),
+    ],
+)
+def test_another_fit_does_not_compare(forge, pair, change, name):
+    other = forge("other", right=OTHER_N, **change)
+    with pytest.raises(UserError, match="do not compare") as caught:
+        compared(pair[0], other, force=False)
+    assert f"differ in {name}:" in str(caught.value)
+
+
+def test_a_side_that_was_fitted_on_test_images_is_named(forge, pair, capsys):
+    seen = forge("seen", right=OTHER_N, numbers={"overlap": {"images": 12}})
+    assert compared(pair[0], seen, force=False)["against"]["overlap"] == 12
+    root = pair[0].parents[2]
+    paths = [f"run={pair[0]}", f"against={seen}", f"runtime.output_root={root}"]
+    assert main(["task=compare", *paths]) == 0
+    assert "note: against: its head was fitted on 12 of its test images" in capsys.readouterr().out
+
+
 def test_zero_shot_goes_with_any_fit(forge, pair):
     config = {"task": {"name": "zero_shot"}, "head": {"name": "text"}, "final_fit": "train"}
     assert compared(pair[0], forge("z", config=config, right=OTHER_N), False)["comparable"]

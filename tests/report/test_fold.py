@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 
+import numpy as np
 import pytest
 
-from fgvc.report.fold import fold
+from fgvc.report.fold import fold, names_of
 from fgvc.report.runs import scan
 
 
@@ -75,3 +76,94 @@ def test_columns_hold_a_mean_or_a_list_or_what_all_share(forge, made):
     assert row["head"] == "linear"
     assert row["seeds"] == 2
     assert row["top1_sd"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"numbers": {"fitted_on": 7}},
+        {"numbers": {"overlap": {"images": 1}}},
+        {"facts": {"answer": {"manifest_digest": "f" * 64}}},
+    ],
+)
+def test_what_is_fitted_otherwise_is_no_seed_and_no_repeat(forge, made, change):
+    forge("one")
+    forge("seed", config={"seed": 1}, **change)
+    forge("repeat", stamp={"started": "2099-01-01T00:00:00+00:00"}, **change)
+    assert sorted(line.first.run_id for line in lines(made)) == ["one", "repeat"]
+    assert {line.repeats for line in lines(made)} == {0}
+
+
+def test_two_forced_resumes_are_no_repeats_of_each_other_and_have_names_of_their_own(forge, made):
+    for name in ("one", "two"):
+        forge(name, numbers={"resumed": {"forced": True}})
+    found = lines(made)
+    assert [line.repeats for line in found] == [0, 0]
+    names = names_of(found)
+    assert len(set(names)) == 2
+    assert all("forced resume" in name for name in names)
+
+
+# --- task=eval ---
+
+EVAL = {"task": "eval"}
+OTHER_DATA = {**EVAL, "manifest_digest": "b" * 64}
+
+
+def found(root):
+    """run_ids and repeats of each line, and the run that it contradicts."""
+    return [
+        ([run.run_id for run in line.runs], line.repeats, line.contradicts) for line in lines(root)
+    ]
+
+
+def test_an_evaluation_with_equal_predictions_is_a_repeat_of_its_run(forge, made):
+    forge("run", stamp={"started": "2026-01-01T00:00:00+00:00"})
+    forge("one", stamp={**EVAL, "git_commit": "f" * 40, "device": "cuda"})
+    forge("two", stamp={**EVAL, "eval_batch_size": 7})
+    assert found(made) == [(["run"], 2, None)]
+
+
+def test_an_evaluation_repeats_the_seed_that_made_its_checkpoint(forge, made):
+    for seed in (0, 1):
+        forge(f"run{seed}", config={"seed": seed})
+    forge("eval", config={"seed": 1}, stamp=EVAL)
+    assert found(made) == [(["run0", "run1"], 1, None)]
+
+
+def test_evaluations_on_other_data_are_a_line_however_often_they_are_repeated(forge, made):
+    forge("run")
+    for seed in (0, 1):
+        for turn in (0, 1, 2):
+            stamp = {**OTHER_DATA, "started": f"2026-11-0{turn + 1}T00:00:00+00:00"}
+            forge(f"eval{seed}{turn}", config={"seed": seed}, stamp=stamp)
+    assert sorted(found(made)) == [(["eval02", "eval12"], 4, None), (["run"], 0, None)]
+
+
+def test_an_evaluation_with_other_predictions_is_shown_outside_the_ranking(forge, made):
+    right_N = np.arange(60) < 50
+    run = forge("run", right=right_N)
+    forge("a", stamp=EVAL, right=right_N)
+    forge("b", stamp=EVAL, right=np.roll(right_N, 1))
+    forge("c", stamp=EVAL, right=np.roll(right_N, 1))
+    forge("d", stamp=EVAL, right=np.roll(right_N, 2))
+    place = "/".join(run.parts[-3:])
+    assert sorted(found(made)) == [(["c"], 1, place), (["d"], 0, place), (["run"], 1, None)]
+    outside = {line.first.run_id: line.outside for line in lines(made)}
+    assert outside["run"] is None
+    assert place in outside["c"]
+
+
+def test_without_the_run_the_newest_evaluation_stands_for_the_checkpoint(forge, made):
+    right_N = np.arange(60) < 50
+    for day, answers in ((1, right_N), (2, np.roll(right_N, 1)), (3, right_N)):
+        stamp = {**EVAL, "started": f"2026-11-0{day}T00:00:00+00:00"}
+        newest = forge(f"day{day}", stamp=stamp, right=answers)
+    place = "/".join(newest.parts[-3:])
+    assert sorted(found(made)) == [(["day2"], 0, place), (["day3"], 1, None)]
+
+
+def test_evaluations_of_records_without_a_digest_stay_as_they_are(forge, made):
+    forge("run", numbers={"predictions_digest": None})
+    forge("eval", stamp=EVAL, numbers={"predictions_digest": None})
+    assert len(found(made)) == 2

@@ -17,6 +17,7 @@ from fgvc.report.baselines import gather, write_baselines
 from fgvc.report.comparison import Comparison
 from fgvc.report.page.heat import heat
 from fgvc.report.rank import Entry
+from fgvc.report.runs import scan
 
 RIGHT_N = np.arange(300) < 270
 
@@ -68,7 +69,7 @@ def test_a_run_without_a_page_is_linked_as_a_folder(forge, made, seal, tmp_path)
 
 def test_ties_are_marked_and_groups_are_not_mixed(forge, made):
     three(forge)
-    forge("other", numbers={"comparability_key": "f" * 64})
+    other = forge("other", numbers={"comparability_key": "f" * 64})
     write_baselines(made, made)
     first, tie, worse, lone = (unescape(row) for row in rows_of(text_of(made)))
     assert ">best<" in first
@@ -76,7 +77,28 @@ def test_ties_are_marked_and_groups_are_not_mixed(forge, made):
     assert ">tie<" not in worse
     assert "p < .001" in worse
     assert ">best<" not in lone
-    assert re.search(r'id="f{8}-1"', lone)
+    ((run,), _) = scan([other])
+    assert f'id="{run.comparability_key[:8]}-1"' in lone
+
+
+def test_lines_outside_the_ranking_have_a_table_of_their_own(forge, made):
+    three(forge)
+    write_baselines(made, made)
+    before = rows_of(text_of(made))
+    head = {"config": {"head": {"name": "best"}}}
+    forge("seen", **head, right=np.arange(300) < 299, numbers={"overlap": {"images": 12}})
+    alone = {"labelmap_digest": "f" * 64}
+    forge("alone", right=RIGHT_N, stamp=alone, numbers={"overlap": {"images": 300}})
+    forge("forced", right=RIGHT_N, numbers={"resumed": {"forced": True}})
+    write_baselines(made, made)
+    text = text_of(made)
+    assert rows_of(text)[:3] == before[:3]
+    assert text.count("<h3>Outside the ranking</h3>") == 2
+    assert "its head was fitted on 12 of its 300 test images" in text
+    assert ">300 of 300 test images fitted on</span>" in text
+    assert ">forced resume</span>" in text
+    main = text.partition('<table class="lines sortable">')[2].partition("</table>")[0]
+    assert "seen/" not in main
 
 
 def test_identical_answers_are_marked_so_and_the_null_is_stated(forge, made):

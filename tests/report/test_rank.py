@@ -20,6 +20,7 @@ from fgvc.report.runs import scan
 from fgvc.store import digest
 
 N = 300
+ZERO_SHOT = {"head": {"name": "text"}, "task": {"name": "zero_shot"}}
 
 
 def ranked(root):
@@ -165,38 +166,32 @@ def test_predictions_are_read_only_where_there_is_something_to_compare(forge, ma
 
 
 def test_zero_shot_joins_every_group_of_its_base_and_no_other(forge, made):
-    key = {name: digest.sha256_bytes(name.encode()) for name in ("train", "both", "far", "own")}
-    for name, base in (("train", "base"), ("both", "base"), ("far", "elsewhere")):
-        told = {"comparability_key": key[name], "comparability_base": base}
-        forge(name, config={"final_fit": name}, numbers=told, right=hits(250, 1))
-    told = {"comparability_key": key["own"], "comparability_base": "base"}
-    forge("words", config=head("text"), stamp={"task": "zero_shot"}, numbers=told, right=hits(9, 2))
+    for name in ("train", "both"):
+        forge(name, config={"final_fit": name}, right=hits(250, 1))
+    forge("other fit", facts={"answer": {"manifest_digest": "a" * 64}}, right=hits(250, 1))
+    forge("far", stamp={"manifest_digest": "b" * 64}, right=hits(250, 1))
+    forge("forced", numbers={"resumed": {"forced": True}}, right=hits(250, 1))
+    forge("debug", config={"task": {"debug": "overfit"}}, right=hits(250, 1))
+    forge("words", config=ZERO_SHOT, stamp={"task": "zero_shot"}, right=hits(9, 2))
     groups, _ = ranked(made)
-    members = {group.key: [entry.line.first.run_id for entry in group.entries] for group in groups}
-    assert members == {
-        key["train"]: ["train", "words"],
-        key["both"]: ["both", "words"],
-        key["far"]: ["far"],
+    joined = {(name, "words") for name in ("train", "both", "other fit")}
+    assert {tuple(members(group)[0]) for group in groups} == {
+        *joined,
+        ("far",),
+        ("forced",),
+        ("debug",),
     }
-    assert {group.fitted.first.final_fit for group in groups} == {"train", "both", "far"}
+    assert {group.fitted.fitted for group in groups} == {True}
 
 
 def test_zero_shot_alone_is_a_group_of_its_base(forge, made):
     for size in ("small", "base"):
-        config = {**head("text"), "backbone": {"checkpoint": {"size": size}}}
-        forge(size, config=config, numbers={"comparability_base": "b" * 64}, right=hits(99, 3))
+        config = {**ZERO_SHOT, "backbone": {"checkpoint": {"size": size}}}
+        forge(size, config=config, right=hits(99, 3))
     ((group,), _) = ranked(made)
-    assert group.key == "b" * 64
+    assert group.key == group.fitted.first.comparability_base
     assert [entry.versus and entry.versus.p for entry in group.entries] == [None, 1.0]
     assert not group.fitted.fitted
-
-
-def test_zero_shot_of_a_record_without_a_base_keeps_to_itself(forge, made):
-    forge("probe", numbers={"comparability_base": None}, right=hits(250, 1))
-    told = {"comparability_base": None, "comparability_key": "c" * 64}
-    forge("words", config=head("text"), numbers=told, right=hits(9, 2))
-    groups, _ = ranked(made)
-    assert sorted(len(group.entries) for group in groups) == [1, 1]
 
 
 def test_a_finetune_is_held_against_the_probe_of_its_weights_by_key(forge, made):
@@ -226,6 +221,103 @@ def test_a_finetune_is_held_against_the_probe_of_its_weights_by_key(forge, made)
     exact = stats.binomtest(only_tuned, only_tuned + only_probe).pvalue
     assert over.p == over.p_holm == pytest.approx(exact, rel=1e-12)
     assert over.low < over.difference < over.high
+
+
+def members(group) -> tuple[list[str], list[str]]:
+    """run_ids of the entries and of the lines outside the ranking."""
+    return (
+        [entry.line.first.run_id for entry in group.entries],
+        [line.first.run_id for line in group.outside],
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"numbers": {"resumed": {"forced": True}}},
+        {"config": {"task": {"debug": "overfit"}}},
+        {"facts": {"answer": {"manifest_digest": "a" * 64}}},
+        {"facts": {"split_digest": "a" * 64}},
+    ],
+    ids=["forced", "debug", "other images", "other split"],
+)
+def test_what_is_no_plain_run_is_in_no_group_of_plain_runs(five, forge, made, change):
+    forge("odd", config=head("h270", **change.pop("config", {})), right=hits(299, 9), **change)
+    groups, _ = ranked(made)
+    assert sorted(members(group)[0] for group in groups) == [
+        ["h270", "h262", "h250", "h235", "h200"],
+        ["odd"],
+    ]
+
+
+def test_a_forced_resume_never_replaces_the_run_of_its_seed(forge, made):
+    late = {"started": "2099-01-01T00:00:00+00:00"}
+    forge("plain", right=hits(125, 1))
+    for name in ("forced", "again"):
+        forge(name, right=hits(275, 1), stamp=late, numbers={"resumed": {"forced": True}})
+    groups, _ = ranked(made)
+    assert sorted(members(group)[0] for group in groups) == [["again", "forced"], ["plain"]]
+
+
+def test_a_line_with_an_overlap_has_no_place_and_changes_no_comparison(five, forge, made):
+    ((before,), _) = ranked(made)
+    forge("seen", config=head("best"), right=hits(299, 9), numbers={"overlap": {"images": 12}})
+    ((after,), _) = ranked(made)
+    assert after.entries == before.entries
+    assert members(after) == (["h270", "h262", "h250", "h235", "h200"], ["seen"])
+    assert f"12 of its {N} test images" in after.outside[0].outside
+
+
+def test_a_group_of_nothing_but_overlap_is_shown(forge, made):
+    forge("seen", right=hits(299, 9), numbers={"overlap": {"images": 12}})
+    ((group,), damaged) = ranked(made)
+    assert (members(group), damaged) == (([], ["seen"]), [])
+    assert group.fitted is group.outside[0]
+
+
+@pytest.fixture
+def join(forge, made):
+    """join() -> the run_id of the probe that a finetune is compared with."""
+
+    def joined() -> str | None:
+        tuned = head("linear", task={"name": "train"})
+        forge("tuned", config=tuned, right=hits(260, 4), stamp={"task": "train"})
+        ((group,), _) = ranked(made)
+        lines = [entry.line for entry in group.entries]
+        (finetune,) = [line for line in lines if line.first.run_id == "tuned"]
+        probe = rank._probe_of(finetune, lines)
+        return None if probe is None else probe.first.run_id
+
+    return joined
+
+
+def test_a_finetune_is_compared_with_no_probe_of_another_model(forge, join):
+    """Random weights have no digest, so the model itself must be in the key."""
+    other = {"name": "dinov2", "checkpoint": {"model": "vit_base_patch14_reg4_dinov2"}}
+    forge("dinov2", config={"backbone": other}, right=hits(280, 1))
+    assert join() is None
+
+
+def test_of_several_probes_the_validation_decides_and_not_the_test(forge, join):
+    for name, count, loss in (("a", 290, 1.2), ("b", 100, 1.1), ("c", 280, None)):
+        numbers = {"val": None if loss is None else {"loss": loss}}
+        forge(name, config={"task": {"c_count": count}}, right=hits(count, 2), numbers=numbers)
+    assert join() == "b"
+
+
+def test_of_equal_probes_the_smallest_hash_decides(forge, join):
+    folders = [
+        forge(name, config={"task": {"c_count": count}}, right=hits(count, 2))
+        for name, count in (("a", 200), ("b", 290), ("c", 280))
+    ]
+    first = min(folders, key=lambda folder: folder.parent.name)
+    assert join() == first.parents[1].name
+
+
+def test_probes_of_other_seeds_do_not_stand_for_random_weights(forge, join):
+    forge("seed 0", right=hits(280, 1))
+    forge("seed 1", config={"seed": 1}, right=hits(280, 1))
+    assert join() is None
 
 
 def test_repeating_runs_that_draw_nothing_under_other_seeds_changes_no_p(forge, made):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
-from fgvc.report.runs import Run, scan
+from fgvc.report.runs import scan
 
 RUNS = 8
 
@@ -63,7 +62,8 @@ def test_a_row_says_what_the_files_say(runs, head):
     assert row.dataset_license == "CC0-1.0"
     assert row.backbone_contamination.startswith("Trained with the labels of ImageNet-21k")
     with safe_open(folder / "ckpt.bin", framework="np") as opened:
-        stored = sum(opened.get_tensor(name).size for name in opened.keys())  # noqa: SIM118
+        names = [name for name in opened.keys() if name.startswith("head.")]  # noqa: SIM118
+        stored = sum(opened.get_tensor(name).size for name in names)
     assert row.head_size == stored > 0
     if head == "linear":
         assert row.head_size == 192 * 6 + 6
@@ -193,24 +193,61 @@ def test_names_tell_what_is_unusual(forge):
     assert row.name == "vit tiny random · linear · 64 px · bf16 · transfg · eval"
 
 
-def test_a_finetune_finds_its_probe_by_key_weights_and_resolution(forge):
-    weights = {"weights_digest": "a" * 64}
+WEIGHTS = {"weights_digest": "a" * 64}
+
+
+def test_a_finetune_shares_the_join_key_of_its_probe(forge):
+    tuned = {"config": {"head": {"name": "cosine"}, "seed": 1}}
     folders = [
-        forge("probe", stamp=weights),
-        forge("tuned", stamp={**weights, "task": "train"}, config={"head": {"name": "cosine"}}),
-        forge("other", stamp={"weights_digest": "b" * 64}),
-        forge("large", stamp={**weights, "resolution": 448}),
+        forge("probe", stamp=WEIGHTS),
+        forge("tuned", stamp={**WEIGHTS, "task": "train"}, **tuned),
+    ]
+    assert len({run.join_key for run in scan(folders)[0]}) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"stamp": {"weights_digest": "b" * 64}},
+        {"stamp": {**WEIGHTS, "resolution": 448}},
+        {"stamp": WEIGHTS, "config": {"precision": "bf16"}},
+        {"stamp": WEIGHTS, "config": {"backbone": {"features": "patch_mean"}}},
+        {"stamp": WEIGHTS, "config": {"backbone": {"checkpoint": {"model": "another"}}}},
+        {"stamp": {**WEIGHTS, "manifest_digest": "c" * 64}},
+        {"stamp": WEIGHTS, "config": {"final_fit": "train"}},
+        {"stamp": WEIGHTS, "numbers": {"resumed": {"forced": True}}},
+    ],
+)
+def test_what_makes_another_join_key(forge, other):
+    folders = [forge("probe", stamp=WEIGHTS), forge("other", **other)]
+    assert len({run.join_key for run in scan(folders)[0]}) == 2
+
+
+def test_random_weights_are_joined_by_their_seed(forge):
+    folders = [
+        forge("probe", config={"seed": 3}),
+        forge("tuned", stamp={"task": "train"}, config={"seed": 3, "head": {"name": "mlp"}}),
+        forge("other", config={"seed": 4}),
     ]
     keys = {run.run_id: run.join_key for run in scan(folders)[0]}
-    assert keys["probe"] == keys["tuned"]
-    assert len(set(keys.values())) == 3
+    assert keys["probe"] == keys["tuned"] != keys["other"]
 
 
 def test_a_record_older_than_a_field_is_read_without_it(forge):
-    folder = forge("old", numbers={"comparability_base": None})
+    folder = forge("old", numbers={"overlap": None, "predictions_digest": None})
     (row,), _ = scan([folder])
-    assert row.comparability_base is None
-    assert "comparability_base" in {field.name for field in fields(Run)}
+    assert row.overlap is row.predictions_digest is None
+
+
+def test_a_report_derives_the_key_and_does_not_take_it_from_metrics_json(forge, seal):
+    folder = forge("claims")
+    before = scan([folder])[0][0]
+    plain = json.loads((folder / "metrics.json").read_text())
+    assert plain["comparability_key"] == before.comparability_key
+    plain |= {"comparability_key": "0" * 64, "comparability_base": "0" * 64}
+    (folder / "metrics.json").write_text(json.dumps(plain))
+    seal(folder)
+    assert scan([folder])[0][0] == before
 
 
 def test_a_record_without_notes_has_none(forge, outputs):

@@ -9,6 +9,7 @@ from fgvc.report.baselines import gather
 from fgvc.report.table import print_table
 
 SEEN = {"dataset_card": {"license": "research", "contamination": "some test images are known"}}
+OVERLAP = {"overlap": {"images": 12}}
 HUB = {"weights": {"kind": "hub", "revision": "main"}, "weights_digest": "a" * 64}
 
 
@@ -128,6 +129,35 @@ def test_damaged_folders_are_listed(outputs, printed):
     (folder / "env_stamp.json").unlink()
     name = "/".join(folder.parts[-3:])
     assert f"damaged, left out: {name}: env_stamp.json: missing" in printed(outputs)
+
+
+def test_lines_outside_the_ranking_stand_below_it_with_the_reason(forge, made, printed):
+    right_N = np.arange(300) < 200
+    forge("a", config={"head": {"name": "a"}}, right=right_N)
+    forge("b", config={"head": {"name": "b"}}, right=~right_N)
+    plain = printed(made)
+    forge("best", config={"head": {"name": "best"}}, numbers=OVERLAP, right=np.arange(300) < 299)
+    out = printed(made)
+    drawn = [line for line in out.splitlines() if line[:1] in "┏┃┡│└"]
+    (at,) = [place for place, line in enumerate(drawn) if "99.7" in line]
+    assert "out │" in drawn[at]
+    assert not any("%" in line or "." in line for line in drawn[at + 1 :])  # the last row
+    reason = "vit tiny random · best · 64 px: its head was fitted on 12 of its 300 test images"
+    assert f"out not ranked: {reason}" in " ".join(out.split())
+    assert max(map(len, out.partition("[1]  ")[0].splitlines())) <= 80  # before the notes
+    assert next(line for line in plain.splitlines() if "[" in line and "│" in line) in out
+
+
+def test_what_is_no_plain_run_has_a_block_whose_title_says_so(forge, made, printed):
+    forge("plain")
+    forge("forced", numbers={"resumed": {"forced": True}})
+    forge("debug", config={"task": {"debug": "overfit"}})
+    forge("elsewhere", facts={"answer": {"manifest_digest": "abcdef01" * 8}})
+    titles = [" ".join(block.partition("┏")[0].split()) for block in blocks(printed(made))]
+    assert sum("· forced resume ·" in title for title in titles) == 1
+    assert sum("· debug ·" in title for title in titles) == 1
+    assert sum("of other data (abcdef01)" in title for title in titles) == 1
+    assert len(titles) == 4
 
 
 def test_each_note_is_printed_once_below_the_table_and_marked_in_every_row_that_has_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fgvc.record import checkpoint
+from fgvc.report.audit import audited
 from fgvc.types import UserError
 
 # 16 patches and the smallest backbone: for what is not about pixels
@@ -167,3 +169,110 @@ def test_eval_of_nothing_and_of_a_missing_file(run, tmp_path):
     ran = run("task=eval", bare=True)
     assert ran.code == 2
     assert "checkpoint=PATH" in ran.err
+
+
+# --- what a head was fitted on, and what it is evaluated on ---
+
+CUB = ("dataset=cub", "dataset.partial=true", "head=knn", "head.k=3", *SMALL)
+
+
+@pytest.fixture
+def roots(birds, tmp_path, monkeypatch):
+    """The same birds twice; the second copy tests on what the first trains on."""
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "no-git"))
+    pair = [shutil.copytree(birds, tmp_path / name) for name in ("one", "two")]
+    index = pair[1] / "train_test_split.txt"
+    rows = [line.split() for line in index.read_text().splitlines()]
+    index.write_text("".join(f"{name} {1 - int(train)}\n" for name, train in rows))
+    return pair
+
+
+def report(run, root):
+    """Rows of baselines.json by run_id, and what the terminal shows."""
+    ran = run("task=report", bare=True)
+    assert ran.code == 0, ran.err
+    rows = json.loads((root / "baselines.json").read_text())["rows"]
+    return {row["run_id"][0]: row for row in rows}, ran.out
+
+
+def test_a_head_that_was_fitted_on_the_test_images_is_in_no_ranking(run, roots, tmp_path):
+    one, two = (f"dataset.root={root}" for root in roots)
+    made = {}
+    for root, name in ((two, "rival"), (one, "fitted")):
+        made[name] = run(*CUB, root, f"runtime.run_id={name}", birds=False)
+        assert made[name].code == 0, made[name].err
+    again = repeat(run, made["fitted"].folder, two, "runtime.run_id=eval")
+    assert again.code == 0, again.err
+    n = again.json("metrics.json")["test"]["n"]
+    assert again.json("metrics.json")["overlap"] == {"images": n}
+    assert f"{n} of the {n} test images are among those the head was fitted on" in again.out
+    assert made["rival"].json("metrics.json")["overlap"] == {"images": 0}
+    assert made["fitted"].json("metrics.json")["overlap"] == {"images": 0}
+
+    rows, out = report(run, tmp_path / "outputs")
+    assert rows["eval"]["group"] not in {rows[name]["group"] for name in made}
+    assert rows["rival"]["place"] == rows["fitted"]["place"] == 1
+    unranked = rows["eval"]
+    assert (unranked["place"], unranked["best"], unranked["tie_with_best"]) == (None, False, None)
+    assert (unranked["overlap"], unranked["p_holm"]) == (n, None)
+    assert f"{n} of its {n} test images" in unranked["outside"]
+    assert f"{n} of its {n} test images" in " ".join(out.split())
+
+    found = {one.id: one for one in audited(again.folder)[1] if one.state == "FAIL"}
+    assert found.keys() == {"no-test-image-fitted"}
+    assert f"{n} of {n} test images" in found["no-test-image-fitted"].evidence
+
+
+def test_other_images_make_another_group_which_the_audit_follows(run, roots, tmp_path):
+    """Fitted on one copy, evaluated on another that shares no image with the fit."""
+    one, two = roots
+    for file in sorted((two / "images").rglob("*.jpg")):
+        file.write_bytes(file.read_bytes() + b"\0")  # a decoder stops before it
+    made = run(*CUB, f"dataset.root={one}", "runtime.run_id=fitted", birds=False)
+    rival = run(*CUB, f"dataset.root={two}", "runtime.run_id=rival", birds=False)
+    again = repeat(run, made.folder, f"dataset.root={two}", "runtime.run_id=eval")
+    assert (made.code, rival.code, again.code) == (0, 0, 0), again.err
+    fit, here = made.json("metrics.json"), again.json("metrics.json")
+    parts = here["comparability"]
+    assert parts["fitted_manifest"] == fit["comparability"]["manifest"]
+    assert parts["fitted_split"] == fit["comparability"]["split"]
+    assert parts["manifest"] == again.json("env_stamp.json")["manifest_digest"]
+    assert here["comparability_key"] != rival.json("metrics.json")["comparability_key"]
+    assert here["overlap"] == {"images": 0}
+    assert here["fitted_on"] == fit["fitted_on"]
+    rows, out = report(run, tmp_path / "outputs")
+    assert (rows["eval"]["place"], rows["rival"]["place"]) == (1, 1)
+    assert rows["eval"]["group"] != rows["rival"]["group"]
+    assert f"of other data ({parts['fitted_manifest'][:8]})" in " ".join(out.split())
+    assert [one.id for one in audited(again.folder)[1] if one.state == "FAIL"] == []
+
+
+def test_identical_files_in_train_and_test_take_the_run_out_of_the_ranking(run, roots, tmp_path):
+    root = roots[0]
+    is_train = dict(
+        line.split() for line in (root / "train_test_split.txt").read_text().splitlines()
+    )
+    path = dict(line.split() for line in (root / "images.txt").read_text().splitlines())
+    train, test = ([path[key] for key in path if is_train[key] == flag] for flag in "10")
+    for name in range(2):
+        shutil.copy(root / "images" / train[name], root / "images" / test[name])
+    made = run(*CUB, f"dataset.root={root}", "runtime.run_id=a", birds=False)
+    assert made.code == 0, made.err
+    assert made.json("metrics.json")["overlap"] == {"images": 2}
+    rows, _ = report(run, tmp_path / "outputs")
+    assert (rows["a"]["place"], rows["a"]["overlap"]) == (None, 2)
+
+
+# --- the same answer again ---
+
+
+def test_evaluations_with_equal_predictions_are_repeats_of_their_run(run, roots, tmp_path):
+    made = run(*CUB, f"dataset.root={roots[0]}", "runtime.run_id=made", birds=False)
+    for name, size in (("a", 64), ("b", 7)):
+        again = repeat(
+            run, made.folder, f"runtime.run_id={name}", f"runtime.eval_batch_size={size}"
+        )
+        assert again.code == 0, again.err
+    rows, _ = report(run, tmp_path / "outputs")
+    assert rows.keys() == {"made"}
+    assert (rows["made"]["repeats"], rows["made"]["place"]) == (2, 1)

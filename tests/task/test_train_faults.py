@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from fgvc.model.classifier import Classifier
+from fgvc.report.audit import audited
 
 EVERYTHING = (  # that is drawn at random, averaged or counted, with a state after every step
     "task.drop_path=0.3",
@@ -284,6 +285,39 @@ def test_a_state_of_another_config_needs_force_which_is_recorded(finetune, stopp
     assert forced.json("metrics.json")["resumed"]["forced"] is True
     assert forced.json("metrics.json")["resumed"]["step"] == 4
     assert forced.json("metrics.json")["selection"]["steps"] == 18
+
+
+def test_a_forced_resume_shows_what_it_was_fitted_on_and_stays_out_of_the_ranking(
+    finetune, stopped, run, here, tmp_path
+):
+    """From a state that has trained on validation, which this config still calls validation."""
+    stopped(4, "final_fit=trainval")
+    (folder,) = here("in-progress")
+    force = (f"runtime.resume={folder}", "runtime.resume_force=true", "final_fit=train")
+    forced = finetune(*EVERYTHING, "runtime.run_id=forced", *force, "task.epochs=2")
+    honest = finetune(*EVERYTHING, "runtime.run_id=honest", "final_fit=train", "task.epochs=2")
+    assert (forced.code, honest.code) == (0, 0), forced.err + honest.err
+    assert "note: resumed by force under another config" in forced.out
+    numbers, plain = (ran.json("metrics.json") for ran in (forced, honest))
+    assert (numbers["fitted_on"], plain["fitted_on"]) == (18, 12)
+    assert (numbers["comparability"]["forced"], plain["comparability"]["forced"]) == (True, False)
+    assert ">forced resume</span>" in (forced.folder / "report.html").read_text()
+
+    assert run("task=report", bare=True).code == 0
+    rows = json.loads((tmp_path / "outputs/baselines.json").read_text())["rows"]
+    assert sorted(row["run_id"][0] for row in rows) == ["forced", "honest"]
+    assert len({row["group"] for row in rows}) == len(rows)
+    assert {row["run_id"][0]: "forced resume" in row["name"] for row in rows} == {
+        "forced": True,
+        "honest": False,
+    }
+    failed = {one.id: one.evidence for one in audited(forced.folder)[1] if one.state == "FAIL"}
+    assert failed.keys() == {"plain-fit", "fitted-on"}
+    assert [one.id for one in audited(honest.folder)[1] if one.state == "FAIL"] == []
+
+    again = run("task=eval", f"checkpoint={forced.folder}", "runtime.run_id=eval", bare=True)
+    assert again.code == 0, again.err
+    assert again.json("metrics.json")["comparability"]["forced"] is True
 
 
 @pytest.mark.parametrize(

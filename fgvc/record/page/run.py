@@ -7,7 +7,7 @@ dataset.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,8 @@ def _facts(
         "numbers": numbers,
         "rows": NUMBERS,
         "splits": [split for split in ("val", "test") if numbers.get(split)],
-        "badges": _badges(stamp),
-        "chosen": _chosen(conf, stamp),
+        "badges": [*_fit_badges(numbers), *_badges(stamp)],
+        "chosen": _chosen(conf, stamp, numbers),
         "identity": _identity(stamp, numbers, checkpoint_id),
         "repeat": _repeat(stamp, command, folder.parent / checkpoint_id[:SHORT]),
         "sweep": " --multirun " in command,
@@ -111,6 +111,20 @@ def _facts(
         },
         "files": _files(folder),
     }
+
+
+def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
+    """Why a table does not rank the run beside plain ones."""
+    images, parts = numbers["overlap"]["images"], numbers["comparability"]
+    if images:
+        text = f"{images} of {numbers['test']['n']} test images fitted on"
+        yield Badge(text, "the head was fitted on them, byte for byte: in no ranking", "warn")
+    if parts["forced"]:
+        yield Badge("forced resume", "from a state of another config", "warn")
+    if parts["debug"] is not None:
+        yield Badge(f"debug: {parts['debug']}", "task.debug: a debugging run", "warn")
+    if parts["fitted_manifest"] not in (None, parts["manifest"]):
+        yield Badge("fitted on other data", f"manifest {parts['fitted_manifest']}")
 
 
 def _unreadable(folder: Path) -> list[Mapping[str, str]]:
@@ -153,7 +167,9 @@ def told(about: str) -> bool:
     return about != UNKNOWN and not about.startswith("none")
 
 
-def _chosen(conf: Config, stamp: Mapping[str, Any]) -> list[tuple[str, object]]:
+def _chosen(
+    conf: Config, stamp: Mapping[str, Any], numbers: Mapping[str, Any]
+) -> list[tuple[str, object]]:
     """The axes, then what else decides about a number."""
     grid = "×".join(str(side) for side in stamp["token_grid"])
     rows: list[tuple[str, object]] = [
@@ -166,7 +182,7 @@ def _chosen(conf: Config, stamp: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("resolution", f"{stamp['resolution']} px, {grid} tokens"),
         ("part attention", conf.part_attention.name),
         ("preprocessing", f"{conf.preprocess}, normalised as {stamp['normalization']}"),
-        ("fitted on", conf.final_fit),
+        ("fitted on", f"{conf.final_fit}, {numbers['fitted_on']} images"),
         ("precision", _precision(conf, stamp)),
         ("seed", conf.seed),
     ]
@@ -194,6 +210,7 @@ def _identity(
         ("checkpoint", checkpoint_id),
         ("comparability", numbers["comparability_key"]),
         ("images", stamp["manifest_digest"]),
+        ("images of the fit", numbers["comparability"]["fitted_manifest"]),
         ("split", stamp["split_digest"]),
         ("label map", stamp["labelmap_digest"]),
         ("weights", stamp["weights_digest"]),

@@ -1,7 +1,8 @@
 """A run folder -> a checklist: every promise of a record, with the evidence for it.
 
 files: the bytes are those that were written. identity: who made it, with what. contents: what it
-holds, and whether its parts agree. numbers: whether they follow. promises: stack, data, licence.
+holds, and whether its parts agree. numbers: whether they follow. fit: what the head was fitted on,
+and whether plainly. promises: stack, data, licence.
 To add a check, write a function there and name it in CHECKS.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fgvc.report.audit import contents, files, identity, numbers, promises
+from fgvc.report.audit import contents, files, fit, identity, numbers, promises
 from fgvc.report.audit.block import markdown
 from fgvc.report.audit.check import FAIL, Check, Result, answered
 from fgvc.report.audit.record import Record
@@ -35,6 +36,9 @@ CHECKS: tuple[Check, ...] = (
     contents.subset,
     numbers.metrics_follow,
     numbers.comparability,
+    fit.plain_fit,
+    fit.fitted_on,
+    fit.no_test_image_fitted,
     numbers.test_read_once,
     promises.stack_validated,
     promises.source,

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fgvc import metrics
+from fgvc.record import comparability as comparabilities
 from fgvc.record import evaluation
 from fgvc.record.folder import TEST_READ_LOG
 from fgvc.report.audit.check import agree
 from fgvc.report.audit.record import PREDICTIONS, SPLITS, Record, Rows, rows_of
 from fgvc.report.sealed import DamageError
-from fgvc.store import digest
 from fgvc.types import Manifest, Predictions
 
 TOLERANCE = 1e-9
@@ -57,6 +58,9 @@ def metrics_follow(record: Record) -> str:
             found |= metrics.hierarchical(rows.top_NK, rows.label_N, record.hierarchy)
         _compare(f"metrics.json {split}", record.numbers[split], found)
     test = record.predictions["test"]
+    found = evaluation.predictions_digest(test.path, test.pred_N)
+    told = record.numbers["predictions_digest"]
+    agree("predictions_digest", (PREDICTIONS, found), ("metrics.json", told))
     _classes_follow(record, metrics.tally(test.pred_N, test.label_N, len(record.labelmap)))
     return f"computed anew from {PREDICTIONS}: {_told(record)}; per_class.csv, confusion.csv"
 
@@ -98,7 +102,7 @@ def _columns_follow(split: str, rows: Rows) -> None:
 def _as_logits_say(split: str, rows: Rows) -> bool:
     assert rows.logits_NC is not None
     n = len(rows.label_N)
-    manifest = Manifest(Path(), rows.path, rows.label_N, np.zeros(n, np.uint8), ())
+    manifest = Manifest(Path(), rows.path, rows.label_N, np.zeros(n, np.uint8), rows.sha256)
     told = Predictions(np.arange(n), rows.label_N, rows.logits_NC)
     anew = rows_of(evaluation.predictions_table(manifest, {split: told}))
     columns = ("pred_N", "top_NK", "score_NK", "confidence_N", "label_logprob_N")
@@ -123,21 +127,15 @@ def _alike(told: np.ndarray, found: np.ndarray) -> bool:
 
 
 def comparability(record: Record) -> str:
-    """Does the comparability key follow from images, split, label map, metric, crop and fit?"""
-    told = record.stamp
-    zero_shot = record.config["task"]["name"] == "zero_shot"
-    base = {
-        "manifest": told["manifest_digest"],
-        "split": told["split_digest"],
-        "labelmap": told["labelmap_digest"],
-        "metrics": record.numbers["metric_version"],
-        "preprocess": record.config["preprocess"],
-    }
-    whole = {**base, "final_fit": "any" if zero_shot else record.config["final_fit"]}
-    for name, parts in (("comparability_base", base), ("comparability_key", whole)):
-        found = digest.sha256_bytes(digest.canonical_json(parts))
-        agree(name, ("the stamp", found), ("metrics.json", record.numbers[name]))
-    return f"comparability_key {record.numbers['comparability_key']}"
+    """Does the comparability key follow from the data of fit and test, the metric and the fit?"""
+    told, config = record.numbers, record.config
+    found = comparabilities.of_record(config, record.stamp, told, record.facts)
+    for name, value in asdict(found).items():
+        where = ("metrics.json comparability", told["comparability"][name])
+        agree(comparabilities.NAMES[name], ("the rest of the record", value), where)
+    for name, value in (("comparability_key", found.key), ("comparability_base", found.base)):
+        agree(name, ("the record", value), ("metrics.json", told[name]))
+    return f"comparability_key {found.key}"
 
 
 def test_read_once(record: Record) -> str:

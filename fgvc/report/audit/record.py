@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fgvc.metrics import UNREADABLE
-from fgvc.record import checkpoint
+from fgvc.record import checkpoint, fit
+from fgvc.record.fit import Fit
 from fgvc.report import sealed
 from fgvc.report.runs import place
 from fgvc.report.sealed import DamageError
@@ -33,6 +34,7 @@ class Rows:
     read; its other values are NaN. logits_NC: -inf there; None where logits were not kept."""
 
     path: tuple[str, ...]
+    sha256: tuple[str, ...]
     label_N: np.ndarray
     pred_N: np.ndarray
     confidence_N: np.ndarray
@@ -83,9 +85,20 @@ class Record:
         return self.json("metrics.json")
 
     @cached_property
+    def _checkpoint(self) -> tuple[dict[str, Any], Fit]:
+        """After its own digest vouched for every tensor."""
+        tensors, facts, _ = checkpoint.read(self.path / checkpoint.FILE)
+        return facts, fit.from_checkpoint(facts, tensors)
+
+    @property
     def facts(self) -> dict[str, Any]:
-        """What the checkpoint says of itself, after its own digest vouched for every tensor."""
-        return checkpoint.read(self.path / checkpoint.FILE)[1]
+        """What the checkpoint says of itself."""
+        return self._checkpoint[0]
+
+    @property
+    def fit(self) -> Fit:
+        """The images that the head of the checkpoint was fitted on."""
+        return self._checkpoint[1]
 
     @cached_property
     def labelmap(self) -> LabelMap:
@@ -134,6 +147,7 @@ def rows_of(table: pa.Table) -> Rows:
     kept = "logits" in table.column_names
     return Rows(
         tuple(table["path"].to_pylist()),
+        tuple(table["sha256"].to_pylist()),
         plain["label"],
         plain["pred"],
         floats["confidence"],

@@ -22,7 +22,7 @@ from fgvc.report.fold import Line, names_of, number_notes
 from fgvc.report.page.heat import Heat, heat
 from fgvc.report.page.plot import Plot, plot
 from fgvc.report.rank import Entry, Group
-from fgvc.report.runs import Damaged, Run
+from fgvc.report.runs import Damaged, Run, fit_marks
 
 HOME = "fgvc.report.page"
 TESTS = {
@@ -35,10 +35,11 @@ FILTERS = ("dataset", "backbone", "head", "resolution", "part_attention", "task"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table. links: to each seed's page. notes: number and text. comparisons: with the
-    best and with its probe; controls: of part attention."""
+    """A line of a table. place: None for a line outside the ranking. links: to each seed's page.
+    notes: number and text. comparisons: with the best and with its probe; controls: of part
+    attention."""
 
-    place: int
+    place: int | None
     name: str
     line: Line
     links: tuple[tuple[str, int], ...]
@@ -54,11 +55,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A group. against, controls: the names that any of its rows was held against."""
+    """A group. rows: those that are ranked. outside: those that are not. against, controls: the
+    names that any of its rows was held against."""
 
     key: str
     speaks: Line
     rows: tuple[Row, ...]
+    outside: tuple[Row, ...]
     against: tuple[str, ...]
     controls: tuple[str, ...]
     plot: Plot | None
@@ -67,7 +70,8 @@ class Section:
     @property
     def notes(self) -> tuple[tuple[int, str], ...]:
         """Number and text of each distinct note of the rows."""
-        return tuple(sorted({note for row in self.rows for note in row.notes}))
+        rows = (*self.rows, *self.outside)
+        return tuple(sorted({note for row in rows for note in row.notes}))
 
 
 def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> str:
@@ -77,7 +81,8 @@ def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> s
         target: the folder that it will lie in.
     """
     sections = [_section(group, target) for group in groups]
-    runs = [row.run for section in sections for row in section.rows]
+    rows = [row for section in sections for row in (*section.rows, *section.outside)]
+    runs = [row.run for row in rows]
     facts = {
         "sections": sections,
         "damaged": damaged,
@@ -88,36 +93,49 @@ def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> s
         "datasets": _once(runs, "dataset"),
         "backbones": _once((run for run in runs if run.weights_kind != "random"), "model"),
         "lines": len(runs),
-        "runs": sum(len(row.line.runs) for section in sections for row in section.rows),
+        "runs": sum(len(row.line.runs) for row in rows),
+        "fit_marks": fit_marks,
     }
     return render("baselines.html", HOME, facts)
 
 
 def _section(group: Group, target: Path) -> Section:
-    names = names_of([entry.line for entry in group.entries])
-    numbered = number_notes(entry.line for entry in group.entries)
+    number, names = len(group.entries), names_of(group.lines)
+    numbered = number_notes(group.lines)
     rows = tuple(
-        Row(
-            place,
-            name,
-            entry.line,
-            tuple((_link(run.path, target), run.seed) for run in entry.line.runs),
-            tuple(_badges(entry)),
-            tuple((numbered[note], note) for note in entry.line.notes),
-            comparisons(entry),
-            entry.controls,
-        )
-        for place, (entry, name) in enumerate(zip(group.entries, names, strict=True), 1)
+        _row(place, name, entry, numbered, target)
+        for place, (entry, name) in enumerate(zip(group.entries, names[:number], strict=True), 1)
+    )
+    outside = tuple(
+        _row(None, name, Entry(line), numbered, target)
+        for line, name in zip(group.outside, names[number:], strict=True)
     )
     lines = [(row.name, row.line) for row in rows]
     return Section(
         group.key,
         group.fitted,
         rows,
+        outside,
         tuple(dict.fromkeys(name for row in rows for name in row.comparisons)),
         tuple(dict.fromkeys(name for row in rows for name in row.controls)),
         plot(lines),
         heat(lines),
+    )
+
+
+def _row(
+    place: int | None, name: str, entry: Entry, numbered: Mapping[str, int], target: Path
+) -> Row:
+    line = entry.line
+    return Row(
+        place,
+        name,
+        line,
+        tuple((_link(run.path, target), run.seed) for run in line.runs),
+        tuple(_badges(entry)),
+        tuple((numbered[note], note) for note in line.notes),
+        comparisons(entry),
+        entry.controls,
     )
 
 
@@ -140,6 +158,7 @@ def _badges(entry: Entry) -> Iterable[Badge]:
     if entry.identical_to is not None:
         same = "predicts the same class for every test image as that line"
         yield Badge(f"identical to #{entry.identical_to}", same)
+    yield from _fit_badges(line)
     if run.partial:
         yield Badge("partial", "a partial copy of the dataset", "warn")
     if run.weights_kind == "random":
@@ -156,6 +175,23 @@ def _badges(entry: Entry) -> Iterable[Badge]:
         yield Badge("stack not validated", "runtime.stack_check=false", "warn")
     if line.repeats:
         yield Badge(f"repeated ×{line.repeats}", "the same question and answer, run again")
+
+
+def _fit_badges(line: Line) -> Iterable[Badge]:
+    """Why a line is not ranked beside plain ones."""
+    run = line.first
+    if run.overlap:
+        yield Badge(
+            f"{run.overlap} of {run.n} test images fitted on",
+            "the head was fitted on these test images, byte for byte",
+            "warn",
+        )
+    if line.contradicts is not None:
+        yield Badge("other predictions", f"than {line.contradicts}, the same checkpoint", "warn")
+    if run.forced:
+        yield Badge("forced resume", "resumed by force from a state of another config", "warn")
+    if run.debug is not None:
+        yield Badge(f"debug: {run.debug}", "task.debug: a debugging run", "warn")
 
 
 def _filters(runs: Sequence[Run]) -> dict[str, list[Any]]:

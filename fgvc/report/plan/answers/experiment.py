@@ -113,8 +113,9 @@ def axes(about: About) -> str:
     return (
         f"| axis | here | options |\n|---|---|---|\n{legal}\n| size, patch | "
         f"{about.row['size']}, {about.row['patch']} | rows of `backbone.checkpoints` |\n\n"
-        f"Comparable are runs of one comparability key: images, split, label map, metric code, "
-        f"`preprocess={about.conf['preprocess']}` and what was fitted on; mean and standard "
+        f"Comparable are runs of one comparability key: images and split of the fit and of the "
+        f"test, label map, metric code, `preprocess={about.conf['preprocess']}`, `final_fit`, no "
+        "forced resume and no debugging run; mean and standard "
         "deviation come from one registry by the backbone's key. The report ranks within a key "
         "only."
     )
@@ -150,6 +151,7 @@ def baseline(about: About) -> str:
         f"`{about.baseline.command}`: frozen encoder, linear head, the same normalization "
         f"(`{about.backbone['normalization']}`), resolution and images, config_hash "
         f"`{about.baseline.config_hash[:16]}`. `task=report` joins a finetune to it by "
-        "comparability key, weights and resolution and prints the paired difference; "
+        "comparability key, model, weights, features, precision and resolution and prints the "
+        "paired difference; "
         "`sweep=baselines` makes the same for every backbone."
     )

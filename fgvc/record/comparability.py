@@ -1,0 +1,140 @@
+"""A run -> what it must share with another run to be ranked beside it, and the digests of that.
+
+The only statement of this rule: the writer of a record, the report, compare and the audit call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from fgvc.store import digest
+
+# How the head came to be: a zero-shot run is fitted on nothing, so it matches any value of these.
+# `shots` and `share`, once they exist, belong here too.
+FITTED = ("fitted_manifest", "fitted_split", "final_fit")
+NAMES = {  # field -> what a person calls it
+    "manifest": "images (manifest)",
+    "split": "split",
+    "labelmap": "label map",
+    "metrics": "metric code",
+    "preprocess": "preprocess",
+    "fitted_manifest": "images of the fit (manifest)",
+    "fitted_split": "split of the fit",
+    "final_fit": "final_fit",
+    "forced": "forced resume",
+    "debug": "task.debug",
+}
+Plain = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparability:
+    """Everything that is in the comparability key.
+
+    fitted_manifest, fitted_split: digests of the images and of the split that the head was fitted
+    on; these and final_fit are None for a zero-shot run. manifest, split: those it was evaluated
+    on. metrics: version of the metric code. forced: whether the training was resumed by force under
+    another config. debug: task.debug.
+    """
+
+    fitted_manifest: str | None
+    fitted_split: str | None
+    final_fit: str | None
+    manifest: str
+    split: str
+    labelmap: str
+    metrics: str
+    preprocess: str
+    forced: bool
+    debug: str | None
+
+    @property
+    def fitted_elsewhere(self) -> bool:
+        """Whether the head was fitted on other data than those it was evaluated on."""
+        fitted_on = (self.fitted_manifest, self.fitted_split)
+        return None not in fitted_on and fitted_on != (self.manifest, self.split)
+
+    @property
+    def key(self) -> str:
+        """comparability_key: runs that share it are ranked together."""
+        return digest.sha256_bytes(digest.canonical_json(asdict(self)))
+
+    @property
+    def base(self) -> str:
+        """comparability_base: the key without what a zero-shot run matches any of."""
+        rest = {name: value for name, value in asdict(self).items() if name not in FITTED}
+        return digest.sha256_bytes(digest.canonical_json(rest))
+
+
+def describe(
+    config: Plain,
+    *,
+    fitted_on: tuple[str, str],
+    evaluated_on: tuple[str, str],
+    labelmap: str,
+    metrics: str,
+    forced: bool,
+) -> Comparability:
+    """The comparability of a run.
+
+    Args:
+        config: the hashed config.
+        fitted_on, evaluated_on: digests of the manifest and of the split; the first is ignored for
+            a zero-shot run.
+        labelmap: digest of the label map.
+        metrics: version of the metric code.
+        forced: whether the training was resumed by force.
+    """
+    zero_shot = config["task"]["name"] == "zero_shot"
+    manifest, split = (None, None) if zero_shot else fitted_on
+    return Comparability(
+        fitted_manifest=manifest,
+        fitted_split=split,
+        final_fit=None if zero_shot else config["final_fit"],
+        manifest=evaluated_on[0],
+        split=evaluated_on[1],
+        labelmap=labelmap,
+        metrics=metrics,
+        preprocess=config["preprocess"],
+        forced=forced,
+        debug=config["task"].get("debug"),
+    )
+
+
+def of_record(config: Plain, stamp: Plain, numbers: Plain, facts: Plain) -> Comparability:
+    """The comparability of a record, from all its files but for the copy in metrics.json.
+
+    Args:
+        config: config.canonical.json.
+        stamp: env_stamp.json.
+        numbers: metrics.json.
+        facts: what ckpt.bin states; task=eval keeps the checkpoint of the run that fitted the head.
+    """
+    return describe(
+        config,
+        fitted_on=(facts["answer"]["manifest_digest"], facts["split_digest"]),
+        evaluated_on=(stamp["manifest_digest"], stamp["split_digest"]),
+        labelmap=stamp["labelmap_digest"],
+        metrics=numbers["metric_version"],
+        forced=was_forced(numbers, facts),
+    )
+
+
+def was_forced(numbers: Plain, facts: Plain) -> bool:
+    """Whether the training was resumed by force: as metrics.json or the checkpoint says."""
+    resumed, fit = numbers.get("resumed") or {}, facts.get("fit") or {}
+    return bool(resumed.get("forced", False) or fit.get("forced", False))
+
+
+def difference(left: Comparability, right: Comparability) -> dict[str, tuple[str, str]]:
+    """Parts in which two runs differ -> both values; a zero-shot run matches any fit."""
+    zero_shot = None in (left.fitted_manifest, right.fitted_manifest)
+    names = [field.name for field in fields(Comparability)]
+    values = {name: (getattr(left, name), getattr(right, name)) for name in names}
+    return {
+        NAMES[name]: (str(values[name][0]), str(values[name][1]))
+        for name in NAMES
+        if values[name][0] != values[name][1] and not (zero_shot and name in FITTED)
+    }

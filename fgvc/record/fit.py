@@ -1,0 +1,71 @@
+"""The images that a head was fitted on -> their short digests in the checkpoint, and an overlap.
+
+An image is known by the first eight bytes of its file's SHA256: 4.6 MB for the 579,184 training
+images of iNat2017, and two of them are equal by chance with a probability below 1e-8.
+N images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TENSOR = "fit.images"  # in ckpt.bin
+HEX = 16  # digits of a SHA256 that make an int64
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a head was fitted on. manifest, split: digests of the data it was fitted under.
+
+    image_N: int64, sorted short digests, an entry per image. forced: whether the training was
+    resumed by force, under another config than that of the state.
+    """
+
+    manifest: str
+    split: str
+    image_N: np.ndarray
+    forced: bool = False
+
+    def facts(self) -> dict[str, object]:
+        """What the checkpoint states beside the tensor."""
+        return {"images": len(self.image_N), "forced": self.forced}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the checkpoint holds of it."""
+        return {TENSOR: torch.from_numpy(self.image_N)}
+
+
+def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Fit:
+    """What the head of a checkpoint was fitted on.
+
+    Raises:
+        KeyError: the checkpoint does not say so.
+    """
+    return Fit(
+        facts["answer"]["manifest_digest"],
+        facts["split_digest"],
+        tensors[TENSOR].numpy(),
+        facts["fit"]["forced"],
+    )
+
+
+def short_digests(sha256: Sequence[str], row_N: np.ndarray | None = None) -> np.ndarray:
+    """image_N: int64, sorted, of digests in hexadecimal.
+
+    Args:
+        row_N: which of them; None: all.
+    """
+    rows = range(len(sha256)) if row_N is None else row_N.tolist()
+    short = b"".join(bytes.fromhex(sha256[row][:HEX]) for row in rows)
+    return np.sort(np.frombuffer(short, ">i8").astype(np.int64))
+
+
+def overlap(fitted_N: np.ndarray, image_N: np.ndarray) -> int:
+    """How many of image_N are among fitted_N; both as `short_digests` gives them."""
+    return int(np.isin(image_N, fitted_N).sum())

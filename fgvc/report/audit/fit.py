@@ -1,0 +1,84 @@
+"""Was the head fitted on what the config says, in one plain training, and on no test image?"""
+
+from __future__ import annotations
+
+from fgvc.metrics import UNREADABLE
+from fgvc.record.comparability import was_forced
+from fgvc.record.fit import overlap, short_digests
+from fgvc.report.audit.check import agree
+from fgvc.report.audit.record import Record
+from fgvc.report.sealed import DamageError
+
+
+def plain_fit(record: Record) -> str:
+    """Is it a plain run: neither resumed by force under another config, nor a debugging run?"""
+    resumed = record.numbers.get("resumed") or {}
+    if was_forced(record.numbers, record.facts):
+        source = f" from {resumed['from']}" if "from" in resumed else ""
+        changed = ", ".join(resumed["changed"]) if resumed else "config"
+        raise DamageError(
+            f"metrics.json: forced resume{source} under another {changed}: no config describes "
+            "this training, and it is not ranked beside plain runs"
+        )
+    if (debug := record.config["task"].get("debug")) is not None:
+        raise DamageError(
+            f"config.canonical.json: task.debug={debug}: a debugging run is no result and is not "
+            "ranked beside plain runs"
+        )
+    return f"resumed after step {resumed['step']}" if resumed else "not resumed, no debugging run"
+
+
+def fitted_on(record: Record) -> str:
+    """Was the head fitted on as many images as final_fit and the split say?"""
+    fit, count = record.fit, record.numbers["fitted_on"]
+    agree(
+        "images of the fit",
+        ("the digests in ckpt.bin", len(fit.image_N)),
+        ("ckpt.bin", record.facts["fit"]["images"]),
+        ("metrics.json", count),
+    )
+    if record.stamp["task"] == "eval":
+        return f"{count} images, as the checkpoint states"
+    expected = _expected(record)
+    agree("images of the fit", ("final_fit and the split", expected), ("metrics.json", count))
+    if record.config["final_fit"] == "trainval" and "val" in record.predictions:
+        _holds_validation(record)
+    return f"{count} images, as final_fit={record.config['final_fit']} and the split say"
+
+
+def _expected(record: Record) -> int:
+    """Images of the fit, without those that could not be read."""
+    config = record.config
+    if config["task"]["name"] == "zero_shot":
+        return 0
+    train, val = (len(record.split(name)) for name in ("train", "val"))
+    unreadable = record.numbers["unreadable"]
+    if config["task"].get("debug") is not None:
+        return min(train, config["task"]["batch_size"]) - unreadable["train"]
+    if config["final_fit"] == "trainval":
+        return train + val - unreadable["train"] - unreadable["val"]
+    return train - unreadable["train"]
+
+
+def _holds_validation(record: Record) -> None:
+    """DamageError unless a head fitted on train and validation was fitted on these images."""
+    rows = record.predictions["val"]
+    read_N = rows.pred_N != UNREADABLE
+    read = [name for name, kept in zip(rows.sha256, read_N, strict=True) if kept]
+    found = overlap(record.fit.image_N, short_digests(read))
+    what = ("validation images", len(read))
+    agree("images of the fit", what, ("those of them in ckpt.bin", found))
+
+
+def no_test_image_fitted(record: Record) -> str:
+    """Was the head fitted on no test image, byte for byte?"""
+    rows = record.predictions["test"]
+    found = overlap(record.fit.image_N, short_digests(rows.sha256))
+    told = record.numbers["overlap"]["images"]
+    agree("overlap", ("predictions.parquet and ckpt.bin", found), ("metrics.json", told))
+    if found:
+        raise DamageError(
+            f"ckpt.bin: {found} of {len(rows.path)} test images are among the "
+            f"{len(record.fit.image_N)} that the head was fitted on; the run is not ranked"
+        )
+    return f"none of {len(rows.path)} test images is among the {len(record.fit.image_N)} of the fit"

@@ -1,0 +1,93 @@
+"""What is in the comparability key, and the short digests of the images of a fit."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from fgvc.record import checkpoint, comparability, fit
+from fgvc.record.comparability import FITTED, NAMES, Comparability, describe
+
+PROBE = {"task": {"name": "probe"}, "preprocess": "shared", "final_fit": "trainval"}
+FIELDS = [field.name for field in fields(Comparability)]
+
+
+def described(config=PROBE, fitted_on=("images", "split"), **more) -> Comparability:
+    told = {"evaluated_on": ("images", "split"), "labelmap": "l", "metrics": "1", "forced": False}
+    return describe(config, fitted_on=fitted_on, **{**told, **more})
+
+
+def test_every_part_moves_the_key_and_only_the_fit_leaves_the_base():
+    plain = described()
+    assert set(NAMES) == set(FIELDS)
+    for name in FIELDS:
+        other = replace(plain, **{name: "another"})
+        assert other.key != plain.key
+        assert (other.base == plain.base) == (name in FITTED)
+        assert list(comparability.difference(plain, other)) == [NAMES[name]]
+
+
+def test_the_key_follows_from_what_metrics_json_holds():
+    plain = described()
+    assert Comparability(**asdict(plain)).key == plain.key
+
+
+def test_a_zero_shot_run_is_fitted_on_nothing_and_matches_any_fit():
+    config = {**PROBE, "task": {"name": "zero_shot"}}
+    words = described(config, fitted_on=("a", "b"))
+    assert words == described({**config, "final_fit": "train"}, fitted_on=("c", "d"))
+    assert {getattr(words, name) for name in FITTED} == {None}
+    assert words.base == described().base
+    assert comparability.difference(words, described(fitted_on=("a", "b"))) == {}
+    assert list(comparability.difference(words, described(forced=True))) == ["forced resume"]
+    assert not words.fitted_elsewhere
+
+
+@pytest.mark.parametrize("fitted_on", [("others", "split"), ("images", "another")])
+def test_a_head_of_other_data_has_another_key_and_the_same_base(fitted_on):
+    other = described(fitted_on=fitted_on)
+    assert other.fitted_elsewhere
+    assert other.key != described().key
+    assert other.base == described().base
+
+
+def test_debugging_is_read_from_the_config():
+    debug = described({**PROBE, "task": {"name": "train", "debug": "overfit"}})
+    assert debug.debug == "overfit"
+    assert debug.base != described().base
+    plain = described({**PROBE, "task": {"name": "train", "debug": None}})
+    assert plain == described()
+
+
+def sha256(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def test_overlap_counts_images_whatever_their_order_and_bits():
+    """Half of all digests have the highest bit set, the sign of an int64."""
+    fitted_N = fit.short_digests([sha256(number) for number in range(100)])
+    assert fitted_N.dtype == np.int64
+    assert (np.diff(fitted_N) > 0).all()
+    assert 0 < (fitted_N < 0).sum() < 100
+    tested_N = fit.short_digests([sha256(number) for number in range(199, 89, -1)])
+    assert fit.overlap(fitted_N, tested_N) == 10
+    twice_N = fit.short_digests([sha256(5), sha256(5), sha256(500)])
+    assert fit.overlap(fitted_N, twice_N) == 2
+    assert fit.overlap(fitted_N[:0], tested_N) == fit.overlap(fitted_N, tested_N[:0]) == 0
+
+
+@pytest.mark.parametrize("images", [0, 7])
+def test_a_checkpoint_gives_back_what_its_head_was_fitted_on(tmp_path, images):
+    image_N = fit.short_digests([sha256(number) for number in range(images)])
+    made = fit.Fit("m", "s", image_N, forced=True)
+    facts = {"answer": {"manifest_digest": "m"}, "split_digest": "s", "fit": made.facts()}
+    checkpoint.write(tmp_path, {"head.bias": torch.zeros(2), **made.tensors()}, facts)
+    tensors, facts, _ = checkpoint.read(tmp_path)
+    found = fit.from_checkpoint(facts, tensors)
+    assert (found.manifest, found.split, found.forced) == ("m", "s", True)
+    assert np.array_equal(found.image_N, image_N)
+    assert facts["fit"]["images"] == images
