@@ -1,9 +1,9 @@
-"""Keys that change nothing under the other choices of a config -> what stands for them in the hash.
+"""Keys that change no number under the other choices of a config -> their fixed form in the hash.
 
-Two configs that ask the same question must have one hash. Each rule names keys and says when their
-value changes no number; they are then left out of the hashed part, or written as one fixed value.
-The config itself keeps the value. `seed` has no rule: seeds fold into one line of a table, and a
-sweep over seeds may mix heads that draw random numbers with heads that do not.
+Two configs that ask the same question must share a hash. Each rule names keys and the condition
+under which their value changes no number; then they are left out of the hashed part, or replaced by
+a fixed value. The config itself keeps the value. `seed` has no rule: seeds fold into one line of a
+table, and a sweep over seeds may mix heads that draw random numbers with heads that do not.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ CARVED = ("folder", "table")  # readers that may carve the test images with data
 
 @dataclass(frozen=True)
 class Rule:
-    """keys: dotted. inert: whether they change nothing in a config. why: in one line.
+    """keys: dotted. inert: whether they change no number in a config. why: the reason, one line.
 
-    value: what stands for them in the hash then; left out of it where `drops`.
+    drops: whether inert keys are left out of the hash; otherwise `value` replaces theirs.
     """
 
     keys: tuple[str, ...]
@@ -47,11 +47,6 @@ def apply(conf: Config, plain: dict[str, Any]) -> dict[str, Any]:
             elif name in holder:
                 holder[name] = rule.value
     return plain
-
-
-def inert_keys(conf: Config) -> set[str]:
-    """Dotted keys that change nothing in a config."""
-    return {key for rule in RULES if rule.inert(conf) for key in rule.keys}
 
 
 def _probes(conf: Config) -> bool:
@@ -79,7 +74,7 @@ def _split_is_unused(conf: Config) -> bool:
 
 
 def _val_fraction_is_unused(conf: Config) -> bool:
-    """A tiny subset takes one validation image per class, whatever the share above 0."""
+    """A tiny subset takes one validation image per class for any fraction above 0."""
     if conf.dataset.subset == "tiny":
         return conf.dataset.val_fraction > 0
     return _no_validation(conf)
@@ -112,7 +107,7 @@ RULES = (
     Rule(
         ("backbone.position_resize",),
         lambda conf: not conf.backbone.pretrained,
-        "random weights are made for the grid of this resolution",
+        "random positions are created at the grid of this resolution",
     ),
     Rule(("dataset.prompts",), lambda conf: not reads_text(conf), "no text is read"),
     Rule(

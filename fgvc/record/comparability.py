@@ -1,17 +1,17 @@
-"""A run -> what it must share with another run to be ranked beside it, and the digests of that.
+"""A run -> what it must share with another run to be ranked beside it, and its digests.
 
-The only statement of this rule: the writer of a record, the report, compare and the audit call it.
+This module alone defines the rule: the writer of a record, report, compare and audit call it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fgvc.store import digest
 
-# How the head came to be: a zero-shot run is fitted on nothing, so it matches any value of these.
+# How the head was fitted: a zero-shot run is fitted on nothing, so it matches any value of these.
 # `shots` and `share`, once they exist, belong here too.
 FITTED = ("fitted_manifest", "fitted_split", "final_fit")
 NAMES = {  # field -> what a person calls it
@@ -52,7 +52,7 @@ class Comparability:
 
     @property
     def fitted_elsewhere(self) -> bool:
-        """Whether the head was fitted on other data than those it was evaluated on."""
+        """Whether the head was fitted on another manifest or split than it was evaluated on."""
         fitted_on = (self.fitted_manifest, self.fitted_split)
         return None not in fitted_on and fitted_on != (self.manifest, self.split)
 
@@ -63,7 +63,7 @@ class Comparability:
 
     @property
     def base(self) -> str:
-        """comparability_base: the key without what a zero-shot run matches any of."""
+        """comparability_base: the key without the fields in FITTED."""
         rest = {name: value for name, value in asdict(self).items() if name not in FITTED}
         return digest.sha256_bytes(digest.canonical_json(rest))
 
@@ -104,13 +104,13 @@ def describe(
 
 
 def of_record(config: Plain, stamp: Plain, numbers: Plain, facts: Plain) -> Comparability:
-    """The comparability of a record, from all its files but for the copy in metrics.json.
+    """The comparability of a record, recomputed; the copy in metrics.json is not read.
 
     Args:
         config: config.canonical.json.
         stamp: env_stamp.json.
         numbers: metrics.json.
-        facts: what ckpt.bin states; task=eval keeps the checkpoint of the run that fitted the head.
+        facts: of ckpt.bin; task=eval keeps the checkpoint of the run that fitted the head.
     """
     return describe(
         config,
@@ -123,16 +123,15 @@ def of_record(config: Plain, stamp: Plain, numbers: Plain, facts: Plain) -> Comp
 
 
 def was_forced(numbers: Plain, facts: Plain) -> bool:
-    """Whether the training was resumed by force: as metrics.json or the checkpoint says."""
+    """Whether the training was resumed by force, according to metrics.json or the checkpoint."""
     resumed, fit = numbers.get("resumed") or {}, facts.get("fit") or {}
     return bool(resumed.get("forced", False) or fit.get("forced", False))
 
 
 def difference(left: Comparability, right: Comparability) -> dict[str, tuple[str, str]]:
-    """Parts in which two runs differ -> both values; a zero-shot run matches any fit."""
+    """Names of the parts in which two runs differ, with both values; zero-shot matches any fit."""
     zero_shot = None in (left.fitted_manifest, right.fitted_manifest)
-    names = [field.name for field in fields(Comparability)]
-    values = {name: (getattr(left, name), getattr(right, name)) for name in names}
+    values = {name: (getattr(left, name), getattr(right, name)) for name in NAMES}
     return {
         NAMES[name]: (str(values[name][0]), str(values[name][1]))
         for name in NAMES

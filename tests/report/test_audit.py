@@ -277,7 +277,7 @@ def test_test_images_of_the_fit_are_counted_anew(runs, forge):
     assert f"3 of {len(test)} test images" in found
 
 
-def test_a_partial_copy_has_fewer_classes_or_images_than_the_official_one(runs, forge):
+def test_a_partial_copy_has_fewer_classes_or_images_than_the_official_one(forge):
     whole = {"dataset": {"official": {"classes": 6, "train": 36, "test": 30}}}
     more = {"dataset": {"official": {"classes": 6, "train": 37, "test": 30}}}
     assert "counts" not in failures(forge("whole", config=whole))

@@ -1,4 +1,4 @@
-"""A training that is continued: on the same data and weights, in the same units, or not at all.
+"""A training is resumed only on the same data and weights, with epochs counted in the same steps.
 
 Fault table of the project: rows 43 and 44.
 """
@@ -20,7 +20,7 @@ from fgvc.learn.train.trainer import Trainer
 from fgvc.record.resume import States
 from fgvc.task.epochs import converted
 
-SMALL = (  # seconds, on pictures of one's own
+SMALL = (  # takes seconds, on generated pictures
     "dataset=folder",
     "dataset.subset=null",
     "resolution.name=r64",
@@ -34,7 +34,7 @@ SMALL = (  # seconds, on pictures of one's own
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder of one's own: three classes that differ in brightness, names of their own split."""
+    """A folder dataset of three classes that differ in brightness."""
     root, rng = tmp_path / "pictures", np.random.default_rng(0)
     for level, name in enumerate("abc"):
         for split, count in (("train", 6), ("test", 6)):
@@ -58,7 +58,7 @@ def train(finetune, pictures):
 
 @pytest.fixture
 def here(tmp_path):
-    """here(pattern) -> what lies in the folders of the run r."""
+    """here(pattern) -> matching paths in the folders of the run r."""
 
     def matching(pattern):
         return sorted(tmp_path.glob(f"outputs/r/*/{pattern}"))
@@ -148,7 +148,7 @@ OTHER = {
 
 
 def rewritten(folder, change):
-    """The newest state of a folder, with other content."""
+    """Change the newest state of a folder and delete all others; returns its path."""
     states = States(folder, 1)
     step, state = states.newest(print)
     for path in folder.glob("state-*"):
@@ -372,7 +372,7 @@ def test_epochs_are_converted_by_their_steps():
 # --- what is said of a resume ---
 
 
-def test_a_forced_resume_stays_one_however_often_it_is_continued(train, stopped, here, tmp_path):
+def test_a_forced_resume_is_recorded_after_every_later_resume(train, stopped, here):
     stopped(1)
     (folder,) = here("in-progress")
     other = ("runtime.run_id=second", "task.learning_rate=1e-3")
