@@ -9,6 +9,7 @@ All else in two configs that are held against each other is the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 from fgvc.report.fold import Line
 from fgvc.report.runs import Run
@@ -23,8 +24,8 @@ def pairs(lines: Sequence[Line]) -> list[Pair]:
     """Every line of a group with each of its controls that is there.
 
     Args:
-        lines: in any order. Of several controls that fit, one of the same code goes first, then the
-            newest: the choice never looks at the test images.
+        lines: in any order. Of several controls that fit, one of the same code is preferred, then
+            the newest: the choice does not depend on test.
     """
     return [pair for line in lines for pair in _of(line, lines)]
 
@@ -35,11 +36,8 @@ def _of(line: Line, lines: Sequence[Line]) -> Iterator[Pair]:
         fits = [one for one in lines if _controls(one.first, mine, name)]
         same = [one for one in fits if one.first.answer == mine.answer]
         if fits:
-            yield (
-                line,
-                name,
-                max(same or fits, key=lambda one: (one.first.started, one.first.folder)),
-            )
+            key = attrgetter("first.started", "first.folder")
+            yield line, name, max(same or fits, key=key)
 
 
 def _controls(other: Run, mine: Run, name: str) -> bool:

@@ -24,10 +24,10 @@ NO_COLUMN = ("path", "comparability")
 
 @dataclass(frozen=True)
 class Line:
-    """One configuration. runs: one a seed, ascending, the newest of each. repeats: older ones of
-    the same question and answer, and evaluations that repeat one of them, which are counted and
-    otherwise left aside. contradicts: folder of the run of the same checkpoint and data whose
-    predictions differ from those of this evaluation."""
+    """One configuration. runs: one a seed, ascending, the newest of each. repeats: number of
+    older runs of the same question and answer, and of evaluations with the same predictions; these
+    are not shown. contradicts: folder of the run of the same checkpoint and data whose predictions
+    differ from those of this evaluation."""
 
     runs: tuple[Run, ...]
     repeats: int = 0
@@ -40,7 +40,7 @@ class Line:
 
     @property
     def outside(self) -> str | None:
-        """Why the line stands outside every ranking; None for a line that is ranked."""
+        """Why the line is not ranked; None if it is ranked."""
         if self.first.overlap:
             return f"its head was fitted on {self.first.overlap} of its {self.first.n} test images"
         if self.contradicts is not None:
@@ -101,26 +101,26 @@ def fold(runs: Iterable[Run]) -> list[Line]:
 
 
 def _family(run: Run, folded: Folded) -> tuple[object, ...]:
-    """What the runs of a line share: all but the seed. A forced resume stands alone, because no
-    config describes it, and so does an evaluation that contradicts its run."""
+    """Key of a line: what its runs share. A forced resume is a line of its own, because no config
+    describes it, and so is an evaluation that contradicts its run."""
     alone = run.folder if run.forced or run.folder in folded.contradicts else None
     fit = (run.fitted_on, run.overlap)
     return run.question, run.answer, run.comparability_key, *fit, alone
 
 
 def number_notes(lines: Iterable[Line]) -> dict[str, int]:
-    """Each distinct note of some lines -> its number, from 1 in order of first occurrence."""
+    """Number of each distinct note of the lines, from 1 in order of first occurrence."""
     notes = dict.fromkeys(note for line in lines for note in line.notes)
     return {note: number for number, note in enumerate(notes, 1)}
 
 
 def names_of(lines: Sequence[Line]) -> list[str]:
-    """The axes; where they do not tell two lines apart the hash does, or the commit, or the run."""
+    """Name of each line: the axes; to distinguish equal names also the hash, commit or run_id."""
     names = [line.first.name for line in lines]
-    for tell in (_by_hash, _by_code, _by_run):
+    for suffix in (_by_hash, _by_code, _by_run):
         taken = Counter(names)
         names = [
-            name if taken[name] == 1 else f"{name} {tell(line.first)}"
+            name if taken[name] == 1 else f"{name} {suffix(line.first)}"
             for name, line in zip(names, lines, strict=True)
         ]
     return names

@@ -80,12 +80,12 @@ def _cells(entry: Entry, name: str, rivals: int | None) -> list[str]:
 
 
 def _note_marks(line: Line, numbered: Mapping[str, int]) -> str:
-    """The numbers of a line's notes, as they stand beside its name."""
+    """The numbers of a line's notes, as shown after its name."""
     return "".join(f" [{numbered[note]}]" for note in line.notes)
 
 
 def _seeds(entry: Entry) -> str:
-    """How many seeds, and how many different predictions they gave where that is fewer."""
+    """Number of seeds and, if it is smaller, the number of distinct predictions."""
     seeds, distinct = len(entry.line.runs), entry.distinct_answers
     if entry.seeds_identical:
         return f"{seeds} seeds, identical answers"
@@ -111,7 +111,7 @@ def _over_probes(table: Table) -> Iterator[str]:
         if (over := entry.over_probe) is None:
             continue
         low, change, high = (100 * value for value in (over.low, over.difference, over.high))
-        verdict = describe(over, "a finding", "a finding")
+        verdict = _describe(over, "a finding", "a finding")
         yield (
             f"{entry.line.first.name}, against its linear probe: {change:+.1f} points "
             f"[{low:+.1f}, {high:+.1f}], p = {over.p_holm:.2g}: {verdict}"
@@ -145,17 +145,17 @@ def _controls(group: Group, names: list[str]) -> Iterator[str]:
             low, change, high = (100 * value for value in (one.low, one.difference, one.high))
             yield (
                 f"    against {control.replace('_', ' ')}: {change:+.1f} [{low:+.1f}, {high:+.1f}],"
-                f" p = {one.p_holm:.2g}: {describe(one, 'helps', 'hurts')}"
+                f" p = {one.p_holm:.2g}: {_describe(one, 'helps', 'hurts')}"
             )
 
 
-def describe(one: Comparison, higher: str, lower: str) -> str:
+def _describe(comparison: Comparison, higher: str, lower: str) -> str:
     """A verdict in words; `higher` and `lower` name a significant difference."""
-    if one.verdict == "identical":
+    if comparison.verdict == "identical":
         return "identical answers"
-    if one.verdict == "tie":
-        return "no finding, the same images right" if one.same_right else "no finding"
-    return higher if one.verdict == "higher" else lower
+    if comparison.verdict == "tie":
+        return "no finding, the same images right" if comparison.same_right else "no finding"
+    return higher if comparison.verdict == "higher" else lower
 
 
 def _legend(table: Table) -> Iterator[str]:
@@ -179,7 +179,7 @@ def _legend(table: Table) -> Iterator[str]:
 
 
 def _others(entry: Entry) -> Iterator[Comparison]:
-    """Comparisons with something other than the best."""
+    """Comparisons with a probe or a control."""
     yield from entry.controls.values()
     if entry.over_probe is not None:
         yield entry.over_probe

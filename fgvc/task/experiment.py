@@ -55,7 +55,7 @@ class Experiment:
         return len(self.dataset.labelmap)
 
     def record_test_read(self) -> None:
-        """To be called before the first test image is read; the extractor does so by itself."""
+        """Record a read of test before its first image is read; the extractor calls this."""
         self.run.record_test_read(identity(self))
 
 
@@ -65,11 +65,11 @@ class Outcome:
 
     splits: predictions by split. head: its state dict, or the checkpoint file it was read from,
     which is then kept as it is. numbers: more keys for metrics.json. fit: the images that the head
-    was fitted on, which overlap and fitted_on follow from. whole: the state dict is that
+    was fitted on, from which the overlap with test follows. whole: the state dict is that
     of backbone and head together. cost: as Extractor.cost, where no feature was extracted.
     steps: optimiser steps behind the weights. features, looks: of the test images that could be
-    read; None where there are none to show. notes: one line each, of what a reader of the numbers
-    must know; they are printed and recorded beside the numbers. unreadable: the images, of any
+    read; None where there are none to show. notes: one line each, which a reader of the numbers
+    must know; printed and recorded with the numbers. unreadable: the images, of any
     split, that the run tried to read and could not.
     """
 
@@ -123,7 +123,7 @@ def opened(
             dataset = datasets.load(
                 conf.dataset, Path(conf.runtime.cache_root).expanduser(), advance
             )
-        for note in (*dataset.notes, *validation_notes(task, conf, dataset)):
+        for note in (*dataset.notes, *notes_on_validation(task, conf, dataset)):
             console.say(f"note: {note}")
         crew = None if task == "train" else crew_of(conf, dataset, source)
         extractor = Extractor(conf, dataset, source, device, crew)
@@ -137,8 +137,8 @@ def opened(
             yield experiment
 
 
-def validation_notes(task: str, conf: Config, dataset: Dataset) -> tuple[str, ...]:
-    """What must be known of the validation split; nothing where a task reads none."""
+def notes_on_validation(task: str, conf: Config, dataset: Dataset) -> tuple[str, ...]:
+    """Notes on the validation split; none if the task does not read it."""
     if task not in ("probe", "train") or (task == "train" and conf.final_fit == "trainval"):
         return ()
     label_N, fraction = dataset.manifest.label_N, conf.dataset.val_fraction
@@ -165,7 +165,7 @@ def already_complete(job: Experiment, checkpoint_id: str | None = None) -> Skipp
     The folder that was opened for this one is then gone again.
 
     Args:
-        checkpoint_id: of the checkpoint that task=eval reads; a run that trains has none yet.
+        checkpoint_id: of the checkpoint that task=eval reads; None for other tasks.
 
     Raises:
         UserError: a complete run of this config lies there, but from other code, data or weights,
@@ -203,7 +203,7 @@ def predictions(features: Features, dataset: Dataset, logits_NC: np.ndarray) -> 
 
 
 def fit_of(job: Experiment, row_N: np.ndarray, forced: bool = False) -> Fit:
-    """A head that was fitted on rows of this run's manifest."""
+    """The fit of a head on rows of this run's manifest."""
     manifest = job.dataset.manifest
     image_N = short_digests(manifest.sha256, row_N)
     return Fit(manifest.digest, job.dataset.split_digest, image_N, forced)

@@ -106,7 +106,7 @@ class Finetune:
             self.pull,
             self.conf.runtime.micro_batch,
             Hooks(
-                None if self.model.selector is None else self._show,
+                None if self.model.selector is None else self._set_images,
                 self.model.random_layers.set_keys,
             ),
         )
@@ -222,7 +222,7 @@ class Finetune:
 
         Args:
             best: the weights that validation chose, on rank 0; None: the last are the chosen ones.
-            before_test: called on each rank right before it reads test; rank 0's comes first.
+            before_test: called on each rank before any rank reads test.
         """
         split, last = self.dataset.split, None
         splits: dict[str, Predictions] = {}
@@ -246,14 +246,14 @@ class Finetune:
         return Ending(splits, last, self._all_unreadable(), features, looks)
 
     def _all_unreadable(self) -> tuple[BadImage, ...]:
-        """Images that some rank could not read so far, rows ascending; empty but on rank 0."""
+        """Images that any rank could not read so far, by row; empty on other ranks than 0."""
         found = {
             row: why for part in self.world.gather(self.unreadable) for row, why in part.items()
         }
         return tuple(BadImage(row, found[row]) for row in sorted(found))
 
     def _save(self, log: Log | None) -> None:
-        """Keep a state that knows the unreadable images of all ranks; a collective act."""
+        """Save a state with the unreadable images of all ranks; a collective call."""
         found = self._all_unreadable()
         if log is not None:
             self.unreadable = {bad.row: bad.message for bad in found}
@@ -272,8 +272,8 @@ class Finetune:
             row_N, label_N[row_N], key_N[row_N], self.conf.seed, task.sampling, task.batch_size
         )
 
-    def _show(self, row_B: np.ndarray) -> None:
-        """Announce the images of the next forward to part attention."""
+    def _set_images(self, row_B: np.ndarray) -> None:
+        """Set the images of the next forward pass for part attention."""
         assert self.model.selector is not None
         self.model.selector.images(self.dataset.manifest.key_N[row_B])
 
@@ -335,9 +335,9 @@ class Finetune:
             )
 
     def _sizes(self, part: Draws) -> list[int]:
-        """Images that are read together: as few as a micro-batch, but always whole pairs."""
+        """Sizes of the units: a micro-batch each, or two of odd size, to keep pairs whole."""
         most = self.conf.runtime.micro_batch or len(part)
-        most += most % 2 * most  # two micro-batches of an odd size
+        most *= 1 + most % 2  # two micro-batches of odd size
         return [min(most, len(part) - start) for start in range(0, len(part), most or 1)]
 
     def _micros(self, read: Iterator[Batch], part: Draws, log: Log | None) -> Iterator[Micro]:

@@ -1,8 +1,8 @@
-"""An experiment and its outcome -> the notes that stand beside its numbers.
+"""An experiment and its outcome -> notes on its numbers.
 
-A note is one plain line of what a reader of the numbers must know: printed on the terminal, kept in
-metrics.json and shown on the page and below the table. Images that cannot be read stand in
-unreadable.json too, each with its split and the reason.
+A note is one line that a reader of the numbers must know. It is printed on the terminal, recorded
+in metrics.json, and shown on the page and below the table. Images that cannot be read are also
+listed in unreadable.json, each with its split and the reason.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from __future__ import annotations
 import numpy as np
 
 from fgvc.data.index import listed
-from fgvc.record.page.run import UNREADABLE
-from fgvc.task.experiment import Experiment, Outcome, validation_notes
+from fgvc.record.page.run import UNREADABLE_FILE
+from fgvc.task.experiment import Experiment, Outcome, notes_on_validation
 from fgvc.types import BadImage, Dataset
 
 SPLITS = ("train", "val", "test")
 
 
 def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
-    """All notes of a run: on its dataset, its validation split, images that cannot be read, and
-    those of the task."""
+    """All notes of a run: on the dataset, the validation split, unreadable images and the task."""
     return [
         *job.dataset.warnings,
-        *validation_notes(job.task, job.conf, job.dataset),
+        *notes_on_validation(job.task, job.conf, job.dataset),
         *_unreadable_note(job.dataset, outcome.unreadable),
         *outcome.notes,
     ]
@@ -58,5 +57,6 @@ def _unreadable_note(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> tupl
     names = listed(dataset.manifest.path[bad.row] for rows in found.values() for bad in rows)
     return (
         f"{sum(map(len, found.values()))} images cannot be read ({counts}): {names}; training "
-        f"leaves them out, validation and test count them as wrong; {UNREADABLE} lists them all",
+        "leaves them out, validation and test count them as wrong; "
+        f"{UNREADABLE_FILE} lists them all",
     )

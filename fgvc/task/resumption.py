@@ -24,11 +24,11 @@ from fgvc.types import UserError
 
 @dataclass(frozen=True)
 class Start:
-    """Where a training goes on. step: optimiser steps behind `state`. place: what it was read from.
+    """The state that a training resumes. step: optimiser steps behind `state`. place: its source.
 
     origin: `from`, the run it was taken from, or None; `changed`, the config keys that a forced
-    resume changed; `other_code`, whether another version of the code took part. It is kept in every
-    state that follows. copied_from: the states of another run, which are to be copied.
+    resume changed; `other_code`, whether another version of the code took part. Every later
+    state keeps it. copied_from: the states of another run, to be copied; None: own states.
     """
 
     step: int
@@ -39,15 +39,15 @@ class Start:
 
     @property
     def record(self) -> dict[str, object]:
-        """What metrics.json says of it."""
-        came = {} if self.origin["from"] is None else {"from": self.origin["from"]}
+        """The entry `resumed` of metrics.json."""
+        source = {} if self.origin["from"] is None else {"from": self.origin["from"]}
         return {
             "step": self.step,
             "forced": bool(self.origin["changed"]),
             "changed": self.origin["changed"],
             "other_code": self.origin["other_code"],
             "identity": self.state["identity"],
-            **came,
+            **source,
         }
 
 
@@ -72,7 +72,7 @@ def before(conf: Config, plain: Mapping[str, Any]) -> None:
 
 
 def find_start(job: Experiment, plain: dict[str, Any], states: States) -> Start | None:
-    """The state to go on from, checked and not yet copied; None: the training starts anew.
+    """The state to resume, checked and not yet copied; None: the training starts anew.
 
     Raises:
         UserError: runtime.resume names no state; a state of another config, of other data or other
@@ -153,7 +153,11 @@ def _named(place: Path) -> tuple[States, tuple[int, dict[str, Any]]] | None:
 def _check_config(
     recorded: Mapping[str, Any], current: Mapping[str, Any], place: Path, force: bool
 ) -> list[str]:
-    """The keys that differ, where that is forced; refused otherwise."""
+    """The keys that differ, if force allows it.
+
+    Raises:
+        UserError: keys differ and the resume is not forced.
+    """
     keys = _differing(recorded, current)
     if not keys:
         return []
@@ -169,7 +173,7 @@ def _check_config(
 
 
 def _both(recorded: Mapping[str, Any], current: Mapping[str, Any], keys: list[str]) -> list[str]:
-    """The first keys with both values."""
+    """The first four keys with both values."""
     return [f"{key}: {_at(recorded, key)} there, {_at(current, key)} here" for key in keys[:4]]
 
 

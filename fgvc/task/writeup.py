@@ -18,7 +18,7 @@ from fgvc.data import loader
 from fgvc.data.coordinates import grid_side
 from fgvc.record import checkpoint, comparability, console, evaluation, fit, plots, stamp
 from fgvc.record.folder import TEST_READ_LOG, now
-from fgvc.record.page.run import UNREADABLE
+from fgvc.record.page.run import UNREADABLE_FILE
 from fgvc.store import digest
 from fgvc.task import board, gallery, notes, page, parts
 from fgvc.task.experiment import Experiment, Outcome, identity, weight_store
@@ -54,7 +54,7 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
     job.run.write_json("metrics.json", record)
     if outcome.unreadable:
         rows = notes.unreadable_rows(job.dataset, outcome.unreadable)
-        job.run.write_json(UNREADABLE, rows)
+        job.run.write_json(UNREADABLE_FILE, rows)
     parts.write(job, outcome, record)
     board.write(job, outcome, numbers)
     checkpoint_id = _write_checkpoint(job, outcome)
@@ -77,10 +77,10 @@ def numbers_of(job: Experiment, one: Predictions) -> dict[str, Any]:
 
 
 def comparable(job: Experiment, outcome: Outcome) -> dict[str, object]:
-    """What two rows of a table must share to be ranked together, and the digests of that.
+    """What two rows of a table must share to be ranked together, and its digests.
 
-    comparability_key: of all of it. comparability_base: without how the head was fitted, by which a
-    zero-shot run, which is fitted on nothing, finds the tables it belongs to.
+    comparability_key: digest of all parts. comparability_base: digest without how the head was
+    fitted, by which a zero-shot run, which is fitted on nothing, joins the tables.
     """
     parts = comparability.describe(
         job.plain,
@@ -284,7 +284,7 @@ def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
 
 
 def _unranked(record: Mapping[str, Any]) -> Iterator[str]:
-    """Why a table does not rank the run beside plain ones, one line per reason."""
+    """Reasons why a report does not rank the run beside plain runs, one line each."""
     images, n, told = record["overlap"]["images"], record["test"]["n"], record["comparability"]
     if images:
         yield f"{images} of the {n} test images are among those the head was fitted on: not ranked"

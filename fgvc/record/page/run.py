@@ -23,7 +23,7 @@ from fgvc.record.tensorboard import Point
 FILE = "report.html"
 OVERLAYS = 8  # of overlays/
 FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "what was looked at"}
-UNREADABLE = "unreadable.json"
+UNREADABLE_FILE = "unreadable.json"
 LISTED = 100  # unreadable images that a page names
 UNKNOWN = "not recorded"
 NUMBERS = (
@@ -114,11 +114,13 @@ def _facts(
 
 
 def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
-    """Why a table does not rank the run beside plain ones."""
+    """Reasons why a report does not rank the run beside plain runs."""
     images, parts = numbers["overlap"]["images"], numbers["comparability"]
     if images:
         text = f"{images} of {numbers['test']['n']} test images fitted on"
-        yield Badge(text, "the head was fitted on them, byte for byte: in no ranking", "warn")
+        yield Badge(
+            text, "the head was fitted on these test images, byte for byte: not ranked", "warn"
+        )
     if parts["forced"]:
         yield Badge("forced resume", "from a state of another config", "warn")
     if parts["debug"] is not None:
@@ -129,7 +131,7 @@ def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
 
 def _unreadable(folder: Path) -> list[Mapping[str, str]]:
     """Path, split and reason of the images that could not be read."""
-    return read_json(folder, UNREADABLE) if (folder / UNREADABLE).is_file() else []
+    return read_json(folder, UNREADABLE_FILE) if (folder / UNREADABLE_FILE).is_file() else []
 
 
 def _badges(stamp: Mapping[str, Any]) -> list[Badge]:

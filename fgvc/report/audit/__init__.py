@@ -1,8 +1,8 @@
 """A run folder -> a checklist: every promise of a record, with the evidence for it.
 
 files: the bytes are those that were written. identity: who made it, with what. contents: what it
-holds, and whether its parts agree. numbers: whether they follow. fit: what the head was fitted on,
-and whether plainly. promises: stack, data, licence.
+holds, and whether its parts agree. numbers: whether they follow. fit: the images of the
+fit, and whether the run is plain. promises: stack, data, licence.
 To add a check, write a function there and name it in CHECKS.
 """
 

@@ -1,4 +1,4 @@
-"""Was the head fitted on what the config says, in one plain training, and on no test image?"""
+"""Was the head fitted on the images of the config, in a plain training, and on no test image?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fgvc.report.sealed import DamageError
 
 
 def plain_fit(record: Record) -> str:
-    """Is it a plain run: neither resumed by force under another config, nor a debugging run?"""
+    """Is it a plain run, that is, neither a forced resume nor a debugging run?"""
     resumed = record.numbers.get("resumed") or {}
     if was_forced(record.numbers, record.facts):
         source = f" from {resumed['from']}" if "from" in resumed else ""
@@ -29,7 +29,7 @@ def plain_fit(record: Record) -> str:
 
 
 def fitted_on(record: Record) -> str:
-    """Was the head fitted on as many images as final_fit and the split say?"""
+    """Does the number of fitted images follow from final_fit and the split?"""
     fit, count = record.fit, record.numbers["fitted_on"]
     agree(
         "images of the fit",
@@ -42,8 +42,8 @@ def fitted_on(record: Record) -> str:
     expected = _expected(record)
     agree("images of the fit", ("final_fit and the split", expected), ("metrics.json", count))
     if record.config["final_fit"] == "trainval" and "val" in record.predictions:
-        _holds_validation(record)
-    return f"{count} images, as final_fit={record.config['final_fit']} and the split say"
+        _check_validation(record)
+    return f"{count} images, as expected from final_fit={record.config['final_fit']} and the split"
 
 
 def _expected(record: Record) -> int:
@@ -60,25 +60,29 @@ def _expected(record: Record) -> int:
     return train - unreadable["train"]
 
 
-def _holds_validation(record: Record) -> None:
-    """DamageError unless a head fitted on train and validation was fitted on these images."""
+def _check_validation(record: Record) -> None:
+    """Check that a head fitted on train and validation was fitted on the validation images.
+
+    Raises:
+        DamageError: some validation image is missing.
+    """
     rows = record.predictions["val"]
     read_N = rows.pred_N != UNREADABLE
     read = [name for name, kept in zip(rows.sha256, read_N, strict=True) if kept]
-    found = overlap(record.fit.image_N, short_digests(read))
-    what = ("validation images", len(read))
-    agree("images of the fit", what, ("those of them in ckpt.bin", found))
+    fitted = overlap(record.fit.image_N, short_digests(read))
+    expected = ("validation images", len(read))
+    agree("images of the fit", expected, ("validation images in ckpt.bin", fitted))
 
 
 def no_test_image_fitted(record: Record) -> str:
     """Was the head fitted on no test image, byte for byte?"""
     rows = record.predictions["test"]
-    found = overlap(record.fit.image_N, short_digests(rows.sha256))
-    told = record.numbers["overlap"]["images"]
-    agree("overlap", ("predictions.parquet and ckpt.bin", found), ("metrics.json", told))
-    if found:
+    count = overlap(record.fit.image_N, short_digests(rows.sha256))
+    recorded = record.numbers["overlap"]["images"]
+    agree("overlap", ("predictions.parquet and ckpt.bin", count), ("metrics.json", recorded))
+    if count:
         raise DamageError(
-            f"ckpt.bin: {found} of {len(rows.path)} test images are among the "
+            f"ckpt.bin: {count} of {len(rows.path)} test images are among the "
             f"{len(record.fit.image_N)} that the head was fitted on; the run is not ranked"
         )
     return f"none of {len(rows.path)} test images is among the {len(record.fit.image_N)} of the fit"

@@ -128,25 +128,25 @@ def _alike(told: np.ndarray, found: np.ndarray) -> bool:
 
 def comparability(record: Record) -> str:
     """Does the comparability key follow from the data of fit and test, the metric and the fit?"""
-    told, config = record.numbers, record.config
-    found = comparabilities.of_record(config, record.stamp, told, record.facts)
-    for name, value in asdict(found).items():
-        where = ("metrics.json comparability", told["comparability"][name])
-        agree(comparabilities.NAMES[name], ("the rest of the record", value), where)
-    for name, value in (("comparability_key", found.key), ("comparability_base", found.base)):
-        agree(name, ("the record", value), ("metrics.json", told[name]))
-    return f"comparability_key {found.key}"
+    numbers = record.numbers
+    parts = comparabilities.of_record(record.config, record.stamp, numbers, record.facts)
+    for name, value in asdict(parts).items():
+        recorded = ("metrics.json comparability", numbers["comparability"][name])
+        agree(comparabilities.NAMES[name], ("the rest of the record", value), recorded)
+    for name, value in (("comparability_key", parts.key), ("comparability_base", parts.base)):
+        agree(name, ("the record", value), ("metrics.json", numbers[name]))
+    return f"comparability_key {parts.key}"
 
 
 def test_read_once(record: Record) -> str:
-    """Was the test split read once, when all was chosen, or again for the same answer only?
+    """Was the test split read once, after all choices, or repeatedly for the same answer only?
 
-    A process that is killed between reading test and sealing the record has read it all the same:
-    the next process of the run reads test again, and the record counts both. That is no leak where
-    every read was for the very answer that is recorded.
+    If a process is killed between reading test and sealing the record, the next process of the run
+    reads test again, and the record counts both reads. This is not a leak if every read was for the
+    answer that is recorded.
     """
     reads, entries = record.numbers["test_reads"], record.numbers.get(TEST_READ_LOG)
-    if entries is not None:  # records of before the log was kept have none
+    if entries is not None:  # records of older versions have no log
         agree("test_reads", (TEST_READ_LOG, len(entries)), ("metrics.json", reads))
     if reads != 1 and not entries:
         raise DamageError(f"metrics.json: the test split was read {reads} times")
@@ -154,10 +154,10 @@ def test_read_once(record: Record) -> str:
         place = f"metrics.json: {TEST_READ_LOG}, read {number}"
         for key in SAME_ANSWER:
             agree(key, ("the stamp", record.stamp[key]), (place, entry[key]))
-    said = "once"
+    count = "once"
     if reads > 1:
-        said = f"{reads} times, the same answer each: earlier processes of this run were stopped"
-    return f"{said}; resolution {record.stamp['resolution']} px, top-1 and loss from the last read"
+        count = f"{reads} times, the same answer each: earlier processes of this run were stopped"
+    return f"{count}; resolution {record.stamp['resolution']} px, top-1 and loss from the last read"
 
 
 def _compare(where: str, told: Any, found: Any) -> None:

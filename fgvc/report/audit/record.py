@@ -86,13 +86,13 @@ class Record:
 
     @cached_property
     def _checkpoint(self) -> tuple[dict[str, Any], Fit]:
-        """After its own digest vouched for every tensor."""
+        """Facts and fit of ckpt.bin, whose digest covers every tensor."""
         tensors, facts, _ = checkpoint.read(self.path / checkpoint.FILE)
         return facts, fit.from_checkpoint(facts, tensors)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the checkpoint says of itself."""
+        """Facts of the checkpoint."""
         return self._checkpoint[0]
 
     @property
