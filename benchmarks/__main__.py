@@ -1,5 +1,6 @@
-"""`make bench`: every promise about speed as a ratio, both sides measured in one run; by name also
-the simulations that stand behind the statistics.
+"""`make bench`: every promise about speed as a ratio, both sides measured in one run.
+
+The simulations that support the statistics run only when they are named.
 
 python -m benchmarks [extraction loading second c_sweep knn parts startup training fiftyone]
                      [index report intervals intervals_unlike family_wise_error]

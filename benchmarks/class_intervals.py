@@ -1,9 +1,9 @@
-"""Simulated test sets -> how often the intervals of mean per class and macro-F1 cover, how wide.
+"""Simulated test sets -> coverage and width of the intervals of mean per class and macro-F1.
 
 The target is the value of a very large test set with the same class proportions. The oracle width
-is that of the central 95 % of the reported number over the simulated test sets. It is 0 where the
-classifier makes no mistake: there the interval itself is shown, beside that of Clopper and Pearson
-for as many images as there are.
+is the width of the central 95 % of the reported number over the simulated test sets. The oracle
+width is 0 where the classifier makes no mistake. In that case, the width of the interval is shown
+beside the width of the interval of Clopper and Pearson for the same number of images.
 C classes, N images, R repetitions.
 """
 
@@ -79,7 +79,7 @@ def _cell(kind: str, classes: int, images: int, accuracy: float, repetitions: in
         for key in NUMBERS:
             intervals[key].append(measured[key])
     noted = f"note in {notes / repetitions:.0%}"
-    found = []
+    results = []
     for place, (key, number) in enumerate(NUMBERS.items()):
         low_R, high_R = np.array(intervals[key]).T
         truth = population.values[place]
@@ -91,11 +91,11 @@ def _cell(kind: str, classes: int, images: int, accuracy: float, repetitions: in
         if oracle == 0:
             exact = binomtest(int(population.support_C.sum()), int(population.support_C.sum()))
             detail += f", Clopper-Pearson {1 - exact.proportion_ci().low:.4f}"
-        found.append(Row(f"{work}: coverage", "nominal 95 %", covered, COVERAGE, detail))
+        results.append(Row(f"{work}: coverage", "nominal 95 %", covered, COVERAGE, detail))
         if oracle > 0:
             ratio = width / oracle
-            found.append(Row(f"{work}: width", "oracle", ratio, WIDTH, noted, most=True))
-    return found
+            results.append(Row(f"{work}: width", "oracle", ratio, WIDTH, noted, most=True))
+    return results
 
 
 def _values(matrix: np.ndarray) -> tuple[float, float]:

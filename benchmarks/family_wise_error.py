@@ -1,14 +1,15 @@
 """Tables whose rows are equally good -> how often task=report calls any row worse than the best.
 
-Answers are drawn, not predicted: the accuracy of image i is drawn from Beta(4.5, .5), mean .9 (a
-quarter of the images is right in more than 99 %, a tenth in less than 73 %), and is the same for
-every row; given it, rows are independent or near-copies of each other. Each table has images of its
-own. Tests, adjustment and choice of the best are those of `fgvc.report.rank`. Beside the error
-stand that of the procedure used before (adjusted over the comparisons shown; a bootstrap p where
-there are seeds), and the power against a row that is worse, or rows of which one is better. The
-last rows are of single pairs with unequal numbers of seeds: the level of the test at several p,
-beside that of plain sign flips, which are no exact test there.
-Asked for by name (`python -m benchmarks family_wise_error`): it takes about ten minutes of a core.
+Answers are drawn, not predicted. The accuracy of each image is drawn from Beta(4.5, .5), with mean
+.9: a quarter of the images has an accuracy above 99 %, a tenth below 73 %. All rows share the
+accuracies; given these, rows are independent or near-copies of each other. Each table draws new
+images. Tests, adjustment and choice of the best are those of `fgvc.report.rank`. Each row also
+reports the error of the previous procedure (adjusted over the comparisons shown, with a bootstrap p
+for several seeds), and the power to detect one worse row, or one better row. The last rows report
+single pairs with unequal numbers of seeds: the level of the test at several p, beside the level of
+plain sign flips, which are not exact there.
+It runs only when it is named (`python -m benchmarks family_wise_error`), for about ten minutes on
+one core.
 K rows, S seeds, N images.
 """
 
@@ -37,8 +38,8 @@ LEVELS, PAIRS = (0.05, 0.01, 0.001, 0.0005), 20_000
 
 @dataclass(frozen=True)
 class Setting:
-    """seeds: of each row, repeated in turn where there are more rows. copies: rows other than the
-    first are near-copies of it. shape: of the distribution of the images' accuracy."""
+    """seeds: number per row, in a cycle. copies: all other rows are near-copies of the first.
+    shape: parameters of the Beta distribution of the accuracy of an image."""
 
     rows: int
     images: int
@@ -49,7 +50,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Shares of tables with any false finding: now, by the procedure before."""
+    """Shares of tables with any false finding. before: by the previous procedure."""
 
     error: float
     before: float
@@ -89,19 +90,22 @@ def family_wise_error(setting: Setting, tables: int, seed: int) -> Outcome:
 
 
 def power(setting: Setting, difference: float, tables: int, seed: int) -> tuple[float, float]:
-    """Share found of the true differences: of one row that is worse, and to one that is better."""
+    """Share of true differences that are significant: one row is worse; one row is better."""
     rng = np.random.default_rng(seed)
     worse, better = 0.0, 0.0
     for _ in range(tables):
-        _, found = _found(table(setting, rng, [difference] + [0.0] * (setting.rows - 1)))
-        worse += 0 in found
-        best, found = _found(table(setting, rng, [0.0] + [difference] * (setting.rows - 1)))
-        better += len(found) / (setting.rows - 1) if best == 0 else 0.0
+        _, significant = _significant(
+            table(setting, rng, [difference] + [0.0] * (setting.rows - 1))
+        )
+        worse += 0 in significant
+        answers = table(setting, rng, [0.0] + [difference] * (setting.rows - 1))
+        best, significant = _significant(answers)
+        better += len(significant) / (setting.rows - 1) if best == 0 else 0.0
     return worse / tables, better / tables
 
 
 def table(setting: Setting, rng: np.random.Generator, worse: Sequence[float]) -> list[np.ndarray]:
-    """right_SN of each row. worse: what it loses of the accuracy."""
+    """right_SN of each row. worse: loss of accuracy of each row, as a fraction."""
     accuracy_N = rng.beta(*setting.shape, size=setting.images).astype(np.float32)
     mean = setting.shape[0] / sum(setting.shape)
     answers: list[np.ndarray] = []
@@ -122,8 +126,8 @@ def against_best(answers: Sequence[np.ndarray]) -> tuple[int, list[float]]:
     return best, [metrics.sign_flip(right_SN, answers[best]) for right_SN in others]
 
 
-def _found(answers: Sequence[np.ndarray]) -> tuple[int, list[int]]:
-    """The best row, and the rows that are found to be worse."""
+def _significant(answers: Sequence[np.ndarray]) -> tuple[int, list[int]]:
+    """The best row, and the rows that are significantly worse."""
     best, p = against_best(answers)
     adjusted = metrics.holm(p, metrics.all_pairs(len(answers)))
     others = [row for row in range(len(answers)) if row != best]
@@ -141,8 +145,8 @@ def _answers(accuracy_N: np.ndarray, seeds: int, rng: np.random.Generator) -> np
 
 
 def _smallest_before(answers: Sequence[np.ndarray], p: Sequence[float]) -> float:
-    """The smallest p of the procedure used before. With several seeds it is the bootstrap's p of
-    the pair whose exact p is smallest, as a bootstrap of every pair would take hours."""
+    """The smallest p of the previous procedure. With several seeds, this is the bootstrap p of the
+    pair with the smallest exact p, because a bootstrap of every pair would take hours."""
     if all(len(right_SN) == 1 for right_SN in answers):
         return min(p)
     best = int(np.argmax([right_SN.mean() for right_SN in answers]))

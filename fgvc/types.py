@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # for annotations only: an error message must not wait for to
 
 
 def nfc(path: str) -> str:
-    """A path in Unicode's composed form: file systems write one name in different forms."""
+    """A path in Unicode's composed form (NFC): file systems store a name in different forms."""
     return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
@@ -104,8 +104,8 @@ class Manifest:
     def key_N(self) -> np.ndarray:
         """A stable key of each image, uint64: the first 8 bytes of the SHA256 of its `nfc` path.
 
-        What is drawn for an image (its place in an epoch, augmentation, random patches) follows
-        from this key. In 675,000 images two share a key with probability 1e-8; these two would get
+        All draws for an image (its place in an epoch, augmentation, random patches) follow from
+        this key. Among 675,000 images, some two share a key with probability 1e-8; they would get
         the same draws, and nothing else depends on the key.
         """
         digests = (hashlib.sha256(nfc(path).encode()).digest()[:8] for path in self.path)
@@ -156,7 +156,7 @@ class Dataset:
 
     partial: classes or images are missing against the official counts (declared by the user).
     notes: one line each, printed and recorded (synthetic approval, duplicates across splits, ...).
-    warnings: those of the notes that a reader of the numbers must know; recorded beside them too.
+    warnings: the notes that a reader of the numbers must know; also recorded with the numbers.
     card: provenance as it stands in the dataset's conf file (source, licence, approval, ...).
     subset: what `dataset.subset` chose, with checksum, coverage and expected seconds; else None.
     hierarchy: what lies above the classes, where the dataset says so.

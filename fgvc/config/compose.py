@@ -135,7 +135,7 @@ def hashed(conf: schema.Config) -> dict[str, Any]:
 
 
 def hashed_with_inert(conf: schema.Config) -> dict[str, Any]:
-    """The hashed part with the keys that change nothing under the other choices of the config."""
+    """The hashed part of a config, including the keys that change no number (see inert.py)."""
     plain = _hashed(conf)
     plain["backbone"] = _hashed_backbone(conf.backbone, plain["backbone"])
     return plain
@@ -334,7 +334,7 @@ def _hashed_backbone(backbone: schema.Backbone, plain: dict[str, Any]) -> dict[s
 
 
 def declared_keys() -> frozenset[str]:
-    """Dotted keys of what the user says of the data and the data confirms, of any option."""
+    """Dotted keys of what the user declares about the data, in any option; the run verifies it."""
     fields = _fields(schema.Config, {})
     return frozenset(key for key, item in fields if item.metadata.get("declared"))
 

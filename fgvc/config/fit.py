@@ -25,12 +25,12 @@ FEATURES = {  # what a family's backbone can be read by
     "open_clip": ("cls", "patch_mean", "cls_patch_mean", "projected"),
     "transformers": ("map", "patch_mean", "projected"),
 }
-POSITION_RESIZE = {  # how a library's positions can be resized; the first is the library's own
+POSITION_RESIZE = {  # methods of resizing positions per library; the first is its default
     "timm": ("timm", "zoom"),
     "open_clip": ("open_clip",),
     "transformers": ("transformers",),
 }
-ROTARY = "dinov3"  # in timm's names of models whose positions follow from the grid
+ROTARY = "dinov3"  # in timm's names of models with rotary positions, which need no resizing
 EXTRACTS = ("probe", "zero_shot", "eval")  # features, on as many processes as runtime.nproc says
 SIDES = (224, 256, 336, 384, 392, 448, 512, 518)  # pixels; the options of resolution=
 
@@ -39,8 +39,9 @@ def settle(conf: Config) -> None:
     """Write what follows from the chosen row of checkpoints where the choice left it open.
 
     A resolution given as a token grid becomes its side in pixels, so that `t256` with patch 16 and
-    `r256` are one question with one hash. A way of resizing positions that the model does not have
-    (a recipe may name one) becomes its own. Without validation images, both final fits are one.
+    `r256` are the same question and share a hash. If a recipe names a position_resize that the
+    model does not support, the model's default replaces it. Without validation images, both values
+    of final_fit are equivalent.
     """
     row, resolution = chosen_checkpoint(conf.backbone), conf.resolution
     conf.backbone.size = row.size
@@ -56,7 +57,7 @@ def settle(conf: Config) -> None:
 
 
 def position_resizes(conf: Config) -> tuple[str, ...]:
-    """The values of backbone.position_resize that mean something for the chosen model."""
+    """The values of backbone.position_resize that the chosen model supports; its default first."""
     ways = POSITION_RESIZE[conf.backbone.library]
     return ways[:1] if ROTARY in chosen_checkpoint(conf.backbone).model else ways
 
@@ -99,8 +100,8 @@ def check_text(conf: Config) -> None:
 def check_side(conf: Config) -> None:
     """Refuse a side, in pixels, that its name belies or that is not a whole number of patches.
 
-    The side a checkpoint was published at is legal in any case: its library cuts as many whole
-    patches as fit and leaves out the pixels beyond (27 x 27 patches of 14 in 384 px).
+    The side at which a checkpoint was published is always legal: its library cuts as many whole
+    patches as fit and ignores the remaining pixels (27 x 27 patches of 14 in 384 px).
 
     Raises:
         ConfigError: names the side, the patch and the nearest resolutions that fit.

@@ -177,10 +177,10 @@ def _knows(combination: Combination, key: str) -> bool:
 
 
 def _without_twins(jobs: Sequence[Job]) -> tuple[list[Job], list[LeftOut]]:
-    """Each question once: jobs that differ only in keys that change nothing are left out.
+    """Keep one job per question: jobs that differ only in keys that change no number are left out.
 
     Raises:
-        ConfigError: two jobs differ only in places, so that both would write into one folder.
+        ConfigError: two jobs differ only in places, so both would write into the same folder.
     """
     seen: dict[str, Job] = {}
     kept, left_out = [], []
@@ -299,12 +299,12 @@ def _job(overrides: tuple[str, ...], nodes: Nodes) -> Job:
 
 
 def _refuse_foreign_resize(conf: Config, given: Sequence[Override]) -> None:
-    """Refuse a backbone.position_resize that the command names and the model does not have."""
+    """Refuse a backbone.position_resize in the command that the model does not support."""
     for override in given:
         key, ways = override.key_or_group, position_resizes(conf)
         if key == "backbone.position_resize" and override.value() not in ways:
             raise ImpossibleError(
-                f"{key}={override.value()}: {chosen_checkpoint(conf.backbone).model} has "
+                f"{key}={override.value()}: {chosen_checkpoint(conf.backbone).model} supports "
                 f"{', '.join(ways)}. Leave {key} out."
             )
 

@@ -42,9 +42,9 @@ class Augment:
 
         Args:
             image_CHW: uint8, any height and width.
-            epoch, key, occurrence: with the seed, what decides everything that is drawn. torch's
-                CPU generator keeps the low 32 bits of a stream: of 100,000 images about one pair
-                shares them, that is, draws the same crop of two different images.
+            epoch, key, occurrence: with the seed, they determine all draws. torch's CPU generator
+                keeps the low 32 bits of a stream. Among 100,000 images, about one pair shares
+                these bits, and thus the position of its crop.
 
         Returns:
             uint8 3 x R x R, contiguous. No random generator is left in another state.

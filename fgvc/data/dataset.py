@@ -58,10 +58,10 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
 
 
 def read(conf: schema.Dataset, progress: Progress | None = None) -> Index:
-    """The dataset's own files, as its reader reads them, in the order of the images' paths.
+    """Read the dataset's own files into an index that is sorted by path.
 
     Raises:
-        UserError: no such reader, or files that are missing or contradict each other.
+        UserError: the reader is unknown, or files are missing or contradict each other.
     """
     if conf.reader not in READERS:
         raise UserError(f"dataset.reader={conf.reader}: one of {', '.join(READERS)}")

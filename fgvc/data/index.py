@@ -49,17 +49,17 @@ class Index:
 def sorted_by_path(index: Index) -> Index:
     """The same images in the order of their paths.
 
-    Whatever order a dataset's own files list the images in, rows mean the same: batches, ties,
-    sums of floating-point numbers and records do not depend on it.
+    Thus batches, ties, floating-point sums and records do not depend on the order in which the
+    dataset's own files list the images.
     """
     rows = sorted(range(len(index)), key=index.path.__getitem__)
-    # stable: two names that differ only in composition keep the order of their code points
+    # stable: paths that differ only in Unicode composition keep the order of their code points
     rows.sort(key=lambda row: nfc(index.path[row]))
     return take(index, np.array(rows, np.int64))
 
 
 def take(index: Index, row_N: np.ndarray) -> Index:
-    """Some images of an index, in the order of `row_N`; the label map stays whole."""
+    """The images at `row_N` of an index, in that order; the label map is unchanged."""
     parts = index.parts
     return replace(
         index,

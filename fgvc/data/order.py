@@ -1,8 +1,8 @@
 """Rows to train on -> the order of an epoch -> what one rank reads at one step.
 
-Everything follows from (seed, epoch, step, rank) and the keys of the images: nothing is remembered
-between epochs, so a run that is resumed, or cut over other ranks, reads the same global batches; so
-does a run whose index lists the same images in another order.
+Everything follows from (seed, epoch, step, rank) and the keys of the images, and no state is kept
+between epochs. A resumed run, a run on another number of ranks, and a run whose index lists the
+same images in another order thus all read the same global batches.
 N images to train on, M draws of an epoch, C classes.
 """
 
@@ -69,8 +69,8 @@ class Order:
     """The order of every epoch of a run.
 
     row_N: rows to train on, each once. label_N, key_N: the class and the key of each of them.
-    sampling: "uniform", every row once an epoch; or "class_balanced", as many draws, dealt evenly
-    to the classes that occur. batch_size: global, over all ranks.
+    sampling: "uniform", every row once per epoch; or "class_balanced", the same number of draws,
+    distributed evenly over the classes that occur. batch_size: global, over all ranks.
     """
 
     row_N: np.ndarray
@@ -103,9 +103,9 @@ class Order:
 
 
 def _balanced(label_N: np.ndarray, key_N: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """How often each row is drawn: N // C draws from each class, one more from some.
+    """Number of draws of each row: N // C per class, and one more for N % C classes.
 
-    Within a class the numbers differ by at most one.
+    Within a class, the numbers of two rows differ by at most one.
     """
     label_C, class_N, count_C = np.unique(label_N, return_inverse=True, return_counts=True)
     draws_C = np.full(len(count_C), len(label_N) // len(count_C))

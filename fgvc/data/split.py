@@ -38,11 +38,11 @@ def carve(index: Index, fraction: float, seed: int) -> Split:
 def validation_notes(
     label_N: np.ndarray, split: Split, labelmap: LabelMap, fraction: float
 ) -> tuple[str, ...]:
-    """A note on classes without a validation image, which no choice on validation considers.
+    """A note on classes without a validation image: no choice on validation can consider them.
 
     Args:
         label_N: of all images.
-        fraction: `dataset.val_fraction`; 0 asks for no validation, so there is nothing to note.
+        fraction: `dataset.val_fraction`; with 0 there is no validation and no note.
     """
     if fraction <= 0:
         return ()
@@ -52,13 +52,13 @@ def validation_notes(
     )
     if not (missing := np.flatnonzero(val_C == 0).tolist()):
         return ()
-    way_out = "raise dataset.val_fraction"
-    if (train_C[missing] == 1).all():  # a class keeps its only image for training
-        way_out = "add training images of these classes"
+    advice = "raise dataset.val_fraction"
+    if (train_C[missing] == 1).all():  # the only image of a class is used for training
+        advice = "add training images of these classes"
     return (
         f"dataset.val_fraction={fraction:g}: {len(missing)} of {len(labelmap)} classes have no "
         f"validation image ({listed(labelmap.names[label] for label in missing)}), so validation "
-        f"says nothing about them; {way_out}",
+        f"says nothing about them; {advice}",
     )
 
 

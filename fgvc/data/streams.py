@@ -1,9 +1,9 @@
 """(seed, epoch, image key, occurrence) -> the random stream of one image.
 
-Every draw made for an image follows from its key (fgvc.types.Manifest.key_N) and never from its row
-in the manifest. No draw depends on the order of the index, and an image that is added or removed
-leaves the draws of the others as they are. Hashes, not a library's generator: the streams are the
-same on every machine and version.
+Every draw for an image follows from its key (fgvc.types.Manifest.key_N) and never from its row in
+the manifest. No draw depends on the order of the index, and adding or removing an image does not
+change the draws of the others. Streams are hashes and not states of a library's generator, so they
+are the same on every machine and with every version.
 N images.
 """
 
@@ -33,11 +33,11 @@ def order_by_stream(
     purpose: bytes,
     occurrence_N: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Places of the keys in ascending order of their streams: a seeded shuffle.
+    """Indices that sort the keys by their streams: a seeded shuffle.
 
     Args:
         key_N: uint64.
-        occurrence_N: tells equal keys apart; zeros where it is None.
+        occurrence_N: distinguishes equal keys; None: all zero.
     """
     again_N = np.zeros(len(key_N), np.int64) if occurrence_N is None else occurrence_N
     pairs = zip(key_N.tolist(), again_N.tolist(), strict=True)

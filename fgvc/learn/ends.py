@@ -1,5 +1,7 @@
-"""A value chosen from several -> whether it is the first or the last, where a better one may lie
-beyond."""
+"""A value chosen from several -> whether it lies at an end of their range.
+
+A better value may then lie beyond the range.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from collections.abc import Iterable
 
 
 def end_of(chosen: float, tried: Iterable[float]) -> str | None:
-    """The end of the tried values at which the chosen one lies.
+    """Which end of the range of tried values was chosen, if any.
 
     Returns:
         "first": the smallest of at least two distinct values; "last": the largest; None otherwise.

@@ -73,7 +73,7 @@ class Choice:
     @property
     def ends(self) -> dict[str, str | None]:
         """Whether the chosen rate and decay are the "first" or "last" of several (None: neither);
-        a decay of 0 is no end, as nothing lies below it."""
+        a decay of 0 is not an end, because no smaller value exists."""
         rates = [trial.learning_rate for trial in self.trials]
         decays = [trial.weight_decay for trial in self.trials]
         decay = end_of(self.trial.weight_decay, decays) if self.trial.weight_decay else None

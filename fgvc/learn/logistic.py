@@ -23,7 +23,7 @@ from fgvc.learn.problem import Point, Problem, cold, point_at, threads_for
 from fgvc.learn.rows import Frame, framed
 from fgvc.types import Progress, UserError
 
-TOLERANCE = 1e-4  # nats: validation losses at most so far above the lowest count as equal to it
+TOLERANCE = 1e-4  # nats above the lowest validation loss that count as a tie
 _HISTORY = 3  # predecessors that the extrapolation looks at
 
 
@@ -165,7 +165,7 @@ def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarr
     """The smallest C whose validation log-loss is at most TOLERANCE above the lowest of all.
 
     Reads the path once, in ascending C. It keeps the solutions that can still be chosen: those
-    within TOLERANCE of the lowest loss so far that are lower than every smaller C among them.
+    within TOLERANCE of the lowest loss so far whose loss is below that of every smaller C.
 
     Raises:
         UserError: no validation rows.
@@ -174,13 +174,13 @@ def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarr
         raise UserError("0 validation rows: C cannot be chosen; raise dataset.val_fraction")
     x_val = np.asarray(x_val_ND, dtype=np.float64)
     curve: list[Trial] = []
-    candidates: list[tuple[float, Solution]] = []  # of falling loss
+    candidates: list[tuple[float, Solution]] = []  # (loss, solution), losses falling
     for solution in path:
         trial = _trial(solution, x_val, label_val_N)
         curve.append(trial)
         if candidates and not trial.loss < candidates[-1][0]:
             continue
-        near = [one for one in candidates if one[0] <= trial.loss + TOLERANCE]
+        near = [pair for pair in candidates if pair[0] <= trial.loss + TOLERANCE]
         candidates = [*near, (trial.loss, solution)]
     assert candidates
     return Choice(candidates[0][1], tuple(curve))

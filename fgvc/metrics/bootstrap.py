@@ -1,9 +1,9 @@
 """Two models' answers to the same images -> their difference with its interval, by resampling.
 
 Row i of both arguments is the same image, and every difference is a minus b: above zero, a is
-better. A score is whether an answer was right, or the share of seeds that were right. A pair is put
-into a canonical order before it is resampled and the sign is applied after, so swapping a and b
-negates every number exactly. The interval is over images: other seeds are no part of it.
+better. A score is whether an answer was right, or the share of seeds that were right. A pair is
+resampled in a canonical order and the sign is applied afterwards, so swapping a and b negates every
+number exactly. The interval covers the sampling of images, not of seeds.
 N images, B draws, C classes, V distinct values.
 """
 
@@ -81,14 +81,14 @@ def _counts(surplus_N: np.ndarray) -> Counts:
 
 
 def _oriented(strata: tuple[Counts, ...], draws: int, seed: int) -> Difference:
-    """The difference in the order of a and b that was asked for, resampled in the canonical one."""
+    """The difference in the given order of a and b, resampled in the canonical order."""
     swapped = tuple(tuple((0.0 - value, n) for value, n in reversed(counts)) for counts in strata)
     if strata < swapped:
         return -_resampled(swapped, draws, seed)
-    found = _resampled(strata, draws, seed)
+    difference = _resampled(strata, draws, seed)
     if strata > swapped:
-        return found
-    half = (found.high - found.low) / 2  # neither order comes first: the interval is symmetric
+        return difference
+    half = (difference.high - difference.low) / 2  # both orders are equal: symmetric
     return Difference(0.0, -half, half) if half else Difference(0.0, 0.0, 0.0)
 
 
@@ -96,8 +96,8 @@ def _oriented(strata: tuple[Counts, ...], draws: int, seed: int) -> Difference:
 def _resampled(strata: tuple[Counts, ...], draws: int, seed: int) -> Difference:
     """Mean over strata of the mean within each, and its percentile interval.
 
-    Cached: in a table of many lines most ways to differ occur again, and the draws are nearly all
-    that a comparison costs.
+    Cached: in a table of many lines, the same counts often recur, and drawing takes nearly all the
+    time of a comparison.
     """
     rng = np.random.default_rng(seed)
     value, mean_B = 0.0, np.zeros(draws)

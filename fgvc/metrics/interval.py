@@ -65,7 +65,7 @@ def class_intervals(matrix: np.ndarray) -> dict[str, Any]:
     variance_C = image_variance(recall_C, counts.support_C)
     noise = float(np.average(variance_C, weights=counts.support_C))
     smooth_C = np.clip(smoothed(recall_C, counts.support_C, noise), 0, 1)
-    # The first is noisy with few images per class, the second wrong where the classifier is worse
+    # The first is noisy with few images per class; the second is biased if the classifier is worse
     # on small classes. Each covers where the other does not, so the larger variance is used.
     variances = (variance_C, smooth_C * (1 - smooth_C))
     mean = float(recall_C.mean())
@@ -83,11 +83,11 @@ def class_intervals(matrix: np.ndarray) -> dict[str, Any]:
 def _interval(
     reported: float, estimate: float, variance: float, support_C: np.ndarray
 ) -> list[float]:
-    """Exact binomial interval at the effective number of images, containing `reported`.
+    """Exact binomial interval at the effective number of images, extended to `reported`.
 
-    Both variances get that of PRIOR_IMAGES mistakes in addition, spread evenly over the images:
-    without any mistake, the effective number is finite. It is then the number of images where all
-    classes have the same number.
+    The variance of PRIOR_IMAGES mistakes, spread evenly over the images, is added to both
+    variances. Thus the effective number is finite even without mistakes. It then equals the number
+    of images if all classes have equally many.
     """
     images = float(support_C.sum())
     unit = float((1 / support_C).mean()) / len(support_C)
@@ -101,7 +101,7 @@ def _interval(
 
 
 def _note(counts: Counts) -> str | None:
-    """Why the intervals are wide or doubtful, in one sentence each."""
+    """Why the intervals may be wide or cover less than 95 %; None if there is no reason."""
     images, hits = int(counts.support_C.sum()), int(counts.hit_C.sum())
     per_class = round(len(counts.support_C) / float((1 / counts.support_C).sum()), 6)
     notes = []

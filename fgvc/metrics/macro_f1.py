@@ -32,7 +32,8 @@ class Counts:
 
 
 def count(matrix: np.ndarray) -> tuple[Counts, int]:
-    """The counts of a matrix of `confusion`; the number of classes with support or predictions."""
+    """Counts of a matrix as `confusion` gives it, and the number of classes with support or
+    predictions."""
     classes = len(matrix)
     support_all, predicted_all = matrix.sum(axis=1), matrix[:, :classes].sum(axis=0)
     (held_C,) = np.nonzero(support_all)

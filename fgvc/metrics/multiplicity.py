@@ -11,9 +11,9 @@ def holm(p_values: Sequence[float], hypotheses: int | None = None) -> list[float
     Comparing the results with .05 keeps the chance of any false finding among them at 5 %.
 
     Args:
-        hypotheses: size of the family, at least as many as there are p-values; those without a
-            p-value count as if theirs were 1. Where the tests that are made were chosen by looking
-            at the answers, the family is everything they were chosen from (`all_pairs`).
+        hypotheses: size of the family, at least the number of p-values; the other hypotheses count
+            as p = 1. If the tests were selected by looking at the answers, the family contains all
+            tests that could have been selected (`all_pairs`).
     """
     m = len(p_values) if hypotheses is None else hypotheses
     assert m >= len(p_values)
@@ -26,13 +26,13 @@ def holm(p_values: Sequence[float], hypotheses: int | None = None) -> list[float
 
 
 def all_pairs(models: int) -> int:
-    """Size of the family of a comparison with the best on these very images.
+    """Size of the family of comparisons with the model that is best on the same images.
 
-    Which model is best is read off the same answers, so any of the pairs may come to be tested, and
-    the family is all of them: whatever pairs are then shown, Holm's adjustment over all holds for
-    them. For 50 equally noisy models its first step asks for 4.1 standard errors; Tukey's range,
-    which knows their correlation, for 4.0. Hsu's comparison with the best (1996, Multiple
-    Comparisons, ch. 4) asks for less because it claims less: what it calls "not the best" may be
+    The best model is selected by the same answers, so any pair may be tested, and the family is all
+    pairs: Holm's adjustment over all of them is valid for any subset that is shown. For 50 equally
+    noisy models, its first step requires 4.1 standard errors; Tukey's range, which accounts for
+    their correlation, requires 4.0. Hsu's comparison with the best (1996, Multiple Comparisons,
+    ch. 4) requires less because it claims less: a model that it rejects as "not the best" may be
     exactly as good as the best.
     """
     return models * (models - 1) // 2

@@ -1,8 +1,8 @@
 """Two models' answers to the same images -> whether they differ: the exact paired tests.
 
 Row i of both arguments is the same image; a is better where differences are above zero. Images that
-both get right or both get wrong say nothing about which is better and have no part in any p.
-The null is over images only, see NULL_HYPOTHESIS.
+both get right or both get wrong do not enter any p. The null hypothesis is over images only, see
+NULL_HYPOTHESIS.
 N images, S seeds, M distinct magnitudes of a difference, W values of a sum.
 """
 
@@ -22,7 +22,7 @@ NULL_HYPOTHESIS = (
     "these trained models have equal accuracy on other images of the kind; "
     "the test does not generalize to other seeds"
 )
-TINY = float(np.finfo(np.float64).tiny)  # the logarithm of a p-value of 0 is that of this
+TINY = float(np.finfo(np.float64).tiny)  # stands in for a p-value of 0 in a logarithm
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Discordance:
 
 @dataclass(frozen=True)
 class Top1Comparison:
-    """Top-1 of a minus that of b, a fraction in -1..1, its 95 % interval, and the p of `test`.
+    """Top-1 of a minus top-1 of b, a fraction in -1..1, its 95 % interval, and the p of `test`.
 
-    test: mcnemar (one answer per image on both sides), sign_flip (as many seeds on both), or
-    sign_flip_subsets (fewer seeds on one side).
-    same_right: on every image as large a share of the seeds is right.
+    test: mcnemar (one answer per image on both sides), sign_flip (equal numbers of seeds), or
+    sign_flip_subsets (unequal numbers of seeds).
+    same_right: on every image, the share of seeds that are right is equal.
     """
 
     test: str
@@ -93,22 +93,22 @@ def mcnemar(right_a_N: np.ndarray, right_b_N: np.ndarray) -> Discordance:
 def sign_flip(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> float:
     """Two-sided p of the exact paired permutation test over images (Fisher 1935).
 
-    With as many seeds on both sides: on each image the block of a's answers and the block of b's
-    are swapped with probability 1/2, which flips the sign of the image's difference. The p is
-    exact where the two blocks are exchangeable on every image. With one seed each, or where the
-    seeds of a model agree on every image, it is McNemar's exact test, to the bit.
+    With equal numbers of seeds, the answers of a and the answers of b to an image are swapped as
+    blocks with probability 1/2, which flips the sign of the image's difference. The p is exact if
+    the two blocks are exchangeable on every image. With one seed each, or if the seeds of a model
+    agree on every image, it is equal to the p of McNemar's exact test.
 
-    With fewer seeds on one side a swap is not a symmetry: the wrong answer of one seed weighs as
-    much as those of all seeds opposite, and near the ceiling plain sign flips reject up to four
-    times too often at p = .0005 (1 against 10 seeds, 200 images, accuracy .97). The larger side
-    then takes part with as many seeds as the smaller one has, once from each of its seeds on
-    (cyclically, so every seed occurs equally often); the result is the geometric mean of these
-    exact p-values. It is at most e times too small under any dependence (Vovk & Wang, "Combining
-    p-values via averaging", Biometrika 2020), and was conservative in every simulated cell
-    (`benchmarks/family_wise_error.py`), at the price of power where seeds disagree.
+    With unequal numbers of seeds, a swap is not a symmetry: a wrong answer of a single seed weighs
+    as much as the wrong answers of all seeds of the other model. Near the ceiling, plain sign flips
+    reject up to four times too often at p = .0005 (1 against 10 seeds, 200 images, accuracy .97).
+    The test therefore compares the smaller side with cyclic windows of equally many seeds of the
+    larger side, one window starting at each seed, and returns the geometric mean of these exact
+    p-values. The mean is at most e times too small under any dependence (Vovk & Wang, "Combining
+    p-values via averaging", Biometrika 2020). It was conservative in every simulated cell
+    (`benchmarks/family_wise_error.py`), but loses power if seeds disagree.
 
     Args:
-        right_a_SN, right_b_SN: bool; S may differ. Seeds that all repeat each other count once.
+        right_a_SN, right_b_SN: bool; S may differ. Repeats are removed by `without_repeats`.
     """
     few_SN, many_SN = sorted(map(without_repeats, (right_a_SN, right_b_SN)), key=len)
     if len(few_SN) == len(many_SN):
@@ -116,12 +116,16 @@ def sign_flip(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> float:
     twice_SN = np.concatenate([many_SN, many_SN])
     starts = range(len(many_SN))
     p = [_exact(_surplus(few_SN, twice_SN[at : at + len(few_SN)])) for at in starts]
-    return math.exp(sum(math.log(max(one, TINY)) for one in p) / len(p))
+    return math.exp(sum(math.log(max(value, TINY)) for value in p) / len(p))
 
 
 def without_repeats(right_SN: np.ndarray) -> np.ndarray:
-    """The seeds without those that only repeat others: where each distinct row occurs k times, one
-    of them. A run that draws nothing is the same run under every seed.
+    """Remove repeats: if every distinct row occurs a multiple of k times, keep 1 / k of each.
+
+    A run without random draws gives the same answers under every seed.
+
+    Args:
+        right_SN: bool.
     """
     assert right_SN.ndim == 2
     assert right_SN.dtype == np.bool_
@@ -157,8 +161,8 @@ def _exact(surplus_N: np.ndarray) -> float:
 def _tail(magnitude_M: tuple[int, ...], count_M: tuple[int, ...], total: int) -> float:
     """P(|T| >= total) of T = sum over M of magnitude * (2 Binomial(count, 1/2) - count).
 
-    Sums of positive terms only, so that the smallest p keeps its digits. The magnitude of most
-    images is not convolved but enters by its binomial tail.
+    Only positive terms are added, so that small p keep their precision. The magnitude with the most
+    images is not convolved but enters through its binomial tail.
     """
     if total == 0:
         return 1.0
@@ -176,7 +180,7 @@ def _tail(magnitude_M: tuple[int, ...], count_M: tuple[int, ...], total: int) ->
 
 
 def _convolve(pmf_W: np.ndarray, magnitude: int, pmf_K: np.ndarray) -> np.ndarray:
-    """Distribution of W + magnitude * K; each remainder of W by the magnitude is its own series."""
+    """Distribution of W + magnitude * K; each residue of W modulo magnitude separately."""
     summed = np.zeros(len(pmf_W) + magnitude * (len(pmf_K) - 1))
     for remainder in range(min(magnitude, len(pmf_W))):
         summed[remainder::magnitude] = np.convolve(pmf_W[remainder::magnitude], pmf_K)
@@ -185,7 +189,7 @@ def _convolve(pmf_W: np.ndarray, magnitude: int, pmf_K: np.ndarray) -> np.ndarra
 
 def _binomial(n: int) -> np.ndarray:
     """The n + 1 probabilities of Binomial(n, 1/2), by ratios from the middle outwards."""
-    ratio = (n - np.arange(n)) / (1 + np.arange(n))  # of each probability to the one before
+    ratio = (n - np.arange(n)) / (1 + np.arange(n))  # of each probability to its predecessor
     middle = n // 2
     above = np.cumprod(ratio[middle:])
     below = np.cumprod(1 / ratio[:middle][::-1])[::-1]

@@ -40,9 +40,9 @@ class Classifier(nn.Module):
         return (logits_BK, feature_BD) if self.training and self.tells_features else logits_BK
 
     def with_features(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """(logits_BK, feature_BD), both float32: what the head says, and what it says it of.
+        """(logits_BK, feature_BD): the output and the input of the head, float32.
 
-        A model in float64 stays in float64.
+        A model in float64 gives float64.
         """
         feature_BD = self.backbone.feature(pixels_BCHW)
         feature_BD = feature_BD.to(torch.promote_types(feature_BD.dtype, torch.float32))

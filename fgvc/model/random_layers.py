@@ -1,4 +1,4 @@
-"""Drop path and dropout -> masks that depend on the image and the layer, not on the batch around.
+"""Drop path and dropout -> masks that depend on the image and the layer only, not on the batch.
 
 A mask is a pure function of (key of the image, index of the layer), and the trainer derives the key
 from (seed, step, place in the global batch). Thus micro-batches, ranks, recomputed blocks and a
@@ -26,7 +26,7 @@ _BITS = 53  # of a draw
 
 
 class RandomLayers:
-    """The random layers of one model, and the keys of the images that the model sees next.
+    """The indices of a model's random layers, and the keys of the images of its next forward pass.
 
     key_B: int64, on the device of the model; set before each forward in training.
     """
@@ -39,12 +39,12 @@ class RandomLayers:
         self.key_B = key_B
 
     def next_index(self) -> int:
-        """An index for one more layer, so that no two layers share their draws."""
+        """A new index, so that no two layers share their draws."""
         self._count += 1
         return self._count
 
     def mask(self, tensor: Tensor, index: int, rate: float, whole: bool) -> Tensor:
-        """0 with probability `rate`, else 1 / (1 - rate), in the dtype of `tensor`.
+        """0 with probability `rate`, otherwise 1 / (1 - rate), in the dtype of `tensor`.
 
         Args:
             tensor: its first dimension is B.
@@ -86,8 +86,8 @@ class ImageDrop(nn.Module):
 def draws(key_B: Tensor, index: int, elements: int) -> Tensor:
     """drawn_BE: int64, uniform in 0 .. 2^53 - 1, independent between keys, layers and elements.
 
-    An operator of its own, so that a compiled model holds it whole: torch.compile reasons about the
-    counters as if they were places in memory, and refuses to let them wrap around.
+    A custom operator, because torch.compile must not trace it: it treats the counters as memory
+    offsets and rejects their overflow, which is intended here.
     Source: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), one generator per image; integers
     alone, so that every device and precision draws the same.
 
@@ -121,10 +121,10 @@ def drop_path(backbone: Backbone, rate: float, layers: RandomLayers) -> None:
 
 
 def draw_per_image(model: nn.Module, layers: RandomLayers) -> None:
-    """Let the libraries' and heads' own nn.Dropout and DropPath draw from `layers`.
+    """Replace every active nn.Dropout and DropPath of the model by an ImageDrop.
 
-    Dropout inside fused attention is a number, not a layer, and stays as it is; so does any other
-    random layer. The trainer refuses a model in which a random layer of that kind is active.
+    Dropout inside fused attention is a number and not a layer, so it is not replaced, nor is any
+    other random layer. The trainer refuses a model in which such a layer is active.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():

@@ -1,7 +1,7 @@
-"""The images that a head was fitted on -> their short digests in the checkpoint, and an overlap.
+"""The images that a head was fitted on -> short digests in the checkpoint, overlap with others.
 
-An image is known by the first eight bytes of its file's SHA256: 4.6 MB for the 579,184 training
-images of iNat2017, and two of them are equal by chance with a probability below 1e-8.
+An image is identified by the first eight bytes of its file's SHA256: 4.6 MB for the 579,184
+training images of iNat2017, with a probability of any collision below 1e-8.
 N images.
 """
 
@@ -23,7 +23,7 @@ HEX = 16  # digits of a SHA256 that make an int64
 class Fit:
     """What a head was fitted on. manifest, split: digests of the data it was fitted under.
 
-    image_N: int64, sorted short digests, an entry per image. forced: whether the training was
+    image_N: int64, sorted short digests, one per image. forced: whether the training was
     resumed by force, under another config than that of the state.
     """
 
@@ -33,19 +33,19 @@ class Fit:
     forced: bool = False
 
     def facts(self) -> dict[str, object]:
-        """What the checkpoint states beside the tensor."""
+        """Facts for the checkpoint."""
         return {"images": len(self.image_N), "forced": self.forced}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the checkpoint holds of it."""
+        """Tensors for the checkpoint."""
         return {TENSOR: torch.from_numpy(self.image_N)}
 
 
 def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Fit:
-    """What the head of a checkpoint was fitted on.
+    """The fit of a checkpoint.
 
     Raises:
-        KeyError: the checkpoint does not say so.
+        KeyError: the checkpoint does not record its fit (an older version wrote it).
     """
     return Fit(
         facts["answer"]["manifest_digest"],

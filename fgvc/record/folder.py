@@ -27,8 +27,8 @@ from fgvc.types import UserError
 
 IN_PROGRESS = "in-progress"
 RESUME = "resume"  # folder of the resume states, while the run is in progress
-TEST_READS = "test_reads.json"  # of all processes of a run in progress; then in metrics.json
-TEST_READ_LOG = "test_read_log"  # its key there
+TEST_READS = "test_reads.json"  # while the run is in progress; then in metrics.json
+TEST_READ_LOG = "test_read_log"  # its key in metrics.json
 ASIDE = ".resume"  # the same, between the last byte of a record and its final name
 SHORT = 16  # hex digits of a folder's name
 OUTSIDE_INDEX = ("artifacts.json", "status.json", retention.FILE)  # may change, or index the rest
@@ -65,15 +65,18 @@ class RunFolder:
         return _test_reads(self.path)
 
     def record_test_read(self, identity: Mapping[str, object]) -> None:
-        """Keep on disk, before the first test image is read, that it will be, and for what answer.
+        """Record a read of test on disk; to be called before the first test image is read.
 
-        A process that dies after that cannot take it back: the next one of this run counts on.
+        The entry outlives a killed process: the next process of this run adds to the list.
+
+        Args:
+            identity: of the answer for which test is read.
         """
         entry = {"time": now().isoformat(), "config_hash": self.config_hash, **identity}
         self.write_json(TEST_READS, [*self.test_reads(), entry])
 
     def adopt_test_reads(self, folder: Path) -> None:
-        """Count the reads of the run in progress whose training this one continues."""
+        """Add the test reads of another run in progress, whose training this run continues."""
         own = self.test_reads()
         if adopted := [entry for entry in _test_reads(folder) if entry not in own]:
             self.write_json(TEST_READS, [*adopted, *own])
@@ -130,8 +133,8 @@ def open_run(
 
     Args:
         texts: files known from the start (config.yaml, config.canonical.json, command.txt).
-        keep: what stays of an earlier try that was interrupted (RESUME, run.log), beside its
-            reads of test; the rest goes.
+        keep: what stays of an earlier try that was interrupted (RESUME, run.log), with its
+            reads of test; all other files are deleted.
 
     Raises:
         LockHeld: another process runs this very config under this very run_id.
@@ -236,7 +239,7 @@ def _clear(path: Path, keep: Sequence[str]) -> None:
     aside = path.parent / ASIDE
     if aside.exists() and not (path / RESUME).exists():  # killed while it was sealed
         aside.rename(path / RESUME)
-    if reads := _test_reads(path):  # before metrics.json goes, which may alone have them
+    if reads := _test_reads(path):  # metrics.json, deleted below, may be their only copy
         atomic.write_json(path / TEST_READS, reads)
     for found in (aside, *path.iterdir()):
         if found.name not in (*keep, TEST_READS):
@@ -244,7 +247,7 @@ def _clear(path: Path, keep: Sequence[str]) -> None:
 
 
 def _test_reads(folder: Path) -> list[dict[str, Any]]:
-    """Of a run in progress; from its metrics.json where it was killed while it was sealed."""
+    """Test reads of a run in progress; from metrics.json if it was killed while being sealed."""
     if (folder / TEST_READS).is_file():
         return read_json(folder, TEST_READS)
     if (folder / "metrics.json").is_file():

@@ -24,7 +24,7 @@ COLUMNS = ["path", "split", "label", "pred"]
 class Answers:
     """right_N: bool, by path. images: digest of the paths and labels behind it, so that two runs
     are joined on path by comparing one text. predictions: digest of the predicted classes by path;
-    runs of the same images answer identically where it is the same."""
+    runs on the same images with equal digests have identical predictions."""
 
     right_N: np.ndarray
     images: str

@@ -77,7 +77,7 @@ def _nothing(table: Table) -> str:
 
 
 def _rows(group: Group) -> Iterator[dict[str, Any]]:
-    """The ranked lines, then those outside the ranking: without a place or any comparison."""
+    """The ranked lines, then the lines outside the ranking, without place and comparisons."""
     for place, entry in enumerate(group.entries, 1):
         yield _row(group, place, entry)
     for line in group.outside:
@@ -132,8 +132,8 @@ def _plain(table: Table) -> dict[str, Any]:
         "alpha": comparison.ALPHA,
         "tests": {
             "null": metrics.NULL_HYPOTHESIS,
-            "adjustment": "Holm over a family of pairs; their number stands in p_*holm_pairs",
-            "family_against_best": "all pairs of the group's lines, as the best is read off test",
+            "adjustment": "Holm over a family of pairs; p_*holm_pairs is its size",
+            "family_against_best": "all pairs of the group's lines: the best is selected on test",
             "family_against_probe": "the group's finetunes, each with its probe",
             "family_against_controls": "the group's choices of part attention with each control",
         },

@@ -32,9 +32,9 @@ OF_EACH_RUN = ("run_id", "config_hash", "started", "finished", "seconds")  # of 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two. truth: the dataset's own class id by path of a test image; predicted: by path
-    likewise, None where the image could not be read; right: by path, whether the answer was; names:
-    class id -> class name."""
+    """One of the two. truth: the dataset's own class id by path of a test image; predicted: the
+    predicted class id by path, None if the image could not be read; right: by path, whether the
+    prediction is right; names: class id -> class name."""
 
     run: Run
     truth: Mapping[str, str]

@@ -1,7 +1,7 @@
 """Pairs of lines and their answers -> test, interval, adjusted p, and whether they are identical.
 
-Tests are exact: McNemar, and with several seeds sign flips of each image's difference. What they
-test stands in `metrics.NULL_HYPOTHESIS`.
+Tests are exact: McNemar's, and for several seeds, sign flips of each image's difference. The null
+hypothesis is `metrics.NULL_HYPOTHESIS`.
 S seeds, N images.
 """
 
@@ -29,8 +29,8 @@ class Comparison:
     """Top-1 of a line minus that of another, its 95 % interval, p, and p after Holm.
 
     test: as in `metrics.Top1Comparison`. family: number of pairs that p_holm is adjusted for.
-    identical: the same predicted class on every image; same_right: the same images right (of
-    several seeds, by as many), whatever the other mistakes are.
+    identical: the same predicted class on every image; same_right: the same images right (by
+    the same share of seeds), with any mistakes on the others.
     """
 
     test: str
@@ -45,7 +45,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """identical | tie | higher | lower; identical answers are no tie, as nothing is tested."""
+        """identical | tie | higher | lower; identical answers are not called a tie."""
         if self.identical:
             return "identical"
         if self.p_holm > ALPHA:
@@ -56,7 +56,11 @@ class Comparison:
 def compare_lines(
     pairs: Sequence[tuple[Line, Line]], read: Read, family: int | None = None
 ) -> list[Comparison]:
-    """Each line against another, adjusted by Holm for `family` pairs (default: these)."""
+    """Compare the lines of each pair.
+
+    Args:
+        family: number of pairs for Holm's adjustment; None: the number of these pairs.
+    """
     family = len(pairs) if family is None else family
     tops = [
         metrics.compare_top1(_right(line, read), _right(other, read), DRAWS, SEED)
@@ -80,7 +84,7 @@ def compare_lines(
 
 
 def first_places(lines: Sequence[Line], read: Read) -> dict[int, int]:
-    """By place of a line (from 1) whose answers an earlier line also gave: place of the first."""
+    """Place of each line that repeats earlier answers -> place of the first such line; from 1."""
     first: dict[frozenset[tuple[str, Fraction]], int] = {}
     repeated = {}
     for place, line in enumerate(lines, 1):
@@ -93,14 +97,14 @@ def first_places(lines: Sequence[Line], read: Read) -> dict[int, int]:
 
 
 def distinct_answers(line: Line, read: Read) -> int | None:
-    """How many different predictions the seeds of a line gave; None where they were not read."""
+    """Number of distinct predictions among the seeds of a line; None if they were not read."""
     if any(run.path not in read for run in line.runs):
         return None
     return len(_predictions(line, read))
 
 
 def _predictions(line: Line, read: Read) -> frozenset[tuple[str, Fraction]]:
-    """Every prediction of the test images with the share of the seeds that gave it."""
+    """Each distinct prediction digest with the share of seeds that gave it."""
     times = Counter(read[run.path].predictions for run in line.runs)
     return frozenset((digest, Fraction(n, len(line.runs))) for digest, n in times.items())
 

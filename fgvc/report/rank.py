@@ -1,12 +1,12 @@
 """Lines -> groups that may be ranked, each line held against the best of its group.
 
 A group is one comparability key (see record/comparability.py). A zero-shot line belongs to every
-group that differs from it only in how the head was fitted. Lines that no ranking may hold, such as
-one whose head was fitted on test images, stand beside the entries of their group.
+group that differs from it only in how the head was fitted. Lines that must not be ranked, such as
+lines whose head was fitted on test images, are listed outside the ranking of their group.
 Within a group the p-values are Holm's: a line whose adjusted p exceeds ALPHA ties with the best.
-Which line is best is read off the same test images, so the family of these comparisons is all pairs
-of lines; a finetune against its probe and part attention against its controls are chosen without a
-look at the answers, and their families are the comparisons shown.
+The best line is selected on the same test images, so the family of these comparisons is all pairs
+of lines. Finetunes and their probes, and part attention and its controls, are paired without
+reading the answers, so their families are the comparisons shown.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Entry:
     versus: against the best; None for the best itself. over_probe: of a finetune, against the
     linear probe of the same join key, where there is one. controls: of part
     attention, against each control by its name, where there is one. identical_to: place of the
-    first line with identical answers, if another than this. distinct_answers: how many different
-    predictions the seeds gave; None where they were not read.
+    first line with identical answers, if it is another line. distinct_answers: number of distinct
+    predictions among the seeds; None if they were not read.
     """
 
     line: Line
@@ -63,7 +63,7 @@ class Group:
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        """Every line: those that are ranked, then those that are not."""
+        """All lines: first ranked ones, then those outside the ranking."""
         return (*(entry.line for entry in self.entries), *self.outside)
 
     @property
@@ -122,7 +122,7 @@ def _best_first(line: Line) -> tuple[float, str, str, str]:
 
 
 def _order(group: Group) -> tuple[object, ...]:
-    """By data and fit, plain runs first, and of groups that share all that the largest first."""
+    """Sort key: data and fit, then plain runs first, then larger groups first."""
     run = group.fitted.first
     unusual = (run.comparability.fitted_elsewhere, run.forced, run.debug is not None)
     return (run.dataset, run.preprocess, run.final_fit, *unusual, -len(group.entries), group.key)
@@ -182,10 +182,10 @@ def _controlled(lines: Sequence[Line], read: Read) -> dict[int, dict[str, Compar
 
 
 def _probe_of(finetune: Line, lines: Sequence[Line]) -> Line | None:
-    """The linear probe beside a finetune, found by key and never by the order of jobs.
+    """The linear probe for a finetune, joined by key and never by the order of jobs.
 
-    Of several, one with the same part attention goes first, then the lowest validation loss, then
-    the smallest config hash: the choice does not depend on test.
+    Of several probes, one with the same part attention is preferred, then the lowest validation
+    loss, then the smallest config hash: the choice does not depend on test.
     """
     keys = {run.join_key for run in finetune.runs}
     probes = [

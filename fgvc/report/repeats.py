@@ -1,9 +1,9 @@
 """Runs of task=eval -> repeats of the run they evaluate, rows of their own, or contradictions.
 
-A checkpoint has one answer to the same data. The run that fitted the head gives it; where that run
-is not among the folders, the newest evaluation does. An evaluation with the same predictions is a
-repeat. One with other predictions (made on another device, say) is no repeat, and no rival either:
-it is shown outside every ranking.
+A checkpoint has a single answer on the same data: that of the run that fitted the head or, if this
+run is not among the folders, that of the newest evaluation. An evaluation with the same predictions
+is a repeat. An evaluation with other predictions (for example, from another device) contradicts the
+run and is shown outside the ranking.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Folded:
 
 
 def fold_evaluations(runs: Iterable[Run]) -> Folded:
-    """Count each evaluation that repeats another run; set apart those that contradict it.
+    """Count the evaluations that repeat another run, and mark those that contradict it.
 
-    A record that lacks the digest of its predictions is left as it is.
+    A record without the digest of its predictions is kept unchanged.
     """
     runs = tuple(runs)
     repeats: Counter[str] = Counter()

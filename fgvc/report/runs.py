@@ -151,7 +151,7 @@ def place(path: Path) -> str:
 
 
 def fit_marks(run: Run) -> str:
-    """What a title adds to `final_fit`, where the head was not fitted plainly on this data."""
+    """Additions to `final_fit` in a title: other data, forced resume, debugging; may be empty."""
     parts = run.comparability
     marks = (
         (parts.fitted_elsewhere, f" of other data ({str(parts.fitted_manifest)[:8]})"),
@@ -162,7 +162,7 @@ def fit_marks(run: Run) -> str:
 
 
 def name_of(config: Mapping[str, Any], task: str, resolution: int, forced: bool) -> str:
-    """The axes of a hashed config in one short line, and what keeps the run out of a plain ranking.
+    """The axes of a hashed config in one short line, with marks for runs that are not plain.
 
     Args:
         forced: whether the training was resumed by force.
@@ -301,9 +301,13 @@ def _of_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _notes(notes: object) -> tuple[str, ...]:
-    """The notes of a record; a record that was made before there were any has none."""
+    """The notes of a record; records of older versions have none.
+
+    Raises:
+        ValueError: notes is not a list of strings.
+    """
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
-        raise ValueError(f"notes={notes!r} is no list of lines")
+        raise ValueError(f"notes={notes!r}: not a list of strings")
     return tuple(notes)
 
 
@@ -341,7 +345,7 @@ def _of_backbone(family: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[s
 
 
 def _join_key(parts: Comparability, config: Mapping[str, Any], stamp: Mapping[str, Any]) -> str:
-    """A finetune finds its probe by this. Random weights have no digest: their seed stands in."""
+    """Digest that a finetune shares with its probe; random weights enter by their seed."""
     weights = stamp["weights_digest"]
     shared = {
         "comparability": parts.key,

@@ -55,7 +55,7 @@ def _warning(told: Told) -> Sequence[str]:
 
 
 def _overlaps(told: Told) -> Sequence[str]:
-    """A side whose head was fitted on test images."""
+    """A note for each side whose head was fitted on its test images."""
     return [
         f"note: {name}: its head was fitted on {told[name]['overlap']} of its test images"
         for name in ("run", "against")

@@ -34,8 +34,8 @@ GRACE = 10.0  # seconds that the other ranks have to end once one is gone
 
 @dataclass(frozen=True)
 class World:
-    """This process among its peers. launch: how they were started, for the stamp. watchdog: of rank
-    0 where there are peers."""
+    """This process among its peers. launch: how they were started, for the stamp. watchdog: on rank
+    0 of several ranks; otherwise None."""
 
     rank: int
     size: int
@@ -47,7 +47,11 @@ class World:
         return self.rank == 0
 
     def waiting(self, typical: bool = True) -> AbstractContextManager[None]:
-        """Around what makes collective calls: there a notice to stop is obeyed by the watchdog."""
+        """Context for collective calls, in which the watchdog acts on a signal to stop.
+
+        Args:
+            typical: whether the length of this wait says how long later waits may take.
+        """
         return nullcontext() if self.watchdog is None else self.watchdog.waiting(typical)
 
     def share(self, value: Any) -> Any:
@@ -190,7 +194,9 @@ def set_fp32_precision(matmul_precision: str) -> None:
     """
     exact = matmul_precision == "highest"
     torch.set_float32_matmul_precision(matmul_precision)
-    torch.backends.cudnn.allow_tf32 = not exact  # torch refuses to read it if it contradicts these:
+    torch.backends.cudnn.allow_tf32 = (
+        not exact
+    )  # torch raises on reads if this contradicts the flags below
     for library in (torch.backends.cudnn, torch.backends.mkldnn):
         library.conv.fp32_precision = library.rnn.fp32_precision = "ieee" if exact else "tf32"
 
@@ -217,7 +223,7 @@ def _group(watchdog: Watchdog | None) -> Iterator[None]:
 def _guarded(
     watchdog: Watchdog | None,
 ) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """While the block runs the watchdog, where there is one, watches; its `waiting`."""
+    """Run the watchdog, if any, during the block; yields its `waiting`."""
     if watchdog is None:
         yield nullcontext
         return

@@ -1,6 +1,6 @@
-"""The epochs of a resume state, counted in the steps per epoch of the training that continues it.
+"""The epochs of a resume state -> epochs of the training that continues it.
 
-Only a forced resume can have other steps per epoch: of another batch size or other fitted images.
+Only a forced resume can change the steps per epoch, by another batch size or other fitted images.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from fgvc.types import UserError
 
 
 def refuse_past_end(conf: Config, done: int, steps: int) -> None:
-    """Refuse a state that more steps lie behind than this training has.
+    """Refuse a state from beyond the last step of this training.
 
     Args:
         done: optimiser steps behind the state. steps: per epoch of this training.
 
     Raises:
-        UserError: names both and the epochs that would do.
+        UserError: names both numbers and the smallest task.epochs that suffices.
     """
     end = conf.task.epochs * steps
     if done <= end:
@@ -32,13 +32,13 @@ def refuse_past_end(conf: Config, done: int, steps: int) -> None:
 
 
 def converted(best: Best, judged: int, done: int, before: int, now: int) -> tuple[int, Best]:
-    """Epochs judged, and the best of them, in epochs of `now` steps instead of `before`.
+    """Number of judged epochs, and the best epoch, in epochs of `now` instead of `before` steps.
 
-    The weights at step `done` are judged again only where an epoch ends there now and did not
-    before. A best epoch is rounded down: the next one judged is never taken for it.
+    The weights at step `done` are judged again only if an epoch ends there now and did not before.
+    The best epoch is rounded down, so that it never equals the next epoch to be judged.
 
     Args:
-        best: as the state has it. judged: epochs judged by then. done: optimiser steps by then.
+        best: as the state has it. judged: epochs judged so far. done: optimiser steps so far.
     """
     if before == now:
         return judged, best

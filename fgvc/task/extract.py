@@ -133,7 +133,7 @@ class Extractor:
         library = conf.backbone.library
         # what a row says beyond its model's name, where it says so
         own = {"architecture": row.architecture} if row.architecture else {}
-        # on a GPU features were once kept that TF32 convolutions had computed
+        # older versions cached GPU features that TF32 convolutions had computed
         fp32 = {"fp32_precision": fp32_precision()} if self.device.type == "cuda" else {}
         return {
             **own,

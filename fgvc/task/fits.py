@@ -23,8 +23,7 @@ from fgvc.types import Features, UserError
 
 @dataclass(frozen=True)
 class Fitted:
-    """The heads that validation and test are read with, numbers for the record, and what a reader
-    of the numbers must know, one line each."""
+    """The heads that predict validation and test, numbers for the record, and notes on them."""
 
     val_head: torch.nn.Module
     final_head: torch.nn.Module
@@ -83,8 +82,8 @@ def _logistic(
     prior_CD: np.ndarray | None,
     head_of: Callable[[logistic.Solution], torch.nn.Module],
 ) -> Fitted:
-    """Choose C on validation and solve it again to task.final_gap, on train and, where the final
-    fit joins them, on train and validation."""
+    """Choose C on validation, then solve again to task.final_gap: on train and, if the final fit
+    joins both splits, on train and validation."""
     task, label_N = job.conf.task, job.dataset.manifest.label_N
     cs = np.logspace(np.log10(task.c_low), np.log10(task.c_high), task.c_count).tolist()
     path: list[dict[str, object]] = []
@@ -254,8 +253,8 @@ def _selection(
     """How C was chosen, and how well each problem was solved.
 
     end: whether the chosen C is the "first" or "last" of the range. path: as validation compared
-    them, solved to task.gap. chosen, final: solved to task.final_gap; validation is reported with
-    the first and test with the second.
+    them, solved to task.gap. chosen, final: solved to task.final_gap; `chosen` predicts
+    validation and `final` predicts test.
     """
     curve = [{"val_loss": trial.loss, "val_top1": trial.top1} for trial in choice.curve]
     return {

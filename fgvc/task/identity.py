@@ -1,6 +1,6 @@
-"""What names the answer of a run beside its config: code, images, split, label map and weights.
+"""What identifies the answer of a run besides its config: code, images, split, labels and weights.
 
-Two processes continue each other, or skip what the other has done, only if these are the same.
+A process resumes another one, or skips a finished run, only if these are the same.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SHOWN = 16  # hex digits of a digest in a message
 def identity_of(
     task: str, code: Code, dataset: Dataset, source: WeightsSource
 ) -> dict[str, object]:
-    """The identity of an answer as plain data, null where there is nothing to name.
+    """The identity of an answer as plain data; None where a part does not exist.
 
     Args:
-        source: of the pretrained weights; the seed of random weights stands in the config.
+        source: of the pretrained weights; the seed of random weights is in the config.
     """
     return {
         "task": task,
@@ -45,7 +45,7 @@ def differing(
 ) -> list[str]:
     """The names whose values differ.
 
-    A hub revision is compared with another revision only: a file has none, and its digest decides.
+    Hub revisions are compared only if both exist: a file has none and is identified by its digest.
     """
     unequal = [name for name in names if recorded.get(name) != current.get(name)]
     revisions = recorded.get("weights_revision"), current.get("weights_revision")
@@ -61,11 +61,11 @@ def check_data(
     """Refuse to continue on other images, another split, label map or other weights.
 
     Args:
-        place: what was made earlier, as the message begins.
-        also: what else differs, for the message.
+        place: the earlier state or run, with which the message begins.
+        also: other differences, for the message.
 
     Raises:
-        UserError: names each identity that differs with both values.
+        UserError: names each part that differs with both values.
     """
     if not (names := differing(recorded, current)):
         return

@@ -140,7 +140,7 @@ def _signal(send: Any, pid: int, number: int) -> None:
 
 def _vanished(code: int | None) -> Ended:
     """How a process ended that could not say it."""
-    if _asked or code == PREEMPTED:  # the latter: a watchdog ended it
+    if _asked or code == PREEMPTED:  # PREEMPTED: ended by its watchdog
         return Ended(PREEMPTED, "preempted", AT_ONCE)
     if code is not None and code < 0:
         name = signal.Signals(-code).name

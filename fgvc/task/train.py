@@ -107,7 +107,7 @@ def _outcome(
     job: Experiment, finetune: Finetune, states: States, numbers: dict[str, object]
 ) -> Outcome:
     """Read test once, with the weights that were chosen; or stop before that."""
-    # under final_fit=trainval a state of another config may hold weights that validation chose
+    # under final_fit=trainval, a forced resume may bring weights that validation chose
     best = states.best() if finetune.validates else None
     chosen = finetune.trainer.best
     end = finetune.ending(best and best[1], job.record_test_read)
@@ -146,8 +146,8 @@ def _outcome(
 def _fitted_rows(finetune: Finetune, end: Ending, numbers: Mapping[str, Any]) -> np.ndarray:
     """Rows of every image that the weights were fitted on, without those that cannot be read.
 
-    The state of a forced resume may have been fitted on images that this config leaves out: on
-    validation under final_fit=trainval, on all of train where this run debugs one batch.
+    The state of a forced resume may have been fitted on images that this config leaves out:
+    validation images under final_fit=trainval, or all of train if this run debugs on one batch.
     """
     row_N, split = finetune.order.row_N, finetune.dataset.split
     if _was_forced(numbers):
@@ -244,7 +244,7 @@ class _Log:
 
 
 def _mark_preempted(job: Experiment, reason: str) -> None:
-    """The status of a run that a watchdog ends, which nothing else will write."""
+    """Write the status of a run that its watchdog ends."""
     if job.run.sealed is None:
         write_status(job.run.path, "preempted", job.run.started, Preempted(reason))
 

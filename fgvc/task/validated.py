@@ -54,7 +54,7 @@ def already(conf: Config, plain: Mapping[str, Any]) -> bool:
     """Whether an earlier process of this run was validated: same code, data and weights.
 
     Raises:
-        UserError: it was, on other data or weights; nothing of it is touched.
+        UserError: it was validated on other data or weights; its files are unchanged.
     """
     found = None if not conf.runtime.stop_before_test else read(home(conf, plain))
     if found is None:

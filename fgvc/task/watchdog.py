@@ -1,8 +1,8 @@
-"""A notice to stop, and ranks that do not answer -> the end of the run all the same.
+"""A signal to stop while ranks do not answer -> the end of the run.
 
-Python runs a signal's handler in the main thread between two instructions, so never while that
-thread waits inside a collective call. The signal's number reaches a pipe at once
-(signal.set_wakeup_fd), and a thread that reads the pipe ends the process where the wait goes on.
+Python runs signal handlers in the main thread between two bytecode instructions, and thus never
+while this thread waits in a collective call. The number of the signal is written to a pipe at once
+(signal.set_wakeup_fd), and a thread that reads the pipe ends the process if the wait continues.
 States on disk are written whole or not at all, so the last one remains valid.
 """
 
@@ -20,25 +20,25 @@ from contextlib import contextmanager
 
 from fgvc.task import NOTICES, PREEMPTED, second_notice
 
-FACTOR = 3.0  # a wait that is still healthy, in multiples of the longest one so far
-POLL = 0.2  # seconds between two looks at the clock, once a notice came
+FACTOR = 3.0  # longest wait allowed, in multiples of the longest wait so far
+POLL = 0.2  # seconds between two checks, after a signal to stop
 WRITING = 5.0  # seconds for the run's status to reach the disk
 NUMBERS = (*NOTICES, signal.SIGINT)
 OVER = b"\0"  # no signal's number
 
 
 class Watchdog:
-    """Rank 0's guard against waiting for ever for ranks that are stopped, hung or unreachable.
+    """Ends rank 0 when it waits for ranks that are stopped, hung or unreachable.
 
-    After a first notice a wait is given up once it has lasted, since the notice, longer than
-    `grace` seconds and longer than FACTOR times the longest wait so far. A wait is a collective
-    call, or one unit of images within a step: a slow step of a healthy run has been as slow before
-    and is not cut short, and neither is work of this process alone (validation, saving a state).
-    Before the first step there is no measure, and nothing to lose. A second notice during a wait
-    ends the run at once, except under SLURM, which repeats notices.
+    A notice is a signal to stop. After the first notice, a wait is given up when it has lasted
+    since the notice for more than `grace` seconds and more than FACTOR times the longest wait so
+    far. A wait is a collective call, or one unit of images within a step. A slow step of a healthy
+    run is not cut short, because earlier steps were as slow, nor is work of this process alone
+    (validation, saving a state). Before the first step, `grace` alone counts. A second notice
+    during a wait ends the run at once, except under SLURM, which repeats notices.
 
-    on_end: called with the reason before the process ends, to mark the run. processes: kills what
-    must not outlive it.
+    on_end: called with the reason before the process ends, to mark the run. processes: callables
+    that kill the processes to end with it.
     """
 
     def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,10 +51,10 @@ class Watchdog:
 
     @contextmanager
     def waiting(self, typical: bool = True) -> Iterator[None]:
-        """While the block runs, this rank may wait for the others.
+        """Context of a wait for the other ranks.
 
         Args:
-            typical: whether the length of this wait says how long later ones may last.
+            typical: whether the length of this wait says how long later waits may take.
         """
         self._since = self.clock()
         try:
@@ -65,23 +65,23 @@ class Watchdog:
             self._since = None
 
     def mark(self) -> None:
-        """Progress within a wait: it counts anew from here."""
+        """Record progress within a wait; its length is measured from here."""
         if self._since is not None:
             now = self.clock()
             self._longest, self._since = max(self._longest, now - self._since), now
 
     def notice(self, number: int) -> None:
-        """A signal came; only those that ask for the end count."""
+        """Record a signal; only signals to stop count."""
         if number in NUMBERS:
             self._asked.append((number, self.clock()))
 
     @property
     def notices(self) -> list[int]:
-        """The signals that asked for the end so far."""
+        """The signals to stop so far."""
         return [number for number, _ in self._asked]
 
     def overdue(self) -> str | None:
-        """Why the run must end now; None where it need not."""
+        """Why the run must end now; None if it may continue."""
         since = self._since
         if since is None or not self._asked:
             return None
@@ -96,7 +96,7 @@ class Watchdog:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch while the block runs; only in the main thread, which alone gets signals."""
+        """Watch during the block; only in the main thread, which alone receives signals."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -126,15 +126,15 @@ class Watchdog:
                 self._end(reason)
 
     def _end(self, reason: str) -> None:
-        """Mark the run, say why, kill what belongs to it, and leave, whatever the main thread does.
+        """Mark the run, print the reason, kill its processes and exit without the main thread.
 
-        The ranks go last: their end wakes the main thread, which would report a failure.
+        The ranks are killed last: their end wakes the main thread, which would report a failure.
         """
         if self.on_end is not None:
             marking = threading.Thread(target=self.on_end, args=(reason,), daemon=True)
             marking.start()
             marking.join(WRITING)  # not longer: the disk may hang too
-        line = f"fgvc: {reason}; the same command with this runtime.run_id goes on from the last "
+        line = f"fgvc: {reason}; the same command with this runtime.run_id resumes from the last "
         cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar may have hidden it
         os.write(2, f"{cursor}{line}state\n".encode())
         for kill in (*(child.kill for child in multiprocessing.active_children()), *self.processes):
@@ -143,5 +143,5 @@ class Watchdog:
         os._exit(PREEMPTED)
 
 
-# a loader process that is forked must not write the signals that it gets into its parent's pipe
+# a forked loader process must not write its own signals into the pipe of its parent
 os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))

@@ -1,7 +1,7 @@
-"""A step moves the weights alike however its global batch is cut into ranks and micro-batches.
+"""A step changes the weights equally for any cut of its global batch into ranks and micro-batches.
 
-Everything that could tell the cuts apart is on: drop path, dropout in the backbone and in the head,
-mixed pairs, the contrastive loss, and images that cannot be read. All of it in float64.
+Everything that could depend on the cut is active: drop path, dropout in the backbone and the head,
+mixed pairs, the contrastive loss, and images that cannot be read. All computations are in float64.
 Fault table of the project: row 45.
 """
 

@@ -1,4 +1,4 @@
-"""The exact test of several seeds: all flips written out, McNemar where seeds agree, its level."""
+"""The exact test for several seeds: enumeration, agreement with McNemar's test, and its level."""
 
 from __future__ import annotations
 

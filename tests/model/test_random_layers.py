@@ -126,7 +126,7 @@ def test_a_layer_that_sees_no_images_is_refused():
 
 
 def test_a_compiled_model_sees_the_keys_of_each_batch():
-    """A key that were compiled in as a constant would drop the same images for ever."""
+    """A key compiled in as a constant would drop the same images in every batch."""
     model = classifier("vit", "mlp")
     model.randomize(0.5)
     compiled = torch.compile(model, backend="aot_eager")

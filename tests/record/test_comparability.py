@@ -1,4 +1,4 @@
-"""What is in the comparability key, and the short digests of the images of a fit."""
+"""The parts of the comparability key, and the short digests of the images of a fit."""
 
 from __future__ import annotations
 

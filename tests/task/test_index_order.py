@@ -1,4 +1,4 @@
-"""The order in which an index lists its images is no choice: it changes no byte of an answer."""
+"""The order in which an index lists its images changes no byte of an answer."""
 
 from __future__ import annotations
 

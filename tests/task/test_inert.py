@@ -1,4 +1,4 @@
-"""Keys without a place in the hash: whatever they hold, the answer is the same to the last bit."""
+"""Keys that are left out of the hash do not change a single bit of the answer."""
 
 from __future__ import annotations
 

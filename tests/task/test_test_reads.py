@@ -1,4 +1,4 @@
-"""How often test was read is counted over all processes of a run, those that were killed too."""
+"""Reads of test are counted over all processes of a run, including killed ones."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ def test_asked_to_stop_it_ends_though_a_rank_does_not_answer(pair, here, alive, 
     job.send(signal.SIGTERM)
     assert job.wait(60) == 75, job.said
     assert "SIGTERM: no answer from the other ranks" in job.line
-    assert "goes on from the last state" in job.line
+    assert "resumes from the last state" in job.line
     assert "Traceback" not in job.said
     gone()
     (path,) = here("in-progress/status.json")

@@ -1,4 +1,4 @@
-"""When a wait for other ranks is given up, and when it is not; the clock is moved by hand."""
+"""When the watchdog gives up a wait for other ranks; the tests set the clock."""
 
 import signal
 

@@ -138,7 +138,7 @@ class Runtime:
     dry_run: bool = MISSING
     stack_check: bool = MISSING
     stop_before_test: bool = MISSING
-    stop_grace: float = bounded(0.1)  # seconds for ranks to answer, once asked to stop
+    stop_grace: float = bounded(0.1)  # seconds that ranks may take to answer after a signal to stop
 
 
 @dataclass

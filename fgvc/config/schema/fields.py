@@ -2,8 +2,8 @@
 
 place   where something lies; never hashed (what stands behind it enters by digest or name)
 card    provenance for people; never hashed, as it can change no number
-declared  what the user says of the data and the run verifies; never hashed, as the manifest's
-        digest says what is there
+declared  what the user declares about the data and the run verifies; never hashed, because the
+        digest of the manifest identifies the data
 choices the legal values
 bounds  the lowest and the highest, both inclusive
 legacy  the value that means "as before this field existed": left out of the hash at that value
@@ -28,7 +28,7 @@ def card(default: Any = MISSING) -> Any:
 
 
 def declared() -> Any:
-    """A field that the data itself confirms or contradicts: kept out of the hash."""
+    """A declaration that the run checks against the data; not hashed."""
     return field(default=MISSING, metadata={"declared": True})
 
 

@@ -1,4 +1,4 @@
-"""Batches -> weights by gradient: one optimiser step a global batch, on any number of ranks.
+"""Batches -> weights by gradient: one optimiser step per global batch, on any number of ranks.
 
 Trainer(model, task, classes, depth_of, steps_per_epoch, device, precision, seed, world, ...)
 trainer.step(micros) -> StepReport        one global batch, this rank's `Micro`s of it

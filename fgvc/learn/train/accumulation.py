@@ -1,10 +1,10 @@
 """Units of a global batch -> the gradients of one step, micro-batch by micro-batch.
 
 The sum of the gradients does not depend on how the batch is cut into ranks and micro-batches:
-images are mixed before the cut, random layers draw per image, and the contrastive loss is that of
-the whole global batch. Its gradient with respect to the features needs the features of every image
-first. Where a rank has several micro-batches, they go through the model twice: without a graph for
-their features, then with one.
+images are mixed before the cut, random layers draw per image, and the contrastive loss is computed
+over the global batch. The gradient of this loss needs the features of every image. If any rank has
+several micro-batches, every rank passes its micro-batches through the model twice: first without a
+graph, to get the features, then with a graph.
 Source: GradCache (Gao et al., 2021, arXiv:2101.06983).
 B images of a micro-batch, b images of this rank, C channels or classes, D feature width.
 """
@@ -30,9 +30,9 @@ from fgvc.types import UserError
 
 @dataclass(frozen=True)
 class Hooks:
-    """What is called right before each forward pass of a micro-batch.
+    """Callbacks before each forward pass of a micro-batch.
 
-    on_images: with its manifest rows. set_keys: with key_B of its images, int64 on the device, from
+    on_images: gets the manifest rows. set_keys: gets key_B of the images, int64 on the device, from
     which the model's random layers draw.
     """
 
@@ -51,7 +51,7 @@ class Part:
     row_B: np.ndarray
 
     def cut(self, most: int) -> list[Part]:
-        """Parts of at most `most` images; the part itself where it has no image."""
+        """Parts of at most `most` images; [self] if there is no image."""
         spans = [slice(start, start + most) for start in range(0, len(self.row_B), most)]
         return [
             Part(
@@ -67,8 +67,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Seen:
-    """Of a micro-batch: manifest rows, the loss of each image, and whether it was classified as the
-    label of the largest weight in its target."""
+    """Results of a micro-batch: manifest rows, loss per image, and whether the prediction is the
+    label with the largest weight in the target."""
 
     row_B: np.ndarray
     loss_B: Tensor
@@ -78,7 +78,7 @@ class Seen:
 class Accumulator:
     """The forward and backward passes of one model.
 
-    at_once: images and their side in the forward pass that ran last.
+    at_once: number of images and their side in pixels, of the last forward pass.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Accumulator:
         return seen
 
     def _parts(self, units: Iterable[Micro], step: int) -> Iterator[Part]:
-        """Micro-batches on the device; mixed by unit, so that no cut goes through a pair."""
+        """Micro-batches on the device; mixed per unit, so that no cut separates a mixed pair."""
         for unit in units:
             pixels_BCHW = unit.pixels_BCHW.to(self.device, non_blocking=True)
             label_B = unit.label_B.to(self.device, non_blocking=True)
@@ -125,7 +125,7 @@ class Accumulator:
             yield from whole.cut(self.micro_batch or max(len(unit.row_B), 1))
 
     def _with_contrastive(self, parts: Sequence[Part], step: int) -> list[Seen]:
-        """One pass where every rank has one micro-batch, otherwise two on every rank.
+        """Run one pass if every rank has one micro-batch, otherwise two passes on every rank.
 
         DistributedDataParallel makes collective calls of its own within a forward pass, so all
         ranks must gather features on the same side of it.
@@ -152,10 +152,10 @@ class Accumulator:
     def _pull(
         self, features: Sequence[Tensor], parts: Sequence[Part], counts: Sequence[int]
     ) -> Sequence[Tensor]:
-        """Gradient of the contrastive term by micro-batch.
+        """Gradient of the contrastive term for each micro-batch.
 
-        The term counts by the share of the global batch that could be read, as the cross-entropy
-        does; both are divided by that share before the weights move.
+        Like the cross-entropy, the term is weighted by the share of the global batch that could be
+        read; both are divided by this share before the optimiser step.
         """
         gradient_bD = contrastive_gradient(
             torch.cat(list(features)),
@@ -167,10 +167,10 @@ class Accumulator:
         return (scale * gradient_bD).split([len(part.row_B) for part in parts])
 
     def _forward(self, model: nn.Module, part: Part, step: int) -> tuple[Tensor, Tensor]:
-        """logit_BC and, where the model gives it in training, feature_BD; otherwise the logits.
+        """logit_BC and feature_BD; if the model returns only logits, these stand for both.
 
         Raises:
-            UserError: the model drew from a generator of the process.
+            UserError: a layer of the model drew from a random generator of the process.
         """
         self.at_once = (len(part.row_B), part.pixels_BCHW.shape[-1])
         if self.hooks.on_images is not None:
@@ -180,14 +180,14 @@ class Accumulator:
             self.hooks.set_keys(key_B.to(self.device, non_blocking=True))
         before = _generators(self.device)
         with autocast(self.precision, self.device):
-            found: Any = model(part.pixels_BCHW)
+            output: Any = model(part.pixels_BCHW)
         if not all(map(torch.equal, before, _generators(self.device))):
             raise UserError(
                 "backbone.checkpoints: the architecture has a random layer that cannot draw per "
                 "image (dropout inside fused attention, patch dropout), so results would depend on "
                 "runtime.micro_batch and runtime.nproc. Set its rate to 0."
             )
-        return found if isinstance(found, tuple) else (found, found)
+        return output if isinstance(output, tuple) else (output, output)
 
     def _backward(self, part: Part, logit_BC: Tensor, pulled: Tensor | float = 0.0) -> Seen:
         logit_BC = logit_BC.to(torch.promote_types(logit_BC.dtype, torch.float32))

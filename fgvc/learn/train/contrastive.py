@@ -1,9 +1,9 @@
 """Features of a global batch -> the loss that pulls a class together and pushes look-alikes apart.
 
 Source: TransFG (He et al., AAAI 2022), eq. 10; the mean over all ordered pairs of the global batch.
-No collective call is part of a backward pass: every rank gathers the features of all ranks, treats
-those of the others as constants, and computes the gradient of the whole loss with respect to its
-own. That is exact, because the loss depends on the features of a rank through these alone.
+No collective call is part of a backward pass: each rank gathers the features of all ranks, treats
+the features of the others as constants, and computes the gradient of the whole loss with respect to
+its own features. This gradient is exact.
 B images of all ranks, b of this one, D feature width.
 """
 
@@ -32,7 +32,7 @@ def contrastive_gradient(
 ) -> Tensor:
     """gradient_bD of the loss of the global batch with respect to this rank's features.
 
-    Each rank makes the same two collective calls, whatever its number of images; 0 will do.
+    Each rank makes the same two collective calls for any number of images, 0 included.
 
     Args:
         feature_bD: all features of this rank in this step, without a graph.
@@ -47,7 +47,7 @@ def contrastive_gradient(
 
 
 def gather_counts(device: torch.device, world: int, *counts: int) -> list[list[int]]:
-    """The same counts of every rank, in rank order."""
+    """The counts of every rank, in rank order: one list per rank."""
     if world == 1:
         return [list(counts)]
     own = torch.tensor(counts, device=device)
@@ -57,7 +57,7 @@ def gather_counts(device: torch.device, world: int, *counts: int) -> list[list[i
 
 
 def _gathered(own: Tensor, counts: Sequence[int]) -> list[Tensor]:
-    """The rows of each rank, in rank order; they are padded to equal numbers on the way."""
+    """The rows of each rank, in rank order; padded to equal length for the collective call."""
     padding = [0, 0] * (own.ndim - 1) + [0, max(counts) - len(own)]
     padded = pad(own, padding).contiguous()
     parts = [torch.empty_like(padded) for _ in counts]

@@ -46,11 +46,11 @@ def parameter_groups(
 
 
 def exempted(model: nn.Module) -> set[str]:
-    """Full names of the tokens, queries and positions: decay would pull them towards zero.
+    """Full names of tokens, queries and positions, which weight decay would pull towards zero.
 
-    They are what the modules' own `no_weight_decay()` names (timm, open_clip), tables of
-    embeddings, and parameters that a module other than a layer holds itself, where they have one
-    row for all images or are called a query.
+    These are the parameters that a module's own `no_weight_decay()` names (timm, open_clip), tables
+    of embeddings, and direct parameters of modules other than LAYERS that have a single row or a
+    name in QUERIES.
     """
     names: set[str] = set()
     for path, module in model.named_modules():

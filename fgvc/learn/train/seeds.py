@@ -15,11 +15,11 @@ def derived(seed: int, stream: int, *at: int) -> int:
 
 
 def image_keys(seed: int, step: int, place_B: np.ndarray) -> np.ndarray:
-    """int64 key_B: what the random layers of a model draw from, for each image of a step.
+    """int64 key_B, from which the random layers of a model draw for each image of a step.
 
-    An image is named by its place in the global batch. A place belongs to exactly one image of a
-    step, however the batch is cut into ranks and micro-batches, and also where class-balanced
-    sampling draws an image twice.
+    An image is identified by its place in the global batch. A place belongs to exactly one image of
+    a step, for any cut into ranks and micro-batches, even if class-balanced sampling draws an image
+    twice.
     """
     keys = [derived(seed, LAYERS, step, place) for place in place_B.tolist()]
     return np.array(keys, dtype=np.int64)

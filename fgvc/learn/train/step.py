@@ -1,4 +1,4 @@
-"""What one rank reads of a global batch, what a step was, and the contexts that a forward needs.
+"""Units of a global batch, the report of a step, and the contexts of a forward pass.
 
 B images of a unit or a micro-batch, C channels or classes, H, W pixels.
 """
@@ -23,8 +23,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Micro:
     """Images that are read together; an unreadable one is in none of the four.
 
-    Places 2j and 2j + 1 of the global batch, a pair that may be mixed, stand in the same unit. The
-    trainer cuts a unit into micro-batches after mixing.
+    Places 2j and 2j + 1 of the global batch form a pair for mixing and are always in the same unit.
+    The trainer cuts a unit into micro-batches after mixing.
 
     pixels_BCHW: float32, normalised. label_B: int64. place_B: where in the global batch, ascending.
     row_B: rows of the manifest, to name an image by.
@@ -40,11 +40,11 @@ class Micro:
 class StepReport:
     """One step, over all ranks.
 
-    step: from 0. loss: mean over the `images` that were there, nan if there was none. top1: share
-    of them whose largest logit is the label of the largest weight in their target (a mixed image
-    has two), nan if there was none. grad_norm: before clipping. learning_rate: of the head.
-    seconds: of this rank, waiting for images included. moved: false where there was no image, or an
-    overflow in fp16 halved the scale: weights stayed.
+    step: from 0. loss: mean over the `images` that could be read, nan if there is none. top1: share
+    of these images whose prediction is the label with the largest weight in the target (a mixed
+    image has two labels), nan if there is none. grad_norm: before clipping. learning_rate: of the
+    head. seconds: of this rank, including the wait for images. moved: false if there was no image,
+    or if an overflow in fp16 halved the scale: the weights did not change.
     """
 
     step: int
@@ -81,7 +81,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def within_rank(model: nn.Module) -> nn.Module:
-    """The model without DistributedDataParallel: its forward passes share nothing with others."""
+    """The model without DistributedDataParallel: its forward passes make no collective calls."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 

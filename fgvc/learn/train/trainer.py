@@ -1,7 +1,7 @@
 """Global batches -> weights: the optimiser, its averaged weights and what a resume needs.
 
-A step is one global batch, and moves the weights alike whatever the number of ranks and
-micro-batches that it is cut into. Drop path, dropout and mixing follow from (seed, step, place of
+A step is one global batch and changes the weights in the same way for any number of ranks and
+micro-batches. Drop path, dropout and mixing follow from (seed, step, place of
 the image in the global batch), so no random state is kept. A step waits for the device once, to
 know its loss (fp16: twice, as GradScaler reads whether the gradient overflowed).
 N images of this rank's part.
@@ -45,8 +45,8 @@ class Trainer:
         precision: fp32 | bf16 | fp16; half precision is autocast, weights stay float32.
         pull: weight and margin of the contrastive loss of the global batch; with a weight, `model`
             gives (logits_BC, feature_BD) in training.
-        micro_batch: images in the model at once; None: all that are read together. It changes no
-            result beyond rounding.
+        micro_batch: images per forward pass; None: all images of a unit. It changes no result
+            beyond rounding.
         hooks: called right before each forward pass (micro-batches are read one ahead).
     """
 
@@ -94,7 +94,7 @@ class Trainer:
         """One optimiser step on this rank's part of a global batch, unit by unit.
 
         Every rank must be given at least one, if need be without an image in it. All ranks make the
-        same collective calls, whatever their numbers of images and micro-batches.
+        same collective calls, for any numbers of images and micro-batches.
 
         Raises:
             NonFinite: on all ranks together, before any weight changes.

@@ -111,7 +111,7 @@ def _resized(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
 
 
 def _zoomed_positions(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
-    """The position table of a file on the trunk's grid; empty where there is none to resize."""
+    """The position table of a file, resized to the trunk's grid; empty if there is no table."""
     position_1TD = given.get("pos_embed")
     if position_1TD is None or position_1TD.ndim != 3:
         return {}
@@ -124,7 +124,7 @@ def _zoomed_positions(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]
 
 
 def zoomed(position_1ND: Tensor, grid: int) -> Tensor:
-    """Positions of a square grid on another one: bilinear, corner to corner, no antialias.
+    """Resize positions of a square grid: bilinear, corners aligned, without antialiasing.
 
     Source: loading of pretrained weights in TransFG's code (He et al., AAAI 2022), as in the ViT
     code that it is built on: scipy.ndimage.zoom of order 1.

@@ -75,7 +75,7 @@ class Selector:
         backbone.blocks[-1].register_forward_pre_hook(self._select, with_kwargs=True)
 
     def images(self, key_B: np.ndarray) -> None:
-        """Announce the images of the next forward by their manifest keys; `random` needs them."""
+        """Set the images of the next forward pass, by manifest key; only `random` needs them."""
         if self.name == "random":
             drawn_BK = random_patches(self.seed, key_B, self.grid, self.tokens)
             self._drawn_BK = torch.from_numpy(drawn_BK)

@@ -55,8 +55,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A group. rows: those that are ranked. outside: those that are not. against, controls: the
-    names that any of its rows was held against."""
+    """A group. rows: ranked lines. outside: lines that are not ranked. against, controls: names of
+    the comparisons that any of its rows has."""
 
     key: str
     speaks: Line
@@ -69,7 +69,7 @@ class Section:
 
     @property
     def notes(self) -> tuple[tuple[int, str], ...]:
-        """Number and text of each distinct note of the rows."""
+        """Number and text of each distinct note of all rows."""
         rows = (*self.rows, *self.outside)
         return tuple(sorted({note for row in rows for note in row.notes}))
 
@@ -156,7 +156,7 @@ def _badges(entry: Entry) -> Iterable[Badge]:
     if entry.seeds_identical:
         yield Badge("seeds identical", "every seed predicts the same class for every test image")
     if entry.identical_to is not None:
-        same = "predicts the same class for every test image as that line"
+        same = "the same predicted class for every test image as in that line"
         yield Badge(f"identical to #{entry.identical_to}", same)
     yield from _fit_badges(line)
     if run.partial:
@@ -178,7 +178,7 @@ def _badges(entry: Entry) -> Iterable[Badge]:
 
 
 def _fit_badges(line: Line) -> Iterable[Badge]:
-    """Why a line is not ranked beside plain ones."""
+    """Reasons why a line is not ranked beside plain runs."""
     run = line.first
     if run.overlap:
         yield Badge(
