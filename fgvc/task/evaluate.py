@@ -41,7 +41,7 @@ def run(job: Job) -> Skipped | None:
     plain = kept.facts["hashed"] if kept.inside else resolved(cfg)
     stored.check_hash(kept, plain)
     with opened("eval", conf, plain, job.command, source=kept.inside) as experiment:
-        if skipped := already_complete(experiment):
+        if skipped := already_complete(experiment, kept.id):
             return skipped
         _check(experiment, kept)
         outcome = _whole(experiment, kept) if kept.inside else _head(experiment, kept)

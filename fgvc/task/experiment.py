@@ -21,12 +21,13 @@ from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
 from fgvc.model.backbone import weights
 from fgvc.record import console, stack
-from fgvc.record.folder import RunFolder, complete, open_run, read_json
+from fgvc.record.folder import SHORT, RunFolder, complete, open_run, read_json
 from fgvc.record.tensorboard import Board
 from fgvc.store.content import ContentStore
 from fgvc.task import Skipped
 from fgvc.task.distributed import ALONE, World, device_of, seed_everything
 from fgvc.task.extract import Extractor, check_precision, choose_device
+from fgvc.task.identity import differing, identity_of
 from fgvc.task.shards import crew_of
 from fgvc.types import Dataset, Features, Looks, Predictions, UserError, WeightsSource
 
@@ -136,25 +137,30 @@ def stack_gate(conf: Config) -> str:
     return "validated"
 
 
-def already_complete(job: Experiment) -> Skipped | None:
+def already_complete(job: Experiment, checkpoint_id: str | None = None) -> Skipped | None:
     """The complete run of the same question and answer under this run_id, if there is one.
 
     The folder that was opened for this one is then gone again.
 
+    Args:
+        checkpoint_id: of the checkpoint that task=eval reads; a run that trains has none yet.
+
     Raises:
-        UserError: a complete run of this config lies there, but from other code, data or weights.
+        UserError: a complete run of this config lies there, but from other code, data or weights,
+            or of another checkpoint.
     """
-    root, mine = Path(job.conf.runtime.output_root).expanduser(), identity(job)
+    root, current = Path(job.conf.runtime.output_root).expanduser(), identity(job)
     for folder in complete(root, job.run.run_id, job.hash):
-        recorded = read_json(folder, "env_stamp.json")
-        other = [name for name in mine if recorded[name] != mine[name]]
+        recorded = {**read_json(folder, "env_stamp.json"), "checkpoint": folder.name}
+        current["checkpoint"] = checkpoint_id[:SHORT] if checkpoint_id else folder.name
+        other = differing(recorded, current, tuple(current))
         job.run.discard()
         if not other:
             console.say(f"complete already: {folder}")
             return Skipped(folder)
         raise UserError(
             f"{folder} is complete, with another {other[0]} ({recorded[other[0]]}, now "
-            f"{mine[other[0]]}): give a new runtime.run_id"
+            f"{current[other[0]]}): give a new runtime.run_id"
         )
     return None
 
@@ -176,10 +182,4 @@ def predictions(features: Features, dataset: Dataset, logits_NC: np.ndarray) -> 
 
 def identity(job: Experiment) -> dict[str, object]:
     """What, with the config_hash, names the answer: two runs that share it are the same run."""
-    return {
-        "task": job.task,
-        "git_commit": job.run.code.commit,
-        "code_patch_sha256": job.run.code.patch_sha256,
-        "manifest_digest": job.dataset.manifest.digest,
-        "weights_digest": job.extractor.source.sha256,
-    }
+    return identity_of(job.task, job.run.code, job.dataset, job.extractor.source)

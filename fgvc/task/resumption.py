@@ -1,12 +1,14 @@
 """Where a training may go on: the states of this run, or those that runtime.resume names.
 
-A state belongs to one config. Going on under another would be a run that no config describes, so
-it is refused, naming the keys; runtime.resume_force=true does it all the same and is recorded.
+A state belongs to one config and to one identity (images, split, label map, weights). Under another
+config it is refused, naming the keys; runtime.resume_force=true goes on all the same, and is
+recorded for as long as the training is continued. Another identity is always refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,41 @@ from fgvc.config.schema import Config
 from fgvc.record import console
 from fgvc.record.folder import IN_PROGRESS, RESUME, SHORT, read_json
 from fgvc.record.resume import States
-from fgvc.task.experiment import Experiment
+from fgvc.task.experiment import Experiment, identity
+from fgvc.task.identity import check_data, differing
 from fgvc.types import UserError
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training goes on. step: optimiser steps behind `state`. place: what it was read from.
+
+    origin: `from`, the run it was taken from, or None; `changed`, the config keys that a forced
+    resume changed; `other_code`, whether another version of the code took part. It is kept in every
+    state that follows. copied_from: the states of another run, which are to be copied.
+    """
+
+    step: int
+    state: dict[str, Any]
+    place: Path
+    origin: dict[str, Any]
+    copied_from: States | None = None
+
+    @property
+    def record(self) -> dict[str, object]:
+        """What metrics.json says of it."""
+        came = {} if self.origin["from"] is None else {"from": self.origin["from"]}
+        return {
+            "step": self.step,
+            "forced": bool(self.origin["changed"]),
+            "changed": self.origin["changed"],
+            "other_code": self.origin["other_code"],
+            "identity": self.state["identity"],
+            **came,
+        }
+
+
+NO_ORIGIN: dict[str, Any] = {"from": None, "changed": [], "other_code": False}
 
 
 def before(conf: Config, plain: Mapping[str, Any]) -> None:
@@ -28,50 +63,44 @@ def before(conf: Config, plain: Mapping[str, Any]) -> None:
         UserError: names the folder and the keys that differ.
     """
     home = Path(conf.runtime.output_root).expanduser() / str(conf.runtime.run_id)
-    mine = config_hash(dict(plain))[:SHORT]
-    if conf.runtime.resume is not None or (home / mine).exists() or _is_sweep(conf):
+    own = config_hash(dict(plain))[:SHORT]
+    if conf.runtime.resume is not None or (home / own).exists() or _is_sweep(conf):
         return
     for folder in sorted(home.glob(f"*/{IN_PROGRESS}/{RESUME}")):
-        _refuse(read_json(folder.parent, "config.canonical.json"), plain, folder.parent, False)
+        stopped = read_json(folder.parent, "config.canonical.json")
+        _check_config(stopped, plain, folder.parent, False)
 
 
-def described(
-    job: Experiment, plain: dict[str, Any], states: States
-) -> tuple[dict[str, Any] | None, dict[str, object]]:
-    """The state to go on from, or None; and what the record says of it.
+def find_start(job: Experiment, plain: dict[str, Any], states: States) -> Start | None:
+    """The state to go on from, checked and not yet copied; None: the training starts anew.
 
     Raises:
-        UserError: runtime.resume names no state, or one of another config.
+        UserError: runtime.resume names no state; a state of another config, of other data or other
+            weights, or of a version that did not keep their digests.
     """
     own = states.newest(console.say)
     if own is not None:
-        return own[1], {"resumed": {"step": own[0], "forced": False, **_code(job, own[1])}}
+        return _checked(job, plain, states.folder.parent, own, None)
     path = job.conf.runtime.resume
     if path is None:
-        return None, {"resumed": None}
+        return None
     place = Path(path).expanduser()
-    found = _named(place)
-    if found is None:
+    if (named := _named(place)) is None:
         raise UserError(
             f"runtime.resume={path}: no resume state there (a run folder in progress, its resume "
             "folder, or a state in it)"
         )
-    other, (step, state) = found
-    forced = _refuse(state["config"], plain, place, job.conf.runtime.resume_force)
-    if (best := other.best()) is not None:
+    other, loaded = named
+    return _checked(job, plain, place, loaded, other)
+
+
+def adopt(job: Experiment, plain: dict[str, Any], states: States, start: Start) -> None:
+    """Copy the state of another run into this one, with its best weights."""
+    if start.copied_from is None:
+        return
+    if (best := start.copied_from.best()) is not None:
         states.save_best(*best)
-    states.save(step, state)
-    return state, {
-        "resumed": {"step": step, "forced": forced, "from": state_name(place), **_code(job, state)}
-    }
-
-
-def _code(job: Experiment, state: Mapping[str, Any]) -> dict[str, object]:
-    """Whether the state was made by other code: allowed, as a fix may be why, and recorded."""
-    other = state["code"] != [job.run.code.commit, job.run.code.patch_sha256]
-    if other:
-        console.say("note: the state was saved by another version of this code")
-    return {"other_code": other}
+    states.save(start.step, {**start.state, "config": plain, "origin": start.origin})
 
 
 def state_name(place: Path) -> str:
@@ -81,40 +110,79 @@ def state_name(place: Path) -> str:
     return "/".join(parts[-2:])
 
 
+def _checked(
+    job: Experiment,
+    plain: Mapping[str, Any],
+    place: Path,
+    loaded: tuple[int, dict[str, Any]],
+    other: States | None,
+) -> Start:
+    step, state = loaded
+    if "identity" not in state or "origin" not in state:
+        raise UserError(
+            f"{place}: a state of an older version, without the digests of its data and weights. "
+            "Train under a new runtime.run_id without runtime.resume"
+        )
+    current, keys = identity(job), _differing(state["config"], plain)
+    also = "".join(f"; {value}" for value in _both(state["config"], plain, keys))
+    check_data(state["identity"], current, place, also)
+    changed = _check_config(state["config"], plain, place, job.conf.runtime.resume_force)
+    code = ("git_commit", "code_patch_sha256")
+    if other_code := bool(differing(state["identity"], current, code)):
+        console.say("note: the state was saved by another version of this code")
+    origin = {
+        "from": state["origin"]["from"] if other is None else state_name(place),
+        "changed": sorted({*state["origin"]["changed"], *changed}),
+        "other_code": other_code or state["origin"]["other_code"],
+    }
+    return Start(step, state, place, origin, other)
+
+
 def _named(place: Path) -> tuple[States, tuple[int, dict[str, Any]]] | None:
     if place.is_file():
         states = States(place.parent, 1)
         return states, states.load(place)
     for folder in (place, place / RESUME, place / IN_PROGRESS / RESUME):
         states = States(folder, 1)
-        if folder.is_dir() and (found := states.newest(console.say)) is not None:
-            return states, found
+        if folder.is_dir() and (loaded := states.newest(console.say)) is not None:
+            return states, loaded
     return None
 
 
-def _refuse(theirs: Mapping[str, Any], mine: Mapping[str, Any], place: Path, force: bool) -> bool:
-    """Whether the configs differ and that was forced."""
-    keys = sorted(set(_differing(theirs, mine)))
+def _check_config(
+    recorded: Mapping[str, Any], current: Mapping[str, Any], place: Path, force: bool
+) -> list[str]:
+    """The keys that differ, where that is forced; refused otherwise."""
+    keys = _differing(recorded, current)
     if not keys:
-        return False
+        return []
     if force:
         console.say(f"note: resumed by force under another {', '.join(keys)}")
-        return True
-    values = "; ".join(
-        f"{key}: {_at(theirs, key)} there, {_at(mine, key)} here" for key in keys[:4]
-    )
+        return keys
     more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
+    values = "; ".join(_both(recorded, current, keys))
     raise UserError(
         f"{place} was trained under another config ({values}{more}): give its own command, a new "
         "runtime.run_id, or runtime.resume=PATH with runtime.resume_force=true"
     )
 
 
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key in {*one, *other}:
-        a, b = one.get(key), other.get(key)
+def _both(recorded: Mapping[str, Any], current: Mapping[str, Any], keys: list[str]) -> list[str]:
+    """The first keys with both values."""
+    return [f"{key}: {_at(recorded, key)} there, {_at(current, key)} here" for key in keys[:4]]
+
+
+def _differing(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    return sorted(set(_keys_that_differ(recorded, current)))
+
+
+def _keys_that_differ(
+    recorded: Mapping[str, Any], current: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    for key in {*recorded, *current}:
+        a, b = recorded.get(key), current.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from _differing(a, b, f"{prefix}{key}.")
+            yield from _keys_that_differ(a, b, f"{prefix}{key}.")
         elif a != b:
             yield f"{prefix}{key}"
 

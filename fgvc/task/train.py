@@ -24,10 +24,10 @@ from fgvc.record.folder import RESUME
 from fgvc.record.resume import States
 from fgvc.task import NOTICES, Job, Skipped, second_notice, validated, writeup
 from fgvc.task.distributed import World, check_devices, device_of, joined, seed_everything
-from fgvc.task.experiment import Experiment, Outcome, already_complete, opened
+from fgvc.task.experiment import Experiment, Outcome, already_complete, identity, opened
 from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
 from fgvc.task.finetune import Finetune, Plan
-from fgvc.task.resumption import before, described
+from fgvc.task.resumption import NO_ORIGIN, adopt, before, find_start
 from fgvc.task.text import class_text
 from fgvc.types import Batch
 
@@ -75,15 +75,19 @@ def follow(world: World) -> None:
 
 def _train(job: Experiment, plain: dict[str, Any], world: World) -> Outcome:
     states = States(job.run.path / RESUME, job.conf.runtime.keep_states)
-    state, numbers = described(job, plain, states)
+    start = find_start(job, plain, states)
+    state = start and start.state
     plan = world.share(Plan(job.conf, job.dataset, job.extractor.source, _text(job), state))
     finetune = Finetune(plan, world, job.extractor.device)
-    with _asked_to_stop() as stop, _Log(job, plain, states, finetune) as log:
-        if state is not None:
-            job.board.replay(tuple(point) for point in state["history"])
+    origin = start.origin if start else NO_ORIGIN
+    with _asked_to_stop() as stop, _Log(job, plain, states, finetune, origin) as log:
+        if start is not None:
+            adopt(job, plain, states, start)  # now that it is known to fit
+            job.board.replay(tuple(point) for point in start.state["history"])
             console.say(f"resumed after step {finetune.trainer.done}")
         finetune.run(log, stop)
-    return _outcome(job, finetune, states, {**numbers, "training": log.pace()})
+    numbers = {"resumed": start and start.record, "training": log.pace()}
+    return _outcome(job, finetune, states, numbers)
 
 
 def _text(job: Experiment) -> torch.Tensor | None:
@@ -136,9 +140,15 @@ class _Log:
     """Rank 0's record of a training: console, TensorBoard, resume states."""
 
     def __init__(
-        self, job: Experiment, plain: dict[str, Any], states: States, finetune: Finetune
+        self,
+        job: Experiment,
+        plain: dict[str, Any],
+        states: States,
+        finetune: Finetune,
+        origin: dict[str, Any],
     ) -> None:
-        self.job, self.plain, self.states = job, plain, states
+        """origin: of the state that this training continues, for the states it saves."""
+        self.job, self.plain, self.states, self.origin = job, plain, states, origin
         self.sampled, self.images, self.seconds = False, 0, 0.0
         self.bar = console.training(job.conf.task.epochs, finetune.steps, finetune.trainer.done)
 
@@ -201,7 +211,8 @@ class _Log:
             **finetune.state(),
             "history": [list(point) for point in self.job.board.history],
             "config": self.plain,
-            "code": [self.job.run.code.commit, self.job.run.code.patch_sha256],
+            "identity": identity(self.job),
+            "origin": self.origin,
         }
         self.states.save(finetune.trainer.done, state)
 

@@ -17,6 +17,7 @@ from fgvc.model.backbone import weights
 from fgvc.record import console, stamp
 from fgvc.record.folder import IN_PROGRESS, SHORT, read_json
 from fgvc.task.experiment import Experiment, Outcome, identity
+from fgvc.task.identity import check_data, identity_of
 from fgvc.task.writeup import numbers_of
 
 FILE = "validation.json"
@@ -45,22 +46,21 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
 
 
 def already(conf: Config, plain: Mapping[str, Any]) -> bool:
-    """Whether an earlier process of this very run got so far: same code, data and weights."""
+    """Whether an earlier process of this run was validated: same code, data and weights.
+
+    Raises:
+        UserError: it was, on other data or weights; nothing of it is touched.
+    """
     found = None if not conf.runtime.stop_before_test else read(home(conf, plain))
     if found is None:
         return False
-    code = stamp.code()
-    cache = Path(conf.runtime.cache_root).expanduser()
-    mine = {
-        "task": "train",
-        "git_commit": code.commit,
-        "code_patch_sha256": code.patch_sha256,
-        "manifest_digest": datasets.load(conf.dataset, cache).manifest.digest,
-        "weights_digest": weights.find(conf.backbone).sha256,
-    }
-    same = found["identity"] == mine
+    place = home(conf, plain)
+    dataset = datasets.load(conf.dataset, Path(conf.runtime.cache_root).expanduser())
+    current = identity_of("train", stamp.code(), dataset, weights.find(conf.backbone))
+    check_data(found["identity"], current, place)
+    same = found["identity"] == current
     if same:
-        console.say(f"validated already: {home(conf, plain)}")
+        console.say(f"validated already: {place}")
     return same
 
 

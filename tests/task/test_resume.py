@@ -1,0 +1,314 @@
+"""A training that is continued: on the same data and weights, or not at all.
+
+Fault table of the project: row 43.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fgvc.learn.train.trainer import Trainer
+from fgvc.record.resume import States
+
+SMALL = (  # seconds, on pictures of one's own
+    "dataset=folder",
+    "dataset.subset=null",
+    "resolution.name=r64",
+    "resolution.side=64",
+    "task.epochs=2",
+    "task.batch_size=8",
+    "runtime.save_every=1",
+    "runtime.run_id=r",
+)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of one's own: three classes that differ in brightness, names of their own split."""
+    root, rng = tmp_path / "pictures", np.random.default_rng(0)
+    for level, name in enumerate("abc"):
+        for split, count in (("train", 6), ("test", 6)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for place in range(count):
+                noise = rng.integers(0, 40, (40, 60, 3)) + 70 * level
+                Image.fromarray(noise.astype(np.uint8)).save(folder / f"{split}-{place}.png")
+    return root
+
+
+@pytest.fixture
+def train(finetune, pictures):
+    """train(*overrides): a small finetune on `pictures`, under the run_id r."""
+
+    def start(*overrides):
+        return finetune(*SMALL, f'dataset.root="{pictures}"', *overrides)
+
+    return start
+
+
+@pytest.fixture
+def here(tmp_path):
+    """here(pattern) -> what lies in the folders of the run r."""
+
+    def matching(pattern):
+        return sorted(tmp_path.glob(f"outputs/r/*/{pattern}"))
+
+    return matching
+
+
+@pytest.fixture
+def stopped(train, finetune, monkeypatch):
+    """Stop a finetune after so many steps, as a signal does, but in this process."""
+
+    def start(steps, *overrides, begin=train):
+        honest = Trainer.step
+
+        def step(self, micros):
+            report = honest(self, micros)
+            if self.done == steps:
+                signal.raise_signal(signal.SIGTERM)
+            return report
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "step", step)
+            ran = begin(*overrides)
+        assert ran.code == 75, ran.err
+        return ran
+
+    return start
+
+
+def refused(ran, *words):
+    assert ran.code == 1, ran.out
+    assert ran.folder is None
+    assert ran.err.count("\n") == 1, ran.err
+    for word in words:
+        assert word in ran.err, ran.err
+
+
+def swap(root):
+    """train/ and test/ change places."""
+    (root / "train").rename(root / "kept")
+    (root / "test").rename(root / "train")
+    (root / "kept").rename(root / "test")
+
+
+def held(paths):
+    return {path: path.read_bytes() for path in paths}
+
+
+# --- other data ---
+
+
+def test_training_images_do_not_become_the_test_of_a_resumed_run(train, pictures, here):
+    assert train("runtime.stop_before_test=true").code == 0
+    (validation,) = here("in-progress/validation.json")
+    before = json.loads(validation.read_text())["identity"]["manifest_digest"]
+    states = held(here("in-progress/resume/*"))
+    swap(pictures)
+    refused(train("runtime.stop_before_test=true"), "manifest_digest", before[:16])
+    assert validation.exists()  # nothing of the run was touched
+    refused(train(), "manifest_digest", before[:16], "runtime.run_id")
+    assert held(here("in-progress/resume/*")) == states
+    swap(pictures)
+    ran = train()
+    assert ran.code == 0, ran.err
+    assert ran.json("metrics.json")["test_reads"] == 1
+    resumed, stamp = ran.json("metrics.json")["resumed"], ran.json("env_stamp.json")
+    for name in ("manifest_digest", "split_digest", "labelmap_digest", "weights_digest"):
+        assert resumed["identity"][name] == stamp[name]
+
+
+def test_a_file_that_changed_is_other_data(train, stopped, pictures, here, tmp_path):
+    stopped(1)
+    states = held(here("in-progress/resume/*"))
+    pixels = np.asarray(Image.open(pictures / "train/a/train-0.png"))
+    Image.fromarray(255 - pixels).save(pictures / "train/a/train-0.png")
+    refused(train(), "altered since its digest was taken")  # of the remembered digests
+    refused(train(f"runtime.cache_root={tmp_path / 'empty'}"), "manifest_digest")
+    assert held(here("in-progress/resume/*")) == states
+
+
+OTHER = {
+    "manifest_digest": "a" * 64,
+    "split_digest": "b" * 64,
+    "labelmap_digest": "c" * 64,
+    "weights_digest": "d" * 64,
+}
+
+
+def rewritten(folder, change):
+    """The newest state of a folder, with other content."""
+    states = States(folder, 1)
+    step, state = states.newest(print)
+    for path in folder.glob("state-*"):
+        path.unlink()
+    change(state)
+    return states.save(step, state)
+
+
+def test_each_identity_is_checked_wherever_a_state_is_taken_from(train, stopped, here, tmp_path):
+    stopped(1)
+    (own,) = here("in-progress/resume")
+    for number, (name, value) in enumerate(OTHER.items()):
+        other = tmp_path / f"other-{number}"
+        shutil.copytree(own, other)
+        path = rewritten(other, lambda state, new={name: value}: state["identity"].update(new))
+        for place in (path, other):
+            named = ("runtime.run_id=second", f'runtime.resume="{place}"')
+            refused(train(*named), f"{name}: {value[:16]} there, ")
+            refused(train(*named, "runtime.resume_force=true", "task.learning_rate=1e-3"), name)
+    rewritten(own, lambda state: state["identity"].update(OTHER))
+    ran = train("runtime.resume_force=true")
+    refused(ran, *(f"{name}: {value[:16]} there" for name, value in OTHER.items()))
+    rewritten(own, lambda state: state.pop("identity"))
+    refused(train(), "older version", "runtime.run_id")
+
+
+def test_force_forgives_no_other_dataset(train, stopped, pictures, here, tmp_path):
+    stopped(1)
+    shutil.copytree(pictures, tmp_path / "second")
+    swap(tmp_path / "second")
+    (folder,) = here("in-progress")
+    other = (
+        "runtime.run_id=second",
+        f"runtime.resume={folder}",
+        f"dataset.root={tmp_path / 'second'}",
+        "dataset.name=second",
+    )
+    refused(train(*other), "manifest_digest", "dataset.name: folder there, second here")
+    refused(train(*other, "runtime.resume_force=true"), "manifest_digest")
+    copy = ("dataset.root", "pictures moved")
+    shutil.copytree(pictures, tmp_path / copy[1])  # the same images in another place
+    moved = f'dataset.root="{tmp_path / copy[1]}"'
+    ran = train(*other[:2], moved, "dataset.name=second", "runtime.resume_force=true")
+    assert ran.code == 0, ran.err
+    assert ran.json("metrics.json")["resumed"]["changed"] == ["dataset.name"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two files of weights of the same shape."""
+    from fgvc.config.compose import composed, typed
+    from fgvc.model.backbone import build
+    from fgvc.types import WeightsSource
+
+    conf = typed(composed(["backbone=vit", "backbone.size=mini", "backbone.pretrained=false"]))
+    for seed in (1, 2):
+        made = build(conf.backbone, 64, WeightsSource("random", "x"), seed=seed)
+        torch.save(made.trunk.state_dict(), tmp_path / f"{seed}.pth")
+    return [
+        ("backbone.pretrained=true", f"backbone.weights={tmp_path / f'{seed}.pth'}")
+        for seed in (1, 2)
+    ]
+
+
+def test_force_forgives_no_other_weights(train, stopped, here, files):
+    stopped(1, *files[0])
+    (folder,) = here("in-progress")
+    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
+    refused(train(*named, *files[1]), "weights_digest")
+    refused(train(*named), "weights_digest", "None here")
+
+
+def test_a_hub_revision_that_moved_is_other_weights():
+    from fgvc.task.identity import check_data
+    from fgvc.types import UserError
+
+    same = {"weights_digest": "e" * 64}
+    with pytest.raises(UserError, match="weights_revision: 1111 there, 2222 here"):
+        check_data({**same, "weights_revision": "1111"}, {**same, "weights_revision": "2222"}, "x")
+    for given in (None, "1111"):  # a file has no revision: its digest decides
+        check_data({**same, "weights_revision": "1111"}, {**same, "weights_revision": given}, "x")
+
+
+# --- an answer that is there already ---
+
+
+@pytest.fixture
+def table(pictures, tmp_path):
+    """table(**renamed) -> options that read `pictures` by a list of them, some classes renamed."""
+    file = tmp_path / "list" / "pictures.csv"
+    file.parent.mkdir()
+
+    def write(**renamed):
+        paths = sorted(path.relative_to(pictures) for path in pictures.rglob("*.png"))
+        lines = [
+            f"{path.as_posix()},{renamed.get(path.parts[1], path.parts[1])},{path.parts[0]}"
+            for path in paths
+        ]
+        file.write_text("\n".join(["path,label,split", *lines]) + "\n")
+        return ("dataset=table", f"dataset.table={file}", f"dataset.root={pictures}")
+
+    return write
+
+
+def test_another_label_map_is_another_answer(train, stopped, table):
+    stopped(1, *table())
+    ran = train(*table(c="crow"))
+    refused(ran, "labelmap_digest")
+    assert "manifest_digest" not in ran.err
+
+
+@pytest.fixture
+def probe(run):
+    """probe(*overrides): a small probe under the run_id p."""
+    small = ("backbone=vit", "backbone.size=mini", "resolution.name=r64", "resolution.side=64")
+    return lambda *more: run(*small, "runtime.run_id=p", *more, birds=False)
+
+
+def test_a_complete_run_with_another_label_map_is_not_skipped(probe, table):
+    assert probe(*table()).code == 0
+    assert "complete already" in probe(*table()).out
+    refused(probe(*table(c="crow")), "labelmap_digest", "runtime.run_id")
+
+
+def test_the_evaluation_of_another_checkpoint_is_not_skipped(probe, run, pictures, tmp_path):
+    """Data in another place give another head under the same config_hash."""
+    other = tmp_path / "other"
+    shutil.copytree(pictures, other)
+    swap(other)
+    one = probe("dataset=folder", f"dataset.root={pictures}")
+    two = probe("dataset=folder", f"dataset.root={other}", "runtime.run_id=q")
+    assert (one.code, two.code) == (0, 0), one.err + two.err
+    assert one.folder.parent.name == two.folder.parent.name
+
+    def evaluate(made):
+        at = (f"checkpoint={made.folder}", f"dataset.root={pictures}", "runtime.run_id=e")
+        return run("task=eval", "runtime.stack_check=false", *at, bare=True)
+
+    assert evaluate(one).code == 0
+    assert "complete already" in evaluate(one).out
+    refused(evaluate(two), "another checkpoint", one.folder.name, two.folder.name)
+
+
+# --- what is said of a resume ---
+
+
+def test_a_forced_resume_stays_one_however_often_it_is_continued(train, stopped, here, tmp_path):
+    stopped(1)
+    (folder,) = here("in-progress")
+    other = ("runtime.run_id=second", "task.learning_rate=1e-3")
+    stopped(2, *other, f"runtime.resume={folder}", "runtime.resume_force=true")
+    ran = train(*other)
+    assert ran.code == 0, ran.err
+    resumed = ran.json("metrics.json")["resumed"]
+    assert (resumed["step"], resumed["forced"]) == (2, True)
+    assert resumed["changed"] == ["task.learning_rate"]
+    assert resumed["from"] == f"r/{folder.parent.name}"
+
+
+def test_weights_that_do_not_fit_leave_no_state(train, stopped, here, tmp_path):
+    stopped(1)
+    (folder,) = here("in-progress")
+    other = ("runtime.run_id=second", "head=cosine")
+    refused(train(*other, f"runtime.resume={folder}", "runtime.resume_force=true"), "does not fit")
+    assert not list(tmp_path.glob("outputs/second/*/in-progress/resume/*"))
+    assert train(*other).code == 0  # the same command without the state starts anew
