@@ -23,11 +23,13 @@ from fgvc.data import loader
 from fgvc.data.augment import training_transform
 from fgvc.data.order import Draws, Order
 from fgvc.data.preprocess import evaluation_transform
+from fgvc.learn.train.selection import Best
 from fgvc.learn.train.step import Micro, StepReport
 from fgvc.learn.train.trainer import Trainer
 from fgvc.model import head as heads
 from fgvc.model.classifier import Classifier, checkpointed, drop_path
 from fgvc.record.folder import Preempted
+from fgvc.task import epochs
 from fgvc.task.classify import Classified, classified
 from fgvc.task.distributed import World
 from fgvc.task.looking import looking
@@ -139,10 +141,13 @@ class Finetune:
         return {
             "trainer": self.trainer.state(),
             "epochs_judged": self.epochs_judged,
+            "steps_per_epoch": self.steps,
             "unreadable": sorted(self.unreadable),
         }
 
     def _go_on_from(self, state: dict[str, Any]) -> None:
+        if self.world.leads:
+            epochs.refuse_past_end(self.conf, state["trainer"]["step"], self.steps)
         try:
             self.trainer.load(state["trainer"])
         except (RuntimeError, ValueError) as error:  # of tensors or of parameter groups
@@ -151,7 +156,15 @@ class Finetune:
                 f"{self.model.backbone.name} with head={self.conf.head.name} and {self.classes} "
                 f"classes: {' '.join(str(error).split())[:200]}"
             ) from error
-        self.epochs_judged = state["epochs_judged"]
+        self.epochs_judged, self.trainer.best = epochs.converted(
+            self.trainer.best,
+            state["epochs_judged"],
+            self.trainer.done,
+            state["steps_per_epoch"],
+            self.steps,
+        )
+        if not self.validates:  # a state of another config may have a best epoch
+            self.trainer.best = Best(self.conf.task.select, self.conf.task.patience)
         self.unreadable = set(state["unreadable"])
 
     def run(self, log: Log | None, stop: Callable[[], bool]) -> None:
@@ -167,7 +180,7 @@ class Finetune:
         while True:
             if self.epoch > self.epochs_judged:
                 self._judge(log)
-            if self.epoch == self.conf.task.epochs or self.trainer.best.exhausted:
+            if self.epoch >= self.conf.task.epochs or self.trainer.best.exhausted:
                 return
             self._train_epoch(log, stop)
 

@@ -102,7 +102,9 @@ def _outcome(
     job: Experiment, finetune: Finetune, states: States, numbers: dict[str, object]
 ) -> Outcome:
     """Read test once, with the weights that were chosen; or stop before that."""
-    best, chosen = states.best(), finetune.trainer.best
+    # under final_fit=trainval a state of another config may hold weights that validation chose
+    best = states.best() if finetune.validates else None
+    chosen = finetune.trainer.best
     if not job.conf.runtime.stop_before_test:
         job.extractor.counters.test_reads += 1
     end = finetune.ending(best and best[1])

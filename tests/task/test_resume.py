@@ -1,6 +1,6 @@
-"""A training that is continued: on the same data and weights, or not at all.
+"""A training that is continued: on the same data and weights, in the same units, or not at all.
 
-Fault table of the project: row 43.
+Fault table of the project: rows 43 and 44.
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from fgvc.learn.train.selection import Best
 from fgvc.learn.train.trainer import Trainer
 from fgvc.record.resume import States
+from fgvc.task.epochs import converted
 
 SMALL = (  # seconds, on pictures of one's own
     "dataset=folder",
@@ -289,6 +292,83 @@ def test_the_evaluation_of_another_checkpoint_is_not_skipped(probe, run, picture
     refused(evaluate(two), "another checkpoint", one.folder.name, two.folder.name)
 
 
+# --- another number of steps ---
+
+
+def test_a_state_past_the_end_is_refused_before_anything_is_trained(train, stopped, here, tmp_path):
+    stopped(3)
+    (folder,) = here("in-progress")
+    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
+    ran = train(*named, "task.epochs=1")
+    refused(
+        ran, "task.epochs=1", "step 3", "steps per epoch: 2; in all: 2", "task.epochs=2 or more"
+    )
+    assert "resumed after" not in ran.out
+    ran = train(*named, "task.batch_size=16")  # 1 step per epoch, 2 in all
+    refused(
+        ran, "task.epochs=2", "step 3", "steps per epoch: 1; in all: 2", "task.epochs=3 or more"
+    )
+    assert not list(tmp_path.glob("outputs/second/*/in-progress/resume/*"))
+
+
+def test_a_state_at_the_very_end_is_evaluated(train, stopped, here):
+    stopped(2)
+    (folder,) = here("in-progress")
+    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
+    ran = train(*named, "task.epochs=1")
+    assert ran.code == 0, ran.err
+    selection = ran.json("metrics.json")["selection"]
+    assert (selection["steps"], selection["epochs"], selection["best_step"]) == (2, 1, 2)
+    assert ran.json("metrics.json")["resumed"]["changed"] == ["task.epochs"]
+
+
+def judged_at(ran):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(ran.folder / "tb"), size_guidance={"scalars": 0}).Reload()
+    return [event.step for event in events.Scalars("val/loss")]
+
+
+@pytest.mark.parametrize(("size", "steps"), [(16, [2, 4, 5, 6]), (4, [2, 4, 8, 12, 16, 20, 24])])
+def test_under_another_batch_size_each_epoch_is_judged_once(train, stopped, here, size, steps):
+    stopped(5, "task.epochs=6")
+    (folder,) = here("in-progress")
+    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
+    ran = train(*named, "task.epochs=6", f"task.batch_size={size}")
+    assert ran.code == 0, ran.err
+    selection = ran.json("metrics.json")["selection"]
+    assert judged_at(ran) == steps
+    assert (selection["steps"], selection["epochs"]) == (steps[-1], 6)
+    per_epoch = steps[-1] // 6
+    assert selection["best_step"] in steps
+    assert selection["best_epoch"] == selection["best_step"] // per_epoch
+
+
+def test_under_trainval_no_epoch_of_a_state_is_the_best(train, stopped, here):
+    stopped(3)
+    (folder,) = here("in-progress")
+    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
+    ran = train(*named, "final_fit=trainval")
+    assert ran.code == 0, ran.err
+    selection = ran.json("metrics.json")["selection"]
+    assert (selection["select"], selection["best_epoch"]) == (None, None)
+    assert selection["best_step"] == selection["steps"] == 4
+
+
+def test_epochs_are_converted_by_their_steps():
+    best = Best("top1", 5, epoch=2, top1=0.5, last=3)
+    assert converted(best, 3, 31, 10, 10) == (3, best)
+    assert converted(best, 3, 31, 10, 5) == (6, replace(best, epoch=4, last=6))
+    assert converted(best, 3, 35, 10, 5)[0] == 6  # an epoch ends here, and was not judged
+    assert converted(best, 3, 30, 10, 5)[0] == 6  # an epoch ends here, and was
+    judged, later = converted(best, 3, 31, 10, 40)
+    assert (judged, later.epoch, later.last) == (0, 0, 0)
+    worse = later.after(1, 0.4, 1.0)
+    assert not worse.is_new
+    untouched = Best("loss", None)
+    assert converted(untouched, 0, 3, 10, 5) == (0, untouched)
+
+
 # --- what is said of a resume ---
 
 
@@ -312,3 +392,14 @@ def test_weights_that_do_not_fit_leave_no_state(train, stopped, here, tmp_path):
     refused(train(*other, f"runtime.resume={folder}", "runtime.resume_force=true"), "does not fit")
     assert not list(tmp_path.glob("outputs/second/*/in-progress/resume/*"))
     assert train(*other).code == 0  # the same command without the state starts anew
+
+
+@pytest.mark.slow
+def test_two_ranks_refuse_a_state_past_the_end_in_one_line(begun, stopped, pictures, here):
+    stopped(3)
+    (folder,) = here("in-progress")
+    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
+    options = (*SMALL, f"dataset.root={pictures}", *named, "task.epochs=1", "runtime.nproc=2")
+    job = begun(*options)
+    assert job.wait() == 1, job.said
+    assert "task.epochs=1: the resume state lies at step 3" in job.line
