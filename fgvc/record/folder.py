@@ -27,6 +27,8 @@ from fgvc.types import UserError
 
 IN_PROGRESS = "in-progress"
 RESUME = "resume"  # folder of the resume states, while the run is in progress
+TEST_READS = "test_reads.json"  # of all processes of a run in progress; then in metrics.json
+TEST_READ_LOG = "test_read_log"  # its key there
 ASIDE = ".resume"  # the same, between the last byte of a record and its final name
 SHORT = 16  # hex digits of a folder's name
 OUTSIDE_INDEX = ("artifacts.json", "status.json", retention.FILE)  # may change, or index the rest
@@ -58,6 +60,24 @@ class RunFolder:
     def write_bytes(self, name: str, data: bytes) -> None:
         atomic.write_bytes(self.path / name, data)
 
+    def test_reads(self) -> list[dict[str, Any]]:
+        """Each time that a process of this run began to read the test split."""
+        return _test_reads(self.path)
+
+    def record_test_read(self, identity: Mapping[str, object]) -> None:
+        """Keep on disk, before the first test image is read, that it will be, and for what answer.
+
+        A process that dies after that cannot take it back: the next one of this run counts on.
+        """
+        entry = {"time": now().isoformat(), "config_hash": self.config_hash, **identity}
+        self.write_json(TEST_READS, [*self.test_reads(), entry])
+
+    def adopt_test_reads(self, folder: Path) -> None:
+        """Count the reads of the run in progress whose training this one continues."""
+        own = self.test_reads()
+        if adopted := [entry for entry in _test_reads(folder) if entry not in own]:
+            self.write_json(TEST_READS, [*adopted, *own])
+
     def discard(self) -> None:
         """Leave no trace of a run that turned out to be unnecessary."""
         _close_log_of(self.path)
@@ -87,6 +107,7 @@ class RunFolder:
             raise UserError(f"{target} is complete already: give a new runtime.run_id")
         _close_log_of(self.path)
         aside = _set_aside(self.path)
+        (self.path / TEST_READS).unlink(missing_ok=True)  # metrics.json has it by now
         self.write_json("artifacts.json", index(self.path))
         retention.write(self.path / retention.FILE, retention.begun(now(), days))
         write_status(self.path, "done", self.started)
@@ -109,8 +130,8 @@ def open_run(
 
     Args:
         texts: files known from the start (config.yaml, config.canonical.json, command.txt).
-        keep: what stays of an earlier try that was interrupted (RESUME, run.log); the rest
-            goes.
+        keep: what stays of an earlier try that was interrupted (RESUME, run.log), beside its
+            reads of test; the rest goes.
 
     Raises:
         LockHeld: another process runs this very config under this very run_id.
@@ -215,9 +236,20 @@ def _clear(path: Path, keep: Sequence[str]) -> None:
     aside = path.parent / ASIDE
     if aside.exists() and not (path / RESUME).exists():  # killed while it was sealed
         aside.rename(path / RESUME)
+    if reads := _test_reads(path):  # before metrics.json goes, which may alone have them
+        atomic.write_json(path / TEST_READS, reads)
     for found in (aside, *path.iterdir()):
-        if found.name not in keep:
+        if found.name not in (*keep, TEST_READS):
             _remove(found)
+
+
+def _test_reads(folder: Path) -> list[dict[str, Any]]:
+    """Of a run in progress; from its metrics.json where it was killed while it was sealed."""
+    if (folder / TEST_READS).is_file():
+        return read_json(folder, TEST_READS)
+    if (folder / "metrics.json").is_file():
+        return read_json(folder, "metrics.json").get(TEST_READ_LOG, [])
+    return []
 
 
 def _set_aside(path: Path) -> Path:

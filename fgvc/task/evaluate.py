@@ -69,7 +69,7 @@ def _head(job: Experiment, kept: Stored) -> Outcome:
 def _whole(job: Experiment, kept: Stored) -> Outcome:
     device, row_N = job.extractor.device, job.dataset.split.test_N
     model = kept.classifier(job.conf, job.extractor.source, device)
-    job.extractor.counters.test_reads += 1
+    job.record_test_read()
     start = time.monotonic()
     read = classified(
         model, job.conf, job.dataset, row_N, device, job.extractor.refuse_bad, features=True

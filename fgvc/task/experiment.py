@@ -52,6 +52,10 @@ class Experiment:
     def classes(self) -> int:
         return len(self.dataset.labelmap)
 
+    def record_test_read(self) -> None:
+        """To be called before the first test image is read; the extractor does so by itself."""
+        self.run.record_test_read(identity(self))
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -118,9 +122,11 @@ def opened(
         with contextlib.closing(extractor), contextlib.closing(Board(run.path)) as board:
             if crew is not None:
                 world = World(0, crew.size, f"runtime.nproc={crew.size}")
-            yield Experiment(
+            experiment = Experiment(
                 task, conf, plain, run_hash, run, dataset, extractor, board, gate, world
             )
+            extractor.before_test = experiment.record_test_read
+            yield experiment
 
 
 def stack_gate(conf: Config) -> str:

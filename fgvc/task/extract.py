@@ -51,13 +51,11 @@ VERSION = 3  # of this module: raise it when the same inputs would give other fe
 
 @dataclass
 class Counters:
-    """What a run really did. decoded, forwarded: images; prompts: read by a text tower;
-    test_reads: looks at the test features."""
+    """What a run really did. decoded, forwarded: images; prompts: read by a text tower."""
 
     decoded: int = 0
     forwarded: int = 0
     prompts: int = 0
-    test_reads: int = 0
     seconds: float = 0.0
 
 
@@ -77,8 +75,9 @@ class Part:
 class Extractor:
     """One backbone looking at one dataset in one way; the backbone is built on the first miss.
 
-    crew: workers that compute the features, where this process does not. looks: where part
-    attention looked in the test images, once they are read.
+    crew: workers that compute the features, where this process does not. before_test: called each
+    time before test features are read. looks: where part attention looked in the test images, once
+    they are read.
     """
 
     conf: Config
@@ -86,6 +85,7 @@ class Extractor:
     source: WeightsSource
     device: torch.device
     crew: Crew | None = None
+    before_test: Callable[[], None] = lambda: None
     counters: Counters = field(default_factory=Counters)
     looks: Looks | None = None
     _backbone: Backbone | None = None
@@ -108,7 +108,8 @@ class Extractor:
             UserError: an image could not be read and dataset.on_bad_image=error.
         """
         before = self.counters.forwarded
-        self.counters.test_reads += role == "test"
+        if role == "test":
+            self.before_test()
         with console.progress(f"features {role}", len(row_N), "images") as advance:
             found = self.cache.get(
                 self.key(role),

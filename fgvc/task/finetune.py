@@ -210,13 +210,16 @@ class Finetune:
         parts = self.world.gather(own)
         return Classified.joined(parts) if self.world.leads else None
 
-    def ending(self, best: dict[str, Tensor] | None) -> Ending:
+    def ending(
+        self, best: dict[str, Tensor] | None, before_test: Callable[[], None] = lambda: None
+    ) -> Ending:
         """The last weights on validation, then the chosen ones on validation and, once, on test.
 
         With runtime.stop_before_test no test image is read, and there is no split `test`.
 
         Args:
             best: the weights that validation chose, on rank 0; None: the last are the chosen ones.
+            before_test: called on each rank right before it reads test; rank 0's comes first.
         """
         split, last = self.dataset.split, None
         splits: dict[str, Predictions] = {}
@@ -232,6 +235,7 @@ class Finetune:
         trained, features, looks = self._union(), None, None
         if self.conf.runtime.stop_before_test:
             return Ending(splits, last, {"train": trained})
+        self.world.share(before_test())  # no rank reads test before rank 0 has recorded it
         if (read := self._classified(split.test_N, features=True)) is not None:
             assert read.found is not None
             splits["test"] = self._predictions(split.test_N, read)

@@ -95,9 +95,10 @@ def find_start(job: Experiment, plain: dict[str, Any], states: States) -> Start 
 
 
 def adopt(job: Experiment, plain: dict[str, Any], states: States, start: Start) -> None:
-    """Copy the state of another run into this one, with its best weights."""
+    """Copy the state of another run into this one, with its best weights and its reads of test."""
     if start.copied_from is None:
         return
+    job.run.adopt_test_reads(start.copied_from.folder.parent)
     if (best := start.copied_from.best()) is not None:
         states.save_best(*best)
     states.save(start.step, {**start.state, "config": plain, "origin": start.origin})

@@ -105,9 +105,7 @@ def _outcome(
     # under final_fit=trainval a state of another config may hold weights that validation chose
     best = states.best() if finetune.validates else None
     chosen = finetune.trainer.best
-    if not job.conf.runtime.stop_before_test:
-        job.extractor.counters.test_reads += 1
-    end = finetune.ending(best and best[1])
+    end = finetune.ending(best and best[1], job.record_test_read)
     model = finetune.trainer.evaluated_model()
     steps = best[0] if best else finetune.trainer.done
     selection: dict[str, object] = {

@@ -30,7 +30,7 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
     record = {
         "val": numbers,
         "splits": sorted(outcome.splits),  # what was read of, as it was handed on
-        "test_reads": job.extractor.counters.test_reads,
+        "test_reads": len(job.run.test_reads()),
         "identity": identity(job),
         "seconds": job.run.seconds,
         **outcome.numbers,

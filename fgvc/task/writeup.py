@@ -17,7 +17,7 @@ from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
 from fgvc.data.coordinates import grid_side
 from fgvc.record import checkpoint, console, evaluation, plots, stamp
-from fgvc.record.folder import now
+from fgvc.record.folder import TEST_READ_LOG, now
 from fgvc.store import digest
 from fgvc.task import board, gallery, page, parts
 from fgvc.task.experiment import Experiment, Outcome, identity, weight_store
@@ -32,7 +32,8 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
     record = {
         **numbers,
         "cost": _cost(job, outcome),
-        "test_reads": job.extractor.counters.test_reads,
+        "test_reads": len(job.run.test_reads()),
+        TEST_READ_LOG: job.run.test_reads(),
         "worst_pairs": _worst_pairs(job, outcome.splits["test"]),
         **comparability(job),
         "metric_version": metrics.VERSION,
@@ -236,6 +237,11 @@ def portable(conf: Config) -> dict[str, object]:
 
 def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
     splits = [name for name in ("val", "test") if name in record]
+    if (reads := record["test_reads"]) > 1:
+        console.say(
+            f"note: the test split was read {reads} times: an earlier process of this run stopped "
+            "before its record was whole"
+        )
     if job.stack == "skipped":
         console.say("note: runtime.stack_check=false, this stack was not validated")
     rows = [["top-1 [95 %]", *(console.interval(record[name]) for name in splits)]]

@@ -225,6 +225,7 @@ if most is not None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 import torch
 torch.set_num_threads(1)
+exec(setup)
 from fgvc.run import script
 script()
 """
@@ -283,20 +284,29 @@ class Started:
 def started(places, tmp_path) -> Iterator[Callable[..., Started]]:
     """Start a job in a process forked from a server that has torch loaded already.
 
-    most: bytes that a file of its can hold, as on a full disk.
+    most: bytes that a file of its can hold, as on a full disk. setup: code that is run first.
+    bare: only the options that are given.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fgvc.task.server"])  # as a sweep of this process does
     jobs: list[Started] = []
 
-    def start(*overrides: str, most: int | None = None, **environment: str) -> Started:
+    def start(
+        *overrides: str,
+        most: int | None = None,
+        setup: str = "",
+        bare: bool = False,
+        **environment: str,
+    ) -> Started:
         birds = () if any(one.startswith("dataset=") for one in overrides) else BIRDS
-        chosen = last_of_each(*BASE, *birds, "runtime.threads=1", *places, *overrides)
+        defaults = () if bare else (*BASE, *birds)
+        chosen = last_of_each(*defaults, "runtime.threads=1", *places, *overrides)
         log = tmp_path / f"said-{len(jobs)}.txt"
         given = {
             "environment": {**ALONE, **environment},
             "log": str(log),
             "most": most,
+            "setup": setup,
             "overrides": list(chosen.values()),
         }
         process = context.Process(target=exec, args=(JOB, given))
@@ -404,7 +414,7 @@ def told() -> Callable[[Path], Told]:
 
     def read(folder: Path) -> Told:
         metrics = json.loads((folder / "metrics.json").read_text())
-        kept = ("test", "val", "last", "selection", "fitted_on", "unreadable", "test_reads")
+        kept = ("test", "val", "last", "selection", "fitted_on", "unreadable")
         events = EventAccumulator(str(folder / "tb"), size_guidance={"scalars": 0}).Reload()
         curves = {
             tag: [(event.step, event.value) for event in events.Scalars(tag)]

@@ -16,6 +16,7 @@ import numpy as np
 
 from fgvc import metrics
 from fgvc.record import evaluation
+from fgvc.record.folder import TEST_READ_LOG
 from fgvc.report.audit.check import agree
 from fgvc.report.audit.record import PREDICTIONS, SPLITS, Record, Rows, rows_of
 from fgvc.report.sealed import DamageError
@@ -23,6 +24,16 @@ from fgvc.store import digest
 from fgvc.types import Manifest, Predictions
 
 TOLERANCE = 1e-9
+SAME_ANSWER = (
+    "task",
+    "config_hash",
+    "git_commit",
+    "code_patch_sha256",
+    "manifest_digest",
+    "split_digest",
+    "labelmap_digest",
+    "weights_digest",
+)
 
 
 def metrics_follow(record: Record) -> str:
@@ -130,10 +141,25 @@ def comparability(record: Record) -> str:
 
 
 def test_read_once(record: Record) -> str:
-    """Was the test split looked at once, when all was chosen?"""
-    if (reads := record.numbers["test_reads"]) != 1:
+    """Was the test split read once, when all was chosen, or again for the same answer only?
+
+    A process that is killed between reading test and sealing the record has read it all the same:
+    the next process of the run reads test again, and the record counts both. That is no leak where
+    every read was for the very answer that is recorded.
+    """
+    reads, entries = record.numbers["test_reads"], record.numbers.get(TEST_READ_LOG)
+    if entries is not None:  # records of before the log was kept have none
+        agree("test_reads", (TEST_READ_LOG, len(entries)), ("metrics.json", reads))
+    if reads != 1 and not entries:
         raise DamageError(f"metrics.json: the test split was read {reads} times")
-    return f"once; resolution {record.stamp['resolution']} px, top-1 and loss from that one look"
+    for number, entry in enumerate(entries or (), start=1):
+        place = f"metrics.json: {TEST_READ_LOG}, read {number}"
+        for key in SAME_ANSWER:
+            agree(key, ("the stamp", record.stamp[key]), (place, entry[key]))
+    said = "once"
+    if reads > 1:
+        said = f"{reads} times, the same answer each: earlier processes of this run were stopped"
+    return f"{said}; resolution {record.stamp['resolution']} px, top-1 and loss from the last read"
 
 
 def _compare(where: str, told: Any, found: Any) -> None:

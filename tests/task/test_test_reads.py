@@ -1,0 +1,157 @@
+"""How often test was read is counted over all processes of a run, those that were killed too."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+
+import pytest
+
+from fgvc.report.audit import audited
+
+# the first process is killed when it calls the method of that name
+KILL = """
+import functools, os, signal
+from {module} import {owner}
+honest = {owner}.{method}
+
+@functools.wraps(honest)
+def killed(own, *given, **named):
+    if {when}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return honest(own, *given, **named)
+
+{owner}.{method} = killed
+"""
+BEFORE_SEALING = {"module": "fgvc.record.folder", "owner": "RunFolder", "method": "seal"}
+WHILE_SEALING = {"module": "fgvc.record", "owner": "retention", "method": "write"}
+TINY = (
+    "backbone=vit",
+    "backbone.size=mini",
+    "dataset.subset=tiny",
+    "resolution.name=r64",
+    "resolution.side=64",
+    "runtime.run_id=r",
+    "runtime.stack_check=false",
+    "runtime.device=cpu",
+)
+TASKS = {
+    "probe": (),
+    "zero_shot": ("backbone=clip", "task=zero_shot"),
+    "train": ("task=train", "task.epochs=1", "task.batch_size=8", "task.warmup_steps=0"),
+}
+
+
+def kill(when="True", **place):
+    return KILL.format(when=when, **place)
+
+
+@pytest.fixture
+def again(run, monkeypatch):
+    """Give the command of a killed job again, in this process, outside any git checkout."""
+    monkeypatch.setenv("GIT_DIR", os.devnull)
+
+    def start(*overrides):
+        birds = not any(one.startswith("dataset=") for one in overrides)
+        return run(*TINY, "runtime.threads=1", *overrides, birds=birds)
+
+    return start
+
+
+def reads_of(ran):
+    return ran.json("metrics.json")["test_reads"]
+
+
+def check_of_reads(ran):
+    (result,) = [one for one in audited(ran.folder)[1] if one.id == "test-read-once"]
+    return result
+
+
+@pytest.mark.parametrize(
+    ("task", "place"), [*((task, BEFORE_SEALING) for task in TASKS), ("train", WHILE_SEALING)]
+)
+def test_killed_between_reading_test_and_sealing_both_reads_count(started, again, task, place):
+    job = started(*TINY, *TASKS[task], setup=kill(**place))
+    assert job.wait() == -signal.SIGKILL, job.said
+    ran = again(*TASKS[task])
+    assert ran.code == 0, ran.err
+    assert reads_of(ran) == 2
+    assert "test split was read 2 times" in ran.out
+    assert "test read twice: an earlier process" in (ran.folder / "report.html").read_text()
+    result = check_of_reads(ran)
+    assert (result.state, result.evidence.partition(";")[0]) == (
+        "pass",
+        "2 times, the same answer each: earlier processes of this run were stopped",
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "when", "place", "reads"),
+    [
+        ("probe", "given[0] == 'test'", ("extract", "Extractor", "compute"), 2),
+        ("train", "named.get('features')", ("finetune", "Finetune", "_classified"), 2),
+        ("train", "True", ("finetune", "Finetune", "ending"), 1),  # validation is read first
+    ],
+)
+def test_the_moment_of_death_decides(started, again, tmp_path, task, when, place, reads):
+    module, owner, method = place
+    own = ("seed=1", f"runtime.cache_root={tmp_path / 'cache'}")  # no test feature is cached
+    setup = kill(when, module=f"fgvc.task.{module}", owner=owner, method=method)
+    job = started(*TINY, *TASKS[task], *own, setup=setup)
+    assert job.wait() == -signal.SIGKILL, job.said
+    ran = again(*TASKS[task], *own)
+    assert ran.code == 0, ran.err
+    assert reads_of(ran) == reads
+    assert check_of_reads(ran).state == "pass"
+
+
+def test_an_evaluation_that_was_killed_counts_too(started, again, run, finished):
+    made = finished(*TINY)
+    bare = ("task=eval", f'checkpoint="{made.folder}"', "runtime.run_id=e", "runtime.device=cpu")
+    job = started(*bare, bare=True, setup=kill(**BEFORE_SEALING))
+    assert job.wait() == -signal.SIGKILL, job.said
+    ran = run(*bare, bare=True)
+    assert ran.code == 0, ran.err
+    assert reads_of(ran) == 2
+
+
+@pytest.fixture
+def killed_training(started, tmp_path):
+    job = started(*TINY, *TASKS["train"], setup=kill(**BEFORE_SEALING))
+    assert job.wait() == -signal.SIGKILL, job.said
+    (folder,) = tmp_path.glob("outputs/r/*/in-progress")
+    return folder
+
+
+def test_a_training_that_continues_another_run_counts_its_reads(killed_training, again):
+    named = ("runtime.run_id=second", f"runtime.resume={killed_training}")
+    ran = again(*TASKS["train"], *named)
+    assert ran.code == 0, ran.err
+    assert reads_of(ran) == 2
+    assert check_of_reads(ran).state == "pass"
+    other = ("task.epochs=2", "runtime.resume_force=true", "runtime.run_id=third", named[1])
+    forced = again(*TASKS["train"], *other)
+    assert forced.code == 0, forced.err
+    assert reads_of(forced) == 2
+    result = check_of_reads(forced)
+    assert (result.state, "read 1: config_hash" in result.evidence) == ("FAIL", True)
+
+
+def test_reads_for_another_answer_fail_the_audit(started, again, birds, tmp_path):
+    """A probe that was killed after it had read test, then given again on other images."""
+    root = tmp_path / "copy"
+    shutil.copytree(birds, root)
+    cub = ("dataset=cub", f"dataset.root={root}", "dataset.partial=true")
+    job = started(*TINY, *cub, setup=kill(**BEFORE_SEALING))
+    assert job.wait() == -signal.SIGKILL, job.said
+    index = root / "train_test_split.txt"
+    lines = index.read_text().splitlines(keepends=True)
+    first = next(place for place, line in enumerate(lines) if line.endswith("0\n"))
+    lines[first] = lines[first].replace(" 0", " 1")
+    index.write_text("".join(lines))
+    ran = again(*cub)
+    assert ran.code == 0, ran.err
+    assert reads_of(ran) == 2
+    result = check_of_reads(ran)
+    assert (result.state, "read 1: manifest_digest" in result.evidence) == ("FAIL", True)
