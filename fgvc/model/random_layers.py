@@ -82,9 +82,12 @@ class ImageDrop(nn.Module):
         return tensor * self.layers.mask(tensor, self.index, self.p, self.whole)
 
 
+@torch.library.custom_op("fgvc::draws", mutates_args=())
 def draws(key_B: Tensor, index: int, elements: int) -> Tensor:
     """drawn_BE: int64, uniform in 0 .. 2^53 - 1, independent between keys, layers and elements.
 
+    An operator of its own, so that a compiled model holds it whole: torch.compile reasons about the
+    counters as if they were places in memory, and refuses to let them wrap around.
     Source: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), one generator per image; integers
     alone, so that every device and precision draws the same.
 
@@ -97,6 +100,11 @@ def draws(key_B: Tensor, index: int, elements: int) -> Tensor:
     state_BE = (state_BE ^ _shifted(state_BE, 30)) * _FIRST
     state_BE = (state_BE ^ _shifted(state_BE, 27)) * _SECOND
     return _shifted(state_BE ^ _shifted(state_BE, 31), 64 - _BITS)
+
+
+@draws.register_fake
+def _(key_B: Tensor, index: int, elements: int) -> Tensor:
+    return key_B.new_empty(key_B.shape[0], elements)
 
 
 def drop_path(backbone: Backbone, rate: float, layers: RandomLayers) -> None:

@@ -45,7 +45,8 @@ def chosen(**changes):
 
 @functools.cache
 def model():
-    """A two-block ViT and an MLP head in float64, with every kind of random layer."""
+    """A two-block ViT and an MLP head in float64, with every kind of random layer, and a buffer,
+    which DistributedDataParallel sends from rank 0 to the others at every step."""
     conf = chosen()
     backbone = build(conf.backbone, SIDE, WeightsSource("random", "random"), seed=0)
     for name, part in backbone.named_modules():
@@ -55,6 +56,7 @@ def model():
     made.tells_features = True
     made.thaw(conf.task)
     made.randomize(0.5)
+    made.register_buffer("constant", torch.ones(3))
     return made.double()
 
 

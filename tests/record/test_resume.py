@@ -302,7 +302,9 @@ def test_sigkill_at_any_moment_costs_at_most_the_state_at_work(tmp_path, notes, 
     delay, torn, reached = random.Random(0), 0, 0
     for _ in range(24):
         pid = forked(train)
-        time.sleep(delay.uniform(0.005, 0.06))
+        while int(told.read_text()) <= reached:  # on a busy machine the first state takes a while
+            time.sleep(0.002)
+        time.sleep(delay.uniform(0, 0.06))
         os.kill(pid, signal.SIGKILL)
         assert ended(pid) == -signal.SIGKILL
         torn += bool(list(states.folder.glob(".*.tmp")))
@@ -320,7 +322,7 @@ def test_sigkill_at_any_moment_costs_at_most_the_state_at_work(tmp_path, notes, 
         if best:
             assert torch.equal(best[1]["w"], torch.full((40_000,), float(best[0])))
     assert notes == []
-    assert step > 24
+    assert step >= 24
     assert torn > 0, "no kill came while a file was being written"
 
 

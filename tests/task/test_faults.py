@@ -165,6 +165,18 @@ def test_images_that_cannot_be_read_are_counted_and_named(run, pictures, task, f
         assert path in page
 
 
+def test_a_training_that_stops_before_test_names_them_too(run, pictures):
+    for path in TORN:
+        (pictures / path).write_bytes(b"torn")
+    ran = folder_run(
+        run, pictures, "dataset.on_bad_image=skip", *TRAINED, "runtime.stop_before_test=true"
+    )
+    assert ran.code == 0, ran.err
+    (line,) = [line for line in ran.out.splitlines() if "cannot be read" in line]
+    assert line.startswith("note: 2 images cannot be read")
+    assert TORN[2] not in line
+
+
 def test_an_evaluation_names_the_images_that_it_cannot_read(run, pictures):
     for path in TORN:
         (pictures / path).write_bytes(b"torn")

@@ -93,17 +93,19 @@ def test_a_finetune_learns_through_the_kept_tokens(run, choice):
 
 
 def test_lots_belong_to_their_images_however_a_step_is_cut(run):
-    """Micro-batches are read one ahead: the lot must be drawn for the one in the model."""
+    """Units are read one ahead, and each goes through the model twice: the patches must be drawn
+    for the images that are in the model."""
     chosen = (
         "backbone=vit",
         *MINI,
         "task=train",
         "task.epochs=1",
         "task.batch_size=12",
-        "task.drop_path=0",
+        "task.drop_path=0.2",
         "part_attention=random",
+        "part_attention.contrastive=1",
     )
-    whole, cut = (run(*chosen, f"runtime.micro_batch={size}") for size in ("null", "4"))
+    whole, cut = (run(*chosen, f"runtime.micro_batch={size}") for size in ("null", "5"))
     np.testing.assert_allclose(logits_of(whole), logits_of(cut), atol=2e-5)
 
 
@@ -129,9 +131,10 @@ def test_the_contrastive_loss_is_hashed_in_training_only():
             resolved(composed(["backbone=vit", "part_attention=transfg", *overrides]))
         )
 
-    margin = "part_attention.margin=0.3"
+    margin, weight = "part_attention.margin=0.3", "part_attention.contrastive=1"
     assert hashed(margin) == hashed()
-    assert hashed("task=train", margin) != hashed("task=train")
+    assert hashed("task=train", margin) == hashed("task=train")  # the loss is off
+    assert hashed("task=train", weight, margin) != hashed("task=train", weight)
 
 
 @pytest.mark.parametrize("tokens", [3, 0, 1000])
