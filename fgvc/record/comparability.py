@@ -12,8 +12,9 @@ from typing import Any
 from fgvc.store import digest
 
 # How the head was fitted: a zero-shot run is fitted on nothing, so it matches any value of these.
+# The split is among them: it carves validation from train, and the manifest defines test.
 # `shots` and `share`, once they exist, belong here too.
-FITTED = ("fitted_manifest", "fitted_split", "final_fit")
+FITTED = ("fitted_manifest", "fitted_split", "final_fit", "split")
 NAMES = {  # field -> what a person calls it
     "manifest": "images (manifest)",
     "split": "split",
@@ -34,16 +35,16 @@ class Comparability:
     """Everything that is in the comparability key.
 
     fitted_manifest, fitted_split: digests of the images and of the split that the head was fitted
-    on; these and final_fit are None for a zero-shot run. manifest, split: those it was evaluated
-    on. metrics: version of the metric code. forced: whether the training was resumed by force under
-    another config. debug: task.debug.
+    on; these, final_fit and split are None for a zero-shot run. manifest, split: those it was
+    evaluated on. metrics: version of the metric code. forced: whether the training was resumed by
+    force under another config. debug: task.debug.
     """
 
     fitted_manifest: str | None
     fitted_split: str | None
     final_fit: str | None
     manifest: str
-    split: str
+    split: str | None
     labelmap: str
     metrics: str
     preprocess: str
@@ -94,7 +95,7 @@ def describe(
         fitted_split=split,
         final_fit=None if zero_shot else config["final_fit"],
         manifest=evaluated_on[0],
-        split=evaluated_on[1],
+        split=None if zero_shot else evaluated_on[1],
         labelmap=labelmap,
         metrics=metrics,
         preprocess=config["preprocess"],

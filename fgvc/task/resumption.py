@@ -51,7 +51,7 @@ class Start:
         }
 
 
-FRESH: dict[str, Any] = {"from": None, "changed": [], "other_code": False}
+NO_ORIGIN: dict[str, Any] = {"from": None, "changed": [], "other_code": False}
 
 
 def before(conf: Config, plain: Mapping[str, Any]) -> None:

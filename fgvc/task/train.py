@@ -28,7 +28,7 @@ from fgvc.task.distributed import World, check_devices, device_of, joined, seed_
 from fgvc.task.experiment import Experiment, Outcome, already_complete, fit_of, identity, opened
 from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
 from fgvc.task.finetune import Ending, Finetune, Plan
-from fgvc.task.resumption import FRESH, adopt, before, find_start
+from fgvc.task.resumption import NO_ORIGIN, adopt, before, find_start
 from fgvc.task.text import class_text
 from fgvc.types import Batch
 
@@ -84,7 +84,7 @@ def _train(job: Experiment, plain: dict[str, Any], world: World) -> Outcome:
     plan = world.share(Plan(job.conf, job.dataset, job.extractor.source, _text(job), state))
     with world.waiting(typical=False):
         finetune = Finetune(plan, world, job.extractor.device)
-    origin = start.origin if start else FRESH
+    origin = start.origin if start else NO_ORIGIN
     with _asked_to_stop() as stop, _Log(job, plain, states, finetune, origin) as log:
         if start is not None:
             adopt(job, plain, states, start)  # now that it is known to fit

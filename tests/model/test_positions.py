@@ -19,7 +19,7 @@ def as_the_authors_load_them(table_1TD, prefix, grid_new):
     grid_old = int(np.sqrt(len(grid_ND)))
     grid_HWD = grid_ND.reshape(grid_old, grid_old, -1)
     zoom = (grid_new / grid_old, grid_new / grid_old, 1)
-    zoomed_HWD = ndimage.zoom(grid_HWD, zoom, order=1)
+    zoomed_HWD = np.asarray(ndimage.zoom(grid_HWD, zoom, order=1))
     return np.concatenate([head_1PD, zoomed_HWD.reshape(1, grid_new**2, -1)], axis=1)
 
 

@@ -40,6 +40,7 @@ def test_a_zero_shot_run_is_fitted_on_nothing_and_matches_any_fit():
     config = {**PROBE, "task": {"name": "zero_shot"}}
     words = described(config, fitted_on=("a", "b"))
     assert words == described({**config, "final_fit": "train"}, fitted_on=("c", "d"))
+    assert words == described(config, evaluated_on=("images", "another split"))
     assert {getattr(words, name) for name in FITTED} == {None}
     assert words.base == described().base
     assert comparability.difference(words, described(fitted_on=("a", "b"))) == {}

@@ -56,7 +56,7 @@ def test_every_process_sets_convolutions_with_products_and_resets_them(begin):
 
 
 def test_the_flags_are_stamped_as_they_are_and_a_later_run_sets_its_own(run):
-    torch.backends.cudnn.conv.fp32_precision = "tf32"  # as torch starts
+    attrgetter("cudnn.conv")(torch.backends).fp32_precision = "tf32"  # as torch starts
     for precision, expected in (("highest", "ieee"), ("high", "tf32"), ("highest", "ieee")):
         ran = run(*SMALL, "head=knn", "head.k=3", f"matmul_precision={precision}")
         assert ran.code == 0, ran.err

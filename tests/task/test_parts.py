@@ -131,9 +131,10 @@ def test_the_contrastive_loss_is_hashed_in_training_only():
             resolved(composed(["backbone=vit", "part_attention=transfg", *overrides]))
         )
 
-    margin = "part_attention.margin=0.3"
+    margin, weight = "part_attention.margin=0.3", "part_attention.contrastive=1"
     assert hashed(margin) == hashed()
-    assert hashed("task=train", margin) != hashed("task=train")
+    assert hashed("task=train", margin) == hashed("task=train")  # the loss is off
+    assert hashed("task=train", weight, margin) != hashed("task=train", weight)
 
 
 @pytest.mark.parametrize("tokens", [3, 0, 1000])

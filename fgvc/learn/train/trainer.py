@@ -37,8 +37,7 @@ class Trainer:
     """Trains `model` in place: normalised pixels_BCHW -> logits_BC, on `device` already.
 
     Freeze what is to stay frozen first. With `world` > 1 the process group must stand; the model is
-    then wrapped in DistributedDataParallel, and its buffers must be constants. A compiled model may
-    be given.
+    then wrapped in DistributedDataParallel. A compiled model may be given.
 
     Args:
         depth_of: parameter name -> 0 (patches and positions) .. L (head).
@@ -73,8 +72,7 @@ class Trainer:
         self.optimiser = _optimiser(self.bare, task, depth_of, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.best = Best(task.select, task.patience)
-        # buffers are constants: a broadcast before every forward pass would be wasted
-        self.model = DistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
+        self.model = DistributedDataParallel(model) if world > 1 else model
         self.accumulate = Accumulator(
             self.model,
             task,
