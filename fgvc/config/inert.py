@@ -57,10 +57,11 @@ def _trains(conf: Config) -> bool:
     return conf.task.name == "train"
 
 
-def _no_validation(conf: Config) -> bool:
-    """Whether no image is read as validation: only test is read, or train and val are joined."""
-    if _trains(conf):
-        return conf.final_fit == "trainval" and not _overfits(conf)
+def _trains_on_validation(conf: Config) -> bool:
+    return _trains(conf) and conf.final_fit == "trainval" and not _overfits(conf)
+
+
+def _reads_test_alone(conf: Config) -> bool:
     return conf.task.name == "zero_shot"
 
 
@@ -69,15 +70,16 @@ def _overfits(conf: Config) -> bool:
 
 
 def _split_is_unused(conf: Config) -> bool:
+    """A finetune of train and validation together uses it: its record states the split."""
     carves_test = conf.dataset.reader in CARVED
-    return not carves_test and (_no_validation(conf) or conf.dataset.val_fraction == 0)
+    return not carves_test and (_reads_test_alone(conf) or conf.dataset.val_fraction == 0)
 
 
 def _val_fraction_is_unused(conf: Config) -> bool:
     """A tiny subset takes one validation image per class for any fraction above 0."""
     if conf.dataset.subset == "tiny":
         return conf.dataset.val_fraction > 0
-    return _no_validation(conf)
+    return _reads_test_alone(conf)
 
 
 def _part(conf: Config, name: str) -> Any:
@@ -212,7 +214,7 @@ RULES = (
     ),
     Rule(
         ("task.select",),
-        lambda conf: _trains(conf) and _no_validation(conf),
+        _trains_on_validation,
         "the last epoch is reported",
     ),
 )

@@ -44,7 +44,7 @@ class RandomLayers:
         return self._count
 
     def mask(self, tensor: Tensor, index: int, rate: float, whole: bool) -> Tensor:
-        """0 with probability `rate`, otherwise 1 / (1 - rate), in the dtype of `tensor`.
+        """0 with probability `rate`, otherwise 1 / (1 - rate), in float32 or more.
 
         Args:
             tensor: its first dimension is B.
@@ -62,7 +62,8 @@ class RandomLayers:
         shape = [len(tensor), *([1] * (tensor.ndim - 1) if whole else tensor.shape[1:])]
         drawn_BE = draws(self.key_B, index, math.prod(shape[1:]))
         kept_BE = drawn_BE >= round(rate * 2**_BITS)
-        return (kept_BE.to(tensor.dtype) / (1 - rate)).view(shape)
+        dtype = torch.promote_types(tensor.dtype, torch.float32)  # 1 / .9 in bfloat16 is 1.109
+        return (kept_BE.to(dtype) / (1 - rate)).view(shape)
 
 
 class ImageDrop(nn.Module):
@@ -79,7 +80,8 @@ class ImageDrop(nn.Module):
     def forward(self, tensor: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return tensor
-        return tensor * self.layers.mask(tensor, self.index, self.p, self.whole)
+        mask = self.layers.mask(tensor, self.index, self.p, self.whole)
+        return (tensor * mask).to(tensor.dtype)
 
 
 @torch.library.custom_op("fgvc::draws", mutates_args=())

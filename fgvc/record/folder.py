@@ -251,7 +251,8 @@ def _test_reads(folder: Path) -> list[dict[str, Any]]:
     if (folder / TEST_READS).is_file():
         return read_json(folder, TEST_READS)
     if (folder / "metrics.json").is_file():
-        return read_json(folder, "metrics.json").get(TEST_READ_LOG, [])
+        numbers = read_json(folder, "metrics.json")
+        return numbers.get(TEST_READ_LOG, []) if isinstance(numbers, dict) else []
     return []
 
 

@@ -154,11 +154,17 @@ def fit_marks(run: Run) -> str:
     """Additions to `final_fit` in a title: other data, forced resume, debugging; may be empty."""
     parts = run.comparability
     marks = (
-        (parts.fitted_elsewhere, f" of other data ({str(parts.fitted_manifest)[:8]})"),
+        (parts.fitted_elsewhere, f" of other data ({_fitted_data(parts)[:8]})"),
         (parts.forced, " · forced resume"),
         (parts.debug is not None, " · debug"),
     )
     return "".join(mark for applies, mark in marks if applies)
+
+
+def _fitted_data(parts: Comparability) -> str:
+    """Digest of the data of the fit: its manifest or, where that is the same, its split."""
+    same = parts.fitted_manifest == parts.manifest
+    return str(parts.fitted_split if same else parts.fitted_manifest)
 
 
 def name_of(config: Mapping[str, Any], task: str, resolution: int, forced: bool) -> str:

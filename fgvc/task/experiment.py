@@ -6,7 +6,7 @@ N images, C classes.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +175,7 @@ def already_complete(job: Experiment, checkpoint_id: str | None = None) -> Skipp
     for folder in complete(root, job.run.run_id, job.hash):
         recorded = {**read_json(folder, "env_stamp.json"), "checkpoint": folder.name}
         current["checkpoint"] = checkpoint_id[:SHORT] if checkpoint_id else folder.name
-        other = differing(recorded, current, tuple(current))
+        other = differing(recorded, current, _compared(job, current))
         job.run.discard()
         if not other:
             console.say(f"complete already: {folder}")
@@ -185,6 +185,12 @@ def already_complete(job: Experiment, checkpoint_id: str | None = None) -> Skipp
             f"{current[other[0]]}): give a new runtime.run_id"
         )
     return None
+
+
+def _compared(job: Experiment, names: Iterable[str]) -> tuple[str, ...]:
+    """The parts of an identity that can change the answer: zero-shot reads no split of train."""
+    unused = {"split_digest"} if job.conf.task.name == "zero_shot" else set()
+    return tuple(name for name in names if name not in unused)
 
 
 def weight_store(conf: Config) -> ContentStore:

@@ -16,6 +16,7 @@ from fgvc.learn.train import Best
 from fgvc.learn.train.groups import exempted, parameter_groups
 from fgvc.learn.train.mixing import Mixer
 from fgvc.learn.train.schedule import learning_rate
+from fgvc.model.head import MlpHead
 
 DEPTH = 3
 
@@ -83,6 +84,12 @@ def test_frozen_parameters_are_in_no_group_but_count_for_depth():
     found = described(parameter_groups(model, depth_of, 0.5, 0.1), model)
     assert found.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
     assert {scale for scale, _ in found.values()} == {0.5**2}
+
+
+def test_a_layer_of_one_unit_decays():
+    """Its matrix has one row, as a class token has."""
+    head = MlpHead(8, 1, 3, 0.0, torch.Generator())
+    assert exempted(head) == set()
 
 
 def test_exemptions_carry_the_path_of_their_module():

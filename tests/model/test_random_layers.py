@@ -60,6 +60,14 @@ def test_masks_have_their_rate_and_differ_between_images_and_layers():
     assert correlation.abs().max() < 0.035  # five standard deviations
 
 
+def test_what_is_kept_in_bfloat16_is_scaled_in_float32():
+    """1 / 0.9 in bfloat16 is 1.1094, which makes 0.996 of 0.9."""
+    layers = RandomLayers()
+    layers.set_keys(KEYS)
+    kept = ImageDrop(layers, 0.1, whole=False)(torch.full((4, 100), 0.9, dtype=torch.bfloat16))
+    assert set(kept.unique().tolist()) == {0.0, 1.0}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_a_mask_is_of_the_dtype_and_drops_the_same_whatever_it_is(dtype):
     layers = RandomLayers()

@@ -27,8 +27,6 @@ CASES = {
             "task.magnitude=30",
             "task.operations=5",
             "task.select=loss",
-            "dataset.split_seed=7",
-            "dataset.val_fraction=0.3",
         ),
     ),
     "a head alone, on a frozen backbone": (
@@ -76,3 +74,10 @@ def test_one_hash_means_one_answer(run, monkeypatch, name):
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert plain.json("metrics.json")["test"] == other.json("metrics.json")["test"]
+
+
+def test_a_zero_shot_run_of_another_split_is_complete_already(run):
+    arguments = (*MINI, "backbone=clip", "task=zero_shot", "runtime.run_id=words")
+    first, again = run(*arguments), run(*arguments, "dataset.split_seed=3")
+    assert first.code == again.code == 0, (first.err, again.err)
+    assert "complete already" in again.out + again.err

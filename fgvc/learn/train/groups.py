@@ -49,15 +49,15 @@ def exempted(model: nn.Module) -> set[str]:
     """Full names of tokens, queries and positions, which weight decay would pull towards zero.
 
     These are the parameters that a module's own `no_weight_decay()` names (timm, open_clip), tables
-    of embeddings, and direct parameters of modules other than LAYERS that have a single row or a
-    name in QUERIES.
+    of embeddings, and direct parameters of modules other than LAYERS that are a single row of three
+    or more dimensions (a matrix of one row may be a layer of one unit) or have a name in QUERIES.
     """
     names: set[str] = set()
     for path, module in model.named_modules():
         said: Any = getattr(module, "no_weight_decay", None)
         own = set() if said is None else set(said())
         for name, parameter in module.named_parameters(recurse=False):
-            token = (parameter.ndim > 1 and len(parameter) == 1) or name in QUERIES
+            token = (parameter.ndim > 2 and len(parameter) == 1) or name in QUERIES
             if isinstance(module, nn.Embedding) or (token and not isinstance(module, LAYERS)):
                 own.add(name)
         names |= {f"{path}.{name}".removeprefix(".") for name in own}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.record.comparability import Comparability
 from fgvc.record.folder import SHORT, RunFolder, read_json
 from fgvc.record.page.chart import Chart, chart
 from fgvc.record.page.gallery import gallery
@@ -115,18 +116,19 @@ def _facts(
 
 def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
     """Reasons why a report does not rank the run beside plain runs."""
-    images, parts = numbers["overlap"]["images"], numbers["comparability"]
+    images, parts = numbers["overlap"]["images"], Comparability(**numbers["comparability"])
     if images:
         text = f"{images} of {numbers['test']['n']} test images fitted on"
         yield Badge(
             text, "the head was fitted on these test images, byte for byte: not ranked", "warn"
         )
-    if parts["forced"]:
+    if parts.forced:
         yield Badge("forced resume", "from a state of another config", "warn")
-    if parts["debug"] is not None:
-        yield Badge(f"debug: {parts['debug']}", "task.debug: a debugging run", "warn")
-    if parts["fitted_manifest"] not in (None, parts["manifest"]):
-        yield Badge("fitted on other data", f"manifest {parts['fitted_manifest']}")
+    if parts.debug is not None:
+        yield Badge(f"debug: {parts.debug}", "task.debug: a debugging run", "warn")
+    if parts.fitted_elsewhere:
+        data = f"manifest {parts.fitted_manifest}, split {parts.fitted_split}"
+        yield Badge("fitted on other data", data)
 
 
 def _unreadable(folder: Path) -> list[Mapping[str, str]]:
