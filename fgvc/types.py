@@ -113,15 +113,16 @@ class Manifest:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA256 over (path, label, split, sha256) sorted by path: place and order are nothing.
+        """SHA256 over (`nfc` path, label, split, sha256), sorted: root and order change nothing.
 
         Boxes are in it where pictures are cropped to them: they decide about pixels then.
         """
         cut_N4 = self.cut_N4
         running = hashlib.sha256()
         # row by row, and JSON by hand: an index may have 675,000
-        for row in sorted(range(len(self)), key=self.path.__getitem__):
-            path, sha256 = encode_basestring(self.path[row]), self.sha256[row]
+        paths = [nfc(path) for path in self.path]
+        for row in sorted(range(len(self)), key=paths.__getitem__):
+            path, sha256 = encode_basestring(paths[row]), self.sha256[row]
             box = "" if cut_N4 is None else f", {cut_N4[row].tolist()}"
             line = f'[{path}, {self.label_N[row]}, {self.split_N[row]}, "{sha256}"{box}]\n'
             running.update(line.encode())
@@ -137,14 +138,14 @@ class Split:
     test_N: np.ndarray
 
     def digest(self, path: tuple[str, ...]) -> str:
-        """SHA256 over the sorted paths of each part: reordering the index changes nothing."""
+        """SHA256 over the sorted `nfc` paths of each part, whatever the order of the index."""
         running = hashlib.sha256()
         # JSON by hand, path by path: an encoder would hold 675,000 pieces at once
         for opens, name in zip("{,,", ("test", "train", "val"), strict=True):
             running.update(f'{opens}{" " if opens == "," else ""}"{name}": ['.encode())
             rows = getattr(self, f"{name}_N")
-            for place, one in enumerate(sorted(path[row] for row in rows.tolist())):
-                running.update(f"{', ' if place else ''}{encode_basestring(one)}".encode())
+            for place, image in enumerate(sorted(nfc(path[row]) for row in rows.tolist())):
+                running.update(f"{', ' if place else ''}{encode_basestring(image)}".encode())
             running.update(b"]")
         running.update(b"}")
         return running.hexdigest()

@@ -121,19 +121,18 @@ def duplicate_notes(manifest: Manifest) -> tuple[str, ...]:
         other = [row for row in train if manifest.label_N[row] != manifest.label_N[train[0]]]
         if other:
             contradicting.append((train[0], other[0]))
-    return _pair_note(manifest, across, "occur in both train and test") + _pair_note(
-        manifest, contradicting, "occur in train under two labels"
+    return _pair_note(manifest, across, "in both train and test") + _pair_note(
+        manifest, contradicting, "in train under two labels"
     )
 
 
 def _pair_note(manifest: Manifest, pairs: list[tuple[int, int]], what: str) -> tuple[str, ...]:
     if not pairs:
         return ()
-    one, other = pairs[0]
-    return (
-        f"{len(pairs)} pictures {what}, byte for byte (first: {manifest.path[one]} = "
-        f"{manifest.path[other]})",
-    )
+    left, right = pairs[0]
+    pictures = "1 picture occurs" if len(pairs) == 1 else f"{len(pairs)} pictures occur"
+    first = f"{manifest.path[left]} = {manifest.path[right]}"
+    return (f"{pictures} {what}, byte for byte (first: {first})",)
 
 
 def _check_names(index: Index) -> None:

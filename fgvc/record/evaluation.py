@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fgvc import metrics
-from fgvc.types import LabelMap, Manifest, Predictions
+from fgvc.types import LabelMap, Manifest, Predictions, nfc
 
 TOP = 5
 WORST = 10  # confused pairs that metrics.json lists
@@ -41,9 +41,9 @@ def predicted(manifest: Manifest, predictions: Predictions) -> tuple[list[str], 
 
 
 def predictions_digest(path: Sequence[str], pred_N: np.ndarray) -> str:
-    """SHA256 of (path, predicted class) sorted by path: equal predictions, whatever their order."""
+    """SHA256 of (`nfc` path, predicted class) sorted by path: equal predictions in any order."""
     running = hashlib.sha256()
-    for name, label in sorted(zip(path, pred_N.tolist(), strict=True)):
+    for name, label in sorted(zip(map(nfc, path), pred_N.tolist(), strict=True)):
         running.update(f"{name}\0{label}\n".encode())
     return running.hexdigest()
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from fgvc.report import sealed
 from fgvc.report.runs import Run
 from fgvc.report.sealed import DamageError
+from fgvc.types import nfc
 
 FILE = "predictions.parquet"
 COLUMNS = ["path", "split", "label", "pred"]
@@ -52,7 +53,9 @@ def read(run: Run) -> Answers:
 def _by_path(table: pa.Table) -> Answers:
     # plain lists: Arrow's own filters and sorts wait for pandas, which takes longer than they do
     columns = zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
-    test = sorted((path, label, pred) for path, split, label, pred in columns if split == "test")
+    test = sorted(
+        (nfc(path), label, pred) for path, split, label, pred in columns if split == "test"
+    )
     label_N, pred_N = (np.array([row[at] for row in test], np.int64) for at in (1, 2))
     running = hashlib.sha256("\n".join(path for path, _, _ in test).encode())
     running.update(label_N.tobytes())

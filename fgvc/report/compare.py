@@ -25,7 +25,7 @@ from fgvc.report.comparison import ALPHA, DRAWS, SEED
 from fgvc.report.flat import differing
 from fgvc.report.runs import Run
 from fgvc.report.sealed import DamageError
-from fgvc.types import UserError
+from fgvc.types import UserError, nfc
 
 OF_EACH_RUN = ("run_id", "config_hash", "started", "finished", "seconds")  # of a stamp
 
@@ -104,7 +104,7 @@ def _side(path: Path, what: str) -> Side:
         test = table.filter(pa.array(table["split"].to_numpy() == "test"))
         labelmap = sealed.parsed("labelmap.json", sealed.verified(path, "labelmap.json", index))
         names = {row["id"]: row["name"] for row in labelmap["classes"]}
-        ids, images = list(names), test["path"].to_pylist()
+        ids, images = list(names), [nfc(image) for image in test["path"].to_pylist()]
         label_N, pred_N = (test[name].to_numpy() for name in ("label", "pred"))
         truth = dict(zip(images, (ids[label] for label in label_N), strict=True))
         classes = (None if pred == metrics.UNREADABLE else ids[pred] for pred in pred_N)

@@ -67,6 +67,11 @@ class Group:
         return (*(entry.line for entry in self.entries), *self.outside)
 
     @property
+    def partial(self) -> bool:
+        """Whether every run declares a partial copy; of one's own folder only the user knows."""
+        return all(run.partial for line in self.lines for run in line.runs)
+
+    @property
     def fitted(self) -> Line:
         """The line that speaks for the group: one whose final_fit is the group's, if there is."""
         return next((line for line in self.lines if line.fitted), self.lines[0])

@@ -37,6 +37,7 @@ def print_table(table: Table) -> None:
         outside = list(zip(group.outside, all_names[number:], strict=True))
         rows += [_cells(Entry(line), name, None) for line, name in outside]
         for row, line in zip(rows, group.lines, strict=True):
+            row[0] += " · partial" if line.first.partial and not group.partial else ""
             row[0] += _note_marks(line, numbered)
         console.table(_title(group), COLUMNS, rows)
         for line, name in outside:
@@ -45,7 +46,9 @@ def print_table(table: Table) -> None:
                 console.say(part)
         for line in (*_identical(group, names), *_controls(group, names)):
             console.say(line)
-    for line in (*_over_probes(table), *_legend(table)):
+        for line in _over_probes(group, names):
+            console.say(line)
+    for line in _legend(table):
         console.say(line)
     for note, number in numbered.items():
         console.say(f"[{number}]  {note}")
@@ -57,7 +60,7 @@ def print_table(table: Table) -> None:
 def _title(group: Group) -> str:
     run = group.fitted.first
     parts = (
-        f"{run.dataset}{', PARTIAL COPY' if run.partial else ''}",
+        f"{run.dataset}{', PARTIAL COPY' if group.partial else ''}",
         run.preprocess,
         f"fit on {run.final_fit}{fit_marks(run)}" if group.fitted.fitted else "no fit",
         f"{run.n} test images",
@@ -105,17 +108,18 @@ def _spread(line: Line, field: str) -> str:
     return mean if sd is None else f"{mean} ± {console.percent(sd)}"
 
 
-def _over_probes(table: Table) -> Iterator[str]:
+def _over_probes(group: Group, names: list[str]) -> Iterator[str]:
     """What each finetune gained over its linear probe, and whether that is a finding."""
-    for entry in (entry for group in table.groups for entry in group.entries):
+    for entry, name in zip(group.entries, names, strict=True):
         if (over := entry.over_probe) is None:
             continue
         low, change, high = (100 * value for value in (over.low, over.difference, over.high))
         verdict = _describe(over, "a finding", "a finding")
-        yield (
-            f"{entry.line.first.name}, against its linear probe: {change:+.1f} points "
+        text = (
+            f"{name}, against its linear probe: {change:+.1f} points "
             f"[{low:+.1f}, {high:+.1f}], p = {over.p_holm:.2g}: {verdict}"
         )
+        yield from textwrap.wrap(text, 80, subsequent_indent="  ")
 
 
 def _identical(group: Group, names: list[str]) -> Iterator[str]:

@@ -249,7 +249,7 @@ class Extractor:
         """UserError for the first of them, unless such images are to be left out."""
         if bad and self.conf.dataset.on_bad_image == "error":
             raise UserError(
-                f"{bad[0].message}; mend it, or dataset.on_bad_image=skip leaves such images out "
+                f"{bad[0].message}; repair it, or dataset.on_bad_image=skip leaves such images out "
                 "of training and counts them as wrong in the test"
             )
 

@@ -361,7 +361,7 @@ class Finetune:
     def _count(self, bad: tuple[BadImage, ...]) -> None:
         if bad and self.conf.dataset.on_bad_image == "error":
             raise UserError(
-                f"{bad[0].message}; mend it, or dataset.on_bad_image=skip leaves such images out "
+                f"{bad[0].message}; repair it, or dataset.on_bad_image=skip leaves such images out "
                 "of training and counts them as wrong in the test"
             )
         self.unreadable |= {one.row: one.message for one in bad}

@@ -51,6 +51,8 @@ class Start:
         }
 
 
+# keys that say which images, labels or weights there are: no force resumes across those
+OTHER_DATA = ("dataset.", "backbone.")
 NO_ORIGIN: dict[str, Any] = {"from": None, "changed": [], "other_code": False}
 
 
@@ -166,10 +168,10 @@ def _check_config(
         return keys
     more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
     values = "; ".join(_both(recorded, current, keys))
-    raise UserError(
-        f"{place} was trained under another config ({values}{more}): give its own command, a new "
-        "runtime.run_id, or runtime.resume=PATH with runtime.resume_force=true"
-    )
+    ways = "give its own command or a new runtime.run_id"
+    if not any(key.startswith(OTHER_DATA) for key in keys):
+        ways += "; or go on with runtime.resume=PATH runtime.resume_force=true"
+    raise UserError(f"{place} was trained under another config ({values}{more}): {ways}")
 
 
 def _both(recorded: Mapping[str, Any], current: Mapping[str, Any], keys: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from fgvc.config import schema
 from fgvc.data import dataset
 from fgvc.data.index import take
-from fgvc.types import TEST, TRAIN, Manifest, UserError, nfc
+from fgvc.types import TEST, TRAIN, Manifest, Split, UserError, nfc
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 
@@ -219,6 +219,20 @@ def test_a_key_is_of_the_path_in_its_composed_form(tmp_path):
     assert same == again != other
     assert same == int.from_bytes(hashlib.sha256("a/é.jpg".encode()).digest()[:8], "big")
     assert made.key_N.dtype == np.uint64
+
+
+def test_a_name_stored_in_another_unicode_form_is_the_same_image():
+    """Copies of one folder on macOS and Linux are one dataset."""
+    labels_N, split_N = np.zeros(2, np.int64), np.array([0, 1], np.uint8)
+    forms = [
+        Manifest(Path(), (f"train/{name}.jpg", "b.jpg"), labels_N, split_N, ("0" * 64, "1" * 64))
+        for name in ("\u00e9", "e\u0301")
+    ]
+    composed, decomposed = forms
+    assert composed.path != decomposed.path
+    assert composed.digest == decomposed.digest
+    split = Split(np.array([0]), np.array([], np.int64), np.array([1]))
+    assert split.digest(composed.path) == split.digest(decomposed.path)
 
 
 def test_the_digest_of_pictures_cropped_to_boxes_is_another_one(conf, cub, tmp_path):

@@ -112,6 +112,29 @@ def test_partial_and_random_are_said_plainly(forge, made, printed):
     assert "tiny random" in out
 
 
+def test_one_partial_run_does_not_make_a_group_partial(forge, made, printed):
+    """Of one's own folder only the declaration says so, and one of two runs may lack it."""
+    forge("a", stamp={"partial": True}, config={"head": {"name": "a"}})
+    forge("b", config={"head": {"name": "b"}})
+    out = printed(made)
+    assert "PARTIAL COPY" not in out
+    assert out.count("· partial") == 1
+
+
+def test_a_finetune_and_its_probe_are_named_as_in_the_table(forge, made, printed):
+    """Two finetunes that differ only in a setting: each line says which one it is about."""
+    right_N = np.arange(300) < 200
+    forge("probe", right=right_N)
+    train = {"task": "train"}
+    for rate in (0.1, 0.2):
+        config = {"task": {"name": "train", "learning_rate": rate}}
+        forge(f"train{rate}", right=right_N[::-1], config=config, stamp=train)
+    lines = " ".join(printed(made).split()).split(", against its linear probe")[:-1]
+    assert len(lines) == 2
+    assert len({line[-9:] for line in lines}) == 2
+    assert all(line[-9] == "#" for line in lines)
+
+
 def test_contamination_of_a_backbone_is_said_where_it_matters(forge, made, printed):
     pretrained = {"backbone": {"pretrained": True}}
     forge("generated", config=pretrained, stamp=HUB)

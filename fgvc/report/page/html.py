@@ -59,6 +59,7 @@ class Section:
     the comparisons that any of its rows has."""
 
     key: str
+    partial: bool
     speaks: Line
     rows: tuple[Row, ...]
     outside: tuple[Row, ...]
@@ -113,6 +114,7 @@ def _section(group: Group, target: Path) -> Section:
     lines = [(row.name, row.line) for row in rows]
     return Section(
         group.key,
+        group.partial,
         group.fitted,
         rows,
         outside,
