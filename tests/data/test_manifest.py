@@ -132,7 +132,7 @@ def test_duplicates_across_splits_and_with_two_labels_are_noted(cub, build):
     across, contradicting = manifest.duplicate_notes(build()[0])
     assert across.startswith("1 picture occurs in both train and test")
     assert f"{index.path[0]} = {index.path[6]}" in across
-    assert contradicting.startswith("1 pictures occur in train under two labels")
+    assert contradicting.startswith("1 picture occurs in train under two labels")
     assert f"{index.path[0]} = {index.path[9]}" in contradicting
 
 
