@@ -137,9 +137,14 @@ def opened(
             yield experiment
 
 
+def reads_validation(task: str, conf: Config) -> bool:
+    """Whether validation can choose the head: C of a probe, or the epoch of a finetune."""
+    return task == "probe" or (task == "train" and conf.final_fit == "train")
+
+
 def notes_on_validation(task: str, conf: Config, dataset: Dataset) -> tuple[str, ...]:
     """Notes on the validation split; none if the task does not read it."""
-    if task not in ("probe", "train") or (task == "train" and conf.final_fit == "trainval"):
+    if not reads_validation(task, conf):
         return ()
     label_N, fraction = dataset.manifest.label_N, conf.dataset.val_fraction
     return split.validation_notes(label_N, dataset.split, dataset.labelmap, fraction)

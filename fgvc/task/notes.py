@@ -7,11 +7,13 @@ listed in unreadable.json, each with its split and the reason.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 
 from fgvc.data.index import listed
 from fgvc.record.page.run import UNREADABLE_FILE
-from fgvc.task.experiment import Experiment, Outcome, notes_on_validation
+from fgvc.task.experiment import Experiment, Outcome, notes_on_validation, reads_validation
 from fgvc.types import BadImage, Dataset
 
 SPLITS = ("train", "val", "test")
@@ -22,7 +24,8 @@ def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
     return [
         *job.dataset.warnings,
         *notes_on_validation(job.task, job.conf, job.dataset),
-        *_unreadable_note(job.dataset, outcome.unreadable),
+        *_unreadable_note(job, outcome),
+        *_lost_class_notes(job, outcome.unreadable),
         *outcome.notes,
     ]
 
@@ -49,14 +52,46 @@ def _by_split(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, l
     return {name: [once[row] for row in rows.tolist()] for name, rows in found.items()}
 
 
-def _unreadable_note(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> tuple[str, ...]:
-    found = _by_split(dataset, unreadable)
-    if not any(found.values()):
+def _unreadable_note(job: Experiment, outcome: Outcome) -> tuple[str, ...]:
+    """Counts and names of the images that cannot be read, and what becomes of the others."""
+    by_split = _by_split(job.dataset, outcome.unreadable)
+    counts = [f"{len(bad)} of {name}" for name, bad in by_split.items() if bad]
+    if not counts:
         return ()
-    counts = ", ".join(f"{len(bad)} of {name}" for name, bad in found.items() if bad)
-    names = listed(dataset.manifest.path[bad.row] for rows in found.values() for bad in rows)
+    total = sum(map(len, by_split.values()))
+    path = job.dataset.manifest.path
     return (
-        f"{sum(map(len, found.values()))} images cannot be read ({counts}): {names}; training "
-        "leaves them out, validation and test count them as wrong; "
-        f"{UNREADABLE_FILE} lists them all",
+        f"{total} image{'s' * (total != 1)} cannot be read ({', '.join(counts)}): "
+        f"{listed(path[bad.row] for rows in by_split.values() for bad in rows)}; "
+        f"{'; '.join(_consequences(job, outcome, by_split))}; {UNREADABLE_FILE} lists them all",
     )
+
+
+def _consequences(
+    job: Experiment, outcome: Outcome, by_split: Mapping[str, list[BadImage]]
+) -> Iterator[str]:
+    """What a run does with its unreadable images, per kind of split."""
+    fits_on = ("train", "val") if job.conf.final_fit == "trainval" else ("train",)
+    if fitted := [name for name in fits_on if by_split[name]]:
+        yield f"the fit leaves out those of {' and '.join(fitted)}"
+    if predicted := [name for name in outcome.splits if by_split[name]]:
+        yield f"those of {' and '.join(predicted)} count as wrong"
+
+
+def _lost_class_notes(job: Experiment, unreadable: tuple[BadImage, ...]) -> Iterator[str]:
+    """Notes on classes whose images in train, or in validation, are all unreadable."""
+    effects = {"train": "the head cannot learn them"}
+    if reads_validation(job.task, job.conf):
+        effects["val"] = "validation says nothing about them"
+    manifest, names = job.dataset.manifest, job.dataset.labelmap.names
+    bad_N = np.array([bad.row for bad in unreadable], np.int64)
+    for split, effect in effects.items():
+        row_N = getattr(job.dataset.split, f"{split}_N")
+        lost = np.setdiff1d(
+            manifest.label_N[row_N], manifest.label_N[np.setdiff1d(row_N, bad_N)]
+        ).tolist()
+        if lost:
+            yield (
+                f"{len(lost)} of {len(names)} classes have no readable image in {split} "
+                f"({listed(names[label] for label in lost)}), so {effect}; replace these images"
+            )

@@ -158,6 +158,10 @@ def test_images_that_cannot_be_read_are_counted_and_named(run, pictures, task, f
     assert "unreadable.json" in ran.json("artifacts.json")
     (note,) = [note for note in numbers["notes"] if "cannot be read" in note]
     assert note.startswith("3 images cannot be read")
+    assert (
+        f"; the fit leaves out those of {' and '.join(name for name in fitted if lost[name])}; "
+        in note
+    )
     assert f"note: {note}\n" in ran.out
     page = html.unescape((ran.folder / "report.html").read_text(encoding="utf-8"))
     for path in TORN:
@@ -185,6 +189,38 @@ def test_an_evaluation_names_the_images_that_it_cannot_read(run, pictures):
     ran = run("task=eval", f'checkpoint="{made.folder}"', root, bare=True)
     assert ran.json("metrics.json")["unreadable"] == {"train": 0, "val": 0, "test": 1}
     assert [row["path"] for row in ran.json("unreadable.json")] == [TORN[2]]
+    assert ran.json("metrics.json")["notes"][-1] == (
+        f"1 image cannot be read (1 of test): {TORN[2]}; those of test count as wrong; "
+        "unreadable.json lists them all"
+    )
+
+
+@pytest.mark.parametrize("task", [("task=probe",), ("head=knn", "head.k=1"), TRAINED])
+def test_classes_that_lose_every_image_of_a_split_are_counted_and_named(
+    run, pictures, tmp_path, task
+):
+    """All training images of one class, all validation images of another."""
+    skip = ("dataset.on_bad_image=skip", "dataset.val_fraction=0.25", "final_fit=train")
+    whole = folder_run(run, shutil.copytree(pictures, tmp_path / "whole"), *skip, *task)
+    classes = [row["name"] for row in whole.json("labelmap.json")["classes"]]
+    first, second, _ = classes
+    for path in listed(whole, "train"):
+        if f"/{first}/" in path:
+            (pictures / path).write_bytes(b"torn")
+    for path in listed(whole, "val"):
+        if f"/{second}/" in path:
+            (pictures / path).write_bytes(b"torn")
+    ran = folder_run(run, pictures, *skip, *task)
+    assert ran.code == 0, ran.err
+    notes = ran.json("metrics.json")["notes"]
+    assert [note for note in notes if "no readable image" in note] == [
+        f"1 of 3 classes have no readable image in train ({first}), so the head cannot learn "
+        "them; replace these images",
+        f"1 of 3 classes have no readable image in val ({second}), so validation says nothing "
+        "about them; replace these images",
+    ]
+    (note,) = [note for note in notes if "cannot be read" in note]
+    assert "the fit leaves out those of train; those of val count as wrong; " in note
 
 
 def test_a_run_whose_images_can_all_be_read_names_none(run, pictures):
