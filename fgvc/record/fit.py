@@ -1,4 +1,7 @@
-"""The images that a head was fitted on -> short digests in the checkpoint, overlap with others.
+"""The images that a head was fitted or chosen on -> short digests in the checkpoint, overlap.
+
+An image counts where it changed the head: as one of the fit, or as one of the validation split
+whose predictions chose C, the learning rate or the epoch.
 
 An image is identified by the first eight bytes of its file's SHA256: 4.6 MB for the 579,184
 training images of iNat2017, with a probability of any collision below 1e-8.
@@ -15,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TENSOR = "fit.images"  # in ckpt.bin
+IMAGES, VALIDATION = "fit.images", "fit.validation"  # in ckpt.bin
+TENSORS = (IMAGES, VALIDATION)
 HEX = 16  # digits of a SHA256 that make an int64
 
 
@@ -23,22 +27,35 @@ HEX = 16  # digits of a SHA256 that make an int64
 class Fit:
     """What a head was fitted on. manifest, split: digests of the data it was fitted under.
 
-    image_N: int64, sorted short digests, one per image. forced: whether the training was
-    resumed by force, under another config than that of the state.
+    image_N: int64, sorted short digests, one per image of the fit. validation_N: likewise, of the
+    validation images that chose the head without being in its fit. forced: whether the training
+    was resumed by force, under another config than that of the state.
     """
 
     manifest: str
     split: str
     image_N: np.ndarray
+    validation_N: np.ndarray
     forced: bool = False
 
     def facts(self) -> dict[str, object]:
         """Facts for the checkpoint."""
-        return {"images": len(self.image_N), "forced": self.forced}
+        return {
+            "images": len(self.image_N),
+            "validation": len(self.validation_N),
+            "forced": self.forced,
+        }
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors for the checkpoint."""
-        return {TENSOR: torch.from_numpy(self.image_N)}
+        return {
+            IMAGES: torch.from_numpy(self.image_N),
+            VALIDATION: torch.from_numpy(self.validation_N),
+        }
+
+    def overlap(self, image_N: np.ndarray) -> int:
+        """How many of image_N, as `short_digests` gives them, fitted or chose the head."""
+        return overlap(np.union1d(self.image_N, self.validation_N), image_N)
 
 
 def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Fit:
@@ -50,7 +67,8 @@ def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     return Fit(
         facts["answer"]["manifest_digest"],
         facts["split_digest"],
-        tensors[TENSOR].numpy(),
+        tensors[IMAGES].numpy(),
+        tensors[VALIDATION].numpy(),
         facts["fit"]["forced"],
     )
 

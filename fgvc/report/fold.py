@@ -42,7 +42,9 @@ class Line:
     def outside(self) -> str | None:
         """Why the line is not ranked; None if it is ranked."""
         if self.first.overlap:
-            return f"its head was fitted on {self.first.overlap} of its {self.first.n} test images"
+            return (
+                f"{self.first.overlap} of its {self.first.n} test images fitted or chose its head"
+            )
         if self.contradicts is not None:
             return f"its predictions differ from those of {self.contradicts}, the same checkpoint"
         return None

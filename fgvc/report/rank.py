@@ -2,7 +2,7 @@
 
 A group is one comparability key (see record/comparability.py). A zero-shot line belongs to every
 group that differs from it only in how the head was fitted. Lines that must not be ranked, such as
-lines whose head was fitted on test images, are listed outside the ranking of their group.
+lines whose head was fitted or chosen on test images, are listed outside the ranking of their group.
 Within a group the p-values are Holm's: a line whose adjusted p exceeds ALPHA ties with the best.
 The best line is selected on the same test images, so the family of these comparisons is all pairs
 of lines. Finetunes and their probes, and part attention and its controls, are paired without

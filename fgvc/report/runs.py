@@ -40,7 +40,7 @@ class Run:
     join_key: what a finetune shares with the probe it is held against. head_size: numbers stored
     for the head (for kNN its bank). comparability_base: the key without how the head was fitted.
     fitted_on: images behind the head. forced: resumed by force. debug: task.debug. overlap: test
-    images that the head was fitted on, None: not recorded. predictions_digest: of the predicted
+    images that fitted or chose the head, None: not recorded. predictions_digest: of the predicted
     class of each test image, None: not recorded.
     part_tokens: the patches that part attention keeps; None: one per head, or no part attention.
     in_box: the share of them inside the object's box. notes: what a reader of the numbers must

@@ -55,9 +55,9 @@ def _warning(told: Told) -> Sequence[str]:
 
 
 def _overlaps(told: Told) -> Sequence[str]:
-    """A note for each side whose head was fitted on its test images."""
+    """A note for each side whose head was fitted or chosen on its test images."""
     return [
-        f"note: {name}: its head was fitted on {told[name]['overlap']} of its test images"
+        f"note: {name}: {told[name]['overlap']} of its test images fitted or chose its head"
         for name in ("run", "against")
         if told[name]["overlap"]
     ]

@@ -64,8 +64,8 @@ class Outcome:
     """What a task found.
 
     splits: predictions by split. head: its state dict, or the checkpoint file it was read from,
-    which is then kept as it is. numbers: more keys for metrics.json. fit: the images that the head
-    was fitted on, from which the overlap with test follows. whole: the state dict is that
+    which is then kept as it is. numbers: more keys for metrics.json. fit: the images that fitted
+    or chose the head, from which the overlap with test follows. whole: the state dict is that
     of backbone and head together. cost: as Extractor.cost, where no feature was extracted.
     steps: optimiser steps behind the weights. features, looks: of the test images that could be
     read; None where there are none to show. notes: one line each, which a reader of the numbers
@@ -213,11 +213,20 @@ def predictions(features: Features, dataset: Dataset, logits_NC: np.ndarray) -> 
     return Predictions(row_N[order], dataset.manifest.label_N[row_N[order]], logits_NC)
 
 
-def fit_of(job: Experiment, row_N: np.ndarray, forced: bool = False) -> Fit:
-    """The fit of a head on rows of this run's manifest."""
+def fit_of(
+    job: Experiment, row_N: np.ndarray, validation_N: np.ndarray, forced: bool = False
+) -> Fit:
+    """The fit of a head on rows of this run's manifest.
+
+    Args:
+        row_N: fitted on.
+        validation_N: rows whose predictions chose the head; those in row_N do not count again.
+    """
     manifest = job.dataset.manifest
-    image_N = short_digests(manifest.sha256, row_N)
-    return Fit(manifest.digest, job.dataset.split_digest, image_N, forced)
+    fitted_N, chosen_N = (
+        short_digests(manifest.sha256, rows) for rows in (row_N, np.setdiff1d(validation_N, row_N))
+    )
+    return Fit(manifest.digest, job.dataset.split_digest, fitted_N, chosen_N, forced)
 
 
 def identity(job: Experiment) -> dict[str, object]:

@@ -136,6 +136,13 @@ class Finetune:
         return self.conf.final_fit == "train" or self.overfits
 
     @property
+    def validation_N(self) -> np.ndarray:
+        """Rows that choose the epoch: validation, or the one batch of task.debug=overfit."""
+        if not self.validates:
+            return np.empty(0, np.int64)
+        return np.sort(self.order.row_N) if self.overfits else self.dataset.split.val_N
+
+    @property
     def epoch(self) -> int:
         """Whole epochs behind the weights."""
         return self.trainer.done // self.steps
@@ -371,8 +378,7 @@ class Finetune:
         self.epochs_judged = self.epoch
         if not self.validates:
             return
-        row_N = self.order.row_N if self.overfits else self.dataset.split.val_N
-        found = self.predict(np.sort(row_N))
+        found = self.predict(self.validation_N)
         numbers = None
         if found is not None:
             numbers = metrics.evaluate(found.logits_NC, found.label_N, self.classes)

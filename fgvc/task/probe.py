@@ -46,11 +46,12 @@ def _probe(job: Experiment) -> Outcome:
     test = job.extractor.features("test", split.test_N)  # read here, once, when all is chosen
     splits["test"] = predict(job, fitted.final_head, test)
     fitted_N = np.concatenate([train.row_N, val.row_N]) if fits.refits(job) else train.row_N
+    chose_N = val.row_N if fitted.numbers["selection"] is not None else val.row_N[:0]
     return Outcome(
         splits,
         fitted.final_head.state_dict(),
         {**fitted.numbers, "fitted_on": len(fitted_N)},
-        fit_of(job, fitted_N),
+        fit_of(job, fitted_N, chose_N),
         features=test,
         looks=job.extractor.looks,
         notes=fitted.notes,

@@ -34,7 +34,7 @@ from fgvc.types import UserError, WeightsSource
 class Stored:
     """A verified checkpoint: its file and id, what it says of itself, and its tensors.
 
-    tensors: of the head, or of backbone and head. fit: the images that the head was fitted on.
+    tensors: of the head, or of backbone and head. fit: the images that fitted or chose the head.
     """
 
     file: Path
@@ -103,10 +103,10 @@ def read_file(file: Path) -> Stored:
         fitted = fit.from_checkpoint(facts, tensors)
     except KeyError as error:
         raise UserError(
-            f"{file}: does not record the images that its head was fitted on (an older version of "
+            f"{file}: does not record which images fitted and chose its head (an older version of "
             "fgvc wrote it). Repeat the run."
         ) from error
-    del tensors[fit.TENSOR]
+    tensors = {name: value for name, value in tensors.items() if name not in fit.TENSORS}
     return Stored(file, checkpoint_id, facts, tensors, fitted)
 
 

@@ -27,7 +27,7 @@ from fgvc.task import NOTICES, Job, Skipped, second_notice, validated, writeup
 from fgvc.task.distributed import World, check_devices, device_of, joined, seed_everything
 from fgvc.task.experiment import Experiment, Outcome, already_complete, fit_of, identity, opened
 from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
-from fgvc.task.finetune import Ending, Finetune, Plan
+from fgvc.task.finetune import Finetune, Plan
 from fgvc.task.resumption import NO_ORIGIN, adopt, before, find_start
 from fgvc.task.text import class_text
 from fgvc.types import Batch
@@ -121,7 +121,13 @@ def _outcome(
         "steps": finetune.trainer.done,
         "stopped_early": chosen.exhausted,
     }
-    fit = fit_of(job, _fitted_rows(finetune, end, numbers), _was_forced(numbers))
+    unreadable_N = np.array([bad.row for bad in end.unreadable], np.int64)
+    fit = fit_of(
+        job,
+        np.setdiff1d(_fitted_rows(finetune, numbers), unreadable_N),
+        np.setdiff1d(finetune.validation_N, unreadable_N),
+        _was_forced(numbers),
+    )
     counts: dict[str, object] = {
         "selection": selection,
         "last": {"val": end.last} if end.last else None,
@@ -143,8 +149,8 @@ def _outcome(
     )
 
 
-def _fitted_rows(finetune: Finetune, end: Ending, numbers: Mapping[str, Any]) -> np.ndarray:
-    """Rows of every image that the weights were fitted on, without those that cannot be read.
+def _fitted_rows(finetune: Finetune, numbers: Mapping[str, Any]) -> np.ndarray:
+    """Rows of every image that the weights were fitted on, with those that cannot be read.
 
     The state of a forced resume may have been fitted on images that this config leaves out:
     validation images under final_fit=trainval, or all of train if this run debugs on one batch.
@@ -154,7 +160,7 @@ def _fitted_rows(finetune: Finetune, end: Ending, numbers: Mapping[str, Any]) ->
         row_N = np.union1d(row_N, split.train_N)
         if "final_fit" in numbers["resumed"]["changed"]:
             row_N = np.union1d(row_N, split.val_N)
-    return np.setdiff1d(row_N, np.array([bad.row for bad in end.unreadable], np.int64))
+    return row_N
 
 
 def _was_forced(numbers: Mapping[str, Any]) -> bool:

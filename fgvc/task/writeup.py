@@ -98,10 +98,9 @@ def comparable(job: Experiment, outcome: Outcome) -> dict[str, object]:
 
 
 def overlap(job: Experiment, outcome: Outcome) -> int:
-    """How many of the test images are, byte for byte, among those that the head was fitted on."""
+    """How many of the test images, byte for byte, fitted or chose the head."""
     row_N = outcome.splits["test"].row_N
-    image_N = fit.short_digests(job.dataset.manifest.sha256, row_N)
-    return fit.overlap(outcome.fit.image_N, image_N)
+    return outcome.fit.overlap(fit.short_digests(job.dataset.manifest.sha256, row_N))
 
 
 def _cost(job: Experiment, outcome: Outcome) -> dict[str, object]:
@@ -287,7 +286,7 @@ def _unranked(record: Mapping[str, Any]) -> Iterator[str]:
     """Reasons why a report does not rank the run beside plain runs, one line each."""
     images, n, told = record["overlap"]["images"], record["test"]["n"], record["comparability"]
     if images:
-        yield f"{images} of the {n} test images are among those the head was fitted on: not ranked"
+        yield f"{images} of the {n} test images fitted or chose the head: not ranked"
     if told["forced"]:
         yield "resumed by force under another config: not ranked beside plain runs"
     if told["debug"] is not None:

@@ -41,7 +41,7 @@ def _zero_shot(job: Experiment) -> Outcome:
         {"test": predict(job, head, test)},
         head.state_dict(),
         numbers,
-        fit_of(job, np.empty(0, np.int64)),
+        fit_of(job, np.empty(0, np.int64), np.empty(0, np.int64)),
         features=test,
         looks=job.extractor.looks,
         unreadable=test.bad,

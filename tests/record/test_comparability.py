@@ -84,11 +84,14 @@ def test_overlap_counts_images_whatever_their_order_and_bits():
 @pytest.mark.parametrize("images", [0, 7])
 def test_a_checkpoint_gives_back_what_its_head_was_fitted_on(tmp_path, images):
     image_N = fit.short_digests([sha256(number) for number in range(images)])
-    made = fit.Fit("m", "s", image_N, forced=True)
+    validation_N = fit.short_digests([sha256(number) for number in range(90, 90 + images)])
+    made = fit.Fit("m", "s", image_N, validation_N, forced=True)
     facts = {"answer": {"manifest_digest": "m"}, "split_digest": "s", "fit": made.facts()}
     checkpoint.write(tmp_path, {"head.bias": torch.zeros(2), **made.tensors()}, facts)
     tensors, facts, _ = checkpoint.read(tmp_path)
     found = fit.from_checkpoint(facts, tensors)
     assert (found.manifest, found.split, found.forced) == ("m", "s", True)
     assert np.array_equal(found.image_N, image_N)
-    assert facts["fit"]["images"] == images
+    assert np.array_equal(found.validation_N, validation_N)
+    assert facts["fit"] == {"images": images, "validation": images, "forced": True}
+    assert found.overlap(validation_N) == found.overlap(image_N) == images

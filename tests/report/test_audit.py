@@ -277,6 +277,28 @@ def test_test_images_of_the_fit_are_counted_anew(runs, forge):
     assert f"3 of {len(test)} test images" in found
 
 
+def test_validation_images_that_chose_the_head_are_counted_anew(runs, forge):
+    """final_fit=train: C was chosen on them; final_fit=trainval: they are of the fit."""
+    chosen, joined = (runs("linear", 0, final_fit) for final_fit in ("train", "trainval"))
+    rows = pq.read_table(chosen / "predictions.parquet").to_pylist()
+    sha256 = {
+        name: [row["sha256"] for row in rows if row["split"] == name] for name in ("val", "test")
+    }
+
+    def with_validation(digests):
+        validation = torch.from_numpy(short_digests(digests))
+        return lambda tensors: {**tensors, "fit.validation": validation}
+
+    wrong = forge("none", source=chosen, tensors=with_validation([]))
+    assert "validation images that chose the head" in failures(wrong)["fitted-on"]
+    wrong = forge("more", source=joined, tensors=with_validation(sha256["val"]))
+    assert "validation images that chose the head" in failures(wrong)["fitted-on"]
+    swapped = [*sha256["val"][3:], *sha256["test"][:3]]
+    wrong = failures(forge("others", source=chosen, tensors=with_validation(swapped)))
+    assert "images of fit and choice" in wrong["fitted-on"]
+    assert "overlap is 0" in wrong["no-test-image-fitted"]
+
+
 def test_a_partial_copy_has_fewer_classes_or_images_than_the_official_one(forge):
     whole = {"dataset": {"official": {"classes": 6, "train": 36, "test": 30}}}
     more = {"dataset": {"official": {"classes": 6, "train": 37, "test": 30}}}

@@ -205,7 +205,7 @@ def test_a_head_that_was_fitted_on_the_test_images_is_in_no_ranking(run, roots, 
     assert again.code == 0, again.err
     n = again.json("metrics.json")["test"]["n"]
     assert again.json("metrics.json")["overlap"] == {"images": n}
-    assert f"{n} of the {n} test images are among those the head was fitted on" in again.out
+    assert f"{n} of the {n} test images fitted or chose the head" in again.out
     assert made["rival"].json("metrics.json")["overlap"] == {"images": 0}
     assert made["fitted"].json("metrics.json")["overlap"] == {"images": 0}
 
@@ -261,6 +261,43 @@ def test_identical_files_in_train_and_test_take_the_run_out_of_the_ranking(run, 
     assert made.json("metrics.json")["overlap"] == {"images": 2}
     rows, _ = report(run, tmp_path / "outputs")
     assert (rows["a"]["place"], rows["a"]["overlap"]) == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("head", "chooses"),
+    [
+        (("head=linear", "task.c_count=3"), True),
+        (("head=knn",), False),
+        (("task=train", "task.epochs=1", "task.batch_size=8", "runtime.stack_check=false"), True),
+    ],
+)
+def test_validation_images_that_chose_the_head_are_no_test_images(
+    run, birds, tmp_path, monkeypatch, head, chooses
+):
+    """final_fit=train: C is chosen on images that are the test of the second run; k is given."""
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "no-git"))
+    one = shutil.copytree(birds, tmp_path / "one")
+    fixed = ("dataset=cub", "dataset.partial=true", "dataset.val_fraction=0.3", *SMALL, *head)
+    made = run(*fixed, f"dataset.root={one}", "final_fit=train", "runtime.run_id=made", birds=False)
+    assert made.code == 0, made.err
+    assert made.json("metrics.json")["overlap"] == {"images": 0}
+    assert [one.id for one in audited(made.folder)[1] if one.state == "FAIL"] == []
+    two = shutil.copytree(one, tmp_path / "two")
+    chosen = (made.folder / "splits/val.txt").read_text().split()
+    path = dict(line.split() for line in (two / "images.txt").read_text().splitlines())
+    index = two / "train_test_split.txt"
+    rows = [line.split() for line in index.read_text().splitlines()]
+    is_train = {key: int(f"images/{path[key]}" not in chosen) for key, _ in rows}
+    index.write_text("".join(f"{key} {flag}\n" for key, flag in is_train.items()))
+    again = repeat(run, made.folder, f"dataset.root={two}", "runtime.run_id=eval")
+    assert again.code == 0, again.err
+    n = again.json("metrics.json")["test"]["n"]
+    assert n == len(chosen) > 0
+    assert again.json("metrics.json")["overlap"] == {"images": n if chooses else 0}
+    rows, _ = report(run, tmp_path / "outputs")
+    assert (rows["eval"]["place"] is None) is chooses
+    found = {one.id for one in audited(again.folder)[1] if one.state == "FAIL"}
+    assert found == ({"no-test-image-fitted"} if chooses else set())
 
 
 # --- the same answer again ---

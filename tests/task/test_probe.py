@@ -308,7 +308,7 @@ def test_checkpoint_is_plain_and_deterministic_and_names_no_place(finished, shel
     ran = finished()
     tensors, facts, checkpoint_id = checkpoint.read(ran.folder)
     assert checkpoint_id[:16] == ran.folder.name
-    assert set(tensors) == {"head.weight_CD", "head.bias_C", "fit.images"}
+    assert set(tensors) == {"head.weight_CD", "head.bias_C", "fit.images", "fit.validation"}
     assert tensors["head.weight_CD"].shape == (6, 192)
     with safe_open(ran.folder / "ckpt.bin", "pt") as file:
         assert list(file.metadata()) == ["fgvc"]

@@ -40,8 +40,7 @@ def rows(ran, split="test"):
 
 def tensors(ran):
     found = checkpoint.read(ran.folder)[0]
-    del found[fit.TENSOR]
-    return found
+    return {name: tensor for name, tensor in found.items() if name not in fit.TENSORS}
 
 
 def evaluated(run, made, *more):

@@ -118,9 +118,9 @@ def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
     """Reasons why a report does not rank the run beside plain runs."""
     images, parts = numbers["overlap"]["images"], Comparability(**numbers["comparability"])
     if images:
-        text = f"{images} of {numbers['test']['n']} test images fitted on"
+        text = f"fitted or chosen on {images} of {numbers['test']['n']} test images"
         yield Badge(
-            text, "the head was fitted on these test images, byte for byte: not ranked", "warn"
+            text, "these test images, byte for byte, fitted or chose the head: not ranked", "warn"
         )
     if parts.forced:
         yield Badge("forced resume", "from a state of another config", "warn")

@@ -1,10 +1,10 @@
-"""Was the head fitted on the images of the config, in a plain training, and on no test image?"""
+"""Was the head fitted and chosen on the images of the config, plainly, and on no test image?"""
 
 from __future__ import annotations
 
 from fgvc.metrics import UNREADABLE
 from fgvc.record.comparability import was_forced
-from fgvc.record.fit import overlap, short_digests
+from fgvc.record.fit import short_digests
 from fgvc.report.audit.check import agree
 from fgvc.report.audit.record import Record
 from fgvc.report.sealed import DamageError
@@ -37,12 +37,16 @@ def fitted_on(record: Record) -> str:
         ("ckpt.bin", record.facts["fit"]["images"]),
         ("metrics.json", count),
     )
+    agree(
+        "validation images that chose the head",
+        ("the digests in ckpt.bin", len(fit.validation_N)),
+        ("ckpt.bin", record.facts["fit"]["validation"]),
+    )
     if record.stamp["task"] == "eval":
         return f"{count} images, as the checkpoint states"
     expected = _expected(record)
     agree("images of the fit", ("final_fit and the split", expected), ("metrics.json", count))
-    if record.config["final_fit"] == "trainval" and "val" in record.predictions:
-        _check_validation(record)
+    _check_validation(record)
     return f"{count} images, as expected from final_fit={record.config['final_fit']} and the split"
 
 
@@ -61,28 +65,46 @@ def _expected(record: Record) -> int:
 
 
 def _check_validation(record: Record) -> None:
-    """Check that a head fitted on train and validation was fitted on the validation images.
+    """Check that ckpt.bin names the validation images that fitted or chose the head, no others.
 
     Raises:
-        DamageError: some validation image is missing.
+        DamageError: some validation image is missing, or there are more.
     """
-    rows = record.predictions["val"]
+    config, read = record.config, _read(record, "val")
+    joined = config["final_fit"] == "trainval"
+    chooses = record.numbers["selection"] is not None and config["task"].get("debug") is None
+    agree(
+        "validation images that chose the head",
+        ("validation images", len(read) if chooses and not joined else 0),
+        ("ckpt.bin", len(record.fit.validation_N)),
+    )
+    if chooses or joined:
+        counted = ("validation images in ckpt.bin", record.fit.overlap(short_digests(read)))
+        agree("images of fit and choice", ("validation images", len(read)), counted)
+
+
+def _read(record: Record, name: str) -> list[str]:
+    """SHA256 of the images of a split that could be read; empty if it was not predicted."""
+    if name not in record.predictions:
+        return []
+    rows = record.predictions[name]
     read_N = rows.pred_N != UNREADABLE
-    read = [name for name, kept in zip(rows.sha256, read_N, strict=True) if kept]
-    fitted = overlap(record.fit.image_N, short_digests(read))
-    expected = ("validation images", len(read))
-    agree("images of the fit", expected, ("validation images in ckpt.bin", fitted))
+    return [digest for digest, kept in zip(rows.sha256, read_N, strict=True) if kept]
 
 
 def no_test_image_fitted(record: Record) -> str:
-    """Was the head fitted on no test image, byte for byte?"""
-    rows = record.predictions["test"]
-    count = overlap(record.fit.image_N, short_digests(rows.sha256))
+    """Did no test image, byte for byte, fit or choose the head?"""
+    rows, fit = record.predictions["test"], record.fit
+    count = fit.overlap(short_digests(rows.sha256))
     recorded = record.numbers["overlap"]["images"]
     agree("overlap", ("predictions.parquet and ckpt.bin", count), ("metrics.json", recorded))
     if count:
         raise DamageError(
             f"ckpt.bin: {count} of {len(rows.path)} test images are among the "
-            f"{len(record.fit.image_N)} that the head was fitted on; the run is not ranked"
+            f"{len(fit.image_N)} that the head was fitted on and the {len(fit.validation_N)} "
+            "that chose it; the run is not ranked"
         )
-    return f"none of {len(rows.path)} test images is among the {len(record.fit.image_N)} of the fit"
+    return (
+        f"none of {len(rows.path)} test images is among the {len(fit.image_N)} of the fit and "
+        f"the {len(fit.validation_N)} of validation that chose it"
+    )

@@ -184,8 +184,8 @@ def _fit_badges(line: Line) -> Iterable[Badge]:
     run = line.first
     if run.overlap:
         yield Badge(
-            f"{run.overlap} of {run.n} test images fitted on",
-            "the head was fitted on these test images, byte for byte",
+            f"fitted or chosen on {run.overlap} of {run.n} test images",
+            "these test images, byte for byte, fitted or chose the head",
             "warn",
         )
     if line.contradicts is not None:
