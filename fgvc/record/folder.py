@@ -138,6 +138,7 @@ def open_run(
 
     Raises:
         LockHeld: another process runs this very config under this very run_id.
+        UserError: a stopped training lies there, whose states this run would delete.
         OSError: the output folder cannot be written; raised before any work.
     """
     home = output_root / run_id / config_hash[:SHORT]
@@ -145,6 +146,8 @@ def open_run(
     with ExitStack() as stack:
         _make(home)
         stack.enter_context(lock(home / ".lock"))
+        if RESUME not in keep:
+            _refuse_states(path, run_id)
         _clear(path, keep)
         run = RunFolder(path, run_id, config_hash, stamp.code(), now())
         stack.enter_context(_logging_to(path / "run.log"))
@@ -231,6 +234,18 @@ def _make(folder: Path) -> None:
         raise OSError(
             error.errno, f"runtime.output_root cannot be written ({error.strerror})", str(folder)
         ) from error
+
+
+def _refuse_states(path: Path, run_id: str) -> None:
+    """UserError if a stopped training lies in path: another task may share config and run_id."""
+    if not path.exists():  # what lies aside is left over from a run that is complete
+        return
+    for states in (path / RESUME, path.parent / ASIDE):
+        if states.is_dir() and any(states.iterdir()):
+            raise UserError(
+                f"runtime.run_id={run_id}: {states} holds the states of a stopped training, which "
+                "this run would delete. Give another runtime.run_id, or finish the training first."
+            )
 
 
 def _clear(path: Path, keep: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -106,9 +107,21 @@ def test_only_what_is_named_is_kept(opened, home):
         assert (run.path / "resume" / "state").read_text() == "120 steps"
         assert (run.path / "run.log").read_text() == said
         assert state_of(run.path) == "running"
-    with opened() as run:
-        assert not (run.path / "resume").exists()
+    with opened(keep=("resume",)) as run:
         assert "Preempted" not in (run.path / "run.log").read_text()
+
+
+def test_states_of_a_training_are_never_deleted_by_another_task(opened, home):
+    """Neither in their place nor aside, where a killed process was sealing its record."""
+    leave(opened, Preempted())
+    states = home / IN_PROGRESS / "resume"
+    with pytest.raises(UserError, match="runtime.run_id=.*another runtime.run_id"), opened():
+        pass
+    assert (states / "state").read_text() == "120 steps"
+    states.rename(home / ".resume")
+    with pytest.raises(UserError, match="resume"), opened():
+        pass
+    assert (home / ".resume" / "state").read_text() == "120 steps"
 
 
 def test_a_link_among_the_pieces_is_removed_not_followed(opened, home, tmp_path):
@@ -116,7 +129,7 @@ def test_a_link_among_the_pieces_is_removed_not_followed(opened, home, tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "photo").touch()
     (home / IN_PROGRESS / "link").symlink_to(tmp_path / "mine")
-    with opened() as run:
+    with opened(keep=("resume",)) as run:
         assert not (run.path / "link").is_symlink()
     assert (tmp_path / "mine" / "photo").exists()
 
@@ -196,5 +209,6 @@ def test_sigkill_while_sealing_loses_neither_the_record_nor_the_state(opened, ho
             outcomes.append("resumable")
             with opened(keep=("resume",)) as run:
                 assert len(list((run.path / "resume").glob("*/*"))) == 200
+                shutil.rmtree(run.path / "resume")
             assert not (home / ".resume").exists()
     assert set(outcomes[3:]) == {"complete", "resumable"}, (outcomes, longest)

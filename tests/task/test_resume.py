@@ -295,6 +295,25 @@ def test_the_evaluation_of_another_checkpoint_is_not_skipped(probe, run, picture
 # --- another number of steps ---
 
 
+def test_an_evaluation_does_not_delete_the_states_of_a_stopped_training(
+    train, stopped, run, pictures, here
+):
+    """Both have the config of the training, so its run_id gives them one folder."""
+    made = train("runtime.run_id=made")
+    stopped(2)
+    states = held(here("in-progress/resume/*"))
+    assert states
+    places = (
+        f"checkpoint={made.folder}",
+        f'dataset.root="{pictures}"',
+        "runtime.stack_check=false",
+    )
+    again = run("task=eval", *places, "runtime.run_id=r", bare=True)
+    refused(again, "runtime.run_id=r", "resume", "another runtime.run_id")
+    assert held(here("in-progress/resume/*")) == states
+    assert train().code == 0
+
+
 def test_a_state_past_the_end_is_refused_before_anything_is_trained(train, stopped, here, tmp_path):
     stopped(3)
     (folder,) = here("in-progress")
