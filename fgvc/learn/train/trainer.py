@@ -9,6 +9,7 @@ N images of this rank's part.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -72,6 +73,8 @@ class Trainer:
         self.optimiser = _optimiser(self.bare, task, depth_of, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.best = Best(task.select, task.patience)
+        if world > 1:
+            _keep_strides(self.bare)
         self.model = DistributedDataParallel(model) if world > 1 else model
         self.accumulate = Accumulator(
             self.model,
@@ -209,6 +212,19 @@ class Trainer:
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.bare.parameters() if p.grad is not None]
+
+
+def _keep_strides(model: nn.Module) -> None:
+    """Give each gradient the strides of its parameter, as DistributedDataParallel expects.
+
+    A class token of shape (1, 1, D) is broadcast over the images. With a single image, its gradient
+    is a slice of the gradient of all tokens and has the strides of this larger tensor. torch takes
+    it for contiguous all the same, because the stride of a dimension of size 1 does not count.
+    """
+    copied = functools.partial(torch.clone, memory_format=torch.contiguous_format)
+    for parameter in model.parameters():
+        if parameter.requires_grad and 1 in parameter.shape:
+            parameter.register_hook(copied)
 
 
 def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
