@@ -86,6 +86,8 @@ class Finetune:
 
     def __init__(self, plan: Plan, world: World, device: torch.device) -> None:
         self.plan, self.world, self.device = plan, world, device
+        if world.watchdog is not None:
+            world.watchdog.state_saved = plan.state is not None
         self.conf, self.dataset = plan.conf, plan.dataset
         self.evaluation = evaluation_transform(self.conf)
         self.augment = training_transform(self.conf)
@@ -258,6 +260,8 @@ class Finetune:
         if log is not None:
             self.unreadable = {bad.row: bad.message for bad in found}
             log.save(self)
+            if self.world.watchdog is not None:
+                self.world.watchdog.state_saved = True
 
     def _order(self) -> Order:
         split, task = self.dataset.split, self.conf.task

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,9 @@ from PIL import Image
 from fgvc.learn.train.selection import Best
 from fgvc.learn.train.trainer import Trainer
 from fgvc.record.resume import States
+from fgvc.task.distributed import World
 from fgvc.task.epochs import converted
+from fgvc.task.watchdog import Watchdog
 
 SMALL = (  # takes seconds, on generated pictures
     "dataset=folder",
@@ -392,6 +395,22 @@ def test_weights_that_do_not_fit_leave_no_state(train, stopped, here, tmp_path):
     refused(train(*other, f"runtime.resume={folder}", "runtime.resume_force=true"), "does not fit")
     assert not list(tmp_path.glob("outputs/second/*/in-progress/resume/*"))
     assert train(*other).code == 0  # the same command without the state starts anew
+
+
+def test_the_watchdog_knows_whether_a_state_was_saved(train, stopped, monkeypatch):
+    watchdog, seen, step = Watchdog(60.0), [], Trainer.step
+
+    def observed(self, micros):
+        seen.append(watchdog.state_saved)
+        return step(self, micros)
+
+    monkeypatch.setattr(Trainer, "step", observed)
+    world = World(0, 1, "one process", watchdog)
+    monkeypatch.setattr("fgvc.task.train.joined", lambda *_: nullcontext(world))
+    stopped(2)
+    assert seen == [False, True]
+    train()
+    assert seen[2:] == [True, True]
 
 
 @pytest.mark.slow
