@@ -164,7 +164,7 @@ def _check_config(
     if not keys:
         return []
     if force:
-        console.say(f"note: resumed by force under another {', '.join(keys)}")
+        console.say(f"note: resuming by force under another {', '.join(keys)}")
         return keys
     more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
     values = "; ".join(_both(recorded, current, keys))

@@ -28,6 +28,7 @@ from fgvc.config import schema
 from fgvc.learn.train.accumulation import Accumulator, Hooks, Seen
 from fgvc.learn.train.faults import NonFinite, OutOfMemory, is_memory
 from fgvc.learn.train.groups import parameter_groups
+from fgvc.learn.train.matching import mismatches
 from fgvc.learn.train.mixing import Mixer
 from fgvc.learn.train.schedule import learning_rate
 from fgvc.learn.train.selection import Best
@@ -137,6 +138,10 @@ class Trainer:
             "step": self.done,
             "best": asdict(self.best),
         }
+
+    def mismatches(self, state: dict[str, Any]) -> list[str]:
+        """A phrase for each tensor of `state` that does not fit; `load` requires an empty list."""
+        return mismatches(state, self.bare, self.optimiser)
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state`, bit for bit on a CPU; rates and decays are those of this config."""
