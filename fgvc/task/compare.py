@@ -98,7 +98,7 @@ def _finding(told: Told) -> str:
         return f"identical answers: both predict the same class for each of the {images}"
     verdict = f"{'a tie: no finding' if top['p'] > alpha else 'a finding'} at {alpha}"
     if top["same_right"]:
-        verdict += "; the same images are right, other classes are predicted for the rest"
+        verdict += "; the same images are right, with other mistakes"
     return f"McNemar, exact: p = {top['p']:.3g} ({verdict}). Null: {told['null']}."
 
 

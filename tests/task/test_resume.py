@@ -398,6 +398,19 @@ def test_weights_that_do_not_fit_leave_no_state(train, stopped, here, tmp_path):
     assert train(*other).code == 0  # the same command without the state starts anew
 
 
+def test_damaged_states_that_are_named_do_not_announce_a_training(train, stopped, here):
+    """The training starts anew only from a run's own damaged states."""
+    stopped(1)
+    (folder,) = here("in-progress")
+    for path in here("in-progress/resume/state-*.pt"):
+        path.write_bytes(b"")
+    ran = train("runtime.run_id=second", f"runtime.resume={folder}")
+    refused(ran, f"runtime.resume={folder}: no resume state there")
+    assert "no whole resume state is left" in ran.out
+    assert "starts anew" not in ran.out
+    assert "before it" not in ran.out
+
+
 def test_the_watchdog_knows_whether_a_state_was_saved(train, stopped, monkeypatch):
     watchdog, seen, step = Watchdog(60.0), [], Trainer.step
 
