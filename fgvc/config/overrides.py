@@ -24,7 +24,6 @@ from fgvc.config.compose import (
     config_hash,
     declared_keys,
     hashed,
-    hashed_with_inert,
     is_operation,
     legal_keys,
     one_line,
@@ -46,6 +45,7 @@ from fgvc.config.launcher import check_launcher
 from fgvc.config.nodes import Nodes
 from fgvc.config.once import parsed
 from fgvc.config.schema import TABLES, Config, chosen_checkpoint
+from fgvc.config.twins import check_twins
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 RUN_ID_KEY = "runtime.run_id="
@@ -180,7 +180,8 @@ def _without_twins(jobs: Sequence[Job]) -> tuple[list[Job], list[LeftOut]]:
     """Keep one job per question: jobs that differ only in keys that change no number are left out.
 
     Raises:
-        ConfigError: two jobs differ only in places, so both would write into the same folder.
+        ConfigError: two jobs differ in other keys of no hash, so both would write into the same
+            folder.
     """
     seen: dict[str, Job] = {}
     kept, left_out = [], []
@@ -188,12 +189,8 @@ def _without_twins(jobs: Sequence[Job]) -> tuple[list[Job], list[LeftOut]]:
         twin = seen.setdefault(config_hash(job.plain), job) if job.experiment else job
         if twin is job:
             kept.append(job)
-        elif hashed_with_inert(twin.conf) == hashed_with_inert(job.conf):
-            raise ConfigError(
-                f"{' '.join(twin.overrides)} and {' '.join(job.overrides)} are one config: places "
-                "are not hashed; give each a name (dataset.name=…), or run them apart"
-            )
         else:
+            check_twins(twin, job)
             left_out.append(LeftOut(job.overrides, twin_line(job.overrides, twin.overrides)))
     return kept, left_out
 

@@ -104,13 +104,17 @@ def _note(counts: Counts) -> str | None:
     """Why the intervals may be wide or cover less than 95 %; None if there is no reason."""
     images, hits = int(counts.support_C.sum()), int(counts.hit_C.sum())
     per_class = round(len(counts.support_C) / float((1 / counts.support_C).sum()), 6)
+    few = [
+        f"{number} of {images} images {name}"
+        for name, number in (("wrong", images - hits), ("right", hits))
+        if number < FEW_MISTAKES
+    ]
     notes = []
-    for name, number in (("wrong", images - hits), ("right", hits)):
-        if number < FEW_MISTAKES:
-            notes.append(
-                f"{number} of {images} images {name}: the intervals of mean per class and macro-F1 "
-                "can be several times as wide as the spread of these numbers"
-            )
+    if few:
+        notes.append(
+            f"{' and '.join(few)}: the intervals of mean per class and macro-F1 can be several "
+            "times as wide as the spread of these numbers"
+        )
     if per_class < FEW_IMAGES:
         notes.append(
             f"{per_class:.3g} images per class (harmonic mean): if a few classes make most "

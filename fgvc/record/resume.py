@@ -81,11 +81,14 @@ class States:
         self._best = path.name
         return path
 
-    def newest(self, on_note: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
+    def newest(
+        self, on_note: Callable[[str], None], otherwise: str = ""
+    ) -> tuple[int, dict[str, Any]] | None:
         """The newest whole state with its step; None where there is none.
 
         Args:
             on_note: told in one line each of the files passed over, and of what is taken instead.
+            otherwise: what happens if every state is damaged; for the note.
         """
         atomic.remove_stale(self.folder)
         for entry in reversed(self._entries("state")):
@@ -93,13 +96,13 @@ class States:
                 found = self.load(entry.path)
             except UserError as error:
                 self._unfit.add(entry.path)
-                on_note(f"{error}; passed over for the state before it")
+                on_note(f"{error}; passed over")
                 continue
             if self._unfit:
                 on_note(f"going on from step {entry.step}: {entry.path}")
             return found
         if self._unfit:
-            on_note(f"{self.folder}: no whole resume state is left, the training starts anew")
+            on_note(f"{self.folder}: no whole resume state is left{otherwise}")
         return None
 
     def load(self, path: Path) -> tuple[int, dict[str, Any]]:

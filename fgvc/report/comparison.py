@@ -1,7 +1,6 @@
 """Pairs of lines and their answers -> test, interval, adjusted p, and whether they are identical.
 
-Tests are exact: McNemar's, and for several seeds, sign flips of each image's difference. The null
-hypothesis is `metrics.NULL_HYPOTHESIS`.
+The tests are those of `metrics.compare_top1`. The null hypothesis is `metrics.NULL_HYPOTHESIS`.
 S seeds, N images.
 """
 

@@ -27,11 +27,13 @@ class Line:
     """One configuration. runs: one a seed, ascending, the newest of each. repeats: number of
     older runs of the same question and answer, and of evaluations with the same predictions; these
     are not shown. contradicts: folder of the run of the same checkpoint and data whose predictions
-    differ from those of this evaluation."""
+    differ from those of this evaluation. probe_note: of a finetune, why it is not compared with its
+    linear probe."""
 
     runs: tuple[Run, ...]
     repeats: int = 0
     contradicts: str | None = None
+    probe_note: str | None = None
 
     @property
     def first(self) -> Run:
@@ -66,8 +68,9 @@ class Line:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The notes of all seeds, each text once."""
-        return tuple(dict.fromkeys(note for run in self.runs for note in run.notes))
+        """The notes of all seeds, each text once, and the note on the probe."""
+        notes = [note for run in self.runs for note in run.notes]
+        return tuple(dict.fromkeys([*notes, *([self.probe_note] if self.probe_note else [])]))
 
     @property
     def top1(self) -> float:

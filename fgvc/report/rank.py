@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fgvc import metrics
 from fgvc.report import answers, controls
@@ -155,6 +155,7 @@ def _of_other_images(runs: Sequence[Run], read: Read) -> list[Damaged]:
 
 
 def _compared(lines: Sequence[Line], read: Read) -> tuple[Entry, ...]:
+    lines = [replace(line, probe_note=_probe_note(line, lines)) for line in lines]
     best = lines[0]
     pairs = [(line, best) for line in lines[1:]]
     versus = compare_lines(pairs, read, metrics.all_pairs(len(lines)))
@@ -193,12 +194,7 @@ def _probe_of(finetune: Line, lines: Sequence[Line]) -> Line | None:
     loss, then the smallest config hash: the choice does not depend on test.
     """
     keys = {run.join_key for run in finetune.runs}
-    probes = [
-        line
-        for line in lines
-        if (line.first.task, line.first.head) == ("probe", "linear")
-        and {run.join_key for run in line.runs} == keys
-    ]
+    probes = [line for line in _linear_probes(lines) if {run.join_key for run in line.runs} == keys]
 
     def preference(line: Line) -> tuple[bool, float, str, str]:
         loss = line.mean("val_loss")
@@ -207,3 +203,32 @@ def _probe_of(finetune: Line, lines: Sequence[Line]) -> Line | None:
         return other_parts, math.inf if loss is None else loss, run.config_hash, run.folder
 
     return min(probes, key=preference, default=None)
+
+
+def _probe_note(line: Line, lines: Sequence[Line]) -> str | None:
+    """Which seeds keep a finetune of random weights from its linear probe; None where none do.
+
+    Of several probes, the one that lacks the fewest seeds is meant.
+    """
+    if line.first.task != "train" or _probe_of(line, lines) is not None:
+        return None
+    seeds = {run.seed for run in line.runs}
+    others = [
+        {run.seed for run in probe.runs}
+        for probe in _linear_probes(lines)
+        if probe.first.join_base == line.first.join_base
+    ]
+    if not others:
+        return None
+    of_probe = min(others, key=lambda own: (len(seeds - own), len(own - seeds), sorted(own)))
+    lacks = bool(seeds - of_probe)
+    given = f"seed={','.join(map(str, sorted((seeds - of_probe) or (of_probe - seeds))))}"
+    return (
+        f"{line.first.name}: not compared with its linear probe: random weights depend on the "
+        f"seed, and the probe {f'lacks {given}' if lacks else f'has {given} too'}. "
+        f"Run the {'probe' if lacks else 'finetune'} with {given}"
+    )
+
+
+def _linear_probes(lines: Sequence[Line]) -> list[Line]:
+    return [line for line in lines if (line.first.task, line.first.head) == ("probe", "linear")]

@@ -37,8 +37,9 @@ class Run:
 
     Accuracies and their bounds are fractions in 0..1, losses nats; None: not measured, or not told.
     question: digest of the config without its seed. answer: digest of task, code, data and weights.
-    join_key: what a finetune shares with the probe it is held against. head_size: numbers stored
-    for the head (for kNN its bank). comparability_base: the key without how the head was fitted.
+    join_key: what a finetune shares with the probe it is held against. join_base: the same without
+    the seed of random weights. head_size: numbers stored for the head (for kNN its bank).
+    comparability_base: the key without how the head was fitted.
     fitted_on: images behind the head. forced: resumed by force. debug: task.debug. overlap: test
     images that fitted or chose the head, None: not recorded. predictions_digest: of the predicted
     class of each test image, None: not recorded.
@@ -110,6 +111,7 @@ class Run:
     comparability_base: str
     predictions_digest: str | None
     join_key: str
+    join_base: str
     notes: tuple[str, ...]
     question: str
     rest: str
@@ -227,7 +229,8 @@ def read(path: Path) -> Run:
             **_of_numbers(numbers),
             **_of_backbone(facts["config"]["backbone"], config["backbone"]["checkpoint"]),
             **_of_parts(config, stamp, numbers.get("parts", {})),
-            join_key=_join_key(parts, config, stamp),
+            join_key=_join_key(parts, config, stamp, config["seed"]),
+            join_base=_join_key(parts, config, stamp, None),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -350,13 +353,15 @@ def _of_backbone(family: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[s
     }
 
 
-def _join_key(parts: Comparability, config: Mapping[str, Any], stamp: Mapping[str, Any]) -> str:
-    """Digest that a finetune shares with its probe; random weights enter by their seed."""
+def _join_key(
+    parts: Comparability, config: Mapping[str, Any], stamp: Mapping[str, Any], seed: int | None
+) -> str:
+    """Digest that a finetune shares with its probe; random weights enter by their `seed`."""
     weights = stamp["weights_digest"]
     shared = {
         "comparability": parts.key,
         "model": config["backbone"]["checkpoint"]["model"],
-        "weights": {"seed": config["seed"]} if weights is None else weights,
+        "weights": {"seed": seed} if weights is None else weights,
         "features": config["backbone"]["features"],
         "precision": config["precision"],
         "resolution": stamp["resolution"],

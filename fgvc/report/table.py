@@ -20,11 +20,6 @@ COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
 ABOUT = ("license", "contamination", "label_noise")
 MARKS = {"identical": "≡", "tie": "="}  # by verdict against the best
 OUTSIDE = "out"
-TESTS = {
-    "mcnemar": "McNemar, exact",
-    "sign_flip": "sign flips, exact",
-    "sign_flip_subsets": "sign flips over equal numbers of seeds",
-}
 
 
 def print_table(table: Table) -> None:
@@ -174,12 +169,24 @@ def _legend(table: Table) -> Iterator[str]:
             yield f"{mark}  {meanings[verdict]}"
     compared = [*versus, *(one for entry in entries for one in _others(entry))]
     if compared:
-        used = [text for name, text in TESTS.items() if name in {one.test for one in compared}]
+        tests = "; ".join(_tests({one.test for one in compared}))
         yield from textwrap.wrap(
-            f"p: {'; '.join(used)}. Null: {metrics.NULL_HYPOTHESIS}.", 80, subsequent_indent="   "
+            f"p: {tests}. Null: {metrics.NULL_HYPOTHESIS}.", 80, subsequent_indent="   "
         )
     if any(len(entry.line.runs) > 1 for entry in entries):
         yield "±  standard deviation over seeds"
+
+
+def _tests(used: set[str]) -> Iterator[str]:
+    """The kinds of tests, each once, with the lines that each is used for."""
+    if "mcnemar" in used:
+        yield "McNemar's exact test (one answer per image)"
+    cases = {
+        "sign_flip": "several seeds",
+        "sign_flip_subsets": "unequal numbers of seeds: geometric mean of p over equal numbers",
+    }
+    if flips := [text for name, text in cases.items() if name in used]:
+        yield f"exact sign-flip test ({'; '.join(flips)})"
 
 
 def _others(entry: Entry) -> Iterator[Comparison]:

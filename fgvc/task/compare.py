@@ -76,8 +76,14 @@ def _numbers(told: Told) -> None:
         ],
         ["only it right", str(told["mcnemar"]["only_a"]), str(told["mcnemar"]["only_b"]), ""],
     ]
-    title = f"{told['images']['common']} test images"
-    console.table(title, ["%", "run", "against", "difference"], rows)
+    console.table(_images_compared(told), ["%", "run", "against", "difference"], rows)
+
+
+def _images_compared(told: Told) -> str:
+    """How many images were compared: a forced comparison leaves out those of one run alone."""
+    counts = told["images"]
+    kind = "common" if counts["only_run"] or counts["only_against"] else "test"
+    return f"{counts['common']} {kind} images"
 
 
 def _points(change: Told) -> str:
@@ -88,10 +94,11 @@ def _points(change: Told) -> str:
 def _finding(told: Told) -> str:
     top, alpha = told["top1"], told["alpha"]
     if told["identical"]:
-        return "identical answers: both predict the same class for every image"
+        images = _images_compared(told)
+        return f"identical answers: both predict the same class for each of the {images}"
     verdict = f"{'a tie: no finding' if top['p'] > alpha else 'a finding'} at {alpha}"
     if top["same_right"]:
-        verdict += "; the same images are right, other classes are predicted for the rest"
+        verdict += "; the same images are right, with other mistakes"
     return f"McNemar, exact: p = {top['p']:.3g} ({verdict}). Null: {told['null']}."
 
 

@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 
 from fgvc.config.schema import Config
-from fgvc.task.watchdog import Watchdog
+from fgvc.task.watchdog import Watchdog, continuation
 from fgvc.types import UserError
 
 PATIENCE = datetime.timedelta(hours=1)  # for a peer in a collective call, an evaluation included
@@ -104,7 +104,7 @@ def joined(nproc: int, device: str = "cpu", grace: float = 0.0) -> Iterator[Worl
         _meet()
         rank = int(os.environ["RANK"])
         watchdog = Watchdog(grace) if rank == 0 else None
-        with _told_of_peers(size), _group(watchdog):
+        with _told_of_peers(size, watchdog), _group(watchdog):
             yield World(rank, size, _launch(size), watchdog)
         return
     if nproc == 1:
@@ -138,7 +138,7 @@ def _launch(size: int) -> str:
 
 
 @contextmanager
-def _told_of_peers(size: int) -> Iterator[None]:
+def _told_of_peers(size: int, watchdog: Watchdog | None) -> Iterator[None]:
     """That a rank is gone, here or on another machine, only the next collective call tells. Of
     rank 0's machine it alone says so: a follower there has been told already."""
     quiet = os.environ["GROUP_RANK"] == "0" and os.environ["RANK"] != "0"
@@ -148,8 +148,8 @@ def _told_of_peers(size: int) -> Iterator[None]:
         if quiet or not peer_gone(error):
             raise
         raise UserError(
-            f"one of the {size} ranks is gone; what it said stands where it ran, and the same "
-            "command with this runtime.run_id goes on from the last state"
+            f"one of the {size} ranks is gone; what it said stands where it ran; "
+            f"{continuation(watchdog and watchdog.state_saved)}"
         ) from error
 
 
@@ -243,7 +243,7 @@ def _followers(nproc: int, watchdog: Watchdog) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in ours}
     followers = [_follower({**os.environ, **shape}, rank) for rank in range(1, nproc)]
     os.environ.update(ours)
-    watch = _Watch([process for process, _ in followers])
+    watch = _Watch([process for process, _ in followers], watchdog)
     watchdog.processes += [process.kill for process, _ in followers]
     try:
         for _, tie in followers:
@@ -280,8 +280,8 @@ def _follower(
 class _Watch:
     """Sees a rank die while the others wait for it, and leaves none behind."""
 
-    def __init__(self, processes: list[subprocess.Popen[bytes]]) -> None:
-        self.processes, self.over = processes, threading.Event()
+    def __init__(self, processes: list[subprocess.Popen[bytes]], watchdog: Watchdog) -> None:
+        self.processes, self.watchdog, self.over = processes, watchdog, threading.Event()
         threading.Thread(target=self._look, daemon=True).start()
 
     def _look(self) -> None:
@@ -299,8 +299,8 @@ class _Watch:
                 if process.poll() not in (None, 0):
                     return UserError(
                         f"rank {rank} of {len(self.processes) + 1} ended with "
-                        f"{process.returncode}; what it said stands above, and the same command "
-                        "with this runtime.run_id goes on from the last state"
+                        f"{process.returncode}; what it said stands above; "
+                        f"{continuation(self.watchdog.state_saved)}"
                     )
             time.sleep(0.1)
         return error

@@ -86,6 +86,8 @@ class Finetune:
 
     def __init__(self, plan: Plan, world: World, device: torch.device) -> None:
         self.plan, self.world, self.device = plan, world, device
+        if world.watchdog is not None:
+            world.watchdog.state_saved = plan.state is not None
         self.conf, self.dataset = plan.conf, plan.dataset
         self.evaluation = evaluation_transform(self.conf)
         self.augment = training_transform(self.conf)
@@ -158,14 +160,11 @@ class Finetune:
     def _go_on_from(self, state: dict[str, Any]) -> None:
         if self.world.leads:
             epochs.refuse_past_end(self.conf, state["trainer"]["step"], self.steps)
-        try:
-            self.trainer.load(state["trainer"])
-        except (RuntimeError, ValueError) as error:  # of tensors or of parameter groups
-            raise UserError(
-                f"the state of runtime.resume={self.conf.runtime.resume} does not fit "
-                f"{self.model.backbone.name} with head={self.conf.head.name} and {self.classes} "
-                f"classes: {' '.join(str(error).split())[:200]}"
-            ) from error
+        if unfit := self.trainer.mismatches(state["trainer"]):
+            if not self.world.leads:
+                self.world.share(None)  # fails, because rank 0 reports the error and ends
+            raise UserError(self._refusal(unfit))
+        self.trainer.load(state["trainer"])
         self.epochs_judged, self.trainer.best = epochs.converted(
             self.trainer.best,
             state["epochs_judged"],
@@ -176,6 +175,17 @@ class Finetune:
         if not self.validates:  # a state of another config may have a best epoch
             self.trainer.best = Best(self.conf.task.select, self.conf.task.patience)
         self.unreadable = dict(state["unreadable"])
+
+    def _refusal(self, unfit: list[str]) -> str:
+        """The message for a state of another model. unfit: as `Trainer.mismatches` gives it."""
+        path = self.conf.runtime.resume
+        place = "the resume state" if path is None else f"runtime.resume={path}"
+        more = f" ({len(unfit)} such tensors)" if len(unfit) > 1 else ""
+        return (
+            f"{place}: {unfit[0]}{more}. "
+            "Give the backbone, resolution, part_attention, head and task.tune of the state, or "
+            "train under a new runtime.run_id without runtime.resume"
+        )
 
     def run(self, log: Log | None, stop: Callable[[], bool]) -> None:
         """Train to the end.
@@ -265,6 +275,8 @@ class Finetune:
         if log is not None:
             self.unreadable = {bad.row: bad.message for bad in found}
             log.save(self)
+            if self.world.watchdog is not None:
+                self.world.watchdog.state_saved = True
 
     def _order(self) -> Order:
         split, task = self.dataset.split, self.conf.task

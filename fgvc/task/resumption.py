@@ -80,10 +80,10 @@ def find_start(job: Experiment, plain: dict[str, Any], states: States) -> Start 
         UserError: runtime.resume names no state; a state of another config, of other data or other
             weights, or of a version that did not keep their digests.
     """
-    own = states.newest(console.say)
+    path = job.conf.runtime.resume
+    own = states.newest(console.say, ", the training starts anew" if path is None else "")
     if own is not None:
         return _checked(job, plain, states.folder.parent, own, None)
-    path = job.conf.runtime.resume
     if path is None:
         return None
     place = Path(path).expanduser()
@@ -164,7 +164,7 @@ def _check_config(
     if not keys:
         return []
     if force:
-        console.say(f"note: resumed by force under another {', '.join(keys)}")
+        console.say(f"note: resuming by force under another {', '.join(keys)}")
         return keys
     more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
     values = "; ".join(_both(recorded, current, keys))

@@ -70,9 +70,10 @@ def _export(folder: Path) -> Path:
             if file.startswith(f"{FOLDER}/"):
                 sealed.verified(folder, file, artifacts)
     except DamageError as error:
-        raise UserError(
-            f"{folder}: {error}; give a run folder, outputs/RUN/CONFIG/CHECKPOINT"
-        ) from error
+        way = "give a run folder, outputs/RUN/CONFIG/CHECKPOINT"
+        if (folder / "artifacts.json").is_file():  # a sealed run
+            way = "restore the file, or run it again"
+        raise UserError(f"{folder}: {error}; {way}") from error
     return folder / FOLDER
 
 

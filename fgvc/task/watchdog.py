@@ -38,13 +38,15 @@ class Watchdog:
     during a wait ends the run at once, except under SLURM, which repeats notices.
 
     on_end: called with the reason before the process ends, to mark the run. processes: callables
-    that kill the processes to end with it.
+    that kill the processes to end with it. state_saved: whether a resume state of this training
+    exists; None: not known yet.
     """
 
     def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.grace, self.clock = grace, clock
         self.on_end: Callable[[str], None] | None = None
         self.processes: list[Callable[[], None]] = []
+        self.state_saved: bool | None = None
         self._since: float | None = None  # begin of the current wait
         self._longest = 0.0
         self._asked: list[tuple[int, float]] = []  # numbers and times of the notices
@@ -134,13 +136,25 @@ class Watchdog:
             marking = threading.Thread(target=self.on_end, args=(reason,), daemon=True)
             marking.start()
             marking.join(WRITING)  # not longer: the disk may hang too
-        line = f"fgvc: {reason}; the same command with this runtime.run_id resumes from the last "
         cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar may have hidden it
-        os.write(2, f"{cursor}{line}state\n".encode())
+        line = f"{cursor}fgvc: {reason}; {continuation(self.state_saved)}\n"
+        os.write(2, line.encode())
         for kill in (*(child.kill for child in multiprocessing.active_children()), *self.processes):
             with contextlib.suppress(OSError):
                 kill()
         os._exit(PREEMPTED)
+
+
+def continuation(state_saved: bool | None) -> str:
+    """What the same command will do after this training ended early.
+
+    Args:
+        state_saved: as in `Watchdog`.
+    """
+    if state_saved is False:
+        return "no state was saved yet: the same command starts from the first step"
+    unsure = ", if any" if state_saved is None else ""
+    return f"the same command with this runtime.run_id resumes from the last state{unsure}"
 
 
 # a forked loader process must not write its own signals into the pipe of its parent

@@ -400,7 +400,7 @@ def test_native_preprocessing_is_hashed_only_where_it_is_looked_at():
 
 def test_two_jobs_of_a_sweep_with_one_hash_are_refused(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    with pytest.raises(ConfigError, match=r"one config.*dataset\.name"):
+    with pytest.raises(ConfigError, match=r"the same config.*a place.*dataset\.name"):
         jobs_of(["dataset=folder", f"dataset.root={one},{two}"], multirun=True)
 
 

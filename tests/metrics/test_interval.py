@@ -204,3 +204,10 @@ def test_a_note_names_what_makes_the_intervals_doubtful():
     assert class_intervals(unread)["intervals_note"].startswith("0 of 100 images right")
     one_wrong = np.array([[49, 1, 0], [0, 50, 0]])
     assert class_intervals(one_wrong)["intervals_note"].startswith("1 of 100 images wrong")
+
+
+def test_a_note_on_few_images_states_each_consequence_once():
+    """Of 3 images, both the wrong and the right ones are few."""
+    note = class_intervals(np.array([[1, 0, 0], [1, 1, 0]]))["intervals_note"]
+    assert note.startswith("1 of 3 images wrong and 2 of 3 images right: the intervals of mean")
+    assert note.count("macro-F1 can be several times as wide") == 1

@@ -201,8 +201,8 @@ def test_best_weights_damaged_later_are_refused(states):
 def test_nothing_whole_is_said_so(states, notes):
     states.save(10, {})
     _flip(of(states)[0])
-    assert again(states).newest(notes.append) is None
-    assert "anew" in notes[-1]
+    assert again(states).newest(notes.append, ", the training starts anew") is None
+    assert notes[-1].endswith("no whole resume state is left, the training starts anew")
 
 
 class Malicious:

@@ -182,9 +182,10 @@ def test_identical_answers_are_called_identical(forge, pair, capfd, wrong, ident
     assert compared(pair[0], other, force=False)["identical"] is identical
     assert main(["task=compare", f"run={pair[0]}", f"against={other}"]) == 0
     said = " ".join(capfd.readouterr().out.split())
-    words = "identical answers: both predict the same class for every image"
+    words = "identical answers: both predict the same class for each of the 300 test images"
     assert (words in said) is identical
-    assert ("a tie: no finding at 0.05; the same images are right" in said) is not identical
+    tie = "a tie: no finding at 0.05; the same images are right, with other mistakes)"
+    assert (tie in said) is not identical
     assert ("tie" in said) is not identical
 
 
@@ -198,3 +199,12 @@ def test_the_command_says_that_it_was_forced_and_why(forge, pair, capfd):
     assert capfd.readouterr().out.startswith(
         "FORCED: these runs do not compare, they differ in spl"
     )
+
+
+def test_identical_answers_of_a_forced_comparison_are_those_to_the_common_images(
+    forge, pair, capfd
+):
+    fewer = forge("fewer", stamp={"manifest_digest": "1" * 64}, right=RIGHT_N[:120])
+    assert main(["task=compare", f"run={pair[0]}", f"against={fewer}", "task.force=true"]) == 0
+    said = " ".join(capfd.readouterr().out.split())
+    assert "both predict the same class for each of the 120 common images" in said

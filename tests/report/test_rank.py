@@ -320,6 +320,44 @@ def test_probes_of_other_seeds_do_not_stand_for_random_weights(forge, join):
     assert join() is None
 
 
+def notes_of_the_finetune(made) -> tuple[str, ...]:
+    ((group,), _) = ranked(made)
+    (entry,) = [one for one in group.entries if one.line.first.task == "train"]
+    assert entry.over_probe is None
+    return entry.line.notes
+
+
+@pytest.mark.parametrize(
+    ("tuned", "probed", "says"),
+    [
+        ((1, 2), (0, 1), "and the probe lacks seed=2. Run the probe with seed=2"),
+        ((1,), (0,), "and the probe lacks seed=1. Run the probe with seed=1"),
+        ((0, 1), (0, 1, 2), "and the probe has seed=2 too. Run the finetune with seed=2"),
+    ],
+)
+def test_a_note_names_the_seeds_that_keep_random_weights_from_their_probe(
+    forge, made, tuned, probed, says
+):
+    for seed in probed:
+        forge(f"probe {seed}", config={"seed": seed}, right=hits(280, seed), numbers={"notes": []})
+    for seed in tuned:
+        config = head("linear", seed=seed, task={"name": "train"})
+        numbers, stamp = {"notes": []}, {"task": "train"}
+        forge(f"tuned {seed}", config=config, right=hits(260, 9), stamp=stamp, numbers=numbers)
+    (note,) = notes_of_the_finetune(made)
+    assert note.startswith("vit tiny random · linear finetuned · 64 px: not compared with")
+    assert note.endswith(says)
+
+
+def test_no_note_names_seeds_where_no_probe_of_the_model_was_run(forge, made):
+    config = head("linear", seed=1, task={"name": "train"})
+    numbers, stamp = {"notes": []}, {"task": "train"}
+    forge("tuned", config=config, right=hits(260, 9), stamp=stamp, numbers=numbers)
+    other = {"name": "dinov2", "checkpoint": {"model": "vit_base_patch14_reg4_dinov2"}}
+    forge("dinov2", config={"backbone": other}, right=hits(280, 1))
+    assert notes_of_the_finetune(made) == ()
+
+
 def test_repeating_runs_that_draw_nothing_under_other_seeds_changes_no_p(forge, made):
     """Seeds are no reason to leave the exact test."""
     answers = {"a": hits(270, 1), "b": hits(258, 2)}

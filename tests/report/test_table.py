@@ -66,7 +66,21 @@ def test_marks_are_explained_where_they_occur(forge, made, printed):
     out = printed(made)
     assert out.count("= │") == 1
     assert "=  a tie with the best: p > 0.05 after Holm over all pairs of its table" in out
-    assert "p: McNemar, exact. Null: these trained models have equal accuracy on other" in out
+    legend = "p: McNemar's exact test (one answer per image). Null: these trained models have equal"
+    assert legend in " ".join(out.split())
+
+
+def test_the_legend_names_each_kind_of_test_once(forge, made, printed):
+    """Two lines of two seeds, and one of a single seed against the best of these."""
+    for number, (name, seeds) in enumerate((("a", 2), ("b", 2), ("c", 1))):
+        for seed in range(seeds):
+            right_N = np.random.default_rng((number, seed)).random(300) < 0.7 - 0.2 * (seeds == 1)
+            forge(f"{name}{seed}", config={"head": {"name": name}, "seed": seed}, right=right_N)
+    legend = " ".join(printed(made).split()).partition(" p: ")[2].partition(" Null: ")[0]
+    assert legend == (
+        "exact sign-flip test (several seeds; unequal numbers of seeds: geometric mean of p over "
+        "equal numbers)."
+    )
 
 
 def test_identical_answers_are_called_identical_and_not_a_tie(forge, made, printed):

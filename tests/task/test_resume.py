@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,9 @@ from PIL import Image
 from fgvc.learn.train.selection import Best
 from fgvc.learn.train.trainer import Trainer
 from fgvc.record.resume import States
+from fgvc.task.distributed import World
 from fgvc.task.epochs import converted
+from fgvc.task.watchdog import Watchdog
 
 SMALL = (  # takes seconds, on generated pictures
     "dataset=folder",
@@ -408,17 +411,70 @@ def test_weights_that_do_not_fit_leave_no_state(train, stopped, here, tmp_path):
     stopped(1)
     (folder,) = here("in-progress")
     other = ("runtime.run_id=second", "head=cosine")
-    refused(train(*other, f"runtime.resume={folder}", "runtime.resume_force=true"), "does not fit")
+    ran = train(*other, f"runtime.resume={folder}", "runtime.resume_force=true")
+    refused(ran, "head.log_scale is missing in the state (2 such tensors)")
     assert not list(tmp_path.glob("outputs/second/*/in-progress/resume/*"))
     assert train(*other).code == 0  # the same command without the state starts anew
 
 
+def test_damaged_states_that_are_named_do_not_announce_a_training(train, stopped, here):
+    """The training starts anew only from a run's own damaged states."""
+    stopped(1)
+    (folder,) = here("in-progress")
+    for path in here("in-progress/resume/state-*.pt"):
+        path.write_bytes(b"")
+    ran = train("runtime.run_id=second", f"runtime.resume={folder}")
+    refused(ran, f"runtime.resume={folder}: no resume state there")
+    assert "no whole resume state is left" in ran.out
+    assert "starts anew" not in ran.out
+    assert "before it" not in ran.out
+
+
+def test_the_watchdog_knows_whether_a_state_was_saved(train, stopped, monkeypatch):
+    watchdog, seen, step = Watchdog(60.0), [], Trainer.step
+
+    def observed(self, micros):
+        seen.append(watchdog.state_saved)
+        return step(self, micros)
+
+    monkeypatch.setattr(Trainer, "step", observed)
+    world = World(0, 1, "one process", watchdog)
+    monkeypatch.setattr("fgvc.task.train.joined", lambda *_: nullcontext(world))
+    stopped(2)
+    assert seen == [False, True]
+    train()
+    assert seen[2:] == [True, True]
+
+
+def test_a_state_of_another_model_is_refused_by_its_first_tensor(train, stopped, here):
+    stopped(1)
+    (folder,) = here("in-progress")
+    named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
+    resized = ("resolution.name=r80", "resolution.side=80")
+    for options, tensor in (
+        (resized, "pos_embed has shape (1, 17, 64) in the state and (1, 26, 64) here"),
+        (("backbone=dinov2", "resolution.name=r56", "resolution.side=56"), "in the state and"),
+        (("task.tune=head",), "the optimiser's state of "),
+    ):
+        ran = train(*named, *options)
+        refused(ran, f"runtime.resume={folder}: ", tensor, "without runtime.resume")
+        assert "state_dict" not in ran.err
+        assert len(ran.err) < 700
+
+
 @pytest.mark.slow
-def test_two_ranks_refuse_a_state_past_the_end_in_one_line(begun, stopped, pictures, here):
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("task.epochs=1", "task.epochs=1: the resume state lies at step 3"),
+        ("head=cosine", "head.log_scale is missing in the state"),
+    ],
+)
+def test_two_ranks_refuse_a_state_in_one_line(begun, stopped, pictures, here, change, says):
     stopped(3)
     (folder,) = here("in-progress")
     named = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
-    options = (*SMALL, f"dataset.root={pictures}", *named, "task.epochs=1", "runtime.nproc=2")
+    options = (*SMALL, f"dataset.root={pictures}", *named, change, "runtime.nproc=2")
     job = begun(*options)
     assert job.wait() == 1, job.said
-    assert "task.epochs=1: the resume state lies at step 3" in job.line
+    assert says in job.line

@@ -205,6 +205,7 @@ def test_a_rank_that_dies_ends_all_and_the_same_command_goes_on(
     os.kill(follower, signal.SIGKILL)
     assert job.wait(60) == 1, job.said
     assert "rank 1 of 2 ended with -9" in job.line
+    assert ("resumes from the last state, if any" in job.line) is (moment == "importing")
     assert "Traceback" not in job.said
     gone()
     if moment == "training":

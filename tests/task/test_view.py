@@ -114,6 +114,7 @@ def test_a_record_that_cannot_be_shown_is_refused(runs, viewed, root, tmp_path):
         file.write(" ")
     code, line = viewed(run_of(copy))
     assert (code, "fiftyone/samples.json: sha256 mismatch" in line) == (1, True)
+    assert line.endswith("; restore the file, or run it again")  # a run folder was given
 
 
 def test_pictures_that_are_gone_are_asked_for(runs, viewed, tmp_path):

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from fgvc.task import PREEMPTED
 from fgvc.task.watchdog import FACTOR, Watchdog
 
 GRACE = 20.0
@@ -110,3 +111,25 @@ def test_a_signal_of_a_forked_child_is_not_the_parents(watchdog, forked, ended, 
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("saved", "says"),
+    [
+        (None, "the same command with this runtime.run_id resumes from the last state, if any"),
+        (False, "no state was saved yet: the same command starts from the first step"),
+        (True, "the same command with this runtime.run_id resumes from the last state"),
+    ],
+)
+def test_the_last_line_says_whether_a_state_was_saved(watchdog, forked, ended, capfd, saved, says):
+    watchdog.state_saved = saved
+
+    def stopped_twice():
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        with watchdog.watching(), watchdog.waiting():
+            watchdog.notice(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            signal.pause()
+
+    assert ended(forked(stopped_twice)) == PREEMPTED
+    assert capfd.readouterr().err == f"fgvc: SIGTERM came twice; {says}\n"

@@ -9,6 +9,7 @@ N images of this rank's part.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -27,6 +28,7 @@ from fgvc.config import schema
 from fgvc.learn.train.accumulation import Accumulator, Hooks, Seen
 from fgvc.learn.train.faults import NonFinite, OutOfMemory, is_memory
 from fgvc.learn.train.groups import parameter_groups
+from fgvc.learn.train.matching import mismatches
 from fgvc.learn.train.mixing import Mixer
 from fgvc.learn.train.schedule import learning_rate
 from fgvc.learn.train.selection import Best
@@ -72,6 +74,8 @@ class Trainer:
         self.optimiser = _optimiser(self.bare, task, depth_of, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.best = Best(task.select, task.patience)
+        if world > 1:
+            _keep_strides(self.bare)
         self.model = DistributedDataParallel(model) if world > 1 else model
         self.accumulate = Accumulator(
             self.model,
@@ -134,6 +138,10 @@ class Trainer:
             "step": self.done,
             "best": asdict(self.best),
         }
+
+    def mismatches(self, state: dict[str, Any]) -> list[str]:
+        """A phrase for each tensor of `state` that does not fit; `load` requires an empty list."""
+        return mismatches(state, self.bare, self.optimiser)
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state`, bit for bit on a CPU; rates and decays are those of this config."""
@@ -209,6 +217,19 @@ class Trainer:
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.bare.parameters() if p.grad is not None]
+
+
+def _keep_strides(model: nn.Module) -> None:
+    """Give each gradient the strides of its parameter, as DistributedDataParallel expects.
+
+    A class token of shape (1, 1, D) is broadcast over the images. With a single image, its gradient
+    is a slice of the gradient of all tokens and has the strides of this larger tensor. torch takes
+    it for contiguous all the same, because the stride of a dimension of size 1 does not count.
+    """
+    copied = functools.partial(torch.clone, memory_format=torch.contiguous_format)
+    for parameter in model.parameters():
+        if parameter.requires_grad and 1 in parameter.shape:
+            parameter.register_hook(copied)
 
 
 def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:

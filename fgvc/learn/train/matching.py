@@ -1,0 +1,51 @@
+"""A training state and a model -> the tensors of the state that do not fit the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+def mismatches(state: Mapping[str, Any], model: nn.Module, optimiser: Optimizer) -> list[str]:
+    """A phrase for each tensor of another shape, missing tensor or unknown tensor.
+
+    Args:
+        state: as `Trainer.state` gives it.
+    """
+    tensors = list(_of_model(state["model"], model.state_dict()))
+    return tensors or list(_of_optimiser(state["optimiser"], model, optimiser))
+
+
+def _of_model(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, tensor in own.items():
+        if name not in saved:
+            yield f"{name} is missing in the state"
+        elif saved[name].shape != tensor.shape:
+            yield _shapes(name, saved[name], tensor)
+    yield from (f"{name} of the state is unknown here" for name in saved if name not in own)
+
+
+def _of_optimiser(
+    saved: Mapping[int, Mapping[str, Any]], model: nn.Module, optimiser: Optimizer
+) -> Iterator[str]:
+    """Its state is kept by the place of a parameter among those that learn."""
+    learning = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    if saved and max(saved) >= len(learning):
+        yield (
+            f"the optimiser's state of {max(saved) + 1} learning tensors does not fit "
+            f"the {len(learning)} here"
+        )
+        return
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for place, values in saved.items():
+        for key, value in values.items():
+            parameter = learning[place]
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                yield _shapes(f"the optimiser's {key} of {names[id(parameter)]}", value, parameter)
+
+
+def _shapes(name: str, saved: Tensor, own: Tensor) -> str:
+    return f"{name} has shape {tuple(saved.shape)} in the state and {tuple(own.shape)} here"
