@@ -436,3 +436,24 @@ def test_a_picture_that_cannot_be_read(finetune, birds, tmp_path):
     }
     assert numbers["fitted_on"] == 12 - train.count(victim["1"])
     assert (numbers["test"]["n"], numbers["test"]["unreadable"]) == (12, 1)
+
+
+@pytest.mark.parametrize("part_attention", ["off", "transfg"])
+@pytest.mark.parametrize("family", ["vit", "dinov3", "clip", "siglip2"])
+def test_a_batch_without_a_readable_image(finetune, birds, tmp_path, family, part_attention):
+    """Its forward pass adds nothing; libraries cannot reshape a batch of no image."""
+    root = shutil.copytree(birds, tmp_path / "copy")
+    name = dict(line.split() for line in (root / "images.txt").open())
+    trained = (
+        key for key, part in map(str.split, (root / "train_test_split.txt").open()) if int(part)
+    )
+    (root / "images" / name[next(trained)]).write_bytes(b"torn")
+    ran = finetune(
+        f"backbone={family}",
+        f"part_attention={part_attention}",
+        *("dataset=cub", f"dataset.root={root}", "dataset.partial=true"),
+        *("dataset.val_fraction=0", "final_fit=trainval", "dataset.on_bad_image=skip"),
+        *("task.epochs=1", "task.batch_size=1", "task.drop_path=0.2"),
+    )
+    assert ran.code == 0, ran.err
+    assert ran.json("metrics.json")["fitted_on"] == 11

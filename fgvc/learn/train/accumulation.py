@@ -169,25 +169,35 @@ class Accumulator:
     def _forward(self, model: nn.Module, part: Part, step: int) -> tuple[Tensor, Tensor]:
         """logit_BC and feature_BD; if the model returns only logits, these stand for both.
 
+        A part without an image runs the model all the same, because its rank takes part in the
+        collective calls: on a blank image, whose outputs are cut off. Libraries cannot reshape a
+        batch of no image.
+
         Raises:
             UserError: a layer of the model drew from a random generator of the process.
         """
-        self.at_once = (len(part.row_B), part.pixels_BCHW.shape[-1])
+        images = len(part.row_B)
+        self.at_once = (images, part.pixels_BCHW.shape[-1])
+        row_B, place_B, pixels_BCHW = part.row_B, part.place_B, part.pixels_BCHW
+        if not images:
+            row_B = place_B = np.zeros(1, np.int64)
+            pixels_BCHW = pixels_BCHW.new_zeros(1, *pixels_BCHW.shape[1:])
         if self.hooks.on_images is not None:
-            self.hooks.on_images(part.row_B)
+            self.hooks.on_images(row_B)
         if self.hooks.set_keys is not None:
-            key_B = torch.from_numpy(image_keys(self.seed, step, part.place_B))
+            key_B = torch.from_numpy(image_keys(self.seed, step, place_B))
             self.hooks.set_keys(key_B.to(self.device, non_blocking=True))
         before = _generators(self.device)
         with autocast(self.precision, self.device):
-            output: Any = model(part.pixels_BCHW)
+            output: Any = model(pixels_BCHW)
         if not all(map(torch.equal, before, _generators(self.device))):
             raise UserError(
                 "backbone.checkpoints: the architecture has a random layer that cannot draw per "
                 "image (dropout inside fused attention, patch dropout), so results would depend on "
                 "runtime.micro_batch and runtime.nproc. Set its rate to 0."
             )
-        return output if isinstance(output, tuple) else (output, output)
+        logit_BC, feature_BD = output if isinstance(output, tuple) else (output, output)
+        return logit_BC[:images], feature_BD[:images]
 
     def _backward(self, part: Part, logit_BC: Tensor, pulled: Tensor | float = 0.0) -> Seen:
         logit_BC = logit_BC.to(torch.promote_types(logit_BC.dtype, torch.float32))
