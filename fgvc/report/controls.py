@@ -3,7 +3,8 @@
 off                is it anything at all?
 random, centre     or only fewer tokens, or the middle of the picture? (as many, nothing else moved)
 pretrained_block   or the last block, where that one was made anew?
-All else in two configs that are held against each other is the same.
+All else in two configs that are held against each other is the same, and so are their weights:
+random ones come from the seed, so both lines must have the same seeds.
 """
 
 from __future__ import annotations
@@ -33,11 +34,20 @@ def pairs(lines: Sequence[Line]) -> list[Pair]:
 def _of(line: Line, lines: Sequence[Line]) -> Iterator[Pair]:
     mine = line.first
     for name in CONTROLS if mine.part_attention != "off" else ():
-        fits = [one for one in lines if _controls(one.first, mine, name)]
+        fits = [
+            one for one in lines if _controls(one.first, mine, name) and _same_weights(one, line)
+        ]
         same = [one for one in fits if one.first.answer == mine.answer]
         if fits:
             key = attrgetter("first.started", "first.folder")
             yield line, name, max(same or fits, key=key)
+
+
+def _same_weights(control: Line, line: Line) -> bool:
+    """Whether the backbones are equal, given that the digests of their weights are."""
+    if line.first.weights_kind != "random":
+        return True
+    return {run.seed for run in control.runs} == {run.seed for run in line.runs}
 
 
 def _controls(other: Run, mine: Run, name: str) -> bool:

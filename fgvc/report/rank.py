@@ -190,17 +190,27 @@ def _controlled(lines: Sequence[Line], read: Read) -> dict[int, dict[str, Compar
 def _probe_of(finetune: Line, lines: Sequence[Line]) -> Line | None:
     """The linear probe for a finetune, joined by key and never by the order of jobs.
 
-    Of several probes, one with the same part attention is preferred, then the lowest validation
-    loss, then the smallest config hash: the choice does not depend on test.
+    Its part attention is that of the finetune, or off if there is no such probe. Of several probes,
+    the lowest validation loss decides, then the smallest config hash: not the test.
     """
     keys = {run.join_key for run in finetune.runs}
-    probes = [line for line in _linear_probes(lines) if {run.join_key for run in line.runs} == keys]
+    own_parts = _parts(finetune.first)
+    probes = [
+        line
+        for line in _linear_probes(lines)
+        if {run.join_key for run in line.runs} == keys
+        and (_parts(line.first) == own_parts or line.first.part_attention == "off")
+    ]
 
     def preference(line: Line) -> tuple[bool, float, str, str]:
         loss = line.mean("val_loss")
-        other_parts = line.first.part_attention != finetune.first.part_attention
         run = line.first
-        return other_parts, math.inf if loss is None else loss, run.config_hash, run.folder
+        return (
+            _parts(run) != own_parts,
+            math.inf if loss is None else loss,
+            run.config_hash,
+            run.folder,
+        )
 
     return min(probes, key=preference, default=None)
 
@@ -228,6 +238,11 @@ def _probe_note(line: Line, lines: Sequence[Line]) -> str | None:
         f"seed, and the probe {f'lacks {given}' if lacks else f'has {given} too'}. "
         f"Run the {'probe' if lacks else 'finetune'} with {given}"
     )
+
+
+def _parts(run: Run) -> tuple[object, ...]:
+    """Part attention as a probe has it, without what only training uses."""
+    return run.part_attention, run.part_tokens, run.part_stride, run.last_block
 
 
 def _linear_probes(lines: Sequence[Line]) -> list[Line]:

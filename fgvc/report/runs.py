@@ -44,6 +44,7 @@ class Run:
     images that fitted or chose the head, None: not recorded. predictions_digest: of the predicted
     class of each test image, None: not recorded.
     part_tokens: the patches that part attention keeps; None: one per head, or no part attention.
+    part_stride: pixels between its patches; None: the patch, or no part attention.
     in_box: the share of them inside the object's box. notes: what a reader of the numbers must
     know, one line each. rest: digest of all that is neither seed nor part attention; part_rest: of
     part attention, all but what has a column.
@@ -62,6 +63,7 @@ class Run:
     head_size: int
     part_attention: str
     part_tokens: int | None
+    part_stride: int | None
     last_block: str | None
     in_box: float | None
     resolution: int
@@ -332,6 +334,7 @@ def _of_parts(
     return {
         "part_attention": name,
         "part_tokens": found.get("tokens", tokens),
+        "part_stride": chosen.get("stride"),
         "last_block": last_block,
         "in_box": found[name]["in_box"]["value"] if name in found else None,
         "rest": digest.sha256_bytes(digest.canonical_json(rest)),
@@ -353,6 +356,14 @@ def _of_backbone(family: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[s
     }
 
 
+def _architecture(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """The hashed config of a backbone without what only says where its weights come from."""
+    sources = ("repo", "revision", "weights_sha256")
+    chosen = {key: value for key, value in backbone["checkpoint"].items() if key not in sources}
+    rest = {key: value for key, value in backbone.items() if key not in sources}
+    return {**rest, "checkpoint": chosen}
+
+
 def _join_key(
     parts: Comparability, config: Mapping[str, Any], stamp: Mapping[str, Any], seed: int | None
 ) -> str:
@@ -360,9 +371,8 @@ def _join_key(
     weights = stamp["weights_digest"]
     shared = {
         "comparability": parts.key,
-        "model": config["backbone"]["checkpoint"]["model"],
+        "backbone": _architecture(config["backbone"]),
         "weights": {"seed": seed} if weights is None else weights,
-        "features": config["backbone"]["features"],
         "precision": config["precision"],
         "resolution": stamp["resolution"],
     }

@@ -98,6 +98,16 @@ def test_another_last_block_is_held_against_the_pretrained_one(sweep, forge, mad
     assert held["pretrained_block"].difference == pytest.approx((240 - 262) / N)
 
 
+@pytest.mark.parametrize("kind", ["random", "file"])
+def test_random_weights_of_another_seed_are_no_control(forge, made, kind):
+    weights = {"weights": {"kind": kind}, "weights_digest": None if kind == "random" else "a" * 64}
+    for seed, name in enumerate(("transfg", "off")):
+        config = {**chosen(name), "seed": seed}
+        right_N = hits(250 - seed, seed)
+        forge(name, config=config, numbers=parts(name), stamp=weights, right=right_N)
+    assert list(controls(made)["transfg"]) == ([] if kind == "random" else ["off"])
+
+
 def test_the_same_code_goes_before_a_better_answer(sweep, forge, made):
     elsewhere = {"git_commit": "e" * 40}
     forge("better", config=chosen("off"), stamp=elsewhere, right=hits(299, 9))

@@ -277,11 +277,12 @@ def test_a_group_of_nothing_but_overlap_is_shown(forge, made):
 
 @pytest.fixture
 def join(forge, made):
-    """join() -> the run_id of the probe that a finetune is compared with."""
+    """join(**config) -> the run_id of the probe that such a finetune is compared with."""
 
-    def joined() -> str | None:
-        tuned = head("linear", task={"name": "train"})
-        forge("tuned", config=tuned, right=hits(260, 4), stamp={"task": "train"})
+    def joined(**config: object) -> str | None:
+        tuned = head("linear", task={"name": "train"}, **config)
+        if not (made / "tuned").exists():
+            forge("tuned", config=tuned, right=hits(260, 4), stamp={"task": "train"})
         ((group,), _) = ranked(made)
         lines = [entry.line for entry in group.entries]
         (finetune,) = [line for line in lines if line.first.run_id == "tuned"]
@@ -296,6 +297,29 @@ def test_a_finetune_is_compared_with_no_probe_of_another_model(forge, join):
     other = {"name": "dinov2", "checkpoint": {"model": "vit_base_patch14_reg4_dinov2"}}
     forge("dinov2", config={"backbone": other}, right=hits(280, 1))
     assert join() is None
+
+
+def test_a_finetune_is_compared_with_a_probe_of_its_part_attention_or_of_none(forge, join):
+    """The finetune has part attention off; of the others it is compared with none."""
+    for name, count in (("transfg", 270), ("centre", 280)):
+        parts = {"name": name, "tokens": 3, "stride": None, "last_block": "pretrained"}
+        forge(name, config={"part_attention": parts}, right=hits(count, 1))
+    assert join() is None
+    forge("plain", right=hits(200, 1))
+    assert join() == "plain"
+
+
+PARTS = {"name": "transfg", "tokens": 3, "stride": None, "last_block": "pretrained"}
+
+
+@pytest.mark.parametrize("other", [{"tokens": 4}, {"stride": 8}, {"last_block": "random"}])
+def test_a_finetune_with_part_attention_prefers_the_probe_with_the_same(forge, join, other):
+    forge("plain", right=hits(270, 1))
+    forge("other", config={"part_attention": {**PARTS, **other}}, right=hits(280, 1))
+    parts = {**PARTS, "contrastive": 1.0, "margin": 0.4}
+    assert join(part_attention=parts) == "plain"
+    forge("same", config={"part_attention": PARTS}, right=hits(200, 1))
+    assert join(part_attention=parts) == "same"
 
 
 def test_of_several_probes_the_validation_decides_and_not_the_test(forge, join):

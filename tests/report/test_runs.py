@@ -213,6 +213,8 @@ def test_a_finetune_shares_the_join_key_of_its_probe(forge):
         {"stamp": WEIGHTS, "config": {"precision": "bf16"}},
         {"stamp": WEIGHTS, "config": {"backbone": {"features": "patch_mean"}}},
         {"stamp": WEIGHTS, "config": {"backbone": {"checkpoint": {"model": "another"}}}},
+        {"stamp": WEIGHTS, "config": {"backbone": {"checkpoint": {"architecture": {"depth": 1}}}}},
+        {"stamp": WEIGHTS, "config": {"backbone": {"position_resize": "zoom"}}},
         {"stamp": {**WEIGHTS, "manifest_digest": "c" * 64}},
         {"stamp": WEIGHTS, "config": {"final_fit": "train"}},
         {"stamp": WEIGHTS, "numbers": {"resumed": {"forced": True}}},
@@ -221,6 +223,15 @@ def test_a_finetune_shares_the_join_key_of_its_probe(forge):
 def test_what_makes_another_join_key(forge, other):
     folders = [forge("probe", stamp=WEIGHTS), forge("other", **other)]
     assert len({run.join_key for run in scan(folders)[0]}) == 2
+
+
+def test_where_weights_come_from_makes_no_other_join_key(forge):
+    hub = {"revision": "0" * 40, "checkpoint": {"repo": "timm/x", "revision": "0" * 40}}
+    places = {"hub": hub, "file": {"weights_sha256": "a" * 64}}
+    folders = [
+        forge(name, stamp=WEIGHTS, config={"backbone": node}) for name, node in places.items()
+    ]
+    assert len({run.join_key for run in scan(folders)[0]}) == 1
 
 
 def test_random_weights_are_joined_by_their_seed(forge):
