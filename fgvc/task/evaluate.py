@@ -97,5 +97,6 @@ def _outcome(
         cost=cost,
         features=features,
         looks=looks,
+        notes=tuple(f"of the fit: {note}" for note in kept.facts["fit"]["notes"]),
         unreadable=features.bad,
     )

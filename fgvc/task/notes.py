@@ -7,7 +7,7 @@ listed in unreadable.json, each with its split and the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -24,7 +24,20 @@ def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
     return [
         *job.dataset.warnings,
         *notes_on_validation(job.task, job.conf, job.dataset),
-        *_unreadable_note(job, outcome),
+        *_unreadable_note(job, outcome, SPLITS, f"; {UNREADABLE_FILE} lists them all"),
+        *_lost_class_notes(job, outcome.unreadable),
+        *outcome.notes,
+    ]
+
+
+def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
+    """The notes that also hold for an evaluation of the head on other images.
+
+    They are stored in its checkpoint.
+    """
+    return [
+        *notes_on_validation(job.task, job.conf, job.dataset),
+        *_unreadable_note(job, outcome, ("train", "val")),
         *_lost_class_notes(job, outcome.unreadable),
         *outcome.notes,
     ]
@@ -52,9 +65,12 @@ def _by_split(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, l
     return {name: [once[row] for row in rows.tolist()] for name, rows in found.items()}
 
 
-def _unreadable_note(job: Experiment, outcome: Outcome) -> tuple[str, ...]:
-    """Counts and names of the images that cannot be read, and what becomes of the others."""
-    by_split = _by_split(job.dataset, outcome.unreadable)
+def _unreadable_note(
+    job: Experiment, outcome: Outcome, splits: Sequence[str], end: str = ""
+) -> tuple[str, ...]:
+    """Counts and names of the images of some splits that cannot be read, and the consequences."""
+    found = _by_split(job.dataset, outcome.unreadable)
+    by_split = {name: found[name] for name in splits}
     counts = [f"{len(bad)} of {name}" for name, bad in by_split.items() if bad]
     if not counts:
         return ()
@@ -63,7 +79,7 @@ def _unreadable_note(job: Experiment, outcome: Outcome) -> tuple[str, ...]:
     return (
         f"{total} image{'s' * (total != 1)} cannot be read ({', '.join(counts)}): "
         f"{listed(path[bad.row] for rows in by_split.values() for bad in rows)}; "
-        f"{'; '.join(_consequences(job, outcome, by_split))}; {UNREADABLE_FILE} lists them all",
+        f"{'; '.join(_consequences(job, outcome, by_split))}{end}",
     )
 
 
@@ -74,7 +90,7 @@ def _consequences(
     fits_on = ("train", "val") if job.conf.final_fit == "trainval" else ("train",)
     if fitted := [name for name in fits_on if by_split[name]]:
         yield f"the fit leaves out those of {' and '.join(fitted)}"
-    if predicted := [name for name in outcome.splits if by_split[name]]:
+    if predicted := [name for name in outcome.splits if by_split.get(name)]:
         yield f"those of {' and '.join(predicted)} count as wrong"
 
 

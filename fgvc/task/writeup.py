@@ -217,7 +217,8 @@ def _write_checkpoint(job: Experiment, outcome: Outcome) -> str:
     prefix = "" if outcome.whole else "head."
     tensors = {f"{prefix}{name}": tensor for name, tensor in outcome.head.items()}
     tensors |= outcome.fit.tensors()
-    facts = {**_facts(job), "fit": outcome.fit.facts()}
+    fitted = {**outcome.fit.facts(), "notes": notes.notes_of_fit(job, outcome)}
+    facts = {**_facts(job), "fit": fitted}
     if outcome.whole:  # it can be read without the weights that the training began with
         facts |= {"whole": True, "hashed": job.plain}
     return checkpoint.write(job.run.path, tensors, facts)

@@ -189,9 +189,19 @@ def test_an_evaluation_names_the_images_that_it_cannot_read(run, pictures):
     ran = run("task=eval", f'checkpoint="{made.folder}"', root, bare=True)
     assert ran.json("metrics.json")["unreadable"] == {"train": 0, "val": 0, "test": 1}
     assert [row["path"] for row in ran.json("unreadable.json")] == [TORN[2]]
-    assert ran.json("metrics.json")["notes"][-1] == (
+    notes = ran.json("metrics.json")["notes"]
+    assert (
         f"1 image cannot be read (1 of test): {TORN[2]}; those of test count as wrong; "
         "unreadable.json lists them all"
+    ) in notes
+    of_fit = (
+        f"of the fit: 2 images cannot be read (2 of train): {TORN[1]}, {TORN[0]}; the fit leaves "
+        "out those of train"
+    )
+    assert of_fit in notes
+    assert f"note: {of_fit}\n" in ran.out
+    assert sum(note.startswith("of the fit: ") for note in notes) == len(
+        [note for note in made.json("metrics.json")["notes"] if "occurs" not in note]
     )
 
 
