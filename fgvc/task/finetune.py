@@ -219,6 +219,7 @@ class Finetune:
             best: the weights that validation chose, on rank 0; None: the last are the chosen ones.
             before_test: called on each rank before any rank reads test.
         """
+        self._read_undrawn()
         split, last = self.dataset.split, None
         splits: dict[str, Predictions] = {}
         validates = self.conf.final_fit == "train" and len(split.val_N) > 0
@@ -239,6 +240,13 @@ class Finetune:
             splits["test"] = self._predictions(split.test_N, read)
             features, looks = apart(read.found, self.conf, scores=True)
         return Ending(splits, last, self._all_unreadable(), features, looks)
+
+    def _read_undrawn(self) -> None:
+        """Count unreadable images that no step drew, so that the numbers of the fit do not depend
+        on what was drawn. Under dataset.on_bad_image=error these images are not read."""
+        if self.conf.dataset.on_bad_image == "skip":
+            for batch in self.data.read_undrawn(self.trainer.done):
+                self._count(batch.bad)
 
     def _all_unreadable(self) -> tuple[BadImage, ...]:
         """Images that any rank could not read so far, by row; empty on other ranks than 0."""

@@ -1,4 +1,4 @@
-"""The images of a finetune -> what one rank reads at each step.
+"""The images of a finetune -> what one rank reads at each step, and what no step drew.
 
 A step is read in units: a unit is a micro-batch or, where micro-batches are odd, two of them, so
 that no cut separates a pair of images that may be mixed.
@@ -76,6 +76,17 @@ class TrainingData:
         read = loader.batches(self.manifest, draws.row_N, self.evaluation, size, self.workers)
         for start, batch in zip(range(0, len(draws), size), read, strict=True):
             yield loader.placed(batch, draws, slice(start, start + size))
+
+    def read_undrawn(self, steps: int) -> Iterator[Batch]:
+        """Batches of this rank's share of the images that none of the first `steps` steps drew.
+
+        Raises:
+            UserError: as `loader.batches`.
+        """
+        undrawn_N = self.order.undrawn(min(steps, 1) if self.overfits else steps)
+        row_N = np.array_split(undrawn_N, self.ranks)[self.rank]
+        size = self.conf.runtime.eval_batch_size
+        yield from loader.batches(self.manifest, row_N, self.evaluation, size, self.workers)
 
     def _order(self) -> Order:
         split, task = self.split, self.conf.task

@@ -438,6 +438,27 @@ def test_a_picture_that_cannot_be_read(finetune, birds, tmp_path):
     assert (numbers["test"]["n"], numbers["test"]["unreadable"]) == (12, 1)
 
 
+def torn_copy(birds, tmp_path, tears):
+    """Options of a copy of the birds with torn images. tears(path, part): part 1 train, 0 test."""
+    root = shutil.copytree(birds, tmp_path / "copy")
+    name = dict(line.split() for line in (root / "images.txt").open())
+    for key, part in map(str.split, (root / "train_test_split.txt").open()):
+        if tears(name[key], int(part)):
+            (root / "images" / name[key]).write_bytes(name[key].encode())
+    cub = ("dataset=cub", f"dataset.root={root}", "dataset.partial=true", "task.epochs=1")
+    return (*cub, "dataset.on_bad_image=skip")
+
+
+def test_unreadable_images_count_whether_or_not_a_step_drew_them(finetune, birds, tmp_path):
+    """The only step draws 7 of 12 images. The other 5 cannot all be among the 4 readable ones."""
+    torn = torn_copy(birds, tmp_path, lambda path, part: part and path.split(".")[0] < "005")
+    ran = finetune(*torn, "dataset.val_fraction=0", "final_fit=trainval", "task.batch_size=7")
+    assert ran.code == 0, ran.err
+    numbers = ran.json("metrics.json")
+    assert numbers["fitted_on"] == 4
+    assert numbers["unreadable"] == {"train": 8, "val": 0, "test": 0}
+
+
 @pytest.mark.parametrize("part_attention", ["off", "transfg"])
 @pytest.mark.parametrize("family", ["vit", "dinov3", "clip", "siglip2"])
 def test_a_batch_without_a_readable_image(finetune, birds, tmp_path, family, part_attention):
