@@ -243,10 +243,19 @@ class Finetune:
 
     def _read_undrawn(self) -> None:
         """Count unreadable images that no step drew, so that the numbers of the fit do not depend
-        on what was drawn. Under dataset.on_bad_image=error these images are not read."""
-        if self.conf.dataset.on_bad_image == "skip":
-            for batch in self.data.read_undrawn(self.trainer.done):
-                self._count(batch.bad)
+        on what was drawn. Under dataset.on_bad_image=error these images are not read.
+
+        Raises:
+            UserError: on rank 0, if no image of the fit can be read.
+        """
+        if self.conf.dataset.on_bad_image != "skip":
+            return
+        for batch in self.data.read_undrawn(self.trainer.done):
+            self._count(batch.bad)
+        row_N = self.data.order.row_N
+        unreadable = self._all_unreadable()
+        if self.world.leads and np.isin(row_N, [bad.row for bad in unreadable]).all():
+            raise _none_readable(row_N, "training images can be read", "")
 
     def _all_unreadable(self) -> tuple[BadImage, ...]:
         """Images that any rank could not read so far, by row; empty on other ranks than 0."""
@@ -345,9 +354,26 @@ class Finetune:
         numbers = None
         if found is not None:
             numbers = metrics.evaluate(found.logits_NC, found.label_N, self.classes)
+            if numbers["loss"] is None:
+                raise self._nothing_to_judge()
         top1, loss = self.world.share(numbers and (numbers["top1"], numbers["loss"]))
         self.trainer.best = self.trainer.best.after(self.epoch, top1, loss)
         if log is not None:
             assert numbers is not None
             log.judged(dict(numbers), self)
         self._save(log)
+
+    def _nothing_to_judge(self) -> UserError:
+        row_N = self.data.validation_N
+        if self.data.overfits:
+            says, instead = "images of task.debug=overfit can be read", ", or set another seed"
+        else:
+            says = "validation images can be read, so no epoch can be chosen"
+            instead = ", raise dataset.val_fraction, or set final_fit=trainval"
+        return _none_readable(row_N, says, instead)
+
+
+def _none_readable(row_N: np.ndarray, says: str, instead: str) -> UserError:
+    return UserError(
+        f"dataset.on_bad_image=skip: 0 of the {len(row_N)} {says}. Repair them{instead}"
+    )
