@@ -90,10 +90,18 @@ def training_batches(
     spans = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
     read = _in_order(pictures, spans, num_workers, "runtime.micro_batch")
     for span, batch in zip(spans, read, strict=True):
-        own = slice(span.start, span.stop)
-        # a row that is drawn twice is bad twice, so rows tell which places are left
-        good_B = ~np.isin(draws.row_N[own], [bad.row for bad in batch.bad])
-        yield replace(batch, place_B=draws.place_N[own][good_B])
+        yield placed(batch, draws, slice(span.start, span.stop))
+
+
+def placed(batch: Batch, draws: Draws, span: slice) -> Batch:
+    """The batch with place_B.
+
+    Args:
+        span: the draws of the batch, with those that could not be read.
+    """
+    # a row that is drawn twice is bad twice, so rows tell which places are left
+    good_B = ~np.isin(draws.row_N[span], [bad.row for bad in batch.bad])
+    return replace(batch, place_B=draws.place_N[span][good_B])
 
 
 def worker_count(num_workers: int | None) -> int:

@@ -1,7 +1,15 @@
-"""Index -> Manifest: every picture's SHA256, computed once and remembered beside its size and time.
+"""Index -> Manifest: SHA256 of every image, computed once and stored beside the state of its file.
 
-A later start only looks at sizes and times (one `stat` an image); the bytes themselves are checked
-against the digest whenever they are decoded. N images.
+A later start only reads the states (one `stat` per image); the bytes themselves are checked against
+the digest whenever they are decoded. The digest of the manifest depends on no state.
+N images; 4 values of a state: bytes, time of modification and time of change (ns), inode.
+
+Size and time of modification alone miss files that were swapped: some archives give every file the
+same time, and uncompressed images of one shape are equally long. On the file systems of Linux and
+macOS, the time of change cannot be set by a program, and renaming a file updates it. Renaming a
+folder does not, but gives its paths other inodes. On Windows the time of change is that of
+creation. A file system without inodes reports 0, which is not compared; where inodes are not
+stable, every start hashes every file.
 """
 
 from __future__ import annotations
@@ -29,17 +37,18 @@ Result = TypeVar("Result")
 
 CHUNK = 512  # files handed to a thread at a time
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+SIZE, INODE = 0, 3  # columns of a state
+MISSING = (-1, 0, 0, 0)
+INODE_BITS = (1 << 63) - 1  # inodes of Windows have 128 bits
 SLOW = 1e-4  # seconds a look; a disk that takes longer is asked by several threads
 THREADS = 8  # waiting for a disk or a network, not computing
 
 
 @dataclass(frozen=True)
 class Known:
-    """What was seen when the digests were computed. size_N: bytes; mtime_N: nanoseconds;
-    sha256_N: 32 raw bytes each."""
+    """Digests, and the states of the files before they were hashed. sha256_N: 32 raw bytes each."""
 
-    size_N: np.ndarray
-    mtime_N: np.ndarray
+    state_N4: np.ndarray
     sha256_N: np.ndarray
 
 
@@ -66,7 +75,8 @@ class Hex(Sequence[str]):
 def build(index: Index, cache_root: Path, progress: Progress | None = None) -> Manifest:
     """Manifest of an index, from the cache where the files are unchanged.
 
-    A file whose time alone changed is hashed again and accepted when its bytes are the same.
+    A file of the same size whose state changed is hashed again, and accepted if its bytes are the
+    same.
 
     Args:
         cache_root: the digests are kept in cache_root/manifests/.
@@ -77,19 +87,19 @@ def build(index: Index, cache_root: Path, progress: Progress | None = None) -> M
     """
     file = cache_file(index, cache_root)
     _check_names(index)
-    size_N, mtime_N = _seen(index)
+    state_N4 = _states(index)
     known = _load(file, len(index))
     if known is None:
         rows = np.arange(len(index))
         sha256_N = _hashed(index, rows, progress)
     else:
-        rows = np.flatnonzero((size_N != known.size_N) | (mtime_N != known.mtime_N))
+        rows = _changed(known.state_N4, state_N4)
         sha256_N = known.sha256_N.copy()
-        _refuse_altered(index, rows[size_N[rows] != known.size_N[rows]], file)
+        _refuse_altered(index, rows[state_N4[rows, SIZE] != known.state_N4[rows, SIZE]], file)
         sha256_N[rows] = _hashed(index, rows, progress)
         _refuse_altered(index, rows[sha256_N[rows] != known.sha256_N[rows]], file)
     if len(rows):
-        _save(file, Known(size_N, mtime_N, sha256_N))
+        _save(file, Known(state_N4, sha256_N))
     names = Hex(sha256_N)
     return Manifest(
         index.root, index.path, index.label_N, index.split_N, names, index.box_N4, index.parts
@@ -146,33 +156,41 @@ def _check_names(index: Index) -> None:
             raise UserError(f"{index.root}: {path!r}: a control character in a name; rename it")
 
 
-def _seen(index: Index) -> tuple[np.ndarray, np.ndarray]:
-    """Size and modification time of every file; -1 marks a missing one.
+def _states(index: Index) -> np.ndarray:
+    """state_N4 of every file.
 
     Raises:
         UserError: missing files, the first and how many.
     """
-
-    def look(path: str) -> tuple[int, int]:
-        try:
-            stat = os.stat(path)  # noqa: PTH116 a Path for each of 675,000 files costs seconds
-        except (FileNotFoundError, NotADirectoryError):
-            return -1, 0
-        if not S_ISREG(stat.st_mode):
-            return -1, 0  # reading a pipe would wait for ever
-        return stat.st_size, stat.st_mtime_ns
-
-    seen = itertools.chain.from_iterable(_looked(look, index))
-    seen_N2 = np.fromiter(seen, dtype=np.int64, count=2 * len(index)).reshape(-1, 2)
-    if len(missing := np.flatnonzero(seen_N2[:, 0] < 0)):
+    states = itertools.chain.from_iterable(_looked(_state, index))
+    state_N4 = np.fromiter(states, dtype=np.int64, count=4 * len(index)).reshape(-1, 4)
+    if len(missing := np.flatnonzero(state_N4[:, SIZE] < 0)):
         raise UserError(
             f"{index.root / index.path[missing[0]]}: missing, or no plain file ({len(missing)} of "
             f"the {len(index)} that the index names); restore them, or cut the index"
         )
-    return seen_N2[:, 0], seen_N2[:, 1]
+    return state_N4
 
 
-def _looked(look: Callable[[str], tuple[int, int]], index: Index) -> Iterator[tuple[int, int]]:
+def _state(path: str) -> tuple[int, ...]:
+    """State of a file; MISSING if there is no plain file."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 a Path for each of 675,000 files costs seconds
+    except (FileNotFoundError, NotADirectoryError):
+        return MISSING
+    if not S_ISREG(stat.st_mode):
+        return MISSING  # reading a pipe would wait for ever
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino & INODE_BITS
+
+
+def _changed(before_N4: np.ndarray, now_N4: np.ndarray) -> np.ndarray:
+    """Rows whose state changed; an inode of 0 is unknown."""
+    differs_N4 = before_N4 != now_N4
+    differs_N4[:, INODE] &= (before_N4[:, INODE] != 0) & (now_N4[:, INODE] != 0)
+    return np.flatnonzero(differs_N4.any(axis=1))
+
+
+def _looked(look: Callable[[str], Result], index: Index) -> Iterator[Result]:
     """`look` at every file: in turn on a fast disk, where threads would only get in the way."""
     root = str(index.root)
     start = time.perf_counter()
@@ -219,10 +237,10 @@ def _load(file: Path, count: int) -> Known | None:
     try:
         # opened here: np.load leaves the file open when it is no archive
         with file.open("rb") as data, np.load(data, allow_pickle=False) as columns:
-            known = Known(columns["size_N"], columns["mtime_N"], columns["sha256_N"])
+            known = Known(columns["state_N4"], columns["sha256_N"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    return known if len(known.size_N) == count else None
+    return known if len(known.state_N4) == count else None
 
 
 def _save(file: Path, known: Known) -> None:

@@ -101,6 +101,16 @@ class Order:
         row_M = self.row_N[place_M]
         return Epoch(row_M[shuffled_M], occurrence_M[shuffled_M], self.batch_size)
 
+    def undrawn(self, steps: int) -> np.ndarray:
+        """Rows, ascending, that none of the first `steps` global batches of the run draws."""
+        row_N = np.sort(self.row_N)
+        for epoch, start in enumerate(range(0, steps, self.steps_per_epoch)):
+            if not len(row_N):
+                break
+            drawn = min(self.steps_per_epoch, steps - start) * self.batch_size
+            row_N = np.setdiff1d(row_N, self.epoch(epoch).row_N[:drawn])
+        return row_N
+
 
 def _balanced(label_N: np.ndarray, key_N: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Number of draws of each row: N // C per class, and one more for N % C classes.

@@ -43,10 +43,8 @@ class Line:
     @property
     def outside(self) -> str | None:
         """Why the line is not ranked; None if it is ranked."""
-        if self.first.overlap:
-            return (
-                f"{self.first.overlap} of its {self.first.n} test images fitted or chose its head"
-            )
+        if overlap := max(run.overlap or 0 for run in self.runs):
+            return f"{overlap} of its {self.first.n} test images fitted or chose its head"
         if self.contradicts is not None:
             return f"its predictions differ from those of {self.contradicts}, the same checkpoint"
         return None
@@ -106,11 +104,16 @@ def fold(runs: Iterable[Run]) -> list[Line]:
 
 
 def _family(run: Run, folded: Folded) -> tuple[object, ...]:
-    """Key of a line: what its runs share. A forced resume is a line of its own, because no config
-    describes it, and so is an evaluation that contradicts its run."""
+    """Key of a line: what its runs share.
+
+    The question, the answer and the comparability key name the fit of a plain run, so the numbers
+    of fitted and of overlapping images do not separate seeds. They do separate debugging runs. A
+    forced resume is a line of its own, because no config describes it, and so is an evaluation that
+    contradicts its run.
+    """
     alone = run.folder if run.forced or run.folder in folded.contradicts else None
-    fit = (run.fitted_on, run.overlap)
-    return run.question, run.answer, run.comparability_key, *fit, alone
+    fit = None if run.debug is None else (run.fitted_on, run.overlap)
+    return run.question, run.answer, run.comparability_key, fit, alone
 
 
 def number_notes(lines: Iterable[Line]) -> dict[str, int]:

@@ -19,11 +19,7 @@ from torch import Tensor
 
 from fgvc import metrics
 from fgvc.config.schema import Config
-from fgvc.data import loader
-from fgvc.data.augment import training_transform
-from fgvc.data.order import Draws, Order
-from fgvc.data.preprocess import evaluation_transform
-from fgvc.data.streams import order_by_stream
+from fgvc.data.order import Draws
 from fgvc.learn.train import Best, Hooks, Micro, StepReport, Trainer
 from fgvc.model import head as heads
 from fgvc.model.classifier import Classifier, checkpointed
@@ -33,6 +29,7 @@ from fgvc.task.classify import Classified, classified
 from fgvc.task.distributed import World
 from fgvc.task.looking import looking
 from fgvc.task.looks import apart
+from fgvc.task.training_data import TrainingData
 from fgvc.types import (
     BadImage,
     Batch,
@@ -89,11 +86,8 @@ class Finetune:
         if world.watchdog is not None:
             world.watchdog.state_saved = plan.state is not None
         self.conf, self.dataset = plan.conf, plan.dataset
-        self.evaluation = evaluation_transform(self.conf)
-        self.augment = training_transform(self.conf)
-        self.workers = loader.worker_count(self.conf.runtime.num_workers)
-        self.order = self._order()
-        self.steps = 1 if self.overfits else self.order.steps_per_epoch
+        self.data = TrainingData(self.conf, self.dataset, world.rank, world.size)
+        self.steps = self.data.order.steps_per_epoch
         self.model = self._model()
         self.trainer = Trainer(
             torch.compile(self.model) if self.conf.runtime.compile else self.model,  # type: ignore[arg-type]
@@ -129,22 +123,6 @@ class Finetune:
         return getattr(chosen, "contrastive", 0.0), getattr(chosen, "margin", 0.0)
 
     @property
-    def overfits(self) -> bool:
-        """task.debug=overfit: the first global batch, again and again, without augmentation."""
-        return self.conf.task.debug == "overfit"
-
-    @property
-    def validates(self) -> bool:
-        return self.conf.final_fit == "train" or self.overfits
-
-    @property
-    def validation_N(self) -> np.ndarray:
-        """Rows that choose the epoch: validation, or the one batch of task.debug=overfit."""
-        if not self.validates:
-            return np.empty(0, np.int64)
-        return np.sort(self.order.row_N) if self.overfits else self.dataset.split.val_N
-
-    @property
     def epoch(self) -> int:
         """Whole epochs behind the weights."""
         return self.trainer.done // self.steps
@@ -172,7 +150,7 @@ class Finetune:
             state["steps_per_epoch"],
             self.steps,
         )
-        if not self.validates:  # a state of another config may have a best epoch
+        if not self.data.validates:  # a state of another config may have a best epoch
             self.trainer.best = Best(self.conf.task.select, self.conf.task.patience)
         self.unreadable = dict(state["unreadable"])
 
@@ -241,6 +219,7 @@ class Finetune:
             best: the weights that validation chose, on rank 0; None: the last are the chosen ones.
             before_test: called on each rank before any rank reads test.
         """
+        self._read_undrawn()
         split, last = self.dataset.split, None
         splits: dict[str, Predictions] = {}
         validates = self.conf.final_fit == "train" and len(split.val_N) > 0
@@ -262,6 +241,22 @@ class Finetune:
             features, looks = apart(read.found, self.conf, scores=True)
         return Ending(splits, last, self._all_unreadable(), features, looks)
 
+    def _read_undrawn(self) -> None:
+        """Count unreadable images that no step drew, so that the numbers of the fit do not depend
+        on what was drawn. Under dataset.on_bad_image=error these images are not read.
+
+        Raises:
+            UserError: on rank 0, if no image of the fit can be read.
+        """
+        if self.conf.dataset.on_bad_image != "skip":
+            return
+        for batch in self.data.read_undrawn(self.trainer.done):
+            self._count(batch.bad)
+        row_N = self.data.order.row_N
+        unreadable = self._all_unreadable()
+        if self.world.leads and np.isin(row_N, [bad.row for bad in unreadable]).all():
+            raise _none_readable(row_N, "training images can be read", "")
+
     def _all_unreadable(self) -> tuple[BadImage, ...]:
         """Images that any rank could not read so far, by row; empty on other ranks than 0."""
         found = {
@@ -277,19 +272,6 @@ class Finetune:
             log.save(self)
             if self.world.watchdog is not None:
                 self.world.watchdog.state_saved = True
-
-    def _order(self) -> Order:
-        split, task = self.dataset.split, self.conf.task
-        row_N = split.train_N
-        if not self.validates:
-            row_N = np.sort(np.concatenate([split.train_N, split.val_N]))
-        label_N, key_N = self.dataset.manifest.label_N, self.dataset.manifest.key_N
-        if self.overfits:
-            drawn_N = order_by_stream(key_N[row_N], self.conf.seed, 0, b"overfit")
-            row_N = row_N[drawn_N[: task.batch_size]]
-        return Order(
-            row_N, label_N[row_N], key_N[row_N], self.conf.seed, task.sampling, task.batch_size
-        )
 
     def _set_images(self, row_B: np.ndarray) -> None:
         """Set the images of the next forward pass for part attention."""
@@ -316,11 +298,8 @@ class Finetune:
     def _train_epoch(self, log: Log | None, stop: Callable[[], bool]) -> None:
         """From wherever the epoch stands to its end."""
         epoch, start = divmod(self.trainer.done, self.steps)
-        order = self.order.epoch(0 if self.overfits else epoch)
-        parts = [
-            order.part(step, self.world.rank, self.world.size) for step in range(start, self.steps)
-        ]
-        read = self._read(parts, epoch)
+        parts = self.data.parts(epoch, start)
+        read = self.data.read(parts, epoch)
         for part in parts:
             with self.world.waiting():
                 report = self.trainer.step(self._micros(read, part, log))
@@ -335,29 +314,8 @@ class Finetune:
     def _due(self) -> bool:
         """Whether a state is to be kept now; an epoch that is validated keeps one after that."""
         every, done = self.conf.runtime.save_every, self.trainer.done
-        ends = done % self.steps == 0 and not self.validates
+        ends = done % self.steps == 0 and not self.data.validates
         return ends or (every is not None and done % every == 0)
-
-    def _read(self, parts: list[Draws], epoch: int) -> Iterator[Batch]:
-        """Batches of this rank for all its parts, unit by unit."""
-        sizes = [size for part in parts for size in self._sizes(part)]
-        draws, manifest = Draws.joined(parts), self.dataset.manifest
-        if self.overfits:
-            for batch in loader.batches(
-                manifest, draws.row_N, self.evaluation, max(sizes), self.workers
-            ):
-                place_B = draws.place_N[np.isin(draws.row_N, batch.row_B)]
-                yield Batch(batch.pixels_BCHW, batch.row_B, batch.bad, place_B)
-        else:
-            yield from loader.training_batches(
-                manifest, draws, self.augment, epoch, sizes, self.workers
-            )
-
-    def _sizes(self, part: Draws) -> list[int]:
-        """Sizes of the units: a micro-batch each, or two of odd size, to keep pairs whole."""
-        most = self.conf.runtime.micro_batch or len(part)
-        most *= 1 + most % 2  # two micro-batches of odd size
-        return [min(most, len(part) - start) for start in range(0, len(part), most or 1)]
 
     def _micros(self, read: Iterator[Batch], part: Draws, log: Log | None) -> Iterator[Micro]:
         """The units of one step, normalised; one without an image where there is none."""
@@ -365,7 +323,7 @@ class Finetune:
         if not len(part):
             none = np.empty(0, np.int64)
             yield Micro(torch.empty(0, 3, side, side), torch.empty(0).long(), none, none)
-        for _ in self._sizes(part):
+        for _ in self.data.sizes(part):
             batch = next(read)
             if self.world.watchdog is not None:
                 self.world.watchdog.mark()
@@ -375,7 +333,9 @@ class Finetune:
             assert batch.place_B is not None
             pixels_BCHW = batch.pixels_BCHW.to(self.device, non_blocking=True)
             label_B = torch.from_numpy(self.dataset.manifest.label_N[batch.row_B])
-            yield Micro(self.evaluation.normalize(pixels_BCHW), label_B, batch.place_B, batch.row_B)
+            yield Micro(
+                self.data.evaluation.normalize(pixels_BCHW), label_B, batch.place_B, batch.row_B
+            )
 
     def _count(self, bad: tuple[BadImage, ...]) -> None:
         if bad and self.conf.dataset.on_bad_image == "error":
@@ -388,15 +348,32 @@ class Finetune:
     def _judge(self, log: Log | None) -> None:
         """Validate the epoch that has just ended, and keep its weights if they are the best."""
         self.epochs_judged = self.epoch
-        if not self.validates:
+        if not self.data.validates:
             return
-        found = self.predict(self.validation_N)
+        found = self.predict(self.data.validation_N)
         numbers = None
         if found is not None:
             numbers = metrics.evaluate(found.logits_NC, found.label_N, self.classes)
+            if numbers["loss"] is None:
+                raise self._nothing_to_judge()
         top1, loss = self.world.share(numbers and (numbers["top1"], numbers["loss"]))
         self.trainer.best = self.trainer.best.after(self.epoch, top1, loss)
         if log is not None:
             assert numbers is not None
             log.judged(dict(numbers), self)
         self._save(log)
+
+    def _nothing_to_judge(self) -> UserError:
+        row_N = self.data.validation_N
+        if self.data.overfits:
+            says, instead = "images of task.debug=overfit can be read", ", or set another seed"
+        else:
+            says = "validation images can be read, so no epoch can be chosen"
+            instead = ", raise dataset.val_fraction, or set final_fit=trainval"
+        return _none_readable(row_N, says, instead)
+
+
+def _none_readable(row_N: np.ndarray, says: str, instead: str) -> UserError:
+    return UserError(
+        f"dataset.on_bad_image=skip: 0 of the {len(row_N)} {says}. Repair them{instead}"
+    )

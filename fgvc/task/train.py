@@ -108,7 +108,7 @@ def _outcome(
 ) -> Outcome:
     """Read test once, with the weights that were chosen; or stop before that."""
     # under final_fit=trainval, a forced resume may bring weights that validation chose
-    best = states.best() if finetune.validates else None
+    best = states.best() if finetune.data.validates else None
     chosen = finetune.trainer.best
     end = finetune.ending(best and best[1], job.record_test_read)
     model = finetune.trainer.evaluated_model()
@@ -125,7 +125,7 @@ def _outcome(
     fit = fit_of(
         job,
         np.setdiff1d(_fitted_rows(finetune, numbers), unreadable_N),
-        np.setdiff1d(finetune.validation_N, unreadable_N),
+        np.setdiff1d(finetune.data.validation_N, unreadable_N),
         _was_forced(numbers),
     )
     counts: dict[str, object] = {
@@ -155,7 +155,7 @@ def _fitted_rows(finetune: Finetune, numbers: Mapping[str, Any]) -> np.ndarray:
     The state of a forced resume may have been fitted on images that this config leaves out:
     validation images under final_fit=trainval, or all of train if this run debugs on one batch.
     """
-    row_N, split = finetune.order.row_N, finetune.dataset.split
+    row_N, split = finetune.data.order.row_N, finetune.dataset.split
     if _was_forced(numbers):
         row_N = np.union1d(row_N, split.train_N)
         if "final_fit" in numbers["resumed"]["changed"]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fgvc.data import cub as reader
-from fgvc.data import manifest
+from fgvc.data import folder, manifest
 from fgvc.types import Manifest, UserError
 
 
@@ -79,6 +79,60 @@ def test_altered_bytes_are_refused_naming_file_and_cache(cub, build, tmp_path):
     assert build()[1] == 27
 
 
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("train/robin/0.jpg", "train/wren/0.jpg"), ("train/robin", "train/wren"), ("train", "test")],
+)
+def test_swapped_files_of_equal_size_and_time_are_refused(classes, tmp_path, left, right):
+    """Some archives give every file one time, and uncompressed images of one size are equally
+    long. A folder that is renamed changes no time of the files in it."""
+    counts = {f"{part}/{name}": 2 for part in ("train", "test") for name in ("robin", "wren")}
+    root = classes(counts)
+    for file in root.rglob("*.jpg"):
+        file.write_bytes(file.read_bytes().ljust(20_000, b"\0"))
+        os.utime(file, ns=(1, 1))
+    index = folder.read(root, 0.5, 0)
+    manifest.build(index, tmp_path / "cache")
+    for source, target in ((left, "aside"), (right, left), ("aside", right)):
+        (root / source).rename(root / target)
+    with pytest.raises(UserError, match="altered since its digest was taken"):
+        manifest.build(index, tmp_path / "cache")
+
+
+def test_only_the_files_that_were_touched_are_hashed_again(cub, build):
+    """A new link, another mode and another inode change no byte, and thus no digest."""
+    before, _ = build()
+    linked, moded, copied = (cub / before.path[row] for row in (0, 9, 18))
+    os.link(linked, cub / "link")
+    moded.chmod(0o600)
+    shutil.copy2(copied, cub / "copy")
+    (cub / "copy").rename(copied)
+    after, hashed = build()
+    assert (hashed, after.sha256, after.digest) == (3, before.sha256, before.digest)
+    assert build()[1] == 0
+
+
+def test_an_inode_of_zero_is_unknown():
+    """As some network file systems report it."""
+    with_inode_14, without_14 = np.array([[9, 1, 1, 7]]), np.array([[9, 1, 1, 0]])
+    assert len(manifest._changed(with_inode_14, without_14)) == 0
+    assert len(manifest._changed(without_14, with_inode_14)) == 0
+    for column in range(4):
+        other_14 = with_inode_14.copy()
+        other_14[0, column] += 1
+        assert manifest._changed(with_inode_14, other_14).tolist() == [0]
+
+
+def test_a_cache_without_change_times_is_made_again(build, tmp_path):
+    before, _ = build()
+    (cached,) = (tmp_path / "cache" / "manifests").iterdir()
+    with np.load(cached) as columns:
+        state_N4, sha256_N = columns["state_N4"], columns["sha256_N"]
+    np.savez(cached, size_N=state_N4[:, 0], mtime_N=state_N4[:, 1], sha256_N=sha256_N)
+    after, hashed = build()
+    assert (hashed, after.sha256) == (27, before.sha256)
+
+
 def test_other_size_is_refused_without_hashing(cub, build, tmp_path):
     build()
     hashed = Hashed()
@@ -137,7 +191,7 @@ def test_duplicates_across_splits_and_with_two_labels_are_noted(cub, build):
 
 
 def test_digests_ending_in_zero_bytes_survive_the_cache(tmp_path):
-    known = manifest.Known(np.array([1]), np.array([2]), np.array([b"\1" + bytes(31)], "V32"))
+    known = manifest.Known(np.array([[1, 2, 3, 4]]), np.array([b"\1" + bytes(31)], "V32"))
     manifest._save(tmp_path / "a.npz", known)
     again = manifest._load(tmp_path / "a.npz", 1)
     assert again is not None

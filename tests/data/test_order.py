@@ -165,3 +165,18 @@ def test_balanced_draws_of_a_large_class_reach_all_of_it(order):
     seen = [set(made.epoch(number).row_N.tolist()) & large for number in range(20)]
     assert len(seen[0]) in (13, 14)
     assert set.union(*seen) == large
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "class_balanced"])
+def test_undrawn_rows_are_those_in_no_batch_of_the_steps_so_far(order, sampling):
+    """At any step of any epoch, as after a resume; the parts of all ranks together."""
+    made = order(sampling)
+    left, undrawn = set(made.row_N.tolist()), []
+    for step in range(4 * made.steps_per_epoch):
+        undrawn.append(sorted(left))
+        epoch, start = divmod(step, made.steps_per_epoch)
+        for rank in range(3):
+            left -= set(made.epoch(epoch).part(start, rank, 3).row_N.tolist())
+    assert [made.undrawn(step).tolist() for step in range(len(undrawn))] == undrawn
+    assert undrawn[0] == sorted(made.row_N.tolist())
+    assert undrawn[made.steps_per_epoch]  # 53 rows are no multiple of the batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import product
+from itertools import combinations, product
 from math import comb, prod
 
 import numpy as np
@@ -100,6 +100,31 @@ def test_fewer_seeds_on_one_side_enter_as_the_geometric_mean_of_exact_tests():
     assert found.test == "sign_flip_subsets"
     assert found.p == pytest.approx(stats.gmean(exact), rel=1e-12)
     assert found.value == pytest.approx(a_SN.mean() - b_SN.mean())
+
+
+@pytest.mark.parametrize("seeds", [(2, 5), (5, 2), (1, 3), (3, 6)])
+def test_the_p_does_not_depend_on_the_numbers_of_the_seeds(seeds):
+    rng = np.random.default_rng(sum(seeds))
+    a_SN, b_SN = draw(seeds[0], 60, rng, 0.8), draw(seeds[1], 60, rng)
+    expected = {metrics.sign_flip(a_SN, b_SN)}
+    for _ in range(20):
+        assert {metrics.sign_flip(rng.permutation(a_SN), rng.permutation(b_SN))} == expected
+
+
+def test_every_choice_of_equally_many_seeds_enters_once():
+    rng = np.random.default_rng(3)
+    a_SN, b_SN = draw(2, 60, rng), draw(5, 60, rng, 0.5)
+    exact = [metrics.sign_flip(a_SN, b_SN[list(rows)]) for rows in combinations(range(5), 2)]
+    assert metrics.sign_flip(a_SN, b_SN) == pytest.approx(stats.gmean(exact), rel=1e-12)
+
+
+def test_of_very_many_choices_cyclic_windows_enter():
+    """924 choices of 6 seeds of 12."""
+    rng = np.random.default_rng(4)
+    a_SN, b_SN = draw(6, 40, rng), draw(12, 40, rng, 0.5)
+    windows = [np.roll(b_SN, -first, axis=0)[:6] for first in range(12)]
+    exact = [metrics.sign_flip(a_SN, right_SN) for right_SN in windows]
+    assert metrics.sign_flip(a_SN, b_SN) == pytest.approx(stats.gmean(exact), rel=1e-12)
 
 
 @pytest.mark.parametrize("seeds", [(1, 1), (1, 3), (2, 2), (3, 3), (2, 5), (4, 2)])

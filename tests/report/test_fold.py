@@ -78,20 +78,31 @@ def test_columns_hold_a_mean_or_a_list_or_what_all_share(forge, made):
     assert row["top1_sd"] == 0.0
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"numbers": {"fitted_on": 7}},
-        {"numbers": {"overlap": {"images": 1}}},
-        {"facts": {"answer": {"manifest_digest": "f" * 64}}},
-    ],
-)
-def test_what_is_fitted_otherwise_is_no_seed_and_no_repeat(forge, made, change):
+def test_a_fit_on_other_data_is_no_seed_and_no_repeat(forge, made):
+    change = {"facts": {"answer": {"manifest_digest": "f" * 64}}}
     forge("one")
     forge("seed", config={"seed": 1}, **change)
     forge("repeat", stamp={"started": "2099-01-01T00:00:00+00:00"}, **change)
     assert sorted(line.first.run_id for line in lines(made)) == ["one", "repeat"]
     assert {line.repeats for line in lines(made)} == {0}
+
+
+@pytest.mark.parametrize("change", [{"fitted_on": 7}, {"overlap": {"images": 1}}])
+def test_seeds_fold_if_only_counts_of_their_fit_differ(forge, made, change):
+    """The config, the data and the comparability key name the fit of a plain run."""
+    forge("one")
+    forge("seed", config={"seed": 1}, numbers=change)
+    (line,) = lines(made)
+    assert [run.seed for run in line.runs] == [0, 1]
+    assert (line.outside is not None) == ("overlap" in change)
+
+
+@pytest.mark.parametrize("mark", [{"resumed": {"forced": True}}, {"fitted_on": 7}])
+def test_debugging_and_forced_runs_of_other_fits_stay_apart(forge, made, mark):
+    debug = {"task": {"debug": "overfit"}}
+    forge("one", config=debug)
+    forge("two", config={**debug, "seed": 1}, numbers=mark)
+    assert len(lines(made)) == 2
 
 
 def test_two_forced_resumes_are_no_repeats_of_each_other_and_have_names_of_their_own(forge, made):

@@ -276,6 +276,15 @@ def test_micro_batches_change_no_answer(finetune, size, more):
     same_answer(whole, cut)
 
 
+def test_micro_batches_change_no_answer_where_the_batch_holds_an_image_twice(finetune):
+    """task.debug=overfit draws its batch balanced over the classes that occur in it."""
+    usual = ("task.debug=overfit", "task.sampling=class_balanced", "task.batch_size=8")
+    usual += ("task.optimiser=sgd", "task.drop_path=0.4", "task.mixup=0.8")
+    whole, cut = (finetune(*usual, f"runtime.micro_batch={size}") for size in ("null", 2))
+    assert (whole.code, cut.code) == (0, 0), whole.err + cut.err
+    same_answer(whole, cut)
+
+
 def test_what_only_costs_memory_or_time_changes_no_loss(finetune):
     """Parts of a global batch, and blocks that are computed twice, against the whole at once."""
     usual = ("task.drop_path=0.3", "task.mixup=0.8", "task.ema=0.9", "task.epochs=1")

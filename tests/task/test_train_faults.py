@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from fgvc.config.compose import composed, typed
+from fgvc.data import dataset as datasets
 from fgvc.model.classifier import Classifier
 from fgvc.report.audit import audited
 
@@ -436,6 +438,49 @@ def test_a_picture_that_cannot_be_read(finetune, birds, tmp_path):
     }
     assert numbers["fitted_on"] == 12 - train.count(victim["1"])
     assert (numbers["test"]["n"], numbers["test"]["unreadable"]) == (12, 1)
+
+
+def torn_copy(birds, tmp_path, tears):
+    """Options of a copy of the birds with torn images. tears(path, part): part 1 train, 0 test."""
+    root = shutil.copytree(birds, tmp_path / "copy")
+    name = dict(line.split() for line in (root / "images.txt").open())
+    for key, part in map(str.split, (root / "train_test_split.txt").open()):
+        if tears(name[key], int(part)):
+            (root / "images" / name[key]).write_bytes(name[key].encode())
+    cub = ("dataset=cub", f"dataset.root={root}", "dataset.partial=true", "task.epochs=1")
+    return (*cub, "dataset.on_bad_image=skip")
+
+
+def test_unreadable_images_count_whether_or_not_a_step_drew_them(finetune, birds, tmp_path):
+    """The only step draws 7 of 12 images. The other 5 cannot all be among the 4 readable ones. No
+    test image can be read; the audit computes the same numbers."""
+    torn = torn_copy(birds, tmp_path, lambda path, part: not part or path.split(".")[0] < "005")
+    ran = finetune(*torn, "dataset.val_fraction=0", "final_fit=trainval", "task.batch_size=7")
+    assert ran.code == 0, ran.err
+    numbers = ran.json("metrics.json")
+    assert numbers["fitted_on"] == 4
+    assert numbers["unreadable"] == {"train": 8, "val": 0, "test": 12}
+    assert [one for one in audited(ran.folder)[1] if one.state == "FAIL"] == []
+
+
+@pytest.mark.parametrize(
+    ("of", "more", "says"),
+    [
+        ("val", (), "0 of the 6 validation images can be read, so no epoch can be chosen"),
+        ("train", (), "0 of the 12 training images can be read"),
+        ("train", ("task.debug=overfit",), "0 of the 4 images of task.debug=overfit can be read"),
+    ],
+)
+def test_a_split_without_a_readable_image(finetune, birds, tmp_path, of, more, says):
+    usual = ("dataset=cub", "dataset.partial=true", "dataset.subset=tiny")
+    conf = typed(composed([*usual, f"dataset.root={birds}"]))
+    split = datasets.load(conf.dataset, tmp_path / "cache")
+    row_N = getattr(split.split, f"{of}_N").tolist()
+    torn = {split.manifest.path[row].removeprefix("images/") for row in row_N}
+    ran = finetune(*torn_copy(birds, tmp_path, lambda path, part: path in torn), *more)
+    assert ran.code == 1
+    assert ran.err.count("\n") == 1, ran.err
+    assert f"dataset.on_bad_image=skip: {says}" in ran.err
 
 
 @pytest.mark.parametrize("part_attention", ["off", "transfg"])

@@ -118,11 +118,13 @@ class Accumulator:
     def _parts(self, units: Iterable[Micro], step: int) -> Iterator[Part]:
         """Micro-batches on the device; mixed per unit, so that no cut separates a mixed pair."""
         for unit in units:
+            images = len(unit.row_B)
+            assert images == len(unit.place_B) == len(unit.label_B) == len(unit.pixels_BCHW)
             pixels_BCHW = unit.pixels_BCHW.to(self.device, non_blocking=True)
             label_B = unit.label_B.to(self.device, non_blocking=True)
             pixels_BCHW, target_BC = self.mixer(pixels_BCHW, label_B, unit.place_B, step)
             whole = Part(pixels_BCHW, label_B, target_BC, unit.place_B, unit.row_B)
-            yield from whole.cut(self.micro_batch or max(len(unit.row_B), 1))
+            yield from whole.cut(self.micro_batch or max(images, 1))
 
     def _with_contrastive(self, parts: Sequence[Part], step: int) -> list[Seen]:
         """Run one pass if every rank has one micro-batch, otherwise two passes on every rank.

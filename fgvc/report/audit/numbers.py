@@ -101,10 +101,10 @@ def _columns_follow(split: str, rows: Rows) -> None:
 
 def _as_logits_say(split: str, rows: Rows) -> bool:
     assert rows.logits_NC is not None
-    n = len(rows.label_N)
+    n, classes = rows.logits_NC.shape
     manifest = Manifest(Path(), rows.path, rows.label_N, np.zeros(n, np.uint8), rows.sha256)
     told = Predictions(np.arange(n), rows.label_N, rows.logits_NC)
-    anew = rows_of(evaluation.predictions_table(manifest, {split: told}))
+    anew = rows_of(evaluation.predictions_table(manifest, {split: told}), lambda: classes)
     columns = ("pred_N", "top_NK", "score_NK", "confidence_N", "label_logprob_N")
     return all(_alike(getattr(rows, name), getattr(anew, name)) for name in columns)
 

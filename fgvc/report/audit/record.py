@@ -6,7 +6,7 @@ N images of a split, C classes, K kept predictions of an image.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from fgvc.metrics import UNREADABLE
 from fgvc.record import checkpoint, fit
+from fgvc.record.evaluation import TOP
 from fgvc.record.fit import Fit
 from fgvc.report import sealed
 from fgvc.report.runs import place
@@ -135,16 +136,27 @@ class Record:
             found = {name: table.filter(pa.array(split_N == name)) for name in SPLITS}
             if sum(map(len, found.values())) != len(table):
                 raise DamageError(f"{PREDICTIONS}: rows of an unknown split")
-            return {name: rows_of(one) for name, one in found.items() if len(one)}
+            return {
+                name: rows_of(one, lambda: len(self.labelmap))
+                for name, one in found.items()
+                if len(one)
+            }
         except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
             raise DamageError(f"{PREDICTIONS}: not one that this version reads") from error
 
 
-def rows_of(table: pa.Table) -> Rows:
-    """Columns of predictions.parquet, of one split, as arrays."""
+def rows_of(table: pa.Table, classes: Callable[[], int]) -> Rows:
+    """Columns of predictions.parquet, of one split, as arrays.
+
+    Args:
+        classes: number of classes, called only if no image of the split could be read: otherwise
+            the widths are those of the stored lists.
+    """
     plain = {name: table[name].to_numpy() for name in ("label", "pred")}
     floats = {name: table[name].to_numpy() for name in ("confidence", "label_logprob")}
     kept = "logits" in table.column_names
+    unread = table["topk_labels"].null_count == len(table)
+    width, width_top = (classes(), min(TOP, classes())) if unread else (None, None)
     return Rows(
         tuple(table["path"].to_pylist()),
         tuple(table["sha256"].to_pylist()),
@@ -152,17 +164,18 @@ def rows_of(table: pa.Table) -> Rows:
         plain["pred"],
         floats["confidence"],
         floats["label_logprob"],
-        _lists(table["topk_labels"], UNREADABLE),
-        _lists(table["topk_scores"], np.nan),
-        _lists(table["logits"], -np.inf) if kept else None,
+        _lists(table["topk_labels"], UNREADABLE, width_top),
+        _lists(table["topk_scores"], np.nan, width_top),
+        _lists(table["logits"], -np.inf, width) if kept else None,
     )
 
 
-def _lists(column: pa.ChunkedArray, absent: float) -> np.ndarray:
-    """Lists of one length, or null, as rows of a matrix."""
+def _lists(column: pa.ChunkedArray, absent: float, width: int | None) -> np.ndarray:
+    """Lists of one length, or null, as rows of a matrix; width: None for that of the lists."""
     whole_N = column.is_valid().to_numpy()
     flat = column.combine_chunks().flatten().to_numpy()
-    width = len(flat) // max(int(whole_N.sum()), 1)
+    if width is None:
+        width = len(flat) // max(int(whole_N.sum()), 1)
     rows_NK = np.full((len(whole_N), width), absent, flat.dtype)
     rows_NK[whole_N] = flat.reshape(-1, width)
     return rows_NK
