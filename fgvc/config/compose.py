@@ -315,6 +315,7 @@ def _hashed(node: Any) -> dict[str, Any]:
             continue
         if "legacy" in item.metadata and value == item.metadata["legacy"]:
             continue
+        value = value + 0.0 if isinstance(value, float) else value  # -0.0 means 0.0
         plain[item.name] = _hashed(value) if dataclasses.is_dataclass(value) else value
     return plain
 

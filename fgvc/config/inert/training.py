@@ -1,0 +1,118 @@
+"""Rules for the keys of task=train."""
+
+from __future__ import annotations
+
+from fgvc.config.inert.rule import Rule, overfits, trains
+from fgvc.config.schema import Config, chosen_checkpoint
+
+
+def _trains_on_validation(conf: Config) -> bool:
+    return trains(conf) and conf.final_fit == "trainval" and not overfits(conf)
+
+
+def _mixes(conf: Config) -> bool:
+    """Whether any pair of images can be mixed."""
+    task = conf.task
+    return bool(task.mixup or task.cutmix) and task.mix_probability > 0 and task.batch_size > 1
+
+
+def _freezes_every_block(conf: Config) -> bool:
+    """Whether only what follows the blocks learns; it has the head's learning rate."""
+    blocks = chosen_checkpoint(conf.backbone).block_count
+    return blocks is not None and conf.task.frozen_stages > blocks
+
+
+def _cannot_stop_early(conf: Config) -> bool:
+    """The first epoch is always the best so far; the last one ends the training anyway."""
+    patience = conf.task.patience
+    return patience is not None and patience >= conf.task.epochs - 1
+
+
+def _has_no_decay_of_the_rate(conf: Config) -> bool:
+    """With one step per epoch: no step, or one at the peak, follows the warm-up."""
+    return overfits(conf) and conf.task.warmup_steps >= conf.task.epochs - 1
+
+
+RULES = (
+    Rule(
+        ("task.momentum",),
+        lambda conf: trains(conf) and conf.task.optimiser != "sgd",
+        "only task.optimiser=sgd has a momentum",
+    ),
+    Rule(
+        ("task.mixup", "task.cutmix"),
+        lambda conf: trains(conf) and not _mixes(conf),
+        "nothing is mixed",
+        drops=False,
+        value=0.0,
+    ),
+    Rule(
+        ("task.mix_probability",),
+        lambda conf: trains(conf) and not _mixes(conf),
+        "nothing is mixed",
+    ),
+    Rule(
+        ("task.crop_scale",),
+        lambda conf: trains(conf) and conf.task.crop != "resized",
+        "only task.crop=resized has a scale",
+    ),
+    Rule(
+        ("task.magnitude", "task.operations"),
+        lambda conf: trains(conf) and conf.task.auto_augment != "randaugment",
+        "only task.auto_augment=randaugment has them",
+    ),
+    Rule(
+        (
+            "task.crop",
+            "task.crop_scale",
+            "task.flip",
+            "task.auto_augment",
+            "task.magnitude",
+            "task.operations",
+            "task.erasing",
+        ),
+        overfits,
+        "task.debug=overfit augments nothing",
+    ),
+    Rule(
+        ("task.final_rate",),
+        _has_no_decay_of_the_rate,
+        "training ends before the learning rate falls",
+    ),
+    Rule(
+        ("task.layer_decay", "task.drop_path"),
+        lambda conf: trains(conf) and conf.task.tune == "head",
+        "the backbone does not learn",
+    ),
+    Rule(
+        ("task.layer_decay",),
+        lambda conf: trains(conf) and _freezes_every_block(conf),
+        "every block is frozen",
+        drops=False,
+        value=1.0,
+    ),
+    Rule(
+        ("task.ema",),
+        lambda conf: trains(conf) and conf.task.ema == 0,
+        "an average with decay 0 is the model itself",
+        drops=False,
+    ),
+    Rule(
+        ("task.patience",),
+        lambda conf: trains(conf) and _cannot_stop_early(conf),
+        "task.epochs ends the training first",
+        drops=False,
+    ),
+    Rule(
+        ("task.select",),
+        _trains_on_validation,
+        "the last epoch is reported",
+    ),
+    Rule(
+        ("task.select",),
+        lambda conf: trains(conf) and conf.task.epochs == 1,
+        "there is a single epoch to choose",
+        drops=False,
+        value="top1",
+    ),
+)
