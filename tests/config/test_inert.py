@@ -104,9 +104,7 @@ CASES: list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = [
     ("task.momentum", "0.9", "0.8", TRAIN, (*TRAIN, *SGD)),
     ("task.mix_probability", "0.5", "1", TRAIN, (*TRAIN, *MIX)),
     ("task.mix_probability", "0.5", "1", TRAIN, (*TRAIN, "task.cutmix=1")),
-    ("task.mix_probability", "0.5", "1", (*TRAIN, *MIX, "task.batch_size=1"), (*TRAIN, *MIX)),
     ("task.mixup", "0", "0.8", (*TRAIN, "task.mix_probability=0"), TRAIN),
-    ("task.mixup", "0.4", "0.8", (*TRAIN, "task.batch_size=1"), (*TRAIN, "task.batch_size=2")),
     ("task.cutmix", "0", "1", (*TRAIN, "task.mix_probability=0", *MIX), TRAIN),
     ("task.crop_scale", "0.5", "0.4", (*TRAIN, "task.crop=random"), (*TRAIN, *RESIZED)),
     ("task.crop_scale", "0.5", "0.4", (*TRAIN, *RESIZED, *OVERFIT), (*TRAIN, *RESIZED)),
@@ -249,7 +247,6 @@ RATES = "head.fit.learning_rates"
 EQUAL = (  # choices, and two ways to ask the same question
     (TRAIN, ("task.ema=0",), ("task.ema=null",)),
     (TRAIN, ("task.mix_probability=0", *MIX), ()),
-    (TRAIN, ("task.batch_size=1", "task.cutmix=1"), ("task.batch_size=1",)),
     (TRAIN, ("task.weight_decay=-0.0",), ("task.weight_decay=0",)),
     (("head=mlp",), (f"{RATES}=[1e-2,1e-3]",), (f"{RATES}=[1e-3,1e-2,0.001]",)),
     (("head=cosine",), ("head.fit.weight_decays=[1,-0.0,0]",), ("head.fit.weight_decays=[0,1]",)),

@@ -11,9 +11,7 @@ def _trains_on_validation(conf: Config) -> bool:
 
 
 def _mixes(conf: Config) -> bool:
-    """Whether any pair of images can be mixed."""
-    task = conf.task
-    return bool(task.mixup or task.cutmix) and task.mix_probability > 0 and task.batch_size > 1
+    return bool(conf.task.mixup or conf.task.cutmix) and conf.task.mix_probability > 0
 
 
 def _freezes_every_block(conf: Config) -> bool:
