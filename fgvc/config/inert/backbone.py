@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fgvc.config.inert.rule import Rule, part, trains
+from fgvc.config.inert.rule import Rule, fixed, part, trains
 from fgvc.config.schema import Config, chosen_checkpoint, reads_text
 from fgvc.config.weights import TOKENIZER_LIBRARY
 
@@ -19,9 +19,8 @@ def _keeps_position_grid(conf: Config) -> bool:
     """
     row = chosen_checkpoint(conf.backbone)
     published = _from_hub(conf) and conf.backbone.revision is None and not row.architecture
-    overlaps = part(conf, "stride") not in (None, row.patch)
-    side = conf.resolution.side
-    return conf.backbone.library == "timm" and published and not overlaps and side == row.native
+    same = conf.resolution.side == row.native and _stride_is_the_default(conf)
+    return conf.backbone.library == "timm" and published and same
 
 
 def _tokenizer_is_unused(conf: Config) -> bool:
@@ -29,12 +28,11 @@ def _tokenizer_is_unused(conf: Config) -> bool:
 
 
 def _tokens_are_the_default(conf: Config) -> bool:
-    tokens = part(conf, "tokens")
-    return tokens is not None and tokens == chosen_checkpoint(conf.backbone).head_count
+    return part(conf, "tokens") in (None, chosen_checkpoint(conf.backbone).head_count)
 
 
 def _stride_is_the_default(conf: Config) -> bool:
-    return part(conf, "stride") == chosen_checkpoint(conf.backbone).patch
+    return part(conf, "stride") in (None, chosen_checkpoint(conf.backbone).patch)
 
 
 RULES = (
@@ -67,24 +65,23 @@ RULES = (
         "the repository and revision identify the tokenizer; the run verifies the digest",
     ),
     Rule(("backbone.tokenizer_sha256",), _tokenizer_is_unused, "no tokenizer file is read"),
-    Rule(
-        ("part_attention.tokens",),
-        _tokens_are_the_default,
-        "null means one token per head",
-        drops=False,
+    fixed(
+        None,
+        "part_attention.tokens",
+        where=_tokens_are_the_default,
+        why="null means one token per head",
     ),
-    Rule(
-        ("part_attention.stride",),
-        _stride_is_the_default,
-        "null means the patch",
-        drops=False,
+    fixed(
+        None,
+        "part_attention.stride",
+        where=_stride_is_the_default,
+        why="null means the patch",
     ),
-    Rule(
-        ("part_attention.last_block",),
-        lambda conf: not conf.backbone.pretrained,
-        "random weights are drawn from the same seed again",
-        drops=False,
-        value="pretrained",
+    fixed(
+        "pretrained",
+        "part_attention.last_block",
+        where=lambda conf: not conf.backbone.pretrained,
+        why="random weights are drawn from the same seed again",
     ),
     Rule(
         ("part_attention.contrastive", "part_attention.margin"),

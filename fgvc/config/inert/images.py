@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fgvc.config.inert.rule import Rule, zero_shot
+from fgvc.config.inert.rule import Rule, fixed, zero_shot
 from fgvc.config.schema import Config, reads_text
 
 CARVED = ("folder", "table")  # readers that may carve the test images with dataset.split_seed
@@ -33,19 +33,19 @@ RULES = (
         "only dataset.reader=synthetic draws images",
         drops=False,
     ),
-    Rule(
-        ("dataset.official.classes", "dataset.official.train", "dataset.official.test"),
-        _generates,
-        "the generator determines the counts",
-        drops=False,
-        value=0,
+    fixed(
+        0,
+        "dataset.official.classes",
+        "dataset.official.train",
+        "dataset.official.test",
+        where=_generates,
+        why="the generator determines the counts",
     ),
-    Rule(
-        ("dataset.test_fraction",),
-        lambda conf: conf.dataset.reader not in CARVED,
-        "only folders and tables without a test split carve one",
-        drops=False,
-        value=0.0,
+    fixed(
+        0.0,
+        "dataset.test_fraction",
+        where=lambda conf: conf.dataset.reader not in CARVED,
+        why="only folders and tables without a test split carve one",
     ),
     Rule(("dataset.split_seed",), _split_is_unused, "nothing is carved with it"),
     Rule(("dataset.val_fraction",), _val_fraction_is_unused, "it changes no image that is read"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fgvc.config.inert.rule import Rule, probes
+from fgvc.config.inert.rule import Rule, fixed, probes
 from fgvc.config.schema import Config
 
 LOGISTIC = ("linear", "text_linear")  # heads whose C is chosen on a path
@@ -19,12 +19,11 @@ def _highest_c(conf: Config) -> float:
 
 RULES = (
     Rule(("head.fit",), lambda conf: not probes(conf), "task=train has its own recipe"),
-    Rule(
-        ("head.temperature",),
-        lambda conf: conf.head.name == "knn" and conf.head.k == 1,
-        "a single neighbour has the whole vote",
-        drops=False,
-        value=0.07,
+    fixed(
+        0.07,
+        "head.temperature",
+        where=lambda conf: conf.head.name == "knn" and conf.head.k == 1,
+        why="a single neighbour has the whole vote",
     ),
     Rule(
         (
@@ -49,11 +48,10 @@ RULES = (
         lambda conf: probes(conf) and _highest_c(conf) < conf.task.gap_until,
         "the gap ends the solve at every C",
     ),
-    Rule(
-        ("task.gap_until",),
-        lambda conf: probes(conf) and conf.task.gap_until < conf.task.c_low * (1 - ROUNDING),
-        "max_iterations may end the solve at every C",
-        drops=False,
-        value=0.0,
+    fixed(
+        0.0,
+        "task.gap_until",
+        where=lambda conf: probes(conf) and conf.task.gap_until < conf.task.c_low * (1 - ROUNDING),
+        why="max_iterations may end the solve at every C",
     ),
 )

@@ -14,6 +14,8 @@ class Rule:
     """keys: dotted. inert: whether they change no number in a config. why: the reason, one line.
 
     drops: whether inert keys are left out of the hash; otherwise `value` replaces theirs.
+    in_config: whether `value` replaces theirs in the config too, so that config.yaml agrees with
+    the hash and the run uses what the hash names. `inert` then holds for `value` itself.
     """
 
     keys: tuple[str, ...]
@@ -21,6 +23,12 @@ class Rule:
     why: str
     drops: bool = True
     value: object = None
+    in_config: bool = False
+
+
+def fixed(value: object, *keys: str, where: Callable[[Config], bool], why: str) -> Rule:
+    """A rule that gives its keys one value, in the config and thus in the hash."""
+    return Rule(keys, where, why, drops=False, value=value, in_config=True)
 
 
 def probes(conf: Config) -> bool:

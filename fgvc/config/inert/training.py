@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fgvc.config.inert.rule import Rule, overfits, trains
+from fgvc.config.inert.rule import Rule, fixed, overfits, trains
 from fgvc.config.schema import Config, chosen_checkpoint
 
 
@@ -22,8 +22,7 @@ def _freezes_every_block(conf: Config) -> bool:
 
 def _cannot_stop_early(conf: Config) -> bool:
     """The first epoch is always the best so far; the last one ends the training anyway."""
-    patience = conf.task.patience
-    return patience is not None and patience >= conf.task.epochs - 1
+    return conf.task.patience is None or conf.task.patience >= conf.task.epochs - 1
 
 
 def _has_no_decay_of_the_rate(conf: Config) -> bool:
@@ -37,12 +36,12 @@ RULES = (
         lambda conf: trains(conf) and conf.task.optimiser != "sgd",
         "only task.optimiser=sgd has a momentum",
     ),
-    Rule(
-        ("task.mixup", "task.cutmix"),
-        lambda conf: trains(conf) and not _mixes(conf),
-        "nothing is mixed",
-        drops=False,
-        value=0.0,
+    fixed(
+        0.0,
+        "task.mixup",
+        "task.cutmix",
+        where=lambda conf: trains(conf) and not _mixes(conf),
+        why="nothing is mixed",
     ),
     Rule(
         ("task.mix_probability",),
@@ -82,35 +81,33 @@ RULES = (
         lambda conf: trains(conf) and conf.task.tune == "head",
         "the backbone does not learn",
     ),
-    Rule(
-        ("task.layer_decay",),
-        lambda conf: trains(conf) and _freezes_every_block(conf),
-        "every block is frozen",
-        drops=False,
-        value=1.0,
+    fixed(
+        1.0,
+        "task.layer_decay",
+        where=lambda conf: trains(conf) and _freezes_every_block(conf),
+        why="every block is frozen",
     ),
-    Rule(
-        ("task.ema",),
-        lambda conf: trains(conf) and conf.task.ema == 0,
-        "an average with decay 0 is the model itself",
-        drops=False,
+    fixed(
+        None,
+        "task.ema",
+        where=lambda conf: trains(conf) and not conf.task.ema,
+        why="an average with decay 0 is the model itself",
     ),
-    Rule(
-        ("task.patience",),
-        lambda conf: trains(conf) and _cannot_stop_early(conf),
-        "task.epochs ends the training first",
-        drops=False,
+    fixed(
+        None,
+        "task.patience",
+        where=lambda conf: trains(conf) and _cannot_stop_early(conf),
+        why="task.epochs ends the training first",
     ),
     Rule(
         ("task.select",),
         _trains_on_validation,
         "the last epoch is reported",
     ),
-    Rule(
-        ("task.select",),
-        lambda conf: trains(conf) and conf.task.epochs == 1,
-        "there is a single epoch to choose",
-        drops=False,
-        value="top1",
+    fixed(
+        "top1",
+        "task.select",
+        where=lambda conf: trains(conf) and conf.task.epochs == 1,
+        why="there is a single epoch to choose",
     ),
 )
