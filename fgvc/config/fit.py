@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from fgvc.config.errors import ConfigError, ImpossibleError
-from fgvc.config.schema import Config, GradientFit, chosen_checkpoint, reads_text
+from fgvc.config.schema import (
+    Config,
+    CosineHead,
+    GradientFit,
+    MlpHead,
+    chosen_checkpoint,
+    reads_text,
+)
 
 INPUTS = {  # what a task reads beside its dataset, or instead of one; others read none
     "eval": {"checkpoint"},
@@ -54,7 +61,7 @@ def settle(conf: Config) -> None:
         conf.final_fit = "trainval"
     if conf.task.name == "train" and conf.task.debug and conf.dataset.val_fraction > 0:
         conf.final_fit = "train"
-    if conf.head.name in ("cosine", "mlp"):
+    if isinstance(conf.head, CosineHead | MlpHead):
         _sort_grid(conf.head.fit)
     if resolution.grid is not None:
         resolution.side = resolution.grid * row.patch
