@@ -106,6 +106,7 @@ def settled(conf: schema.Config) -> schema.Config:
     check_bounds(conf)
     if not is_operation(conf):
         settle(conf)
+        inert.fix(conf)
         check_side(conf)
         check_text(conf)
         check_parts(conf)
@@ -135,7 +136,7 @@ def hashed(conf: schema.Config) -> dict[str, Any]:
 
 
 def hashed_with_inert(conf: schema.Config) -> dict[str, Any]:
-    """The hashed part of a config, including the keys that change no number (see inert.py)."""
+    """The hashed part of a config, including the keys that change no number (see inert/)."""
     plain = _hashed(conf)
     plain["backbone"] = _hashed_backbone(conf.backbone, plain["backbone"])
     return plain
@@ -315,6 +316,7 @@ def _hashed(node: Any) -> dict[str, Any]:
             continue
         if "legacy" in item.metadata and value == item.metadata["legacy"]:
             continue
+        value = value + 0.0 if isinstance(value, float) else value  # -0.0 means 0.0
         plain[item.name] = _hashed(value) if dataclasses.is_dataclass(value) else value
     return plain
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from fgvc.config.errors import ConfigError, ImpossibleError
-from fgvc.config.schema import Config, chosen_checkpoint, reads_text
+from fgvc.config.schema import (
+    Config,
+    CosineHead,
+    GradientFit,
+    MlpHead,
+    chosen_checkpoint,
+    reads_text,
+)
 
 INPUTS = {  # what a task reads beside its dataset, or instead of one; others read none
     "eval": {"checkpoint"},
@@ -41,7 +48,8 @@ def settle(conf: Config) -> None:
     A resolution given as a token grid becomes its side in pixels, so that `t256` with patch 16 and
     `r256` are the same question and share a hash. If a recipe names a position_resize that the
     model does not support, the model's default replaces it. Without validation images, both values
-    of final_fit are equivalent.
+    of final_fit are equivalent; task.debug=overfit trains on one batch of train, whatever final_fit
+    says. The grid of a gradient fit is a set: neither order nor repetition matters.
     """
     row, resolution = chosen_checkpoint(conf.backbone), conf.resolution
     conf.backbone.size = row.size
@@ -51,9 +59,18 @@ def settle(conf: Config) -> None:
         conf.backbone.position_resize = resizes[0]
     if conf.task.name == "probe" and conf.dataset.val_fraction == 0:
         conf.final_fit = "trainval"
+    if conf.task.name == "train" and conf.task.debug and conf.dataset.val_fraction > 0:
+        conf.final_fit = "train"
+    if isinstance(conf.head, CosineHead | MlpHead):
+        _sort_grid(conf.head.fit)
     if resolution.grid is not None:
         resolution.side = resolution.grid * row.patch
         resolution.name, resolution.grid = f"r{resolution.side}", None
+
+
+def _sort_grid(fit: GradientFit) -> None:
+    fit.learning_rates = sorted({rate + 0.0 for rate in fit.learning_rates})  # 0.0 of -0.0 too
+    fit.weight_decays = sorted({decay + 0.0 for decay in fit.weight_decays})
 
 
 def position_resizes(conf: Config) -> tuple[str, ...]:

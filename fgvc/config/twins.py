@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.grid import key_of, twin_line
-from fgvc.config.inert import RULES
+from fgvc.config.inert import reasons as inert_keys
 from fgvc.config.schema import Config
 
 KINDS = {  # metadata of a field that enters no hash -> why
@@ -30,12 +30,12 @@ class Job(Protocol):
 
 
 def check_twins(kept: Job, twin: Job) -> None:
-    """Check that two jobs of one hash differ only in keys that change no number (see inert.py).
+    """Check that two jobs of one hash differ only in keys that change no number (see inert/).
 
     Raises:
         ConfigError: they differ in other keys, or in none: both would write into one folder.
     """
-    inert = _inert(kept.conf) | _inert(twin.conf)
+    inert = inert_keys(kept.conf) | inert_keys(twin.conf)
     unhashed = dict(_differences(kept.conf, twin.conf, "", None))
     ruled = {key: why for key, why in unhashed.items() if why is None and _rule(key, inert)}
     if ruled and len(ruled) == len(unhashed):
@@ -46,7 +46,9 @@ def check_twins(kept: Job, twin: Job) -> None:
         raise ConfigError(f"{' '.join(twin.overrides)}: given twice. Leave one of them out")
     for key in sorted({key_of(item) for item in given}):
         if not any(f"{other}.".startswith(f"{key}.") for other in reasons):
-            reasons[key] = SAME
+            reasons[key] = _rule(key, inert) or SAME
+    if not unhashed and SAME not in reasons.values():
+        return  # both configs have the value that a rule gives these keys
     told = "; ".join(f"{key}: {why}" for key, why in reasons.items())
     raise ConfigError(f"{twin_line(twin.overrides, kept.overrides)} ({told}). {_way(reasons)}")
 
@@ -58,11 +60,6 @@ def _way(reasons: dict[str, str]) -> str:
     if any(why in (*KINDS.values(), RUNTIME) for why in reasons.values()):
         return f"Leave one of them out, or {apart}"
     return "Leave one of them out"
-
-
-def _inert(conf: Config) -> dict[str, str]:
-    """Keys that change no number in a config -> why."""
-    return {key: rule.why for rule in RULES if rule.inert(conf) for key in rule.keys}
 
 
 def _rule(key: str, inert: dict[str, str]) -> str | None:

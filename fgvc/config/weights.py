@@ -17,6 +17,7 @@ INSIDE = (  # names under which the libraries save weights in a folder
     "open_clip_pytorch_model.bin",
 )
 TOKENIZER = "tokenizer.json"
+TOKENIZER_LIBRARY = "transformers"  # other libraries contain their vocabulary
 
 
 def fill_weights(backbone: Backbone, weights_root: str) -> None:
@@ -46,12 +47,23 @@ def fill_weights(backbone: Backbone, weights_root: str) -> None:
 
 
 def fill_tokenizer(backbone: Backbone) -> None:
-    """Set the digest of the tokenizer that lies beside local weights: it can change a number."""
-    if backbone.weights is None:
+    """Set the digest of the tokenizer that lies beside local weights: it can change a number.
+
+    Raises:
+        ConfigError: its digest is not the one that was asked for.
+    """
+    if backbone.weights is None or backbone.library != TOKENIZER_LIBRARY:
         return
     path = Path(backbone.weights).with_name(TOKENIZER)
-    if path.is_file():
-        backbone.tokenizer_sha256 = _sha256(path)
+    if not path.is_file():
+        return
+    digest = _sha256(path)
+    if backbone.tokenizer_sha256 not in (None, digest):
+        raise ConfigError(
+            f"backbone.tokenizer_sha256={backbone.tokenizer_sha256}: tokenizer {path} has sha256 "
+            f"{digest}. Restore the tokenizer, or leave the digest out"
+        )
+    backbone.tokenizer_sha256 = digest
 
 
 def _local_file(backbone: Backbone, weights_root: str) -> Path | None:

@@ -12,7 +12,6 @@ from fgvc.config.inert import RULES
 from fgvc.config.nodes import Nodes
 from fgvc.config.overrides import plan_of
 from fgvc.config.schema import Config
-from fgvc.config.twins import check_twins
 
 TRAIN, SGD = ("task=train", "backbone=vit"), ("task.optimiser=sgd",)
 MIX, PARTS = ("task.mixup=0.2",), ("part_attention=transfg", "part_attention.contrastive=1")
@@ -21,11 +20,41 @@ RESIZED, RAND = ("task.crop=resized",), ("task.auto_augment=randaugment",)
 HEAD, OVERFIT = ("task.tune=head",), ("task.debug=overfit",)
 ZERO = ("task=zero_shot", "backbone=clip")
 LOW = ("task.c_high=5",)
+VIT, MINI = ("backbone=vit",), ("backbone=vit", "backbone.size=mini", "backbone.pretrained=false")
+KNN, TINY = ("head=knn",), ("dataset.subset=tiny",)
+FOLDER = ("dataset=folder",)
+FOUR_HEADS = ("backbone.checkpoints.mini.architecture.num_heads=4",)
+FOUR_BLOCKS = ("backbone.checkpoints.mini.architecture.depth=4",)
+SHORT = (*TRAIN, *OVERFIT, "task.warmup_steps=9", "task.epochs=6")
 
+
+def _frozen(stages: int, family: str = "vit", size: str = "base") -> tuple[str, ...]:
+    return (
+        "task=train",
+        f"backbone={family}",
+        f"backbone.size={size}",
+        f"task.frozen_stages={stages}",
+    )
+
+
+SO400M = _frozen(27, "siglip2", "so400m")
 # (key and two of its values, the choices under which they change nothing, choices under which not)
 CASES: list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = [
     ("backbone.native", "vit", "dinov2", (), ("preprocess=native",)),
     ("backbone.position_resize", "timm", "zoom", ("backbone=vit", "backbone.pretrained=false"), ()),
+    ("backbone.position_resize", "timm", "zoom", VIT, (*VIT, "resolution=r448")),
+    ("backbone.position_resize", "timm", "zoom", VIT, (*VIT, "backbone.revision=abc")),
+    (
+        "backbone.position_resize",
+        "timm",
+        "zoom",
+        (*VIT, *PARTS[:1], "part_attention.stride=16"),
+        (*VIT, *PARTS[:1], "part_attention.stride=12"),
+    ),
+    ("dataset.generator.seed", "0", "1", ("dataset.reader=cub",), ()),
+    ("dataset.official.classes", "0", "3", (), FOLDER),
+    ("dataset.official.train", "0", "3", (), FOLDER),
+    ("dataset.official.test", "0", "3", (), FOLDER),
     ("dataset.prompts", "['a {}']", "['the {}']", (), ZERO),
     ("dataset.test_fraction", "0.2", "0.3", (), ("dataset=folder",)),
     ("dataset.split_seed", "0", "1", ZERO, ()),
@@ -36,13 +65,31 @@ CASES: list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = [
     ("dataset.val_fraction", "0.1", "0.2", ZERO, (*TRAIN, *JOINED)),
     ("dataset.val_fraction", "0.1", "0.2", ("dataset.subset=tiny",), ()),
     ("dataset.val_fraction", "0", "0.2", ZERO, ("head=knn", "dataset.subset=tiny")),
+    ("dataset.val_fraction", "0", "0.2", (*ZERO, *TINY), (*KNN, *TINY)),
+    (
+        "dataset.split_seed",
+        "0",
+        "1",
+        (*ZERO, *FOLDER, "dataset.test_fraction=0"),
+        (*FOLDER, "dataset.test_fraction=0"),
+    ),
     ("final_fit", "train", "trainval", ZERO, ()),
+    ("final_fit", "train", "trainval", (*TRAIN, *OVERFIT), TRAIN),
     ("final_fit", "train", "trainval", ("head=knn", "dataset.val_fraction=0"), ("head=knn",)),
     ("part_attention.tokens", "null", "12", PARTS[:1], ()),
     ("part_attention.stride", "null", "14", PARTS[:1], ()),
+    ("part_attention.tokens", "null", "2", (*MINI, *PARTS[:1]), (*MINI, *PARTS[:1], *FOUR_HEADS)),
+    (
+        "part_attention.last_block",
+        "pretrained",
+        "random",
+        (*TRAIN, *MINI, *PARTS[:1]),
+        (*TRAIN, *PARTS[:1]),
+    ),
     ("part_attention.margin", "0.4", "0.3", (*TRAIN, *PARTS[:1]), (*TRAIN, *PARTS)),
     ("part_attention.contrastive", "0", "1", (), (*TRAIN, *PARTS[:1])),
     ("head.fit.epochs", "9", "8", (*TRAIN, "head=mlp"), ("head=mlp",)),
+    ("head.temperature", "0.07", "0.1", (*KNN, "head.k=1"), (*KNN, "head.k=2")),
     ("task.c_low", "1e-5", "1e-4", ("head=knn",), ()),
     ("task.c_high", "1e5", "1e4", ("head=cosine",), ()),
     ("task.c_high", "1e5", "1e4", ("task.c_count=1",), ("task.c_count=2",)),
@@ -50,11 +97,14 @@ CASES: list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = [
     ("task.gap", "1e-8", "1e-6", ("head=knn",), ()),
     ("task.final_gap", "1e-10", "1e-9", ("head=knn",), ()),
     ("task.gap_until", "10", "20", LOW, ()),
+    ("task.gap_until", "0", "1e-7", (), ("task.c_low=1e-8",)),
     ("task.max_iterations", "9", "8", LOW, (*LOW, "task.gap_until=5")),
     ("task.max_iterations", "9", "8", ("head=knn",), ()),
     ("task.momentum", "0.9", "0.8", TRAIN, (*TRAIN, *SGD)),
     ("task.mix_probability", "0.5", "1", TRAIN, (*TRAIN, *MIX)),
     ("task.mix_probability", "0.5", "1", TRAIN, (*TRAIN, "task.cutmix=1")),
+    ("task.mixup", "0", "0.8", (*TRAIN, "task.mix_probability=0"), TRAIN),
+    ("task.cutmix", "0", "1", (*TRAIN, "task.mix_probability=0", *MIX), TRAIN),
     ("task.crop_scale", "0.5", "0.4", (*TRAIN, "task.crop=random"), (*TRAIN, *RESIZED)),
     ("task.crop_scale", "0.5", "0.4", (*TRAIN, *RESIZED, *OVERFIT), (*TRAIN, *RESIZED)),
     ("task.crop", "random", "centre", (*TRAIN, *OVERFIT), TRAIN),
@@ -64,19 +114,35 @@ CASES: list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = [
     ("task.magnitude", "9", "8", (*TRAIN, "task.auto_augment=trivialaugment"), (*TRAIN, *RAND)),
     ("task.operations", "2", "3", TRAIN, (*TRAIN, *RAND)),
     ("task.layer_decay", "0.75", "0.5", (*TRAIN, *HEAD), TRAIN),
+    ("task.layer_decay", "1", "0.5", _frozen(13), _frozen(12)),
+    ("task.layer_decay", "1", "0.5", _frozen(25, "clip", "large"), _frozen(24, "clip", "large")),
+    ("task.layer_decay", "1", "0.5", _frozen(28, "siglip2", "so400m"), SO400M),
+    (
+        "task.layer_decay",
+        "1",
+        "0.5",
+        (*TRAIN, *MINI, "task.frozen_stages=3"),
+        (*TRAIN, *MINI, *FOUR_BLOCKS, "task.frozen_stages=3"),
+    ),
     ("task.drop_path", "0.1", "0", (*TRAIN, *HEAD), TRAIN),
+    ("task.drop_path", "0.1", "0", (*TRAIN, *HEAD), _frozen(13)),
+    ("task.final_rate", "0", "0.1", SHORT, (*SHORT, "task.warmup_steps=4")),
+    ("task.final_rate", "0", "0.1", (*SHORT, "task.warmup_steps=5"), SHORT[:-1]),
+    ("task.patience", "null", "5", (*TRAIN, "task.epochs=6"), (*TRAIN, "task.epochs=7")),
+    ("task.patience", "1", "9", (*TRAIN, "task.epochs=2"), (*TRAIN, "task.epochs=3")),
     ("task.select", "top1", "loss", (*TRAIN, *JOINED), TRAIN),
+    ("task.select", "top1", "loss", (*TRAIN, "task.epochs=1"), (*TRAIN, "task.epochs=2")),
 ]
 # Hashed keys that have no rule: some value of each changes a number, or names the question.
 _ACTIVE = """
 backbone.checkpoint.* backbone.features backbone.library backbone.name backbone.normalization
-backbone.pretrained backbone.tokenizer_sha256 backbone.weights_sha256 dataset.box_crop
+backbone.pretrained dataset.box_crop
 dataset.generator.* dataset.name dataset.official.* dataset.on_bad_image
 dataset.reader dataset.subset head.dropout head.hidden head.k head.name head.scale
-head.temperature matmul_precision part_attention.last_block part_attention.name precision
-preprocess resolution.name resolution.side seed task.batch_size task.clip_norm task.cutmix
-task.debug task.ema task.epochs task.final_rate task.frozen_stages task.label_smoothing
-task.learning_rate task.mixup task.name task.optimiser task.patience task.sampling task.tune
+matmul_precision part_attention.name precision
+preprocess resolution.name resolution.side seed task.batch_size task.clip_norm
+task.debug task.epochs task.frozen_stages task.label_smoothing
+task.learning_rate task.name task.optimiser task.sampling task.tune
 task.warmup_steps task.weight_decay
 """
 ACTIVE = set(_ACTIVE.split())
@@ -91,6 +157,14 @@ WIDE = (  # together they have every hashed key
 )
 
 
+# rules that have a test of their own, or whose keys are within a node
+OTHERWISE_TRIED = {
+    "backbone.tokenizer_sha256",
+    "backbone.weights_sha256",
+    "dataset.generator",
+    "head.fit",
+    "task.ema",
+}
 NODES = Nodes()  # composes each node once for all cases
 
 
@@ -128,7 +202,7 @@ def _has(key: str, choices: tuple[str, ...]) -> bool:
 
 
 def test_every_rule_is_tried():
-    tried = {key for key, *_ in CASES} | {"head.fit"}
+    tried = {key for key, *_ in CASES} | OTHERWISE_TRIED
     assert {key for rule in RULES for key in rule.keys} - tried == set()
     assert all(rule.why for rule in RULES)
 
@@ -168,6 +242,69 @@ def test_a_way_of_resizing_that_a_command_names_for_another_family_is_refused():
         plan_of(["backbone=clip", "backbone.position_resize=zoom"], False, False)
 
 
+RATES = "head.fit.learning_rates"
+EQUAL = (  # choices, and two ways to ask the same question
+    (TRAIN, ("task.ema=0",), ("task.ema=null",)),
+    (TRAIN, ("task.mix_probability=0", *MIX), ()),
+    (TRAIN, ("task.weight_decay=-0.0",), ("task.weight_decay=0",)),
+    (("head=mlp",), (f"{RATES}=[1e-2,1e-3]",), (f"{RATES}=[1e-3,1e-2,0.001]",)),
+    (("head=cosine",), ("head.fit.weight_decays=[1,-0.0,0]",), ("head.fit.weight_decays=[0,1]",)),
+)
+
+
+@pytest.mark.parametrize(("choices", "left", "right"), EQUAL)
+def test_two_ways_to_ask_a_question_share_a_hash(choices, left, right):
+    assert hash_of(*choices, *left) == hash_of(*choices, *right)
+
+
+def test_values_that_change_a_number_keep_hashes_apart():
+    assert hash_of(*TRAIN, "task.ema=0.5") != hash_of(*TRAIN)
+    assert hash_of("head=mlp", f"{RATES}=[1e-3]") != hash_of("head=mlp", f"{RATES}=[1e-2]")
+
+
+def test_a_digest_beside_hub_weights_is_a_check_and_not_hashed():
+    assert hash_of(*VIT, "backbone.weights_sha256='00ff'") == hash_of(*VIT)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Weights with a tokenizer beside them."""
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "tokenizer.json").write_bytes(b"{}")
+    return folder
+
+
+def test_the_grid_of_positions_in_a_local_file_is_not_known(folder):
+    local = (*VIT, f"backbone.weights={folder}")
+    assert hash_of(*local, "backbone.position_resize=zoom") != hash_of(*local)
+
+
+def test_a_tokenizer_is_hashed_only_where_it_is_read(folder):
+    text, file = ("task=zero_shot", f"backbone.weights={folder}"), folder / "tokenizer.json"
+    before = {family: hash_of(*text, f"backbone={family}") for family in ("siglip2", "clip")}
+    image = hash_of("backbone=siglip2", f"backbone.weights={folder}")
+    file.write_bytes(b'{"other": 1}')
+    assert hash_of(*text, "backbone=siglip2") != before["siglip2"]
+    assert hash_of(*text, "backbone=clip") == before["clip"]  # open_clip has a vocabulary
+    assert hash_of("backbone=siglip2", f"backbone.weights={folder}") == image
+
+
+def test_a_tokenizer_digest_that_is_only_a_check_is_not_hashed():
+    pin = "backbone.tokenizer_sha256='00ff'"
+    assert hash_of(*ZERO, pin) == hash_of(*ZERO)
+    assert hash_of("task=zero_shot", "backbone=siglip2", pin) == hash_of(
+        "task=zero_shot", "backbone=siglip2"
+    )
+
+
+def test_another_tokenizer_than_the_digest_names_is_refused(folder):
+    text = ("task=zero_shot", "backbone=siglip2", f"backbone.weights={folder}")
+    with pytest.raises(ConfigError, match=r"^backbone\.tokenizer_sha256=00ff: .*sha256"):
+        hash_of(*text, "backbone.tokenizer_sha256='00ff'")
+
+
 def test_seeds_stay_apart_even_where_nothing_is_drawn():
     assert hash_of("head=knn", "seed=1") != hash_of("head=knn")
     assert all("seed" not in rule.keys for rule in RULES)
@@ -179,78 +316,8 @@ def test_the_config_keeps_what_was_given():
     assert "momentum" not in hashed(conf)["task"]
 
 
-# --- sweeps ---
-
-
-def test_a_sweep_asks_each_question_once():
-    jobs, left_out = plan_of(["head=linear,knn", "task.c_count=9,45"], True, False)
-    assert [job.conf.head.name for job in jobs] == ["linear", "linear", "knn"]
-    (line,) = left_out
-    assert line.why == "task.c_count=45: the same config as task.c_count=9"
-
-
-def test_a_named_sweep_too():
-    arguments = ["backbone=clip", "experiment=baseline_zero_shot,baseline_knn", "final_fit=train"]
-    jobs, left_out = plan_of([*arguments, "dataset.split_seed=0,1"], True, True)
-    assert [job.conf.task.name for job in jobs] == ["zero_shot", "probe", "probe"]
-    assert [line.why.partition(":")[0] for line in left_out] == ["dataset.split_seed=1"]
-
-
-ONE_CONFIG = (  # arguments of a sweep, the reason by key, the way out
-    (("dataset=folder", "dataset.root=a,b"), "dataset.root: a place, not hashed", "dataset.name="),
-    (
-        (*TRAIN, "runtime.micro_batch=4,8"),
-        "runtime.micro_batch: how it runs, not hashed",
-        "own runtime.run_id",
-    ),
-    (
-        ("dataset=cub", "dataset.partial=true,false"),
-        "dataset.partial: a declaration, not hashed",
-        "own runtime.run_id",
-    ),
-    (
-        ("head=knn", "dataset.val_fraction=0", "final_fit=train,trainval"),
-        "final_fit: both values mean the same",
-        "Leave one of them out",
-    ),
-    (
-        ("backbone=vit", "resolution=t256,r256"),
-        "resolution: both values mean the same",
-        "Leave one of them out",
-    ),
-    (("head=knn", "seed=1,1"), "head=knn seed=1: given twice", "Leave one of them out"),
-)
-
-
-@pytest.mark.parametrize(("arguments", "reason", "way"), ONE_CONFIG)
-def test_a_sweep_names_the_reason_why_two_jobs_are_one_config(arguments, reason, way):
-    with pytest.raises(ConfigError) as caught:
-        plan_of(arguments, True, False)
-    message = str(caught.value)
-    assert reason in message
-    assert way in message
-    assert ("place" in message) is ("a place" in reason)
-
-
-def test_each_key_that_differs_has_its_reason():
-    places = ("dataset=folder", "dataset.root=a,b", "runtime.threads=1,2")
-    with pytest.raises(ConfigError) as caught:  # the first job and the last
-        check_twins(*(plan_of(_taken(places, place), False, False)[0][0] for place in (0, 1)))
-    assert str(caught.value) == (
-        "dataset.root=b runtime.threads=2: the same config as dataset.root=a runtime.threads=1 "
-        "(dataset.root: a place, not hashed; runtime.threads: how it runs, not hashed). "
-        "Give each a name (dataset.name=…), or run each with its own runtime.run_id"
-    )
-
-
-def test_another_place_is_not_left_out_beside_a_key_that_changes_nothing():
-    arguments = ("dataset=folder", "head=knn", "dataset.root=a,b", "task.c_count=9,45")
-    with pytest.raises(ConfigError) as caught:
-        check_twins(*(plan_of(_taken(arguments, place), False, False)[0][0] for place in (0, 1)))
-    assert "task.c_count: only a logistic regression has a C" in str(caught.value)
-
-
-def _taken(arguments: tuple[str, ...], place: int) -> list[str]:
-    """One value of each argument that has two."""
-    pairs = [argument.partition("=") for argument in arguments]
-    return [f"{key}={value.split(',')[min(place, value.count(','))]}" for key, _, value in pairs]
+def test_a_fixed_value_is_in_the_config_too_so_that_both_records_agree():
+    conf = conf_of(*TRAIN, "task.epochs=6", "task.patience=9", "task.ema=0")
+    assert (conf.task.patience, conf.task.ema) == (None, None)
+    assert hashed(conf)["task"]["patience"] is None
+    assert conf_of(*TRAIN, "task.epochs=60", "task.patience=9").task.patience == 9

@@ -15,6 +15,7 @@ from fgvc.config import schema
 from fgvc.config.fit import settle
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.backbone import build
+from fgvc.model.part_attention.reader import heads
 from fgvc.types import WeightsSource
 
 FOLDER = Path(__file__).parents[2] / "conf" / "backbone"
@@ -102,6 +103,24 @@ def test_every_row_is_a_pretrained_model_of_timm(family):
         assert official.license == row.license.lower()
         assert official.mean[0] == MEANS[conf.normalization]
         assert row.embedding is None
+
+
+@pytest.mark.parametrize(
+    ("family", "override", "expected"),
+    [
+        ("vit", "mini.architecture.num_heads=4", (4, 2)),
+        ("vit", "mini.architecture.depth=3", (2, 3)),
+        ("clip", "mini.architecture.vision_cfg.head_width=16", (4, 2)),
+        ("clip", "mini.architecture.vision_cfg.layers=3", (2, 3)),
+        ("siglip2", "mini.architecture.vision_config.num_attention_heads=4", (4, 2)),
+        ("siglip2", "mini.architecture.vision_config.num_hidden_layers=3", (2, 3)),
+    ],
+)
+def test_an_architecture_overrides_heads_and_blocks(family, override, expected):
+    row = OmegaConf.to_object(_composed(family, [f"backbone.checkpoints.{override}"])).checkpoints[
+        "mini"
+    ]
+    assert (row.head_count, row.block_count) == expected
 
 
 def test_every_row_of_clip_is_what_open_clip_says():
@@ -225,6 +244,7 @@ def test_every_row_is_the_model_it_says(family):
         with torch.device("meta"):  # shapes alone; a row that belies its model is refused
             backbone = build(conf, 224, WeightsSource("random", name), seed=0)
         assert backbone.feature_dim == row.width
+        assert (row.head_count, row.block_count) == (heads(backbone), len(backbone.blocks))
         parameters[row.size] = backbone.parameter_count
     assert sorted(parameters.values()) == list(parameters.values())  # sizes in ascending order
 

@@ -17,6 +17,7 @@ TRAIN = (
     "task.batch_size=6",
     "runtime.device=cpu",
 )
+GRID = "head.fit.learning_rates=[1e-3,1e-2]"
 CASES = {
     "a finetune of train and val together": (
         (*TRAIN, "task.epochs=2", "final_fit=trainval", "task.crop=random"),
@@ -46,7 +47,36 @@ CASES = {
             "task.flip=1",
             "task.auto_augment=randaugment",
             "task.erasing=1",
+            "task.final_rate=0.5",
+            "final_fit=trainval",
         ),
+    ),
+    "two epochs of random weights": (
+        (*TRAIN, "task.epochs=2", "part_attention=transfg"),
+        (
+            "task.patience=1",
+            "task.ema=0",
+            "task.mixup=0.8",
+            "task.cutmix=1",
+            "task.mix_probability=0",
+            "part_attention.last_block=random",
+        ),
+    ),
+    "one epoch of what follows the blocks": (
+        (*TRAIN, "task.epochs=1", "task.frozen_stages=3", "task.weight_decay=0"),
+        ("task.layer_decay=0.5", "task.select=loss", "task.weight_decay=-0.0"),
+    ),
+    "a grid of rates": (
+        (*MINI, "backbone=vit", "dataset.subset=tiny", "head=mlp", "head.fit.epochs=2", GRID),
+        ("head.fit.learning_rates=[1e-2,1e-3,0.01]", "head.fit.weight_decays=[1e-2,0,-0.0]"),
+    ),
+    "the nearest neighbour": (
+        (*MINI, "backbone=vit", "dataset.subset=tiny", "head=knn", "head.k=1"),
+        ("head.temperature=0.5", "dataset.official.test=3"),
+    ),
+    "a cap at every C": (
+        (*MINI, "backbone=vit", "dataset.subset=tiny", "task.c_count=2", "task.gap_until=0"),
+        ("task.gap_until=1e-7",),
     ),
     "nearest neighbours": (
         (*MINI, "backbone=vit", "head=knn", "head.k=3", "dataset.val_fraction=0"),
@@ -59,6 +89,10 @@ CASES = {
     "zero-shot": (
         (*MINI, "backbone=clip", "task=zero_shot"),
         ("final_fit=train", "dataset.split_seed=3", "dataset.val_fraction=0.4"),
+    ),
+    "zero-shot on a tiny subset": (
+        (*MINI, "backbone=clip", "task=zero_shot", "dataset.subset=tiny"),
+        ("dataset.val_fraction=0",),
     ),
 }
 

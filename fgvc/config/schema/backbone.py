@@ -25,7 +25,8 @@ class Checkpoint:
     width: int = MISSING
     native: int = card()  # pixels of the side it was trained at
     license: str = card()
-    heads: int | None = card(None)  # of attention; null: not given
+    heads: int | None = card(None)  # of attention; null: not given, or by the architecture
+    blocks: int | None = card(None)  # of the transformer; null: as for heads
     # what only some libraries need; rows that lack a field keep the hash they had without it
     tag: str | None = later(None)  # open_clip's name of the pretrained weights
     activation: str = field(
@@ -38,6 +39,22 @@ class Checkpoint:
     def fits(self, side: int) -> bool:
         """Whether a square of `side` pixels is whole patches, or the published size."""
         return side % self.patch == 0 or side == self.native
+
+    @property
+    def head_count(self) -> int | None:
+        """Attention heads of a block; `architecture` overrides `heads`. None: not known."""
+        if (tower := self.architecture.get("vision_cfg")) is not None:
+            return tower.get("width", 768) // tower.get("head_width", 64)  # open_clip's defaults
+        tower = self.architecture.get("vision_config", self.architecture)
+        return tower.get("num_attention_heads", tower.get("num_heads", self.heads))
+
+    @property
+    def block_count(self) -> int | None:
+        """Transformer blocks; `architecture` overrides `blocks`. None: not known."""
+        if (tower := self.architecture.get("vision_cfg")) is not None:
+            return tower.get("layers", 12)
+        tower = self.architecture.get("vision_config", self.architecture)
+        return tower.get("num_hidden_layers", tower.get("depth", self.blocks))
 
 
 @dataclass

@@ -1,0 +1,60 @@
+"""Keys that change no number under the other choices of a config -> their fixed form in the hash.
+
+Two configs that ask the same question must share a hash. Each rule names keys and the condition
+under which their value changes no number; then they are left out of the hashed part, or replaced by
+a fixed value, for some keys in the config too. `seed` has no rule: seeds fold into one line of a
+table, and a sweep over seeds may mix heads that draw random numbers with heads that do not.
+Rules by subject: images.py, backbone.py, probe.py, training.py.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from fgvc.config.inert import backbone, images, probe, training
+from fgvc.config.schema import Config
+
+RULES = (*images.RULES, *backbone.RULES, *probe.RULES, *training.RULES)
+
+
+def fix(conf: Config) -> None:
+    """Give inert keys their fixed value in the config itself, where a rule says so."""
+    for rule in RULES:
+        if rule.in_config and rule.inert(conf):
+            for key in rule.keys:
+                _set(conf, key.split("."), rule.value)
+
+
+def _set(node: Any, names: list[str], value: object) -> None:
+    """Set a key; nodes within the nodes of a config may belong to other configs too."""
+    name, *rest = names
+    if not hasattr(node, name):
+        return
+    if rest:
+        child = copy.copy(getattr(node, name))
+        _set(child, rest, value)
+        value = child
+    setattr(node, name, value)
+
+
+def reasons(conf: Config) -> dict[str, str]:
+    """Keys that change no number in a config -> why."""
+    return {key: rule.why for rule in RULES if rule.inert(conf) for key in rule.keys}
+
+
+def apply(conf: Config, plain: dict[str, Any]) -> dict[str, Any]:
+    """Drop or fix the inert keys of a config in its hashed part, in place; returns that part."""
+    for rule in RULES:
+        if not rule.inert(conf):
+            continue
+        for key in rule.keys:
+            *nodes, name = key.split(".")
+            holder = plain
+            for node in nodes:
+                holder = holder.get(node) or {}
+            if name in holder and rule.drops:
+                del holder[name]
+            elif name in holder:
+                holder[name] = rule.value
+    return plain
