@@ -27,12 +27,14 @@ class Line:
     """One configuration. runs: one a seed, ascending, the newest of each. repeats: number of
     older runs of the same question and answer, and of evaluations with the same predictions; these
     are not shown. contradicts: folder of the run of the same checkpoint and data whose predictions
-    differ from those of this evaluation. probe_note: of a finetune, why it is not compared with its
+    differ from those of this evaluation. superseded: folders of repeats that predict other classes
+    than the newest run of their seed. probe_note: of a finetune, why it is not compared with its
     linear probe."""
 
     runs: tuple[Run, ...]
     repeats: int = 0
     contradicts: str | None = None
+    superseded: tuple[str, ...] = ()
     probe_note: str | None = None
 
     @property
@@ -66,9 +68,17 @@ class Line:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The notes of all seeds, each text once, and the note on the probe."""
+        """The notes of all seeds, each text once, and those on the line itself."""
         notes = [note for run in self.runs for note in run.notes]
-        return tuple(dict.fromkeys([*notes, *([self.probe_note] if self.probe_note else [])]))
+        if self.superseded:
+            notes.append(
+                f"{self.first.name}: {len(self.superseded)} older run"
+                f"{'s' * (len(self.superseded) != 1)} of the same question, code, data and weights "
+                f"(first: {self.superseded[0]}) predict other classes; the newest is shown"
+            )
+        if self.probe_note is not None:
+            notes.append(self.probe_note)
+        return tuple(dict.fromkeys(notes))
 
     @property
     def top1(self) -> float:
@@ -152,4 +162,14 @@ def _line(by_seed: dict[int, list[Run]], folded: Folded) -> Line:
     newest.sort(key=lambda run: run.seed)
     runs = [run for of_seed in by_seed.values() for run in of_seed]
     repeats = len(runs) - len(newest) + sum(folded.repeats.get(run.folder, 0) for run in runs)
-    return Line(tuple(newest), repeats, folded.contradicts.get(newest[0].folder))
+    superseded = [
+        run.folder for kept in newest for run in by_seed[kept.seed] if _predict_otherwise(run, kept)
+    ]
+    contradicts = folded.contradicts.get(newest[0].folder)
+    return Line(tuple(newest), repeats, contradicts, tuple(sorted(superseded)))
+
+
+def _predict_otherwise(run: Run, kept: Run) -> bool:
+    """Whether two runs are known to predict different classes; older records have no digest."""
+    one, other = run.predictions_digest, kept.predictions_digest
+    return one is not None and other is not None and one != other

@@ -39,6 +39,22 @@ def test_the_same_answer_again_folds_to_the_newest(forge, made):
     assert line.sd("top1") is None
 
 
+def test_a_repeat_that_predicts_other_classes_is_noted(forge, made):
+    """The same code, data and weights: another device, or another version of a library."""
+    right_N = np.arange(300) % 3 > 0
+    answers = {"newest": right_N, "same": right_N, "other": ~right_N}
+    for day, (name, answer_N) in enumerate(answers.items()):
+        stamp = {"started": f"2026-11-0{9 - day}T08:00:00+00:00"}
+        folder = forge(name, right=answer_N, stamp=stamp)
+    stamp = {"started": "2026-10-01T08:00:00+00:00"}
+    forge("old", right=right_N, numbers={"predictions_digest": None}, stamp=stamp)
+    (line,) = lines(made)
+    assert line.superseded == (folder.relative_to(made).as_posix(),)
+    (note,) = [note for note in line.notes if "predict other classes" in note]
+    assert "1 older run of the same question" in note
+    assert line.superseded[0] in note
+
+
 @pytest.mark.parametrize(
     "change",
     [
