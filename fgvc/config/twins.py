@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.grid import key_of, twin_line
+from fgvc.config.inert import fixes_within
 from fgvc.config.inert import reasons as inert_keys
 from fgvc.config.schema import Config
 
@@ -44,11 +45,12 @@ def check_twins(kept: Job, twin: Job) -> None:
     given = set(kept.overrides) ^ set(twin.overrides)
     if not given:
         raise ConfigError(f"{' '.join(twin.overrides)}: given twice. Leave one of them out")
-    for key in sorted({key_of(item) for item in given}):
+    keys = sorted({key_of(item) for item in given})
+    if not unhashed and all(fixes_within(twin.conf, key) for key in keys):
+        return  # both configs have the values that rules give
+    for key in keys:
         if not any(f"{other}.".startswith(f"{key}.") for other in reasons):
-            reasons[key] = _rule(key, inert) or SAME
-    if not unhashed and SAME not in reasons.values():
-        return  # both configs have the value that a rule gives these keys
+            reasons[key] = SAME
     told = "; ".join(f"{key}: {why}" for key, why in reasons.items())
     raise ConfigError(f"{twin_line(twin.overrides, kept.overrides)} ({told}). {_way(reasons)}")
 

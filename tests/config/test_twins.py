@@ -31,6 +31,14 @@ def test_a_sweep_leaves_out_a_value_that_a_rule_replaces():
     assert line.why == "task.patience=8: the same config as task.patience=9"
 
 
+def test_a_sweep_leaves_out_an_option_that_rules_make_the_same():
+    choices = ["part_attention=transfg,transfg_random_block,random", "backbone.pretrained=false"]
+    jobs, left_out = plan_of([*TRAIN, *choices], True, False)
+    assert [job.conf.part_attention.name for job in jobs] == ["transfg", "random"]
+    (line,) = left_out
+    assert "the same config as part_attention=transfg" in line.why
+
+
 def test_a_named_sweep_too():
     arguments = ["backbone=clip", "experiment=baseline_zero_shot,baseline_knn", "final_fit=train"]
     jobs, left_out = plan_of([*arguments, "dataset.split_seed=0,1"], True, True)

@@ -43,6 +43,12 @@ def reasons(conf: Config) -> dict[str, str]:
     return {key: rule.why for rule in RULES if rule.inert(conf) for key in rule.keys}
 
 
+def fixes_within(conf: Config, key: str) -> bool:
+    """Whether a rule fixes a key, or a key of the node that an option of this name fills."""
+    fixed = [name for rule in RULES if rule.in_config and rule.inert(conf) for name in rule.keys]
+    return any(f"{name}.".startswith(f"{key}.") for name in fixed)
+
+
 def apply(conf: Config, plain: dict[str, Any]) -> dict[str, Any]:
     """Drop or fix the inert keys of a config in its hashed part, in place; returns that part."""
     for rule in RULES:
