@@ -13,6 +13,7 @@ from fgvc.config.compose import composed, typed
 from fgvc.data import prompts
 from fgvc.model.backbone import text_tower, weights
 from fgvc.record import checkpoint
+from fgvc.report.audit import audited
 
 MINI = ("backbone.size=mini", "runtime.stack_check=false")
 
@@ -88,7 +89,10 @@ def test_a_tiny_c_leaves_the_text_classifier_and_a_large_one_forgets_it(run):
 
 
 @pytest.mark.parametrize("head", ["cosine", "mlp", "text_linear", "text"])
-def test_eval_repeats_the_numbers_of_every_head(run, head):
+def test_eval_repeats_the_numbers_of_every_head_and_both_pass_the_audit(
+    run, head, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "no-git"))
     fit = ("head.fit.epochs=3", "head.fit.learning_rates=[1e-3,1e-2]")
     task = ("task=zero_shot",) if head == "text" else (f"head={head}",)
     ran = run(*MINI, "backbone=clip", *task, *(fit if head in ("cosine", "mlp") else ()))
@@ -97,6 +101,9 @@ def test_eval_repeats_the_numbers_of_every_head(run, head):
     assert again.code == 0, again.err
     np.testing.assert_array_equal(logits_of(ran)[0], logits_of(again)[0])
     assert ran.json("metrics.json")["test"] == again.json("metrics.json")["test"]
+    for one in (ran, again):  # both say runtime.stack_check=false
+        failed = [check.id for check in audited(one.folder)[1] if check.state == "FAIL"]
+        assert failed == ["stack-validated"]
 
 
 def test_a_head_fitted_by_gradient_says_how_it_was_chosen(run):

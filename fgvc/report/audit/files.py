@@ -11,6 +11,8 @@ from fgvc.report.flat import flattened
 from fgvc.report.sealed import DamageError
 from fgvc.store import digest
 
+ANY = "any"  # in the hash, where a key changes no number: it stands for every value
+
 
 def status(record: Record) -> str:
     """Does status.json vouch for itself and for artifacts.json, and say that the run ended well?"""
@@ -77,7 +79,9 @@ def config(record: Record) -> str:
         raise DamageError("config.yaml: not YAML") from error
     hashed = {k: v for k, v in flattened(record.config).items() if not k.startswith("backbone.")}
     shown = flattened(shown)
-    differ = [key for key, value in hashed.items() if shown.get(key, value) != value]
+    differ = [
+        key for key, value in hashed.items() if value != ANY and shown.get(key, value) != value
+    ]
     if differ:
         raise DamageError(f"config.yaml: another {listed(differ)} than config.canonical.json")
     return f"config.canonical.json: {len(data)} bytes, sha256 is the config_hash"
