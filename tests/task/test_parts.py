@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from fgvc.config.compose import composed, config_hash, resolved, typed
 from fgvc.config.errors import ConfigError
+from fgvc.model.backbone import build
+from fgvc.types import WeightsSource
 
 MINI = ("backbone.size=mini", "runtime.stack_check=false")
 CHOICES = ("transfg", "rollout", "cls_topk", "random", "centre")
@@ -74,9 +77,19 @@ def test_overlapping_patches_are_a_finer_grid_in_the_record(run):
     assert ran.json("env_stamp.json")["token_grid"] == [(224 - 16) // 12 + 1] * 2
 
 
+def _weights(folder):
+    conf = typed(composed(["backbone=vit", "backbone.size=mini", "backbone.pretrained=false"]))
+    trunk = build(conf.backbone, 64, WeightsSource("random", "random"), seed=1).trunk
+    torch.save(trunk.state_dict(), folder / "vit.pth")
+    return folder / "vit.pth"
+
+
 @pytest.mark.parametrize("choice", ["transfg", "random"])
-def test_a_finetune_learns_through_the_kept_tokens(run, choice):
+def test_a_finetune_learns_through_the_kept_tokens(run, tmp_path, choice):
+    """Weights of a file: the last block of random weights is random already."""
     ran = run(
+        f"backbone.weights={_weights(tmp_path)}",
+        "backbone.pretrained=true",
         "backbone=vit",
         *MINI,
         "task=train",
