@@ -54,6 +54,6 @@ def _by_checkpoint_and_data(runs: Iterable[Run]) -> list[tuple[list[Run], list[R
     groups: dict[tuple[str, str], tuple[list[Run], list[Run]]] = defaultdict(lambda: ([], []))
     for run in sorted(runs, key=lambda run: (run.started, run.folder), reverse=True):
         if run.predictions_digest is not None:
-            group = groups[run.checkpoint_sha256, run.comparability_key]
+            group = groups[run.fit_checkpoint, run.comparability_key]
             group[run.task == "eval"].append(run)
     return list(groups.values())

@@ -37,6 +37,7 @@ class Run:
 
     Accuracies and their bounds are fractions in 0..1, losses nats; None: not measured, or not told.
     question: digest of the config without its seed. answer: digest of task, code, data and weights.
+    fit_checkpoint: sha256 of the checkpoint of the fit, from which this one may be exported.
     join_key: what a finetune shares with the probe it is held against. join_base: the same without
     the seed of random weights. head_size: numbers stored for the head (for kNN its bank).
     comparability_base: the key without how the head was fitted.
@@ -126,6 +127,7 @@ class Run:
     seed: int
     config_hash: str
     checkpoint_sha256: str
+    fit_checkpoint: str
     run_id: str
     folder: str
     started: str
@@ -225,9 +227,11 @@ def read(path: Path) -> Run:
             folder=place(path),
             head_size=head_size,
             checkpoint_sha256=artifacts[sealed.CKPT]["sha256"],
+            fit_checkpoint=facts.get("exported_from") or artifacts[sealed.CKPT]["sha256"],
             **_of_config(config, stamp, parts),
             **_of_comparability(parts),
             **_of_stamp(stamp),
+            answer=_answer(stamp, facts["answer"]),
             **_of_numbers(numbers),
             **_of_backbone(facts["config"]["backbone"], config["backbone"]["checkpoint"]),
             **_of_parts(config, stamp, numbers.get("parts", {})),
@@ -275,7 +279,6 @@ def _of_stamp(stamp: Mapping[str, Any]) -> dict[str, Any]:
     told += ("device", "gpu_name", "weights_digest", "git_commit", "git_dirty", "code_patch_sha256")
     told += ("manifest_digest", "split_digest", "labelmap_digest", "started", "finished")
     card, weights = stamp["dataset_card"], stamp["weights"]
-    who = ("task", "git_commit", "code_patch_sha256", "manifest_digest", "weights_digest")
     about = ("license", "contamination", "label_noise", "approval")
     return {
         **{key: stamp[key] for key in told},
@@ -283,9 +286,17 @@ def _of_stamp(stamp: Mapping[str, Any]) -> dict[str, Any]:
         "token_grid": "x".join(str(side) for side in stamp["token_grid"]),
         "weights_kind": weights["kind"],
         "weights_revision": weights["revision"],
-        "answer": digest.sha256_bytes(digest.canonical_json({key: stamp[key] for key in who})),
         "stack_check": stamp.get("stack_check"),
     }
+
+
+def _answer(stamp: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
+    """Digest of task, code, data and weights, and of the code and weights that fitted the head:
+    those of an evaluation are its own."""
+    code = ("git_commit", "code_patch_sha256", "weights_digest")
+    who = {key: stamp[key] for key in ("task", "manifest_digest", *code)}
+    who["fit"] = {key: fit[key] for key in code}
+    return digest.sha256_bytes(digest.canonical_json(who))
 
 
 def _of_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:

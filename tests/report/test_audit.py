@@ -70,7 +70,8 @@ def test_ids_are_stable():
         *("stamp", "environment", "code", "command-recorded", "checkpoint", "checkpoint-ignored"),
         *("minimum-contents", "labelmap", "splits", "counts", "subset"),
         *("metrics-follow", "comparability"),
-        *("plain-fit", "fitted-on", "no-test-image-fitted", "test-read-once"),
+        *("plain-fit", "fitted-on", "no-test-image-fitted", "unreadable-images", "notes"),
+        "test-read-once",
         *("stack-validated", "source", "licence", "approval"),
     ]
     assert len({question(check) for check in CHECKS}) == len(CHECKS)
@@ -261,6 +262,35 @@ def test_a_number_of_fitted_images_that_the_split_does_not_give_is_found(runs, f
     assert "fitted-on" in failures(wrong)
 
 
+@pytest.mark.parametrize(
+    ("check", "change"),
+    [
+        ("notes", {"numbers": {"notes": []}}),
+        ("unreadable-images", {"numbers": {"unreadable": {"test": 5}}}),
+        ("test-read-once", {"numbers": {"test_read_log": []}}),
+        ("plain-fit", {"numbers": {"resumed": {"step": 4, "changed": ["seed"], "forced": False}}}),
+        ("subset", {"stamp": {"subset": {"train": 36}}}),
+        ("checkpoint", {"stamp": {"weights": {"kind": "hub", "revision": "0" * 40}}}),
+    ],
+)
+def test_what_other_files_contradict_is_found(forge, check, change):
+    note = "task.c_low=1e-06: the chosen C = 1e-06 is the first of 45 values"
+    honest = {"facts": {"fit": {"notes": [note]}}, "numbers": {"notes": [note]}}
+    assert check not in failures(forge("honest", **honest))
+    numbers = {**honest["numbers"], **change.get("numbers", {})}
+    assert check in failures(forge("wrong", **{**honest, **change, "numbers": numbers}))
+
+
+def test_an_evaluation_keeps_the_notes_of_its_fit(forge):
+    facts = {"fit": {"notes": ["a note", "2 images cannot be read (2 of train): a, b"]}}
+    kept = [f"of the fit: {note}" for note in facts["fit"]["notes"]]
+    made = {"facts": facts, "stamp": {"task": "eval"}}
+    assert "notes" not in failures(forge("honest", **made, numbers={"notes": kept}))
+    assert "notes" in failures(forge("lost", **made, numbers={"notes": kept[:1]}))
+    plain = forge("run", facts=facts, numbers={"notes": ["a note", "3 images cannot be read (…)"]})
+    assert "notes" not in failures(plain)
+
+
 def test_test_images_of_the_fit_are_counted_anew(runs, forge):
     rows = pq.read_table(runs() / "predictions.parquet").to_pylist()
     test = [row["sha256"] for row in rows if row["split"] == "test"]
@@ -368,16 +398,15 @@ def test_what_is_no_run_is_refused_in_a_line(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(("key", "wrong"), [("checksum", "0" * 64), ("test", 1), ("classes", 7)])
-def test_a_smoke_subset_must_be_what_it_says(run, seal, key, wrong):
-    splits = json.loads((run / "splits" / "digests.json").read_text())
-    stamp = json.loads((run / "env_stamp.json").read_text())
+def test_a_smoke_subset_must_be_what_it_says(runs, forge, key, wrong):
+    splits = json.loads((runs() / "splits" / "digests.json").read_text())
+    stamp = json.loads((runs() / "env_stamp.json").read_text())
     counts = {name: splits[name]["images"] for name in ("train", "val", "test")}
     subset = {"name": "tiny", "classes": 6, "coverage": {"test": 6}, "expected_seconds": 30}
     subset |= {**counts, "checksum": stamp["manifest_digest"]}
     paths = {f"tiny_{part}_subset_path": "splits/test.txt" for part in ("train", "infer")}
-    changed(run, "env_stamp.json", lambda plain: plain.update(subset=subset, **paths))
-    seal(run)
-    assert failures(run) == {}
-    changed(run, "env_stamp.json", lambda plain: plain["subset"].update({key: wrong}))
-    seal(run)
-    assert failures(run).keys() == {"subset"}
+    config = {"dataset": {"subset": "tiny"}}
+    honest = forge("honest", config=config, stamp={"subset": subset, **paths})
+    assert "subset" not in failures(honest)
+    lie = forge("lie", config=config, stamp={"subset": {**subset, key: wrong}, **paths})
+    assert "subset" in failures(lie)

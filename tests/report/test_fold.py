@@ -9,6 +9,7 @@ import pytest
 
 from fgvc.report.fold import fold, names_of
 from fgvc.report.runs import scan
+from fgvc.store import digest
 
 
 def lines(root):
@@ -149,6 +150,24 @@ def test_an_evaluation_with_equal_predictions_is_a_repeat_of_its_run(forge, made
     forge("one", stamp={**EVAL, "git_commit": "f" * 40, "device": "cuda"})
     forge("two", stamp={**EVAL, "eval_batch_size": 7})
     assert found(made) == [(["run"], 2, None)]
+
+
+def test_the_evaluation_of_an_exported_checkpoint_is_a_repeat_of_its_run(forge, made):
+    run = forge("run", stamp={"started": "2026-01-01T00:00:00+00:00"})
+    exported = digest.sha256_file(run / "ckpt.bin")
+    forge("eval", stamp=EVAL, facts={"exported_from": exported, "whole": True})
+    assert found(made) == [(["run"], 1, None)]
+
+
+@pytest.mark.parametrize("key", ["git_commit", "code_patch_sha256", "weights_digest"])
+def test_evaluations_of_heads_that_other_code_or_weights_fitted_are_lines_of_their_own(
+    forge, made, key
+):
+    """The evaluation itself runs with the same code and weights."""
+    forge("one", stamp=EVAL)
+    forge("two", stamp=EVAL, facts={"answer": {key: "f" * 40}})
+    forge("other seed", config={"seed": 1}, stamp=EVAL, facts={"answer": {key: "f" * 40}})
+    assert sorted(len(line.runs) for line in lines(made)) == [1, 2]
 
 
 def test_an_evaluation_repeats_the_seed_that_made_its_checkpoint(forge, made):

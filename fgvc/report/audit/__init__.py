@@ -2,7 +2,7 @@
 
 files: the bytes are those that were written. identity: who made it, with what. contents: what it
 holds, and whether its parts agree. numbers: whether they follow. fit: the images of the
-fit, and whether the run is plain. promises: stack, data, licence.
+fit, and whether the run is plain. notes: what a reader must know. promises: stack, data, licence.
 To add a check, write a function there and name it in CHECKS.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fgvc.report.audit import contents, files, fit, identity, numbers, promises
+from fgvc.report.audit import contents, files, fit, identity, notes, numbers, promises
 from fgvc.report.audit.block import markdown
 from fgvc.report.audit.check import FAIL, Check, Result, answered
 from fgvc.report.audit.record import Record
@@ -39,6 +39,8 @@ CHECKS: tuple[Check, ...] = (
     fit.plain_fit,
     fit.fitted_on,
     fit.no_test_image_fitted,
+    notes.unreadable_images,
+    notes.notes,
     numbers.test_read_once,
     promises.stack_validated,
     promises.source,

@@ -20,6 +20,9 @@ def plain_fit(record: Record) -> str:
             f"metrics.json: forced resume{source} under another {changed}: no config describes "
             "this training, and it is not ranked beside plain runs"
         )
+    if resumed:
+        changed = bool(resumed["changed"])
+        agree("forced", ("changed keys", changed), ("metrics.json", resumed["forced"]))
     if (debug := record.config["task"].get("debug")) is not None:
         raise DamageError(
             f"config.canonical.json: task.debug={debug}: a debugging run is no result and is not "

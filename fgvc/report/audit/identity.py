@@ -72,8 +72,11 @@ def checkpoint(record: Record) -> str:
     here = (record.labelmap.ids, record.labelmap.names)
     agree("the label map", ("labelmap.json", here), ("ckpt.bin", inside))
     fitted = {**facts["answer"], "split_digest": facts["split_digest"]}
-    for key, value in fitted.items() if told["task"] != "eval" else ():
-        agree(key, ("env_stamp.json", told[key]), ("ckpt.bin", value))
+    if told["task"] != "eval":  # an evaluation has code, data and weights of its own
+        for key, value in fitted.items():
+            agree(key, ("env_stamp.json", told[key]), ("ckpt.bin", value))
+        for key, value in facts["backbone"]["weights"].items():
+            agree(f"weights {key}", ("env_stamp.json", told["weights"][key]), ("ckpt.bin", value))
     return f"{FILE}: content digest verified, {len(record.labelmap)} classes"
 
 

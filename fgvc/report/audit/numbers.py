@@ -145,12 +145,11 @@ def test_read_once(record: Record) -> str:
     reads test again, and the record counts both reads. This is not a leak if every read was for the
     answer that is recorded.
     """
-    reads, entries = record.numbers["test_reads"], record.numbers.get(TEST_READ_LOG)
-    if entries is not None:  # records of older versions have no log
-        agree("test_reads", (TEST_READ_LOG, len(entries)), ("metrics.json", reads))
-    if reads != 1 and not entries:
-        raise DamageError(f"metrics.json: the test split was read {reads} times")
-    for number, entry in enumerate(entries or (), start=1):
+    reads, entries = record.numbers["test_reads"], record.numbers[TEST_READ_LOG]
+    agree("test_reads", (TEST_READ_LOG, len(entries)), ("metrics.json", reads))
+    if not entries:
+        raise DamageError(f"metrics.json: {TEST_READ_LOG} holds no read of the test split")
+    for number, entry in enumerate(entries, start=1):
         place = f"metrics.json: {TEST_READ_LOG}, read {number}"
         for key in SAME_ANSWER:
             agree(key, ("the stamp", record.stamp[key]), (place, entry[key]))

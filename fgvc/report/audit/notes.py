@@ -1,0 +1,40 @@
+"""Do the notes and the counts of unreadable images agree with the other files of the record?"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fgvc.metrics import UNREADABLE
+from fgvc.record.page.run import UNREADABLE_FILE
+from fgvc.report.audit.check import agree
+from fgvc.report.audit.record import PREDICTIONS, Record
+from fgvc.report.sealed import DamageError
+
+
+def unreadable_images(record: Record) -> str:
+    """Are the counts of unreadable images those of the predictions and of their list?"""
+    counts = record.numbers["unreadable"]
+    rows = record.json(UNREADABLE_FILE) if any(counts.values()) else []
+    listed = Counter(row["split"] for row in rows)
+    for split, count in counts.items():
+        what, recorded = f"unreadable images of {split}", ("metrics.json", count)
+        agree(what, (UNREADABLE_FILE, listed[split]), recorded)
+        if split in record.predictions:
+            predicted = int((record.predictions[split].pred_N == UNREADABLE).sum())
+            agree(what, (PREDICTIONS, predicted), recorded)
+    return f"{sum(counts.values())} images"
+
+
+def notes(record: Record) -> str:
+    """Are the notes on the fit, which the checkpoint keeps, notes of the record?
+
+    The note on unreadable images has another text there, because test images are added to it.
+    """
+    start = "of the fit: " if record.stamp["task"] == "eval" else ""
+    expected = [
+        note for note in record.facts["fit"]["notes"] if start or "cannot be read (" not in note
+    ]
+    for note in expected:
+        if f"{start}{note}" not in record.numbers["notes"]:
+            raise DamageError(f"metrics.json: notes lack one of ckpt.bin: {note}")
+    return f"{len(record.numbers['notes'])}, with {len(expected)} of ckpt.bin"
