@@ -109,13 +109,22 @@ def split(images: Images) -> np.ndarray:
 
 
 def numbers(images: Images, name: str, columns: int) -> np.ndarray | None:
-    """An optional file of so many numbers an image, float32; NaN where an image has none."""
+    """An optional file of so many numbers an image, float32; NaN where an image has none.
+
+    Raises:
+        UserError: an image listed twice, or a line of other columns.
+    """
     file = images.root / name
     if not file.exists():
         return None
     value_NC = np.full((len(images), columns), np.nan, dtype=np.float32)
+    seen = set()
     for line, raw_image, *values in table(file, columns + 1):
-        row = images.row.get(parsed(images.key, raw_image, file, line))
+        image = parsed(images.key, raw_image, file, line)
+        if image in seen:
+            raise UserError(f"{file}:{line}: image id {raw_image} listed twice")
+        seen.add(image)
+        row = images.row.get(image)
         if row is not None:
             value_NC[row] = [parsed(float, value, file, line) for value in values]
     return value_NC
@@ -131,11 +140,16 @@ def parts(images: Images) -> Parts | None:
     ]
     part_of = {number: part for part, (number, _) in enumerate(names)}
     xy_NK2 = np.full((len(images), len(names), 2), np.nan, dtype=np.float32)
+    seen = set()
     for line, raw_image, raw_part, x, y, visible in table(file, 5):
-        row = images.row.get(parsed(images.key, raw_image, file, line))
+        image = parsed(images.key, raw_image, file, line)
+        row = images.row.get(image)
         part = part_of.get(parsed(int, raw_part, file, line))
         if part is None:
             raise UserError(f"{file}:{line}: part {raw_part} is not in parts.txt")
+        if (image, part) in seen:
+            raise UserError(f"{file}:{line}: part {raw_part} of image {raw_image} listed twice")
+        seen.add((image, part))
         if row is not None and parsed(int, visible, file, line):
             xy_NK2[row, part] = parsed(float, x, file, line), parsed(float, y, file, line)
     return Parts(names=tuple(name for _, name in names), xy_NK2=xy_NK2)

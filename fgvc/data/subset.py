@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from fgvc.data.index import Index, take
-from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Manifest, Split, UserError
+from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Manifest, Split, UserError, nfc
 
 CLASSES, TRAIN_EACH, TEST_EACH = 8, 2, 2
 EXPECTED_SECONDS = 30  # a whole probe on two CPU cores, drawing the synthetic birds included
@@ -37,7 +37,7 @@ def tiny(index: Index, validation: bool) -> Index:
         raise UserError(
             f"dataset.subset=tiny: {index.root} has no class with 2 train images and 1 test image"
         )
-    by_path = np.array(sorted(range(len(index)), key=index.path.__getitem__))
+    by_path = np.array(sorted(range(len(index)), key=lambda row: nfc(index.path[row])))
     keep = []
     for label in label_K.tolist():
         for split, most in ((TRAIN, TRAIN_EACH + validation), (TEST, TEST_EACH)):

@@ -23,7 +23,7 @@ from fgvc.data import split
 from fgvc.model.backbone import weights
 from fgvc.record import console, stack
 from fgvc.record.fit import Fit, short_digests
-from fgvc.record.folder import SHORT, RunFolder, complete, open_run, read_json
+from fgvc.record.folder import RESUME, SHORT, RunFolder, complete, open_run, read_json
 from fgvc.record.tensorboard import Board
 from fgvc.store.content import ContentStore
 from fgvc.task import Skipped
@@ -167,7 +167,8 @@ def stack_gate(conf: Config) -> str:
 def already_complete(job: Experiment, checkpoint_id: str | None = None) -> Skipped | None:
     """The complete run of the same question and answer under this run_id, if there is one.
 
-    The folder that was opened for this one is then gone again.
+    The folder that was opened for this one is then gone again, unless the run is refused and the
+    folder holds the states of a stopped training.
 
     Args:
         checkpoint_id: of the checkpoint that task=eval reads; None for other tasks.
@@ -181,7 +182,8 @@ def already_complete(job: Experiment, checkpoint_id: str | None = None) -> Skipp
         recorded = {**read_json(folder, "env_stamp.json"), "checkpoint": folder.name}
         current["checkpoint"] = checkpoint_id[:SHORT] if checkpoint_id else folder.name
         other = differing(recorded, current, _compared(job, current))
-        job.run.discard()
+        if not other or not (job.run.path / RESUME).exists():  # states may be of this other data
+            job.run.discard()
         if not other:
             console.say(f"complete already: {folder}")
             return Skipped(folder)

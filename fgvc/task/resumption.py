@@ -82,11 +82,13 @@ def find_start(job: Experiment, plain: dict[str, Any], states: States) -> Start 
     """
     path = job.conf.runtime.resume
     own = states.newest(console.say, ", the training starts anew" if path is None else "")
+    place = None if path is None else Path(path).expanduser().resolve()
     if own is not None:
+        if place is not None and "origin" in own[1]:
+            _check_named(place, states, own)
         return _checked(job, plain, states.folder.parent, own, None)
-    if path is None:
+    if place is None:
         return None
-    place = Path(path).expanduser()
     if (named := _named(place)) is None:
         raise UserError(
             f"runtime.resume={path}: no resume state there (a run folder in progress, its resume "
@@ -94,6 +96,32 @@ def find_start(job: Experiment, plain: dict[str, Any], states: States) -> Start 
         )
     other, loaded = named
     return _checked(job, plain, place, loaded, other)
+
+
+def _check_named(place: Path, states: States, own: tuple[int, dict[str, Any]]) -> None:
+    """Check that the states of this run come from the one that runtime.resume names.
+
+    The command of a run that was started from another state may be repeated: it then goes on from
+    the run's own states.
+
+    Raises:
+        UserError: they come from elsewhere, or an older state of this run is named.
+    """
+    step, state = own
+    origin = state["origin"]["from"]
+    if place.is_relative_to(states.folder.parent.resolve()):
+        named = _named(place)
+        if named is not None and named[1][0] == step:
+            return
+        what = "an older state of this run, or none"
+    elif state_name(place) == origin:
+        return
+    else:
+        what = f"not {origin}, where this run began" if origin else "not where this run began"
+    raise UserError(
+        f"runtime.resume={place}: {what}; {states.folder.parent} has a state after step {step}. "
+        "Leave runtime.resume out to go on from there, or give another runtime.run_id"
+    )
 
 
 def adopt(job: Experiment, plain: dict[str, Any], states: States, start: Start) -> None:
@@ -108,7 +136,8 @@ def adopt(job: Experiment, plain: dict[str, Any], states: States, start: Start) 
 
 def state_name(place: Path) -> str:
     """The run and config folders of a state: enough to find it, and no path of this machine."""
-    folder = place.parent if place.is_file() else place
+    gone = not place.exists() and place.name.startswith("state-")
+    folder = place.parent if place.is_file() or gone else place
     parts = [part for part in folder.parts if part not in (RESUME, IN_PROGRESS)]
     return "/".join(parts[-2:])
 

@@ -111,6 +111,12 @@ def test_windows_line_ends_and_byte_order_mark(cub):
         ("images", "001.Black_Gull/bird 0", "../bird 0", r"images\.txt:1: expected a path inside"),
         ("bounding_boxes", "1 1.0 2.0 30.0 20.5", "1 1.0 2.0", r"boxes\.txt:1: expected 5 columns"),
         (
+            "bounding_boxes",
+            "1 1.0 2.0 30.0 20.5",
+            "1 1.0 2.0 30.0 20.5\n1 1.0 1.0 9.0 9.0",
+            r"boxes\.txt:2: image id 1 listed twice",
+        ),
+        (
             "parts/part_locs",
             "1 1 10.0",
             "1 9 10.0",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +71,17 @@ def test_without_validation_two_train_pictures_are_enough():
 def test_nothing_to_take():
     with pytest.raises(UserError, match="no class with 2 train images"):
         tiny(index_of([(1, 5), (5, 0)]), validation=True)
+
+
+def test_the_form_of_accents_changes_no_choice():
+    """Composed, é sorts after z; decomposed, before f."""
+    whole = index_of([(4, 4)] * 3)
+    accented = tuple(
+        path.replace("0.jpg", "é.jpg").replace("1.jpg", "z.jpg") for path in whole.path
+    )
+    chosen = []
+    for form in ("NFC", "NFD"):
+        path = tuple(unicodedata.normalize(form, name) for name in accented)
+        kept = tiny(replace(whole, path=path), validation=True)
+        chosen.append({unicodedata.normalize("NFC", name) for name in kept.path})
+    assert chosen[0] == chosen[1]

@@ -298,6 +298,48 @@ def test_the_evaluation_of_another_checkpoint_is_not_skipped(probe, run, picture
 # --- another number of steps ---
 
 
+def test_a_named_state_is_not_passed_over_where_the_run_has_its_own(train, stopped, here, tmp_path):
+    """The command that named it may be repeated; another place is refused, with both names."""
+    for name, steps in (("one", 2), ("two", 1)):
+        stopped(steps, f"runtime.run_id={name}")
+    (one,), (two,) = (
+        sorted(tmp_path.glob(f"outputs/{name}/*/in-progress")) for name in ("one", "two")
+    )
+    stopped(3, f"runtime.resume={one}")
+    states = held(here("in-progress/resume/*"))
+    refused(train(f"runtime.resume={two}"), str(two), f"not one/{one.parent.name}", "after step 3")
+    refused(train(f"runtime.resume={tmp_path / 'gone'}"), "gone", "after step 3")
+    assert held(here("in-progress/resume/*")) == states
+    ran = train(f"runtime.resume={one}")
+    assert ran.code == 0, ran.err
+    assert "resumed after step 3" in ran.out
+    assert ran.json("metrics.json")["resumed"]["from"] == f"one/{one.parent.name}"
+
+
+def test_a_state_named_by_a_relative_path_keeps_its_origin(train, stopped, here, monkeypatch):
+    stopped(2)
+    (folder,) = here("in-progress")
+    monkeypatch.chdir(folder / "resume")
+    ran = train("runtime.run_id=second", "runtime.resume=.")
+    assert ran.code == 0, ran.err
+    assert ran.json("metrics.json")["resumed"]["from"] == f"r/{folder.parent.name}"
+
+
+def test_a_refused_run_leaves_the_states_of_a_stopped_training(
+    train, stopped, pictures, here, tmp_path
+):
+    """A complete run of other data lies beside them, as when outputs of two machines are merged."""
+    made = train()
+    (tmp_path / "aside").mkdir()
+    aside = shutil.move(made.folder, tmp_path / "aside")
+    swap(pictures)
+    stopped(2, "runtime.cache_root=" + str(tmp_path / "other"))
+    states = held(here("in-progress/resume/*"))
+    shutil.move(aside, made.folder)
+    refused(train("runtime.cache_root=" + str(tmp_path / "other")), "another manifest_digest")
+    assert held(here("in-progress/resume/*")) == states != {}
+
+
 def test_an_evaluation_does_not_delete_the_states_of_a_stopped_training(
     train, stopped, run, pictures, here
 ):
