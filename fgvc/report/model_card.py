@@ -3,18 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from fgvc.record.comparability import Comparability
 from fgvc.record.console import interval, number, percent
 from fgvc.report import sealed
 from fgvc.report.sealed import DamageError
 from fgvc.types import UserError
 
 FILE = "README.md"
-METRICS = "metrics.json"
+METRICS, STAMP = "metrics.json", "env_stamp.json"
 Plain = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The numbers of a run and what a reader of them must know.
+
+    splits: numbers of val and test. task: of the run, "eval" if it evaluated a finished checkpoint.
+    partial, subset: of the data that the numbers were computed on. overlap: number of test images
+    that fitted or chose the head; None: not recorded.
+    """
+
+    splits: Mapping[str, Plain]
+    task: str
+    partial: bool
+    subset: str | None
+    comparability: Comparability
+    overlap: int | None
+    notes: tuple[str, ...]
+
+    @property
+    def evaluation(self) -> bool:
+        """Whether another run made the checkpoint."""
+        return self.task == "eval"
+
+    @property
+    def has_images_of_fit(self) -> bool:
+        """Whether the checkpoint was made with the images that the numbers were computed on."""
+        parts = self.comparability
+        return not self.evaluation or parts.fitted_manifest == parts.manifest
+
+    @property
+    def data_of_fit(self) -> str:
+        """Digest of the images of the fit or, if these are the same, of its split."""
+        parts = self.comparability
+        same = parts.fitted_manifest == parts.manifest
+        return str(parts.fitted_split if same else parts.fitted_manifest)
 
 
 def written(
@@ -29,7 +67,7 @@ def written(
     """The card, in Markdown.
 
     Args:
-        run: the folder that the checkpoint was read from; its numbers are told if it is a run.
+        run: the folder that the checkpoint was read from; if it is a run, the card has its numbers.
         facts: what the exported checkpoint says of itself.
         ids: of the exported checkpoint and of the one it was made from.
         weights: licence and contamination of the backbone's pretrained weights.
@@ -37,7 +75,8 @@ def written(
         digests: SHA256 of the files beside the card.
 
     Raises:
-        UserError: the run's numbers are not those it was sealed with.
+        UserError: the run's numbers or its stamp changed since the run, or another version of
+            fgvc wrote them.
     """
     import jinja2
 
@@ -52,7 +91,7 @@ def written(
     return environment.from_string(text).render(
         conf=facts["config"],
         facts=facts,
-        splits=_numbers(run),
+        record=_numbers(run),
         ids=ids,
         weights=weights,
         agreement=agreement,
@@ -60,12 +99,41 @@ def written(
     )
 
 
-def _numbers(run: Path) -> dict[str, Plain]:
-    """The evaluation of each split as the run recorded it; none of a checkpoint that lies alone."""
+def _numbers(run: Path) -> Record | None:
+    """The record of the run in whose folder the checkpoint lies; None for a file without a run."""
     if not (run / "status.json").is_file():
-        return {}
+        return None
     try:
-        told = sealed.parsed(METRICS, sealed.verified(run, METRICS, sealed.index(run)))
+        artifacts = sealed.index(run)
+        numbers, stamp = (
+            sealed.parsed(file, sealed.verified(run, file, artifacts)) for file in (METRICS, STAMP)
+        )
+        return _record(numbers, stamp)
     except DamageError as error:
         raise UserError(f"{run}/{error}; restore the run, or export a copy of ckpt.bin") from error
-    return {name: told[name] for name in ("val", "test") if name in told}
+
+
+def _record(numbers: Plain, stamp: Plain) -> Record:
+    """What the card prints of metrics.json and env_stamp.json.
+
+    Raises:
+        DamageError: another version of fgvc wrote them.
+    """
+    splits = {name: numbers[name] for name in ("val", "test") if name in numbers}
+    intervals = {name: split.get("intervals_note") for name, split in splits.items()}
+    try:
+        return Record(
+            splits=splits,
+            task=stamp["task"],
+            partial=stamp["partial"],
+            subset=None if stamp["subset"] is None else stamp["subset"]["name"],
+            comparability=Comparability(**numbers["comparability"]),
+            overlap=(numbers.get("overlap") or {}).get("images"),
+            notes=(
+                *numbers.get("notes", []),
+                *(f"{name}: {note}" for name, note in intervals.items() if note is not None),
+            ),
+        )
+    except (KeyError, TypeError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DamageError(f"{METRICS}, {STAMP}: of another version of fgvc ({what})") from error

@@ -44,6 +44,7 @@ class Run:
     fitted_on: images behind the head. forced: resumed by force. debug: task.debug. overlap: test
     images that fitted or chose the head, None: not recorded. predictions_digest: of the predicted
     class of each test image, None: not recorded.
+    subset: dataset.subset, None: the whole dataset.
     part_tokens: the patches that part attention keeps; None: one per head, or no part attention.
     part_stride: pixels between its patches; None: the patch, or no part attention.
     in_box: the share of them inside the object's box. notes: what a reader of the numbers must
@@ -80,6 +81,7 @@ class Run:
     overlap: int | None
     precision: str
     partial: bool
+    subset: str | None
     n: int
     top1: float
     top1_low: float
@@ -268,6 +270,7 @@ def _of_config(
         "head": config["head"]["name"],
         "preprocess": config["preprocess"],
         "final_fit": config["final_fit"],
+        "subset": config["dataset"]["subset"],
         "precision": config["precision"],
         "seed": config["seed"],
         "question": digest.sha256_bytes(digest.canonical_json(seedless)),

@@ -33,6 +33,7 @@ def print_table(table: Table) -> None:
         rows += [_cells(Entry(line), name, None) for line, name in outside]
         for row, line in zip(rows, group.lines, strict=True):
             row[0] += " · partial" if line.first.partial and not group.partial else ""
+            row[0] += _subset_mark(line, group)
             row[0] += _note_marks(line, numbered)
         console.table(_title(group), COLUMNS, rows)
         for line, name in outside:
@@ -53,9 +54,11 @@ def print_table(table: Table) -> None:
 
 
 def _title(group: Group) -> str:
-    run = group.fitted.first
+    run, subset = group.fitted.first, _subset(group)
+    partial_mark = ", PARTIAL COPY" if group.partial else ""
+    subset_mark = f", SUBSET {subset}" if subset else ""
     parts = (
-        f"{run.dataset}{', PARTIAL COPY' if group.partial else ''}",
+        f"{run.dataset}{partial_mark}{subset_mark}",
         run.preprocess,
         f"fit on {run.final_fit}{fit_marks(run)}" if group.fitted.fitted else "no fit",
         f"{run.n} test images",
@@ -75,6 +78,18 @@ def _cells(entry: Entry, name: str, rivals: int | None) -> list[str]:
         f"{rate:.0f}" if rate else "–",
         OUTSIDE if rivals is None else mark if rivals > 1 else "",
     ]
+
+
+def _subset(group: Group) -> str | None:
+    """The dataset.subset that all runs of a group share; None if they differ or have none."""
+    subsets = {line.first.subset for line in group.lines}
+    return subsets.pop() if len(subsets) == 1 else None
+
+
+def _subset_mark(line: Line, group: Group) -> str:
+    """Addition to a line's name if the group's title does not state its subset; may be empty."""
+    subset = line.first.subset
+    return f" · subset {subset}" if subset and not _subset(group) else ""
 
 
 def _note_marks(line: Line, numbered: Mapping[str, int]) -> str:

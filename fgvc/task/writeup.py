@@ -298,9 +298,10 @@ def _title(job: Experiment) -> str:
     conf = job.conf
     weights_note = "" if conf.backbone.pretrained else ", random weights"
     partial = ", PARTIAL COPY" if job.dataset.partial else ""
+    subset = f", SUBSET {job.dataset.subset['name']}" if job.dataset.subset else ""
     return (
         f"{conf.backbone.name} {conf.backbone.size}{weights_note} · {conf.head.name} · "
-        f"{conf.resolution.side} px · {job.dataset.name} ({job.classes} classes{partial})"
+        f"{conf.resolution.side} px · {job.dataset.name} ({job.classes} classes{partial}{subset})"
     )
 
 

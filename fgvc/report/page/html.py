@@ -163,6 +163,8 @@ def _badges(entry: Entry) -> Iterable[Badge]:
     yield from _fit_badges(line)
     if run.partial:
         yield Badge("partial", "a partial copy of the dataset", "warn")
+    if run.subset is not None:
+        yield Badge(f"subset {run.subset}", f"dataset.subset={run.subset}: a smoke test", "warn")
     if run.weights_kind == "random":
         yield Badge("random weights", "the backbone was not pretrained", "warn")
     elif told(run.dataset_contamination):
