@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from fgvc.metrics import UNREADABLE
 from fgvc.record.page.run import UNREADABLE_FILE
@@ -14,7 +15,7 @@ from fgvc.report.sealed import DamageError
 def unreadable_images(record: Record) -> str:
     """Are the counts of unreadable images those of the predictions and of their list?"""
     counts = record.numbers["unreadable"]
-    rows = record.json(UNREADABLE_FILE) if any(counts.values()) else []
+    rows: Any = record.json(UNREADABLE_FILE) if any(counts.values()) else []
     listed = Counter(row["split"] for row in rows)
     for split, count in counts.items():
         what, recorded = f"unreadable images of {split}", ("metrics.json", count)
