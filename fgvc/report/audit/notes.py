@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from typing import Any
 
 from fgvc.metrics import UNREADABLE
 from fgvc.record.page.run import UNREADABLE_FILE
@@ -15,8 +15,7 @@ from fgvc.report.sealed import DamageError
 def unreadable_images(record: Record) -> str:
     """Are the counts of unreadable images those of the predictions and of their list?"""
     counts = record.numbers["unreadable"]
-    rows: Any = record.json(UNREADABLE_FILE) if any(counts.values()) else []
-    listed = Counter(row["split"] for row in rows)
+    listed = _listed(record) if any(counts.values()) else Counter()
     for split, count in counts.items():
         what, recorded = f"unreadable images of {split}", ("metrics.json", count)
         agree(what, (UNREADABLE_FILE, listed[split]), recorded)
@@ -24,6 +23,15 @@ def unreadable_images(record: Record) -> str:
             predicted = int((record.predictions[split].pred_N == UNREADABLE).sum())
             agree(what, (PREDICTIONS, predicted), recorded)
     return f"{sum(counts.values())} images"
+
+
+def _listed(record: Record) -> Counter[str]:
+    """Rows of unreadable.json by split."""
+    try:
+        rows = json.loads(record.text(UNREADABLE_FILE))
+        return Counter(row["split"] for row in rows)
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamageError(f"{UNREADABLE_FILE}: not a list of images with their splits") from error
 
 
 def notes(record: Record) -> str:
