@@ -51,8 +51,8 @@ def check_twins(kept: Job, twin: Job) -> None:
     for key in keys:
         if not any(f"{other}.".startswith(f"{key}.") for other in reasons):
             reasons[key] = SAME
-    told = "; ".join(f"{key}: {why}" for key, why in reasons.items())
-    raise ConfigError(f"{twin_line(twin.overrides, kept.overrides)} ({told}). {_way(reasons)}")
+    by_key = "; ".join(f"{key}: {why}" for key, why in reasons.items())
+    raise ConfigError(f"{twin_line(twin.overrides, kept.overrides)} ({by_key}). {_way(reasons)}")
 
 
 def _way(reasons: dict[str, str]) -> str:

@@ -91,7 +91,7 @@ def written(
     return environment.from_string(text).render(
         conf=facts["config"],
         facts=facts,
-        record=_numbers(run),
+        record=_numbers(run, ids["exported_from"]),
         ids=ids,
         weights=weights,
         agreement=agreement,
@@ -99,12 +99,17 @@ def written(
     )
 
 
-def _numbers(run: Path) -> Record | None:
-    """The record of the run in whose folder the checkpoint lies; None for a file without a run."""
+def _numbers(run: Path, checkpoint_id: str) -> Record | None:
+    """The record of the run in whose folder the checkpoint lies; None for a file without a run.
+
+    A file of another checkpoint in the folder of a run has no record either.
+    """
     if not (run / "status.json").is_file():
         return None
     try:
         artifacts = sealed.index(run)
+        if artifacts.get(sealed.CKPT, {}).get("sha256") != checkpoint_id:
+            return None
         numbers, stamp = (
             sealed.parsed(file, sealed.verified(run, file, artifacts)) for file in (METRICS, STAMP)
         )

@@ -14,13 +14,13 @@ EVALUATION = {"task": "eval"}
 MARKS = ("fitted or chose", "by force", "task.debug", "other data", "partial", "subset")
 
 
-def card_of(folder: Path) -> str:
-    """The card of a checkpoint, in one line."""
+def card_of(folder: Path, exported_from: str | None = None) -> str:
+    """The card of a checkpoint, in one line. exported_from: its id; None: that of the run."""
     _, facts, checkpoint_id = checkpoint.read(folder)
     text = model_card.written(
         folder,
         facts,
-        ids={"checkpoint": checkpoint_id, "exported_from": checkpoint_id},
+        ids={"checkpoint": checkpoint_id, "exported_from": exported_from or checkpoint_id},
         weights={"license": "none", "contamination": "nothing"},
         agreement={},
         digests={},
@@ -37,6 +37,12 @@ def test_a_plain_run_has_no_mark(runs):
     card = card_of(runs())
     assert "The numbers are of the run that made the checkpoint (`task=probe`)." in card
     assert [mark for mark in MARKS if mark in card] == []
+
+
+def test_another_checkpoint_in_the_folder_of_a_run_has_none_of_its_numbers(runs):
+    card = card_of(runs(), exported_from="0" * 64)
+    assert "None: the checkpoint was exported without the record of its run." in card
+    assert "test 30" not in numbers_in(card)
 
 
 def test_an_evaluation_is_not_called_the_run_that_made_the_checkpoint(forge):

@@ -109,8 +109,8 @@ def counts(record: Record) -> str:
 
 def subset(record: Record) -> str:
     """Of a smoke run: are the tiny subsets recorded, with checksum, label coverage and time?"""
-    told, asked = record.stamp["subset"], record.config["dataset"]["subset"]
-    agree("a subset", ("the config", asked is not None), ("env_stamp.json", told is not None))
+    told, configured = record.stamp["subset"], record.config["dataset"]["subset"]
+    agree("a subset", ("the config", configured is not None), ("env_stamp.json", told is not None))
     if told is None:
         return "none: not a smoke run"
     for name in SPLITS:
