@@ -27,7 +27,8 @@ def nfc(path: str) -> str:
     return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
-TRAIN, TEST = 0, 1  # the dataset's own split; validation is carved from TRAIN by `Split`
+# the dataset's own split; where it has no VAL, `Split` carves validation from TRAIN
+TRAIN, TEST, VAL = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ class Hierarchy:
 class Manifest:
     """Every image of a dataset once, column by column; data/ orders the images by their paths.
 
-    path: relative to root, posix separators. label_N: int64 class index. split_N: uint8, TRAIN or
-    TEST. sha256: of the file's bytes. box_N4: float32 x, y, width, height in original pixels, NaN
-    where there is none. cropped: whether a picture means the part of it inside its box.
+    path: relative to root, posix separators. label_N: int64 class index. split_N: uint8, TRAIN,
+    TEST or VAL. sha256: of the file's bytes. box_N4: float32 x, y, width, height in original
+    pixels, NaN where there is none. cropped: whether a picture means the part of it inside its box.
     """
 
     root: Path
@@ -131,7 +132,8 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a Manifest, ascending: train and val partition TRAIN, test is TEST."""
+    """Rows of a Manifest, ascending. test_N: TEST. val_N: VAL, or where the dataset has none a part
+    carved from TRAIN; train_N: TRAIN without that part."""
 
     train_N: np.ndarray
     val_N: np.ndarray
@@ -161,6 +163,8 @@ class Dataset:
     card: provenance as it stands in the dataset's conf file (source, licence, approval, ...).
     subset: what `dataset.subset` chose, with checksum, coverage and expected seconds; else None.
     hierarchy: what lies above the classes, where the dataset says so.
+    test_source: what serves as test: "test", the dataset's own; "val", its validation split, as it
+    has no test; "carved", a seeded part of its training images.
     """
 
     name: str
@@ -173,6 +177,7 @@ class Dataset:
     subset: Mapping[str, object] | None = None
     hierarchy: Hierarchy | None = None
     warnings: tuple[str, ...] = ()
+    test_source: str = "test"
 
     @functools.cached_property
     def split_digest(self) -> str:

@@ -54,6 +54,7 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
         card=_card(conf.card),
         subset=subset.describe(pictures, split, index.labelmap) if conf.subset else None,
         hierarchy=index.hierarchy,
+        test_source=index.test_source,
     )
 
 

@@ -29,6 +29,7 @@ class Index:
     """The columns of a Manifest except the digests (see fgvc.types.Manifest), and the label map.
 
     size_N2: float32 width and height that the dataset's own files state; NaN where they do not.
+    test_source: as in Dataset.
     """
 
     root: Path
@@ -41,6 +42,7 @@ class Index:
     size_N2: np.ndarray | None = None
     hierarchy: Hierarchy | None = None
     notes: tuple[str, ...] = ()
+    test_source: str = "test"
 
     def __len__(self) -> int:
         return len(self.path)

@@ -31,7 +31,7 @@ import numpy as np
 
 from fgvc.data.index import Index, repeated
 from fgvc.store import atomic, digest
-from fgvc.types import TRAIN, Manifest, Progress, UserError
+from fgvc.types import TEST, Manifest, Progress, UserError
 
 Result = TypeVar("Result")
 
@@ -124,8 +124,8 @@ def duplicate_notes(manifest: Manifest) -> tuple[str, ...]:
             rows_of[sha256].append(row)
     across, contradicting = [], []
     for rows in rows_of.values():
-        train = [row for row in rows if manifest.split_N[row] == TRAIN]
-        test = [row for row in rows if manifest.split_N[row] != TRAIN]
+        train = [row for row in rows if manifest.split_N[row] != TEST]
+        test = [row for row in rows if manifest.split_N[row] == TEST]
         if train and test:
             across.append((train[0], test[0]))
         other = [row for row in train if manifest.label_N[row] != manifest.label_N[train[0]]]

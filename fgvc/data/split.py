@@ -13,21 +13,24 @@ import unicodedata
 import numpy as np
 
 from fgvc.data.index import Index, listed
-from fgvc.types import TEST, TRAIN, LabelMap, Split, UserError
+from fgvc.types import TEST, TRAIN, VAL, LabelMap, Split, UserError
 
 
 def carve(index: Index, fraction: float, seed: int) -> Split:
-    """Split with a validation part of round(fraction * train images), taken from train.
+    """Split with the dataset's own validation part; without one, carve it from train.
 
-    Every class keeps a training image, so a class of one is never in validation.
+    The carved part has round(fraction * train images). Every class keeps a training image, so a
+    class of one is never in it.
 
     Args:
-        index: of all images; only TRAIN rows are divided.
+        index: of all images; only TRAIN rows are divided, and only if no row is VAL.
         fraction: 0 gives an empty validation part.
         seed: `dataset.split_seed`.
     """
     rows = np.flatnonzero(index.split_N == TRAIN)
-    val_N = stratified(index.path, index.label_N, rows, fraction, f"val {seed}", at_least=0)
+    val_N = np.flatnonzero(index.split_N == VAL)
+    if not len(val_N):
+        val_N = stratified(index.path, index.label_N, rows, fraction, f"val {seed}", at_least=0)
     return Split(
         train_N=np.setdiff1d(rows, val_N, assume_unique=True),
         val_N=val_N,

@@ -18,7 +18,7 @@ from fgvc.task.experiment import (
     opened,
     predictions,
 )
-from fgvc.types import TRAIN, Features, Predictions
+from fgvc.types import TEST, Features, Predictions
 
 
 def run(job: Job) -> Skipped | None:
@@ -37,7 +37,7 @@ def run(job: Job) -> Skipped | None:
 def _probe(job: Experiment) -> Outcome:
     manifest, split = job.dataset.manifest, job.dataset.split
     fits.check(job)
-    features = job.extractor.features("train", np.flatnonzero(manifest.split_N == TRAIN))
+    features = job.extractor.features("train", np.flatnonzero(manifest.split_N != TEST))
     train, val = _rows_of(features, split.train_N), _rows_of(features, split.val_N)
     fitted = fits.fit(job, train, val)
     splits: dict[str, Predictions] = {}

@@ -13,7 +13,7 @@ from fgvc.data.doctor import near
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding
 from fgvc.data.doctor.pictures import Looks
 from fgvc.data.index import Index
-from fgvc.types import TEST, TRAIN
+from fgvc.types import TEST
 
 
 def findings(index: Index, looks: Looks) -> list[Finding]:
@@ -66,7 +66,7 @@ def _equal(looks: Looks) -> list[list[int]]:
 
 def _across(index: Index, rows: list[int]) -> list[list[int]]:
     """Each test picture of equal ones, with the first of train."""
-    train = [row for row in rows if index.split_N[row] == TRAIN]
+    train = [row for row in rows if index.split_N[row] != TEST]
     return [[train[0], row] for row in rows if train and index.split_N[row] == TEST]
 
 
@@ -77,7 +77,8 @@ def _labels(index: Index, rows: list[int]) -> int:
 def _near(index: Index, looks: Looks) -> list[list[int]]:
     """Pairs of train and test that look the same and are not the same bytes."""
     readable_N = looks.readable
-    train, test = (readable_N[index.split_N[readable_N] == split] for split in (TRAIN, TEST))
+    test_N = index.split_N[readable_N] == TEST
+    train, test = readable_N[~test_N], readable_N[test_N]
     pair_K2 = near.pairs(looks.code_N2[train], looks.code_N2[test])
     rows_K2 = np.stack([train[pair_K2[:, 0]], test[pair_K2[:, 1]]], axis=1)
     return [rows for rows in rows_K2.tolist() if looks.sha256[rows[0]] != looks.sha256[rows[1]]]

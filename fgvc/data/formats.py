@@ -1,0 +1,110 @@
+"""The picture formats that fgvc reads, and what kind of file lies under a name.
+
+One list for folders, tables, task=predict, task=doctor and the decoder: a file is a picture if its
+first bytes are those of a format on the list, whatever its suffix. Where a whole dataset is listed,
+a file with a suffix of the list counts as a picture unopened; decoding checks its bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+HEAD = 64  # bytes of a file that tell its kind
+# Pillow's name of the format: the suffixes of its files
+READABLE: Mapping[str, Sequence[str]] = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "AVIF": (".avif", ".avifs"),
+    "JPEG2000": (".jp2", ".j2k", ".jpx", ".jpf", ".jpc", ".j2c"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+}
+SUFFIXES = frozenset(suffix for suffixes in READABLE.values() for suffix in suffixes)
+RUBBISH = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})  # of file managers
+
+_PNM = re.compile(rb"P[1-6Ff][\s#]")
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes, by version
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_STARTS: Sequence[tuple[bytes, str]] = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    (b"%!PS", "PostScript"),
+    (b"\xc5\xd0\xd3\xc6", "PostScript"),
+    (b"%PDF", "PDF"),
+    (b"8BPS", "Photoshop"),
+    (b"PK\x03\x04", "ZIP archive"),
+    (b"\x1f\x8b", "gzip archive"),
+    (b"Rar!", "RAR archive"),
+    (b"7z\xbc\xaf", "7z archive"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\x1aE\xdf\xa3", "Matroska video"),
+    (b"\0\0\1\0", "ICO"),
+    (b"#!", "script"),
+)
+
+
+def kind_of(head: bytes) -> str | None:
+    """Kind of a file by its first HEAD bytes: a key of READABLE, another kind's name, or None."""
+    if head[4:8] == b"ftyp":
+        return _iso_kind(head)
+    if head[:4] == b"RIFF":
+        return {b"WEBP": "WEBP", b"AVI ": "AVI video", b"WAVE": "WAV sound"}.get(head[8:12])
+    if _PNM.match(head):
+        return "PPM"
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    return next((kind for start, kind in _STARTS if head.startswith(start)), _text_kind(head))
+
+
+def _iso_kind(head: bytes) -> str:
+    """Kind of an ISO base media file by its brands."""
+    brands = {head[start : start + 4] for start in (8, *range(16, len(head), 4))}
+    if {b"avif", b"avis"} & brands:
+        return "AVIF"
+    return "HEIC" if set(_HEIF) & brands else "MP4 video"
+
+
+def _text_kind(head: bytes) -> str | None:
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "HTML page"
+    if start.startswith(b"<svg"):
+        return "SVG"
+    return "Git LFS pointer" if start.startswith(b"version https://git-lfs") else None
+
+
+def is_rubbish(name: str) -> bool:
+    """Whether a file is one that file managers leave everywhere; nobody misses it."""
+    return name.startswith("._") or name == ".DS_Store" or name.casefold() in RUBBISH
+
+
+def has_picture_suffix(name: str) -> bool:
+    """Whether a name ends in a suffix of the list; opens nothing."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 - 675,000 names
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture by its suffix or, with any other suffix, by its first bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if has_picture_suffix(path.name):
+        return True
+    with path.open("rb") as file:
+        return kind_of(file.read(HEAD)) in READABLE

@@ -1,0 +1,58 @@
+"""The kind of a file follows from its first bytes, and a picture is a picture under any name."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fgvc.data import formats
+
+SAVED = {
+    "JPEG": "JPEG",
+    "PNG": "PNG",
+    "GIF": "GIF",
+    "WEBP": "WEBP",
+    "TIFF": "TIFF",
+    "BMP": "BMP",
+    "AVIF": "AVIF",
+    "JPEG2000": "JPEG2000",
+    "PPM": "PPM",
+}
+OTHER = {
+    b"%PDF-1.7\n": "PDF",
+    b"\0\0\0\x18ftypheic\0\0\0\0mif1heic": "HEIC",
+    b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41": "MP4 video",
+    b"%!PS-Adobe-3.0 EPSF-3.0": "PostScript",
+    b"<!DOCTYPE html><html>": "HTML page",
+    b"version https://git-lfs.github.com/spec/v1": "Git LFS pointer",
+    b"PK\x03\x04": "ZIP archive",
+    b"BM is how this text starts": None,
+    b"P5.js notes": None,
+    b"": None,
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_picture_is_known_by_its_first_bytes(name: str, tmp_path: Path) -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 10, 10)).save(data, SAVED[name])
+    assert formats.kind_of(data.getvalue()[: formats.HEAD]) == name
+    (tmp_path / "bird").write_bytes(data.getvalue())
+    assert formats.is_picture(tmp_path / "bird")
+
+
+@pytest.mark.parametrize("head", OTHER)
+def test_another_kind_is_named_and_no_picture(head: bytes, tmp_path: Path) -> None:
+    assert formats.kind_of(head) == OTHER[head]
+    (tmp_path / "bird").write_bytes(head)
+    assert not formats.is_picture(tmp_path / "bird")
+
+
+def test_every_format_of_the_list_is_one_that_pillow_reads() -> None:
+    Image.init()
+    assert set(formats.READABLE) <= set(Image.OPEN)
+    opened = {
+        suffix for suffix, name in Image.registered_extensions().items() if name in formats.READABLE
+    }
+    assert opened <= formats.SUFFIXES | {".pfm", ".mpo"}
