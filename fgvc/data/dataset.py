@@ -42,7 +42,7 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
     if conf.box_crop:
         pictures = replace(pictures, cropped=True)
     split = carve(index, fraction, conf.split_seed)
-    warnings = crop_notes + coverage_notes + manifest.duplicate_notes(pictures)
+    warnings = index.warnings + crop_notes + coverage_notes + manifest.duplicate_notes(pictures)
     return Dataset(
         name=conf.name,
         manifest=pictures,

@@ -29,7 +29,7 @@ class Index:
     """The columns of a Manifest except the digests (see fgvc.types.Manifest), and the label map.
 
     size_N2: float32 width and height that the dataset's own files state; NaN where they do not.
-    test_source: as in Dataset.
+    test_source: as in Dataset. warnings: notes that also go to Dataset.warnings; not in `notes`.
     """
 
     root: Path
@@ -43,6 +43,7 @@ class Index:
     hierarchy: Hierarchy | None = None
     notes: tuple[str, ...] = ()
     test_source: str = "test"
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.path)

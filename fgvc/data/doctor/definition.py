@@ -50,7 +50,10 @@ def place(conf: schema.Dataset) -> Path:
 
 def findings(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
     """Whether the copy is a partial one, as declared, and what is to be said about its index."""
-    found = [Finding(NOTE, "layout", note, "nothing, if you expected it") for note in index.notes]
+    found = [
+        Finding(NOTE, "layout", note, "nothing, if you expected it")
+        for note in index.notes + index.warnings
+    ]
     found += _splits(index) + _classes(conf, index) + _coverage(index)
     official = dataset.official(conf)
     try:
