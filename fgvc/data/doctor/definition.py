@@ -24,19 +24,23 @@ LISTS_ALL = ("folder",)  # readers whose index is whatever pictures lie there
 INATURALIST = {"Actinopterygii", "Amphibia", "Arachnida", "Aves", "Fungi", "Insecta", "Plantae"}
 
 
-def read(conf: schema.Dataset, progress: Progress) -> tuple[Index | None, list[Finding]]:
+def read(
+    conf: schema.Dataset, progress: Progress, cache_root: Path | None = None
+) -> tuple[Index | None, list[Finding]]:
     """The copy as its reader sees it; None where the reader refuses it altogether.
 
     A refusal that a partial copy would not meet is one finding, and the examination goes on.
     """
     try:
-        return dataset.READERS[conf.reader](conf, progress), []
+        return dataset.READERS[conf.reader](conf, progress, cache_root), []
     except UserError as error:
         found = [_refused(conf, error)]
     if conf.partial or not place(conf).is_dir():
         return None, found
     try:
-        return dataset.READERS[conf.reader](replace(conf, partial=True), progress), found
+        return dataset.READERS[conf.reader](
+            replace(conf, partial=True), progress, cache_root
+        ), found
     except UserError:
         return None, found
 
@@ -44,7 +48,8 @@ def read(conf: schema.Dataset, progress: Progress) -> tuple[Index | None, list[F
 def place(conf: schema.Dataset) -> Path:
     """Where the user says that the copy lies."""
     if conf.root is None:
-        return Path(conf.table or "").expanduser().parent
+        table = Path(conf.table or "").expanduser()
+        return table if table.is_dir() else table.parent
     return Path(conf.root).expanduser()
 
 
