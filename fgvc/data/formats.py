@@ -26,8 +26,31 @@ READABLE: Mapping[str, Sequence[str]] = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 }
 SUFFIXES = frozenset(suffix for suffixes in READABLE.values() for suffix in suffixes)
+# what is not read, by suffix: raw pictures begin like TIFF, and a text may begin like PNM
+OTHER: Mapping[str, Sequence[str]] = {
+    "camera raw": (
+        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc"),
+        *(".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl"),
+        *(".sr2", ".srf", ".srw", ".x3f"),
+    ),
+    "HEIC": (".heic", ".heif", ".hif"),
+    "JPEG XL": (".jxl",),
+    "Photoshop": (".psd", ".psb"),
+    "PostScript": (".ai", ".eps", ".ps"),
+    "SVG": (".svg", ".svgz"),
+    "text": (
+        *(".txt", ".csv", ".tsv", ".md", ".rst", ".json", ".jsonl", ".xml", ".yaml", ".yml"),
+        *(".html", ".htm", ".py", ".ipynb", ".log", ".ini", ".cfg", ".toml", ".xmp", ".aae"),
+    ),
+}
+LEFTOVER = "backup or unfinished file"
 RUBBISH = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})  # of file managers
 
+_OTHER_OF = {suffix: kind for kind, suffixes in OTHER.items() for suffix in suffixes}
+_SHARED = ("TIFF", "PPM")  # formats that a file of OTHER may begin like
+_LEFTOVER = re.compile(
+    r"(~|\.(bak|old|orig|tmp|temp|part|partial|crdownload|download|swp)|\.\w+_original)$", re.I
+)
 _PNM = re.compile(rb"P[1-6Ff][\s#]")
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes, by version
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -104,7 +127,18 @@ def is_picture(path: Path) -> bool:
     Raises:
         OSError: the file cannot be read.
     """
-    if has_picture_suffix(path.name):
-        return True
+    return has_picture_suffix(path.name) or file_kind(path) in READABLE
+
+
+def file_kind(path: Path) -> str | None:
+    """Kind of a file: by a suffix of OTHER unless its bytes are a picture's, or by its bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if _LEFTOVER.search(path.name):
+        return LEFTOVER
     with path.open("rb") as file:
-        return kind_of(file.read(HEAD)) in READABLE
+        kind = kind_of(file.read(HEAD))
+    is_readable = kind in READABLE and kind not in _SHARED
+    return kind if is_readable else _OTHER_OF.get(path.suffix.lower(), kind)

@@ -15,7 +15,7 @@ from pathlib import Path
 from fgvc.config import schema
 from fgvc.data import dataset
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding, refusal
-from fgvc.data.folder import SUFFIXES
+from fgvc.data.formats import SUFFIXES
 from fgvc.data.index import Index, check_counts, check_coverage, listed, repeated
 from fgvc.types import Progress, UserError
 
