@@ -15,10 +15,16 @@ from fgvc.data.index import Index, check_boxes, check_counts, check_coverage, so
 from fgvc.data.split import carve
 from fgvc.types import Dataset, Progress, UserError
 
+OWN = ("folder", "table")  # readers of a user's own pictures
 Reader = Callable[[schema.Dataset, Progress | None, Path | None], Index]
 
 
-def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = None) -> Dataset:
+def load(
+    conf: schema.Dataset,
+    cache_root: Path,
+    progress: Progress | None = None,
+    remember: bool = True,
+) -> Dataset:
     """Read a dataset and hold it against its definition.
 
     Args:
@@ -26,6 +32,7 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
         cache_root: where digests of pictures are remembered (manifests/), and where images inside
             a table are unpacked (tables/).
         progress: advanced by pictures generated and by pictures hashed.
+        remember: whether to keep new digests; otherwise the next call reports changed files again.
 
     Raises:
         UserError: the copy contradicts itself, its official counts or its remembered digests.
@@ -39,7 +46,9 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
     approval = (conf.card.approval,) if conf.reader == "synthetic" else ()
     crop_notes = check_boxes(index) if conf.box_crop else ()
     coverage_notes = check_coverage(index)
-    pictures = manifest.build(index, cache_root, progress)
+    file_notes: list[str] = []
+    policy = files_policy(conf)
+    pictures = manifest.build(index, cache_root, progress, policy, file_notes.append, remember)
     if conf.box_crop:
         pictures = replace(pictures, cropped=True)
     split = carve(index, fraction, conf.split_seed)
@@ -50,7 +59,7 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
         labelmap=index.labelmap,
         split=split,
         partial=partial,
-        notes=approval + index.notes + count_notes + warnings,
+        notes=approval + index.notes + count_notes + tuple(file_notes) + warnings,
         warnings=warnings,
         card=_card(conf.card),
         subset=subset.describe(pictures, split, index.labelmap) if conf.subset else None,
@@ -75,6 +84,24 @@ def read(
     if conf.reader not in READERS:
         raise UserError(f"dataset.reader={conf.reader}: one of {', '.join(READERS)}")
     return sorted_by_path(READERS[conf.reader](conf, progress, cache_root))
+
+
+def files_policy(conf: schema.Dataset) -> manifest.Policy:
+    """What becomes of files that changed or cannot be read: a user's own files may change."""
+    own = conf.reader in OWN
+    drawn = f"delete {conf.root}, and its pictures are drawn again"
+    restore = {
+        "folder": "restore or remove such files",
+        "table": "restore such files or remove their rows from the table",
+        "synthetic": drawn,
+    }
+    accept = "restore it, or add dataset.accept_altered=true to accept the files as they are now"
+    return manifest.Policy(
+        rehash=own or conf.accept_altered,
+        skip=conf.on_bad_image == "skip",
+        restore=restore.get(conf.reader, "unpack the images again"),
+        accept=drawn if conf.reader == "synthetic" else accept,
+    )
 
 
 def _cub(conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None) -> Index:

@@ -78,6 +78,7 @@ class Dataset:
     test_fraction: float = bounded(0.0, 0.9)  # folder: of one folder without train/ and test/
     prompts: list[str] = MISSING  # a class name goes into each {}; hashed where text is read
     on_bad_image: str = one_of("error", "skip")
+    accept_altered: bool = declared(False)  # files may differ from when they were first hashed
     box_crop: bool = later(False)  # pictures are cut to their bounding boxes first
     official: OfficialCounts = field(default_factory=OfficialCounts)
     generator: Generator | None = MISSING

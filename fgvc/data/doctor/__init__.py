@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from fgvc.config import schema
+from fgvc.data import dataset
 from fgvc.data.doctor import archives, copies, definition, fits, pictures
 from fgvc.data.doctor.finding import ERROR, NOTE, Examination, Finding, ordered
 from fgvc.data.index import Index
@@ -52,7 +53,8 @@ def examine(
     path = index.path if index else _unindexed(root)
     with bar("pictures", len(path), "pictures") as progress:
         looks = pictures.look(root, path, threads, progress)
-    found += pictures.findings(path, looks) + _across(index, looks)
+    restore = dataset.files_policy(conf).restore
+    found += pictures.findings(path, looks, restore) + _across(index, looks)
     facts["pictures"] = pictures.facts(looks)
     return Examination(conf.name, conf.reader, str(root), partial, ordered(found), facts)
 

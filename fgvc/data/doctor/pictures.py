@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fgvc.data import states
 from fgvc.data.decode import MAX_PIXELS, ImageError, decode, upright_size
 from fgvc.data.doctor.finding import ERROR, Finding
 from fgvc.data.doctor.near import fingerprint
@@ -27,7 +28,8 @@ from fgvc.types import Progress
 
 CHUNK = 16  # pictures handed to a thread at a time
 THUMB = 64  # pixels; a JPEG is decoded at the smallest eighth that is no smaller than this
-MISSING = "missing"
+MISSING = ("missing", "a broken link")  # as states.read says it
+SKIPPED = "dataset.on_bad_image=skip goes on without them and counts them as wrong in test"
 
 
 @dataclass(frozen=True)
@@ -105,20 +107,23 @@ def look(root: Path, path: Sequence[str], threads: int, progress: Progress) -> L
     return looks
 
 
-def findings(path: Sequence[str], looks: Looks) -> list[Finding]:
-    """Files that are missing, and files that no run could read."""
-    missing = [path[row] for row, why in looks.bad.items() if why == MISSING]
-    damaged = [why for why in looks.bad.values() if why != MISSING]
+def findings(path: Sequence[str], looks: Looks, restore: str) -> list[Finding]:
+    """Files that are missing, and files that no run could read.
+
+    Args:
+        restore: what to do about a missing file of this dataset.
+    """
+    missing = [path[row] for row, why in looks.bad.items() if why in MISSING]
+    damaged = [why for why in looks.bad.values() if why not in MISSING]
     found = []
     if missing:
         found.append(
             Finding(
                 ERROR,
                 "files",
-                f"{len(missing)} of the {len(path)} pictures that the index names are missing: "
+                f"{len(missing)} of the {len(path)} pictures are missing, or links to nothing: "
                 f"{listed(missing, 2)}",
-                "unpack the images again; or, to go on without them, cut the index files to what "
-                "is there and set dataset.partial=true",
+                f"{restore}; {SKIPPED}",
                 tuple(missing),
             )
         )
@@ -128,8 +133,7 @@ def findings(path: Sequence[str], looks: Looks) -> list[Finding]:
                 ERROR,
                 "pictures",
                 f"{len(damaged)} cannot be read: {listed(damaged, 2)}",
-                "copy or download them again; dataset.on_bad_image=skip goes on without them and "
-                "counts them as wrong in test",
+                f"copy or download them again; {SKIPPED}",
                 tuple(damaged),
             )
         )
@@ -164,11 +168,10 @@ def _spread(side_R: np.ndarray) -> dict[str, int]:
 
 def _one(root: Path, name: str) -> One:
     try:
-        data = (root / name).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return One(bad=MISSING)
-    except OSError as error:
-        return One(bad=f"{name}: {error.strerror}")
+        data = states.read(f"{root}/{name}")
+    except states.AbsentError as error:
+        why = str(error)
+        return One(bad=why if why in MISSING else f"{name}: {why}")
     sha256 = hashlib.sha256(data).digest()
     try:
         return _decoded(data, sha256)
