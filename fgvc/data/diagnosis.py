@@ -114,7 +114,7 @@ def _damaged(data: bytes, kind: str, error: Exception) -> str:
 
 def _a(kind: str) -> str:
     """The kind with its article, as it is spoken: an HTML page, an SVG, a PNG."""
-    spoken_with_n = ("A", "E", "HE", "HT", "HD", "I", "MP", "O", "SVG", "XML", "xz", "RAR")
+    spoken_with_n = ("A", "E", "HT", "HD", "I", "MP", "O", "SVG", "XML", "xz", "RAR")
     return f"{'an' if kind.startswith(spoken_with_n) else 'a'} {kind}"
 
 

@@ -78,7 +78,8 @@ def test_a_float_map_is_read_by_0_to_1_as_opencv_reads_it():
 
 @pytest.mark.parametrize(("kind", "most"), [("png", 65535), ("jp2", 65535), ("avif", 1023)])
 def test_colours_of_more_bits_are_as_in_opencv(kind, most):
-    values = np.tile(np.stack([RAMP, RAMP[::-1], RAMP * 0.5], -1), (4, 4, 1))
+    smooth = np.kron(RAMP * 0.9 + 0.05, np.ones((4, 4)))  # a wavelet's overshoot would be clipped
+    values = np.stack([smooth, smooth[::-1], smooth * 0.5], -1)
     save = [cv2.IMWRITE_AVIF_DEPTH, 10] if kind == "avif" else []
     data = cv2.imencode(f".{kind}", (values * most).astype(np.uint16), save)[1].tobytes()
     theirs = cv2.cvtColor(
@@ -86,7 +87,7 @@ def test_colours_of_more_bits_are_as_in_opencv(kind, most):
     )
     mine = decode(data, "a").permute(1, 2, 0).numpy().astype(int)
     assert np.abs(mine - theirs).max() <= (3 if kind == "avif" else 1)  # its own colour conversion
-    assert theirs.max() > 240
+    assert theirs.max() > 230
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -144,7 +144,9 @@ IDAT = PNG.index(b"IDAT")
 )
 def test_a_wrong_checksum_is_named_with_its_chunk(data, name):
     """libpng refuses the critical ones too; Pillow reads wrong pixels from a flipped IDAT bit."""
-    with pytest.raises(ImageError, match=rf"^b\.jpg: .*a PNG, and the checksum of its {name} chunk"):
+    with pytest.raises(
+        ImageError, match=rf"^b\.jpg: .*a PNG, and the checksum of its {name} chunk"
+    ):
         decode(data, "b.jpg")
 
 
