@@ -72,7 +72,7 @@ def test_raw_pictures_begin_like_tiff_and_are_none(birds, suffix):
     (birds / "gull" / "x.tif").rename(birds / "gull" / f"x{suffix}")
     index = read(birds)
     assert len(index) == 6
-    assert f"1 {suffix.lower()} (camera raw, not read; convert it to JPEG)" in passed(index)
+    assert f"1 {suffix.lower()} (camera raw file, not read; convert it to JPEG)" in passed(index)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ PLURAL = {
     STRAY: "pictures in no class folder",
     LEFTOVER: "backup or unfinished files",
 }
-PICTURES = ("HEIC", "camera raw", "JPEG XL", "Photoshop", "PostScript", "SVG", "PDF", "ICO")
+PICTURES = ("HEIC", "camera raw file", "JPEG XL", "Photoshop", "PostScript", "SVG", "PDF", "ICO")
 _SUFFIX = re.compile(r"\.[a-z0-9_-]{1,12}")
 
 
