@@ -114,7 +114,7 @@ def plan_of(
     for override in given:
         _check_option(override)
         if override.is_sweep_override() and not multirun:
-            raise ConfigError(f"{override.input_line}: several values need -m (one job each)")
+            raise ConfigError(_several(override))
     check_launcher(given, multirun)
     split = [tuple(arguments)]
     if multirun:
@@ -130,6 +130,16 @@ def plan_of(
     if len(asked) == len(jobs):
         jobs = [jobs[place] for place in neighbours([job.plain for job in jobs])]
     return jobs, left_out
+
+
+def _several(override: Override) -> str:
+    key, _, values = override.input_line.partition("=")
+    line = f"{override.input_line}: several values need -m (one job each)"
+    return (
+        f"{line}; several pictures of one job are a list: {key}=[{values}]"
+        if key == "image"
+        else line
+    )
 
 
 def _named(split: Sequence[Combination], nodes: Nodes) -> tuple[list[Job], list[LeftOut]]:

@@ -78,18 +78,19 @@ def _other(data: bytes, kind: str | None) -> str:
     if kind == "XML document" and b"<svg" in data[:4096]:
         kind = "SVG"
     shown = f" ({_text(data)!r})" if kind in ("XML document", "JSON document") else ""
-    if kind.endswith("archive"):
-        way_out = _UNPACK
-    elif kind.endswith("video"):
-        way_out = _FRAMES
-    else:
-        way_out = _WAY_OUT.get(kind, "convert it to PNG or JPEG")
     said = f"{_a(kind)}{shown}, not a picture that is read"
     if kind == "Git LFS pointer":
         said = f"{_a(kind)}, not the picture itself"
     elif kind == "HTML page":
         said = f"{_a(kind)}, not a picture"
-    return f"{said}; {way_out}"
+    return f"{said}; {way_out(kind) or 'convert it to PNG or JPEG'}"
+
+
+def way_out(kind: str) -> str | None:
+    """What to do with a file of a kind that is not read; None where there is nothing special."""
+    if kind.endswith("archive"):
+        return _UNPACK
+    return _FRAMES if kind.endswith("video") else _WAY_OUT.get(kind)
 
 
 def _damaged(data: bytes, kind: str, error: Exception) -> str:

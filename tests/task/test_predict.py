@@ -110,9 +110,13 @@ def mixed(made, tmp_path) -> Path:
     """Good, bad, turned, hidden and alien files at several depths."""
     source = next(pictures_of(made, tmp_path / "all").rglob("*.jpg"))
     root = tmp_path / "mixed = 1"
-    for name in ("b.jpg", "a/deep/c.JPEG", "a/.hidden/d.jpg", ".e.jpg", "z/notes.txt"):
+    for name in ("b.jpg", "a/deep/c.JPEG", "a/.hidden/d.jpg", ".e.jpg", "z/no suffix"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, root / name)
+    (root / "z" / "notes.txt").write_text("no picture")
+    (root / "z" / "phone.jfif").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (root / "z" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (root / "Thumbs.db").write_bytes(b"rubbish")
     (root / "a" / "torn.jpg").write_bytes(source.read_bytes()[:300])
     (root / "gone.png").symlink_to(root / "nowhere.png")
     picture = Image.open(source)
@@ -135,14 +139,20 @@ def test_a_folder_is_walked_in_order_and_bad_pictures_are_no_end(run, made, mixe
         "gone.png",
         "turned.png",
         "upright.png",
+        "z/no suffix",
+        "z/phone.jfif",
     ]
+    assert "passed over: 2 hidden (.e.jpg, …), 1 .txt (notes.txt), 1 HEIC (phone.HEIC" in ran.err
+    assert "Thumbs.db" not in ran.err
     bad = [path for path, image in images.items() if image["error"]]
-    assert bad == ["a/torn.jpg", "gone.png"]
+    assert bad == ["a/torn.jpg", "gone.png", "z/phone.jfif"]
+    assert "z/phone.jfif: a HEIC" in ran.err
+    assert len(images["z/no suffix"]["predictions"]) == 5
     assert "damaged picture" in images["a/torn.jpg"]["error"]
     assert "cannot be read" in images["gone.png"]["error"]
     assert all(images[path]["predictions"] == [] for path in bad)
     assert "a/torn.jpg: damaged picture" in ran.err
-    assert "4 classified, 2 could not be read" in ran.err
+    assert "5 classified, 3 could not be read" in ran.err
     assert len(images["b.jpg"]["predictions"]) == 5
     turned, upright = (images[f"{name}.png"]["predictions"] for name in ("turned", "upright"))
     assert [one["index"] for one in turned] == [one["index"] for one in upright]
