@@ -116,8 +116,10 @@ def _pictures(job: Job, conf: Config) -> tuple[Manifest, np.ndarray]:
         UserError: neither is here.
     """
     if job.conf.image is not None:
-        manifest = pictures_of(job.conf.image)
-        return manifest, np.arange(len(manifest))
+        found = pictures_of(job.conf.image)
+        if found.note:
+            console.say(found.note)
+        return found.manifest, np.arange(len(found.manifest))
     place = conf.dataset.root or conf.dataset.table
     if place is None or not Path(place).expanduser().exists():
         raise UserError(

@@ -1,6 +1,6 @@
 """image= of task=predict and task=export -> the pictures that it names, without labels.
 
-What is passed over in a folder or under a pattern is counted by kind and printed.
+What is passed over in a folder or under a pattern is counted by kind in a note.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,21 @@ from fgvc.config import images
 from fgvc.config.images import Place
 from fgvc.data import formats
 from fgvc.data.diagnosis import way_out
-from fgvc.record import console
 from fgvc.types import Manifest, UserError
 
 Passed = dict[str, list[str]]  # kind -> files of it
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """note: what was passed over; empty where nothing was."""
+
+    manifest: Manifest
+    note: str = ""
+
+
 @contextmanager
-def pictures(image: object) -> Iterator[Manifest]:
+def pictures(image: object) -> Iterator[Pictures]:
     """The pictures; one that comes through standard input lies in a file as long as it is used.
 
     Raises:
@@ -45,10 +53,10 @@ def pictures(image: object) -> Iterator[Manifest]:
             shutil.copyfileobj(sys.stdin.buffer, copy)
         if not file.stat().st_size:
             raise UserError("image=-: standard input is empty; pipe one picture in: … < bird.jpg")
-        yield _manifest(Path(folder), [images.STDIN])
+        yield Pictures(_manifest(Path(folder), [images.STDIN]))
 
 
-def pictures_of(image: object) -> Manifest:
+def pictures_of(image: object) -> Pictures:
     """The pictures of files, folders and patterns: each once, in the order of their names.
 
     A folder is searched with the folders below it, linked ones too; hidden files are passed over.
@@ -62,8 +70,6 @@ def pictures_of(image: object) -> Manifest:
     found = [
         (place, sorted(_files(place, passed), key=Path.as_posix)) for place in images.places(image)
     ]
-    if passed:
-        console.say(f"note: passed over: {_listed(passed)}")
     if not any(files for _, files in found):
         texts = ", ".join(place.text for place, _ in found)
         raise UserError(
@@ -76,7 +82,8 @@ def pictures_of(image: object) -> Manifest:
     if len(found) > 1:
         found = [(place, [Path(os.path.abspath(file)) for file in files]) for place, files in found]  # noqa: PTH100 - links stay
     files = dict.fromkeys(file for _, files in found for file in files)
-    return _manifest(root, [file.relative_to(root).as_posix() for file in files])
+    note = f"note: passed over: {_listed(passed)}" if passed else ""
+    return Pictures(_manifest(root, [file.relative_to(root).as_posix() for file in files]), note)
 
 
 def _manifest(root: Path, path: list[str]) -> Manifest:

@@ -44,11 +44,14 @@ def run(job: Job) -> int:
         OSError: an answer or overlay cannot be written.
     """
     task = job.conf.task
-    with contextlib.redirect_stdout(sys.stderr), pictures(job.conf.image) as manifest:
+    with contextlib.redirect_stdout(sys.stderr), pictures(job.conf.image) as given:
         kept = stored.read(job)
         conf, source = _settled(kept, job)
+        manifest = given.manifest
         found = _answers(kept, conf, source, job, manifest)
         bad = sum(one.error is not None for one in found)
+        if given.note:
+            console.say(given.note)
         console.say(f"{len(found) - bad} classified, {bad} could not be read")
     about = {"checkpoint": kept.id, "config_hash": kept.facts["config_hash"]}
     root = images.STDIN if images.reads_stdin(job.conf.image) else str(manifest.root)

@@ -10,7 +10,7 @@ import pytest
 
 from fgvc.config.compose import composed, shaped
 from fgvc.config.errors import ConfigError
-from fgvc.config.images import check, places, reads_stdin
+from fgvc.config.images import places, reads_stdin
 from fgvc.config.overrides import jobs_of
 from fgvc.data.decode import decode
 from fgvc.task.pictures import pictures_of
@@ -31,7 +31,7 @@ def pics(tmp_path: Path, jpeg, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def paths(image: object) -> tuple[str, tuple[str, ...]]:
-    found = pictures_of(image)
+    found = pictures_of(image).manifest
     assert all((found.root / path).exists() for path in found.path)
     return str(found.root), found.path
 
@@ -77,13 +77,12 @@ def test_a_name_that_exists_is_no_pattern(pics, jpeg):
     assert paths(2026)[1] == ("2026",)  # Hydra reads a number
 
 
-def test_what_is_passed_over_is_counted_by_kind(pics, capsys):
+def test_what_is_passed_over_is_counted_by_kind(pics):
     (pics / "a.nef").write_bytes(b"II*\0" + bytes(60))
     (pics / "b.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ")
     (pics / "more.txt").write_text("no picture either")
     os.mkfifo(pics / "pipe.jpg")
-    pictures_of("pics")
-    said = " ".join(capsys.readouterr().out.split())
+    said = pictures_of("pics").note
     assert "passed over: 2 .txt (more.txt, …)" in said
     for words in ("1 camera raw file (a.nef", "1 QuickTime video (b.mov", "1 pipe, socket or"):
         assert words in said
@@ -101,7 +100,6 @@ def test_linked_folders_are_searched_once(pics, tmp_path, jpeg):
 
 def refused(image: object) -> str:
     with pytest.raises((ConfigError, UserError), match="^image=") as caught:
-        check(image)
         pictures_of(image)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -151,6 +149,6 @@ def test_a_list_on_the_command_line_reaches_the_config(pics):
 
 
 def test_every_path_is_read_from_the_root(pics):
-    found = pictures_of(["pics/deep/**", "pics/a.jpg"])
+    found = pictures_of(["pics/deep/**", "pics/a.jpg"]).manifest
     for path in found.path:
         assert decode((found.root / path).read_bytes(), path).shape == (3, 36, 48)

@@ -161,6 +161,35 @@ def test_a_folder_is_walked_in_order_and_bad_pictures_are_no_end(run, made, mixe
     )
 
 
+def test_patterns_lists_and_standard_input(run, made, mixed, monkeypatch):
+    """The same numbers as for the folder, whatever names the picture."""
+    ran = predict(run, made.folder, mixed, "task.format=json")
+    whole = {image["path"]: image["predictions"] for image in as_json(ran)["images"]}
+    as_list = f"image=['{mixed}/b.jpg','{mixed}/a/*/*.JPEG']"
+    ran = run("task=predict", f"checkpoint={made.folder}", as_list, "task.format=json", bare=True)
+    answer = as_json(ran)
+    assert answer["root"] == str(mixed)
+    assert [image["path"] for image in answer["images"]] == ["b.jpg", "a/deep/c.JPEG"]
+    for image in answer["images"]:
+        assert_same(image["predictions"], whole[image["path"]])
+    with (mixed / "b.jpg").open(encoding="latin-1") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        answer = as_json(predict(run, made.folder, "-", "task.format=json"))
+    assert (answer["root"], answer["images"][0]["path"]) == ("-", "-")
+    assert_same(answer["images"][0]["predictions"], whole["b.jpg"])
+    with Path(os.devnull).open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        one_line(predict(run, made.folder, "-"), 1, "image=-", "standard input is empty")
+    one_line(predict(run, made.folder, "https://a.org/b.jpg"), 2, "an address", "curl")
+
+
+def assert_same(one, other):
+    assert [row["class"] for row in one] == [row["class"] for row in other]
+    assert [row["probability"] for row in one] == pytest.approx(
+        [row["probability"] for row in other], abs=1e-5
+    )
+
+
 def test_csv_and_table_say_the_same_as_json(run, made, mixed):
     answer = as_json(predict(run, made.folder, mixed, "task.format=json", "task.top_k=2"))
     ran = predict(run, made.folder, mixed, "task.format=csv", "task.top_k=2")
