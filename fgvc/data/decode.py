@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from fgvc.data import depth, essential, formats
-from fgvc.data.diagnosis import diagnosis
+from fgvc.data.diagnosis import NoPixelError, diagnosis
 from fgvc.data.limits import MAX_PIXELS
 from fgvc.types import UserError
 
@@ -92,6 +92,8 @@ def opened(data: bytes, path: str) -> Image.Image:
         image = Image.open(io.BytesIO(essential.jpeg(data)), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError(f"Image size ({image.width * image.height} pixels)")
+    if not image.width or not image.height:
+        raise NoPixelError
     depth.prepare(image)
     return image
 
