@@ -133,13 +133,11 @@ def plan_of(
 
 
 def _several(override: Override) -> str:
-    key, _, values = override.input_line.partition("=")
-    line = f"{override.input_line}: several values need -m (one job each)"
-    return (
-        f"{line}; several pictures of one job are a list: {key}=[{values}]"
-        if key == "image"
-        else line
-    )
+    given = override.input_line or ""
+    key, _, values = given.partition("=")
+    line = f"{given}: several values need -m (one job each)"
+    as_list = f"; several pictures of one job are a list: image=[{values}]"
+    return line + as_list if key == "image" else line
 
 
 def _named(split: Sequence[Combination], nodes: Nodes) -> tuple[list[Job], list[LeftOut]]:

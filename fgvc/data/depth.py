@@ -118,7 +118,7 @@ def check_colour(image: Image.Image, bits: int) -> None:
         RangeError: as above.
     """
     if bits == 16 and image.mode in ("RGB", "RGBA"):
-        most = max(int(high) for _, high in image.getextrema()[:3])
+        most = int(np.asarray(image.getextrema()[:3]).max())
         if most <= DARK >> 8:
             raise ColourRangeError(_dark((most << 8) + 255))
 
@@ -255,7 +255,8 @@ def bits_of(data: bytes, image: Image.Image) -> int:
     if image.format == "AVIF" and (at := data.find(b"pixi", 0, 4096)) >= 0:
         return data[at + 9] if len(data) > at + 9 else 8
     if image.format == "PPM" and image.mode in ("I", "RGB"):
-        args = image.tile[0][3] if image.tile else None
+        tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+        args = tiles[0].args if tiles else None
         most = args[-1] if isinstance(args, tuple) else None
         return most.bit_length() if isinstance(most, int) else 16 if image.mode == "I" else 8
     return {"I": 16, "F": 32}.get(image.mode, 8)

@@ -67,7 +67,7 @@ def diagnosis(data: bytes, path: str, error: Exception) -> str:
         return "an empty file (0 bytes); copy or download it again"
     if (kind == "TIFF" and container) or _is_raw(data, kind):
         kind = container or "camera raw file"
-    if kind not in formats.READABLE:
+    if kind is None or kind not in formats.READABLE:
         return _other(data, kind)
     if isinstance(error, Image.DecompressionBombError):
         line = " ".join(str(error).split())
