@@ -121,7 +121,12 @@ def _fast_jpeg() -> Callable[[bytes], Tensor] | None:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's number of the way a picture is turned; 1, upright, where none can be read."""
+    """EXIF's number of the way a picture is turned; 1, upright, where none can be read.
+
+    Of a TIFF always 1: Pillow turns its pixels itself as they are loaded.
+    """
+    if image.format == "TIFF":
+        return 1
     if not {"exif", "xmp", "XML:com.adobe.xmp"} & image.info.keys() and image.format == "JPEG":
         return 1
     try:
