@@ -69,6 +69,18 @@ def check(image: object) -> None:
         places(image)
 
 
+def refuse_address(text: str) -> None:
+    """Refuse an address, whether or not Hydra can read it.
+
+    Raises:
+        ConfigError: names how to fetch the picture.
+    """
+    if found := _ADDRESS.match(text):
+        raise ConfigError(
+            f"image={text}: an address, which is not read; {_fetched(text, found[1])}"
+        )
+
+
 def _texts(image: object) -> Sequence[str]:
     items = image if isinstance(image, list | tuple) else [image]
     for item in items:

@@ -41,6 +41,7 @@ from fgvc.config.grid import (
     varying,
     where_known,
 )
+from fgvc.config.images import refuse_address
 from fgvc.config.launcher import check_launcher
 from fgvc.config.nodes import Nodes
 from fgvc.config.once import parsed
@@ -259,6 +260,8 @@ def _parse(argument: str) -> Override:
         key, sign, value = argument.partition("=")
         if not sign:
             raise ConfigError(f"{argument}: expected key=value{nearest(key, AXES)}") from error
+        if key == "image":
+            refuse_address(value)
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         raise ConfigError(
             f"{argument}: the value needs quotes for special characters: '{key}=\"{escaped}\"'"

@@ -144,6 +144,8 @@ def test_standard_input_by_its_names(pics):
 def test_a_list_on_the_command_line_reaches_the_config(pics):
     conf = shaped(composed(["task=predict", "image=[pics/a.jpg,pics/c.png]", "checkpoint=pics"]))
     assert [place.paths[0].name for place in places(conf.image)] == ["a.jpg", "c.png"]
+    with pytest.raises(ConfigError, match="^image=.* an address"):
+        jobs_of(["task=predict", "image=https://a.org/b.jpg?x=1&y=2"], multirun=False)
     with pytest.raises(ConfigError, match=r"need -m .* a list: image=\[pics/a.jpg,pics/c.png\]"):
         jobs_of(["task=predict", "image=pics/a.jpg,pics/c.png", "checkpoint=pics"], multirun=False)
 
