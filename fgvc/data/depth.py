@@ -119,7 +119,8 @@ def check_colour(image: Image.Image, bits: int) -> None:
     """
     if bits == 16 and image.mode in ("RGB", "RGBA"):
         most = int(np.asarray(image.getextrema()[:3]).max())
-        if most <= DARK >> 8:
+        silhouette = image.mode == "RGBA" and not most  # black shapes, drawn by transparency
+        if most <= DARK >> 8 and not silhouette:
             raise ColourRangeError(_dark((most << 8) + 255))
 
 

@@ -178,6 +178,13 @@ def test_colours_of_twelve_bits_in_sixteen_are_refused():
             decode(data, "b")
 
 
+def test_a_black_shape_on_transparent_ground_is_read():
+    shape = np.zeros((4, 4, 4), np.uint16)
+    shape[1:3, 1:3, 3] = 65535
+    data = cv2.imencode(".png", shape)[1].tobytes()
+    assert decode(data, "a.png").amin((0, 1)).tolist() == [255, 0, 0, 255]
+
+
 def test_a_black_picture_of_sixteen_bits_is_black():
     assert grey(tiff(np.zeros((4, 4), np.uint16))).max() == 0
 
