@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fgvc.config import images
 from fgvc.config.errors import ConfigError, ImpossibleError
 from fgvc.config.schema import (
     Config,
@@ -167,7 +168,9 @@ def check_inputs(conf: Config) -> None:
             f"runtime.stop_before_test=true: task={conf.task.name} has no validation to stop at, "
             "only task=train has"
         )
-    for name in ("checkpoint", "run", "against", "image"):
+    if conf.image is not None:
+        images.check(conf.image)
+    for name in ("checkpoint", "run", "against"):
         value = getattr(conf, name)
         if value is not None and not Path(value).expanduser().exists():
             raise ConfigError(f"{name}={value}: no such file or folder")

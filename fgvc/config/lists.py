@@ -46,7 +46,7 @@ def is_list(key: str) -> bool:
 def or_a_list(override: Override) -> str:
     """What several values without -m may mean: jobs, or a list that lacks its brackets."""
     key, _, values = str(override.input_line).partition("=")
-    if not is_list(key):
+    if not is_list(key) and key != "image":  # which may be one name too
         return "(one job each)"
     return f"(one job each); as a list: '{key}=[{values.replace('[', '').replace(']', '')}]'"
 

@@ -41,6 +41,7 @@ from fgvc.config.grid import (
     varying,
     where_known,
 )
+from fgvc.config.images import refuse_address
 from fgvc.config.launcher import check_launcher
 from fgvc.config.lists import is_list, listed, or_a_list, quoted, quoted_items
 from fgvc.config.nodes import Nodes
@@ -252,6 +253,8 @@ def _parse(argument: str) -> Override:
         key, sign, value = argument.partition("=")
         if not sign:
             raise ConfigError(f"{argument}: expected key=value{nearest(key, AXES)}") from error
+        if key == "image":
+            refuse_address(value)
         if is_list(key):
             raise ConfigError(
                 f"{argument}: quote each item of the list: '{key}={quoted_items(value)}'"

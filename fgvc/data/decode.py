@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from fgvc.data import depth, essential, formats
-from fgvc.data.diagnosis import diagnosis
+from fgvc.data.diagnosis import NoPixelError, diagnosis
 from fgvc.data.limits import MAX_PIXELS
 from fgvc.types import UserError
 
@@ -92,6 +92,8 @@ def opened(data: bytes, path: str) -> Image.Image:
         image = Image.open(io.BytesIO(essential.jpeg(data)), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError(f"Image size ({image.width * image.height} pixels)")
+    if not image.width or not image.height:
+        raise NoPixelError
     depth.prepare(image)
     return image
 
@@ -119,7 +121,12 @@ def _fast_jpeg() -> Callable[[bytes], Tensor] | None:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's number of the way a picture is turned; 1, upright, where none can be read."""
+    """EXIF's number of the way a picture is turned; 1, upright, where none can be read.
+
+    Of a TIFF always 1: Pillow turns its pixels itself as they are loaded.
+    """
+    if image.format == "TIFF":
+        return 1
     if not {"exif", "xmp", "XML:com.adobe.xmp"} & image.info.keys() and image.format == "JPEG":
         return 1
     try:

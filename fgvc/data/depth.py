@@ -25,6 +25,10 @@ class RangeError(ValueError):
     """A picture whose samples have no defined black and white."""
 
 
+class ColourRangeError(RangeError):
+    """The same of a picture in colour, of which Pillow keeps 8 bits."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """low, high: samples that become 0 and 255. least, most: the smallest and the largest sample.
@@ -113,10 +117,11 @@ def check_colour(image: Image.Image, bits: int) -> None:
     Raises:
         RangeError: as above.
     """
-    if bits == 16 and image.mode in ("RGB", "RGBA") and image.format != "PPM":
-        most = max(int(high) for _, high in image.getextrema()[:3])
-        if most <= DARK >> 8:
-            raise RangeError(_dark((most << 8) + 255))
+    if bits == 16 and image.mode in ("RGB", "RGBA"):
+        most = int(np.asarray(image.getextrema()[:3]).max())
+        silhouette = image.mode == "RGBA" and not most  # black shapes, drawn by transparency
+        if most <= DARK >> 8 and not silhouette:
+            raise ColourRangeError(_dark((most << 8) + 255))
 
 
 def _dark(most: float) -> str:
@@ -166,9 +171,9 @@ def _tiff_scale(image: TiffImagePlugin.TiffImageFile, least: float, most: float)
 
 
 def _states_range(image: Image.Image) -> bool:
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return image.format == "PPM"
-    return _stated(image.tag_v2) is not None
+    """Whether a TIFF states a range, so that its 16 bits are meant."""
+    tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    return tiff and _stated(image.tag_v2) is not None
 
 
 def _stated(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[float, float] | None:
@@ -250,7 +255,9 @@ def bits_of(data: bytes, image: Image.Image) -> int:
         return (data[at + 42] & 0x7F) + 1 if len(data) > at + 42 else 8
     if image.format == "AVIF" and (at := data.find(b"pixi", 0, 4096)) >= 0:
         return data[at + 9] if len(data) > at + 9 else 8
-    if image.format == "PPM" and image.mode == "RGB":
-        most = image.tile[0][3][-1] if image.tile and isinstance(image.tile[0][3], tuple) else 255
-        return int(most).bit_length() if isinstance(most, int) else 8
+    if image.format == "PPM" and image.mode in ("I", "RGB"):
+        tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+        args = tiles[0].args if tiles else None
+        most = args[-1] if isinstance(args, tuple) else None
+        return most.bit_length() if isinstance(most, int) else 16 if image.mode == "I" else 8
     return {"I": 16, "F": 32}.get(image.mode, 8)

@@ -19,6 +19,11 @@ CONVERT = (
     "import Image; v = numpy.asarray(Image.open('IN'), float); Image.fromarray(numpy.uint8(255 * "
     "(v.clip(LOW, HIGH) - LOW) / (HIGH - LOW))).save('OUT.png')\""
 )
+CONVERT_COLOUR = (
+    'choose LOW and HIGH for all pictures and save 8 bits: python -c "import cv2; v = '
+    "cv2.imread('IN', cv2.IMREAD_UNCHANGED).astype(float); cv2.imwrite('OUT.png', (255 * "
+    "(v.clip(LOW, HIGH) - LOW) / (HIGH - LOW)).astype('uint8'))\""
+)
 _UNPACK = "unpack it; pictures are read from folders"
 _FRAMES = "save frames of it as pictures: ffmpeg -i FILE frame_%05d.jpg"
 # what to do, by kind; of any other kind: convert it
@@ -45,6 +50,10 @@ _WAY_OUT = {
 _CUT_SHORT = re.compile(r"truncat|unexpected end|end of file|EOF|not enough (image )?data", re.I)
 
 
+class NoPixelError(ValueError):
+    """A picture of no width or no height."""
+
+
 def diagnosis(data: bytes, path: str, error: Exception) -> str:
     """One line without the path.
 
@@ -58,13 +67,14 @@ def diagnosis(data: bytes, path: str, error: Exception) -> str:
         return "an empty file (0 bytes); copy or download it again"
     if (kind == "TIFF" and container) or _is_raw(data, kind):
         kind = container or "camera raw file"
-    if kind not in formats.READABLE:
+    if kind is None or kind not in formats.READABLE:
         return _other(data, kind)
     if isinstance(error, Image.DecompressionBombError):
         line = " ".join(str(error).split())
         return f"{line}: more than the {MAX_PIXELS} allowed; scale it down"
     if isinstance(error, depth.RangeError):
-        return f"{_a(kind)}: {error}; {CONVERT}"
+        colour = isinstance(error, depth.ColourRangeError)
+        return f"{_a(kind)}: {error}; {CONVERT_COLOUR if colour else CONVERT}"
     return _damaged(data, kind, error)
 
 
@@ -78,18 +88,19 @@ def _other(data: bytes, kind: str | None) -> str:
     if kind == "XML document" and b"<svg" in data[:4096]:
         kind = "SVG"
     shown = f" ({_text(data)!r})" if kind in ("XML document", "JSON document") else ""
-    if kind.endswith("archive"):
-        way_out = _UNPACK
-    elif kind.endswith("video"):
-        way_out = _FRAMES
-    else:
-        way_out = _WAY_OUT.get(kind, "convert it to PNG or JPEG")
     said = f"{_a(kind)}{shown}, not a picture that is read"
     if kind == "Git LFS pointer":
         said = f"{_a(kind)}, not the picture itself"
     elif kind == "HTML page":
         said = f"{_a(kind)}, not a picture"
-    return f"{said}; {way_out}"
+    return f"{said}; {way_out(kind) or 'convert it to PNG or JPEG'}"
+
+
+def way_out(kind: str) -> str | None:
+    """What to do with a file of a kind that is not read; None where there is nothing special."""
+    if kind.endswith("archive"):
+        return _UNPACK
+    return _FRAMES if kind.endswith("video") else _WAY_OUT.get(kind)
 
 
 def _damaged(data: bytes, kind: str, error: Exception) -> str:
@@ -97,12 +108,19 @@ def _damaged(data: bytes, kind: str, error: Exception) -> str:
     size = f"{len(data)} bytes"
     if isinstance(error, essential.ChecksumError):
         return f"damaged picture ({size}): {_a(kind)}, and {reason}; {AGAIN}"
+    if kind == "PNG" and data[12:16] == b"CgBI":
+        return "a PNG in Apple's own variant (CgBI); convert it on macOS: sips -s format png FILE"
     if _is_cut_short(data, kind) or _CUT_SHORT.search(reason):
         return f"damaged picture ({size}): {_a(kind)} that is cut short (truncated); {AGAIN}"
-    if kind == "PNG" and b"\0\0\0\0" in (data[16:20], data[20:24]):
+    empty = kind == "PNG" and b"\0\0\0\0" in (data[16:20], data[20:24])
+    if empty or isinstance(error, NoPixelError):
         return f"damaged picture ({size}): {_a(kind)} without a pixel in it; {AGAIN}"
     if isinstance(error, Image.UnidentifiedImageError) and (samples := _samples(data, kind)):
-        return f"{_a(kind)} whose samples ({samples}) are not read; save 8 bits, grey or RGB"
+        mend = "save 8 bits, grey or RGB"
+        if kind != "JPEG":
+            many = re.match(r"([5-9]|\d\d+) x", samples)
+            mend = "keep three of its bands" if many else CONVERT_COLOUR
+        return f"{_a(kind)} whose samples ({samples}) are not read; {mend}"
     if kind not in Image.OPEN:
         return f"{kind}: this Pillow reads none; install a newer one: pip install -U pillow"
     if "conversion from" in reason:
@@ -151,6 +169,8 @@ def _samples(data: bytes, kind: str) -> str | None:
     """Samples in words of a format of which not all are read; None where they are not known."""
     if kind == "PPM" and data.startswith(b"PF"):
         return "3 x float 32-bit"
+    if kind == "JPEG" and (bits := essential.jpeg_bits(data)) not in (None, 8):
+        return f"{bits}-bit"
     tags = _tags(data) if kind == "TIFF" else None
     return None if tags is None else depth.samples_of(tags)
 

@@ -66,6 +66,17 @@ def jpeg(data: bytes) -> bytes:
     return b"".join([*kept, data[place:]])
 
 
+def jpeg_bits(data: bytes) -> int | None:
+    """Bits of a sample of a JPEG by its frame header; None without one."""
+    place = 2
+    while place + 5 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return data[place + 4]
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return None
+
+
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """(name, start, end) of every chunk; the end of the last may lie behind the file's."""
     start = len(SIGNATURE)

@@ -160,7 +160,7 @@ def check_boxes(index: Index) -> tuple[str, ...]:
     )
 
 
-def _refuse_boxes(index: Index, wrong_N: np.ndarray, what: str, mend: str) -> None:
+def _refuse_boxes(index: Index, wrong_N: np.ndarray | np.bool_, what: str, mend: str) -> None:
     if len(wrong := np.flatnonzero(wrong_N)):
         raise UserError(
             f"dataset.box_crop=true: {len(wrong)} of {len(index)} images have {what} "

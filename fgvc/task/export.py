@@ -32,7 +32,7 @@ from fgvc.store import atomic, digest
 from fgvc.task import Job, stored
 from fgvc.task.classify import streamed
 from fgvc.task.experiment import seed_everything
-from fgvc.task.predict import pictures_of
+from fgvc.task.pictures import pictures_of
 from fgvc.task.stored import Stored
 from fgvc.types import Manifest, UserError, WeightsSource
 
@@ -116,8 +116,10 @@ def _pictures(job: Job, conf: Config) -> tuple[Manifest, np.ndarray]:
         UserError: neither is here.
     """
     if job.conf.image is not None:
-        manifest = pictures_of(Path(job.conf.image).expanduser())
-        return manifest, np.arange(len(manifest))
+        found = pictures_of(job.conf.image)
+        if found.note:
+            console.say(found.note)
+        return found.manifest, np.arange(len(found.manifest))
     place = conf.dataset.root or conf.dataset.table
     if place is None or not Path(place).expanduser().exists():
         raise UserError(

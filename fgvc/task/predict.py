@@ -8,17 +8,16 @@ B batch, C classes, K most probable ones or selected patches.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fgvc import metrics
+from fgvc.config import images
 from fgvc.config.schema import Config
 from fgvc.data.decode import decode
-from fgvc.data.formats import SUFFIXES
 from fgvc.model.part_attention import Selection
 from fgvc.record import console, overlay
 from fgvc.store import atomic
@@ -29,12 +28,13 @@ from fgvc.task.distributed import device_of
 from fgvc.task.experiment import seed_everything
 from fgvc.task.extract import check_precision, choose_device
 from fgvc.task.parts import overlaid
+from fgvc.task.pictures import pictures
 from fgvc.task.stored import Stored
 from fgvc.types import Manifest, UserError, WeightsSource
 
 
 def run(job: Job) -> int:
-    """Classify a picture, or every picture in a folder, bad ones named and passed over.
+    """Classify every picture that image= names; bad ones are named and passed over.
 
     Returns:
         The exit code: FAILED when no picture could be classified.
@@ -44,15 +44,18 @@ def run(job: Job) -> int:
         OSError: an answer or overlay cannot be written.
     """
     task = job.conf.task
-    with contextlib.redirect_stdout(sys.stderr):
-        pictures = pictures_of(Path(job.conf.image or "").expanduser())
+    with contextlib.redirect_stdout(sys.stderr), pictures(job.conf.image) as given:
         kept = stored.read(job)
         conf, source = _settled(kept, job)
-        found = _answers(kept, conf, source, job, pictures)
+        manifest = given.manifest
+        found = _answers(kept, conf, source, job, manifest)
         bad = sum(one.error is not None for one in found)
+        if given.note:
+            console.say(given.note)
         console.say(f"{len(found) - bad} classified, {bad} could not be read")
     about = {"checkpoint": kept.id, "config_hash": kept.facts["config_hash"]}
-    about |= {"root": str(pictures.root), "title": _title(conf, len(kept.classes))}
+    root = images.STDIN if images.reads_stdin(job.conf.image) else str(manifest.root)
+    about |= {"root": root, "title": _title(conf, len(kept.classes))}
     text = answers.WRITTEN[task.format](found, kept.classes, about)
     if task.output is not None:
         atomic.write_text(Path(task.output).expanduser(), text)
@@ -74,56 +77,31 @@ def _settled(kept: Stored, job: Job) -> tuple[Config, WeightsSource]:
     return conf, source
 
 
-def pictures_of(image: Path) -> Manifest:
-    """The picture, or those below the folder in the order of their paths, without labels.
-
-    Raises:
-        UserError: a folder that holds none.
-    """
-    root, path = (image, sorted(_below(image))) if image.is_dir() else (image.parent, [image.name])
-    if not path:
-        raise UserError(
-            f"image={image}: no picture in this folder or below it (by name: "
-            f"{', '.join(sorted(SUFFIXES))}); name another folder, or the file itself"
-        )
-    nothing_N = np.zeros(len(path), np.int64)
-    return Manifest(root, tuple(path), nothing_N, nothing_N.astype(np.uint8), ())
-
-
-def _below(root: Path) -> Iterator[str]:
-    """Paths, relative to root, of what is a picture by name; hidden files and folders are not."""
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(folder, name).relative_to(root).as_posix()
-
-
 def _answers(
-    kept: Stored, conf: Config, source: WeightsSource, job: Job, pictures: Manifest
+    kept: Stored, conf: Config, source: WeightsSource, job: Job, manifest: Manifest
 ) -> list[Answer]:
     """One for every picture, in their order, computed batch by batch."""
     seed_everything(conf)
     device = choose_device(device_of(conf.runtime.device))
     check_precision(conf.precision, device)
     model = kept.classifier(conf, source, device)
-    row_N = np.arange(len(pictures))
+    row_N = np.arange(len(manifest))
     found: dict[int, Answer] = {}
-    with console.progress("pictures", len(pictures), "images") as advance:
-        for seen in streamed(model, conf, pictures, row_N, device, check_digest=False):
+    with console.progress("pictures", len(manifest), "images") as advance:
+        for seen in streamed(model, conf, manifest, row_N, device, check_digest=False):
             batch, logits_BC = seen.batch, seen.logits_BK.cpu().numpy()
             for bad in batch.bad:
                 console.say(answers.plain(bad.message))
-                found[bad.row] = Answer(pictures.path[bad.row], error=bad.message)
+                found[bad.row] = Answer(manifest.path[bad.row], error=bad.message)
             rows = batch.row_B.tolist()
             best = _best(logits_BC, job.conf.task.top_k) if rows else []
-            named = [Answer(pictures.path[row], one) for row, one in zip(rows, best, strict=True)]
+            named = [Answer(manifest.path[row], one) for row, one in zip(rows, best, strict=True)]
             found |= zip(rows, named, strict=True)
             if seen.selection is not None and job.conf.task.overlay is not None:
                 folder = Path(job.conf.task.overlay).expanduser()
-                _draw(folder, kept, conf, pictures, seen.selection, named)
+                _draw(folder, kept, conf, manifest, seen.selection, named)
             advance(len(rows) + len(batch.bad))
-    return [found[row] for row in range(len(pictures))]
+    return [found[row] for row in range(len(manifest))]
 
 
 def _best(logits_BC: np.ndarray, most: int) -> list[list[tuple[int, float]]]:
@@ -139,14 +117,14 @@ def _draw(
     folder: Path,
     kept: Stored,
     conf: Config,
-    pictures: Manifest,
+    manifest: Manifest,
     selected: Selection,
     named: Sequence[Answer],
 ) -> None:
     """An overlay of each picture of a batch, under the picture's own path and name."""
     for place, one in enumerate(named):
         index, share = one.best[0]
-        picture_CHW = decode((pictures.root / one.path).read_bytes(), one.path)
+        picture_CHW = decode((manifest.root / one.path).read_bytes(), one.path)
         score_BN = selected.patch_scores
         drawn = overlaid(
             picture_CHW,

@@ -8,7 +8,7 @@ import random
 import re
 import shutil
 import unicodedata
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from fgvc.config import schema
 from fgvc.data import dataset
-from fgvc.data.index import take
+from fgvc.data.index import check_boxes, take
 from fgvc.types import ABSENT, TEST, TRAIN, Manifest, Split, UserError, nfc
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
@@ -347,3 +347,51 @@ def test_other_generator_settings_have_another_root():
             whole.dataset.generator[key] = 63
         roots.add(whole.dataset.root)
     assert len(roots) == 7
+
+
+def with_box(cub, number: int, box: str) -> None:
+    """Give one picture of a copy another bounding box."""
+    boxes = cub / "bounding_boxes.txt"
+    lines = boxes.read_text().splitlines()
+    lines[number - 1] = f"{number} {box}"
+    boxes.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        ("1.0 2.0 0.0 20.5", "a bounding box without area"),
+        ("1.0 2.0 30.0 -20.5", "a bounding box without area"),
+        ("-40.0 2.0 30.0 20.5", "a bounding box outside the picture"),
+        ("1.0 -20.5 30.0 20.5", "a bounding box outside the picture"),
+        ("1.0 2.0 inf 20.5", "no bounding box"),
+    ],
+)
+def test_a_box_that_cannot_be_cut_is_refused_before_anything_is_computed(
+    conf, cub, tmp_path, box, said
+):
+    with_box(cub, 4, box)
+    with pytest.raises(UserError, match=rf"box_crop=true: 1 of 27 images have {said} .*bird 3"):
+        dataset.load(conf("cub", cub, box_crop=True), tmp_path / "cache")
+    assert dataset.load(conf("cub", cub), tmp_path / "cache").manifest.digest  # nothing is cut
+
+
+def test_boxes_are_held_against_the_sizes_that_the_index_states(conf, cub):
+    index = dataset.read(conf("cub", cub), None)
+    size_N2 = np.full((len(index), 2), (48, 36), np.float32)
+    stated = replace(index, size_N2=size_N2)
+    assert len(check_boxes(stated)) == 1
+    stated.box_N4[3] = 48, 0, 5, 5
+    with pytest.raises(UserError, match=r"outside the picture .*bird 3 .*: 48, 0, 5, 5"):
+        check_boxes(stated)
+    stated.box_N4[3] = 40, -2, 20, 5
+    (_, note) = check_boxes(stated)
+    assert note.startswith("1 bounding boxes lie partly outside")
+    assert "40, -2, 20, 5" in note
+
+
+def test_boxes_in_fractions_of_the_picture_are_refused(conf, cub, tmp_path):
+    for number in range(1, 28):
+        with_box(cub, number, "0.1 0.2 0.5 0.6")
+    with pytest.raises(UserError, match=r"all boxes .* lie within 0\.\.1 .*multiply"):
+        dataset.load(conf("cub", cub, box_crop=True), tmp_path / "cache")

@@ -8,10 +8,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fgvc.data import decode as module
-from fgvc.data.decode import MAX_PIXELS, ImageError, decode
+from fgvc.data.decode import MAX_PIXELS, ImageError, decode, size_of
 from fgvc.types import UserError
 
 
@@ -73,6 +73,21 @@ def test_exif_orientation_is_applied_on_both_paths(orientation, monkeypatch):
     assert upright[:, 0 if bottom else -1, 0 if right else -1].max() < 50
     monkeypatch.setattr(module, "_fast_jpeg", lambda: None)
     assert torch.equal(upright, decode(data, "a.jpg"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_orientation_is_applied_once_in_every_format(kind, orientation, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(Image.fromarray(pixels), kind, exif=exif, **save)
+    theirs = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    mine = decode(data, "a").permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(mine, np.asarray(theirs))
+    (tmp_path / "a").write_bytes(data)
+    assert size_of(tmp_path / "a") == theirs.size
 
 
 def test_orientation_in_xmp_alone_is_applied_on_both_paths(jpeg, monkeypatch):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import re
 import struct
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -24,6 +22,11 @@ def tiff(values: np.ndarray, tags: tuple[tuple[int, str, int, object, bool], ...
     out = io.BytesIO()
     tifffile.imwrite(out, values, extratags=tags, **save)
     return out.getvalue()
+
+
+def png(values: np.ndarray) -> bytes:
+    """Red, green, blue of 16 bits."""
+    return cv2.imencode(".png", np.ascontiguousarray(values[..., ::-1]))[1].tobytes()
 
 
 def grey(data: bytes) -> np.ndarray:
@@ -175,21 +178,42 @@ def test_colours_of_twelve_bits_in_sixteen_are_refused():
             decode(data, "b")
 
 
+def test_a_black_shape_on_transparent_ground_is_read():
+    shape = np.zeros((4, 4, 4), np.uint16)
+    shape[1:3, 1:3, 3] = 65535
+    data = cv2.imencode(".png", shape)[1].tobytes()
+    assert decode(data, "a.png").amin((0, 1)).tolist() == [255, 0, 0, 255]
+
+
 def test_a_black_picture_of_sixteen_bits_is_black():
     assert grey(tiff(np.zeros((4, 4), np.uint16))).max() == 0
 
 
-def test_the_way_out_gives_a_picture_that_is_read(tmp_path):
-    source, target = tmp_path / "in.tif", tmp_path / "out.png"
-    source.write_bytes(tiff(WIDE["float 0..255"]))
+COLOURS = np.stack([RAMP, RAMP[::-1], RAMP * 0.5], -1)
+REFUSED = {  # a file, its highest value, the picture that LOW=0 and HIGH=highest give
+    "float": (".tif", tiff(WIDE["float 0..255"]), 255, RAMP),
+    "int32": (".tif", tiff(WIDE["int32"]), 255, RAMP),
+    "double": (".tif", tiff(RAMP), 1, RAMP),
+    "dark colours": (".png", png((COLOURS * 4095).astype(np.uint16)), 4095, COLOURS),
+    "float colours": (".tif", tiff(COLOURS.astype(np.float32), photometric="rgb"), 1, COLOURS),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_way_out_gives_a_picture_that_is_read(tmp_path, name):
+    suffix, data, most, expected = REFUSED[name]
+    source, target = tmp_path / f"in{suffix}", tmp_path / "out.png"
+    source.write_bytes(data)
     with pytest.raises(ImageError) as caught:
-        decode(source.read_bytes(), str(source))
+        decode(data, str(source))
     found = re.search(r'python -c "(.*)"', str(caught.value))
     assert found is not None
-    code = found[1].replace("LOW", "0").replace("HIGH", "255")
+    code = found[1].replace("LOW", "0").replace("HIGH", str(most))
     code = code.replace("'IN'", repr(str(source))).replace("'OUT.png'", repr(str(target)))
-    subprocess.run([sys.executable, "-c", code], check=True)
-    np.testing.assert_array_equal(grey(target.read_bytes()), (RAMP * 255).astype(np.uint8))
+    exec(code, {})  # as python -c runs it
+    pixels = decode(target.read_bytes(), "out.png").permute(1, 2, 0).numpy()
+    channels = expected if expected.ndim == 3 else expected[..., None]
+    assert np.abs(pixels - channels * 255).max() <= 1.1
 
 
 def test_a_colour_key_of_sixteen_bits_lies_over_white():

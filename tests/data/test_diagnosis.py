@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,16 @@ def test_a_preview_in_a_raw_file_is_not_taken_for_the_picture():
         with pytest.raises(ImageError, match="a camera raw file"):
             decode(data, path)
     assert decode(tiff({}), "a.jpg").shape == (3, 8, 8)
+
+
+def test_samples_of_twelve_bits_in_a_jpeg_and_apples_png_are_named(jpeg):
+    data = bytearray(jpeg(1))
+    data[data.index(b"\xff\xc0") + 4] = 12
+    with pytest.raises(ImageError, match=r"a JPEG whose samples \(12-bit\) are not read"):
+        decode(bytes(data), "a.jpg")
+    checksum = zlib.crc32(b"CgBI" + bytes(4)).to_bytes(4, "big")
+    with pytest.raises(ImageError, match="Apple's own variant"):
+        decode(b"\x89PNG\r\n\x1a\n\0\0\0\4CgBI" + bytes(4) + checksum, "a.png")
 
 
 SAVED = {"JPEG": {}, "PNG": {}, "GIF": {}, "WEBP": {}, "TIFF": {"compression": "tiff_lzw"}}

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from fgvc.config import schema
 from fgvc.data import dataset
@@ -394,3 +395,36 @@ def test_every_finding_says_what_to_do(cub, examined):
     for finding in found.findings:
         assert finding.mend
         assert "\n" not in finding.says + finding.mend
+
+
+def test_pictures_of_more_than_eight_bits_are_noted_with_their_range(examined, classes):
+    root = classes({"train/gull": 4, "test/gull": 2, "train/wren": 4, "test/wren": 2})
+    ramp = np.linspace(100, 60000, 36 * 48).reshape(36, 48)
+    for number in range(2):
+        Image.fromarray(ramp.astype(np.uint16)).save(root / f"train/gull/{number}.jpg", "PNG")
+    Image.fromarray((ramp / 65535).astype(np.float32)).save(root / "train/gull/2.jpg", "TIFF")
+    Image.fromarray(ramp.astype(np.int32)).save(root / "train/gull/3.jpg", "TIFF")
+    found = examined(root, "folder", official=schema.OfficialCounts(0, 0, 0))
+    note = one(found, "depth", "note")
+    assert note.says.startswith("3 have more than 8 bits")
+    assert "2 PNG I;16 of 16 bits on 0..65535, seen 100..60000" in note.says
+    assert "1 TIFF F of 32 bits on 0..1, seen 0.0015" in note.says
+    assert note.offenders == tuple(f"train/gull/{number}.jpg" for number in range(3))
+    wrong = one(found, "pictures")
+    assert "train/gull/3.jpg: a TIFF: its signed 32-bit samples" in wrong.says
+
+
+def test_the_doctor_reads_what_a_run_reads(examined, classes):
+    """Large metadata is no damage, and a wrong checksum, which a run refuses, is."""
+    root = classes({"train/gull": 3, "test/gull": 2, "train/wren": 3, "test/wren": 2})
+    out = io.BytesIO()
+    text = PngInfo()
+    text.add_text("k", "x" * (2 << 20), zip=True)
+    Image.open(root / "train/gull/0.jpg").save(out, "PNG", pnginfo=text)
+    (root / "train/gull/0.jpg").write_bytes(out.getvalue())
+    spoilt = bytearray(out.getvalue())
+    spoilt[-20] ^= 1  # in the pixels
+    (root / "train/gull/1.jpg").write_bytes(spoilt)
+    found = examined(root, "folder", official=schema.OfficialCounts(0, 0, 0))
+    assert "train/gull/1.jpg: damaged picture" in one(found, "pictures").says
+    assert found.facts["pictures"]["kinds"] == {"JPEG RGB": 8, "PNG RGB": 1}

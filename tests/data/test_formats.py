@@ -56,3 +56,35 @@ def test_every_format_of_the_list_is_one_that_pillow_reads() -> None:
         suffix for suffix, name in Image.registered_extensions().items() if name in formats.READABLE
     }
     assert opened <= formats.SUFFIXES | {".pfm", ".mpo"}
+
+
+@pytest.mark.parametrize("name", ["a.NEF", "a.cr2", "a.dng", "a.arw", "a.pef", "a.svs"])
+def test_a_raw_file_is_no_picture_though_it_begins_as_a_tiff(name: str, tmp_path: Path) -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(data, "TIFF")
+    (tmp_path / name).write_bytes(data.getvalue())
+    assert not formats.is_picture(tmp_path / name)
+    assert not formats.is_readable(data.getvalue(), name)
+    assert formats.kind_of_file(tmp_path / name) in formats.CONTAINERS
+    (tmp_path / "a.scan").write_bytes(data.getvalue())
+    assert formats.is_picture(tmp_path / "a.scan")
+
+
+@pytest.mark.parametrize("text", [b"P1 is the first plot", b"P6\nof the list", b"Pf and PF"])
+def test_a_text_is_no_pnm(text: bytes) -> None:
+    assert formats.kind_of(text) is None
+    for head in (
+        b"P6\n# from a camera\n4 4\n255\n",
+        b"P5 4 4 255\n",
+        b"P4#c\n4 4\n",
+        b"Pf\n4 4\n-1\n",
+    ):
+        assert formats.kind_of(head) == "PPM"
+
+
+def test_kinds_of_other_files_are_words_or_suffixes(tmp_path: Path) -> None:
+    named = {"a.txt": b"hello", "b": b"hello", "c.jpg": b"%PDF-1.7", "d.mov": b"\0\0\0\x14ftypqt  "}
+    for name, data in named.items():
+        (tmp_path / name).write_bytes(data)
+    kinds = [formats.kind_of_file(tmp_path / name) for name in named]
+    assert kinds == [".txt", "file without suffix", "PDF", "QuickTime video"]

@@ -53,6 +53,17 @@ def test_cropped_rows_are_cropped_to_their_own_boxes_first(table):
     assert torch.equal(got.pixels_BCHW, torch.stack(expected))
 
 
+def test_a_box_outside_its_picture_is_a_bad_picture(table):
+    box_N4 = np.tile(np.float32([1, 2, 30, 20.5]), (len(table), 1))
+    box_N4[5], box_N4[6] = (48, 0, 5, 5), (47.5, 35.5, 5, 5)
+    cut = replace(table, box_N4=box_N4, cropped=True)
+    (got,) = loader.batches(cut, np.array([4, 5, 6]), PREPROCESS, 3, 0)
+    assert got.row_B.tolist() == [4, 6]
+    (bad,) = got.bad
+    assert bad.message.startswith(f"{table.path[5]}: dataset.box_crop=true: the box 48, 0, 5, 5")
+    assert "48 x 36 pixels" in bad.message
+
+
 @pytest.mark.parametrize(
     ("box", "rows", "columns"),
     [

@@ -110,9 +110,13 @@ def mixed(made, tmp_path) -> Path:
     """Good, bad, turned, hidden and alien files at several depths."""
     source = next(pictures_of(made, tmp_path / "all").rglob("*.jpg"))
     root = tmp_path / "mixed = 1"
-    for name in ("b.jpg", "a/deep/c.JPEG", "a/.hidden/d.jpg", ".e.jpg", "z/notes.txt"):
+    for name in ("b.jpg", "a/deep/c.JPEG", "a/.hidden/d.jpg", ".e.jpg", "z/no suffix"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, root / name)
+    (root / "z" / "notes.txt").write_text("no picture")
+    (root / "z" / "phone.jfif").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (root / "z" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (root / "Thumbs.db").write_bytes(b"rubbish")
     (root / "a" / "torn.jpg").write_bytes(source.read_bytes()[:300])
     (root / "gone.png").symlink_to(root / "nowhere.png")
     picture = Image.open(source)
@@ -135,19 +139,54 @@ def test_a_folder_is_walked_in_order_and_bad_pictures_are_no_end(run, made, mixe
         "gone.png",
         "turned.png",
         "upright.png",
+        "z/no suffix",
+        "z/phone.jfif",
     ]
+    assert "passed over: 2 hidden (.e.jpg, …), 1 .txt (notes.txt), 1 HEIC (phone.HEIC" in ran.err
+    assert "Thumbs.db" not in ran.err
     bad = [path for path, image in images.items() if image["error"]]
-    assert bad == ["a/torn.jpg", "gone.png"]
+    assert bad == ["a/torn.jpg", "gone.png", "z/phone.jfif"]
+    assert "z/phone.jfif: a HEIC" in ran.err
+    assert len(images["z/no suffix"]["predictions"]) == 5
     assert "damaged picture" in images["a/torn.jpg"]["error"]
     assert "cannot be read" in images["gone.png"]["error"]
     assert all(images[path]["predictions"] == [] for path in bad)
     assert "a/torn.jpg: damaged picture" in ran.err
-    assert "4 classified, 2 could not be read" in ran.err
+    assert "5 classified, 3 could not be read" in ran.err
     assert len(images["b.jpg"]["predictions"]) == 5
     turned, upright = (images[f"{name}.png"]["predictions"] for name in ("turned", "upright"))
     assert [one["index"] for one in turned] == [one["index"] for one in upright]
     assert [one["probability"] for one in turned] == pytest.approx(
         [one["probability"] for one in upright], abs=1e-6
+    )
+
+
+def test_patterns_lists_and_standard_input(run, made, mixed, monkeypatch):
+    """The same numbers as for the folder, whatever names the picture."""
+    ran = predict(run, made.folder, mixed, "task.format=json")
+    whole = {image["path"]: image["predictions"] for image in as_json(ran)["images"]}
+    as_list = f"image=['{mixed}/b.jpg','{mixed}/a/*/*.JPEG']"
+    ran = run("task=predict", f"checkpoint={made.folder}", as_list, "task.format=json", bare=True)
+    answer = as_json(ran)
+    assert answer["root"] == str(mixed)
+    assert [image["path"] for image in answer["images"]] == ["b.jpg", "a/deep/c.JPEG"]
+    for image in answer["images"]:
+        assert_same(image["predictions"], whole[image["path"]])
+    with (mixed / "b.jpg").open(encoding="latin-1") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        answer = as_json(predict(run, made.folder, "-", "task.format=json"))
+    assert (answer["root"], answer["images"][0]["path"]) == ("-", "-")
+    assert_same(answer["images"][0]["predictions"], whole["b.jpg"])
+    with Path(os.devnull).open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        one_line(predict(run, made.folder, "-"), 1, "image=-", "standard input is empty")
+    one_line(predict(run, made.folder, "https://a.org/b.jpg"), 2, "an address", "curl")
+
+
+def assert_same(one, other):
+    assert [row["class"] for row in one] == [row["class"] for row in other]
+    assert [row["probability"] for row in one] == pytest.approx(
+        [row["probability"] for row in other], abs=1e-5
     )
 
 
