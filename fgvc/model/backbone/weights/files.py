@@ -122,10 +122,15 @@ def _refuse_stand_in(path: Path, head: bytes) -> None:
 def _refuse_foreign(path: Path, head: bytes) -> None:
     """Name the formats of other libraries."""
     kind = next((kind for start, kind in FOREIGN if head.startswith(start)), None)
+    kind = "a tar archive" if head[257:262] == b"ustar" else kind
     kind = kind or FOREIGN_NAMES.get(path.suffix.lower())
     if kind is None:
         return
-    packed = kind.startswith(("compressed", "a 7-Zip", "a RAR"))
+    packed = kind.startswith("compressed") or kind in (
+        "a tar archive",
+        "a 7-Zip archive",
+        "a RAR archive",
+    )
     way_out = (
         "unpack it and name the file inside"
         if packed
