@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ NAMES: Mapping[str, Sequence[str]] = {
 INDEX = ".index.json"  # ending of the file that lists the shards
 SHARDED = (f"model.safetensors{INDEX}", f"pytorch_model.bin{INDEX}")
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz", ".ckpt", ".tar", ".pkl")
+SHARD = re.compile(r"-\d{5}-of-\d{5}")
 SMALL = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.bin", "scheduler.pt")
 OTHER_LIBRARIES = {  # ending of a file in a folder: who reads it
     ".h5": "Keras",
@@ -51,6 +53,16 @@ def missing_in(folder: Path, library: str) -> str:
     files = sorted(path.name for path in folder.iterdir() if path.is_file())
     names = " or ".join(names_of(library)[: len(NAMES[library])])
     message = f"the folder holds no {names}, as {library} saves them"
+    if any(name.endswith(".distcp") for name in files):
+        return (
+            f"{message}; it holds a distributed checkpoint: run `python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} FILE` and name FILE"
+        )
+    if "zero_to_fp32.py" in files:
+        return f"{message}; run `python zero_to_fp32.py . pytorch_model.bin` there (DeepSpeed)"
+    shards = [name for name in files if SHARD.search(name)]
+    if shards:
+        return f"{message}; {shards[0]} is a shard without {SHARDED[0]}: fetch the index too"
     own = [name for name in files if name.endswith(ENDINGS) and name not in SMALL]
     if own:
         some = ", ".join(own[:3]) + (" ..." if len(own) > 3 else "")

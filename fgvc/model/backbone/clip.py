@@ -223,8 +223,12 @@ def _check_openai(row: schema.Checkpoint, state: Mapping[str, Tensor], path: Pat
 
 
 def _without_numbers(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of both towers, in float32, in whichever of CLIP's file formats."""
-    return {key: value.float() for key, value in given.items() if key not in OPENAI}
+    """The tensors of both towers; positions in float32, in which they are resized."""
+    return {
+        key: value.float() if key.endswith("positional_embedding") else value
+        for key, value in given.items()
+        if key not in OPENAI
+    }
 
 
 def _resized(state: dict[str, Tensor], visual: Any) -> dict[str, Tensor]:

@@ -94,6 +94,11 @@ def _archive(path: Path) -> Any:
         return npz.read(path)
     if any(name.endswith("/constants.pkl") for name in names):
         return torchscript.read(path)
+    if any(name.endswith("model_weights_config.json") for name in names):
+        raise UserError(
+            f"weights {path} are a program of torch.export, which is not read: save the state dict "
+            "of its model, best as .safetensors"
+        )
     if not any(name.endswith("data.pkl") for name in names):
         inside = ", ".join(names[:3]) or "nothing"
         raise UserError(
@@ -122,10 +127,15 @@ def _refuse_stand_in(path: Path, head: bytes) -> None:
 def _refuse_foreign(path: Path, head: bytes) -> None:
     """Name the formats of other libraries."""
     kind = next((kind for start, kind in FOREIGN if head.startswith(start)), None)
+    kind = "a tar archive" if head[257:262] == b"ustar" else kind
     kind = kind or FOREIGN_NAMES.get(path.suffix.lower())
     if kind is None:
         return
-    packed = kind.startswith(("compressed", "a 7-Zip", "a RAR"))
+    packed = kind.startswith("compressed") or kind in (
+        "a tar archive",
+        "a 7-Zip archive",
+        "a RAR archive",
+    )
     way_out = (
         "unpack it and name the file inside"
         if packed

@@ -50,7 +50,7 @@ def read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def is_google(state: Mapping[str, Tensor]) -> bool:
+def is_google(state: Mapping[str, object]) -> bool:
     """Whether the names are those of a Flax ViT."""
     return any(f"{root}{KERNEL}" in state for root in ROOTS)
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fgvc.config.schema.weight_files import SHARD
+from fgvc.model.backbone.weights import npz
 from fgvc.model.backbone.weights.files import content
 from fgvc.types import UserError
 
@@ -27,7 +29,9 @@ PARALLEL = ("module", "_orig_mod")  # of DataParallel and torch.compile
 LAST = {"student", "momentum", "target", "k"}  # their counterpart is what authors and timm take
 ORDER = {"": 2, "state_dict": 2, "model": 3}  # first word of a path: rank
 OTHER = 5
-TRAINING = re.compile(r"(lr_)?(opt|optim|optimizer|scheduler|scaler|amp_scaler)(s|_states?)?")
+TRAINING = re.compile(r"(lr_|amp_)?(opt|optim|optimizer|scheduler|scaler)s?(_.*)?")
+# what torch.compile, FSDP and checkpointing put inside the names of a model's own modules
+INSIDE = re.compile(r"(?<=\.)_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,17 @@ class Part:
         """The tensors among the values, under their short names."""
         from torch import Tensor
 
-        short = {key[len(self.prefix) :]: value for key, value in self.values.items()}
-        return {key: value.detach() for key, value in short.items() if isinstance(value, Tensor)}
+        return {
+            INSIDE.sub("", key[len(self.prefix) :]): value.detach()
+            for key, value in self.values.items()
+            if isinstance(value, Tensor)
+        }
+
+    @property
+    def inside(self) -> str:
+        """What is taken out of the middle of names; empty: nothing."""
+        found = (INSIDE.search(key[len(self.prefix) :]) for key in self.values)
+        return next((match[0] for match in found if match), "")
 
     def check(self, path: Path) -> None:
         """UserError if one of the values is no tensor."""
@@ -121,27 +134,23 @@ def choose(path: Path, wanted: Mapping[str, Tensor], convert: Convert) -> Chosen
         for part in (whole, *_prefixed(whole, max(1, len(wanted) // 2)))
     ]
     parts.sort(key=lambda part: part.rank)
-    converted = [_converted(part.tensors, convert) for part in parts]
-    fits = [_fitting(state, wanted) for state in converted]
-    best = max(range(len(parts)), key=lambda index: fits[index])  # the first of the best
-    if fits[best] < len(wanted):
-        whole = next(index for index, part in enumerate(parts) if not part.prefix)
-        best = best if fits[best] else whole
-        parts[best].check(path)
-        hint = _hint(parts[best], converted[best], wanted, fits[best])
-        return Chosen(parts[best].tensors, converted[best], (), hint)
-    others = [
-        part
-        for index, part in enumerate(parts)
-        if index != best
-        and fits[index] == len(wanted)
-        and not _same(converted[index], converted[best], wanted)
-    ]
-    parts[best].check(path)
-    _refuse_ambiguous(parts[best], others, path)
-    return Chosen(
-        parts[best].tensors, converted[best], tuple(_notes(parts[best], others, path)), ""
-    )
+    best, state, most = parts[0], {}, -1
+    others: list[Part] = []
+    for part in parts:
+        converted = _converted(part.tensors, convert)
+        fits = _fitting(converted, wanted)
+        if fits == most == len(wanted) and not _same(converted, state, wanted):
+            others.append(part)
+        if fits > most:
+            best, state, most = part, converted, fits
+    if not most:
+        best = next(part for part in parts if not part.prefix)
+        state = _converted(best.tensors, convert)
+    best.check(path)
+    if most < len(wanted):
+        return Chosen(best.tensors, state, (), _hint(best, state, wanted, most, path))
+    _refuse_ambiguous(best, others, path)
+    return Chosen(best.tensors, state, tuple(_notes(best, others, path)), "")
 
 
 def _mappings(held: Any, path: Path) -> list[Part]:
@@ -224,9 +233,12 @@ def _refuse_ambiguous(best: Part, others: Sequence[Part], path: Path) -> None:
 
 def _notes(best: Part, others: Sequence[Part], path: Path) -> Iterator[str]:
     """One note: the part that is read, unless it is the whole file."""
-    if not best.path and not others:
+    if not best.path and not best.inside and not others:
         return
-    read = f"weights {path.name}: read from `{best.path}`" if best.path else f"weights {path.name}"
+    where = f"`{best.path}`" if best.path else "the names without prefix"
+    read = f"weights {path.name}: read from {where}"
+    if best.inside:
+        read += f", without `{best.inside}` inside names"
     if best.rank == 0:
         read += ", the EMA, as timm does"
     asides = [f"`{part.path or 'the names without prefix'}` fits too" for part in others]
@@ -236,8 +248,12 @@ def _notes(best: Part, others: Sequence[Part], path: Path) -> Iterator[str]:
     yield "; left aside: ".join([read, *([", ".join(asides)] if asides else [])])
 
 
-def _hint(part: Part, state: State, wanted: Mapping[str, Tensor], fits: int) -> str:
+def _hint(part: Part, state: State, wanted: Mapping[str, Tensor], fits: int, path: Path) -> str:
     """What was seen of a part that does not fit."""
+    if SHARD.search(path.name):
+        return "; the file is one shard of several: name the folder or the index of the shards"
+    if npz.is_google(part.values):
+        return "; of Google's .npz files those of a plain ViT are read, by backbone=vit"
     if not fits:
         heads = {key.partition(".")[0] for key in part.values if "." in key}
         if len(heads) == 1 and len(part.values) > 1:

@@ -17,6 +17,8 @@ from fgvc.types import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+LIST_START = b'{"index":"'
+
 
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of all shards.
@@ -48,7 +50,12 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def files_of(path: Path) -> tuple[tuple[Path, ...], bytes | None]:
-    """The files to keep of a weights file, and of sharded weights the list that names them."""
+    """The files to keep of a weights file, and of an index also the list of digests."""
+    with path.open("rb") as file:
+        listed = file.read(len(LIST_START)) == LIST_START
+    if listed:  # from a content store
+        shards = read_json(path)["shards"].values()
+        return (*(_stored(path, sha256) for sha256 in shards), path), None
     if not weight_files.is_index(path):
         return (path,), None
     return (*weight_files.shards_of(path), path), weight_files.shard_list(path)

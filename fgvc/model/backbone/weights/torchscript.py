@@ -6,6 +6,7 @@ Each module becomes a `Module` that only holds attributes.
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import zipfile
@@ -79,7 +80,7 @@ class _Reader(pickle.Unpickler):
     """Knows modules, tensors, lists and plain values; every other name is refused."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(archive.open(f"{root}data.pkl"))
+        super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
         self.archive, self.root = archive, root
         self.storages: dict[str, Tensor] = {}
         self.classes: dict[str, type] = {}
