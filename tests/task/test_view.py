@@ -105,9 +105,11 @@ def test_where_fiftyone_is_missing_one_line_says_how_to_get_it(runs, viewed, mon
 
 
 def test_a_record_that_cannot_be_shown_is_refused(runs, viewed, root, tmp_path):
-    code, line = viewed(run_of(runs["linear"].parent))
+    code, line = viewed(run_of(root / "data"))
     assert (code, "artifacts.json" in line or "status.json" in line) == (1, True)
     assert "outputs/RUN/CONFIG/CHECKPOINT" in line
+    code, line = viewed(run_of(root / "output"))
+    assert (code, "2 complete runs lie below it; name one: knn/" in line) == (1, True)
     copy = tmp_path / runs["linear"].name
     shutil.copytree(runs["linear"], copy)
     with (copy / "fiftyone" / "samples.json").open("a") as file:
