@@ -11,7 +11,7 @@ from fgvc.types import UserError
 
 DEPTH = 3  # outputs/RUN/CONFIG/CHECKPOINT
 MOST = 4  # records named in a message
-SEALED = "artifacts.json"
+SEALED = "status.json"  # with an artifacts.json beside it, which an export has, too
 
 
 def record_folder(path: Path, key: str, marks: tuple[str, ...] = (SEALED,)) -> Path:
@@ -30,7 +30,7 @@ def record_folder(path: Path, key: str, marks: tuple[str, ...] = (SEALED,)) -> P
     path = path.expanduser()
     if path.is_file() and (path.parent / SEALED).is_file():
         return path.parent
-    if any((path / name).is_file() for name in (*marks, SEALED, "status.json")):
+    if any((path / name).is_file() for name in (*marks, "artifacts.json")):
         return path
     found = next((folders for mark in marks if (folders := list(_below(path, mark)))), [])
     if len(found) > 1:
@@ -50,7 +50,8 @@ def _below(path: Path, name: str) -> Iterator[Path]:
     """Folders below a path that hold a file of this name, but for runs in progress."""
     for depth in range(1, DEPTH + 1):
         for file in sorted(path.glob("*/" * depth + name)):
-            if IN_PROGRESS not in file.parts and file.is_file():
+            sealed = name != SEALED or file.with_name("artifacts.json").is_file()
+            if sealed and IN_PROGRESS not in file.parts:
                 yield file.parent
 
 

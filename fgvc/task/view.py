@@ -29,12 +29,21 @@ from fgvc.types import UserError
 
 
 def run(job: Job) -> None:
-    """Open the App and wait.
+    """Open the App and wait; Ctrl-C ends it well, while it loads too.
 
     Raises:
         UserError: no such record or a damaged one, runs of other images, pictures that are not to
-            be found, a port that is taken, or no FiftyOne here.
+            be found, a port that is taken, no FiftyOne here, or a database that does not answer.
+        OSError: the database's folder cannot be made.
     """
+    try:
+        _show(job)
+    except (KeyboardInterrupt, Preempted):
+        console.say("view: closed")
+        app.end_soon()
+
+
+def _show(job: Job) -> None:
     conf = job.conf
     given = {"run": conf.run, "against": conf.against}
     runs = [record_folder(Path(path), key) for key, path in given.items() if path is not None]

@@ -76,12 +76,14 @@ def test_where_nothing_lies_the_path_comes_back(tmp_path):
 def test_an_export_below_is_a_checkpoint_and_no_run(alone):
     export = alone.parents[2] / "export" / alone.name
     export.mkdir(parents=True)
-    shutil.copy(alone / "ckpt.bin", export)
+    for name in ("ckpt.bin", "artifacts.json"):
+        shutil.copy(alone / name, export)
     assert checkpoint.locate(export.parent) == export / "ckpt.bin"
     assert (
         checkpoint.locate(alone.parents[2]) == alone / "ckpt.bin"
     )  # a record goes before its copies
     assert record_folder(export.parent, "run") == export.parent
+    assert record_folder(alone.parents[2], "run") == alone
 
 
 def test_the_commands_take_the_folder_of_a_sole_run(alone, forge, made, tmp_path, capfd):

@@ -229,4 +229,4 @@ def test_an_empty_folder_takes_an_export_and_a_run_id_names_the_checkpoint(run, 
     empty.mkdir()
     ran = export(run, made.folder.parents[1], empty / "model.onnx")
     assert ran.code == 0, ran.err
-    assert {"ckpt.bin", "model.onnx", "README.md"} == {path.name for path in empty.iterdir()}
+    assert {"ckpt.bin", "model.onnx", "README.md"} < {path.name for path in empty.iterdir()}
