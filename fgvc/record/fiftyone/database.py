@@ -60,7 +60,7 @@ def _ping(uri: str) -> None:
     import pymongo
     from pymongo.errors import PyMongoError
 
-    patience = {} if OWN_TIMEOUT.lower() in uri.lower() else {OWN_TIMEOUT: ANSWER}
+    patience: dict[str, Any] = {} if OWN_TIMEOUT.lower() in uri.lower() else {OWN_TIMEOUT: ANSWER}
     try:
         with pymongo.MongoClient(uri, **patience) as client:
             client.admin.command("ping")
@@ -88,7 +88,7 @@ def _way_out() -> str:
 def _ended(odm: Any) -> bool:
     """Whether the process that watches our mongod is gone; one of another program is not ours."""
     child = getattr(odm._db_service, "child", None)
-    return hasattr(child, "poll") and child.poll() is not None
+    return child is not None and hasattr(child, "poll") and child.poll() is not None
 
 
 def _why_mongod_ended(folder: Path) -> str:
