@@ -29,6 +29,7 @@ def nfc(path: str) -> str:
 
 # the dataset's own split; where it has no VAL, `Split` carves validation from TRAIN
 TRAIN, TEST, VAL = 0, 1, 2
+ABSENT = "0" * 64  # stands for the SHA256 of a file that cannot be read
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ class Manifest:
     """Every image of a dataset once, column by column; data/ orders the images by their paths.
 
     path: relative to root, posix separators. label_N: int64 class index. split_N: uint8, TRAIN,
-    TEST or VAL. sha256: of the file's bytes. box_N4: float32 x, y, width, height in original
-    pixels, NaN where there is none. cropped: whether a picture means the part of it inside its box.
+    TEST or VAL. sha256: of the file's bytes; ABSENT where they cannot be read. box_N4: float32 x,
+    y, width, height in original pixels, NaN where there is none. cropped: whether a picture means
+    the part of it inside its box.
     """
 
     root: Path
@@ -187,10 +189,14 @@ class Dataset:
 
 @dataclass(frozen=True)
 class BadImage:
-    """An image that could not be used: its row in the manifest and one line that names the path."""
+    """An image that could not be used: its row in the manifest and one line that names the path.
+
+    lost: the file could be read when the manifest was made, so another run may read it again.
+    """
 
     row: int
     message: str
+    lost: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,29 @@ from fgvc.data.index import Index, check_boxes, check_counts, check_coverage, so
 from fgvc.data.split import carve
 from fgvc.types import Dataset, Progress, UserError
 
-Reader = Callable[[schema.Dataset, Progress | None], Index]
+OWN = ("folder", "table")  # readers of a user's own pictures
+Reader = Callable[[schema.Dataset, Progress | None, Path | None], Index]
 
 
-def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = None) -> Dataset:
+def load(
+    conf: schema.Dataset,
+    cache_root: Path,
+    progress: Progress | None = None,
+    remember: bool = True,
+) -> Dataset:
     """Read a dataset and hold it against its definition.
 
     Args:
         conf: the `dataset` node of a config.
-        cache_root: where digests of pictures are remembered (manifests/).
+        cache_root: where digests of pictures are remembered (manifests/), and where images inside
+            a table are unpacked (tables/).
         progress: advanced by pictures generated and by pictures hashed.
+        remember: whether to keep new digests; otherwise the next call reports changed files again.
 
     Raises:
         UserError: the copy contradicts itself, its official counts or its remembered digests.
     """
-    index = read(conf, progress)
+    index = read(conf, progress, cache_root)
     partial, count_notes = check_counts(index, official(conf), conf.partial)
     fraction = conf.val_fraction
     if conf.subset:
@@ -38,18 +46,20 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
     approval = (conf.card.approval,) if conf.reader == "synthetic" else ()
     crop_notes = check_boxes(index) if conf.box_crop else ()
     coverage_notes = check_coverage(index)
-    pictures = manifest.build(index, cache_root, progress)
+    file_notes: list[str] = []
+    policy = files_policy(conf)
+    pictures = manifest.build(index, cache_root, progress, policy, file_notes.append, remember)
     if conf.box_crop:
         pictures = replace(pictures, cropped=True)
     split = carve(index, fraction, conf.split_seed)
-    warnings = crop_notes + coverage_notes + manifest.duplicate_notes(pictures)
+    warnings = index.warnings + crop_notes + coverage_notes + manifest.duplicate_notes(pictures)
     return Dataset(
         name=conf.name,
         manifest=pictures,
         labelmap=index.labelmap,
         split=split,
         partial=partial,
-        notes=approval + index.notes + count_notes + warnings,
+        notes=approval + index.notes + count_notes + tuple(file_notes) + warnings,
         warnings=warnings,
         card=_card(conf.card),
         subset=subset.describe(pictures, split, index.labelmap) if conf.subset else None,
@@ -58,49 +68,86 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
     )
 
 
-def read(conf: schema.Dataset, progress: Progress | None = None) -> Index:
+def read(
+    conf: schema.Dataset, progress: Progress | None = None, cache_root: Path | None = None
+) -> Index:
     """Read the dataset's own files into an index that is sorted by path.
+
+    Args:
+        conf: the `dataset` node of a config.
+        progress: advanced by pictures generated or unpacked.
+        cache_root: as in `load`; None: images inside a table are only counted.
 
     Raises:
         UserError: the reader is unknown, or files are missing or contradict each other.
     """
     if conf.reader not in READERS:
         raise UserError(f"dataset.reader={conf.reader}: one of {', '.join(READERS)}")
-    return sorted_by_path(READERS[conf.reader](conf, progress))
+    return sorted_by_path(READERS[conf.reader](conf, progress, cache_root))
 
 
-def _cub(conf: schema.Dataset, progress: Progress | None) -> Index:
+def files_policy(conf: schema.Dataset) -> manifest.Policy:
+    """What becomes of files that changed or cannot be read: a user's own files may change."""
+    own = conf.reader in OWN
+    drawn = f"delete {conf.root}, and its pictures are drawn again"
+    restore = {
+        "folder": "restore or remove such files",
+        "table": "restore such files or remove their rows from the table",
+        "synthetic": drawn,
+    }
+    accept = "restore it, or add dataset.accept_altered=true to accept the files as they are now"
+    return manifest.Policy(
+        rehash=own or conf.accept_altered,
+        skip=conf.on_bad_image == "skip",
+        restore=restore.get(conf.reader, "unpack the images again"),
+        accept=drawn if conf.reader == "synthetic" else accept,
+    )
+
+
+def _cub(conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None) -> Index:
     return cub.read(_root(conf), conf.partial)
 
 
-def _cars(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _cars(conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None) -> Index:
     return cars.read(_root(conf), conf.partial)
 
 
-def _dogs(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _dogs(conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None) -> Index:
     return dogs.read(_root(conf), conf.partial)
 
 
-def _nabirds(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _nabirds(
+    conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
+) -> Index:
     return nabirds.read(_root(conf))
 
 
-def _inat2017(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _inat2017(
+    conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
+) -> Index:
     return inat2017.read(_root(conf), conf.partial)
 
 
-def _folder(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _folder(
+    conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
+) -> Index:
     return folder.read(_root(conf), conf.test_fraction, conf.split_seed)
 
 
-def _table(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _table(
+    conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
+) -> Index:
     if conf.table is None:
         raise UserError("dataset.table=null: reader table needs dataset.table=FILE")
     root = None if conf.root is None else _root(conf)
-    return table.read(Path(conf.table).expanduser(), root, conf.test_fraction, conf.split_seed)
+    keys = table.Keys(conf.path_column, conf.label_column, conf.split_column)
+    file, fraction = Path(conf.table).expanduser(), conf.test_fraction
+    return table.read(file, root, fraction, conf.split_seed, keys, cache_root, progress)
 
 
-def _synthetic(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _synthetic(
+    conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
+) -> Index:
     generator = _generator(conf)
     # imported here: drawing birds is no part of reading any other dataset
     from fgvc.data import synthetic

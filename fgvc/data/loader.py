@@ -2,7 +2,8 @@
 
 Each picture is read, held against its digest, decoded, cropped to its box where the manifest says
 so, and preprocessed (evaluation) or augmented (training). One that cannot be decoded is reported in
-Batch.bad and never replaced; one that the manifest did not see so ends the run.
+Batch.bad and never replaced, as is a file that is missing; a file whose bytes are not those of the
+manifest ends the run.
 N pictures asked for, B batch, C 3 channels, H = W side.
 """
 
@@ -19,12 +20,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fgvc.data import states
 from fgvc.data.augment import Augment
 from fgvc.data.decode import ImageError, decode
 from fgvc.data.order import Draws
-from fgvc.data.preprocess import Preprocess, cropped
+from fgvc.data.preprocess import Preprocess, check_box, cropped
 from fgvc.store import digest
-from fgvc.types import BadImage, Batch, Manifest, UserError
+from fgvc.types import ABSENT, BadImage, Batch, Manifest, UserError
 
 MOST_WORKERS = 16
 
@@ -44,13 +46,13 @@ def batches(
         batch_size: pictures a batch, bad ones included; the last batch may be smaller.
         num_workers: processes that read ahead; 0 reads in this process.
         check_digest: compare each file with the manifest's SHA256; without, the files were never
-            looked at, and one that cannot be read is a bad picture like any other.
+            looked at.
 
     Yields:
         Batch with uint8 pixels; a batch of nothing but bad pictures has B = 0.
 
     Raises:
-        UserError: a file that is missing, unreadable or altered, named; or a worker was killed.
+        UserError: a file was altered since the manifest was made, named; or a worker was killed.
     """
     pictures = _Pictures(manifest, row_N, preprocess, check_digest)
     starts = range(0, len(row_N), batch_size)
@@ -81,7 +83,7 @@ def training_batches(
         Batch with uint8 pixels and place_B; a batch of nothing but bad pictures has B = 0.
 
     Raises:
-        UserError: a file that is missing, unreadable or altered, named; or a worker was killed.
+        UserError: a file was altered since the manifest was made, named; or a worker was killed.
     """
     assert sum(sizes) == len(draws)
     assert min(sizes, default=1) > 0
@@ -150,15 +152,23 @@ class _Pictures(Dataset[Item]):
         return self.preprocess(picture_CHW)
 
     def __getitem__(self, index: int) -> Item:
-        row, path = self.row[index], self.path[index]
+        row, path, sha256 = self.row[index], self.path[index], self.sha256[index]
+        file = f"{self.root}/{path}"
+        if sha256 == ABSENT:  # in the manifest: a file that appeared since is not read either
+            why = states.fault(file) or "could not be read when the run began"
+            return row, BadImage(row, f"{path}: {why}")
         try:
-            data = _read(f"{self.root}/{path}", self.sha256[index])
-        except UserError as error:
-            promised = self.sha256[index] is not None
-            return row, _Fatal(str(error)) if promised else BadImage(row, str(error))
+            data = states.read(file)
+        except states.AbsentError as error:
+            return row, BadImage(row, f"{path}: {error}", lost=sha256 is not None)
+        if sha256 is not None and digest.sha256_bytes(data) != sha256:
+            return row, _Fatal(
+                f"{file}: altered since the manifest was made; restore it, or start again"
+            )
         try:
             picture_CHW = decode(data, path)
             if self.box is not None:
+                check_box(picture_CHW, self.box[index])
                 picture_CHW = cropped(picture_CHW, self.box[index])
             return row, self.square(index, picture_CHW)
         except ImageError as error:
@@ -233,18 +243,6 @@ def _deaf(worker: int) -> None:
     for each in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-
-
-def _read(path: str, sha256: str | None) -> bytes:
-    """A file's bytes; UserError if they cannot be had or are not those of the digest."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 no Path object for every picture of an epoch
-            data = file.read()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); restore it") from error
-    if sha256 is not None and digest.sha256_bytes(data) != sha256:
-        raise UserError(f"{path}: altered since the manifest was made; restore it, or start again")
-    return data
 
 
 def _next(results: Iterator[Batch | _Fatal], path: str, knob: str) -> Batch | _Fatal:

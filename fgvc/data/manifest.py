@@ -1,15 +1,10 @@
 """Index -> Manifest: SHA256 of every image, computed once and stored beside the state of its file.
 
-A later start only reads the states (one `stat` per image); the bytes themselves are checked against
-the digest whenever they are decoded. The digest of the manifest depends on no state.
-N images; 4 values of a state: bytes, time of modification and time of change (ns), inode.
-
-Size and time of modification alone miss files that were swapped: some archives give every file the
-same time, and uncompressed images of one shape are equally long. On the file systems of Linux and
-macOS, the time of change cannot be set by a program, and renaming a file updates it. Renaming a
-folder does not, but gives its paths other inodes. On Windows the time of change is that of
-creation. A file system without inodes reports 0, which is not compared; where inodes are not
-stable, every start hashes every file.
+A later start only reads the states (one `stat` per image, see `states`); the bytes themselves are
+checked against the digest whenever they are decoded. The digest of the manifest depends on no
+state. The digests of an official dataset are a promise: a file with other bytes is refused. The
+pictures of a user's own folder or table may change: such a file is hashed again, with a note, and
+the manifest has another digest. N images; 4 values of a state.
 """
 
 from __future__ import annotations
@@ -19,91 +14,132 @@ import itertools
 import os
 import re
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISREG
 from typing import TypeVar
 
 import numpy as np
 
+from fgvc.data import digests, states
+from fgvc.data.digests import CHUNK, Digests, Hex
 from fgvc.data.index import Index, repeated
-from fgvc.store import atomic, digest
-from fgvc.types import TEST, Manifest, Progress, UserError
+from fgvc.store import digest
+from fgvc.types import ABSENT, TEST, TRAIN, Manifest, Progress, UserError
 
 Result = TypeVar("Result")
 
-CHUNK = 512  # files handed to a thread at a time
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-SIZE, INODE = 0, 3  # columns of a state
-MISSING = (-1, 0, 0, 0)
-INODE_BITS = (1 << 63) - 1  # inodes of Windows have 128 bits
 SLOW = 1e-4  # seconds a look; a disk that takes longer is asked by several threads
 THREADS = 8  # waiting for a disk or a network, not computing
+SKIP = (
+    "dataset.on_bad_image=skip leaves such pictures out of training and counts them as wrong in "
+    "the test"
+)
 
 
 @dataclass(frozen=True)
-class Known:
-    """Digests, and the states of the files before they were hashed. sha256_N: 32 raw bytes each."""
+class Policy:
+    """What becomes of files that are not as they should be.
 
-    state_N4: np.ndarray
-    sha256_N: np.ndarray
+    rehash: accept files that changed since they were hashed. skip: keep files that cannot be read
+    in the manifest, as ABSENT. restore, accept: ways out for the messages, where a file cannot be
+    read and where it changed.
+    """
 
-
-class Hex(Sequence[str]):
-    """Digests of 32 raw bytes that read as 64 hex digits: 21 MB for 675,000 of them, not 76."""
-
-    def __init__(self, raw_N: np.ndarray) -> None:
-        self.raw_N = raw_N
-
-    def __len__(self) -> int:
-        return len(self.raw_N)
-
-    def __getitem__(self, row: int) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self.raw_N[row].tobytes().hex()
-
-    def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self), CHUNK):
-            yield from (raw.hex() for raw in self.raw_N[start : start + CHUNK].tolist())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
+    rehash: bool = False
+    skip: bool = False
+    restore: str = "restore it"
+    accept: str = "restore it"
 
 
-def build(index: Index, cache_root: Path, progress: Progress | None = None) -> Manifest:
+def build(
+    index: Index,
+    cache_root: Path,
+    progress: Progress | None = None,
+    policy: Policy = Policy(),
+    on_note: Callable[[str], None] = lambda note: None,
+    remember: bool = True,
+) -> Manifest:
     """Manifest of an index, from the cache where the files are unchanged.
 
-    A file of the same size whose state changed is hashed again, and accepted if its bytes are the
-    same.
+    A file whose state changed is hashed again, and accepted if its bytes are the same.
 
     Args:
         cache_root: the digests are kept in cache_root/manifests/.
         progress: advanced by the number of files hashed.
+        on_note: called with notes on files that changed or cannot be read, and on a damaged cache.
+        remember: whether to keep new digests in the cache.
 
     Raises:
-        UserError: files that are missing, or altered since they were hashed; names the first.
+        UserError: files that cannot be read, or that changed since they were hashed, if the policy
+            refuses them; no picture of train or of test can be read. Names the first.
     """
     file = cache_file(index, cache_root)
     _check_names(index)
     state_N4 = _states(index)
-    known = _load(file, len(index))
-    if known is None:
-        rows = np.arange(len(index))
-        sha256_N = _hashed(index, rows, progress)
-    else:
-        rows = _changed(known.state_N4, state_N4)
-        sha256_N = known.sha256_N.copy()
-        _refuse_altered(index, rows[state_N4[rows, SIZE] != known.state_N4[rows, SIZE]], file)
-        sha256_N[rows] = _hashed(index, rows, progress)
-        _refuse_altered(index, rows[sha256_N[rows] != known.sha256_N[rows]], file)
-    if len(rows):
-        _save(file, Known(state_N4, sha256_N))
-    names = Hex(sha256_N)
+    absent = np.flatnonzero(state_N4[:, states.SIZE] < 0)
+    _check_absent(index, absent, policy)  # before the others are hashed
+    known = digests.load(file, len(index), on_note)
+    rows = np.setdiff1d(states.changed(known.state_N4, state_N4), absent)
+    fresh, unread = _renewed(index, known, state_N4, rows, policy, progress)
+    if len(rows) > len(unread) and remember:
+        digests.save(file, fresh)
+    absent = np.union1d(absent, unread)
+    _check_absent(index, absent, policy)
+    altered = _altered(known, fresh)
+    for note in _notes(index, altered, absent):
+        on_note(note)
+    sha256_N = fresh.sha256_N.copy()
+    sha256_N[absent] = np.void(bytes.fromhex(ABSENT))  # and the cache keeps the last digest
     return Manifest(
-        index.root, index.path, index.label_N, index.split_N, names, index.box_N4, index.parts
+        index.root,
+        index.path,
+        index.label_N,
+        index.split_N,
+        Hex(sha256_N),
+        index.box_N4,
+        index.parts,
     )
+
+
+def _renewed(
+    index: Index,
+    known: Digests,
+    state_N4: np.ndarray,
+    rows: np.ndarray,
+    policy: Policy,
+    progress: Progress | None,
+) -> tuple[Digests, np.ndarray]:
+    """The digests with those of `rows` taken again, and the rows that could not be read.
+
+    Raises:
+        UserError: files changed, and the policy refuses that.
+    """
+    fresh = Digests(known.state_N4.copy(), known.sha256_N.copy())
+    fresh.state_N4[rows] = state_N4[rows]
+    if not policy.rehash:  # a file of another size need not be hashed
+        resized_N = fresh.state_N4[:, states.SIZE] != known.state_N4[:, states.SIZE]
+        resized = np.flatnonzero(resized_N & _hashed_before(known)).tolist()
+        readable = [row for row in resized if states.fault(_file(index, row)) is None]
+        _refuse_altered(index, np.array(readable, np.int64), policy)
+    sha256_n, read_n = _hashed(index, rows, progress)
+    fresh.sha256_N[rows[read_n]] = sha256_n[read_n]
+    unread = rows[~read_n]
+    fresh.state_N4[unread] = known.state_N4[unread]
+    if not policy.rehash:
+        _refuse_altered(index, _altered(known, fresh), policy)
+    return fresh, unread
+
+
+def _hashed_before(known: Digests) -> np.ndarray:
+    return known.state_N4[:, states.SIZE] >= 0
+
+
+def _altered(known: Digests, fresh: Digests) -> np.ndarray:
+    """Rows of files that were hashed before and have other bytes now."""
+    return np.flatnonzero(_hashed_before(known) & (known.sha256_N != fresh.sha256_N))
 
 
 def cache_file(index: Index, cache_root: Path) -> Path:
@@ -111,12 +147,13 @@ def cache_file(index: Index, cache_root: Path) -> Path:
     running = hashlib.sha256(os.fsencode(index.root.resolve()))
     for path in index.path:
         running.update(b"\0" + path.encode())
-    return cache_root / "manifests" / f"{running.hexdigest()[:16]}.npz"
+    return cache_root / "manifests" / f"{running.hexdigest()[:16]}.digests"
 
 
 def duplicate_notes(manifest: Manifest) -> tuple[str, ...]:
     """Notes on equal files: in both train and test, or under two labels in train."""
     rows_of: dict[str, list[int]] = {sha256: [] for sha256 in repeated(manifest.sha256)}
+    rows_of.pop(ABSENT, None)
     if not rows_of:
         return ()
     for row, sha256 in enumerate(manifest.sha256):
@@ -157,37 +194,50 @@ def _check_names(index: Index) -> None:
 
 
 def _states(index: Index) -> np.ndarray:
-    """state_N4 of every file.
+    """state_N4 of every file."""
+    values = itertools.chain.from_iterable(_looked(states.state, index))
+    return np.fromiter(values, dtype=np.int64, count=4 * len(index)).reshape(-1, 4)
+
+
+def _check_absent(index: Index, rows: np.ndarray, policy: Policy) -> None:
+    """Refuse files that cannot be read.
 
     Raises:
-        UserError: missing files, the first and how many.
+        UserError: there are some and the policy does not skip them, or no others in train or test.
     """
-    states = itertools.chain.from_iterable(_looked(_state, index))
-    state_N4 = np.fromiter(states, dtype=np.int64, count=4 * len(index)).reshape(-1, 4)
-    if len(missing := np.flatnonzero(state_N4[:, SIZE] < 0)):
+    if not len(rows):
+        return
+    first = f"{index.root / index.path[rows[0]]}: {_fault(index, rows[0])}"
+    if not policy.skip:
         raise UserError(
-            f"{index.root / index.path[missing[0]]}: missing, or no plain file ({len(missing)} of "
-            f"the {len(index)} that the index names); restore them, or cut the index"
+            f"{first} ({len(rows)} of {len(index)} pictures cannot be read); {policy.restore}, or "
+            f"{SKIP}"
         )
-    return state_N4
+    left = np.delete(index.split_N, rows)
+    for name, split in (("training", TRAIN), ("test", TEST)):
+        if split in index.split_N and split not in left:
+            raise UserError(f"{first}: none of the {name} pictures can be read; {policy.restore}")
 
 
-def _state(path: str) -> tuple[int, ...]:
-    """State of a file; MISSING if there is no plain file."""
-    try:
-        stat = os.stat(path)  # noqa: PTH116 a Path for each of 675,000 files costs seconds
-    except (FileNotFoundError, NotADirectoryError):
-        return MISSING
-    if not S_ISREG(stat.st_mode):
-        return MISSING  # reading a pipe would wait for ever
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino & INODE_BITS
+def _fault(index: Index, row: int) -> str:
+    return states.fault(_file(index, row)) or "could not be read a moment ago"
 
 
-def _changed(before_N4: np.ndarray, now_N4: np.ndarray) -> np.ndarray:
-    """Rows whose state changed; an inode of 0 is unknown."""
-    differs_N4 = before_N4 != now_N4
-    differs_N4[:, INODE] &= (before_N4[:, INODE] != 0) & (now_N4[:, INODE] != 0)
-    return np.flatnonzero(differs_N4.any(axis=1))
+def _file(index: Index, row: int) -> str:
+    return f"{index.root}/{index.path[row]}"
+
+
+def _notes(index: Index, altered: np.ndarray, absent: np.ndarray) -> Iterator[str]:
+    if len(altered):
+        yield (
+            f"{len(altered)} of {len(index)} files changed since they were last hashed (first: "
+            f"{index.path[altered[0]]}): hashed again; the manifest digest is new"
+        )
+    if len(absent):
+        yield (
+            f"{len(absent)} of {len(index)} pictures cannot be read (first: "
+            f"{index.path[absent[0]]}: {_fault(index, absent[0])}); {SKIP}"
+        )
 
 
 def _looked(look: Callable[[str], Result], index: Index) -> Iterator[Result]:
@@ -203,13 +253,26 @@ def _looked(look: Callable[[str], Result], index: Index) -> Iterator[Result]:
         yield from (look(f"{root}/{path}") for path in index.path[CHUNK:])
 
 
-def _hashed(index: Index, rows: np.ndarray, progress: Progress | None) -> np.ndarray:
-    sha256_N = np.empty(len(rows), dtype=np.dtype("V32"))
-    for place, one in enumerate(_in_threads(digest.sha256_file, index, rows)):
-        sha256_N[place] = bytes.fromhex(one)
+def _hashed(
+    index: Index, rows: np.ndarray, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Raw digests of files, and which of the files could be read; n rows."""
+    sha256_n, read_n = np.zeros(len(rows), np.dtype("V32")), np.zeros(len(rows), bool)
+    for place, sha256 in enumerate(_in_threads(_sha256, index, rows)):
+        if sha256 is not None:
+            sha256_n[place], read_n[place] = sha256, True
         if progress is not None:
             progress(1, "hashing")
-    return sha256_N
+    return sha256_n, read_n
+
+
+def _sha256(path: str) -> bytes | None:
+    try:
+        return bytes.fromhex(digest.sha256_file(path))
+    except OSError as error:
+        if error.errno not in states.OF_THE_FILE:
+            raise
+        return None
 
 
 def _in_threads(work: Callable[[str], Result], index: Index, rows: np.ndarray) -> Iterator[Result]:
@@ -224,25 +287,9 @@ def _in_threads(work: Callable[[str], Result], index: Index, rows: np.ndarray) -
             yield from results
 
 
-def _refuse_altered(index: Index, rows: np.ndarray, file: Path) -> None:
+def _refuse_altered(index: Index, rows: np.ndarray, policy: Policy) -> None:
     if len(rows):
         raise UserError(
             f"{index.root / index.path[rows[0]]}: altered since its digest was taken "
-            f"({len(rows)} of {len(index)} files); restore it, or delete {file} to accept it"
+            f"({len(rows)} of {len(index)} files); {policy.accept}"
         )
-
-
-def _load(file: Path, count: int) -> Known | None:
-    """The remembered columns; None where there are none, or none that can be read."""
-    try:
-        # opened here: np.load leaves the file open when it is no archive
-        with file.open("rb") as data, np.load(data, allow_pickle=False) as columns:
-            known = Known(columns["state_N4"], columns["sha256_N"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    return known if len(known.state_N4) == count else None
-
-
-def _save(file: Path, known: Known) -> None:
-    with atomic.open_atomic(file) as out:
-        np.savez(out, **vars(known))

@@ -75,7 +75,8 @@ class FeatureCache:
             if compute_many is not None:
                 self._fill(folder, row_N, compute_many, shard_rows)
             features = _joined(self._shards(folder, row_N, compute, shard_rows), len(row_N))
-            _seal(folder)
+            if not any(bad.lost for bad in features.bad):
+                _seal(folder)
         return features
 
     def _shards(
@@ -136,7 +137,12 @@ def _covers(shard: Features, row_n: np.ndarray) -> bool:
 
 
 def _write(path: Path, shard: Features) -> None:
-    """Write a shard whole, its digest first: a shard without one would have to be thrown away."""
+    """Write a shard whole, its digest first: a shard without one would have to be thrown away.
+
+    A shard that lacks a lost image is not written: another run may read that image again.
+    """
+    if any(bad.lost for bad in shard.bad):
+        return
     tensors = {
         "x": np.ascontiguousarray(shard.x_ND, np.float32),
         "row": np.ascontiguousarray(shard.row_N, np.int64),

@@ -167,7 +167,7 @@ def _images(key: _Key) -> Images:
             index = subset.tiny(index, validation=conf.val_fraction > 0)
         loaded = None
         if manifest.cache_file(index, cache_root).is_file():
-            loaded = datasets.load(conf, cache_root)
+            loaded = datasets.load(conf, cache_root, remember=False)
     except (UserError, OSError) as error:
         return _official(key.conf, f"cannot be read ({error}): counts of its definition")
     train, test = (int((index.split_N == split).sum()) for split in (TRAIN, TEST))

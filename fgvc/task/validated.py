@@ -60,7 +60,8 @@ def already(conf: Config, plain: Mapping[str, Any]) -> bool:
     if found is None:
         return False
     place = home(conf, plain)
-    dataset = datasets.load(conf.dataset, Path(conf.runtime.cache_root).expanduser())
+    cache_root = Path(conf.runtime.cache_root).expanduser()
+    dataset = datasets.load(conf.dataset, cache_root, remember=False)
     current = identity_of("train", stamp.code(), dataset, weights.find(conf.backbone))
     check_data(found["identity"], current, place)
     same = found["identity"] == current

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
+import shutil
 import unicodedata
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,7 +18,7 @@ from omegaconf import OmegaConf
 from fgvc.config import schema
 from fgvc.data import dataset
 from fgvc.data.index import take
-from fgvc.types import TEST, TRAIN, Manifest, Split, UserError, nfc
+from fgvc.types import ABSENT, TEST, TRAIN, Manifest, Split, UserError, nfc
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 
@@ -47,6 +49,81 @@ def test_folder(conf, classes, tmp_path):
     made = dataset.load(conf("folder", root), tmp_path / "cache")
     assert made.labelmap.names == ("gull", "wren")
     assert (len(made.split.train_N), len(made.split.val_N), len(made.split.test_N)) == (10, 2, 4)
+
+
+def test_changed_files_of_ones_own_are_a_new_manifest_with_a_note(conf, classes, jpeg, tmp_path):
+    root = classes({"gull": 8, "wren": 8})
+    table = tmp_path / "birds.csv"
+    rows = [f"moths/{name}/{n}.jpg,{name}" for name in ("gull", "wren") for n in range(8)]
+    table.write_text("\n".join(["path,label", *rows]))
+    confs = conf("folder", root), conf("table", tmp_path, table=str(table))
+    before = [dataset.load(chosen, tmp_path / "cache").manifest.digest for chosen in confs]
+    (root / "wren" / "3.jpg").write_bytes(jpeg(77))
+    for chosen, digest in zip(confs, before, strict=True):
+        made = dataset.load(chosen, tmp_path / "cache")
+        (note,) = made.notes
+        assert re.fullmatch(r"1 of 16 files changed .*wren/3\.jpg\): hashed again; the .*", note)
+        assert made.manifest.digest != digest
+        again = dataset.load(chosen, tmp_path / "cache")
+        assert (again.notes, again.manifest.digest) == ((), made.manifest.digest)
+
+
+def test_changed_files_of_an_official_dataset_are_accepted_by_a_key(conf, cub, jpeg, tmp_path):
+    before = dataset.load(conf("cub", cub), tmp_path / "cache").manifest.digest
+    (cub / "images" / "001.Black_Gull" / "bird 2 ü=1.jpg").write_bytes(jpeg(77))
+    with pytest.raises(UserError, match=r"; restore it, or add dataset\.accept_altered=true to "):
+        dataset.load(conf("cub", cub), tmp_path / "cache")
+    made = dataset.load(conf("cub", cub, accept_altered=True), tmp_path / "cache")
+    assert made.notes[0].startswith("1 of 27 files changed since")
+    again = dataset.load(conf("cub", cub), tmp_path / "cache")
+    assert before != made.manifest.digest == again.manifest.digest
+
+
+def test_altered_synthetic_birds_are_drawn_again_where_the_message_says(conf, jpeg, tmp_path):
+    drawn = conf("synthetic", tmp_path / "birds", generator=schema.Generator(1, 2, 3, 1, 64, 0))
+    before = dataset.load(drawn, tmp_path / "cache").manifest
+    (before.root / before.path[0]).write_bytes(jpeg(1))
+    with pytest.raises(UserError, match="altered since") as caught:
+        dataset.load(drawn, tmp_path / "cache")
+    said = re.search(r"; delete (.*), and its pictures are drawn again$", str(caught.value))
+    assert said is not None
+    shutil.rmtree(said.group(1))
+    assert dataset.load(drawn, tmp_path / "cache").manifest.digest == before.digest
+
+
+@pytest.mark.parametrize(
+    ("reader", "way"),
+    [
+        ("folder", "restore or remove such files, or dataset.on_bad_image=skip"),
+        ("table", "restore such files or remove their rows from the table, or dataset.on_bad"),
+        ("cub", "unpack the images again, or dataset.on_bad_image=skip"),
+    ],
+)
+def test_a_missing_file_names_the_ways_out_of_its_reader(conf, cub, classes, tmp_path, reader, way):
+    root = cub if reader == "cub" else classes({"gull": 8, "wren": 8})
+    fields = {}
+    if reader == "table":
+        rows = [f"{name}/{n}.jpg,{name}" for name in ("gull", "wren") for n in range(8)]
+        (root / "t.csv").write_text("\n".join(["path,label", *rows]))
+        fields = {"table": str(root / "t.csv")}
+    file = next(path for path in sorted(root.rglob("*.jpg")))
+    file.unlink()
+    file.symlink_to("nowhere.jpg")
+    with pytest.raises(UserError, match="a broken link") as caught:
+        dataset.load(conf(reader, root, **fields), tmp_path / "cache")
+    assert way in str(caught.value)
+    skipping = conf(reader, root, on_bad_image="skip", **fields)
+    made = dataset.load(skipping, tmp_path / "cache")
+    assert list(made.manifest.sha256).count(ABSENT) == 1
+    assert made.notes[0].startswith("1 of ")
+    if reader == "folder":
+        file.unlink()
+    elif reader == "table":
+        (root / "t.csv").write_text("\n".join(["path,label", *rows[1:]]))
+    else:
+        return
+    smaller = dataset.load(conf(reader, root, **fields), tmp_path / "cache")
+    assert len(smaller.manifest) == 15
 
 
 def test_split_seed_moves_validation_and_never_test(conf, cub, tmp_path):

@@ -333,8 +333,8 @@ def test_sizes_of_the_index_reveal_what_boxes_cannot(cub, examined, monkeypatch)
 
     read = dataset.READERS["cub"]
 
-    def with_sizes(conf, progress):
-        index = read(conf, progress)
+    def with_sizes(*arguments):
+        index = read(*arguments)
         size_N2 = np.tile(np.array([[36, 48]], np.float32), (len(index), 1))  # turned: accepted
         size_N2[-1] = np.nan
         return replace(index, size_N2=size_N2)

@@ -365,6 +365,17 @@ def test_plain_archives_are_unpacked(tmp_path, mode):
         assert not (folder / name).stat().st_mode & (stat.S_ISUID | stat.S_IXUSR)
 
 
+def test_a_tar_is_unpacked_where_tarfile_has_no_filter(tmp_path, monkeypatch):
+    """As in Python 3.11.0 to 3.11.3: TarFile.extract takes no `filter`, and has no safe form."""
+    for name in ("extract", "extractall"):
+        monkeypatch.delattr(tarfile.TarFile, name)
+    file, folder = tmp_path / "archive", tmp_path / "folder"
+    file.write_bytes(tar(GOOD, (GOOD[0], b"a later copy"), mode="w:gz"))
+    folder.mkdir()
+    unpack(file, folder, silent)
+    assert (folder / GOOD[0]).read_bytes() == b"a later copy"
+
+
 # --- a dataset ---
 
 

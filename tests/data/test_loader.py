@@ -15,7 +15,7 @@ from fgvc.data import cub as reader
 from fgvc.data import loader, manifest
 from fgvc.data.decode import decode
 from fgvc.data.preprocess import Preprocess, cropped
-from fgvc.types import Manifest, UserError
+from fgvc.types import BadImage, Manifest, UserError
 
 PREPROCESS = Preprocess("shared", 32, "imagenet", "vit")
 
@@ -113,18 +113,43 @@ def test_a_batch_of_nothing_but_bad_images_is_empty(cub, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize(
-    ("damage", "said"), [("altered", "altered since"), ("gone", "cannot be read")]
-)
-def test_a_file_that_is_not_the_manifests_ends_the_run(table, workers, damage, said):
+def test_a_file_with_other_bytes_than_the_manifests_ends_the_run(table, workers):
     file = table.root / table.path[4]
     data = bytearray(file.read_bytes())
     data[-30] ^= 1
-    file.unlink() if damage == "gone" else file.write_bytes(data)
-    with pytest.raises(UserError, match=said) as caught:
+    file.write_bytes(data)
+    with pytest.raises(UserError, match="altered since") as caught:
         list(loader.batches(table, np.arange(8), PREPROCESS, 4, workers))
     assert str(caught.value).startswith(f"{file}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_disappears_is_a_bad_image_that_another_run_may_read(table, workers):
+    (table.root / table.path[4]).unlink()
+    (table.root / table.path[6]).unlink()
+    os.mkfifo(table.root / table.path[6])
+    _, batch = loader.batches(table, np.arange(8), PREPROCESS, 4, workers)
+    assert batch.row_B.tolist() == [5, 7]
+    assert batch.bad == (
+        BadImage(4, f"{table.path[4]}: missing", lost=True),
+        BadImage(6, f"{table.path[6]}: a pipe, socket or device, not a file", lost=True),
+    )
+
+
+@pytest.mark.parametrize("appears", [False, True])
+def test_a_file_that_the_manifest_lacks_is_a_bad_image(cub, tmp_path, jpeg, appears):
+    """Also where it appears later: the features would be those of another manifest."""
+    index = reader.read(cub, False)
+    file = cub / index.path[1]
+    file.unlink()
+    table = manifest.build(index, tmp_path / "cache", policy=manifest.Policy(skip=True))
+    if appears:
+        file.write_bytes(jpeg(5))
+    (batch,) = loader.batches(table, np.arange(3), PREPROCESS, 4, 0)
+    assert batch.row_B.tolist() == [0, 2]
+    why = "could not be read when the run began" if appears else "missing"
+    assert batch.bad == (BadImage(1, f"{index.path[1]}: {why}"),)
 
 
 def test_digests_may_be_left_unchecked(table, jpeg):

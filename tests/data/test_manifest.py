@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from fgvc.data import cub as reader
-from fgvc.data import folder, manifest
-from fgvc.types import Manifest, UserError
+from fgvc.data import digests, folder, manifest, states
+from fgvc.types import ABSENT, TEST, TRAIN, Manifest, UserError
+
+STRICT = manifest.Policy()
 
 
 class Hashed:
@@ -28,9 +30,16 @@ class Hashed:
 def build(cub, tmp_path):
     """`build()` -> (manifest, number of files hashed), always over the same cache."""
 
-    def built() -> tuple[Manifest, int]:
-        hashed = Hashed()
-        return manifest.build(reader.read(cub, False), tmp_path / "cache", hashed), hashed.count
+    def built(
+        policy: manifest.Policy = STRICT,
+        notes: list[str] | None = None,
+        remember: bool = True,
+    ) -> tuple[Manifest, int]:
+        hashed, told = Hashed(), [] if notes is None else notes
+        table = manifest.build(
+            reader.read(cub, False), tmp_path / "cache", hashed, policy, told.append, remember
+        )
+        return table, hashed.count
 
     return built
 
@@ -62,21 +71,54 @@ def test_new_time_same_bytes_is_accepted_after_one_hash(cub, build):
     assert build()[1] == 0
 
 
-def test_altered_bytes_are_refused_naming_file_and_cache(cub, build, tmp_path):
+@pytest.mark.parametrize("more", [b"", b"more"])
+def test_altered_bytes_are_refused_naming_the_file_and_the_way_out(cub, build, more):
     build()
-    file = first(cub)
+    file = alter(first(cub), more)
+    policy = manifest.Policy(accept="do this")
+    for _ in range(2):  # a refusal accepts nothing
+        with pytest.raises(
+            UserError, match=r"altered since its .* \(1 of 27 files\); do this"
+        ) as e:
+            build(policy)
+        assert str(e.value).startswith(f"{file}: ")
+        assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("more", [b"", b"more"])
+def test_altered_bytes_are_hashed_again_with_a_note_where_they_may_change(cub, build, more):
+    before, _ = build()
+    file = alter(first(cub), more)
+    notes: list[str] = []
+    after, hashed = build(manifest.Policy(rehash=True), notes)
+    path = reader.read(cub, False).path[0]
+    assert notes == [
+        f"1 of 27 files changed since they were last hashed (first: {path}): hashed again; the "
+        "manifest digest is new"
+    ]
+    assert (hashed, after.sha256[0]) == (1, hashlib.sha256(file.read_bytes()).hexdigest())
+    assert list(after.sha256)[1:] == list(before.sha256)[1:]
+    assert after.digest != before.digest
+    again, hashed = build()  # accepted: the strictest policy has nothing to say
+    assert (hashed, again.digest) == (0, after.digest)
+
+
+def test_what_is_not_to_be_remembered_is_noted_again(cub, build):
+    build()
+    alter(first(cub))
+    for remember, count in ((False, 1), (True, 1), (True, 0)):
+        notes: list[str] = []
+        build(manifest.Policy(rehash=True), notes, remember)
+        assert len(notes) == count
+
+
+def alter(file, more: bytes = b""):
+    """Other bytes: one bit, or a longer file; an earlier time."""
     data = bytearray(file.read_bytes())
-    data[-30] ^= 1
-    file.write_bytes(data)
+    data[-30] ^= not more
+    file.write_bytes(bytes(data) + more)
     os.utime(file, ns=(1, 1))
-    (cached,) = (tmp_path / "cache" / "manifests").iterdir()
-    with pytest.raises(UserError, match="altered since its digest was taken") as caught:
-        build()
-    assert str(file) in str(caught.value)
-    assert str(cached) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    cached.unlink()
-    assert build()[1] == 27
+    return file
 
 
 @pytest.mark.parametrize(
@@ -115,22 +157,12 @@ def test_only_the_files_that_were_touched_are_hashed_again(cub, build):
 def test_an_inode_of_zero_is_unknown():
     """As some network file systems report it."""
     with_inode_14, without_14 = np.array([[9, 1, 1, 7]]), np.array([[9, 1, 1, 0]])
-    assert len(manifest._changed(with_inode_14, without_14)) == 0
-    assert len(manifest._changed(without_14, with_inode_14)) == 0
+    assert len(states.changed(with_inode_14, without_14)) == 0
+    assert len(states.changed(without_14, with_inode_14)) == 0
     for column in range(4):
         other_14 = with_inode_14.copy()
         other_14[0, column] += 1
-        assert manifest._changed(with_inode_14, other_14).tolist() == [0]
-
-
-def test_a_cache_without_change_times_is_made_again(build, tmp_path):
-    before, _ = build()
-    (cached,) = (tmp_path / "cache" / "manifests").iterdir()
-    with np.load(cached) as columns:
-        state_N4, sha256_N = columns["state_N4"], columns["sha256_N"]
-    np.savez(cached, size_N=state_N4[:, 0], mtime_N=state_N4[:, 1], sha256_N=sha256_N)
-    after, hashed = build()
-    assert (hashed, after.sha256) == (27, before.sha256)
+        assert states.changed(with_inode_14, other_14).tolist() == [0]
 
 
 def test_other_size_is_refused_without_hashing(cub, build, tmp_path):
@@ -148,22 +180,107 @@ def test_missing_files_are_counted_and_the_first_named(cub, build):
     index = reader.read(cub, False)
     for row in (3, 20):
         (cub / index.path[row]).unlink()
-    with pytest.raises(UserError, match=r"missing, or no plain file \(2 of the 27 ") as caught:
+    with pytest.raises(UserError, match=r"missing \(2 of 27 pictures cannot be read\); ") as caught:
+        build(manifest.Policy(restore="look for them"))
+    assert str(caught.value).startswith(str(cub / index.path[3]))
+    assert "; look for them, or dataset.on_bad_image=skip leaves" in str(caught.value)
+
+
+def make_absent(file, kind: str) -> None:
+    """Put something else in the place of a file."""
+    file.unlink(missing_ok=True)
+    {
+        "missing": lambda: None,
+        "broken link": lambda: file.symlink_to("nowhere.jpg"),
+        "leads back": lambda: file.symlink_to(file.name),
+        "folder": file.mkdir,
+        "pipe": lambda: os.mkfifo(file),
+        "Input/output": lambda: file.symlink_to("/proc/self/mem"),  # open it can be, read it cannot
+        "too long": lambda: file.symlink_to("a" * 300),
+    }[kind]()
+
+
+KINDS = ["missing", "broken link", "leads back", "folder", "pipe", "Input/output", "too long"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("known", [False, True])
+def test_a_file_that_cannot_be_read_is_refused_or_marked(cub, build, kind, known):
+    whole = build()[0] if known else None
+    path = reader.read(cub, False).path[4]
+    data = (cub / path).read_bytes()
+    make_absent(cub / path, kind)
+    with pytest.raises(UserError, match=kind) as caught:
         build()
-    assert index.path[3] in str(caught.value)
+    assert str(caught.value).startswith(f"{cub / path}: ")
+    notes: list[str] = []
+    marked, _ = build(manifest.Policy(skip=True), notes)
+    assert len(notes) == 1
+    assert notes[0].startswith(f"1 of 27 pictures cannot be read (first: {path}: ")
+    assert [row for row, sha256 in enumerate(marked.sha256) if sha256 == ABSENT] == [4]
+    assert build(manifest.Policy(skip=True))[0].digest == marked.digest
+    (cub / path).rmdir() if kind == "folder" else (cub / path).unlink(missing_ok=True)
+    (cub / path).write_bytes(data)
+    restored, hashed = build()
+    assert hashed == 1
+    assert restored.sha256[4] == hashlib.sha256(data).hexdigest()
+    assert restored.digest != marked.digest
+    assert whole is None or restored.digest == whole.digest
 
 
-@pytest.mark.parametrize("damage", ["torn", "flipped", "empty", "html"])
-def test_a_damaged_cache_is_made_again(build, tmp_path, damage):
+def test_a_file_that_comes_back_with_other_bytes_was_altered(cub, build):
+    build()
+    file = first(cub)
+    data = file.read_bytes()
+    file.unlink()
+    build(manifest.Policy(skip=True))
+    file.write_bytes(data + b"more")
+    with pytest.raises(UserError, match="altered since its digest was taken"):
+        build()
+
+
+@pytest.mark.parametrize(("split", "name"), [(TRAIN, "training"), (TEST, "test")])
+def test_a_split_without_any_file_is_refused_whatever_the_policy(cub, build, split, name):
+    index = reader.read(cub, False)
+    for row in np.flatnonzero(index.split_N == split):
+        (cub / index.path[row]).unlink()
+    with pytest.raises(UserError, match=f"missing: none of the {name} pictures can be read; "):
+        build(manifest.Policy(skip=True))
+
+
+def test_files_that_cannot_be_read_are_no_copies_of_each_other(cub, build):
+    index = reader.read(cub, False)
+    for row in (0, 6, 9):
+        (cub / index.path[row]).unlink()
+    assert manifest.duplicate_notes(build(manifest.Policy(skip=True))[0]) == ()
+
+
+@pytest.mark.parametrize(
+    "damage", ["torn", "longer", "head", "state", "digest", "empty", "html", "arrays", "folder"]
+)
+def test_a_damaged_cache_is_made_again_with_a_note(cub, build, tmp_path, damage):
     before, _ = build()
     (cached,) = (tmp_path / "cache" / "manifests").iterdir()
     data = bytearray(cached.read_bytes())
-    middle = data.index(bytes.fromhex(before.sha256[5]))
-    data[middle] ^= 1
-    damaged = {"torn": data[:200], "flipped": data, "empty": b"", "html": b"<html>"}[damage]
-    cached.write_bytes(damaged)
-    after, hashed = build()
+    place = {"head": 3, "state": 40, "digest": data.index(bytes.fromhex(before.sha256[5])) + 7}
+    if damage in place:
+        data[place[damage]] ^= 4
+    data = {"torn": data[:-200], "longer": data * 2, "empty": b"", "html": b"<html>"}.get(
+        damage, data
+    )
+    cached.write_bytes(data)
+    if damage == "arrays":
+        with cached.open("wb") as out:
+            np.savez(out, state_N4=np.zeros((27, 4)), sha256_N=np.zeros(27, "V32"))
+    if damage == "folder":
+        cached.unlink()
+        cached.symlink_to(tmp_path)
+    notes: list[str] = []
+    after, hashed = build(notes=notes)
     assert (hashed, after.sha256) == (27, before.sha256)
+    assert notes == [f"{cached}: a damaged cache of digests; all 27 files are hashed again"]
+    again, hashed = build(notes=notes)
+    assert (hashed, again.sha256, len(notes)) == (0, before.sha256, 1)
 
 
 def test_a_copy_elsewhere_has_its_own_cache_and_the_same_digest(cub, build, tmp_path):
@@ -191,8 +308,8 @@ def test_duplicates_across_splits_and_with_two_labels_are_noted(cub, build):
 
 
 def test_digests_ending_in_zero_bytes_survive_the_cache(tmp_path):
-    known = manifest.Known(np.array([[1, 2, 3, 4]]), np.array([b"\1" + bytes(31)], "V32"))
-    manifest._save(tmp_path / "a.npz", known)
-    again = manifest._load(tmp_path / "a.npz", 1)
-    assert again is not None
+    known = digests.Digests(np.array([[1, 2, 3, 4]]), np.array([b"\1" + bytes(31)], "V32"))
+    digests.save(tmp_path / "a", known)
+    again = digests.load(tmp_path / "a", 1, pytest.fail)
     assert again.sha256_N.tolist() == [b"\1" + bytes(31)]
+    assert again.state_N4.tolist() == [[1, 2, 3, 4]]

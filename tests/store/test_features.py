@@ -71,6 +71,26 @@ def test_the_second_call_reads_what_the_first_computed(tmp_path, counted):
     assert (_folder(tmp_path) / "done.json").is_file()
 
 
+def test_a_shard_without_a_lost_image_is_not_kept(tmp_path, counted):
+    """Its file was there when the run began: it is no fact about the images of this key."""
+
+    def losing(row_n):
+        found = counted(row_n)
+        if 5 not in row_n:
+            return found
+        good = found.row_N != 5
+        return Features(found.x_ND[good], found.row_N[good], (BadImage(5, "gone", lost=True),))
+
+    first, _ = _get(tmp_path, losing)
+    assert [bad.row for bad in first.bad] == [5]
+    assert len(first.row_N) == len(ROWS) - 1
+    assert not (_folder(tmp_path) / "done.json").exists()
+    again, notes = _get(tmp_path, counted)
+    assert _is_right(again)
+    assert notes == []
+    assert counted.calls()[5:] == [tuple(ROWS[:10])]  # the other shards were kept
+
+
 def test_unreadable_rows_come_back_with_their_messages(tmp_path):
     bad = (3, 5, *ROWS[10:20].tolist(), int(ROWS[-1]))  # the second shard holds nothing else
     counted = Counted(tmp_path / "calls", bad=bad)

@@ -103,12 +103,19 @@ def test_partial_copy_is_refused_with_counts_unless_declared(run, birds):
     assert "PARTIAL" in ran.out
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\xff\xd8\xff\xe0 torn"])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\xff\xd8\xff\xe0 torn", None])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_image_that_is_no_image(run, pictures, content, split):
-    """Named under error; under skip left out of training, wrong in the test, N unchanged."""
+    """Named under error; under skip left out of training, wrong in the test, N unchanged.
+
+    content: of the file; None: a broken link.
+    """
     victim = f"{split}/a=b, c/é 1=.jpg"
-    (pictures / victim).write_bytes(content)
+    if content is None:
+        (pictures / victim).unlink()
+        (pictures / victim).symlink_to("nowhere.jpg")
+    else:
+        (pictures / victim).write_bytes(content)
     one_line(folder_run(run, pictures), "é 1=.jpg", "dataset.on_bad_image=skip")
     ran = folder_run(run, pictures, "dataset.on_bad_image=skip")
     assert ran.code == 0, ran.err
@@ -125,6 +132,21 @@ def test_image_that_is_no_image(run, pictures, content, split):
     assert numbers["test"]["top1"] == pytest.approx((test.pred == test.label).mean())
     if split == "train":
         assert numbers["fitted_on"] == 23
+
+
+def test_a_repaired_picture_is_another_answer_than_that_of_the_finished_run(run, pictures):
+    victim = pictures / "test/a=b, c/é 1=.jpg"
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[: len(whole) // 2])
+    again = ("dataset.on_bad_image=skip", "runtime.run_id=again")
+    assert folder_run(run, pictures, *again).code == 0
+    victim.write_bytes(whole)
+    refused = folder_run(run, pictures, *again)
+    assert "files changed since they were last hashed (first: test/a=b, c/" in refused.out
+    one_line(refused, "is complete, with another manifest_digest", "give a new runtime.run_id")
+    ran = folder_run(run, pictures, "runtime.run_id=new")
+    assert ran.code == 0, ran.err
+    assert ran.json("metrics.json")["unreadable"] == {"train": 0, "val": 0, "test": 0}
 
 
 def listed(ran, part):

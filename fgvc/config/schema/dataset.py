@@ -68,6 +68,9 @@ class Dataset:
     )
     root: str | None = place()  # null: reader table, the folder of the table
     table: str | None = place(None)  # reader table: the file
+    path_column: str | None = later(None)  # reader table; null: the column with a usual name
+    label_column: str | None = later(None)  # likewise
+    split_column: str | None = later(None)  # likewise
     partial: bool = declared()
     subset: str | None = field(default=MISSING, metadata={"choices": (None, "tiny")})
     split_seed: int = bounded(0)
@@ -75,6 +78,7 @@ class Dataset:
     test_fraction: float = bounded(0.0, 0.9)  # folder: of one folder without train/ and test/
     prompts: list[str] = MISSING  # a class name goes into each {}; hashed where text is read
     on_bad_image: str = one_of("error", "skip")
+    accept_altered: bool = declared(False)  # files may differ from when they were first hashed
     box_crop: bool = later(False)  # pictures are cut to their bounding boxes first
     official: OfficialCounts = field(default_factory=OfficialCounts)
     generator: Generator | None = MISSING

@@ -27,9 +27,9 @@ def card(default: Any = MISSING) -> Any:
     return field(default=default, metadata={"card": True})
 
 
-def declared() -> Any:
+def declared(default: Any = MISSING) -> Any:
     """A declaration that the run checks against the data; not hashed."""
-    return field(default=MISSING, metadata={"declared": True})
+    return field(default=default, metadata={"declared": True})
 
 
 def one_of(*choices: str) -> Any:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from fgvc.config import schema
+from fgvc.data import dataset
 from fgvc.data.doctor import archives, copies, definition, fits, pictures
 from fgvc.data.doctor.finding import ERROR, NOTE, Examination, Finding, ordered
 from fgvc.data.index import Index
@@ -22,8 +23,11 @@ MOST_UNINDEXED = 50_000
 Bar = Callable[[str, int | None, str], AbstractContextManager[Progress]]
 
 
-def examine(conf: schema.Dataset, threads: int, bar: Bar) -> Examination:
-    """Hold a copy against its definition; nothing is written (but synthetic birds are drawn).
+def examine(
+    conf: schema.Dataset, threads: int, bar: Bar, cache_root: Path | None = None
+) -> Examination:
+    """Hold a copy against its definition; nothing is written (but synthetic birds
+    are drawn, and images inside a table are unpacked into the cache).
 
     A copy that its reader refuses is looked at as far as that goes: its pictures, its archives.
 
@@ -31,9 +35,10 @@ def examine(conf: schema.Dataset, threads: int, bar: Bar) -> Examination:
         conf: the `dataset` node of a config.
         threads: pictures decoded at a time.
         bar: `bar(title, total, unit)` -> a context manager that gives a Progress.
+        cache_root: where images inside a table are unpacked; None: they are not examined.
     """
     with bar(conf.name, None, "files") as progress:
-        index, found = definition.read(conf, progress)
+        index, found = definition.read(conf, progress, cache_root)
     root = index.root if index else definition.place(conf)
     facts: dict[str, object] = {}
     with bar("archives", None, "MiB") as progress:
@@ -48,7 +53,8 @@ def examine(conf: schema.Dataset, threads: int, bar: Bar) -> Examination:
     path = index.path if index else _unindexed(root)
     with bar("pictures", len(path), "pictures") as progress:
         looks = pictures.look(root, path, threads, progress)
-    found += pictures.findings(path, looks) + _across(index, looks)
+    restore = dataset.files_policy(conf).restore
+    found += pictures.findings(path, looks, restore) + _across(index, looks)
     facts["pictures"] = pictures.facts(looks)
     return Examination(conf.name, conf.reader, str(root), partial, ordered(found), facts)
 

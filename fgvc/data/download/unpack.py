@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from fgvc.data.layout import inside
 from fgvc.types import Progress, UserError
@@ -71,7 +72,9 @@ def _untar(file: Path, folder: Path, budget: _Budget) -> None:
                 continue
             _check(file, member.name, member.isreg() or member.isdir())
             budget.spend(member.size, member.name)
-            archive.extract(member, folder, set_attrs=False, filter="data")
+            # written here: TarFile.extract has no `filter` before Python 3.11.4
+            data = None if member.isdir() else archive.extractfile(member)
+            _write(folder / member.name, data, "wb")  # of a file twice, the later one holds
 
 
 def _unzip(file: Path, folder: Path, budget: _Budget) -> None:
@@ -80,13 +83,22 @@ def _unzip(file: Path, folder: Path, budget: _Budget) -> None:
             kind = stat.S_IFMT(member.external_attr >> 16)
             _check(file, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
             budget.spend(member.file_size, member.filename)
-            target = folder / member.filename
-            if member.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(member) as data, target.open("xb") as out:
-                shutil.copyfileobj(data, out)
+            data = None if member.is_dir() else archive.open(member)
+            _write(folder / member.filename, data, "xb")
+
+
+def _write(target: Path, data: IO[bytes] | None, mode: str) -> None:
+    """Write a member that `_check` accepted. data: of a file; None makes a folder.
+
+    Raises:
+        OSError: a file stands where a folder should be, or the other way round.
+    """
+    if data is None:
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with data, target.open(mode) as out:
+        shutil.copyfileobj(data, out)
 
 
 def _check(file: Path, name: str, plain: bool) -> None:
