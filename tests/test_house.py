@@ -8,6 +8,9 @@ from pathlib import Path
 
 import torch
 import yaml
+from PIL import Image
+
+from fgvc.data.decode import decode
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = {".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".onnx", ".npz", ".npy", ".h5", ".pkl"}
@@ -93,13 +96,21 @@ def test_readme_names_every_room_and_the_two_commands():
         assert (ROOT / named).exists(), f"README names {named}"
 
 
-def test_the_notebook_of_the_readme_runs():
+def test_the_notebook_of_the_readme_runs(tmp_path, monkeypatch):
+    """Its lines as they stand, then a picture as people hold it."""
+    monkeypatch.chdir(tmp_path)
+    image = Image.effect_noise((400, 300), 80).convert("RGB")
+    image.save("bird.jpg")
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names: dict[str, object] = {}
     exec(block, names)
-    pixels = names["transform"](torch.zeros(3, 300, 400, dtype=torch.uint8))
-    tokens = names["backbone"](names["transform"].normalize(pixels[None]))
-    assert tokens.pooled_BD.shape == (1, 192)
+    transform, backbone = names["transform"], names["backbone"]
+    data = decode(Path("bird.jpg").read_bytes(), "bird.jpg")
+    with torch.inference_mode():
+        expected = backbone(transform.normalize(transform(data)[None])).pooled_BD
+        found = backbone(transform.normalize(transform(Image.open("bird.jpg"))[None])).pooled_BD
+    assert found.shape == (1, 192)
+    assert torch.equal(found, expected)
 
 
 def test_makefile_describes_every_target():

@@ -95,13 +95,16 @@ def test_run_imports_record_and_task_only_when_needed():
     assert {name for name in names if name.startswith("fgvc")} <= {
         "fgvc.config.compose",
         "fgvc.config.errors",
+        "fgvc.config.flags",
         "fgvc.config.grid",
         "fgvc.config.fit",
         "fgvc.config.help",
+        "fgvc.config.lists",
         "fgvc.config.overlay",
         "fgvc.config.overrides",
         "fgvc.config.search",
         "fgvc.config.sweep",
+        "fgvc.config.version",
     }
 
 

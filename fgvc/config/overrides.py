@@ -47,7 +47,7 @@ from fgvc.config.lists import is_list, listed, or_a_list, quoted, quoted_items
 from fgvc.config.nodes import Nodes
 from fgvc.config.once import parsed
 from fgvc.config.schema import TABLES, Config, chosen_checkpoint
-from fgvc.config.synonyms import NAMES, Asked, for_option, unknown_key
+from fgvc.config.synonyms import NAMES, Asked, for_option, for_word, unknown_key
 from fgvc.config.twins import check_twins
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
@@ -252,7 +252,9 @@ def _parse(argument: str) -> Override:
     except HydraException as error:
         key, sign, value = argument.partition("=")
         if not sign:
-            raise ConfigError(f"{argument}: expected key=value{nearest(key, AXES)}") from error
+            advice = for_word(key)
+            close = nearest(key, AXES) if advice is None else f"; {advice}"
+            raise ConfigError(f"{argument}: expected key=value{close}") from error
         if key == "image":
             refuse_address(value)
         if is_list(key):

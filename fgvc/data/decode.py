@@ -99,7 +99,8 @@ def opened(data: bytes, path: str) -> Image.Image:
 
 
 def _pixels(image: Image.Image, data: bytes) -> Tensor:
-    turn = _UPRIGHT.get(orientation(image))
+    turned = image.format == "TIFF"  # by Pillow itself, while it loads the pixels
+    turn = None if turned else _UPRIGHT.get(orientation(image))
     fast = _fast_jpeg()
     if fast and image.format == "JPEG" and image.mode in ("RGB", "L") and turn is None:
         try:

@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional as transform
 from fgvc.config import schema
 from fgvc.data import decode, normalize
 from fgvc.data.limits import strip_line
+from fgvc.data.picture import Picture, pixels_of
 from fgvc.types import UserError
 
 POLICIES = ("shared", "native", "transfg")
@@ -70,20 +71,21 @@ class Preprocess:
         resize = round(self.side * own.resize / own.size)
         return Geometry(own.mode, resize, own.interpolation, own.antialias)
 
-    def __call__(self, image_CHW: Tensor) -> Tensor:
+    def __call__(self, picture: Picture) -> Tensor:
         """Resize and crop.
 
         Args:
-            image_CHW: uint8, any height and width.
+            picture: uint8 CHW of any height and width, a PIL image, an array or a path; the pixels
+                are those of the picture's file in each case (see `pixels_of`).
 
         Returns:
             uint8 3 x R x R, contiguous.
 
         Raises:
-            UserError: so thin a picture that its square would show next to nothing of it, or that
-                resizing it would exceed the pixel limit.
+            UserError: no picture, or one so thin that its square would show next to nothing of it,
+                or that resizing it would exceed the pixel limit.
         """
-        geometry = self.geometry
+        geometry, image_CHW = self.geometry, pixels_of(picture)
         resized_CHW = transform.resize(
             image_CHW,
             self._size(*image_CHW.shape[-2:]),
@@ -170,9 +172,8 @@ def evaluation_transform(conf: schema.Config) -> Preprocess:
 
     preprocess=native takes sizes and filter from the family, mean and std from the checkpoint.
 
-    picture_CHW = decode(Path("bird.jpg").read_bytes(), "bird.jpg")
     preprocess = evaluation_transform(conf)
-    input_BCHW = preprocess.normalize(preprocess(picture_CHW)[None])
+    input_BCHW = preprocess.normalize(preprocess(Image.open("bird.jpg"))[None])
 
     Raises:
         UserError: preprocess=native with a normalization that is not the checkpoint's.

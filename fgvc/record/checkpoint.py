@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from fgvc.record.locate import SEALED, record_folder
 from fgvc.store import atomic, digest
 from fgvc.types import UserError
 
@@ -46,7 +47,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """A checkpoint's tensors, facts and checkpoint_id, after its digests were verified.
 
     Args:
-        path: a ckpt.bin, or the run folder that holds it.
+        path: a ckpt.bin, the run folder that holds it, or a folder with one complete run below.
 
     Raises:
         UserError: no such file, not a checkpoint, or its bytes are not the ones that were written.
@@ -69,8 +70,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
 
 
 def locate(path: Path) -> Path:
-    """The checkpoint file that a path means."""
-    file = path / FILE if path.is_dir() else path
+    """The checkpoint file that a path means: itself, or that of the run folder at or below it.
+
+    Raises:
+        UserError: none is there, or several are.
+    """
+    folder = record_folder(path, "checkpoint", (SEALED, FILE)) if path.is_dir() else path
+    file = folder / FILE if folder.is_dir() else folder
     if not file.is_file():
         raise UserError(f"checkpoint={path}: no such file (a {FILE}, or the folder that holds it)")
     return file

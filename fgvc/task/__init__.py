@@ -25,6 +25,7 @@ from fgvc.config.compose import typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Config
 from fgvc.record.folder import Preempted, state_of
+from fgvc.store.places import explained, no_home
 from fgvc.types import UserError
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
@@ -92,12 +93,14 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
     except UserError as error:
         return _end(error, str(error))
     except OSError as error:
-        return _end(error, _of_disk(error))
+        return _end(error, explained(error, cfg.runtime))
     except (Preempted, KeyboardInterrupt) as error:
         run_id = cfg.runtime.run_id
         line = f"stopped; the same command with runtime.run_id={run_id} goes on"
         return _end(error, line, PREEMPTED)
     except Exception as error:
+        if isinstance(error, RuntimeError) and (line := no_home(error, cfg.runtime)) is not None:
+            return _end(error, line)
         traceback.print_exc()
         return _end(error, f"{type(error).__name__}: {error}")
     if isinstance(code, Skipped):
@@ -118,12 +121,6 @@ def _end(error: BaseException, text: str, code: int = FAILED) -> Ended:
     print(f"fgvc: {line}", file=sys.stderr, flush=True)
     trace = "".join(traceback.format_exception(error))
     return Ended(code, state_of(error), line, trace)
-
-
-def _of_disk(error: OSError) -> str:
-    if error.filename is None:
-        return str(error)
-    return f"{error.filename}: {error.strerror}"
 
 
 def second_notice() -> signal.Handlers:

@@ -9,8 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fgvc.record import console
+from fgvc.record.locate import record_folder
 from fgvc.report.audit import FAIL, audited, markdown
+from fgvc.report.runs import place
 from fgvc.store import atomic
+from fgvc.store.output import JSON, output_file
 from fgvc.task import DONE, FAILED, Job
 from fgvc.types import UserError
 
@@ -19,12 +22,13 @@ def run(job: Job) -> int:
     """Hold a run folder against everything it promises; returns the exit code.
 
     Raises:
-        UserError: run= is no folder of a complete run.
+        UserError: run= is no folder of a complete run, or task.output= is nothing to write to.
     """
     assert job.conf.run is not None
-    folder = Path(job.conf.run).expanduser()
+    folder = record_folder(Path(job.conf.run), "run")
     if not (folder / "artifacts.json").exists() and not (folder / "status.json").exists():
         raise UserError(f"run={folder}: no complete run; name RUN/CONFIG/CHECKPOINT below outputs/")
+    target = _target(job, place(folder.resolve()))
     record, results = audited(folder)
     block = markdown(record, results)
     failed = [one for one in results if one.state == FAIL]
@@ -32,14 +36,13 @@ def run(job: Job) -> int:
     console.table(f"audit of {record.place}", ["check", "", "evidence"], rows, numbers=False)
     console.say(block)
     told = {"run": record.place, "passed": not failed, "pull_request": block}
-    target = _target(job, record.place)
     atomic.write_json(target, {**told, "checks": [asdict(one) for one in results]})
     console.say(f"{len(failed)} of {len(results)} checks failed; as JSON: {target}")
     return FAILED if failed else DONE
 
 
 def _target(job: Job, place: str) -> Path:
+    name = f"{place.replace('/', '_')}.json"
     if job.conf.task.output is not None:
-        return Path(job.conf.task.output).expanduser()
-    root = Path(job.conf.runtime.output_root).expanduser()
-    return root / "audit" / f"{place.replace('/', '_')}.json"
+        return output_file(job.conf.task.output, name, JSON)
+    return Path(job.conf.runtime.output_root).expanduser() / "audit" / name

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from fgvc.record import console
+from fgvc.record.locate import record_folder
 from fgvc.report.compare import compared
 from fgvc.store import atomic
+from fgvc.store.output import JSON, output_file
 from fgvc.task import Job
 
 MOST = 10  # lines of a table; the JSON holds them all
@@ -25,9 +27,14 @@ def run(job: Job) -> None:
     conf = job.conf
     assert conf.run is not None
     assert conf.against is not None
-    told = compared(Path(conf.run).expanduser(), Path(conf.against).expanduser(), conf.task.force)
-    if conf.task.output is not None:
-        atomic.write_json(Path(conf.task.output).expanduser(), told)
+    run, against = (
+        record_folder(Path(conf.run), "run"),
+        record_folder(Path(conf.against), "against"),
+    )
+    target = _target(conf.task.output, run, against)
+    told = compared(run, against, conf.task.force)
+    if target is not None:
+        atomic.write_json(target, told)
     for line in (*_warning(told), *_overlaps(told)):
         console.say(line)
     _numbers(told)
@@ -37,8 +44,14 @@ def run(job: Job) -> None:
     _images("right in against, wrong in run", told["right_to_wrong"])
     _differences("config", told["config"])
     _differences("environment", told["environment"])
-    if conf.task.output is not None:
-        console.say(f"as JSON: {conf.task.output}")
+    if target is not None:
+        console.say(f"as JSON: {target}")
+
+
+def _target(output: str | None, run: Path, against: Path) -> Path | None:
+    """The JSON file, in a folder named by both checkpoints; None for the terminal alone."""
+    names = "_".join(path.resolve().name for path in (run, against))
+    return None if output is None else output_file(output, f"compare_{names}.json", JSON)
 
 
 def _warning(told: Told) -> Sequence[str]:

@@ -14,6 +14,7 @@ from fgvc.data import doctor, download
 from fgvc.data.loader import worker_count
 from fgvc.record import console
 from fgvc.store import atomic
+from fgvc.store.output import JSON, output_file
 from fgvc.task import DONE, FAILED, Job
 
 VERDICTS = {
@@ -36,10 +37,10 @@ def run(job: Job) -> int:
     if conf.download:
         with console.progress("download", None, "MiB") as progress:
             console.say(download.fetch(conf, progress))
+    file = _output(job.conf)
     threads = max(1, worker_count(job.conf.runtime.num_workers))
     cache_root = Path(job.conf.runtime.cache_root).expanduser()
     found = doctor.examine(conf, threads, console.progress, cache_root)
-    file = _output(job.conf)
     atomic.write_json(file, found.plain())
     console.table(_title(found), ("", "check", "what was found"), _rows(found), numbers=False)
     console.say(f"examination: {file}")
@@ -47,10 +48,10 @@ def run(job: Job) -> int:
 
 
 def _output(conf: Config) -> Path:
+    name = re.sub(r"[^\w.-]", "_", conf.dataset.name) + ".json"
     if conf.task.output is not None:
-        return Path(conf.task.output).expanduser()
-    name = re.sub(r"[^\w.-]", "_", conf.dataset.name)
-    return Path(conf.runtime.output_root).expanduser() / "doctor" / f"{name}.json"
+        return output_file(conf.task.output, name, JSON)
+    return Path(conf.runtime.output_root).expanduser() / "doctor" / name
 
 
 def _title(found: doctor.Examination) -> str:

@@ -123,7 +123,8 @@ def opened(
             dataset = datasets.load(
                 conf.dataset, Path(conf.runtime.cache_root).expanduser(), advance
             )
-        for note in (*dataset.notes, *notes_on_validation(task, conf, dataset)):
+        notes = (*run.code.notes, *dataset.notes, *notes_on_validation(task, conf, dataset))
+        for note in notes:
             console.say(f"note: {note}")
         crew = None if task == "train" else crew_of(conf, dataset, source)
         extractor = Extractor(conf, dataset, source, device, crew)

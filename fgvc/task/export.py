@@ -29,6 +29,7 @@ from fgvc.record import checkpoint, console
 from fgvc.record.folder import SHORT, index
 from fgvc.report import model_card
 from fgvc.store import atomic, digest
+from fgvc.store.output import output_folder
 from fgvc.task import Job, stored
 from fgvc.task.classify import streamed
 from fgvc.task.experiment import seed_everything
@@ -37,6 +38,7 @@ from fgvc.task.stored import Stored
 from fgvc.types import Manifest, UserError, WeightsSource
 
 PICTURES = 32  # of the dataset's test images, where the command names none
+FILES = (checkpoint.FILE, onnx_graph.FILE, model_card.FILE)
 CPU = torch.device("cpu")
 Classify = Callable[[torch.Tensor], np.ndarray]  # uint8 pixels_BCHW -> logits_BK
 
@@ -87,17 +89,14 @@ def _target(job: Job, kept: Stored) -> Path:
     Raises:
         UserError: it exists already, or lies in a run folder, which is immutable.
     """
-    usual = Path(job.conf.runtime.output_root) / "export" / kept.id[:SHORT]
+    usual = Path(job.conf.runtime.output_root).expanduser() / "export" / kept.id[:SHORT]
     given = job.conf.task.output
-    target = (usual if given is None else Path(given)).expanduser()
-    for folder in (target, *target.absolute().parents):
-        if (folder / "status.json").exists():
-            raise UserError(
-                f"task.output={target}: {folder} is a run, which nothing is added to; name a "
-                "folder elsewhere"
-            )
-    if target.exists():
-        raise UserError(f"{target} exists already: remove it, or name another with task.output=")
+    target = usual if given is None else output_folder(given, FILES)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UserError(
+            f"task.output={given or target}: {target} exists already; an export is a folder of its "
+            "own: name a new one with task.output="
+        )
     return target
 
 

@@ -30,6 +30,7 @@ from fgvc.record.folder import now, read_json
 from fgvc.record.stack import published
 from fgvc.report.plan import About, Asked, document
 from fgvc.store import atomic
+from fgvc.store.output import output_file
 from fgvc.task import DONE, FAILED, Job
 from fgvc.types import UserError
 
@@ -50,7 +51,7 @@ def run(job: Job) -> int:
         OSError: the document cannot be written.
     """
     about = _about(job)
-    file = _folder(job, about) / FILE
+    file = _file(job, about)
     found = document(about)
     atomic.write_text(file, found.text)
     for key, owed in found.unanswered.items():
@@ -175,6 +176,7 @@ def _stamp() -> dict[str, Any]:
         "date": f"{now():%Y-%m-%d}",
         "git_commit": code.commit,
         "git_dirty": code.dirty,
+        "git_error": code.error,
         "os_version": platform.platform(),
         "machine": platform.machine(),
         "python_version": platform.python_version(),
@@ -249,18 +251,18 @@ def _rooms() -> dict[str, list[str]]:
 # --- where it goes ---
 
 
-def _folder(job: Job, about: About) -> Path:
-    """task.output, or the next number under specs/ of the checkout."""
+def _file(job: Job, about: About) -> Path:
+    """task.output, or that of the next number under specs/ of the checkout."""
     if job.conf.task.output is not None:
-        return Path(job.conf.task.output).expanduser()
+        return output_file(job.conf.task.output, FILE, (".md",))
     root = conf_dir().parent
     if not (root / "pyproject.toml").is_file():
-        raise UserError("task=plan: needs task.output=FOLDER outside a checkout of fgvc")
+        raise UserError("task=plan: needs task.output=PATH outside a checkout of fgvc")
     backbone, dataset, resolution = (
         about.conf[axis]["name"] for axis in ("backbone", "dataset", "resolution")
     )
     words = [about.task, backbone, about.backbone["size"], dataset, resolution]
-    return next_folder(root / "specs", "-".join(words))
+    return next_folder(root / "specs", "-".join(words)) / FILE
 
 
 def next_folder(specs: Path, name: str) -> Path:

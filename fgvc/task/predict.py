@@ -16,11 +16,13 @@ import numpy as np
 
 from fgvc import metrics
 from fgvc.config import images
+from fgvc.config.grid import key_of
 from fgvc.config.schema import Config
 from fgvc.data.decode import decode
 from fgvc.model.part_attention import Selection
 from fgvc.record import console, overlay
 from fgvc.store import atomic
+from fgvc.store.output import output_file
 from fgvc.task import DONE, FAILED, Job, answers, stored
 from fgvc.task.answers import Answer
 from fgvc.task.classify import streamed
@@ -43,7 +45,7 @@ def run(job: Job) -> int:
         UserError: no pictures, a damaged checkpoint, or weights that are not to be found.
         OSError: an answer or overlay cannot be written.
     """
-    task = job.conf.task
+    shape, target = _output(job)
     with contextlib.redirect_stdout(sys.stderr), pictures(job.conf.image) as given:
         kept = stored.read(job)
         conf, source = _settled(kept, job)
@@ -56,13 +58,29 @@ def run(job: Job) -> int:
     about = {"checkpoint": kept.id, "config_hash": kept.facts["config_hash"]}
     root = images.STDIN if images.reads_stdin(job.conf.image) else str(manifest.root)
     about |= {"root": root, "title": _title(conf, len(kept.classes))}
-    text = answers.WRITTEN[task.format](found, kept.classes, about)
-    if task.output is not None:
-        atomic.write_text(Path(task.output).expanduser(), text)
+    text = answers.WRITTEN[shape](found, kept.classes, about)
+    if target is not None:
+        atomic.write_text(target, text)
     else:
         with contextlib.suppress(BrokenPipeError):  # a reader that had enough ends no run
             print(text, end="", flush=True)
     return DONE if bad < len(found) else FAILED
+
+
+def _output(job: Job) -> tuple[str, Path | None]:
+    """task.format, which the suffix of task.output gives where the command does not, and the file.
+
+    Raises:
+        UserError: a file of another format.
+    """
+    given, shape = job.conf.task.output, job.conf.task.format
+    if given is None:
+        return shape, None
+    suffix = Path(given).suffix.lower().removeprefix(".")
+    if suffix in answers.WRITTEN and not any(key_of(o) == "task.format" for o in job.overrides):
+        shape = suffix
+    suffixes = {"table": (".txt", ".md", ".log")}.get(shape, (f".{shape}",))
+    return shape, output_file(given, f"predictions{suffixes[0]}", suffixes)
 
 
 def _settled(kept: Stored, job: Job) -> tuple[Config, WeightsSource]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from fgvc.config.schema import PruneTask
 from fgvc.record import console, retention
 from fgvc.record.folder import now
+from fgvc.record.locate import record_folder
 from fgvc.report.prune import Item, Root
 from fgvc.store.lock import lock
 from fgvc.task import Job
@@ -28,7 +29,7 @@ def run(job: Job) -> None:
         OSError: something cannot be removed.
     """
     if job.conf.run is not None:
-        return _pin(Path(job.conf.run).expanduser(), job.conf.task)
+        return _pin(record_folder(Path(job.conf.run), "run"), job.conf.task)
     runtime = job.conf.runtime
     root = Root(Path(runtime.output_root).expanduser(), now(), runtime.retention_days)
     items = root.survey()

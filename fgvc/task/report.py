@@ -10,7 +10,10 @@ from pathlib import Path
 from fgvc.record import console
 from fgvc.report.baselines import write_baselines
 from fgvc.report.table import print_table
+from fgvc.store.output import output_folder
 from fgvc.task import Job
+
+FILES = ("baselines.csv", "baselines.json", "baselines.html")
 
 
 def run(job: Job) -> None:
@@ -22,7 +25,6 @@ def run(job: Job) -> None:
     """
     root = Path(job.conf.runtime.output_root).expanduser()
     output = job.conf.task.output
-    target = root if output is None else Path(output).expanduser()
+    target = root if output is None else output_folder(output, FILES)
     print_table(write_baselines(root, target, job.conf.runtime.retention_days))
-    told = (str(target / f"baselines.{kind}") for kind in ("csv", "json", "html"))
-    console.say(f"table: {', '.join(told)}")
+    console.say(f"table: {', '.join(str(target / name) for name in FILES)}")

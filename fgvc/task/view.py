@@ -21,6 +21,7 @@ from fgvc.record.fiftyone import app, pair
 from fgvc.record.fiftyone.answer import SHORT
 from fgvc.record.fiftyone.dataset import FOLDER
 from fgvc.record.folder import Preempted
+from fgvc.record.locate import record_folder
 from fgvc.report import sealed
 from fgvc.report.sealed import DamageError
 from fgvc.task import Job
@@ -28,14 +29,24 @@ from fgvc.types import UserError
 
 
 def run(job: Job) -> None:
-    """Open the App and wait.
+    """Open the App and wait; Ctrl-C ends it well, while it loads too.
 
     Raises:
         UserError: no such record or a damaged one, runs of other images, pictures that are not to
-            be found, a port that is taken, or no FiftyOne here.
+            be found, a port that is taken, no FiftyOne here, or a database that does not answer.
+        OSError: the database's folder cannot be made.
     """
+    try:
+        _show(job)
+    except (KeyboardInterrupt, Preempted):
+        console.say("view: closed")
+        app.end_soon()
+
+
+def _show(job: Job) -> None:
     conf = job.conf
-    runs = [Path(one).expanduser() for one in (conf.run, conf.against) if one is not None]
+    given = {"run": conf.run, "against": conf.against}
+    runs = [record_folder(Path(path), key) for key, path in given.items() if path is not None]
     exports = [_export(one) for one in runs]
     root = _data_root(job, runs[0], exports[0])
     app.check_port(conf.task.address, conf.task.port)

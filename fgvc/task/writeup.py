@@ -148,6 +148,7 @@ def _stamp(job: Experiment) -> dict[str, object]:
         "run_id": job.run.run_id,
         "config_hash": job.hash,
         "git_dirty": job.run.code.dirty,
+        "git_error": job.run.code.error,
         "precision": conf.precision,
         "fp16": conf.precision == "fp16",
         "matmul_precision": conf.matmul_precision,

@@ -209,3 +209,24 @@ def test_a_real_backbone_is_exported_and_named_birds_alone(run, tmp_path):
     assert "licence of the pretrained weights: Apache-2.0" in card
     assert "partial copy" in card
     assert str(REAL) not in card
+
+
+def test_where_an_export_goes_is_checked_before_any_work(run, made, tmp_path):
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").touch()
+    ran = export(run, made.folder, full)
+    assert (ran.code, "exists already" in ran.err) == (1, True)
+    assert [path.name for path in full.iterdir()] == ["mine.txt"]
+    ran = export(run, made.folder, tmp_path / "model.pt")
+    assert (ran.code, "a folder of ckpt.bin, model.onnx, README.md" in ran.err) == (1, True)
+    ran = export(run, made.folder, made.folder / "export")
+    assert (ran.code, "is a run, which nothing is added to" in ran.err) == (1, True)
+
+
+def test_an_empty_folder_takes_an_export_and_a_run_id_names_the_checkpoint(run, made, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    ran = export(run, made.folder.parents[1], empty / "model.onnx")
+    assert ran.code == 0, ran.err
+    assert {"ckpt.bin", "model.onnx", "README.md"} < {path.name for path in empty.iterdir()}

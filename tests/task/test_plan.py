@@ -156,3 +156,10 @@ def test_committed_plans_are_complete_and_tell_no_machine():
         assert "NOT ANSWERED" not in text
         told = re.findall(r"(?<![\w.:/])/(?:work|home|tmp|root|Users|mnt|data|opt|var)\b", text)
         assert told == [], f"{plan} tells of a machine"
+
+
+def test_task_output_may_be_the_file_itself(run, tmp_path):
+    file = tmp_path / "new" / "mine.md"
+    assert run("task=plan", f"task.output={file}", birds=False).code == 0
+    assert file.read_text().startswith("# Plan: ")
+    assert [path.name for path in file.parent.iterdir()] == [file.name]

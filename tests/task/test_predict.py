@@ -364,3 +364,24 @@ def test_selected_patches_and_heat_lie_in_the_picture(size, policy, stride):
     reached = 224 if stride == "null" else 17 * 12 + 16  # 4 pixels are left over
     corner = drawn.patch_K4[1, :2] + drawn.patch_K4[1, 2:]
     np.testing.assert_allclose(corner, [left + width * reached / 224, top + height * reached / 224])
+
+
+def test_the_folder_of_a_sole_run_and_a_file_named_by_its_format(run, made, mixed, tmp_path):
+    """checkpoint=outputs/RUN, and task.output=FILE.csv without task.format."""
+    picture, table = mixed / "b.jpg", tmp_path / "new" / "answer.csv"
+    ran = predict(run, made.folder.parents[1], picture, f"task.output={table}")
+    assert ran.code == 0, ran.err
+    assert f"{made.folder}, the only complete run there" in ran.err
+    direct = predict(run, made.folder, picture, "task.format=csv")
+    assert table.read_text() == direct.out
+    ran = predict(run, made.folder, picture, "task.format=json", f"task.output={tmp_path}/there/")
+    assert ran.code == 0, ran.err
+    assert json.loads((tmp_path / "there" / "predictions.json").read_text())["images"]
+
+
+def test_a_file_of_another_format_is_refused_before_any_work(run, made, mixed, tmp_path):
+    target = tmp_path / "answer.csv"
+    ran = predict(run, made.folder, mixed, "task.format=json", f"task.output={target}")
+    assert ran.code == 1
+    assert ran.err.startswith(f"fgvc: task.output={target}: what is written there is .json; name")
+    assert not target.exists()

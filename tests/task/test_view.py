@@ -105,9 +105,11 @@ def test_where_fiftyone_is_missing_one_line_says_how_to_get_it(runs, viewed, mon
 
 
 def test_a_record_that_cannot_be_shown_is_refused(runs, viewed, root, tmp_path):
-    code, line = viewed(run_of(runs["linear"].parent))
+    code, line = viewed(run_of(root / "data"))
     assert (code, "artifacts.json" in line or "status.json" in line) == (1, True)
     assert "outputs/RUN/CONFIG/CHECKPOINT" in line
+    code, line = viewed(run_of(root / "output"))
+    assert (code, "2 complete runs lie below it; name one: knn/" in line) == (1, True)
     copy = tmp_path / runs["linear"].name
     shutil.copytree(runs["linear"], copy)
     with (copy / "fiftyone" / "samples.json").open("a") as file:
@@ -172,6 +174,7 @@ def app(runs, places, tmp_path_factory):
             stdout=out,
             stderr=subprocess.STDOUT,
             env={**clean, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
         )
     try:
         end = time.monotonic() + 500
@@ -180,7 +183,7 @@ def app(runs, places, tmp_path_factory):
             assert time.monotonic() < end, said.read_text()
             time.sleep(0.5)
         yield port, said
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the group
         assert process.wait(60) == 0, said.read_text()
         assert "view: closed" in said.read_text()
     finally:
@@ -228,6 +231,73 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
+
+
+def started(runs, places, cwd, *overrides, **env):
+    """task=view in a process group of its own; yields the lines that it prints."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")}
+    chosen = {item.partition("=")[0]: item for item in (*places, *overrides)}
+    command = ["task=view", run_of(runs["linear"]), f"task.port={free_port()}", *chosen.values()]
+    return subprocess.Popen(
+        [sys.executable, "-um", "fgvc.run", *command],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**clean, "OMP_NUM_THREADS": "1", **env},
+        start_new_session=True,
+    )
+
+
+def test_ctrl_c_while_it_loads_ends_well_too(runs, places, tmp_path):
+    with started(runs, places, tmp_path, f'against="{runs["knn"].parent}"') as process:
+        assert "the only complete run there" in process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(60) == 0, rest
+    assert "view: closed" in rest
+    assert "goes on" not in rest
+
+
+@pytest.mark.slow
+def test_a_named_database_that_does_not_answer_is_named(runs, places, tmp_path):
+    """By its variable, without the password, and long before FiftyOne's half minute."""
+    uri = f"mongodb://me:secret@127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200"
+    with started(runs, places, tmp_path, FIFTYONE_DATABASE_URI=uri) as process:
+        said = process.stdout.read()
+        assert process.wait(60) == 1, said
+    line = said.strip().splitlines()[-1]
+    assert line.startswith("fgvc: FIFTYONE_DATABASE_URI=mongodb://…@127.0.0.1:")
+    assert "unset FIFTYONE_DATABASE_URI" in line
+    assert "secret" not in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_a_mongod_that_ends_at_once_says_why(runs, places, tmp_path):
+    """Its folder is damaged; FiftyOne itself would wait for minutes and say nothing."""
+    database = tmp_path / "cache" / "fiftyone"
+    database.mkdir(parents=True)
+    (database / "storage.bson").write_text("junk")
+    with started(runs, places, tmp_path, f"runtime.cache_root={tmp_path / 'cache'}") as process:
+        said = process.stdout.read()
+        assert process.wait(60) == 1, said
+    line = said.strip().splitlines()[-1]
+    assert line.startswith("fgvc: FiftyOne's mongod ended while it started (Unable to read")
+    for way in (f"remove {database}", "runtime.cache_root=PATH", "FIFTYONE_DATABASE_URI"):
+        assert way in line
+    assert "Traceback" not in said
+
+
+def test_a_home_that_cannot_be_written_names_the_cache(runs, viewed, monkeypatch, tmp_path):
+    (tmp_path / "home").touch()  # a file: root may write into any folder
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    code, line = viewed(
+        run_of(runs["linear"]), "runtime.cache_root=~/.cache/fgvc", f"task.port={free_port()}"
+    )
+    assert code == 1
+    assert f"{tmp_path / 'home'}/.cache/fgvc/fiftyone: " in line
+    assert "give another with runtime.cache_root=PATH (or FGVC_CACHE=PATH)" in line
 
 
 def test_an_app_that_does_not_close_ends_with_its_process():

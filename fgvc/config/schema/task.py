@@ -83,7 +83,7 @@ class PredictTask:
     name: str = MISSING
     top_k: int = bounded(1)  # classes named for each picture, at most those there are
     format: str = one_of("table", "json", "csv")
-    output: str | None = place()  # a file; null: the terminal
+    output: str | None = place()  # PATH.txt, .json or .csv, or a folder; null: the terminal
     overlay: str | None = place()  # a folder of pictures with what part attention selected
 
 
@@ -92,7 +92,7 @@ class DoctorTask:
     """task=doctor: a dataset on disk against its definition."""
 
     name: str = MISSING
-    output: str | None = place()  # null: <runtime.output_root>/doctor/<dataset.name>.json
+    output: str | None = place()  # FILE.json or a folder; null: <runtime.output_root>/doctor
 
 
 @dataclass
@@ -126,7 +126,7 @@ class CompareTask:
 
     name: str = MISSING
     force: bool = MISSING  # true: runs of different comparability keys too
-    output: str | None = place()  # a JSON file; null: the terminal alone
+    output: str | None = place()  # FILE.json or a folder; null: the terminal alone
 
 
 @dataclass
@@ -134,7 +134,7 @@ class AuditTask:
     """task=audit: a run folder against everything it promises."""
 
     name: str = MISSING
-    output: str | None = place()  # null: <runtime.output_root>/audit/RUN_CONFIG_CHECKPOINT.json
+    output: str | None = place()  # FILE.json or a folder; null: <runtime.output_root>/audit
 
 
 @dataclass
@@ -155,7 +155,7 @@ class PlanTask:
     plans: str = one_of("probe", "zero_shot", "train")
     overrides: list[str] = MISSING  # of the experiment's own task, as task.epochs=10
     title: str | None = field(default=MISSING)  # what is asked; null: from the axes
-    output: str | None = place()  # a folder; null: specs/NNN-name of the checkout
+    output: str | None = place()  # FILE.md or a folder; null: specs/NNN-name of the checkout
 
 
 @dataclass

@@ -6,7 +6,7 @@ the nearest spelling is suggested.
 """
 
 from fgvc.config.synonyms.advice import Advice, Asked
-from fgvc.config.synonyms.keys import NAMES, for_key, unknown_key
+from fgvc.config.synonyms.keys import NAMES, for_key, for_word, unknown_key
 from fgvc.config.synonyms.options import for_option
 
-__all__ = ["NAMES", "Advice", "Asked", "for_key", "for_option", "unknown_key"]
+__all__ = ["NAMES", "Advice", "Asked", "for_key", "for_option", "for_word", "unknown_key"]

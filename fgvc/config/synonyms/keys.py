@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fgvc.config import schema
-from fgvc.config.compose import owners
+from fgvc.config.compose import options, owners
 from fgvc.config.errors import nearest
 from fgvc.config.synonyms import values
 from fgvc.config.synonyms.advice import Advice, Asked
+from fgvc.config.synonyms.options import for_option
 from fgvc.config.synonyms.words import MEANINGS, Meaning
 
 LISTS = ("head.fit.learning_rates", "head.fit.weight_decays")
@@ -86,11 +87,20 @@ def for_key(key: str, value: str, asked: Asked) -> Advice | None:
     return None
 
 
+def for_word(word: str) -> Advice | None:
+    """What to write instead of a word without a value, as `fgvc train`; None: not known."""
+    for group in ("task", "backbone", "dataset"):
+        if word in options(group):
+            return Advice((f"{group}={word}",))
+    return for_option("task", word)
+
+
 def _shorter(word: str) -> list[str]:
     """The key, then the key without its first node, and so on: optimizer.lr is lr."""
     parts = word.split(".")
     ends = [".".join(parts[start:]) for start in range(len(parts))]
-    return [end for end in ends if end == word or end not in AMBIGUOUS]
+    ends = [end for end in ends if end == word or end not in AMBIGUOUS]
+    return [*ends, *(end.removeprefix("use_") for end in ends if end.startswith("use_"))]
 
 
 def _advice(meaning: Meaning, word: str, value: str, asked: Asked) -> Advice:

@@ -13,6 +13,8 @@ from fgvc.config.compose import options as legal
 from fgvc.config.synonyms.advice import Advice, is_true
 
 FOLDER_NOTE = "in folders by class; dataset.name= names it"
+OPEN_CLIP = re.compile(r"ViT-([A-Z])[-/]?(\d+)(?:-quickgelu)?")  # so CLIP and open_clip spell them
+SUPERVISED = "CLIP's tower; backbone=vit is the one trained with the labels of ImageNet"
 TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -41,13 +43,18 @@ def _backbone(name: str) -> Advice | None:
         _is_place(name) and Path(name).expanduser().exists()
     ):
         return Advice((f"backbone.weights={name}",), "with the backbone= that it belongs to")
+    if (tower := OPEN_CLIP.fullmatch(name)) is not None:
+        name = f"clip-vit-{tower[1]}{tower[2]}"
     packed = re.sub(r"[^a-z0-9]", "", name.lower().rpartition("/")[2])  # google/vit is no levit
     patch = re.search(r"(?:patch|vit[tsblhg]|(?<=vit)[tsblhg])(\d\d)", packed)
     side = int(patch[1]) if patch else None
     for family, (marks, sizes) in FAMILIES.items():
         if any(mark in packed for mark in marks):
             size = _size(packed, sizes)
-            return None if size is None else _model(family, size, side, packed)
+            if size is None:
+                return None
+            found = _model(family, size, side, packed)
+            return found if tower is None else Advice(found.overrides, SUPERVISED)
     return None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from fgvc.record.fiftyone.database import reach
 from fgvc.types import UserError
 
 INSTALL = "pip install 'fiftyone>=1.22,<2'"
@@ -23,7 +25,7 @@ GRACE = 20  # seconds for FiftyOne to end by itself
 
 
 def prepare(database: Path) -> None:
-    """Let FiftyOne use a database of our own, and see that it can.
+    """Let FiftyOne use a database of our own, start it, and see that it answers.
 
     A database that FIFTYONE_DATABASE_URI or FiftyOne's own config names is used instead.
 
@@ -31,8 +33,11 @@ def prepare(database: Path) -> None:
         database: its folder, which is made.
 
     Raises:
-        UserError: FiftyOne or its mongod is missing or does not start; names what to install.
+        UserError: FiftyOne or its mongod is missing, does not start or does not answer; names
+            what to install, or the variable.
+        OSError: the folder cannot be made.
     """
+    database.mkdir(parents=True, exist_ok=True)
     os.environ["FIFTYONE_DATABASE_DIR"] = str(database.absolute())
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "1")
     os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "WARNING")
@@ -47,6 +52,7 @@ def prepare(database: Path) -> None:
     if fo.config.database_uri is None:
         _check_mongod(service)
     _be_patient(service)
+    reach(database)
 
 
 def load(folder: Path, data_root: Path, name: str) -> Any:
@@ -102,11 +108,17 @@ def leave(session: Any) -> None:
     Its farewell to its servers was once seen to hang. They end with their parent all the same, and
     nothing is left to write: the person has asked for the end.
     """
+    end_soon()
+    session.close()
+
+
+def end_soon() -> None:
+    """Let this process end within GRACE seconds, and at once on another Ctrl-C."""
     sys.stdout.flush()
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
     last = threading.Timer(GRACE, os._exit, (0,))
     last.daemon = True  # it does not keep a process that ends by itself
     last.start()
-    session.close()
 
 
 def _see_only(database: Path) -> None:

@@ -47,6 +47,8 @@ def code(record: Record) -> Verdict:
     patch = "code.patch" in record.artifacts
     found = digest.sha256_bytes(record.data("code.patch")) if patch else None
     agree("the digest of code.patch", ("env_stamp.json", told["code_patch_sha256"]), ("it", found))
+    if told.get("git_error") is not None:
+        return Verdict(MISSING, f"{told['git_commit'] or 'no commit'}: {told['git_error']}")
     if told["git_commit"] is None:
         return Verdict(MISSING, "no commit: it ran outside a checkout")
     tree = "a dirty tree, kept as code.patch" if told["git_dirty"] else "a clean tree"

@@ -53,7 +53,8 @@ def stamp(about: About) -> str:
     required = stamps.schema()["required"]
     assert isinstance(required, list)
     if about.stamp["git_commit"] is None:
-        raise Unanswered("the program does not run from a commit", "run from a git checkout")
+        why = about.stamp["git_error"] or "the program does not run from a commit"
+        raise Unanswered(why, "run from a git checkout that Git can read")
     excerpt = {key: about.stamp[key] for key in EXCERPT} | {
         "config_hash": about.experiment.config_hash
     }
