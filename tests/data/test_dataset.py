@@ -102,8 +102,8 @@ def test_altered_synthetic_birds_are_drawn_again_where_the_message_says(conf, jp
 def test_a_missing_file_names_the_ways_out_of_its_reader(conf, cub, classes, tmp_path, reader, way):
     root = cub if reader == "cub" else classes({"gull": 8, "wren": 8})
     fields = {}
+    rows = [f"{name}/{n}.jpg,{name}" for name in ("gull", "wren") for n in range(8)]
     if reader == "table":
-        rows = [f"{name}/{n}.jpg,{name}" for name in ("gull", "wren") for n in range(8)]
         (root / "t.csv").write_text("\n".join(["path,label", *rows]))
         fields = {"table": str(root / "t.csv")}
     file = next(path for path in sorted(root.rglob("*.jpg")))
