@@ -200,4 +200,4 @@ def test_a_pipe_among_the_pictures_does_not_hold_up_the_doctor(conf, cub):
     os.mkfifo(file)
     examined = examine(conf("cub", cub), 2, silent)
     assert [f.check for f in examined.findings] == ["pictures"]
-    assert "a pipe, socket or device, not a file" in examined.findings[0].says
+    assert "a pipe, socket or device instead of a file" in examined.findings[0].says
