@@ -19,7 +19,6 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -32,8 +31,10 @@ from fgvc.config.compose import (
 )
 from fgvc.config.errors import ConfigError
 from fgvc.config.fit import EXTRACTS
+from fgvc.config.flags import parsed_flags
 from fgvc.config.grid import exactly
 from fgvc.config.help import page
+from fgvc.config.lists import listed
 from fgvc.config.overlay import laid_out
 from fgvc.config.overrides import (
     RUN_ID_KEY,
@@ -47,6 +48,7 @@ from fgvc.config.overrides import (
 )
 from fgvc.config.search import Search, refuse_other, search_of
 from fgvc.config.sweep import spelt_out
+from fgvc.config.version import version
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
 COMPLETION, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
@@ -64,9 +66,12 @@ def main(arguments: Sequence[str]) -> int:
     if not {"--help", "-h"}.isdisjoint(arguments):
         print(page())
         return DONE
+    if not {"--version", "-V"}.isdisjoint(arguments):
+        print(f"fgvc {version()}")
+        return DONE
     try:
-        arguments = laid_out([normalized(argument) for argument in arguments])
-        flags = get_args_parser().parse_args(arguments := _flags_first(arguments))
+        arguments = [listed(item) for item in laid_out([normalized(item) for item in arguments])]
+        flags = parsed_flags(arguments := _flags_first(arguments))
         if flags.shell_completion:
             return _complete(flags.overrides)
         _refuse_other_configs(flags)

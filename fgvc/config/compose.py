@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fgvc.config import inert, schema
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_parts, check_side, check_text, settle
+from fgvc.config.lists import listed
 from fgvc.config.once import compose, compose_whole
 from fgvc.config.schema.launcher import LAUNCHERS
 from fgvc.config.weights import fill_tokenizer, fill_weights
@@ -40,6 +41,11 @@ def conf_dir() -> Path:
         if (folder / f"{CONFIG_NAME}.yaml").is_file():
             return folder
     raise ConfigError(f"no conf/{CONFIG_NAME}.yaml beside or inside {package}: reinstall fgvc")
+
+
+def options(group: str) -> list[str]:
+    """The option files of a group, sorted."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
 @functools.cache
@@ -63,6 +69,7 @@ def composed(overrides: Sequence[str] = (), whole: bool = False) -> DictConfig:
         whole: with Hydra's own node.
     """
     register_schema()
+    overrides = [listed(item) for item in overrides]
     if whole:
         return compose_whole(conf_dir(), CONFIG_NAME, overrides)
     return compose(conf_dir(), CONFIG_NAME, overrides)
@@ -157,6 +164,15 @@ def config_hash(plain: dict[str, Any]) -> str:
 def legal_keys(cfg: DictConfig) -> list[str]:
     """Every dotted key that the chosen options have."""
     return [key for key, _ in _fields(schema.Config, _variants_of(cfg))]
+
+
+def owners(key: str) -> list[str]:
+    """The options of a node that have a key: task.epochs is of task=train, head.k of head=knn."""
+    node = key.partition(".")[0]
+    variants = schema.VARIANTS.get(node, {}).items()
+    return [
+        name for name, cls in variants if any(key == k for k, _ in _fields(cls, {}, f"{node}."))
+    ]
 
 
 # --- which dataclass describes which node ---

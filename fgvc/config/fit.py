@@ -282,3 +282,9 @@ def _check_table(conf: Config) -> None:
             f"dataset.table={dataset.table}: only dataset=table reads one, not "
             f"dataset={dataset.name}"
         )
+    for name in ("path_column", "label_column", "split_column"):
+        if dataset.reader != "table" and getattr(dataset, name) is not None:
+            raise ConfigError(
+                f"dataset.{name}={getattr(dataset, name)}: only dataset=table has columns, not "
+                f"dataset={dataset.name}"
+            )

@@ -20,13 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config.compose import (
     composed,
-    conf_dir,
     config_hash,
     declared_keys,
     hashed,
     is_operation,
     legal_keys,
     one_line,
+    options,
     place_keys,
 )
 from fgvc.config.errors import ConfigError, ImpossibleError, nearest
@@ -42,9 +42,11 @@ from fgvc.config.grid import (
     where_known,
 )
 from fgvc.config.launcher import check_launcher
+from fgvc.config.lists import is_list, listed, or_a_list, quoted, quoted_items
 from fgvc.config.nodes import Nodes
 from fgvc.config.once import parsed
 from fgvc.config.schema import TABLES, Config, chosen_checkpoint
+from fgvc.config.synonyms import NAMES, Asked, for_option, unknown_key
 from fgvc.config.twins import check_twins
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
@@ -110,11 +112,15 @@ def plan_of(
     Raises:
         ConfigError: the first thing that is wrong, in one line, with the nearest legal name.
     """
+    arguments = [listed(argument) for argument in arguments]
     given = [_parse(argument) for argument in arguments]
     for override in given:
         _check_option(override)
         if override.is_sweep_override() and not multirun:
-            raise ConfigError(f"{override.input_line}: several values need -m (one job each)")
+            _check_key(override, asked_of(given))
+            raise ConfigError(
+                f"{override.input_line}: several values need -m {or_a_list(override)}"
+            )
     check_launcher(given, multirun)
     split = [tuple(arguments)]
     if multirun:
@@ -239,11 +245,6 @@ def _with_example(why: str, ones: Sequence[LeftOut], apart: set[str]) -> str:
     return f"{len(ones)} combinations: {why} (the first: {first})"
 
 
-def options(group: str) -> list[str]:
-    """The option files of a group, sorted."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-
-
 def _parse(argument: str) -> Override:
     try:
         return parsed(argument)
@@ -251,9 +252,12 @@ def _parse(argument: str) -> Override:
         key, sign, value = argument.partition("=")
         if not sign:
             raise ConfigError(f"{argument}: expected key=value{nearest(key, AXES)}") from error
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        if is_list(key):
+            raise ConfigError(
+                f"{argument}: quote each item of the list: '{key}={quoted_items(value)}'"
+            ) from error
         raise ConfigError(
-            f"{argument}: the value needs quotes for special characters: '{key}=\"{escaped}\"'"
+            f"{argument}: the value needs quotes for special characters: '{key}={quoted(value)}'"
         ) from error
 
 
@@ -268,6 +272,8 @@ def _check_option(override: Override) -> None:
     legal = options(group)
     for name in _values(override):
         if name not in legal and not (group in OVERLAYS and name == "None"):
+            if (advice := for_option(group, name)) is not None:
+                raise ConfigError(f"{group}={name}: no such option; {advice}")
             close = nearest(name, legal)
             raise ConfigError(f"{group}={name}: no such option{close} ({', '.join(legal)})")
 
@@ -280,11 +286,11 @@ def _values(override: Override) -> Iterable[str]:
 
 def _job(overrides: tuple[str, ...], nodes: Nodes) -> Job:
     given = [_parse(argument) for argument in overrides]
-    legal, task = _legal(tuple(o.input_line or "" for o in given if o.key_or_group in AXES))
+    asked = asked_of(given)
     for override in given:
-        _check_key(override, legal)
-    if task in ("eval", "predict"):
-        _refuse_answers_of_the_checkpoint(task, given)
+        _check_key(override, asked)
+    if asked.task in ("eval", "predict"):
+        _refuse_answers_of_the_checkpoint(asked.task, given)
     try:
         conf = nodes.conf([normalized(o.input_line or "") for o in given])
     except (HydraException, OmegaConfBaseException) as error:
@@ -293,6 +299,16 @@ def _job(overrides: tuple[str, ...], nodes: Nodes) -> Job:
     if not is_operation(conf):
         _refuse_foreign_resize(conf, given)
     return Job(overrides, conf, {} if is_operation(conf) else hashed(conf))
+
+
+def asked_of(given: Sequence[Override]) -> Asked:
+    """The keys that the options of a command have, the task they choose, and what it sets."""
+    legal, task = _legal(tuple(o.input_line or "" for o in given if o.key_or_group in AXES))
+    return Asked(legal, task, {o.key_or_group: _typed_value(o) for o in given})
+
+
+def _typed_value(override: Override) -> str:
+    return str(override.input_line).partition("=")[2] or "VALUE"
 
 
 def _refuse_foreign_resize(conf: Config, given: Sequence[Override]) -> None:
@@ -329,12 +345,12 @@ def _root_cause(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _check_key(override: Override, legal: frozenset[str]) -> None:
+def _check_key(override: Override, asked: Asked) -> None:
     key = override.key_or_group
     if key in AXES or key.startswith(HYDRA):
         return
-    if key not in legal and not key.startswith(TABLES):
-        raise ConfigError(f"unknown config key {key}{nearest(key, legal)}")
+    if key in NAMES or (key not in asked.legal and not key.startswith(TABLES)):
+        raise ConfigError(unknown_key(key, _typed_value(override), asked))
     if override.is_delete():
         raise ConfigError(f"{override.input_line}: a key cannot be deleted, only set")
 

@@ -16,7 +16,7 @@ from fgvc.data.split import carve
 from fgvc.types import Dataset, Progress, UserError
 
 OWN = ("folder", "table")  # readers of a user's own pictures
-Reader = Callable[[schema.Dataset, Progress | None], Index]
+Reader = Callable[[schema.Dataset, Progress | None, Path | None], Index]
 
 
 def load(
@@ -29,14 +29,15 @@ def load(
 
     Args:
         conf: the `dataset` node of a config.
-        cache_root: where digests of pictures are remembered (manifests/).
+        cache_root: where digests of pictures are remembered (manifests/), and where images inside
+            a table are unpacked (tables/).
         progress: advanced by pictures generated and by pictures hashed.
         remember: whether to keep new digests; otherwise the next call reports changed files again.
 
     Raises:
         UserError: the copy contradicts itself, its official counts or its remembered digests.
     """
-    index = read(conf, progress)
+    index = read(conf, progress, cache_root)
     partial, count_notes = check_counts(index, official(conf), conf.partial)
     fraction = conf.val_fraction
     if conf.subset:
@@ -51,7 +52,7 @@ def load(
     if conf.box_crop:
         pictures = replace(pictures, cropped=True)
     split = carve(index, fraction, conf.split_seed)
-    warnings = crop_notes + coverage_notes + manifest.duplicate_notes(pictures)
+    warnings = index.warnings + crop_notes + coverage_notes + manifest.duplicate_notes(pictures)
     return Dataset(
         name=conf.name,
         manifest=pictures,
@@ -67,8 +68,15 @@ def load(
     )
 
 
-def read(conf: schema.Dataset, progress: Progress | None = None) -> Index:
+def read(
+    conf: schema.Dataset, progress: Progress | None = None, cache_root: Path | None = None
+) -> Index:
     """Read the dataset's own files into an index that is sorted by path.
+
+    Args:
+        conf: the `dataset` node of a config.
+        progress: advanced by pictures generated or unpacked.
+        cache_root: as in `load`; None: images inside a table are only counted.
 
     Raises:
         UserError: the reader is unknown, or files are missing or contradict each other.
@@ -76,7 +84,7 @@ def read(conf: schema.Dataset, progress: Progress | None = None) -> Index:
     if conf.reader not in READERS:
         raise UserError(f"dataset.reader={conf.reader}: one of {', '.join(READERS)}")
     try:
-        return sorted_by_path(READERS[conf.reader](conf, progress))
+        return sorted_by_path(READERS[conf.reader](conf, progress, cache_root))
     except UserError as error:
         way = None if conf.root is None else signs.way_out(_root(conf), conf.reader)
         if way is None:
@@ -103,39 +111,51 @@ def files_policy(conf: schema.Dataset) -> manifest.Policy:
     )
 
 
-def _cub(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _cub(conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None) -> Index:
     return cub.read(_root(conf), conf.partial)
 
 
-def _cars(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _cars(conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None) -> Index:
     return cars.read(_root(conf), conf.partial)
 
 
-def _dogs(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _dogs(conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None) -> Index:
     return dogs.read(_root(conf), conf.partial)
 
 
-def _nabirds(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _nabirds(
+    conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
+) -> Index:
     return nabirds.read(_root(conf))
 
 
-def _inat2017(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _inat2017(
+    conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
+) -> Index:
     return inat2017.read(_root(conf), conf.partial)
 
 
-def _folder(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _folder(
+    conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
+) -> Index:
     index = folder.read(_root(conf), conf.test_fraction, conf.split_seed)
     return replace(index, notes=index.notes + signs.official_note(index.root))
 
 
-def _table(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _table(
+    conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
+) -> Index:
     if conf.table is None:
         raise UserError("dataset.table=null: reader table needs dataset.table=FILE")
     root = None if conf.root is None else _root(conf)
-    return table.read(Path(conf.table).expanduser(), root, conf.test_fraction, conf.split_seed)
+    keys = table.Keys(conf.path_column, conf.label_column, conf.split_column)
+    file, fraction = Path(conf.table).expanduser(), conf.test_fraction
+    return table.read(file, root, fraction, conf.split_seed, keys, cache_root, progress)
 
 
-def _synthetic(conf: schema.Dataset, progress: Progress | None) -> Index:
+def _synthetic(
+    conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
+) -> Index:
     generator = _generator(conf)
     # imported here: drawing birds is no part of reading any other dataset
     from fgvc.data import synthetic

@@ -1,11 +1,12 @@
 """Bytes of a picture -> uint8 RGB, one defined result for whatever lies in people's folders.
 
 What comes out, whichever library decodes:
+- only the formats of fgvc.data.formats are read, by their first bytes, whatever the suffix;
 - the orientation of EXIF (or else XMP) is applied, and an unreadable block means upright; colour
-  profiles are not applied;
+  profiles are not applied, and other metadata is not read, however large or broken;
 - transparency (RGBA, LA, palette or colour key) is laid over white;
-- 16-bit grey, 32-bit integers and floats are read on the scale 0..65535: clipped to it, divided by
-  257 and rounded;
+- samples of more than 8 bits are scaled by the range that the format or the file states, floats
+  without a stated range by 0..1; any other range is refused (fgvc.data.depth);
 - grey becomes three equal channels; CMYK, 1-bit and other modes convert by Pillow's rule;
 - of animations and multi-picture files the first picture.
 
@@ -26,10 +27,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fgvc.data import depth, essential, formats
+from fgvc.data.diagnosis import diagnosis
+from fgvc.data.limits import MAX_PIXELS
 from fgvc.types import UserError
 
-MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
-RULES = "rgb8-1"  # name of the rules above; changes when a pixel they give changes
+RULES = "rgb8-2"  # name of the rules above; changes when a pixel they give changes
+FORMATS = tuple(formats.READABLE)
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,11 +66,34 @@ def decode(data: bytes, path: str) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on sizes, palettes and EXIF
         try:
-            image = Image.open(io.BytesIO(data))
-            _check_size(image.width * image.height)
-            return _pixels(image, data)
+            return _pixels(opened(data, path), data)
         except Exception as error:  # damaged files raise whatever their decoder happens to raise
-            raise ImageError(f"{' '.join(path.split())}: {_diagnosis(data, error)}") from error
+            raise ImageError(f"{' '.join(path.split())}: {diagnosis(data, path, error)}") from error
+
+
+def opened(data: bytes, path: str) -> Image.Image:
+    """The picture as Pillow opens it: its header is read, its pixels are not.
+
+    Args:
+        path: its suffix tells a camera's raw file, which begins as a TIFF does.
+
+    Raises:
+        Exception: whatever Pillow raises; `diagnosis` says what it means.
+    """
+    if not formats.is_readable(data[: formats.HEAD], path):
+        raise Image.UnidentifiedImageError
+    if data.startswith(essential.SIGNATURE):
+        data = essential.png(data)
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception:
+        if not data.startswith(b"\xff\xd8"):
+            raise
+        image = Image.open(io.BytesIO(essential.jpeg(data)), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError(f"Image size ({image.width * image.height} pixels)")
+    depth.prepare(image)
+    return image
 
 
 def _pixels(image: Image.Image, data: bytes) -> Tensor:
@@ -77,8 +104,8 @@ def _pixels(image: Image.Image, data: bytes) -> Tensor:
             return fast(data)
         except RuntimeError:
             pass  # Pillow may still read it, and words the diagnosis if not
-    rgb = _rgb(image)
-    return _tensor(rgb if turn is None else rgb.transpose(turn))
+    picture = rgb(image, depth.bits_of(data, image))
+    return _tensor(picture if turn is None else picture.transpose(turn))
 
 
 @functools.cache
@@ -89,11 +116,6 @@ def _fast_jpeg() -> Callable[[bytes], Tensor] | None:
     except Exception:  # ImportError, or OSError and RuntimeError of missing shared libraries
         return None
     return decoders.decode_jpeg  # pyright: ignore[reportPrivateImportUsage, reportReturnType]
-
-
-def _check_size(pixels: int) -> None:
-    if pixels > MAX_PIXELS:
-        raise Image.DecompressionBombError(f"Image size ({pixels} pixels)")
 
 
 def orientation(image: Image.Image) -> int:
@@ -107,8 +129,8 @@ def orientation(image: Image.Image) -> int:
 
 
 def size_of(file: Path) -> tuple[int, int]:
-    """Width and height of a picture's file as `decode` gives them, from its header alone."""
-    with warnings.catch_warnings(), Image.open(file) as image:
+    """Width and height of a picture's file as `decode` gives them; its pixels are not decoded."""
+    with warnings.catch_warnings(), opened(file.read_bytes(), file.name) as image:
         warnings.simplefilter("ignore")  # as in decode
         return upright_size(image)
 
@@ -119,14 +141,23 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if orientation(image) >= 5 else (width, height)  # a quarter turn
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """The first picture as Pillow RGB, by the rules at the top."""
+def rgb(image: Image.Image, bits: int) -> Image.Image:
+    """The first picture as Pillow RGB, by the rules at the top.
+
+    Args:
+        bits: of a sample in the file, by `depth.bits_of`, which reads an image that is not loaded.
+
+    Raises:
+        depth.RangeError: samples without a defined black and white.
+    """
     image.load()
-    if image.mode.startswith("I") or image.mode == "F":
-        wide_HW = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        return Image.fromarray(np.rint(wide_HW.clip(0, 65535) / 257).astype(np.uint8)).convert(
-            "RGB"
-        )
+    if depth.is_wide(image):
+        grey_HW = depth.to_8_bits(image, bits)
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):  # the colour key of a 16-bit PNG
+            grey_HW[np.asarray(image) == clear] = 255
+        return Image.fromarray(grey_HW).convert("RGB")
+    depth.check_colour(image, bits)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -134,21 +165,5 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _tensor(rgb: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
-
-
-def _diagnosis(data: bytes, error: Exception) -> str:
-    start = data[:512].lstrip().lower()
-    if not data:
-        return "an empty file (0 bytes)"
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the picture itself; run git lfs pull"
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "an HTML page, not a picture; download it again"
-    if isinstance(error, Image.UnidentifiedImageError):
-        return f"no picture in a format that can be read ({len(data)} bytes)"
-    if isinstance(error, Image.DecompressionBombError):
-        return f"{' '.join(str(error).split())}: more than the {MAX_PIXELS} allowed"
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return f"damaged picture ({len(data)} bytes): {reason}"
+def _tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)

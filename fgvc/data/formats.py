@@ -26,10 +26,40 @@ READABLE: Mapping[str, Sequence[str]] = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 }
 SUFFIXES = frozenset(suffix for suffixes in READABLE.values() for suffix in suffixes)
+# what is not read, by suffix: a container begins with a picture's magic bytes, and what Pillow
+# would read of it is a preview; a text may begin like PNM
+CONTAINERS: Mapping[str, Sequence[str]] = {
+    "camera raw file": (
+        *(".3fr", ".ari", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr"),
+        *(".iiq", ".k25", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf"),
+        *(".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+    ),
+    "microscope file": (".bif", ".lsm", ".ndpi", ".qptiff", ".scn", ".stk", ".svs"),
+}
+OTHER: Mapping[str, Sequence[str]] = {
+    **CONTAINERS,
+    "HEIC": (".heic", ".heif", ".hif"),
+    "JPEG XL": (".jxl",),
+    "Photoshop": (".psd", ".psb"),
+    "PostScript": (".ai", ".eps", ".ps"),
+    "SVG": (".svg", ".svgz"),
+    "text": (
+        *(".txt", ".csv", ".tsv", ".md", ".rst", ".json", ".jsonl", ".xml", ".yaml", ".yml"),
+        *(".html", ".htm", ".py", ".ipynb", ".log", ".ini", ".cfg", ".toml", ".xmp", ".aae"),
+    ),
+}
+CONTAINER_OF = {suffix: kind for kind, suffixes in CONTAINERS.items() for suffix in suffixes}
+LEFTOVER = "backup or unfinished file"
 RUBBISH = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})  # of file managers
 
-_PNM = re.compile(rb"P[1-6Ff][\s#]")
+_OTHER_OF = {suffix: kind for kind, suffixes in OTHER.items() for suffix in suffixes}
+_SHARED = ("TIFF", "PPM")  # formats that a file of OTHER may begin like
+_LEFTOVER = re.compile(
+    r"(~|\.(bak|old|orig|tmp|temp|part|partial|crdownload|download|swp)|\.\w+_original)$", re.I
+)
+_PNM = re.compile(rb"P[1-6Ff]\s*(?:\s\d|#)")
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes, by version
+_RAW_BRANDS = (b"crx ",)
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _STARTS: Sequence[tuple[bytes, str]] = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -55,6 +85,34 @@ _STARTS: Sequence[tuple[bytes, str]] = (
     (b"\x1aE\xdf\xa3", "Matroska video"),
     (b"\0\0\1\0", "ICO"),
     (b"#!", "script"),
+    (b"II\xbc", "JPEG XR"),
+    (b"IIRO", "camera raw file"),
+    (b"IIRS", "camera raw file"),
+    (b"MMOR", "camera raw file"),
+    (b"IIU\0", "camera raw file"),
+    (b"FUJIFILMCCD-RAW", "camera raw file"),
+    (b"FOVb", "camera raw file"),
+    (b"gimp xcf", "GIMP project"),
+    (b"v/1\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"),
+    (b"DDS ", "DDS texture"),
+    (b"BPG\xfb", "BPG"),
+    (b"icns", "ICNS"),
+    (b"AT&TFORM", "DjVu"),
+    (b"\x93NUMPY", "NumPy array"),
+    (b"\x89HDF\r\n\x1a\n", "HDF5 file"),
+    (b"PAR1", "Parquet table"),
+    (b"SQLite format 3", "SQLite database"),
+    (b"BZh", "bzip2 archive"),
+    (b"\xfd7zXZ\0", "xz archive"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard archive"),
+    (b"OggS", "Ogg media"),
+    (b"ID3", "MP3 sound"),
+    (b"FLV\x01", "Flash video"),
+    (b"\0\0\1\xba", "MPEG video"),
+    (b"\0\0\1\xb3", "MPEG video"),
+    (b"\x7fELF", "program"),
+    (b"MZ\x90\0", "program"),
 )
 
 
@@ -76,6 +134,10 @@ def _iso_kind(head: bytes) -> str:
     brands = {head[start : start + 4] for start in (8, *range(16, len(head), 4))}
     if {b"avif", b"avis"} & brands:
         return "AVIF"
+    if set(_RAW_BRANDS) & brands:
+        return "camera raw file"
+    if head[8:12] == b"qt  ":
+        return "QuickTime video"
     return "HEIC" if set(_HEIF) & brands else "MP4 video"
 
 
@@ -83,8 +145,12 @@ def _text_kind(head: bytes) -> str | None:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "HTML page"
-    if start.startswith(b"<svg"):
+    if start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!--")) and b"<svg" in start):
         return "SVG"
+    if start.startswith(b"<?xml"):
+        return "XML document"
+    if start.startswith((b'{"', b'["', b"[{", b"{\n", b"{\r")):
+        return "JSON document"
     return "Git LFS pointer" if start.startswith(b"version https://git-lfs") else None
 
 
@@ -95,16 +161,50 @@ def is_rubbish(name: str) -> bool:
 
 def has_picture_suffix(name: str) -> bool:
     """Whether a name ends in a suffix of the list; opens nothing."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 - 675,000 names
+    return _suffix(name) in SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of 675,000 names
 
 
 def is_picture(path: Path) -> bool:
     """Whether a file is a picture by its suffix or, with any other suffix, by its first bytes.
 
+    A suffix of CONTAINERS is never a picture's.
+
     Raises:
         OSError: the file cannot be read.
     """
-    if has_picture_suffix(path.name):
-        return True
+    return has_picture_suffix(path.name) or file_kind(path) in READABLE
+
+
+def is_readable(head: bytes, path: str) -> bool:
+    """Whether a file with these first bytes is decoded; a camera's raw file is not, by suffix."""
+    kind = kind_of(head)
+    return kind in READABLE and not (kind == "TIFF" and _suffix(path) in CONTAINER_OF)
+
+
+def kind_of_file(path: Path) -> str:
+    """Kind of a regular file in words: as `file_kind`, otherwise its suffix.
+
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return file_kind(path) or path.suffix.lower() or "file without suffix"
+
+
+def file_kind(path: Path) -> str | None:
+    """Kind of a file: by a suffix of OTHER unless its bytes are a picture's, or by its bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if _LEFTOVER.search(path.name):
+        return LEFTOVER
     with path.open("rb") as file:
-        return kind_of(file.read(HEAD)) in READABLE
+        kind = kind_of(file.read(HEAD))
+    suffix = path.suffix.lower()
+    is_whole = kind in READABLE and kind not in _SHARED and suffix not in CONTAINER_OF
+    return kind if is_whole else _OTHER_OF.get(suffix, kind)

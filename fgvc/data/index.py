@@ -29,7 +29,7 @@ class Index:
     """The columns of a Manifest except the digests (see fgvc.types.Manifest), and the label map.
 
     size_N2: float32 width and height that the dataset's own files state; NaN where they do not.
-    test_source: as in Dataset.
+    test_source: as in Dataset. warnings: notes that also go to Dataset.warnings; not in `notes`.
     """
 
     root: Path
@@ -43,6 +43,7 @@ class Index:
     hierarchy: Hierarchy | None = None
     notes: tuple[str, ...] = ()
     test_source: str = "test"
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.path)
@@ -119,22 +120,61 @@ def check_coverage(index: Index) -> tuple[str, ...]:
 def check_boxes(index: Index) -> tuple[str, ...]:
     """Hold the index against `dataset.box_crop=true`: every picture needs a box to be cropped to.
 
+    Where the index states no sizes, a box right of or below its picture shows when the picture is
+    decoded.
+
     Returns:
-        The note that belongs beside every number of such a run.
+        The notes that belong beside every number of such a run.
 
     Raises:
-        UserError: no boxes, or images without one.
+        UserError: no boxes, images without one, boxes without area or outside their pictures, or
+            boxes in fractions of the picture.
     """
     if index.box_N4 is None:
         raise UserError(
             f"dataset.box_crop=true: {index.root} has no bounding boxes; set dataset.box_crop=false"
         )
-    if len(bare := np.flatnonzero(~np.isfinite(index.box_N4).all(axis=1))):
+    box_N4 = index.box_N4
+    _refuse_boxes(index, ~np.isfinite(box_N4).all(axis=1), "no bounding box", "add it")
+    mend = "correct it (x, y, width, height in pixels)"
+    _refuse_boxes(index, (box_N4[:, 2:] <= 0).any(axis=1), "a bounding box without area", mend)
+    end_N2 = box_N4[:, :2] + box_N4[:, 2:]
+    if len(index) and end_N2.max() <= 1:
         raise UserError(
-            f"dataset.box_crop=true: {len(bare)} of {len(index)} images have no bounding box "
-            f"(first: {index.path[bare[0]]}); add it, or set dataset.box_crop=false"
+            f"dataset.box_crop=true: all boxes of {index.root} lie within 0..1 (first: "
+            f"{_box(index, 0)}), as fractions of the picture do; multiply them by its width and "
+            "height in pixels, or set dataset.box_crop=false"
         )
-    return ("every picture, of test too, is cropped to its given bounding box",)
+    size_N2 = np.full_like(end_N2, np.nan) if index.size_N2 is None else index.size_N2
+    outside_N2 = (end_N2 <= 0) | (box_N4[:, :2] >= size_N2)  # False where the size is not stated
+    _refuse_boxes(index, outside_N2.any(axis=1), "a bounding box outside the picture", mend)
+    partly_N = ((box_N4[:, :2] < 0) | (end_N2 > size_N2)).any(axis=1)
+    notes = ("every picture, of test too, is cropped to its given bounding box",)
+    if not partly_N.any():
+        return notes
+    first = int(np.flatnonzero(partly_N)[0])
+    return (
+        *notes,
+        f"{int(partly_N.sum())} bounding boxes lie partly outside their pictures and are cut at "
+        f"the edge (first: {_box(index, first)})",
+    )
+
+
+def _refuse_boxes(index: Index, wrong_N: np.ndarray, what: str, mend: str) -> None:
+    if len(wrong := np.flatnonzero(wrong_N)):
+        raise UserError(
+            f"dataset.box_crop=true: {len(wrong)} of {len(index)} images have {what} "
+            f"(first: {_box(index, int(wrong[0]))}); {mend}, or set dataset.box_crop=false"
+        )
+
+
+def _box(index: Index, row: int) -> str:
+    """An image and its box, for a message."""
+    assert index.box_N4 is not None
+    box_4 = index.box_N4[row]
+    if np.isnan(box_4).all():
+        return index.path[row]
+    return f"{index.path[row]}: {', '.join(f'{value:g}' for value in box_4.tolist())}"
 
 
 def check_counts(index: Index, official: Counts, partial: bool) -> tuple[bool, tuple[str, ...]]:

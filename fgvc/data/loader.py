@@ -24,7 +24,7 @@ from fgvc.data import states
 from fgvc.data.augment import Augment
 from fgvc.data.decode import ImageError, decode
 from fgvc.data.order import Draws
-from fgvc.data.preprocess import Preprocess, cropped
+from fgvc.data.preprocess import Preprocess, check_box, cropped
 from fgvc.store import digest
 from fgvc.types import ABSENT, BadImage, Batch, Manifest, UserError
 
@@ -169,6 +169,7 @@ class _Pictures(Dataset[Item]):
         try:
             picture_CHW = decode(data, path)
             if self.box is not None:
+                check_box(picture_CHW, self.box[index])
                 picture_CHW = cropped(picture_CHW, self.box[index])
             return row, self.square(index, picture_CHW)
         except ImageError as error:

@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as transform
 
 from fgvc.config import schema
 from fgvc.data import decode, normalize
+from fgvc.data.limits import strip_line
 from fgvc.types import UserError
 
 POLICIES = ("shared", "native", "transfg")
@@ -79,7 +80,8 @@ class Preprocess:
             uint8 3 x R x R, contiguous.
 
         Raises:
-            UserError: so thin a picture that resizing it would exceed the pixel limit.
+            UserError: so thin a picture that its square would show next to nothing of it, or that
+                resizing it would exceed the pixel limit.
         """
         geometry = self.geometry
         resized_CHW = transform.resize(
@@ -91,6 +93,8 @@ class Preprocess:
         return transform.center_crop(resized_CHW, [self.side, self.side]).contiguous()
 
     def _size(self, height: int, width: int) -> list[int]:
+        if (line := strip_line(width, height)) is not None:
+            raise UserError(line)
         resize = self.geometry.resize
         if self.geometry.mode == "squash":
             return [resize, resize]
@@ -138,6 +142,22 @@ def cropped(image_CHW: Tensor, box: Sequence[float]) -> Tensor:
     top, bottom = _span(y, height, image_CHW.shape[-2])
     left, right = _span(x, width, image_CHW.shape[-1])
     return image_CHW[:, top:bottom, left:right]
+
+
+def check_box(image_CHW: Tensor, box: Sequence[float]) -> None:
+    """Refuse a box of which no part lies in its picture.
+
+    Raises:
+        UserError: names the box and the picture's size.
+    """
+    x, y, width, height = box
+    right, bottom = image_CHW.shape[-1], image_CHW.shape[-2]
+    if x >= right or y >= bottom or x + width <= 0 or y + height <= 0:
+        raise UserError(
+            f"dataset.box_crop=true: the box {', '.join(f'{value:g}' for value in box)} (x, y, "
+            f"width, height) lies outside the picture of {right} x {bottom} pixels; correct it, or "
+            "set dataset.box_crop=false"
+        )
 
 
 def _span(start: float, length: float, limit: int) -> tuple[int, int]:

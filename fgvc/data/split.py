@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from dataclasses import dataclass
 
 import numpy as np
 
 from fgvc.data.index import Index, listed
 from fgvc.types import TEST, TRAIN, VAL, LabelMap, Split, UserError
+
+SPLIT_NAMES = {TRAIN: "train", TEST: "test", VAL: "validation"}
 
 
 def carve(index: Index, fraction: float, seed: int) -> Split:
@@ -68,6 +71,60 @@ def validation_notes(
         f"validation image ({listed(labelmap.names[label] for label in missing)}), so validation "
         f"says nothing about them; {advice}",
     )
+
+
+@dataclass(frozen=True)
+class SplitColumn:
+    """The split of every image, and where the test comes from.
+
+    split_N: uint8, TRAIN, VAL or TEST. test_source, notes, warnings: as in Index.
+    """
+
+    split_N: np.ndarray
+    test_source: str
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def resolve_splits(
+    where: str,
+    given_N: np.ndarray | None,
+    path: tuple[str, ...],
+    label_N: np.ndarray,
+    classes: LabelMap,
+    fraction: float,
+    seed: int,
+) -> SplitColumn:
+    """Make a train and a test split of whatever splits a folder or a table has.
+
+    Validation is the test where there is no test; where there is neither, a test is carved.
+
+    Args:
+        where: what brings the splits, for notes and messages ("dataset.root=FOLDER").
+        given_N: TRAIN, VAL or TEST of every image; None where nothing says it.
+        fraction: `dataset.test_fraction`, for a test that has to be carved.
+        seed: `dataset.split_seed`, likewise.
+
+    Raises:
+        UserError: splits without training images, or a test that cannot be carved.
+    """
+    given = {TRAIN} if given_N is None else set(np.unique(given_N).tolist())
+    if TRAIN not in given:
+        names = " and ".join(SPLIT_NAMES[split] for split in sorted(given))
+        raise UserError(f"{where}: only {names} images, none to train on; add a split train")
+    if given_N is not None and TEST in given:
+        return SplitColumn(given_N, "test")
+    if given_N is not None and VAL in given:
+        note = f"{where}: no test split, so its validation split is the test (test = val)"
+        test_N = np.where(given_N == VAL, TEST, given_N).astype(np.uint8)
+        return SplitColumn(test_N, "val", warnings=(note,))
+    what = "no split" if given_N is None else "only a training split"
+    test_N = carved_test(f"{where}: {what}", path, label_N, classes, fraction, seed)
+    note = (
+        f"{where}: {what}, so {np.count_nonzero(test_N == TEST)} of {len(path)} images are the "
+        f"test (dataset.test_fraction={fraction:g}, dataset.split_seed={seed})"
+    )
+    return SplitColumn(test_N, "carved", notes=(note,))
 
 
 def carved_test(

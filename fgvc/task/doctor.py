@@ -37,7 +37,8 @@ def run(job: Job) -> int:
         with console.progress("download", None, "MiB") as progress:
             console.say(download.fetch(conf, progress))
     threads = max(1, worker_count(job.conf.runtime.num_workers))
-    found = doctor.examine(conf, threads, console.progress)
+    cache_root = Path(job.conf.runtime.cache_root).expanduser()
+    found = doctor.examine(conf, threads, console.progress, cache_root)
     file = _output(job.conf)
     atomic.write_json(file, found.plain())
     console.table(_title(found), ("", "check", "what was found"), _rows(found), numbers=False)

@@ -18,7 +18,7 @@ import numpy as np
 from fgvc import metrics
 from fgvc.config.schema import Config
 from fgvc.data.decode import decode
-from fgvc.data.folder import SUFFIXES
+from fgvc.data.formats import SUFFIXES
 from fgvc.model.part_attention import Selection
 from fgvc.record import console, overlay
 from fgvc.store import atomic

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from fgvc.config.version import version
 from fgvc.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,3 +126,21 @@ def test_the_fgvc_script_is_the_same_program(tmp_path):
         [script, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout == fgvc("--help", cwd=tmp_path).stdout
+
+
+def test_the_version_is_that_of_the_code_that_runs(tmp_path):
+    """Not Hydra's, and not that of another fgvc that is installed beside this checkout."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["name"] == "fgvc"
+    for command in ([sys.executable, "-m", "fgvc.run"], [Path(sys.executable).parent / "fgvc"]):
+        done = subprocess.run(
+            [*command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"fgvc {project['version']}\n"
+        assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_checkout_the_version_is_that_of_the_package(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "other"\nversion = "9"\n')
+    assert version(tmp_path / "fgvc") == importlib.metadata.version("fgvc")

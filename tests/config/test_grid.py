@@ -149,7 +149,7 @@ def test_a_backbone_that_names_its_size_is_taken_at_that_size():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["task.epoch=5"], "unknown config key task.epoch"),
+        (["task.epoch=5"], "task.epoch=5: unknown config key; write task=train task.epochs=5"),
         (["head.k=0"], "head.k=0: must be at least 1"),
         (["dataset=cub,dogs", "dataset.root=/x"], "dataset.root=/x is given for cub and dogs"),
         (["experiment=finetune,baseline_kn"], "did you mean baseline_knn"),

@@ -137,8 +137,9 @@ CASES: list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = [
 _ACTIVE = """
 backbone.checkpoint.* backbone.features backbone.library backbone.name backbone.normalization
 backbone.pretrained dataset.box_crop
-dataset.generator.* dataset.name dataset.official.* dataset.on_bad_image
-dataset.reader dataset.subset head.dropout head.hidden head.k head.name head.scale
+dataset.generator.* dataset.label_column dataset.name dataset.official.* dataset.on_bad_image
+dataset.path_column dataset.reader dataset.split_column dataset.subset
+head.dropout head.hidden head.k head.name head.scale
 matmul_precision part_attention.name precision
 preprocess resolution.name resolution.side seed task.batch_size task.clip_norm
 task.debug task.epochs task.frozen_stages task.label_smoothing
@@ -146,11 +147,13 @@ task.learning_rate task.name task.optimiser task.sampling task.tune
 task.warmup_steps task.weight_decay
 """
 ACTIVE = set(_ACTIVE.split())
+ROLES = ("path", "label", "split")
 WIDE = (  # together they have every hashed key
     ("dataset.box_crop=true", "preprocess=native"),
     ("head=knn", "part_attention=transfg"),
     ("head=mlp", "dataset=folder", "dataset.name=mine"),
     ("head=cosine", "backbone.checkpoint=base"),
+    ("dataset=table", "dataset.table=t.csv", *(f"dataset.{role}_column=a" for role in ROLES)),
     ("backbone=clip", "head=text_linear"),
     ZERO,
     (*TRAIN, *PARTS),

@@ -114,19 +114,11 @@ def test_palette_and_one_bit():
     assert decode(encoded(bits, "PNG"), "a")[:, 0].T.tolist() == [[0, 0, 0], [255, 255, 255]]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "kind"),
-    [(np.uint16, "PNG"), (np.uint16, "TIFF"), (np.int32, "TIFF"), (np.float32, "TIFF")],
-)
-def test_sixteen_bits_are_scaled_not_clipped(dtype, kind):
-    values = np.array([[0, 128, 129, 257, 30000, 65535]], dtype=dtype)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_not_clipped(kind):
+    values = np.array([[0, 128, 129, 257, 30000, 65535]], dtype=np.uint16)
     rgb = decode(encoded(Image.fromarray(values), kind), "a")
     assert rgb[:, 0].tolist() == [[0, 0, 1, 1, 117, 255]] * 3
-
-
-def test_integers_and_floats_beyond_the_scale_are_clipped():
-    values = np.array([[-5.0, 70000.0, np.nan]], dtype=np.float32)
-    assert decode(encoded(Image.fromarray(values), "TIFF"), "a")[0].tolist() == [[0, 255, 0]]
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])

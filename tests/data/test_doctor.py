@@ -96,7 +96,7 @@ def test_a_folder_and_birds_of_ones_own(classes, examined, conf, tmp_path):
     (root / "train" / "ü" / "read me.txt").write_text("about")
     found = examined(root, "folder", official=none)
     assert found.verdict == "sound"
-    assert "1 files that are hidden or no pictures" in one(found, "layout", "note").says
+    assert "passed over: 1 .txt" in one(found, "layout", "note").says
     generator = schema.Generator(
         version=1, classes=2, train_per_class=2, test_per_class=1, side=64, seed=0
     )
@@ -333,8 +333,8 @@ def test_sizes_of_the_index_reveal_what_boxes_cannot(cub, examined, monkeypatch)
 
     read = dataset.READERS["cub"]
 
-    def with_sizes(conf, progress):
-        index = read(conf, progress)
+    def with_sizes(*arguments):
+        index = read(*arguments)
         size_N2 = np.tile(np.array([[36, 48]], np.float32), (len(index), 1))  # turned: accepted
         size_N2[-1] = np.nan
         return replace(index, size_N2=size_N2)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fgvc.data.index import Index
-from fgvc.data.split import carve, validation_notes
-from fgvc.types import TEST, LabelMap
+from fgvc.data.split import carve, resolve_splits, validation_notes
+from fgvc.types import TEST, TRAIN, VAL, LabelMap, UserError
 
 GOLDEN = "9d6bac0d854867ed5347c813f6fbc27f2f4548abb584e17b29e98056c745618a"
 
@@ -120,3 +120,40 @@ def test_classes_without_a_validation_image_are_noted():
     assert "and 15 more" in note
     (note,) = notes([2, 2], 0.1)
     assert "2 of 2 classes" in note
+
+
+def resolved(given: list[int] | None, fraction: float = 0.5):
+    classes = LabelMap(("x",), ("x",))
+    path = ("0", "1", "2", "3")
+    given_N = None if given is None else np.array(given, np.uint8)
+    return resolve_splits("HERE", given_N, path, np.zeros(4, np.int64), classes, fraction, 0)
+
+
+def test_a_test_split_of_its_own_is_taken_as_it_is():
+    for given in ([TRAIN, TRAIN, TEST, VAL], [TRAIN, TEST, TEST, TEST]):
+        splits = resolved(given)
+        assert splits.split_N.tolist() == given
+        assert (splits.test_source, splits.notes, splits.warnings) == ("test", (), ())
+
+
+def test_validation_is_the_test_where_there_is_no_test():
+    splits = resolved([TRAIN, VAL, TRAIN, VAL])
+    assert splits.split_N.tolist() == [TRAIN, TEST, TRAIN, TEST]
+    assert (splits.test_source, splits.notes) == ("val", ())
+    assert "HERE: no test split" in splits.warnings[0]
+
+
+@pytest.mark.parametrize("given", [None, [TRAIN] * 4], ids=["no split", "only train"])
+def test_a_test_is_carved_where_there_is_only_train(given):
+    splits = resolved(given)
+    assert sorted(splits.split_N.tolist()) == [TRAIN, TRAIN, TEST, TEST]
+    assert (splits.test_source, splits.warnings) == ("carved", ())
+    assert "2 of 4 images are the test (dataset.test_fraction=0.5" in splits.notes[0]
+    with pytest.raises(UserError, match=r"dataset\.test_fraction=0: HERE: "):
+        resolved(given, fraction=0)
+
+
+@pytest.mark.parametrize("given", [[TEST] * 4, [VAL, VAL, TEST, TEST], [VAL] * 4])
+def test_splits_without_train_are_refused(given):
+    with pytest.raises(UserError, match=r"HERE: only .* images, none to train on"):
+        resolved(given)

@@ -68,7 +68,7 @@ def test_without_a_split_a_seeded_part_of_each_class_is_test(copies, kind):
     assert (read(file, fraction=1 / 3).split_N == index.split_N).all()
     others = [read(file, fraction=1 / 3, seed=seed).split_N for seed in (1, 2, 3)]
     assert any((other != index.split_N).any() for other in others)
-    refused(file, r"dataset\.test_fraction=0: .* has no column split", fraction=0)
+    refused(file, r"dataset\.test_fraction=0: .*: no split, so a test split has", fraction=0)
 
 
 def test_a_class_of_one_picture_cannot_be_split(csv_of):
@@ -85,25 +85,26 @@ def test_paths_are_relative_to_the_root(copies, tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "path,label,split\na.jpg,x,train\nb.jpg,x,test\n",
-        "\ufeffpath,label,split\r\na.jpg,x,train\r\nb.jpg,x,test\r\n",
-        "path;label;split\na.jpg;x;train\n\nb.jpg;x; TEST",
-        " label , note,split,path\n x ,,train,./a.jpg\nx,other,test,b.jpg",
-        'split,path,label\n"train","a.jpg","x"\ntest,"b.jpg",x\n',
+        "path,label,split\na.jpg,x,train\nb.jpg,y,test\n",
+        "\ufeffpath,label,split\r\na.jpg,x,train\r\nb.jpg,y,test\r\n",
+        "path;label;split\na.jpg;x;train\n\nb.jpg;y; TEST",
+        " label , note,split,path\n x ,,train,./a.jpg\ny,other,test,b.jpg",
+        'split,path,label\n"train","a.jpg","x"\ntest,"b.jpg",y\n',
     ],
 )
 def test_hands_write_tables_in_many_ways(csv_of, text):
     index = read(csv_of(text))
     assert index.path == ("a.jpg", "b.jpg")
-    assert index.labelmap.names == ("x",)
+    assert index.labelmap.names == ("x", "y")
+    assert (index.notes, index.warnings) == ((), ())
     assert index.split_N.tolist() == [TRAIN, TEST]
 
 
 def test_whole_numbers_are_labels_too_and_mean_their_text(csv_of, tmp_path):
-    columns = {"path": ["a.jpg", "b.jpg"], "label": [10, 9], "split": ["train", "train"]}
+    text = read(csv_of("path,label,split\na.jpg,10,train\nb.jpg,9,test\n"))
+    columns = {"path": ["a.jpg", "b.jpg"], "label": [10, 9], "split": ["train", "test"]}
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     parquet = read(tmp_path / "t.parquet")
-    text = read(csv_of("path,label,split\na.jpg,10,train\nb.jpg,9,train\n"))
     assert parquet.labelmap == text.labelmap
     assert text.labelmap.names == ("10", "9")
     assert parquet.label_N.tolist() == text.label_N.tolist() == [0, 1]
@@ -119,34 +120,43 @@ def test_categories_of_a_data_frame_are_text(csv_of, tmp_path):
 
 def test_labels_are_composed_and_paths_are_the_disks(csv_of, tmp_path):
     composed, decomposed = (unicodedata.normalize(form, "vögel") for form in ("NFC", "NFD"))
-    file = csv_of(f"path,label,split\n{composed}.jpg,{decomposed},train\na.jpg,{composed},test\n")
+    file = csv_of(
+        f"path,label,split\n{composed}.jpg,{decomposed},train\na.jpg,{composed},test\nb.jpg,x,test\n"
+    )
     (tmp_path / f"{decomposed}.jpg").touch()
     index = read(file)
-    assert index.labelmap.names == (composed,)
+    assert index.labelmap.names == (composed, "x")
     assert index.path[0] == f"{decomposed}.jpg"
 
 
 def test_labels_that_differ_in_case_are_noted(csv_of):
-    index = read(csv_of("path,label,split\na.jpg,Wren,train\nb.jpg,wren,train\n"))
+    index = read(csv_of("path,label,split\na.jpg,Wren,train\nb.jpg,wren,test\n"))
     assert index.labelmap.names == ("Wren", "wren")
-    assert index.notes == ("labels that differ only in case are classes of their own: Wren, wren",)
+    (note,) = index.notes
+    assert "differ only in case, spaces or underscores are classes of their own: Wren, wren" in note
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("path,class\na.jpg,x\n", "has no column label, only path, class"),
+        ("path,colour\na.jpg,x\n", "has no column label, only path, colour; set dataset.label_col"),
         ("", "has no column path, label, only an empty line"),
         ("path,label\n", "lists no picture"),
         ("path,label,split\na.jpg,,train\n", r"t\.csv:2: no label; fill it in"),
         ("path,label,split\na.jpg,x\n", r"t\.csv:2: no split; fill it in"),
-        ("path,label,split\na.jpg,x,val\n", r"t\.csv:2: split val: validation is carved from"),
-        ("path,label,split\na.jpg,x,trian\n", r"t\.csv:2: split 'trian': one of train, test"),
+        ("path,label,split\na.jpg,x,val\nb.jpg,y,test", "only test and validation images, none to"),
+        ("path,label,split\na.jpg,x,trian\n", r"t\.csv:2: split 'trian': one of train, val, test"),
         ("path,label,split\na.jpg,x,train\n./a.jpg,y,test\n", "path listed twice: a.jpg"),
-        ("path,label,split\n../a.jpg,x,train\n", r"t\.csv:2: '\.\./a\.jpg' is not below the root"),
-        ("path,label,split\n/a.jpg,x,train\n", "write paths relative to dataset.root"),
+        (
+            "path,label,split\n../a.jpg,x,train\n",
+            r"t\.csv:2: '\.\./a\.jpg' is not below dataset.root=",
+        ),
+        (
+            "path,label,split\n/a.jpg,x,train\n",
+            r"t\.csv:2: '/a\.jpg' is not below dataset.root=.*remove the slash",
+        ),
         ("path,label,split\na.jpg,x, y,train\n", r"t\.csv:2: 4 cells in 3 columns.*is quoted"),
-        (b"path,label\n\xff.jpg,x\n", r"not UTF-8 text \(byte 11\)"),
+        (b"path,label\n\xff.jpg,x\n", r"t\.csv:2: not UTF-8 text; save the table as UTF-8"),
     ],
 )
 def test_what_is_refused(csv_of, text, said):
@@ -155,7 +165,7 @@ def test_what_is_refused(csv_of, text, said):
 
 def test_files_that_are_no_tables(csv_of, tmp_path):
     refused(tmp_path / "none.csv", r"dataset\.table=.*none\.csv: no such file")
-    refused(csv_of("path,label\n", "t.xlsx"), r"not one of \.csv, \.tsv, \.txt, \.parquet")
+    refused(csv_of("path,label\n", "t.xlsx"), r"not one of \.csv, \.tsv, .*save it as CSV UTF-8")
     refused(csv_of("path,label\n", "t.parquet"), "no Parquet file, or a damaged one")
     pq.write_table(pa.table({"path": ["a.jpg"], "label": [1.5]}), tmp_path / "t.parquet")
     refused(tmp_path / "t.parquet", "column label holds double, not text")

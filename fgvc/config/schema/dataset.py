@@ -68,6 +68,9 @@ class Dataset:
     )
     root: str | None = place()  # null: reader table, the folder of the table
     table: str | None = place(None)  # reader table: the file
+    path_column: str | None = later(None)  # reader table; null: the column with a usual name
+    label_column: str | None = later(None)  # likewise
+    split_column: str | None = later(None)  # likewise
     partial: bool = declared()
     subset: str | None = field(default=MISSING, metadata={"choices": (None, "tiny")})
     split_seed: int = bounded(0)

@@ -23,8 +23,11 @@ MOST_UNINDEXED = 50_000
 Bar = Callable[[str, int | None, str], AbstractContextManager[Progress]]
 
 
-def examine(conf: schema.Dataset, threads: int, bar: Bar) -> Examination:
-    """Hold a copy against its definition; nothing is written (but synthetic birds are drawn).
+def examine(
+    conf: schema.Dataset, threads: int, bar: Bar, cache_root: Path | None = None
+) -> Examination:
+    """Hold a copy against its definition; nothing is written (but synthetic birds
+    are drawn, and images inside a table are unpacked into the cache).
 
     A copy that its reader refuses is looked at as far as that goes: its pictures, its archives.
 
@@ -32,9 +35,10 @@ def examine(conf: schema.Dataset, threads: int, bar: Bar) -> Examination:
         conf: the `dataset` node of a config.
         threads: pictures decoded at a time.
         bar: `bar(title, total, unit)` -> a context manager that gives a Progress.
+        cache_root: where images inside a table are unpacked; None: they are not examined.
     """
     with bar(conf.name, None, "files") as progress:
-        index, found = definition.read(conf, progress)
+        index, found = definition.read(conf, progress, cache_root)
     root = index.root if index else definition.place(conf)
     facts: dict[str, object] = {}
     with bar("archives", None, "MiB") as progress:

@@ -14,7 +14,7 @@ from pathlib import Path
 from fgvc.config import schema
 from fgvc.data import dataset, signs
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding, refusal
-from fgvc.data.folder import SUFFIXES
+from fgvc.data.formats import has_picture_suffix
 from fgvc.data.index import Index, check_counts, check_coverage, listed, repeated
 from fgvc.types import Progress, UserError
 
@@ -35,19 +35,23 @@ COVERAGE = {
 }
 
 
-def read(conf: schema.Dataset, progress: Progress) -> tuple[Index | None, list[Finding]]:
+def read(
+    conf: schema.Dataset, progress: Progress, cache_root: Path | None = None
+) -> tuple[Index | None, list[Finding]]:
     """The copy as its reader sees it; None where the reader refuses it altogether.
 
     A refusal that a partial copy would not meet is one finding, and the examination goes on.
     """
     try:
-        return dataset.READERS[conf.reader](conf, progress), []
+        return dataset.READERS[conf.reader](conf, progress, cache_root), []
     except UserError as error:
         found = [_refused(conf, error)]
     if conf.partial or not place(conf).is_dir():
         return None, found
     try:
-        return dataset.READERS[conf.reader](replace(conf, partial=True), progress), found
+        return dataset.READERS[conf.reader](
+            replace(conf, partial=True), progress, cache_root
+        ), found
     except UserError:
         return None, found
 
@@ -55,13 +59,17 @@ def read(conf: schema.Dataset, progress: Progress) -> tuple[Index | None, list[F
 def place(conf: schema.Dataset) -> Path:
     """Where the user says that the copy lies."""
     if conf.root is None:
-        return Path(conf.table or "").expanduser().parent
+        table = Path(conf.table or "").expanduser()
+        return table if table.is_dir() else table.parent
     return Path(conf.root).expanduser()
 
 
 def findings(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
     """Whether the copy is a partial one, as declared, and what is to be said about its index."""
-    found = [Finding(NOTE, "layout", note, "nothing, if you expected it") for note in index.notes]
+    found = [
+        Finding(NOTE, "layout", note, "nothing, if you expected it")
+        for note in index.notes + index.warnings
+    ]
     found += _splits(index) + _classes(conf, index) + _coverage(conf, index)
     official = dataset.official(conf)
     try:
@@ -113,7 +121,7 @@ def pictures_below(root: Path) -> Iterator[str]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         inside = os.path.relpath(folder, root)
         for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:  # noqa: PTH122 - a Path for each of 675,000 files costs seconds
+            if not name.startswith(".") and has_picture_suffix(name):
                 yield name if inside == "." else f"{inside}/{name}"
 
 

@@ -7,29 +7,40 @@ third of the cost. What is kept of a picture is about a hundred bytes. N picture
 from __future__ import annotations
 
 import hashlib
-import io
+import math
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from fgvc.data import states
-from fgvc.data.decode import MAX_PIXELS, ImageError, decode, upright_size
-from fgvc.data.doctor.finding import ERROR, Finding
+from fgvc.data import depth, states
+from fgvc.data.decode import ImageError, decode, opened, rgb, upright_size
+from fgvc.data.doctor.finding import ERROR, NOTE, Finding
 from fgvc.data.doctor.near import fingerprint
 from fgvc.data.index import listed
+from fgvc.data.limits import strip_line
 from fgvc.types import Progress
 
 CHUNK = 16  # pictures handed to a thread at a time
 THUMB = 64  # pixels; a JPEG is decoded at the smallest eighth that is no smaller than this
 MISSING = ("missing", "a broken link")  # as states.read says it
 SKIPPED = "dataset.on_bad_image=skip goes on without them and counts them as wrong in test"
+
+
+@dataclass(frozen=True)
+class Deep:
+    """Samples of more than 8 bits. kind: format, mode, bits and range; least, most: those seen,
+    NaN where Pillow keeps 8 bits of them."""
+
+    kind: str
+    least: float = math.nan
+    most: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class One:
     kind: str = ""
     code: tuple[int, int] = (0, 0)
     bad: str | None = None
+    deep: Deep | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class Looks:
 
     sha256: raw bytes, empty where there is no file. size_N2: int32 width and height as the picture
     is seen (after EXIF rotation), 0 where unreadable. kind: format and mode. code_N2: uint64
-    fingerprint (see near). bad: {row: why}.
+    fingerprint (see near). bad: {row: why}. deep: {row: samples of more than 8 bits}.
     """
 
     sha256: list[bytes]
@@ -58,6 +70,7 @@ class Looks:
     kind: list[str]
     code_N2: np.ndarray
     bad: dict[int, str]
+    deep: dict[int, Deep] = field(default_factory=dict)
 
     @property
     def readable(self) -> np.ndarray:
@@ -72,6 +85,8 @@ class Looks:
         self.code_N2[row] = one.code
         if one.bad is not None:
             self.bad[row] = one.bad
+        if one.deep is not None:
+            self.deep[row] = one.deep
 
 
 def look(root: Path, path: Sequence[str], threads: int, progress: Progress) -> Looks:
@@ -137,7 +152,30 @@ def findings(path: Sequence[str], looks: Looks, restore: str) -> list[Finding]:
                 tuple(damaged),
             )
         )
+    if looks.deep:
+        found.append(_deep(path, looks.deep))
     return found
+
+
+def _deep(path: Sequence[str], deep: Mapping[int, Deep]) -> Finding:
+    """Samples of more than 8 bits, counted by kind, with the range that becomes 0..255."""
+    kinds = Counter(samples.kind for samples in deep.values())
+    words = []
+    for kind, count in kinds.most_common():
+        seen = [samples for samples in deep.values() if samples.kind == kind]
+        least, most = min(one.least for one in seen), max(one.most for one in seen)
+        words.append(
+            f"{count} {kind}" + ("" if math.isnan(most) else f", seen {least:g}..{most:g}")
+        )
+    return Finding(
+        NOTE,
+        "depth",
+        f"{len(deep)} have more than 8 bits per sample and are scaled to 0..255 from the range of "
+        f"their format: {'; '.join(words)}",
+        "if the values seen fill a small part of that range, convert all pictures to 8 bits with "
+        "one range of your own",
+        tuple(path[row] for row in deep),
+    )
 
 
 def facts(looks: Looks) -> dict[str, object]:
@@ -174,19 +212,31 @@ def _one(root: Path, name: str) -> One:
         return One(bad=why if why in MISSING else f"{name}: {why}")
     sha256 = hashlib.sha256(data).digest()
     try:
-        return _decoded(data, sha256)
+        return _decoded(data, name, sha256)
     except Exception as error:  # damaged files raise whatever their decoder happens to raise
         return One(sha256, bad=_why(data, name, error))
 
 
-def _decoded(data: bytes, sha256: bytes) -> One:
-    image = Image.open(io.BytesIO(data))
+def _decoded(data: bytes, name: str, sha256: bytes) -> One:
+    image = opened(data, name)
     width, height = upright_size(image)
-    if width * height > MAX_PIXELS:
-        raise Image.DecompressionBombError
-    kind = f"{image.format} {image.mode}"
-    image.draft("L", (THUMB, THUMB))
-    return One(sha256, width, height, kind, fingerprint(image.convert("L")))
+    if (line := strip_line(width, height)) is not None:
+        return One(sha256, bad=f"{name}: {line}")
+    kind, bits = f"{image.format} {image.mode}", depth.bits_of(data, image)
+    if image.format in ("JPEG", "MPO"):
+        image.draft("L", (THUMB, THUMB))
+        return One(sha256, width, height, kind, fingerprint(image.convert("L")))
+    grey = rgb(image, bits).convert("L")
+    deep = _deep_samples(image, kind, bits) if bits > 8 else None
+    return One(sha256, width, height, kind, fingerprint(grey), deep=deep)
+
+
+def _deep_samples(image: Image.Image, kind: str, bits: int) -> Deep:
+    if not depth.is_wide(image):
+        return Deep(f"{kind} of {bits} bits")
+    scale = depth.scale_of(image, bits)
+    whole = f"{kind} of {bits} bits on {scale.low:g}..{scale.high:g}"
+    return Deep(whole, scale.least, scale.most)
 
 
 def _why(data: bytes, name: str, error: Exception) -> str:

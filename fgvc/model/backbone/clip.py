@@ -72,13 +72,20 @@ def build(
             visual.proj = None
         return visual
 
-    def load(visual: Any) -> None:
+    def load(visual: Any) -> tuple[str, ...]:
         assert source.path is not None
-        state = _resized(_read(row, source.path), visual)
-        held = {key[len(VISION) :]: state[key] for key in state if key.startswith(VISION)}
-        if visual.proj is None:
-            held.pop("proj", None)
-        fill(visual, held, source.path, row.model)
+
+        def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
+            state = _resized(_without_numbers(given), visual)
+            held = {key[len(VISION) :]: state[key] for key in state if key.startswith(VISION)}
+            if visual.proj is None:
+                held.pop("proj", None)
+            return held
+
+        chosen = weights.choose(source.path, visual.state_dict(), convert)
+        _check_openai(row, chosen.state, source.path)
+        fill(visual, chosen.tensors, source.path, row.model, chosen.hint)
+        return chosen.notes
 
     return assembled(ClipBackbone, conf, source, seed, make, load, shape)
 
@@ -104,9 +111,16 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
         if model.attn_mask is not None:  # in no file: each token sees those before it
             length = model.context_length
             model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
-        state = _read(row, source.path)
-        held = {key: state[key] for key in state if not key.startswith(VISION)}
-        fill(model, held, source.path, row.model)
+
+        def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
+            if "class_embedding" in given:  # a visual tower, whose blocks have the same names
+                return {}
+            state = _without_numbers(given)
+            return {key: state[key] for key in state if not key.startswith(VISION)}
+
+        chosen = weights.choose(source.path, model.state_dict(), convert)
+        _check_openai(row, chosen.state, source.path)
+        fill(model, chosen.tensors, source.path, row.model, chosen.hint)
     tokenize, identity = _tokenizer(model.context_length)
     return ClipText(model, tokenize, model.logit_scale.exp().item(), identity)
 
@@ -203,12 +217,14 @@ def _activations(model: nn.Module) -> set[str]:
     return names
 
 
-def _read(row: schema.Checkpoint, path: Path) -> dict[str, Tensor]:
-    """The tensors of both towers, in float32, in whichever of CLIP's file formats."""
-    state = weights.read(path)
+def _check_openai(row: schema.Checkpoint, state: Mapping[str, Tensor], path: Path) -> None:
     if OPENAI[0] in state and row.activation != "quick_gelu":
         raise _other_activation(row, f"OpenAI's own file {path}", "quick_gelu")
-    return {key: value.float() for key, value in state.items() if key not in OPENAI}
+
+
+def _without_numbers(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of both towers, in float32, in whichever of CLIP's file formats."""
+    return {key: value.float() for key, value in given.items() if key not in OPENAI}
 
 
 def _resized(state: dict[str, Tensor], visual: Any) -> dict[str, Tensor]:

@@ -91,15 +91,21 @@ def build(
         trunk.embeddings.patch_embedding.stride = (shape.stride, shape.stride)
         return trunk
 
-    def load(trunk: Any) -> None:
+    def load(trunk: Any) -> tuple[str, ...]:
         assert source.path is not None
-        held = _half(weights.read(source.path), "vision")
-        if not trunk.use_head:
-            held = {key: held[key] for key in held if not key.startswith("head.")}
-        if POSITIONS in held:
-            held[POSITIONS] = _resized(held[POSITIONS], shape.grid)
+
+        def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
+            held = _half(given, "vision")
+            if not trunk.use_head:
+                held = {key: held[key] for key in held if not key.startswith("head.")}
+            if POSITIONS in held:
+                held[POSITIONS] = _resized(held[POSITIONS], shape.grid)
+            return held
+
         _number_positions(trunk)
-        fill(trunk, held, source.path, row.model)
+        chosen = weights.choose(source.path, trunk.state_dict(), convert)
+        fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
+        return chosen.notes
 
     return assembled(Siglip2Backbone, conf, source, seed, make, load, shape)
 
@@ -125,10 +131,10 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
     else:
         with torch.device("meta"):
             trunk = make()
-        state = weights.read(source.path)
         _number_positions(trunk)
-        fill(trunk, _half(state, "text"), source.path, row.model)
-        scale = _scale(state, source)
+        chosen = weights.choose(source.path, trunk.state_dict(), lambda given: _half(given, "text"))
+        fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
+        scale = _scale(chosen.state, source)
     config = trunk.config
     tokenizer = PromptTokenizer(file, config.max_position_embeddings, config.vocab_size)
     return Siglip2Text(trunk, tokenizer, scale, tokenizer.identity)

@@ -17,6 +17,7 @@ from fgvc.config import schema
 from fgvc.model.backbone import weights
 from fgvc.model.backbone.base import Backbone, Shape, assembled, check_declared, cut
 from fgvc.model.backbone.fill import fill
+from fgvc.model.backbone.weights import npz
 from fgvc.types import WeightsSource
 
 
@@ -46,8 +47,8 @@ def build(
     row = schema.chosen_checkpoint(conf)
     shape = cut(row, side, stride)
 
-    def load(trunk: Any) -> None:
-        _load(trunk, row, source, conf.position_resize == "zoom")
+    def load(trunk: Any) -> tuple[str, ...]:
+        return _load(trunk, row, source, conf.position_resize == "zoom")
 
     return assembled(
         TimmBackbone, conf, source, seed, make=lambda: _trunk(row, shape), load=load, shape=shape
@@ -73,19 +74,33 @@ def _trunk(row: schema.Checkpoint, shape: Shape) -> Any:
     return trunk
 
 
-def _load(trunk: Any, row: schema.Checkpoint, source: WeightsSource, zoom: bool) -> None:
-    """Fill every tensor of the trunk from the file; the file's classifier is left aside."""
+def _load(trunk: Any, row: schema.Checkpoint, source: WeightsSource, zoom: bool) -> tuple[str, ...]:
+    """Fill every tensor of the trunk from the file; the file's classifier is left aside.
+
+    Returns:
+        notes on the part of the file that was read.
+    """
     assert source.path is not None
     _compute_buffers(trunk)
-    given = weights.read(source.path)
+    chosen = weights.choose(
+        source.path, trunk.state_dict(), lambda given: _converted(given, trunk, zoom)
+    )
+    fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
+    return chosen.notes
+
+
+def _converted(given: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str, Tensor]:
+    """A file's tensors under the trunk's names, with positions of its grid; no classifier."""
+    google = npz.is_google(given)
+    if google:
+        given = npz.timm_names(given)
     if zoom:
         given = {**given, **_zoomed_positions(given, trunk)}
     try:
-        state = _resized(given, trunk)
+        state = _resized_google(given, trunk) if google else _resized(given, trunk)
     except (RuntimeError, ValueError):  # a position grid that is not the model's own
         state = given
-    held = {key: value for key, value in state.items() if not key.startswith("head.")}
-    fill(trunk, held, source.path, row.model)
+    return {key: value for key, value in state.items() if not key.startswith("head.")}
 
 
 def _compute_buffers(trunk: nn.Module) -> None:
@@ -108,6 +123,24 @@ def _resized(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
     if kernel is not None and kernel.shape[-2:] != trunk.patch_embed.proj.weight.shape[-2:]:
         state["patch_embed.proj.weight"] = kernel
     return state
+
+
+def _resized_google(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+    """Positions of a .npz file resampled to the trunk's grid: bilinear, as timm reads such files,
+    whereas it resamples those of its own files bicubically."""
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
+    position_1TD = given.get("pos_embed")
+    if position_1TD is None or position_1TD.shape == trunk.pos_embed.shape:
+        return given
+    resized_1TD = resample_abs_pos_embed(
+        position_1TD,
+        new_size=trunk.patch_embed.grid_size,
+        num_prefix_tokens=0 if trunk.no_embed_class else trunk.num_prefix_tokens,
+        interpolation="bilinear",
+        antialias=False,
+    )
+    return {**given, "pos_embed": resized_1TD}
 
 
 def _zoomed_positions(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from fgvc.record.page.render import plain
 
 Picture = Callable[[str], "np.ndarray | None"]  # path -> uint8 HWC, None where it cannot be read
 SIDE, QUALITY = 168, 72  # pixels of the longer side; JPEG
+OWN = ("PNG", "JPEG")  # formats of the pictures that a run writes
 WIDE = 360  # the same of an overlay
 BUDGET = 1_400_000  # bytes of all pictures of a page, as the page holds them
 
@@ -45,12 +46,12 @@ class Album:
 
     def overlay(self, file: Path) -> Shown | None:
         """A picture that lies in the run folder, larger."""
-        with Image.open(file) as image:
+        with Image.open(file, formats=OWN) as image:
             return self._small(image.convert("RGB"), file.name, WIDE)
 
     def whole(self, file: Path) -> Shown | None:
         """A PNG as it is."""
-        with Image.open(file) as image:
+        with Image.open(file, formats=OWN) as image:
             return self._kept(file.read_bytes(), "png", image.size, file.name)
 
     def _small(self, image: Image.Image, path: str, side: int) -> Shown | None:

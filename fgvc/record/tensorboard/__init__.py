@@ -129,7 +129,7 @@ class Board:
     def image(self, tag: str, png: bytes) -> None:
         from PIL import Image
 
-        pixels_HWC = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        pixels_HWC = np.asarray(Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGB"))
         self._writer.add_image(tag, pixels_HWC, dataformats="HWC")
 
     def pictures(

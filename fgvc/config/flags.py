@@ -1,0 +1,75 @@
+"""`--lr 0.1` -> one line that says how an override is written; Hydra's own flags pass."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from fgvc.config.compose import options
+from fgvc.config.errors import ConfigError
+from fgvc.config.once import parsed
+from fgvc.config.overrides import AXES, asked_of
+from fgvc.config.synonyms import Advice, for_key, for_option
+
+HOW = "overrides are written key=value, without dashes"
+
+
+class _Parser(ArgumentParser):
+    """Hydra's flags; what is wrong with them is one line of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message.removeprefix('argument ')}; --help shows how it is written")
+
+
+def parsed_flags(arguments: Sequence[str]) -> Namespace:
+    """Hydra's flags of a command.
+
+    Raises:
+        ConfigError: a flag that Hydra does not have, as `--lr 0.1`; names the override for it.
+    """
+    hydra = get_args_parser()
+    parser = _Parser(
+        add_help=False, allow_abbrev=False, parents=[hydra], conflict_handler="resolve"
+    )
+    flags, unknown = parser.parse_known_args(list(arguments))
+    if unknown:
+        raise ConfigError(_line(unknown[0], list(arguments)))
+    return flags
+
+
+def _line(flag: str, arguments: Sequence[str]) -> str:
+    name, sign, value = flag.lstrip("-").partition("=")
+    typed = flag
+    after = arguments[arguments.index(flag) + 1 :][:1]
+    if not sign:
+        value = "true"
+        if after and not after[0].startswith("-") and "=" not in after[0]:
+            value, typed = after[0], f"{flag} {after[0]}"
+    advice = _advice(name, value, arguments)
+    if advice is None:
+        return f"{typed}: {HOW}, as in backbone=dinov2 seed=0; --help lists them"
+    return f"{typed}: {HOW}; {advice}"
+
+
+def _advice(name: str, value: str, arguments: Sequence[str]) -> Advice | None:
+    asked = asked_of(list(_overrides(arguments)))
+    word = name.replace("-", "_")
+    if word in AXES:
+        return Advice((f"{word}={value}",)) if value in options(word) else for_option(word, value)
+    if word in asked.legal:
+        return Advice((f"{word}={value}",))
+    return for_key(word, value, asked)
+
+
+def _overrides(arguments: Sequence[str]) -> Iterator[Override]:
+    """What a command sets beside its flags, as far as it can be read."""
+    for argument in arguments:
+        with suppress(HydraException):
+            if "=" in argument and not argument.startswith("-"):
+                yield parsed(argument)

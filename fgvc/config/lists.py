@@ -1,0 +1,97 @@
+"""A text or a number where a list is meant -> a list of one: `dataset.prompts="a {}."`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from fgvc.config import schema
+from fgvc.config.once import parsed
+from fgvc.config.schema.launcher import LAUNCHERS
+
+
+def listed(override: str) -> str:
+    """An override of a list with its list around it; any other override as it is.
+
+    Several values for -m become as many lists. null, an interpolation and a value that begins with
+    a bracket are left alone.
+    """
+    key, sign, value = override.partition("=")
+    value = value.strip()
+    if not sign or not is_list(key.lstrip("+")) or not value or value.startswith(("[", "${")):
+        return override
+    try:
+        read = parsed(override)
+    except HydraException:  # braces, a colon or an apostrophe: one text
+        return f"{key}=[{quoted(value)}]"
+    if read.is_sweep_override():
+        return f"{key}={','.join(_sweep(read))}" if _is_simple(read) else override
+    if read.value() is None:
+        return override
+    return f"{key}=[{quoted(value) if isinstance(read.value(), dict) else value}]"
+
+
+def is_list(key: str) -> bool:
+    """Whether a dotted key holds a list, in any option."""
+    return key in _lists()
+
+
+def or_a_list(override: Override) -> str:
+    """What several values without -m may mean: jobs, or a list that lacks its brackets."""
+    key, _, values = str(override.input_line).partition("=")
+    if not is_list(key):
+        return "(one job each)"
+    return f"(one job each); as a list: '{key}=[{values.replace('[', '').replace(']', '')}]'"
+
+
+def quoted(text: str) -> str:
+    """A text in double quotes, as Hydra reads it: a backslash escapes a quote and nothing else."""
+    inside = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    end = re.search(r"\\*\Z", inside)
+    return f'"{inside}{end[0] if end else ""}"'
+
+
+def quoted_items(value: str) -> str:
+    """A list as Hydra reads it, each item in quotes."""
+    items = value.removeprefix("[").removesuffix("]").split(",")
+    return f"[{','.join(quoted(item.strip()) for item in items)}]"
+
+
+def _is_simple(override: Override) -> bool:
+    return override.is_choice_sweep() and bool(getattr(override.value(), "simple_form", False))
+
+
+def _sweep(override: Override) -> Iterator[str]:
+    for item in getattr(override.value(), "list"):  # noqa: B009 - of a ChoiceSweep
+        text = Override._get_value_element_as_str(item)
+        yield text if isinstance(item, list) or item is None else f"[{text}]"
+
+
+@functools.cache
+def _lists() -> frozenset[str]:
+    nodes = [("", schema.Config)]
+    nodes += [(f"{node}.", cls) for node, own in schema.VARIANTS.items() for cls in own.values()]
+    nodes += [("hydra.launcher.", cls) for cls in LAUNCHERS.values()]
+    return frozenset(key for prefix, cls in nodes for key in _keys(cls, prefix))
+
+
+def _keys(cls: type, prefix: str) -> Iterator[str]:
+    hints = typing.get_type_hints(cls)
+    for item in dataclasses.fields(cls):
+        for part in _parts(hints[item.name]):
+            if typing.get_origin(part) is list:
+                yield f"{prefix}{item.name}"
+            elif dataclasses.is_dataclass(part) and isinstance(part, type):
+                yield from _keys(part, f"{prefix}{item.name}.")
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """A type, or those of a union; the value type of a dict is not one of them."""
+    return (hint,) if typing.get_origin(hint) in (list, dict) else (hint, *typing.get_args(hint))

@@ -1,0 +1,28 @@
+"""The version of this very code: of the checkout where there is one, otherwise of the package."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tomllib
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+UNKNOWN = "(version not recorded: no pyproject.toml and no installed package)"
+
+
+def version(package: Path = PACKAGE) -> str:
+    """As in pyproject.toml: an environment may hold another fgvc than the checkout that runs.
+
+    Args:
+        package: the folder of the package, beside which a checkout has its pyproject.toml.
+    """
+    try:
+        project = tomllib.loads((package.parent / "pyproject.toml").read_text("utf-8"))["project"]
+        if project["name"] == "fgvc":
+            return str(project["version"])
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return importlib.metadata.version("fgvc")
+    except importlib.metadata.PackageNotFoundError:
+        return UNKNOWN

@@ -1,0 +1,256 @@
+"""Samples of more than 8 bits -> 8 bits, by the range that the format or the file states.
+
+Never by the picture's own brightest pixel: brightness would then change from picture to picture.
+H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+
+ROWS = 64  # rows of floats that are scaled at a time, to bound the memory
+TOLERANCE = 1e-3  # of the range, by which floats may lie outside it: less than half a grey level
+FULL = 65535  # the largest of 16 bits
+DARK = 4095  # of FULL: a sixteenth, where pictures of 12 bits end
+_BITS, _PHOTOMETRIC, _FORMAT, _PLANAR = 258, 262, 339, 284  # numbers of TIFF tags
+_COUNT, _SUBFILE, _SUB_IFDS, _DNG = 277, 254, 330, 50706
+_LOW, _HIGH, _MIN, _MAX = 340, 341, 280, 281
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # values of _FORMAT
+
+
+class RangeError(ValueError):
+    """A picture whose samples have no defined black and white."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """low, high: samples that become 0 and 255. least, most: the smallest and the largest sample.
+
+    inverted: high is black (WhiteIsZero of TIFF).
+    """
+
+    low: float
+    high: float
+    least: float
+    most: float
+    inverted: bool = False
+
+
+def is_wide(image: Image.Image) -> bool:
+    """Whether Pillow holds the samples of an opened picture as more than 8 bits."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def prepare(image: Image.Image) -> None:
+    """Let Pillow read the samples of an opened TIFF as they are, before it is loaded.
+
+    Pillow reads 16-bit samples in uncompressed separate planes as if they had 8 bits.
+
+    Raises:
+        RangeError: signed bytes, which Pillow reads as unsigned, or planes that it cannot read.
+        UnidentifiedImageError: a camera's raw file, in which Pillow sees a preview.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return
+    tags = image.tag_v2
+    if is_camera_raw(tags):
+        raise UnidentifiedImageError
+    if is_wide(image):
+        return
+    if set(tags.get(_FORMAT, (_UNSIGNED,))) == {_SIGNED}:
+        raise RangeError("its signed 8-bit samples have no defined black and white")
+    if tags.get(_PLANAR, 1) == 2 and max(tags.get(_BITS, (1,))) > 8:
+        image.tile = [_of_16_bits(tile, tags.prefix) for tile in image.tile]
+
+
+def _of_16_bits(tile: ImageFile._Tile, prefix: bytes) -> ImageFile._Tile:
+    if tile.codec_name == "libtiff":  # it is read rightly
+        return tile
+    if not isinstance(tile.args, tuple) or tile.args[0] not in ("R", "G", "B"):
+        raise RangeError("its 16-bit samples lie in separate planes, which are read of RGB only")
+    order = "L" if prefix == b"II" else "B"
+    return tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
+
+
+def to_8_bits(image: Image.Image, bits: int) -> np.ndarray:
+    """Grey samples of more than 8 bits, scaled, rounded (half to even) and clipped to 0..255.
+
+    Args:
+        image: one for which `is_wide` holds; it is loaded.
+        bits: as `bits_of` says.
+
+    Returns:
+        grey_HW: uint8. NaN is black.
+
+    Raises:
+        RangeError: samples without a defined range, or nearly black ones.
+    """
+    value_HW, scale = _values(image), scale_of(image, bits)
+    if value_HW.dtype.itemsize == 2:
+        return _levels(np.arange(1 << 16, dtype=np.float64), scale)[value_HW]
+    grey_HW = np.empty(value_HW.shape, np.uint8)
+    for start in range(0, len(grey_HW), ROWS):
+        rows = slice(start, start + ROWS)
+        grey_HW[rows] = _levels(value_HW[rows].astype(np.float64), scale)
+    return grey_HW
+
+
+def scale_of(image: Image.Image, bits: int) -> Scale:
+    """Black and white of a picture for which `is_wide` holds; arguments and errors as above."""
+    scale = _scale(image, *_extent(_values(image)))
+    full = (scale.low, scale.high) == (0, FULL) and bits == 16 and not _states_range(image)
+    if full and 0 < scale.most <= DARK:
+        raise RangeError(_dark(scale.most))
+    return scale
+
+
+def check_colour(image: Image.Image, bits: int) -> None:
+    """Refuse a loaded 16-bit colour picture, of which Pillow keeps 8 bits, if it is nearly black.
+
+    Raises:
+        RangeError: as above.
+    """
+    if bits == 16 and image.mode in ("RGB", "RGBA") and image.format != "PPM":
+        most = max(int(high) for _, high in image.getextrema()[:3])
+        if most <= DARK >> 8:
+            raise RangeError(_dark((most << 8) + 255))
+
+
+def _dark(most: float) -> str:
+    return (
+        f"its 16-bit samples reach at most {most:g} of {FULL}, which is nearly black: they seem to "
+        "hold fewer bits"
+    )
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    value_HW = np.asarray(image)
+    return value_HW.view(np.uint32) if _is_uint32(image) else value_HW
+
+
+def _levels(value: np.ndarray, scale: Scale) -> np.ndarray:
+    share = np.nan_to_num((value - scale.low) / (scale.high - scale.low)).clip(0, 1)
+    return np.rint((1 - share if scale.inverted else share) * 255).astype(np.uint8)
+
+
+def _scale(image: Image.Image, least: float, most: float) -> Scale:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return _tiff_scale(image, least, most)
+    if image.mode == "F":
+        _check_unit(least, most)
+        return Scale(0, 1, least, most)
+    if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
+        return Scale(0, FULL, least, most)  # Pillow has scaled PNM and JPEG 2000 to 16 bits
+    raise RangeError(f"its {_samples(image)} samples have no defined black and white")
+
+
+def _tiff_scale(image: TiffImagePlugin.TiffImageFile, least: float, most: float) -> Scale:
+    tags = image.tag_v2
+    inverted = tags.get(_PHOTOMETRIC) == 0
+    stated = _stated(tags)
+    if stated is not None and _within(least, most, *stated):
+        return Scale(*stated, least, most, inverted)
+    bits, kind = int(tags.get(_BITS, (1,))[0]), int(tags.get(_FORMAT, (_UNSIGNED,))[0])
+    if kind == _UNSIGNED and bits <= 16:
+        return Scale(0, (1 << bits) - 1, least, most, inverted)
+    if kind == _FLOAT:
+        _check_unit(least, most)
+        return Scale(0, 1, least, most, inverted)
+    raise RangeError(
+        f"its {_samples(image)} samples have no defined black and white "
+        f"(here {least:g} to {most:g})"
+    )
+
+
+def _states_range(image: Image.Image) -> bool:
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.format == "PPM"
+    return _stated(image.tag_v2) is not None
+
+
+def _stated(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[float, float] | None:
+    """Range by SMinSampleValue and SMaxSampleValue, or a number of bits by MaxSampleValue.
+
+    MinSampleValue and MaxSampleValue are statistics of the picture (TIFF 6.0); a range is stated
+    by them only where they are all the values of a number of bits.
+    """
+    low, high = (_first(tags.get(tag)) for tag in (_LOW, _HIGH))
+    if high is not None and high > (low or 0.0):
+        return low or 0.0, high
+    least, most = (_first(tags.get(tag)) for tag in (_MIN, _MAX))
+    if most is not None and not least and most >= 255 and (int(most) + 1) & int(most) == 0:
+        return 0.0, most
+    return None
+
+
+def _first(values: object) -> float | None:
+    first = values[0] if isinstance(values, tuple) and values else values
+    return float(first) if isinstance(first, int | float) else None
+
+
+def _check_unit(least: float, most: float) -> None:
+    if not _within(least, most, 0, 1):
+        seen = "NaN only" if np.isnan(least) else f"here {least:g} to {most:g}"
+        raise RangeError(
+            f"its float samples lie outside 0..1 and have no defined black and white ({seen})"
+        )
+
+
+def _within(least: float, most: float, low: float, high: float) -> bool:
+    slack = TOLERANCE * (high - low)
+    return least >= low - slack and most <= high + slack
+
+
+def _extent(value_HW: np.ndarray) -> tuple[float, float]:
+    """Smallest and largest sample; NaN where all are NaN."""
+    if value_HW.dtype.kind != "f":
+        return float(value_HW.min()), float(value_HW.max())
+    return float(np.fmin.reduce(value_HW, axis=None)), float(np.fmax.reduce(value_HW, axis=None))
+
+
+def _is_uint32(image: Image.Image) -> bool:
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.mode != "I":
+        return False
+    tags = image.tag_v2
+    return tags.get(_BITS, (1,))[0] == 32 and tags.get(_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED
+
+
+def samples_of(tags: TiffImagePlugin.ImageFileDirectory_v2) -> str:
+    """Samples of a TIFF in words: 3 x signed 16-bit."""
+    kind = {_SIGNED: "signed", _FLOAT: "float", 5: "complex", 6: "complex float"}.get(
+        int(_first(tags.get(_FORMAT)) or _UNSIGNED), "unsigned"
+    )
+    count = int(_first(tags.get(_COUNT)) or 1)
+    words = f"{kind} {int(_first(tags.get(_BITS)) or 1)}-bit"
+    return words if count == 1 else f"{count} x {words}"
+
+
+def is_camera_raw(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
+    """Whether a TIFF is a camera's raw file: a DNG, a mosaic, or a preview with the rest below."""
+    preview = int(_first(tags.get(_SUBFILE)) or 0) & 1 and _SUB_IFDS in tags
+    return bool(_DNG in tags or tags.get(_PHOTOMETRIC) == 32803 or preview)
+
+
+def _samples(image: Image.Image) -> str:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return samples_of(image.tag_v2)
+    return f"32-bit integer (mode {image.mode})"
+
+
+def bits_of(data: bytes, image: Image.Image) -> int:
+    """Bits of a sample in the file, which may be more than Pillow keeps of it; 8 where unknown."""
+    if image.format == "PNG":
+        return data[24]
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return max(int(bits) for bits in image.tag_v2.get(_BITS, (1,)))
+    if image.format == "JPEG2000" and (at := data.find(b"\xff\x4f\xff\x51")) >= 0:
+        return (data[at + 42] & 0x7F) + 1 if len(data) > at + 42 else 8
+    if image.format == "AVIF" and (at := data.find(b"pixi", 0, 4096)) >= 0:
+        return data[at + 9] if len(data) > at + 9 else 8
+    if image.format == "PPM" and image.mode == "RGB":
+        most = image.tile[0][3][-1] if image.tile and isinstance(image.tile[0][3], tuple) else 255
+        return int(most).bit_length() if isinstance(most, int) else 8
+    return {"I": 16, "F": 32}.get(image.mode, 8)

@@ -1,0 +1,184 @@
+"""Bytes that could not be decoded and the decoder's error -> what the file is, and what to do."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import re
+
+from PIL import Image, TiffImagePlugin
+
+from fgvc.data import depth, essential, formats
+from fgvc.data.limits import MAX_PIXELS
+
+AGAIN = "copy or download it again"
+# LOW, HIGH, IN and OUT are the reader's to fill in
+CONVERT = (
+    'choose LOW and HIGH for all pictures and save 8 bits: python -c "import numpy; from PIL '
+    "import Image; v = numpy.asarray(Image.open('IN'), float); Image.fromarray(numpy.uint8(255 * "
+    "(v.clip(LOW, HIGH) - LOW) / (HIGH - LOW))).save('OUT.png')\""
+)
+_UNPACK = "unpack it; pictures are read from folders"
+_FRAMES = "save frames of it as pictures: ffmpeg -i FILE frame_%05d.jpg"
+# what to do, by kind; of any other kind: convert it
+_WAY_OUT = {
+    "HEIC": "convert it: heif-convert IN.heic OUT.jpg, or on macOS sips -s format jpeg IN.heic "
+    "--out OUT.jpg",
+    "PDF": "render its pages as pictures: pdftoppm -jpeg FILE.pdf page",
+    "SVG": "render it as a picture: rsvg-convert FILE.svg -o OUT.png",
+    "Photoshop": "save it as PNG or JPEG in an image editor",
+    "GIMP project": "export it as PNG or JPEG",
+    "PostScript": "no interpreter is started for it; convert it to PNG yourself",
+    "JPEG XL": "convert it: djxl IN.jxl OUT.png",
+    "camera raw file": "develop it to JPEG or TIFF with the camera's software or darktable-cli",
+    "microscope file": "export a picture of it as TIFF or PNG",
+    "Git LFS pointer": "run git lfs pull",
+    "HTML page": "download it again, from the address of the picture itself",
+    "XML document": "download it again; this is an answer of a server, not the picture",
+    "JSON document": "download it again; this is an answer of a server, not the picture",
+    "NumPy array": "save it as a picture: Image.fromarray(array).save('NAME.png')",
+    "Parquet table": "name it as dataset.table, or unpack its pictures",
+    "script": "remove it",
+    "program": "remove it",
+}
+_CUT_SHORT = re.compile(r"truncat|unexpected end|end of file|EOF|not enough (image )?data", re.I)
+
+
+def diagnosis(data: bytes, path: str, error: Exception) -> str:
+    """One line without the path.
+
+    Args:
+        path: its suffix tells a camera's raw file.
+        error: what decoding the data raised.
+    """
+    kind = formats.kind_of(data[: formats.HEAD])
+    container = formats.CONTAINER_OF.get(os.path.splitext(path)[1].lower())  # noqa: PTH122
+    if not data:
+        return "an empty file (0 bytes); copy or download it again"
+    if (kind == "TIFF" and container) or _is_raw(data, kind):
+        kind = container or "camera raw file"
+    if kind not in formats.READABLE:
+        return _other(data, kind)
+    if isinstance(error, Image.DecompressionBombError):
+        line = " ".join(str(error).split())
+        return f"{line}: more than the {MAX_PIXELS} allowed; scale it down"
+    if isinstance(error, depth.RangeError):
+        return f"{_a(kind)}: {error}; {CONVERT}"
+    return _damaged(data, kind, error)
+
+
+def _other(data: bytes, kind: str | None) -> str:
+    """A file of a kind that is not read."""
+    if kind is None and (text := _text(data)) is not None:
+        return f"a text file, not a picture ({text!r}); {AGAIN}"
+    if kind is None:
+        readable = ", ".join(formats.READABLE)
+        return f"no picture in a format that can be read ({len(data)} bytes; read: {readable})"
+    if kind == "XML document" and b"<svg" in data[:4096]:
+        kind = "SVG"
+    shown = f" ({_text(data)!r})" if kind in ("XML document", "JSON document") else ""
+    if kind.endswith("archive"):
+        way_out = _UNPACK
+    elif kind.endswith("video"):
+        way_out = _FRAMES
+    else:
+        way_out = _WAY_OUT.get(kind, "convert it to PNG or JPEG")
+    said = f"{_a(kind)}{shown}, not a picture that is read"
+    if kind == "Git LFS pointer":
+        said = f"{_a(kind)}, not the picture itself"
+    elif kind == "HTML page":
+        said = f"{_a(kind)}, not a picture"
+    return f"{said}; {way_out}"
+
+
+def _damaged(data: bytes, kind: str, error: Exception) -> str:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    size = f"{len(data)} bytes"
+    if isinstance(error, essential.ChecksumError):
+        return f"damaged picture ({size}): {_a(kind)}, and {reason}; {AGAIN}"
+    if _is_cut_short(data, kind) or _CUT_SHORT.search(reason):
+        return f"damaged picture ({size}): {_a(kind)} that is cut short (truncated); {AGAIN}"
+    if kind == "PNG" and b"\0\0\0\0" in (data[16:20], data[20:24]):
+        return f"damaged picture ({size}): {_a(kind)} without a pixel in it; {AGAIN}"
+    if isinstance(error, Image.UnidentifiedImageError) and (samples := _samples(data, kind)):
+        return f"{_a(kind)} whose samples ({samples}) are not read; save 8 bits, grey or RGB"
+    if kind not in Image.OPEN:
+        return f"{kind}: this Pillow reads none; install a newer one: pip install -U pillow"
+    if "conversion from" in reason:
+        return f"{_a(kind)} whose colours are not read ({reason}); save it as RGB"
+    if isinstance(error, Image.UnidentifiedImageError):
+        reason = f"{_a(kind)} whose header cannot be read"
+    return f"damaged picture ({size}): {reason}; {AGAIN}"
+
+
+def _a(kind: str) -> str:
+    """The kind with its article, as it is spoken: an HTML page, an SVG, a PNG."""
+    spoken_with_n = ("A", "E", "HT", "HD", "I", "MP", "O", "SVG", "XML", "xz", "RAR")
+    return f"{'an' if kind.startswith(spoken_with_n) else 'a'} {kind}"
+
+
+def _text(data: bytes) -> str | None:
+    """The beginning of a text, in one line; None for anything else."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data[:400])  # may end in a character
+    except UnicodeDecodeError:
+        return None
+    text = " ".join(text.split())
+    return text[:60] if text and text.isprintable() else None
+
+
+def _is_raw(data: bytes, kind: str | None) -> bool:
+    """Whether a TIFF is a camera's raw file, in which Pillow sees a preview alone."""
+    if kind != "TIFF":
+        return False
+    tags = _tags(data)
+    return tags is not None and depth.is_camera_raw(tags)
+
+
+def _tags(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        file = io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+    except Exception:  # damaged
+        return None
+    return tags
+
+
+def _samples(data: bytes, kind: str) -> str | None:
+    """Samples in words of a format of which not all are read; None where they are not known."""
+    if kind == "PPM" and data.startswith(b"PF"):
+        return "3 x float 32-bit"
+    tags = _tags(data) if kind == "TIFF" else None
+    return None if tags is None else depth.samples_of(tags)
+
+
+def _is_cut_short(data: bytes, kind: str) -> bool:
+    """Whether the file ends before the format's own structure says."""
+    if kind == "JPEG":
+        return b"\xff\xd9" not in data[-4096:]
+    if kind == "PNG":
+        return not essential.png_is_whole(data)
+    if kind == "WEBP":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if kind == "TIFF":
+        order = "little" if data[:2] == b"II" else "big"
+        return data[2:4] in (b"*\0", b"\0*") and int.from_bytes(data[4:8], order) >= len(data)
+    if kind == "AVIF" or data[4:8] == b"jP  ":
+        return _boxes_end(data) > len(data)
+    return kind == "JPEG2000" and not data.rstrip(b"\0").endswith(b"\xff\xd9")
+
+
+def _boxes_end(data: bytes) -> int:
+    """Where the boxes of an ISO base media file end by their own lengths."""
+    start = 0
+    while start + 8 <= len(data):
+        length = int.from_bytes(data[start : start + 4], "big")
+        if length == 1:
+            length = int.from_bytes(data[start + 8 : start + 16], "big")
+        if length < 8:  # 0: to the end of the file
+            break
+        start += length
+    return start

@@ -1,0 +1,111 @@
+"""Bytes of a PNG or JPEG -> the same picture without the metadata that changes no pixel.
+
+Pillow refuses a whole picture for one large or broken text, profile or comment block. libpng and
+libjpeg warn and read the pixels. What stays: the pixels, transparency, and the blocks that may
+hold the EXIF orientation.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MOST_METADATA = 1 << 20  # bytes of one block that may hold the orientation, decompressed
+_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_KEYWORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"xmp\0")
+
+
+class ChecksumError(ValueError):
+    """A chunk of a PNG whose checksum is not that of its bytes."""
+
+
+def png(data: bytes) -> bytes:
+    """A PNG without ancillary chunks; what follows a chunk that is cut short stays as it is.
+
+    Raises:
+        ChecksumError: a damaged chunk that pixels depend on, as in libpng. Pillow itself reads
+            wrong pixels from an IDAT chunk with a flipped bit.
+    """
+    kept = [SIGNATURE]
+    for name, start, end in _chunks(data):
+        if end > len(data):
+            kept.append(data[start:])
+            break
+        sound = zlib.crc32(data[start + 4 : end - 4]).to_bytes(4, "big") == data[end - 4 : end]
+        if name in _PIXELS or name[:1].isupper():
+            if not sound and name != b"IEND":
+                raise ChecksumError(f"the checksum of its {name.decode('latin-1')} chunk is wrong")
+            kept.append(data[start:end])
+        elif sound and _may_hold_orientation(name, data[start + 8 : end - 4]):
+            kept.append(data[start:end])
+        if name == b"IEND":
+            break
+    return b"".join(kept)
+
+
+def png_is_whole(data: bytes) -> bool:
+    """Whether the last chunk of a PNG is there."""
+    return any(name == b"IEND" and end <= len(data) for name, _, end in _chunks(data))
+
+
+def jpeg(data: bytes) -> bytes:
+    """A JPEG without application blocks and comments, but for EXIF, JFIF and Adobe's colours."""
+    kept, place = [data[:2]], 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xFF:  # a fill byte
+            place += 1
+            continue
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == 0xDA or end > len(data):  # the scan: all that is left
+            break
+        if not _is_metadata(marker, data[place + 4 : end]):
+            kept.append(data[place:end])
+        place = end
+    return b"".join([*kept, data[place:]])
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(name, start, end) of every chunk; the end of the last may lie behind the file's."""
+    start = len(SIGNATURE)
+    while start + 8 <= len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        yield data[start + 4 : start + 8], start, end
+        start = end
+
+
+def _may_hold_orientation(name: bytes, body: bytes) -> bool:
+    if len(body) > MOST_METADATA:
+        return False
+    if name == b"eXIf":
+        return True
+    if name not in (b"tEXt", b"zTXt", b"iTXt") or not body.startswith(_KEYWORDS):
+        return False
+    rest = body[body.index(b"\0") + 1 :]
+    if name == b"zTXt":
+        return _is_short(rest[1:])
+    if name == b"iTXt" and rest[:1] == b"\1":
+        texts = rest[2:].split(b"\0", 2)  # language, translated keyword, text
+        return len(texts) == 3 and _is_short(texts[2])
+    return name == b"tEXt" or rest[:1] == b"\0"
+
+
+def _is_short(compressed: bytes) -> bool:
+    """Whether a zlib stream is sound and no longer than MOST_METADATA once decompressed."""
+    stream = zlib.decompressobj()
+    try:
+        stream.decompress(compressed, MOST_METADATA)
+    except zlib.error:
+        return False
+    return not stream.unconsumed_tail
+
+
+def _is_metadata(marker: int, body: bytes) -> bool:
+    if marker == 0xE0:
+        return not (body.startswith(b"JFIF\0") and len(body) >= 14)
+    if marker == 0xE1:
+        return not body.startswith(b"Exif\0\0")
+    if marker == 0xEE:
+        return not (body.startswith(b"Adobe") and len(body) >= 12)
+    return 0xE0 <= marker <= 0xEF or marker == 0xFE

@@ -1,0 +1,200 @@
+"""The folder in which a dataset begins -> its pictures with class and split, and notes on them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fgvc.data.folder import skipped, splits
+from fgvc.data.folder.listing import Folder
+from fgvc.data.folder.locate import Base
+from fgvc.data.folder.splits import NAMES
+from fgvc.data.index import listed
+from fgvc.data.split_words import split_of
+from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
+
+Row = tuple[str, str, int]  # path, class, split
+
+
+@dataclass
+class Contents:
+    """What is read. folders: all whose direct content is read. strays: pictures in no class."""
+
+    rows: list[Row] = field(default_factory=list)
+    folders: list[Folder] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    test_source: str = "carved"
+
+
+def read(base: Base) -> Contents:
+    """All that is read of a dataset, before a test is carved.
+
+    Raises:
+        UserError: two folders for one split, no train, an empty class folder, names that collide,
+            or a class that train lacks.
+    """
+    return _split_contents(base) if base.has_splits else _class_contents(base)
+
+
+# --- splits that hold class folders ---
+
+
+def _split_contents(base: Base) -> Contents:
+    found, folder = splits.find(base.folder), base.folder
+    contents = Contents(strays=list(folder.pictures))
+    split_of_folder = {split: splits.unwrapped(part) for split, part in found.by_split.items()}
+    by_split = dict(split_of_folder)
+    if TEST in by_split:
+        contents.test_source = "test"
+    elif VAL in by_split:
+        contents.test_source = "val"
+        by_split = {TRAIN: by_split[TRAIN], TEST: by_split[VAL]}
+    classes_of = {}
+    for split, part in by_split.items():
+        classes_of[split] = _add_classes(contents, part.folders, split)
+        contents.folders.append(part)
+        contents.strays += part.pictures
+    for split, classes in classes_of.items():
+        if strange := sorted(classes - classes_of[TRAIN]):
+            raise UserError(
+                f"{by_split[split].path}: holds classes that {by_split[TRAIN].name}/ lacks: "
+                f"{listed(strange)}; add training pictures of them, or move them out"
+            )
+    contents.notes += _split_notes(folder, by_split, contents.test_source)
+    contents.notes += [_unlabelled_note(part) for part in found.unlabelled]
+    contents.notes += beside_note(found.beside, "beside the splits")
+    return contents
+
+
+def _split_notes(folder: Folder, by_split: Mapping[int, Folder], source: str) -> list[str]:
+    """A note on split folders that are not just called train, val and test."""
+    names = {split: part.path[len(folder.path) + 1 :] for split, part in by_split.items()}
+    if all(name == NAMES[split] for split, name in names.items()):
+        return []
+    texts = [f"{name}/ is {NAMES[split]}" for split, name in names.items()]
+    why = " as there is no test split" if source == "val" else ""
+    return [f"splits: {', '.join(texts)}{why}"]
+
+
+def _unlabelled_note(part: Folder) -> str:
+    if not (count := part.count()):
+        return f"{part.name}/ holds no pictures: not used"
+    return (
+        f"{part.name}/ holds {count} pictures without class folders, thus without labels: not used"
+    )
+
+
+def beside_note(folders: Sequence[Folder], where: str) -> list[str]:
+    """A note on folders whose pictures are not used, or nothing."""
+    if not folders:
+        return []
+    texts = [f"{folder.name} ({_pictures(folder)})" for folder in folders]
+    return [f"{where}, not used: {listed(texts)}"]
+
+
+# --- class folders without splits ---
+
+
+def _class_contents(base: Base) -> Contents:
+    """Class folders; where each holds folders called like splits, these are the splits."""
+    contents = Contents(strays=list(base.folder.pictures))
+    classes = [folder for folder in base.folder.folders if folder not in base.copies]
+    contents.notes += beside_note(base.copies, "a copy of the classes beside it")
+    split = [folder for folder in classes if _inner_splits(folder)]
+    if split:
+        _read_inner_splits(contents, base.folder, classes, split)
+    else:
+        _add_classes(contents, classes, TRAIN)
+        contents.notes += _class_notes(classes)
+    return contents
+
+
+def _inner_splits(folder: Folder) -> dict[str, int]:
+    """{name: split} of the folders in a class folder, if they are its splits; otherwise empty."""
+    found = {inside.name: split_of(inside.name) for inside in folder.holding}
+    known = {name: split for name, split in found.items() if split is not None}
+    several = len(set(known.values())) > 1 and TRAIN in known.values()
+    return known if several and len(known) == len(found) and not folder.pictures else {}
+
+
+def _read_inner_splits(
+    contents: Contents, base: Folder, classes: Sequence[Folder], split: Sequence[Folder]
+) -> None:
+    """Read <class>/train, <class>/test.
+
+    Raises:
+        UserError: some classes have splits, and others do not.
+    """
+    known = {_inner_splits(folder).get(name) for folder in split for name in _inner_splits(folder)}
+    for folder in classes:
+        strange = [part.name for part in folder.holding if split_of(part.name) not in known]
+        if folder.pictures or strange or not folder.holding:
+            raise UserError(
+                f"{base.path}: {split[0].name}/ holds {listed(_inner_splits(split[0]))}, but "
+                f"{folder.name}/ is not split so; sort them alike, best as train/<class>/ and "
+                "test/<class>/"
+            )
+    contents.test_source = "test" if TEST in known else "val"
+    for folder in classes:
+        contents.folders.append(folder)
+        for part in folder.holding:
+            place = split_of(part.name)
+            is_test = place == VAL and contents.test_source == "val"
+            _add_class(contents, nfc(folder.name), part, TEST if is_test else int(place or TRAIN))
+    contents.notes.append(
+        f"splits: read from the folders {listed(_inner_splits(split[0]))} in each class folder"
+    )
+
+
+def _class_notes(classes: Sequence[Folder]) -> list[str]:
+    """Notes on class folders that may be meant in another way."""
+    notes = []
+    if words := [folder.name for folder in classes if split_of(folder.name) is not None]:
+        notes.append(f"{listed(words)}: read as classes, as there are other classes beside them")
+    if not any(folder.pictures for folder in classes):
+        inner = sorted({inside.name for folder in classes for inside in folder.holding})
+        notes.append(
+            f"the class folders ({listed(folder.name for folder in classes)}) hold only folders "
+            f"({listed(inner)}), whose pictures belong to the class above; if these are the "
+            f"classes, set dataset.root={classes[0].path}"
+        )
+    return notes
+
+
+# --- classes ---
+
+
+def _add_classes(contents: Contents, folders: Sequence[Folder], split: int) -> set[str]:
+    """Add all class folders of a split; returns the names of the classes.
+
+    Raises:
+        UserError: an empty one, or names that differ only in case or Unicode composition.
+    """
+    places: dict[str, list[str]] = defaultdict(list)
+    for folder in folders:
+        if not folder.holds_pictures:
+            raise UserError(
+                f"{folder.path}: a class folder without pictures{skipped.summary(folder)}; fill or "
+                "remove it"
+            )
+        places[nfc(folder.name).casefold()].append(folder.path)
+        _add_class(contents, nfc(folder.name), folder, split)
+    for same in places.values():
+        if len(same) > 1:
+            raise UserError(
+                f"{listed(same)} are one class on some file systems; rename or merge them"
+            )
+    return {nfc(folder.name) for folder in folders}
+
+
+def _add_class(contents: Contents, name: str, folder: Folder, split: int) -> None:
+    for part in folder.walk():
+        contents.folders.append(part)
+        contents.rows += [(path, name, split) for path in part.pictures]
+
+
+def _pictures(folder: Folder) -> str:
+    count = folder.count()
+    return f"{count} picture" if count == 1 else f"{count} pictures"

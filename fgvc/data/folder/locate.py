@@ -1,0 +1,212 @@
+"""dataset.root -> the folder in which the splits or the classes begin.
+
+A root that is too high leads down while only one folder holds pictures. Where several do, they are
+the classes, unless exactly one of them holds a whole dataset with splits; where it is not clear
+which is meant, the root is refused and the candidates are named.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fgvc.data.folder import splits
+from fgvc.data.folder.listing import Folder
+from fgvc.data.folder.skipped import summary
+from fgvc.data.index import listed
+from fgvc.data.layout import DEPTH
+from fgvc.data.split_words import split_of
+from fgvc.types import TRAIN, UserError, nfc
+
+TABLES = (".csv", ".tsv", ".parquet")
+LISTS = (*TABLES, ".txt", ".lst", ".list", ".json", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Base:
+    """The folder in which a dataset begins.
+
+    has_splits: whether its folders are splits. above: from the root down, without itself. beside:
+    folders with pictures on the way that are not read. copies: folders in it that repeat the
+    classes beside them.
+    """
+
+    folder: Folder
+    has_splits: bool
+    above: tuple[Folder, ...] = ()
+    beside: tuple[Folder, ...] = ()
+    copies: tuple[Folder, ...] = ()
+
+
+def find(root: Folder) -> Base:
+    """The folder in which the dataset begins.
+
+    Raises:
+        UserError: several candidates, class folders that are called like splits, or none at all.
+    """
+    above: list[Folder] = []
+    folder = root
+    while not _is_base(folder):
+        if not folder.holding:
+            raise _no_classes(root, folder, above)
+        above.append(folder)
+        (folder,) = folder.holding
+    if splits.candidates(folder) and not _is_container(folder):
+        _check_alone(folder)
+        return Base(folder, True, tuple(above))
+    return _class_base(folder, above)
+
+
+def _is_base(folder: Folder) -> bool:
+    """Whether a folder holds splits, or several folders with pictures."""
+    if len(folder.holding) > 1:
+        return True
+    return bool(splits.candidates(folder)) and not _is_container(folder)
+
+
+def _is_container(folder: Folder) -> bool:
+    """Whether the only folder called like a split holds a whole dataset: "test data/train"."""
+    found = splits.all_of(splits.candidates(folder))
+    return len(found) == 1 and found == folder.holding and bool(_datasets(found))
+
+
+def _datasets(folders: Iterable[Folder]) -> list[Folder]:
+    return [found for folder in folders for found in splits.layouts_below(folder, DEPTH - 1)]
+
+
+def _check_alone(folder: Folder) -> None:
+    """Refuse a single split beside several folders that look like classes."""
+    found = splits.all_of(splits.candidates(folder))
+    others = [inside for inside in folder.holding if inside not in found]
+    classes = [inside for inside in others if split_of(inside.name) is None]
+    if len(found) == 1 and len(classes) > 1:
+        (split,) = found
+        raise UserError(
+            f"dataset.root={folder.path}: ambiguous: {split.name}/ holds the class folders "
+            f"{_names(split.holding)}, but {_names(classes)} lie beside it; set "
+            f"dataset.root={split.path} to read only that folder, or rename {split.name}/ if it is "
+            "a class"
+        )
+
+
+def _class_base(folder: Folder, above: Sequence[Folder]) -> Base:
+    """The base where several folders with pictures lie side by side."""
+    datasets = _datasets(folder.holding)
+    if len(datasets) > 1:
+        raise _ambiguous(folder, datasets)
+    if datasets:
+        inside = datasets[0].path + os.sep
+        beside = [other for other in folder.holding if not inside.startswith(other.path + os.sep)]
+        return Base(datasets[0], True, (*above, folder), tuple(beside))
+    copies = [inside for inside in folder.holding if _repeats(inside, folder)]
+    classes = [inside for inside in folder.holding if inside not in copies]
+    whole = [inside for inside in classes if _wraps_classes(inside)]
+    if whole:
+        raise _ambiguous(folder, whole)
+    _check_names(folder, classes)
+    return Base(folder, False, tuple(above), copies=tuple(copies))
+
+
+def _repeats(inside: Folder, folder: Folder) -> bool:
+    """Whether a folder in a folder of the same name holds the same classes once more."""
+    siblings = {nfc(other.name) for other in folder.holding if other is not inside}
+    same = siblings & {nfc(other.name) for other in inside.holding}
+    return inside.name.casefold() == folder.name.casefold() and len(same) > 1
+
+
+def _wraps_classes(folder: Folder) -> bool:
+    return splits.is_wrapper(folder.name) and not folder.pictures and len(folder.holding) > 1
+
+
+def _check_names(folder: Folder, classes: Sequence[Folder]) -> None:
+    """Refuse a model of training against validation."""
+    split_by_name = {inside.name: split_of(inside.name) for inside in classes}
+    words = [name for name, split in split_by_name.items() if split is not None]
+    different = {split_by_name[name] for name in words}
+    if len(words) == len(classes) or (TRAIN in different and len(different) > 1):
+        raise UserError(
+            f"dataset.root={folder.path}: {listed(f'{name}/' for name in words)} are called like "
+            "splits, but hold pictures instead of class folders; sort the pictures of each into "
+            f"one folder per class, or {_table_hint(folder, classes)}"
+        )
+
+
+def _ambiguous(folder: Folder, places: Sequence[Folder]) -> UserError:
+    """A refusal that names where the classes may begin."""
+    ways = listed((f"dataset.root={place.path}" for place in places), 3)
+    rest = [inside.name for inside in folder.holding if inside not in places]
+    other = f"; {listed(rest)} would not be read then" if rest else ""
+    return UserError(
+        f"dataset.root={folder.path}: ambiguous: {len(places)} of the {len(folder.holding)} "
+        f"folders with pictures in it ({_names(places)}) look like whole datasets and not like "
+        f"classes; set {ways}{other}; or rename those that are classes"
+    )
+
+
+def _no_classes(root: Folder, last: Folder, above: Sequence[Folder]) -> UserError:
+    """A refusal of a root without two classes. last: the deepest folder that holds pictures."""
+    start = f"dataset.root={root.path}: "
+    if not root.holds_pictures:
+        return UserError(
+            f"{start}holds no class folder with pictures{summary(root)}; set dataset.root= to the "
+            "folder that holds one folder per class"
+        )
+    hint = _table_hint(last, [*above, *last.folders])
+    if last is root:
+        parent = _class_folders_above(root)
+        return UserError(
+            f"{start}holds {len(last.pictures)} pictures, but no class folder; {parent}sort the "
+            f"pictures into one folder per class, or {hint}"
+        )
+    return UserError(
+        f"{start}holds one class ({last.name}), and a classifier needs two or more; add class "
+        f"folders, set dataset.root= to the folder that holds all of them, or {hint}"
+    )
+
+
+def one_class(root: str, name: str) -> UserError:
+    """The refusal of splits that hold a single class."""
+    return UserError(
+        f"dataset.root={root}: holds one class ({name}), and a classifier needs two or more; add "
+        "class folders, or name the classes of the pictures in a table (dataset=table)"
+    )
+
+
+def _class_folders_above(root: Folder) -> str:
+    """The advice to choose the parent of the root, if the root is a class folder beside others."""
+    parent = Path(root.path).absolute().parent
+    try:
+        siblings = [inside for inside in Folder(str(parent)).folders if inside.name != root.name]
+        if any(inside.pictures for inside in siblings):
+            return f"if it is a class folder itself, set dataset.root={parent}, otherwise "
+    except UserError:  # other people's folders may be closed
+        pass
+    return ""
+
+
+def _table_hint(folder: Folder, others: Iterable[Folder]) -> str:
+    """The advice to use a table, which is named if it lies there."""
+    files = [file.path for place in (folder, *others) for file in place.content.skipped]
+    tables = [path for path in files if path.lower().endswith(TABLES)]
+    if tables:
+        return f"if it names their classes, read a table: dataset=table dataset.table={tables[0]}"
+    return "name their classes in a table (dataset=table)"
+
+
+def split_lists(base: Base) -> list[str]:
+    """Paths of files above the classes that are called like splits: meta/train.txt."""
+    places = [*base.above, base.folder]
+    places += [inside for above in base.above for inside in above.folders if not inside.holding]
+    files = [file.path for place in places for file in place.content.skipped]
+    lists = {}
+    for path in files:
+        stem, suffix = os.path.splitext(os.path.basename(path))  # noqa: PTH119, PTH122 - texts
+        if suffix.lower() in LISTS and (split := split_of(stem)) is not None:
+            lists[path] = split
+    return sorted(lists) if len(set(lists.values())) > 1 else []
+
+
+def _names(folders: Iterable[Folder]) -> str:
+    return listed(folder.name for folder in folders)

@@ -1,0 +1,264 @@
+"""reader=table: a table with a row per image -> Index.
+
+text.py (CSV, TSV, JSON lines) or parquet.py -> names.py (path, label), splits.py -> paths.py,
+labels.py -> Index. embedded.py unpacks images that are inside Parquet. A label is any text: spaces,
+slashes, other scripts. N images.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fgvc.data.formats import has_picture_suffix
+from fgvc.data.index import Index, listed, repeated
+from fgvc.data.layout import existing
+from fgvc.data.split import resolve_splits
+from fgvc.data.table import embedded
+from fgvc.data.table.labels import label_notes, read_labels, refuse_empty
+from fgvc.data.table.names import (
+    LABELS,
+    PATHS,
+    Keys,
+    choose,
+    keyed,
+    refuse_missing,
+    refuse_repeated,
+    refuse_several,
+)
+from fgvc.data.table.parquet import ParquetTable
+from fgvc.data.table.paths import resolve
+from fgvc.data.table.splits import Given, from_folders, read_splits
+from fgvc.data.table.text import JSON_LINES, TextTable, refuse_others
+from fgvc.types import Progress, UserError
+
+__all__ = ["Keys", "read"]
+
+PARQUET = (".parquet", ".parq", ".pq")
+FORMATS = (".csv", ".tsv", ".tab", ".psv", ".txt", *JSON_LINES, *PARQUET)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Places of the columns that are read."""
+
+    path: int
+    label: int
+
+
+def read(
+    file: Path,
+    root: Path | None,
+    test_fraction: float,
+    seed: int,
+    keys: Keys = Keys(),  # noqa: B008 - frozen
+    cache_root: Path | None = None,
+    progress: Progress | None = None,
+) -> Index:
+    """Read the table.
+
+    Args:
+        file: a name that ends in one of FORMATS, a pattern of such names, or a folder of Parquet.
+        root: the folder that paths are relative to; None: the folder of the table.
+        test_fraction: share of each class that becomes test where nothing says the split.
+        seed: of that split.
+        keys: the columns that the user names.
+        cache_root: where images inside Parquet are unpacked; None: they are only counted.
+        progress: advanced by images unpacked.
+
+    Raises:
+        UserError: no such file or column, a cell that is empty or means nothing, a path listed
+            twice or outside the root, a single class, or a class too small to be split.
+    """
+    table = _opened(file)
+    places = _choose(table, file, keys)
+    cells, labels = _cells(table, places)
+    if not labels:
+        raise UserError(f"dataset.table={file}: lists no picture")
+    given = read_splits(table, str(file), keys, (places.path, places.label))
+    refuse_empty(labels, table.names[places.label], given.split_N, table.where)
+    if cells is None:
+        assert isinstance(table, ParquetTable)
+        root, path, path_notes = _images(table, places.path, file, cache_root, progress)
+    else:
+        root = existing(_folder(file) if root is None else root)
+        refuse_empty(cells, table.names[places.path], None, table.where)
+        path, path_notes = resolve(file, root, cells, table.where)
+    if twice := repeated(path):
+        raise UserError(f"dataset.table={file}: path listed twice: {listed(twice)}; keep one row")
+    if given.split_N is None and (folder_N := from_folders(path)) is not None:
+        given = Given(folder_N, "the first folders of the paths", warnings=given.warnings)
+    classes, label_N = read_labels(file, labels)
+    where = f"dataset.table={file}"
+    split = resolve_splits(where, given.split_N, path, label_N, classes, test_fraction, seed)
+    notes = _column_note(table, file, places, given) + given.notes + path_notes
+    return Index(
+        root,
+        path,
+        label_N,
+        split.split_N,
+        classes,
+        notes=notes + label_notes(file, classes.names) + split.notes,
+        warnings=given.warnings + split.warnings,
+        test_source=split.test_source,
+    )
+
+
+def _opened(file: Path) -> TextTable | ParquetTable:
+    """The table by what it is: a folder or a pattern of files, Parquet by its bytes, or text.
+
+    Raises:
+        UserError: no such file, or none that is read.
+    """
+    files = _files(file)
+    for name in files:
+        if not name.is_file():
+            raise UserError(f"dataset.table={name}: no such file; set dataset.table=")
+        if name.suffix.lower() not in FORMATS:
+            refuse_others(name)
+            raise UserError(
+                f"dataset.table={name}: not one of {', '.join(FORMATS)}; save it as CSV UTF-8, or "
+                "rename it if it is one of these"
+            )
+    if files[0].suffix.lower() in PARQUET or _starts_as_parquet(files[0]):
+        return ParquetTable(files)
+    if len(files) > 1:
+        raise UserError(
+            f"dataset.table={file}: {len(files)} files ({listed(files, 2)}); several are read "
+            "only of Parquet: join them into one table with a column split"
+        )
+    return TextTable(files[0])
+
+
+def _files(file: Path) -> list[Path]:
+    """The files that dataset.table names, in the order of their names."""
+    if file.is_dir():
+        below = sorted(path for path in file.rglob("*") if path.suffix.lower() in PARQUET)
+        below = [path for path in below if not _is_hidden(path.relative_to(file))]
+        if not below:
+            raise UserError(
+                f"dataset.table={file}: a folder without Parquet files; set dataset.table= to the "
+                "table, or read a folder per class with dataset=folder"
+            )
+        return below
+    if not file.exists() and any(mark in str(file) for mark in "*?["):
+        return [Path(name) for name in sorted(glob.glob(str(file)))] or [file]  # noqa: PTH207
+    return [file]
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _starts_as_parquet(file: Path) -> bool:
+    with file.open("rb") as source:
+        return source.read(4) == b"PAR1"
+
+
+def _folder(file: Path) -> Path:
+    """What paths are relative to where dataset.root does not say it."""
+    return file if file.is_dir() else file.parent
+
+
+def _choose(table: TextTable | ParquetTable, file: Path, keys: Keys) -> Places:
+    """The columns for path and label.
+
+    Raises:
+        UserError: there is none, or two that could be meant, or it holds something else.
+    """
+    names = table.names
+    if isinstance(table, TextTable) and any(has_picture_suffix(name) for name in names):
+        raise UserError(
+            f"{file}:1: holds {listed(names, 3)}, which is a row, not names of columns; write a "
+            "first line with the names, such as path,label"
+        )
+    refuse_repeated(file, names)
+    given = {
+        role: keyed(file, names, role, key)
+        for role, key in (("path", keys.path), ("label", keys.label))
+        if key is not None
+    }
+    if len(given) == 2 and given["path"] == given["label"]:
+        raise UserError(f"dataset.label_column={keys.label}: is dataset.path_column too")
+    taken = set(given.values())
+    path = given["path"] if "path" in given else _choose_path(table, file, taken)
+    label = given["label"] if "label" in given else _choose_label(table, file, {*taken, path})
+    missing = [role for role, place in (("path", path), ("label", label)) if place is None]
+    if path is None or label is None:
+        refuse_missing(file, names, missing)
+        raise AssertionError
+    if isinstance(table, ParquetTable):
+        _check_kinds(table, file, path, label)
+    return Places(path, label)
+
+
+def _choose_path(table: TextTable | ParquetTable, file: Path, taken: Iterable[int]) -> int | None:
+    """By usual name; of a Parquet with images inside, the column of the images."""
+    allowed = set(range(len(table.names))) - set(taken)
+    if isinstance(table, ParquetTable):
+        images = [place for place in sorted(allowed) if table.holds_images(place)]
+        if len(images) == 1:
+            return images[0]
+        allowed = set(images) or allowed
+    return choose(file, table.names, "path", PATHS, allowed.__contains__)
+
+
+def _choose_label(
+    table: TextTable | ParquetTable, file: Path, taken: Sequence[int | None] | set[int | None]
+) -> int | None:
+    """By usual name; otherwise the single column whose class names a Parquet's metadata holds."""
+    place = choose(file, table.names, "label", LABELS, lambda place: place not in taken)
+    if place is None and isinstance(table, ParquetTable):
+        classes = [table.names.index(name) for name in table.class_names[0] if name in table.names]
+        if len(classes) > 1:
+            refuse_several(file, "label", [table.names[place] for place in sorted(classes)])
+        place = classes[0] if classes else None
+    return place
+
+
+def _check_kinds(table: ParquetTable, file: Path, path: int, label: int) -> None:
+    for place, fits in (
+        (path, table.holds_text(path) or table.holds_images(path)),
+        (label, table.holds_text(label)),
+    ):
+        if not fits:
+            what = "text" if place == label else "paths or images"
+            raise UserError(
+                f"dataset.table={file}: column {table.names[place]} holds {table.kind(place)}, "
+                f"not {what}; convert it, or set another column"
+            )
+
+
+def _cells(table: TextTable | ParquetTable, places: Places) -> tuple[list[str] | None, list[str]]:
+    """Path and label of every row; no paths where the images are inside the table."""
+    if isinstance(table, ParquetTable) and table.holds_images(places.path):
+        (labels,) = table.columns([places.label])
+        if embedded.has_bytes(table, places.path):
+            return None, labels
+        return table.image_paths(places.path), labels
+    cells, labels = table.columns([places.path, places.label])
+    return cells, labels
+
+
+def _images(
+    table: ParquetTable, place: int, file: Path, cache_root: Path | None, progress: Progress | None
+) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
+    """Root, paths and a note of the images inside a Parquet."""
+    if cache_root is None:
+        return _folder(file), tuple(f"{row:09}" for row in range(len(table))), ()
+    root, path = embedded.unpack(table, place, cache_root, progress)
+    note = f"{file}: {len(path)} images of column {table.names[place]} are unpacked into {root}"
+    return root, tuple(path), (note,)
+
+
+def _column_note(
+    table: TextTable | ParquetTable, file: Path, places: Places, given: Given
+) -> tuple[str, ...]:
+    """Which columns are read, unless they are called path, label and split."""
+    names = [table.names[places.path], table.names[places.label]]
+    if names == ["path", "label"] and (given.exact or given.source is None):
+        return ()
+    source = f", the split is {given.source}" if given.source else ""
+    return (f"{file}: the path is column {names[0]}, the label is column {names[1]}{source}",)

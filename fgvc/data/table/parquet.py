@@ -1,0 +1,221 @@
+"""Parquet files -> names of the columns, their cells as text, and the images inside.
+
+Several files are shards of one table, as Hugging Face writes them. Whole numbers whose names the
+file's Hugging Face metadata holds (ClassLabel) become these names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fgvc.data.index import listed
+from fgvc.types import UserError
+
+ROWS = 4096  # cells of text read at a time
+IMAGES = 32  # images read at a time
+_TEXTS = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_integer,
+    pa.types.is_boolean,
+)
+_BYTES = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_fixed_size_binary,
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image cell. data: its bytes; path: the name that it had; either may be None."""
+
+    data: bytes | None
+    path: str | None
+
+
+class ParquetTable:
+    """The rows of one or several Parquet files of the same columns.
+
+    names: of the columns. counts: rows per file.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Read the files' schemas.
+
+        Raises:
+            UserError: a file is damaged or no Parquet, or lacks columns of the first.
+        """
+        self.files = tuple(files)
+        opened = [_schema(file) for file in files]
+        self.counts = [count for count, _ in opened]
+        self.schemas = [schema for _, schema in opened]
+        self.names = list(self.schemas[0].names)
+        for file, schema in zip(files, self.schemas, strict=True):
+            if missing := [name for name in self.names if name not in schema.names]:
+                raise UserError(
+                    f"dataset.table={file}: has no column {listed(missing)}, which {files[0]} has; "
+                    "set dataset.table= to the files of one table"
+                )
+        self.class_names = [_class_names(schema) for schema in self.schemas]
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def holds_text(self, place: int) -> bool:
+        """Whether a column can be read as text: strings, whole numbers, true and false."""
+        return all(
+            _is_text(_plain(schema.field(self.names[place]).type)) for schema in self.schemas
+        )
+
+    def holds_images(self, place: int) -> bool:
+        """Whether a column holds encoded images: bytes, or a struct of bytes and path."""
+        return all(_is_image(schema.field(self.names[place]).type) for schema in self.schemas)
+
+    def kind(self, place: int) -> str:
+        """What a column holds, for a message."""
+        return str(_plain(self.schemas[0].field(self.names[place]).type))
+
+    def columns(self, places: Sequence[int]) -> list[list[str]]:
+        """The cells of these columns as text; "" where there is none."""
+        return [list(self._texts(self.names[place])) for place in places]
+
+    def all_pass(self, places: Sequence[int], test: Callable[[str], bool]) -> list[int]:
+        """Those of the columns whose cells all pass a test (empty cells aside), if any do."""
+        passed = []
+        for place in filter(self.holds_text, places):
+            filled = 0
+            for cell in self._texts(self.names[place]):
+                if cell and not test(cell):
+                    break
+                filled += bool(cell)
+            else:
+                passed += [place] if filled else []
+        return passed
+
+    def pictures(self, place: int, file: int) -> Iterator[Picture]:
+        """The image cells of one file, a few in memory at a time."""
+        name = self.names[place]
+        with _explained(self.files[file]), pq.ParquetFile(self.files[file]) as source:
+            for batch in source.iter_batches(IMAGES, columns=[name], use_threads=False):
+                for cell in batch.column(0).to_pylist():
+                    yield _picture(cell)
+
+    def image_paths(self, place: int) -> list[str]:
+        """The paths of image cells, of which none holds bytes.
+
+        Raises:
+            UserError: a cell that does.
+        """
+        paths: list[str] = []
+        for file in range(len(self.files)):
+            for picture in self.pictures(place, file):
+                if picture.data is not None:
+                    raise UserError(
+                        f"{self.where(len(paths))}: column {self.names[place]} holds image bytes, "
+                        "but only a path in the rows before; write one of them in every row"
+                    )
+                paths.append((picture.path or "").strip())
+        return paths
+
+    def where(self, row: int) -> str:
+        """A row by its file and its number there, from 1, for a message."""
+        for file, count in zip(self.files, self.counts, strict=True):
+            if row < count:
+                return f"{file}:{row + 1}"
+            row -= count
+        raise IndexError(row)
+
+    def _texts(self, name: str) -> Iterator[str]:
+        for file, classes in zip(self.files, self.class_names, strict=True):
+            text = _class_text(classes[name]) if name in classes else _text
+            with _explained(file), pq.ParquetFile(file) as source:
+                for batch in source.iter_batches(ROWS, columns=[name], use_threads=False):
+                    yield from map(text, batch.column(0).to_pylist())
+
+
+class _explained:  # noqa: N801 - reads like contextlib.suppress
+    """Turn pyarrow's errors into one line that names the file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, pa.ArrowException | UnicodeDecodeError):
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"dataset.table={self.file}: no Parquet file, or a damaged one ({reason})"
+            ) from None
+
+
+def _schema(file: Path) -> tuple[int, pa.Schema]:
+    """Number of rows and columns of a file."""
+    with _explained(file), pq.ParquetFile(file) as opened:
+        return opened.metadata.num_rows, opened.schema_arrow
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in _TEXTS)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in _BYTES)
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    if not pa.types.is_struct(kind):
+        return _is_bytes(kind)
+    return any(field.name == "bytes" and _is_bytes(field.type) for field in kind)
+
+
+def _picture(cell: Any) -> Picture:
+    if isinstance(cell, Mapping):
+        return Picture(cell.get("bytes"), cell.get("path"))
+    return Picture(cell, None)
+
+
+def _text(cell: object) -> str:
+    return "" if cell is None else str(cell).strip()
+
+
+def _class_text(names: Sequence[str]) -> Callable[[object], str]:
+    """Number of a class -> its name; -1 is how Hugging Face writes that there is no label."""
+
+    def text(cell: object) -> str:
+        if not isinstance(cell, int):
+            return _text(cell)
+        if cell == -1:
+            return ""
+        return names[cell] if 0 <= cell < len(names) else str(cell)
+
+    return text
+
+
+def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """{column: names of its classes} of the metadata that Hugging Face's `datasets` writes."""
+    try:
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = about["info"]["features"]
+        return {
+            column: [str(name) for name in feature["names"]]
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,230 @@
+"""Cells of a table -> TRAIN, VAL or TEST of every row, or None where nothing says it.
+
+In this order: the column of dataset.split_column, a column with a usual name and words for splits,
+flags (is_train, is_valid, is_test), names of Parquet shards, folders in the paths. N rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fgvc.data.index import listed
+from fgvc.data.split import SPLIT_NAMES
+from fgvc.data.split_words import split_of
+from fgvc.data.table.names import Keys, keyed, plain_name, refuse_several
+from fgvc.data.table.parquet import ParquetTable
+from fgvc.data.table.text import TextTable
+from fgvc.types import TEST, TRAIN, VAL, UserError
+
+WORDS = (
+    *("split", "splits", "dataset", "set", "subset", "partition", "phase", "usage", "splitname"),
+    *("splitset", "setname", "settype", "splittype", "datasplit", "datasetsplit", "fold", "mode"),
+)
+NUMBERED = ("fold", "mode")  # usual for other things than splits too: passed over with numbers
+FLAGS = {
+    TRAIN: ("train", "training", "istrain", "istraining", "istrainingimage", "intrain"),
+    TEST: ("test", "testing", "istest", "istesting", "istestimage", "intest"),
+    VAL: ("val", "validation", "isval", "isvalid", "isvalidation", "inval"),
+}
+YES, NO = ("1", "true", "t", "yes", "y", "1.0"), ("0", "false", "f", "no", "n", "0.0")
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+EXPECTED = "one of train, val, test"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a table says of its split. split_N: uint8, or None. source: what says it, for a note."""
+
+    split_N: np.ndarray | None = None
+    source: str | None = None
+    exact: bool = False  # a column that is called split
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def read_splits(
+    table: TextTable | ParquetTable, where: str, keys: Keys, taken: Sequence[int]
+) -> Given:
+    """Read the split of every row.
+
+    Args:
+        where: the table, for notes and messages.
+        keys: the columns that the user names.
+        taken: places of the columns for path and label.
+
+    Raises:
+        UserError: a cell of the split column that is empty or no word for a split, or two columns
+            that contradict each other.
+    """
+    free = [place for place in range(len(table.names)) if place not in taken]
+    if keys.split is not None:
+        place = keyed(where, table.names, "split", keys.split)
+        return Given(*_named(table, place), exact=True)
+    given, notes = _by_usual_name(table, where, free)
+    if given is None:
+        given = _by_flags(table, where, free) or _by_shard(table) or Given()
+    rest = [place for place in free if table.names[place] not in (given.source or "")]
+    unused = [
+        f"{where}: column {table.names[place]} holds words for splits and is not read; "
+        f"to read it, set dataset.split_column={table.names[place]}"
+        for place in table.all_pass(rest, lambda cell: split_of(cell) is not None)
+        if f"column {table.names[place]}" != given.source
+    ]
+    if given.split_N is None:
+        return Given(notes=tuple(notes), warnings=tuple(unused))
+    return Given(given.split_N, given.source, given.exact, (*notes, *unused))
+
+
+def from_folders(path: Sequence[str]) -> np.ndarray | None:
+    """Split of every path whose first folder is a word for one, if all are and some are TRAIN."""
+    split_of_folder = {folder: split_of(folder) for folder in {_first(name) for name in path}}
+    if None in split_of_folder.values() or len(set(split_of_folder.values())) < 2:
+        return None
+    return np.array([split_of_folder[_first(name)] for name in path], dtype=np.uint8)
+
+
+def _first(path: str) -> str:
+    folder, slash, _ = path.partition("/")
+    return folder if slash else ""
+
+
+def _by_usual_name(
+    table: TextTable | ParquetTable, where: str, free: Sequence[int]
+) -> tuple[Given | None, list[str]]:
+    """The column with a usual name whose cells are words; notes on those that hold others."""
+    usual = [place for place in free if plain_name(table.names[place]) in WORDS]
+    usual = [place for place in usual if _readable(table, place)]
+    exact = [place for place in usual if table.names[place] == "split"]
+    usual = exact or sorted(usual, key=lambda place: WORDS.index(plain_name(table.names[place])))
+    found: list[tuple[int, np.ndarray]] = []
+    notes = []
+    for place in usual:
+        (cells,) = table.columns([place])
+        name = table.names[place]
+        words = {cell: split_of(cell) for cell in set(cells)}
+        if plain_name(name) != "split" and _says_nothing(name, words):
+            shown = listed(sorted(filter(None, words)), 3)
+            notes.append(f"{where}: column {name} holds no splits ({shown}) and is not read")
+            continue
+        found.append((place, _splits(table, name, cells)))
+    if len(found) > 1 and any((split_N != found[0][1]).any() for _, split_N in found):
+        refuse_several(where, "split", [table.names[place] for place, _ in found])
+    if not found:
+        return None, notes
+    place, split_N = found[0]
+    name = table.names[place]
+    return Given(split_N, f"column {name}", exact=name == "split"), notes
+
+
+def _says_nothing(name: str, words: Mapping[str, int | None]) -> bool:
+    """Whether a column holds other things than splits, rather than splits in an unknown form."""
+    if any(split is not None for split in words.values()):
+        return False
+    return plain_name(name) in NUMBERED or not any(map(NUMBER.fullmatch, words))
+
+
+def _readable(table: TextTable | ParquetTable, place: int) -> bool:
+    return isinstance(table, TextTable) or table.holds_text(place)
+
+
+def _named(table: TextTable | ParquetTable, place: int) -> tuple[np.ndarray, str]:
+    """The column that the user names: words, or yes and no under the name of a flag."""
+    name = table.names[place]
+    if not _readable(table, place):
+        assert isinstance(table, ParquetTable)
+        raise UserError(f"dataset.split_column={name}: holds {table.kind(place)}, not text")
+    (cells,) = table.columns([place])
+    if (split := _flag(name)) is not None and {cell.lower() for cell in cells} <= {*YES, *NO}:
+        return _combined(table, {split: cells}, [name]), f"column {name}"
+    return _splits(table, name, cells), f"column {name}"
+
+
+def _splits(table: TextTable | ParquetTable, name: str, cells: Sequence[str]) -> np.ndarray:
+    """Words -> splits, or a refusal of the first cell that is none."""
+    words = {cell: split_of(cell) for cell in set(cells)}
+    if None in words.values():
+        row = next(row for row, cell in enumerate(cells) if words[cell] is None)
+        cell, where = cells[row], table.where(row)
+        if not cell:
+            raise UserError(f"{where}: no {name}; fill it in, or remove the row")
+        if NUMBER.fullmatch(cell) or cell.lower() in (*YES, *NO):
+            raise UserError(
+                f"{where}: {name} {cell!r}: which of them is train is not said; write {EXPECTED}"
+            )
+        raise UserError(f"{where}: {name} {cell!r}: {EXPECTED}; correct it")
+    return np.array([words[cell] for cell in cells], dtype=np.uint8)
+
+
+def _flag(name: str) -> int | None:
+    plain = plain_name(name)
+    return next((split for split, words in FLAGS.items() if plain in words), None)
+
+
+def _by_flags(table: TextTable | ParquetTable, where: str, free: Sequence[int]) -> Given | None:
+    """Columns such as is_train and is_test, if all their cells are yes or no."""
+    flags = [place for place in free if _flag(table.names[place]) is not None]
+    places = table.all_pass(flags, lambda cell: cell.lower() in (*YES, *NO))
+    if not places:
+        return None
+    cells_of: dict[int, list[str]] = {}
+    names = [table.names[place] for place in places]
+    for place, cells in zip(places, table.columns(places), strict=True):
+        split = _flag(table.names[place])
+        assert split is not None
+        if split in cells_of:
+            refuse_several(where, "split", names)
+        cells_of[split] = cells
+    source = f"column {names[0]}" if len(names) == 1 else f"columns {' and '.join(names)}"
+    return Given(_combined(table, cells_of, names), source)
+
+
+def _combined(
+    table: TextTable | ParquetTable, cells_of: dict[int, list[str]], names: Sequence[str]
+) -> np.ndarray:
+    """The one flag of a row that says yes; a row without has the first split without a flag."""
+    count = len(next(iter(cells_of.values())))
+    otherwise = next((split for split in (TRAIN, TEST, VAL) if split not in cells_of), None)
+    split_N = np.empty(count, dtype=np.uint8)
+    for row in range(count):
+        cells = {split: column[row].lower() for split, column in cells_of.items()}
+        if "" in cells.values():
+            raise UserError(f"{table.where(row)}: no {listed(names)}; fill it in")
+        said = [split for split, cell in cells.items() if cell in YES]
+        if len(said) > 1 or (not said and otherwise is None):
+            what = " and ".join(SPLIT_NAMES[split] for split in said) or "of no split"
+            raise UserError(f"{table.where(row)}: is {what} by {listed(names)}; correct it")
+        split_N[row] = said[0] if said else otherwise
+    return split_N
+
+
+def _by_shard(table: TextTable | ParquetTable) -> Given | None:
+    """Splits by the names of Parquet files: train-00000-of-00002.parquet, default/test/0.parquet.
+
+    Raises:
+        UserError: only some files are named after a split.
+    """
+    if not isinstance(table, ParquetTable):
+        return None
+    splits = [_shard_split(file) for file in table.files]
+    if all(split is None for split in splits):
+        return None
+    if None in splits:
+        file = table.files[splits.index(None)]
+        raise UserError(
+            f"dataset.table={file}: the name says no split, while other files' names do; "
+            "rename it (train-, validation- or test-), or move it elsewhere"
+        )
+    split_N = np.repeat(np.array(splits, dtype=np.uint8), table.counts)
+    return Given(split_N, "the names of the files")
+
+
+def _shard_split(file: Path) -> int | None:
+    stem = re.sub(r"-\d{3,}(-of-\d+)?([-_.].*)?$", "", file.stem)
+    if (split := split_of(stem)) is not None:
+        return split
+    return split_of(file.parent.name) if stem.isdigit() else None

@@ -1,0 +1,144 @@
+"""A weights file -> what it holds: tensors and plain values, by the format of its bytes.
+
+The first bytes tell the format, not the name. Nothing in a file is ever executed, and whatever is
+wrong with a file is one line.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fgvc.types import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+JSON_START = 2**40  # more than the header of any .safetensors file: eight letters as a number
+FOREIGN = (  # first bytes, format
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves weights"),
+    (b"GGUF", "a GGUF file, as llama.cpp reads it"),
+    (b"\x1f\x8b", "compressed (gzip)"),
+    (b"BZh", "compressed (bzip2)"),
+    (b"\xfd7zXZ", "compressed (xz)"),
+    (b"7z\xbc\xaf", "a 7-Zip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"\x93NUMPY", "one NumPy array without names (.npy)"),
+)
+FOREIGN_NAMES = {
+    ".msgpack": "a Flax file",
+    ".onnx": "an ONNX graph",
+    ".tflite": "a TensorFlow Lite model",
+    ".pb": "a TensorFlow graph",
+    ".keras": "a Keras archive",
+    ".mlmodel": "a Core ML model",
+    ".index": "the index of a TensorFlow checkpoint",
+}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a library wrote beside its weights.
+
+    Raises:
+        UserError: no JSON object; one line.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): fetch it again") from error
+    if not isinstance(held, dict):
+        raise UserError(f"{path} holds a {type(held).__name__}, not a JSON object: fetch it again")
+    return held
+
+
+def content(path: Path) -> Any:
+    """What a weights file holds, on the CPU: named tensors, or containers of them.
+
+    Raises:
+        UserError: not a weights file, cut short, or holding what only code can rebuild; one line.
+    """
+    from fgvc.model.backbone.weights import pickled, sharded
+
+    with path.open("rb") as file:
+        head = file.read(512)
+    _refuse_stand_in(path, head)
+    if head.startswith(b"PK"):
+        return _archive(path)
+    if _is_json(head):
+        return sharded.read(path)
+    if head[8:9] == b"{":  # an 8-byte length, then JSON
+        return _safetensors(path)
+    _refuse_foreign(path, head)
+    return pickled.read(path)
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    """The message for a damaged file."""
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return UserError(
+        f"weights {path} cannot be read ({path.stat().st_size} bytes, cut short?): {reason}"
+    )
+
+
+def _archive(path: Path) -> Any:
+    from fgvc.model.backbone.weights import npz, pickled, torchscript
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    if names and all(name.endswith(".npy") for name in names):
+        return npz.read(path)
+    if any(name.endswith("/constants.pkl") for name in names):
+        return torchscript.read(path)
+    if not any(name.endswith("data.pkl") for name in names):
+        inside = ", ".join(names[:3]) or "nothing"
+        raise UserError(
+            f"weights {path} cannot be read: a zip archive that holds {inside} and no weights; if "
+            "they lie in it, unpack it and name the file"
+        )
+    return pickled.read(path)
+
+
+def _is_json(head: bytes) -> bool:
+    long = int.from_bytes(head[:8], "little") > JSON_START
+    return head.lstrip().startswith(b"{") and (long or len(head) < 9)
+
+
+def _refuse_stand_in(path: Path, head: bytes) -> None:
+    """Name the files that commonly lie where weights should."""
+    text = head.lstrip().lower()
+    if not head:
+        raise UserError(f"weights {path} are empty (0 bytes): download them again")
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise UserError(f"weights {path} are a web page, not weights: download them again")
+    if text.startswith(b"version https://git-lfs"):
+        raise UserError(f"weights {path} are a Git LFS pointer: run `git lfs pull` where it lies")
+
+
+def _refuse_foreign(path: Path, head: bytes) -> None:
+    """Name the formats of other libraries."""
+    kind = next((kind for start, kind in FOREIGN if head.startswith(start)), None)
+    kind = kind or FOREIGN_NAMES.get(path.suffix.lower())
+    if kind is None:
+        return
+    packed = kind.startswith(("compressed", "a 7-Zip", "a RAR"))
+    way_out = (
+        "unpack it and name the file inside"
+        if packed
+        else "which is not read: take the same model as .safetensors, or as a state dict of torch"
+    )
+    raise UserError(f"weights {path} are {kind}{':' if packed else ','} {way_out}")
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise unreadable(path, error) from error

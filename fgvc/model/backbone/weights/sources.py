@@ -1,0 +1,134 @@
+"""A backbone's config -> where its weights and its tokenizer lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fgvc.config import schema
+from fgvc.config.schema.weight_files import NAMES, file_in, missing_in, sha256_of
+from fgvc.model.backbone import hub
+from fgvc.store import digest
+from fgvc.types import UserError, WeightsSource
+
+TOKENIZER = "tokenizer.json"
+COMPANIONS: Mapping[str, Sequence[str]] = {
+    "timm": (),
+    "open_clip": ("open_clip_config.json",),
+    "transformers": ("config.json",),
+}
+
+
+def find(conf: schema.Backbone) -> WeightsSource:
+    """Where the weights are: a given file or folder, none (random), or the hub's cache, filled if
+    need be.
+
+    Raises:
+        UserError: no such file, no network, a digest other than `backbone.weights_sha256` or than
+            the hub's own, or a made-up model asked for with weights.
+    """
+    row = schema.chosen_checkpoint(conf)
+    if conf.weights is not None:
+        path = _local_file(conf, row)
+        return WeightsSource("file", path.name, path, _matching(path, conf.weights_sha256))
+    if not conf.pretrained:
+        return WeightsSource("random", row.model)
+    if not row.repo:
+        raise UserError(
+            f"backbone.size={row.size}: a made-up {conf.name} has no published weights; "
+            "backbone.pretrained=false takes random ones"
+        )
+    path, commit = hub.fetch(
+        hub.Wanted(
+            what="weights",
+            model=row.model,
+            repo=row.repo,
+            revision=conf.revision or row.revision,
+            names=NAMES[conf.library],
+            companions=COMPANIONS[conf.library],
+            instead="give a local file with backbone.weights=PATH",
+        )
+    )
+    sha256 = _matching(path, conf.weights_sha256)
+    _refuse_damaged(path, sha256)
+    return WeightsSource("hub", row.repo, path, sha256, commit)
+
+
+def tokenizer(conf: schema.Backbone, source: WeightsSource) -> Path | None:
+    """The tokenizer that belongs to the weights; None where the library or random weights bring it.
+
+    Raises:
+        UserError: it is neither beside the weights nor on the hub, or is another one than
+            `backbone.tokenizer_sha256`.
+    """
+    if source.path is None or conf.library != "transformers":
+        return None
+    row = schema.chosen_checkpoint(conf)
+    path = source.path.with_name(TOKENIZER)
+    if not path.is_file():
+        path = _fetched_tokenizer(row, source)
+    sha256 = digest.sha256_file(path)
+    if conf.tokenizer_sha256 not in (None, sha256):
+        raise UserError(
+            f"tokenizer {path} has sha256 {sha256}, not backbone.tokenizer_sha256="
+            f"{conf.tokenizer_sha256}: the file changed or is another one"
+        )
+    return path
+
+
+def _fetched_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
+    assert source.path is not None
+    if source.revision is None:
+        raise UserError(
+            f"no tokenizer for {row.model}: {source.path.parent} holds no {TOKENIZER}; run "
+            f"`hf download {row.repo or 'REPO'} {TOKENIZER} --local-dir {source.path.parent}`, or "
+            "leave backbone.weights out to take weights and tokenizer from the hub"
+        )
+    path, _ = hub.fetch(
+        hub.Wanted(
+            what="tokenizer",
+            model=row.model,
+            repo=source.name,
+            revision=source.revision,
+            names=(TOKENIZER,),
+            instead="give a folder that holds weights and tokenizer with backbone.weights=PATH",
+        )
+    )
+    return path
+
+
+def _local_file(conf: schema.Backbone, row: schema.Checkpoint) -> Path:
+    path = Path(conf.weights or "").expanduser()
+    if path.is_dir():
+        inside = file_in(path, conf.library)
+        if inside is None:
+            raise UserError(f"backbone.weights={conf.weights}: {missing_in(path, conf.library)}")
+        return inside
+    if not path.is_file():
+        raise UserError(
+            f"backbone.weights={conf.weights}: no such file; correct the path, "
+            f"or leave it out to take {row.repo} from the hub"
+        )
+    return path
+
+
+def _matching(path: Path, pinned: str | None) -> str:
+    try:
+        sha256 = sha256_of(path)
+    except ValueError as error:  # sharded weights that are not whole
+        raise UserError(str(error)) from error
+    if pinned not in (None, sha256):
+        raise UserError(
+            f"weights {path} have sha256 {sha256}, not backbone.weights_sha256={pinned}: "
+            f"the file changed or is another one"
+        )
+    return sha256
+
+
+def _refuse_damaged(path: Path, sha256: str) -> None:
+    promised = hub.promised_sha256(path)
+    if promised not in (None, sha256):
+        raise UserError(
+            f"weights {path} have sha256 {sha256}, the hub says {promised}: the cached file is "
+            f"damaged; delete {path.resolve()} and run again"
+        )

@@ -1,0 +1,320 @@
+"""reader=folder: where the classes begin below the root, which folders are splits, what is refused.
+
+Where torchvision's ImageFolder reads the same folder, its samples are the oracle.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from torchvision.datasets import ImageFolder
+
+from fgvc.data import folder
+from fgvc.types import TEST, TRAIN, VAL, UserError
+
+BIRDS = {"gull": 3, "wren": 2}
+
+
+def read(root, fraction=0.25):
+    return folder.read(root, fraction, 0)
+
+
+def under(*folders, classes=BIRDS):
+    """Counts of pictures of the classes in each folder."""
+    return {f"{place}/{name}": count for place in folders for name, count in classes.items()}
+
+
+def samples(index, split=None):
+    """(path, class) of the images of a split; of all splits without one."""
+    rows = range(len(index)) if split is None else np.flatnonzero(index.split_N == split).tolist()
+    names = index.labelmap.names
+    return {(index.root / index.path[row], names[index.label_N[row]]) for row in rows}
+
+
+def oracle(place):
+    """The same of torchvision."""
+    read_by = ImageFolder(str(place))
+    return {(type(place)(path), read_by.classes[label]) for path, label in read_by.samples}
+
+
+def refused(root, *said, fraction=0.25):
+    with pytest.raises(UserError) as caught:
+        read(root, fraction)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in said:
+        assert part in message
+    return message
+
+
+# --- a root that is too high, or too low ---
+
+
+@pytest.mark.parametrize(
+    "below", ["birds", "images", "archive/birds-525", "birds/birds", "a/b/c", "train"]
+)
+def test_classes_below_the_root_are_found_and_said(classes, below):
+    root = classes(under(below))
+    index = read(root)
+    assert samples(index) == oracle(root / below)
+    said = any(f"read {root / below}" in note for note in index.notes)
+    assert (said, index.root) == ((False, root) if below == "train" else (True, root / below))
+    assert index.test_source == "carved"
+
+
+@pytest.mark.parametrize("below", ["birds", "archive/birds-525", "birds/birds"])
+def test_splits_below_the_root_are_found_and_said(classes, below):
+    root = classes(under(f"{below}/train", f"{below}/test"))
+    (root / below / "README.txt").touch()
+    (root / "licence.pdf").touch()
+    index = read(root)
+    for split, name in ((TRAIN, "train"), (TEST, "test")):
+        assert samples(index, split) == oracle(root / below / name)
+    assert any(f"read {root / below}" in note for note in index.notes)
+
+
+def test_pictures_by_session_stay_in_their_class(classes):
+    root = classes({"gull/2019": 2, "gull/2020": 1, "wren/2019": 2, "owl": 2})
+    assert samples(read(root)) == oracle(root)
+
+
+def test_subfolders_of_every_class_are_said(classes):
+    index = read(classes({f"{c}/{s}": 2 for c in BIRDS for s in ("adult", "juvenile")}))
+    assert index.labelmap.names == ("gull", "wren")
+    assert any("adult, juvenile" in note for note in index.notes)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [("gull",), ("train/gull",), ("a/gull",), ("a/b/c/gull",), ("train/gull", "test/gull")],
+)
+def test_one_class_is_refused(classes, places):
+    refused(classes(dict.fromkeys(places, 4)), "dataset.root=", "one class (gull)")
+
+
+def test_a_class_folder_as_root_names_the_folder_above(classes):
+    root = classes({"gull": 3, "wren": 2})
+    message = refused(root / "gull", f"dataset.root={root / 'gull'}", f"dataset.root={root},")
+    assert "3 pictures" in message
+    assert len(read(root)) == 5
+
+
+def test_two_datasets_below_the_root_are_ambiguous(classes):
+    root = classes(under("cub/train", "cub/test", "dogs/train", "dogs/test"))
+    refused(root, f"dataset.root={root / 'cub'}", f"dataset.root={root / 'dogs'}")
+    assert len(read(root / "cub")) == 10
+
+
+def test_one_dataset_beside_other_pictures_is_found(classes):
+    root = classes({**under("birds/train", "birds/test"), "docs": 1})
+    index = read(root)
+    assert index.root == root / "birds"
+    assert any("docs" in note for note in index.notes)
+
+
+@pytest.mark.parametrize("other", ["docs", "masks/gull", "annotations/trimaps"])
+def test_images_beside_other_pictures_are_ambiguous(classes, other):
+    root = classes({**under("images"), other: 2})
+    refused(root, f"dataset.root={root / 'images'}")
+    assert samples(read(root / "images")) == oracle(root / "images")
+
+
+def test_versions_of_the_same_pictures_are_ambiguous(classes):
+    root = classes(under("original", "augmented"))
+    refused(root, f"dataset.root={root / 'original'}", f"dataset.root={root / 'augmented'}")
+
+
+def test_a_nested_copy_is_passed_over(classes):
+    """Kaggle's flowers/flowers/daisy beside flowers/daisy."""
+    root = classes({**BIRDS, **under("moths")})
+    assert root.name == "moths"
+    index = read(root)
+    assert index.labelmap.names == ("gull", "wren")
+    assert len(index) == 5
+    assert any("moths" in note and "5 pictures" in note for note in index.notes)
+
+
+def test_a_nested_copy_of_the_splits_is_passed_over(classes):
+    root = classes(under("train", "test", "moths/train", "moths/test"))
+    index = read(root)
+    assert len(index) == 10
+    assert any("moths" in note and "10 pictures" in note for note in index.notes)
+
+
+@pytest.mark.parametrize("sibling", ["test", "Validation"])
+def test_a_root_too_low_is_said(classes, sibling):
+    root = classes(under("train", sibling))
+    index = read(root / "train")
+    assert samples(index) == oracle(root / "train")
+    assert any(
+        str(root / sibling) in note and f"dataset.root={root}" in note for note in index.notes
+    )
+
+
+def test_pictures_without_class_folders_name_the_table(classes):
+    root = classes({"train": 3})
+    (root / "train.csv").write_text("path,label\n")
+    refused(root, "dataset.table=" + str(root / "train.csv"))
+
+
+# --- splits ---
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Training", "Testing"),
+        ("TRAIN", "TEST"),
+        ("train_set", "test_set"),
+        ("Training Data", "Test Data"),
+        ("cars_train", "cars_test"),
+        ("images.train", "images.test"),
+        ("01_train", "02_test"),
+        ("train/train", "test/test"),
+        ("train/images", "test/images"),
+    ],
+)
+def test_train_and_test_by_other_names(classes, train, test):
+    root = classes(under(train, test))
+    index = read(root)
+    assert samples(index, TRAIN) == oracle(root / train)
+    assert samples(index, TEST) == oracle(root / test)
+    assert index.test_source == "test"
+    assert any(train.split("/")[0] in note and test.split("/")[0] in note for note in index.notes)
+
+
+@pytest.mark.parametrize(
+    ("train", "val"), [("train", "val"), ("training", "validation"), ("Train", "dev")]
+)
+def test_val_is_the_test_where_there_is_no_test(classes, train, val):
+    root = classes(under(train, val))
+    index = read(root, fraction=0.0)
+    assert samples(index, TRAIN) == oracle(root / train)
+    assert samples(index, TEST) == oracle(root / val)
+    assert not (index.split_N == VAL).any()
+    assert index.test_source == "val"
+
+
+def test_val_is_validation_where_there_is_a_test(classes):
+    root = classes(under("train", "valid", "test"))
+    (root / "data.yaml").touch()
+    index = read(root)
+    for split, name in ((TRAIN, "train"), (VAL, "valid"), (TEST, "test")):
+        assert samples(index, split) == oracle(root / name)
+    assert index.test_source == "test"
+
+
+def test_only_train_carves_a_test(classes):
+    root = classes(under("train"))
+    index = read(root)
+    assert samples(index) == oracle(root / "train")
+    assert np.bincount(index.label_N[index.split_N == TEST]).tolist() == [1, 1]
+    assert index.test_source == "carved"
+    refused(root, "dataset.test_fraction=0.0", "no test", fraction=0.0)
+
+
+@pytest.mark.parametrize("names", [("test",), ("test", "val"), ("val",)])
+def test_without_train_the_way_out_works(classes, names):
+    root = classes(under(*names))
+    refused(root, "no train/", f"dataset.root={root / names[0]}")
+    assert len(read(root / names[0])) == 5
+    (root / names[0]).rename(root / "train")
+    assert len(read(root)) == 5 * len(names)
+
+
+@pytest.mark.parametrize("pair", [("train", "training"), ("val", "valid"), ("train", "train2")])
+def test_two_folders_for_one_split_are_refused(classes, pair):
+    root = classes(under("train", "test", *pair))
+    refused(root, f"{pair[0]}/", f"{pair[1]}/")
+
+
+def test_a_split_and_its_alias_are_one(classes):
+    root = classes(under("train", "test"))
+    (root / "training").symlink_to("train")
+    assert len(read(root)) == 10
+
+
+def test_a_class_named_like_a_split_is_a_class(classes):
+    root = classes({"train": 3, "car": 3, "plane/jet": 3})
+    assert samples(read(root)) == oracle(root)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "test"),
+        ("training", "validation"),
+        ("Train", "VALID", "Test"),
+        ("train", "test", "x"),
+    ],
+)
+def test_classes_that_are_named_like_splits_are_refused(classes, names):
+    refused(classes(dict.fromkeys(names, 3)), *names[:2], "dataset=table")
+
+
+@pytest.mark.parametrize("test", ["test", "test/images", "test1/test1", "test/unknown"])
+def test_a_test_without_labels_is_no_test(classes, test):
+    root = classes({**under("train", "val"), test: 4})
+    index = read(root)
+    assert samples(index, TEST) == oracle(root / "val")
+    assert index.test_source == "val"
+    assert any(test.split("/")[0] in note and "4 pictures" in note for note in index.notes)
+    only_train = read(root / "train")
+    assert only_train.test_source == "carved"
+
+
+def test_an_empty_test_folder_is_said(classes):
+    root = classes(under("train"))
+    (root / "test").mkdir()
+    index = read(root)
+    assert index.test_source == "carved"
+    assert any("test/ holds no pictures" in note for note in index.notes)
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_classes_that_train_lacks_are_refused(classes, split):
+    root = classes({**under("train", "test", "val"), f"{split}/owl": 1})
+    refused(root, f"{root / split}: holds classes that train/ lacks: owl")
+    (root / split / "owl").rename(root / "owl")
+    assert len(read(root)) == 15
+
+
+def test_a_stray_picture_beside_class_folders_is_said(classes):
+    root = classes({**under("train", "test"), "train": 2})
+    index = read(root)
+    assert len(index) == 10
+    assert any("2 pictures" in note and "train" in note for note in index.notes)
+
+
+def test_a_class_folder_beside_the_splits_is_said(classes):
+    root = classes({**under("train", "test"), "owl": 4, "train_extra/gull": 2})
+    index = read(root)
+    assert len(index) == 10
+    assert any("owl (4 pictures)" in note for note in index.notes)
+    assert any("train_extra (2 pictures)" in note for note in index.notes)
+
+
+def test_train_beside_several_classes_is_ambiguous(classes):
+    root = classes({"train/steam": 2, "train/diesel": 2, "car": 2, "plane": 2})
+    refused(root, f"dataset.root={root / 'train'}", "car, plane")
+    assert read(root / "train").labelmap.names == ("diesel", "steam")
+
+
+def test_splits_within_each_class(classes):
+    root = classes({f"{name}/{split}": 2 for name in BIRDS for split in ("train", "Test")})
+    index = read(root)
+    assert index.labelmap.names == ("gull", "wren")
+    assert index.test_source == "test"
+    assert {path.parent.name for path, _ in samples(index, TRAIN)} == {"train"}
+    assert {path.parent.name for path, _ in samples(index, TEST)} == {"Test"}
+    assert len(index) == 8
+    (root / "wren" / "0.jpg").write_bytes((root / "wren" / "train" / "0.jpg").read_bytes())
+    refused(root, "wren/", "gull/")
+
+
+def test_a_split_list_that_is_not_read_is_named(classes):
+    root = classes(under("images"))
+    (root / "meta").mkdir()
+    (root / "meta" / "train.txt").touch()
+    (root / "meta" / "test.txt").touch()
+    assert any("meta/test.txt, meta/train.txt" in note for note in read(root).notes)

@@ -1,0 +1,457 @@
+"""reader=table: the names, splits, paths and labels of tables that people bring."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fgvc.data import dataset, table
+from fgvc.data.table import Keys
+from fgvc.types import TEST, TRAIN, VAL, UserError
+
+PICTURES = tuple(f"{number}.jpg" for number in range(6))
+LABELS = ("wren", "gull", "wren", "gull", "wren", "gull")
+SPLIT = ("train", "train", "train", "train", "test", "test")
+
+
+def read(file: Path, root: Path | None = None, fraction: float = 0.34, **keys: str):
+    return table.read(file, root, fraction, 0, Keys(**keys))
+
+
+def refused(file: Path, said: str, **options):
+    with pytest.raises(UserError, match=said) as caught:
+        read(file, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def said(index) -> str:
+    return "\n".join(index.notes + index.warnings)
+
+
+@pytest.fixture
+def here(tmp_path):
+    """A folder with images/0.jpg to 5.jpg and the same beside it."""
+    (tmp_path / "images").mkdir()
+    for name in PICTURES:
+        (tmp_path / name).touch()
+        (tmp_path / "images" / name).touch()
+    return tmp_path
+
+
+@pytest.fixture
+def frame(here):
+    """`frame(name=cells, ...)` -> t.csv of these columns, written by pandas."""
+
+    def made(columns: dict[str, object], name: str = "t.csv", **options: object) -> Path:
+        pd.DataFrame(columns).to_csv(here / name, index=False, **options)  # type: ignore[call-overload]
+        return here / name
+
+    return made
+
+
+# --- 8: the user's split ---
+
+
+@pytest.mark.parametrize(
+    "name", ["Split", "SPLIT", "set", "Set", "subset", "data set", "partition", "phase", "usage"]
+)
+@pytest.mark.parametrize(
+    "words", [("train", "test"), ("Training", "Testing"), ("TRAIN_SET", "Test-Set")]
+)
+def test_the_users_split_is_taken_and_said(frame, name, words):
+    cells = [words[split == "test"] for split in SPLIT]
+    index = read(frame({"path": PICTURES, "label": LABELS, name: cells}))
+    assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+    assert index.test_source == "test"
+    assert f"the split is column {name}" in said(index)
+
+
+def test_validation_rows_are_validation(frame, conf, tmp_path, jpeg):
+    cells = ["train", "train", "valid", "validation", "test", "test"]
+    file = frame({"path": PICTURES, "label": LABELS, "split": cells})
+    for place, name in enumerate(PICTURES):
+        (tmp_path / name).write_bytes(jpeg(place))
+    made = dataset.load(conf("table", tmp_path, table=str(file)), tmp_path / "cache")
+    assert made.manifest.split_N.tolist() == [TRAIN, TRAIN, VAL, VAL, TEST, TEST]
+    assert made.split.val_N.tolist() == [2, 3]
+    assert (made.test_source, made.warnings) == ("test", ())
+
+
+def test_validation_is_the_test_where_there_is_no_test(frame, conf, tmp_path, jpeg):
+    cells = ["train", "train", "train", "train", "val", "val"]
+    file = frame({"path": PICTURES, "label": LABELS, "split": cells})
+    for place, name in enumerate(PICTURES):
+        (tmp_path / name).write_bytes(jpeg(place))
+    made = dataset.load(conf("table", tmp_path, table=str(file)), tmp_path / "cache")
+    assert made.split.test_N.tolist() == [4, 5]
+    assert made.test_source == "val"
+    assert any("its validation split is the test" in warning for warning in made.warnings)
+    assert set(made.warnings) <= set(made.notes)
+
+
+@pytest.mark.parametrize("split", [{}, {"split": ["train"] * 6}], ids=["none", "only train"])
+def test_a_test_is_carved_and_said(frame, split):
+    index = read(frame({"path": PICTURES, "label": LABELS, **split}))
+    assert Counter(index.split_N.tolist()) == {TRAIN: 4, TEST: 2}
+    assert index.test_source == "carved"
+    assert "2 of 6 images are the test" in said(index)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"is_train": [1, 1, 1, 1, 0, 0]}, "aaaabb"),
+        ({"is_training_image": [1, 1, 1, 1, 0, 0]}, "aaaabb"),
+        ({"train": [True, True, True, True, False, False]}, "aaaabb"),
+        ({"is_test": ["no", "No", "no", "no", "yes", "YES"]}, "aaaabb"),
+        ({"is_train": [1, 1, 0, 0, 0, 0], "is_test": [0, 0, 0, 0, 1, 1]}, "aaccbb"),
+        ({"is_valid": [0, 0, 1, 1, 0, 0], "is_test": [0, 0, 0, 0, 1, 1]}, "aaccbb"),
+    ],
+)
+def test_flags_are_splits(frame, columns, expected):
+    index = read(frame({"path": PICTURES, "label": LABELS, **columns}))
+    wanted = {"a": TRAIN, "b": TEST, "c": VAL}
+    assert index.split_N.tolist() == [wanted[letter] for letter in expected]
+    assert all(f"column {name}" in said(index) or name in said(index) for name in columns)
+
+
+def test_flags_that_contradict_each_other_are_refused(frame):
+    flags = {"is_train": [1, 1, 1, 1, 0, 0], "is_test": [0, 0, 0, 1, 1, 1]}
+    file = frame({"path": PICTURES, "label": LABELS, **flags})
+    refused(file, r"t\.csv:5: is train and test by is_train, is_test")
+
+
+@pytest.mark.parametrize("name", ["split", "Set", "partition"])
+@pytest.mark.parametrize("numbers", [[0, 0, 0, 0, 1, 2], [0, 0, 0, 0, 1, 1]])
+def test_numbers_are_no_splits(frame, name, numbers):
+    file = frame({"path": PICTURES, "label": LABELS, name: numbers})
+    refused(file, rf"t\.csv:2: {name} '0': which of them is train is not said; write one of train")
+
+
+def test_columns_with_other_things_than_splits_are_passed_over_and_said(frame):
+    index = read(frame({"path": PICTURES, "label": LABELS, "fold": range(6), "usage": ["a"] * 6}))
+    assert index.test_source == "carved"
+    assert "column fold holds no splits (0, 1, 2 and 3 more)" in said(index)
+    assert "column usage holds no splits (a)" in said(index)
+
+
+def test_a_column_that_looks_like_splits_and_is_not_read_is_named(frame):
+    file = frame({"path": PICTURES, "label": LABELS, "mine": SPLIT})
+    index = read(file)
+    assert index.test_source == "carved"
+    (warning,) = index.warnings
+    assert "column mine holds words for splits and is not read" in warning
+    assert "dataset.split_column=mine" in warning
+    index = read(file, split="mine")
+    assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+    assert index.warnings == ()
+    both = frame({"path": PICTURES, "label": LABELS, "split": SPLIT, "mine": SPLIT[::-1]})
+    assert "column mine holds words for splits and is not read" in said(read(both))
+
+
+def test_two_splits_are_refused_unless_they_agree(frame):
+    columns = {"path": PICTURES, "label": LABELS, "Set": SPLIT}
+    refused(frame({**columns, "subset": SPLIT[::-1]}), r"columns Set and subset could each be the")
+    assert read(frame({**columns, "subset": SPLIT})).split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+
+
+def test_split_folders_in_the_paths_are_the_split(here):
+    for place, split in enumerate(SPLIT):
+        (here / split).mkdir(exist_ok=True)
+        (here / split / f"{place}.jpg").touch()
+    rows = [f"{split}/{n}.jpg,{LABELS[n]}" for n, split in enumerate(SPLIT)]
+    (here / "t.csv").write_text("path,label\n" + "\n".join(rows))
+    index = read(here / "t.csv")
+    assert [path.split("/")[0] for path in index.path] == list(SPLIT)
+    assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+    assert "the split is the first folders of the paths" in said(index)
+
+
+def test_unlabelled_rows_are_named(frame):
+    labels = [*LABELS[:4], None, None]
+    file = frame({"path": PICTURES, "label": labels, "split": SPLIT})
+    refused(file, r"t\.csv:6: no label, nor in any other row of split test \(2\): .*task=predict")
+    refused(frame({"path": PICTURES, "label": labels}), r"t\.csv:6: no label; fill it in.*2 of 6")
+    empty = frame({"path": PICTURES, "label": LABELS, "Set": [*SPLIT[:5], None]})
+    refused(empty, r"t\.csv:7: no Set; fill it in")
+
+
+# --- 9: names of columns ---
+
+
+@pytest.mark.parametrize(
+    ("path", "label"),
+    [
+        ("filename", "class"),
+        ("Path", "Label"),
+        ("file_name", "label"),
+        ("Image Path", "Class Name"),
+        ("filepaths", "labels"),
+        ("image", "species"),
+        ("img", "Category"),
+        ("id", "breed"),
+        ("image_id", "y"),
+    ],
+)
+def test_usual_names_in_any_case_are_taken_and_said(frame, path, label):
+    index = read(frame({label: LABELS, path: PICTURES, "split": SPLIT, "width": range(6)}))
+    assert index.path == PICTURES
+    assert [index.labelmap.names[place] for place in index.label_N] == list(LABELS)
+    assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+    assert f"the path is column {path}, the label is column {label}" in said(index)
+
+
+@pytest.mark.parametrize(
+    ("columns", "path", "label"),
+    [
+        # of Kaggle's 100 birds: the class id is another name of the class
+        (("class id", "filepaths", "labels", "data set"), "filepaths", "labels"),
+        (("image_id", "filename", "class_id", "class_name"), "filename", "class_name"),
+        (("Path", "path_id", "label", "species"), "Path", "label"),
+    ],
+)
+def test_the_better_of_two_usual_names_is_taken(frame, columns, path, label):
+    cells = {name: ["train"] * 3 + ["test"] * 3 for name in columns}
+    cells |= {name: [f"no {n}" for n in range(6)] for name in columns if "id" in name}
+    index = read(frame({**cells, path: PICTURES, label: LABELS}))
+    assert index.path == PICTURES
+    assert index.labelmap.names == ("gull", "wren")
+    assert f"the path is column {path}, the label is column {label}" in said(index)
+
+
+def test_two_equally_usual_names_are_refused_with_the_key(frame):
+    columns = {"path": PICTURES, "species": LABELS, "breed": LABELS[::-1], "split": SPLIT}
+    refused(frame(columns), r"columns species and breed .*set dataset\.label_column=species")
+    index = read(frame(columns), label="breed")
+    assert [index.labelmap.names[place] for place in index.label_N] == list(LABELS[::-1])
+
+
+def test_keys_name_the_columns(frame):
+    columns = {"wo": PICTURES, "was": LABELS, "wofür": SPLIT, "path": ["x"] * 6, "label": ["y"] * 6}
+    index = read(frame(columns), path="wo", label="was", split="wofür")
+    assert index.path == PICTURES
+    assert index.labelmap.names == ("gull", "wren")
+    assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+    refused(
+        frame(columns), r"dataset\.label_column=waz: .* no such column, only wo, was", label="waz"
+    )
+    refused(frame(columns), r"dataset\.path_column=Wa: ", path="Wa")
+    refused(
+        frame(columns), r"dataset\.label_column=wo: is dataset\.path_column", path="wo", label="wo"
+    )
+
+
+def test_missing_columns_are_named_with_their_keys(frame):
+    file = frame({"where": PICTURES, "what": LABELS})
+    refused(
+        file, r"no column path, label, only where, what; set dataset\.path_column= and dataset\.l"
+    )
+    refused(file, r"no column label, only where, what; set dataset\.label_column=", path="where")
+
+
+@pytest.mark.parametrize(
+    "header", ["path,label,path", "path,label,label", "Path,path,label", "path,label,LABEL"]
+)
+def test_repeated_columns_are_refused(here, header):
+    (here / "t.csv").write_text(f"{header}\n0.jpg,wren,1.jpg\n2.jpg,gull,3.jpg\n")
+    refused(here / "t.csv", "several columns are called|could each be the")
+
+
+def test_a_table_without_a_header_is_refused(here):
+    (here / "t.csv").write_text("images/0.jpg,wren\nimages/1.jpg,gull\n")
+    refused(
+        here / "t.csv", r"t\.csv:1: holds images/0\.jpg, wren, which is a row, not names of columns"
+    )
+
+
+# --- 9: paths ---
+
+
+def paths(here: Path, cells: list[str], **options):
+    rows = [f'"{cell}",{LABELS[n]}' for n, cell in enumerate(cells)]
+    (here / "t.csv").write_text("path,label\n" + "\n".join(rows))
+    return read(here / "t.csv", **options).path
+
+
+def test_absolute_paths_below_the_root_are_relative(here):
+    assert paths(here, [str(here / name) for name in PICTURES]) == PICTURES
+    (here / "link").symlink_to(here / "images")
+    found = paths(here, [str(here / "link" / name) for name in PICTURES], root=here / "link")
+    assert found == PICTURES
+    below = paths(here, [str(here / "images" / name) for name in PICTURES], root=here / "link")
+    assert below == PICTURES
+
+
+def test_paths_outside_the_root_name_the_folder_to_set(here, tmp_path_factory):
+    root = tmp_path_factory.mktemp("elsewhere")
+    cells = [str(here / "images" / name) for name in PICTURES]
+    with pytest.raises(UserError) as caught:
+        paths(here, cells, root=root)
+    assert f"t.csv:2: '{cells[0]}' is not below" in str(caught.value)
+    advised = Path(str(caught.value).rsplit("dataset.root=", 1)[1])
+    assert paths(here, cells, root=advised) == PICTURES
+    assert paths(here, cells, root=Path("/"))[0] == cells[0][1:]
+
+
+def test_paths_up_from_the_tables_folder_work_below_the_advised_root(here):
+    (here / "lists").mkdir()
+    rows = [f"../images/{name},{LABELS[n]}" for n, name in enumerate(PICTURES)]
+    (here / "lists" / "t.csv").write_text("path,label\n" + "\n".join(rows))
+    message = refused(here / "lists" / "t.csv", r"t\.csv:2: '\.\./images/0\.jpg' is not below")
+    advised = Path(message.rsplit("dataset.root=", 1)[1])
+    assert read(here / "lists" / "t.csv", root=advised).path == PICTURES
+
+
+@pytest.mark.parametrize(
+    ("form", "note"),
+    [
+        ("images\\{}.jpg", "backslashes"),
+        (".\\images\\{}.jpg", "backslashes"),
+        ("./images/{}.jpg", None),
+        ("  images/{}.jpg ", None),
+        ("images//{}.jpg", None),
+        ("images/{}", "no suffix"),
+        ("images/{}.JPG", "upper and lower case"),
+    ],
+)
+def test_paths_in_other_forms(here, form, note):
+    cells = [form.format(number) for number in range(6)]
+    assert paths(here, cells) == tuple(f"images/{name}" for name in PICTURES)
+    notes = said(read(here / "t.csv"))
+    assert note is None or ("6 of 6 paths" in notes and note in notes)
+
+
+def test_a_name_without_suffix_that_several_files_match_is_refused(here):
+    (here / "images" / "0.png").touch()
+    with pytest.raises(UserError, match=r"t\.csv:2: .*0\.jpg, 0\.png could each be '0'"):
+        paths(here, [f"images/{number}" for number in range(6)])
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://a.b/0.jpg", "HTTP://a/0.jpg", "s3://a/0.jpg", "gs://a/0", "data:image/png;base64,AA"],
+)
+def test_an_address_is_named_as_one(here, address):
+    with pytest.raises(UserError, match=r"t\.csv:2: '.*' is an address.*download the images first"):
+        paths(here, [address, *PICTURES[1:]])
+
+
+def test_an_absolute_path_of_windows_is_named_as_one(here):
+    with pytest.raises(UserError, match=r"t\.csv:2: .* is an absolute path of Windows"):
+        paths(here, ["C:\\pictures\\0.jpg", *PICTURES[1:]])
+
+
+def test_where_all_files_are_missing_the_place_is_advised(here):
+    for name in PICTURES:
+        (here / name).unlink()
+    with pytest.raises(UserError) as caught:
+        paths(here, list(PICTURES))
+    assert f"t.csv:2: no file {here / '0.jpg'}, nor that of any other row of 6" in str(caught.value)
+    assert f"set dataset.root={here / 'images'}, where it is" in str(caught.value)
+    assert read(here / "t.csv", root=here / "images").path == PICTURES
+
+
+# --- 9: text ---
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_texts_are_read_as_pandas_reads_them(here, encoding, delimiter, end):
+    rows = [("path", "label"), *zip(PICTURES, ["Möwe", "鳥"] * 3, strict=True)]
+    text = end.join(delimiter.join(row) for row in rows) + end
+    (here / "t.csv").write_bytes(text.encode(encoding))
+    expected = pd.read_csv(here / "t.csv", sep=delimiter, encoding=encoding)
+    index = read(here / "t.csv")
+    assert index.path == tuple(expected["path"])
+    assert [index.labelmap.names[label] for label in index.label_N] == expected["label"].tolist()
+
+
+def test_excels_own_first_line_and_upper_case_suffixes(here):
+    (here / "T.CSV").write_text("sep=;\npath;label;set\n0.jpg;wren, the;train\n1.jpg;gull;test\n")
+    assert read(here / "T.CSV").labelmap.names == ("gull", "wren, the")
+    (here / "T.CSV").write_text("sep=;\npath;label\n0.jpg;wren\n1.jpg;\n")
+    refused(here / "T.CSV", r"T\.CSV:4: no label")
+
+
+def test_json_lines_are_read(frame, here):
+    columns = {"file_name": PICTURES, "label": LABELS, "split": SPLIT}
+    pd.DataFrame(columns).to_json(here / "metadata.jsonl", orient="records", lines=True)
+    index, same = read(here / "metadata.jsonl"), read(frame(columns))
+    assert (index.path, index.labelmap) == (same.path, same.labelmap)
+    assert index.split_N.tolist() == same.split_N.tolist()
+
+
+def test_the_line_that_is_no_utf8_is_named(here):
+    (here / "t.csv").write_bytes("path,label\r\n0.jpg,wren\r\n1.jpg,Möwe\r\n".encode("cp1252"))
+    refused(here / "t.csv", r"t\.csv:3: not UTF-8 text; save the table as UTF-8")
+
+
+def _workbook(file: Path) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.own"])
+@pytest.mark.parametrize(
+    ("write", "what"),
+    [
+        (_workbook, "is an Excel workbook or another ZIP archive; save the workbook as CSV UTF-8"),
+        (lambda file: file.write_bytes(gzip.compress(b"path,label\n")), "gzip archive; unpack it"),
+        (lambda file: file.write_text('[{"path": "0.jpg"}]'), "is JSON; save it as CSV"),
+        (lambda file: file.write_text('{"path": "0.jpg"}\n'), r"JSON lines .* t\.jsonl"),
+        (lambda file: pd.DataFrame({"path": ["x"]}).to_pickle(file), "a Python pickle; save"),
+        (lambda file: file.write_text("<!DOCTYPE html><p>"), "is of kind HTML page"),
+        (lambda file: file.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), r"workbook \(\.xls\)"),
+    ],
+)
+def test_what_is_no_table_is_named(here, name, write, what):
+    write(here / name)
+    refused(here / name, what)
+
+
+def test_a_parquet_is_read_under_the_name_of_a_text(here):
+    columns = {"path": PICTURES, "label": LABELS, "split": SPLIT}
+    pq.write_table(pa.table({name: list(cells) for name, cells in columns.items()}), here / "t.csv")
+    assert read(here / "t.csv").path == PICTURES
+
+
+# --- 10: labels, and 1: a single class ---
+
+
+@pytest.mark.parametrize(
+    ("labels", "note"),
+    [
+        (("nan", "wren"), "nan is a class here"),
+        (("None", "wren"), "None is a class here"),
+        (("NULL", "N/A"), "N/A, NULL is a class here"),
+        (("1", "1.0"), "equal as numbers are classes of their own: 1, 1.0"),
+        (("01", "1"), "equal as numbers are classes of their own: 01, 1"),
+        (("Wren", "wren"), "differ only in case, spaces or underscores .* Wren, wren"),
+        (("red wren", "red_wren"), "differ only in case, spaces or underscores .* red wren, red_w"),
+    ],
+)
+def test_labels_that_look_like_slips_are_noted_and_stay(here, labels, note):
+    rows = [f"{name},{labels[n % 2]}" for n, name in enumerate(PICTURES)]
+    (here / "t.csv").write_text("path,label\n" + "\n".join(rows))
+    index = read(here / "t.csv")
+    assert index.labelmap.names == tuple(sorted(labels))
+    assert np.bincount(index.label_N).tolist() == [3, 3]
+    assert re.search(note, said(index))
+
+
+def test_a_single_class_is_refused(frame):
+    file = frame({"path": PICTURES, "label": ["wren"] * 6})
+    refused(
+        file, r"dataset\.table=.*: holds a single class \(wren\); a classifier needs at least two"
+    )
