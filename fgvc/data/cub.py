@@ -55,7 +55,10 @@ def _located(root: Path) -> Path:
         )
     root = layout.beginning(root, lambda folder: (folder / "images.txt").exists(), "images.txt")
     if absent := [name for name in INDEX_FILES if not (root / name).exists()]:
-        raise UserError(f"dataset.root={root}: holds no {listed(absent)}; set dataset.root=")
+        raise UserError(
+            f"{root}: holds no {listed(absent)} beside images.txt; take "
+            f"{'it' if len(absent) == 1 else 'them'} from CUB_200_2011.tgz, or set dataset.root="
+        )
     if (root / "hierarchy.txt").exists():
         raise UserError(f"dataset.root={root}: this is NABirds; read it with dataset=nabirds")
     return root

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from fgvc.config import schema
-from fgvc.data import cars, cub, dogs, folder, inat2017, manifest, nabirds, subset, table
+from fgvc.data import cars, cub, dogs, folder, inat2017, manifest, nabirds, signs, subset, table
 from fgvc.data.index import Index, check_boxes, check_counts, check_coverage, sorted_by_path
 from fgvc.data.split import carve
 from fgvc.types import Dataset, Progress, UserError
@@ -83,7 +83,14 @@ def read(
     """
     if conf.reader not in READERS:
         raise UserError(f"dataset.reader={conf.reader}: one of {', '.join(READERS)}")
-    return sorted_by_path(READERS[conf.reader](conf, progress, cache_root))
+    try:
+        return sorted_by_path(READERS[conf.reader](conf, progress, cache_root))
+    except UserError as error:
+        way = None if conf.root is None else signs.way_out(_root(conf), conf.reader)
+        if way is None:
+            raise
+        says, semicolon, own_way = str(error).rpartition("; ")
+        raise UserError(f"{says if semicolon else own_way}; {way}") from error
 
 
 def files_policy(conf: schema.Dataset) -> manifest.Policy:
@@ -131,7 +138,8 @@ def _inat2017(
 def _folder(
     conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
 ) -> Index:
-    return folder.read(_root(conf), conf.test_fraction, conf.split_seed)
+    index = folder.read(_root(conf), conf.test_fraction, conf.split_seed)
+    return replace(index, notes=index.notes + signs.official_note(index.root))
 
 
 def _table(

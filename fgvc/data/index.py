@@ -108,10 +108,10 @@ def check_coverage(index: Index) -> tuple[str, ...]:
     if untrained := names[train_C == 0].tolist():
         raise UserError(
             f"{index.root}: {len(untrained)} of {len(names)} classes have no training image "
-            f"({listed(untrained)}): add some, or take these classes out of the index"
+            f"({listed(untrained)}): add some, or leave these classes out"
         )
     if not test_C.any():
-        raise UserError(f"{index.root}: no test image in the index: there is nothing to report on")
+        raise UserError(f"{index.root}: no test image, so there is nothing to report on; add some")
     if untested := names[test_C == 0].tolist():
         return (f"{len(untested)} classes have no test image ({listed(untested)})",)
     return ()

@@ -39,6 +39,15 @@ def beginning(root: Path, here: Callable[[Path], bool], what: str) -> Path:
     return found[0]
 
 
+def holds(root: Path, here: Callable[[Path], bool]) -> bool:
+    """Whether `here` holds of a folder at or below the root, as `beginning` searches it.
+
+    Raises:
+        UserError: no such root.
+    """
+    return any(here(folder) for level in _levels(root) for folder in level)
+
+
 def find(root: Path, name: str) -> Path | None:
     """The nearest file or folder of this name at or below the root; None where there is none.
 

@@ -160,7 +160,8 @@ class _Pictures(Dataset[Item]):
         try:
             data = states.read(file)
         except states.AbsentError as error:
-            return row, BadImage(row, f"{path}: {error}", lost=sha256 is not None)
+            since = "" if sha256 is None else " since the run began"
+            return row, BadImage(row, f"{path}: {error}{since}", lost=sha256 is not None)
         if sha256 is not None and digest.sha256_bytes(data) != sha256:
             return row, _Fatal(
                 f"{file}: altered since the manifest was made; restore it, or start again"

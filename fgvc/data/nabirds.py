@@ -53,10 +53,23 @@ def read(root: Path) -> Index:
 
 
 def _located(root: Path) -> Path:
-    return layout.beginning(
-        root,
+    """The folder of the index files.
+
+    Raises:
+        UserError: there is none, or some of its files are missing; names these.
+    """
+    what = f"{', '.join(FILES[:-1])} and {FILES[-1]} of NABirds"
+    complete = [
         lambda folder: all((folder / name).exists() for name in FILES),
-        f"{', '.join(FILES[:-1])} and {FILES[-1]} of NABirds",
+        lambda folder: sum((folder / name).exists() for name in FILES) > 1,
+    ]
+    if layout.holds(root, complete[0]) or not layout.holds(root, complete[1]):
+        return layout.beginning(root, complete[0], what)
+    folder = layout.beginning(root, complete[1], what)
+    absent = [name for name in FILES if not (folder / name).exists()]
+    raise UserError(
+        f"{folder}: holds no {listed(absent)}; take {'it' if len(absent) == 1 else 'them'} from "
+        "nabirds.tar.gz"
     )
 
 

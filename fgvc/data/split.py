@@ -42,15 +42,16 @@ def carve(index: Index, fraction: float, seed: int) -> Split:
 
 
 def validation_notes(
-    label_N: np.ndarray, split: Split, labelmap: LabelMap, fraction: float
+    label_N: np.ndarray, split: Split, labelmap: LabelMap, fraction: float, own: bool = False
 ) -> tuple[str, ...]:
     """A note on classes without a validation image: no choice on validation can consider them.
 
     Args:
         label_N: of all images.
         fraction: `dataset.val_fraction`; with 0 there is no validation and no note.
+        own: whether the dataset brings its validation split; nothing is carved then.
     """
-    if fraction <= 0:
+    if fraction <= 0 and not own:
         return ()
     train_C, val_C = (
         np.bincount(label_N[row_N], minlength=len(labelmap))
@@ -58,11 +59,15 @@ def validation_notes(
     )
     if not (missing := np.flatnonzero(val_C == 0).tolist()):
         return ()
-    advice = "raise dataset.val_fraction"
-    if (train_C[missing] == 1).all():  # the only image of a class is used for training
-        advice = "add training images of these classes"
+    key, advice = f"dataset.val_fraction={fraction:g}", "raise dataset.val_fraction"
+    if own:
+        key, advice = "validation split", "add validation images of these classes"
+    elif single := int((train_C[missing] == 1).sum()):  # its only image is used for training
+        some = "" if single == len(missing) else f"{advice}, and "
+        which = "these classes" if not some else f"the {single} that have a single image"
+        advice = f"{some}add training images of {which}"
     return (
-        f"dataset.val_fraction={fraction:g}: {len(missing)} of {len(labelmap)} classes have no "
+        f"{key}: {len(missing)} of {len(labelmap)} classes have no "
         f"validation image ({listed(labelmap.names[label] for label in missing)}), so validation "
         f"says nothing about them; {advice}",
     )

@@ -75,9 +75,9 @@ def read(path: str, most: int = -1) -> bytes:
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - as in `state`
         if S_ISDIR(mode):
-            raise AbsentError("a folder, not a file")
+            raise AbsentError("a folder instead of a file")
         if not S_ISREG(mode):  # opening a pipe would wait for ever
-            raise AbsentError("a pipe, socket or device, not a file")
+            raise AbsentError("a pipe, socket or device instead of a file")
         with open(path, "rb") as file:  # noqa: PTH123 - as in `state`
             return file.read(most)
     except OSError as error:

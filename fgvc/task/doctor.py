@@ -62,7 +62,7 @@ def _title(found: doctor.Examination) -> str:
     )
     if errors:
         verdict += f": {_count(errors, 'error')}" + (f", {_count(notes, 'note')}" if notes else "")
-    return f"{found.name}: {verdict}"
+    return f"{found.name}: {verdict}" + (f"; {found.caveat}" if found.caveat else "")
 
 
 def _rows(found: doctor.Examination) -> list[tuple[str, str, str]]:

@@ -19,14 +19,13 @@ from omegaconf import OmegaConf
 from fgvc.config.compose import canonical, config_hash
 from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
-from fgvc.data import split
 from fgvc.model.backbone import weights
 from fgvc.record import console, stack
 from fgvc.record.fit import Fit, short_digests
 from fgvc.record.folder import RESUME, SHORT, RunFolder, complete, open_run, read_json
 from fgvc.record.tensorboard import Board
 from fgvc.store.content import ContentStore
-from fgvc.task import Skipped
+from fgvc.task import Skipped, validation
 from fgvc.task.distributed import ALONE, World, device_of, seed_everything
 from fgvc.task.extract import Extractor, check_precision, choose_device
 from fgvc.task.identity import differing, identity_of
@@ -104,6 +103,10 @@ def opened(
         world: the processes that the run is cut over; this one leads. What is no training has
             those of `runtime.nproc` to extract its features.
         source: of the backbone's weights, where they need not be looked for.
+
+    Raises:
+        UserError: the dataset, the weights or the folder cannot be used, or there is no validation
+            image and the task needs one.
     """
     gate = stack_gate(conf)
     seed_everything(conf)
@@ -123,8 +126,8 @@ def opened(
             dataset = datasets.load(
                 conf.dataset, Path(conf.runtime.cache_root).expanduser(), advance
             )
-        notes = (*run.code.notes, *dataset.notes, *notes_on_validation(task, conf, dataset))
-        for note in notes:
+        validation.check(task, conf, dataset)
+        for note in (*run.code.notes, *dataset.notes, *validation.notes(task, conf, dataset)):
             console.say(f"note: {note}")
         crew = None if task == "train" else crew_of(conf, dataset, source)
         extractor = Extractor(conf, dataset, source, device, crew)
@@ -136,19 +139,6 @@ def opened(
             )
             extractor.before_test = experiment.record_test_read
             yield experiment
-
-
-def reads_validation(task: str, conf: Config) -> bool:
-    """Whether validation can choose the head: C of a probe, or the epoch of a finetune."""
-    return task == "probe" or (task == "train" and conf.final_fit == "train")
-
-
-def notes_on_validation(task: str, conf: Config, dataset: Dataset) -> tuple[str, ...]:
-    """Notes on the validation split; none if the task does not read it."""
-    if not reads_validation(task, conf):
-        return ()
-    label_N, fraction = dataset.manifest.label_N, conf.dataset.val_fraction
-    return split.validation_notes(label_N, dataset.split, dataset.labelmap, fraction)
 
 
 def stack_gate(conf: Config) -> str:

@@ -44,7 +44,9 @@ def check(job: Experiment) -> None:
     """What can be known before features are extracted."""
     head, images = job.conf.head, len(job.dataset.split.train_N)
     if head.name == "knn" and head.k > images:
-        raise UserError(f"head.k={head.k} exceeds the {images} training images: lower head.k")
+        raise UserError(
+            f"head.k={head.k} exceeds the {images} training images: set head.k={images}"
+        )
 
 
 def refits(job: Experiment) -> bool:

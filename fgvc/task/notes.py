@@ -14,7 +14,8 @@ import numpy as np
 
 from fgvc.data.index import listed
 from fgvc.record.page.run import UNREADABLE_FILE
-from fgvc.task.experiment import Experiment, Outcome, notes_on_validation, reads_validation
+from fgvc.task import validation
+from fgvc.task.experiment import Experiment, Outcome
 from fgvc.task.extract import WEIGHTS_NOTES
 from fgvc.types import BadImage, Dataset
 
@@ -25,7 +26,7 @@ def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
     """All notes of a run: on the dataset, the validation split, unreadable images and the task."""
     return [
         *job.dataset.warnings,
-        *notes_on_validation(job.task, job.conf, job.dataset),
+        *validation.notes(job.task, job.conf, job.dataset),
         *_unreadable_note(job, outcome, SPLITS, f"; {UNREADABLE_FILE} lists them all"),
         *_lost_class_notes(job, outcome.unreadable),
         *_weights_notes(job, outcome),
@@ -39,7 +40,7 @@ def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
     They are stored in its checkpoint.
     """
     return [
-        *notes_on_validation(job.task, job.conf, job.dataset),
+        *validation.notes(job.task, job.conf, job.dataset),
         *_unreadable_note(job, outcome, ("train", "val")),
         *_lost_class_notes(job, outcome.unreadable),
         *_weights_notes(job, outcome),
@@ -109,7 +110,7 @@ def _consequences(
 def _lost_class_notes(job: Experiment, unreadable: tuple[BadImage, ...]) -> Iterator[str]:
     """Notes on classes whose images in train, or in validation, are all unreadable."""
     effects = {"train": "the head cannot learn them"}
-    if reads_validation(job.task, job.conf):
+    if validation.is_read(job.task, job.conf):
         effects["val"] = "validation says nothing about them"
     manifest, names = job.dataset.manifest, job.dataset.labelmap.names
     bad_N = np.array([bad.row for bad in unreadable], np.int64)

@@ -123,6 +123,8 @@ def config_of(stored: Stored, job: Job) -> DictConfig:
         cfg.dataset[name] = {**beside, **given}.get(f"dataset.{name}", default)
     if (partial := given.get("dataset.partial")) is not None:
         cfg.dataset.partial = partial
+    # accepted once, by the command that asks for it
+    cfg.dataset.accept_altered = given.get("dataset.accept_altered", "False")
     key = "backbone.weights"
     cfg.backbone.weights = _weights(stored, given.get(key), beside.get(key), job)
     return cfg

@@ -145,6 +145,7 @@ PLACES = [
 
 def test_a_declaration_that_the_data_confirms_does_not_move_the_hash():
     assert hash_of("dataset=cub", "dataset.partial=true") == hash_of("dataset=cub")
+    assert hash_of("dataset=cub", "dataset.accept_altered=true") == hash_of("dataset=cub")
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -61,11 +61,12 @@ def test_changed_files_of_ones_own_are_a_new_manifest_with_a_note(conf, classes,
     (root / "wren" / "3.jpg").write_bytes(jpeg(77))
     for chosen, digest in zip(confs, before, strict=True):
         made = dataset.load(chosen, tmp_path / "cache")
-        (note,) = made.notes
+        (note,) = [note for note in made.notes if "files changed since" in note]
         assert re.fullmatch(r"1 of 16 files changed .*wren/3\.jpg\): hashed again; the .*", note)
         assert made.manifest.digest != digest
         again = dataset.load(chosen, tmp_path / "cache")
-        assert (again.notes, again.manifest.digest) == ((), made.manifest.digest)
+        assert not any("files changed since" in note for note in again.notes)
+        assert again.manifest.digest == made.manifest.digest
 
 
 def test_changed_files_of_an_official_dataset_are_accepted_by_a_key(conf, cub, jpeg, tmp_path):
@@ -102,8 +103,8 @@ def test_altered_synthetic_birds_are_drawn_again_where_the_message_says(conf, jp
 def test_a_missing_file_names_the_ways_out_of_its_reader(conf, cub, classes, tmp_path, reader, way):
     root = cub if reader == "cub" else classes({"gull": 8, "wren": 8})
     fields = {}
+    rows = [f"{name}/{n}.jpg,{name}" for name in ("gull", "wren") for n in range(8)]
     if reader == "table":
-        rows = [f"{name}/{n}.jpg,{name}" for name in ("gull", "wren") for n in range(8)]
         (root / "t.csv").write_text("\n".join(["path,label", *rows]))
         fields = {"table": str(root / "t.csv")}
     file = next(path for path in sorted(root.rglob("*.jpg")))
@@ -115,7 +116,7 @@ def test_a_missing_file_names_the_ways_out_of_its_reader(conf, cub, classes, tmp
     skipping = conf(reader, root, on_bad_image="skip", **fields)
     made = dataset.load(skipping, tmp_path / "cache")
     assert list(made.manifest.sha256).count(ABSENT) == 1
-    assert made.notes[0].startswith("1 of ")
+    assert any("pictures cannot be read" in note for note in made.notes)
     if reader == "folder":
         file.unlink()
     elif reader == "table":

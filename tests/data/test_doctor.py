@@ -97,7 +97,7 @@ def test_a_folder_and_birds_of_ones_own(classes, examined, conf, tmp_path):
     (root / "train" / "ü" / "read me.txt").write_text("about")
     found = examined(root, "folder", official=none)
     assert found.verdict == "sound"
-    assert "1 files that are hidden or no pictures" in one(found, "layout", "note").says
+    assert "passed over: 1 .txt" in one(found, "layout", "note").says
     generator = schema.Generator(
         version=1, classes=2, train_per_class=2, test_per_class=1, side=64, seed=0
     )

@@ -143,8 +143,12 @@ def test_a_file_that_disappears_is_a_bad_image_that_another_run_may_read(table, 
     _, batch = loader.batches(table, np.arange(8), PREPROCESS, 4, workers)
     assert batch.row_B.tolist() == [5, 7]
     assert batch.bad == (
-        BadImage(4, f"{table.path[4]}: missing", lost=True),
-        BadImage(6, f"{table.path[6]}: a pipe, socket or device, not a file", lost=True),
+        BadImage(4, f"{table.path[4]}: missing since the run began", lost=True),
+        BadImage(
+            6,
+            f"{table.path[6]}: a pipe, socket or device instead of a file since the run began",
+            lost=True,
+        ),
     )
 
 

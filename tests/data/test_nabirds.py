@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_contradictions_are_refused(copies, name, old, new, said):
 def test_missing_index_file(copies, name):
     root = copies.nabirds(".")
     (root / name).unlink()
-    refused(root, r"holds no images\.txt, .* and hierarchy\.txt of NABirds; set dataset\.root=")
+    refused(root, rf": holds no {re.escape(name)}; take it from nabirds\.tar\.gz")
 
 
 def test_two_copies_below_one_root_are_not_chosen_between(copies):

@@ -191,7 +191,7 @@ def test_loaded_as_a_dataset(copies, conf, tmp_path):
 def test_a_missing_picture_is_named(copies, conf, tmp_path):
     file = copies.table()
     (file.parent / "bilder" / "é 3=.jpg").unlink()
-    with pytest.raises(UserError, match=r"é 3=\.jpg: missing, or no plain file \(1 of the 18 "):
+    with pytest.raises(UserError, match=r"é 3=\.jpg: missing \(1 of 18 "):
         dataset.load(conf("table", file.parent, table=str(file)), tmp_path / "cache")
 
 

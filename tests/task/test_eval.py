@@ -131,6 +131,27 @@ def test_a_checkpoint_is_evaluated_on_a_copy_that_is_declared_partial(run, birds
     assert ran.json("metrics.json")["test"]["n"] == 29
 
 
+def test_altered_files_of_an_official_dataset_are_accepted_by_the_command_alone(
+    run, birds, tmp_path
+):
+    root = tmp_path / "copy"
+    shutil.copytree(birds, root)
+    cub = ("dataset=cub", f"dataset.root={root}", "dataset.partial=true", *SMALL)
+    made = run(*cub, "dataset.accept_altered=true", birds=False)
+    assert made.code == 0, made.err
+    with next(iter(sorted(root.rglob("*.jpg")))).open("ab") as file:
+        file.write(b"more")
+    refused = repeat(run, made.folder)
+    assert refused.code == 1
+    assert "add dataset.accept_altered=true to accept the files as they are now" in refused.err
+    ran = repeat(run, made.folder, "dataset.accept_altered=true")
+    assert ran.code == 0, ran.err
+    assert "1 of 90 files changed since they were last hashed" in ran.out
+    stamps = [one.json("env_stamp.json") for one in (made, ran)]
+    assert stamps[0]["config_hash"] == stamps[1]["config_hash"]
+    assert stamps[0]["manifest_digest"] != stamps[1]["manifest_digest"]
+
+
 def test_weights_that_moved_are_found_by_their_digest(run, tmp_path):
     """A run keeps its local weights once, by content: the checkpoint outlives the file's place."""
     torch.manual_seed(0)

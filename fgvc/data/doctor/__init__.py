@@ -56,7 +56,8 @@ def examine(
     restore = dataset.files_policy(conf).restore
     found += pictures.findings(path, looks, restore) + _across(index, looks)
     facts["pictures"] = pictures.facts(looks)
-    return Examination(conf.name, conf.reader, str(root), partial, ordered(found), facts)
+    caveat = definition.CAVEATS.get(conf.reader)
+    return Examination(conf.name, conf.reader, str(root), partial, ordered(found), facts, caveat)
 
 
 def _unindexed(root: Path) -> tuple[str, ...]:

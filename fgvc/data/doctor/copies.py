@@ -28,7 +28,7 @@ def findings(index: Index, looks: Looks) -> list[Finding]:
             index,
             across,
             "pictures occur in both train and test, byte for byte",
-            "take one of each pair out of the index: what was trained on flatters test",
+            "leave one of each pair out of the dataset: what was trained on flatters test",
         ),
         *_finding(
             NOTE,

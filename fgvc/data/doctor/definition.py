@@ -6,14 +6,13 @@ Nothing here opens a picture. N images.
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from fgvc.config import schema
-from fgvc.data import dataset
+from fgvc.data import dataset, signs
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding, refusal
 from fgvc.data.formats import has_picture_suffix
 from fgvc.data.index import Index, check_counts, check_coverage, listed, repeated
@@ -21,7 +20,19 @@ from fgvc.types import Progress, UserError
 
 FIRST_ID = {"cub": 1, "cars": 1, "dogs": 1, "inat2017": 0}  # the dataset's own numbering
 LISTS_ALL = ("folder",)  # readers whose index is whatever pictures lie there
-INATURALIST = {"Actinopterygii", "Amphibia", "Arachnida", "Aves", "Fungi", "Insecta", "Plantae"}
+CAVEATS = {
+    "dogs": "all images, test too, are in ImageNet-1k's training set: a backbone trained on its "
+    "labels has seen the test",
+}
+LAYOUT = {  # what to do about a refusal that names no way out
+    "folder": "arrange the pictures as train/<class>/ and test/<class>/, or as <class>/",
+    "table": "correct the table: a row per picture with columns path and label, and perhaps split",
+    "synthetic": "delete the folder, and its pictures are drawn again",
+}
+COVERAGE = {
+    "folder": "add pictures of these classes to train/, or remove their folders",
+    "table": "add rows of these classes with split train, or remove their rows",
+}
 
 
 def read(
@@ -59,7 +70,7 @@ def findings(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
         Finding(NOTE, "layout", note, "nothing, if you expected it")
         for note in index.notes + index.warnings
     ]
-    found += _splits(index) + _classes(conf, index) + _coverage(index)
+    found += _splits(index) + _classes(conf, index) + _coverage(conf, index)
     official = dataset.official(conf)
     try:
         partial, notes = check_counts(index, official, conf.partial)
@@ -92,12 +103,13 @@ def extra(conf: schema.Dataset, index: Index) -> list[Finding]:
     ]
     if not strange:
         return []
+    what = "table" if conf.reader == "table" else "index"
     return [
         Finding(
             NOTE,
             "files",
-            f"{len(strange)} pictures that the index does not name: {listed(strange, 2)}",
-            "harmless, as nothing reads them; remove them, or complete the index files",
+            f"{len(strange)} pictures that the {what} does not name: {listed(strange, 2)}",
+            f"harmless, as nothing reads them; remove them, or complete the {what}",
             tuple(strange),
         )
     ]
@@ -116,7 +128,7 @@ def pictures_below(root: Path) -> Iterator[str]:
 def _refused(conf: schema.Dataset, error: UserError) -> Finding:
     """The reader's refusal, or the name of what lies there instead."""
     root = place(conf)
-    if conf.reader == "inat2017" and _merged(root):
+    if conf.reader == "inat2017" and signs.is_merged_inat2017(root):
         return Finding(
             ERROR,
             "layout",
@@ -125,36 +137,9 @@ def _refused(conf: schema.Dataset, error: UserError) -> Finding:
             "unpack train_val2017.zip beside train_val_images/",
             (str(error),),
         )
-    found = refusal(error, "layout", "restore the official index files")
-    looks_like = _looks_like(root)
-    if looks_like in (None, conf.reader):
-        return found
-    return replace(found, mend=f"this looks like dataset={looks_like}: examine it as that")
-
-
-def _merged(root: Path) -> bool:
-    return len(INATURALIST & {path.name for path in _near(root)}) >= 3 and not any(
-        path.name in ("train2017.json", "val2017.json") for path in _near(root)
-    )
-
-
-def _looks_like(root: Path) -> str | None:
-    """The dataset whose files lie there, by the surest sign."""
-    names = {path.name for path in _near(root)}
-    signs: list[tuple[str, Callable[[str], object]]] = [
-        ("inat2017", lambda name: name in ("train2017.json", "val2017.json")),
-        ("cars", re.compile(r"cars_.*\.mat").fullmatch),
-        ("dogs", lambda name: name in ("train_list.mat", "file_list.mat")),
-        ("nabirds", lambda name: name in ("hierarchy.txt", "sizes.txt")),
-        ("cub", lambda name: name == "train_test_split.txt"),
-    ]
-    return next((other for other, sign in signs if any(map(sign, names))), None)
-
-
-def _near(root: Path) -> Iterator[Path]:
-    """What lies in the root and in its folders."""
-    for pattern in ("*", "*/*"):
-        yield from root.glob(pattern)
+    found = refusal(error, "layout", LAYOUT.get(conf.reader, "restore the official index files"))
+    way = signs.way_out(root, conf.reader)
+    return found if way is None else replace(found, mend=way)
 
 
 def _splits(index: Index) -> list[Finding]:
@@ -197,9 +182,9 @@ def _classes(conf: schema.Dataset, index: Index) -> list[Finding]:
     return [Finding(ERROR, "classes", says, mend) for says in found]
 
 
-def _coverage(index: Index) -> list[Finding]:
+def _coverage(conf: schema.Dataset, index: Index) -> list[Finding]:
     try:
         notes = check_coverage(index)
     except UserError as error:
-        return [refusal(error, "classes", "compare the index files")]
+        return [refusal(error, "classes", COVERAGE.get(conf.reader, "compare the index files"))]
     return [Finding(NOTE, "classes", note, "their accuracy cannot be measured") for note in notes]

@@ -28,7 +28,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Examination:
-    """A dataset on disk, examined. facts: what was measured, whatever is thought of it."""
+    """A dataset on disk, examined. facts: what was measured, whatever is thought of it. caveat:
+    what a sound copy of this dataset cannot measure, for the line of the verdict."""
 
     name: str
     reader: str
@@ -36,6 +37,7 @@ class Examination:
     partial: bool
     findings: tuple[Finding, ...]
     facts: Mapping[str, object] = field(default_factory=dict)
+    caveat: str | None = None
 
     @property
     def wrong(self) -> bool:
@@ -54,6 +56,7 @@ class Examination:
             "root": self.root,
             "verdict": self.verdict,
             "partial": self.partial,
+            "caveat": self.caveat,
             "findings": [_plain(finding) for finding in self.findings],
             **self.facts,
         }

@@ -1,0 +1,73 @@
+"""A config and its dataset -> what validation is needed for, and whether there is any.
+
+N images, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fgvc.config.schema import Config
+from fgvc.data import split
+from fgvc.types import VAL, Dataset, UserError
+
+
+def is_read(task: str, conf: Config) -> bool:
+    """Whether validation can choose the head: C of a probe, or the epoch of a finetune."""
+    return task == "probe" or (task == "train" and conf.final_fit == "train")
+
+
+def notes(task: str, conf: Config, dataset: Dataset) -> tuple[str, ...]:
+    """Notes on the validation split; none if the task does not read it."""
+    if not is_read(task, conf):
+        return ()
+    return split.validation_notes(
+        dataset.manifest.label_N,
+        dataset.split,
+        dataset.labelmap,
+        conf.dataset.val_fraction,
+        own=bool((dataset.manifest.split_N == VAL).any()),
+    )
+
+
+def check(task: str, conf: Config, dataset: Dataset) -> None:
+    """Refuse to begin what needs a validation image and has none.
+
+    Raises:
+        UserError: with settings that work on these images.
+    """
+    purpose = _purpose(task, conf)
+    if purpose is None or len(dataset.split.val_N):
+        return
+    train_N = dataset.split.train_N
+    count_C = np.bincount(dataset.manifest.label_N[train_N], minlength=len(dataset.labelmap))
+    images, classes = len(train_N), len(count_C)
+    without = "final_fit=trainval (which reports the last epoch)"
+    if task == "probe":
+        without = f"head=knn head.k={min(images, 20)} (which chooses nothing)"
+    key = f"dataset.val_fraction={conf.dataset.val_fraction:g}"
+    if count_C.max(initial=0) < 2:
+        raise UserError(
+            f"{key}: no class has a second training image for validation, and without one there "
+            f"is nothing to choose {purpose} on. Set {without}, or add training images"
+        )
+    raise UserError(
+        f"{key}: that is no image of the {images} in train, so there is nothing to choose "
+        f"{purpose} on. Set dataset.val_fraction={share_for(images, classes):g}, or {without}"
+    )
+
+
+def share_for(images: int, classes: int) -> float:
+    """A dataset.val_fraction that is one validation image per class, as far as allowed."""
+    return min(0.9, math.ceil(100 * classes / images) / 100)
+
+
+def _purpose(task: str, conf: Config) -> str | None:
+    """What validation has to choose; None if nothing."""
+    if task == "probe" and conf.head.name != "knn":
+        return f"head={conf.head.name}"
+    if task == "train" and conf.final_fit == "train" and conf.task.debug != "overfit":
+        return "the best epoch"
+    return None
