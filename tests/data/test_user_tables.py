@@ -131,6 +131,11 @@ def test_flags_that_contradict_each_other_are_refused(frame):
     refused(file, r"t\.csv:5: is train and test by is_train, is_test")
 
 
+def test_a_flag_that_is_neither_yes_nor_no_is_refused(frame):
+    file = frame({"path": PICTURES, "label": LABELS, "is_train": [1, 1, "maybe", 1, 0, 0]})
+    refused(file, r"t\.csv:4: is_train 'maybe': neither yes nor no")
+
+
 @pytest.mark.parametrize("name", ["split", "Set", "partition"])
 @pytest.mark.parametrize("numbers", [[0, 0, 0, 0, 1, 2], [0, 0, 0, 0, 1, 1]])
 def test_numbers_are_no_splits(frame, name, numbers):
@@ -260,11 +265,21 @@ def test_missing_columns_are_named_with_their_keys(frame):
 
 
 @pytest.mark.parametrize(
-    "header", ["path,label,path", "path,label,label", "Path,path,label", "path,label,LABEL"]
+    "header",
+    [
+        *("path,label,path", "path,label,label", "Path,path,label", "path,label,LABEL"),
+        *("path,split,label,split", "path,split,label,Split"),
+    ],
 )
 def test_repeated_columns_are_refused(here, header):
-    (here / "t.csv").write_text(f"{header}\n0.jpg,wren,1.jpg\n2.jpg,gull,3.jpg\n")
+    row = ",".join(["0.jpg", "train", "wren", "test"][: header.count(",") + 1])
+    (here / "t.csv").write_text(f"{header}\n{row}\n")
     refused(here / "t.csv", "several columns are called|could each be the")
+
+
+def test_a_table_without_delimiter_is_refused(here):
+    (here / "t.txt").write_text("path label\n0.jpg wren\n")
+    refused(here / "t.txt", r"single column \('path label'\); columns are separated by comma, tab")
 
 
 def test_a_table_without_a_header_is_refused(here):

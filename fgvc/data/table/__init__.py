@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fgvc.data.formats import has_picture_suffix
@@ -24,9 +24,11 @@ from fgvc.data.table.names import (
     Keys,
     choose,
     keyed,
+    rank_of,
     refuse_missing,
     refuse_repeated,
     refuse_several,
+    setting,
 )
 from fgvc.data.table.parquet import ParquetTable
 from fgvc.data.table.paths import resolve
@@ -89,7 +91,7 @@ def read(
     if twice := repeated(path):
         raise UserError(f"dataset.table={file}: path listed twice: {listed(twice)}; keep one row")
     if given.split_N is None and (folder_N := from_folders(path)) is not None:
-        given = Given(folder_N, "the first folders of the paths", warnings=given.warnings)
+        given = replace(given, split_N=folder_N, source="the first folders of the paths")
     classes, label_N = read_labels(file, labels)
     where = f"dataset.table={file}"
     split = resolve_splits(where, given.split_N, path, label_N, classes, test_fraction, seed)
@@ -138,14 +140,22 @@ def _files(file: Path) -> list[Path]:
         below = sorted(path for path in file.rglob("*") if path.suffix.lower() in PARQUET)
         below = [path for path in below if not _is_hidden(path.relative_to(file))]
         if not below:
-            raise UserError(
-                f"dataset.table={file}: a folder without Parquet files; set dataset.table= to the "
-                "table, or read a folder per class with dataset=folder"
-            )
+            raise _no_parquet(file)
         return below
     if not file.exists() and any(mark in str(file) for mark in "*?["):
         return [Path(name) for name in sorted(glob.glob(str(file)))] or [file]  # noqa: PTH207
     return [file]
+
+
+def _no_parquet(folder: Path) -> UserError:
+    """A folder is read for its Parquet files alone: name what else may be meant."""
+    others = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in FORMATS]
+    way_out = "set dataset.table= to the table, or read a folder per class with dataset=folder"
+    if others:
+        way_out = f"set {setting('dataset.table', others[0])}"
+    elif any(folder.rglob("*.arrow")):
+        way_out = "it holds Arrow files: load it with datasets.load_from_disk and write to_parquet"
+    return UserError(f"dataset.table={folder}: a folder without Parquet files; {way_out}")
 
 
 def _is_hidden(path: Path) -> bool:
@@ -256,9 +266,20 @@ def _images(
 def _column_note(
     table: TextTable | ParquetTable, file: Path, places: Places, given: Given
 ) -> tuple[str, ...]:
-    """Which columns are read, unless they are called path, label and split."""
+    """Which columns are read, unless they are called path, label and split, and which are not."""
     names = [table.names[places.path], table.names[places.label]]
-    if names == ["path", "label"] and (given.exact or given.source is None):
-        return ()
-    source = f", the split is {given.source}" if given.source else ""
-    return (f"{file}: the path is column {names[0]}, the label is column {names[1]}{source}",)
+    others = [
+        name for name in table.names if name not in names and rank_of(name, LABELS) is not None
+    ]
+    notes = []
+    if names != ["path", "label"] or not (given.exact or given.source is None):
+        source = f", the split is {given.source}" if given.source else ""
+        notes.append(
+            f"{file}: the path is column {names[0]}, the label is column {names[1]}{source}"
+        )
+    if others:
+        notes.append(
+            f"{file}: {listed(others)} could be the label too, and is not read; to read it, set "
+            f"{setting('dataset.label_column', others[0])}"
+        )
+    return tuple(notes)

@@ -16,6 +16,7 @@ from pathlib import Path
 from fgvc.data.formats import has_picture_suffix
 from fgvc.data.index import listed
 from fgvc.data.layout import inside
+from fgvc.data.table.names import setting
 from fgvc.types import UserError
 
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
@@ -185,7 +186,7 @@ def _outside(root: Path, table: Path, cell: str, where: str, cells: Iterable[str
     base = table.parent.absolute()
     whole = [os.path.normpath(base / cell) for cell in cells if not ADDRESS.match(cell)]
     common = os.path.commonpath(map(os.path.dirname, whole))
-    way_out = f"set dataset.root={common}"
+    way_out = f"set {setting('dataset.root', common)}"
     if cell.startswith("/") and os.path.exists(f"{root}{cell}"):  # noqa: PTH110
         way_out = f"remove the slash at its start: {root}{cell} exists"
     elif not os.path.exists(os.path.normpath(base / cell)):  # noqa: PTH110
@@ -204,7 +205,7 @@ def _all_missing(
     for folder in dict.fromkeys(near):
         try:
             if folder != root and Disk(folder).find(paths[0]) is not None:
-                way_out = f"set dataset.root={folder}, where it is"
+                way_out = f"set {setting('dataset.root', folder)}, where it is"
                 break
         except UserError:
             continue

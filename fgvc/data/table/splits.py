@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from fgvc.data.index import listed
 from fgvc.data.split import SPLIT_NAMES
 from fgvc.data.split_words import split_of
-from fgvc.data.table.names import Keys, keyed, plain_name, refuse_several
+from fgvc.data.table.names import Keys, keyed, plain_name, refuse_several, setting
 from fgvc.data.table.parquet import ParquetTable
 from fgvc.data.table.text import TextTable
 from fgvc.types import TEST, TRAIN, VAL, UserError
@@ -38,10 +38,14 @@ EXPECTED = "one of train, val, test"
 
 @dataclass(frozen=True)
 class Given:
-    """What a table says of its split. split_N: uint8, or None. source: what says it, for a note."""
+    """What a table says of its split.
+
+    split_N: uint8, or None. source: what says it, for a note. places: the columns that say it.
+    """
 
     split_N: np.ndarray | None = None
     source: str | None = None
+    places: tuple[int, ...] = ()
     exact: bool = False  # a column that is called split
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -64,20 +68,19 @@ def read_splits(
     free = [place for place in range(len(table.names)) if place not in taken]
     if keys.split is not None:
         place = keyed(where, table.names, "split", keys.split)
-        return Given(*_named(table, place), exact=True)
+        return Given(*_named(table, place), (place,), exact=True)
     given, notes = _by_usual_name(table, where, free)
     if given is None:
         given = _by_flags(table, where, free) or _by_shard(table) or Given()
-    rest = [place for place in free if table.names[place] not in (given.source or "")]
+    rest = [place for place in free if place not in given.places]
     unused = [
         f"{where}: column {table.names[place]} holds words for splits and is not read; "
-        f"to read it, set dataset.split_column={table.names[place]}"
+        f"to read it, set {setting('dataset.split_column', table.names[place])}"
         for place in table.all_pass(rest, lambda cell: split_of(cell) is not None)
-        if f"column {table.names[place]}" != given.source
     ]
     if given.split_N is None:
         return Given(notes=tuple(notes), warnings=tuple(unused))
-    return Given(given.split_N, given.source, given.exact, (*notes, *unused))
+    return replace(given, notes=(*notes, *unused))
 
 
 def from_folders(path: Sequence[str]) -> np.ndarray | None:
@@ -99,7 +102,9 @@ def _by_usual_name(
     """The column with a usual name whose cells are words; notes on those that hold others."""
     usual = [place for place in free if plain_name(table.names[place]) in WORDS]
     usual = [place for place in usual if _readable(table, place)]
-    exact = [place for place in usual if table.names[place] == "split"]
+    exact = [place for place in usual if plain_name(table.names[place]) == "split"]
+    if len(exact) > 1:
+        refuse_several(where, "split", [table.names[place] for place in exact])
     usual = exact or sorted(usual, key=lambda place: WORDS.index(plain_name(table.names[place])))
     found: list[tuple[int, np.ndarray]] = []
     notes = []
@@ -118,7 +123,7 @@ def _by_usual_name(
         return None, notes
     place, split_N = found[0]
     name = table.names[place]
-    return Given(split_N, f"column {name}", exact=name == "split"), notes
+    return Given(split_N, f"column {name}", (place,), exact=name == "split"), notes
 
 
 def _says_nothing(name: str, words: Mapping[str, int | None]) -> bool:
@@ -168,7 +173,11 @@ def _flag(name: str) -> int | None:
 def _by_flags(table: TextTable | ParquetTable, where: str, free: Sequence[int]) -> Given | None:
     """Columns such as is_train and is_test, if all their cells are yes or no."""
     flags = [place for place in free if _flag(table.names[place]) is not None]
+    flags = [place for place in flags if _readable(table, place)]
     places = table.all_pass(flags, lambda cell: cell.lower() in (*YES, *NO))
+    for place in flags:
+        if place not in places and plain_name(table.names[place]).startswith(("is", "in")):
+            _refuse_mixed(table, place)
     if not places:
         return None
     cells_of: dict[int, list[str]] = {}
@@ -180,7 +189,18 @@ def _by_flags(table: TextTable | ParquetTable, where: str, free: Sequence[int]) 
             refuse_several(where, "split", names)
         cells_of[split] = cells
     source = f"column {names[0]}" if len(names) == 1 else f"columns {' and '.join(names)}"
-    return Given(_combined(table, cells_of, names), source)
+    return Given(_combined(table, cells_of, names), source, tuple(places))
+
+
+def _refuse_mixed(table: TextTable | ParquetTable, place: int) -> None:
+    """Refuse a flag that says yes or no in some rows and something else in others."""
+    (cells,) = table.columns([place])
+    other = [row for row, cell in enumerate(cells) if cell.lower() not in (*YES, *NO)]
+    if len(other) < len(cells):
+        raise UserError(
+            f"{table.where(other[0])}: {table.names[place]} {cells[other[0]]!r}: neither yes nor "
+            "no; write 1 or 0"
+        )
 
 
 def _combined(
