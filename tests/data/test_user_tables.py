@@ -417,7 +417,7 @@ def _workbook(file: Path) -> None:
         archive.writestr("xl/workbook.xml", "<workbook/>")
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.own"])
+@pytest.mark.parametrize("name", ["t.csv", "t.own", "t.parquet"])
 @pytest.mark.parametrize(
     ("write", "what"),
     [
@@ -433,6 +433,12 @@ def _workbook(file: Path) -> None:
 def test_what_is_no_table_is_named(here, name, write, what):
     write(here / name)
     refused(here / name, what)
+
+
+def test_a_folder_without_parquet_names_what_may_be_meant(here):
+    refused(here, r"without Parquet files; .* or read a folder per class with dataset=folder")
+    (here / "metadata.csv").write_text("file_name,label\n")
+    refused(here, r"without Parquet files; set dataset\.table=/.*/metadata\.csv")
 
 
 def test_a_parquet_is_read_under_the_name_of_a_text(here):

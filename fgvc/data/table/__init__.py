@@ -1,13 +1,12 @@
 """reader=table: a table with a row per image -> Index.
 
-text.py (CSV, TSV, JSON lines) or parquet.py -> names.py (path, label), splits.py -> paths.py,
-labels.py -> Index. embedded.py unpacks images that are inside Parquet. A label is any text: spaces,
-slashes, other scripts. N images.
+files.py opens text.py (CSV, TSV, JSON lines) or parquet.py -> names.py (columns for path and label),
+splits.py -> paths.py, or embedded.py for images inside Parquet -> labels.py -> Index. A label is any
+text: spaces, slashes, other scripts. N images.
 """
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from fgvc.data.index import Index, listed, repeated
 from fgvc.data.layout import existing
 from fgvc.data.split import resolve_splits
 from fgvc.data.table import embedded
+from fgvc.data.table.files import folder_of, open_table
 from fgvc.data.table.labels import label_notes, read_labels, refuse_empty
 from fgvc.data.table.names import (
     LABELS,
@@ -33,13 +33,10 @@ from fgvc.data.table.names import (
 from fgvc.data.table.parquet import ParquetTable
 from fgvc.data.table.paths import resolve
 from fgvc.data.table.splits import Given, from_folders, read_splits
-from fgvc.data.table.text import JSON_LINES, TextTable, refuse_others
+from fgvc.data.table.text import TextTable
 from fgvc.types import Progress, UserError
 
 __all__ = ["Keys", "read"]
-
-PARQUET = (".parquet", ".parq", ".pq")
-FORMATS = (".csv", ".tsv", ".tab", ".psv", ".txt", *JSON_LINES, *PARQUET)
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def read(
     """Read the table.
 
     Args:
-        file: a name that ends in one of FORMATS, a pattern of such names, or a folder of Parquet.
+        file: a name that ends in one of files.FORMATS; of Parquet, a pattern or a folder too.
         root: the folder that paths are relative to; None: the folder of the table.
         test_fraction: share of each class that becomes test where nothing says the split.
         seed: of that split.
@@ -74,7 +71,7 @@ def read(
         UserError: no such file or column, a cell that is empty or means nothing, a path listed
             twice or outside the root, a single class, or a class too small to be split.
     """
-    table = _opened(file)
+    table = open_table(file)
     places = _choose(table, file, keys)
     cells, labels = _cells(table, places)
     if not labels:
@@ -85,7 +82,7 @@ def read(
         assert isinstance(table, ParquetTable)
         root, path, path_notes = _images(table, places.path, file, cache_root, progress)
     else:
-        root = existing(_folder(file) if root is None else root)
+        root = existing(folder_of(file) if root is None else root)
         refuse_empty(cells, table.names[places.path], None, table.where)
         path, path_notes = resolve(file, root, cells, table.where)
     if twice := repeated(path):
@@ -106,70 +103,6 @@ def read(
         warnings=given.warnings + split.warnings,
         test_source=split.test_source,
     )
-
-
-def _opened(file: Path) -> TextTable | ParquetTable:
-    """The table by what it is: a folder or a pattern of files, Parquet by its bytes, or text.
-
-    Raises:
-        UserError: no such file, or none that is read.
-    """
-    files = _files(file)
-    for name in files:
-        if not name.is_file():
-            raise UserError(f"dataset.table={name}: no such file; set dataset.table=")
-        if name.suffix.lower() not in FORMATS:
-            refuse_others(name)
-            raise UserError(
-                f"dataset.table={name}: not one of {', '.join(FORMATS)}; save it as CSV UTF-8, or "
-                "rename it if it is one of these"
-            )
-    if files[0].suffix.lower() in PARQUET or _starts_as_parquet(files[0]):
-        return ParquetTable(files)
-    if len(files) > 1:
-        raise UserError(
-            f"dataset.table={file}: {len(files)} files ({listed(files, 2)}); several are read "
-            "only of Parquet: join them into one table with a column split"
-        )
-    return TextTable(files[0])
-
-
-def _files(file: Path) -> list[Path]:
-    """The files that dataset.table names, in the order of their names."""
-    if file.is_dir():
-        below = sorted(path for path in file.rglob("*") if path.suffix.lower() in PARQUET)
-        below = [path for path in below if not _is_hidden(path.relative_to(file))]
-        if not below:
-            raise _no_parquet(file)
-        return below
-    if not file.exists() and any(mark in str(file) for mark in "*?["):
-        return [Path(name) for name in sorted(glob.glob(str(file)))] or [file]  # noqa: PTH207
-    return [file]
-
-
-def _no_parquet(folder: Path) -> UserError:
-    """A folder is read for its Parquet files alone: name what else may be meant."""
-    others = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in FORMATS]
-    way_out = "set dataset.table= to the table, or read a folder per class with dataset=folder"
-    if others:
-        way_out = f"set {setting('dataset.table', others[0])}"
-    elif any(folder.rglob("*.arrow")):
-        way_out = "it holds Arrow files: load it with datasets.load_from_disk and write to_parquet"
-    return UserError(f"dataset.table={folder}: a folder without Parquet files; {way_out}")
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _starts_as_parquet(file: Path) -> bool:
-    with file.open("rb") as source:
-        return source.read(4) == b"PAR1"
-
-
-def _folder(file: Path) -> Path:
-    """What paths are relative to where dataset.root does not say it."""
-    return file if file.is_dir() else file.parent
 
 
 def _choose(table: TextTable | ParquetTable, file: Path, keys: Keys) -> Places:
@@ -257,7 +190,7 @@ def _images(
 ) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
     """Root, paths and a note of the images inside a Parquet."""
     if cache_root is None:
-        return _folder(file), tuple(f"{row:09}" for row in range(len(table))), ()
+        return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), ()
     root, path = embedded.unpack(table, place, cache_root, progress)
     note = f"{file}: {len(path)} images of column {table.names[place]} are unpacked into {root}"
     return root, tuple(path), (note,)
