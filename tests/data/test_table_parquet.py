@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from fgvc.data import dataset, doctor, table
 from fgvc.data.table import Keys
 from fgvc.store.digest import sha256_bytes
-from fgvc.types import TEST, TRAIN, VAL, UserError
+from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
 
 NAMES = ["gull", "wren"]
 # what the `datasets` library writes into a schema
@@ -32,10 +33,10 @@ def images(jpeg: Callable[..., bytes]) -> list[bytes]:
 
 def write(
     file: Path,
-    images: list[bytes | None],
+    images: Sequence[bytes | None],
     labels: list[int],
     features: dict | None = FEATURES,
-    paths: list[str | None] | None = None,
+    paths: Sequence[str | None] | None = None,
     **columns: list,
 ) -> Path:
     cells = [
@@ -278,19 +279,15 @@ def test_counted_without_a_cache(images, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.parquet"]
 
 
+@contextmanager
+def silent(*about: object) -> Iterator[Progress]:
+    yield lambda n, note="": None
+
+
 def test_the_doctor_examines_the_images(images, conf, tmp_path):
     file = write(tmp_path / "t.parquet", images, [0, 1] * 6)
     chosen = conf("table", tmp_path, table=str(file))
     chosen.root = None
-    bar = _Bar()
-    found = doctor.examine(chosen, 1, lambda *_: bar, tmp_path / "cache")
+    found = doctor.examine(chosen, 1, silent, tmp_path / "cache")
     assert not found.wrong
-    assert found.facts["pictures"]["read"] == 12
-
-
-class _Bar:
-    def __enter__(self):
-        return lambda count, note="": None
-
-    def __exit__(self, *error):
-        return None
+    assert found.facts["pictures"]["read"] == 12  # type: ignore[index]

@@ -1,8 +1,8 @@
 """reader=table: a table with a row per image -> Index.
 
-files.py opens text.py (CSV, TSV, JSON lines) or parquet.py -> names.py (columns for path and label),
-splits.py -> paths.py, or embedded.py for images inside Parquet -> labels.py -> Index. A label is any
-text: spaces, slashes, other scripts. N images.
+files.py opens text.py (CSV, TSV, JSON lines) or parquet.py -> names.py (columns of path and label),
+splits.py -> paths.py, or embedded.py for images inside Parquet -> labels.py -> Index. A label is
+any text: spaces, slashes, other scripts. N images.
 """
 
 from __future__ import annotations

@@ -208,17 +208,17 @@ def _combined(
 ) -> np.ndarray:
     """The one flag of a row that says yes; a row without has the first split without a flag."""
     count = len(next(iter(cells_of.values())))
-    otherwise = next((split for split in (TRAIN, TEST, VAL) if split not in cells_of), None)
+    rest = [split for split in (TRAIN, TEST, VAL) if split not in cells_of][:1]
     split_N = np.empty(count, dtype=np.uint8)
     for row in range(count):
         cells = {split: column[row].lower() for split, column in cells_of.items()}
         if "" in cells.values():
             raise UserError(f"{table.where(row)}: no {listed(names)}; fill it in")
-        said = [split for split, cell in cells.items() if cell in YES]
-        if len(said) > 1 or (not said and otherwise is None):
+        said = [split for split, cell in cells.items() if cell in YES] or rest
+        if len(said) != 1:
             what = " and ".join(SPLIT_NAMES[split] for split in said) or "of no split"
             raise UserError(f"{table.where(row)}: is {what} by {listed(names)}; correct it")
-        split_N[row] = said[0] if said else otherwise
+        split_N[row] = said[0]
     return split_N
 
 
