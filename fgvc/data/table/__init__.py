@@ -76,7 +76,7 @@ def read(
     cells, labels = _cells(table, places)
     if not labels:
         raise UserError(f"dataset.table={file}: lists no picture")
-    given = read_splits(table, str(file), keys, (places.path, places.label))
+    given = read_splits(table, file, keys, (places.path, places.label))
     refuse_empty(labels, table.names[places.label], given.split_N, table.where)
     if cells is None:
         assert isinstance(table, ParquetTable)
@@ -90,7 +90,7 @@ def read(
     if given.split_N is None and (folder_N := from_folders(path)) is not None:
         given = replace(given, split_N=folder_N, source="the first folders of the paths")
     classes, label_N = read_labels(file, labels)
-    where = f"dataset.table={file}"
+    where = f"dataset.table={file.name}"
     split = resolve_splits(where, given.split_N, path, label_N, classes, test_fraction, seed)
     notes = _column_note(table, file, places, given) + given.notes + path_notes
     return Index(
@@ -99,7 +99,7 @@ def read(
         label_N,
         split.split_N,
         classes,
-        notes=notes + label_notes(file, classes.names) + split.notes,
+        notes=notes + label_notes(file.name, classes.names) + split.notes,
         warnings=given.warnings + split.warnings,
         test_source=split.test_source,
     )
@@ -192,7 +192,11 @@ def _images(
     if cache_root is None:
         return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), ()
     root, path = embedded.unpack(table, place, cache_root, progress)
-    note = f"{file}: {len(path)} images of column {table.names[place]} are unpacked into {root}"
+    below = root.relative_to(cache_root).as_posix()
+    note = (
+        f"{file.name}: {len(path)} images of column {table.names[place]} are unpacked into "
+        f"runtime.cache_root/{below}"
+    )
     return root, tuple(path), (note,)
 
 
@@ -208,11 +212,11 @@ def _column_note(
     if names != ["path", "label"] or not (given.exact or given.source is None):
         source = f", the split is {given.source}" if given.source else ""
         notes.append(
-            f"{file}: the path is column {names[0]}, the label is column {names[1]}{source}"
+            f"{file.name}: the path is column {names[0]}, the label is column {names[1]}{source}"
         )
     if others:
         notes.append(
-            f"{file}: {listed(others)} could be the label too, and is not read; to read it, set "
-            f"{setting('dataset.label_column', others[0])}"
+            f"{file.name}: {listed(others)} could be the label too, and is not read; to read it, "
+            f"set {setting('dataset.label_column', others[0])}"
         )
     return tuple(notes)

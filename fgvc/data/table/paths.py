@@ -130,7 +130,9 @@ def resolve(
         paths.append(path if on_disk is None else on_disk)
     if not found:
         raise _all_missing(table, root, paths, where)
-    notes = tuple(f"{table}: {n} of {len(cells)} paths {what}" for what, n in disk.changes.items())
+    notes = tuple(
+        f"{table.name}: {n} of {len(cells)} paths {what}" for what, n in disk.changes.items()
+    )
     return tuple(paths), notes
 
 

@@ -52,12 +52,12 @@ class Given:
 
 
 def read_splits(
-    table: TextTable | ParquetTable, where: str, keys: Keys, taken: Sequence[int]
+    table: TextTable | ParquetTable, file: Path, keys: Keys, taken: Sequence[int]
 ) -> Given:
     """Read the split of every row.
 
     Args:
-        where: the table, for notes and messages.
+        file: the table, for notes and messages.
         keys: the columns that the user names.
         taken: places of the columns for path and label.
 
@@ -67,14 +67,14 @@ def read_splits(
     """
     free = [place for place in range(len(table.names)) if place not in taken]
     if keys.split is not None:
-        place = keyed(where, table.names, "split", keys.split)
+        place = keyed(file, table.names, "split", keys.split)
         return Given(*_named(table, place), (place,), exact=True)
-    given, notes = _by_usual_name(table, where, free)
+    given, notes = _by_usual_name(table, file, free)
     if given is None:
-        given = _by_flags(table, where, free) or _by_shard(table) or Given()
+        given = _by_flags(table, file, free) or _by_shard(table) or Given()
     rest = [place for place in free if place not in given.places]
     unused = [
-        f"{where}: column {table.names[place]} holds words for splits and is not read; "
+        f"{file.name}: column {table.names[place]} holds words for splits and is not read; "
         f"to read it, set {setting('dataset.split_column', table.names[place])}"
         for place in table.all_pass(rest, lambda cell: split_of(cell) is not None)
     ]
@@ -97,14 +97,14 @@ def _first(path: str) -> str:
 
 
 def _by_usual_name(
-    table: TextTable | ParquetTable, where: str, free: Sequence[int]
+    table: TextTable | ParquetTable, file: Path, free: Sequence[int]
 ) -> tuple[Given | None, list[str]]:
     """The column with a usual name whose cells are words; notes on those that hold others."""
     usual = [place for place in free if plain_name(table.names[place]) in WORDS]
     usual = [place for place in usual if _readable(table, place)]
     exact = [place for place in usual if plain_name(table.names[place]) == "split"]
     if len(exact) > 1:
-        refuse_several(where, "split", [table.names[place] for place in exact])
+        refuse_several(file, "split", [table.names[place] for place in exact])
     usual = exact or sorted(usual, key=lambda place: WORDS.index(plain_name(table.names[place])))
     found: list[tuple[int, np.ndarray]] = []
     notes = []
@@ -114,11 +114,11 @@ def _by_usual_name(
         words = {cell: split_of(cell) for cell in set(cells)}
         if plain_name(name) != "split" and _says_nothing(name, words):
             shown = listed(sorted(filter(None, words)), 3)
-            notes.append(f"{where}: column {name} holds no splits ({shown}) and is not read")
+            notes.append(f"{file.name}: column {name} holds no splits ({shown}) and is not read")
             continue
         found.append((place, _splits(table, name, cells)))
     if len(found) > 1 and any((split_N != found[0][1]).any() for _, split_N in found):
-        refuse_several(where, "split", [table.names[place] for place, _ in found])
+        refuse_several(file, "split", [table.names[place] for place, _ in found])
     if not found:
         return None, notes
     place, split_N = found[0]
@@ -170,7 +170,7 @@ def _flag(name: str) -> int | None:
     return next((split for split, words in FLAGS.items() if plain in words), None)
 
 
-def _by_flags(table: TextTable | ParquetTable, where: str, free: Sequence[int]) -> Given | None:
+def _by_flags(table: TextTable | ParquetTable, file: Path, free: Sequence[int]) -> Given | None:
     """Columns such as is_train and is_test, if all their cells are yes or no."""
     flags = [place for place in free if _flag(table.names[place]) is not None]
     flags = [place for place in flags if _readable(table, place)]
@@ -186,7 +186,7 @@ def _by_flags(table: TextTable | ParquetTable, where: str, free: Sequence[int]) 
         split = _flag(table.names[place])
         assert split is not None
         if split in cells_of:
-            refuse_several(where, "split", names)
+            refuse_several(file, "split", names)
         cells_of[split] = cells
     source = f"column {names[0]}" if len(names) == 1 else f"columns {' and '.join(names)}"
     return Given(_combined(table, cells_of, names), source, tuple(places))
