@@ -31,7 +31,7 @@ from fgvc.data.table.names import (
     setting,
 )
 from fgvc.data.table.parquet import ParquetTable
-from fgvc.data.table.paths import resolve
+from fgvc.data.table.paths import is_picture_path, resolve
 from fgvc.data.table.splits import Given, from_folders, read_splits
 from fgvc.data.table.text import TextTable
 from fgvc.types import Progress, UserError
@@ -88,7 +88,7 @@ def read(
     if twice := repeated(path):
         raise UserError(f"dataset.table={file}: path listed twice: {listed(twice)}; keep one row")
     if given.split_N is None and (folder_N := from_folders(path)) is not None:
-        given = replace(given, split_N=folder_N, source="the first folders of the paths")
+        given = replace(given, split_N=folder_N, source="the folders in the paths")
     classes, label_N = read_labels(file, labels)
     where = f"dataset.table={file.name}"
     split = resolve_splits(where, given.split_N, path, label_N, classes, test_fraction, seed)
@@ -145,6 +145,10 @@ def _choose_path(table: TextTable | ParquetTable, file: Path, taken: Iterable[in
         if len(images) == 1:
             return images[0]
         allowed = set(images) or allowed
+    if "path" not in table.names:  # of id and name, the column that holds names of pictures
+        usual = [place for place in allowed if rank_of(table.names[place], PATHS) is not None]
+        pictures = {place for place in usual if is_picture_path(table.first(place))}
+        allowed = pictures or allowed
     return choose(file, table.names, "path", PATHS, allowed.__contains__)
 
 

@@ -89,6 +89,10 @@ class ParquetTable:
         """The cells of these columns as text; "" where there is none."""
         return [list(self._texts(self.names[place])) for place in places]
 
+    def first(self, place: int) -> str:
+        """The text of the first row; "" where there is none."""
+        return next(self._texts(self.names[place]), "") if self.holds_text(place) else ""
+
     def all_pass(self, places: Sequence[int], test: Callable[[str], bool]) -> list[int]:
         """Those of the columns whose cells all pass a test (empty cells aside), if any do."""
         passed = []

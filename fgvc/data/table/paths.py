@@ -97,6 +97,11 @@ class Disk:
         return self.listed[folder]
 
 
+def is_picture_path(cell: str) -> bool:
+    """Whether a cell reads like a picture's path rather than like an id, a name or an address."""
+    return has_picture_suffix(cell) and not ADDRESS.match(cell)
+
+
 def resolve(
     table: Path,
     root: Path,
@@ -183,7 +188,7 @@ def _below(root: Path, path: str) -> str | None:
     return None
 
 
-def _outside(root: Path, table: Path, cell: str, where: str, cells: Iterable[str]) -> UserError:
+def _outside(root: Path, table: Path, cell: str, where: str, cells: Sequence[str]) -> UserError:
     """A path that is not below the root: name the folder that all paths are below."""
     base = table.parent.absolute()
     whole = [os.path.normpath(base / cell) for cell in cells if not ADDRESS.match(cell)]
@@ -191,6 +196,8 @@ def _outside(root: Path, table: Path, cell: str, where: str, cells: Iterable[str
     way_out = f"set {setting('dataset.root', common)}"
     if cell.startswith("/") and os.path.exists(f"{root}{cell}"):  # noqa: PTH110
         way_out = f"remove the slash at its start: {root}{cell} exists"
+    elif any(inside(other) is not None for other in cells):
+        way_out = "other rows are below it: write all paths relative to dataset.root"
     elif not os.path.exists(os.path.normpath(base / cell)):  # noqa: PTH110
         way_out = "no such file either: write paths relative to dataset.root"
     return UserError(f"{where}: {_short(cell)} is not below dataset.root={root}; {way_out}")

@@ -33,6 +33,7 @@ FLAGS = {
 }
 YES, NO = ("1", "true", "t", "yes", "y", "1.0"), ("0", "false", "f", "no", "n", "0.0")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+DEPTHS = 3  # of folders in a path that may be splits: images/train/gull/1.jpg
 EXPECTED = "one of train, val, test"
 
 
@@ -84,16 +85,18 @@ def read_splits(
 
 
 def from_folders(path: Sequence[str]) -> np.ndarray | None:
-    """Split of every path whose first folder is a word for one, if all are and some are TRAIN."""
-    split_of_folder = {folder: split_of(folder) for folder in {_first(name) for name in path}}
-    if None in split_of_folder.values() or len(set(split_of_folder.values())) < 2:
-        return None
-    return np.array([split_of_folder[_first(name)] for name in path], dtype=np.uint8)
+    """Split of every path by the folders train/, test/ and the like that all paths have at a depth.
 
-
-def _first(path: str) -> str:
-    folder, slash, _ = path.partition("/")
-    return folder if slash else ""
+    Returns:
+        uint8; None where no depth has such folders alone, or there is a single one.
+    """
+    for depth in range(DEPTHS):
+        parts = (name.split("/", depth + 1) for name in path)
+        folder_N = [part[depth] if len(part) > depth + 1 else "" for part in parts]
+        split_of_folder = {folder: split_of(folder) for folder in set(folder_N)}
+        if None not in split_of_folder.values() and len(set(split_of_folder.values())) > 1:
+            return np.array([split_of_folder[folder] for folder in folder_N], dtype=np.uint8)
+    return None
 
 
 def _by_usual_name(

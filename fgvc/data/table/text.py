@@ -60,6 +60,11 @@ class TextTable:
                 column.append(row[place].strip() if place < len(row) else "")
         return columns
 
+    def first(self, place: int) -> str:
+        """The cell of the first row; "" where there is none."""
+        _, row = next(self._read(), (0, []))
+        return row[place].strip() if place < len(row) else ""
+
     def all_pass(self, places: Sequence[int], test: Callable[[str], bool]) -> list[int]:
         """Those of the columns whose cells all pass a test (empty cells aside), if any do."""
         alive, filled = list(places), set()
