@@ -220,6 +220,23 @@ def test_rows_without_bytes_are_named(images, loaded, tmp_path):
     assert not list((tmp_path / "cache").glob("tables/.*"))
 
 
+def test_damage_ends_in_one_line_or_in_images_of_other_bytes(images, loaded, tmp_path):
+    data = write(tmp_path / "t.parquet", images, [0, 1] * 6).read_bytes()
+    messages = []
+    for place in range(4, len(data), len(data) // 12):
+        flipped = bytes(byte ^ 0xFF for byte in data[place : place + 8])
+        for content in (data[:place] + flipped + data[place + 8 :], data[:place]):
+            file = tmp_path / "damaged.parquet"
+            file.write_bytes(content)
+            try:
+                assert len(loaded(file).manifest) == 12
+            except UserError as error:
+                messages.append(str(error))
+    assert len(messages) > 12
+    assert all(str(file) in message and "\n" not in message for message in messages)
+    assert not list((tmp_path / "cache").glob("tables/.*"))
+
+
 def test_images_that_only_name_their_files_are_paths(images, loaded, tmp_path):
     for place, data in enumerate(images):
         (tmp_path / f"{place:02}.jpg").write_bytes(data)
