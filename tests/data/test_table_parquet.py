@@ -222,11 +222,10 @@ def test_rows_without_bytes_are_named(images, loaded, tmp_path):
 
 def test_damage_ends_in_one_line_or_in_images_of_other_bytes(images, loaded, tmp_path):
     data = write(tmp_path / "t.parquet", images, [0, 1] * 6).read_bytes()
-    messages = []
+    messages, file = [], tmp_path / "damaged.parquet"
     for place in range(4, len(data), len(data) // 12):
         flipped = bytes(byte ^ 0xFF for byte in data[place : place + 8])
         for content in (data[:place] + flipped + data[place + 8 :], data[:place]):
-            file = tmp_path / "damaged.parquet"
             file.write_bytes(content)
             try:
                 assert len(loaded(file).manifest) == 12
