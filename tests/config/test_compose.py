@@ -295,6 +295,7 @@ def test_forced_typo_is_refused(typo):
         ("dataset=cras", "cars"),
         ("dataset=table", "dataset.table=FILE"),
         ("dataset.table=a.csv", "only dataset=table reads one"),
+        ("dataset.label_column=kind", "dataset.label_column=kind: only dataset=table has"),
         ("dataset.root=/a=b", "'dataset.root=\"/a=b\"'"),
     ],
 )

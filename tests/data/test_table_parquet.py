@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from fgvc.data import dataset, doctor, table
 from fgvc.data.table import Keys
 from fgvc.store.digest import sha256_bytes
-from fgvc.types import TEST, TRAIN, VAL, UserError
+from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
 
 NAMES = ["gull", "wren"]
 # what the `datasets` library writes into a schema
@@ -32,10 +33,10 @@ def images(jpeg: Callable[..., bytes]) -> list[bytes]:
 
 def write(
     file: Path,
-    images: list[bytes | None],
+    images: Sequence[bytes | None],
     labels: list[int],
     features: dict | None = FEATURES,
-    paths: list[str | None] | None = None,
+    paths: Sequence[str | None] | None = None,
     **columns: list,
 ) -> Path:
     cells = [
@@ -219,6 +220,22 @@ def test_rows_without_bytes_are_named(images, loaded, tmp_path):
     assert not list((tmp_path / "cache").glob("tables/.*"))
 
 
+def test_damage_ends_in_one_line_or_in_images_of_other_bytes(images, loaded, tmp_path):
+    data = write(tmp_path / "t.parquet", images, [0, 1] * 6).read_bytes()
+    messages, file = [], tmp_path / "damaged.parquet"
+    for place in range(4, len(data), len(data) // 12):
+        flipped = bytes(byte ^ 0xFF for byte in data[place : place + 8])
+        for content in (data[:place] + flipped + data[place + 8 :], data[:place]):
+            file.write_bytes(content)
+            try:
+                assert len(loaded(file).manifest) == 12
+            except UserError as error:
+                messages.append(str(error))
+    assert len(messages) > 12
+    assert all(str(file) in message and "\n" not in message for message in messages)
+    assert not list((tmp_path / "cache").glob("tables/.*"))
+
+
 def test_images_that_only_name_their_files_are_paths(images, loaded, tmp_path):
     for place, data in enumerate(images):
         (tmp_path / f"{place:02}.jpg").write_bytes(data)
@@ -278,19 +295,15 @@ def test_counted_without_a_cache(images, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.parquet"]
 
 
+@contextmanager
+def silent(*about: object) -> Iterator[Progress]:
+    yield lambda n, note="": None
+
+
 def test_the_doctor_examines_the_images(images, conf, tmp_path):
     file = write(tmp_path / "t.parquet", images, [0, 1] * 6)
     chosen = conf("table", tmp_path, table=str(file))
     chosen.root = None
-    bar = _Bar()
-    found = doctor.examine(chosen, 1, lambda *_: bar, tmp_path / "cache")
+    found = doctor.examine(chosen, 1, silent, tmp_path / "cache")
     assert not found.wrong
-    assert found.facts["pictures"]["read"] == 12
-
-
-class _Bar:
-    def __enter__(self):
-        return lambda count, note="": None
-
-    def __exit__(self, *error):
-        return None
+    assert found.facts["pictures"]["read"] == 12  # type: ignore[index]

@@ -131,6 +131,11 @@ def test_flags_that_contradict_each_other_are_refused(frame):
     refused(file, r"t\.csv:5: is train and test by is_train, is_test")
 
 
+def test_a_flag_that_is_neither_yes_nor_no_is_refused(frame):
+    file = frame({"path": PICTURES, "label": LABELS, "is_train": [1, 1, "maybe", 1, 0, 0]})
+    refused(file, r"t\.csv:4: is_train 'maybe': neither yes nor no")
+
+
 @pytest.mark.parametrize("name", ["split", "Set", "partition"])
 @pytest.mark.parametrize("numbers", [[0, 0, 0, 0, 1, 2], [0, 0, 0, 0, 1, 1]])
 def test_numbers_are_no_splits(frame, name, numbers):
@@ -165,16 +170,16 @@ def test_two_splits_are_refused_unless_they_agree(frame):
     assert read(frame({**columns, "subset": SPLIT})).split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
 
 
-def test_split_folders_in_the_paths_are_the_split(here):
+@pytest.mark.parametrize("above", ["", "images/", "birds/images/"])
+def test_split_folders_in_the_paths_are_the_split(here, above):
     for place, split in enumerate(SPLIT):
-        (here / split).mkdir(exist_ok=True)
-        (here / split / f"{place}.jpg").touch()
-    rows = [f"{split}/{n}.jpg,{LABELS[n]}" for n, split in enumerate(SPLIT)]
+        (here / above / split).mkdir(parents=True, exist_ok=True)
+        (here / above / split / f"{place}.jpg").touch()
+    rows = [f"{above}{split}/{n}.jpg,{LABELS[n]}" for n, split in enumerate(SPLIT)]
     (here / "t.csv").write_text("path,label\n" + "\n".join(rows))
     index = read(here / "t.csv")
-    assert [path.split("/")[0] for path in index.path] == list(SPLIT)
     assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
-    assert "the split is the first folders of the paths" in said(index)
+    assert "the split is the folders in the paths" in said(index)
 
 
 def test_unlabelled_rows_are_named(frame):
@@ -218,6 +223,8 @@ def test_usual_names_in_any_case_are_taken_and_said(frame, path, label):
         (("class id", "filepaths", "labels", "data set"), "filepaths", "labels"),
         (("image_id", "filename", "class_id", "class_name"), "filename", "class_name"),
         (("Path", "path_id", "label", "species"), "Path", "label"),
+        (("id", "name", "label"), "name", "label"),
+        (("image", "file", "y"), "image", "y"),
     ],
 )
 def test_the_better_of_two_usual_names_is_taken(frame, columns, path, label):
@@ -260,11 +267,21 @@ def test_missing_columns_are_named_with_their_keys(frame):
 
 
 @pytest.mark.parametrize(
-    "header", ["path,label,path", "path,label,label", "Path,path,label", "path,label,LABEL"]
+    "header",
+    [
+        *("path,label,path", "path,label,label", "Path,path,label", "path,label,LABEL"),
+        *("path,split,label,split", "path,split,label,Split"),
+    ],
 )
 def test_repeated_columns_are_refused(here, header):
-    (here / "t.csv").write_text(f"{header}\n0.jpg,wren,1.jpg\n2.jpg,gull,3.jpg\n")
+    row = ",".join(["0.jpg", "train", "wren", "test"][: header.count(",") + 1])
+    (here / "t.csv").write_text(f"{header}\n{row}\n")
     refused(here / "t.csv", "several columns are called|could each be the")
+
+
+def test_a_table_without_delimiter_is_refused(here):
+    (here / "t.txt").write_text("path label\n0.jpg wren\n")
+    refused(here / "t.txt", r"single column \('path label'\); columns are separated by comma, tab")
 
 
 def test_a_table_without_a_header_is_refused(here):
@@ -402,7 +419,7 @@ def _workbook(file: Path) -> None:
         archive.writestr("xl/workbook.xml", "<workbook/>")
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.own"])
+@pytest.mark.parametrize("name", ["t.csv", "t.own", "t.parquet"])
 @pytest.mark.parametrize(
     ("write", "what"),
     [
@@ -418,6 +435,12 @@ def _workbook(file: Path) -> None:
 def test_what_is_no_table_is_named(here, name, write, what):
     write(here / name)
     refused(here / name, what)
+
+
+def test_a_folder_without_parquet_names_what_may_be_meant(here):
+    refused(here, r"without Parquet files; .* or read a folder per class with dataset=folder")
+    (here / "metadata.csv").write_text("file_name,label\n")
+    refused(here, r"without Parquet files; set dataset\.table=/.*/metadata\.csv")
 
 
 def test_a_parquet_is_read_under_the_name_of_a_text(here):
@@ -437,12 +460,13 @@ def test_a_parquet_is_read_under_the_name_of_a_text(here):
         (("NULL", "N/A"), "N/A, NULL is a class here"),
         (("1", "1.0"), "equal as numbers are classes of their own: 1, 1.0"),
         (("01", "1"), "equal as numbers are classes of their own: 01, 1"),
+        (("['gull', 'wren']", "['wren']"), "look like lists"),
         (("Wren", "wren"), "differ only in case, spaces or underscores .* Wren, wren"),
         (("red wren", "red_wren"), "differ only in case, spaces or underscores .* red wren, red_w"),
     ],
 )
 def test_labels_that_look_like_slips_are_noted_and_stay(here, labels, note):
-    rows = [f"{name},{labels[n % 2]}" for n, name in enumerate(PICTURES)]
+    rows = [f'{name},"{labels[n % 2]}"' for n, name in enumerate(PICTURES)]
     (here / "t.csv").write_text("path,label\n" + "\n".join(rows))
     index = read(here / "t.csv")
     assert index.labelmap.names == tuple(sorted(labels))

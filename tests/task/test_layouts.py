@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -49,6 +51,26 @@ def test_table(run, copies, kind, split):
     check(ran, "table")
     names = {one["name"] for one in ran.json("labelmap.json")["classes"]}
     assert names == {"Möwe = große, weiße", "Ram C/V $2", "鳥 (juvenile) $1"}
+
+
+def test_hugging_face_shards(run, copies):
+    """Images and class names inside Parquet; validation is the test, as there is no test."""
+    whole = pq.read_table(copies.table("parquet"))
+    names = sorted(set(whole["label"].to_pylist()))
+    about = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    folder = copies.root / "shards"
+    folder.mkdir()
+    for split, shard in (("train", "train"), ("test", "validation")):
+        rows = [row for row in whole.to_pylist() if row["split"] == split]
+        images = [{"bytes": (copies.root / row["path"]).read_bytes()} for row in rows]
+        columns = {"image": images, "label": [names.index(row["label"]) for row in rows]}
+        table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(about)})
+        pq.write_table(table, folder / f"{shard}-00000-of-00001.parquet")
+    ran = run("dataset=table", f'dataset.table="{folder}"', *FEW, birds=False)
+    assert ran.code == 0, ran.err
+    check(ran, "table")
+    assert [one["name"] for one in ran.json("labelmap.json")["classes"]] == names
+    assert "its validation split is the test" in ran.out
 
 
 def test_a_complete_copy_that_is_declared_partial_is_recorded_as_complete(run, copies, capfd):

@@ -1,15 +1,14 @@
 """reader=table: a table with a row per image -> Index.
 
-text.py (CSV, TSV, JSON lines) or parquet.py -> names.py (path, label), splits.py -> paths.py,
-labels.py -> Index. embedded.py unpacks images that are inside Parquet. A label is any text: spaces,
-slashes, other scripts. N images.
+files.py opens text.py (CSV, TSV, JSON lines) or parquet.py -> names.py (columns of path and label),
+splits.py -> paths.py, or embedded.py for images inside Parquet -> labels.py -> Index. A label is
+any text: spaces, slashes, other scripts. N images.
 """
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fgvc.data.formats import has_picture_suffix
@@ -17,6 +16,7 @@ from fgvc.data.index import Index, listed, repeated
 from fgvc.data.layout import existing
 from fgvc.data.split import resolve_splits
 from fgvc.data.table import embedded
+from fgvc.data.table.files import folder_of, open_table
 from fgvc.data.table.labels import label_notes, read_labels, refuse_empty
 from fgvc.data.table.names import (
     LABELS,
@@ -24,20 +24,19 @@ from fgvc.data.table.names import (
     Keys,
     choose,
     keyed,
+    rank_of,
     refuse_missing,
     refuse_repeated,
     refuse_several,
+    setting,
 )
 from fgvc.data.table.parquet import ParquetTable
-from fgvc.data.table.paths import resolve
+from fgvc.data.table.paths import is_picture_path, resolve
 from fgvc.data.table.splits import Given, from_folders, read_splits
-from fgvc.data.table.text import JSON_LINES, TextTable, refuse_others
+from fgvc.data.table.text import TextTable
 from fgvc.types import Progress, UserError
 
 __all__ = ["Keys", "read"]
-
-PARQUET = (".parquet", ".parq", ".pq")
-FORMATS = (".csv", ".tsv", ".tab", ".psv", ".txt", *JSON_LINES, *PARQUET)
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def read(
     """Read the table.
 
     Args:
-        file: a name that ends in one of FORMATS, a pattern of such names, or a folder of Parquet.
+        file: a name that ends in one of files.FORMATS; of Parquet, a pattern or a folder too.
         root: the folder that paths are relative to; None: the folder of the table.
         test_fraction: share of each class that becomes test where nothing says the split.
         seed: of that split.
@@ -72,26 +71,26 @@ def read(
         UserError: no such file or column, a cell that is empty or means nothing, a path listed
             twice or outside the root, a single class, or a class too small to be split.
     """
-    table = _opened(file)
+    table = open_table(file)
     places = _choose(table, file, keys)
     cells, labels = _cells(table, places)
     if not labels:
         raise UserError(f"dataset.table={file}: lists no picture")
-    given = read_splits(table, str(file), keys, (places.path, places.label))
+    given = read_splits(table, file, keys, (places.path, places.label))
     refuse_empty(labels, table.names[places.label], given.split_N, table.where)
     if cells is None:
         assert isinstance(table, ParquetTable)
         root, path, path_notes = _images(table, places.path, file, cache_root, progress)
     else:
-        root = existing(_folder(file) if root is None else root)
+        root = existing(folder_of(file) if root is None else root)
         refuse_empty(cells, table.names[places.path], None, table.where)
         path, path_notes = resolve(file, root, cells, table.where)
     if twice := repeated(path):
         raise UserError(f"dataset.table={file}: path listed twice: {listed(twice)}; keep one row")
     if given.split_N is None and (folder_N := from_folders(path)) is not None:
-        given = Given(folder_N, "the first folders of the paths", warnings=given.warnings)
+        given = replace(given, split_N=folder_N, source="the folders in the paths")
     classes, label_N = read_labels(file, labels)
-    where = f"dataset.table={file}"
+    where = f"dataset.table={file.name}"
     split = resolve_splits(where, given.split_N, path, label_N, classes, test_fraction, seed)
     notes = _column_note(table, file, places, given) + given.notes + path_notes
     return Index(
@@ -100,66 +99,10 @@ def read(
         label_N,
         split.split_N,
         classes,
-        notes=notes + label_notes(file, classes.names) + split.notes,
+        notes=notes + label_notes(file.name, classes.names) + split.notes,
         warnings=given.warnings + split.warnings,
         test_source=split.test_source,
     )
-
-
-def _opened(file: Path) -> TextTable | ParquetTable:
-    """The table by what it is: a folder or a pattern of files, Parquet by its bytes, or text.
-
-    Raises:
-        UserError: no such file, or none that is read.
-    """
-    files = _files(file)
-    for name in files:
-        if not name.is_file():
-            raise UserError(f"dataset.table={name}: no such file; set dataset.table=")
-        if name.suffix.lower() not in FORMATS:
-            refuse_others(name)
-            raise UserError(
-                f"dataset.table={name}: not one of {', '.join(FORMATS)}; save it as CSV UTF-8, or "
-                "rename it if it is one of these"
-            )
-    if files[0].suffix.lower() in PARQUET or _starts_as_parquet(files[0]):
-        return ParquetTable(files)
-    if len(files) > 1:
-        raise UserError(
-            f"dataset.table={file}: {len(files)} files ({listed(files, 2)}); several are read "
-            "only of Parquet: join them into one table with a column split"
-        )
-    return TextTable(files[0])
-
-
-def _files(file: Path) -> list[Path]:
-    """The files that dataset.table names, in the order of their names."""
-    if file.is_dir():
-        below = sorted(path for path in file.rglob("*") if path.suffix.lower() in PARQUET)
-        below = [path for path in below if not _is_hidden(path.relative_to(file))]
-        if not below:
-            raise UserError(
-                f"dataset.table={file}: a folder without Parquet files; set dataset.table= to the "
-                "table, or read a folder per class with dataset=folder"
-            )
-        return below
-    if not file.exists() and any(mark in str(file) for mark in "*?["):
-        return [Path(name) for name in sorted(glob.glob(str(file)))] or [file]  # noqa: PTH207
-    return [file]
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _starts_as_parquet(file: Path) -> bool:
-    with file.open("rb") as source:
-        return source.read(4) == b"PAR1"
-
-
-def _folder(file: Path) -> Path:
-    """What paths are relative to where dataset.root does not say it."""
-    return file if file.is_dir() else file.parent
 
 
 def _choose(table: TextTable | ParquetTable, file: Path, keys: Keys) -> Places:
@@ -202,6 +145,10 @@ def _choose_path(table: TextTable | ParquetTable, file: Path, taken: Iterable[in
         if len(images) == 1:
             return images[0]
         allowed = set(images) or allowed
+    if "path" not in table.names:  # of id and name, the column that holds names of pictures
+        usual = [place for place in allowed if rank_of(table.names[place], PATHS) is not None]
+        pictures = {place for place in usual if is_picture_path(table.first(place))}
+        allowed = pictures or allowed
     return choose(file, table.names, "path", PATHS, allowed.__contains__)
 
 
@@ -247,18 +194,33 @@ def _images(
 ) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
     """Root, paths and a note of the images inside a Parquet."""
     if cache_root is None:
-        return _folder(file), tuple(f"{row:09}" for row in range(len(table))), ()
+        return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), ()
     root, path = embedded.unpack(table, place, cache_root, progress)
-    note = f"{file}: {len(path)} images of column {table.names[place]} are unpacked into {root}"
+    below = root.relative_to(cache_root).as_posix()
+    note = (
+        f"{file.name}: {len(path)} images of column {table.names[place]} are unpacked into "
+        f"runtime.cache_root/{below}"
+    )
     return root, tuple(path), (note,)
 
 
 def _column_note(
     table: TextTable | ParquetTable, file: Path, places: Places, given: Given
 ) -> tuple[str, ...]:
-    """Which columns are read, unless they are called path, label and split."""
+    """Which columns are read, unless they are called path, label and split, and which are not."""
     names = [table.names[places.path], table.names[places.label]]
-    if names == ["path", "label"] and (given.exact or given.source is None):
-        return ()
-    source = f", the split is {given.source}" if given.source else ""
-    return (f"{file}: the path is column {names[0]}, the label is column {names[1]}{source}",)
+    others = [
+        name for name in table.names if name not in names and rank_of(name, LABELS) is not None
+    ]
+    notes = []
+    if names != ["path", "label"] or not (given.exact or given.source is None):
+        source = f", the split is {given.source}" if given.source else ""
+        notes.append(
+            f"{file.name}: the path is column {names[0]}, the label is column {names[1]}{source}"
+        )
+    if others:
+        notes.append(
+            f"{file.name}: {listed(others)} could be the label too, and is not read; to read it, "
+            f"set {setting('dataset.label_column', others[0])}"
+        )
+    return tuple(notes)

@@ -129,7 +129,7 @@ def _name(row: int, picture: Picture) -> str:
     if has_picture_suffix(name):
         return name
     kind = kind_of((picture.data or b"")[:HEAD])
-    return name + (READABLE[kind][0] if kind in READABLE else "")
+    return name + (READABLE[kind][0] if kind and kind in READABLE else "")
 
 
 def _safe(name: str) -> str:

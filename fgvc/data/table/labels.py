@@ -70,6 +70,11 @@ def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
             f"{table}: {listed(absent)} is a class here, though programs write it for a missing "
             "label; if so, remove these rows"
         )
+    if several := [name for name in names if re.fullmatch(r"\[.*\]|\{.*\}", name)]:
+        notes.append(
+            f"{table}: labels that look like lists are classes as they are written, since an image "
+            f"has a single label: {listed(several)}"
+        )
     numbers = [name for name in names if NUMBER.fullmatch(name)]
     alike = {
         "are equal as numbers": _groups(numbers, float),

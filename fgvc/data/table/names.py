@@ -36,6 +36,7 @@ PATHS = (
     ),
     ("image", "img", "picture", "photo", "pic"),
     ("id", "imageid", "imgid", "photoid", "pictureid"),
+    ("name",),
     ("url", "imageurl", "imgurl", "photourl", "uri", "imageuri", "link"),
 )
 LABELS = (
@@ -44,7 +45,7 @@ LABELS = (
         *("labelname", "classname", "categoryname", "speciesname", "breedname", "targetname"),
         *("classlabel", "labeltext", "labelstr"),
     ),
-    ("class", "category", "categories", "species", "breed", "target", "y", "cls"),
+    ("species", "breed", "class", "category", "categories", "target", "y", "cls"),
     (
         *("labelid", "classid", "categoryid", "speciesid", "breedid", "targetid", "labelindex"),
         *("classindex", "labelidx", "classidx", "labelencoded", "classnumber"),
@@ -59,9 +60,13 @@ def plain_name(name: str) -> str:
 
 def rank_of(name: str, ranks: Sequence[Sequence[str]]) -> int | None:
     """Place of the rank that lists a name or its singular; None where no rank does."""
+    return next((place for place, words in enumerate(ranks) if _listed_form(name, words)), None)
+
+
+def _listed_form(name: str, words: Sequence[str]) -> str | None:
+    """The form of a name, as it is or singular, that is among the words."""
     plain = plain_name(name)
-    forms = {plain, plain.removesuffix("s")}
-    return next((place for place, words in enumerate(ranks) if forms & set(words)), None)
+    return next((form for form in (plain, plain.removesuffix("s")) if form in words), None)
 
 
 def refuse_repeated(table: object, names: Sequence[str]) -> None:
@@ -106,21 +111,34 @@ def choose(
         if (rank := rank_of(name, ranks)) is not None and allowed(place)
     ]
     best = [place for rank, place in ranked if rank == min(ranked)[0]]
-    if len(best) > 1:
+    if len(best) > 1:  # the likeliest first: species before the class Aves
+        words = ranks[min(ranked)[0]]
+        best.sort(key=lambda place: words.index(_listed_form(names[place], words) or ""))
         refuse_several(table, role, [names[place] for place in best])
     return best[0] if best else None
+
+
+def setting(key: str, value: object) -> str:
+    """An override as a shell and Hydra take it: quoted where it holds more than plain text."""
+    plain = re.fullmatch(r"[\w./~-]+", str(value))
+    return f"{key}={value}" if plain else f"'{key}=\"{value}\"'"
 
 
 def refuse_several(table: object, role: str, names: Sequence[str]) -> None:
     """Refuse to guess which of several columns is meant."""
     raise UserError(
         f"dataset.table={table}: columns {' and '.join(names)} could each be the {role}; "
-        f"set dataset.{role}_column={names[0]}, or another of them"
+        f"set {setting(f'dataset.{role}_column', names[0])}, or another of them"
     )
 
 
 def refuse_missing(table: object, names: Sequence[str], missing: Sequence[str]) -> None:
     """Refuse a table without a path or a label, with the columns that it has."""
+    if len(names) == 1:
+        raise UserError(
+            f"dataset.table={table}: the first line has a single column ({names[0]!r}); columns "
+            "are separated by comma, tab, semicolon or |, and the first line names them: path,label"
+        )
     keys = " and ".join(f"dataset.{role}_column=" for role in missing)
     raise UserError(
         f"dataset.table={table}: has no column {listed(missing)}, only "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,10 @@ class ParquetTable:
         """The cells of these columns as text; "" where there is none."""
         return [list(self._texts(self.names[place])) for place in places]
 
+    def first(self, place: int) -> str:
+        """The text of the first row; "" where there is none."""
+        return next(self._texts(self.names[place]), "") if self.holds_text(place) else ""
+
     def all_pass(self, places: Sequence[int], test: Callable[[str], bool]) -> list[int]:
         """Those of the columns whose cells all pass a test (empty cells aside), if any do."""
         passed = []
@@ -105,7 +110,7 @@ class ParquetTable:
     def pictures(self, place: int, file: int) -> Iterator[Picture]:
         """The image cells of one file, a few in memory at a time."""
         name = self.names[place]
-        with _explained(self.files[file]), pq.ParquetFile(self.files[file]) as source:
+        with _opened(self.files[file]) as source:
             for batch in source.iter_batches(IMAGES, columns=[name], use_threads=False):
                 for cell in batch.column(0).to_pylist():
                     yield _picture(cell)
@@ -138,31 +143,29 @@ class ParquetTable:
     def _texts(self, name: str) -> Iterator[str]:
         for file, classes in zip(self.files, self.class_names, strict=True):
             text = _class_text(classes[name]) if name in classes else _text
-            with _explained(file), pq.ParquetFile(file) as source:
+            with _opened(file) as source:
                 for batch in source.iter_batches(ROWS, columns=[name], use_threads=False):
                     yield from map(text, batch.column(0).to_pylist())
 
 
-class _explained:  # noqa: N801 - reads like contextlib.suppress
-    """Turn pyarrow's errors into one line that names the file."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, pa.ArrowException | UnicodeDecodeError):
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"dataset.table={self.file}: no Parquet file, or a damaged one ({reason})"
-            ) from None
+@contextmanager
+def _opened(file: Path) -> Iterator[pq.ParquetFile]:
+    """A file whose damage is one line that names it; checksums are verified where it has them."""
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            yield opened
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, not of pyarrow
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"dataset.table={file}: no Parquet file, or a damaged one ({reason})"
+        ) from None
 
 
 def _schema(file: Path) -> tuple[int, pa.Schema]:
     """Number of rows and columns of a file."""
-    with _explained(file), pq.ParquetFile(file) as opened:
+    with _opened(file) as opened:
         return opened.metadata.num_rows, opened.schema_arrow
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from fgvc.data.formats import has_picture_suffix
 from fgvc.data.index import listed
 from fgvc.data.layout import inside
+from fgvc.data.table.names import setting
 from fgvc.types import UserError
 
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
@@ -96,6 +97,11 @@ class Disk:
         return self.listed[folder]
 
 
+def is_picture_path(cell: str) -> bool:
+    """Whether a cell reads like a picture's path rather than like an id, a name or an address."""
+    return has_picture_suffix(cell) and not ADDRESS.match(cell)
+
+
 def resolve(
     table: Path,
     root: Path,
@@ -129,7 +135,9 @@ def resolve(
         paths.append(path if on_disk is None else on_disk)
     if not found:
         raise _all_missing(table, root, paths, where)
-    notes = tuple(f"{table}: {n} of {len(cells)} paths {what}" for what, n in disk.changes.items())
+    notes = tuple(
+        f"{table.name}: {n} of {len(cells)} paths {what}" for what, n in disk.changes.items()
+    )
     return tuple(paths), notes
 
 
@@ -180,14 +188,16 @@ def _below(root: Path, path: str) -> str | None:
     return None
 
 
-def _outside(root: Path, table: Path, cell: str, where: str, cells: Iterable[str]) -> UserError:
+def _outside(root: Path, table: Path, cell: str, where: str, cells: Sequence[str]) -> UserError:
     """A path that is not below the root: name the folder that all paths are below."""
     base = table.parent.absolute()
     whole = [os.path.normpath(base / cell) for cell in cells if not ADDRESS.match(cell)]
     common = os.path.commonpath(map(os.path.dirname, whole))
-    way_out = f"set dataset.root={common}"
+    way_out = f"set {setting('dataset.root', common)}"
     if cell.startswith("/") and os.path.exists(f"{root}{cell}"):  # noqa: PTH110
         way_out = f"remove the slash at its start: {root}{cell} exists"
+    elif any(inside(other) is not None for other in cells):
+        way_out = "other rows are below it: write all paths relative to dataset.root"
     elif not os.path.exists(os.path.normpath(base / cell)):  # noqa: PTH110
         way_out = "no such file either: write paths relative to dataset.root"
     return UserError(f"{where}: {_short(cell)} is not below dataset.root={root}; {way_out}")
@@ -204,7 +214,7 @@ def _all_missing(
     for folder in dict.fromkeys(near):
         try:
             if folder != root and Disk(folder).find(paths[0]) is not None:
-                way_out = f"set dataset.root={folder}, where it is"
+                way_out = f"set {setting('dataset.root', folder)}, where it is"
                 break
         except UserError:
             continue

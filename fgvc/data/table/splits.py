@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from fgvc.data.index import listed
 from fgvc.data.split import SPLIT_NAMES
 from fgvc.data.split_words import split_of
-from fgvc.data.table.names import Keys, keyed, plain_name, refuse_several
+from fgvc.data.table.names import Keys, keyed, plain_name, refuse_several, setting
 from fgvc.data.table.parquet import ParquetTable
 from fgvc.data.table.text import TextTable
 from fgvc.types import TEST, TRAIN, VAL, UserError
@@ -33,27 +33,32 @@ FLAGS = {
 }
 YES, NO = ("1", "true", "t", "yes", "y", "1.0"), ("0", "false", "f", "no", "n", "0.0")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+DEPTHS = 3  # of folders in a path that may be splits: images/train/gull/1.jpg
 EXPECTED = "one of train, val, test"
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a table says of its split. split_N: uint8, or None. source: what says it, for a note."""
+    """What a table says of its split.
+
+    split_N: uint8, or None. source: what says it, for a note. places: the columns that say it.
+    """
 
     split_N: np.ndarray | None = None
     source: str | None = None
+    places: tuple[int, ...] = ()
     exact: bool = False  # a column that is called split
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
 def read_splits(
-    table: TextTable | ParquetTable, where: str, keys: Keys, taken: Sequence[int]
+    table: TextTable | ParquetTable, file: Path, keys: Keys, taken: Sequence[int]
 ) -> Given:
     """Read the split of every row.
 
     Args:
-        where: the table, for notes and messages.
+        file: the table, for notes and messages.
         keys: the columns that the user names.
         taken: places of the columns for path and label.
 
@@ -63,43 +68,46 @@ def read_splits(
     """
     free = [place for place in range(len(table.names)) if place not in taken]
     if keys.split is not None:
-        place = keyed(where, table.names, "split", keys.split)
-        return Given(*_named(table, place), exact=True)
-    given, notes = _by_usual_name(table, where, free)
+        place = keyed(file, table.names, "split", keys.split)
+        return Given(*_named(table, place), (place,), exact=True)
+    given, notes = _by_usual_name(table, file, free)
     if given is None:
-        given = _by_flags(table, where, free) or _by_shard(table) or Given()
-    rest = [place for place in free if table.names[place] not in (given.source or "")]
+        given = _by_flags(table, file, free) or _by_shard(table) or Given()
+    rest = [place for place in free if place not in given.places]
     unused = [
-        f"{where}: column {table.names[place]} holds words for splits and is not read; "
-        f"to read it, set dataset.split_column={table.names[place]}"
+        f"{file.name}: column {table.names[place]} holds words for splits and is not read; "
+        f"to read it, set {setting('dataset.split_column', table.names[place])}"
         for place in table.all_pass(rest, lambda cell: split_of(cell) is not None)
-        if f"column {table.names[place]}" != given.source
     ]
     if given.split_N is None:
         return Given(notes=tuple(notes), warnings=tuple(unused))
-    return Given(given.split_N, given.source, given.exact, (*notes, *unused))
+    return replace(given, notes=(*notes, *unused))
 
 
 def from_folders(path: Sequence[str]) -> np.ndarray | None:
-    """Split of every path whose first folder is a word for one, if all are and some are TRAIN."""
-    split_of_folder = {folder: split_of(folder) for folder in {_first(name) for name in path}}
-    if None in split_of_folder.values() or len(set(split_of_folder.values())) < 2:
-        return None
-    return np.array([split_of_folder[_first(name)] for name in path], dtype=np.uint8)
+    """Split of every path by the folders train/, test/ and the like that all paths have at a depth.
 
-
-def _first(path: str) -> str:
-    folder, slash, _ = path.partition("/")
-    return folder if slash else ""
+    Returns:
+        uint8; None where no depth has such folders alone, or there is a single one.
+    """
+    for depth in range(DEPTHS):
+        parts = (name.split("/", depth + 1) for name in path)
+        folder_N = [part[depth] if len(part) > depth + 1 else "" for part in parts]
+        split_of_folder = {folder: split_of(folder) for folder in set(folder_N)}
+        if None not in split_of_folder.values() and len(set(split_of_folder.values())) > 1:
+            return np.array([split_of_folder[folder] for folder in folder_N], dtype=np.uint8)
+    return None
 
 
 def _by_usual_name(
-    table: TextTable | ParquetTable, where: str, free: Sequence[int]
+    table: TextTable | ParquetTable, file: Path, free: Sequence[int]
 ) -> tuple[Given | None, list[str]]:
     """The column with a usual name whose cells are words; notes on those that hold others."""
     usual = [place for place in free if plain_name(table.names[place]) in WORDS]
     usual = [place for place in usual if _readable(table, place)]
-    exact = [place for place in usual if table.names[place] == "split"]
+    exact = [place for place in usual if plain_name(table.names[place]) == "split"]
+    if len(exact) > 1:
+        refuse_several(file, "split", [table.names[place] for place in exact])
     usual = exact or sorted(usual, key=lambda place: WORDS.index(plain_name(table.names[place])))
     found: list[tuple[int, np.ndarray]] = []
     notes = []
@@ -109,16 +117,16 @@ def _by_usual_name(
         words = {cell: split_of(cell) for cell in set(cells)}
         if plain_name(name) != "split" and _says_nothing(name, words):
             shown = listed(sorted(filter(None, words)), 3)
-            notes.append(f"{where}: column {name} holds no splits ({shown}) and is not read")
+            notes.append(f"{file.name}: column {name} holds no splits ({shown}) and is not read")
             continue
         found.append((place, _splits(table, name, cells)))
     if len(found) > 1 and any((split_N != found[0][1]).any() for _, split_N in found):
-        refuse_several(where, "split", [table.names[place] for place, _ in found])
+        refuse_several(file, "split", [table.names[place] for place, _ in found])
     if not found:
         return None, notes
     place, split_N = found[0]
     name = table.names[place]
-    return Given(split_N, f"column {name}", exact=name == "split"), notes
+    return Given(split_N, f"column {name}", (place,), exact=name == "split"), notes
 
 
 def _says_nothing(name: str, words: Mapping[str, int | None]) -> bool:
@@ -165,10 +173,14 @@ def _flag(name: str) -> int | None:
     return next((split for split, words in FLAGS.items() if plain in words), None)
 
 
-def _by_flags(table: TextTable | ParquetTable, where: str, free: Sequence[int]) -> Given | None:
+def _by_flags(table: TextTable | ParquetTable, file: Path, free: Sequence[int]) -> Given | None:
     """Columns such as is_train and is_test, if all their cells are yes or no."""
     flags = [place for place in free if _flag(table.names[place]) is not None]
+    flags = [place for place in flags if _readable(table, place)]
     places = table.all_pass(flags, lambda cell: cell.lower() in (*YES, *NO))
+    for place in flags:
+        if place not in places and plain_name(table.names[place]).startswith(("is", "in")):
+            _refuse_mixed(table, place)
     if not places:
         return None
     cells_of: dict[int, list[str]] = {}
@@ -177,10 +189,21 @@ def _by_flags(table: TextTable | ParquetTable, where: str, free: Sequence[int]) 
         split = _flag(table.names[place])
         assert split is not None
         if split in cells_of:
-            refuse_several(where, "split", names)
+            refuse_several(file, "split", names)
         cells_of[split] = cells
     source = f"column {names[0]}" if len(names) == 1 else f"columns {' and '.join(names)}"
-    return Given(_combined(table, cells_of, names), source)
+    return Given(_combined(table, cells_of, names), source, tuple(places))
+
+
+def _refuse_mixed(table: TextTable | ParquetTable, place: int) -> None:
+    """Refuse a flag that says yes or no in some rows and something else in others."""
+    (cells,) = table.columns([place])
+    other = [row for row, cell in enumerate(cells) if cell.lower() not in (*YES, *NO)]
+    if len(other) < len(cells):
+        raise UserError(
+            f"{table.where(other[0])}: {table.names[place]} {cells[other[0]]!r}: neither yes nor "
+            "no; write 1 or 0"
+        )
 
 
 def _combined(
@@ -188,17 +211,17 @@ def _combined(
 ) -> np.ndarray:
     """The one flag of a row that says yes; a row without has the first split without a flag."""
     count = len(next(iter(cells_of.values())))
-    otherwise = next((split for split in (TRAIN, TEST, VAL) if split not in cells_of), None)
+    rest = [split for split in (TRAIN, TEST, VAL) if split not in cells_of][:1]
     split_N = np.empty(count, dtype=np.uint8)
     for row in range(count):
         cells = {split: column[row].lower() for split, column in cells_of.items()}
         if "" in cells.values():
             raise UserError(f"{table.where(row)}: no {listed(names)}; fill it in")
-        said = [split for split, cell in cells.items() if cell in YES]
-        if len(said) > 1 or (not said and otherwise is None):
+        said = [split for split, cell in cells.items() if cell in YES] or rest
+        if len(said) != 1:
             what = " and ".join(SPLIT_NAMES[split] for split in said) or "of no split"
             raise UserError(f"{table.where(row)}: is {what} by {listed(names)}; correct it")
-        split_N[row] = said[0] if said else otherwise
+        split_N[row] = said[0]
     return split_N
 
 

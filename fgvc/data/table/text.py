@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +14,7 @@ from fgvc.types import UserError
 
 DELIMITERS = ",\t;|"
 JSON_LINES = (".jsonl", ".ndjson")
+Rows = Callable[[], Iterator[tuple[int, list[str]]]]  # line number and cells
 # first bytes of files that people rename or mistake for a table: what they are, and the way out
 _OTHERS = (
     (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls)", "save it as CSV UTF-8"),
@@ -43,22 +44,26 @@ class TextTable:
         refuse_others(file)
         self.file = file
         self.lines: list[int] = []
-        text = _decoded(file)
-        if file.suffix.lower() in JSON_LINES:
-            self._read: Callable[[], Iterator[tuple[int, list[str]]]]
-            self.names, self._read = _json_lines(file, text)
-        else:
-            self.names, self._read = _delimited(file, text)
+        # not splitlines(): names may hold the other line separators of Unicode
+        lines = _decoded(file).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        read = _json_lines if file.suffix.lower() in JSON_LINES else _delimited
+        self.names, self._read = read(file, lines)
 
     def columns(self, places: Sequence[int]) -> list[list[str]]:
         """The cells of these columns, without spaces around them; "" where a row has none."""
         columns: list[list[str]] = [[] for _ in places]
         self.lines = []
+        wanted = tuple(zip(columns, places, strict=True))
         for line, row in self._read():
             self.lines.append(line)
-            for column, place in zip(columns, places, strict=True):
+            for column, place in wanted:
                 column.append(row[place].strip() if place < len(row) else "")
         return columns
+
+    def first(self, place: int) -> str:
+        """The cell of the first row; "" where there is none."""
+        _, row = next(self._read(), (0, []))
+        return row[place].strip() if place < len(row) else ""
 
     def all_pass(self, places: Sequence[int], test: Callable[[str], bool]) -> list[int]:
         """Those of the columns whose cells all pass a test (empty cells aside), if any do."""
@@ -93,32 +98,23 @@ def _decoded(file: Path) -> str:
     return text
 
 
-def _delimited(
-    file: Path, text: str
-) -> tuple[list[str], Callable[[], Iterator[tuple[int, list[str]]]]]:
+def _delimited(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
     """The header, and a function that reads the rows after it."""
-    # any line end; not splitlines(): names may hold the other line separators of Unicode
-    lines = io.StringIO(text, newline=None)
-    head, skipped = "", -1
-    while not head.strip() and (head := lines.readline()):
-        skipped += 1
-    stated = re.fullmatch(r"\"?sep=(.)\"?\s*", head, re.IGNORECASE)  # Excel's own first line
-    if stated:
-        head, skipped = lines.readline(), skipped + 1
-    unquoted = re.sub(r'"[^"]*"', "", head)
+    start = next((place for place, line in enumerate(lines) if line.strip()), 0)
+    stated = re.fullmatch(r"\"?sep=(.)\"?\s*", lines[start], re.IGNORECASE)  # Excel writes this
+    start += stated is not None
+    unquoted = re.sub(r'"[^"]*"', "", "".join(lines[start : start + 1]))
     delimiter = stated[1] if stated else max(DELIMITERS, key=unquoted.count)
 
     def rows() -> Iterator[tuple[int, list[str]]]:
-        source = io.StringIO(text, newline=None)
-        for _ in range(skipped):
-            source.readline()
-        reader = csv.reader(source, delimiter=delimiter, strict=True)
+        source = (f"{line}\n" for line in itertools.islice(lines, start, None))
+        reader = csv.reader(source, delimiter=delimiter, strict=True, skipinitialspace=True)
         try:
             for row in reader:
-                if any(cell.strip() for cell in row):
-                    yield reader.line_num + skipped, row
+                if any(map(str.strip, row)):
+                    yield reader.line_num + start, row
         except csv.Error as error:
-            line = reader.line_num + skipped
+            line = reader.line_num + start
             raise UserError(f"{file}:{line}: {error}; check the quotes of this row") from None
 
     names = [name.strip() for name in next(rows(), (0, []))[1]]
@@ -129,23 +125,22 @@ def _delimited(
         following = rows()
         next(following, None)  # the header
         for line, row in following:
-            if any(cell.strip() for cell in row[len(names) :]):
+            if len(row) > len(names) and any(map(str.strip, row[len(names) :])):
                 raise UserError(
                     f"{file}:{line}: {len(row)} cells in {len(names)} columns; "
-                    "a cell with the delimiter in it is quoted"
+                    "a cell with the delimiter in it is quoted, and a column of row names has a "
+                    "name too"
                 )
             yield line, row
 
     return names, checked
 
 
-def _json_lines(
-    file: Path, text: str
-) -> tuple[list[str], Callable[[], Iterator[tuple[int, list[str]]]]]:
+def _json_lines(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
     """The keys of all rows, and a function that reads their values."""
 
     def objects() -> Iterator[tuple[int, dict[str, object]]]:
-        for line, row in enumerate(io.StringIO(text, newline=None), start=1):
+        for line, row in enumerate(lines, start=1):
             if not row.strip():
                 continue
             try:
