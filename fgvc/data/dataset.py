@@ -12,7 +12,7 @@ from pathlib import Path
 from fgvc.config import schema
 from fgvc.data import cars, cub, dogs, folder, inat2017, manifest, nabirds, subset, table
 from fgvc.data.index import Index, check_boxes, check_counts, check_coverage, sorted_by_path
-from fgvc.data.split import carve
+from fgvc.data.split import FROM_DATA, carve, describe, source_notes
 from fgvc.types import Dataset, Progress, UserError
 
 Reader = Callable[[schema.Dataset, Progress | None], Index]
@@ -42,16 +42,19 @@ def load(conf: schema.Dataset, cache_root: Path, progress: Progress | None = Non
     if conf.box_crop:
         pictures = replace(pictures, cropped=True)
     split = carve(index, fraction, conf.split_seed)
-    warnings = crop_notes + coverage_notes + manifest.duplicate_notes(pictures)
+    from_splits = source_notes(index, conf)
+    test_notes = from_splits if index.test_source == "val" else ()
+    warnings = test_notes + crop_notes + coverage_notes + manifest.duplicate_notes(pictures)
+    notes = approval + index.notes + (() if test_notes else from_splits) + count_notes
     return Dataset(
         name=conf.name,
         manifest=pictures,
         labelmap=index.labelmap,
         split=split,
         partial=partial,
-        notes=approval + index.notes + count_notes + warnings,
+        notes=notes + warnings,
         warnings=warnings,
-        card=_card(conf.card),
+        card=_card(conf.card, describe(index, conf)),
         subset=subset.describe(pictures, split, index.labelmap) if conf.subset else None,
         hierarchy=index.hierarchy,
         test_source=index.test_source,
@@ -146,5 +149,7 @@ def official(conf: schema.Dataset) -> schema.OfficialCounts:
     )
 
 
-def _card(card: schema.Card) -> dict[str, str]:
-    return {name: str(value) for name, value in asdict(card).items()}
+def _card(card: schema.Card, split: str) -> dict[str, str]:
+    """The card's texts; `split` instead of a text that leaves it to the data."""
+    texts = {name: str(value) for name, value in asdict(card).items()}
+    return texts | ({"split": split} if texts["split"].startswith(FROM_DATA) else {})

@@ -12,8 +12,13 @@ import unicodedata
 
 import numpy as np
 
+from fgvc.config import schema
 from fgvc.data.index import Index, listed
 from fgvc.types import TEST, TRAIN, VAL, LabelMap, Split, UserError
+
+FROM_DATA = (
+    "from the data:"  # begins the split text of a card that is written anew when data is read
+)
 
 
 def carve(index: Index, fraction: float, seed: int) -> Split:
@@ -39,15 +44,16 @@ def carve(index: Index, fraction: float, seed: int) -> Split:
 
 
 def validation_notes(
-    label_N: np.ndarray, split: Split, labelmap: LabelMap, fraction: float
+    label_N: np.ndarray, split: Split, labelmap: LabelMap, fraction: float, own: bool = False
 ) -> tuple[str, ...]:
     """A note on classes without a validation image: no choice on validation can consider them.
 
     Args:
         label_N: of all images.
-        fraction: `dataset.val_fraction`; with 0 there is no validation and no note.
+        fraction: `dataset.val_fraction`; with 0 nothing is carved, and there is no note.
+        own: whether the validation split is the dataset's own; `fraction` is not used then.
     """
-    if fraction <= 0:
+    if fraction <= 0 and not own:
         return ()
     train_C, val_C = (
         np.bincount(label_N[row_N], minlength=len(labelmap))
@@ -55,14 +61,58 @@ def validation_notes(
     )
     if not (missing := np.flatnonzero(val_C == 0).tolist()):
         return ()
+    names = listed(labelmap.names[label] for label in missing)
+    if own:
+        return (
+            f"its own validation split holds no image of {len(missing)} of {len(labelmap)} classes "
+            f"({names}), so validation says nothing about them; add validation images of these "
+            "classes",
+        )
     advice = "raise dataset.val_fraction"
     if (train_C[missing] == 1).all():  # the only image of a class is used for training
         advice = "add training images of these classes"
     return (
         f"dataset.val_fraction={fraction:g}: {len(missing)} of {len(labelmap)} classes have no "
-        f"validation image ({listed(labelmap.names[label] for label in missing)}), so validation "
-        f"says nothing about them; {advice}",
+        f"validation image ({names}), so validation says nothing about them; {advice}",
     )
+
+
+def source_notes(index: Index, conf: schema.Dataset) -> tuple[str, ...]:
+    """Notes on a test that is no test split of the dataset, and on an own validation split."""
+    notes = []
+    if index.test_source == "val":
+        notes.append(
+            f"test = val: {index.root} has no test split, thus its validation split is the test; "
+            "its numbers are too high if anything was chosen on it"
+        )
+    if index.test_source == "carved":
+        notes.append(
+            f"test carved: {index.root} has no test split, thus a seeded part of each class is the "
+            f"test ({_carved(conf)})"
+        )
+    if val := int((index.split_N == VAL).sum()):
+        notes.append(
+            f"validation is the dataset's own split of {val} images; "
+            f"dataset.val_fraction={conf.val_fraction:g} is not used"
+        )
+    return tuple(notes)
+
+
+def describe(index: Index, conf: schema.Dataset) -> str:
+    """Where test and validation come from, for the card of a dataset."""
+    test = {
+        "test": "test is its own test split",
+        "val": "test is its validation split, because it has no test split",
+        "carved": f"test is a seeded part of each class ({_carved(conf)})",
+    }[index.test_source]
+    validation = f"is carved from train (dataset.val_fraction={conf.val_fraction:g})"
+    if (index.split_N == VAL).any():
+        validation = "is its own validation split"
+    return f"{FROM_DATA} {test}; validation {validation}"
+
+
+def _carved(conf: schema.Dataset) -> str:
+    return f"dataset.test_fraction={conf.test_fraction:g}, dataset.split_seed={conf.split_seed}"
 
 
 def carved_test(

@@ -44,7 +44,7 @@ class Run:
     fitted_on: images behind the head. forced: resumed by force. debug: task.debug. overlap: test
     images that fitted or chose the head, None: not recorded. predictions_digest: of the predicted
     class of each test image, None: not recorded.
-    subset: dataset.subset, None: the whole dataset.
+    subset: dataset.subset, None: the whole dataset. test_source: as in types.Dataset.
     part_tokens: the patches that part attention keeps; None: one per head, or no part attention.
     part_stride: pixels between its patches; None: the patch, or no part attention.
     in_box: the share of them inside the object's box. notes: what a reader of the numbers must
@@ -82,6 +82,7 @@ class Run:
     precision: str
     partial: bool
     subset: str | None
+    test_source: str
     n: int
     top1: float
     top1_low: float
@@ -280,7 +281,14 @@ def _of_config(
 def _of_stamp(stamp: Mapping[str, Any]) -> dict[str, Any]:
     told = ("run_id", "config_hash", "task", "dataset", "partial", "resolution", "normalization")
     told += ("device", "gpu_name", "weights_digest", "git_commit", "git_dirty", "code_patch_sha256")
-    told += ("manifest_digest", "split_digest", "labelmap_digest", "started", "finished")
+    told += (
+        "test_source",
+        "manifest_digest",
+        "split_digest",
+        "labelmap_digest",
+        "started",
+        "finished",
+    )
     card, weights = stamp["dataset_card"], stamp["weights"]
     about = ("license", "contamination", "label_noise", "approval")
     return {

@@ -31,7 +31,16 @@ from fgvc.task.distributed import ALONE, World, device_of, seed_everything
 from fgvc.task.extract import Extractor, check_precision, choose_device
 from fgvc.task.identity import differing, identity_of
 from fgvc.task.shards import crew_of
-from fgvc.types import BadImage, Dataset, Features, Looks, Predictions, UserError, WeightsSource
+from fgvc.types import (
+    VAL,
+    BadImage,
+    Dataset,
+    Features,
+    Looks,
+    Predictions,
+    UserError,
+    WeightsSource,
+)
 
 
 @dataclass
@@ -146,8 +155,9 @@ def notes_on_validation(task: str, conf: Config, dataset: Dataset) -> tuple[str,
     """Notes on the validation split; none if the task does not read it."""
     if not reads_validation(task, conf):
         return ()
-    label_N, fraction = dataset.manifest.label_N, conf.dataset.val_fraction
-    return split.validation_notes(label_N, dataset.split, dataset.labelmap, fraction)
+    manifest, fraction = dataset.manifest, conf.dataset.val_fraction
+    own = bool((manifest.split_N == VAL).any())
+    return split.validation_notes(manifest.label_N, dataset.split, dataset.labelmap, fraction, own)
 
 
 def stack_gate(conf: Config) -> str:

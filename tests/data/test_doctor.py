@@ -96,13 +96,24 @@ def test_a_folder_and_birds_of_ones_own(classes, examined, conf, tmp_path):
     (root / "train" / "ü" / "read me.txt").write_text("about")
     found = examined(root, "folder", official=none)
     assert found.verdict == "sound"
-    assert "1 files that are hidden or no pictures" in one(found, "layout", "note").says
+    assert "passed over: 1 .txt" in one(found, "layout", "note").says
     generator = schema.Generator(
         version=1, classes=2, train_per_class=2, test_per_class=1, side=64, seed=0
     )
     birds = examined(tmp_path / "birds", "synthetic", official=none, generator=generator)
     assert birds.verdict == "sound"
     assert birds.facts["counts"]["train"] == {"found": 4, "official": 4}
+
+
+def test_validation_images_are_counted_as_such(classes, examined):
+    splits = {"train": 4, "val": 3, "test": 2}
+    root = classes({f"{split}/{name}": n for split, n in splits.items() for name in "ab"})
+    found = examined(root, "folder", official=schema.OfficialCounts(0, 0, 0))
+    counts = {name: count["found"] for name, count in found.facts["counts"].items()}
+    assert counts == {"classes": 2, "train": 8, "val": 6, "test": 4}
+    (root / "test").rename(root.parent / "away")
+    found = examined(root, "folder", official=schema.OfficialCounts(0, 0, 0))
+    assert one(found, "layout", "note").says.startswith("test = val: ")
 
 
 def test_the_same_copy_gives_the_same_json(cub, examined):

@@ -11,7 +11,7 @@ import pytest
 
 from fgvc.data.index import Index
 from fgvc.data.split import carve, validation_notes
-from fgvc.types import TEST, LabelMap
+from fgvc.types import TEST, VAL, LabelMap
 
 GOLDEN = "9d6bac0d854867ed5347c813f6fbc27f2f4548abb584e17b29e98056c745618a"
 
@@ -120,3 +120,13 @@ def test_classes_without_a_validation_image_are_noted():
     assert "and 15 more" in note
     (note,) = notes([2, 2], 0.1)
     assert "2 of 2 classes" in note
+
+
+def test_a_validation_split_of_the_dataset_names_its_own_lacks():
+    index = made([4, 4, 4], test=2)
+    index.split_N[[4, 10]] = VAL  # a test image of class 0, one of class 1
+    split = carve(index, 0.1, 0)
+    assert split.val_N.tolist() == [4, 10]
+    (note,) = validation_notes(index.label_N, split, index.labelmap, 0.1, own=True)
+    assert note.startswith("its own validation split holds no image of 1 of 3 classes (2)")
+    assert note.endswith("add validation images of these classes")

@@ -71,7 +71,8 @@ def _split_contents(base: Base) -> Contents:
 def _split_notes(folder: Folder, by_split: Mapping[int, Folder], source: str) -> list[str]:
     """A note on split folders that are not just called train, val and test."""
     names = {split: part.path[len(folder.path) + 1 :] for split, part in by_split.items()}
-    if all(name == NAMES[split] for split, name in names.items()):
+    usual = NAMES | ({TEST: NAMES[VAL]} if source == "val" else {})
+    if all(name == usual[split] for split, name in names.items()):
         return []
     texts = [f"{name}/ is {NAMES[split]}" for split, name in names.items()]
     why = " as there is no test split" if source == "val" else ""
