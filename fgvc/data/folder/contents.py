@@ -51,8 +51,9 @@ def _split_contents(base: Base) -> Contents:
         contents.test_source = "val"
         by_split = {TRAIN: by_split[TRAIN], TEST: by_split[VAL]}
     classes_of = {}
-    if len(by_split[TRAIN].holding) == 1:
-        raise one_class(folder.path, by_split[TRAIN].holding[0].name)
+    names = [part.name for part in by_split[TRAIN].holding]
+    if len(names) == 1 and splits.is_wrapper(names[0]):  # train/images beside train/labels
+        raise one_class(folder.path, names[0])
     for split, part in by_split.items():
         classes_of[split] = _add_classes(contents, part.folders, split)
         contents.folders.append(part)

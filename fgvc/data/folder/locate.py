@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgvc.data.folder import splits
-from fgvc.data.folder.listing import Folder
+from fgvc.data.folder.listing import Folder, Inode
 from fgvc.data.folder.skipped import summary
 from fgvc.data.index import listed
 from fgvc.data.layout import DEPTH
@@ -79,7 +79,11 @@ def _datasets(folders: Iterable[Folder]) -> list[Folder]:
 
 def _distinct(folders: Iterable[Folder]) -> list[Folder]:
     """The folders without those that are another one by a link."""
-    return list({folder.inode: folder for folder in reversed(list(folders))}.values())[::-1]
+    links_last = sorted(folders, key=lambda folder: os.path.islink(folder.path))  # noqa: PTH114
+    first: dict[Inode, Folder] = {}
+    for folder in links_last:
+        first.setdefault(folder.inode, folder)
+    return list(first.values())
 
 
 def _check_alone(folder: Folder) -> None:
