@@ -281,18 +281,11 @@ def _of_config(
 def _of_stamp(stamp: Mapping[str, Any]) -> dict[str, Any]:
     told = ("run_id", "config_hash", "task", "dataset", "partial", "resolution", "normalization")
     told += ("device", "gpu_name", "weights_digest", "git_commit", "git_dirty", "code_patch_sha256")
-    told += (
-        "test_source",
-        "manifest_digest",
-        "split_digest",
-        "labelmap_digest",
-        "started",
-        "finished",
-    )
+    told += ("manifest_digest", "split_digest", "labelmap_digest", "started", "finished")
     card, weights = stamp["dataset_card"], stamp["weights"]
     about = ("license", "contamination", "label_noise", "approval")
     return {
-        **{key: stamp[key] for key in told},
+        **{key: stamp[key] for key in (*told, "test_source")},
         **{f"dataset_{key}": card.get(key, "not recorded") for key in about},
         "token_grid": "x".join(str(side) for side in stamp["token_grid"]),
         "weights_kind": weights["kind"],
