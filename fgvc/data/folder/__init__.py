@@ -51,7 +51,9 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
     found = contents.read(base)
     strays = [path for above in base.above for path in above.pictures] + found.strays
     start = len(base.folder.path.rstrip("/")) + 1
-    rows = sorted((_utf8(path[start:], base.folder.path), *rest) for path, *rest in found.rows)
+    rows = sorted(
+        (_utf8(path[start:], base.folder.path), name, split) for path, name, split in found.rows
+    )
     names = {name for _, name, _ in rows}
     if len(names) < 2:
         raise locate.one_class(str(root), listed(names))
