@@ -76,7 +76,8 @@ def _split_notes(folder: Folder, by_split: Mapping[int, Folder], source: str) ->
     usual = NAMES | ({TEST: NAMES[VAL]} if source == "val" else {})
     if all(name == usual[split] for split, name in names.items()):
         return []
-    texts = [f"{name}/ is {NAMES[split]}" for split, name in names.items()]
+    order = [split for split in NAMES if split in names]
+    texts = [f"{names[split]}/ is {NAMES[split]}" for split in order]
     why = " as there is no test split" if source == "val" else ""
     return [f"splits: {', '.join(texts)}{why}"]
 
@@ -93,7 +94,7 @@ def beside_note(folders: Sequence[Folder], where: str) -> list[str]:
     """A note on folders whose pictures are not used, or nothing."""
     if not folders:
         return []
-    texts = [f"{folder.name} ({_pictures(folder)})" for folder in folders]
+    texts = [f"{skipped.printable(folder.name)} ({_pictures(folder)})" for folder in folders]
     return [f"{where}, not used: {listed(texts)}"]
 
 
