@@ -13,6 +13,7 @@ from fgvc.config import schema
 from fgvc.data import cars, cub, dogs, folder, inat2017, manifest, nabirds, signs, subset, table
 from fgvc.data.index import Index, check_boxes, check_counts, check_coverage, sorted_by_path
 from fgvc.data.split import carve
+from fgvc.data.test_source import FROM_DATA, describe, source_notes
 from fgvc.types import Dataset, Progress, UserError
 
 OWN = ("folder", "table")  # readers of a user's own pictures
@@ -52,16 +53,20 @@ def load(
     if conf.box_crop:
         pictures = replace(pictures, cropped=True)
     split = carve(index, fraction, conf.split_seed)
-    warnings = index.warnings + crop_notes + coverage_notes + manifest.duplicate_notes(pictures)
+    from_splits = source_notes(index, conf)
+    test_notes = from_splits if index.test_source == "val" else ()
+    warnings = index.warnings + test_notes + crop_notes + coverage_notes
+    warnings += manifest.duplicate_notes(pictures)
+    notes = approval + index.notes + (() if test_notes else from_splits) + count_notes
     return Dataset(
         name=conf.name,
         manifest=pictures,
         labelmap=index.labelmap,
         split=split,
         partial=partial,
-        notes=approval + index.notes + count_notes + tuple(file_notes) + warnings,
+        notes=notes + tuple(file_notes) + warnings,
         warnings=warnings,
-        card=_card(conf.card),
+        card=_card(conf.card, describe(index, conf)),
         subset=subset.describe(pictures, split, index.labelmap) if conf.subset else None,
         hierarchy=index.hierarchy,
         test_source=index.test_source,
@@ -201,5 +206,7 @@ def official(conf: schema.Dataset) -> schema.OfficialCounts:
     )
 
 
-def _card(card: schema.Card) -> dict[str, str]:
-    return {name: str(value) for name, value in asdict(card).items()}
+def _card(card: schema.Card, split: str) -> dict[str, str]:
+    """The card's texts; `split` instead of a text that leaves it to the data."""
+    texts = {name: str(value) for name, value in asdict(card).items()}
+    return texts | ({"split": split} if texts["split"].startswith(FROM_DATA) else {})

@@ -188,7 +188,7 @@ def check_counts(index: Index, official: Counts, partial: bool) -> tuple[bool, t
     """
     have = {
         "classes": len(index.labelmap),
-        "train": int((index.split_N == TRAIN).sum()),
+        "train": int((index.split_N != TEST).sum()),  # an own validation split is part of it
         "test": int((index.split_N == TEST).sum()),
     }
     want = {"classes": official.classes, "train": official.train, "test": official.test}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -73,19 +72,6 @@ def validation_notes(
     )
 
 
-@dataclass(frozen=True)
-class SplitColumn:
-    """The split of every image, and where the test comes from.
-
-    split_N: uint8, TRAIN, VAL or TEST. test_source, notes, warnings: as in Index.
-    """
-
-    split_N: np.ndarray
-    test_source: str
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
 def resolve_splits(
     where: str,
     given_N: np.ndarray | None,
@@ -94,16 +80,19 @@ def resolve_splits(
     classes: LabelMap,
     fraction: float,
     seed: int,
-) -> SplitColumn:
-    """Make a train and a test split of whatever splits a folder or a table has.
+) -> tuple[np.ndarray, str]:
+    """Make a train and a test split of whatever splits a table has.
 
     Validation is the test where there is no test; where there is neither, a test is carved.
 
     Args:
-        where: what brings the splits, for notes and messages ("dataset.root=FOLDER").
+        where: what brings the splits, for messages ("dataset.table=FILE").
         given_N: TRAIN, VAL or TEST of every image; None where nothing says it.
         fraction: `dataset.test_fraction`, for a test that has to be carved.
         seed: `dataset.split_seed`, likewise.
+
+    Returns:
+        The split of every image, uint8, and `test_source` as in Dataset.
 
     Raises:
         UserError: splits without training images, or a test that cannot be carved.
@@ -113,18 +102,11 @@ def resolve_splits(
         names = " and ".join(SPLIT_NAMES[split] for split in sorted(given))
         raise UserError(f"{where}: only {names} images, none to train on; add a split train")
     if given_N is not None and TEST in given:
-        return SplitColumn(given_N, "test")
+        return given_N, "test"
     if given_N is not None and VAL in given:
-        note = f"{where}: no test split, so its validation split is the test (test = val)"
-        test_N = np.where(given_N == VAL, TEST, given_N).astype(np.uint8)
-        return SplitColumn(test_N, "val", warnings=(note,))
+        return np.where(given_N == VAL, TEST, given_N).astype(np.uint8), "val"
     what = "no split" if given_N is None else "only a training split"
-    test_N = carved_test(f"{where}: {what}", path, label_N, classes, fraction, seed)
-    note = (
-        f"{where}: {what}, so {np.count_nonzero(test_N == TEST)} of {len(path)} images are the "
-        f"test (dataset.test_fraction={fraction:g}, dataset.split_seed={seed})"
-    )
-    return SplitColumn(test_N, "carved", notes=(note,))
+    return carved_test(f"{where}: {what}", path, label_N, classes, fraction, seed), "carved"
 
 
 def carved_test(

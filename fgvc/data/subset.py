@@ -1,7 +1,8 @@
 """dataset.subset=tiny: a corner of any dataset that a smoke test trains and evaluates on.
 
 At most 2 batches of 8 pictures a split: the first 8 classes that can be split, of each 2 train, 1
-validation and 2 test pictures by path (1 and 1 where a class has only two to train on). The label
+validation and 2 test pictures by path (1 and 1 where a class has only two to train on). Where the
+dataset has a validation split, the 1 is of that split, and none is carved from train. The label
 map holds just the kept classes: each of them then occurs in every split, and no number is an
 average over classes that cannot occur.
 """
@@ -13,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from fgvc.data.index import Index, take
-from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Manifest, Split, UserError, nfc
+from fgvc.types import TEST, TRAIN, VAL, Hierarchy, LabelMap, Manifest, Split, UserError, nfc
 
 CLASSES, TRAIN_EACH, TEST_EACH = 8, 2, 2
 EXPECTED_SECONDS = 30  # a whole probe on two CPU cores, drawing the synthetic birds included
@@ -23,31 +24,38 @@ def tiny(index: Index, validation: bool) -> Index:
     """The first rows, by path, of the first classes with 2 train images and 1 test image.
 
     Args:
-        validation: whether one of each class will be carved from train.
+        validation: whether one of each class will be carved from train, if no row is VAL.
 
     Raises:
         UserError: there is no such class.
     """
-    train_C, test_C = (
+    train_C, val_C, test_C = (
         np.bincount(index.label_N[index.split_N == split], minlength=len(index.labelmap))
-        for split in (TRAIN, TEST)
+        for split in (TRAIN, VAL, TEST)
     )
-    label_K = np.flatnonzero((train_C >= 2) & (test_C >= 1))[:CLASSES]
+    has_val = bool(val_C.any())
+    usable_C = (train_C >= 2) & (test_C >= 1)
+    label_K = np.flatnonzero(usable_C & (val_C >= 1) if has_val else usable_C)[:CLASSES]
     if not len(label_K):
         raise UserError(
             f"dataset.subset=tiny: {index.root} has no class with 2 train images and 1 test image"
+            + (" and 1 validation image" if has_val else "")
         )
     by_path = np.array(sorted(range(len(index)), key=lambda row: nfc(index.path[row])))
     keep = []
     for label in label_K.tolist():
-        for split, most in ((TRAIN, TRAIN_EACH + validation), (TEST, TEST_EACH)):
+        train = TRAIN_EACH + (validation and not has_val)
+        for split, most in ((TRAIN, train), (VAL, 1), (TEST, TEST_EACH)):
             rows = by_path[(index.label_N[by_path] == label) & (index.split_N[by_path] == split)]
             keep += rows[:most].tolist()
     return _taken(index, np.array(sorted(keep)), label_K)
 
 
 def val_fraction(index: Index, wanted: float) -> float:
-    """The fraction that carves one validation image a class; 0 where none is wanted."""
+    """The fraction that carves one validation image a class; 0 where none is wanted.
+
+    `carve` leaves it aside where the dataset has a validation split.
+    """
     train = int((index.split_N == TRAIN).sum())
     return len(index.labelmap) / train if wanted else 0.0
 

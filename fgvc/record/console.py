@@ -235,6 +235,14 @@ def provenance(dataset: str, card: Mapping[str, str]) -> None:
             say(f"{dataset}, {about.replace('_', ' ')}: {card[about]}")
 
 
+TEST_MARKS = {"val": "test = val", "carved": "test carved"}  # by Dataset.test_source
+
+
+def test_mark(source: str) -> str:
+    """Addition to a title where the test is no test split of the dataset; may be empty."""
+    return f", {TEST_MARKS[source].upper()}" if source in TEST_MARKS else ""
+
+
 def percent(fraction: object) -> str:
     """A fraction of 0..1 as a percentage with one decimal; a dash where it does not exist."""
     return f"{100 * fraction:.1f}" if isinstance(fraction, int | float) else "–"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fgvc.record.comparability import Comparability
-from fgvc.record.console import interval, number, percent
+from fgvc.record.console import TEST_MARKS, interval, number, percent
 from fgvc.report import sealed
 from fgvc.report.sealed import DamageError
 from fgvc.types import UserError
@@ -25,13 +25,15 @@ class Record:
 
     splits: numbers of val and test. task: of the run, "eval" if it evaluated a finished checkpoint.
     partial, subset: of the data that the numbers were computed on. overlap: number of test images
-    that fitted or chose the head; None: not recorded.
+    that fitted or chose the head; None: not recorded. test_mark: what serves as the test, if it is
+    no test split of the dataset.
     """
 
     splits: Mapping[str, Plain]
     task: str
     partial: bool
     subset: str | None
+    test_mark: str | None
     comparability: Comparability
     overlap: int | None
     notes: tuple[str, ...]
@@ -132,6 +134,7 @@ def _record(numbers: Plain, stamp: Plain) -> Record:
             task=stamp["task"],
             partial=stamp["partial"],
             subset=None if stamp["subset"] is None else stamp["subset"]["name"],
+            test_mark=TEST_MARKS.get(stamp["test_source"]),
             comparability=Comparability(**numbers["comparability"]),
             overlap=(numbers.get("overlap") or {}).get("images"),
             notes=(

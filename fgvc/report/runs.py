@@ -44,7 +44,7 @@ class Run:
     fitted_on: images behind the head. forced: resumed by force. debug: task.debug. overlap: test
     images that fitted or chose the head, None: not recorded. predictions_digest: of the predicted
     class of each test image, None: not recorded.
-    subset: dataset.subset, None: the whole dataset.
+    subset: dataset.subset, None: the whole dataset. test_source: as in types.Dataset.
     part_tokens: the patches that part attention keeps; None: one per head, or no part attention.
     part_stride: pixels between its patches; None: the patch, or no part attention.
     in_box: the share of them inside the object's box. notes: what a reader of the numbers must
@@ -82,6 +82,7 @@ class Run:
     precision: str
     partial: bool
     subset: str | None
+    test_source: str
     n: int
     top1: float
     top1_low: float
@@ -284,7 +285,7 @@ def _of_stamp(stamp: Mapping[str, Any]) -> dict[str, Any]:
     card, weights = stamp["dataset_card"], stamp["weights"]
     about = ("license", "contamination", "label_noise", "approval")
     return {
-        **{key: stamp[key] for key in told},
+        **{key: stamp[key] for key in (*told, "test_source")},
         **{f"dataset_{key}": card.get(key, "not recorded") for key in about},
         "token_grid": "x".join(str(side) for side in stamp["token_grid"]),
         "weights_kind": weights["kind"],

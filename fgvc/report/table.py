@@ -33,7 +33,7 @@ def print_table(table: Table) -> None:
         rows += [_cells(Entry(line), name, None) for line, name in outside]
         for row, line in zip(rows, group.lines, strict=True):
             row[0] += " · partial" if line.first.partial and not group.partial else ""
-            row[0] += _subset_mark(line, group)
+            row[0] += _subset_mark(line, group) + _source_mark(line, group)
             row[0] += _note_marks(line, numbered)
         console.table(_title(group), COLUMNS, rows)
         for line, name in outside:
@@ -58,7 +58,7 @@ def _title(group: Group) -> str:
     partial_mark = ", PARTIAL COPY" if group.partial else ""
     subset_mark = f", SUBSET {subset}" if subset else ""
     parts = (
-        f"{run.dataset}{partial_mark}{subset_mark}",
+        f"{run.dataset}{partial_mark}{subset_mark}{console.test_mark(_source(group))}",
         run.preprocess,
         f"fit on {run.final_fit}{fit_marks(run)}" if group.fitted.fitted else "no fit",
         f"{run.n} test images",
@@ -90,6 +90,18 @@ def _subset_mark(line: Line, group: Group) -> str:
     """Addition to a line's name if the group's title does not state its subset; may be empty."""
     subset = line.first.subset
     return f" · subset {subset}" if subset and not _subset(group) else ""
+
+
+def _source(group: Group) -> str:
+    """What all runs of a group have as the test (Dataset.test_source); empty if they differ."""
+    sources = {line.first.test_source for line in group.lines}
+    return sources.pop() if len(sources) == 1 else ""
+
+
+def _source_mark(line: Line, group: Group) -> str:
+    """Addition to a line's name if the group's title does not state its test; may be empty."""
+    mark = console.TEST_MARKS.get(line.first.test_source)
+    return f" · {mark}" if mark and not _source(group) else ""
 
 
 def _note_marks(line: Line, numbered: Mapping[str, int]) -> str:

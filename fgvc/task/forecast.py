@@ -24,7 +24,7 @@ from fgvc.data import manifest, subset
 from fgvc.record.folder import complete
 from fgvc.report.forecast import Ground, Item, Rate, lines, vit_macs
 from fgvc.store import digest
-from fgvc.types import TEST, TRAIN, Dataset, UserError, WeightsSource
+from fgvc.types import TEST, TRAIN, VAL, Dataset, UserError, WeightsSource
 
 DEPTH = {"large": 24, "so400m": 27, "giant": 40}  # blocks; 12 elsewhere, where no row says it
 RECORD = 3_000_000  # bytes of a run folder beside what is counted: page, plots, stamp, board
@@ -170,9 +170,11 @@ def _images(key: _Key) -> Images:
             loaded = datasets.load(conf, cache_root, remember=False)
     except (UserError, OSError) as error:
         return _official(key.conf, f"cannot be read ({error}): counts of its definition")
-    train, test = (int((index.split_N == split).sum()) for split in (TRAIN, TEST))
-    val = len(loaded.split.val_N) if loaded else round(conf.val_fraction * train)
-    return Images(len(index.labelmap), train - val, val, test, loaded, None)
+    train, val, test = (int((index.split_N == split).sum()) for split in (TRAIN, VAL, TEST))
+    if not val:  # carved from train
+        val = len(loaded.split.val_N) if loaded else round(conf.val_fraction * train)
+        train -= val
+    return Images(len(index.labelmap), train, val, test, loaded, None)
 
 
 def _official(conf: Config, why: str) -> Images:

@@ -170,6 +170,7 @@ def _stamp(job: Experiment) -> dict[str, object]:
         "dataset_card": dict(dataset.card),
         "dataset_notes": list(dataset.notes),
         "partial": dataset.partial,
+        "test_source": dataset.test_source,
         "split_digest": dataset.split_digest,
         "labelmap_digest": dataset.labelmap.digest,
         "weights": {
@@ -302,9 +303,11 @@ def _title(job: Experiment) -> str:
     weights_note = "" if conf.backbone.pretrained else ", random weights"
     partial = ", PARTIAL COPY" if job.dataset.partial else ""
     subset = f", SUBSET {job.dataset.subset['name']}" if job.dataset.subset else ""
+    source = job.dataset.test_source
     return (
         f"{conf.backbone.name} {conf.backbone.size}{weights_note} · {conf.head.name} · "
-        f"{conf.resolution.side} px · {job.dataset.name} ({job.classes} classes{partial}{subset})"
+        f"{conf.resolution.side} px · "
+        f"{job.dataset.name} ({job.classes} classes{partial}{subset}{console.test_mark(source)})"
     )
 
 

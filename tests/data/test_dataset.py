@@ -8,7 +8,7 @@ import random
 import re
 import shutil
 import unicodedata
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, astuple, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +125,39 @@ def test_a_missing_file_names_the_ways_out_of_its_reader(conf, cub, classes, tmp
         return
     smaller = dataset.load(conf(reader, root, **fields), tmp_path / "cache")
     assert len(smaller.manifest) == 15
+
+
+def test_the_validation_split_of_a_folder(conf, classes, tmp_path):
+    root = classes({f"{split}/{name}": 4 for split in ("train", "val") for name in ("a", "b")})
+    made = dataset.load(conf("folder", root), tmp_path / "cache")
+    assert made.test_source == "val"
+    assert [len(rows) for rows in astuple(made.split)] == [6, 2, 8]
+    assert [note for note in made.notes if note in made.warnings] == list(made.warnings)
+    assert any(note.startswith("test = val: ") for note in made.warnings)
+    (root / "val").rename(root / "test")
+    (root / "train").rename(root / "valid")
+    for name in ("a", "b"):
+        (root / "train" / name).mkdir(parents=True)
+        (root / "valid" / name / "0.jpg").rename(root / "train" / name / "0.jpg")
+    made = dataset.load(conf("folder", root), tmp_path / "cache")
+    assert (made.test_source, made.warnings) == ("test", ())
+    assert [len(rows) for rows in astuple(made.split)] == [2, 6, 8]
+    assert any("dataset.val_fraction=0.2 is not used" in note for note in made.notes)
+
+
+def test_the_split_of_a_card_is_what_was_read_unless_the_user_wrote_it(conf, classes, tmp_path):
+    root = classes({"gull": 8, "wren": 8})
+    card = schema.Card("here", "none", "CC0-1.0", "none", "none", "none", "by year")
+    for text, recorded in (
+        ("by year", "by year"),
+        ("from the data: any", "from the data: test is a"),
+    ):
+        read = conf("folder", root, card=replace(card, split=text))
+        made = dataset.load(read, tmp_path / "cache")
+        assert made.card["split"].startswith(recorded)
+    for name in ("folder", "table"):
+        shipped = OmegaConf.load(CONF / f"{name}.yaml")
+        assert shipped.card.split.startswith("from the data: ")
 
 
 def test_split_seed_moves_validation_and_never_test(conf, cub, tmp_path):

@@ -106,6 +106,17 @@ def test_a_folder_and_birds_of_ones_own(classes, examined, conf, tmp_path):
     assert birds.facts["counts"]["train"] == {"found": 4, "official": 4}
 
 
+def test_validation_images_are_counted_as_such(classes, examined):
+    splits = {"train": 4, "val": 3, "test": 2}
+    root = classes({f"{split}/{name}": n for split, n in splits.items() for name in "ab"})
+    found = examined(root, "folder", official=schema.OfficialCounts(0, 0, 0))
+    counts = {name: count["found"] for name, count in found.facts["counts"].items()}
+    assert counts == {"classes": 2, "train": 8, "val": 6, "test": 4}
+    (root / "test").rename(root.parent / "away")
+    found = examined(root, "folder", official=schema.OfficialCounts(0, 0, 0))
+    assert one(found, "layout", "note").says.startswith("test = val: ")
+
+
 def test_the_same_copy_gives_the_same_json(cub, examined):
     (cub / "images" / "extra.jpg").write_bytes(pictures(cub)[0].read_bytes())
     assert examined(cub).plain() == examined(cub).plain()

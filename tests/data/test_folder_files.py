@@ -200,6 +200,7 @@ def test_a_dataset_of_unread_formats_names_them(tmp_path):
 def test_names_with_control_characters_are_inert_in_notes(birds):
     (birds / "gull" / "x.\x1b[31m").touch()
     (birds / "gull" / "x.\udcff").touch()
+    (birds / "gull" / ".\udcff").mkdir()
     note = passed(read(birds))
     assert "\x1b" not in note
     note.encode()

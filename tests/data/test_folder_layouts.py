@@ -170,6 +170,8 @@ def test_pictures_without_class_folders_name_the_table(classes):
         ("cars_train", "cars_test"),
         ("images.train", "images.test"),
         ("01_train", "02_test"),
+        ("training_set/training_set", "test_set/test_set"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
         ("train/train", "test/test"),
         ("train/images", "test/images"),
     ],
@@ -246,6 +248,7 @@ def test_a_class_named_like_a_split_is_a_class(classes):
         ("training", "validation"),
         ("Train", "VALID", "Test"),
         ("train", "test", "x"),
+        ("cars_train", "cars_test"),
     ],
 )
 def test_classes_that_are_named_like_splits_are_refused(classes, names):
@@ -261,6 +264,26 @@ def test_a_test_without_labels_is_no_test(classes, test):
     assert any(test.split("/")[0] in note and "4 pictures" in note for note in index.notes)
     only_train = read(root / "train")
     assert only_train.test_source == "carved"
+
+
+def test_pictures_of_all_classes_in_one_folder_are_refused(classes):
+    """A dataset of boxes, as Roboflow writes it."""
+    root = classes({f"{split}/images": 3 for split in ("train", "valid", "test")})
+    (root / "train" / "labels").mkdir()
+    (root / "train" / "labels" / "0.txt").touch()
+    refused(root, "one class (images)", "dataset=table")
+
+
+def test_a_link_to_the_dataset_beside_it_is_the_same(classes):
+    root = classes(under("v2"))
+    (root / "current").symlink_to("v2")
+    assert samples(read(root)) == oracle(root / "v2")
+
+
+def test_an_archive_as_root_is_refused(classes):
+    root = classes(under("."))
+    (root / "birds.zip").write_bytes(b"PK\x03\x04")
+    refused(root / "birds.zip", f"dataset.root={root / 'birds.zip'}: ZIP archive, not a folder")
 
 
 def test_an_empty_test_folder_is_said(classes):

@@ -131,24 +131,19 @@ def resolved(given: list[int] | None, fraction: float = 0.5):
 
 def test_a_test_split_of_its_own_is_taken_as_it_is():
     for given in ([TRAIN, TRAIN, TEST, VAL], [TRAIN, TEST, TEST, TEST]):
-        splits = resolved(given)
-        assert splits.split_N.tolist() == given
-        assert (splits.test_source, splits.notes, splits.warnings) == ("test", (), ())
+        split_N, test_source = resolved(given)
+        assert (split_N.tolist(), test_source) == (given, "test")
 
 
 def test_validation_is_the_test_where_there_is_no_test():
-    splits = resolved([TRAIN, VAL, TRAIN, VAL])
-    assert splits.split_N.tolist() == [TRAIN, TEST, TRAIN, TEST]
-    assert (splits.test_source, splits.notes) == ("val", ())
-    assert "HERE: no test split" in splits.warnings[0]
+    split_N, test_source = resolved([TRAIN, VAL, TRAIN, VAL])
+    assert (split_N.tolist(), test_source) == ([TRAIN, TEST, TRAIN, TEST], "val")
 
 
 @pytest.mark.parametrize("given", [None, [TRAIN] * 4], ids=["no split", "only train"])
 def test_a_test_is_carved_where_there_is_only_train(given):
-    splits = resolved(given)
-    assert sorted(splits.split_N.tolist()) == [TRAIN, TRAIN, TEST, TEST]
-    assert (splits.test_source, splits.warnings) == ("carved", ())
-    assert "2 of 4 images are the test (dataset.test_fraction=0.5" in splits.notes[0]
+    split_N, test_source = resolved(given)
+    assert (sorted(split_N.tolist()), test_source) == ([TRAIN, TRAIN, TEST, TEST], "carved")
     with pytest.raises(UserError, match=r"dataset\.test_fraction=0: HERE: "):
         resolved(given, fraction=0)
 
@@ -157,3 +152,13 @@ def test_a_test_is_carved_where_there_is_only_train(given):
 def test_splits_without_train_are_refused(given):
     with pytest.raises(UserError, match=r"HERE: only .* images, none to train on"):
         resolved(given)
+
+
+def test_a_validation_split_of_the_dataset_names_its_own_lacks():
+    index = made([4, 4, 4], test=2)
+    index.split_N[[4, 10]] = VAL  # a test image of class 0, one of class 1
+    split = carve(index, 0.1, 0)
+    assert split.val_N.tolist() == [4, 10]
+    (note,) = validation_notes(index.label_N, split, index.labelmap, 0.1, own=True)
+    assert note.startswith("validation split: 1 of 3 classes have no validation image (2)")
+    assert note.endswith("add validation images of these classes")

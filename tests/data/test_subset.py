@@ -11,7 +11,7 @@ import pytest
 
 from fgvc.data.index import Index
 from fgvc.data.subset import tiny
-from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Parts, UserError
+from fgvc.types import TEST, TRAIN, VAL, Hierarchy, LabelMap, Parts, UserError
 
 
 def index_of(counts: list[tuple[int, int]], order: int = 0) -> Index:
@@ -85,3 +85,14 @@ def test_the_form_of_accents_changes_no_choice():
         kept = tiny(replace(whole, path=path), validation=True)
         chosen.append({unicodedata.normalize("NFC", name) for name in kept.path})
     assert chosen[0] == chosen[1]
+
+
+def test_one_picture_per_class_of_a_validation_split_is_kept():
+    whole = index_of([(4, 4)] * 4)
+    val_N = np.array([path.startswith(("0/1", "1/1", "3/1")) for path in whole.path])  # test images
+    extra = np.array([path.split("/")[1] in ("11.jpg", "12.jpg") for path in whole.path])
+    whole = replace(whole, split_N=np.where(val_N & extra, VAL, whole.split_N).astype(np.uint8))
+    kept = tiny(whole, validation=True)
+    assert kept.labelmap.names == ("c0", "c1", "c3")
+    for split, count in ((TRAIN, 2), (VAL, 1), (TEST, 2)):
+        assert np.bincount(kept.label_N[kept.split_N == split]).tolist() == [count] * 3

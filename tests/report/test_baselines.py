@@ -68,7 +68,7 @@ def test_every_field_is_a_column_of_both(real, tmp_path):
     rows, plain = read(tmp_path)
     wanted = {*OF_GROUP, *(f"{name}_sd" for name in SPREAD)}
     wanted |= {field.name for field in fields(Run)} - {"path", "comparability"}
-    assert len(wanted) == 25 + 28 + 8 + 80
+    assert len(wanted) == 25 + 28 + 8 + 81
     assert set(rows[0]) == set(plain["rows"][0]) == wanted
     assert len(rows) == len(plain["rows"]) == 4
     assert plain["rows"] == json.loads(json.dumps(table.rows()))

@@ -118,6 +118,14 @@ def test_a_subset_is_stated_of_the_checkpoint_and_of_its_numbers(forge):
     assert "computed on `dataset.subset=tiny`" in numbers_in(card)
 
 
+@pytest.mark.parametrize("source", ["val", "carved"])
+def test_where_the_test_comes_from_is_stated(forge, source):
+    card = card_of(forge("a", stamp={"test_source": source}))
+    mark = {"val": "test = val", "carved": "test carved"}[source]
+    assert mark in numbers_in(card)
+    assert mark not in card_of(forge("b"))
+
+
 @pytest.mark.parametrize("file", ["metrics.json", "env_stamp.json"])
 def test_a_record_that_changed_since_the_run_is_refused(forge, file):
     folder = forge("a")

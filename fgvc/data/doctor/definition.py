@@ -16,7 +16,8 @@ from fgvc.data import dataset, signs
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding, refusal
 from fgvc.data.formats import has_picture_suffix
 from fgvc.data.index import Index, check_counts, check_coverage, listed, repeated
-from fgvc.types import Progress, UserError
+from fgvc.data.test_source import source_notes
+from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
 
 FIRST_ID = {"cub": 1, "cars": 1, "dogs": 1, "inat2017": 0}  # the dataset's own numbering
 LISTS_ALL = ("folder",)  # readers whose index is whatever pictures lie there
@@ -66,10 +67,8 @@ def place(conf: schema.Dataset) -> Path:
 
 def findings(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
     """Whether the copy is a partial one, as declared, and what is to be said about its index."""
-    found = [
-        Finding(NOTE, "layout", note, "nothing, if you expected it")
-        for note in index.notes + index.warnings
-    ]
+    notes = (*index.notes, *source_notes(index, conf), *index.warnings)
+    found = [Finding(NOTE, "layout", note, "nothing, if you expected it") for note in notes]
     found += _splits(index) + _classes(conf, index) + _coverage(conf, index)
     official = dataset.official(conf)
     try:
@@ -84,9 +83,12 @@ def counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, int]]:
     """What the copy has beside the official numbers (0: there is none)."""
     official = dataset.official(conf)
     have = {"classes": len(index.labelmap)}
-    have |= {"train": int((index.split_N == 0).sum()), "test": int((index.split_N == 1).sum())}
+    for name, split in (("train", TRAIN), ("val", VAL), ("test", TEST)):
+        have[name] = int((index.split_N == split).sum())
+    if not have["val"]:
+        del have["val"]
     return {
-        name: {"found": number, "official": getattr(official, name)}
+        name: {"found": number, "official": getattr(official, name, 0)}
         for name, number in have.items()
     }
 

@@ -18,6 +18,7 @@ import numpy as np
 from fgvc.data.folder import contents, locate, skipped
 from fgvc.data.folder.listing import Folder
 from fgvc.data.folder.locate import Base
+from fgvc.data.formats import file_kind
 from fgvc.data.index import Index, listed
 from fgvc.data.labelmap import named
 from fgvc.data.layout import existing
@@ -39,12 +40,20 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
             classes, an empty class folder, names that collide, a class that train lacks, no train,
             what cannot be read, or a class too small to be split.
     """
+    if root.is_file():
+        kind = file_kind(root) or "a file"
+        raise UserError(
+            f"dataset.root={root}: {kind}, not a folder; unpack it if it is an archive, and set "
+            "dataset.root= to the folder that holds the class folders"
+        )
     top = Folder(str(existing(root)))
     base = locate.find(top)
     found = contents.read(base)
     strays = [path for above in base.above for path in above.pictures] + found.strays
     start = len(base.folder.path.rstrip("/")) + 1
-    rows = sorted((_utf8(path[start:], base.folder.path), *rest) for path, *rest in found.rows)
+    rows = sorted(
+        (_utf8(path[start:], base.folder.path), name, split) for path, name, split in found.rows
+    )
     names = {name for _, name, _ in rows}
     if len(names) < 2:
         raise locate.one_class(str(root), listed(names))

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 
 from fgvc.data.folder import skipped, splits
 from fgvc.data.folder.listing import Folder
-from fgvc.data.folder.locate import Base
+from fgvc.data.folder.locate import Base, one_class
 from fgvc.data.folder.splits import NAMES
 from fgvc.data.index import listed
-from fgvc.data.split_words import split_of
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
 
 Row = tuple[str, str, int]  # path, class, split
@@ -52,6 +51,9 @@ def _split_contents(base: Base) -> Contents:
         contents.test_source = "val"
         by_split = {TRAIN: by_split[TRAIN], TEST: by_split[VAL]}
     classes_of = {}
+    names = [part.name for part in by_split[TRAIN].holding]
+    if len(names) == 1 and splits.is_wrapper(names[0]):  # train/images beside train/labels
+        raise one_class(folder.path, names[0])
     for split, part in by_split.items():
         classes_of[split] = _add_classes(contents, part.folders, split)
         contents.folders.append(part)
@@ -71,9 +73,11 @@ def _split_contents(base: Base) -> Contents:
 def _split_notes(folder: Folder, by_split: Mapping[int, Folder], source: str) -> list[str]:
     """A note on split folders that are not just called train, val and test."""
     names = {split: part.path[len(folder.path) + 1 :] for split, part in by_split.items()}
-    if all(name == NAMES[split] for split, name in names.items()):
+    usual = NAMES | ({TEST: NAMES[VAL]} if source == "val" else {})
+    if all(name == usual[split] for split, name in names.items()):
         return []
-    texts = [f"{name}/ is {NAMES[split]}" for split, name in names.items()]
+    order = [split for split in NAMES if split in names]
+    texts = [f"{names[split]}/ is {NAMES[split]}" for split in order]
     why = " as there is no test split" if source == "val" else ""
     return [f"splits: {', '.join(texts)}{why}"]
 
@@ -90,7 +94,7 @@ def beside_note(folders: Sequence[Folder], where: str) -> list[str]:
     """A note on folders whose pictures are not used, or nothing."""
     if not folders:
         return []
-    texts = [f"{folder.name} ({_pictures(folder)})" for folder in folders]
+    texts = [f"{skipped.printable(folder.name)} ({_pictures(folder)})" for folder in folders]
     return [f"{where}, not used: {listed(texts)}"]
 
 
@@ -113,10 +117,10 @@ def _class_contents(base: Base) -> Contents:
 
 def _inner_splits(folder: Folder) -> dict[str, int]:
     """{name: split} of the folders in a class folder, if they are its splits; otherwise empty."""
-    found = {inside.name: split_of(inside.name) for inside in folder.holding}
-    known = {name: split for name, split in found.items() if split is not None}
+    known = splits.words_of(folder.holding)
     several = len(set(known.values())) > 1 and TRAIN in known.values()
-    return known if several and len(known) == len(found) and not folder.pictures else {}
+    is_whole = len(known) == len(folder.holding) and not folder.pictures
+    return known if several and is_whole else {}
 
 
 def _read_inner_splits(
@@ -127,10 +131,10 @@ def _read_inner_splits(
     Raises:
         UserError: some classes have splits, and others do not.
     """
-    known = {_inner_splits(folder).get(name) for folder in split for name in _inner_splits(folder)}
+    known = {part for folder in split for part in _inner_splits(folder).values()}
     for folder in classes:
-        strange = [part.name for part in folder.holding if split_of(part.name) not in known]
-        if folder.pictures or strange or not folder.holding:
+        words = splits.words_of(folder.holding)
+        if folder.pictures or not folder.holding or len(words) < len(folder.holding):
             raise UserError(
                 f"{base.path}: {split[0].name}/ holds {listed(_inner_splits(split[0]))}, but "
                 f"{folder.name}/ is not split so; sort them alike, best as train/<class>/ and "
@@ -139,10 +143,10 @@ def _read_inner_splits(
     contents.test_source = "test" if TEST in known else "val"
     for folder in classes:
         contents.folders.append(folder)
+        words = splits.words_of(folder.holding)
         for part in folder.holding:
-            place = split_of(part.name)
-            is_test = place == VAL and contents.test_source == "val"
-            _add_class(contents, nfc(folder.name), part, TEST if is_test else int(place or TRAIN))
+            is_test = words[part.name] == VAL and contents.test_source == "val"
+            _add_class(contents, nfc(folder.name), part, TEST if is_test else words[part.name])
     contents.notes.append(
         f"splits: read from the folders {listed(_inner_splits(split[0]))} in each class folder"
     )
@@ -151,7 +155,7 @@ def _read_inner_splits(
 def _class_notes(classes: Sequence[Folder]) -> list[str]:
     """Notes on class folders that may be meant in another way."""
     notes = []
-    if words := [folder.name for folder in classes if split_of(folder.name) is not None]:
+    if words := splits.words_of(classes):
         notes.append(f"{listed(words)}: read as classes, as there are other classes beside them")
     if not any(folder.pictures for folder in classes):
         inner = sorted({inside.name for folder in classes for inside in folder.holding})

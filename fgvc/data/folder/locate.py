@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgvc.data.folder import splits
-from fgvc.data.folder.listing import Folder
+from fgvc.data.folder.listing import Folder, Inode
 from fgvc.data.folder.skipped import summary
 from fgvc.data.index import listed
 from fgvc.data.layout import DEPTH
@@ -52,7 +52,7 @@ def find(root: Folder) -> Base:
         if not folder.holding:
             raise _no_classes(root, folder, above)
         above.append(folder)
-        (folder,) = folder.holding
+        (folder,) = _distinct(folder.holding)
     if splits.candidates(folder) and not _is_container(folder):
         _check_alone(folder)
         return Base(folder, True, tuple(above))
@@ -61,7 +61,7 @@ def find(root: Folder) -> Base:
 
 def _is_base(folder: Folder) -> bool:
     """Whether a folder holds splits, or several folders with pictures."""
-    if len(folder.holding) > 1:
+    if len(_distinct(folder.holding)) > 1:
         return True
     return bool(splits.candidates(folder)) and not _is_container(folder)
 
@@ -73,14 +73,24 @@ def _is_container(folder: Folder) -> bool:
 
 
 def _datasets(folders: Iterable[Folder]) -> list[Folder]:
-    return [found for folder in folders for found in splits.layouts_below(folder, DEPTH - 1)]
+    found = [below for folder in folders for below in splits.layouts_below(folder, DEPTH - 1)]
+    return _distinct(found)
+
+
+def _distinct(folders: Iterable[Folder]) -> list[Folder]:
+    """The folders without those that are another one by a link."""
+    links_last = sorted(folders, key=lambda folder: os.path.islink(folder.path))  # noqa: PTH114
+    first: dict[Inode, Folder] = {}
+    for folder in links_last:
+        first.setdefault(folder.inode, folder)
+    return list(first.values())
 
 
 def _check_alone(folder: Folder) -> None:
     """Refuse a single split beside several folders that look like classes."""
     found = splits.all_of(splits.candidates(folder))
     others = [inside for inside in folder.holding if inside not in found]
-    classes = [inside for inside in others if split_of(inside.name) is None]
+    classes = [inside for inside in others if inside.name not in splits.words_of(folder.folders)]
     if len(found) == 1 and len(classes) > 1:
         (split,) = found
         raise UserError(
@@ -102,9 +112,8 @@ def _class_base(folder: Folder, above: Sequence[Folder]) -> Base:
         return Base(datasets[0], True, (*above, folder), tuple(beside))
     copies = [inside for inside in folder.holding if _repeats(inside, folder)]
     classes = [inside for inside in folder.holding if inside not in copies]
-    whole = [inside for inside in classes if _wraps_classes(inside)]
-    if whole:
-        raise _ambiguous(folder, whole)
+    if any(_wraps_classes(inside) for inside in classes):
+        raise _ambiguous(folder, [inside for inside in classes if not inside.pictures])
     _check_names(folder, classes)
     return Base(folder, False, tuple(above), copies=tuple(copies))
 
@@ -122,9 +131,8 @@ def _wraps_classes(folder: Folder) -> bool:
 
 def _check_names(folder: Folder, classes: Sequence[Folder]) -> None:
     """Refuse a model of training against validation."""
-    split_by_name = {inside.name: split_of(inside.name) for inside in classes}
-    words = [name for name, split in split_by_name.items() if split is not None]
-    different = {split_by_name[name] for name in words}
+    words = splits.words_of(classes)
+    different = set(words.values())
     if len(words) == len(classes) or (TRAIN in different and len(different) > 1):
         raise UserError(
             f"dataset.root={folder.path}: {listed(f'{name}/' for name in words)} are called like "
@@ -159,6 +167,11 @@ def _no_classes(root: Folder, last: Folder, above: Sequence[Folder]) -> UserErro
         return UserError(
             f"{start}holds {len(last.pictures)} pictures, but no class folder; {parent}sort the "
             f"pictures into one folder per class, or {hint}"
+        )
+    if splits.is_wrapper(last.name) or split_of(last.name) is not None:
+        return UserError(
+            f"{start}holds {len(last.pictures)} pictures in {last.path}, but no class folders; "
+            f"sort them into one folder per class, or {hint}"
         )
     return UserError(
         f"{start}holds one class ({last.name}), and a classifier needs two or more; add class "

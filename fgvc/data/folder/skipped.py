@@ -88,5 +88,9 @@ def _describe(suffix: str, kind: str | None, single: bool, first: str) -> str:
 
 def _place(path: str, root: str) -> str:
     """A path relative to the root, safe to print."""
-    place = os.path.relpath(path, root)
-    return place if place.isprintable() else ascii(place)
+    return printable(os.path.relpath(path, root))
+
+
+def printable(name: str) -> str:
+    """A name, or its escaped form if it holds control characters or is not UTF-8."""
+    return name if name.isprintable() else ascii(name)

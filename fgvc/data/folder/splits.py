@@ -37,6 +37,11 @@ class Found:
     beside: tuple[Folder, ...]
 
 
+def words_of(folders: Sequence[Folder]) -> dict[str, int]:
+    """{name: split} of the folders that are called like splits."""
+    return splits_among([folder.name for folder in folders])
+
+
 def is_wrapper(name: str) -> bool:
     """Whether a folder's name says that it wraps a dataset rather than names a class."""
     return WRAPPERS.fullmatch(re.sub(r"[\W_]+", "", name.casefold())) is not None
@@ -44,7 +49,7 @@ def is_wrapper(name: str) -> bool:
 
 def candidates(folder: Folder) -> dict[int, list[Folder]]:
     """{split: folders called like it that hold class folders}; nothing refused, maybe empty."""
-    split = splits_among([inside.name for inside in folder.folders])
+    split = words_of(folder.folders)
     named = [inside for inside in folder.folders if inside.name in split]
     plain = [inside for inside in named if inside.folders and not inside.pictures]
     only_words = all(inside.name in split for inside in folder.holding)
@@ -110,7 +115,7 @@ def find(folder: Folder) -> Found:
     rest = [inside for inside in folder.folders if inside not in by_split.values()]
     aliases = {inside.inode for inside in by_split.values()}
     rest = [inside for inside in rest if inside.inode not in aliases]
-    words = splits_among([inside.name for inside in folder.folders])
+    words = words_of(folder.folders)
     unlabelled = tuple(inside for inside in rest if inside.name in words)
     if TRAIN not in by_split:
         raise _no_train(folder, by_split, unlabelled)
@@ -137,12 +142,15 @@ def _no_train(
     folder: Folder, by_split: Mapping[int, Folder], unlabelled: Sequence[Folder]
 ) -> UserError:
     names = _slashed(list(by_split.values()))
-    flat = [inside for inside in unlabelled if split_of(inside.name) == TRAIN and inside.pictures]
-    why = f" ({flat[0].name}/ holds pictures, but no class folders)" if flat else ""
+    words, why = words_of(folder.folders), ""
+    for inside in unlabelled:
+        if words[inside.name] == TRAIN:
+            lies = "pictures, but no class folders" if inside.holds_pictures else "no pictures"
+            why = f" with class folders ({inside.name}/ holds {lies})"
     first = next(iter(by_split.values()))
     return UserError(
         f"dataset.root={folder.path}: holds {names} but no train/{why}; "
-        f"rename the folder to train on train/, or set dataset.root={first.path} to train on that "
+        f"call the folder to train on train/, or set dataset.root={first.path} to train on that "
         "folder and carve a test from it"
     )
 

@@ -91,17 +91,19 @@ def read(
         given = replace(given, split_N=folder_N, source="the folders in the paths")
     classes, label_N = read_labels(file, labels)
     where = f"dataset.table={file.name}"
-    split = resolve_splits(where, given.split_N, path, label_N, classes, test_fraction, seed)
+    split_N, test_source = resolve_splits(
+        where, given.split_N, path, label_N, classes, test_fraction, seed
+    )
     notes = _column_note(table, file, places, given) + given.notes + path_notes
     return Index(
         root,
         path,
         label_N,
-        split.split_N,
+        split_N,
         classes,
-        notes=notes + label_notes(file.name, classes.names) + split.notes,
-        warnings=given.warnings + split.warnings,
-        test_source=split.test_source,
+        notes=notes + label_notes(file.name, classes.names),
+        warnings=given.warnings,
+        test_source=test_source,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.record.comparability import Comparability
+from fgvc.record.console import TEST_MARKS
 from fgvc.record.folder import SHORT, RunFolder, read_json
 from fgvc.record.page.chart import Chart, chart
 from fgvc.record.page.gallery import gallery
@@ -144,6 +145,10 @@ def _badges(stamp: Mapping[str, Any]) -> list[Badge]:
         (
             stamp["weights"]["kind"] == "random",
             Badge("random weights", "the backbone was not pretrained", "warn"),
+        ),
+        (
+            stamp["test_source"] in TEST_MARKS,
+            Badge(TEST_MARKS.get(stamp["test_source"], ""), card.get("split", UNKNOWN), "warn"),
         ),
         (stamp["subset"], Badge("subset", f"dataset.subset: {stamp['subset']}", "warn")),
         (

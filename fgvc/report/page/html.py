@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fgvc import metrics
+from fgvc.record.console import TEST_MARKS
 from fgvc.record.page import FILE
 from fgvc.record.page.render import render
 from fgvc.record.page.run import Badge, told
@@ -165,6 +166,8 @@ def _badges(entry: Entry) -> Iterable[Badge]:
         yield Badge("partial", "a partial copy of the dataset", "warn")
     if run.subset is not None:
         yield Badge(f"subset {run.subset}", f"dataset.subset={run.subset}: a smoke test", "warn")
+    if run.test_source in TEST_MARKS:
+        yield Badge(TEST_MARKS[run.test_source], "the dataset has no test split of its own", "warn")
     if run.weights_kind == "random":
         yield Badge("random weights", "the backbone was not pretrained", "warn")
     elif told(run.dataset_contamination):

@@ -1,0 +1,47 @@
+"""Where the test and validation images of a dataset come from -> notes and the text of its card."""
+
+from __future__ import annotations
+
+from fgvc.config import schema
+from fgvc.data.index import Index
+from fgvc.types import VAL
+
+FROM_DATA = "from the data:"  # begins a card's split text that is written anew when data is read
+
+
+def source_notes(index: Index, conf: schema.Dataset) -> tuple[str, ...]:
+    """Notes on a test that is no test split of the dataset, and on an own validation split."""
+    notes = []
+    if index.test_source == "val":
+        notes.append(
+            f"test = val: {index.root} has no test split, thus its validation split is the test; "
+            "its numbers are too high if anything was chosen on it"
+        )
+    if index.test_source == "carved":
+        notes.append(
+            f"test carved: {index.root} has no test split, thus a seeded part of each class is the "
+            f"test ({_carved(conf)})"
+        )
+    if val := int((index.split_N == VAL).sum()):
+        notes.append(
+            f"validation is the dataset's own split of {val} images; "
+            f"dataset.val_fraction={conf.val_fraction:g} is not used"
+        )
+    return tuple(notes)
+
+
+def describe(index: Index, conf: schema.Dataset) -> str:
+    """Where test and validation come from, for the card of a dataset."""
+    test = {
+        "test": "test is its own test split",
+        "val": "test is its validation split, because it has no test split",
+        "carved": f"test is a seeded part of each class ({_carved(conf)})",
+    }[index.test_source]
+    validation = f"is carved from train (dataset.val_fraction={conf.val_fraction:g})"
+    if (index.split_N == VAL).any():
+        validation = "is its own validation split"
+    return f"{FROM_DATA} {test}; validation {validation}"
+
+
+def _carved(conf: schema.Dataset) -> str:
+    return f"dataset.test_fraction={conf.test_fraction:g}, dataset.split_seed={conf.split_seed}"
