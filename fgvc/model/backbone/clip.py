@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.model.backbone import weights
+from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import Backbone, TextTower, assembled, check_declared, cut
 from fgvc.model.backbone.fill import fill, seeded
 from fgvc.store import digest
@@ -64,20 +64,27 @@ def build(
     """
     row = schema.chosen_checkpoint(conf)
     shape = cut(row, side, stride)
+    eps = hf_config.norm_eps(conf, source)
 
     def make() -> Any:
         visual = _model(row, source, shape.abutting).visual
         visual.conv1.stride = (shape.stride, shape.stride)
+        hf_config.set_norm_eps(visual, eps)
         if conf.features != "projected":
             visual.proj = None
         return visual
 
     def load(visual: Any) -> None:
         assert source.path is not None
-        state = _resized(_read(row, source.path), visual)
+        state = _resized(_read(conf, source.path, visual.transformer, "vision_config"), visual)
         held = {key[len(VISION) :]: state[key] for key in state if key.startswith(VISION)}
         if visual.proj is None:
             held.pop("proj", None)
+        elif held and "proj" not in held:
+            raise UserError(
+                f"backbone.features=projected: weights {source.path} hold no projection; take "
+                "backbone.features=cls, or weights of a whole CLIP"
+            )
         fill(visual, held, source.path, row.model)
 
     return assembled(ClipBackbone, conf, source, seed, make, load, shape)
@@ -89,11 +96,12 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
     Raises:
         UserError: the weights do not fit the model, or another activation belongs to them.
     """
-    row = schema.chosen_checkpoint(conf)
+    row, eps = schema.chosen_checkpoint(conf), hf_config.norm_eps(conf, source)
 
     def make() -> Any:
         model = _model(row, source, row.native)
         del model.visual
+        hf_config.set_norm_eps(model, eps)
         return model
 
     if source.path is None:
@@ -104,8 +112,13 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
         if model.attn_mask is not None:  # in no file: each token sees those before it
             length = model.context_length
             model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
-        state = _read(row, source.path)
+        state = _read(conf, source.path, model.transformer, "text_config", eps)
         held = {key: state[key] for key in state if not key.startswith(VISION)}
+        if not held:
+            raise UserError(
+                f"weights {source.path} do not fit {row.model}: the text tower is absent in the "
+                "file; take weights of a whole CLIP, or a head that reads no class names"
+            )
         fill(model, held, source.path, row.model)
     tokenize, identity = _tokenizer(model.context_length)
     return ClipText(model, tokenize, model.logit_scale.exp().item(), identity)
@@ -203,9 +216,33 @@ def _activations(model: nn.Module) -> set[str]:
     return names
 
 
-def _read(row: schema.Checkpoint, path: Path) -> dict[str, Tensor]:
-    """The tensors of both towers, in float32, in whichever of CLIP's file formats."""
-    state = weights.read(path)
+def _read(
+    conf: schema.Backbone,
+    path: Path,
+    transformer: Any,
+    tower: str,
+    eps: float | None = None,
+) -> dict[str, Tensor]:
+    """The tensors of both towers, in float32, in whichever of CLIP's file formats.
+
+    Args:
+        transformer: the built blocks of the `tower` that is wanted, "vision_config" or
+            "text_config" in transformers' words. eps: of its layer norms, where it is checked.
+    """
+    row, state = schema.chosen_checkpoint(conf), weights.read(path)
+    kind = hf_keys.layout(state)
+    if kind is not None:
+        hf_config.check_library(conf, kind, path)
+        hf_config.check_transformers(
+            row,
+            kind,
+            path,
+            tower,
+            num_attention_heads=transformer.resblocks[0].attn.num_heads,
+            hidden_act=row.activation,
+            layer_norm_eps=eps,
+        )
+        state = hf_keys.to_open_clip(state, kind)
     if OPENAI[0] in state and row.activation != "quick_gelu":
         raise _other_activation(row, f"OpenAI's own file {path}", "quick_gelu")
     return {key: value.float() for key, value in state.items() if key not in OPENAI}

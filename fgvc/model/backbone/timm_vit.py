@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.model.backbone import weights
+from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import Backbone, Shape, assembled, check_declared, cut
 from fgvc.model.backbone.fill import fill
 from fgvc.types import WeightsSource
@@ -46,12 +47,17 @@ def build(
     row = schema.chosen_checkpoint(conf)
     shape = cut(row, side, stride)
 
-    def load(trunk: Any) -> None:
-        _load(trunk, row, source, conf.position_resize == "zoom")
+    eps = hf_config.norm_eps(conf, source)
 
-    return assembled(
-        TimmBackbone, conf, source, seed, make=lambda: _trunk(row, shape), load=load, shape=shape
-    )
+    def make() -> Any:
+        trunk = _trunk(row, shape)
+        hf_config.set_norm_eps(trunk, eps)
+        return trunk
+
+    def load(trunk: Any) -> None:
+        _load(trunk, conf, row, source)
+
+    return assembled(TimmBackbone, conf, source, seed, make, load, shape)
 
 
 def _trunk(row: schema.Checkpoint, shape: Shape) -> Any:
@@ -73,12 +79,12 @@ def _trunk(row: schema.Checkpoint, shape: Shape) -> Any:
     return trunk
 
 
-def _load(trunk: Any, row: schema.Checkpoint, source: WeightsSource, zoom: bool) -> None:
+def _load(trunk: Any, conf: schema.Backbone, row: schema.Checkpoint, source: WeightsSource) -> None:
     """Fill every tensor of the trunk from the file; the file's classifier is left aside."""
     assert source.path is not None
     _compute_buffers(trunk)
-    given = weights.read(source.path)
-    if zoom:
+    given = _as_timm(weights.read(source.path), conf, row, source.path, trunk)
+    if conf.position_resize == "zoom":
         given = {**given, **_zoomed_positions(given, trunk)}
     try:
         state = _resized(given, trunk)
@@ -86,6 +92,29 @@ def _load(trunk: Any, row: schema.Checkpoint, source: WeightsSource, zoom: bool)
         state = given
     held = {key: value for key, value in state.items() if not key.startswith("head.")}
     fill(trunk, held, source.path, row.model)
+
+
+def _as_timm(
+    given: dict[str, Tensor], conf: schema.Backbone, row: schema.Checkpoint, path: Path, trunk: Any
+) -> dict[str, Tensor]:
+    """The state under timm's names, where transformers saved it; checked against config.json."""
+    kind = hf_keys.layout(given)
+    if kind is None:
+        hf_config.check_timm(row, path)
+        return given
+    hf_config.check_library(conf, kind, path)
+    attention, activation = trunk.blocks[0].attn, getattr(trunk.blocks[0].mlp, "act", None)
+    plain = isinstance(activation, nn.GELU)
+    hf_config.check_transformers(
+        row,
+        kind,
+        path,
+        None,
+        num_attention_heads=attention.num_heads,
+        hidden_act=("gelu_tanh" if activation.approximate != "none" else "gelu") if plain else None,
+        rope_theta=getattr(getattr(trunk, "rope", None), "temperature", None),
+    )
+    return hf_keys.to_timm(given, kind, getattr(attention, "q_bias", None) is not None)
 
 
 def _compute_buffers(trunk: nn.Module) -> None:
