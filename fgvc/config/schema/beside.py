@@ -147,14 +147,26 @@ def read_object(file: Path) -> dict[str, Any]:
 
 def norm_eps(weights: Path) -> float | None:
     """Epsilon of the layer norms of weights that transformers saved for a ViT, DINOv2, DINOv3 or
-    CLIP: of config.json, otherwise the layout's own. None for weights of other libraries.
+    CLIP: of config.json, otherwise the layout's own. A checkpoint of fgvc records it. None for
+    weights of other libraries.
 
     Raises:
         ValueError: config.json is no JSON object.
     """
     names = _names_in(weights)
+    if b"norm_eps" in names and (recorded := _recorded_eps(names)) is not None:
+        return recorded
     usual = next((eps for marker, eps in LAYOUTS if marker in names), None)
     return None if usual is None else float(_tower(weights).get("layer_norm_eps", usual))
+
+
+def _recorded_eps(head: bytes) -> float | None:
+    """What a checkpoint of fgvc says of the backbone in it."""
+    try:
+        facts = json.loads(json.loads(head)["__metadata__"]["fgvc"])
+        return facts["backbone"].get("norm_eps", facts["config"]["backbone"].get("norm_eps"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def states_eps(weights: Path) -> bool:

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.model.backbone import weights
+from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import Backbone, TextTower, assembled, check_declared, cut
 from fgvc.model.backbone.fill import fill, seeded
 from fgvc.model.backbone.tokenizer import PromptTokenizer
 from fgvc.types import UserError, WeightsSource
 
 TOWERS = ("vision", "text")
+ELSEWHERE = {"visual.trunk.attn_pool.latent": "open_clip", "attn_pool.latent": "timm"}
 OUTSIDE = ("logit_scale", "logit_bias")  # tensors of the file that are in neither tower
 POSITIONS = "embeddings.position_embedding.weight"
 ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
@@ -89,11 +90,12 @@ def build(
         config.vision_use_head = conf.features != "patch_mean"
         trunk = SiglipVisionModel._from_config(config, attn_implementation="sdpa")
         trunk.embeddings.patch_embedding.stride = (shape.stride, shape.stride)
+        hf_config.set_norm_eps(trunk, conf.norm_eps)
         return trunk
 
     def load(trunk: Any) -> None:
         assert source.path is not None
-        held = _half(weights.read(source.path), "vision")
+        held = _half(_read(conf, source.path), "vision")
         if not trunk.use_head:
             held = {key: held[key] for key in held if not key.startswith("head.")}
         if POSITIONS in held:
@@ -117,7 +119,9 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
         from transformers.models.siglip.modeling_siglip import SiglipTextModel
 
         config = _config(row, source).text_config
-        return SiglipTextModel._from_config(config, attn_implementation="sdpa")
+        trunk = SiglipTextModel._from_config(config, attn_implementation="sdpa")
+        hf_config.set_norm_eps(trunk, conf.norm_eps)
+        return trunk
 
     scale = 1.0
     if source.path is None:
@@ -125,7 +129,7 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
     else:
         with torch.device("meta"):
             trunk = make()
-        state = weights.read(source.path)
+        state = _read(conf, source.path)
         _number_positions(trunk)
         fill(trunk, _half(state, "text"), source.path, row.model)
         scale = _scale(state, source)
@@ -183,6 +187,27 @@ def _check_published(
                     f"{where} has {half}.{field}={theirs}, but {row.model} of "
                     f"backbone.checkpoints has {ours}: choose the row that fits the weights"
                 )
+
+
+def _read(conf: schema.Backbone, path: Path) -> dict[str, Tensor]:
+    """The tensors of both towers, under transformers' names.
+
+    Raises:
+        UserError: another library's SigLIP, or transformers' weights of another family.
+    """
+    state = weights.read(path)
+    kind = hf_keys.layout(state)
+    if kind is not None:
+        hf_config.check_library(conf, kind, path)
+    saved_by = next((name for key, name in ELSEWHERE.items() if key in state), None)
+    if saved_by is not None:
+        repo = schema.chosen_checkpoint(conf).repo or "google/siglip2-*"
+        raise UserError(
+            f"backbone={conf.name}: weights {path} are a SigLIP as {saved_by} saves it, with the "
+            f"activation of {saved_by}'s own model; take transformers' files of the same model, as "
+            f"in {repo}"
+        )
+    return state
 
 
 def _half(state: Mapping[str, Tensor], tower: str) -> dict[str, Tensor]:
