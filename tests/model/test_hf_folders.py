@@ -284,3 +284,31 @@ def test_biases_that_timms_dinov3_lacks_are_not_dropped_unless_zero(made, row_of
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"blocks.1.attn.v_bias is \(64,\) in the file"):
         _built(row_of("dinov3", tmp_path), 224)
+
+
+# --- timm's config.json ---
+
+
+def test_the_architecture_that_timm_names_is_that_of_the_row(mini, saved_vit):
+    folder, config = saved_vit
+    for name in ("vit_small_patch16_224", "vit_small_patch16_384"):
+        config.write_text(json.dumps({"architecture": name}))
+        _built(mini("vit", folder), 224)
+    config.write_text(json.dumps({"architecture": "vit_small_patch16_clip_quickgelu_224"}))
+    with pytest.raises(UserError) as caught:
+        _built(mini("vit", folder), 224)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert f"{config} has architecture=vit_small_patch16_clip_quickgelu_224" in said
+    assert "model=vit_small_patch16_224" in said
+
+
+@pytest.fixture
+def saved_vit(mini, tmp_path):
+    """A folder as timm saves the made-up ViT, and its config.json."""
+    import timm
+
+    row = mini("vit").checkpoints["mini"]
+    model = timm.create_model(row.model, num_classes=3, **row.architecture)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    return tmp_path, tmp_path / "config.json"
