@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from pathlib import Path
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Backbone, beside, chosen_checkpoint
+from fgvc.config.schema.weight_files import file_in, missing_in, sha256_of
 from fgvc.config.schema.weight_names import HUB, hub_hint, local_path, set_repo
 
-ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
-INSIDE = (  # names under which the libraries save weights in a folder
-    "model.safetensors",
-    "open_clip_model.safetensors",
-    "pytorch_model.bin",
-    "open_clip_pytorch_model.bin",
-)
+ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 TOKENIZER = "tokenizer.json"
 TOKENIZER_LIBRARY = "transformers"  # other libraries contain their vocabulary
 
@@ -43,7 +36,7 @@ def fill_weights(backbone: Backbone, weights_root: str) -> None:
     path = _local_file(backbone, weights_root)
     if path is None:
         return
-    digest = _sha256(path)
+    digest = sha256_of(path)
     if backbone.weights_sha256 not in (None, digest):
         raise ConfigError(
             f"weights {path} have sha256 {digest}, not backbone.weights_sha256="
@@ -88,7 +81,7 @@ def fill_tokenizer(backbone: Backbone) -> None:
     path = Path(backbone.weights).with_name(TOKENIZER)
     if not path.is_file():
         return
-    digest = _sha256(path)
+    digest = sha256_of(path)
     if backbone.tokenizer_sha256 not in (None, digest):
         raise ConfigError(
             f"backbone.tokenizer_sha256={backbone.tokenizer_sha256}: tokenizer {path} has sha256 "
@@ -100,10 +93,10 @@ def fill_tokenizer(backbone: Backbone) -> None:
 def _local_file(backbone: Backbone, weights_root: str) -> Path | None:
     if backbone.weights is not None:
         path = local_path(backbone.weights)
-        found = _in_folder(path) if path.is_dir() else path
+        found = file_in(path, backbone.library) if path.is_dir() else path
         if found is None:
             raise ConfigError(
-                f"backbone.weights={backbone.weights}: the folder holds none of {', '.join(INSIDE)}"
+                f"backbone.weights={backbone.weights}: {missing_in(path, backbone.library)}"
             )
         if not found.is_file():
             hint = hub_hint(backbone.weights)
@@ -113,21 +106,4 @@ def _local_file(backbone: Backbone, weights_root: str) -> Path | None:
     name = f"{row.model}.{row.tag}" if row.tag else row.model
     root = Path(weights_root).expanduser()
     files = [root / f"{name}{ending}" for ending in ENDINGS]
-    return next((path for path in files if path.is_file()), _in_folder(root / name))
-
-
-def _in_folder(folder: Path) -> Path | None:
-    """The weights in a folder as the libraries save it, with its config and tokenizer beside."""
-    return next((folder / name for name in INSIDE if (folder / name).is_file()), None)
-
-
-def _sha256(path: Path) -> str:
-    stat = path.stat()
-    return _sha256_of_version(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _sha256_of_version(path: Path, size: int, mtime_ns: int) -> str:
-    """Gigabytes are read once a process, not once a look at the config."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return next((path for path in files if path.is_file()), file_in(root / name, backbone.library))

@@ -43,6 +43,20 @@ class ContentStore:
         self._verified.add(sha256)
         return sha256
 
+    def put_bytes(self, data: bytes) -> str:
+        """Keep bytes that are in memory; return their SHA256.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        sha256 = digest.sha256_bytes(data)
+        target = self._place(sha256)
+        if not target.exists() or digest.sha256_file(target) != sha256:
+            atomic.write_bytes(target, data)
+            target.chmod(0o444)
+        self._verified.add(sha256)
+        return sha256
+
     def path(self, sha256: str) -> Path:
         """Where the file lies, its bytes verified on first use by this object.
 

@@ -205,6 +205,16 @@ def weight_store(conf: Config) -> ContentStore:
     return ContentStore(Path(conf.runtime.cache_root).expanduser() / "weights")
 
 
+def keep_weights(conf: Config, path: Path) -> None:
+    """Put a weights file into the store; of sharded weights every shard, and their list."""
+    store = weight_store(conf)
+    files, shard_list = weights.files_of(path)
+    for file in files:
+        store.put(file)
+    if shard_list is not None:
+        store.put_bytes(shard_list)
+
+
 def predictions(features: Features, dataset: Dataset, logits_NC: np.ndarray) -> Predictions:
     """Logits of the readable images, and a row of -inf for each unreadable one: it counts."""
     bad_rows = np.array([bad.row for bad in features.bad], np.int64)

@@ -44,8 +44,9 @@ from fgvc.types import (
 
 LIBRARIES = ("torch", "torchvision", "torchcodec", "pillow")
 FAMILY = {"timm": "timm", "open_clip": "open_clip_torch", "transformers": "transformers"}
+WEIGHTS_NOTES = "weights_notes"
 SHARD = 256  # images kept at once: what a kill can cost
-VERSION = 3  # of this module: raise it when the same inputs would give other features
+VERSION = 4  # of this module: raise it when the same inputs would give other features
 
 
 @dataclass
@@ -268,8 +269,10 @@ class Extractor:
 
 
 def cost_of(model: Backbone, images_per_s: float | None, device: torch.device) -> dict[str, object]:
-    """Parameters, multiply-accumulates an image, images a second as measured, memory."""
+    """Parameters, multiply-accumulates an image, images a second as measured, memory; and notes on
+    the part of the weights file that was read, which a run with cached features reports too."""
     return {
+        WEIGHTS_NOTES: list(model.notes),
         "parameters": model.parameter_count,
         "macs": model.macs,
         "images_per_s": images_per_s,

@@ -8,12 +8,14 @@ listed in unreadable.json, each with its split and the reason.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from fgvc.data.index import listed
 from fgvc.record.page.run import UNREADABLE_FILE
 from fgvc.task.experiment import Experiment, Outcome, notes_on_validation, reads_validation
+from fgvc.task.extract import WEIGHTS_NOTES
 from fgvc.types import BadImage, Dataset
 
 SPLITS = ("train", "val", "test")
@@ -26,6 +28,7 @@ def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
         *notes_on_validation(job.task, job.conf, job.dataset),
         *_unreadable_note(job, outcome, SPLITS, f"; {UNREADABLE_FILE} lists them all"),
         *_lost_class_notes(job, outcome.unreadable),
+        *_weights_notes(job, outcome),
         *outcome.notes,
     ]
 
@@ -39,6 +42,7 @@ def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
         *notes_on_validation(job.task, job.conf, job.dataset),
         *_unreadable_note(job, outcome, ("train", "val")),
         *_lost_class_notes(job, outcome.unreadable),
+        *_weights_notes(job, outcome),
         *outcome.notes,
     ]
 
@@ -55,6 +59,14 @@ def unreadable_rows(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> list[
         for name, found in _by_split(dataset, unreadable).items()
         for bad in found
     ]
+
+
+def _weights_notes(job: Experiment, outcome: Outcome) -> Iterator[str]:
+    """Which part of the weights file the backbone was filled from, if not all of it."""
+    cost: Mapping[str, Any] = outcome.cost or job.extractor.cost()
+    for note in cost.get(WEIGHTS_NOTES, ()):
+        if f"of the fit: {note}" not in outcome.notes:
+            yield note
 
 
 def _by_split(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, list[BadImage]]:

@@ -21,8 +21,8 @@ from fgvc.record.folder import TEST_READ_LOG, now
 from fgvc.record.page.run import UNREADABLE_FILE
 from fgvc.store import digest
 from fgvc.task import board, gallery, notes, page, parts
-from fgvc.task.experiment import Experiment, Outcome, identity, weight_store
-from fgvc.task.extract import peak_memory_mib
+from fgvc.task.experiment import Experiment, Outcome, identity, keep_weights
+from fgvc.task.extract import WEIGHTS_NOTES, peak_memory_mib
 from fgvc.task.looking import stride_of
 from fgvc.types import Predictions
 
@@ -48,7 +48,7 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
         "notes": notes.notes_of(job, outcome),
     }
     if job.extractor.source.kind == "file" and job.extractor.source.path is not None:
-        weight_store(job.conf).put(job.extractor.source.path)
+        keep_weights(job.conf, job.extractor.source.path)
     _write_who_and_what(job)
     _write_evaluation(job, outcome)
     job.run.write_json("metrics.json", record)
@@ -105,8 +105,10 @@ def overlap(job: Experiment, outcome: Outcome) -> int:
 
 def _cost(job: Experiment, outcome: Outcome) -> dict[str, object]:
     done = job.extractor.counters
+    cost = dict(outcome.cost or job.extractor.cost())
+    cost.pop(WEIGHTS_NOTES, None)  # reported as notes
     return {
-        **(outcome.cost or job.extractor.cost()),
+        **cost,
         "decoded": done.decoded,
         "forwarded": done.forwarded,
         "prompts": done.prompts,

@@ -181,9 +181,9 @@ def test_a_folder_means_the_weights_in_it(tmp_path, mini, family, name):
 @pytest.mark.parametrize(
     ("family", "says"),
     [
-        ("vit", "no model.safetensors, as timm saves them"),
+        ("vit", "no model.safetensors or pytorch_model.bin, as timm saves them"),
         ("clip", "no open_clip_model.safetensors or open_clip_pytorch_model.bin, as open_clip"),
-        ("siglip2", "no model.safetensors, as transformers saves them"),
+        ("siglip2", "no model.safetensors or pytorch_model.bin, as transformers saves"),
     ],
 )
 def test_a_folder_without_weights_names_what_was_looked_for(tmp_path, mini, family, says):

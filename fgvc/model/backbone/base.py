@@ -48,7 +48,8 @@ class Backbone(nn.Module):
     name: the library's own. feature_dim: width of the pooled feature. grid: rows and columns of
     patches. patches: how many of them leave the last block. prefix: tokens before the patches, the
     class token first. parameter_count, macs: of what the feature needs; multiply-accumulates of one
-    image. weights: where they came from. make: the library's own trunk, with initial values.
+    image. weights: where they came from. notes: which part of the weights file was read. make: the
+    library's own trunk, with initial values.
     """
 
     FEATURES: ClassVar[tuple[str, ...]] = ("cls", "patch_mean", "cls_patch_mean")
@@ -74,6 +75,7 @@ class Backbone(nn.Module):
         self.feature_dim = feature_dim(row, features)
         self.parameter_count = sum(parameter.numel() for parameter in self.trunk.parameters())
         self.weights = source
+        self.notes: tuple[str, ...] = ()
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -156,14 +158,14 @@ def assembled(
     source: WeightsSource,
     seed: int,
     make: Callable[[], Any],
-    load: Callable[[Any], None],
+    load: Callable[[Any], tuple[str, ...]],
     shape: Shape,
 ) -> Backbone:
     """A frozen backbone of `kind` with the weights of `source`, or random ones from `seed`.
 
     Args:
         make: the library's model, on the device of the context and with its initial values.
-        load: fills such a model, made on the meta device, from the weights file.
+        load: fills such a model, made on the meta device, from the weights file; returns notes.
 
     Raises:
         UserError: the family has no such `features`, the weights do not fit the model, or they
@@ -183,7 +185,7 @@ def assembled(
     if source.path is None:
         backbone.trunk = seeded(make, seed)
     else:
-        load(backbone.trunk)
+        backbone.notes = load(backbone.trunk)
     return backbone.requires_grad_(False).eval()
 
 

@@ -74,18 +74,25 @@ def build(
             visual.proj = None
         return visual
 
-    def load(visual: Any) -> None:
+    def load(visual: Any) -> tuple[str, ...]:
         assert source.path is not None
-        state = _resized(_read(conf, source.path, visual.transformer, "vision_config"), visual)
-        held = {key[len(VISION) :]: state[key] for key in state if key.startswith(VISION)}
-        if visual.proj is None:
-            held.pop("proj", None)
-        elif held and "proj" not in held:
+
+        def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
+            state = _resized(_without_numbers(given), visual)
+            held = {key[len(VISION) :]: state[key] for key in state if key.startswith(VISION)}
+            if visual.proj is None:
+                held.pop("proj", None)
+            return held
+
+        chosen = weights.choose(source.path, visual.state_dict(), convert)
+        _check_saved(conf, chosen.state, source.path, visual.transformer, "vision_config")
+        if visual.proj is not None and chosen.tensors and "proj" not in chosen.tensors:
             raise UserError(
                 f"backbone.features=projected: weights {source.path} hold no projection; take "
                 "backbone.features=cls, or weights of a whole CLIP"
             )
-        fill(visual, held, source.path, row.model)
+        fill(visual, chosen.tensors, source.path, row.model, chosen.hint)
+        return chosen.notes
 
     return assembled(ClipBackbone, conf, source, seed, make, load, shape)
 
@@ -112,14 +119,21 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
         if model.attn_mask is not None:  # in no file: each token sees those before it
             length = model.context_length
             model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
-        state = _read(conf, source.path, model.transformer, "text_config", eps)
-        held = {key: state[key] for key in state if not key.startswith(VISION)}
-        if not held:
+
+        def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
+            if "class_embedding" in given:  # a visual tower, whose blocks have the same names
+                return {}
+            state = _without_numbers(given)
+            return {key: state[key] for key in state if not key.startswith(VISION)}
+
+        chosen = weights.choose(source.path, model.state_dict(), convert)
+        _check_saved(conf, chosen.state, source.path, model.transformer, "text_config", eps)
+        if not chosen.tensors:
             raise UserError(
                 f"weights {source.path} do not fit {row.model}: the text tower is absent in the "
                 "file; take weights of a whole CLIP, or a head that reads no class names"
             )
-        fill(model, held, source.path, row.model)
+        fill(model, chosen.tensors, source.path, row.model, chosen.hint)
     tokenize, identity = _tokenizer(model.context_length)
     return ClipText(model, tokenize, model.logit_scale.exp().item(), identity)
 
@@ -216,21 +230,21 @@ def _activations(model: nn.Module) -> set[str]:
     return names
 
 
-def _read(
+def _check_saved(
     conf: schema.Backbone,
+    state: Mapping[str, Tensor],
     path: Path,
     transformer: Any,
     tower: str,
     eps: float | None = None,
-) -> dict[str, Tensor]:
-    """The tensors of both towers, in float32, in whichever of CLIP's file formats.
+) -> None:
+    """Refuse OpenAI's or transformers' weights of another model than the built one.
 
     Args:
-        transformer: the built blocks of the `tower` that is wanted, "vision_config" or
-            "text_config" in transformers' words. eps: of its layer norms, where it is checked.
+        transformer: the built blocks of the `tower` that is read, "vision_config" or "text_config"
+            in transformers' words. eps: of its layer norms, where it is checked.
     """
-    row, state = schema.chosen_checkpoint(conf), weights.read(path)
-    kind = hf_keys.layout(state)
+    row, kind = schema.chosen_checkpoint(conf), hf_keys.layout(state)
     if kind is not None:
         hf_config.check_library(conf, kind, path)
         hf_config.check_transformers(
@@ -242,10 +256,21 @@ def _read(
             hidden_act=row.activation,
             layer_norm_eps=eps,
         )
-        state = hf_keys.to_open_clip(state, kind)
     if OPENAI[0] in state and row.activation != "quick_gelu":
         raise _other_activation(row, f"OpenAI's own file {path}", "quick_gelu")
-    return {key: value.float() for key, value in state.items() if key not in OPENAI}
+
+
+def _without_numbers(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of both towers under open_clip's names; positions in float32, in which they are
+    resized."""
+    kind = hf_keys.layout(given)
+    if kind is not None and kind.library == "open_clip":
+        given = hf_keys.to_open_clip(given, kind)
+    return {
+        key: value.float() if key.endswith("positional_embedding") else value
+        for key, value in given.items()
+        if key not in OPENAI
+    }
 
 
 def _resized(state: dict[str, Tensor], visual: Any) -> dict[str, Tensor]:

@@ -16,18 +16,26 @@ Model = TypeVar("Model")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor], path: Path, name: str) -> None:
+def fill(
+    model: nn.Module, state: Mapping[str, Tensor], path: Path, name: str, hint: str = ""
+) -> None:
     """Give every parameter its value; `model` may be on the meta device.
+
+    Args:
+        hint: what the reader of the file saw, for the message if the state does not fit.
 
     Raises:
         UserError: the state and the model differ in a key or a shape; names the first, counts all.
+            Or a tensor holds integers where the model has fractions, NaN or an infinity.
     """
     own = model.state_dict()
     difference = _first_difference(_shapes(state), _shapes(own))
     if difference is not None:
-        raise UserError(f"weights {path} do not fit {name}: {difference}")
+        raise UserError(f"weights {path} do not fit {name}: {difference}{hint}")
+    _refuse_other_numbers(state, own, path)
     # copied: a tensor of a .safetensors file is a view of the file
     values = {key: state[key].to(own[key].dtype, copy=True).contiguous() for key in own}
+    _refuse_not_finite(values, path)
     model.load_state_dict(values, assign=True)
     tensors = chain(model.named_parameters(), model.named_buffers())
     empty = [key for key, tensor in tensors if tensor.is_meta]
@@ -53,6 +61,37 @@ def multiply_accumulates(model: nn.Module, pixels_BCHW: Tensor) -> int:
 
 def _shapes(state: Mapping[str, Tensor]) -> Shapes:
     return {key: tuple(value.shape) for key, value in state.items()}
+
+
+def _refuse_other_numbers(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path
+) -> None:
+    for key, wanted in own.items():
+        given = state[key]
+        plain = given.layout == torch.strided and not given.is_meta and not given.is_quantized
+        if not plain or given.is_floating_point() != wanted.is_floating_point():
+            kind = "no values" if given.is_meta else str(given.dtype).removeprefix("torch.")
+            raise UserError(
+                f"weights {path}: {key} holds {kind}, not plain {wanted.dtype}: quantized or "
+                "sparse weights are not read; take the model as it was before"
+            )
+
+
+def _refuse_not_finite(values: Mapping[str, Tensor], path: Path) -> None:
+    """NaN or infinity in weights would otherwise surface as NaN in a feature or in the loss."""
+    bad = {
+        key: int((~value.isfinite()).sum())
+        for key, value in values.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    }
+    if bad:
+        key = next(iter(bad))
+        others = f", and {len(bad) - 1} other tensors hold such values" if len(bad) > 1 else ""
+        raise UserError(
+            f"weights {path}: {bad[key]} of the {values[key].numel()} values of {key} are NaN or "
+            f"infinite{others}: the file is damaged or its training diverged; download it again, "
+            "or take an earlier checkpoint"
+        )
 
 
 def _first_difference(held: Shapes, wanted: Shapes) -> str | None:

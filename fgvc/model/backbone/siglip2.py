@@ -93,15 +93,22 @@ def build(
         hf_config.set_norm_eps(trunk, conf.norm_eps)
         return trunk
 
-    def load(trunk: Any) -> None:
+    def load(trunk: Any) -> tuple[str, ...]:
         assert source.path is not None
-        held = _half(_read(conf, source.path), "vision")
-        if not trunk.use_head:
-            held = {key: held[key] for key in held if not key.startswith("head.")}
-        if POSITIONS in held:
-            held[POSITIONS] = _resized(held[POSITIONS], shape.grid)
+
+        def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
+            held = _half(given, "vision")
+            if not trunk.use_head:
+                held = {key: held[key] for key in held if not key.startswith("head.")}
+            if POSITIONS in held:
+                held[POSITIONS] = _resized(held[POSITIONS], shape.grid)
+            return held
+
         _number_positions(trunk)
-        fill(trunk, held, source.path, row.model)
+        chosen = weights.choose(source.path, trunk.state_dict(), convert)
+        _check_library(conf, chosen.state, source.path)
+        fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
+        return chosen.notes
 
     return assembled(Siglip2Backbone, conf, source, seed, make, load, shape)
 
@@ -129,10 +136,11 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
     else:
         with torch.device("meta"):
             trunk = make()
-        state = _read(conf, source.path)
         _number_positions(trunk)
-        fill(trunk, _half(state, "text"), source.path, row.model)
-        scale = _scale(state, source)
+        chosen = weights.choose(source.path, trunk.state_dict(), lambda given: _half(given, "text"))
+        _check_library(conf, chosen.state, source.path)
+        fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
+        scale = _scale(chosen.state, source)
     config = trunk.config
     tokenizer = PromptTokenizer(file, config.max_position_embeddings, config.vocab_size)
     return Siglip2Text(trunk, tokenizer, scale, tokenizer.identity)
@@ -189,13 +197,8 @@ def _check_published(
                 )
 
 
-def _read(conf: schema.Backbone, path: Path) -> dict[str, Tensor]:
-    """The tensors of both towers, under transformers' names.
-
-    Raises:
-        UserError: another library's SigLIP, or transformers' weights of another family.
-    """
-    state = weights.read(path)
+def _check_library(conf: schema.Backbone, state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse another library's SigLIP, and transformers' weights of another family."""
     kind = hf_keys.layout(state)
     if kind is not None:
         hf_config.check_library(conf, kind, path)
@@ -207,7 +210,6 @@ def _read(conf: schema.Backbone, path: Path) -> dict[str, Tensor]:
             f"activation of {saved_by}'s own model; take transformers' files of the same model, as "
             f"in {repo}"
         )
-    return state
 
 
 def _half(state: Mapping[str, Tensor], tower: str) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from fgvc.config import schema
 from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import Backbone, Shape, assembled, check_declared, cut
 from fgvc.model.backbone.fill import fill
+from fgvc.model.backbone.weights import npz
 from fgvc.types import WeightsSource
 
 
@@ -54,8 +55,8 @@ def build(
         hf_config.set_norm_eps(trunk, eps)
         return trunk
 
-    def load(trunk: Any) -> None:
-        _load(trunk, conf, row, source)
+    def load(trunk: Any) -> tuple[str, ...]:
+        return _load(trunk, conf, row, source)
 
     return assembled(TimmBackbone, conf, source, seed, make, load, shape)
 
@@ -79,29 +80,51 @@ def _trunk(row: schema.Checkpoint, shape: Shape) -> Any:
     return trunk
 
 
-def _load(trunk: Any, conf: schema.Backbone, row: schema.Checkpoint, source: WeightsSource) -> None:
-    """Fill every tensor of the trunk from the file; the file's classifier is left aside."""
+def _load(
+    trunk: Any, conf: schema.Backbone, row: schema.Checkpoint, source: WeightsSource
+) -> tuple[str, ...]:
+    """Fill every tensor of the trunk from the file; the file's classifier is left aside.
+
+    Returns:
+        notes on the part of the file that was read.
+    """
     assert source.path is not None
     _compute_buffers(trunk)
-    given = _as_timm(weights.read(source.path), conf, row, source.path, trunk)
-    if conf.position_resize == "zoom":
+    zoom = conf.position_resize == "zoom"
+    chosen = weights.choose(
+        source.path, trunk.state_dict(), lambda given: _converted(given, trunk, zoom)
+    )
+    _check_published(chosen.state, conf, row, source.path, trunk)
+    fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
+    return chosen.notes
+
+
+def _converted(given: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str, Tensor]:
+    """A file's tensors under the trunk's names, with positions of its grid; no classifier."""
+    kind = hf_keys.layout(given)
+    if kind is not None and kind.library == "timm":
+        has_bias = getattr(trunk.blocks[0].attn, "q_bias", None) is not None
+        given = hf_keys.to_timm(given, kind, has_bias)
+    google = npz.is_google(given)
+    if google:
+        given = npz.timm_names(given)
+    if zoom:
         given = {**given, **_zoomed_positions(given, trunk)}
     try:
-        state = _resized(given, trunk)
+        state = _resized_google(given, trunk) if google else _resized(given, trunk)
     except (RuntimeError, ValueError):  # a position grid that is not the model's own
         state = given
-    held = {key: value for key, value in state.items() if not key.startswith("head.")}
-    fill(trunk, held, source.path, row.model)
+    return {key: value for key, value in state.items() if not key.startswith("head.")}
 
 
-def _as_timm(
-    given: dict[str, Tensor], conf: schema.Backbone, row: schema.Checkpoint, path: Path, trunk: Any
-) -> dict[str, Tensor]:
-    """The state under timm's names, where transformers saved it; checked against config.json."""
-    kind = hf_keys.layout(given)
+def _check_published(
+    state: dict[str, Tensor], conf: schema.Backbone, row: schema.Checkpoint, path: Path, trunk: Any
+) -> None:
+    """Refuse a config.json beside the weights that contradicts the trunk."""
+    kind = hf_keys.layout(state)
     if kind is None:
         hf_config.check_timm(row, path)
-        return given
+        return
     hf_config.check_library(conf, kind, path)
     attention, activation = trunk.blocks[0].attn, getattr(trunk.blocks[0].mlp, "act", None)
     plain = isinstance(activation, nn.GELU)
@@ -114,7 +137,6 @@ def _as_timm(
         hidden_act=("gelu_tanh" if activation.approximate != "none" else "gelu") if plain else None,
         rope_theta=getattr(getattr(trunk, "rope", None), "temperature", None),
     )
-    return hf_keys.to_timm(given, kind, getattr(attention, "q_bias", None) is not None)
 
 
 def _compute_buffers(trunk: nn.Module) -> None:
@@ -137,6 +159,24 @@ def _resized(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
     if kernel is not None and kernel.shape[-2:] != trunk.patch_embed.proj.weight.shape[-2:]:
         state["patch_embed.proj.weight"] = kernel
     return state
+
+
+def _resized_google(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+    """Positions of a .npz file resampled to the trunk's grid: bilinear, as timm reads such files,
+    whereas it resamples those of its own files bicubically."""
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
+    position_1TD = given.get("pos_embed")
+    if position_1TD is None or position_1TD.shape == trunk.pos_embed.shape:
+        return given
+    resized_1TD = resample_abs_pos_embed(
+        position_1TD,
+        new_size=trunk.patch_embed.grid_size,
+        num_prefix_tokens=0 if trunk.no_embed_class else trunk.num_prefix_tokens,
+        interpolation="bilinear",
+        antialias=False,
+    )
+    return {**given, "pos_embed": resized_1TD}
 
 
 def _zoomed_positions(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:

@@ -1,6 +1,25 @@
-"""Weights of a backbone: where they lie (sources), and which tensors a file holds (files)."""
+"""Weights of a backbone: where they lie (sources), and which tensors a file holds (the rest).
 
-from fgvc.model.backbone.weights.files import read, read_json
-from fgvc.model.backbone.weights.sources import COMPANIONS, NAMES, TOKENIZER, find, tokenizer
+find(conf) -> where the weights lie
+choose(path, wanted, convert) -> the part of the file that fits a model
+read(path) -> the named tensors of the file, without a model
+"""
 
-__all__ = ["COMPANIONS", "NAMES", "TOKENIZER", "find", "read", "read_json", "tokenizer"]
+from fgvc.config.schema.weight_files import NAMES
+from fgvc.model.backbone.weights.files import read_json
+from fgvc.model.backbone.weights.parts import Chosen, choose, read
+from fgvc.model.backbone.weights.sharded import files_of
+from fgvc.model.backbone.weights.sources import COMPANIONS, TOKENIZER, find, tokenizer
+
+__all__ = [
+    "COMPANIONS",
+    "NAMES",
+    "TOKENIZER",
+    "Chosen",
+    "choose",
+    "files_of",
+    "find",
+    "read",
+    "read_json",
+    "tokenizer",
+]

@@ -1,13 +1,13 @@
-"""A weights file -> its tensors, and nothing else.
+"""A weights file -> what it holds: tensors and plain values, by the format of its bytes.
 
-A file is told by its first bytes, not its name, and whatever is wrong with it is said in one line.
-Nothing in a file is ever executed.
+The first bytes tell the format, not the name. Nothing in a file is ever executed, and whatever is
+wrong with a file is one line.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,26 @@ from fgvc.types import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_WRAPPERS = ("model", "state_dict")
+JSON_START = 2**40  # more than the header of any .safetensors file: eight letters as a number
+FOREIGN = (  # first bytes, format
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves weights"),
+    (b"GGUF", "a GGUF file, as llama.cpp reads it"),
+    (b"\x1f\x8b", "compressed (gzip)"),
+    (b"BZh", "compressed (bzip2)"),
+    (b"\xfd7zXZ", "compressed (xz)"),
+    (b"7z\xbc\xaf", "a 7-Zip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"\x93NUMPY", "one NumPy array without names (.npy)"),
+)
+FOREIGN_NAMES = {
+    ".msgpack": "a Flax file",
+    ".onnx": "an ONNX graph",
+    ".tflite": "a TensorFlow Lite model",
+    ".pb": "a TensorFlow graph",
+    ".keras": "a Keras archive",
+    ".mlmodel": "a Core ML model",
+    ".index": "the index of a TensorFlow checkpoint",
+}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -34,19 +53,59 @@ def read_json(path: Path) -> dict[str, Any]:
     return held
 
 
-def read(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or a torch checkpoint, on the CPU, wrappers taken off.
+def content(path: Path) -> Any:
+    """What a weights file holds, on the CPU: named tensors, or containers of them.
 
     Raises:
-        UserError: not a weights file, cut short, or holding more than tensors; one line.
+        UserError: not a weights file, cut short, or holding what only code can rebuild; one line.
     """
-    path = Path(path)
+    from fgvc.model.backbone.weights import pickled, sharded
+
     with path.open("rb") as file:
         head = file.read(512)
     _refuse_stand_in(path, head)
+    if head.startswith(b"PK"):
+        return _archive(path)
+    if _is_json(head):
+        return sharded.read(path)
     if head[8:9] == b"{":  # an 8-byte length, then JSON
-        return _unwrapped(_safetensors(path), path)
-    return _unwrapped(_pickled(path), path)
+        return _safetensors(path)
+    _refuse_foreign(path, head)
+    return pickled.read(path)
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    """The message for a damaged file."""
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return UserError(
+        f"weights {path} cannot be read ({path.stat().st_size} bytes, cut short?): {reason}"
+    )
+
+
+def _archive(path: Path) -> Any:
+    from fgvc.model.backbone.weights import npz, pickled, torchscript
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    if names and all(name.endswith(".npy") for name in names):
+        return npz.read(path)
+    if any(name.endswith("/constants.pkl") for name in names):
+        return torchscript.read(path)
+    if not any(name.endswith("data.pkl") for name in names):
+        inside = ", ".join(names[:3]) or "nothing"
+        raise UserError(
+            f"weights {path} cannot be read: a zip archive that holds {inside} and no weights; if "
+            "they lie in it, unpack it and name the file"
+        )
+    return pickled.read(path)
+
+
+def _is_json(head: bytes) -> bool:
+    long = int.from_bytes(head[:8], "little") > JSON_START
+    return head.lstrip().startswith(b"{") and (long or len(head) < 9)
 
 
 def _refuse_stand_in(path: Path, head: bytes) -> None:
@@ -60,6 +119,26 @@ def _refuse_stand_in(path: Path, head: bytes) -> None:
         raise UserError(f"weights {path} are a Git LFS pointer: run `git lfs pull` where it lies")
 
 
+def _refuse_foreign(path: Path, head: bytes) -> None:
+    """Name the formats of other libraries."""
+    kind = next((kind for start, kind in FOREIGN if head.startswith(start)), None)
+    kind = "a tar archive" if head[257:262] == b"ustar" else kind
+    kind = kind or FOREIGN_NAMES.get(path.suffix.lower())
+    if kind is None:
+        return
+    packed = kind.startswith("compressed") or kind in (
+        "a tar archive",
+        "a 7-Zip archive",
+        "a RAR archive",
+    )
+    way_out = (
+        "unpack it and name the file inside"
+        if packed
+        else "which is not read: take the same model as .safetensors, or as a state dict of torch"
+    )
+    raise UserError(f"weights {path} are {kind}{':' if packed else ','} {way_out}")
+
+
 def _safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -67,47 +146,4 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise UserError(_unreadable(path, error)) from error
-
-
-def _pickled(path: Path) -> Any:
-    """weights_only reads tensors and plain containers; anything that would run code is refused."""
-    import pickle
-
-    import torch
-
-    try:
-        with path.open("rb") as file:  # of a path, torch would believe the ending
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"weights {path} are not tensors alone: refused, and nothing in the file was run; "
-            f"save the state dict by itself, best as .safetensors"
-        ) from error
-    except Exception as error:  # a damaged archive fails in as many ways as there are layers
-        if "TorchScript" in str(error):
-            raise UserError(
-                f"weights {path} are a TorchScript program: refused, as reading one can run code; "
-                "save its state dict by itself, best as .safetensors"
-            ) from error
-        raise UserError(_unreadable(path, error)) from error
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return f"weights {path} cannot be read ({path.stat().st_size} bytes, cut short?): {reason}"
-
-
-def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:
-    from torch import Tensor
-
-    for wrapper in _WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not state:
-        raise UserError(f"weights {path} hold a {type(state).__name__}, not named tensors")
-    alien = next((key for key, value in state.items() if not isinstance(value, Tensor)), None)
-    if alien is not None:
-        kind = type(state[alien]).__name__
-        raise UserError(f"weights {path} hold a {kind} at {alien!r}, where a tensor should be")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
+        raise unreadable(path, error) from error

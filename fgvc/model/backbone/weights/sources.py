@@ -7,18 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fgvc.config import schema
+from fgvc.config.schema.weight_files import NAMES, file_in, missing_in, sha256_of
 from fgvc.config.schema.weight_names import HUB, hub_hint, local_path, set_repo
 from fgvc.model.backbone import hub
 from fgvc.store import digest
 from fgvc.types import UserError, WeightsSource
 
 TOKENIZER = "tokenizer.json"
-# library: the names under which it saves weights, first choice first, and what may lie beside them
-NAMES: Mapping[str, Sequence[str]] = {
-    "timm": ("model.safetensors",),
-    "open_clip": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
-    "transformers": ("model.safetensors",),
-}
 COMPANIONS: Mapping[str, Sequence[str]] = {
     "timm": ("config.json", "preprocessor_config.json"),
     "open_clip": ("open_clip_config.json", "config.json", "preprocessor_config.json"),
@@ -112,14 +107,9 @@ def _fetched_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
 def _local_file(conf: schema.Backbone, row: schema.Checkpoint) -> Path:
     path = local_path(conf.weights or "")
     if path.is_dir():
-        names = NAMES[conf.library]
-        readable = dict.fromkeys((*names, *NAMES["transformers"]))
-        inside = next((path / name for name in readable if (path / name).is_file()), None)
+        inside = file_in(path, conf.library)
         if inside is None:
-            raise UserError(
-                f"backbone.weights={conf.weights}: the folder holds no {' or '.join(names)}, as "
-                f"{conf.library} saves them; name the file itself"
-            )
+            raise UserError(f"backbone.weights={conf.weights}: {missing_in(path, conf.library)}")
         return inside
     if not path.is_file():
         raise UserError(
@@ -138,7 +128,10 @@ def _hub_names(library: str, row: schema.Checkpoint) -> Sequence[str]:
 
 
 def _matching(path: Path, pinned: str | None) -> str:
-    sha256 = digest.sha256_file(path)
+    try:
+        sha256 = sha256_of(path)
+    except ValueError as error:  # sharded weights that are not whole
+        raise UserError(str(error)) from error
     if pinned not in (None, sha256):
         raise UserError(
             f"weights {path} have sha256 {sha256}, not backbone.weights_sha256={pinned}: "

@@ -1,0 +1,257 @@
+"""Which part of a training checkpoint is read; what is refused, and what the message names."""
+
+from argparse import Namespace
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from fgvc.model.backbone import build, text_tower, weights
+from fgvc.types import UserError
+
+
+@pytest.fixture(scope="module")
+def state(saved):
+    """As published, with a classifier."""
+    return torch.load(saved("vit"), weights_only=True)
+
+
+def _shifted(state, by):
+    return {key: value + by for key, value in state.items()}
+
+
+def _named(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+@pytest.fixture
+def built(conf, tmp_path):
+    """built(content) -> the backbone that a file with this content gives."""
+
+    def make(content, family="vit"):
+        torch.save(content, tmp_path / "w.pth")
+        chosen = conf(family, weights=str(tmp_path / "w.pth"))
+        return build(chosen, 224, weights.find(chosen), seed=0)
+
+    return make
+
+
+def _holds(backbone, state):
+    own = backbone.trunk.state_dict()
+    return all(torch.equal(own[key], state[key]) for key in own)
+
+
+EMA = {
+    "timm": lambda state, ema: {"state_dict": state, "state_dict_ema": ema, "epoch": 3},
+    "timm, wrapped": lambda state, ema: {
+        "arch": "vit",
+        "args": Namespace(lr=0.1, mean=(0.5, 0.5, 0.5)),
+        "state_dict_ema": _named("module._orig_mod.", ema),
+        "state_dict": _named("module.", state),
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]},
+        "metric": torch.tensor(71.5).numpy().max(),
+    },
+    "deit": lambda state, ema: {"model": state, "model_ema": ema, "args": Namespace()},
+}
+
+
+@pytest.mark.parametrize("form", EMA)
+def test_the_ema_is_read_as_by_timm(built, state, tmp_path, form):
+    content = EMA[form](state, _shifted(state, 1.0))
+    content.pop("metric", None)  # timm refuses it
+    backbone = built(content)
+    own = timm.create_model("shallow_vit", num_classes=1000)
+    timm.models.load_checkpoint(own, str(tmp_path / "w.pth"), use_ema=True)
+    assert _holds(backbone, own.state_dict())
+    (note,) = backbone.notes
+    assert "the EMA, as timm does; left aside: `" in note
+    assert note.startswith("weights w.pth: read from `")
+
+
+def test_numpy_scalars_and_options_beside_the_tensors_do_not_matter(built, state):
+    content = EMA["timm, wrapped"](state, _shifted(state, 1.0))
+    assert type(content["metric"]).__module__ == "numpy"
+    assert _holds(built(content), _shifted(state, 1.0))
+
+
+MORE_EMA = {
+    "nested": lambda state, ema: {"model": state, "model_ema": {"module": ema, "decay": 0.9}},
+    "ema": lambda state, ema: {"model": state, "ema": ema, "updates": 4},
+    "flat": lambda state, ema: {"state_dict": _named("model.", state) | _named("ema_model.", ema)},
+    "parameters": lambda state, ema: {
+        "model": state,
+        "ema_state_dict": {key: nn.Parameter(value) for key, value in ema.items()},
+    },
+}
+
+
+@pytest.mark.parametrize("form", MORE_EMA)
+def test_the_ema_of_other_programs_is_read_too(built, state, form):
+    backbone = built(MORE_EMA[form](state, _shifted(state, 1.0)))
+    assert _holds(backbone, _shifted(state, 1.0))
+    assert "ema" in backbone.notes[0]
+
+
+def test_an_empty_ema_is_no_ema(built, state):
+    backbone = built({"state_dict": state, "state_dict_ema": {}})
+    assert _holds(backbone, state)
+    assert "`state_dict`" in backbone.notes[0]
+
+
+WRAPPED = {  # form, path in the note
+    "compiled": (lambda state: _named("_orig_mod.", state), "_orig_mod"),
+    "parallel and compiled": (
+        lambda state: {"state_dict": _named("module._orig_mod.", state)},
+        "state_dict.module._orig_mod",
+    ),
+    "lightning": (
+        lambda state: {
+            "epoch": 1,
+            "state_dict": _named("net.", state) | {"criterion.weight": torch.ones(5)},
+            "hyper_parameters": {"lr": 0.1},
+            "optimizer_states": [{"state": {}}],
+        },
+        "state_dict.net",
+    ),
+    "compiled blocks": (
+        lambda state: {
+            key.replace(".attn.", "._orig_mod.attn._checkpoint_wrapped_module."): value
+            for key, value in state.items()
+        },
+        "without `_orig_mod.` inside names",
+    ),
+    "deepspeed": (lambda state: {"module": state, "dp_world_size": 8}, "module"),
+    "swa": (lambda state: {"n_averaged": torch.tensor(3), **_named("module.", state)}, "module"),
+    "fastai": (
+        lambda state: {"model": _named("0.model.", state) | {"1.8.weight": torch.ones(200, 9)}},
+        "model.0.model",
+    ),
+    "any word": (lambda state: {"best_weights": _named("img_encoder.trunk.", state)}, "img_enc"),
+    "teacher alone": (
+        lambda state: {
+            "teacher": _named("backbone.", state) | {"head.mlp.0.weight": torch.ones(3)}
+        },
+        "teacher.backbone",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", WRAPPED)
+def test_the_one_wrapper_or_prefix_that_fits_is_taken_off(built, state, form):
+    make, named = WRAPPED[form]
+    backbone = built(make(state))
+    assert _holds(backbone, state)
+    assert named in backbone.notes[0]
+
+
+def test_a_file_that_is_the_state_dict_needs_no_note(built, state):
+    assert built(state).notes == ()
+
+
+def test_of_teacher_and_student_the_teacher_is_read_and_it_is_said(built, state):
+    """DINO's authors evaluate the teacher."""
+    teacher = _named("module.backbone.", _shifted(state, 1.0))
+    student = _named("module.backbone.", state)
+    head = {"module.head.last_layer.weight_v": torch.ones(4)}
+    backbone = built({"student": student | head, "teacher": teacher | head, "epoch": 9})
+    assert _holds(backbone, _shifted(state, 1.0))
+    assert "`teacher.module.backbone`" in backbone.notes[0]
+    assert "`student.module.backbone` fits too" in backbone.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("kept", "other"),
+    [("base_encoder.", "momentum_encoder."), ("encoder_q.", "encoder_k."), ("online.", "target.")],
+)
+def test_of_two_encoders_the_trained_one_is_read(built, state, kept, other):
+    """As the authors of MoCo and BYOL evaluate."""
+    flat = _named(f"module.{other}", _shifted(state, 1.0)) | _named(f"module.{kept}", state)
+    backbone = built({"state_dict": flat})
+    assert _holds(backbone, state)
+    assert other.rstrip(".") in backbone.notes[0]
+
+
+def test_two_models_of_unknown_roles_are_refused(built, state):
+    with pytest.raises(UserError, match="several models that fit, `a_net` and `b_net`: save"):
+        built({"a_net": state, "b_net": _shifted(state, 1.0)})
+    assert _holds(built({"a_net": state, "b_net": dict(state)}), state)  # the same numbers
+
+
+def test_what_does_not_fit_names_the_prefix_that_was_seen(built, state):
+    short = {key: value for key, value in state.items() if key != "norm.bias"}
+    with pytest.raises(UserError) as caught:
+        built({"model": _named("img_encoder.", short)})
+    said = str(caught.value)
+    assert "norm.bias is absent in the file" in said
+    count = len(timm.create_model("shallow_vit", num_classes=0).state_dict())
+    assert f"{count - 1} of {count} tensors fit when read from `model.img_encoder`" in said
+    assert said.endswith("missing: norm.bias")
+    with pytest.raises(UserError, match="all names in the file begin with `layers.`"):
+        built({f"layers.{index}.w": torch.ones(2) for index in range(9)})
+
+
+def test_a_value_of_another_kind_inside_the_state_dict_is_refused(built, state):
+    with pytest.raises(UserError, match="a int at 'n', where a tensor should be"):
+        built({"state_dict": {**state, "n": 3}, "epoch": 1})
+
+
+def test_both_towers_of_clip_come_from_the_ema(mini, clip_model, tmp_path):
+    state = clip_model.state_dict()
+    content = {"state_dict": _named("module.", state), "state_dict_ema": _shifted(state, 0.1)}
+    torch.save(content, tmp_path / "epoch_3.pt")
+    conf = mini("clip", tmp_path / "epoch_3.pt")
+    image = build(conf, 224, weights.find(conf), seed=0)
+    assert torch.equal(image.trunk.conv1.weight, state["visual.conv1.weight"] + 0.1)
+    assert "`state_dict_ema`" in image.notes[0]
+    text = text_tower(conf, weights.find(conf), seed=0)
+    assert torch.equal(text.trunk.text_projection, state["text_projection"] + 0.1)
+
+
+def test_siglip_below_a_prefix(mini, siglip_folder, tmp_path):
+    from safetensors.torch import load_file
+
+    state = load_file(siglip_folder / "model.safetensors")
+    torch.save({"state_dict": _named("model.", state)}, tmp_path / "w.ckpt")
+    conf = mini("siglip2", tmp_path / "w.ckpt")
+    backbone = build(conf, 224, weights.find(conf), seed=0)
+    key = "embeddings.patch_embedding.weight"
+    assert torch.equal(backbone.trunk.state_dict()[key], state[f"vision_model.{key}"])
+    assert "`state_dict.model`" in backbone.notes[0]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_named_before_any_feature(built, state, bad):
+    wrong = {key: value.clone() for key, value in state.items()}
+    wrong["blocks.1.norm1.weight"][:3] = bad
+    with pytest.raises(UserError) as caught:
+        built({"model": wrong})
+    said = str(caught.value)
+    assert "3 of the 64 values of blocks.1.norm1.weight are NaN or infinite" in said
+    assert "w.pth" in said
+    assert "\n" not in said
+
+
+def test_nan_in_the_classifier_that_is_left_aside_does_not_matter(built, state):
+    assert _holds(built({**state, "head.bias": torch.full((1000,), float("nan"))}), state)
+
+
+def test_a_half_precision_value_beyond_its_range_is_found_too(built, state):
+    large = {**state, "norm.weight": torch.full((64,), 1e39, dtype=torch.float64)}
+    with pytest.raises(UserError, match="64 of the 64 values of norm.weight are NaN or infinite"):
+        built(large)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (torch.ones(64, dtype=torch.int8), "int8"),
+        (torch.ones(64, dtype=torch.complex64), "complex64"),
+        (torch.ones(64, device="meta"), "no values"),
+        (torch.ones(64).to_sparse(), "float32"),
+    ],
+    ids=["int8", "complex", "meta", "sparse"],
+)
+def test_quantized_weights_are_refused_instead_of_cast(built, state, value, kind):
+    with pytest.raises(UserError, match=f"norm.weight holds {kind}, not plain torch.float32"):
+        built({**state, "norm.weight": value})
