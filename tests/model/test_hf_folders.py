@@ -1,6 +1,7 @@
 """Folders that transformers saved of ViT, DINOv2, DINOv3 and CLIP: the tokens are its own."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -284,6 +285,65 @@ def test_biases_that_timms_dinov3_lacks_are_not_dropped_unless_zero(made, row_of
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"blocks.1.attn.v_bias is \(64,\) in the file"):
         _built(row_of("dinov3", tmp_path), 224)
+
+
+def _as_the_authors(state, registers):
+    """DINOv2 or DINOv3 of transformers under the names of its authors' own file."""
+    names = ("query", "key", "value")
+    if registers == "storage_tokens":
+        names = ("q_proj", "k_proj", "v_proj")
+    swaps = (
+        ("embeddings.cls_token", "cls_token"),
+        ("embeddings.mask_token", "mask_token"),
+        ("embeddings.register_tokens", registers),
+        ("embeddings.position_embeddings", "pos_embed"),
+        ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
+        ("embeddings.patch_embeddings", "patch_embed.proj"),
+        ("encoder.layer.", "blocks."),
+        ("attention.output.dense", "attn.proj"),
+        ("attention.o_proj", "attn.proj"),
+        ("layer_scale1.lambda1", "ls1.gamma"),
+        ("layer_scale2.lambda1", "ls2.gamma"),
+        ("layernorm.", "norm."),
+        ("mlp.up_proj", "mlp.fc1"),
+        ("mlp.down_proj", "mlp.fc2"),
+    )
+    renamed = {}
+    for key, value in state.items():
+        for old, new in swaps:
+            key = key.replace(old, new)
+        key = re.sub(r"^layer\.", "blocks.", key)
+        renamed[key] = value
+    for key in [key for key in renamed if f".{names[0]}." in key]:
+        keys = [key.replace(f".{names[0]}.", f".{name}.") for name in names]
+        zero = torch.zeros(len(renamed[key]))
+        block, part = key.split(".attention.")[0], key.rpartition(".")[2]
+        renamed[f"{block}.attn.qkv.{part}"] = torch.cat([renamed.pop(k, zero) for k in keys])
+    return renamed
+
+
+@pytest.mark.parametrize(
+    ("name", "registers"),
+    [
+        ("Dinov2Model", "-"),
+        ("Dinov2WithRegistersModel", "register_tokens"),
+        ("DINOv3ViTModel", "storage_tokens"),
+    ],
+)
+def test_the_authors_own_file_gives_the_same_tokens(made, row_of, tmp_path, name, registers):
+    model, folder = made(name)
+    family, _, side = MADE[name]
+    state = _as_the_authors(load_file(folder / "model.safetensors"), registers)
+    torch.save(state, tmp_path / "own.pth")
+    with torch.inference_mode():
+        found_BTD = _tokens(_built(row_of(family, tmp_path / "own.pth"), side), side)
+        expected_BTD = _expected(model, side)
+    torch.testing.assert_close(found_BTD, expected_BTD, rtol=1e-6, atol=2e-6)
+    if family == "dinov3":
+        state["blocks.0.attn.qkv.bias"] = torch.ones(3 * 64)
+        torch.save(state, tmp_path / "own.pth")
+        with pytest.raises(UserError, match="q_bias"):
+            _built(row_of(family, tmp_path / "own.pth"), side)
 
 
 # --- timm's config.json ---

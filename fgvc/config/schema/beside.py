@@ -125,7 +125,15 @@ def published_beside(weights: Path) -> Published | None:
         names = (OPEN_CLIP, CONFIG, *PROCESSORS)
     for name in names:
         file = weights.with_name(name)
-        if file.is_file() and (published := _published(file, read_object(file))) is not None:
+        if not file.is_file():
+            continue
+        try:
+            published = _published(file, read_object(file))
+        except (TypeError, AttributeError, ZeroDivisionError) as error:
+            raise ValueError(
+                f"{file} holds values of another kind ({error}): correct it"
+            ) from error
+        if published is not None:
             return published
     return None
 
@@ -178,7 +186,8 @@ def _tower(weights: Path) -> Mapping[str, Any]:
     """What transformers' config.json says of the image tower; empty without the file."""
     file = weights.with_name(CONFIG)
     config = read_object(file) if file.is_file() else {}
-    return config.get("vision_config") or config
+    tower = config.get("vision_config")
+    return tower if isinstance(tower, Mapping) else config
 
 
 def _published(file: Path, held: Mapping[str, Any]) -> Published | None:
@@ -197,7 +206,7 @@ def _published(file: Path, held: Mapping[str, Any]) -> Published | None:
         _rgb(file, "mean", stated["mean"]),
         _rgb(file, "std", stated["std"]),
         stated.get("interpolation"),
-        MODES.get(stated.get(mode), stated.get(mode)),
+        MODES.get(str(stated.get(mode)), stated.get(mode)),
     )
 
 

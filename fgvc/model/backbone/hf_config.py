@@ -100,7 +100,7 @@ def check_transformers(
     values = published.get(tower, published) if tower else published
     for name, ours in built.items():
         theirs = values.get(name)
-        shown = ACTIVATIONS.get(theirs, theirs) if name == "hidden_act" else theirs
+        shown = ACTIVATIONS.get(str(theirs), theirs) if name == "hidden_act" else theirs
         if theirs is not None and ours is not None and shown != ours:
             raise UserError(
                 f"{file} has {name}={theirs}, but {row.model} of backbone.checkpoints has {ours}: "

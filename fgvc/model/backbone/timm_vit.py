@@ -114,7 +114,23 @@ def _converted(given: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str, Te
         state = _resized_google(given, trunk) if google else _resized(given, trunk)
     except (RuntimeError, ValueError):  # a position grid that is not the model's own
         state = given
+    state = {**state, **_biases_of_dinov3(given, trunk)}
     return {key: value for key, value in state.items() if not key.startswith("head.")}
+
+
+def _biases_of_dinov3(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+    """Biases of queries and values in the authors' own file that timm would drop though they are
+    not zero, under timm's names: a trunk without them refuses the file."""
+    if "storage_tokens" not in given or getattr(trunk.blocks[0].attn, "q_bias", None) is not None:
+        return {}
+    names = [key.removesuffix("qkv.bias") for key in given if key.endswith(".attn.qkv.bias")]
+    parts = {name: given[f"{name}qkv.bias"].chunk(3) for name in names}
+    return {
+        f"{name}{letter}_bias": parts[name][place]
+        for name in names
+        for letter, place in (("q", 0), ("v", 2))
+        if parts[name][place].any()
+    }
 
 
 def _check_published(
