@@ -63,8 +63,8 @@ def unreadable_rows(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> list[
 
 def _weights_notes(job: Experiment, outcome: Outcome) -> Iterator[str]:
     """Which part of the weights file the backbone was filled from, if not all of it."""
-    cost: Mapping[str, Any] = outcome.cost or job.extractor.cost()
-    for note in cost.get(WEIGHTS_NOTES, ()):
+    notes: Any = (outcome.cost or job.extractor.cost()).get(WEIGHTS_NOTES, ())
+    for note in notes:
         if f"of the fit: {note}" not in outcome.notes:
             yield note
 

@@ -458,3 +458,10 @@ def test_files_of_other_libraries_are_named(tmp_path, name, data, says):
     with pytest.raises(UserError, match=says) as caught:
         weights.read(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_an_exported_program_is_named(tmp_path):
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
+    torch.export.save(program, tmp_path / "w.pt2")
+    with pytest.raises(UserError, match="a program of torch.export, which is not read"):
+        weights.read(tmp_path / "w.pt2")

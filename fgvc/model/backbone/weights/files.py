@@ -94,6 +94,11 @@ def _archive(path: Path) -> Any:
         return npz.read(path)
     if any(name.endswith("/constants.pkl") for name in names):
         return torchscript.read(path)
+    if any(name.endswith("model_weights_config.json") for name in names):
+        raise UserError(
+            f"weights {path} are a program of torch.export, which is not read: save the state dict "
+            "of its model, best as .safetensors"
+        )
     if not any(name.endswith("data.pkl") for name in names):
         inside = ", ".join(names[:3]) or "nothing"
         raise UserError(

@@ -91,12 +91,12 @@ def _only_placeholders() -> Iterator[None]:
 def _refusal(path: Path, reason: str) -> str:
     called = re.search(r"GLOBAL (\S+)", reason)
     if called is None and (opcode := re.search(r"Unsupported operand (\d+)", reason)) is not None:
-        what = f"pickled in a way that torch's safe reader does not read (opcode {opcode[1]})"
+        what = f"pickled with a protocol that torch's safe reader does not read (byte {opcode[1]})"
     elif called is not None:
         what = f"not tensors alone (they name {called[1]})"
     else:
         what = "not tensors alone"
     return (
         f"weights {path} are {what}: refused, and nothing in the file was run; save the state dict "
-        "by itself where the file was made, best as .safetensors"
+        "by itself where the file was made, as .safetensors or with torch.save's own protocol"
     )
