@@ -142,6 +142,15 @@ def test_other_forms_of_the_same_weights_are_read(made, row_of, tmp_path, form):
     torch.testing.assert_close(found_BTD, expected_BTD, rtol=1e-6, atol=atol)
 
 
+def test_a_sharded_folder_is_read(made, row_of, tmp_path):
+    model, _ = made("ViTModel")
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    with torch.inference_mode():
+        found_BTD = _tokens(_built(row_of("vit", tmp_path), 224), 224)
+    torch.testing.assert_close(found_BTD, _expected(model, 224), rtol=1e-6, atol=2e-6)
+
+
 def test_an_autoencoder_is_read_as_the_vit_that_transformers_reads_in_it(made, row_of):
     _, folder = made("ViTMAEForPreTraining", ViTMAEConfig(**VIT, decoder_num_hidden_layers=1))
     model = transformers.ViTModel.from_pretrained(folder, add_pooling_layer=False).eval()
