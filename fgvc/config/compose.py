@@ -28,7 +28,7 @@ from fgvc.config.fit import check_parts, check_side, check_text, settle
 from fgvc.config.lists import listed
 from fgvc.config.once import compose, compose_whole
 from fgvc.config.schema.launcher import LAUNCHERS
-from fgvc.config.weights import fill_tokenizer, fill_weights
+from fgvc.config.weights import fill_beside, fill_tokenizer, fill_weights
 
 CONFIG_NAME = "config"
 UNHASHED = frozenset({"place", "card", "declared"})  # metadata of fields that enter no hash
@@ -118,6 +118,7 @@ def settled(conf: schema.Config) -> schema.Config:
         check_text(conf)
         check_parts(conf)
         fill_weights(conf.backbone, conf.runtime.weights_root)
+        fill_beside(conf.backbone, conf.preprocess)
         if schema.reads_text(conf):
             fill_tokenizer(conf.backbone)
     return conf

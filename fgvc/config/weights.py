@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fgvc.config.errors import ConfigError
-from fgvc.config.schema import Backbone, chosen_checkpoint
+from fgvc.config.schema import Backbone, beside, chosen_checkpoint
 from fgvc.config.schema.weight_files import file_in, missing_in, sha256_of
+from fgvc.config.schema.weight_names import HUB, hub_hint, local_path, set_repo
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 TOKENIZER = "tokenizer.json"
@@ -15,6 +16,8 @@ TOKENIZER_LIBRARY = "transformers"  # other libraries contain their vocabulary
 
 def fill_weights(backbone: Backbone, weights_root: str) -> None:
     """Set `backbone.weights` to the local file, if there is one, and its digest beside it.
+
+    A name of the hub becomes the row's repository, and no local file is looked for.
 
     Raises:
         ConfigError: the file is missing, or its digest is not the one that was asked for.
@@ -27,6 +30,9 @@ def fill_weights(backbone: Backbone, weights_root: str) -> None:
                     "is given: drop one of the two"
                 )
         return
+    if backbone.weights is not None and backbone.weights.startswith(HUB):
+        set_repo(backbone)
+        return
     path = _local_file(backbone, weights_root)
     if path is None:
         return
@@ -37,6 +43,31 @@ def fill_weights(backbone: Backbone, weights_root: str) -> None:
             f"{backbone.weights_sha256}: the file changed, or it is another one"
         )
     backbone.weights, backbone.weights_sha256 = str(path), digest
+
+
+def fill_beside(backbone: Backbone, preprocess: str) -> None:
+    """Check what the library wrote beside local weights, and set `backbone.norm_eps` by it.
+
+    Raises:
+        ConfigError: the weights were made for pixels of another mean and standard deviation, or for
+            another epsilon than `backbone.norm_eps`.
+    """
+    if backbone.weights is None:
+        return
+    path = Path(backbone.weights)
+    reason = beside.refusal(backbone, path, preprocess)
+    if reason is not None:
+        raise ConfigError(reason)
+    try:
+        eps = beside.norm_eps(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if eps is not None and backbone.norm_eps not in (None, eps) and beside.states_eps(path):
+        raise ConfigError(
+            f"backbone.norm_eps={backbone.norm_eps}: {path.with_name(beside.CONFIG)} has "
+            f"layer_norm_eps={eps}. Leave backbone.norm_eps out."
+        )
+    backbone.norm_eps = eps if backbone.norm_eps is None else backbone.norm_eps
 
 
 def fill_tokenizer(backbone: Backbone) -> None:
@@ -61,14 +92,15 @@ def fill_tokenizer(backbone: Backbone) -> None:
 
 def _local_file(backbone: Backbone, weights_root: str) -> Path | None:
     if backbone.weights is not None:
-        path = Path(backbone.weights).expanduser()
+        path = local_path(backbone.weights)
         found = file_in(path, backbone.library) if path.is_dir() else path
         if found is None:
             raise ConfigError(
                 f"backbone.weights={backbone.weights}: {missing_in(path, backbone.library)}"
             )
         if not found.is_file():
-            raise ConfigError(f"backbone.weights={backbone.weights}: no such file")
+            hint = hub_hint(backbone.weights)
+            raise ConfigError(f"backbone.weights={backbone.weights}: no such file{hint}")
         return found
     row = chosen_checkpoint(backbone)
     name = f"{row.model}.{row.tag}" if row.tag else row.model

@@ -1,7 +1,8 @@
 """Registry keys -> pixel statistics, and each backbone family's own preprocessing, with sources.
 
 A backbone's config names a key (`backbone.normalization`, `backbone.native`); the numbers stand
-here, once. "native" is what the authors' own evaluation does; other libraries do not always agree.
+here and in fgvc.config.schema.statistics, once. "native" is what the authors' own evaluation does;
+other libraries do not always agree.
 """
 
 from __future__ import annotations
@@ -11,19 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from fgvc.config.schema.statistics import NORMALIZATIONS, Normalization
 from fgvc.types import UserError
 
-Rgb = tuple[float, float, float]
 Entry = TypeVar("Entry")
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """(x / 255 - mean) / std per RGB channel."""
-
-    mean: Rgb
-    std: Rgb
-    source: str
 
 
 @dataclass(frozen=True)
@@ -43,24 +35,6 @@ class Native:
     antialias: bool
     normalization: str
 
-
-NORMALIZATIONS: Mapping[str, Normalization] = {
-    "imagenet": Normalization(
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        source="ImageNet statistics as torchvision publishes them",
-    ),
-    "half": Normalization(
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        source="scaling to -1..1, as in Google's ViT and SigLIP",
-    ),
-    "clip": Normalization(
-        mean=(0.48145466, 0.4578275, 0.40821073),
-        std=(0.26862954, 0.26130258, 0.27577711),
-        source="openai/CLIP, clip/clip.py",
-    ),
-}
 
 NATIVE: Mapping[str, Native] = {
     "vit": Native(

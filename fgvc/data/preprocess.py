@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transform
 
 from fgvc.config import schema
+from fgvc.config.schema import beside
 from fgvc.data import decode, normalize
 from fgvc.data.limits import strip_line
 from fgvc.data.picture import Picture, pixels_of
@@ -176,7 +178,8 @@ def evaluation_transform(conf: schema.Config) -> Preprocess:
     input_BCHW = preprocess.normalize(preprocess(Image.open("bird.jpg"))[None])
 
     Raises:
-        UserError: preprocess=native with a normalization that is not the checkpoint's.
+        UserError: preprocess=native with a normalization that is not the checkpoint's, or with
+            local weights that were made for another filter or resize mode.
     """
     backbone = conf.backbone
     row = schema.chosen_checkpoint(backbone)
@@ -186,9 +189,24 @@ def evaluation_transform(conf: schema.Config) -> Preprocess:
             f"backbone.normalization={backbone.normalization}: preprocess=native of {row.model} "
             f"means {own}. Leave backbone.normalization out, or set preprocess=shared."
         )
+    check_geometry(conf, None if backbone.weights is None else Path(backbone.weights))
     return Preprocess(
         policy=conf.preprocess,
         side=conf.resolution.side,
         normalization=backbone.normalization,
         native=backbone.native,
     )
+
+
+def check_geometry(conf: schema.Config, weights: Path | None) -> None:
+    """Refuse preprocess=native where a file beside the weights states another filter or mode.
+
+    Raises:
+        UserError: names both values and the way out.
+    """
+    if conf.preprocess != "native" or weights is None or not weights.is_file():
+        return
+    own = normalize.native(conf.backbone.native)
+    reason = beside.geometry_refusal(conf.backbone, weights, own.interpolation, own.mode)
+    if reason is not None:
+        raise UserError(reason)

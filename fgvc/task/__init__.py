@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from fgvc.config.compose import typed
 from fgvc.config.errors import ConfigError
-from fgvc.config.schema import Config
+from fgvc.config.schema import Config, beside
 from fgvc.record.folder import Preempted, state_of
 from fgvc.store.places import explained, no_home
 from fgvc.types import UserError
@@ -109,11 +109,14 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
 
 
 def _weights_first(conf: Config) -> None:
-    """Without a network the one line that says so must not wait for torch and a dataset."""
+    """Without a network the one line that says so must not wait for torch and a dataset, and
+    weights from the hub that were made for other pixels are refused before a folder is made."""
     if conf.task.name in FRESH and conf.backbone.weights is None:
         from fgvc.model.backbone import weights
 
-        weights.find(conf.backbone)
+        path = weights.find(conf.backbone).path
+        if path is not None and (reason := beside.refusal(conf.backbone, path, conf.preprocess)):
+            raise ConfigError(reason)
 
 
 def _end(error: BaseException, text: str, code: int = FAILED) -> Ended:

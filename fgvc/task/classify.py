@@ -6,7 +6,7 @@ N images, B batch, D feature width, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -136,6 +136,8 @@ def restored(
     Raises:
         UserError: its tensors are not those of the model its config means.
     """
+    eps = facts["backbone"].get("norm_eps", conf.backbone.norm_eps)
+    conf = replace(conf, backbone=replace(conf.backbone, norm_eps=eps))
     row = chosen_checkpoint(conf.backbone)
     empty = WeightsSource("random", row.model)  # overwritten: the file has every tensor
     backbone, selector = looking(conf, empty)

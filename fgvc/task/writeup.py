@@ -241,10 +241,19 @@ def _facts(job: Experiment) -> dict[str, object]:
         "backbone": {
             "model": chosen_checkpoint(job.conf.backbone).model,
             "weights": {"kind": source.kind, "revision": source.revision, "sha256": source.sha256},
+            **_norm_eps(job),
         },
         "answer": identity(job),
         "split_digest": job.dataset.split_digest,
     }
+
+
+def _norm_eps(job: Experiment) -> dict[str, float]:
+    """Epsilon of the layer norms where weights from the hub set it: no config holds it then."""
+    from fgvc.model.backbone import hf_config
+
+    eps = hf_config.norm_eps(job.conf.backbone, job.extractor.source)
+    return {} if eps in (None, job.conf.backbone.norm_eps) else {"norm_eps": eps}
 
 
 def portable(conf: Config) -> dict[str, object]:

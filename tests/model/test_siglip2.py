@@ -305,3 +305,15 @@ def test_half_a_model_has_no_text(mini, copy):
     _built(conf)
     with pytest.raises(UserError, match="hold no logit_scale"):
         text_tower(conf, weights.find(conf), seed=0)
+
+
+@pytest.mark.parametrize(("prefix", "library"), [("visual.trunk.", "open_clip"), ("", "timm")])
+def test_the_siglip_of_another_library_is_named(mini, tmp_path, prefix, library):
+    model = timm.create_model(
+        "vit_base_patch16_siglip_224", num_classes=0, depth=2, embed_dim=64, num_heads=2
+    )
+    state = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=f"a SigLIP as {library} saves it") as caught:
+        _built(mini("siglip2", tmp_path))
+    assert "\n" not in str(caught.value)

@@ -282,9 +282,10 @@ def hub():
 
 
 FILES = {
-    "timm": "model.safetensors",
-    "open_clip": "open_clip_model.safetensors open_clip_config.json",
-    "transformers": "model.safetensors config.json",
+    "timm": "model.safetensors config.json preprocessor_config.json",
+    "open_clip": "open_clip_model.safetensors open_clip_config.json config.json "
+    "preprocessor_config.json",
+    "transformers": "model.safetensors config.json preprocessor_config.json",
 }
 
 

@@ -76,6 +76,8 @@ class Backbone:
     weights: str | None = place()
     weights_sha256: str | None = MISSING
     tokenizer_sha256: str | None = later(None)  # filled in where text is read
+    # of every layer norm; null: the model's own. Filled in for weights that transformers saved
+    norm_eps: float | None = field(default=None, metadata={"legacy": None, "bounds": (0.0, 1.0)})
     contamination: str = card()
     checkpoints: dict[str, Checkpoint] = MISSING
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
+from fgvc.config.schema import beside
 from fgvc.model.backbone.fill import multiply_accumulates, seeded
 from fgvc.types import Tokens, UserError, WeightsSource
 
@@ -167,9 +168,12 @@ def assembled(
         load: fills such a model, made on the meta device, from the weights file; returns notes.
 
     Raises:
-        UserError: the family has no such `features`, or the weights do not fit the model.
+        UserError: the family has no such `features`, the weights do not fit the model, or they
+            were made for pixels of another mean and standard deviation.
     """
     row = schema.chosen_checkpoint(conf)
+    if source.path is not None and (reason := beside.refusal(conf, source.path, "native")):
+        raise UserError(reason)
     if conf.features not in kind.FEATURES:
         raise UserError(
             f"backbone.features={conf.features}: {conf.name} has {', '.join(kind.FEATURES)}"

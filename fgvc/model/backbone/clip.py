@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.model.backbone import weights
+from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import Backbone, TextTower, assembled, check_declared, cut
 from fgvc.model.backbone.fill import fill, seeded
 from fgvc.store import digest
@@ -64,10 +64,12 @@ def build(
     """
     row = schema.chosen_checkpoint(conf)
     shape = cut(row, side, stride)
+    eps = hf_config.norm_eps(conf, source)
 
     def make() -> Any:
         visual = _model(row, source, shape.abutting).visual
         visual.conv1.stride = (shape.stride, shape.stride)
+        hf_config.set_norm_eps(visual, eps)
         if conf.features != "projected":
             visual.proj = None
         return visual
@@ -83,7 +85,12 @@ def build(
             return held
 
         chosen = weights.choose(source.path, visual.state_dict(), convert)
-        _check_openai(row, chosen.state, source.path)
+        _check_saved(conf, chosen.state, source.path, visual.transformer, "vision_config")
+        if visual.proj is not None and chosen.tensors and "proj" not in chosen.tensors:
+            raise UserError(
+                f"backbone.features=projected: weights {source.path} hold no projection; take "
+                "backbone.features=cls, or weights of a whole CLIP"
+            )
         fill(visual, chosen.tensors, source.path, row.model, chosen.hint)
         return chosen.notes
 
@@ -96,11 +103,12 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
     Raises:
         UserError: the weights do not fit the model, or another activation belongs to them.
     """
-    row = schema.chosen_checkpoint(conf)
+    row, eps = schema.chosen_checkpoint(conf), hf_config.norm_eps(conf, source)
 
     def make() -> Any:
         model = _model(row, source, row.native)
         del model.visual
+        hf_config.set_norm_eps(model, eps)
         return model
 
     if source.path is None:
@@ -119,7 +127,12 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
             return {key: state[key] for key in state if not key.startswith(VISION)}
 
         chosen = weights.choose(source.path, model.state_dict(), convert)
-        _check_openai(row, chosen.state, source.path)
+        _check_saved(conf, chosen.state, source.path, model.transformer, "text_config", eps)
+        if not chosen.tensors:
+            raise UserError(
+                f"weights {source.path} do not fit {row.model}: the text tower is absent in the "
+                "file; take weights of a whole CLIP, or a head that reads no class names"
+            )
         fill(model, chosen.tensors, source.path, row.model, chosen.hint)
     tokenize, identity = _tokenizer(model.context_length)
     return ClipText(model, tokenize, model.logit_scale.exp().item(), identity)
@@ -217,13 +230,42 @@ def _activations(model: nn.Module) -> set[str]:
     return names
 
 
-def _check_openai(row: schema.Checkpoint, state: Mapping[str, Tensor], path: Path) -> None:
+def _check_saved(
+    conf: schema.Backbone,
+    state: Mapping[str, Tensor],
+    path: Path,
+    transformer: Any,
+    tower: str,
+    eps: float | None = None,
+) -> None:
+    """Refuse OpenAI's or transformers' weights of another model than the built one.
+
+    Args:
+        transformer: the built blocks of the `tower` that is read, "vision_config" or "text_config"
+            in transformers' words. eps: of its layer norms, where it is checked.
+    """
+    row, kind = schema.chosen_checkpoint(conf), hf_keys.layout(state)
+    if kind is not None:
+        hf_config.check_library(conf, kind, path)
+        hf_config.check_transformers(
+            row,
+            kind,
+            path,
+            tower,
+            num_attention_heads=transformer.resblocks[0].attn.num_heads,
+            hidden_act=row.activation,
+            layer_norm_eps=eps,
+        )
     if OPENAI[0] in state and row.activation != "quick_gelu":
         raise _other_activation(row, f"OpenAI's own file {path}", "quick_gelu")
 
 
 def _without_numbers(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of both towers; positions in float32, in which they are resized."""
+    """The tensors of both towers under open_clip's names; positions in float32, in which they are
+    resized."""
+    kind = hf_keys.layout(given)
+    if kind is not None and kind.library == "open_clip":
+        given = hf_keys.to_open_clip(given, kind)
     return {
         key: value.float() if key.endswith("positional_embedding") else value
         for key, value in given.items()

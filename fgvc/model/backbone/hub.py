@@ -20,6 +20,7 @@ class Wanted:
 
     what: "weights" or "tokenizer", for messages. model: whose. companions: small files that are
     fetched with it where the repository has them. instead: the way out without a network.
+    certain: how many of `names` must be fetched to be sure of the weights.
     """
 
     what: str
@@ -29,6 +30,7 @@ class Wanted:
     names: Sequence[str]
     instead: str
     companions: Sequence[str] = ()
+    certain: int | None = 1
 
 
 def fetch(wanted: Wanted) -> tuple[Path, str]:
@@ -110,7 +112,8 @@ def _answers() -> bool:
 
 
 def _not_to_be_had(wanted: Wanted, why: str) -> str:
-    names = " ".join((wanted.names[0], *wanted.companions))
+    # of a repository of unknown origin, which name its weights have is unknown too
+    names = " ".join((*wanted.names[: wanted.certain], *wanted.companions))
     return (
         f"no {wanted.what} for {wanted.model}: {wanted.repo}@{wanted.revision} is not cached and "
         f"{why}; with a network run `hf download {wanted.repo} {names} --revision "

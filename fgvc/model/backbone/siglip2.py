@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.model.backbone import weights
+from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import Backbone, TextTower, assembled, check_declared, cut
 from fgvc.model.backbone.fill import fill, seeded
 from fgvc.model.backbone.tokenizer import PromptTokenizer
 from fgvc.types import UserError, WeightsSource
 
 TOWERS = ("vision", "text")
+ELSEWHERE = {"visual.trunk.attn_pool.latent": "open_clip", "attn_pool.latent": "timm"}
 OUTSIDE = ("logit_scale", "logit_bias")  # tensors of the file that are in neither tower
 POSITIONS = "embeddings.position_embedding.weight"
 ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
@@ -89,6 +90,7 @@ def build(
         config.vision_use_head = conf.features != "patch_mean"
         trunk = SiglipVisionModel._from_config(config, attn_implementation="sdpa")
         trunk.embeddings.patch_embedding.stride = (shape.stride, shape.stride)
+        hf_config.set_norm_eps(trunk, conf.norm_eps)
         return trunk
 
     def load(trunk: Any) -> tuple[str, ...]:
@@ -104,6 +106,7 @@ def build(
 
         _number_positions(trunk)
         chosen = weights.choose(source.path, trunk.state_dict(), convert)
+        _check_library(conf, chosen.state, source.path)
         fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
         return chosen.notes
 
@@ -123,7 +126,9 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
         from transformers.models.siglip.modeling_siglip import SiglipTextModel
 
         config = _config(row, source).text_config
-        return SiglipTextModel._from_config(config, attn_implementation="sdpa")
+        trunk = SiglipTextModel._from_config(config, attn_implementation="sdpa")
+        hf_config.set_norm_eps(trunk, conf.norm_eps)
+        return trunk
 
     scale = 1.0
     if source.path is None:
@@ -133,6 +138,7 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
             trunk = make()
         _number_positions(trunk)
         chosen = weights.choose(source.path, trunk.state_dict(), lambda given: _half(given, "text"))
+        _check_library(conf, chosen.state, source.path)
         fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
         scale = _scale(chosen.state, source)
     config = trunk.config
@@ -189,6 +195,21 @@ def _check_published(
                     f"{where} has {half}.{field}={theirs}, but {row.model} of "
                     f"backbone.checkpoints has {ours}: choose the row that fits the weights"
                 )
+
+
+def _check_library(conf: schema.Backbone, state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse another library's SigLIP, and transformers' weights of another family."""
+    kind = hf_keys.layout(state)
+    if kind is not None:
+        hf_config.check_library(conf, kind, path)
+    saved_by = next((name for key, name in ELSEWHERE.items() if key in state), None)
+    if saved_by is not None:
+        repo = schema.chosen_checkpoint(conf).repo or "google/siglip2-*"
+        raise UserError(
+            f"backbone={conf.name}: weights {path} are a SigLIP as {saved_by} saves it, with the "
+            f"activation of {saved_by}'s own model; take transformers' files of the same model, as "
+            f"in {repo}"
+        )
 
 
 def _half(state: Mapping[str, Tensor], tower: str) -> dict[str, Tensor]:

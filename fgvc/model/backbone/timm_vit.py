@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.model.backbone import weights
+from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import Backbone, Shape, assembled, check_declared, cut
 from fgvc.model.backbone.fill import fill
 from fgvc.model.backbone.weights import npz
@@ -47,12 +48,17 @@ def build(
     row = schema.chosen_checkpoint(conf)
     shape = cut(row, side, stride)
 
-    def load(trunk: Any) -> tuple[str, ...]:
-        return _load(trunk, row, source, conf.position_resize == "zoom")
+    eps = hf_config.norm_eps(conf, source)
 
-    return assembled(
-        TimmBackbone, conf, source, seed, make=lambda: _trunk(row, shape), load=load, shape=shape
-    )
+    def make() -> Any:
+        trunk = _trunk(row, shape)
+        hf_config.set_norm_eps(trunk, eps)
+        return trunk
+
+    def load(trunk: Any) -> tuple[str, ...]:
+        return _load(trunk, conf, row, source)
+
+    return assembled(TimmBackbone, conf, source, seed, make, load, shape)
 
 
 def _trunk(row: schema.Checkpoint, shape: Shape) -> Any:
@@ -74,7 +80,9 @@ def _trunk(row: schema.Checkpoint, shape: Shape) -> Any:
     return trunk
 
 
-def _load(trunk: Any, row: schema.Checkpoint, source: WeightsSource, zoom: bool) -> tuple[str, ...]:
+def _load(
+    trunk: Any, conf: schema.Backbone, row: schema.Checkpoint, source: WeightsSource
+) -> tuple[str, ...]:
     """Fill every tensor of the trunk from the file; the file's classifier is left aside.
 
     Returns:
@@ -82,15 +90,21 @@ def _load(trunk: Any, row: schema.Checkpoint, source: WeightsSource, zoom: bool)
     """
     assert source.path is not None
     _compute_buffers(trunk)
+    zoom = conf.position_resize == "zoom"
     chosen = weights.choose(
         source.path, trunk.state_dict(), lambda given: _converted(given, trunk, zoom)
     )
+    _check_published(chosen.state, conf, row, source.path, trunk)
     fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
     return chosen.notes
 
 
 def _converted(given: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str, Tensor]:
     """A file's tensors under the trunk's names, with positions of its grid; no classifier."""
+    kind = hf_keys.layout(given)
+    if kind is not None and kind.library == "timm":
+        has_bias = getattr(trunk.blocks[0].attn, "q_bias", None) is not None
+        given = hf_keys.to_timm(given, kind, has_bias)
     google = npz.is_google(given)
     if google:
         given = npz.timm_names(given)
@@ -100,7 +114,45 @@ def _converted(given: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str, Te
         state = _resized_google(given, trunk) if google else _resized(given, trunk)
     except (RuntimeError, ValueError):  # a position grid that is not the model's own
         state = given
+    state = {**state, **_biases_of_dinov3(given, trunk)}
     return {key: value for key, value in state.items() if not key.startswith("head.")}
+
+
+def _biases_of_dinov3(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+    """Biases of queries and values in the authors' own file that timm would drop though they are
+    not zero, under timm's names: a trunk without them refuses the file."""
+    if "storage_tokens" not in given or getattr(trunk.blocks[0].attn, "q_bias", None) is not None:
+        return {}
+    names = [key.removesuffix("qkv.bias") for key in given if key.endswith(".attn.qkv.bias")]
+    parts = {name: given[f"{name}qkv.bias"].chunk(3) for name in names}
+    return {
+        f"{name}{letter}_bias": parts[name][place]
+        for name in names
+        for letter, place in (("q", 0), ("v", 2))
+        if parts[name][place].any()
+    }
+
+
+def _check_published(
+    state: dict[str, Tensor], conf: schema.Backbone, row: schema.Checkpoint, path: Path, trunk: Any
+) -> None:
+    """Refuse a config.json beside the weights that contradicts the trunk."""
+    kind = hf_keys.layout(state)
+    if kind is None:
+        hf_config.check_timm(row, path)
+        return
+    hf_config.check_library(conf, kind, path)
+    attention, activation = trunk.blocks[0].attn, getattr(trunk.blocks[0].mlp, "act", None)
+    plain = isinstance(activation, nn.GELU)
+    hf_config.check_transformers(
+        row,
+        kind,
+        path,
+        None,
+        num_attention_heads=attention.num_heads,
+        hidden_act=("gelu_tanh" if activation.approximate != "none" else "gelu") if plain else None,
+        rope_theta=getattr(getattr(trunk, "rope", None), "temperature", None),
+    )
 
 
 def _compute_buffers(trunk: nn.Module) -> None:

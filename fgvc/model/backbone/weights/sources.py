@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fgvc.config import schema
 from fgvc.config.schema.weight_files import NAMES, file_in, missing_in, sha256_of
+from fgvc.config.schema.weight_names import HUB, hub_hint, local_path, set_repo
 from fgvc.model.backbone import hub
 from fgvc.store import digest
 from fgvc.types import UserError, WeightsSource
 
 TOKENIZER = "tokenizer.json"
 COMPANIONS: Mapping[str, Sequence[str]] = {
-    "timm": (),
-    "open_clip": ("open_clip_config.json",),
-    "transformers": ("config.json",),
+    "timm": ("config.json", "preprocessor_config.json"),
+    "open_clip": ("open_clip_config.json", "config.json", "preprocessor_config.json"),
+    "transformers": ("config.json", "preprocessor_config.json"),
 }
 
 
@@ -27,6 +29,9 @@ def find(conf: schema.Backbone) -> WeightsSource:
         UserError: no such file, no network, a digest other than `backbone.weights_sha256` or than
             the hub's own, or a made-up model asked for with weights.
     """
+    if conf.weights is not None and conf.weights.startswith(HUB):
+        conf = copy.deepcopy(conf)
+        set_repo(conf)
     row = schema.chosen_checkpoint(conf)
     if conf.weights is not None:
         path = _local_file(conf, row)
@@ -38,15 +43,17 @@ def find(conf: schema.Backbone) -> WeightsSource:
             f"backbone.size={row.size}: a made-up {conf.name} has no published weights; "
             "backbone.pretrained=false takes random ones"
         )
+    names = _hub_names(conf.library, row)
     path, commit = hub.fetch(
         hub.Wanted(
             what="weights",
             model=row.model,
             repo=row.repo,
             revision=conf.revision or row.revision,
-            names=NAMES[conf.library],
+            names=names,
             companions=COMPANIONS[conf.library],
             instead="give a local file with backbone.weights=PATH",
+            certain=1 if conf.revision is None else None,
         )
     )
     sha256 = _matching(path, conf.weights_sha256)
@@ -98,7 +105,7 @@ def _fetched_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
 
 
 def _local_file(conf: schema.Backbone, row: schema.Checkpoint) -> Path:
-    path = Path(conf.weights or "").expanduser()
+    path = local_path(conf.weights or "")
     if path.is_dir():
         inside = file_in(path, conf.library)
         if inside is None:
@@ -107,9 +114,17 @@ def _local_file(conf: schema.Backbone, row: schema.Checkpoint) -> Path:
     if not path.is_file():
         raise UserError(
             f"backbone.weights={conf.weights}: no such file; correct the path, "
-            f"or leave it out to take {row.repo} from the hub"
+            f"or leave it out to take {row.repo} from the hub{hub_hint(conf.weights or '')}"
         )
     return path
+
+
+def _hub_names(library: str, row: schema.Checkpoint) -> Sequence[str]:
+    """File names to look for in a repository; open_clip also reads what transformers saved, where
+    the row is none of open_clip's own."""
+    if library != "open_clip" or row.tag is not None:
+        return NAMES[library]
+    return (*NAMES[library], *NAMES["transformers"])
 
 
 def _matching(path: Path, pinned: str | None) -> str:

@@ -1,0 +1,137 @@
+"""config.json beside weights -> whether the built model is the one that the weights belong to.
+
+The number of heads, the activation and the rotary base show in no tensor's shape. transformers
+writes them; timm writes the name of its architecture.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fgvc.config import schema
+from fgvc.config.schema import beside
+from fgvc.model.backbone.hf_keys import Layout
+from fgvc.types import UserError, WeightsSource
+
+TYPES: Mapping[str, tuple[str, ...]] = {  # family of a layout: model_type of its config.json
+    "vit": ("vit", "vit_mae", "vit_msn"),
+    "dinov2": ("dinov2", "dinov2_with_registers"),
+    "dinov3": ("dinov3_vit",),
+    "clip": ("clip", "clip_vision_model", "clip_text_model"),
+}
+BACKBONES = {**{family: family for family in TYPES}, "siglip": "siglip2"}  # family: backbone=
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "quick_gelu": "quick_gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+_SIZE = re.compile(r"_\d{3}$")  # of the pictures, at the end of timm's names
+
+
+def norm_eps(conf: schema.Backbone, source: WeightsSource) -> float | None:
+    """Epsilon of every layer norm: the config's, or that of weights that transformers saved.
+
+    None: the library's own.
+
+    Raises:
+        UserError: config.json is no JSON object.
+    """
+    if conf.norm_eps is not None or source.path is None:
+        return conf.norm_eps
+    try:
+        return beside.norm_eps(source.path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def set_norm_eps(model: nn.Module, eps: float | None) -> None:
+    """Give every layer norm this epsilon; None leaves the library's."""
+    if eps is None:
+        return
+    for part in model.modules():
+        if isinstance(part, nn.LayerNorm):
+            part.eps = eps
+
+
+def check_library(conf: schema.Backbone, kind: Layout, path: Path) -> None:
+    """Refuse weights that transformers saved for a model of another family's library.
+
+    Raises:
+        UserError: names the layout and the backbone that reads it.
+    """
+    if kind.library != conf.library:
+        raise UserError(
+            f"backbone={conf.name}: weights {path} are of transformers' {kind.title}, which "
+            f"backbone={BACKBONES[kind.family]} reads"
+        )
+
+
+def check_transformers(
+    row: schema.Checkpoint, kind: Layout, path: Path, tower: str | None, **built: object
+) -> None:
+    """Refuse a config.json of transformers that contradicts the model built for the row.
+
+    Args:
+        tower: "vision_config" or "text_config" of a config of both; None: the config itself.
+        built: values of the model by transformers' names; hidden_act in fgvc's words, None where
+            the model has no such activation.
+
+    Raises:
+        UserError: another kind of model, or another value; one line.
+    """
+    file = path.with_name(beside.CONFIG)
+    published = _object(file)
+    if "model_type" not in published:
+        return
+    if published["model_type"] not in TYPES[kind.family]:
+        raise UserError(
+            f"{file} has model_type={published['model_type']}, but the weights beside it are laid "
+            f"out as {kind.title}; fgvc reads {', '.join(TYPES[kind.family])} of this layout. Save "
+            "the model again with its own config.json"
+        )
+    values = published.get(tower, published) if tower else published
+    for name, ours in built.items():
+        theirs = values.get(name)
+        shown = ACTIVATIONS.get(str(theirs), theirs) if name == "hidden_act" else theirs
+        if theirs is not None and ours is not None and shown != ours:
+            raise UserError(
+                f"{file} has {name}={theirs}, but {row.model} of backbone.checkpoints has {ours}: "
+                "choose the row that fits the weights, or give it an architecture that does"
+            )
+
+
+def check_timm(row: schema.Checkpoint, path: Path) -> None:
+    """Refuse a config.json of timm that names another architecture than the row.
+
+    The size of the pictures at the end of a name makes no difference: positions are resized.
+
+    Raises:
+        UserError: names both architectures.
+    """
+    file = path.with_name(beside.CONFIG)
+    theirs = _object(file).get("architecture")
+    ours = row.model.partition(".")[0]
+    if theirs is None or _SIZE.sub("", str(theirs)) == _SIZE.sub("", ours):
+        return
+    raise UserError(
+        f"{file} has architecture={theirs}, but the row of backbone.checkpoints has model={ours}: "
+        "choose the row of that model (backbone.size, backbone.registers, backbone.checkpoint), or "
+        f"set its model to {theirs}"
+    )
+
+
+def _object(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        return beside.read_object(file)
+    except ValueError as error:
+        raise UserError(str(error)) from error

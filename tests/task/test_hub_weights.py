@@ -1,0 +1,107 @@
+"""Weights in the hub's cache, named by their repository: probed, finetuned, evaluated offline."""
+
+import hashlib
+import json
+import os
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+SIDE = ("resolution.side=64", "resolution.name=r64")
+MINI = ("backbone=vit", "backbone.size=mini", "backbone.pretrained=true", *SIDE)
+COMMIT = "a" * 40
+
+
+@pytest.fixture(scope="session")
+def vit_folder(tmp_path_factory):
+    """A ViT as transformers saves it, with weights so small that the epsilon of its norms matters,
+    and with its image processor."""
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    folder = tmp_path_factory.mktemp("vit")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(3)
+        model = ViTModel(ViTConfig(**shape, intermediate_size=256, initializer_range=1e-3))
+    model.save_pretrained(folder)
+    ViTImageProcessor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def cached(vit_folder, tmp_path, monkeypatch):
+    """The same in a cache of the hub, as org/tiny at its branch main."""
+    from huggingface_hub import constants
+
+    repo = tmp_path / "hub" / "models--org--tiny"
+    snapshot = repo / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repo / "blobs").mkdir()
+    for file in vit_folder.iterdir():
+        blob = repo / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        blob.write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(os.path.relpath(blob, snapshot))
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    return snapshot
+
+
+def test_a_named_repository_is_probed_as_its_folder_is(run, cached, vit_folder):
+    probe = (*MINI, "head=knn", "head.k=3")
+    named = run(*probe, "backbone.weights=hf-hub:org/tiny")
+    assert named.code == 0, named.err
+    recorded = named.json("env_stamp.json")["weights"]
+    sha256 = hashlib.sha256((vit_folder / "model.safetensors").read_bytes()).hexdigest()
+    assert (recorded["kind"], recorded["name"]) == ("hub", "org/tiny")
+    assert (recorded["revision"], recorded["sha256"]) == (COMMIT, sha256)
+    folder = run(*probe, f"backbone.weights=local-dir:{vit_folder}")
+    assert folder.code == 0, folder.err
+    assert named.json("metrics.json")["test"] == folder.json("metrics.json")["test"]
+    assert named.folder.name != folder.folder.name
+
+
+@pytest.mark.parametrize("where", ["hub", "folder"])
+def test_a_finetune_keeps_the_epsilon_of_its_weights(run, cached, vit_folder, where):
+    given = "hf-hub:org/tiny" if where == "hub" else str(vit_folder)
+    made = run(
+        *MINI,
+        f"backbone.weights={given}",
+        "task=train",
+        "task.epochs=1",
+        "task.batch_size=16",
+        "task.warmup_steps=0",
+        "task.learning_rate=1e-6",
+    )
+    assert made.code == 0, made.err
+    again = run("task=eval", f"checkpoint={made.folder}", bare=True)
+    assert again.code == 0, again.err
+    tables = [_test_rows(ran.folder) for ran in (made, again)]
+    assert tables[0].equals(tables[1])
+
+
+def _test_rows(folder):
+    table = pq.read_table(folder / "predictions.parquet")
+    return table.filter(table["split"].to_numpy() == "test")
+
+
+def test_what_is_not_cached_names_repository_revision_and_both_ways_out(run, cached):
+    ran = run(*MINI, "head=knn", "backbone.weights=hf-hub:org/other@v2")
+    assert (ran.code, ran.folder) == (1, None)
+    (line,) = ran.err.strip().splitlines()
+    assert "org/other@v2 is not cached" in line
+    assert "`hf download org/other model.safetensors" in line
+    assert "--revision v2`, or give a local file with backbone.weights=PATH" in line
+
+
+def test_other_pixels_are_refused_before_a_folder_is_made(run, cached, tmp_path):
+    file = cached / "preprocessor_config.json"
+    values = json.loads(file.read_text())
+    file.resolve().write_text(json.dumps({**values, "image_mean": [0.485, 0.456, 0.406]}))
+    ran = run(*MINI, "head=knn", "backbone.weights=hf-hub:org/tiny")
+    assert ran.code == 2
+    assert ran.err.startswith("fgvc: backbone.normalization=half: ")
+    assert not (tmp_path / "outputs").exists()
