@@ -96,7 +96,7 @@ def _own_bytes(image: Image.Image) -> bytes | None:
     file.seek(0)
     data = file.read()
     file.seek(position)
-    with Image.open(io.BytesIO(data)) as again:
+    with Image.open(io.BytesIO(data), formats=decode.FORMATS) as again:
         same = (again.size, again.mode, again.format) == (image.size, image.mode, image.format)
     return data if same else None
 

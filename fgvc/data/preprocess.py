@@ -87,7 +87,11 @@ class Preprocess:
             UserError: no picture, or one so thin that its square would show next to nothing of it,
                 or that resizing it would exceed the pixel limit.
         """
-        geometry, image_CHW = self.geometry, pixels_of(picture)
+        return self.resize_and_crop(pixels_of(picture))
+
+    def resize_and_crop(self, image_CHW: Tensor) -> Tensor:
+        """The square that the network sees, C x R x R, of pixels of any dtype; see `__call__`."""
+        geometry = self.geometry
         resized_CHW = transform.resize(
             image_CHW,
             self._size(*image_CHW.shape[-2:]),

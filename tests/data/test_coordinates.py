@@ -38,7 +38,7 @@ def one(preprocess: Preprocess, size: tuple[int, int], box=None):
 @pytest.mark.parametrize(("policy", "key"), WAYS)
 def test_every_network_pixel_comes_from_where_the_view_says(policy, key, size):
     preprocess = made(policy, key)
-    seen_CHW = preprocess(ramps(*size)).double().numpy()
+    seen_CHW = preprocess.resize_and_crop(ramps(*size)).double().numpy()
     looked = one(preprocess, size)
     network = np.stack(np.meshgrid(np.arange(224) + 0.5, np.arange(224) + 0.5), -1)
     original = looked.to_original(network.reshape(1, -1, 2)).reshape(224, 224, 2)

@@ -62,7 +62,7 @@ def test_what_is_passed_over_is_counted_by_kind(birds):
     assert "3 .txt" in note
     assert "1 hidden file" in note
     assert "1 without suffix (gull/README)" in note
-    assert "1 .mov (MP4 video)" in note
+    assert "1 .mov (QuickTime video)" in note
     assert "DS_Store" not in note
 
 

@@ -87,4 +87,4 @@ def test_kinds_of_other_files_are_words_or_suffixes(tmp_path: Path) -> None:
     for name, data in named.items():
         (tmp_path / name).write_bytes(data)
     kinds = [formats.kind_of_file(tmp_path / name) for name in named]
-    assert kinds == [".txt", "file without suffix", "PDF", "QuickTime video"]
+    assert kinds == ["text", "file without suffix", "PDF", "QuickTime video"]
