@@ -47,6 +47,7 @@ WANTED = {  # as typed -> what the line must hold
     "task.learning_rate=0.1": "write task=train task.learning_rate=0.1",
     "head.k=5": "write head=knn head.k=5",
     "part_attention.tokens=9": "write part_attention=transfg part_attention.tokens=9",
+    "image_column_name=file dataset=table": "write dataset.path_column=file",
     "num_workers=4": "write runtime.num_workers=4",
     "gpus=0,1": "write runtime.nproc=2",
     "device=cuda:1": "write runtime.device=cuda (CUDA_VISIBLE_DEVICES=1 picks it)",
@@ -148,6 +149,8 @@ def composes(tmp_path_factory):
     def check(context: tuple[str, ...], suggestion: tuple[str, ...]) -> bool:
         keys = {item.partition("=")[0]: item.partition("=")[2] for item in suggestion}
         kept = [item for item in context if item.partition("=")[0] not in keys]
+        if "dataset=table" in suggestion and "dataset.table" not in keys:
+            kept.append(f"dataset.table={place / 'a.csv'}")
         kept += ["backbone=clip"] if {*TEXT} & {*suggestion} and "backbone" not in keys else []
         for key in NEEDED.get(keys.get("task", ""), ()):
             kept += [f"{key}={place}"] if key not in keys else []

@@ -219,6 +219,18 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
         "test_size test_split test_ratio test_fraction",
         Meaning(("dataset.test_fraction",), needs=("dataset=folder",)),
     ),
+    (
+        "image_column image_column_name path_col filename_col filename_column x_col fn_col img_col",
+        Meaning(("dataset.path_column",), needs=("dataset=table",)),
+    ),
+    (
+        "label_column_name label_col target_column target_col y_col class_column class_col",
+        Meaning(("dataset.label_column",), needs=("dataset=table",)),
+    ),
+    (
+        "split_col fold_column valid_col split_column_name",
+        Meaning(("dataset.split_column",), needs=("dataset=table",)),
+    ),
     ("data_seed split_random_state", Meaning(("dataset.split_seed",))),
     ("prompt prompts template templates text_prompt", Meaning(("dataset.prompts",))),
     ("download", Meaning(("dataset.download",), values.switch("true", "false"), tasks=("doctor",))),
