@@ -22,7 +22,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fgvc.config import inert, schema
+from fgvc.config import inert, own_weights, schema
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_parts, check_side, check_text, settle
 from fgvc.config.once import compose, compose_whole
@@ -111,6 +111,9 @@ def settled(conf: schema.Config) -> schema.Config:
         check_text(conf)
         check_parts(conf)
         fill_weights(conf.backbone, conf.runtime.weights_root)
+        if conf.backbone.weights is not None:
+            path, text = Path(conf.backbone.weights), schema.reads_text(conf)
+            own_weights.describe(conf.backbone, path, text)
         if schema.reads_text(conf):
             fill_tokenizer(conf.backbone)
     return conf

@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 
 from fgvc.config.errors import ConfigError
+from fgvc.config.own_weights import checkpoint_in
 from fgvc.config.schema import Backbone, chosen_checkpoint
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
@@ -69,7 +70,7 @@ def fill_tokenizer(backbone: Backbone) -> None:
 def _local_file(backbone: Backbone, weights_root: str) -> Path | None:
     if backbone.weights is not None:
         path = Path(backbone.weights).expanduser()
-        found = _in_folder(path) if path.is_dir() else path
+        found = (_in_folder(path) or checkpoint_in(path)) if path.is_dir() else path
         if found is None:
             raise ConfigError(
                 f"backbone.weights={backbone.weights}: the folder holds none of {', '.join(INSIDE)}"

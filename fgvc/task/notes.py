@@ -13,6 +13,7 @@ import numpy as np
 
 from fgvc.data.index import listed
 from fgvc.record.page.run import UNREADABLE_FILE
+from fgvc.task import own_weights
 from fgvc.task.experiment import Experiment, Outcome, notes_on_validation, reads_validation
 from fgvc.types import BadImage, Dataset
 
@@ -26,6 +27,7 @@ def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
         *notes_on_validation(job.task, job.conf, job.dataset),
         *_unreadable_note(job, outcome, SPLITS, f"; {UNREADABLE_FILE} lists them all"),
         *_lost_class_notes(job, outcome.unreadable),
+        *own_weights.notes(job.extractor.source, job.backbone_N, job.dataset),
         *outcome.notes,
     ]
 
@@ -39,6 +41,7 @@ def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
         *notes_on_validation(job.task, job.conf, job.dataset),
         *_unreadable_note(job, outcome, ("train", "val")),
         *_lost_class_notes(job, outcome.unreadable),
+        *own_weights.notes(job.extractor.source, job.backbone_N, job.dataset),
         *outcome.notes,
     ]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fgvc.config import schema
-from fgvc.model.backbone import hub
+from fgvc.model.backbone import hub, own
 from fgvc.store import digest
 from fgvc.types import UserError, WeightsSource
 
@@ -45,7 +45,8 @@ def find(conf: schema.Backbone) -> WeightsSource:
     row = schema.chosen_checkpoint(conf)
     if conf.weights is not None:
         path = _local_file(conf, row)
-        return WeightsSource("file", path.name, path, _matching(path, conf.weights_sha256))
+        sha256 = _matching(path, conf.weights_sha256)
+        return WeightsSource("file", path.name, path, sha256, made_by=own.made_by(path))
     if not conf.pretrained:
         return WeightsSource("random", row.model)
     if not row.repo:
@@ -175,6 +176,8 @@ def read(path: str | Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         head = file.read(512)
     _refuse_stand_in(path, head)
+    if (state := own.read(path)) is not None:
+        return state
     if head[8:9] == b"{":  # an 8-byte length, then JSON
         return _unwrapped(_safetensors(path), path)
     return _unwrapped(_pickled(path), path)
