@@ -22,7 +22,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fgvc.config import inert, own_weights, schema
+from fgvc.config import inert, own_weights, rows, schema
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_parts, check_side, check_text, settle
 from fgvc.config.once import compose, compose_whole
@@ -85,6 +85,7 @@ def shaped(cfg: DictConfig) -> schema.Config:
         ConfigError: an unknown key, a value of another type, a hashed key that points at a place.
     """
     _refuse_unknown(cfg)
+    rows.complete(cfg.backbone)
     try:
         merged = _with_variants(cfg)
         if OmegaConf.get_type(cfg) is not schema.Config:  # read back from a file, say

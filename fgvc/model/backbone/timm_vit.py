@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.model.backbone import weights
+from fgvc.model.backbone import plain, weights
 from fgvc.model.backbone.base import Backbone, Shape, assembled, check_declared, cut
 from fgvc.model.backbone.fill import fill
 from fgvc.types import WeightsSource
@@ -50,23 +50,22 @@ def build(
         _load(trunk, row, source, conf.position_resize == "zoom")
 
     return assembled(
-        TimmBackbone, conf, source, seed, make=lambda: _trunk(row, shape), load=load, shape=shape
+        TimmBackbone, conf, source, seed, make=lambda: _trunk(conf, shape), load=load, shape=shape
     )
 
 
-def _trunk(row: schema.Checkpoint, shape: Shape) -> Any:
-    import timm
+def _trunk(conf: schema.Backbone, shape: Shape) -> Any:
     from timm.layers.config import set_fused_attn
 
     set_fused_attn(True)  # an environment variable can have turned it off
-    trunk: Any = timm.create_model(
-        row.model, pretrained=False, num_classes=0, img_size=shape.abutting, **row.architecture
-    )
+    row, trunk = schema.chosen_checkpoint(conf), plain.create(conf, shape.abutting)
     check_declared(
         row,
         prefix=trunk.num_prefix_tokens,
         width=trunk.num_features,
         patch=trunk.patch_embed.patch_size[0],
+        head_count=trunk.blocks[0].attn.num_heads,
+        block_count=len(trunk.blocks),
     )
     trunk.patch_embed.proj.stride = (shape.stride, shape.stride)
     trunk.patch_embed.img_size = (shape.side, shape.side)

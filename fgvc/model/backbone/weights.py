@@ -52,7 +52,8 @@ def find(conf: schema.Backbone) -> WeightsSource:
     if not row.repo:
         raise UserError(
             f"backbone.size={row.size}: a made-up {conf.name} has no published weights; "
-            "backbone.pretrained=false takes random ones"
+            "backbone.pretrained=false takes random ones, backbone.weights=PATH those of a file, "
+            "and a row of your own may name a repo"
         )
     path, commit = hub.fetch(
         hub.Wanted(
