@@ -57,10 +57,10 @@ def folded(arguments: Sequence[str]) -> list[str]:
     """The arguments with all overrides of the table in one: of a key given twice, a sweep of Hydra
     keeps the last value. A later field wins over an earlier one."""
     first = f"++{TABLE}="
-    tables = [parsed(item).value() for item in arguments if item.startswith(first)]
+    tables: list[Any] = [parsed(item).value() for item in arguments if item.startswith(first)]
     if not tables:
         return list(arguments)
-    table = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.create, tables)))
+    table = OmegaConf.to_container(OmegaConf.merge(*tables))
     place = next(i for i, item in enumerate(arguments) if item.startswith(first))
     rest = [item for item in arguments[place:] if not item.startswith(first)]
     return [*arguments[:place], _written(table), *rest]

@@ -107,7 +107,7 @@ def _entries(path: Path) -> Iterator[Entry]:
             about = tensors[name]
             first, last = about["data_offsets"]
             file.seek(begin + first)
-            dtype = DTYPES.get(about["dtype"], about["dtype"])
+            dtype = DTYPES.get(about["dtype"], str(about["dtype"]))
             # as written: a tensor without elements has no bytes
             raw = file.read(last - first) if math.prod(about["shape"]) else b""
             yield Entry(name, dtype, about["shape"], raw)
