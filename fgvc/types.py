@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -259,13 +259,18 @@ class Looks:
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where a backbone's weights came from. sha256: of the file (None: random weights)."""
+    """Where a backbone's weights came from.
+
+    sha256: of the file (None: random weights). made_by: the run of fgvc that wrote the file, with
+    the weights that it began with; None for any other file.
+    """
 
     kind: str  # file | hub | random
     name: str
     path: Path | None = None
     sha256: str | None = None
     revision: str | None = None
+    made_by: Mapping[str, Any] | None = None
 
 
 class Progress(Protocol):

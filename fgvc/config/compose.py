@@ -22,7 +22,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fgvc.config import inert, schema
+from fgvc.config import inert, own_weights, rows, schema
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_parts, check_side, check_text, settle
 from fgvc.config.lists import listed
@@ -92,6 +92,7 @@ def shaped(cfg: DictConfig) -> schema.Config:
         ConfigError: an unknown key, a value of another type, a hashed key that points at a place.
     """
     _refuse_unknown(cfg)
+    rows.complete(cfg.backbone)
     try:
         merged = _with_variants(cfg)
         if OmegaConf.get_type(cfg) is not schema.Config:  # read back from a file, say
@@ -118,6 +119,9 @@ def settled(conf: schema.Config) -> schema.Config:
         check_text(conf)
         check_parts(conf)
         fill_weights(conf.backbone, conf.runtime.weights_root)
+        if conf.backbone.weights is not None:
+            path, text = Path(conf.backbone.weights), schema.reads_text(conf)
+            own_weights.describe(conf.backbone, path, text)
         fill_beside(conf.backbone, conf.preprocess)
         if schema.reads_text(conf):
             fill_tokenizer(conf.backbone)

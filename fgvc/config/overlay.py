@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import AXES
+from fgvc.config.overrides import AXES, normalized
+from fgvc.config.rows import TABLE, folded
 
 KEY = "experiment="
 OVERRIDE = "override /"
@@ -31,14 +32,17 @@ def laid_out(arguments: Sequence[str]) -> list[str]:
     """
     typed = {argument.partition("=")[0] for argument in arguments}
     found: list[str] = []
+    table: list[str] = []  # first: what is typed is merged into these rows, and wins
     for argument in arguments:
         path = argument.removeprefix(KEY).strip("\"'")
         if not argument.startswith(KEY) or "," in path or not path.endswith((".yaml", ".yml")):
             found.append(argument)
             continue
         own = _overrides(Path(path).expanduser())
-        found += [one for one in own if one.partition("=")[0] not in typed - {"experiment"}]
-    return found
+        own = [one for one in own if one.partition("=")[0] not in typed - {"experiment"}]
+        table += [one for one in own if one.startswith(TABLE)]
+        found += [one for one in own if not one.startswith(TABLE)]
+    return folded([normalized(argument) for argument in (*table, *found)])
 
 
 def choices(cfg: DictConfig, overrides: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:

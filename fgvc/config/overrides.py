@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from fgvc.config import rows
 from fgvc.config.compose import (
     composed,
     config_hash,
@@ -369,6 +370,8 @@ def normalized(argument: str) -> str:
     bare = argument.lstrip("+")
     if bare.startswith("hydra"):
         return argument
+    if bare.startswith(rows.TABLE):
+        return rows.joined(bare)
     key, sign, value = bare.partition("=")
     return f"{key}={Path(value).expanduser()}" if sign and value.startswith("~/") else bare
 

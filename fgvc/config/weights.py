@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fgvc.config.errors import ConfigError
+from fgvc.config.own_weights import checkpoint_in
 from fgvc.config.schema import Backbone, beside, chosen_checkpoint
 from fgvc.config.schema.weight_files import file_in, missing_in, sha256_of
 from fgvc.config.schema.weight_names import HUB, hub_hint, local_path, set_repo
@@ -93,7 +94,9 @@ def fill_tokenizer(backbone: Backbone) -> None:
 def _local_file(backbone: Backbone, weights_root: str) -> Path | None:
     if backbone.weights is not None:
         path = local_path(backbone.weights)
-        found = file_in(path, backbone.library) if path.is_dir() else path
+        found = path
+        if path.is_dir():
+            found = file_in(path, backbone.library) or checkpoint_in(path)
         if found is None:
             raise ConfigError(
                 f"backbone.weights={backbone.weights}: {missing_in(path, backbone.library)}"

@@ -20,17 +20,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fgvc.record.locate import SEALED, record_folder
-from fgvc.store import atomic, digest
+from fgvc.store import atomic, digest, tensor_file
+from fgvc.store.tensor_file import CONTENT, KEY
 from fgvc.types import UserError
 
 FILE = "ckpt.bin"
-KEY = "fgvc"
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
     """Write FILE into the folder; returns its sha256, which is the checkpoint_id."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    facts = {**facts, "content_sha256": _content(kept, facts)}
+    facts = {**facts, CONTENT: _content(kept, facts)}
     data = save(kept, metadata={KEY: digest.canonical_json(facts).decode()})
     atomic.write_bytes(folder / FILE, data)
     return digest.sha256_bytes(data)
@@ -63,7 +63,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         facts = json.loads(metadata[KEY])
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{file}: not a checkpoint of fgvc ({_short(error)})") from error
-    recorded = facts.pop("content_sha256", None)
+    recorded = facts.pop(CONTENT, None)
     if recorded != _content(tensors, facts):
         raise UserError(f"{file}: sha256 mismatch, the bytes changed since it was written")
     return tensors, facts, checkpoint_id
@@ -83,12 +83,13 @@ def locate(path: Path) -> Path:
 
 
 def _content(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-    parts = [digest.canonical_json(facts)]
-    for name, tensor in sorted(tensors.items()):
-        raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-        shape = [name, str(tensor.dtype), list(tensor.shape), digest.sha256_bytes(raw)]
-        parts.append(digest.canonical_json(shape))
-    return digest.sha256_bytes(b"\n".join(parts))
+    return tensor_file.content_sha256(facts, map(_entry, sorted(tensors.items())))
+
+
+def _entry(item: tuple[str, Tensor]) -> tensor_file.Entry:
+    name, tensor = item
+    raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+    return tensor_file.Entry(name, str(tensor.dtype), list(tensor.shape), raw)
 
 
 def _check_folder(file: Path, found: str) -> None:

@@ -3,6 +3,9 @@
 An image counts where it changed the head: as one of the fit, or as one of the validation split
 whose predictions chose C, the learning rate or the epoch.
 
+Where the backbone's weights come from a run of fgvc, the images that fitted or chose them count,
+too: finetuned on another split, a backbone has seen test images with their labels.
+
 An image is identified by the first eight bytes of its file's SHA256: 4.6 MB for the 579,184
 training images of iNat2017, with a probability of any collision below 1e-8.
 N images.
@@ -11,15 +14,15 @@ N images.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-IMAGES, VALIDATION = "fit.images", "fit.validation"  # in ckpt.bin
-TENSORS = (IMAGES, VALIDATION)
+IMAGES, VALIDATION, BACKBONE = "fit.images", "fit.validation", "fit.backbone"  # in ckpt.bin
+TENSORS = (IMAGES, VALIDATION, BACKBONE)
 HEX = 16  # digits of a SHA256 that make an int64
 
 
@@ -29,7 +32,8 @@ class Fit:
 
     image_N: int64, sorted short digests, one per image of the fit. validation_N: likewise, of the
     validation images that chose the head without being in its fit. forced: whether the training
-    was resumed by force, under another config than that of the state.
+    was resumed by force, under another config than that of the state. backbone_N: likewise, of
+    images that fitted or chose the backbone in earlier runs of fgvc.
     """
 
     manifest: str
@@ -37,25 +41,31 @@ class Fit:
     image_N: np.ndarray
     validation_N: np.ndarray
     forced: bool = False
+    backbone_N: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def facts(self) -> dict[str, object]:
         """Facts for the checkpoint."""
+        backbone = {"backbone": len(self.backbone_N)} if len(self.backbone_N) else {}
         return {
             "images": len(self.image_N),
             "validation": len(self.validation_N),
             "forced": self.forced,
+            **backbone,
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """Tensors for the checkpoint."""
+        """Tensors for the checkpoint; no empty tensor for weights of another origin."""
+        backbone = {BACKBONE: torch.from_numpy(self.backbone_N)} if len(self.backbone_N) else {}
         return {
             IMAGES: torch.from_numpy(self.image_N),
             VALIDATION: torch.from_numpy(self.validation_N),
+            **backbone,
         }
 
     def overlap(self, image_N: np.ndarray) -> int:
-        """How many of image_N, as `short_digests` gives them, fitted or chose the head."""
-        return overlap(np.union1d(self.image_N, self.validation_N), image_N)
+        """How many of image_N, as `short_digests` gives them, fitted or chose head or backbone."""
+        seen_N = np.concatenate([self.image_N, self.validation_N, self.backbone_N])
+        return overlap(seen_N, image_N)
 
 
 def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Fit:
@@ -64,12 +74,14 @@ def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     Raises:
         KeyError: the checkpoint does not record its fit (an older version wrote it).
     """
+    backbone = {"backbone_N": tensors[BACKBONE].numpy()} if BACKBONE in tensors else {}
     return Fit(
         facts["answer"]["manifest_digest"],
         facts["split_digest"],
         tensors[IMAGES].numpy(),
         tensors[VALIDATION].numpy(),
         facts["fit"]["forced"],
+        **backbone,
     )
 
 

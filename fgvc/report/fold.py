@@ -46,7 +46,9 @@ class Line:
     def outside(self) -> str | None:
         """Why the line is not ranked; None if it is ranked."""
         if overlap := max(run.overlap or 0 for run in self.runs):
-            return f"{overlap} of its {self.first.n} test images fitted or chose its head"
+            return (
+                f"{overlap} of its {self.first.n} test images fitted or chose its head or backbone"
+            )
         if self.contradicts is not None:
             return f"its predictions differ from those of {self.contradicts}, the same checkpoint"
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -96,9 +96,17 @@ def written(
         record=_numbers(run, ids["exported_from"]),
         ids=ids,
         weights=weights,
+        earlier=list(_earlier(facts["backbone"]["weights"])),
         agreement=agreement,
         digests=digests,
     )
+
+
+def _earlier(weights: Plain) -> Iterator[Plain]:
+    """The runs of fgvc that made the weights, the newest first."""
+    while (made_by := weights.get("made_by")) is not None:
+        yield made_by
+        weights = made_by["weights"]
 
 
 def _numbers(run: Path, checkpoint_id: str) -> Record | None:

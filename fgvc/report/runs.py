@@ -16,11 +16,11 @@ from fgvc.record import comparability
 from fgvc.record.comparability import Comparability
 from fgvc.record.folder import SHORT
 from fgvc.report import sealed
+from fgvc.report.names import name_of
 from fgvc.report.sealed import DamageError
 from fgvc.store import digest
 
 SEALED = re.compile(rf"[0-9a-f]{{{SHORT}}}")
-USUAL = {"precision": "fp32", "part_attention": "off"}  # not worth a word in a name
 
 
 @dataclass(frozen=True)
@@ -176,39 +176,6 @@ def _fitted_data(parts: Comparability) -> str:
     return str(parts.fitted_split if same else parts.fitted_manifest)
 
 
-def name_of(config: Mapping[str, Any], task: str, resolution: int, forced: bool) -> str:
-    """The axes of a hashed config in one short line, with marks for runs that are not plain.
-
-    Args:
-        forced: whether the training was resumed by force.
-    """
-    backbone, random = config["backbone"], "" if config["backbone"]["pretrained"] else " random"
-    parts = [
-        f"{backbone['name']} {backbone['checkpoint']['size']}{random}",
-        config["head"]["name"] + (" finetuned" if config["task"]["name"] == "train" else ""),
-        f"{resolution} px",
-    ]
-    axes = {"precision": config["precision"], "part_attention": _choice(config["part_attention"])}
-    parts += [value for axis, value in axes.items() if value != USUAL[axis]]
-    marks = {
-        "debug": config["task"].get("debug") is not None,
-        "forced resume": forced,
-        "eval": task == "eval",
-    }
-    return " · ".join([*parts, *(mark for mark, applies in marks.items() if applies)])
-
-
-def _choice(part_attention: Mapping[str, Any]) -> str:
-    """A choice of part attention, with what it was told beyond its name."""
-    said = {
-        "": part_attention["name"],
-        "tokens ": part_attention.get("tokens"),
-        "stride ": part_attention.get("stride"),
-    }
-    words = [f"{what}{value}" for what, value in said.items() if value is not None]
-    return " ".join(words + ["random block"] * (part_attention.get("last_block") == "random"))
-
-
 def read(path: Path) -> Run:
     """One sealed folder; every file is read whole, so that what is wrong is found in one place.
 
@@ -263,7 +230,13 @@ def _of_config(
     seedless = {key: value for key, value in config.items() if key != "seed"}
     backbone = config["backbone"]
     return {
-        "name": name_of(config, stamp["task"], stamp["resolution"], parts.forced),
+        "name": name_of(
+            config,
+            stamp["task"],
+            stamp["resolution"],
+            parts.forced,
+            stamp["weights"].get("made_by"),
+        ),
         "backbone": backbone["name"],
         "size": backbone["checkpoint"]["size"],
         "model": backbone["checkpoint"]["model"],

@@ -229,7 +229,7 @@ def _provenance(table: Table) -> None:
     for name, run in {run.dataset: run for run in runs}.items():
         console.provenance(name, {about: getattr(run, f"dataset_{about}") for about in ABOUT})
     met = [run for run in runs if run.weights_kind != "random" and not _unseen(run)]
-    for name, text in {run.backbone: run.backbone_contamination for run in met}.items():
+    for name, text in dict.fromkeys((run.backbone, run.backbone_contamination) for run in met):
         console.say(f"{name}, contamination: {text}")
 
 

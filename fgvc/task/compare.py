@@ -70,7 +70,8 @@ def _warning(told: Told) -> Sequence[str]:
 def _overlaps(told: Told) -> Sequence[str]:
     """A note for each side whose head was fitted or chosen on its test images."""
     return [
-        f"note: {name}: {told[name]['overlap']} of its test images fitted or chose its head"
+        f"note: {name}: {told[name]['overlap']} of its test images fitted or chose its head or "
+        "backbone"
         for name in ("run", "against")
         if told[name]["overlap"]
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from fgvc.record.fit import Fit, short_digests
 from fgvc.record.folder import RESUME, SHORT, RunFolder, complete, open_run, read_json
 from fgvc.record.tensorboard import Board
 from fgvc.store.content import ContentStore
-from fgvc.task import Skipped, validation
+from fgvc.task import Skipped, own_weights, validation
 from fgvc.task.distributed import ALONE, World, device_of, seed_everything
 from fgvc.task.extract import Extractor, check_precision, choose_device
 from fgvc.task.identity import differing, identity_of
@@ -44,7 +44,8 @@ from fgvc.types import (
 @dataclass
 class Experiment:
     """One open run with its data at hand. plain, hash: the hashed part of its config.
-    stack: what the gate said. world: its processes, of which this one writes."""
+    stack: what the gate said. world: its processes, of which this one writes. backbone_N: as
+    `own_weights.backbone_images`."""
 
     task: str
     conf: Config
@@ -56,6 +57,7 @@ class Experiment:
     board: Board
     stack: str
     world: World = ALONE
+    backbone_N: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def classes(self) -> int:
@@ -130,6 +132,10 @@ def opened(
     root = Path(conf.runtime.output_root).expanduser()
     with open_run(root, conf.runtime.run_id, run_hash, texts, keep) as run:
         source = source or weights.find(conf.backbone)  # first: the quickest to fail
+        backbone_N = own_weights.backbone_images(source)
+        if source.made_by is not None:
+            runs = own_weights.described(source.made_by)
+            console.say(f"note: the backbone is that of {runs}; its head is left aside")
         with console.progress(conf.dataset.name, None, "files") as advance:
             dataset = datasets.load(
                 conf.dataset, Path(conf.runtime.cache_root).expanduser(), advance
@@ -143,7 +149,17 @@ def opened(
             if crew is not None:
                 world = World(0, crew.size, f"runtime.nproc={crew.size}")
             experiment = Experiment(
-                task, conf, plain, run_hash, run, dataset, extractor, board, gate, world
+                task,
+                conf,
+                plain,
+                run_hash,
+                run,
+                dataset,
+                extractor,
+                board,
+                gate,
+                world,
+                backbone_N,
             )
             extractor.before_test = experiment.record_test_read
             yield experiment
@@ -237,7 +253,8 @@ def fit_of(
     fitted_N, chosen_N = (
         short_digests(manifest.sha256, rows) for rows in (row_N, np.setdiff1d(validation_N, row_N))
     )
-    return Fit(manifest.digest, job.dataset.split_digest, fitted_N, chosen_N, forced)
+    split_digest = job.dataset.split_digest
+    return Fit(manifest.digest, split_digest, fitted_N, chosen_N, forced, job.backbone_N)
 
 
 def identity(job: Experiment) -> dict[str, object]:

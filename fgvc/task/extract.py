@@ -45,6 +45,17 @@ from fgvc.types import (
 LIBRARIES = ("torch", "torchvision", "torchcodec", "pillow")
 FAMILY = {"timm": "timm", "open_clip": "open_clip_torch", "transformers": "transformers"}
 WEIGHTS_NOTES = "weights_notes"
+DECLARED = (  # fields of a row of backbone.checkpoints
+    "patch",
+    "registers",
+    "prefix",
+    "width",
+    "embedding",
+    "heads",
+    "blocks",
+    "activation",
+    "architecture",
+)
 SHARD = 256  # images kept at once: what a kill can cost
 VERSION = 4  # of this module: raise it when the same inputs would give other features
 
@@ -132,8 +143,8 @@ class Extractor:
         conf, row = self.conf, chosen_checkpoint(self.conf.backbone)
         weights = self.source.sha256 or f"random seed {conf.seed}"
         library = conf.backbone.library
-        # what a row says beyond its model's name, where it says so
-        own = {"architecture": row.architecture} if row.architecture else {}
+        # all that a row declares: another declaration is checked against the model when it is built
+        own = {name: getattr(row, name) for name in DECLARED}
         # older versions cached GPU features that TF32 convolutions had computed
         fp32 = {"fp32_precision": fp32_precision()} if self.device.type == "cuda" else {}
         return {

@@ -14,7 +14,7 @@ import numpy as np
 
 from fgvc.data.index import listed
 from fgvc.record.page.run import UNREADABLE_FILE
-from fgvc.task import validation
+from fgvc.task import own_weights, validation
 from fgvc.task.experiment import Experiment, Outcome
 from fgvc.task.extract import WEIGHTS_NOTES
 from fgvc.types import BadImage, Dataset
@@ -30,6 +30,7 @@ def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
         *_unreadable_note(job, outcome, SPLITS, f"; {UNREADABLE_FILE} lists them all"),
         *_lost_class_notes(job, outcome.unreadable),
         *_weights_notes(job, outcome),
+        *own_weights.notes(job.extractor.source, job.backbone_N, job.dataset),
         *outcome.notes,
     ]
 
@@ -44,6 +45,7 @@ def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
         *_unreadable_note(job, outcome, ("train", "val")),
         *_lost_class_notes(job, outcome.unreadable),
         *_weights_notes(job, outcome),
+        *own_weights.notes(job.extractor.source, job.backbone_N, job.dataset),
         *outcome.notes,
     ]
 

@@ -10,7 +10,7 @@ import numpy as np
 from fgvc.data.decode import ImageError, decode
 from fgvc.data.preprocess import cropped
 from fgvc.record import page
-from fgvc.report.runs import name_of
+from fgvc.report.names import name_of
 from fgvc.task.experiment import Experiment
 from fgvc.types import Dataset
 
@@ -21,7 +21,8 @@ def write(job: Experiment, checkpoint_id: str, forced: bool) -> None:
     Args:
         forced: whether the training was resumed by force.
     """
-    name = name_of(job.plain, job.task, job.conf.resolution.side, forced)
+    made_by = job.extractor.source.made_by
+    name = name_of(job.plain, job.task, job.conf.resolution.side, forced, made_by)
     pictures = _Pictures(job.dataset)
     page.write(job.run, job.conf, name, checkpoint_id, job.board.history, pictures)
 

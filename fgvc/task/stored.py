@@ -49,7 +49,14 @@ class Stored:
         if not self.facts.get("whole"):
             return None
         began = self.facts["backbone"]["weights"]
-        return WeightsSource("checkpoint", self.file.name, None, began["sha256"], began["revision"])
+        return WeightsSource(
+            "checkpoint",
+            self.file.name,
+            None,
+            began["sha256"],
+            began["revision"],
+            began.get("made_by"),
+        )
 
     @property
     def classes(self) -> list[tuple[str, str]]:
@@ -125,6 +132,8 @@ def config_of(stored: Stored, job: Job) -> DictConfig:
         cfg.dataset.partial = partial
     # accepted once, by the command that asks for it
     cfg.dataset.accept_altered = given.get("dataset.accept_altered", "False")
+    if stored.inside is not None:  # its weights are in it: look for no other file
+        cfg.runtime.weights_root = str(stored.file)
     key = "backbone.weights"
     cfg.backbone.weights = _weights(stored, given.get(key), beside.get(key), job)
     return cfg

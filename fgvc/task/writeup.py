@@ -24,7 +24,7 @@ from fgvc.task import board, gallery, notes, page, parts
 from fgvc.task.experiment import Experiment, Outcome, identity, keep_weights
 from fgvc.task.extract import WEIGHTS_NOTES, peak_memory_mib
 from fgvc.task.looking import stride_of
-from fgvc.types import Predictions
+from fgvc.types import Predictions, WeightsSource
 
 
 def finish(job: Experiment, outcome: Outcome) -> Path:
@@ -37,7 +37,7 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
         TEST_READ_LOG: job.run.test_reads(),
         "worst_pairs": _worst_pairs(job, outcome.splits["test"]),
         **comparable(job, outcome),
-        "overlap": {"images": overlap(job, outcome)},
+        "overlap": overlap(job, outcome),
         "predictions_digest": evaluation.predictions_digest(
             *evaluation.predicted(job.dataset.manifest, outcome.splits["test"])
         ),
@@ -97,10 +97,17 @@ def comparable(job: Experiment, outcome: Outcome) -> dict[str, object]:
     }
 
 
-def overlap(job: Experiment, outcome: Outcome) -> int:
-    """How many of the test images, byte for byte, fitted or chose the head."""
+def overlap(job: Experiment, outcome: Outcome) -> dict[str, int]:
+    """How many of the test images, byte for byte, fitted or chose head or backbone.
+
+    backbone: how many fitted or chose the backbone in earlier runs of fgvc, if there are any.
+    """
     row_N = outcome.splits["test"].row_N
-    return outcome.fit.overlap(fit.short_digests(job.dataset.manifest.sha256, row_N))
+    image_N = fit.short_digests(job.dataset.manifest.sha256, row_N)
+    counts = {"images": outcome.fit.overlap(image_N)}
+    if earlier := fit.overlap(outcome.fit.backbone_N, image_N):
+        counts["backbone"] = earlier
+    return counts
 
 
 def _cost(job: Experiment, outcome: Outcome) -> dict[str, object]:
@@ -178,6 +185,7 @@ def _stamp(job: Experiment) -> dict[str, object]:
             "name": source.name,
             "revision": source.revision,
             "sha256": source.sha256,
+            **_made_by(source),
         },
         "started": job.run.started.isoformat(),
         "finished": now().isoformat(),
@@ -240,7 +248,12 @@ def _facts(job: Experiment) -> dict[str, object]:
         "preprocess": job.extractor.preprocess.identity,
         "backbone": {
             "model": chosen_checkpoint(job.conf.backbone).model,
-            "weights": {"kind": source.kind, "revision": source.revision, "sha256": source.sha256},
+            "weights": {
+                "kind": source.kind,
+                "revision": source.revision,
+                "sha256": source.sha256,
+                **_made_by(source),
+            },
             **_norm_eps(job),
         },
         "answer": identity(job),
@@ -254,6 +267,11 @@ def _norm_eps(job: Experiment) -> dict[str, float]:
 
     eps = hf_config.norm_eps(job.conf.backbone, job.extractor.source)
     return {} if eps in (None, job.conf.backbone.norm_eps) else {"norm_eps": eps}
+
+
+def _made_by(source: WeightsSource) -> dict[str, object]:
+    """The run of fgvc that wrote the weights, if one did."""
+    return {} if source.made_by is None else {"made_by": dict(source.made_by)}
 
 
 def portable(conf: Config) -> dict[str, object]:
@@ -299,8 +317,10 @@ def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
 def _unranked(record: Mapping[str, Any]) -> Iterator[str]:
     """Reasons why a report does not rank the run beside plain runs, one line each."""
     images, n, told = record["overlap"]["images"], record["test"]["n"], record["comparability"]
+    earlier = record["overlap"].get("backbone")
     if images:
-        yield f"{images} of the {n} test images fitted or chose the head: not ranked"
+        what = f"the head or, in earlier runs, the backbone ({earlier})" if earlier else "the head"
+        yield f"{images} of the {n} test images fitted or chose {what}: not ranked"
     if told["forced"]:
         yield "resumed by force under another config: not ranked beside plain runs"
     if told["debug"] is not None:

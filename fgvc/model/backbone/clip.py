@@ -6,8 +6,9 @@ D token width, L text length, E width of the projection.
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -160,19 +161,41 @@ def _model(row: schema.Checkpoint, source: WeightsSource, side: int) -> Any:
     config = row.architecture or open_clip.get_model_config(row.model)
     if config is None:
         raise UserError(
-            f"backbone.checkpoints: open_clip knows no model {row.model}; "
+            f"backbone.checkpoints: open_clip knows no model {row.model}"
+            f"{_near(row.model, open_clip.list_models())}; "
             "open_clip.list_models() lists those it knows, or give the row an architecture"
         )
-    if config.get("custom_text") or not isinstance(config["vision_cfg"].get("layers"), int):
+    if not _is_plain(config):
+        near = _near(row.model, [name for name in open_clip.list_models() if name[:4] == "ViT-"])
         raise UserError(
             f"backbone.checkpoints: {row.model} is no plain CLIP of two transformers; "
-            "such a model cannot be read here"
+            f"such a model cannot be read here{near}"
         )
     sized = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": side}}
-    model = open_clip.CLIP(**sized)
+    try:
+        model = open_clip.CLIP(**sized)
+    except (TypeError, ValueError, AssertionError) as error:  # an architecture of the user's own
+        raise UserError(
+            f"backbone.checkpoints: {row.model} cannot be built ({' '.join(str(error).split())}); "
+            "give the row the architecture of the open_clip_config.json beside its weights"
+        ) from error
     _check_visual(row, model.visual)
     _check_activation(row, model, open_clip.get_pretrained_cfg(row.model, row.tag or ""), source)
     return model
+
+
+def _is_plain(config: Mapping[str, Any]) -> bool:
+    """Whether both towers are open_clip's own transformers: nothing else is built or fetched."""
+    vision, text = config.get("vision_cfg"), config.get("text_cfg")
+    if not isinstance(vision, Mapping) or not isinstance(text, Mapping):
+        return False
+    foreign = config.get("custom_text") or "hf_model_name" in text or "timm_model_name" in vision
+    return not foreign and isinstance(vision.get("layers"), int)
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    return f"; nearest: {', '.join(close)}" if close else ""
 
 
 def _check_visual(row: schema.Checkpoint, visual: Any) -> None:
@@ -182,6 +205,8 @@ def _check_visual(row: schema.Checkpoint, visual: Any) -> None:
         patch=visual.patch_size[0],
         embedding=visual.output_dim,
         prefix=1,
+        head_count=visual.transformer.resblocks[0].attn.num_heads,
+        block_count=len(visual.transformer.resblocks),
     )
     if visual.pool_type != "tok" or visual.attn_pool is not None or visual.final_ln_after_pool:
         raise UserError(

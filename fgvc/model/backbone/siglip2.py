@@ -156,7 +156,14 @@ def _config(row: schema.Checkpoint, source: WeightsSource) -> Any:
     config = _siglip_config(row.architecture)
     vision, text = config.vision_config, config.text_config
     vision.patch_size = row.patch
-    check_declared(row, width=vision.hidden_size, embedding=text.projection_size, prefix=0)
+    check_declared(
+        row,
+        width=vision.hidden_size,
+        embedding=text.projection_size,
+        prefix=0,
+        head_count=vision.num_attention_heads,
+        block_count=vision.num_hidden_layers,
+    )
     for tower in (vision, text):
         if ACTIVATIONS.get(tower.hidden_act) != row.activation:
             raise UserError(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.model.backbone import hf_config, hf_keys, weights
+from fgvc.model.backbone import hf_config, hf_keys, plain, weights
 from fgvc.model.backbone.base import Backbone, Shape, assembled, check_declared, cut
 from fgvc.model.backbone.fill import fill
 from fgvc.model.backbone.weights import npz
@@ -51,7 +51,7 @@ def build(
     eps = hf_config.norm_eps(conf, source)
 
     def make() -> Any:
-        trunk = _trunk(row, shape)
+        trunk = _trunk(conf, shape)
         hf_config.set_norm_eps(trunk, eps)
         return trunk
 
@@ -61,19 +61,18 @@ def build(
     return assembled(TimmBackbone, conf, source, seed, make, load, shape)
 
 
-def _trunk(row: schema.Checkpoint, shape: Shape) -> Any:
-    import timm
+def _trunk(conf: schema.Backbone, shape: Shape) -> Any:
     from timm.layers.config import set_fused_attn
 
     set_fused_attn(True)  # an environment variable can have turned it off
-    trunk: Any = timm.create_model(
-        row.model, pretrained=False, num_classes=0, img_size=shape.abutting, **row.architecture
-    )
+    row, trunk = schema.chosen_checkpoint(conf), plain.create(conf, shape.abutting)
     check_declared(
         row,
         prefix=trunk.num_prefix_tokens,
         width=trunk.num_features,
         patch=trunk.patch_embed.patch_size[0],
+        head_count=trunk.blocks[0].attn.num_heads,
+        block_count=len(trunk.blocks),
     )
     trunk.patch_embed.proj.stride = (shape.stride, shape.stride)
     trunk.patch_embed.img_size = (shape.side, shape.side)

@@ -111,8 +111,16 @@ def _facts(
             "contamination": " ".join(conf.backbone.contamination.split()),
             "license": chosen_checkpoint(conf.backbone).license,
         },
+        "earlier": list(_earlier(stamp["weights"])),
         "files": _files(folder),
     }
+
+
+def _earlier(weights: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The runs of fgvc that made the weights, the newest first."""
+    while (made_by := weights.get("made_by")) is not None:
+        yield made_by
+        weights = made_by["weights"]
 
 
 def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
@@ -121,7 +129,9 @@ def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
     if images:
         text = f"fitted or chosen on {images} of {numbers['test']['n']} test images"
         yield Badge(
-            text, "these test images, byte for byte, fitted or chose the head: not ranked", "warn"
+            text,
+            "these test images, byte for byte, fitted or chose head or backbone: not ranked",
+            "warn",
         )
     if parts.forced:
         yield Badge("forced resume", "from a state of another config", "warn")

@@ -45,6 +45,7 @@ def fitted_on(record: Record) -> str:
         ("the digests in ckpt.bin", len(fit.validation_N)),
         ("ckpt.bin", record.facts["fit"]["validation"]),
     )
+    _check_backbone(record)
     if record.stamp["task"] == "eval":
         return f"{count} images, as the checkpoint states"
     expected = _expected(record)
@@ -65,6 +66,22 @@ def _expected(record: Record) -> int:
     if config["final_fit"] == "trainval":
         return train + val - unreadable["train"] - unreadable["val"]
     return train - unreadable["train"]
+
+
+def _check_backbone(record: Record) -> None:
+    """Check that the images of earlier runs of fgvc are recorded, and for their weights only.
+
+    Raises:
+        DamageError: the numbers of images differ, or the weights are of no run of fgvc.
+    """
+    stated = record.facts["fit"].get("backbone", 0)
+    agree(
+        "images that fitted the backbone",
+        ("the digests in ckpt.bin", len(record.fit.backbone_N)),
+        ("ckpt.bin", stated),
+    )
+    if "made_by" not in record.facts["backbone"]["weights"]:
+        agree("images that fitted the backbone", ("weights of no run", 0), ("ckpt.bin", stated))
 
 
 def _check_validation(record: Record) -> None:
@@ -96,18 +113,20 @@ def _read(record: Record, name: str) -> list[str]:
 
 
 def no_test_image_fitted(record: Record) -> str:
-    """Did no test image, byte for byte, fit or choose the head?"""
+    """Did no test image, byte for byte, fit or choose the head or the backbone?"""
     rows, fit = record.predictions["test"], record.fit
     count = fit.overlap(short_digests(rows.sha256))
     recorded = record.numbers["overlap"]["images"]
     agree("overlap", ("predictions.parquet and ckpt.bin", count), ("metrics.json", recorded))
+    earlier = len(fit.backbone_N)
+    backbone = f", or the {earlier} that fitted or chose the backbone in earlier runs"
     if count:
         raise DamageError(
             f"ckpt.bin: {count} of {len(rows.path)} test images are among the "
             f"{len(fit.image_N)} that the head was fitted on and the {len(fit.validation_N)} "
-            "that chose it; the run is not ranked"
+            f"that chose it{backbone if earlier else ''}; the run is not ranked"
         )
     return (
         f"none of {len(rows.path)} test images is among the {len(fit.image_N)} of the fit and "
-        f"the {len(fit.validation_N)} of validation that chose it"
+        f"the {len(fit.validation_N)} of validation that chose it{backbone if earlier else ''}"
     )

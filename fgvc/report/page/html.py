@@ -93,7 +93,11 @@ def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> s
         "tests": TESTS,
         "null": metrics.NULL_HYPOTHESIS,
         "datasets": _once(runs, "dataset"),
-        "backbones": _once((run for run in runs if run.weights_kind != "random"), "model"),
+        "backbones": _once(
+            (run for run in runs if run.weights_kind != "random"),
+            "model",
+            "backbone_contamination",
+        ),
         "lines": len(runs),
         "runs": sum(len(row.line.runs) for row in rows),
         "fit_marks": fit_marks,
@@ -190,7 +194,7 @@ def _fit_badges(line: Line) -> Iterable[Badge]:
     if run.overlap:
         yield Badge(
             f"fitted or chosen on {run.overlap} of {run.n} test images",
-            "these test images, byte for byte, fitted or chose the head",
+            "these test images, byte for byte, fitted or chose the head or backbone",
             "warn",
         )
     if line.contradicts is not None:
@@ -207,6 +211,7 @@ def _filters(runs: Sequence[Run]) -> dict[str, list[Any]]:
     return {name: found for name, found in values.items() if len(found) > 1}
 
 
-def _once(runs: Iterable[Run], field: str) -> list[Run]:
-    """A run for each value of a field, which speaks for what is known of it."""
-    return [run for _, run in sorted({getattr(run, field): run for run in runs}.items())]
+def _once(runs: Iterable[Run], *names: str) -> list[Run]:
+    """A run for each combination of values of these fields, which stands for the others."""
+    by_value = {tuple(getattr(run, name) for name in names): run for run in runs}
+    return [run for _, run in sorted(by_value.items(), key=lambda item: item[0])]

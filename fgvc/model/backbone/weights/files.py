@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fgvc.model.backbone import own
 from fgvc.types import UserError
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def content(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(512)
     _refuse_stand_in(path, head)
+    if (state := own.read(path)) is not None:
+        return state
     if head.startswith(b"PK"):
         return _archive(path)
     if _is_json(head):

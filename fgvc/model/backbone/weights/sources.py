@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fgvc.config import schema
+from fgvc.config.own_weights import checkpoint_in
 from fgvc.config.schema.weight_files import NAMES, file_in, missing_in, sha256_of
 from fgvc.config.schema.weight_names import HUB, hub_hint, local_path, set_repo
-from fgvc.model.backbone import hub
+from fgvc.model.backbone import hub, own
 from fgvc.store import digest
 from fgvc.types import UserError, WeightsSource
 
@@ -35,13 +36,15 @@ def find(conf: schema.Backbone) -> WeightsSource:
     row = schema.chosen_checkpoint(conf)
     if conf.weights is not None:
         path = _local_file(conf, row)
-        return WeightsSource("file", path.name, path, _matching(path, conf.weights_sha256))
+        sha256 = _matching(path, conf.weights_sha256)
+        return WeightsSource("file", path.name, path, sha256, made_by=own.made_by(path))
     if not conf.pretrained:
         return WeightsSource("random", row.model)
     if not row.repo:
         raise UserError(
             f"backbone.size={row.size}: a made-up {conf.name} has no published weights; "
-            "backbone.pretrained=false takes random ones"
+            "backbone.pretrained=false takes random ones, backbone.weights=PATH those of a file, "
+            "and a row of your own may name a repo"
         )
     names = _hub_names(conf.library, row)
     path, commit = hub.fetch(
@@ -107,7 +110,7 @@ def _fetched_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
 def _local_file(conf: schema.Backbone, row: schema.Checkpoint) -> Path:
     path = local_path(conf.weights or "")
     if path.is_dir():
-        inside = file_in(path, conf.library)
+        inside = file_in(path, conf.library) or checkpoint_in(path)
         if inside is None:
             raise UserError(f"backbone.weights={conf.weights}: {missing_in(path, conf.library)}")
         return inside

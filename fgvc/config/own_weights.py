@@ -1,0 +1,197 @@
+"""`backbone.weights` that a run of fgvc wrote -> the run's facts, and whether its backbone fits.
+
+A checkpoint of task=train, and a folder of task=export, hold a whole model. Its backbone is used,
+its head is left aside. Positions are resized like those of any other file.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from fgvc.config.errors import ConfigError
+from fgvc.config.schema import Backbone, Checkpoint, chosen_checkpoint
+
+FILE = "ckpt.bin"
+KEY = "fgvc"  # in the metadata of a safetensors file
+MOST = 100_000_000  # bytes of a header, as the safetensors format limits it
+SAME = (  # fields of a row that decide which tensors the backbone has and what they compute
+    "model",
+    "tag",
+    "patch",
+    "registers",
+    "prefix",
+    "width",
+    "activation",
+    "architecture",
+)
+NEEDS = {  # features that need tensors which other features leave out of the checkpoint
+    ("open_clip", "projected"): ("projected",),
+    ("transformers", "map"): ("map", "projected"),
+    ("transformers", "projected"): ("map", "projected"),
+}
+
+
+def checkpoint_in(folder: Path) -> Path | None:
+    """The checkpoint of a run folder, of an export, or of `outputs/RUN_ID` with one record below.
+
+    Raises:
+        ConfigError: several records lie below the folder.
+    """
+    if (folder / FILE).is_file():
+        return folder / FILE
+    below = sorted((*folder.glob(f"*/{FILE}"), *folder.glob(f"*/*/{FILE}")))
+    sealed = [path for path in below if (path.parent / "status.json").is_file()]
+    sealed = [path for path in sealed if path.parent.name != "in-progress"]
+    if len(sealed) > 1:
+        shown = ", ".join(str(path.parent.relative_to(folder)) for path in sealed[:3])
+        more = f" and {len(sealed) - 3} more" if len(sealed) > 3 else ""
+        raise ConfigError(
+            f"backbone.weights={folder}: holds {len(sealed)} records ({shown}{more}). "
+            f"Name one, as in backbone.weights={sealed[0]}"
+        )
+    return sealed[0] if sealed else None
+
+
+def facts_of(path: Path) -> Mapping[str, Any] | None:
+    """What a checkpoint of fgvc says of itself; None for any other file.
+
+    Raises:
+        ConfigError: the file is a checkpoint whose facts are damaged.
+    """
+    stat = path.stat()
+    return _facts_of_version(path, stat.st_size, stat.st_mtime_ns)
+
+
+def describe(backbone: Backbone, path: Path, reads_text: bool) -> None:
+    """Check that a checkpoint of fgvc fits the chosen backbone, and say what its backbone has seen.
+
+    Any other file is left alone.
+
+    Raises:
+        ConfigError: the checkpoint holds no backbone, or another one; names the settings to give.
+    """
+    facts = facts_of(path)
+    if facts is None:
+        return
+    try:
+        _check_whole(path, facts)
+        made = made_with(facts)
+        _check_row(backbone, path, made)
+        _check_contents(backbone, path, made, reads_text)
+        backbone.contamination = seen(facts)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"backbone.weights={path}: a checkpoint of another version of fgvc (it lacks {error}). "
+            "Repeat the run that made it"
+        ) from error
+
+
+def learned(facts: Mapping[str, Any]) -> bool:
+    """Whether the run of a checkpoint changed the backbone's weights."""
+    task = facts["config"]["task"]
+    trained = task["name"] == "train" and task["tune"] != "head"
+    return trained or bool(facts["fit"]["forced"])
+
+
+def seen(facts: Mapping[str, Any]) -> str:
+    """What the backbone of a checkpoint was trained on, for people."""
+    before = str(facts["config"]["backbone"]["contamination"])
+    if not facts["config"]["backbone"]["pretrained"]:
+        before = "It began with random weights."
+    if not learned(facts):
+        return before
+    fit, dataset = facts["fit"], facts["config"]["dataset"]["name"]
+    chosen = f", chosen on {fit['validation']}" if fit["validation"] else ""
+    return f"Finetuned with the labels of {dataset} ({fit['images']} images{chosen}). {before}"
+
+
+def made_with(facts: Mapping[str, Any]) -> Backbone:
+    """The `backbone` node of the run that wrote a checkpoint."""
+    node = dict(facts["config"]["backbone"])
+    rows, known = node.pop("checkpoints"), {item.name for item in fields(Backbone)}
+    own = {key: value for key, value in node.items() if key in known}
+    return Backbone(**own, checkpoints={name: Checkpoint(**row) for name, row in rows.items()})
+
+
+def _check_whole(path: Path, facts: Mapping[str, Any]) -> None:
+    if facts.get("whole"):
+        return
+    weights = facts["backbone"]["weights"]
+    began = f"with sha256 {weights['sha256']}" if weights["sha256"] else "that were drawn at random"
+    raise ConfigError(
+        f"backbone.weights={path}: a checkpoint of task={facts['config']['task']['name']}, which "
+        f"holds a head and no backbone. Give the weights {began} that it was made with, or a "
+        "checkpoint of task=train or task=export"
+    )
+
+
+def _check_row(backbone: Backbone, path: Path, made: Backbone) -> None:
+    """Refuse another model than that of the checkpoint."""
+    theirs, ours = chosen_checkpoint(made), chosen_checkpoint(backbone)
+    pairs = {name: (getattr(theirs, name), getattr(ours, name)) for name in SAME}
+    pairs |= {"normalization": (_normalization(made, theirs), _normalization(backbone, ours))}
+    if made.library == backbone.library and all(a == b for a, b in pairs.values()):
+        return
+    differs = next((name for name, (a, b) in pairs.items() if a != b), "library")
+    there, here = pairs.get(differs, (made.library, backbone.library))
+    raise ConfigError(
+        f"backbone.weights={path}: made with {_settings(made, theirs)} ({differs}={there}), not "
+        f"{_settings(backbone, ours)} ({differs}={here}). Set {_settings(made, theirs)}"
+    )
+
+
+def _check_contents(backbone: Backbone, path: Path, made: Backbone, reads_text: bool) -> None:
+    """Refuse features and text that the tensors of the checkpoint cannot give."""
+    if reads_text:
+        raise ConfigError(
+            f"backbone.weights={path}: a checkpoint of fgvc holds no text tower. Use a head that "
+            "reads no class names (head=linear, knn, cosine or mlp), or the weights that the run "
+            "began with"
+        )
+    needs = NEEDS.get((backbone.library, backbone.features))
+    if needs is not None and made.features not in needs:
+        raise ConfigError(
+            f"backbone.features={backbone.features}: {path} was made with backbone.features="
+            f"{made.features} and lacks the layers for it. Set backbone.features={made.features}"
+        )
+
+
+def _normalization(backbone: Backbone, row: Checkpoint) -> str:
+    return row.normalization or backbone.normalization
+
+
+def _settings(backbone: Backbone, row: Checkpoint) -> str:
+    """The overrides that choose a row."""
+    if backbone.checkpoint is not None:
+        return f"backbone={backbone.name} backbone.checkpoint={backbone.checkpoint}"
+    registers = f" backbone.registers={str(row.registers).lower()}" if row.registers else ""
+    return (
+        f"backbone={backbone.name} backbone.size={row.size} backbone.patch={row.patch}{registers} "
+        f"backbone.normalization={_normalization(backbone, row)}"
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _facts_of_version(path: Path, size: int, mtime_ns: int) -> Mapping[str, Any] | None:
+    with path.open("rb") as file:
+        start = file.read(9)
+        length = int.from_bytes(start[:8], "little")
+        if start[8:] != b"{" or length > min(MOST, size):
+            return None
+        header = b"{" + file.read(length - 1)
+    try:
+        written = json.loads(header).get("__metadata__", {}).get(KEY)
+    except (ValueError, AttributeError):
+        return None
+    try:
+        facts = None if written is None else json.loads(written)
+        return None if facts is None else dict(facts)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"backbone.weights={path}: a damaged checkpoint of fgvc ({error}): restore it"
+        ) from error

@@ -1,0 +1,72 @@
+"""A checkpoint that a run of fgvc wrote -> its backbone's tensors under the library's names.
+
+The head is left aside. Any other file is none of this module's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fgvc.store import tensor_file
+from fgvc.types import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TRUNK = "backbone.trunk."  # of the classifier, in front of the library's names
+TOWER = {"timm": "", "open_clip": "visual.", "transformers": "vision_model."}  # in whole models
+
+
+def read(path: Path) -> dict[str, Tensor] | None:
+    """The tensors of the backbone, verified, as the library would name them in a whole model.
+
+    Returns:
+        None if the file is no checkpoint of fgvc.
+
+    Raises:
+        UserError: the bytes changed since it was written, or it holds no backbone.
+    """
+    if tensor_file.facts_of(path) is None:
+        return None
+    facts = tensor_file.verify(path)
+    from safetensors import safe_open
+
+    tower = TOWER[facts["config"]["backbone"]["library"]]
+    with safe_open(path, framework="pt") as opened:
+        names = [name for name in opened.keys() if name.startswith(TRUNK)]  # noqa: SIM118
+        held = {tower + name[len(TRUNK) :]: opened.get_tensor(name) for name in names}
+    if not held:
+        raise UserError(f"weights {path}: a checkpoint of fgvc that holds a head and no backbone")
+    return held
+
+
+def made_by(path: Path) -> Mapping[str, Any] | None:
+    """The run that wrote a checkpoint, with the weights that it began with; None for other files.
+
+    `weights` holds the same of the run before, if that was a run of fgvc too.
+
+    Raises:
+        UserError: the facts of the checkpoint are damaged or of another version.
+    """
+    facts = tensor_file.facts_of(path)
+    if facts is None:
+        return None
+    try:
+        return {
+            "task": facts["config"]["task"]["name"],
+            "dataset": facts["config"]["dataset"]["name"],
+            "config_hash": facts["config_hash"],
+            "manifest_digest": facts["answer"]["manifest_digest"],
+            "split_digest": facts["split_digest"],
+            "images": facts["fit"]["images"],
+            "validation": facts["fit"]["validation"],
+            "exported_from": facts.get("exported_from"),
+            "weights": dict(facts["backbone"]["weights"]),
+        }
+    except KeyError as error:
+        raise UserError(
+            f"weights {path}: a checkpoint of another version of fgvc (it lacks {error}). Repeat "
+            "the run that made it"
+        ) from error

@@ -1,0 +1,57 @@
+"""A row of backbone.checkpoints of the user's own, through a whole run and its evaluation."""
+
+from __future__ import annotations
+
+import pytest
+
+MINI = ("backbone=vit", "backbone.size=mini", "dataset.subset=tiny", "head=knn", "head.k=3")
+OWN = """\
+# @package _global_
+defaults:
+  - override /backbone: vit
+  - override /head: knn
+backbone:
+  checkpoint: own
+  checkpoints:
+    own:
+      model: vit_small_patch16_224
+      patch: 16
+      width: 64
+      heads: 2
+      native: 224
+      architecture: {depth: 2, embed_dim: 64, num_heads: 2}
+head:
+  k: 3
+"""
+
+
+@pytest.mark.parametrize(("field", "value"), [("width", 100), ("patch", 14), ("prefix", 2)])
+def test_a_row_that_belies_its_model_is_refused_with_a_warm_cache(run, finished, field, value):
+    finished(*MINI)
+    given = (*MINI, f"backbone.checkpoints.mini.{field}={value}")
+    refused = run(*given)
+    assert refused.code != 0
+    assert f"{field}=" in refused.err
+    assert len(refused.err.strip().splitlines()) == 1
+
+
+def test_an_experiment_file_of_ones_own(run, tmp_path):
+    file = tmp_path / "own experiment.yaml"
+    file.write_text(OWN)
+    ran = run(
+        f"experiment='{file}'",
+        "backbone.pretrained=false",
+        "dataset.subset=tiny",
+        "dataset.generator.classes=6",
+        "dataset.generator.train_per_class=10",
+        "dataset.generator.test_per_class=5",
+        "dataset.generator.side=128",
+        "runtime.num_workers=0",
+        "runtime.stack_check=false",
+        bare=True,
+    )
+    assert ran.code == 0, ran.err
+    again = run("task=eval", f"checkpoint={ran.folder}", bare=True)
+    assert again.code == 0, again.err
+    assert again.json("metrics.json")["test"] == ran.json("metrics.json")["test"]
+    assert again.json("env_stamp.json")["config_hash"] == ran.json("env_stamp.json")["config_hash"]
