@@ -16,21 +16,22 @@ from typing import Any
 
 from fgvc.config.schema.backbone import Backbone, chosen_checkpoint
 from fgvc.config.schema.statistics import NORMALIZATIONS, Rgb
+from fgvc.config.schema.weight_files import safetensors_header
 
 OPEN_CLIP, CONFIG = "open_clip_config.json", "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 TOLERANCE = 5e-4  # statistics are published with 3 to 8 digits
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 MODES = {"shortest": "crop", "center": "crop"}  # in the words of backbone.native
-# transformers' layouts that other libraries' models read: a key of the layout -> (model_type,
-# epsilon of its layer norms where no config.json says otherwise)
+# transformers' layouts that other libraries' models read: a key of the layout, and the epsilon of
+# its layer norms where no config.json says otherwise
 LAYOUTS = (
     (b"encoder.layer.0.layer_scale1.lambda1", 1e-6),
     (b"encoder.layer.0.layernorm_before.weight", 1e-12),
     (b"layer.0.attention.q_proj.weight", 1e-5),
     (b"pre_layrnorm.weight", 1e-5),
 )
-HEAD = 64 * 2**20  # bytes of a weights file that are searched for names at most
+HEAD = 2**20  # bytes of a file of an unknown format that are searched for names
 
 
 @dataclass(frozen=True)
@@ -262,14 +263,12 @@ def _names_in(weights: Path) -> bytes:
 def _names_in_version(weights: Path, size: int, mtime_ns: int) -> bytes:
     """Bytes that hold the names of the tensors: the head of a safetensors file or an index of
     shards, or the pickle of a torch file. Nothing is unpickled."""
+    if (header := safetensors_header(weights)) is not None:
+        return header
     with weights.open("rb") as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 names = [name for name in archive.namelist() if name.endswith("data.pkl")]
                 return archive.read(names[0]) if names else b""
         file.seek(0)
-        length = int.from_bytes(file.read(8), "little")
-        if file.read(1) == b"{" and length <= HEAD:
-            return b"{" + file.read(length - 1)
-        file.seek(0)
-        return file.read(2**20)
+        return file.read(HEAD)
