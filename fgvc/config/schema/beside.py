@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgvc.config.schema.backbone import Backbone, chosen_checkpoint
+from fgvc.config.schema.backbone import Backbone, chosen_checkpoint, row_key
 from fgvc.config.schema.statistics import NORMALIZATIONS, Rgb
 from fgvc.config.schema.weight_files import safetensors_header
 
@@ -71,8 +71,7 @@ def refusal(backbone: Backbone, weights: Path, preprocess: str = "shared") -> st
     if key is not None:
         place = "backbone.normalization"
         if row.normalization is not None or preprocess == "native":
-            name = next(name for name, value in backbone.checkpoints.items() if value is row)
-            place = f"backbone.checkpoints.{name}.normalization"
+            place = f"{row_key(backbone)}.normalization"
         remedy = f"Set {place}={key}"
     else:
         remedy = (

@@ -33,6 +33,7 @@ OTHER_LIBRARIES = {  # ending of a file in a folder: who reads it
     ".gguf": "GGUF",
     ".tflite": "TensorFlow Lite",
     ".pb": "TensorFlow",
+    ".index": "TensorFlow",
     ".mlmodel": "Core ML",
 }
 
