@@ -91,11 +91,11 @@ def read(
     try:
         return sorted_by_path(READERS[conf.reader](conf, progress, cache_root))
     except UserError as error:
-        way = None if conf.root is None else signs.way_out(_root(conf), conf.reader)
-        if way is None:
+        advice = None if conf.root is None else signs.way_out(_root(conf), conf.reader)
+        if advice is None:
             raise
-        says, semicolon, own_way = str(error).rpartition("; ")
-        raise UserError(f"{says if semicolon else own_way}; {way}") from error
+        reason, semicolon, _ = str(error).rpartition("; ")
+        raise UserError(f"{reason if semicolon else error}; {advice}") from error
 
 
 def files_policy(conf: schema.Dataset) -> manifest.Policy:
