@@ -26,7 +26,7 @@ class RangeError(ValueError):
 
 
 class ColourRangeError(RangeError):
-    """A RangeError of a colour picture, of whose samples Pillow keeps 8 bits."""
+    """The same of a picture in colour, of which Pillow keeps 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def prepare(image: Image.Image) -> None:
 
 
 def _of_16_bits(tile: ImageFile._Tile, prefix: bytes) -> ImageFile._Tile:
-    if tile.codec_name == "libtiff":  # libtiff reads 16 bits
+    if tile.codec_name == "libtiff":  # it is read rightly
         return tile
     if not isinstance(tile.args, tuple) or tile.args[0] not in ("R", "G", "B"):
         raise RangeError("its 16-bit samples lie in separate planes, which are read of RGB only")
@@ -83,8 +83,8 @@ def to_8_bits(image: Image.Image, bits: int) -> np.ndarray:
     """Grey samples of more than 8 bits, scaled, rounded (half to even) and clipped to 0..255.
 
     Args:
-        image: a picture for which `is_wide` holds; it is loaded.
-        bits: per sample in the file, by `bits_of`.
+        image: one for which `is_wide` holds; it is loaded.
+        bits: as `bits_of` says.
 
     Returns:
         grey_HW: uint8. NaN is black.
@@ -103,7 +103,7 @@ def to_8_bits(image: Image.Image, bits: int) -> np.ndarray:
 
 
 def scale_of(image: Image.Image, bits: int) -> Scale:
-    """Black and white of a picture; arguments and errors as in `to_8_bits`."""
+    """Black and white of a picture for which `is_wide` holds; arguments and errors as above."""
     scale = _scale(image, *_extent(_values(image)))
     full = (scale.low, scale.high) == (0, FULL) and bits == 16 and not _states_range(image)
     if full and 0 < scale.most <= DARK:
@@ -112,10 +112,10 @@ def scale_of(image: Image.Image, bits: int) -> Scale:
 
 
 def check_colour(image: Image.Image, bits: int) -> None:
-    """Refuse a loaded 16-bit colour picture, of whose samples Pillow keeps 8 bits, if nearly black.
+    """Refuse a loaded 16-bit colour picture, of which Pillow keeps 8 bits, if it is nearly black.
 
     Raises:
-        RangeError: nearly black samples.
+        RangeError: as above.
     """
     if bits == 16 and image.mode in ("RGB", "RGBA"):
         most = int(np.asarray(image.getextrema()[:3]).max())

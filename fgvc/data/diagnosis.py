@@ -116,11 +116,11 @@ def _damaged(data: bytes, kind: str, error: Exception) -> str:
     if empty or isinstance(error, NoPixelError):
         return f"damaged picture ({size}): {_a(kind)} without a pixel in it; {AGAIN}"
     if isinstance(error, Image.UnidentifiedImageError) and (samples := _samples(data, kind)):
-        advice = "save 8 bits, grey or RGB"
+        mend = "save 8 bits, grey or RGB"
         if kind != "JPEG":
             many = re.match(r"([5-9]|\d\d+) x", samples)
-            advice = "keep three of its bands" if many else CONVERT_COLOUR
-        return f"{_a(kind)} whose samples ({samples}) are not read; {advice}"
+            mend = "keep three of its bands" if many else CONVERT_COLOUR
+        return f"{_a(kind)} whose samples ({samples}) are not read; {mend}"
     if kind not in Image.OPEN:
         return f"{kind}: this Pillow reads none; install a newer one: pip install -U pillow"
     if "conversion from" in reason:

@@ -16,7 +16,6 @@ from typing import Any
 
 from fgvc.config.schema.backbone import Backbone, chosen_checkpoint, row_key
 from fgvc.config.schema.statistics import NORMALIZATIONS, Rgb
-from fgvc.config.schema.weight_files import safetensors_header
 
 OPEN_CLIP, CONFIG = "open_clip_config.json", "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -31,7 +30,7 @@ LAYOUTS = (
     (b"layer.0.attention.q_proj.weight", 1e-5),
     (b"pre_layrnorm.weight", 1e-5),
 )
-HEAD = 2**20  # bytes of a file of an unknown format that are searched for names
+HEAD = 64 * 2**20  # bytes of a weights file that are searched for names at most
 
 
 @dataclass(frozen=True)
@@ -145,13 +144,12 @@ def read_object(file: Path) -> dict[str, Any]:
         ValueError: it holds none; one line.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        held = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} cannot be read as JSON ({error}): fetch it again") from error
-    if not isinstance(content, dict):
-        kind = type(content).__name__
-        raise ValueError(f"{file} holds a {kind}, not a JSON object: fetch it again")
-    return content
+    if not isinstance(held, dict):
+        raise ValueError(f"{file} holds a {type(held).__name__}, not a JSON object: fetch it again")
+    return held
 
 
 def norm_eps(weights: Path) -> float | None:
@@ -263,12 +261,14 @@ def _names_in(weights: Path) -> bytes:
 def _names_in_version(weights: Path, size: int, mtime_ns: int) -> bytes:
     """Bytes that hold the names of the tensors: the head of a safetensors file or an index of
     shards, or the pickle of a torch file. Nothing is unpickled."""
-    if (header := safetensors_header(weights)) is not None:
-        return header
     with weights.open("rb") as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 names = [name for name in archive.namelist() if name.endswith("data.pkl")]
                 return archive.read(names[0]) if names else b""
         file.seek(0)
-        return file.read(HEAD)
+        length = int.from_bytes(file.read(8), "little")
+        if file.read(1) == b"{" and length <= HEAD:
+            return b"{" + file.read(length - 1)
+        file.seek(0)
+        return file.read(2**20)

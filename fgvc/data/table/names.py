@@ -120,11 +120,8 @@ def choose(
 
 def setting(key: str, value: object) -> str:
     """An override as a shell and Hydra take it: quoted where it holds more than plain text."""
-    text = str(value)
-    if re.fullmatch(r"[\w./~+@-]+", text):
-        return f"{key}={text}"
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f"'{key}=\"{escaped}\"'"
+    plain = re.fullmatch(r"[\w./~-]+", str(value))
+    return f"{key}={value}" if plain else f"'{key}=\"{value}\"'"
 
 
 def refuse_several(table: object, role: str, names: Sequence[str]) -> None:
