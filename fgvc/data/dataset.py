@@ -13,7 +13,7 @@ from fgvc.config import schema
 from fgvc.data import cars, cub, dogs, folder, inat2017, manifest, nabirds, signs, subset, table
 from fgvc.data.index import Index, check_boxes, check_counts, check_coverage, sorted_by_path
 from fgvc.data.split import carve
-from fgvc.data.test_source import FROM_DATA, describe, source_notes
+from fgvc.data.split_source import FROM_DATA, describe, source_notes
 from fgvc.types import Dataset, Progress, UserError
 
 OWN = ("folder", "table")  # readers of a user's own pictures
