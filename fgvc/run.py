@@ -34,7 +34,7 @@ from fgvc.config.fit import EXTRACTS
 from fgvc.config.flags import parsed_flags
 from fgvc.config.grid import exactly
 from fgvc.config.help import page
-from fgvc.config.lists import listed
+from fgvc.config.lists import as_list
 from fgvc.config.overlay import laid_out
 from fgvc.config.overrides import (
     RUN_ID_KEY,
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"fgvc {version()}")
         return DONE
     try:
-        arguments = [listed(item) for item in laid_out([normalized(item) for item in arguments])]
+        arguments = [as_list(item) for item in laid_out([normalized(item) for item in arguments])]
         flags = parsed_flags(arguments := _flags_first(arguments))
         if flags.shell_completion:
             return _complete(flags.overrides)

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fgvc.config import inert, own_weights, rows, schema
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_parts, check_side, check_text, settle
-from fgvc.config.lists import listed
+from fgvc.config.lists import as_list
 from fgvc.config.once import compose, compose_whole
 from fgvc.config.schema.launcher import LAUNCHERS
 from fgvc.config.weights import fill_beside, fill_tokenizer, fill_weights
@@ -69,7 +69,7 @@ def composed(overrides: Sequence[str] = (), whole: bool = False) -> DictConfig:
         whole: with Hydra's own node.
     """
     register_schema()
-    overrides = [listed(item) for item in overrides]
+    overrides = [as_list(item) for item in overrides]
     if whole:
         return compose_whole(conf_dir(), CONFIG_NAME, overrides)
     return compose(conf_dir(), CONFIG_NAME, overrides)

@@ -21,7 +21,7 @@ HOW = "overrides are written key=value, without dashes"
 
 
 class _Parser(ArgumentParser):
-    """Hydra's flags; what is wrong with them is one line of ours."""
+    """Hydra's flags; an error in them is one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message.removeprefix('argument ')}; --help shows how it is written")

@@ -115,12 +115,9 @@ def _matched(text: str) -> Place:
     """A pattern.
 
     Raises:
-        ConfigError: it matches nothing, or the text is none.
+        ConfigError: it matches nothing, or the text is an address or no pattern.
     """
-    if found := _ADDRESS.match(text):
-        raise ConfigError(
-            f"image={text}: an address, which is not read; {_fetched(text, found[1])}"
-        )
+    refuse_address(text)
     whole = os.path.expanduser(text)  # noqa: PTH111 - a pattern is no path
     if not glob.has_magic(whole):
         raise ConfigError(f"image={text}: no such file or folder{_hint(text)}")

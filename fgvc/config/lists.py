@@ -17,7 +17,7 @@ from fgvc.config.once import parsed
 from fgvc.config.schema.launcher import LAUNCHERS
 
 
-def listed(override: str) -> str:
+def as_list(override: str) -> str:
     """An override of a list with its list around it; any other override as it is.
 
     Several values for -m become as many lists. null, an interpolation and a value that begins with

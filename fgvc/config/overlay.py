@@ -39,9 +39,9 @@ def laid_out(arguments: Sequence[str]) -> list[str]:
             found.append(argument)
             continue
         own = _overrides(Path(path).expanduser())
-        own = [one for one in own if one.partition("=")[0] not in typed - {"experiment"}]
-        table += [one for one in own if one.startswith(TABLE)]
-        found += [one for one in own if not one.startswith(TABLE)]
+        own = [item for item in own if item.partition("=")[0] not in typed - {"experiment"}]
+        table += [item for item in own if item.startswith(TABLE)]
+        found += [item for item in own if not item.startswith(TABLE)]
     return folded([normalized(argument) for argument in (*table, *found)])
 
 

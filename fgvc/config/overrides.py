@@ -44,7 +44,7 @@ from fgvc.config.grid import (
 )
 from fgvc.config.images import refuse_address
 from fgvc.config.launcher import check_launcher
-from fgvc.config.lists import is_list, listed, or_a_list, quoted, quoted_items
+from fgvc.config.lists import as_list, is_list, or_a_list, quoted, quoted_items
 from fgvc.config.nodes import Nodes
 from fgvc.config.once import parsed
 from fgvc.config.schema import TABLES, Config, chosen_checkpoint
@@ -114,7 +114,7 @@ def plan_of(
     Raises:
         ConfigError: the first thing that is wrong, in one line, with the nearest legal name.
     """
-    arguments = [listed(argument) for argument in arguments]
+    arguments = [as_list(argument) for argument in arguments]
     given = [_parse(argument) for argument in arguments]
     for override in given:
         _check_option(override)

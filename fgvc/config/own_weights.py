@@ -15,10 +15,9 @@ from typing import Any
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Backbone, Checkpoint, chosen_checkpoint
+from fgvc.config.schema.weight_files import safetensors_header
 
-FILE = "ckpt.bin"
 KEY = "fgvc"  # in the metadata of a safetensors file
-MOST = 100_000_000  # bytes of a header, as the safetensors format limits it
 SAME = (  # fields of a row that decide which tensors the backbone has and what they compute
     "model",
     "tag",
@@ -34,27 +33,6 @@ NEEDS = {  # features that need tensors which other features leave out of the ch
     ("transformers", "map"): ("map", "projected"),
     ("transformers", "projected"): ("map", "projected"),
 }
-
-
-def checkpoint_in(folder: Path) -> Path | None:
-    """The checkpoint of a run folder, of an export, or of `outputs/RUN_ID` with one record below.
-
-    Raises:
-        ConfigError: several records lie below the folder.
-    """
-    if (folder / FILE).is_file():
-        return folder / FILE
-    below = sorted((*folder.glob(f"*/{FILE}"), *folder.glob(f"*/*/{FILE}")))
-    sealed = [path for path in below if (path.parent / "status.json").is_file()]
-    sealed = [path for path in sealed if path.parent.name != "in-progress"]
-    if len(sealed) > 1:
-        shown = ", ".join(str(path.parent.relative_to(folder)) for path in sealed[:3])
-        more = f" and {len(sealed) - 3} more" if len(sealed) > 3 else ""
-        raise ConfigError(
-            f"backbone.weights={folder}: holds {len(sealed)} records ({shown}{more}). "
-            f"Name one, as in backbone.weights={sealed[0]}"
-        )
-    return sealed[0] if sealed else None
 
 
 def facts_of(path: Path) -> Mapping[str, Any] | None:
@@ -178,12 +156,9 @@ def _settings(backbone: Backbone, row: Checkpoint) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _facts_of_version(path: Path, size: int, mtime_ns: int) -> Mapping[str, Any] | None:
-    with path.open("rb") as file:
-        start = file.read(9)
-        length = int.from_bytes(start[:8], "little")
-        if start[8:] != b"{" or length > min(MOST, size):
-            return None
-        header = b"{" + file.read(length - 1)
+    header = safetensors_header(path)
+    if header is None:
+        return None
     try:
         written = json.loads(header).get("__metadata__", {}).get(KEY)
     except (ValueError, AttributeError):

@@ -13,7 +13,7 @@ from fgvc.config import schema
 from fgvc.data import cars, cub, dogs, folder, inat2017, manifest, nabirds, signs, subset, table
 from fgvc.data.index import Index, check_boxes, check_counts, check_coverage, sorted_by_path
 from fgvc.data.split import carve
-from fgvc.data.test_source import FROM_DATA, describe, source_notes
+from fgvc.data.split_source import FROM_DATA, describe, source_notes
 from fgvc.types import Dataset, Progress, UserError
 
 OWN = ("folder", "table")  # readers of a user's own pictures
@@ -91,11 +91,11 @@ def read(
     try:
         return sorted_by_path(READERS[conf.reader](conf, progress, cache_root))
     except UserError as error:
-        way = None if conf.root is None else signs.way_out(_root(conf), conf.reader)
-        if way is None:
+        advice = None if conf.root is None else signs.way_out(_root(conf), conf.reader)
+        if advice is None:
             raise
-        says, semicolon, own_way = str(error).rpartition("; ")
-        raise UserError(f"{says if semicolon else own_way}; {way}") from error
+        reason, semicolon, _ = str(error).rpartition("; ")
+        raise UserError(f"{reason if semicolon else error}; {advice}") from error
 
 
 def files_policy(conf: schema.Dataset) -> manifest.Policy:

@@ -75,10 +75,10 @@ def opened(data: bytes, path: str) -> Image.Image:
     """The picture as Pillow opens it: its header is read, its pixels are not.
 
     Args:
-        path: its suffix tells a camera's raw file, which begins as a TIFF does.
+        path: its suffix identifies a camera's raw file, whose first bytes are those of a TIFF.
 
     Raises:
-        Exception: whatever Pillow raises; `diagnosis` says what it means.
+        Exception: whatever Pillow raises; `diagnosis` explains it.
     """
     if not formats.is_readable(data[: formats.HEAD], path):
         raise Image.UnidentifiedImageError

@@ -58,7 +58,7 @@ def diagnosis(data: bytes, path: str, error: Exception) -> str:
     """One line without the path.
 
     Args:
-        path: its suffix tells a camera's raw file.
+        path: its suffix identifies a camera's raw file.
         error: what decoding the data raised.
     """
     kind = formats.kind_of(data[: formats.HEAD])
@@ -88,12 +88,12 @@ def _other(data: bytes, kind: str | None) -> str:
     if kind == "XML document" and b"<svg" in data[:4096]:
         kind = "SVG"
     shown = f" ({_text(data)!r})" if kind in ("XML document", "JSON document") else ""
-    said = f"{_a(kind)}{shown}, not a picture that is read"
+    reason = f"{_a(kind)}{shown}, not a picture that is read"
     if kind == "Git LFS pointer":
-        said = f"{_a(kind)}, not the picture itself"
+        reason = f"{_a(kind)}, not the picture itself"
     elif kind == "HTML page":
-        said = f"{_a(kind)}, not a picture"
-    return f"{said}; {way_out(kind) or 'convert it to PNG or JPEG'}"
+        reason = f"{_a(kind)}, not a picture"
+    return f"{reason}; {way_out(kind) or 'convert it to PNG or JPEG'}"
 
 
 def way_out(kind: str) -> str | None:

@@ -188,7 +188,6 @@ def is_readable(head: bytes, path: str) -> bool:
 def kind_of_file(path: Path) -> str:
     """Kind of a regular file in words: as `file_kind`, otherwise its suffix.
 
-
     Raises:
         OSError: the file cannot be read.
     """

@@ -136,8 +136,8 @@ def check_boxes(index: Index) -> tuple[str, ...]:
         )
     box_N4 = index.box_N4
     _refuse_boxes(index, ~np.isfinite(box_N4).all(axis=1), "no bounding box", "add it")
-    mend = "correct it (x, y, width, height in pixels)"
-    _refuse_boxes(index, (box_N4[:, 2:] <= 0).any(axis=1), "a bounding box without area", mend)
+    advice = "correct it (x, y, width, height in pixels)"
+    _refuse_boxes(index, (box_N4[:, 2:] <= 0).any(axis=1), "a bounding box without area", advice)
     end_N2 = box_N4[:, :2] + box_N4[:, 2:]
     if len(index) and end_N2.max() <= 1:
         raise UserError(
@@ -147,7 +147,7 @@ def check_boxes(index: Index) -> tuple[str, ...]:
         )
     size_N2 = np.full_like(end_N2, np.nan) if index.size_N2 is None else index.size_N2
     outside_N2 = (end_N2 <= 0) | (box_N4[:, :2] >= size_N2)  # False where the size is not stated
-    _refuse_boxes(index, outside_N2.any(axis=1), "a bounding box outside the picture", mend)
+    _refuse_boxes(index, outside_N2.any(axis=1), "a bounding box outside the picture", advice)
     partly_N = ((box_N4[:, :2] < 0) | (end_N2 > size_N2)).any(axis=1)
     notes = ("every picture, of test too, is cropped to its given bounding box",)
     if not partly_N.any():
@@ -160,11 +160,11 @@ def check_boxes(index: Index) -> tuple[str, ...]:
     )
 
 
-def _refuse_boxes(index: Index, wrong_N: np.ndarray | np.bool_, what: str, mend: str) -> None:
+def _refuse_boxes(index: Index, wrong_N: np.ndarray | np.bool_, what: str, advice: str) -> None:
     if len(wrong := np.flatnonzero(wrong_N)):
         raise UserError(
             f"dataset.box_crop=true: {len(wrong)} of {len(index)} images have {what} "
-            f"(first: {_box(index, int(wrong[0]))}); {mend}, or set dataset.box_crop=false"
+            f"(first: {_box(index, int(wrong[0]))}); {advice}, or set dataset.box_crop=false"
         )
 
 

@@ -52,6 +52,18 @@ def read(root: Path) -> Index:
     )
 
 
+def _absent_from(folder: Path) -> list[str]:
+    return [name for name in FILES if not (folder / name).exists()]
+
+
+def _is_complete(folder: Path) -> bool:
+    return not _absent_from(folder)
+
+
+def _holds_several(folder: Path) -> bool:
+    return len(_absent_from(folder)) < len(FILES) - 1
+
+
 def _located(root: Path) -> Path:
     """The folder of the index files.
 
@@ -59,14 +71,10 @@ def _located(root: Path) -> Path:
         UserError: there is none, or some of its files are missing; names these.
     """
     what = f"{', '.join(FILES[:-1])} and {FILES[-1]} of NABirds"
-    complete = [
-        lambda folder: all((folder / name).exists() for name in FILES),
-        lambda folder: sum((folder / name).exists() for name in FILES) > 1,
-    ]
-    if layout.holds(root, complete[0]) or not layout.holds(root, complete[1]):
-        return layout.beginning(root, complete[0], what)
-    folder = layout.beginning(root, complete[1], what)
-    absent = [name for name in FILES if not (folder / name).exists()]
+    if layout.holds(root, _is_complete) or not layout.holds(root, _holds_several):
+        return layout.beginning(root, _is_complete, what)
+    folder = layout.beginning(root, _holds_several, what)
+    absent = _absent_from(folder)
     raise UserError(
         f"{folder}: holds no {listed(absent)}; take {'it' if len(absent) == 1 else 'them'} from "
         "nabirds.tar.gz"

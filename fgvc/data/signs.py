@@ -16,6 +16,7 @@ from pathlib import Path
 from fgvc.data import states
 from fgvc.data.formats import has_picture_suffix
 from fgvc.data.split_words import split_of
+from fgvc.data.table.names import setting
 
 DEPTH = 3  # folders below the root that are searched
 MOST = 20_000  # entries that are looked at: the root may be anything
@@ -44,7 +45,6 @@ _COMPLETE = {  # every file that a reader needs beside the pictures
 _PICTURES = ("images", "car_ims", "train_val_images")  # the datasets' own folders, in lower case
 _YEAR = re.compile(r"(?:train|val|test|train_val)_?(2018|2019|2021)(?:\.json)?")
 _SPECIES_OF_2021 = re.compile(r"\d{5}_(Animalia|Fungi|Plantae)_\w+")
-_PLAIN = re.compile(r"[\w./+@-]+")  # a path that the command line takes without quotes
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,7 @@ def official_note(root: Path) -> tuple[str, ...]:
 
 def command(dataset: str, root: Path) -> str:
     """The keys that read a root, as they are typed in a shell."""
-    path = str(root)
-    if _PLAIN.fullmatch(path):
-        return f"dataset={dataset} dataset.root={path}"
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
-    return f"dataset={dataset} 'dataset.root=\"{escaped}\"'"
+    return f"dataset={dataset} {setting('dataset.root', root)}"
 
 
 def is_merged_inat2017(root: Path) -> bool:

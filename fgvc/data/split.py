@@ -87,7 +87,7 @@ def resolve_splits(
 
     Args:
         where: what brings the splits, for messages ("dataset.table=FILE").
-        given_N: TRAIN, VAL or TEST of every image; None where nothing says it.
+        given_N: TRAIN, VAL or TEST of every image; None where nothing states it.
         fraction: `dataset.test_fraction`, for a test that has to be carved.
         seed: `dataset.split_seed`, likewise.
 

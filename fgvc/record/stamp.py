@@ -56,7 +56,7 @@ CODE = Path(__file__).resolve().parents[2]  # the checkout, where there is one
 class Code:
     """The program's own version. patch: what a dirty tree adds to the commit, as git prints it.
 
-    error: why Git tells nothing of a checkout that is there, and what to do; None outside one.
+    error: why Git cannot read the checkout, and what to do; None outside a checkout.
     """
 
     commit: str | None

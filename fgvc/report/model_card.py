@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS, interval, number, percent
+from fgvc.record.page.run import earlier_runs
 from fgvc.report import sealed
 from fgvc.report.sealed import DamageError
 from fgvc.types import UserError
@@ -96,17 +97,10 @@ def written(
         record=_numbers(run, ids["exported_from"]),
         ids=ids,
         weights=weights,
-        earlier=list(_earlier(facts["backbone"]["weights"])),
+        earlier=list(earlier_runs(facts["backbone"]["weights"])),
         agreement=agreement,
         digests=digests,
     )
-
-
-def _earlier(weights: Plain) -> Iterator[Plain]:
-    """The runs of fgvc that made the weights, the newest first."""
-    while (made_by := weights.get("made_by")) is not None:
-        yield made_by
-        weights = made_by["weights"]
 
 
 def _numbers(run: Path, checkpoint_id: str) -> Record | None:

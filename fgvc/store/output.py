@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fgvc.types import UserError
 
-# suffixes that nobody gives a folder: one that is not written is a mistake
+# suffixes of files: a path that ends in another of them than the operation writes is a mistake
 FILES = tuple(
     f".{suffix}"
     for suffix in (
@@ -63,7 +63,7 @@ def output_folder(given: str, files: Sequence[str]) -> Path:
             path = path.parent
         elif path.suffix.lower() in FILES:
             raise UserError(
-                f"task.output={given}: what is written is a folder of {', '.join(files)}; name one"
+                f"task.output={given}: it writes a folder of {', '.join(files)}; name a folder"
             )
     _check_free(given, path / files[0])
     return path

@@ -30,15 +30,7 @@ from fgvc.task.distributed import ALONE, World, device_of, seed_everything
 from fgvc.task.extract import Extractor, check_precision, choose_device
 from fgvc.task.identity import differing, identity_of
 from fgvc.task.shards import crew_of
-from fgvc.types import (
-    BadImage,
-    Dataset,
-    Features,
-    Looks,
-    Predictions,
-    UserError,
-    WeightsSource,
-)
+from fgvc.types import BadImage, Dataset, Features, Looks, Predictions, UserError, WeightsSource
 
 
 @dataclass

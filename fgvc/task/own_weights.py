@@ -14,6 +14,7 @@ import numpy as np
 
 from fgvc.config.own_weights import learned
 from fgvc.record import checkpoint, fit
+from fgvc.record.page.run import earlier_runs
 from fgvc.types import Dataset, UserError, WeightsSource
 
 
@@ -58,8 +59,5 @@ def notes(source: WeightsSource, image_N: np.ndarray, dataset: Dataset) -> tuple
 
 def described(made_by: Mapping[str, Any] | None) -> str:
     """The runs of fgvc behind a file of weights, the newest first, in one line."""
-    runs = []
-    while made_by is not None:
-        runs.append(f"task={made_by['task']} on {made_by['dataset']}")
-        made_by = made_by["weights"].get("made_by")
-    return ", after ".join(runs)
+    runs = earlier_runs({"made_by": made_by})
+    return ", after ".join(f"task={run['task']} on {run['dataset']}" for run in runs)

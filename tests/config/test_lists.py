@@ -7,7 +7,7 @@ import json
 import pytest
 
 from fgvc.config.compose import composed, config_hash, resolved
-from fgvc.config.lists import is_list, listed
+from fgvc.config.lists import as_list, is_list
 from fgvc.config.overlay import laid_out
 from fgvc.config.overrides import jobs_of
 from fgvc.run import main
@@ -48,7 +48,7 @@ def test_any_text_survives_as_it_was_typed(text):
 
 @pytest.mark.parametrize("typed", [ONE, 'dataset.prompts=["a {}","b {}"]', "dataset.prompts=[]"])
 def test_a_list_stays_as_it_is(typed):
-    assert listed(typed) == typed
+    assert as_list(typed) == typed
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_every_list_of_the_schema_is_known():
     assert all(map(is_list, (*keys, "task.overrides", "hydra.launcher.setup")))
     assert not is_list("seed")
     assert not is_list("backbone.checkpoints")
-    assert listed("hydra.launcher.setup=null") == "hydra.launcher.setup=null"
-    assert listed("task.overrides=task.epochs=10") == 'task.overrides=["task.epochs=10"]'
+    assert as_list("hydra.launcher.setup=null") == "hydra.launcher.setup=null"
+    assert as_list("task.overrides=task.epochs=10") == 'task.overrides=["task.epochs=10"]'
 
 
 def test_a_sweep_over_texts_is_a_sweep_over_lists():

@@ -448,8 +448,8 @@ def test_a_folder_names_what_lies_in_it(mini, tmp_path, name, says):
         ("w.bin", b"GGUF" + bytes(99), "a GGUF file"),
         ("w.pth", b"\x1f\x8b\x08" + bytes(99), "compressed .gzip.: unpack it"),
         ("w.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99), "a 7-Zip archive: unpack it"),
-        ("flax_model.msgpack", b"\x85\xa3abc" + bytes(99), "a Flax file, which is not read"),
-        ("model.onnx", b"\x08\x07\x12\x07pytorch" + bytes(99), "an ONNX graph"),
+        ("flax_model.msgpack", b"\x85\xa3abc" + bytes(99), "a file of Flax, which is not read"),
+        ("model.onnx", b"\x08\x07\x12\x07pytorch" + bytes(99), "a file of ONNX"),
         ("w.npy", b"\x93NUMPY\x01\x00" + bytes(99), "one NumPy array without names"),
     ],
 )

@@ -35,13 +35,24 @@ def finetuned(finished):
     return finished(*TRAIN)
 
 
+@pytest.fixture
+def probed(finished, finetuned):
+    """A probe on the backbone of `finetuned`."""
+    weights_path = finetuned.folder / "ckpt.bin"
+    return finished(*USED, f"backbone.weights={weights_path}", "head=knn", "head.k=3")
+
+
+@pytest.fixture
+def refinetuned(finished, finetuned):
+    """A finetune that began with `finetuned`."""
+    return finished(*TRAIN, "backbone.pretrained=true", f"backbone.weights={finetuned.folder}")
+
+
 def probe_of(run, weights_path, *overrides):
     return run(*USED, f"backbone.weights={weights_path}", *overrides)
 
 
-def test_probe_features_are_those_of_the_finetuned_classifier(run, finetuned):
-    ran = probe_of(run, finetuned.folder / "ckpt.bin", "head=knn", "head.k=3")
-    assert ran.code == 0, ran.err
+def test_probe_features_are_those_of_the_finetuned_classifier(finetuned):
     kept = stored.read_file(finetuned.folder / "ckpt.bin")
     conf = typed(composed([*USED[:-2], f"backbone.weights={kept.file}", *BIRDS]))
     model = restored(conf, kept.facts, kept.tensors, torch.device("cpu"))
@@ -53,15 +64,13 @@ def test_probe_features_are_those_of_the_finetuned_classifier(run, finetuned):
         assert torch.equal(fresh.feature(pixels_BCHW), model.backbone.feature(pixels_BCHW))
 
 
-def test_digest_chain_is_recorded(run, finetuned, finished):
-    first = finetuned.folder / "ckpt.bin"
-    second = run(*TRAIN, "backbone.pretrained=true", f"backbone.weights={finetuned.folder}")
-    assert second.code == 0, second.err
+def test_digest_chain_is_recorded(run, finetuned, refinetuned):
+    first, second = finetuned.folder / "ckpt.bin", refinetuned
     third = probe_of(run, second.folder.parent.parent, "head=knn", "head.k=3")  # outputs/RUN_ID
     assert third.code == 0, third.err
-    told = third.json("env_stamp.json")["weights"]
-    assert told["sha256"] == sha256_file(second.folder / "ckpt.bin")
-    made_by = told["made_by"]
+    recorded = third.json("env_stamp.json")["weights"]
+    assert recorded["sha256"] == sha256_file(second.folder / "ckpt.bin")
+    made_by = recorded["made_by"]
     assert (made_by["task"], made_by["dataset"]) == ("train", "synthetic")
     assert made_by["weights"]["sha256"] == sha256_file(first)
     assert made_by["weights"]["made_by"]["weights"]["kind"] == "random"
@@ -71,7 +80,8 @@ def test_digest_chain_is_recorded(run, finetuned, finished):
     assert row.name.startswith("vit mini of train on synthetic")
     assert row.backbone_contamination.startswith("Finetuned with the labels of synthetic")
     assert "random weights" in row.backbone_contamination
-    assert {one.id: one.evidence for one in audited(third.folder)[1] if one.state == "FAIL"} == {}
+    checks = audited(third.folder)[1]
+    assert {check.id: check.evidence for check in checks if check.state == "FAIL"} == {}
     assert "fitted or chose the backbone" in " ".join(row.notes)  # its validation images
     page = (third.folder / "report.html").read_text()
     assert "task=train on synthetic" in page
@@ -104,21 +114,21 @@ def test_test_images_that_fitted_the_backbone_count(run, album):
     tuned = run(*TRAIN, *of(album, 0), birds=False)
     assert tuned.code == 0, tuned.err
     probe = ("head=knn", "head.k=3", *of(album, 1))
-    one = run(*USED, *probe, f"backbone.weights={tuned.folder}", birds=False)
-    assert one.code == 0, one.err
+    probed = run(*USED, *probe, f"backbone.weights={tuned.folder}", birds=False)
+    assert probed.code == 0, probed.err
     # the images of both runs, counted by their files
     fitted = {
         sha256_file(album / line)
         for name in ("train", "val")
         for line in (tuned.folder / "splits" / f"{name}.txt").read_text().splitlines()
     }
-    tests = (one.folder / "splits" / "test.txt").read_text().splitlines()
+    tests = (probed.folder / "splits" / "test.txt").read_text().splitlines()
     both = sum(sha256_file(album / line) in fitted for line in tests)
     assert 0 < both <= len(tests)
-    assert one.json("metrics.json")["overlap"] == {"images": both, "backbone": both}
-    assert f"{both} of the {len(tests)} test images fitted or chose" in one.out
-    assert read_run(one.folder).overlap == both
-    failed = {check.id for check in audited(one.folder)[1] if check.state == "FAIL"}
+    assert probed.json("metrics.json")["overlap"] == {"images": both, "backbone": both}
+    assert f"{both} of the {len(tests)} test images fitted or chose" in probed.out
+    assert read_run(probed.folder).overlap == both
+    failed = {check.id for check in audited(probed.folder)[1] if check.state == "FAIL"}
     assert failed == {"no-test-image-fitted"}
     # the next generation keeps them
     again = run(
@@ -136,14 +146,13 @@ def test_test_images_that_fitted_the_backbone_count(run, album):
     assert facts["fit"]["backbone"] == len(earlier)
 
 
-def test_evaluation_keeps_the_images_and_the_chain(run, finetuned):
-    one = probe_of(run, finetuned.folder, "head=knn", "head.k=3")
-    again = run("task=eval", f"checkpoint={one.folder}", bare=True)
+def test_evaluation_keeps_the_images_and_the_chain(run, probed):
+    again = run("task=eval", f"checkpoint={probed.folder}", bare=True)
     assert again.code == 0, again.err
-    kept, other = (ran.json("env_stamp.json")["weights"] for ran in (one, again))
+    kept, other = (ran.json("env_stamp.json")["weights"] for ran in (probed, again))
     assert kept == other
-    assert one.json("metrics.json")["test"] == again.json("metrics.json")["test"]
-    assert one.json("metrics.json")["overlap"] == again.json("metrics.json")["overlap"]
+    assert probed.json("metrics.json")["test"] == again.json("metrics.json")["test"]
+    assert probed.json("metrics.json")["overlap"] == again.json("metrics.json")["overlap"]
 
 
 def test_export_serves_as_a_backbone(run, finetuned, finished, tmp_path):
@@ -202,14 +211,14 @@ def test_several_records_below_a_folder_are_named(run, finetuned, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["tensor", "facts"])
-def test_a_flipped_byte_is_refused(run, finetuned, tmp_path, place):
+def test_a_flipped_byte_is_refused(run, finetuned, probed, tmp_path, place):
+    """With a warm cache too, which `probed` leaves."""
     data = bytearray((finetuned.folder / "ckpt.bin").read_bytes())
     header = int.from_bytes(data[:8], "little")
     where = len(data) - 1000 if place == "tensor" else data.index(b"CC0-1.0", 8, 8 + header)
     data[where] ^= 1
     copy = tmp_path / "copied.bin"
     copy.write_bytes(data)
-    assert probe_of(run, finetuned.folder, "head=knn", "head.k=3").code == 0  # a warm cache
     refused = probe_of(run, copy, "head=knn", "head.k=3")
     assert refused.code == 1
     assert f"{copy}: sha256 mismatch" in refused.err
@@ -308,14 +317,13 @@ def test_a_projection_is_kept(tmp_path):
         assert torch.equal(backbone.trunk.conv1.weight, state["conv1.weight"])
 
 
-def test_a_finetune_of_a_finetune_ignores_the_weights_root(run, finetuned, tmp_path):
+def test_a_finetune_of_a_finetune_ignores_the_weights_root(run, refinetuned, tmp_path):
     """Its own checkpoint holds every tensor: a published file in weights_root is not read."""
-    second = run(*TRAIN, "backbone.pretrained=true", f"backbone.weights={finetuned.folder}")
-    assert second.code == 0, second.err
     (tmp_path / "weights").mkdir()
     save_file({"x": torch.zeros(1)}, tmp_path / "weights" / "vit_small_patch16_224.safetensors")
-    again = run("task=eval", f"checkpoint={second.folder}", bare=True)
+    again = run("task=eval", f"checkpoint={refinetuned.folder}", bare=True)
     assert again.code == 0, again.err
-    kept, other = (ran.json("env_stamp.json")["weights"] for ran in (second, again))
+    kept, other = (ran.json("env_stamp.json")["weights"] for ran in (refinetuned, again))
     assert kept["made_by"] == other["made_by"]
-    assert second.json("metrics.json")["test"]["top1"] == again.json("metrics.json")["test"]["top1"]
+    kept, other = (ran.json("metrics.json")["test"]["top1"] for ran in (refinetuned, again))
+    assert kept == other

@@ -82,6 +82,13 @@ class Backbone:
     checkpoints: dict[str, Checkpoint] = MISSING
 
 
+def row_key(backbone: Backbone) -> str:
+    """The dotted key of the chosen row."""
+    row = chosen_checkpoint(backbone)
+    name = next(name for name, other in backbone.checkpoints.items() if other is row)
+    return f"backbone.checkpoints.{name}"
+
+
 def chosen_checkpoint(backbone: Backbone) -> Checkpoint:
     """The row that `checkpoint` names, else the one that size, patch and registers choose.
 

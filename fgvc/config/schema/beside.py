@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgvc.config.schema.backbone import Backbone, chosen_checkpoint
+from fgvc.config.schema.backbone import Backbone, chosen_checkpoint, row_key
 from fgvc.config.schema.statistics import NORMALIZATIONS, Rgb
 
 OPEN_CLIP, CONFIG = "open_clip_config.json", "config.json"
@@ -22,8 +22,8 @@ PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 TOLERANCE = 5e-4  # statistics are published with 3 to 8 digits
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 MODES = {"shortest": "crop", "center": "crop"}  # in the words of backbone.native
-# transformers' layouts that other libraries' models read: a key of the layout -> (model_type,
-# epsilon of its layer norms where no config.json says otherwise)
+# transformers' layouts that other libraries' models read: a key of the layout, and the epsilon of
+# its layer norms where no config.json says otherwise
 LAYOUTS = (
     (b"encoder.layer.0.layer_scale1.lambda1", 1e-6),
     (b"encoder.layer.0.layernorm_before.weight", 1e-12),
@@ -70,8 +70,7 @@ def refusal(backbone: Backbone, weights: Path, preprocess: str = "shared") -> st
     if key is not None:
         place = "backbone.normalization"
         if row.normalization is not None or preprocess == "native":
-            name = next(name for name, value in backbone.checkpoints.items() if value is row)
-            place = f"backbone.checkpoints.{name}.normalization"
+            place = f"{row_key(backbone)}.normalization"
         remedy = f"Set {place}={key}"
     else:
         remedy = (
@@ -190,15 +189,15 @@ def _tower(weights: Path) -> Mapping[str, Any]:
     return tower if isinstance(tower, Mapping) else config
 
 
-def _published(file: Path, held: Mapping[str, Any]) -> Published | None:
+def _published(file: Path, config: Mapping[str, Any]) -> Published | None:
     if file.name in PROCESSORS:
-        return _of_transformers(file, held.get("image_processor") or held)
+        return _of_transformers(file, config.get("image_processor") or config)
     if file.name == OPEN_CLIP:
-        stated, mode = held.get("preprocess_cfg") or {}, "resize_mode"
+        stated, mode = config.get("preprocess_cfg") or {}, "resize_mode"
     else:
-        stated, mode = held.get("pretrained_cfg") or {}, "crop_mode"
-        if not stated and "architecture" in held:  # timm's older files are flat
-            stated = held
+        stated, mode = config.get("pretrained_cfg") or {}, "crop_mode"
+        if not stated and "architecture" in config:  # timm's older files are flat
+            stated = config
     if "mean" not in stated or "std" not in stated:
         return None
     return Published(
@@ -210,32 +209,32 @@ def _published(file: Path, held: Mapping[str, Any]) -> Published | None:
     )
 
 
-def _of_transformers(file: Path, held: Mapping[str, Any]) -> Published | None:
+def _of_transformers(file: Path, config: Mapping[str, Any]) -> Published | None:
     """An image processor: (x * rescale_factor - image_mean) / image_std."""
-    if not {"image_mean", "do_normalize"} & held.keys():
+    if not {"image_mean", "do_normalize"} & config.keys():
         return None
-    scale = 255 * held.get("rescale_factor", 1 / 255) if held.get("do_rescale", True) else 255.0
+    scale = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255.0
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if held.get("do_normalize", True):
-        if held.get("image_mean") is None or held.get("image_std") is None:
+    if config.get("do_normalize", True):
+        if config.get("image_mean") is None or config.get("image_std") is None:
             return None
-        mean = _rgb(file, "image_mean", held["image_mean"])
-        std = _rgb(file, "image_std", held["image_std"])
+        mean = _rgb(file, "image_mean", config["image_mean"])
+        std = _rgb(file, "image_std", config["image_std"])
     return Published(
         file,
         (mean[0] / scale, mean[1] / scale, mean[2] / scale),
         (std[0] / scale, std[1] / scale, std[2] / scale),
-        FILTERS.get(held.get("resample", -1)),
-        _mode_of_transformers(held),
+        FILTERS.get(config.get("resample", -1)),
+        _mode_of_transformers(config),
     )
 
 
-def _mode_of_transformers(held: Mapping[str, Any]) -> str | None:
-    size = held.get("size")
-    if not held.get("do_resize", True) or size is None:
+def _mode_of_transformers(config: Mapping[str, Any]) -> str | None:
+    size = config.get("size")
+    if not config.get("do_resize", True) or size is None:
         return None
     short = isinstance(size, Mapping) and "shortest_edge" in size
-    whole = isinstance(size, int) and held.get("do_center_crop", False)
+    whole = isinstance(size, int) and config.get("do_center_crop", False)
     return "crop" if short or whole else "squash"
 
 
@@ -249,8 +248,8 @@ def _rgb(file: Path, name: str, values: Any) -> Rgb:
     return (float(values[0]), float(values[1]), float(values[2]))
 
 
-def _close(one: Rgb, other: Rgb) -> bool:
-    return all(abs(x - y) <= TOLERANCE for x, y in zip(one, other, strict=True))
+def _close(values: Rgb, others: Rgb) -> bool:
+    return all(abs(x - y) <= TOLERANCE for x, y in zip(values, others, strict=True))
 
 
 def _names_in(weights: Path) -> bytes:

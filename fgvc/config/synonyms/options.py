@@ -10,10 +10,11 @@ import re
 from pathlib import Path
 
 from fgvc.config.compose import options as legal
+from fgvc.config.schema.weight_files import ENDINGS
 from fgvc.config.synonyms.advice import Advice, is_true
 
 FOLDER_NOTE = "in folders by class; dataset.name= names it"
-OPEN_CLIP = re.compile(r"ViT-([A-Z])[-/]?(\d+)(?:-quickgelu)?")  # so CLIP and open_clip spell them
+OPEN_CLIP = re.compile(r"ViT-([A-Z])[-/]?(\d+)(?:-quickgelu)?")  # names of CLIP and open_clip
 SUPERVISED = "CLIP's tower; backbone=vit is the one trained with the labels of ImageNet"
 TABLES = (".csv", ".tsv", ".parquet")
 
@@ -39,10 +40,8 @@ def for_option(group: str, name: str) -> Advice | None:
 
 
 def _backbone(name: str) -> Advice | None:
-    if Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors", ".npz") or (
-        _is_place(name) and Path(name).expanduser().exists()
-    ):
-        return Advice((f"backbone.weights={name}",), "with the backbone= that it belongs to")
+    if Path(name).suffix in ENDINGS or (_is_place(name) and Path(name).expanduser().exists()):
+        return Advice((f"backbone.weights={name}",), "with the backbone= of these weights")
     if (tower := OPEN_CLIP.fullmatch(name)) is not None:
         name = f"clip-vit-{tower[1]}{tower[2]}"
     packed = re.sub(r"[^a-z0-9]", "", name.lower().rpartition("/")[2])  # google/vit is no levit
@@ -113,7 +112,7 @@ def _resolution(word: str) -> Advice | None:
     if side is None:
         return None
     sides = [int(name[1:]) for name in legal("resolution") if name.startswith("r")]
-    near = min(sides, key=lambda one: (abs(one - int(side[1])), -one))
+    near = min(sides, key=lambda other: (abs(other - int(side[1])), -other))
     note = "" if near == int(side[1]) else f"the nearest; others: {', '.join(map(str, sides))}"
     return Advice((f"resolution=r{near}",), note)
 

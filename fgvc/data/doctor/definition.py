@@ -16,7 +16,7 @@ from fgvc.data import dataset, signs
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding, refusal
 from fgvc.data.formats import has_picture_suffix
 from fgvc.data.index import Index, check_counts, check_coverage, listed, repeated
-from fgvc.data.test_source import source_notes
+from fgvc.data.split_source import source_notes
 from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
 
 FIRST_ID = {"cub": 1, "cars": 1, "dogs": 1, "inat2017": 0}  # the dataset's own numbering

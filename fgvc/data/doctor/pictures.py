@@ -29,7 +29,7 @@ from fgvc.types import Progress
 
 CHUNK = 16  # pictures handed to a thread at a time
 THUMB = 64  # pixels; a JPEG is decoded at the smallest eighth that is no smaller than this
-MISSING = ("missing", "a broken link")  # as states.read says it
+MISSING = ("missing", "a broken link")  # texts of states.AbsentError
 SKIPPED = "dataset.on_bad_image=skip goes on without them and counts them as wrong in test"
 
 
@@ -163,7 +163,8 @@ def _deep(path: Sequence[str], deep: Mapping[int, Deep]) -> Finding:
     words = []
     for kind, count in kinds.most_common():
         seen = [samples for samples in deep.values() if samples.kind == kind]
-        least, most = min(one.least for one in seen), max(one.most for one in seen)
+        least = min(samples.least for samples in seen)
+        most = max(samples.most for samples in seen)
         words.append(
             f"{count} {kind}" + ("" if math.isnan(most) else f", seen {least:g}..{most:g}")
         )

@@ -61,7 +61,7 @@ def read(
     Args:
         file: a name that ends in one of files.FORMATS; of Parquet, a pattern or a folder too.
         root: the folder that paths are relative to; None: the folder of the table.
-        test_fraction: share of each class that becomes test where nothing says the split.
+        test_fraction: share of each class that becomes test where nothing states the split.
         seed: of that split.
         keys: the columns that the user names.
         cache_root: where images inside Parquet are unpacked; None: they are only counted.

@@ -78,5 +78,5 @@ def _starts_as_parquet(file: Path) -> bool:
 
 
 def folder_of(file: Path) -> Path:
-    """What paths are relative to where dataset.root does not say it."""
+    """The folder that paths are relative to without dataset.root."""
     return file if file.is_dir() else file.parent

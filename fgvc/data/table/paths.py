@@ -46,7 +46,7 @@ class Disk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.listed: dict[str, _Folder | None] = {}
+        self.folders: dict[str, _Folder | None] = {}
         self.changes: Counter[str] = Counter()
 
     def find(self, path: str) -> str | None:
@@ -87,14 +87,14 @@ class Disk:
         return fitting[0]
 
     def _folder(self, folder: str) -> _Folder | None:
-        if folder not in self.listed:
+        if folder not in self.folders:
             try:
                 names = os.listdir(self.root / folder)  # noqa: PTH208 - names, not Path objects
             except (FileNotFoundError, NotADirectoryError):
-                self.listed[folder] = None
+                self.folders[folder] = None
             else:
-                self.listed[folder] = _Folder(frozenset(names))
-        return self.listed[folder]
+                self.folders[folder] = _Folder(frozenset(names))
+        return self.folders[folder]
 
 
 def is_picture_path(cell: str) -> bool:

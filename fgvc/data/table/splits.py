@@ -1,4 +1,4 @@
-"""Cells of a table -> TRAIN, VAL or TEST of every row, or None where nothing says it.
+"""Cells of a table -> TRAIN, VAL or TEST of every row, or None where nothing states it.
 
 In this order: the column of dataset.split_column, a column with a usual name and words for splits,
 flags (is_train, is_valid, is_test), names of Parquet shards, folders in the paths. N rows.
@@ -39,9 +39,9 @@ EXPECTED = "one of train, val, test"
 
 @dataclass(frozen=True)
 class Given:
-    """What a table says of its split.
+    """The split as a table states it.
 
-    split_N: uint8, or None. source: what says it, for a note. places: the columns that say it.
+    split_N: uint8, or None. source: where it stands, for a note. places: its columns.
     """
 
     split_N: np.ndarray | None = None
@@ -209,7 +209,7 @@ def _refuse_mixed(table: TextTable | ParquetTable, place: int) -> None:
 def _combined(
     table: TextTable | ParquetTable, cells_of: dict[int, list[str]], names: Sequence[str]
 ) -> np.ndarray:
-    """The one flag of a row that says yes; a row without has the first split without a flag."""
+    """The split whose flag a row sets; in a row without, the first split that has no flag."""
     count = len(next(iter(cells_of.values())))
     rest = [split for split in (TRAIN, TEST, VAL) if split not in cells_of][:1]
     split_N = np.empty(count, dtype=np.uint8)
@@ -217,11 +217,11 @@ def _combined(
         cells = {split: column[row].lower() for split, column in cells_of.items()}
         if "" in cells.values():
             raise UserError(f"{table.where(row)}: no {listed(names)}; fill it in")
-        said = [split for split, cell in cells.items() if cell in YES] or rest
-        if len(said) != 1:
-            what = " and ".join(SPLIT_NAMES[split] for split in said) or "of no split"
+        set_splits = [split for split, cell in cells.items() if cell in YES] or rest
+        if len(set_splits) != 1:
+            what = " and ".join(SPLIT_NAMES[split] for split in set_splits) or "of no split"
             raise UserError(f"{table.where(row)}: is {what} by {listed(names)}; correct it")
-        split_N[row] = said[0]
+        split_N[row] = set_splits[0]
     return split_N
 
 

@@ -16,17 +16,15 @@ DELIMITERS = ",\t;|"
 JSON_LINES = (".jsonl", ".ndjson")
 Rows = Callable[[], Iterator[tuple[int, list[str]]]]  # line number and cells
 # first bytes of files that people rename or mistake for a table: what they are, and the way out
+# beside the kinds of `formats`
 _OTHERS = (
     (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls)", "save it as CSV UTF-8"),
     (b"ARROW1", "an Arrow or Feather file", "write it as Parquet"),
-    (b"SQLite format 3", "an SQLite database", "export the rows as CSV"),
     (b"\x80\x04", "a Python pickle", "save the table as CSV"),
     (b"\x80\x05", "a Python pickle", "save the table as CSV"),
-    (b"\x89HDF", "an HDF5 file", "save the table as CSV"),
-    (b"BZh", "a bzip2 archive", "unpack it"),
-    (b"\x28\xb5\x2f\xfd", "a Zstandard archive", "unpack it"),
-    (b"\xfd7zXZ", "an xz archive", "unpack it"),
 )
+_EXPORTED = ("SQLite database", "HDF5 file")
+_REFUSED = ("HTML page", "PDF", *_EXPORTED, *READABLE)
 
 
 class TextTable:
@@ -173,8 +171,10 @@ def refuse_others(file: Path) -> None:
             f"dataset.table={file}: is an Excel workbook or another ZIP archive; "
             "save the workbook as CSV UTF-8, or unpack the archive"
         )
-    if kind is not None and ("archive" in kind or kind in ("HTML page", "PDF", *READABLE)):
+    if kind is not None and ("archive" in kind or kind in _REFUSED):
         way_out = "unpack it" if "archive" in kind else "set dataset.table= to a table"
+        if kind in _EXPORTED:
+            way_out = "export the rows as CSV"
         raise UserError(f"dataset.table={file}: is of kind {kind}; {way_out}")
     if kind == "Git LFS pointer":
         raise UserError(f"dataset.table={file}: is a Git LFS pointer; fetch it with git lfs pull")

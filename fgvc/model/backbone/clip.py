@@ -6,7 +6,6 @@ D token width, L text length, E width of the projection.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from fgvc.config import schema
 from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import Backbone, TextTower, assembled, check_declared, cut
 from fgvc.model.backbone.fill import fill, seeded
+from fgvc.model.backbone.plain import nearest
 from fgvc.store import digest
 from fgvc.types import UserError, WeightsSource
 
@@ -194,8 +194,8 @@ def _is_plain(config: Mapping[str, Any]) -> bool:
 
 
 def _near(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    return f"; nearest: {', '.join(close)}" if close else ""
+    near = nearest(name, names)
+    return near and f"; nearest: {near}"
 
 
 def _check_visual(row: schema.Checkpoint, visual: Any) -> None:

@@ -79,7 +79,7 @@ def _refuse_other_numbers(
 
 def _refuse_not_finite(values: Mapping[str, Tensor], path: Path) -> None:
     """NaN or infinity in weights would otherwise surface as NaN in a feature or in the loss."""
-    # a sum is as quick as reading; one value that is not finite makes it so too
+    # a single value that is not finite makes the sum so, and a sum is as quick as reading
     suspect = {key: value for key, value in values.items() if not value.sum().isfinite()}
     counts = {key: int((~value.isfinite()).sum()) for key, value in suspect.items()}
     bad = {key: count for key, count in counts.items() if count}

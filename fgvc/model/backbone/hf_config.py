@@ -16,6 +16,7 @@ from torch import nn
 from fgvc.config import schema
 from fgvc.config.schema import beside
 from fgvc.model.backbone.hf_keys import Layout
+from fgvc.model.backbone.weights import read_json
 from fgvc.types import UserError, WeightsSource
 
 TYPES: Mapping[str, tuple[str, ...]] = {  # family of a layout: model_type of its config.json
@@ -88,7 +89,7 @@ def check_transformers(
         UserError: another kind of model, or another value; one line.
     """
     file = path.with_name(beside.CONFIG)
-    published = _object(file)
+    published = _read_if_there(file)
     if "model_type" not in published:
         return
     if published["model_type"] not in TYPES[kind.family]:
@@ -117,7 +118,7 @@ def check_timm(row: schema.Checkpoint, path: Path) -> None:
         UserError: names both architectures.
     """
     file = path.with_name(beside.CONFIG)
-    theirs = _object(file).get("architecture")
+    theirs = _read_if_there(file).get("architecture")
     ours = row.model.partition(".")[0]
     if theirs is None or _SIZE.sub("", str(theirs)) == _SIZE.sub("", ours):
         return
@@ -128,10 +129,5 @@ def check_timm(row: schema.Checkpoint, path: Path) -> None:
     )
 
 
-def _object(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        return beside.read_object(file)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+def _read_if_there(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.is_file() else {}

@@ -6,11 +6,13 @@ Plain: square patches of one convolution, blocks of one width, a norm before the
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from fgvc.config import schema
+from fgvc.config.schema.backbone import row_key
 from fgvc.types import UserError
 
 NEEDS_CLASS = ("cls", "cls_patch_mean")
@@ -30,9 +32,11 @@ def create(conf: schema.Backbone, side: int) -> Any:
     key = f"{row_key(conf)}.model={row.model}"
     name = row.model.partition(".")[0]
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.6)
-        near = f"; nearest: {', '.join(close)}" if close else ""
-        raise UserError(f"{key}: timm has no such model{near}. timm.list_models() lists all")
+        near = nearest(name, timm.list_models(), cutoff=0.6)
+        raise UserError(
+            f"{key}: timm has no such model{near and f'; nearest: {near}'}. timm.list_models() "
+            "lists all"
+        )
     tags = [other.partition(".")[2] for other in timm.list_pretrained(f"{name}.*")]
     if (tag := row.model.partition(".")[2]) and tag not in tags:
         raise UserError(f"{key}: timm has no tag {tag} of {name}, only {', '.join(tags) or 'none'}")
@@ -53,11 +57,9 @@ def create(conf: schema.Backbone, side: int) -> Any:
     return trunk
 
 
-def row_key(conf: schema.Backbone) -> str:
-    """The dotted key of the chosen row."""
-    row = schema.chosen_checkpoint(conf)
-    name = next(name for name, other in conf.checkpoints.items() if other is row)
-    return f"backbone.checkpoints.{name}"
+def nearest(name: str, names: Sequence[str], cutoff: float = 0.4) -> str:
+    """The three most similar names, separated by commas; empty if none is similar."""
+    return ", ".join(difflib.get_close_matches(name, names, n=3, cutoff=cutoff))
 
 
 def _unlike_plain(trunk: nn.Module) -> str | None:
@@ -84,6 +86,5 @@ def _ways(name: str) -> str:
 
     other = ["*relpos*", "*gap*", "*rope*", "*_18x2_*"]
     plain = timm.list_models(["vit_*_patch*_224", "deit*_patch*"], exclude_filters=other)
-    close = difflib.get_close_matches(name, plain, n=3, cutoff=0.4)
-    near = f", such as {', '.join(close)}" if close else ""
-    return f"{READ}{near}"
+    near = nearest(name, plain)
+    return f"{READ}{near and f', such as {near}'}"

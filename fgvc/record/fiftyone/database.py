@@ -56,7 +56,11 @@ def reach(folder: Path) -> None:
 
 
 def _ping(uri: str) -> None:
-    """Raises UserError unless a MongoDB answers at the address, within seconds."""
+    """Check that a MongoDB answers at the address within seconds.
+
+    Raises:
+        UserError: none does.
+    """
     import pymongo
     from pymongo.errors import PyMongoError
 
@@ -92,9 +96,9 @@ def _ended(odm: Any) -> bool:
 
 
 def _why_mongod_ended(folder: Path) -> str:
-    said = next(_errors(folder / "log" / "mongo.log"), "it left no reason")
+    reason = next(_errors(folder / "log" / "mongo.log"), "it left no reason")
     return (
-        f"FiftyOne's mongod ended while it started ({said[:200]}): remove {folder}, which fgvc "
+        f"FiftyOne's mongod ended while it started ({reason[:200]}): remove {folder}, which fgvc "
         f"fills anew, give runtime.cache_root=PATH, or name a MongoDB of your own in {URI}"
     )
 

@@ -111,12 +111,12 @@ def _facts(
             "contamination": " ".join(conf.backbone.contamination.split()),
             "license": chosen_checkpoint(conf.backbone).license,
         },
-        "earlier": list(_earlier(stamp["weights"])),
+        "earlier": list(earlier_runs(stamp["weights"])),
         "files": _files(folder),
     }
 
 
-def _earlier(weights: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def earlier_runs(weights: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The runs of fgvc that made the weights, the newest first."""
     while (made_by := weights.get("made_by")) is not None:
         yield made_by

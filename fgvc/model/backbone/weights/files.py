@@ -6,11 +6,12 @@ wrong with a file is one line.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fgvc.config.schema import beside
+from fgvc.config.schema.weight_files import OTHER_LIBRARIES
 from fgvc.model.backbone import own
 from fgvc.types import UserError
 
@@ -28,15 +29,6 @@ FOREIGN = (  # first bytes, format
     (b"Rar!", "a RAR archive"),
     (b"\x93NUMPY", "one NumPy array without names (.npy)"),
 )
-FOREIGN_NAMES = {
-    ".msgpack": "a Flax file",
-    ".onnx": "an ONNX graph",
-    ".tflite": "a TensorFlow Lite model",
-    ".pb": "a TensorFlow graph",
-    ".keras": "a Keras archive",
-    ".mlmodel": "a Core ML model",
-    ".index": "the index of a TensorFlow checkpoint",
-}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -46,12 +38,9 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: no JSON object; one line.
     """
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        return beside.read_object(path)
     except ValueError as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}): fetch it again") from error
-    if not isinstance(held, dict):
-        raise UserError(f"{path} holds a {type(held).__name__}, not a JSON object: fetch it again")
-    return held
+        raise UserError(str(error)) from error
 
 
 def content(path: Path) -> Any:
@@ -131,7 +120,8 @@ def _refuse_foreign(path: Path, head: bytes) -> None:
     """Name the formats of other libraries."""
     kind = next((kind for start, kind in FOREIGN if head.startswith(start)), None)
     kind = "a tar archive" if head[257:262] == b"ustar" else kind
-    kind = kind or FOREIGN_NAMES.get(path.suffix.lower())
+    if kind is None and (library := OTHER_LIBRARIES.get(path.suffix.lower())) is not None:
+        kind = f"a file of {library}"
     if kind is None:
         return
     packed = kind.startswith("compressed") or kind in (

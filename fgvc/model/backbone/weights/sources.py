@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fgvc.config import schema
-from fgvc.config.own_weights import checkpoint_in
-from fgvc.config.schema.weight_files import NAMES, file_in, missing_in, sha256_of
+from fgvc.config.schema.weight_files import NAMES, checkpoint_in, file_in, missing_in, sha256_of
 from fgvc.config.schema.weight_names import HUB, hub_hint, local_path, set_repo
 from fgvc.model.backbone import hub, own
 from fgvc.store import digest
