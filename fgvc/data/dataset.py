@@ -187,6 +187,8 @@ READERS: dict[str, Reader] = {
 def _root(conf: schema.Dataset) -> Path:
     if conf.root is None:
         raise UserError(f"dataset.root=null: reader {conf.reader} needs dataset.root=FOLDER")
+    if not conf.root.strip():  # an unset variable of the shell, say
+        raise UserError("dataset.root=: an empty name; of the current folder it is dataset.root=.")
     return Path(conf.root).expanduser()
 
 
