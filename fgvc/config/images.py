@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import shlex
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from fgvc.config.errors import ConfigError
 STDIN = "-"
 _ALIASES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|data:")
+_PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./+-]*")  # needs no quotes
 _FETCH = {  # of addresses that curl does not read
     "s3": "aws s3 cp {} .",
     "gs": "gcloud storage cp {} .",
@@ -91,11 +93,13 @@ def _texts(image: object) -> Sequence[str]:
             )
     if not items:
         raise ConfigError("image=[]: name at least one file, folder or pattern")
+    if not all(str(item).strip() for item in items):  # an unset variable of the shell, say
+        raise ConfigError("image=: an empty name; of the current folder it is image=.")
     return [str(item) for item in items]
 
 
 def _place(text: str) -> Place:
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 - a name may begin with ~ and be no user's
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):  # not there, or no name at all
@@ -124,8 +128,8 @@ def _matched(text: str) -> Place:
     paths = tuple(Path(name) for name in sorted(glob.glob(whole, recursive=True)))  # noqa: PTH207
     if not paths:
         raise ConfigError(
-            f"image={text}: no such file or folder, and as a pattern it matches none; * stands for "
-            "any part of a name, ** for any folders"
+            f"image={text}: no such file or folder, and as a pattern it matches none"
+            + (_hint(text) or "; * stands for any part of a name, ** for any folders")
         )
     fixed = []
     for part in Path(whole).parts[:-1]:
@@ -146,7 +150,12 @@ def _fetched(text: str, scheme: str | None) -> str:
 
 
 def _hint(text: str) -> str:
-    pieces = [piece.strip() for piece in text.split(",")]
-    if len(pieces) > 1 and all(Path(piece).expanduser().exists() for piece in pieces):
+    """Several files in one text, as the list that Hydra reads."""
+    inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    pieces = [piece.strip().strip("\"'") for piece in inside.split(",")]
+    if (inside == text and len(pieces) < 2) or not all(map(os.path.exists, pieces)):
+        return ""
+    if all(map(_PLAIN.fullmatch, pieces)):
         return f"; several are a list: image=[{','.join(pieces)}]"
-    return ""
+    quoted = ",".join('"' + piece.replace('"', '\\"') + '"' for piece in pieces)
+    return f"; several are a list: {shlex.quote(f'image=[{quoted}]')}"

@@ -25,6 +25,7 @@ def load(
     cache_root: Path,
     progress: Progress | None = None,
     remember: bool = True,
+    may_skip: bool = True,
 ) -> Dataset:
     """Read a dataset and hold it against its definition.
 
@@ -34,6 +35,7 @@ def load(
             a table are unpacked (tables/).
         progress: advanced by pictures generated and by pictures hashed.
         remember: whether to keep new digests; otherwise the next call reports changed files again.
+        may_skip: whether the messages may offer dataset.on_bad_image=skip.
 
     Raises:
         UserError: the copy contradicts itself, its official counts or its remembered digests.
@@ -48,7 +50,7 @@ def load(
     crop_notes = check_boxes(index) if conf.box_crop else ()
     coverage_notes = check_coverage(index)
     file_notes: list[str] = []
-    policy = files_policy(conf)
+    policy = replace(files_policy(conf), may_skip=may_skip)
     pictures = manifest.build(index, cache_root, progress, policy, file_notes.append, remember)
     if conf.box_crop:
         pictures = replace(pictures, cropped=True)
@@ -185,6 +187,8 @@ READERS: dict[str, Reader] = {
 def _root(conf: schema.Dataset) -> Path:
     if conf.root is None:
         raise UserError(f"dataset.root=null: reader {conf.reader} needs dataset.root=FOLDER")
+    if not conf.root.strip():  # an unset variable of the shell, say
+        raise UserError("dataset.root=: an empty name; of the current folder it is dataset.root=.")
     return Path(conf.root).expanduser()
 
 

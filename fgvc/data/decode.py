@@ -35,7 +35,7 @@ from fgvc.types import UserError
 RULES = "rgb8-2"  # name of the rules above; changes when a pixel they give changes
 FORMATS = tuple(formats.READABLE)
 
-_UPRIGHT = {
+UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -100,7 +100,7 @@ def opened(data: bytes, path: str) -> Image.Image:
 
 def _pixels(image: Image.Image, data: bytes) -> Tensor:
     turned = image.format == "TIFF"  # by Pillow itself, while it loads the pixels
-    turn = None if turned else _UPRIGHT.get(orientation(image))
+    turn = None if turned else UPRIGHT.get(orientation(image))
     fast = _fast_jpeg()
     if fast and image.format == "JPEG" and image.mode in ("RGB", "L") and turn is None:
         try:

@@ -25,10 +25,6 @@ class RangeError(ValueError):
     """A picture whose samples have no defined black and white."""
 
 
-class ColourRangeError(RangeError):
-    """The same of a picture in colour, of which Pillow keeps 8 bits."""
-
-
 @dataclass(frozen=True)
 class Scale:
     """low, high: samples that become 0 and 255. least, most: the smallest and the largest sample.
@@ -92,7 +88,7 @@ def to_8_bits(image: Image.Image, bits: int) -> np.ndarray:
     Raises:
         RangeError: samples without a defined range, or nearly black ones.
     """
-    value_HW, scale = _values(image), scale_of(image, bits)
+    value_HW, scale = values(image), scale_of(image, bits)
     if value_HW.dtype.itemsize == 2:
         return _levels(np.arange(1 << 16, dtype=np.float64), scale)[value_HW]
     grey_HW = np.empty(value_HW.shape, np.uint8)
@@ -104,7 +100,7 @@ def to_8_bits(image: Image.Image, bits: int) -> np.ndarray:
 
 def scale_of(image: Image.Image, bits: int) -> Scale:
     """Black and white of a picture for which `is_wide` holds; arguments and errors as above."""
-    scale = _scale(image, *_extent(_values(image)))
+    scale = _scale(image, *_extent(values(image)))
     full = (scale.low, scale.high) == (0, FULL) and bits == 16 and not _states_range(image)
     if full and 0 < scale.most <= DARK:
         raise RangeError(_dark(scale.most))
@@ -121,17 +117,18 @@ def check_colour(image: Image.Image, bits: int) -> None:
         most = int(np.asarray(image.getextrema()[:3]).max())
         silhouette = image.mode == "RGBA" and not most  # black shapes, drawn by transparency
         if most <= DARK >> 8 and not silhouette:
-            raise ColourRangeError(_dark((most << 8) + 255))
+            raise RangeError(_dark((most << 8) + 255))
 
 
 def _dark(most: float) -> str:
     return (
         f"its 16-bit samples reach at most {most:g} of {FULL}, which is nearly black: they seem to "
-        "hold fewer bits"
+        f"hold fewer bits (if not, LOW is 0 and HIGH {FULL})"
     )
 
 
-def _values(image: Image.Image) -> np.ndarray:
+def values(image: Image.Image) -> np.ndarray:
+    """Samples of a loaded picture for which `is_wide` holds, as they lie in the file."""
     value_HW = np.asarray(image)
     return value_HW.view(np.uint32) if _is_uint32(image) else value_HW
 
@@ -154,7 +151,7 @@ def _scale(image: Image.Image, least: float, most: float) -> Scale:
 
 def _tiff_scale(image: TiffImagePlugin.TiffImageFile, least: float, most: float) -> Scale:
     tags = image.tag_v2
-    inverted = tags.get(_PHOTOMETRIC) == 0
+    inverted = is_inverted(image)
     stated = _stated(tags)
     if stated is not None and _within(least, most, *stated):
         return Scale(*stated, least, most, inverted)
@@ -168,6 +165,12 @@ def _tiff_scale(image: TiffImagePlugin.TiffImageFile, least: float, most: float)
         f"its {_samples(image)} samples have no defined black and white "
         f"(here {least:g} to {most:g})"
     )
+
+
+def is_inverted(image: Image.Image) -> bool:
+    """Whether the highest sample of a picture is black (WhiteIsZero of TIFF)."""
+    tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    return tiff and image.tag_v2.get(_PHOTOMETRIC) == 0
 
 
 def _states_range(image: Image.Image) -> bool:

@@ -15,14 +15,8 @@ from fgvc.data.limits import MAX_PIXELS
 AGAIN = "copy or download it again"
 # LOW, HIGH, IN and OUT are the reader's to fill in
 CONVERT = (
-    'choose LOW and HIGH for all pictures and save 8 bits: python -c "import numpy; from PIL '
-    "import Image; v = numpy.asarray(Image.open('IN'), float); Image.fromarray(numpy.uint8(255 * "
-    "(v.clip(LOW, HIGH) - LOW) / (HIGH - LOW))).save('OUT.png')\""
-)
-CONVERT_COLOUR = (
-    'choose LOW and HIGH for all pictures and save 8 bits: python -c "import cv2; v = '
-    "cv2.imread('IN', cv2.IMREAD_UNCHANGED).astype(float); cv2.imwrite('OUT.png', (255 * "
-    "(v.clip(LOW, HIGH) - LOW) / (HIGH - LOW)).astype('uint8'))\""
+    "choose LOW and HIGH for all pictures and save 8 bits: python -m fgvc.data.rescale IN OUT.png "
+    "LOW HIGH"
 )
 _UNPACK = "unpack it; pictures are read from folders"
 _FRAMES = "save frames of it as pictures: ffmpeg -i FILE frame_%05d.jpg"
@@ -70,11 +64,11 @@ def diagnosis(data: bytes, path: str, error: Exception) -> str:
     if kind is None or kind not in formats.READABLE:
         return _other(data, kind)
     if isinstance(error, Image.DecompressionBombError):
-        line = " ".join(str(error).split())
-        return f"{line}: more than the {MAX_PIXELS} allowed; scale it down"
+        size = re.search(r"\d+ pixels", str(error))
+        pixels = "too many pixels" if size is None else size[0]
+        return f"{_a(kind)} of {pixels}, more than the {MAX_PIXELS} allowed; scale it down"
     if isinstance(error, depth.RangeError):
-        colour = isinstance(error, depth.ColourRangeError)
-        return f"{_a(kind)}: {error}; {CONVERT_COLOUR if colour else CONVERT}"
+        return f"{_a(kind)}: {error}; {CONVERT}"
     return _damaged(data, kind, error)
 
 
@@ -119,7 +113,9 @@ def _damaged(data: bytes, kind: str, error: Exception) -> str:
         mend = "save 8 bits, grey or RGB"
         if kind != "JPEG":
             many = re.match(r"([5-9]|\d\d+) x", samples)
-            mend = "keep three of its bands" if many else CONVERT_COLOUR
+            mend = "keep three of its bands" if many else CONVERT
+            if samples.startswith("complex"):
+                mend = "save their magnitude as 8 bits"
         return f"{_a(kind)} whose samples ({samples}) are not read; {mend}"
     if kind not in Image.OPEN:
         return f"{kind}: this Pillow reads none; install a newer one: pip install -U pillow"

@@ -37,6 +37,12 @@ SKIP = (
     "dataset.on_bad_image=skip leaves such pictures out of training and counts them as wrong in "
     "the test"
 )
+KEPT = "task=eval keeps dataset.on_bad_image=error of its checkpoint"
+
+
+def or_skip(may_skip: bool) -> str:
+    """The end of a refusal of a picture: offers to skip it where the task takes that key."""
+    return f", or {SKIP}" if may_skip else f" ({KEPT})"
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,14 @@ class Policy:
 
     rehash: accept files that changed since they were hashed. skip: keep files that cannot be read
     in the manifest, as ABSENT. restore, accept: ways out for the messages, where a file cannot be
-    read and where it changed.
+    read and where it changed. may_skip: whether this task may be given dataset.on_bad_image.
     """
 
     rehash: bool = False
     skip: bool = False
     restore: str = "restore it"
     accept: str = "restore it"
+    may_skip: bool = True
 
 
 def build(
@@ -210,8 +217,8 @@ def _check_absent(index: Index, rows: np.ndarray, policy: Policy) -> None:
     first = f"{index.root / index.path[rows[0]]}: {_fault(index, rows[0])}"
     if not policy.skip:
         raise UserError(
-            f"{first} ({len(rows)} of {len(index)} pictures cannot be read); {policy.restore}, or "
-            f"{SKIP}"
+            f"{first} ({len(rows)} of {len(index)} pictures cannot be read); {policy.restore}"
+            f"{or_skip(policy.may_skip)}"
         )
     left = np.delete(index.split_N, rows)
     for name, split in (("training", TRAIN), ("test", TEST)):

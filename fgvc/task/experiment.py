@@ -130,13 +130,16 @@ def opened(
             console.say(f"note: the backbone is that of {runs}; its head is left aside")
         with console.progress(conf.dataset.name, None, "files") as advance:
             dataset = datasets.load(
-                conf.dataset, Path(conf.runtime.cache_root).expanduser(), advance
+                conf.dataset,
+                Path(conf.runtime.cache_root).expanduser(),
+                advance,
+                may_skip=task != "eval",
             )
         validation.check(task, conf, dataset)
         for note in (*run.code.notes, *dataset.notes, *validation.notes(task, conf, dataset)):
             console.say(f"note: {note}")
         crew = None if task == "train" else crew_of(conf, dataset, source)
-        extractor = Extractor(conf, dataset, source, device, crew)
+        extractor = Extractor(conf, dataset, source, device, crew, may_skip=task != "eval")
         with contextlib.closing(extractor), contextlib.closing(Board(run.path)) as board:
             if crew is not None:
                 world = World(0, crew.size, f"runtime.nproc={crew.size}")

@@ -21,6 +21,7 @@ import torch
 
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
+from fgvc.data.manifest import or_skip
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import part_attention as parts
 from fgvc.model.backbone import Backbone, autocast
@@ -87,8 +88,8 @@ class Extractor:
     """One backbone looking at one dataset in one way; the backbone is built on the first miss.
 
     crew: workers that compute the features, where this process does not. before_test: called each
-    time before test features are read. looks: where part attention looked in the test images, once
-    they are read.
+    time before test features are read. may_skip: whether the task may be given on_bad_image. looks:
+    where part attention looked in the test images, once they are read.
     """
 
     conf: Config
@@ -97,6 +98,7 @@ class Extractor:
     device: torch.device
     crew: Crew | None = None
     before_test: Callable[[], None] = lambda: None
+    may_skip: bool = True
     counters: Counters = field(default_factory=Counters)
     looks: Looks | None = None
     _backbone: Backbone | None = None
@@ -260,10 +262,7 @@ class Extractor:
     def refuse_bad(self, bad: tuple[BadImage, ...]) -> None:
         """UserError for the first of them, unless such images are to be left out."""
         if bad and self.conf.dataset.on_bad_image == "error":
-            raise UserError(
-                f"{bad[0].message}; repair it, or dataset.on_bad_image=skip leaves such images out "
-                "of training and counts them as wrong in the test"
-            )
+            raise UserError(f"{bad[0].message}; repair it{or_skip(self.may_skip)}")
 
     def _cost_path(self, role: str) -> Path:
         name = digest.sha256_bytes(digest.canonical_json(self.key(role)))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fgvc import metrics
 from fgvc.config.schema import Config
+from fgvc.data.manifest import SKIP
 from fgvc.data.order import Draws
 from fgvc.learn.train import Best, Hooks, Micro, StepReport, Trainer
 from fgvc.model import head as heads
@@ -339,10 +340,7 @@ class Finetune:
 
     def _count(self, bad: tuple[BadImage, ...]) -> None:
         if bad and self.conf.dataset.on_bad_image == "error":
-            raise UserError(
-                f"{bad[0].message}; repair it, or dataset.on_bad_image=skip leaves such images out "
-                "of training and counts them as wrong in the test"
-            )
+            raise UserError(f"{bad[0].message}; repair it, or {SKIP}")
         self.unreadable |= {one.row: one.message for one in bad}
 
     def _judge(self, log: Log | None) -> None:

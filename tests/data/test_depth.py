@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import struct
 
 import cv2
@@ -13,6 +12,7 @@ import tifffile
 from PIL import Image
 from skimage.util import img_as_ubyte
 
+from fgvc.data import rescale
 from fgvc.data.decode import ImageError, decode
 
 RAMP = np.linspace(0, 1, 24 * 32).reshape(24, 32)
@@ -196,6 +196,42 @@ REFUSED = {  # a file, its highest value, the picture that LOW=0 and HIGH=highes
     "double": (".tif", tiff(RAMP), 1, RAMP),
     "dark colours": (".png", png((COLOURS * 4095).astype(np.uint16)), 4095, COLOURS),
     "float colours": (".tif", tiff(COLOURS.astype(np.float32), photometric="rgb"), 1, COLOURS),
+    "half": (".tif", tiff(RAMP.astype(np.float16)), 1, RAMP),
+    "uint32": (".tif", tiff((RAMP * (2**32 - 1)).astype(np.uint32)), 2**32 - 1, RAMP),
+    "inverted": (
+        ".tif",
+        tiff((RAMP * 4095).astype(np.uint16), photometric="miniswhite"),
+        4095,
+        1 - RAMP,
+    ),
+    "turned": (
+        ".tif",
+        tiff(RAMP.astype(np.float16), tags=((274, "H", 1, 6, True),)),
+        1,
+        np.rot90(RAMP, -1),
+    ),
+    "planes": (
+        ".tif",
+        tiff(
+            (np.stack([*np.moveaxis(COLOURS, -1, 0), np.ones_like(RAMP)]) * 65535).astype(
+                np.uint16
+            ),
+            planarconfig="separate",
+            photometric="rgb",
+            extrasamples=["unassalpha"],
+        ),
+        65535,
+        COLOURS,
+    ),
+    "dark colours with alpha": (
+        ".png",
+        cv2.imencode(
+            ".png",
+            np.dstack([COLOURS[..., ::-1] * 4095, np.full_like(RAMP, 65535)]).astype(np.uint16),
+        )[1].tobytes(),
+        4095,
+        COLOURS,
+    ),
 }
 
 
@@ -206,14 +242,40 @@ def test_the_way_out_gives_a_picture_that_is_read(tmp_path, name):
     source.write_bytes(data)
     with pytest.raises(ImageError) as caught:
         decode(data, str(source))
-    found = re.search(r'python -c "(.*)"', str(caught.value))
-    assert found is not None
-    code = found[1].replace("LOW", "0").replace("HIGH", str(most))
-    code = code.replace("'IN'", repr(str(source))).replace("'OUT.png'", repr(str(target)))
-    exec(code, {})  # as python -c runs it
+    _, module, arguments = str(caught.value).partition("python -m fgvc.data.rescale ")
+    assert module
+    values = {"IN": str(source), "OUT.png": str(target), "LOW": "0", "HIGH": str(most)}
+    rescale.main([values[word] for word in arguments.split()])
     pixels = decode(target.read_bytes(), "out.png").permute(1, 2, 0).numpy()
     channels = expected if expected.ndim == 3 else expected[..., None]
+    assert pixels.shape[:2] == channels.shape[:2]
     assert np.abs(pixels - channels * 255).max() <= 1.1
+
+
+def test_signed_bytes_are_rescaled_with_their_sign(tmp_path):
+    source, target = tmp_path / "in.tif", tmp_path / "out.png"
+    signed = np.rint(RAMP * 255 - 128).astype(np.int8)
+    tifffile.imwrite(source, signed, photometric="minisblack")
+    rescale.rescale(source, target, -128, 127)
+    assert np.array_equal(np.asarray(Image.open(target)), np.rint(RAMP * 255))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["IN", "OUT.png", "5", "5"], "LOW=5 HIGH=5"),
+        (["IN", "OUT.png", "0", "1"], "complex samples are no picture"),
+        (["IN", "OUT.png"], "usage: python -m fgvc.data.rescale"),
+        (["missing.tif", "OUT.png", "0", "1"], "No such file"),
+    ],
+)
+def test_what_cannot_be_rescaled_is_said_in_one_line(tmp_path, arguments, said):
+    tifffile.imwrite(tmp_path / "IN", RAMP.astype(np.complex64))
+    places = [str(tmp_path / text) if text[0].isalpha() else text for text in arguments]
+    with pytest.raises(SystemExit) as caught:
+        rescale.main(places)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_colour_key_of_sixteen_bits_lies_over_white():

@@ -103,6 +103,28 @@ def test_partial_copy_is_refused_with_counts_unless_declared(run, birds):
     assert "PARTIAL" in ran.out
 
 
+@pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0 torn", None])
+def test_eval_offers_no_setting_that_it_refuses(run, pictures, content):
+    """content: of the file; None: a broken link."""
+    made = folder_run(run, pictures)
+    victim = pictures / "test/a=b, c/é 1=.jpg"
+    sound = victim.read_bytes()
+    victim.unlink()
+    if content is None:
+        victim.symlink_to("nowhere.jpg")
+    else:
+        victim.write_bytes(content)
+    again = ("task=eval", f"checkpoint={made.folder}", "runtime.run_id=again")
+    refused = run(*again, bare=True)
+    assert refused.code == 1
+    assert "é 1=.jpg" in refused.err
+    assert "on_bad_image=skip" not in refused.err
+    assert "dataset.on_bad_image=error of its checkpoint" in refused.err
+    victim.unlink()
+    victim.write_bytes(sound)
+    assert run(*again, bare=True).code == 0
+
+
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\xff\xd8\xff\xe0 torn", None])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_image_that_is_no_image(run, pictures, content, split):

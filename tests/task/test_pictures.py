@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,23 @@ def refused(image: object) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["pics/a b.jpg,pics/e=x.jpg", "[pics/a b.jpg,pics/e=x.jpg]"])
+def test_the_list_that_is_offered_is_one_that_hydra_reads(pics, jpeg, text):
+    for name in ("a b.jpg", "e=x.jpg"):
+        (pics / name).write_bytes(jpeg(9))
+    with pytest.raises(ConfigError) as caught:
+        places(text)
+    (argument,) = shlex.split(str(caught.value).rpartition("several are a list: ")[2])
+    conf = composed(["task=predict", "checkpoint=x", argument])
+    assert paths(list(conf.image))[1] == ("a b.jpg", "e=x.jpg")
+
+
+def test_a_name_that_begins_like_a_home_is_a_name(pics, jpeg, monkeypatch):
+    monkeypatch.chdir(pics)
+    Path("~nobody.jpg").write_bytes(jpeg(9))
+    assert paths("~nobody.jpg")[1] == ("~nobody.jpg",)
+
+
 @pytest.mark.parametrize(
     ("image", "said"),
     [
@@ -117,6 +135,8 @@ def refused(image: object) -> str:
         ("pics/*.webp", r"no such file or folder, and as a pattern it matches none"),
         ("pics/a.jpg,pics/c.png", r"several are a list: image=\[pics/a.jpg,pics/c.png\]"),
         ([], "at least one"),
+        ("", "an empty name; of the current folder it is image=."),
+        (["pics/a.jpg", " "], "an empty name"),
         ([["pics/a.jpg"]], "expected a file"),
         ({"a": "b"}, "expected a file"),
         (["-", "pics/a.jpg"], "standard input holds one picture"),
