@@ -249,6 +249,9 @@ def test_a_class_named_like_a_split_is_a_class(classes):
         ("Train", "VALID", "Test"),
         ("train", "test", "x"),
         ("cars_train", "cars_test"),
+        ("trainA", "testA", "trainB", "testB"),
+        ("images", "masks"),
+        ("JPEGImages", "SegmentationClass", "SegmentationObject"),
     ],
 )
 def test_classes_that_are_named_like_splits_are_refused(classes, names):
@@ -341,3 +344,50 @@ def test_a_split_list_that_is_not_read_is_named(classes):
     (root / "meta" / "train.txt").touch()
     (root / "meta" / "test.txt").touch()
     assert any("meta/test.txt, meta/train.txt" in note for note in read(root).notes)
+
+
+# --- what Kaggle's archives hold ---
+
+
+def test_splits_of_fer2013(classes):
+    root = classes(under("Training", "PublicTest", "PrivateTest"))
+    index = read(root)
+    for split, name in ((TRAIN, "Training"), (VAL, "PublicTest"), (TEST, "PrivateTest")):
+        assert samples(index, split) == oracle(root / name)
+
+
+def test_a_copy_of_all_classes_is_passed_over_whatever_the_root_is_called(classes):
+    root = classes({**BIRDS, **under("flowers")})
+    index = read(root)
+    assert index.labelmap.names == ("gull", "wren")
+    assert any("flowers" in note and "5 pictures" in note for note in index.notes)
+
+
+def test_a_class_with_folders_like_other_classes_stays_a_class(classes):
+    root = classes({"gull": 3, "wren": 3, "hybrid/gull": 2, "hybrid": 2})
+    assert read(root).labelmap.names == ("gull", "hybrid", "wren")
+
+
+def test_a_dataset_beside_a_test_without_labels_is_found(classes):
+    root = classes({**under("leaves/leaves/train", "leaves/leaves/valid"), "test/test": 4})
+    index = read(root)
+    assert samples(index, TRAIN) == oracle(root / "leaves/leaves/train")
+    assert any("test (4 pictures)" in note for note in index.notes)
+
+
+@pytest.mark.parametrize("names", [("gull ", "gull"), ("wren.", "wren"), ("wren. ", "Wren")])
+def test_names_that_windows_takes_for_one_are_refused(classes, names):
+    refused(classes({**dict.fromkeys(names, 3), "robin": 3}), *names)
+
+
+def test_subfolders_of_every_class_are_said_of_splits_too(classes):
+    """iNaturalist 2018: the folders in train_val2018/ are Aves, Plantae."""
+    root = classes({f"train_val2018/{place}": 3 for place in ("Aves/1", "Aves/2", "Plantae/3")})
+    index = read(root)
+    assert index.labelmap.names == ("Aves", "Plantae")
+    assert any("hold only folders (1, 2, 3)" in note for note in index.notes)
+
+
+def test_ways_out_are_quoted_as_the_shell_and_hydra_take_them(classes):
+    root = classes(under("All (v2)/color", "All (v2)/segmented"))
+    refused(root, f"'dataset.root=\"{root / 'All (v2)/color'}\"'")
