@@ -49,6 +49,21 @@ def split_of(name: str) -> int | None:
     return next((split for split, known in _KNOWN.items() if known.fullmatch(plain)), None)
 
 
+def may_be_split(name: str) -> bool:
+    """Whether a name is a word for a split, or begins or ends with one."""
+    words = _words(name)
+    return split_of(name) is not None or any(
+        split_of(word) is not None for word in (*words[:1], *words[-1:])
+    )
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name, without numbers: trainA -> train, a."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words = re.findall(r"[^\W_]+", apart.casefold())
+    return [word for word in words if not word.isdigit()]
+
+
 def splits_among(names: Sequence[str]) -> dict[str, int]:
     """The names that mean a split -> TRAIN, VAL or TEST.
 
@@ -58,9 +73,7 @@ def splits_among(names: Sequence[str]) -> dict[str, int]:
     known = {name: split for name in names if (split := split_of(name)) is not None}
     shared: dict[str, dict[str, int]] = {}
     for name in names:
-        apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-        words = re.findall(r"[^\W_]+", apart.casefold())
-        words = [word for word in words if not word.isdigit()]
+        words = _words(name)
         for word, rest in ((words[-1:], words[:-1]), (words[:1], words[1:])):
             if word and (split := split_of(word[0])) is not None:
                 shared.setdefault(" ".join(rest), {}).setdefault(name, split)

@@ -252,10 +252,16 @@ def test_a_class_named_like_a_split_is_a_class(classes):
         ("trainA", "testA", "trainB", "testB"),
         ("images", "masks"),
         ("JPEGImages", "SegmentationClass", "SegmentationObject"),
+        ("HAM10000_images_part_1", "HAM10000_images_part_2"),
+        ("batch1", "batch2", "batch10"),
+        ("fold_0/gull", "fold_0/wren", "fold_1/gull", "fold_1/wren"),
+        ("drive-download-2020-001", "drive-download-2020-002"),
+        ("train/images", "train/masks", "test/images", "test/masks"),
     ],
 )
 def test_classes_that_are_named_like_splits_are_refused(classes, names):
-    refused(classes(dict.fromkeys(names, 3)), *names[:2], "dataset=table")
+    shown = {name.split("/")[0] if "fold" in name else name.split("/")[-1] for name in names[:2]}
+    refused(classes(dict.fromkeys(names, 3)), *shown, "dataset=table", "rename them")
 
 
 @pytest.mark.parametrize("test", ["test", "test/images", "test1/test1", "test/unknown"])
@@ -391,3 +397,23 @@ def test_subfolders_of_every_class_are_said_of_splits_too(classes):
 def test_ways_out_are_quoted_as_the_shell_and_hydra_take_them(classes):
     root = classes(under("All (v2)/color", "All (v2)/segmented"))
     refused(root, f"'dataset.root=\"{root / 'All (v2)/color'}\"'")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("class_1", "class_2"),
+        ("c0", "c1"),
+        ("grade1", "grade2"),
+        ("part_a", "part_b"),
+        ("raw", "new"),
+    ],
+)
+def test_numbered_classes_and_usual_words_stay_classes(classes, names):
+    root = classes(dict.fromkeys(names, 3))
+    assert samples(read(root)) == oracle(root)
+
+
+def test_a_class_called_like_a_tools_folder_stays_a_class(classes):
+    root = classes({"CVS": 3, "Walgreens": 3})
+    assert samples(read(root)) == oracle(root)

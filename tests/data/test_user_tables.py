@@ -460,8 +460,11 @@ def test_a_parquet_is_read_under_the_name_of_a_text(here):
         (("1", "1.0"), "equal as numbers are classes of their own: 1, 1.0"),
         (("01", "1"), "equal as numbers are classes of their own: 01, 1"),
         (("['gull', 'wren']", "['wren']"), "look like lists"),
-        (("Wren", "wren"), "differ only in case, spaces or underscores .* Wren, wren"),
-        (("red wren", "red_wren"), "differ only in case, spaces or underscores .* red wren, red_w"),
+        (("Wren", "wren"), "differ only in case, spaces, hyphens or underscores .* Wren, wren"),
+        (
+            ("red wren", "red_wren"),
+            "differ only in case, spaces, hyphens or underscores .* red wren, red_w",
+        ),
     ],
 )
 def test_labels_that_look_like_slips_are_noted_and_stay(here, labels, note):
@@ -600,3 +603,42 @@ def test_paths_as_addresses_write_them_are_read_where_the_disk_has_no_such_name(
     assert index.path[0] == paths[0]
     assert index.path[1:] == tuple(f"a b é {name}" for name in PICTURES[1:])
     assert "5 of 6 paths" in said(index)
+
+
+@pytest.mark.parametrize("folders", [("cars_train", "cars_test"), ("01_train", "02_test")])
+def test_folders_that_agree_but_for_a_word_say_the_split(frame, here, folders):
+    paths = _moved(here, [folders[split == "test"] for split in SPLIT])
+    index = read(frame({"path": paths, "label": LABELS}))
+    assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+
+
+@pytest.mark.parametrize("name", ["split", "dataset", "source"])
+def test_cells_that_agree_but_for_a_word_say_the_split(frame, name):
+    columns = {"path": PICTURES, "label": LABELS, name: [f"birds_{split}" for split in SPLIT]}
+    index = read(frame(columns))
+    if name == "source":
+        assert "set dataset.split_column=source" in "".join(index.warnings)
+        index = read(frame(columns), split=name)
+    assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+
+
+def test_marks_under_the_names_of_splits_are_named(frame):
+    marks = {name: ["x" if split == name else "" for split in SPLIT] for name in ("train", "test")}
+    index = read(frame({"path": PICTURES, "label": LABELS, **marks}))
+    assert all(f"column {name}" in "".join(index.warnings) for name in marks)
+
+
+def test_the_setid_of_oxford_flowers_is_named(frame):
+    index = read(frame({"path": PICTURES, "label": LABELS, "setid": [1, 1, 2, 2, 3, 3]}))
+    assert "column setid" in "".join(index.warnings)
+
+
+@pytest.mark.parametrize("other", ["sea gull\u200b", "sea-gull", "sea  gull"])
+def test_labels_that_look_alike_are_noted(frame, other):
+    labels = ["wren", "sea gull", "wren", "sea gull", other, other]
+    assert "classes of their own" in said(read(frame({"path": PICTURES, "label": labels})))
+
+
+def test_a_column_of_folders_is_named_as_one(frame):
+    columns = {"path": ["images"] * 6, "filename": PICTURES, "label": LABELS}
+    refused(frame(columns), "column path .*images is a folder; set dataset.path_column=")

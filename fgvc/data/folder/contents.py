@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fgvc.data.folder import skipped, splits
 from fgvc.data.folder.listing import Folder
-from fgvc.data.folder.locate import Base, one_class
+from fgvc.data.folder.locate import Base, check_parts, one_class
 from fgvc.data.folder.splits import NAMES
 from fgvc.data.index import listed, setting
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
@@ -54,6 +54,7 @@ def _split_contents(base: Base) -> Contents:
     names = [part.name for part in by_split[TRAIN].holding]
     if len(names) == 1 and splits.is_wrapper(names[0]):  # train/images beside train/labels
         raise one_class(folder.path, names[0])
+    check_parts(by_split[TRAIN], by_split[TRAIN].holding)
     for split, part in by_split.items():
         classes_of[split] = _add_classes(contents, part.folders, split)
         contents.folders.append(part)

@@ -8,6 +8,7 @@ which is meant, the root is refused and the candidates are named.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,11 @@ from fgvc.data.split_words import split_of
 from fgvc.types import TRAIN, UserError, nfc
 
 TABLES = (".csv", ".tsv", ".parquet")
+# parts of one dataset, as archives and cross-validation number them: images_part_1, fold_0
+PARTS = re.compile(
+    r"(.*)(?:parts?|batch(?:es)?|folds?|chunks?|shards?|images?|imgs?|pictures?|photos?|folders?"
+    r"|downloads?)\d+"
+)
 LISTS = (*TABLES, ".txt", ".lst", ".list", ".json", ".jsonl")
 
 
@@ -150,21 +156,35 @@ def _wraps_classes(folder: Folder) -> bool:
 
 
 def _check_names(folder: Folder, classes: Sequence[Folder]) -> None:
-    """Refuse a model of training against validation, or of images against masks."""
-    if all(splits.is_wrapper(inside.name) for inside in classes):
-        raise UserError(
-            f"dataset.root={folder.path}: {listed(f'{inside.name}/' for inside in classes)} are "
-            "called like parts of a dataset, but hold pictures instead of class folders; sort the "
-            f"pictures into one folder per class, or {_table_hint(folder, classes)}; if these are "
-            "the classes, rename them"
-        )
+    """Refuse a model of training against validation, or of one part against another."""
+    check_parts(folder, classes)
     words = splits.words_of(classes)
     different = set(words.values())
     if len(words) == len(classes) or (TRAIN in different and len(different) > 1):
         raise UserError(
             f"dataset.root={folder.path}: {listed(f'{name}/' for name in words)} are called like "
             "splits, but hold pictures instead of class folders; sort the pictures of each into "
-            f"one folder per class, or {_table_hint(folder, classes)}"
+            f"one folder per class, or {_table_hint(folder, classes)}; if these are the classes, "
+            "rename them"
+        )
+
+
+def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
+    """Refuse a model of images against masks, or of fold_0 against fold_1.
+
+    Raises:
+        UserError: all classes are called like parts of one dataset.
+    """
+    plain = [re.sub(r"[\W_]+", "", inside.name.casefold()) for inside in classes]
+    numbered = {match and match[1] for match in map(PARTS.fullmatch, plain)}
+    if all(splits.is_wrapper(inside.name) for inside in classes) or (
+        len(numbered) == 1 and None not in numbered
+    ):
+        raise UserError(
+            f"dataset.root={folder.path}: {listed(f'{inside.name}/' for inside in classes)} are "
+            "called like parts of one dataset and not like classes; sort the pictures into one "
+            f"folder per class, or {_table_hint(folder, classes)}; if these are the classes, "
+            "rename them"
         )
 
 

@@ -90,6 +90,11 @@ def read(
         refuse_empty(cells, table.names[places.path], None, table.where)
         path, path_notes = resolve(file, root, cells, table.where)
     if twice := repeated(path):
+        if (root / twice[0]).is_dir():
+            raise UserError(
+                f"dataset.table={file}: column {table.names[places.path]} does not name pictures: "
+                f"{twice[0]} is a folder; set dataset.path_column= to the column that names them"
+            )
         raise UserError(f"dataset.table={file}: path listed twice: {listed(twice)}; keep one row")
     if given.split_N is None:
         found = from_folders(file, path)

@@ -111,7 +111,7 @@ def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
     numbers = [name for name in names if NUMBER.fullmatch(name)]
     alike = {
         "are equal as numbers": _groups(numbers, float),
-        "differ only in case, spaces or underscores": _groups(names, _spelling),
+        "differ only in case, spaces, hyphens or underscores": _groups(names, _spelling),
     }
     notes += [
         f"{table}: labels that {what} are classes of their own: {listed(found)}"
@@ -130,4 +130,6 @@ def _groups(names: Sequence[str], key: Callable[[str], object]) -> list[str]:
 
 
 def _spelling(name: str) -> str:
-    return re.sub(r"[\s_]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()
+    composed = unicodedata.normalize("NFKC", name).casefold()
+    visible = "".join(sign for sign in composed if unicodedata.category(sign) != "Cf")
+    return re.sub(r"[\s_-]+", " ", visible).strip()

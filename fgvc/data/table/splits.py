@@ -15,7 +15,7 @@ import numpy as np
 
 from fgvc.data.index import listed, setting
 from fgvc.data.split import SPLIT_NAMES
-from fgvc.data.split_words import split_of
+from fgvc.data.split_words import may_be_split, split_of, splits_among
 from fgvc.data.table.names import Keys, keyed, plain_name, refuse_several
 from fgvc.data.table.parquet import ParquetTable
 from fgvc.data.table.text import TextTable
@@ -39,7 +39,7 @@ FLAGS = {  # is_train, training_set, in_test_set, is_training_img
 # columns that say a split, but not in which way: train_test_split, split_id
 UNCLEAR = re.compile(
     r"(?:is)?(?:train|training|trn|val|valid|validation|test|testing|tst|or){2,}(?:split|set|data)?s?"
-    r"|(?:data)?(?:split|subset|partition)s?(?:id|idx|index|number|no|code|label|\d)*"
+    r"|(?:data)?(?:split|subset|set|partition)s?(?:id|idx|index|number|no|code|label|\d)*"
 )
 YES, NO = ("1", "true", "t", "yes", "y", "1.0"), ("0", "false", "f", "no", "n", "0.0")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
@@ -87,7 +87,7 @@ def read_splits(
     unused = [
         f"{file.name}: column {table.names[place]} holds words for splits and is not read; "
         f"to read it, set {setting('dataset.split_column', table.names[place])}"
-        for place in table.all_pass(rest, lambda cell: split_of(cell) is not None)
+        for place in _hold_words(table, rest)
     ]
     if given.split_N is None:
         unused += _unclear(table, file, rest)
@@ -95,10 +95,21 @@ def read_splits(
     return replace(given, notes=(*notes, *unused))
 
 
+def _hold_words(table: TextTable | ParquetTable, rest: Sequence[int]) -> list[int]:
+    """The columns that hold nothing but words for splits."""
+    places = table.all_pass(rest, may_be_split)
+    cells_of = zip(places, map(set, table.columns(places)), strict=True)
+    return [place for place, cells in cells_of if len(splits_among([*cells])) == len(cells - {""})]
+
+
 def _unclear(table: TextTable | ParquetTable, file: Path, rest: Sequence[int]) -> list[str]:
-    """Warnings of columns that are called like several splits and hold numbers or yes and no."""
+    """Warnings of columns that are called like splits and hold numbers, marks, or yes and no."""
     names = {place: table.names[place] for place in rest}
-    places = [place for place, name in names.items() if UNCLEAR.fullmatch(plain_name(name))]
+    places = [
+        place
+        for place, name in names.items()
+        if is_flag(name) or UNCLEAR.fullmatch(plain_name(name))
+    ]
     return [
         f"{file.name}: column {names[place]} is called like a split and is not read, since its "
         "values do not say which of them is train; write train, val or test into it and set "
@@ -118,14 +129,14 @@ def from_folders(file: Path, path: Sequence[str]) -> Given:
     for depth in range(DEPTHS):
         parts = (name.split("/", depth + 1) for name in path)
         folder_N = [part[depth] if len(part) > depth + 1 else "" for part in parts]
-        split_of_folder = {folder: split_of(folder) for folder in sorted(set(folder_N))}
-        known = {folder: split for folder, split in split_of_folder.items() if split is not None}
-        if len(set(known.values())) > 1 and len(known) == len(split_of_folder):
+        folders = sorted(set(folder_N))
+        known = splits_among(folders)
+        if len(set(known.values())) > 1 and len(known) == len(folders):
             split_N = np.array([known[folder] for folder in folder_N], dtype=np.uint8)
             return Given(split_N, "the folders in the paths")
         if TRAIN in known.values() and len(set(known.values())) > 1:
             names = listed(sorted(known, key=known.__getitem__))
-            others = [folder or "no folder" for folder in split_of_folder if folder not in known]
+            others = [folder or "no folder" for folder in folders if folder not in known]
             warnings.append(
                 f"{file.name}: the folders {names} in the paths are not read as splits, since "
                 f"other paths have {listed(others)} there; remove these rows, or add a column split"
@@ -150,7 +161,7 @@ def _by_usual_name(
     for place in usual:
         (cells,) = table.columns([place])
         name = table.names[place]
-        words = {cell: split_of(cell) for cell in set(cells)}
+        words = _words(cells)
         if plain_name(name) != "split" and _says_nothing(name, words):
             shown = listed(sorted(filter(None, words)), 3)
             notes.append(f"{file.name}: column {name} holds no splits ({shown}) and is not read")
@@ -163,6 +174,12 @@ def _by_usual_name(
     place, split_N = found[0]
     name = table.names[place]
     return Given(split_N, f"column {name}", (place,), exact=name == "split"), notes
+
+
+def _words(cells: Sequence[str]) -> dict[str, int | None]:
+    """{cell: its split, or None} of the different cells of a column."""
+    different = sorted(set(cells))
+    return {**dict.fromkeys(different), **splits_among(different)}
 
 
 def _says_nothing(name: str, words: Mapping[str, int | None]) -> bool:
@@ -192,7 +209,7 @@ def _named(table: TextTable | ParquetTable, place: int) -> tuple[np.ndarray, str
 
 def _splits(table: TextTable | ParquetTable, name: str, cells: Sequence[str]) -> np.ndarray:
     """Words -> splits, or a refusal of the first cell that is none."""
-    words = {cell: split_of(cell) for cell in set(cells)}
+    words = _words(cells)
     if None in words.values():
         row = next(row for row, cell in enumerate(cells) if words[cell] is None)
         cell, where = cells[row], table.where(row)
