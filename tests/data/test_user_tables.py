@@ -639,6 +639,13 @@ def test_labels_that_look_alike_are_noted(frame, other):
     assert "classes of their own" in said(read(frame({"path": PICTURES, "label": labels})))
 
 
+def test_minus_one_and_one_do_not_look_alike(frame):
+    columns = {"path": PICTURES, "label": [-1, 1] * 3, "set": ["A", "B"] * 3}
+    index = read(frame(columns))
+    assert "classes of their own" not in said(index)
+    assert said(index).count("column set") == 1
+
+
 def test_a_column_of_folders_is_named_as_one(frame):
     columns = {"path": ["images"] * 6, "filename": PICTURES, "label": LABELS}
     refused(frame(columns), "column path .*images is a folder; set dataset.path_column=")

@@ -132,4 +132,4 @@ def _groups(names: Sequence[str], key: Callable[[str], object]) -> list[str]:
 def _spelling(name: str) -> str:
     composed = unicodedata.normalize("NFKC", name).casefold()
     visible = "".join(sign for sign in composed if unicodedata.category(sign) != "Cf")
-    return re.sub(r"[\s_-]+", " ", visible).strip()
+    return re.sub(r"[\s_]+|(?<=\w)-+(?=\w)", " ", visible).strip()  # -1 is not 1

@@ -108,7 +108,8 @@ def _unclear(table: TextTable | ParquetTable, file: Path, rest: Sequence[int]) -
     places = [
         place
         for place, name in names.items()
-        if is_flag(name) or UNCLEAR.fullmatch(plain_name(name))
+        if plain_name(name) not in WORDS  # which have their own note
+        and (is_flag(name) or UNCLEAR.fullmatch(plain_name(name)))
     ]
     return [
         f"{file.name}: column {names[place]} is called like a split and is not read, since its "
