@@ -417,3 +417,19 @@ def test_numbered_classes_and_usual_words_stay_classes(classes, names):
 def test_a_class_called_like_a_tools_folder_stays_a_class(classes):
     root = classes({"CVS": 3, "Walgreens": 3})
     assert samples(read(root)) == oracle(root)
+
+
+@pytest.mark.parametrize("copy", ["train/train", "train/train_images"])
+def test_a_copy_of_the_classes_in_a_split_is_passed_over(classes, copy):
+    root = classes(under("train", copy, "test"))
+    index = read(root)
+    assert index.labelmap.names == ("gull", "wren")
+    assert len(index) == 10
+    assert any(copy.split("/")[1] in note and "5 pictures" in note for note in index.notes)
+
+
+def test_one_class_of_folders_beside_classes_of_pictures_is_said(classes):
+    root = classes({"labeled/gull": 3, "labeled/wren": 3, "unlabeled": 3})
+    notes = read(root).notes
+    assert any("labeled/" in note and "gull, wren" in note for note in notes)
+    assert not any("by day" in note for note in read(classes({"robin/by day": 3})).notes)

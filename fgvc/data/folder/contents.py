@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fgvc.data.folder import skipped, splits
 from fgvc.data.folder.listing import Folder
-from fgvc.data.folder.locate import Base, check_parts, one_class
+from fgvc.data.folder.locate import Base, check_parts, copies_in, one_class
 from fgvc.data.folder.splits import NAMES
 from fgvc.data.index import listed, setting
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
@@ -56,7 +56,10 @@ def _split_contents(base: Base) -> Contents:
         raise one_class(folder.path, names[0])
     check_parts(by_split[TRAIN], by_split[TRAIN].holding)
     for split, part in by_split.items():
-        classes_of[split] = _add_classes(contents, part.folders, split)
+        copies = copies_in(part)
+        contents.notes += beside_note(copies, f"a copy of the classes in {part.name}/")
+        folders = [inside for inside in part.folders if inside not in copies]
+        classes_of[split] = _add_classes(contents, folders, split)
         contents.folders.append(part)
         contents.strays += part.pictures
     for split, classes in classes_of.items():
@@ -164,8 +167,14 @@ def _class_notes(classes: Sequence[Folder]) -> list[str]:
 
 def _depth_note(classes: Sequence[Folder]) -> list[str]:
     """A note on classes that lie perhaps one level further down."""
-    if any(folder.pictures for folder in classes):
-        return []
+    deep = [folder for folder in classes if not folder.pictures]
+    if len(deep) < len(classes):
+        return [
+            f"{folder.name}/ holds only folders ({listed(inside.name for inside in folder.holding)}"
+            f"), whose pictures belong to the class {folder.name}"
+            for folder in deep[:1]
+            if len(folder.holding) > 1
+        ]
     inner = sorted({inside.name for folder in classes for inside in folder.holding})
     return [
         f"the class folders ({listed(folder.name for folder in classes)}) hold only folders "

@@ -123,12 +123,17 @@ def _class_base(folder: Folder, above: Sequence[Folder]) -> Base:
         inside = datasets[0].path + os.sep
         beside = [other for other in folder.holding if not inside.startswith(other.path + os.sep)]
         return Base(datasets[0], True, (*above, folder), tuple(beside))
-    copies = [inside for inside in folder.holding if _repeats(inside, folder)]
+    copies = copies_in(folder)
     classes = [inside for inside in folder.holding if inside not in copies]
     if any(_wraps_classes(inside) for inside in classes):
         raise _ambiguous(folder, [inside for inside in classes if not inside.pictures])
     _check_names(folder, classes)
     return Base(folder, False, tuple(above), copies=tuple(copies))
+
+
+def copies_in(folder: Folder) -> list[Folder]:
+    """The folders in a folder that hold the classes beside them once more."""
+    return [inside for inside in folder.holding if _repeats(inside, folder)]
 
 
 def _repeats(inside: Folder, folder: Folder) -> bool:

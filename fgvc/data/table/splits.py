@@ -44,6 +44,7 @@ UNCLEAR = re.compile(
 YES, NO = ("1", "true", "t", "yes", "y", "1.0"), ("0", "false", "f", "no", "n", "0.0")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 DEPTHS = 16  # of folders in a path that may be splits: images/train/gull/1.jpg
+MOST_FOLDERS = 1000  # at a depth that may be splits
 EXPECTED = "one of train, val, test"
 
 
@@ -131,6 +132,8 @@ def from_folders(file: Path, path: Sequence[str]) -> Given:
         parts = (name.split("/", depth + 1) for name in path)
         folder_N = [part[depth] if len(part) > depth + 1 else "" for part in parts]
         folders = sorted(set(folder_N))
+        if len(folders) > MOST_FOLDERS:
+            continue
         known = splits_among(folders)
         if len(set(known.values())) > 1 and len(known) == len(folders):
             split_N = np.array([known[folder] for folder in folder_N], dtype=np.uint8)
