@@ -5,6 +5,8 @@ reader -> Index -> manifest.build. N images, 4 box values.
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -80,6 +82,14 @@ def listed(offenders: Iterable[object], most: int = 5) -> str:
     names = [str(offender) for offender in offenders]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def setting(key: str, value: object) -> str:
+    """An override as a shell and Hydra take it: quoted where it holds more than plain text."""
+    if re.fullmatch(r"[\w./~-]+", str(value)):
+        return f"{key}={value}"
+    text = str(value).replace('"', r"\"")
+    return shlex.quote(f'{key}="{text}"')
 
 
 def repeated(values: Sequence[str]) -> list[str]:

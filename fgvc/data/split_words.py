@@ -3,39 +3,77 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from fgvc.types import TEST, TRAIN, VAL
 
 WORDS = {
-    TRAIN: ("train", "training", "trn", "fit", "trainval", "learn"),
-    VAL: ("val", "valid", "validation", "validate", "validating", "dev", "eval", "evaluation"),
-    TEST: ("test", "testing", "tst", "tests", "holdout"),
+    TRAIN: (
+        *("train", "training", "trn", "fit", "trainval", "learn"),
+        *("trainings", "entrainement", "entrenamiento", "treino", "treinamento", "addestramento"),
+        *("训练", "訓練", "学習", "훈련", "학습", "обучение"),
+    ),
+    VAL: (
+        *("val", "valid", "validation", "validate", "validating", "dev", "eval", "evaluation"),
+        *("publictest", "validierung", "validierungs", "validacion", "validacao", "validazione"),
+        *("验证", "驗證", "検証", "검증"),
+    ),
+    TEST: (
+        *("test", "testing", "tst", "tests", "holdout"),
+        *("privatetest", "prueba", "pruebas", "teste", "测试", "測試", "テスト", "테스트"),
+    ),
 }
-# what may follow: train_set, test-images, val2017, Training Data
-_TAIL = r"(?:sets?|splits?|data|dataset|images?|imgs?|pictures?|pics?|photos?|folder|dir|\d+)*"
+# what may follow: train_set, test-images, val2017, Training Data, Trainingsdaten
+_TAIL = (
+    r"(?:sets?|splits?|data|dataset|images?|imgs?|pictures?|pics?|photos?|folder|dir|mini|\d+"
+    r"|daten|datensatz|bilder|集|数据|データ|データセット|用)*"
+)
+
+
+def _plain(text: str) -> str:
+    """A text without case and accents."""
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+
+
 _KNOWN = {
-    split: re.compile(rf"(?:the|my)?(?:{'|'.join(words)}){_TAIL}") for split, words in WORDS.items()
+    split: re.compile(_plain(rf"(?:the|my)?(?:{'|'.join(words)}){_TAIL}"))
+    for split, words in WORDS.items()
 }
 
 
 def split_of(name: str) -> int | None:
     """TRAIN, VAL or TEST if a name is a usual word for a split, in any case; otherwise None."""
-    plain = re.sub(r"[\W_]+", "", name.casefold())
+    plain = re.sub(r"[\W_]+", "", _plain(name))
     return next((split for split, known in _KNOWN.items() if known.fullmatch(plain)), None)
+
+
+def may_be_split(name: str) -> bool:
+    """Whether a name is a word for a split, or begins or ends with one."""
+    words = _words(name)
+    return split_of(name) is not None or any(
+        split_of(word) is not None for word in (*words[:1], *words[-1:])
+    )
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name, without numbers: trainA -> train, a."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words = re.findall(r"[^\W_]+", apart.casefold())
+    return [word for word in words if not word.isdigit()]
 
 
 def splits_among(names: Sequence[str]) -> dict[str, int]:
     """The names that mean a split -> TRAIN, VAL or TEST.
 
     Names count that split_of knows, and names that agree but for a word for a split, before or
-    after what they share: cars_train with cars_test, 01_train with 02_test.
+    after what they share: cars_train with cars_test, 01_train with 02_test, trainA with testA.
     """
     known = {name: split for name in names if (split := split_of(name)) is not None}
     shared: dict[str, dict[str, int]] = {}
     for name in names:
-        words = re.findall(r"[^\W_]+", name.casefold())
-        words = [word for word in words if not word.isdigit()]
+        words = _words(name)
         for word, rest in ((words[-1:], words[:-1]), (words[:1], words[1:])):
             if word and (split := split_of(word[0])) is not None:
                 shared.setdefault(" ".join(rest), {}).setdefault(name, split)

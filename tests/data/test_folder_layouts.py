@@ -249,10 +249,19 @@ def test_a_class_named_like_a_split_is_a_class(classes):
         ("Train", "VALID", "Test"),
         ("train", "test", "x"),
         ("cars_train", "cars_test"),
+        ("trainA", "testA", "trainB", "testB"),
+        ("images", "masks"),
+        ("JPEGImages", "SegmentationClass", "SegmentationObject"),
+        ("HAM10000_images_part_1", "HAM10000_images_part_2"),
+        ("batch1", "batch2", "batch10"),
+        ("fold_0/gull", "fold_0/wren", "fold_1/gull", "fold_1/wren"),
+        ("drive-download-2020-001", "drive-download-2020-002"),
+        ("train/images", "train/masks", "test/images", "test/masks"),
     ],
 )
 def test_classes_that_are_named_like_splits_are_refused(classes, names):
-    refused(classes(dict.fromkeys(names, 3)), *names[:2], "dataset=table")
+    shown = {name.split("/")[0] if "fold" in name else name.split("/")[-1] for name in names[:2]}
+    refused(classes(dict.fromkeys(names, 3)), *shown, "dataset=table", "rename them")
 
 
 @pytest.mark.parametrize("test", ["test", "test/images", "test1/test1", "test/unknown"])
@@ -341,3 +350,86 @@ def test_a_split_list_that_is_not_read_is_named(classes):
     (root / "meta" / "train.txt").touch()
     (root / "meta" / "test.txt").touch()
     assert any("meta/test.txt, meta/train.txt" in note for note in read(root).notes)
+
+
+# --- what Kaggle's archives hold ---
+
+
+def test_splits_of_fer2013(classes):
+    root = classes(under("Training", "PublicTest", "PrivateTest"))
+    index = read(root)
+    for split, name in ((TRAIN, "Training"), (VAL, "PublicTest"), (TEST, "PrivateTest")):
+        assert samples(index, split) == oracle(root / name)
+
+
+def test_a_copy_of_all_classes_is_passed_over_whatever_the_root_is_called(classes):
+    root = classes({**BIRDS, **under("flowers")})
+    index = read(root)
+    assert index.labelmap.names == ("gull", "wren")
+    assert any("flowers" in note and "5 pictures" in note for note in index.notes)
+
+
+def test_a_class_with_folders_like_other_classes_stays_a_class(classes):
+    root = classes({"gull": 3, "wren": 3, "hybrid/gull": 2, "hybrid": 2})
+    assert read(root).labelmap.names == ("gull", "hybrid", "wren")
+
+
+def test_a_dataset_beside_a_test_without_labels_is_found(classes):
+    root = classes({**under("leaves/leaves/train", "leaves/leaves/valid"), "test/test": 4})
+    index = read(root)
+    assert samples(index, TRAIN) == oracle(root / "leaves/leaves/train")
+    assert any("test (4 pictures)" in note for note in index.notes)
+
+
+@pytest.mark.parametrize("names", [("gull ", "gull"), ("wren.", "wren"), ("wren. ", "Wren")])
+def test_names_that_windows_takes_for_one_are_refused(classes, names):
+    refused(classes({**dict.fromkeys(names, 3), "robin": 3}), *names)
+
+
+def test_subfolders_of_every_class_are_said_of_splits_too(classes):
+    """iNaturalist 2018: the folders in train_val2018/ are Aves, Plantae."""
+    root = classes({f"train_val2018/{place}": 3 for place in ("Aves/1", "Aves/2", "Plantae/3")})
+    index = read(root)
+    assert index.labelmap.names == ("Aves", "Plantae")
+    assert any("hold only folders (1, 2, 3)" in note for note in index.notes)
+
+
+def test_ways_out_are_quoted_as_the_shell_and_hydra_take_them(classes):
+    root = classes(under("All (v2)/color", "All (v2)/segmented"))
+    refused(root, f"'dataset.root=\"{root / 'All (v2)/color'}\"'")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("class_1", "class_2"),
+        ("c0", "c1"),
+        ("grade1", "grade2"),
+        ("part_a", "part_b"),
+        ("raw", "new"),
+    ],
+)
+def test_numbered_classes_and_usual_words_stay_classes(classes, names):
+    root = classes(dict.fromkeys(names, 3))
+    assert samples(read(root)) == oracle(root)
+
+
+def test_a_class_called_like_a_tools_folder_stays_a_class(classes):
+    root = classes({"CVS": 3, "Walgreens": 3})
+    assert samples(read(root)) == oracle(root)
+
+
+@pytest.mark.parametrize("copy", ["train/train", "train/train_images"])
+def test_a_copy_of_the_classes_in_a_split_is_passed_over(classes, copy):
+    root = classes(under("train", copy, "test"))
+    index = read(root)
+    assert index.labelmap.names == ("gull", "wren")
+    assert len(index) == 10
+    assert any(copy.split("/")[1] in note and "5 pictures" in note for note in index.notes)
+
+
+def test_one_class_of_folders_beside_classes_of_pictures_is_said(classes):
+    root = classes({"labeled/gull": 3, "labeled/wren": 3, "unlabeled": 3})
+    notes = read(root).notes
+    assert any("labeled/" in note and "gull, wren" in note for note in notes)
+    assert not any("by day" in note for note in read(classes({"robin/by day": 3})).notes)

@@ -133,7 +133,10 @@ def test_labels_that_differ_in_case_are_noted(csv_of):
     index = read(csv_of("path,label,split\na.jpg,Wren,train\nb.jpg,wren,test\n"))
     assert index.labelmap.names == ("Wren", "wren")
     (note,) = index.notes
-    assert "differ only in case, spaces or underscores are classes of their own: Wren, wren" in note
+    assert (
+        "differ only in case, spaces, hyphens or underscores are classes of their own: Wren, wren"
+        in note
+    )
 
 
 @pytest.mark.parametrize(

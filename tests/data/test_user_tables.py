@@ -460,8 +460,11 @@ def test_a_parquet_is_read_under_the_name_of_a_text(here):
         (("1", "1.0"), "equal as numbers are classes of their own: 1, 1.0"),
         (("01", "1"), "equal as numbers are classes of their own: 01, 1"),
         (("['gull', 'wren']", "['wren']"), "look like lists"),
-        (("Wren", "wren"), "differ only in case, spaces or underscores .* Wren, wren"),
-        (("red wren", "red_wren"), "differ only in case, spaces or underscores .* red wren, red_w"),
+        (("Wren", "wren"), "differ only in case, spaces, hyphens or underscores .* Wren, wren"),
+        (
+            ("red wren", "red_wren"),
+            "differ only in case, spaces, hyphens or underscores .* red wren, red_w",
+        ),
     ],
 )
 def test_labels_that_look_like_slips_are_noted_and_stay(here, labels, note):
@@ -478,3 +481,171 @@ def test_a_single_class_is_refused(frame):
     refused(
         file, r"dataset\.table=.*: holds a single class \(wren\); a classifier needs at least two"
     )
+
+
+# --- splits that a table says in other ways ---
+
+
+@pytest.mark.parametrize(
+    ("name", "yes"),
+    [
+        ("is_training_img", TRAIN),
+        ("is_training_set", TRAIN),
+        ("training_set", TRAIN),
+        ("isTrainSplit", TRAIN),
+        ("train_flag", TRAIN),
+        ("for_training", TRAIN),
+        ("in_test_set", TEST),
+        ("is_holdout", TEST),
+        ("testset", TEST),
+    ],
+)
+def test_flags_under_other_names_are_read(frame, name, yes):
+    flags = [int((split == "train") == (yes == TRAIN)) for split in SPLIT]
+    index = read(frame({"path": PICTURES, "label": LABELS, name: flags}))
+    assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+    assert f"the split is column {name}" in said(index)
+
+
+@pytest.mark.parametrize("name", ["train_test", "TrainTest", "train_val_test_split", "split_id"])
+def test_a_column_called_like_several_splits_is_named(frame, name):
+    flags = [int(split == "train") for split in SPLIT]
+    index = read(frame({"path": PICTURES, "label": LABELS, name: flags}))
+    assert index.test_source == "carved"
+    assert any(f"column {name}" in warning for warning in index.warnings)
+    assert not read(frame({"path": PICTURES, "label": LABELS, "age": flags})).warnings
+
+
+@pytest.mark.parametrize("name", ["train_score", "test_accuracy", "valid", "training_time"])
+def test_numbers_under_other_names_are_no_flags(frame, name):
+    index = read(frame({"path": PICTURES, "label": LABELS, name: [0, 1, 0, 1, 0, 1]}))
+    assert index.test_source == "carved"
+
+
+def test_flags_of_floats_in_parquet_are_read(here):
+    flags = [float(split == "test") for split in SPLIT]
+    columns = pd.DataFrame({"path": PICTURES, "label": LABELS, "is_test": flags})
+    columns.to_parquet(here / "t.parquet")
+    assert read(here / "t.parquet").split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+
+
+def test_usage_of_fer2013(frame):
+    usage = ["Training"] * 2 + ["PublicTest"] * 2 + ["PrivateTest"] * 2
+    index = read(frame({"image": PICTURES, "label": LABELS, "Usage": usage}))
+    assert index.split_N.tolist() == [TRAIN] * 2 + [VAL] * 2 + [TEST] * 2
+
+
+def _moved(here: Path, folders: list[str]) -> list[str]:
+    paths = [f"{folder}/{name}" for folder, name in zip(folders, PICTURES, strict=True)]
+    for path in paths:
+        (here / path).parent.mkdir(parents=True, exist_ok=True)
+        (here / path).touch()
+    return paths
+
+
+def test_folders_at_any_depth_say_the_split(frame, here):
+    paths = _moved(here, [f"a/b/c/d/{split}/e" for split in SPLIT])
+    index = read(frame({"path": paths, "label": LABELS}))
+    assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+
+
+def test_folders_that_say_the_split_of_some_paths_are_named(frame, here):
+    paths = _moved(here, ["x/train", "x/train", "x/train", "x/extra", "x/test", "x/test"])
+    index = read(frame({"path": paths, "label": LABELS}))
+    assert index.test_source == "carved"
+    assert any("train, test" in note and "extra" in note for note in index.warnings)
+
+
+# --- one column per class, and paths as addresses write them ---
+
+
+@pytest.mark.parametrize("yes", [("1", "0"), ("1.0", "0.0"), ("True", "False")])
+def test_a_column_per_class_names_the_way_to_one_column(frame, yes):
+    """Roboflow's _classes.csv, Plant Pathology, ISIC."""
+    columns = {"filename": PICTURES}
+    for name in ("wren", "gull"):
+        columns[name] = tuple(yes[label != name] for label in LABELS)
+    message = refused(frame(columns), "wren, gull")
+    assert "label_column" not in message
+    data = pd.read_csv(frame(columns))
+    assert "table.iloc[:, 1:3].idxmax(axis=1)" in message
+    data["label"] = data.iloc[:, 1:3].idxmax(axis=1)
+    index = read(frame({"filename": data["filename"], "label": data["label"]}))
+    assert [index.labelmap.names[label] for label in index.label_N] == list(LABELS)
+
+
+def test_columns_of_which_several_are_yes_name_the_limit(frame):
+    columns = {"filename": PICTURES, "wren": [1] * 6, "gull": [0, 1] * 3}
+    assert "single label" in refused(frame(columns), "wren, gull")
+    unrelated = {"filename": PICTURES, "flash": [0] * 5 + [1], "zoom": [0] * 6}
+    assert "flash, zoom; set dataset.label_column=" in refused(frame(unrelated), "no column label")
+
+
+@pytest.mark.parametrize(
+    ("path", "label"), [("id_code", "diagnosis"), ("Image Index", "dx"), ("image", "emotion")]
+)
+def test_names_of_usual_datasets(frame, path, label):
+    index = read(frame({path: PICTURES, label: LABELS}))
+    assert f"the path is column {path}, the label is column {label}" in said(index)
+
+
+def test_fine_and_coarse_labels_are_refused_with_the_key(frame):
+    columns = {"image": PICTURES, "fine_label": LABELS, "coarse_label": ("a", "b") * 3}
+    refused(frame(columns), "set dataset.label_column=fine_label")
+
+
+def test_paths_as_addresses_write_them_are_read_where_the_disk_has_no_such_name(frame, here):
+    for name in PICTURES:
+        (here / f"a b é {name}").touch()
+    (here / "a%20b%20%C3%A9%200.jpg").touch()
+    paths = [f"a%20b%20%C3%A9%20{name}" for name in PICTURES]
+    index = read(frame({"path": paths, "label": LABELS}))
+    assert index.path[0] == paths[0]
+    assert index.path[1:] == tuple(f"a b é {name}" for name in PICTURES[1:])
+    assert "5 of 6 paths" in said(index)
+
+
+@pytest.mark.parametrize("folders", [("cars_train", "cars_test"), ("01_train", "02_test")])
+def test_folders_that_agree_but_for_a_word_say_the_split(frame, here, folders):
+    paths = _moved(here, [folders[split == "test"] for split in SPLIT])
+    index = read(frame({"path": paths, "label": LABELS}))
+    assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+
+
+@pytest.mark.parametrize("name", ["split", "dataset", "source"])
+def test_cells_that_agree_but_for_a_word_say_the_split(frame, name):
+    columns = {"path": PICTURES, "label": LABELS, name: [f"birds_{split}" for split in SPLIT]}
+    index = read(frame(columns))
+    if name == "source":
+        assert "set dataset.split_column=source" in "".join(index.warnings)
+        index = read(frame(columns), split=name)
+    assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
+
+
+def test_marks_under_the_names_of_splits_are_named(frame):
+    marks = {name: ["x" if split == name else "" for split in SPLIT] for name in ("train", "test")}
+    index = read(frame({"path": PICTURES, "label": LABELS, **marks}))
+    assert all(f"column {name}" in "".join(index.warnings) for name in marks)
+
+
+def test_the_setid_of_oxford_flowers_is_named(frame):
+    index = read(frame({"path": PICTURES, "label": LABELS, "setid": [1, 1, 2, 2, 3, 3]}))
+    assert "column setid" in "".join(index.warnings)
+
+
+@pytest.mark.parametrize("other", ["sea gull\u200b", "sea-gull", "sea  gull"])
+def test_labels_that_look_alike_are_noted(frame, other):
+    labels = ["wren", "sea gull", "wren", "sea gull", other, other]
+    assert "classes of their own" in said(read(frame({"path": PICTURES, "label": labels})))
+
+
+def test_minus_one_and_one_do_not_look_alike(frame):
+    columns = {"path": PICTURES, "label": [-1, 1] * 3, "set": ["A", "B"] * 3}
+    index = read(frame(columns))
+    assert "classes of their own" not in said(index)
+    assert said(index).count("column set") == 1
+
+
+def test_a_column_of_folders_is_named_as_one(frame):
+    columns = {"path": ["images"] * 6, "filename": PICTURES, "label": LABELS}
+    refused(frame(columns), "column path .*images is a folder; set dataset.path_column=")

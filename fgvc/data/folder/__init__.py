@@ -19,7 +19,7 @@ from fgvc.data.folder import contents, locate, skipped
 from fgvc.data.folder.listing import Folder
 from fgvc.data.folder.locate import Base
 from fgvc.data.formats import file_kind
-from fgvc.data.index import Index, listed
+from fgvc.data.index import Index, listed, setting
 from fgvc.data.labelmap import named
 from fgvc.data.layout import existing
 from fgvc.data.split import carved_test
@@ -122,5 +122,5 @@ def _root_too_low(folder: Folder) -> list[str]:
         return []
     return [
         f"dataset.root={folder.path}: {listed(other.path for other in others)} beside it is not "
-        f"read; to use it, set dataset.root={place.parent}"
+        f"read; to use it, set {setting('dataset.root', place.parent)}"
     ]

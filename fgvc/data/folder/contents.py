@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from fgvc.data.folder import skipped, splits
 from fgvc.data.folder.listing import Folder
-from fgvc.data.folder.locate import Base, one_class
+from fgvc.data.folder.locate import Base, check_parts, copies_in, one_class
 from fgvc.data.folder.splits import NAMES
-from fgvc.data.index import listed
+from fgvc.data.index import listed, setting
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
 
 Row = tuple[str, str, int]  # path, class, split
@@ -54,8 +54,12 @@ def _split_contents(base: Base) -> Contents:
     names = [part.name for part in by_split[TRAIN].holding]
     if len(names) == 1 and splits.is_wrapper(names[0]):  # train/images beside train/labels
         raise one_class(folder.path, names[0])
+    check_parts(by_split[TRAIN], by_split[TRAIN].holding)
     for split, part in by_split.items():
-        classes_of[split] = _add_classes(contents, part.folders, split)
+        copies = copies_in(part)
+        contents.notes += beside_note(copies, f"a copy of the classes in {part.name}/")
+        folders = [inside for inside in part.folders if inside not in copies]
+        classes_of[split] = _add_classes(contents, folders, split)
         contents.folders.append(part)
         contents.strays += part.pictures
     for split, classes in classes_of.items():
@@ -65,6 +69,7 @@ def _split_contents(base: Base) -> Contents:
                 f"{listed(strange)}; add training pictures of them, or move them out"
             )
     contents.notes += _split_notes(folder, by_split, contents.test_source)
+    contents.notes += _depth_note(by_split[TRAIN].holding)
     contents.notes += [_unlabelled_note(part) for part in found.unlabelled]
     contents.notes += beside_note(found.beside, "beside the splits")
     return contents
@@ -157,14 +162,25 @@ def _class_notes(classes: Sequence[Folder]) -> list[str]:
     notes = []
     if words := splits.words_of(classes):
         notes.append(f"{listed(words)}: read as classes, as there are other classes beside them")
-    if not any(folder.pictures for folder in classes):
-        inner = sorted({inside.name for folder in classes for inside in folder.holding})
-        notes.append(
-            f"the class folders ({listed(folder.name for folder in classes)}) hold only folders "
-            f"({listed(inner)}), whose pictures belong to the class above; if these are the "
-            f"classes, set dataset.root={classes[0].path}"
-        )
-    return notes
+    return notes + _depth_note(classes)
+
+
+def _depth_note(classes: Sequence[Folder]) -> list[str]:
+    """A note on classes that lie perhaps one level further down."""
+    deep = [folder for folder in classes if not folder.pictures]
+    if len(deep) < len(classes):
+        return [
+            f"{folder.name}/ holds only folders ({listed(inside.name for inside in folder.holding)}"
+            f"), whose pictures belong to the class {folder.name}"
+            for folder in deep[:1]
+            if len(folder.holding) > 1
+        ]
+    inner = sorted({inside.name for folder in classes for inside in folder.holding})
+    return [
+        f"the class folders ({listed(folder.name for folder in classes)}) hold only folders "
+        f"({listed(inner)}), whose pictures belong to the class above; if these are the "
+        f"classes, set {setting('dataset.root', classes[0].path)}"
+    ]
 
 
 # --- classes ---
@@ -174,7 +190,8 @@ def _add_classes(contents: Contents, folders: Sequence[Folder], split: int) -> s
     """Add all class folders of a split; returns the names of the classes.
 
     Raises:
-        UserError: an empty one, or names that differ only in case or Unicode composition.
+        UserError: an empty one, or names that differ only in case, Unicode composition or spaces
+            and dots at the end.
     """
     places: dict[str, list[str]] = defaultdict(list)
     for folder in folders:
@@ -183,7 +200,7 @@ def _add_classes(contents: Contents, folders: Sequence[Folder], split: int) -> s
                 f"{folder.path}: a class folder without pictures{skipped.summary(folder)}; fill or "
                 "remove it"
             )
-        places[nfc(folder.name).casefold()].append(folder.path)
+        places[nfc(folder.name).casefold().rstrip(" .")].append(folder.path)  # as Windows does
         _add_class(contents, nfc(folder.name), folder, split)
     for same in places.values():
         if len(same) > 1:

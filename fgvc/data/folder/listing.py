@@ -21,7 +21,7 @@ NO_CLASSES = frozenset(
     {
         *("__macosx", "lost+found", "system volume information", "$recycle.bin", "recycler"),
         *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "found.000"),
-        *("network trash folder", "temporary items", "__pycache__", "cvs"),
+        *("network trash folder", "temporary items", "__pycache__"),
     }
 )
 HIDDEN, BROKEN, SPECIAL, BACK, STRAY = (

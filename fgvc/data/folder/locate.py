@@ -8,6 +8,7 @@ which is meant, the root is refused and the candidates are named.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,17 @@ from pathlib import Path
 from fgvc.data.folder import splits
 from fgvc.data.folder.listing import Folder, Inode
 from fgvc.data.folder.skipped import summary
-from fgvc.data.index import listed
+from fgvc.data.index import listed, setting
 from fgvc.data.layout import DEPTH
 from fgvc.data.split_words import split_of
 from fgvc.types import TRAIN, UserError, nfc
 
 TABLES = (".csv", ".tsv", ".parquet")
+# parts of one dataset, as archives and cross-validation number them: images_part_1, fold_0
+PARTS = re.compile(
+    r"(.*)(?:parts?|batch(?:es)?|folds?|chunks?|shards?|images?|imgs?|pictures?|photos?|folders?"
+    r"|downloads?)\d+"
+)
 LISTS = (*TABLES, ".txt", ".lst", ".list", ".json", ".jsonl")
 
 
@@ -53,7 +59,7 @@ def find(root: Folder) -> Base:
             raise _no_classes(root, folder, above)
         above.append(folder)
         (folder,) = _distinct(folder.holding)
-    if splits.candidates(folder) and not _is_container(folder):
+    if splits.candidates(folder) and not (_is_container(folder) or _holds_other(folder)):
         _check_alone(folder)
         return Base(folder, True, tuple(above))
     return _class_base(folder, above)
@@ -70,6 +76,13 @@ def _is_container(folder: Folder) -> bool:
     """Whether the only folder called like a split holds a whole dataset: "test data/train"."""
     found = splits.all_of(splits.candidates(folder))
     return len(found) == 1 and found == folder.holding and bool(_datasets(found))
+
+
+def _holds_other(folder: Folder) -> bool:
+    """Whether a test without labels is the only split, and a whole dataset lies beside it."""
+    found = splits.all_of(splits.candidates(folder))
+    others = [inside for inside in folder.holding if inside not in found]
+    return all(map(splits.is_unlabelled, found)) and bool(_datasets(others))
 
 
 def _datasets(folders: Iterable[Folder]) -> list[Folder]:
@@ -96,8 +109,8 @@ def _check_alone(folder: Folder) -> None:
         raise UserError(
             f"dataset.root={folder.path}: ambiguous: {split.name}/ holds the class folders "
             f"{_names(split.holding)}, but {_names(classes)} lie beside it; set "
-            f"dataset.root={split.path} to read only that folder, or rename {split.name}/ if it is "
-            "a class"
+            f"{setting('dataset.root', split.path)} to read only that folder, or rename "
+            f"{split.name}/ if it is a class"
         )
 
 
@@ -110,7 +123,7 @@ def _class_base(folder: Folder, above: Sequence[Folder]) -> Base:
         inside = datasets[0].path + os.sep
         beside = [other for other in folder.holding if not inside.startswith(other.path + os.sep)]
         return Base(datasets[0], True, (*above, folder), tuple(beside))
-    copies = [inside for inside in folder.holding if _repeats(inside, folder)]
+    copies = copies_in(folder)
     classes = [inside for inside in folder.holding if inside not in copies]
     if any(_wraps_classes(inside) for inside in classes):
         raise _ambiguous(folder, [inside for inside in classes if not inside.pictures])
@@ -118,11 +131,29 @@ def _class_base(folder: Folder, above: Sequence[Folder]) -> Base:
     return Base(folder, False, tuple(above), copies=tuple(copies))
 
 
+def copies_in(folder: Folder) -> list[Folder]:
+    """The folders in a folder that hold the classes beside them once more."""
+    return [inside for inside in folder.holding if _repeats(inside, folder)]
+
+
 def _repeats(inside: Folder, folder: Folder) -> bool:
-    """Whether a folder in a folder of the same name holds the same classes once more."""
-    siblings = {nfc(other.name) for other in folder.holding if other is not inside}
-    same = siblings & {nfc(other.name) for other in inside.holding}
-    return inside.name.casefold() == folder.name.casefold() and len(same) > 1
+    """Whether a folder holds the classes beside it once more.
+
+    In a folder of the same name, two classes suffice. Otherwise these are all classes, with
+    pictures of the same names.
+    """
+    siblings = {nfc(other.name): other for other in folder.holding if other is not inside}
+    inner = {nfc(other.name): other for other in inside.holding}
+    if inside.name.casefold() == folder.name.casefold():
+        return len(siblings.keys() & inner.keys()) > 1
+    is_wrapper = splits.is_wrapper(inside.name)  # images/ is refused: another version of them?
+    if is_wrapper or inside.pictures or len(inner) < 2 or siblings.keys() != inner.keys():
+        return False
+    return all(_file_names(inner[name]) == _file_names(siblings[name]) for name in inner)
+
+
+def _file_names(folder: Folder) -> set[str]:
+    return {os.path.basename(path) for path in folder.pictures}  # noqa: PTH119 - texts
 
 
 def _wraps_classes(folder: Folder) -> bool:
@@ -130,20 +161,41 @@ def _wraps_classes(folder: Folder) -> bool:
 
 
 def _check_names(folder: Folder, classes: Sequence[Folder]) -> None:
-    """Refuse a model of training against validation."""
+    """Refuse a model of training against validation, or of one part against another."""
+    check_parts(folder, classes)
     words = splits.words_of(classes)
     different = set(words.values())
     if len(words) == len(classes) or (TRAIN in different and len(different) > 1):
         raise UserError(
             f"dataset.root={folder.path}: {listed(f'{name}/' for name in words)} are called like "
             "splits, but hold pictures instead of class folders; sort the pictures of each into "
-            f"one folder per class, or {_table_hint(folder, classes)}"
+            f"one folder per class, or {_table_hint(folder, classes)}; if these are the classes, "
+            "rename them"
+        )
+
+
+def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
+    """Refuse a model of images against masks, or of fold_0 against fold_1.
+
+    Raises:
+        UserError: all classes are called like parts of one dataset.
+    """
+    plain = [re.sub(r"[\W_]+", "", inside.name.casefold()) for inside in classes]
+    numbered = {match and match[1] for match in map(PARTS.fullmatch, plain)}
+    if all(splits.is_wrapper(inside.name) for inside in classes) or (
+        len(numbered) == 1 and None not in numbered
+    ):
+        raise UserError(
+            f"dataset.root={folder.path}: {listed(f'{inside.name}/' for inside in classes)} are "
+            "called like parts of one dataset and not like classes; sort the pictures into one "
+            f"folder per class, or {_table_hint(folder, classes)}; if these are the classes, "
+            "rename them"
         )
 
 
 def _ambiguous(folder: Folder, places: Sequence[Folder]) -> UserError:
     """A refusal that names where the classes may begin."""
-    ways = listed((f"dataset.root={place.path}" for place in places), 3)
+    ways = listed((setting("dataset.root", place.path) for place in places), 3)
     rest = [inside.name for inside in folder.holding if inside not in places]
     other = f"; {listed(rest)} would not be read then" if rest else ""
     return UserError(
@@ -193,7 +245,9 @@ def _class_folders_above(root: Folder) -> str:
     try:
         siblings = [inside for inside in Folder(str(parent)).folders if inside.name != root.name]
         if any(inside.pictures for inside in siblings):
-            return f"if it is a class folder itself, set dataset.root={parent}, otherwise "
+            return (
+                f"if it is a class folder itself, set {setting('dataset.root', parent)}, otherwise "
+            )
     except UserError:  # other people's folders may be closed
         pass
     return ""
@@ -204,7 +258,9 @@ def _table_hint(folder: Folder, others: Iterable[Folder]) -> str:
     files = [file.path for place in (folder, *others) for file in place.content.skipped]
     tables = [path for path in files if path.lower().endswith(TABLES)]
     if tables:
-        return f"if it names their classes, read a table: dataset=table dataset.table={tables[0]}"
+        tables.sort(key=lambda path: split_of(os.path.basename(os.path.dirname(path))) != TRAIN)  # noqa: PTH119, PTH120
+        table = setting("dataset.table", tables[0])
+        return f"if it names their classes, read a table: dataset=table {table}"
     return "name their classes in a table (dataset=table)"
 
 

@@ -13,17 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fgvc.data.folder.listing import Folder
-from fgvc.data.index import listed
+from fgvc.data.index import listed, setting
 from fgvc.data.split_words import split_of, splits_among
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
 
 NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
 # names of folders that hold the classes of a whole dataset, or another version of the same pictures
 WRAPPERS = re.compile(
-    r"((all|raw|full|color|colour|new)?(images?|imgs?|pictures?|pics?|photos?|jpe?gs?|pngs?|data"
+    r"((all|raw|full|color|colour|new|jpeg)?(images?|imgs?|pictures?|pics?|photos?|jpe?gs?|pngs?|data"
     r"|datasets?|files|classes|folders?|archive)|originals?|raw|processed|preprocessed|resized"
-    r"|crops?|cropped|augmented|augmentations?|masks?|annotations?|labels?|segmentations?"
-    r"|segmented|groundtruths?|gt|documentation|docs|figures?|samples?|thumbnails?|thumbs)\d*"
+    r"|crops?|cropped|augmented|augmentations?|masks?|annotations?|labels?"
+    r"|segmentations?(class|object)?|segmented|groundtruths?|gt|documentation|docs|figures?|samples?|thumbnails?|thumbs)\d*"
 )
 UNLABELLED = re.compile(r"(un)?(known|labell?ed|classified)|none|all|all ?classes")
 
@@ -110,7 +110,7 @@ def find(folder: Folder) -> Found:
     if TRAIN in by_split:
         known = {nfc(inside.name) for inside in unwrapped(by_split[TRAIN]).holding}
         for split in [split for split in by_split if split != TRAIN]:
-            if _is_unlabelled(by_split[split], known):
+            if is_unlabelled(by_split[split], known):
                 del by_split[split]
     rest = [inside for inside in folder.folders if inside not in by_split.values()]
     aliases = {inside.inode for inside in by_split.values()}
@@ -118,13 +118,17 @@ def find(folder: Folder) -> Found:
     words = words_of(folder.folders)
     unlabelled = tuple(inside for inside in rest if inside.name in words)
     if TRAIN not in by_split:
-        raise _no_train(folder, by_split, unlabelled)
+        raise _no_train(folder, by_split, unlabelled, rest)
     beside = tuple(inside for inside in rest if inside not in unlabelled and inside.holds_pictures)
     return Found(by_split, unlabelled, beside)
 
 
-def _is_unlabelled(folder: Folder, known: set[str]) -> bool:
-    """Whether a test folder only wraps pictures without labels: test/images, test1/test1."""
+def is_unlabelled(folder: Folder, known: set[str] | frozenset[str] = frozenset()) -> bool:
+    """Whether a test folder only wraps pictures without labels: test/images, test1/test1.
+
+    Args:
+        known: names of the classes, which a folder of pictures in it is not.
+    """
     folder = unwrapped(folder)
     if len(folder.holding) != 1 or len(folder.folders) != 1:
         return False
@@ -139,7 +143,10 @@ def _wraps(name: str, above: str) -> bool:
 
 
 def _no_train(
-    folder: Folder, by_split: Mapping[int, Folder], unlabelled: Sequence[Folder]
+    folder: Folder,
+    by_split: Mapping[int, Folder],
+    unlabelled: Sequence[Folder],
+    rest: Sequence[Folder],
 ) -> UserError:
     names = _slashed(list(by_split.values()))
     words, why = words_of(folder.folders), ""
@@ -147,12 +154,15 @@ def _no_train(
         if words[inside.name] == TRAIN:
             lies = "pictures, but no class folders" if inside.holds_pictures else "no pictures"
             why = f" with class folders ({inside.name}/ holds {lies})"
-    first = next(iter(by_split.values()))
-    return UserError(
-        f"dataset.root={folder.path}: holds {names} but no train/{why}; "
-        f"call the folder to train on train/, or set dataset.root={first.path} to train on that "
-        "folder and carve a test from it"
-    )
+    places = [place for place in by_split.values() if not is_unlabelled(place)]
+    places += [place for place in rest if place.holding]
+    way_out = "call the folder to train on train/"
+    if places:
+        way_out += (
+            f", or set {setting('dataset.root', places[0].path)} to train on that folder and carve "
+            "a test from it"
+        )
+    return UserError(f"dataset.root={folder.path}: holds {names} but no train/{why}; {way_out}")
 
 
 def _slashed(folders: Sequence[Folder]) -> str:

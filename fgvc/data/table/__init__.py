@@ -12,12 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fgvc.data.formats import has_picture_suffix
-from fgvc.data.index import Index, listed, repeated
+from fgvc.data.index import Index, listed, repeated, setting
 from fgvc.data.layout import existing
 from fgvc.data.split import resolve_splits
 from fgvc.data.table import embedded
 from fgvc.data.table.files import folder_of, open_table
-from fgvc.data.table.labels import label_notes, read_labels, refuse_empty
+from fgvc.data.table.labels import (
+    label_notes,
+    read_labels,
+    refuse_column_per_class,
+    refuse_empty,
+)
 from fgvc.data.table.names import (
     LABELS,
     PATHS,
@@ -28,7 +33,6 @@ from fgvc.data.table.names import (
     refuse_missing,
     refuse_repeated,
     refuse_several,
-    setting,
 )
 from fgvc.data.table.parquet import ParquetTable
 from fgvc.data.table.paths import is_picture_path, resolve
@@ -86,9 +90,16 @@ def read(
         refuse_empty(cells, table.names[places.path], None, table.where)
         path, path_notes = resolve(file, root, cells, table.where)
     if twice := repeated(path):
+        if (root / twice[0]).is_dir():
+            raise UserError(
+                f"dataset.table={file}: column {table.names[places.path]} does not name pictures: "
+                f"{twice[0]} is a folder; set dataset.path_column= to the column that names them"
+            )
         raise UserError(f"dataset.table={file}: path listed twice: {listed(twice)}; keep one row")
-    if given.split_N is None and (folder_N := from_folders(path)) is not None:
-        given = replace(given, split_N=folder_N, source="the folders in the paths")
+    if given.split_N is None:
+        found = from_folders(file, path)
+        warnings = given.warnings + found.warnings
+        given = replace(given, split_N=found.split_N, source=found.source, warnings=warnings)
     classes, label_N = read_labels(file, labels)
     where = f"dataset.table={file.name}"
     split_N, test_source = resolve_splits(
@@ -132,6 +143,8 @@ def _choose(table: TextTable | ParquetTable, file: Path, keys: Keys) -> Places:
     label = given["label"] if "label" in given else _choose_label(table, file, {*taken, path})
     missing = [role for role, place in (("path", path), ("label", label)) if place is None]
     if path is None or label is None:
+        if path is not None:
+            refuse_column_per_class(table, file, path)
         refuse_missing(file, names, missing)
         raise AssertionError
     if isinstance(table, ParquetTable):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
-from fgvc.data.index import listed
-from fgvc.data.table.names import setting
+from fgvc.data.index import listed, setting
 from fgvc.data.table.parquet import ParquetTable
 from fgvc.data.table.text import JSON_LINES, TextTable, refuse_others
 from fgvc.types import UserError

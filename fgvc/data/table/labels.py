@@ -9,12 +9,16 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from fgvc.data.index import listed
 from fgvc.data.labelmap import named
 from fgvc.data.split import SPLIT_NAMES
+from fgvc.data.table.parquet import ParquetTable
+from fgvc.data.table.splits import NO, YES, is_flag
+from fgvc.data.table.text import TextTable
 from fgvc.types import TRAIN, LabelMap, UserError
 
 # what programs write where there is no value
@@ -62,6 +66,35 @@ def refuse_empty(
     )
 
 
+def refuse_column_per_class(table: TextTable | ParquetTable, file: Path, path: int) -> None:
+    """Refuse a table that has a column of 0 and 1 per class, with the way to a single column."""
+    places = [place for place in range(len(table.names)) if place != path]
+    places = [place for place in places if not is_flag(table.names[place])]
+    places = table.all_pass(places, lambda cell: cell.lower() in (*YES, *NO))
+    if len(places) < 2:
+        return
+    columns = table.columns(places)
+    said_N = [sum(cell.lower() in YES for cell in cells) for cells in zip(*columns, strict=True)]
+    start = (
+        f"dataset.table={file}: has no column label, but the columns "
+        f"{listed((table.names[place] for place in places), 10)} of 0 and 1"
+    )
+    if 2 * said_N.count(1) < len(said_N):
+        return
+    if others := sum(said != 1 for said in said_N):
+        raise UserError(
+            f"{start}; an image has a single label, and {others} of {len(said_N)} rows have "
+            "several of these or none; write one label per row into a column label, or set "
+            "dataset.label_column= to one of them to tell 0 from 1"
+        )
+    is_block = places == list(range(places[0], places[-1] + 1))
+    block = f"{places[0]}:{places[-1] + 1}" if is_block else str(places)
+    raise UserError(
+        f"{start}, one per class; write the name of the class into a column label, for example in "
+        f"pandas with table['label'] = table.iloc[:, {block}].idxmax(axis=1)"
+    )
+
+
 def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
     """Notes on labels that are perhaps slips; each stays a class of its own."""
     notes = []
@@ -78,7 +111,7 @@ def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
     numbers = [name for name in names if NUMBER.fullmatch(name)]
     alike = {
         "are equal as numbers": _groups(numbers, float),
-        "differ only in case, spaces or underscores": _groups(names, _spelling),
+        "differ only in case, spaces, hyphens or underscores": _groups(names, _spelling),
     }
     notes += [
         f"{table}: labels that {what} are classes of their own: {listed(found)}"
@@ -97,4 +130,6 @@ def _groups(names: Sequence[str], key: Callable[[str], object]) -> list[str]:
 
 
 def _spelling(name: str) -> str:
-    return re.sub(r"[\s_]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()
+    composed = unicodedata.normalize("NFKC", name).casefold()
+    visible = "".join(sign for sign in composed if unicodedata.category(sign) != "Cf")
+    return re.sub(r"[\s_]+|(?<=\w)-+(?=\w)", " ", visible).strip()  # -1 is not 1

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fgvc.data.index import listed, repeated
+from fgvc.data.index import listed, repeated, setting
 from fgvc.types import UserError
 
 
@@ -35,7 +35,7 @@ PATHS = (
         *("imgname", "picturename", "photoname", "fname"),
     ),
     ("image", "img", "picture", "photo", "pic"),
-    ("id", "imageid", "imgid", "photoid", "pictureid"),
+    ("id", "imageid", "imgid", "photoid", "pictureid", "idcode", "imageindex"),
     ("name",),
     ("url", "imageurl", "imgurl", "photourl", "uri", "imageuri", "link"),
 )
@@ -50,6 +50,7 @@ LABELS = (
         *("labelid", "classid", "categoryid", "speciesid", "breedid", "targetid", "labelindex"),
         *("classindex", "labelidx", "classidx", "labelencoded", "classnumber"),
     ),
+    ("finelabel", "coarselabel", "diagnosis", "dx", "emotion", "choice", "landmarkid"),
 )
 
 
@@ -116,12 +117,6 @@ def choose(
         best.sort(key=lambda place: words.index(_listed_form(names[place], words) or ""))
         refuse_several(table, role, [names[place] for place in best])
     return best[0] if best else None
-
-
-def setting(key: str, value: object) -> str:
-    """An override as a shell and Hydra take it: quoted where it holds more than plain text."""
-    plain = re.fullmatch(r"[\w./~-]+", str(value))
-    return f"{key}={value}" if plain else f"'{key}=\"{value}\"'"
 
 
 def refuse_several(table: object, role: str, names: Sequence[str]) -> None:

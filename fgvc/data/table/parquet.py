@@ -78,6 +78,11 @@ class ParquetTable:
             _is_text(_plain(schema.field(self.names[place]).type)) for schema in self.schemas
         )
 
+    def holds_numbers(self, place: int) -> bool:
+        """Whether a column holds numbers with a fraction, as pandas writes flags with gaps."""
+        kinds = (_plain(schema.field(self.names[place]).type) for schema in self.schemas)
+        return all(_is_text(kind) or pa.types.is_floating(kind) for kind in kinds)
+
     def holds_images(self, place: int) -> bool:
         """Whether a column holds encoded images: bytes, or a struct of bytes and path."""
         return all(_is_image(schema.field(self.names[place]).type) for schema in self.schemas)
@@ -97,7 +102,7 @@ class ParquetTable:
     def all_pass(self, places: Sequence[int], test: Callable[[str], bool]) -> list[int]:
         """Those of the columns whose cells all pass a test (empty cells aside), if any do."""
         passed = []
-        for place in filter(self.holds_text, places):
+        for place in filter(self.holds_numbers, places):  # text too
             filled = 0
             for cell in self._texts(self.names[place]):
                 if cell and not test(cell):

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 from fgvc.data.formats import has_picture_suffix
-from fgvc.data.index import listed
+from fgvc.data.index import listed, setting
 from fgvc.data.layout import inside
-from fgvc.data.table.names import setting
 from fgvc.types import UserError
 
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
@@ -128,7 +128,7 @@ def resolve(
     for row, cell in enumerate(cells):
         path = _relative(disk, table, cell, row, where, cells)
         try:
-            on_disk = disk.find(path)
+            on_disk = disk.find(path) or _find_decoded(disk, path)
         except UserError as error:
             raise UserError(f"{where(row)}: {error}") from None
         found += on_disk is not None
@@ -139,6 +139,15 @@ def resolve(
         f"{table.name}: {n} of {len(cells)} paths {what}" for what, n in disk.changes.items()
     )
     return tuple(paths), notes
+
+
+def _find_decoded(disk: Disk, path: str) -> str | None:
+    """The file of a path written as in an address (a%20b.jpg), where none is called so."""
+    decoded = inside(unquote(path)) if "%" in path else None
+    on_disk = None if decoded is None else disk.find(decoded)
+    if on_disk is not None:
+        disk.changes["are written as in addresses (%20): read as the characters they mean"] += 1
+    return on_disk
 
 
 def _relative(

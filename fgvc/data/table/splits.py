@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fgvc.data.index import listed
+from fgvc.data.index import listed, setting
 from fgvc.data.split import SPLIT_NAMES
-from fgvc.data.split_words import split_of
-from fgvc.data.table.names import Keys, keyed, plain_name, refuse_several, setting
+from fgvc.data.split_words import may_be_split, split_of, splits_among
+from fgvc.data.table.names import Keys, keyed, plain_name, refuse_several
 from fgvc.data.table.parquet import ParquetTable
 from fgvc.data.table.text import TextTable
 from fgvc.types import TEST, TRAIN, VAL, UserError
@@ -26,14 +26,25 @@ WORDS = (
     *("splitset", "setname", "settype", "splittype", "datasplit", "datasetsplit", "fold", "mode"),
 )
 NUMBERED = ("fold", "mode")  # usual for other things than splits too: passed over with numbers
-FLAGS = {
-    TRAIN: ("train", "training", "istrain", "istraining", "istrainingimage", "intrain"),
-    TEST: ("test", "testing", "istest", "istesting", "istestimage", "intest"),
-    VAL: ("val", "validation", "isval", "isvalid", "isvalidation", "inval"),
+_WORDS = {
+    TRAIN: r"train|training",
+    TEST: r"test|testing|holdout",
+    VAL: r"val|validation|(?<=is|in)valid|(?<=for)valid",
 }
+_TAIL = r"(?:(?:image|img|picture|photo|set|split|data|sample|flag)s?)*"
+FLAGS = {  # is_train, training_set, in_test_set, is_training_img
+    split: re.compile(rf"(?:is|in|for|usedfor)?(?:{words}){_TAIL}")
+    for split, words in _WORDS.items()
+}
+# columns that say a split, but not in which way: train_test_split, split_id
+UNCLEAR = re.compile(
+    r"(?:is)?(?:train|training|trn|val|valid|validation|test|testing|tst|or){2,}(?:split|set|data)?s?"
+    r"|(?:data)?(?:split|subset|set|partition)s?(?:id|idx|index|number|no|code|label|\d)*"
+)
 YES, NO = ("1", "true", "t", "yes", "y", "1.0"), ("0", "false", "f", "no", "n", "0.0")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
-DEPTHS = 3  # of folders in a path that may be splits: images/train/gull/1.jpg
+DEPTHS = 16  # of folders in a path that may be splits: images/train/gull/1.jpg
+MOST_FOLDERS = 1000  # at a depth that may be splits
 EXPECTED = "one of train, val, test"
 
 
@@ -77,26 +88,66 @@ def read_splits(
     unused = [
         f"{file.name}: column {table.names[place]} holds words for splits and is not read; "
         f"to read it, set {setting('dataset.split_column', table.names[place])}"
-        for place in table.all_pass(rest, lambda cell: split_of(cell) is not None)
+        for place in _hold_words(table, rest)
     ]
     if given.split_N is None:
+        unused += _unclear(table, file, rest)
         return Given(notes=tuple(notes), warnings=tuple(unused))
     return replace(given, notes=(*notes, *unused))
 
 
-def from_folders(path: Sequence[str]) -> np.ndarray | None:
+def _hold_words(table: TextTable | ParquetTable, rest: Sequence[int]) -> list[int]:
+    """The columns that hold nothing but words for splits."""
+    places = table.all_pass(rest, may_be_split)
+    cells_of = zip(places, map(set, table.columns(places)), strict=True)
+    return [place for place, cells in cells_of if len(splits_among([*cells])) == len(cells - {""})]
+
+
+def _unclear(table: TextTable | ParquetTable, file: Path, rest: Sequence[int]) -> list[str]:
+    """Warnings of columns that are called like splits and hold numbers, marks, or yes and no."""
+    names = {place: table.names[place] for place in rest}
+    places = [
+        place
+        for place, name in names.items()
+        if plain_name(name) not in WORDS  # which have their own note
+        and (is_flag(name) or UNCLEAR.fullmatch(plain_name(name)))
+    ]
+    return [
+        f"{file.name}: column {names[place]} is called like a split and is not read, since its "
+        "values do not say which of them is train; write train, val or test into it and set "
+        f"{setting('dataset.split_column', names[place])}"
+        for place in table.all_pass(places, lambda cell: split_of(cell) is None)
+    ]
+
+
+def from_folders(file: Path, path: Sequence[str]) -> Given:
     """Split of every path by the folders train/, test/ and the like that all paths have at a depth.
 
     Returns:
-        uint8; None where no depth has such folders alone, or there is a single one.
+        No split where no depth has such folders alone, or there is a single one; with a warning
+        where only some folders at a depth are called like splits.
     """
+    warnings = []
     for depth in range(DEPTHS):
         parts = (name.split("/", depth + 1) for name in path)
         folder_N = [part[depth] if len(part) > depth + 1 else "" for part in parts]
-        split_of_folder = {folder: split_of(folder) for folder in set(folder_N)}
-        if None not in split_of_folder.values() and len(set(split_of_folder.values())) > 1:
-            return np.array([split_of_folder[folder] for folder in folder_N], dtype=np.uint8)
-    return None
+        folders = sorted(set(folder_N))
+        if len(folders) > MOST_FOLDERS:
+            continue
+        known = splits_among(folders)
+        if len(set(known.values())) > 1 and len(known) == len(folders):
+            split_N = np.array([known[folder] for folder in folder_N], dtype=np.uint8)
+            return Given(split_N, "the folders in the paths")
+        if TRAIN in known.values() and len(set(known.values())) > 1:
+            names = listed(sorted(known, key=known.__getitem__))
+            others = [folder or "no folder" for folder in folders if folder not in known]
+            warnings.append(
+                f"{file.name}: the folders {names} in the paths are not read as splits, since "
+                f"other paths have {listed(others)} there; remove these rows, or add a column split"
+            )
+        if not any(folder_N):
+            break
+    return Given(warnings=tuple(warnings))
 
 
 def _by_usual_name(
@@ -114,7 +165,7 @@ def _by_usual_name(
     for place in usual:
         (cells,) = table.columns([place])
         name = table.names[place]
-        words = {cell: split_of(cell) for cell in set(cells)}
+        words = _words(cells)
         if plain_name(name) != "split" and _says_nothing(name, words):
             shown = listed(sorted(filter(None, words)), 3)
             notes.append(f"{file.name}: column {name} holds no splits ({shown}) and is not read")
@@ -129,6 +180,12 @@ def _by_usual_name(
     return Given(split_N, f"column {name}", (place,), exact=name == "split"), notes
 
 
+def _words(cells: Sequence[str]) -> dict[str, int | None]:
+    """{cell: its split, or None} of the different cells of a column."""
+    different = sorted(set(cells))
+    return {**dict.fromkeys(different), **splits_among(different)}
+
+
 def _says_nothing(name: str, words: Mapping[str, int | None]) -> bool:
     """Whether a column holds other things than splits, rather than splits in an unknown form."""
     if any(split is not None for split in words.values()):
@@ -137,7 +194,9 @@ def _says_nothing(name: str, words: Mapping[str, int | None]) -> bool:
 
 
 def _readable(table: TextTable | ParquetTable, place: int) -> bool:
-    return isinstance(table, TextTable) or table.holds_text(place)
+    if isinstance(table, TextTable) or table.holds_text(place):
+        return True
+    return _flag(table.names[place]) is not None and table.holds_numbers(place)
 
 
 def _named(table: TextTable | ParquetTable, place: int) -> tuple[np.ndarray, str]:
@@ -154,7 +213,7 @@ def _named(table: TextTable | ParquetTable, place: int) -> tuple[np.ndarray, str
 
 def _splits(table: TextTable | ParquetTable, name: str, cells: Sequence[str]) -> np.ndarray:
     """Words -> splits, or a refusal of the first cell that is none."""
-    words = {cell: split_of(cell) for cell in set(cells)}
+    words = _words(cells)
     if None in words.values():
         row = next(row for row, cell in enumerate(cells) if words[cell] is None)
         cell, where = cells[row], table.where(row)
@@ -168,9 +227,14 @@ def _splits(table: TextTable | ParquetTable, name: str, cells: Sequence[str]) ->
     return np.array([words[cell] for cell in cells], dtype=np.uint8)
 
 
+def is_flag(name: str) -> bool:
+    """Whether a column is called like a flag for a split."""
+    return _flag(name) is not None
+
+
 def _flag(name: str) -> int | None:
     plain = plain_name(name)
-    return next((split for split, words in FLAGS.items() if plain in words), None)
+    return next((split for split, known in FLAGS.items() if known.fullmatch(plain)), None)
 
 
 def _by_flags(table: TextTable | ParquetTable, file: Path, free: Sequence[int]) -> Given | None:
@@ -179,7 +243,7 @@ def _by_flags(table: TextTable | ParquetTable, file: Path, free: Sequence[int]) 
     flags = [place for place in flags if _readable(table, place)]
     places = table.all_pass(flags, lambda cell: cell.lower() in (*YES, *NO))
     for place in flags:
-        if place not in places and plain_name(table.names[place]).startswith(("is", "in")):
+        if place not in places and plain_name(table.names[place]).startswith(("is", "in", "for")):
             _refuse_mixed(table, place)
     if not places:
         return None
