@@ -47,7 +47,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): fetch it again") from error
     if not isinstance(held, dict):
         raise UserError(f"{path} holds a {type(held).__name__}, not a JSON object: fetch it again")
@@ -79,7 +79,7 @@ def content(path: Path) -> Any:
 
 def unreadable(path: Path, error: Exception) -> UserError:
     """The message for a damaged file."""
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
     return UserError(
         f"weights {path} cannot be read ({path.stat().st_size} bytes, cut short?): {reason}"
     )
