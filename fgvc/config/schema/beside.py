@@ -159,13 +159,19 @@ def norm_eps(weights: Path) -> float | None:
     weights of other libraries.
 
     Raises:
-        ValueError: config.json is no JSON object.
+        ValueError: config.json is no JSON object, or its epsilon is no number from 0 to 1.
     """
     names = _names_in(weights)
     if b"norm_eps" in names and (recorded := _recorded_eps(names)) is not None:
         return recorded
     usual = next((eps for marker, eps in LAYOUTS if marker in names), None)
-    return None if usual is None else float(_tower(weights).get("layer_norm_eps", usual))
+    if usual is None:
+        return None
+    stated = _tower(weights).get("layer_norm_eps", usual)
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 <= stated <= 1:
+        file = weights.with_name(CONFIG)
+        raise ValueError(f"{file} has layer_norm_eps={stated}, no number from 0 to 1: correct it")
+    return float(stated)
 
 
 def _recorded_eps(head: bytes) -> float | None:

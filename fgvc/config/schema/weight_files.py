@@ -86,7 +86,7 @@ def shards_of(index: Path) -> tuple[Path, ...]:
     outside = [name for name in names if Path(name).name != name or "\\" in name or name == ".."]
     if nested := [name for name in names if name.endswith(INDEX)]:
         raise ConfigError(
-            f"{index} names the shard {nested[0]!r}, which is an index itself: fetch the index again"
+            f"{index} names the shard {nested[0]!r}, an index itself: fetch the index again"
         )
     if outside:
         raise ConfigError(

@@ -84,6 +84,7 @@ def _ways(name: str) -> str:
 
     other = ["*relpos*", "*gap*", "*rope*", "*_18x2_*"]
     plain = timm.list_models(["vit_*_patch*_224", "deit*_patch*"], exclude_filters=other)
+    plain = [other for other in plain if other != name]
     close = difflib.get_close_matches(name, plain, n=3, cutoff=0.4)
     near = f", such as {', '.join(close)}" if close else ""
     return f"{READ}{near}"
