@@ -161,12 +161,12 @@ def _facts_of_version(path: Path, size: int, mtime_ns: int) -> Mapping[str, Any]
         return None
     try:
         written = json.loads(header).get("__metadata__", {}).get(KEY)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
     try:
         facts = None if written is None else json.loads(written)
         return None if facts is None else dict(facts)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"backbone.weights={path}: a damaged checkpoint of fgvc ({error}): restore it"
         ) from error

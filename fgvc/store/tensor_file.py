@@ -56,12 +56,13 @@ def facts_of(path: Path) -> dict[str, Any] | None:
         UserError: the file has the metadata key of a checkpoint, but its facts are damaged.
     """
     header = _header(path)
-    written = header and header[1].get("__metadata__", {}).get(KEY)
+    metadata = header[1].get("__metadata__") if header else None
+    written = metadata.get(KEY) if isinstance(metadata, dict) else None
     if written is None:
         return None
     try:
         facts = json.loads(written)
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: a damaged checkpoint of fgvc ({error}): restore it") from error
     if not isinstance(facts, dict):
         raise UserError(f"{path}: a damaged checkpoint of fgvc (no facts): restore it")
@@ -92,7 +93,7 @@ def _header(path: Path) -> tuple[int, dict[str, Any]] | None:
             return None
         try:
             header = json.loads(b"{" + file.read(length - 1))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     return (8 + length, header) if isinstance(header, dict) else None
 

@@ -31,7 +31,7 @@ def run(job: Job) -> Skipped | None:
     """
     kept = stored.read(job)
     cfg = stored.config_of(kept, job)
-    conf = typed(cfg)
+    conf = stored.with_norm_eps(kept, typed(cfg))
     stored.check_weights_found(kept, conf)
     if kept.inside and conf.runtime.nproc != 1:
         raise ConfigError(

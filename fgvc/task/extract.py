@@ -24,7 +24,7 @@ from fgvc.data import loader
 from fgvc.data.manifest import or_skip
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import part_attention as parts
-from fgvc.model.backbone import Backbone, autocast
+from fgvc.model.backbone import Backbone, autocast, hf_config
 from fgvc.record import console
 from fgvc.record.stamp import fp32_precision
 from fgvc.store import atomic, digest
@@ -149,8 +149,10 @@ class Extractor:
         own = {name: getattr(row, name) for name in DECLARED}
         # older versions cached GPU features that TF32 convolutions had computed
         fp32 = {"fp32_precision": fp32_precision()} if self.device.type == "cuda" else {}
+        eps = hf_config.norm_eps(conf.backbone, self.source)
         return {
             **own,
+            **({} if eps is None else {"norm_eps": eps}),  # of no tensor, so not in the digest
             "extractor": VERSION,
             "libraries": {name: version(name) for name in (*LIBRARIES, FAMILY[library])},
             "model": row.model,

@@ -6,7 +6,7 @@ command may only say where things lie and how to run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +149,18 @@ def settled(stored: Stored, job: Job) -> tuple[Config, WeightsSource]:
     given = given_places(job.overrides).get("backbone.weights")
     if given is not None and stored.inside is None:
         cfg.backbone.weights = given  # a file will do for what the run took from the hub
-    conf = typed(cfg)
+    conf = with_norm_eps(stored, typed(cfg))
     check_weights_found(stored, conf)
     source = stored.inside or weights.find(conf.backbone)
     stored.check(source, evaluation_transform(conf))
     return conf, source
+
+
+def with_norm_eps(stored: Stored, conf: Config) -> Config:
+    """The config with the epsilon of layer norms that weights of the hub had: a copy of their file
+    without its config.json does not state it."""
+    eps = stored.facts["backbone"].get("norm_eps", conf.backbone.norm_eps)
+    return replace(conf, backbone=replace(conf.backbone, norm_eps=eps))
 
 
 def check_hash(kept: Stored, plain: dict[str, Any]) -> None:

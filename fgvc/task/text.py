@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from fgvc.config.schema import chosen_checkpoint
 from fgvc.data import prompts
 from fgvc.model import backbone as backbones
+from fgvc.model.backbone import hf_config
 from fgvc.record import console
 from fgvc.store.memo import memo
 from fgvc.task.experiment import Experiment
@@ -53,13 +54,14 @@ def class_text(job: Experiment) -> ClassText:
 def _key(job: Experiment, names: list[list[str]]) -> dict[str, object]:
     """Everything that can change these features."""
     conf, source = job.conf.backbone, job.extractor.source
-    row = chosen_checkpoint(conf)
+    row, eps = chosen_checkpoint(conf), hf_config.norm_eps(conf, source)
     return {
         "cleaning": prompts.VERSION,
         "prompts": names,
         "libraries": {name: version(name) for name in ("torch", *LIBRARIES[conf.library])},
         "model": [row.model, row.tag, row.architecture],
         "weights": source.sha256 or f"random seed {job.conf.seed}",
+        **({} if eps is None else {"norm_eps": eps}),
         "tokenizer": conf.tokenizer_sha256 or source.revision,
         "device": job.extractor.device.type,
         "matmul_precision": job.conf.matmul_precision,

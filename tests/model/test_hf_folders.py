@@ -261,6 +261,13 @@ def test_a_config_json_of_another_model_is_refused(made, row_of, tmp_path, name,
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [None, "1e-6", [1], -1.0, float("nan"), True])
+def test_an_epsilon_that_is_no_number_is_refused(made, mini, tmp_path, value):
+    folder = _changed(made("ViTModel")[1], tmp_path, layer_norm_eps=value)
+    with pytest.raises(UserError, match="config.json has layer_norm_eps=.*: correct it"):
+        _built(mini("vit", folder), 224)
+
+
 def test_clips_text_half_is_checked_too(made, mini, tmp_path):
     _, folder = made("CLIPModel", CLIP)
     conf = mini("clip", _changed(folder, tmp_path, text_config__num_attention_heads=4))

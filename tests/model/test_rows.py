@@ -1,5 +1,7 @@
 """Rows that name a model which cannot be read: one line that names the value and a way out."""
 
+import re
+
 import open_clip
 import pytest
 import timm
@@ -96,6 +98,30 @@ def test_two_prefix_tokens_are_read_when_declared():
     assert built("deit_tiny_distilled_patch16_224", prefix=2).prefix == 2
     with pytest.raises(UserError, match="prefix=2, not prefix=1"):
         built("deit_tiny_distilled_patch16_224")
+
+
+@pytest.mark.parametrize(
+    ("model", "prefix", "renamed"),
+    [
+        ("deit_tiny_distilled_patch16_224", 2, lambda key: key),
+        ("deit3_small_patch16_224", 1, lambda key: re.sub(r"ls(\d)\.gamma", r"gamma_\1", key)),
+    ],
+)
+def test_the_authors_files_of_deit_are_read_as_by_timm(tmp_path, model, prefix, renamed):
+    """With the second classifier of a distilled model, and with the authors' names of LayerScale."""
+    shape = {"depth": 2, "embed_dim": 64, "num_heads": 2}
+    theirs = timm.create_model(model, **shape).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter += 0.1
+    state = {renamed(key): value for key, value in theirs.state_dict().items()}
+    torch.save({"model": state}, tmp_path / "w.pth")
+    conf = conf_of(model, prefix=prefix, width=64, architecture=shape)
+    source = WeightsSource("file", "w.pth", tmp_path / "w.pth")
+    ours = backbone.build(conf, 224, source, seed=0)
+    with torch.inference_mode():
+        pixels_BCHW = torch.randn(2, 3, 224, 224)
+        assert torch.equal(ours.feature(pixels_BCHW), theirs.forward_features(pixels_BCHW)[:, 0])
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,37 @@ def test_two_models_of_unknown_roles_are_refused(built, state):
     assert _holds(built({"a_net": state, "b_net": dict(state)}), state)  # the same numbers
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda one, two: {"state_dict": {**_named("net_a.", one), **_named("net_b.", two)}},
+        lambda one, two: {"ema_0.999": one, "ema_0.9999": two},
+    ],
+)
+def test_two_models_of_equal_roles_are_refused_at_any_depth(built, state, form):
+    with pytest.raises(UserError, match="several models that fit, `.*save the one that is meant"):
+        built(form(state, _shifted(state, 1.0)))
+
+
+@pytest.mark.parametrize(
+    "ema",
+    [
+        lambda state: dict(list(state.items())[:5]),
+        lambda state: {"decay": 0.9, "shadow_params": list(state.values())},
+    ],
+)
+def test_an_ema_that_does_not_fit_is_said(built, state, ema):
+    backbone = built({"state_dict": state, "model_ema": ema(_shifted(state, 1.0))})
+    assert _holds(backbone, state)
+    assert any("the EMA in `model_ema` does not fit" in note for note in backbone.notes)
+
+
+def test_a_flat_kernel_of_old_files_is_read_as_by_timm(built, state):
+    kernel = state["patch_embed.proj.weight"]
+    flat = {**state, "patch_embed.proj.weight": kernel.reshape(len(kernel), -1)}
+    assert _holds(built(flat), state)
+
+
 def test_what_does_not_fit_names_the_prefix_that_was_seen(built, state):
     short = {key: value for key, value in state.items() if key != "norm.bias"}
     with pytest.raises(UserError) as caught:

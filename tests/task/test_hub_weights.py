@@ -105,3 +105,38 @@ def test_other_pixels_are_refused_before_a_folder_is_made(run, cached, tmp_path)
     assert ran.code == 2
     assert ran.err.startswith("fgvc: backbone.normalization=half: ")
     assert not (tmp_path / "outputs").exists()
+
+
+def test_another_epsilon_gives_other_features_with_a_warm_cache_too(run, vit_folder, tmp_path):
+    """The same file of weights, beside a config.json of another epsilon."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in vit_folder.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-2}))
+    probe = (*MINI, "head=knn", "head.k=3", "runtime.num_workers=0")
+    first, second = (run(*probe, f"backbone.weights={folder}") for folder in (vit_folder, other))
+    assert (first.code, second.code) == (0, 0), second.err
+    assert second.json("metrics.json")["cost"]["forwarded"] > 0
+    assert not _test_rows(first.folder).equals(_test_rows(second.folder))
+
+
+def test_a_bare_copy_of_hub_weights_keeps_the_epsilon_of_the_head(run, birds, cached, tmp_path):
+    """A probe of weights from the hub predicts with the file alone, which states no epsilon."""
+    config = json.loads((cached / "config.json").read_text())
+    (cached / "config.json").unlink()
+    (cached / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-2}))
+    made = run(*MINI, "head=knn", "head.k=3", "backbone.weights=hf-hub:org/tiny")
+    assert made.code == 0, made.err
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes((cached / "model.safetensors").read_bytes())
+    image = min(path for path in birds.rglob("*") if path.suffix in (".png", ".jpg"))
+    answers = []
+    for number, more in enumerate(((), (f"backbone.weights={copy}",))):
+        out = tmp_path / f"{number}.json"
+        predict = ("task=predict", f"checkpoint={made.folder}", f'image="{image}"')
+        ran = run(*predict, f"task.output={out}", *more, bare=True)
+        assert ran.code == 0, ran.err
+        answers.append(out.read_text())
+    assert answers[0] == answers[1]

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fgvc.config.schema.backbone import Backbone, chosen_checkpoint, row_key
 from fgvc.config.schema.statistics import NORMALIZATIONS, Rgb
@@ -145,7 +145,7 @@ def read_object(file: Path) -> dict[str, Any]:
     """
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read as JSON ({error}): fetch it again") from error
     if not isinstance(held, dict):
         raise ValueError(f"{file} holds a {type(held).__name__}, not a JSON object: fetch it again")
@@ -158,13 +158,19 @@ def norm_eps(weights: Path) -> float | None:
     weights of other libraries.
 
     Raises:
-        ValueError: config.json is no JSON object.
+        ValueError: config.json is no JSON object, or its epsilon is no number from 0 to 1.
     """
     names = _names_in(weights)
     if b"norm_eps" in names and (recorded := _recorded_eps(names)) is not None:
         return recorded
     usual = next((eps for marker, eps in LAYOUTS if marker in names), None)
-    return None if usual is None else float(_tower(weights).get("layer_norm_eps", usual))
+    if usual is None:
+        return None
+    stated = _tower(weights).get("layer_norm_eps", usual)
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 <= stated <= 1:
+        file = weights.with_name(CONFIG)
+        raise ValueError(f"{file} has layer_norm_eps={stated}, no number from 0 to 1: correct it")
+    return float(stated)
 
 
 def _recorded_eps(head: bytes) -> float | None:
@@ -172,7 +178,7 @@ def _recorded_eps(head: bytes) -> float | None:
     try:
         facts = json.loads(json.loads(head)["__metadata__"]["fgvc"])
         return facts["backbone"].get("norm_eps", facts["config"]["backbone"].get("norm_eps"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -260,15 +266,26 @@ def _names_in(weights: Path) -> bytes:
 @functools.lru_cache(maxsize=64)
 def _names_in_version(weights: Path, size: int, mtime_ns: int) -> bytes:
     """Bytes that hold the names of the tensors: the head of a safetensors file or an index of
-    shards, or the pickle of a torch file. Nothing is unpickled."""
+    shards, or the pickle of a torch file. Nothing is unpickled. Of a damaged archive, which the
+    reader of weights diagnoses, none."""
     with weights.open("rb") as file:
         if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-                return archive.read(names[0]) if names else b""
+            try:
+                return _pickle_in(file)
+            except Exception:  # an archive can be damaged in as many ways as it has fields
+                return b""
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         if file.read(1) == b"{" and length <= HEAD:
             return b"{" + file.read(length - 1)
         file.seek(0)
         return file.read(2**20)
+
+
+def _pickle_in(file: IO[bytes]) -> bytes:
+    with zipfile.ZipFile(file) as archive:
+        names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        if not names:
+            return b""
+        with archive.open(names[0]) as inside:
+            return inside.read(HEAD)

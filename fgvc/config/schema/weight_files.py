@@ -118,6 +118,10 @@ def shards_of(index: Path) -> tuple[Path, ...]:
     """
     folder, names = index.parent, sorted(set(weight_map(index).values()))
     outside = [name for name in names if Path(name).name != name or "\\" in name or name == ".."]
+    if nested := [name for name in names if name.endswith(INDEX)]:
+        raise ConfigError(
+            f"{index} names the shard {nested[0]!r}, an index itself: fetch the index again"
+        )
     if outside:
         raise ConfigError(
             f"{index} names the shard {outside[0]!r}: a shard must lie beside its index; fetch the "
@@ -143,7 +147,7 @@ def weight_map(index: Path) -> dict[str, str]:
         listed = content["weight_map"]
         if not listed or not all(isinstance(name, str) and name for name in listed.values()):
             raise ValueError("weight_map is empty or holds something else than names")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(
             f"{index} is no index of shards ({type(error).__name__}: {reason}): fetch it again, or "

@@ -34,6 +34,7 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
+MOVE = "If it belongs to other weights, move these to a folder without it"
 _SIZE = re.compile(r"_\d{3}$")  # of the pictures, at the end of timm's names
 
 
@@ -95,8 +96,7 @@ def check_transformers(
     if published["model_type"] not in TYPES[kind.family]:
         raise UserError(
             f"{file} has model_type={published['model_type']}, but the weights beside it are laid "
-            f"out as {kind.title}; fgvc reads {', '.join(TYPES[kind.family])} of this layout. Save "
-            "the model again with its own config.json"
+            f"out as {kind.title}; fgvc reads {', '.join(TYPES[kind.family])} of this layout. {MOVE}"
         )
     values = published.get(tower, published) if tower else published
     for name, ours in built.items():
@@ -125,7 +125,7 @@ def check_timm(row: schema.Checkpoint, path: Path) -> None:
     raise UserError(
         f"{file} has architecture={theirs}, but the row of backbone.checkpoints has model={ours}: "
         "choose the row of that model (backbone.size, backbone.registers, backbone.checkpoint), or "
-        f"set its model to {theirs}"
+        f"set its model to {theirs}. {MOVE}"
     )
 
 

@@ -86,5 +86,5 @@ def _ways(name: str) -> str:
 
     other = ["*relpos*", "*gap*", "*rope*", "*_18x2_*"]
     plain = timm.list_models(["vit_*_patch*_224", "deit*_patch*"], exclude_filters=other)
-    near = nearest(name, plain)
+    near = nearest(name, [other for other in plain if other != name])
     return f"{READ}{near and f', such as {near}'}"

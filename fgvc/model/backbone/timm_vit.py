@@ -21,6 +21,8 @@ from fgvc.model.backbone.fill import fill
 from fgvc.model.backbone.weights import npz
 from fgvc.types import WeightsSource
 
+CLASSIFIERS = ("head.", "head_dist.")  # the second: of a distilled DeiT
+
 
 class TimmBackbone(Backbone):
     """Features `cls`, `patch_mean` and both, after the final norm."""
@@ -114,7 +116,7 @@ def _converted(given: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str, Te
     except (RuntimeError, ValueError):  # a position grid that is not the model's own
         state = given
     state = {**state, **_biases_of_dinov3(given, trunk)}
-    return {key: value for key, value in state.items() if not key.startswith("head.")}
+    return {key: value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
 
 
 def _biases_of_dinov3(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
@@ -169,9 +171,12 @@ def _resized(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
     Kernels of another patch stay as they are, and so do not fit: timm would resample them too.
     """
     convert = importlib.import_module(type(trunk).__module__).checkpoint_filter_fn
-    state = convert(dict(given), trunk)
+    # DeiT III: the authors' names of LayerScale, which timm's Eva has too
+    scaled = hasattr(trunk.blocks[0], "ls1") and any(".gamma_1" in key for key in given)
+    state = convert(dict(given), trunk, **({"adapt_layer_scale": True} if scaled else {}))
     kernel = given.get("patch_embed.proj.weight")
-    if kernel is not None and kernel.shape[-2:] != trunk.patch_embed.proj.weight.shape[-2:]:
+    other = kernel is not None and kernel.shape[-2:] != trunk.patch_embed.proj.weight.shape[-2:]
+    if other and kernel.ndim == 4:  # of old files it is a matrix, which timm reshapes
         state["patch_embed.proj.weight"] = kernel
     return state
 

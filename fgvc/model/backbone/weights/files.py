@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 JSON_START = 2**40  # more than the header of any .safetensors file: eight letters as a number
+EXPANSION = 50  # times its size that an archive of numbers unpacks to at most
 FOREIGN = (  # first bytes, format
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves weights"),
     (b"GGUF", "a GGUF file, as llama.cpp reads it"),
@@ -68,7 +69,7 @@ def content(path: Path) -> Any:
 
 def unreadable(path: Path, error: Exception) -> UserError:
     """The message for a damaged file."""
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
     return UserError(
         f"weights {path} cannot be read ({path.stat().st_size} bytes, cut short?): {reason}"
     )
@@ -80,8 +81,14 @@ def _archive(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise unreadable(path, error) from error
+    if unpacked > EXPANSION * path.stat().st_size:
+        raise UserError(
+            f"weights {path} cannot be read: an archive of {path.stat().st_size} bytes that "
+            f"unpacks to {unpacked}, which numbers of a model do not; download it again"
+        )
     if names and all(name.endswith(".npy") for name in names):
         return npz.read(path)
     if any(name.endswith("/constants.pkl") for name in names):

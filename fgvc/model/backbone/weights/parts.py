@@ -128,9 +128,10 @@ def choose(path: Path, wanted: Mapping[str, Tensor], convert: Convert) -> Chosen
     Raises:
         UserError: not a weights file, or several parts fit equally well and differ.
     """
+    held = content(path)
     parts = [
         part
-        for whole in _mappings(content(path), path)
+        for whole in _mappings(held, path)
         for part in (whole, *_prefixed(whole, max(1, len(wanted) // 2)))
     ]
     parts.sort(key=lambda part: part.rank)
@@ -150,7 +151,8 @@ def choose(path: Path, wanted: Mapping[str, Tensor], convert: Convert) -> Chosen
     if most < len(wanted):
         return Chosen(best.tensors, state, (), _hint(best, state, wanted, most, path))
     _refuse_ambiguous(best, others, path)
-    return Chosen(best.tensors, state, tuple(_notes(best, others, path)), "")
+    notes = [*_notes(best, others, path), *_unread_ema(held, best, path)]
+    return Chosen(best.tensors, state, tuple(notes), "")
 
 
 def _mappings(held: Any, path: Path) -> list[Part]:
@@ -222,7 +224,7 @@ def _same(state: State, other: State, wanted: Collection[str]) -> bool:
 
 
 def _refuse_ambiguous(best: Part, others: Sequence[Part], path: Path) -> None:
-    equal = [part for part in others if part.rank == best.rank == OTHER]
+    equal = [part for part in others if part.rank == best.rank]
     if equal:
         names = " and ".join(f"`{part.path}`" for part in (best, *equal))
         raise UserError(
@@ -246,6 +248,27 @@ def _notes(best: Part, others: Sequence[Part], path: Path) -> Iterator[str]:
         some = ", ".join(best.rest[:2]) + (", ..." if len(best.rest) > 2 else "")
         asides.append(f"{len(best.rest)} tensors lack this prefix ({some})")
     yield "; left aside: ".join([read, *([", ".join(asides)] if asides else [])])
+
+
+def _unread_ema(held: Any, best: Part, path: Path) -> Iterator[str]:
+    """A note on an EMA beside the part that is read: one without names, or of some layers."""
+    if best.rank == 0 or not isinstance(held, Mapping):
+        return
+    for key, value in held.items():
+        words = re.split(r"[^a-z0-9]+", str(key).lower())
+        if "ema" in words and _holds_tensors(value):
+            yield (
+                f"weights {path.name}: the EMA in `{key}` does not fit the model and is left aside"
+            )
+
+
+def _holds_tensors(value: Any, depth: int = DEPTH) -> bool:
+    from torch import Tensor
+
+    inside = value.values() if isinstance(value, Mapping) else value
+    if isinstance(value, Tensor) or not depth or not isinstance(value, Mapping | list | tuple):
+        return isinstance(value, Tensor)
+    return any(_holds_tensors(one, depth - 1) for one in inside)
 
 
 def _hint(part: Part, state: State, wanted: Mapping[str, Tensor], fits: int, path: Path) -> str:
