@@ -197,7 +197,10 @@ def _with_variants(cfg: DictConfig) -> DictConfig:
     """A copy whose open nodes (task, head, part_attention) are typed by their name."""
     plain = copy.deepcopy(cfg)
     for node, cls in _variants_of(cfg).items():
-        plain[node] = OmegaConf.merge(_shape(cls), plain[node])
+        try:
+            plain[node] = OmegaConf.merge(_shape(cls), plain[node])
+        except OmegaConfBaseException as error:  # knows the key below its node only
+            raise ConfigError(f"{node}.{one_line(error)}") from error
     return plain
 
 

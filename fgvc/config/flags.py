@@ -64,7 +64,10 @@ def _advice(name: str, value: str, arguments: Sequence[str]) -> Advice | None:
         return Advice((f"{word}={value}",)) if value in options(word) else for_option(word, value)
     if word in asked.legal:
         return Advice((f"{word}={value}",))
-    return for_key(word, value, asked)
+    advice = for_key(word, value, asked)
+    if advice is None and value == "true" and word.startswith("no_"):
+        return for_key(word.removeprefix("no_"), "false", asked)
+    return advice
 
 
 def _overrides(arguments: Sequence[str]) -> Iterator[Override]:

@@ -6,15 +6,19 @@ import dataclasses
 import functools
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
 from fgvc.config import schema
+from fgvc.config.errors import ConfigError
 from fgvc.config.once import parsed
 from fgvc.config.schema.launcher import LAUNCHERS
+
+PATHS = ("dataset.root", "dataset.table", "backbone.weights", "checkpoint", "run", "against")
+UNLISTED = (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP)
 
 
 def as_list(override: str) -> str:
@@ -46,9 +50,24 @@ def is_list(key: str) -> bool:
 def or_a_list(override: Override) -> str:
     """What several values without -m may mean: jobs, or a list that lacks its brackets."""
     key, _, values = str(override.input_line).partition("=")
+    if (key in PATHS or key.endswith("_root")) and not override.is_range_sweep():
+        return f"(one job each); as one path: '{key}={quoted(values)}'"
     if not is_list(key) and key != "image":  # which may be one name too
         return "(one job each)"
     return f"(one job each); as a list: '{key}=[{values.replace('[', '').replace(']', '')}]'"
+
+
+def check_sweep(given: Sequence[Override]) -> None:
+    """Refuse under -m what is no list of values, and a key that is given twice."""
+    seen: dict[str, str] = {}
+    for override in given:
+        key, line = override.key_or_group, override.input_line or ""
+        if override.value_type in UNLISTED:
+            raise ConfigError(f"{line}: -m takes values, as in {key}=A,B")
+        other = seen.setdefault(key, line)
+        if other != line and not override.is_delete():
+            both = f"{other},{line.partition('=')[2]}"
+            raise ConfigError(f"{line}: {other} is given too; both of them are one word: {both}")
 
 
 def quoted(text: str) -> str:

@@ -7,6 +7,7 @@ no neighbour of a typo; so the arguments are read here first, with Hydra's own p
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,16 +43,17 @@ from fgvc.config.grid import (
     varying,
     where_known,
 )
-from fgvc.config.images import refuse_address
 from fgvc.config.launcher import check_launcher
-from fgvc.config.lists import as_list, is_list, or_a_list, quoted, quoted_items
+from fgvc.config.lists import as_list, check_sweep, or_a_list
+from fgvc.config.mistyped import unreadable
 from fgvc.config.nodes import Nodes
 from fgvc.config.once import parsed
 from fgvc.config.schema import TABLES, Config, chosen_checkpoint
-from fgvc.config.synonyms import NAMES, Asked, for_option, for_word, unknown_key
+from fgvc.config.synonyms import NAMES, Asked, for_option, unknown_key
 from fgvc.config.twins import check_twins
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
+QUOTED = re.compile(r"""(["'])([\w-]+)\1""")
 RUN_ID_KEY = "runtime.run_id="
 OVERLAYS = ("experiment", "sweep", "recipe")  # optional, and laid over the axes
 SAME_KEYS = ("dataset", "backbone", "resolution")  # their options differ in values alone
@@ -118,11 +120,15 @@ def plan_of(
     given = [_parse(argument) for argument in arguments]
     for override in given:
         _check_option(override)
+    for override in sorted(given, key=lambda one: one.key_or_group not in AXES):
         if override.is_sweep_override() and not multirun:
-            _check_key(override, asked_of(given))
+            if override.key_or_group not in AXES:
+                _check_key(override, asked_of(given))
             raise ConfigError(
                 f"{override.input_line}: several values need -m {or_a_list(override)}"
             )
+    if multirun and not named:
+        check_sweep(given)
     check_launcher(given, multirun)
     split = [tuple(arguments)]
     if multirun:
@@ -251,20 +257,7 @@ def _parse(argument: str) -> Override:
     try:
         return parsed(argument)
     except HydraException as error:
-        key, sign, value = argument.partition("=")
-        if not sign:
-            advice = for_word(key)
-            close = nearest(key, AXES) if advice is None else f"; {advice}"
-            raise ConfigError(f"{argument}: expected key=value{close}") from error
-        if key == "image":
-            refuse_address(value)
-        if is_list(key):
-            raise ConfigError(
-                f"{argument}: quote each item of the list: '{key}={quoted_items(value)}'"
-            ) from error
-        raise ConfigError(
-            f"{argument}: the value needs quotes for special characters: '{key}={quoted(value)}'"
-        ) from error
+        raise unreadable(argument, AXES) from error
 
 
 def _check_option(override: Override) -> None:
@@ -276,6 +269,8 @@ def _check_option(override: Override) -> None:
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         raise ConfigError(f"{override.input_line}: list the options, as in {group}=a,b")
     legal = options(group)
+    if not override.is_sweep_override() and isinstance(override.value(), list | dict):
+        raise unreadable(str(override.input_line), AXES)
     for name in _values(override):
         if name not in legal and not (group in OVERLAYS and name == "None"):
             if (advice := for_option(group, name)) is not None:
@@ -359,6 +354,8 @@ def _check_key(override: Override, asked: Asked) -> None:
         raise ConfigError(unknown_key(key, _typed_value(override), asked))
     if override.is_delete():
         raise ConfigError(f"{override.input_line}: a key cannot be deleted, only set")
+    if not override.is_sweep_override() and override.value() == "":
+        raise ConfigError(f"{key}=: empty; give a value, or leave {key} out")
 
 
 def normalized(argument: str) -> str:
@@ -373,6 +370,8 @@ def normalized(argument: str) -> str:
     if bare.startswith(rows.TABLE):
         return rows.joined(bare)
     key, sign, value = bare.partition("=")
+    if key in AXES and (name := QUOTED.fullmatch(value)) is not None:
+        return f"{key}={name[2]}"
     return f"{key}={Path(value).expanduser()}" if sign and value.startswith("~/") else bare
 
 

@@ -63,8 +63,23 @@ def unknown_key(key: str, value: str, asked: Asked) -> str:
     if key in NAMES:
         return f"{key}={value}: an option brings its own name; {advice}"
     if advice is not None:
-        return f"{key}={value}: unknown config key; {advice}"
-    return f"unknown config key {key}{nearest(key, asked.legal)}"
+        return f"{key}={value}: {_other_choice(advice, asked) or f'unknown config key; {advice}'}"
+    legal = [one for one in asked.legal if one not in NAMES and ("." in one or "." not in key)]
+    return f"unknown config key {key}{nearest(key, legal)}"
+
+
+def _other_choice(advice: Advice, asked: Asked) -> str | None:
+    """The answer where a suggestion would replace an option that the command names; or None."""
+    for override in advice.overrides[:-1]:
+        axis, _, option = override.partition("=")
+        given = asked.given.get(axis, option)
+        if given == option:
+            continue
+        setting = advice.overrides[-1].partition("=")[0]
+        line = f"{axis}={given} has no {setting}; {override} has it"
+        is_other_work = {given, option} & set(schema.OPERATIONS)
+        return line if is_other_work else f"{line}: {advice}"
+    return None
 
 
 def for_key(key: str, value: str, asked: Asked) -> Advice | None:
@@ -116,5 +131,7 @@ def _advice(meaning: Meaning, word: str, value: str, asked: Asked) -> Advice:
     if not known and (chosen := owners(key)):
         before.append(f"{key.partition('.')[0]}={chosen[0]}")
     converted = meaning.value(value, asked)
+    if converted is None:
+        return Advice((), f"{key} has no {value}{meaning.note and f'; {meaning.note}'}")
     converted = f"[{converted}]" if key in LISTS and not converted.startswith("[") else converted
     return Advice((*before, f"{key}={converted}"), meaning.note)

@@ -9,7 +9,8 @@ from fgvc.config.compose import options
 from fgvc.config.synonyms.advice import Advice, Asked, is_true
 from fgvc.config.synonyms.options import for_option
 
-Convert = Callable[[str, Asked], str]
+Convert = Callable[[str, Asked], str | None]  # None: fgvc has no such value
+SWITCHED_ON = ("true", "1", "yes", "on", "value")
 BATCH = 64  # images per step of recipe=modern
 
 
@@ -23,22 +24,38 @@ def switch(on: str, off: str) -> Convert:
 
 
 def from_table(default: str, **names: str) -> Convert:
-    """The first name that the value begins with; adamw_torch is adamw."""
+    """The first name that the value begins with; adamw_torch is adamw. A switch: the usual value.
 
-    def convert(value: str, asked: Asked) -> str:
+    Another word is no name of ours: lamb is not adamw.
+    """
+
+    def convert(value: str, asked: Asked) -> str | None:
         word = value.lower().replace("-", "_")
-        return next((ours for name, ours in names.items() if word.startswith(name)), default)
+        if word in SWITCHED_ON:
+            return default
+        word = word if is_true(word) else "none"
+        return next((ours for name, ours in names.items() if word.startswith(name)), None)
 
     return convert
 
 
-def number_or(default: str) -> Convert:
-    """A number as it is; a word or a switch: the usual value."""
+def number_or(default: str, off: str = "0") -> Convert:
+    """A number as it is; a switch that is off: the value without effect; a word: the usual one."""
 
     def convert(value: str, asked: Asked) -> str:
-        return value if re.fullmatch(r"[-+.\deE]+", value) else default
+        if re.fullmatch(r"[-+.\deE]+", value):
+            return value
+        return default if is_true(value) else off
 
     return convert
+
+
+def chosen_by(value: str, asked: Asked) -> str | None:
+    """What "best on validation" means: the loss or top-1."""
+    word = value.lower()
+    if "loss" in word:
+        return "loss"
+    return "top1" if re.search("acc|top_?-?1|prec@?1", word) else None
 
 
 def micro_batch(value: str, asked: Asked) -> str:
@@ -73,10 +90,15 @@ def devices(value: str) -> Advice:
 
 
 def precision(value: str) -> Advice:
+    """fp32, bf16 or fp16 by any of its names; mixed precision by a switch is bf16."""
     word = value.lower()
-    if not is_true(word):
+    if not is_true(word) or re.search("32|^float$|^single$|^full$", word):
         return Advice(("precision=fp32",))
-    return Advice((f"precision={'fp16' if '16' in word and 'b' not in word else 'bf16'}",))
+    if "16" in word or word == "half":
+        return Advice((f"precision={'bf16' if 'b' in word else 'fp16'}",))
+    if word in SWITCHED_ON:
+        return Advice(("precision=bf16",))
+    return Advice((), "precision= has fp32, bf16, fp16")
 
 
 def option(group: str) -> Callable[[str], Advice]:

@@ -87,7 +87,11 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
     ),
     (
         "opt optim optimizer optimiser optim_name optimizer.name optimizer_name optimizer_type",
-        Meaning(("task.optimiser",), values.from_table("adamw", sgd="sgd", momentum="sgd")),
+        Meaning(
+            ("task.optimiser",),
+            values.from_table("adamw", adamw="adamw", sgd="sgd", momentum="sgd"),
+            note="fgvc has adamw and sgd",
+        ),
     ),
     ("momentum", Meaning(("task.momentum",), note="task.optimiser=sgd reads it")),
     (
@@ -121,13 +125,22 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
     ),
     (
         "aa auto_augment autoaugment augmentation augment aug randaugment rand_augment "
-        "trivialaugment augmentations",
+        "augmentations",
         Meaning(
             ("task.auto_augment",),
             values.from_table(
-                "randaugment", ta="trivialaugment", trivial="trivialaugment", none="none"
+                "randaugment",
+                rand="randaugment",
+                ta="trivialaugment",
+                trivial="trivialaugment",
+                none="none",
             ),
+            note="fgvc has RandAugment and TrivialAugment",
         ),
+    ),
+    (
+        "trivialaugment trivial_augment ta_wide",
+        Meaning(("task.auto_augment",), values.switch("trivialaugment", "none")),
     ),
     (
         "hflip hflip_prob flip_prob horizontal_flip",
@@ -139,15 +152,17 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
     ),
     (
         "ema model_ema ema_decay model_ema_decay use_ema",
-        Meaning(("task.ema",), values.number_or("0.9998"), note="the decay"),
+        Meaning(("task.ema",), values.number_or("0.9998", "null"), note="the decay"),
     ),
     (
         "early_stopping early_stopping_patience early_stop patience_epochs patience",
-        Meaning(("task.patience",), values.number_or("10"), note="epochs without a better one"),
+        Meaning(
+            ("task.patience",), values.number_or("10", "null"), note="epochs without a better one"
+        ),
     ),
     (
         "metric_for_best_model monitor eval_metric checkpoint_metric",
-        Meaning(("task.select",), lambda value, asked: "loss" if "loss" in value else "top1"),
+        Meaning(("task.select",), values.chosen_by, note="top1 or loss, on validation"),
     ),
     (
         "loss criterion loss_fn loss_function",
@@ -302,7 +317,9 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
     ("topk top_k n_best", Meaning(("task.top_k",))),
     (
         "format output_format results_format",
-        Meaning(("task.format",), values.from_table("table", json="json", csv="csv")),
+        Meaning(
+            ("task.format",), values.from_table("table", table="table", json="json", csv="csv")
+        ),
     ),
     (
         "mean std crop_pct interpolation normalize normalization",

@@ -95,8 +95,8 @@ def check_transformers(
         return
     if published["model_type"] not in TYPES[kind.family]:
         raise UserError(
-            f"{file} has model_type={published['model_type']}, but the weights beside it are laid "
-            f"out as {kind.title}; fgvc reads {', '.join(TYPES[kind.family])} of this layout. {MOVE}"
+            f"{file} has model_type={published['model_type']}, but the weights beside it are "
+            f"laid out as {kind.title}; fgvc reads {', '.join(TYPES[kind.family])} of it. {MOVE}"
         )
     values = published.get(tower, published) if tower else published
     for name, ours in built.items():

@@ -1,0 +1,67 @@
+"""Mistyped arguments: one line that offers only what composes, and never another meaning."""
+
+from __future__ import annotations
+
+import pytest
+
+from fgvc.config.errors import ConfigError
+from fgvc.config.overrides import jobs_of
+from fgvc.run import main
+
+WANTED = {  # as typed -> the whole line
+    ("seed: 1",): "seed: 1: expected key=value; write seed=1 (no colon)",
+    ("seed",): "seed: expected key=value, without blanks beside =, as in seed=VALUE",
+    ("seed =1",): "seed =1: a key and its = are written without blanks, as in seed=1",
+    ("sêed=1",): "sêed=1: unknown config key; did you mean seed?",
+    ("head={knn,linear}",): "head={knn,linear}: expected one name, as in head=OPTION; several: "
+    "-m head=knn,linear",
+    ("head=[knn,linear]",): "head=[knn,linear]: expected one name, as in head=OPTION; several: "
+    "-m head=knn,linear",
+    ("dataset=cub,",): "dataset=cub,: expected one name, as in dataset=cub",
+    ("seed=1,2", "task=train,probe"): "task=train,probe: several values need -m (one job each)",
+    ("dataset.root=/a,b",): "dataset.root=/a,b: several values need -m (one job each); as one "
+    "path: 'dataset.root=\"/a,b\"'",
+    ("dataset.root=",): "dataset.root=: empty; give a value, or leave dataset.root out",
+    ("task=eval", "checkpoint="): "checkpoint=: empty; give a value, or leave checkpoint out",
+    ("task=train", "task.epochs=ten"): "task.epochs: Value 'ten' of type 'str' could not be "
+    "converted to Integer",
+    ("-m", "seed=interval(0,1)"): "seed=interval(0,1): -m takes values, as in seed=A,B",
+    ("-m", "seed=glob(*)"): "seed=glob(*): -m takes values, as in seed=A,B",
+    ("-m", "head=knn", "head=linear"): "head=linear: head=knn is given too; both of them are one "
+    "word: head=knn,linear",
+    ("trainer.precision=32-true",): "trainer.precision=32-true: unknown config key; write "
+    "precision=fp32",
+    ("precision_=1", "dtype=float64"): "unknown config key precision_; did you mean precision?",
+    ("dtype=float64",): "dtype=float64: unknown config key; precision= has fp32, bf16, fp16",
+    ("task=train", "opt=lamb"): "opt=lamb: unknown config key; task.optimiser has no lamb; fgvc "
+    "has adamw and sgd",
+    ("task=train", "mixup=false"): "mixup=false: unknown config key; write task.mixup=0",
+    ("task=train", "ema=false"): "ema=false: unknown config key; write task.ema=null (the decay)",
+    ("task=train", "monitor=f1"): "monitor=f1: unknown config key; task.select has no f1; top1 "
+    "or loss, on validation",
+    ("task=report", "format=json"): "format=json: task=report has no task.format; task=predict "
+    "has it",
+    ("head=linear", "head.k=5"): "head.k=5: head=linear has no head.k; head=knn has it: write "
+    "head=knn head.k=5",
+    ("--no-pretrained",): "--no-pretrained: overrides are written key=value, without dashes; "
+    "write backbone.pretrained=false",
+}
+
+
+@pytest.mark.parametrize("typed", WANTED, ids=" ".join)
+def test_a_mistyped_argument_is_one_line(typed, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(list(typed)) == 2
+    assert capfd.readouterr().err == f"fgvc: {WANTED[typed]}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("typed", ["dataset='cub'", 'dataset="cub"', "+dataset='cub'"])
+def test_quotes_around_an_option_are_no_part_of_it(typed):
+    assert jobs_of([typed], multirun=False)[0].conf.dataset.name == "cub"
+
+
+def test_a_key_given_twice_is_the_last_one_and_refused_under_m():
+    assert jobs_of(["seed=1", "seed=2"], multirun=False)[0].conf.seed == 2
+    with pytest.raises(ConfigError, match=r"seed=2: seed=0,1 is given too"):
+        jobs_of(["seed=0,1", "seed=2"], multirun=True)
