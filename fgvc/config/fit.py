@@ -71,7 +71,7 @@ def settle(conf: Config) -> None:
 
 
 def _lacks_validation(conf: Config) -> bool:
-    """Whether no image can be in validation. A folder or a table may bring a split of its own, which
+    """Whether no image can be in validation. A folder or a table may bring its own split, which
     is known once it is read: `task.validation` decides there."""
     return conf.dataset.val_fraction == 0 and conf.dataset.reader not in OWN_SPLITS
 
@@ -266,7 +266,7 @@ def check_parts(conf: Config) -> None:
 
 def _check_probe(conf: Config) -> None:
     """What a probe could find out only after its features were extracted."""
-    dataset, task = conf.dataset, conf.task
+    task = conf.task
     if conf.head.name != "knn" and _lacks_validation(conf):
         raise ConfigError(
             f"dataset.val_fraction=0 leaves no image to choose head={conf.head.name} on: "
