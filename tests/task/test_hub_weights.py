@@ -105,3 +105,30 @@ def test_other_pixels_are_refused_before_a_folder_is_made(run, cached, tmp_path)
     assert ran.code == 2
     assert ran.err.startswith("fgvc: backbone.normalization=half: ")
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [({}, "interpolation bilinear"), ({"resample": 3}, "resize mode squash")],
+)
+def test_another_filter_or_mode_is_refused_with_native_alone(run, cached, tmp_path, values, words):
+    file = cached / "preprocessor_config.json"
+    kept = json.loads(file.read_text())
+    probe = (*MINI, "head=knn", "head.k=3", "backbone.weights=hf-hub:org/tiny")
+    file.resolve().write_text(json.dumps({**kept, **values}))
+    ran = run(*probe, "preprocess=native")
+    assert (ran.code, ran.folder) == (1, None)
+    (line,) = ran.err.strip().splitlines()
+    assert line.startswith(f"fgvc: preprocess=native: {file} has ")
+    assert words in line
+    assert not (tmp_path / "outputs").exists()
+    assert run(*probe, "preprocess=shared").code == 0  # the way out
+
+
+def test_the_same_filter_and_mode_are_read_with_native(run, cached):
+    file = cached / "preprocessor_config.json"
+    fitting = {"resample": 3, "size": {"shortest_edge": 248}}
+    file.resolve().write_text(json.dumps({**json.loads(file.read_text()), **fitting}))
+    hub = "backbone.weights=hf-hub:org/tiny"
+    ran = run(*MINI, "head=knn", "head.k=3", "preprocess=native", hub)
+    assert ran.code == 0, ran.err
