@@ -39,6 +39,7 @@ POSITION_RESIZE = {  # methods of resizing positions per library; the first is i
     "transformers": ("transformers",),
 }
 ROTARY = "dinov3"  # in timm's names of models with rotary positions, which need no resizing
+OWN_SPLITS = ("folder", "table")  # readers of data that may have a validation split
 EXTRACTS = ("probe", "zero_shot", "eval")  # features, on as many processes as runtime.nproc says
 SIDES = (224, 256, 336, 384, 392, 448, 512, 518)  # pixels; the options of resolution=
 
@@ -58,15 +59,21 @@ def settle(conf: Config) -> None:
     resizes = position_resizes(conf)
     if conf.backbone.position_resize not in resizes:
         conf.backbone.position_resize = resizes[0]
-    if conf.task.name == "probe" and conf.dataset.val_fraction == 0:
+    if conf.task.name == "probe" and _lacks_validation(conf):
         conf.final_fit = "trainval"
-    if conf.task.name == "train" and conf.task.debug and conf.dataset.val_fraction > 0:
+    if conf.task.name == "train" and conf.task.debug and not _lacks_validation(conf):
         conf.final_fit = "train"
     if isinstance(conf.head, CosineHead | MlpHead):
         _sort_grid(conf.head.fit)
     if resolution.grid is not None:
         resolution.side = resolution.grid * row.patch
         resolution.name, resolution.grid = f"r{resolution.side}", None
+
+
+def _lacks_validation(conf: Config) -> bool:
+    """Whether no image can be in validation. A folder or a table may bring its own split, which
+    is known once it is read: `task.validation` decides there."""
+    return conf.dataset.val_fraction == 0 and conf.dataset.reader not in OWN_SPLITS
 
 
 def _sort_grid(fit: GradientFit) -> None:
@@ -199,7 +206,7 @@ def _check_train(conf: Config) -> None:
         raise ConfigError(
             f"head={head}: task=train needs one with weights to learn, as head=linear"
         )
-    if conf.final_fit == "train" and conf.dataset.val_fraction == 0:
+    if conf.final_fit == "train" and _lacks_validation(conf):
         raise ConfigError(
             "dataset.val_fraction=0 leaves no image to choose the best epoch on: 0.1 is usual, or "
             "final_fit=trainval, which reports the last"
@@ -259,8 +266,8 @@ def check_parts(conf: Config) -> None:
 
 def _check_probe(conf: Config) -> None:
     """What a probe could find out only after its features were extracted."""
-    dataset, task = conf.dataset, conf.task
-    if conf.head.name != "knn" and dataset.val_fraction == 0:
+    task = conf.task
+    if conf.head.name != "knn" and _lacks_validation(conf):
         raise ConfigError(
             f"dataset.val_fraction=0 leaves no image to choose head={conf.head.name} on: "
             "0.1 is usual"

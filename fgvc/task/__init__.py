@@ -117,6 +117,10 @@ def _weights_first(conf: Config) -> None:
         path = weights.find(conf.backbone).path
         if path is not None and (reason := beside.refusal(conf.backbone, path, conf.preprocess)):
             raise ConfigError(reason)
+        if conf.preprocess == "native":
+            from fgvc.data.preprocess import check_geometry
+
+            check_geometry(conf, path)
 
 
 def _end(error: BaseException, text: str, code: int = FAILED) -> Ended:

@@ -98,7 +98,7 @@ def test_a_tokenizer_beside_local_weights_is_hashed_where_text_is_read(tmp_path)
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"holds none of model\.safetensors"):
+    with pytest.raises(ConfigError, match=r"holds no model\.safetensors"):
         typed(composed(["backbone=siglip2", f"backbone.weights={tmp_path}"]))
 
 

@@ -143,7 +143,7 @@ def test_an_overlay_is_what_it_was_made_of(tmp_path):
         ("a: [", "while parsing"),
         ("defaults:\n- /backbone: vit\n", "override /AXIS"),
         ("hydra:\n  mode: MULTIRUN\n", "on the command line"),
-        ("task:\n  epoch: 3\n", "did you mean task.epochs"),
+        ("task:\n  epoch: 3\n", "write task.epochs=3"),
     ],
 )
 def test_a_file_that_is_no_overlay_is_refused(text, says, tmp_path, monkeypatch, capsys):

@@ -1,10 +1,12 @@
 """Which part of a training checkpoint is read; what is refused, and what the message names."""
 
+import shutil
 from argparse import Namespace
 
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from fgvc.model.backbone import build, text_tower, weights
@@ -239,9 +241,48 @@ def test_both_towers_of_clip_come_from_the_ema(mini, clip_model, tmp_path):
     assert torch.equal(text.trunk.text_projection, state["text_projection"] + 0.1)
 
 
-def test_siglip_below_a_prefix(mini, siglip_folder, tmp_path):
-    from safetensors.torch import load_file
+MIXED = {  # an EMA of one tower only, in the forms in which training scripts save it
+    "wrapped": lambda state, ema: {"state_dict": state, "state_dict_ema": ema},
+    "flat": lambda state, ema: _named("model.", state) | _named("ema_model.", ema),
+    "beside": lambda state, ema: state | _named("ema.", ema),
+}
 
+
+@pytest.mark.parametrize("form", MIXED)
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_towers_of_two_training_states_are_not_joined(mini, clip_model, tmp_path, tower, form):
+    state = clip_model.state_dict()
+    ema = {
+        key: value
+        for key, value in _shifted(state, 0.1).items()
+        if key.startswith("visual.") == (tower == "image")
+    }
+    torch.save(MIXED[form](state, ema), tmp_path / "w.pt")
+    conf = mini("clip", tmp_path / "w.pt", features="projected")
+    source = weights.find(conf)
+    assert build(conf, 224, source, 0).trunk is not None  # a probe reads one tower
+    with pytest.raises(UserError, match="two states of a training: save both towers") as caught:
+        text_tower(conf, source, 0)
+    assert str(caught.value).startswith(f"weights {tmp_path / 'w.pt'}: the image tower fits ")
+    torch.save(state, tmp_path / "w.pt")  # the way out
+    assert text_tower(conf, weights.find(conf), 0).trunk is not None
+
+
+def test_siglip_towers_of_two_training_states_are_not_joined(mini, siglip_folder, tmp_path):
+    state = load_file(siglip_folder / "model.safetensors")
+    shutil.copytree(siglip_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").unlink()
+    file = tmp_path / "w.pt"
+    ema = {key: value for key, value in state.items() if key.startswith("vision_model.")}
+    torch.save({"model": state, "model_ema": _shifted(ema, 0.1)}, file)
+    conf = mini("siglip2", file, features="projected")
+    with pytest.raises(UserError, match="two states of a training"):
+        text_tower(conf, weights.find(conf), 0)
+    torch.save({"model": state, "model_ema": _shifted(state, 0.1)}, file)
+    assert text_tower(conf, weights.find(conf), 0).trunk is not None
+
+
+def test_siglip_below_a_prefix(mini, siglip_folder, tmp_path):
     state = load_file(siglip_folder / "model.safetensors")
     torch.save({"state_dict": _named("model.", state)}, tmp_path / "w.ckpt")
     conf = mini("siglip2", tmp_path / "w.ckpt")

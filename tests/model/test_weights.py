@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import os
 import pickle
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fgvc.config.schema.weight_files import sha256_of
 from fgvc.model.backbone import weights
 from fgvc.types import UserError
 
@@ -197,6 +199,7 @@ def test_a_folder_without_weights_names_what_was_looked_for(tmp_path, mini, fami
 FIND = """
 import sys, time
 from fgvc.config import schema
+from fgvc.config.schema.weight_files import sha256_of
 from fgvc.model.backbone import weights
 from fgvc.types import UserError
 row = schema.Checkpoint(size="s", model="a_model", repo="timm/a_model", revision="v1", patch=16,
@@ -338,6 +341,60 @@ def test_a_damaged_file_in_the_cache_is_refused(find, hub):
     said = find(HF_HUB_OFFLINE="1")
     assert f"the hub says {hashlib.sha256(b'weights').hexdigest()}" in said
     assert f"delete {path.resolve()}" in said
+
+
+SHARDS = {f"model-0000{number}-of-00003.safetensors": b"%d" % number for number in (1, 2, 3)}
+INDEX = {f"tensor {name}": name for name in SHARDS}
+
+
+@pytest.fixture
+def sharded(hub):
+    """The hub with a repository that holds only shards and their index."""
+    index = json.dumps({"weight_map": INDEX}).encode()
+    hub.held = {"model.safetensors.index.json": index, "config.json": b"{}", **SHARDS}
+    return hub
+
+
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_a_repository_of_shards_is_fetched_whole(find, sharded, library, tmp_path):
+    first = find(library, HF_ENDPOINT=sharded.endpoint)
+    for name, data in sharded.held.items():
+        (tmp_path / name).write_bytes(data)
+    sha256 = sha256_of(tmp_path / "model.safetensors.index.json")  # as of a local folder
+    assert first.startswith(f"hub {sharded.commit} {sha256} /")
+    path = Path(first.split(" ", 3)[3])
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted(sharded.held)
+    assert find(library, HF_HUB_OFFLINE="1") == first
+
+
+def test_shards_that_are_not_cached_are_named_and_fetched_later(find, sharded):
+    first = find(HF_ENDPOINT=sharded.endpoint)
+    snapshot, lost = Path(first.split(" ", 3)[3]).parent, list(SHARDS)[1:]
+    for name in lost:
+        (snapshot / name).resolve().unlink()
+        (snapshot / name).unlink()
+    said = find(HF_HUB_OFFLINE="1")
+    command = f"`hf download timm/a_model {' '.join(lost)} --revision {sharded.commit}`"
+    assert "\n" not in said
+    assert command in said
+    assert find(HF_ENDPOINT=sharded.endpoint) == first
+
+
+def test_a_shard_that_the_repository_lacks_is_named(find, sharded):
+    lost = list(SHARDS)[2]
+    del sharded.held[lost]
+    said = find(HF_ENDPOINT=sharded.endpoint)
+    assert "\n" not in said
+    assert f"lists 3 shards, and 1 of them are missing, the first is {lost}" in said
+
+
+def test_a_damaged_shard_in_the_cache_is_refused(find, sharded):
+    path = Path(find(HF_ENDPOINT=sharded.endpoint).split(" ", 3)[3])
+    shard = path.with_name(list(SHARDS)[1]).resolve()
+    shard.write_bytes(b"x")
+    said = find(HF_HUB_OFFLINE="1")
+    assert "the hub says" in said
+    assert f"delete {shard}" in said
 
 
 def test_the_tokenizer_is_fetched_when_text_is_wanted(find, hub):

@@ -140,3 +140,30 @@ def test_a_bare_copy_of_hub_weights_keeps_the_epsilon_of_the_head(run, birds, ca
         assert ran.code == 0, ran.err
         answers.append(out.read_text())
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [({}, "interpolation bilinear"), ({"resample": 3}, "resize mode squash")],
+)
+def test_another_filter_or_mode_is_refused_with_native_alone(run, cached, tmp_path, values, words):
+    file = cached / "preprocessor_config.json"
+    kept = json.loads(file.read_text())
+    probe = (*MINI, "head=knn", "head.k=3", "backbone.weights=hf-hub:org/tiny")
+    file.resolve().write_text(json.dumps({**kept, **values}))
+    ran = run(*probe, "preprocess=native")
+    assert (ran.code, ran.folder) == (1, None)
+    (line,) = ran.err.strip().splitlines()
+    assert line.startswith(f"fgvc: preprocess=native: {file} has ")
+    assert words in line
+    assert not (tmp_path / "outputs").exists()
+    assert run(*probe, "preprocess=shared").code == 0  # the way out
+
+
+def test_the_same_filter_and_mode_are_read_with_native(run, cached):
+    file = cached / "preprocessor_config.json"
+    fitting = {"resample": 3, "size": {"shortest_edge": 248}}
+    file.resolve().write_text(json.dumps({**json.loads(file.read_text()), **fitting}))
+    hub = "backbone.weights=hf-hub:org/tiny"
+    ran = run(*MINI, "head=knn", "head.k=3", "preprocess=native", hub)
+    assert ran.code == 0, ran.err

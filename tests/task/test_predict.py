@@ -142,14 +142,14 @@ def test_a_folder_is_walked_in_order_and_bad_pictures_are_no_end(run, made, mixe
         "z/no suffix",
         "z/phone.jfif",
     ]
-    assert "passed over: 2 hidden (.e.jpg, …), 1 .txt (notes.txt), 1 HEIC (phone.HEIC" in ran.err
+    assert "passed over: 2 hidden (.e.jpg, …), 1 text (notes.txt), 1 HEIC (phone.HEIC" in ran.err
     assert "Thumbs.db" not in ran.err
     bad = [path for path, image in images.items() if image["error"]]
     assert bad == ["a/torn.jpg", "gone.png", "z/phone.jfif"]
     assert "z/phone.jfif: a HEIC" in ran.err
     assert len(images["z/no suffix"]["predictions"]) == 5
     assert "damaged picture" in images["a/torn.jpg"]["error"]
-    assert "cannot be read" in images["gone.png"]["error"]
+    assert "broken link" in images["gone.png"]["error"]
     assert all(images[path]["predictions"] == [] for path in bad)
     assert "a/torn.jpg: damaged picture" in ran.err
     assert "5 classified, 3 could not be read" in ran.err

@@ -3,6 +3,7 @@ advises works."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,8 @@ def folder(tmp_path, jpeg) -> Callable[[int], str]:
         (1, ("head=cosine", "dataset.val_fraction=0.9"), "head=knn head.k=4"),
         (1, TRAINED, "final_fit=trainval"),
         (2, ("dataset.val_fraction=0.01",), "dataset.val_fraction=0.5"),
+        (2, ("dataset.val_fraction=0",), "dataset.val_fraction=0.5"),
+        (2, ("dataset.val_fraction=0", *TRAINED, "final_fit=train"), "dataset.val_fraction=0.5"),
     ],
 )
 def test_without_validation_the_message_names_what_works(run, folder, images, chosen, advice):
@@ -57,6 +60,22 @@ def test_without_validation_the_message_names_what_works(run, folder, images, ch
     kept = [item for item in chosen if item.partition("=")[0] not in keys]
     ran = run(*own, *kept, *advice.split(" "), birds=False)
     assert ran.code == 0, ran.err
+
+
+@pytest.mark.parametrize("chosen", [("head=linear",), (*TRAINED, "final_fit=train")])
+def test_an_own_validation_split_needs_no_fraction(run, folder, tmp_path, jpeg, chosen):
+    root = folder(2)
+    for label in range(4):
+        file = tmp_path / "birds" / "val" / f"class {label}" / "5.jpg"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(jpeg(100 * label + 5))
+    ran = run("dataset=folder", root, *SMALL, *chosen, "dataset.val_fraction=0", birds=False)
+    assert ran.code == 0, ran.err
+    usual = run("dataset=folder", root, *SMALL, *chosen, birds=False)
+    numbers, expected = (json.loads((r.folder / "metrics.json").read_text()) for r in (ran, usual))
+    assert numbers["val"]["n"] == 4
+    assert numbers["fitted_on"] == expected["fitted_on"]
+    assert numbers["test"] == expected["test"]
 
 
 def counted(counts: list[int]) -> Index:

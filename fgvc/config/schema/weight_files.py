@@ -116,17 +116,7 @@ def shards_of(index: Path) -> tuple[Path, ...]:
     Raises:
         ConfigError: the index is no list of shards, names a file elsewhere, or a file is missing.
     """
-    folder, names = index.parent, sorted(set(weight_map(index).values()))
-    outside = [name for name in names if Path(name).name != name or "\\" in name or name == ".."]
-    if nested := [name for name in names if name.endswith(INDEX)]:
-        raise ConfigError(
-            f"{index} names the shard {nested[0]!r}, an index itself: fetch the index again"
-        )
-    if outside:
-        raise ConfigError(
-            f"{index} names the shard {outside[0]!r}: a shard must lie beside its index; fetch the "
-            "index again"
-        )
+    folder, names = index.parent, shard_names(index)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ConfigError(
@@ -134,6 +124,26 @@ def shards_of(index: Path) -> tuple[Path, ...]:
             f"is {missing[0]}: put it into {folder}"
         )
     return tuple(folder / name for name in names)
+
+
+def shard_names(index: Path) -> list[str]:
+    """The names of the files that an index lists, sorted.
+
+    Raises:
+        ConfigError: the index is no list of shards, or names a file elsewhere.
+    """
+    names = sorted(set(weight_map(index).values()))
+    if nested := [name for name in names if name.endswith(INDEX)]:
+        raise ConfigError(
+            f"{index} names the shard {nested[0]!r}, an index itself: fetch the index again"
+        )
+    outside = [name for name in names if Path(name).name != name or "\\" in name or name == ".."]
+    if outside:
+        raise ConfigError(
+            f"{index} names the shard {outside[0]!r}: a shard must lie beside its index; fetch the "
+            "index again"
+        )
+    return names
 
 
 def weight_map(index: Path) -> dict[str, str]:
@@ -169,7 +179,7 @@ def sha256_of(path: Path) -> str:
     """
     if is_index(path):
         return hashlib.sha256(shard_list(path)).hexdigest()
-    return _sha256(path)
+    return sha256_of_file(path)
 
 
 def shard_list(index: Path) -> bytes:
@@ -178,14 +188,15 @@ def shard_list(index: Path) -> bytes:
     Raises:
         ConfigError: as `shards_of`.
     """
-    shards = {path.name: _sha256(path) for path in shards_of(index)}
+    shards = {path.name: sha256_of_file(path) for path in shards_of(index)}
     text = json.dumps(
-        {"index": _sha256(index), "shards": shards}, sort_keys=True, separators=(",", ":")
+        {"index": sha256_of_file(index), "shards": shards}, sort_keys=True, separators=(",", ":")
     )
     return text.encode()
 
 
-def _sha256(path: Path) -> str:
+def sha256_of_file(path: Path) -> str:
+    """Digest of the bytes of one file."""
     stat = path.stat()
     return _sha256_of_version(path, stat.st_size, stat.st_mtime_ns)
 

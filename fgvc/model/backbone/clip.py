@@ -78,14 +78,7 @@ def build(
     def load(visual: Any) -> tuple[str, ...]:
         assert source.path is not None
 
-        def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
-            state = _resized(_without_numbers(given), visual)
-            held = {key[len(VISION) :]: state[key] for key in state if key.startswith(VISION)}
-            if visual.proj is None:
-                held.pop("proj", None)
-            return held
-
-        chosen = weights.choose(source.path, visual.state_dict(), convert)
+        chosen = weights.choose(source.path, visual.state_dict(), _to_visual(visual))
         _check_saved(conf, chosen.state, source.path, visual.transformer, "vision_config")
         if visual.proj is not None and chosen.tensors and "proj" not in chosen.tensors:
             raise UserError(
@@ -116,7 +109,7 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
         model = seeded(make, seed)
     else:
         with torch.device("meta"):
-            model = make()
+            model, visual = make(), _model(row, source, row.native).visual
         if model.attn_mask is not None:  # in no file: each token sees those before it
             length = model.context_length
             model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
@@ -127,7 +120,9 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
             state = _without_numbers(given)
             return {key: state[key] for key in state if not key.startswith(VISION)}
 
-        chosen = weights.choose(source.path, model.state_dict(), convert)
+        visual.proj = None  # in no file of an image tower alone
+        image_tower = visual.state_dict(), _to_visual(visual)
+        chosen = weights.choose(source.path, model.state_dict(), convert, image_tower)
         _check_saved(conf, chosen.state, source.path, model.transformer, "text_config", eps)
         if not chosen.tensors:
             raise UserError(
@@ -137,6 +132,19 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
         fill(model, chosen.tensors, source.path, row.model, chosen.hint)
     tokenize, identity = _tokenizer(model.context_length)
     return ClipText(model, tokenize, model.logit_scale.exp().item(), identity)
+
+
+def _to_visual(visual: Any) -> weights.Convert:
+    """A conversion of a file's tensors to those of an image tower."""
+
+    def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
+        state = _resized(_without_numbers(given), visual)
+        held = {key[len(VISION) :]: state[key] for key in state if key.startswith(VISION)}
+        if visual.proj is None:
+            held.pop("proj", None)
+        return held
+
+    return convert
 
 
 def _tokenizer(length: int) -> tuple[Any, dict[str, object]]:

@@ -136,14 +136,25 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
     else:
         with torch.device("meta"):
             trunk = make()
+            image_tower = _vision_state(row, source), lambda given: _half(given, "vision")
         _number_positions(trunk)
-        chosen = weights.choose(source.path, trunk.state_dict(), lambda given: _half(given, "text"))
+        chosen = weights.choose(
+            source.path, trunk.state_dict(), lambda given: _half(given, "text"), image_tower
+        )
         _check_library(conf, chosen.state, source.path)
         fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
         scale = _scale(chosen.state, source)
     config = trunk.config
     tokenizer = PromptTokenizer(file, config.max_position_embeddings, config.vocab_size)
     return Siglip2Text(trunk, tokenizer, scale, tokenizer.identity)
+
+
+def _vision_state(row: schema.Checkpoint, source: WeightsSource) -> dict[str, Tensor]:
+    """The image tower's own state at its published size, without values."""
+    from transformers.models.siglip.modeling_siglip import SiglipVisionModel
+
+    trunk = SiglipVisionModel._from_config(_config(row, source).vision_config)
+    return trunk.state_dict()
 
 
 def _config(row: schema.Checkpoint, source: WeightsSource) -> Any:

@@ -7,7 +7,7 @@ read(path) -> the named tensors of the file, without a model
 
 from fgvc.config.schema.weight_files import NAMES
 from fgvc.model.backbone.weights.files import read_json
-from fgvc.model.backbone.weights.parts import Chosen, choose, read
+from fgvc.model.backbone.weights.parts import Chosen, Convert, choose, read
 from fgvc.model.backbone.weights.sharded import files_of
 from fgvc.model.backbone.weights.sources import COMPANIONS, TOKENIZER, find, tokenizer
 
@@ -16,6 +16,7 @@ __all__ = [
     "NAMES",
     "TOKENIZER",
     "Chosen",
+    "Convert",
     "choose",
     "files_of",
     "find",

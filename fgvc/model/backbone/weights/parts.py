@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 State = dict[str, "Tensor"]
 Convert = Callable[[State], State]
+Tower = tuple[Mapping[str, "Tensor"], Convert]  # its own state, and how a part becomes it
 DEPTH = 4  # of mappings inside mappings, and of dots in a prefix
 PARALLEL = ("module", "_orig_mod")  # of DataParallel and torch.compile
 LAST = {"student", "momentum", "target", "k"}  # their counterpart is what authors and timm take
 ORDER = {"": 2, "state_dict": 2, "model": 3}  # first word of a path: rank
 OTHER = 5
+STATES = {0, 1, 9}  # ranks of EMA, teacher and student: states of one training
 TRAINING = re.compile(r"(lr_|amp_)?(opt|optim|optimizer|scheduler|scaler)s?(_.*)?")
 # what torch.compile, FSDP and checkpointing put inside the names of a model's own modules
 INSIDE = re.compile(r"(?<=\.)_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
@@ -103,6 +105,17 @@ class Chosen:
     hint: str
 
 
+@dataclass(frozen=True)
+class Fit:
+    """The part that fits best. state: its converted tensors. count: how many of them fit.
+    others: further parts that fit wholly, with other numbers."""
+
+    part: Part
+    state: State
+    count: int
+    others: Sequence[Part]
+
+
 def read(path: str | Path) -> State:
     """The named tensors of a file, chosen without a model: by rank, among the largest parts.
 
@@ -118,23 +131,47 @@ def read(path: str | Path) -> State:
     return Part((), _parallel_prefix(part.values), part.values).tensors
 
 
-def choose(path: Path, wanted: Mapping[str, Tensor], convert: Convert) -> Chosen:
+def choose(
+    path: Path, wanted: Mapping[str, Tensor], convert: Convert, other_tower: Tower | None = None
+) -> Chosen:
     """The part of a file with which all tensors of a model fit; otherwise the one with the most.
 
     Args:
         wanted: the model's own state; only names and shapes are read.
         convert: a part's tensors -> the model's names and shapes.
+        other_tower: the image tower, where `wanted` is a text tower that is compared with it.
 
     Raises:
-        UserError: not a weights file, or several parts fit equally well and differ.
+        UserError: not a weights file, several parts fit equally well and differ, or the other
+            tower would be read from another training state.
     """
     held = content(path)
-    parts = [
-        part
-        for whole in _mappings(held, path)
-        for part in (whole, *_prefixed(whole, max(1, len(wanted) // 2)))
-    ]
-    parts.sort(key=lambda part: part.rank)
+    mappings = _mappings(held, path)
+    parts = _parts(mappings, wanted)
+    fit = _best(parts, wanted, convert)
+    best, state = fit.part, fit.state
+    if not fit.count:
+        best = next(part for part in parts if not part.prefix)
+        state = _converted(best.tensors, convert)
+    best.check(path)
+    if fit.count < len(wanted):
+        return Chosen(best.tensors, state, (), _hint(best, state, wanted, fit.count, path))
+    _refuse_ambiguous(best, fit.others, path)
+    if other_tower is not None:
+        _refuse_mixed(mappings, fit.part, (wanted, convert), other_tower, path)
+    notes = [*_notes(best, fit.others, path), *_unread_ema(held, best, path)]
+    return Chosen(best.tensors, state, tuple(notes), "")
+
+
+def _parts(mappings: Sequence[Part], wanted: Mapping[str, Tensor]) -> list[Part]:
+    """Every part of the mappings, the preferred ones first."""
+    least = max(1, len(wanted) // 2)
+    parts = [part for whole in mappings for part in (whole, *_prefixed(whole, least))]
+    return sorted(parts, key=lambda part: part.rank)
+
+
+def _best(parts: Sequence[Part], wanted: Mapping[str, Tensor], convert: Convert) -> Fit:
+    """The first of the parts with the most tensors that fit."""
     best, state, most = parts[0], {}, -1
     others: list[Part] = []
     for part in parts:
@@ -144,15 +181,35 @@ def choose(path: Path, wanted: Mapping[str, Tensor], convert: Convert) -> Chosen
             others.append(part)
         if fits > most:
             best, state, most = part, converted, fits
-    if not most:
-        best = next(part for part in parts if not part.prefix)
-        state = _converted(best.tensors, convert)
-    best.check(path)
-    if most < len(wanted):
-        return Chosen(best.tensors, state, (), _hint(best, state, wanted, most, path))
-    _refuse_ambiguous(best, others, path)
-    notes = [*_notes(best, others, path), *_unread_ema(held, best, path)]
-    return Chosen(best.tensors, state, tuple(notes), "")
+    return Fit(best, state, most, others)
+
+
+def _refuse_mixed(
+    mappings: Sequence[Part], text_part: Part, text: Tower, image: Tower, path: Path
+) -> None:
+    """Refuse towers of two training states, such as an EMA that holds the image tower only.
+
+    Towers that were saved apart, each under a name of its own, are no two states.
+    """
+    fit = _best(_parts(mappings, image[0]), *image)
+    if fit.count < len(image[0]) or fit.part.path == text_part.path:
+        return
+    shared = _holds(text_part, image) or _holds(fit.part, text)
+    if shared or {text_part.rank, fit.part.rank} & STATES:
+        names = [
+            f"`{part.path}`" if part.path else "the names without prefix"
+            for part in (fit.part, text_part)
+        ]
+        raise UserError(
+            f"weights {path}: the image tower fits {names[0]} and the text tower {names[1]}, which "
+            "are two states of a training: save both towers of one state as a file of their own, "
+            "best as .safetensors"
+        )
+
+
+def _holds(part: Part, tower: Tower) -> bool:
+    wanted, convert = tower
+    return _fitting(_converted(part.tensors, convert), wanted) == len(wanted)
 
 
 def _mappings(held: Any, path: Path) -> list[Part]:

@@ -7,7 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fgvc.config import schema
-from fgvc.config.schema.weight_files import NAMES, checkpoint_in, file_in, missing_in, sha256_of
+from fgvc.config.schema.weight_files import (
+    NAMES,
+    SHARDED,
+    checkpoint_in,
+    file_in,
+    is_index,
+    missing_in,
+    sha256_of,
+    sha256_of_file,
+    shard_names,
+    shards_of,
+)
 from fgvc.config.schema.weight_names import HUB, hub_hint, local_path, set_repo
 from fgvc.model.backbone import hub, own
 from fgvc.store import digest
@@ -58,8 +69,10 @@ def find(conf: schema.Backbone) -> WeightsSource:
             certain=1 if conf.revision is None else None,
         )
     )
+    files = (path, *_fetched_shards(row, path, commit)) if is_index(path) else (path,)
+    for file in files:
+        _refuse_damaged(file)
     sha256 = _matching(path, conf.weights_sha256)
-    _refuse_damaged(path, sha256)
     return WeightsSource("hub", row.repo, path, sha256, commit)
 
 
@@ -124,9 +137,32 @@ def _local_file(conf: schema.Backbone, row: schema.Checkpoint) -> Path:
 def _hub_names(library: str, row: schema.Checkpoint) -> Sequence[str]:
     """File names to look for in a repository; open_clip also reads what transformers saved, where
     the row is none of open_clip's own."""
-    if library != "open_clip" or row.tag is not None:
+    if library != "open_clip":
+        return (*NAMES[library], *SHARDED)
+    if row.tag is not None:
         return NAMES[library]
-    return (*NAMES[library], *NAMES["transformers"])
+    return (*NAMES[library], *NAMES["transformers"], *SHARDED)
+
+
+def _fetched_shards(row: schema.Checkpoint, index: Path, commit: str) -> tuple[Path, ...]:
+    """The shards that an index of the hub lists, downloaded where they are not cached yet."""
+    try:
+        missing = [name for name in shard_names(index) if not index.with_name(name).is_file()]
+        if missing:
+            hub.fetch(
+                hub.Wanted(
+                    what="shards of the weights",
+                    model=row.model,
+                    repo=row.repo or "",
+                    revision=commit,
+                    names=missing[:1],
+                    companions=missing[1:],
+                    instead="give a local file or folder with backbone.weights=PATH",
+                )
+            )
+        return shards_of(index)
+    except ValueError as error:  # an index that is not whole
+        raise UserError(str(error)) from error
 
 
 def _matching(path: Path, pinned: str | None) -> str:
@@ -142,9 +178,12 @@ def _matching(path: Path, pinned: str | None) -> str:
     return sha256
 
 
-def _refuse_damaged(path: Path, sha256: str) -> None:
+def _refuse_damaged(path: Path) -> None:
     promised = hub.promised_sha256(path)
-    if promised not in (None, sha256):
+    if promised is None:
+        return
+    sha256 = sha256_of_file(path)
+    if promised != sha256:
         raise UserError(
             f"weights {path} have sha256 {sha256}, the hub says {promised}: the cached file is "
             f"damaged; delete {path.resolve()} and run again"
