@@ -507,7 +507,9 @@ def test_flags_under_other_names_are_read(frame, name, yes):
     assert f"the split is column {name}" in said(index)
 
 
-@pytest.mark.parametrize("name", ["train_test", "TrainTest", "train_val_test_split", "split_id"])
+@pytest.mark.parametrize(
+    "name", ["train_test", "TrainTest", "train_val_test_split", "split_id", "valid"]
+)
 def test_a_column_called_like_several_splits_is_named(frame, name):
     flags = [int(split == "train") for split in SPLIT]
     index = read(frame({"path": PICTURES, "label": LABELS, name: flags}))
