@@ -507,7 +507,9 @@ def test_flags_under_other_names_are_read(frame, name, yes):
     assert f"the split is column {name}" in said(index)
 
 
-@pytest.mark.parametrize("name", ["train_test", "TrainTest", "train_val_test_split", "split_id"])
+@pytest.mark.parametrize(
+    "name", ["train_test", "TrainTest", "train_val_test_split", "split_id", "valid"]
+)
 def test_a_column_called_like_several_splits_is_named(frame, name):
     flags = [int(split == "train") for split in SPLIT]
     index = read(frame({"path": PICTURES, "label": LABELS, name: flags}))
@@ -649,3 +651,19 @@ def test_minus_one_and_one_do_not_look_alike(frame):
 def test_a_column_of_folders_is_named_as_one(frame):
     columns = {"path": ["images"] * 6, "filename": PICTURES, "label": LABELS}
     refused(frame(columns), "column path .*images is a folder; set dataset.path_column=")
+
+
+@pytest.mark.parametrize("suffix", ["", ".jpg"])
+def test_names_scattered_over_parts_are_found(frame, tmp_path, suffix):
+    """HAM10000's part_1/ and part_2/, ChestX-ray14's images_001/images/."""
+    names = [f"ISIC_{number}" for number in range(6)]
+    places = [f"parts/images_{number % 2}/images/{name}.jpg" for number, name in enumerate(names)]
+    for place in places:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    file = frame({"image_id": [name + suffix for name in names], "dx": LABELS})
+    index = read(file)
+    assert index.path == tuple(places)
+    assert "6 of 6 paths lie in folders below dataset.root" in said(index)
+    (tmp_path / "parts/images_0/images/ISIC_1.jpg").touch()
+    refused(file, "no file")

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from fgvc.data.formats import has_picture_suffix
+from fgvc.data.formats import has_picture_suffix, is_rubbish
 from fgvc.data.index import listed, setting
 from fgvc.data.layout import inside
 from fgvc.types import UserError
 
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+LEVELS = 3  # of folders below the root that are searched for scattered names
 SHOWN = 200  # characters of a cell in a message
 
 
@@ -134,11 +135,43 @@ def resolve(
         found += on_disk is not None
         paths.append(path if on_disk is None else on_disk)
     if not found:
-        raise _all_missing(table, root, paths, where)
+        scattered = _scattered(root, paths)
+        if scattered is None:
+            raise _all_missing(table, root, paths, where)
+        paths = scattered
+        disk.changes["lie in folders below dataset.root: the single file of that name is read"] = (
+            len(paths)
+        )
     notes = tuple(
         f"{table.name}: {n} of {len(cells)} paths {what}" for what, n in disk.changes.items()
     )
     return tuple(paths), notes
+
+
+def _scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
+    """Where names without folders lie, if in several folders below the root, as archives in parts.
+
+    Returns:
+        None unless each name, with or without its suffix, is that of a single picture.
+    """
+    if any("/" in path for path in paths):
+        return None
+    places: dict[str, list[str]] = {}
+    for folder, folders, names in os.walk(root):
+        below = Path(folder).relative_to(root)
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        if len(below.parts) == LEVELS:
+            folders.clear()
+        for name in names:
+            if has_picture_suffix(name) and not is_rubbish(name):
+                for key in {name, os.path.splitext(name)[0]}:  # noqa: PTH122
+                    places.setdefault(key, []).append((below / name).as_posix())
+    found = [places.get(path, []) for path in paths]
+    if any(len(files) != 1 for files in found):
+        return None
+    single = [files[0] for files in found]
+    # all in one folder: that is the root to set
+    return single if len({os.path.dirname(path) for path in single}) > 1 else None  # noqa: PTH120
 
 
 def _find_decoded(disk: Disk, path: str) -> str | None:
