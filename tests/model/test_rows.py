@@ -108,7 +108,7 @@ def test_two_prefix_tokens_are_read_when_declared():
     ],
 )
 def test_the_authors_files_of_deit_are_read_as_by_timm(tmp_path, model, prefix, renamed):
-    """With the second classifier of a distilled model, and with the authors' names of LayerScale."""
+    """The second classifier of a distilled model, and the authors' names of LayerScale."""
     shape = {"depth": 2, "embed_dim": 64, "num_heads": 2}
     theirs = timm.create_model(model, **shape).eval()
     with torch.no_grad():
