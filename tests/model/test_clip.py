@@ -119,6 +119,16 @@ def test_the_tower_is_the_same_in_every_form_of_file(mini, clip_model, clip_file
         torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("prefix", ["", "image_encoder."])
+def test_an_image_tower_by_itself_is_read(mini, clip_model, clip_file, tmp_path, prefix):
+    tower = {f"{prefix}{key}": value for key, value in clip_model.visual.state_dict().items()}
+    torch.save(tower, tmp_path / "tower.pt")
+    pair = [_built(mini("clip", path)) for path in (tmp_path / "tower.pt", clip_file())]
+    with torch.inference_mode():
+        found_BD, expected_BD = (backbone.feature(_pixels(224)) for backbone in pair)
+    assert torch.equal(found_BD, expected_BD)
+
+
 def test_what_a_record_says_of_it(mini, clip_file):
     macs = {}
     for features in ("cls", "projected"):

@@ -7,6 +7,7 @@ import os
 import pyarrow.parquet as pq
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 SIDE = ("resolution.side=64", "resolution.name=r64")
 MINI = ("backbone=vit", "backbone.size=mini", "backbone.pretrained=true", *SIDE)
@@ -83,6 +84,28 @@ def test_a_finetune_keeps_the_epsilon_of_its_weights(run, cached, vit_folder, wh
     assert tables[0].equals(tables[1])
 
 
+def test_a_finetuned_backbone_keeps_its_epsilon_in_the_next_run(run, cached):
+    _state(cached, 1e-2)
+    hub = (*MINI, "backbone.weights=hf-hub:org/tiny")
+    made = run(*hub, *(f"task.{one}" for one in ("epochs=1", "learning_rate=1e-6")), "task=train")
+    assert made.code == 0, made.err
+    probe = (*MINI, "head=knn", "head.k=3")
+    used = run(*probe, f"backbone.weights={made.folder}")
+    assert used.code == 0, used.err
+    assert OmegaConf.load(used.folder / "config.yaml").backbone.norm_eps == 1e-2
+    refused = run(*probe, hub[-1], "backbone.norm_eps=1e-6")
+    assert (refused.code, refused.folder) == (1, None)
+    assert "backbone.norm_eps=1e-06: config.json of org/tiny has layer_norm_eps=0.01" in refused.err
+
+
+def _state(folder, eps):
+    """Write another epsilon into config.json, which is a link in the hub's cache."""
+    file = folder / "config.json"
+    text = json.dumps({**json.loads(file.read_text()), "layer_norm_eps": eps})
+    file.unlink()
+    file.write_text(text)
+
+
 def _test_rows(folder):
     table = pq.read_table(folder / "predictions.parquet")
     return table.filter(table["split"].to_numpy() == "test")
@@ -113,8 +136,7 @@ def test_another_epsilon_gives_other_features_with_a_warm_cache_too(run, vit_fol
     other.mkdir()
     for file in vit_folder.iterdir():
         (other / file.name).write_bytes(file.read_bytes())
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-2}))
+    _state(other, 1e-2)
     probe = (*MINI, "head=knn", "head.k=3", "runtime.num_workers=0")
     first, second = (run(*probe, f"backbone.weights={folder}") for folder in (vit_folder, other))
     assert (first.code, second.code) == (0, 0), second.err
@@ -124,9 +146,7 @@ def test_another_epsilon_gives_other_features_with_a_warm_cache_too(run, vit_fol
 
 def test_a_bare_copy_of_hub_weights_keeps_the_epsilon_of_the_head(run, birds, cached, tmp_path):
     """A probe of weights from the hub predicts with the file alone, which states no epsilon."""
-    config = json.loads((cached / "config.json").read_text())
-    (cached / "config.json").unlink()
-    (cached / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-2}))
+    _state(cached, 1e-2)
     made = run(*MINI, "head=knn", "head.k=3", "backbone.weights=hf-hub:org/tiny")
     assert made.code == 0, made.err
     copy = tmp_path / "copy.safetensors"

@@ -138,6 +138,8 @@ def _to_visual(visual: Any) -> weights.Convert:
     """A conversion of a file's tensors to those of an image tower."""
 
     def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
+        if "class_embedding" in given:  # an image tower by itself
+            given = {f"{VISION}{key}": value for key, value in given.items()}
         state = _resized(_without_numbers(given), visual)
         held = {key[len(VISION) :]: state[key] for key in state if key.startswith(VISION)}
         if visual.proj is None:

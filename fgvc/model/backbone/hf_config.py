@@ -44,14 +44,21 @@ def norm_eps(conf: schema.Backbone, source: WeightsSource) -> float | None:
     None: the library's own.
 
     Raises:
-        UserError: config.json is no JSON object.
+        UserError: config.json is no JSON object, or states another epsilon than the config.
     """
-    if conf.norm_eps is not None or source.path is None:
-        return conf.norm_eps
+    if source.path is None or (conf.norm_eps is not None and source.kind != "hub"):
+        return conf.norm_eps  # that of a local file was compared when the config was composed
     try:
-        return beside.norm_eps(source.path)
+        eps = beside.norm_eps(source.path)
+        stated = eps is not None and beside.states_eps(source.path)
     except ValueError as error:
         raise UserError(str(error)) from error
+    if stated and conf.norm_eps not in (None, eps):
+        raise UserError(
+            f"backbone.norm_eps={conf.norm_eps}: {beside.CONFIG} of {source.name} has "
+            f"layer_norm_eps={eps}. Leave backbone.norm_eps out."
+        )
+    return eps if conf.norm_eps is None else conf.norm_eps
 
 
 def set_norm_eps(model: nn.Module, eps: float | None) -> None:
@@ -95,8 +102,9 @@ def check_transformers(
         return
     if published["model_type"] not in TYPES[kind.family]:
         raise UserError(
-            f"{file} has model_type={published['model_type']}, but the weights beside it are "
-            f"laid out as {kind.title}; fgvc reads {', '.join(TYPES[kind.family])} of it. {MOVE}"
+            f"{file} has model_type={published['model_type']}, but the weights beside it are laid "
+            f"out as {kind.title}; fgvc reads {', '.join(TYPES[kind.family])} of this layout. "
+            f"{MOVE}"
         )
     values = published.get(tower, published) if tower else published
     for name, ours in built.items():
