@@ -71,6 +71,8 @@ def _instead(argument: str, axes: tuple[str, ...]) -> str:
         return f"; write {found[1]}={found[2].strip() or 'VALUE'} (no colon)"
     if argument in known_keys(axes):
         return f", without blanks beside =, as in {argument}=VALUE"
+    if argument in ("help", "version"):
+        return f"; write --{argument}"
     advice = for_word(argument)
     return nearest(argument, axes) if advice is None else f"; {advice}"
 

@@ -10,6 +10,9 @@ from fgvc.run import main
 
 WANTED = {  # as typed -> the whole line
     ("seed: 1",): "seed: 1: expected key=value; write seed=1 (no colon)",
+    ("help",): "help: expected key=value; write --help",
+    ("--resume",): "--resume: overrides are written key=value, without dashes; runtime.resume "
+    "has no true; PATH of the run in progress, or its own runtime.run_id",
     ("seed",): "seed: expected key=value, without blanks beside =, as in seed=VALUE",
     ("seed =1",): "seed =1: a key and its = are written without blanks, as in seed=1",
     ("sêed=1",): "sêed=1: unknown config key; did you mean seed?",

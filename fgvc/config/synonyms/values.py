@@ -19,6 +19,11 @@ def same(value: str, asked: Asked) -> str:
     return value
 
 
+def path(value: str, asked: Asked) -> str | None:
+    """A path as it was typed; a switch names none."""
+    return None if value.lower() in SWITCHED_ON[:-1] or not is_true(value) else value
+
+
 def switch(on: str, off: str) -> Convert:
     return lambda value, asked: on if is_true(value) else off
 

@@ -303,7 +303,12 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
     ),
     (
         "resume resume_from resume_path resume_from_checkpoint resume_ckpt auto_resume",
-        Meaning(("runtime.resume",), tasks=("train",), note="or the run's own runtime.run_id"),
+        Meaning(
+            ("runtime.resume",),
+            values.path,
+            tasks=("train",),
+            note="PATH of the run in progress, or its own runtime.run_id",
+        ),
     ),
     (
         "initial_checkpoint pretrained_path pretrained_weights init_ckpt weights_path "
