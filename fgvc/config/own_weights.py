@@ -16,7 +16,6 @@ from typing import Any
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Backbone, Checkpoint, chosen_checkpoint
 
-FILE = "ckpt.bin"
 KEY = "fgvc"  # in the metadata of a safetensors file
 MOST = 100_000_000  # bytes of a header, as the safetensors format limits it
 SAME = (  # fields of a row that decide which tensors the backbone has and what they compute
@@ -34,27 +33,6 @@ NEEDS = {  # features that need tensors which other features leave out of the ch
     ("transformers", "map"): ("map", "projected"),
     ("transformers", "projected"): ("map", "projected"),
 }
-
-
-def checkpoint_in(folder: Path) -> Path | None:
-    """The checkpoint of a run folder, of an export, or of `outputs/RUN_ID` with one record below.
-
-    Raises:
-        ConfigError: several records lie below the folder.
-    """
-    if (folder / FILE).is_file():
-        return folder / FILE
-    below = sorted((*folder.glob(f"*/{FILE}"), *folder.glob(f"*/*/{FILE}")))
-    sealed = [path for path in below if (path.parent / "status.json").is_file()]
-    sealed = [path for path in sealed if path.parent.name != "in-progress"]
-    if len(sealed) > 1:
-        shown = ", ".join(str(path.parent.relative_to(folder)) for path in sealed[:3])
-        more = f" and {len(sealed) - 3} more" if len(sealed) > 3 else ""
-        raise ConfigError(
-            f"backbone.weights={folder}: holds {len(sealed)} records ({shown}{more}). "
-            f"Name one, as in backbone.weights={sealed[0]}"
-        )
-    return sealed[0] if sealed else None
 
 
 def facts_of(path: Path) -> Mapping[str, Any] | None:
