@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Backbone, beside, chosen_checkpoint
-from fgvc.config.schema.weight_files import checkpoint_in, file_in, missing_in, sha256_of
+from fgvc.config.schema.record_folders import checkpoint_in
+from fgvc.config.schema.weight_files import file_in, missing_in, sha256_of
 from fgvc.config.schema.weight_names import HUB, hub_hint, local_path, set_repo
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz")

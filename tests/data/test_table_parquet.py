@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,7 +70,13 @@ def test_bytes_are_unpacked_once_and_hashed_as_files_are(images, loaded, tmp_pat
     assert made.labelmap.names == ("gull", "wren")
     assert made.manifest.label_N.tolist() == [0, 1] * 6
     assert made.test_source == "carved"
-    assert any("12 images of column image are unpacked into" in note for note in made.notes)
+    (note,) = [note for note in made.notes if "images of column image are unpacked" in note]
+    below = made.manifest.root.parent.relative_to(tmp_path / "cache")
+    size = sum(map(len, images)) / 2**20
+    assert f"12 images of column image are unpacked into runtime.cache_root/{below} " in note
+    assert f"({size:.1f} MiB); fgvc never removes this folder" in note
+    shutil.rmtree(tmp_path / "cache" / below)  # the way out; then all is unpacked again
+    assert loaded(file).notes == made.notes
     states = [(made.manifest.root / path).stat().st_ino for path in made.manifest.path]
     again = loaded(file)
     assert again.manifest.digest == made.manifest.digest
@@ -286,6 +293,13 @@ def test_repeated_columns_are_refused(tmp_path):
     pq.write_table(made, tmp_path / "t.parquet")
     with pytest.raises(UserError, match="several columns are called label; rename them"):
         table.read(tmp_path / "t.parquet", None, 0.2, 0)
+
+
+def test_a_root_beside_images_inside_is_said_not_to_be_read(images, loaded, tmp_path):
+    file = write(tmp_path / "t.parquet", images, [0, 1] * 6)
+    index = table.read(file, tmp_path, 0.5, 0, Keys(), tmp_path / "cache")
+    assert f"dataset.root={tmp_path}: not read, because t.parquet holds the images" in index.notes
+    assert not any("dataset.root" in note for note in loaded(file).notes)
 
 
 def test_counted_without_a_cache(images, tmp_path):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fgvc.config.errors import ConfigError
+from fgvc.config.schema.record_folders import checkpoint_in
 from fgvc.record import checkpoint
 from fgvc.record.locate import record_folder
 from fgvc.run import main
@@ -65,6 +67,27 @@ def test_a_run_in_progress_is_named_and_no_record(alone):
 def test_a_run_beside_one_in_progress_is_the_only_one(alone):
     shutil.copytree(alone, alone.with_name("in-progress"))
     assert record_folder(alone.parents[2], "run") == alone
+
+
+def test_weights_and_checkpoints_are_sought_by_the_same_rules(alone, real, tmp_path):
+    """backbone.weights= and checkpoint= mean the same file of the same folder, or refuse it."""
+    export = tmp_path / "export" / "copy"
+    export.mkdir(parents=True)
+    for name in ("ckpt.bin", "artifacts.json"):
+        shutil.copy(alone / name, export)
+    unfinished = tmp_path / "b" / "run" / "config" / "in-progress"
+    shutil.copytree(alone, unfinished)
+    for folder in (alone, *alone.parents[:3], export, export.parent):
+        assert checkpoint_in(folder) == checkpoint.locate(folder)
+        assert checkpoint_in(folder) is not None
+    for folder in (tmp_path / "b", unfinished.parent, real / "first", real):
+        with pytest.raises(ConfigError) as weights:
+            checkpoint_in(folder)
+        with pytest.raises(UserError) as other:
+            checkpoint.locate(folder)
+        assert str(weights.value).removeprefix("backbone.weights") == str(other.value).removeprefix(
+            "checkpoint"
+        )
 
 
 def test_where_nothing_lies_the_path_comes_back(tmp_path):

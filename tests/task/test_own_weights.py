@@ -207,7 +207,7 @@ def test_several_records_below_a_folder_are_named(run, finetuned, tmp_path):
         shutil.copytree(finetuned.folder, tmp_path / "runs" / name / finetuned.folder.name)
     refused = probe_of(run, tmp_path / "runs")
     assert refused.code == 2
-    assert "holds 2 records" in refused.err
+    assert "2 complete runs lie below it; name one: " in refused.err
 
 
 @pytest.mark.parametrize("place", ["tensor", "facts"])

@@ -18,7 +18,6 @@ NAMES: Mapping[str, Sequence[str]] = {
     "open_clip": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
     "transformers": ("model.safetensors", "pytorch_model.bin"),
 }
-CHECKPOINT = "ckpt.bin"  # in a record of fgvc
 MOST = 100_000_000  # bytes of a header, as the safetensors format limits it
 INDEX = ".index.json"  # ending of the file that lists the shards
 SHARDED = (f"model.safetensors{INDEX}", f"pytorch_model.bin{INDEX}")
@@ -49,27 +48,6 @@ def file_in(folder: Path, library: str) -> Path | None:
     """The weights file, or the index of the shards, in a folder as a library saves it."""
     paths = (folder / name for name in names_of(library))
     return next((path for path in paths if path.is_file()), None)
-
-
-def checkpoint_in(folder: Path) -> Path | None:
-    """The checkpoint of a run folder, of an export, or of `outputs/RUN_ID` with one record below.
-
-    Raises:
-        ConfigError: several records lie below the folder.
-    """
-    if (folder / CHECKPOINT).is_file():
-        return folder / CHECKPOINT
-    below = sorted((*folder.glob(f"*/{CHECKPOINT}"), *folder.glob(f"*/*/{CHECKPOINT}")))
-    sealed = [path for path in below if (path.parent / "status.json").is_file()]
-    sealed = [path for path in sealed if path.parent.name != "in-progress"]
-    if len(sealed) > 1:
-        shown = ", ".join(str(path.parent.relative_to(folder)) for path in sealed[:3])
-        more = f" and {len(sealed) - 3} more" if len(sealed) > 3 else ""
-        raise ConfigError(
-            f"backbone.weights={folder}: holds {len(sealed)} records ({shown}{more}). "
-            f"Name one, as in backbone.weights={sealed[0]}"
-        )
-    return sealed[0] if sealed else None
 
 
 def safetensors_header(path: Path) -> bytes | None:

@@ -84,7 +84,12 @@ def read(
     refuse_empty(labels, table.names[places.label], given.split_N, table.where)
     if cells is None:
         assert isinstance(table, ParquetTable)
+        given_root = root
         root, path, path_notes = _images(table, places.path, file, cache_root, progress)
+        if given_root is not None:
+            path_notes += (
+                f"dataset.root={given_root}: not read, because {file.name} holds the images",
+            )
     else:
         root = existing(folder_of(file) if root is None else root)
         refuse_empty(cells, table.names[places.path], None, table.where)
@@ -210,11 +215,12 @@ def _images(
     """Root, paths and a note of the images inside a Parquet."""
     if cache_root is None:
         return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), ()
-    root, path = embedded.unpack(table, place, cache_root, progress)
-    below = root.relative_to(cache_root).as_posix()
+    root, path, size = embedded.unpack(table, place, cache_root, progress)
+    below = root.parent.relative_to(cache_root).as_posix()
     note = (
         f"{file.name}: {len(path)} images of column {table.names[place]} are unpacked into "
-        f"runtime.cache_root/{below}"
+        f"runtime.cache_root/{below} ({size / 2**20:.1f} MiB); fgvc never removes this folder: "
+        "delete it when the table is no longer used"
     )
     return root, tuple(path), (note,)
 

@@ -23,6 +23,7 @@ from fgvc.types import Progress, UserError
 
 FOLDER = "tables"
 LONGEST = 50  # characters of a name that are kept: at most 200 bytes of the 255 of a file system
+State = list[str | int]  # name, bytes, time of modification in ns
 
 
 def has_bytes(table: ParquetTable, place: int) -> bool:
@@ -35,11 +36,11 @@ def has_bytes(table: ParquetTable, place: int) -> bool:
 
 def unpack(
     table: ParquetTable, place: int, cache_root: Path, progress: Progress | None
-) -> tuple[Path, list[str]]:
+) -> tuple[Path, list[str], int]:
     """Unpack the images of a column, unless the cache has them.
 
     Returns:
-        The folder, and per row the path of its image in it.
+        The folder, per row the path of its image in it, and bytes of all images.
 
     Raises:
         UserError: a row without image bytes.
@@ -48,13 +49,15 @@ def unpack(
     key = _key(table, place, cache_root)
     folder = cache_root / FOLDER / key
     with lock(folder.with_suffix(".lock"), wait=True):
-        names = _unpacked(folder)
-        if names is None:
-            names = _unpack(table, place, folder, progress)
-    return folder / "images", names
+        states = _unpacked(folder)
+        if states is None:
+            states = _unpack(table, place, folder, progress)
+    return folder / "images", [str(name) for name, *_ in states], sum(int(row[1]) for row in states)
 
 
-def _unpack(table: ParquetTable, place: int, folder: Path, progress: Progress | None) -> list[str]:
+def _unpack(
+    table: ParquetTable, place: int, folder: Path, progress: Progress | None
+) -> list[State]:
     """Write every image and the states of the files, then rename the folder."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that died: we hold the lock
@@ -67,14 +70,14 @@ def _unpack(table: ParquetTable, place: int, folder: Path, progress: Progress | 
         atomic.sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return [str(name) for name, *_ in states]
+    return states
 
 
 def _write_images(
     table: ParquetTable, place: int, folder: Path, progress: Progress | None
-) -> list[list[str | int]]:
-    """Write the images; returns name, bytes and time of each, row by row."""
-    states: list[list[str | int]] = []
+) -> list[State]:
+    """Write the images; returns the state of each, row by row."""
+    states: list[State] = []
     for number, subfolder in enumerate(_subfolders(table)):
         (folder / subfolder).mkdir(parents=True, exist_ok=True)
         for row, picture in enumerate(table.pictures(place, number)):
@@ -91,8 +94,8 @@ def _write_images(
     return states
 
 
-def _unpacked(folder: Path) -> list[str] | None:
-    """The names in a folder that is whole and as it was written; otherwise None."""
+def _unpacked(folder: Path) -> list[State] | None:
+    """The states of the files in a folder that is whole and as it was written; otherwise None."""
     try:
         sealed = json.loads((folder / "files.json").read_bytes())
         states = sealed["files"]
@@ -101,7 +104,7 @@ def _unpacked(folder: Path) -> list[str] | None:
         root = folder / "images"
         if any(list(_state(root / name)) != state for name, *state in states):
             return None
-        return [name for name, *_ in states]
+        return states
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

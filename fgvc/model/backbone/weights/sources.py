@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fgvc.config import schema
+from fgvc.config.schema.record_folders import checkpoint_in
 from fgvc.config.schema.weight_files import (
     NAMES,
     SHARDED,
-    checkpoint_in,
     file_in,
     is_index,
     missing_in,
@@ -122,7 +122,10 @@ def _fetched_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
 def _local_file(conf: schema.Backbone, row: schema.Checkpoint) -> Path:
     path = local_path(conf.weights or "")
     if path.is_dir():
-        inside = file_in(path, conf.library) or checkpoint_in(path)
+        try:
+            inside = file_in(path, conf.library) or checkpoint_in(path)
+        except ValueError as error:  # several records
+            raise UserError(str(error)) from error
         if inside is None:
             raise UserError(f"backbone.weights={conf.weights}: {missing_in(path, conf.library)}")
         return inside
