@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -103,8 +104,10 @@ def command(dataset: str, root: Path) -> str:
     path = str(root)
     if _PLAIN.fullmatch(path):
         return f"dataset={dataset} dataset.root={path}"
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
-    return f"dataset={dataset} 'dataset.root=\"{escaped}\"'"
+    # Hydra takes a backslash literally unless quotes follow
+    escaped = re.sub(r'(\\*)("|$)', lambda end: 2 * end[1] + ('\\"' if end[2] else ""), path)
+    quoted = f'dataset.root="{escaped}"'
+    return f"dataset={dataset} {shlex.quote(quoted)}"
 
 
 def is_merged_inat2017(root: Path) -> bool:
