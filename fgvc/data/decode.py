@@ -131,9 +131,10 @@ def orientation(image: Image.Image) -> int:
     if not {"exif", "xmp", "XML:com.adobe.xmp"} & image.info.keys() and image.format == "JPEG":
         return 1
     try:
-        return int(image.getexif().get(0x0112, 1))
+        number = int(image.getexif().get(0x0112, 1))
     except Exception:  # a damaged EXIF block says nothing about the picture
         return 1
+    return number if number in UPRIGHT else 1
 
 
 def size_of(file: Path) -> tuple[int, int]:

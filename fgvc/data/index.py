@@ -88,7 +88,8 @@ def setting(key: str, value: object) -> str:
     """An override as a shell and Hydra take it: quoted where it holds more than plain text."""
     if re.fullmatch(r"[\w./~-]+", str(value)):
         return f"{key}={value}"
-    text = str(value).replace('"', r"\"")
+    # Hydra takes a backslash literally unless quotes follow
+    text = re.sub(r'(\\*)("|$)', lambda end: 2 * end[1] + ('\\"' if end[2] else ""), str(value))
     return shlex.quote(f'{key}="{text}"')
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
-from fgvc.data import decode
+from fgvc.data import decode, depth
 from fgvc.types import UserError
 
 Picture: TypeAlias = Tensor | Image.Image | np.ndarray | Path | str
@@ -78,10 +78,25 @@ def _of_image(image: Image.Image) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in decode
         try:
-            data = _own_bytes(image) or _copy(image)
+            data = _own_bytes(image) or _of_stated_range(image) or _copy(image)
         except Exception as error:  # a lazily opened file may turn out to be damaged
             raise UserError(f"{name}: {' '.join(str(error).split())}") from error
     return decode.decode(data, name)
+
+
+def _of_stated_range(image: Image.Image) -> bytes | None:
+    """A PNG of 8 bits of a loaded file with more of them: only the file knows black and white.
+
+    None: it has no more, or is no file any longer.
+    """
+    if not (isinstance(image, ImageFile.ImageFile) and depth.is_wide(image)):
+        return None
+    bits = depth.bits_of(b"", image) if image.format == "TIFF" else 16
+    turn = decode.UPRIGHT.get(decode.orientation(image))
+    picture = decode.rgb(image, bits)
+    out = io.BytesIO()
+    (picture if turn is None else picture.transpose(turn)).save(out, "PNG", compress_level=1)
+    return out.getvalue()
 
 
 def _own_bytes(image: Image.Image) -> bytes | None:
@@ -104,6 +119,9 @@ def _own_bytes(image: Image.Image) -> bytes | None:
 def _copy(image: Image.Image) -> bytes:
     """PNG, or TIFF for what PNG cannot hold; with the orientation that is still to be applied."""
     image.load()
+    if image.mode in ("I;16B", "I;16L", "I;16N"):
+        info, image = image.info, Image.fromarray(np.asarray(image).astype(np.uint16))
+        image.info = info
     kind = "TIFF" if image.mode in ("I", "F") else "PNG"
     if kind == "PNG" and image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")

@@ -99,6 +99,16 @@ def test_orientation_in_xmp_alone_is_applied_on_both_paths(jpeg, monkeypatch):
     assert torch.equal(upright, decode(data, "a.jpg"))
 
 
+@pytest.mark.parametrize("number", [0, 9, 65535])
+def test_an_orientation_that_exif_does_not_know_means_upright(number, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = number
+    file = tmp_path / "a.jpg"
+    Image.new("RGB", (48, 32)).save(file, exif=exif)
+    height, width = decode(file.read_bytes(), "a.jpg").shape[1:]
+    assert size_of(file) == (width, height) == (48, 32)
+
+
 def test_unreadable_exif_means_upright(jpeg):
     data = jpeg(1, exif=b"Exif\0\0" + b"MM\0*\0\0\0\x08" + b"\xff" * 40)
     assert torch.equal(decode(data, "a.jpg"), decode(jpeg(1), "a.jpg"))

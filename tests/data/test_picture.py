@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor, to_tensor
@@ -153,3 +154,29 @@ def test_a_torn_file_that_pillow_opened_is_named(tmp_path):
     file.write_bytes(data_of(picture(), "JPEG")[:700])
     with pytest.raises(UserError, match=r"torn\.jpg: "):
         pixels_of(Image.open(file))
+
+
+def _wide_tiff(**save) -> bytes:
+    out = io.BytesIO()
+    tifffile.imwrite(out, np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30), **save)
+    return out.getvalue()
+
+
+WIDE_FILES = {
+    "big-endian": _wide_tiff(byteorder=">"),
+    "WhiteIsZero": _wide_tiff(photometric="miniswhite"),
+    "range": _wide_tiff(extratags=((340, "H", 1, 0, True), (341, "H", 1, 65535, True))),
+    "PGM": b"P5 20 30 4095\n" + np.linspace(0, 4095, 600).astype(">u2").tobytes(),
+}
+
+
+@pytest.mark.parametrize("name", WIDE_FILES)
+def test_a_loaded_file_of_more_than_8_bits_keeps_its_black_and_white(name):
+    image = Image.open(io.BytesIO(WIDE_FILES[name]))
+    image.load()
+    assert torch.equal(pixels_of(image), decode(WIDE_FILES[name], "a"))
+
+
+def test_a_copy_of_big_endian_samples_has_their_values():
+    image = Image.open(io.BytesIO(WIDE_FILES["big-endian"])).copy()
+    assert torch.equal(pixels_of(image), decode(WIDE_FILES["big-endian"], "a"))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fgvc.config.compose import composed, typed
 from fgvc.data import dataset, signs
@@ -202,3 +204,16 @@ def test_a_pipe_among_the_pictures_does_not_hold_up_the_doctor(conf, cub):
     examined = examine(conf("cub", cub), 2, silent)
     assert [f.check for f in examined.findings] == ["pictures"]
     assert "a pipe, socket or device instead of a file" in examined.findings[0].says
+
+
+@pytest.mark.parametrize(
+    "name", ["it's", 'a "b" c', "back\\slash x", "end \\", 'q\\"', "$HOME ${x}"]
+)
+def test_a_command_survives_the_shell_and_hydra(name):
+    said = signs.command("folder", Path("/data", name))
+    words = subprocess.run(
+        ["sh", "-c", f"printf '%s\\n' {said}"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    root = OverridesParser.create().parse_override(words[1]).value()
+    assert words[0] == "dataset=folder"
+    assert str(root) == f"/data/{name}"
