@@ -175,8 +175,9 @@ def _resized(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
     scaled = hasattr(trunk.blocks[0], "ls1") and any(".gamma_1" in key for key in given)
     state = convert(dict(given), trunk, **({"adapt_layer_scale": True} if scaled else {}))
     kernel = given.get("patch_embed.proj.weight")
-    other = kernel is not None and kernel.shape[-2:] != trunk.patch_embed.proj.weight.shape[-2:]
-    if other and kernel.ndim == 4:  # of old files it is a matrix, which timm reshapes
+    size = trunk.patch_embed.proj.weight.shape[-2:]
+    # of old files it is a matrix, which timm reshapes
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[-2:] != size:
         state["patch_embed.proj.weight"] = kernel
     return state
 
