@@ -128,16 +128,7 @@ def opened(
         if source.made_by is not None:
             runs = own_weights.described(source.made_by)
             console.say(f"note: the backbone is that of {runs}; its head is left aside")
-        with console.progress(conf.dataset.name, None, "files") as advance:
-            dataset = datasets.load(
-                conf.dataset,
-                Path(conf.runtime.cache_root).expanduser(),
-                advance,
-                may_skip=task != "eval",
-            )
-        validation.check(task, conf, dataset)
-        for note in (*run.code.notes, *dataset.notes, *validation.notes(task, conf, dataset)):
-            console.say(f"note: {note}")
+        dataset = _dataset(task, conf, run.code.notes)
         crew = None if task == "train" else crew_of(conf, dataset, source)
         extractor = Extractor(conf, dataset, source, device, crew, may_skip=task != "eval")
         with contextlib.closing(extractor), contextlib.closing(Board(run.path)) as board:
@@ -158,6 +149,21 @@ def opened(
             )
             extractor.before_test = experiment.record_test_read
             yield experiment
+
+
+def _dataset(task: str, conf: Config, notes: Sequence[str]) -> Dataset:
+    """The dataset, with the validation that the task needs; prints the notes on it after `notes`.
+
+    Raises:
+        UserError: the dataset cannot be used, or lacks validation images.
+    """
+    cache_root = Path(conf.runtime.cache_root).expanduser()
+    with console.progress(conf.dataset.name, None, "files") as advance:
+        dataset = datasets.load(conf.dataset, cache_root, advance, may_skip=task != "eval")
+    validation.check(task, conf, dataset)
+    for note in (*notes, *dataset.notes, *validation.notes(task, conf, dataset)):
+        console.say(f"note: {note}")
+    return dataset
 
 
 def stack_gate(conf: Config) -> str:

@@ -94,13 +94,7 @@ def read(
         root = existing(folder_of(file) if root is None else root)
         refuse_empty(cells, table.names[places.path], None, table.where)
         path, path_notes = resolve(file, root, cells, table.where)
-    if twice := repeated(path):
-        if (root / twice[0]).is_dir():
-            raise UserError(
-                f"dataset.table={file}: column {table.names[places.path]} does not name pictures: "
-                f"{twice[0]} is a folder; set dataset.path_column= to the column that names them"
-            )
-        raise UserError(f"dataset.table={file}: path listed twice: {listed(twice)}; keep one row")
+    _check_distinct(file, table.names[places.path], root, path)
     if given.split_N is None:
         found = from_folders(file, path)
         warnings = given.warnings + found.warnings
@@ -121,6 +115,18 @@ def read(
         warnings=given.warnings,
         test_source=test_source,
     )
+
+
+def _check_distinct(file: Path, column: str, root: Path, path: Sequence[str]) -> None:
+    """Refuse a path in two rows; most often, the column then names folders instead of pictures."""
+    if not (twice := repeated(path)):
+        return
+    if (root / twice[0]).is_dir():
+        raise UserError(
+            f"dataset.table={file}: column {column} does not name pictures: {twice[0]} is a "
+            "folder; set dataset.path_column= to the column that names them"
+        )
+    raise UserError(f"dataset.table={file}: path listed twice: {listed(twice)}; keep one row")
 
 
 def _choose(table: TextTable | ParquetTable, file: Path, keys: Keys) -> Places:
