@@ -177,6 +177,12 @@ def check_inputs(conf: Config) -> None:
         )
     if conf.image is not None:
         images.check(conf.image)
+    for name in ("root", "table"):
+        value = getattr(conf.dataset, name)
+        if value is not None and "://" in value:
+            raise ConfigError(
+                f"dataset.{name}={value}: an address is not read; download it, and give its path"
+            )
     for name in ("checkpoint", "run", "against"):
         value = getattr(conf, name)
         if value is not None and not Path(value).expanduser().exists():

@@ -24,6 +24,8 @@ WANTED = {  # as typed -> the whole line
     ("seed=1,2", "task=train,probe"): "task=train,probe: several values need -m (one job each)",
     ("dataset.root=/a,b",): "dataset.root=/a,b: several values need -m (one job each); as one "
     "path: 'dataset.root=\"/a,b\"'",
+    ("dataset.root=https://x.org/a.zip",): "dataset.root=https://x.org/a.zip: an address is not "
+    "read; download it, and give its path",
     ("dataset.root=",): "dataset.root=: empty; give a value, or leave dataset.root out",
     ("task=eval", "checkpoint="): "checkpoint=: empty; give a value, or leave checkpoint out",
     ("task=train", "task.epochs=ten"): "task.epochs: Value 'ten' of type 'str' could not be "
