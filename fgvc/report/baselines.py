@@ -69,9 +69,14 @@ def write_baselines(output_root: Path, target: Path, days: int = SHORTEST) -> Ta
 def _nothing(table: Table) -> str:
     if not table.damaged:
         return "no complete run lies there; run one first, or name the folder that holds them"
-    first = table.damaged[0]
+    first, count = table.damaged[0], len(table.damaged)
+    if all(record.other_version for record in table.damaged):
+        return (
+            f"no run there can be read by this version of fgvc: {count} passed over (first: "
+            f"{first.folder}, {first.why})"
+        )
     return (
-        f"all {len(table.damaged)} runs there are damaged (first: {first.folder}, {first.why}); "
+        f"all {count} runs there are damaged (first: {first.folder}, {first.why}); "
         "restore or repeat them"
     )
 

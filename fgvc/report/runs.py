@@ -17,7 +17,7 @@ from fgvc.record.comparability import Comparability
 from fgvc.record.folder import SHORT
 from fgvc.report import sealed
 from fgvc.report.names import name_of
-from fgvc.report.sealed import DamageError
+from fgvc.report.sealed import DamageError, OtherVersionError
 from fgvc.store import digest
 
 SEALED = re.compile(rf"[0-9a-f]{{{SHORT}}}")
@@ -25,10 +25,12 @@ SEALED = re.compile(rf"[0-9a-f]{{{SHORT}}}")
 
 @dataclass(frozen=True)
 class Damaged:
-    """A folder that is in no table. folder: run_id/config_hash/checkpoint_id."""
+    """A folder that is in no table. folder: run_id/config_hash/checkpoint_id. other_version: its
+    files are whole, but another version of fgvc wrote them."""
 
     folder: str
     why: str
+    other_version: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ def scan(folders: Iterable[Path]) -> tuple[list[Run], list[Damaged]]:
         try:
             runs.append(read(path))
         except DamageError as why:
-            damaged.append(Damaged(place(path), str(why)))
+            other_version = isinstance(why, OtherVersionError)
+            damaged.append(Damaged(place(path), str(why), other_version))
     return runs, damaged
 
 
@@ -208,9 +211,13 @@ def read(path: Path) -> Run:
             join_key=_join_key(parts, config, stamp, config["seed"]),
             join_base=_join_key(parts, config, stamp, None),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise DamageError(f"the record is not one that this version reads: {what}") from error
+    except KeyError as error:
+        raise OtherVersionError(
+            f"a record of another version of fgvc (it lacks {error}), passed over; to compare it, "
+            "repeat the run"
+        ) from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise DamageError(f"the record is not one that this version reads: {error}") from error
 
 
 def _of_comparability(parts: Comparability) -> dict[str, Any]:

@@ -24,6 +24,10 @@ class DamageError(Exception):
     """Why a folder, or a file of it, cannot be trusted; one line."""
 
 
+class OtherVersionError(DamageError):
+    """A whole record that another version of fgvc wrote; one line."""
+
+
 def verified(path: Path, file: str, artifacts: Mapping[str, Any]) -> bytes:
     """A file's bytes, which are those that the run indexed.
 

@@ -50,7 +50,8 @@ def print_table(table: Table) -> None:
         console.say(f"[{number}]  {note}")
     _provenance(table)
     for one in table.damaged:
-        console.say(f"damaged, left out: {one.folder}: {one.why}")
+        state = "" if one.other_version else "damaged, left out: "
+        console.say(f"{state}{one.folder}: {one.why}")
 
 
 def _title(group: Group) -> str:

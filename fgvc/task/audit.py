@@ -11,7 +11,8 @@ from pathlib import Path
 from fgvc.record import console
 from fgvc.record.locate import record_folder
 from fgvc.report.audit import FAIL, audited, markdown
-from fgvc.report.runs import place
+from fgvc.report.runs import place, read
+from fgvc.report.sealed import DamageError, OtherVersionError
 from fgvc.store import atomic
 from fgvc.store.output import JSON, output_file
 from fgvc.task import DONE, FAILED, Job
@@ -29,6 +30,12 @@ def run(job: Job) -> int:
     if not (folder / "artifacts.json").exists() and not (folder / "status.json").exists():
         raise UserError(f"run={folder}: no complete run; name RUN/CONFIG/CHECKPOINT below outputs/")
     target = _target(job, place(folder.resolve()))
+    try:
+        read(folder)
+    except OtherVersionError as why:
+        raise UserError(f"run={folder}: {why}") from why
+    except DamageError:
+        pass  # the checks name what is damaged
     record, results = audited(folder)
     block = markdown(record, results)
     failed = [one for one in results if one.state == FAIL]

@@ -123,7 +123,8 @@ def test_damaged_folders_are_in_json_and_in_no_row(outputs):
     write_baselines(outputs, outputs)
     rows, plain = read(outputs)
     name = "/".join(folder.parts[-3:])
-    assert plain["damaged"] == [{"folder": name, "why": "metrics.json: missing"}]
+    why = {"why": "metrics.json: missing", "other_version": False}
+    assert plain["damaged"] == [{"folder": name, **why}]
     assert all(name not in row["folder"] for row in rows)
 
 

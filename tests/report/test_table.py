@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from fgvc.report.baselines import gather
+from fgvc.report.baselines import gather, write_baselines
 from fgvc.report.table import print_table
+from fgvc.run import main
+from fgvc.types import UserError
 
 SEEN = {"dataset_card": {"license": "research", "contamination": "some test images are known"}}
 OVERLAP = {"overlap": {"images": 12}}
@@ -166,6 +171,48 @@ def test_damaged_folders_are_listed(outputs, printed):
     (folder / "env_stamp.json").unlink()
     name = "/".join(folder.parts[-3:])
     assert f"damaged, left out: {name}: env_stamp.json: missing" in printed(outputs)
+
+
+@pytest.fixture
+def make_older(seal):
+    """Make a record as it was before its stamp had test_source; whole, as sealed then."""
+
+    def make(folder: Path) -> None:
+        file = folder / "env_stamp.json"
+        stamp = json.loads(file.read_text())
+        del stamp["test_source"]
+        file.write_text(json.dumps(stamp))
+        seal(folder)
+
+    return make
+
+
+def test_records_of_another_version_are_passed_over_each_in_one_line(
+    outputs, printed, make_older, tmp_path
+):
+    folders = [file.parent for file in sorted(outputs.glob("*/*/*/ckpt.bin"))]
+    for folder in folders[:2]:
+        make_older(folder)
+    out = printed(outputs)
+    for folder in folders[:2]:
+        name = "/".join(folder.parts[-3:])
+        said = f"{name}: a record of another version of fgvc (it lacks 'test_source'), passed over"
+        assert out.count(said) == 1
+    assert "damaged" not in out
+    for folder in folders[2:]:
+        make_older(folder)
+    with pytest.raises(UserError, match="no run there can be read by this version") as caught:
+        write_baselines(outputs, tmp_path / "target")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_audit_of_another_version_is_one_line(outputs, make_older, tmp_path, capfd):
+    folder = next(outputs.glob("*/*/*/ckpt.bin")).parent
+    make_older(folder)
+    root = f"runtime.output_root={tmp_path / 'outputs'}"
+    assert main(["task=audit", f"run={folder}", root]) == 1
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert line.startswith(f"fgvc: run={folder}: a record of another version of fgvc")
 
 
 def test_lines_outside_the_ranking_stand_below_it_with_the_reason(forge, made, printed):
