@@ -14,7 +14,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,9 @@ import numpy as np
 from fgvc.data import digests, states
 from fgvc.data.digests import CHUNK, Digests, Hex
 from fgvc.data.index import Index, repeated
+from fgvc.data.split import SPLIT_NAMES
 from fgvc.store import digest
-from fgvc.types import ABSENT, TEST, TRAIN, Manifest, Progress, UserError
+from fgvc.types import ABSENT, TEST, TRAIN, VAL, Manifest, Progress, UserError
 
 Result = TypeVar("Result")
 
@@ -158,7 +159,7 @@ def cache_file(index: Index, cache_root: Path) -> Path:
 
 
 def duplicate_notes(manifest: Manifest) -> tuple[str, ...]:
-    """Notes on equal files: in both train and test, or under two labels in train."""
+    """Notes on equal files: in two splits, or under two labels outside test."""
     rows_of: dict[str, list[int]] = {sha256: [] for sha256 in repeated(manifest.sha256)}
     rows_of.pop(ABSENT, None)
     if not rows_of:
@@ -166,18 +167,31 @@ def duplicate_notes(manifest: Manifest) -> tuple[str, ...]:
     for row, sha256 in enumerate(manifest.sha256):
         if sha256 in rows_of:
             rows_of[sha256].append(row)
-    across, contradicting = [], []
+    notes: tuple[str, ...] = ()
+    for left, right in ((TRAIN, TEST), (VAL, TEST), (TRAIN, VAL)):
+        pairs = _first_of_both(manifest, rows_of.values(), left, right)
+        where = f"in both {SPLIT_NAMES[left]} and {SPLIT_NAMES[right]}"
+        notes += _pair_note(manifest, pairs, where)
+    contradicting = []
     for rows in rows_of.values():
-        train = [row for row in rows if manifest.split_N[row] != TEST]
-        test = [row for row in rows if manifest.split_N[row] == TEST]
-        if train and test:
-            across.append((train[0], test[0]))
-        other = [row for row in train if manifest.label_N[row] != manifest.label_N[train[0]]]
+        fitted = [row for row in rows if manifest.split_N[row] != TEST]
+        other = [row for row in fitted if manifest.label_N[row] != manifest.label_N[fitted[0]]]
         if other:
-            contradicting.append((train[0], other[0]))
-    return _pair_note(manifest, across, "in both train and test") + _pair_note(
-        manifest, contradicting, "in train under two labels"
-    )
+            contradicting.append((fitted[0], other[0]))
+    return notes + _pair_note(manifest, contradicting, "in train under two labels")
+
+
+def _first_of_both(
+    manifest: Manifest, groups: Iterable[list[int]], left: int, right: int
+) -> list[tuple[int, int]]:
+    """The first rows in two splits, of each group that lies in both."""
+    pairs = []
+    for rows in groups:
+        split_R = manifest.split_N[rows]
+        if (split_R == left).any() and (split_R == right).any():
+            first, other = (int(np.argmax(split_R == split)) for split in (left, right))
+            pairs.append((rows[first], rows[other]))
+    return pairs
 
 
 def _pair_note(manifest: Manifest, pairs: list[tuple[int, int]], what: str) -> tuple[str, ...]:

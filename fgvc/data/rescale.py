@@ -116,6 +116,8 @@ def _library(name: str) -> Any:
 def main(argv: list[str]) -> None:
     """The command line; SystemExit with one line where it does not work."""
     try:
+        if len(argv) != 4:
+            sys.exit(f"usage: {USAGE}")
         source, target, low, high = argv
         rescale(Path(source), Path(target), float(low), float(high))
     except UserError as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fgvc.data import cub as reader
 from fgvc.data import digests, folder, manifest, states
-from fgvc.types import ABSENT, TEST, TRAIN, Manifest, UserError
+from fgvc.types import ABSENT, TEST, TRAIN, VAL, Manifest, UserError
 
 STRICT = manifest.Policy()
 
@@ -305,6 +306,17 @@ def test_duplicates_across_splits_and_with_two_labels_are_noted(cub, build):
     assert f"{index.path[0]} = {index.path[6]}" in across
     assert contradicting.startswith("1 picture occurs in train under two labels")
     assert f"{index.path[0]} = {index.path[9]}" in contradicting
+
+
+def test_a_picture_in_both_train_and_an_own_validation_split_is_noted(cub, build):
+    index = reader.read(cub, False)
+    shutil.copy(cub / index.path[0], cub / index.path[1])
+    made, _ = build()
+    split_N = made.split_N.copy()
+    split_N[[1]] = VAL
+    (note,) = manifest.duplicate_notes(replace(made, split_N=split_N))
+    assert note.startswith("1 picture occurs in both train and validation, byte for byte")
+    assert f"{index.path[0]} = {index.path[1]}" in note
 
 
 def test_digests_ending_in_zero_bytes_survive_the_cache(tmp_path):
