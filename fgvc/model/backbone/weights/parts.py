@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fgvc.config.schema.tensor_names import INSIDE
 from fgvc.config.schema.weight_files import SHARD
 from fgvc.model.backbone.weights import npz
 from fgvc.model.backbone.weights.files import content
@@ -32,8 +33,6 @@ ORDER = {"": 2, "state_dict": 2, "model": 3}  # first word of a path: rank
 OTHER = 5
 STATES = {0, 1, 9}  # ranks of EMA, teacher and student: states of one training
 TRAINING = re.compile(r"(lr_|amp_)?(opt|optim|optimizer|scheduler|scaler)s?(_.*)?")
-# what torch.compile, FSDP and checkpointing put inside the names of a model's own modules
-INSIDE = re.compile(r"(?<=\.)_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
 
 
 @dataclass(frozen=True)
