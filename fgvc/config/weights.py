@@ -53,6 +53,7 @@ def fill_beside(backbone: Backbone, preprocess: str) -> None:
         ConfigError: the weights were made for pixels of another mean and standard deviation, or for
             another epsilon than `backbone.norm_eps`.
     """
+    backbone.norm_eps_assumed = False
     if backbone.weights is None:
         return
     path = Path(backbone.weights)
@@ -68,7 +69,9 @@ def fill_beside(backbone: Backbone, preprocess: str) -> None:
             f"backbone.norm_eps={backbone.norm_eps}: {path.with_name(beside.CONFIG)} has "
             f"layer_norm_eps={eps}. Leave backbone.norm_eps out."
         )
-    backbone.norm_eps = eps if backbone.norm_eps is None else backbone.norm_eps
+    if backbone.norm_eps is None:
+        backbone.norm_eps = eps
+        backbone.norm_eps_assumed = beside.assumed_layout(path) is not None
 
 
 def fill_tokenizer(backbone: Backbone) -> None:

@@ -10,7 +10,13 @@ import torch
 from open_clip import get_pretrained_cfg as open_clip_cfg
 from safetensors.torch import save_file
 from timm.models import get_pretrained_cfg
-from transformers import CLIPImageProcessor, ViTImageProcessor
+from transformers import (
+    CLIPImageProcessor,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTMAEConfig,
+    ViTMSNConfig,
+)
 
 from fgvc.config.compose import composed, config_hash, hashed, typed
 from fgvc.config.errors import ConfigError
@@ -210,6 +216,27 @@ def test_the_epsilon_of_other_libraries_stays_their_models_own(tmp_path):
     folder = _folder(tmp_path, config={"model_type": "vit", "layer_norm_eps": 1e-12})
     assert _typed(folder).backbone.norm_eps is None
     assert "norm_eps" not in hashed(_typed(folder))["backbone"]
+
+
+@pytest.mark.parametrize(
+    ("config", "eps", "assumed"),
+    [
+        (None, 1e-12, True),
+        ({"architecture": "vit_small_patch16_224"}, 1e-12, True),
+        ({"model_type": "vit"}, ViTConfig().layer_norm_eps, False),
+        ({"model_type": "vit_mae"}, ViTMAEConfig().layer_norm_eps, False),
+        ({"model_type": "vit_msn"}, ViTMSNConfig().layer_norm_eps, False),
+        ({"layer_norm_eps": 1e-5}, 1e-5, False),
+    ],
+)
+def test_an_epsilon_that_no_file_states_is_assumed(tmp_path, config, eps, assumed):
+    files = {} if config is None else {"config": config}
+    folder = _folder(tmp_path, state={LAYER: torch.ones(2)}, **files)
+    backbone = _typed(folder).backbone
+    assert (backbone.norm_eps, backbone.norm_eps_assumed) == (eps, assumed)
+    stated = _typed(folder, f"backbone.norm_eps={eps}")
+    assert not stated.backbone.norm_eps_assumed
+    assert hashed(stated) == hashed(_typed(folder))
 
 
 @pytest.mark.parametrize("form", ["metadata", "options", "legacy options", "other tensors"])

@@ -30,6 +30,7 @@ LAYOUTS = (
     ("layer.0.attention.q_proj.weight", "DINOv3", 1e-5),
     ("pre_layrnorm.weight", "CLIP", 1e-5),
 )
+OWN_EPS = {"vit_msn": 1e-6}  # model_type in one of the layouts: its epsilon, where it differs
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,27 @@ def norm_eps(weights: Path) -> float | None:
         return recorded
     if (layout := _layout(weights)) is None:
         return None
-    usual = layout[1]
-    stated = _tower(weights).get("layer_norm_eps", usual)
+    tower = _tower(weights)
+    usual = OWN_EPS.get(str(tower.get("model_type")), layout[1])
+    stated = tower.get("layer_norm_eps", usual)
     if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 <= stated <= 1:
         file = weights.with_name(CONFIG)
         raise ValueError(f"{file} has layer_norm_eps={stated}, no number from 0 to 1: correct it")
     return float(stated)
+
+
+def assumed_layout(weights: Path) -> str | None:
+    """The layout whose usual epsilon is taken, as no file states the model that was saved; None
+    where one does.
+
+    Raises:
+        ValueError: config.json is no JSON object.
+    """
+    tower = _tower(weights)
+    if _recorded_eps(weights) is not None or tower.keys() & {"layer_norm_eps", "model_type"}:
+        return None
+    layout = _layout(weights)
+    return None if layout is None else layout[0]
 
 
 def _layout(weights: Path) -> tuple[str, float] | None:

@@ -61,6 +61,21 @@ def norm_eps(conf: schema.Backbone, source: WeightsSource) -> float | None:
     return eps if conf.norm_eps is None else conf.norm_eps
 
 
+def assumption(conf: schema.Backbone, source: WeightsSource) -> tuple[str, ...]:
+    """A note where the layer norms take the layout's usual epsilon, as no file states theirs."""
+    assumed = conf.norm_eps is None if source.kind == "hub" else conf.norm_eps_assumed
+    if source.path is None or not assumed:
+        return ()
+    layout = beside.assumed_layout(source.path)
+    if layout is None:
+        return ()
+    return (
+        f"weights {source.name}: no {beside.CONFIG} beside them states the epsilon of their layer "
+        f"norms, which is taken as {norm_eps(conf, source)}, as in transformers' {layout}; "
+        "backbone.norm_eps=... sets another",
+    )
+
+
 def set_norm_eps(model: nn.Module, eps: float | None) -> None:
     """Give every layer norm this epsilon; None leaves the library's."""
     if eps is None:
