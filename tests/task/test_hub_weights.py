@@ -108,7 +108,7 @@ def test_an_assumed_epsilon_is_said_and_recorded(run, cached, vit_folder, tmp_pa
     name = "org/tiny" if where == "hub" else file.name
     note = (
         f"weights {name}: no config.json beside them states the epsilon of their layer norms, "
-        "which is taken as 1e-12, as in transformers' ViT; backbone.norm_eps=... sets another"
+        "which is taken as 1e-12, as in transformers' ViTModel; backbone.norm_eps=... sets another"
     )
     made = run(*probe)
     assert made.code == 0, made.err

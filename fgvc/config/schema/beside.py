@@ -25,11 +25,13 @@ MODES = {"shortest": "crop", "center": "crop"}  # in the words of backbone.nativ
 # transformers' layouts that other libraries' models read: a key of the layout, its name, and the
 # epsilon of its layer norms where no config.json says otherwise
 LAYOUTS = (
-    ("encoder.layer.0.layer_scale1.lambda1", "DINOv2", 1e-6),
-    ("encoder.layer.0.layernorm_before.weight", "ViT", 1e-12),
-    ("layer.0.attention.q_proj.weight", "DINOv3", 1e-5),
-    ("pre_layrnorm.weight", "CLIP", 1e-5),
+    ("encoder.layer.0.layer_scale1.lambda1", "Dinov2Model", 1e-6),
+    ("encoder.layer.0.layernorm_before.weight", "ViTModel", 1e-12),
+    ("layer.0.attention.q_proj.weight", "DINOv3ViTModel", 1e-5),
+    ("vision_model.pre_layrnorm.weight", "CLIPModel", 1e-5),
+    ("pre_layrnorm.weight", "CLIPVisionModel", 1e-5),
 )
+USUAL_EPS = {title: eps for _, title, eps in LAYOUTS}
 OWN_EPS = {"vit_msn": 1e-6}  # model_type in one of the layouts: its epsilon, where it differs
 
 
