@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Backbone, beside, chosen_checkpoint
-from fgvc.config.schema.record_folders import checkpoint_in
-from fgvc.config.schema.weight_files import file_in, missing_in, sha256_of
+from fgvc.config.schema.weight_files import file_in, sha256_of
+from fgvc.config.schema.weight_folders import weights_in
 from fgvc.config.schema.weight_names import HUB, hub_hint, local_path, set_repo
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz")
@@ -53,6 +53,7 @@ def fill_beside(backbone: Backbone, preprocess: str) -> None:
         ConfigError: the weights were made for pixels of another mean and standard deviation, or for
             another epsilon than `backbone.norm_eps`.
     """
+    backbone.norm_eps_assumed = False
     if backbone.weights is None:
         return
     path = Path(backbone.weights)
@@ -68,7 +69,9 @@ def fill_beside(backbone: Backbone, preprocess: str) -> None:
             f"backbone.norm_eps={backbone.norm_eps}: {path.with_name(beside.CONFIG)} has "
             f"layer_norm_eps={eps}. Leave backbone.norm_eps out."
         )
-    backbone.norm_eps = eps if backbone.norm_eps is None else backbone.norm_eps
+    if backbone.norm_eps is None:
+        backbone.norm_eps = eps
+        backbone.norm_eps_assumed = beside.assumed_layout(path) is not None
 
 
 def fill_tokenizer(backbone: Backbone) -> None:
@@ -94,17 +97,12 @@ def fill_tokenizer(backbone: Backbone) -> None:
 def _local_file(backbone: Backbone, weights_root: str) -> Path | None:
     if backbone.weights is not None:
         path = local_path(backbone.weights)
-        found = path
         if path.is_dir():
-            found = file_in(path, backbone.library) or checkpoint_in(path)
-        if found is None:
-            raise ConfigError(
-                f"backbone.weights={backbone.weights}: {missing_in(path, backbone.library)}"
-            )
-        if not found.is_file():
+            return weights_in(backbone.weights, path, backbone.library)
+        if not path.is_file():
             hint = hub_hint(backbone.weights)
             raise ConfigError(f"backbone.weights={backbone.weights}: no such file{hint}")
-        return found
+        return path
     row = chosen_checkpoint(backbone)
     name = f"{row.model}.{row.tag}" if row.tag else row.model
     root = Path(weights_root).expanduser()

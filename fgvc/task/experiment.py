@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from fgvc.config.compose import canonical, config_hash
 from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
-from fgvc.model.backbone import weights
+from fgvc.model.backbone import hf_config, weights
 from fgvc.record import console, stack
 from fgvc.record.fit import Fit, short_digests
 from fgvc.record.folder import RESUME, SHORT, RunFolder, complete, open_run, read_json
@@ -128,7 +128,8 @@ def opened(
         if source.made_by is not None:
             runs = own_weights.described(source.made_by)
             console.say(f"note: the backbone is that of {runs}; its head is left aside")
-        dataset = _dataset(task, conf, run.code.notes)
+        eps = hf_config.assumption(conf.backbone, source)
+        dataset = _dataset(task, conf, (*eps, *run.code.notes))
         crew = None if task == "train" else crew_of(conf, dataset, source)
         extractor = Extractor(conf, dataset, source, device, crew, may_skip=task != "eval")
         with contextlib.closing(extractor), contextlib.closing(Board(run.path)) as board:

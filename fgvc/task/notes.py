@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fgvc.data.index import listed
+from fgvc.model.backbone import hf_config
 from fgvc.record.page.run import UNREADABLE_FILE
 from fgvc.task import own_weights, validation
 from fgvc.task.experiment import Experiment, Outcome
@@ -30,6 +31,7 @@ def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
         *_unreadable_note(job, outcome, SPLITS, f"; {UNREADABLE_FILE} lists them all"),
         *_lost_class_notes(job, outcome.unreadable),
         *_weights_notes(job, outcome),
+        *hf_config.assumption(job.conf.backbone, job.extractor.source),
         *own_weights.notes(job.extractor.source, job.backbone_N, job.dataset),
         *outcome.notes,
     ]
@@ -45,6 +47,7 @@ def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
         *_unreadable_note(job, outcome, ("train", "val")),
         *_lost_class_notes(job, outcome.unreadable),
         *_weights_notes(job, outcome),
+        *hf_config.assumption(job.conf.backbone, job.extractor.source),
         *own_weights.notes(job.extractor.source, job.backbone_N, job.dataset),
         *outcome.notes,
     ]

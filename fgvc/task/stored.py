@@ -160,7 +160,7 @@ def with_norm_eps(stored: Stored, conf: Config) -> Config:
     """The config with the epsilon of layer norms that weights of the hub had: a copy of their file
     without its config.json does not state it."""
     eps = stored.facts["backbone"].get("norm_eps", conf.backbone.norm_eps)
-    return replace(conf, backbone=replace(conf.backbone, norm_eps=eps))
+    return replace(conf, backbone=replace(conf.backbone, norm_eps=eps, norm_eps_assumed=False))
 
 
 def check_hash(kept: Stored, plain: dict[str, Any]) -> None:

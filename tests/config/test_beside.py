@@ -1,16 +1,26 @@
 """Mean, standard deviation and epsilon that stand beside the weights are never ignored."""
 
+import argparse
 import json
+from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from open_clip import get_pretrained_cfg as open_clip_cfg
 from safetensors.torch import save_file
 from timm.models import get_pretrained_cfg
-from transformers import CLIPImageProcessor, ViTImageProcessor
+from transformers import (
+    CLIPImageProcessor,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTMAEConfig,
+    ViTMSNConfig,
+)
 
 from fgvc.config.compose import composed, config_hash, hashed, typed
 from fgvc.config.errors import ConfigError
+from fgvc.config.schema.tensor_names import tensor_names
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.types import UserError
 
@@ -206,3 +216,73 @@ def test_the_epsilon_of_other_libraries_stays_their_models_own(tmp_path):
     folder = _folder(tmp_path, config={"model_type": "vit", "layer_norm_eps": 1e-12})
     assert _typed(folder).backbone.norm_eps is None
     assert "norm_eps" not in hashed(_typed(folder))["backbone"]
+
+
+@pytest.mark.parametrize(
+    ("config", "eps", "assumed"),
+    [
+        (None, 1e-12, True),
+        ({"architecture": "vit_small_patch16_224"}, 1e-12, True),
+        ({"model_type": "vit"}, ViTConfig().layer_norm_eps, False),
+        ({"model_type": "vit_mae"}, ViTMAEConfig().layer_norm_eps, False),
+        ({"model_type": "vit_msn"}, ViTMSNConfig().layer_norm_eps, False),
+        ({"layer_norm_eps": 1e-5}, 1e-5, False),
+    ],
+)
+def test_an_epsilon_that_no_file_states_is_assumed(tmp_path, config, eps, assumed):
+    files = {} if config is None else {"config": config}
+    folder = _folder(tmp_path, state={LAYER: torch.ones(2)}, **files)
+    backbone = _typed(folder).backbone
+    assert (backbone.norm_eps, backbone.norm_eps_assumed) == (eps, assumed)
+    stated = _typed(folder, f"backbone.norm_eps={eps}")
+    assert not stated.backbone.norm_eps_assumed
+    assert hashed(stated) == hashed(_typed(folder))
+
+
+@pytest.mark.parametrize("form", ["metadata", "options", "legacy options", "other tensors"])
+def test_a_key_of_transformers_that_is_only_text_is_no_layout(tmp_path, form):
+    state = {"blocks.0.norm1.weight": torch.ones(2)}
+    if form == "metadata":
+        save_file(state, tmp_path / "w.bin", metadata={"init": f"renamed from vit.{LAYER}"})
+    else:
+        given = {"args": {"skip": [LAYER], LAYER: 1.0}, "note": LAYER, "model": state}
+        if form == "other tensors":
+            given = {f"x{LAYER}": torch.ones(2), f"{LAYER}.old": torch.ones(2), **state}
+        new = form != "legacy options"
+        torch.save(given, tmp_path / "w.bin", _use_new_zipfile_serialization=new)
+    assert _typed(tmp_path / "w.bin").backbone.norm_eps is None
+
+
+@pytest.mark.parametrize("form", ["wrapped", "parameter", "sharded", "compiled"])
+def test_a_layout_is_seen_in_every_form_that_is_read(tmp_path, form):
+    name, value = f"module.vit.{LAYER}", torch.ones(2)
+    file = tmp_path / "w.bin"
+    if form == "sharded":
+        torch.save({name: value}, tmp_path / "a.bin")
+        file = tmp_path / "pytorch_model.bin.index.json"
+        file.write_text(json.dumps({"weight_map": {name: "a.bin"}}))
+    elif form == "parameter":
+        torch.save(OrderedDict({name: torch.nn.Parameter(value)}), file)
+    else:
+        name = name.replace("layer.0.", "layer.0._orig_mod.") if form == "compiled" else name
+        args = argparse.Namespace(lr=0.1)
+        torch.save({"args": args, "best": np.float64(3), "model": {name: value}}, file)
+    assert _typed(file).backbone.norm_eps == 1e-12
+
+
+def test_nothing_in_a_pickle_runs_while_its_names_are_read(tmp_path):
+    torch.save(
+        {"model": {LAYER: torch.ones(2)}, "evil": Evil(tmp_path / "ran")}, tmp_path / "w.bin"
+    )
+    assert tensor_names(tmp_path / "w.bin") == {LAYER}
+    assert not (tmp_path / "ran").exists()
+
+
+class Evil:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (exec, (f"open({str(self.path)!r}, 'w').close()",))

@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -266,6 +267,20 @@ def test_an_epsilon_that_is_no_number_is_refused(made, mini, tmp_path, value):
     folder = _changed(made("ViTModel")[1], tmp_path, layer_norm_eps=value)
     with pytest.raises(UserError, match="config.json has layer_norm_eps=.*: correct it"):
         _built(mini("vit", folder), 224)
+
+
+def test_a_form_whose_layout_shows_only_when_it_is_loaded_needs_the_epsilon(made, row_of, tmp_path):
+    model, folder = made("ViTModel")
+    np.savez(tmp_path / "vit.npz", **load_file(folder / "model.safetensors"))
+    with torch.inference_mode():
+        expected_BTD = _expected(model, 224)
+    conf = row_of("vit", tmp_path / "vit.npz")
+    with pytest.raises(UserError, match=r"backbone.norm_eps=null: .*which is usually 1e-12"):
+        _built(conf, 224)
+    conf.norm_eps = 1e-12
+    with torch.inference_mode():
+        found_BTD = _tokens(_built(conf, 224), 224)
+    torch.testing.assert_close(found_BTD, expected_BTD, rtol=1e-6, atol=2e-6)
 
 
 def test_clips_text_half_is_checked_too(made, mini, tmp_path):

@@ -1,5 +1,7 @@
 """Which part of a training checkpoint is read; what is refused, and what the message names."""
 
+import contextlib
+import shlex
 import shutil
 from argparse import Namespace
 
@@ -327,3 +329,52 @@ def test_a_half_precision_value_beyond_its_range_is_found_too(built, state):
 def test_quantized_weights_are_refused_instead_of_cast(built, state, value, kind):
     with pytest.raises(UserError, match=f"norm.weight holds {kind}, not plain torch.float32"):
         built({**state, "norm.weight": value})
+
+
+# --- tensors beyond those of the model ---
+
+DECODER = {  # of an autoencoder, and the head of another task
+    "mask_token": torch.ones(1, 1, 8),  # which timm leaves aside
+    "decoder_pos_embed": torch.ones(1, 5, 8),
+    "decoder_blocks.0.norm1.weight": torch.ones(8),
+    "fc.weight": torch.ones(3, 64),
+    "fc.bias": torch.ones(3),
+}
+
+
+@pytest.mark.parametrize("form", ["plain", "parallel", "wrapped", "prefixed", "beside"])
+def test_further_tensors_are_removed_by_the_command_of_the_message(built, state, tmp_path, form):
+    held = {**state, **DECODER}
+    held = {
+        "parallel": {"model": _named("module.", held), "epoch": 3},
+        "wrapped": {"state_dict": held, "state_dict_ema": _shifted(held, 0.5)},
+        "prefixed": _named("backbone.", held),
+        "beside": {"model": {**state, **DECODER}, "small": {"a": torch.ones(1)}},
+    }.get(form, held)
+    with pytest.raises(UserError, match=r"4 unexpected; if its features do not need") as caught:
+        built(held)
+    said = str(caught.value)
+    assert "\n" not in said
+    command = said.partition("run `")[2].partition("` and name NEW.pth")[0]
+    program, flag, code = shlex.split(command)
+    assert (program, flag) == ("python", "-c")
+    with contextlib.chdir(tmp_path):
+        exec(code, {})
+    backbone = built(torch.load(tmp_path / "NEW.pth", weights_only=True))
+    assert _holds(backbone, _shifted(state, 0.5) if form == "wrapped" else state)
+
+
+@pytest.mark.parametrize(
+    "extra", ["blocks.12.norm1.weight", "blocks.0.attn.extra", "register_tokens", "norm_pre.bias"]
+)
+def test_no_command_removes_what_another_architecture_needs(built, state, extra):
+    with pytest.raises(UserError, match="1 unexpected; the file is of another archi") as caught:
+        built({**state, extra: torch.ones(3)})
+    assert "python -c" not in str(caught.value)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_matrices_of_an_adapter_are_named(built, state, whole):
+    lora = {"base_model.model.blocks.0.attn.qkv.lora_A.weight": torch.ones(2, 2)}
+    with pytest.raises(UserError, match=r"a PEFT adapter: merge it .*merge_and_unload"):
+        built({**(state if whole else {}), **lora})

@@ -98,6 +98,31 @@ def test_a_finetuned_backbone_keeps_its_epsilon_in_the_next_run(run, cached):
     assert "backbone.norm_eps=1e-06: config.json of org/tiny has layer_norm_eps=0.01" in refused.err
 
 
+@pytest.mark.parametrize("where", ["hub", "file"])
+def test_an_assumed_epsilon_is_said_and_recorded(run, cached, vit_folder, tmp_path, where):
+    (cached / "config.json").unlink()
+    file = tmp_path / "alone.safetensors"
+    file.write_bytes((vit_folder / "model.safetensors").read_bytes())
+    given = "hf-hub:org/tiny" if where == "hub" else str(file)
+    probe = (*MINI, "head=knn", "head.k=3", f"backbone.weights={given}")
+    name = "org/tiny" if where == "hub" else file.name
+    note = (
+        f"weights {name}: no config.json beside them states the epsilon of their layer norms, "
+        "which is taken as 1e-12, as in transformers' ViTModel; backbone.norm_eps=... sets another"
+    )
+    made = run(*probe)
+    assert made.code == 0, made.err
+    assert f"note: {note}\n" in made.out
+    assert made.json("metrics.json")["notes"].count(note) == 1
+    again = run("task=eval", f"checkpoint={made.folder}", bare=True)
+    assert again.code == 0, again.err
+    assert note not in again.out.replace(f"of the fit: {note}", "")
+    other = run(*probe, "backbone.norm_eps=1e-12", "runtime.run_id=stated")
+    assert other.code == 0, other.err
+    assert "note: weights" not in other.out
+    assert other.json("metrics.json")["test"] == made.json("metrics.json")["test"]
+
+
 def _state(folder, eps):
     """Write another epsilon into config.json, which is a link in the hub's cache."""
     file = folder / "config.json"

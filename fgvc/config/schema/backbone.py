@@ -78,6 +78,8 @@ class Backbone:
     tokenizer_sha256: str | None = later(None)  # filled in where text is read
     # of every layer norm; null: the model's own. Filled in for weights that transformers saved
     norm_eps: float | None = field(default=None, metadata={"legacy": None, "bounds": (0.0, 1.0)})
+    # filled in: norm_eps is the usual one of the layout, as no file beside the weights states it
+    norm_eps_assumed: bool = card(False)
     contamination: str = card()
     checkpoints: dict[str, Checkpoint] = MISSING
 

@@ -6,31 +6,33 @@ processor_config.json (transformers). Only small JSON files and the head of the 
 
 from __future__ import annotations
 
-import functools
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fgvc.config.schema.backbone import Backbone, chosen_checkpoint, row_key
 from fgvc.config.schema.statistics import NORMALIZATIONS, Rgb
+from fgvc.config.schema.tensor_names import tensor_names
+from fgvc.config.schema.weight_files import safetensors_header
 
 OPEN_CLIP, CONFIG = "open_clip_config.json", "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 TOLERANCE = 5e-4  # statistics are published with 3 to 8 digits
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 MODES = {"shortest": "crop", "center": "crop"}  # in the words of backbone.native
-# transformers' layouts that other libraries' models read: a key of the layout, and the epsilon of
-# its layer norms where no config.json says otherwise
+# transformers' layouts that other libraries' models read: a key of the layout, its name, and the
+# epsilon of its layer norms where no config.json says otherwise
 LAYOUTS = (
-    (b"encoder.layer.0.layer_scale1.lambda1", 1e-6),
-    (b"encoder.layer.0.layernorm_before.weight", 1e-12),
-    (b"layer.0.attention.q_proj.weight", 1e-5),
-    (b"pre_layrnorm.weight", 1e-5),
+    ("encoder.layer.0.layer_scale1.lambda1", "Dinov2Model", 1e-6),
+    ("encoder.layer.0.layernorm_before.weight", "ViTModel", 1e-12),
+    ("layer.0.attention.q_proj.weight", "DINOv3ViTModel", 1e-5),
+    ("vision_model.pre_layrnorm.weight", "CLIPModel", 1e-5),
+    ("pre_layrnorm.weight", "CLIPVisionModel", 1e-5),
 )
-HEAD = 64 * 2**20  # bytes of a weights file that are searched for names at most
+USUAL_EPS = {title: eps for _, title, eps in LAYOUTS}
+OWN_EPS = {"vit_msn": 1e-6}  # model_type in one of the layouts: its epsilon, where it differs
 
 
 @dataclass(frozen=True)
@@ -160,23 +162,47 @@ def norm_eps(weights: Path) -> float | None:
     Raises:
         ValueError: config.json is no JSON object, or its epsilon is no number from 0 to 1.
     """
-    names = _names_in(weights)
-    if b"norm_eps" in names and (recorded := _recorded_eps(names)) is not None:
+    if (recorded := _recorded_eps(weights)) is not None:
         return recorded
-    usual = next((eps for marker, eps in LAYOUTS if marker in names), None)
-    if usual is None:
+    if (layout := _layout(weights)) is None:
         return None
-    stated = _tower(weights).get("layer_norm_eps", usual)
+    tower = _tower(weights)
+    usual = OWN_EPS.get(str(tower.get("model_type")), layout[1])
+    stated = tower.get("layer_norm_eps", usual)
     if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 <= stated <= 1:
         file = weights.with_name(CONFIG)
         raise ValueError(f"{file} has layer_norm_eps={stated}, no number from 0 to 1: correct it")
     return float(stated)
 
 
-def _recorded_eps(head: bytes) -> float | None:
+def assumed_layout(weights: Path) -> str | None:
+    """The layout whose usual epsilon is taken, as no file states the model that was saved; None
+    where one does.
+
+    Raises:
+        ValueError: config.json is no JSON object.
+    """
+    tower = _tower(weights)
+    if _recorded_eps(weights) is not None or tower.keys() & {"layer_norm_eps", "model_type"}:
+        return None
+    layout = _layout(weights)
+    return None if layout is None else layout[0]
+
+
+def _layout(weights: Path) -> tuple[str, float] | None:
+    """transformers' layout of the tensors, and the usual epsilon of it."""
+    names = tensor_names(weights)
+    for marker, title, eps in LAYOUTS:
+        if any(name == marker or name.endswith(f".{marker}") for name in names):
+            return title, eps
+    return None
+
+
+def _recorded_eps(weights: Path) -> float | None:
     """What a checkpoint of fgvc says of the backbone in it."""
     try:
-        facts = json.loads(json.loads(head)["__metadata__"]["fgvc"])
+        header = safetensors_header(weights)
+        facts = json.loads(json.loads(header or b"{}")["__metadata__"]["fgvc"])
         return facts["backbone"].get("norm_eps", facts["config"]["backbone"].get("norm_eps"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -256,36 +282,3 @@ def _rgb(file: Path, name: str, values: Any) -> Rgb:
 
 def _close(values: Rgb, others: Rgb) -> bool:
     return all(abs(x - y) <= TOLERANCE for x, y in zip(values, others, strict=True))
-
-
-def _names_in(weights: Path) -> bytes:
-    stat = weights.stat()
-    return _names_in_version(weights, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _names_in_version(weights: Path, size: int, mtime_ns: int) -> bytes:
-    """Bytes that hold the names of the tensors: the head of a safetensors file or an index of
-    shards, or the pickle of a torch file. Nothing is unpickled. Of a damaged archive, which the
-    reader of weights diagnoses, none."""
-    with weights.open("rb") as file:
-        if zipfile.is_zipfile(file):
-            try:
-                return _pickle_in(file)
-            except Exception:  # an archive can be damaged in as many ways as it has fields
-                return b""
-        file.seek(0)
-        length = int.from_bytes(file.read(8), "little")
-        if file.read(1) == b"{" and length <= HEAD:
-            return b"{" + file.read(length - 1)
-        file.seek(0)
-        return file.read(2**20)
-
-
-def _pickle_in(file: IO[bytes]) -> bytes:
-    with zipfile.ZipFile(file) as archive:
-        names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        if not names:
-            return b""
-        with archive.open(names[0]) as inside:
-            return inside.read(HEAD)

@@ -23,7 +23,10 @@ INDEX = ".index.json"  # ending of the file that lists the shards
 SHARDED = (f"model.safetensors{INDEX}", f"pytorch_model.bin{INDEX}")
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz", ".ckpt", ".tar", ".pkl")
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
-SMALL = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.bin", "scheduler.pt")
+STATE = re.compile(  # files of a training beside the weights
+    r"(training_args|optimizer|scheduler|scaler|sampler|rng_state|random_states|"
+    r"custom_checkpoint)(_\d+)*\.\w+"
+)
 OTHER_LIBRARIES = {  # ending of a file in a folder: who reads it
     ".h5": "Keras",
     ".keras": "Keras",
@@ -75,7 +78,7 @@ def missing_in(folder: Path, library: str) -> str:
     shards = [name for name in files if SHARD.search(name)]
     if shards:
         return f"{message}; {shards[0]} is a shard without {SHARDED[0]}: fetch the index too"
-    own = [name for name in files if name.endswith(ENDINGS) and name not in SMALL]
+    own = [name for name in files if name.endswith(ENDINGS) and not STATE.fullmatch(name)]
     if own:
         some = ", ".join(own[:3]) + (" ..." if len(own) > 3 else "")
         return f"{message}; it holds {some}: name the file itself"

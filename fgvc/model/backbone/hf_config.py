@@ -61,6 +61,21 @@ def norm_eps(conf: schema.Backbone, source: WeightsSource) -> float | None:
     return eps if conf.norm_eps is None else conf.norm_eps
 
 
+def assumption(conf: schema.Backbone, source: WeightsSource) -> tuple[str, ...]:
+    """A note where the layer norms take the layout's usual epsilon, as no file states theirs."""
+    assumed = conf.norm_eps is None if source.kind == "hub" else conf.norm_eps_assumed
+    if source.path is None or not assumed:
+        return ()
+    layout = beside.assumed_layout(source.path)
+    if layout is None:
+        return ()
+    return (
+        f"weights {source.name}: no {beside.CONFIG} beside them states the epsilon of their layer "
+        f"norms, which is taken as {norm_eps(conf, source)}, as in transformers' {layout}; "
+        "backbone.norm_eps=... sets another",
+    )
+
+
 def set_norm_eps(model: nn.Module, eps: float | None) -> None:
     """Give every layer norm this epsilon; None leaves the library's."""
     if eps is None:
@@ -71,15 +86,23 @@ def set_norm_eps(model: nn.Module, eps: float | None) -> None:
 
 
 def check_library(conf: schema.Backbone, kind: Layout, path: Path) -> None:
-    """Refuse weights that transformers saved for a model of another family's library.
+    """Refuse weights that transformers saved for a model of another family's library, and those
+    whose layout shows only when they are loaded, by a model with an epsilon of its own.
 
     Raises:
-        UserError: names the layout and the backbone that reads it.
+        UserError: names the layout and the backbone that reads it, or the epsilon to give.
     """
     if kind.library != conf.library:
         raise UserError(
             f"backbone={conf.name}: weights {path} are of transformers' {kind.title}, which "
             f"backbone={BACKBONES[kind.family]} reads"
+        )
+    usual = beside.USUAL_EPS.get(kind.title)
+    if usual is not None and conf.norm_eps is None and beside.norm_eps(path) is None:
+        raise UserError(
+            f"backbone.norm_eps=null: weights {path} are of transformers' {kind.title}, in a form "
+            "that does not state the epsilon of its layer norms. Set backbone.norm_eps, which is "
+            f"usually {usual}"
         )
 
 

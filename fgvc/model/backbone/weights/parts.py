@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fgvc.config.schema.tensor_names import INSIDE
 from fgvc.config.schema.weight_files import SHARD
-from fgvc.model.backbone.weights import npz
+from fgvc.model.backbone.weights import extra, npz
 from fgvc.model.backbone.weights.files import content
 from fgvc.types import UserError
 
@@ -32,8 +33,6 @@ ORDER = {"": 2, "state_dict": 2, "model": 3}  # first word of a path: rank
 OTHER = 5
 STATES = {0, 1, 9}  # ranks of EMA, teacher and student: states of one training
 TRAINING = re.compile(r"(lr_|amp_)?(opt|optim|optimizer|scheduler|scaler)s?(_.*)?")
-# what torch.compile, FSDP and checkpointing put inside the names of a model's own modules
-INSIDE = re.compile(r"(?<=\.)_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,10 @@ def read(path: str | Path) -> State:
         UserError: not a weights file, cut short, or holding more than tensors; one line.
     """
     path = Path(path)
-    parts = _mappings(content(path), path)
+    return _whole(_mappings(content(path), path), path)
+
+
+def _whole(parts: Sequence[Part], path: Path) -> State:
     most = max(len(part.tensors) for part in parts)
     large = [part for part in parts if 2 * len(part.tensors) >= most]
     part = min(large, key=lambda part: (len(part.tensors) < len(part.values), part.rank))
@@ -160,7 +162,7 @@ def choose(
     if other_tower is not None:
         _refuse_mixed(mappings, fit.part, (wanted, convert), other_tower, path)
     notes = [*_notes(best, fit.others, path), *_unread_ema(held, best, path)]
-    return Chosen(best.tensors, state, tuple(notes), "")
+    return Chosen(best.tensors, state, tuple(notes), _extra(best, state, wanted, mappings, path))
 
 
 def _parts(mappings: Sequence[Part], wanted: Mapping[str, Tensor]) -> list[Part]:
@@ -332,6 +334,8 @@ def _hint(part: Part, state: State, wanted: Mapping[str, Tensor], fits: int, pat
     """What was seen of a part that does not fit."""
     if SHARD.search(path.name):
         return "; the file is one shard of several: name the folder or the index of the shards"
+    if adapter := extra.adapter(part.values):
+        return adapter
     if npz.is_google(part.values):
         return "; of Google's .npz files those of a plain ViT are read, by backbone=vit"
     if not fits:
@@ -344,3 +348,16 @@ def _hint(part: Part, state: State, wanted: Mapping[str, Tensor], fits: int, pat
     missing = [key for key in wanted if key not in state]
     lacks = f"; missing: {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}" if missing else ""
     return f"; {fits} of {len(wanted)} tensors fit when read from `{part.path}`{lacks}"
+
+
+def _extra(
+    part: Part, state: State, wanted: Mapping[str, Tensor], mappings: Sequence[Part], path: Path
+) -> str:
+    """The way out for a part that holds every tensor of the model, and more."""
+    beyond = [key for key in state if key not in wanted]
+    if not beyond:
+        return ""
+    whole = _whole(mappings, path)
+    stored = {value.data_ptr() for value in whole.values()}
+    same = all(value.data_ptr() in stored for value in part.tensors.values())
+    return extra.way_out(beyond, wanted, whole if same else (), path)

@@ -7,18 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fgvc.config import schema
-from fgvc.config.schema.record_folders import checkpoint_in
 from fgvc.config.schema.weight_files import (
     NAMES,
     SHARDED,
-    file_in,
     is_index,
-    missing_in,
     sha256_of,
     sha256_of_file,
     shard_names,
     shards_of,
 )
+from fgvc.config.schema.weight_folders import weights_in
 from fgvc.config.schema.weight_names import HUB, hub_hint, local_path, set_repo
 from fgvc.model.backbone import hub, own
 from fgvc.store import digest
@@ -123,12 +121,9 @@ def _local_file(conf: schema.Backbone, row: schema.Checkpoint) -> Path:
     path = local_path(conf.weights or "")
     if path.is_dir():
         try:
-            inside = file_in(path, conf.library) or checkpoint_in(path)
-        except ValueError as error:  # several records
+            return weights_in(conf.weights or "", path, conf.library)
+        except ValueError as error:
             raise UserError(str(error)) from error
-        if inside is None:
-            raise UserError(f"backbone.weights={conf.weights}: {missing_in(path, conf.library)}")
-        return inside
     if not path.is_file():
         raise UserError(
             f"backbone.weights={conf.weights}: no such file; correct the path, "

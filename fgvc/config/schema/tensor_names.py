@@ -1,0 +1,117 @@
+"""A weights file -> the names of its tensors, without torch: quick enough to compose a config.
+
+safetensors: the keys of the header. Index of shards: the keys of its map. torch.save: the pickle is
+walked with inert stand-ins for every name in it, so nothing in the file runs. Text beside the
+tensors (metadata, options of a training) is no name.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+MOST = 64 * 2**20  # bytes of a file that are searched for names at most
+DEPTH = 4  # of mappings inside mappings
+TENSOR = re.compile(r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+")
+LEGACY = 4  # pickles in a file of torch.save before 1.6: number, protocol, machine, content
+# what torch.compile, FSDP and checkpointing put inside the names of a model's own modules
+INSIDE = re.compile(r"(?<=\.)_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
+
+
+def tensor_names(weights: Path) -> frozenset[str]:
+    """The names, without what parallel training puts inside them; none of a file of another format
+    or of a damaged one, which the reader of weights diagnoses."""
+    stat = weights.stat()
+    return _names_in_version(weights, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _names_in_version(weights: Path, size: int, mtime_ns: int) -> frozenset[str]:
+    try:
+        with weights.open("rb") as file:
+            names = _names_in(file)
+    except Exception:  # a damaged file fails in as many ways as it has fields
+        return frozenset()
+    return frozenset(INSIDE.sub("", name) for name in names)
+
+
+def _names_in(file: IO[bytes]) -> list[str]:
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            if archive.getinfo(name).file_size > MOST:
+                return []
+            with archive.open(name) as inside:
+                return list(_named_tensors(_Walker(inside).load()))
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if file.read(1) == b"{" and length <= MOST:
+        return [name for name in json.loads(b"{" + file.read(length - 1)) if name != "__metadata__"]
+    file.seek(0)
+    if file.read(1) == b"{":
+        file.seek(0)
+        return list(json.loads(file.read(MOST))["weight_map"])
+    file.seek(0)
+    held = [_Walker(file).load() for _ in range(LEGACY)][-1]
+    return list(_named_tensors(held))
+
+
+class _Inert:
+    """Stands for an object of the pickle: takes whatever it is given and keeps nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def append(self, value: object) -> None:
+        """A list that is no mapping of names."""
+
+    def extend(self, values: object) -> None:
+        """As `append`."""
+
+    def add(self, value: object) -> None:
+        """As `append`."""
+
+
+class _Tensor(_Inert):
+    """Stands for a tensor."""
+
+
+class _Names(dict[Any, Any]):
+    """A dictionary of the pickle; its attributes are left aside."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# the reader in Python, whose memo is a dictionary: a made-up index cannot claim memory
+class _Walker(pickle._Unpickler):
+    """Rebuilds the mappings of a pickle; imports nothing."""
+
+    def find_class(self, module: str, name: str) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if (module, name) == ("collections", "OrderedDict"):
+            return _Names
+        return _Tensor if TENSOR.fullmatch(f"{module}.{name}") else _Inert
+
+    def persistent_load(self, pid: object) -> object:
+        return _Inert()
+
+
+def _named_tensors(held: object, depth: int = 0) -> Iterator[str]:
+    if not isinstance(held, Mapping) or depth > DEPTH:
+        return
+    for key, value in held.items():
+        if isinstance(value, _Tensor) and isinstance(key, str):
+            yield key
+        yield from _named_tensors(value, depth + 1)
