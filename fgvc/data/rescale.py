@@ -116,8 +116,12 @@ def _library(name: str) -> Any:
 def main(argv: list[str]) -> None:
     """The command line; SystemExit with one line where it does not work."""
     try:
-        source, target, low, high = argv
-        rescale(Path(source), Path(target), float(low), float(high))
+        source, target, *range_ = argv
+        low, high = map(float, range_)
+    except ValueError:
+        sys.exit(f"{' '.join(argv)}: two files and two numbers are needed; usage: {USAGE}")
+    try:
+        rescale(Path(source), Path(target), low, high)
     except UserError as error:
         sys.exit(str(error))
     except (OSError, ValueError) as error:
