@@ -119,7 +119,8 @@ def main(argv: list[str]) -> None:
         source, target, *range_ = argv
         low, high = map(float, range_)
     except ValueError:
-        sys.exit(f"{' '.join(argv)}: two files and two numbers are needed; usage: {USAGE}")
+        given = " ".join(argv) or "no arguments"
+        sys.exit(f"{given}: two files and two numbers are needed; usage: {USAGE}")
     try:
         rescale(Path(source), Path(target), low, high)
     except UserError as error:

@@ -267,7 +267,9 @@ def _table_hint(folder: Folder, others: Iterable[Folder]) -> str:
 def _parquet_hint(root: Folder) -> str:
     """The advice to read the Parquet files below the root as a table, if there are any."""
     skipped = [file.path for part in root.walk() for file in part.content.skipped]
-    folders = sorted({str(Path(path).parent) for path in skipped if path.endswith(".parquet")})
+    folders = sorted(
+        {str(Path(path).parent) for path in skipped if path.lower().endswith(".parquet")}
+    )
     if not folders:
         return ""
     return f"read the Parquet files with dataset=table {setting('dataset.table', folders[0])}, or "
