@@ -100,11 +100,12 @@ def _check_whole(path: Path, facts: Mapping[str, Any]) -> None:
     if facts.get("whole"):
         return
     weights = facts["backbone"]["weights"]
-    began = f"with sha256 {weights['sha256']}" if weights["sha256"] else "that were drawn at random"
+    give = f"Give the weights with sha256 {weights['sha256']} that it was fitted on"
+    if not weights["sha256"]:
+        give = "Its backbone had random weights (backbone.pretrained=false): set that"
     raise ConfigError(
         f"backbone.weights={path}: a checkpoint of task={facts['config']['task']['name']}, which "
-        f"holds a head and no backbone. Give the weights {began} that it was made with, or a "
-        "checkpoint of task=train or task=export"
+        f"holds a head and no backbone. {give}, or give a checkpoint of task=train or task=export"
     )
 
 

@@ -10,6 +10,7 @@ import re
 from PIL import Image, TiffImagePlugin
 
 from fgvc.data import depth, essential, formats
+from fgvc.data.formats import with_article
 from fgvc.data.limits import MAX_PIXELS
 
 AGAIN = "copy or download it again"
@@ -66,9 +67,11 @@ def diagnosis(data: bytes, path: str, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         size = re.search(r"\d+ pixels", str(error))
         pixels = "too many pixels" if size is None else size[0]
-        return f"{_a(kind)} of {pixels}, more than the {MAX_PIXELS} allowed; scale it down"
+        return (
+            f"{with_article(kind)} of {pixels}, more than the {MAX_PIXELS} allowed; scale it down"
+        )
     if isinstance(error, depth.RangeError):
-        return f"{_a(kind)}: {error}; {CONVERT}"
+        return f"{with_article(kind)}: {error}; {CONVERT}"
     return _damaged(data, kind, error)
 
 
@@ -77,16 +80,16 @@ def _other(data: bytes, kind: str | None) -> str:
     if kind is None and (text := _text(data)) is not None:
         return f"a text file, not a picture ({text!r}); {AGAIN}"
     if kind is None:
-        readable = ", ".join(formats.READABLE)
-        return f"no picture in a format that can be read ({len(data)} bytes; read: {readable})"
+        held = f"{len(data)} bytes; read: {', '.join(formats.READABLE)}"
+        return f"no picture in a format that can be read ({held}); {AGAIN}, or convert it to PNG"
     if kind == "XML document" and b"<svg" in data[:4096]:
         kind = "SVG"
     shown = f" ({_text(data)!r})" if kind in ("XML document", "JSON document") else ""
-    reason = f"{_a(kind)}{shown}, not a picture that is read"
+    reason = f"{with_article(kind)}{shown}, not a picture that is read"
     if kind == "Git LFS pointer":
-        reason = f"{_a(kind)}, not the picture itself"
+        reason = f"{with_article(kind)}, not the picture itself"
     elif kind == "HTML page":
-        reason = f"{_a(kind)}, not a picture"
+        reason = f"{with_article(kind)}, not a picture"
     return f"{reason}; {way_out(kind) or 'convert it to PNG or JPEG'}"
 
 
@@ -101,14 +104,16 @@ def _damaged(data: bytes, kind: str, error: Exception) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
     size = f"{len(data)} bytes"
     if isinstance(error, essential.ChecksumError):
-        return f"damaged picture ({size}): {_a(kind)}, and {reason}; {AGAIN}"
+        return f"damaged picture ({size}): {with_article(kind)}, and {reason}; {AGAIN}"
     if kind == "PNG" and data[12:16] == b"CgBI":
         return "a PNG in Apple's own variant (CgBI); convert it on macOS: sips -s format png FILE"
     if _is_cut_short(data, kind) or _CUT_SHORT.search(reason):
-        return f"damaged picture ({size}): {_a(kind)} that is cut short (truncated); {AGAIN}"
+        return (
+            f"damaged picture ({size}): {with_article(kind)} that is cut short (truncated); {AGAIN}"
+        )
     empty = kind == "PNG" and b"\0\0\0\0" in (data[16:20], data[20:24])
     if empty or isinstance(error, NoPixelError):
-        return f"damaged picture ({size}): {_a(kind)} without a pixel in it; {AGAIN}"
+        return f"damaged picture ({size}): {with_article(kind)} without a pixel in it; {AGAIN}"
     if isinstance(error, Image.UnidentifiedImageError) and (samples := _samples(data, kind)):
         mend = "save 8 bits, grey or RGB"
         if kind != "JPEG":
@@ -116,20 +121,14 @@ def _damaged(data: bytes, kind: str, error: Exception) -> str:
             mend = "keep three of its bands" if many else CONVERT
             if samples.startswith("complex"):
                 mend = "save their magnitude as 8 bits"
-        return f"{_a(kind)} whose samples ({samples}) are not read; {mend}"
+        return f"{with_article(kind)} whose samples ({samples}) are not read; {mend}"
     if kind not in Image.OPEN:
         return f"{kind}: this Pillow reads none; install a newer one: pip install -U pillow"
     if "conversion from" in reason:
-        return f"{_a(kind)} whose colours are not read ({reason}); save it as RGB"
+        return f"{with_article(kind)} whose colours are not read ({reason}); save it as RGB"
     if isinstance(error, Image.UnidentifiedImageError):
-        reason = f"{_a(kind)} whose header cannot be read"
+        reason = f"{with_article(kind)} whose header cannot be read"
     return f"damaged picture ({size}): {reason}; {AGAIN}"
-
-
-def _a(kind: str) -> str:
-    """The kind with its article, as it is spoken: an HTML page, an SVG, a PNG."""
-    spoken_with_n = ("A", "E", "HT", "HD", "I", "MP", "O", "SVG", "XML", "xz", "RAR")
-    return f"{'an' if kind.startswith(spoken_with_n) else 'a'} {kind}"
 
 
 def _text(data: bytes) -> str | None:

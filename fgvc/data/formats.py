@@ -154,6 +154,12 @@ def _text_kind(head: bytes) -> str | None:
     return "Git LFS pointer" if start.startswith(b"version https://git-lfs") else None
 
 
+def with_article(kind: str) -> str:
+    """The kind with its indefinite article: an HTML page, an SVG, a PNG."""
+    spoken_with_n = ("A", "E", "HT", "HD", "I", "MP", "O", "SVG", "XML", "xz", "RAR")
+    return f"{'an' if kind.startswith(spoken_with_n) else 'a'} {kind}"
+
+
 def is_rubbish(name: str) -> bool:
     """Whether a file is one that file managers leave everywhere; nobody misses it."""
     return name.startswith("._") or name == ".DS_Store" or name.casefold() in RUBBISH

@@ -124,7 +124,8 @@ def check_coverage(index: Index) -> tuple[str, ...]:
     if not test_C.any():
         raise UserError(f"{index.root}: no test image, so there is nothing to report on; add some")
     if untested := names[test_C == 0].tolist():
-        return (f"{len(untested)} classes have no test image ({listed(untested)})",)
+        count = "1 class has" if len(untested) == 1 else f"{len(untested)} classes have"
+        return (f"{count} no test image ({listed(untested)})",)
     return ()
 
 

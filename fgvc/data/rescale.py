@@ -116,10 +116,13 @@ def _library(name: str) -> Any:
 def main(argv: list[str]) -> None:
     """The command line; SystemExit with one line where it does not work."""
     try:
-        if len(argv) != 4:
-            sys.exit(f"usage: {USAGE}")
-        source, target, low, high = argv
-        rescale(Path(source), Path(target), float(low), float(high))
+        source, target, *range_ = argv
+        low, high = map(float, range_)
+    except ValueError:
+        given = " ".join(argv) or "no arguments"
+        sys.exit(f"{given}: two files and two numbers are needed; usage: {USAGE}")
+    try:
+        rescale(Path(source), Path(target), low, high)
     except UserError as error:
         sys.exit(str(error))
     except (OSError, ValueError) as error:

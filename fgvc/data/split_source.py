@@ -12,14 +12,15 @@ FROM_DATA = "from the data:"  # begins a card's split text that is written anew 
 def source_notes(index: Index, conf: schema.Dataset) -> tuple[str, ...]:
     """Notes on a test that is no test split of the dataset, and on an own validation split."""
     notes = []
+    source = conf.table or index.root  # the images of a Parquet table lie in the cache
     if index.test_source == "val":
         notes.append(
-            f"test = val: {index.root} has no test split, thus its validation split is the test; "
+            f"test = val: {source} has no test split, thus its validation split is the test; "
             "its numbers are too high if anything was chosen on it"
         )
     if index.test_source == "carved":
         notes.append(
-            f"test carved: {index.root} has no test split, thus a seeded part of each class is the "
+            f"test carved: {source} has no test split, thus a seeded part of each class is the "
             f"test ({_carved(conf)})"
         )
     if val := int((index.split_N == VAL).sum()):

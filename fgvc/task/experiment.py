@@ -127,7 +127,7 @@ def opened(
         backbone_N = own_weights.backbone_images(source)
         if source.made_by is not None:
             runs = own_weights.described(source.made_by)
-            console.say(f"note: the backbone is that of {runs}; its head is left aside")
+            console.say(f"note: the backbone comes from {runs}; the head of that run is not used")
         eps = hf_config.assumption(conf.backbone, source)
         dataset = _dataset(task, conf, (*eps, *run.code.notes))
         crew = None if task == "train" else crew_of(conf, dataset, source)

@@ -197,4 +197,4 @@ def test_class_without_training_image_is_refused_and_without_test_image_noted(cu
         check_coverage(reader.read(cub, partial=False))
     split.write_text("\n".join([f"{i + 1} 1" for i in range(9)] + lines[9:]))
     notes = check_coverage(reader.read(cub, partial=False))
-    assert notes == ("1 classes have no test image (001.Black_Gull)",)
+    assert notes == ("1 class has no test image (001.Black_Gull)",)

@@ -292,7 +292,10 @@ def test_a_link_to_the_dataset_beside_it_is_the_same(classes):
 def test_an_archive_as_root_is_refused(classes):
     root = classes(under("."))
     (root / "birds.zip").write_bytes(b"PK\x03\x04")
-    refused(root / "birds.zip", f"dataset.root={root / 'birds.zip'}: ZIP archive, not a folder")
+    refused(
+        root / "birds.zip",
+        f"dataset.root={root / 'birds.zip'}: a file (ZIP archive), not a folder; unpack",
+    )
 
 
 def test_an_empty_test_folder_is_said(classes):
@@ -433,3 +436,12 @@ def test_one_class_of_folders_beside_classes_of_pictures_is_said(classes):
     notes = read(root).notes
     assert any("labeled/" in note and "gull, wren" in note for note in notes)
     assert not any("by day" in note for note in read(classes({"robin/by day": 3})).notes)
+
+
+def test_a_table_or_parquet_files_as_a_root_name_the_table_to_read(tmp_path):
+    (tmp_path / "birds.csv").write_text("path,label\n")
+    way_out = f"read it with dataset=table dataset.table={tmp_path}/birds.csv, or"
+    refused(tmp_path / "birds.csv", way_out)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1")
+    refused(tmp_path, f"Parquet files with dataset=table dataset.table={tmp_path}/data, or set")

@@ -70,6 +70,7 @@ def test_bytes_are_unpacked_once_and_hashed_as_files_are(images, loaded, tmp_pat
     assert made.labelmap.names == ("gull", "wren")
     assert made.manifest.label_N.tolist() == [0, 1] * 6
     assert made.test_source == "carved"
+    assert any(note.startswith(f"test carved: {file} has no test split") for note in made.notes)
     (note,) = [note for note in made.notes if "images of column image are unpacked" in note]
     below = made.manifest.root.parent.relative_to(tmp_path / "cache")
     size = sum(map(len, images)) / 2**20

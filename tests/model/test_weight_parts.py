@@ -190,7 +190,7 @@ def test_two_models_of_unknown_roles_are_refused(built, state):
     ],
 )
 def test_two_models_of_equal_roles_are_refused_at_any_depth(built, state, form):
-    with pytest.raises(UserError, match="several models that fit, `.*save the one that is meant"):
+    with pytest.raises(UserError, match="several models that fit, `.*save the intended model"):
         built(form(state, _shifted(state, 1.0)))
 
 

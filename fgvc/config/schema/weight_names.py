@@ -7,9 +7,11 @@ from pathlib import Path
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema.backbone import Backbone, chosen_checkpoint
+from fgvc.config.schema.weight_files import ENDINGS
 
 HUB = ("hf-hub:", "hf_hub:")
 LOCAL = ("local-dir:", "local_dir:")
+FILES = (*ENDINGS, ".h5", ".keras", ".msgpack", ".onnx", ".gguf", ".gz", ".zip", ".tgz")
 MAIN = "main"  # the hub's default revision
 _REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
@@ -66,4 +68,4 @@ def hub_hint(given: str) -> str:
 
 def _is_repo(given: str) -> bool:
     named = _REPO.fullmatch(given) is not None and given.count("/") == 1
-    return named and not given.startswith(".") and not Path(given).suffix
+    return named and not given.startswith(".") and Path(given).suffix.lower() not in FILES

@@ -41,10 +41,12 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
             what cannot be read, or a class too small to be split.
     """
     if root.is_file():
-        kind = file_kind(root) or "a file"
+        way_out = "unpack it if it is an archive, and set"
+        if root.suffix.lower() in locate.TABLES:
+            way_out = f"read it with dataset=table {setting('dataset.table', root)}, or set"
         raise UserError(
-            f"dataset.root={root}: {kind}, not a folder; unpack it if it is an archive, and set "
-            "dataset.root= to the folder that holds the class folders"
+            f"dataset.root={root}: a file ({file_kind(root) or 'unknown kind'}), not a folder; "
+            f"{way_out} dataset.root= to the folder that holds the class folders"
         )
     top = Folder(str(existing(root)))
     base = locate.find(top)

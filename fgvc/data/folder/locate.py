@@ -186,8 +186,8 @@ def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
         len(numbered) == 1 and None not in numbered
     ):
         raise UserError(
-            f"dataset.root={folder.path}: {listed(f'{inside.name}/' for inside in classes)} are "
-            "called like parts of one dataset and not like classes; sort the pictures into one "
+            f"dataset.root={folder.path}: {listed(f'{inside.name}/' for inside in classes)} have "
+            "names of parts of one dataset, not of classes; sort the pictures into one "
             f"folder per class, or {_table_hint(folder, classes)}; if these are the classes, "
             "rename them"
         )
@@ -195,13 +195,13 @@ def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
 
 def _ambiguous(folder: Folder, places: Sequence[Folder]) -> UserError:
     """A refusal that names where the classes may begin."""
-    ways = listed((setting("dataset.root", place.path) for place in places), 3)
+    ways = [setting("dataset.root", place.path) for place in places[:3]]
     rest = [inside.name for inside in folder.holding if inside not in places]
     other = f"; {listed(rest)} would not be read then" if rest else ""
     return UserError(
-        f"dataset.root={folder.path}: ambiguous: {len(places)} of the {len(folder.holding)} "
-        f"folders with pictures in it ({_names(places)}) look like whole datasets and not like "
-        f"classes; set {ways}{other}; or rename those that are classes"
+        f"dataset.root={folder.path}: {len(places)} of its {len(folder.holding)} folders with "
+        f"pictures ({_names(places)}) are ambiguous: they look like whole datasets, not like "
+        f"classes; set {' or '.join(ways)}{other}; or rename those that are classes"
     )
 
 
@@ -210,8 +210,8 @@ def _no_classes(root: Folder, last: Folder, above: Sequence[Folder]) -> UserErro
     start = f"dataset.root={root.path}: "
     if not root.holds_pictures:
         return UserError(
-            f"{start}holds no class folder with pictures{summary(root)}; set dataset.root= to the "
-            "folder that holds one folder per class"
+            f"{start}holds no class folder with pictures{summary(root)}; {_parquet_hint(root)}set "
+            "dataset.root= to the folder that holds one folder per class"
         )
     hint = _table_hint(last, [*above, *last.folders])
     if last is root:
@@ -262,6 +262,17 @@ def _table_hint(folder: Folder, others: Iterable[Folder]) -> str:
         table = setting("dataset.table", tables[0])
         return f"if it names their classes, read a table: dataset=table {table}"
     return "name their classes in a table (dataset=table)"
+
+
+def _parquet_hint(root: Folder) -> str:
+    """The advice to read the Parquet files below the root as a table, if there are any."""
+    skipped = [file.path for part in root.walk() for file in part.content.skipped]
+    folders = sorted(
+        {str(Path(path).parent) for path in skipped if path.lower().endswith(".parquet")}
+    )
+    if not folders:
+        return ""
+    return f"read the Parquet files with dataset=table {setting('dataset.table', folders[0])}, or "
 
 
 def split_lists(base: Base) -> list[str]:

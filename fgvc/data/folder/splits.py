@@ -104,7 +104,7 @@ def find(folder: Folder) -> Found:
         if len(folders) > 1:
             raise UserError(
                 f"{folder.path}: {_slashed(folders)} both mean the split {NAMES[split]}; "
-                "merge them, or rename those that are none"
+                "merge them, or rename those that are not"
             )
     by_split = {split: folders[0] for split, folders in found.items()}
     if TRAIN in by_split:
@@ -156,7 +156,7 @@ def _no_train(
             why = f" with class folders ({inside.name}/ holds {lies})"
     places = [place for place in by_split.values() if not is_unlabelled(place)]
     places += [place for place in rest if place.holding]
-    way_out = "call the folder to train on train/"
+    way_out = "rename the folder with the training pictures to train/"
     if places:
         way_out += (
             f", or set {setting('dataset.root', places[0].path)} to train on that folder and carve "

@@ -23,7 +23,7 @@ def open_table(file: Path) -> TextTable | ParquetTable:
     files = _files(file)
     for name in files:
         if not name.is_file():
-            raise UserError(f"dataset.table={name}: no such file; set dataset.table=")
+            raise UserError(f"dataset.table={name}: no such file; correct the path")
         if name.suffix.lower() not in FORMATS:
             refuse_others(name)
             raise UserError(

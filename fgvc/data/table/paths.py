@@ -139,9 +139,8 @@ def resolve(
         if scattered is None:
             raise _all_missing(table, root, paths, where)
         paths = scattered
-        disk.changes["lie in folders below dataset.root: the single file of that name is read"] = (
-            len(paths)
-        )
+        what = "are found by file name alone, each in one folder below dataset.root"
+        disk.changes[what] = len(paths)
     notes = tuple(
         f"{table.name}: {n} of {len(cells)} paths {what}" for what, n in disk.changes.items()
     )

@@ -221,7 +221,7 @@ def _splits(table: TextTable | ParquetTable, name: str, cells: Sequence[str]) ->
             raise UserError(f"{where}: no {name}; fill it in, or remove the row")
         if NUMBER.fullmatch(cell) or cell.lower() in (*YES, *NO):
             raise UserError(
-                f"{where}: {name} {cell!r}: which of them is train is not said; write {EXPECTED}"
+                f"{where}: {name} {cell!r} does not say which rows are train; write {EXPECTED}"
             )
         raise UserError(f"{where}: {name} {cell!r}: {EXPECTED}; correct it")
     return np.array([words[cell] for cell in cells], dtype=np.uint8)

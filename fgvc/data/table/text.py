@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from fgvc.data.formats import HEAD, READABLE, kind_of
+from fgvc.data.formats import HEAD, READABLE, kind_of, with_article
 from fgvc.types import UserError
 
 DELIMITERS = ",\t;|"
@@ -175,7 +175,7 @@ def refuse_others(file: Path) -> None:
         way_out = "unpack it" if "archive" in kind else "set dataset.table= to a table"
         if kind in _EXPORTED:
             way_out = "export the rows as CSV"
-        raise UserError(f"dataset.table={file}: is of kind {kind}; {way_out}")
+        raise UserError(f"dataset.table={file}: is {with_article(kind)}, not a table; {way_out}")
     if kind == "Git LFS pointer":
         raise UserError(f"dataset.table={file}: is a Git LFS pointer; fetch it with git lfs pull")
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()

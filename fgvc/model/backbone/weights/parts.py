@@ -287,8 +287,8 @@ def _refuse_ambiguous(best: Part, others: Sequence[Part], path: Path) -> None:
     if equal:
         names = " and ".join(f"`{part.path}`" for part in (best, *equal))
         raise UserError(
-            f"weights {path} hold several models that fit, {names}: save the one that is meant by "
-            "itself, best as .safetensors"
+            f"weights {path} hold several models that fit, {names}: save the intended model "
+            "in a file of its own, preferably .safetensors"
         )
 
 
