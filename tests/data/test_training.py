@@ -200,7 +200,7 @@ def test_a_notice_to_every_process_of_the_job_leaves_the_workers_reading(
 ):
     whole = read(draws, [2] * 12)
     stream = loader.training_batches(table, draws, augment, EPOCH, [2] * 12, 2)
-    got = [next(stream)]
+    got = [next(stream), next(stream)]  # one of each worker: both have started
     workers = [
         child
         for child in psutil.Process().children(recursive=True)
