@@ -1,4 +1,4 @@
-"""image= as it was given -> the files and folders that it names, checked before any work starts.
+"""The value of image= -> the files and folders that it names, checked before any work starts.
 
 A file, a folder, a pattern of names (*, ?, **), a list of these, or - for standard input. A name
 that exists is taken literally, with * in it too.

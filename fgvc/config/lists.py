@@ -24,8 +24,8 @@ UNLISTED = (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP)
 def as_list(override: str) -> str:
     """An override of a list with its list around it; any other override as it is.
 
-    Several values for -m become as many lists. null, an interpolation and a value that begins with
-    a bracket are left alone.
+    Under -m, each of several values becomes a list. null, interpolations and values that begin with
+    a bracket stay unchanged.
     """
     key, sign, value = override.partition("=")
     value = value.strip()

@@ -303,7 +303,7 @@ def _job(overrides: tuple[str, ...], nodes: Nodes) -> Job:
 
 
 def asked_of(given: Sequence[Override]) -> Asked:
-    """The keys that the options of a command have, the task they choose, and what it sets."""
+    """The legal keys of a command, its task, and the values that it sets."""
     legal, task = _legal(tuple(o.input_line or "" for o in given if o.key_or_group in AXES))
     return Asked(legal, task, {o.key_or_group: _typed_value(o) for o in given})
 

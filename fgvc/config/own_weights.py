@@ -110,7 +110,7 @@ def _check_whole(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _check_row(backbone: Backbone, path: Path, made: Backbone) -> None:
-    """Refuse another model than that of the checkpoint."""
+    """Refuse a checkpoint of another model than the chosen row."""
     theirs, ours = chosen_checkpoint(made), chosen_checkpoint(backbone)
     pairs = {name: (getattr(theirs, name), getattr(ours, name)) for name in SAME}
     pairs |= {"normalization": (_normalization(made, theirs), _normalization(backbone, ours))}

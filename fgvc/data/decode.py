@@ -86,7 +86,7 @@ def opened(data: bytes, path: str) -> Image.Image:
         data = essential.png(data)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Exception:
+    except Exception:  # a JPEG may still open without its metadata; the second error is raised
         if not data.startswith(b"\xff\xd8"):
             raise
         image = Image.open(io.BytesIO(essential.jpeg(data)), formats=FORMATS)

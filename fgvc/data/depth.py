@@ -108,7 +108,7 @@ def scale_of(image: Image.Image, bits: int) -> Scale:
 
 
 def check_colour(image: Image.Image, bits: int) -> None:
-    """Refuse a loaded 16-bit colour picture, of which Pillow keeps 8 bits, if it is nearly black.
+    """Refuse a loaded 16-bit colour picture that is nearly black; Pillow keeps only 8 of its bits.
 
     Raises:
         RangeError: as above.

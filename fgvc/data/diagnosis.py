@@ -115,13 +115,13 @@ def _damaged(data: bytes, kind: str, error: Exception) -> str:
     if empty or isinstance(error, NoPixelError):
         return f"damaged picture ({size}): {with_article(kind)} without a pixel in it; {AGAIN}"
     if isinstance(error, Image.UnidentifiedImageError) and (samples := _samples(data, kind)):
-        mend = "save 8 bits, grey or RGB"
+        remedy = "save 8 bits, grey or RGB"
         if kind != "JPEG":
             many = re.match(r"([5-9]|\d\d+) x", samples)
-            mend = "keep three of its bands" if many else CONVERT
+            remedy = "keep three of its bands" if many else CONVERT
             if samples.startswith("complex"):
-                mend = "save their magnitude as 8 bits"
-        return f"{with_article(kind)} whose samples ({samples}) are not read; {mend}"
+                remedy = "save their magnitude as 8 bits"
+        return f"{with_article(kind)} whose samples ({samples}) are not read; {remedy}"
     if kind not in Image.OPEN:
         return f"{kind}: this Pillow reads none; install a newer one: pip install -U pillow"
     if "conversion from" in reason:
@@ -161,7 +161,7 @@ def _tags(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
 
 
 def _samples(data: bytes, kind: str) -> str | None:
-    """Samples in words of a format of which not all are read; None where they are not known."""
+    """Samples of a picture, in words, if fgvc may not read them; None if they are unknown."""
     if kind == "PPM" and data.startswith(b"PF"):
         return "3 x float 32-bit"
     if kind == "JPEG" and (bits := essential.jpeg_bits(data)) not in (None, 8):

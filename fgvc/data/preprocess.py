@@ -153,7 +153,7 @@ def cropped(image_CHW: Tensor, box: Sequence[float]) -> Tensor:
 
 
 def check_box(image_CHW: Tensor, box: Sequence[float]) -> None:
-    """Refuse a box of which no part lies in its picture.
+    """Refuse a box that lies wholly outside its picture.
 
     Raises:
         UserError: names the box and the picture's size.

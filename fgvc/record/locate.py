@@ -19,7 +19,7 @@ def record_folder(path: Path, key: str, marks: tuple[str, ...] = (SEALED,)) -> P
         key, marks: as of `record_at`.
 
     Raises:
-        UserError: several complete records lie below, or only one that is in progress.
+        UserError: several complete records lie below, or only an unfinished one.
     """
     path = path.expanduser()
     try:

@@ -92,7 +92,7 @@ def _manifest(root: Path, path: list[str]) -> Manifest:
 
 
 def _root(roots: list[Path]) -> Path:
-    """The folder that paths are relative to: the only one as it was given, or the common one."""
+    """The folder that paths are relative to: the only folder given, or the common parent."""
     if len(roots) == 1:
         return roots[0]
     return Path(os.path.commonpath([os.path.abspath(root) for root in roots]))  # noqa: PTH100
@@ -153,7 +153,7 @@ def _listed(passed: Mapping[str, list[str]]) -> str:
     """Kinds with their numbers, the first name of each and what to do, the most frequent first."""
     words = []
     for kind, names in sorted(passed.items(), key=lambda item: -len(item[1])):
-        to_do = f"; {mend}" if (mend := way_out(kind)) else ""
+        to_do = f"; {remedy}" if (remedy := way_out(kind)) else ""
         words.append(f"{len(names)} {kind} ({names[0]}{', …' if names[1:] else ''}{to_do})")
     return ", ".join(words)
 

@@ -25,7 +25,7 @@ def record_at(path: Path, key: str, marks: Sequence[str] = (SEALED,)) -> Path | 
         marks: the files that show a record, by which folders below are sought in this order.
 
     Raises:
-        ConfigError: several complete records lie below, or only one that is in progress.
+        ConfigError: several complete records lie below, or only an unfinished one.
     """
     if path.is_file() and (path.parent / SEALED).is_file():
         return path.parent

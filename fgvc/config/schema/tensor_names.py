@@ -36,7 +36,7 @@ def _names_in_version(weights: Path, size: int, mtime_ns: int) -> frozenset[str]
     try:
         with weights.open("rb") as file:
             names = _names_in(file)
-    except Exception:  # a damaged file fails in as many ways as it has fields
+    except Exception:  # a damaged file fails in many ways; loading it names the damage
         return frozenset()
     return frozenset(INSIDE.sub("", name) for name in names)
 

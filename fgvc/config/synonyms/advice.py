@@ -26,7 +26,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Asked:
-    """The command around a word. legal: keys of the chosen options; given: what it sets by key."""
+    """A command. legal: keys of the chosen options. given: the values that it sets, by key."""
 
     legal: frozenset[str]
     task: str

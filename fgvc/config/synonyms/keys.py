@@ -25,7 +25,7 @@ def _all(words: str, build: Callable[[str], Advice]) -> dict[str, Callable[[str]
     return dict.fromkeys(words.split(), build)
 
 
-BUILT = {  # words of which the value alone says what is meant
+BUILT = {  # words whose meaning depends on the value
     **_all(
         "model arch architecture net backbone.name model.name net.name model_name encoder "
         "model_name_or_path network backbone_name timm_model model.backbone model.arch a",

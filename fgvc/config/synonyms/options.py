@@ -82,11 +82,11 @@ LETTERS = {"t": "tiny", "s": "small", "b": "base", "l": "large"}
 
 
 def _marks(**extra: str) -> dict[str, str]:
-    """Patterns of a size's name and of its letter; an empty size is one that fgvc lacks."""
-    found = dict(extra)
+    """Patterns for the names and letters of sizes -> the size; empty: fgvc lacks that size."""
+    patterns = dict(extra)
     for letter, size in LETTERS.items():
-        found |= {size: size, rf"vit{letter}(?:\d|$)": size}
-    return found
+        patterns |= {size: size, rf"vit{letter}(?:\d|$)": size}
+    return patterns
 
 
 FAMILIES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
@@ -128,7 +128,7 @@ def _place(name: str) -> Advice:
 
 
 def _rows(*rows: tuple[str, *tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Words -> overrides, the last of which is a note, often empty."""
+    """Words -> overrides and, in last place, a note, which may be empty."""
     return {word: tuple(answer) for words, *answer in rows for word in words.split()}
 
 

@@ -121,7 +121,7 @@ class ParquetTable:
                     yield _picture(cell)
 
     def image_paths(self, place: int) -> list[str]:
-        """The paths of image cells, of which none holds bytes.
+        """The paths in image cells that hold no bytes.
 
         Raises:
             UserError: a cell that does.
