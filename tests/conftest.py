@@ -57,6 +57,23 @@ def jpeg() -> Callable[..., bytes]:
     return made
 
 
+@pytest.fixture(scope="session")
+def small_probe() -> tuple[str, ...]:
+    """Overrides of the smallest probe: kNN of a made-up model on twelve synthetic birds."""
+    return (
+        "backbone=vit",
+        "backbone.size=mini",
+        "backbone.pretrained=false",
+        "head=knn",
+        "head.k=1",
+        "runtime.num_workers=0",
+        "dataset.generator.classes=2",
+        "dataset.generator.train_per_class=4",
+        "dataset.generator.test_per_class=2",
+        "dataset.generator.side=64",
+    )
+
+
 @pytest.fixture
 def copies(tmp_path: Path) -> Copies:
     """Makers of copies below a folder of their own, with a space, `=` and an umlaut."""

@@ -13,19 +13,6 @@ import pytest
 from fgvc.record import stamp
 from fgvc.run import main
 
-SMALL = (
-    "backbone=vit",
-    "backbone.size=mini",
-    "backbone.pretrained=false",
-    "head=knn",
-    "head.k=1",
-    "runtime.num_workers=0",
-    "dataset.generator.classes=2",
-    "dataset.generator.train_per_class=4",
-    "dataset.generator.test_per_class=2",
-    "dataset.generator.side=64",
-)
-
 
 @pytest.fixture(autouse=True)
 def clean_home(monkeypatch, tmp_path):
@@ -113,12 +100,14 @@ def test_no_checkout_and_no_git_are_null_in_silence(checkout, tmp_path, monkeypa
     assert stamp.code(checkout) == nothing
 
 
-def test_a_run_prints_and_records_it_and_the_audit_shows_it(checkout, monkeypatch, tmp_path, capfd):
+def test_a_run_prints_and_records_it_and_the_audit_shows_it(
+    checkout, monkeypatch, tmp_path, capfd, small_probe
+):
     disown(checkout, monkeypatch)
     monkeypatch.setattr(stamp.code, "__defaults__", (checkout,))
     names = ("data", "cache", "output", "multirun", "weights")
     places = [f"runtime.{name}_root={tmp_path / name}" for name in names]
-    assert main([*SMALL, *places]) == 0
+    assert main([*small_probe, *places]) == 0
     way = f"git config --global --add safe.directory '{checkout}'"
     said = " ".join(capfd.readouterr().out.split())
     assert f"note: the stamp lacks the commit: git refuses {checkout}" in said

@@ -14,19 +14,6 @@ from fgvc.run import main
 from fgvc.store import atomic
 from fgvc.store.places import explained, no_home
 
-SMALL = (
-    "backbone=vit",
-    "backbone.size=mini",
-    "backbone.pretrained=false",
-    "head=knn",
-    "head.k=1",
-    "runtime.num_workers=0",
-    "dataset.generator.classes=2",
-    "dataset.generator.train_per_class=4",
-    "dataset.generator.test_per_class=2",
-    "dataset.generator.side=64",
-)
-
 
 @pytest.fixture
 def runtime(monkeypatch, tmp_path):
@@ -77,8 +64,8 @@ def test_an_output_root_that_names_itself_is_named_once(runtime, tmp_path):
     assert explained(caught.value, runtime).count("runtime.output_root") == 1
 
 
-def test_a_run_whose_home_is_no_folder_ends_with_the_key(runtime, capfd):
-    assert main([*SMALL, "runtime.data_root=birds"]) == 1
+def test_a_run_whose_home_is_no_folder_ends_with_the_key(runtime, capfd, small_probe):
+    assert main([*small_probe, "runtime.data_root=birds"]) == 1
     line = capfd.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("fgvc: ")
     assert "give another with runtime.cache_root=PATH (or FGVC_CACHE=PATH)" in line
@@ -103,14 +90,16 @@ def test_no_home_at_all_names_the_key(runtime, forked, ended, tmp_path):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become a user without an account")
-def test_a_run_without_a_home_ends_in_one_line(runtime, forked, ended, tmp_path, capfd):
+def test_a_run_without_a_home_ends_in_one_line(
+    runtime, forked, ended, tmp_path, capfd, small_probe
+):
     def work() -> None:
         from fgvc.task import run_job
 
         os.setreuid(54321, 0)  # a user without an account, who may still read the tests' folders
         del os.environ["HOME"]
-        cfg = composed([*SMALL, "runtime.run_id=a"])
-        found = run_job(cfg, SMALL, "python")
+        cfg = composed([*small_probe, "runtime.run_id=a"])
+        found = run_job(cfg, small_probe, "python")
         assert found.line.startswith("runtime.cache_root=~/.cache/fgvc: no home folder"), found
         assert found.code == 1
 

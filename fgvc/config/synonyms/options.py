@@ -33,9 +33,9 @@ def for_option(group: str, name: str) -> Advice | None:
         return _place(name)
     if group == "part_attention" and not is_true(name):
         return Advice(("part_attention=off",))
-    if (found := OPTIONS.get(group, {}).get(word.replace("_", ""))) is None:
+    if (answer := OPTIONS.get(group, {}).get(word.replace("_", ""))) is None:
         return None
-    *overrides, note = found
+    *overrides, note = answer
     return Advice(tuple(overrides), note)
 
 
@@ -52,8 +52,8 @@ def _backbone(name: str) -> Advice | None:
             size = _size(packed, sizes)
             if size is None:
                 return None
-            found = _model(family, size, side, packed)
-            return found if tower is None else Advice(found.overrides, SUPERVISED)
+            advice = _model(family, size, side, packed)
+            return advice if tower is None else Advice(advice.overrides, SUPERVISED)
     return None
 
 

@@ -50,11 +50,11 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
         )
     top = Folder(str(existing(root)))
     base = locate.find(top)
-    found = contents.read(base)
-    strays = [path for above in base.above for path in above.pictures] + found.strays
+    content = contents.read(base)
+    strays = [path for above in base.above for path in above.pictures] + content.strays
     start = len(base.folder.path.rstrip("/")) + 1
     rows = sorted(
-        (_utf8(path[start:], base.folder.path), name, split) for path, name, split in found.rows
+        (_utf8(path[start:], base.folder.path), name, split) for path, name, split in content.rows
     )
     names = {name for _, name, _ in rows}
     if len(names) < 2:
@@ -64,15 +64,15 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
     path = tuple(path for path, *_ in rows)
     label_N = np.array([index_of[name] for _, name, _ in rows], dtype=np.int64)
     split_N = np.array([split for *_, split in rows], dtype=np.uint8)
-    if found.test_source == "carved":
+    if content.test_source == "carved":
         where = f"{base.folder.path} has no test/"
         split_N = carved_test(where, path, label_N, labelmap, test_fraction, seed)
     notes = (
-        *_place_notes(base, found.test_source),
-        *found.notes,
-        *skipped.note([*base.above, base.folder, *found.folders], strays, str(root)),
+        *_place_notes(base, content.test_source),
+        *content.notes,
+        *skipped.note([*base.above, base.folder, *content.folders], strays, str(root)),
     )
-    place, source = Path(base.folder.path), found.test_source
+    place, source = Path(base.folder.path), content.test_source
     return Index(place, path, label_N, split_N, labelmap, notes=notes, test_source=source)
 
 

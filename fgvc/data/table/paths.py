@@ -124,7 +124,7 @@ def resolve(
     Raises:
         UserError: an address, a path outside the root, or a table whose files are all missing.
     """
-    disk, found = Disk(root), 0
+    disk, files_there = Disk(root), 0
     paths = []
     for row, cell in enumerate(cells):
         path = _relative(disk, table, cell, row, where, cells)
@@ -132,9 +132,9 @@ def resolve(
             on_disk = disk.find(path) or _find_decoded(disk, path)
         except UserError as error:
             raise UserError(f"{where(row)}: {error}") from None
-        found += on_disk is not None
+        files_there += on_disk is not None
         paths.append(path if on_disk is None else on_disk)
-    if not found:
+    if not files_there:
         scattered = _scattered(root, paths)
         if scattered is None:
             raise _all_missing(table, root, paths, where)
@@ -165,10 +165,10 @@ def _scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
             if has_picture_suffix(name) and not is_rubbish(name):
                 for key in {name, os.path.splitext(name)[0]}:  # noqa: PTH122
                     places.setdefault(key, []).append((below / name).as_posix())
-    found = [places.get(path, []) for path in paths]
-    if any(len(files) != 1 for files in found):
+    matches = [places.get(path, []) for path in paths]
+    if any(len(files) != 1 for files in matches):
         return None
-    single = [files[0] for files in found]
+    single = [files[0] for files in matches]
     # all in one folder: that is the root to set
     return single if len({os.path.dirname(path) for path in single}) > 1 else None  # noqa: PTH120
 
