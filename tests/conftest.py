@@ -25,6 +25,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+pytest_plugins = ["tests.jobs"]
+
 CLASSES, TRAIN, TEST = 3, 4, 2
 WIDTH, HEIGHT = 60, 45
 CARS = ("AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012", "smart fortwo 2012")

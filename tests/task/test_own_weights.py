@@ -23,7 +23,7 @@ from fgvc.task import stored, writeup
 from fgvc.task.classify import restored
 from fgvc.task.looking import looking
 from fgvc.types import WeightsSource
-from tests.task.conftest import BIRDS, FINETUNE
+from tests.jobs import BIRDS, FINETUNE
 
 TRAIN = (*FINETUNE, "task.epochs=1", "task.learning_rate=5e-3", "runtime.threads=1")
 MINI = ("backbone=vit", "backbone.size=mini", "dataset.subset=tiny", "runtime.device=cpu")

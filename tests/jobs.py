@@ -1,4 +1,4 @@
-"""A small dataset of synthetic birds and one way to start a run, as a user does."""
+"""Fixtures: a small dataset of synthetic birds, and runs in this process or in one of their own."""
 
 from __future__ import annotations
 

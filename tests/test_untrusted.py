@@ -1,0 +1,82 @@
+"""Files of other people: regular, bounded, and JSON that fits plain fields."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from fgvc import untrusted
+
+
+@pytest.mark.fault(52)
+def test_a_pipe_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "metrics.json")
+    with pytest.raises(untrusted.NotRegularError, match="named pipe") as error:
+        untrusted.read_bytes(tmp_path / "metrics.json", 10)
+    assert error.value.filename == str(tmp_path / "metrics.json")
+
+
+@pytest.mark.fault(52)
+def test_an_endless_device_a_socket_and_a_folder_are_refused_by_kind(tmp_path):
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with pytest.raises(untrusted.NotRegularError, match="device"):
+        untrusted.open_regular(tmp_path / "zero")
+    with pytest.raises(untrusted.NotRegularError, match="folder"):
+        untrusted.open_regular(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        with pytest.raises(OSError):
+            untrusted.open_regular(tmp_path / "s")
+
+
+def test_a_refused_file_is_closed(tmp_path):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with pytest.raises(untrusted.NotRegularError):
+            untrusted.open_regular(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_link_to_a_file_is_read_up_to_the_bound(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("file")
+    assert untrusted.read_bytes(tmp_path / "link", 5) == b"12345"
+    with pytest.raises(untrusted.TooLargeError, match="5 bytes, more than the 4 bytes"):
+        untrusted.read_bytes(tmp_path / "link", 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 100_000, "nested"),
+        ("[" * 101 + "]" * 101, "nested"),
+        ('{"a":' * 2000 + "1" + "}" * 2000, "nested"),
+        ("9223372036854775808", "larger than"),
+        ("9" * 5000, "larger than"),
+        ("1e999", "not finite"),
+        ("NaN", "NaN"),
+        ("-Infinity", "Infinity"),
+        (b"\xff\xfe{", "UTF-8"),
+        ("{", "Expecting"),
+    ],
+)
+def test_json_that_no_field_can_hold_is_refused_in_a_line(text, reason):
+    with pytest.raises(ValueError, match=reason) as error:
+        untrusted.parse_json(text)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 120
+
+
+def test_json_within_the_bounds_is_what_the_standard_library_reads(tmp_path):
+    value = {
+        "a": [1, -(2**63) + 1, 2**63 - 1, 1e-3, True, None, "é"],
+        "b": json.loads("[" * 99 + "]" * 99),
+    }
+    assert untrusted.parse_json(json.dumps(value)) == value
+    (tmp_path / "x.json").write_text("[1e999]")
+    with pytest.raises(ValueError, match=r"x\.json: the number 1e999 is not finite"):
+        untrusted.read_json(tmp_path / "x.json")
