@@ -10,7 +10,7 @@ import re
 import struct
 import sys
 import termios
-import time
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -442,11 +442,19 @@ def test_on_a_terminal_of_80_columns_nothing_wraps_or_is_cut(pulse):
 
 def test_a_validation_bar_within_a_training_leaves_nothing_behind():
     def work():
+        drawn, write = threading.Event(), sys.stdout.write
+
+        def write_and_watch(text):
+            if "10/10" in text:
+                drawn.set()
+            return write(text)
+
+        sys.stdout.write = write_and_watch
         with console.training(epochs=2, steps=1) as step:
             step(PULSE)
             with console.progress("val", 10, "images", passing=True) as advance:
                 advance(10)
-                time.sleep(0.5)  # it is drawn ten times a second
+                assert drawn.wait(60)  # Rich draws from a thread of its own
             console.say("epoch 1: val top-1 93.2")
             step(PULSE)
 
