@@ -38,8 +38,9 @@ def serve() -> None:
 
 
 def load() -> None:
-    import fgvc.task.server
     import torch
+
+    import fgvc.task.server
 
     torch.set_num_threads(1)
     rooms = pkgutil.iter_modules(fgvc.task.__path__, "fgvc.task.")
