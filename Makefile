@@ -4,9 +4,11 @@ BIN    := .venv/bin
 RUN    := $(BIN)/python -m fgvc.run
 ARGS   ?=
 JOBS   ?= 2
+GROUP  ?=
+ROW    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help smoke test check conf bench lock clean
+.PHONY: help smoke test faults check conf bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:[^#]*## /:/' | awk -F: '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -19,6 +21,10 @@ smoke: .venv/installed  ## set up, then the main job end to end, offline, on syn
 
 test: .venv/installed  ## set up, then the whole suite (ARGS="-m smoke" for a part; about 22 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+faults: .venv/installed  ## inject every fault and print the fault table (GROUP=disk or ROW=20,21 for a part)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.faults.plugin -m fault -n $(JOBS) --dist worksteal \
+		$(if $(GROUP),--fault-group=$(GROUP)) $(if $(ROW),--fault-row=$(ROW)) $(ARGS)
 
 check: .venv/installed  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -31,6 +31,7 @@ def fgvc(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.fault(42)
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -53,6 +53,7 @@ WANTED = {  # as typed -> the whole line
 }
 
 
+@pytest.mark.fault(42)
 @pytest.mark.parametrize("typed", WANTED, ids=" ".join)
 def test_a_mistyped_argument_is_one_line(typed, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)

@@ -116,6 +116,7 @@ def test_annotations_that_name_other_files_are_refused_with_the_first(copies, co
         dataset.load(conf("cars", root), tmp_path / "cache")
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     ("file", "field", "value", "said"),
     [

@@ -45,6 +45,7 @@ def test_torchcodec_is_used_here():
     assert module._fast_jpeg() is not None
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("save", JPEGS, ids=str)
 def test_both_paths_give_pillows_pixels(jpeg, save, monkeypatch):
     data = jpeg(1, (97, 61), **save)
@@ -56,6 +57,7 @@ def test_both_paths_give_pillows_pixels(jpeg, save, monkeypatch):
     assert fast.dtype == torch.uint8
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied_on_both_paths(orientation, monkeypatch):
     corner = np.zeros((16, 32, 3), dtype=np.uint8)
@@ -114,6 +116,7 @@ def test_unreadable_exif_means_upright(jpeg):
     assert torch.equal(decode(data, "a.jpg"), decode(jpeg(1), "a.jpg"))
 
 
+@pytest.mark.fault(22)
 def test_transparency_lies_over_white():
     pixels = np.zeros((2, 3, 4), dtype=np.uint8)
     pixels[:, :, 0] = 200
@@ -122,6 +125,7 @@ def test_transparency_lies_over_white():
     assert rgb[:, 0].T.tolist() == [[255, 255, 255], [200, 0, 0], [244, 204, 204]]
 
 
+@pytest.mark.fault(22)
 def test_grey_with_alpha_and_palette_with_transparency():
     grey = Image.fromarray(np.array([[[10, 0], [10, 255]]], dtype=np.uint8), "LA")
     assert decode(encoded(grey, "PNG"), "a.png")[0].tolist() == [[255, 10]]
@@ -131,6 +135,7 @@ def test_grey_with_alpha_and_palette_with_transparency():
     assert rgb[:, 0].T.tolist() == [[255, 255, 255], [40, 50, 60]]
 
 
+@pytest.mark.fault(22)
 def test_palette_and_one_bit():
     palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
     palette.putpalette([9, 8, 7, 40, 50, 60])
@@ -139,6 +144,7 @@ def test_palette_and_one_bit():
     assert decode(encoded(bits, "PNG"), "a")[:, 0].T.tolist() == [[0, 0, 0], [255, 255, 255]]
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bits_are_scaled_not_clipped(kind):
     values = np.array([[0, 128, 129, 257, 30000, 65535]], dtype=np.uint16)
@@ -163,6 +169,7 @@ def test_a_jpeg_decodes_without_torchcodec(jpeg):
     assert torch.equal(decode(data, "a.jpg"), pillow(data))
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -180,6 +187,7 @@ def test_what_is_no_picture_is_diagnosed_in_one_line(data, said):
     assert isinstance(caught.value, UserError)
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("keep", [0.3, 0.9])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP"])
 def test_truncated(kind, keep, jpeg):
@@ -195,6 +203,7 @@ def big(width: int, height: int) -> bytes:
     return encoded(Image.new("1", (width, height)), "PNG")
 
 
+@pytest.mark.fault(23)
 def test_bomb_is_refused_by_its_header(monkeypatch):
     data = big(20000, 10000)
 
@@ -209,6 +218,7 @@ def test_bomb_is_refused_by_its_header(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault(23)
 def test_the_bound_holds_where_a_library_lifted_pillows(monkeypatch):
     data = big(20000, 10000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)

@@ -71,6 +71,7 @@ OTHER = {
 }
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize("name", OTHER)
 def test_what_lies_under_the_name_of_a_picture_is_named(name):
     data, said = OTHER[name]
@@ -145,6 +146,7 @@ def read_all(file: Path) -> None:
     assert "PostScript" in looks.bad[0]
 
 
+@pytest.mark.fault(46)
 def test_no_program_is_started_for_an_eps(tmp_path: Path, mark: Path):
     from PIL import EpsImagePlugin
 
@@ -171,6 +173,7 @@ def calls_without_formats() -> list[str]:
     return found
 
 
+@pytest.mark.fault(46)
 def test_every_picture_is_opened_by_a_list_of_formats():
     assert calls_without_formats() == []
 

@@ -65,6 +65,7 @@ def test_a_damaged_annotation_is_named(copies, text):
     refused(root, "n02085620_0: no annotation that can be read")
 
 
+@pytest.mark.fault(25)
 def test_labels_from_0_are_refused(copies):
     root = copies.dogs()
     relabel(root, lambda labels: labels - 1)
@@ -88,6 +89,7 @@ def test_labels_that_slipped_against_the_files_are_refused(copies):
     refused(root, "labels and folders of the lists disagree")
 
 
+@pytest.mark.fault(26)
 def test_an_image_in_train_and_test_is_refused(copies):
     root = copies.dogs()
     shutil.copy(root / "lists" / "train_list.mat", root / "lists" / "test_list.mat")

@@ -200,6 +200,7 @@ def test_a_part_that_is_whole_is_only_verified(served, host, tmp_path, pauses, k
     assert len(host.requests) == (0 if known else 1)
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize(
     "misdeed",
     [
@@ -234,6 +235,7 @@ def test_another_range_than_asked_for_spoils_nothing(served, host, tmp_path):
     assert host.requests[1] == host.requests[2] != host.requests[0]
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize(
     ("misdeed", "said", "kept"),
     [
@@ -262,6 +264,7 @@ def test_tries_are_counted_and_bounded(served, host, tmp_path, pauses, misdeed, 
     assert [path.name for path in tmp_path.iterdir()] == (["a.tar.part"] if kept else [])
 
 
+@pytest.mark.fault(13)
 def test_a_full_disk_is_seen_before(served, host, tmp_path, pauses, monkeypatch):
     class Full:
         free = len(DATA)
@@ -339,6 +342,7 @@ def zip_twice() -> bytes:
         return zipped(GOOD, GOOD)
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize("name", BAD)
 def test_malicious_and_damaged_archives_are_refused(tmp_path, name):
     file, folder = tmp_path / "archive", tmp_path / "deep" / "folder"
@@ -365,6 +369,7 @@ def test_plain_archives_are_unpacked(tmp_path, mode):
         assert not (folder / name).stat().st_mode & (stat.S_ISUID | stat.S_IXUSR)
 
 
+@pytest.mark.fault(27)
 def test_a_tar_is_unpacked_where_tarfile_has_no_filter(tmp_path, monkeypatch):
     """As in Python 3.11.0 to 3.11.3: TarFile.extract takes no `filter`, and has no safe form."""
     for name in ("extract", "extractall"):
@@ -433,6 +438,7 @@ def test_nothing_is_put_in_place_when_the_second_archive_fails(served, wanted, h
     assert left(tmp_path) == ["dogs"]
 
 
+@pytest.mark.fault(27)
 def test_a_malicious_archive_leaves_nothing(served, wanted, tmp_path):
     archives = served("good.tar", tar(GOOD)), served("bad.tar", BAD["above"])
     with pytest.raises(UserError, match="leads out of its folder"):
@@ -440,6 +446,7 @@ def test_a_malicious_archive_leaves_nothing(served, wanted, tmp_path):
     assert left(tmp_path) == []
 
 
+@pytest.mark.fault(28)
 def test_no_digest_no_download(served, wanted, host):
     with pytest.raises(UserError, match="neither sha256 nor md5"):
         download.fetch(wanted(served("a.tar", tar(GOOD), sha256=None)), silent)

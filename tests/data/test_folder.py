@@ -76,6 +76,7 @@ def test_what_is_no_picture_is_counted(classes):
     )
 
 
+@pytest.mark.fault(39)
 def test_decomposed_names_are_the_same_class(classes):
     composed, decomposed = (unicodedata.normalize(form, "vögel a=b") for form in ("NFC", "NFD"))
     assert composed != decomposed
@@ -85,6 +86,7 @@ def test_decomposed_names_are_the_same_class(classes):
     assert (index.split_N == TRAIN).sum() == 3
 
 
+@pytest.mark.fault(39)
 @pytest.mark.parametrize("form", ["NFD", "case"])
 def test_names_that_collide_are_refused_naming_both(classes, form):
     name = "Möwe"

@@ -114,6 +114,7 @@ def test_linked_folders_are_followed(birds, tmp_path, jpeg):
     assert {"gull/more/2020/9.jpg", "owl/2020/9.jpg", "wren/linked.jpg"} <= set(index.path)
 
 
+@pytest.mark.fault(52)
 @pytest.mark.parametrize("target", ["..", ".", "../gull"])
 def test_links_that_lead_back_end(birds, target):
     (birds / "gull" / "again").symlink_to(target)
@@ -133,6 +134,7 @@ def test_broken_links_to_pictures_are_left_to_on_bad_image(birds):
     assert "1 broken link" in passed(index)
 
 
+@pytest.mark.fault(52)
 def test_fifos_and_devices_are_never_opened(birds):
     os.mkfifo(birds / "gull" / "pipe")
     os.mkfifo(birds / "gull" / "pipe.jpg")
@@ -154,6 +156,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.fault(57)
 @pytest.mark.parametrize("locked", ["gull/deep", "gull", "", "gull/photo"])
 def test_what_may_not_be_read_is_an_error(birds, locked, tmp_path):
     (birds / "gull" / "deep").mkdir()

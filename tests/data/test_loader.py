@@ -82,6 +82,7 @@ def test_boxes_are_clamped_to_the_picture_and_keep_a_pixel(box, rows, columns):
     assert torch.equal(cropped(image_CHW, box), expected)
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_change_nothing(table, workers, recwarn):
     rows = np.arange(len(table))[::-1]
@@ -97,6 +98,7 @@ def test_no_rows_no_batches(table):
     assert list(loader.batches(table, np.array([], dtype=np.int64), PREPROCESS, 4, 2)) == []
 
 
+@pytest.mark.fault(20, 21)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_undecodable_image_is_reported_and_not_replaced(cub, tmp_path, workers):
     index = reader.read(cub, False)
@@ -123,6 +125,7 @@ def test_a_batch_of_nothing_but_bad_images_is_empty(cub, tmp_path):
     assert batch.bad[0].row == 0
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_with_other_bytes_than_the_manifests_ends_the_run(table, workers):
     file = table.root / table.path[4]
@@ -181,6 +184,7 @@ class Killed(Preprocess):
         raise AssertionError
 
 
+@pytest.mark.fault(33)
 @pytest.mark.timeout(120)
 def test_a_killed_worker_is_an_error_in_bounded_time(table):
     killed = Killed("shared", 32, "imagenet", "vit")
@@ -197,6 +201,7 @@ class Broken(Preprocess):
         raise KeyError("ours")
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_fault_of_ours_names_path_and_row(table, workers):
     broken = Broken("shared", 32, "imagenet", "vit")

@@ -72,6 +72,7 @@ def test_new_time_same_bytes_is_accepted_after_one_hash(cub, build):
     assert build()[1] == 0
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("more", [b"", b"more"])
 def test_altered_bytes_are_refused_naming_the_file_and_the_way_out(cub, build, more):
     build()
@@ -86,6 +87,7 @@ def test_altered_bytes_are_refused_naming_the_file_and_the_way_out(cub, build, m
         assert "\n" not in str(e.value)
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("more", [b"", b"more"])
 def test_altered_bytes_are_hashed_again_with_a_note_where_they_may_change(cub, build, more):
     before, _ = build()
@@ -122,6 +124,7 @@ def alter(file, more: bytes = b""):
     return file
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize(
     ("left", "right"),
     [("train/robin/0.jpg", "train/wren/0.jpg"), ("train/robin", "train/wren"), ("train", "test")],
@@ -176,6 +179,7 @@ def test_other_size_is_refused_without_hashing(cub, build, tmp_path):
     assert hashed.count == 0
 
 
+@pytest.mark.fault(24)
 def test_missing_files_are_counted_and_the_first_named(cub, build):
     build()
     index = reader.read(cub, False)
@@ -204,6 +208,7 @@ def make_absent(file, kind: str) -> None:
 KINDS = ["missing", "broken link", "leads back", "folder", "pipe", "Input/output", "too long"]
 
 
+@pytest.mark.fault(57)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("known", [False, True])
 def test_a_file_that_cannot_be_read_is_refused_or_marked(cub, build, kind, known):
@@ -256,6 +261,7 @@ def test_files_that_cannot_be_read_are_no_copies_of_each_other(cub, build):
     assert manifest.duplicate_notes(build(manifest.Policy(skip=True))[0]) == ()
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize(
     "damage", ["torn", "longer", "head", "state", "digest", "empty", "html", "arrays", "folder"]
 )
@@ -294,6 +300,7 @@ def test_a_copy_elsewhere_has_its_own_cache_and_the_same_digest(cub, build, tmp_
     assert after.digest == before.digest
 
 
+@pytest.mark.fault(26)
 def test_duplicates_across_splits_and_with_two_labels_are_noted(cub, build):
     assert manifest.duplicate_notes(build()[0]) == ()
     index = reader.read(cub, False)

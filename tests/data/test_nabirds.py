@@ -99,6 +99,7 @@ def test_pictures_listed_under_another_id(copies):
     refused(root, r"images\.txt: 18 pictures are named after another image id")
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     ("name", "old", "new", "said"),
     [

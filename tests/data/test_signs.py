@@ -197,6 +197,7 @@ def test_the_verdict_of_stanford_dogs_names_imagenet(conf, copies):
     assert _title(replace(examined, caveat=None)) == "dogs: SOUND"
 
 
+@pytest.mark.fault(52)
 def test_a_pipe_among_the_pictures_does_not_hold_up_the_doctor(conf, cub):
     file = next((cub / "images").rglob("*.jpg"))
     file.unlink()

@@ -210,6 +210,7 @@ def test_learning_rate_reaches_each_group():
 RESUMED = {"mixup": 0.8, "cutmix": 1.0, "ema": 0.9, "momentum": 0.9, "clip_norm": 1.0}
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_resumed_steps_are_uninterrupted_ones_bit_for_bit(kind):
     own = trainer(vit(drop_path=0.4), optimiser=kind, warmup_steps=2, **RESUMED)
@@ -332,6 +333,7 @@ def test_an_fp16_overflow_halves_the_scale_and_goes_on():
     assert not equal(weights(model), before)
 
 
+@pytest.mark.fault(31)
 def test_a_loss_that_is_no_number_stops_before_the_weights():
     model = vit()
     own = trainer(model, ema=0.9)
@@ -359,6 +361,7 @@ class Slope(nn.Module):
         return pixels_BCHW.mean((2, 3)) @ self.weight.sqrt()
 
 
+@pytest.mark.fault(31)
 def test_a_gradient_that_is_no_number_stops_too():
     model = Slope()
     with pytest.raises(NonFinite, match=r"gradient.*rows 0, 1, 2.* more: lower task.learning_rate"):
@@ -383,6 +386,7 @@ class Hungry(nn.Linear):
 MPS = RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB).")
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to"), MPS, MemoryError(), None]
 )

@@ -165,6 +165,7 @@ def test_micro_batches_move_the_weights_alike(whole, batch_size, micro_batch):
     same(course(batch_size, micro_batch, 0, 1), whole(batch_size))
 
 
+@pytest.mark.fault(45)
 @pytest.mark.timeout(2 * BOUND)
 @pytest.mark.parametrize("world", WORLDS[1:])
 @pytest.mark.parametrize("micro_batch", MICRO_BATCHES)

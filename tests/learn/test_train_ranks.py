@@ -134,6 +134,7 @@ def test_two_ranks_draw_the_curve_of_one(ranks, alone, scenario):
     assert ranks[0][scenario]["weight"] == ranks[1][scenario]["weight"]
 
 
+@pytest.mark.fault(31)
 def test_a_loss_that_is_no_number_stops_both_ranks(ranks, alone):
     """The image is on the second rank; the first names it all the same."""
     assert alone["stop"]["rows"] == (6,)

@@ -103,6 +103,7 @@ def _read(conf, path):
     build(conf, 64, weights.find(conf), seed=0)
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize("name", BAD)
 def test_a_damaged_file_ends_in_one_line_that_names_it(mini, state, tmp_path, name):
     path = tmp_path / name

@@ -61,6 +61,7 @@ def _save(content, path, form):
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("form", ["zip", "legacy", "protocol 4", "plain"])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_any_other_call_refuses_the_file(tmp_path, name, form):
@@ -139,6 +140,7 @@ BY_HAND = {  # opcodes of protocol 2
 }
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("name", BY_HAND)
 @pytest.mark.parametrize("form", ["plain", "zip"])
 def test_opcodes_by_hand_are_refused(tmp_path, name, form):
@@ -251,6 +253,7 @@ STORAGE = (
 )
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize(
     "pickled",
     [

@@ -83,6 +83,7 @@ def _zip_of_text(path):
         archive.writestr("readme.txt", "no weights here")
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -123,6 +124,7 @@ def test_a_file_that_is_no_weights_is_diagnosed_in_one_line(tmp_path, make, says
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "beside tensors"])
 def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, form):
     path, trace = tmp_path / "w.pth", tmp_path / "trace"
@@ -149,6 +151,7 @@ def test_a_given_file_is_found_with_its_digest(tmp_path, conf, monkeypatch):
     assert source.path == tmp_path / "w.safetensors"
 
 
+@pytest.mark.fault(30)
 def test_another_digest_is_refused_naming_both(tmp_path, conf):
     save_file(STATE, tmp_path / "w.safetensors")
     sha256 = hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
@@ -292,6 +295,7 @@ FILES = {
 }
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("library", FILES)
 def test_offline_names_both_ways_out_within_five_seconds(find, library):
     for said in (find(library, HF_HUB_OFFLINE="1"), find(library, HF_ENDPOINT=DEAD)):
@@ -304,6 +308,7 @@ def test_offline_names_both_ways_out_within_five_seconds(find, library):
             assert part in said
 
 
+@pytest.mark.fault(29)
 def test_a_hub_that_never_answers_is_given_up_on(find, hub):
     hub.silent.set()
     assert "the hub cannot be reached" in find(HF_ENDPOINT=hub.endpoint)
@@ -334,6 +339,7 @@ def test_a_repository_without_the_file_is_named(find, hub):
     assert "no weights for a_model: timm/a_model@v1 is not cached and RemoteEntryNotFound" in said
 
 
+@pytest.mark.fault(30, 50)
 def test_a_damaged_file_in_the_cache_is_refused(find, hub):
     hub.held = {"model.safetensors": b"weights"}
     path = Path(find(HF_ENDPOINT=hub.endpoint).split(" ", 3)[3])
@@ -388,6 +394,7 @@ def test_a_shard_that_the_repository_lacks_is_named(find, sharded):
     assert f"lists 3 shards, and 1 of them are missing, the first is {lost}" in said
 
 
+@pytest.mark.fault(30, 50)
 def test_a_damaged_shard_in_the_cache_is_refused(find, sharded):
     path = Path(find(HF_ENDPOINT=sharded.endpoint).split(" ", 3)[3])
     shard = path.with_name(list(SHARDS)[1]).resolve()

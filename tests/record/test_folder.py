@@ -177,6 +177,7 @@ def seal_with_states(opened, checkpoint, begun):
         time.sleep(5)
 
 
+@pytest.mark.fault(2)
 def test_sigkill_while_sealing_loses_neither_the_record_nor_the_state(opened, home):
     """Killed between the last step and the final name: the run is complete, or can be resumed."""
     delay, outcomes, longest = random.Random(0), [], 0.0

@@ -161,6 +161,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.fault(8, 9, 11)
 @pytest.mark.parametrize("victim", ["state", "best"])
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damage_is_told_in_one_line_and_the_state_before_is_taken(states, notes, kind, victim):
@@ -191,6 +192,7 @@ def test_best_weights_that_are_missing_spoil_the_state_that_needs_them(states, n
     assert "no such file" in notes[0]
 
 
+@pytest.mark.fault(9)
 def test_best_weights_damaged_later_are_refused(states):
     states.save_best(10, weights(10))
     _flip(of(states, "best")[0])
@@ -215,6 +217,7 @@ class Malicious:
         return (open, (str(self.path), "w"))
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("how", ["pickle", "torch"])
 def test_a_malicious_pickle_runs_nothing_though_its_digest_is_right(states, notes, how):
     states.save(10, {})
@@ -260,6 +263,7 @@ def test_what_could_not_be_loaded_again_is_refused_when_it_is_saved(states, odd)
 # --- the disk, and death ---
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize("what", ["state", "best"])
 def test_a_disk_that_takes_no_more_keeps_the_state_before(states, notes, forked, ended, what):
     states.save_best(10, weights(10))
@@ -283,6 +287,7 @@ def test_a_disk_that_takes_no_more_keeps_the_state_before(states, notes, forked,
     assert notes == []
 
 
+@pytest.mark.fault(1)
 def test_sigkill_at_any_moment_costs_at_most_the_state_at_work(tmp_path, notes, forked, ended):
     """Every acknowledged state loads, with the best weights of its own moment."""
     states, told = States(tmp_path / "resume", keep=2), tmp_path / "told"
@@ -326,6 +331,7 @@ def test_sigkill_at_any_moment_costs_at_most_the_state_at_work(tmp_path, notes, 
     assert torn > 0, "no kill came while a file was being written"
 
 
+@pytest.mark.fault(1, 51)
 def test_leftovers_of_any_host_are_gone_after_the_next_save(states):
     states.save(10, {})
     leftover = states.folder / ".state-00000020.x.pt.another-host.7.ab.tmp"

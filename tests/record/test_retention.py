@@ -42,6 +42,7 @@ def test_what_holds_it(kept, now, why):
     assert found is None if why is None else why in found
 
 
+@pytest.mark.fault(56)
 def test_any_flipped_byte_is_noticed(file):
     data = file.read_bytes()
     for place in range(len(data)):

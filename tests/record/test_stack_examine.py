@@ -64,6 +64,7 @@ def gone(pids: Path) -> bool:
     return all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in alive)
 
 
+@pytest.mark.fault(34)
 def test_without_fiftyone_the_line_says_what_to_install(stand_in, log):
     stand_in("fiftyone", ABSENT.format("fiftyone"))
     found = tried(log)
@@ -91,6 +92,7 @@ def test_an_error_of_a_library_is_named_with_its_kind(stand_in, log):
     assert found["database"].says == "OSError: its own trouble"
 
 
+@pytest.mark.fault(34)
 def test_a_hanging_database_is_given_up_and_all_it_started_killed(
     stand_in, log, tmp_path, monkeypatch
 ):
@@ -166,6 +168,7 @@ def test_a_mongod_that_cannot_start_tells_its_reason(tmp_path):
     app._check_mongod(service)
 
 
+@pytest.mark.fault(34)
 @pytest.mark.slow
 def test_without_mongod_the_line_says_what_to_install(stand_in, log):
     stand_in("torch", ABSENT.format("torch"))

@@ -66,6 +66,7 @@ def test_a_checkout_of_another_user_is_said_with_a_way_out_that_works(checkout, 
     assert stamp.code(checkout) == stamp.Code(commit, False, None)
 
 
+@pytest.mark.fault(36)
 @pytest.mark.parametrize(
     ("file", "text", "commit"),
     [
@@ -89,6 +90,7 @@ def test_a_repository_without_a_commit_is_said(tmp_path):
     assert stamp.code(tmp_path).error.startswith(f"git cannot read {tmp_path} (")
 
 
+@pytest.mark.fault(36)
 def test_no_checkout_and_no_git_are_null_in_silence(checkout, tmp_path, monkeypatch):
     inside = checkout / "vendored"  # of somebody else's repository
     inside.mkdir()

@@ -77,6 +77,7 @@ def test_ids_are_stable():
     assert len({question(check) for check in CHECKS}) == len(CHECKS)
 
 
+@pytest.mark.fault(9)
 def test_one_flipped_byte_in_any_file_is_found_and_named(run):
     files = [path for path in sorted(run.rglob("*")) if path.is_file()]
     names = {path.relative_to(run).as_posix() for path in files}
@@ -164,6 +165,7 @@ def test_a_table_of_classes_that_does_not_follow_is_found(run, seal, name):
     assert name in failures(run)["metrics-follow"]
 
 
+@pytest.mark.fault(26)
 def test_an_image_in_two_splits_is_found(run, seal):
     train = (run / "splits" / "train.txt").read_text()
     with (run / "splits" / "test.txt").open("a") as file:
@@ -173,6 +175,7 @@ def test_an_image_in_two_splits_is_found(run, seal):
     assert "counts" in failures(run)
 
 
+@pytest.mark.fault(25)
 def test_classes_in_another_order_are_found(run, seal):
     def swap(plain):
         first, second = plain["classes"][:2]

@@ -103,6 +103,7 @@ def test_a_survey_touches_nothing(root):
     assert sorted(root.rglob("*")) == before
 
 
+@pytest.mark.fault(37)
 def test_recorded_times_decide_and_a_wrong_clock_keeps(root):
     for run_id, created in (
         ("future", NOW + timedelta(days=1)),
@@ -130,6 +131,7 @@ def test_what_says_nothing_of_its_time_stays(root):
     assert pruned(root) == []
 
 
+@pytest.mark.fault(37)
 def test_pinned_and_running_runs_stay(root):
     retention.pin(run(root, "pinned") / retention.FILE, "release 1")
     busy = run(root, "busy")
@@ -140,6 +142,7 @@ def test_pinned_and_running_runs_stay(root):
     assert pruned(root) == [name("busy")]
 
 
+@pytest.mark.fault(37)
 @pytest.mark.parametrize("change", ["pinned", "running"])
 def test_what_changes_between_the_survey_and_the_removal_stays(root, change):
     folder = run(root, "a")
@@ -202,6 +205,7 @@ def test_a_table_that_cannot_be_read_stops_it_all(root):
     assert folder.exists()
 
 
+@pytest.mark.fault(37)
 def test_links_and_strangers_stay_and_nothing_outside_is_touched(root, tmp_path):
     outside = run(tmp_path / "outside", "o")
     (root / "linked").symlink_to(outside.parents[1])
@@ -222,12 +226,14 @@ def test_links_and_strangers_stay_and_nothing_outside_is_touched(root, tmp_path)
     assert (root / "mine" / "photo = é.jpg").exists()
 
 
+@pytest.mark.fault(37)
 def test_a_trash_that_leads_elsewhere_is_refused(root, tmp_path):
     (root / TRASH).symlink_to(tmp_path)
     with pytest.raises(UserError, match="a link, where the trash must be"):
         pruned(root)
 
 
+@pytest.mark.fault(39)
 def test_names_that_differ_in_case_or_form_are_runs_of_their_own(root):
     run(root, "Bird"), run(root, "bird", YOUNG)
     run(root, "u\u0308"), run(root, "\u00fc", YOUNG)
@@ -264,6 +270,7 @@ def remove_and_die(root: Path, items: list, at: int) -> None:
     Root(root, NOW, 90).remove(items)
 
 
+@pytest.mark.fault(38)
 def test_sigkill_at_any_moment_leaves_a_run_whole_or_absent(root, forked, ended):
     runs, files = 3, 60
     drawn = random.Random(0).sample(range(runs, runs * files), 7)
@@ -281,6 +288,7 @@ def test_sigkill_at_any_moment_leaves_a_run_whole_or_absent(root, forked, ended)
         assert not any(folder.exists() for folder in made)
 
 
+@pytest.mark.fault(37)
 def test_the_command_is_dry_unless_told(root, capfd):
     young = run(root, "young", now())
     dead = run(root, "dead", now() - timedelta(days=91))
@@ -325,6 +333,7 @@ def test_a_root_that_is_absent_is_a_line(tmp_path, capfd):
     assert "no such folder" in line
 
 
+@pytest.mark.fault(37)
 def test_less_than_90_days_cannot_be_asked_for(tmp_path, capfd):
     assert main(["task=prune", "runtime.retention_days=89"]) == 2
     assert "at least 90" in capfd.readouterr().err

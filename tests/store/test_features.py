@@ -119,6 +119,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, counted, what):
         _get(tmp_path, counted, rows=ROWS[:-1] if what == "rows" else ROWS)
 
 
+@pytest.mark.fault(1, 51)
 def test_sigkill_at_any_moment_costs_at_most_the_shard_at_work(tmp_path, forked, ended):
     counted = Counted(tmp_path / "calls", seconds=0.004)
     delay, kills, caches = random.Random(0), 0, 0
@@ -166,6 +167,7 @@ def _flip(path, at):
     path.write_bytes(data)
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize("done", [True, False])
 @pytest.mark.parametrize(
     "damage",
@@ -194,6 +196,7 @@ def test_a_damaged_shard_is_computed_again_and_said_so(tmp_path, counted, damage
     assert notes == []
 
 
+@pytest.mark.fault(50)
 def test_a_shard_put_in_the_place_of_another_is_noticed(tmp_path, counted):
     """The digest beside it matches; the rows do not."""
     _get(tmp_path, counted)

@@ -39,6 +39,7 @@ def holder(tmp_path, forked):
     os.kill(int((tmp_path / "worker").read_text()), signal.SIGKILL)
 
 
+@pytest.mark.fault(15)
 def test_a_second_holder_is_told_who_holds_it(tmp_path, holder):
     with pytest.raises(LockHeld) as caught, lock(tmp_path / "lock"):
         pytest.fail("two holders")
@@ -51,6 +52,7 @@ def test_a_second_holder_is_told_who_holds_it(tmp_path, holder):
     assert "\n" not in said
 
 
+@pytest.mark.fault(15)
 def test_a_killed_holder_leaves_no_lock_though_its_worker_lives(tmp_path, holder, ended):
     os.kill(holder, signal.SIGKILL)
     assert ended(holder) == -signal.SIGKILL

@@ -52,6 +52,7 @@ def test_a_folder_of_several_files_is_meant_by_each_of_them(given, tmp_path):
     assert output_folder(f"{tmp_path}/{given}", FILES) == tmp_path / "new"
 
 
+@pytest.mark.fault(14)
 def test_what_cannot_be_written_to_is_refused(tmp_path):
     (tmp_path / "file").touch()
     run = tmp_path / "run"

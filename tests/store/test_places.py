@@ -33,6 +33,7 @@ def error_of(path: Path) -> OSError:
     return caught.value
 
 
+@pytest.mark.fault(14)
 def test_the_folder_of_a_key_names_the_key(runtime, tmp_path):
     home = tmp_path / "home"
     line = explained(error_of(home / ".cache" / "fgvc" / "features"), runtime)
@@ -64,6 +65,7 @@ def test_an_output_root_that_names_itself_is_named_once(runtime, tmp_path):
     assert explained(caught.value, runtime).count("runtime.output_root") == 1
 
 
+@pytest.mark.fault(14)
 def test_a_run_whose_home_is_no_folder_ends_with_the_key(runtime, capfd, small_probe):
     assert main([*small_probe, "runtime.data_root=birds"]) == 1
     line = capfd.readouterr().err.strip().splitlines()[-1]

@@ -112,6 +112,7 @@ def test_recording_outside_a_checkout_is_refused_at_once(run, cache, tmp_path, m
     assert not cache.exists()
 
 
+@pytest.mark.fault(34)
 @pytest.mark.slow
 def test_nothing_else_needs_fiftyone(places):
     """Every module of the package, and a probe, where FiftyOne cannot be imported."""

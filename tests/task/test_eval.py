@@ -64,6 +64,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.fault(9, 11)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("inside", [True, False], ids=["in its folder", "copied away"])
 def test_a_damaged_checkpoint_never_loads(run, copied, fault, inside, tmp_path):
@@ -83,6 +84,7 @@ def test_a_damaged_checkpoint_never_loads(run, copied, fault, inside, tmp_path):
     assert says in ran.err
 
 
+@pytest.mark.fault(10)
 def test_a_malicious_pickle_executes_nothing(tmp_path):
     class Bomb:
         def __reduce__(self):
@@ -95,6 +97,7 @@ def test_a_malicious_pickle_executes_nothing(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.fault(12, 25)
 def test_a_checkpoint_of_another_label_map_is_refused_with_both(run, birds, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(birds, tmp_path / name)
@@ -152,6 +155,7 @@ def test_altered_files_of_an_official_dataset_are_accepted_by_the_command_alone(
     assert stamps[0]["manifest_digest"] != stamps[1]["manifest_digest"]
 
 
+@pytest.mark.fault(30)
 def test_weights_that_moved_are_found_by_their_digest(run, tmp_path):
     """A run keeps its local weights once, by content: the checkpoint outlives the file's place."""
     torch.manual_seed(0)
@@ -175,6 +179,7 @@ def test_the_same_eval_twice_is_skipped(run, finished):
     assert "complete already" in again.out
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("name", ["artifacts.json", "config.yaml"])
 def test_a_damaged_neighbour_of_the_checkpoint_is_named(run, copied, name):
     made = copied("head=linear")

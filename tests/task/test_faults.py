@@ -56,6 +56,7 @@ def one_line(ran, *words):
         assert word in ran.err, ran.err
 
 
+@pytest.mark.fault(39)
 def test_awkward_names_work_end_to_end(run, pictures):
     ran = folder_run(run, pictures)
     assert ran.code == 0, ran.err
@@ -71,11 +72,13 @@ def test_missing_root(run, tmp_path):
     one_line(folder_run(run, tmp_path / "nowhere"), "nowhere", "dataset.root")
 
 
+@pytest.mark.fault(25)
 def test_empty_class(run, pictures):
     (pictures / "train" / "empty one").mkdir()
     one_line(folder_run(run, pictures), "empty one")
 
 
+@pytest.mark.fault(24)
 def test_index_naming_a_missing_file(run, birds, tmp_path):
     root = tmp_path / "copy"
     shutil.copytree(birds, root)
@@ -85,6 +88,7 @@ def test_index_naming_a_missing_file(run, birds, tmp_path):
     one_line(ran, victim.name)
 
 
+@pytest.mark.fault(25)
 def test_label_out_of_range(run, birds, tmp_path):
     root = tmp_path / "copy"
     shutil.copytree(birds, root)
@@ -125,6 +129,7 @@ def test_eval_offers_no_setting_that_it_refuses(run, pictures, content):
     assert run(*again, bare=True).code == 0
 
 
+@pytest.mark.fault(20, 21)
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\xff\xd8\xff\xe0 torn", None])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_image_that_is_no_image(run, pictures, content, split):
@@ -156,6 +161,7 @@ def test_image_that_is_no_image(run, pictures, content, split):
         assert numbers["fitted_on"] == 23
 
 
+@pytest.mark.fault(16, 24)
 def test_a_repaired_picture_is_another_answer_than_that_of_the_finished_run(run, pictures):
     victim = pictures / "test/a=b, c/é 1=.jpg"
     whole = victim.read_bytes()
@@ -180,6 +186,7 @@ TORN = ("train/a=b, c/é 1=.jpg", "train/Ram C∕V 'x'/é 3=.jpg", "test/a=b, c/
 TRAINED = ("task=train", "task.epochs=1", "task.batch_size=6", "runtime.stack_check=false")
 
 
+@pytest.mark.fault(20, 21)
 @pytest.mark.parametrize("task", [("task=probe",), ("head=knn", "head.k=1"), TRAINED])
 @pytest.mark.parametrize("fit", ["train", "trainval"])
 def test_images_that_cannot_be_read_are_counted_and_named(run, pictures, task, fit):
@@ -225,6 +232,7 @@ def test_a_training_that_stops_before_test_names_them_too(run, pictures):
     assert TORN[2] not in line
 
 
+@pytest.mark.fault(21)
 def test_an_evaluation_names_the_images_that_it_cannot_read(run, pictures):
     for path in TORN:
         (pictures / path).write_bytes(b"torn")
@@ -249,6 +257,7 @@ def test_an_evaluation_names_the_images_that_it_cannot_read(run, pictures):
     )
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("task", [("task=probe",), ("head=knn", "head.k=1"), TRAINED])
 def test_classes_that_lose_every_image_of_a_split_are_counted_and_named(
     run, pictures, tmp_path, task
@@ -315,6 +324,7 @@ def test_folders_called_train_and_test_in_any_case(run, pictures, split):
     assert len(ran.json("labelmap.json")["classes"]) == 3
 
 
+@pytest.mark.fault(52)
 def test_a_pipe_among_the_pictures_is_passed_over_not_waited_for(run, pictures):
     os.mkfifo(pictures / "train" / "a=b, c" / "pipe.jpg")
     ran = folder_run(run, pictures)
@@ -322,6 +332,7 @@ def test_a_pipe_among_the_pictures_is_passed_over_not_waited_for(run, pictures):
     assert "1 FIFO, socket or device" in ran.out
 
 
+@pytest.mark.fault(21)
 def test_every_test_image_unreadable(run, pictures):
     for picture in (pictures / "test").rglob("*.jpg"):
         picture.write_bytes(b"torn")
@@ -355,6 +366,7 @@ def test_index_lines_in_another_order_share_no_wrong_feature(run, birds, tmp_pat
     assert accuracy[0] == accuracy[1]
 
 
+@pytest.mark.fault(24)
 def test_an_image_of_an_official_dataset_altered_since_the_manifest(run, birds, tmp_path):
     root = tmp_path / "copy"
     shutil.copytree(birds, root)
@@ -384,6 +396,7 @@ def weights(tmp_path_factory) -> Path:
     return file
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize("fault", WRONG_WEIGHTS)
 def test_wrong_weights(run, weights, fault, tmp_path):
     file = tmp_path / "wrong.pth"
@@ -391,11 +404,13 @@ def test_wrong_weights(run, weights, fault, tmp_path):
     one_line(run(f"backbone.weights={file}", "backbone.pretrained=true"), "wrong.pth")
 
 
+@pytest.mark.fault(12)
 def test_weights_of_another_architecture(run, weights):
     ran = run("backbone=vit_small", f"backbone.weights={weights}", "backbone.pretrained=true")
     one_line(ran, "vit.pth", "vit_small", "192", "384")
 
 
+@pytest.mark.fault(9, 30)
 def test_one_flipped_byte_against_the_recorded_digest(run, weights, tmp_path):
     """Loads silently as wrong weights everywhere else: only the digest catches it."""
     good = tmp_path / "good.pth"
@@ -415,6 +430,7 @@ def test_one_flipped_byte_against_the_recorded_digest(run, weights, tmp_path):
     assert digest in again.err
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("offline", [True, False], ids=["HF_HUB_OFFLINE", "unreachable"])
 def test_no_weights_and_no_network(tmp_path, offline):
     """One line that names the model and both ways out, after five seconds of looking at most."""
@@ -441,6 +457,7 @@ def test_no_weights_and_no_network(tmp_path, offline):
     assert list(tmp_path.glob("outputs/**/metrics.json")) == []
 
 
+@pytest.mark.fault(14)
 def test_output_folder_that_cannot_be_written(run, tmp_path):
     (tmp_path / "file").write_text("in the way")
     ran = run(f"runtime.output_root={tmp_path / 'file' / 'outputs'}")
@@ -448,11 +465,13 @@ def test_output_folder_that_cannot_be_written(run, tmp_path):
     assert "features" not in ran.out  # before any work
 
 
+@pytest.mark.fault(41)
 def test_device_that_is_not_here(run):
     missing = "mps" if not torch.backends.mps.is_available() else "cuda"
     one_line(run(f"runtime.device={missing}"), missing, "cpu", "auto")
 
 
+@pytest.mark.fault(15)
 def test_two_runs_of_one_folder(run, tmp_path):
     first = run("runtime.run_id=same", *SMALL)
     home = first.folder.parent
@@ -460,6 +479,7 @@ def test_two_runs_of_one_folder(run, tmp_path):
         one_line(run("runtime.run_id=same", *SMALL), str(os.getpid()), ".lock")
 
 
+@pytest.mark.fault(16)
 def test_a_complete_run_is_skipped_never_overwritten(run):
     first = run("runtime.run_id=same", *SMALL)
     before = {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")}
@@ -471,6 +491,7 @@ def test_a_complete_run_is_skipped_never_overwritten(run):
     assert not (first.folder.parent / "in-progress").exists()
 
 
+@pytest.mark.fault(16)
 def test_a_complete_run_of_other_data_is_never_mixed_in(run, pictures):
     same = "runtime.run_id=same"
     assert folder_run(run, pictures, same).code == 0
@@ -478,6 +499,7 @@ def test_a_complete_run_of_other_data_is_never_mixed_in(run, pictures):
     one_line(folder_run(run, pictures, same), "manifest_digest", "runtime.run_id")
 
 
+@pytest.mark.fault(36)
 def test_outside_a_git_checkout_the_run_goes_on(run, monkeypatch, tmp_path):
     """No git, no conda, no nvidia-smi: null in the stamp."""
     from fgvc.record import stamp
@@ -496,6 +518,7 @@ def test_outside_a_git_checkout_the_run_goes_on(run, monkeypatch, tmp_path):
     assert not (ran.folder / "code.patch").exists()
 
 
+@pytest.mark.fault(36)
 def test_a_dirty_tree_is_stamped_with_its_patch(tmp_path):
     from fgvc.record.stamp import code
 
@@ -514,6 +537,7 @@ def test_a_dirty_tree_is_stamped_with_its_patch(tmp_path):
     assert dirty.patch_sha256 != clean.patch_sha256
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize(
     ("most", "warm", "victim"),
     [(40_000, False, ".safetensors"), (20_000, True, "confusion.png")],
@@ -539,6 +563,7 @@ def test_disk_full(started, tmp_path, most, warm, victim):
 # --- death at any moment ---
 
 
+@pytest.mark.fault(3)
 def test_sigterm_is_preempted_and_resumable(started, tmp_path):
     usual = ("runtime.run_id=r", f"runtime.cache_root={tmp_path / 'cache'}")
     job = started(*usual)
@@ -570,6 +595,7 @@ def written(root, moment):
     return found.items()
 
 
+@pytest.mark.fault(2)
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_sigkill_at_any_moment_leaves_nothing_that_looks_complete(started, wait_until, tmp_path):
@@ -599,6 +625,7 @@ def test_sigkill_at_any_moment_leaves_nothing_that_looks_complete(started, wait_
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
+@pytest.mark.fault(26)
 def test_what_a_reader_must_know_stands_beside_the_numbers(run, pictures):
     """A picture that is in both train and test, byte for byte."""
     shutil.copy(pictures / "train/a=b, c/é 1=.jpg", pictures / "test/a=b, c/é 0=.jpg")

@@ -136,6 +136,7 @@ def _test_rows(folder):
     return table.filter(table["split"].to_numpy() == "test")
 
 
+@pytest.mark.fault(29)
 def test_what_is_not_cached_names_repository_revision_and_both_ways_out(run, cached):
     ran = run(*MINI, "head=knn", "backbone.weights=hf-hub:org/other@v2")
     assert (ran.code, ran.folder) == (1, None)

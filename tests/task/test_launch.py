@@ -100,6 +100,7 @@ def test_the_same_sweep_gives_the_same_table_under_each(launcher, swept):
             assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_killed_worker_is_a_failed_row_and_ctrl_c_saves_the_rest(launcher, begun, tmp_path):
     three = ("seed=0,1,2", "task.epochs=200", "runtime.run_id=x")

@@ -178,6 +178,7 @@ def test_export_serves_as_a_backbone(run, finetuned, finished, tmp_path):
     assert row.notes == tuple(note for note in row.notes if "the backbone" not in note)
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -211,6 +212,7 @@ def test_several_records_below_a_folder_are_named(run, finetuned, tmp_path):
     assert "2 complete runs lie below it; name one: " in refused.err
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("place", ["tensor", "facts"])
 def test_a_flipped_byte_is_refused(run, finetuned, probed, tmp_path, place):
     """With a warm cache too, which `probed` leaves."""

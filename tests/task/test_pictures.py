@@ -148,6 +148,7 @@ def test_what_is_no_picture_on_this_machine_is_named(pics, image, said):
     assert re.search(said, refused(image))
 
 
+@pytest.mark.fault(52)
 def test_a_pipe_is_refused_without_waiting(pics):
     os.mkfifo(pics / "pipe")
     assert "a pipe, not a file" in refused("pics/pipe")

@@ -129,6 +129,7 @@ def mixed(made, tmp_path) -> Path:
     return root
 
 
+@pytest.mark.fault(21)
 def test_a_folder_is_walked_in_order_and_bad_pictures_are_no_end(run, made, mixed):
     ran = predict(run, made.folder, mixed, "task.format=json", "runtime.eval_batch_size=2")
     images = {image["path"]: image for image in as_json(ran)["images"]}
@@ -224,6 +225,7 @@ def test_one_picture_by_any_name_into_a_file(run, made, mixed, tmp_path):
     assert ran.folder is None
 
 
+@pytest.mark.fault(39)
 def test_a_name_that_is_no_utf8_is_classified_and_told(run, made, mixed):
     os.rename(mixed / "b.jpg", os.fsencode(mixed) + b"/b\xff.jpg")  # noqa: PTH104 - bytes
     for shape in ("json", "csv", "table"):

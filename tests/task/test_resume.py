@@ -113,6 +113,7 @@ def held(paths):
 # --- other data ---
 
 
+@pytest.mark.fault(43)
 def test_training_images_do_not_become_the_test_of_a_resumed_run(train, pictures, here):
     assert train("runtime.stop_before_test=true").code == 0
     (validation,) = here("in-progress/validation.json")
@@ -132,6 +133,7 @@ def test_training_images_do_not_become_the_test_of_a_resumed_run(train, pictures
         assert resumed["identity"][name] == stamp[name]
 
 
+@pytest.mark.fault(43)
 def test_a_file_that_changed_is_other_data(train, stopped, pictures, here, tmp_path):
     stopped(1)
     states = held(here("in-progress/resume/*"))
@@ -162,6 +164,7 @@ def rewritten(folder, change):
     return states.save(step, state)
 
 
+@pytest.mark.fault(43)
 def test_each_identity_is_checked_wherever_a_state_is_taken_from(train, stopped, here, tmp_path):
     stopped(1)
     (own,) = here("in-progress/resume")
@@ -180,6 +183,7 @@ def test_each_identity_is_checked_wherever_a_state_is_taken_from(train, stopped,
     refused(train(), "older version", "runtime.run_id")
 
 
+@pytest.mark.fault(43)
 def test_force_forgives_no_other_dataset(train, stopped, pictures, here, tmp_path):
     stopped(1)
     shutil.copytree(pictures, tmp_path / "second")
@@ -218,6 +222,7 @@ def files(tmp_path):
     ]
 
 
+@pytest.mark.fault(43)
 def test_force_forgives_no_other_weights(train, stopped, here, files):
     stopped(1, *files[0])
     (folder,) = here("in-progress")
@@ -226,6 +231,7 @@ def test_force_forgives_no_other_weights(train, stopped, here, files):
     refused(train(*named), "weights_digest", "None here")
 
 
+@pytest.mark.fault(43)
 def test_a_hub_revision_that_moved_is_other_weights():
     from fgvc.task.identity import check_data
     from fgvc.types import UserError
@@ -258,6 +264,7 @@ def table(pictures, tmp_path):
     return write
 
 
+@pytest.mark.fault(43)
 def test_another_label_map_is_another_answer(train, stopped, table):
     stopped(1, *table())
     ran = train(*table(c="crow"))
@@ -272,12 +279,14 @@ def probe(run):
     return lambda *more: run(*small, "runtime.run_id=p", *more, birds=False)
 
 
+@pytest.mark.fault(16)
 def test_a_complete_run_with_another_label_map_is_not_skipped(probe, table):
     assert probe(*table()).code == 0
     assert "complete already" in probe(*table()).out
     refused(probe(*table(c="crow")), "labelmap_digest", "runtime.run_id")
 
 
+@pytest.mark.fault(16)
 def test_the_evaluation_of_another_checkpoint_is_not_skipped(probe, run, pictures, tmp_path):
     """Data in another place give another head under the same config_hash."""
     other = tmp_path / "other"
@@ -361,6 +370,7 @@ def test_an_evaluation_does_not_delete_the_states_of_a_stopped_training(
     assert train().code == 0
 
 
+@pytest.mark.fault(44)
 def test_a_state_past_the_end_is_refused_before_anything_is_trained(train, stopped, here, tmp_path):
     stopped(3)
     (folder,) = here("in-progress")
@@ -438,6 +448,7 @@ def test_epochs_are_converted_by_their_steps():
 # --- what is said of a resume ---
 
 
+@pytest.mark.fault(7)
 def test_a_forced_resume_is_recorded_after_every_later_resume(train, stopped, here):
     stopped(1)
     (folder,) = here("in-progress")
@@ -490,6 +501,7 @@ def test_the_watchdog_knows_whether_a_state_was_saved(train, stopped, monkeypatc
     assert seen[2:] == [True, True]
 
 
+@pytest.mark.fault(7)
 def test_a_state_of_another_model_is_refused_by_its_first_tensor(train, stopped, here):
     stopped(1)
     (folder,) = here("in-progress")

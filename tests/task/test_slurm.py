@@ -120,6 +120,7 @@ def saved(alone: Any, root: Path) -> bool:
     return any(root.glob(f"x/{alone.folder.parent.name}/in-progress/resume/state-*.pt"))
 
 
+@pytest.mark.fault(3)
 def test_preempted_and_queued_again_it_ends_as_if_nothing_had_been(finetune, told, sweep, tmp_path):
     alone = [finetune(*LONGER, f"seed={seed}") for seed in ("0", "1")]
     there = sweep(alone[0], "0,1", 1)

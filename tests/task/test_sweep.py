@@ -127,6 +127,7 @@ def again(struck, shared_places, tmp_path_factory) -> Swept:
 pytestmark = pytest.mark.timeout(600)
 
 
+@pytest.mark.fault(17, 18)
 def test_one_that_fails_in_any_way_has_a_row_and_a_status(struck):
     assert struck.code == 1
     assert struck.table["counts"] == {"done": 4, "failed": 4, "oom": 1}
@@ -140,6 +141,7 @@ def test_one_that_fails_in_any_way_has_a_row_and_a_status(struck):
     assert "fgvc/task/probe.py" in struck.row("11")["traceback"]
 
 
+@pytest.mark.fault(17, 18)
 def test_the_others_are_what_they_are_alone(struck, run):
     alone = run("head=knn", f"head.k={GOOD[1]}", "runtime.threads=1")
     assert alone.code == 0, alone.err
@@ -160,6 +162,7 @@ def test_the_table_names_every_job_once_within_80_columns(struck):
     assert "the same command with runtime.run_id=x does what is not done" in table
 
 
+@pytest.mark.fault(17)
 def test_the_page_links_what_is_done_and_tells_why_what_is_not(struck):
     page = (struck.root / "multirun/x/sweep.html").read_text()
     report = struck.folder(GOOD[0]) / "report.html"
@@ -168,6 +171,7 @@ def test_the_page_links_what_is_done_and_tells_why_what_is_not(struck):
     assert page.count("<tr>") == 10
 
 
+@pytest.mark.fault(16, 19)
 def test_the_same_command_again_skips_what_is_done_and_does_the_rest(again):
     states = {row["name"]: row["state"] for row in again.table["jobs"]}
     assert states == {f"head.k={k}": "skipped" for k in GOOD} | {
@@ -176,6 +180,7 @@ def test_the_same_command_again_skips_what_is_done_and_does_the_rest(again):
     assert not list((again.root / "outputs/x").glob("*/in-progress"))
 
 
+@pytest.mark.fault(15)
 def test_a_second_process_does_not_run_the_same_sweep(shared_places, tmp_path, capfd):
     with lock(tmp_path / "multirun/x/.lock"):
         assert main(command(tmp_path, shared_places, "head.k=3,4")) == 1
@@ -223,6 +228,7 @@ def test_a_spawned_process_does_the_same(shared_places, tmp_path, monkeypatch, s
 # --- notices ---
 
 
+@pytest.mark.fault(4, 19)
 def test_notices_save_stop_and_leave_nothing(begun, wait_until, tmp_path):
     sweep = ("-m", "seed=0,1", "task.epochs=40", "runtime.run_id=x")
     job = begun(*sweep)

@@ -68,6 +68,7 @@ def check_of_reads(ran):
     return result
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize(
     ("task", "place"), [*((task, BEFORE_SEALING) for task in TASKS), ("train", WHILE_SEALING)]
 )

@@ -158,6 +158,7 @@ def test_a_modern_family_waits_for_a_validated_stack(run, family, tmp_path):
     assert "this stack was not validated" in forced.out
 
 
+@pytest.mark.fault(41)
 def test_vit_needs_no_validated_stack_and_the_device_taken_is_stamped(finished):
     stamp = finished("head=knn", "head.k=3", "runtime.device=auto").json("env_stamp.json")
     assert stamp["stack_check"] == "not needed"

@@ -116,6 +116,7 @@ def survived(begun, here, wait_until, told, whole, delays, at_start=()):
     assert not here(".resume")
 
 
+@pytest.mark.fault(1, 2, 5, 6)
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_fourteen_times_it_ends_as_if_nothing_had_been(begun, here, wait_until, told, whole):
@@ -123,6 +124,7 @@ def test_killed_fourteen_times_it_ends_as_if_nothing_had_been(begun, here, wait_
     survived(begun, here, wait_until, told, whole, delays, (0.05, 0.3, 0.6, 0.9))
 
 
+@pytest.mark.fault(3, 5)
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
 )
@@ -140,6 +142,7 @@ def test_asked_to_stop_it_saves_and_the_same_command_goes_on(begun, here, told, 
     assert told(metrics.parent) == whole()
 
 
+@pytest.mark.fault(4)
 @pytest.mark.slow
 def test_asked_twice_it_ends_at_once_and_can_still_go_on(begun, here, told, whole):
     """The first notice is seen and the step not yet over when the second comes."""
@@ -182,6 +185,7 @@ def stopped(finetune, monkeypatch):
     return start
 
 
+@pytest.mark.fault(8, 9)
 @pytest.mark.parametrize(
     "harm", [flipped, lambda path: path.write_bytes(path.read_bytes()[:1000])],
     ids=["flipped", "truncated"],
@@ -199,6 +203,7 @@ def test_a_damaged_newest_state_is_passed_over(finetune, stopped, here, told, wh
     assert told(ran.folder) == whole()
 
 
+@pytest.mark.fault(5)
 def test_without_averages_too_it_goes_on_as_if_nothing_had_been(
     finetune, stopped, here, told, tmp_path
 ):
@@ -219,6 +224,7 @@ def test_without_averages_too_it_goes_on_as_if_nothing_had_been(
     assert losses[0] != losses[1]
 
 
+@pytest.mark.fault(8)
 @pytest.mark.slow
 def test_without_a_whole_state_it_starts_anew(finetune, stopped, here, told, whole):
     stopped(4)
@@ -230,6 +236,7 @@ def test_without_a_whole_state_it_starts_anew(finetune, stopped, here, told, who
     assert told(ran.folder) == whole()
 
 
+@pytest.mark.fault(35, 51)
 def test_torn_events_and_a_leftover_are_no_part_of_the_record(finetune, stopped, here, told, whole):
     stopped(5)
     (events,) = here("in-progress/tb/events*")
@@ -244,6 +251,7 @@ def test_torn_events_and_a_leftover_are_no_part_of_the_record(finetune, stopped,
 # --- another config ---
 
 
+@pytest.mark.fault(7)
 def test_another_config_under_the_same_run_id_is_refused(finetune, stopped, here):
     stopped(4)
     before = {path: path.read_bytes() for path in here("in-progress/resume/*")}
@@ -273,6 +281,7 @@ def test_a_state_can_be_named(finetune, stopped, here, told, whole, place):
     assert newest.exists()  # the other run's
 
 
+@pytest.mark.fault(7)
 def test_a_state_of_another_config_needs_force_which_is_recorded(finetune, stopped, here):
     stopped(4)
     (folder,) = here("in-progress")
@@ -289,6 +298,7 @@ def test_a_state_of_another_config_needs_force_which_is_recorded(finetune, stopp
     assert forced.json("metrics.json")["selection"]["steps"] == 18
 
 
+@pytest.mark.fault(7)
 def test_a_forced_resume_shows_what_it_was_fitted_on_and_stays_out_of_the_ranking(
     finetune, stopped, run, here, tmp_path
 ):
@@ -322,6 +332,7 @@ def test_a_forced_resume_shows_what_it_was_fitted_on_and_stays_out_of_the_rankin
     assert again.json("metrics.json")["comparability"]["forced"] is True
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize(
     "other", ["head=cosine", pytest.param("backbone=dinov2", marks=pytest.mark.slow)]
 )
@@ -375,6 +386,7 @@ def failed(ran, here, state, *words):
     assert len(states(here)) == 2
 
 
+@pytest.mark.fault(31)
 def test_a_loss_that_is_no_number_ends_it_and_the_good_state_stays(finetune, here, spoilt):
     third = torch.tensor([[1.0], [1.0], [torch.nan], [1.0]])
     mend = spoilt(20, lambda logits_BK: logits_BK * third)
@@ -389,6 +401,7 @@ def test_a_loss_that_is_no_number_ends_it_and_the_good_state_stays(finetune, her
     assert again.json("metrics.json")["resumed"]["step"] == 5
 
 
+@pytest.mark.fault(31)
 def test_a_rate_that_is_too_high_is_said(finetune, here):
     ran = finetune("task.learning_rate=1e30", "task.clip_norm=null", "runtime.run_id=r")
     assert ran.code == 1
@@ -397,6 +410,7 @@ def test_a_rate_that_is_too_high_is_said(finetune, here):
     assert status(here)["state"] == "failed"
 
 
+@pytest.mark.fault(32)
 def test_memory_that_ran_out_has_a_state_of_its_own(finetune, here, spoilt):
     def out(logits_BK):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -413,6 +427,7 @@ def test_memory_that_ran_out_has_a_state_of_its_own(finetune, here, spoilt):
 # --- its pictures ---
 
 
+@pytest.mark.fault(20, 21)
 def test_a_picture_that_cannot_be_read(finetune, birds, tmp_path):
     """Named under error; under skip left out of training, wrong in the test, N unchanged."""
     root = tmp_path / "copy"
@@ -451,6 +466,7 @@ def torn_copy(birds, tmp_path, tears):
     return (*cub, "dataset.on_bad_image=skip")
 
 
+@pytest.mark.fault(20, 21)
 def test_unreadable_images_count_whether_or_not_a_step_drew_them(finetune, birds, tmp_path):
     """The only step draws 7 of 12 images. The other 5 cannot all be among the 4 readable ones. No
     test image can be read; the audit computes the same numbers."""
@@ -463,6 +479,7 @@ def test_unreadable_images_count_whether_or_not_a_step_drew_them(finetune, birds
     assert [one for one in audited(ran.folder)[1] if one.state == "FAIL"] == []
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize(
     ("of", "more", "says"),
     [

@@ -117,6 +117,7 @@ def odd(root, tmp_path):
     )
 
 
+@pytest.mark.fault(40)
 def test_two_processes_tell_what_one_tells(pair, finetune, tmp_path, birds, gone):
     """Of a batch of 6 the first takes 2 images and the second 4; of 11 in the test, 6 and 5.
 
@@ -145,6 +146,7 @@ def test_two_processes_tell_what_one_tells(pair, finetune, tmp_path, birds, gone
     gone()
 
 
+@pytest.mark.fault(45)
 def test_ranks_with_unequal_numbers_of_micro_batches_wait_for_each_other(pair, finetune, gone):
     """Of a batch of 10 the first rank has 4 images, one micro-batch, and the second 6, two."""
     usual = (*RANKS, "task.epochs=2", "task.batch_size=10", "part_attention=transfg")
@@ -158,6 +160,7 @@ def test_ranks_with_unequal_numbers_of_micro_batches_wait_for_each_other(pair, f
     gone()
 
 
+@pytest.mark.fault(40)
 @pytest.mark.slow
 def test_two_nodes_tell_what_one_process_tells(nodes, finetune, tmp_path, gone):
     """A node that is lost ends the other, and the same two commands go on from the last state."""
@@ -180,6 +183,7 @@ def test_two_nodes_tell_what_one_process_tells(nodes, finetune, tmp_path, gone):
     gone()
 
 
+@pytest.mark.fault(45)
 @pytest.mark.slow
 def test_asked_to_stop_under_torchrun_it_ends_though_a_node_does_not_answer(nodes, tmp_path):
     first, second = nodes(*LONG, "runtime.run_id=n", "runtime.stop_grace=0.5")
@@ -193,6 +197,7 @@ def test_asked_to_stop_under_torchrun_it_ends_though_a_node_does_not_answer(node
     assert json.loads(path.read_text())["state"] == "preempted"
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize("moment", ["importing", pytest.param("training", marks=pytest.mark.slow)])
 def test_a_rank_that_dies_ends_all_and_the_same_command_goes_on(
     pair, begun, here, wait_until, alive, gone, moment
@@ -216,6 +221,7 @@ def test_a_rank_that_dies_ends_all_and_the_same_command_goes_on(
         wait_until(lambda: f"resumed after step {steps}" in last.said)
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize("moment", ["importing", pytest.param("training", marks=pytest.mark.slow)])
 def test_no_rank_outlives_the_first(pair, here, wait_until, alive, moment):
     job = pair(*LONG)
@@ -227,6 +233,7 @@ def test_no_rank_outlives_the_first(pair, here, wait_until, alive, moment):
     wait_until(lambda: not alive(), 60)
 
 
+@pytest.mark.fault(3)
 @pytest.mark.slow
 def test_asked_to_stop_all_stop_and_resume_together(pair, here, alive, gone, told, tmp_path):
     usual = (*RANKS, "task.drop_path=0.2", "task.ema=0.9", "task.epochs=8")
@@ -247,6 +254,7 @@ def test_asked_to_stop_all_stop_and_resume_together(pair, here, alive, gone, tol
     assert told(stopped.parent) == told(undisturbed.parent)
 
 
+@pytest.mark.fault(45)
 def test_asked_to_stop_it_ends_though_a_rank_does_not_answer(pair, here, alive, gone, wait_until):
     """The first rank waits in a collective call, where no handler of Python's can run."""
     job = pair(*LONG, "runtime.stop_grace=0.5")
@@ -269,6 +277,7 @@ def test_asked_to_stop_it_ends_though_a_rank_does_not_answer(pair, here, alive, 
     assert not last.ended, last.said
 
 
+@pytest.mark.fault(4, 45)
 @pytest.mark.slow
 def test_asked_again_it_ends_at_once_though_a_rank_does_not_answer(
     pair, here, alive, gone, wait_until
@@ -286,6 +295,7 @@ def test_asked_again_it_ends_at_once_though_a_rank_does_not_answer(
     gone()
 
 
+@pytest.mark.fault(31)
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_is_said_once(pair, gone):
     wild = ("task.learning_rate=1e30", "task.clip_norm=null")

@@ -77,6 +77,7 @@ def run_of(folder):
     return f'run="{folder}"'
 
 
+@pytest.mark.fault(34)
 def test_every_run_writes_its_dataset_without_fiftyone(runs, root):
     for folder in runs.values():
         numbers = json.loads((folder / "metrics.json").read_text())
@@ -97,6 +98,7 @@ def test_every_run_writes_its_dataset_without_fiftyone(runs, root):
         assert {"fiftyone/metadata.json", "fiftyone/samples.json"} <= set(index)
 
 
+@pytest.mark.fault(34)
 def test_where_fiftyone_is_missing_one_line_says_how_to_get_it(runs, viewed, monkeypatch):
     monkeypatch.setitem(sys.modules, "fiftyone", None)
     code, line = viewed(run_of(runs["linear"]))
@@ -273,6 +275,7 @@ def test_a_named_database_that_does_not_answer_is_named(runs, places, tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.fault(34)
 @pytest.mark.slow
 def test_a_mongod_that_ends_at_once_says_why(runs, places, tmp_path):
     """Its folder is damaged; FiftyOne itself would wait for minutes and say nothing."""

@@ -37,6 +37,7 @@ def test_without_a_notice_a_wait_may_last(watchdog, clock):
         assert watchdog.overdue() is None
 
 
+@pytest.mark.fault(45)
 def test_after_a_notice_a_wait_ends_by_the_grace(watchdog, clock):
     with watchdog.waiting():
         clock.passes(500.0)
@@ -80,6 +81,7 @@ def test_progress_within_a_step_counts_and_so_does_work_without_the_others(watch
             watchdog.mark()
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize(("slurm", "ends"), [(False, True), (True, False)])
 def test_a_second_notice_ends_a_wait_at_once_except_under_slurm(watchdog, monkeypatch, slurm, ends):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)

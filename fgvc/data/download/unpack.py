@@ -6,8 +6,11 @@ more bytes than the archive's own size makes plausible.
 
 from __future__ import annotations
 
+import errno
+import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -22,7 +25,17 @@ from fgvc.types import Progress, UserError
 MOST_TIMES = 50  # bytes unpacked for each byte of the archive: JSON shrinks tenfold, bombs further
 LEAST = 1 << 26  # bytes that any archive may unpack to
 MIB = 1 << 20
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError)
+DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    UnicodeError,  # a name that is not in its declared encoding
+    OverflowError,
+    RuntimeError,  # a member that is encrypted, or in a compression that is not read
+)
 
 
 class UnpackError(UserError):
@@ -59,8 +72,8 @@ class _Budget:
         before, self.spent = self.spent, self.spent + size
         if self.spent > self.most:
             raise UnpackError(
-                f"{self.file}: {name} would bring it to {self.spent} bytes unpacked, more than the "
-                f"{self.most} that its size makes plausible; it is refused"
+                f"{self.file}: {name!a} would bring it to {self.spent} bytes unpacked, more than "
+                f"the {self.most} that its size makes plausible; it is refused"
             )
         self.progress(self.spent // MIB - before // MIB, f"{self.file.name} unpacked")
 
@@ -70,7 +83,9 @@ def _untar(file: Path, folder: Path, budget: _Budget) -> None:
         for member in archive:
             if member.isdir() and member.name in (".", "./", ""):
                 continue
-            _check(file, member.name, member.isreg() or member.isdir())
+            # a sparse file states two sizes, and its gaps cost no byte of the archive
+            plain = (member.isreg() and not member.issparse()) or member.isdir()
+            _check(file, member.name, plain)
             budget.spend(member.size, member.name)
             # written here: TarFile.extract has no `filter` before Python 3.11.4
             data = None if member.isdir() else archive.extractfile(member)
@@ -102,10 +117,13 @@ def _write(target: Path, data: IO[bytes] | None, mode: str) -> None:
 
 
 def _check(file: Path, name: str, plain: bool) -> None:
+    shown = name if name.isprintable() else ascii(name)
     if not plain:
-        raise UnpackError(f"{file}: {name} is a link or a device; the archive is refused")
+        raise UnpackError(
+            f"{file}: {shown} is a link, a device or a sparse file; the archive is refused"
+        )
     if inside(name.replace("\\", "/")) is None or "\0" in name:
-        raise UnpackError(f"{file}: {name} leads out of its folder; the archive is refused")
+        raise UnpackError(f"{file}: {shown} leads out of its folder; the archive is refused")
 
 
 @contextmanager
@@ -118,3 +136,8 @@ def _damage_told(file: Path) -> Iterator[None]:
         raise UnpackError(
             f"{file}: names {error.filename} twice; the archive is refused"
         ) from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # of a file that is written
+            raise
+        # the data are no such stream, or a member begins before the archive
+        raise UnpackError(f"{file}: damaged archive ({error})") from error

@@ -1,0 +1,205 @@
+"""A door and its sound files -> what it makes of damaged ones, in a child that may die.
+
+A door reads one file. It returns, or raises UserError, ConfigError or OSError with a file name, in
+one line; it stays within a bound of memory, ends, and leaves no file behind when it refuses.
+Anything else is a finding, with the number that makes the input again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fgvc.config.errors import ConfigError
+from fgvc.types import UserError
+from tests.faults.mutate import mutated
+
+Read = Callable[[Path], object]
+MEMORY = 1 << 30  # bytes that a door may take beyond what the process has
+PATIENCE = 30.0  # seconds until an input counts as a hang
+ENOUGH = 3  # findings of one door, after which it is left
+
+
+@dataclass(frozen=True)
+class Door:
+    """seeds: sound files. read: what opens one. suffix: of its name."""
+
+    name: str
+    seeds: Sequence[bytes]
+    read: Read
+    suffix: str
+
+
+@dataclass
+class Finding:
+    number: int  # of the input; -1 for one of the corpus
+    what: str
+    trace: str = ""
+    data: bytes = b""
+
+
+@dataclass
+class Count:
+    """What a door did with its inputs."""
+
+    inputs: int = 0
+    refused: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+def fuzz(door: Door, scratch: Path, seconds: float, numbers: Iterable[int]) -> Count:
+    """Give it the damaged files of these numbers for so many seconds, and at least one."""
+    end, count, waiting = time.monotonic() + seconds, Count(), iter(numbers)
+    while len(count.findings) < ENOUGH:
+        try:
+            number = next(waiting)
+        except StopIteration:
+            break
+        inputs = ((one, mutated(door.seeds, one)) for one in itertools.chain([number], waiting))
+        done = _in_child(door, scratch, inputs, end, count)
+        waiting = itertools.dropwhile(lambda one, done=done: one <= done, waiting)
+        if time.monotonic() >= end:
+            break
+    return count
+
+
+def replay(door: Door, scratch: Path, inputs: Sequence[bytes]) -> Count:
+    """Give it these files."""
+    count, given = Count(), [(-1, data) for data in inputs]
+    while given:
+        before = count.inputs
+        _in_child(door, scratch, iter(given), None, count)
+        given = given[count.inputs - before :]
+    return count
+
+
+def _in_child(door: Door, scratch: Path, inputs: Any, end: float | None, count: Count) -> int:
+    """Read inputs in one child until one is a finding or time is over; returns the last number."""
+    folder = scratch / "box" / "inside"
+    shutil.rmtree(scratch, ignore_errors=True)
+    folder.mkdir(parents=True)
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(ours)
+        _child(door, folder, inputs, end, theirs)
+    os.close(theirs)
+    number, data, finished = -1, b"", False
+    with os.fdopen(ours, "rb", buffering=0) as stream:
+        while not finished:
+            ready, _, _ = select.select([stream], [], [], PATIENCE)
+            line = stream.readline() if ready else b""
+            if not line:  # silent: it hangs; closed: it died
+                break
+            message = json.loads(line)
+            number = message.get("number", number)
+            if "finding" in message:
+                count.findings.append(Finding(number, *message["finding"], data))
+                finished = True
+            elif "begun" in message:
+                count.inputs += 1
+                data = bytes.fromhex(message["begun"])
+            else:
+                count.refused += message.get("refused", 0)
+                finished = message.get("over", False)
+        alive = not ready
+    if alive:
+        os.kill(pid, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if not finished:
+        what = f"no end within {PATIENCE:.0f} s" if alive else f"the process ended with {code}"
+        count.findings.append(Finding(number, what, "", data))
+    return number
+
+
+def _child(door: Door, folder: Path, inputs: Any, end: float | None, pipe: int) -> None:
+    """Never returns."""
+    try:
+        silence = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(silence, descriptor)
+        os.chdir(folder)
+        _limit_memory()
+        for number, data in inputs:
+            _say(pipe, number=number, begun=data.hex())
+            what, trace = _try(door, folder, data)
+            if what not in ("", "refused"):
+                _say(pipe, finding=(what, trace))
+                os._exit(0)
+            _say(pipe, refused=int(what == "refused"))
+            if end is not None and time.monotonic() >= end:
+                break
+        _say(pipe, over=True)
+    finally:
+        os._exit(0)
+
+
+def _limit_memory() -> None:
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)  # the pool of a parent does not survive a fork
+    if not sys.platform.startswith("linux"):
+        return
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _say(pipe: int, **message: object) -> None:
+    data = json.dumps(message).encode() + b"\n"
+    while data:
+        data = data[os.write(pipe, data) :]
+
+
+def _try(door: Door, folder: Path, data: bytes) -> tuple[str, str]:
+    """ "" where it was read, "refused", or what is wrong, with the trace."""
+    file = folder / f"input{door.suffix}"
+    file.write_bytes(data)
+    refused = ""
+    try:
+        door.read(file)
+    except (UserError, ConfigError) as error:
+        refused = "refused"
+        if len(str(error).splitlines()) != 1:
+            return f"a message of several lines: {str(error)[:300]!r}", traceback.format_exc()
+    except OSError as error:
+        refused = "refused"
+        if error.filename is None:
+            return f"{type(error).__name__} without a file name: {error}", traceback.format_exc()
+    except BaseException as error:
+        return f"{type(error).__name__}: {str(error)[:300]}", traceback.format_exc()
+    left = _left(folder, file, bool(refused))
+    return (f"left behind: {left}" if left else refused), ""
+
+
+def _left(folder: Path, file: Path, refused: bool) -> list[str]:
+    """Files beside the input after a refusal, outside its folder ever; all of them are removed."""
+    inside = [path for path in folder.iterdir() if path != file]
+    outside = [path for path in folder.parent.iterdir() if path != folder]
+    files = [one for top in inside for one in (top, *top.rglob("*")) if not one.is_dir()]
+    files = [one for one in files if one.suffix == ".tmp" or (refused and one.suffix != ".lock")]
+    names = [str(path.relative_to(folder.parent)) for path in (*files, *outside)]
+    for path in (*inside, *outside):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return names
+
+
+def told(door: Door, count: Count, seconds: float) -> str:
+    """One line: the door, its inputs, how many were refused, what was found."""
+    rate = count.inputs / seconds if seconds else 0.0
+    return (
+        f"{door.name:<24}{count.inputs:>8} inputs {count.refused:>8} refused "
+        f"{len(count.findings):>3} findings {rate:>7.0f}/s"
+    )

@@ -1,0 +1,294 @@
+"""Jobs that are killed at random moments -> what they left, and what the same command makes of it.
+
+A kill is determined by its seed: the job, the kind of moment (time or write), the moment as a share
+of the undisturbed run, and whether the whole process group dies or its leader alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fgvc.report.audit import FAIL, audited
+
+ROOT = Path(__file__).resolve().parents[2]
+PLACES = ("cache", "data", "output", "multirun", "weights")
+PATIENCE = 120.0  # seconds until a job counts as hanging
+ENVIRONMENT = {"GIT_DIR": os.devnull, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What a seed means."""
+
+    seed: int
+    job: str
+    by: str  # "time" or "write"
+    share: float  # of the duration or of the number of writes
+    group: bool  # every process of the job, not only the first
+
+    @staticmethod
+    def of(seed: int, jobs: Sequence[str]) -> Kill:
+        rng = random.Random(seed)
+        by = ("time", "write")[seed // len(jobs) % 2]
+        return Kill(seed, jobs[seed % len(jobs)], by, rng.random(), rng.random() < 0.5)
+
+
+@dataclass
+class Outcome:
+    """How one kill ended. state: "killed", "ended" (before the moment) or "wrong"."""
+
+    kill: Kill
+    state: str
+    error: str = ""
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        plain = {**asdict(self.kill), "state": self.state, "error": self.error}
+        return json.dumps({**plain, "seconds": round(self.seconds, 2)}, sort_keys=True)
+
+    @staticmethod
+    def parse(line: str) -> Outcome:
+        plain = json.loads(line)
+        rest = {name: plain.pop(name) for name in ("state", "error", "seconds")}
+        return Outcome(Kill(**plain), **rest)
+
+
+class Log:
+    """One JSON line per kill; a second run continues after the seeds that it holds."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        self.outcomes: list[Outcome] = []
+        if file is not None and file.exists():
+            # a line that a killed run left unfinished is repeated
+            lines = file.read_text().splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]
+            self.outcomes = [Outcome.parse(line) for line in whole]
+            file.write_text("".join(whole))
+
+    def missing(self, count: int) -> list[int]:
+        done = {one.kill.seed for one in self.outcomes}
+        return [seed for seed in range(count) if seed not in done]
+
+    def add(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        if self.file is not None:
+            with self.file.open("a") as file:
+                file.write(outcome.line() + "\n")
+
+    def summary(self) -> list[str]:
+        """A table: kills of each job by kind of moment and by outcome."""
+        head = ("time", "write", "killed", "ended", "wrong")
+        lines = [f"{'job':<10}" + "".join(f"{name:>8}" for name in head)]
+        jobs = dict.fromkeys(one.kill.job for one in self.outcomes)
+        for job in (*jobs, "all"):
+            mine = [one for one in self.outcomes if job in (one.kill.job, "all")]
+            counts = Counter(name for one in mine for name in (one.kill.by, one.state))
+            lines.append(f"{job:<10}" + "".join(f"{counts[name]:>8}" for name in head))
+        return lines
+
+
+# --- processes ---
+
+
+@dataclass
+class Ran:
+    """A job that ended: exit code (negative: a signal), seconds, writes, and what it printed."""
+
+    code: int
+    seconds: float
+    writes: int
+    said: str
+
+
+class Zygote:
+    """The server of `tests/faults/zygote.py`: one job at a time."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch, self.number = scratch, 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.zygote"],
+            cwd=ROOT,
+            env={**os.environ, **ENVIRONMENT},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+        assert self._line(PATIENCE) == "ready"
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def run(
+        self,
+        root: Path,
+        overrides: Sequence[str],
+        setup: str = "",
+        after: float | None = None,
+        at: int | None = None,
+        group: bool = True,
+    ) -> Ran:
+        """Run a job to its end, or kill it after some seconds or at one of its writes."""
+        self.number += 1
+        log, counter = (self.scratch / f"{name}-{self.number}" for name in ("log", "writes"))
+        strike = {"root": str(root), "counter": str(counter), "at": at}
+        request = {"overrides": list(overrides), "log": str(log), "setup": setup, "strike": strike}
+        start = time.monotonic()
+        self._ask({**request, "environment": {}})
+        pid = int(self._line(PATIENCE))
+        code = self._line(PATIENCE if after is None else after, late_is_fine=after is not None)
+        if code is None:
+            with contextlib.suppress(ProcessLookupError):
+                (os.killpg if group else os.kill)(pid, signal.SIGKILL)
+            code = self._line(PATIENCE)
+        seconds = time.monotonic() - start
+        if int(code) < 0 and group:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        _wait_for_group(pid)
+        said = log.read_text(errors="replace") if log.exists() else ""
+        writes = int(counter.read_text() or "0") if counter.exists() else 0
+        log.unlink(missing_ok=True), counter.unlink(missing_ok=True)
+        return Ran(int(code), seconds, writes, said)
+
+    def _ask(self, request: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+
+    def _line(self, seconds: float, late_is_fine: bool = False) -> Any:
+        """The next line of the server; None if it is late."""
+        stream = self.process.stdout
+        assert stream is not None
+        ready, _, _ = select.select([stream], [], [], seconds)
+        if not ready:
+            assert late_is_fine, f"no answer within {seconds} s"
+            return None
+        return stream.readline().decode().strip()
+
+
+def _wait_for_group(group: int) -> None:
+    """Until no process of the group runs: a job notices that its sweep is gone, and ends."""
+    end = time.monotonic() + PATIENCE
+    while _runs(group):
+        assert time.monotonic() < end, f"a process of group {group} still runs"
+        time.sleep(0.01)
+
+
+def _runs(group: int) -> bool:
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, number = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(number) == group and state != "Z":
+                return True
+    return False
+
+
+# --- a job, and what must hold ---
+
+
+@dataclass
+class Subject:
+    """A job that is killed: its overrides, what stands there before, and what it must end with."""
+
+    name: str
+    overrides: Callable[[Path], Sequence[str]]
+    result: Callable[[Path], Any]
+    template: Path | None = None  # what lies in the root before it starts
+    setup: str = ""
+    whole: Callable[[Path], Iterable[str]] = lambda root: ()  # what is torn, in one line each
+    expected: Any = None
+    seconds: float = 0.0
+    writes: int = 0
+    command: list[str] = field(default_factory=list)
+
+    def begin(self, root: Path) -> None:
+        shutil.rmtree(root, ignore_errors=True)
+        if self.template is None:
+            root.mkdir()
+        else:
+            shutil.copytree(self.template, root)
+
+    def measure(self, zygote: Zygote, root: Path) -> None:
+        """The undisturbed run: its result, duration and number of writes."""
+        for _ in range(2):  # the first one loads what the server could not
+            self.begin(root)
+            self.command = [*places(root), *self.overrides(root)]
+            ran = zygote.run(root, self.command, self.setup)
+            assert ran.code == 0, ran.said
+        self.seconds, self.writes, self.expected = ran.seconds, ran.writes, self.result(root)
+        assert self.writes > 0
+
+    def survive(self, kill: Kill, zygote: Zygote, root: Path) -> Outcome:
+        """Kill the job, check what lies there, run it again, compare."""
+        start = time.monotonic()
+        self.begin(root)
+        moment = (
+            {"after": kill.share * self.seconds}
+            if kill.by == "time"
+            else {"at": int(kill.share * self.writes)}
+        )
+        ran = zygote.run(root, self.command, self.setup, **moment, group=kill.group)
+        wrong = [*torn_records(root), *self.whole(root)]
+        again = zygote.run(root, self.command, self.setup)
+        if again.code != 0:
+            wrong.append(f"the same command ended with {again.code}: {again.said[-2000:]}")
+        else:
+            wrong += [f"left over: {path.relative_to(root)}" for path in leftovers(root)]
+            wrong += torn_records(root)
+            if (found := self.result(root)) != self.expected:
+                wrong.append(f"another result: {difference(self.expected, found)}")
+        state = "wrong" if wrong else "ended" if ran.code == 0 else "killed"
+        return Outcome(kill, state, "; ".join(wrong), time.monotonic() - start)
+
+
+def places(root: Path) -> list[str]:
+    return [f"runtime.{name}_root={root / name}" for name in PLACES]
+
+
+def records(root: Path) -> list[Path]:
+    """Every folder that says that it is a complete run."""
+    found = (path.parent for path in (root / "output").glob("*/*/*/status.json"))
+    return [folder for folder in found if folder.name != "in-progress"]
+
+
+def torn_records(root: Path) -> list[str]:
+    """What an audit finds wrong in folders that look complete."""
+    return [
+        f"{folder.name}: {result.id}: {result.evidence}"
+        for folder in records(root)
+        for result in audited(folder)[1]
+        if result.state == FAIL
+    ]
+
+
+def leftovers(root: Path) -> list[Path]:
+    """Temporaries, unfinished runs and trash: nothing that stays after a whole run."""
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.name.endswith(".tmp")
+        or path.name == "in-progress"
+        or (path.parent.name == ".trash" and path.name != ".lock")
+    )
+
+
+def difference(expected: Any, found: Any) -> str:
+    if isinstance(expected, dict) and isinstance(found, dict):
+        keys = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
+        return f"differs in {keys}"
+    return f"{str(found)[:200]} instead of {str(expected)[:200]}"

@@ -1,0 +1,169 @@
+"""Every door takes damaged files: it reads them or refuses them in one line, whatever they hold.
+
+    FGVC_FUZZ_SECONDS=120 python -m pytest tests/faults/test_fuzz.py -s -k png
+
+One second or 50 inputs per door by default. An input is made from a number: FGVC_FUZZ_SEED=N starts
+at number N, and with FGVC_FUZZ_SECONDS=0 gives this input alone. Inputs that once did harm lie in
+tests/faults/corpus/<door>/ and are given first. FGVC_FUZZ_FINDINGS=FOLDER keeps the inputs found.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fgvc.types import UserError
+from tests.faults.fuzz import Count, Door, Finding, fuzz, replay, told
+from tests.faults.mutate import mutated
+
+HERE = Path(__file__).parent
+CORPUS = HERE / "corpus"
+SECONDS = float(os.environ.get("FGVC_FUZZ_SECONDS", "1"))
+FIRST = int(os.environ.get("FGVC_FUZZ_SEED", "0"))
+USUAL = 50  # inputs per door at most, unless a time is given
+ROWS = {  # of the fault table, by door
+    "jpeg": (20, 46, 47),
+    "png": (20, 46, 47),
+    "other pictures": (20, 46, 47),
+    "tar": (27, 47),
+    "zip": (27, 47),
+    "features": (50,),
+    "memo": (50,),
+    "manifest": (50,),
+    "command line": (42,),
+}
+
+
+def doors() -> Iterator[tuple[str, str]]:
+    """(module, door) of every fuzz_*.py beside this file."""
+    for file in sorted(HERE.glob("fuzz_*.py")):
+        module = importlib.import_module(f"tests.faults.{file.stem}")
+        for name in module.DOORS:
+            yield file.stem, name
+
+
+def door_of(module: str, name: str) -> Door:
+    seeds, read, suffix = importlib.import_module(f"tests.faults.{module}").DOORS[name]
+    return Door(name, list(seeds() if callable(seeds) else seeds), read, suffix)
+
+
+def marked(module: str, name: str) -> object:
+    marks = [pytest.mark.fault(*ROWS[name])] if name in ROWS else []
+    return pytest.param(module, name, id=name.replace(" ", "-"), marks=marks)
+
+
+def refuse_findings(door: Door, count: Count) -> None:
+    """Keep the inputs, and fail with the first."""
+    folder = os.environ.get("FGVC_FUZZ_FINDINGS")
+    for finding in count.findings if folder else ():
+        file = Path(folder or "") / door.name.replace(" ", "-") / f"{finding.number}.case"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(finding.data)
+    lines = [f"FGVC_FUZZ_SEED={one.number}: {one.what}\n{one.trace}" for one in count.findings]
+    assert not lines, f"{door.name}: {lines[0]}"
+
+
+@pytest.mark.parametrize(("module", "name"), [marked(*one) for one in doors()])
+def test_a_door_takes_damaged_files(module, name, tmp_path, capfd):
+    door = door_of(module, name)
+    for seed in door.seeds:  # sound files are read, or the damage tests nothing
+        assert len(seed) < 100_000
+    sound = replay(door, tmp_path / "fuzz", door.seeds)
+    assert sound.refused < len(door.seeds)
+    refuse_findings(door, sound)
+    known = sorted((CORPUS / name.replace(" ", "-")).glob("*.case"))
+    refuse_findings(door, replay(door, tmp_path / "fuzz", [one.read_bytes() for one in known]))
+    start = time.monotonic()
+    most = None if "FGVC_FUZZ_SECONDS" in os.environ else USUAL
+    numbers = itertools.islice(itertools.count(FIRST), most)
+    count = fuzz(door, tmp_path / "fuzz", SECONDS, numbers)
+    with capfd.disabled():
+        print(f"\n{told(door, count, time.monotonic() - start)} from FGVC_FUZZ_SEED={FIRST}")
+    refuse_findings(door, count)
+
+
+# --- the fuzz itself ---
+
+
+def _door(read: object) -> Door:
+    return Door("made up", [b"sound"], read, ".bin")  # type: ignore[arg-type]
+
+
+def _findings(read: object, tmp_path: Path) -> list[Finding]:
+    return replay(_door(read), tmp_path / "fuzz", [b"a", b"b"]).findings
+
+
+def _refuse(file: Path) -> None:
+    raise UserError(f"{file}: no")
+
+
+def _leave(file: Path) -> None:
+    (file.parent / "left").touch()
+    raise UserError(f"{file}: no")
+
+
+def _escape(file: Path) -> None:
+    (file.parents[1] / "escaped").touch()
+
+
+def _several(file: Path) -> None:
+    raise UserError("one\ntwo")
+
+
+def _nameless(file: Path) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def _crash(file: Path) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _swell(file: Path) -> None:
+    bytes(1 << 31)
+
+
+def test_what_a_door_may_do_is_no_finding(tmp_path):
+    assert _findings(lambda file: file.read_bytes(), tmp_path) == []
+    assert replay(_door(_refuse), tmp_path / "fuzz", [b"a"]) == Count(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("read", "what"),
+    [
+        (lambda file: 1 / 0, "ZeroDivisionError"),
+        (_crash, f"the process ended with {-signal.SIGSEGV}"),
+        (_swell, "MemoryError"),
+        (_leave, "left behind: ['inside/left']"),
+        (_escape, "left behind: ['escaped']"),
+        (_several, "several lines"),
+        (_nameless, "without a file name"),
+    ],
+)
+def test_what_a_door_may_not_do_is_found_with_its_input(read, what, tmp_path):
+    first, second = _findings(read, tmp_path)
+    assert what in first.what
+    assert (first.data, second.data) == (b"a", b"b")
+
+
+def test_an_endless_door_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.faults.fuzz.PATIENCE", 0.2)
+    (finding,) = replay(_door(lambda file: signal.pause()), tmp_path / "fuzz", [b"a"]).findings
+    assert finding.what.startswith("no end within")
+
+
+def test_a_number_means_the_same_input(tmp_path):
+    seeds = [b'{"a": [1, 2]}', b"PK\x03\x04", b"line\nline\n"]
+    inputs = [mutated(seeds, number) for number in range(300)]
+    assert inputs == [mutated(seeds, number) for number in range(300)]
+    assert len(set(inputs)) > 200
+    count = fuzz(
+        Door("made up", seeds, lambda file: 1 / 0, ".bin"), tmp_path / "fuzz", 0.0, [17, 18]
+    )
+    assert [(one.number, one.data) for one in count.findings] == [(17, inputs[17])]

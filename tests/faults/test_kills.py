@@ -1,0 +1,262 @@
+"""SIGKILL at random moments and at random writes of every job: nothing torn, the same end.
+
+    FGVC_KILLS=300 FGVC_KILLS_LOG=kills.jsonl python -m pytest tests/faults/test_kills.py -s
+
+20 kills by default. FGVC_KILLS_LOG keeps one line per kill; a second run does only the seeds that
+the log lacks. FGVC_KILL_SEED=17 repeats one kill. Seeds go round the jobs; see `Kill.of`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fgvc.store import digest
+from tests.faults.kills import Kill, Log, Outcome, Subject, Zygote, places, records
+
+JOBS = ("probe", "train", "sweep", "report", "prune", "export", "audit", "weights")
+TRAIN = (
+    "task=train",
+    "task.epochs=2",
+    "task.batch_size=3",
+    "dataset.val_fraction=0.25",
+    "runtime.stack_check=false",
+    "runtime.device=cpu",
+    "runtime.save_every=1",
+)
+LATER = """
+import datetime
+import fgvc.task.prune as prune
+begun = prune.now
+prune.now = lambda: begun() + datetime.timedelta(days=200)
+"""
+FORKED = """
+import multiprocessing
+from fgvc.task import isolate
+isolate._context = lambda: multiprocessing.get_context("fork")  # no server to start
+"""
+PUT = """
+from pathlib import Path
+from fgvc.store.content import ContentStore
+def put(arguments):
+    files = sorted(Path(sys.argv[-1]).glob("*"))
+    store = ContentStore(Path(sys.argv[-1]).parent / "weights")
+    for file in files:
+        store.path(store.put(file))
+    return 0
+import fgvc.run
+fgvc.run.main = put
+"""
+
+
+@pytest.fixture
+def zygote(tmp_path) -> Iterator[Zygote]:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    server = Zygote(scratch)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def subject(zygote, small_probe, tmp_path, told) -> Callable[[str], Subject]:
+    """subject(name) -> a job, measured once."""
+    root, made = tmp_path / "root", {}
+    common = (*small_probe, "runtime.threads=1")
+    small = (*common, "runtime.run_id=r")
+    trained = (*(item for item in small if not item.startswith("head")), *TRAIN)
+    forest = tmp_path / "forest"  # two finished runs, for the jobs that read records
+
+    def planted() -> Path:
+        if not forest.exists():
+            for k in (1, 2):
+                ran = zygote.run(
+                    root, [*places(root), *common, f"seed={k}", f"runtime.run_id=r{k}"]
+                )
+                assert ran.code == 0, ran.said
+            root.rename(forest)
+        return forest
+
+    def first(of: Path) -> Path:
+        return sorted(records(of))[0]
+
+    def built(name: str) -> Subject:
+        match name:
+            case "probe":
+                return Subject(name, lambda _: small, numbers)
+            case "train":
+                return Subject(name, lambda _: trained, lambda of: told(first(of)))
+            case "sweep":
+                sweep = ("-m", *small, "seed=1,2")
+                return Subject(name, lambda _: sweep, numbers, setup=FORKED)
+            case "report":
+                return Subject(name, lambda _: ("task=report",), table, planted())
+            case "prune":
+                command = ("task=prune", "task.delete=true")
+                return Subject(name, lambda _: command, names, planted(), setup=LATER)
+            case "export":
+                return Subject(
+                    name,
+                    lambda of: ("task=export", f"checkpoint={first(of)}", f"task.output={of}/ex"),
+                    lambda of: contents(of / "ex"),
+                    planted(),
+                    whole=exported,
+                )
+            case "audit":
+                return Subject(
+                    name,
+                    lambda of: ("task=audit", f"run={first(of)}"),
+                    lambda of: contents(of / "output" / "audit"),
+                    planted(),
+                    whole=readable,
+                )
+            case "weights":
+                return Subject(
+                    name, lambda of: (f"{of}/given",), contents_of_store, files(), PUT, misnamed
+                )
+        raise AssertionError(name)
+
+    def files() -> Path:
+        given = tmp_path / "files" / "given"
+        given.mkdir(parents=True, exist_ok=True)
+        for number in range(4):
+            bytes_N = np.random.default_rng(number).bytes(300_000)
+            (given / f"{number}.pth").write_bytes(bytes_N)
+        return given.parent
+
+    def get(name: str) -> Subject:
+        if name not in made:
+            made[name] = built(name)
+            made[name].measure(zygote, root)
+        return made[name]
+
+    return get
+
+
+# --- what a job must end with ---
+
+
+def numbers(root: Path) -> dict[str, Any]:
+    """Checkpoint, predictions and metrics of every run, by config."""
+    found = {}
+    for folder in records(root):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        found[folder.parent.name] = (
+            (folder / "ckpt.bin").read_bytes(),
+            (folder / "predictions.parquet").read_bytes(),
+            {name: metrics.get(name) for name in ("test", "val", "fitted_on", "unreadable")},
+        )
+    return found
+
+
+def table(root: Path) -> dict[str, Any]:
+    """The rows; and that the three files are of one table."""
+    output = root / "output"
+    plain = json.loads((output / "baselines.json").read_text())
+    page = (output / "baselines.html").read_text()
+    return {
+        "rows": plain["rows"],
+        "csv": (output / "baselines.csv").read_bytes(),
+        "page": "</html>" in page,
+    }
+
+
+def names(root: Path) -> list[str]:
+    output = root / "output"
+    return sorted(
+        str(path.relative_to(output)) for path in output.rglob("*") if path.name != ".lock"
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def contents_of_store(root: Path) -> dict[str, str]:
+    return {
+        name: digest.sha256_bytes(data)
+        for name, data in contents(root / "weights").items()
+        if not name.endswith(".tmp")
+    }
+
+
+# --- what may never lie there ---
+
+
+def misnamed(root: Path) -> Iterable[str]:
+    """Files of the store whose bytes are not those of their name."""
+    kept = contents_of_store(root) if (root / "weights").exists() else {}
+    return [f"misnamed: {name}" for name, sha256 in kept.items() if not name.endswith(sha256)]
+
+
+def exported(root: Path) -> Iterable[str]:
+    """An export that lacks a file: it is whole or absent."""
+    if (root / "ex").exists() and len(list((root / "ex").iterdir())) < 3:
+        yield f"half an export: {sorted(contents(root / 'ex'))}"
+
+
+def readable(root: Path) -> Iterable[str]:
+    for file in (root / "output" / "audit").glob("[!.]*.json"):
+        try:
+            json.loads(file.read_bytes())
+        except ValueError as error:
+            yield f"{file.name}: {error}"
+
+
+# --- the kills ---
+
+
+@pytest.mark.slow
+@pytest.mark.fault(1, 2, 38, 51)
+@pytest.mark.timeout(0)
+def test_random_kills_leave_nothing_torn_and_the_same_end(subject, zygote, tmp_path, capfd):
+    log = Log(Path(file) if (file := os.environ.get("FGVC_KILLS_LOG")) else None)
+    given = os.environ.get("FGVC_KILL_SEED")
+    count = int(os.environ.get("FGVC_KILLS", "20"))
+    seeds = log.missing(count) if given is None else [int(given)]
+    wrong: list[Outcome] = []
+    for seed in seeds:
+        kill = Kill.of(seed, JOBS)
+        outcome = subject(kill.job).survive(kill, zygote, tmp_path / "root")
+        log.add(outcome)
+        wrong += [outcome] if outcome.state == "wrong" else []
+        with capfd.disabled():
+            how = f"{kill.by} {kill.share:.3f}{' group' if kill.group else ''}"
+            print(f"seed {seed:>4} {kill.job:<8} {how:<18} {outcome.state} {outcome.error}")
+    with capfd.disabled():
+        print("\n".join(log.summary()))
+    again = ", ".join(f"FGVC_KILL_SEED={one.kill.seed}" for one in wrong)
+    assert not wrong, f"{again}: {wrong[0].error}"
+    assert {one.state for one in log.outcomes} <= {"killed", "ended"}
+
+
+def test_a_log_is_continued_after_its_last_whole_line(tmp_path):
+    file = tmp_path / "kills.jsonl"
+    first = Log(file)
+    first.add(Outcome(Kill.of(0, JOBS), "killed"))
+    first.add(Outcome(Kill.of(2, JOBS), "ended", seconds=1.5))
+    with file.open("a") as torn:
+        torn.write('{"seed": 3, "jo')
+    second = Log(file)
+    assert second.outcomes == first.outcomes
+    assert second.missing(5) == [1, 3, 4]
+    second.add(Outcome(Kill.of(3, JOBS), "wrong", "left over: x"))
+    assert Log(file).missing(5) == [1, 4]
+    assert second.summary()[-1].split() == ["all", "3", "0", "1", "1", "1"]
+
+
+def test_a_seed_means_the_same_kill_every_time():
+    kills = [Kill.of(seed, JOBS) for seed in range(64)]
+    assert kills == [Kill.of(seed, JOBS) for seed in range(64)]
+    assert {(one.job, one.by) for one in kills} == {
+        (j, by) for j in JOBS for by in ("time", "write")
+    }
+    assert {one.group for one in kills} == {True, False}
+    assert all(0 <= one.share < 1 for one in kills)
