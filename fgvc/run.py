@@ -13,7 +13,6 @@ import io
 import os
 import re
 import secrets
-import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from fgvc import shell
 from fgvc.config.compose import (
     CONFIG_NAME,
     conf_dir,
@@ -231,7 +231,7 @@ def _search(
 
 def _command(arguments: Sequence[str], run_id: str) -> str:
     """What, typed again, is this very run."""
-    return shlex.join(["python", "-m", "fgvc.run", *arguments, f"{RUN_ID_KEY}{run_id}"])
+    return shell.fgvc(*arguments, f"{RUN_ID_KEY}{run_id}")
 
 
 def _nothing(cfg: DictConfig, overrides: Sequence[str]) -> None:

@@ -30,14 +30,15 @@ def question(about: About) -> str:
 
 
 def commands(about: About) -> str:
-    run, program = about.folder, "python -m fgvc.run"
+    program = "python -m fgvc.run"
+    evaluated, audited = about.at_folder("checkpoint"), about.at_folder("run")
     told = [
         ("the dataset, examined", about.doctor),
         ("the linear-probe baseline", about.baseline.command),
         ("the experiment", about.experiment.command),
-        ("its evaluation, repeated", f"{program} task=eval checkpoint={run}{about.roots}"),
+        ("its evaluation, repeated", f"{program} task=eval {evaluated}{about.roots}"),
         ("one table of every run", f"{program} task=report{about.roots}"),
-        ("the audit of the record", f"{program} task=audit run={run}{about.roots}"),
+        ("the audit of the record", f"{program} task=audit {audited}{about.roots}"),
     ]
     if about.baseline.config_hash == about.experiment.config_hash:
         del told[1]  # the experiment is the baseline
