@@ -25,6 +25,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.overlay import choices, overlay
 from fgvc.config.schema import Config
 from fgvc.config.search import TRIALS, Search, Stopped
+from fgvc.escape import visible
 from fgvc.record import console
 from fgvc.record.folder import IN_PROGRESS, RESUME, SHORT, Preempted, complete, read_json
 from fgvc.report import search as report
@@ -69,7 +70,7 @@ def run(
                 launch(trial)
             return close(search, conf, bool(asked()))
     except (UserError, OSError) as error:
-        print(f"fgvc: {error}", file=sys.stderr, flush=True)
+        print(f"fgvc: {visible(str(error))}", file=sys.stderr, flush=True)
         return FAILED
 
 
