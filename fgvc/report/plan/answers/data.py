@@ -73,7 +73,8 @@ def smoke(about: About) -> str:
         "make smoke                  # and in bf16, and on two processes"
     )
     return (
-        f"`dataset.subset=tiny` of dataset={markdown(about.dataset['name'])}: at most {tiny['train']} train, "
+        f"`dataset.subset=tiny` of dataset={markdown(about.dataset['name'])}: "
+        f"at most {tiny['train']} train, "
         f"{tiny['val']} validation and {tiny['test']} test pictures, that is at most 2 batches of "
         f"8 a split, of {tiny['classes']} classes, each of which occurs in every split; checksum "
         f"of its definition `{checksum}`; about {tiny['expected_seconds']} s on two CPU cores. It "

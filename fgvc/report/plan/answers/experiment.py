@@ -25,7 +25,8 @@ def question(about: About) -> str:
         f"{markdown(about.title)}. The approach: {PLANS[about.task]}. "
         f"{markdown(backbone)} ({code(about.row['model'])}), "
         f"head={conf['head']['name']}, {conf['resolution']['side']} px, "
-        f"part_attention={conf['part_attention']['name']}, dataset={markdown(conf['dataset']['name'])}"
+        f"part_attention={conf['part_attention']['name']}, "
+        f"dataset={markdown(conf['dataset']['name'])}"
         f"{', a partial copy' if conf['dataset']['partial'] else ''}. The test images are read "
         "once by each run; a difference counts where an exact paired test says so."
     )
@@ -84,7 +85,8 @@ def outputs(about: About) -> str:
 def evaluation(about: About) -> str:
     dataset = about.dataset
     return (
-        f"Split: {markdown(about.card['split'])} (`dataset.val_fraction={dataset['val_fraction']:g}`); "
+        f"Split: {markdown(about.card['split'])} "
+        f"(`dataset.val_fraction={dataset['val_fraction']:g}`); "
         f"fitted on {about.conf['final_fit']}; {about.conf['resolution']['side']} px; {METRICS}. "
         "`metrics.json`, `predictions.parquet`, the split lists and the digest of `ckpt.bin` are "
         "sealed together, and `task=eval` repeats the numbers from the checkpoint alone."
@@ -114,8 +116,9 @@ def axes(about: About) -> str:
         if group != "task"
     )
     return (
-        f"| axis | here | options |\n|---|---|---|\n{legal}\n| size, patch | "
-        f"{markdown(about.row['size'])}, {about.row['patch']} | rows of `backbone.checkpoints` |\n\n"
+        f"| axis | here | options |\n|---|---|---|\n{legal}\n"
+        f"| size, patch | {markdown(about.row['size'])}, {about.row['patch']} | "
+        "rows of `backbone.checkpoints` |\n\n"
         f"Comparable are runs of one comparability key: images and split of the fit and of the "
         f"test, label map, metric code, `preprocess={about.conf['preprocess']}`, `final_fit`, no "
         "forced resume and no debugging run; mean and standard "
@@ -128,11 +131,11 @@ def backbone(about: About) -> str:
     if not about.backbone["pretrained"]:
         return f"{code(about.row['model'])} with random weights: no licence, and nothing was seen."
     sha256, row = about.backbone["weights_sha256"], about.row
+    revision = about.backbone["revision"] or row["revision"]
     which = (
         f"the local file with sha256 {code(sha256)}"
         if sha256
-        else f"{code(row['repo'])} at revision {code(about.backbone['revision'] or row['revision'])}; what "
-        "that resolves to is recorded"
+        else f"{code(row['repo'])} at revision {code(revision)}; what that resolves to is recorded"
     )
     return (
         f"{code(row['model'])}, licence {markdown(row['license'])}: {which}. "
