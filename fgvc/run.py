@@ -13,7 +13,6 @@ import io
 import os
 import re
 import secrets
-import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from fgvc import shell
 from fgvc.config.compose import (
     CONFIG_NAME,
     conf_dir,
@@ -49,6 +49,7 @@ from fgvc.config.overrides import (
 from fgvc.config.search import Search, refuse_other, search_of
 from fgvc.config.sweep import spelt_out
 from fgvc.config.version import version
+from fgvc.escape import visible
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
 COMPLETION, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
         if search is not None:
             refuse_other(search, jobs[0].conf, run_id)
     except ConfigError as error:
-        print(f"fgvc: {error}", file=sys.stderr)
+        print(f"fgvc: {visible(str(error))}", file=sys.stderr)
         return WRONG_COMMAND
     if flags.cfg or flags.info or flags.hydra_help:
         _through_hydra(arguments, _nothing)
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     if jobs[0].conf.runtime.dry_run:
         return _show_plan(run_id, jobs, left_out, search)
     for line in folded(left_out):
-        print(f"left out: {line}", flush=True)
+        print(f"left out: {visible(line)}", flush=True)
     mine = f'{RUN_ID_KEY}"{run_id}"'
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
     command = _command([item for item in arguments if not item.startswith(RUN_ID_KEY)], run_id)
@@ -231,7 +232,7 @@ def _search(
 
 def _command(arguments: Sequence[str], run_id: str) -> str:
     """What, typed again, is this very run."""
-    return shlex.join(["python", "-m", "fgvc.run", *arguments, f"{RUN_ID_KEY}{run_id}"])
+    return shell.fgvc(*arguments, f"{RUN_ID_KEY}{run_id}")
 
 
 def _nothing(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -269,18 +270,18 @@ def _show_plan(
     if search is not None:
         print(f"run_id {run_id}: {search.trials} trials ({search.sampler}), nothing started")
         for key, space in search.space.items():
-            print(f"  {key}: {space}")
+            print(visible(f"  {key}: {space}"))
         return DONE
     if not all(job.experiment for job in jobs):
         print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
         for job in jobs:
             name = "operation" if is_operation(job.conf) else "of a checkpoint"
-            print(f"  {name:<16}  {' '.join(choices_of(job.overrides))}")
+            print(visible(f"  {name:<16}  {' '.join(choices_of(job.overrides))}"))
         return DONE
     from fgvc.task.forecast import show
 
     for line in show(run_id, jobs, left_out):
-        print(line)
+        print(visible(line))
     return DONE
 
 

@@ -9,18 +9,17 @@ from __future__ import annotations
 import glob
 import os
 import re
-import shlex
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fgvc.config.errors import ConfigError
+from fgvc.shell import setting, word
 
 STDIN = "-"
 _ALIASES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|data:")
-_PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./+-]*")  # needs no quotes
 _FETCH = {  # of addresses that curl does not read
     "s3": "aws s3 cp {} .",
     "gs": "gcloud storage cp {} .",
@@ -110,7 +109,7 @@ def _place(text: str) -> Place:
         kind = _SPECIAL.get(stat.S_IFMT(mode), "a special file")
         raise ConfigError(
             f"image={text}: {kind}, not a file; pass the picture through standard input: image=- "
-            f"< {text}"
+            f"< {word(text)}"
         )
     return Place(text, path.parent, (path,))
 
@@ -141,12 +140,12 @@ def _matched(text: str) -> Place:
 
 def _fetched(text: str, scheme: str | None) -> str:
     if scheme == "file":
-        return f"give the path: image={text.removeprefix('file://')}"
+        return f"give the path: {setting('image', text.removeprefix('file://'))}"
     if scheme is None:
         return "save the picture as a file"
     if scheme in ("http", "https", "ftp"):
-        return f"download it first, or pass it on: curl -sSL '{text}' | … image=-"
-    return f"download it first: {_FETCH.get(scheme, 'as a file').format(text)}"
+        return f"download it first, or pass it on: curl -sSL -- {word(text)} | … image=-"
+    return f"download it first: {_FETCH.get(scheme, 'as a file').format(word(text))}"
 
 
 def _hint(text: str) -> str:
@@ -155,7 +154,4 @@ def _hint(text: str) -> str:
     pieces = [piece.strip().strip("\"'") for piece in inside.split(",")]
     if (inside == text and len(pieces) < 2) or not all(map(os.path.exists, pieces)):
         return ""
-    if all(map(_PLAIN.fullmatch, pieces)):
-        return f"; several are a list: image=[{','.join(pieces)}]"
-    quoted = ",".join('"' + piece.replace('"', '\\"') + '"' for piece in pieces)
-    return f"; several are a list: {shlex.quote(f'image=[{quoted}]')}"
+    return f"; several are a list: {setting('image', pieces)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from fgvc.config import schema
 from fgvc.config.errors import ConfigError
 from fgvc.config.once import parsed
 from fgvc.config.schema.launcher import LAUNCHERS
+from fgvc.shell import literal, quoted, setting, word
 
 PATHS = ("dataset.root", "dataset.table", "backbone.weights", "checkpoint", "run", "against")
 UNLISTED = (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP)
@@ -51,10 +51,11 @@ def or_a_list(override: Override) -> str:
     """What several values without -m may mean: jobs, or a list that lacks its brackets."""
     key, _, values = str(override.input_line).partition("=")
     if (key in PATHS or key.endswith("_root")) and not override.is_range_sweep():
-        return f"(one job each); as one path: '{key}={quoted(values)}'"
+        return f"(one job each); as one path: {setting(key, values)}"
     if not is_list(key) and key != "image":  # which may be one name too
         return "(one job each)"
-    return f"(one job each); as a list: '{key}=[{values.replace('[', '').replace(']', '')}]'"
+    items = values.replace("[", "").replace("]", "")
+    return f"(one job each); as a list: {word(f'{key}=[{items}]')}"
 
 
 def check_sweep(given: Sequence[Override]) -> None:
@@ -67,20 +68,15 @@ def check_sweep(given: Sequence[Override]) -> None:
         other = seen.setdefault(key, line)
         if other != line and not override.is_delete():
             both = f"{other},{line.partition('=')[2]}"
-            raise ConfigError(f"{line}: {other} is given too; both of them are one word: {both}")
-
-
-def quoted(text: str) -> str:
-    """A text in double quotes, as Hydra reads it: a backslash escapes a quote and nothing else."""
-    inside = re.sub(r'(\\*)"', r'\1\1\\"', text)
-    end = re.search(r"\\*\Z", inside)
-    return f'"{inside}{end[0] if end else ""}"'
+            raise ConfigError(
+                f"{line}: {other} is given too; both of them are one word: {word(both)}"
+            )
 
 
 def quoted_items(value: str) -> str:
     """A list as Hydra reads it, each item in quotes."""
     items = value.removeprefix("[").removesuffix("]").split(",")
-    return f"[{','.join(quoted(item.strip()) for item in items)}]"
+    return f"[{','.join(literal(item.strip()) for item in items)}]"
 
 
 def _is_simple(override: Override) -> bool:

@@ -18,9 +18,11 @@ from fgvc.config import schema
 from fgvc.config.compose import options
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.images import refuse_address
-from fgvc.config.lists import is_list, quoted, quoted_items
+from fgvc.config.lists import is_list, quoted_items
 from fgvc.config.once import parsed
 from fgvc.config.synonyms import for_word
+from fgvc.config.written import literal_or_interpolation, written
+from fgvc.shell import word as shell_word
 
 KEY = re.compile(r"[+~]*[A-Za-z_][A-Za-z0-9_./@-]*")
 COLON = re.compile(r"([A-Za-z_][\w./]*)\s*:\s*(.*)", re.DOTALL)
@@ -46,21 +48,28 @@ def unreadable(argument: str, axes: tuple[str, ...]) -> ConfigError:
         return ConfigError(f"{argument}: expected one name, as in {key}={one}{several}")
     if is_list(key):
         return _quotes(argument, "quote each item of the list", key, quoted_items(value))
-    return _quotes(argument, "the value needs quotes for special characters", key, quoted(value))
+    return _quotes(
+        argument,
+        "the value needs quotes for special characters",
+        key,
+        literal_or_interpolation(value),
+    )
 
 
 def _quotes(argument: str, what: str, key: str, value: str) -> ConfigError:
     with suppress(HydraException):
         parsed(f"{key}={value}")
-        return ConfigError(f"{argument}: {what}: '{key}={value}'")
+        return ConfigError(f"{argument}: {what}: {shell_word(f'{key}={value}')}")
     return ConfigError(f"{argument}: {what}")
 
 
 def _no_key(argument: str, key: str, value: str, axes: tuple[str, ...]) -> ConfigError:
     word = key.strip()
     if word in known_keys(axes):
-        how = f"without blanks, as in {word}={value.strip() or 'VALUE'}"
-        return ConfigError(f"{argument}: a key and its = are written {how}")
+        example = written(f"{word}={value.strip() or 'VALUE'}")
+        return ConfigError(
+            f"{argument}: a key and its = are written without blanks, as in {example}"
+        )
     return ConfigError(f"{argument}: unknown config key{nearest(word, known_keys(axes))}")
 
 
@@ -68,7 +77,8 @@ def _instead(argument: str, axes: tuple[str, ...]) -> str:
     """What to write for an argument without `=`; an empty text where it is not known."""
     found = COLON.fullmatch(argument)
     if found is not None and found[1] in known_keys(axes):
-        return f"; write {found[1]}={found[2].strip() or 'VALUE'} (no colon)"
+        example = written(f"{found[1]}={found[2].strip() or 'VALUE'}")
+        return f"; write {example} (no colon)"
     if argument in known_keys(axes):
         return f", without blanks beside =, as in {argument}=VALUE"
     if argument in ("help", "version"):

@@ -6,6 +6,7 @@ defaults that override axes, and values. What is typed beside it wins.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config.errors import ConfigError
+from fgvc.config.once import parsed
 from fgvc.config.overrides import AXES, normalized
 from fgvc.config.rows import TABLE, folded
+from fgvc.shell import escaped
 
 KEY = "experiment="
 OVERRIDE = "override /"
@@ -34,8 +38,8 @@ def laid_out(arguments: Sequence[str]) -> list[str]:
     found: list[str] = []
     table: list[str] = []  # first: what is typed is merged into these rows, and wins
     for argument in arguments:
-        path = argument.removeprefix(KEY).strip("\"'")
-        if not argument.startswith(KEY) or "," in path or not path.endswith((".yaml", ".yml")):
+        path = _file(argument)
+        if path is None:
             found.append(argument)
             continue
         own = _overrides(Path(path).expanduser())
@@ -43,6 +47,20 @@ def laid_out(arguments: Sequence[str]) -> list[str]:
         table += [item for item in own if item.startswith(TABLE)]
         found += [item for item in own if not item.startswith(TABLE)]
     return folded([normalized(argument) for argument in (*table, *found)])
+
+
+def _file(argument: str) -> str | None:
+    """The file that an argument `experiment=PATH.yaml` names; None for any other argument."""
+    if not argument.startswith(KEY):
+        return None
+    value = argument.removeprefix(KEY)
+    if value.startswith(('"', "'")):
+        with contextlib.suppress(HydraException):
+            read = parsed(argument)
+            value = value if read.is_sweep_override() else str(OmegaConf.create([read.value()])[0])
+    elif "," in value:
+        return None
+    return value if value.endswith((".yaml", ".yml")) else None
 
 
 def choices(cfg: DictConfig, overrides: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:
@@ -71,7 +89,7 @@ def overlay(axes: Mapping[str, str], values: Mapping[str, Any], says: Sequence[s
     overrides = [one for one in overrides if f"{OVERRIDE}experiment" not in one]
     nested = OmegaConf.create({})
     for key, value in values.items():
-        OmegaConf.update(nested, key, value)
+        OmegaConf.update(nested, key, escaped(value))
     head = "".join(f"# {line}\n" for line in ("@package _global_", *says))
     defaults = OmegaConf.to_yaml(OmegaConf.create({"defaults": [*began, "_self_", *overrides]}))
     return f"{head}{defaults}\n{OmegaConf.to_yaml(nested)}"

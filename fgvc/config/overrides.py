@@ -16,7 +16,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config import rows
@@ -390,4 +390,5 @@ def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> 
 def given_places(overrides: Sequence[str]) -> dict[str, str]:
     """The places that the command itself names, and what it declares: {dotted key: value}."""
     given, kept = [_parse(argument) for argument in overrides], place_keys() | declared_keys()
-    return {o.key_or_group: str(o.value()) for o in given if o.key_or_group in kept}
+    values = {o.key_or_group: o.value() for o in given if o.key_or_group in kept}
+    return {key: str(OmegaConf.create([value])[0]) for key, value in values.items()}

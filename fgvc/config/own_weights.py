@@ -16,6 +16,7 @@ from typing import Any
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Backbone, Checkpoint, chosen_checkpoint
 from fgvc.config.schema.weight_files import safetensors_header
+from fgvc.shell import setting
 
 KEY = "fgvc"  # in the metadata of a safetensors file
 SAME = (  # fields of a row that decide which tensors the backbone has and what they compute
@@ -136,7 +137,8 @@ def _check_contents(backbone: Backbone, path: Path, made: Backbone, reads_text: 
     if needs is not None and made.features not in needs:
         raise ConfigError(
             f"backbone.features={backbone.features}: {path} was made with backbone.features="
-            f"{made.features} and lacks the layers for it. Set backbone.features={made.features}"
+            f"{made.features} and lacks the layers for it. "
+            f"Set {setting('backbone.features', made.features)}"
         )
 
 
@@ -147,12 +149,16 @@ def _normalization(backbone: Backbone, row: Checkpoint) -> str:
 def _settings(backbone: Backbone, row: Checkpoint) -> str:
     """The overrides that choose a row."""
     if backbone.checkpoint is not None:
-        return f"backbone={backbone.name} backbone.checkpoint={backbone.checkpoint}"
-    registers = f" backbone.registers={str(row.registers).lower()}" if row.registers else ""
-    return (
-        f"backbone={backbone.name} backbone.size={row.size} backbone.patch={row.patch}{registers} "
-        f"backbone.normalization={_normalization(backbone, row)}"
-    )
+        values = {"backbone": backbone.name, "backbone.checkpoint": backbone.checkpoint}
+    else:
+        values = {
+            "backbone": backbone.name,
+            "backbone.size": row.size,
+            "backbone.patch": row.patch,
+            **({"backbone.registers": True} if row.registers else {}),
+            "backbone.normalization": _normalization(backbone, row),
+        }
+    return " ".join(setting(key, value) for key, value in values.items())
 
 
 @functools.lru_cache(maxsize=64)

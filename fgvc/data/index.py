@@ -5,8 +5,6 @@ reader -> Index -> manifest.build. N images, 4 box values.
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -82,15 +80,6 @@ def listed(offenders: Iterable[object], most: int = 5) -> str:
     names = [str(offender) for offender in offenders]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def setting(key: str, value: object) -> str:
-    """An override as a shell and Hydra take it: quoted where it holds more than plain text."""
-    if re.fullmatch(r"[\w./~-]+", str(value)):
-        return f"{key}={value}"
-    # Hydra takes a backslash literally unless quotes follow
-    text = re.sub(r'(\\*)("|$)', lambda end: 2 * end[1] + ('\\"' if end[2] else ""), str(value))
-    return shlex.quote(f'{key}="{text}"')
 
 
 def repeated(values: Sequence[str]) -> list[str]:

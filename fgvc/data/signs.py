@@ -16,7 +16,7 @@ from pathlib import Path
 from fgvc.data import states
 from fgvc.data.formats import has_picture_suffix
 from fgvc.data.split_words import split_of
-from fgvc.data.table.names import setting
+from fgvc.shell import setting
 
 DEPTH = 3  # folders below the root that are searched
 MOST = 20_000  # entries that are looked at: the root may be anything

@@ -26,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fgvc import types
+from fgvc.escape import visible
 
 log = logging.getLogger("fgvc")
 STYLES = {"error": "bold red", "note": "yellow"}
@@ -34,6 +35,7 @@ PLAIN_EVERY = 10.0  # seconds between lines where no bar can be drawn
 
 def say(line: str) -> None:
     """One plain line for the person at the terminal, and for the run's log."""
+    line = visible(line)
     log.info(line)
     with contextlib.suppress(BrokenPipeError):  # a reader that had enough ends no run
         print(line, flush=True)
@@ -219,12 +221,13 @@ def table(
     drawn = Table(header_style="bold", show_lines=not numbers)
     for index, name in enumerate(columns):
         justify = "right" if numbers and index else "left"
-        drawn.add_column(name, justify=justify, overflow="fold")
+        drawn.add_column(visible(name), justify=justify, overflow="fold")
     for row in rows:
         # Text: names may hold what Rich takes for markup
-        drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        drawn.add_row(*(Text(visible(cell, keep="\n"), style=STYLES.get(cell, "")) for cell in row))
     out = Console(file=sys.stdout, highlight=False)
-    out.print(Text(title, style="italic"))  # as the table's own it would wrap at the table's width
+    # as the table's own title it would wrap at the table's width
+    out.print(Text(visible(title), style="italic"))
     out.print(drawn)
 
 

@@ -1,12 +1,12 @@
 """Predictions of one split or two -> predictions.parquet, per_class.csv, confusion.csv.
 
-Every number of metrics.json follows from predictions.parquet alone.
+Every number of metrics.json follows from predictions.parquet alone. In the CSV files a name
+that a spreadsheet takes for a formula has an apostrophe in front; `fgvc.escape.uncell` drops it.
 N images, C classes, K kept predictions of an image.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fgvc import metrics
+from fgvc.escape import csv_text
 from fgvc.types import LabelMap, Manifest, Predictions, nfc
 
 TOP = 5
@@ -63,13 +64,10 @@ def per_class_csv(predictions: Predictions, labelmap: LabelMap) -> str:
 
 def class_rows_csv(rows: Sequence[metrics.ClassRow], labelmap: LabelMap) -> str:
     """The text of `per_class_csv` from the rows of `metrics.per_class`."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     scores = ("precision", "recall", "f1", "support", "predicted", "recall_low", "recall_high")
-    writer.writerow(("index", "id", "name", *scores))
-    for index, (row, key, name) in enumerate(zip(rows, labelmap.ids, labelmap.names, strict=True)):
-        writer.writerow((index, key, name, *(row[column] for column in scores)))
-    return out.getvalue()
+    classes = enumerate(zip(rows, labelmap.ids, labelmap.names, strict=True))
+    lines = [(index, *names, *map(row.__getitem__, scores)) for index, (row, *names) in classes]
+    return csv_text([("index", "id", "name", *scores), *lines])
 
 
 def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> str:
@@ -79,12 +77,9 @@ def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> str:
     """
     classes = len(names)
     columns = [*names, "(unreadable)"] if matrix[:, classes:].any() else list(names)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("true \\ predicted", *columns))
-    for name, row in zip(names, matrix[:, : len(columns)].tolist(), strict=True):
-        writer.writerow((name, *row))
-    return out.getvalue()
+    counts = matrix[:, : len(columns)].tolist()
+    lines = [(name, *row) for name, row in zip(names, counts, strict=True)]
+    return csv_text([("true \\ predicted", *columns), *lines])
 
 
 def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:

@@ -11,7 +11,6 @@ import importlib.resources
 import json
 import os
 import platform
-import shlex
 import shutil
 import site
 import subprocess
@@ -23,6 +22,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fgvc.shell import command
 from fgvc.store import digest
 
 if TYPE_CHECKING:
@@ -113,9 +113,10 @@ def _reason(folder: Path, error: OSError | subprocess.SubprocessError) -> str | 
     stderr = getattr(error, "stderr", None) or b""
     lines = stderr.decode(errors="replace").strip().splitlines() or [str(error)]
     if "dubious ownership" in lines[0]:
-        way = f"git config --global --add safe.directory {shlex.quote(str(folder))}"
+        way = command(["git", "config", "--global", "--add", "safe.directory", str(folder)])
         return f"git refuses {folder}, which belongs to another user: {way}"
-    return f"git cannot read {folder} ({lines[-1]}): git -C {shlex.quote(str(folder))} status"
+    way = command(["git", "-C", str(folder), "status"])
+    return f"git cannot read {folder} ({lines[-1]}): {way}"
 
 
 def environment(device: torch.device) -> dict[str, object]:

@@ -6,14 +6,13 @@ they lie. One row a line and group; a zero-shot line has one in each group it jo
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fgvc import metrics
+from fgvc.escape import csv_text
 from fgvc.record.retention import SHORTEST
 from fgvc.report import comparison, dated, page, rank
 from fgvc.report.comparison import Comparison
@@ -149,14 +148,10 @@ def _plain(table: Table) -> dict[str, Any]:
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(rows[0])
-    writer.writerows([_cell(value) for value in row.values()] for row in rows)
-    return out.getvalue()
+    return csv_text([list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)])
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> Any:
     """Empty for None; what differs between seeds in one cell, in their order."""
     if isinstance(value, list):
         return "; ".join(map(_cell, value))

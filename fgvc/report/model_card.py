@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from fgvc.escape import code, markdown
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS, interval, number, percent
 from fgvc.record.page.run import earlier_runs
@@ -88,8 +89,12 @@ def written(
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_inert,
     )
-    environment.filters |= {"percent": percent, "number": number, "interval": interval}
+    written_as = (percent, number, interval, _code, _literal, _exponent)
+    environment.filters |= {
+        function.__name__.strip("_"): _inert_from(function) for function in written_as
+    }
     text = (resources.files("fgvc.report") / "model_card.md.j2").read_text(encoding="utf-8")
     return environment.from_string(text).render(
         conf=facts["config"],
@@ -101,6 +106,32 @@ def written(
         agreement=agreement,
         digests=digests,
     )
+
+
+class _Inert(str):
+    """Markdown that the card takes as it is."""
+
+
+def _inert(value: object) -> object:
+    """A value of the card: a text that is no Markdown yet is escaped."""
+    return markdown(value) if isinstance(value, str) and not isinstance(value, _Inert) else value
+
+
+def _inert_from(function: Callable[..., str]) -> Callable[..., _Inert]:
+    return lambda *values: _Inert(function(*values))
+
+
+def _code(value: object) -> str:
+    return code(value, in_table=True)
+
+
+def _literal(value: object) -> str:
+    """A value in the card's Python, which a person runs."""
+    return ascii(value)
+
+
+def _exponent(value: float) -> str:
+    return f"{value:.1e}"
 
 
 def _numbers(run: Path, checkpoint_id: str) -> Record | None:

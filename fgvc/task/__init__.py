@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from fgvc.config.compose import typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Config, beside
+from fgvc.escape import visible
 from fgvc.record.folder import Preempted, state_of
 from fgvc.store.places import explained, no_home
 from fgvc.types import UserError
@@ -125,7 +126,7 @@ def _weights_first(conf: Config) -> None:
 
 def _end(error: BaseException, text: str, code: int = FAILED) -> Ended:
     line = " ".join(text.split())
-    print(f"fgvc: {line}", file=sys.stderr, flush=True)
+    print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
     trace = "".join(traceback.format_exception(error))
     return Ended(code, state_of(error), line, trace)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fgvc.escape import csv_text, visible
 from fgvc.record import console
 from fgvc.store import atomic
 
@@ -34,10 +34,10 @@ def table(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str])
     """A picture a row, its classes below one another."""
     rows = []
     for one in answers:
-        names = [classes[index][1] for index, _ in one.best]
+        names = [visible(classes[index][1]) for index, _ in one.best]
         shares = [console.percent(share) for _, share in one.best]
-        said = "\n".join(names) if one.error is None else f"error: {plain(one.error)}"
-        rows.append((plain(one.path), said, "\n".join(f"{share:>5}" for share in shares)))
+        said = "\n".join(names) if one.error is None else f"error: {visible(one.error)}"
+        rows.append((visible(one.path), said, "\n".join(f"{share:>5}" for share in shares)))
     with contextlib.redirect_stdout(io.StringIO()) as out:
         console.table(about["title"], ("picture", "class", "%"), rows, numbers=False)
     return out.getvalue()
@@ -61,18 +61,20 @@ def as_json(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str
 
 
 def as_csv(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
-    """A line for each class that is named of a picture, and one for a picture with an error."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for one in answers:
-        path = plain(one.path)
-        if one.error is not None:
-            writer.writerow({"path": path, "error": plain(one.error)})
-        for rank, (index, share) in enumerate(one.best, start=1):
+    """A line for each class that is named of a picture, and one for a picture with an error.
+
+    Names that a spreadsheet takes for formulas are escaped; see `fgvc.escape`, also for the way
+    back.
+    """
+    rows: list[dict[str, object]] = []
+    for answer in answers:
+        path = plain(answer.path)
+        if answer.error is not None:
+            rows.append({"path": path, "error": plain(answer.error)})
+        for rank, (index, share) in enumerate(answer.best, start=1):
             row = {"path": path, "rank": rank, "index": index, "probability": share}
-            writer.writerow({**row, **_named(classes[index])})
-    return out.getvalue()
+            rows.append({**row, **_named(classes[index])})
+    return csv_text([COLUMNS, *([row.get(name) for name in COLUMNS] for row in rows)])
 
 
 def _named(of_class: tuple[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 from fgvc import metrics
 from fgvc.config.schema import Config, TrainTask
 from fgvc.data import loader
+from fgvc.escape import fenced, markdown
 from fgvc.metrics import curves
 from fgvc.record.tensorboard import points
 from fgvc.record.tensorboard.sheet import SHOWN
@@ -73,7 +74,7 @@ def _texts(job: Experiment, numbers: Mapping[str, Mapping[str, object]]) -> None
         ("run/stamp", "env_stamp.json", "json"),
     ):
         text = (job.run.path / name).read_text(encoding="utf-8")
-        job.board.text(tag, f"```{language}\n{text.rstrip()}\n```")
+        job.board.text(tag, fenced(text, language))
 
 
 def _table(numbers: Mapping[str, Mapping[str, object]]) -> str:
@@ -87,7 +88,7 @@ def _table(numbers: Mapping[str, Mapping[str, object]]) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_cell, value))}]"
-    return f"{value:.4f}" if isinstance(value, float) else str("–" if value is None else value)
+    return f"{value:.4f}" if isinstance(value, float) else markdown("–" if value is None else value)
 
 
 def _mistakes(job: Experiment, test: Predictions) -> None:

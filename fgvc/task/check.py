@@ -40,9 +40,11 @@ def run(job: Job) -> int:
     file = stack.save(cache_root, record)
     if not record["passed"]:
         failed = ", ".join(outcome.step for outcome in outcomes if outcome.result != PASSED)
-        console.say(f"check: FAILED: {failed}\nlog: {log}")
+        console.say(f"check: FAILED: {failed}")
+        console.say(f"log: {log}")
         return FAILED
-    console.say(f"check: PASSED\nrecord: {file}")
+    console.say("check: PASSED")
+    console.say(f"record: {file}")
     if job.conf.task.record:
         published.publish(record, stamp.CODE)
         console.say("recorded in specs/stack.json and README.md")

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 
+from fgvc.escape import visible
 from fgvc.task import DONE, FAILED, PREEMPTED
 
 
@@ -35,7 +36,7 @@ def main() -> int:
     except NonFinite:
         return FAILED  # on all ranks together: rank 0 says it
     except UserError as error:
-        print(f"fgvc: {error}", file=sys.stderr, flush=True)
+        print(f"fgvc: {visible(str(error))}", file=sys.stderr, flush=True)
         return FAILED
     except RuntimeError as error:
         if peer_gone(error):

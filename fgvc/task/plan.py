@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import platform
 import re
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fgvc import shell
 from fgvc.config.compose import (
     composed,
     conf_dir,
@@ -36,7 +36,6 @@ from fgvc.types import UserError
 
 FILE = "plan.md"
 UNTOLD = ("task.output", "runtime.run_id")  # overrides that a plan does not repeat
-PROGRAM = ("python", "-m", "fgvc.run")
 
 
 def run(job: Job) -> int:
@@ -132,13 +131,13 @@ def _options(conf: Config, overrides: Sequence[str]) -> dict[str, str]:
 
 
 def _command(overrides: Iterable[str], words: Iterable[str] = ()) -> str:
-    return " ".join([*PROGRAM, *map(_word, overrides), *words])
+    return " ".join([*shell.PROGRAM, *map(_word, overrides), *words])
 
 
 def _word(override: str) -> str:
-    """An override as a shell takes it; a place is a variable, as it differs by machine."""
+    """An override as a shell takes it; a place is a variable, because it differs by machine."""
     key = _key(override)
-    return f'{key}="${_variable(key)}"' if _is_place(key) else shlex.quote(override)
+    return shell.variable(key, _variable(key)) if _is_place(key) else shell.word(override)
 
 
 def _is_place(key: str) -> bool:

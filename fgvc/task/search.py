@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +19,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from fgvc import shell
 from fgvc.config.compose import config_hash, resolved
 from fgvc.config.errors import ConfigError
 from fgvc.config.overlay import choices, overlay
 from fgvc.config.schema import Config
 from fgvc.config.search import TRIALS, Search, Stopped
+from fgvc.escape import visible
 from fgvc.record import console
 from fgvc.record.folder import IN_PROGRESS, RESUME, SHORT, Preempted, complete, read_json
 from fgvc.report import search as report
@@ -69,7 +70,7 @@ def run(
                 launch(trial)
             return close(search, conf, bool(asked()))
     except (UserError, OSError) as error:
-        print(f"fgvc: {error}", file=sys.stderr, flush=True)
+        print(f"fgvc: {visible(str(error))}", file=sys.stderr, flush=True)
         return FAILED
 
 
@@ -177,7 +178,7 @@ def _write_winner(
     conf: Config, folder: Path, told: Mapping[str, Any], best: Mapping[str, Any]
 ) -> None:
     path = folder / "best.yaml"
-    command = f"python -m fgvc.run {shlex.quote(f'experiment={path}')}"
+    command = shell.fgvc(shell.override("experiment", path))
     says = [
         f"The best of {len(told['trials'])} trials of search {told['run_id']}: {report.line(best)} "
         f"(trial {best['number'] + 1}, config {best['config_hash'][:SHORT]}).",

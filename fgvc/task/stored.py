@@ -23,6 +23,7 @@ from fgvc.model.backbone import weights
 from fgvc.model.classifier import Classifier
 from fgvc.record import checkpoint, fit
 from fgvc.record.fit import Fit
+from fgvc.shell import escaped
 from fgvc.task import Job
 from fgvc.task.classify import HEAD, restored
 from fgvc.task.experiment import weight_store
@@ -119,15 +120,16 @@ def read_file(file: Path) -> Stored:
 
 def config_of(stored: Stored, job: Job) -> DictConfig:
     """The checkpoint's config with this command's runtime and places."""
-    cfg = OmegaConf.create(dict(stored.facts["config"]))
+    cfg = OmegaConf.create(escaped(stored.facts["config"]))
     cfg.runtime = job.cfg.runtime
     for name in ("checkpoint", "run", "against", "image"):
-        cfg[name] = job.cfg[name]
+        cfg[name] = escaped(getattr(job.conf, name))
     given, beside = given_places(job.overrides), _places_beside(stored.file)
     usual = OmegaConf.load(conf_dir() / "dataset" / f"{cfg.dataset.reader}.yaml")
     for name in ("root", "table"):
         default = OmegaConf.to_container(usual, resolve=False).get(name)  # type: ignore[union-attr]
-        cfg.dataset[name] = {**beside, **given}.get(f"dataset.{name}", default)
+        place = {**beside, **given}.get(f"dataset.{name}")
+        cfg.dataset[name] = default if place is None else escaped(place)
     if (partial := given.get("dataset.partial")) is not None:
         cfg.dataset.partial = partial
     # accepted once, by the command that asks for it
@@ -135,7 +137,7 @@ def config_of(stored: Stored, job: Job) -> DictConfig:
     if stored.inside is not None:  # its weights are in it: look for no other file
         cfg.runtime.weights_root = str(stored.file)
     key = "backbone.weights"
-    cfg.backbone.weights = _weights(stored, given.get(key), beside.get(key), job)
+    cfg.backbone.weights = escaped(_weights(stored, given.get(key), beside.get(key), job))
     return cfg
 
 
@@ -148,7 +150,7 @@ def settled(stored: Stored, job: Job) -> tuple[Config, WeightsSource]:
     cfg = config_of(stored, job)
     given = given_places(job.overrides).get("backbone.weights")
     if given is not None and stored.inside is None:
-        cfg.backbone.weights = given  # a file will do for what the run took from the hub
+        cfg.backbone.weights = escaped(given)  # a file will do for what the run took from the hub
     conf = with_norm_eps(stored, typed(cfg))
     check_weights_found(stored, conf)
     source = stored.inside or weights.find(conf.backbone)
@@ -218,7 +220,7 @@ def _places_beside(file: Path) -> dict[str, str]:
     if not saved.is_file():
         return {}
     try:
-        conf = OmegaConf.load(saved)
+        conf = OmegaConf.create(escaped(yaml.safe_load(saved.read_text(encoding="utf-8"))))
     except (yaml.YAMLError, OSError) as error:
         raise UserError(f"{saved}: damaged ({' '.join(str(error).split())[:80]})") from error
     kept = ("dataset.root", "dataset.table", "backbone.weights")

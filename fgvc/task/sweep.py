@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from fgvc.config.compose import config_hash, resolved
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import Job, LeftOut, choices_of, folded
+from fgvc.escape import visible
 from fgvc.record.folder import IN_PROGRESS, SHORT, Preempted, abandoned, complete, now
 from fgvc.report import sweep as report
 from fgvc.report.baselines import gather, write_baselines
@@ -79,7 +80,7 @@ def run(
                 launch(sweep.job)
             return _close(sweep, jobs, left_out)
     except (UserError, OSError) as error:
-        print(f"fgvc: {error}", file=sys.stderr, flush=True)
+        print(f"fgvc: {visible(str(error))}", file=sys.stderr, flush=True)
         return FAILED
 
 

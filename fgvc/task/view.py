@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from fgvc.config.overrides import given_places
 from fgvc.data.layout import named_root
@@ -110,8 +110,8 @@ def _places(job: Job, run_folder: Path) -> Sequence[Path]:
     root, table = given.get("dataset.root"), given.get("dataset.table")
     if root is not None or table is not None:
         return [named_root(root, table)]
-    had = OmegaConf.load(run_folder / "config.yaml").dataset
-    recorded = named_root(had.root, had.table)
+    had = yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8"))["dataset"]
+    recorded = named_root(had["root"], had["table"])
     return [recorded, Path(job.conf.runtime.data_root).expanduser() / recorded.name]
 
 

@@ -34,7 +34,7 @@ WANTED = {  # as typed -> what the line must hold
     "task=train task.bs=8": "write task.batch_size=8",
     "task=train per_device_train_batch_size=8 runtime.nproc=2": "write task.batch_size=16",
     "head=mlp epochs=3": "write head.fit.epochs=3",
-    "head=mlp lr=3e-4": "write head.fit.learning_rates=[3e-4]",
+    "head=mlp lr=3e-4": "write 'head.fit.learning_rates=[3e-4]'",
     "task=train task.accumulate=4": "write runtime.micro_batch=16",
     "task=train task.batch_size=32 accumulate_grad_batches=4": "write runtime.micro_batch=8",
     "model=dinov2": "write backbone=dinov2",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fgvc.config.errors import ConfigError
+from fgvc.shell import setting
 
 DEPTH = 3  # outputs/RUN/CONFIG/CHECKPOINT
 MOST = 4  # records named in a message
@@ -66,8 +67,8 @@ def _below(path: Path, name: str) -> Iterator[Path]:
 def _refuse_unfinished(path: Path, key: str) -> None:
     for depth in range(DEPTH):
         for folder in path.glob("*/" * depth + IN_PROGRESS):
+            run_id = folder.resolve().parents[1].name
             raise ConfigError(
                 f"{key}={path}: no complete run lies below it, {folder.relative_to(path)} is not "
-                f"finished: its command with runtime.run_id={folder.resolve().parents[1].name} "
-                "goes on"
+                f"finished: its command with {setting('runtime.run_id', run_id)} goes on"
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fgvc.config.errors import ConfigError
+from fgvc.shell import command, file_word
 
 # library: names under which it saves weights, first choice first
 NAMES: Mapping[str, Sequence[str]] = {
@@ -69,10 +70,9 @@ def missing_in(folder: Path, library: str) -> str:
     names = " or ".join(names_of(library)[: len(NAMES[library])])
     message = f"the folder holds no {names}, as {library} saves them"
     if any(name.endswith(".distcp") for name in files):
-        return (
-            f"{message}; it holds a distributed checkpoint: run `python -m "
-            f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} FILE` and name FILE"
-        )
+        convert = ("python", "-m", "torch.distributed.checkpoint.format_utils", "dcp_to_torch")
+        run = f"{command(convert)} {file_word(folder)} FILE"
+        return f"{message}; it holds a distributed checkpoint: run `{run}` and name FILE"
     if "zero_to_fp32.py" in files:
         return f"{message}; run `python zero_to_fp32.py . pytorch_model.bin` there (DeepSpeed)"
     shards = [name for name in files if SHARD.search(name)]

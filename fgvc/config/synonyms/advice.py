@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from fgvc.config.written import written
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Advice:
         if not self.overrides:
             return self.note
         note = f" ({self.note})" if self.note else ""
-        return f"write {' '.join(map(shell_word, self.overrides))}{note}"
+        return f"write {' '.join(map(written, self.overrides))}{note}"
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,6 @@ class Asked:
         """A whole number that the command sets, or another where it sets none."""
         text = self.given.get(key, "")
         return int(text) if text.isdigit() and int(text) else otherwise
-
-
-def shell_word(override: str) -> str:
-    """An override as a shell takes it; quoted only where it must be."""
-    key, _, value = override.partition("=")
-    plain = value.replace("~", "").replace("[", "").replace("]", "").replace(",", "")
-    return override if shlex.quote(f"{key}{plain}") == f"{key}{plain}" else shlex.quote(override)
 
 
 def is_true(value: str) -> bool:

@@ -19,11 +19,12 @@ from fgvc.data.folder import contents, locate, skipped
 from fgvc.data.folder.listing import Folder
 from fgvc.data.folder.locate import Base
 from fgvc.data.formats import file_kind
-from fgvc.data.index import Index, listed, setting
+from fgvc.data.index import Index, listed
 from fgvc.data.labelmap import named
 from fgvc.data.layout import existing
 from fgvc.data.split import carved_test
 from fgvc.data.split_words import split_of
+from fgvc.shell import setting
 from fgvc.types import UserError
 
 

@@ -10,7 +10,8 @@ from fgvc.data.folder import skipped, splits
 from fgvc.data.folder.listing import Folder
 from fgvc.data.folder.locate import Base, check_parts, copies_in, one_class
 from fgvc.data.folder.splits import NAMES
-from fgvc.data.index import listed, setting
+from fgvc.data.index import listed
+from fgvc.shell import setting
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
 
 Row = tuple[str, str, int]  # path, class, split

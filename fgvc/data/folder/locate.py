@@ -16,9 +16,10 @@ from pathlib import Path
 from fgvc.data.folder import splits
 from fgvc.data.folder.listing import Folder, Inode
 from fgvc.data.folder.skipped import summary
-from fgvc.data.index import listed, setting
+from fgvc.data.index import listed
 from fgvc.data.layout import DEPTH
 from fgvc.data.split_words import split_of
+from fgvc.shell import setting
 from fgvc.types import TRAIN, UserError, nfc
 
 TABLES = (".csv", ".tsv", ".parquet")

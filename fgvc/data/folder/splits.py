@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fgvc.data.folder.listing import Folder
-from fgvc.data.index import listed, setting
+from fgvc.data.index import listed
 from fgvc.data.split_words import split_of, splits_among
+from fgvc.shell import setting
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
 
 NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fgvc.data.formats import has_picture_suffix
-from fgvc.data.index import Index, listed, repeated, setting
+from fgvc.data.index import Index, listed, repeated
 from fgvc.data.layout import existing
 from fgvc.data.split import resolve_splits
 from fgvc.data.table import embedded
@@ -38,6 +38,7 @@ from fgvc.data.table.parquet import ParquetTable
 from fgvc.data.table.paths import is_picture_path, resolve
 from fgvc.data.table.splits import Given, from_folders, read_splits
 from fgvc.data.table.text import TextTable
+from fgvc.shell import setting
 from fgvc.types import Progress, UserError
 
 __all__ = ["Keys", "read"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
-from fgvc.data.index import listed, setting
+from fgvc.data.index import listed
 from fgvc.data.table.parquet import ParquetTable
 from fgvc.data.table.text import JSON_LINES, TextTable, refuse_others
+from fgvc.shell import setting
 from fgvc.types import UserError
 
 PARQUET = (".parquet", ".parq", ".pq")

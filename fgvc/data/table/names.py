@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fgvc.data.index import listed, repeated, setting
+from fgvc.data.index import listed, repeated
+from fgvc.shell import setting
 from fgvc.types import UserError
 
 

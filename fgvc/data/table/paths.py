@@ -15,8 +15,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from fgvc.data.formats import has_picture_suffix, is_rubbish
-from fgvc.data.index import listed, setting
+from fgvc.data.index import listed
 from fgvc.data.layout import inside
+from fgvc.shell import setting
 from fgvc.types import UserError
 
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)

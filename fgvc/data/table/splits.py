@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fgvc.data.index import listed, setting
+from fgvc.data.index import listed
 from fgvc.data.split import SPLIT_NAMES
 from fgvc.data.split_words import may_be_split, split_of, splits_among
 from fgvc.data.table.names import Keys, keyed, plain_name, refuse_several
 from fgvc.data.table.parquet import ParquetTable
 from fgvc.data.table.text import TextTable
+from fgvc.shell import setting
 from fgvc.types import TEST, TRAIN, VAL, UserError
 
 WORDS = (

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from fgvc.shell import command
 from fgvc.types import UserError
 
 PATIENCE = 3.0  # seconds for the hub's first answer
@@ -113,9 +114,9 @@ def _answers() -> bool:
 
 def _not_to_be_had(wanted: Wanted, why: str) -> str:
     # of a repository of unknown origin, which name its weights have is unknown too
-    names = " ".join((*wanted.names[: wanted.certain], *wanted.companions))
+    names = (*wanted.names[: wanted.certain], *wanted.companions)
+    download = command(["hf", "download", wanted.repo, *names, "--revision", wanted.revision])
     return (
         f"no {wanted.what} for {wanted.model}: {wanted.repo}@{wanted.revision} is not cached and "
-        f"{why}; with a network run `hf download {wanted.repo} {names} --revision "
-        f"{wanted.revision}`, or {wanted.instead}"
+        f"{why}; with a network run `{download}`, or {wanted.instead}"
     )

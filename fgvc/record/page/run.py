@@ -6,7 +6,6 @@ dataset.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from fgvc.record.page.gallery import gallery
 from fgvc.record.page.pictures import Album, Picture
 from fgvc.record.page.render import HOME, render
 from fgvc.record.tensorboard import Point
+from fgvc.shell import command as shell_command
+from fgvc.shell import fgvc, file_word, override, split
 
 FILE = "report.html"
 OVERLAYS = 8  # of overlays/
@@ -244,24 +245,28 @@ def _repeat(stamp: Mapping[str, Any], command: str, place: Path) -> list[tuple[s
         place: where the folder will lie.
     """
     weights, lock = stamp["weights"], stamp["requirements_checksum"]
-    steps = [("the code", f"git checkout {stamp['git_commit'] or '(not recorded)'}")]
+    steps = [("the code", _checkout(stamp["git_commit"]))]
     if stamp["code_patch_sha256"]:
-        patch = shlex.quote(str(place / "code.patch"))
+        patch = file_word(place / "code.patch")
         steps.append(("what was not committed", f"git apply {patch}"))
     if lock:
         steps.append((f"the packages (sha256 {lock})", "uv pip sync requirements.txt"))
     if weights["kind"] == "file":
-        file = shlex.quote(weights["name"])
+        file = file_word(weights["name"])
         steps.append((f"the weights must say {weights['sha256']}", f"sha256sum {file}"))
     steps.append(("the run", _without_run_id(command)))
-    again = shlex.join(["python", "-m", "fgvc.run", "task=eval", f"checkpoint={place}"])
+    again = fgvc("task=eval", override("checkpoint", place))
     return [*steps, ("or the numbers alone, again, from ckpt.bin", again)]
 
 
 def _without_run_id(command: str) -> str:
     """The same question under a name of its own."""
-    words = shlex.split(command)
-    return shlex.join([word for word in words if not word.startswith("runtime.run_id=")])
+    kept = [word for word in split(command) if not word.startswith("runtime.run_id=")]
+    return shell_command(kept)
+
+
+def _checkout(commit: str | None) -> str:
+    return "git checkout (not recorded)" if commit is None else f"git checkout {file_word(commit)}"
 
 
 def _charts(

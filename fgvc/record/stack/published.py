@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fgvc.escape import markdown
 from fgvc.store import atomic
 from fgvc.types import UserError
 
@@ -67,7 +68,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for record in records:
         shown = {**record, "checked": _checked(record)[:10]}
-        lines.append(f"| {' | '.join(shown[key] or '–' for key in COLUMNS.values())} |")
+        lines.append(f"| {' | '.join(markdown(shown[key] or '–') for key in COLUMNS.values())} |")
     return "\n".join(lines)
 
 

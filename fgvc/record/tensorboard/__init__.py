@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fgvc.escape import tsv_cell
 from fgvc.metrics.curves import Curve
 from fgvc.record.tensorboard.points import COLUMNS, Points
 from fgvc.record.tensorboard.sheet import captioned
@@ -159,7 +160,7 @@ class Board:
 
     def embedding(self, shown: Points) -> None:
         """The points of the PROJECTOR tab."""
-        facts = [list(row) for row in shown.facts]
+        facts = [list(map(tsv_cell, row)) for row in shown.facts]
         self._writer.add_embedding(shown.x_PK, facts, tag=EMBEDDING, metadata_header=list(COLUMNS))
 
     def hparams(self, choices: Mapping[str, str | float | int]) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from fgvc import escape, shell
+from fgvc.escape import code, fenced
 from fgvc.record import retention
 from fgvc.record.retention import UnreadableError
 from fgvc.report.audit.check import FAIL, PERSON, Result
+from fgvc.report.audit.identity import recorded_command
 from fgvc.report.audit.record import Record
 from fgvc.report.sealed import DamageError
 from fgvc.store import digest
@@ -40,12 +43,14 @@ def _told(body, record: Record) -> str:
     try:
         return body(record)
     except (DamageError, UnreadableError, KeyError, TypeError, OSError) as why:
-        return f"{ABSENT}: {' '.join(str(why).split())}"
+        return f"{ABSENT}: {escape.markdown(why)}"
 
 
 def _commands(record: Record) -> str:
-    audit = f"python -m fgvc.run task=audit run=OUTPUTS/{record.place}"
-    return f"```\n{record.text('command.txt').strip()}\n{audit}\n```\n\nConfig: `config.yaml`"
+    audit = shell.fgvc("task=audit", shell.override("run", f"OUTPUTS/{record.place}"))
+    command = recorded_command(record.text("command.txt"))
+    block = fenced(f"{command}\n{audit}")
+    return f"{block}\n\nConfig: `config.yaml`"
 
 
 def _hashes(record: Record) -> str:
@@ -61,28 +66,35 @@ def _hashes(record: Record) -> str:
         "requirements.txt": stamp["requirements_checksum"],
         "env_hash": stamp["env_hash"],
     }
-    lines = [f"| {name} | {f'`{value}`' if value else 'none'} |" for name, value in rows.items()]
+    lines = [
+        f"| {name} | {code(value, in_table=True) if value else 'none'} |"
+        for name, value in rows.items()
+    ]
     return "\n".join(["| what | sha256 |", "|---|---|", *lines])
 
 
 def _stamp(record: Record) -> str:
     excerpt = {key: record.stamp[key] for key in EXCERPT}
     text = json.dumps(excerpt, indent=2, ensure_ascii=False)
-    return f"`{record.place}/env_stamp.json`\n\n```json\n{text}\n```"
+    return f"{code(f'{record.place}/env_stamp.json')}\n\n{fenced(text, 'json')}"
 
 
 def _retention(record: Record) -> str:
     kept = retention.read(record.path / retention.FILE)
-    pinned = ", ".join(kept.pinned_by) or "no"
+    pinned = ", ".join(map(code, kept.pinned_by)) or "no"
     return (
-        f"`{record.place}/{retention.FILE}`: made {kept.created.isoformat()}, expires "
+        f"{code(f'{record.place}/{retention.FILE}')}: made {kept.created.isoformat()}, expires "
         f"{kept.expires.isoformat()}, pinned: {pinned}"
     )
 
 
 def _audit(results: Sequence[Result]) -> str:
-    failed = [f"- **{one.id}**: {one.evidence}" for one in results if one.state == FAIL]
-    signed = [f"- [ ] {one.id}: {one.evidence}" for one in results if one.state == PERSON]
+    failed = [
+        f"- **{one.id}**: {escape.markdown(one.evidence)}" for one in results if one.state == FAIL
+    ]
+    signed = [
+        f"- [ ] {one.id}: {escape.markdown(one.evidence)}" for one in results if one.state == PERSON
+    ]
     asked = len(results) - len(signed)
     head = f"{asked - len(failed)} of {asked} checks without a failure"
     return "\n".join([head, *failed, "", "Signed by a person, with name and date:", "", *signed])

@@ -6,6 +6,7 @@ import subprocess
 
 import jsonschema
 
+from fgvc import shell
 from fgvc.record import stamp as stamps
 from fgvc.record.checkpoint import FILE
 from fgvc.report.audit.check import MISSING, PASS, Verdict, agree
@@ -57,11 +58,25 @@ def code(record: Record) -> Verdict:
 
 def command_recorded(record: Record) -> str:
     """Are the exact command, the config and the seed recorded?"""
-    text = record.text("command.txt").strip()
-    if not text.startswith("python -m fgvc.run"):
-        raise DamageError("command.txt: no command of fgvc")
+    text = recorded_command(record.text("command.txt"))
     record.data("config.yaml")
     return f"command.txt ({len(text)} characters), config.yaml, seed {record.config['seed']}"
+
+
+def recorded_command(text: str) -> str:
+    """The command of a record, as a person may paste it.
+
+    Raises:
+        DamageError: anything but one command as fgvc writes it: a shell would read more from it.
+    """
+    command = text.removesuffix("\n")
+    try:
+        words = shell.split(command)
+    except ValueError as error:
+        raise DamageError(f"command.txt: {error}") from None
+    if tuple(words[:3]) != shell.PROGRAM or shell.command(words) != command:
+        raise DamageError("command.txt: no command as fgvc writes it")
+    return command
 
 
 def checkpoint(record: Record) -> str:

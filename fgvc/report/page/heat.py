@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fgvc.escape import uncell
 from fgvc.report import sealed
 from fgvc.report.fold import Line
 from fgvc.report.runs import Run
@@ -82,7 +83,9 @@ def _read(run: Run) -> Recall:
     try:
         rows = csv.DictReader(io.StringIO(data.decode()))
         return {
-            row["index"]: (row["name"], float(row["recall"])) for row in rows if int(row["support"])
+            row["index"]: (uncell(row["name"]), float(row["recall"]))
+            for row in rows
+            if int(row["support"])
         }
     except (KeyError, TypeError, ValueError) as error:
         raise DamageError(f"{FILE}: not one that this version reads") from error

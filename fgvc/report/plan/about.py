@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fgvc.shell import setting, variable
+
 Plain = Mapping[str, Any]
 
 
@@ -70,6 +72,13 @@ class About:
     @property
     def backbone(self) -> Plain:
         return self.conf["backbone"]
+
+    def at_folder(self, key: str) -> str:
+        """The override `key=` of the run folder to be, as one word of a shell."""
+        place = f"/RUN_ID/{self.experiment.config_hash[:16]}/CHECKPOINT_ID"
+        if "OUTPUT_ROOT" in self.places:
+            return variable(key, "OUTPUT_ROOT", place)
+        return setting(key, f"outputs{place}")
 
     @property
     def folder(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fgvc.escape import code, markdown
 from fgvc.report.plan.about import About, Unanswered
 from fgvc.report.plan.answers import ANSWERS
 from fgvc.report.plan.items import CHECK, ITEMS, PLAN, SECTIONS, Item
@@ -31,8 +32,8 @@ def document(about: About) -> Document:
             except Unanswered as error:
                 owed[item.id] = error
                 told[item.id] = f"**NOT ANSWERED**: {item.asks.lower()}, {error}."
-    head = f"Written by `{about.asked}`. The question below is the whole specification."
-    parts = [f"# Plan: {about.title}", head, _stamp(about), *_owed(owed)]
+    head = f"Written by {code(about.asked)}. The question below is the whole specification."
+    parts = [f"# Plan: {markdown(about.title)}", head, _stamp(about), *_owed(owed)]
     for section in SECTIONS:
         parts += [f"## {section}", *_section(section, told)]
     return Document("\n\n".join(parts) + "\n", owed)
@@ -40,7 +41,8 @@ def document(about: About) -> Document:
 
 def _stamp(about: About) -> str:
     rows = "\n".join(
-        f"| {key} | {'–' if value is None else value} |" for key, value in about.stamp.items()
+        f"| {key} | {'–' if value is None else markdown(value)} |"
+        for key, value in about.stamp.items()
     )
     return f"{OPENS}\n| planned on | |\n|---|---|\n{rows}\n{CLOSES}"
 

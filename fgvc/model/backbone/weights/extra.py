@@ -5,13 +5,12 @@ None is dropped silently: the person removes them, with a command that the messa
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from fgvc.config.schema.weight_folders import MERGE
+from fgvc.shell import command
 
 MOST = 12  # starts of names in a command
 LORA = re.compile(r"\b(lora_[AB]|lora_magnitude_vector|ia3_l|hada_w\d_[ab]|lokr_w\d)\b")  # of PEFT
@@ -53,14 +52,14 @@ def way_out(
         )
     code = (
         "import torch; from fgvc.model.backbone import weights; "
-        f"held = weights.read({json.dumps(str(path))}); "
-        f"drop = ({', '.join(map(json.dumps, starts))},); "
+        f"held = weights.read({str(path)!a}); "
+        f"drop = ({', '.join(map(ascii, starts))},); "
         "held = {k: v for k, v in held.items() if not k.startswith(drop)}; "
         'torch.save(held, "NEW.pth")'
     )
     return (
         "; if its features do not need them, as a decoder or the head of another task, run "
-        f"`python -c {shlex.quote(code)}` and name NEW.pth"
+        f"`{command(['python', '-c', code])}` and name NEW.pth"
     )
 
 

@@ -19,6 +19,7 @@ from fgvc.config.schema.weight_files import (
 from fgvc.config.schema.weight_folders import weights_in
 from fgvc.config.schema.weight_names import HUB, hub_hint, local_path, set_repo
 from fgvc.model.backbone import hub, own
+from fgvc.shell import command, file_word
 from fgvc.store import digest
 from fgvc.types import UserError, WeightsSource
 
@@ -99,9 +100,11 @@ def tokenizer(conf: schema.Backbone, source: WeightsSource) -> Path | None:
 def _fetched_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
     assert source.path is not None
     if source.revision is None:
+        folder = source.path.parent
+        download = command(["hf", "download", row.repo or "REPO", TOKENIZER])
         raise UserError(
-            f"no tokenizer for {row.model}: {source.path.parent} holds no {TOKENIZER}; run "
-            f"`hf download {row.repo or 'REPO'} {TOKENIZER} --local-dir {source.path.parent}`, or "
+            f"no tokenizer for {row.model}: {folder} holds no {TOKENIZER}; run "
+            f"`{download} --local-dir {file_word(folder)}`, or "
             "leave backbone.weights out to take weights and tokenizer from the hub"
         )
     path, _ = hub.fetch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fgvc.escape import markdown
 from fgvc.report.plan.about import About, Unanswered
 
 LIBRARIES = (
@@ -80,23 +81,24 @@ def scale(about: About) -> str:
 
 
 def stack(about: About) -> str:
-    record = about.stack
+    record, name = about.stack, markdown(about.backbone["name"])
     if record is None:
         if about.needs_stack:
             raise Unanswered(
-                f"backbone={about.backbone['name']} needs a validated stack, and this environment "
+                f"backbone={name} needs a validated stack, and this environment "
                 "has not passed the check",
                 f"run {CHECK} (about a minute)",
             )
         return (
-            f"backbone={about.backbone['name']} needs none; `{CHECK}` would validate TensorBoard "
-            "and FiftyOne here."
+            f"backbone={name} needs none; `{CHECK}` would validate TensorBoard and FiftyOne here."
         )
     steps = "\n".join(
-        f"| {name} | {step['result']} | {step['says']} |" for name, step in record["steps"].items()
+        f"| {step} | {markdown(told['result'])} | {markdown(told['says'])} |"
+        for step, told in record["steps"].items()
     )
     return (
-        f"`{CHECK}` passed on {record['platform']}, Python {record['python_version']}, torch "
+        f"`{CHECK}` passed on {markdown(record['platform'])}, "
+        f"Python {record['python_version']}, torch "
         f"{record['torch_version']} ({record['checked']}, env_hash `{record['env_hash'][:16]}`); "
         "published checks stand in `specs/stack.json` and in README's table.\n\n"
         f"| step | result | what it saw |\n|---|---|---|\n{steps}"

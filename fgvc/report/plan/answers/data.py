@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fgvc.escape import code, fenced, markdown
 from fgvc.report.plan.about import About, Unanswered
 from fgvc.store import digest
 
@@ -9,7 +10,7 @@ OPEN = ("", "unknown", "none recorded", "not recorded")  # how a card says that 
 
 
 def source(about: About) -> str:
-    return f"{_told(about, 'source')}. Cite: {about.card['citation']}."
+    return f"{_told(about, 'source')}. Cite: {markdown(about.card['citation'])}."
 
 
 def licence(about: About) -> str:
@@ -29,8 +30,8 @@ def filtering(about: About) -> str:
     cropped = "; pictures are cut to their boxes" if about.dataset["box_crop"] else ""
     return (
         f"{_told(about, 'filtering')}; {skipped}{cropped}. Label noise: "
-        f"{about.card['label_noise']}. Who may have seen the test images: "
-        f"{about.card['contamination']}."
+        f"{markdown(about.card['label_noise'])}. Who may have seen the test images: "
+        f"{markdown(about.card['contamination'])}."
     )
 
 
@@ -53,8 +54,8 @@ def counts(about: About) -> str:
     if dataset["partial"] or not dataset["official"]["classes"]:
         why = "a partial copy" if dataset["partial"] else "no published dataset"
         raise Unanswered(
-            f"dataset={dataset['name']} is {why} and was not counted",
-            f"run `{about.doctor}` first",
+            f"dataset={markdown(dataset['name'])} is {why} and was not counted",
+            f"run {code(about.doctor)} first",
         )
     official = dataset["official"]
     return (
@@ -66,8 +67,14 @@ def counts(about: About) -> str:
 def smoke(about: About) -> str:
     tiny = about.smoke
     checksum = digest.sha256_bytes(digest.canonical_json(tiny["definition"]))
+    commands = (
+        f"{about.experiment.command} dataset.subset=tiny\n"
+        "python -m pytest -m smoke   # the same, offline, on synthetic birds\n"
+        "make smoke                  # and in bf16, and on two processes"
+    )
     return (
-        f"`dataset.subset=tiny` of dataset={about.dataset['name']}: at most {tiny['train']} train, "
+        f"`dataset.subset=tiny` of dataset={markdown(about.dataset['name'])}: "
+        f"at most {tiny['train']} train, "
         f"{tiny['val']} validation and {tiny['test']} test pictures, that is at most 2 batches of "
         f"8 a split, of {tiny['classes']} classes, each of which occurs in every split; checksum "
         f"of its definition `{checksum}`; about {tiny['expected_seconds']} s on two CPU cores. It "
@@ -75,9 +82,7 @@ def smoke(about: About) -> str:
         "list its training and inference images, and the stamp names those lists "
         "(`tiny_train_subset_path`, `tiny_infer_subset_path`), with counts, coverage and the "
         "checksum of the images.\n\n"
-        f"```\n{about.experiment.command} dataset.subset=tiny\n"
-        "python -m pytest -m smoke   # the same, offline, on synthetic birds\n"
-        "make smoke                  # and in bf16, and on two processes\n```\n\n"
+        f"{fenced(commands)}\n\n"
         "fp16 is part of it on a device that has it."
     )
 
@@ -92,7 +97,7 @@ def _told(about: About, field: str) -> str:
     value = str(about.card[field]).strip()
     if value.split(":")[0].strip() in OPEN:
         raise Unanswered(
-            f"the card of dataset={about.dataset['name']} leaves {field} open",
+            f"the card of dataset={markdown(about.dataset['name'])} leaves {field} open",
             f"set dataset.card.{field}=… once it is known",
         )
-    return value
+    return markdown(value)

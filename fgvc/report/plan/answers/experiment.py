@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fgvc.escape import code, fenced, markdown
 from fgvc.report.plan.about import About
 
 PLANS = {
@@ -19,25 +20,28 @@ METRICS = (
 
 def question(about: About) -> str:
     conf = about.conf
+    backbone = f"{conf['backbone']['name']} {conf['backbone']['size']}"
     return (
-        f"{about.title}. The approach: {PLANS[about.task]}. "
-        f"{conf['backbone']['name']} {conf['backbone']['size']} (`{about.row['model']}`), "
+        f"{markdown(about.title)}. The approach: {PLANS[about.task]}. "
+        f"{markdown(backbone)} ({code(about.row['model'])}), "
         f"head={conf['head']['name']}, {conf['resolution']['side']} px, "
-        f"part_attention={conf['part_attention']['name']}, dataset={conf['dataset']['name']}"
+        f"part_attention={conf['part_attention']['name']}, "
+        f"dataset={markdown(conf['dataset']['name'])}"
         f"{', a partial copy' if conf['dataset']['partial'] else ''}. The test images are read "
         "once by each run; a difference counts where an exact paired test says so."
     )
 
 
 def commands(about: About) -> str:
-    run, program = about.folder, "python -m fgvc.run"
+    program = "python -m fgvc.run"
+    evaluated, audited = about.at_folder("checkpoint"), about.at_folder("run")
     told = [
         ("the dataset, examined", about.doctor),
         ("the linear-probe baseline", about.baseline.command),
         ("the experiment", about.experiment.command),
-        ("its evaluation, repeated", f"{program} task=eval checkpoint={run}{about.roots}"),
+        ("its evaluation, repeated", f"{program} task=eval {evaluated}{about.roots}"),
         ("one table of every run", f"{program} task=report{about.roots}"),
-        ("the audit of the record", f"{program} task=audit run={run}{about.roots}"),
+        ("the audit of the record", f"{program} task=audit {audited}{about.roots}"),
     ]
     if about.baseline.config_hash == about.experiment.config_hash:
         del told[1]  # the experiment is the baseline
@@ -47,12 +51,12 @@ def commands(about: About) -> str:
     )
     later = "RUN_ID and CHECKPOINT_ID are told at the end of a run. Of each machine its own:"
     later = later if variables else later.partition(". ")[0] + "."
-    return f"```\n{block}\n```\n\n{later}\n{variables}".rstrip()
+    return f"{fenced(block)}\n\n{later}\n{variables}".rstrip()
 
 
 def configs(about: About) -> str:
     chosen = about.experiment.options
-    named = [f"`conf/{group}/{option}.yaml`" for group, option in chosen.items()]
+    named = [code(f"conf/{group}/{option}.yaml") for group, option in chosen.items()]
     return (
         f"`conf/config.yaml`, {', '.join(named)} and the overrides above. Experiment: config_hash "
         f"`{about.experiment.config_hash}`; baseline: `{about.baseline.config_hash}` (SHA256 of "
@@ -81,7 +85,8 @@ def outputs(about: About) -> str:
 def evaluation(about: About) -> str:
     dataset = about.dataset
     return (
-        f"Split: {about.card['split']} (`dataset.val_fraction={dataset['val_fraction']:g}`); "
+        f"Split: {markdown(about.card['split'])} "
+        f"(`dataset.val_fraction={dataset['val_fraction']:g}`); "
         f"fitted on {about.conf['final_fit']}; {about.conf['resolution']['side']} px; {METRICS}. "
         "`metrics.json`, `predictions.parquet`, the split lists and the digest of `ckpt.bin` are "
         "sealed together, and `task=eval` repeats the numbers from the checkpoint alone."
@@ -106,13 +111,14 @@ def devices(about: About) -> str:
 
 def axes(about: About) -> str:
     legal = "\n".join(
-        f"| {group} | {option} | {', '.join(about.groups[group])} |"
+        f"| {group} | {markdown(option)} | {markdown(', '.join(about.groups[group]))} |"
         for group, option in about.experiment.options.items()
         if group != "task"
     )
     return (
-        f"| axis | here | options |\n|---|---|---|\n{legal}\n| size, patch | "
-        f"{about.row['size']}, {about.row['patch']} | rows of `backbone.checkpoints` |\n\n"
+        f"| axis | here | options |\n|---|---|---|\n{legal}\n"
+        f"| size, patch | {markdown(about.row['size'])}, {about.row['patch']} | "
+        "rows of `backbone.checkpoints` |\n\n"
         f"Comparable are runs of one comparability key: images and split of the fit and of the "
         f"test, label map, metric code, `preprocess={about.conf['preprocess']}`, `final_fit`, no "
         "forced resume and no debugging run; mean and standard "
@@ -123,23 +129,23 @@ def axes(about: About) -> str:
 
 def backbone(about: About) -> str:
     if not about.backbone["pretrained"]:
-        return f"`{about.row['model']}` with random weights: no licence, and nothing was seen."
+        return f"{code(about.row['model'])} with random weights: no licence, and nothing was seen."
     sha256, row = about.backbone["weights_sha256"], about.row
+    revision = about.backbone["revision"] or row["revision"]
     which = (
-        f"the local file with sha256 `{sha256}`"
+        f"the local file with sha256 {code(sha256)}"
         if sha256
-        else f"`{row['repo']}` at revision `{about.backbone['revision'] or row['revision']}`; what "
-        "that resolves to is recorded"
+        else f"{code(row['repo'])} at revision {code(revision)}; what that resolves to is recorded"
     )
     return (
-        f"`{row['model']}`, licence {row['license']}: {which}. "
-        f"What it has seen: {' '.join(about.backbone['contamination'].split())}"
+        f"{code(row['model'])}, licence {markdown(row['license'])}: {which}. "
+        f"What it has seen: {markdown(' '.join(about.backbone['contamination'].split()))}"
     )
 
 
 def normalization(about: About) -> str:
     return (
-        f"`{about.backbone['normalization']}`, a key of the one registry "
+        f"{code(about.backbone['normalization'])}, a key of the one registry "
         "(`fgvc/data/normalize.py`). It is logged as `normalization` in `env_stamp.json` and in "
         "the baseline table, with mean and standard deviation under `preprocess` in the stamp and "
         "in `ckpt.bin`."
@@ -148,8 +154,8 @@ def normalization(about: About) -> str:
 
 def baseline(about: About) -> str:
     return (
-        f"`{about.baseline.command}`: frozen encoder, linear head, the same normalization "
-        f"(`{about.backbone['normalization']}`), resolution and images, config_hash "
+        f"{code(about.baseline.command)}: frozen encoder, linear head, the same normalization "
+        f"({code(about.backbone['normalization'])}), resolution and images, config_hash "
         f"`{about.baseline.config_hash[:16]}`. `task=report` joins a finetune to it by "
         "comparability key, model, weights, features, precision and resolution and prints the "
         "paired difference; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from fgvc.escape import fenced, markdown
 from fgvc.record import stamp as stamps
 from fgvc.record.tensorboard import KEYS, TRAINING
 from fgvc.report.plan.about import About, Unanswered
@@ -54,7 +55,7 @@ def stamp(about: About) -> str:
     assert isinstance(required, list)
     if about.stamp["git_commit"] is None:
         why = about.stamp["git_error"] or "the program does not run from a commit"
-        raise Unanswered(why, "run from a git checkout that Git can read")
+        raise Unanswered(markdown(why), "run from a git checkout that Git can read")
     excerpt = {key: about.stamp[key] for key in EXCERPT} | {
         "config_hash": about.experiment.config_hash
     }
@@ -63,7 +64,7 @@ def stamp(about: About) -> str:
         f"`fgvc/record/env_stamp.schema.json`, which asks for {len(required)} fields: "
         f"{', '.join(required)}. What is absent (a GPU, ml_collections) is null. A pull request "
         "cites its path with an excerpt, which `task=audit` prints; of this environment:\n\n"
-        f"```json\n{json.dumps(excerpt, indent=2, sort_keys=True)}\n```"
+        f"{fenced(json.dumps(excerpt, indent=2, sort_keys=True), 'json')}"
     )
 
 

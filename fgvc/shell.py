@@ -1,0 +1,174 @@
+"""Values -> commands that a person pastes into a shell: every printed command is made here.
+
+A value passes two readers: the shell (sh, bash, zsh), which splits a line into words, and Hydra,
+which reads `key=value` by a grammar of its own and `${...}` as an interpolation. `override` writes
+for Hydra, `word` for the shell, `setting` for both. A printed word holds no control character and
+no line break, because a terminal obeys some of these in the middle of quotes: `printf` writes them.
+Standard library only, so that every room may use it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+PROGRAM = ("python", "-m", "fgvc.run")
+# control characters, line and paragraph separators, marks that reverse text, lone surrogates
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_BARE = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./-]*")  # zsh expands a leading =
+# what Hydra reads as this very text, and as no number, truth value or null
+_PLAIN = re.compile(r"(?=[^.\d]|\.\.?/)[A-Za-z0-9_./][A-Za-z0-9_./-]*|\.\.?|\d{8}T\d{6}Z-[0-9a-f]+")
+_WORDS = frozenset({"true", "false", "null", "inf", "nan"})
+_PIECE = re.compile(r"""("\$\(printf '[^']*'\)")|('[^']*')|("'")|([^\s'"]+)|(\s+)""")
+_OCTAL = re.compile(rb"%%|\\([0-7]{3})")
+_INERT = "\\'\"!$`"  # in octal too: an interactive bash expands ! between double quotes
+_BEFORE, _AFTER = "\"$(printf '", "')\""
+
+
+def override(key: str, value: object) -> str:
+    """`key=value` as Hydra reads it; the value comes back as it is, of its own type.
+
+    Args:
+        value: text, a path, a number, a truth value, None, or a list of these.
+    """
+    return f"{key}={_hydra(value)}"
+
+
+def literal(text: str) -> str:
+    """A text in double quotes, as Hydra reads it; `${` stays text and begins no interpolation."""
+    return quoted(escaped(text))
+
+
+def escaped(value: Any) -> Any:
+    """Plain data whose texts OmegaConf reads as they are: no `${` begins an interpolation."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, Mapping):
+        return {key: escaped(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [escaped(item) for item in value]
+    return value
+
+
+def quoted(text: str) -> str:
+    """A text in double quotes, as Hydra reads it; an interpolation stays one.
+
+    Hydra reads a backslash as itself unless quotes follow.
+    """
+    inside = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    end = len(inside) - len(inside.rstrip("\\"))
+    return f'"{inside}{end * chr(92)}"'
+
+
+def word(text: str) -> str:
+    """A text as one word of a shell; quoted only where it must be.
+
+    A NUL, which no command can hold, is shown as the letter U+2400.
+    """
+    text = text.replace("\0", "\u2400")
+    if _BARE.fullmatch(text):
+        return text
+    if UNSEEN.search(text):
+        return _printed(text)
+    return "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+def file_word(path: str | os.PathLike[str]) -> str:
+    """A path as a word for another program, which must not read it as an option."""
+    text = os.fspath(path)
+    return word(f"./{text}" if text.startswith("-") else text)
+
+
+def setting(key: str, value: object) -> str:
+    """`key=value` as one word of a shell, for Hydra."""
+    return word(override(key, value))
+
+
+def variable(key: str, name: str, beyond: str = "") -> str:
+    """`key=value` as one word of a shell, whose value is a variable of that shell.
+
+    The variable's text stands in Hydra's quotes: it may hold anything but `"`, `${` and a backslash
+    at its end.
+
+    Args:
+        beyond: plain text that follows and begins with /, the rest of a path.
+    """
+    return f'{key}="\\"${name}{beyond}\\""'
+
+
+def command(words: Iterable[str]) -> str:
+    """A whole command, from the words that a program is to receive."""
+    return " ".join(map(word, words))
+
+
+def fgvc(*overrides: str) -> str:
+    """The command of this program with overrides that Hydra reads, as `override` makes them."""
+    return command([*PROGRAM, *overrides])
+
+
+def split(line: str) -> list[str]:
+    """The words of a command that `command` made.
+
+    Raises:
+        ValueError: a line of another form, as one with a quote that is not closed.
+    """
+    words: list[str] = []
+    start, inside = 0, False
+    while start < len(line):
+        piece = _PIECE.match(line, start)
+        if piece is None:
+            raise ValueError(f"no command as fgvc writes it: {line[start : start + 40]}")
+        if piece[5] is None:
+            text = _unprinted(piece[1]) if piece[1] else piece[4] or piece[0][1:-1]
+            words[-1:] = [words[-1] + text] if inside else [*words[-1:], text]
+        start, inside = piece.end(), piece[5] is None
+    return words
+
+
+def _hydra(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        raise TypeError("Hydra's grammar has no quotes for the keys of a mapping")
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{','.join(map(_hydra, value))}]"
+    text = str(value)
+    plain = _PLAIN.fullmatch(text) and text.lower() not in _WORDS
+    return text if plain else literal(text)
+
+
+def _printed(text: str) -> str:
+    """A word with characters that no terminal shows: `printf` writes them, in every shell."""
+    body = text.rstrip("\n")  # the shell strips these from what a command writes
+    tail = text[len(body) :]
+    written = "".join(map(_in_printf, body))
+    if written.startswith("-"):  # no option
+        written = _octal(b"-") + written[1:]
+    return f"\"$(printf '{written}')\"" + (f"'{tail}'" if tail else "")
+
+
+def _in_printf(char: str) -> str:
+    if char == "%":
+        return "%%"
+    if char not in _INERT and not UNSEEN.match(char):
+        return char
+    try:
+        return _octal(char.encode("utf-8", "surrogateescape"))  # a byte of a name that is no UTF-8
+    except UnicodeEncodeError:  # half of a pair
+        return "\ufffd"
+
+
+def _octal(data: bytes) -> str:
+    return "".join(f"\\{byte:03o}" for byte in data)
+
+
+def _unprinted(piece: str) -> str:
+    inside = piece[len(_BEFORE) : -len(_AFTER)].encode()
+    data = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]) if found[1] else b"%", inside)
+    return data.decode("utf-8", "surrogateescape")
