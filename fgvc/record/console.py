@@ -55,7 +55,7 @@ def progress(
         yield _Plain(title, total, unit)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         _Rate(unit),
@@ -106,7 +106,7 @@ def training(epochs: int, steps: int, done: int = 0) -> Iterator[Callable[[Pulse
         yield _PlainTraining(course)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TimeElapsedColumn(),
         TextColumn("left {task.fields[left]}"),

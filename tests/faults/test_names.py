@@ -20,7 +20,7 @@ from PIL import Image
 
 from fgvc import escape, shell
 from fgvc.config.overrides import jobs_of
-from fgvc.record import checkpoint, retention
+from fgvc.record import checkpoint, console, retention
 from fgvc.record.stack import published
 from fgvc.report import model_card
 from fgvc.report.audit import block
@@ -191,6 +191,31 @@ def test_the_page_holds_names_as_text_only(ran):
 def test_nothing_that_was_printed_is_obeyed_by_a_terminal(ran):
     assert "javascript" in ran.printed  # the name of the dataset was printed at all
     assert not CONTROL.search(ran.printed)
+
+
+@pytest.mark.fault(53)
+def test_lines_tables_and_errors_spell_terminal_codes_out(tmp_path, capsys):
+    name = "\x1b]0;t\x07\rforged\nline \u202egpj"
+    console.say(f"note: {name}")
+    console.table(name, [name, "n"], [[name, "1"]])
+    data = ["dataset=folder", shell.override("dataset.root", f"/no/{name}")]
+    places = [f"runtime.{root}_root={tmp_path}" for root in ("output", "cache")]
+    code = main([*TINY, *data, *places])
+    out, err = capsys.readouterr()
+    assert code != 0
+    assert err.count("\n") == 1
+    assert not CONTROL.search(out + err)
+    assert out.startswith("note: \\x1b]0;t\\x07\\rforged\\nline \\u202egpj\n")
+    assert "\\x1b" in err
+
+
+@pytest.mark.fault(53)
+def test_the_audit_prints_its_block_line_by_line(ran, capsys):
+    main(["task=audit", shell.override("run", ran.folder), *ran.arguments[-2:]])
+    out = capsys.readouterr().out
+    assert not CONTROL.search(out)
+    headings = [line for line in out.splitlines() if line.startswith("### ")]
+    assert headings == [f"### {heading}" for heading in block.HEADINGS]
 
 
 @pytest.mark.fault(53)
