@@ -44,7 +44,7 @@ NAMES = (
     "\u202egpj.exe",
     "a'$(touch X)'b ${HOME}",
 )
-PLACE = "it's (1) [x], {y}: \"z\" =\\/a'$(touch X)'b ${HOME}\\"
+PLACE = "it's (1) [x], {y}: \"z\" =\\/${ a'$(touch X)'b ${HOME}\\"
 TINY = (
     "backbone=vit",
     "backbone.size=mini",
