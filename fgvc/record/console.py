@@ -221,7 +221,7 @@ def table(
     drawn = Table(header_style="bold", show_lines=not numbers)
     for index, name in enumerate(columns):
         justify = "right" if numbers and index else "left"
-        drawn.add_column(visible(name), justify=justify, overflow="fold")
+        drawn.add_column(visible(name, keep="\n"), justify=justify, overflow="fold")
     for row in rows:
         # Text: names may hold what Rich takes for markup
         drawn.add_row(*(Text(visible(cell, keep="\n"), style=STYLES.get(cell, "")) for cell in row))
