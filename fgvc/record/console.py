@@ -55,7 +55,7 @@ def progress(
         yield _Plain(title, total, unit)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         _Rate(unit),
@@ -106,7 +106,7 @@ def training(epochs: int, steps: int, done: int = 0) -> Iterator[Callable[[Pulse
         yield _PlainTraining(course)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TimeElapsedColumn(),
         TextColumn("left {task.fields[left]}"),
@@ -221,7 +221,7 @@ def table(
     drawn = Table(header_style="bold", show_lines=not numbers)
     for index, name in enumerate(columns):
         justify = "right" if numbers and index else "left"
-        drawn.add_column(visible(name), justify=justify, overflow="fold")
+        drawn.add_column(visible(name, keep="\n"), justify=justify, overflow="fold")
     for row in rows:
         # Text: names may hold what Rich takes for markup
         drawn.add_row(*(Text(visible(cell, keep="\n"), style=STYLES.get(cell, "")) for cell in row))

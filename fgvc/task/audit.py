@@ -41,7 +41,8 @@ def run(job: Job) -> int:
     failed = [one for one in results if one.state == FAIL]
     rows = [[one.id, one.state, one.evidence] for one in results]
     console.table(f"audit of {record.place}", ["check", "", "evidence"], rows, numbers=False)
-    console.say(block)
+    for line in block.split("\n"):
+        console.say(line)
     told = {"run": record.place, "passed": not failed, "pull_request": block}
     atomic.write_json(target, {**told, "checks": [asdict(one) for one in results]})
     console.say(f"{len(failed)} of {len(results)} checks failed; as JSON: {target}")

@@ -34,7 +34,8 @@ def run(job: Job) -> int:
     console.say("check: TensorBoard and FiftyOne at work, about a minute")
     outcomes = []
     for outcome in examine(log):
-        console.say(_line(outcome))
+        for line in _line(outcome).split("\n"):
+            console.say(line)
         outcomes.append(outcome)
     record = stack.record_of(outcomes)
     file = stack.save(cache_root, record)

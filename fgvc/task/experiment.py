@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+import yaml
 
 from fgvc.config.compose import canonical, config_hash
 from fgvc.config.schema import Config
@@ -116,7 +116,7 @@ def opened(
     check_precision(conf.precision, device)
     run_hash = config_hash(plain)
     texts = {
-        "config.yaml": OmegaConf.to_yaml(OmegaConf.structured(conf)),
+        "config.yaml": yaml.safe_dump(asdict(conf), allow_unicode=True, sort_keys=False),
         "config.canonical.json": canonical(plain),
         "command.txt": command + "\n",
     }

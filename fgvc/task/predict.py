@@ -20,6 +20,7 @@ from fgvc.config import images
 from fgvc.config.grid import key_of
 from fgvc.config.schema import Config
 from fgvc.data.decode import decode
+from fgvc.escape import visible
 from fgvc.model.part_attention import Selection
 from fgvc.record import console, overlay
 from fgvc.store import atomic
@@ -64,6 +65,8 @@ def run(job: Job) -> int:
         atomic.write_text(target, text)
     else:
         with contextlib.suppress(BrokenPipeError):  # a reader that had enough ends no run
+            if sys.stdout.isatty():  # a file or a pipe gets every byte
+                text = visible(text, keep="\n")
             print(text, end="", flush=True)
     return DONE if bad < len(found) else FAILED
 

@@ -121,7 +121,8 @@ def read_file(file: Path) -> Stored:
 
 def config_of(stored: Stored, job: Job) -> DictConfig:
     """The checkpoint's config with this command's runtime and places."""
-    cfg = OmegaConf.create(escaped(stored.facts["config"]))
+    cfg = OmegaConf.create(escaped(dict(stored.facts["config"])))
+    assert isinstance(cfg, DictConfig)
     cfg.runtime = job.cfg.runtime
     for name in ("checkpoint", "run", "against", "image"):
         cfg[name] = escaped(getattr(job.conf, name))
@@ -223,8 +224,9 @@ def _places_beside(file: Path) -> dict[str, str]:
     if not saved.is_file():
         return {}
     try:
-        conf = OmegaConf.create(escaped(yaml.safe_load(saved.read_text(encoding="utf-8"))))
-    except (yaml.YAMLError, OSError) as error:
+        saved_conf = yaml.safe_load(saved.read_text(encoding="utf-8"))
+        conf = OmegaConf.create(escaped(dict(saved_conf)))
+    except (yaml.YAMLError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{saved}: damaged ({' '.join(str(error).split())[:80]})") from error
     kept = ("dataset.root", "dataset.table", "backbone.weights")
     found = {key: OmegaConf.select(conf, key) for key in kept}

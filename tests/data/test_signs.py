@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from fgvc.config.compose import composed, typed
 from fgvc.data import dataset, signs
@@ -207,6 +208,7 @@ def test_a_pipe_among_the_pictures_does_not_hold_up_the_doctor(conf, cub):
     assert "a pipe, socket or device instead of a file" in examined.findings[0].says
 
 
+@pytest.mark.fault(39)
 @pytest.mark.parametrize(
     "name", ["it's", 'a "b" c', "back\\slash x", "end \\", 'q\\"', "$HOME ${x}"]
 )
@@ -217,4 +219,4 @@ def test_a_command_survives_the_shell_and_hydra(name):
     ).stdout.splitlines()
     root = OverridesParser.create().parse_override(words[1]).value()
     assert words[0] == "dataset=folder"
-    assert str(root) == f"/data/{name}"
+    assert OmegaConf.create([root])[0] == f"/data/{name}"  # as the config holds it

@@ -20,7 +20,7 @@ from PIL import Image
 
 from fgvc import escape, shell
 from fgvc.config.overrides import jobs_of
-from fgvc.record import checkpoint, retention
+from fgvc.record import checkpoint, console, retention
 from fgvc.record.stack import published
 from fgvc.report import model_card
 from fgvc.report.audit import block
@@ -44,7 +44,8 @@ NAMES = (
     "\u202egpj.exe",
     "a'$(touch X)'b ${HOME}",
 )
-PLACE = "it's (1) [x], {y}: \"z\" =\\/a'$(touch X)'b ${HOME}\\"
+PLACE = "it's (1) [x], {y}: \"z\" =\\/${ a'$(touch X)'b ${HOME}\\"
+KEPT = "r/0000000000000000/1111111111111111"
 TINY = (
     "backbone=vit",
     "backbone.size=mini",
@@ -194,30 +195,56 @@ def test_nothing_that_was_printed_is_obeyed_by_a_terminal(ran):
 
 
 @pytest.mark.fault(53)
+def test_lines_tables_and_errors_spell_terminal_codes_out(tmp_path, capsys):
+    name = "\x1b]0;t\x07\rforged\nline \u202egpj"
+    console.say(f"note: {name}")
+    console.table(name, [name, "n"], [[name, "1"]])
+    data = ["dataset=folder", shell.override("dataset.root", f"/no/{name}")]
+    places = [f"runtime.{root}_root={tmp_path}" for root in ("output", "cache")]
+    code = main([*TINY, *data, *places])
+    out, err = capsys.readouterr()
+    assert code != 0
+    assert err.count("\n") == 1
+    assert not CONTROL.search(out + err)
+    assert out.startswith("note: \\x1b]0;t\\x07\\rforged\\nline \\u202egpj\n")
+    assert "\\x1b" in err
+
+
+@pytest.mark.fault(53)
+def test_the_audit_prints_its_block_line_by_line(ran, capsys):
+    main(["task=audit", shell.override("run", ran.folder), *ran.arguments[-2:]])
+    out = capsys.readouterr().out
+    assert not CONTROL.search(out)
+    headings = [line for line in out.splitlines() if line.startswith("### ")]
+    assert headings == [f"### {heading}" for heading in block.HEADINGS]
+
+
+@pytest.mark.fault(53)
 def test_the_pull_request_block_is_inert_and_its_commands_are_real(ran, tmp_path):
-    copy = tmp_path / "OUT" / "r" / "c" / "k"
+    copy = tmp_path / "OUT" / KEPT
     shutil.copytree(ran.folder, copy)
     retention.pin(copy / retention.FILE, NAMES[6])
     results = [Result("licence", "licence", FAIL, name) for name in NAMES]
     text = block.markdown(Record(copy), results)
     assert_inert(text)
     for name in NAMES:
-        shown = [token.content for token in rendered(text) if token.type == "text"]
+        kinds = ("text", "code_inline")
+        shown = [token.content for token in rendered(text) if token.type in kinds]
         assert any(escape.visible(name) in line for line in [*shown, "".join(shown)])
-    recorded, audit = pasted(text, tmp_path / "sh")
-    assert given(audit) == {"task": "audit", "run": "OUTPUTS/r/c/k"}
+    recorded, audit, *_ = pasted(text, tmp_path / "sh")
+    assert given(audit) == {"task": "audit", "run": f"OUTPUTS/{KEPT}"}
     assert given(recorded)["runtime.output_root"] == str(ran.home / PLACE)
 
 
 @pytest.mark.fault(53)
 @pytest.mark.parametrize("more", ["; rm -rf ~", " `id`", "\nrm -rf ~", " $(id)", " x > y", " 'a"])
 def test_a_forged_command_is_not_printed(ran, tmp_path, more):
-    copy = tmp_path / "OUT" / "r" / "c" / "k"
+    copy = tmp_path / "OUT" / KEPT
     shutil.copytree(ran.folder, copy)
     forged = ran.text("command.txt").rstrip() + more + "\n"
     (copy / "command.txt").write_text(forged, encoding="utf-8")
     text = block.markdown(Record(copy), [])
-    assert "### Commands\n\nnot readable: command" in text
+    assert "### Commands\n\nnot readable" in text
     assert "rm -rf" not in text
 
 
