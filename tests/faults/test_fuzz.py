@@ -3,8 +3,8 @@
     FGVC_FUZZ_SECONDS=120 python -m pytest tests/faults/test_fuzz.py -s -k png
 
 One second or 50 inputs per door by default. An input is made from a number: FGVC_FUZZ_SEED=N starts
-at number N, and with FGVC_FUZZ_SECONDS=0 gives this input alone. FGVC_FUZZ_FINDINGS=FOLDER keeps the
-inputs found. Inputs that once did harm lie in tests/faults/corpus/<module>/<door>/, and come first.
+at number N, and with FGVC_FUZZ_SECONDS=0 gives this input alone. FGVC_FUZZ_FINDINGS=FOLDER keeps
+the inputs found. Inputs that once did harm come first: tests/faults/corpus/<module>/<door>/.
 """
 
 from __future__ import annotations
