@@ -1,8 +1,8 @@
 """A door and its sound files -> what it makes of damaged ones, in a child that may die.
 
 A door reads one file. It returns, or raises UserError, ConfigError or OSError with a file name, in
-one line; it stays within a bound of memory, ends, and leaves no file behind when it refuses.
-Anything else is a finding, with the number that makes the input again.
+one line; it stays within a bound of memory, ends, and leaves no temporary and nothing outside its
+folder. Anything else is a finding, with the number that makes the input again.
 """
 
 from __future__ import annotations
@@ -34,12 +34,18 @@ ENOUGH = 3  # findings of one door, after which it is left
 
 @dataclass(frozen=True)
 class Door:
-    """seeds: sound files. read: what opens one. suffix: of its name."""
+    """seeds: sound files; none: it makes its inputs itself, from the number that the file holds.
+
+    read: what opens one. suffix: of its name.
+    """
 
     name: str
     seeds: Sequence[bytes]
     read: Read
     suffix: str
+
+    def input(self, number: int) -> bytes:
+        return mutated(self.seeds, number) if self.seeds else str(number).encode()
 
 
 @dataclass
@@ -67,7 +73,7 @@ def fuzz(door: Door, scratch: Path, seconds: float, numbers: Iterable[int]) -> C
             number = next(waiting)
         except StopIteration:
             break
-        inputs = ((one, mutated(door.seeds, one)) for one in itertools.chain([number], waiting))
+        inputs = ((one, door.input(one)) for one in itertools.chain([number], waiting))
         done = _in_child(door, scratch, inputs, end, count)
         waiting = itertools.dropwhile(lambda one, done=done: one <= done, waiting)
         if time.monotonic() >= end:
@@ -180,17 +186,16 @@ def _try(door: Door, folder: Path, data: bytes) -> tuple[str, str]:
             return f"{type(error).__name__} without a file name: {error}", traceback.format_exc()
     except BaseException as error:
         return f"{type(error).__name__}: {str(error)[:300]}", traceback.format_exc()
-    left = _left(folder, file, bool(refused))
+    left = _left(folder, file)
     return (f"left behind: {left}" if left else refused), ""
 
 
-def _left(folder: Path, file: Path, refused: bool) -> list[str]:
-    """Files beside the input after a refusal, outside its folder ever; all of them are removed."""
+def _left(folder: Path, file: Path) -> list[str]:
+    """Temporaries beside the input, and anything outside its folder; all of it is removed."""
     inside = [path for path in folder.iterdir() if path != file]
     outside = [path for path in folder.parent.iterdir() if path != folder]
-    files = [one for top in inside for one in (top, *top.rglob("*")) if not one.is_dir()]
-    files = [one for one in files if one.suffix == ".tmp" or (refused and one.suffix != ".lock")]
-    names = [str(path.relative_to(folder.parent)) for path in (*files, *outside)]
+    temporary = sorted(folder.rglob("*.tmp"))
+    names = [str(path.relative_to(folder.parent)) for path in (*temporary, *outside)]
     for path in (*inside, *outside):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return names

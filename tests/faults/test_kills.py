@@ -43,15 +43,14 @@ isolate._context = lambda: multiprocessing.get_context("fork")  # no server to s
 """
 PUT = """
 from pathlib import Path
+import fgvc.task.prune as prune
 from fgvc.store.content import ContentStore
-def put(arguments):
-    files = sorted(Path(sys.argv[-1]).glob("*"))
-    store = ContentStore(Path(sys.argv[-1]).parent / "weights")
-    for file in files:
+def put(job):  # what a run with local weights does, within a command that does nothing else
+    cache = Path(job.conf.runtime.cache_root)
+    store = ContentStore(cache / "weights")
+    for file in sorted((cache.parent / "given").iterdir()):
         store.path(store.put(file))
-    return 0
-import fgvc.run
-fgvc.run.main = put
+prune.run = put
 """
 
 
@@ -117,9 +116,8 @@ def subject(zygote, small_probe, tmp_path, told) -> Callable[[str], Subject]:
                     whole=readable,
                 )
             case "weights":
-                return Subject(
-                    name, lambda of: (f"{of}/given",), contents_of_store, files(), PUT, misnamed
-                )
+                command = ("task=prune",)
+                return Subject(name, lambda _: command, stored, files(), PUT, misnamed)
         raise AssertionError(name)
 
     def files() -> Path:
@@ -179,10 +177,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def contents_of_store(root: Path) -> dict[str, str]:
+def stored(root: Path) -> dict[str, str]:
     return {
         name: digest.sha256_bytes(data)
-        for name, data in contents(root / "weights").items()
+        for name, data in contents(root / "cache" / "weights").items()
         if not name.endswith(".tmp")
     }
 
@@ -192,7 +190,7 @@ def contents_of_store(root: Path) -> dict[str, str]:
 
 def misnamed(root: Path) -> Iterable[str]:
     """Files of the store whose bytes are not those of their name."""
-    kept = contents_of_store(root) if (root / "weights").exists() else {}
+    kept = stored(root) if (root / "cache" / "weights").exists() else {}
     return [f"misnamed: {name}" for name, sha256 in kept.items() if not name.endswith(sha256)]
 
 

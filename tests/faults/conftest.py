@@ -1,0 +1,81 @@
+"""Fixtures: a folder of awkward names, a finetune that is stopped, and its undisturbed twin."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.faults.steps import EVERYTHING
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """A folder of one's own: awkward names, three classes that differ in brightness."""
+    root = tmp_path / "my birds = 2024 é"
+    rng = np.random.default_rng(0)
+    for level, name in enumerate(("Pie grièche", "a=b, c", "Ram C∕V 'x'")):
+        for split, count in (("train", 8), ("test", 4)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                noise = rng.integers(0, 40, (40 + i, 60, 3)) + 70 * level
+                Image.fromarray(noise.astype(np.uint8)).save(folder / f"é {i}=.jpg")
+    return root
+
+
+@pytest.fixture(scope="session")
+def undisturbed():
+    """What `whole` found, for all tests."""
+    return []
+
+
+@pytest.fixture
+def whole(finetune, tmp_path, told, undisturbed):
+    """What a finetune with everything leaves when nobody disturbs it."""
+
+    def made():
+        if not undisturbed:
+            ran = finetune(*EVERYTHING, f"runtime.output_root={tmp_path / 'undisturbed'}")
+            assert ran.code == 0, ran.err
+            undisturbed.append(told(ran.folder))
+        return undisturbed[0]
+
+    return made
+
+
+@pytest.fixture
+def here(tmp_path):
+    """here(pattern) -> what lies in the folder of the disturbed run."""
+
+    def found(pattern):
+        return sorted(tmp_path.glob(f"outputs/r/*/{pattern}"))
+
+    return found
+
+
+@pytest.fixture
+def stopped(finetune, monkeypatch):
+    """Stop a finetune after so many steps, as a signal does, but in this process."""
+
+    def start(steps, *more):
+        from fgvc.learn.train.trainer import Trainer
+
+        honest = Trainer.step
+
+        def step(self, micros):
+            report = honest(self, micros)
+            if self.done == steps:
+                signal.raise_signal(signal.SIGTERM)
+            return report
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "step", step)
+            ran = finetune(*EVERYTHING, *more)
+        assert ran.code == 75, ran.err
+        return ran
+
+    return start

@@ -1,0 +1,53 @@
+"""Steps that the injected tests share."""
+
+from __future__ import annotations
+
+import json
+
+# 16 patches and the smallest backbone: for what is not about pixels
+SMALL = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution.name=r64")
+
+
+def folder_run(run, root, *more):
+    return run("dataset=folder", f'dataset.root="{root}"', *SMALL, *more, birds=False)
+
+
+def one_line(ran, *words):
+    assert ran.code == 1
+    assert ran.folder is None
+    assert ran.err.count("\n") == 1, ran.err
+    assert "Traceback" not in ran.err
+    for word in words:
+        assert word in ran.err, ran.err
+
+
+def listed(ran, part):
+    """The images of a part of the split, as the record lists them."""
+    return (ran.folder / f"splits/{part}.txt").read_text(encoding="utf-8").splitlines()
+
+
+EVERYTHING = (  # that is drawn at random, averaged or counted, with a state after every step
+    "task.drop_path=0.3",
+    "task.mixup=0.8",
+    "task.cutmix=1.0",
+    "task.ema=0.9",
+    "task.epochs=6",
+    "task.select=loss",
+    "runtime.save_every=1",
+    "runtime.run_id=r",
+)
+
+
+def states(here):
+    return {path.name for path in here("in-progress/resume/state-*.pt")}
+
+
+def status(here):
+    (path,) = here("in-progress/status.json")
+    return json.loads(path.read_text())
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)

@@ -1,0 +1,98 @@
+"""Runs with damaged states and wrong weights: one line, and never other numbers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.faults.steps import (
+    EVERYTHING,
+    flipped,
+    one_line,
+)
+
+
+@pytest.mark.fault(8, 9)
+@pytest.mark.parametrize(
+    "harm", [flipped, lambda path: path.write_bytes(path.read_bytes()[:1000])],
+    ids=["flipped", "truncated"],
+)  # fmt: skip
+def test_a_damaged_newest_state_is_passed_over(finetune, stopped, here, told, whole, harm):
+    stopped(8)
+    _, newest = here("in-progress/resume/state-*.pt")
+    harm(newest)
+    ran = finetune(*EVERYTHING)
+    assert ran.code == 0, ran.err
+    assert newest.name in ran.out
+    assert f"{newest}" in ran.out
+    assert "resumed after step 7" in ran.out
+    assert ran.json("metrics.json")["resumed"]["step"] == 7
+    assert told(ran.folder) == whole()
+
+
+@pytest.mark.fault(8)
+@pytest.mark.slow
+def test_without_a_whole_state_it_starts_anew(finetune, stopped, here, told, whole):
+    stopped(4)
+    for path in here("in-progress/resume/state-*.pt"):
+        flipped(path)
+    ran = finetune(*EVERYTHING)
+    assert ran.code == 0, ran.err
+    assert "the training starts anew" in ran.out
+    assert told(ran.folder) == whole()
+
+
+WRONG_WEIGHTS = {
+    "truncated": lambda good: good[: len(good) // 2],
+    "html": lambda good: b"<!DOCTYPE html><html>not found</html>",
+    "empty": lambda good: b"",
+    "lfs": lambda good: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=1000)
+    file = tmp_path_factory.mktemp("weights") / "vit.pth"
+    torch.save(model.state_dict(), file)
+    return file
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("fault", WRONG_WEIGHTS)
+def test_wrong_weights(run, weights, fault, tmp_path):
+    file = tmp_path / "wrong.pth"
+    file.write_bytes(WRONG_WEIGHTS[fault](weights.read_bytes()))
+    one_line(run(f"backbone.weights={file}", "backbone.pretrained=true"), "wrong.pth")
+
+
+@pytest.mark.fault(12)
+def test_weights_of_another_architecture(run, weights):
+    ran = run("backbone=vit_small", f"backbone.weights={weights}", "backbone.pretrained=true")
+    one_line(ran, "vit.pth", "vit_small", "192", "384")
+
+
+@pytest.mark.fault(9, 30)
+def test_one_flipped_byte_against_the_recorded_digest(run, weights, tmp_path):
+    """Loads silently as wrong weights everywhere else: only the digest catches it."""
+    good = tmp_path / "good.pth"
+    shutil.copy(weights, good)
+    pretrained = (f"backbone.weights={good}", "backbone.pretrained=true")
+    made = run(*pretrained, "dataset.subset=tiny", "head=knn", "head.k=3")
+    assert made.code == 0, made.err
+    digest = made.json("env_stamp.json")["weights_digest"]
+    data = bytearray(good.read_bytes())
+    data[len(data) // 2] ^= 1
+    good.write_bytes(data)
+    ran = run(*pretrained, f"backbone.weights_sha256={digest}")
+    assert ran.code == 2
+    assert digest in ran.err
+    again = run("task=eval", f"checkpoint={made.folder}", bare=True)
+    assert again.code != 0
+    assert digest in again.err

@@ -1,0 +1,19 @@
+"""Runs on folders that hold other things than files."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.faults.steps import (
+    folder_run,
+)
+
+
+@pytest.mark.fault(52)
+def test_a_pipe_among_the_pictures_is_passed_over_not_waited_for(run, pictures):
+    os.mkfifo(pictures / "train" / "a=b, c" / "pipe.jpg")
+    ran = folder_run(run, pictures)
+    assert ran.code == 0, ran.err
+    assert "1 FIFO, socket or device" in ran.out

@@ -1,0 +1,135 @@
+"""A resumed training: as if it had never stopped, or refused with the keys that differ."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fgvc.report.audit import audited
+from tests.faults.steps import (
+    EVERYTHING,
+)
+
+
+@pytest.mark.fault(5)
+def test_without_averages_too_it_goes_on_as_if_nothing_had_been(
+    finetune, stopped, here, told, tmp_path
+):
+    """In the second epoch, when the very model that trains has been evaluated once."""
+    plain = ("task.ema=null", "task.drop_path=0.5", "task.epochs=2")
+    alone = finetune(*EVERYTHING, *plain, f"runtime.output_root={tmp_path / 'undisturbed'}")
+    still = finetune(
+        *EVERYTHING,
+        *plain,
+        "task.drop_path=0.0",
+        f"runtime.output_root={tmp_path / 'without'}",
+    )
+    stopped(4, *plain)
+    ran = finetune(*EVERYTHING, *plain)
+    assert "resumed after step 4" in ran.out
+    assert told(ran.folder) == told(alone.folder)
+    losses = [told(one.folder).curves["val/loss"] for one in (alone, still)]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.fault(7)
+def test_another_config_under_the_same_run_id_is_refused(finetune, stopped, here):
+    stopped(4)
+    before = {path: path.read_bytes() for path in here("in-progress/resume/*")}
+    ran = finetune(*EVERYTHING, "task.learning_rate=1e-3", "head=cosine")
+    assert ran.code == 1
+    assert ran.err.count("\n") == 1
+    assert "task.learning_rate: 0.0005 there, 0.001 here" in ran.err
+    assert "head.name: linear there, cosine here" in ran.err
+    assert {path: path.read_bytes() for path in here("in-progress/resume/*")} == before
+    assert finetune(*EVERYTHING).code == 0
+
+
+@pytest.mark.parametrize(
+    "place", ["", "/resume/STATE", pytest.param("/resume", marks=pytest.mark.slow)]
+)
+def test_a_state_can_be_named(finetune, stopped, here, told, whole, place):
+    stopped(4)
+    (folder,) = here("in-progress")
+    (newest,) = here("in-progress/resume/state-00000004*")
+    path = f"{folder}{place.replace('STATE', newest.name)}"
+    ran = finetune(*EVERYTHING, "runtime.run_id=second", f'runtime.resume="{path}"')
+    assert ran.code == 0, ran.err
+    resumed = ran.json("metrics.json")["resumed"]
+    assert (resumed["step"], resumed["forced"]) == (4, False)
+    assert resumed["from"] == f"r/{folder.parent.name}"
+    assert told(ran.folder) == whole()
+    assert newest.exists()  # the other run's
+
+
+@pytest.mark.fault(7)
+def test_a_state_of_another_config_needs_force_which_is_recorded(finetune, stopped, here):
+    stopped(4)
+    (folder,) = here("in-progress")
+    other = ("runtime.run_id=second", f"runtime.resume={folder}", "task.learning_rate=1e-3")
+    ran = finetune(*EVERYTHING, *other)
+    assert ran.code == 1
+    assert "task.learning_rate: 0.0005 there, 0.001 here" in ran.err
+    assert "runtime.resume_force=true" in ran.err
+    assert ran.err.count("\n") == 1
+    forced = finetune(*EVERYTHING, *other, "runtime.resume_force=true")
+    assert forced.code == 0, forced.err
+    assert forced.json("metrics.json")["resumed"]["forced"] is True
+    assert forced.json("metrics.json")["resumed"]["step"] == 4
+    assert forced.json("metrics.json")["selection"]["steps"] == 18
+
+
+@pytest.mark.fault(7)
+def test_a_forced_resume_shows_what_it_was_fitted_on_and_stays_out_of_the_ranking(
+    finetune, stopped, run, here, tmp_path
+):
+    """From a state that has trained on validation, which this config still calls validation."""
+    stopped(4, "final_fit=trainval")
+    (folder,) = here("in-progress")
+    force = (f"runtime.resume={folder}", "runtime.resume_force=true", "final_fit=train")
+    forced = finetune(*EVERYTHING, "runtime.run_id=forced", *force, "task.epochs=2")
+    honest = finetune(*EVERYTHING, "runtime.run_id=honest", "final_fit=train", "task.epochs=2")
+    assert (forced.code, honest.code) == (0, 0), forced.err + honest.err
+    assert "note: resumed by force under another config" in forced.out
+    numbers, plain = (ran.json("metrics.json") for ran in (forced, honest))
+    assert (numbers["fitted_on"], plain["fitted_on"]) == (18, 12)
+    assert (numbers["comparability"]["forced"], plain["comparability"]["forced"]) == (True, False)
+    assert ">forced resume</span>" in (forced.folder / "report.html").read_text()
+
+    assert run("task=report", bare=True).code == 0
+    rows = json.loads((tmp_path / "outputs/baselines.json").read_text())["rows"]
+    assert sorted(row["run_id"][0] for row in rows) == ["forced", "honest"]
+    assert len({row["group"] for row in rows}) == len(rows)
+    assert {row["run_id"][0]: "forced resume" in row["name"] for row in rows} == {
+        "forced": True,
+        "honest": False,
+    }
+    failed = {one.id: one.evidence for one in audited(forced.folder)[1] if one.state == "FAIL"}
+    assert failed.keys() == {"plain-fit", "fitted-on"}
+    assert [one.id for one in audited(honest.folder)[1] if one.state == "FAIL"] == []
+
+    again = run("task=eval", f"checkpoint={forced.folder}", "runtime.run_id=eval", bare=True)
+    assert again.code == 0, again.err
+    assert again.json("metrics.json")["comparability"]["forced"] is True
+
+
+@pytest.mark.fault(7)
+@pytest.mark.parametrize(
+    "other", ["head=cosine", pytest.param("backbone=dinov2", marks=pytest.mark.slow)]
+)
+def test_force_makes_no_weights_fit(finetune, stopped, here, other):
+    stopped(2)
+    (folder,) = here("in-progress")
+    where = ("runtime.run_id=second", f"runtime.resume={folder}", "runtime.resume_force=true")
+    ran = finetune(*EVERYTHING, *where, other)
+    assert ran.code == 1
+    assert ran.err.count("\n") == 1, ran.err
+    assert "runtime.resume" in ran.err
+
+
+def test_nothing_to_resume_is_said(finetune, tmp_path):
+    ran = finetune(f"runtime.resume={tmp_path / 'nowhere'}")
+    assert ran.code == 1
+    assert ran.err.count("\n") == 1
+    assert "no resume state there" in ran.err
