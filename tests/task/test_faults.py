@@ -506,7 +506,7 @@ def test_a_dirty_tree_is_stamped_with_its_patch(tmp_path):
     clean = code(tmp_path)
     assert (clean.dirty, clean.patch, len(clean.commit)) == (False, None, 40)
     (tmp_path / "a.txt").write_text("two\n")
-    (tmp_path / "new file.txt").write_text("added\n")
+    (tmp_path / "new file.py").write_text("added\n")
     dirty = code(tmp_path)
     assert dirty.dirty is True
     assert b"+two" in dirty.patch

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.record import privacy
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
 from fgvc.record.folder import SHORT, RunFolder, read_json
@@ -238,30 +239,32 @@ def _identity(
 
 
 def _repeat(stamp: Mapping[str, Any], command: str, place: Path) -> list[tuple[str, str]]:
-    """(comment, command) in the order in which another person types them.
+    """(comment, command) in the order in which another person types them, on another machine.
 
     Args:
         place: where the folder will lie.
     """
+    below = "/".join(place.parts[-3:])  # of the output root
     weights, lock = stamp["weights"], stamp["requirements_checksum"]
-    steps = [("the code", f"git checkout {stamp['git_commit'] or '(not recorded)'}")]
+    steps = [("where the runs lie; set other variables below likewise", "OUTPUT_ROOT=outputs")]
+    steps.append(("the code", f"git checkout {stamp['git_commit'] or '(not recorded)'}"))
     if stamp["code_patch_sha256"]:
-        patch = shlex.quote(str(place / "code.patch"))
-        steps.append(("what was not committed", f"git apply {patch}"))
+        steps.append(("what was not committed", f'git apply "$OUTPUT_ROOT/{below}/code.patch"'))
     if lock:
         steps.append((f"the packages (sha256 {lock})", "uv pip sync requirements.txt"))
     if weights["kind"] == "file":
         file = shlex.quote(weights["name"])
         steps.append((f"the weights must say {weights['sha256']}", f"sha256sum {file}"))
     steps.append(("the run", _without_run_id(command)))
-    again = shlex.join(["python", "-m", "fgvc.run", "task=eval", f"checkpoint={place}"])
+    again = f'python -m fgvc.run task=eval checkpoint="\\"$OUTPUT_ROOT/{below}\\""'
     return [*steps, ("or the numbers alone, again, from ckpt.bin", again)]
 
 
 def _without_run_id(command: str) -> str:
     """The same question under a name of its own."""
     words = shlex.split(command)
-    return shlex.join([word for word in words if not word.startswith("runtime.run_id=")])
+    kept = [word for word in words if not word.startswith("runtime.run_id=")]
+    return privacy.portable_command(shlex.join(kept))
 
 
 def _charts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from fgvc.record import retention
+from fgvc.record import privacy, retention
 from fgvc.record.retention import UnreadableError
 from fgvc.report.audit.check import FAIL, PERSON, Result
 from fgvc.report.audit.record import Record
@@ -39,13 +39,14 @@ def markdown(record: Record, results: Sequence[Result]) -> str:
 def _told(body, record: Record) -> str:
     try:
         return body(record)
-    except (DamageError, UnreadableError, KeyError, TypeError, OSError) as why:
+    except (DamageError, UnreadableError, KeyError, TypeError, ValueError, OSError) as why:
         return f"{ABSENT}: {' '.join(str(why).split())}"
 
 
 def _commands(record: Record) -> str:
     audit = f"python -m fgvc.run task=audit run=OUTPUTS/{record.place}"
-    return f"```\n{record.text('command.txt').strip()}\n{audit}\n```\n\nConfig: `config.yaml`"
+    command = privacy.portable_command(record.text("command.txt").strip())
+    return f"```\n{command}\n{audit}\n```\n\nConfig: `config.yaml`"
 
 
 def _hashes(record: Record) -> str:
