@@ -356,7 +356,10 @@ def _git(folder: Path, *arguments: str, given: str | None = None) -> bytes:
     """Standard output of Git in a folder. Raises OSError and SubprocessError."""
     settings = [word for setting in SETTINGS for word in ("-c", setting)]
     command = ["git", "-C", str(folder), *settings, *arguments]
-    kept = {key: text for key, text in os.environ.items() if key not in (*ELSEWHERE, *DRIVERS)}
+    dropped = DRIVERS
+    if Path(os.environ.get("GIT_DIR", os.devnull)).is_dir():  # a hook's, or another repository
+        dropped = (*DRIVERS, *ELSEWHERE)
+    kept = {key: text for key, text in os.environ.items() if key not in dropped}
     done = subprocess.run(
         command,
         capture_output=True,
