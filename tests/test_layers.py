@@ -13,10 +13,11 @@ PACKAGE = ROOT / "fgvc"
 MAY_IMPORT = {
     "types": set(),
     "untrusted": set(),
+    "notices": set(),
     "config": {"untrusted"},
     "store": {"types", "untrusted"},
     "metrics": {"types"},
-    "data": {"config.schema", "types", "store", "untrusted"},
+    "data": {"config.schema", "types", "store", "untrusted", "notices"},
     "model": {"config.schema", "types", "store", "untrusted"},
     "learn": {"config.schema", "types", "metrics", "untrusted"},
     "record": {"config.schema", "types", "store", "metrics", "untrusted"},
@@ -32,6 +33,7 @@ MAY_IMPORT = {
         "record",
         "report",
         "untrusted",
+        "notices",
     },
     "run": {"config", "record", "report", "task", "untrusted"},
 }
