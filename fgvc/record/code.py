@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgvc.record import privacy
+from fgvc.record.new_file import new_file
 from fgvc.store import digest
 from fgvc.untrusted import MIB, NotRegularError, open_regular
 
@@ -248,7 +249,7 @@ def _untracked(folder: Path) -> tuple[bytes, list[Withheld], list[Withheld], int
         else:
             reason = "has the name of a secret" if privacy.is_secret_name(path) else "is no source"
         if data is not None:
-            patches.append(_added(path, data, folder / path))
+            patches.append(new_file(path, data, folder / path))
             copied += len(data)
         elif in_program or len(others) < LISTED:
             (code if in_program else others).append(_described(folder, path, reason))
@@ -299,7 +300,7 @@ def _described(folder: Path, path: str, reason: str) -> Withheld:
             guarded = privacy.is_secret_name(path) and not (in_program and path.endswith(SOURCE))
             if guarded or (size > DIGESTED and not code):
                 return Withheld(path, reason, None if guarded else size)
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
         return Withheld(path, reason, size, sha256)
     except FileNotFoundError:
         gone = "leads nowhere" if file.is_symlink() else "is deleted"
@@ -308,45 +309,6 @@ def _described(folder: Path, path: str, reason: str) -> Withheld:
         return Withheld(path, f"{reason}; {error.strerror}")
     except OSError as error:
         return Withheld(path, f"{reason}; cannot be read ({error.strerror})")
-
-
-def _added(path: str, data: bytes, file: Path) -> bytes:
-    """A new file as git prints it. Written here: what was searched is what is copied."""
-    executable = os.access(file, os.X_OK) and bool(file.lstat().st_mode & stat.S_IXUSR)
-    blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-    old, new = _quoted(f"a/{path}"), _quoted(f"b/{path}")
-    head = b"diff --git %s %s\nnew file mode %s\nindex %s..%s\n" % (
-        old,
-        new,
-        b"100755" if executable else b"100644",
-        b"0" * 40,
-        blob.encode(),
-    )
-    if not data:
-        return head
-    lines = data.split(b"\n")
-    rest = lines.pop()
-    body = b"".join(b"+" + line + b"\n" for line in lines)
-    body += b"+" + rest + b"\n\\ No newline at end of file\n" if rest else b""
-    count = len(lines) + bool(rest)
-    span = b"1" if count == 1 else b"1,%d" % count
-    tab = b"\t" if b" " in new and not new.startswith(b'"') else b""
-    return head + b"--- /dev/null\n+++ %s%s\n@@ -0,0 +%s @@\n" % (new, tab, span) + body
-
-
-def _quoted(path: str) -> bytes:
-    """A path as git quotes it: in C's way where a byte is no plain letter."""
-    short = {7: "a", 8: "b", 9: "t", 10: "n", 11: "v", 12: "f", 13: "r", 34: '"', 92: "\\"}
-    raw = os.fsencode(path)
-    if all(32 <= byte < 127 and byte not in short for byte in raw):
-        return raw
-    letters = (
-        f"\\{short[byte]}"
-        if byte in short
-        else (chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}")
-        for byte in raw
-    )
-    return f'"{"".join(letters)}"'.encode()
 
 
 # --- git ---

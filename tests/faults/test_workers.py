@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from multiprocessing.forkserver import _forkserver  # pyright: ignore[reportAttributeAccessIssue]
+from multiprocessing.forkserver import _forkserver
 from typing import Any
 
 import numpy as np
@@ -242,13 +242,14 @@ class Waits:
 def test_neither_a_sweep_server_nor_a_job_at_its_birth_loses_a_notice(gate):
     """The server outlives it, as it starts the other jobs; the job stops, resumably."""
     cfg = composed(["task=audit", "run=/nowhere"])
-    _forkserver._stop()
+    _forkserver._stop()  # pyright: ignore[reportAttributeAccessIssue]
     server = gate("forkserver")
     ended = isolate.isolated(cfg, [], "python -m fgvc.run task=audit run=/nowhere")
     assert len(server.pids) == 1
     assert (ended.code, ended.state) == (FAILED, "failed")
-    assert ended.line.startswith("run=/nowhere")
+    assert (ended.line or "").startswith("run=/nowhere")
     job = gate(None, lambda pid: os.kill(pid, signal.SIGTERM))
-    ended = isolate.isolated(cfg, [Waits(job)], "python -m fgvc.run task=audit run=/nowhere")
+    waits: list[Any] = [Waits(job)]
+    ended = isolate.isolated(cfg, waits, "python -m fgvc.run task=audit run=/nowhere")
     assert len(job.pids) == 1
     assert (ended.code, ended.state) == (PREEMPTED, "preempted")
