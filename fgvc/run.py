@@ -71,6 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"fgvc {version()}")
         return DONE
     try:
+        _refuse_secrets(arguments)
         arguments = [as_list(item) for item in laid_out([normalized(item) for item in arguments])]
         flags = parsed_flags(arguments := _flags_first(arguments))
         if flags.shell_completion:
@@ -154,6 +155,15 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
     """Hydra's parser takes `-m` before the overrides only; a person types it anywhere."""
     multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
     return [*multirun, *(argument for argument in arguments if argument not in multirun)]
+
+
+def _refuse_secrets(arguments: Sequence[str]) -> None:
+    """A record keeps its command, and a pull request shows it."""
+    from fgvc.record import privacy
+
+    for argument in arguments:
+        if (shown := privacy.masked(argument)) != argument:
+            raise ConfigError(privacy.refusal(shown))
 
 
 def _refuse_other_configs(flags: Namespace) -> None:

@@ -10,10 +10,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "fgvc"
 
-LOWEST = {"untrusted", "shell", "escape"}  # standard library only
+LOWEST = {"untrusted", "shell", "escape", "notices"}  # standard library only
 MAY_IMPORT = {
     "types": set(),
     "untrusted": set(),
+    "notices": set(),
     "shell": set(),
     "escape": {"shell"},
     "config": LOWEST,

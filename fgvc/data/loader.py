@@ -9,17 +9,23 @@ N pictures asked for, B batch, C 3 channels, H = W side.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import traceback
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fgvc import notices
 from fgvc.data import states
 from fgvc.data.augment import Augment
 from fgvc.data.decode import ImageError, decode
@@ -226,16 +232,43 @@ def _in_order(
         worker_init_fn=_deaf,
         generator=torch.Generator(),  # what it draws on starting must not move the model's draws
     )
-    results = iter(loader)
+    results: Iterator[Any] | None = None
+    workers: list[BaseProcess] = []
+    before = multiprocessing.active_children()
     try:
+        with notices.held_back(tracked=multiprocessing.get_start_method() != "fork"):
+            try:
+                results = iter(loader)
+            finally:  # another thread may have let a notice through, and its handler has raised
+                workers = [one for one in multiprocessing.active_children() if one not in before]
         for span in spans:
             result = _next(results, pictures.path[span.start], knob)
             if isinstance(result, _Fatal):
                 raise UserError(result.message)
             yield result
+    except BaseException as error:
+        _clear_frames(error)
+        raise
     finally:
         # an exception keeps this frame; its workers must not live as long
+        gone = None if results is None else weakref.ref(results)
         del results
+        if gone is None or gone() is None:
+            _kill(workers)
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Let go of what the frames of an exception hold: among it the loader with its workers."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__
+
+
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    """End workers that outlived their loader: while they start up, they hold SIGTERM back."""
+    for worker in workers:
+        worker.kill()
+        worker.join()
 
 
 def _deaf(worker: int) -> None:
@@ -245,6 +278,7 @@ def _deaf(worker: int) -> None:
     for each in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    notices.accept()  # they were held back since before this process was born
 
 
 def _next(results: Iterator[Batch | _Fatal], path: str, knob: str) -> Batch | _Fatal:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fgvc.record import retention, stamp
+from fgvc.record import privacy, retention, stamp
 from fgvc.store import atomic, digest
 from fgvc.store.lock import lock
 from fgvc.types import UserError
@@ -138,11 +138,13 @@ def open_run(
 
     Raises:
         LockHeld: another process runs this very config under this very run_id.
-        UserError: a stopped training lies there, whose states this run would delete.
+        UserError: a stopped training lies there, whose states this run would delete, or a text
+            holds a secret.
         OSError: the output folder cannot be written; raised before any work.
     """
     home = output_root / run_id / config_hash[:SHORT]
     path = home / IN_PROGRESS
+    _refuse_secrets(texts)
     with ExitStack() as stack:
         _make(home)
         stack.enter_context(lock(home / ".lock"))
@@ -157,6 +159,8 @@ def open_run(
                 run.write_bytes(name, text if isinstance(text, bytes) else text.encode())
             if run.code.patch:
                 run.write_bytes("code.patch", run.code.patch)
+            if run.code.untracked:
+                run.write_json("untracked.json", run.code.listing)
             yield run
         except BaseException as error:
             if run.sealed is None:
@@ -175,8 +179,8 @@ def write_status(
         "state": state,
         "started": started.isoformat(),
         "updated": now().isoformat(),
-        "error": _line(error) if error else None,
-        "traceback": trace,
+        "error": privacy.masked(_line(error)) if error else None,
+        "traceback": privacy.masked(trace) if trace else None,
         "artifacts_sha256": digest.sha256_file(artifacts) if artifacts.is_file() else None,
     }
     status["checksum"] = digest.sha256_bytes(digest.canonical_json(status))
@@ -236,6 +240,16 @@ def _make(folder: Path) -> None:
         ) from error
 
 
+def _refuse_secrets(texts: Mapping[str, str | bytes]) -> None:
+    """UserError if a file of the record would hold a password or token."""
+    for name, text in texts.items():
+        for line in (text.decode(errors="replace") if isinstance(text, bytes) else text).split(
+            "\n"
+        ):
+            if (shown := privacy.masked(line)) != line:
+                raise UserError(privacy.refusal(f"{name}: {' '.join(shown.split())[:200]}"))
+
+
 def _refuse_states(path: Path, run_id: str) -> None:
     """UserError if a stopped training lies in path: another task may share config and run_id."""
     if not path.exists():  # what lies aside is left over from a run that is complete
@@ -286,10 +300,17 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+class _Masking(logging.Formatter):
+    """A library's message may quote an address with a password, or a request's header."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return privacy.masked(super().format(record))
+
+
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:

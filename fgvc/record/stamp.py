@@ -16,17 +16,18 @@ import site
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fgvc.shell import command
+from fgvc.record.code import CODE, TIMEOUT, Code, code
 from fgvc.store import digest
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = ["CODE", "Code", "code", "environment", "schema", "validated"]
 
 PACKAGES = {
     "torch_version": "torch",
@@ -48,75 +49,6 @@ FP32_FLAGS = (  # torch.backends.<name>.fp32_precision
     "mkldnn.conv",
     "mkldnn.rnn",
 )
-TIMEOUT = 60  # seconds for a command to answer
-CODE = Path(__file__).resolve().parents[2]  # the checkout, where there is one
-
-
-@dataclass(frozen=True)
-class Code:
-    """The program's own version. patch: what a dirty tree adds to the commit, as git prints it.
-
-    error: why Git cannot read the checkout, and what to do; None outside a checkout.
-    """
-
-    commit: str | None
-    dirty: bool | None
-    patch: bytes | None
-    error: str | None = None
-
-    @property
-    def patch_sha256(self) -> str | None:
-        return digest.sha256_bytes(self.patch) if self.patch else None
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a stamp lacks because Git cannot read the checkout, with the way out."""
-        lacks = "the commit" if self.commit is None else "the changes since the commit"
-        return () if self.error is None else (f"the stamp lacks {lacks}: {self.error}",)
-
-
-def code(folder: Path = CODE) -> Code:
-    """Commit and uncommitted changes of the checkout this program runs from.
-
-    All null outside a checkout and without Git; a checkout that Git cannot read says why.
-    """
-    commit = None
-    try:
-        top = _git(folder, "rev-parse", "--show-toplevel")
-        if Path(top.decode().strip()).resolve() != folder:
-            return Code(None, None, None)
-        commit = _git(folder, "rev-parse", "--verify", "HEAD").decode().strip()
-        patch = _git(folder, "diff", "--binary", "HEAD")
-        new = _git(folder, "ls-files", "--others", "--exclude-standard")
-    except (OSError, subprocess.SubprocessError) as error:
-        return Code(commit, None, None, _reason(folder, error))
-    for name in new.decode(errors="surrogateescape").splitlines():
-        added = ["git", "-C", str(folder), "diff", "--binary", "--no-index", "/dev/null", name]
-        patch += subprocess.run(added, capture_output=True, check=False).stdout
-    return Code(commit, bool(patch), patch or None)
-
-
-def _git(folder: Path, *arguments: str) -> bytes:
-    """Standard output of Git in a folder. Raises OSError and SubprocessError."""
-    command = ["git", "-C", str(folder), *arguments]
-    english = {**os.environ, "LC_ALL": "C"}
-    done = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT, env=english)
-    return done.stdout
-
-
-def _reason(folder: Path, error: OSError | subprocess.SubprocessError) -> str | None:
-    """Why Git cannot read a checkout; None where there is no Git, or no checkout."""
-    if isinstance(error, OSError) or not (folder / ".git").exists():
-        return None
-    if isinstance(error, subprocess.TimeoutExpired):
-        return f"git in {folder} does not answer within {TIMEOUT} s"
-    stderr = getattr(error, "stderr", None) or b""
-    lines = stderr.decode(errors="replace").strip().splitlines() or [str(error)]
-    if "dubious ownership" in lines[0]:
-        way = command(["git", "config", "--global", "--add", "safe.directory", str(folder)])
-        return f"git refuses {folder}, which belongs to another user: {way}"
-    way = command(["git", "-C", str(folder), "status"])
-    return f"git cannot read {folder} ({lines[-1]}): {way}"
 
 
 def environment(device: torch.device) -> dict[str, object]:

@@ -10,11 +10,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from fgvc.record import console
+from fgvc.record import console, privacy
 from fgvc.record.page import FILE
 from fgvc.record.page.render import duration, render
 from fgvc.store import atomic, digest
@@ -102,7 +102,15 @@ def show(table: SweepTable) -> None:
 
 
 def write(table: SweepTable, target: Path) -> None:
-    """Write sweep.json and sweep.html into `target`, each whole or not at all."""
+    """Write sweep.json and sweep.html into `target`, each whole or not at all.
+
+    Both are read on other machines: they name no place of this one.
+    """
+    table = replace(
+        table,
+        command=privacy.portable_command(table.command),
+        rows=tuple(_without_places(row) for row in table.rows),
+    )
     plain = {
         "run_id": table.run_id,
         "command": table.command,
@@ -121,6 +129,12 @@ def write(table: SweepTable, target: Path) -> None:
         "baselines": _link(table.output_root / "baselines.html", target),
     }
     atomic.write_text(target / "sweep.html", render("sweep.html", HOME, facts))
+
+
+def _without_places(row: Row) -> Row:
+    texts = {"line": row.line, "traceback": row.traceback}
+    shown = {key: text and privacy.without_places(text) for key, text in texts.items()}
+    return replace(row, choices=tuple(map(privacy.without_places, row.choices)), **shown)
 
 
 def _lines(table: SweepTable, target: Path) -> Iterator[Mapping[str, object]]:

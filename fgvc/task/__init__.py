@@ -21,6 +21,7 @@ from types import FrameType
 
 from omegaconf import DictConfig
 
+from fgvc import notices
 from fgvc.config.compose import typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Config, beside
@@ -154,6 +155,7 @@ def _stopping_on_signals() -> Iterator[None]:
 
     before = {each: signal.signal(each, stop) for each in NOTICES}
     try:
+        notices.accept()  # a job of a sweep is born with them held back
         yield
     finally:
         for each, handler in before.items():

@@ -5,10 +5,10 @@ Ends with 1 if anything fails.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from fgvc.record import console
+from fgvc.record import console, privacy
 from fgvc.record.locate import record_folder
 from fgvc.report.audit import FAIL, audited, markdown
 from fgvc.report.runs import place, read
@@ -37,7 +37,8 @@ def run(job: Job) -> int:
     except DamageError:
         pass  # the checks name what is damaged
     record, results = audited(folder)
-    block = markdown(record, results)
+    results = [replace(one, evidence=privacy.without_places(one.evidence)) for one in results]
+    block = privacy.without_places(markdown(record, results))
     failed = [one for one in results if one.state == FAIL]
     rows = [[one.id, one.state, one.evidence] for one in results]
     console.table(f"audit of {record.place}", ["check", "", "evidence"], rows, numbers=False)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -26,10 +25,10 @@ from multiprocessing import Pipe, connection
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
+from fgvc import notices
 from fgvc.types import UserError
 
 GRACE = 10.0  # seconds that a worker has to end once this process has let go of it
-NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # this process answers, for all
 
 Advance = Callable[[int], None]  # told of every batch, as it is done
 Work = Callable[[Any, Advance], Any]  # a task -> its answer
@@ -116,17 +115,13 @@ class Crew:
     def _hire(self) -> _Member:
         number = len(self._members)
         ours, theirs = Pipe()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, NOTICES)  # it is born deaf to them
-        try:
+        with theirs, notices.held_back():
             process = subprocess.Popen(
                 [sys.executable, "-m", "fgvc.task.crew"],
                 env={**os.environ, "LOCAL_RANK": str(number)},
                 stdin=theirs.fileno(),
             )
             self._members.append(_Member(process, ours))
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
         self._told(self._members[-1], (number, self._begin))
         return self._members[-1]
 
@@ -170,9 +165,7 @@ class Crew:
 
 def main() -> int:
     """Answer task after task; ends at once when the other end lets go."""
-    for each in NOTICES:
-        signal.signal(each, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, NOTICES)
+    notices.ignore()
     tie = Connection(os.dup(0))
     heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(tie, heard), daemon=True).start()

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from fgvc import notices
 from fgvc.config.schema import Config
 from fgvc.task.watchdog import Watchdog, continuation
 from fgvc.types import UserError
@@ -245,14 +246,19 @@ def _followers(nproc: int, watchdog: Watchdog) -> Iterator[None]:
     os.environ.update(ours)
     watch = _Watch([process for process, _ in followers], watchdog)
     watchdog.processes += [process.kill for process, _ in followers]
+    started = False
     try:
         for _, tie in followers:
             if not tie.recv(1):  # it is gone: the others would be waited for in vain
                 raise RuntimeError("a rank did not start")
+        started = True
         yield
     except RuntimeError as error:
         raise watch.blamed(error) from error
     finally:
+        if not started:  # stopped or failed before they had anything to finish: they end at once
+            for _, tie in followers:
+                tie.close()
         watch.end()
         for _, tie in followers:
             tie.close()
@@ -268,7 +274,7 @@ def _follower(
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """A rank and the socket that ties it to this process: either sees the other's end at once."""
     ours, theirs = socket.socketpair()
-    with theirs:
+    with theirs, notices.held_back():
         process = subprocess.Popen(
             [sys.executable, "-m", "fgvc.task.follow"],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 
+from fgvc import notices
 from fgvc.escape import visible
 from fgvc.task import DONE, FAILED, PREEMPTED
 
@@ -47,7 +48,8 @@ def main() -> int:
 
 def _tied() -> None:
     """Tell rank 0, which waits for it, that this process is there; end with rank 0, however that
-    ends."""
+    ends. So it can leave every notice to rank 0."""
+    notices.ignore()
     tie = socket.socket(fileno=os.dup(0))
 
     def watch() -> None:

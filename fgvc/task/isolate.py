@@ -22,12 +22,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from fgvc import task
+from fgvc import notices, task
 from fgvc.record.folder import Preempted
 from fgvc.task import FAILED, PREEMPTED, Ended, run_job
 
 GRACE = 30.0  # seconds a process has to end once it has said how it ended, or its sweep is gone
-NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+NOTICES = notices.NOTICES
 STREAMS = (1, 2)
 AT_ONCE = "stopped at once: what it had saved is kept"
 SAYS = b"fgvc: stopping once the job that runs has saved; once more stops it at once\n"
@@ -42,7 +42,8 @@ def isolated(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
         target=_begin,
         args=(theirs, [_Stream(one) for one in STREAMS], *inherited, cfg, [*overrides], command),
     )
-    process.start()
+    with notices.held_back(tracked=True):  # the server that forks it is started here too
+        process.start()
     theirs.close()
     with ours, _told(process):
         connection.wait([ours, process.sentinel])
@@ -78,7 +79,7 @@ def asked() -> int:
 
 @contextmanager
 def noticing() -> Iterator[None]:
-    """While the block runs, SIGINT, SIGTERM and SIGUSR1 are counted and passed on to the job."""
+    """While the block runs, the notices are counted and passed on to the job."""
     global _asked
     _asked = 0
     if threading.current_thread() is not threading.main_thread():
@@ -182,7 +183,7 @@ def _begin(
     os.environ.clear()
     os.environ.update(environment)
     multiprocessing.set_start_method(start_method, force=True)  # of the job's own workers
-    for each in task.NOTICES:
+    for each in task.NOTICES:  # held back until the job has its own handlers
         signal.signal(each, signal.SIG_DFL)
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     try:

@@ -14,6 +14,7 @@ import numpy as np
 
 from fgvc.data.index import listed
 from fgvc.model.backbone import hf_config
+from fgvc.record import privacy
 from fgvc.record.page.run import UNREADABLE_FILE
 from fgvc.task import own_weights, validation
 from fgvc.task.experiment import Experiment, Outcome
@@ -24,8 +25,11 @@ SPLITS = ("train", "val", "test")
 
 
 def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
-    """All notes of a run: on the dataset, the validation split, unreadable images and the task."""
-    return [
+    """All notes of a run: on the dataset, the validation split, unreadable images and the task.
+
+    Tables, pages and model cards show them on other machines: they name no place of this one.
+    """
+    notes = [
         *job.dataset.warnings,
         *validation.notes(job.task, job.conf, job.dataset),
         *_unreadable_note(job, outcome, SPLITS, f"; {UNREADABLE_FILE} lists them all"),
@@ -35,6 +39,7 @@ def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
         *own_weights.notes(job.extractor.source, job.backbone_N, job.dataset),
         *outcome.notes,
     ]
+    return [privacy.without_places(note) for note in notes]
 
 
 def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
@@ -42,7 +47,7 @@ def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
 
     They are stored in its checkpoint.
     """
-    return [
+    notes = [
         *validation.notes(job.task, job.conf, job.dataset),
         *_unreadable_note(job, outcome, ("train", "val")),
         *_lost_class_notes(job, outcome.unreadable),
@@ -51,6 +56,7 @@ def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
         *own_weights.notes(job.extractor.source, job.backbone_N, job.dataset),
         *outcome.notes,
     ]
+    return [privacy.without_places(note) for note in notes]
 
 
 def unreadable_counts(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, int]:

@@ -7,14 +7,13 @@ reaches a whole group of processes must not end the server, or nobody would hear
 from __future__ import annotations
 
 import importlib
-import signal
 
 import fgvc.config.help
 import fgvc.config.sweep
 import fgvc.record.plots
 import fgvc.task.probe
 import fgvc.task.train  # noqa: F401
-from fgvc.task import NOTICES
+from fgvc import notices
 
 LOADED = (  # by name, as nothing of them is used here
     "jinja2",
@@ -26,7 +25,6 @@ LOADED = (  # by name, as nothing of them is used here
     "torch.utils.tensorboard",
 )
 
+notices.hold_back()  # not ignore(): a job keeps a notice that comes before its handlers are set
 for _name in LOADED:
     importlib.import_module(_name)
-for _each in NOTICES:
-    signal.signal(_each, signal.SIG_IGN)

@@ -16,7 +16,16 @@ from fgvc import metrics
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
 from fgvc.data.coordinates import grid_side
-from fgvc.record import checkpoint, comparability, console, evaluation, fit, plots, stamp
+from fgvc.record import (
+    checkpoint,
+    comparability,
+    console,
+    evaluation,
+    fit,
+    plots,
+    privacy,
+    stamp,
+)
 from fgvc.record.folder import TEST_READ_LOG, now
 from fgvc.record.page.run import UNREADABLE_FILE
 from fgvc.store import digest
@@ -175,7 +184,7 @@ def _stamp(job: Experiment) -> dict[str, object]:
         "token_grid": [grid_side(conf.resolution.side, row.patch, stride_of(conf))] * 2,
         "dataset": dataset.name,
         "dataset_card": dict(dataset.card),
-        "dataset_notes": list(dataset.notes),
+        "dataset_notes": [privacy.without_places(note) for note in dataset.notes],
         "partial": dataset.partial,
         "test_source": dataset.test_source,
         "split_digest": dataset.split_digest,

@@ -72,7 +72,9 @@ def test_it_tells_the_numbers_and_how_to_repeat_them(folder):
         assert stamp[digest] in text
     assert f"git checkout {stamp['git_commit'] or '(not recorded)'}" in text
     assert "runtime.run_id=" not in text
-    assert f"task=eval checkpoint={folder}" in text
+    place = "/".join(folder.parts[-3:])
+    assert f'task=eval checkpoint="\\"$OUTPUT_ROOT/{place}\\""' in text
+    assert str(folder.parents[2]) not in text
     assert numbers["comparability_key"] in text
     assert ">random weights<" in text
 

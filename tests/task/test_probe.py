@@ -57,7 +57,7 @@ def test_run_folder_holds_everything_and_its_names_are_true(finished):
     ran = finished()
     assert ran.code == 0
     names = {path.name for path in ran.folder.iterdir()}
-    assert names - {"code.patch"} == FILES
+    assert names - {"code.patch", "untracked.json"} == FILES
     run_id, short_hash, short_id = ran.folder.parts[-3:]
     assert sha256(ran.folder / "ckpt.bin").startswith(short_id)
     assert sha256(ran.folder / "config.canonical.json").startswith(short_hash)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fgvc import notices
 from fgvc.config.schema import Generator
 from fgvc.data.synthetic.bird import PARTS
 from fgvc.data.synthetic.scene import Picture, picture
@@ -202,8 +203,10 @@ def _drawn(jobs: list[Job]) -> Iterator[Row]:
         yield from map(draw, jobs)
         return
     # spawned, as a fork beside torch's threads can hang
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from pool.map(draw, jobs, chunksize=8)
+    with ProcessPoolExecutor(workers, get_context("spawn"), notices.ignore) as pool:
+        with notices.held_back(tracked=True):
+            rows = pool.map(draw, jobs, chunksize=8)  # starts the processes
+        yield from rows
 
 
 def _index(kinds: tuple[Species, ...], jobs: list[Job], rows: list[Row]) -> dict[str, str]:

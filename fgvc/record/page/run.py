@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fgvc.config.schema import Config, chosen_checkpoint
+from fgvc.record import privacy
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
 from fgvc.record.folder import SHORT, RunFolder, read_json
@@ -21,7 +22,7 @@ from fgvc.record.page.pictures import Album, Picture
 from fgvc.record.page.render import HOME, render
 from fgvc.record.tensorboard import Point
 from fgvc.shell import command as shell_command
-from fgvc.shell import fgvc, file_word, override, split
+from fgvc.shell import fgvc, file_word, split, variable
 
 FILE = "report.html"
 OVERLAYS = 8  # of overlays/
@@ -239,15 +240,17 @@ def _identity(
 
 
 def _repeat(stamp: Mapping[str, Any], command: str, place: Path) -> list[tuple[str, str]]:
-    """(comment, command) in the order in which another person types them.
+    """(comment, command) in the order in which another person types them, on another machine.
 
     Args:
         place: where the folder will lie.
     """
+    below = "/".join(place.parts[-3:])  # of the output root
     weights, lock = stamp["weights"], stamp["requirements_checksum"]
-    steps = [("the code", _checkout(stamp["git_commit"]))]
+    steps = [("where the runs lie; set other variables below likewise", "OUTPUT_ROOT=outputs")]
+    steps.append(("the code", _checkout(stamp["git_commit"])))
     if stamp["code_patch_sha256"]:
-        patch = file_word(place / "code.patch")
+        patch = f'"$OUTPUT_ROOT"{file_word(f"/{below}/code.patch")}'
         steps.append(("what was not committed", f"git apply {patch}"))
     if lock:
         steps.append((f"the packages (sha256 {lock})", "uv pip sync requirements.txt"))
@@ -255,14 +258,14 @@ def _repeat(stamp: Mapping[str, Any], command: str, place: Path) -> list[tuple[s
         file = file_word(weights["name"])
         steps.append((f"the weights must say {weights['sha256']}", f"sha256sum {file}"))
     steps.append(("the run", _without_run_id(command)))
-    again = fgvc("task=eval", override("checkpoint", place))
+    again = f"{fgvc('task=eval')} {variable('checkpoint', 'OUTPUT_ROOT', f'/{below}')}"
     return [*steps, ("or the numbers alone, again, from ckpt.bin", again)]
 
 
 def _without_run_id(command: str) -> str:
     """The same question under a name of its own."""
     kept = [word for word in split(command) if not word.startswith("runtime.run_id=")]
-    return shell_command(kept)
+    return privacy.portable_command(shell_command(kept))
 
 
 def _checkout(commit: str | None) -> str:

@@ -14,6 +14,7 @@ B pictures, C channels, H x W pixels.
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from fgvc.record.tensorboard.sheet import captioned
 if TYPE_CHECKING:
     from torch import Tensor
 
+_EVENTS = re.compile(r"(events\.out\.tfevents\.\d+)\..+(\.\d+\.\d+)")  # time, host, pid, number
 Point = tuple[str, int, float]  # key, step, value
 
 EVALUATION = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece")
@@ -83,7 +85,10 @@ RESULTS = ("test/top1", "test/mean_per_class", "test/macro_f1", "test/loss", "va
 
 
 class Board:
-    """A writer of one run's events; close it before the folder is sealed."""
+    """A writer of one run's events; close it before the folder is sealed.
+
+    The writer puts the name of this machine into that of the file: closing takes it out.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Begin tb/ anew: events of an earlier process may be torn, and are told again."""
@@ -91,7 +96,8 @@ class Board:
 
         if (folder / "tb").exists():
             shutil.rmtree(folder / "tb")
-        self._writer = SummaryWriter(str(folder / "tb"))
+        self._folder = folder / "tb"
+        self._writer = SummaryWriter(str(self._folder))
         self._points: dict[tuple[str, int], float] = {}
 
     def scalar(self, key: str, value: float, step: int = 0) -> None:
@@ -192,3 +198,6 @@ class Board:
 
     def close(self) -> None:
         self._writer.close()
+        for file in self._folder.glob("events.out.tfevents.*"):
+            if (parts := _EVENTS.fullmatch(file.name)) is not None:
+                file.rename(file.with_name(f"{parts[1]}{parts[2]}"))

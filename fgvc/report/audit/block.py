@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fgvc import escape, shell
 from fgvc.escape import code, fenced
-from fgvc.record import retention
+from fgvc.record import privacy, retention
 from fgvc.record.retention import UnreadableError
 from fgvc.report.audit.check import FAIL, PERSON, Result
 from fgvc.report.audit.identity import recorded_command
@@ -42,13 +42,13 @@ def markdown(record: Record, results: Sequence[Result]) -> str:
 def _told(body, record: Record) -> str:
     try:
         return body(record)
-    except (DamageError, UnreadableError, KeyError, TypeError, OSError) as why:
+    except (DamageError, UnreadableError, KeyError, TypeError, ValueError, OSError) as why:
         return f"{ABSENT}: {escape.markdown(why)}"
 
 
 def _commands(record: Record) -> str:
     audit = shell.fgvc("task=audit", shell.override("run", f"OUTPUTS/{record.place}"))
-    command = recorded_command(record.text("command.txt"))
+    command = privacy.portable_command(recorded_command(record.text("command.txt")))
     block = fenced(f"{command}\n{audit}")
     return f"{block}\n\nConfig: `config.yaml`"
 

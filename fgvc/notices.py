@@ -1,0 +1,57 @@
+"""Signals to stop that reach every process of a job -> the main process answers, for all.
+
+A cluster or a terminal sends its notice to each process. One that has just been started has no
+handler yet and would die of it. So every process is started with the notices blocked, which it
+inherits through fork and exec, and takes them when its handlers are set:
+
+    with held_back(): process.start()       # in the process that starts another one
+    signal.signal(...); accept()            # in the new process; or ignore(), or defer to the end
+
+A notice that comes meanwhile stays pending, in either process, and is delivered then. Standard
+library only, so that every room may use it.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@contextmanager
+def held_back(tracked: bool = False) -> Iterator[None]:
+    """Block the notices in this thread, and in the processes that the block starts.
+
+    Args:
+        tracked: whether multiprocessing starts them by spawn or from a server. Its resource
+            tracker, which it starts first, then lets SIGINT and SIGTERM through: it is started
+            here, deaf to the other notices for good.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, NOTICES)
+    try:
+        if tracked:
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, NOTICES)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def hold_back() -> None:
+    """Block the notices from now on, in this thread and in all processes that it starts."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, NOTICES)
+
+
+def accept() -> None:
+    """Take the notices, pending ones too; to be called when the handlers are set."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NOTICES)
+
+
+def ignore() -> None:
+    """Leave every notice to the process that started this one."""
+    for notice in NOTICES:
+        signal.signal(notice, signal.SIG_IGN)
+    accept()

@@ -1,0 +1,171 @@
+"""File names and text -> whether they hold a secret, and text without the names of this machine.
+
+A secret is recognized by the name of its file, by the form that its issuer gives it, or as the
+value of an environment variable with a telling name. A secret of no known form, in a file of an
+ordinary name, is not recognized.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from fgvc import shell
+
+MASK = "***"
+SHORTEST_VALUE = 8  # characters of an environment variable's value that is searched for
+NOT_PRIVATE = frozenset({"root", "user", "localhost"})  # names that identify nobody
+
+_WORDS = (
+    r"secret|token(?!i[sz])|credential|passwo?r?d|passphrase"
+    r"|(?:api|access|private)[_.-]?key|service[_.-]?account"
+)
+_NAME = re.compile(
+    rf"{_WORDS}"
+    r"|^\.env|\.env(?:\.|$)"
+    r"|\.(?:pem|key|p12|pfx|pkcs12|jks|keystore|ppk|kdbx?|asc|gpg|age|ovpn)$"
+    r"|^id_(?:rsa|dsa|ecdsa|ed25519)|^[._]?netrc$|^kaggle\.json$|^authorized_keys$"
+    r"|^\.(?:npmrc|yarnrc.*|pypirc|pgpass|my\.cnf|git-credentials|htpasswd|boto|s3cfg|vault-.*)$"
+    r"|^\.(?:ssh|aws|azure|gnupg|kube|docker|dockercfg|gcloud|kaggle)$",
+    re.IGNORECASE,
+)
+_VARIABLE = re.compile(rf"{_WORDS}|_(?:key|pat|auth|dsn)$", re.IGNORECASE)
+_START, _STRONG = rb"(?<![A-Za-z0-9_])", rb"(?=[\w-]*[0-9])(?=[\w-]*[A-Za-z])"
+_ASSIGNED = (
+    rb"(?i:secret|token(?!i[sz])|passwo?r?d|passphrase|api[_-]?key|access[_-]?key)[\w-]*[\"']?"
+)
+_MIXED = rb"(?=[^\s\"']*[0-9])(?=[^\s\"']*[A-Za-z])"
+_FORMS = (
+    _START + rb"hf_[A-Za-z0-9]{16,}",  # Hugging Face
+    _START + rb"(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})",
+    _START + rb"glpat-[\w-]{16,}",
+    _START + rb"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])",  # Amazon
+    _START + rb"sk[-_](?:(?:proj|ant|live|test|or|svcacct)[\w-]*[-_])?" + _STRONG + rb"[\w-]{20,}",
+    _START + rb"[rp]k_(?:live|test)_[A-Za-z0-9]{16,}",
+    _START + rb"xox[abeoprs]-[\w-]{10,}",  # Slack
+    _START + rb"AIza[\w-]{35}",  # Google
+    _START + rb"ya29\.[\w-]{20,}",
+    _START + rb"(?:npm_[A-Za-z0-9]{30,}|pypi-[\w-]{30,}|dop_v1_[a-f0-9]{40,})",
+    _START + rb"(?:r8_[A-Za-z0-9]{30,}|nvapi-[\w-]{30,}|wandb_v1_\w{20,}|KGAT_\w{16,})",
+    _START + rb"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}",  # JSON Web Token
+    rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY",
+    rb"(?<=://)[^\s/?#@:'\"{}<>]*:[^\s/?#@'\"{}<>]+(?=@)",  # a password in an address
+    rb"(?i:(?<=bearer )|(?<=basic ))" + _STRONG + rb"[\w.~+/-]{20,}=*",
+    # an assignment of a literal: letters and digits, so that a word of prose is not taken for one
+    _ASSIGNED + rb"\s*[:=]\s*[\"']" + _MIXED + rb"[^\s\"']{16,}[\"']",
+    rb"(?i:passwo?r?d|passphrase)[\"']?\s*[:=]\s*[\"'][^\s\"'{}<>]{6,}[\"']",
+    _ASSIGNED + rb"=" + _MIXED + rb"[\w+/=~-]{16,}(?![\w+/=~.(-])",  # as in a file for a shell
+)
+_SECRET = re.compile(b"|".join(b"(?:" + form + b")" for form in _FORMS))
+
+
+def is_secret_name(path: str) -> bool:
+    """Whether a file, or a folder above it, has a name that secrets usually have.
+
+    Args:
+        path: relative to a root whose own name does not count.
+    """
+    return any(_NAME.search(part) for part in path.split("/"))
+
+
+def holds_secret(data: bytes) -> bool:
+    """Whether bytes hold text that has the form of a secret, or is one of this environment."""
+    if b"\0" in data:  # UTF-16 has a zero beside each letter of a token
+        data = data.replace(b"\0", b"")
+    if _SECRET.search(data):
+        return True
+    return any(value.encode(errors="surrogateescape") in data for value in _environment_values())
+
+
+def masked(text: str) -> str:
+    """The text with MASK in place of each secret."""
+    data = text.encode(errors="surrogatepass")
+    data = _SECRET.sub(MASK.encode(), data)
+    text = data.decode(errors="surrogatepass")
+    for value in _environment_values():
+        text = text.replace(value, MASK)
+    return text
+
+
+def refusal(shown: str) -> str:
+    """The line for a command that holds a secret, which every record would keep.
+
+    Args:
+        shown: the key or file with the masked value.
+    """
+    return (
+        f"{shown}: holds a password or token, which the record would keep. Give it outside the "
+        "command: HF_TOKEN in the environment, or ~/.netrc"
+    )
+
+
+def without_places(text: str) -> str:
+    """The text with `~` for this user's home folder, and USER and HOST for their names in paths.
+
+    A name that is only part of a folder's name (/data/alice-old) stays.
+    """
+    for home in _homes():
+        text = re.sub(rf"(?<![\w./~-]){re.escape(home)}(?![\w-])", "~", text)
+    for names, stand_in in ((_users(), "USER"), (_hosts(), "HOST")):
+        for name in names:
+            text = re.sub(rf"(?<=[/@]){re.escape(name)}(?![\w.-])", stand_in, text)
+    return text
+
+
+def portable_command(command: str) -> str:
+    """A recorded command with a shell variable for each absolute place; it depends on nothing else.
+
+    `runtime.cache_root=/home/a/c` becomes `runtime.cache_root="\\"$CACHE_ROOT\\""`: the inner
+    quotes are Hydra's, so that the place may hold a space or a comma.
+
+    Raises:
+        ValueError: no command that a shell could split into words.
+    """
+    return " ".join(_portable_word(word) for word in shell.split(command))
+
+
+def _portable_word(word: str) -> str:
+    key, equals, value = word.partition("=")
+    bare = value.lstrip("'\"[( ")
+    if equals and re.fullmatch(r"[+~]*[A-Za-z][\w./@-]*", key) and _is_place(bare):
+        variable = re.sub(r"\W", "_", key.lstrip("+~").removeprefix("runtime.")).upper()
+        return shell.variable(key, variable)
+    return '"$PLACE"' if not equals and _is_place(word) else shell.word(word)
+
+
+def _is_place(value: str) -> bool:
+    return value.startswith(("/", "~/", "file:")) or value == "~" or ",/" in value
+
+
+def _environment_values() -> Iterator[str]:
+    """Values of environment variables that are named as secrets are; longer ones first."""
+    found = {
+        value
+        for name, value in os.environ.items()
+        if _VARIABLE.search(name)
+        and len(value) >= SHORTEST_VALUE
+        and not value.startswith(("/", "~", "."))  # the place of a secret, not the secret
+    }
+    yield from sorted(found, key=len, reverse=True)
+
+
+def _homes() -> list[str]:
+    """Names of the home folder, longest first; the root of the file system is none."""
+    given = {os.environ.get("HOME", ""), os.path.expanduser("~")}  # noqa: PTH111 - never raises
+    given = {home.rstrip("/") for home in given if home.startswith("/")}
+    return sorted((given | {os.path.realpath(home) for home in given}) - {"", "/"}, key=len)[::-1]
+
+
+def _users() -> list[str]:
+    names = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")}
+    names |= {Path(home).name for home in _homes()}
+    return sorted(names - NOT_PRIVATE - {""}, key=len)[::-1]
+
+
+def _hosts() -> list[str]:
+    names = {socket.gethostname(), os.environ.get("HOSTNAME", "")}
+    names |= {name.partition(".")[0] for name in names}
+    return sorted(names - NOT_PRIVATE - {""}, key=len)[::-1]

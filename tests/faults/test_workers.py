@@ -1,0 +1,255 @@
+"""Processes that fgvc starts: a notice that reaches one before its handlers are set, and a death.
+
+Each new process waits, at a moment of its birth that the test chooses, for the test to let it go
+on: no test depends on time. Meanwhile the test sends it every notice that a cluster may send.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.forkserver import _forkserver
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.utils.data._utils as data_utils
+
+from fgvc import notices
+from fgvc.config.compose import composed
+from fgvc.config.schema import Generator
+from fgvc.data import dogs, loader, manifest
+from fgvc.data.preprocess import Preprocess
+from fgvc.data.synthetic import folder as synthetic
+from fgvc.task import FAILED, PREEMPTED, distributed, isolate
+from fgvc.task.crew import Crew
+from fgvc.task.watchdog import Watchdog
+from fgvc.types import Manifest
+
+PREPROCESS = Preprocess("shared", 32, "imagenet", "vit")
+CONNECT = """
+import os, socket
+with socket.socket(socket.AF_UNIX) as gate:
+    gate.connect({place!r})
+    gate.sendall(str(os.getpid()).encode() + b"\\n")
+    gate.recv(1)
+"""
+
+
+class Gate:
+    """Where new processes wait; `at_birth(pid)` is called for each, then it goes on."""
+
+    def __init__(self, place: str, at_birth: Callable[[int], object]) -> None:
+        self.place, self.at_birth, self.pids = place, at_birth, []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(place)
+        self._listener.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    @property
+    def code(self) -> str:
+        """What a process runs to wait here."""
+        return CONNECT.format(place=self.place)
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                waiting, _ = self._listener.accept()
+                with waiting:
+                    pid = int(waiting.makefile().readline())
+                    self.pids.append(pid)
+                    self.at_birth(pid)
+                    waiting.sendall(b".")  # not its end: another child may hold a copy of this one
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def send_all(pid: int) -> None:
+    for notice in notices.NOTICES:
+        os.kill(pid, notice)
+
+
+@pytest.fixture
+def gate(tmp_path, monkeypatch) -> Iterator[Callable[..., Gate]]:
+    """`gate(only)`: each new Python whose command line holds `only` waits before its first line.
+
+    Forked processes wait as soon as they are forked where `only` is None.
+    """
+    gates: list[Gate] = []
+
+    def made(only: str | None, at_birth: Callable[[int], object] = send_all) -> Gate:
+        gates.append(Gate(str(tmp_path / f"gate{len(gates)}"), at_birth))
+        if only is None:
+            monkeypatch.setattr(sys.modules[__name__], "_in_child", gates[-1].code)
+        else:
+            (tmp_path / "sitecustomize.py").write_text(
+                f"import sys\nif {only!r} in ' '.join(sys.orig_argv):\n"
+                f"    exec({gates[-1].code!r})\n"
+            )
+            path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+            monkeypatch.setenv("PYTHONPATH", path)
+        return gates[-1]
+
+    yield made
+    for one in gates:
+        one.close()
+
+
+_in_child = ""  # code that a forked process runs first
+os.register_at_fork(after_in_child=lambda: exec(_in_child))
+
+
+@pytest.fixture
+def table(copies, tmp_path) -> Manifest:
+    return manifest.build(dogs.read(copies.dogs(), False), tmp_path / "cache")
+
+
+def assert_read_whole(table: Manifest, workers: int) -> None:
+    rows = np.arange(len(table))
+    alone = loader.batches(table, rows, PREPROCESS, 4, 0)
+    read = loader.batches(table, rows, PREPROCESS, 4, workers)
+    for batch, expected in zip(read, alone, strict=True):
+        assert torch.equal(batch.pixels_BCHW, expected.pixels_BCHW)
+
+
+@pytest.mark.fault(3, 33)
+@pytest.mark.timeout(120)
+def test_a_loader_worker_that_is_just_forked_survives_every_notice(table, gate):
+    waiting = gate(None)
+    assert_read_whole(table, 2)
+    assert len(waiting.pids) == 2
+
+
+@pytest.mark.fault(3, 33)
+@pytest.mark.timeout(120)
+def test_a_loader_worker_that_is_just_spawned_survives_every_notice(table, gate):
+    """As on macOS: a new Python, whose imports take seconds."""
+    waiting, before = gate("spawn_main"), multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        assert_read_whole(table, 1)
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert len(waiting.pids) == 1
+
+
+class Stop(BaseException):
+    """What the handler of a notice raises in the main process."""
+
+
+@pytest.mark.fault(3, 33)
+@pytest.mark.timeout(120)
+def test_a_worker_that_hangs_at_its_birth_does_not_outlive_its_loader(table, gate, monkeypatch):
+    monkeypatch.setattr(data_utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
+    never, main = threading.Event(), os.getpid()
+
+    def stop(number: int, frame: object) -> None:
+        raise Stop
+
+    def at_birth(pid: int) -> None:
+        os.kill(main, signal.SIGUSR1)
+        never.wait()
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        waiting = gate(None, at_birth)
+        with pytest.raises(Stop):
+            next(loader.batches(table, np.arange(4), PREPROCESS, 4, 1))
+        (pid,) = waiting.pids
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        never.set()
+
+
+@pytest.mark.fault(3)
+@pytest.mark.timeout(120)
+def test_a_notice_that_comes_while_workers_are_started_is_kept(table):
+    """This process answers it once, and no worker that it starts meanwhile is lost."""
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        with notices.held_back():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert_read_whole(table, 1)
+        assert seen == [signal.SIGTERM]
+        with notices.held_back(tracked=True):  # where the resource tracker is started, too
+            assert set(notices.NOTICES) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        assert not set(notices.NOTICES) & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.fault(3)
+@pytest.mark.timeout(120)
+def test_an_extraction_worker_that_is_just_started_survives_every_notice(
+    gate, tmp_path, monkeypatch
+):
+    waiting = gate("fgvc.task.crew")
+    (tmp_path / "work_of_test.py").write_text(
+        "def begin(number):\n    return lambda task, advance: task + 1\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    begin = importlib.import_module("work_of_test").begin
+    with contextlib.closing(Crew(1, begin, "adding one")) as crew:
+        assert dict(crew.answers([1, 2], lambda n: None)) == {0: 2, 1: 3}
+    assert len(waiting.pids) == 1
+
+
+@pytest.mark.fault(3, 40)
+@pytest.mark.timeout(120)
+def test_a_rank_that_is_just_started_survives_every_notice(gate, monkeypatch):
+    monkeypatch.setattr(distributed, "GRACE", 0.0)
+    waiting = gate("fgvc.task.follow")
+    with distributed._followers(2, Watchdog(1.0)):  # entered when the other rank says it is there
+        assert len(waiting.pids) == 1
+
+
+@pytest.mark.fault(3)
+@pytest.mark.timeout(120)
+def test_a_process_that_draws_birds_survives_every_notice(gate, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "POOL_FROM", 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    generator = Generator(1, 2, 2, 1, 64, 0)
+    waiting = gate("spawn_main")
+    assert synthetic.write(tmp_path / "birds", generator).is_dir()
+    assert waiting.pids
+
+
+class Waits:
+    """An argument of a job: its new process waits at the gate when it reads it."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.code = gate.code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, (self.code,)
+
+
+@pytest.mark.fault(3, 18)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="jobs are forked from a server")
+@pytest.mark.timeout(120)
+def test_neither_a_sweep_server_nor_a_job_at_its_birth_loses_a_notice(gate):
+    """The server outlives it, as it starts the other jobs; the job stops, resumably."""
+    cfg = composed(["task=audit", "run=/nowhere"])
+    _forkserver._stop()  # pyright: ignore[reportAttributeAccessIssue]
+    server = gate("forkserver")
+    ended = isolate.isolated(cfg, [], "python -m fgvc.run task=audit run=/nowhere")
+    assert len(server.pids) == 1
+    assert (ended.code, ended.state) == (FAILED, "failed")
+    assert (ended.line or "").startswith("run=/nowhere")
+    job = gate(None, lambda pid: os.kill(pid, signal.SIGTERM))
+    waits: list[Any] = [Waits(job)]
+    ended = isolate.isolated(cfg, waits, "python -m fgvc.run task=audit run=/nowhere")
+    assert len(job.pids) == 1
+    assert (ended.code, ended.state) == (PREEMPTED, "preempted")
