@@ -23,7 +23,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from fgvc.store import atomic, digest
+from fgvc.store import atomic, digest, temporary
 from fgvc.store.lock import lock
 from fgvc.types import BadImage, Compute, ComputeMany, Features, UserError
 
@@ -70,7 +70,7 @@ class FeatureCache:
         assert np.all(np.diff(row_N) > 0), "rows must ascend"
         folder = self.root / digest.sha256_bytes(digest.canonical_json(dict(key)))[:32]
         with lock(folder / "lock", wait=True, on_wait=on_wait):
-            atomic.remove_stale(folder)
+            temporary.remove_stale(folder)
             _identify(folder, key, row_N, shard_rows)
             if compute_many is not None:
                 self._fill(folder, row_N, compute_many, shard_rows)

@@ -26,6 +26,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Config, beside
 from fgvc.record.folder import Preempted, state_of
 from fgvc.store.places import explained, no_home
+from fgvc.task.leftovers import remove_leftovers
 from fgvc.types import UserError
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
@@ -86,6 +87,7 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
         with _stopping_on_signals():
             conf = typed(cfg)
             _weights_first(conf)
+            remove_leftovers(conf)
             task = importlib.import_module(MODULES[conf.task.name])
             code = task.run(Job(cfg, conf, tuple(overrides), command))
     except ConfigError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import astuple, replace
@@ -201,7 +202,7 @@ def test_an_interrupted_run_leaves_nothing_and_a_killed_one_does_no_harm(small, 
     with pytest.raises(KeyboardInterrupt):
         write(root, SMALL, stop)
     assert [path.name for path in tmp_path.iterdir()] == [".birds.lock"]
-    stale = tmp_path / ".birds.unfinished"
+    stale = tmp_path / f".birds.{socket.gethostname()}.999999999.00000000.tmp"
     (stale / "images").mkdir(parents=True)
     (stale / "images" / "half.jpg").write_bytes(b"\xff\xd8")
     assert contents(write(root, SMALL)) == contents(small)

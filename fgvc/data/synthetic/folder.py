@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +20,8 @@ from fgvc.config.schema import Generator
 from fgvc.data.synthetic.bird import PARTS
 from fgvc.data.synthetic.scene import Picture, picture
 from fgvc.data.synthetic.species import Code, Species, species
-from fgvc.store.atomic import json_bytes, sync_folder
+from fgvc.store import temporary
+from fgvc.store.atomic import json_bytes, new_folder
 from fgvc.store.digest import sha256_bytes
 from fgvc.store.lock import lock
 from fgvc.types import TEST, TRAIN, Progress, UserError
@@ -89,8 +88,9 @@ def write(root: Path, generator: Generator, progress: Progress | None = None) ->
     if _complete(root, settings):
         return root
     with lock(root.with_name(f".{root.name}.lock"), wait=True):
+        temporary.remove_stale(root.parent)
         if not _complete(root, settings):
-            with _whole_folder(root) as folder:
+            with new_folder(root) as folder:
                 _fill(folder, generator, settings, progress or _silent)
     return root
 
@@ -147,21 +147,6 @@ def _stamp(settings: dict[str, int], files: dict[str, bytes]) -> dict[str, objec
         "settings": settings,
         "files": {name: sha256_bytes(files[name]) for name in sorted(files)},
     }
-
-
-@contextmanager
-def _whole_folder(root: Path) -> Iterator[Path]:
-    """A folder beside root that takes its name when the block ends well; needs root's lock."""
-    folder = root.with_name(f".{root.name}.unfinished")
-    # whoever left it is dead: the living hold the lock
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-        folder.replace(root)
-        sync_folder(root.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fill(folder: Path, generator: Generator, settings: dict[str, int], progress: Progress) -> None:

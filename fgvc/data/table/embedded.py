@@ -11,13 +11,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 from fgvc.data.formats import HEAD, READABLE, has_picture_suffix, kind_of
 from fgvc.data.index import repeated
 from fgvc.data.table.parquet import ParquetTable, Picture
-from fgvc.store import atomic, digest
+from fgvc.store import atomic, digest, temporary
 from fgvc.store.lock import lock
 from fgvc.types import Progress, UserError
 
@@ -49,6 +48,7 @@ def unpack(
     key = _key(table, place, cache_root)
     folder = cache_root / FOLDER / key
     with lock(folder.with_suffix(".lock"), wait=True):
+        temporary.remove_stale(folder.parent)
         states = _unpacked(folder)
         if states is None:
             states = _unpack(table, place, folder, progress)
@@ -59,17 +59,10 @@ def _unpack(
     table: ParquetTable, place: int, folder: Path, progress: Progress | None
 ) -> list[State]:
     """Write every image and the states of the files, then rename the folder."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that died: we hold the lock
-    try:
-        states = _write_images(table, place, temporary / "images", progress)
+    with atomic.new_folder(folder, replace=True) as unfinished:
+        states = _write_images(table, place, unfinished / "images", progress)
         sealed = {"sha256": digest.sha256_bytes(digest.canonical_json(states)), "files": states}
-        atomic.write_json(temporary / "files.json", sealed)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-        atomic.sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        atomic.write_json(unfinished / "files.json", sealed)
     return states
 
 
