@@ -219,7 +219,7 @@ def _compared(job: Experiment, names: Iterable[str]) -> tuple[str, ...]:
 
 def weight_store(conf: Config) -> ContentStore:
     """Local weights by digest, so that a checkpoint that names them finds them again."""
-    return ContentStore(Path(conf.runtime.cache_root).expanduser() / "weights")
+    return ContentStore(Path(conf.runtime.cache_root).expanduser() / "weights", console.say)
 
 
 def keep_weights(conf: Config, path: Path) -> None:

@@ -182,6 +182,7 @@ def test_other_content_is_refused_and_kept(small, tmp_path, spoil):
         wanted = replace(SMALL, seed=SMALL.seed + 1)
     if spoil == "index":
         (root / "images.txt").write_text("")
+        (root / "notes.txt").write_text("mine")  # so it is not only ours to replace
     before = contents(root)
     with pytest.raises(UserError, match=r"dataset\.root=") as caught:
         write(root, wanted)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from fgvc.store import atomic, temporary
+from fgvc.config.schema import Generator
+from fgvc.data import digests, synthetic
+from fgvc.data.table import embedded
+from fgvc.data.table.files import open_table
+from fgvc.store import atomic, cached, temporary
+from fgvc.store.content import ContentStore
+from fgvc.store.features import FeatureCache
+from fgvc.store.memo import memo
+from fgvc.types import Features, UserError
 
 DEAD = 999_999_999  # no process has this id
 
@@ -137,20 +151,20 @@ def test_a_sweep_follows_no_link(tmp_path):
 
 @pytest.mark.fault(51)
 def test_a_sweep_beside_a_writer_takes_nothing_of_its(tmp_path, forked, ended):
-    """A hundred writes while another process sweeps the same folder without a pause."""
+    """Thirty writes while another process sweeps the same folder without a pause."""
 
     def sweep() -> None:
         while not (tmp_path / "done").exists():
             temporary.remove_stale(tmp_path)
 
     pid = forked(sweep)
-    for number in range(100):
+    for number in range(30):
         atomic.write_bytes(tmp_path / "file", b"%d" % number)
         with atomic.new_folder(tmp_path / "folder", replace=True) as folder:
             (folder / "x").write_bytes(b"%d" % number)
     (tmp_path / "done").touch()
     assert ended(pid) == 0
-    assert (tmp_path / "file").read_bytes() == (tmp_path / "folder" / "x").read_bytes() == b"99"
+    assert (tmp_path / "file").read_bytes() == (tmp_path / "folder" / "x").read_bytes() == b"29"
     assert temporaries(tmp_path) == []
 
 
@@ -192,3 +206,252 @@ def test_a_killed_view_or_check_leaves_nothing_in_the_folder_for_temporaries(
     with temporary.scratch("check"):
         assert not left.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+# --- row 50: damage in any cache ---
+
+DAMAGES = ("bit", "bit", "bit", "bit", "cut", "empty", "text", "folder", "pipe")
+
+
+def damaged(path: Path, kind: str, chance: random.Random) -> None:
+    """Damage a file that a cache keeps."""
+    data = bytearray(path.read_bytes())
+    path.unlink()
+    if kind == "folder":
+        (path / "inside").mkdir(parents=True)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        other = {"cut": data[: len(data) // 2], "empty": b"", "text": b'{"a": [1]}\n'}
+        path.write_bytes(other.get(kind, data))
+
+
+def cases(seed: int = 0) -> list[Any]:
+    return [pytest.param(kind, seed + row, id=f"{kind}{row}") for row, kind in enumerate(DAMAGES)]
+
+
+@pytest.mark.fault(50)
+@pytest.mark.parametrize("name", ["key.json", "done.json", "00001.safetensors", "00001.sha256"])
+@pytest.mark.parametrize(("kind", "seed"), cases())
+def test_damaged_features_are_made_anew_with_a_note(tmp_path, name, kind, seed):
+    chance, row_N, computed = random.Random(seed), np.arange(10), []
+
+    def compute(row_n: np.ndarray) -> Features:
+        computed.append(row_n.tolist())
+        return Features(np.outer(row_n, np.ones(3, np.float32)).astype(np.float32), row_n, ())
+
+    def get() -> tuple[Features, list[str]]:
+        notes: list[str] = []
+        cache = FeatureCache(tmp_path, notes.append)
+        return cache.get({"model": "mini"}, row_N, compute, shard_rows=4), notes
+
+    before, _ = get()
+    (folder,) = tmp_path.iterdir()
+    damaged(folder / name, kind, chance)
+    computed.clear()
+    after, notes = get()
+    assert np.array_equal(after.x_ND, before.x_ND)
+    assert computed == ([[4, 5, 6, 7]] if name.startswith("00001") else [])
+    (note,) = notes
+    assert note.startswith(str(folder / name.replace("sha256", "safetensors")))
+    assert "damaged in the cache" in note
+    assert get()[1] == []
+    assert computed == ([[4, 5, 6, 7]] if name.startswith("00001") else [])
+
+
+@pytest.mark.fault(50)
+@pytest.mark.parametrize(("kind", "seed"), cases(100))
+def test_damaged_arrays_are_computed_again_with_a_note(tmp_path, kind, seed):
+    chance, notes, calls = random.Random(seed), [], []
+
+    def compute() -> dict[str, np.ndarray]:
+        calls.append(1)
+        return {"x": np.arange(6.0)}
+
+    memo(tmp_path, {}, compute)
+    (file,) = tmp_path.glob("*.safetensors")
+    damaged(file, kind, chance)
+    for _ in range(2):
+        assert memo(tmp_path, {}, compute, notes.append)["x"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert len(calls) == 2
+    assert [note.startswith(f"{file}: damaged in the cache") for note in notes] == [True]
+
+
+@pytest.mark.fault(50)
+@pytest.mark.parametrize(("kind", "seed"), cases(200))
+def test_damaged_plain_data_is_a_miss_with_a_note(tmp_path, kind, seed):
+    file, notes = tmp_path / "costs.json", []
+    value = {"images_per_s": 12.5, "parameters": 5_000_000, "notes": ["ä", None]}
+    cached.write(file, value)
+    assert cached.read(file, notes.append) == value
+    damaged(file, kind, random.Random(seed))
+    assert cached.read(file, notes.append) is None
+    assert [note.startswith(f"{file}: damaged in the cache") for note in notes] == [True]
+    cached.write(file, value)
+    assert cached.read(file, notes.append) == value
+
+
+def test_a_bit_anywhere_in_plain_data_is_never_used(tmp_path):
+    """Every bit of a file: what still parses is another content, or the same value."""
+    file = tmp_path / "costs.json"
+    cached.write(file, {"n": 1.5})
+    data = file.read_bytes()
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        assert cached.read(file, lambda note: None) in (None, {"n": 1.5})
+
+
+@pytest.mark.fault(50)
+@pytest.mark.parametrize(("kind", "seed"), cases(300))
+def test_damaged_digests_are_taken_again_with_a_note(tmp_path, kind, seed):
+    file, notes = tmp_path / "manifests" / "a.digests", []
+    kept = digests.Digests(
+        np.arange(12, dtype=np.int64).reshape(3, 4), np.frombuffer(bytes(range(96)), "V32")
+    )
+    digests.save(file, kept)
+    damaged(file, kind, random.Random(seed))
+    assert (digests.load(file, 3, notes.append).state_N4[:, 0] == -1).all()
+    assert [note.startswith(f"{file}: a damaged cache") for note in notes] == [True]
+    digests.save(file, kept)
+    assert digests.load(file, 3, notes.append).sha256_N.tobytes() == kept.sha256_N.tobytes()
+    assert len(notes) == 1
+
+
+@pytest.mark.fault(50)
+@pytest.mark.parametrize(("kind", "seed"), cases(400))
+def test_damaged_kept_weights_are_replaced_by_the_original_with_a_note(tmp_path, kind, seed):
+    source, notes = tmp_path / "vit.safetensors", []
+    source.write_bytes(bytes(range(256)) * 40)
+    sha256 = ContentStore(tmp_path / "weights").put(source)
+    kept = ContentStore(tmp_path / "weights").path(sha256)
+    damaged(kept, kind, random.Random(seed))
+    with pytest.raises(UserError, match=sha256):
+        ContentStore(tmp_path / "weights").path(sha256)
+    store = ContentStore(tmp_path / "weights", notes.append)
+    assert store.put(source) == sha256
+    assert ContentStore(tmp_path / "weights").path(sha256).read_bytes() == source.read_bytes()
+    assert [note.startswith(f"{kept}: damaged in the cache") for note in notes] == [True]
+
+
+@pytest.mark.fault(50)
+@pytest.mark.parametrize("name", ["generator.json", "images.txt", "parts/parts.txt", "images"])
+@pytest.mark.parametrize("kind", ["bit", "cut", "empty", "text"])
+def test_damaged_synthetic_birds_are_drawn_again_with_a_note(tmp_path, name, kind):
+    root, notes = tmp_path / "birds", []
+    settings = Generator(version=1, classes=2, train_per_class=1, test_per_class=1, side=32, seed=0)
+    synthetic.write(root, settings)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    if name == "images":
+        shutil.rmtree(root / "parts")
+        (root / "parts").write_text("a file")
+    else:
+        damaged(root / name, kind, random.Random(len(name)))
+    synthetic.write(root, settings, on_note=notes.append)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert [note.startswith(f"{root}: damaged synthetic birds") for note in notes] == [True]
+
+
+@pytest.mark.fault(50)
+@pytest.mark.parametrize("name", ["images", "files.json", "memory"])
+@pytest.mark.parametrize(("kind", "seed"), cases(500))
+def test_damaged_pictures_of_a_table_are_unpacked_again_with_a_note(tmp_path, name, kind, seed):
+    cells = [{"bytes": bytes([row]) * 50, "path": f"{row}.jpg"} for row in range(3)]
+    table = pa.table({"image": cells, "label": [0, 1, 0]})
+    pq.write_table(table, tmp_path / "birds.parquet")
+    opened, notes = open_table(tmp_path / "birds.parquet"), []
+    root, paths, _ = embedded.unpack(opened, 0, tmp_path / "cache", None, notes.append)
+    assert notes == []
+    file = {"images": root / paths[1], "files.json": root.parent / "files.json"}.get(name)
+    if file is None:
+        (file,) = (tmp_path / "cache" / "tables").glob("*.json")
+    state = file.stat()
+    damaged(file, kind, random.Random(seed))
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))  # as a disk that loses a bit
+    again = embedded.unpack(opened, 0, tmp_path / "cache", None, notes.append)
+    assert again[:2] == (root, paths)
+    assert [(root / path).read_bytes() for path in paths] == [cell["bytes"] for cell in cells]
+    assert [note.startswith(f"{file}: damaged in the cache") for note in notes] == [True]
+    embedded.unpack(opened, 0, tmp_path / "cache", None, notes.append)
+    assert len(notes) == 1
+
+
+def test_a_copied_cache_is_not_unpacked_again(tmp_path):
+    table = pa.table({"image": [{"bytes": b"a" * 50, "path": "a.jpg"}] * 2, "label": [0, 1]})
+    pq.write_table(table, tmp_path / "birds.parquet")
+    opened, notes = open_table(tmp_path / "birds.parquet"), []
+    embedded.unpack(opened, 0, tmp_path / "cache", None, notes.append)
+    shutil.copytree(tmp_path / "cache", tmp_path / "copy")
+    (folder,) = (path for path in (tmp_path / "copy" / "tables").iterdir() if path.is_dir())
+    inode = folder.stat().st_ino
+    embedded.unpack(opened, 0, tmp_path / "copy", None, notes.append)
+    assert folder.stat().st_ino == inode
+    assert notes == []
+
+
+@pytest.mark.fault(50)
+@pytest.mark.parametrize("place", ["features", "text", "weights", "manifests", "key"])
+def test_a_file_in_place_of_a_folder_of_a_cache_goes_with_a_note(tmp_path, place):
+    notes: list[str] = []
+    source = tmp_path / "source"
+    source.write_bytes(b"weights")
+    folder = tmp_path / place
+    if place == "features":
+        folder.write_text("in the way")
+        FeatureCache(folder, notes.append).get({}, np.arange(2), whole)
+    elif place == "key":
+        FeatureCache(folder).get({}, np.arange(2), whole)
+        (folder,) = folder.iterdir()
+        shutil.rmtree(folder)
+        folder.write_text("in the way")
+        FeatureCache(folder.parent, notes.append).get({}, np.arange(2), whole)
+    else:
+        folder.write_text("in the way")
+        if place == "text":
+            memo(folder, {}, lambda: {"x": np.zeros(1)}, notes.append)
+        elif place == "weights":
+            ContentStore(folder, notes.append).put(source)
+        else:
+            cached.clear_folder(folder, notes.append)
+            folder.mkdir()
+    assert folder.is_dir()
+    assert [note.startswith(f"{folder}: damaged in the cache") for note in notes] == [True]
+
+
+def whole(row_n: np.ndarray) -> Features:
+    return Features(np.zeros((len(row_n), 2), np.float32), row_n, ())
+
+
+@pytest.mark.fault(50)
+def test_a_bit_in_every_cached_file_changes_no_result(run, small_probe, tmp_path):
+    """One bit of each file of the cache, then the same probe: same numbers, a note per file."""
+    usual = (*small_probe, f"runtime.cache_root={tmp_path / 'cache'}")
+    first = run(*usual, birds=False)
+    assert first.code == 0, first.err
+    files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    files = [path for path in files if path.stat().st_size and "lock" not in path.name]
+    assert {path.relative_to(tmp_path / "cache").parts[0] for path in files} == {
+        *("features", "manifests", "costs")
+    }
+    for number, path in enumerate(sorted(files)):
+        damaged(path, "bit", random.Random(number))
+    again = run(*usual, birds=False)
+    assert again.code == 0, again.err
+    numbers, before = again.json("metrics.json"), first.json("metrics.json")
+    assert (numbers["test"], numbers["val"]) == (before["test"], before["val"])
+    assert numbers["cost"]["parameters"] == before["cost"]["parameters"]
+    for name in ("predictions.parquet", "ckpt.bin"):
+        assert (again.folder / name).read_bytes() == (first.folder / name).read_bytes()
+    for path in files:
+        if path.suffix != ".sha256":  # its shard is named
+            assert f"{path}: " in again.out, path
+    third = run(*usual, birds=False)
+    assert "damaged" not in third.out
+    shard = next(path for path in files if path.suffix == ".safetensors")
+    damaged(next(path for path in files if "costs" in str(path)), "bit", random.Random(7))
+    damaged(shard, "cut", random.Random(8))
+    planned = run(*usual, "runtime.dry_run=true", birds=False)
+    assert planned.code == 0, planned.err
+    assert "damaged in the cache" in " ".join(planned.out.split())
