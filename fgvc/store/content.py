@@ -5,7 +5,6 @@ Local weights go here, so that a checkpoint which names them by digest can find 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from pathlib import Path
 
 from fgvc.store import atomic, cached, digest
 from fgvc.types import UserError
-from fgvc.untrusted import open_regular
 
 
 def _ignore(line: str) -> None:
@@ -91,9 +89,8 @@ class ContentStore:
             return False
         reason = "its bytes are not those of its name"
         try:
-            with open_regular(target) as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() == target.name:
-                    return True
+            if digest.sha256_regular(target) == target.name:
+                return True
         except OSError as error:
             reason = error.strerror or str(error)
         cached.report(target, reason, self._on_note, "replaced by the original")

@@ -14,7 +14,6 @@ N rows asked for, n rows of a shard, D feature width.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -28,7 +27,7 @@ from safetensors.numpy import save
 from fgvc.store import atomic, cached, digest, temporary
 from fgvc.store.lock import lock
 from fgvc.types import BadImage, Compute, ComputeMany, Features, UserError
-from fgvc.untrusted import open_regular, read_bytes
+from fgvc.untrusted import read_bytes
 
 KEY, DONE = "key.json", "done.json"
 
@@ -114,8 +113,7 @@ class FeatureCache:
         if not os.path.lexists(path):
             return None
         try:
-            with open_regular(path) as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = digest.sha256_regular(path)
             shard = _decoded(path) if found == _recorded(path) else None
             if shard is not None and _covers(shard, row_n):
                 return shard

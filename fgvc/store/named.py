@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 # of a disk; an error of another kind without a path is not known to be one
 DISK = frozenset(
@@ -62,14 +62,27 @@ class NamedFile(io.FileIO):
             raise explained(error, self.target, needed(self.size, self.written)) from error
 
 
-def open_named(path: str | Path, mode: str = "wb", target: Path | None = None) -> IO[bytes]:
+class NamedWriter(io.BufferedWriter):
+    """A buffered NamedFile; after an exception in its block it closes silently."""
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if kind is not None:
+            self.abandon()
+        super().__exit__(kind, *rest)
+
+    def abandon(self) -> None:
+        """Drop what is not written yet: another error is the one to report."""
+        raw: NamedFile = self.raw  # type: ignore[assignment]
+        raw.abandoned = True
+
+
+def open_named(path: str | Path, mode: str = "wb") -> NamedWriter:
     """A buffered binary file to write; mode "wb", "xb" or "ab".
 
     Raises:
         OSError: here, and from its methods: with the path and the bytes needed.
     """
-    raw = NamedFile(Path(path), mode.replace("b", ""), target or Path(path))
-    return io.BufferedWriter(raw)
+    return NamedWriter(NamedFile(Path(path), mode.replace("b", ""), Path(path)))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -78,8 +91,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         OSError: with the path and the bytes needed.
     """
-    raw = NamedFile(path, "w", path, len(data))
-    with io.BufferedWriter(raw) as file, abandoning(raw):
+    with NamedWriter(NamedFile(path, "w", path, len(data))) as file:
         file.write(data)
 
 

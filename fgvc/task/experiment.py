@@ -132,7 +132,7 @@ def opened(
         dataset = _dataset(task, conf, (*eps, *run.code.notes))
         crew = None if task == "train" else crew_of(conf, dataset, source)
         extractor = Extractor(conf, dataset, source, device, crew, may_skip=task != "eval")
-        with contextlib.closing(extractor), contextlib.closing(Board(run.path)) as board:
+        with contextlib.closing(extractor), Board(run.path) as board:
             if crew is not None:
                 world = World(0, crew.size, f"runtime.nproc={crew.size}")
             experiment = Experiment(

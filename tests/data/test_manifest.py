@@ -256,6 +256,7 @@ def test_files_that_cannot_be_read_are_no_copies_of_each_other(cub, build):
     assert manifest.duplicate_notes(build(manifest.Policy(skip=True))[0]) == ()
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize(
     "damage", ["torn", "longer", "head", "state", "digest", "empty", "html", "arrays", "folder"]
 )

@@ -195,6 +195,7 @@ def test_an_empty_folder_is_filled(small, tmp_path):
     assert contents(write(tmp_path, SMALL)) == contents(small)
 
 
+@pytest.mark.fault(51)
 def test_an_interrupted_run_leaves_nothing_and_a_killed_one_does_no_harm(small, tmp_path):
     def stop(n: int, note: str = "") -> None:
         raise KeyboardInterrupt

@@ -110,6 +110,7 @@ def _flip(root: Path, path: str) -> None:
     (root / path).write_bytes(data)
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -131,6 +132,7 @@ def test_a_damaged_folder_is_unpacked_anew(images, loaded, tmp_path, damage):
         assert (again.manifest.root / path).read_bytes() == data
 
 
+@pytest.mark.fault(51)
 def test_what_a_dead_process_left_is_swept_up(images, loaded, tmp_path):
     file = write(tmp_path / "birds.parquet", images, [0, 1] * 6)
     root = loaded(file).manifest.root

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
+import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +20,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from fgvc.config.schema import Generator
-from fgvc.data import digests, synthetic
+from fgvc.data import digests, rescale, synthetic
+from fgvc.data.download import unpack
+from fgvc.data.synthetic import folder as synthetic_folder
+from fgvc.data.synthetic.species import species
 from fgvc.data.table import embedded
 from fgvc.data.table.files import open_table
+from fgvc.record.folder import open_run
+from fgvc.record.log import RunLog
+from fgvc.record.tensorboard import Board, events
 from fgvc.store import atomic, cached, temporary
 from fgvc.store.content import ContentStore
 from fgvc.store.features import FeatureCache
+from fgvc.store.lock import lock
 from fgvc.store.memo import memo
+from fgvc.store.named import NamedFile, NamedWriter, open_named
+from fgvc.store.places import explained
 from fgvc.types import Features, UserError
 
 DEAD = 999_999_999  # no process has this id
@@ -455,3 +470,262 @@ def test_a_bit_in_every_cached_file_changes_no_result(run, small_probe, tmp_path
     planned = run(*usual, "runtime.dry_run=true", birds=False)
     assert planned.code == 0, planned.err
     assert "damaged in the cache" in " ".join(planned.out.split())
+
+
+# --- rows 13, 58: a full disk ---
+
+
+@pytest.fixture
+def no_room(forked, ended, capfd) -> Callable[[Callable[[], object]], None]:
+    """Run a check in a child whose files cannot grow; its assertions are those of the test."""
+
+    def run(check: Callable[[], object]) -> None:
+        def limited() -> None:
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+            try:
+                check()
+            finally:  # what failed must be printed
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+        assert ended(forked(limited)) == 0, capfd.readouterr().err
+
+    return run
+
+
+def refused(write: Callable[[], object], path: Path) -> OSError:
+    """The error of a write that the disk refuses: it names the path and the bytes."""
+    with pytest.raises(OSError) as caught:
+        write()
+    assert caught.value.filename == str(path)
+    assert "bytes needed)" in str(caught.value)
+    assert caught.value.errno in (errno.ENOSPC, errno.EFBIG)
+    return caught.value
+
+
+FULL = Path("/dev/full")  # every write to it ends in ENOSPC, as on a full disk
+
+
+@pytest.mark.fault(58)
+def test_a_full_disk_is_first_noticed_when_a_stream_is_closed(tmp_path):
+    file = open_named(FULL)
+    file.write(b"abc")  # still buffered
+    assert refused(file.close, FULL).errno == errno.ENOSPC
+    file.close()  # silent: the error was reported
+
+
+@pytest.mark.fault(58)
+def test_the_first_error_survives_the_closing_of_the_stream():
+    def fail() -> None:
+        with open_named(FULL) as file:
+            file.write(b"abc")
+            raise KeyError("first")
+
+    with pytest.raises(KeyError, match="first"):
+        fail()
+
+
+@pytest.mark.fault(13, 58)
+@pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", "EIO", "ESTALE"])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_what_a_disk_says_at_the_end_of_a_write_names_the_file(tmp_path, monkeypatch, call, code):
+    target, number = tmp_path / "ckpt.bin", getattr(errno, code)
+    atomic.write_bytes(target, b"old")
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        with pytest.raises(OSError) as caught:
+            atomic.write_bytes(target, b"new")
+    assert (caught.value.errno, caught.value.filename) == (number, str(target))
+    assert "3 bytes needed" in str(caught.value)
+    assert target.read_bytes() == b"old"
+    assert temporaries(tmp_path) == []
+
+
+@pytest.mark.fault(13)
+def test_the_log_of_a_run_names_itself_and_prints_no_traceback(tmp_path, capfd):
+    (tmp_path / "run.log").symlink_to(FULL)
+    log = logging.getLogger("test of a full disk")
+    log.propagate, handler = False, RunLog(tmp_path / "run.log")
+    log.addHandler(handler)
+    refused(lambda: log.error("line"), tmp_path / "run.log")
+    log.error("another, of the run that fails: dropped")
+    handler.close()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.fault(13)
+def test_a_lock_file_names_itself(tmp_path, no_room):
+    def check() -> None:
+        def hold() -> None:
+            with lock(tmp_path / ".lock"):
+                pass
+
+        refused(hold, tmp_path / ".lock")
+
+    no_room(check)
+    with lock(tmp_path / ".lock"):
+        pass
+
+
+@pytest.fixture
+def full_events(monkeypatch) -> None:
+    """Event files of TensorBoard lie on a full disk."""
+    monkeypatch.setattr(
+        events, "open_named", lambda path: NamedWriter(NamedFile(FULL, "w", Path(path)))
+    )
+
+
+@pytest.mark.fault(13)
+@pytest.mark.usefixtures("full_events")
+def test_events_name_themselves_in_the_thread_that_makes_them(tmp_path, capfd):
+    with pytest.raises(OSError, match="bytes needed") as caught, Board(tmp_path):
+        pass
+    assert caught.value.filename.startswith(f"{tmp_path}/tb/events.out.tfevents.")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.fault(13, 58)
+def test_the_closing_of_the_events_hides_no_earlier_error(tmp_path):
+    def fail() -> None:
+        with Board(tmp_path) as board:
+            os.dup2(os.open(FULL, os.O_WRONLY), board._events._file.fileno())
+            board.scalar("train/loss", 1.0)
+            raise KeyError("first")
+
+    with pytest.raises(KeyError, match="first"):
+        fail()
+
+
+@pytest.mark.fault(13)
+def test_the_status_of_a_failed_run_hides_no_earlier_error(tmp_path, forked, ended, capfd):
+    def check() -> None:
+        def write() -> None:
+            with open_run(tmp_path, "r", "0" * 64, {}) as run:
+                logging.getLogger("fgvc").info("begun")
+                resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+                run.write_text("splits/train.txt", "a\n")
+
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            refused(write, tmp_path / "r" / ("0" * 16) / "in-progress" / "splits" / "train.txt")
+        finally:  # what failed must be printed
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert ended(forked(check)) == 0, capfd.readouterr().err
+    assert "Logging error" not in capfd.readouterr().err
+
+
+@pytest.mark.fault(13)
+@pytest.mark.parametrize("writer", ["synthetic", "table", "archive", "part", "rescale", "weights"])
+def test_every_other_writer_names_its_file(tmp_path, no_room, writer):
+    source = tmp_path / "source"
+    source.write_bytes(b"weights" * 100)
+    grey = tmp_path / "grey.png"
+    Image.fromarray(np.full((8, 8), 300, np.uint16)).save(grey)
+    cells = [{"bytes": b"a" * 50, "path": "a.jpg"}] * 2
+    pq.write_table(pa.table({"image": cells, "label": [0, 1]}), tmp_path / "birds.parquet")
+    with tarfile.open(tmp_path / "birds.tar", "w") as tar:
+        tar.add(source, "source")
+
+    def check() -> None:
+        target = tmp_path / "out" / "image.png"
+        target.parent.mkdir()
+        if writer == "synthetic":
+            target = target.with_suffix(".jpg")
+            synthetic_folder.draw(
+                synthetic_folder.Job(target, species(2, 0)[0].code, (0, 0, 0, 0), 32)
+            )
+        elif writer == "table":
+            table = open_table(tmp_path / "birds.parquet")
+            names = embedded._write_images(table, 0, target.parent, None)
+            raise AssertionError(names)
+        elif writer == "archive":
+            unpack(tmp_path / "birds.tar", target.parent, lambda n, note="": None)
+        elif writer == "part":
+            with open_named(target, "ab") as file:
+                file.write(b"abc")
+        elif writer == "rescale":
+            rescale.rescale(grey, target, 0, 1000)
+        else:
+            ContentStore(target.parent).put(source)
+
+    def named() -> None:
+        with pytest.raises(OSError) as caught:
+            check()
+        assert caught.value.filename.startswith(str(tmp_path / "out")), caught.value
+        assert "bytes needed)" in str(caught.value)
+
+    no_room(named)
+
+
+@pytest.mark.fault(13)
+@pytest.mark.parametrize("key", ["cache", "output", "multirun", "data"])
+def test_the_line_names_the_key_that_moves_the_folder(tmp_path, key):
+    runtime = {f"{name}_root": str(tmp_path / name) for name in ("cache", "output", "multirun")}
+    runtime["data_root"] = str(tmp_path / "cache" / "data")  # the innermost of two
+    file = Path(runtime[f"{key}_root"]) / "deep" / "file"
+    error = OSError(errno.ENOSPC, "No space left on device (9 bytes needed)", str(file))
+    line = explained(error, runtime)
+    assert line.startswith(f"{file}: No space left on device (9 bytes needed); runtime.{key}_root=")
+    assert f"give another with runtime.{key}_root=PATH" in line
+    chosen = explained(error, runtime, {"task.output": str(file.parent)})
+    assert chosen.endswith(f"; task.output={file.parent}: give another with task.output=PATH")
+
+
+@pytest.mark.fault(13)
+@pytest.mark.slow
+def test_the_same_command_finishes_once_there_is_space(started, small_probe, tmp_path):
+    usual = (*small_probe, f"runtime.cache_root={tmp_path / 'cache'}", "runtime.run_id=r")
+    job = started(*usual, most=25_000)
+    assert job.wait() == 1
+    assert job.line.startswith(f"fgvc: {tmp_path / 'outputs' / 'r'}")
+    assert "bytes needed); runtime.output_root=" in job.line
+    assert "Traceback" not in job.said
+    before = {path: path.read_bytes() for path in (tmp_path / "cache").rglob("*.safetensors")}
+    assert before
+    again = started(*usual)
+    assert again.wait() == 0, again.said
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert temporaries(tmp_path) == []
+
+
+@pytest.mark.fault(13)
+def test_a_sweep_without_room_ends_in_one_line(started, small_probe, tmp_path):
+    job = started("-m", *small_probe, "seed=0,1", "runtime.run_id=s", most=1000)
+    assert job.wait() == 1
+    assert job.line.startswith(f"fgvc: {tmp_path / 'multirun' / 's' / 'multirun.yaml'}: ")
+    assert "bytes needed); runtime.multirun_root=" in job.line
+    assert "Traceback" not in job.said
+
+
+@pytest.mark.fault(13)
+def test_standard_output_on_a_full_disk_ends_in_one_line(started):
+    job = started("--help", setup="os.dup2(os.open('/dev/full', os.O_WRONLY), 1)")
+    assert job.wait() == 1
+    assert job.line == "fgvc: standard output: No space left on device"
+    assert "Traceback" not in job.said
+    assert "Exception ignored" not in job.said
+
+
+# --- row 14: a folder that cannot be written ---
+
+
+@pytest.mark.fault(14)
+@pytest.mark.parametrize("parent", ["a file", "/proc"])
+@pytest.mark.parametrize("key", ["cache", "output", "data"])
+def test_a_folder_that_cannot_be_written_is_named_with_its_key(
+    run, small_probe, tmp_path, parent, key
+):
+    (tmp_path / "file").touch()
+    place = (Path("/proc") if parent == "/proc" else tmp_path / "file") / "fgvc"
+    ran = run(*small_probe, f"runtime.{key}_root={place}", birds=False)
+    assert ran.code == 1
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("fgvc: ")]
+    assert line.startswith(f"fgvc: {place}")
+    assert f"runtime.{key}_root" in line
+    assert "Traceback" not in ran.err
+    assert "features train" not in ran.out  # before any work

@@ -64,6 +64,7 @@ def changed(text: str, steps: object) -> str:
     return json.dumps({"sha256": sha256_bytes(canonical_json(value)), "value": value})
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize(
     "damage",
     [

@@ -64,6 +64,7 @@ def test_an_error_about_another_file_is_not_reworded(tmp_path):
     assert caught.value.filename == "/another/file"
 
 
+@pytest.mark.fault(14)
 def test_a_file_where_a_folder_should_be(tmp_path):
     (tmp_path / "f").write_bytes(b"")
     for path in (tmp_path / "f" / "x", tmp_path / "f" / "x" / "y"):
@@ -74,6 +75,7 @@ def test_a_file_where_a_folder_should_be(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize("known", [True, False])
 def test_a_disk_that_takes_no_more(tmp_path, forked, ended, known):
     """The kernel's limit on file size refuses a write half way, as a full disk does."""
@@ -99,6 +101,7 @@ def test_a_disk_that_takes_no_more(tmp_path, forked, ended, known):
     assert names(tmp_path) == ["file"]
 
 
+@pytest.mark.fault(1)
 def test_sigkill_never_leaves_a_torn_file(tmp_path, forked, ended):
     target = tmp_path / "file"
     sizes = (200_000, 300_000)
@@ -121,6 +124,7 @@ def test_sigkill_never_leaves_a_torn_file(tmp_path, forked, ended):
     assert names(tmp_path) == ["file"]
 
 
+@pytest.mark.fault(51)
 def test_only_temporaries_of_the_dead_are_removed(tmp_path, forked, ended):
     def die_while_writing():
         with atomic.open_atomic(tmp_path / "a.b"):

@@ -31,6 +31,7 @@ def test_editing_the_source_leaves_the_kept_file_alone(tmp_path, source):
     assert digest.sha256_file(ContentStore(tmp_path / "store").path(sha256)) == sha256
 
 
+@pytest.mark.fault(50)
 def test_a_flipped_byte_is_refused_and_put_mends_it(tmp_path, source):
     sha256 = ContentStore(tmp_path / "store").put(source)
     kept = ContentStore(tmp_path / "store").path(sha256)

@@ -167,6 +167,7 @@ def _flip(path, at):
     path.write_bytes(data)
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize("done", [True, False])
 @pytest.mark.parametrize(
     "damage",

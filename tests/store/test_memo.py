@@ -32,6 +32,7 @@ def test_another_key_is_another_result(tmp_path, counted):
     assert len(calls) == 3
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize("place", [-1, 10, 200])
 def test_a_flipped_byte_or_a_cut_is_computed_again(tmp_path, counted, place):
     calls, compute = counted

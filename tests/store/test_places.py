@@ -64,6 +64,7 @@ def test_an_output_root_that_names_itself_is_named_once(runtime, tmp_path):
     assert explained(caught.value, runtime).count("runtime.output_root") == 1
 
 
+@pytest.mark.fault(14)
 def test_a_run_whose_home_is_no_folder_ends_with_the_key(runtime, capfd, small_probe):
     assert main([*small_probe, "runtime.data_root=birds"]) == 1
     line = capfd.readouterr().err.strip().splitlines()[-1]

@@ -8,7 +8,6 @@ and a folder that differs from it is unpacked again.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -21,7 +20,6 @@ from fgvc.data.table.parquet import ParquetTable, Picture
 from fgvc.store import atomic, cached, digest, named, temporary
 from fgvc.store.lock import lock
 from fgvc.types import Progress, UserError
-from fgvc.untrusted import open_regular
 
 FOLDER, FILES = "tables", "files.json"
 UNPACKED = "unpacked again"
@@ -132,8 +130,7 @@ def _unpacked(folder: Path, on_note: OnNote) -> list[State] | None:
 
 def _holds(file: Path, sha256: str) -> bool:
     try:
-        with open_regular(file) as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest() == sha256
+        return digest.sha256_regular(file) == sha256
     except OSError:
         return False
 

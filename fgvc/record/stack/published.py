@@ -61,7 +61,7 @@ def entries(root: Path) -> list[dict[str, Any]]:
     specs = root / "specs" / "stack.json"
     try:
         records = read_json(specs)
-        table(records), [_kind(record) for record in records]
+        _ = table(records), [_kind(record) for record in records]  # have all that is shown
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
