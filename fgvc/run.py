@@ -14,8 +14,10 @@ import os
 import re
 import secrets
 import sys
+import traceback
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -54,6 +56,7 @@ from fgvc.escape import visible
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
 COMPLETION, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
 LAUNCHER = "hydra/launcher="
+FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's variable: raise what a sweeper raises
 Run = Callable[[DictConfig, Sequence[str]], float | None]
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -132,9 +135,32 @@ def script() -> None:
     except KeyboardInterrupt:
         code = PREEMPTED
     except BrokenPipeError:  # `| head` had enough of a page
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = DONE
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        code = _refused_output(error)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+    except OSError as error:
+        code = code or _refused_output(error)
+        _drop_output()
     sys.exit(code)
+
+
+def _refused_output(error: OSError) -> int:
+    """Standard output is a file on a full disk, say; returns the exit code."""
+    with suppress(OSError):  # standard error may be the same file
+        print(f"fgvc: standard output: {error.strerror}", file=sys.stderr)
+    return FAILED
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def new_run_id() -> str:
@@ -204,7 +230,12 @@ def _here(arguments: Sequence[str], command: str) -> int:
         if PREEMPTED not in codes:  # asked to stop: what is left waits for the next time
             codes.append(run_job(cfg, overrides, command).code)
 
-    _through_hydra(arguments, run)
+    try:
+        with _raising_disk_errors():
+            _through_hydra(arguments, run)
+    except OSError as error:
+        print(f"fgvc: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+        return FAILED
     return max(codes, default=FAILED)
 
 
@@ -219,7 +250,8 @@ def _sweep(
     from fgvc.task import sweep
 
     def launch(run: Run) -> None:
-        _through_hydra(arguments, run)
+        with _raising_disk_errors():
+            _through_hydra(arguments, run)
 
     return sweep.run(run_id, command, jobs, left_out, launch)
 
@@ -235,7 +267,8 @@ def _search(
             return trial(cfg, overrides, HydraConfig.get().job.num)
 
         told = f"hydra.sweeper.direction={search.direction}"
-        _through_hydra(["--multirun", *overrides, told], run)
+        with _raising_disk_errors():
+            _through_hydra(["--multirun", *overrides, told], run)
 
     return trials.run(search, corner.conf, run_id, command, launch)
 
@@ -271,6 +304,29 @@ def _through_hydra(arguments: Sequence[str], run: Run) -> None:
         job()
     finally:
         sys.argv = saved
+
+
+@contextmanager
+def _raising_disk_errors() -> Iterator[None]:
+    """Let an error of the disk through, which Hydra would print with a traceback; exit 1 on others.
+
+    Raises:
+        OSError: as the system reported it.
+    """
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception:
+        traceback.print_exc()
+        sys.exit(FAILED)
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before
 
 
 def _show_plan(

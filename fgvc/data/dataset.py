@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial as partial_of
 from pathlib import Path
 
 from fgvc.config import schema
@@ -14,7 +15,7 @@ from fgvc.data import cars, cub, dogs, folder, inat2017, manifest, nabirds, sign
 from fgvc.data.index import Index, check_boxes, check_counts, check_coverage, sorted_by_path
 from fgvc.data.split import carve
 from fgvc.data.split_source import FROM_DATA, describe, source_notes
-from fgvc.types import Dataset, Progress, UserError
+from fgvc.types import ABSENT, Dataset, Manifest, Progress, UserError
 
 OWN = ("folder", "table")  # readers of a user's own pictures
 Reader = Callable[[schema.Dataset, Progress | None, Path | None], Index]
@@ -51,7 +52,11 @@ def load(
     coverage_notes = check_coverage(index)
     file_notes: list[str] = []
     policy = replace(files_policy(conf), may_skip=may_skip)
-    pictures = manifest.build(index, cache_root, progress, policy, file_notes.append, remember)
+    build = partial_of(manifest.build, index, cache_root, progress, remember=remember)
+    if conf.reader == "synthetic" and remember and not conf.accept_altered:
+        pictures = _drawn(conf, build, policy, file_notes.append, progress)
+    else:
+        pictures = build(policy=policy, on_note=file_notes.append)
     pictures = replace(pictures, cropped=conf.box_crop, max_pixels=conf.max_pixels)
     split = carve(index, fraction, conf.split_seed)
     from_splits = source_notes(index, conf)
@@ -72,6 +77,28 @@ def load(
         hierarchy=index.hierarchy,
         test_source=index.test_source,
     )
+
+
+def _drawn(
+    conf: schema.Dataset,
+    build: Callable[..., Manifest],
+    policy: manifest.Policy,
+    on_note: Callable[[str], None],
+    progress: Progress | None,
+) -> Manifest:
+    """The manifest of synthetic birds as they were drawn; a damaged picture is drawn again."""
+    from fgvc.data import synthetic
+
+    root = _root(conf)
+    try:
+        pictures, kept = build(policy=policy, on_note=on_note), synthetic.pictures(root)
+        rows = zip(pictures.path, pictures.sha256, strict=True)
+        if all(sha256 in (kept[path], ABSENT) for path, sha256 in rows):
+            return pictures
+    except manifest.FilesError:
+        pass
+    synthetic.write(root, _generator(conf), progress, on_note, redraw=True)
+    return build(policy=replace(policy, rehash=True))
 
 
 def read(
@@ -166,9 +193,10 @@ def _synthetic(
     # imported here: drawing birds is no part of reading any other dataset
     from fgvc.data import synthetic
 
-    synthetic.write(_root(conf), generator, progress)
+    notes: list[str] = []
+    synthetic.write(_root(conf), generator, progress, notes.append)
     index = cub.read(_root(conf), partial=False)
-    return replace(index, hierarchy=synthetic.hierarchy(generator))
+    return replace(index, hierarchy=synthetic.hierarchy(generator), notes=(*index.notes, *notes))
 
 
 READERS: dict[str, Reader] = {

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from fgvc.data.states import NO_STATE
-from fgvc.store import atomic
+from fgvc.store import atomic, cached
+from fgvc.untrusted import read_bytes
 
 ROW = 32  # bytes of a state, and of a digest
 CHUNK = 512  # files handled at a time
@@ -57,7 +58,7 @@ def load(file: Path, count: int, on_note: Callable[[str], None]) -> Digests:
         np.tile(np.array(NO_STATE, np.int64), (count, 1)), np.zeros(count, np.dtype("V32"))
     )
     try:
-        data = file.read_bytes()
+        data = read_bytes(file, ROW + 2 * ROW * count)
     except FileNotFoundError:
         return nothing
     except OSError:
@@ -77,4 +78,5 @@ def save(file: Path, digests: Digests) -> None:
         OSError: the disk refuses.
     """
     rows = digests.state_N4.astype("<i8").tobytes() + digests.sha256_N.tobytes()
+    cached.clear(file)
     atomic.write_bytes(file, hashlib.sha256(rows).digest() + rows)

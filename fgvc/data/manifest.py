@@ -26,7 +26,7 @@ from fgvc.data import digests, states
 from fgvc.data.digests import CHUNK, Digests, Hex
 from fgvc.data.index import Index, repeated
 from fgvc.data.split import SPLIT_NAMES
-from fgvc.store import digest
+from fgvc.store import cached, digest
 from fgvc.types import ABSENT, TEST, TRAIN, VAL, Manifest, Progress, UserError
 
 Result = TypeVar("Result")
@@ -44,6 +44,10 @@ KEPT = "task=eval keeps dataset.on_bad_image=error of its checkpoint"
 def or_skip(may_skip: bool) -> str:
     """The end of a refusal of a picture: offers to skip it where the task takes that key."""
     return f", or {SKIP}" if may_skip else f" ({KEPT})"
+
+
+class FilesError(UserError):
+    """Files that cannot be read, or that changed since they were hashed; names the first."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +85,17 @@ def build(
         remember: whether to keep new digests in the cache.
 
     Raises:
-        UserError: files that cannot be read, or that changed since they were hashed, if the policy
-            refuses them; no picture of train or of test can be read. Names the first.
+        FilesError: files that cannot be read, or that changed since they were hashed, if the policy
+            refuses them.
+        UserError: no picture of train or of test can be read. Names the first.
     """
     file = cache_file(index, cache_root)
     _check_names(index)
     state_N4 = _states(index)
     absent = np.flatnonzero(state_N4[:, states.SIZE] < 0)
     _check_absent(index, absent, policy)  # before the others are hashed
+    if remember:
+        cached.clear_folder(file.parent, on_note)
     known = digests.load(file, len(index), on_note)
     rows = np.setdiff1d(states.changed(known.state_N4, state_N4), absent)
     fresh, unread = _renewed(index, known, state_N4, rows, policy, progress)
@@ -230,7 +237,7 @@ def _check_absent(index: Index, rows: np.ndarray, policy: Policy) -> None:
         return
     first = f"{index.root / index.path[rows[0]]}: {_fault(index, rows[0])}"
     if not policy.skip:
-        raise UserError(
+        raise FilesError(
             f"{first} ({len(rows)} of {len(index)} pictures cannot be read); {policy.restore}"
             f"{or_skip(policy.may_skip)}"
         )
@@ -310,7 +317,7 @@ def _in_threads(work: Callable[[str], Result], index: Index, rows: np.ndarray) -
 
 def _refuse_altered(index: Index, rows: np.ndarray, policy: Policy) -> None:
     if len(rows):
-        raise UserError(
+        raise FilesError(
             f"{index.root / index.path[rows[0]]}: altered since its digest was taken "
             f"({len(rows)} of {len(index)} files); {policy.accept}"
         )

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from fgvc.data import decode, depth
+from fgvc.store import atomic
 from fgvc.types import UserError
 
 USAGE = "python -m fgvc.data.rescale IN OUT.png LOW HIGH"
@@ -55,7 +56,13 @@ def rescale(source: Path, target: Path, low: float, high: float) -> None:
     level = np.rint((1 - share if samples.inverted else share) * 255).astype(np.uint8)
     picture = Image.fromarray(level)
     turn = decode.UPRIGHT.get(samples.turn)
-    (picture if turn is None else picture.transpose(turn)).save(target)
+    upright = picture if turn is None else picture.transpose(turn)
+    kind = Image.registered_extensions().get(target.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{target}: unknown file extension: {target.suffix}")
+    data = io.BytesIO()
+    upright.save(data, kind)
+    atomic.write_bytes(target, data.getvalue())
 
 
 def _samples(data: bytes, name: str) -> _Samples:

@@ -15,12 +15,13 @@ import shutil
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fgvc.record import privacy, retention, stamp
+from fgvc.record.log import FORMAT, RunLog
 from fgvc.store import atomic, digest
 from fgvc.store.lock import lock
 from fgvc.types import UserError
@@ -164,8 +165,11 @@ def open_run(
             yield run
         except BaseException as error:
             if run.sealed is None:
-                log.error("%s", _line(error), exc_info=error)
-                write_status(path, state_of(error), run.started, error)
+                # a full disk refuses these too: the first error is the one to report
+                with suppress(OSError):
+                    log.error("%s", _line(error), exc_info=error)
+                with suppress(OSError):
+                    write_status(path, state_of(error), run.started, error)
             raise
 
 
@@ -309,15 +313,15 @@ class _Masking(logging.Formatter):
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s"))
+    handler = RunLog(path)
+    handler.setFormatter(_Masking(FORMAT))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
         yield
     finally:
-        handler.close()
         log.removeHandler(handler)
+        handler.close()
 
 
 def _close_log_of(path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fgvc.store import atomic, digest
+from fgvc.store import atomic, digest, temporary
 from fgvc.types import UserError
 
 NAME = re.compile(r"(state|best)-(\d{8,})(?:\.best-(\d{8,}))?\.([0-9a-f]{64})\.pt")
@@ -90,7 +90,7 @@ class States:
             on_note: told in one line each of the files passed over, and of what is taken instead.
             otherwise: what happens if every state is damaged; for the note.
         """
-        atomic.remove_stale(self.folder)
+        temporary.remove_stale(self.folder)
         for entry in reversed(self._entries("state")):
             try:
                 found = self.load(entry.path)

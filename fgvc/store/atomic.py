@@ -1,31 +1,21 @@
 """Bytes -> a file that is whole or absent, whenever the process or the machine dies.
 
 The bytes go to a temporary file beside the target, reach the disk, and take the target's name in
-one step. A temporary left by a dead process carries its host and pid, so that it can be swept up.
+one step.
 """
 
 from __future__ import annotations
 
-import errno
+import io
 import json
 import os
-import secrets
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-_DISK_TROUBLE = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EEXIST,
-    errno.ENOTDIR,
-}
+from fgvc.store import named, temporary
+from fgvc.store.named import NamedFile
 
 
 @contextmanager
@@ -45,22 +35,22 @@ def open_atomic(path: str | Path, mode: str = "wb", size: int | None = None) -> 
             the path and the bytes needed.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}{_owner()}.{secrets.token_hex(4)}.tmp")
+    unfinished = temporary.beside(path)
+    bytes_needed = named.needed(size, 0)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _create(temporary, binary="b" in mode) as file:
+        with _explaining(path, bytes_needed):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            raw = NamedFile(unfinished, "x", path, size)
+        with _buffered(raw, mode) as file, named.abandoning(raw):
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if _about_ours(error, path, temporary):
-            raise _explained(error, path, temporary, size) from error
-        raise
+            raw.sync()
+        with _explaining(path, bytes_needed):
+            unfinished.replace(path)
+            sync_folder(path.parent)
     finally:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -90,19 +80,32 @@ def json_bytes(obj: object) -> bytes:
     return text.encode() + b"\n"
 
 
-def remove_stale(folder: str | Path) -> list[Path]:
-    """Remove the temporaries in `folder` whose writer, a process of this host, is dead.
+@contextmanager
+def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
+    """A folder beside `target` that takes its name when the block ends without an exception.
 
-    Returns:
-        The files that were removed; those of other hosts and of living processes stay.
+    After any exception the folder is gone. Missing parents are made.
+
+    Args:
+        replace: whether a folder or file that stands at `target` goes; otherwise only an empty
+            folder may stand there.
+
+    Raises:
+        OSError: the disk refuses, or something stands at `target`.
     """
-    removed = []
-    for path in Path(folder).glob(".*.tmp"):
-        stem, _, pid = path.name.removesuffix(".tmp").rpartition(".")[0].rpartition(".")
-        if stem.endswith(f".{_host()}") and pid.isdigit() and not _alive(int(pid)):
-            path.unlink(missing_ok=True)
-            removed.append(path)
-    return removed
+    folder = temporary.beside(target)
+    aside = temporary.beside(target)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        if replace and os.path.lexists(target):
+            target.rename(aside)
+        folder.replace(target)
+        sync_folder(target.parent)
+    finally:
+        for each in (folder, aside):
+            with suppress(OSError):
+                temporary.remove(each)
 
 
 def sync_folder(folder: Path) -> None:
@@ -114,44 +117,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _create(path: Path, binary: bool) -> IO[Any]:
-    # "x" rather than tempfile: the umask decides who may read, as for any other output
-    if binary:
-        return path.open("xb")
-    return path.open("x", encoding="utf-8", newline="\n")
+def _buffered(raw: NamedFile, mode: str) -> IO[Any]:
+    binary = io.BufferedWriter(raw)
+    return binary if "b" in mode else io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
 
 
-def _host() -> str:
-    return socket.gethostname()
-
-
-def _owner() -> str:
-    return f".{_host()}.{os.getpid()}"
-
-
-def _alive(pid: int) -> bool:
+@contextmanager
+def _explaining(path: Path, bytes_needed: str) -> Iterator[None]:
+    """Name the target in what the system says of a folder, a temporary or a rename."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _about_ours(error: OSError, path: Path, temporary: Path) -> bool:
-    """Whether the disk refused this write, rather than something else read inside the block."""
-    ours = {None, str(path), str(temporary), *map(str, path.parents)}
-    named = None if error.filename is None else str(error.filename)
-    return error.errno in _DISK_TROUBLE and named in ours
-
-
-def _explained(error: OSError, path: Path, temporary: Path, size: int | None) -> OSError:
-    """The same kind of error, naming the target and the bytes it needs."""
-    needed = f"{size} bytes needed"
-    if size is None:
-        written = temporary.stat().st_size if os.path.lexists(temporary) else 0
-        needed = f"more than {written} bytes needed"
-    # mkdir says "exists" of a file that stands where a folder should
-    code = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno or errno.EIO
-    return OSError(code, f"{os.strerror(code)} ({needed})", str(path))
+        yield
+    except OSError as error:
+        raise named.explained(error, path, bytes_needed) from error

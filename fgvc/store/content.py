@@ -5,18 +5,26 @@ Local weights go here, so that a checkpoint which names them by digest can find 
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from fgvc.store import atomic, digest
+from fgvc.store import atomic, cached, digest
 from fgvc.types import UserError
+
+
+def _ignore(line: str) -> None:
+    """Notes for nobody."""
 
 
 class ContentStore:
     """Files under `root`, at <first 2 hex digits>/<64 hex digits>, never changed once there."""
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, on_note: Callable[[str], None] = _ignore) -> None:
+        """on_note is called with one line on each damaged file that is replaced."""
         self.root = Path(root)
+        self._on_note = on_note
         self._verified: set[str] = set()
 
     def put(self, path: str | Path) -> str:
@@ -31,7 +39,7 @@ class ContentStore:
         path = Path(path)
         sha256 = digest.sha256_file(path)
         target = self._place(sha256)
-        if not target.exists() or digest.sha256_file(target) != sha256:
+        if not self._is_whole(target):
             with (
                 path.open("rb") as source,
                 atomic.open_atomic(target, size=path.stat().st_size) as copy,
@@ -51,7 +59,7 @@ class ContentStore:
         """
         sha256 = digest.sha256_bytes(data)
         target = self._place(sha256)
-        if not target.exists() or digest.sha256_file(target) != sha256:
+        if not self._is_whole(target):
             atomic.write_bytes(target, data)
             target.chmod(0o444)
         self._verified.add(sha256)
@@ -64,7 +72,7 @@ class ContentStore:
             UserError: it is not here, or its bytes are not those of its name.
         """
         target = self._place(sha256)
-        if not target.is_file():
+        if not target.is_file():  # a folder or a pipe is no kept file either
             raise UserError(f"no file with sha256 {sha256} in {self.root}: give its path instead")
         if sha256 not in self._verified:
             _check(
@@ -72,6 +80,22 @@ class ContentStore:
             )
             self._verified.add(sha256)
         return target
+
+    def _is_whole(self, target: Path) -> bool:
+        """Whether the file is there with the bytes of its name; any other goes, with a note."""
+        for folder in (self.root, target.parent):
+            cached.clear_folder(folder, self._on_note)
+        if not os.path.lexists(target):
+            return False
+        reason = "its bytes are not those of its name"
+        try:
+            if digest.sha256_regular(target) == target.name:
+                return True
+        except OSError as error:
+            reason = error.strerror or str(error)
+        cached.report(target, reason, self._on_note, "replaced by the original")
+        cached.clear(target)
+        return False
 
     def _place(self, sha256: str) -> Path:
         return self.root / sha256[:2] / sha256

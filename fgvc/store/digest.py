@@ -6,6 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from fgvc.untrusted import open_regular
+
 
 def sha256_bytes(data: bytes) -> str:
     """SHA256 of bytes in memory; 64 hex digits."""
@@ -20,6 +22,16 @@ def sha256_file(path: str | Path) -> str:
     """
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_regular(path: str | Path) -> str:
+    """As `sha256_file`, of a regular file: a pipe in its place is an error, not a wait.
+
+    Raises:
+        OSError: it is no regular file, or cannot be read.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
 
 
 def canonical_json(obj: object) -> bytes:

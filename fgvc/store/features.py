@@ -15,17 +15,21 @@ N rows asked for, n rows of a shard, D feature width.
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fgvc.store import atomic, digest
+from fgvc.store import atomic, cached, digest, temporary
 from fgvc.store.lock import lock
 from fgvc.types import BadImage, Compute, ComputeMany, Features, UserError
+from fgvc.untrusted import read_bytes
+
+KEY, DONE = "key.json", "done.json"
 
 
 def _warn(line: str) -> None:
@@ -69,14 +73,17 @@ class FeatureCache:
         """
         assert np.all(np.diff(row_N) > 0), "rows must ascend"
         folder = self.root / digest.sha256_bytes(digest.canonical_json(dict(key)))[:32]
+        for each in (self.root, folder):
+            cached.clear_folder(each, self._on_note)
+        cached.clear(folder / "lock")
         with lock(folder / "lock", wait=True, on_wait=on_wait):
-            atomic.remove_stale(folder)
-            _identify(folder, key, row_N, shard_rows)
+            temporary.remove_stale(folder)
+            _identify(folder, key, row_N, shard_rows, self._on_note)
             if compute_many is not None:
                 self._fill(folder, row_N, compute_many, shard_rows)
             features = _joined(self._shards(folder, row_N, compute, shard_rows), len(row_N))
             if not any(bad.lost for bad in features.bad):
-                _seal(folder)
+                _seal(folder, len(row_N), shard_rows, self._on_note)
         return features
 
     def _shards(
@@ -103,13 +110,19 @@ class FeatureCache:
 
     def _read(self, path: Path, row_n: np.ndarray) -> Features | None:
         """The shard, or None where it is missing or is not what was written for these rows."""
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
-        if digest.sha256_file(path) == _recorded(path):
-            shard = _decoded(path)
-            if _covers(shard, row_n):
+        try:
+            found = digest.sha256_regular(path)
+            shard = _decoded(path) if found == _recorded(path) else None
+            if shard is not None and _covers(shard, row_n):
                 return shard
-        self._on_note(f"cached features {path} are damaged: computed again")
+            reason = "it does not match its digest or its rows"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+            reason = "no shard of features"
+        cached.report(path, reason, self._on_note, "computed again")
         return None
 
 
@@ -119,15 +132,29 @@ def _cut(folder: Path, row_N: np.ndarray, shard_rows: int) -> Iterator[tuple[Pat
         yield folder / f"{number:05d}.safetensors", row_N[start : start + shard_rows]
 
 
-def _identify(folder: Path, key: Mapping[str, object], row_N: np.ndarray, shard_rows: int) -> None:
-    """Write key.json, or hold the one that is there against what is asked for now."""
+def _identify(
+    folder: Path,
+    key: Mapping[str, object],
+    row_N: np.ndarray,
+    shard_rows: int,
+    on_note: Callable[[str], None],
+) -> None:
+    """Write key.json, or compare the key that is there with the one that is asked for.
+
+    The shards stay if key.json is damaged: the folder is named by the digest of the key, and each
+    shard is compared with its own digest and its rows.
+
+    Raises:
+        UserError: a whole key.json of other features.
+    """
     rows = digest.sha256_bytes(np.ascontiguousarray(row_N, np.int64).tobytes())
     wanted = {"key": dict(key), "rows": rows, "shard_rows": shard_rows}
-    path = folder / "key.json"
-    if not path.exists():
-        atomic.write_bytes(path, atomic.json_bytes(wanted))
-    elif path.read_bytes() != atomic.json_bytes(wanted):
-        raise UserError(f"{path} tells of other features than those asked for: delete {folder}")
+    path = folder / KEY
+    known = cached.read(path, on_note)
+    if known is None:
+        cached.write(path, wanted)
+    elif digest.canonical_json(known) != digest.canonical_json(wanted):
+        raise UserError(f"{path} is of other features than those asked for: delete {folder}")
 
 
 def _covers(shard: Features, row_n: np.ndarray) -> bool:
@@ -149,13 +176,18 @@ def _write(path: Path, shard: Features) -> None:
     }
     bad = json.dumps([[bad.row, bad.message] for bad in shard.bad])
     data = save(tensors, {"bad": bad})
-    atomic.write_text(path.with_suffix(".sha256"), digest.sha256_bytes(data) + "\n")
+    sidecar = path.with_suffix(".sha256")
+    for each in (sidecar, path):
+        cached.clear(each)
+    atomic.write_text(sidecar, digest.sha256_bytes(data) + "\n")
     atomic.write_bytes(path, data)
 
 
 def _recorded(path: Path) -> str | None:
-    sidecar = path.with_suffix(".sha256")
-    return sidecar.read_text(errors="replace").strip() if sidecar.exists() else None
+    try:
+        return read_bytes(path.with_suffix(".sha256"), 100).decode(errors="replace").strip()
+    except OSError:
+        return None
 
 
 def _decoded(path: Path) -> Features:
@@ -182,9 +214,10 @@ def _joined(shards: Iterator[Features], rows: int) -> Features:
     return Features(x_ND[:n], row_N[:n], tuple(bad))
 
 
-def _seal(folder: Path) -> None:
-    """Write done.json, unless it tells of these very shards already."""
-    shards = {path.name: _recorded(path) for path in sorted(folder.glob("*.safetensors"))}
-    path, done = folder / "done.json", atomic.json_bytes({"shards": shards})
-    if not path.exists() or path.read_bytes() != done:
-        atomic.write_bytes(path, done)
+def _seal(folder: Path, rows: int, shard_rows: int, on_note: Callable[[str], None]) -> None:
+    """Write done.json, unless it lists these very shards already."""
+    names = [f"{number:05d}.safetensors" for number in range(-(-rows // shard_rows))]
+    shards = {name: _recorded(folder / name) for name in names}
+    path = folder / DONE
+    if cached.read(path, on_note) != shards:
+        cached.write(path, shards)

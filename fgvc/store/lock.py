@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fgvc.store.named import naming
 from fgvc.types import UserError
 
 _held: set[int] = set()
@@ -47,7 +48,7 @@ def lock(
     _held.add(descriptor)
     try:
         _acquire(descriptor, path, wait, on_wait)
-        _sign(descriptor)
+        _sign(descriptor, path)
         yield
     finally:
         # a forked child that runs on past the block has closed its copy already
@@ -91,12 +92,18 @@ def _acquire(
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
-def _sign(descriptor: int) -> None:
-    """Write who holds the lock; it may be read at any moment, so in one small write."""
+def _sign(descriptor: int, path: Path) -> None:
+    """Write who holds the lock; it may be read at any moment, so in one small write.
+
+    Raises:
+        OSError: the disk refuses; with the path and the bytes needed.
+    """
     since = datetime.now(UTC).isoformat(timespec="seconds")
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
+    data = json.dumps(holder).encode() + b"\n"
+    with naming(path, len(data)):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, data, 0)
 
 
 def _holder(descriptor: int, path: Path) -> str:

@@ -6,6 +6,8 @@ stands in its metadata, and a file that does not match is computed again.
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,33 +15,57 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fgvc.store import atomic, digest
+from fgvc.store import atomic, cached, digest
 from fgvc.store.lock import lock
+from fgvc.untrusted import open_regular
 
 Arrays = Mapping[str, np.ndarray]
 
 
-def memo(root: Path, key: Mapping[str, object], compute: Callable[[], Arrays]) -> Arrays:
-    """The arrays of `key`: read where they lie, else computed, written and returned."""
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=2)
+
+
+def memo(
+    root: Path,
+    key: Mapping[str, object],
+    compute: Callable[[], Arrays],
+    on_note: Callable[[str], None] = _warn,
+) -> Arrays:
+    """The arrays of `key`: read where they lie, else computed, written and returned.
+
+    Args:
+        on_note: called with one line on a damaged file, which is computed again.
+    """
     path = root / f"{digest.sha256_bytes(digest.canonical_json(dict(key)))[:32]}.safetensors"
+    cached.clear_folder(root, on_note)
+    cached.clear(path.with_suffix(".lock"))
     with lock(path.with_suffix(".lock"), wait=True):
-        found = _read(path)
+        found = _read(path, on_note)
         if found is None:
             found = {name: np.ascontiguousarray(value) for name, value in compute().items()}
+            cached.clear(path)
             atomic.write_bytes(path, save(found, {"sha256": _content(found)}))
     return found
 
 
-def _read(path: Path) -> dict[str, np.ndarray] | None:
-    if not path.is_file():
+def _read(path: Path, on_note: Callable[[str], None]) -> dict[str, np.ndarray] | None:
+    if not os.path.lexists(path):
         return None
+    reason = "its content does not match its digest"
     try:
+        open_regular(path).close()
         with safe_open(path, framework="np") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             recorded = (file.metadata() or {}).get("sha256")
-    except SafetensorError:
-        return None
-    return found if recorded == _content(found) else None
+        if recorded == _content(found):
+            return found
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+        reason = "no arrays of this cache"
+    cached.report(path, reason, on_note, "computed again")
+    return None
 
 
 def _content(arrays: Arrays) -> str:

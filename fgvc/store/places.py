@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-HUB = "HF_HOME"
-ROOTS = ("cache_root", "output_root", "multirun_root")  # of runtime: where fgvc writes
+from fgvc.store.named import DISK
+
+HUB, TEMPORARY = "HF_HOME", "TMPDIR"
+SCRATCH = "/fgvc-"  # begins the folders of temporary.scratch
+ROOTS = ("cache_root", "output_root", "multirun_root", "data_root")  # of runtime: written by fgvc
 
 
-def explained(error: OSError, runtime: Mapping[str, str]) -> str:
+def explained(
+    error: OSError, runtime: Mapping[str, str], others: Mapping[str, str | None] | None = None
+) -> str:
     """The error in one line; where it lies in a folder that a key sets, with that key.
 
     Args:
         runtime: the node of the config.
+        others: more keys and the paths that they name, such as task.output.
     """
     if error.filename is None:
+        if error.errno in DISK:
+            return f"{error.strerror}: a stream without a name, such as standard output"
         return str(error)
-    line = f"{error.filename}: {error.strerror}"
-    key = _key_of(Path(os.fsdecode(error.filename)), runtime)
+    line = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    places = {key: place for key, place in (others or {}).items() if place is not None}
+    places |= {f"runtime.{name}": runtime[name] for name in ROOTS}
+    places[HUB] = os.environ.get(HUB, "~/.cache/huggingface")
+    key = _key_of(Path(os.fsdecode(error.filename)), places)
+    if key is None and SCRATCH in line and line.startswith(tempfile.gettempdir()):
+        return f"{line}; {TEMPORARY}=PATH is where temporary files are kept"
     if key is None or key in line:
         return line
-    return f"{line}; {_way_out(key, runtime)}"
+    return f"{line}; {_way_out(key, places[key])}"
 
 
 def no_home(error: RuntimeError, runtime: Mapping[str, str]) -> str | None:
@@ -36,25 +51,22 @@ def no_home(error: RuntimeError, runtime: Mapping[str, str]) -> str | None:
     return f"{key}={places[key]}: no home folder is known here. Set HOME, or give {key}=PATH"
 
 
-def _key_of(file: Path, runtime: Mapping[str, str]) -> str | None:
-    """The key whose folder holds a file, or lies in it: a folder may fail to be made far above."""
-    places = {f"runtime.{name}": runtime[name] for name in ROOTS}
-    places[HUB] = os.environ.get(HUB, "~/.cache/huggingface")
+def _key_of(file: Path, places: Mapping[str, str]) -> str | None:
+    """The key whose folder holds a file, the innermost of several; else the first that lies in it:
+    a folder may fail to be made far above."""
     file = file.absolute()
-    for holds in (lambda root: file.is_relative_to(root), lambda root: root.is_relative_to(file)):
-        for key, place in places.items():
-            try:
-                root = Path(place).expanduser().absolute()
-            except RuntimeError:  # no home folder
-                continue
-            if holds(root):
-                return key
-    return None
+    roots: dict[str, Path] = {}
+    for key, place in places.items():
+        with suppress(RuntimeError):  # no home folder
+            roots[key] = Path(place).expanduser().absolute()
+    holding = [key for key, root in roots.items() if file.is_relative_to(root)]
+    if holding:
+        return max(holding, key=lambda key: len(roots[key].parts))
+    return next((key for key, root in roots.items() if root.is_relative_to(file)), None)
 
 
-def _way_out(key: str, runtime: Mapping[str, str]) -> str:
+def _way_out(key: str, place: str) -> str:
     if key == HUB:
         return f"{HUB}=PATH is where weights of the hub are kept"
     usual = " (or FGVC_CACHE=PATH)" if key == "runtime.cache_root" else ""
-    name = key.removeprefix("runtime.")
-    return f"{key}={runtime[name]}: give another with {key}=PATH{usual}"
+    return f"{key}={place}: give another with {key}=PATH{usual}"

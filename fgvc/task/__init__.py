@@ -14,12 +14,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fgvc import notices
 from fgvc.config.compose import typed
@@ -28,6 +28,7 @@ from fgvc.config.schema import Config, beside
 from fgvc.escape import visible
 from fgvc.record.folder import Preempted, state_of
 from fgvc.store.places import explained, no_home
+from fgvc.task.leftovers import remove_leftovers
 from fgvc.types import UserError
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
@@ -88,6 +89,7 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
         with _stopping_on_signals():
             conf = typed(cfg)
             _weights_first(conf)
+            remove_leftovers(conf)
             task = importlib.import_module(MODULES[conf.task.name])
             code = task.run(Job(cfg, conf, tuple(overrides), command))
     except ConfigError as error:
@@ -95,7 +97,7 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
     except UserError as error:
         return _end(error, str(error))
     except OSError as error:
-        return _end(error, explained(error, cfg.runtime))
+        return _end(error, explained(error, cfg.runtime, _places(cfg)))
     except (Preempted, KeyboardInterrupt) as error:
         run_id = cfg.runtime.run_id
         line = f"stopped; the same command with runtime.run_id={run_id} goes on"
@@ -108,6 +110,14 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
     if isinstance(code, Skipped):
         return Ended(DONE, "skipped")
     return Ended(code or DONE, "failed" if code else "done")
+
+
+def _places(cfg: DictConfig) -> dict[str, str | None]:
+    """Keys, other than roots of runtime, that name where this job writes."""
+    keys = ["task.output", "task.overlay"]
+    if cfg.dataset.reader == "synthetic" or OmegaConf.select(cfg, "dataset.download"):
+        keys.append("dataset.root")
+    return {key: OmegaConf.select(cfg, key) for key in keys}
 
 
 def _weights_first(conf: Config) -> None:
@@ -127,7 +137,8 @@ def _weights_first(conf: Config) -> None:
 
 def _end(error: BaseException, text: str, code: int = FAILED) -> Ended:
     line = " ".join(text.split())
-    print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # a file on the same full disk, say; the exit code still tells
+        print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
     trace = "".join(traceback.format_exception(error))
     return Ended(code, state_of(error), line, trace)
 

@@ -132,7 +132,7 @@ def opened(
         dataset = _dataset(task, conf, (*eps, *run.code.notes))
         crew = None if task == "train" else crew_of(conf, dataset, source)
         extractor = Extractor(conf, dataset, source, device, crew, may_skip=task != "eval")
-        with contextlib.closing(extractor), contextlib.closing(Board(run.path)) as board:
+        with contextlib.closing(extractor), Board(run.path) as board:
             if crew is not None:
                 world = World(0, crew.size, f"runtime.nproc={crew.size}")
             experiment = Experiment(
@@ -219,7 +219,7 @@ def _compared(job: Experiment, names: Iterable[str]) -> tuple[str, ...]:
 
 def weight_store(conf: Config) -> ContentStore:
     """Local weights by digest, so that a checkpoint that names them finds them again."""
-    return ContentStore(Path(conf.runtime.cache_root).expanduser() / "weights")
+    return ContentStore(Path(conf.runtime.cache_root).expanduser() / "weights", console.say)
 
 
 def keep_weights(conf: Config, path: Path) -> None:

@@ -7,12 +7,9 @@ B batch, C 3 channels, H and W pixels, K classes.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +69,7 @@ def run(job: Job) -> None:
     _check_exportable(conf, kept)
     manifest, row_N = _pictures(job, conf)
     seed_everything(conf)
-    with _whole_or_absent(target) as folder:
+    with atomic.new_folder(target) as folder:
         original = kept.classifier(conf, source, CPU)
         written = _write_checkpoint(folder, kept, conf, original, job)
         _write_graph(folder, written, conf)
@@ -132,21 +129,6 @@ def _pictures(job: Job, conf: Config) -> tuple[Manifest, np.ndarray]:
 
 def _silent(n: int, note: str = "") -> None:
     """No bar for what takes a moment."""
-
-
-@contextmanager
-def _whole_or_absent(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its name when the block ends well, and is gone if not."""
-    folder = target.with_name(f".{target.name}.in-progress")
-    shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-        folder.rename(target)
-        atomic.sync_folder(target.parent)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(folder)
 
 
 def _write_checkpoint(

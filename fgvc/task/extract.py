@@ -7,7 +7,6 @@ N images, B batch, D feature width.
 from __future__ import annotations
 
 import functools
-import json
 import resource
 import sys
 import time
@@ -27,7 +26,7 @@ from fgvc.model import part_attention as parts
 from fgvc.model.backbone import Backbone, autocast, hf_config
 from fgvc.record import console
 from fgvc.record.stamp import fp32_precision
-from fgvc.store import atomic, digest
+from fgvc.store import cached, digest
 from fgvc.store.features import FeatureCache
 from fgvc.task.crew import Crew
 from fgvc.task.looking import looking
@@ -187,9 +186,9 @@ class Extractor:
 
     def cost(self) -> dict[str, object]:
         """Parameters, multiply-accumulates an image, images a second as measured when extracted."""
-        for path in map(self._cost_path, ("train", "test")):  # a zero-shot run reads test alone
-            if path.is_file():
-                return json.loads(path.read_text(encoding="utf-8"))
+        for role in ("train", "test"):  # a zero-shot run reads test alone
+            if (cost := cached.read(self._cost_path(role), console.say)) is not None:
+                return cost
         known = ("parameters", "macs", "images_per_s", "peak_memory_mib")
         return {name: None for name in known}  # noqa: C420 - typed as object values
 
@@ -271,13 +270,21 @@ class Extractor:
         return self.cache_root / "costs" / f"{name[:32]}.json"
 
     def _keep_cost(self, role: str) -> None:
-        """Beside the features: a run that finds them cached still reports what they cost."""
+        """Beside the features: a run that finds them cached still reports what they cost.
+
+        A lost or damaged file is made anew; a rate that was not measured by this process is null.
+        """
         path = self._cost_path(role)
-        if path.is_file() or not self.counters.forwarded:
+        cached.clear_folder(path.parent, console.say)
+        if cached.read(path, console.say) is not None:
             return
-        rate = self.counters.forwarded / max(self.counters.seconds, 1e-9)
+        rate = None
+        if self.counters.forwarded:
+            rate = self.counters.forwarded / max(self.counters.seconds, 1e-9)
         cost = self._told or cost_of(self.built(), rate, self.device)
-        atomic.write_json(path, {**cost, "images_per_s": rate})
+        if rate is None:
+            cost = {**cost, "peak_memory_mib": None}
+        cached.write(path, {**cost, "images_per_s": rate})
 
 
 def cost_of(model: Backbone, images_per_s: float | None, device: torch.device) -> dict[str, object]:

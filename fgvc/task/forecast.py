@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from fgvc.config.compose import config_hash
 from fgvc.config.grid import SIZE, key_of, shared, varying
@@ -23,7 +23,7 @@ from fgvc.data import dataset as datasets
 from fgvc.data import manifest, subset
 from fgvc.record.folder import complete
 from fgvc.report.forecast import Ground, Item, Rate, lines, vit_macs
-from fgvc.store import digest
+from fgvc.store import cached, digest
 from fgvc.types import TEST, TRAIN, VAL, Dataset, UserError, WeightsSource
 
 DEPTH = {"large": 24, "so400m": 27, "giant": 40}  # blocks; 12 elsewhere, where no row says it
@@ -230,7 +230,7 @@ def _ground(jobs: Sequence[Job], conf: Config, notes: dict[str, None]) -> Ground
         except UserError as error:
             notes[str(error)] = None
     for file in files:
-        rate = _rate(file, folder / "features" / file.stem / "key.json", device)
+        rate = _rate(file, folder / "features" / file.stem / "key.json", device, notes)
         if rate is not None:
             other = measured.setdefault((rate.model, rate.shape, rate.side), rate)
             if rate.images > other.images:  # a small run is slow to get going
@@ -250,12 +250,17 @@ def _notes(jobs: Sequence[Job]) -> list[str]:
     return list(notes)
 
 
-def _rate(file: Path, key: Path, device: str | None) -> Rate | None:
-    """What an extraction measured; None where its features are gone, or of another device."""
+def _rate(file: Path, key: Path, device: str | None, notes: dict[str, None]) -> Rate | None:
+    """What an extraction measured; None where its features are gone, or of another device.
+
+    notes: takes a line on each damaged file.
+    """
     if not key.is_file():
         return None
-    cost: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    about: Mapping[str, Any] = json.loads(key.read_text(encoding="utf-8"))["key"]
+    cost, known = (cached.read(each, notes.setdefault, "not used") for each in (file, key))
+    if cost is None or known is None:
+        return None
+    about: Mapping[str, Any] = known["key"]
     if about["device"] != device or not cost["images_per_s"]:
         return None
     return Rate(
@@ -269,8 +274,11 @@ def _rate(file: Path, key: Path, device: str | None) -> Rate | None:
 
 
 def _rows(shard: Path) -> int:
-    with safe_open(shard, framework="np") as file:
-        return file.get_slice("row").get_shape()[0]
+    try:
+        with safe_open(shard, framework="np") as file:
+            return file.get_slice("row").get_shape()[0]
+    except (OSError, SafetensorError):  # damaged: computed again when the jobs run
+        return 0
 
 
 def _shape(architecture: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,8 @@ from fgvc.config import images
 from fgvc.config.images import Place
 from fgvc.data import formats
 from fgvc.data.diagnosis import way_out
+from fgvc.store.named import open_named
+from fgvc.store.temporary import scratch
 from fgvc.types import Manifest, UserError
 
 Passed = dict[str, list[str]]  # kind -> files of it
@@ -47,13 +48,13 @@ def pictures(image: object) -> Iterator[Pictures]:
         return
     if sys.stdin.isatty():
         raise UserError("image=-: standard input is a terminal; pipe a picture in: … < bird.jpg")
-    with tempfile.TemporaryDirectory(prefix="fgvc-") as folder:
-        file = Path(folder, images.STDIN)
-        with file.open("wb") as copy:
+    with scratch("picture") as folder:
+        file = folder / images.STDIN
+        with open_named(file) as copy:
             shutil.copyfileobj(sys.stdin.buffer, copy)
         if not file.stat().st_size:
             raise UserError("image=-: standard input is empty; pipe one picture in: … < bird.jpg")
-        yield Pictures(_manifest(Path(folder), [images.STDIN]))
+        yield Pictures(_manifest(folder, [images.STDIN]))
 
 
 def pictures_of(image: object) -> Pictures:

@@ -32,6 +32,8 @@ from fgvc.report import search as report
 from fgvc.report.search import DONE, STOPPED
 from fgvc.store import atomic
 from fgvc.store.lock import lock
+from fgvc.store.named import naming
+from fgvc.store.places import ROOTS, explained
 from fgvc.task import FAILED, PREEMPTED, validated
 from fgvc.task.isolate import asked, isolated, noticing
 from fgvc.task.sweep import hash_of, settle
@@ -66,11 +68,16 @@ def run(
 
     try:
         with lock(_folder(conf.runtime) / ".lock"), noticing():
-            with contextlib.suppress(Stopped, Preempted, KeyboardInterrupt):
+            stopped = contextlib.suppress(Stopped, Preempted, KeyboardInterrupt)
+            with stopped, naming(_folder(conf.runtime)):
                 launch(trial)
             return close(search, conf, bool(asked()))
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"fgvc: {visible(str(error))}", file=sys.stderr, flush=True)
+        return FAILED
+    except OSError as error:
+        line = explained(error, {name: getattr(conf.runtime, name) for name in ROOTS})
+        print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
         return FAILED
 
 

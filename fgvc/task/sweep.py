@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fgvc.config.compose import config_hash, resolved
 from fgvc.config.errors import ConfigError
@@ -25,7 +25,10 @@ from fgvc.report import sweep as report
 from fgvc.report.baselines import gather, write_baselines
 from fgvc.report.sweep import GOOD, Row, SweepTable
 from fgvc.report.table import print_table
+from fgvc.store import atomic
 from fgvc.store.lock import lock
+from fgvc.store.named import naming
+from fgvc.store.places import ROOTS, explained
 from fgvc.task import DONE, FAILED, PREEMPTED, Ended
 from fgvc.task.isolate import asked, isolated, noticing
 from fgvc.types import UserError
@@ -77,11 +80,26 @@ def run(
         with lock(folder / ".lock"), noticing():
             # the table says which jobs were not begun
             with contextlib.suppress(Preempted, KeyboardInterrupt, SystemExit):
-                launch(sweep.job)
+                _check_room(sweep, jobs[0])
+                with naming(folder):
+                    launch(sweep.job)
             return _close(sweep, jobs, left_out)
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"fgvc: {visible(str(error))}", file=sys.stderr, flush=True)
         return FAILED
+    except OSError as error:
+        line = explained(error, {name: getattr(jobs[0].conf.runtime, name) for name in ROOTS})
+        print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
+        return FAILED
+
+
+def _check_room(sweep: Sweep, job: Job) -> None:
+    """Write multirun.yaml, which Hydra overwrites: its own error names neither path nor bytes.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    atomic.write_text(sweep.folder / "multirun.yaml", OmegaConf.to_yaml(job.compose()))
 
 
 def _close(sweep: Sweep, jobs: Sequence[Job], left_out: Sequence[LeftOut]) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -24,6 +23,7 @@ from fgvc.record.folder import Preempted
 from fgvc.record.locate import record_folder
 from fgvc.report import sealed
 from fgvc.report.sealed import DamageError
+from fgvc.store.temporary import scratch
 from fgvc.task import Job
 from fgvc.types import UserError
 
@@ -50,11 +50,11 @@ def _show(job: Job) -> None:
     exports = [_export(one) for one in runs]
     root = _data_root(job, runs[0], exports[0])
     app.check_port(conf.task.address, conf.task.port)
-    with TemporaryDirectory(prefix="fgvc-view-") as beside:
+    with scratch("view") as beside:
         if len(exports) > 1:
-            pair.write(Path(beside), *exports)
+            pair.write(beside, *exports)
         app.prepare(Path(conf.runtime.cache_root).expanduser() / FOLDER)
-        folder = exports[0] if len(exports) == 1 else Path(beside)
+        folder = exports[0] if len(exports) == 1 else beside
         dataset = app.load(folder, root, _name(runs))
     session = app.launch(dataset, conf.task.address, conf.task.port)
     try:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import random
 import re
-import shutil
 import unicodedata
 from dataclasses import asdict, astuple, fields, replace
 from pathlib import Path
@@ -80,16 +79,21 @@ def test_changed_files_of_an_official_dataset_are_accepted_by_a_key(conf, cub, j
     assert before != made.manifest.digest == again.manifest.digest
 
 
-def test_altered_synthetic_birds_are_drawn_again_where_the_message_says(conf, jpeg, tmp_path):
+@pytest.mark.fault(50)
+@pytest.mark.parametrize("known", [True, False], ids=["hashed before", "never hashed"])
+def test_altered_synthetic_birds_are_drawn_again_with_a_note(conf, jpeg, tmp_path, known):
     drawn = conf("synthetic", tmp_path / "birds", generator=schema.Generator(1, 2, 3, 1, 64, 0))
     before = dataset.load(drawn, tmp_path / "cache").manifest
     (before.root / before.path[0]).write_bytes(jpeg(1))
-    with pytest.raises(UserError, match="altered since") as caught:
-        dataset.load(drawn, tmp_path / "cache")
-    said = re.search(r"; delete (.*), and its pictures are drawn again$", str(caught.value))
-    assert said is not None
-    shutil.rmtree(said.group(1))
-    assert dataset.load(drawn, tmp_path / "cache").manifest.digest == before.digest
+    again = dataset.load(drawn, tmp_path / ("cache" if known else "another"))
+    assert again.manifest.digest == before.digest
+    (note,) = [note for note in again.notes if "damaged" in note]
+    assert note == (
+        f"{before.root}: damaged synthetic birds (a picture is not as it was drawn): drawn again"
+    )
+    accepted = replace(drawn, accept_altered=True)
+    (before.root / before.path[0]).write_bytes(jpeg(1))
+    assert dataset.load(accepted, tmp_path / "cache").manifest.digest != before.digest
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from fgvc.record import stack, stamp
 from fgvc.record.stack.step import FAILED, NOT_TRIED, PASSED, Outcome
+from fgvc.store.digest import canonical_json, sha256_bytes
 from fgvc.types import UserError
 
 
@@ -57,6 +58,13 @@ def test_a_failed_check_closes_the_gate_again_and_names_its_steps(tmp_path):
         stack.require(tmp_path, "backbone=siglip2")
 
 
+def changed(text: str, steps: object) -> str:
+    """The same file with other steps and the digest of its content."""
+    value = {**json.loads(text)["value"], "steps": steps}
+    return json.dumps({"sha256": sha256_bytes(canonical_json(value)), "value": value})
+
+
+@pytest.mark.fault(50)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -65,8 +73,8 @@ def test_a_failed_check_closes_the_gate_again_and_names_its_steps(tmp_path):
         lambda text: "[]",
         lambda text: text.replace(stamp.environment_hash()["env_hash"], "0" * 64),
         lambda text: text.replace('"passed": true', '"passed": "yes"'),
-        lambda text: json.dumps({**json.loads(text), "steps": ["app"]}),
-        lambda text: json.dumps({**json.loads(text), "steps": {"app": {}}}),
+        lambda text: changed(text, ["app"]),
+        lambda text: changed(text, {"app": {}}),
     ],
 )
 def test_a_damaged_record_counts_as_none(tmp_path, damage):

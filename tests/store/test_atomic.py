@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from fgvc.store import atomic, digest
+from fgvc.store import atomic, digest, temporary
 
 
 def names(folder):
@@ -120,7 +120,7 @@ def test_sigkill_never_leaves_a_torn_file(tmp_path, forked, ended):
         assert ended(pid) == -signal.SIGKILL
         data = target.read_bytes()
         assert data in (b"\0" * sizes[0], b"\1" * sizes[1])
-    atomic.remove_stale(tmp_path)
+    temporary.remove_stale(tmp_path)
     assert names(tmp_path) == ["file"]
 
 
@@ -136,7 +136,7 @@ def test_only_temporaries_of_the_dead_are_removed(tmp_path, forked, ended):
     elsewhere = tmp_path / f".x.another-host.{pid}.00.tmp"
     elsewhere.touch()
     with atomic.open_atomic(tmp_path / "mine") as file:
-        assert atomic.remove_stale(tmp_path) == [dead]
+        assert temporary.remove_stale(tmp_path) == [dead]
         file.write(b"whole")
     assert {path.name for path in tmp_path.iterdir()} == {"mine", elsewhere.name}
 

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from fgvc.store import cached
 from fgvc.store.features import FeatureCache
 from fgvc.types import BadImage, Features, UserError
 
@@ -114,7 +115,7 @@ def test_other_keys_have_other_folders(tmp_path, counted):
 def test_a_folder_of_something_else_is_refused(tmp_path, counted, what):
     _get(tmp_path, counted)
     if what == "key":
-        (_folder(tmp_path) / "key.json").write_text("{}\n")
+        cached.write(_folder(tmp_path) / "key.json", {})
     with pytest.raises(UserError, match=f"delete {_folder(tmp_path)}"):
         _get(tmp_path, counted, rows=ROWS[:-1] if what == "rows" else ROWS)
 

@@ -44,5 +44,7 @@ def test_a_flipped_byte_or_a_cut_is_computed_again(tmp_path, counted, place):
     else:
         data[place] ^= 1
     file.write_bytes(bytes(data))
-    assert memo(tmp_path, {}, compute)["x"].tolist() == [[2, 1, 0], [5, 4, 3]]
+    notes: list[str] = []
+    assert memo(tmp_path, {}, compute, notes.append)["x"].tolist() == [[2, 1, 0], [5, 4, 3]]
     assert len(calls) == 2
+    assert [note.startswith(f"{file}: damaged in the cache") for note in notes] == [True]

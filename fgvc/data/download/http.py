@@ -15,6 +15,7 @@ import requests
 from fgvc.config import schema
 from fgvc.data.doctor.archives import mismatch
 from fgvc.store.atomic import sync_folder
+from fgvc.store.named import open_named
 from fgvc.types import Progress, UserError
 
 TRIES = 5
@@ -70,7 +71,7 @@ def _receive(archive: schema.Archive, part: Path, progress: Progress) -> None:
             return  # nothing lacks: the digest decides
         start = _start(reply, have)
         _check_disk(archive, reply, part, start)
-        with part.open("ab" if start else "wb") as file:
+        with open_named(part, "ab" if start else "wb") as file:
             _copy(archive, reply, file, start, progress)
 
 

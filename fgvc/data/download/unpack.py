@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from fgvc.data.layout import inside
+from fgvc.store.named import open_named
 from fgvc.types import Progress, UserError
 
 MOST_TIMES = 50  # bytes unpacked for each byte of the archive: JSON shrinks tenfold, bombs further
@@ -112,7 +113,7 @@ def _write(target: Path, data: IO[bytes] | None, mode: str) -> None:
         target.mkdir(parents=True, exist_ok=True)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    with data, target.open(mode) as out:
+    with data, open_named(target, mode) as out:
         shutil.copyfileobj(data, out)
 
 

@@ -7,7 +7,7 @@ Classes differ only in parts; everything else in a picture is nuisance, drawn in
     folder.py   settings -> folder
 """
 
-from fgvc.data.synthetic.folder import VERSION, write
+from fgvc.data.synthetic.folder import VERSION, pictures, write
 from fgvc.data.synthetic.species import hierarchy
 
-__all__ = ["VERSION", "hierarchy", "write"]
+__all__ = ["VERSION", "hierarchy", "pictures", "write"]

@@ -6,12 +6,12 @@ processes and their order leave no trace.
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import shutil
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,15 +23,19 @@ from fgvc.config.schema import Generator
 from fgvc.data.synthetic.bird import PARTS
 from fgvc.data.synthetic.scene import Picture, picture
 from fgvc.data.synthetic.species import Code, Species, species
-from fgvc.store.atomic import json_bytes, sync_folder
-from fgvc.store.digest import sha256_bytes
+from fgvc.store import temporary
+from fgvc.store.atomic import json_bytes, new_folder
+from fgvc.store.digest import canonical_json, sha256_bytes
 from fgvc.store.lock import lock
+from fgvc.store.named import write_bytes
 from fgvc.types import TEST, TRAIN, Progress, UserError
+from fgvc.untrusted import MIB, read_bytes
 
 VERSION = 1  # of the drawing: moves whenever the same settings give other bytes
 QUALITY = 92
 POOL_FROM = 240  # pictures; fewer are drawn sooner than a second process has started
 SETTINGS = "generator.json"
+MOST = 1024 * MIB  # bytes of an index file
 
 LICENSE = """\
 CC0 1.0 Universal (SPDX: CC0-1.0)
@@ -54,6 +58,21 @@ APPROVAL = """\
 """
 
 
+INDEX = (
+    "images.txt",
+    "image_class_labels.txt",
+    "train_test_split.txt",
+    "classes.txt",
+    "bounding_boxes.txt",
+    "parts/parts.txt",
+    "parts/part_locs.txt",
+)
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=2)
+
+
 @dataclass(frozen=True)
 class Job:
     """One picture to draw: where it goes and all that decides its bytes."""
@@ -68,16 +87,26 @@ class Job:
         return self.stream[2]
 
 
-Row = tuple[tuple[int, ...], dict[str, tuple[float, float, bool]]]  # box, parts
+# box, parts, and the SHA256 of the picture's file
+Row = tuple[tuple[int, ...], dict[str, tuple[float, float, bool]], str]
+OURS = ("images", "parts", "LICENSE", "APPROVAL.md", SETTINGS)  # and the index files
 
 
-def write(root: Path, generator: Generator, progress: Progress | None = None) -> Path:
+def write(
+    root: Path,
+    generator: Generator,
+    progress: Progress | None = None,
+    on_note: Callable[[str], None] = _warn,
+    redraw: bool = False,
+) -> Path:
     """Draw the dataset into `root`, or find it there.
 
     Args:
         root: the folder to make; its parents are made where missing.
         generator: how many classes and pictures, how large, which seed.
         progress: advanced by one a picture.
+        on_note: called with one line if the dataset there is damaged, and thus drawn again.
+        redraw: the caller knows that a picture is damaged.
 
     Returns:
         root.
@@ -87,20 +116,32 @@ def write(root: Path, generator: Generator, progress: Progress | None = None) ->
         OSError: the disk refuses.
     """
     root, settings = Path(root), _settings(generator)
-    if _complete(root, settings):
+    if not redraw and _fault(root, settings) is None:
         return root
     with lock(root.with_name(f".{root.name}.lock"), wait=True):
-        if not _complete(root, settings):
-            with _whole_folder(root) as folder:
+        temporary.remove_stale(root.parent)
+        fault = "a picture is not as it was drawn" if redraw else _fault(root, settings)
+        if fault is not None:
+            if fault:
+                _check_ours(root)
+                on_note(f"{root}: damaged synthetic birds ({fault}): drawn again")
+            with new_folder(root, replace=bool(fault)) as folder:
                 _fill(folder, generator, settings, progress or _silent)
     return root
 
 
+def pictures(root: Path) -> dict[str, str]:
+    """SHA256 of each picture as it was drawn, by its path in a dataset that `write` found whole."""
+    return json.loads(read_bytes(root / SETTINGS, MOST))["pictures"]
+
+
 def draw(job: Job) -> Row:
-    """Draw one picture, save it, and return its box and part locations."""
+    """Draw one picture, save it, and return its box, its part locations and its SHA256."""
     drawn = render(job.code, job.stream, job.side)
-    drawn.image.save(job.path, "JPEG", quality=QUALITY)
-    return drawn.box, drawn.parts
+    data = io.BytesIO()
+    drawn.image.save(data, "JPEG", quality=QUALITY)
+    write_bytes(job.path, data.getvalue())
+    return drawn.box, drawn.parts, sha256_bytes(data.getvalue())
 
 
 def render(code: Code, stream: tuple[int, int, int, int], side: int) -> Picture:
@@ -123,46 +164,69 @@ def _settings(generator: Generator) -> dict[str, int]:
     return values
 
 
-def _complete(root: Path, settings: dict[str, int]) -> bool:
-    """Whether root holds this very dataset; False where nothing is there yet."""
+def _fault(root: Path, settings: dict[str, int]) -> str | None:
+    """None if root holds this very dataset, "" if nothing is there yet, otherwise what is damaged.
+
+    Raises:
+        UserError: root holds other things.
+    """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
+        return ""
     try:
-        found = json.loads((root / SETTINGS).read_bytes())
-        same = found == _stamp(
-            settings, {name: (root / name).read_bytes() for name in found["files"]}
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        same = False
-    if not same:
-        raise UserError(
-            f"dataset.root={root}: holds other things than the synthetic birds asked for; "
-            "choose another dataset.root=... or move that folder away"
-        )
-    return True
+        stamp = json.loads(read_bytes(root / SETTINGS, MOST))
+        found = {name: read_bytes(root / name, MOST) for name in stamp["files"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if _is_ours(root):
+            return " ".join(str(error).split())
+        raise _other(root) from None
+    whole = isinstance(stamp, dict) and stamp.get("sha256") == _checksum(stamp)
+    if whole and stamp.get("settings") != settings:
+        raise _other(root)
+    if whole and stamp == _stamp(settings, found, stamp.get("pictures", {})):
+        return None
+    if not _is_ours(root):
+        raise _other(root)
+    return "an index file is not as it was drawn" if whole else f"{SETTINGS} is damaged"
 
 
-def _stamp(settings: dict[str, int], files: dict[str, bytes]) -> dict[str, object]:
-    """What generator.json says: the settings, and a digest of every index file."""
-    return {
+def _is_ours(root: Path) -> bool:
+    """Whether the folder holds nothing but what is drawn here, by its licence and its names."""
+    try:
+        licence = read_bytes(root / "LICENSE", MIB)
+        names = {path.name for path in root.iterdir()}
+    except OSError:
+        return False
+    index = {name.partition("/")[0] for name in INDEX}
+    return licence == LICENSE.encode() and names <= {*OURS, *index}
+
+
+def _check_ours(root: Path) -> None:
+    if not _is_ours(root):
+        raise _other(root)
+
+
+def _other(root: Path) -> UserError:
+    return UserError(
+        f"dataset.root={root}: holds other things than the synthetic birds asked for; "
+        "choose another dataset.root=... or move that folder away"
+    )
+
+
+def _stamp(
+    settings: dict[str, int], files: dict[str, bytes], pictures: dict[str, str]
+) -> dict[str, object]:
+    """What generator.json holds: the settings, and digests of index files, pictures and itself."""
+    stamp: dict[str, object] = {
         "settings": settings,
         "files": {name: sha256_bytes(files[name]) for name in sorted(files)},
+        "pictures": pictures,
     }
+    return {**stamp, "sha256": _checksum(stamp)}
 
 
-@contextmanager
-def _whole_folder(root: Path) -> Iterator[Path]:
-    """A folder beside root that takes its name when the block ends well; needs root's lock."""
-    folder = root.with_name(f".{root.name}.unfinished")
-    # whoever left it is dead: the living hold the lock
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-        folder.replace(root)
-        sync_folder(root.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _checksum(stamp: Mapping[str, object]) -> str:
+    content = {name: value for name, value in stamp.items() if name != "sha256"}
+    return sha256_bytes(canonical_json(content))
 
 
 def _fill(folder: Path, generator: Generator, settings: dict[str, int], progress: Progress) -> None:
@@ -175,12 +239,14 @@ def _fill(folder: Path, generator: Generator, settings: dict[str, int], progress
         rows.append(row)
         progress(1)
     files = {name: text.encode() for name, text in _index(kinds, jobs, rows).items()}
+    paths = (job.path.relative_to(folder).as_posix() for job in jobs)
+    drawn = dict(zip(paths, (sha256 for _, _, sha256 in rows), strict=True))
     (folder / "parts").mkdir()
+    approval = APPROVAL.format(version=VERSION, settings=SETTINGS)
+    stamp = json_bytes(_stamp(settings, files, drawn))
+    files |= {"LICENSE": LICENSE.encode(), "APPROVAL.md": approval.encode(), SETTINGS: stamp}
     for name, data in files.items():
-        (folder / name).write_bytes(data)
-    (folder / "LICENSE").write_text(LICENSE)
-    (folder / "APPROVAL.md").write_text(APPROVAL.format(version=VERSION, settings=SETTINGS))
-    (folder / SETTINGS).write_bytes(json_bytes(_stamp(settings, files)))
+        write_bytes(folder / name, data)
 
 
 def _jobs(images: Path, kinds: tuple[Species, ...], generator: Generator) -> list[Job]:
@@ -217,11 +283,11 @@ def _index(kinds: tuple[Species, ...], jobs: list[Job], rows: list[Row]) -> dict
         "image_class_labels.txt": _numbered(job.stream[1] + 1 for job in jobs),
         "train_test_split.txt": _numbered(int(job.split == TRAIN) for job in jobs),
         "classes.txt": _numbered(_folder(label, kind) for label, kind in enumerate(kinds)),
-        "bounding_boxes.txt": _numbered(" ".join(map(str, box)) for box, _ in rows),
+        "bounding_boxes.txt": _numbered(" ".join(map(str, box)) for box, _, _ in rows),
         "parts/parts.txt": _numbered(PARTS),
         "parts/part_locs.txt": "".join(
             f"{image} {part} {x} {y} {int(visible)}\n"
-            for image, (_, parts) in enumerate(rows, start=1)
+            for image, (_, parts, _) in enumerate(rows, start=1)
             for part, (x, y, visible) in enumerate((parts[name] for name in PARTS), start=1)
         ),
     }

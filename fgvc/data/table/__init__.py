@@ -219,17 +219,18 @@ def _cells(table: TextTable | ParquetTable, places: Places) -> tuple[list[str] |
 def _images(
     table: ParquetTable, place: int, file: Path, cache_root: Path | None, progress: Progress | None
 ) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
-    """Root, paths and a note of the images inside a Parquet."""
+    """Root, paths and notes of the images inside a Parquet."""
     if cache_root is None:
         return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), ()
-    root, path, size = embedded.unpack(table, place, cache_root, progress)
+    notes: list[str] = []
+    root, path, size = embedded.unpack(table, place, cache_root, progress, notes.append)
     below = root.parent.relative_to(cache_root).as_posix()
     note = (
         f"{file.name}: {len(path)} images of column {table.names[place]} are unpacked into "
         f"runtime.cache_root/{below} ({size / 2**20:.1f} MiB); fgvc never removes this folder: "
         "delete it when the table is no longer used"
     )
-    return root, tuple(path), (note,)
+    return root, tuple(path), (note, *notes)
 
 
 def _column_note(

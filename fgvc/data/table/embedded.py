@@ -2,28 +2,32 @@
 
 <cache_root>/tables/<16 hex digits>/images/ holds them, named by file and row. The folder's name
 follows from the SHA256 of the Parquet files, so a changed table is unpacked anew. The folder is
-renamed when it is complete; files.json beside images/ holds the state of each file, and a folder
-that differs from it is unpacked again.
+renamed when it is complete; files.json beside images/ holds the digest and the state of each file,
+and a folder that differs from it is unpacked again.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+from fgvc.data import states as states_of_files
 from fgvc.data.formats import HEAD, READABLE, has_picture_suffix, kind_of
 from fgvc.data.index import repeated
 from fgvc.data.table.parquet import ParquetTable, Picture
-from fgvc.store import atomic, digest
+from fgvc.store import atomic, cached, digest, named, temporary
 from fgvc.store.lock import lock
 from fgvc.types import Progress, UserError
 
-FOLDER = "tables"
+FOLDER, FILES = "tables", "files.json"
+UNPACKED = "unpacked again"
 LONGEST = 50  # characters of a name that are kept: at most 200 bytes of the 255 of a file system
-State = list[str | int]  # name, bytes, time of modification in ns
+VERSION = 2  # of the folder: raise it when files.json has other columns
+# name, SHA256, then as `states.state`: bytes, times of modification and change in ns, inode
+State = list[str | int]
+OnNote = Callable[[str], None]
 
 
 def has_bytes(table: ParquetTable, place: int) -> bool:
@@ -35,9 +39,16 @@ def has_bytes(table: ParquetTable, place: int) -> bool:
 
 
 def unpack(
-    table: ParquetTable, place: int, cache_root: Path, progress: Progress | None
+    table: ParquetTable,
+    place: int,
+    cache_root: Path,
+    progress: Progress | None,
+    on_note: OnNote,
 ) -> tuple[Path, list[str], int]:
     """Unpack the images of a column, unless the cache has them.
+
+    Args:
+        on_note: called with one line on damage in the cache, which is made anew.
 
     Returns:
         The folder, per row the path of its image in it, and bytes of all images.
@@ -46,30 +57,24 @@ def unpack(
         UserError: a row without image bytes.
         OSError: the cache cannot be written.
     """
-    key = _key(table, place, cache_root)
+    cached.clear_folder(cache_root / FOLDER, on_note)
+    key = _key(table, place, cache_root, on_note)
     folder = cache_root / FOLDER / key
     with lock(folder.with_suffix(".lock"), wait=True):
-        states = _unpacked(folder)
+        temporary.remove_stale(folder.parent)
+        states = _unpacked(folder, on_note)
         if states is None:
             states = _unpack(table, place, folder, progress)
-    return folder / "images", [str(name) for name, *_ in states], sum(int(row[1]) for row in states)
+    return folder / "images", [str(name) for name, *_ in states], sum(int(row[2]) for row in states)
 
 
 def _unpack(
     table: ParquetTable, place: int, folder: Path, progress: Progress | None
 ) -> list[State]:
     """Write every image and the states of the files, then rename the folder."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that died: we hold the lock
-    try:
-        states = _write_images(table, place, temporary / "images", progress)
-        sealed = {"sha256": digest.sha256_bytes(digest.canonical_json(states)), "files": states}
-        atomic.write_json(temporary / "files.json", sealed)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-        atomic.sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with atomic.new_folder(folder, replace=True) as unfinished:
+        states = _write_images(table, place, unfinished / "images", progress)
+        cached.write(unfinished / FILES, states)
     return states
 
 
@@ -87,32 +92,47 @@ def _write_images(
                     "bytes; fill them in, or remove the row"
                 )
             name = "/".join(filter(None, (subfolder, _name(row, picture))))
-            (folder / name).write_bytes(picture.data)
-            states.append([name, *_state(folder / name)])
+            named.write_bytes(folder / name, picture.data)
+            sha256 = digest.sha256_bytes(picture.data)
+            states.append([name, sha256, *states_of_files.state(str(folder / name))])
             if progress is not None:
                 progress(1, "unpacking")
     return states
 
 
-def _unpacked(folder: Path) -> list[State] | None:
-    """The states of the files in a folder that is whole and as it was written; otherwise None."""
-    try:
-        sealed = json.loads((folder / "files.json").read_bytes())
-        states = sealed["files"]
-        if sealed["sha256"] != digest.sha256_bytes(digest.canonical_json(states)):
-            return None
-        root = folder / "images"
-        if any(list(_state(root / name)) != state for name, *state in states):
-            return None
-        return states
-    except (OSError, ValueError, KeyError, TypeError):
+def _unpacked(folder: Path, on_note: OnNote) -> list[State] | None:
+    """The states of the files in a folder that is whole and as it was written; otherwise None.
+
+    A file whose state changed is hashed: a copied cache has other times and inodes.
+    """
+    if not os.path.lexists(folder):
         return None
+    states = cached.read(folder / FILES, on_note, UNPACKED)
+    if states is None:
+        if not os.path.lexists(folder / FILES):
+            cached.report(folder, f"without {FILES}", on_note, UNPACKED)
+        return None
+    changed = 0
+    for row in states:
+        name, sha256, *before = row
+        file = folder / "images" / name
+        now = list(states_of_files.state(str(file)))
+        if now == before:
+            continue
+        if not _holds(file, sha256):
+            cached.report(file, "not the image that was unpacked", on_note, UNPACKED)
+            return None
+        row[2:], changed = now, changed + 1
+    if changed:
+        cached.write(folder / FILES, states)
+    return states
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """Bytes, and time of modification in ns: an edited image is noticed without reading it."""
-    state = os.stat(path)  # noqa: PTH116 - as in manifest.py
-    return state.st_size, state.st_mtime_ns
+def _holds(file: Path, sha256: str) -> bool:
+    try:
+        return digest.sha256_regular(file) == sha256
+    except OSError:
+        return False
 
 
 def _subfolders(table: ParquetTable) -> list[str]:
@@ -140,27 +160,24 @@ def _safe(name: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f/\\]", "_", name)[-LONGEST:]
 
 
-def _key(table: ParquetTable, place: int, cache_root: Path) -> str:
+def _key(table: ParquetTable, place: int, cache_root: Path, on_note: OnNote) -> str:
     facts = {
-        "version": 1,
+        "version": VERSION,
         "column": table.names[place],
-        "files": [[file.stem, _sha256(file, cache_root)] for file in table.files],
+        "files": [[file.stem, _sha256(file, cache_root, on_note)] for file in table.files],
     }
     return digest.sha256_bytes(digest.canonical_json(facts))[:16]
 
 
-def _sha256(file: Path, cache_root: Path) -> str:
+def _sha256(file: Path, cache_root: Path, on_note: OnNote) -> str:
     """SHA256 of a Parquet file, remembered with the file's state: it may have gigabytes."""
     stat = file.stat()
     state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
     name = digest.sha256_bytes(os.fsencode(file.resolve()))[:16]
     memory = cache_root / FOLDER / f"{name}.json"
-    try:
-        known = json.loads(memory.read_bytes())
-        if known["state"] == state and re.fullmatch("[0-9a-f]{64}", known["sha256"]):
-            return known["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    known = cached.read(memory, on_note)
+    if known is not None and known["state"] == state:
+        return known["sha256"]
     sha256 = digest.sha256_file(file)
-    atomic.write_json(memory, {"state": state, "sha256": sha256})
+    cached.write(memory, {"state": state, "sha256": sha256})
     return sha256

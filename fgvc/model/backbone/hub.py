@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgvc.shell import command
+from fgvc.store.named import naming
 from fgvc.types import UserError
 
 PATIENCE = 3.0  # seconds for the hub's first answer
@@ -73,11 +74,12 @@ def _downloaded(wanted: Wanted) -> str:
 
 
 def _download(wanted: Wanted) -> str:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     def get(name: str, revision: str) -> str:
-        return hf_hub_download(wanted.repo, name, revision=revision, etag_timeout=PATIENCE)
+        with naming(Path(constants.HF_HUB_CACHE)):
+            return hf_hub_download(wanted.repo, name, revision=revision, etag_timeout=PATIENCE)
 
     path = None
     for name in wanted.names[:-1]:

@@ -6,7 +6,6 @@ numpy nor FiftyOne is. The check itself is in `examine`, README's table in `publ
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from typing import Any
 
 from fgvc.record import stamp
 from fgvc.record.stack.step import PASSED, Outcome
-from fgvc.store import atomic
+from fgvc.store import cached
 
 COMMAND = "python -m fgvc.run task=check"
 MODERN = ("clip", "siglip2", "dinov2", "dinov3")  # families that run on a validated stack only
@@ -40,12 +39,14 @@ def require(cache_root: Path, who: str) -> dict[str, Any]:
     Raises:
         UserError: there is none; names the command, and how to do without.
     """
-    found = _read(place(cache_root))
+    file, notes = place(cache_root), []
+    found = _read(file, notes.append)
     if found is not None and found["passed"]:
         return found
     from fgvc.types import UserError  # here: it brings numpy
 
-    state = "has not been checked in this environment"
+    damaged = f" (its record {file} is damaged)" if notes else ""
+    state = f"has not been checked in this environment{damaged}"
     if found is not None:
         steps = found["steps"].items()
         failed = [name for name, step in steps if step["result"] != PASSED]
@@ -84,15 +85,14 @@ def save(cache_root: Path, record: dict[str, Any]) -> Path:
         OSError: the disk refuses; one line with the path.
     """
     file = place(cache_root)
-    atomic.write_json(file, record)
+    cached.write(file, record)
     return file
 
 
-def _read(file: Path) -> dict[str, Any] | None:
-    """The record as it was saved; None for anything else."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+def _read(file: Path, on_note: cached.OnNote = lambda note: None) -> dict[str, Any] | None:
+    """The record as it was saved; None for anything else, with a note if it is damaged."""
+    found = cached.read(file, on_note)
+    if found is None:
         return None
     whole = (
         isinstance(found, dict)
@@ -101,4 +101,6 @@ def _read(file: Path) -> dict[str, Any] | None:
         and isinstance(found.get("steps"), dict)
         and all(isinstance(step, dict) and "result" in step for step in found["steps"].values())
     )
+    if not whole:
+        on_note(f"{file}: no record of this environment")
     return found if whole else None

@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import IO
 
 from fgvc.record.stack.step import FAILED, NOT_TRIED, PASSED, SHUTDOWN, SIDES, Outcome
+from fgvc.store.temporary import scratch
 
 LIMIT = 240.0  # seconds for a whole side; on a machine at rest it takes 15 to 40
 GRACE = 20.0  # seconds in which a database and a server end once nobody needs them
@@ -41,10 +41,10 @@ def examine(log: Path, limit: float = LIMIT) -> Iterator[Outcome]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("wb") as said,
-        TemporaryDirectory(prefix="fgvc-check-", ignore_cleanup_errors=True) as folder,
+        scratch("check") as folder,
         ExitStack() as ends,
     ):
-        sides = [ends.enter_context(Side(name, Path(folder), said, limit)) for name in SIDES]
+        sides = [ends.enter_context(Side(name, folder, said, limit)) for name in SIDES]
         for side in sides:
             yield from side.outcomes()
         yield _shutdown(sides)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fgvc.escape import markdown
-from fgvc.store import atomic
+from fgvc.store import atomic, temporary
 from fgvc.types import UserError
+from fgvc.untrusted import read_json
 
 OPENS, CLOSES = "<!-- stack -->", "<!-- /stack -->"
 COLUMNS = {
@@ -47,14 +47,30 @@ def publish(record: dict[str, Any], root: Path) -> None:
     assert record["passed"]
     specs, readme = places(root)
     records = merged(entries(root), record)
+    for folder in (specs.parent, root):
+        temporary.remove_stale(folder)
     atomic.write_json(specs, records)
     atomic.write_text(readme, redrawn(readme.read_text(encoding="utf-8"), records))
 
 
 def entries(root: Path) -> list[dict[str, Any]]:
-    """The checked-in records; none where the file is not there yet."""
+    """The checked-in records; none where the file is not there yet.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     specs = root / "specs" / "stack.json"
-    return json.loads(specs.read_text(encoding="utf-8")) if specs.is_file() else []
+    try:
+        records = read_json(specs)
+        _ = table(records), [_kind(record) for record in records]  # have all that is shown
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split()).removeprefix(f"{specs}: ")
+        raise UserError(
+            f"{specs}: damaged ({reason}); restore it with git checkout -- specs/stack.json"
+        ) from error
+    return records
 
 
 def merged(records: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ back and hold them against the lists.
 One rule for steps: a point's step is the number of optimiser steps behind the weights that it
 measures. So the final evaluation of a finetune lies on its own curve, and that of a probe, which
 takes none, at 0. (select/val_* and select/log10_c of a probe: index on its path.)
+    events.py  events -> the event file
     sheet.py   pictures and captions -> one sheet (IMAGES)
     points.py  features -> a bounded table of points (PROJECTOR)
 B pictures, C channels, H x W pixels.
@@ -18,19 +19,20 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from fgvc.escape import tsv_cell
 from fgvc.metrics.curves import Curve
+from fgvc.record.tensorboard.events import summary_writer
 from fgvc.record.tensorboard.points import COLUMNS, Points
 from fgvc.record.tensorboard.sheet import captioned
+from fgvc.store.named import naming
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_EVENTS = re.compile(r"(events\.out\.tfevents\.\d+)\..+(\.\d+\.\d+)")  # time, host, pid, number
 Point = tuple[str, int, float]  # key, step, value
 
 EVALUATION = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece")
@@ -92,12 +94,10 @@ class Board:
 
     def __init__(self, folder: Path) -> None:
         """Begin tb/ anew: events of an earlier process may be torn, and are told again."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        if (folder / "tb").exists():
-            shutil.rmtree(folder / "tb")
         self._folder = folder / "tb"
-        self._writer = SummaryWriter(str(self._folder))
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+        self._writer, self._events = summary_writer(self._folder)
         self._points: dict[tuple[str, int], float] = {}
 
     def scalar(self, key: str, value: float, step: int = 0) -> None:
@@ -167,7 +167,10 @@ class Board:
     def embedding(self, shown: Points) -> None:
         """The points of the PROJECTOR tab."""
         facts = [list(map(tsv_cell, row)) for row in shown.facts]
-        self._writer.add_embedding(shown.x_PK, facts, tag=EMBEDDING, metadata_header=list(COLUMNS))
+        with naming(self._folder):
+            self._writer.add_embedding(
+                shown.x_PK, facts, tag=EMBEDDING, metadata_header=list(COLUMNS)
+            )
 
     def hparams(self, choices: Mapping[str, str | float | int]) -> None:
         """What was chosen, beside RESULTS, which the tab finds among the scalars of this folder.
@@ -198,6 +201,13 @@ class Board:
 
     def close(self) -> None:
         self._writer.close()
-        for file in self._folder.glob("events.out.tfevents.*"):
-            if (parts := _EVENTS.fullmatch(file.name)) is not None:
-                file.rename(file.with_name(f"{parts[1]}{parts[2]}"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close; after an error silently, so that this error is the one reported."""
+        if kind is None:
+            self.close()
+        else:
+            self._events.abandon()

@@ -1,0 +1,80 @@
+"""TensorBoard events -> an event file, written by the thread that makes them.
+
+TensorBoard's own writer is a thread of its own: on a full disk it prints a traceback, and the error
+that reaches the caller, at some later call, has neither path nor bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from fgvc.store.named import open_named
+
+FLUSH = 120.0  # seconds between flushes; what a kill can cost
+_number = itertools.count()
+
+
+class Events:
+    """One event file; errors of the disk name it."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        owner = f"{int(time.time()):010}.{os.getpid()}"  # no host name: a record is handed on
+        self._folder = folder
+        self._file = open_named(folder / f"events.out.tfevents.{owner}.{next(_number)}")
+        self._records, self._flushed = RecordWriter(self._file), time.monotonic()
+        messages: Any = event_pb2  # its classes are made when it is imported
+        source = messages.SourceMetadata(writer="fgvc")
+        self.add_event(
+            messages.Event(
+                wall_time=time.time(), file_version="brain.Event:2", source_metadata=source
+            )
+        )
+        self.flush()
+
+    def get_logdir(self) -> str:
+        return str(self._folder)
+
+    def add_event(self, event: Any) -> None:
+        self._records.write(event.SerializeToString())
+        if time.monotonic() - self._flushed > FLUSH:
+            self.flush()
+
+    def flush(self) -> None:
+        self._file.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Close silently: another error is the one to report."""
+        self._file.abandon()
+        self._file.close()
+
+
+def summary_writer(folder: Path) -> tuple[Any, Events]:
+    """torch's SummaryWriter over Events, and these."""
+    from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
+
+    events = Events(folder)
+
+    class Files(FileWriter):
+        def __init__(self) -> None:
+            self.event_writer = events  # type: ignore[assignment]
+
+    class Writer(SummaryWriter):
+        def _get_file_writer(self) -> FileWriter:
+            if self.file_writer is None:
+                self.file_writer = Files()
+                self.all_writers = {str(folder): self.file_writer}
+            return self.file_writer
+
+    return Writer(str(folder)), events

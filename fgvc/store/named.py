@@ -1,0 +1,133 @@
+"""An error of the disk -> the same error with the file's path and the bytes that it needs.
+
+The system reports a full disk as `[Errno 28]`, without the file, when bytes are written, flushed,
+synchronised or closed. Files opened here name themselves. Once a write was refused, or the writer
+gave up for another reason, closing the file is silent: the first error is the one to report.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+# of a disk; an error of another kind without a path is not known to be one
+DISK = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "ESTALE", "ENXIO", "ENODEV")
+    if hasattr(errno, name)
+)
+
+
+class NamedFile(io.FileIO):
+    """An unbuffered file whose errors name `target`, the file that it is or becomes."""
+
+    def __init__(self, path: Path, mode: str, target: Path, size: int | None = None) -> None:
+        """size: bytes that will be written, if known."""
+        super().__init__(path, mode)
+        self.target, self.size = target, size
+        self.written, self.abandoned = 0, False
+
+    def write(self, data: Any) -> int:
+        if self.abandoned:
+            return memoryview(data).nbytes
+        with self._named():
+            count = super().write(data)
+        self.written += count or 0
+        return count
+
+    def sync(self) -> None:
+        """Wait until the bytes are on the disk."""
+        with self._named():
+            os.fsync(self.fileno())
+
+    def close(self) -> None:
+        if self.abandoned:
+            with suppress(OSError):
+                super().close()
+            return
+        with self._named():
+            super().close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.abandoned = True
+            raise explained(error, self.target, needed(self.size, self.written)) from error
+
+
+class NamedWriter(io.BufferedWriter):
+    """A buffered NamedFile; after an exception in its block it closes silently."""
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if kind is not None:
+            self.abandon()
+        super().__exit__(kind, *rest)
+
+    def abandon(self) -> None:
+        """Drop what is not written yet: another error is the one to report."""
+        raw: NamedFile = self.raw  # type: ignore[assignment]
+        raw.abandoned = True
+
+
+def open_named(path: str | Path, mode: str = "wb") -> NamedWriter:
+    """A buffered binary file to write; mode "wb", "xb" or "ab".
+
+    Raises:
+        OSError: here, and from its methods: with the path and the bytes needed.
+    """
+    return NamedWriter(NamedFile(Path(path), mode.replace("b", ""), Path(path)))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file in place, for a folder that is renamed when it is whole.
+
+    Raises:
+        OSError: with the path and the bytes needed.
+    """
+    with NamedWriter(NamedFile(path, "w", path, len(data))) as file:
+        file.write(data)
+
+
+@contextmanager
+def abandoning(raw: NamedFile) -> Iterator[None]:
+    """After any exception the file closes silently, so that this exception is the one reported."""
+    try:
+        yield
+    except BaseException:
+        raw.abandoned = True
+        raise
+
+
+@contextmanager
+def naming(path: str | Path, count: int | None = None) -> Iterator[None]:
+    """Name `path` in an error of the disk that a library raises without a path.
+
+    Args:
+        path: the file, or the folder of the files, that the library writes.
+        count: bytes that are written, if known.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in DISK:
+            raise explained(error, Path(path), needed(count, 0)) from error
+        raise
+
+
+def needed(size: int | None, written: int) -> str:
+    """The bytes that a file needs, as messages put it."""
+    return f"more than {written} bytes needed" if size is None else f"{size} bytes needed"
+
+
+def explained(error: OSError, path: Path, bytes_needed: str) -> OSError:
+    """The same kind of error, with the path and the bytes needed."""
+    # mkdir says "exists" of a file that stands where a folder should
+    code = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno or errno.EIO
+    return OSError(code, f"{os.strerror(code)} ({bytes_needed})", str(path))
