@@ -83,7 +83,8 @@ class Manifest:
     path: relative to root, posix separators. label_N: int64 class index. split_N: uint8, TRAIN,
     TEST or VAL. sha256: of the file's bytes; ABSENT where they cannot be read. box_N4: float32 x,
     y, width, height in original pixels, NaN where there is none. cropped: whether a picture means
-    the part of it inside its box.
+    the part of it inside its box. max_pixels: of a picture; a larger one is refused, and nothing
+    else depends on it.
     """
 
     root: Path
@@ -94,6 +95,7 @@ class Manifest:
     box_N4: np.ndarray | None = None
     parts: Parts | None = None
     cropped: bool = False
+    max_pixels: int = 64_000_000
 
     def __len__(self) -> int:
         return len(self.path)

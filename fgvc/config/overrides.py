@@ -55,6 +55,7 @@ from fgvc.config.twins import check_twins
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 QUOTED = re.compile(r"""(["'])([\w-]+)\1""")
 RUN_ID_KEY = "runtime.run_id="
+MAX_PIXELS = "dataset.max_pixels"
 OVERLAYS = ("experiment", "sweep", "recipe")  # optional, and laid over the axes
 SAME_KEYS = ("dataset", "backbone", "resolution")  # their options differ in values alone
 AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", *OVERLAYS)
@@ -377,6 +378,8 @@ def normalized(argument: str) -> str:
 
 def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> None:
     allowed = place_keys() | declared_keys()
+    if task != "eval":  # whose record has the config hash of the checkpoint
+        allowed |= {MAX_PIXELS}
     for override in parsed:
         key = override.key_or_group
         if key in allowed or key.split(".")[0] in ("task", "runtime", "hydra"):

@@ -52,8 +52,7 @@ def load(
     file_notes: list[str] = []
     policy = replace(files_policy(conf), may_skip=may_skip)
     pictures = manifest.build(index, cache_root, progress, policy, file_notes.append, remember)
-    if conf.box_crop:
-        pictures = replace(pictures, cropped=True)
+    pictures = replace(pictures, cropped=conf.box_crop, max_pixels=conf.max_pixels)
     split = carve(index, fraction, conf.split_seed)
     from_splits = source_notes(index, conf)
     test_notes = from_splits if index.test_source == "val" else ()

@@ -24,16 +24,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
-from fgvc.data import depth, essential, formats
-from fgvc.data.diagnosis import NoPixelError, diagnosis
-from fgvc.data.limits import MAX_PIXELS
+from fgvc.data import depth, essential, formats, tiles
+from fgvc.data.diagnosis import EffortError, NoPixelError, diagnosis
+from fgvc.data.limits import MAX_PIXELS, TooManyPixelsError
 from fgvc.types import UserError
 
 RULES = "rgb8-2"  # name of the rules above; changes when a pixel they give changes
 FORMATS = tuple(formats.READABLE)
+MOST_SCANS = 500  # of a progressive JPEG; encoders write about ten
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -50,34 +51,37 @@ class ImageError(UserError):
     """A picture that cannot be decoded; one line that names its path."""
 
 
-def decode(data: bytes, path: str) -> Tensor:
-    """Decode one picture.
+def decode(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Decode one picture; at most about 16 bytes of memory per pixel beside the file itself.
 
     Args:
         data: the whole file.
         path: for the message only.
+        max_pixels: `dataset.max_pixels`; a larger picture is refused by its header.
 
     Returns:
         pixels_CHW: uint8 RGB, in memory height, width, channel (a view).
 
     Raises:
-        ImageError: no picture, a damaged one, or more than MAX_PIXELS pixels.
+        ImageError: no picture, a damaged one, or more than max_pixels pixels.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on sizes, palettes and EXIF
         try:
-            return _pixels(opened(data, path), data)
+            return _pixels(opened(data, path, max_pixels), data)
         except Exception as error:  # damaged files raise whatever their decoder happens to raise
             raise ImageError(f"{' '.join(path.split())}: {diagnosis(data, path, error)}") from error
 
 
-def opened(data: bytes, path: str) -> Image.Image:
+def opened(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture as Pillow opens it: its header is read, its pixels are not.
 
     Args:
         path: its suffix identifies a camera's raw file, whose first bytes are those of a TIFF.
+        max_pixels: of the picture, and of one tile of a TIFF.
 
     Raises:
+        TooManyPixelsError: more pixels.
         Exception: whatever Pillow raises; `diagnosis` explains it.
     """
     if not formats.is_readable(data[: formats.HEAD], path):
@@ -90,12 +94,28 @@ def opened(data: bytes, path: str) -> Image.Image:
         if not data.startswith(b"\xff\xd8"):
             raise
         image = Image.open(io.BytesIO(essential.jpeg(data)), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise Image.DecompressionBombError(f"Image size ({image.width * image.height} pixels)")
+    if image.width * image.height > max_pixels:
+        raise TooManyPixelsError(image.width, image.height, max_pixels)
     if not image.width or not image.height:
         raise NoPixelError
-    depth.prepare(image)
+    _check_effort(image, data, max_pixels)
+    depth.prepare(image, max_pixels)
     return image
+
+
+def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Refuse what takes far more memory or time to decode than its pixels say.
+
+    Raises:
+        TooManyPixelsError: a run of a BMP that skips up to 255 rows, each of which Pillow fills.
+        EffortError: a progressive JPEG, whose every scan of a few bytes takes a pass over it all.
+    """
+    packed = isinstance(image, ImageFile.ImageFile) and image.tile[:1]  # WebP has none yet
+    if packed and packed[0].codec_name == "bmp_rle" and image.width * 256 > max_pixels:
+        raise TooManyPixelsError(image.width, 256, max_pixels, "packed rows of ")
+    scans = data.count(b"\xff\xda") if image.info.get("progressive") else 0
+    if scans > MOST_SCANS:
+        raise EffortError(f"{scans} scans, more than the {MOST_SCANS} allowed; save it again")
 
 
 def _pixels(image: Image.Image, data: bytes) -> Tensor:
@@ -107,8 +127,9 @@ def _pixels(image: Image.Image, data: bytes) -> Tensor:
             return fast(data)
         except RuntimeError:
             pass  # Pillow may still read it, and words the diagnosis if not
-    picture = rgb(image, depth.bits_of(data, image))
-    return _tensor(picture if turn is None else picture.transpose(turn))
+    pixels_HWC = rgb(image, depth.bits_of(data, image))
+    image.close()  # its memory, before the pixels are turned
+    return torch.from_numpy(tiles.turned(pixels_HWC, turn)).permute(2, 0, 1)
 
 
 @functools.cache
@@ -137,9 +158,9 @@ def orientation(image: Image.Image) -> int:
     return number if number in UPRIGHT else 1
 
 
-def size_of(file: Path) -> tuple[int, int]:
+def size_of(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height of a picture's file as `decode` gives them; its pixels are not decoded."""
-    with warnings.catch_warnings(), opened(file.read_bytes(), file.name) as image:
+    with warnings.catch_warnings(), opened(file.read_bytes(), file.name, max_pixels) as image:
         warnings.simplefilter("ignore")  # as in decode
         return upright_size(image)
 
@@ -150,29 +171,43 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if orientation(image) >= 5 else (width, height)  # a quarter turn
 
 
-def rgb(image: Image.Image, bits: int) -> Image.Image:
-    """The first picture as Pillow RGB, by the rules at the top.
+def rgb(image: Image.Image, bits: int) -> np.ndarray:
+    """The first picture as RGB, by the rules at the top, not yet turned.
 
     Args:
         bits: of a sample in the file, by `depth.bits_of`, which reads an image that is not loaded.
+
+    Returns:
+        pixels_HWC: uint8. No other copy of the whole picture is made: it is converted in tiles.
 
     Raises:
         depth.RangeError: samples without a defined black and white.
     """
     image.load()
     if depth.is_wide(image):
-        grey_HW = depth.to_8_bits(image, bits)
-        clear = image.info.get("transparency")
-        if isinstance(clear, int):  # the colour key of a 16-bit PNG
-            grey_HW[np.asarray(image) == clear] = 255
-        return Image.fromarray(grey_HW).convert("RGB")
+        return tiles.joined(image, _grey(image, bits))
     depth.check_colour(image, bits)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return tiles.joined(image, _colour)
 
 
-def _tensor(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+def _grey(image: Image.Image, bits: int) -> Callable[[Image.Image], np.ndarray]:
+    """How a tile of samples of more than 8 bits becomes RGB."""
+    to_8_bits = depth.to_8_bits(image, bits)
+    clear = image.info.get("transparency")
+
+    def converted(tile: Image.Image) -> np.ndarray:
+        value_HW = np.asarray(tile)
+        grey_HW = to_8_bits(value_HW)
+        if isinstance(clear, int):  # the colour key of a 16-bit PNG
+            grey_HW[value_HW == clear] = 255
+        return grey_HW[..., None]
+
+    return converted
+
+
+def _colour(tile: Image.Image) -> np.ndarray:
+    if tile.has_transparency_data:
+        tile = tile.convert("RGBA")
+        white = Image.new("RGBA", tile.size, (255, 255, 255, 255))
+        tile = Image.alpha_composite(white, tile)
+    return np.array(tile.convert("RGB"))

@@ -6,18 +6,22 @@ H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-ROWS = 64  # rows of floats that are scaled at a time, to bound the memory
+from fgvc.data import tiles
+from fgvc.data.limits import TooManyPixelsError
+
 TOLERANCE = 1e-3  # of the range, by which floats may lie outside it: less than half a grey level
 FULL = 65535  # the largest of 16 bits
 DARK = 4095  # of FULL: a sixteenth, where pictures of 12 bits end
 _BITS, _PHOTOMETRIC, _FORMAT, _PLANAR = 258, 262, 339, 284  # numbers of TIFF tags
 _COUNT, _SUBFILE, _SUB_IFDS, _DNG = 277, 254, 330, 50706
 _LOW, _HIGH, _MIN, _MAX = 340, 341, 280, 281
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # values of _FORMAT
 
 
@@ -44,12 +48,16 @@ def is_wide(image: Image.Image) -> bool:
     return image.mode.startswith("I") or image.mode == "F"
 
 
-def prepare(image: Image.Image) -> None:
+def prepare(image: Image.Image, max_pixels: int) -> None:
     """Let Pillow read the samples of an opened TIFF as they are, before it is loaded.
 
     Pillow reads 16-bit samples in uncompressed separate planes as if they had 8 bits.
 
+    Args:
+        max_pixels: of a tile, which is decompressed whole, however small the picture is.
+
     Raises:
+        TooManyPixelsError: a larger tile.
         RangeError: signed bytes, which Pillow reads as unsigned, or planes that it cannot read.
         UnidentifiedImageError: a camera's raw file, in which Pillow sees a preview.
     """
@@ -58,6 +66,9 @@ def prepare(image: Image.Image) -> None:
     tags = image.tag_v2
     if is_camera_raw(tags):
         raise UnidentifiedImageError
+    width, height = (int(_first(tags.get(tag)) or 0) for tag in (_TILE_WIDTH, _TILE_HEIGHT))
+    if width * height > max_pixels:
+        raise TooManyPixelsError(width, height, max_pixels, "a tile of ")
     if is_wide(image):
         return
     if set(tags.get(_FORMAT, (_UNSIGNED,))) == {_SIGNED}:
@@ -75,32 +86,36 @@ def _of_16_bits(tile: ImageFile._Tile, prefix: bytes) -> ImageFile._Tile:
     return tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
 
 
-def to_8_bits(image: Image.Image, bits: int) -> np.ndarray:
-    """Grey samples of more than 8 bits, scaled, rounded (half to even) and clipped to 0..255.
+def to_8_bits(image: Image.Image, bits: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The scaling of grey samples of more than 8 bits: rounded (half to even), clipped to 0..255.
 
     Args:
         image: one for which `is_wide` holds; it is loaded.
         bits: as `bits_of` says.
 
     Returns:
-        grey_HW: uint8. NaN is black.
+        Samples of a part of the picture, as Pillow holds them -> uint8. NaN is black.
 
     Raises:
         RangeError: samples without a defined range, or nearly black ones.
     """
-    value_HW, scale = values(image), scale_of(image, bits)
-    if value_HW.dtype.itemsize == 2:
-        return _levels(np.arange(1 << 16, dtype=np.float64), scale)[value_HW]
-    grey_HW = np.empty(value_HW.shape, np.uint8)
-    for start in range(0, len(grey_HW), ROWS):
-        rows = slice(start, start + ROWS)
-        grey_HW[rows] = _levels(value_HW[rows].astype(np.float64), scale)
-    return grey_HW
+    scale, whole = scale_of(image, bits), _is_uint32(image)
+    level_V = None
+    if image.mode.startswith("I;16"):
+        level_V = _levels(np.arange(1 << 16, dtype=np.float64), scale)
+
+    def levels(value_HW: np.ndarray) -> np.ndarray:
+        if level_V is not None:
+            return level_V[value_HW]
+        seen_HW = value_HW.view(np.uint32) if whole else value_HW
+        return _levels(seen_HW.astype(np.float64), scale)
+
+    return levels
 
 
 def scale_of(image: Image.Image, bits: int) -> Scale:
     """Black and white of a picture for which `is_wide` holds; arguments and errors as above."""
-    scale = _scale(image, *_extent(values(image)))
+    scale = _scale(image, *_extent(image))
     full = (scale.low, scale.high) == (0, FULL) and bits == 16 and not _states_range(image)
     if full and 0 < scale.most <= DARK:
         raise RangeError(_dark(scale.most))
@@ -129,7 +144,7 @@ def _dark(most: float) -> str:
 
 def values(image: Image.Image) -> np.ndarray:
     """Samples of a loaded picture for which `is_wide` holds, as they lie in the file."""
-    value_HW = np.asarray(image)
+    value_HW = tiles.values(image)
     return value_HW.view(np.uint32) if _is_uint32(image) else value_HW
 
 
@@ -212,11 +227,14 @@ def _within(least: float, most: float, low: float, high: float) -> bool:
     return least >= low - slack and most <= high + slack
 
 
-def _extent(value_HW: np.ndarray) -> tuple[float, float]:
-    """Smallest and largest sample; NaN where all are NaN."""
-    if value_HW.dtype.kind != "f":
-        return float(value_HW.min()), float(value_HW.max())
-    return float(np.fmin.reduce(value_HW, axis=None)), float(np.fmax.reduce(value_HW, axis=None))
+def _extent(image: Image.Image) -> tuple[float, float]:
+    """Smallest and largest sample of a loaded picture; NaN where all are NaN."""
+    whole, least, most = _is_uint32(image), [], []
+    for _, tile in tiles.cut(image):
+        value_HW = np.asarray(tile).view(np.uint32) if whole else np.asarray(tile)
+        least.append(np.fmin.reduce(value_HW, axis=None))
+        most.append(np.fmax.reduce(value_HW, axis=None))
+    return float(np.fmin.reduce(least)), float(np.fmax.reduce(most))
 
 
 def _is_uint32(image: Image.Image) -> bool:

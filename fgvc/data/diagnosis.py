@@ -11,7 +11,7 @@ from PIL import Image, TiffImagePlugin
 
 from fgvc.data import depth, essential, formats
 from fgvc.data.formats import with_article
-from fgvc.data.limits import MAX_PIXELS
+from fgvc.data.limits import MOST_PIXELS, TooManyPixelsError
 
 AGAIN = "copy or download it again"
 # LOW, HIGH, IN and OUT are the reader's to fill in
@@ -49,6 +49,10 @@ class NoPixelError(ValueError):
     """A picture of no width or no height."""
 
 
+class EffortError(ValueError):
+    """A picture that would take far longer to decode than its pixels say."""
+
+
 def diagnosis(data: bytes, path: str, error: Exception) -> str:
     """One line without the path.
 
@@ -64,11 +68,16 @@ def diagnosis(data: bytes, path: str, error: Exception) -> str:
         kind = container or "camera raw file"
     if kind is None or kind not in formats.READABLE:
         return _other(data, kind)
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, TooManyPixelsError):
+        return f"{with_article(kind)} {error}"
+    if isinstance(error, EffortError):
+        return f"{with_article(kind)} of {error}"
+    if isinstance(error, Image.DecompressionBombError):  # of Pillow, far above any limit
         size = re.search(r"\d+ pixels", str(error))
         pixels = "too many pixels" if size is None else size[0]
         return (
-            f"{with_article(kind)} of {pixels}, more than the {MAX_PIXELS} allowed; scale it down"
+            f"{with_article(kind)} of {pixels}, more than the {MOST_PIXELS} that "
+            "dataset.max_pixels can allow; scale it down"
         )
     if isinstance(error, depth.RangeError):
         return f"{with_article(kind)}: {error}; {CONVERT}"

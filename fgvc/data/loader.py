@@ -143,6 +143,7 @@ class _Pictures(Dataset[Item]):
         cut_N4 = manifest.cut_N4
         self.box = None if cut_N4 is None else cut_N4[row_N].tolist()
         self.preprocess = preprocess
+        self.max_pixels = manifest.max_pixels
 
     def __len__(self) -> int:
         return len(self.row)
@@ -167,7 +168,7 @@ class _Pictures(Dataset[Item]):
                 f"{file}: altered since the manifest was made; restore it, or start again"
             )
         try:
-            picture_CHW = decode(data, path)
+            picture_CHW = decode(data, path, self.max_pixels)
             if self.box is not None:
                 check_box(picture_CHW, self.box[index])
                 picture_CHW = cropped(picture_CHW, self.box[index])

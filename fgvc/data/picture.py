@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
-from fgvc.data import decode, depth
+from fgvc.data import decode, depth, tiles
 from fgvc.types import UserError
 
 Picture: TypeAlias = Tensor | Image.Image | np.ndarray | Path | str
@@ -93,9 +93,9 @@ def _of_stated_range(image: Image.Image) -> bytes | None:
         return None
     bits = depth.bits_of(b"", image) if image.format == "TIFF" else 16
     turn = decode.UPRIGHT.get(decode.orientation(image))
-    picture = decode.rgb(image, bits)
+    pixels_HWC = tiles.turned(decode.rgb(image, bits), turn)
     out = io.BytesIO()
-    (picture if turn is None else picture.transpose(turn)).save(out, "PNG", compress_level=1)
+    Image.fromarray(pixels_HWC).save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 

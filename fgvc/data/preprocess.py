@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as transform
 from fgvc.config import schema
 from fgvc.config.schema import beside
 from fgvc.data import decode, normalize
-from fgvc.data.limits import strip_line
+from fgvc.data.limits import MOST_PIXELS, strip_line
 from fgvc.data.picture import Picture, pixels_of
 from fgvc.types import UserError
 
@@ -107,10 +107,10 @@ class Preprocess:
         if self.geometry.mode == "squash":
             return [resize, resize]
         short, long = sorted((height, width))
-        if resize * (long := resize * long // short) > decode.MAX_PIXELS:
+        if resize * (long := resize * long // short) > MOST_PIXELS:
             raise UserError(
                 f"a picture of {width} x {height} pixels is too thin: with its short side at "
-                f"{resize} it has more than the {decode.MAX_PIXELS} allowed"
+                f"{resize} it has more than the {MOST_PIXELS} allowed"
             )
         return [resize, long] if height <= width else [long, resize]
 

@@ -118,7 +118,8 @@ def _pictures(job: Job, conf: Config) -> tuple[Manifest, np.ndarray]:
         found = pictures_of(job.conf.image)
         if found.note:
             console.say(found.note)
-        return found.manifest, np.arange(len(found.manifest))
+        manifest = dataclasses.replace(found.manifest, max_pixels=conf.dataset.max_pixels)
+        return manifest, np.arange(len(manifest))
     place = conf.dataset.root or conf.dataset.table
     if place is None or not Path(place).expanduser().exists():
         raise UserError(

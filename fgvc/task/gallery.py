@@ -81,7 +81,7 @@ def _heat(
     def heat(row: int) -> np.ndarray | None:
         if (place := place_of.get(row)) is None:
             return None
-        size_12 = np.array([size_of(manifest.root / manifest.path[row])])
+        size_12 = np.array([size_of(manifest.root / manifest.path[row], manifest.max_pixels)])
         cut_14 = None if cut_N4 is None else cut_N4[row : row + 1]
         seen = view(preprocess, size_12, cut_14)
         return heat_map(seen, size_12[0], score_NG[place], patch, stride or patch)

@@ -37,7 +37,9 @@ class _Pictures:
     def __call__(self, path: str) -> np.ndarray | None:
         """pixels_HWC: uint8 RGB; None where it cannot be read, as a page may lack a picture."""
         try:
-            pixels_CHW = decode((self._manifest.root / path).read_bytes(), path)
+            pixels_CHW = decode(
+                (self._manifest.root / path).read_bytes(), path, self._manifest.max_pixels
+            )
         except (OSError, ImageError):
             return None
         if (cut_N4 := self._manifest.cut_N4) is not None:

@@ -132,7 +132,9 @@ def _controls(looks: Looks, key_N: np.ndarray, seed: int) -> dict[str, np.ndarra
 
 def _view(conf: Config, manifest: Manifest, row_N: np.ndarray) -> View:
     """How the network looked at these pictures, from their headers."""
-    size_N2 = np.array([size_of(manifest.root / manifest.path[row]) for row in row_N.tolist()])
+    size_N2 = np.array(
+        [size_of(manifest.root / manifest.path[row], manifest.max_pixels) for row in row_N.tolist()]
+    )
     cut_N4 = manifest.cut_N4
     return view(evaluation_transform(conf), size_N2, None if cut_N4 is None else cut_N4[row_N])
 
@@ -149,7 +151,7 @@ def _overlays(job: Experiment, outcome: Outcome) -> Iterator[tuple[str, bytes]]:
         row = int(looks.row_N[place])
         path = manifest.path[row]
         drawn = overlaid(
-            decode((manifest.root / path).read_bytes(), path),
+            decode((manifest.root / path).read_bytes(), path, manifest.max_pixels),
             job.conf,
             _title(job, outcome.splits["test"], row),
             looks.index_NK[place],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def run(job: Job) -> int:
     with contextlib.redirect_stdout(sys.stderr), pictures(job.conf.image) as given:
         kept = stored.read(job)
         conf, source = _settled(kept, job)
-        manifest = given.manifest
+        manifest = replace(given.manifest, max_pixels=conf.dataset.max_pixels)
         found = _answers(kept, conf, source, job, manifest)
         bad = sum(one.error is not None for one in found)
         if given.note:
@@ -142,7 +143,7 @@ def _draw(
     """An overlay of each picture of a batch, under the picture's own path and name."""
     for place, one in enumerate(named):
         index, share = one.best[0]
-        picture_CHW = decode((manifest.root / one.path).read_bytes(), one.path)
+        picture_CHW = decode((manifest.root / one.path).read_bytes(), one.path, manifest.max_pixels)
         score_BN = selected.patch_scores
         drawn = overlaid(
             picture_CHW,

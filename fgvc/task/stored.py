@@ -15,7 +15,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from fgvc.config.compose import conf_dir, config_hash, typed
-from fgvc.config.overrides import given_places
+from fgvc.config.grid import key_of
+from fgvc.config.overrides import MAX_PIXELS, given_places
 from fgvc.config.schema import Config
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import head as heads
@@ -130,6 +131,8 @@ def config_of(stored: Stored, job: Job) -> DictConfig:
         cfg.dataset[name] = {**beside, **given}.get(f"dataset.{name}", default)
     if (partial := given.get("dataset.partial")) is not None:
         cfg.dataset.partial = partial
+    if any(key_of(override) == MAX_PIXELS for override in job.overrides):
+        cfg.dataset.max_pixels = job.conf.dataset.max_pixels
     # accepted once, by the command that asks for it
     cfg.dataset.accept_altered = given.get("dataset.accept_altered", "False")
     if stored.inside is not None:  # its weights are in it: look for no other file

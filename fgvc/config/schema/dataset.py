@@ -80,6 +80,8 @@ class Dataset:
     on_bad_image: str = one_of("error", "skip")
     accept_altered: bool = declared(False)  # files may differ from when they were first hashed
     box_crop: bool = later(False)  # pictures are cut to their bounding boxes first
+    # of a picture; a larger one is refused: decoding takes about 16 bytes of memory per pixel
+    max_pixels: int = later(64_000_000, bounds=(1, 178_956_970))
     official: OfficialCounts = field(default_factory=OfficialCounts)
     generator: Generator | None = MISSING
     archives: dict[str, Archive] = field(default_factory=dict, metadata={"card": True})

@@ -42,6 +42,7 @@ def bounded(low: float, high: float | None = None) -> Any:
     return field(default=MISSING, metadata={"bounds": (low, high)})
 
 
-def later(legacy: Any) -> Any:
+def later(legacy: Any, bounds: tuple[float, float] | None = None) -> Any:
     """A field that older configs lack: `legacy` is what they mean, and is left out of the hash."""
-    return field(default=legacy, metadata={"legacy": legacy})
+    limits = {} if bounds is None else {"bounds": bounds}
+    return field(default=legacy, metadata={"legacy": legacy, **limits})

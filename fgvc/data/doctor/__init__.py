@@ -52,7 +52,7 @@ def examine(
         facts["counts"] = definition.counts(conf, index)
     path = index.path if index else _unindexed(root)
     with bar("pictures", len(path), "pictures") as progress:
-        looks = pictures.look(root, path, threads, progress)
+        looks = pictures.look(root, path, threads, progress, conf.max_pixels)
     restore = dataset.files_policy(conf).restore
     found += pictures.findings(path, looks, restore) + _across(index, looks)
     facts["pictures"] = pictures.facts(looks)

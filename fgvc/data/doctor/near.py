@@ -22,14 +22,36 @@ CLEARLY = 1.0  # of 255: less is noise, of which plain skies are full
 BOUND = 8  # differing bits of 128; below the number of bands, or pairs would be lost
 BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))  # first bit and width, in each half
 BLOCK = 4_000_000  # pairs compared at a time
+BAND = 1 << 20  # pixels that are narrowed at a time
 
 
-def fingerprint(grey: Image.Image) -> tuple[int, int]:
-    """Both halves of the code of a grey picture, as unsigned 64-bit integers."""
-    # in floats: rounded to whole levels, a gentle gradient would be all ties
-    thumb_HW = np.asarray(grey.convert("F").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+def fingerprint(pixels: np.ndarray) -> tuple[int, int]:
+    """Both halves of the code of a picture, as unsigned 64-bit integers.
+
+    Args:
+        pixels: uint8, height x width of grey, or height x width x RGB.
+    """
+    thumb_HW = _thumb(pixels)
     start_HW = thumb_HW[:-1, :-1] + CLEARLY
     return _packed(thumb_HW[:-1, 1:] > start_HW), _packed(thumb_HW[1:, :-1] > start_HW)
+
+
+def _thumb(pixels: np.ndarray) -> np.ndarray:
+    """thumb_HW: SIDE x SIDE, float32, as of the whole picture in grey.
+
+    Rows are narrowed band by band: grey of the whole picture in floats would take 4 bytes a pixel.
+    """
+    # in floats: rounded to whole levels, a gentle gradient would be all ties
+    height, width = pixels.shape[:2]
+    narrow_HW = np.empty((height, SIDE), np.float32)
+    step = max(1, BAND // width)
+    for start in range(0, height, step):
+        band = Image.fromarray(pixels[start : start + step]).convert("L").convert("F")
+        narrow_HW[start : start + step] = np.asarray(
+            band.resize((SIDE, band.height), Image.Resampling.BILINEAR)
+        )
+    whole = Image.fromarray(narrow_HW)
+    return np.asarray(whole.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def pairs(code_N2: np.ndarray, code_M2: np.ndarray) -> np.ndarray:

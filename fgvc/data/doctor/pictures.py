@@ -24,7 +24,7 @@ from fgvc.data.decode import ImageError, decode, opened, rgb, upright_size
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding
 from fgvc.data.doctor.near import fingerprint
 from fgvc.data.index import listed
-from fgvc.data.limits import strip_line
+from fgvc.data.limits import MAX_PIXELS, strip_line
 from fgvc.types import Progress
 
 CHUNK = 16  # pictures handed to a thread at a time
@@ -89,13 +89,20 @@ class Looks:
             self.deep[row] = one.deep
 
 
-def look(root: Path, path: Sequence[str], threads: int, progress: Progress) -> Looks:
+def look(
+    root: Path,
+    path: Sequence[str],
+    threads: int,
+    progress: Progress,
+    max_pixels: int = MAX_PIXELS,
+) -> Looks:
     """Read and decode every picture.
 
     Args:
         path: relative to root.
         threads: pictures decoded at a time (Pillow lets others run while it decodes).
         progress: advanced by pictures.
+        max_pixels: `dataset.max_pixels`.
     """
     parts = [range(start, min(start + CHUNK, len(path))) for start in range(0, len(path), CHUNK)]
     looks = Looks(
@@ -107,7 +114,7 @@ def look(root: Path, path: Sequence[str], threads: int, progress: Progress) -> L
     )
 
     def several(rows: range) -> list[One]:
-        return [_one(root, path[row]) for row in rows]
+        return [_one(root, path[row], max_pixels) for row in rows]
 
     pool = ThreadPoolExecutor(threads)
     with warnings.catch_warnings():
@@ -205,7 +212,7 @@ def _spread(side_R: np.ndarray) -> dict[str, int]:
     }
 
 
-def _one(root: Path, name: str) -> One:
+def _one(root: Path, name: str, max_pixels: int) -> One:
     try:
         data = states.read(f"{root}/{name}")
     except states.AbsentError as error:
@@ -213,23 +220,25 @@ def _one(root: Path, name: str) -> One:
         return One(bad=why if why in MISSING else f"{name}: {why}")
     sha256 = hashlib.sha256(data).digest()
     try:
-        return _decoded(data, name, sha256)
+        return _decoded(data, name, sha256, max_pixels)
     except Exception as error:  # damaged files raise whatever their decoder happens to raise
-        return One(sha256, bad=_why(data, name, error))
+        return One(sha256, bad=_why(data, name, error, max_pixels))
 
 
-def _decoded(data: bytes, name: str, sha256: bytes) -> One:
-    image = opened(data, name)
+def _decoded(data: bytes, name: str, sha256: bytes, max_pixels: int) -> One:
+    image = opened(data, name, max_pixels)
     width, height = upright_size(image)
     if (line := strip_line(width, height)) is not None:
         return One(sha256, bad=f"{name}: {line}")
     kind, bits = f"{image.format} {image.mode}", depth.bits_of(data, image)
     if image.format in ("JPEG", "MPO"):
         image.draft("L", (THUMB, THUMB))
-        return One(sha256, width, height, kind, fingerprint(image.convert("L")))
-    grey = rgb(image, bits).convert("L")
+        grey_HW = np.asarray(image.convert("L"))
+        return One(sha256, width, height, kind, fingerprint(grey_HW))
+    pixels_HWC = rgb(image, bits)
     deep = _deep_samples(image, kind, bits) if bits > 8 else None
-    return One(sha256, width, height, kind, fingerprint(grey), deep=deep)
+    image.close()
+    return One(sha256, width, height, kind, fingerprint(pixels_HWC), deep=deep)
 
 
 def _deep_samples(image: Image.Image, kind: str, bits: int) -> Deep:
@@ -240,10 +249,10 @@ def _deep_samples(image: Image.Image, kind: str, bits: int) -> Deep:
     return Deep(whole, scale.least, scale.most)
 
 
-def _why(data: bytes, name: str, error: Exception) -> str:
+def _why(data: bytes, name: str, error: Exception, max_pixels: int) -> str:
     """The line that a run would end with."""
     try:
-        decode(data, name)
+        decode(data, name, max_pixels)
     except ImageError as refused:
         return str(refused)
     return f"{name}: damaged picture ({len(data)} bytes): {' '.join(str(error).split())}"
