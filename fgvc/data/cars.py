@@ -38,7 +38,7 @@ def read(root: Path, partial: bool) -> Index:
         return _whole(together, mat.load(annotations), partial)
     train, meta = layout.find(root, "cars_train"), layout.find(root, "cars_meta.mat")
     if train and meta:
-        return _split(root, train, mat.load(meta), partial)
+        return _split(root, train, meta, partial)
     raise UserError(f"dataset.root={root}: {_lacking(together, annotations, train)}")
 
 
@@ -81,14 +81,21 @@ def _whole(folder: Path, file: mat.MatFile, partial: bool) -> Index:
     )
 
 
-def _split(root: Path, train: Path, meta: mat.MatFile, partial: bool) -> Index:
+def _split(root: Path, train: Path, meta_file: Path, partial: bool) -> Index:
     """Layout (b)."""
     test = layout.find(root, "cars_test")
     train_annos = layout.find(root, "cars_train_annos.mat")
     if test is None or train_annos is None:
         lacking = "cars_test/" if test is None else "cars_train_annos.mat"
         raise UserError(f"dataset.root={root}: holds cars_train/ but no {lacking}; complete it")
-    halves = (mat.load(train_annos).struct("annotations"), _labelled_test(root))
+    files = [meta_file, train_annos, _labelled_test(root)]
+    meta, *loaded = mat.load_all(files)
+    halves = [half.struct("annotations") for half in loaded]
+    if "class" not in halves[1]:
+        raise UserError(
+            f"{files[2]}: holds no classes (those of the test pictures were published later): "
+            f"put {WITH_LABELS} beside it or at the root"
+        )
     raw = [half.integers("class") for half in halves]
     classes = _classes(meta, np.concatenate(raw), partial)
     base = Path(os.path.commonpath([train.parent, test.parent]))
@@ -107,17 +114,11 @@ def _split(root: Path, train: Path, meta: mat.MatFile, partial: bool) -> Index:
     )
 
 
-def _labelled_test(root: Path) -> mat.MatFile:
+def _labelled_test(root: Path) -> Path:
     file = layout.find(root, WITH_LABELS) or layout.find(root, WITHOUT_LABELS)
     if file is None:
         raise UserError(f"dataset.root={root}: holds no {WITH_LABELS}; put it there or in devkit/")
-    rows = mat.load(file).struct("annotations")
-    if "class" not in rows:
-        raise UserError(
-            f"{file}: holds no classes (those of the test pictures were published later): "
-            f"put {WITH_LABELS} beside it or at the root"
-        )
-    return rows
+    return file
 
 
 def _classes(file: mat.MatFile, raw_N: np.ndarray, partial: bool) -> LabelMap:

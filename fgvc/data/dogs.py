@@ -37,8 +37,8 @@ def read(root: Path, partial: bool) -> Index:
     if folder is None:
         raise UserError(f"dataset.root={root}: holds no Images/; set dataset.root=")
     names, raw, split = [], [], []
-    for name, part in LISTS.items():
-        listing = _listing(root, name)
+    listings = mat.load_all([_listing(root, name) for name in LISTS])
+    for listing, part in zip(listings, LISTS.values(), strict=True):
         names += listing.texts("file_list")
         raw.append(listing.integers("labels"))
         split.append(np.full(len(raw[-1]), part, dtype=np.uint8))
@@ -57,11 +57,11 @@ def read(root: Path, partial: bool) -> Index:
     )
 
 
-def _listing(root: Path, name: str) -> mat.MatFile:
+def _listing(root: Path, name: str) -> Path:
     file = layout.find(root, name)
     if file is None:
         raise UserError(f"dataset.root={root}: holds no {name}; put it there or in lists/")
-    return mat.load(file)
+    return file
 
 
 def _check_listed(root: Path, names: list[str], raw_N: np.ndarray) -> None:
