@@ -114,6 +114,7 @@ def test_unreadable_exif_means_upright(jpeg):
     assert torch.equal(decode(data, "a.jpg"), decode(jpeg(1), "a.jpg"))
 
 
+@pytest.mark.fault(22)
 def test_transparency_lies_over_white():
     pixels = np.zeros((2, 3, 4), dtype=np.uint8)
     pixels[:, :, 0] = 200
@@ -122,6 +123,7 @@ def test_transparency_lies_over_white():
     assert rgb[:, 0].T.tolist() == [[255, 255, 255], [200, 0, 0], [244, 204, 204]]
 
 
+@pytest.mark.fault(22)
 def test_grey_with_alpha_and_palette_with_transparency():
     grey = Image.fromarray(np.array([[[10, 0], [10, 255]]], dtype=np.uint8), "LA")
     assert decode(encoded(grey, "PNG"), "a.png")[0].tolist() == [[255, 10]]
@@ -131,6 +133,7 @@ def test_grey_with_alpha_and_palette_with_transparency():
     assert rgb[:, 0].T.tolist() == [[255, 255, 255], [40, 50, 60]]
 
 
+@pytest.mark.fault(22)
 def test_palette_and_one_bit():
     palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
     palette.putpalette([9, 8, 7, 40, 50, 60])
@@ -180,6 +183,7 @@ def test_what_is_no_picture_is_diagnosed_in_one_line(data, said):
     assert isinstance(caught.value, UserError)
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("keep", [0.3, 0.9])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP"])
 def test_truncated(kind, keep, jpeg):
@@ -195,6 +199,7 @@ def big(width: int, height: int) -> bytes:
     return encoded(Image.new("1", (width, height)), "PNG")
 
 
+@pytest.mark.fault(23)
 def test_bomb_is_refused_by_its_header(monkeypatch):
     data = big(9000, 8000)
 

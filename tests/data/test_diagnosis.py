@@ -145,6 +145,7 @@ def read_all(file: Path) -> None:
     assert "PostScript" in looks.bad[0]
 
 
+@pytest.mark.fault(46)
 def test_no_program_is_started_for_an_eps(tmp_path: Path, mark: Path):
     from PIL import EpsImagePlugin
 

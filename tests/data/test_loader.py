@@ -97,6 +97,7 @@ def test_no_rows_no_batches(table):
     assert list(loader.batches(table, np.array([], dtype=np.int64), PREPROCESS, 4, 2)) == []
 
 
+@pytest.mark.fault(20, 21)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_undecodable_image_is_reported_and_not_replaced(cub, tmp_path, workers):
     index = reader.read(cub, False)

@@ -152,14 +152,14 @@ def test_predict_names_such_files_and_reads_the_others(
     folder = tmp_path / "given"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(EPS)
-    (folder / "b.png").write_bytes(encoded(Image.new("1", (9000, 8000)), "PNG"))
+    (folder / "b.png").write_bytes(encoded(Image.new("1", (60, 40)), "PNG"))
     (folder / "c.jpg").write_bytes(jpeg(1))
     command = ("task=predict", f"checkpoint={ran.folder}", f'image="{folder}"', "task.format=json")
-    answer = run(*command, bare=True)
+    answer = run(*command, "dataset.max_pixels=2000", bare=True)
     assert answer.code == 0, answer.err
     eps, bomb, good = json.loads(answer.out)["images"]
     assert "PostScript" in eps["error"]
-    assert "72000000 pixels, more than the 64000000 that dataset.max_pixels" in bomb["error"]
+    assert "2400 pixels, more than the 2000 that dataset.max_pixels" in bomb["error"]
     assert good["predictions"]
     way_out = bomb["error"].split("or set ")[1].split()[0]
     answer = run(*command, way_out, bare=True)
@@ -263,8 +263,8 @@ def test_decoding_takes_about_sixteen_bytes_per_pixel(name: str, picture) -> Non
     data = large()[name](*picture)
     decode(encoded(Image.new("RGB", (8, 8)), "PNG"), "warm.png")
     used = peak(lambda: decode(data, "large"))
-    # of these, up to 2.5 are tiles, which do not grow with the picture; of 64 megapixels, WebP takes
-    # 16.5 (its decoder holds two canvases) and the others take 13 at most
+    # up to 2.5 of these are tiles, which do not grow with the picture: of 16 megapixels, WebP takes
+    # 16.5 (its decoder holds two canvases), and the others take 12 at most
     assert 0 < used <= (20 if name == "webp" else 17) * SIDE * SIDE
 
 
