@@ -24,16 +24,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from fgvc.data import depth, essential, formats, tiles
-from fgvc.data.diagnosis import NoPixelError, diagnosis
+from fgvc.data.diagnosis import EffortError, NoPixelError, diagnosis
 from fgvc.data.limits import MAX_PIXELS, TooManyPixelsError
 from fgvc.types import UserError
 
 RULES = "rgb8-2"  # name of the rules above; changes when a pixel they give changes
 FORMATS = tuple(formats.READABLE)
+MOST_SCANS = 500  # of a progressive JPEG; encoders write about ten
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -97,8 +98,24 @@ def opened(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise TooManyPixelsError(image.width, image.height, max_pixels)
     if not image.width or not image.height:
         raise NoPixelError
+    _check_effort(image, data, max_pixels)
     depth.prepare(image, max_pixels)
     return image
+
+
+def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Refuse what takes far more memory or time to decode than its pixels say.
+
+    Raises:
+        TooManyPixelsError: a run of a BMP that skips up to 255 rows, each of which Pillow fills.
+        EffortError: a progressive JPEG, whose every scan of a few bytes takes a pass over it all.
+    """
+    packed = isinstance(image, ImageFile.ImageFile) and image.tile[:1]  # WebP has none yet
+    if packed and packed[0].codec_name == "bmp_rle" and image.width * 256 > max_pixels:
+        raise TooManyPixelsError(image.width, 256, max_pixels, "packed rows of ")
+    scans = data.count(b"\xff\xda") if image.info.get("progressive") else 0
+    if scans > MOST_SCANS:
+        raise EffortError(f"{scans} scans, more than the {MOST_SCANS} allowed; save it again")
 
 
 def _pixels(image: Image.Image, data: bytes) -> Tensor:

@@ -49,6 +49,10 @@ class NoPixelError(ValueError):
     """A picture of no width or no height."""
 
 
+class EffortError(ValueError):
+    """A picture that would take far longer to decode than its pixels say."""
+
+
 def diagnosis(data: bytes, path: str, error: Exception) -> str:
     """One line without the path.
 
@@ -66,6 +70,8 @@ def diagnosis(data: bytes, path: str, error: Exception) -> str:
         return _other(data, kind)
     if isinstance(error, TooManyPixelsError):
         return f"{with_article(kind)} {error}"
+    if isinstance(error, EffortError):
+        return f"{with_article(kind)} of {error}"
     if isinstance(error, Image.DecompressionBombError):  # of Pillow, far above any limit
         size = re.search(r"\d+ pixels", str(error))
         pixels = "too many pixels" if size is None else size[0]

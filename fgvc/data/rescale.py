@@ -3,31 +3,38 @@
     python -m fgvc.data.rescale IN OUT.png LOW HIGH
 
 LOW becomes 0 and HIGH 255 (of WhiteIsZero the other way round). The orientation is applied, and
-transparency is left out. H height, W width, C channels.
+transparency is left out. Only the formats of fgvc.data.formats are opened, and a picture of more
+than MAX_PIXELS only where a fifth argument allows it. H height, W width, C channels.
 """
 
 from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from fgvc.data import decode, depth
+from fgvc.data import decode, depth, diagnosis, formats, tiles
+from fgvc.data.limits import MAX_PIXELS, MOST_PIXELS, TooManyPixelsError
 from fgvc.store import atomic
 from fgvc.types import UserError
+from fgvc.untrusted import read_bytes
 
-USAGE = "python -m fgvc.data.rescale IN OUT.png LOW HIGH"
+USAGE = "python -m fgvc.data.rescale IN OUT.png LOW HIGH [MAX_PIXELS]"
+MOST_BYTES = 2 << 30  # of a file
+BYTES = 32  # of all samples of a pixel, at most
+ROWS = 64  # rows of floats that are scaled at a time, to bound the memory
 
 
 @dataclass(frozen=True)
 class _Samples:
-    """value: float64, height x width, or height x width x RGB. turn: EXIF's number, still to do.
+    """value: as in the file, height x width, or height x width x RGB. turn: EXIF's number, to do.
 
     inverted: the highest value is black.
     """
@@ -37,59 +44,90 @@ class _Samples:
     inverted: bool = False
 
 
-def rescale(source: Path, target: Path, low: float, high: float) -> None:
+def rescale(
+    source: Path, target: Path, low: float, high: float, max_pixels: int = MAX_PIXELS
+) -> None:
     """Write `target`, of 8 bits, grey or RGB.
 
     Raises:
-        UserError: the samples cannot be read, or LOW is not below HIGH.
+        UserError: the samples cannot be read, there are too many, or LOW is not below HIGH.
     """
     if not low < high:
         raise UserError(f"LOW={low:g} HIGH={high:g}: LOW has to be below HIGH")
-    data = source.read_bytes()
+    if not 0 < max_pixels <= MOST_PIXELS:
+        raise UserError(f"MAX_PIXELS={max_pixels}: must be at least 1 and at most {MOST_PIXELS}")
+    data = read_bytes(source, MOST_BYTES)
     try:
-        samples = _samples(data, source.name)
+        samples = _samples(data, source.name, max_pixels)
+    except TooManyPixelsError as error:
+        pixels = f"{error}".partition(", more than")[0]
+        raise UserError(
+            f"{source}: {pixels}, more than MAX_PIXELS={max_pixels}; scale it down, or give a "
+            f"larger number as the fifth argument (at most {MOST_PIXELS})"
+        ) from error
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     except Exception as error:  # whatever the decoder of a damaged file raises
         raise UserError(f"{source}: cannot be read: {' '.join(str(error).split())}") from error
-    share = (np.nan_to_num(samples.value, nan=low).clip(low, high) - low) / (high - low)
-    level = np.rint((1 - share if samples.inverted else share) * 255).astype(np.uint8)
-    picture = Image.fromarray(level)
+    level = np.empty(samples.value.shape, np.uint8)
+    for start in range(0, len(level), ROWS):
+        rows = slice(start, start + ROWS)
+        value = np.nan_to_num(samples.value[rows].astype(np.float64), nan=low)
+        share = (value.clip(low, high) - low) / (high - low)
+        level[rows] = np.rint((1 - share if samples.inverted else share) * 255)
     turn = decode.UPRIGHT.get(samples.turn)
-    upright = picture if turn is None else picture.transpose(turn)
     kind = Image.registered_extensions().get(target.suffix.lower())
     if kind is None:
         raise ValueError(f"{target}: unknown file extension: {target.suffix}")
-    data = io.BytesIO()
-    upright.save(data, kind)
-    atomic.write_bytes(target, data.getvalue())
+    picture = io.BytesIO()
+    Image.fromarray(tiles.turned(level, turn)).save(picture, kind)
+    atomic.write_bytes(target, picture.getvalue())
 
 
-def _samples(data: bytes, name: str) -> _Samples:
+def _samples(data: bytes, name: str, max_pixels: int) -> _Samples:
+    if not formats.is_readable(data[: formats.HEAD], name):
+        raise UserError(diagnosis.diagnosis(data, name, UnidentifiedImageError()))
     try:
-        image = decode.opened(data, name)
+        image = decode.opened(data, name, max_pixels)
+    except TooManyPixelsError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(diagnosis.diagnosis(data, name, error)) from error
     except Exception:  # Pillow reads no such samples
         image = None
     if image is not None and depth.is_wide(image):
         turn = decode.orientation(image)
         image.load()
-        return _Samples(depth.values(image).astype(np.float64), turn, depth.is_inverted(image))
+        return _Samples(depth.values(image), turn, depth.is_inverted(image))
     if data[:2] in (b"II", b"MM"):
-        return _of_tiff(data)
-    return _of_opencv(data)
+        return _of_tiff(data, max_pixels)
+    return _of_opencv(data, max_pixels)
 
 
-def _of_tiff(data: bytes) -> _Samples:
+def _of_tiff(data: bytes, max_pixels: int) -> _Samples:
     try:
         with _library("tifffile").TiffFile(io.BytesIO(data)) as tiff:
             page = tiff.pages[0]
+            _check_page(page, max_pixels)
             orientation = page.tags.get(274)
             turn = 1 if orientation is None else int(orientation.value)
             return _Samples(_colours(page.asarray(), page.axes), turn, page.photometric == 0)
     except ValueError as error:
         if "imagecodecs" not in str(error):  # some compressions need one more library
             raise
-    return _of_opencv(data)
+    return _of_opencv(data, max_pixels)
+
+
+def _check_page(page: Any, max_pixels: int) -> None:
+    """Refuse a page, or a tile of it, that has too many samples to be decompressed."""
+    if page.imagewidth * page.imagelength > max_pixels:
+        raise TooManyPixelsError(page.imagewidth, page.imagelength, max_pixels)
+    if page.tilewidth * page.tilelength > max_pixels:
+        raise TooManyPixelsError(page.tilewidth, page.tilelength, max_pixels, "a tile of ")
+    if page.nbytes > BYTES * max_pixels:
+        raise UserError(
+            f"{page.nbytes} bytes of samples, more than {BYTES} per pixel; keep three bands"
+        )
 
 
 def _colours(sample: np.ndarray, axes: str) -> np.ndarray:
@@ -100,16 +138,17 @@ def _colours(sample: np.ndarray, axes: str) -> np.ndarray:
         sample = np.moveaxis(sample, 0, -1)
     if sample.ndim == 3:
         sample = sample[..., 0] if sample.shape[-1] < 3 else sample[..., :3]
-    return sample.astype(np.float64)
+    return sample
 
 
-def _of_opencv(data: bytes) -> _Samples:
+def _of_opencv(data: bytes, max_pixels: int) -> _Samples:
+    os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(max_pixels)  # read when it is imported
     cv2 = _library("cv2")
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     bgr_HWC = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if bgr_HWC is None:
         raise UserError("OpenCV reads no such samples either; save 8 bits in an image editor")
-    return _Samples(bgr_HWC[..., ::-1].astype(np.float64))
+    return _Samples(bgr_HWC[..., ::-1])
 
 
 def _library(name: str) -> Any:
@@ -124,12 +163,13 @@ def main(argv: list[str]) -> None:
     """The command line; SystemExit with one line where it does not work."""
     try:
         source, target, *range_ = argv
-        low, high = map(float, range_)
+        low, high = map(float, range_[:2])
+        (max_pixels,) = map(int, range_[2:] or [MAX_PIXELS])
     except ValueError:
         given = " ".join(argv) or "no arguments"
         sys.exit(f"{given}: two files and two numbers are needed; usage: {USAGE}")
     try:
-        rescale(Path(source), Path(target), low, high)
+        rescale(Path(source), Path(target), low, high, max_pixels)
     except UserError as error:
         sys.exit(str(error))
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-PIXELS = 1 << 20  # of a tile
+PIXELS = 1 << 18  # of a tile
 WIDEST = 1 << 16  # pixels of a tile's row
 
 _TURNED: dict[Image.Transpose | None, Callable[[np.ndarray], np.ndarray]] = {

@@ -17,7 +17,7 @@ def picture(seed: int) -> Image.Image:
 
 
 def code(image: Image.Image) -> np.ndarray:
-    return np.array([near.fingerprint(image.convert("L"))], np.uint64)
+    return np.array([near.fingerprint(np.asarray(image.convert("L")))], np.uint64)
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> int:

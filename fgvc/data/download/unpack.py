@@ -1,14 +1,13 @@
 """An archive -> files below one folder: plain files and folders only, or a refusal.
 
 Every member is looked at before it is written: nothing outside the folder, no links, no devices, no
-more bytes than the archive's own size makes plausible.
+more bytes than the archive's own size makes plausible. Bytes are counted as they come out.
 """
 
 from __future__ import annotations
 
 import errno
 import lzma
-import shutil
 import stat
 import struct
 import tarfile
@@ -17,8 +16,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
+from fgvc.data.download.stream import DIRECTORY, Content, TooLongError, ZipSource
 from fgvc.data.layout import inside
 from fgvc.store.named import open_named
 from fgvc.types import Progress, UserError
@@ -26,17 +26,13 @@ from fgvc.types import Progress, UserError
 MOST_TIMES = 50  # bytes unpacked for each byte of the archive: JSON shrinks tenfold, bombs further
 LEAST = 1 << 26  # bytes that any archive may unpack to
 MIB = 1 << 20
+HEADER = 1 << 20  # bytes of the headers of a member of a tar: its name, times and attributes
+PIECE = 1 << 18  # bytes written at a time
 DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    UnicodeError,  # a name that is not in its declared encoding
-    OverflowError,
-    RuntimeError,  # a member that is encrypted, or in a compression that is not read
+    *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError),
+    *(NotImplementedError, LookupError, OverflowError, RuntimeError, ValueError, struct.error),
 )
+BY_HAND = "unpack it yourself, and set dataset.root= to the folder"
 
 
 class UnpackError(UserError):
@@ -69,41 +65,75 @@ class _Budget:
         self.most = max(file.stat().st_size * MOST_TIMES, LEAST)
         self.spent = 0
 
-    def spend(self, size: int, name: str) -> None:
-        before, self.spent = self.spent, self.spent + size
-        if self.spent > self.most:
+    def check(self, size: int, name: str) -> None:
+        """Refuse a member that by its header would be too large."""
+        if self.spent + size > self.most:
             raise UnpackError(
-                f"{self.file}: {name!a} would bring it to {self.spent} bytes unpacked, more than "
-                f"the {self.most} that its size makes plausible; it is refused"
+                f"{self.file}: {name!a} would bring it to {self.spent + size} bytes unpacked, more "
+                f"than the {self.most} that its size makes plausible; it is refused"
             )
+
+    def spend(self, size: int, name: str) -> None:
+        """Count bytes that came out."""
+        self.check(size, name)
+        before, self.spent = self.spent, self.spent + size
         self.progress(self.spent // MIB - before // MIB, f"{self.file.name} unpacked")
 
 
 def _untar(file: Path, folder: Path, budget: _Budget) -> None:
-    with tarfile.open(file, "r|*") as archive:
-        for member in archive:
-            if member.isdir() and member.name in (".", "./", ""):
-                continue
-            # a sparse file states two sizes, and its gaps cost no byte of the archive
-            plain = (member.isreg() and not member.issparse()) or member.isdir()
-            _check(file, member.name, plain)
-            budget.spend(member.size, member.name)
-            # written here: TarFile.extract has no `filter` before Python 3.11.4
-            data = None if member.isdir() else archive.extractfile(member)
-            _write(folder / member.name, data, "wb")  # of a file twice, the later one holds
+    with file.open("rb") as packed:
+        content = Content(packed)
+        content.left = HEADER
+        with (
+            _header_bounded(file),
+            tarfile.open(fileobj=cast("IO[bytes]", content), mode="r|") as archive,
+        ):
+            for member in archive:
+                content.left = HEADER
+                archive.members = []  # pyright: ignore[reportAttributeAccessIssue] a KiB each
+                budget.spend(tarfile.BLOCKSIZE, member.name)  # of its header
+                if member.isdir() and member.name in (".", "./", ""):
+                    continue
+                # a sparse file states two sizes, and its gaps cost no byte of the archive
+                plain = (member.isreg() and not member.issparse()) or member.isdir()
+                _check(file, member.name, plain)
+                budget.check(member.size, member.name)
+                content.left += member.size
+                # written here: TarFile.extract has no `filter` before Python 3.11.4
+                data = None if member.isdir() else archive.extractfile(member)
+                _write(folder / member.name, data, "wb", budget)  # of a file twice, the later holds
+                content.left = HEADER
+
+
+@contextmanager
+def _header_bounded(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except TooLongError:
+        raise UnpackError(
+            f"{file}: a member whose headers have more than {HEADER} bytes; the archive is refused"
+        ) from None
 
 
 def _unzip(file: Path, folder: Path, budget: _Budget) -> None:
-    with zipfile.ZipFile(file) as archive:
+    try:
+        archive = zipfile.ZipFile(cast("IO[bytes]", ZipSource(file)))
+    except TooLongError:
+        raise UnpackError(
+            f"{file}: its directory has more than {DIRECTORY} bytes; {BY_HAND}"
+        ) from None
+    with archive, cast("IO[bytes]", archive.fp):
         for member in archive.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             _check(file, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
-            budget.spend(member.file_size, member.filename)
+            budget.check(member.file_size, member.filename)
+            if member.compress_type == zipfile.ZIP_LZMA:  # its decoder has no bound of memory
+                raise UnpackError(f"{file}: {member.filename!a} is packed by LZMA; {BY_HAND}")
             data = None if member.is_dir() else archive.open(member)
-            _write(folder / member.filename, data, "xb")
+            _write(folder / member.filename, data, "xb", budget)
 
 
-def _write(target: Path, data: IO[bytes] | None, mode: str) -> None:
+def _write(target: Path, data: IO[bytes] | None, mode: str, budget: _Budget) -> None:
     """Write a member that `_check` accepted. data: of a file; None makes a folder.
 
     Raises:
@@ -114,7 +144,9 @@ def _write(target: Path, data: IO[bytes] | None, mode: str) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with data, open_named(target, mode) as out:
-        shutil.copyfileobj(data, out)
+        while piece := data.read(PIECE):
+            budget.spend(len(piece), target.name)
+            out.write(piece)
 
 
 def _check(file: Path, name: str, plain: bool) -> None:
@@ -131,14 +163,16 @@ def _check(file: Path, name: str, plain: bool) -> None:
 def _damage_told(file: Path) -> Iterator[None]:
     try:
         yield
+    except UserError:
+        raise
     except DAMAGE as error:
         raise UnpackError(f"{file}: damaged archive ({' '.join(str(error).split())})") from error
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+    except OSError as error:
+        # of a decompressor, not of the disk; or a member begins before the archive
+        if error.errno in (None, errno.EINVAL):
+            raise UnpackError(f"{file}: damaged archive ({error})") from error
+        if not isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+            raise
         raise UnpackError(
             f"{file}: names {error.filename} twice; the archive is refused"
         ) from error
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # of a file that is written
-            raise
-        # the data are no such stream, or a member begins before the archive
-        raise UnpackError(f"{file}: damaged archive ({error})") from error

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fgvc.data.index import listed
 from fgvc.types import UserError
 
 ROWS = 4096  # cells of text read at a time
-IMAGES = 32  # images read at a time
+LONGEST = 1 << 16  # bytes of a cell of text
+MOST_TIMES, LEAST = 50, 1 << 26  # bytes of all images: for each byte of their file, and of any file
 _TEXTS = (
     pa.types.is_string,
     pa.types.is_large_string,
@@ -113,12 +115,26 @@ class ParquetTable:
         return passed
 
     def pictures(self, place: int, file: int) -> Iterator[Picture]:
-        """The image cells of one file, a few in memory at a time."""
-        name = self.names[place]
+        """The image cells of one file, a single cell in memory at a time.
+
+        Raises:
+            UserError: more bytes come out than the size of the file makes plausible: one cell that
+                is stored once can stand in a million rows.
+        """
+        name, spent = self.names[place], 0
+        most = max(self.files[file].stat().st_size * MOST_TIMES, LEAST)
         with _opened(self.files[file]) as source:
-            for batch in source.iter_batches(IMAGES, columns=[name], use_threads=False):
+            for batch in source.iter_batches(1, columns=[name], use_threads=False):
                 for cell in batch.column(0).to_pylist():
-                    yield _picture(cell)
+                    picture = _picture(cell)
+                    spent += len(picture.data or b"") + len(picture.path or "")
+                    if spent > most:
+                        raise UserError(
+                            f"dataset.table={self.files[file]}: column {name} unpacks to more than "
+                            f"{most} bytes, which its size does not make plausible; save the "
+                            "pictures as files, and name them in the table"
+                        )
+                    yield picture
 
     def image_paths(self, place: int) -> list[str]:
         """The paths in image cells that hold no bytes.
@@ -148,16 +164,22 @@ class ParquetTable:
     def _texts(self, name: str) -> Iterator[str]:
         for file, classes in zip(self.files, self.class_names, strict=True):
             text = _class_text(classes[name]) if name in classes else _text
-            with _opened(file) as source:
+            with _opened(file, name) as source:
                 for batch in source.iter_batches(ROWS, columns=[name], use_threads=False):
+                    _check_lengths(batch.column(0), file, name)
                     yield from map(text, batch.column(0).to_pylist())
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[pq.ParquetFile]:
-    """A file whose damage is one line that names it; checksums are verified where it has them."""
+def _opened(file: Path, text: str | None = None) -> Iterator[pq.ParquetFile]:
+    """A file whose damage is one line that names it; checksums are verified where it has them.
+
+    Args:
+        text: a column whose distinct cells are held once, as a dictionary, where it is of text.
+    """
+    names = None if text is None else [text]
     try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+        with pq.ParquetFile(file, page_checksum_verification=True, read_dictionary=names) as opened:
             yield opened
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -166,6 +188,24 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
         raise UserError(
             f"dataset.table={file}: no Parquet file, or a damaged one ({reason})"
         ) from None
+
+
+def _check_lengths(cells: pa.Array, file: Path, name: str) -> None:
+    """Refuse a cell of text that no path or label can be.
+
+    Raises:
+        UserError: names the column and the bytes.
+    """
+    held = cells.dictionary if isinstance(cells, pa.DictionaryArray) else cells
+    if not any(is_kind(held.type) for is_kind in _TEXTS[:2]) or not len(held):
+        return
+    lengths = pc.call_function("binary_length", [held])
+    longest = pc.call_function("max", [lengths]).as_py() or 0
+    if longest > LONGEST:
+        raise UserError(
+            f"dataset.table={file}: column {name} has a cell of {longest} bytes, more than the "
+            f"{LONGEST} of a path or label; correct the table"
+        )
 
 
 def _schema(file: Path) -> tuple[int, pa.Schema]:

@@ -1,0 +1,85 @@
+"""An archive -> its content as a stream, bounded by the bytes that really come out.
+
+Headers say how long names, members and directories are. None of that is believed: only what comes
+out of the decompressor counts, and a decompressor may hold no more than a stated dictionary.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+from typing import IO, cast
+
+MIB = 1 << 20
+PIECE = 1 << 16  # compressed bytes read at a time
+DICTIONARY = 256 * MIB  # memory of an xz decoder; xz -9 takes 65 MiB
+DIRECTORY = 64 * MIB  # bytes of a zip's directory: half a million members
+_XZ = (b"\xfd7zXZ\0", b"]\0\0\x80\0")  # and the older .lzma
+
+
+class TooLongError(Exception):
+    """More bytes than were allowed; the text says of what."""
+
+
+class Content(io.RawIOBase):
+    """The content of a tar, decompressed. left: bytes that may still come out of it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        head = file.read(6)
+        file.seek(0)
+        self._stream: IO[bytes] = file
+        if head.startswith(b"\x1f\x8b"):
+            self._stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file))
+        elif head.startswith(b"BZh"):
+            self._stream = bz2.BZ2File(file)
+        elif head.startswith(_XZ):
+            self._stream = cast("IO[bytes]", _Xz(file))
+        self.left = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, which are asked for in small pieces.
+
+        Raises:
+            TooLongError: more than `left`.
+        """
+        data = self._stream.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise TooLongError
+        return data
+
+
+class _Xz(io.RawIOBase):
+    """LZMAFile has no bound of memory: a header of a few bytes may ask for 4 GiB."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._decoder = file, self._fresh()
+
+    @staticmethod
+    def _fresh() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(memlimit=DICTIONARY)
+
+    def read(self, size: int = -1, /) -> bytes:
+        while True:
+            packed = b""
+            if self._decoder.eof:  # perhaps another stream follows, after padding
+                packed = self._decoder.unused_data
+                while not (packed := packed.lstrip(b"\0")):
+                    if not (packed := self._file.read(PIECE)):
+                        return b""
+                self._decoder = self._fresh()
+            elif self._decoder.needs_input and not (packed := self._file.read(PIECE)):
+                raise EOFError("the compressed data is cut short")
+            if data := self._decoder.decompress(packed, size):
+                return data
+
+
+class ZipSource(io.FileIO):
+    """A zip whose directory is read whole only if it is short."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > DIRECTORY:
+            raise TooLongError
+        return super().read(size) or b""
