@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fgvc import untrusted
 from fgvc.data import depth, essential, formats
 from fgvc.data.diagnosis import NoPixelError, diagnosis
 from fgvc.data.limits import MAX_PIXELS
@@ -139,7 +140,10 @@ def orientation(image: Image.Image) -> int:
 
 def size_of(file: Path) -> tuple[int, int]:
     """Width and height of a picture's file as `decode` gives them; its pixels are not decoded."""
-    with warnings.catch_warnings(), opened(file.read_bytes(), file.name) as image:
+    with (
+        warnings.catch_warnings(),
+        opened(untrusted.read_bytes(file, untrusted.PICTURE), file.name) as image,
+    ):
         warnings.simplefilter("ignore")  # as in decode
         return upright_size(image)
 

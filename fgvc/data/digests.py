@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fgvc import untrusted
 from fgvc.data.states import NO_STATE
 from fgvc.store import atomic
 
@@ -57,7 +58,7 @@ def load(file: Path, count: int, on_note: Callable[[str], None]) -> Digests:
         np.tile(np.array(NO_STATE, np.int64), (count, 1)), np.zeros(count, np.dtype("V32"))
     )
     try:
-        data = file.read_bytes()
+        data = untrusted.read_bytes(file, untrusted.LIST)
     except FileNotFoundError:
         return nothing
     except OSError:

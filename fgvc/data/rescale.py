@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fgvc import untrusted
 from fgvc.data import decode, depth
 from fgvc.types import UserError
 
@@ -44,7 +45,7 @@ def rescale(source: Path, target: Path, low: float, high: float) -> None:
     """
     if not low < high:
         raise UserError(f"LOW={low:g} HIGH={high:g}: LOW has to be below HIGH")
-    data = source.read_bytes()
+    data = untrusted.read_bytes(source, untrusted.PICTURE)
     try:
         samples = _samples(data, source.name)
     except UserError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from fgvc import untrusted
 from fgvc.store import atomic, digest
 from fgvc.types import UserError
 
@@ -33,7 +34,7 @@ class ContentStore:
         target = self._place(sha256)
         if not target.exists() or digest.sha256_file(target) != sha256:
             with (
-                path.open("rb") as source,
+                untrusted.open_regular(path) as source,
                 atomic.open_atomic(target, size=path.stat().st_size) as copy,
             ):
                 shutil.copyfileobj(source, copy, 1 << 20)

@@ -6,6 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from fgvc import untrusted
+
 
 def sha256_bytes(data: bytes) -> str:
     """SHA256 of bytes in memory; 64 hex digits."""
@@ -18,7 +20,7 @@ def sha256_file(path: str | Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    with Path(path).open("rb") as file:
+    with untrusted.open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from fgvc import untrusted
 from fgvc.store import atomic, digest
 from fgvc.store.lock import lock
 from fgvc.types import BadImage, Compute, ComputeMany, Features, UserError
@@ -126,7 +127,7 @@ def _identify(folder: Path, key: Mapping[str, object], row_N: np.ndarray, shard_
     path = folder / "key.json"
     if not path.exists():
         atomic.write_bytes(path, atomic.json_bytes(wanted))
-    elif path.read_bytes() != atomic.json_bytes(wanted):
+    elif untrusted.read_bytes(path, untrusted.TEXT) != atomic.json_bytes(wanted):
         raise UserError(f"{path} tells of other features than those asked for: delete {folder}")
 
 
@@ -155,11 +156,13 @@ def _write(path: Path, shard: Features) -> None:
 
 def _recorded(path: Path) -> str | None:
     sidecar = path.with_suffix(".sha256")
-    return sidecar.read_text(errors="replace").strip() if sidecar.exists() else None
+    if not sidecar.exists():
+        return None
+    return untrusted.read_bytes(sidecar, untrusted.MIB).decode(errors="replace").strip()
 
 
 def _decoded(path: Path) -> Features:
-    with safe_open(path, framework="np") as file:
+    with safe_open(untrusted.require_regular(path), framework="np") as file:
         bad = tuple(BadImage(row, message) for row, message in json.loads(file.metadata()["bad"]))
         return Features(file.get_tensor("x"), file.get_tensor("row"), bad)
 
@@ -186,5 +189,5 @@ def _seal(folder: Path) -> None:
     """Write done.json, unless it tells of these very shards already."""
     shards = {path.name: _recorded(path) for path in sorted(folder.glob("*.safetensors"))}
     path, done = folder / "done.json", atomic.json_bytes({"shards": shards})
-    if not path.exists() or path.read_bytes() != done:
+    if not path.exists() or untrusted.read_bytes(path, untrusted.LIST) != done:
         atomic.write_bytes(path, done)

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fgvc import untrusted
 from fgvc.store import atomic, digest
 from fgvc.store.lock import lock
 
@@ -34,7 +35,7 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="np") as file:
+        with safe_open(untrusted.require_regular(path), framework="np") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             recorded = (file.metadata() or {}).get("sha256")
     except SafetensorError:

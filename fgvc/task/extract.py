@@ -7,7 +7,6 @@ N images, B batch, D feature width.
 from __future__ import annotations
 
 import functools
-import json
 import resource
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fgvc import untrusted
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
 from fgvc.data.manifest import or_skip
@@ -189,7 +189,7 @@ class Extractor:
         """Parameters, multiply-accumulates an image, images a second as measured when extracted."""
         for path in map(self._cost_path, ("train", "test")):  # a zero-shot run reads test alone
             if path.is_file():
-                return json.loads(path.read_text(encoding="utf-8"))
+                return untrusted.read_json(path)
         known = ("parameters", "macs", "images_per_s", "peak_memory_mib")
         return {name: None for name in known}  # noqa: C420 - typed as object values
 

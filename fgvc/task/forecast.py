@@ -15,6 +15,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from fgvc import untrusted
 from fgvc.config.compose import config_hash
 from fgvc.config.grid import SIZE, key_of, shared, varying
 from fgvc.config.overrides import AXES, Job, LeftOut
@@ -254,8 +255,8 @@ def _rate(file: Path, key: Path, device: str | None) -> Rate | None:
     """What an extraction measured; None where its features are gone, or of another device."""
     if not key.is_file():
         return None
-    cost: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    about: Mapping[str, Any] = json.loads(key.read_text(encoding="utf-8"))["key"]
+    cost: Mapping[str, Any] = untrusted.read_json(file)
+    about: Mapping[str, Any] = untrusted.read_json(key)["key"]
     if about["device"] != device or not cost["images_per_s"]:
         return None
     return Rate(
@@ -269,7 +270,7 @@ def _rate(file: Path, key: Path, device: str | None) -> Rate | None:
 
 
 def _rows(shard: Path) -> int:
-    with safe_open(shard, framework="np") as file:
+    with safe_open(untrusted.require_regular(shard), framework="np") as file:
         return file.get_slice("row").get_shape()[0]
 
 

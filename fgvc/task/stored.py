@@ -6,6 +6,8 @@ command may only say where things lie and how to run.
 
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ from typing import Any
 import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from fgvc import untrusted
 from fgvc.config.compose import conf_dir, config_hash, typed
 from fgvc.config.overrides import given_places
 from fgvc.config.schema import Config
@@ -119,6 +123,8 @@ def read_file(file: Path) -> Stored:
 
 def config_of(stored: Stored, job: Job) -> DictConfig:
     """The checkpoint's config with this command's runtime and places."""
+    if untrusted.calls_resolver(json.dumps(stored.facts["config"])):
+        raise UserError(f"{stored.file}: its config asks for values of this machine: refused")
     cfg = OmegaConf.create(dict(stored.facts["config"]))
     cfg.runtime = job.cfg.runtime
     for name in ("checkpoint", "run", "against", "image"):
@@ -218,9 +224,12 @@ def _places_beside(file: Path) -> dict[str, str]:
     if not saved.is_file():
         return {}
     try:
-        conf = OmegaConf.load(saved)
-    except (yaml.YAMLError, OSError) as error:
+        text = untrusted.read_yaml(saved)
+        if untrusted.calls_resolver(text):
+            raise ValueError("it asks for values of this machine")
+        conf = OmegaConf.load(io.StringIO(text))
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         raise UserError(f"{saved}: damaged ({' '.join(str(error).split())[:80]})") from error
     kept = ("dataset.root", "dataset.table", "backbone.weights")
     found = {key: OmegaConf.select(conf, key) for key in kept}
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: str(value) for key, value in found.items() if value is not None}

@@ -6,14 +6,18 @@ own, under runtime.cache_root; a dataset in it takes the place of an earlier one
 
 from __future__ import annotations
 
+import io
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from fgvc import untrusted
 from fgvc.config.overrides import given_places
 from fgvc.data.layout import named_root
 from fgvc.record import console
@@ -110,8 +114,15 @@ def _places(job: Job, run_folder: Path) -> Sequence[Path]:
     root, table = given.get("dataset.root"), given.get("dataset.table")
     if root is not None or table is not None:
         return [named_root(root, table)]
-    had = OmegaConf.load(run_folder / "config.yaml").dataset
-    recorded = named_root(had.root, had.table)
+    file = run_folder / "config.yaml"
+    try:
+        text = untrusted.read_yaml(file)
+        if untrusted.calls_resolver(text):
+            raise ValueError("it asks for values of this machine")
+        had = OmegaConf.load(io.StringIO(text)).dataset
+        recorded = named_root(had.root, had.table)
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{file}: damaged ({' '.join(str(error).split())[:80]})") from error
     return [recorded, Path(job.conf.runtime.data_root).expanduser() / recorded.name]
 
 

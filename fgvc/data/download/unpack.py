@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from fgvc import untrusted
 from fgvc.data.layout import inside
 from fgvc.types import Progress, UserError
 
@@ -41,7 +42,7 @@ def unpack(file: Path, folder: Path, progress: Progress) -> None:
     """
     budget = _Budget(file, progress)
     with _damage_told(file):
-        if zipfile.is_zipfile(file):
+        if zipfile.is_zipfile(untrusted.require_regular(file)):
             _unzip(file, folder, budget)
         else:
             _untar(file, folder, budget)
@@ -66,7 +67,7 @@ class _Budget:
 
 
 def _untar(file: Path, folder: Path, budget: _Budget) -> None:
-    with tarfile.open(file, "r|*") as archive:
+    with tarfile.open(untrusted.require_regular(file), "r|*") as archive:
         for member in archive:
             if member.isdir() and member.name in (".", "./", ""):
                 continue
@@ -78,7 +79,7 @@ def _untar(file: Path, folder: Path, budget: _Budget) -> None:
 
 
 def _unzip(file: Path, folder: Path, budget: _Budget) -> None:
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(untrusted.require_regular(file)) as archive:
         for member in archive.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             _check(file, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))

@@ -6,7 +6,6 @@ processes and their order leave no trace.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fgvc import untrusted
 from fgvc.config.schema import Generator
 from fgvc.data.synthetic.bird import PARTS
 from fgvc.data.synthetic.scene import Picture, picture
@@ -127,9 +127,10 @@ def _complete(root: Path, settings: dict[str, int]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = json.loads((root / SETTINGS).read_bytes())
+        found = untrusted.read_json(root / SETTINGS)
         same = found == _stamp(
-            settings, {name: (root / name).read_bytes() for name in found["files"]}
+            settings,
+            {name: untrusted.read_bytes(root / name, untrusted.PICTURE) for name in found["files"]},
         )
     except (OSError, ValueError, KeyError, TypeError):
         same = False

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
@@ -87,7 +88,7 @@ def _facts(
 ) -> dict[str, Any]:
     stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
     names = [one["name"] for one in read_json(folder, "labelmap.json")["classes"]]
-    command = (folder / "command.txt").read_text(encoding="utf-8").strip()
+    command = untrusted.read_text(folder / "command.txt").strip()
     overlays = sorted((folder / "overlays").rglob("*.png"))
     return {
         "name": name,

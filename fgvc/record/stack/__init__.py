@@ -6,13 +6,13 @@ numpy nor FiftyOne is. The check itself is in `examine`, README's table in `publ
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.record import stamp
 from fgvc.record.stack.step import PASSED, Outcome
 from fgvc.store import atomic
@@ -91,7 +91,7 @@ def save(cache_root: Path, record: dict[str, Any]) -> Path:
 def _read(file: Path) -> dict[str, Any] | None:
     """The record as it was saved; None for anything else."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = untrusted.read_json(file)
     except (OSError, ValueError):
         return None
     whole = (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.store import atomic
 from fgvc.types import UserError
 
@@ -31,7 +31,7 @@ def places(root: Path) -> tuple[Path, Path]:
         UserError: `root` is no checkout, so there is nothing to record in.
     """
     readme = root / "README.md"
-    if not readme.is_file() or OPENS not in readme.read_text(encoding="utf-8"):
+    if not readme.is_file() or OPENS not in untrusted.read_text(readme):
         raise UserError("task.record=true: needs a checkout of fgvc; leave it out elsewhere")
     return root / "specs" / "stack.json", readme
 
@@ -47,13 +47,13 @@ def publish(record: dict[str, Any], root: Path) -> None:
     specs, readme = places(root)
     records = merged(entries(root), record)
     atomic.write_json(specs, records)
-    atomic.write_text(readme, redrawn(readme.read_text(encoding="utf-8"), records))
+    atomic.write_text(readme, redrawn(untrusted.read_text(readme), records))
 
 
 def entries(root: Path) -> list[dict[str, Any]]:
     """The checked-in records; none where the file is not there yet."""
     specs = root / "specs" / "stack.json"
-    return json.loads(specs.read_text(encoding="utf-8")) if specs.is_file() else []
+    return untrusted.read_json(specs) if specs.is_file() else []
 
 
 def merged(records: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
