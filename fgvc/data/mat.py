@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
+from fgvc import untrusted
 from fgvc.types import UserError
+
+EXACT = 2**53  # whole numbers up to here are exact in float64
 
 
 class MatFile:
@@ -33,8 +36,10 @@ class MatFile:
         column = self._column(name)
         try:
             value_N = np.array(column.tolist(), dtype=np.float64).reshape(len(column))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UserError(f"{self.file}: {name} holds something that is no number") from None
+        if len(odd := value_N[~(np.abs(value_N) <= EXACT)]):
+            raise UserError(f"{self.file}: {name} holds {odd[0]:g}, which is no number of a class")
         if not np.array_equal(value_N, np.round(value_N)):
             raise UserError(f"{self.file}: {name} holds numbers that are not whole")
         return value_N.astype(np.int64)
@@ -66,7 +71,7 @@ def load(file: Path) -> MatFile:
         UserError: missing, damaged, or of version 7.3.
     """
     try:
-        values = loadmat(file, squeeze_me=True)
+        values = loadmat(untrusted.require_regular(file), squeeze_me=True)
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; is dataset.root= right?") from None
     except NotImplementedError:

@@ -8,12 +8,12 @@ that differs from it is unpacked again.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from pathlib import Path
 
+from fgvc import untrusted
 from fgvc.data.formats import HEAD, READABLE, has_picture_suffix, kind_of
 from fgvc.data.index import repeated
 from fgvc.data.table.parquet import ParquetTable, Picture
@@ -97,7 +97,7 @@ def _write_images(
 def _unpacked(folder: Path) -> list[State] | None:
     """The states of the files in a folder that is whole and as it was written; otherwise None."""
     try:
-        sealed = json.loads((folder / "files.json").read_bytes())
+        sealed = untrusted.read_json(folder / "files.json", untrusted.LIST)
         states = sealed["files"]
         if sealed["sha256"] != digest.sha256_bytes(digest.canonical_json(states)):
             return None
@@ -156,7 +156,7 @@ def _sha256(file: Path, cache_root: Path) -> str:
     name = digest.sha256_bytes(os.fsencode(file.resolve()))[:16]
     memory = cache_root / FOLDER / f"{name}.json"
     try:
-        known = json.loads(memory.read_bytes())
+        known = untrusted.read_json(memory)
         if known["state"] == state and re.fullmatch("[0-9a-f]{64}", known["sha256"]):
             return known["sha256"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -6,7 +6,6 @@ file's Hugging Face metadata holds (ClassLabel) become these names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fgvc import untrusted
 from fgvc.data.index import listed
 from fgvc.types import UserError
 
+MOST_ROWS = 50_000_000  # of a file
 ROWS = 4096  # cells of text read at a time
 IMAGES = 32  # images read at a time
 _TEXTS = (
@@ -67,7 +68,9 @@ class ParquetTable:
                     f"dataset.table={file}: has no column {listed(missing)}, which {files[0]} has; "
                     "set dataset.table= to the files of one table"
                 )
-        self.class_names = [_class_names(schema) for schema in self.schemas]
+        self.class_names = [
+            _class_names(file, schema) for file, schema in zip(files, self.schemas, strict=True)
+        ]
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -149,17 +152,28 @@ class ParquetTable:
         for file, classes in zip(self.files, self.class_names, strict=True):
             text = _class_text(classes[name]) if name in classes else _text
             with _opened(file) as source:
+                rows = 0
                 for batch in source.iter_batches(ROWS, columns=[name], use_threads=False):
-                    yield from map(text, batch.column(0).to_pylist())
+                    yield from map(text, _cells(batch, f"{file}:{rows + 1}", name))
+                    rows += len(batch)
+                if rows != source.metadata.num_rows:
+                    raise UserError(
+                        f"dataset.table={file}: a damaged Parquet file: column {name} has {rows} "
+                        f"rows of {source.metadata.num_rows}"
+                    )
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[pq.ParquetFile]:
     """A file whose damage is one line that names it; checksums are verified where it has them."""
     try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+        with pq.ParquetFile(
+            untrusted.require_regular(file), page_checksum_verification=True
+        ) as opened:
             yield opened
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file raises whatever its layer happens to raise
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk, not of pyarrow
         reason = " ".join(str(error).split())
@@ -168,10 +182,39 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
         ) from None
 
 
+def _cells(batch: pa.RecordBatch, where: str, name: str) -> list[Any]:
+    """The cells of a column as plain values.
+
+    Raises:
+        UserError: text that is not UTF-8.
+    """
+    try:
+        return batch.column(0).to_pylist()
+    except UnicodeDecodeError:
+        row = int(where.rpartition(":")[2]) + _first_not_utf8(batch.column(0))
+        raise UserError(
+            f"{where.rpartition(':')[0]}:{row}: column {name} holds bytes that are not UTF-8 "
+            "text; write the table again with text in UTF-8"
+        ) from None
+
+
+def _first_not_utf8(column: pa.Array) -> int:
+    for row, cell in enumerate(column):
+        try:
+            cell.as_py()
+        except UnicodeDecodeError:
+            return row
+    return 0
+
+
 def _schema(file: Path) -> tuple[int, pa.Schema]:
     """Number of rows and columns of a file."""
     with _opened(file) as opened:
-        return opened.metadata.num_rows, opened.schema_arrow
+        count, schema = opened.metadata.num_rows, opened.schema_arrow
+        schema.names  # noqa: B018 - a name that is not UTF-8 fails here, where the file is named
+    if not 0 <= count <= MOST_ROWS:
+        raise UserError(f"dataset.table={file}: {count} rows, not 0 to {MOST_ROWS}")
+    return count, schema
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -215,15 +258,27 @@ def _class_text(names: Sequence[str]) -> Callable[[object], str]:
     return text
 
 
-def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """{column: names of its classes} of the metadata that Hugging Face's `datasets` writes."""
+def _class_names(file: Path, schema: pa.Schema) -> dict[str, list[str]]:
+    """{column: names of its classes} of the metadata that Hugging Face's `datasets` writes.
+
+    Raises:
+        UserError: metadata that is no JSON: labels would silently be numbers.
+    """
     try:
-        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        about = untrusted.parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError as error:
+        raise UserError(
+            f"dataset.table={file}: damaged Hugging Face metadata in its schema ({error}); write "
+            "the file again, in pyarrow with table.replace_schema_metadata(None)"
+        ) from None
+    try:
         features = about["info"]["features"]
         return {
             column: [str(name) for name in feature["names"]]
             for column, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+            if isinstance(feature, dict)
+            and feature.get("_type") == "ClassLabel"
+            and isinstance(feature["names"], list)
         }
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return {}
