@@ -105,6 +105,7 @@ def test_run_imports_record_and_task_only_when_needed():
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {node.module for node in top if isinstance(node, ast.ImportFrom) and node.module}
     assert {name for name in names if name.startswith("fgvc")} <= {
+        "fgvc.config.arguments",
         "fgvc.config.compose",
         "fgvc.config.errors",
         "fgvc.config.flags",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, ValueType
 from hydra.errors import HydraException
 
 from fgvc.config import schema
@@ -18,6 +19,7 @@ from fgvc.config.once import parsed
 from fgvc.config.schema.launcher import LAUNCHERS
 
 PATHS = ("dataset.root", "dataset.table", "backbone.weights", "checkpoint", "run", "against")
+MOST_JOBS = 100_000  # of a sweep
 UNLISTED = (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP)
 
 
@@ -68,6 +70,18 @@ def check_sweep(given: Sequence[Override]) -> None:
         if other != line and not override.is_delete():
             both = f"{other},{line.partition('=')[2]}"
             raise ConfigError(f"{line}: {other} is given too; both of them are one word: {both}")
+    if (jobs := math.prod(map(_count, given))) > MOST_JOBS:
+        raise ConfigError(f"-m: {jobs} jobs, at most {MOST_JOBS}; give fewer values")
+
+
+def _count(override: Override) -> int:
+    """The values that a sweep takes of an override."""
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        assert value.start is not None
+        assert value.stop is not None
+        return max(1, math.ceil(abs(value.stop - value.start) / abs(value.step)))
+    return len(value.list) if isinstance(value, ChoiceSweep) else 1
 
 
 def quoted(text: str) -> str:
