@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from fgvc import untrusted
@@ -257,6 +259,71 @@ def test_the_seeds_themselves_are_read(door, tmp_path):
         path.parent.mkdir()
         path.write_bytes(seed)
         read(path)
+
+
+def _inat(member: str, row: int, **values: object) -> bytes:
+    """The JSON of iNaturalist with other values in one row."""
+    rows = {name: [dict(one) for one in ones] for name, ones in fuzz_data.INAT.items()}
+    rows[member][row].update(values)
+    return json.dumps(rows).encode()
+
+
+def _cub(name: str, text: str) -> bytes:
+    return fuzz_data._joined({**fuzz_data.CUB, name: text})
+
+
+def _metadata(text: bytes) -> bytes:
+    rows = pa.table({"path": list(fuzz_data.PICTURES), "label": [0, 1, 0, 1]})
+    return fuzz_data._parquet(rows.replace_schema_metadata({"huggingface": text}))
+
+
+def _not_utf8(column: str) -> bytes:
+    cells = {name: list(fuzz_data.PICTURES) for name in ("path", "label")}
+    broken = pa.array([b"a", b"b", b"\xff\xfe", b"d"], pa.binary()).cast(pa.string(), safe=False)
+    arrays = {name: broken if name == column else pa.array(cells[name]) for name in cells}
+    return fuzz_data._parquet(pa.table(arrays))
+
+
+@pytest.mark.parametrize(
+    ("door", "data", "why"),
+    [
+        ("inat2017", _inat("images", 1, id=10**20), "row 1 (images)"),
+        ("inat2017", _inat("images", 1, id=True), "row 1 (images)"),
+        ("inat2017", _inat("images", 1, width=1e308), "row 1 (images)"),
+        ("inat2017", _inat("images", 1, file_name="a\0.jpg"), "row 1 (images)"),
+        ("inat2017", _inat("images", 1, file_name="\ud800.jpg"), "row 1 (images)"),
+        ("inat2017", _inat("annotations", 1, category_id=-(10**30)), "row 4 (annotations)"),
+        ("inat2017", _inat("categories", 0, id=0.5), "row 6 (categories)"),
+        ("inat2017", b'{"images": [' + b"[" * 100_000, "nested too deep"),
+        ("inat2017", b'{"images": [{"id": 1, "id": 2}]}', "twice"),
+        ("inat2017", b'{"images": [], "images": []}', "twice"),
+        ("inat2017", b'{"images": [NaN]}', "NaN"),
+        ("inat2017", b'{"images": [1]}', "row 0 (images)"),
+        ("cub", _cub("image_class_labels.txt", f"1 {10**20}\n2 1\n3 2\n4 2\n"), "labels.txt:1"),
+        ("cub", _cub("image_class_labels.txt", "1 ١\n2 1\n3 2\n4 2\n"), "labels.txt:1"),
+        ("cub", _cub("image_class_labels.txt", "1 1_0\n2 1\n3 2\n4 2\n"), "labels.txt:1"),
+        ("cub", _cub("classes.txt", f"1 001.A\n{10**15} 002.B\n"), "classes.txt"),
+        ("cub", _cub("parts/part_locs.txt", "1 1 1e999 4.0 1\n"), "part_locs.txt:1"),
+        ("jsonl", b'{"path": "a.jpg", "label": ' + b"[" * 9000 + b"}", "file.jsonl:1"),
+        ("jsonl", b'{"path": "a.jpg", "label": "\\ud800"}', "file.jsonl:1"),
+        ("jsonl", b'{"path": "a\\u0000.jpg", "label": "a"}', "file.jsonl:1"),
+        ("jsonl", b'{"path": "a.jpg", "label": "a", "label": "b"}', "file.jsonl:1"),
+        ("jsonl", b'{"path": "a.jpg", "label": 1' + b"0" * 5000 + b"}", "file.jsonl:1"),
+        ("parquet", _metadata(b"{"), "Hugging Face"),
+        ("parquet", _metadata(b"[" * 100_000), "Hugging Face"),
+        ("parquet", _not_utf8("path"), "file.parquet:3: column path"),
+        ("parquet", _not_utf8("label"), "file.parquet:3: column label"),
+    ],
+)
+def test_an_odd_value_in_a_dataset_is_named_with_its_place(door, data, why, tmp_path, alarm):
+    _, read, suffix = fuzz_data.DOORS[door]
+    file = tmp_path / f"file{suffix}"
+    file.write_bytes(data)
+    with pytest.raises(UserError) as error:
+        read(file)
+    (line,) = str(error.value).splitlines()
+    assert line.removeprefix("dataset.table=").startswith(str(tmp_path))
+    assert why in line
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
