@@ -22,9 +22,12 @@ from contextlib import contextmanager, suppress
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from fgvc import shell
+from fgvc.config.arguments import check_arguments, short, without_long_words
 from fgvc.config.compose import (
     CONFIG_NAME,
     conf_dir,
@@ -74,6 +77,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"fgvc {version()}")
         return DONE
     try:
+        check_arguments(arguments)
         _refuse_secrets(arguments)
         arguments = [as_list(item) for item in laid_out([normalized(item) for item in arguments])]
         flags = parsed_flags(arguments := _flags_first(arguments))
@@ -90,11 +94,14 @@ def main(arguments: Sequence[str]) -> int:
         if search is not None:
             refuse_other(search, jobs[0].conf, run_id)
     except ConfigError as error:
-        print(f"fgvc: {visible(str(error))}", file=sys.stderr)
+        print(f"fgvc: {visible(without_long_words(str(error)))}", file=sys.stderr)
+        return WRONG_COMMAND
+    except (HydraException, OmegaConfBaseException, OSError, RecursionError) as error:
+        line = short(" ".join(str(error).split()), 300)
+        print(f"fgvc: {visible(line)}", file=sys.stderr)
         return WRONG_COMMAND
     if flags.cfg or flags.info or flags.hydra_help:
-        _through_hydra(arguments, _nothing)
-        return DONE
+        return _shown(["--hydra-help"] if flags.hydra_help else arguments)
     if jobs[0].conf.runtime.dry_run:
         return _show_plan(run_id, jobs, left_out, search)
     for line in folded(left_out):
@@ -111,6 +118,15 @@ def main(arguments: Sequence[str]) -> int:
         if is_operation(jobs[0].conf):
             return _here(arguments, command)
         return _sweep(run_id, arguments, command, jobs, left_out)
+
+
+def _shown(arguments: Sequence[str]) -> int:
+    """What Hydra shows of itself or of the config; it ends with 1 where it is asked wrongly."""
+    try:
+        _through_hydra(arguments, _nothing)
+    except SystemExit as end:
+        return WRONG_COMMAND if end.code else DONE
+    return DONE
 
 
 def _complete(words: Sequence[str]) -> int:

@@ -2,34 +2,51 @@
 
 A path found by walking a folder may be a named pipe, a device or a link to one: opening it waits
 for ever, or reading it never ends. JSON may be nested until the parser fails, or hold numbers that
-no field can hold. Every reader opens files and parses JSON here. Standard library only, so that
-every room may use it.
+no field can hold. Every reader opens files and parses JSON here. Standard library only (a
+YAML reader is imported where one is needed), so that every room may use it.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
+import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+RESOLVER = re.compile(r"\$\{[^{}]*:")
 MOST_DEPTH = 100  # levels of nesting of a JSON document
+MOST_NODES = 100_000  # values of a YAML document
 LARGEST = 2**63 - 1  # of an integer in JSON: the range of int64
 MIB = 1 << 20
+# bytes that a file of a kind may have, where a file is read whole
+TEXT = 64 * MIB  # settings, and what a program writes about a run
+LIST = 1024 * MIB  # a line or a document per image or class
+PICTURE = 1024 * MIB
+ARRAYS = 16 * 1024 * MIB  # tensors and columns of numbers
 
 
-class NotRegularError(OSError):
+class _RefusedError(OSError):
+    """An error whose text is one line that begins with the path."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
+class NotRegularError(_RefusedError):
     """A named pipe, device, socket or folder where a file is expected; the path is `filename`."""
 
 
-class TooLargeError(OSError):
+class TooLargeError(_RefusedError):
     """More bytes than a file of its kind may have; the path is `filename`."""
 
 
-def open_regular(path: str | Path) -> IO[bytes]:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """Open a regular file, or a link to a regular file, for reading; never wait for a writer.
 
     Raises:
@@ -53,31 +70,114 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     """The bytes of a regular file.
 
     Args:
-        most: bytes that a file of this kind may have; no more are read.
+        most: bytes that a file of this kind may have.
 
     Raises:
         NotRegularError, OSError: as `open_regular`.
         TooLargeError: more bytes.
     """
     with open_regular(path) as file:
-        data = file.read(most + 1)
-        if len(data) <= most:
-            return data
-        size = max(os.fstat(file.fileno()).st_size, len(data))
-    reason = f"{size} bytes, more than the {most} bytes that it may have"
+        size = os.fstat(file.fileno()).st_size
+        pieces, length = [], 0
+        # the size first: a buffer of `most` bytes is never asked for; files of the kernel have none
+        while length <= most and size <= most:
+            piece = file.read(max(size - length, MIB))
+            if piece is None:  # a file of the kernel that waits for its next line
+                raise NotRegularError(errno.EINVAL, "no bytes are there yet", str(path))
+            if not piece:
+                return b"".join(pieces)
+            pieces.append(piece)
+            length += len(piece)
+    reason = f"{max(size, length)} bytes, more than the {most} bytes that it may have"
     raise TooLargeError(errno.EFBIG, reason, str(path))
+
+
+def read_text(path: str | Path, most: int = TEXT, encoding: str = "utf-8") -> str:
+    """The text of a regular file, its lines ended by "\\n".
+
+    Raises:
+        OSError: as `read_bytes`.
+        UnicodeDecodeError: the bytes are no text in this encoding.
+    """
+    return io.TextIOWrapper(io.BytesIO(read_bytes(path, most)), encoding).read()
+
+
+def require_regular(path: str | Path) -> Path:
+    """The path, for a library that opens it by name: it must be a regular file, or a link to one.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise NotRegularError(errno.EINVAL, f"{_kind(mode)}, not a regular file", str(path))
+    return Path(path)
+
+
+def read_yaml(path: str | Path, most: int = 4 * MIB) -> str:
+    """The text of a YAML file that a parser can take: bounded in bytes, depth and aliases.
+
+    Raises:
+        OSError: as `read_bytes`.
+        ValueError: not UTF-8, or as `check_yaml`; one line without the path.
+    """
+    try:
+        return check_yaml(read_text(path, most))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"no UTF-8 text (byte {error.start})") from None
+
+
+def check_yaml(text: str) -> str:
+    """The same text, if it is YAML that a parser can take.
+
+    Raises:
+        ValueError: not YAML, too deep, or more than MOST_NODES values once every alias stands for
+            what it names; one line.
+    """
+    import yaml
+
+    try:
+        _refuse_large(yaml.parse(text, yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    return text
+
+
+def folders_below(root: str | Path, depth: int) -> list[Path]:
+    """The folders exactly `depth` levels below a root, links followed, sorted; none without a root.
+
+    Raises:
+        OSError: a folder on the way cannot be listed, which a pattern takes for an empty one.
+    """
+    level = [Path(root)] if os.path.lexists(root) else []
+    for _ in range(depth):
+        below = []
+        for folder in level:
+            with os.scandir(folder) as entries:
+                below += [Path(entry) for entry in entries if Path(entry).is_dir()]
+        level = sorted(below)
+    return level
+
+
+def calls_resolver(text: str) -> bool:
+    """Whether a value of a config asks for more than another key, as `${oc.env:HOME}` does."""
+    return RESOLVER.search(text) is not None
 
 
 def parse_json(data: bytes | str) -> Any:
     """A JSON document whose numbers fit int64 or a finite float64, nested at most MOST_DEPTH deep.
 
     Raises:
-        ValueError: not JSON, not UTF-8, NaN, an infinity, a number out of range, or too deep; one
-            line without the file, which the caller knows.
+        ValueError: not JSON, not UTF-8, NaN, an infinity, a number out of range, a key twice in an
+            object, or too deep; one line without the file, which the caller knows.
     """
     try:
         value = json.loads(
-            data, parse_int=_integer, parse_float=_finite, parse_constant=_refuse_constant
+            data,
+            parse_int=_integer,
+            parse_float=_finite,
+            parse_constant=refuse_constant,
+            object_pairs_hook=unique,
         )
     except RecursionError:
         raise ValueError(f"nested more than {MOST_DEPTH} levels deep") from None
@@ -102,6 +202,32 @@ def read_json(path: str | Path, most: int = 64 * MIB) -> Any:
         raise ValueError(f"{path}: {error}") from None
 
 
+def _refuse_large(events: Iterable[Any]) -> None:
+    """Count the values of a document from its events: an alias counts what its anchor holds."""
+    sizes: dict[str, int] = {}
+    open_nodes: list[tuple[str | None, int]] = []  # anchor, and values before it
+    count = 0
+    for event in events:
+        kind, anchor = type(event).__name__, getattr(event, "anchor", None)
+        if kind == "AliasEvent":
+            if anchor in (name for name, _ in open_nodes):
+                raise ValueError(f"the alias *{anchor} stands inside its own anchor")
+            count += sizes.get(anchor or "", 1)
+        elif kind == "ScalarEvent":
+            count += 1
+            sizes[anchor or ""] = 1
+        elif kind in ("MappingStartEvent", "SequenceStartEvent"):
+            open_nodes.append((anchor, count))
+            count += 1
+        elif kind in ("MappingEndEvent", "SequenceEndEvent"):
+            name, before = open_nodes.pop()
+            sizes[name or ""] = count - before
+        if len(open_nodes) > MOST_DEPTH:
+            raise ValueError(f"nested more than {MOST_DEPTH} levels deep")
+        if count > MOST_NODES:
+            raise ValueError(f"more than {MOST_NODES} values once its aliases are filled in")
+
+
 def _integer(text: str) -> int:
     # the length first: Python itself refuses to convert more than 4300 digits
     if len(text) > 20 or abs(int(text)) > LARGEST:
@@ -116,7 +242,18 @@ def _finite(text: str) -> float:
     return value
 
 
-def _refuse_constant(text: str) -> None:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, as `object_pairs_hook` gives it; ValueError where a key occurs twice."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {_short(twice)!r} twice in an object")
+    return value
+
+
+def refuse_constant(text: str) -> None:
+    """NaN and the infinities, as `parse_constant` gives them: ValueError."""
     raise ValueError(f"{text} is no number of JSON")
 
 

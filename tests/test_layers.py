@@ -110,6 +110,7 @@ def test_run_imports_record_and_task_only_when_needed():
     names = {node.module for node in top if isinstance(node, ast.ImportFrom) and node.module}
     assert {name for name in names if name.startswith("fgvc")} <= {
         "fgvc",  # shell
+        "fgvc.config.arguments",
         "fgvc.config.compose",
         "fgvc.config.errors",
         "fgvc.config.flags",

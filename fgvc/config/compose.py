@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config import inert, own_weights, rows, schema
+from fgvc.config.arguments import short
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_parts, check_side, check_text, settle
 from fgvc.config.lists import as_list
@@ -31,6 +32,7 @@ from fgvc.config.schema.launcher import LAUNCHERS
 from fgvc.config.weights import fill_beside, fill_tokenizer, fill_weights
 
 CONFIG_NAME = "config"
+LARGEST = 2**63 - 1  # of a whole number: int64
 UNHASHED = frozenset({"place", "card", "declared"})  # metadata of fields that enter no hash
 
 
@@ -276,12 +278,24 @@ def check_bounds(node: Any, prefix: str = "") -> None:
             raise ConfigError(f"{key}={value}: not one of {shown}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key}={value}: must be a finite number")
+        if any(isinstance(number, int) and abs(number) > LARGEST for number in _numbers(value)):
+            raise ConfigError(f"{key}={short(str(value))}: must be at most {LARGEST}")
         low, high = item.metadata.get("bounds", (None, None))
         if value is None or low is None:
             continue
         if not (low <= value and (high is None or value <= high)):
             upper = "" if high is None else f" and at most {high}"
             raise ConfigError(f"{key}={value}: must be at least {low}{upper}")
+
+
+def _numbers(value: Any) -> Iterator[Any]:
+    """The value, and those in it where it is a list or a table of rows."""
+    yield value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
 
 
 def _values(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field]]:

@@ -17,6 +17,7 @@ from fgvc.config.once import parsed
 from fgvc.config.overrides import AXES, asked_of
 from fgvc.config.synonyms import Advice, for_key, for_option
 
+SHOWS = ("cfg", "info")
 HOW = "overrides are written key=value, without dashes"
 
 
@@ -40,6 +41,11 @@ def parsed_flags(arguments: Sequence[str]) -> Namespace:
     flags, unknown = parser.parse_known_args(list(arguments))
     if unknown:
         raise ConfigError(_line(unknown[0], list(arguments)))
+    shown = [f"--{name}" for name in SHOWS if getattr(flags, name)]
+    if len(shown) > 1 or (shown and flags.multirun):
+        raise ConfigError(f"{' '.join([*shown, '-m'][:2])}: one of these at a time")
+    if flags.package and not flags.cfg:
+        raise ConfigError(f"--package {flags.package}: goes with --cfg job")
     return flags
 
 

@@ -124,6 +124,7 @@ def _matched(text: str) -> Place:
     whole = os.path.expanduser(text)  # noqa: PTH111 - a pattern is no path
     if not glob.has_magic(whole):
         raise ConfigError(f"image={text}: no such file or folder{_hint(text)}")
+    _refuse_unlisted(text, Path(whole))
     paths = tuple(Path(name) for name in sorted(glob.glob(whole, recursive=True)))  # noqa: PTH207
     if not paths:
         raise ConfigError(
@@ -136,6 +137,22 @@ def _matched(text: str) -> Place:
             break
         fixed.append(part)
     return Place(text, Path(*fixed), paths, pattern=True)
+
+
+def _refuse_unlisted(text: str, pattern: Path) -> None:
+    """Refuse a pattern with a folder that cannot be listed, which `glob` takes for an empty one."""
+    parts = pattern.parts
+    first = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    for until in range(first, len(parts)):
+        for folder in glob.glob(str(Path(*parts[:until])), recursive=True):  # noqa: PTH207
+            try:
+                if os.path.isdir(folder):  # noqa: PTH112 - may be no path at all
+                    os.scandir(folder).close()
+            except OSError as error:
+                raise ConfigError(
+                    f"image={text}: {folder} cannot be listed ({error.strerror}); allow it to be "
+                    "read, or name other folders"
+                ) from None
 
 
 def _fetched(text: str, scheme: str | None) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, ValueType
 from hydra.errors import HydraException
 
 from fgvc.config import schema
@@ -18,6 +19,7 @@ from fgvc.config.schema.launcher import LAUNCHERS
 from fgvc.shell import literal, quoted, setting, word
 
 PATHS = ("dataset.root", "dataset.table", "backbone.weights", "checkpoint", "run", "against")
+MOST_JOBS = 100_000  # of a sweep
 UNLISTED = (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP)
 
 
@@ -71,6 +73,18 @@ def check_sweep(given: Sequence[Override]) -> None:
             raise ConfigError(
                 f"{line}: {other} is given too; both of them are one word: {word(both)}"
             )
+    if (jobs := math.prod(map(_count, given))) > MOST_JOBS:
+        raise ConfigError(f"-m: {jobs} jobs, at most {MOST_JOBS}; give fewer values")
+
+
+def _count(override: Override) -> int:
+    """The values that a sweep takes of an override."""
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        assert value.start is not None
+        assert value.stop is not None
+        return max(1, math.ceil(abs(value.stop - value.start) / abs(value.step)))
+    return len(value.list) if isinstance(value, ChoiceSweep) else 1
 
 
 def quoted_items(value: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,14 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
+
+from fgvc.config.errors import ConfigError
+
+MOST_VALUES = 10_000  # of a range
 
 
 def compose(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
@@ -51,8 +56,34 @@ def parsed(override: str) -> Override:
 
     Raises:
         HydraException: it is none.
+        ConfigError: nested too deep, or a range without end.
     """
-    return OverridesParser.create().parse_override(override)
+    try:
+        read = OverridesParser.create().parse_override(override)
+    except RecursionError:
+        raise ConfigError(
+            f"{override[:80]}…: brackets nested too deep; write the value flat"
+        ) from None
+    except (ValueError, OverflowError) as error:  # int() of 5,000 digits, range() of step 0
+        raise ConfigError(f"{override[:80]}: {error}") from None
+    value = read.value()
+    if isinstance(value, RangeSweep):
+        _check_range(override, value)
+    return read
+
+
+def _check_range(override: str, values: RangeSweep) -> None:
+    """Refuse a range that never ends, or that has more values than any sweep can run."""
+    start, stop, step = values.start, values.stop, values.step
+    if (
+        start is None
+        or stop is None
+        or not all(map(math.isfinite, (start, stop, step)))
+        or not step
+    ):
+        raise ConfigError(f"{override}: a range has a start, a stop and a step that is not 0")
+    if abs(stop - start) / abs(step) > MOST_VALUES:
+        raise ConfigError(f"{override}: more than {MOST_VALUES} values; choose a larger step")
 
 
 def _is_value(folder: Path, override: Override) -> bool:

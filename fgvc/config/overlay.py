@@ -7,6 +7,7 @@ defaults that override axes, and values. What is typed beside it wins.
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fgvc import untrusted
 from fgvc.config.errors import ConfigError
 from fgvc.config.once import parsed
 from fgvc.config.overrides import AXES, normalized
@@ -97,10 +99,10 @@ def overlay(axes: Mapping[str, str], values: Mapping[str, Any], says: Sequence[s
 
 def _overrides(path: Path) -> list[str]:
     try:
-        file = OmegaConf.load(path)
+        file = OmegaConf.load(io.StringIO(untrusted.read_yaml(path)))
     except FileNotFoundError as error:
         raise ConfigError(f"{KEY}{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{KEY}{path}: {' '.join(str(error).split())}") from error
     plain = OmegaConf.to_container(file, resolve=False)
     if not isinstance(plain, dict) or not isinstance(plain.get("defaults", []), list):
@@ -108,7 +110,7 @@ def _overrides(path: Path) -> list[str]:
     axes = [_axis(entry, path) for entry in plain.pop("defaults", []) if entry != "_self_"]
     if "hydra" in plain:
         raise ConfigError(f"{KEY}{path}: hydra.* is given on the command line, not by an overlay")
-    return [*axes, *_values(plain, "")]
+    return [*axes, *_values(plain, "", path)]
 
 
 def _axis(entry: object, path: Path) -> str:
@@ -123,10 +125,15 @@ def _axis(entry: object, path: Path) -> str:
     )
 
 
-def _values(plain: Mapping[Any, Any], prefix: str) -> Iterator[str]:
+def _values(plain: Mapping[Any, Any], prefix: str, path: Path) -> Iterator[str]:
     for name, value in plain.items():
+        if isinstance(value, str) and untrusted.calls_resolver(value):
+            raise ConfigError(
+                f"{KEY}{path}: {prefix}{name}={value}: a file reads nothing of this machine; "
+                f"give {prefix}{name}= on the command line"
+            )
         if isinstance(value, dict) and value:
-            yield from _values(value, f"{prefix}{name}.")
+            yield from _values(value, f"{prefix}{name}.", path)
         else:
             yield f"{prefix}{name}={Override._get_value_element_as_str(_quoted(value))}"
 

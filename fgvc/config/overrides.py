@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -44,7 +44,7 @@ from fgvc.config.grid import (
     where_known,
 )
 from fgvc.config.launcher import check_launcher
-from fgvc.config.lists import as_list, check_sweep, or_a_list
+from fgvc.config.lists import UNLISTED, as_list, check_sweep, or_a_list
 from fgvc.config.mistyped import unreadable
 from fgvc.config.nodes import Nodes
 from fgvc.config.once import parsed
@@ -267,13 +267,15 @@ def _check_option(override: Override) -> None:
         return
     if override.is_delete():
         raise ConfigError(f"{override.input_line}: every axis has a value; write {group}=…")
-    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+    if override.value_type in UNLISTED:
         raise ConfigError(f"{override.input_line}: list the options, as in {group}=a,b")
     legal = options(group)
     if not override.is_sweep_override() and isinstance(override.value(), list | dict):
         raise unreadable(str(override.input_line), AXES)
     for name in _values(override):
-        if name not in legal and not (group in OVERLAYS and name == "None"):
+        if name == "None" and group in OVERLAYS:
+            raise ConfigError(f"{group}=null: is the default; leave {group}= out")
+        if name not in legal:
             if (advice := for_option(group, name)) is not None:
                 raise ConfigError(f"{group}={name}: no such option; {advice}")
             close = nearest(name, legal)

@@ -6,7 +6,6 @@ space is read here first, and its corners are composed as if they had been typed
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fgvc import untrusted
 from fgvc.config.compose import composed, config_hash
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import Job, jobs_of
@@ -88,7 +88,7 @@ def refuse_other(search: Search, conf: Config, run_id: str) -> None:
     """
     folder = Path(conf.runtime.multirun_root).expanduser() / run_id / TRIALS
     for row in sorted(folder.glob("*.json"))[:1]:
-        if json.loads(row.read_text(encoding="utf-8"))["search"] != search.digest:
+        if untrusted.read_json(row)["search"] != search.digest:
             raise ConfigError(
                 f"runtime.run_id={run_id}: another search has its trials in {folder}; give its own "
                 "command, or a new run_id"

@@ -6,6 +6,8 @@ Never line order: files of one copy may be sorted differently. N images, K parts
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +15,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from fgvc import untrusted
 from fgvc.data.index import listed, repeated
 from fgvc.data.layout import inside
 from fgvc.types import TEST, TRAIN, Parts, UserError
 
 Value = TypeVar("Value")
+WHOLE = re.compile(r"[+-]?[0-9]+")
 INDEX_FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 
 
@@ -43,7 +47,7 @@ def table(file: Path, columns: int) -> list[list[str]]:
         UserError: missing, not UTF-8, or a line with too few columns, named as file:line.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = untrusted.read_text(file, untrusted.LIST, "utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; is dataset.root={file.parent} right?") from None
     except UnicodeDecodeError as error:
@@ -91,7 +95,9 @@ def classes(root: Path) -> tuple[list[int], list[str]]:
     """Ids and names of classes.txt, line by line."""
     file = root / "classes.txt"
     rows = table(file, 2)
-    return [parsed(int, raw, file, line) for line, raw, _ in rows], [name for _, _, name in rows]
+    return [parsed(integer, raw, file, line) for line, raw, _ in rows], [
+        name for _, _, name in rows
+    ]
 
 
 def labels(images: Images) -> np.ndarray:
@@ -126,7 +132,7 @@ def numbers(images: Images, name: str, columns: int) -> np.ndarray | None:
         seen.add(image)
         row = images.row.get(image)
         if row is not None:
-            value_NC[row] = [parsed(float, value, file, line) for value in values]
+            value_NC[row] = [parsed(decimal, value, file, line) for value in values]
     return value_NC
 
 
@@ -136,7 +142,8 @@ def parts(images: Images) -> Parts | None:
     if not (names_file.exists() and file.exists()):
         return None
     names = [
-        (parsed(int, number, names_file, line), name) for line, number, name in table(names_file, 2)
+        (parsed(integer, number, names_file, line), name)
+        for line, number, name in table(names_file, 2)
     ]
     part_of = {number: part for part, (number, _) in enumerate(names)}
     xy_NK2 = np.full((len(images), len(names), 2), np.nan, dtype=np.float32)
@@ -144,15 +151,41 @@ def parts(images: Images) -> Parts | None:
     for line, raw_image, raw_part, x, y, visible in table(file, 5):
         image = parsed(images.key, raw_image, file, line)
         row = images.row.get(image)
-        part = part_of.get(parsed(int, raw_part, file, line))
+        part = part_of.get(parsed(integer, raw_part, file, line))
         if part is None:
             raise UserError(f"{file}:{line}: part {raw_part} is not in parts.txt")
         if (image, part) in seen:
             raise UserError(f"{file}:{line}: part {raw_part} of image {raw_image} listed twice")
         seen.add((image, part))
-        if row is not None and parsed(int, visible, file, line):
-            xy_NK2[row, part] = parsed(float, x, file, line), parsed(float, y, file, line)
+        if row is not None and parsed(integer, visible, file, line):
+            xy_NK2[row, part] = parsed(finite, x, file, line), parsed(finite, y, file, line)
     return Parts(names=tuple(name for _, name in names), xy_NK2=xy_NK2)
+
+
+def integer(text: str) -> int:
+    """A whole number in ASCII digits that fits int64; ValueError says what was expected."""
+    if WHOLE.fullmatch(text) is None:
+        raise ValueError("a number")
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
+        raise ValueError("a number that fits 64 bits")
+    return int(text)
+
+
+def decimal(text: str) -> float:
+    """A number in ASCII, inf and nan too, as of a box that is none; ValueError for any other."""
+    try:
+        if text.isascii() and "_" not in text:
+            return float(text)
+    except ValueError:
+        pass
+    raise ValueError("a number")
+
+
+def finite(text: str) -> float:
+    """A finite number in ASCII; ValueError says what was expected."""
+    if not math.isfinite(value := decimal(text)):
+        raise ValueError("a number")
+    return value
 
 
 def parsed(kind: Callable[[str], Value], text: str, file: Path, line: str) -> Value:
@@ -160,8 +193,7 @@ def parsed(kind: Callable[[str], Value], text: str, file: Path, line: str) -> Va
     try:
         return kind(text)
     except ValueError as error:
-        own = kind is int or kind is float  # these explain themselves in Python's terms only
-        raise _malformed(file, line, text, "a number" if own else str(error)) from None
+        raise _malformed(file, line, text, str(error)) from None
 
 
 def _column(file: Path, images: Images) -> np.ndarray:
@@ -176,7 +208,7 @@ def _column(file: Path, images: Images) -> np.ndarray:
         image = parsed(images.key, raw_image, file, line)
         if image in value:
             raise UserError(f"{file}:{line}: image id {raw_image} listed twice")
-        value[image] = parsed(int, raw, file, line)
+        value[image] = parsed(integer, raw, file, line)
         if image not in images.row:
             strange.append(raw_image)
     if strange:

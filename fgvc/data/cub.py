@@ -29,7 +29,7 @@ def read(root: Path, partial: bool) -> Index:
         UserError: a missing or malformed file, or files that contradict each other.
     """
     root = _located(root)
-    images = columns.images(root, int)
+    images = columns.images(root, columns.integer)
     raw_N = columns.labels(images)
     classes = _classes(root, raw_N, partial)
     label_N = labelmap.joined(raw_N, classes, root / "image_class_labels.txt", "classes.txt")

@@ -27,6 +27,7 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
+from fgvc import untrusted
 from fgvc.data import depth, essential, formats, tiles
 from fgvc.data.diagnosis import EffortError, NoPixelError, diagnosis
 from fgvc.data.limits import MAX_PIXELS, TooManyPixelsError
@@ -160,7 +161,10 @@ def orientation(image: Image.Image) -> int:
 
 def size_of(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height of a picture's file as `decode` gives them; its pixels are not decoded."""
-    with warnings.catch_warnings(), opened(file.read_bytes(), file.name, max_pixels) as image:
+    with (
+        warnings.catch_warnings(),
+        opened(untrusted.read_bytes(file, untrusted.PICTURE), file.name, max_pixels) as image,
+    ):
         warnings.simplefilter("ignore")  # as in decode
         return upright_size(image)
 

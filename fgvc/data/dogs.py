@@ -7,11 +7,13 @@ the file and x, y, width, height here. N images, C classes.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 import numpy as np
 
+from fgvc import untrusted
 from fgvc.data import labelmap, layout, mat
 from fgvc.data.index import Index, listed, repeated
 from fgvc.types import TEST, TRAIN, LabelMap, UserError
@@ -109,10 +111,10 @@ def _annotations(root: Path, names: list[str]) -> tuple[np.ndarray | None, np.nd
     for row, name in enumerate(names):
         file = folder / PurePosixPath(name).with_suffix("")
         try:
-            value_N6[row] = _numbers(file.read_bytes())
+            value_N6[row] = _numbers(untrusted.read_bytes(file, untrusted.MIB))
         except FileNotFoundError:
             continue
-        except (ElementTree.ParseError, ValueError) as error:
+        except (ElementTree.ParseError, ValueError, LookupError) as error:
             raise UserError(f"{file}: no annotation that can be read ({error})") from None
     return value_N6[:, :4], value_N6[:, 4:]
 
@@ -125,4 +127,6 @@ def _numbers(text: bytes) -> list[float]:
         raise ValueError("no object with a bndbox")
     x1, y1, x2, y2 = (float(box.findtext(corner, "")) for corner in CORNERS)
     size = [float(tree.findtext(f"size/{side}", "nan")) for side in ("width", "height")]
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise ValueError("a bndbox without numbers")
     return [x1, y1, x2 - x1, y2 - y1, *size]

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fgvc import untrusted
+
 HEAD = 64  # bytes of a file that tell its kind
 # Pillow's name of the format: the suffixes of its files
 READABLE: Mapping[str, Sequence[str]] = {
@@ -208,7 +210,7 @@ def file_kind(path: Path) -> str | None:
     """
     if _LEFTOVER.search(path.name):
         return LEFTOVER
-    with path.open("rb") as file:
+    with untrusted.open_regular(path) as file:
         kind = kind_of(file.read(HEAD))
     suffix = path.suffix.lower()
     is_whole = kind in READABLE and kind not in _SHARED and suffix not in CONTAINER_OF

@@ -8,6 +8,7 @@ images, in files of their own; of several in a picture the first is kept. N imag
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, UserError
 TRAIN_FILE, VAL_FILE, MERGED_FILE = "train2017.json", "val2017.json", "train_val2017.json"
 BOX_FILES = {TRAIN_FILE: "train_2017_bboxes.json", VAL_FILE: "val_2017_bboxes.json"}
 IMAGES = "train_val_images"
+LARGEST = 1e9  # pixels of a side or a coordinate
+LISTS = ("images", "annotations", "categories")
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,15 @@ def _half(file: Path) -> Half:
     categories: dict[int, Category] = {}
     for number, (member, row) in enumerate(jsonstream.members(file)):
         try:
+            if member in LISTS and not isinstance(row, dict):
+                raise TypeError(f"holds {str(row)[:40]!r}, not an object")
             if member == "images":
-                image.append(row["id"])
+                image.append(_id(row, "id"))
                 path.append(_inside(row["file_name"]))
-                size.extend((row.get("width", np.nan), row.get("height", np.nan)))
+                size.extend((_number(row.get("width")), _number(row.get("height"))))
             elif member == "annotations":
-                of_image.append(row["image_id"])
-                category.append(row["category_id"])
+                of_image.append(_id(row, "image_id"))
+                category.append(_id(row, "category_id"))
             elif member == "categories":
                 _add_category(categories, row)
         except KeyError as error:
@@ -127,7 +132,35 @@ def _half(file: Path) -> Half:
     return Half(file, path, image_N, raw_N, np.array(size, np.float32).reshape(-1, 2), categories)
 
 
-def _inside(path: str) -> str:
+def _id(row: Mapping[str, Any], key: str) -> int:
+    """A whole number that fits int64; ValueError otherwise, true and false included."""
+    value = row[key]
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        raise ValueError(f"{key} {str(value)[:40]!r} is no whole number of 64 bits")
+    return value
+
+
+def _number(value: object) -> float:
+    """A finite number; NaN where there is none."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+        raise ValueError(f"{str(value)[:40]!r} is no number of pixels")
+    return float(value)
+
+
+def _text(row: Mapping[str, Any], key: str) -> str:
+    value = row[key]
+    if not isinstance(value, str):
+        raise TypeError(f"{key} {str(value)[:40]!r} is no text")
+    value.encode()  # UnicodeEncodeError, a ValueError, for half a surrogate pair
+    return value
+
+
+def _inside(path: object) -> str:
+    if not isinstance(path, str) or "\0" in path:
+        raise ValueError(f"file_name {str(path)[:40]!r} is no path")
+    path.encode()
     if path.startswith("train_val_images/") and ".." not in path:
         return path  # as every path of the original files
     plain = layout.inside(path)
@@ -137,8 +170,8 @@ def _inside(path: str) -> str:
 
 
 def _add_category(categories: dict[int, Category], row: Mapping[str, Any]) -> None:
-    added = Category(str(row["name"]), str(row.get("supercategory", "")))
-    if categories.setdefault(int(row["id"]), added) != added:
+    added = Category(_text(row, "name"), _text({"supercategory": "", **row}, "supercategory"))
+    if categories.setdefault(_id(row, "id"), added) != added:
         raise ValueError(f"category id {row['id']} listed twice")
 
 
@@ -184,8 +217,8 @@ def _boxes_of(half: Half, file: Path | None) -> np.ndarray:
     for number, (member, row) in enumerate(jsonstream.members(file)):
         if member == "annotations":
             try:
-                x, y, width, height = row["bbox"]
-                of_image.append(row["image_id"])
+                x, y, width, height = map(_number, row["bbox"])
+                of_image.append(_id(row, "image_id"))
                 corner.extend((x, y, width, height))
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(

@@ -5,19 +5,23 @@ An index of 675,000 images read whole takes more than a gigabyte; read so, a few
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from fgvc import untrusted
 from fgvc.types import UserError
 
 CHUNK = 1 << 20  # characters read at a time
 LONGEST = 1 << 25  # characters of one value; what does not end by then is damaged
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _ENDS = tuple(" \t\n\r,]}:")
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=untrusted.unique, parse_constant=untrusted.refuse_constant
+)
 
 
 def members(file: Path) -> Iterator[tuple[str, Any]]:
@@ -27,16 +31,24 @@ def members(file: Path) -> Iterator[tuple[str, Any]]:
         UserError: missing, not UTF-8, or no JSON object.
     """
     try:
-        with file.open(encoding="utf-8-sig") as stream:
+        with io.TextIOWrapper(untrusted.open_regular(file), encoding="utf-8-sig") as stream:
             yield from _members(_Cursor(stream))
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; is dataset.root= right?") from None
+    except RecursionError:
+        raise UserError(f"{file}: no JSON object of a dataset, nested too deep") from None
     except ValueError as error:
         raise UserError(f"{file}: no JSON object, or a damaged one ({error})") from None
 
 
 def _members(text: _Cursor) -> Iterator[tuple[str, Any]]:
+    seen: set[str] = set()
     for key in text.members():
+        if not isinstance(key, str):
+            raise ValueError(f"the key {str(key)[:40]!r} is no text")
+        if key in seen:
+            raise ValueError(f"the key {key[:40]!r} twice")
+        seen.add(key)
         text.take(":")
         if text.peek() == "[":
             for element in text.elements():

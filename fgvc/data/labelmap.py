@@ -12,6 +12,8 @@ import numpy as np
 from fgvc.data.index import listed, repeated
 from fgvc.types import LabelMap, UserError
 
+SPARSEST = 1000  # ids between the lowest and the highest, per class, that are listed
+
 
 def numbered(ids: Sequence[int], names: Sequence[str], where: str, gaps: bool) -> LabelMap:
     """Label map of a dataset that numbers its classes; index order is the order of the ids.
@@ -29,8 +31,14 @@ def numbered(ids: Sequence[int], names: Sequence[str], where: str, gaps: bool) -
     for what, values in (("class id", [str(number) for number in ids]), ("class name", names)):
         if twice := repeated(values):
             raise UserError(f"{where}: {what} listed twice: {listed(twice)}")
-    missing = sorted(set(range(min(ids), max(ids) + 1)) - set(ids))
-    if missing and not gaps:
+    span = max(ids) - min(ids) + 1
+    if not gaps and span > SPARSEST * len(ids):  # the ids between are not worth a list
+        raise UserError(
+            f"{where}: class ids {min(ids)} to {max(ids)} for {len(ids)} classes; correct the ids, "
+            "or accept a partial copy with dataset.partial=true"
+        )
+    missing = [] if gaps else sorted(set(range(min(ids), max(ids) + 1)) - set(ids))
+    if missing:
         raise UserError(
             f"{where}: class ids {min(ids)} to {max(ids)} lack {listed(missing)}; "
             "complete it, or accept a partial copy with dataset.partial=true"

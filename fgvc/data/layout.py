@@ -6,6 +6,7 @@ by what it holds, never by what its folder is called.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ def find(root: Path, name: str) -> Path | None:
     """
     for folder in itertools.chain.from_iterable(_levels(root)):
         if (found := folder / name).exists():
-            while (found / name).is_dir():
+            while (found / name).is_dir() and not (found / name).samefile(found):
                 found = found / name
             return found
     return None
@@ -98,6 +99,27 @@ def _levels(root: Path) -> Iterator[list[Path]]:
 
 
 def _below(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_dir()]
-    return sorted(folder / name for name in names if not name.startswith("."))
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise unlisted(error) from None
+    return sorted(folder / name for name in names if (folder / name).is_dir())
+
+
+def unlisted(error: OSError) -> UserError:
+    """The refusal of a folder that cannot be listed; its content is not known to be empty."""
+    return UserError(
+        f"{error.filename}: this folder cannot be listed ({error.strerror}); allow it to be read, "
+        "or move it out of the dataset"
+    )
+
+
+def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk`, which does not follow links; UserError for a folder that cannot be listed."""
+
+    def refuse(error: OSError) -> None:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # of no folder, nothing is listed
+            raise unlisted(error)
+
+    return os.walk(root, onerror=refuse)

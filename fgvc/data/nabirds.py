@@ -112,7 +112,7 @@ def _hierarchy(root: Path, name_of: dict[int, str], classes: LabelMap) -> Hierar
     file = root / "hierarchy.txt"
     parent: dict[int, int] = {}
     for line, *texts in columns.table(file, 2):
-        child, above = (columns.parsed(int, text, file, line) for text in texts)
+        child, above = (columns.parsed(columns.integer, text, file, line) for text in texts)
         if parent.setdefault(child, above) != above:
             raise UserError(f"{file}:{line}: node {child} has two parents")
         if unknown := {child, above} - name_of.keys():

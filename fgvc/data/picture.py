@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
+from fgvc import untrusted
 from fgvc.data import decode, depth, tiles
 from fgvc.types import UserError
 
@@ -39,7 +40,8 @@ def pixels_of(picture: Picture) -> Tensor:
     if isinstance(picture, Tensor):
         return _of_tensor(picture)
     if isinstance(picture, str | Path):
-        return decode.decode(Path(picture).expanduser().read_bytes(), str(picture))
+        data = untrusted.read_bytes(Path(picture).expanduser(), untrusted.PICTURE)
+        return decode.decode(data, str(picture))
     if isinstance(picture, np.ndarray):
         return _of_image(_image(picture))
     if isinstance(picture, Image.Image):

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from fgvc import untrusted
 from fgvc.record.locate import SEALED, record_folder
 from fgvc.store import atomic, digest, tensor_file
 from fgvc.store.tensor_file import CONTENT, KEY
@@ -38,7 +39,7 @@ def write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any])
 
 def copy(file: Path, folder: Path) -> str:
     """Put a checkpoint that was read, and so verified, into another run; returns its id."""
-    data = file.read_bytes()
+    data = untrusted.read_bytes(file, untrusted.ARRAYS)
     atomic.write_bytes(folder / FILE, data)
     return digest.sha256_bytes(data)
 
@@ -57,7 +58,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     _check_folder(file, checkpoint_id)
     _diagnose(file)
     try:
-        with safe_open(file, framework="pt") as opened:
+        with safe_open(untrusted.require_regular(file), framework="pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
         facts = json.loads(metadata[KEY])
@@ -97,7 +98,7 @@ def _check_folder(file: Path, found: str) -> None:
     if not index.is_file():
         return
     try:
-        recorded = json.loads(index.read_bytes())[file.name]["sha256"]
+        recorded = untrusted.read_json(index)[file.name]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{index}: damaged, it does not tell the digest of {file.name}") from error
     if recorded != found:
@@ -110,7 +111,7 @@ def _check_folder(file: Path, found: str) -> None:
 def _diagnose(file: Path) -> None:
     """One line for what is often found in a checkpoint's place."""
     size = file.stat().st_size
-    with file.open("rb") as opened:
+    with untrusted.open_regular(file) as opened:
         head = opened.read(64)
     if size == 0:
         raise UserError(f"{file}: 0 bytes, the file is empty")

@@ -9,7 +9,6 @@ once it has its name.
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import shutil
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.record import privacy, retention, stamp
 from fgvc.record.log import FORMAT, RunLog
 from fgvc.store import atomic, digest
@@ -228,7 +228,7 @@ def complete(output_root: Path, run_id: str, config_hash: str) -> list[Path]:
 
 def read_json(folder: Path, name: str) -> Any:
     """A JSON file of a run folder."""
-    return json.loads((folder / name).read_text(encoding="utf-8"))
+    return untrusted.read_json(folder / name, untrusted.LIST)
 
 
 def now() -> datetime.datetime:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fgvc import untrusted
 from fgvc.store import atomic, digest, temporary
 from fgvc.types import UserError
 
@@ -173,7 +174,7 @@ def _read(path: Path) -> dict[str, Any]:
     """What was written, after its digest was verified; nothing in the file can run."""
     _verify(path)
     try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
+        record = torch.load(untrusted.require_regular(path), map_location="cpu", weights_only=True)
         if not isinstance(record["step"], int) or not isinstance(record["state"], dict):
             raise TypeError("no step and state")
     except UNFIT as error:
@@ -194,7 +195,7 @@ def _verify(path: Path, why: str = "") -> None:
 
 
 def _looks_like(path: Path) -> str:
-    with path.open("rb") as opened:
+    with untrusted.open_regular(path) as opened:
         head = opened.read(64).lstrip().lower()
     if not head:
         return "an empty file"

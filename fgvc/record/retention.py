@@ -8,10 +8,10 @@ changes. A pin has no end: whoever pinned it takes it back.
 from __future__ import annotations
 
 import datetime
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fgvc import untrusted
 from fgvc.store import atomic, digest
 
 FILE = "retention.json"
@@ -71,8 +71,8 @@ def read(file: Path) -> Retention:
         UnreadableError: it is missing, or not the bytes that were written.
     """
     try:
-        data = file.read_bytes()
-        plain = json.loads(data)
+        data = untrusted.read_bytes(file, untrusted.MIB)
+        plain = untrusted.parse_json(data)
         claimed = plain.pop("checksum")
         if claimed != digest.sha256_bytes(digest.canonical_json(plain)):
             raise ValueError("checksum mismatch")

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fgvc import metrics
+from fgvc import metrics, untrusted
 from fgvc.escape import csv_text
 from fgvc.record.retention import SHORTEST
 from fgvc.report import comparison, dated, page, rank
@@ -53,7 +53,7 @@ def write_baselines(output_root: Path, target: Path, days: int = SHORTEST) -> Ta
         UserError: no run to make a table of.
         OSError: the folder cannot be read or written.
     """
-    table = gather(output_root.glob("*/*/*"))
+    table = gather(untrusted.folders_below(output_root, 3))
     if not table.groups:
         raise UserError(f"runtime.output_root={output_root}: {_nothing(table)}")
     formats = {

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fgvc import metrics
+from fgvc import metrics, untrusted
 from fgvc.record import comparability
 from fgvc.report import answers, runs, sealed
 from fgvc.report.comparison import ALPHA, DRAWS, SEED
@@ -180,5 +180,8 @@ def _changed(side: Side, images: list[str], changed_N: np.ndarray) -> list[dict[
 
 
 def _between(path: Path, against: Path, file: str) -> dict[str, list[Any]]:
-    mine, theirs = (sealed.parsed(file, (folder / file).read_bytes()) for folder in (path, against))
+    mine, theirs = (
+        sealed.parsed(file, untrusted.read_bytes(folder / file, untrusted.LIST))
+        for folder in (path, against)
+    )
     return {key: list(values) for key, values in differing(mine, theirs).items()}

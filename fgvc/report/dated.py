@@ -8,12 +8,12 @@ baselines-TIME.*, TIME being when that one was written, with the retention it ha
 from __future__ import annotations
 
 import datetime
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fgvc import untrusted
 from fgvc.record import retention
 from fgvc.record.folder import now
 from fgvc.record.retention import Retention, UnreadableError
@@ -72,7 +72,7 @@ def _table(folder: Path, stem: str) -> TableFiles:
 
 
 def _differs(file: Path, data: bytes) -> bool:
-    return not file.is_file() or file.read_bytes() != data
+    return not file.is_file() or untrusted.read_bytes(file, untrusted.ARRAYS) != data
 
 
 def _set_aside(target: Path, days: int) -> None:
@@ -106,7 +106,7 @@ def named(table: TableFiles) -> Iterator[str]:
     """
     for file in (path for path in table.files if path.name == f"{table.stem}.json"):
         try:
-            for row in json.loads(file.read_bytes())["rows"]:
+            for row in untrusted.read_json(file, untrusted.LIST)["rows"]:
                 yield from row["folder"]
         except (KeyError, TypeError, UnicodeDecodeError) as error:
             raise ValueError(f"{file}: no table of fgvc") from error

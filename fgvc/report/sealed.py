@@ -6,7 +6,6 @@ ckpt.bin only the header is read: a bank of features may take gigabytes.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from fgvc import untrusted
 from fgvc.record.folder import SHORT
 from fgvc.store import atomic, digest
 
@@ -74,7 +74,7 @@ def status(path: Path) -> dict[str, Any]:
 def parsed(file: str, data: bytes) -> dict[str, Any]:
     """A JSON object. Raises DamageError where it is none (NaN, which JSON lacks, included)."""
     try:
-        value = json.loads(data, parse_constant=_refuse)
+        value = untrusted.parse_json(data)
     except ValueError as error:
         raise DamageError(f"{file}: not JSON ({_short(error)})") from error
     if not isinstance(value, dict):
@@ -91,7 +91,7 @@ def checkpoint(path: Path, artifacts: Mapping[str, Any]) -> tuple[Mapping[str, A
     try:
         if (path / CKPT).stat().st_size != _indexed(artifacts, CKPT)["bytes"]:
             raise DamageError(f"{CKPT}: not as long as it was when the run ended")
-        with safe_open(path / CKPT, framework="np") as opened:
+        with safe_open(untrusted.require_regular(path / CKPT), framework="np") as opened:
             (facts,) = (opened.metadata() or {}).values()
             names = [name for name in opened.keys() if name.startswith("head.")]  # noqa: SIM118
             size = sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
@@ -125,7 +125,7 @@ def check_names(
 
 def _bytes(path: Path, file: str) -> bytes:
     try:
-        return (path / file).read_bytes()
+        return untrusted.read_bytes(path / file, untrusted.ARRAYS)
     except FileNotFoundError as error:
         raise DamageError(f"{file}: missing") from error
     except OSError as error:

@@ -6,7 +6,6 @@ machine; a job without one has not begun.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
+from fgvc import untrusted
 from fgvc.record import console, privacy
 from fgvc.record.page import FILE
 from fgvc.record.page.render import duration, render
@@ -79,7 +79,7 @@ def write_row(sweep: Path, row: Row) -> None:
 def read_row(sweep: Path, choices: Sequence[str]) -> Row:
     """What is known of a job by its choices."""
     try:
-        told = json.loads(_file(sweep, choices).read_text(encoding="utf-8"))
+        told = untrusted.read_json(_file(sweep, choices))
         row = Row(**{**told, "choices": tuple(told["choices"])})
     except FileNotFoundError:
         return Row(tuple(choices), NOT_BEGUN)

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from fgvc import untrusted
 from fgvc.store import atomic, cached, digest
 from fgvc.types import UserError
 
@@ -41,7 +42,7 @@ class ContentStore:
         target = self._place(sha256)
         if not self._is_whole(target):
             with (
-                path.open("rb") as source,
+                untrusted.open_regular(path) as source,
                 atomic.open_atomic(target, size=path.stat().st_size) as copy,
             ):
                 shutil.copyfileobj(source, copy, 1 << 20)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from fgvc import untrusted
 from fgvc.untrusted import open_regular
 
 
@@ -20,7 +21,7 @@ def sha256_file(path: str | Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    with Path(path).open("rb") as file:
+    with untrusted.open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

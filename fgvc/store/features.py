@@ -24,6 +24,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fgvc import untrusted
 from fgvc.store import atomic, cached, digest, temporary
 from fgvc.store.lock import lock
 from fgvc.types import BadImage, Compute, ComputeMany, Features, UserError
@@ -191,7 +192,7 @@ def _recorded(path: Path) -> str | None:
 
 
 def _decoded(path: Path) -> Features:
-    with safe_open(path, framework="np") as file:
+    with safe_open(untrusted.require_regular(path), framework="np") as file:
         bad = tuple(BadImage(row, message) for row, message in json.loads(file.metadata()["bad"]))
         return Features(file.get_tensor("x"), file.get_tensor("row"), bad)
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fgvc import untrusted
 from fgvc.store.named import naming
 from fgvc.types import UserError
 
@@ -44,6 +45,8 @@ def lock(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        untrusted.require_regular(path)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     _held.add(descriptor)
     try:
@@ -65,7 +68,7 @@ def holder(path: str | Path) -> str | None:
     """
     path = Path(path)
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(untrusted.require_regular(path), os.O_RDWR)
     except FileNotFoundError:
         return None
     try:

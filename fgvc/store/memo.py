@@ -15,9 +15,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fgvc import untrusted
 from fgvc.store import atomic, cached, digest
 from fgvc.store.lock import lock
-from fgvc.untrusted import open_regular
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -54,8 +54,7 @@ def _read(path: Path, on_note: Callable[[str], None]) -> dict[str, np.ndarray] |
         return None
     reason = "its content does not match its digest"
     try:
-        open_regular(path).close()
-        with safe_open(path, framework="np") as file:
+        with safe_open(untrusted.require_regular(path), framework="np") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             recorded = (file.metadata() or {}).get("sha256")
         if recorded == _content(found):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fgvc import untrusted
 from fgvc.store import digest
 from fgvc.types import UserError
 
@@ -86,7 +87,7 @@ def verify(path: Path) -> dict[str, Any]:
 
 def _header(path: Path) -> tuple[int, dict[str, Any]] | None:
     """Where the tensors begin and the header; None if the file is not in safetensors format."""
-    with path.open("rb") as file:
+    with untrusted.open_regular(path) as file:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
         if start[8:] != b"{" or length > min(MOST, path.stat().st_size):
@@ -103,7 +104,7 @@ def _entries(path: Path) -> Iterator[Entry]:
     assert header is not None, path
     begin, tensors = header[0], dict(header[1])
     tensors.pop("__metadata__", None)
-    with path.open("rb") as file:
+    with untrusted.open_regular(path) as file:
         for name in sorted(tensors):
             about = tensors[name]
             first, last = about["data_offsets"]

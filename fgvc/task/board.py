@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fgvc import metrics
+from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, TrainTask
 from fgvc.data import loader
 from fgvc.escape import fenced, markdown
@@ -33,7 +33,9 @@ def write(job: Experiment, outcome: Outcome, numbers: Mapping[str, Mapping[str, 
         job.board.evaluation(split, values, outcome.steps)
     job.board.hparams(choices(job.conf))
     _texts(job, numbers)
-    job.board.image("confusion/test", (job.run.path / "confusion.png").read_bytes())
+    job.board.image(
+        "confusion/test", untrusted.read_bytes(job.run.path / "confusion.png", untrusted.PICTURE)
+    )
     test = outcome.splits["test"]
     _mistakes(job, test)
     _curves(job, test)
@@ -73,7 +75,7 @@ def _texts(job: Experiment, numbers: Mapping[str, Mapping[str, object]]) -> None
         ("run/config", "config.yaml", "yaml"),
         ("run/stamp", "env_stamp.json", "json"),
     ):
-        text = (job.run.path / name).read_text(encoding="utf-8")
+        text = untrusted.read_text(job.run.path / name)
         job.board.text(tag, fenced(text, language))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from fgvc import untrusted
 from fgvc.config.compose import config_hash
 from fgvc.config.grid import SIZE, key_of, shared, varying
 from fgvc.config.overrides import AXES, Job, LeftOut
@@ -275,7 +276,7 @@ def _rate(file: Path, key: Path, device: str | None, notes: dict[str, None]) -> 
 
 def _rows(shard: Path) -> int:
     try:
-        with safe_open(shard, framework="np") as file:
+        with safe_open(untrusted.require_regular(shard), framework="np") as file:
             return file.get_slice("row").get_shape()[0]
     except (OSError, SafetensorError):  # damaged: computed again when the jobs run
         return 0

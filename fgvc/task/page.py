@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fgvc import untrusted
 from fgvc.data.decode import ImageError, decode
 from fgvc.data.preprocess import cropped
 from fgvc.record import page
@@ -37,9 +38,8 @@ class _Pictures:
     def __call__(self, path: str) -> np.ndarray | None:
         """pixels_HWC: uint8 RGB; None where it cannot be read, as a page may lack a picture."""
         try:
-            pixels_CHW = decode(
-                (self._manifest.root / path).read_bytes(), path, self._manifest.max_pixels
-            )
+            data = untrusted.read_bytes(self._manifest.root / path, untrusted.PICTURE)
+            pixels_CHW = decode(data, path, self._manifest.max_pixels)
         except (OSError, ImageError):
             return None
         if (cut_N4 := self._manifest.cut_N4) is not None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fgvc import metrics
+from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data.coordinates import View, grid_side, view
 from fgvc.data.decode import decode, size_of
@@ -151,7 +151,11 @@ def _overlays(job: Experiment, outcome: Outcome) -> Iterator[tuple[str, bytes]]:
         row = int(looks.row_N[place])
         path = manifest.path[row]
         drawn = overlaid(
-            decode((manifest.root / path).read_bytes(), path, manifest.max_pixels),
+            decode(
+                untrusted.read_bytes(manifest.root / path, untrusted.PICTURE),
+                path,
+                manifest.max_pixels,
+            ),
             job.conf,
             _title(job, outcome.splits["test"], row),
             looks.index_NK[place],

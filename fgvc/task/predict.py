@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fgvc import metrics
+from fgvc import metrics, untrusted
 from fgvc.config import images
 from fgvc.config.grid import key_of
 from fgvc.config.schema import Config
@@ -146,7 +146,8 @@ def _draw(
     """An overlay of each picture of a batch, under the picture's own path and name."""
     for place, one in enumerate(named):
         index, share = one.best[0]
-        picture_CHW = decode((manifest.root / one.path).read_bytes(), one.path, manifest.max_pixels)
+        data = untrusted.read_bytes(manifest.root / one.path, untrusted.PICTURE)
+        picture_CHW = decode(data, one.path, manifest.max_pixels)
         score_BN = selected.patch_scores
         drawn = overlaid(
             picture_CHW,

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from fgvc import untrusted
 from fgvc.config.compose import conf_dir, config_hash, typed
 from fgvc.config.grid import key_of
 from fgvc.config.overrides import MAX_PIXELS, given_places
@@ -121,6 +123,7 @@ def read_file(file: Path) -> Stored:
 
 def config_of(stored: Stored, job: Job) -> DictConfig:
     """The checkpoint's config with this command's runtime and places."""
+    # its texts are data: none of them reads another key or the environment
     cfg = OmegaConf.create(escaped(dict(stored.facts["config"])))
     assert isinstance(cfg, DictConfig)
     cfg.runtime = job.cfg.runtime
@@ -224,10 +227,10 @@ def _places_beside(file: Path) -> dict[str, str]:
     if not saved.is_file():
         return {}
     try:
-        saved_conf = yaml.safe_load(saved.read_text(encoding="utf-8"))
+        saved_conf = yaml.safe_load(untrusted.read_yaml(saved))
         conf = OmegaConf.create(escaped(dict(saved_conf)))
-    except (yaml.YAMLError, OSError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, TypeError, ValueError) as error:
         raise UserError(f"{saved}: damaged ({' '.join(str(error).split())[:80]})") from error
     kept = ("dataset.root", "dataset.table", "backbone.weights")
     found = {key: OmegaConf.select(conf, key) for key in kept}
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: str(value) for key, value in found.items() if value is not None}

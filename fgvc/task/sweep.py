@@ -16,6 +16,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from fgvc import untrusted
 from fgvc.config.compose import config_hash, resolved
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import Job, LeftOut, choices_of, folded
@@ -108,7 +109,7 @@ def _close(sweep: Sweep, jobs: Sequence[Job], left_out: Sequence[LeftOut]) -> in
     root = Path(runtime.output_root).expanduser()
     rows = tuple(_placed(root, sweep, _final(sweep, job)) for job in jobs)
     table = SweepTable(sweep.run_id, sweep.command, rows, tuple(folded(left_out)), root.absolute())
-    print_table(gather((root / sweep.run_id).glob("*/*")))
+    print_table(gather(untrusted.folders_below(root / sweep.run_id, 2)))
     report.show(table)
     report.write(table, sweep.folder)
     report.console.say(f"records: {root / sweep.run_id}; jobs: {sweep.folder / 'sweep.html'}")

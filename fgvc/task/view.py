@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from fgvc import untrusted
 from fgvc.config.overrides import given_places
 from fgvc.data.layout import named_root
 from fgvc.record import console
@@ -110,8 +111,12 @@ def _places(job: Job, run_folder: Path) -> Sequence[Path]:
     root, table = given.get("dataset.root"), given.get("dataset.table")
     if root is not None or table is not None:
         return [named_root(root, table)]
-    had = yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8"))["dataset"]
-    recorded = named_root(had["root"], had["table"])
+    file = run_folder / "config.yaml"
+    try:
+        had = yaml.safe_load(untrusted.read_yaml(file))["dataset"]
+        recorded = named_root(had["root"], had["table"])
+    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: damaged ({' '.join(str(error).split())[:80]})") from error
     return [recorded, Path(job.conf.runtime.data_root).expanduser() / recorded.name]
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.config.schema.backbone import Backbone, chosen_checkpoint, row_key
 from fgvc.config.schema.statistics import NORMALIZATIONS, Rgb
 from fgvc.config.schema.tensor_names import tensor_names
@@ -146,7 +147,7 @@ def read_object(file: Path) -> dict[str, Any]:
         ValueError: it holds none; one line.
     """
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
+        held = json.loads(untrusted.read_text(file))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read as JSON ({error}): fetch it again") from error
     if not isinstance(held, dict):

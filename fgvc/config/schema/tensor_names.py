@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from fgvc import untrusted
+
 MOST = 64 * 2**20  # bytes of a file that are searched for names at most
 DEPTH = 4  # of mappings inside mappings
 TENSOR = re.compile(r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+")
@@ -34,7 +36,7 @@ def tensor_names(weights: Path) -> frozenset[str]:
 @functools.lru_cache(maxsize=64)
 def _names_in_version(weights: Path, size: int, mtime_ns: int) -> frozenset[str]:
     try:
-        with weights.open("rb") as file:
+        with untrusted.open_regular(weights) as file:
             names = _names_in(file)
     except Exception:  # a damaged file fails in many ways; loading it names the damage
         return frozenset()

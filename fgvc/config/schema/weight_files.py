@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.config.errors import ConfigError
 from fgvc.shell import command, file_word
 
@@ -56,7 +57,7 @@ def file_in(folder: Path, library: str) -> Path | None:
 
 def safetensors_header(path: Path) -> bytes | None:
     """The JSON header of a file in safetensors format, unparsed; None for any other file."""
-    with path.open("rb") as file:
+    with untrusted.open_regular(path) as file:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
         if start[8:] != b"{" or length > min(MOST, path.stat().st_size):
@@ -134,7 +135,7 @@ def weight_map(index: Path) -> dict[str, str]:
         ConfigError: the file is no index.
     """
     try:
-        content: Any = json.loads(index.read_text(encoding="utf-8"))
+        content: Any = untrusted.read_json(index)
         listed = content["weight_map"]
         if not listed or not all(isinstance(name, str) and name for name in listed.values()):
             raise ValueError("weight_map is empty or holds something else than names")
@@ -185,5 +186,5 @@ def sha256_of_file(path: Path) -> str:
 @functools.lru_cache(maxsize=256)
 def _sha256_of_version(path: Path, size: int, mtime_ns: int) -> str:
     """Gigabytes are read once per process, not once per look at the config."""
-    with path.open("rb") as file:
+    with untrusted.open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from fgvc import untrusted
 from fgvc.config import schema
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding
 from fgvc.types import Progress
@@ -62,7 +63,7 @@ def mismatch(file: Path, archive: schema.Archive, progress: Progress) -> str | N
 
 def _digest(file: Path, method: str, progress: Progress) -> str:
     running = hashlib.new(method, usedforsecurity=False)
-    with file.open("rb") as data:
+    with untrusted.open_regular(file) as data:
         while piece := data.read(PIECE):
             running.update(piece)
             progress(1)

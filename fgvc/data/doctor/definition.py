@@ -16,6 +16,7 @@ from fgvc.data import dataset, signs
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding, refusal
 from fgvc.data.formats import has_picture_suffix
 from fgvc.data.index import Index, check_counts, check_coverage, listed, repeated
+from fgvc.data.layout import walk
 from fgvc.data.split_source import source_notes
 from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
 
@@ -119,7 +120,7 @@ def extra(conf: schema.Dataset, index: Index) -> list[Finding]:
 
 def pictures_below(root: Path) -> Iterator[str]:
     """Paths, relative to root, of every picture by name; hidden ones are passed over."""
-    for folder, subfolders, files in os.walk(root):
+    for folder, subfolders, files in walk(root):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         inside = os.path.relpath(folder, root)
         for name in sorted(files):

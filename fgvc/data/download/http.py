@@ -6,12 +6,14 @@ many. TRIES in a row that do not, and the download ends with the address and the
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
 
 import requests
 
+from fgvc import untrusted
 from fgvc.config import schema
 from fgvc.data.doctor.archives import mismatch
 from fgvc.store.atomic import sync_folder
@@ -71,6 +73,8 @@ def _receive(archive: schema.Archive, part: Path, progress: Progress) -> None:
             return  # nothing lacks: the digest decides
         start = _start(reply, have)
         _check_disk(archive, reply, part, start)
+        if os.path.lexists(part):
+            untrusted.require_regular(part)
         with open_named(part, "ab" if start else "wb") as file:
             _copy(archive, reply, file, start, progress)
 

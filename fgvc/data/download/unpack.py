@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
+from fgvc import untrusted
 from fgvc.data.download.stream import DIRECTORY, Content, TooLongError, ZipSource
 from fgvc.data.layout import inside
 from fgvc.store.named import open_named
@@ -51,7 +52,7 @@ def unpack(file: Path, folder: Path, progress: Progress) -> None:
     """
     budget = _Budget(file, progress)
     with _damage_told(file):
-        if zipfile.is_zipfile(file):
+        if zipfile.is_zipfile(untrusted.require_regular(file)):
             _unzip(file, folder, budget)
         else:
             _untar(file, folder, budget)
@@ -81,7 +82,7 @@ class _Budget:
 
 
 def _untar(file: Path, folder: Path, budget: _Budget) -> None:
-    with file.open("rb") as packed:
+    with untrusted.open_regular(file) as packed:
         content = Content(packed)
         content.left = HEADER
         with (
@@ -117,7 +118,7 @@ def _header_bounded(file: Path) -> Iterator[None]:
 
 def _unzip(file: Path, folder: Path, budget: _Budget) -> None:
     try:
-        archive = zipfile.ZipFile(cast("IO[bytes]", ZipSource(file)))
+        archive = zipfile.ZipFile(cast("IO[bytes]", ZipSource(untrusted.require_regular(file))))
     except TooLongError:
         raise UnpackError(
             f"{file}: its directory has more than {DIRECTORY} bytes; {BY_HAND}"

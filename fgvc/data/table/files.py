@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
+from fgvc import untrusted
 from fgvc.data.index import listed
+from fgvc.data.layout import walk
 from fgvc.data.table.parquet import ParquetTable
 from fgvc.data.table.text import JSON_LINES, TextTable, refuse_others
 from fgvc.shell import setting
@@ -23,6 +25,14 @@ def open_table(file: Path) -> TextTable | ParquetTable:
     """
     files = _files(file)
     for name in files:
+        try:
+            untrusted.require_regular(name)
+        except untrusted.NotRegularError as error:
+            raise UserError(
+                f"dataset.table={name}: {error.strerror}; set dataset.table= to a file"
+            ) from None
+        except (OSError, ValueError):  # which is said below
+            pass
         if not name.is_file():
             raise UserError(f"dataset.table={name}: no such file; correct the path")
         if name.suffix.lower() not in FORMATS:
@@ -47,7 +57,12 @@ def open_table(file: Path) -> TextTable | ParquetTable:
 def _files(file: Path) -> list[Path]:
     """The files that dataset.table names, in the order of their names."""
     if file.is_dir():
-        below = sorted(path for path in file.rglob("*") if path.suffix.lower() in PARQUET)
+        below = sorted(
+            Path(folder, name)
+            for folder, _, names in walk(file)
+            for name in names
+            if Path(name).suffix.lower() in PARQUET
+        )
         below = [path for path in below if not _is_hidden(path.relative_to(file))]
         if not below:
             raise _no_parquet(file)
@@ -73,7 +88,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _starts_as_parquet(file: Path) -> bool:
-    with file.open("rb") as source:
+    with untrusted.open_regular(file) as source:
         return source.read(4) == b"PAR1"
 
 

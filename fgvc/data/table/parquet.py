@@ -6,7 +6,6 @@ file's Hugging Face metadata holds (ClassLabel) become these names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fgvc import untrusted
 from fgvc.data.index import listed
 from fgvc.types import UserError
 
+MOST_ROWS = 50_000_000  # of a file
 ROWS = 4096  # cells of text read at a time
 LONGEST = 1 << 16  # bytes of a cell of text
 MOST_TIMES, LEAST = 50, 1 << 26  # bytes of all images: for each byte of their file, and of any file
@@ -69,7 +70,9 @@ class ParquetTable:
                     f"dataset.table={file}: has no column {listed(missing)}, which {files[0]} has; "
                     "set dataset.table= to the files of one table"
                 )
-        self.class_names = [_class_names(schema) for schema in self.schemas]
+        self.class_names = [
+            _class_names(file, schema) for file, schema in zip(files, self.schemas, strict=True)
+        ]
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -165,9 +168,16 @@ class ParquetTable:
         for file, classes in zip(self.files, self.class_names, strict=True):
             text = _class_text(classes[name]) if name in classes else _text
             with _opened(file, name) as source:
+                rows = 0
                 for batch in source.iter_batches(ROWS, columns=[name], use_threads=False):
                     _check_lengths(batch.column(0), file, name)
-                    yield from map(text, batch.column(0).to_pylist())
+                    yield from map(text, _cells(batch, f"{file}:{rows + 1}", name))
+                    rows += len(batch)
+                if rows != source.metadata.num_rows:
+                    raise UserError(
+                        f"dataset.table={file}: a damaged Parquet file: column {name} has {rows} "
+                        f"rows of {source.metadata.num_rows}"
+                    )
 
 
 @contextmanager
@@ -179,9 +189,13 @@ def _opened(file: Path, text: str | None = None) -> Iterator[pq.ParquetFile]:
     """
     names = None if text is None else [text]
     try:
-        with pq.ParquetFile(file, page_checksum_verification=True, read_dictionary=names) as opened:
+        with pq.ParquetFile(
+            untrusted.require_regular(file), page_checksum_verification=True, read_dictionary=names
+        ) as opened:
             yield opened
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file raises whatever its layer happens to raise
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk, not of pyarrow
         reason = " ".join(str(error).split())
@@ -208,10 +222,39 @@ def _check_lengths(cells: pa.Array, file: Path, name: str) -> None:
         )
 
 
+def _cells(batch: pa.RecordBatch, where: str, name: str) -> list[Any]:
+    """The cells of a column as plain values.
+
+    Raises:
+        UserError: text that is not UTF-8.
+    """
+    try:
+        return batch.column(0).to_pylist()
+    except UnicodeDecodeError:
+        row = int(where.rpartition(":")[2]) + _first_not_utf8(batch.column(0))
+        raise UserError(
+            f"{where.rpartition(':')[0]}:{row}: column {name} holds bytes that are not UTF-8 "
+            "text; write the table again with text in UTF-8"
+        ) from None
+
+
+def _first_not_utf8(column: pa.Array) -> int:
+    for row, cell in enumerate(column):
+        try:
+            cell.as_py()
+        except UnicodeDecodeError:
+            return row
+    return 0
+
+
 def _schema(file: Path) -> tuple[int, pa.Schema]:
     """Number of rows and columns of a file."""
     with _opened(file) as opened:
-        return opened.metadata.num_rows, opened.schema_arrow
+        count, schema = opened.metadata.num_rows, opened.schema_arrow
+        schema.names  # noqa: B018 - a name that is not UTF-8 fails here, where the file is named
+    if not 0 <= count <= MOST_ROWS:
+        raise UserError(f"dataset.table={file}: {count} rows, not 0 to {MOST_ROWS}")
+    return count, schema
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -255,15 +298,27 @@ def _class_text(names: Sequence[str]) -> Callable[[object], str]:
     return text
 
 
-def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """{column: names of its classes} of the metadata that Hugging Face's `datasets` writes."""
+def _class_names(file: Path, schema: pa.Schema) -> dict[str, list[str]]:
+    """{column: names of its classes} of the metadata that Hugging Face's `datasets` writes.
+
+    Raises:
+        UserError: metadata that is no JSON: labels would silently be numbers.
+    """
     try:
-        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        about = untrusted.parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError as error:
+        raise UserError(
+            f"dataset.table={file}: damaged Hugging Face metadata in its schema ({error}); write "
+            "the file again, in pyarrow with table.replace_schema_metadata(None)"
+        ) from None
+    try:
         features = about["info"]["features"]
         return {
             column: [str(name) for name in feature["names"]]
             for column, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+            if isinstance(feature, dict)
+            and feature.get("_type") == "ClassLabel"
+            and isinstance(feature["names"], list)
         }
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return {}

@@ -5,6 +5,7 @@ Each folder is listed once: a table may have 675,000 rows, and a disk may be far
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import unicodedata
@@ -16,7 +17,7 @@ from urllib.parse import unquote
 
 from fgvc.data.formats import has_picture_suffix, is_rubbish
 from fgvc.data.index import listed
-from fgvc.data.layout import inside
+from fgvc.data.layout import inside, unlisted, walk
 from fgvc.shell import setting
 from fgvc.types import UserError
 
@@ -94,6 +95,10 @@ class Disk:
                 names = os.listdir(self.root / folder)  # noqa: PTH208 - names, not Path objects
             except (FileNotFoundError, NotADirectoryError):
                 self.folders[folder] = None
+            except OSError as error:
+                if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+                    raise unlisted(error) from None
+                self.folders[folder] = None  # no such folder can be there
             else:
                 self.folders[folder] = _Folder(frozenset(names))
         return self.folders[folder]
@@ -157,7 +162,7 @@ def _scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
     if any("/" in path for path in paths):
         return None
     places: dict[str, list[str]] = {}
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in walk(root):
         below = Path(folder).relative_to(root)
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         if len(below.parts) == LEVELS:
@@ -192,6 +197,10 @@ def _relative(
     cells: Sequence[str],
 ) -> str:
     """A cell as a path relative to the root, by its text alone if it can be."""
+    if "\0" in cell or not _is_text(cell):
+        raise UserError(
+            f"{where(row)}: {_short(cell)} is no path: NUL, or no Unicode text; correct it"
+        )
     if ADDRESS.match(cell):
         raise UserError(
             f"{where(row)}: {_short(cell)} is an address, not a file; download the images first, "
@@ -264,6 +273,14 @@ def _all_missing(
         f"{where(0)}: no file {root / paths[0]}, nor that of any other row of {len(paths)}; "
         f"{way_out}"
     )
+
+
+def _is_text(cell: str) -> bool:
+    """Whether it can be written as UTF-8: half a surrogate pair cannot."""
+    try:
+        return cell.isascii() or bool(cell.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _forms(text: str) -> Iterable[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from fgvc import untrusted
 from fgvc.data.formats import HEAD, READABLE, kind_of, with_article
 from fgvc.types import UserError
 
@@ -80,7 +80,7 @@ class TextTable:
 
 
 def _decoded(file: Path) -> str:
-    data = file.read_bytes()
+    data = untrusted.read_bytes(file, untrusted.LIST)
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         text = data.decode("utf-16" if wide else "utf-8-sig")
@@ -142,7 +142,9 @@ def _json_lines(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
             if not row.strip():
                 continue
             try:
-                value = json.loads(row)
+                value = untrusted.parse_json(row)
+                if "\\u" in row:
+                    _check_text(value)
             except ValueError as error:
                 raise UserError(f"{file}:{line}: no JSON ({error})") from None
             if not isinstance(value, dict):
@@ -158,9 +160,18 @@ def _json_lines(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
     return names, rows
 
 
+def _check_text(value: object) -> None:
+    """ValueError for what no file name and no record can hold: NUL, or half a surrogate pair."""
+    pairs = value.items() if isinstance(value, dict) else ()
+    for text in (text for pair in pairs for text in pair if isinstance(text, str)):
+        text.encode()
+        if "\0" in text:
+            raise ValueError("a NUL character")
+
+
 def refuse_others(file: Path) -> None:
     """Refuse what is no text, by its first bytes; name it and the way out."""
-    with file.open("rb") as source:
+    with untrusted.open_regular(file) as source:
         head = source.read(HEAD)
     for start, what, way_out in _OTHERS:
         if head.startswith(start):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fgvc import untrusted
 from fgvc.store import tensor_file
 from fgvc.types import UserError
 
@@ -34,7 +35,7 @@ def read(path: Path) -> dict[str, Tensor] | None:
     from safetensors import safe_open
 
     tower = TOWER[facts["config"]["backbone"]["library"]]
-    with safe_open(path, framework="pt") as opened:
+    with safe_open(untrusted.require_regular(path), framework="pt") as opened:
         names = [name for name in opened.keys() if name.startswith(TRUNK)]  # noqa: SIM118
         held = {tower + name[len(TRUNK) :]: opened.get_tensor(name) for name in names}
     if not held:

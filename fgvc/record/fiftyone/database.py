@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.types import UserError
 
 URI = "FIFTYONE_DATABASE_URI"
@@ -106,7 +107,8 @@ def _why_mongod_ended(folder: Path) -> str:
 def _errors(log: Path) -> Iterator[str]:
     """What went wrong in the last start, in the order of its log."""
     try:
-        lines = [json.loads(line) for line in log.read_text("utf-8", "replace").splitlines()]
+        text = untrusted.read_bytes(log, untrusted.LIST).decode("utf-8", "replace")
+        lines = [json.loads(line) for line in text.splitlines()]
     except (OSError, ValueError):
         return
     starts = [place for place, line in enumerate(lines) if line.get("id") == STARTING]

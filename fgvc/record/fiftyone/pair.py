@@ -5,11 +5,13 @@ A sample is in both by its id; what a run says of it is named after the run's ch
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.record.fiftyone import dataset, document
 from fgvc.record.fiftyone.answer import FIELDS, MAP, Answer, between
 from fgvc.record.fiftyone.document import Document
@@ -39,7 +41,7 @@ def write(folder: Path, first: Path, second: Path) -> None:
 
 def samples(folder: Path) -> Iterator[Document]:
     """The samples of a dataset, one at a time."""
-    with (folder / "samples.json").open(encoding="ascii") as lines:
+    with io.TextIOWrapper(untrusted.open_regular(folder / "samples.json"), "ascii") as lines:
         next(lines)
         for line in lines:
             if line.startswith("{"):
@@ -47,7 +49,7 @@ def samples(folder: Path) -> Iterator[Document]:
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    return untrusted.read_json(folder / "metadata.json", untrusted.LIST)
 
 
 def _check(first: dict[str, Any], second: dict[str, Any]) -> None:
@@ -69,7 +71,10 @@ def _copy_results(source: Path, folder: Path, answer: Answer) -> None:
     for kind, names in (("evaluations", FIELDS), ("brain", (MAP,))):
         for name in names:
             if (file := source / kind / f"{name}.json").is_file():
-                atomic.write_bytes(folder / kind / f"{answer.key(name)}.json", file.read_bytes())
+                atomic.write_bytes(
+                    folder / kind / f"{answer.key(name)}.json",
+                    untrusted.read_bytes(file, untrusted.ARRAYS),
+                )
 
 
 def _joined(first: Path, second: Path, answers: list[Answer]) -> Iterator[bytes]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from fgvc import untrusted
 from fgvc.record.page.pictures import Album, Shown
 
 SUREST = 12  # mistakes with the highest confidence
@@ -78,7 +80,7 @@ def _shown(answers: Sequence[Answer], most: int, album: Album) -> tuple[tuple[An
 
 def _answers(file: Path) -> list[Answer]:
     """Of the test images, the surest first; an unreadable one was sure of nothing."""
-    table = pq.ParquetFile(file).read(COLUMNS, use_threads=False)
+    table = pq.ParquetFile(untrusted.require_regular(file)).read(COLUMNS, use_threads=False)
     columns = (table[name].to_pylist() for name in COLUMNS)
     found = [
         Answer(path, label, pred, confidence)
@@ -90,7 +92,7 @@ def _answers(file: Path) -> list[Answer]:
 
 def _classes(file: Path) -> list[ClassRow]:
     """Those that the test images hold."""
-    with file.open(newline="", encoding="utf-8") as opened:
+    with io.TextIOWrapper(untrusted.open_regular(file), "utf-8", newline="") as opened:
         rows = [
             ClassRow(int(row["index"]), float(row["recall"]), int(row["support"]))
             for row in csv.DictReader(opened)

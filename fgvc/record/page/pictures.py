@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fgvc import untrusted
 from fgvc.record.page.render import plain
 
 Picture = Callable[[str], "np.ndarray | None"]  # path -> uint8 HWC, None where it cannot be read
@@ -46,13 +47,15 @@ class Album:
 
     def overlay(self, file: Path) -> Shown | None:
         """A picture that lies in the run folder, larger."""
-        with Image.open(file, formats=OWN) as image:
+        with Image.open(untrusted.require_regular(file), formats=OWN) as image:
             return self._small(image.convert("RGB"), file.name, WIDE)
 
     def whole(self, file: Path) -> Shown | None:
         """A PNG as it is."""
-        with Image.open(file, formats=OWN) as image:
-            return self._kept(file.read_bytes(), "png", image.size, file.name)
+        with Image.open(untrusted.require_regular(file), formats=OWN) as image:
+            return self._kept(
+                untrusted.read_bytes(file, untrusted.PICTURE), "png", image.size, file.name
+            )
 
     def _small(self, image: Image.Image, path: str, side: int) -> Shown | None:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)

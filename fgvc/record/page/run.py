@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.record import privacy
 from fgvc.record.comparability import Comparability
@@ -89,7 +90,7 @@ def _facts(
 ) -> dict[str, Any]:
     stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
     names = [one["name"] for one in read_json(folder, "labelmap.json")["classes"]]
-    command = (folder / "command.txt").read_text(encoding="utf-8").strip()
+    command = untrusted.read_text(folder / "command.txt").strip()
     overlays = sorted((folder / "overlays").rglob("*.png"))
     return {
         "name": name,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.escape import markdown
 from fgvc.store import atomic, temporary
 from fgvc.types import UserError
@@ -32,7 +33,7 @@ def places(root: Path) -> tuple[Path, Path]:
         UserError: `root` is no checkout, so there is nothing to record in.
     """
     readme = root / "README.md"
-    if not readme.is_file() or OPENS not in readme.read_text(encoding="utf-8"):
+    if not readme.is_file() or OPENS not in untrusted.read_text(readme):
         raise UserError("task.record=true: needs a checkout of fgvc; leave it out elsewhere")
     return root / "specs" / "stack.json", readme
 
@@ -50,7 +51,7 @@ def publish(record: dict[str, Any], root: Path) -> None:
     for folder in (specs.parent, root):
         temporary.remove_stale(folder)
     atomic.write_json(specs, records)
-    atomic.write_text(readme, redrawn(readme.read_text(encoding="utf-8"), records))
+    atomic.write_text(readme, redrawn(untrusted.read_text(readme), records))
 
 
 def entries(root: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ B pictures, C channels, H x W pixels.
 from __future__ import annotations
 
 import io
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

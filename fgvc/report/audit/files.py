@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fgvc import untrusted
 from fgvc.record.folder import OUTSIDE_INDEX, SHORT
 from fgvc.record.retention import FILE, SHORTEST, UnreadableError, read
 from fgvc.report import sealed
@@ -74,8 +75,8 @@ def config(record: Record) -> str:
     if data != digest.canonical_json(record.config):
         raise DamageError("config.canonical.json: not in canonical form")
     try:
-        shown = yaml.safe_load(record.text("config.yaml"))
-    except yaml.YAMLError as error:
+        shown = yaml.safe_load(untrusted.check_yaml(record.text("config.yaml")))
+    except (ValueError, yaml.YAMLError) as error:
         raise DamageError("config.yaml: not YAML") from error
     hashed = {k: v for k, v in flattened(record.config).items() if not k.startswith("backbone.")}
     shown = flattened(shown)

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fgvc import untrusted
 from fgvc.config.schema import beside
 from fgvc.config.schema.weight_files import OTHER_LIBRARIES
 from fgvc.model.backbone import own
@@ -52,7 +53,7 @@ def content(path: Path) -> Any:
     """
     from fgvc.model.backbone.weights import pickled, sharded
 
-    with path.open("rb") as file:
+    with untrusted.open_regular(path) as file:
         head = file.read(512)
     _refuse_stand_in(path, head)
     if (state := own.read(path)) is not None:
@@ -79,7 +80,7 @@ def _archive(path: Path) -> Any:
     from fgvc.model.backbone.weights import npz, pickled, torchscript
 
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(untrusted.require_regular(path)) as archive:
             names = archive.namelist()
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError) as error:
@@ -149,6 +150,6 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        return load_file(untrusted.require_regular(path))
     except SafetensorError as error:
         raise unreadable(path, error) from error

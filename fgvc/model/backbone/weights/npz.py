@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fgvc import untrusted
 from fgvc.model.backbone.weights.files import unreadable
 from fgvc.types import UserError
 
@@ -31,7 +32,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
     tensors: dict[str, Tensor] = {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(untrusted.require_regular(path), allow_pickle=False) as arrays:
             for name in arrays.files:
                 array = np.array(arrays[name])
                 if array.dtype == np.dtype("V2"):

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.model.backbone.weights.files import unreadable
 from fgvc.types import UserError
 
@@ -63,7 +64,7 @@ def read(path: Path) -> Any:
     import torch
 
     try:
-        with path.open("rb") as file, _only_placeholders(), warnings.catch_warnings():
+        with untrusted.open_regular(path) as file, _only_placeholders(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on the pickle protocol
             # given a path, torch would go by its ending
             return torch.load(file, map_location="cpu", weights_only=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fgvc import untrusted
 from fgvc.config.schema import weight_files
 from fgvc.model.backbone.weights.files import content, read_json
 from fgvc.store import digest
@@ -51,7 +52,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def files_of(path: Path) -> tuple[tuple[Path, ...], bytes | None]:
     """The files to keep of a weights file, and of an index also the list of digests."""
-    with path.open("rb") as file:
+    with untrusted.open_regular(path) as file:
         listed = file.read(len(LIST_START)) == LIST_START
     if listed:  # from a content store
         shards = read_json(path)["shards"].values()

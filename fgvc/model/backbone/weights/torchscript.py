@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fgvc import untrusted
 from fgvc.model.backbone.weights.files import unreadable
 from fgvc.types import UserError
 
@@ -130,7 +131,7 @@ def read(path: Path) -> dict[str, Tensor]:
         UserError: damaged, or it holds more than modules of tensors; nothing was run.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(untrusted.require_regular(path)) as archive:
             root = next(name for name in archive.namelist() if name.endswith("constants.pkl"))
             root = root.removesuffix("constants.pkl")
             _refuse_big_endian(archive, root, path)

@@ -1,0 +1,167 @@
+"""Every file is opened by `fgvc.untrusted`, or by a library that gets what `untrusted` opened.
+
+Read from the syntax tree of every module: a new reader that opens a path itself fails here.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.test_layers import PACKAGE, dotted, modules
+
+# name of a call that opens the path in its first argument: of a library, or a method of Path
+LIBRARIES = {
+    "EventAccumulator",
+    "Image.open",
+    "OmegaConf.load",
+    "ParquetFile",
+    "ZipFile",
+    "cv2.imread",
+    "is_zipfile",
+    "json.load",
+    "load_file",
+    "loadmat",
+    "np.fromfile",
+    "np.load",
+    "np.memmap",
+    "os.open",
+    "pickle.load",
+    "pq.read_metadata",
+    "pq.read_schema",
+    "read_csv",
+    "read_table",
+    "safe_open",
+    "tarfile.open",
+    "torch.load",
+    "yaml.safe_load",
+}
+METHODS = {"read_bytes", "read_text"}
+# what a checked argument is made by
+CHECKED = {
+    "BytesIO",
+    "BufferReader",
+    "StringIO",
+    "check_yaml",
+    "open_regular",
+    "require_regular",
+}
+ALLOWED = {
+    "untrusted": {"os.open", "read_bytes", "read_text"},  # the floor itself
+    "store.lock": {"os.open"},  # writes, after its kind was checked
+    "store.atomic": {"os.open"},  # O_DIRECTORY
+    "data.download.unpack": {"open"},  # writes, in a folder of its own
+    "data.download.http": {"open"},  # writes, after its kind was checked
+    "record.stack.board": {"EventAccumulator"},  # what this process has just written
+    "run": {"os.open"},  # the null device
+    # the package's own files
+    "config.grid": {"read_text"},
+    "config.help": {"read_text"},
+    "config.launcher": {"OmegaConf.load"},
+    "config.nodes": {"read_text"},
+    "config.sweep": {"OmegaConf.load"},
+    "config.version": {"read_text"},
+    "record.stamp": {"read_text"},
+    "report.model_card": {"read_text"},
+    "task.stored": {"OmegaConf.load"},
+}
+
+
+def called(node: ast.Call) -> str:
+    """`module.name` of a call where the module is a plain name, else the last name."""
+    function = node.func
+    if isinstance(function, ast.Name):
+        return function.id
+    if not isinstance(function, ast.Attribute):
+        return ""
+    if isinstance(function.value, ast.Name):
+        return f"{function.value.id}.{function.attr}"
+    return function.attr
+
+
+def opens(node: ast.Call) -> str | None:
+    """The name under which a call opens a file for reading; None where it opens none."""
+    name = called(node)
+    last = name.rpartition(".")[2]
+    known = next((known for known in (name, last) if known in LIBRARIES), None)
+    if known is not None:
+        return known
+    if name.startswith("untrusted."):
+        return None
+    if last in METHODS:
+        return last
+    if last == "open":
+        return None if _writes(node, 0 if "." in name else 1) else "open"
+    return None
+
+
+def _writes(node: ast.Call, position: int) -> bool:
+    """Whether the mode of an `open` is a constant that does not read."""
+    given = [keyword.value for keyword in node.keywords if keyword.arg == "mode"]
+    given += node.args[position : position + 1]
+    modes = [mode.value for mode in given if isinstance(mode, ast.Constant)]
+    return any(isinstance(mode, str) and set(mode) & set("wxa") for mode in modes)
+
+
+def unchecked(tree: ast.Module) -> list[tuple[int, str]]:
+    """Line and name of every call that opens a path which nothing checked."""
+    checked = {
+        item.optional_vars.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.With)
+        for item in node.items
+        if isinstance(item.optional_vars, ast.Name)
+        and isinstance(item.context_expr, ast.Call)
+        and (called(item.context_expr).rpartition(".")[2] in CHECKED | LIBRARIES)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or (name := opens(node)) is None:
+            continue
+        first = node.args[0] if node.args else None
+        if name == "open" and isinstance(node.func, ast.Attribute):
+            first = node.func.value  # archive.open(member)
+        by_call = isinstance(first, ast.Call) and called(first).rpartition(".")[2] in CHECKED
+        by_name = isinstance(first, ast.Name) and first.id in checked
+        if not (by_call or by_name):
+            found.append((node.lineno, name))
+    return found
+
+
+@pytest.mark.fault(52)
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_nothing_opens_a_path_that_was_not_checked(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    allowed = ALLOWED.get(dotted(path), set())
+    assert not [call for call in unchecked(tree) if call[1] not in allowed]
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("path.read_text()", 1),
+        ("(a / b).read_bytes()", 1),
+        ("open(path)", 1),
+        ("open(path, 'w')", 0),
+        ("path.open('rb')", 1),
+        ("path.open(mode='ab')", 0),
+        ("safe_open(path, framework='np')", 1),
+        ("safe_open(untrusted.require_regular(path), framework='np')", 0),
+        ("with untrusted.open_regular(path) as file:\n    pq.ParquetFile(file)", 0),
+        ("with path.open('rb') as file:\n    torch.load(file)", 2),
+        ("untrusted.read_bytes(path, 9)", 0),
+    ],
+)
+def test_the_check_itself(source, count):
+    assert len(unchecked(ast.parse(source))) == count
+
+
+def test_the_list_of_exceptions_is_no_longer_than_needed():
+    names = {dotted(path) for path in modules()}
+    assert names >= ALLOWED.keys()
+    for module, allowed in ALLOWED.items():
+        path = PACKAGE / Path(*module.split(".")).with_suffix(".py")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert {name for _, name in unchecked(tree)} == allowed
