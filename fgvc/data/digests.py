@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fgvc import untrusted
 from fgvc.data.states import NO_STATE
 from fgvc.store import atomic, cached
-from fgvc.untrusted import read_bytes
 
 ROW = 32  # bytes of a state, and of a digest
 CHUNK = 512  # files handled at a time
@@ -58,7 +58,7 @@ def load(file: Path, count: int, on_note: Callable[[str], None]) -> Digests:
         np.tile(np.array(NO_STATE, np.int64), (count, 1)), np.zeros(count, np.dtype("V32"))
     )
     try:
-        data = read_bytes(file, ROW + 2 * ROW * count)
+        data = untrusted.read_bytes(file, ROW + 2 * ROW * count)
     except FileNotFoundError:
         return nothing
     except OSError:

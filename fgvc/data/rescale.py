@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from fgvc import untrusted
 from fgvc.data import decode, depth, diagnosis, formats, tiles
 from fgvc.data.limits import MAX_PIXELS, MOST_PIXELS, TooManyPixelsError
 from fgvc.store import atomic
 from fgvc.types import UserError
-from fgvc.untrusted import read_bytes
 
 USAGE = "python -m fgvc.data.rescale IN OUT.png LOW HIGH [MAX_PIXELS]"
 MOST_BYTES = 2 << 30  # of a file
@@ -56,7 +56,7 @@ def rescale(
         raise UserError(f"LOW={low:g} HIGH={high:g}: LOW has to be below HIGH")
     if not 0 < max_pixels <= MOST_PIXELS:
         raise UserError(f"MAX_PIXELS={max_pixels}: must be at least 1 and at most {MOST_PIXELS}")
-    data = read_bytes(source, MOST_BYTES)
+    data = untrusted.read_bytes(source, MOST_BYTES)
     try:
         samples = _samples(data, source.name, max_pixels)
     except TooManyPixelsError as error:

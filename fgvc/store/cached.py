@@ -13,8 +13,9 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.store import atomic, digest, temporary
-from fgvc.untrusted import MIB, read_bytes
+from fgvc.untrusted import MIB
 
 MOST = 2048 * MIB  # of a file of a cache in JSON: the states of 10 million pictures
 OnNote = Callable[[str], None]
@@ -39,7 +40,7 @@ def read(path: Path, on_note: OnNote, otherwise: str = "made anew") -> Any | Non
     """
     reason = "its content does not match its digest"
     try:
-        held = json.loads(read_bytes(path, MOST))
+        held = json.loads(untrusted.read_bytes(path, MOST))
         if held["sha256"] == digest.sha256_bytes(digest.canonical_json(held["value"])):
             return held["value"]
     except FileNotFoundError:

@@ -28,7 +28,6 @@ from fgvc import untrusted
 from fgvc.store import atomic, cached, digest, temporary
 from fgvc.store.lock import lock
 from fgvc.types import BadImage, Compute, ComputeMany, Features, UserError
-from fgvc.untrusted import read_bytes
 
 KEY, DONE = "key.json", "done.json"
 
@@ -186,7 +185,9 @@ def _write(path: Path, shard: Features) -> None:
 
 def _recorded(path: Path) -> str | None:
     try:
-        return read_bytes(path.with_suffix(".sha256"), 100).decode(errors="replace").strip()
+        return (
+            untrusted.read_bytes(path.with_suffix(".sha256"), 100).decode(errors="replace").strip()
+        )
     except OSError:
         return None
 

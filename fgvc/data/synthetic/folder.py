@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fgvc import notices
+from fgvc import notices, untrusted
 from fgvc.config.schema import Generator
 from fgvc.data.synthetic.bird import PARTS
 from fgvc.data.synthetic.scene import Picture, picture
@@ -29,7 +29,7 @@ from fgvc.store.digest import canonical_json, sha256_bytes
 from fgvc.store.lock import lock
 from fgvc.store.named import write_bytes
 from fgvc.types import TEST, TRAIN, Progress, UserError
-from fgvc.untrusted import MIB, read_bytes
+from fgvc.untrusted import MIB
 
 VERSION = 1  # of the drawing: moves whenever the same settings give other bytes
 QUALITY = 92
@@ -132,7 +132,7 @@ def write(
 
 def pictures(root: Path) -> dict[str, str]:
     """SHA256 of each picture as it was drawn, by its path in a dataset that `write` found whole."""
-    return json.loads(read_bytes(root / SETTINGS, MOST))["pictures"]
+    return json.loads(untrusted.read_bytes(root / SETTINGS, MOST))["pictures"]
 
 
 def draw(job: Job) -> Row:
@@ -173,8 +173,8 @@ def _fault(root: Path, settings: dict[str, int]) -> str | None:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return ""
     try:
-        stamp = json.loads(read_bytes(root / SETTINGS, MOST))
-        found = {name: read_bytes(root / name, MOST) for name in stamp["files"]}
+        stamp = json.loads(untrusted.read_bytes(root / SETTINGS, MOST))
+        found = {name: untrusted.read_bytes(root / name, MOST) for name in stamp["files"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if _is_ours(root):
             return " ".join(str(error).split())
@@ -192,7 +192,7 @@ def _fault(root: Path, settings: dict[str, int]) -> str | None:
 def _is_ours(root: Path) -> bool:
     """Whether the folder holds nothing but what is drawn here, by its licence and its names."""
     try:
-        licence = read_bytes(root / "LICENSE", MIB)
+        licence = untrusted.read_bytes(root / "LICENSE", MIB)
         names = {path.name for path in root.iterdir()}
     except OSError:
         return False
