@@ -17,9 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
+from fgvc.config.schema.architecture import check_row
 from fgvc.model.backbone import hf_config, hf_keys, weights
-from fgvc.model.backbone.base import Backbone, TextTower, assembled, check_declared, cut
-from fgvc.model.backbone.fill import fill, seeded
+from fgvc.model.backbone.base import (
+    Backbone,
+    TextTower,
+    assembled,
+    check_declared,
+    cut,
+    seeded_tower,
+)
+from fgvc.model.backbone.fill import fill
 from fgvc.model.backbone.plain import nearest
 from fgvc.store import digest
 from fgvc.types import UserError, WeightsSource
@@ -106,7 +114,7 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
         return model
 
     if source.path is None:
-        model = seeded(make, seed)
+        model = seeded_tower(make, conf, seed)
     else:
         with torch.device("meta"):
             model, visual = make(), _model(row, source, row.native).visual
@@ -168,6 +176,7 @@ def _model(row: schema.Checkpoint, source: WeightsSource, side: int) -> Any:
     """open_clip's model without values of a file, held against all that is said about it."""
     with _without("timm", "transformers"):
         import open_clip
+    check_row("open_clip", row, "backbone.checkpoints")
     config = row.architecture or open_clip.get_model_config(row.model)
     if config is None:
         raise UserError(

@@ -1,0 +1,456 @@
+"""Checkpoints, resume states and weights that are damaged or hostile: rows 8-12, 30 and 49."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from fgvc.config.compose import composed, typed
+from fgvc.config.errors import ConfigError
+from fgvc.config.schema import architecture
+from fgvc.record import checkpoint
+from fgvc.store import digest
+from fgvc.store.tensor_file import KEY
+from fgvc.task import Job, stored
+from fgvc.types import UserError
+from tests.jobs import FINETUNE
+
+HUGE = 10**9
+Change = Callable[[dict[str, Any]], None]
+TRAIN = (*FINETUNE, "task.epochs=1", "task.learning_rate=5e-3", "runtime.threads=1")
+
+
+# --- row 49: what a checkpoint says of itself chooses nothing here ---
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Fail at any connection and at any model that is built with the library's own fetching."""
+    from huggingface_hub import constants
+
+    tried: list[object] = []
+
+    def connect(*arguments: object, **_: object) -> None:
+        tried.append(arguments)
+        raise OSError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    yield
+    assert tried == []
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """Names of the models that timm was asked for."""
+    names: list[str] = []
+    honest = timm.create_model
+
+    def create(name: str, *arguments: object, **more: object) -> object:
+        names.append(name)
+        return honest(name, *arguments, **more)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    return names
+
+
+@pytest.fixture
+def forged(finished, small_probe, tmp_path):
+    """forged(change, whole) -> a checkpoint with other facts, consistent down to its digest."""
+
+    def make(change: Change, whole: bool = False) -> Path:
+        made = finished(*(TRAIN if whole else small_probe))
+        tensors, facts, _ = checkpoint.read(made.folder)
+        facts = copy.deepcopy(facts)
+        change(facts)
+        folder = tmp_path / "forged"
+        folder.mkdir(exist_ok=True)
+        checkpoint.write(folder, tensors, facts)
+        return folder / checkpoint.FILE
+
+    return make
+
+
+@functools.cache
+def composed_once(*given: str) -> Any:
+    return composed(given)
+
+
+def opened(file: Path, *overrides: str) -> Any:
+    """What task=predict, task=export and task=eval do with a checkpoint before any picture."""
+    given = ("task=predict", "image=x.png", *overrides)
+    cfg = composed_once(*given).copy()
+    cfg.checkpoint = str(file)
+    job = Job(cfg, typed(cfg), given, "")
+    kept = stored.read(job)
+    conf, source = stored.settled(kept, job)
+    return kept.classifier(conf, source, torch.device("cpu"))
+
+
+def at(facts: dict[str, Any], key: str, value: object) -> None:
+    *nodes, name = key.split(".")
+    for node in nodes:
+        facts = facts[int(node)] if isinstance(facts, list) else facts[node]
+    facts[name] = value
+
+
+def setting(key: str, value: object) -> Change:
+    return lambda facts: at(facts, key, value)
+
+
+ROW = "config.backbone.checkpoints.mini"
+HOSTILE: dict[str, tuple[str, object, str]] = {  # what: key, value, words of the message
+    "hub name": (f"{ROW}.model", "hf-hub:evil/model", "model=hf-hub:evil/model"),
+    "hub_ name": (f"{ROW}.model", "hf_hub:evil/model", "model=hf_hub"),
+    "local folder": (f"{ROW}.model", "local-dir:/tmp/evil", "model=local-dir"),
+    "path": (f"{ROW}.model", "../../../etc/passwd", "model=../"),
+    "address": (f"{ROW}.model", "https://evil.example/x", "model=https"),
+    "unknown model": (f"{ROW}.model", "vit_evil_patch16_224", "vit_evil_patch16_224"),
+    "long name": (f"{ROW}.model", "v" * 10**6, "model=vvv"),
+    "repository": (f"{ROW}.repo", "https://evil.example", "repo=https"),
+    "branch": (f"{ROW}.revision", "../../../../etc/passwd", "revision=../"),
+    "tag": (f"{ROW}.tag", "../../evil", "tag=../"),
+    "patch": (f"{ROW}.patch", HUGE, f"patch={HUGE}"),
+    "width": (f"{ROW}.width", HUGE, f"width={HUGE}"),
+    "native": (f"{ROW}.native", HUGE, f"native={HUGE}"),
+    "depth": (f"{ROW}.architecture", {"depth": 100_000}, "architecture.depth=100000"),
+    "wide": (f"{ROW}.architecture.embed_dim", 10**7, "architecture.embed_dim"),
+    "heads": (f"{ROW}.architecture.num_heads", -1, "architecture.num_heads=-1"),
+    "fraction": (f"{ROW}.architecture.mlp_ratio", 1e9, "architecture.mlp_ratio"),
+    "registers": (f"{ROW}.architecture.reg_tokens", 10**8, "architecture.reg_tokens"),
+    "file": (f"{ROW}.architecture.checkpoint_path", "/tmp/x", "architecture.checkpoint_path"),
+    "source": (f"{ROW}.architecture.pretrained_cfg", "hf-hub:e/m", "architecture.pretrained_cfg"),
+    "overlay": (f"{ROW}.architecture.pretrained_cfg_overlay", {"url": "x"}, "pretrained_cfg_o"),
+    "cache": (f"{ROW}.architecture.cache_dir", "/tmp/evil", "architecture.cache_dir"),
+    "features": (f"{ROW}.architecture.features_only", True, "architecture.features_only"),
+    "weights": (f"{ROW}.architecture.pretrained", True, "architecture.pretrained"),
+    "class": (f"{ROW}.architecture._target_", "os.system", "architecture._target_"),
+    "code": (f"{ROW}.architecture.trust_remote_code", True, "architecture.trust_remote_code"),
+    "layer": (f"{ROW}.architecture.act_layer", "os.system", "architecture.act_layer"),
+    "library": ("config.backbone.library", "evil", "library"),
+    "node": ("config.backbone._target_", "os.system", "_target_"),
+    "reader": ("config.dataset.reader", "../../x", "config.dataset.reader"),
+    "dataset": ("config.dataset.name", "../../../etc", "config.dataset.name"),
+    "secret": ("config.dataset.name", "${oc.env:HOME}", "config.dataset.name"),
+    "side": ("config.resolution.side", HUGE, f"resolution.side={HUGE}"),
+    "grid": ("config.resolution.grid", HUGE, "resolution.grid"),
+    "task": ("config.task.c_count", HUGE, "c_count"),
+    "normalization": ("config.backbone.normalization", "../x", "normalization=../x"),
+    "preprocessing": ("config.backbone.native", "../x", "native=../x"),
+    "preprocess": ("config.preprocess", "evil", "preprocess=evil"),
+    "not a number": (f"{ROW}.architecture.depth", "2", "architecture.depth=2"),
+    "prompts": ("config.dataset.prompts", {"a": 1}, "prompts"),
+    "neighbours": ("head.k", HUGE, "head"),
+    "digest": ("backbone.weights.sha256", "../../../etc/passwd", "backbone.weights.sha256"),
+    "epsilon": ("backbone.norm_eps", -1, "backbone.norm_eps=-1"),
+}
+
+
+@pytest.mark.fault(49)
+@pytest.mark.parametrize(
+    ("what", "whole"),
+    [
+        *((what, False) for what in HOSTILE),
+        *((what, True) for what in ("hub name", "depth", "file", "side")),
+    ],
+)
+def test_a_checkpoint_chooses_nothing(forged, no_network, built, what, whole):
+    key, value, words = HOSTILE[what]
+    file = forged(setting(key, value), whole)
+    built.clear()
+    with pytest.raises((UserError, ConfigError)) as caught:
+        opened(file)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(str(file))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1500
+    assert built == []
+
+
+@pytest.mark.fault(49)
+def test_a_genuine_checkpoint_still_opens(forged):
+    for whole in (False, True):
+        assert not opened(forged(lambda facts: None, whole)).training
+
+
+@pytest.mark.fault(49)
+def test_a_hub_repository_that_only_the_checkpoint_names_is_not_contacted(forged, no_network):
+    def change(facts):
+        weights = {"kind": "hub", "revision": "a" * 40, "sha256": "b" * 64}
+        facts["backbone"]["weights"] = weights
+        facts["config"]["backbone"]["pretrained"] = True
+        facts["config"]["backbone"]["checkpoints"]["mini"]["repo"] = "evil/model"
+
+    with pytest.raises(UserError, match="only the checkpoint names it") as caught:
+        opened(forged(change))
+    assert "hf download evil/model" in str(caught.value)
+
+
+@pytest.mark.fault(49)
+def test_a_huge_model_of_a_checkpoint_is_refused_before_it_is_allocated(forged, forked, ended):
+    """Every argument lies within its own bounds; together they would take 400 GB."""
+
+    def change(facts):
+        row = facts["config"]["backbone"]["checkpoints"]["mini"]
+        row["architecture"] = {"depth": 64, "embed_dim": 8192, "num_heads": 64}
+        row |= {"width": 8192, "heads": 64}
+        facts["fit"]["validation"] = 0
+
+    for whole, words in ((False, "parameters, more than"), (True, "parameters, more than")):
+        file = forged(change, whole)
+        with pytest.raises((UserError, ConfigError), match=words):
+            limited(opened, file)
+
+
+def limited(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call with 3 GiB of address space beyond what is mapped now."""
+    import resource
+
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + 3 * 2**30, before[1]))
+    try:
+        return call(*arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.fault(49)
+def test_a_checkpoint_cannot_ask_for_more_numbers_than_it_holds(forged):
+    def change(facts):
+        row = facts["config"]["backbone"]["checkpoints"]["mini"]
+        row["architecture"] = {"depth": 12, "embed_dim": 768, "num_heads": 12}
+        row |= {"width": 768, "heads": 12}
+
+    with pytest.raises(UserError, match="the checkpoint holds"):
+        limited(opened, forged(change, whole=True))
+
+
+@pytest.mark.fault(49)
+def test_every_row_here_passes_the_same_check():
+    seen = 0
+    for name in ("vit", "clip", "siglip2", "dinov2", "dinov3"):
+        conf = typed(composed([f"backbone={name}", "backbone.pretrained=false"])).backbone
+        for row in conf.checkpoints.values():
+            architecture.check_row(conf.library, row, "row")
+            seen += 1
+    assert seen > 50
+
+
+@pytest.mark.fault(49)
+def test_the_names_of_both_libraries_are_names():
+    import open_clip
+
+    for name in (*timm.list_models(), *open_clip.list_models()):
+        assert architecture.NAME.fullmatch(name), name
+
+
+@pytest.mark.fault(49)
+@pytest.mark.parametrize(
+    ("library", "arguments", "words"),
+    [
+        ("open_clip", {"vision_cfg": {"timm_model_name": "hf-hub:e/m"}}, "timm_model_name"),
+        ("open_clip", {"text_cfg": {"hf_model_name": "evil/model"}}, "hf_model_name"),
+        ("open_clip", {"vision_cfg": {"layers": [3, 4, 6, 3]}}, "layers"),
+        ("open_clip", {"text_cfg": {"vocab_size": HUGE}}, "vocab_size"),
+        ("open_clip", {"custom_text": True}, "custom_text"),
+        ("transformers", {"auto_map": {"AutoModel": "evil--x.Y"}}, "auto_map"),
+        ("transformers", {"_name_or_path": "evil/model"}, "_name_or_path"),
+        ("transformers", {"text_config": {"vocab_size": True}}, "vocab_size"),
+        ("transformers", {"vision_config": {"hidden_act": "os.system"}}, "hidden_act"),
+        ("transformers", {"vision_config": []}, "vision_config"),
+        ("timm", {"mlp_ratio": float("nan")}, "mlp_ratio"),
+        ("timm", {"embed_layer": "x"}, "embed_layer"),
+        ("timm", {"img_size": HUGE}, "img_size"),
+        ("jax", {}, "backbone.library"),
+    ],
+)
+def test_arguments_of_every_library_are_checked(library, arguments, words):
+    with pytest.raises(ConfigError) as caught:
+        architecture.check_architecture(library, arguments, "a.b")
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(("a.b.", "backbone.library"))
+
+
+# --- row 9, 11, 12: facts that are no facts ---
+
+
+def rewritten(file: Path, metadata: Any) -> Path:
+    """The same tensors under another metadata text, whatever it is."""
+    raw = file.read_bytes()
+    length = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8 : 8 + length])
+    header["__metadata__"] = metadata
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
+    return file
+
+
+DEEP = '{"config":' * 5000 + "1" + "}" * 5000
+UNFIT: dict[str, tuple[Any, str]] = {
+    "a number": ({KEY: "3"}, "no mapping"),
+    "a list": ({KEY: "[]"}, "no mapping"),
+    "no JSON": ({KEY: "{"}, ""),
+    "deep": ({KEY: DEEP}, "nested"),
+    "a long number": ({KEY: '{"config": ' + "9" * 5000 + "}"}, "number"),
+    "NaN": ({KEY: '{"config": NaN}'}, "NaN"),
+    "an infinity": ({KEY: '{"config": 1e999}'}, "not finite"),
+    "nothing": ({KEY: "{}"}, "config"),
+    "empty nodes": ({KEY: '{"config": {"task": [], "dataset": 1}}'}, "config"),
+    "another key": ({"format": "pt"}, KEY),
+    "no text": ({KEY: 3}, ""),
+}
+
+
+@pytest.mark.fault(9, 11)
+@pytest.mark.parametrize("what", UNFIT)
+def test_facts_that_are_no_facts_are_one_line(forged, what):
+    metadata, words = UNFIT[what]
+    file = rewritten(forged(lambda facts: None), metadata)
+    with pytest.raises(UserError) as caught:
+        checkpoint.read(file)
+    assert str(caught.value).startswith(str(file))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+WRONG: dict[str, tuple[str, object, str]] = {
+    "config": ("config", [], "config=[]"),
+    "config of texts": ("config.backbone", "x", "config.backbone=x"),
+    "rows": ("config.backbone.checkpoints", {"mini": 3}, "checkpoints"),
+    "hash": ("config_hash", 10**30 % 2**62, "config_hash"),
+    "label map": ("labelmap", None, "labelmap"),
+    "names": ("labelmap.names", "ab", "labelmap.names"),
+    "no names": ("labelmap.names", [], "labelmap.names"),
+    "a number as name": ("labelmap.names", [1, 2], "labelmap.names"),
+    "fewer ids": ("labelmap.ids", ["a"], "labelmap: has 2 names and 1 ids"),
+    "the same ids": ("labelmap.ids", ["a", "a"], "1 of them different"),
+    "weights": ("backbone.weights", 3, "backbone.weights=3"),
+    "fit": ("fit", True, "fit=True"),
+    "count": ("fit.images", -1, "fit.images=-1"),
+    "force": ("fit.forced", "no", "fit.forced=no"),
+    "head": ("head", {"name": "linear"}, "head: not the head of its own config"),
+    "runs": ("backbone.weights.made_by", {"task": "train"}, "made_by"),
+    "answer": ("answer", {}, "answer.manifest_digest"),
+    "whole": ("whole", "yes", "whole=yes"),
+}
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("what", WRONG)
+def test_each_fact_has_its_type(forged, what):
+    key, value, words = WRONG[what]
+    file = forged(setting(key, value))
+    with pytest.raises(UserError) as caught:
+        checkpoint.read(file)
+    assert str(caught.value).startswith(str(file))
+    assert words in str(caught.value)
+
+
+@pytest.mark.fault(12)
+def test_ten_million_classes_are_refused_at_the_door(forged, monkeypatch):
+    """The bound, not the ten million: it is the same check."""
+    from fgvc.config.schema import checkpoint_facts
+
+    monkeypatch.setattr(checkpoint_facts, "MOST_BYTES", 50_000)
+    names = [str(number) for number in range(10_000)]
+    file = forged(lambda facts: facts["labelmap"].update(names=names, ids=names))
+    with pytest.raises(UserError, match="more than 50000"):
+        checkpoint.read(file)
+
+
+TENSORS: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "narrow bank": ("head.bank_ND", lambda bank: bank[:, :3].contiguous(), "bank_ND has the shape"),
+    "flat bank": ("head.bank_ND", lambda bank: bank.flatten(), "bank_ND has the shape"),
+    "NaN": ("head.bank_ND", lambda bank: bank * float("nan"), "NaN"),
+    "integers": ("head.bank_ND", lambda bank: bank.to(torch.int8), "int8"),
+    "labels": ("head.label_N", lambda label: label + 5, "classes"),
+    "negative labels": ("head.label_N", lambda label: label - 5, "classes"),
+    "fewer labels": ("head.label_N", lambda label: label[:1], "label_N has the shape"),
+    "float labels": ("head.label_N", lambda label: label.float(), "label_N holds"),
+    "images": ("fit.images", lambda image: image.float(), "fit.images"),
+    "images of two axes": ("fit.images", lambda image: image[None], "fit.images"),
+}
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("what", TENSORS)
+def test_tensors_that_are_not_those_of_the_head_are_refused(finished, small_probe, tmp_path, what):
+    name, change, words = TENSORS[what]
+    tensors, facts, _ = checkpoint.read(finished(*small_probe).folder)
+    tensors[name] = change(tensors[name])
+    checkpoint.write(tmp_path, tensors, facts)
+    with pytest.raises(UserError) as caught:
+        opened(tmp_path / checkpoint.FILE)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path))
+
+
+@pytest.mark.fault(12)
+def test_a_head_is_no_larger_than_its_tensors(finished, small_probe, tmp_path):
+    probe = (*small_probe[:4], *small_probe[6:], "head=mlp", "head.hidden=8", "head.fit.epochs=1")
+    tensors, facts, _ = checkpoint.read(finished(*probe).folder)
+    for node in (facts["head"], facts["config"]["head"]):
+        node["hidden"] = 2**20
+    checkpoint.write(tmp_path, tensors, facts)
+    with pytest.raises(UserError, match="shape"):
+        limited(opened, tmp_path / checkpoint.FILE)
+
+
+@pytest.mark.fault(49)
+def test_what_lies_beside_a_checkpoint_names_plain_places_only(forged):
+    file = forged(lambda facts: None)
+    beside = file.with_name("config.yaml")
+    for text in (
+        "dataset: {root: '${oc.env:HOME}', table: 3}\nbackbone: {weights: [1]}\n",
+        "dataset: 3\nbackbone: null\n",
+        "[1, 2]",
+        "dataset: {root: 2020-02-30}",
+    ):
+        beside.write_text(text)
+        opened(file)
+    for text in (
+        "a: &a [1]\nb: [*a, *a]\n",
+        "a: !!python/object/apply:os.system [x]\n",
+        "a: [" * 5000,
+    ):
+        beside.write_text(text)
+        with pytest.raises(UserError) as caught:
+            opened(file)
+        assert str(caught.value).startswith(f"{beside}: damaged")
+
+
+@pytest.mark.fault(49)
+def test_a_forged_checkpoint_ends_a_command_with_one_line(run, forged, no_network, tmp_path, jpeg):
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    file = forged(setting(f"{ROW}.model", "hf-hub:evil/model"))
+    for task in ("predict", "export"):
+        ran = run(f"task={task}", f"checkpoint={file}", f"image={tmp_path / 'a.jpg'}", bare=True)
+        assert ran.code == 1
+        assert ran.err.count("\n") == 1
+        assert ran.err.startswith(f"fgvc: {file}: its config")
+    ran = run("task=eval", f"checkpoint={file}", bare=True)
+    assert (ran.code, ran.err.count("\n"), ran.folder) == (1, 1, None)
+
+
+@pytest.mark.fault(49)
+def test_a_forged_checkpoint_as_backbone_is_refused(forged, built):
+    file = forged(setting(f"{ROW}.architecture.checkpoint_path", "/tmp/x"), whole=True)
+    given = ["backbone=vit", "backbone.size=mini", f"backbone.weights='{file}'"]
+    with pytest.raises(ConfigError, match="architecture.checkpoint_path"):
+        typed(composed(given))
+    file = forged(setting("config.backbone.checkpoints", {"mini": {"x": 1}}), whole=True)
+    with pytest.raises(ConfigError, match="damaged checkpoint"):
+        typed(composed(given))
+    assert digest.sha256_file(file)
