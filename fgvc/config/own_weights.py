@@ -62,19 +62,25 @@ def describe(backbone: Backbone, path: Path, reads_text: bool) -> None:
     facts = facts_of(path)
     if facts is None:
         return
+    _check_whole(path, facts)
+    made = _checked_node(facts, path)
+    _check_row(backbone, path, made)
+    _check_contents(backbone, path, made, reads_text)
+    backbone.contamination = seen(facts)
+
+
+def _checked_node(facts: Mapping[str, Any], path: Path) -> Backbone:
+    """The `backbone` node of a checkpoint; ConfigError unless it names one legal row."""
     try:
-        _check_whole(path, facts)
         made = made_with(facts)
         architecture.check_chosen(made)
-        _check_row(backbone, path, made)
-        _check_contents(backbone, path, made, reads_text)
-        backbone.contamination = seen(facts)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
         raise ConfigError(
             f"backbone.weights={path}: a damaged checkpoint, or of another version of fgvc: its "
-            f"config.backbone ({architecture.shown(str(error))}). Restore the file, or repeat the "
-            "run that made it"
+            f"config.backbone ({architecture.shown(str(error), 300)}). Restore the file, or repeat "
+            "the run that made it"
         ) from error
+    return made
 
 
 def learned(facts: Mapping[str, Any]) -> bool:
