@@ -26,14 +26,16 @@ from fgvc.config.compose import composed, typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import architecture
 from fgvc.config.schema.tensor_names import tensor_names
-from fgvc.model.backbone import weights
+from fgvc.model.backbone import build, weights
+from fgvc.model.backbone.hf_config import check_transformers
+from fgvc.model.backbone.hf_keys import Layout
 from fgvc.record import checkpoint
 from fgvc.record.resume import BestLostError, States
 from fgvc.report.audit import audited
 from fgvc.store import digest
 from fgvc.store.tensor_file import KEY
 from fgvc.task.resume_content import check_content
-from fgvc.types import UserError
+from fgvc.types import UserError, WeightsSource
 from tests.faults.fuzz_checkpoints import DOORS, EXPECTED, mutants, opened
 from tests.jobs import FINETUNE
 
@@ -826,3 +828,20 @@ def test_other_weights_than_the_pinned_ones_are_refused(tmp_path):
     given = ["backbone=vit", "backbone.size=mini", f"backbone.weights='{path}'"]
     with pytest.raises(ConfigError, match="not backbone.weights_sha256=" + "0" * 64):
         typed(composed([*given, f"backbone.weights_sha256={'0' * 64!r}"]))
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("held", [3, [], "x", None])
+def test_configs_beside_weights_of_other_libraries_hold_mappings(tmp_path, held):
+    file = tmp_path / "open_clip_model.safetensors"
+    file.write_bytes(DOORS["safetensors"][0][0])
+    conf = typed(composed(["backbone=clip", "backbone.size=mini", "backbone.pretrained=false"]))
+    source = WeightsSource("file", file.name, file)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": held}))
+    with pytest.raises(UserError, match=r"open_clip_config\.json has model_cfg="):
+        build(conf.backbone, 32, source, 0)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": held}))
+    kind = Layout("clip", "CLIPModel", "open_clip")
+    row = conf.backbone.checkpoints["mini"]
+    with pytest.raises(UserError, match=r"config\.json has vision_config="):
+        check_transformers(row, kind, file, "vision_config", hidden_act="gelu")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.config.schema.architecture import check_row
+from fgvc.config.schema.architecture import check_row, shown
 from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import (
     Backbone,
@@ -245,7 +245,12 @@ def _check_activation(
         _check_quick(row, pretrained, f"open_clip's pretrained tag {row.tag}")
     beside = source.path and source.path.with_name("open_clip_config.json")
     if beside and beside.is_file():
-        _check_quick(row, weights.read_json(beside).get("model_cfg", {}), str(beside))
+        model_config = weights.read_json(beside).get("model_cfg", {})
+        if not isinstance(model_config, Mapping):
+            raise UserError(
+                f"{beside} has model_cfg={shown(model_config)}, no mapping: fetch it again"
+            )
+        _check_quick(row, model_config, str(beside))
 
 
 def _check_quick(row: schema.Checkpoint, config: Mapping[str, Any], whose: str) -> None:
