@@ -52,14 +52,12 @@ def options(group: str) -> list[str]:
 @functools.cache
 def published_repos() -> frozenset[str]:
     """The repositories of the hub that rows of conf/backbone name."""
-    rows = (
-        row
-        for name in options("backbone")
-        for row in (
-            OmegaConf.load(conf_dir() / "backbone" / f"{name}.yaml").get("checkpoints") or {}
-        ).values()
-    )
-    return frozenset(row["repo"] for row in rows if row.get("repo"))
+    repos: set[str] = set()
+    for name in options("backbone"):
+        family = OmegaConf.load(conf_dir() / "backbone" / f"{name}.yaml")
+        rows = OmegaConf.select(family, "checkpoints") or {}
+        repos |= {row["repo"] for row in rows.values() if row.get("repo")}
+    return frozenset(repos)
 
 
 @functools.cache

@@ -122,7 +122,7 @@ def _outcome(
         "steps": finetune.trainer.done,
         "stopped_early": chosen.exhausted,
     }
-    lost = numbers["resumed"]["best_lost"] if _lost_best(numbers) else None
+    lost = _lost_best(numbers)
     if lost is not None:
         selection["best_lost"] = lost
     unreadable_N = np.array([bad.row for bad in end.unreadable], np.int64)
@@ -202,8 +202,9 @@ def _was_forced(numbers: Mapping[str, Any]) -> bool:
     return bool(numbers["resumed"] and numbers["resumed"]["forced"])
 
 
-def _lost_best(numbers: Mapping[str, Any]) -> bool:
-    return bool(numbers["resumed"] and "best_lost" in numbers["resumed"])
+def _lost_best(numbers: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Epoch and step of best weights that a forced resume went on without."""
+    return (numbers["resumed"] or {}).get("best_lost")
 
 
 class _Log:

@@ -16,6 +16,7 @@ import random
 import struct
 import tarfile
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -261,7 +262,8 @@ class _Net(torch.nn.Module):
 @functools.cache
 def _torchscript() -> bytes:
     buffer = io.BytesIO()
-    torch.jit.save(torch.jit.trace(_Net(), torch.zeros(1, 2)), buffer)
+    with warnings.catch_warnings(action="ignore"):  # deprecated, but such files are around
+        torch.jit.save(torch.jit.trace(_Net(), torch.zeros(1, 2)), buffer)
     return buffer.getvalue()
 
 
@@ -376,7 +378,7 @@ DOORS = _Doors()
 
 # --- mutations ---
 
-OPCODES = [code for code in range(256) if chr(code) in pickletools.code2op]
+OPCODES = [ord(opcode.code) for opcode in pickletools.opcodes]
 ODD_VALUES: list[object] = [
     None,
     True,

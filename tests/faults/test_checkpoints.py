@@ -72,7 +72,7 @@ def built(monkeypatch):
     names: list[str] = []
     honest = timm.create_model
 
-    def create(name: str, *arguments: object, **more: object) -> object:
+    def create(name: str, *arguments: Any, **more: Any) -> object:
         names.append(name)
         return honest(name, *arguments, **more)
 
@@ -100,7 +100,7 @@ def forged(finished, small_probe, tmp_path):
 def at(facts: dict[str, Any], key: str, value: object) -> None:
     *nodes, name = key.split(".")
     for node in nodes:
-        facts = facts[int(node)] if isinstance(facts, list) else facts[node]
+        facts = facts[node]
     facts[name] = value
 
 
@@ -633,7 +633,7 @@ def test_symmetric_losses_of_last_and_best(states):
     first, third = sorted(states.folder.glob("best-*"))
     before = contents(states.folder)
 
-    def again(**force: bool) -> Any:
+    def again(**force: Any) -> Any:
         notes.clear()
         return States(states.folder, 3).newest(notes.append, **force)
 

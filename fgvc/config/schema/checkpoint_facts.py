@@ -38,7 +38,7 @@ def parse(written: Any) -> dict[str, Any]:
     if len(written) > MOST_BYTES:
         raise ValueError(f"its facts have {len(written)} letters, more than {MOST_BYTES}")
     facts = parse_json(written)
-    if not _is_mapping(facts):
+    if not isinstance(facts, dict):
         raise ValueError("its facts are no mapping")
     check(facts)
     return facts

@@ -61,9 +61,9 @@ def check(
 
 def _check_options(name: str, choice: Mapping[str, Any]) -> None:
     for option, (low, high) in NUMBERS.get(name, {}).items():
-        value = choice.get(option)
-        whole = option in ("hidden", "k")
-        fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        value: Any = choice.get(option)
+        kind = int if option in ("hidden", "k") else int | float
+        fits = isinstance(value, kind) and not isinstance(value, bool)
         if not fits or not low <= value <= high:
             raise UserError(f"head.{option}={str(value)[:60]}: must be from {low:g} to {high:g}")
 
