@@ -266,7 +266,7 @@ def test_a_config_json_of_another_model_is_refused(made, row_of, tmp_path, name,
 def test_an_epsilon_that_is_no_number_is_refused(made, mini, tmp_path, value):
     folder = _changed(made("ViTModel")[1], tmp_path, layer_norm_eps=value)
     says = "has layer_norm_eps=.*: correct it"
-    if value != value:  # noqa: PLR0124 - NaN is no JSON
+    if value != value:
         says = "cannot be read as JSON"
     with pytest.raises(UserError, match=f"config.json {says}"):
         _built(mini("vit", folder), 224)
