@@ -264,7 +264,8 @@ class WeightsSource:
     """Where a backbone's weights came from.
 
     sha256: of the file (None: random weights). made_by: the run of fgvc that wrote the file, with
-    the weights that it began with; None for any other file.
+    the weights that it began with; None for any other file. held: numbers in the checkpoint that
+    will replace random weights, which bounds the model's size; None: nothing replaces them.
     """
 
     kind: str  # file | hub | random
@@ -273,6 +274,7 @@ class WeightsSource:
     sha256: str | None = None
     revision: str | None = None
     made_by: Mapping[str, Any] | None = None
+    held: int | None = None
 
 
 class Progress(Protocol):

@@ -28,6 +28,7 @@ from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.fit import check_parts, check_side, check_text, settle
 from fgvc.config.lists import as_list
 from fgvc.config.once import compose, compose_whole
+from fgvc.config.schema import architecture
 from fgvc.config.schema.launcher import LAUNCHERS
 from fgvc.config.weights import fill_beside, fill_tokenizer, fill_weights
 
@@ -48,6 +49,17 @@ def conf_dir() -> Path:
 def options(group: str) -> list[str]:
     """The option files of a group, sorted."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+@functools.cache
+def published_repos() -> frozenset[str]:
+    """The repositories of the hub that rows of conf/backbone name."""
+    repos: set[str] = set()
+    for name in options("backbone"):
+        family = OmegaConf.load(conf_dir() / "backbone" / f"{name}.yaml")
+        rows = OmegaConf.select(family, "checkpoints") or {}
+        repos |= {row["repo"] for row in rows.values() if row.get("repo")}
+    return frozenset(repos)
 
 
 @functools.cache
@@ -115,6 +127,7 @@ def settled(conf: schema.Config) -> schema.Config:
     """
     check_bounds(conf)
     if not is_operation(conf):
+        architecture.check_chosen(conf.backbone)
         settle(conf)
         inert.fix(conf)
         check_side(conf)

@@ -7,16 +7,22 @@ its head is left aside. Positions are resized like those of any other file.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from fgvc.config.errors import ConfigError
-from fgvc.config.schema import Backbone, Checkpoint, chosen_checkpoint
+from fgvc.config.schema import (
+    Backbone,
+    Checkpoint,
+    architecture,
+    checkpoint_facts,
+    chosen_checkpoint,
+)
 from fgvc.config.schema.weight_files import safetensors_header
 from fgvc.shell import setting
+from fgvc.untrusted import parse_json
 
 KEY = "fgvc"  # in the metadata of a safetensors file
 SAME = (  # fields of a row that decide which tensors the backbone has and what they compute
@@ -57,23 +63,31 @@ def describe(backbone: Backbone, path: Path, reads_text: bool) -> None:
     facts = facts_of(path)
     if facts is None:
         return
+    _check_whole(path, facts)
+    made = _checked_node(facts, path)
+    _check_row(backbone, path, made)
+    _check_contents(backbone, path, made, reads_text)
+    backbone.contamination = seen(facts)
+
+
+def _checked_node(facts: Mapping[str, Any], path: Path) -> Backbone:
+    """The `backbone` node of a checkpoint; ConfigError unless it names one legal row."""
     try:
-        _check_whole(path, facts)
         made = made_with(facts)
-        _check_row(backbone, path, made)
-        _check_contents(backbone, path, made, reads_text)
-        backbone.contamination = seen(facts)
-    except (KeyError, TypeError, AttributeError) as error:
+        architecture.check_chosen(made)
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
         raise ConfigError(
-            f"backbone.weights={path}: a checkpoint of another version of fgvc (it lacks {error}). "
-            "Repeat the run that made it"
+            f"backbone.weights={path}: a damaged checkpoint, or of another version of fgvc: its "
+            f"config.backbone ({architecture.shown(str(error), 300)}). Restore the file, or repeat "
+            "the run that made it"
         ) from error
+    return made
 
 
 def learned(facts: Mapping[str, Any]) -> bool:
     """Whether the run of a checkpoint changed the backbone's weights."""
     task = facts["config"]["task"]
-    trained = task["name"] == "train" and task["tune"] != "head"
+    trained = task["name"] == "train" and task.get("tune") != "head"
     return trained or bool(facts["fit"]["forced"])
 
 
@@ -167,13 +181,13 @@ def _facts_of_version(path: Path, size: int, mtime_ns: int) -> Mapping[str, Any]
     if header is None:
         return None
     try:
-        written = json.loads(header).get("__metadata__", {}).get(KEY)
-    except (ValueError, AttributeError, RecursionError):
+        written = parse_json(header).get("__metadata__", {}).get(KEY)
+    except (ValueError, AttributeError):
         return None
     try:
-        facts = None if written is None else json.loads(written)
-        return None if facts is None else dict(facts)
-    except (ValueError, TypeError, RecursionError) as error:
+        return None if written is None else checkpoint_facts.parse(written)
+    except ValueError as error:
         raise ConfigError(
-            f"backbone.weights={path}: a damaged checkpoint of fgvc ({error}): restore it"
+            f"backbone.weights={path}: a damaged checkpoint, or of another version of fgvc: "
+            f"{error}. Restore the file, or repeat the run that made it"
         ) from error

@@ -8,18 +8,18 @@ load as wrong weights.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from fgvc import untrusted
+from fgvc.config.schema import checkpoint_facts
 from fgvc.record.locate import SEALED, record_folder
 from fgvc.store import atomic, digest, tensor_file
 from fgvc.store.tensor_file import CONTENT, KEY
@@ -61,13 +61,28 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         with safe_open(untrusted.require_regular(file), framework="pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
-        facts = json.loads(metadata[KEY])
-    except (SafetensorError, KeyError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header fails in as many ways as there are layers
         raise UserError(f"{file}: not a checkpoint of fgvc ({_short(error)})") from error
+    facts = _facts(file, metadata)
     recorded = facts.pop(CONTENT, None)
     if recorded != _content(tensors, facts):
         raise UserError(f"{file}: sha256 mismatch, the bytes changed since it was written")
     return tensors, facts, checkpoint_id
+
+
+def _facts(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """UserError unless the metadata holds what every checkpoint says of itself."""
+    if KEY not in metadata:
+        raise UserError(f"{file}: not a checkpoint of fgvc: its metadata lacks {KEY}")
+    try:
+        return checkpoint_facts.parse(metadata[KEY])
+    except ValueError as error:
+        raise UserError(
+            f"{file}: a damaged checkpoint, or of another version of fgvc: {error}. Restore the "
+            "file, or repeat the run that made it"
+        ) from error
 
 
 def locate(path: Path) -> Path:
@@ -99,11 +114,14 @@ def _check_folder(file: Path, found: str) -> None:
         return
     try:
         recorded = untrusted.read_json(index)[file.name]["sha256"]
+        if not isinstance(recorded, str):
+            raise TypeError
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{index}: damaged, it does not tell the digest of {file.name}") from error
     if recorded != found:
         raise UserError(
-            f"{file}: sha256 mismatch, recorded {recorded[:16]}…, found {found[:16]}…: "
+            f"{file}: sha256 mismatch, recorded {checkpoint_facts.shown(recorded, 16)}, found "
+            f"{found[:16]}…: "
             "the file changed since the run; restore it or repeat the run"
         )
 

@@ -73,7 +73,11 @@ def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
 
     Raises:
         KeyError: the checkpoint does not record its fit (an older version wrote it).
+        ValueError: what it records is no list of short digests.
     """
+    for name in TENSORS:
+        if name in tensors and (tensors[name].dtype != torch.int64 or tensors[name].ndim != 1):
+            raise ValueError(f"{name} is no list of int64")
     backbone = {"backbone_N": tensors[BACKBONE].numpy()} if BACKBONE in tensors else {}
     return Fit(
         facts["answer"]["manifest_digest"],

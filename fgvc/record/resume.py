@@ -5,14 +5,16 @@
         best-00000090.<sha256>.pt                   the best weights by then
 
 A file's name holds the digest of its bytes, so one rename makes both at once. A state holds the
-name of the best weights of its moment: a state is whole only where they are too.
+name of the best weights of its moment: a state is whole only where they are too. Where the last
+states are whole and only their best weights are lost, the training stops: without them, validation
+would choose among fewer epochs, which is for the user to decide.
 """
 
 from __future__ import annotations
 
 import io
-import pickle
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,7 +30,20 @@ from fgvc.types import UserError
 
 NAME = re.compile(r"(state|best)-(\d{8,})(?:\.best-(\d{8,}))?\.([0-9a-f]{64})\.pt")
 PLAIN = (str, int, float, bool, type(None))
-UNFIT = (KeyError, TypeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError)
+
+
+class BestLostError(UserError):
+    """A state is whole, but the best weights that it refers to are missing or damaged."""
+
+    def __init__(self, state: Path, reason: str) -> None:
+        """reason: what is wrong with the best weights; begins with their path."""
+        super().__init__(
+            f"{reason}: the best weights so far, which {state} needs; that state is whole. Restore "
+            "the file, or go on from the last state without it by runtime.resume_force=true, which "
+            "is recorded: validation then chooses among the epochs to come. A new runtime.run_id "
+            "trains anew"
+        )
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,7 @@ class States:
         assert keep >= 1
         self.folder, self.keep = folder, keep
         self._best: str | None = None
+        self.best_lost: int | None = None  # step of best weights that the loaded state lacks
         self._unfit: set[Path] = set()
 
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
@@ -83,40 +99,66 @@ class States:
         return path
 
     def newest(
-        self, on_note: Callable[[str], None], otherwise: str = ""
+        self, on_note: Callable[[str], None], otherwise: str = "", without_best: bool = False
     ) -> tuple[int, dict[str, Any]] | None:
         """The newest whole state with its step; None where there is none.
 
         Args:
             on_note: told in one line each of the files passed over, and of what is taken instead.
             otherwise: what happens if every state is damaged; for the note.
+            without_best: where no state has its best weights, take the newest without them.
+
+        Raises:
+            BestLostError: states are whole, but none has its best weights; nothing was removed.
         """
         temporary.remove_stale(self.folder)
+        lost: tuple[Path, BestLostError] | None = None
+        notes: list[str] = []
         for entry in reversed(self._entries("state")):
             try:
                 found = self.load(entry.path)
             except UserError as error:
+                if isinstance(error, BestLostError):
+                    lost = lost or (entry.path, error)
                 self._unfit.add(entry.path)
-                on_note(f"{error}; passed over")
+                reason = error.reason if isinstance(error, BestLostError) else error
+                notes.append(f"{reason}; passed over")
                 continue
             if self._unfit:
-                on_note(f"going on from step {entry.step}: {entry.path}")
+                notes.append(f"going on from step {entry.step}: {entry.path}")
+            for note in notes:
+                on_note(note)
             return found
+        if lost is not None:
+            if not without_best:
+                raise lost[1]
+            return self.load(lost[0], without_best=True)
+        for note in notes:
+            on_note(note)
         if self._unfit:
             on_note(f"{self.folder}: no whole resume state is left{otherwise}")
         return None
 
-    def load(self, path: Path) -> tuple[int, dict[str, Any]]:
+    def load(self, path: Path, without_best: bool = False) -> tuple[int, dict[str, Any]]:
         """One state of this folder with its step; `best` then gives the weights it refers to.
 
+        Args:
+            without_best: load it also if its best weights are lost; `best_lost` is their step.
+
         Raises:
-            UserError: the state or its best weights are missing, damaged, or not ours.
+            UserError: the state is missing, damaged, or not ours.
+            BestLostError: its best weights are.
         """
         record = _read(path)
-        best = record.get("best")
+        best, lost = record.get("best"), None
         if best is not None:
-            _verify(self.folder / best, f"{path} needs it: ")
-        self._best = best
+            try:
+                _verify(self.folder / best)
+            except UserError as error:
+                if not without_best:
+                    raise BestLostError(path, str(error)) from error
+                best, lost = None, _parsed(self.folder / best).step
+        self._best, self.best_lost = best, lost
         return record["step"], record["state"]
 
     def best(self) -> tuple[int, dict[str, Tensor]] | None:
@@ -174,10 +216,15 @@ def _read(path: Path) -> dict[str, Any]:
     """What was written, after its digest was verified; nothing in the file can run."""
     _verify(path)
     try:
-        record = torch.load(untrusted.require_regular(path), map_location="cpu", weights_only=True)
-        if not isinstance(record["step"], int) or not isinstance(record["state"], dict):
+        # given a path, torch would go by its ending; it warns of pickle protocols
+        with untrusted.open_regular(path) as file, warnings.catch_warnings(action="ignore"):
+            record = torch.load(file, map_location="cpu", weights_only=True)
+        if type(record["step"]) is not int or not isinstance(record["state"], dict):
             raise TypeError("no step and state")
-    except UNFIT as error:
+        best = record.get("best")
+        if best is not None and not (NAME.fullmatch(best) and best.startswith("best-")):
+            raise ValueError("no name of best weights")
+    except Exception as error:  # a damaged archive fails in as many ways as there are layers
         raise UserError(
             f"{path} ({path.stat().st_size} bytes): not a resume state of fgvc, or it holds code "
             f"({type(error).__name__}): refused, and nothing in it was run"
@@ -185,13 +232,13 @@ def _read(path: Path) -> dict[str, Any]:
     return record
 
 
-def _verify(path: Path, why: str = "") -> None:
+def _verify(path: Path) -> None:
     recorded = _parsed(path).sha256
     if not path.is_file():
-        raise UserError(f"{why}{path}: no such file")
+        raise UserError(f"{path}: no such file")
     if digest.sha256_file(path) != recorded:
         size = path.stat().st_size
-        raise UserError(f"{why}{path} ({size} bytes): {_looks_like(path)}, sha256 mismatch")
+        raise UserError(f"{path} ({size} bytes): {_looks_like(path)}, sha256 mismatch")
 
 
 def _looks_like(path: Path) -> str:

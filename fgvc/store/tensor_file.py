@@ -6,7 +6,6 @@ file alone, detects a changed byte in a file that was copied away from its run f
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from fgvc import untrusted
 from fgvc.store import digest
 from fgvc.types import UserError
+from fgvc.untrusted import parse_json
 
 KEY = "fgvc"  # in the metadata of the file
 CONTENT = "content_sha256"  # in the facts
@@ -62,8 +62,8 @@ def facts_of(path: Path) -> dict[str, Any] | None:
     if written is None:
         return None
     try:
-        facts = json.loads(written)
-    except (ValueError, TypeError, RecursionError) as error:
+        facts = parse_json(written)
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path}: a damaged checkpoint of fgvc ({error}): restore it") from error
     if not isinstance(facts, dict):
         raise UserError(f"{path}: a damaged checkpoint of fgvc (no facts): restore it")
@@ -80,7 +80,11 @@ def verify(path: Path) -> dict[str, Any]:
     if facts is None:
         raise UserError(f"{path}: not a checkpoint of fgvc")
     recorded = facts.pop(CONTENT, None)
-    if recorded != content_sha256(facts, _entries(path)):
+    try:
+        found = content_sha256(facts, _entries(path))
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise UserError(f"{path}: a damaged checkpoint of fgvc (its header): restore it") from error
+    if recorded != found:
         raise UserError(f"{path}: sha256 mismatch, the bytes changed since it was written")
     return facts
 
@@ -93,8 +97,8 @@ def _header(path: Path) -> tuple[int, dict[str, Any]] | None:
         if start[8:] != b"{" or length > min(MOST, path.stat().st_size):
             return None
         try:
-            header = json.loads(b"{" + file.read(length - 1))
-        except (ValueError, RecursionError):
+            header = parse_json(b"{" + file.read(length - 1))
+        except ValueError:
             return None
     return (8 + length, header) if isinstance(header, dict) else None
 
@@ -104,10 +108,13 @@ def _entries(path: Path) -> Iterator[Entry]:
     assert header is not None, path
     begin, tensors = header[0], dict(header[1])
     tensors.pop("__metadata__", None)
+    size = path.stat().st_size
     with untrusted.open_regular(path) as file:
         for name in sorted(tensors):
             about = tensors[name]
             first, last = about["data_offsets"]
+            if not 0 <= first <= last <= size - begin:
+                raise ValueError(f"{name} lies outside the file")
             file.seek(begin + first)
             dtype = DTYPES.get(about["dtype"], str(about["dtype"]))
             # as written: a tensor without elements has no bytes

@@ -18,6 +18,7 @@ from fgvc.data import loader
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model import head as heads
 from fgvc.model.backbone import autocast
+from fgvc.model.backbone.fill import first_difference
 from fgvc.model.classifier import Classifier
 from fgvc.model.part_attention import Selection
 from fgvc.task.looking import looking
@@ -139,16 +140,14 @@ def restored(
     eps = facts["backbone"].get("norm_eps", conf.backbone.norm_eps)
     conf = replace(conf, backbone=replace(conf.backbone, norm_eps=eps))
     row = chosen_checkpoint(conf.backbone)
-    empty = WeightsSource("random", row.model)  # overwritten: the file has every tensor
+    held = sum(value.numel() for value in tensors.values())
+    empty = WeightsSource("random", row.model, held=held)  # overwritten: the file has every tensor
     backbone, selector = looking(conf, empty)
     own = {name[len(HEAD) :]: value for name, value in tensors.items() if name.startswith(HEAD)}
-    head = heads.stored(facts["head"], own, len(facts["labelmap"]["ids"]))
+    head = heads.stored(facts["head"], own, len(facts["labelmap"]["ids"]), backbone.feature_dim)
     model = Classifier(backbone, head, selector)
-    try:
-        model.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        raise UserError(
-            f"the checkpoint's tensors are not those of {row.model}: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from error
+    own_state = model.state_dict()
+    if (difference := first_difference(tensors, own_state)) is not None:
+        raise UserError(f"the checkpoint's tensors are not those of {row.model}: {difference}")
+    model.load_state_dict(dict(tensors))
     return model.to(device).eval()

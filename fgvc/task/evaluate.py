@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from fgvc.config.compose import resolved, typed
 from fgvc.config.errors import ConfigError
+from fgvc.config.overrides import given_places
 from fgvc.record import console
 from fgvc.task import Job, Skipped, stored, writeup
 from fgvc.task.classify import classified
@@ -40,7 +41,9 @@ def run(job: Job) -> Skipped | None:
         )
     plain = kept.facts["hashed"] if kept.inside else resolved(cfg)
     stored.check_hash(kept, plain)
-    with opened("eval", conf, plain, job.command, source=kept.inside) as experiment:
+    given = given_places(job.overrides).get("backbone.weights")
+    source = stored.find_weights(kept, conf, given)
+    with opened("eval", conf, plain, job.command, source=source) as experiment:
         if skipped := already_complete(experiment, kept.id):
             return skipped
         _check(experiment, kept)
@@ -63,7 +66,9 @@ def _check(job: Experiment, kept: Stored) -> None:
 
 def _head(job: Experiment, kept: Stored) -> Outcome:
     features = job.extractor.features("test", job.dataset.split.test_N)
-    return _outcome(kept, predict(job, kept.head(), features), features, job.extractor.looks)
+    return _outcome(
+        kept, predict(job, kept.head(job.conf), features), features, job.extractor.looks
+    )
 
 
 def _whole(job: Experiment, kept: Stored) -> Outcome:

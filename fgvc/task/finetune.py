@@ -139,11 +139,10 @@ class Finetune:
     def _go_on_from(self, state: dict[str, Any]) -> None:
         if self.world.leads:
             epochs.refuse_past_end(self.conf, state["trainer"]["step"], self.steps)
-        if unfit := self.trainer.mismatches(state["trainer"]):
+        if unfit := self._unfit(state["trainer"]):
             if not self.world.leads:
                 self.world.share(None)  # fails, because rank 0 reports the error and ends
             raise UserError(self._refusal(unfit))
-        self.trainer.load(state["trainer"])
         self.epochs_judged, self.trainer.best = epochs.converted(
             self.trainer.best,
             state["epochs_judged"],
@@ -154,6 +153,16 @@ class Finetune:
         if not self.data.validates:  # a state of another config may have a best epoch
             self.trainer.best = Best(self.conf.task.select, self.conf.task.patience)
         self.unreadable = dict(state["unreadable"])
+
+    def _unfit(self, state: dict[str, Any]) -> list[str]:
+        """Load the state of the trainer; phrases for what does not fit, and nothing is loaded."""
+        try:
+            if unfit := self.trainer.mismatches(state):
+                return unfit
+            self.trainer.load(state)
+        except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
+            return [f"its content ({' '.join(str(error).split())[:150]})"]
+        return []
 
     def _refusal(self, unfit: list[str]) -> str:
         """The message for a state of another model. unfit: as `Trainer.mismatches` gives it."""

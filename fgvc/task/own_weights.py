@@ -31,10 +31,10 @@ def backbone_images(source: WeightsSource) -> np.ndarray:
     tensors, facts, _ = checkpoint.read(source.path)
     try:
         fitted = fit.from_checkpoint(facts, tensors)
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         raise UserError(
-            f"backbone.weights={source.path}: does not record which images fitted it (an older "
-            "version of fgvc wrote it). Repeat the run that made it"
+            f"backbone.weights={source.path}: does not record which images fitted it ({error}). "
+            "Repeat the run that made it"
         ) from error
     own = (fitted.image_N, fitted.validation_N) if learned(facts) else ()
     return np.unique(np.concatenate([fitted.backbone_N, *own]))

@@ -2,7 +2,8 @@
 
 A state belongs to one config and to one identity (images, split, label map, weights). Under another
 config it is refused, naming the keys; runtime.resume_force=true goes on all the same, and is
-recorded for as long as the training is continued. Another identity is always refused.
+recorded for as long as the training is continued. Another identity is always refused. The same key
+resumes a whole state whose best weights are lost; that is recorded likewise.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fgvc.record.folder import IN_PROGRESS, RESUME, SHORT, read_json
 from fgvc.record.resume import States
 from fgvc.task.experiment import Experiment, identity
 from fgvc.task.identity import check_data, differing
+from fgvc.task.resume_content import check_content
 from fgvc.types import UserError
 
 
@@ -27,8 +29,10 @@ class Start:
     """The state that a training resumes. step: optimiser steps behind `state`. place: its source.
 
     origin: `from`, the run it was taken from, or None; `changed`, the config keys that a forced
-    resume changed; `other_code`, whether another version of the code took part. Every later
-    state keeps it. copied_from: the states of another run, to be copied; None: own states.
+    resume changed; `other_code`, whether another version of the code took part; `best_lost`, epoch
+    and step of best weights that a forced resume went on without. Every later state keeps it,
+    `best_lost` only where there is one. copied_from: the states of another run, to be copied;
+    None: own states.
     """
 
     step: int
@@ -41,13 +45,15 @@ class Start:
     def record(self) -> dict[str, object]:
         """The entry `resumed` of metrics.json."""
         source = {} if self.origin["from"] is None else {"from": self.origin["from"]}
+        lost = {name: self.origin[name] for name in ("best_lost",) if name in self.origin}
         return {
             "step": self.step,
-            "forced": bool(self.origin["changed"]),
+            "forced": bool(self.origin["changed"] or lost),
             "changed": self.origin["changed"],
             "other_code": self.origin["other_code"],
             "identity": self.state["identity"],
             **source,
+            **lost,
         }
 
 
@@ -80,16 +86,17 @@ def find_start(job: Experiment, plain: dict[str, Any], states: States) -> Start 
         UserError: runtime.resume names no state; a state of another config, of other data or other
             weights, or of a version that did not keep their digests.
     """
-    path = job.conf.runtime.resume
-    own = states.newest(console.say, ", the training starts anew" if path is None else "")
+    path, force = job.conf.runtime.resume, job.conf.runtime.resume_force
+    anew = ", the training starts anew" if path is None else ""
+    own = states.newest(console.say, anew, without_best=force)
     place = None if path is None else Path(path).expanduser().resolve()
     if own is not None:
         if place is not None and "origin" in own[1]:
-            _check_named(place, states, own)
-        return _checked(job, plain, states.folder.parent, own, None)
+            _check_named(place, states, own, force)
+        return _checked(job, plain, states.folder.parent, own, states)
     if place is None:
         return None
-    if (named := _named(place)) is None:
+    if (named := _named(place, force)) is None:
         raise UserError(
             f"runtime.resume={path}: no resume state there (a run folder in progress, its resume "
             "folder, or a state in it)"
@@ -98,7 +105,7 @@ def find_start(job: Experiment, plain: dict[str, Any], states: States) -> Start 
     return _checked(job, plain, place, loaded, other)
 
 
-def _check_named(place: Path, states: States, own: tuple[int, dict[str, Any]]) -> None:
+def _check_named(place: Path, states: States, own: tuple[int, dict[str, Any]], force: bool) -> None:
     """Check that the states of this run come from the one that runtime.resume names.
 
     The command of a run that was started from another state may be repeated: it then goes on from
@@ -110,7 +117,7 @@ def _check_named(place: Path, states: States, own: tuple[int, dict[str, Any]]) -
     step, state = own
     origin = state["origin"]["from"]
     if place.is_relative_to(states.folder.parent.resolve()):
-        named = _named(place)
+        named = _named(place, force)
         if named is not None and named[1][0] == step:
             return
         what = "an older state of this run, or none"
@@ -147,14 +154,17 @@ def _checked(
     plain: Mapping[str, Any],
     place: Path,
     loaded: tuple[int, dict[str, Any]],
-    other: States | None,
+    states: States,
 ) -> Start:
+    """states: that `loaded` is of; those of another run are copied later."""
     step, state = loaded
+    other = None if states.folder.parent == job.run.path else states
     if "identity" not in state or "origin" not in state:
         raise UserError(
             f"{place}: a state of an older version, without the digests of its data and weights. "
             "Train under a new runtime.run_id without runtime.resume"
         )
+    check_content(state, place)
     current, keys = identity(job), _differing(state["config"], plain)
     also = "".join(f"; {value}" for value in _both(state["config"], plain, keys))
     check_data(state["identity"], current, place, also)
@@ -166,17 +176,36 @@ def _checked(
         "from": state["origin"]["from"] if other is None else state_name(place),
         "changed": sorted({*state["origin"]["changed"], *changed}),
         "other_code": other_code or state["origin"]["other_code"],
+        **_best_lost(states, state),
     }
+    if states.best_lost is not None:
+        state = {**state, "trainer": {**state["trainer"], "best": {}}}
     return Start(step, state, place, origin, other)
 
 
-def _named(place: Path) -> tuple[States, tuple[int, dict[str, Any]]] | None:
+def _best_lost(states: States, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of the origin for best weights that this resume, or an earlier one, lacks."""
+    if states.best_lost is None:
+        earlier = state["origin"].get("best_lost")
+        return {} if earlier is None else {"best_lost": earlier}
+    epoch = state["trainer"]["best"].get("epoch")
+    console.say(
+        f"note: resuming by force without the best weights so far (epoch {epoch}, step "
+        f"{states.best_lost}): validation chooses among the epochs to come"
+    )
+    return {"best_lost": {"epoch": epoch, "step": states.best_lost}}
+
+
+def _named(place: Path, force: bool) -> tuple[States, tuple[int, dict[str, Any]]] | None:
     if place.is_file():
         states = States(place.parent, 1)
-        return states, states.load(place)
+        return states, states.load(place, without_best=force)
     for folder in (place, place / RESUME, place / IN_PROGRESS / RESUME):
         states = States(folder, 1)
-        if folder.is_dir() and (loaded := states.newest(console.say)) is not None:
+        if (
+            folder.is_dir()
+            and (loaded := states.newest(console.say, without_best=force)) is not None
+        ):
             return states, loaded
     return None
 

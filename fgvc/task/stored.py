@@ -16,13 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc import untrusted
-from fgvc.config.compose import conf_dir, config_hash, typed
+from fgvc.config.compose import check_bounds, conf_dir, config_hash, published_repos, shaped, typed
+from fgvc.config.errors import ConfigError
 from fgvc.config.grid import key_of
 from fgvc.config.overrides import MAX_PIXELS, given_places
-from fgvc.config.schema import Config
+from fgvc.config.schema import Config, architecture, chosen_checkpoint
+from fgvc.config.schema.weight_names import HUB
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import head as heads
 from fgvc.model.backbone import weights
+from fgvc.model.backbone.base import feature_dim
 from fgvc.model.classifier import Classifier
 from fgvc.record import checkpoint, fit
 from fgvc.record.fit import Fit
@@ -69,17 +72,32 @@ class Stored:
             zip(self.facts["labelmap"]["ids"], self.facts["labelmap"]["names"], strict=True)
         )
 
-    def head(self) -> torch.nn.Module:
-        """The head of a checkpoint that does not hold its backbone."""
+    def head(self, conf: Config) -> torch.nn.Module:
+        """The head of a checkpoint that does not hold its backbone.
+
+        Raises:
+            UserError: its tensors are not those of the head and the features of the config.
+        """
+        width = feature_dim(chosen_checkpoint(conf.backbone), conf.backbone.features)
         state = {name.removeprefix(HEAD): value for name, value in self.tensors.items()}
-        return heads.stored(self.facts["head"], state, len(self.classes))
+        try:
+            return heads.stored(self.facts["head"], state, len(self.classes), width)
+        except UserError as error:
+            raise UserError(f"{self.file}: {error}") from error
 
     def classifier(self, conf: Config, source: WeightsSource, device: torch.device) -> Classifier:
-        """Backbone and head together, ready to classify."""
-        if self.facts.get("whole"):
-            return restored(conf, self.facts, self.tensors, device)
-        backbone, selector = looking(conf, source)
-        return Classifier(backbone, self.head(), selector).to(device).eval()
+        """Backbone and head together, ready to classify.
+
+        Raises:
+            UserError: the model cannot be built, or its tensors are not those of the checkpoint.
+        """
+        try:
+            if self.facts.get("whole"):
+                return restored(conf, self.facts, self.tensors, device)
+            backbone, selector = looking(conf, source)
+        except (UserError, ConfigError) as error:
+            raise UserError(f"{self.file}: {error}") from error
+        return Classifier(backbone, self.head(conf), selector).to(device).eval()
 
     def check(self, source: WeightsSource, preprocess: Preprocess) -> None:
         """UserError unless weights and preprocessing are those it was made with."""
@@ -112,17 +130,36 @@ def read_file(file: Path) -> Stored:
     tensors, facts, checkpoint_id = checkpoint.read(file)
     try:
         fitted = fit.from_checkpoint(facts, tensors)
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         raise UserError(
-            f"{file}: does not record which images fitted and chose its head (an older version of "
-            "fgvc wrote it). Repeat the run."
+            f"{file}: does not record which images fitted and chose its head ({error}). Repeat the "
+            "run."
         ) from error
     tensors = {name: value for name, value in tensors.items() if name not in fit.TENSORS}
     return Stored(file, checkpoint_id, facts, tensors, fitted)
 
 
 def config_of(stored: Stored, job: Job) -> DictConfig:
-    """The checkpoint's config with this command's runtime and places."""
+    """The checkpoint's config with this command's runtime and places.
+
+    Raises:
+        UserError: the config is damaged, or asks for what no config may ask for.
+    """
+    try:
+        cfg = _placed(stored, job)
+        conf = shaped(cfg)
+        check_bounds(conf)
+        architecture.check_chosen(conf.backbone)
+    except (ConfigError, OmegaConfBaseException, TypeError, KeyError, AttributeError) as error:
+        reason = architecture.shown((str(error) or type(error).__name__).partition("\n")[0], 300)
+        raise UserError(
+            f"{stored.file}: its config is damaged, or of another version of fgvc: {reason}. "
+            "Restore the file, or repeat the run that made it"
+        ) from error
+    return cfg
+
+
+def _placed(stored: Stored, job: Job) -> DictConfig:
     # its texts are data: none of them reads another key or the environment
     cfg = OmegaConf.create(escaped(dict(stored.facts["config"])))
     assert isinstance(cfg, DictConfig)
@@ -160,9 +197,26 @@ def settled(stored: Stored, job: Job) -> tuple[Config, WeightsSource]:
         cfg.backbone.weights = escaped(given)  # a file will do for what the run took from the hub
     conf = with_norm_eps(stored, typed(cfg))
     check_weights_found(stored, conf)
-    source = stored.inside or weights.find(conf.backbone)
+    source = find_weights(stored, conf, given)
     stored.check(source, evaluation_transform(conf))
     return conf, source
+
+
+def find_weights(stored: Stored, conf: Config, given: str | None) -> WeightsSource:
+    """The weights of a checkpoint's backbone; only a repository that a row of conf/backbone names,
+    or this command, is asked for what is not cached: a checkpoint may not choose what is contacted.
+
+    Args:
+        given: backbone.weights of this command.
+
+    Raises:
+        UserError: they are nowhere to be found, or are others.
+    """
+    if stored.inside is not None:
+        return stored.inside
+    own_choice = given is not None and given.startswith(HUB)
+    may_fetch = None if own_choice else published_repos().__contains__
+    return weights.find(conf.backbone, may_fetch)
 
 
 def with_norm_eps(stored: Stored, conf: Config) -> Config:
@@ -227,10 +281,27 @@ def _places_beside(file: Path) -> dict[str, str]:
     if not saved.is_file():
         return {}
     try:
-        saved_conf = yaml.safe_load(untrusted.read_yaml(saved))
-        conf = OmegaConf.create(escaped(dict(saved_conf)))
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, TypeError, ValueError) as error:
+        text = untrusted.read_text(saved, untrusted.MIB)
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it holds aliases")  # nested, they expand without end
+        plain = yaml.load(text, _Plain)
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise UserError(f"{saved}: damaged ({' '.join(str(error).split())[:80]})") from error
-    kept = ("dataset.root", "dataset.table", "backbone.weights")
-    found = {key: OmegaConf.select(conf, key) for key in kept}
-    return {key: str(value) for key, value in found.items() if value is not None}
+    found = {}
+    for key in ("dataset.root", "dataset.table", "backbone.weights"):
+        node, _, name = key.partition(".")
+        held = plain.get(node) if isinstance(plain, dict) else None
+        value = held.get(name) if isinstance(held, dict) else None
+        if isinstance(value, str) and "\0" not in value:
+            found[key] = value
+    return found
+
+
+class _Plain(yaml.SafeLoader):
+    """Every scalar is the text that was written: no date, no number of a million digits."""
+
+
+_Plain.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in rules if tag.endswith(":null")]
+    for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}

@@ -20,6 +20,7 @@ import torch
 
 from fgvc.config.compose import resolved
 from fgvc.learn.train.step import StepReport
+from fgvc.model.backbone.fill import first_difference
 from fgvc.record import console
 from fgvc.record.folder import RESUME, Preempted, write_status
 from fgvc.record.resume import States
@@ -30,7 +31,7 @@ from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
 from fgvc.task.finetune import Finetune, Plan
 from fgvc.task.resumption import NO_ORIGIN, adopt, before, find_start
 from fgvc.task.text import class_text
-from fgvc.types import Batch
+from fgvc.types import Batch, UserError
 
 EVERY = 10  # steps between points of the training curves
 KEPT = (RESUME, "run.log")  # of an earlier process of the same run
@@ -108,7 +109,7 @@ def _outcome(
 ) -> Outcome:
     """Read test once, with the weights that were chosen; or stop before that."""
     # under final_fit=trainval, a forced resume may bring weights that validation chose
-    best = states.best() if finetune.data.validates else None
+    best = _best(states, finetune) if finetune.data.validates else None
     chosen = finetune.trainer.best
     end = finetune.ending(best and best[1], job.record_test_read)
     model = finetune.trainer.evaluated_model()
@@ -121,6 +122,9 @@ def _outcome(
         "steps": finetune.trainer.done,
         "stopped_early": chosen.exhausted,
     }
+    lost = _lost_best(numbers)
+    if lost is not None:
+        selection["best_lost"] = lost
     unreadable_N = np.array([bad.row for bad in end.unreadable], np.int64)
     fit = fit_of(
         job,
@@ -145,7 +149,38 @@ def _outcome(
         steps=steps,
         features=end.features,
         looks=end.looks,
+        notes=_notes(lost, selection),
         unreadable=end.unreadable,
+    )
+
+
+def _best(states: States, finetune: Finetune) -> tuple[int, dict[str, torch.Tensor]] | None:
+    """The weights that validation chose, with their step.
+
+    Raises:
+        UserError: they were damaged since they were saved, or are of another model.
+    """
+    best = states.best()
+    if best is None:
+        return None
+    difference = first_difference(best[1], finetune.trainer.evaluated_model().state_dict())
+    if difference is not None:
+        raise UserError(
+            f"{states.folder}: the best weights of step {best[0]} are of another model: "
+            f"{difference}. Train under a new runtime.run_id without runtime.resume"
+        )
+    return best
+
+
+def _notes(lost: Mapping[str, Any] | None, selection: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a reader of the numbers must know of the choice of the weights."""
+    if lost is None:
+        return ()
+    epoch = selection["best_epoch"]
+    chosen = "the last weights" if epoch is None else f"epoch {epoch}, the best of those after it"
+    return (
+        f"selection: the best weights of epoch {lost['epoch']} (step {lost['step']}) were lost "
+        f"before a forced resume; the numbers are of {chosen}",
     )
 
 
@@ -156,15 +191,20 @@ def _fitted_rows(finetune: Finetune, numbers: Mapping[str, Any]) -> np.ndarray:
     validation images under final_fit=trainval, or all of train if this run debugs on one batch.
     """
     row_N, split = finetune.data.order.row_N, finetune.dataset.split
-    if _was_forced(numbers):
+    if changed := (numbers["resumed"] or {}).get("changed"):
         row_N = np.union1d(row_N, split.train_N)
-        if "final_fit" in numbers["resumed"]["changed"]:
+        if "final_fit" in changed:
             row_N = np.union1d(row_N, split.val_N)
     return row_N
 
 
 def _was_forced(numbers: Mapping[str, Any]) -> bool:
     return bool(numbers["resumed"] and numbers["resumed"]["forced"])
+
+
+def _lost_best(numbers: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Epoch and step of best weights that a forced resume went on without."""
+    return (numbers["resumed"] or {}).get("best_lost")
 
 
 class _Log:

@@ -331,7 +331,9 @@ def _unranked(record: Mapping[str, Any]) -> Iterator[str]:
         what = f"the head or, in earlier runs, the backbone ({earlier})" if earlier else "the head"
         yield f"{images} of the {n} test images fitted or chose {what}: not ranked"
     if told["forced"]:
-        yield "resumed by force under another config: not ranked beside plain runs"
+        lost = "best_lost" in (record.get("resumed") or {})
+        how = "without its best weights" if lost else "under another config"
+        yield f"resumed by force {how}: not ranked beside plain runs"
     if told["debug"] is not None:
         yield f"task.debug={told['debug']}: not ranked beside plain runs"
 

@@ -154,7 +154,7 @@ def test_a_head_comes_back_from_a_file_bit_for_bit(kind, tmp_path):
     head = HEADS[kind]()
     save_file(head.state_dict(), tmp_path / "head.safetensors")
     before = torch.get_rng_state()
-    back = stored(NODES[kind], load_file(tmp_path / "head.safetensors"), CLASSES)
+    back = stored(NODES[kind], load_file(tmp_path / "head.safetensors"), CLASSES, WIDTH)
     assert type(back) is type(head)
     assert not back.training
     assert torch.equal(torch.get_rng_state(), before)
@@ -166,7 +166,7 @@ def test_a_head_comes_back_from_a_file_bit_for_bit(kind, tmp_path):
 
 def test_a_head_of_the_future_is_refused():
     with pytest.raises(UserError, match="head=quantum, which this version lacks"):
-        stored({"name": "quantum"}, {}, CLASSES)
+        stored({"name": "quantum"}, {}, CLASSES, WIDTH)
 
 
 @pytest.mark.parametrize("kind", CONFS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -255,7 +256,13 @@ def stored_whole(folder: Path, conf: schema.Config) -> dict[str, torch.Tensor]:
         "config_hash": "0" * 64,
         "whole": True,
         "fit": {"images": 1, "validation": 0, "forced": False},
-        "backbone": {"weights": {"kind": "random", "revision": None, "sha256": None}},
+        "head": asdict(conf.head),
+        "labelmap": {"ids": ["a", "b"], "names": ["a", "b"]},
+        "preprocess": {},
+        "backbone": {
+            "model": "mini",
+            "weights": {"kind": "random", "revision": None, "sha256": None},
+        },
         "answer": {"manifest_digest": "0" * 64},
         "split_digest": "0" * 64,
     }

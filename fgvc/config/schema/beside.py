@@ -6,20 +6,20 @@ processor_config.json (transformers). Only small JSON files and the head of the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgvc import untrusted
 from fgvc.config.schema.backbone import Backbone, chosen_checkpoint, row_key
 from fgvc.config.schema.statistics import NORMALIZATIONS, Rgb
 from fgvc.config.schema.tensor_names import tensor_names
 from fgvc.config.schema.weight_files import safetensors_header
+from fgvc.untrusted import MIB, NotRegularError, TooLargeError, parse_json, read_bytes
 
 OPEN_CLIP, CONFIG = "open_clip_config.json", "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+MOST = 64 * MIB  # of a JSON file; the index of a large model has a few
 TOLERANCE = 5e-4  # statistics are published with 3 to 8 digits
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 MODES = {"shortest": "crop", "center": "crop"}  # in the words of backbone.native
@@ -147,9 +147,10 @@ def read_object(file: Path) -> dict[str, Any]:
         ValueError: it holds none; one line.
     """
     try:
-        held = json.loads(untrusted.read_text(file))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} cannot be read as JSON ({error}): fetch it again") from error
+        held = parse_json(read_bytes(file, MOST))
+    except (ValueError, NotRegularError, TooLargeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{file} cannot be read as JSON ({reason}): fetch it again") from error
     if not isinstance(held, dict):
         raise ValueError(f"{file} holds a {type(held).__name__}, not a JSON object: fetch it again")
     return held
@@ -203,10 +204,11 @@ def _recorded_eps(weights: Path) -> float | None:
     """What a checkpoint of fgvc says of the backbone in it."""
     try:
         header = safetensors_header(weights)
-        facts = json.loads(json.loads(header or b"{}")["__metadata__"]["fgvc"])
-        return facts["backbone"].get("norm_eps", facts["config"]["backbone"].get("norm_eps"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        facts = parse_json(parse_json(header or b"{}")["__metadata__"]["fgvc"])
+        eps = facts["backbone"].get("norm_eps", facts["config"]["backbone"].get("norm_eps"))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
+    return float(eps) if isinstance(eps, int | float) and 0 <= eps <= 1 else None
 
 
 def states_eps(weights: Path) -> bool:

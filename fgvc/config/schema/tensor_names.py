@@ -19,6 +19,7 @@ from typing import IO, Any
 from fgvc import untrusted
 
 MOST = 64 * 2**20  # bytes of a file that are searched for names at most
+MOST_VALUES = 500_000  # of all mappings of a file; one may be held a thousand times
 DEPTH = 4  # of mappings inside mappings
 TENSOR = re.compile(r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+")
 LEGACY = 4  # pickles in a file of torch.save before 1.6: number, protocol, machine, content
@@ -110,10 +111,14 @@ class _Walker(pickle._Unpickler):
         return _Inert()
 
 
-def _named_tensors(held: object, depth: int = 0) -> Iterator[str]:
+def _named_tensors(
+    held: object, depth: int = 0, left: Iterator[int] | None = None
+) -> Iterator[str]:
+    """Names of tensors. left: counts down the values that may still be looked at."""
+    left = iter(range(MOST_VALUES)) if left is None else left
     if not isinstance(held, Mapping) or depth > DEPTH:
         return
-    for key, value in held.items():
+    for (key, value), _ in zip(held.items(), left, strict=False):
         if isinstance(value, _Tensor) and isinstance(key, str):
             yield key
-        yield from _named_tensors(value, depth + 1)
+        yield from _named_tensors(value, depth + 1, left)

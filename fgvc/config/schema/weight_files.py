@@ -13,6 +13,7 @@ from typing import Any
 from fgvc import untrusted
 from fgvc.config.errors import ConfigError
 from fgvc.shell import command, file_word
+from fgvc.untrusted import TooLargeError, parse_json, read_bytes
 
 # library: names under which it saves weights, first choice first
 NAMES: Mapping[str, Sequence[str]] = {
@@ -135,11 +136,11 @@ def weight_map(index: Path) -> dict[str, str]:
         ConfigError: the file is no index.
     """
     try:
-        content: Any = untrusted.read_json(index)
+        content: Any = parse_json(read_bytes(index, MOST))
         listed = content["weight_map"]
         if not listed or not all(isinstance(name, str) and name for name in listed.values()):
             raise ValueError("weight_map is empty or holds something else than names")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, TooLargeError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(
             f"{index} is no index of shards ({type(error).__name__}: {reason}): fetch it again, or "

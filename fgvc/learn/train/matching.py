@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+COUNT = "n_averaged"  # in the state of torch's AveragedModel
+
 
 def mismatches(state: Mapping[str, Any], model: nn.Module, optimiser: Optimizer) -> list[str]:
     """A phrase for each tensor of another shape, missing tensor or unknown tensor.
@@ -16,6 +18,8 @@ def mismatches(state: Mapping[str, Any], model: nn.Module, optimiser: Optimizer)
         state: as `Trainer.state` gives it.
     """
     tensors = list(_of_model(state["model"], model.state_dict()))
+    if not tensors and state["ema"] is not None:
+        tensors = [f"of the averages, {phrase}" for phrase in _of_averages(state["ema"], model)]
     return tensors or list(_of_optimiser(state["optimiser"], model, optimiser))
 
 
@@ -25,7 +29,17 @@ def _of_model(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterato
             yield f"{name} is missing in the state"
         elif saved[name].shape != tensor.shape:
             yield _shapes(name, saved[name], tensor)
+        elif saved[name].is_floating_point() != tensor.is_floating_point():
+            yield f"{name} holds {saved[name].dtype} in the state and {tensor.dtype} here"
     yield from (f"{name} of the state is unknown here" for name in saved if name not in own)
+
+
+def _of_averages(saved: Mapping[str, Tensor], model: nn.Module) -> Iterator[str]:
+    """The averages of a model are its tensors behind a prefix, and how often they were updated."""
+    own = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    yield from _of_model({name: saved[name] for name in saved if name != COUNT}, own)
+    if COUNT not in saved or saved[COUNT].ndim:
+        yield f"{COUNT} is no number in the state"
 
 
 def _of_optimiser(

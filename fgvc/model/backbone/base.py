@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.config.schema import beside
+from fgvc.config.schema import architecture, beside
+from fgvc.config.schema.backbone import row_key
 from fgvc.model.backbone.fill import multiply_accumulates, seeded
 from fgvc.types import Tokens, UserError, WeightsSource
 
 # fields of a row that may leave them open: property that is compared -> field that declares it
 COUNTS = {"head_count": "heads", "block_count": "blocks"}
+MOST_GRID = 256  # patches along a side, as the bound of resolution.grid
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ def assembled(
         )
     with torch.device("meta"):  # shapes alone: nothing is spent on initial values
         backbone = kind(make, row, conf.features, shape, source).eval()
+        _check_size(backbone, conf, source)
         pixels_BCHW = torch.empty(1, 3, shape.side, shape.side)
         backbone.macs = multiply_accumulates(backbone, pixels_BCHW)
     if source.path is None:
@@ -190,6 +193,36 @@ def assembled(
     else:
         backbone.notes = load(backbone.trunk)
     return backbone.requires_grad_(False).eval()
+
+
+def seeded_tower(make: Callable[[], Any], conf: schema.Backbone, seed: int) -> Any:
+    """A library's text tower with random values from `seed`.
+
+    Raises:
+        ConfigError: the architecture of the row makes it larger than any published model.
+    """
+    if schema.chosen_checkpoint(conf).architecture:
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in make().parameters())
+        architecture.check_size(count, f"{row_key(conf)}.architecture")
+    return seeded(make, seed)
+
+
+def _check_size(backbone: Backbone, conf: schema.Backbone, source: WeightsSource) -> None:
+    """Refuse a model of a size that only a damaged or hostile row asks for, before it is allocated.
+
+    Raises:
+        ConfigError: the architecture of the row makes it larger than any published model.
+        UserError: it has more parameters than the checkpoint holds numbers.
+    """
+    count, key = backbone.parameter_count, row_key(conf)
+    if schema.chosen_checkpoint(conf).architecture:
+        architecture.check_size(count, f"{key}.architecture")
+    if source.held is not None and count > source.held:
+        raise UserError(
+            f"{key}={backbone.name}: has {count:,} parameters, but the checkpoint holds "
+            f"{source.held:,} numbers: it is not of this model. Restore it, or repeat the run"
+        )
 
 
 def cut(row: schema.Checkpoint, side: int, stride: int | None) -> Shape:
@@ -204,7 +237,14 @@ def cut(row: schema.Checkpoint, side: int, stride: int | None) -> Shape:
             f"part_attention.stride={stride}: must be at least 1 and at most {row.patch}, the "
             f"patch of {row.model}"
         )
-    return Shape(side, row.patch, row.patch if stride is None else stride)
+    shape = Shape(side, row.patch, row.patch if stride is None else stride)
+    if shape.grid > MOST_GRID:
+        raise UserError(
+            f"resolution.side={side}: {shape.grid} x {shape.grid} patches of {row.patch} pixels, "
+            f"{shape.stride} apart, more than {MOST_GRID} x {MOST_GRID}. Give a smaller side or a "
+            "larger part_attention.stride"
+        )
+    return shape
 
 
 def check_declared(row: schema.Checkpoint, **found: int) -> None:

@@ -17,9 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
+from fgvc.config.schema.architecture import check_row, shown
 from fgvc.model.backbone import hf_config, hf_keys, weights
-from fgvc.model.backbone.base import Backbone, TextTower, assembled, check_declared, cut
-from fgvc.model.backbone.fill import fill, seeded
+from fgvc.model.backbone.base import (
+    Backbone,
+    TextTower,
+    assembled,
+    check_declared,
+    cut,
+    seeded_tower,
+)
+from fgvc.model.backbone.fill import fill
 from fgvc.model.backbone.plain import nearest
 from fgvc.store import digest
 from fgvc.types import UserError, WeightsSource
@@ -106,7 +114,7 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
         return model
 
     if source.path is None:
-        model = seeded(make, seed)
+        model = seeded_tower(make, conf, seed)
     else:
         with torch.device("meta"):
             model, visual = make(), _model(row, source, row.native).visual
@@ -168,6 +176,7 @@ def _model(row: schema.Checkpoint, source: WeightsSource, side: int) -> Any:
     """open_clip's model without values of a file, held against all that is said about it."""
     with _without("timm", "transformers"):
         import open_clip
+    check_row("open_clip", row, "backbone.checkpoints")
     config = row.architecture or open_clip.get_model_config(row.model)
     if config is None:
         raise UserError(
@@ -236,7 +245,12 @@ def _check_activation(
         _check_quick(row, pretrained, f"open_clip's pretrained tag {row.tag}")
     beside = source.path and source.path.with_name("open_clip_config.json")
     if beside and beside.is_file():
-        _check_quick(row, weights.read_json(beside).get("model_cfg", {}), str(beside))
+        model_config = weights.read_json(beside).get("model_cfg", {})
+        if not isinstance(model_config, Mapping):
+            raise UserError(
+                f"{beside} has model_cfg={shown(model_config)}, no mapping: fetch it again"
+            )
+        _check_quick(row, model_config, str(beside))
 
 
 def _check_quick(row: schema.Checkpoint, config: Mapping[str, Any], whose: str) -> None:

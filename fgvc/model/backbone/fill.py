@@ -29,7 +29,7 @@ def fill(
             Or a tensor holds integers where the model has fractions, NaN or an infinity.
     """
     own = model.state_dict()
-    difference = _first_difference(_shapes(state), _shapes(own))
+    difference = _shape_difference(_shapes(state), _shapes(own))
     if difference is not None:
         raise UserError(f"weights {path} do not fit {name}: {difference}{hint}")
     _refuse_other_numbers(state, own, path)
@@ -93,7 +93,22 @@ def _refuse_not_finite(values: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def _first_difference(held: Shapes, wanted: Shapes) -> str | None:
+def first_difference(held: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
+    """Why tensors cannot replace those of a model, bit for bit: a name, a shape, a type of number,
+    or a value that is NaN or infinite; None where they can."""
+    if (difference := _shape_difference(_shapes(held), _shapes(own))) is not None:
+        return difference
+    for key, tensor in held.items():
+        if tensor.is_floating_point() != own[key].is_floating_point() or tensor.is_complex():
+            return f"{key} holds {tensor.dtype}, not {own[key].dtype}"
+        # a single value that is not finite makes the sum so, and a sum is as quick as reading
+        suspect = tensor.is_floating_point() and not tensor.sum().isfinite()
+        if suspect and not tensor.isfinite().all():
+            return f"{key} holds NaN or infinity"
+    return None
+
+
+def _shape_difference(held: Shapes, wanted: Shapes) -> str | None:
     reshaped = [key for key in wanted if key in held and held[key] != wanted[key]]
     missing = [key for key in wanted if key not in held]
     unexpected = [key for key in held if key not in wanted]

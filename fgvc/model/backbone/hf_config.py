@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from fgvc.config import schema
-from fgvc.config.schema import beside
+from fgvc.config.schema import architecture, beside
 from fgvc.model.backbone.hf_keys import Layout
 from fgvc.model.backbone.weights import read_json
 from fgvc.types import UserError, WeightsSource
@@ -130,6 +130,10 @@ def check_transformers(
             f"{MOVE}"
         )
     values = published.get(tower, published) if tower else published
+    if not isinstance(values, Mapping):
+        raise UserError(
+            f"{file} has {tower}={architecture.shown(values)}, no mapping: fetch it again"
+        )
     for name, ours in built.items():
         theirs = values.get(name)
         shown = ACTIVATIONS.get(str(theirs), theirs) if name == "hidden_act" else theirs

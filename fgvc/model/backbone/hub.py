@@ -22,7 +22,8 @@ class Wanted:
 
     what: "weights" or "tokenizer", for messages. model: whose. companions: small files that are
     fetched with it where the repository has them. instead: the way out without a network.
-    certain: how many of `names` must be fetched to be sure of the weights.
+    certain: how many of `names` must be fetched to be sure of the weights. trusted: whether the
+    repository may be contacted; one that only a checkpoint names may not.
     """
 
     what: str
@@ -33,6 +34,7 @@ class Wanted:
     instead: str
     companions: Sequence[str] = ()
     certain: int | None = 1
+    trusted: bool = True
 
 
 def fetch(wanted: Wanted) -> tuple[Path, str]:
@@ -63,6 +65,9 @@ def promised_sha256(path: Path) -> str | None:
 
 
 def _downloaded(wanted: Wanted) -> str:
+    if not wanted.trusted:
+        why = "only the checkpoint names it, which may not choose what is contacted"
+        raise UserError(_not_to_be_had(wanted, why))
     if not _answers():
         raise UserError(_not_to_be_had(wanted, "the hub cannot be reached"))
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fgvc import untrusted
+from fgvc.config.schema import checkpoint_facts
 from fgvc.store import tensor_file
 from fgvc.types import UserError
 
@@ -31,13 +32,18 @@ def read(path: Path) -> dict[str, Tensor] | None:
     """
     if tensor_file.facts_of(path) is None:
         return None
-    facts = tensor_file.verify(path)
+    facts = _checked(path, tensor_file.verify(path))
     from safetensors import safe_open
 
     tower = TOWER[facts["config"]["backbone"]["library"]]
-    with safe_open(untrusted.require_regular(path), framework="pt") as opened:
-        names = [name for name in opened.keys() if name.startswith(TRUNK)]  # noqa: SIM118
-        held = {tower + name[len(TRUNK) :]: opened.get_tensor(name) for name in names}
+    try:
+        with safe_open(untrusted.require_regular(path), framework="pt") as opened:
+            names = [name for name in opened.keys() if name.startswith(TRUNK)]  # noqa: SIM118
+            held = {tower + name[len(TRUNK) :]: opened.get_tensor(name) for name in names}
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header fails in as many ways as there are layers
+        raise UserError(f"weights {path}: a damaged checkpoint of fgvc: restore it") from error
     if not held:
         raise UserError(f"weights {path}: a checkpoint of fgvc that holds a head and no backbone")
     return held
@@ -54,20 +60,27 @@ def made_by(path: Path) -> Mapping[str, Any] | None:
     facts = tensor_file.facts_of(path)
     if facts is None:
         return None
+    _checked(path, facts)
+    return {
+        "task": facts["config"]["task"]["name"],
+        "dataset": facts["config"]["dataset"]["name"],
+        "config_hash": facts["config_hash"],
+        "manifest_digest": facts["answer"]["manifest_digest"],
+        "split_digest": facts["split_digest"],
+        "images": facts["fit"]["images"],
+        "validation": facts["fit"]["validation"],
+        "exported_from": facts.get("exported_from"),
+        "weights": dict(facts["backbone"]["weights"]),
+    }
+
+
+def _checked(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """UserError unless these are facts that every checkpoint has."""
     try:
-        return {
-            "task": facts["config"]["task"]["name"],
-            "dataset": facts["config"]["dataset"]["name"],
-            "config_hash": facts["config_hash"],
-            "manifest_digest": facts["answer"]["manifest_digest"],
-            "split_digest": facts["split_digest"],
-            "images": facts["fit"]["images"],
-            "validation": facts["fit"]["validation"],
-            "exported_from": facts.get("exported_from"),
-            "weights": dict(facts["backbone"]["weights"]),
-        }
-    except KeyError as error:
+        checkpoint_facts.check(facts)
+    except ValueError as error:
         raise UserError(
-            f"weights {path}: a checkpoint of another version of fgvc (it lacks {error}). Repeat "
-            "the run that made it"
+            f"weights {path}: a damaged checkpoint, or of another version of fgvc: {error}. "
+            "Restore the file, or repeat the run that made it"
         ) from error
+    return facts

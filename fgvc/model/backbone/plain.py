@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from fgvc.config import schema
+from fgvc.config.schema import architecture
 from fgvc.config.schema.backbone import row_key
 from fgvc.types import UserError
 
@@ -29,6 +30,7 @@ def create(conf: schema.Backbone, side: int) -> Any:
     import timm
 
     row = schema.chosen_checkpoint(conf)
+    architecture.check_chosen(conf)
     key = f"{row_key(conf)}.model={row.model}"
     name = row.model.partition(".")[0]
     if not timm.is_model(name):

@@ -17,9 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
+from fgvc.config.schema.architecture import check_row
 from fgvc.model.backbone import hf_config, hf_keys, weights
-from fgvc.model.backbone.base import Backbone, TextTower, assembled, check_declared, cut
-from fgvc.model.backbone.fill import fill, seeded
+from fgvc.model.backbone.base import (
+    Backbone,
+    TextTower,
+    assembled,
+    check_declared,
+    cut,
+    seeded_tower,
+)
+from fgvc.model.backbone.fill import fill
 from fgvc.model.backbone.tokenizer import PromptTokenizer
 from fgvc.types import UserError, WeightsSource
 
@@ -132,7 +140,7 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
 
     scale = 1.0
     if source.path is None:
-        trunk = seeded(make, seed)
+        trunk = seeded_tower(make, conf, seed)
     else:
         with torch.device("meta"):
             trunk = make()
@@ -164,6 +172,7 @@ def _config(row: schema.Checkpoint, source: WeightsSource) -> Any:
             f"backbone.checkpoints: {row.model} has no architecture; give the row what its "
             "config.json holds under vision_config and text_config"
         )
+    check_row("transformers", row, "backbone.checkpoints")
     config = _siglip_config(row.architecture)
     vision, text = config.vision_config, config.text_config
     vision.patch_size = row.patch
@@ -203,7 +212,13 @@ def _check_published(
             f"{where} has model_type={published.get('model_type')}, not siglip: {row.model} is "
             "read from a fixed-resolution checkpoint of both towers, google/siglip2-*-patch*-*"
         )
-    other = _siglip_config(published)
+    try:
+        other = _siglip_config(_compared(published))
+    except Exception as error:  # the library checks types in its own ways
+        reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
+        raise UserError(
+            f"{where}: not the config.json of a SigLIP ({reason}): fetch it again"
+        ) from error
     for half in ("vision_config", "text_config"):
         for field in COMPARED:
             ours = getattr(getattr(config, half), field, None)
@@ -213,6 +228,15 @@ def _check_published(
                     f"{where} has {half}.{field}={theirs}, but {row.model} of "
                     f"backbone.checkpoints has {ours}: choose the row that fits the weights"
                 )
+
+
+def _compared(published: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The values of both towers that are compared; whatever else a file holds stays unread."""
+    halves = {name: published.get(name) or {} for name in (f"{tower}_config" for tower in TOWERS)}
+    return {
+        name: {field: half[field] for field in COMPARED if field in half}
+        for name, half in halves.items()
+    }
 
 
 def _check_library(conf: schema.Backbone, state: Mapping[str, Tensor], path: Path) -> None:

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from fgvc.store import digest
 from fgvc.types import UserError
+from fgvc.untrusted import MIB, read_bytes
 
+MOST = 256 * MIB  # of a tokenizer.json; those of 256,000 tokens have 35
 END, PAD = "<eos>", "<pad>"
 
 
@@ -34,6 +36,7 @@ class PromptTokenizer:
         Raises:
             UserError: the file is no tokenizer of this family.
         """
+        self._path = path
         self._library = _bytes_as_tokens() if path is None else _read(path)
         self._library.no_padding()
         self._library.no_truncation()
@@ -56,7 +59,11 @@ class PromptTokenizer:
         }
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
-        return torch.tensor([self._padded(prompt) for prompt in prompts])
+        """UserError where the tokenizer lacks what it needs to read them."""
+        try:
+            return torch.tensor([self._padded(prompt) for prompt in prompts])
+        except BaseException as error:  # the library raises bare Exception, and panics of Rust
+            raise _unreadable(self._path, error) from error
 
     def _padded(self, prompt: str) -> list[int]:
         ids = self._library.encode(prompt.lower(), add_special_tokens=False).ids
@@ -73,10 +80,18 @@ def _read(path: Path) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"tokenizer {path} cannot be read: {reason}; fetch it again") from error
+        return Tokenizer.from_buffer(read_bytes(path, MOST))
+    except OSError:
+        raise
+    except BaseException as error:  # the library raises bare Exception, and panics of Rust
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path | None, error: BaseException) -> BaseException:
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return error
+    reason = str(error).partition("\n")[0][:200]
+    return UserError(f"tokenizer {path} cannot be read: {reason}; fetch it again")
 
 
 def _bytes_as_tokens() -> Any:

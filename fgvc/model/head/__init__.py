@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
+from fgvc.model.head.check import check
 from fgvc.model.head.cosine import CosineHead
 from fgvc.model.head.knn import KnnHead
 from fgvc.model.head.linear import LinearHead
@@ -59,16 +60,20 @@ def fresh(conf: object, features: int, classes: int, seed: int) -> nn.Module:
     raise UserError(f"head={name} is not trained by gradients: use head=linear, cosine or mlp")
 
 
-def stored(choice: Mapping[str, Any], tensors: Mapping[str, Tensor], classes: int) -> nn.Module:
+def stored(
+    choice: Mapping[str, Any], tensors: Mapping[str, Tensor], classes: int, features: int
+) -> nn.Module:
     """The head of a checkpoint, bit for bit.
 
     Args:
         choice: the `head` node of its config.
         tensors: the head's state dict.
+        features: width of the features that it reads.
 
     Raises:
-        UserError: a head that this version does not know.
+        UserError: a head that this version does not know, or tensors that are not those of it.
     """
+    check(choice, tensors, classes, features)
     head = _shaped(choice, tensors, classes)
     head.load_state_dict(dict(tensors))  # as it was stored: a constructor normalises or draws again
     return head.eval()

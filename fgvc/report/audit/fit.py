@@ -16,12 +16,17 @@ def plain_fit(record: Record) -> str:
     if was_forced(record.numbers, record.facts):
         source = f" from {resumed['from']}" if "from" in resumed else ""
         changed = ", ".join(resumed["changed"]) if resumed else "config"
+        if not changed:
+            raise DamageError(
+                f"metrics.json: forced resume{source} without the best weights so far: validation "
+                "chose among the later epochs, and the run is not ranked beside plain runs"
+            )
         raise DamageError(
             f"metrics.json: forced resume{source} under another {changed}: no config describes "
             "this training, and it is not ranked beside plain runs"
         )
     if resumed:
-        changed = bool(resumed["changed"])
+        changed = bool(resumed["changed"] or "best_lost" in resumed)
         agree("forced", ("changed keys", changed), ("metrics.json", resumed["forced"]))
     if (debug := record.config["task"].get("debug")) is not None:
         raise DamageError(

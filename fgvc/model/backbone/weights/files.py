@@ -6,6 +6,8 @@ wrong with a file is one line.
 
 from __future__ import annotations
 
+import re
+import shlex
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,8 @@ FOREIGN = (  # first bytes, format
     (b"Rar!", "a RAR archive"),
     (b"\x93NUMPY", "one NumPy array without names (.npy)"),
 )
+OLD_TORCH = ("sys_info", "pickle", "tensors", "storages")  # in a tar of torch before 0.2
+ADVICE = re.compile(r"weights_only|torch\.load|pickle_module|safe_globals|arbitrary code")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -64,13 +68,16 @@ def content(path: Path) -> Any:
         return sharded.read(path)
     if head[8:9] == b"{":  # an 8-byte length, then JSON
         return _safetensors(path)
+    _refuse_tar(path, head)
     _refuse_foreign(path, head)
     return pickled.read(path)
 
 
 def unreadable(path: Path, error: Exception) -> UserError:
     """The message for a damaged file."""
-    reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+    reason = str(error).strip().partition("\n")[0][:200]
+    if not reason or ADVICE.search(str(error)):  # torch advises to let the file run its code
+        reason = type(error).__name__
     return UserError(
         f"weights {path} cannot be read ({path.stat().st_size} bytes, cut short?): {reason}"
     )
@@ -83,7 +90,7 @@ def _archive(path: Path) -> Any:
         with zipfile.ZipFile(untrusted.require_regular(path)) as archive:
             names = archive.namelist()
             unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # a damaged directory fails in many ways
         raise unreadable(path, error) from error
     if unpacked > EXPANSION * path.stat().st_size:
         raise UserError(
@@ -124,19 +131,38 @@ def _refuse_stand_in(path: Path, head: bytes) -> None:
         raise UserError(f"weights {path} are a Git LFS pointer: run `git lfs pull` where it lies")
 
 
+def _refuse_tar(path: Path, head: bytes) -> None:
+    """Name a tar archive of any format, which torch would refuse with advice to run its code."""
+    import tarfile
+
+    if not head.strip(b"\0"):
+        raise UserError(
+            f"weights {path} ({path.stat().st_size} bytes) begin with {len(head)} zeros, as a "
+            "download that was broken off: download them again"
+        )
+    try:
+        first = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return
+    if first.name.rstrip("/").rpartition("/")[2] in OLD_TORCH:
+        raise UserError(
+            f"weights {path} are a tar archive of torch before 0.2, which only its own code reads: "
+            "take the same model as .safetensors, or as a state dict that a later torch saved"
+        )
+    raise UserError(
+        f"weights {path} are a tar archive: unpack it (`mkdir FOLDER; tar -xf "
+        f"{shlex.quote(str(path))} -C FOLDER`) and name the file inside"
+    )
+
+
 def _refuse_foreign(path: Path, head: bytes) -> None:
     """Name the formats of other libraries."""
     kind = next((kind for start, kind in FOREIGN if head.startswith(start)), None)
-    kind = "a tar archive" if head[257:262] == b"ustar" else kind
     if kind is None and (library := OTHER_LIBRARIES.get(path.suffix.lower())) is not None:
         kind = f"a file of {library}"
     if kind is None:
         return
-    packed = kind.startswith("compressed") or kind in (
-        "a tar archive",
-        "a 7-Zip archive",
-        "a RAR archive",
-    )
+    packed = kind.startswith("compressed") or kind in ("a 7-Zip archive", "a RAR archive")
     way_out = (
         "unpack it and name the file inside"
         if packed
@@ -146,10 +172,11 @@ def _refuse_foreign(path: Path, head: bytes) -> None:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(untrusted.require_regular(path))
-    except SafetensorError as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header, or numbers that torch does not have
         raise unreadable(path, error) from error

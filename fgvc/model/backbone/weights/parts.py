@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fgvc.config.schema.tensor_names import INSIDE
 from fgvc.config.schema.weight_files import SHARD
 from fgvc.model.backbone.weights import extra, npz
-from fgvc.model.backbone.weights.files import content
+from fgvc.model.backbone.weights.files import content, unreadable
 from fgvc.types import UserError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 State = dict[str, "Tensor"]
 Convert = Callable[[State], State]
 Tower = tuple[Mapping[str, "Tensor"], Convert]  # its own state, and how a part becomes it
+MOST_VALUES = 500_000  # of all mappings of a file together; a large model has thousands
 DEPTH = 4  # of mappings inside mappings, and of dots in a prefix
 PARALLEL = ("module", "_orig_mod")  # of DataParallel and torch.compile
 LAST = {"student", "momentum", "target", "k"}  # their counterpart is what authors and timm take
@@ -215,7 +216,10 @@ def _holds(part: Part, tower: Tower) -> bool:
 
 
 def _mappings(held: Any, path: Path) -> list[Part]:
-    found = list(_walk(held, ()))
+    try:
+        found = list(_walk(held, (), iter(range(MOST_VALUES))))
+    except ValueError as error:
+        raise unreadable(path, error) from error
     if not found:
         kind = type(held).__name__
         if isinstance(held, Mapping) and held:
@@ -224,19 +228,26 @@ def _mappings(held: Any, path: Path) -> list[Part]:
     return found
 
 
-def _walk(held: Any, wrapper: tuple[str, ...]) -> Iterator[Part]:
-    """Every mapping of names with a tensor among its values; none of a training state."""
+def _walk(held: Any, wrapper: tuple[str, ...], left: Iterator[int]) -> Iterator[Part]:
+    """Every mapping of names with a tensor among its values; none of a training state.
+
+    Args:
+        left: counts down the values that may still be looked at: a pickle of a few bytes can hold
+            one mapping a thousand times in each of a thousand others.
+    """
     from torch import Tensor
 
     if not isinstance(held, Mapping) or len(wrapper) > DEPTH:
         return
+    if sum(1 for _ in zip(held, left, strict=False)) < len(held):
+        raise ValueError(f"more than {MOST_VALUES} values in mappings inside mappings")
     if any(isinstance(value, Tensor) for value in held.values()) and all(
         isinstance(key, str) for key in held
     ):
         yield Part(wrapper, "", held)
     for key, value in held.items():
         if isinstance(value, Mapping) and not TRAINING.fullmatch(str(key).lower()):
-            yield from _walk(value, (*wrapper, str(key)))
+            yield from _walk(value, (*wrapper, str(key)), left)
 
 
 def _prefixed(whole: Part, least: int) -> Iterator[Part]:
@@ -279,7 +290,10 @@ def _same(state: State, other: State, wanted: Collection[str]) -> bool:
     """Whether two parts hold the same numbers."""
     import torch
 
-    return all(torch.equal(state[key], other[key]) for key in wanted)
+    try:
+        return all(torch.equal(state[key], other[key]) for key in wanted)
+    except RuntimeError:  # tensors of two types, or sparse ones
+        return False
 
 
 def _refuse_ambiguous(best: Part, others: Sequence[Part], path: Path) -> None:
@@ -321,13 +335,19 @@ def _unread_ema(held: Any, best: Part, path: Path) -> Iterator[str]:
             )
 
 
-def _holds_tensors(value: Any, depth: int = DEPTH) -> bool:
+def _holds_tensors(
+    value: Any, depth: int = DEPTH, seen: set[tuple[int, int]] | None = None
+) -> bool:
     from torch import Tensor
 
+    seen = set() if seen is None else seen
+    if (id(value), depth) in seen:  # held a thousand times in each of a thousand lists
+        return False
+    seen.add((id(value), depth))
     inside = value.values() if isinstance(value, Mapping) else value
     if isinstance(value, Tensor) or not depth or not isinstance(value, Mapping | list | tuple):
         return isinstance(value, Tensor)
-    return any(_holds_tensors(one, depth - 1) for one in inside)
+    return any(_holds_tensors(one, depth - 1, seen) for one in inside)
 
 
 def _hint(part: Part, state: State, wanted: Mapping[str, Tensor], fits: int, path: Path) -> str:
@@ -350,6 +370,14 @@ def _hint(part: Part, state: State, wanted: Mapping[str, Tensor], fits: int, pat
     return f"; {fits} of {len(wanted)} tensors fit when read from `{part.path}`{lacks}"
 
 
+def _address(value: Tensor) -> int:
+    """Where the values of a tensor lie; of a sparse one, which tensor it is."""
+    try:
+        return value.data_ptr()
+    except RuntimeError:
+        return id(value)
+
+
 def _extra(
     part: Part, state: State, wanted: Mapping[str, Tensor], mappings: Sequence[Part], path: Path
 ) -> str:
@@ -358,6 +386,6 @@ def _extra(
     if not beyond:
         return ""
     whole = _whole(mappings, path)
-    stored = {value.data_ptr() for value in whole.values()}
-    same = all(value.data_ptr() in stored for value in part.tensors.values())
+    stored = {_address(value) for value in whole.values()}
+    same = all(_address(value) in stored for value in part.tensors.values())
     return extra.way_out(beyond, wanted, whole if same else (), path)

@@ -5,6 +5,7 @@ A list of digests names shards in a content store, where every file lies under i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from fgvc.types import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+SHA256 = re.compile(r"[0-9a-f]{64}")
 LIST_START = b'{"index":"'
 
 
@@ -30,7 +32,7 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     held = read_json(path)
     if set(held) == {"index", "shards"}:
-        return _joined([_stored(path, sha256) for sha256 in held["shards"].values()], path)
+        return _joined([_stored(path, sha256) for sha256 in _listed(path, held)], path)
     if not weight_files.is_index(path) or "weight_map" not in held:
         raise UserError(
             f"weights {path} are a JSON file, not weights: name the weights file, or the index of "
@@ -55,7 +57,7 @@ def files_of(path: Path) -> tuple[tuple[Path, ...], bytes | None]:
     with untrusted.open_regular(path) as file:
         listed = file.read(len(LIST_START)) == LIST_START
     if listed:  # from a content store
-        shards = read_json(path)["shards"].values()
+        shards = _listed(path, read_json(path))
         return (*(_stored(path, sha256) for sha256 in shards), path), None
     if not weight_files.is_index(path):
         return (path,), None
@@ -72,6 +74,17 @@ def _joined(shards: list[Path] | tuple[Path, ...], path: Path) -> dict[str, Tens
             raise UserError(f"{shard}: {min(twice)} is in another shard of {path} too")
         tensors |= held
     return tensors
+
+
+def _listed(path: Path, held: Mapping[str, Any]) -> list[str]:
+    """The digests in a list of shards; UserError if it holds something else."""
+    shards = held.get("shards")
+    listed = list(shards.values()) if isinstance(shards, dict) else []
+    if not listed or not all(isinstance(each, str) and SHA256.fullmatch(each) for each in listed):
+        raise UserError(
+            f"{path} is no list of shards: give the original weights with backbone.weights=PATH"
+        )
+    return listed
 
 
 def _stored(path: Path, sha256: str) -> Path:

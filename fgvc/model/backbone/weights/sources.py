@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fgvc.config import schema
@@ -31,9 +31,12 @@ COMPANIONS: Mapping[str, Sequence[str]] = {
 }
 
 
-def find(conf: schema.Backbone) -> WeightsSource:
+def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) -> WeightsSource:
     """Where the weights are: a given file or folder, none (random), or the hub's cache, filled if
     need be.
+
+    Args:
+        may_fetch: whether a repository may be asked for what is not cached; None: any may be.
 
     Raises:
         UserError: no such file, no network, a digest other than `backbone.weights_sha256` or than
@@ -56,6 +59,7 @@ def find(conf: schema.Backbone) -> WeightsSource:
             "and a row of your own may name a repo"
         )
     names = _hub_names(conf.library, row)
+    trusted = may_fetch is None or may_fetch(row.repo)
     path, commit = hub.fetch(
         hub.Wanted(
             what="weights",
@@ -66,9 +70,10 @@ def find(conf: schema.Backbone) -> WeightsSource:
             companions=COMPANIONS[conf.library],
             instead="give a local file with backbone.weights=PATH",
             certain=1 if conf.revision is None else None,
+            trusted=trusted,
         )
     )
-    files = (path, *_fetched_shards(row, path, commit)) if is_index(path) else (path,)
+    files = (path, *_fetched_shards(row, path, commit, trusted)) if is_index(path) else (path,)
     for file in files:
         _refuse_damaged(file)
     sha256 = _matching(path, conf.weights_sha256)
@@ -145,7 +150,9 @@ def _hub_names(library: str, row: schema.Checkpoint) -> Sequence[str]:
     return (*NAMES[library], *NAMES["transformers"], *SHARDED)
 
 
-def _fetched_shards(row: schema.Checkpoint, index: Path, commit: str) -> tuple[Path, ...]:
+def _fetched_shards(
+    row: schema.Checkpoint, index: Path, commit: str, trusted: bool
+) -> tuple[Path, ...]:
     """The shards that an index of the hub lists, downloaded where they are not cached yet."""
     try:
         missing = [name for name in shard_names(index) if not index.with_name(name).is_file()]
@@ -158,6 +165,7 @@ def _fetched_shards(row: schema.Checkpoint, index: Path, commit: str) -> tuple[P
                     revision=commit,
                     names=missing[:1],
                     companions=missing[1:],
+                    trusted=trusted,
                     instead="give a local file or folder with backbone.weights=PATH",
                 )
             )

@@ -77,7 +77,8 @@ class _Untagged(_Call):
         return value
 
 
-class _Reader(pickle.Unpickler):
+# the reader in Python, whose memo is a dictionary: a made-up index cannot claim memory
+class _Reader(pickle._Unpickler):
     """Knows modules, tensors, lists and plain values; every other name is refused."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
