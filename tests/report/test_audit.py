@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -205,8 +205,8 @@ def test_a_folder_under_another_name_is_found(run):
 
 def test_too_short_a_retention_is_found(run):
     file = run / retention.FILE
-    made = retention.read(file).created
-    retention.write(file, retention.Retention(made, made + timedelta(days=89)))
+    kept = retention.read(file)
+    retention.write(file, replace(kept, expires=kept.created + timedelta(days=89)))
     assert failures(run)["retention"] == "retention.json: 89.0 days, at least 90"
 
 

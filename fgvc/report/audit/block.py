@@ -9,7 +9,7 @@ from fgvc.record import retention
 from fgvc.record.retention import UnreadableError
 from fgvc.report.audit.check import FAIL, PERSON, Result
 from fgvc.report.audit.record import Record
-from fgvc.report.sealed import DamageError
+from fgvc.report.sealed import DamageError, retention_of
 from fgvc.store import digest
 
 HEADINGS = ("Commands", "Hashes", "Environment stamp", "Retention", "Audit")
@@ -72,7 +72,7 @@ def _stamp(record: Record) -> str:
 
 
 def _retention(record: Record) -> str:
-    kept = retention.read(record.path / retention.FILE)
+    kept = retention_of(record.path)
     pinned = ", ".join(kept.pinned_by) or "no"
     return (
         f"`{record.place}/{retention.FILE}`: made {kept.created.isoformat()}, expires "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fgvc.record.folder import OUTSIDE_INDEX, SHORT
-from fgvc.record.retention import FILE, SHORTEST, UnreadableError, read
+from fgvc.record.retention import FILE, SHORTEST, UnreadableError
 from fgvc.report import sealed
 from fgvc.report.audit.check import agree, listed
 from fgvc.report.audit.record import Record
@@ -18,6 +18,8 @@ def status(record: Record) -> str:
     """Does status.json vouch for itself and for artifacts.json, and say that the run ended well?"""
     told = sealed.status(record.path)
     sealed.index(record.path)
+    started = record.stamp["started"]
+    agree("started", ("env_stamp.json", started), ("status.json", told["started"]))
     return f"done, {told['started'][:19]} to {told['updated'][:19]} UTC"
 
 
@@ -54,9 +56,9 @@ def names(record: Record) -> str:
 
 
 def retention(record: Record) -> str:
-    """Is it recorded how long the run is kept, and is that at least 90 days?"""
+    """Is it recorded how long this very run is kept, and is that at least 90 days?"""
     try:
-        found = read(record.path / FILE)
+        found = sealed.retention_of(record.path)
     except UnreadableError as why:
         raise DamageError(str(why)) from why
     days = (found.expires - found.created).total_seconds() / 86400
