@@ -96,6 +96,14 @@ def code(folder: Path = CODE) -> Code:
     return Code(commit, bool(patch), patch or None)
 
 
+def file_at(commit: str, name: str, folder: Path = CODE) -> bytes | None:
+    """A file of the checkout as it was at a commit; None where Git does not know it."""
+    try:
+        return _git(folder, "show", f"{commit}:{name}")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 def _git(folder: Path, *arguments: str) -> bytes:
     """Standard output of Git in a folder. Raises OSError and SubprocessError."""
     command = ["git", "-C", str(folder), *arguments]
@@ -124,10 +132,7 @@ def environment(device: torch.device) -> dict[str, object]:
 
     cuda = device.type == "cuda"
     return {
-        "os_version": platform.platform(),
-        "machine": platform.machine(),
-        "python_version": platform.python_version(),
-        **{key: version(name) for key, name in PACKAGES.items()},
+        **installed(),
         "cuda_version": torch.version.cuda if cuda else None,
         "cudnn_version": str(torch.backends.cudnn.version()) if cuda else None,
         "driver_version": _driver(),
@@ -140,6 +145,16 @@ def environment(device: torch.device) -> dict[str, object]:
         "fp32_precision": fp32_precision(),
         "requirements_checksum": requirements_checksum(),
         **environment_hash(),
+    }
+
+
+def installed() -> dict[str, str | None]:
+    """System, machine and versions, which `environment_hash` covers."""
+    return {
+        "os_version": platform.platform(),
+        "machine": platform.machine(),
+        "python_version": platform.python_version(),
+        **{key: version(name) for key, name in PACKAGES.items()},
     }
 
 

@@ -18,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from fgvc.record import retention
 from fgvc.record.folder import ASIDE, IN_PROGRESS
 from fgvc.record.retention import Retention, UnreadableError
 from fgvc.report import dated

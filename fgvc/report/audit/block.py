@@ -1,15 +1,22 @@
-"""A checklist -> the block of a pull request, as .github/pull_request_template.md asks for it."""
+"""A checklist -> the block of a pull request, as .github/pull_request_template.md asks for it.
+
+Whoever made the record chose its texts: they stand in code spans, which Markdown does not read, and
+a command stands there only if pasting it runs fgvc and nothing else.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Sequence
 
 from fgvc.record import retention
-from fgvc.record.retention import UnreadableError
-from fgvc.report.audit.check import FAIL, PERSON, Result
+from fgvc.report.audit import command, limits
+from fgvc.report.audit.check import FAIL, PERSON, UNCHECKED, Result, outcome
 from fgvc.report.audit.record import Record
-from fgvc.report.sealed import DamageError, retention_of
+from fgvc.report.sealed import retention_of
+from fgvc.report.shown import one_line
 from fgvc.store import digest
 
 HEADINGS = ("Commands", "Hashes", "Environment stamp", "Retention", "Audit")
@@ -26,6 +33,9 @@ EXCERPT = (
     "seed",
 )
 ABSENT = "not readable"
+APOSTROPHE, MOST = "'", 1000
+DIGEST = re.compile("[0-9a-f]{64}")
+PLACE = re.compile(r"[\w.-]{1,100}(/[0-9a-f]{16}){2}", re.ASCII)
 
 
 def markdown(record: Record, results: Sequence[Result]) -> str:
@@ -39,13 +49,22 @@ def markdown(record: Record, results: Sequence[Result]) -> str:
 def _told(body, record: Record) -> str:
     try:
         return body(record)
-    except (DamageError, UnreadableError, KeyError, TypeError, OSError) as why:
-        return f"{ABSENT}: {' '.join(str(why).split())}"
+    except Exception as why:  # as in `answered`: a forger chooses the types of every value
+        return f"{ABSENT}: {span(f'lacks {why}' if isinstance(why, KeyError) else why)}"
+
+
+def span(text: object) -> str:
+    """Text of a record as a code span of one line; a backtick becomes an apostrophe."""
+    return f"`{one_line(text, MOST).replace('`', APOSTROPHE) or ' '}`"
 
 
 def _commands(record: Record) -> str:
-    audit = f"python -m fgvc.run task=audit run=OUTPUTS/{record.place}"
-    return f"```\n{record.text('command.txt').strip()}\n{audit}\n```\n\nConfig: `config.yaml`"
+    run = f"OUTPUTS/{record.place}"
+    if not PLACE.fullmatch(record.place):
+        return f"{ABSENT}: the folder is {span(record.place)}, no name that fgvc gives"
+    lines = [command.shown(record), shlex.join([*command.PROGRAM, "task=audit", f"run={run}"])]
+    text = "\n".join([*lines, command.again(f"{run}/ckpt.bin")])
+    return f"```\n{text}\n```\n\nConfig: `config.yaml`"
 
 
 def _hashes(record: Record) -> str:
@@ -61,28 +80,48 @@ def _hashes(record: Record) -> str:
         "requirements.txt": stamp["requirements_checksum"],
         "env_hash": stamp["env_hash"],
     }
-    lines = [f"| {name} | {f'`{value}`' if value else 'none'} |" for name, value in rows.items()]
+    lines = [f"| {name} | {_digest(value)} |" for name, value in rows.items()]
     return "\n".join(["| what | sha256 |", "|---|---|", *lines])
+
+
+def _digest(value: object) -> str:
+    if value is None:
+        return "none"
+    return f"`{value}`" if isinstance(value, str) and DIGEST.fullmatch(value) else "no digest"
 
 
 def _stamp(record: Record) -> str:
     excerpt = {key: record.stamp[key] for key in EXCERPT}
-    text = json.dumps(excerpt, indent=2, ensure_ascii=False)
-    return f"`{record.place}/env_stamp.json`\n\n```json\n{text}\n```"
+    text = json.dumps(excerpt, indent=2)
+    return f"{span(f'{record.place}/env_stamp.json')}\n\n```json\n{text}\n```"
 
 
 def _retention(record: Record) -> str:
     kept = retention_of(record.path)
     pinned = ", ".join(kept.pinned_by) or "no"
     return (
-        f"`{record.place}/{retention.FILE}`: made {kept.created.isoformat()}, expires "
-        f"{kept.expires.isoformat()}, pinned: {pinned}"
+        f"{span(f'{record.place}/{retention.FILE}')}: made {kept.created.isoformat()}, expires "
+        f"{kept.expires.isoformat()}, pinned: {span(pinned)}"
     )
 
 
 def _audit(results: Sequence[Result]) -> str:
-    failed = [f"- **{one.id}**: {one.evidence}" for one in results if one.state == FAIL]
-    signed = [f"- [ ] {one.id}: {one.evidence}" for one in results if one.state == PERSON]
+    of = {
+        state: [one for one in results if one.state == state] for state in (FAIL, UNCHECKED, PERSON)
+    }
+    lines = [
+        f"- **{one.id}**{mark}: {span(one.evidence)}"
+        for state, mark in ((FAIL, ""), (UNCHECKED, " (not checked)"))
+        for one in of[state]
+    ]
+    signed = [f"- [ ] {one.id}: {span(one.evidence)}" for one in of[PERSON]]
     asked = len(results) - len(signed)
-    head = f"{asked - len(failed)} of {asked} checks without a failure"
-    return "\n".join([head, *failed, "", "Signed by a person, with name and date:", "", *signed])
+    answered = asked - len(of[FAIL]) - len(of[UNCHECKED])
+    head = (
+        f"**{outcome(results)}**: {answered} of {asked} checks passed, {len(of[FAIL])} failed, "
+        f"{len(of[UNCHECKED])} could not be made"
+    )
+    proven = [limits.PROVES, "", "Not proven:", "", *(f"- {line}" for line in limits.NOT_PROVEN)]
+    found = [*lines, ""] if lines else []
+    parts = [head, "", *found, *proven, "", "Signed by a person, with name and date:", ""]
+    return "\n".join([*parts, *signed])

@@ -8,6 +8,7 @@ import jsonschema
 
 from fgvc.record import stamp as stamps
 from fgvc.record.checkpoint import FILE
+from fgvc.report.audit import command
 from fgvc.report.audit.check import MISSING, PASS, Verdict, agree
 from fgvc.report.audit.record import Record
 from fgvc.report.sealed import DamageError
@@ -57,11 +58,12 @@ def code(record: Record) -> Verdict:
 
 def command_recorded(record: Record) -> str:
     """Are the exact command, the config and the seed recorded?"""
-    text = record.text("command.txt").strip()
-    if not text.startswith("python -m fgvc.run"):
-        raise DamageError("command.txt: no command of fgvc")
+    words = command.words(record)
+    run_id = f"runtime.run_id={record.stamp['run_id']}"
+    if words[-1:] != [run_id]:
+        raise DamageError(f"command.txt: does not end in {run_id}")
     record.data("config.yaml")
-    return f"command.txt ({len(text)} characters), config.yaml, seed {record.config['seed']}"
+    return f"command.txt ({len(words)} arguments), config.yaml, seed {record.config['seed']}"
 
 
 def checkpoint(record: Record) -> str:
