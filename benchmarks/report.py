@@ -77,10 +77,9 @@ def _copy(source: Path, made: Path, number: int) -> Path:
     _answer(work, np.random.default_rng(number))
     tensors, facts, _ = checkpoint.read(source)
     checkpoint_id = checkpoint.write(work, tensors, {**facts, "config_hash": name})
-    folders.write_status(work, "running", folders.now())
-    (work / "artifacts.json").write_text(json.dumps(folders.index(work)))
-    folders.write_status(work, "done", folders.now())
     target = work.parent / name[: folders.SHORT] / checkpoint_id[: folders.SHORT]
+    (work / "artifacts.json").write_text(json.dumps(folders.index(work)))
+    folders.write_status(work, "done", folders.now(), of="/".join(target.parts[-3:]))
     target.parent.mkdir()
     return work.rename(target)
 

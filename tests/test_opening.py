@@ -56,10 +56,11 @@ ALLOWED = {
     # streams over a file that was opened or checked
     "data.download.unpack": {"open", "tarfile.open", "ZipFile"},
     "data.mat_parser": {"json.load", "open"},  # standard input, and paths that mat.py checked
-    "data.download.http": {"open"},  # writes, after its kind was checked
+    "record.tensorboard.read": {"EventAccumulator"},  # a folder, whose files it checks
     "record.stack.board": {"EventAccumulator"},  # what this process has just written
     "run": {"os.open"},  # the null device
     # the package's own files
+    "config.compose": {"OmegaConf.load"},
     "config.grid": {"read_text"},
     "config.help": {"read_text"},
     "config.launcher": {"OmegaConf.load"},

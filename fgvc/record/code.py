@@ -314,6 +314,14 @@ def _described(folder: Path, path: str, reason: str) -> Withheld:
 # --- git ---
 
 
+def file_at(commit: str, name: str, folder: Path = CODE) -> bytes | None:
+    """A file of the checkout as it was at a commit; None where Git does not know it."""
+    try:
+        return _git(folder, "show", f"{commit}:{name}")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 def _git(folder: Path, *arguments: str, given: str | None = None) -> bytes:
     """Standard output of Git in a folder. Raises OSError and SubprocessError."""
     settings = [word for setting in SETTINGS for word in ("-c", setting)]

@@ -113,8 +113,9 @@ class RunFolder:
         aside = _set_aside(self.path)
         (self.path / TEST_READS).unlink(missing_ok=True)  # metrics.json has it by now
         self.write_json("artifacts.json", index(self.path))
-        retention.write(self.path / retention.FILE, retention.begun(now(), days))
-        write_status(self.path, "done", self.started)
+        sealed_at, own = now(), "/".join(target.parts[-3:])
+        retention.write(self.path / retention.FILE, retention.begun(sealed_at, days, own))
+        write_status(self.path, "done", self.started, of=own, updated=sealed_at)
         self.path.rename(target)
         atomic.sync_folder(target.parent)
         self.sealed = target
@@ -174,15 +175,28 @@ def open_run(
 
 
 def write_status(
-    folder: Path, state: str, started: datetime.datetime, error: BaseException | None = None
+    folder: Path,
+    state: str,
+    started: datetime.datetime,
+    error: BaseException | None = None,
+    *,
+    of: str | None = None,
+    updated: datetime.datetime | None = None,
 ) -> None:
-    """status.json: state, times, the error and its traceback, with a checksum of its own."""
+    """status.json: state, times, the error and its traceback, with a checksum of its own.
+
+    Args:
+        of: the run, as run_id/config_hash/NAME, where NAME is the folder's last name; None: as the
+            path says.
+        updated: None: now.
+    """
     trace = "".join(traceback.format_exception(error)) if error else None
     artifacts = folder / "artifacts.json"
     status: dict[str, Any] = {
         "state": state,
         "started": started.isoformat(),
-        "updated": now().isoformat(),
+        "updated": (updated or now()).isoformat(),
+        "of": of or "/".join(folder.resolve().parts[-3:]),
         "error": privacy.masked(_line(error)) if error else None,
         "traceback": privacy.masked(trace) if trace else None,
         "artifacts_sha256": digest.sha256_file(artifacts) if artifacts.is_file() else None,

@@ -27,6 +27,11 @@ PAIRS = 20  # that are named beside a large matrix
 METADATA = {"Software": None}  # matplotlib's version would change the bytes
 
 
+def confusion_title(backbone: str, size: str | None, dataset: str, partial: bool) -> str:
+    """What stands above the confusion matrix of a run."""
+    return f"{backbone} {size} on {dataset}{' (partial copy)' if partial else ''}, test"
+
+
 def confusion_png(matrix: np.ndarray, names: Sequence[str], title: str) -> bytes:
     """Row-normalised confusion as PNG bytes; rows are the true classes.
 

@@ -1,5 +1,5 @@
 """When something was made and how long it is kept at least -> a small JSON file that vouches for
-itself.
+itself and names what it belongs to.
 
 Times are those that were recorded when it was made, never those of the file system, which a copy
 changes. A pin has no end: whoever pinned it takes it back.
@@ -25,10 +25,13 @@ class UnreadableError(ValueError):
 
 @dataclass(frozen=True)
 class Retention:
-    """created, expires: UTC. pinned_by: why it stays beyond its time, one text a reason."""
+    """created, expires: UTC. of: what the file belongs to, run_id/config_hash/checkpoint_id of a
+    run or the SHA256 of a table's JSON. pinned_by: why it stays beyond its time, one text a
+    reason."""
 
     created: datetime.datetime
     expires: datetime.datetime
+    of: str
     pinned_by: tuple[str, ...] = ()
 
     @property
@@ -47,9 +50,9 @@ class Retention:
         return f"kept until {_minute(self.due)}" if now < self.due else None
 
 
-def begun(created: datetime.datetime, days: int) -> Retention:
-    """Retention of what is made at that moment."""
-    return Retention(created, created + datetime.timedelta(days=days))
+def begun(created: datetime.datetime, days: int, of: str) -> Retention:
+    """Retention of what is made at that moment; of: as in Retention."""
+    return Retention(created, created + datetime.timedelta(days=days), of)
 
 
 def write(file: Path, retention: Retention) -> None:
@@ -57,6 +60,7 @@ def write(file: Path, retention: Retention) -> None:
     plain: dict[str, object] = {
         "created": retention.created.isoformat(),
         "expires": retention.expires.isoformat(),
+        "of": retention.of,
         "pinned": bool(retention.pinned_by),
         "pinned_by": list(retention.pinned_by),
     }
@@ -77,16 +81,35 @@ def read(file: Path) -> Retention:
         if claimed != digest.sha256_bytes(digest.canonical_json(plain)):
             raise ValueError("checksum mismatch")
         created, expires = (_utc(plain[name]) for name in ("created", "expires"))
-        found = Retention(created, expires, tuple(map(str, plain["pinned_by"])))
+        found = Retention(created, expires, *_texts(plain["of"], plain["pinned_by"]))
         if data != atomic.json_bytes({**plain, "checksum": claimed}):
             raise ValueError("not as it was written")
     except FileNotFoundError as error:
         raise UnreadableError(f"{file.name}: missing") from error
     except OSError as error:
         raise UnreadableError(f"{file.name}: unreadable ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UnreadableError(f"{file.name}: damaged ({what[:80]})") from error
+    return found
+
+
+def read_of(file: Path, of: str, created: str | None = None) -> Retention:
+    """What a file says of the thing that it lies beside.
+
+    Args:
+        of: as in Retention.
+        created: when that thing was made, as another file records it; None: not compared.
+
+    Raises:
+        UnreadableError: as `read`, or the file belongs to something else.
+    """
+    found = read(file)
+    if found.of != of:
+        raise UnreadableError(f"{file.name}: of another run or table ({found.of}, not {of})")
+    if created is not None and found.created.isoformat() != created:
+        made = found.created.isoformat()
+        raise UnreadableError(f"{file.name}: created {made}, but status.json says {created}")
     return found
 
 
@@ -106,11 +129,17 @@ def unpin(file: Path, why: str) -> None:
     write(file, replace(found, pinned_by=tuple(one for one in found.pinned_by if one != why)))
 
 
+def _texts(of: object, pinned_by: object) -> tuple[str, tuple[str, ...]]:
+    if not (isinstance(of, str) and isinstance(pinned_by, list)):
+        raise ValueError("of: a text, pinned_by: a list")
+    return of, tuple(map(str, pinned_by))
+
+
 def _utc(text: str) -> datetime.datetime:
     time = datetime.datetime.fromisoformat(text)
     if time.tzinfo is None:
         raise ValueError(f"{text} has no time zone")
-    return time
+    return time.astimezone(datetime.UTC)
 
 
 def _minute(time: datetime.datetime) -> str:

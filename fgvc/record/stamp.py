@@ -57,10 +57,7 @@ def environment(device: torch.device) -> dict[str, object]:
 
     cuda = device.type == "cuda"
     return {
-        "os_version": platform.platform(),
-        "machine": platform.machine(),
-        "python_version": platform.python_version(),
-        **{key: version(name) for key, name in PACKAGES.items()},
+        **installed(),
         "cuda_version": torch.version.cuda if cuda else None,
         "cudnn_version": str(torch.backends.cudnn.version()) if cuda else None,
         "driver_version": _driver(),
@@ -73,6 +70,16 @@ def environment(device: torch.device) -> dict[str, object]:
         "fp32_precision": fp32_precision(),
         "requirements_checksum": requirements_checksum(),
         **environment_hash(),
+    }
+
+
+def installed() -> dict[str, str | None]:
+    """System, machine and versions, which `environment_hash` covers."""
+    return {
+        "os_version": platform.platform(),
+        "machine": platform.machine(),
+        "python_version": platform.python_version(),
+        **{key: version(name) for key, name in PACKAGES.items()},
     }
 
 

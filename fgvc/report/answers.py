@@ -19,6 +19,8 @@ from fgvc.types import nfc
 
 FILE = "predictions.parquet"
 COLUMNS = ["path", "split", "label", "pred"]
+# what reading a Parquet file of odd content raises: its header alone gives a bare OSError
+ODD = (pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def read(run: Run) -> Answers:
         # a buffer: through a Python file each read would come back here
         table = pq.ParquetFile(pa.BufferReader(data)).read(COLUMNS, use_threads=False)
         answers = _by_path(table)
-    except (pa.ArrowException, KeyError, TypeError) as error:
+    except ODD as error:
         raise DamageError(f"{FILE}: not one that this version reads") from error
     if int(answers.right_N.sum()) != round(run.top1 * run.n) or len(answers.right_N) != run.n:
         raise DamageError(f"{FILE}: contradicts metrics.json")

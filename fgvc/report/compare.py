@@ -106,6 +106,8 @@ def _side(path: Path, what: str) -> Side:
         names = {row["id"]: row["name"] for row in labelmap["classes"]}
         ids, images = list(names), [nfc(image) for image in test["path"].to_pylist()]
         label_N, pred_N = (test[name].to_numpy() for name in ("label", "pred"))
+        if label_N.min(initial=0) < 0 or pred_N.min(initial=0) < metrics.UNREADABLE:
+            raise ValueError("a class index below the first")
         truth = dict(zip(images, (ids[label] for label in label_N), strict=True))
         classes = (None if pred == metrics.UNREADABLE else ids[pred] for pred in pred_N)
         predicted = dict(zip(images, classes, strict=True))
@@ -113,7 +115,7 @@ def _side(path: Path, what: str) -> Side:
         return Side(run, truth, predicted, right, names)
     except DamageError as why:
         raise UserError(f"{what}={path}: {why}") from why
-    except (pa.ArrowException, KeyError, TypeError, IndexError) as error:
+    except answers.ODD as error:
         raise UserError(f"{what}={path}: not a record that this version reads") from error
 
 

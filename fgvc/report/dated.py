@@ -17,7 +17,7 @@ from fgvc import untrusted
 from fgvc.record import retention
 from fgvc.record.folder import now
 from fgvc.record.retention import Retention, UnreadableError
-from fgvc.store import atomic
+from fgvc.store import atomic, digest
 from fgvc.store.lock import lock
 
 STEM = "baselines"
@@ -54,7 +54,7 @@ def write(target: Path, formats: Mapping[str, bytes], days: int) -> None:
             _set_aside(target, days)
             for kind, data in formats.items():
                 atomic.write_bytes(target / f"{STEM}.{kind}", data)
-        retention.write(target / f"{STEM}{KEEPER}", retention.begun(now(), days))
+        _keep(target, days)
 
 
 def found(folder: Path) -> list[TableFiles]:
@@ -66,7 +66,10 @@ def found(folder: Path) -> list[TableFiles]:
 def _table(folder: Path, stem: str) -> TableFiles:
     files = tuple(sorted(folder.glob(f"{stem}.*")))
     try:
-        return TableFiles(stem, files, retention.read(folder / f"{stem}{KEEPER}"))
+        kept = retention.read_of(folder / f"{stem}{KEEPER}", _digest(folder / f"{stem}.json"))
+        if stem not in (STEM, _dated(kept.created)):
+            raise UnreadableError(f"{stem}{KEEPER}: created {kept.created.isoformat()}, not {stem}")
+        return TableFiles(stem, files, kept)
     except UnreadableError as why:
         return TableFiles(stem, files, None, str(why))
 
@@ -82,7 +85,7 @@ def _set_aside(target: Path, days: int) -> None:
     files = [path for path in target.glob(f"{STEM}.*") if path != keeper]
     if not files and not keeper.exists():
         return
-    dated = f"{STEM}-{_written(keeper, days):%Y%m%dT%H%M%S%fZ}"
+    dated = _dated(_written(keeper, days))
     for file in (*files, keeper):
         file.rename(target / f"{dated}{file.name.removeprefix(STEM)}")
     atomic.sync_folder(target)
@@ -93,9 +96,23 @@ def _written(keeper: Path, days: int) -> datetime.datetime:
     try:
         return retention.read(keeper).created.astimezone(datetime.UTC)
     except UnreadableError:
-        fresh = retention.begun(now(), days)
-        retention.write(keeper, fresh)
-        return fresh.created
+        return _keep(keeper.parent, days).created
+
+
+def _keep(target: Path, days: int) -> Retention:
+    """Write the retention of the current table, from now on."""
+    kept = retention.begun(now(), days, _digest(target / f"{STEM}.json"))
+    retention.write(target / f"{STEM}{KEEPER}", kept)
+    return kept
+
+
+def _digest(file: Path) -> str:
+    """SHA256 of a table's JSON; empty where there is none."""
+    return digest.sha256_file(file) if file.is_file() else ""
+
+
+def _dated(written: datetime.datetime) -> str:
+    return f"{STEM}-{written.astimezone(datetime.UTC):%Y%m%dT%H%M%S%fZ}"
 
 
 def named(table: TableFiles) -> Iterator[str]:

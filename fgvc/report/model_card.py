@@ -14,6 +14,7 @@ from fgvc.record.console import TEST_MARKS, interval, number, percent
 from fgvc.record.page.run import earlier_runs
 from fgvc.report import sealed
 from fgvc.report.sealed import DamageError
+from fgvc.report.shown import one_line
 from fgvc.types import UserError
 
 FILE = "README.md"
@@ -96,16 +97,23 @@ def written(
         function.__name__.strip("_"): _inert_from(function) for function in written_as
     }
     text = (resources.files("fgvc.report") / "model_card.md.j2").read_text(encoding="utf-8")
-    return environment.from_string(text).render(
-        conf=facts["config"],
-        facts=facts,
-        record=_numbers(run, ids["exported_from"]),
-        ids=ids,
-        weights=weights,
-        earlier=list(earlier_runs(facts["backbone"]["weights"])),
-        agreement=agreement,
-        digests=digests,
-    )
+    record = _numbers(run, ids["exported_from"])
+    try:
+        return environment.from_string(text).render(
+            conf=facts["config"],
+            facts=facts,
+            record=record,
+            ids=ids,
+            weights=weights,
+            earlier=list(earlier_runs(facts["backbone"]["weights"])),
+            agreement=agreement,
+            digests=digests,
+        )
+    except (jinja2.TemplateError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{run}: metrics.json, env_stamp.json or ckpt.bin is not one that this version reads "
+            f"({one_line(error, 120)}); repeat the run"
+        ) from error
 
 
 class _Inert(str):
@@ -159,9 +167,9 @@ def _record(numbers: Plain, stamp: Plain) -> Record:
     Raises:
         DamageError: another version of fgvc wrote them.
     """
-    splits = {name: numbers[name] for name in ("val", "test") if name in numbers}
-    intervals = {name: split.get("intervals_note") for name, split in splits.items()}
     try:
+        splits = {name: numbers[name] for name in ("val", "test") if name in numbers}
+        intervals = {name: split.get("intervals_note") for name, split in splits.items()}
         return Record(
             splits=splits,
             task=stamp["task"],
@@ -175,6 +183,6 @@ def _record(numbers: Plain, stamp: Plain) -> Record:
                 *(f"{name}: {note}" for name, note in intervals.items() if note is not None),
             ),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise DamageError(f"{METRICS}, {STAMP}: of another version of fgvc ({what})") from error

@@ -18,12 +18,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from fgvc.record import retention
 from fgvc.record.folder import ASIDE, IN_PROGRESS
 from fgvc.record.retention import Retention, UnreadableError
 from fgvc.report import dated
 from fgvc.report.runs import SEALED, place
-from fgvc.report.sealed import DamageError, status
+from fgvc.report.sealed import DamageError, retention_of, status
 from fgvc.store import atomic
 from fgvc.store.lock import LockHeld, holder, lock
 from fgvc.types import UserError
@@ -161,8 +160,8 @@ class Root:
     def _retained(self, folder: Path) -> Verdict:
         """A complete run, by what it recorded and by the tables that rest on it."""
         try:
-            kept = retention.read(folder / retention.FILE)
-        except UnreadableError as why:
+            kept = retention_of(folder)
+        except (UnreadableError, DamageError) as why:
             return Verdict(False, str(why))
         by = kept.holds(self.now) or self._named.get(place(folder))
         return Verdict(False, by) if by else _over(kept)
@@ -176,11 +175,12 @@ class Root:
         try:
             told = status(folder)
             state, updated = told["state"], datetime.datetime.fromisoformat(told["updated"])
-        except (DamageError, KeyError, TypeError, ValueError) as why:
+            times = [path.lstat().st_mtime for path in folder.rglob("*")]
+            newest = datetime.datetime.fromtimestamp(max(times), datetime.UTC)
+            first, last = min(updated, newest), max(updated, newest)
+            kept = Retention(first, last + self.days, told["of"])
+        except (DamageError, KeyError, TypeError, ValueError, OverflowError) as why:
             return Verdict(False, f"in progress, of unknown age ({why})")
-        times = [path.lstat().st_mtime for path in folder.rglob("*")]
-        newest = datetime.datetime.fromtimestamp(max(times), datetime.UTC)
-        kept = Retention(min(updated, newest), max(updated, newest) + self.days)
         if by := kept.holds(self.now):
             return Verdict(False, f"{state}, can go on: {by}")
         return _over(kept)

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgvc.record import comparability
+from fgvc.record import comparability, retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.folder import SHORT
-from fgvc.report import sealed
+from fgvc.record.retention import UnreadableError
+from fgvc.report import fields, sealed
 from fgvc.report.names import name_of
 from fgvc.report.sealed import DamageError, OtherVersionError
+from fgvc.report.shown import inert, one_line
 from fgvc.store import digest
 
 SEALED = re.compile(rf"[0-9a-f]{{{SHORT}}}")
@@ -194,7 +196,8 @@ def read(path: Path) -> Run:
     sealed.check_names(path, artifacts, stamp, facts)
     try:
         parts = comparability.of_record(config, stamp, numbers, facts)
-        return Run(
+        fields.check(parts)
+        run = Run(
             path=path,
             comparability=parts,
             folder=place(path),
@@ -206,17 +209,20 @@ def read(path: Path) -> Run:
             **_of_stamp(stamp),
             answer=_answer(stamp, facts["answer"]),
             **_of_numbers(numbers),
+            notes=(*_notes(numbers.get("notes", [])), *_retention_notes(path)),
             **_of_backbone(facts["config"]["backbone"], config["backbone"]["checkpoint"]),
             **_of_parts(config, stamp, numbers.get("parts", {})),
             join_key=_join_key(parts, config, stamp, config["seed"]),
             join_base=_join_key(parts, config, stamp, None),
         )
+        fields.check(run)
+        return run
     except KeyError as error:
         raise OtherVersionError(
             f"a record of another version of fgvc (it lacks {error}), passed over; to compare it, "
             "repeat the run"
         ) from error
-    except (TypeError, AttributeError, ValueError) as error:
+    except (TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
         raise DamageError(f"the record is not one that this version reads: {error}") from error
 
 
@@ -302,7 +308,6 @@ def _of_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
         "fitted_on": numbers.get("fitted_on"),
         "overlap": (numbers.get("overlap") or {}).get("images"),
         "predictions_digest": numbers.get("predictions_digest"),
-        "notes": _notes(numbers.get("notes", [])),
     }
 
 
@@ -314,7 +319,16 @@ def _notes(notes: object) -> tuple[str, ...]:
     """
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise ValueError(f"notes={notes!r}: not a list of strings")
-    return tuple(notes)
+    return tuple(map(inert, notes))
+
+
+def _retention_notes(path: Path) -> tuple[str, ...]:
+    """Why task=prune never removes the run, where its retention is not its own."""
+    try:
+        retention.read_of(path / retention.FILE, place(path.resolve()))
+    except UnreadableError as why:
+        return (f"{one_line(why)}; task=prune keeps the run, task=audit names what differs",)
+    return ()
 
 
 def _of_parts(

@@ -6,6 +6,7 @@ ckpt.bin only the header is read: a bank of features may take gigabytes.
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +15,21 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from fgvc import untrusted
-from fgvc.record.folder import SHORT
+from fgvc.record import retention
+from fgvc.record.folder import IN_PROGRESS, SHORT
+from fgvc.record.retention import Retention
+from fgvc.report.shown import one_line
 from fgvc.store import atomic, digest
 
 CKPT = "ckpt.bin"
+STATES = ("running", "done", "failed", "oom", "preempted", "validated")
 
 
 class DamageError(Exception):
-    """Why a folder, or a file of it, cannot be trusted; one line."""
+    """Why a folder, or a file of it, cannot be trusted; one line, whatever the record holds."""
+
+    def __init__(self, why: object) -> None:
+        super().__init__(one_line(why))
 
 
 class OtherVersionError(DamageError):
@@ -47,8 +55,8 @@ def index(path: Path) -> Mapping[str, Any]:
         DamageError: either is missing or damaged, or the run did not end well.
     """
     told = status(path)
-    if told.get("state") != "done":
-        raise DamageError(f"status.json: state {told.get('state')} in a sealed folder")
+    if told["state"] != "done":
+        raise DamageError(f"status.json: state {told['state']} in a sealed folder")
     data = _bytes(path, "artifacts.json")
     if digest.sha256_bytes(data) != told.get("artifacts_sha256"):
         raise DamageError("artifacts.json: sha256 mismatch with status.json")
@@ -56,10 +64,11 @@ def index(path: Path) -> Mapping[str, Any]:
 
 
 def status(path: Path) -> dict[str, Any]:
-    """status.json, which vouches for itself.
+    """status.json, which vouches for itself and names its run.
 
     Raises:
-        DamageError: it is missing, or not the bytes that were written.
+        DamageError: it is missing, not the bytes that were written, lacks a field, or belongs to
+            another run.
     """
     data = _bytes(path, "status.json")
     told = parsed("status.json", data)
@@ -68,7 +77,37 @@ def status(path: Path) -> dict[str, Any]:
         raise DamageError("status.json: checksum mismatch, it changed since it was written")
     if data != atomic.json_bytes({**told, "checksum": claimed}):
         raise DamageError("status.json: not as it was written")
+    _check_status(path.resolve(), told)
     return told
+
+
+def _check_status(path: Path, told: Mapping[str, Any]) -> None:
+    """DamageError unless the fields are there and the run is that of the folder."""
+    if told.get("state") not in STATES:
+        raise DamageError(f"status.json: state {one_line(told.get('state'), 40)} is none of fgvc's")
+    for key in ("started", "updated"):
+        try:
+            zone = datetime.datetime.fromisoformat(told[key]).tzinfo
+        except (KeyError, TypeError, ValueError):
+            zone = None
+        if zone is None:
+            raise DamageError(f"status.json: {key} is no time with a zone")
+    own, of = list(path.parts[-3:]), str(told.get("of")).split("/")
+    if path.name == IN_PROGRESS:  # killed between its status and its last name, it has that name
+        own, of = own[:2], of[:2]
+    if own != of:
+        raise DamageError(f"status.json: of another run ({one_line(told.get('of'), 140)})")
+
+
+def retention_of(path: Path) -> Retention:
+    """How long the run of a sealed folder is kept.
+
+    Raises:
+        UnreadableError: retention.json is missing, damaged, or of another run.
+        DamageError: as `status`, which records when the run was sealed.
+    """
+    own = "/".join(path.resolve().parts[-3:])
+    return retention.read_of(path / retention.FILE, own, status(path)["updated"])
 
 
 def parsed(file: str, data: bytes) -> dict[str, Any]:
@@ -142,7 +181,3 @@ def _indexed(artifacts: Mapping[str, Any], file: str) -> Mapping[str, Any]:
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text[:100] or type(error).__name__
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)

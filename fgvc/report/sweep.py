@@ -17,12 +17,14 @@ from fgvc import untrusted
 from fgvc.record import console, privacy
 from fgvc.record.page import FILE
 from fgvc.record.page.render import duration, render
+from fgvc.report import fields
+from fgvc.report.shown import one_line
 from fgvc.store import atomic, digest
 
 HOME = "fgvc.report.page"
 ROWS = "jobs"
 GOOD = ("done", "skipped")
-NOT_BEGUN = "not begun"
+NOT_BEGUN, RUNNING = "not begun", "running"
 PLACES = ("runtime.", "dataset.root=")
 STATES = (*GOOD, "failed", "oom", "preempted", NOT_BEGUN)
 
@@ -32,7 +34,8 @@ class Row:
     """One job. choices: the overrides that tell it from others; state: one of STATES, or running.
 
     line, traceback: what went wrong. seconds: its process's, None where it has none.
-    folder: of its run, below the output root; None where it has none.
+    folder: of its run, below the output root; None where it has none. sweep: its run_id; None
+    until the row is written.
     """
 
     choices: tuple[str, ...]
@@ -44,6 +47,7 @@ class Row:
     started: str | None = None
     config_hash: str | None = None
     folder: str | None = None
+    sweep: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,8 @@ class SweepTable:
 
 
 def write_row(sweep: Path, row: Row) -> None:
-    """Keep a row; one of the same choices is replaced."""
-    atomic.write_json(_file(sweep, row.choices), asdict(row))
+    """Keep a row under the name of its sweep; one of the same choices is replaced."""
+    atomic.write_json(_file(sweep, row.choices), asdict(replace(row, sweep=sweep.name)))
 
 
 def read_row(sweep: Path, choices: Sequence[str]) -> Row:
@@ -81,11 +85,23 @@ def read_row(sweep: Path, choices: Sequence[str]) -> Row:
     try:
         told = untrusted.read_json(_file(sweep, choices))
         row = Row(**{**told, "choices": tuple(told["choices"])})
+        _check(row, sweep, choices)
     except FileNotFoundError:
         return Row(tuple(choices), NOT_BEGUN)
     except (ValueError, TypeError, KeyError):
         return Row(tuple(choices), "failed", line="its row is damaged: run it again")
     return row
+
+
+def _check(row: Row, sweep: Path, choices: Sequence[str]) -> None:
+    """ValueError unless the row has the types of a row, and is of this job and sweep."""
+    fields.check(replace(row, traceback=None, line=None))
+    if not all(isinstance(text, str | None) for text in (row.line, row.traceback)):
+        raise ValueError("no text")
+    if row.choices != tuple(choices) or row.state not in (*STATES, RUNNING):
+        raise ValueError("of another job")
+    if row.sweep != sweep.name:
+        raise ValueError("of another sweep")
 
 
 def show(table: SweepTable) -> None:
@@ -98,7 +114,7 @@ def show(table: SweepTable) -> None:
     console.table(f"jobs of {table.run_id}: {_counted(table)}", ("job", "", "time"), rows)
     for name, row in zip(names, table.rows, strict=True):
         if row.state not in (*GOOD, NOT_BEGUN):
-            console.say(f"{row.state}: {name}: {row.line}")
+            console.say(f"{row.state}: {name}: {one_line(row.line)}")
 
 
 def write(table: SweepTable, target: Path) -> None:

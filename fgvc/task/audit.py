@@ -1,6 +1,7 @@
 """task=audit: a run folder -> a checklist on the terminal and as JSON, and a pull-request block.
 
-Ends with 1 if anything fails.
+It says what it proves and what it does not. Ends with 1 if anything fails; "not checked" is no
+failure: it needs the record's own code or environment.
 """
 
 from __future__ import annotations
@@ -10,12 +11,23 @@ from pathlib import Path
 
 from fgvc.record import console, privacy
 from fgvc.record.locate import record_folder
-from fgvc.report.audit import FAIL, audited, markdown
+from fgvc.report.audit import (
+    FAIL,
+    UNCHECKED,
+    Record,
+    Result,
+    audited,
+    command,
+    limits,
+    markdown,
+    outcome,
+)
 from fgvc.report.runs import place, read
-from fgvc.report.sealed import DamageError, OtherVersionError
+from fgvc.report.sealed import CKPT, DamageError, OtherVersionError
+from fgvc.report.shown import inert
 from fgvc.store import atomic
 from fgvc.store.output import JSON, output_file
-from fgvc.task import DONE, FAILED, Job
+from fgvc.task import DONE, FAILED, Job, derive
 from fgvc.types import UserError
 
 
@@ -36,18 +48,40 @@ def run(job: Job) -> int:
         raise UserError(f"run={folder}: {why}") from why
     except DamageError:
         pass  # the checks name what is damaged
-    record, results = audited(folder)
+    record, results = audited(folder, derive.here())
     results = [replace(one, evidence=privacy.without_places(one.evidence)) for one in results]
     block = privacy.without_places(markdown(record, results))
     failed = [one for one in results if one.state == FAIL]
     rows = [[one.id, one.state, one.evidence] for one in results]
-    console.table(f"audit of {record.place}", ["check", "", "evidence"], rows, numbers=False)
+    title = f"audit of {inert(record.place)}"
+    console.table(title, ["check", "", "evidence"], rows, numbers=False)
     for line in block.split("\n"):
         console.say(line)
-    told = {"run": record.place, "passed": not failed, "pull_request": block}
-    atomic.write_json(target, {**told, "checks": [asdict(one) for one in results]})
-    console.say(f"{len(failed)} of {len(results)} checks failed; as JSON: {target}")
+    measure_again = command.again(str(record.path / CKPT))
+    _write(target, record, results, block, measure_again)
+    unchecked = [one for one in results if one.state == UNCHECKED]
+    for line in limits.lines(measure_again):
+        console.say(inert(line))
+    console.say(
+        f"{outcome(results)}: {len(failed)} of {len(results)} checks failed, {len(unchecked)} "
+        f"could not be made; as JSON: {target}"
+    )
     return FAILED if failed else DONE
+
+
+def _write(
+    target: Path, record: Record, results: list[Result], block: str, measure_again: str
+) -> None:
+    told = {
+        "run": record.place,
+        "outcome": outcome(results),
+        "proves": limits.PROVES,
+        "not_proven": list(limits.NOT_PROVEN),
+        "measure_again": measure_again,
+        "pull_request": block,
+        "checks": [asdict(one) for one in results],
+    }
+    atomic.write_json(target, told)
 
 
 def _target(job: Job, place: str) -> Path:

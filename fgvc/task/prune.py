@@ -13,6 +13,8 @@ from fgvc.record import console, retention
 from fgvc.record.folder import now
 from fgvc.record.locate import record_folder
 from fgvc.report.prune import Item, Root
+from fgvc.report.sealed import DamageError, retention_of
+from fgvc.report.shown import inert, one_line
 from fgvc.store.lock import lock
 from fgvc.task import Job
 from fgvc.types import UserError
@@ -35,7 +37,7 @@ def run(job: Job) -> None:
     items = root.survey()
     for item in items:
         if not item.verdict.goes:
-            console.say(f"stays  {item.name}: {item.verdict.why}")
+            console.say(f"stays  {inert(item.name)}: {one_line(item.verdict.why)}")
     gone = [item for item in items if item.verdict.goes]
     total = sum(_told(gone))
     if job.conf.task.delete:
@@ -52,9 +54,9 @@ def _pin(folder: Path, task: PruneTask) -> None:
     """Write a reason into the run's own retention, or take it out, while no prune is at it."""
     file = folder / retention.FILE
     try:
-        retention.read(file)  # before a lock file is made beside what is no run
+        retention_of(folder)  # before a lock file is made beside what is no run
         with lock(folder.resolve().parent / ".lock"):
-            reasons = retention.read(file).pinned_by
+            reasons = retention_of(folder).pinned_by
             if task.unpin is not None and task.unpin not in reasons:
                 raise UserError(f"task.unpin={task.unpin}: {folder} is pinned by {reasons or None}")
             if task.pin is not None:
@@ -62,14 +64,15 @@ def _pin(folder: Path, task: PruneTask) -> None:
             if task.unpin is not None:
                 retention.unpin(file, task.unpin)
             left = ", ".join(retention.read(file).pinned_by)
-    except retention.UnreadableError as why:
+    except (retention.UnreadableError, DamageError) as why:
         raise UserError(f"run={folder}: {why}; it can be pinned in a complete run only") from why
-    console.say(f"{folder}: {f'pinned by {left}' if left else 'not pinned'}")
+    console.say(f"{folder}: {f'pinned by {one_line(left)}' if left else 'not pinned'}")
 
 
 def _told(items: Iterable[Item]) -> Iterable[int]:
     """Name each and yield its bytes."""
     for item in items:
         size = item.size()
-        console.say(f"goes   {item.name} ({size / MIB:.1f} MiB): {item.verdict.why}")
+        why = one_line(item.verdict.why)
+        console.say(f"goes   {inert(item.name)} ({size / MIB:.1f} MiB): {why}")
         yield size

@@ -225,11 +225,9 @@ def _worst_pairs(job: Experiment, test: Predictions) -> list[dict[str, object]]:
 
 
 def _confusion_png(job: Experiment, matrix: np.ndarray) -> bytes:
-    partial = " (partial copy)" if job.dataset.partial else ""
-    title = (
-        f"{job.conf.backbone.name} {job.conf.backbone.size} on {job.dataset.name}{partial}, test"
-    )
-    return plots.confusion_png(matrix, job.dataset.labelmap.names, title)
+    backbone, dataset = job.conf.backbone, job.dataset
+    title = plots.confusion_title(backbone.name, backbone.size, dataset.name, dataset.partial)
+    return plots.confusion_png(matrix, dataset.labelmap.names, title)
 
 
 def _write_checkpoint(job: Experiment, outcome: Outcome) -> str:

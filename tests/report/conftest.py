@@ -17,9 +17,9 @@ from torch import Tensor
 
 from fgvc import metrics
 from fgvc.record import checkpoint
-from fgvc.record import folder as folders
 from fgvc.run import main
 from fgvc.store import digest
+from tests.faults.forger import reseal
 
 BIRDS = (
     "dataset=synthetic",
@@ -134,13 +134,6 @@ def made(tmp_path: Path) -> Path:
 @pytest.fixture
 def seal() -> Callable[[Path], None]:
     return reseal
-
-
-def reseal(folder: Path) -> None:
-    """artifacts.json and status.json of what lies there now."""
-    folders.write_status(folder, "running", folders.now())
-    (folder / "artifacts.json").write_text(json.dumps(folders.index(folder)))
-    folders.write_status(folder, "done", folders.now())
 
 
 def _change(file: Path, change: Mapping[str, Any] | None, canonical: bool = False) -> Any:

@@ -16,6 +16,7 @@ from fgvc.record import retention
 from fgvc.record.folder import now, write_status
 from fgvc.report.prune import TRASH, Root
 from fgvc.run import main
+from fgvc.store.digest import sha256_file
 from fgvc.store.lock import LockHeld, lock
 from fgvc.types import UserError
 
@@ -38,8 +39,8 @@ def run(root: Path, run_id: str, created: datetime = OLD, days: int = 90, files:
     (folder / "tb").mkdir(parents=True)
     for number in range(files):
         (folder / "tb" / f"{number}").write_text(f"{number}")
-    write_status(folder, "done", created)
-    retention.write(folder / retention.FILE, retention.begun(created, days))
+    write_status(folder, "done", created, updated=created)
+    retention.write(folder / retention.FILE, retention.begun(created, days, name(run_id)))
     return folder
 
 
@@ -68,7 +69,8 @@ def table(root: Path, created: datetime, *folders: Path, stem: str = "baselines"
     rows = [{"folder": ["/".join(folder.parts[-3:])]} for folder in folders]
     (root / f"{stem}.json").write_text(json.dumps({"rows": rows}))
     (root / f"{stem}.html").touch()
-    retention.write(root / f"{stem}.retention.json", retention.begun(created, 90))
+    of = sha256_file(root / f"{stem}.json")
+    retention.write(root / f"{stem}.retention.json", retention.begun(created, 90, of))
 
 
 def verdicts(root: Path, moment: datetime = NOW) -> dict[str, tuple[bool, str]]:

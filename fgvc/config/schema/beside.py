@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fgvc import untrusted
 from fgvc.config.schema.backbone import Backbone, chosen_checkpoint, row_key
 from fgvc.config.schema.statistics import NORMALIZATIONS, Rgb
 from fgvc.config.schema.tensor_names import tensor_names
 from fgvc.config.schema.weight_files import safetensors_header
-from fgvc.untrusted import MIB, NotRegularError, TooLargeError, parse_json, read_bytes
+from fgvc.untrusted import MIB, NotRegularError, TooLargeError, parse_json
 
 OPEN_CLIP, CONFIG = "open_clip_config.json", "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -147,7 +148,7 @@ def read_object(file: Path) -> dict[str, Any]:
         ValueError: it holds none; one line.
     """
     try:
-        held = parse_json(read_bytes(file, MOST))
+        held = parse_json(untrusted.read_bytes(file, MOST))
     except (ValueError, NotRegularError, TooLargeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"{file} cannot be read as JSON ({reason}): fetch it again") from error

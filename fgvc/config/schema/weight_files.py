@@ -13,7 +13,7 @@ from typing import Any
 from fgvc import untrusted
 from fgvc.config.errors import ConfigError
 from fgvc.shell import command, file_word
-from fgvc.untrusted import TooLargeError, parse_json, read_bytes
+from fgvc.untrusted import TooLargeError, parse_json
 
 # library: names under which it saves weights, first choice first
 NAMES: Mapping[str, Sequence[str]] = {
@@ -136,7 +136,7 @@ def weight_map(index: Path) -> dict[str, str]:
         ConfigError: the file is no index.
     """
     try:
-        content: Any = parse_json(read_bytes(index, MOST))
+        content: Any = parse_json(untrusted.read_bytes(index, MOST))
         listed = content["weight_map"]
         if not listed or not all(isinstance(name, str) and name for name in listed.values()):
             raise ValueError("weight_map is empty or holds something else than names")

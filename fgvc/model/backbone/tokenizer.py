@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fgvc import untrusted
 from fgvc.store import digest
 from fgvc.types import UserError
-from fgvc.untrusted import MIB, read_bytes
+from fgvc.untrusted import MIB
 
 MOST = 256 * MIB  # of a tokenizer.json; those of 256,000 tokens have 35
 END, PAD = "<eos>", "<pad>"
@@ -80,7 +81,7 @@ def _read(path: Path) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_buffer(read_bytes(path, MOST))
+        return Tokenizer.from_buffer(untrusted.read_bytes(path, MOST))
     except OSError:
         raise
     except BaseException as error:  # the library raises bare Exception, and panics of Rust

@@ -44,7 +44,7 @@ def write(folder: Path, said: Said, about: Mapping[str, Any]) -> None:
             **about,
             "checkpoint_id": said.checkpoint_id,
             "fields": list(_fields(said)),
-            "confused": _confused(said),
+            "confused": confused(said),
         }
     )
     for split in said.splits:
@@ -129,7 +129,8 @@ def _fields(said: Said) -> Iterable[str]:
         yield "attention"
 
 
-def _confused(said: Said) -> list[Document]:
+def confused(said: Said) -> list[Document]:
+    """The most frequent confusions of the test images, by the names of the classes."""
     test = said.splits["test"]
     matrix = metrics.confusion(test.logits_NC, test.label_N, len(said.classes))
     return [

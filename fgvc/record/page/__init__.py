@@ -4,6 +4,6 @@ run: what the folder says -> facts; gallery: which classes and mistakes; picture
 bytes; chart: curves; render: facts and a template -> HTML, here and for the table of all runs.
 """
 
-from fgvc.record.page.run import FILE, write
+from fgvc.record.page.run import FILE, derive, write
 
-__all__ = ["FILE", "write"]
+__all__ = ["FILE", "derive", "write"]

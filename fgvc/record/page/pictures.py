@@ -6,7 +6,9 @@ H x W pixels, C 3 channels.
 from __future__ import annotations
 
 import base64
+import html
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,12 @@ class Shown:
     width: int
     height: int
     path: str
+
+
+SHOT = re.compile(
+    r'<figure class="shot">\n<img src="(data:image/jpeg;base64,[A-Za-z0-9+/=]+)" '
+    r'width="(\d{1,4})" height="(\d{1,4})" alt="[^"]*" title="([^"]*)">'
+)
 
 
 class Album:
@@ -69,3 +77,25 @@ class Album:
             return None
         self.left -= len(source)
         return Shown(source, *size, plain(path))
+
+
+class ShownAlbum(Album):
+    """The photographs that a page shows, in its order: to derive the rest of it without a dataset.
+
+    Pictures of the run folder itself are read again.
+    """
+
+    def __init__(self, page: str) -> None:
+        super().__init__(lambda path: None)
+        self._shots = [
+            Shown(source, int(width), int(height), html.unescape(path))
+            for source, width, height, path in SHOT.findall(page)
+        ]
+
+    def test_image(self, path: str) -> Shown | None:
+        """The next photograph, if it is of this path: the writer asks in the order of the page."""
+        if not self._shots or self._shots[0].path != plain(path):
+            return None
+        shot = self._shots.pop(0)
+        self.left -= len(shot.source)
+        return shot

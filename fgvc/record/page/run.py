@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fgvc import untrusted
 from fgvc.config.schema import Config, chosen_checkpoint
-from fgvc.record import privacy
+from fgvc.record import privacy, retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
-from fgvc.record.folder import SHORT, RunFolder, read_json
+from fgvc.record.folder import RESUME, SHORT, TEST_READS, RunFolder, read_json
 from fgvc.record.page.chart import Chart, chart
 from fgvc.record.page.gallery import gallery
 from fgvc.record.page.pictures import Album, Picture
@@ -66,17 +68,38 @@ def write(
         history: the points of its TensorBoard curves.
         picture: a test image by its path.
     """
-    facts = _facts(run.path, conf, name, checkpoint_id, Points(history), Album(picture))
-    run.write_text(FILE, render("run.html", HOME, facts))
+    place = run.path.parent / checkpoint_id[:SHORT]
+    album = Album(picture)
+    run.write_text(FILE, derive(run.path, conf, name, checkpoint_id, history, album, place))
+
+
+def derive(
+    folder: Path,
+    conf: Config,
+    name: str,
+    checkpoint_id: str,
+    history: Iterable[Point],
+    album: Album,
+    place: Path,
+) -> str:
+    """The page of a run folder: the same files give the same text, before and after sealing.
+
+    Args:
+        name, history: as of `write`.
+        album: the photographs that it shows.
+        place: where the folder lay when it was sealed, which the commands on the page name.
+    """
+    facts = _facts(folder, conf, name, checkpoint_id, Points(history), album, place)
+    return render("run.html", HOME, facts)
 
 
 class Points:
-    """Curves by key."""
+    """Curves by key, in float32 as TensorBoard keeps them: an audit reads them from there."""
 
     def __init__(self, history: Iterable[Point]) -> None:
         self._of: dict[str, list[tuple[float, float]]] = {}
         for key, step, value in history:
-            self._of.setdefault(key, []).append((float(step), value))
+            self._of.setdefault(key, []).append((float(step), float(np.float32(value))))
 
     def __getitem__(self, key: str) -> list[tuple[float, float]]:
         return self._of.get(key, [])
@@ -86,7 +109,13 @@ class Points:
 
 
 def _facts(
-    folder: Path, conf: Config, name: str, checkpoint_id: str, points: Points, album: Album
+    folder: Path,
+    conf: Config,
+    name: str,
+    checkpoint_id: str,
+    points: Points,
+    album: Album,
+    place: Path,
 ) -> dict[str, Any]:
     stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
     names = [one["name"] for one in read_json(folder, "labelmap.json")["classes"]]
@@ -103,7 +132,7 @@ def _facts(
         "badges": [*_fit_badges(numbers), *_badges(stamp)],
         "chosen": _chosen(conf, stamp, numbers),
         "identity": _identity(stamp, numbers, checkpoint_id),
-        "repeat": _repeat(stamp, command, folder.parent / checkpoint_id[:SHORT]),
+        "repeat": _repeat(stamp, command, place),
         "sweep": " --multirun " in command,
         "charts": [one for one in _charts(stamp, numbers, points) if one],
         "confusion": album.whole(folder / "confusion.png"),
@@ -310,8 +339,12 @@ def _training(numbers: Mapping[str, Any], points: Points) -> list[Chart | None]:
 
 
 def _files(folder: Path) -> list[tuple[str, str]]:
-    """What else lies in the folder: relative link and name; folders as one."""
-    found = sorted(path for path in folder.iterdir() if path.name not in (FILE, "resume"))
+    """What else lies in the folder: relative link and name; folders as one.
+
+    The index and the retention come after the page; the reads of test go into metrics.json.
+    """
+    left_out = (FILE, RESUME, TEST_READS, "artifacts.json", retention.FILE)
+    found = sorted(path for path in folder.iterdir() if path.name not in left_out)
     return [
         (f"{path.name}/", f"{path.name}/ {FOLDER_OF.get(path.name, '')}".strip())
         if path.is_dir()

@@ -3,6 +3,7 @@
 files: the bytes are those that were written. identity: who made it, with what. contents: what it
 holds, and whether its parts agree. numbers: whether they follow. fit: the images of the
 fit, and whether the run is plain. notes: what a reader must know. promises: stack, data, licence.
+derived: command and page, derived anew by the record's own code. limits: what none of it proves.
 To add a check, write a function there and name it in CHECKS.
 """
 
@@ -10,12 +11,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fgvc.report.audit import contents, files, fit, identity, notes, numbers, promises
+from fgvc.report.audit import (
+    command,
+    contents,
+    derived,
+    files,
+    fit,
+    identity,
+    limits,
+    notes,
+    numbers,
+    promises,
+    stated,
+    viewers,
+)
 from fgvc.report.audit.block import markdown
-from fgvc.report.audit.check import FAIL, Check, Result, answered
+from fgvc.report.audit.check import FAIL, UNCHECKED, Check, Result, answered, outcome
+from fgvc.report.audit.here import Here
 from fgvc.report.audit.record import Record
 
-__all__ = ["CHECKS", "FAIL", "Record", "Result", "audited", "markdown"]
+__all__ = [
+    "CHECKS",
+    "FAIL",
+    "UNCHECKED",
+    "Here",
+    "Record",
+    "Result",
+    "audited",
+    "command",
+    "limits",
+    "markdown",
+    "outcome",
+]
 
 CHECKS: tuple[Check, ...] = (
     files.status,
@@ -27,8 +54,14 @@ CHECKS: tuple[Check, ...] = (
     identity.environment,
     identity.code,
     identity.command_recorded,
+    derived.command_follows,
     identity.checkpoint,
     identity.checkpoint_ignored,
+    stated.checkpoint_config,
+    stated.stamp_follows,
+    stated.card_follows,
+    derived.requirements,
+    derived.versions,
     contents.minimum_contents,
     contents.labelmap,
     contents.splits,
@@ -36,6 +69,11 @@ CHECKS: tuple[Check, ...] = (
     contents.subset,
     numbers.metrics_follow,
     numbers.comparability,
+    stated.selection_follows,
+    viewers.curves_follow,
+    viewers.viewer_follows,
+    derived.page_follows,
+    derived.plot_follows,
     fit.plain_fit,
     fit.fitted_on,
     fit.no_test_image_fitted,
@@ -49,7 +87,11 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def audited(folder: Path) -> tuple[Record, list[Result]]:
-    """The record, and what every check says of it."""
-    record = Record(folder)
+def audited(folder: Path, here: Here | None = None) -> tuple[Record, list[Result]]:
+    """The record, and what every check says of it.
+
+    Args:
+        here: the code that runs the audit, to derive command and page anew; None: not checked.
+    """
+    record = Record(folder, here)
     return record, [answered(check, record) for check in CHECKS]

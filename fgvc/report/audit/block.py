@@ -1,18 +1,23 @@
-"""A checklist -> the block of a pull request, as .github/pull_request_template.md asks for it."""
+"""A checklist -> the block of a pull request, as .github/pull_request_template.md asks for it.
+
+Whoever made the record chose its texts: they stand in code spans, which Markdown does not read, and
+a command stands there only if pasting it runs fgvc and nothing else.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from fgvc import escape, shell
-from fgvc.escape import code, fenced
+from fgvc.escape import fenced
 from fgvc.record import privacy, retention
-from fgvc.record.retention import UnreadableError
-from fgvc.report.audit.check import FAIL, PERSON, Result
-from fgvc.report.audit.identity import recorded_command
+from fgvc.report.audit import command, limits
+from fgvc.report.audit.check import FAIL, PERSON, UNCHECKED, Result, outcome
 from fgvc.report.audit.record import Record
-from fgvc.report.sealed import DamageError
+from fgvc.report.sealed import retention_of
+from fgvc.report.shown import one_line
 from fgvc.store import digest
 
 HEADINGS = ("Commands", "Hashes", "Environment stamp", "Retention", "Audit")
@@ -29,6 +34,9 @@ EXCERPT = (
     "seed",
 )
 ABSENT = "not readable"
+MOST = 1000
+DIGEST = re.compile("[0-9a-f]{64}")
+PLACE = re.compile(r"[\w.-]{1,100}(/[0-9a-f]{16}){2}", re.ASCII)
 
 
 def markdown(record: Record, results: Sequence[Result]) -> str:
@@ -42,14 +50,25 @@ def markdown(record: Record, results: Sequence[Result]) -> str:
 def _told(body, record: Record) -> str:
     try:
         return body(record)
-    except (DamageError, UnreadableError, KeyError, TypeError, ValueError, OSError) as why:
-        return f"{ABSENT}: {escape.markdown(why)}"
+    except Exception as why:  # as in `answered`: a forger chooses the types of every value
+        return f"{ABSENT}: {span(f'lacks {why}' if isinstance(why, KeyError) else why)}"
+
+
+def span(text: object) -> str:
+    """Text of a record as a code span of one line."""
+    return escape.code(one_line(text, MOST))
 
 
 def _commands(record: Record) -> str:
-    audit = shell.fgvc("task=audit", shell.override("run", f"OUTPUTS/{record.place}"))
-    command = privacy.portable_command(recorded_command(record.text("command.txt")))
-    block = fenced(f"{command}\n{audit}")
+    run = f"OUTPUTS/{record.place}"
+    if not PLACE.fullmatch(record.place):
+        return f"{ABSENT}: the folder is {span(record.place)}, no name that fgvc gives"
+    lines = [
+        privacy.portable_command(command.shown(record)),
+        shell.fgvc("task=audit", shell.override("run", run)),
+        command.again(f"{run}/ckpt.bin"),
+    ]
+    block = fenced("\n".join(lines))
     return f"{block}\n\nConfig: `config.yaml`"
 
 
@@ -66,35 +85,48 @@ def _hashes(record: Record) -> str:
         "requirements.txt": stamp["requirements_checksum"],
         "env_hash": stamp["env_hash"],
     }
-    lines = [
-        f"| {name} | {code(value, in_table=True) if value else 'none'} |"
-        for name, value in rows.items()
-    ]
+    lines = [f"| {name} | {_digest(value)} |" for name, value in rows.items()]
     return "\n".join(["| what | sha256 |", "|---|---|", *lines])
+
+
+def _digest(value: object) -> str:
+    if value is None:
+        return "none"
+    return f"`{value}`" if isinstance(value, str) and DIGEST.fullmatch(value) else "no digest"
 
 
 def _stamp(record: Record) -> str:
     excerpt = {key: record.stamp[key] for key in EXCERPT}
     text = json.dumps(excerpt, indent=2, ensure_ascii=False)
-    return f"{code(f'{record.place}/env_stamp.json')}\n\n{fenced(text, 'json')}"
+    return f"{span(f'{record.place}/env_stamp.json')}\n\n{fenced(text, 'json')}"
 
 
 def _retention(record: Record) -> str:
-    kept = retention.read(record.path / retention.FILE)
-    pinned = ", ".join(map(code, kept.pinned_by)) or "no"
+    kept = retention_of(record.path)
+    pinned = ", ".join(kept.pinned_by) or "no"
     return (
-        f"{code(f'{record.place}/{retention.FILE}')}: made {kept.created.isoformat()}, expires "
-        f"{kept.expires.isoformat()}, pinned: {pinned}"
+        f"{span(f'{record.place}/{retention.FILE}')}: made {kept.created.isoformat()}, expires "
+        f"{kept.expires.isoformat()}, pinned: {span(pinned)}"
     )
 
 
 def _audit(results: Sequence[Result]) -> str:
-    failed = [
-        f"- **{one.id}**: {escape.markdown(one.evidence)}" for one in results if one.state == FAIL
+    of = {
+        state: [one for one in results if one.state == state] for state in (FAIL, UNCHECKED, PERSON)
+    }
+    lines = [
+        f"- **{one.id}**{mark}: {span(one.evidence)}"
+        for state, mark in ((FAIL, ""), (UNCHECKED, " (not checked)"))
+        for one in of[state]
     ]
-    signed = [
-        f"- [ ] {one.id}: {escape.markdown(one.evidence)}" for one in results if one.state == PERSON
-    ]
+    signed = [f"- [ ] {one.id}: {span(one.evidence)}" for one in of[PERSON]]
     asked = len(results) - len(signed)
-    head = f"{asked - len(failed)} of {asked} checks without a failure"
-    return "\n".join([head, *failed, "", "Signed by a person, with name and date:", "", *signed])
+    answered = asked - len(of[FAIL]) - len(of[UNCHECKED])
+    head = (
+        f"**{outcome(results)}**: {answered} of {asked} checks passed, {len(of[FAIL])} failed, "
+        f"{len(of[UNCHECKED])} could not be made"
+    )
+    proven = [limits.PROVES, "", "Not proven:", "", *(f"- {line}" for line in limits.NOT_PROVEN)]
+    found = [*lines, ""] if lines else []
+    parts = [head, "", *found, *proven, "", "Signed by a person, with name and date:", ""]
+    return "\n".join([*parts, *signed])

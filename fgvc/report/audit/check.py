@@ -7,17 +7,20 @@ docstring the question. It fails by raising DamageError, in one line that names 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from fgvc.report.audit.record import Record
 from fgvc.report.sealed import DamageError
+from fgvc.report.shown import one_line
 from fgvc.types import UserError
 
 PASS, FAIL = "pass", "FAIL"
+UNCHECKED = "not checked"  # it needs what is not here: the record's own code, its environment
 MISSING = "missing"  # not there, and not asked for
 PERSON = "person"  # no program can answer: a named human sign-off
+OUTCOMES = ("failed", "not checked", "passed")  # of a whole audit, the worst first
 
 
 class Verdict(NamedTuple):
@@ -49,20 +52,33 @@ def question(check: Check) -> str:
 
 
 def answered(check: Check, record: Record) -> Result:
-    """Ask one check; a record that it cannot read is a failure of the record."""
+    """Ask one check; a record that it cannot read is a failure of the record.
+
+    Any exception counts: a forger chooses the types and sizes of every value.
+    """
     try:
         found = check(record)
         verdict = Verdict(PASS, found) if isinstance(found, str) else found
     except (DamageError, UserError) as why:
         verdict = Verdict(FAIL, str(why))
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OSError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        verdict = Verdict(FAIL, f"not a record that this version reads: {what}")
-    return Result(identity(check), question(check), *verdict)
+    except Exception as error:
+        what = (
+            f"lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        )
+        verdict = Verdict(FAIL, f"not a record that this version reads: {one_line(what, 160)}")
+    return Result(identity(check), question(check), verdict.state, one_line(verdict.evidence, 1000))
+
+
+def outcome(results: Sequence[Result]) -> str:
+    """The worst of OUTCOMES: failed where any check failed, passed where each was answered."""
+    states = {result.state for result in results}
+    failed, unchecked, passed = OUTCOMES
+    return failed if FAIL in states else unchecked if UNCHECKED in states else passed
 
 
 def listed(names: list[str], most: int = 5) -> str:
-    """The first few, and how many more."""
+    """The first few, each cut, and how many more."""
+    names = [one_line(name, 100) for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
 
@@ -76,5 +92,5 @@ def agree(what: str, *found: tuple[str, object]) -> None:
 
 
 def _cut(value: object) -> str:
-    text = str(value)
+    text = one_line(value, 200)
     return text if len(text) <= 40 else f"{text[:16]}…"

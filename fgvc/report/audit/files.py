@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fgvc import untrusted
 from fgvc.record.folder import OUTSIDE_INDEX, SHORT
-from fgvc.record.retention import FILE, SHORTEST, UnreadableError, read
+from fgvc.record.retention import FILE, SHORTEST, UnreadableError
 from fgvc.report import sealed
 from fgvc.report.audit.check import agree, listed
 from fgvc.report.audit.record import Record
@@ -12,6 +11,7 @@ from fgvc.report.flat import flattened
 from fgvc.report.sealed import DamageError
 from fgvc.store import digest
 
+ROW = "backbone.checkpoint."  # of the hashed config: the chosen row of the family's table
 ANY = "any"  # in the hash, where a key changes no number: it stands for every value
 
 
@@ -19,6 +19,8 @@ def status(record: Record) -> str:
     """Does status.json vouch for itself and for artifacts.json, and say that the run ended well?"""
     told = sealed.status(record.path)
     sealed.index(record.path)
+    started = record.stamp["started"]
+    agree("started", ("env_stamp.json", started), ("status.json", told["started"]))
     return f"done, {told['started'][:19]} to {told['updated'][:19]} UTC"
 
 
@@ -55,9 +57,9 @@ def names(record: Record) -> str:
 
 
 def retention(record: Record) -> str:
-    """Is it recorded how long the run is kept, and is that at least 90 days?"""
+    """Is it recorded how long this very run is kept, and is that at least 90 days?"""
     try:
-        found = read(record.path / FILE)
+        found = sealed.retention_of(record.path)
     except UnreadableError as why:
         raise DamageError(str(why)) from why
     days = (found.expires - found.created).total_seconds() / 86400
@@ -69,19 +71,14 @@ def retention(record: Record) -> str:
 
 def config(record: Record) -> str:
     """Do the hashed config, in canonical form, and config.yaml say the same?"""
-    import yaml
-
     data = record.data("config.canonical.json")
     if data != digest.canonical_json(record.config):
         raise DamageError("config.canonical.json: not in canonical form")
-    try:
-        shown = yaml.safe_load(untrusted.check_yaml(record.text("config.yaml")))
-    except (ValueError, yaml.YAMLError) as error:
-        raise DamageError("config.yaml: not YAML") from error
-    hashed = {k: v for k, v in flattened(record.config).items() if not k.startswith("backbone.")}
-    shown = flattened(shown)
+    shown = flattened(record.shown_config)
     differ = [
-        key for key, value in hashed.items() if value != ANY and shown.get(key, value) != value
+        key
+        for key, value in flattened(record.config).items()
+        if not key.startswith(ROW) and value != ANY and shown.get(key, value) != value
     ]
     if differ:
         raise DamageError(f"config.yaml: another {listed(differ)} than config.canonical.json")

@@ -6,9 +6,9 @@ import subprocess
 
 import jsonschema
 
-from fgvc import shell
 from fgvc.record import stamp as stamps
 from fgvc.record.checkpoint import FILE
+from fgvc.report.audit import command
 from fgvc.report.audit.check import MISSING, PASS, Verdict, agree
 from fgvc.report.audit.record import Record
 from fgvc.report.sealed import DamageError
@@ -58,25 +58,12 @@ def code(record: Record) -> Verdict:
 
 def command_recorded(record: Record) -> str:
     """Are the exact command, the config and the seed recorded?"""
-    text = recorded_command(record.text("command.txt"))
+    words = command.words(record)
+    run_id = f"runtime.run_id={record.stamp['run_id']}"
+    if words[-1:] != [run_id]:
+        raise DamageError(f"command.txt: does not end in {run_id}")
     record.data("config.yaml")
-    return f"command.txt ({len(text)} characters), config.yaml, seed {record.config['seed']}"
-
-
-def recorded_command(text: str) -> str:
-    """The command of a record, as a person may paste it.
-
-    Raises:
-        DamageError: anything but one command as fgvc writes it: a shell would read more from it.
-    """
-    command = text.removesuffix("\n")
-    try:
-        words = shell.split(command)
-    except ValueError as error:
-        raise DamageError(f"command.txt: {error}") from None
-    if tuple(words[:3]) != shell.PROGRAM or shell.command(words) != command:
-        raise DamageError("command.txt: no command as fgvc writes it")
-    return command
+    return f"command.txt ({len(words)} arguments), config.yaml, seed {record.config['seed']}"
 
 
 def checkpoint(record: Record) -> str:

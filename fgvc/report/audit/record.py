@@ -22,6 +22,8 @@ from fgvc.record import checkpoint, fit
 from fgvc.record.evaluation import TOP
 from fgvc.record.fit import Fit
 from fgvc.report import sealed
+from fgvc.report.audit.here import Here
+from fgvc.report.plain_yaml import plain_yaml
 from fgvc.report.runs import place
 from fgvc.report.sealed import DamageError
 from fgvc.types import Hierarchy, LabelMap
@@ -49,8 +51,8 @@ class Rows:
 class Record:
     """A run folder. Whatever cannot be read is a DamageError that names the file."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path.resolve()
+    def __init__(self, path: Path, here: Here | None = None) -> None:
+        self.path, self.here = path.resolve(), here
         self.place = place(self.path)
 
     def data(self, name: str) -> bytes:
@@ -81,6 +83,11 @@ class Record:
     @cached_property
     def stamp(self) -> dict[str, Any]:
         return self.json("env_stamp.json")
+
+    @cached_property
+    def shown_config(self) -> dict[str, Any]:
+        """config.yaml: the whole config, places and descriptions included."""
+        return plain_yaml("config.yaml", self.text("config.yaml"))
 
     @cached_property
     def numbers(self) -> dict[str, Any]:

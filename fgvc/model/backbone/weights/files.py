@@ -7,7 +7,6 @@ wrong with a file is one line.
 from __future__ import annotations
 
 import re
-import shlex
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from fgvc import untrusted
 from fgvc.config.schema import beside
 from fgvc.config.schema.weight_files import OTHER_LIBRARIES
 from fgvc.model.backbone import own
+from fgvc.shell import file_word
 from fgvc.types import UserError
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _refuse_tar(path: Path, head: bytes) -> None:
         )
     raise UserError(
         f"weights {path} are a tar archive: unpack it (`mkdir FOLDER; tar -xf "
-        f"{shlex.quote(str(path))} -C FOLDER`) and name the file inside"
+        f"{file_word(path)} -C FOLDER`) and name the file inside"
     )
 
 

@@ -1,0 +1,31 @@
+"""What an audit proves and what it cannot prove, in the words that it prints and records.
+
+A person who owns a folder can change every file and recompute every digest. The audit then finds
+only what two files, or a file and the code, contradict.
+"""
+
+from __future__ import annotations
+
+PROVES = (
+    "The files are those that were sealed, they agree with each other, and every number of "
+    "metrics.json follows from predictions.parquet."
+)
+NOT_PROVEN = (
+    "that this checkpoint gives these predictions: whoever changes predictions.parquet and "
+    "recomputes every number and digest passes",
+    "that the predicted files are the images of the dataset: their digests are as the record "
+    "states them",
+    "what was measured: times, speed, memory, parameters, MACs, images decoded, solver steps and "
+    "gaps, the losses on the path of C",
+    "the machine and its packages, unless env_hash is that of this machine",
+    "what only people read: photographs in report.html, embeddings and maps of FiftyOne, pictures "
+    "and texts of TensorBoard, run.log",
+    "who made it: nothing is signed",
+)
+AGAIN = "To measure the numbers again, from the images and ckpt.bin:"
+
+
+def lines(measure_again: str) -> list[str]:
+    """What is proven and what is not, and the command that goes further."""
+    not_proven = [f"not proven: {line}" for line in NOT_PROVEN]
+    return [f"proven: {PROVES}", *not_proven, AGAIN, f"  {measure_again}"]

@@ -1,0 +1,471 @@
+"""Records that were forged, mixed or filled with odd content (rows 55 and 56 of the fault table).
+
+A person who owns a folder can recompute every digest. What the audit still finds is tested here,
+and that it says what it cannot find.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from fgvc import metrics
+from fgvc.learn import logistic
+from fgvc.metrics import topk
+from fgvc.record import checkpoint, evaluation, plots, retention
+from fgvc.record.folder import write_status
+from fgvc.report import audit, sweep
+from fgvc.report.audit import block, command, derived, limits, stated
+from fgvc.report.audit.check import answered, identity
+from fgvc.report.prune import Root
+from fgvc.report.runs import scan
+from fgvc.report.sealed import DamageError, parsed
+from fgvc.run import main
+from fgvc.task import derive
+from fgvc.types import Manifest, Predictions
+from tests.faults import forger, fuzz_records
+
+SMALL = ("backbone=vit", "backbone.size=mini", "task.c_count=3", "runtime.device=cpu")
+LATER = datetime(2036, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def probe(copied) -> Path:
+    """A copy of a small finished probe, made by this very code."""
+    return copied(*SMALL).folder
+
+
+@pytest.fixture
+def other(copied) -> Path:
+    """Another finished run below the same output root."""
+    return copied(*SMALL, "seed=1").folder
+
+
+def failures(folder: Path, here: audit.Here | None = None) -> dict[str, str]:
+    return {one.id: one.evidence for one in audit.audited(folder, here)[1] if one.state == "FAIL"}
+
+
+def states(folder: Path, here: audit.Here | None = None) -> dict[str, str]:
+    return {one.id: one.state for one in audit.audited(folder, here)[1]}
+
+
+# --- row 55: a consistent forgery ---
+
+
+@pytest.mark.fault(55)
+def test_a_consistent_forgery_passes_and_the_audit_says_so(probe, capfd):
+    """The predictions are all right now, and everything that follows from them follows."""
+    folder = all_right(probe)
+    assert failures(folder) == {}
+    root = folder.parents[2]
+    arguments = ["task=audit", f"run='{folder}'", f"runtime.output_root='{root}'"]
+    assert main(arguments) == 0
+    out = " ".join(capfd.readouterr().out.split())
+    record = json.loads(next((root / "audit").glob("*.json")).read_text())
+    again = command.again(str(folder / "ckpt.bin"))
+    for line in (limits.PROVES, *limits.NOT_PROVEN, again):
+        assert " ".join(line.split()) in out
+    assert record["not_proven"] == list(limits.NOT_PROVEN)
+    assert record["measure_again"] == again
+    assert all(line in record["pull_request"] for line in limits.NOT_PROVEN)
+
+
+@pytest.mark.fault(55)
+def test_the_command_that_measures_again_finds_the_forgery(probe, copied, places, capfd):
+    truth = json.loads((probe / "metrics.json").read_text())["test"]["top1"]
+    folder = all_right(probe)
+    assert json.loads((folder / "metrics.json").read_text())["test"]["top1"] == 1.0 != truth
+    words = shlex.split(command.again(str(folder / "ckpt.bin")))
+    measured = [item for item in places if not item.startswith("runtime.output_root")]
+    root = folder.parents[2].with_name("measured again")
+    own = ["runtime.num_workers=0", f"runtime.output_root='{root}'"]
+    assert main([*words[3:], *measured, *own]) == 0, capfd.readouterr().err
+    (file,) = root.glob("*/*/*/metrics.json")
+    assert json.loads(file.read_text())["test"]["top1"] == pytest.approx(truth)
+
+
+def all_right(folder: Path) -> Path:
+    """The forgery of the adversary: every test image is right, and every number follows."""
+    table = pq.read_table(folder / "predictions.parquet")
+    split_N = np.array(table["split"].to_pylist())
+    logits_NC = np.array(table["logits"].to_pylist(), np.float32)
+    label_N = table["label"].to_numpy()
+    test_N = split_N == "test"
+    best_N = logits_NC[test_N].argmax(1)
+    rows = np.flatnonzero(test_N)
+    swapped = (logits_NC[rows, label_N[test_N]].copy(), logits_NC[rows, best_N].copy())
+    logits_NC[rows, best_N], logits_NC[rows, label_N[test_N]] = swapped
+    path, sha256 = tuple(table["path"].to_pylist()), tuple(table["sha256"].to_pylist())
+    manifest = Manifest(Path(), path, label_N, np.zeros(len(path), np.uint8), sha256)
+    splits = {
+        name: Predictions(rows, label_N[rows], logits_NC[rows])
+        for name in dict.fromkeys(split_N.tolist())
+        for rows in [np.flatnonzero(split_N == name)]
+    }
+    (folder / "predictions.parquet").write_bytes(
+        evaluation.parquet_bytes(evaluation.predictions_table(manifest, splits))
+    )
+    test, record = splits["test"], audit.Record(folder)
+    matrix = metrics.confusion(test.logits_NC, test.label_N, len(record.labelmap))
+    numbers = metrics.evaluate(test.logits_NC, test.label_N, len(record.labelmap))
+    numbers |= metrics.class_intervals(matrix)
+    if record.hierarchy is not None:
+        top_NK = topk(test.logits_NC, 5)
+        numbers |= metrics.hierarchical(top_NK, test.label_N, record.hierarchy)
+    digest = evaluation.predictions_digest(*evaluation.predicted(manifest, test))
+
+    def change(plain):
+        plain.update(test=numbers, worst_pairs=[], predictions_digest=digest)
+
+    forger.rewrite_json(folder / "metrics.json", change)
+    names = record.labelmap.names
+    (folder / "per_class.csv").write_text(evaluation.per_class_csv(test, record.labelmap))
+    (folder / "confusion.csv").write_text(evaluation.confusion_csv(matrix, names))
+    forge_viewers(folder)
+    return forger.sealed(folder)
+
+
+def forge_viewers(folder: Path) -> None:
+    """Curves and samples that agree with the forged numbers."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    from fgvc.record.fiftyone import dataset, document, samples
+    from fgvc.record.tensorboard import EVALUATION
+    from fgvc.report.audit import viewers
+
+    record = audit.Record(folder)
+    curves = viewers.scalars(folder)
+    shutil.rmtree(folder / "tb")
+    with SummaryWriter(str(folder / "tb")) as board:
+        for tag, points in curves.items():
+            split, _, name = tag.partition("/")
+            held = name in EVALUATION and split in record.numbers
+            for step, value in points:
+                board.add_scalar(tag, record.numbers[split][name] if held else value, step)
+    lines = (folder / "fiftyone" / "samples.json").read_text().splitlines()[1:-1]
+    stored = [json.loads(line.removesuffix(",")) for line in lines]
+    said = viewers.said(record, viewers.below(record, stored))
+    told = [json.loads(line) for line in samples.lines(said)]
+    for new, old in zip(told, stored, strict=True):  # nothing else tells what the network saw
+        new |= {name: old[name] for name in viewers.NOT_SAID if name in old}
+    dataset.write_samples(folder / "fiftyone", map(document.line, told))
+    for split in record.predictions:
+        file = folder / "fiftyone" / "evaluations" / f"{samples.EVALUATED[split]}.json"
+        file.write_bytes(document.line(samples.results(said, split)))
+    described = viewers.description(record, said, stored)
+    (folder / "fiftyone" / "metadata.json").write_text(json.dumps(described))
+    test, names = record.predictions["test"], record.labelmap.names
+    title = plots.confusion_title("vit", "mini", "synthetic", partial=False)
+    matrix = metrics.tally(test.pred_N, test.label_N, len(names))
+    (folder / "confusion.png").write_bytes(plots.confusion_png(matrix, names, title))
+    (folder / "report.html").write_text(derive.derived_page(folder, record.shown_config))
+
+
+def rewrite(name: str, change: Callable) -> Callable[[Path], None]:
+    return lambda folder: forger.rewrite_json(folder / name, change)
+
+
+def put(*path: str | int, value: object) -> Callable:
+    return lambda plain: forger.put(plain, path, value)
+
+
+def text(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        held = (folder / name).read_text()
+        assert old in held, (name, old)
+        (folder / name).write_text(held.replace(old, new, 1))
+
+    return change
+
+
+def facts(*path: str, value: object) -> Callable[[Path], None]:
+    return lambda folder: forger.rewrite_checkpoint(folder, put(*path, value=value))
+
+
+STAMP, NUMBERS = "env_stamp.json", "metrics.json"
+BY_ID = {identity(check): check for check in audit.CHECKS}
+LIES = {  # name of the check that finds it -> lies, each in one file, every digest recomputed
+    "page-follows": (text("report.html", "top-1 on", "top-1 over"),),
+    "command-follows": (
+        text("command.txt", "backbone.size=mini", "backbone.size=tiny"),
+        text("config.yaml", "contamination: ", "contamination: none, "),
+    ),
+    "command-recorded": (text("command.txt", "python -m", "rm -rf ~; python -m"),),
+    "card-follows": (
+        rewrite(STAMP, put("dataset_card", "license", value="public domain")),
+        rewrite(STAMP, put("dataset_card", "approval", value="approved by all")),
+    ),
+    "versions": (
+        rewrite(STAMP, put("torch_version", value="3.0")),
+        rewrite(STAMP, put("os_version", value="Plan 9")),
+    ),
+    "requirements": (rewrite(STAMP, put("requirements_checksum", value="0" * 64)),),
+    "stamp-follows": (
+        rewrite(STAMP, put("gpu_name", value="H100")),
+        rewrite(STAMP, put("token_grid", value=[7, 7])),
+        rewrite(STAMP, put("eval_batch_size", value=7)),
+        rewrite(NUMBERS, put("cost", "images_per_s", value=-1.0)),
+        rewrite(NUMBERS, put("cost", "macs", value="few")),
+    ),
+    "checkpoint-config": (
+        rewrite(STAMP, put("preprocess", "resize", value=1)),
+        facts("config", "seed", value=7),
+        facts("config", "backbone", "contamination", value="none"),
+        facts("backbone", "model", value="another"),
+    ),
+    "selection-follows": (
+        rewrite(NUMBERS, put("selection", "c", value=1.0)),
+        rewrite(NUMBERS, put("selection", "path", 2, "c", value=10.0)),
+        rewrite(NUMBERS, put("selection", "end", value="last")),
+    ),
+    "curves-follow": (rewrite(NUMBERS, put("selection", "path", 0, "val_loss", value=9.0)),),
+    "viewer-follows": (
+        text("fiftyone/samples.json", '"eval":false', '"eval":true'),
+        rewrite("fiftyone/metadata.json", put("info", "metrics", "test", "top1", value=1.0)),
+        rewrite(STAMP, put("started", value="2026-11-01T00:00:00+00:00")),
+        rewrite("fiftyone/evaluations/eval.json", put("confs", 0, value=1.0)),
+    ),
+    "plot-follows": (lambda folder: (folder / "confusion.png").write_bytes(b"\x89PNG"),),
+}
+
+
+@pytest.mark.fault(55)
+def test_a_lie_that_was_sealed_is_found(probe, tmp_path):
+    """Each lie stands alone in a copy: the folder's own code finds it, by the check named."""
+    here = derive.here()
+    assert not {"FAIL", "not checked"} & set(states(probe, here).values())
+    for check, lies in LIES.items():
+        for number, lie in enumerate(lies):
+            home = tmp_path / f"{check}-{number}"
+            folder = Path(shutil.copytree(probe, home.joinpath(*probe.parts[-3:])))
+            lie(folder)
+            record = audit.Record(forger.sealed(folder), here)
+            assert answered(BY_ID[check], record).state == "FAIL", (check, number)
+
+
+@pytest.mark.fault(55)
+def test_another_code_checks_neither_page_nor_command(probe):
+    text("report.html", "top-1 on", "top-1 over")(probe)
+    folder, here = forger.sealed(probe), derive.here()
+    others = (
+        None,
+        replace(here, code=replace(here.code, commit="0" * 40)),
+        replace(here, code=replace(here.code, commit=None)),
+        replace(here, code=replace(here.code, patch=b"a patch")),
+    )
+    for one in others:
+        found = audit.audited(folder, one)[1]
+        by_id = {result.id: result for result in found}
+        assert by_id["page-follows"].state == by_id["command-follows"].state == "not checked"
+        assert by_id["page-follows"].evidence
+        assert audit.outcome(found) == "not checked"
+    assert audit.outcome(audit.audited(folder, here)[1]) == "failed"
+
+
+@pytest.mark.fault(55)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m fgvc.run seed=0; rm -rf ~",
+        "python -m fgvc.run `touch X`",
+        "python -m fgvc.run $(touch X)",
+        "python -m fgvc.run seed=0\nrm -rf ~",
+        "python -m fgvc.run seed=0 \x1b[2Jseed=1",
+        "python -m fgvc.run seed=0 \u202eseed=1",
+        "python -m fgvc.run 'seed=0",
+        "python -m fgvc.run > /etc/passwd",
+        "python -m fgvc.run ~/x *",
+        "sudo python -m fgvc.run seed=0",
+        "```\n<script>alert(1)</script>",
+        "",
+    ],
+)
+def test_a_forged_command_is_not_shown(probe, line):
+    (probe / "command.txt").write_text(line + "\n")
+    folder = forger.sealed(probe)
+    record, results = audit.audited(folder)
+    shown = block.markdown(record, results)
+    assert next(one.state for one in results if one.id == "command-recorded") == "FAIL"
+    assert "not shown" in shown
+    assert not line or line not in shown
+    assert all(part.isprintable() for part in shown.splitlines())
+
+
+@pytest.mark.fault(55)
+def test_a_real_command_is_shown_as_it_is(probe):
+    line = (probe / "command.txt").read_text()
+    assert f"\n{line}" in block.markdown(*audit.audited(probe))
+
+
+@pytest.mark.fault(55)
+def test_nothing_of_a_record_is_obeyed_by_a_terminal_or_by_markdown(probe, capfd):
+    evil = "\x1b]0;x\x07 `</code>`<script>alert(1)</script>](javascript:x) | \u202e\n# heading"
+
+    def change(plain):
+        plain.update(os_version=evil, gpu_name=evil, env_hash_method=evil, env_hash=evil)
+        plain["dataset_card"].update(license=evil, approval=evil, source=evil)
+
+    forger.rewrite_json(probe / STAMP, change)
+    folder = forger.sealed(probe)
+    arguments = ["task=audit", f"run='{folder}'", f"runtime.output_root='{folder.parents[2]}'"]
+    assert main(arguments) == 1
+    said = capfd.readouterr()
+    shown = block.markdown(*audit.audited(folder))
+    for part in (said.out, said.err, shown):
+        assert all(line.isprintable() for line in part.splitlines())
+    outside, _, stamp = shown.partition("```json")
+    for prose in (outside, stamp.partition("```")[2]):
+        for line in prose.splitlines():
+            bare = "".join(line.split("`")[::2])  # what is no code span
+            assert "<script>" not in bare, line
+            assert "](" not in bare, line
+            assert not line.startswith("# ")
+
+
+@pytest.mark.fault(55)
+def test_a_sweep_too_large_to_compose_is_not_composed():
+    with pytest.raises(ValueError, match="more than 1000 jobs"):
+        derive.composed(["-m", "seed=range(0,1000000000)"], "a")
+
+
+def test_the_rule_of_the_path_is_that_of_the_fit():
+    assert stated.TIE == logistic.TOLERANCE
+    assert derived.PAGE == "report.html"
+
+
+# --- row 56: files of another run ---
+
+
+@pytest.mark.fault(56)
+def test_a_retention_of_another_run_is_found_and_never_deletes(probe, other):
+    root = probe.parents[2]
+    due = {item.name for item in Root(root, LATER, 90).survey() if item.verdict.goes}
+    own = "/".join(probe.parts[-3:])
+    assert own in due
+    shutil.copy(other / retention.FILE, probe / retention.FILE)
+    assert "of another run" in failures(probe)["retention"]
+    (item,) = [one for one in Root(root, LATER, 90).survey() if one.name == own]
+    assert not item.verdict.goes
+    assert "of another run" in item.verdict.why
+    prune = Root(root, LATER, 90)
+    assert own not in [one.name for one in prune.remove(prune.survey())]
+    assert probe.exists()
+    (row,) = scan([probe])[0]
+    assert "of another run" in row.notes[-1]
+
+
+@pytest.mark.fault(56)
+def test_a_retention_that_was_made_at_another_time_is_found(probe):
+    kept = retention.read(probe / retention.FILE)
+    early = replace(kept, created=kept.created - timedelta(days=200))
+    retention.write(probe / retention.FILE, early)
+    assert "status.json says" in failures(probe)["retention"]
+    own = "/".join(probe.parts[-3:])
+    items = Root(probe.parents[2], kept.created + timedelta(days=1), 90).survey()
+    assert [item.verdict.goes for item in items if item.name == own] == [False]
+
+
+@pytest.mark.fault(56)
+def test_a_pin_keeps_the_binding(probe):
+    retention.pin(probe / retention.FILE, "release")
+    assert "retention" not in failures(probe)
+
+
+@pytest.mark.fault(56)
+def test_a_status_of_another_run_is_found(probe, other):
+    shutil.copy(other / "status.json", probe / "status.json")
+    assert "of another run" in failures(probe)["status"]
+    assert "of another run" in scan([probe])[1][0].why
+    items = Root(probe.parents[2], LATER, 90).survey()
+    verdict = {item.name: item.verdict for item in items}["/".join(probe.parts[-3:])]
+    assert (verdict.goes, "of another run" in verdict.why) == (False, True)
+
+
+@pytest.mark.fault(56)
+def test_a_status_in_progress_of_another_run_keeps_the_folder(tmp_path):
+    folders = [tmp_path / name / ("0" * 16) / "in-progress" for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        write_status(folder, "preempted", datetime(2026, 2, 1, tzinfo=UTC))
+    shutil.copy(folders[1] / "status.json", folders[0] / "status.json")
+    found = {item.name: item.verdict for item in Root(tmp_path, LATER, 90).survey()}
+    assert "of another run" in found[f"a/{'0' * 16}/in-progress"].why
+    assert not found[f"a/{'0' * 16}/in-progress"].goes
+    assert found[f"b/{'0' * 16}/in-progress"].goes
+
+
+@pytest.mark.fault(56)
+def test_a_row_of_another_job_or_sweep_is_damaged(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    rows = [sweep.Row((f"seed={seed}",), "done", 0, seconds=1.0) for seed in (0, 1)]
+    for row in rows:
+        sweep.write_row(first, row)
+    sweep.write_row(second, replace(rows[0], state="failed"))
+    files = [sweep._file(home, rows[0].choices) for home in (first, second)]
+    assert sweep.read_row(first, rows[0].choices).state == "done"
+    shutil.copy(sweep._file(first, rows[1].choices), files[0])
+    assert sweep.read_row(first, rows[0].choices).line == "its row is damaged: run it again"
+    sweep.write_row(first, rows[0])
+    shutil.copy(files[0], files[1])
+    assert sweep.read_row(second, rows[0].choices).line == "its row is damaged: run it again"
+
+
+@pytest.mark.fault(56)
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.parquet", "tb", "report.html"])
+def test_a_file_of_another_run_is_found_though_it_was_sealed(probe, other, name):
+    """tb/ and the page of another seed: only what derives them anew notices."""
+    if (other / name).is_dir():
+        shutil.rmtree(probe / name)
+        shutil.copytree(other / name, probe / name)
+    else:
+        shutil.copy(other / name, probe / name)
+    assert failures(forger.sealed(probe), derive.here())
+
+
+# --- odd content ---
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "a: &a [x]\nb: [*a, *a]\n",
+        "a: !!python/object/apply:os.system [touch X]\n",
+        "[" * 5000,
+        "- a list\n",
+        "a: " + "x" * (2 << 20),
+    ],
+)
+def test_a_config_that_yaml_would_act_on_is_one_line(probe, config):
+    (probe / "config.yaml").write_text(config)
+    found = failures(forger.sealed(probe), derive.here())
+    assert found["config"].startswith("config.yaml: ")
+    assert "\n" not in found["config"]
+
+
+@pytest.mark.parametrize("data", fuzz_records.RAW)
+def test_odd_json_is_one_line(data):
+    with pytest.raises(DamageError, match=r"^metrics\.json: not "):
+        parsed("metrics.json", data)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_readers_refuse_odd_content_in_one_line(finished, tmp_path, seed):
+    fuzz_records.fuzz(finished(*SMALL).folder, tmp_path / "fuzz", seed)
+
+
+def test_a_checkpoint_id_that_leaves_the_root_is_refused(probe):
+    """Nothing outside the folder is opened for a name in artifacts.json."""
+    names = {"../../../secret": {"sha256": "0" * 64, "bytes": 1}, "/etc/passwd": {}}
+    forger.rewrite_json(probe / "artifacts.json", lambda plain: plain.update(names))
+    write_status(probe, "done", datetime.now(UTC))
+    assert "missing: ../../../secret, /etc/passwd" in failures(probe)["hashes"]
+    assert checkpoint.read(probe)[2].startswith(probe.name)
