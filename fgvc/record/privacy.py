@@ -19,13 +19,13 @@ MASK = "***"
 SHORTEST_VALUE = 8  # characters of an environment variable's value that is searched for
 NOT_PRIVATE = frozenset({"root", "user", "localhost"})  # names that identify nobody
 
-_WORDS = (
-    r"secret|token(?!i[sz])|credential|passwo?r?d|passphrase"
+_WORDS = (  # tokens of an image or a text are no secret
+    r"secret|token(?!s|i[sz])|(?:api|access|auth|hf)[_.-]?tokens|credential|passwo?r?d|passphrase"
     r"|(?:api|access|private)[_.-]?key|service[_.-]?account"
 )
 _NAME = re.compile(
     rf"{_WORDS}"
-    r"|^\.env|\.env(?:\.|$)"
+    r"|^\.env|\.env(?:\.|$)|^tokens(?:\.|$)"
     r"|\.(?:pem|key|p12|pfx|pkcs12|jks|keystore|ppk|kdbx?|asc|gpg|age|ovpn)$"
     r"|^id_(?:rsa|dsa|ecdsa|ed25519)|^[._]?netrc$|^kaggle\.json$|^authorized_keys$"
     r"|^\.(?:npmrc|yarnrc.*|pypirc|pgpass|my\.cnf|git-credentials|htpasswd|boto|s3cfg|vault-.*)$"
