@@ -39,15 +39,14 @@ from fgvc.config.fit import EXTRACTS
 from fgvc.config.flags import parsed_flags
 from fgvc.config.grid import exactly
 from fgvc.config.help import page
+from fgvc.config.left_out import LeftOut, folded
 from fgvc.config.lists import as_list
 from fgvc.config.overlay import laid_out
 from fgvc.config.overrides import (
     RUN_ID_KEY,
     Job,
-    LeftOut,
     choices_of,
     common,
-    folded,
     normalized,
     plan_of,
 )

@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from fgvc import untrusted
 from fgvc.config.compose import config_hash
 from fgvc.config.grid import SIZE, key_of, shared, varying
-from fgvc.config.overrides import AXES, Job, LeftOut
+from fgvc.config.left_out import LeftOut
+from fgvc.config.overrides import AXES, Job
 from fgvc.config.schema import Checkpoint, Config, chosen_checkpoint
 from fgvc.data import dataset as datasets
 from fgvc.data import manifest, subset
