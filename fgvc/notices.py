@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
-NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+CLUSTER = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # stop, resumably
+NOTICES = (signal.SIGINT, *CLUSTER)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ log = logging.getLogger("fgvc")
 
 
 class Preempted(BaseException):
-    """SIGTERM or SIGUSR1: stop here, keep what is whole, come back later (exit code 75)."""
+    """SIGTERM, SIGUSR1 or SIGUSR2: stop here, keep what is whole, resume later (exit code 75)."""
 
 
 @dataclass

@@ -32,7 +32,6 @@ from fgvc.task.leftovers import remove_leftovers
 from fgvc.types import UserError
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
-NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # of a cluster: stop, resumably
 MODULES = {
     "probe": "fgvc.task.probe",
     "zero_shot": "fgvc.task.zero_shot",
@@ -160,11 +159,11 @@ def _stopping_on_signals() -> Iterator[None]:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in NOTICES:
+        for each in notices.CLUSTER:
             signal.signal(each, second_notice())
         raise Preempted(signal.Signals(number).name)
 
-    before = {each: signal.signal(each, stop) for each in NOTICES}
+    before = {each: signal.signal(each, stop) for each in notices.CLUSTER}
     try:
         notices.accept()  # a job of a sweep is born with them held back
         yield

@@ -12,7 +12,8 @@ import io
 import lzma
 from typing import IO, cast
 
-MIB = 1 << 20
+from fgvc.untrusted import MIB
+
 PIECE = 1 << 16  # compressed bytes read at a time
 DICTIONARY = 256 * MIB  # memory of an xz decoder; xz -9 takes 65 MiB
 DIRECTORY = 64 * MIB  # bytes of a zip's directory: half a million members

@@ -23,10 +23,10 @@ from fgvc.data.download.stream import DIRECTORY, Content, TooLongError, ZipSourc
 from fgvc.data.layout import inside
 from fgvc.store.named import open_named
 from fgvc.types import Progress, UserError
+from fgvc.untrusted import MIB
 
 MOST_TIMES = 50  # bytes unpacked for each byte of the archive: JSON shrinks tenfold, bombs further
 LEAST = 1 << 26  # bytes that any archive may unpack to
-MIB = 1 << 20
 HEADER = 1 << 20  # bytes of the headers of a member of a tar: its name, times and attributes
 PIECE = 1 << 18  # bytes written at a time
 DAMAGE = (
