@@ -170,5 +170,5 @@ def _octal(data: bytes) -> str:
 
 def _unprinted(piece: str) -> str:
     inside = piece[len(_BEFORE) : -len(_AFTER)].encode()
-    data = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]) if found[1] else b"%", inside)
+    data = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]) if match[1] else b"%", inside)
     return data.decode("utf-8", "surrogateescape")

@@ -240,7 +240,9 @@ def _in_order(
             try:
                 results = iter(loader)
             finally:  # another thread may have let a notice through, and its handler has raised
-                workers = [one for one in multiprocessing.active_children() if one not in before]
+                workers = [
+                    child for child in multiprocessing.active_children() if child not in before
+                ]
         for span in spans:
             result = _next(results, pictures.path[span.start], knob)
             if isinstance(result, _Fatal):

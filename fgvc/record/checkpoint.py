@@ -108,7 +108,7 @@ def _entry(item: tuple[str, Tensor]) -> tensor_file.Entry:
     return tensor_file.Entry(name, str(tensor.dtype), list(tensor.shape), raw)
 
 
-def _check_folder(file: Path, found: str) -> None:
+def _check_folder(file: Path, computed: str) -> None:
     index = file.parent / "artifacts.json"
     if not index.is_file():
         return
@@ -117,11 +117,11 @@ def _check_folder(file: Path, found: str) -> None:
         if not isinstance(recorded, str):
             raise TypeError
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{index}: damaged, it does not tell the digest of {file.name}") from error
-    if recorded != found:
+        raise UserError(f"{index}: damaged, it lacks the digest of {file.name}") from error
+    if recorded != computed:
         raise UserError(
-            f"{file}: sha256 mismatch, recorded {checkpoint_facts.shown(recorded, 16)}, found "
-            f"{found[:16]}…: "
+            f"{file}: sha256 mismatch, recorded {checkpoint_facts.shown(recorded, 16)}, computed "
+            f"{computed[:16]}…: "
             "the file changed since the run; restore it or repeat the run"
         )
 

@@ -142,14 +142,14 @@ def _is_place(value: str) -> bool:
 
 def _environment_values() -> Iterator[str]:
     """Values of environment variables that are named as secrets are; longer ones first."""
-    found = {
+    values = {
         value
         for name, value in os.environ.items()
         if _VARIABLE.search(name)
         and len(value) >= SHORTEST_VALUE
         and not value.startswith(("/", "~", "."))  # the place of a secret, not the secret
     }
-    yield from sorted(found, key=len, reverse=True)
+    yield from sorted(values, key=len, reverse=True)
 
 
 def _homes() -> list[str]:

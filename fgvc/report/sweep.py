@@ -83,8 +83,8 @@ def write_row(sweep: Path, row: Row) -> None:
 def read_row(sweep: Path, choices: Sequence[str]) -> Row:
     """What is known of a job by its choices."""
     try:
-        told = untrusted.read_json(_file(sweep, choices))
-        row = Row(**{**told, "choices": tuple(told["choices"])})
+        stored = untrusted.read_json(_file(sweep, choices))
+        row = Row(**{**stored, "choices": tuple(stored["choices"])})
         _check(row, sweep, choices)
     except FileNotFoundError:
         return Row(tuple(choices), NOT_BEGUN)

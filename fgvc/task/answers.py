@@ -33,11 +33,11 @@ def plain(text: str) -> str:
 def table(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
     """A picture a row, its classes below one another."""
     rows = []
-    for one in answers:
-        names = [visible(classes[index][1]) for index, _ in one.best]
-        shares = [console.percent(share) for _, share in one.best]
-        said = "\n".join(names) if one.error is None else f"error: {visible(one.error)}"
-        rows.append((visible(one.path), said, "\n".join(f"{share:>5}" for share in shares)))
+    for answer in answers:
+        names = [visible(classes[index][1]) for index, _ in answer.best]
+        shares = [console.percent(share) for _, share in answer.best]
+        text = "\n".join(names) if answer.error is None else f"error: {visible(answer.error)}"
+        rows.append((visible(answer.path), text, "\n".join(f"{share:>5}" for share in shares)))
     with contextlib.redirect_stdout(io.StringIO()) as out:
         console.table(about["title"], ("picture", "class", "%"), rows, numbers=False)
     return out.getvalue()

@@ -32,7 +32,7 @@ from fgvc.types import UserError
 
 
 def run(job: Job) -> int:
-    """Hold a run folder against everything it promises; returns the exit code.
+    """Check every promise of a run folder; returns the exit code.
 
     Raises:
         UserError: run= is no folder of a complete run, or task.output= is nothing to write to.
@@ -49,17 +49,19 @@ def run(job: Job) -> int:
     except DamageError:
         pass  # the checks name what is damaged
     record, results = audited(folder, derive.here())
-    results = [replace(one, evidence=privacy.without_places(one.evidence)) for one in results]
+    results = [
+        replace(result, evidence=privacy.without_places(result.evidence)) for result in results
+    ]
     block = privacy.without_places(markdown(record, results))
-    failed = [one for one in results if one.state == FAIL]
-    rows = [[one.id, one.state, one.evidence] for one in results]
+    failed = [result for result in results if result.state == FAIL]
+    rows = [[result.id, result.state, result.evidence] for result in results]
     title = f"audit of {inert(record.place)}"
     console.table(title, ["check", "", "evidence"], rows, numbers=False)
     for line in block.split("\n"):
         console.say(line)
     measure_again = command.again(str(record.path / CKPT))
     _write(target, record, results, block, measure_again)
-    unchecked = [one for one in results if one.state == UNCHECKED]
+    unchecked = [result for result in results if result.state == UNCHECKED]
     for line in limits.lines(measure_again):
         console.say(inert(line))
     console.say(
@@ -72,16 +74,16 @@ def run(job: Job) -> int:
 def _write(
     target: Path, record: Record, results: list[Result], block: str, measure_again: str
 ) -> None:
-    told = {
+    document = {
         "run": record.place,
         "outcome": outcome(results),
         "proves": limits.PROVES,
         "not_proven": list(limits.NOT_PROVEN),
         "measure_again": measure_again,
         "pull_request": block,
-        "checks": [asdict(one) for one in results],
+        "checks": [asdict(result) for result in results],
     }
-    atomic.write_json(target, told)
+    atomic.write_json(target, document)
 
 
 def _target(job: Job, place: str) -> Path:

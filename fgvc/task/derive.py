@@ -96,7 +96,7 @@ def derived_page(folder: Path, shown: dict[str, Any]) -> str:
     checkpoint_id = digest.sha256_file(folder / checkpoint.FILE)
     hashes = (env["config_hash"], checkpoint_id)
     root = Path(conf.runtime.output_root).expanduser()
-    place = root.joinpath(env["run_id"], *(one[:SHORT] for one in hashes))
+    place = root.joinpath(env["run_id"], *(sha256[:SHORT] for sha256 in hashes))
     history = [(tag, *point) for tag, points in scalars(folder).items() for point in points]
     album = ShownAlbum(untrusted.read_text(folder / page.FILE))
     return page.derive(folder, conf, name, checkpoint_id, history, album, place)

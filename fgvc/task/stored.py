@@ -287,14 +287,14 @@ def _places_beside(file: Path) -> dict[str, str]:
         plain = yaml.load(text, _Plain)
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise UserError(f"{saved}: damaged ({' '.join(str(error).split())[:80]})") from error
-    found = {}
+    places = {}
     for key in ("dataset.root", "dataset.table", "backbone.weights"):
         node, _, name = key.partition(".")
         held = plain.get(node) if isinstance(plain, dict) else None
         value = held.get(name) if isinstance(held, dict) else None
         if isinstance(value, str) and "\0" not in value:
-            found[key] = value
-    return found
+            places[key] = value
+    return places
 
 
 class _Plain(yaml.SafeLoader):

@@ -54,11 +54,11 @@ class OneOf:
 
     def accepts(self, value: Any) -> bool:
         """Whether a value is one of them; true is not 1."""
-        return any(type(value) is type(one) and value == one for one in self.values)
+        return any(type(value) is type(legal) and value == legal for legal in self.values)
 
     def __str__(self) -> str:
         shown = {True: "true", False: "false", None: "null"}
-        return f"one of {', '.join(str(shown.get(one, one)) for one in self.values)}"
+        return f"one of {', '.join(str(shown.get(legal, legal)) for legal in self.values)}"
 
 
 FLAG, FLAG_OR_NULL = OneOf((False, True)), OneOf((False, True, None))

@@ -43,12 +43,12 @@ def command_follows(record: Record) -> str | Verdict:
     if shown is None:
         hashes = listed([job.config_hash[:16] for job in jobs], most=3)
         raise DamageError(f"command.txt: gives config {hashes}, the record has {own[:16]}")
-    told, expected = flattened(record.shown_config), flattened(shown)
-    keys = sorted(told.keys() | expected.keys())
+    stored, expected = flattened(record.shown_config), flattened(shown)
+    keys = sorted(stored.keys() | expected.keys())
     differ = [
         key
         for key in keys
-        if not _is_place(key, here) and told.get(key, ABSENT) != expected.get(key, ABSENT)
+        if not _is_place(key, here) and stored.get(key, ABSENT) != expected.get(key, ABSENT)
     ]
     if differ:
         raise DamageError(f"config.yaml: another {listed(differ)} than command.txt gives")
@@ -120,8 +120,8 @@ def requirements(record: Record) -> str | Verdict:
     lock = code.file_at(commit, LOCK) if COMMIT.fullmatch(commit) else None
     if lock is None:
         return Verdict(UNCHECKED, f"commit {one_line(commit, 70)} is not in this checkout")
-    found = digest.sha256_bytes(lock)
-    agree("sha256", (f"{LOCK} at {commit[:12]}", found), ("env_stamp.json", checksum))
+    lock_sha256 = digest.sha256_bytes(lock)
+    agree("sha256", (f"{LOCK} at {commit[:12]}", lock_sha256), ("env_stamp.json", checksum))
     return f"{LOCK} at {commit[:12]}"
 
 

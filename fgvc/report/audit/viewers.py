@@ -56,8 +56,8 @@ def _check_point(
     curves: Mapping[str, list[tuple[int, float]]], tag: str, value: float, step: int | None = None
 ) -> None:
     """DamageError unless the curve holds the value (at that step)."""
-    points = [found for at, found in curves.get(tag, []) if step is None or at == step]
-    if not any(math.isclose(found, value, rel_tol=SINGLE, abs_tol=SINGLE) for found in points):
+    points = [held for at, held in curves.get(tag, []) if step is None or at == step]
+    if not any(math.isclose(held, value, rel_tol=SINGLE, abs_tol=SINGLE) for held in points):
         raise DamageError(f"tb: {tag} lacks {value}, which metrics.json states")
 
 
@@ -81,10 +81,10 @@ def viewer_follows(record: Record) -> str | Verdict:
         return Verdict(
             UNCHECKED, f"{count} samples follow; {FOLDER}/metadata.json: {other.evidence}"
         )
-    found, file = record.json(f"{FOLDER}/metadata.json"), f"{FOLDER}/metadata.json"
+    held, file = record.json(f"{FOLDER}/metadata.json"), f"{FOLDER}/metadata.json"
     expected = description(record, answers, stored)
-    for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key) != found.get(key):
+    for key in sorted(expected.keys() | held.keys()):
+        if expected.get(key) != held.get(key):
             raise DamageError(f"{file}: {key} does not follow from the record")
     return f"{count} samples, {FOLDER}/metadata.json"
 

@@ -347,7 +347,7 @@ def _holds_tensors(
     inside = value.values() if isinstance(value, Mapping) else value
     if isinstance(value, Tensor) or not depth or not isinstance(value, Mapping | list | tuple):
         return isinstance(value, Tensor)
-    return any(_holds_tensors(one, depth - 1, seen) for one in inside)
+    return any(_holds_tensors(item, depth - 1, seen) for item in inside)
 
 
 def _hint(part: Part, state: State, wanted: Mapping[str, Tensor], fits: int, path: Path) -> str:
