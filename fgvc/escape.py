@@ -41,7 +41,7 @@ def cell(value: Any) -> Any:
 
 
 def uncell(text: str) -> str:
-    """The text of which `cell` made this cell."""
+    """The inverse of `cell`."""
     return _INNER_BACK.sub(r"\1\2", text.removeprefix("'"))
 
 

@@ -120,7 +120,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _shown(arguments: Sequence[str]) -> int:
-    """What Hydra shows of itself or of the config; it ends with 1 where it is asked wrongly."""
+    """Let Hydra print its help or the config; its exit code 1 means a wrong command."""
     try:
         _through_hydra(arguments, _nothing)
     except SystemExit as end:
@@ -167,14 +167,14 @@ def script() -> None:
 
 
 def _refused_output(error: OSError) -> int:
-    """Standard output is a file on a full disk, say; returns the exit code."""
+    """Report a write to standard output that failed (a full disk); returns the exit code."""
     with suppress(OSError):  # standard error may be the same file
         print(f"fgvc: standard output: {error.strerror}", file=sys.stderr)
     return FAILED
 
 
 def _drop_output() -> None:
-    """What is still buffered goes nowhere when the process ends."""
+    """Redirect the buffered output to /dev/null, so that the exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -199,7 +199,7 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
 
 
 def _refuse_secrets(arguments: Sequence[str]) -> None:
-    """A record keeps its command, and a pull request shows it."""
+    """Refuse secrets: a record keeps its command, and a pull request shows it."""
     from fgvc.record import privacy
 
     for argument in arguments:
@@ -323,7 +323,7 @@ def _through_hydra(arguments: Sequence[str], run: Run) -> None:
 
 @contextmanager
 def _raising_disk_errors() -> Iterator[None]:
-    """Let an error of the disk through, which Hydra would print with a traceback; exit 1 on others.
+    """Raise errors of the disk, which Hydra would print with a traceback; exit 1 on others.
 
     Raises:
         OSError: as the system reported it.

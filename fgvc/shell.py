@@ -76,7 +76,7 @@ def word(text: str) -> str:
 
 
 def file_word(path: str | os.PathLike[str]) -> str:
-    """A path as a word for another program, which must not read it as an option."""
+    """A path as a word for another program; the program cannot read it as an option."""
     text = os.fspath(path)
     return word(f"./{text}" if text.startswith("-") else text)
 
