@@ -1,4 +1,4 @@
-"""The arguments of a command as text: what no key, path or message can hold is refused first."""
+"""Arguments of a command -> a refusal of text that no key, path or message can hold."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATHS = re.compile(
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuse arguments by their letters and their length.
+    """Refuse arguments with illegal characters or of excessive length.
 
     Raises:
         ConfigError: not UTF-8, a control character, or a name that is longer than a file's.
@@ -40,7 +40,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 
 def short(text: str, most: int = 120) -> str:
-    """A text for a message: on one line, in printable letters, its middle left out where long."""
+    """A text for a message: on one line, printable, its middle cut if it is long."""
     plain = CONTROL.sub(lambda control: repr(control[0])[1:-1], text)
     plain = plain.encode("utf-8", "backslashreplace").decode()
     return plain if len(plain) <= most else f"{plain[: most - 30]}…{plain[-20:]}"

@@ -56,7 +56,7 @@ def parsed(override: str) -> Override:
     """An override, read once.
 
     Raises:
-        HydraException: it is none.
+        HydraException: not an override.
         ConfigError: nested too deep, or a range without end.
     """
     try:

@@ -342,7 +342,7 @@ def normalized(argument: str) -> str:
 
 def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> None:
     allowed = place_keys() | declared_keys()
-    if task != "eval":  # whose record has the config hash of the checkpoint
+    if task != "eval":  # the record of task=eval has the config hash of the checkpoint
         allowed |= {MAX_PIXELS}
     for override in parsed:
         key = override.key_or_group
