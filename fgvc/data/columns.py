@@ -172,7 +172,7 @@ def integer(text: str) -> int:
 
 
 def decimal(text: str) -> float:
-    """A number in ASCII, inf and nan too, as of a box that is none; ValueError for any other."""
+    """A number in ASCII; inf and nan are legal (a missing box); ValueError for other text."""
     try:
         if text.isascii() and "_" not in text:
             return float(text)

@@ -105,11 +105,11 @@ def opened(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Refuse what takes far more memory or time to decode than its pixels say.
+    """Refuse a picture whose decoding takes far more memory or time than its pixels suggest.
 
     Raises:
         TooManyPixelsError: a run of a BMP that skips up to 255 rows, each of which Pillow fills.
-        EffortError: a progressive JPEG, whose every scan of a few bytes takes a pass over it all.
+        EffortError: a progressive JPEG: each scan of a few bytes takes a pass over all pixels.
     """
     packed = isinstance(image, ImageFile.ImageFile) and image.tile[:1]  # WebP has none yet
     if packed and packed[0].codec_name == "bmp_rle" and image.width * 256 > max_pixels:
@@ -129,7 +129,7 @@ def _pixels(image: Image.Image, data: bytes) -> Tensor:
         except RuntimeError:
             pass  # Pillow may still read it, and words the diagnosis if not
     pixels_HWC = rgb(image, depth.bits_of(data, image))
-    image.close()  # its memory, before the pixels are turned
+    image.close()  # frees its memory before the pixels are rotated
     return torch.from_numpy(tiles.turned(pixels_HWC, turn)).permute(2, 0, 1)
 
 

@@ -190,7 +190,7 @@ def _fault(root: Path, settings: dict[str, int]) -> str | None:
 
 
 def _is_ours(root: Path) -> bool:
-    """Whether the folder holds nothing but what is drawn here, by its licence and its names."""
+    """Whether the folder holds only files that this module draws, by its licence and its names."""
     try:
         licence = untrusted.read_bytes(root / "LICENSE", MIB)
         names = {path.name for path in root.iterdir()}
