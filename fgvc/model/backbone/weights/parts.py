@@ -233,7 +233,7 @@ def _walk(held: Any, wrapper: tuple[str, ...], left: Iterator[int]) -> Iterator[
 
     Args:
         left: counts down the values that may still be looked at: a pickle of a few bytes can hold
-            one mapping a thousand times in each of a thousand others.
+            the same mapping a thousand times in each of a thousand mappings.
     """
     from torch import Tensor
 
