@@ -63,7 +63,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
     except OSError:
         raise
-    except Exception as error:  # a damaged header fails in as many ways as there are layers
+    except Exception as error:  # a damaged header raises many types of exceptions
         raise UserError(f"{file}: not a checkpoint of fgvc ({_short(error)})") from error
     facts = _facts(file, metadata)
     recorded = facts.pop(CONTENT, None)
@@ -73,7 +73,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
 
 
 def _facts(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """UserError unless the metadata holds what every checkpoint says of itself."""
+    """The facts in the metadata; UserError unless they are those of a checkpoint."""
     if KEY not in metadata:
         raise UserError(f"{file}: not a checkpoint of fgvc: its metadata lacks {KEY}")
     try:

@@ -27,7 +27,7 @@ class UnreadableError(ValueError):
 @dataclass(frozen=True)
 class Retention:
     """created, expires: UTC. of: what the file belongs to, run_id/config_hash/checkpoint_id of a
-    run or the SHA256 of a table's JSON. pinned_by: why it stays beyond its time, one text a
+    run or the SHA256 of a table's JSON. pinned_by: why it stays beyond its time, one text per
     reason."""
 
     created: datetime.datetime
@@ -52,7 +52,7 @@ class Retention:
 
 
 def begun(created: datetime.datetime, days: int, of: str) -> Retention:
-    """Retention of what is made at that moment; of: as in Retention."""
+    """Retention of a run or table that is made at that moment; of: as in Retention."""
     return Retention(created, created + datetime.timedelta(days=days), of)
 
 
