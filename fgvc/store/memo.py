@@ -32,7 +32,7 @@ def memo(
     compute: Callable[[], Arrays],
     on_note: Callable[[str], None] = _warn,
 ) -> Arrays:
-    """The arrays of `key`: read where they lie, else computed, written and returned.
+    """The arrays of `key`, read from the cache; otherwise computed and written.
 
     Args:
         on_note: called with one line on a damaged file, which is computed again.
