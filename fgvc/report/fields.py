@@ -1,7 +1,7 @@
-"""A dataclass made of a record's values -> the same, or the first field that has another type.
+"""A dataclass with the values of a record -> an error on the first field of another type.
 
-JSON may hold anything where a number or a name is expected; what a table computes or prints later
-must not be the first to notice.
+JSON may hold anything in place of a number or a name. The check comes before a table computes or
+prints the values.
 """
 
 from __future__ import annotations

@@ -117,11 +117,11 @@ def written(
 
 
 class _Inert(str):
-    """Markdown that the card takes as it is."""
+    """Markdown that is not escaped again."""
 
 
 def _inert(value: object) -> object:
-    """A value of the card: a text that is no Markdown yet is escaped."""
+    """A value of the card; plain text is escaped."""
     return markdown(value) if isinstance(value, str) and not isinstance(value, _Inert) else value
 
 
@@ -134,7 +134,7 @@ def _code(value: object) -> str:
 
 
 def _literal(value: object) -> str:
-    """A value in the card's Python, which a person runs."""
+    """A value as a Python literal, for the code of the card."""
     return ascii(value)
 
 

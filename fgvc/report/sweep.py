@@ -76,7 +76,7 @@ class SweepTable:
 
 
 def write_row(sweep: Path, row: Row) -> None:
-    """Keep a row under the name of its sweep; one of the same choices is replaced."""
+    """Write a row under the name of its sweep; it replaces a row of the same choices."""
     atomic.write_json(_file(sweep, row.choices), asdict(replace(row, sweep=sweep.name)))
 
 
@@ -120,7 +120,7 @@ def show(table: SweepTable) -> None:
 def write(table: SweepTable, target: Path) -> None:
     """Write sweep.json and sweep.html into `target`, each whole or not at all.
 
-    Both are read on other machines: they name no place of this one.
+    Both are read on other machines, so they name no place of this machine.
     """
     table = replace(
         table,

@@ -1,7 +1,7 @@
 """A checklist -> the block of a pull request, as .github/pull_request_template.md asks for it.
 
-Whoever made the record chose its texts: they stand in code spans, which Markdown does not read, and
-a command stands there only if pasting it runs fgvc and nothing else.
+The author of the record chose its texts. Thus they stand in code spans, which Markdown does not
+interpret, and a command is shown only if pasting it runs fgvc and nothing else.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def markdown(record: Record, results: Sequence[Result]) -> str:
 def _told(body, record: Record) -> str:
     try:
         return body(record)
-    except Exception as why:  # as in `answered`: a forger chooses the types of every value
+    except Exception as why:  # as in `answered`: a forger chooses the type of every value
         return f"{ABSENT}: {span(f'lacks {why}' if isinstance(why, KeyError) else why)}"
 
 

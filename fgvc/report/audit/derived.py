@@ -1,7 +1,7 @@
-"""Does the code that is recorded make this command's config, this page and this environment?
+"""A record and the code of its commit -> whether config, page, plot and versions follow.
 
-Only the same code can answer: where another commit runs the audit, the answer is "not checked",
-with the way to get one.
+Only the same code can check this: under another commit the result is "not checked", and the line
+names the commit to check out.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def command_follows(record: Record) -> str | Verdict:
 
 
 def _is_place(key: str, here: Here) -> bool:
-    """Whether a key names a place of the machine, which another machine has elsewhere."""
+    """Whether a key names a place, which differs by machine."""
     return key in here.places or (key.startswith("runtime.") and key.endswith("_root"))
 
 
@@ -93,7 +93,7 @@ def plot_follows(record: Record) -> str | Verdict:
 
 
 def _first(page: str, derived: str) -> str:
-    """The first line that differs, cut to the place."""
+    """The first line that differs, cut around the difference."""
     pairs = zip(page.splitlines(), derived.splitlines(), strict=False)
     for number, (stored, made) in enumerate(pairs, 1):
         if stored != made:
@@ -138,7 +138,7 @@ def versions(record: Record) -> str | Verdict:
 
 
 def same_code(record: Record) -> Here | Verdict:
-    """The code that runs the audit where it is the record's own; otherwise why it is not."""
+    """The code that runs the audit if it is the record's own; otherwise the reason."""
     here, commit = record.here, record.stamp["git_commit"]
     if here is None:
         return Verdict(UNCHECKED, "no code to compare with")

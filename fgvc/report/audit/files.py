@@ -57,7 +57,7 @@ def names(record: Record) -> str:
 
 
 def retention(record: Record) -> str:
-    """Is it recorded how long this very run is kept, and is that at least 90 days?"""
+    """Does retention.json belong to this run and keep it for at least 90 days?"""
     try:
         kept = sealed.retention_of(record.path)
     except UnreadableError as why:

@@ -1,4 +1,4 @@
-"""What is stated twice in a record, or follows from its config: is it stated alike?"""
+"""Facts that a record states twice, or that follow from its config -> whether they agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fgvc.report.flat import flattened
 from fgvc.report.sealed import DamageError
 
 CONFIG, STAMP = "config.yaml", "env_stamp.json"
-# what task=eval decides anew, under the config of a checkpoint
+# keys that task=eval decides anew, under the config of a checkpoint
 OF_EVAL = ("dataset.partial", "dataset.accept_altered", "backbone.norm_eps")
 FROM_DATA = "from the data:"  # begins the text of a card that reading the data replaces
 TIE = 1e-4  # nats: losses on the path of C that count as equal, as the fit chooses
