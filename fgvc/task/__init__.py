@@ -136,7 +136,9 @@ def _weights_first(conf: Config) -> None:
 
 def _end(error: BaseException, text: str, code: int = FAILED) -> Ended:
     line = " ".join(text.split())
-    with suppress(OSError):  # a file on the same full disk, say; the exit code still tells
+    with suppress(
+        OSError
+    ):  # standard error may be on the full disk too; the exit code still reports the failure
         print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
     trace = "".join(traceback.format_exception(error))
     return Ended(code, state_of(error), line, trace)
@@ -165,7 +167,7 @@ def _stopping_on_signals() -> Iterator[None]:
 
     before = {each: signal.signal(each, stop) for each in notices.CLUSTER}
     try:
-        notices.accept()  # a job of a sweep is born with them held back
+        notices.accept()  # a job of a sweep starts with them blocked
         yield
     finally:
         for each, handler in before.items():

@@ -31,7 +31,7 @@ def plain(text: str) -> str:
 
 
 def table(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
-    """A picture a row, its classes below one another."""
+    """One row per picture, its classes one below the other."""
     rows = []
     for answer in answers:
         names = [visible(classes[index][1]) for index, _ in answer.best]
@@ -61,10 +61,9 @@ def as_json(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str
 
 
 def as_csv(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
-    """A line for each class that is named of a picture, and one for a picture with an error.
+    """One line per predicted class of a picture, or one line with its error.
 
-    Names that a spreadsheet takes for formulas are escaped; see `fgvc.escape`, also for the way
-    back.
+    Names that a spreadsheet would take for formulas are escaped; `fgvc.escape.uncell` reverses it.
     """
     rows: list[dict[str, object]] = []
     for answer in answers:

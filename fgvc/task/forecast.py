@@ -253,7 +253,7 @@ def _notes(jobs: Sequence[Job]) -> list[str]:
 
 
 def _rate(file: Path, key: Path, device: str | None, notes: dict[str, None]) -> Rate | None:
-    """What an extraction measured; None where its features are gone, or of another device.
+    """The rate that an extraction measured; None if its features are gone or of another device.
 
     notes: takes a line on each damaged file.
     """

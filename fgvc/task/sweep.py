@@ -96,7 +96,7 @@ def run(
 
 
 def _check_room(sweep: Sweep, job: Job) -> None:
-    """Write multirun.yaml, which Hydra overwrites: its own error names neither path nor bytes.
+    """Write multirun.yaml, which Hydra overwrites: the error of Hydra lacks path and bytes.
 
     Raises:
         OSError: the disk refuses.

@@ -174,7 +174,7 @@ def _best(states: States, finetune: Finetune) -> tuple[int, dict[str, torch.Tens
 
 
 def _notes(lost: Mapping[str, Any] | None, selection: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a reader of the numbers must know of the choice of the weights."""
+    """Notes on the choice of the weights."""
     if lost is None:
         return ()
     epoch = selection["best_epoch"]
@@ -204,7 +204,7 @@ def _was_forced(numbers: Mapping[str, Any]) -> bool:
 
 
 def _lost_best(numbers: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Epoch and step of best weights that a forced resume went on without."""
+    """Epoch and step of the best weights that a forced resume continued without."""
     return (numbers["resumed"] or {}).get("best_lost")
 
 
