@@ -92,13 +92,8 @@ def main(arguments: Sequence[str]) -> int:
         run_id = _checked(given) if given is not None else new_run_id()
         if search is not None:
             refuse_other(search, jobs[0].conf, run_id)
-    except ConfigError as error:
-        print(f"fgvc: {visible(without_long_words(str(error)))}", file=sys.stderr)
-        return WRONG_COMMAND
-    except (HydraException, OmegaConfBaseException, OSError, RecursionError) as error:
-        line = short(" ".join(str(error).split()), 300)
-        print(f"fgvc: {visible(line)}", file=sys.stderr)
-        return WRONG_COMMAND
+    except (ConfigError, HydraException, OmegaConfBaseException, OSError, RecursionError) as error:
+        return _wrong_command(error)
     if flags.cfg or flags.info or flags.hydra_help:
         return _shown(["--hydra-help"] if flags.hydra_help else arguments)
     if jobs[0].conf.runtime.dry_run:
@@ -117,6 +112,15 @@ def main(arguments: Sequence[str]) -> int:
         if is_operation(jobs[0].conf):
             return _here(arguments, command)
         return _sweep(run_id, arguments, command, jobs, left_out)
+
+
+def _wrong_command(error: Exception) -> int:
+    """Print the reason in one line; a message of a library is cut."""
+    text = str(error)
+    is_own = isinstance(error, ConfigError)
+    line = without_long_words(text) if is_own else short(" ".join(text.split()), 300)
+    print(f"fgvc: {visible(line)}", file=sys.stderr)
+    return WRONG_COMMAND
 
 
 def _shown(arguments: Sequence[str]) -> int:
