@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 CLUSTER = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # stop, resumably
-NOTICES = (signal.SIGINT, *CLUSTER)
+NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @contextmanager

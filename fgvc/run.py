@@ -114,17 +114,8 @@ def main(arguments: Sequence[str]) -> int:
         return _sweep(run_id, arguments, command, jobs, left_out)
 
 
-def _wrong_command(error: Exception) -> int:
-    """Print the reason in one line; a message of a library is cut."""
-    text = str(error)
-    is_own = isinstance(error, ConfigError)
-    line = without_long_words(text) if is_own else short(" ".join(text.split()), 300)
-    print(f"fgvc: {visible(line)}", file=sys.stderr)
-    return WRONG_COMMAND
-
-
 def _shown(arguments: Sequence[str]) -> int:
-    """Let Hydra print its help or the config; its exit code 1 means a wrong command."""
+    """What Hydra shows of itself or of the config; it ends with 1 where it is asked wrongly."""
     try:
         _through_hydra(arguments, _nothing)
     except SystemExit as end:
@@ -323,6 +314,15 @@ def _through_hydra(arguments: Sequence[str], run: Run) -> None:
         job()
     finally:
         sys.argv = saved
+
+
+def _wrong_command(error: Exception) -> int:
+    """Print the reason in one line; a message of a library is cut."""
+    text = str(error)
+    is_own = isinstance(error, ConfigError)
+    line = without_long_words(text) if is_own else short(" ".join(text.split()), 300)
+    print(f"fgvc: {visible(line)}", file=sys.stderr)
+    return WRONG_COMMAND
 
 
 @contextmanager

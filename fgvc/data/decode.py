@@ -109,7 +109,7 @@ def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
 
     Raises:
         TooManyPixelsError: a run of a BMP that skips up to 255 rows, each of which Pillow fills.
-        EffortError: a progressive JPEG: each scan of a few bytes takes a pass over all pixels.
+        EffortError: a progressive JPEG, whose every scan of a few bytes takes a pass over it all.
     """
     packed = isinstance(image, ImageFile.ImageFile) and image.tile[:1]  # WebP has none yet
     if packed and packed[0].codec_name == "bmp_rle" and image.width * 256 > max_pixels:

@@ -273,7 +273,7 @@ def _new_source(folder: Path, path: str, most: int) -> tuple[str, bytes | None]:
 
 
 def _ignored_source(folder: Path) -> list[Withheld]:
-    """Ignored source files that the program can import or compose."""
+    """Source files that .gitignore names and the program can use all the same."""
     command = ("ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *PROGRAM)
     paths = [path for path in _paths(_git(folder, *command)) if path.endswith(SOURCE)]
     kept = [path for path in paths if not privacy.is_secret_name(path)]

@@ -54,7 +54,7 @@ _FORMS = (
     rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY",
     rb"(?<=://)[^\s/?#@:'\"{}<>]*:[^\s/?#@'\"{}<>]+(?=@)",  # a password in an address
     rb"(?i:(?<=bearer )|(?<=basic ))" + _STRONG + rb"[\w.~+/-]{20,}=*",
-    # an assignment of a literal: letters and digits, so that prose does not match
+    # an assignment of a literal: letters and digits, so that a word of prose is not taken for one
     _ASSIGNED + rb"\s*[:=]\s*[\"']" + _MIXED + rb"[^\s\"']{16,}[\"']",
     rb"(?i:passwo?r?d|passphrase)[\"']?\s*[:=]\s*[\"'][^\s\"'{}<>]{6,}[\"']",
     _ASSIGNED + rb"=" + _MIXED + rb"[\w+/=~-]{16,}(?![\w+/=~.(-])",  # as in a file for a shell
@@ -141,15 +141,15 @@ def _is_place(value: str) -> bool:
 
 
 def _environment_values() -> Iterator[str]:
-    """Values of environment variables with the names of secrets, longest first."""
-    values = {
+    """Values of environment variables that are named as secrets are; longer ones first."""
+    found = {
         value
         for name, value in os.environ.items()
         if _VARIABLE.search(name)
         and len(value) >= SHORTEST_VALUE
         and not value.startswith(("/", "~", "."))  # the place of a secret, not the secret
     }
-    yield from sorted(values, key=len, reverse=True)
+    yield from sorted(found, key=len, reverse=True)
 
 
 def _homes() -> list[str]:

@@ -98,11 +98,11 @@ def _depth(name: str, left: int, whole: Collection[str]) -> int:
 
 
 def _is_stale(entry: os.DirEntry[str]) -> bool:
-    match = PATTERN.fullmatch(entry.name)
-    if match is None:
+    found = PATTERN.fullmatch(entry.name)
+    if found is None:
         return False
-    owner = f".{socket.gethostname()}.{match['pid']}"
-    if entry.name[: match.end("pid")].endswith(owner) and not _is_alive(int(match["pid"])):
+    owner = f".{socket.gethostname()}.{found['pid']}"
+    if entry.name[: found.end("pid")].endswith(owner) and not _is_alive(int(found["pid"])):
         return True
     # another host, or a live process that reuses the id of a dead process
     with suppress(OSError):

@@ -49,19 +49,17 @@ def run(job: Job) -> int:
     except DamageError:
         pass  # the checks name what is damaged
     record, results = audited(folder, derive.here())
-    results = [
-        replace(result, evidence=privacy.without_places(result.evidence)) for result in results
-    ]
+    results = [replace(one, evidence=privacy.without_places(one.evidence)) for one in results]
     block = privacy.without_places(markdown(record, results))
-    failed = [result for result in results if result.state == FAIL]
-    rows = [[result.id, result.state, result.evidence] for result in results]
+    failed = [one for one in results if one.state == FAIL]
+    rows = [[one.id, one.state, one.evidence] for one in results]
     title = f"audit of {inert(record.place)}"
     console.table(title, ["check", "", "evidence"], rows, numbers=False)
     for line in block.split("\n"):
         console.say(line)
     measure_again = command.again(str(record.path / CKPT))
     _write(target, record, results, block, measure_again)
-    unchecked = [result for result in results if result.state == UNCHECKED]
+    unchecked = [one for one in results if one.state == UNCHECKED]
     for line in limits.lines(measure_again):
         console.say(inert(line))
     console.say(
@@ -74,16 +72,16 @@ def run(job: Job) -> int:
 def _write(
     target: Path, record: Record, results: list[Result], block: str, measure_again: str
 ) -> None:
-    document = {
+    told = {
         "run": record.place,
         "outcome": outcome(results),
         "proves": limits.PROVES,
         "not_proven": list(limits.NOT_PROVEN),
         "measure_again": measure_again,
         "pull_request": block,
-        "checks": [asdict(result) for result in results],
+        "checks": [asdict(one) for one in results],
     }
-    atomic.write_json(target, document)
+    atomic.write_json(target, told)
 
 
 def _target(job: Job, place: str) -> Path:

@@ -133,7 +133,7 @@ def _is_texts(value: Any) -> bool:
 
 
 def _is_line(value: Any) -> bool:
-    """Whether a text fits on one line of a message."""
+    """Whether a text fits into a message."""
     return _is_text(value) and len(value) <= MOST_LETTERS and value.isprintable()
 
 

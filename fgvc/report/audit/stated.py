@@ -12,7 +12,7 @@ from fgvc.report.flat import flattened
 from fgvc.report.sealed import DamageError
 
 CONFIG, STAMP = "config.yaml", "env_stamp.json"
-# keys that task=eval decides anew, under the config of a checkpoint
+# what task=eval decides anew, under the config of a checkpoint
 OF_EVAL = ("dataset.partial", "dataset.accept_altered", "backbone.norm_eps")
 FROM_DATA = "from the data:"  # begins the text of a card that reading the data replaces
 TIE = 1e-4  # nats: losses on the path of C that count as equal, as the fit chooses
