@@ -41,7 +41,7 @@ def cell(value: Any) -> Any:
 
 
 def uncell(text: str) -> str:
-    """The text of which `cell` made this cell."""
+    """The inverse of `cell`."""
     return _INNER_BACK.sub(r"\1\2", text.removeprefix("'"))
 
 
@@ -62,13 +62,13 @@ def visible(text: str, keep: str = "") -> str:
     Args:
         keep: characters that stay, as "\n" in a text of several lines.
     """
-    return UNSEEN.sub(lambda found: found[0] if found[0] in keep else _spelt(found[0]), text)
+    return UNSEEN.sub(lambda match: match[0] if match[0] in keep else _spelt(match[0]), text)
 
 
 def markdown(value: object) -> str:
     """A text as Markdown that renders as this very text, on one line, also within a table."""
     shown = visible(str(value)).strip()
-    return _SPECIAL.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), shown)
+    return _SPECIAL.sub(lambda match: _ENTITIES.get(match[0], f"\\{match[0]}"), shown)
 
 
 def code(value: object, in_table: bool = False) -> str:
@@ -87,7 +87,7 @@ def code(value: object, in_table: bool = False) -> str:
 
 
 def fenced(text: str, language: str = "") -> str:
-    """Lines as a code block of Markdown, which no line of theirs ends."""
+    """Lines as a code block of Markdown; no line can end the block."""
     fence = "`" * max(3, _longest(text) + 1)
     shown = visible(text, keep="\n\t").rstrip()
     return f"{fence}{language}\n{shown}\n{fence}"

@@ -1,13 +1,13 @@
-"""Signals to stop that reach every process of a job -> the main process answers, for all.
+"""Signals that ask every process of a job to stop -> only the main process responds.
 
-A cluster or a terminal sends its notice to each process. One that has just been started has no
-handler yet and would die of it. So every process is started with the notices blocked, which it
-inherits through fork and exec, and takes them when its handlers are set:
+A cluster or a terminal signals each process. A process without handlers, which has just been
+started, would die. Thus every process starts with these signals blocked (it inherits this through
+fork and exec) and unblocks them when its handlers are set:
 
-    with held_back(): process.start()       # in the process that starts another one
+    with held_back(): process.start()       # in the parent process
     signal.signal(...); accept()            # in the new process; or ignore(), or defer to the end
 
-A notice that comes meanwhile stays pending, in either process, and is delivered then. Standard
+A notice that arrives meanwhile stays pending, in either process, and is delivered then. Standard
 library only, so that every room may use it.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
+CLUSTER = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # stop, resumably
 NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -28,7 +29,7 @@ def held_back(tracked: bool = False) -> Iterator[None]:
     Args:
         tracked: whether multiprocessing starts them by spawn or from a server. Its resource
             tracker, which it starts first, then lets SIGINT and SIGTERM through: it is started
-            here, deaf to the other notices for good.
+            here, with the other notices blocked for good.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, NOTICES)
     try:
@@ -46,7 +47,7 @@ def hold_back() -> None:
 
 
 def accept() -> None:
-    """Take the notices, pending ones too; to be called when the handlers are set."""
+    """Unblock the notices; pending notices are delivered. Call it when the handlers are set."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, NOTICES)
 
 

@@ -39,15 +39,14 @@ from fgvc.config.fit import EXTRACTS
 from fgvc.config.flags import parsed_flags
 from fgvc.config.grid import exactly
 from fgvc.config.help import page
+from fgvc.config.left_out import LeftOut, folded
 from fgvc.config.lists import as_list
 from fgvc.config.overlay import laid_out
 from fgvc.config.overrides import (
     RUN_ID_KEY,
     Job,
-    LeftOut,
     choices_of,
     common,
-    folded,
     normalized,
     plan_of,
 )
@@ -93,13 +92,8 @@ def main(arguments: Sequence[str]) -> int:
         run_id = _checked(given) if given is not None else new_run_id()
         if search is not None:
             refuse_other(search, jobs[0].conf, run_id)
-    except ConfigError as error:
-        print(f"fgvc: {visible(without_long_words(str(error)))}", file=sys.stderr)
-        return WRONG_COMMAND
-    except (HydraException, OmegaConfBaseException, OSError, RecursionError) as error:
-        line = short(" ".join(str(error).split()), 300)
-        print(f"fgvc: {visible(line)}", file=sys.stderr)
-        return WRONG_COMMAND
+    except (ConfigError, HydraException, OmegaConfBaseException, OSError, RecursionError) as error:
+        return _wrong_command(error)
     if flags.cfg or flags.info or flags.hydra_help:
         return _shown(["--hydra-help"] if flags.hydra_help else arguments)
     if jobs[0].conf.runtime.dry_run:
@@ -168,14 +162,14 @@ def script() -> None:
 
 
 def _refused_output(error: OSError) -> int:
-    """Standard output is a file on a full disk, say; returns the exit code."""
+    """Report a write to standard output that failed (a full disk); returns the exit code."""
     with suppress(OSError):  # standard error may be the same file
         print(f"fgvc: standard output: {error.strerror}", file=sys.stderr)
     return FAILED
 
 
 def _drop_output() -> None:
-    """What is still buffered goes nowhere when the process ends."""
+    """Redirect the buffered output to /dev/null, so that the exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -200,7 +194,7 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
 
 
 def _refuse_secrets(arguments: Sequence[str]) -> None:
-    """A record keeps its command, and a pull request shows it."""
+    """Refuse secrets: a record keeps its command, and a pull request shows it."""
     from fgvc.record import privacy
 
     for argument in arguments:
@@ -322,9 +316,18 @@ def _through_hydra(arguments: Sequence[str], run: Run) -> None:
         sys.argv = saved
 
 
+def _wrong_command(error: Exception) -> int:
+    """Print the reason in one line; a message of a library is cut."""
+    text = str(error)
+    is_own = isinstance(error, ConfigError)
+    line = without_long_words(text) if is_own else short(" ".join(text.split()), 300)
+    print(f"fgvc: {visible(line)}", file=sys.stderr)
+    return WRONG_COMMAND
+
+
 @contextmanager
 def _raising_disk_errors() -> Iterator[None]:
-    """Let an error of the disk through, which Hydra would print with a traceback; exit 1 on others.
+    """Raise errors of the disk, which Hydra would print with a traceback; exit 1 on others.
 
     Raises:
         OSError: as the system reported it.

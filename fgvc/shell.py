@@ -76,7 +76,7 @@ def word(text: str) -> str:
 
 
 def file_word(path: str | os.PathLike[str]) -> str:
-    """A path as a word for another program, which must not read it as an option."""
+    """A path as a word for another program; the program cannot read it as an option."""
     text = os.fspath(path)
     return word(f"./{text}" if text.startswith("-") else text)
 
@@ -170,5 +170,5 @@ def _octal(data: bytes) -> str:
 
 def _unprinted(piece: str) -> str:
     inside = piece[len(_BEFORE) : -len(_AFTER)].encode()
-    data = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]) if found[1] else b"%", inside)
+    data = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]) if match[1] else b"%", inside)
     return data.decode("utf-8", "surrogateescape")

@@ -1,8 +1,8 @@
 """Files that other people made -> bytes and plain data, within stated bounds.
 
-A path found by walking a folder may be a named pipe, a device or a link to one: opening it waits
-for ever, or reading it never ends. JSON may be nested until the parser fails, or hold numbers that
-no field can hold. Every reader opens files and parses JSON here. Standard library only (a
+A path in a folder may be a named pipe, a device or a link to these: opening it waits for ever, or
+reading it never ends. JSON may be nested until the parser fails, or hold numbers that no field can
+hold. Every reader opens files and parses JSON here. Standard library only (a
 YAML reader is imported where one is needed), so that every room may use it.
 """
 
@@ -79,11 +79,11 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         pieces, length = [], 0
-        # the size first: a buffer of `most` bytes is never asked for; files of the kernel have none
+        # the size first, so that no buffer of `most` bytes is allocated; kernel files have size 0
         while length <= most and size <= most:
             piece = file.read(max(size - length, MIB))
-            if piece is None:  # a file of the kernel that waits for its next line
-                raise NotRegularError(errno.EINVAL, "no bytes are there yet", str(path))
+            if piece is None:  # a kernel file that waits for its next line
+                raise NotRegularError(errno.EINVAL, "no bytes are available yet", str(path))
             if not piece:
                 return b"".join(pieces)
             pieces.append(piece)
@@ -103,7 +103,7 @@ def read_text(path: str | Path, most: int = TEXT, encoding: str = "utf-8") -> st
 
 
 def require_regular(path: str | Path) -> Path:
-    """The path, for a library that opens it by name: it must be a regular file, or a link to one.
+    """Check that a path is a regular file or a link to it, for a library that opens it by name.
 
     Raises:
         OSError: as `open_regular`.
@@ -147,7 +147,7 @@ def folders_below(root: str | Path, depth: int) -> list[Path]:
     """The folders exactly `depth` levels below a root, links followed, sorted; none without a root.
 
     Raises:
-        OSError: a folder on the way cannot be listed, which a pattern takes for an empty one.
+        OSError: a folder on the way cannot be listed; a pattern would treat it as empty.
     """
     level = [Path(root)] if os.path.lexists(root) else []
     for _ in range(depth):
@@ -160,7 +160,7 @@ def folders_below(root: str | Path, depth: int) -> list[Path]:
 
 
 def calls_resolver(text: str) -> bool:
-    """Whether a value of a config asks for more than another key, as `${oc.env:HOME}` does."""
+    """Whether a value of a config calls a resolver, as `${oc.env:HOME}` does."""
     return RESOLVER.search(text) is not None
 
 
@@ -243,7 +243,7 @@ def _finite(text: str) -> float:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, as `object_pairs_hook` gives it; ValueError where a key occurs twice."""
+    """The object, for `object_pairs_hook` of `json`; ValueError if a key occurs twice."""
     value = dict(pairs)
     if len(value) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -253,7 +253,7 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def refuse_constant(text: str) -> None:
-    """NaN and the infinities, as `parse_constant` gives them: ValueError."""
+    """Raise ValueError for NaN and the infinities; for `parse_constant` of `json`."""
     raise ValueError(f"{text} is no number of JSON")
 
 

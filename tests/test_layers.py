@@ -117,6 +117,7 @@ def test_run_imports_record_and_task_only_when_needed():
         "fgvc.config.grid",
         "fgvc.config.fit",
         "fgvc.config.help",
+        "fgvc.config.left_out",
         "fgvc.config.lists",
         "fgvc.config.overlay",
         "fgvc.config.overrides",

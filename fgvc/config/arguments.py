@@ -1,4 +1,4 @@
-"""The arguments of a command as text: what no key, path or message can hold is refused first."""
+"""Arguments of a command -> a refusal of text that no key, path or message can hold."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATHS = re.compile(
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuse arguments by their letters and their length.
+    """Refuse arguments with illegal characters or of excessive length.
 
     Raises:
         ConfigError: not UTF-8, a control character, or a name that is longer than a file's.
@@ -29,8 +29,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
         shown = short(argument)
         if not _is_text(argument):
             raise ConfigError(f"{shown}: bytes that are not UTF-8; rename the file or folder")
-        if found := CONTROL.search(argument):
-            raise ConfigError(f"{shown}: holds the control character {found[0]!r}; leave it out")
+        if match := CONTROL.search(argument):
+            raise ConfigError(f"{shown}: holds the control character {match[0]!r}; leave it out")
         key, sign, value = argument.partition("=")
         if len(argument) > LONGEST or (sign and len(key) > LONGEST_KEY):
             bound = LONGEST if len(argument) > LONGEST else LONGEST_KEY
@@ -40,15 +40,15 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 
 def short(text: str, most: int = 120) -> str:
-    """A text for a message: on one line, in printable letters, its middle left out where long."""
-    plain = CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+    """A text for a message: on one line, printable, its middle cut if it is long."""
+    plain = CONTROL.sub(lambda control: repr(control[0])[1:-1], text)
     plain = plain.encode("utf-8", "backslashreplace").decode()
     return plain if len(plain) <= most else f"{plain[: most - 30]}…{plain[-20:]}"
 
 
 def without_long_words(line: str) -> str:
     """A message in which no word has more than LONGEST_WORD letters."""
-    return re.sub(rf"\S{{{LONGEST_WORD},}}", lambda found: short(found[0]), line)
+    return re.sub(rf"\S{{{LONGEST_WORD},}}", lambda long: short(long[0]), line)
 
 
 def _check_path(key: str, value: str) -> None:

@@ -45,7 +45,7 @@ def parsed_flags(arguments: Sequence[str]) -> Namespace:
     if len(shown) > 1 or (shown and flags.multirun):
         raise ConfigError(f"{' '.join([*shown, '-m'][:2])}: one of these at a time")
     if flags.package and not flags.cfg:
-        raise ConfigError(f"--package {flags.package}: goes with --cfg job")
+        raise ConfigError(f"--package {flags.package}: needs --cfg job")
     return flags
 
 

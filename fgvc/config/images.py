@@ -140,7 +140,7 @@ def _matched(text: str) -> Place:
 
 
 def _refuse_unlisted(text: str, pattern: Path) -> None:
-    """Refuse a pattern with a folder that cannot be listed, which `glob` takes for an empty one."""
+    """Refuse a pattern with a folder that cannot be listed: `glob` treats it as empty."""
     parts = pattern.parts
     first = next(place for place, part in enumerate(parts) if glob.has_magic(part))
     for until in range(first, len(parts)):

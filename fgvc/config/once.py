@@ -26,6 +26,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from fgvc.config.arguments import short
 from fgvc.config.errors import ConfigError
 
 MOST_VALUES = 10_000  # of a range
@@ -55,14 +56,14 @@ def parsed(override: str) -> Override:
     """An override, read once.
 
     Raises:
-        HydraException: it is none.
+        HydraException: not an override.
         ConfigError: nested too deep, or a range without end.
     """
     try:
         read = OverridesParser.create().parse_override(override)
     except RecursionError:
         raise ConfigError(
-            f"{override[:80]}…: brackets nested too deep; write the value flat"
+            f"{short(override)}: brackets nested too deep; write the value flat"
         ) from None
     except (ValueError, OverflowError) as error:  # int() of 5,000 digits, range() of step 0
         raise ConfigError(f"{override[:80]}: {error}") from None

@@ -34,16 +34,14 @@ from fgvc.config.compose import (
 from fgvc.config.errors import ConfigError, ImpossibleError, nearest
 from fgvc.config.fit import check_inputs, position_resizes
 from fgvc.config.grid import (
-    SIZE,
     Combination,
-    at_its_size,
     key_of,
     neighbours,
     twin_line,
-    varying,
     where_known,
 )
 from fgvc.config.launcher import check_launcher
+from fgvc.config.left_out import LeftOut, at_their_sizes
 from fgvc.config.lists import UNLISTED, as_list, check_sweep, or_a_list
 from fgvc.config.mistyped import unreadable
 from fgvc.config.nodes import Nodes
@@ -80,14 +78,6 @@ class Job:
     def experiment(self) -> bool:
         """Whether its config alone says what is asked: task=eval asks a checkpoint."""
         return not is_operation(self.conf) and self.conf.task.name != "eval"
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A combination of a named sweep that cannot be, or is another job's: why, in one line."""
-
-    overrides: tuple[str, ...]
-    why: str
 
 
 def choices_of(overrides: Sequence[str]) -> tuple[str, ...]:
@@ -152,7 +142,7 @@ def _named(split: Sequence[Combination], nodes: Nodes) -> tuple[list[Job], list[
     jobs: dict[str, Job] = {}  # by config hash
     first: dict[Combination, Combination] = {}  # of those that are equal where they are known
     impossible: dict[Combination, str] = {}
-    split, left_out = _at_their_sizes(split)
+    split, left_out = at_their_sizes(split)
     for whole, overrides in zip(split, where_known(split, _knows), strict=True):
         if first.setdefault(overrides, whole) is not whole:
             why = impossible.get(overrides, twin_line(whole, first[overrides]))
@@ -168,18 +158,6 @@ def _named(split: Sequence[Combination], nodes: Nodes) -> tuple[list[Job], list[
         if kept is not job:
             left_out.append(LeftOut(whole, twin_line(overrides, kept.overrides)))
     return [*jobs.values()], left_out
-
-
-def _at_their_sizes(split: Sequence[Combination]) -> tuple[list[Combination], list[LeftOut]]:
-    """Each combination with a backbone that names its size once, and a line for such a backbone."""
-    kept = {at_its_size(one): one for one in reversed(split)}
-    left_out: dict[str, LeftOut] = {}
-    for one in split:
-        if kept[at_its_size(one)] is not one:
-            backbone = next(item for item in one if key_of(item) == "backbone")
-            why = f"{backbone} names its size: {SIZE} is not swept there"
-            left_out.setdefault(backbone, LeftOut(one, why))
-    return [mine for one in split if kept[mine := at_its_size(one)] is one], [*left_out.values()]
 
 
 def _knows(combination: Combination, key: str) -> bool:
@@ -236,22 +214,6 @@ def common(arguments: Sequence[str], jobs: Sequence[Job]) -> list[str]:
     """The arguments that every job takes, and those of which each takes one value."""
     taken = [{key_of(item) for item in job.overrides} for job in jobs]
     return [item for item in arguments if all(key_of(item) in keys for keys in taken)]
-
-
-def folded(left_out: Sequence[LeftOut]) -> list[str]:
-    """A line a reason, with how many combinations fell for it and the first of them."""
-    apart = varying([one.overrides for one in left_out]) if left_out else set()
-    by_why: dict[str, list[LeftOut]] = {}
-    for one in left_out:
-        by_why.setdefault(one.why, []).append(one)
-    return [_with_example(why, ones, apart) for why, ones in by_why.items()]
-
-
-def _with_example(why: str, ones: Sequence[LeftOut], apart: set[str]) -> str:
-    if len(ones) == 1:
-        return why
-    first = " ".join(item for item in ones[0].overrides if key_of(item) in apart)
-    return f"{len(ones)} combinations: {why} (the first: {first})"
 
 
 def _parse(argument: str) -> Override:
@@ -380,7 +342,7 @@ def normalized(argument: str) -> str:
 
 def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> None:
     allowed = place_keys() | declared_keys()
-    if task != "eval":  # whose record has the config hash of the checkpoint
+    if task != "eval":  # the record of task=eval has the config hash of the checkpoint
         allowed |= {MAX_PIXELS}
     for override in parsed:
         key = override.key_or_group

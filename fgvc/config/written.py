@@ -20,7 +20,7 @@ _RESOLVER = re.compile(r"\$\{(oc\.\w+|hydra):")  # what OmegaConf and Hydra can 
 def written(override: str) -> str:
     """An override as one word of a shell; quoted for Hydra where Hydra would read another text."""
     key, sign, value = override.partition("=")
-    home = value.removeprefix("~/")  # which fgvc expands, and a shell maybe
+    home = value.removeprefix("~/")  # fgvc expands ~, and some shells do
     if home != value and shell.word(home) == home and _is_read(f"{key}={home}", home):
         return override
     if not sign or _is_read(override, value):

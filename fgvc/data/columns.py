@@ -173,7 +173,7 @@ def integer(text: str) -> int:
 
 
 def decimal(text: str) -> float:
-    """A number in ASCII, inf and nan too, as of a box that is none; ValueError for any other.
+    """A number in ASCII; inf and nan are legal (a missing box); ValueError for other text.
 
     A finite number that float32 cannot hold is refused: an array would hold inf in its place.
     """

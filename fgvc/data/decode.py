@@ -105,7 +105,7 @@ def opened(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Refuse what takes far more memory or time to decode than its pixels say.
+    """Refuse a picture whose decoding takes far more memory or time than its pixels suggest.
 
     Raises:
         TooManyPixelsError: a run of a BMP that skips up to 255 rows, each of which Pillow fills.
@@ -129,7 +129,7 @@ def _pixels(image: Image.Image, data: bytes) -> Tensor:
         except RuntimeError:
             pass  # Pillow may still read it, and words the diagnosis if not
     pixels_HWC = rgb(image, depth.bits_of(data, image))
-    image.close()  # its memory, before the pixels are turned
+    image.close()  # frees its memory before the pixels are rotated
     return torch.from_numpy(tiles.turned(pixels_HWC, turn)).permute(2, 0, 1)
 
 

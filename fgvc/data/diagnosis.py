@@ -50,7 +50,7 @@ class NoPixelError(ValueError):
 
 
 class EffortError(ValueError):
-    """A picture that would take far longer to decode than its pixels say."""
+    """A picture that takes far longer to decode than its number of pixels suggests."""
 
 
 def diagnosis(data: bytes, path: str, error: Exception) -> str:

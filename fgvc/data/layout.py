@@ -108,7 +108,7 @@ def _below(folder: Path) -> list[Path]:
 
 
 def unlisted(error: OSError) -> UserError:
-    """The refusal of a folder that cannot be listed; its content is not known to be empty."""
+    """The error for a folder that cannot be listed: it is not known to be empty."""
     return UserError(
         f"{error.filename}: this folder cannot be listed ({error.strerror}); allow it to be read, "
         "or move it out of the dataset"

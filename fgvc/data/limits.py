@@ -18,7 +18,7 @@ def strip_line(width: int, height: int) -> str | None:
 
 
 class TooManyPixelsError(ValueError):
-    """A picture, or one tile of it, of more pixels than the limit; the text says how many."""
+    """A picture, or a tile of it, has more pixels than the limit; the text states how many."""
 
     def __init__(self, width: int, height: int, max_pixels: int, what: str = "") -> None:
         pixels = width * height

@@ -239,8 +239,10 @@ def _in_order(
         with notices.held_back(tracked=multiprocessing.get_start_method() != "fork"):
             try:
                 results = iter(loader)
-            finally:  # another thread may have let a notice through, and its handler has raised
-                workers = [one for one in multiprocessing.active_children() if one not in before]
+            finally:  # the handler of a notice in another thread may have raised
+                workers = [
+                    child for child in multiprocessing.active_children() if child not in before
+                ]
         for span in spans:
             result = _next(results, pictures.path[span.start], knob)
             if isinstance(result, _Fatal):
@@ -258,14 +260,14 @@ def _in_order(
 
 
 def _clear_frames(error: BaseException | None) -> None:
-    """Let go of what the frames of an exception hold: among it the loader with its workers."""
+    """Clear the frames of an exception: they hold the loader and its workers."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__
 
 
 def _kill(workers: Sequence[BaseProcess]) -> None:
-    """End workers that outlived their loader: while they start up, they hold SIGTERM back."""
+    """Kill workers that outlived their loader: a starting worker blocks SIGTERM."""
     for worker in workers:
         worker.kill()
         worker.join()
@@ -278,7 +280,7 @@ def _deaf(worker: int) -> None:
     for each in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    notices.accept()  # they were held back since before this process was born
+    notices.accept()  # they were blocked before this process started
 
 
 def _next(results: Iterator[Batch | _Fatal], path: str, knob: str) -> Batch | _Fatal:

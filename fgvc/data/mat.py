@@ -1,7 +1,7 @@
 """MATLAB files -> plain columns: cells become lists of text, numbers int64 of any original width.
 
-Saved class numbers are uint8 as often as not, and uint8 wraps around silently. The files are parsed
-in a process of their own (`mat_parser`), because SciPy's parser can crash on a damaged file; what
+Class numbers are often saved as uint8, which wraps around silently. The files are parsed in a
+child process (`mat_parser`), because SciPy's parser can crash on a damaged file; what
 that process hands back is plain data, checked here. N rows.
 """
 
@@ -28,7 +28,7 @@ MOST_OUTPUT = 512 * MIB  # of what the parser prints
 SECONDS = 60.0  # for all files, on a busy machine
 EXACT = 2**53  # the largest whole number that a float64 holds exactly
 AGAIN = "copy or download it again"
-# a notice to every process of a job may reach the parser, which is then started once more
+# a signal to every process of a job may kill the parser, which is then started once more
 _NOTICES = tuple(
     -getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -68,12 +68,12 @@ class MatFile:
         """Whole numbers as int64; UserError for any other."""
         numbers = self._column(name).numbers
         if numbers is None:
-            raise UserError(f"{self.file}: {name} holds something that is no number")
+            raise UserError(f"{self.file}: {name} holds something that is no number; {AGAIN}")
         value_N = np.array(numbers, dtype=np.float64)  # None becomes NaN
         if not np.array_equal(value_N, np.round(value_N)):
-            raise UserError(f"{self.file}: {name} holds numbers that are not whole")
+            raise UserError(f"{self.file}: {name} holds numbers that are not whole; {AGAIN}")
         if len(value_N) and np.abs(value_N).max() > EXACT:
-            raise UserError(f"{self.file}: {name} holds numbers above {EXACT}")
+            raise UserError(f"{self.file}: {name} holds numbers above {EXACT}; {AGAIN}")
         return value_N.astype(np.int64)
 
     def struct(self, name: str) -> MatFile:
@@ -102,7 +102,7 @@ class MatFile:
 
 
 def load(file: Path) -> MatFile:
-    """Read a file of MATLAB 4 to 7.2, the versions in which the datasets are handed out.
+    """Read a file of MATLAB 4 to 7.2, the versions in which the datasets are published.
 
     Raises:
         UserError: missing, damaged, too large, or of version 7.3.
@@ -111,7 +111,7 @@ def load(file: Path) -> MatFile:
 
 
 def load_all(files: Sequence[Path]) -> list[MatFile]:
-    """Several files in one process, whose start costs more than reading them; errors as `load`."""
+    """Read several files in one child process, because its start is slow; errors as `load`."""
     for file in files:
         _check(file)
     output, ending = _parsed(files)
@@ -125,7 +125,7 @@ def load_all(files: Sequence[Path]) -> list[MatFile]:
 
 
 def _check(file: Path) -> None:
-    """Refuse what need not be parsed."""
+    """Refuse a file that is missing, unreadable or too large, without parsing it."""
     try:
         with open_regular(file) as opened:
             size = os.fstat(opened.fileno()).st_size
@@ -141,7 +141,7 @@ def _check(file: Path) -> None:
 
 
 def _parsed(files: Sequence[Path]) -> tuple[bytes, int | None]:
-    """What the parser printed, and its exit code; None where its time was over."""
+    """The output of the parser and its exit code; None if it ran out of time."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     process = subprocess.Popen(
         [sys.executable, "-P", mat_parser.__file__],
@@ -160,7 +160,7 @@ def _parsed(files: Sequence[Path]) -> tuple[bytes, int | None]:
             process.stdin.write(json.dumps([os.path.abspath(file) for file in files]).encode())  # noqa: PTH100
             process.stdin.close()
         except BrokenPipeError:
-            pass  # it died at once: its exit code says how
+            pass  # it died at once: its exit code gives the reason
         output = process.stdout.read(MOST_OUTPUT)
     finally:
         process.kill()
@@ -171,7 +171,7 @@ def _parsed(files: Sequence[Path]) -> tuple[bytes, int | None]:
 
 
 def _file(file: Path, line: bytes) -> MatFile:
-    """What the parser said of a file; it may have been taken over by the file, so check it."""
+    """The parser's answer for a file, checked: a hostile file may control the parser."""
     try:
         answer = parse_json(line)
         if not isinstance(answer, dict):

@@ -1,7 +1,7 @@
-"""A program of its own: MATLAB files -> one line of JSON for each, on standard output.
+"""MATLAB files -> one line of JSON per file, on standard output; a separate program.
 
 SciPy's parser can crash on a damaged file, so `fgvc.data.mat` runs it here, in a process that may
-die, with bounds of memory and processor time. Imports nothing of fgvc: the start has to be cheap.
+die, with bounds of memory and processor time. It imports nothing of fgvc, to start fast.
 
 Input: a JSON list of paths on standard input. Output: {"variables": {name: column}}, or
 {"error": reason, "kind": ...} where a file cannot be read. A column is either {"fields": {name:
@@ -28,7 +28,7 @@ _STEP = 1 << 20
 
 
 def limit() -> None:
-    """Bound this process; a system without such bounds has those of `fgvc.data.mat` alone."""
+    """Limit this process; a system without these limits has only those of `fgvc.data.mat`."""
     try:
         import resource
     except ImportError:  # Windows
@@ -67,7 +67,7 @@ def _count(packed: bytes, total: int) -> int:
             if total > UNPACKED:
                 raise MemoryError(f"more than {UNPACKED} bytes unpacked")
     except zlib.error:
-        pass  # SciPy words the damage
+        pass  # SciPy reports the damage
     return total
 
 
@@ -90,7 +90,7 @@ def column(values: Any, depth: int = DEPTH) -> dict[str, Any]:
 
 
 def parse(path: str) -> dict[str, Any]:
-    """One file as the line says."""
+    """Parse one file into the object of its line."""
     from scipy.io import loadmat
 
     try:

@@ -1,4 +1,4 @@
-"""A loaded picture -> arrays, a tile at a time, so that no second copy of the whole lies in memory.
+"""A loaded picture -> arrays, tile by tile, so that no second copy of the picture is in memory.
 
 H height, W width, C channels.
 """

@@ -63,7 +63,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
     except OSError:
         raise
-    except Exception as error:  # a damaged header fails in as many ways as there are layers
+    except Exception as error:  # a damaged header raises many types of exceptions
         raise UserError(f"{file}: not a checkpoint of fgvc ({_short(error)})") from error
     facts = _facts(file, metadata)
     recorded = facts.pop(CONTENT, None)
@@ -73,7 +73,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
 
 
 def _facts(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """UserError unless the metadata holds what every checkpoint says of itself."""
+    """The facts in the metadata; UserError unless they are those of a checkpoint."""
     if KEY not in metadata:
         raise UserError(f"{file}: not a checkpoint of fgvc: its metadata lacks {KEY}")
     try:
@@ -108,7 +108,7 @@ def _entry(item: tuple[str, Tensor]) -> tensor_file.Entry:
     return tensor_file.Entry(name, str(tensor.dtype), list(tensor.shape), raw)
 
 
-def _check_folder(file: Path, found: str) -> None:
+def _check_folder(file: Path, computed: str) -> None:
     index = file.parent / "artifacts.json"
     if not index.is_file():
         return
@@ -117,11 +117,11 @@ def _check_folder(file: Path, found: str) -> None:
         if not isinstance(recorded, str):
             raise TypeError
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{index}: damaged, it does not tell the digest of {file.name}") from error
-    if recorded != found:
+        raise UserError(f"{index}: damaged, it lacks the digest of {file.name}") from error
+    if recorded != computed:
         raise UserError(
-            f"{file}: sha256 mismatch, recorded {checkpoint_facts.shown(recorded, 16)}, found "
-            f"{found[:16]}…: "
+            f"{file}: sha256 mismatch, recorded {checkpoint_facts.shown(recorded, 16)}, computed "
+            f"{computed[:16]}…: "
             "the file changed since the run; restore it or repeat the run"
         )
 

@@ -1,10 +1,10 @@
-"""The checkout that this program runs from -> its commit, its changes, and what they leave out.
+"""The checkout that this program runs from -> its commit, its changes, and the files left out.
 
-code.patch holds the changes of tracked files and the untracked source files; `git apply` repeats
-them. Never copied: what .gitignore names, files whose name or content is that of a secret, and
-untracked files that are no source. What the program can import or compose although it is not
-copied stands at the head of the patch by its digest, so that the digest of the patch is a function
-of all code that can change a number. Other untracked files are listed in untracked.json.
+code.patch holds the changes of tracked files and the untracked source files; `git apply` restores
+them. Never copied: ignored files, files whose name or content is that of a secret, and untracked
+files that are no source. The head of the patch lists digests of the code that is not copied but can
+be imported or composed. Thus the digest of the patch depends on all code that can change a number.
+Other untracked files are listed in untracked.json.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Withheld:
 
 @dataclass(frozen=True)
 class Code:
-    """The program's own version. patch: what a dirty tree adds to the commit, as git prints it.
+    """The program's own version. patch: the changes since the commit, as git prints them.
 
     error: why Git cannot read the checkout, and what to do; None outside a checkout. withheld: code
     that the patch names by digest only. untracked: files beside the code, at most LISTED, and
@@ -97,7 +97,7 @@ class Code:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the record lacks of the code, with the way out."""
+        """Lines on code that the record lacks, with what to do."""
         lines = []
         if self.error is not None:
             lacks = "the commit" if self.commit is None else "the changes since the commit"
@@ -163,7 +163,7 @@ def _refused(folder: Path, path: str, is_repository: bool = False) -> str | None
         return "has the name of a secret"
     if is_repository:
         return None
-    if _is_special(folder / path):  # git would end with an error, and the patch with it
+    if _is_special(folder / path):  # git would fail, and the patch would be lost
         return "is a pipe, socket or device"
     data = _content(folder / path)
     if data is None:
@@ -180,7 +180,7 @@ def _is_special(path: Path) -> bool:
 
 
 def _content(path: Path) -> bytes | None:
-    """Bytes of a file, the target of a link, nothing of what is gone; None if it is too large."""
+    """Bytes of a file, the target of a link, b"" if it is gone; None if it is too large."""
     try:
         if path.is_symlink():
             return os.fsencode(path.readlink())
@@ -192,7 +192,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def _old_secrets(folder: Path, blob_of: Mapping[str, str]) -> dict[str, str]:
-    """Why changes are not copied whose committed content a patch would show."""
+    """Reasons for files that are left out because a patch would show their committed content."""
     names = sorted({name for name in blob_of.values() if name.strip("0")})
     given = "".join(f"{name}\n" for name in names)
     sizes = _git(folder, "cat-file", "--batch-check=%(objectsize)", given=given) if names else b""
@@ -206,7 +206,7 @@ def _old_secrets(folder: Path, blob_of: Mapping[str, str]) -> dict[str, str]:
 
 
 def _blobs(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Committed files by their names in git's store, which holds them all."""
+    """Names of committed blobs, each with its content."""
     given = "".join(f"{name}\n" for name in names)
     out = _git(folder, "cat-file", "--batch", given=given) if names else b""
     at = 0
@@ -218,7 +218,7 @@ def _blobs(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def _patch(folder: Path, paths: Sequence[str]) -> tuple[bytes, list[str]]:
-    """The changes of these paths, and the paths left out as their changes hold a secret."""
+    """The changes of these paths, and the paths left out because their changes hold a secret."""
     if not paths:
         return b"", []
     if len(paths) <= AT_ONCE:
@@ -285,10 +285,10 @@ def _paths(listing: bytes) -> list[str]:
 
 
 def _described(folder: Path, path: str, reason: str) -> Withheld:
-    """A file by size and digest; without a digest where it could be guessed from, or is large.
+    """A file by size and digest; no digest if the file is large or may hold a secret.
 
-    The digest of a short password can be tried out: a file with the name of a secret has one only
-    where the program can use it.
+    A short password can be guessed from its digest. Thus a file with the name of a secret has a
+    digest only if the program can use the file.
     """
     file, in_program = folder / path, path.split("/")[0] in PROGRAM
     code = in_program or path.endswith(SOURCE)

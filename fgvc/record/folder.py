@@ -37,7 +37,7 @@ log = logging.getLogger("fgvc")
 
 
 class Preempted(BaseException):
-    """SIGTERM or SIGUSR1: stop here, keep what is whole, come back later (exit code 75)."""
+    """SIGTERM, SIGUSR1 or SIGUSR2: stop here, keep what is whole, resume later (exit code 75)."""
 
 
 @dataclass
@@ -166,7 +166,7 @@ def open_run(
             yield run
         except BaseException as error:
             if run.sealed is None:
-                # a full disk refuses these too: the first error is the one to report
+                # a full disk refuses these too: report the first error
                 with suppress(OSError):
                     log.error("%s", _line(error), exc_info=error)
                 with suppress(OSError):
@@ -319,7 +319,7 @@ def _remove(path: Path) -> None:
 
 
 class _Masking(logging.Formatter):
-    """A library's message may quote an address with a password, or a request's header."""
+    """Mask secrets: a library may log an address with a password, or the header of a request."""
 
     def format(self, record: logging.LogRecord) -> str:
         return privacy.masked(super().format(record))

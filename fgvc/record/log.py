@@ -1,4 +1,4 @@
-"""Lines of a run -> run.log, a stream; an error of the disk names it and ends the run."""
+"""Log records of a run -> run.log; an error of the disk names the file and ends the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class RunLog(logging.FileHandler):
-    """The first refused line raises; later lines, of the run that fails, are dropped silently."""
+    """The first refused line raises; later lines of the failing run are dropped silently."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8")
@@ -27,6 +27,6 @@ class RunLog(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
-        if isinstance(error, OSError):  # logging would print a traceback and go on
+        if isinstance(error, OSError):  # logging would print a traceback and continue
             raise error
         super().handleError(record)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def new_file(path: str, data: bytes, file: Path) -> bytes:
-    """A new file as git prints it. Written here: what was searched is what is copied."""
+    """A new file as git prints it, made from the bytes that were searched for secrets."""
     executable = os.access(file, os.X_OK) and bool(file.lstat().st_mode & stat.S_IXUSR)
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     old, new = _quoted(f"a/{path}"), _quoted(f"b/{path}")
@@ -33,7 +33,7 @@ def new_file(path: str, data: bytes, file: Path) -> bytes:
 
 
 def _quoted(path: str) -> bytes:
-    """A path as git quotes it: in C's way where a byte is no plain letter."""
+    """A path as git quotes it: in the style of C if a byte is not printable ASCII."""
     short = {7: "a", 8: "b", 9: "t", 10: "n", 11: "v", 12: "f", 13: "r", 34: '"', 92: "\\"}
     raw = os.fsencode(path)
     if all(32 <= byte < 127 and byte not in short for byte in raw):

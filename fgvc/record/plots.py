@@ -28,7 +28,7 @@ METADATA = {"Software": None}  # matplotlib's version would change the bytes
 
 
 def confusion_title(backbone: str, size: str | None, dataset: str, partial: bool) -> str:
-    """What stands above the confusion matrix of a run."""
+    """The title of the confusion matrix of a run."""
     return f"{backbone} {size} on {dataset}{' (partial copy)' if partial else ''}, test"
 
 

@@ -1,8 +1,8 @@
 """File names and text -> whether they hold a secret, and text without the names of this machine.
 
 A secret is recognized by the name of its file, by the form that its issuer gives it, or as the
-value of an environment variable with a telling name. A secret of no known form, in a file of an
-ordinary name, is not recognized.
+value of an environment variable with the name of a secret. A secret of no known form, in a file
+with an ordinary name, is not recognized.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def is_secret_name(path: str) -> bool:
 
 
 def holds_secret(data: bytes) -> bool:
-    """Whether bytes hold text that has the form of a secret, or is one of this environment."""
+    """Whether bytes hold text in the form of a secret, or a secret of this environment."""
     if b"\0" in data:  # UTF-16 has a zero beside each letter of a token
         data = data.replace(b"\0", b"")
     if _SECRET.search(data):
@@ -116,7 +116,7 @@ def without_places(text: str) -> str:
 
 
 def portable_command(command: str) -> str:
-    """A recorded command with a shell variable for each absolute place; it depends on nothing else.
+    """A recorded command with a shell variable for each absolute place, the same on any machine.
 
     `runtime.cache_root=/home/a/c` becomes `runtime.cache_root="\\"$CACHE_ROOT\\""`: the inner
     quotes are Hydra's, so that the place may hold a space or a comma.
@@ -153,7 +153,7 @@ def _environment_values() -> Iterator[str]:
 
 
 def _homes() -> list[str]:
-    """Names of the home folder, longest first; the root of the file system is none."""
+    """Names of the home folder, longest first; never the root of the file system."""
     given = {os.environ.get("HOME", ""), os.path.expanduser("~")}  # noqa: PTH111 - never raises
     given = {home.rstrip("/") for home in given if home.startswith("/")}
     return sorted((given | {os.path.realpath(home) for home in given}) - {"", "/"}, key=len)[::-1]

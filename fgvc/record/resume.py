@@ -216,7 +216,7 @@ def _read(path: Path) -> dict[str, Any]:
     """What was written, after its digest was verified; nothing in the file can run."""
     _verify(path)
     try:
-        # given a path, torch would go by its ending; it warns of pickle protocols
+        # given a path, torch would choose by its suffix; it warns of pickle protocols
         with untrusted.open_regular(path) as file, warnings.catch_warnings(action="ignore"):
             record = torch.load(file, map_location="cpu", weights_only=True)
         if type(record["step"]) is not int or not isinstance(record["state"], dict):
@@ -224,7 +224,7 @@ def _read(path: Path) -> dict[str, Any]:
         best = record.get("best")
         if best is not None and not (NAME.fullmatch(best) and best.startswith("best-")):
             raise ValueError("no name of best weights")
-    except Exception as error:  # a damaged archive fails in as many ways as there are layers
+    except Exception as error:  # a damaged archive raises many types of exceptions
         raise UserError(
             f"{path} ({path.stat().st_size} bytes): not a resume state of fgvc, or it holds code "
             f"({type(error).__name__}): refused, and nothing in it was run"

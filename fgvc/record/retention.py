@@ -1,5 +1,6 @@
-"""When something was made and how long it is kept at least -> a small JSON file that vouches for
-itself and names what it belongs to.
+"""When a run or table was made and how long it is kept at least -> a small JSON file.
+
+The file holds its own checksum and names the run or table that it belongs to.
 
 Times are those that were recorded when it was made, never those of the file system, which a copy
 changes. A pin has no end: whoever pinned it takes it back.
@@ -26,7 +27,7 @@ class UnreadableError(ValueError):
 @dataclass(frozen=True)
 class Retention:
     """created, expires: UTC. of: what the file belongs to, run_id/config_hash/checkpoint_id of a
-    run or the SHA256 of a table's JSON. pinned_by: why it stays beyond its time, one text a
+    run or the SHA256 of a table's JSON. pinned_by: why it stays beyond its time, one text per
     reason."""
 
     created: datetime.datetime
@@ -51,7 +52,7 @@ class Retention:
 
 
 def begun(created: datetime.datetime, days: int, of: str) -> Retention:
-    """Retention of what is made at that moment; of: as in Retention."""
+    """Retention of a run or table that is made at that moment; of: as in Retention."""
     return Retention(created, created + datetime.timedelta(days=days), of)
 
 
@@ -81,7 +82,7 @@ def read(file: Path) -> Retention:
         if claimed != digest.sha256_bytes(digest.canonical_json(plain)):
             raise ValueError("checksum mismatch")
         created, expires = (_utc(plain[name]) for name in ("created", "expires"))
-        found = Retention(created, expires, *_texts(plain["of"], plain["pinned_by"]))
+        retention = Retention(created, expires, *_texts(plain["of"], plain["pinned_by"]))
         if data != atomic.json_bytes({**plain, "checksum": claimed}):
             raise ValueError("not as it was written")
     except FileNotFoundError as error:
@@ -91,26 +92,26 @@ def read(file: Path) -> Retention:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UnreadableError(f"{file.name}: damaged ({what[:80]})") from error
-    return found
+    return retention
 
 
 def read_of(file: Path, of: str, created: str | None = None) -> Retention:
-    """What a file says of the thing that it lies beside.
+    """The retention of a run or table, from the file beside it.
 
     Args:
         of: as in Retention.
-        created: when that thing was made, as another file records it; None: not compared.
+        created: when the run or table was made, as another file records it; None: not compared.
 
     Raises:
         UnreadableError: as `read`, or the file belongs to something else.
     """
-    found = read(file)
-    if found.of != of:
-        raise UnreadableError(f"{file.name}: of another run or table ({found.of}, not {of})")
-    if created is not None and found.created.isoformat() != created:
-        made = found.created.isoformat()
+    retention = read(file)
+    if retention.of != of:
+        raise UnreadableError(f"{file.name}: of another run or table ({retention.of}, not {of})")
+    if created is not None and retention.created.isoformat() != created:
+        made = retention.created.isoformat()
         raise UnreadableError(f"{file.name}: created {made}, but status.json says {created}")
-    return found
+    return retention
 
 
 def pin(file: Path, why: str) -> None:

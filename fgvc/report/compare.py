@@ -182,8 +182,8 @@ def _changed(side: Side, images: list[str], changed_N: np.ndarray) -> list[dict[
 
 
 def _between(path: Path, against: Path, file: str) -> dict[str, list[Any]]:
-    mine, theirs = (
+    own, other = (
         sealed.parsed(file, untrusted.read_bytes(folder / file, untrusted.LIST))
         for folder in (path, against)
     )
-    return {key: list(values) for key, values in differing(mine, theirs).items()}
+    return {key: list(values) for key, values in differing(own, other).items()}

@@ -1,7 +1,7 @@
-"""A dataclass made of a record's values -> the same, or the first field that has another type.
+"""A dataclass with the values of a record -> an error on the first field of another type.
 
-JSON may hold anything where a number or a name is expected; what a table computes or prints later
-must not be the first to notice.
+JSON may hold anything in place of a number or a name. The check comes before a table computes or
+prints the values.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def _allowed(cls: type) -> dict[str, frozenset[type]]:
     """Field -> types, of the fields that hold plain values."""
     hints = typing.get_type_hints(cls)
     names = (field.name for field in dataclasses.fields(cls))
-    found = {name: _types(hints[name]) for name in names}
-    return {name: allowed for name, allowed in found.items() if allowed <= PLAIN}
+    types_of = {name: _types(hints[name]) for name in names}
+    return {name: allowed for name, allowed in types_of.items() if allowed <= PLAIN}
 
 
 def _types(hint: Any) -> frozenset[type]:
@@ -48,4 +48,6 @@ def _types(hint: Any) -> frozenset[type]:
 
 
 def _named(allowed: frozenset[type]) -> str:
-    return " or ".join(sorted("null" if one is types.NoneType else one.__name__ for one in allowed))
+    return " or ".join(
+        sorted("null" if kind is types.NoneType else kind.__name__ for kind in allowed)
+    )

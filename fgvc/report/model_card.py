@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fgvc.escape import code, markdown
 from fgvc.record.comparability import Comparability
@@ -16,6 +16,9 @@ from fgvc.report import sealed
 from fgvc.report.sealed import DamageError
 from fgvc.report.shown import one_line
 from fgvc.types import UserError
+
+if TYPE_CHECKING:
+    import jinja2
 
 FILE = "README.md"
 METRICS, STAMP = "metrics.json", "env_stamp.json"
@@ -85,17 +88,7 @@ def written(
     """
     import jinja2
 
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_inert,
-    )
-    written_as = (percent, number, interval, _code, _literal, _exponent)
-    environment.filters |= {
-        function.__name__.strip("_"): _inert_from(function) for function in written_as
-    }
+    environment = _environment()
     text = (resources.files("fgvc.report") / "model_card.md.j2").read_text(encoding="utf-8")
     record = _numbers(run, ids["exported_from"])
     try:
@@ -116,12 +109,30 @@ def written(
         ) from error
 
 
+def _environment() -> jinja2.Environment:
+    """Templates whose values are escaped unless a filter made them."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_inert,
+    )
+    filters = (percent, number, interval, _code, _literal, _exponent)
+    environment.filters |= {
+        function.__name__.strip("_"): _inert_from(function) for function in filters
+    }
+    return environment
+
+
 class _Inert(str):
-    """Markdown that the card takes as it is."""
+    """Markdown that is not escaped again."""
 
 
 def _inert(value: object) -> object:
-    """A value of the card: a text that is no Markdown yet is escaped."""
+    """A value of the card; plain text is escaped."""
     return markdown(value) if isinstance(value, str) and not isinstance(value, _Inert) else value
 
 
@@ -134,7 +145,7 @@ def _code(value: object) -> str:
 
 
 def _literal(value: object) -> str:
-    """A value in the card's Python, which a person runs."""
+    """A value as a Python literal, for the code of the card."""
     return ascii(value)
 
 

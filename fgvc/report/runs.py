@@ -323,7 +323,7 @@ def _notes(notes: object) -> tuple[str, ...]:
 
 
 def _retention_notes(path: Path) -> tuple[str, ...]:
-    """Why task=prune never removes the run, where its retention is not its own."""
+    """Why task=prune never removes the run, if its retention belongs to another run."""
     try:
         retention.read_of(path / retention.FILE, place(path.resolve()))
     except UnreadableError as why:

@@ -82,9 +82,11 @@ def status(path: Path) -> dict[str, Any]:
 
 
 def _check_status(path: Path, told: Mapping[str, Any]) -> None:
-    """DamageError unless the fields are there and the run is that of the folder."""
+    """DamageError unless all fields are valid and name the run of this folder."""
     if told.get("state") not in STATES:
-        raise DamageError(f"status.json: state {one_line(told.get('state'), 40)} is none of fgvc's")
+        raise DamageError(
+            f"status.json: state {one_line(told.get('state'), 40)} is not a state of fgvc"
+        )
     for key in ("started", "updated"):
         try:
             zone = datetime.datetime.fromisoformat(told[key]).tzinfo
@@ -93,7 +95,7 @@ def _check_status(path: Path, told: Mapping[str, Any]) -> None:
         if zone is None:
             raise DamageError(f"status.json: {key} is no time with a zone")
     own, of = list(path.parts[-3:]), str(told.get("of")).split("/")
-    if path.name == IN_PROGRESS:  # killed between its status and its last name, it has that name
+    if path.name == IN_PROGRESS:  # a run killed between its status and its rename keeps this name
         own, of = own[:2], of[:2]
     if own != of:
         raise DamageError(f"status.json: of another run ({one_line(told.get('of'), 140)})")

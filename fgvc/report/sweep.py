@@ -76,15 +76,15 @@ class SweepTable:
 
 
 def write_row(sweep: Path, row: Row) -> None:
-    """Keep a row under the name of its sweep; one of the same choices is replaced."""
+    """Write a row under the name of its sweep; it replaces a row of the same choices."""
     atomic.write_json(_file(sweep, row.choices), asdict(replace(row, sweep=sweep.name)))
 
 
 def read_row(sweep: Path, choices: Sequence[str]) -> Row:
     """What is known of a job by its choices."""
     try:
-        told = untrusted.read_json(_file(sweep, choices))
-        row = Row(**{**told, "choices": tuple(told["choices"])})
+        stored = untrusted.read_json(_file(sweep, choices))
+        row = Row(**{**stored, "choices": tuple(stored["choices"])})
         _check(row, sweep, choices)
     except FileNotFoundError:
         return Row(tuple(choices), NOT_BEGUN)
@@ -120,7 +120,7 @@ def show(table: SweepTable) -> None:
 def write(table: SweepTable, target: Path) -> None:
     """Write sweep.json and sweep.html into `target`, each whole or not at all.
 
-    Both are read on other machines: they name no place of this one.
+    Both are read on other machines, so they name no place of this machine.
     """
     table = replace(
         table,

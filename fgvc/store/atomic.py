@@ -124,7 +124,7 @@ def _buffered(raw: NamedFile, mode: str) -> IO[Any]:
 
 @contextmanager
 def _explaining(path: Path, bytes_needed: str) -> Iterator[None]:
-    """Name the target in what the system says of a folder, a temporary or a rename."""
+    """Name the target in an error on a folder, a temporary file or a rename."""
     try:
         yield
     except OSError as error:

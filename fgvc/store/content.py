@@ -16,7 +16,7 @@ from fgvc.types import UserError
 
 
 def _ignore(line: str) -> None:
-    """Notes for nobody."""
+    """Drop a note."""
 
 
 class ContentStore:
@@ -73,7 +73,7 @@ class ContentStore:
             UserError: it is not here, or its bytes are not those of its name.
         """
         target = self._place(sha256)
-        if not target.is_file():  # a folder or a pipe is no kept file either
+        if not target.is_file():  # nor is a folder or a pipe
             raise UserError(f"no file with sha256 {sha256} in {self.root}: give its path instead")
         if sha256 not in self._verified:
             _check(

@@ -26,7 +26,7 @@ def sha256_file(path: str | Path) -> str:
 
 
 def sha256_regular(path: str | Path) -> str:
-    """As `sha256_file`, of a regular file: a pipe in its place is an error, not a wait.
+    """As `sha256_file`, but only of a regular file: a pipe raises instead of blocking.
 
     Raises:
         OSError: it is no regular file, or cannot be read.

@@ -113,8 +113,8 @@ class FeatureCache:
         if not os.path.lexists(path):
             return None
         try:
-            found = digest.sha256_regular(path)
-            shard = _decoded(path) if found == _recorded(path) else None
+            sha256 = digest.sha256_regular(path)
+            shard = _decoded(path) if sha256 == _recorded(path) else None
             if shard is not None and _covers(shard, row_n):
                 return shard
             reason = "it does not match its digest or its rows"

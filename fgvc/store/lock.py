@@ -96,7 +96,7 @@ def _acquire(
 
 
 def _sign(descriptor: int, path: Path) -> None:
-    """Write who holds the lock; it may be read at any moment, so in one small write.
+    """Write the holder of the lock, in one small write because it may be read at any moment.
 
     Raises:
         OSError: the disk refuses; with the path and the bytes needed.

@@ -32,7 +32,7 @@ def memo(
     compute: Callable[[], Arrays],
     on_note: Callable[[str], None] = _warn,
 ) -> Arrays:
-    """The arrays of `key`: read where they lie, else computed, written and returned.
+    """The arrays of `key`, read from the cache; otherwise computed and written.
 
     Args:
         on_note: called with one line on a damaged file, which is computed again.
@@ -41,12 +41,12 @@ def memo(
     cached.clear_folder(root, on_note)
     cached.clear(path.with_suffix(".lock"))
     with lock(path.with_suffix(".lock"), wait=True):
-        found = _read(path, on_note)
-        if found is None:
-            found = {name: np.ascontiguousarray(value) for name, value in compute().items()}
+        arrays = _read(path, on_note)
+        if arrays is None:
+            arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
             cached.clear(path)
-            atomic.write_bytes(path, save(found, {"sha256": _content(found)}))
-    return found
+            atomic.write_bytes(path, save(arrays, {"sha256": _content(arrays)}))
+    return arrays
 
 
 def _read(path: Path, on_note: Callable[[str], None]) -> dict[str, np.ndarray] | None:
@@ -55,10 +55,10 @@ def _read(path: Path, on_note: Callable[[str], None]) -> dict[str, np.ndarray] |
     reason = "its content does not match its digest"
     try:
         with safe_open(untrusted.require_regular(path), framework="np") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             recorded = (file.metadata() or {}).get("sha256")
-        if recorded == _content(found):
-            return found
+        if recorded == _content(stored):
+            return stored
     except OSError as error:
         reason = error.strerror or str(error)
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):

@@ -1,8 +1,8 @@
 """An error of the disk -> the same error with the file's path and the bytes that it needs.
 
 The system reports a full disk as `[Errno 28]`, without the file, when bytes are written, flushed,
-synchronised or closed. Files opened here name themselves. Once a write was refused, or the writer
-gave up for another reason, closing the file is silent: the first error is the one to report.
+synchronised or closed. Errors of files opened here name the file. After a refused write, or another
+error in the block of the writer, closing is silent: the first error is reported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# of a disk; an error of another kind without a path is not known to be one
+# errors of a disk; any other error without a path may have another cause
 DISK = frozenset(
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "ESTALE", "ENXIO", "ENODEV")
@@ -71,7 +71,7 @@ class NamedWriter(io.BufferedWriter):
         super().__exit__(kind, *rest)
 
     def abandon(self) -> None:
-        """Drop what is not written yet: another error is the one to report."""
+        """Drop the bytes that are not written yet: another error is reported."""
         raw: NamedFile = self.raw  # type: ignore[assignment]
         raw.abandoned = True
 
@@ -97,7 +97,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def abandoning(raw: NamedFile) -> Iterator[None]:
-    """After any exception the file closes silently, so that this exception is the one reported."""
+    """Close the file silently after any exception, so that this exception is reported."""
     try:
         yield
     except BaseException:
@@ -122,12 +122,12 @@ def naming(path: str | Path, count: int | None = None) -> Iterator[None]:
 
 
 def needed(size: int | None, written: int) -> str:
-    """The bytes that a file needs, as messages put it."""
+    """The bytes that a file needs, in the words of a message."""
     return f"more than {written} bytes needed" if size is None else f"{size} bytes needed"
 
 
 def explained(error: OSError, path: Path, bytes_needed: str) -> OSError:
     """The same kind of error, with the path and the bytes needed."""
-    # mkdir says "exists" of a file that stands where a folder should
+    # mkdir reports "exists" for a file in place of a folder
     code = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno or errno.EIO
     return OSError(code, f"{os.strerror(code)} ({bytes_needed})", str(path))

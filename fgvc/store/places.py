@@ -18,7 +18,7 @@ ROOTS = ("cache_root", "output_root", "multirun_root", "data_root")  # of runtim
 def explained(
     error: OSError, runtime: Mapping[str, str], others: Mapping[str, str | None] | None = None
 ) -> str:
-    """The error in one line; where it lies in a folder that a key sets, with that key.
+    """The error in one line, with the key that sets the folder of its path.
 
     Args:
         runtime: the node of the config.

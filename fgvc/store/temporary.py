@@ -2,9 +2,9 @@
 
     .NAME.HOST.PID.HEX.tmp
 
-A kill can leave one in any folder that is written. Every command first removes what dead processes
-of this host left there (`remove_stale`). Whether a process of another host is alive is not known
-here: its temporaries go once they are OLD.
+A killed process can leave temporaries in any folder that it writes. Every command first removes
+those of dead processes of this host (`remove_stale`). Whether a process of another host is alive is
+unknown: its temporaries are removed once they are OLD.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PATTERN = re.compile(r"(\.|fgvc-).*\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 def beside(target: Path) -> Path:
-    """A new name in the folder of `target` that tells which process of which host writes it."""
+    """A new name in the folder of `target` with the host and the id of this process."""
     name = os.fsencode(target.name)[:LONGEST].decode("utf-8", "ignore")
     owner = f"{socket.gethostname()}.{os.getpid()}"
     return target.with_name(f".{name}.{owner}.{secrets.token_hex(4)}.tmp")
@@ -35,14 +35,14 @@ def beside(target: Path) -> Path:
 
 @contextmanager
 def scratch(purpose: str) -> Iterator[Path]:
-    """A folder in the system's folder for temporary files, private and gone when the block ends.
+    """A private folder in the system's folder for temporary files, removed when the block ends.
 
     Raises:
         OSError: the disk refuses.
     """
     root = Path(tempfile.gettempdir())
     remove_stale(root)
-    # not hidden: libraries pass over what begins with a dot
+    # not hidden: libraries skip names that begin with a dot
     folder = root / beside(root / f"fgvc-{purpose}").name.removeprefix(".")
     folder.mkdir(mode=0o700)
     try:
@@ -55,8 +55,8 @@ def remove_stale(folder: str | Path, depth: int = 0, whole: Collection[str] = ()
     """Remove the temporaries in `folder` whose writer, a process of this host, is dead, and those
     of any process that did not change for a week.
 
-    Only names are read: no other file is looked at. Links are never followed, and what cannot be
-    listed or removed stays.
+    Only names are read. Links are never followed, and a folder or file that cannot be listed or
+    removed stays.
 
     Args:
         depth: levels of folders below `folder` that are searched too, hidden ones excepted.
@@ -81,7 +81,7 @@ def remove_stale(folder: str | Path, depth: int = 0, whole: Collection[str] = ()
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a whole folder; one that is gone already is no error."""
+    """Remove a file, a link or a whole folder; a missing path is no error."""
     with suppress(FileNotFoundError):
         if S_ISDIR(path.lstat().st_mode):
             shutil.rmtree(path)
@@ -104,7 +104,7 @@ def _is_stale(entry: os.DirEntry[str]) -> bool:
     owner = f".{socket.gethostname()}.{found['pid']}"
     if entry.name[: found.end("pid")].endswith(owner) and not _is_alive(int(found["pid"])):
         return True
-    # another host, or a process of today that has the id of a dead one
+    # another host, or a live process that reuses the id of a dead process
     with suppress(OSError):
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > OLD
     return False

@@ -81,10 +81,10 @@ def verify(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a checkpoint of fgvc")
     recorded = facts.pop(CONTENT, None)
     try:
-        found = content_sha256(facts, _entries(path))
+        computed = content_sha256(facts, _entries(path))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{path}: a damaged checkpoint of fgvc (its header): restore it") from error
-    if recorded != found:
+    if recorded != computed:
         raise UserError(f"{path}: sha256 mismatch, the bytes changed since it was written")
     return facts
 

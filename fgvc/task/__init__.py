@@ -32,7 +32,6 @@ from fgvc.task.leftovers import remove_leftovers
 from fgvc.types import UserError
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
-NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # of a cluster: stop, resumably
 MODULES = {
     "probe": "fgvc.task.probe",
     "zero_shot": "fgvc.task.zero_shot",
@@ -137,7 +136,9 @@ def _weights_first(conf: Config) -> None:
 
 def _end(error: BaseException, text: str, code: int = FAILED) -> Ended:
     line = " ".join(text.split())
-    with suppress(OSError):  # a file on the same full disk, say; the exit code still tells
+    with suppress(
+        OSError
+    ):  # standard error may be on the full disk too; the exit code still reports the failure
         print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
     trace = "".join(traceback.format_exception(error))
     return Ended(code, state_of(error), line, trace)
@@ -160,13 +161,13 @@ def _stopping_on_signals() -> Iterator[None]:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in NOTICES:
+        for each in notices.CLUSTER:
             signal.signal(each, second_notice())
         raise Preempted(signal.Signals(number).name)
 
-    before = {each: signal.signal(each, stop) for each in NOTICES}
+    before = {each: signal.signal(each, stop) for each in notices.CLUSTER}
     try:
-        notices.accept()  # a job of a sweep is born with them held back
+        notices.accept()  # a job of a sweep starts with them blocked
         yield
     finally:
         for each, handler in before.items():

@@ -31,13 +31,13 @@ def plain(text: str) -> str:
 
 
 def table(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
-    """A picture a row, its classes below one another."""
+    """One row per picture, its classes one below the other."""
     rows = []
-    for one in answers:
-        names = [visible(classes[index][1]) for index, _ in one.best]
-        shares = [console.percent(share) for _, share in one.best]
-        said = "\n".join(names) if one.error is None else f"error: {visible(one.error)}"
-        rows.append((visible(one.path), said, "\n".join(f"{share:>5}" for share in shares)))
+    for answer in answers:
+        names = [visible(classes[index][1]) for index, _ in answer.best]
+        shares = [console.percent(share) for _, share in answer.best]
+        text = "\n".join(names) if answer.error is None else f"error: {visible(answer.error)}"
+        rows.append((visible(answer.path), text, "\n".join(f"{share:>5}" for share in shares)))
     with contextlib.redirect_stdout(io.StringIO()) as out:
         console.table(about["title"], ("picture", "class", "%"), rows, numbers=False)
     return out.getvalue()
@@ -61,10 +61,9 @@ def as_json(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str
 
 
 def as_csv(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
-    """A line for each class that is named of a picture, and one for a picture with an error.
+    """One line per predicted class of a picture, or one line with its error.
 
-    Names that a spreadsheet takes for formulas are escaped; see `fgvc.escape`, also for the way
-    back.
+    Names that a spreadsheet would take for formulas are escaped; `fgvc.escape.uncell` reverses it.
     """
     rows: list[dict[str, object]] = []
     for answer in answers:

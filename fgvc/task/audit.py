@@ -1,7 +1,7 @@
 """task=audit: a run folder -> a checklist on the terminal and as JSON, and a pull-request block.
 
-It says what it proves and what it does not. Ends with 1 if anything fails; "not checked" is no
-failure: it needs the record's own code or environment.
+It prints what it proves and what it does not prove. It exits with 1 if a check fails. "not checked"
+is no failure: such a check needs the record's own code or environment.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fgvc.types import UserError
 
 
 def run(job: Job) -> int:
-    """Hold a run folder against everything it promises; returns the exit code.
+    """Check every promise of a run folder; returns the exit code.
 
     Raises:
         UserError: run= is no folder of a complete run, or task.output= is nothing to write to.

@@ -1,4 +1,4 @@
-"""A record -> its command composed again and its page written again, by the code that runs now."""
+"""A record -> its command composed again and its page written again, by the current code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FLAGS = ("-m", "--multirun")
 
 
 def here() -> Here:
-    """The code that runs now."""
+    """The current code, for an audit."""
     return Here(stamp.code(), place_keys(), composed, derived_page)
 
 
@@ -54,7 +54,7 @@ def composed(words: Sequence[str], run_id: str) -> list[Composed]:
 
 
 def _jobs(words: Sequence[str]) -> list[Job]:
-    """As the entry point reads a command."""
+    """The jobs of a command, read as the entry point reads it."""
     words = [as_list(word) for word in laid_out([normalized(word) for word in words])]
     flags = parsed_flags(sorted(words, key=lambda word: word not in FLAGS))
     overrides, named = spelt_out(flags.overrides)
@@ -96,7 +96,7 @@ def derived_page(folder: Path, shown: dict[str, Any]) -> str:
     checkpoint_id = digest.sha256_file(folder / checkpoint.FILE)
     hashes = (env["config_hash"], checkpoint_id)
     root = Path(conf.runtime.output_root).expanduser()
-    place = root.joinpath(env["run_id"], *(one[:SHORT] for one in hashes))
+    place = root.joinpath(env["run_id"], *(sha256[:SHORT] for sha256 in hashes))
     history = [(tag, *point) for tag, points in scalars(folder).items() for point in points]
     album = ShownAlbum(untrusted.read_text(folder / page.FILE))
     return page.derive(folder, conf, name, checkpoint_id, history, album, place)

@@ -256,7 +256,7 @@ def _followers(nproc: int, watchdog: Watchdog) -> Iterator[None]:
     except RuntimeError as error:
         raise watch.blamed(error) from error
     finally:
-        if not started:  # stopped or failed before they had anything to finish: they end at once
+        if not started:  # stopped or failed before they had work to finish: they end at once
             for _, tie in followers:
                 tie.close()
         watch.end()

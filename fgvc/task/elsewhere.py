@@ -21,7 +21,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from fgvc.task import NOTICES, PREEMPTED
+from fgvc import notices
+from fgvc.task import PREEMPTED
 from fgvc.task.isolate import noticing
 
 STOP = "stop"  # a file in the sweep's folder while it stops
@@ -52,7 +53,7 @@ class Elsewhere:
         if self.devices:
             os.environ[CUDA] = self.devices
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # between two jobs: the sweep's to answer
-        before = {each: signal.getsignal(each) for each in NOTICES}
+        before = {each: signal.getsignal(each) for each in notices.CLUSTER}
         with noticing(), _once() as seen, _watching(self.folder / STOP):
             value = self.job(cfg)
         _queue_again(seen, before)
@@ -74,7 +75,7 @@ def _queue_again(seen: Sequence[int], before: Mapping[signal.Signals, Any]) -> N
 def _once() -> Iterator[list[int]]:
     """Pass on the first notice of any kind; yields those that came."""
     seen: list[int] = []
-    listening = (*NOTICES, signal.SIGINT)
+    listening = notices.NOTICES
     before = {each: signal.getsignal(each) for each in listening}
     pass_on = before[signal.SIGTERM]
 

@@ -155,7 +155,7 @@ class Finetune:
         self.unreadable = dict(state["unreadable"])
 
     def _unfit(self, state: dict[str, Any]) -> list[str]:
-        """Load the state of the trainer; phrases for what does not fit, and nothing is loaded."""
+        """Load the state of the trainer; if it does not fit, return the reasons, nothing loaded."""
         try:
             if unfit := self.trainer.mismatches(state):
                 return unfit

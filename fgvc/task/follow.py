@@ -47,8 +47,10 @@ def main() -> int:
 
 
 def _tied() -> None:
-    """Tell rank 0, which waits for it, that this process is there; end with rank 0, however that
-    ends. So it can leave every notice to rank 0."""
+    """Report to rank 0, which waits, that this process runs; end when rank 0 ends in any way.
+
+    Thus this process can leave every notice to rank 0.
+    """
     notices.ignore()
     tie = socket.socket(fileno=os.dup(0))
 

@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from fgvc import untrusted
 from fgvc.config.compose import config_hash
 from fgvc.config.grid import SIZE, key_of, shared, varying
-from fgvc.config.overrides import AXES, Job, LeftOut
+from fgvc.config.left_out import LeftOut
+from fgvc.config.overrides import AXES, Job
 from fgvc.config.schema import Checkpoint, Config, chosen_checkpoint
 from fgvc.data import dataset as datasets
 from fgvc.data import manifest, subset
@@ -252,7 +253,7 @@ def _notes(jobs: Sequence[Job]) -> list[str]:
 
 
 def _rate(file: Path, key: Path, device: str | None, notes: dict[str, None]) -> Rate | None:
-    """What an extraction measured; None where its features are gone, or of another device.
+    """The rate that an extraction measured; None if its features are gone or of another device.
 
     notes: takes a line on each damaged file.
     """

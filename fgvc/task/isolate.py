@@ -22,7 +22,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from fgvc import notices, task
+from fgvc import notices
 from fgvc.record.folder import Preempted
 from fgvc.task import FAILED, PREEMPTED, Ended, run_job
 
@@ -183,7 +183,7 @@ def _begin(
     os.environ.clear()
     os.environ.update(environment)
     multiprocessing.set_start_method(start_method, force=True)  # of the job's own workers
-    for each in task.NOTICES:  # held back until the job has its own handlers
+    for each in notices.CLUSTER:  # blocked until the job has its own handlers
         signal.signal(each, signal.SIG_DFL)
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     try:

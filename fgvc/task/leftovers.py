@@ -1,6 +1,6 @@
-"""The folders that a command writes -> the same without temporaries of processes that were killed.
+"""The folders that a command writes -> the same without temporaries of killed processes.
 
-Called at the start of every command, a prune included. Complete runs are listed, not searched:
+Called at the start of every command, including prune. Complete runs are listed, not searched:
 only their status and retention are written after they were sealed.
 """
 
@@ -24,7 +24,7 @@ def remove_leftovers(conf: Config) -> list[Path]:
     """Remove the temporaries that `temporary.remove_stale` finds; returns them."""
     removed: list[Path] = []
     for folder, depth in _places(conf):
-        with suppress(RuntimeError):  # no home folder: whoever writes there reports it
+        with suppress(RuntimeError):  # no home folder: the writer reports it
             place = Path(folder).expanduser()
             removed += temporary.remove_stale(place, depth, whole=(IN_PROGRESS,))
     return removed

@@ -27,7 +27,7 @@ SPLITS = ("train", "val", "test")
 def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
     """All notes of a run: on the dataset, the validation split, unreadable images and the task.
 
-    Tables, pages and model cards show them on other machines: they name no place of this one.
+    Tables, pages and model cards show them on other machines: they name no place of this machine.
     """
     notes = [
         *job.dataset.warnings,

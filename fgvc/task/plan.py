@@ -135,7 +135,7 @@ def _command(overrides: Iterable[str], words: Iterable[str] = ()) -> str:
 
 
 def _word(override: str) -> str:
-    """An override as a shell takes it; a place is a variable, because it differs by machine."""
+    """An override as a word of a shell; a place is a variable because it differs by machine."""
     key = _key(override)
     return shell.variable(key, _variable(key)) if _is_place(key) else shell.word(override)
 

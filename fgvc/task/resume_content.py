@@ -1,7 +1,7 @@
-"""A resume state whose digest is right -> whether it holds what a training saves, type by type.
+"""A resume state with a correct digest -> a check that its entries have the types of a training.
 
-The digest stands in the file's name: whoever makes a file can make its name. What is in it is
-checked before anything uses it.
+The digest is part of the file's name, so a forger can choose it. Thus the content is checked before
+it is used.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _is_tensors(value: Any) -> bool:
 
 
 def _is_optimiser(value: Any) -> bool:
-    """Whether every learning tensor, by its place, has the same kinds of values."""
+    """Whether every trained tensor, by its index, has the same kinds of values."""
     if not isinstance(value, Mapping) or not all(map(_is_count, value)):
         return False
     entries = list(value.values())

@@ -184,7 +184,7 @@ def _checked(
 
 
 def _best_lost(states: States, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry of the origin for best weights that this resume, or an earlier one, lacks."""
+    """The entry of the origin for best weights that this or an earlier resume lost."""
     if states.best_lost is None:
         earlier = state["origin"].get("best_lost")
         return {} if earlier is None else {"best_lost": earlier}

@@ -189,12 +189,14 @@ def settled(stored: Stored, job: Job) -> tuple[Config, WeightsSource]:
     """The checkpoint's config here, and the weights that its head belongs to.
 
     Raises:
-        UserError: they are nowhere to be found, or are others.
+        UserError: they are missing, or have another digest.
     """
     cfg = config_of(stored, job)
     given = given_places(job.overrides).get("backbone.weights")
     if given is not None and stored.inside is None:
-        cfg.backbone.weights = escaped(given)  # a file will do for what the run took from the hub
+        cfg.backbone.weights = escaped(
+            given
+        )  # a file may replace weights that the run took from the hub
     conf = with_norm_eps(stored, typed(cfg))
     check_weights_found(stored, conf)
     source = find_weights(stored, conf, given)
@@ -210,7 +212,7 @@ def find_weights(stored: Stored, conf: Config, given: str | None) -> WeightsSour
         given: backbone.weights of this command.
 
     Raises:
-        UserError: they are nowhere to be found, or are others.
+        UserError: they are missing, or have another digest.
     """
     if stored.inside is not None:
         return stored.inside
@@ -287,18 +289,18 @@ def _places_beside(file: Path) -> dict[str, str]:
         plain = yaml.load(text, _Plain)
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise UserError(f"{saved}: damaged ({' '.join(str(error).split())[:80]})") from error
-    found = {}
+    places = {}
     for key in ("dataset.root", "dataset.table", "backbone.weights"):
         node, _, name = key.partition(".")
         held = plain.get(node) if isinstance(plain, dict) else None
         value = held.get(name) if isinstance(held, dict) else None
         if isinstance(value, str) and "\0" not in value:
-            found[key] = value
-    return found
+            places[key] = value
+    return places
 
 
 class _Plain(yaml.SafeLoader):
-    """Every scalar is the text that was written: no date, no number of a million digits."""
+    """A loader that reads every scalar as text: no dates, no numbers of a million digits."""
 
 
 _Plain.yaml_implicit_resolvers = {

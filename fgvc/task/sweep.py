@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from fgvc import untrusted
 from fgvc.config.compose import config_hash, resolved
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import Job, LeftOut, choices_of, folded
+from fgvc.config.left_out import LeftOut, folded
+from fgvc.config.overrides import Job, choices_of
 from fgvc.escape import visible
 from fgvc.record.folder import IN_PROGRESS, SHORT, Preempted, abandoned, complete, now
 from fgvc.report import sweep as report
@@ -95,7 +96,7 @@ def run(
 
 
 def _check_room(sweep: Sweep, job: Job) -> None:
-    """Write multirun.yaml, which Hydra overwrites: its own error names neither path nor bytes.
+    """Write multirun.yaml, which Hydra overwrites: the error of Hydra lacks path and bytes.
 
     Raises:
         OSError: the disk refuses.

@@ -47,8 +47,8 @@ def class_text(job: Experiment) -> ClassText:
     """
     names = prompts.prompts(job.dataset.labelmap, job.conf.dataset.prompts)
     root = job.extractor.cache_root / "text"
-    found = memo(root, _key(job, names), lambda: _computed(job, names), console.say)
-    return ClassText(torch.from_numpy(found["weight_CD"]), float(found["scale"][0]))
+    arrays = memo(root, _key(job, names), lambda: _computed(job, names), console.say)
+    return ClassText(torch.from_numpy(arrays["weight_CD"]), float(arrays["scale"][0]))
 
 
 def _key(job: Experiment, names: list[list[str]]) -> dict[str, object]:

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from fgvc import notices
 from fgvc.config.compose import resolved
 from fgvc.learn.train.step import StepReport
 from fgvc.model.backbone.fill import first_difference
 from fgvc.record import console
 from fgvc.record.folder import RESUME, Preempted, write_status
 from fgvc.record.resume import States
-from fgvc.task import NOTICES, Job, Skipped, second_notice, validated, writeup
+from fgvc.task import Job, Skipped, second_notice, validated, writeup
 from fgvc.task.distributed import World, check_devices, device_of, joined, seed_everything
 from fgvc.task.experiment import Experiment, Outcome, already_complete, fit_of, identity, opened
 from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
@@ -173,7 +174,7 @@ def _best(states: States, finetune: Finetune) -> tuple[int, dict[str, torch.Tens
 
 
 def _notes(lost: Mapping[str, Any] | None, selection: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a reader of the numbers must know of the choice of the weights."""
+    """Notes on the choice of the weights."""
     if lost is None:
         return ()
     epoch = selection["best_epoch"]
@@ -203,7 +204,7 @@ def _was_forced(numbers: Mapping[str, Any]) -> bool:
 
 
 def _lost_best(numbers: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Epoch and step of best weights that a forced resume went on without."""
+    """Epoch and step of the best weights that a forced resume continued without."""
     return (numbers["resumed"] or {}).get("best_lost")
 
 
@@ -302,12 +303,12 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
 
     def notice(number: int, frame: FrameType | None) -> None:
         asked.append(number)
-        for each in NOTICES:
+        for each in notices.CLUSTER:
             signal.signal(each, second_notice())
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         console.say(f"{signal.Signals(number).name}: stopping after this step")
 
-    handlers = {each: signal.signal(each, notice) for each in (*NOTICES, signal.SIGINT)}
+    handlers = {each: signal.signal(each, notice) for each in notices.NOTICES}
     try:
         yield lambda: bool(asked)
     finally:

@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from fgvc.task import NOTICES, PREEMPTED, second_notice
+from fgvc import notices
+from fgvc.task import PREEMPTED, second_notice
 
 FACTOR = 3.0  # longest wait allowed, in multiples of the longest wait so far
 POLL = 0.2  # seconds between two checks, after a signal to stop
 WRITING = 5.0  # seconds for the run's status to reach the disk
-NUMBERS = (*NOTICES, signal.SIGINT)
+NUMBERS = notices.NOTICES
 OVER = b"\0"  # no signal's number
 
 

@@ -8,7 +8,8 @@ import itertools
 import pytest
 
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import folded, plan_of
+from fgvc.config.left_out import folded
+from fgvc.config.overrides import plan_of
 from fgvc.config.sweep import spelt_out
 
 TINY = (

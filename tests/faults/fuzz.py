@@ -74,9 +74,9 @@ def fuzz(door: Door, scratch: Path, seconds: float, numbers: Iterable[int]) -> C
             number = next(waiting)
         except StopIteration:
             break
-        inputs = ((one, door.input(one)) for one in itertools.chain([number], waiting))
+        inputs = ((seed, door.input(seed)) for seed in itertools.chain([number], waiting))
         done = _in_child(door, scratch, inputs, end, count)
-        waiting = itertools.dropwhile(lambda one, done=done: one <= done, waiting)
+        waiting = itertools.dropwhile(lambda seed, done=done: seed <= done, waiting)
         if time.monotonic() >= end:
             break
     return count
@@ -97,14 +97,14 @@ def _in_child(door: Door, scratch: Path, inputs: Any, end: float | None, count: 
     folder = scratch / "box" / "inside"
     shutil.rmtree(scratch, ignore_errors=True)
     folder.mkdir(parents=True)
-    ours, theirs = os.pipe()
+    reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.close(ours)
-        _child(door, folder, inputs, end, theirs)
-    os.close(theirs)
+        os.close(reading)
+        _child(door, folder, inputs, end, writing)
+    os.close(writing)
     number, data, finished = -1, b"", False
-    with os.fdopen(ours, "rb", buffering=0) as stream:
+    with os.fdopen(reading, "rb", buffering=0) as stream:
         while not finished:
             ready, _, _ = select.select([stream], [], [], PATIENCE)
             line = stream.readline() if ready else b""
@@ -205,7 +205,7 @@ def _left(folder: Path, file: Path) -> list[str]:
     return names
 
 
-def told(door: Door, count: Count, seconds: float) -> str:
+def summary(door: Door, count: Count, seconds: float) -> str:
     """One line: the door, its inputs, how many were refused, what was found."""
     rate = count.inputs / seconds if seconds else 0.0
     return (

@@ -21,7 +21,6 @@ from fgvc.config.schema import weight_files
 from fgvc.data import cub, digests, dogs, inat2017, nabirds, table
 from fgvc.model.backbone.weights import files as weights
 from fgvc.run import main
-from fgvc.task import stored
 from fgvc.types import UserError
 
 REFUSALS = (UserError, ConfigError, OSError)
@@ -161,10 +160,6 @@ def _json_lines(rows: str) -> bytes:
 
 def _read_experiment(path: Path) -> None:
     laid_out([f"experiment={path}"])
-
-
-def _read_places(path: Path) -> None:
-    stored._places_beside(path.with_name("ckpt.bin"))
 
 
 def _read_object(path: Path) -> None:

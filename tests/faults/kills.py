@@ -96,8 +96,8 @@ class Log:
         lines = [f"{'job':<10}" + "".join(f"{name:>8}" for name in head)]
         jobs = dict.fromkeys(one.kill.job for one in self.outcomes)
         for job in (*jobs, "all"):
-            mine = [one for one in self.outcomes if job in (one.kill.job, "all")]
-            counts = Counter(name for one in mine for name in (one.kill.by, one.state))
+            outcomes = [item for item in self.outcomes if job in (item.kill.job, "all")]
+            counts = Counter(name for item in outcomes for name in (item.kill.by, item.state))
             lines.append(f"{job:<10}" + "".join(f"{counts[name]:>8}" for name in head))
         return lines
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 # 16 patches and the smallest backbone: for what is not about pixels
 SMALL = ("backbone=vit", "backbone.size=mini", "resolution.side=64", "resolution.name=r64")
@@ -51,3 +55,22 @@ def flipped(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def set_key(facts: dict[str, Any], key: str, value: object) -> None:
+    """Set the value of a dotted key in nested mappings."""
+    *nodes, name = key.split(".")
+    for node in nodes:
+        facts = facts[node]
+    facts[name] = value
+
+
+def limited(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call with 3 GiB of address space beyond what is mapped now."""
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + 3 * 2**30, before[1]))
+    try:
+        return call(*arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

@@ -19,7 +19,7 @@ from fgvc import untrusted
 from fgvc.config import own_weights
 from fgvc.config.errors import ConfigError
 from fgvc.config.overlay import laid_out
-from fgvc.config.schema import beside, tensor_names, weight_files
+from fgvc.config.schema import tensor_names, weight_files
 from fgvc.data import (
     columns,
     decode,
@@ -128,7 +128,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "archive": ("a.zip", lambda path: unpack(path, path.parent / "out", no_progress)),
     "cache of digests": ("d", lambda path: digests.load(path, 0, void).state_N4.size),
     "experiment": ("e.yaml", lambda path: laid_out([f"experiment={path}"])),
-    "config beside weights": ("config.json", beside.read_object),
+    "config beside weights": ("config.json", weights.read_json),
     "names of tensors": ("w.bin", tensor_names.tensor_names),
     "index of shards": ("model.safetensors.index.json", weight_files.weight_map),
     "digest of weights": ("w.bin", weight_files.sha256_of),

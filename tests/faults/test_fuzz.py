@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from fgvc.types import UserError
-from tests.faults.fuzz import Count, Door, Finding, fuzz, replay, told
+from tests.faults.fuzz import Count, Door, Finding, fuzz, replay, summary
 from tests.faults.mutate import MOST, mutated
 
 HERE = Path(__file__).parent
@@ -98,7 +98,7 @@ def test_a_door_takes_damaged_files(module, name, finished, small_probe, tmp_pat
     numbers = itertools.islice(itertools.count(FIRST), most)
     count = fuzz(door, tmp_path / "fuzz", SECONDS, numbers)
     with capfd.disabled():
-        print(f"\n{told(door, count, time.monotonic() - start)} from FGVC_FUZZ_SEED={FIRST}")
+        print(f"\n{summary(door, count, time.monotonic() - start)} from FGVC_FUZZ_SEED={FIRST}")
     refuse_findings(door, count)
 
 

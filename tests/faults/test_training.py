@@ -27,7 +27,7 @@ def test_torn_events_and_a_leftover_are_no_part_of_the_record(finetune, stopped,
 
 @pytest.fixture
 def spoilt():
-    """spoilt(after, change) -> mend: once so many images were trained on, `change` their logits."""
+    """spoilt(after, change) -> undo: once so many images were trained on, `change` their logits."""
     patch = pytest.MonkeyPatch()
 
     def spoil(after, change):
@@ -58,13 +58,13 @@ def failed(ran, here, state, *words):
 @pytest.mark.fault(31)
 def test_a_loss_that_is_no_number_ends_it_and_the_good_state_stays(finetune, here, spoilt):
     third = torch.tensor([[1.0], [1.0], [torch.nan], [1.0]])
-    mend = spoilt(20, lambda logits_BK: logits_BK * third)
+    undo = spoilt(20, lambda logits_BK: logits_BK * third)
     usual = (*EVERYTHING, "task.mixup=0", "task.cutmix=0")
     ran = finetune(*usual)
     failed(ran, here, "failed", "loss is nan at step 5", "manifest row", "task.learning_rate")
     named = ran.err.split("manifest rows ")[1].split(":")[0]
     assert named.isdigit()  # the one image, not its batch
-    mend()
+    undo()
     again = finetune(*usual)
     assert again.code == 0, again.err
     assert again.json("metrics.json")["resumed"]["step"] == 5
@@ -84,10 +84,10 @@ def test_memory_that_ran_out_has_a_state_of_its_own(finetune, here, spoilt):
     def out(logits_BK):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    mend = spoilt(20, out)
+    undo = spoilt(20, out)
     ran = finetune(*EVERYTHING)
     failed(ran, here, "oom", "4 images of 224 px", "runtime.micro_batch")
-    mend()
+    undo()
     again = finetune(*EVERYTHING, "runtime.micro_batch=2")
     assert again.code == 0, again.err
     assert again.json("metrics.json")["resumed"]["step"] == 5

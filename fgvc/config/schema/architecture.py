@@ -1,6 +1,6 @@
-"""A row of backbone.checkpoints, whoever wrote it -> safe names and architecture arguments.
+"""A row of backbone.checkpoints from any source -> safe names and architecture arguments.
 
-A row may come from a checkpoint that another person made. It may only name a model of the chosen
+A row may come from a checkpoint of another person. It may only name a model of the chosen
 library and give arguments that are listed here, each of its type and within its bounds. An argument
 that opens, fetches or executes something (checkpoint_path, pretrained_cfg, hf_model_name) is in no
 list, so that nothing a checkpoint says reaches a file, an address or an import.
@@ -53,12 +53,12 @@ class OneOf:
     values: tuple[Any, ...]
 
     def accepts(self, value: Any) -> bool:
-        """Whether a value is one of them; true is not 1."""
-        return any(type(value) is type(one) and value == one for one in self.values)
+        """Whether a value is in the list; true is not 1."""
+        return any(type(value) is type(legal) and value == legal for legal in self.values)
 
     def __str__(self) -> str:
         shown = {True: "true", False: "false", None: "null"}
-        return f"one of {', '.join(str(shown.get(one, one)) for one in self.values)}"
+        return f"one of {', '.join(str(shown.get(legal, legal)) for legal in self.values)}"
 
 
 FLAG, FLAG_OR_NULL = OneOf((False, True)), OneOf((False, True, None))

@@ -19,7 +19,7 @@ from fgvc.untrusted import parse_json
 MOST_BYTES = 90_000_000  # of the facts; the format allows a header of 100 MB
 MOST_CLASSES = 1_000_000
 MOST_LETTERS = 1000  # of a name
-MOST_RUNS = 32  # that trained the backbone, one after the other
+MOST_RUNS = 32  # that trained the backbone in turn
 NOTES = ("contamination",)  # keys of texts that are no values and may hold anything
 READERS = Dataset.__dataclass_fields__["reader"].metadata["choices"]
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -138,7 +138,7 @@ def _is_line(value: Any) -> bool:
 
 
 def _is_word(value: Any) -> bool:
-    """Whether a name stays below the folder that a path puts in front of it."""
+    """Whether a path that appends this name to a folder stays below the folder."""
     return _is_line(value) and bool(value) and value[0] not in "/~" and ".." not in value.split("/")
 
 

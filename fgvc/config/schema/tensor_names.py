@@ -19,7 +19,7 @@ from typing import IO, Any
 from fgvc import untrusted
 
 MOST = 64 * 2**20  # bytes of a file that are searched for names at most
-MOST_VALUES = 500_000  # of all mappings of a file; one may be held a thousand times
+MOST_VALUES = 500_000  # of all mappings of a file; a mapping may occur a thousand times
 DEPTH = 4  # of mappings inside mappings
 TENSOR = re.compile(r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+")
 LEGACY = 4  # pickles in a file of torch.save before 1.6: number, protocol, machine, content

@@ -19,12 +19,12 @@ from fgvc.data.doctor.archives import mismatch
 from fgvc.store.atomic import sync_folder
 from fgvc.store.named import open_named
 from fgvc.types import Progress, UserError
+from fgvc.untrusted import MIB
 
 TRIES = 5
 PAUSE = 1.0  # seconds after the first failure; doubled after each further one
 GAIN = 1 << 20  # bytes that a try has to add to be called progress
 PIECE = 1 << 15  # bytes; what is lost of a broken connection is less
-MIB = 1 << 20
 TIMEOUT = (30.0, 60.0)  # seconds to connect, and between two pieces
 SPARE = 256 * MIB  # bytes left free on the disk
 

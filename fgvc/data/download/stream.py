@@ -1,7 +1,7 @@
-"""An archive -> its content as a stream, bounded by the bytes that really come out.
+"""An archive -> its content as a stream, bounded by the number of decompressed bytes.
 
-Headers say how long names, members and directories are. None of that is believed: only what comes
-out of the decompressor counts, and a decompressor may hold no more than a stated dictionary.
+The sizes of names, members and directories in headers are not trusted: decompressed bytes are
+counted, and the memory of the decompressor is bounded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import io
 import lzma
 from typing import IO, cast
 
-MIB = 1 << 20
+from fgvc.untrusted import MIB
+
 PIECE = 1 << 16  # compressed bytes read at a time
 DICTIONARY = 256 * MIB  # memory of an xz decoder; xz -9 takes 65 MiB
 DIRECTORY = 64 * MIB  # bytes of a zip's directory: half a million members
@@ -20,7 +21,7 @@ _XZ = (b"\xfd7zXZ\0", b"]\0\0\x80\0")  # and the older .lzma
 
 
 class TooLongError(Exception):
-    """More bytes than were allowed; the text says of what."""
+    """More bytes than allowed."""
 
 
 class Content(io.RawIOBase):
@@ -52,7 +53,7 @@ class Content(io.RawIOBase):
 
 
 class _Xz(io.RawIOBase):
-    """LZMAFile has no bound of memory: a header of a few bytes may ask for 4 GiB."""
+    """A decompressor with a memory limit, which LZMAFile lacks: a small header may claim 4 GiB."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._decoder = file, self._fresh()

@@ -1,6 +1,6 @@
 """An archive -> files below one folder: plain files and folders only, or a refusal.
 
-Every member is looked at before it is written: nothing outside the folder, no links, no devices, no
+Every member is checked before it is written: nothing outside the folder, no links, no devices, no
 more bytes than the archive's own size makes plausible. Bytes are counted as they come out.
 """
 
@@ -23,10 +23,10 @@ from fgvc.data.download.stream import DIRECTORY, Content, TooLongError, ZipSourc
 from fgvc.data.layout import inside
 from fgvc.store.named import open_named
 from fgvc.types import Progress, UserError
+from fgvc.untrusted import MIB
 
 MOST_TIMES = 50  # bytes unpacked for each byte of the archive: JSON shrinks tenfold, bombs further
 LEAST = 1 << 26  # bytes that any archive may unpack to
-MIB = 1 << 20
 HEADER = 1 << 20  # bytes of the headers of a member of a tar: its name, times and attributes
 PIECE = 1 << 18  # bytes written at a time
 DAMAGE = (
@@ -51,7 +51,7 @@ def unpack(file: Path, folder: Path, progress: Progress) -> None:
             damaged archive. What was unpacked until then stays for the caller to remove.
     """
     budget = _Budget(file, progress)
-    with _damage_told(file):
+    with _damage_reported(file):
         if zipfile.is_zipfile(untrusted.require_regular(file)):
             _unzip(file, folder, budget)
         else:
@@ -67,15 +67,15 @@ class _Budget:
         self.spent = 0
 
     def check(self, size: int, name: str) -> None:
-        """Refuse a member that by its header would be too large."""
+        """Refuse a member whose header states too many bytes."""
         if self.spent + size > self.most:
             raise UnpackError(
                 f"{self.file}: {name!a} would bring it to {self.spent + size} bytes unpacked, more "
-                f"than the {self.most} that its size makes plausible; it is refused"
+                f"than the {self.most} that its size makes plausible; if you trust it, {BY_HAND}"
             )
 
     def spend(self, size: int, name: str) -> None:
-        """Count bytes that came out."""
+        """Count unpacked bytes."""
         self.check(size, name)
         before, self.spent = self.spent, self.spent + size
         self.progress(self.spent // MIB - before // MIB, f"{self.file.name} unpacked")
@@ -102,7 +102,9 @@ def _untar(file: Path, folder: Path, budget: _Budget) -> None:
                 content.left += member.size
                 # written here: TarFile.extract has no `filter` before Python 3.11.4
                 data = None if member.isdir() else archive.extractfile(member)
-                _write(folder / member.name, data, "wb", budget)  # of a file twice, the later holds
+                _write(
+                    folder / member.name, data, "wb", budget
+                )  # if a file occurs twice, the later wins
                 content.left = HEADER
 
 
@@ -161,7 +163,7 @@ def _check(file: Path, name: str, plain: bool) -> None:
 
 
 @contextmanager
-def _damage_told(file: Path) -> Iterator[None]:
+def _damage_reported(file: Path) -> Iterator[None]:
     try:
         yield
     except UserError:

@@ -174,7 +174,7 @@ def _fault(root: Path, settings: dict[str, int]) -> str | None:
         return ""
     try:
         stamp = json.loads(untrusted.read_bytes(root / SETTINGS, MOST))
-        found = {name: untrusted.read_bytes(root / name, MOST) for name in stamp["files"]}
+        index_files = {name: untrusted.read_bytes(root / name, MOST) for name in stamp["files"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if _is_ours(root):
             return " ".join(str(error).split())
@@ -182,7 +182,7 @@ def _fault(root: Path, settings: dict[str, int]) -> str | None:
     whole = isinstance(stamp, dict) and stamp.get("sha256") == _checksum(stamp)
     if whole and stamp.get("settings") != settings:
         raise _other(root)
-    if whole and stamp == _stamp(settings, found, stamp.get("pictures", {})):
+    if whole and stamp == _stamp(settings, index_files, stamp.get("pictures", {})):
         return None
     if not _is_ours(root):
         raise _other(root)
@@ -190,7 +190,7 @@ def _fault(root: Path, settings: dict[str, int]) -> str | None:
 
 
 def _is_ours(root: Path) -> bool:
-    """Whether the folder holds nothing but what is drawn here, by its licence and its names."""
+    """Whether the folder holds only files that this module draws, by its licence and its names."""
     try:
         licence = untrusted.read_bytes(root / "LICENSE", MIB)
         names = {path.name for path in root.iterdir()}

@@ -25,7 +25,7 @@ FOLDER, FILES = "tables", "files.json"
 UNPACKED = "unpacked again"
 LONGEST = 50  # characters of a name that are kept: at most 200 bytes of the 255 of a file system
 VERSION = 2  # of the folder: raise it when files.json has other columns
-# name, SHA256, then as `states.state`: bytes, times of modification and change in ns, inode
+# name, SHA256, then as in `states.state`: bytes, times of modification and change in ns, inode
 State = list[str | int]
 OnNote = Callable[[str], None]
 

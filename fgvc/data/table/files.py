@@ -31,7 +31,7 @@ def open_table(file: Path) -> TextTable | ParquetTable:
             raise UserError(
                 f"dataset.table={name}: {error.strerror}; set dataset.table= to a file"
             ) from None
-        except (OSError, ValueError):  # which is said below
+        except (OSError, ValueError):  # reported below
             pass
         if not name.is_file():
             raise UserError(f"dataset.table={name}: no such file; correct the path")

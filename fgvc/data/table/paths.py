@@ -276,7 +276,7 @@ def _all_missing(
 
 
 def _is_text(cell: str) -> bool:
-    """Whether it can be written as UTF-8: half a surrogate pair cannot."""
+    """Whether a cell can be written as UTF-8: half a surrogate pair cannot."""
     try:
         return cell.isascii() or bool(cell.encode())
     except UnicodeEncodeError:

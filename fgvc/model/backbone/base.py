@@ -209,7 +209,7 @@ def seeded_tower(make: Callable[[], Any], conf: schema.Backbone, seed: int) -> A
 
 
 def _check_size(backbone: Backbone, conf: schema.Backbone, source: WeightsSource) -> None:
-    """Refuse a model of a size that only a damaged or hostile row asks for, before it is allocated.
+    """Refuse a model of excessive size, from a damaged or hostile row, before it is allocated.
 
     Raises:
         ConfigError: the architecture of the row makes it larger than any published model.

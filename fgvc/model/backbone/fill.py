@@ -79,7 +79,7 @@ def _refuse_other_numbers(
 
 def _refuse_not_finite(values: Mapping[str, Tensor], path: Path) -> None:
     """NaN or infinity in weights would otherwise surface as NaN in a feature or in the loss."""
-    # a single value that is not finite makes the sum so, and a sum is as quick as reading
+    # a non-finite value makes the sum non-finite, and a sum is as fast as reading
     suspect = {key: value for key, value in values.items() if not value.sum().isfinite()}
     counts = {key: int((~value.isfinite()).sum()) for key, value in suspect.items()}
     bad = {key: count for key, count in counts.items() if count}
@@ -101,7 +101,7 @@ def first_difference(held: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> s
     for key, tensor in held.items():
         if tensor.is_floating_point() != own[key].is_floating_point() or tensor.is_complex():
             return f"{key} holds {tensor.dtype}, not {own[key].dtype}"
-        # a single value that is not finite makes the sum so, and a sum is as quick as reading
+        # a non-finite value makes the sum non-finite, and a sum is as fast as reading
         suspect = tensor.is_floating_point() and not tensor.sum().isfinite()
         if suspect and not tensor.isfinite().all():
             return f"{key} holds NaN or infinity"

@@ -42,7 +42,7 @@ def read(path: Path) -> dict[str, Tensor] | None:
             held = {tower + name[len(TRUNK) :]: opened.get_tensor(name) for name in names}
     except OSError:
         raise
-    except Exception as error:  # a damaged header fails in as many ways as there are layers
+    except Exception as error:  # a damaged header raises many types of exceptions
         raise UserError(f"weights {path}: a damaged checkpoint of fgvc: restore it") from error
     if not held:
         raise UserError(f"weights {path}: a checkpoint of fgvc that holds a head and no backbone")

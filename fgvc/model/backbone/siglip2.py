@@ -231,7 +231,7 @@ def _check_published(
 
 
 def _compared(published: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The values of both towers that are compared; whatever else a file holds stays unread."""
+    """The values of both towers that are compared; other values of the file are not read."""
     halves = {name: published.get(name) or {} for name in (f"{tower}_config" for tower in TOWERS)}
     return {
         name: {field: half[field] for field in COMPARED if field in half}

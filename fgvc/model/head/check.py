@@ -1,4 +1,4 @@
-"""The head of a checkpoint -> whether its tensors are those of its choice, before it is built.
+"""The head of a checkpoint -> a check of its options and tensors, before it is built.
 
 C classes, D feature width, H hidden units, N rows of a bank.
 """

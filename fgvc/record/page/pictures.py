@@ -93,7 +93,7 @@ class ShownAlbum(Album):
         ]
 
     def test_image(self, path: str) -> Shown | None:
-        """The next photograph, if it is of this path: the writer asks in the order of the page."""
+        """The next photograph, if it has this path: the page requests them in its own order."""
         if not self._shots or self._shots[0].path != plain(path):
             return None
         shot = self._shots.pop(0)

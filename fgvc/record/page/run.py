@@ -270,7 +270,7 @@ def _identity(
 
 
 def _repeat(stamp: Mapping[str, Any], command: str, place: Path) -> list[tuple[str, str]]:
-    """(comment, command) in the order in which another person types them, on another machine.
+    """(comment, command) in the order in which a person runs them on another machine.
 
     Args:
         place: where the folder will lie.
@@ -339,7 +339,7 @@ def _training(numbers: Mapping[str, Any], points: Points) -> list[Chart | None]:
 
 
 def _files(folder: Path) -> list[tuple[str, str]]:
-    """What else lies in the folder: relative link and name; folders as one.
+    """The other files of the folder: relative link and name; one entry per folder.
 
     The index and the retention come after the page; the reads of test go into metrics.json.
     """

@@ -91,16 +91,16 @@ def save(cache_root: Path, record: dict[str, Any]) -> Path:
 
 def _read(file: Path, on_note: cached.OnNote = lambda note: None) -> dict[str, Any] | None:
     """The record as it was saved; None for anything else, with a note if it is damaged."""
-    found = cached.read(file, on_note)
-    if found is None:
+    saved = cached.read(file, on_note)
+    if saved is None:
         return None
     whole = (
-        isinstance(found, dict)
-        and found.get("env_hash") == file.stem
-        and isinstance(found.get("passed"), bool)
-        and isinstance(found.get("steps"), dict)
-        and all(isinstance(step, dict) and "result" in step for step in found["steps"].values())
+        isinstance(saved, dict)
+        and saved.get("env_hash") == file.stem
+        and isinstance(saved.get("passed"), bool)
+        and isinstance(saved.get("steps"), dict)
+        and all(isinstance(step, dict) and "result" in step for step in saved["steps"].values())
     )
     if not whole:
         on_note(f"{file}: no record of this environment")
-    return found if whole else None
+    return saved if whole else None

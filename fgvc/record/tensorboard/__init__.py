@@ -88,7 +88,7 @@ RESULTS = ("test/top1", "test/mean_per_class", "test/macro_f1", "test/loss", "va
 class Board:
     """A writer of one run's events; close it before the folder is sealed.
 
-    The writer puts the name of this machine into that of the file: closing takes it out.
+    The writer puts the name of this machine into that of the file: closing removes it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -205,7 +205,7 @@ class Board:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Close; after an error silently, so that this error is the one reported."""
+        """Close; silently after an error, so that this error is reported."""
         if kind is None:
             self.close()
         else:

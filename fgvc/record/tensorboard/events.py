@@ -1,7 +1,7 @@
-"""TensorBoard events -> an event file, written by the thread that makes them.
+"""TensorBoard events -> an event file, written in the calling thread.
 
-TensorBoard's own writer is a thread of its own: on a full disk it prints a traceback, and the error
-that reaches the caller, at some later call, has neither path nor bytes.
+The writer of TensorBoard runs in a thread of its own: on a full disk it prints a traceback, and a
+later call raises an error without path and bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Events:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        owner = f"{int(time.time()):010}.{os.getpid()}"  # no host name: a record is handed on
+        owner = f"{int(time.time()):010}.{os.getpid()}"  # no host name: records are passed on
         self._folder = folder
         self._file = open_named(folder / f"events.out.tfevents.{owner}.{next(_number)}")
         self._records, self._flushed = RecordWriter(self._file), time.monotonic()
@@ -55,13 +55,13 @@ class Events:
         self._file.close()
 
     def abandon(self) -> None:
-        """Close silently: another error is the one to report."""
+        """Close silently: another error is reported."""
         self._file.abandon()
         self._file.close()
 
 
 def summary_writer(folder: Path) -> tuple[Any, Events]:
-    """torch's SummaryWriter over Events, and these."""
+    """A SummaryWriter of torch that writes through Events, and these Events."""
     from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
 
     events = Events(folder)

@@ -1,7 +1,7 @@
 """A checklist -> the block of a pull request, as .github/pull_request_template.md asks for it.
 
-Whoever made the record chose its texts: they stand in code spans, which Markdown does not read, and
-a command stands there only if pasting it runs fgvc and nothing else.
+The author of the record chose its texts. Thus they stand in code spans, which Markdown does not
+interpret, and a command is shown only if pasting it runs fgvc and nothing else.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def markdown(record: Record, results: Sequence[Result]) -> str:
 def _told(body, record: Record) -> str:
     try:
         return body(record)
-    except Exception as why:  # as in `answered`: a forger chooses the types of every value
+    except Exception as why:  # as in `answered`: a forger chooses the type of every value
         return f"{ABSENT}: {span(f'lacks {why}' if isinstance(why, KeyError) else why)}"
 
 
@@ -112,14 +112,15 @@ def _retention(record: Record) -> str:
 
 def _audit(results: Sequence[Result]) -> str:
     of = {
-        state: [one for one in results if one.state == state] for state in (FAIL, UNCHECKED, PERSON)
+        state: [result for result in results if result.state == state]
+        for state in (FAIL, UNCHECKED, PERSON)
     }
     lines = [
-        f"- **{one.id}**{mark}: {span(one.evidence)}"
+        f"- **{result.id}**{mark}: {span(result.evidence)}"
         for state, mark in ((FAIL, ""), (UNCHECKED, " (not checked)"))
-        for one in of[state]
+        for result in of[state]
     ]
-    signed = [f"- [ ] {one.id}: {span(one.evidence)}" for one in of[PERSON]]
+    signed = [f"- [ ] {result.id}: {span(result.evidence)}" for result in of[PERSON]]
     asked = len(results) - len(signed)
     answered = asked - len(of[FAIL]) - len(of[UNCHECKED])
     head = (
@@ -127,6 +128,6 @@ def _audit(results: Sequence[Result]) -> str:
         f"{len(of[UNCHECKED])} could not be made"
     )
     proven = [limits.PROVES, "", "Not proven:", "", *(f"- {line}" for line in limits.NOT_PROVEN)]
-    found = [*lines, ""] if lines else []
-    parts = [head, "", *found, *proven, "", "Signed by a person, with name and date:", ""]
+    unpassed = [*lines, ""] if lines else []
+    parts = [head, "", *unpassed, *proven, "", "Signed by a person, with name and date:", ""]
     return "\n".join([*parts, *signed])

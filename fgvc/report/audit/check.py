@@ -17,7 +17,7 @@ from fgvc.report.shown import one_line
 from fgvc.types import UserError
 
 PASS, FAIL = "pass", "FAIL"
-UNCHECKED = "not checked"  # it needs what is not here: the record's own code, its environment
+UNCHECKED = "not checked"  # the check needs the record's own code or environment
 MISSING = "missing"  # not there, and not asked for
 PERSON = "person"  # no program can answer: a named human sign-off
 OUTCOMES = ("failed", "not checked", "passed")  # of a whole audit, the worst first
@@ -52,7 +52,7 @@ def question(check: Check) -> str:
 
 
 def answered(check: Check, record: Record) -> Result:
-    """Ask one check; a record that it cannot read is a failure of the record.
+    """Run one check; a record that it cannot read fails the check.
 
     Any exception counts: a forger chooses the types and sizes of every value.
     """
@@ -77,7 +77,7 @@ def outcome(results: Sequence[Result]) -> str:
 
 
 def listed(names: list[str], most: int = 5) -> str:
-    """The first few, each cut, and how many more."""
+    """The first few names, each cut, and the number of the rest."""
     names = [one_line(name, 100) for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"

@@ -20,7 +20,7 @@ def words(record: Record) -> list[str]:
     """The arguments of the recorded command.
 
     Raises:
-        DamageError: the file is no line that fgvc writes; nothing of it is repeated.
+        DamageError: fgvc does not write such a line; the message does not repeat it.
     """
     text = record.text(FILE)
     if len(text) > MOST:

@@ -1,7 +1,7 @@
-"""Does the code that is recorded make this command's config, this page and this environment?
+"""A record and the code of its commit -> whether config, page, plot and versions follow.
 
-Only the same code can answer: where another commit runs the audit, the answer is "not checked",
-with the way to get one.
+Only the same code can check this: under another commit the result is "not checked", and the line
+names the commit to check out.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def command_follows(record: Record) -> str | Verdict:
     if shown is None:
         hashes = listed([job.config_hash[:16] for job in jobs], most=3)
         raise DamageError(f"command.txt: gives config {hashes}, the record has {own[:16]}")
-    told, expected = flattened(record.shown_config), flattened(shown)
-    keys = sorted(told.keys() | expected.keys())
+    stored, expected = flattened(record.shown_config), flattened(shown)
+    keys = sorted(stored.keys() | expected.keys())
     differ = [
         key
         for key in keys
-        if not _is_place(key, here) and told.get(key, ABSENT) != expected.get(key, ABSENT)
+        if not _is_place(key, here) and stored.get(key, ABSENT) != expected.get(key, ABSENT)
     ]
     if differ:
         raise DamageError(f"config.yaml: another {listed(differ)} than command.txt gives")
@@ -56,7 +56,7 @@ def command_follows(record: Record) -> str | Verdict:
 
 
 def _is_place(key: str, here: Here) -> bool:
-    """Whether a key names a place of the machine, which another machine has elsewhere."""
+    """Whether a key names a place, which differs by machine."""
     return key in here.places or (key.startswith("runtime.") and key.endswith("_root"))
 
 
@@ -93,7 +93,7 @@ def plot_follows(record: Record) -> str | Verdict:
 
 
 def _first(page: str, derived: str) -> str:
-    """The first line that differs, cut to the place."""
+    """The first line that differs, cut around the difference."""
     pairs = zip(page.splitlines(), derived.splitlines(), strict=False)
     for number, (stored, made) in enumerate(pairs, 1):
         if stored != made:
@@ -120,8 +120,8 @@ def requirements(record: Record) -> str | Verdict:
     lock = code.file_at(commit, LOCK) if COMMIT.fullmatch(commit) else None
     if lock is None:
         return Verdict(UNCHECKED, f"commit {one_line(commit, 70)} is not in this checkout")
-    found = digest.sha256_bytes(lock)
-    agree("sha256", (f"{LOCK} at {commit[:12]}", found), ("env_stamp.json", checksum))
+    lock_sha256 = digest.sha256_bytes(lock)
+    agree("sha256", (f"{LOCK} at {commit[:12]}", lock_sha256), ("env_stamp.json", checksum))
     return f"{LOCK} at {commit[:12]}"
 
 
@@ -138,7 +138,7 @@ def versions(record: Record) -> str | Verdict:
 
 
 def same_code(record: Record) -> Here | Verdict:
-    """The code that runs the audit where it is the record's own; otherwise why it is not."""
+    """The code that runs the audit if it is the record's own; otherwise the reason."""
     here, commit = record.here, record.stamp["git_commit"]
     if here is None:
         return Verdict(UNCHECKED, "no code to compare with")

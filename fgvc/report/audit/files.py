@@ -30,8 +30,8 @@ def hashes(record: Record) -> str:
     extra = sorted(here - record.artifacts.keys() - set(OUTSIDE_INDEX))
     gone = sorted(record.artifacts.keys() - here)
     changed = [name for name in sorted(here & record.artifacts.keys()) if _changed(record, name)]
-    told = {"changed": changed, "missing": gone, "extra": extra}
-    wrong = [f"{what}: {listed(names)}" for what, names in told.items() if names]
+    differences = {"changed": changed, "missing": gone, "extra": extra}
+    wrong = [f"{what}: {listed(names)}" for what, names in differences.items() if names]
     if wrong:
         raise DamageError("; ".join(wrong))
     size = sum(entry["bytes"] for entry in record.artifacts.values())
@@ -57,16 +57,16 @@ def names(record: Record) -> str:
 
 
 def retention(record: Record) -> str:
-    """Is it recorded how long this very run is kept, and is that at least 90 days?"""
+    """Does retention.json belong to this run and keep it for at least 90 days?"""
     try:
-        found = sealed.retention_of(record.path)
+        kept = sealed.retention_of(record.path)
     except UnreadableError as why:
         raise DamageError(str(why)) from why
-    days = (found.expires - found.created).total_seconds() / 86400
+    days = (kept.expires - kept.created).total_seconds() / 86400
     if days < SHORTEST:
         raise DamageError(f"{FILE}: {days:.1f} days, at least {SHORTEST}")
-    pinned = f"; pinned by {', '.join(found.pinned_by)}" if found.pinned_by else ""
-    return f"{FILE}: {days:.0f} days, expires {found.expires.isoformat()}{pinned}"
+    pinned = f"; pinned by {', '.join(kept.pinned_by)}" if kept.pinned_by else ""
+    return f"{FILE}: {days:.0f} days, expires {kept.expires.isoformat()}{pinned}"
 
 
 def config(record: Record) -> str:

@@ -1,6 +1,6 @@
-"""The code that runs an audit: what it derives anew, to be compared with what a record states.
+"""The code that runs an audit -> what it derives anew, to compare with a record.
 
-Only the task layer composes a command and writes a page, so it hands both in.
+Only the task layer composes commands and writes pages, so it passes both functions in.
 """
 
 from __future__ import annotations

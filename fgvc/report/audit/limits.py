@@ -1,7 +1,7 @@
-"""What an audit proves and what it cannot prove, in the words that it prints and records.
+"""The lines that an audit prints and records on what it proves and what it cannot prove.
 
-A person who owns a folder can change every file and recompute every digest. The audit then finds
-only what two files, or a file and the code, contradict.
+A person who owns a folder can change every file and recompute every digest. The audit then detects
+only contradictions between two files, or between a file and the code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is stated twice in a record, or follows from its config: is it stated alike?"""
+"""Facts that a record states twice, or that follow from its config -> whether they agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do TensorBoard and FiftyOne show what the record states?
+"""TensorBoard and FiftyOne files of a record -> whether they show what the record states.
 
 N images, C classes.
 """
@@ -28,7 +28,7 @@ SINGLE = 1e-6  # relative: curves are stored in float32
 RELATIVE = 1e-9
 FOLDER = dataset.FOLDER
 OF_STAMP = ("task", "dataset", "partial", "run_id", "config_hash", "started", "manifest_digest")
-NOT_SAID = ("embedding", "attention")  # of a sample; only the features behind them tell
+NOT_SAID = ("embedding", "attention")  # fields of a sample that only the features can verify
 
 
 def curves_follow(record: Record) -> str:
@@ -56,8 +56,8 @@ def _check_point(
     curves: Mapping[str, list[tuple[int, float]]], tag: str, value: float, step: int | None = None
 ) -> None:
     """DamageError unless the curve holds the value (at that step)."""
-    points = [found for at, found in curves.get(tag, []) if step is None or at == step]
-    if not any(math.isclose(found, value, rel_tol=SINGLE, abs_tol=SINGLE) for found in points):
+    points = [held for at, held in curves.get(tag, []) if step is None or at == step]
+    if not any(math.isclose(held, value, rel_tol=SINGLE, abs_tol=SINGLE) for held in points):
         raise DamageError(f"tb: {tag} lacks {value}, which metrics.json states")
 
 
@@ -81,10 +81,10 @@ def viewer_follows(record: Record) -> str | Verdict:
         return Verdict(
             UNCHECKED, f"{count} samples follow; {FOLDER}/metadata.json: {other.evidence}"
         )
-    found, file = record.json(f"{FOLDER}/metadata.json"), f"{FOLDER}/metadata.json"
+    held, file = record.json(f"{FOLDER}/metadata.json"), f"{FOLDER}/metadata.json"
     expected = description(record, answers, stored)
-    for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key) != found.get(key):
+    for key in sorted(expected.keys() | held.keys()):
+        if expected.get(key) != held.get(key):
             raise DamageError(f"{file}: {key} does not follow from the record")
     return f"{count} samples, {FOLDER}/metadata.json"
 
@@ -94,7 +94,7 @@ def _line(text: str) -> bytes:
 
 
 def below(record: Record, stored: list[dict[str, Any]]) -> str:
-    """Where the images lie below the data root, from the first sample: no other file tells."""
+    """Where the images lie below the data root, from the first sample: no other file states it."""
     first = record.predictions["test"].path[0]
     path = str(stored[0]["filepath"])
     if not path.endswith(first):
@@ -130,7 +130,7 @@ def _compare_sample(stored: Mapping[str, Any], derived: Mapping[str, Any]) -> No
 
 
 def _alike(stored: Any, derived: Any) -> bool:
-    """Equal, but for the last digits of another processor's logarithm."""
+    """Equal up to the last digits of a logarithm, which differ by processor."""
     if isinstance(derived, dict) and isinstance(stored, dict):
         same = stored.keys() == derived.keys()
         return same and all(_alike(stored[key], value) for key, value in derived.items())
@@ -143,7 +143,7 @@ def _alike(stored: Any, derived: Any) -> bool:
 
 
 def description(record: Record, answers: Said, stored: list[dict[str, Any]]) -> dict[str, Any]:
-    """What metadata.json says of the record; stored: its samples."""
+    """The expected metadata.json of the record; stored: its samples."""
     shown, stamp = record.shown_config, record.stamp
     backbone, head, name = (str(shown[axis]["name"]) for axis in ("backbone", "head", "dataset"))
     info = {

@@ -132,7 +132,7 @@ def _refuse_stand_in(path: Path, head: bytes) -> None:
 
 
 def _refuse_tar(path: Path, head: bytes) -> None:
-    """Name a tar archive of any format, which torch would refuse with advice to run its code."""
+    """Refuse a tar archive of any format: the message of torch advises to run its code."""
     import tarfile
 
     if not head.strip(b"\0"):

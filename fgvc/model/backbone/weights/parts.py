@@ -233,7 +233,7 @@ def _walk(held: Any, wrapper: tuple[str, ...], left: Iterator[int]) -> Iterator[
 
     Args:
         left: counts down the values that may still be looked at: a pickle of a few bytes can hold
-            one mapping a thousand times in each of a thousand others.
+            the same mapping a thousand times in each of a thousand mappings.
     """
     from torch import Tensor
 
@@ -347,7 +347,7 @@ def _holds_tensors(
     inside = value.values() if isinstance(value, Mapping) else value
     if isinstance(value, Tensor) or not depth or not isinstance(value, Mapping | list | tuple):
         return isinstance(value, Tensor)
-    return any(_holds_tensors(one, depth - 1, seen) for one in inside)
+    return any(_holds_tensors(item, depth - 1, seen) for item in inside)
 
 
 def _hint(part: Part, state: State, wanted: Mapping[str, Tensor], fits: int, path: Path) -> str:

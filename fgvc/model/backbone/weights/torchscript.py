@@ -77,7 +77,7 @@ class _Untagged(_Call):
         return value
 
 
-# the reader in Python, whose memo is a dictionary: a made-up index cannot claim memory
+# the Python reader keeps its memo in a dictionary: a forged index cannot claim memory
 class _Reader(pickle._Unpickler):
     """Knows modules, tensors, lists and plain values; every other name is refused."""
 

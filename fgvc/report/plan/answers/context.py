@@ -93,8 +93,8 @@ def stack(about: About) -> str:
             f"backbone={name} needs none; `{CHECK}` would validate TensorBoard and FiftyOne here."
         )
     steps = "\n".join(
-        f"| {step} | {markdown(told['result'])} | {markdown(told['says'])} |"
-        for step, told in record["steps"].items()
+        f"| {step} | {markdown(outcome['result'])} | {markdown(outcome['says'])} |"
+        for step, outcome in record["steps"].items()
     )
     return (
         f"`{CHECK}` passed on {markdown(record['platform'])}, "
