@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fgvc import metrics
+from fgvc import metrics, shell
 from fgvc.learn import logistic
 from fgvc.metrics import topk
 from fgvc.record import checkpoint, evaluation, plots, privacy, retention
@@ -30,6 +30,7 @@ from fgvc.report.audit.check import answered, identity
 from fgvc.report.prune import Root
 from fgvc.report.runs import scan
 from fgvc.report.sealed import DamageError, parsed
+from fgvc.report.shown import one_line
 from fgvc.run import main
 from fgvc.task import derive
 from fgvc.types import Manifest, Predictions
@@ -309,6 +310,16 @@ def test_a_forged_command_is_not_shown(probe, line):
     assert "not shown" in shown
     assert not line or line not in shown
     assert all(part.isprintable() for part in shown.splitlines())
+
+
+@pytest.mark.fault(55)
+@pytest.mark.parametrize("blank", ["\u3000", "\u00a0", "\u200d"])
+def test_a_blank_of_another_script_is_no_control_character(probe, blank):
+    line = (probe / "command.txt").read_text().rstrip()
+    place = shell.setting("dataset.card.source", f"鳥{blank}a")
+    (probe / "command.txt").write_text(f"{line} {place}\n")
+    assert command.words(audit.Record(probe))[-1].endswith(f'"鳥{blank}a"')
+    assert blank in one_line(f"x 鳥{blank}a") or blank.isspace()
 
 
 @pytest.mark.fault(55)

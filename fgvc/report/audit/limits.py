@@ -16,7 +16,7 @@ NOT_PROVEN = (
     "that the predicted files are the images of the dataset: their digests are as the record "
     "states them",
     "what was measured: times, speed, memory, parameters, MACs, images decoded, solver steps and "
-    "gaps, the losses on the path of C, the curves of other heads and of trainings",
+    "gaps, the losses on the path of C, the trials of a head, the curves of trainings",
     "the machine and its packages, unless env_hash is that of this machine",
     "what only people read: photographs in report.html, embeddings and maps of FiftyOne, pictures "
     "and texts of TensorBoard, run.log",
