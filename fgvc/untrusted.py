@@ -21,6 +21,8 @@ from typing import Any
 
 RESOLVER = re.compile(r"\$\{[^{}]*:")
 MOST_DEPTH = 100  # levels of nesting of a JSON document
+MOST_DIGITS = 400  # of a number in YAML
+DIGITS = re.compile(r"[-+]?[.0-9][0-9A-Fa-f_.:box+-]*")
 MOST_NODES = 100_000  # values of a YAML document
 LARGEST = 2**63 - 1  # of an integer in JSON: the range of int64
 MIB = 1 << 20
@@ -209,11 +211,14 @@ def _refuse_large(events: Iterable[Any]) -> None:
     count = 0
     for event in events:
         kind, anchor = type(event).__name__, getattr(event, "anchor", None)
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise ValueError(f"the tag {_short(tag)}: write values without tags")
         if kind == "AliasEvent":
             if anchor in (name for name, _ in open_nodes):
                 raise ValueError(f"the alias *{anchor} stands inside its own anchor")
             count += sizes.get(anchor or "", 1)
         elif kind == "ScalarEvent":
+            _check_scalar(event)
             count += 1
             sizes[anchor or ""] = 1
         elif kind in ("MappingStartEvent", "SequenceStartEvent"):
@@ -226,6 +231,12 @@ def _refuse_large(events: Iterable[Any]) -> None:
             raise ValueError(f"nested more than {MOST_DEPTH} levels deep")
         if count > MOST_NODES:
             raise ValueError(f"more than {MOST_NODES} values once its aliases are filled in")
+
+
+def _check_scalar(event: Any) -> None:
+    """Refuse a number that Python takes minutes to read, or cannot write again."""
+    if event.implicit[0] and len(event.value) > MOST_DIGITS and DIGITS.fullmatch(event.value):
+        raise ValueError(f"a number of {len(event.value)} digits, at most {MOST_DIGITS}")
 
 
 def _integer(text: str) -> int:
