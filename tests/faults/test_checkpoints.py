@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import itertools
 import json
@@ -25,7 +26,9 @@ import torch
 from fgvc.config.compose import composed, typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import architecture
+from fgvc.config.schema.dataset import Generator
 from fgvc.config.schema.tensor_names import tensor_names
+from fgvc.data import synthetic
 from fgvc.model.backbone import build, weights
 from fgvc.model.backbone.hf_config import check_transformers
 from fgvc.model.backbone.hf_keys import Layout
@@ -150,6 +153,8 @@ HOSTILE: dict[str, tuple[str, object, str]] = {  # what: key, value, words of th
     "preprocess": ("config.preprocess", "evil", "preprocess=evil"),
     "not a number": (f"{ROW}.architecture.depth", "2", "architecture.depth=2"),
     "prompts": ("config.dataset.prompts", {"a": 1}, "prompts"),
+    "prompts without end": ("config.dataset.prompts", ["{}"] * 100_000, "more than 10000 settings"),
+    "birds": ("config.dataset.generator.train_per_class", HUGE, f"train_per_class={HUGE}"),
     "neighbours": ("head.k", HUGE, "head"),
     "digest": ("backbone.weights.sha256", "../../../etc/passwd", "backbone.weights.sha256"),
     "epsilon": ("backbone.norm_eps", -1, "backbone.norm_eps=-1"),
@@ -355,6 +360,28 @@ def test_each_fact_has_its_type(forged, what):
         checkpoint.read(file)
     assert str(caught.value).startswith(str(file))
     assert words in str(caught.value)
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("key", ["labelmap.names", "config.backbone.contamination", "a\ud800b"])
+def test_half_a_letter_in_the_facts_is_one_line(forged, monkeypatch, key):
+    """JSON may hold half of a surrogate pair, which no digest or file takes."""
+    ascii_only = functools.partial(json.dumps, sort_keys=True, separators=(",", ":"))
+    monkeypatch.setattr(digest, "canonical_json", lambda value: ascii_only(value).encode())
+    value = ["a\ud800b", "c"] if key == "labelmap.names" else "a\udfffb"
+    file = forged(setting(key, value))
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="half of a pair") as caught:
+        checkpoint.read(file)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.fault(12)
+def test_a_checkpoint_cannot_ask_for_a_disk_of_birds(tmp_path):
+    many = Generator(1, 64, 10_000, 10_000, 1024, 0)
+    with pytest.raises(UserError, match=r"^dataset\.generator: 1280000 pictures of 1024 pixels"):
+        synthetic.write(tmp_path / "birds", many)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.fault(12)
@@ -796,6 +823,34 @@ def test_a_memo_index_takes_no_memory(tmp_path):
                 archive.writestr(name, inside)
         with pytest.raises(UserError):
             limited(weights.read, path)
+
+
+@pytest.mark.fault(10)
+@pytest.mark.parametrize("kind", ["zip", "script", "legacy"])
+def test_a_pickle_of_many_small_objects_is_refused_before_it_is_run(tmp_path, kind):
+    """Each byte makes an empty list, of 64 bytes; in a zip they are packed a thousandfold."""
+    inside, path = b"\x80\x02" + b"]" * 5_000_000 + b".", tmp_path / "w.pth"
+    path.write_bytes(inside)
+    if kind != "legacy":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x/data.pkl", inside)
+            archive.writestr("x/constants.pkl" if kind == "script" else "x/version", b"3")
+            archive.writestr(zipfile.ZipInfo("x/data/0"), bytes(200_000))  # as long as weights
+    with pytest.raises(UserError, match="more than 4000000 steps") as caught:
+        weights.read(path)
+    assert "\n" not in str(caught.value)
+    assert tensor_names(path) == frozenset()
+
+
+@pytest.mark.fault(10)
+def test_a_name_in_a_torchscript_is_shown_in_one_line(tmp_path):
+    path = tmp_path / "w.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02\x8c\x08os\nfgvc:\x8c\x05\x1b[2Jx\x93.")
+        archive.writestr("x/constants.pkl", b"N.")
+    with pytest.raises(UserError, match="that names os") as caught:
+        weights.read(path)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.fault(10)
