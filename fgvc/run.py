@@ -17,7 +17,7 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -36,7 +36,7 @@ from fgvc.config.compose import (
 )
 from fgvc.config.errors import ConfigError
 from fgvc.config.fit import EXTRACTS
-from fgvc.config.flags import parsed_flags
+from fgvc.config.flags import flags_first, parsed_flags
 from fgvc.config.grid import exactly
 from fgvc.config.help import page
 from fgvc.config.left_out import LeftOut, folded
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         check_arguments(arguments)
         _refuse_secrets(arguments)
         arguments = [as_list(item) for item in laid_out([normalized(item) for item in arguments])]
-        flags = parsed_flags(arguments := _flags_first(arguments))
+        flags = parsed_flags(arguments := flags_first(arguments))
         if flags.shell_completion:
             return _complete(flags.overrides)
         _refuse_other_configs(flags)
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     except (ConfigError, HydraException, OmegaConfBaseException, OSError, RecursionError) as error:
         return _wrong_command(error)
     if flags.cfg or flags.info or flags.hydra_help:
-        return _shown(["--hydra-help"] if flags.hydra_help else arguments)
+        return _shown(["--hydra-help"] if flags.hydra_help else arguments, flags.package)
     if jobs[0].conf.runtime.dry_run:
         return _show_plan(run_id, jobs, left_out, search)
     for line in folded(left_out):
@@ -114,13 +114,21 @@ def main(arguments: Sequence[str]) -> int:
         return _sweep(run_id, arguments, command, jobs, left_out)
 
 
-def _shown(arguments: Sequence[str]) -> int:
+def _shown(arguments: Sequence[str], package: str | None) -> int:
     """What Hydra shows of itself or of the config; it ends with 1 where it is asked wrongly."""
+    said, code = io.StringIO(), DONE
     try:
-        _through_hydra(arguments, _nothing)
+        with redirect_stderr(said):
+            _through_hydra(arguments, _nothing)
     except SystemExit as end:
-        return WRONG_COMMAND if end.code else DONE
-    return DONE
+        code = WRONG_COMMAND if end.code else DONE
+    line = said.getvalue().strip("\n")
+    if code and line.startswith("package "):
+        shown = f"--package {short(package or '')}: no such key; --cfg job alone shows them all"
+        line = f"fgvc: {visible(shown)}"
+    if line:
+        print(line, file=sys.stderr)
+    return code
 
 
 def _complete(words: Sequence[str]) -> int:
@@ -185,12 +193,6 @@ def _checked(run_id: str) -> str:
             f"runtime.run_id={run_id}: letters, digits, dot, dash and underscore, at most 100"
         )
     return run_id
-
-
-def _flags_first(arguments: Sequence[str]) -> list[str]:
-    """Hydra's parser takes `-m` before the overrides only; a person types it anywhere."""
-    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
-    return [*multirun, *(argument for argument in arguments if argument not in multirun)]
 
 
 def _refuse_secrets(arguments: Sequence[str]) -> None:

@@ -10,18 +10,28 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import json
 import math
 import os
+import pickletools
 import re
 import stat
-from collections.abc import Iterable
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 RESOLVER = re.compile(r"\$\{[^{}]*:")
 MOST_DEPTH = 100  # levels of nesting of a JSON document
+MOST_STEPS = 4_000_000  # of the pickles of a file; 30 for each tensor
+MOST_PICKLE = 64 << 20  # bytes of a pickle in an archive
+MOST_DIGITS = 400  # of a number in YAML
+DIGITS = re.compile(r"[-+]?[.0-9][0-9A-Fa-f_.:box+-]*")
 MOST_NODES = 100_000  # values of a YAML document
+ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 LARGEST = 2**63 - 1  # of an integer in JSON: the range of int64
 MIB = 1 << 20
 # bytes that a file of a kind may have, where a file is read whole
@@ -169,7 +179,7 @@ def parse_json(data: bytes | str) -> Any:
 
     Raises:
         ValueError: not JSON, not UTF-8, NaN, an infinity, a number out of range, a key twice in an
-            object, or too deep; one line without the file, which the caller knows.
+            object, half a letter, or too deep; one line without the file, which the caller knows.
     """
     try:
         value = json.loads(
@@ -185,7 +195,51 @@ def parse_json(data: bytes | str) -> Any:
         raise ValueError(f"no UTF-8 text (byte {error.start})") from None
     if _depth(value) > MOST_DEPTH:
         raise ValueError(f"nested more than {MOST_DEPTH} levels deep")
+    _check_letters(data, value)
     return value
+
+
+def check_pickles(path: str | Path) -> None:
+    """Count the steps of the pickles in a file of torch.save, zip or legacy, before they are run.
+
+    A step of one byte may take 64 bytes of memory, so that a small archive fills any memory.
+
+    Raises:
+        OSError: as `open_regular`.
+        ValueError: more than MOST_STEPS; one line without the path.
+    """
+    with open_regular(path) as file:
+        if file.read(4) == b"PK\x03\x04":  # as torch tells the two apart
+            for data in _zipped_pickles(file):
+                _count_steps(data, 1)
+            return
+        file.seek(0)
+        _count_steps(file, 4)  # number, protocol, machine, content
+
+
+def _zipped_pickles(file: io.BufferedReader) -> Iterator[io.BytesIO]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist():
+                if entry.filename.endswith(".pkl") and entry.file_size <= MOST_PICKLE:
+                    yield io.BytesIO(archive.read(entry))
+                elif entry.filename.endswith(".pkl"):
+                    raise ValueError(f"a pickle of more than {MOST_PICKLE} bytes")
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        return  # damaged: its reader words it
+
+
+def _count_steps(file: io.BufferedIOBase, pickles: int) -> None:
+    steps = itertools.count(1)
+    try:
+        for _ in range(pickles):
+            for _ in pickletools.genops(file):
+                if next(steps) > MOST_STEPS:
+                    raise OverflowError
+    except OverflowError:
+        raise ValueError(f"a pickle of more than {MOST_STEPS} steps, which no model has") from None
+    except Exception:  # damaged: its reader words it
+        return
 
 
 def read_json(path: str | Path, most: int = 64 * MIB) -> Any:
@@ -209,11 +263,14 @@ def _refuse_large(events: Iterable[Any]) -> None:
     count = 0
     for event in events:
         kind, anchor = type(event).__name__, getattr(event, "anchor", None)
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise ValueError(f"the tag {_short(tag)}: write values without tags")
         if kind == "AliasEvent":
             if anchor in (name for name, _ in open_nodes):
                 raise ValueError(f"the alias *{anchor} stands inside its own anchor")
             count += sizes.get(anchor or "", 1)
         elif kind == "ScalarEvent":
+            _check_scalar(event)
             count += 1
             sizes[anchor or ""] = 1
         elif kind in ("MappingStartEvent", "SequenceStartEvent"):
@@ -226,6 +283,24 @@ def _refuse_large(events: Iterable[Any]) -> None:
             raise ValueError(f"nested more than {MOST_DEPTH} levels deep")
         if count > MOST_NODES:
             raise ValueError(f"more than {MOST_NODES} values once its aliases are filled in")
+
+
+def _check_scalar(event: Any) -> None:
+    """Refuse a number that Python takes minutes to read, or cannot write again."""
+    if event.implicit[0] and len(event.value) > MOST_DIGITS and DIGITS.fullmatch(event.value):
+        raise ValueError(f"a number of {len(event.value)} digits, at most {MOST_DIGITS}")
+
+
+def _check_letters(data: bytes | str, value: Any) -> None:
+    """Refuse half of a surrogate pair, which no file, terminal or digest can take."""
+    is_text = isinstance(data, str)
+    if not (SURROGATE.search(data) if is_text else ESCAPED.search(data)):
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise ValueError(f"the letter {half}, half of a pair, which is no text") from None
 
 
 def _integer(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from fgvc.config.overrides import AXES, asked_of
 from fgvc.config.synonyms import Advice, for_key, for_option
 
 SHOWS = ("cfg", "info")
+ALONE, WITH_VALUE = ("-m", "--multirun", "--resolve"), ("-c", "--cfg", "-p", "--package")
 HOW = "overrides are written key=value, without dashes"
 
 
@@ -26,6 +28,20 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message.removeprefix('argument ')}; --help shows how it is written")
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with Hydra's flags before the overrides, where its parser expects them."""
+    first, rest = [], []
+    left = iter(arguments)
+    for argument in left:
+        if argument in WITH_VALUE:
+            first += [argument, *itertools.islice(left, 1)]
+        elif argument in ALONE or argument.startswith(tuple(f"{name}=" for name in WITH_VALUE)):
+            first.append(argument)
+        else:
+            rest.append(argument)
+    return [*first, *rest]
 
 
 def parsed_flags(arguments: Sequence[str]) -> Namespace:

@@ -66,7 +66,8 @@ def parsed(override: str) -> Override:
             f"{short(override)}: brackets nested too deep; write the value flat"
         ) from None
     except (ValueError, OverflowError) as error:  # int() of 5,000 digits, range() of step 0
-        raise ConfigError(f"{override[:80]}: {error}") from None
+        reason = str(error).partition(" for integer string")[0]  # then advice for programs
+        raise ConfigError(f"{override[:80]}: {reason}") from None
     value = read.value()
     if isinstance(value, RangeSweep):
         _check_range(override, value)

@@ -36,7 +36,7 @@ def laid_out(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: there is no such file, or it is no overlay.
     """
-    typed = {argument.partition("=")[0] for argument in arguments}
+    typed = {argument.partition("=")[0] for argument in arguments if "=" in argument}
     found: list[str] = []
     table: list[str] = []  # first: what is typed is merged into these rows, and wins
     for argument in arguments:

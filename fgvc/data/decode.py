@@ -34,8 +34,11 @@ from fgvc.data.limits import MAX_PIXELS, TooManyPixelsError
 from fgvc.types import UserError
 
 RULES = "rgb8-2"  # name of the rules above; changes when a pixel they give changes
+AGAIN = "save it again"
 FORMATS = tuple(formats.READABLE)
-MOST_SCANS = 500  # of a progressive JPEG; encoders write about ten
+MOST_SCANS = 500  # of a JPEG; encoders write about ten
+MOST_COMMENTS = 10_000  # in a plain PPM
+MOST_PIECES = 1 << 18  # strips or tiles of a TIFF; one of max_pixels in tiles of 16 x 16 has fewer
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -83,12 +86,15 @@ def opened(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Raises:
         TooManyPixelsError: more pixels.
+        EffortError: more strips or tiles of a TIFF: each is an object before the first pixel.
         Exception: whatever Pillow raises; `diagnosis` explains it.
     """
     if not formats.is_readable(data[: formats.HEAD], path):
         raise Image.UnidentifiedImageError
     if data.startswith(essential.SIGNATURE):
         data = essential.png(data)
+    if data[:2] in (b"II", b"MM") and (pieces := essential.tiff_pieces(data)) > MOST_PIECES:
+        raise EffortError(f"{pieces} strips or tiles, more than the {MOST_PIECES} allowed; {AGAIN}")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception:  # a JPEG may still open without its metadata; the second error is raised
@@ -109,14 +115,18 @@ def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
 
     Raises:
         TooManyPixelsError: a run of a BMP that skips up to 255 rows, each of which Pillow fills.
-        EffortError: a progressive JPEG, whose every scan of a few bytes takes a pass over it all.
+        EffortError: a JPEG, whose every scan of a few bytes takes a pass over the picture; a plain
+            PPM, whose every comment takes a copy of a megabyte.
     """
     packed = isinstance(image, ImageFile.ImageFile) and image.tile[:1]  # WebP has none yet
     if packed and packed[0].codec_name == "bmp_rle" and image.width * 256 > max_pixels:
         raise TooManyPixelsError(image.width, 256, max_pixels, "packed rows of ")
-    scans = data.count(b"\xff\xda") if image.info.get("progressive") else 0
+    comments = data.count(b"#") if data[:2] in (b"P1", b"P2", b"P3") else 0
+    if comments > MOST_COMMENTS:
+        raise EffortError(f"{comments} comments, more than the {MOST_COMMENTS} allowed; {AGAIN}")
+    scans = essential.jpeg_scans(data) if image.format in ("JPEG", "MPO") else 0
     if scans > MOST_SCANS:
-        raise EffortError(f"{scans} scans, more than the {MOST_SCANS} allowed; save it again")
+        raise EffortError(f"{scans} scans, more than the {MOST_SCANS} allowed; {AGAIN}")
 
 
 def _pixels(image: Image.Image, data: bytes) -> Tensor:

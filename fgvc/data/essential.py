@@ -7,12 +7,16 @@ hold the EXIF orientation.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
+from typing import Literal
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_METADATA = 1 << 20  # bytes of one block that may hold the orientation, decompressed
 _PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_PIECES = (273, 324)  # tags: where each strip and each tile lies
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # of a JPEG, with a length; or its end
 _KEYWORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"xmp\0")
 
 
@@ -75,6 +79,36 @@ def jpeg_bits(data: bytes) -> int | None:
             return data[place + 4]
         place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return None
+
+
+def jpeg_scans(data: bytes) -> int:
+    """Scans of a JPEG's first picture; a film or a second picture may follow its end."""
+    scans, place = 0, 2
+    while (marker := _MARKER.search(data, place)) and marker[0] != b"\xff\xd9":
+        scans += marker[0] == b"\xff\xda"
+        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return scans
+
+
+def tiff_pieces(data: bytes) -> int:
+    """Strips or tiles of the first image of a TIFF, by its directory; 0 where that is damaged."""
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+
+    def number(start: int, size: int) -> int:
+        return int.from_bytes(data[start : start + size], order)
+
+    is_big = number(2, 2) == 43
+    wide, entry = (8, 20) if is_big else (4, 12)  # bytes of an offset and of an entry
+    place = number(wide, wide)
+    entries, place = number(place, 8 if is_big else 2), place + (8 if is_big else 2)
+    return max(
+        (
+            number(start + 4, wide)
+            for start in range(place, min(place + entries * entry, len(data)), entry)
+            if number(start, 2) in _PIECES
+        ),
+        default=0,
+    )
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

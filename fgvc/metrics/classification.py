@@ -88,7 +88,14 @@ def confusion(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> np.nd
 
 
 def tally(pred_N: np.ndarray, label_N: np.ndarray, classes: int) -> np.ndarray:
-    """The matrix of `confusion` from class indices; UNREADABLE ones are its last column."""
+    """The matrix of `confusion` from class indices; UNREADABLE ones are its last column.
+
+    Raises:
+        ValueError: an index that is no class, which would make the matrix larger.
+    """
+    both = np.concatenate([label_N, pred_N])
+    if len(both) and not (label_N.min() >= 0 and UNREADABLE <= both.min() <= both.max() < classes):
+        raise ValueError(f"a class index that is not of the {classes} classes")
     column_N = np.where(pred_N == UNREADABLE, classes, pred_N)
     cell_N = label_N.astype(np.int64) * (classes + 1) + column_N
     return np.bincount(cell_N, minlength=classes * (classes + 1)).reshape(classes, classes + 1)

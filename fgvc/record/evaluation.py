@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,14 @@ import pyarrow.parquet as pq
 from fgvc import metrics
 from fgvc.escape import csv_text
 from fgvc.types import LabelMap, Manifest, Predictions, nfc
+from fgvc.untrusted import MIB, require_regular
 
 TOP = 5
 WORST = 10  # confused pairs that metrics.json lists
+# bytes that a table unpacks to: for each byte of its file, and of any file; a row has 32 bytes that
+# do not compress, its sha256, and at most 5,000 unpacked
+MOST_TIMES, LEAST = 200, 64 * MIB
+ROWS = 512  # read at a time
 LOGITS_UP_TO = 1000  # classes; above, logits would cost kilobytes an image and only the top is kept
 
 
@@ -54,6 +60,33 @@ def parquet_bytes(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", store_schema=True)
     return sink.getvalue()
+
+
+def read_table(source: bytes | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The columns of a predictions.parquet, which another person may have made; None for all.
+
+    Raises:
+        OSError, pa.ArrowException: no Parquet file.
+        ValueError: it unpacks to more than its size makes plausible: a cell that is stored once
+            can stand in a million rows.
+    """
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    most = max(size * MOST_TIMES, LEAST)
+    opened = pa.BufferReader(source) if isinstance(source, bytes) else require_regular(source)
+    with pq.ParquetFile(opened) as file:
+        groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) > most:
+            raise ValueError(f"it unpacks to more than {most} bytes")
+        kept, spent = [], 0
+        for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
+            spent += batch.nbytes
+            if spent > most:
+                raise ValueError(f"it unpacks to more than {most} bytes")
+            kept.append(batch)
+        schema = file.schema_arrow
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    return pa.Table.from_batches(kept, schema)
 
 
 def per_class_csv(predictions: Predictions, labelmap: LabelMap) -> str:

@@ -217,6 +217,7 @@ def _read(path: Path) -> dict[str, Any]:
     _verify(path)
     try:
         # given a path, torch would choose by its suffix; it warns of pickle protocols
+        untrusted.check_pickles(path)
         with untrusted.open_regular(path) as file, warnings.catch_warnings(action="ignore"):
             record = torch.load(file, map_location="cpu", weights_only=True)
         if type(record["step"]) is not int or not isinstance(record["state"], dict):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from fgvc.record import evaluation
 from fgvc.report import sealed
 from fgvc.report.runs import Run
 from fgvc.report.sealed import DamageError
@@ -42,9 +42,7 @@ def read(run: Run) -> Answers:
     """
     data = sealed.verified(run.path, FILE, sealed.index(run.path))
     try:
-        # a buffer: through a Python file each read would come back here
-        table = pq.ParquetFile(pa.BufferReader(data)).read(COLUMNS, use_threads=False)
-        answers = _by_path(table)
+        answers = _by_path(evaluation.read_table(data, COLUMNS))
     except ODD as error:
         raise DamageError(f"{FILE}: not one that this version reads") from error
     if int(answers.right_N.sum()) != round(run.top1 * run.n) or len(answers.right_N) != run.n:

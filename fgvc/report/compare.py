@@ -8,7 +8,6 @@ N common images.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fgvc import metrics, untrusted
-from fgvc.record import comparability
+from fgvc.record import comparability, evaluation
 from fgvc.report import answers, runs, sealed
 from fgvc.report.comparison import ALPHA, DRAWS, SEED
 from fgvc.report.flat import differing
@@ -100,7 +98,7 @@ def _side(path: Path, what: str) -> Side:
         index = sealed.index(path)
         columns = ["path", "split", "label", "pred"]
         data = sealed.verified(path, answers.FILE, index)
-        table = pq.ParquetFile(io.BytesIO(data)).read(columns, use_threads=False)
+        table = evaluation.read_table(data, columns)
         test = table.filter(pa.array(table["split"].to_numpy() == "test"))
         labelmap = sealed.parsed("labelmap.json", sealed.verified(path, "labelmap.json", index))
         names = {row["id"]: row["name"] for row in labelmap["classes"]}

@@ -41,6 +41,8 @@ def _check_events(file: str, events: Iterable[Any]) -> None:
     for event in events:
         if isinstance(event, yaml.NodeEvent) and event.anchor is not None:  # an alias has one too
             raise DamageError(f"{file}: YAML with an anchor, which fgvc does not write")
+        if getattr(event, "tag", None) is not None:
+            raise DamageError(f"{file}: YAML with a tag, which fgvc does not write")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_DEPTH:

@@ -284,8 +284,8 @@ def _places_beside(file: Path) -> dict[str, str]:
         return {}
     try:
         text = untrusted.read_text(saved, untrusted.MIB)
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ValueError("it holds aliases")  # nested, they expand without end
+        if any(isinstance(token, yaml.AliasToken | yaml.TagToken) for token in yaml.scan(text)):
+            raise ValueError("it holds aliases or tags")  # nested, aliases expand without end
         plain = yaml.load(text, _Plain)
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise UserError(f"{saved}: damaged ({' '.join(str(error).split())[:80]})") from error

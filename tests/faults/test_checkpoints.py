@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import socket
 import struct
@@ -17,6 +18,8 @@ import torch
 from fgvc.config.compose import composed, typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import architecture
+from fgvc.config.schema.dataset import Generator
+from fgvc.data import synthetic
 from fgvc.record import checkpoint
 from fgvc.store import digest
 from fgvc.store.tensor_file import KEY
@@ -128,6 +131,8 @@ HOSTILE: dict[str, tuple[str, object, str]] = {  # what: key, value, words of th
     "preprocess": ("config.preprocess", "evil", "preprocess=evil"),
     "not a number": (f"{ROW}.architecture.depth", "2", "architecture.depth=2"),
     "prompts": ("config.dataset.prompts", {"a": 1}, "prompts"),
+    "prompts without end": ("config.dataset.prompts", ["{}"] * 100_000, "more than 10000 settings"),
+    "birds": ("config.dataset.generator.train_per_class", HUGE, f"train_per_class={HUGE}"),
     "neighbours": ("head.k", HUGE, "head"),
     "digest": ("backbone.weights.sha256", "../../../etc/passwd", "backbone.weights.sha256"),
     "epsilon": ("backbone.norm_eps", -1, "backbone.norm_eps=-1"),
@@ -320,6 +325,28 @@ def test_each_fact_has_its_type(forged, what):
         checkpoint.read(file)
     assert str(caught.value).startswith(str(file))
     assert words in str(caught.value)
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("key", ["labelmap.names", "config.backbone.contamination", "a\ud800b"])
+def test_half_a_letter_in_the_facts_is_one_line(forged, monkeypatch, key):
+    """JSON may hold half of a surrogate pair, which no digest or file takes."""
+    ascii_only = functools.partial(json.dumps, sort_keys=True, separators=(",", ":"))
+    monkeypatch.setattr(digest, "canonical_json", lambda value: ascii_only(value).encode())
+    value = ["a\ud800b", "c"] if key == "labelmap.names" else "a\udfffb"
+    file = forged(setting(key, value))
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="half of a pair") as caught:
+        checkpoint.read(file)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.fault(12)
+def test_a_checkpoint_cannot_ask_for_a_disk_of_birds(tmp_path):
+    many = Generator(1, 64, 10_000, 10_000, 1024, 0)
+    with pytest.raises(UserError, match=r"^dataset\.generator: 1280000 pictures of 1024 pixels"):
+        synthetic.write(tmp_path / "birds", many)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.fault(12)

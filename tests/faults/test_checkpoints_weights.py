@@ -143,6 +143,34 @@ def test_a_memo_index_takes_no_memory(tmp_path):
 
 
 @pytest.mark.fault(10)
+@pytest.mark.parametrize("kind", ["zip", "script", "legacy"])
+def test_a_pickle_of_many_small_objects_is_refused_before_it_is_run(tmp_path, kind):
+    """Each byte makes an empty list, of 64 bytes; in a zip they are packed a thousandfold."""
+    inside, path = b"\x80\x02" + b"]" * 5_000_000 + b".", tmp_path / "w.pth"
+    path.write_bytes(inside)
+    if kind != "legacy":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x/data.pkl", inside)
+            archive.writestr("x/constants.pkl" if kind == "script" else "x/version", b"3")
+            archive.writestr(zipfile.ZipInfo("x/data/0"), bytes(200_000))  # as long as weights
+    with pytest.raises(UserError, match="more than 4000000 steps") as caught:
+        weights.read(path)
+    assert "\n" not in str(caught.value)
+    assert tensor_names(path) == frozenset()
+
+
+@pytest.mark.fault(10)
+def test_a_name_in_a_torchscript_is_shown_in_one_line(tmp_path):
+    path = tmp_path / "w.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02\x8c\x08os\nfgvc:\x8c\x05\x1b[2Jx\x93.")
+        archive.writestr("x/constants.pkl", b"N.")
+    with pytest.raises(UserError, match="that names os") as caught:
+        weights.read(path)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.fault(10)
 def test_mappings_inside_mappings_end(tmp_path):
     """Each of four levels holds the next a thousand times: a million million values."""
     held: dict[str, object] = {f"k{number}": 1 for number in range(1000)}

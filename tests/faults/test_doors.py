@@ -387,6 +387,11 @@ def test_a_wrong_command_ends_with_2_and_one_line(arguments, wrong):
         ("dataset: {root: '${oc.env:HOME}'}\n", "dataset.root"),
         ("seed: 1\nseed: 2\n", "duplicate"),
         ("\0", "special characters"),
+        ("seed: !!timestamp x\n", "tag"),
+        ("seed: !!int x\n", "tag"),
+        ("head: !!set {knn}\n", "tag"),
+        (f"seed: 0x{'7' * 5000}\n", "digits"),
+        (f"head: {{k: [-{'7' * 5000}]}}\n", "digits"),
         ("? [a, b]\n: 1\n", "key"),
         ("defaults: [{override /backbone: [a, b]}]\n", "backbone"),
     ],
@@ -395,6 +400,33 @@ def test_an_odd_experiment_file_ends_with_2_and_one_line(text, why, tmp_path, wr
     file = tmp_path / "odd.yaml"
     file.write_text(text)
     assert why in wrong(f"experiment={file}")
+
+
+@pytest.mark.fault(42)
+@pytest.mark.parametrize("name", ["headeadad", "head..name", "head.name.x", "'", "a\u202eb"])
+def test_a_key_that_cannot_be_shown_is_named_in_one_line(name, capsys):
+    assert main(["--cfg", "job", "-p", name]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fgvc: --package ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["seed=3", "--cfg", "job", "head=knn", "-p", "seed"],
+        ["-p", "seed", "--cfg=job", "seed=3"],
+        ["seed=3", "-c", "job", "--package=seed"],
+    ],
+)
+def test_flags_stand_anywhere(arguments, capsys):
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == "3\n"
+
+
+def test_showing_a_key_does_not_drop_it_from_a_file(tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text("seed: 7\n")
+    assert main(["--cfg", "job", "-p", "seed", f"experiment={tmp_path / 'own.yaml'}"]) == 0
+    assert capsys.readouterr().out == "7\n"
 
 
 def test_hydra_shows_its_help_beside_overrides(capsys):

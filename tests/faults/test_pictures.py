@@ -341,6 +341,61 @@ def test_scans_of_a_few_bytes_and_skipped_rows_are_bounded() -> None:
         decode(rle + b"\0\2\0\xff" * 100, "bird.bmp")
 
 
+@pytest.mark.fault(47)
+def test_scans_of_a_jpeg_that_is_not_progressive_are_bounded() -> None:
+    """A sequential JPEG may repeat the scan of a component; each takes a pass over all pixels."""
+    data = encoded(Image.new("RGB", (64, 64)), "JPEG", subsampling=0)
+    head = data[: data.rindex(b"\xff\xda")]
+    scans = [b"\xff\xda\0\x08\1" + bytes([1 + at % 3, 0, 0, 63, 0, 0, 0]) for at in range(600)]
+    with pytest.raises(ImageError, match=r"a JPEG of 600 scans, more than the 500 allowed"):
+        decode(head + b"".join(scans) + b"\xff\xd9", "bird.jpg")
+    film = data + b"\xff\xda" * 600  # of a moving photo: what follows the end of the picture
+    assert decode(film, "bird.jpg").equal(decode(data, "bird.jpg"))
+
+
+@pytest.mark.fault(47)
+def test_comments_between_the_samples_of_a_plain_ppm_are_bounded() -> None:
+    """Pillow copies the rest of its block at each."""
+    start = b"P3\n200 200\n255\n"
+    with pytest.raises(ImageError, match=r"a PPM of 1000000 comments, more than the 10000 allowed"):
+        decode(start + b"#\n" * 1_000_000, "bird.ppm")
+    assert decode(b"P2 #a\n2 1\n255\n0 #b\n 255", "bird.ppm").shape == (3, 1, 2)
+
+
+def pieces(layout: str, count: int) -> bytes:
+    """A TIFF of one row per piece, each of the same 25 bytes; layout: strips, tiles, or big."""
+    big = layout == "big"
+    wide = (324, 325) if layout == "tiles" else (273, 279)
+    fields = {256: (4, 25), 257: (4, count), 258: (3, 8), 259: (3, 1), 262: (3, 1), 277: (3, 1)}
+    fields |= {322: (3, 25), 323: (3, 1)} if layout == "tiles" else {278: (4, 1)}
+    header = b"II+\0\x08\0\0\0" + struct.pack("<Q", 16) if big else b"II*\0\x08\0\0\0"
+    entry, inline, size = ("<HHQ", 8, 20) if big else ("<HHI", 4, 12)
+    start = len(header) + (8 if big else 2) + size * (len(fields) + 2) + inline
+    rows = [(tag, kind, 1, value) for tag, (kind, value) in fields.items()]
+    rows += [(wide[0], 3, count, start), (wide[1], 3, count, start + 2 * count)]
+    packed = [
+        struct.pack(entry, tag, kind, times) + value.to_bytes(inline, "little")
+        for tag, kind, times, value in sorted(rows)
+    ]
+    total = len(rows).to_bytes(8 if big else 2, "little")
+    arrays = struct.pack("<H", 8) * count + struct.pack("<H", 25) * count
+    return header + total + b"".join(packed) + bytes(inline) + arrays
+
+
+@pytest.mark.fault(47)
+@pytest.mark.parametrize("layout", ["strips", "tiles", "big"])
+def test_the_pieces_of_a_tiff_are_bounded(layout: str) -> None:
+    """Pillow makes an object for each before the first pixel: 300 bytes for four of the file."""
+    assert decode(pieces(layout, 40), "bird.tif").shape == (3, 40, 25)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match=r"a TIFF of 300000 strips or tiles, more than"):
+            decode(pieces(layout, 300_000), "bird.tif")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def chunk(name: bytes, body: bytes) -> bytes:
     checksum = zlib.crc32(name + body).to_bytes(4, "big")
     return len(body).to_bytes(4, "big") + name + body + checksum

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -24,9 +25,10 @@ from fgvc.learn import logistic
 from fgvc.metrics import topk
 from fgvc.record import checkpoint, evaluation, plots, privacy, retention
 from fgvc.record.folder import write_status
-from fgvc.report import audit, sweep
+from fgvc.report import answers, audit, sweep
 from fgvc.report.audit import block, command, derived, limits, stated
 from fgvc.report.audit.check import answered, identity
+from fgvc.report.audit.record import Record
 from fgvc.report.prune import Root
 from fgvc.report.runs import scan
 from fgvc.report.sealed import DamageError, parsed
@@ -492,3 +494,39 @@ def test_a_checkpoint_id_that_leaves_the_root_is_refused(probe):
     write_status(probe, "done", datetime.now(UTC))
     assert "missing: ../../../secret, /etc/passwd" in failures(probe)["hashes"]
     assert checkpoint.read(probe)[2].startswith(probe.name)
+
+
+# --- row 47's kind: a small record that takes much memory ---
+
+
+@pytest.mark.fault(55)
+def test_a_table_that_unpacks_to_gigabytes_is_refused_while_it_is_read(probe):
+    """A path that is stored once and stands in every row: 12 GB from a file of 70 kB."""
+    rows, file = 200_000, probe / "predictions.parquet"
+    path = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), ["x" * 60_000])
+    whole = pq.read_table(file)
+    others = {name: pa.repeat(whole[name][0], rows) for name in ("split", "label", "pred")}
+    pq.write_table(pa.table({"path": path, **others}), file, store_schema=False)
+    assert file.stat().st_size < 200_000
+    with pytest.raises(ValueError, match="unpacks to more than 67108864 bytes"):
+        evaluation.read_table(file.read_bytes(), answers.COLUMNS)
+    assert "not one that this version reads" in failures(probe)["metrics-follow"]
+
+
+@pytest.mark.fault(55)
+def test_a_label_map_or_label_cannot_ask_for_a_huge_matrix(probe):
+    forger.rewrite_json(
+        probe / "labelmap.json",
+        lambda plain: plain.update(
+            classes=[{"index": at, "id": str(at), "name": str(at)} for at in range(100_000)]
+        ),
+    )
+    record = Record(probe)
+    with pytest.raises(DamageError, match=r"confusion\.csv: \d+ bytes, too few for the 100000"):
+        record.tally(record.predictions["test"])
+    assert "metrics-follow" in failures(probe)
+    for label in (2**31 - 1, -2):
+        with pytest.raises(ValueError, match="not of the 2 classes"):
+            metrics.tally(np.array([0]), np.array([label]), 2)
+        with pytest.raises(ValueError, match="not of the 2 classes"):
+            metrics.tally(np.array([label]), np.array([0]), 2)

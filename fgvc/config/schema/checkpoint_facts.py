@@ -20,7 +20,8 @@ from fgvc.untrusted import parse_json
 MOST_BYTES = 90_000_000  # of the facts; the format allows a header of 100 MB
 MOST_CLASSES = 1_000_000
 MOST_LETTERS = 1000  # of a name
-MOST_RUNS = 32  # that trained the backbone in turn
+MOST_SETTINGS = 10_000  # values of the config; one has about 300
+MOST_RUNS = 32  # that trained the backbone, one after the other
 NOTES = ("contamination",)  # keys of texts that are no values and may hold anything
 READERS = Dataset.__dataclass_fields__["reader"].metadata["choices"]
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -60,7 +61,9 @@ def check(facts: Mapping[str, Any]) -> None:
     _check_runs(facts["backbone"]["weights"])
     if facts["head"] != facts["config"]["head"]:
         raise ValueError("head: not the head of its own config")
-    for key, value in _leaves(facts["config"], "config"):
+    for count, (key, value) in enumerate(_leaves(facts["config"], "config")):
+        if count == MOST_SETTINGS:  # composing each takes a millisecond
+            raise ValueError(f"config: more than {MOST_SETTINGS} settings")
         if isinstance(value, str) and ("${" in value or value == "???"):
             raise ValueError(f"{key}={shown(value)}: an interpolation, which no checkpoint needs")
 

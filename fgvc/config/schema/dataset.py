@@ -38,8 +38,8 @@ class Generator:
 
     version: int = bounded(1, 1)
     classes: int = bounded(2, 64)
-    train_per_class: int = bounded(2)
-    test_per_class: int = bounded(1)
+    train_per_class: int = bounded(2, 10_000)
+    test_per_class: int = bounded(1, 10_000)
     side: int = bounded(64, 1024)  # pixels of the longer side of a picture
     seed: int = MISSING
 

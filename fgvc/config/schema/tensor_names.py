@@ -37,6 +37,7 @@ def tensor_names(weights: Path) -> frozenset[str]:
 @functools.lru_cache(maxsize=64)
 def _names_in_version(weights: Path, size: int, mtime_ns: int) -> frozenset[str]:
     try:
+        untrusted.check_pickles(weights)
         with untrusted.open_regular(weights) as file:
             names = _names_in(file)
     except Exception:  # a damaged file fails in many ways; loading it names the damage

@@ -35,6 +35,7 @@ VERSION = 1  # of the drawing: moves whenever the same settings give other bytes
 QUALITY = 92
 POOL_FROM = 240  # pictures; fewer are drawn sooner than a second process has started
 SETTINGS = "generator.json"
+MOST_PIXELS = 20_000_000_000  # of a whole dataset: a few gigabytes of JPEG, an hour of drawing
 MOST = 1024 * MIB  # bytes of an index file
 
 LICENSE = """\
@@ -156,6 +157,12 @@ def _settings(generator: Generator) -> dict[str, int]:
         raise UserError(
             f"dataset.generator.version={values['version']}: this program draws version {VERSION}; "
             f"set dataset.generator.version={VERSION}"
+        )
+    count = generator.classes * (generator.train_per_class + generator.test_per_class)
+    if (pixels := count * generator.side**2) > MOST_PIXELS:  # a checkpoint may ask for it
+        raise UserError(
+            f"dataset.generator: {count} pictures of {generator.side} pixels a side are {pixels} "
+            f"pixels, more than {MOST_PIXELS}; draw fewer or smaller ones"
         )
     if values["seed"] < 0:
         raise UserError(

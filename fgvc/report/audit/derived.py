@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import re
 
-from fgvc import metrics
 from fgvc.record import code, plots
 from fgvc.record import stamp as stamps
 from fgvc.report.audit import command
@@ -82,7 +81,7 @@ def plot_follows(record: Record) -> str | Verdict:
         return here
     if record.stamp["env_hash"] != stamps.environment_hash()["env_hash"]:
         return Verdict(UNCHECKED, "env_hash is of another environment than this one")
-    matrix = metrics.tally(test.pred_N, test.label_N, len(names))
+    matrix = record.tally(test)
     backbone, dataset = shown["backbone"], shown["dataset"]
     title = plots.confusion_title(
         backbone["name"], backbone["size"], dataset["name"], record.stamp["partial"]

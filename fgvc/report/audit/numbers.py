@@ -52,7 +52,7 @@ def metrics_follow(record: Record) -> str:
             rows.confidence_N,
             len(record.labelmap),
         )
-        matrix = metrics.tally(rows.pred_N, rows.label_N, len(record.labelmap))
+        matrix = record.tally(rows)
         found |= metrics.class_intervals(matrix)
         if record.hierarchy is not None:
             found |= metrics.hierarchical(rows.top_NK, rows.label_N, record.hierarchy)
@@ -61,7 +61,7 @@ def metrics_follow(record: Record) -> str:
     found = evaluation.predictions_digest(test.path, test.pred_N)
     told = record.numbers["predictions_digest"]
     agree("predictions_digest", (PREDICTIONS, found), ("metrics.json", told))
-    _classes_follow(record, metrics.tally(test.pred_N, test.label_N, len(record.labelmap)))
+    _classes_follow(record, record.tally(test))
     return f"computed anew from {PREDICTIONS}: {_told(record)}; per_class.csv, confusion.csv"
 
 

@@ -5,7 +5,6 @@ N images of a split, C classes, K kept predictions of an image.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from fgvc import untrusted
+from fgvc import metrics, untrusted
 from fgvc.metrics import UNREADABLE
 from fgvc.record import checkpoint, fit
-from fgvc.record.evaluation import TOP
+from fgvc.record.evaluation import TOP, read_table
 from fgvc.record.fit import Fit
 from fgvc.report import sealed
 from fgvc.report.audit.here import Here
@@ -125,6 +123,20 @@ class Record:
             return None
         return Hierarchy(tuple(map(tuple, told["parents"])), told["nodes"])
 
+    def tally(self, rows: Rows) -> np.ndarray:
+        """The confusion matrix of a split, as `metrics.tally` gives it.
+
+        Raises:
+            DamageError: a label map of more classes than the stored matrix can have lines.
+            ValueError: as `metrics.tally`.
+        """
+        classes, stored = len(self.labelmap), len(self.data("confusion.csv"))
+        if stored < 2 * classes**2:  # a digit and a comma each
+            raise DamageError(
+                f"confusion.csv: {stored} bytes, too few for the {classes} classes of labelmap.json"
+            )
+        return metrics.tally(rows.pred_N, rows.label_N, classes)
+
     def split(self, name: str) -> list[str]:
         """The paths of a split, in the order of its file."""
         return self.text(f"splits/{name}.txt").splitlines()
@@ -139,7 +151,7 @@ class Record:
     def predictions(self) -> dict[str, Rows]:
         """By split, those that occur."""
         try:
-            table = pq.read_table(io.BytesIO(self.data(PREDICTIONS)), use_threads=False)
+            table = read_table(self.data(PREDICTIONS))
             split_N = table["split"].to_numpy()
             found = {name: table.filter(pa.array(split_N == name)) for name in SPLITS}
             if sum(map(len, found.values())) != len(table):

@@ -64,6 +64,7 @@ def read(path: Path) -> Any:
     import torch
 
     try:
+        untrusted.check_pickles(path)
         with untrusted.open_regular(path) as file, _only_placeholders(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on the pickle protocol
             # given a path, torch would go by its ending

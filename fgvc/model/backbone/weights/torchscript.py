@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fgvc import untrusted
+from fgvc.config.schema.architecture import shown
 from fgvc.model.backbone.weights.files import unreadable
 from fgvc.types import UserError
 
@@ -103,12 +104,12 @@ class _Reader(pickle._Unpickler):
             return list
         if (module, name) == ("torch.jit._pickle", "restore_type_tag"):
             return _Untagged()
-        raise pickle.UnpicklingError(f"{module}.{name}")
+        raise pickle.UnpicklingError(shown(f"{module}.{name}"))
 
     def persistent_load(self, pid: Any) -> Tensor:
         kind, dtype, key, _, count = pid
         if kind != "storage" or not re.fullmatch(r"\w+", str(key)):
-            raise pickle.UnpicklingError(f"the stored object {str(kind)[:40]}")
+            raise pickle.UnpicklingError(f"the stored object {shown(kind, 40)}")
         if key not in self.storages:
             self.storages[key] = self._storage(dtype, key, count)
         return self.storages[key]
@@ -132,6 +133,7 @@ def read(path: Path) -> dict[str, Tensor]:
         UserError: damaged, or it holds more than modules of tensors; nothing was run.
     """
     try:
+        untrusted.check_pickles(path)
         with zipfile.ZipFile(untrusted.require_regular(path)) as archive:
             root = next(name for name in archive.namelist() if name.endswith("constants.pkl"))
             root = root.removesuffix("constants.pkl")
