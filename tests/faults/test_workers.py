@@ -226,6 +226,15 @@ def test_a_process_that_draws_birds_survives_every_notice(gate, tmp_path, monkey
     assert waiting.pids
 
 
+@pytest.mark.fault(3)
+def test_a_sweep_takes_the_notices_that_were_held_back_when_it_was_started():
+    """As one that a server of forks starts, which holds them back for good."""
+    with notices.held_back():
+        os.kill(os.getpid(), signal.SIGINT)
+        with isolate.noticing():
+            assert isolate.asked() == 1
+
+
 class Waits:
     """An argument of a job: its new process waits at the gate when it reads it."""
 
