@@ -13,12 +13,15 @@ library only, so that every room may use it.
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from types import FrameType
 
 NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+PREEMPTED = 75  # exit code: stopped and resumable
 
 
 @contextmanager
@@ -55,3 +58,28 @@ def ignore() -> None:
     for notice in NOTICES:
         signal.signal(notice, signal.SIG_IGN)
     accept()
+
+
+def end_at_once() -> None:
+    """Let a notice end this process, which has not begun anything, with exit code PREEMPTED."""
+    _answer(_end)
+
+
+def interrupt() -> None:
+    """Let a notice raise KeyboardInterrupt, as Ctrl-C does."""
+    _answer(signal.default_int_handler)
+
+
+def die() -> None:
+    """Let a notice end this process at once, even where it waits outside Python."""
+    _answer(signal.SIG_DFL)
+
+
+def _answer(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    for notice in NOTICES:
+        if signal.getsignal(notice) != signal.SIG_IGN:  # a shell starts a job so with `&`
+            signal.signal(notice, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os._exit(PREEMPTED)
