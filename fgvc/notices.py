@@ -60,9 +60,9 @@ def ignore() -> None:
     accept()
 
 
-def end_at_once() -> None:
-    """Let a notice end this process, which has not begun anything, with exit code PREEMPTED."""
-    _answer(_end)
+def end_at_once(code: int = PREEMPTED) -> None:
+    """Let a notice end this process, which has nothing begun that is not ended, with this code."""
+    _answer(lambda number, frame: os._exit(code))
 
 
 def interrupt() -> None:
@@ -79,7 +79,3 @@ def _answer(handler: Callable[[int, FrameType | None], object] | signal.Handlers
     for notice in NOTICES:
         if signal.getsignal(notice) != signal.SIG_IGN:  # a shell starts a job so with `&`
             signal.signal(notice, handler)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    os._exit(PREEMPTED)

@@ -166,6 +166,7 @@ def script() -> None:
         if error.filename is not None:
             raise
         code = _refused_output(error)
+    notices.end_at_once(code)
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -31,7 +31,7 @@ from fgvc.config.schema import Generator
 from fgvc.data import dogs, loader, manifest
 from fgvc.data.preprocess import Preprocess
 from fgvc.data.synthetic import folder as synthetic
-from fgvc.task import FAILED, PREEMPTED, distributed, isolate
+from fgvc.task import DONE, FAILED, PREEMPTED, distributed, isolate
 from fgvc.task.crew import Crew
 from fgvc.task.watchdog import Watchdog
 from fgvc.types import Manifest
@@ -266,6 +266,23 @@ def test_a_notice_while_a_command_is_composed_ends_resumably(monkeypatch, number
         for each, handler in before.items():
             signal.signal(each, handler)
     assert end.value.code == PREEMPTED
+
+
+AT_EXIT = """
+import atexit, os
+atexit.register(lambda: os.kill(os.getpid(), {number}))
+"""
+
+
+@pytest.mark.fault(3)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_notice_after_the_end_changes_no_exit_code(tmp_path, number):
+    """While Python takes itself down, which can take a second."""
+    (tmp_path / "sitecustomize.py").write_text(AT_EXIT.format(number=int(number)))
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "fgvc.run", "--version"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    assert (done.returncode, done.stderr) == (DONE, b"")
 
 
 @pytest.mark.fault(3)
