@@ -13,13 +13,16 @@ library only, so that every room may use it.
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from types import FrameType
 
 CLUSTER = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # stop, resumably
 NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+PREEMPTED = 75  # exit code: stopped and resumable
 
 
 @contextmanager
@@ -56,3 +59,24 @@ def ignore() -> None:
     for notice in NOTICES:
         signal.signal(notice, signal.SIG_IGN)
     accept()
+
+
+def end_at_once(code: int = PREEMPTED) -> None:
+    """Let a notice end this process, which has nothing begun that is not ended, with this code."""
+    _answer(lambda number, frame: os._exit(code))
+
+
+def interrupt() -> None:
+    """Let a notice raise KeyboardInterrupt, as Ctrl-C does."""
+    _answer(signal.default_int_handler)
+
+
+def die() -> None:
+    """Let a notice end this process at once, even where it waits outside Python."""
+    _answer(signal.SIG_DFL)
+
+
+def _answer(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    for notice in NOTICES:
+        if signal.getsignal(notice) != signal.SIG_IGN:  # a shell starts a job so with `&`
+            signal.signal(notice, handler)

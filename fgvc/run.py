@@ -19,6 +19,11 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 
+from fgvc import notices
+
+if __name__ == "__main__":
+    notices.end_at_once()  # before the imports below, which take a second
+
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -148,6 +153,10 @@ def script() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter ends no run
+    if os.environ.get("RANK", "0") == "0":
+        notices.interrupt()
+    else:  # torchrun ends a rank that waits for a refused one
+        notices.die()
     try:
         code = main(sys.argv[1:])
     except KeyboardInterrupt:
@@ -159,6 +168,7 @@ def script() -> None:
         if error.filename is not None:
             raise
         code = _refused_output(error)
+    notices.end_at_once(code)
     try:
         sys.stdout.flush()
     except BrokenPipeError:

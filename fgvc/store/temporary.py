@@ -23,13 +23,15 @@ from stat import S_ISDIR
 
 OLD = 7 * 24 * 3600.0  # seconds since the last change; no writer pauses for a week
 LONGEST = 100  # bytes of the target's name that are kept: a name has 255 at most
+PID_SPACE = Path("/proc/self/ns/pid")  # Linux: processes see those of their namespace alone
+FIRST_SPACE = "pid:[4026531836]"  # of a machine; a container has another
 PATTERN = re.compile(r"(\.|fgvc-).*\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 def beside(target: Path) -> Path:
     """A new name in the folder of `target` with the host and the id of this process."""
     name = os.fsencode(target.name)[:LONGEST].decode("utf-8", "ignore")
-    owner = f"{socket.gethostname()}.{os.getpid()}"
+    owner = f"{this_host()}.{os.getpid()}"
     return target.with_name(f".{name}.{owner}.{secrets.token_hex(4)}.tmp")
 
 
@@ -101,13 +103,24 @@ def _is_stale(entry: os.DirEntry[str]) -> bool:
     found = PATTERN.fullmatch(entry.name)
     if found is None:
         return False
-    owner = f".{socket.gethostname()}.{found['pid']}"
+    owner = f".{this_host()}.{found['pid']}"
     if entry.name[: found.end("pid")].endswith(owner) and not _is_alive(int(found["pid"])):
         return True
     # another host, or a live process that reuses the id of a dead process
     with suppress(OSError):
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > OLD
     return False
+
+
+def this_host() -> str:
+    """This host, and the container where there is one: containers may share a name and a folder,
+    but none sees the processes of another."""
+    name = socket.gethostname()
+    with suppress(OSError):
+        space = str(PID_SPACE.readlink())
+        if space != FIRST_SPACE:
+            name += "-" + space.strip("pid:[]")
+    return name
 
 
 def _is_alive(pid: int) -> bool:

@@ -87,6 +87,7 @@ def noticing() -> Iterator[None]:
         return
     before = {each: signal.signal(each, _notice) for each in NOTICES}
     try:
+        notices.accept()  # whoever started this process may have held them back
         yield
     finally:
         for each, handler in before.items():

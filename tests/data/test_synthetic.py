@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import astuple, replace
@@ -22,6 +21,7 @@ from fgvc.data.synthetic import VERSION, scene, write
 from fgvc.data.synthetic.bird import PARTS, Shape, bird
 from fgvc.data.synthetic.folder import render
 from fgvc.data.synthetic.species import ATTRIBUTES, GENUS, GENUS_SIZE, distance, hierarchy, species
+from fgvc.store import temporary
 from fgvc.types import UserError
 
 SMALL = Generator(version=VERSION, classes=3, train_per_class=2, test_per_class=1, side=96, seed=5)
@@ -204,7 +204,7 @@ def test_an_interrupted_run_leaves_nothing_and_a_killed_one_does_no_harm(small, 
     with pytest.raises(KeyboardInterrupt):
         write(root, SMALL, stop)
     assert [path.name for path in tmp_path.iterdir()] == [".birds.lock"]
-    stale = tmp_path / f".birds.{socket.gethostname()}.999999999.00000000.tmp"
+    stale = tmp_path / f".birds.{temporary.this_host()}.999999999.00000000.tmp"
     (stale / "images").mkdir(parents=True)
     (stale / "images" / "half.jpg").write_bytes(b"\xff\xd8")
     assert contents(write(root, SMALL)) == contents(small)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from fgvc.data import dataset, doctor, table
 from fgvc.data.table import Keys
+from fgvc.store import temporary
 from fgvc.store.digest import sha256_bytes
 from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
 
@@ -136,7 +136,7 @@ def test_a_damaged_folder_is_unpacked_anew(images, loaded, tmp_path, damage):
 def test_what_a_dead_process_left_is_swept_up(images, loaded, tmp_path):
     file = write(tmp_path / "birds.parquet", images, [0, 1] * 6)
     root = loaded(file).manifest.root
-    owner = f"{socket.gethostname()}.999999999"
+    owner = f"{temporary.this_host()}.999999999"
     left = root.parent.with_name(f".{root.parent.name}.{owner}.00000000.tmp")
     (root.parent).rename(left)
     (left / "images" / "foreign.jpg").touch()

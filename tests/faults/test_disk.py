@@ -9,7 +9,6 @@ import random
 import resource
 import shutil
 import signal
-import socket
 import tarfile
 import time
 from collections.abc import Callable
@@ -51,7 +50,7 @@ def left_by(target: Path, host: str | None = None, pid: int = DEAD) -> Path:
     """What a process that was killed before it renamed its temporary to `target` leaves."""
     target = Path(str(target).replace(f".{os.getpid()}.", f".{DEAD}."))  # a folder of ours
     target.parent.mkdir(parents=True, exist_ok=True)
-    host = socket.gethostname() if host is None else host
+    host = temporary.this_host() if host is None else host
     left = target.with_name(f".{target.name}.{host}.{pid}.0a1b2c3d.tmp")
     left.write_bytes(b"half")
     return left
@@ -152,11 +151,30 @@ def test_only_temporaries_of_the_dead_or_of_last_week_go(tmp_path, forked, ended
 
 
 @pytest.mark.fault(51)
+def test_a_sweep_leaves_what_a_container_of_the_same_name_writes(tmp_path, monkeypatch):
+    """Its process has an id that means another process here, or none."""
+    spaces = {"here": "pid:[4026531836]", "container": "pid:[4026532178]"}
+
+    def enter(space: str) -> None:
+        monkeypatch.setattr(os, "readlink", lambda path: spaces[space])
+
+    for writer, other in (("here", "container"), ("container", "here")):
+        enter(writer)
+        monkeypatch.setattr(os, "getpid", lambda: DEAD)
+        written = temporary.beside(tmp_path / writer)
+        written.touch()
+        enter(other)
+        assert temporary.remove_stale(tmp_path) == []
+        enter(writer)
+        assert temporary.remove_stale(tmp_path) == [written]
+
+
+@pytest.mark.fault(51)
 def test_a_sweep_follows_no_link(tmp_path):
     outside = left_by(tmp_path / "outside" / "x")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "linked").symlink_to(tmp_path / "outside")
-    (tmp_path / "root" / f".z.{socket.gethostname()}.{DEAD}.0a1b2c3d.tmp").symlink_to(
+    (tmp_path / "root" / f".z.{temporary.this_host()}.{DEAD}.0a1b2c3d.tmp").symlink_to(
         tmp_path / "outside"
     )
     assert len(temporary.remove_stale(tmp_path / "root", depth=9, whole=("linked",))) == 1

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,12 +25,13 @@ import torch
 import torch.utils.data._utils as data_utils
 
 from fgvc import notices
+from fgvc import run as entry
 from fgvc.config.compose import composed
 from fgvc.config.schema import Generator
 from fgvc.data import dogs, loader, manifest
 from fgvc.data.preprocess import Preprocess
 from fgvc.data.synthetic import folder as synthetic
-from fgvc.task import FAILED, PREEMPTED, distributed, isolate
+from fgvc.task import DONE, FAILED, PREEMPTED, distributed, isolate
 from fgvc.task.crew import Crew
 from fgvc.task.watchdog import Watchdog
 from fgvc.types import Manifest
@@ -224,6 +226,76 @@ def test_a_process_that_draws_birds_survives_every_notice(gate, tmp_path, monkey
     waiting = gate("spawn_main")
     assert synthetic.write(tmp_path / "birds", generator).is_dir()
     assert waiting.pids
+
+
+EARLY = """
+import os, sys
+class Notice:
+    def find_spec(self, name, path=None, target=None):
+        if name == "hydra":
+            os.kill(os.getpid(), {number})
+sys.meta_path.insert(0, Notice())
+"""
+
+
+@pytest.mark.fault(3)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_notice_while_fgvc_is_imported_ends_resumably(tmp_path, number):
+    (tmp_path / "sitecustomize.py").write_text(EARLY.format(number=int(number)))
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "fgvc.run", "--help"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    assert (done.returncode, done.stderr) == (PREEMPTED, b"")
+
+
+@pytest.mark.fault(3)
+@pytest.mark.parametrize("number", notices.NOTICES)
+def test_a_notice_while_a_command_is_composed_ends_resumably(monkeypatch, number):
+    def composing(arguments: object) -> int:
+        os.kill(os.getpid(), number)
+        return FAILED
+
+    monkeypatch.setattr(entry, "main", composing)
+    before = {each: signal.getsignal(each) for each in notices.NOTICES}
+    for each in notices.NOTICES:
+        signal.signal(each, lambda number, frame: None)
+    try:
+        with pytest.raises(SystemExit) as end:
+            entry.script()
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert end.value.code == PREEMPTED
+
+
+AT_EXIT = """
+import atexit, os
+atexit.register(lambda: os.kill(os.getpid(), {number}))
+"""
+
+
+@pytest.mark.fault(3)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_notice_after_the_end_changes_no_exit_code(tmp_path, number):
+    """While Python takes itself down, which can take a second."""
+    (tmp_path / "sitecustomize.py").write_text(AT_EXIT.format(number=int(number)))
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "fgvc.run", "--version"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    assert (done.returncode, done.stderr) == (DONE, b"")
+
+
+@pytest.mark.fault(3)
+def test_a_sweep_takes_the_notices_that_were_held_back_when_it_was_started():
+    """As one that a server of forks starts, which holds them back for good."""
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    try:
+        with notices.held_back():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            with isolate.noticing():
+                assert isolate.asked() == 1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 class Waits:
