@@ -216,7 +216,7 @@ def _read(path: Path) -> dict[str, Any]:
     """What was written, after its digest was verified; nothing in the file can run."""
     _verify(path)
     try:
-        # given a path, torch would choose by its suffix; it warns of pickle protocols
+        # given a path, torch would go by its ending; it warns of pickle protocols
         with untrusted.open_regular(path) as file, warnings.catch_warnings(action="ignore"):
             record = torch.load(file, map_location="cpu", weights_only=True)
         if type(record["step"]) is not int or not isinstance(record["state"], dict):

@@ -19,7 +19,7 @@ from fgvc.untrusted import parse_json
 MOST_BYTES = 90_000_000  # of the facts; the format allows a header of 100 MB
 MOST_CLASSES = 1_000_000
 MOST_LETTERS = 1000  # of a name
-MOST_RUNS = 32  # that trained the backbone in turn
+MOST_RUNS = 32  # that trained the backbone, one after the other
 NOTES = ("contamination",)  # keys of texts that are no values and may hold anything
 READERS = Dataset.__dataclass_fields__["reader"].metadata["choices"]
 SHA256 = re.compile(r"[0-9a-f]{64}")
