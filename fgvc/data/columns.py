@@ -23,6 +23,7 @@ from fgvc.types import TEST, TRAIN, Parts, UserError
 Value = TypeVar("Value")
 WHOLE = re.compile(r"[+-]?[0-9]+")
 INDEX_FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
+LARGEST = float(np.finfo(np.float32).max)  # of a number of an index file
 
 
 @dataclass(frozen=True)
@@ -172,10 +173,15 @@ def integer(text: str) -> int:
 
 
 def decimal(text: str) -> float:
-    """A number in ASCII; inf and nan are legal (a missing box); ValueError for other text."""
+    """A number in ASCII; inf and nan are legal (a missing box); ValueError for other text.
+
+    A finite number that float32 cannot hold is refused: an array would hold inf in its place.
+    """
     try:
         if text.isascii() and "_" not in text:
-            return float(text)
+            value = float(text)
+            if not math.isfinite(value) or abs(value) <= LARGEST:
+                return value
     except ValueError:
         pass
     raise ValueError("a number")

@@ -28,6 +28,7 @@ TIMEOUT = 60  # seconds for a command to answer
 CODE = Path(__file__).resolve().parents[2]  # the checkout, where there is one
 PROGRAM = ("fgvc", "conf", "hydra_plugins")  # folders that the program imports from or composes
 SOURCE = (".py", ".pyi", ".yaml", ".yml")
+COMPILED = (".so", ".pyd")  # imported before a source file of the same name
 LARGEST = 4 * MIB  # of a file that the patch copies; the largest source file here has 20 kB
 COPIED = 64 * MIB  # of all untracked files together
 LISTED = 500  # files of untracked.json
@@ -132,7 +133,8 @@ def _changes(folder: Path, commit: str) -> Code:
     tracked, withheld = _tracked(folder)
     patches, kept_back, others, unlisted = _untracked(folder)
     ignored = _ignored_source(folder)
-    withheld = sorted([*withheld, *kept_back, *ignored], key=lambda file: file.path)
+    hidden = _hidden(folder)
+    withheld = sorted([*withheld, *kept_back, *ignored, *hidden], key=lambda file: file.path)
     head = b"".join(HEAD + json.dumps(file.plain()).encode() + b"\n" for file in withheld)
     patch = head + tracked + patches
     dirty = bool(patch or others)
@@ -233,6 +235,27 @@ def _patch(folder: Path, paths: Sequence[str]) -> tuple[bytes, list[str]]:
     return first + second, bad + worse
 
 
+def _hidden(folder: Path) -> list[Withheld]:
+    """Changed files that the index calls unchanged, so that no command of git shows a change.
+
+    A skip-worktree file that is absent is none: a sparse checkout leaves it out.
+    """
+    rows = _git(folder, "ls-files", "-v", "-s", "-z").split(b"\0")[:-1]
+    heads = {os.fsdecode(path): head for head, _, path in (row.partition(b"\t") for row in rows)}
+    blob_of = {
+        path: head.split()[2].decode()
+        for path, head in heads.items()
+        if (head[:1].islower() or head[:1] == b"S") and _is_plain(folder / path)
+    }
+    found = {path: _git(folder, "hash-object", "--", path).decode().strip() for path in blob_of}
+    changed = [path for path, name in blob_of.items() if found[path] != name]
+    return [_described(folder, path, "git is told to overlook it") for path in changed]
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
 # --- untracked files ---
 
 
@@ -273,9 +296,9 @@ def _new_source(folder: Path, path: str, most: int) -> tuple[str, bytes | None]:
 
 
 def _ignored_source(folder: Path) -> list[Withheld]:
-    """Source files that .gitignore names and the program can use all the same."""
+    """Source and compiled files that .gitignore names and the program can use all the same."""
     command = ("ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *PROGRAM)
-    paths = [path for path in _paths(_git(folder, *command)) if path.endswith(SOURCE)]
+    paths = [path for path in _paths(_git(folder, *command)) if path.endswith((*SOURCE, *COMPILED))]
     kept = [path for path in paths if not privacy.is_secret_name(path)]
     return [_described(folder, path, "is ignored by git") for path in kept]
 

@@ -10,17 +10,22 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 from fgvc import shell
 
 MASK = "***"
 SHORTEST_VALUE = 8  # characters of an environment variable's value that is searched for
+SHORTEST_WORD = 16  # of one that is a plain word or number, as SECRET=production
 NOT_PRIVATE = frozenset({"root", "user", "localhost"})  # names that identify nobody
 
-_WORDS = (  # tokens of an image or a text are no secret
-    r"secret|token(?!s|i[sz])|(?:api|access|auth|hf)[_.-]?tokens|credential|passwo?r?d|passphrase"
+_OF_IMAGE = (  # tokens of an image or a text, and what a model does with them
+    r"s|i[sz]|[_.-]?(?:merg|prun|pool|mix|drop|select|embed|grid|fus|reduc|shuffl|attention|attn"
+    r"|count|number|type|level|wise|label|length|to[_-]|per[_-])"
+)
+_WORDS = (
+    rf"secret|(?<!cls[_-])(?<!class[_-])(?<!patch[_-])(?<!mask[_-])token(?!{_OF_IMAGE})"
+    r"|(?:api|access|auth|hf)[_.-]?tokens|credential|passwo?r?d|passphrase"
     r"|(?:api|access|private)[_.-]?key|service[_.-]?account"
 )
 _NAME = re.compile(
@@ -33,31 +38,44 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _VARIABLE = re.compile(rf"{_WORDS}|_(?:key|pat|auth|dsn)$", re.IGNORECASE)
-_START, _STRONG = rb"(?<![A-Za-z0-9_])", rb"(?=[\w-]*[0-9])(?=[\w-]*[A-Za-z])"
-_ASSIGNED = (
-    rb"(?i:secret|token(?!i[sz])|passwo?r?d|passphrase|api[_-]?key|access[_-]?key)[\w-]*[\"']?"
-)
-_MIXED = rb"(?=[^\s\"']*[0-9])(?=[^\s\"']*[A-Za-z])"
+_START, _MIXED_WORD = rb"(?<![A-Za-z0-9_])", rb"(?=[\w-]{0,80}[0-9])(?=[\w-]{0,80}[A-Za-z])"
+# three words and more, as in vit_tiny_patch16_224 or sk_learn_linear_v2: the name of a thing
+# every repetition is bounded: a long line of another author must not take minutes
+_PIECE = rb"(?>(?:[A-Z]?[a-z]{1,40}+|[A-Z]{1,5})(?:[0-9]{1,4}[a-z]{0,2})?|[0-9]{1,4})"
+_NAMED = rb"(?!" + _PIECE + rb"(?:[_/.+=~-]++" + _PIECE + rb"){2,40}+[_/.+=~-]*+(?![A-Za-z0-9]))"
+_STRONG = _NAMED + _MIXED_WORD
+_PASSWORD = rb"(?i:passwo?r?d|passphrase)[\w-]{0,40}[\"']?"
+_ASSIGNED = rb"(?i:secret|token(?!i[sz])|api[_-]?key|access[_-]?key)[\w-]{0,40}[\"']?"
+_MIXED = rb"(?=[^\s\"']{0,200}[0-9])(?=[^\s\"']{0,200}[A-Za-z])"
+# an assignment of a literal: letters and digits, so that a word of prose is not taken for one
+_QUOTED, _IN_SHELL = rb"[^\s\"']{16,}[\"']", rb"[\w+/=~-]{16,2000}+(?![\w+/=~.(-])"
 _FORMS = (
-    _START + rb"hf_[A-Za-z0-9]{16,}",  # Hugging Face
+    _START + rb"hf_(?![a-z]{1,26}[0-9]{0,4}(?![A-Za-z0-9]))[A-Za-z0-9]{16,}",  # Hugging Face
     _START + rb"(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})",
-    _START + rb"glpat-[\w-]{16,}",
+    _START + rb"glpat-" + _NAMED + rb"[\w-]{16,}",
     _START + rb"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])",  # Amazon
-    _START + rb"sk[-_](?:(?:proj|ant|live|test|or|svcacct)[\w-]*[-_])?" + _STRONG + rb"[\w-]{20,}",
+    _START
+    + rb"sk[-_]"
+    + _NAMED
+    + rb"(?:(?:proj|ant|live|test|or|svcacct)[\w-]{0,40}[-_])?"
+    + _MIXED_WORD
+    + rb"[\w-]{20,}",
     _START + rb"[rp]k_(?:live|test)_[A-Za-z0-9]{16,}",
-    _START + rb"xox[abeoprs]-[\w-]{10,}",  # Slack
+    _START + rb"xox[abeoprs]-" + _NAMED + rb"[\w-]{10,}",  # Slack
     _START + rb"AIza[\w-]{35}",  # Google
     _START + rb"ya29\.[\w-]{20,}",
-    _START + rb"(?:npm_[A-Za-z0-9]{30,}|pypi-[\w-]{30,}|dop_v1_[a-f0-9]{40,})",
+    _START + rb"(?:npm_[A-Za-z0-9]{30,}|dop_v1_[a-f0-9]{40,})",
+    _START + rb"pypi-" + _NAMED + rb"[\w-]{30,}",
     _START + rb"(?:r8_[A-Za-z0-9]{30,}|nvapi-[\w-]{30,}|wandb_v1_\w{20,}|KGAT_\w{16,})",
-    _START + rb"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}",  # JSON Web Token
-    rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY",
+    _START + rb"eyJ[\w-]{8,2000}\.eyJ[\w-]{8,2000}\.[\w-]{8,}",  # JSON Web Token
+    rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY",
     rb"(?<=://)[^\s/?#@:'\"{}<>]*:[^\s/?#@'\"{}<>]+(?=@)",  # a password in an address
     rb"(?i:(?<=bearer )|(?<=basic ))" + _STRONG + rb"[\w.~+/-]{20,}=*",
-    # an assignment of a literal: letters and digits, so that a word of prose is not taken for one
-    _ASSIGNED + rb"\s*[:=]\s*[\"']" + _MIXED + rb"[^\s\"']{16,}[\"']",
+    _PASSWORD + rb"\s*[:=]\s*[\"']" + _MIXED + _QUOTED,
+    _ASSIGNED + rb"\s*[:=]\s*[\"']" + _NAMED + _MIXED + _QUOTED,
     rb"(?i:passwo?r?d|passphrase)[\"']?\s*[:=]\s*[\"'][^\s\"'{}<>]{6,}[\"']",
-    _ASSIGNED + rb"=" + _MIXED + rb"[\w+/=~-]{16,}(?![\w+/=~.(-])",  # as in a file for a shell
+    _PASSWORD + rb"=" + _MIXED + _IN_SHELL,  # as in a file for a shell
+    _ASSIGNED + rb"=" + _NAMED + _MIXED + _IN_SHELL,
 )
 _SECRET = re.compile(b"|".join(b"(?:" + form + b")" for form in _FORMS))
 
@@ -77,17 +95,15 @@ def holds_secret(data: bytes) -> bool:
         data = data.replace(b"\0", b"")
     if _SECRET.search(data):
         return True
-    return any(value.encode(errors="surrogateescape") in data for value in _environment_values())
+    return any(pattern.search(data) for pattern in _of_environment())
 
 
 def masked(text: str) -> str:
     """The text with MASK in place of each secret."""
-    data = text.encode(errors="surrogatepass")
-    data = _SECRET.sub(MASK.encode(), data)
-    text = data.decode(errors="surrogatepass")
-    for value in _environment_values():
-        text = text.replace(value, MASK)
-    return text
+    data = _SECRET.sub(MASK.encode(), text.encode(errors="surrogatepass"))
+    for pattern in _of_environment():
+        data = pattern.sub(MASK.encode(), data)
+    return data.decode(errors="surrogatepass")
 
 
 def refusal(shown: str) -> str:
@@ -98,7 +114,8 @@ def refusal(shown: str) -> str:
     """
     return (
         f"{shown}: holds a password or token, which the record would keep. Give it outside the "
-        "command: HF_TOKEN in the environment, or ~/.netrc"
+        "command: HF_TOKEN in the environment, or ~/.netrc. If it is none, rename it, or unset the "
+        "environment variable (KEY, TOKEN, PASSWORD and the like) that has this value"
     )
 
 
@@ -140,16 +157,23 @@ def _is_place(value: str) -> bool:
     return value.startswith(("/", "~/", "file:")) or value == "~" or ",/" in value
 
 
-def _environment_values() -> Iterator[str]:
+def _of_environment() -> list[re.Pattern[bytes]]:
     """Values of environment variables that are named as secrets are; longer ones first."""
     found = {
         value
         for name, value in os.environ.items()
         if _VARIABLE.search(name)
-        and len(value) >= SHORTEST_VALUE
+        and len(value) >= (SHORTEST_WORD if value.isalpha() or value.isdigit() else SHORTEST_VALUE)
         and not value.startswith(("/", "~", "."))  # the place of a secret, not the secret
     }
-    yield from sorted(found, key=len, reverse=True)
+    return [_pattern(value) for value in sorted(found, key=len, reverse=True)]
+
+
+def _pattern(value: str) -> re.Pattern[bytes]:
+    """The bytes of a value; a short one only as a whole word, for a digest may hold it."""
+    pattern = re.escape(value.encode(errors="surrogateescape"))
+    whole = len(value) < SHORTEST_WORD
+    return re.compile(rb"(?<![A-Za-z0-9])" + pattern + rb"(?![A-Za-z0-9])" if whole else pattern)
 
 
 def _homes() -> list[str]:

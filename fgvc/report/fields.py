@@ -13,6 +13,7 @@ import typing
 from typing import Any
 
 from fgvc.report.shown import one_line
+from fgvc.shell import UNSEEN
 
 MOST_TEXT = 10_000  # characters of a text in a table
 PLAIN = frozenset({str, int, float, bool, types.NoneType})
@@ -28,7 +29,7 @@ def check(instance: Any) -> None:
         value = getattr(instance, name)
         if type(value) not in allowed:
             raise ValueError(f"{name} is {one_line(repr(value), 60)}, not {_named(allowed)}")
-        if isinstance(value, str) and not (value.isprintable() and len(value) <= MOST_TEXT):
+        if isinstance(value, str) and (UNSEEN.search(value) or len(value) > MOST_TEXT):
             raise ValueError(f"{name} holds control characters or is too long")
 
 

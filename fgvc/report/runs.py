@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fgvc.escape import visible
 from fgvc.record import comparability, retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.folder import SHORT
@@ -19,7 +20,7 @@ from fgvc.record.retention import UnreadableError
 from fgvc.report import fields, sealed
 from fgvc.report.names import name_of
 from fgvc.report.sealed import DamageError, OtherVersionError
-from fgvc.report.shown import inert, one_line
+from fgvc.report.shown import one_line
 from fgvc.store import digest
 
 SEALED = re.compile(rf"[0-9a-f]{{{SHORT}}}")
@@ -319,7 +320,7 @@ def _notes(notes: object) -> tuple[str, ...]:
     """
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise ValueError(f"notes={notes!r}: not a list of strings")
-    return tuple(map(inert, notes))
+    return tuple(map(visible, notes))
 
 
 def _retention_notes(path: Path) -> tuple[str, ...]:

@@ -6,18 +6,13 @@ direction. They are shown as escapes, never sent.
 
 from __future__ import annotations
 
+from fgvc.escape import visible
+
 MOST = 300  # characters of a line
 
 
 def one_line(value: object, most: int = MOST) -> str:
     """The text of a value on one line, cut at `most` characters, without control characters."""
     text = " ".join(str(value)[: 4 * most].split())
-    line = inert(text)
+    line = visible(text)
     return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-def inert(text: str) -> str:
-    """The text with every character that is not printable as its escape."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

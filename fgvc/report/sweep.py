@@ -126,6 +126,7 @@ def write(table: SweepTable, target: Path) -> None:
         table,
         command=privacy.portable_command(table.command),
         rows=tuple(_without_places(row) for row in table.rows),
+        left_out=tuple(map(privacy.without_places, table.left_out)),
     )
     plain = {
         "run_id": table.run_id,

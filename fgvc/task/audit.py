@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from fgvc.escape import visible
 from fgvc.record import console, privacy
 from fgvc.record.locate import record_folder
 from fgvc.report.audit import (
@@ -24,7 +25,6 @@ from fgvc.report.audit import (
 )
 from fgvc.report.runs import place, read
 from fgvc.report.sealed import CKPT, DamageError, OtherVersionError
-from fgvc.report.shown import inert
 from fgvc.store import atomic
 from fgvc.store.output import JSON, output_file
 from fgvc.task import DONE, FAILED, Job, derive
@@ -53,15 +53,15 @@ def run(job: Job) -> int:
     block = privacy.without_places(markdown(record, results))
     failed = [one for one in results if one.state == FAIL]
     rows = [[one.id, one.state, one.evidence] for one in results]
-    title = f"audit of {inert(record.place)}"
+    title = f"audit of {visible(record.place)}"
     console.table(title, ["check", "", "evidence"], rows, numbers=False)
     for line in block.split("\n"):
         console.say(line)
     measure_again = command.again(str(record.path / CKPT))
-    _write(target, record, results, block, measure_again)
+    _write(target, record, results, block)
     unchecked = [one for one in results if one.state == UNCHECKED]
     for line in limits.lines(measure_again):
-        console.say(inert(line))
+        console.say(visible(line))
     console.say(
         f"{outcome(results)}: {len(failed)} of {len(results)} checks failed, {len(unchecked)} "
         f"could not be made; as JSON: {target}"
@@ -69,15 +69,13 @@ def run(job: Job) -> int:
     return FAILED if failed else DONE
 
 
-def _write(
-    target: Path, record: Record, results: list[Result], block: str, measure_again: str
-) -> None:
+def _write(target: Path, record: Record, results: list[Result], block: str) -> None:
     told = {
         "run": record.place,
         "outcome": outcome(results),
         "proves": limits.PROVES,
         "not_proven": list(limits.NOT_PROVEN),
-        "measure_again": measure_again,
+        "measure_again": command.again(f"OUTPUTS/{record.place}/{CKPT}"),
         "pull_request": block,
         "checks": [asdict(one) for one in results],
     }

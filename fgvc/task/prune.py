@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fgvc.config.schema import PruneTask
+from fgvc.escape import visible
 from fgvc.record import console, retention
 from fgvc.record.folder import now
 from fgvc.record.locate import record_folder
 from fgvc.report.prune import Item, Root
 from fgvc.report.sealed import DamageError, retention_of
-from fgvc.report.shown import inert, one_line
+from fgvc.report.shown import one_line
 from fgvc.store.lock import lock
 from fgvc.task import Job
 from fgvc.types import UserError
@@ -36,7 +37,7 @@ def run(job: Job) -> None:
     items = root.survey()
     for item in items:
         if not item.verdict.goes:
-            console.say(f"stays  {inert(item.name)}: {one_line(item.verdict.why)}")
+            console.say(f"stays  {visible(item.name)}: {one_line(item.verdict.why)}")
     gone = [item for item in items if item.verdict.goes]
     total = sum(_told(gone))
     if job.conf.task.delete:
@@ -73,5 +74,5 @@ def _told(items: Iterable[Item]) -> Iterable[int]:
     for item in items:
         size = item.size()
         why = one_line(item.verdict.why)
-        console.say(f"goes   {inert(item.name)} ({size / MIB:.1f} MiB): {why}")
+        console.say(f"goes   {visible(item.name)} ({size / MIB:.1f} MiB): {why}")
         yield size

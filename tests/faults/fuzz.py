@@ -7,6 +7,7 @@ folder. Anything else is a finding, with the number that makes the input again.
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import json
 import os
@@ -132,6 +133,7 @@ def _in_child(door: Door, scratch: Path, inputs: Any, end: float | None, count: 
 
 def _child(door: Door, folder: Path, inputs: Any, end: float | None, pipe: int) -> None:
     """Never returns."""
+    faulthandler.disable()  # a crash is a finding, and its dump would go to the terminal
     try:
         silence = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
@@ -148,6 +150,8 @@ def _child(door: Door, folder: Path, inputs: Any, end: float | None, pipe: int) 
             if end is not None and time.monotonic() >= end:
                 break
         _say(pipe, over=True)
+    except BaseException:  # of this harness, as when a door has left no memory
+        _say(pipe, finding=("the harness failed", traceback.format_exc()))
     finally:
         os._exit(0)
 
@@ -178,7 +182,7 @@ def _try(door: Door, folder: Path, data: bytes) -> tuple[str, str]:
         door.read(file)
     except (UserError, ConfigError) as error:
         refused = "refused"
-        if len(str(error).splitlines()) != 1:
+        if "\n" in str(error).strip("\n"):  # other control characters are spelt out in print
             return f"a message of several lines: {str(error)[:300]!r}", traceback.format_exc()
     except OSError as error:
         refused = "refused"

@@ -133,7 +133,7 @@ def _result() -> dict[str, np.ndarray]:
 
 
 def _memo(file: Path) -> dict[str, np.ndarray]:
-    return dict(memo(file.parent / "memo", {"model": "m"}, _result))
+    return dict(memo(file.parent / "memo", {"model": "m"}, _result, lambda note: None))
 
 
 def _pictures(root: Path) -> None:

@@ -304,6 +304,7 @@ def _not_utf8(column: str) -> bytes:
         ("cub", _cub("image_class_labels.txt", "1 1_0\n2 1\n3 2\n4 2\n"), "labels.txt:1"),
         ("cub", _cub("classes.txt", f"1 001.A\n{10**15} 002.B\n"), "classes.txt"),
         ("cub", _cub("parts/part_locs.txt", "1 1 1e999 4.0 1\n"), "part_locs.txt:1"),
+        ("cub", _cub("bounding_boxes.txt", "1 1e39 2.0 3.0 4.0\n"), "bounding_boxes.txt:1"),
         ("jsonl", b'{"path": "a.jpg", "label": ' + b"[" * 9000 + b"}", "file.jsonl:1"),
         ("jsonl", b'{"path": "a.jpg", "label": "\\ud800"}', "file.jsonl:1"),
         ("jsonl", b'{"path": "a\\u0000.jpg", "label": "a"}', "file.jsonl:1"),

@@ -7,6 +7,7 @@ and that it says what it cannot find.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -18,10 +19,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fgvc import metrics
+from fgvc import metrics, shell
 from fgvc.learn import logistic
 from fgvc.metrics import topk
-from fgvc.record import checkpoint, evaluation, plots, retention
+from fgvc.record import checkpoint, evaluation, plots, privacy, retention
 from fgvc.record.folder import write_status
 from fgvc.report import audit, sweep
 from fgvc.report.audit import block, command, derived, limits, stated
@@ -29,6 +30,7 @@ from fgvc.report.audit.check import answered, identity
 from fgvc.report.prune import Root
 from fgvc.report.runs import scan
 from fgvc.report.sealed import DamageError, parsed
+from fgvc.report.shown import one_line
 from fgvc.run import main
 from fgvc.task import derive
 from fgvc.types import Manifest, Predictions
@@ -75,7 +77,8 @@ def test_a_consistent_forgery_passes_and_the_audit_says_so(probe, capfd):
     for line in (limits.PROVES, *limits.NOT_PROVEN, again):
         assert " ".join(line.split()) in out
     assert record["not_proven"] == list(limits.NOT_PROVEN)
-    assert record["measure_again"] == again
+    elsewhere = f"OUTPUTS/{'/'.join(folder.parts[-3:])}/ckpt.bin"
+    assert record["measure_again"] == command.again(elsewhere)  # no place of this machine
     assert all(line in record["pull_request"] for line in limits.NOT_PROVEN)
 
 
@@ -253,6 +256,15 @@ def test_a_lie_that_was_sealed_is_found(probe, tmp_path):
 
 
 @pytest.mark.fault(55)
+@pytest.mark.parametrize("files", [[{"path": "specs/1/plan.md", "reason": "is no source"}], []])
+def test_a_tree_is_dirty_by_a_file_beside_the_code_too(probe, files):
+    rewrite(STAMP, lambda plain: plain.update(git_dirty=True, code_patch_sha256=None))(probe)
+    (probe / "untracked.json").write_text(json.dumps({"files": files, "more": 0}))
+    found = answered(BY_ID["stamp-follows"], audit.Record(forger.sealed(probe)))
+    assert found.state == ("pass" if files else "FAIL"), found.evidence
+
+
+@pytest.mark.fault(55)
 def test_another_code_checks_neither_page_nor_command(probe):
     text("report.html", "top-1 on", "top-1 over")(probe)
     folder, here = forger.sealed(probe), derive.here()
@@ -301,9 +313,20 @@ def test_a_forged_command_is_not_shown(probe, line):
 
 
 @pytest.mark.fault(55)
-def test_a_real_command_is_shown_as_it_is(probe):
+@pytest.mark.parametrize("blank", ["\u3000", "\u00a0", "\u200d"])
+def test_a_blank_of_another_script_is_no_control_character(probe, blank):
+    line = (probe / "command.txt").read_text().rstrip()
+    place = shell.setting("dataset.card.source", f"鳥{blank}a")
+    (probe / "command.txt").write_text(f"{line} {place}\n")
+    assert command.words(audit.Record(probe))[-1].endswith(f'"鳥{blank}a"')
+    assert blank in one_line(f"x 鳥{blank}a") or blank.isspace()
+
+
+@pytest.mark.fault(55)
+def test_a_real_command_is_shown_without_its_places(probe):
     line = (probe / "command.txt").read_text()
-    assert f"\n{line}" in block.markdown(*audit.audited(probe))
+    shown = privacy.portable_command(line.removesuffix("\n"))
+    assert f"\n{shown}\n" in block.markdown(*audit.audited(probe))
 
 
 @pytest.mark.fault(55)
@@ -325,7 +348,7 @@ def test_nothing_of_a_record_is_obeyed_by_a_terminal_or_by_markdown(probe, capfd
     outside, _, stamp = shown.partition("```json")
     for prose in (outside, stamp.partition("```")[2]):
         for line in prose.splitlines():
-            bare = "".join(line.split("`")[::2])  # what is no code span
+            bare = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", line)  # what is no code span
             assert "<script>" not in bare, line
             assert "](" not in bare, line
             assert not line.startswith("# ")
@@ -333,7 +356,7 @@ def test_nothing_of_a_record_is_obeyed_by_a_terminal_or_by_markdown(probe, capfd
 
 @pytest.mark.fault(55)
 def test_a_sweep_too_large_to_compose_is_not_composed():
-    with pytest.raises(ValueError, match="more than 1000 jobs"):
+    with pytest.raises(ValueError, match="more than 1000"):
         derive.composed(["-m", "seed=range(0,1000000000)"], "a")
 
 

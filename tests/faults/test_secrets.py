@@ -275,6 +275,80 @@ def test_a_command_with_a_secret_is_refused_before_any_file(
 
 
 @pytest.mark.fault(54)
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_a_change_that_git_is_told_to_overlook_is_no_clean_tree(checkout, flag):
+    git(checkout, "update-index", flag, "fgvc/a.py")
+    assert not stamp.code(checkout).dirty
+    written(checkout, "fgvc/a.py", "other\n")
+    code = stamp.code(checkout)
+    assert code.dirty
+    assert [file.path for file in code.withheld] == ["fgvc/a.py"]
+    assert "fgvc/a.py" in " ".join(code.notes)
+    (checkout / "fgvc/a.py").unlink()  # as in a sparse checkout
+    assert flag == "--assume-unchanged" or not stamp.code(checkout).withheld
+
+
+@pytest.mark.fault(54)
+def test_a_compiled_module_that_git_ignores_is_no_clean_tree(checkout):
+    written(checkout, ".gitignore", "*.so\n")
+    git(checkout, "add", ".gitignore")
+    git(checkout, "commit", "-qm", "ignore")
+    before = stamp.code(checkout)
+    written(checkout, "fgvc/a.cpython-311-x86_64-linux-gnu.so", "x")
+    code = stamp.code(checkout)
+    assert code.patch_sha256 != before.patch_sha256
+    assert [file.path for file in code.withheld if file.path.endswith(".so")]
+
+
+# values of variables that occur in ordinary text, and what ordinary text they occur in
+COMMON = {"SECRET": "production", "API_KEY": "undefined", "TOKEN": "00000000", "DB_KEY": "e4553569"}
+ORDINARY = [
+    "dataset.root=/data/production/birds",
+    f"backbone.weights_sha256=ab{'00000000' * 2}{'e4553569' * 4}",
+    "ValueError: undefined label",
+    "runtime.output_root=/x/token_merging/secret_garden",
+    "runtime.output_root=/x/token_merging=16/vit_base_patch16_224",
+    "dataset.root=/x/secret_garden=birds_of_the_world_2011/CUB_200_2011/images",
+    "runtime.run_id=sk_learn_logistic_regression_v2",
+    "runtime.output_root=/x/hf_visiontransformers2023",
+    "dataset.root='/x/basic vit_tiny_patch16_224_birds'",
+    "dataset.card.source=https://user@example.org/birds",
+    "dataset.card.approval=birds@example.org",
+    "dataset.root=/x/password=none/a@b:c",
+    '"token": "vit_tiny_patch16_224"',
+]
+
+
+@pytest.mark.fault(54)
+@pytest.mark.parametrize("text", ORDINARY)
+def test_ordinary_text_is_no_secret(text, monkeypatch):
+    for name, value in COMMON.items():
+        monkeypatch.setenv(name, value)
+    assert privacy.masked(text) == text
+    assert not privacy.holds_secret(text.encode())
+
+
+@pytest.mark.fault(54)
+@pytest.mark.parametrize("words", ["sk_a_b_c_", "token=a_b_c_", "secret_x=vit_tiny_patch_"])
+def test_words_before_a_secret_do_not_hide_it(words):
+    assert TOKEN[3:] + "1" not in privacy.masked(words + TOKEN[3:] + "1")
+
+
+@pytest.mark.fault(54)
+@pytest.mark.parametrize("piece", ["token_x=", "sk-", "token=a1", "password="])
+def test_a_long_line_is_searched_in_linear_time(piece):
+    """A quadratic search of these 400,000 characters takes minutes."""
+    text = piece * (400_000 // len(piece)) + "("
+    assert privacy.masked(text) == text
+
+
+@pytest.mark.fault(54)
+@pytest.mark.parametrize("name", ["token_merging.py", "cls_token.py", "tokenizer.py"])
+def test_code_on_the_tokens_of_an_image_is_copied(name):
+    assert not privacy.is_secret_name(f"fgvc/model/{name}")
+
+
+@pytest.mark.fault(54)
 def test_a_config_with_a_secret_is_refused_and_errors_and_logs_are_masked(tmp_path):
     texts = {"config.yaml": f"a: 1\nroot: /x/{TOKEN}\n"}
     with (
@@ -368,7 +442,7 @@ def test_what_leaves_the_machine_names_no_user_no_host_and_no_secret(
     assert main([*audit, *places]) == 0
     assert main(["task=report", *places]) == 0
     said = capfd.readouterr().out
-    block = said[said.index("### Commands") : said.index("as JSON:")]
+    block = said[said.index("### Commands") : said.index("proven: ")]
     assert not re.search(r"quentinzz|hostzz", block)
     places_of = re.compile(b"quentinzz|hostzz")
     secrets = re.compile(re.escape(TOKEN).encode() + b"|" + re.escape(PASSWORD).encode())

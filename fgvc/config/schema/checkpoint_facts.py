@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 
 from fgvc.config.schema.architecture import ARGUMENTS, shown
 from fgvc.config.schema.dataset import Dataset
+from fgvc.shell import UNSEEN
 from fgvc.untrusted import parse_json
 
 MOST_BYTES = 90_000_000  # of the facts; the format allows a header of 100 MB
@@ -134,7 +135,7 @@ def _is_texts(value: Any) -> bool:
 
 def _is_line(value: Any) -> bool:
     """Whether a text fits into a message."""
-    return _is_text(value) and len(value) <= MOST_LETTERS and value.isprintable()
+    return _is_text(value) and len(value) <= MOST_LETTERS and not UNSEEN.search(value)
 
 
 def _is_word(value: Any) -> bool:

@@ -26,7 +26,7 @@ def words(record: Record) -> list[str]:
     if len(text) > MOST:
         raise DamageError(f"{FILE}: {len(text)} characters, at most {MOST}: not shown")
     line = text.removesuffix("\n")
-    if not line.isprintable():
+    if shell.UNSEEN.search(line):
         raise DamageError(f"{FILE}: several lines or control characters: not shown")
     try:
         parts = shell.split(line)

@@ -11,7 +11,7 @@ from fgvc.report.audit.record import Record
 from fgvc.report.flat import flattened
 from fgvc.report.sealed import DamageError
 
-CONFIG, STAMP = "config.yaml", "env_stamp.json"
+CONFIG, STAMP, UNTRACKED = "config.yaml", "env_stamp.json", "untracked.json"
 # what task=eval decides anew, under the config of a checkpoint
 OF_EVAL = ("dataset.partial", "dataset.accept_altered", "backbone.norm_eps")
 FROM_DATA = "from the data:"  # begins the text of a card that reading the data replaces
@@ -66,8 +66,9 @@ def stamp_follows(record: Record) -> str:
     if runtime["threads"] is not None:
         agree("threads", (CONFIG, runtime["threads"]), (STAMP, stamp["threads"]))
     if stamp["git_error"] is None and stamp["git_commit"] is not None:
-        patch = stamp["code_patch_sha256"] is not None
-        agree("git_dirty", ("code.patch", patch), (STAMP, stamp["git_dirty"]))
+        beyond = stamp["code_patch_sha256"] is not None or _has_untracked(record)
+        sources = f"code.patch and {UNTRACKED}"
+        agree("git_dirty", (sources, beyond), (STAMP, stamp["git_dirty"]))
     tiny = record.config["dataset"]["subset"] is not None
     for part, split in (("train", "train"), ("infer", "test")):
         key = f"tiny_{part}_subset_path"
@@ -79,6 +80,14 @@ def stamp_follows(record: Record) -> str:
     _check_weights(record)
     _check_cost(record)
     return "config, device, weights, token grid and cost agree"
+
+
+def _has_untracked(record: Record) -> bool:
+    """Whether the checkout held files that are neither tracked nor in the patch."""
+    if UNTRACKED not in record.artifacts:
+        return False
+    listing = record.json(UNTRACKED)
+    return bool(listing["files"] or listing["more"])
 
 
 def _grid(config: Mapping[str, Any]) -> int:
