@@ -62,7 +62,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def read_table(source: bytes | Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_predictions(source: bytes | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """The columns of a predictions.parquet, which another person may have made; None for all.
 
     Raises:
