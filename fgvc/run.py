@@ -8,6 +8,7 @@ so that --help and --cfg job answer at once.
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import io
 import os
@@ -153,6 +154,8 @@ def script() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter ends no run
+    # last of all: Python then takes its handlers away, and the end of torch can take seconds
+    atexit.register(notices.ignore)
     if os.environ.get("RANK", "0") == "0":
         notices.interrupt()
     else:  # torchrun ends a rank that waits for a refused one

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from fgvc import untrusted
-from fgvc.store import atomic, digest, temporary
+from fgvc.store import atomic, cached, digest, temporary
 from fgvc.types import UserError
 
 NAME = re.compile(r"(state|best)-(\d{8,})(?:\.best-(\d{8,}))?\.([0-9a-f]{64})\.pt")
@@ -178,6 +178,7 @@ class States:
         torch.save(record, buffer)
         data = buffer.getvalue()
         path = self.folder / f"{stem}.{digest.sha256_bytes(data)}.pt"
+        cached.clear(path)
         atomic.write_bytes(path, data)
         return path
 
@@ -193,11 +194,11 @@ class States:
         kept = [_parsed(written), *earlier[::-1][: self.keep - 1]]
         for entry in states:
             if entry not in kept:
-                entry.path.unlink()
+                temporary.remove(entry.path)
         needed = {entry.best for entry in kept}
         for entry in self._entries("best"):
             if entry.step not in needed:
-                entry.path.unlink()
+                temporary.remove(entry.path)
 
     def _remove_leftovers(self) -> None:
         """The run's lock is ours, so that a temporary file, of whichever host, is a dead one's."""

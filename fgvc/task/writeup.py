@@ -354,6 +354,7 @@ def _cost_line(cost: Mapping[str, Any]) -> str:
     if cost["parameters"]:
         parts.append(f"{cost['parameters'] / 1e6:.1f} M parameters")
         parts.append(f"{cost['macs'] / 1e9:.2f} GMAC an image")
-        parts.append(f"{cost['images_per_s']:.0f} images/s in evaluation")
+        if cost["images_per_s"] is not None:  # not measured where a kill came before it was kept
+            parts.append(f"{cost['images_per_s']:.0f} images/s in evaluation")
     fresh = f"{cost['forwarded']} images forwarded now, {cost['seconds']:.1f} s in all"
     return "cost: " + ", ".join([*parts, fresh])

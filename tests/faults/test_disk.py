@@ -458,6 +458,24 @@ def whole(row_n: np.ndarray) -> Features:
 
 
 @pytest.mark.fault(50)
+def test_costs_that_are_lost_beside_whole_features_are_measured_as_far_as_they_can(
+    run, small_probe, tmp_path
+):
+    """The rate needs pictures that are forwarded; the run says and records the rest."""
+    place = f"runtime.cache_root={tmp_path / 'cache'}"
+    assert run(*small_probe, place, "runtime.run_id=a").code == 0
+    for path in (tmp_path / "cache" / "costs").iterdir():
+        path.write_bytes(b"{}")
+    ran = run(*small_probe, place, "runtime.run_id=b")
+    assert ran.code == 0, ran.err
+    cost = ran.json("metrics.json")["cost"]
+    assert cost["parameters"]
+    assert cost["images_per_s"] is None
+    assert "GMAC an image" in ran.out
+    assert "images/s in evaluation" not in ran.out
+
+
+@pytest.mark.fault(50)
 def test_a_bit_in_every_cached_file_changes_no_result(run, small_probe, tmp_path):
     """One bit of each file of the cache, then the same probe: same numbers, a note per file."""
     usual = (*small_probe, f"runtime.cache_root={tmp_path / 'cache'}")

@@ -183,6 +183,21 @@ def test_damage_is_told_in_one_line_and_the_state_before_is_taken(states, notes,
     assert steps(other) == [10, 25]
 
 
+@pytest.mark.fault(8)
+@pytest.mark.parametrize("next_step", [20, 25])
+def test_a_folder_in_place_of_a_state_is_passed_over_and_replaced(states, notes, next_step):
+    for step in (10, 20):
+        states.save(step, everything(step))
+    bad = of(states)[-1]
+    bad.unlink()
+    (bad / "inside").mkdir(parents=True)
+    other = again(states)
+    assert other.newest(notes.append)[0] == 10
+    other.save(next_step, everything(next_step))
+    assert steps(other) == [10, next_step]
+    assert all(path.is_file() for path in of(states))
+
+
 def test_best_weights_that_are_missing_spoil_the_state_that_needs_them(states, notes):
     for step in (10, 20):
         states.save_best(step, weights(step))
