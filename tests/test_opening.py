@@ -57,7 +57,6 @@ ALLOWED = {
     "data.download.unpack": {"open", "tarfile.open", "ZipFile"},
     "data.mat_parser": {"json.load", "open"},  # standard input, and paths that mat.py checked
     "record.tensorboard.read": {"EventAccumulator"},  # a folder, whose files it checks
-    "record.evaluation": {"ParquetFile"},  # bytes, or a path that it checks
     "record.stack.board": {"EventAccumulator"},  # what this process has just written
     "run": {"os.open"},  # the null device
     # the package's own files

@@ -6,7 +6,6 @@ What is passed over in a folder or under a pattern is counted by kind in a note.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import sys
 from collections import defaultdict
@@ -14,9 +13,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from fgvc import untrusted
 from fgvc.config import images
 from fgvc.config.images import Place
 from fgvc.data import formats
@@ -51,10 +52,27 @@ def pictures(image: object) -> Iterator[Pictures]:
     with scratch("picture") as folder:
         file = folder / images.STDIN
         with open_named(file) as copy:
-            shutil.copyfileobj(sys.stdin.buffer, copy)
+            _copy_input(copy)
         if not file.stat().st_size:
             raise UserError("image=-: standard input is empty; pipe one picture in: … < bird.jpg")
         yield Pictures(_manifest(folder, [images.STDIN]))
+
+
+def _copy_input(copy: IO[bytes]) -> None:
+    """Copy standard input; a device in its place has no end.
+
+    Raises:
+        UserError: more bytes than a picture may have.
+    """
+    left = untrusted.PICTURE
+    while piece := sys.stdin.buffer.read(untrusted.MIB):
+        left -= len(piece)
+        if left < 0:
+            raise UserError(
+                f"image=-: standard input holds more than the {untrusted.PICTURE} bytes that a "
+                "picture may have; pipe one picture in: … < bird.jpg"
+            )
+        copy.write(piece)
 
 
 def pictures_of(image: object) -> Pictures:

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,6 +50,7 @@ from fgvc.run import main
 from fgvc.store import digest, features, lock, tensor_file
 from fgvc.store.content import ContentStore
 from fgvc.task import pictures, stored
+from fgvc.task import pictures as given
 from fgvc.types import UserError
 from tests.faults import fuzz_data
 from tests.faults.fuzz_data import void
@@ -509,3 +511,22 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, as_nobody):
         as_nobody(lambda: void(states.read(str(file))))
     line = as_nobody(lambda: void(picture.pixels_of(file)))
     assert str(file) in line
+
+
+@pytest.mark.fault(52)
+def test_standard_input_without_end_is_bounded(monkeypatch, tmp_path):
+    monkeypatch.setattr(untrusted, "PICTURE", 3 * untrusted.MIB)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with Path("/dev/zero").open() as endless:
+        monkeypatch.setattr(sys, "stdin", endless)
+        with (
+            pytest.raises(UserError, match=r"^image=-: standard input holds more than the 3145728"),
+            given.pictures("-"),
+        ):
+            pass
+    small = tmp_path / "small"
+    small.write_bytes(b"a picture")
+    with small.open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        with given.pictures("-") as found:
+            assert (found.manifest.root / found.manifest.path[0]).read_bytes() == b"a picture"
