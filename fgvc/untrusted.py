@@ -21,7 +21,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 RESOLVER = re.compile(r"\$\{[^{}]*:")
 MOST_DEPTH = 100  # levels of nesting of a JSON document
@@ -229,7 +229,7 @@ def _zipped_pickles(file: io.BufferedReader) -> Iterator[io.BytesIO]:
         return  # damaged: its reader words it
 
 
-def _count_steps(file: io.BufferedIOBase, pickles: int) -> None:
+def _count_steps(file: IO[bytes], pickles: int) -> None:
     steps = itertools.count(1)
     try:
         for _ in range(pickles):

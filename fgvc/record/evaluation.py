@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fgvc import metrics
+from fgvc import metrics, untrusted
 from fgvc.escape import csv_text
 from fgvc.types import LabelMap, Manifest, Predictions, nfc
-from fgvc.untrusted import MIB, require_regular
+from fgvc.untrusted import ARRAYS, MIB
 
 TOP = 5
 WORST = 10  # confused pairs that metrics.json lists
@@ -62,7 +62,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def read_table(source: bytes | Path, columns: Sequence[str] | None = None) -> pa.Table:
+def stored_table(source: bytes | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """The columns of a predictions.parquet, which another person may have made; None for all.
 
     Raises:
@@ -70,10 +70,9 @@ def read_table(source: bytes | Path, columns: Sequence[str] | None = None) -> pa
         ValueError: it unpacks to more than its size makes plausible: a cell that is stored once
             can stand in a million rows.
     """
-    size = len(source) if isinstance(source, bytes) else source.stat().st_size
-    most = max(size * MOST_TIMES, LEAST)
-    opened = pa.BufferReader(source) if isinstance(source, bytes) else require_regular(source)
-    with pq.ParquetFile(opened) as file:
+    data = source if isinstance(source, bytes) else untrusted.read_bytes(source, ARRAYS)
+    most = max(len(data) * MOST_TIMES, LEAST)
+    with pq.ParquetFile(pa.BufferReader(data)) as file:
         groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
         if sum(group.total_byte_size for group in groups) > most:
             raise ValueError(f"it unpacks to more than {most} bytes")

@@ -42,7 +42,7 @@ def read(run: Run) -> Answers:
     """
     data = sealed.verified(run.path, FILE, sealed.index(run.path))
     try:
-        answers = _by_path(evaluation.read_table(data, COLUMNS))
+        answers = _by_path(evaluation.stored_table(data, COLUMNS))
     except ODD as error:
         raise DamageError(f"{FILE}: not one that this version reads") from error
     if int(answers.right_N.sum()) != round(run.top1 * run.n) or len(answers.right_N) != run.n:

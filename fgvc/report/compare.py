@@ -98,7 +98,7 @@ def _side(path: Path, what: str) -> Side:
         index = sealed.index(path)
         columns = ["path", "split", "label", "pred"]
         data = sealed.verified(path, answers.FILE, index)
-        table = evaluation.read_table(data, columns)
+        table = evaluation.stored_table(data, columns)
         test = table.filter(pa.array(table["split"].to_numpy() == "test"))
         labelmap = sealed.parsed("labelmap.json", sealed.verified(path, "labelmap.json", index))
         names = {row["id"]: row["name"] for row in labelmap["classes"]}

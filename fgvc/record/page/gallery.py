@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.record.evaluation import read_table
+from fgvc.record.evaluation import stored_table
 from fgvc.record.page.pictures import Album, Shown
 
 SUREST = 12  # mistakes with the highest confidence
@@ -79,7 +79,7 @@ def _shown(answers: Sequence[Answer], most: int, album: Album) -> tuple[tuple[An
 
 def _answers(file: Path) -> list[Answer]:
     """Of the test images, the surest first; an unreadable one was sure of nothing."""
-    table = read_table(file, COLUMNS)
+    table = stored_table(file, COLUMNS)
     columns = (table[name].to_pylist() for name in COLUMNS)
     found = [
         Answer(path, label, pred, confidence)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from fgvc import metrics, untrusted
 from fgvc.metrics import UNREADABLE
 from fgvc.record import checkpoint, fit
-from fgvc.record.evaluation import TOP, read_table
+from fgvc.record.evaluation import TOP, stored_table
 from fgvc.record.fit import Fit
 from fgvc.report import sealed
 from fgvc.report.audit.here import Here
@@ -151,7 +151,7 @@ class Record:
     def predictions(self) -> dict[str, Rows]:
         """By split, those that occur."""
         try:
-            table = read_table(self.data(PREDICTIONS))
+            table = stored_table(self.data(PREDICTIONS))
             split_N = table["split"].to_numpy()
             found = {name: table.filter(pa.array(split_N == name)) for name in SPLITS}
             if sum(map(len, found.values())) != len(table):
