@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import datetime
 import io
+import logging
 import os
 import re
 import secrets
@@ -324,11 +325,13 @@ def _through_hydra(arguments: Sequence[str], run: Run) -> None:
         from fgvc.task.launch import install
 
         install()
+    handlers = list(logging.root.handlers)
     saved, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
         job()
     finally:
         sys.argv = saved
+        logging.root.handlers[:] = handlers  # Hydra's help adds its own
 
 
 def _wrong_command(error: Exception) -> int:

@@ -245,7 +245,7 @@ def cached_features(tmp_path):
     """Train and test features with labels, read from the files of a cache that one run filled."""
     found = {}
     for folder in (tmp_path / "cache" / "features").iterdir():
-        role = json.loads((folder / "key.json").read_text())["key"]["role"]
+        role = json.loads((folder / "key.json").read_text())["value"]["key"]["role"]
         with safe_open(folder / "00000.safetensors", "np") as file:
             found[role] = file.get_tensor("x")
     each = {"train": 10, "test": 5}

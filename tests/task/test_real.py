@@ -58,7 +58,7 @@ def probe(finished, cache):
 
 def features(cache: Path, role: str) -> np.ndarray:
     for folder in (cache / "features").iterdir():
-        if json.loads((folder / "key.json").read_text())["key"]["role"] == role:
+        if json.loads((folder / "key.json").read_text())["value"]["key"]["role"] == role:
             shards = []
             for shard in sorted(folder.glob("*.safetensors")):
                 with safe_open(shard, "np") as file:
