@@ -70,7 +70,7 @@ class _Budget:
         """Refuse a member whose header states too many bytes."""
         if self.spent + size > self.most:
             raise UnpackError(
-                f"{self.file}: {name!a} would bring it to {self.spent + size} bytes unpacked, more "
+                f"{self.file}: {_shown(name)} would bring it to {self.spent + size} bytes unpacked, more "
                 f"than the {self.most} that its size makes plausible; if you trust it, {BY_HAND}"
             )
 
@@ -131,7 +131,7 @@ def _unzip(file: Path, folder: Path, budget: _Budget) -> None:
             _check(file, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
             budget.check(member.file_size, member.filename)
             if member.compress_type == zipfile.ZIP_LZMA:  # its decoder has no bound of memory
-                raise UnpackError(f"{file}: {member.filename!a} is packed by LZMA; {BY_HAND}")
+                raise UnpackError(f"{file}: {_shown(member.filename)} is packed by LZMA; {BY_HAND}")
             data = None if member.is_dir() else archive.open(member)
             _write(folder / member.filename, data, "xb", budget)
 
@@ -152,8 +152,12 @@ def _write(target: Path, data: IO[bytes] | None, mode: str, budget: _Budget) -> 
             out.write(piece)
 
 
+def _shown(name: str) -> str:
+    return name if name.isprintable() else ascii(name)
+
+
 def _check(file: Path, name: str, plain: bool) -> None:
-    shown = name if name.isprintable() else ascii(name)
+    shown = _shown(name)
     if not plain:
         raise UnpackError(
             f"{file}: {shown} is a link, a device or a sparse file; the archive is refused"
