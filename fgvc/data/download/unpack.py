@@ -71,7 +71,8 @@ class _Budget:
         if self.spent + size > self.most:
             raise UnpackError(
                 f"{self.file}: {_shown(name)} would bring it to {self.spent + size} bytes "
-                f"unpacked, more than the {self.most} that its size makes plausible; if you trust it, {BY_HAND}"
+                f"unpacked, more than the {self.most} that its size makes plausible; if you trust "
+                f"it, {BY_HAND}"
             )
 
     def spend(self, size: int, name: str) -> None:
