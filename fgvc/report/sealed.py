@@ -21,7 +21,8 @@ from fgvc.record.retention import Retention
 from fgvc.report.shown import one_line
 from fgvc.store import atomic, digest
 
-CKPT = "ckpt.bin"
+CKPT, INDEX = "ckpt.bin", "artifacts.json"
+STAMP = "env_stamp.json"
 STATES = ("running", "done", "failed", "oom", "preempted", "validated")
 
 
@@ -94,11 +95,31 @@ def _check_status(path: Path, told: Mapping[str, Any]) -> None:
             zone = None
         if zone is None:
             raise DamageError(f"status.json: {key} is no time with a zone")
-    own, of = list(path.parts[-3:]), str(told.get("of")).split("/")
-    if path.name == IN_PROGRESS:  # a run killed between its status and its rename keeps this name
-        own, of = own[:2], of[:2]
-    if own != of:
+    if not _is_of(path, str(told.get("of"))):
         raise DamageError(f"status.json: of another run ({one_line(told.get('of'), 140)})")
+
+
+def _is_of(path: Path, of: str) -> bool:
+    """Whether run_id/config_hash/checkpoint_id, cut as in a path, are those of a run's folder.
+
+    A copy of the folder alone, under any name, is the same run: its other files say which.
+    """
+    own = path.parts[-3:]
+    if path.name == IN_PROGRESS:  # a run killed between its status and its rename keeps this name
+        return list(own[:2]) == of.split("/")[:2]
+    return "/".join(own) == of or _recorded(path) == of
+
+
+def _recorded(path: Path) -> str | None:
+    """The same from artifacts.json and env_stamp.json; None where they do not agree."""
+    try:
+        artifacts, data = parsed(INDEX, _bytes(path, INDEX)), _bytes(path, STAMP)
+        stamp, checkpoint = parsed(STAMP, data), artifacts[CKPT]["sha256"]
+        if artifacts[STAMP]["sha256"] == digest.sha256_bytes(data):
+            return f"{stamp['run_id']}/{stamp['config_hash'][:SHORT]}/{checkpoint[:SHORT]}"
+    except (DamageError, KeyError, TypeError):
+        pass
+    return None
 
 
 def retention_of(path: Path) -> Retention:
@@ -108,8 +129,8 @@ def retention_of(path: Path) -> Retention:
         UnreadableError: retention.json is missing, damaged, or of another run.
         DamageError: as `status`, which records when the run was sealed.
     """
-    own = "/".join(path.resolve().parts[-3:])
-    return retention.read_of(path / retention.FILE, own, status(path)["updated"])
+    told = status(path)  # which names the run of this folder
+    return retention.read_of(path / retention.FILE, told["of"], told["updated"])
 
 
 def parsed(file: str, data: bytes) -> dict[str, Any]:

@@ -126,14 +126,14 @@ def test_a_name_that_begins_like_a_home_is_a_name(pics, jpeg, monkeypatch):
 @pytest.mark.parametrize(
     ("image", "said"),
     [
-        ("https://example.org/bird.jpg", "an address.*curl -sSL 'https://example.org/bird.jpg'"),
+        ("https://example.org/bird.jpg", "an address.*curl -sSL -- https://example.org/bird.jpg"),
         ("s3://bucket/bird.jpg", "an address.*aws s3 cp s3://bucket/bird.jpg"),
         ("gs://bucket/bird.jpg", "an address.*gcloud storage cp gs://bucket/bird.jpg"),
         ("file:///tmp/no.jpg", "an address.*image=/tmp/no.jpg"),
         ("data:image/png;base64,AAAA", "an address.*save the picture"),
         ("pics/z.jpg", "no such file or folder"),
         ("pics/*.webp", r"no such file or folder, and as a pattern it matches none"),
-        ("pics/a.jpg,pics/c.png", r"several are a list: image=\[pics/a.jpg,pics/c.png\]"),
+        ("pics/a.jpg,pics/c.png", r"several are a list: 'image=\[pics/a.jpg,pics/c.png\]'"),
         ([], "at least one"),
         ("", "an empty name; of the current folder it is image=."),
         (["pics/a.jpg", " "], "an empty name"),
