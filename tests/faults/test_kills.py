@@ -106,6 +106,7 @@ def subject(zygote, small_probe, tmp_path, told) -> Callable[[str], Subject]:
                     lambda of: contents(of / "ex"),
                     planted(),
                     whole=exported,
+                    refusal="exists already; an export is a folder of its own",
                 )
             case "audit":
                 return Subject(
