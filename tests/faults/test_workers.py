@@ -291,7 +291,8 @@ def test_a_sweep_takes_the_notices_that_were_held_back_when_it_was_started():
     before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
     try:
         with notices.held_back():
-            os.kill(os.getpid(), signal.SIGUSR1)
+            # to this thread: another one, without a block, would take it at once
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
             with isolate.noticing():
                 assert isolate.asked() == 1
     finally:
