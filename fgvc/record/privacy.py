@@ -135,7 +135,7 @@ def without_places(text: str) -> str:
 def portable_command(command: str) -> str:
     """A recorded command with a shell variable for each absolute place, the same on any machine.
 
-    `runtime.cache_root=/home/a/c` becomes `runtime.cache_root="\\"$CACHE_ROOT\\""`: the inner
+    `runtime.cache_root=/data/a/c` becomes `runtime.cache_root="\\"$CACHE_ROOT\\""`: the inner
     quotes are Hydra's, so that the place may hold a space or a comma.
 
     Raises:

@@ -57,11 +57,10 @@ def run(job: Job) -> int:
     console.table(title, ["check", "", "evidence"], rows, numbers=False)
     for line in block.split("\n"):
         console.say(line)
-    measure_again = command.again(str(record.path / CKPT))
     _write(target, record, results, block)
     unchecked = [one for one in results if one.state == UNCHECKED]
-    for line in limits.lines(measure_again):
-        console.say(visible(line))
+    console.say(limits.AGAIN)
+    console.say(visible(f"  {command.again(str(record.path / CKPT))}"))
     console.say(
         f"{outcome(results)}: {len(failed)} of {len(results)} checks failed, {len(unchecked)} "
         f"could not be made; as JSON: {target}"

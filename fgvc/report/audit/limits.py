@@ -24,9 +24,3 @@ NOT_PROVEN = (
     "who made it: nothing is signed",
 )
 AGAIN = "To measure the numbers again, from the images and ckpt.bin:"
-
-
-def lines(measure_again: str) -> list[str]:
-    """What is proven and what is not, and the command that goes further."""
-    not_proven = [f"not proven: {line}" for line in NOT_PROVEN]
-    return [f"proven: {PROVES}", *not_proven, AGAIN, f"  {measure_again}"]
