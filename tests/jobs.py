@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,35 @@ def finetune(run, monkeypatch) -> Callable[..., Ran]:
     def start(*overrides: str) -> Ran:
         birds = not any(one.startswith("dataset=") for one in overrides)
         return run(*FINETUNE, "runtime.threads=1", *overrides, birds=birds)
+
+    return start
+
+
+@pytest.fixture
+def here(tmp_path) -> Callable[[str], list[Path]]:
+    """here(pattern) -> matching paths in the folders of the run r."""
+    return lambda pattern: sorted(tmp_path.glob(f"outputs/r/*/{pattern}"))
+
+
+@pytest.fixture
+def stopping(monkeypatch) -> Callable[[int], AbstractContextManager[None]]:
+    """stopping(steps): a finetune in the block is sent SIGTERM after so many steps."""
+
+    @contextmanager
+    def start(steps: int) -> Iterator[None]:
+        from fgvc.learn.train.trainer import Trainer
+
+        honest = Trainer.step
+
+        def step(self: Trainer, micros: Any) -> Any:
+            report = honest(self, micros)
+            if self.done == steps:
+                signal.raise_signal(signal.SIGTERM)
+            return report
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "step", step)
+            yield
 
     return start
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -48,32 +47,11 @@ def whole(finetune, tmp_path, told, undisturbed):
 
 
 @pytest.fixture
-def here(tmp_path):
-    """here(pattern) -> what lies in the folder of the disturbed run."""
-
-    def found(pattern):
-        return sorted(tmp_path.glob(f"outputs/r/*/{pattern}"))
-
-    return found
-
-
-@pytest.fixture
-def stopped(finetune, monkeypatch):
+def stopped(finetune, stopping):
     """Stop a finetune after so many steps, as a signal does, but in this process."""
 
     def start(steps, *more):
-        from fgvc.learn.train.trainer import Trainer
-
-        honest = Trainer.step
-
-        def step(self, micros):
-            report = honest(self, micros)
-            if self.done == steps:
-                signal.raise_signal(signal.SIGTERM)
-            return report
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "step", step)
+        with stopping(steps):
             ran = finetune(*EVERYTHING, *more)
         assert ran.code == 75, ran.err
         return ran

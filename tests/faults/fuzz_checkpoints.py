@@ -1,4 +1,4 @@
-"""Small files of every format that may hold a model or a state, their readers, and mutations.
+"""Small files of every format that may hold a model or a state, and their readers.
 
 `DOORS` names each door: files that it reads, a callable that reads one, and the ending of its name.
 A reader may raise `EXPECTED` only. Some doors take the inside of a file, which is wrapped anew, so
@@ -11,9 +11,6 @@ import dataclasses
 import functools
 import io
 import json
-import pickletools
-import random
-import struct
 import tarfile
 import tempfile
 import warnings
@@ -374,97 +371,3 @@ NAMES = (
     "pickle of a resume state",
 )
 DOORS = _Doors()
-
-
-# --- mutations ---
-
-OPCODES = [ord(opcode.code) for opcode in pickletools.opcodes]
-ODD_VALUES: list[object] = [
-    None,
-    True,
-    -1,
-    0,
-    2**31,
-    2**63,
-    10**30,
-    1e308,
-    "",
-    "../x",
-    [],
-    {},
-    "\0",
-]
-
-
-def mutants(seeds: list[bytes], rng: random.Random) -> Iterator[bytes]:
-    """Changed copies of the seeds, without end."""
-    kinds = (_flip, _cut, _splice, _insert, _number, _member)
-    while True:
-        data = rng.choice(seeds)
-        for _ in range(rng.choice((1, 1, 1, 2, 4))):
-            data = rng.choice(kinds)(data, rng)
-        yield data
-
-
-def _flip(data: bytes, rng: random.Random) -> bytes:
-    if not data:
-        return data
-    changed = bytearray(data)
-    changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    return bytes(changed)
-
-
-def _cut(data: bytes, rng: random.Random) -> bytes:
-    return data[: rng.randrange(len(data) + 1)]
-
-
-def _splice(data: bytes, rng: random.Random) -> bytes:
-    a, b, c = sorted(rng.randrange(len(data) + 1) for _ in range(3))
-    return data[:b] + data[a:c] + data[b:]
-
-
-def _insert(data: bytes, rng: random.Random) -> bytes:
-    place, code = rng.randrange(len(data) + 1), rng.choice(OPCODES)
-    return data[:place] + bytes([code]) + rng.randbytes(rng.choice((0, 1, 4))) + data[place:]
-
-
-def _number(data: bytes, rng: random.Random) -> bytes:
-    """A length, an offset or a size that lies."""
-    width, value = rng.choice((2, 4, 8)), rng.choice((0, 1, 2**15, 2**31 - 1, 2**63 - 1))
-    place = rng.randrange(max(1, len(data) - width))
-    return data[:place] + struct.pack("<Q", value)[:width] + data[place + width :]
-
-
-def _member(data: bytes, rng: random.Random) -> bytes:
-    """Another value somewhere in JSON, by itself or as the header of a safetensors file."""
-    if data.startswith(b"{"):
-        return _other_value(data, rng)
-    length = int.from_bytes(data[:8], "little")
-    if data[8:9] != b"{" or length > len(data):
-        return _flip(data, rng)
-    header = _other_value(data[8 : 8 + length], rng)
-    return struct.pack("<Q", len(header)) + header + data[8 + length :]
-
-
-def _other_value(data: bytes, rng: random.Random) -> bytes:
-    try:
-        document = json.loads(data)
-    except ValueError:
-        return _flip(data, rng)
-    places: list[tuple[Any, Any]] = []
-    waiting: list[Any] = [document]
-    while waiting:
-        node = waiting.pop()
-        keys = node if isinstance(node, dict) else range(len(node))
-        for key in keys:
-            places.append((node, key))
-            if isinstance(node[key], dict | list):
-                waiting.append(node[key])
-    if not places:
-        return data
-    node, key = rng.choice(places)
-    if isinstance(node, dict) and rng.random() < 0.2:
-        del node[key]
-    else:
-        node[key] = rng.choice(ODD_VALUES)
-    return json.dumps(document).encode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -103,22 +102,11 @@ AVERAGED = (*LONG, "task.ema=0.9", "task.epochs=2")
 
 
 @pytest.fixture
-def stopped(run, monkeypatch, tmp_path):
+def stopped(run, stopping, tmp_path):
     """stopped(steps, ...) -> the resume folder of a finetune that was stopped after so many."""
 
     def start(steps: int, *more: str) -> Path:
-        from fgvc.learn.train.trainer import Trainer
-
-        honest = Trainer.step
-
-        def step(self: Trainer, micros: Any) -> Any:
-            report = honest(self, micros)
-            if self.done == steps:
-                signal.raise_signal(signal.SIGTERM)
-            return report
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "step", step)
+        with stopping(steps):
             ran = run(*LONG, *more)
         assert ran.code == 75, ran.err
         (folder,) = (tmp_path / "outputs").glob("lost/*/in-progress/resume")

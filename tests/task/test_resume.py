@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -60,30 +59,11 @@ def train(finetune, pictures):
 
 
 @pytest.fixture
-def here(tmp_path):
-    """here(pattern) -> matching paths in the folders of the run r."""
-
-    def matching(pattern):
-        return sorted(tmp_path.glob(f"outputs/r/*/{pattern}"))
-
-    return matching
-
-
-@pytest.fixture
-def stopped(train, finetune, monkeypatch):
+def stopped(train, finetune, stopping):
     """Stop a finetune after so many steps, as a signal does, but in this process."""
 
     def start(steps, *overrides, begin=train):
-        honest = Trainer.step
-
-        def step(self, micros):
-            report = honest(self, micros)
-            if self.done == steps:
-                signal.raise_signal(signal.SIGTERM)
-            return report
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "step", step)
+        with stopping(steps):
             ran = begin(*overrides)
         assert ran.code == 75, ran.err
         return ran
