@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Siglip2Tokenizer, SiglipConfig, SiglipModel
 
 from fgvc.model.backbone import build, text_tower, weights
+from fgvc.model.backbone.tokenizer import PromptTokenizer
 from fgvc.types import UserError, WeightsSource
 
 SIDES = (224, 336, 160)
@@ -317,3 +318,17 @@ def test_the_siglip_of_another_library_is_named(mini, tmp_path, prefix, library)
     with pytest.raises(UserError, match=f"a SigLIP as {library} saves it") as caught:
         _built(mini("siglip2", tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_notice_while_prompts_are_read_is_no_fault_of_the_tokenizer(monkeypatch):
+    class Stop(BaseException):  # as a signal's handler raises
+        pass
+
+    tokenizer = PromptTokenizer(None, 16, 300)
+
+    def stop(prompt):
+        raise Stop
+
+    monkeypatch.setattr(tokenizer, "_padded", stop)
+    with pytest.raises(Stop):
+        tokenizer(["a bird"])

@@ -60,7 +60,7 @@ class PromptTokenizer:
         }
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
-        """UserError where the tokenizer lacks what it needs to read them."""
+        """Raises UserError if the tokenizer cannot encode the prompts."""
         try:
             return torch.tensor([self._padded(prompt) for prompt in prompts])
         except BaseException as error:  # the library raises bare Exception, and panics of Rust
@@ -89,7 +89,8 @@ def _read(path: Path) -> Any:
 
 
 def _unreadable(path: Path | None, error: BaseException) -> BaseException:
-    if isinstance(error, KeyboardInterrupt | SystemExit):
+    # a panic of Rust is no Exception, and neither is a notice to stop, which is no fault of a file
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         return error
     reason = str(error).partition("\n")[0][:200]
     return UserError(f"tokenizer {path} cannot be read: {reason}; fetch it again")
