@@ -26,7 +26,7 @@ def at_their_sizes(split: Sequence[Combination]) -> tuple[list[Combination], lis
     """Keep one combination per size where the option of the backbone names its size.
 
     Returns:
-        The combinations that are kept, and one that is left out per such backbone.
+        The kept combinations, and one left-out combination per such backbone.
     """
     kept = {at_its_size(combination): combination for combination in reversed(split)}
     left_out: dict[str, LeftOut] = {}

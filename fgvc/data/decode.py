@@ -114,7 +114,7 @@ def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
     """Refuse a picture whose decoding takes far more memory or time than its pixels suggest.
 
     Raises:
-        TooManyPixelsError: a run of a BMP that skips up to 255 rows, each of which Pillow fills.
+        TooManyPixelsError: runs of a BMP that skip rows; Pillow fills up to 255 rows per run.
         EffortError: a JPEG, whose every scan of a few bytes takes a pass over the picture; a plain
             PPM, whose every comment takes a copy of a megabyte.
     """

@@ -231,7 +231,7 @@ def _plain_column(plain: object, depth: int) -> Column:
     if numbers is None:
         return Column(tuple(texts), rows=rows)
     if not isinstance(numbers, list) or len(numbers) != len(texts):
-        raise ValueError("no list of as many numbers")
+        raise ValueError("texts and numbers of different lengths")
     if not all(value is None or isinstance(value, float) for value in numbers):
         raise ValueError("no list of numbers")
     return Column(tuple(texts), tuple(numbers), rows)

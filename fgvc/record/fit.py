@@ -73,7 +73,7 @@ def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
 
     Raises:
         KeyError: the checkpoint does not record its fit (an older version wrote it).
-        ValueError: what it records is no list of short digests.
+        ValueError: the recorded tensors are no lists of short digests.
     """
     for name in TENSORS:
         if name in tensors and (tensors[name].dtype != torch.int64 or tensors[name].ndim != 1):

@@ -16,7 +16,7 @@ from fgvc import shell
 
 MASK = "***"
 SHORTEST_VALUE = 8  # characters of an environment variable's value that is searched for
-SHORTEST_WORD = 16  # of one that is a plain word or number, as SECRET=production
+SHORTEST_WORD = 16  # characters of a value that is a plain word or number (SECRET=production)
 NOT_PRIVATE = frozenset({"root", "user", "localhost"})  # names that identify nobody
 
 _OF_IMAGE = (  # tokens of an image or a text, and what a model does with them

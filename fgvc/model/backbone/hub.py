@@ -23,7 +23,7 @@ class Wanted:
     what: "weights" or "tokenizer", for messages. model: whose. companions: small files that are
     fetched with it where the repository has them. instead: the way out without a network.
     certain: how many of `names` must be fetched to be sure of the weights. trusted: whether the
-    repository may be contacted; one that only a checkpoint names may not.
+    repository may be contacted: a checkpoint alone may not name one.
     """
 
     what: str

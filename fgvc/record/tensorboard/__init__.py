@@ -86,10 +86,7 @@ RESULTS = ("test/top1", "test/mean_per_class", "test/macro_f1", "test/loss", "va
 
 
 class Board:
-    """A writer of one run's events; close it before the folder is sealed.
-
-    The writer puts the name of this machine into that of the file: closing removes it.
-    """
+    """A writer of one run's events; close it before the folder is sealed."""
 
     def __init__(self, folder: Path) -> None:
         """Begin tb/ anew: events of an earlier process may be torn, and are told again."""

@@ -103,7 +103,7 @@ def _first(page: str, derived: str) -> str:
 
 
 def requirements(record: Record) -> str | Verdict:
-    """Is the checksum of the requirements that of the lock at the recorded commit?"""
+    """Does the checksum of the requirements match the lock at the recorded commit?"""
     stamp = record.stamp
     checksum, commit = stamp["requirements_checksum"], stamp["git_commit"]
     if checksum is None:

@@ -17,7 +17,7 @@ NOT_PROVEN = (
     "states them",
     "what was measured: times, speed, memory, parameters, MACs, images decoded, prompts, solver "
     "steps and gaps, the losses on the path of C, the trials of a head, the curves of trainings",
-    "the tree above the classes, but for the numbers that follow from it",
+    "the tree above the classes, except for the numbers that follow from it",
     "the machine and its packages, unless env_hash is that of this machine",
     "what only people read: photographs in report.html, embeddings and maps of FiftyOne, pictures "
     "and texts of TensorBoard, run.log",
