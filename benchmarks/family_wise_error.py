@@ -3,7 +3,7 @@
 Answers are drawn, not predicted. The accuracy of each image is drawn from Beta(4.5, .5), with mean
 .9: a quarter of the images has an accuracy above 99 %, a tenth below 73 %. All rows share the
 accuracies; given these, rows are independent or near-copies of each other. Each table draws new
-images. Tests, adjustment and choice of the best are those of `fgvc.report.rank`. Each row also
+images. Tests, adjustment and choice of the best are those of `fgvc.report.ranking`. Each row also
 reports the error of the previous procedure (adjusted over the comparisons shown, with a bootstrap p
 for several seeds), and the power to detect one worse row, or one better row. The last rows report
 single pairs with unequal numbers of seeds: the level of the test at several p, beside the level of
@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.side_by_side import Row
 from fgvc import metrics
-from fgvc.metrics import paired
+from fgvc.metrics import paired_tests
 
 ALPHA, DRAWS = 0.05, 10_000
 SHAPE = (4.5, 0.5)  # of the Beta distribution of the accuracy of an image
@@ -189,7 +189,7 @@ def level(setting: Setting, pairs: int, seed: int) -> tuple[np.ndarray, np.ndarr
     for number in range(pairs):
         a_SN, b_SN = table(setting, rng, [0.0, 0.0])
         surplus_N = len(b_SN) * a_SN.sum(axis=0) - len(a_SN) * b_SN.sum(axis=0)
-        p_T2[number] = metrics.sign_flip(a_SN, b_SN), paired._exact(surplus_N)
+        p_T2[number] = metrics.sign_flip(a_SN, b_SN), paired_tests._exact(surplus_N)
     below_L2 = np.stack([(p_T2 <= bound).mean(axis=0) for bound in LEVELS])
     return below_L2[:, 0], below_L2[:, 1]
 

@@ -18,7 +18,7 @@ from benchmarks.side_by_side import Row, best_times
 from fgvc.data.decode import decode
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model.backbone import build, weights
-from fgvc.task.extract import Extractor
+from fgvc.pipeline.features import Extractor
 from fgvc.types import Dataset
 
 BICUBIC = Image.Resampling.BICUBIC

@@ -20,7 +20,7 @@ from benchmarks.side_by_side import Row, best_times
 from fgvc.learn import logistic
 from fgvc.model.backbone import weights
 from fgvc.model.head import KnnHead
-from fgvc.task.extract import Extractor
+from fgvc.pipeline.features import Extractor
 
 
 def c_sweep(places: Path) -> Row:

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 from benchmarks.side_by_side import Row
 from fgvc import metrics
 from fgvc.record import checkpoint
-from fgvc.record import folder as folders
+from fgvc.record import run_dir as folders
 from fgvc.report.baselines import write_baselines
 from fgvc.run import main
-from fgvc.store import digest
+from fgvc.store import hashing
 
 RUNS, IMAGES, CLASSES, SECONDS = 2_000, 515, 20, 10.0
 SMALL = (
@@ -71,8 +71,8 @@ def _copy(source: Path, made: Path, number: int) -> Path:
     work = shutil.copytree(source, made / f"run-{number:05d}" / "work")
     config = json.loads((work / "config.canonical.json").read_bytes())
     config["task"]["c_high"] = 1e5 + number
-    (work / "config.canonical.json").write_bytes(digest.canonical_json(config))
-    name = digest.sha256_bytes(digest.canonical_json(config))
+    (work / "config.canonical.json").write_bytes(hashing.canonical_json(config))
+    name = hashing.sha256_bytes(hashing.canonical_json(config))
     _change(work / "env_stamp.json", {"config_hash": name, "run_id": f"run-{number:05d}"})
     _answer(work, np.random.default_rng(number))
     tensors, facts, _ = checkpoint.read(source)

@@ -21,10 +21,10 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 
-from fgvc import notices
+from fgvc.parallel import signals
 
 if __name__ == "__main__":
-    notices.end_at_once()  # before the imports below, which take a second
+    signals.end_at_once()  # before the imports below, which take a second
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -33,7 +33,6 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fgvc import shell
 from fgvc.config.arguments import check_arguments, short, without_long_words
 from fgvc.config.compose import (
     CONFIG_NAME,
@@ -41,14 +40,13 @@ from fgvc.config.compose import (
     is_operation,
     register_schema,
 )
+from fgvc.config.constraints import EXTRACTS
 from fgvc.config.errors import ConfigError
-from fgvc.config.fit import EXTRACTS
+from fgvc.config.experiment_file import laid_out
 from fgvc.config.flags import flags_first, parsed_flags
-from fgvc.config.grid import exactly
 from fgvc.config.help import page
-from fgvc.config.left_out import LeftOut, folded
-from fgvc.config.lists import as_list
-from fgvc.config.overlay import laid_out
+from fgvc.config.list_values import as_list
+from fgvc.config.named_sweep import spelt_out
 from fgvc.config.overrides import (
     RUN_ID_KEY,
     Job,
@@ -57,10 +55,12 @@ from fgvc.config.overrides import (
     normalized,
     plan_of,
 )
-from fgvc.config.search import Search, refuse_other, search_of
-from fgvc.config.sweep import spelt_out
+from fgvc.config.search_space import Search, refuse_other, search_of
+from fgvc.config.sweep_exclusions import LeftOut, folded
+from fgvc.config.sweep_expansion import exactly
 from fgvc.config.version import version
-from fgvc.escape import visible
+from fgvc.untrusted import shell
+from fgvc.untrusted.escape import visible
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
 COMPLETION, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
@@ -73,7 +73,7 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def main(arguments: Sequence[str]) -> int:
     """Run what the arguments ask for; returns the exit code."""
     if os.environ.get("RANK", "0") != "0":  # torchrun: rank 0 composes, the others follow it
-        from fgvc.task.follow import main as follow
+        from fgvc.launch.ddp_worker import main as follow
 
         return follow()
     if not {"--help", "-h"}.isdisjoint(arguments):
@@ -156,11 +156,11 @@ def script() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter ends no run
     # last of all: Python then takes its handlers away, and the end of torch can take seconds
-    atexit.register(notices.ignore)
+    atexit.register(signals.ignore)
     if os.environ.get("RANK", "0") == "0":
-        notices.interrupt()
+        signals.interrupt()
     else:  # torchrun ends a rank that waits for a refused one
-        notices.die()
+        signals.die()
     try:
         code = main(sys.argv[1:])
     except KeyboardInterrupt:
@@ -172,7 +172,7 @@ def script() -> None:
         if error.filename is not None:
             raise
         code = _refused_output(error)
-    notices.end_at_once(code)
+    signals.end_at_once(code)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -238,7 +238,7 @@ def _refuse_torchrun(jobs: Sequence[Job], multirun: bool) -> None:
 
 def _alone(job: Job, run_id: str, overrides: Sequence[str], command: str) -> int:
     """Run the one job of a command; it is composed already, and Hydra has nothing to launch."""
-    from fgvc.task import run_job
+    from fgvc.launch.job import run_job
 
     cfg = job.compose()
     cfg.runtime.run_id = run_id
@@ -248,7 +248,7 @@ def _alone(job: Job, run_id: str, overrides: Sequence[str], command: str) -> int
 
 def _here(arguments: Sequence[str], command: str) -> int:
     """Run operations one after the other, in this process."""
-    from fgvc.task import run_job
+    from fgvc.launch.job import run_job
 
     codes: list[int] = []
 
@@ -273,7 +273,7 @@ def _sweep(
     left_out: Sequence[LeftOut],
 ) -> int:
     """Run experiments, each in a process of its own, to one table."""
-    from fgvc.task import sweep
+    from fgvc.launch import sweep
 
     def launch(run: Run) -> None:
         with _raising_disk_errors():
@@ -286,7 +286,7 @@ def _search(
     run_id: str, overrides: Sequence[str], command: str, corner: Job, search: Search
 ) -> int:
     """Run the trials of a search, each in a process of its own, to their table and a winner."""
-    from fgvc.task import search as trials
+    from fgvc.launch import search as trials
 
     def launch(trial: trials.Trial) -> None:
         def run(cfg: DictConfig, overrides: Sequence[str]) -> float:
@@ -322,7 +322,7 @@ def _through_hydra(arguments: Sequence[str], run: Run) -> None:
         return run(cfg, list(HydraConfig.get().overrides.task))
 
     if any(one.startswith(LAUNCHER) for one in arguments):
-        from fgvc.task.launch import install
+        from fgvc.launch.launchers import install
 
         install()
     handlers = list(logging.root.handlers)
@@ -381,7 +381,7 @@ def _show_plan(
             name = "operation" if is_operation(job.conf) else "of a checkpoint"
             print(visible(f"  {name:<16}  {' '.join(choices_of(job.overrides))}"))
         return DONE
-    from fgvc.task.forecast import show
+    from fgvc.launch.dry_run import show
 
     for line in show(run_id, jobs, left_out):
         print(visible(line))

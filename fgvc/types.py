@@ -288,6 +288,10 @@ Compute = Callable[[np.ndarray], Features]  # manifest rows -> their features
 ComputeMany = Callable[[Sequence[np.ndarray]], Iterator[tuple[int, Features]]]
 
 
+class Preempted(BaseException):
+    """SIGTERM, SIGUSR1 or SIGUSR2: stop here, keep what is whole, resume later (exit code 75)."""
+
+
 class UserError(ValueError):
     """Something the user can mend, in one line: the value, the bound, the way out. It is printed as
     it stands; any other exception is ours and keeps its traceback in run.log."""

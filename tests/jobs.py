@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from fgvc.config.compose import composed, typed
-from fgvc.data import synthetic
+from fgvc.data.datasets import synthetic
 from fgvc.run import main
 
 BIRDS = (
@@ -318,7 +318,7 @@ def started(places, tmp_path) -> Iterator[Callable[..., Started]]:
     bare: only the options that are given.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fgvc.task.server"])  # as a sweep of this process does
+    context.set_forkserver_preload(["fgvc.launch.fork_server"])  # as a sweep of this process does
     jobs: list[Started] = []
 
     def start(

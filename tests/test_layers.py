@@ -10,41 +10,44 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "fgvc"
 
-LOWEST = {"untrusted", "shell", "escape", "notices"}  # standard library only
+# one floor uses only floors below it; a tuple is one floor, whose rooms do not import each other
+FLOORS = (
+    ("untrusted", "exit_codes"),  # standard library only
+    ("config", "types"),
+    ("parallel", "metrics", "store"),
+    ("record", "data", "model", "learn"),
+    ("report",),
+    ("pipeline",),
+    ("launch",),
+    ("task",),
+    ("run",),
+)
+LOWEST = set(FLOORS[0])
+CHOICES = {"config.schema", "config.weight_files"}  # what a config is, not how it is composed
 MAY_IMPORT = {
-    "types": set(),
+    "exit_codes": set(),
     "untrusted": set(),
-    "notices": set(),
-    "shell": set(),
-    "escape": {"shell"},
+    "types": set(),
     "config": LOWEST,
-    "store": {"types"} | LOWEST,
+    "parallel": {"types"} | LOWEST,
     "metrics": {"types"},
-    "data": {"config.schema", "types", "store"} | LOWEST,
-    "model": {"config.schema", "types", "store"} | LOWEST,
-    "learn": {"config.schema", "types", "metrics"} | LOWEST,
-    "record": {"config.schema", "types", "store", "metrics"} | LOWEST,
+    "store": {"types"} | LOWEST,
+    "data": CHOICES | {"types", "store", "parallel"} | LOWEST,
+    "model": CHOICES | {"types", "store"} | LOWEST,
+    "learn": CHOICES | {"types", "metrics", "parallel"} | LOWEST,
+    "record": CHOICES | {"types", "store", "metrics"} | LOWEST,
     "report": {"record", "metrics", "store", "types"} | LOWEST,
-    "task": {
-        "config",
-        "types",
-        "store",
-        "metrics",
-        "data",
-        "model",
-        "learn",
-        "record",
-        "report",
-    }
-    | LOWEST,
-    "run": {"config", "record", "report", "task"} | LOWEST,
+    "pipeline": {room for floor in FLOORS[:5] for room in floor},
+    "launch": {room for floor in FLOORS[:6] for room in floor},
+    "task": {room for floor in FLOORS[:6] for room in floor},
+    "run": {room for floor in FLOORS[:7] for room in floor},
 }
 # each heavy library has one door
 DOORS = {
-    "hydra": {"run", "config", "task.launch"},
-    "hydra_plugins": {"task.launch"},
-    "submitit": {"task.launch"},
-    "joblib": {"task.launch"},
+    "hydra": {"run", "config", "launch"},
+    "hydra_plugins": {"launch"},
+    "submitit": {"launch"},
+    "joblib": {"launch"},
     "timm": {"model"},
     "transformers": {"model"},
     "open_clip": {"model"},
@@ -104,27 +107,36 @@ def test_imports_stay_within_the_rules(path):
             assert within(me, DOORS[top]), f"{me} imports {top}: its door is {DOORS[top]}"
 
 
+def test_no_room_may_import_its_own_floor_or_a_higher_one():
+    floor_of = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+    assert set(floor_of) == set(MAY_IMPORT)
+    for room, allowed in MAY_IMPORT.items():
+        for other in allowed:
+            assert floor_of[other.split(".")[0]] < floor_of[room], f"{room} imports {other}"
+
+
 def test_run_imports_record_and_task_only_when_needed():
     tree = ast.parse((PACKAGE / "run.py").read_text(encoding="utf-8"))
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {node.module for node in top if isinstance(node, ast.ImportFrom) and node.module}
     assert {name for name in names if name.startswith("fgvc")} <= {
-        "fgvc",  # shell
         "fgvc.config.arguments",
         "fgvc.config.compose",
+        "fgvc.config.constraints",
         "fgvc.config.errors",
+        "fgvc.config.experiment_file",
         "fgvc.config.flags",
-        "fgvc.config.grid",
-        "fgvc.config.fit",
         "fgvc.config.help",
-        "fgvc.config.left_out",
-        "fgvc.config.lists",
-        "fgvc.config.overlay",
+        "fgvc.config.list_values",
+        "fgvc.config.named_sweep",
         "fgvc.config.overrides",
-        "fgvc.config.search",
-        "fgvc.config.sweep",
+        "fgvc.config.search_space",
+        "fgvc.config.sweep_exclusions",
+        "fgvc.config.sweep_expansion",
         "fgvc.config.version",
-        "fgvc.escape",
+        "fgvc.parallel",
+        "fgvc.untrusted",
+        "fgvc.untrusted.escape",
     }
 
 

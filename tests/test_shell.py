@@ -13,7 +13,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fgvc import shell
+from fgvc.untrusted import shell
 
 PACKAGE = Path(__file__).resolve().parents[1] / "fgvc"
 NASTY = (
@@ -166,4 +166,6 @@ def test_no_other_module_quotes_for_a_shell():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {"shlex", "pipes"} & set(names), f"{path}: fgvc.shell makes commands"
+            assert not {"shlex", "pipes"} & set(names), (
+                f"{path}: fgvc.untrusted.shell makes commands"
+            )

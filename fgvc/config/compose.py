@@ -22,15 +22,15 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fgvc.config import inert, own_weights, rows, schema
+from fgvc.config import checkpoint_rows, finetuned_weights, inert, schema
 from fgvc.config.arguments import short
+from fgvc.config.compose_cache import compose, compose_whole
+from fgvc.config.constraints import check_parts, check_side, check_text, settle
 from fgvc.config.errors import ConfigError, nearest
-from fgvc.config.fit import check_parts, check_side, check_text, settle
-from fgvc.config.lists import as_list
-from fgvc.config.once import compose, compose_whole
+from fgvc.config.list_values import as_list
 from fgvc.config.schema import architecture
 from fgvc.config.schema.launcher import LAUNCHERS
-from fgvc.config.weights import fill_beside, fill_tokenizer, fill_weights
+from fgvc.config.weight_digests import fill_beside, fill_tokenizer, fill_weights
 
 CONFIG_NAME = "config"
 LARGEST = 2**63 - 1  # of a whole number: int64
@@ -106,7 +106,7 @@ def shaped(cfg: DictConfig) -> schema.Config:
         ConfigError: an unknown key, a value of another type, a hashed key that points at a place.
     """
     _refuse_unknown(cfg)
-    rows.complete(cfg.backbone)
+    checkpoint_rows.complete(cfg.backbone)
     try:
         merged = _with_variants(cfg)
         if OmegaConf.get_type(cfg) is not schema.Config:  # read back from a file, say
@@ -136,7 +136,7 @@ def settled(conf: schema.Config) -> schema.Config:
         fill_weights(conf.backbone, conf.runtime.weights_root)
         if conf.backbone.weights is not None:
             path, text = Path(conf.backbone.weights), schema.reads_text(conf)
-            own_weights.describe(conf.backbone, path, text)
+            finetuned_weights.describe(conf.backbone, path, text)
         fill_beside(conf.backbone, conf.preprocess)
         if schema.reads_text(conf):
             fill_tokenizer(conf.backbone)

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fgvc.config import rows
+from fgvc.config import checkpoint_rows
 from fgvc.config.compose import (
     composed,
     config_hash,
@@ -31,24 +31,18 @@ from fgvc.config.compose import (
     options,
     place_keys,
 )
+from fgvc.config.compose_cache import parsed
+from fgvc.config.constraints import check_inputs, position_resizes
+from fgvc.config.duplicate_jobs import check_twins
 from fgvc.config.errors import ConfigError, ImpossibleError, nearest
-from fgvc.config.fit import check_inputs, position_resizes
-from fgvc.config.grid import (
-    Combination,
-    key_of,
-    neighbours,
-    twin_line,
-    where_known,
-)
 from fgvc.config.launcher import check_launcher
-from fgvc.config.left_out import LeftOut, at_their_sizes
-from fgvc.config.lists import UNLISTED, as_list, check_sweep, or_a_list
-from fgvc.config.mistyped import unreadable
-from fgvc.config.nodes import Nodes
-from fgvc.config.once import parsed
+from fgvc.config.list_values import UNLISTED, as_list, check_sweep, or_a_list
+from fgvc.config.node_cache import Nodes
+from fgvc.config.parse_errors import unreadable
 from fgvc.config.schema import TABLES, Config, chosen_checkpoint
+from fgvc.config.sweep_exclusions import LeftOut, at_their_sizes
+from fgvc.config.sweep_expansion import Combination, key_of, neighbours, twin_line, where_known
 from fgvc.config.synonyms import NAMES, Asked, for_option, unknown_key
-from fgvc.config.twins import check_twins
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 QUOTED = re.compile(r"""(["'])([\w-]+)\1""")
@@ -332,8 +326,8 @@ def normalized(argument: str) -> str:
     bare = argument.lstrip("+")
     if bare.startswith("hydra"):
         return argument
-    if bare.startswith(rows.TABLE):
-        return rows.joined(bare)
+    if bare.startswith(checkpoint_rows.TABLE):
+        return checkpoint_rows.joined(bare)
     key, sign, value = bare.partition("=")
     if key in AXES and (name := QUOTED.fullmatch(value)) is not None:
         return f"{key}={name[2]}"

@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as transform
 from fgvc.config import schema
 from fgvc.data import normalize
 from fgvc.data.preprocess import Preprocess, evaluation_transform
-from fgvc.data.streams import stream
+from fgvc.data.random_streams import stream
 
 Step = Callable[[Tensor], Tensor]
 BINS = 31  # magnitudes that task.magnitude counts

@@ -11,7 +11,8 @@ from functools import partial as partial_of
 from pathlib import Path
 
 from fgvc.config import schema
-from fgvc.data import cars, cub, dogs, folder, inat2017, manifest, nabirds, signs, subset, table
+from fgvc.data import manifest, recognize_dataset, subset
+from fgvc.data.datasets import cars, cub, dogs, folder, inat2017, nabirds, table
 from fgvc.data.index import Index, check_boxes, check_counts, check_coverage, sorted_by_path
 from fgvc.data.split import carve
 from fgvc.data.split_source import FROM_DATA, describe, source_notes
@@ -87,7 +88,7 @@ def _drawn(
     progress: Progress | None,
 ) -> Manifest:
     """The manifest of synthetic birds as they were drawn; a damaged picture is drawn again."""
-    from fgvc.data import synthetic
+    from fgvc.data.datasets import synthetic
 
     root = _root(conf)
     try:
@@ -119,7 +120,7 @@ def read(
     try:
         return sorted_by_path(READERS[conf.reader](conf, progress, cache_root))
     except UserError as error:
-        advice = None if conf.root is None else signs.way_out(_root(conf), conf.reader)
+        advice = None if conf.root is None else recognize_dataset.way_out(_root(conf), conf.reader)
         if advice is None:
             raise
         reason, semicolon, _ = str(error).rpartition("; ")
@@ -172,7 +173,7 @@ def _folder(
     conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
 ) -> Index:
     index = folder.read(_root(conf), conf.test_fraction, conf.split_seed)
-    return replace(index, notes=index.notes + signs.official_note(index.root))
+    return replace(index, notes=index.notes + recognize_dataset.official_note(index.root))
 
 
 def _table(
@@ -191,7 +192,7 @@ def _synthetic(
 ) -> Index:
     generator = _generator(conf)
     # imported here: drawing birds is no part of reading any other dataset
-    from fgvc.data import synthetic
+    from fgvc.data.datasets import synthetic
 
     notes: list[str] = []
     synthetic.write(_root(conf), generator, progress, notes.append)

@@ -1,12 +1,12 @@
 """Bytes of a picture -> uint8 RGB, one defined result for whatever lies in people's folders.
 
 What comes out, whichever library decodes:
-- only the formats of fgvc.data.formats are read, by their first bytes, whatever the suffix;
+- only the formats of fgvc.data.image_formats are read, by their first bytes, whatever the suffix;
 - the orientation of EXIF (or else XMP) is applied, and an unreadable block means upright; colour
   profiles are not applied, and other metadata is not read, however large or broken;
 - transparency (RGBA, LA, palette or colour key) is laid over white;
 - samples of more than 8 bits are scaled by the range that the format or the file states, floats
-  without a stated range by 0..1; any other range is refused (fgvc.data.depth);
+  without a stated range by 0..1; any other range is refused (fgvc.data.bit_depth);
 - grey becomes three equal channels; CMYK, 1-bit and other modes convert by Pillow's rule;
 - of animations and multi-picture files the first picture.
 
@@ -28,14 +28,14 @@ from PIL import Image, ImageFile
 from torch import Tensor
 
 from fgvc import untrusted
-from fgvc.data import depth, essential, formats, tiles
-from fgvc.data.diagnosis import EffortError, NoPixelError, diagnosis
-from fgvc.data.limits import MAX_PIXELS, TooManyPixelsError
+from fgvc.data import bit_depth, image_formats, strip_metadata, tiles
+from fgvc.data.decode_errors import EffortError, NoPixelError, diagnosis
+from fgvc.data.size_limits import MAX_PIXELS, TooManyPixelsError
 from fgvc.types import UserError
 
 RULES = "rgb8-2"  # name of the rules above; changes when a pixel they give changes
 AGAIN = "save it again"
-FORMATS = tuple(formats.READABLE)
+FORMATS = tuple(image_formats.READABLE)
 MOST_SCANS = 500  # of a JPEG; encoders write about ten
 MOST_COMMENTS = 10_000  # in a plain PPM
 MOST_PIECES = 1 << 18  # strips or tiles of a TIFF; one of max_pixels in tiles of 16 x 16 has fewer
@@ -89,24 +89,24 @@ def opened(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
         EffortError: more strips or tiles of a TIFF: each is an object before the first pixel.
         Exception: whatever Pillow raises; `diagnosis` explains it.
     """
-    if not formats.is_readable(data[: formats.HEAD], path):
+    if not image_formats.is_readable(data[: image_formats.HEAD], path):
         raise Image.UnidentifiedImageError
-    if data.startswith(essential.SIGNATURE):
-        data = essential.png(data)
-    if data[:2] in (b"II", b"MM") and (pieces := essential.tiff_pieces(data)) > MOST_PIECES:
+    if data.startswith(strip_metadata.SIGNATURE):
+        data = strip_metadata.png(data)
+    if data[:2] in (b"II", b"MM") and (pieces := strip_metadata.tiff_pieces(data)) > MOST_PIECES:
         raise EffortError(f"{pieces} strips or tiles, more than the {MOST_PIECES} allowed; {AGAIN}")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception:  # a JPEG may still open without its metadata; the second error is raised
         if not data.startswith(b"\xff\xd8"):
             raise
-        image = Image.open(io.BytesIO(essential.jpeg(data)), formats=FORMATS)
+        image = Image.open(io.BytesIO(strip_metadata.jpeg(data)), formats=FORMATS)
     if image.width * image.height > max_pixels:
         raise TooManyPixelsError(image.width, image.height, max_pixels)
     if not image.width or not image.height:
         raise NoPixelError
     _check_effort(image, data, max_pixels)
-    depth.prepare(image, max_pixels)
+    bit_depth.prepare(image, max_pixels)
     return image
 
 
@@ -124,7 +124,7 @@ def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
     comments = data.count(b"#") if data[:2] in (b"P1", b"P2", b"P3") else 0
     if comments > MOST_COMMENTS:
         raise EffortError(f"{comments} comments, more than the {MOST_COMMENTS} allowed; {AGAIN}")
-    scans = essential.jpeg_scans(data) if image.format in ("JPEG", "MPO") else 0
+    scans = strip_metadata.jpeg_scans(data) if image.format in ("JPEG", "MPO") else 0
     if scans > MOST_SCANS:
         raise EffortError(f"{scans} scans, more than the {MOST_SCANS} allowed; {AGAIN}")
 
@@ -138,7 +138,7 @@ def _pixels(image: Image.Image, data: bytes) -> Tensor:
             return fast(data)
         except RuntimeError:
             pass  # Pillow may still read it, and words the diagnosis if not
-    pixels_HWC = rgb(image, depth.bits_of(data, image))
+    pixels_HWC = rgb(image, bit_depth.bits_of(data, image))
     image.close()  # frees its memory before the pixels are rotated
     return torch.from_numpy(tiles.turned(pixels_HWC, turn)).permute(2, 0, 1)
 
@@ -198,15 +198,15 @@ def rgb(image: Image.Image, bits: int) -> np.ndarray:
         depth.RangeError: samples without a defined black and white.
     """
     image.load()
-    if depth.is_wide(image):
+    if bit_depth.is_wide(image):
         return tiles.joined(image, _grey(image, bits))
-    depth.check_colour(image, bits)
+    bit_depth.check_colour(image, bits)
     return tiles.joined(image, _colour)
 
 
 def _grey(image: Image.Image, bits: int) -> Callable[[Image.Image], np.ndarray]:
     """How a tile of samples of more than 8 bits becomes RGB."""
-    to_8_bits = depth.to_8_bits(image, bits)
+    to_8_bits = bit_depth.to_8_bits(image, bits)
     clear = image.info.get("transparency")
 
     def converted(tile: Image.Image) -> np.ndarray:

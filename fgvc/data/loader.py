@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fgvc import notices
-from fgvc.data import states
+from fgvc.data import file_state
 from fgvc.data.augment import Augment
 from fgvc.data.decode import ImageError, decode
-from fgvc.data.order import Draws
 from fgvc.data.preprocess import Preprocess, check_box, cropped
-from fgvc.store import digest
+from fgvc.data.sampler import Draws
+from fgvc.parallel import signals
+from fgvc.store import hashing
 from fgvc.types import ABSENT, BadImage, Batch, Manifest, UserError
 
 MOST_WORKERS = 16
@@ -162,14 +162,14 @@ class _Pictures(Dataset[Item]):
         row, path, sha256 = self.row[index], self.path[index], self.sha256[index]
         file = f"{self.root}/{path}"
         if sha256 == ABSENT:  # in the manifest: a file that appeared since is not read either
-            why = states.fault(file) or "could not be read when the run began"
+            why = file_state.fault(file) or "could not be read when the run began"
             return row, BadImage(row, f"{path}: {why}")
         try:
-            data = states.read(file)
-        except states.AbsentError as error:
+            data = file_state.read(file)
+        except file_state.AbsentError as error:
             since = "" if sha256 is None else " since the run began"
             return row, BadImage(row, f"{path}: {error}{since}", lost=sha256 is not None)
-        if sha256 is not None and digest.sha256_bytes(data) != sha256:
+        if sha256 is not None and hashing.sha256_bytes(data) != sha256:
             return row, _Fatal(
                 f"{file}: altered since the manifest was made; restore it, or start again"
             )
@@ -236,7 +236,7 @@ def _in_order(
     workers: list[BaseProcess] = []
     before = multiprocessing.active_children()
     try:
-        with notices.held_back(tracked=multiprocessing.get_start_method() != "fork"):
+        with signals.held_back(tracked=multiprocessing.get_start_method() != "fork"):
             try:
                 results = iter(loader)
             finally:  # the handler of a notice in another thread may have raised
@@ -280,7 +280,7 @@ def _deaf(worker: int) -> None:
     for each in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    notices.accept()  # they were blocked before this process started
+    signals.accept()  # they were blocked before this process started
 
 
 def _next(results: Iterator[Batch | _Fatal], path: str, knob: str) -> Batch | _Fatal:

@@ -22,11 +22,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from fgvc.data import digests, states
-from fgvc.data.digests import CHUNK, Digests, Hex
+from fgvc.data import digest_cache, file_state
+from fgvc.data.digest_cache import CHUNK, Digests, Hex
 from fgvc.data.index import Index, repeated
 from fgvc.data.split import SPLIT_NAMES
-from fgvc.store import cached, digest
+from fgvc.store import hashing, json_cache
 from fgvc.types import ABSENT, TEST, TRAIN, VAL, Manifest, Progress, UserError
 
 Result = TypeVar("Result")
@@ -92,15 +92,15 @@ def build(
     file = cache_file(index, cache_root)
     _check_names(index)
     state_N4 = _states(index)
-    absent = np.flatnonzero(state_N4[:, states.SIZE] < 0)
+    absent = np.flatnonzero(state_N4[:, file_state.SIZE] < 0)
     _check_absent(index, absent, policy)  # before the others are hashed
     if remember:
-        cached.clear_folder(file.parent, on_note)
-    known = digests.load(file, len(index), on_note)
-    rows = np.setdiff1d(states.changed(known.state_N4, state_N4), absent)
+        json_cache.clear_folder(file.parent, on_note)
+    known = digest_cache.load(file, len(index), on_note)
+    rows = np.setdiff1d(file_state.changed(known.state_N4, state_N4), absent)
     fresh, unread = _renewed(index, known, state_N4, rows, policy, progress)
     if len(rows) > len(unread) and remember:
-        digests.save(file, fresh)
+        digest_cache.save(file, fresh)
     absent = np.union1d(absent, unread)
     _check_absent(index, absent, policy)
     altered = _altered(known, fresh)
@@ -135,9 +135,9 @@ def _renewed(
     fresh = Digests(known.state_N4.copy(), known.sha256_N.copy())
     fresh.state_N4[rows] = state_N4[rows]
     if not policy.rehash:  # a file of another size need not be hashed
-        resized_N = fresh.state_N4[:, states.SIZE] != known.state_N4[:, states.SIZE]
+        resized_N = fresh.state_N4[:, file_state.SIZE] != known.state_N4[:, file_state.SIZE]
         resized = np.flatnonzero(resized_N & _hashed_before(known)).tolist()
-        readable = [row for row in resized if states.fault(_file(index, row)) is None]
+        readable = [row for row in resized if file_state.fault(_file(index, row)) is None]
         _refuse_altered(index, np.array(readable, np.int64), policy)
     sha256_n, read_n = _hashed(index, rows, progress)
     fresh.sha256_N[rows[read_n]] = sha256_n[read_n]
@@ -149,7 +149,7 @@ def _renewed(
 
 
 def _hashed_before(known: Digests) -> np.ndarray:
-    return known.state_N4[:, states.SIZE] >= 0
+    return known.state_N4[:, file_state.SIZE] >= 0
 
 
 def _altered(known: Digests, fresh: Digests) -> np.ndarray:
@@ -223,7 +223,7 @@ def _check_names(index: Index) -> None:
 
 def _states(index: Index) -> np.ndarray:
     """state_N4 of every file."""
-    values = itertools.chain.from_iterable(_looked(states.state, index))
+    values = itertools.chain.from_iterable(_looked(file_state.state, index))
     return np.fromiter(values, dtype=np.int64, count=4 * len(index)).reshape(-1, 4)
 
 
@@ -248,7 +248,7 @@ def _check_absent(index: Index, rows: np.ndarray, policy: Policy) -> None:
 
 
 def _fault(index: Index, row: int) -> str:
-    return states.fault(_file(index, row)) or "could not be read a moment ago"
+    return file_state.fault(_file(index, row)) or "could not be read a moment ago"
 
 
 def _file(index: Index, row: int) -> str:
@@ -296,9 +296,9 @@ def _hashed(
 
 def _sha256(path: str) -> bytes | None:
     try:
-        return bytes.fromhex(digest.sha256_file(path))
+        return bytes.fromhex(hashing.sha256_file(path))
     except OSError as error:
-        if error.errno not in states.OF_THE_FILE:
+        if error.errno not in file_state.OF_THE_FILE:
             raise
         return None
 

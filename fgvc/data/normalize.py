@@ -1,8 +1,8 @@
 """Registry keys -> pixel statistics, and each backbone family's own preprocessing, with sources.
 
 A backbone's config names a key (`backbone.normalization`, `backbone.native`); the numbers stand
-here and in fgvc.config.schema.statistics, once. "native" is what the authors' own evaluation does;
-other libraries do not always agree.
+here and in fgvc.config.schema.normalization, once. "native" is what the authors' own evaluation
+does; other libraries do not always agree.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from fgvc.config.schema.statistics import NORMALIZATIONS, Normalization
+from fgvc.config.schema.normalization import NORMALIZATIONS, Normalization
 from fgvc.types import UserError
 
 Entry = TypeVar("Entry")

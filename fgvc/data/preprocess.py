@@ -18,10 +18,10 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transform
 
 from fgvc.config import schema
-from fgvc.config.schema import beside
+from fgvc.config.weight_files import sidecars
 from fgvc.data import decode, normalize
-from fgvc.data.limits import MOST_PIXELS, strip_line
-from fgvc.data.picture import Picture, pixels_of
+from fgvc.data.image_input import Picture, pixels_of
+from fgvc.data.size_limits import MOST_PIXELS, strip_line
 from fgvc.types import UserError
 
 POLICIES = ("shared", "native", "transfg")
@@ -211,6 +211,6 @@ def check_geometry(conf: schema.Config, weights: Path | None) -> None:
     if conf.preprocess != "native" or weights is None or not weights.is_file():
         return
     own = normalize.native(conf.backbone.native)
-    reason = beside.geometry_refusal(conf.backbone, weights, own.interpolation, own.mode)
+    reason = sidecars.geometry_refusal(conf.backbone, weights, own.interpolation, own.mode)
     if reason is not None:
         raise UserError(reason)

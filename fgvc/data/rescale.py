@@ -3,8 +3,8 @@
     python -m fgvc.data.rescale IN OUT.png LOW HIGH
 
 LOW becomes 0 and HIGH 255 (of WhiteIsZero the other way round). The orientation is applied, and
-transparency is left out. Only the formats of fgvc.data.formats are opened, and a picture of more
-than MAX_PIXELS only where a fifth argument allows it. H height, W width, C channels.
+transparency is left out. Only the formats of fgvc.data.image_formats are opened, and a picture of
+more than MAX_PIXELS only where a fifth argument allows it. H height, W width, C channels.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fgvc import untrusted
-from fgvc.data import decode, depth, diagnosis, formats, tiles
-from fgvc.data.limits import MAX_PIXELS, MOST_PIXELS, TooManyPixelsError
+from fgvc.data import bit_depth, decode, decode_errors, image_formats, tiles
+from fgvc.data.size_limits import MAX_PIXELS, MOST_PIXELS, TooManyPixelsError
 from fgvc.store import atomic
 from fgvc.types import UserError
 
@@ -85,20 +85,20 @@ def rescale(
 
 
 def _samples(data: bytes, name: str, max_pixels: int) -> _Samples:
-    if not formats.is_readable(data[: formats.HEAD], name):
-        raise UserError(diagnosis.diagnosis(data, name, UnidentifiedImageError()))
+    if not image_formats.is_readable(data[: image_formats.HEAD], name):
+        raise UserError(decode_errors.diagnosis(data, name, UnidentifiedImageError()))
     try:
         image = decode.opened(data, name, max_pixels)
     except TooManyPixelsError:
         raise
     except Image.DecompressionBombError as error:
-        raise UserError(diagnosis.diagnosis(data, name, error)) from error
+        raise UserError(decode_errors.diagnosis(data, name, error)) from error
     except Exception:  # Pillow reads no such samples
         image = None
-    if image is not None and depth.is_wide(image):
+    if image is not None and bit_depth.is_wide(image):
         turn = decode.orientation(image)
         image.load()
-        return _Samples(depth.values(image), turn, depth.is_inverted(image))
+        return _Samples(bit_depth.values(image), turn, bit_depth.is_inverted(image))
     if data[:2] in (b"II", b"MM"):
         return _of_tiff(data, max_pixels)
     return _of_opencv(data, max_pixels)

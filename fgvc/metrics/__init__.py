@@ -17,10 +17,10 @@ from fgvc.metrics.classification import (
     topk,
     worst_pairs,
 )
+from fgvc.metrics.confidence_intervals import class_intervals, wilson
 from fgvc.metrics.hierarchy import Tree, hierarchical, tree
-from fgvc.metrics.interval import class_intervals, wilson
-from fgvc.metrics.multiplicity import all_pairs, holm
-from fgvc.metrics.paired import (
+from fgvc.metrics.multiple_testing import all_pairs, holm
+from fgvc.metrics.paired_tests import (
     NULL_HYPOTHESIS,
     Discordance,
     Top1Comparison,

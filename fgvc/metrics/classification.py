@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from fgvc.metrics.calibration import expected_calibration_error
-from fgvc.metrics.interval import wilson
+from fgvc.metrics.confidence_intervals import wilson
 from fgvc.types import UserError
 
 VERSION = "2"  # raised whenever a number could come out differently

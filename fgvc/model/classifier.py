@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from fgvc.config.schema import TrainTask
 from fgvc.model.backbone import Backbone
+from fgvc.model.drop_path import RandomLayers, draw_per_image, drop_path
 from fgvc.model.part_attention import Selector
-from fgvc.model.random_layers import RandomLayers, draw_per_image, drop_path
 from fgvc.types import UserError
 
 

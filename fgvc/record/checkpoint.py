@@ -19,9 +19,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fgvc import untrusted
-from fgvc.config.schema import checkpoint_facts
-from fgvc.record.locate import SEALED, record_folder
-from fgvc.store import atomic, digest, tensor_file
+from fgvc.config.weight_files import checkpoint_metadata
+from fgvc.record.find_run import SEALED, record_folder
+from fgvc.store import atomic, hashing, tensor_file
 from fgvc.store.tensor_file import CONTENT, KEY
 from fgvc.types import UserError
 
@@ -32,16 +32,16 @@ def write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any])
     """Write FILE into the folder; returns its sha256, which is the checkpoint_id."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     facts = {**facts, CONTENT: _content(kept, facts)}
-    data = save(kept, metadata={KEY: digest.canonical_json(facts).decode()})
+    data = save(kept, metadata={KEY: hashing.canonical_json(facts).decode()})
     atomic.write_bytes(folder / FILE, data)
-    return digest.sha256_bytes(data)
+    return hashing.sha256_bytes(data)
 
 
 def copy(file: Path, folder: Path) -> str:
     """Put a checkpoint that was read, and so verified, into another run; returns its id."""
     data = untrusted.read_bytes(file, untrusted.ARRAYS)
     atomic.write_bytes(folder / FILE, data)
-    return digest.sha256_bytes(data)
+    return hashing.sha256_bytes(data)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
@@ -54,7 +54,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         UserError: no such file, not a checkpoint, or its bytes are not the ones that were written.
     """
     file = locate(path)
-    checkpoint_id = digest.sha256_file(file)
+    checkpoint_id = hashing.sha256_file(file)
     _check_folder(file, checkpoint_id)
     _diagnose(file)
     try:
@@ -77,7 +77,7 @@ def _facts(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     if KEY not in metadata:
         raise UserError(f"{file}: not a checkpoint of fgvc: its metadata lacks {KEY}")
     try:
-        return checkpoint_facts.parse(metadata[KEY])
+        return checkpoint_metadata.parse(metadata[KEY])
     except ValueError as error:
         raise UserError(
             f"{file}: a damaged checkpoint, or of another version of fgvc: {error}. Restore the "
@@ -120,9 +120,9 @@ def _check_folder(file: Path, computed: str) -> None:
         raise UserError(f"{index}: damaged, it lacks the digest of {file.name}") from error
     if recorded != computed:
         raise UserError(
-            f"{file}: sha256 mismatch, recorded {checkpoint_facts.shown(recorded, 16)}, computed "
-            f"{computed[:16]}…: "
-            "the file changed since the run; restore it or repeat the run"
+            f"{file}: sha256 mismatch, recorded {checkpoint_metadata.shown(recorded, 16)}, "
+            f"computed {computed[:16]}…: the file changed since the run; "
+            "restore it or repeat the run"
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fgvc.store import digest
+from fgvc.store import hashing
 
 # How the head was fitted: a zero-shot run is fitted on nothing, so it matches any value of these.
 # The split is among them: it carves validation from train, and the manifest defines test.
@@ -60,13 +60,13 @@ class Comparability:
     @property
     def key(self) -> str:
         """comparability_key: runs that share it are ranked together."""
-        return digest.sha256_bytes(digest.canonical_json(asdict(self)))
+        return hashing.sha256_bytes(hashing.canonical_json(asdict(self)))
 
     @property
     def base(self) -> str:
         """comparability_base: the key without the fields in FITTED."""
         rest = {name: value for name, value in asdict(self).items() if name not in FITTED}
-        return digest.sha256_bytes(digest.canonical_json(rest))
+        return hashing.sha256_bytes(hashing.canonical_json(rest))
 
 
 def describe(

@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fgvc import types
-from fgvc.escape import visible
+from fgvc.untrusted.escape import visible
 
 log = logging.getLogger("fgvc")
 STYLES = {"error": "bold red", "note": "yellow"}

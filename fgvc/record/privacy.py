@@ -12,7 +12,7 @@ import re
 import socket
 from pathlib import Path
 
-from fgvc import shell
+from fgvc.untrusted import shell
 
 MASK = "***"
 SHORTEST_VALUE = 8  # characters of an environment variable's value that is searched for

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.store import atomic, digest
+from fgvc.store import atomic, hashing
 
 FILE = "retention.json"
 SHORTEST = 90  # days; what is recorded may be longer, never shorter
@@ -65,7 +65,7 @@ def write(file: Path, retention: Retention) -> None:
         "pinned": bool(retention.pinned_by),
         "pinned_by": list(retention.pinned_by),
     }
-    plain["checksum"] = digest.sha256_bytes(digest.canonical_json(plain))
+    plain["checksum"] = hashing.sha256_bytes(hashing.canonical_json(plain))
     atomic.write_json(file, plain)
 
 
@@ -79,7 +79,7 @@ def read(file: Path) -> Retention:
         data = untrusted.read_bytes(file, untrusted.MIB)
         plain = untrusted.parse_json(data)
         claimed = plain.pop("checksum")
-        if claimed != digest.sha256_bytes(digest.canonical_json(plain)):
+        if claimed != hashing.sha256_bytes(hashing.canonical_json(plain)):
             raise ValueError("checksum mismatch")
         created, expires = (_utc(plain[name]) for name in ("created", "expires"))
         retention = Retention(created, expires, *_texts(plain["of"], plain["pinned_by"]))

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from fgvc import metrics, untrusted
-from fgvc.escape import csv_text
 from fgvc.record.retention import SHORTEST
-from fgvc.report import comparison, dated, page, rank
-from fgvc.report.comparison import Comparison
+from fgvc.report import page, pairwise_tests, ranking, table_archive
 from fgvc.report.controls import CONTROLS
-from fgvc.report.rank import Entry, Group
-from fgvc.report.runs import Damaged, scan
+from fgvc.report.pairwise_tests import Comparison
+from fgvc.report.ranking import Entry, Group
+from fgvc.report.run_rows import Damaged, scan
 from fgvc.store import atomic
 from fgvc.types import UserError
+from fgvc.untrusted.escape import csv_text
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Table:
 def gather(folders: Iterable[Path]) -> Table:
     """The table of those among `folders` that are sealed runs; damaged ones are listed beside."""
     runs, damaged = scan(folders)
-    groups, lost = rank.ranked(runs)
+    groups, lost = ranking.ranked(runs)
     everything = sorted([*damaged, *lost], key=lambda one: one.folder)
     return Table(tuple(groups), tuple(everything))
 
@@ -61,7 +61,7 @@ def write_baselines(output_root: Path, target: Path, days: int = SHORTEST) -> Ta
         "json": atomic.json_bytes(_plain(table)),
         "html": page.html(table.groups, table.damaged, target).encode(),
     }
-    dated.write(target, formats, days)
+    table_archive.write(target, formats, days)
     return table
 
 
@@ -133,7 +133,7 @@ def _minus(name: str, held: Comparison | None) -> dict[str, float | None]:
 def _plain(table: Table) -> dict[str, Any]:
     """The table as JSON, with what the comparisons rest on."""
     return {
-        "alpha": comparison.ALPHA,
+        "alpha": pairwise_tests.ALPHA,
         "tests": {
             "null": metrics.NULL_HYPOTHESIS,
             "adjustment": "Holm over a family of pairs; p_*holm_pairs is its size",
@@ -141,7 +141,7 @@ def _plain(table: Table) -> dict[str, Any]:
             "family_against_probe": "the group's finetunes, each with its probe",
             "family_against_controls": "the group's choices of part attention with each control",
         },
-        "bootstrap": {"draws": comparison.DRAWS, "seed": comparison.SEED},
+        "bootstrap": {"draws": pairwise_tests.DRAWS, "seed": pairwise_tests.SEED},
         "rows": table.rows(),
         "damaged": [asdict(one) for one in table.damaged],
     }

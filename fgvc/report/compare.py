@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from fgvc import metrics, untrusted
-from fgvc.record import comparability, evaluation
-from fgvc.report import answers, runs, sealed
-from fgvc.report.comparison import ALPHA, DRAWS, SEED
-from fgvc.report.flat import differing
-from fgvc.report.runs import Run
-from fgvc.report.sealed import DamageError
+from fgvc.record import comparability, prediction_tables, verify
+from fgvc.record.verify import DamageError
+from fgvc.report import predictions, run_rows
+from fgvc.report.flatten import differing
+from fgvc.report.pairwise_tests import ALPHA, DRAWS, SEED
+from fgvc.report.run_rows import Run
 from fgvc.types import UserError, nfc
 
 OF_EACH_RUN = ("run_id", "config_hash", "started", "finished", "seconds")  # of a stamp
@@ -94,13 +94,13 @@ def compared(path: Path, against: Path, force: bool) -> dict[str, Any]:
 
 def _side(path: Path, what: str) -> Side:
     try:
-        run = runs.read(path.resolve())
-        index = sealed.index(path)
+        run = run_rows.read(path.resolve())
+        index = verify.index(path)
         columns = ["path", "split", "label", "pred"]
-        data = sealed.verified(path, answers.FILE, index)
-        table = evaluation.read_predictions(data, columns)
+        data = verify.verified(path, predictions.FILE, index)
+        table = prediction_tables.read_predictions(data, columns)
         test = table.filter(pa.array(table["split"].to_numpy() == "test"))
-        labelmap = sealed.parsed("labelmap.json", sealed.verified(path, "labelmap.json", index))
+        labelmap = verify.parsed("labelmap.json", verify.verified(path, "labelmap.json", index))
         names = {row["id"]: row["name"] for row in labelmap["classes"]}
         ids, images = list(names), [nfc(image) for image in test["path"].to_pylist()]
         label_N, pred_N = (test[name].to_numpy() for name in ("label", "pred"))
@@ -113,7 +113,7 @@ def _side(path: Path, what: str) -> Side:
         return Side(run, truth, predicted, right, names)
     except DamageError as why:
         raise UserError(f"{what}={path}: {why}") from why
-    except answers.ODD as error:
+    except predictions.ODD as error:
         raise UserError(f"{what}={path}: not a record that this version reads") from error
 
 
@@ -181,7 +181,7 @@ def _changed(side: Side, images: list[str], changed_N: np.ndarray) -> list[dict[
 
 def _between(path: Path, against: Path, file: str) -> dict[str, list[Any]]:
     own, other = (
-        sealed.parsed(file, untrusted.read_bytes(folder / file, untrusted.LIST))
+        verify.parsed(file, untrusted.read_bytes(folder / file, untrusted.LIST))
         for folder in (path, against)
     )
     return {key: list(values) for key, values in differing(own, other).items()}

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
-from fgvc.report.fold import Line
-from fgvc.report.runs import Run
+from fgvc.report.aggregate_seeds import Line
+from fgvc.report.run_rows import Run
 
 CONTROLS = ("off", "random", "centre", "pretrained_block")
 BLIND = ("random", "centre")  # they look at no attention, and are held against off alone

@@ -8,14 +8,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fgvc.escape import code, markdown
+from fgvc.record import verify
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS, interval, number, percent
 from fgvc.record.page.run import earlier_runs
-from fgvc.report import sealed
-from fgvc.report.sealed import DamageError
-from fgvc.report.shown import one_line
+from fgvc.record.verify import DamageError
 from fgvc.types import UserError
+from fgvc.untrusted.escape import code, markdown, one_line
 
 if TYPE_CHECKING:
     import jinja2
@@ -161,11 +160,11 @@ def _numbers(run: Path, checkpoint_id: str) -> Record | None:
     if not (run / "status.json").is_file():
         return None
     try:
-        artifacts = sealed.index(run)
-        if artifacts.get(sealed.CKPT, {}).get("sha256") != checkpoint_id:
+        artifacts = verify.index(run)
+        if artifacts.get(verify.CKPT, {}).get("sha256") != checkpoint_id:
             return None
         numbers, stamp = (
-            sealed.parsed(file, sealed.verified(run, file, artifacts)) for file in (METRICS, STAMP)
+            verify.parsed(file, verify.verified(run, file, artifacts)) for file in (METRICS, STAMP)
         )
         return _record(numbers, stamp)
     except DamageError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fgvc.report.sealed import DamageError
+from fgvc.record.verify import DamageError
 
 MOST = 1 << 20  # characters: a config has some five thousand
 MOST_DEPTH = 50

@@ -18,13 +18,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from fgvc.record.folder import ASIDE, IN_PROGRESS
 from fgvc.record.retention import Retention, UnreadableError
-from fgvc.report import dated
-from fgvc.report.runs import SEALED, place
-from fgvc.report.sealed import DamageError, retention_of, status
+from fgvc.record.run_dir import ASIDE, IN_PROGRESS
+from fgvc.record.verify import DamageError, retention_of, status
+from fgvc.report import table_archive
+from fgvc.report.run_rows import SEALED, place
 from fgvc.store import atomic
-from fgvc.store.lock import LockHeld, holder, lock
+from fgvc.store.file_lock import LockHeld, holder, lock
 from fgvc.types import UserError
 
 TRASH = ".trash"
@@ -122,7 +122,7 @@ class Root:
                 yield self._item(path, _LINK)
             elif path.is_dir() and path.name != TRASH:
                 yield from self._run_id(path)
-            elif not path.name.startswith((".", dated.STEM)):
+            elif not path.name.startswith((".", table_archive.STEM)):
                 yield self._item(path, _FOREIGN)
 
     def _run_id(self, folder: Path) -> Iterator[Item]:
@@ -190,7 +190,7 @@ class Root:
             name = (table.files[0].parent / table.stem).relative_to(self.path).as_posix()
             yield Item(f"{name}.*", table.files, self._of_table(table))
 
-    def _of_table(self, table: dated.TableFiles) -> Verdict:
+    def _of_table(self, table: table_archive.TableFiles) -> Verdict:
         if table.current:
             return Verdict(False, "the current table")
         if table.retention is None:
@@ -199,11 +199,11 @@ class Root:
         return Verdict(False, by) if by else _over(table.retention)
 
     @cached_property
-    def _found(self) -> list[dated.TableFiles]:
+    def _found(self) -> list[table_archive.TableFiles]:
         """Tables in the root and one folder below it, where task=report may have put them."""
         below = [path for path in sorted(self.path.iterdir()) if path.is_dir()]
         folders = [path for path in below if not path.is_symlink() and path.name != TRASH]
-        return [table for folder in (self.path, *folders) for table in dated.found(folder)]
+        return [table for folder in (self.path, *folders) for table in table_archive.found(folder)]
 
     @cached_property
     def _named(self) -> dict[str, str]:
@@ -227,9 +227,9 @@ def _over(kept: Retention) -> Verdict:
     return Verdict(True, f"its time was over on {kept.due:%Y-%m-%d}")
 
 
-def _rows(table: dated.TableFiles) -> list[str]:
+def _rows(table: table_archive.TableFiles) -> list[str]:
     try:
-        return list(dated.named(table))
+        return list(table_archive.named(table))
     except (OSError, ValueError) as error:
         raise UserError(f"{error}; it may name any run: restore or remove it") from error
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from fgvc.store import named, temporary
-from fgvc.store.named import NamedFile
+from fgvc.store import disk_errors, temporary_files
+from fgvc.store.disk_errors import NamedFile
 
 
 @contextmanager
@@ -35,13 +35,13 @@ def open_atomic(path: str | Path, mode: str = "wb", size: int | None = None) -> 
             the path and the bytes needed.
     """
     path = Path(path)
-    unfinished = temporary.beside(path)
-    bytes_needed = named.needed(size, 0)
+    unfinished = temporary_files.beside(path)
+    bytes_needed = disk_errors.needed(size, 0)
     try:
         with _explaining(path, bytes_needed):
             path.parent.mkdir(parents=True, exist_ok=True)
             raw = NamedFile(unfinished, "x", path, size)
-        with _buffered(raw, mode) as file, named.abandoning(raw):
+        with _buffered(raw, mode) as file, disk_errors.abandoning(raw):
             yield file
             file.flush()
             raw.sync()
@@ -93,8 +93,8 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     Raises:
         OSError: the disk refuses, or something stands at `target`.
     """
-    folder = temporary.beside(target)
-    aside = temporary.beside(target)
+    folder = temporary_files.beside(target)
+    aside = temporary_files.beside(target)
     try:
         folder.mkdir(parents=True)
         yield folder
@@ -105,7 +105,7 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     finally:
         for each in (folder, aside):
             with suppress(OSError):
-                temporary.remove(each)
+                temporary_files.remove(each)
 
 
 def sync_folder(folder: Path) -> None:
@@ -128,4 +128,4 @@ def _explaining(path: Path, bytes_needed: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise named.explained(error, path, bytes_needed) from error
+        raise disk_errors.explained(error, path, bytes_needed) from error

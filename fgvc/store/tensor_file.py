@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fgvc import untrusted
-from fgvc.store import digest
+from fgvc.store import hashing
 from fgvc.types import UserError
 from fgvc.untrusted import parse_json
 
@@ -44,10 +44,10 @@ class Entry(NamedTuple):
 
 def content_sha256(facts: Mapping[str, Any], tensors: Iterable[Entry]) -> str:
     """Digest of facts and tensors. tensors: sorted by name."""
-    parts = [digest.canonical_json(facts)]
+    parts = [hashing.canonical_json(facts)]
     for name, dtype, shape, raw in tensors:
-        parts.append(digest.canonical_json([name, dtype, shape, digest.sha256_bytes(raw)]))
-    return digest.sha256_bytes(b"\n".join(parts))
+        parts.append(hashing.canonical_json([name, dtype, shape, hashing.sha256_bytes(raw)]))
+    return hashing.sha256_bytes(b"\n".join(parts))
 
 
 def facts_of(path: Path) -> dict[str, Any] | None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from fgvc.escape import visible
+from fgvc.exit_codes import DONE, FAILED
+from fgvc.pipeline import rederive
+from fgvc.pipeline.job import Job
 from fgvc.record import console, privacy
-from fgvc.record.locate import record_folder
+from fgvc.record.find_run import record_folder
+from fgvc.record.verify import CKPT, DamageError, OtherVersionError
 from fgvc.report.audit import (
     FAIL,
     UNCHECKED,
@@ -23,12 +26,11 @@ from fgvc.report.audit import (
     markdown,
     outcome,
 )
-from fgvc.report.runs import place, read
-from fgvc.report.sealed import CKPT, DamageError, OtherVersionError
+from fgvc.report.run_rows import place, read
 from fgvc.store import atomic
-from fgvc.store.output import JSON, output_file
-from fgvc.task import DONE, FAILED, Job, derive
+from fgvc.store.output_path import JSON, output_file
 from fgvc.types import UserError
+from fgvc.untrusted.escape import visible
 
 
 def run(job: Job) -> int:
@@ -48,7 +50,7 @@ def run(job: Job) -> int:
         raise UserError(f"run={folder}: {why}") from why
     except DamageError:
         pass  # the checks name what is damaged
-    record, results = audited(folder, derive.here())
+    record, results = audited(folder, rederive.here())
     results = [replace(one, evidence=privacy.without_places(one.evidence)) for one in results]
     block = privacy.without_places(markdown(record, results))
     failed = [one for one in results if one.state == FAIL]

@@ -1,6 +1,7 @@
 """task=check: TensorBoard and FiftyOne really at work -> a line a step, a record, an exit code.
 
-An operation. Its record opens the gate that modern backbones stand behind (fgvc.record.stack).
+An operation. Its record opens the gate that modern backbones stand behind
+(fgvc.record.stack_check).
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from fgvc.record import console, stack, stamp
-from fgvc.record.stack import published
-from fgvc.record.stack.examine import examine
-from fgvc.record.stack.step import PASSED, Outcome
-from fgvc.task import DONE, FAILED, Job
+from fgvc.exit_codes import DONE, FAILED
+from fgvc.pipeline.job import Job
+from fgvc.record import console, env_stamp, stack_check
+from fgvc.record.stack_check import published
+from fgvc.record.stack_check.examine import examine
+from fgvc.record.stack_check.step import PASSED, Outcome
 
 WIDTH, INDENT = 80, 34
 
@@ -28,17 +30,17 @@ def run(job: Job) -> int:
         OSError: the record cannot be written.
     """
     cache_root = Path(job.conf.runtime.cache_root)
-    log = stack.place(cache_root).with_suffix(".log")
+    log = stack_check.place(cache_root).with_suffix(".log")
     if job.conf.task.record:
-        published.places(stamp.CODE)  # refused now rather than in a minute
+        published.places(env_stamp.CODE)  # refused now rather than in a minute
     console.say("check: TensorBoard and FiftyOne at work, about a minute")
     outcomes = []
     for outcome in examine(log):
         for line in _line(outcome).split("\n"):
             console.say(line)
         outcomes.append(outcome)
-    record = stack.record_of(outcomes)
-    file = stack.save(cache_root, record)
+    record = stack_check.record_of(outcomes)
+    file = stack_check.save(cache_root, record)
     if not record["passed"]:
         failed = ", ".join(outcome.step for outcome in outcomes if outcome.result != PASSED)
         console.say(f"check: FAILED: {failed}")
@@ -47,7 +49,7 @@ def run(job: Job) -> int:
     console.say("check: PASSED")
     console.say(f"record: {file}")
     if job.conf.task.record:
-        published.publish(record, stamp.CODE)
+        published.publish(record, env_stamp.CODE)
         console.say("recorded in specs/stack.json and README.md")
     return DONE
 

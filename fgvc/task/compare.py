@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fgvc.pipeline.job import Job
 from fgvc.record import console
-from fgvc.record.locate import record_folder
+from fgvc.record.find_run import record_folder
 from fgvc.report.compare import compared
 from fgvc.store import atomic
-from fgvc.store.output import JSON, output_file
-from fgvc.task import Job
+from fgvc.store.output_path import JSON, output_file
 
 MOST = 10  # lines of a table; the JSON holds them all
 Told = Mapping[str, Any]

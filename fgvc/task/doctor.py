@@ -12,10 +12,11 @@ from pathlib import Path
 from fgvc.config.schema import Config
 from fgvc.data import doctor, download
 from fgvc.data.loader import worker_count
+from fgvc.exit_codes import DONE, FAILED
+from fgvc.pipeline.job import Job
 from fgvc.record import console
 from fgvc.store import atomic
-from fgvc.store.output import JSON, output_file
-from fgvc.task import DONE, FAILED, Job
+from fgvc.store.output_path import JSON, output_file
 
 VERDICTS = {
     "wrong": "WRONG",

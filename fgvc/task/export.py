@@ -20,22 +20,23 @@ from fgvc.config.compose import resolved
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import dataset as datasets
 from fgvc.data.preprocess import evaluation_transform
-from fgvc.model import onnx_graph
+from fgvc.model import onnx_export
 from fgvc.model.classifier import Classifier
+from fgvc.pipeline import restore
+from fgvc.pipeline.experiment import seed_everything
+from fgvc.pipeline.inference import streamed
+from fgvc.pipeline.input_images import pictures_of
+from fgvc.pipeline.job import Job
+from fgvc.pipeline.restore import Stored
 from fgvc.record import checkpoint, console
-from fgvc.record.folder import SHORT, index
+from fgvc.record.run_dir import SHORT, index
 from fgvc.report import model_card
-from fgvc.store import atomic, digest
-from fgvc.store.output import output_folder
-from fgvc.task import Job, stored
-from fgvc.task.classify import streamed
-from fgvc.task.experiment import seed_everything
-from fgvc.task.pictures import pictures_of
-from fgvc.task.stored import Stored
+from fgvc.store import atomic, hashing
+from fgvc.store.output_path import output_folder
 from fgvc.types import Manifest, UserError, WeightsSource
 
 PICTURES = 32  # of the dataset's test images, where the command names none
-FILES = (checkpoint.FILE, onnx_graph.FILE, model_card.FILE)
+FILES = (checkpoint.FILE, onnx_export.FILE, model_card.FILE)
 CPU = torch.device("cpu")
 Classify = Callable[[torch.Tensor], np.ndarray]  # uint8 pixels_BCHW -> logits_BK
 
@@ -62,8 +63,8 @@ def run(job: Job) -> None:
             ONNX cannot express, or a file that does not answer as the checkpoint does.
         OSError: the folder cannot be written.
     """
-    kept = stored.read(job)
-    conf, source = stored.settled(kept, job)
+    kept = restore.read(job)
+    conf, source = restore.settled(kept, job)
     conf = dataclasses.replace(conf, precision="fp32")  # what both files compute in
     target = _target(job, kept)
     _check_exportable(conf, kept)
@@ -141,11 +142,11 @@ def _write_checkpoint(
     """
     facts = dict(kept.facts)
     if kept.inside is None:
-        plain = resolved(stored.config_of(kept, job))
-        stored.check_hash(kept, plain)
+        plain = resolved(restore.config_of(kept, job))
+        restore.check_hash(kept, plain)
         facts |= {"whole": True, "hashed": plain, "exported_from": kept.id}
     checkpoint.write(folder, {**original.state_dict(), **kept.fit.tensors()}, facts)
-    return stored.read_file(folder / checkpoint.FILE)
+    return restore.read_file(folder / checkpoint.FILE)
 
 
 def _write_graph(folder: Path, written: Stored, conf: Config) -> None:
@@ -166,7 +167,9 @@ def _write_graph(folder: Path, written: Stored, conf: Config) -> None:
     }
     model = written.classifier(conf, _inside(written), CPU)
     transform = evaluation_transform(conf)
-    onnx_graph.write(folder / onnx_graph.FILE, model, transform.normalize, transform.side, metadata)
+    onnx_export.write(
+        folder / onnx_export.FILE, model, transform.normalize, transform.side, metadata
+    )
 
 
 def _compared(
@@ -184,10 +187,10 @@ def _compared(
     """
     transform = evaluation_transform(conf)
     again = written.classifier(conf, _inside(written), CPU)
-    graph = onnx_graph.runner(written.file.with_name(onnx_graph.FILE), conf.runtime.threads)
+    graph = onnx_export.runner(written.file.with_name(onnx_export.FILE), conf.runtime.threads)
     files: dict[str, Classify] = {
         checkpoint.FILE: lambda pixels: again(transform.normalize(pixels)).numpy(),
-        onnx_graph.FILE: lambda pixels: graph(pixels.numpy()),
+        onnx_export.FILE: lambda pixels: graph(pixels.numpy()),
     }
     found = {name: Agreement() for name in files}
     known = bool(manifest.sha256)  # a picture that only the command names has no digest
@@ -226,7 +229,7 @@ def _card(
         weights={"license": row.license, "contamination": seen},
         agreement={name: dataclasses.asdict(one) for name, one in found.items()},
         digests={
-            file.name: digest.sha256_file(file)
+            file.name: hashing.sha256_file(file)
             for file in sorted(folder.iterdir())
             if file.name != model_card.FILE
         },

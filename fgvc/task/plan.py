@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fgvc import shell
 from fgvc.config.compose import (
     composed,
     conf_dir,
@@ -25,14 +24,16 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import AXES, options
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import subset
-from fgvc.record import console, stack, stamp
-from fgvc.record.folder import now, read_json
-from fgvc.record.stack import published
+from fgvc.exit_codes import DONE, FAILED
+from fgvc.pipeline.job import Job
+from fgvc.record import console, env_stamp, stack_check
+from fgvc.record.run_dir import now, read_json
+from fgvc.record.stack_check import published
 from fgvc.report.plan import About, Asked, document
 from fgvc.store import atomic
-from fgvc.store.output import output_file
-from fgvc.task import DONE, FAILED, Job
+from fgvc.store.output_path import output_file
 from fgvc.types import UserError
+from fgvc.untrusted import shell
 
 FILE = "plan.md"
 UNTOLD = ("task.output", "runtime.run_id")  # overrides that a plan does not repeat
@@ -79,7 +80,7 @@ def _about(job: Job) -> About:
         places={_variable(key): key for key in map(_key, chosen) if _is_place(key)},
         stamp=_stamp(),
         stack=_stack_record(conf),
-        needs_stack=conf.backbone.name in stack.MODERN,
+        needs_stack=conf.backbone.name in stack_check.MODERN,
         examination=_examination(conf),
         smoke=_smoke(conf),
         groups={group: options(group) for group in AXES},
@@ -170,7 +171,7 @@ def _title(conf: Config) -> str:
 
 
 def _stamp() -> dict[str, Any]:
-    code = stamp.code()
+    code = env_stamp.code()
     return {
         "date": f"{now():%Y-%m-%d}",
         "git_commit": code.commit,
@@ -179,22 +180,22 @@ def _stamp() -> dict[str, Any]:
         "os_version": platform.platform(),
         "machine": platform.machine(),
         "python_version": platform.python_version(),
-        **{key: stamp.version(name) for key, name in stamp.PACKAGES.items()},
-        "GPUs": len(stamp.gpu_names()),
+        **{key: env_stamp.version(name) for key, name in env_stamp.PACKAGES.items()},
+        "GPUs": len(env_stamp.gpu_names()),
         "MPS": platform.system() == "Darwin" and platform.machine() == "arm64",
-        "CPU cores": stamp.usable_cores(),
-        "requirements_checksum": stamp.requirements_checksum(),
-        **stamp.environment_hash(),
+        "CPU cores": env_stamp.usable_cores(),
+        "requirements_checksum": env_stamp.requirements_checksum(),
+        **env_stamp.environment_hash(),
     }
 
 
 def _stack_record(conf: Config) -> dict[str, Any] | None:
     """Of a passed check of this very environment: here, or among the published ones."""
-    here = stack.validated(Path(conf.runtime.cache_root))
+    here = stack_check.validated(Path(conf.runtime.cache_root))
     if here is not None:
         return here
-    env_hash = stamp.environment_hash()["env_hash"]
-    records = published.entries(stamp.CODE)
+    env_hash = env_stamp.environment_hash()["env_hash"]
+    records = published.entries(env_stamp.CODE)
     return next((one for one in records if one["env_hash"] == env_hash and one["passed"]), None)
 
 

@@ -16,25 +16,26 @@ from pathlib import Path
 import numpy as np
 
 from fgvc import metrics, untrusted
-from fgvc.config import images
-from fgvc.config.grid import key_of
+from fgvc.config import image_argument
 from fgvc.config.schema import Config
+from fgvc.config.sweep_expansion import key_of
 from fgvc.data.decode import decode
-from fgvc.escape import visible
+from fgvc.exit_codes import DONE, FAILED
 from fgvc.model.part_attention import Selection
-from fgvc.record import console, overlay
+from fgvc.parallel.device import check_precision, choose_device, device_of
+from fgvc.pipeline import prediction_output, restore
+from fgvc.pipeline.experiment import seed_everything
+from fgvc.pipeline.inference import streamed
+from fgvc.pipeline.input_images import pictures
+from fgvc.pipeline.job import Job
+from fgvc.pipeline.localization import overlaid
+from fgvc.pipeline.prediction_output import Answer
+from fgvc.pipeline.restore import Stored
+from fgvc.record import console, image_overlay
 from fgvc.store import atomic
-from fgvc.store.output import output_file
-from fgvc.task import DONE, FAILED, Job, answers, stored
-from fgvc.task.answers import Answer
-from fgvc.task.classify import streamed
-from fgvc.task.distributed import device_of
-from fgvc.task.experiment import seed_everything
-from fgvc.task.extract import check_precision, choose_device
-from fgvc.task.parts import overlaid
-from fgvc.task.pictures import pictures
-from fgvc.task.stored import Stored
+from fgvc.store.output_path import output_file
 from fgvc.types import Manifest, UserError, WeightsSource
+from fgvc.untrusted.escape import visible
 
 
 def run(job: Job) -> int:
@@ -49,7 +50,7 @@ def run(job: Job) -> int:
     """
     shape, target = _output(job)
     with contextlib.redirect_stdout(sys.stderr), pictures(job.conf.image) as given:
-        kept = stored.read(job)
+        kept = restore.read(job)
         conf, source = _settled(kept, job)
         manifest = replace(given.manifest, max_pixels=conf.dataset.max_pixels)
         found = _answers(kept, conf, source, job, manifest)
@@ -58,9 +59,11 @@ def run(job: Job) -> int:
             console.say(given.note)
         console.say(f"{len(found) - bad} classified, {bad} could not be read")
     about = {"checkpoint": kept.id, "config_hash": kept.facts["config_hash"]}
-    root = images.STDIN if images.reads_stdin(job.conf.image) else str(manifest.root)
+    root = (
+        image_argument.STDIN if image_argument.reads_stdin(job.conf.image) else str(manifest.root)
+    )
     about |= {"root": root, "title": _title(conf, len(kept.classes))}
-    text = answers.WRITTEN[shape](found, kept.classes, about)
+    text = prediction_output.WRITTEN[shape](found, kept.classes, about)
     if target is not None:
         atomic.write_text(target, text)
     else:
@@ -81,14 +84,16 @@ def _output(job: Job) -> tuple[str, Path | None]:
     if given is None:
         return shape, None
     suffix = Path(given).suffix.lower().removeprefix(".")
-    if suffix in answers.WRITTEN and not any(key_of(o) == "task.format" for o in job.overrides):
+    if suffix in prediction_output.WRITTEN and not any(
+        key_of(o) == "task.format" for o in job.overrides
+    ):
         shape = suffix
     suffixes = {"table": (".txt", ".md", ".log")}.get(shape, (f".{shape}",))
     return shape, output_file(given, f"predictions{suffixes[0]}", suffixes)
 
 
 def _settled(kept: Stored, job: Job) -> tuple[Config, WeightsSource]:
-    conf, source = stored.settled(kept, job)
+    conf, source = restore.settled(kept, job)
     if job.conf.task.overlay is not None and conf.part_attention.name == "off":
         raise UserError(
             f"task.overlay={job.conf.task.overlay}: {kept.file} has part_attention=off and selects "
@@ -113,7 +118,7 @@ def _answers(
         for seen in streamed(model, conf, manifest, row_N, device, check_digest=False):
             batch, logits_BC = seen.batch, seen.logits_BK.cpu().numpy()
             for bad in batch.bad:
-                console.say(answers.plain(bad.message))
+                console.say(prediction_output.plain(bad.message))
                 found[bad.row] = Answer(manifest.path[bad.row], error=bad.message)
             rows = batch.row_B.tolist()
             best = _best(logits_BC, job.conf.task.top_k) if rows else []
@@ -152,11 +157,11 @@ def _draw(
         drawn = overlaid(
             picture_CHW,
             conf,
-            overlay.title(kept.classes[index][1], share),
+            image_overlay.title(kept.classes[index][1], share),
             selected.index_BK[place].cpu().numpy(),
             None if score_BN is None else score_BN[place].cpu().numpy(),
         )
-        atomic.write_bytes(folder / f"{one.path}.png", overlay.png(drawn))
+        atomic.write_bytes(folder / f"{one.path}.png", image_overlay.png(drawn))
 
 
 def _title(conf: Config, classes: int) -> str:

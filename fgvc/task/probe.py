@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from fgvc.config.compose import resolved
-from fgvc.task import Job, Skipped, fits, writeup
-from fgvc.task.experiment import (
+from fgvc.pipeline import fit_head, write_run
+from fgvc.pipeline.experiment import (
     Experiment,
     Outcome,
     already_complete,
@@ -18,6 +18,7 @@ from fgvc.task.experiment import (
     opened,
     predictions,
 )
+from fgvc.pipeline.job import Job, Skipped
 from fgvc.types import TEST, Features, Predictions
 
 
@@ -30,22 +31,22 @@ def run(job: Job) -> Skipped | None:
     with opened("probe", job.conf, resolved(job.cfg), job.command) as experiment:
         if skipped := already_complete(experiment):
             return skipped
-        writeup.finish(experiment, _probe(experiment))
+        write_run.finish(experiment, _probe(experiment))
     return None
 
 
 def _probe(job: Experiment) -> Outcome:
     manifest, split = job.dataset.manifest, job.dataset.split
-    fits.check(job)
+    fit_head.check(job)
     features = job.extractor.features("train", np.flatnonzero(manifest.split_N != TEST))
     train, val = _rows_of(features, split.train_N), _rows_of(features, split.val_N)
-    fitted = fits.fit(job, train, val)
+    fitted = fit_head.fit(job, train, val)
     splits: dict[str, Predictions] = {}
     if len(split.val_N):
         splits["val"] = predict(job, fitted.val_head, val)
     test = job.extractor.features("test", split.test_N)  # read here, once, when all is chosen
     splits["test"] = predict(job, fitted.final_head, test)
-    fitted_N = np.concatenate([train.row_N, val.row_N]) if fits.refits(job) else train.row_N
+    fitted_N = np.concatenate([train.row_N, val.row_N]) if fit_head.refits(job) else train.row_N
     chose_N = val.row_N if fitted.numbers["selection"] is not None else val.row_N[:0]
     return Outcome(
         splits,

@@ -9,17 +9,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fgvc.config.schema import PruneTask
-from fgvc.escape import visible
+from fgvc.pipeline.job import Job
 from fgvc.record import console, retention
-from fgvc.record.folder import now
-from fgvc.record.locate import record_folder
+from fgvc.record.find_run import record_folder
+from fgvc.record.run_dir import now
+from fgvc.record.verify import DamageError, retention_of
 from fgvc.report.prune import Item, Root
-from fgvc.report.sealed import DamageError, retention_of
-from fgvc.report.shown import one_line
-from fgvc.store.lock import lock
-from fgvc.task import Job
+from fgvc.store.file_lock import lock
 from fgvc.types import UserError
 from fgvc.untrusted import MIB
+from fgvc.untrusted.escape import one_line, visible
 
 
 def run(job: Job) -> None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fgvc.pipeline.job import Job
 from fgvc.record import console
 from fgvc.report.baselines import write_baselines
-from fgvc.report.table import print_table
-from fgvc.store.output import output_folder
-from fgvc.task import Job
+from fgvc.report.terminal_table import print_table
+from fgvc.store.output_path import output_folder
 
 FILES = ("baselines.csv", "baselines.json", "baselines.html")
 

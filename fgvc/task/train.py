@@ -7,7 +7,6 @@ last (final_fit=trainval); with runtime.stop_before_test the run ends before tha
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,21 +17,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from fgvc import notices
 from fgvc.config.compose import resolved
 from fgvc.learn.train.step import StepReport
-from fgvc.model.backbone.fill import first_difference
+from fgvc.model.backbone.load_state import first_difference
+from fgvc.parallel import signals
+from fgvc.parallel.device import peak_memory_mib
+from fgvc.parallel.process_group import World, joined
+from fgvc.parallel.signals import second_notice
+from fgvc.pipeline import stop_before_test, write_run
+from fgvc.pipeline.experiment import Experiment, Outcome, already_complete, fit_of, identity, opened
+from fgvc.pipeline.features import cost_of
+from fgvc.pipeline.finetune import Finetune, Plan
+from fgvc.pipeline.job import Job, Skipped
+from fgvc.pipeline.resume import NO_ORIGIN, adopt, before, find_start
+from fgvc.pipeline.text_features import class_text
 from fgvc.record import console
-from fgvc.record.folder import RESUME, Preempted, write_status
-from fgvc.record.resume import States
-from fgvc.task import Job, Skipped, second_notice, validated, writeup
-from fgvc.task.distributed import World, check_devices, device_of, joined, seed_everything
-from fgvc.task.experiment import Experiment, Outcome, already_complete, fit_of, identity, opened
-from fgvc.task.extract import choose_device, cost_of, peak_memory_mib
-from fgvc.task.finetune import Finetune, Plan
-from fgvc.task.resumption import NO_ORIGIN, adopt, before, find_start
-from fgvc.task.text import class_text
-from fgvc.types import Batch, UserError
+from fgvc.record.resume_state import States
+from fgvc.record.run_dir import RESUME, write_status
+from fgvc.types import Batch, Preempted, UserError
 
 EVERY = 10  # steps between points of the training curves
 KEPT = (RESUME, "run.log")  # of an earlier process of the same run
@@ -50,9 +52,9 @@ def run(job: Job) -> Skipped | None:
     before(conf, plain)
     grace = conf.runtime.stop_grace
     with joined(conf.runtime.nproc, conf.runtime.device, grace) as world:
-        if validated.already(conf, plain):
+        if stop_before_test.already(conf, plain):
             world.share(None)
-            return Skipped(validated.home(conf, plain))
+            return Skipped(stop_before_test.home(conf, plain))
         with opened("train", conf, plain, job.command, KEPT, world) as experiment:
             if skipped := already_complete(experiment):
                 world.share(None)
@@ -60,23 +62,9 @@ def run(job: Job) -> Skipped | None:
             if world.watchdog is not None:
                 world.watchdog.on_end = lambda reason: _mark_preempted(experiment, reason)
             outcome = _train(experiment, plain, world)
-            finish = validated.finish if conf.runtime.stop_before_test else writeup.finish
+            finish = stop_before_test.finish if conf.runtime.stop_before_test else write_run.finish
             finish(experiment, outcome)
     return None
-
-
-def follow(world: World) -> None:
-    """What a rank other than 0 does: the same steps, nothing written."""
-    plan = world.share(None)
-    if plan is None:
-        return
-    # rank 0 has looked at its own machine only
-    check_devices(int(os.environ["LOCAL_WORLD_SIZE"]), plan.conf.runtime.device)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on rank 0 says when to stop
-    seed_everything(plan.conf)
-    finetune = Finetune(plan, world, choose_device(device_of(plan.conf.runtime.device)))
-    finetune.run(None, lambda: False)
-    finetune.ending(None)
 
 
 def _train(job: Experiment, plain: dict[str, Any], world: World) -> Outcome:
@@ -303,12 +291,12 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
 
     def notice(number: int, frame: FrameType | None) -> None:
         asked.append(number)
-        for each in notices.CLUSTER:
+        for each in signals.CLUSTER:
             signal.signal(each, second_notice())
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         console.say(f"{signal.Signals(number).name}: stopping after this step")
 
-    handlers = {each: signal.signal(each, notice) for each in notices.NOTICES}
+    handlers = {each: signal.signal(each, notice) for each in signals.NOTICES}
     try:
         yield lambda: bool(asked)
     finally:

@@ -15,18 +15,16 @@ import yaml
 
 from fgvc import untrusted
 from fgvc.config.overrides import given_places
-from fgvc.data.layout import named_root
-from fgvc.record import console
-from fgvc.record.fiftyone import app, pair
-from fgvc.record.fiftyone.answer import SHORT
+from fgvc.data.find_root import named_root
+from fgvc.pipeline.job import Job
+from fgvc.record import console, verify
+from fgvc.record.fiftyone import app, two_runs
 from fgvc.record.fiftyone.dataset import FOLDER
-from fgvc.record.folder import Preempted
-from fgvc.record.locate import record_folder
-from fgvc.report import sealed
-from fgvc.report.sealed import DamageError
-from fgvc.store.temporary import scratch
-from fgvc.task import Job
-from fgvc.types import UserError
+from fgvc.record.fiftyone.run_fields import SHORT
+from fgvc.record.find_run import record_folder
+from fgvc.record.verify import DamageError
+from fgvc.store.temporary_files import scratch
+from fgvc.types import Preempted, UserError
 
 
 def run(job: Job) -> None:
@@ -53,7 +51,7 @@ def _show(job: Job) -> None:
     app.check_port(conf.task.address, conf.task.port)
     with scratch("view") as beside:
         if len(exports) > 1:
-            pair.write(beside, *exports)
+            two_runs.write(beside, *exports)
         app.prepare(Path(conf.runtime.cache_root).expanduser() / FOLDER)
         folder = exports[0] if len(exports) == 1 else beside
         dataset = app.load(folder, root, _name(runs))
@@ -75,12 +73,12 @@ def _export(folder: Path) -> Path:
         UserError: names the file that is missing or changed.
     """
     try:
-        artifacts = sealed.index(folder)
+        artifacts = verify.index(folder)
         if f"{FOLDER}/metadata.json" not in artifacts:
             raise UserError(f"{folder}: holds no {FOLDER}/, it is an older record: run it again")
         for file in artifacts:
             if file.startswith(f"{FOLDER}/"):
-                sealed.verified(folder, file, artifacts)
+                verify.verified(folder, file, artifacts)
     except DamageError as error:
         way = "give a run folder, outputs/RUN/CONFIG/CHECKPOINT"
         if (folder / "artifacts.json").is_file():  # a sealed run
@@ -95,7 +93,7 @@ def _data_root(job: Job, run_folder: Path, export: Path) -> Path:
     Raises:
         UserError: none of these holds the first picture; names where it was looked for.
     """
-    first = next(pair.samples(export))["filepath"]
+    first = next(two_runs.samples(export))["filepath"]
     places = _places(job, run_folder)
     for place in places:
         if (place / first).is_file():

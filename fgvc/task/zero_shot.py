@@ -9,10 +9,11 @@ import numpy as np
 
 from fgvc.config.compose import resolved
 from fgvc.model import head as heads
-from fgvc.task import Job, Skipped, writeup
-from fgvc.task.experiment import Experiment, Outcome, already_complete, fit_of, opened
+from fgvc.pipeline import write_run
+from fgvc.pipeline.experiment import Experiment, Outcome, already_complete, fit_of, opened
+from fgvc.pipeline.job import Job, Skipped
+from fgvc.pipeline.text_features import class_text
 from fgvc.task.probe import predict
-from fgvc.task.text import class_text
 
 
 def run(job: Job) -> Skipped | None:
@@ -24,7 +25,7 @@ def run(job: Job) -> Skipped | None:
     with opened("zero_shot", job.conf, resolved(job.cfg), job.command) as experiment:
         if skipped := already_complete(experiment):
             return skipped
-        writeup.finish(experiment, _zero_shot(experiment))
+        write_run.finish(experiment, _zero_shot(experiment))
     return None
 
 

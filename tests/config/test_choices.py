@@ -6,8 +6,8 @@ import pytest
 
 from fgvc.config.compose import composed, config_hash, resolved, typed
 from fgvc.config.errors import ConfigError, ImpossibleError
+from fgvc.config.named_sweep import spelt_out
 from fgvc.config.overrides import jobs_of, plan_of
-from fgvc.config.sweep import spelt_out
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from fgvc.config.compose import config_hash, hashed, hashed_with_inert
 from fgvc.config.errors import ConfigError
 from fgvc.config.inert import RULES
-from fgvc.config.nodes import Nodes
+from fgvc.config.node_cache import Nodes
 from fgvc.config.overrides import plan_of
 from fgvc.config.schema import Config
 

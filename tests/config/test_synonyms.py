@@ -124,7 +124,7 @@ def test_a_peers_word_is_answered_with_our_command(typed, tmp_path, monkeypatch,
 
 
 def asked(*options: str):
-    from fgvc.config.once import parsed
+    from fgvc.config.compose_cache import parsed
 
     return asked_of([parsed(option) for option in options])
 

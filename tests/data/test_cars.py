@@ -10,7 +10,8 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from fgvc.config import schema
-from fgvc.data import cars, dataset
+from fgvc.data import dataset
+from fgvc.data.datasets import cars
 from fgvc.types import TEST, TRAIN, UserError
 
 NAMES = ("AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012", "smart fortwo 2012")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgvc.data.doctor import near
+from fgvc.data.doctor import near_duplicates
 
 
 def picture(seed: int) -> Image.Image:
@@ -17,7 +17,7 @@ def picture(seed: int) -> Image.Image:
 
 
 def code(image: Image.Image) -> np.ndarray:
-    return np.array([near.fingerprint(np.asarray(image.convert("L")))], np.uint64)
+    return np.array([near_duplicates.fingerprint(np.asarray(image.convert("L")))], np.uint64)
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> int:
@@ -31,14 +31,14 @@ def test_copies_are_near_and_others_far(scale, quality):
         image = picture(seed)
         out = io.BytesIO()
         image.resize((round(300 * scale), round(200 * scale))).save(out, "JPEG", quality=quality)
-        assert distance(code(image), code(Image.open(out))) <= near.BOUND
-        assert distance(code(image), code(picture(seed + 100))) > 2 * near.BOUND
+        assert distance(code(image), code(Image.open(out))) <= near_duplicates.BOUND
+        assert distance(code(image), code(picture(seed + 100))) > 2 * near_duplicates.BOUND
 
 
 def test_more_bands_than_differing_bits():
     """By the pigeonhole principle a pair within BOUND shares a band; the bands cover each half."""
-    assert 2 * len(near.BANDS) > near.BOUND
-    bits = [bit for first, width in near.BANDS for bit in range(first, first + width)]
+    assert 2 * len(near_duplicates.BANDS) > near_duplicates.BOUND
+    bits = [bit for first, width in near_duplicates.BANDS for bit in range(first, first + width)]
     assert bits == list(range(64))
 
 
@@ -50,26 +50,26 @@ def test_search_finds_what_comparing_all_with_all_finds():
         for bit in rng.choice(128, row % 15, replace=False).tolist():
             other_M2[row, bit // 64] ^= np.uint64(1 << (bit % 64))
     differ_NM = np.bitwise_count(one_N2[:, None] ^ other_M2[None]).sum(axis=2)
-    wanted = np.argwhere(differ_NM <= near.BOUND)
+    wanted = np.argwhere(differ_NM <= near_duplicates.BOUND)
     assert len(wanted) == 180
-    assert near.pairs(one_N2, other_M2).tolist() == wanted.tolist()
+    assert near_duplicates.pairs(one_N2, other_M2).tolist() == wanted.tolist()
 
 
 def test_search_in_small_blocks_finds_the_same(monkeypatch):
     same_N2 = np.full((30, 2), 0xFFFF0000FFFF, np.uint64)
-    monkeypatch.setattr(near, "BLOCK", 100)
-    assert len(near.pairs(same_N2, same_N2[:20])) == 600
+    monkeypatch.setattr(near_duplicates, "BLOCK", 100)
+    assert len(near_duplicates.pairs(same_N2, same_N2[:20])) == 600
 
 
 def test_plain_surfaces_are_like_nothing():
     noise = np.random.default_rng(0).integers(128, 132, (80, 100), dtype=np.uint8)
     flat = code(Image.fromarray(noise))
-    assert near.pairs(flat, flat).shape == (0, 2)
+    assert near_duplicates.pairs(flat, flat).shape == (0, 2)
     textured = code(picture(0))
-    assert near.pairs(textured, textured).tolist() == [[0, 0]]
+    assert near_duplicates.pairs(textured, textured).tolist() == [[0, 0]]
 
 
 def test_no_pictures_no_pairs():
     none = np.empty((0, 2), np.uint64)
-    assert near.pairs(none, code(picture(1))).shape == (0, 2)
-    assert near.pairs(code(picture(1)), none).shape == (0, 2)
+    assert near_duplicates.pairs(none, code(picture(1))).shape == (0, 2)
+    assert near_duplicates.pairs(code(picture(1)), none).shape == (0, 2)

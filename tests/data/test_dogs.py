@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from fgvc.data import dogs
+from fgvc.data.datasets import dogs
 from fgvc.types import TEST, TRAIN, UserError
 
 

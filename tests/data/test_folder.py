@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from fgvc.data import folder
+from fgvc.data.datasets import folder
 from fgvc.types import TEST, TRAIN, UserError
 
 OWLS = {"train/owl": 1, "test/owl": 1}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from fgvc.data import folder
+from fgvc.data.datasets import folder
 from fgvc.types import UserError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import ImageFolder
 
-from fgvc.data import folder
+from fgvc.data.datasets import folder
 from fgvc.types import TEST, TRAIN, VAL, UserError
 
 BIRDS = {"gull": 3, "wren": 2}

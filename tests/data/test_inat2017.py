@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgvc.data import inat2017, jsonstream
+from fgvc.data import json_stream
+from fgvc.data.datasets import inat2017
 from fgvc.types import TEST, TRAIN, UserError
 
 
@@ -190,7 +191,7 @@ def test_damaged_json_is_named(copies):
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_members_whatever_the_size_of_the_pieces(tmp_path, monkeypatch, chunk, indent):
-    monkeypatch.setattr(jsonstream, "CHUNK", chunk)
+    monkeypatch.setattr(json_stream, "CHUNK", chunk)
     whole = {
         "info": {"a": [1, {"b": "]}"}]},
         "images": [{"id": 12345, "n": 'é " ] , }'}, {"id": 2}],
@@ -206,7 +207,7 @@ def test_members_whatever_the_size_of_the_pieces(tmp_path, monkeypatch, chunk, i
         ("n", 12500.0),
         *(("last", value) for value in whole["last"]),
     ]
-    assert list(jsonstream.members(file)) == expected
+    assert list(json_stream.members(file)) == expected
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
@@ -215,7 +216,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     with file.open("w") as out:
         out.write('{"images": [' + ", ".join([row] * 30_000) + "]}")
     tracemalloc.start()
-    count = sum(1 for _ in jsonstream.members(file))
+    count = sum(1 for _ in json_stream.members(file))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count == 30_000

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fgvc.data import cub as reader
 from fgvc.data import loader, manifest
+from fgvc.data.datasets import cub as reader
 from fgvc.data.decode import decode
 from fgvc.data.preprocess import Preprocess, cropped
 from fgvc.types import BadImage, Manifest, UserError

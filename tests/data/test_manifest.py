@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fgvc.data import cub as reader
-from fgvc.data import digests, folder, manifest, states
+from fgvc.data import digest_cache, file_state, manifest
+from fgvc.data.datasets import cub as reader
+from fgvc.data.datasets import folder
 from fgvc.types import ABSENT, TEST, TRAIN, VAL, Manifest, UserError
 
 STRICT = manifest.Policy()
@@ -161,12 +162,12 @@ def test_only_the_files_that_were_touched_are_hashed_again(cub, build):
 def test_an_inode_of_zero_is_unknown():
     """As some network file systems report it."""
     with_inode_14, without_14 = np.array([[9, 1, 1, 7]]), np.array([[9, 1, 1, 0]])
-    assert len(states.changed(with_inode_14, without_14)) == 0
-    assert len(states.changed(without_14, with_inode_14)) == 0
+    assert len(file_state.changed(with_inode_14, without_14)) == 0
+    assert len(file_state.changed(without_14, with_inode_14)) == 0
     for column in range(4):
         other_14 = with_inode_14.copy()
         other_14[0, column] += 1
-        assert states.changed(with_inode_14, other_14).tolist() == [0]
+        assert file_state.changed(with_inode_14, other_14).tolist() == [0]
 
 
 def test_other_size_is_refused_without_hashing(cub, build, tmp_path):
@@ -327,8 +328,8 @@ def test_a_picture_in_both_train_and_an_own_validation_split_is_noted(cub, build
 
 
 def test_digests_ending_in_zero_bytes_survive_the_cache(tmp_path):
-    known = digests.Digests(np.array([[1, 2, 3, 4]]), np.array([b"\1" + bytes(31)], "V32"))
-    digests.save(tmp_path / "a", known)
-    again = digests.load(tmp_path / "a", 1, pytest.fail)
+    known = digest_cache.Digests(np.array([[1, 2, 3, 4]]), np.array([b"\1" + bytes(31)], "V32"))
+    digest_cache.save(tmp_path / "a", known)
+    again = digest_cache.load(tmp_path / "a", 1, pytest.fail)
     assert again.sha256_N.tolist() == [b"\1" + bytes(31)]
     assert again.state_N4.tolist() == [[1, 2, 3, 4]]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgvc.data import cub, nabirds
+from fgvc.data.datasets import cub, nabirds
 from fgvc.types import TEST, TRAIN, UserError
 
 

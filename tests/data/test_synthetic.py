@@ -17,11 +17,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fgvc.config.schema import Generator
-from fgvc.data.synthetic import VERSION, scene, write
-from fgvc.data.synthetic.bird import PARTS, Shape, bird
-from fgvc.data.synthetic.folder import render
-from fgvc.data.synthetic.species import ATTRIBUTES, GENUS, GENUS_SIZE, distance, hierarchy, species
-from fgvc.store import temporary
+from fgvc.data.datasets.synthetic import VERSION, scene, write
+from fgvc.data.datasets.synthetic.bird import PARTS, Shape, bird
+from fgvc.data.datasets.synthetic.folder import render
+from fgvc.data.datasets.synthetic.species import (
+    ATTRIBUTES,
+    GENUS,
+    GENUS_SIZE,
+    distance,
+    hierarchy,
+    species,
+)
+from fgvc.store import temporary_files
 from fgvc.types import UserError
 
 SMALL = Generator(version=VERSION, classes=3, train_per_class=2, test_per_class=1, side=96, seed=5)
@@ -133,7 +140,7 @@ def test_licence_and_approval_lie_beside(small):
 
 
 def test_pool_draws_the_same_bytes(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("fgvc.data.synthetic.folder.POOL_FROM", 4)
+    monkeypatch.setattr("fgvc.data.datasets.synthetic.folder.POOL_FROM", 4)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert contents(write(tmp_path / "birds", SMALL)) == contents(small)
 
@@ -204,7 +211,7 @@ def test_an_interrupted_run_leaves_nothing_and_a_killed_one_does_no_harm(small, 
     with pytest.raises(KeyboardInterrupt):
         write(root, SMALL, stop)
     assert [path.name for path in tmp_path.iterdir()] == [".birds.lock"]
-    stale = tmp_path / f".birds.{temporary.this_host()}.999999999.00000000.tmp"
+    stale = tmp_path / f".birds.{temporary_files.this_host()}.999999999.00000000.tmp"
     (stale / "images").mkdir(parents=True)
     (stale / "images" / "half.jpg").write_bytes(b"\xff\xd8")
     assert contents(write(root, SMALL)) == contents(small)
@@ -215,7 +222,7 @@ def test_two_processes_at_once_both_succeed_with_the_same_bytes(small, tmp_path)
     root = tmp_path / "birds"
     code = (
         "import sys; from pathlib import Path; from fgvc.config.schema import Generator\n"
-        "from fgvc.data.synthetic import write\n"
+        "from fgvc.data.datasets.synthetic import write\n"
         "write(Path(sys.argv[1]), Generator(*map(int, sys.argv[2:])))"
     )
     command = [sys.executable, "-c", code, str(root), *map(str, astuple(SMALL))]

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fgvc.config import schema
-from fgvc.data import dataset, table
+from fgvc.data import dataset
+from fgvc.data.datasets import table
 from fgvc.types import TEST, TRAIN, UserError
 
 LABELS = ("Möwe = große, weiße", "Ram C/V $2", "鳥 (juvenile) $1")

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fgvc.data import dataset, doctor, table
-from fgvc.data.table import Keys
-from fgvc.store import temporary
-from fgvc.store.digest import sha256_bytes
+from fgvc.data import dataset, doctor
+from fgvc.data.datasets import table
+from fgvc.data.datasets.table import Keys
+from fgvc.store import temporary_files
+from fgvc.store.hashing import sha256_bytes
 from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
 
 NAMES = ["gull", "wren"]
@@ -136,7 +137,7 @@ def test_a_damaged_folder_is_unpacked_anew(images, loaded, tmp_path, damage):
 def test_what_a_dead_process_left_is_swept_up(images, loaded, tmp_path):
     file = write(tmp_path / "birds.parquet", images, [0, 1] * 6)
     root = loaded(file).manifest.root
-    owner = f"{temporary.this_host()}.999999999"
+    owner = f"{temporary_files.this_host()}.999999999"
     left = root.parent.with_name(f".{root.parent.name}.{owner}.00000000.tmp")
     (root.parent).rename(left)
     (left / "images" / "foreign.jpg").touch()

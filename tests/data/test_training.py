@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader
 
 from fgvc.config import schema
 from fgvc.config.compose import composed, typed
-from fgvc.data import cub as reader
 from fgvc.data import dataset, loader, manifest
 from fgvc.data.augment import Augment, training_transform
+from fgvc.data.datasets import cub as reader
 from fgvc.data.decode import decode
-from fgvc.data.order import Draws, Order
+from fgvc.data.sampler import Draws, Order
 from fgvc.types import Batch, Manifest, UserError
 
 EPOCH = 3

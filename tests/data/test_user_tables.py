@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fgvc.data import dataset, table
-from fgvc.data.table import Keys
+from fgvc.data import dataset
+from fgvc.data.datasets import table
+from fgvc.data.datasets.table import Keys
 from fgvc.types import TEST, TRAIN, VAL, UserError
 
 PICTURES = tuple(f"{number}.jpg" for number in range(6))

@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from fgvc.record import checkpoint, retention
-from fgvc.record import folder as folders
-from fgvc.store import digest
+from fgvc.record import run_dir as folders
+from fgvc.store import hashing
 
 Plain = Any
 Leaf = tuple[str | int, ...]  # keys from the root of a JSON document to one value
@@ -37,7 +37,7 @@ def reseal(folder: Path) -> None:
 def names(folder: Path) -> tuple[str, str]:
     """The names of the folders of a run: of its config and of its checkpoint."""
     config, ckpt = (
-        digest.sha256_file(folder / name)[: folders.SHORT]
+        hashing.sha256_file(folder / name)[: folders.SHORT]
         for name in ("config.canonical.json", checkpoint.FILE)
     )
     return config, ckpt
@@ -48,7 +48,7 @@ def rewrite_json(file: Path, change: Callable[[Plain], object]) -> None:
     plain = json.loads(file.read_text())
     change(plain)
     canonical = file.name == "config.canonical.json"
-    file.write_bytes(digest.canonical_json(plain) if canonical else json.dumps(plain).encode())
+    file.write_bytes(hashing.canonical_json(plain) if canonical else json.dumps(plain).encode())
 
 
 def rewrite_checkpoint(
@@ -68,7 +68,7 @@ def sealed(folder: Path) -> Path:
 
     The config's hash goes into the stamp, the checkpoint, the reads of test and the retention.
     """
-    config = digest.sha256_file(folder / "config.canonical.json")
+    config = hashing.sha256_file(folder / "config.canonical.json")
     stamp = json.loads((folder / "env_stamp.json").read_text())
     old = folder.parent.name
     if isinstance(stamp, dict) and config[: folders.SHORT] != old:

@@ -23,20 +23,21 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from fgvc.config import own_weights, schema
+from fgvc.config import finetuned_weights, schema
 from fgvc.config.compose import composed, typed
 from fgvc.config.errors import ConfigError
-from fgvc.config.weights import fill_beside, fill_weights
+from fgvc.config.weight_digests import fill_beside, fill_weights
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model import backbone
 from fgvc.model.backbone import weights
 from fgvc.model.backbone.tokenizer import PromptTokenizer
+from fgvc.pipeline import restore, write_run
+from fgvc.pipeline.job import Job
+from fgvc.pipeline.resume_checks import check_content
 from fgvc.record import checkpoint
-from fgvc.record.resume import States
-from fgvc.store import digest
+from fgvc.record.resume_state import States
+from fgvc.store import hashing
 from fgvc.store.tensor_file import CONTENT, KEY
-from fgvc.task import Job, stored, writeup
-from fgvc.task.resume_content import check_content
 from fgvc.types import UserError
 
 EXPECTED = (UserError, ConfigError, OSError)
@@ -78,7 +79,7 @@ def _facts() -> dict[str, Any]:
     assert conf.head.name == "linear"
     facts: dict[str, Any] = {
         "format": 1,
-        "config": writeup.portable(conf),
+        "config": write_run.portable(conf),
         "config_hash": "0" * 64,
         "head": {"name": "linear"},
         "labelmap": {"ids": ["1", "2"], "names": ["a b", "ü"]},
@@ -94,7 +95,7 @@ def _facts() -> dict[str, Any]:
         "hashed": {},
     }
     facts["config"]["backbone"]["checkpoints"] = {"mini": dataclasses.asdict(row)}
-    return json.loads(digest.canonical_json(facts))
+    return json.loads(hashing.canonical_json(facts))
 
 
 def _tensors() -> dict[str, torch.Tensor]:
@@ -118,8 +119,8 @@ def opened(file: Path, *overrides: str) -> Any:
     cfg = _composed(*given).copy()
     cfg.checkpoint = str(file)
     job = Job(cfg, typed(cfg), given, "")
-    kept = stored.read(job)
-    conf, source = stored.settled(kept, job)
+    kept = restore.read(job)
+    conf, source = restore.settled(kept, job)
     return kept.classifier(conf, source, torch.device("cpu"))
 
 
@@ -127,7 +128,7 @@ def _read_weights(path: Path) -> None:
     """As a command reads the weights of a backbone, from the config to the model."""
     conf = _backbone(path)
     fill_weights(conf, "/nowhere")
-    own_weights.describe(conf, path, reads_text=False)
+    finetuned_weights.describe(conf, path, reads_text=False)
     fill_beside(conf, "native")
     backbone.build(conf, SIDE, weights.find(conf), 0)
 
@@ -137,7 +138,7 @@ def _read_any_tensors(path: Path) -> None:
 
 
 def _read_checkpoint(path: Path) -> None:
-    stored.read_file(path)
+    restore.read_file(path)
 
 
 def _read_facts(path: Path) -> None:
@@ -147,7 +148,7 @@ def _read_facts(path: Path) -> None:
     try:
         facts = json.loads(text)
         facts[CONTENT] = checkpoint._content(tensors, facts)
-        text = digest.canonical_json(facts).decode()
+        text = hashing.canonical_json(facts).decode()
     except (ValueError, TypeError, RecursionError):
         pass
     file = path.with_name("ckpt.bin")
@@ -160,7 +161,7 @@ def _read_facts(path: Path) -> None:
 
 def _read_state(path: Path) -> None:
     """A resume state under the name of its bytes."""
-    named = path.with_name(f"state-00000001.{digest.sha256_file(path)}.pt")
+    named = path.with_name(f"state-00000001.{hashing.sha256_file(path)}.pt")
     path.rename(named)
     try:
         _, state = States(path.parent, 1).load(named)

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fgvc.config.errors import ConfigError
-from fgvc.config.overlay import laid_out
-from fgvc.config.schema import weight_files
-from fgvc.data import cub, digests, dogs, inat2017, nabirds, table
-from fgvc.model.backbone.weights import files as weights
+from fgvc.config.experiment_file import laid_out
+from fgvc.config.weight_files import shards
+from fgvc.data import digest_cache
+from fgvc.data.datasets import cub, dogs, inat2017, nabirds, table
+from fgvc.model.backbone.weights import read_file as weights
 from fgvc.run import main
 from fgvc.types import UserError
 
@@ -206,10 +207,10 @@ DOORS: dict[str, Door] = {
     "parquet": (_parquets(), _read_table, ".parquet"),
     "experiment": ([EXPERIMENT.encode()], _read_experiment, ".yaml"),
     "config-json": ([CONFIG], _read_object, ".json"),
-    "shards": ([SHARDS], lambda path: void(weight_files.weight_map(path)), ".json"),
+    "shards": ([SHARDS], lambda path: void(shards.weight_map(path)), ".json"),
     "manifest": (
         [bytes(96)],
-        lambda path: void(digests.load(path, 1, lambda note: None)),
+        lambda path: void(digest_cache.load(path, 1, lambda note: None)),
         ".bin",
     ),
 }

@@ -19,13 +19,14 @@ import numpy as np
 from PIL import Image
 
 from fgvc.config.errors import ConfigError
-from fgvc.data import folder, manifest
+from fgvc.data import manifest
+from fgvc.data.datasets import folder
 from fgvc.data.decode import decode
 from fgvc.data.download.unpack import unpack
 from fgvc.run import main
-from fgvc.store.features import FeatureCache
-from fgvc.store.lock import holder
-from fgvc.store.memo import memo
+from fgvc.store.array_cache import memo
+from fgvc.store.feature_cache import FeatureCache
+from fgvc.store.file_lock import holder
 from fgvc.types import Features
 
 Seeds = list[bytes]

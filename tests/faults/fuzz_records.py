@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from fgvc.record import checkpoint, retention
-from fgvc.record.folder import now
+from fgvc.record.run_dir import now
+from fgvc.record.verify import DamageError
 from fgvc.report import audit, model_card
 from fgvc.report.baselines import write_baselines
 from fgvc.report.compare import compared
 from fgvc.report.prune import Root
-from fgvc.report.sealed import DamageError
 from fgvc.types import UserError
 from tests.faults import forger
 

@@ -56,7 +56,7 @@ class Outcomes:
 
 
 def _shortened(node: str) -> str:
-    """tests/store/test_memo.py::test_a_cut[x] -> store/memo::a_cut[x]"""
+    """tests/store/test_array_cache.py::test_a_cut[x] -> store/memo::a_cut[x]"""
     file, _, name = node.partition("::")
     folder, _, stem = file.removesuffix(".py").removeprefix("tests/").rpartition("/")
     place = f"{folder}/{stem.removeprefix('test_')}" if folder else stem.removeprefix("test_")

@@ -19,9 +19,9 @@ from fgvc.config.compose import composed, typed
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import architecture
 from fgvc.config.schema.dataset import Generator
-from fgvc.data import synthetic
+from fgvc.data.datasets import synthetic
 from fgvc.record import checkpoint
-from fgvc.store import digest
+from fgvc.store import hashing
 from fgvc.store.tensor_file import KEY
 from fgvc.types import UserError
 from tests.faults.fuzz_checkpoints import opened
@@ -332,7 +332,7 @@ def test_each_fact_has_its_type(forged, what):
 def test_half_a_letter_in_the_facts_is_one_line(forged, monkeypatch, key):
     """JSON may hold half of a surrogate pair, which no digest or file takes."""
     ascii_only = functools.partial(json.dumps, sort_keys=True, separators=(",", ":"))
-    monkeypatch.setattr(digest, "canonical_json", lambda value: ascii_only(value).encode())
+    monkeypatch.setattr(hashing, "canonical_json", lambda value: ascii_only(value).encode())
     value = ["a\ud800b", "c"] if key == "labelmap.names" else "a\udfffb"
     file = forged(setting(key, value))
     monkeypatch.undo()
@@ -352,9 +352,9 @@ def test_a_checkpoint_cannot_ask_for_a_disk_of_birds(tmp_path):
 @pytest.mark.fault(12)
 def test_ten_million_classes_are_refused_at_the_door(forged, monkeypatch):
     """The bound, not the ten million: it is the same check."""
-    from fgvc.config.schema import checkpoint_facts
+    from fgvc.config.weight_files import checkpoint_metadata
 
-    monkeypatch.setattr(checkpoint_facts, "MOST_BYTES", 50_000)
+    monkeypatch.setattr(checkpoint_metadata, "MOST_BYTES", 50_000)
     names = [str(number) for number in range(10_000)]
     file = forged(lambda facts: facts["labelmap"].update(names=names, ids=names))
     with pytest.raises(UserError, match="more than 50000"):
@@ -444,4 +444,4 @@ def test_a_forged_checkpoint_as_backbone_is_refused(forged, built):
     file = forged(setting("config.backbone.checkpoints", {"mini": {"x": 1}}), whole=True)
     with pytest.raises(ConfigError, match="damaged checkpoint"):
         typed(composed(given))
-    assert digest.sha256_file(file)
+    assert hashing.sha256_file(file)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from fgvc.record.resume import BestLostError, States
+from fgvc.pipeline.resume_checks import check_content
+from fgvc.record.resume_state import BestLostError, States
 from fgvc.report.audit import audited
-from fgvc.store import digest
-from fgvc.task.resume_content import check_content
+from fgvc.store import hashing
 from fgvc.types import UserError
 from tests.faults.steps import flipped, set_key
 from tests.jobs import FINETUNE
@@ -36,7 +36,7 @@ def test_bytes_that_torch_fails_on_in_any_way_are_one_line(tmp_path):
         for bit in (1, 0x80)
     ]
     for data in (*cut, *changed):
-        path = tmp_path / f"state-00000001.{digest.sha256_bytes(data)}.pt"
+        path = tmp_path / f"state-00000001.{hashing.sha256_bytes(data)}.pt"
         path.write_bytes(data)
         try:
             States(tmp_path, 1).load(path)
@@ -211,7 +211,7 @@ def test_a_best_of_another_model_is_refused_before_it_is_loaded(run, stopped):
         record[key] = value
         buffer = io.BytesIO()
         torch.save(record, buffer)
-        name = f"{stem}.{digest.sha256_bytes(buffer.getvalue())}.pt"
+        name = f"{stem}.{hashing.sha256_bytes(buffer.getvalue())}.pt"
         (folder / name).write_bytes(buffer.getvalue())
         return name
 

@@ -13,7 +13,7 @@ import torch
 
 from fgvc.config.compose import composed, typed
 from fgvc.config.errors import ConfigError
-from fgvc.config.schema.tensor_names import tensor_names
+from fgvc.config.weight_files.tensor_names import tensor_names
 from fgvc.model.backbone import build, weights
 from fgvc.model.backbone.hf_config import check_transformers
 from fgvc.model.backbone.hf_keys import Layout

@@ -22,22 +22,23 @@ import pytest
 from PIL import Image
 
 from fgvc.config.schema import Generator
-from fgvc.data import digests, rescale, synthetic
+from fgvc.data import digest_cache, rescale
+from fgvc.data.datasets import synthetic
+from fgvc.data.datasets.synthetic import folder as synthetic_folder
+from fgvc.data.datasets.synthetic.species import species
+from fgvc.data.datasets.table import embedded_images
+from fgvc.data.datasets.table.open_table import open_table
 from fgvc.data.download import unpack
-from fgvc.data.synthetic import folder as synthetic_folder
-from fgvc.data.synthetic.species import species
-from fgvc.data.table import embedded
-from fgvc.data.table.files import open_table
-from fgvc.record.folder import open_run
-from fgvc.record.log import RunLog
+from fgvc.record.run_dir import open_run
+from fgvc.record.run_log import RunLog
 from fgvc.record.tensorboard import Board, events
-from fgvc.store import atomic, cached, temporary
-from fgvc.store.content import ContentStore
-from fgvc.store.features import FeatureCache
-from fgvc.store.lock import lock
-from fgvc.store.memo import memo
-from fgvc.store.named import NamedFile, NamedWriter, open_named
-from fgvc.store.places import explained
+from fgvc.store import atomic, json_cache, temporary_files
+from fgvc.store.array_cache import memo
+from fgvc.store.content_store import ContentStore
+from fgvc.store.disk_advice import explained
+from fgvc.store.disk_errors import NamedFile, NamedWriter, open_named
+from fgvc.store.feature_cache import FeatureCache
+from fgvc.store.file_lock import lock
 from fgvc.types import Features, UserError
 
 DEAD = 999_999_999  # no process has this id
@@ -50,7 +51,7 @@ def left_by(target: Path, host: str | None = None, pid: int = DEAD) -> Path:
     """What a process that was killed before it renamed its temporary to `target` leaves."""
     target = Path(str(target).replace(f".{os.getpid()}.", f".{DEAD}."))  # a folder of ours
     target.parent.mkdir(parents=True, exist_ok=True)
-    host = temporary.this_host() if host is None else host
+    host = temporary_files.this_host() if host is None else host
     left = target.with_name(f".{target.name}.{host}.{pid}.0a1b2c3d.tmp")
     left.write_bytes(b"half")
     return left
@@ -128,7 +129,7 @@ os.replace = replace
 
 @pytest.mark.fault(51)
 def test_only_temporaries_of_the_dead_or_of_last_week_go(tmp_path, forked, ended):
-    week_ago = time.time() - temporary.OLD - 60
+    week_ago = time.time() - temporary_files.OLD - 60
     dead = [left_by(tmp_path / "a" / "b.bin"), left_by(tmp_path / "deep" / "in-progress" / "x")]
     old = [left_by(tmp_path / "a" / "c", host="another"), left_by(tmp_path / "a" / "d", pid=1)]
     for path in old:
@@ -144,7 +145,7 @@ def test_only_temporaries_of_the_dead_or_of_last_week_go(tmp_path, forked, ended
     others = [tmp_path / "a" / name for name in ("x.tmp", ".y.tmp", ".z.12.0a1b2c3d.tmpx")]
     for path in others:
         path.write_bytes(b"mine")
-    removed = temporary.remove_stale(tmp_path, depth=2, whole=("in-progress",))
+    removed = temporary_files.remove_stale(tmp_path, depth=2, whole=("in-progress",))
     assert sorted(removed) == sorted([*dead, *old, folder])
     assert not any(path.exists() for path in removed)
     assert all(path.exists() for path in (*living, *others))
@@ -161,12 +162,12 @@ def test_a_sweep_leaves_what_a_container_of_the_same_name_writes(tmp_path, monke
     for writer, other in (("here", "container"), ("container", "here")):
         enter(writer)
         monkeypatch.setattr(os, "getpid", lambda: DEAD)
-        written = temporary.beside(tmp_path / writer)
+        written = temporary_files.beside(tmp_path / writer)
         written.touch()
         enter(other)
-        assert temporary.remove_stale(tmp_path) == []
+        assert temporary_files.remove_stale(tmp_path) == []
         enter(writer)
-        assert temporary.remove_stale(tmp_path) == [written]
+        assert temporary_files.remove_stale(tmp_path) == [written]
 
 
 @pytest.mark.fault(51)
@@ -174,10 +175,10 @@ def test_a_sweep_follows_no_link(tmp_path):
     outside = left_by(tmp_path / "outside" / "x")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "linked").symlink_to(tmp_path / "outside")
-    (tmp_path / "root" / f".z.{temporary.this_host()}.{DEAD}.0a1b2c3d.tmp").symlink_to(
+    (tmp_path / "root" / f".z.{temporary_files.this_host()}.{DEAD}.0a1b2c3d.tmp").symlink_to(
         tmp_path / "outside"
     )
-    assert len(temporary.remove_stale(tmp_path / "root", depth=9, whole=("linked",))) == 1
+    assert len(temporary_files.remove_stale(tmp_path / "root", depth=9, whole=("linked",))) == 1
     assert outside.exists()
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["linked"]
 
@@ -188,7 +189,7 @@ def test_a_sweep_beside_a_writer_takes_nothing_of_its(tmp_path, forked, ended):
 
     def sweep() -> None:
         while not (tmp_path / "done").exists():
-            temporary.remove_stale(tmp_path)
+            temporary_files.remove_stale(tmp_path)
 
     pid = forked(sweep)
     for number in range(30):
@@ -213,7 +214,7 @@ def test_a_sweep_reads_names_alone(tmp_path, monkeypatch):
 
     for name in ("stat", "lstat"):
         monkeypatch.setattr(os, name, refuse)
-    assert temporary.remove_stale(tmp_path, depth=2) == []
+    assert temporary_files.remove_stale(tmp_path, depth=2) == []
 
 
 def test_a_long_name_still_fits_into_a_folder(tmp_path):
@@ -229,14 +230,14 @@ def test_a_killed_view_or_check_leaves_nothing_in_the_folder_for_temporaries(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def die() -> None:
-        with temporary.scratch("view") as folder:
+        with temporary_files.scratch("view") as folder:
             (folder / "half").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
     assert ended(forked(die)) == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     assert left.stat().st_mode & 0o777 == 0o700
-    with temporary.scratch("check"):
+    with temporary_files.scratch("check"):
         assert not left.exists()
     assert list(tmp_path.iterdir()) == []
 
@@ -316,40 +317,40 @@ def test_damaged_arrays_are_computed_again_with_a_note(tmp_path, kind, seed):
 def test_damaged_plain_data_is_a_miss_with_a_note(tmp_path, kind, seed):
     file, notes = tmp_path / "costs.json", []
     value = {"images_per_s": 12.5, "parameters": 5_000_000, "notes": ["ä", None]}
-    cached.write(file, value)
-    assert cached.read(file, notes.append) == value
+    json_cache.write(file, value)
+    assert json_cache.read(file, notes.append) == value
     damaged(file, kind, random.Random(seed))
-    assert cached.read(file, notes.append) is None
+    assert json_cache.read(file, notes.append) is None
     assert [note.startswith(f"{file}: damaged in the cache") for note in notes] == [True]
-    cached.write(file, value)
-    assert cached.read(file, notes.append) == value
+    json_cache.write(file, value)
+    assert json_cache.read(file, notes.append) == value
 
 
 def test_a_bit_anywhere_in_plain_data_is_never_used(tmp_path):
     """Every bit of a file: what still parses is another content, or the same value."""
     file = tmp_path / "costs.json"
-    cached.write(file, {"n": 1.5})
+    json_cache.write(file, {"n": 1.5})
     data = file.read_bytes()
     for bit in range(8 * len(data)):
         changed = bytearray(data)
         changed[bit // 8] ^= 1 << bit % 8
         file.write_bytes(changed)
-        assert cached.read(file, lambda note: None) in (None, {"n": 1.5})
+        assert json_cache.read(file, lambda note: None) in (None, {"n": 1.5})
 
 
 @pytest.mark.fault(50)
 @pytest.mark.parametrize(("kind", "seed"), cases(300))
 def test_damaged_digests_are_taken_again_with_a_note(tmp_path, kind, seed):
     file, notes = tmp_path / "manifests" / "a.digests", []
-    kept = digests.Digests(
+    kept = digest_cache.Digests(
         np.arange(12, dtype=np.int64).reshape(3, 4), np.frombuffer(bytes(range(96)), "V32")
     )
-    digests.save(file, kept)
+    digest_cache.save(file, kept)
     damaged(file, kind, random.Random(seed))
-    assert (digests.load(file, 3, notes.append).state_N4[:, 0] == -1).all()
+    assert (digest_cache.load(file, 3, notes.append).state_N4[:, 0] == -1).all()
     assert [note.startswith(f"{file}: a damaged cache") for note in notes] == [True]
-    digests.save(file, kept)
-    assert digests.load(file, 3, notes.append).sha256_N.tobytes() == kept.sha256_N.tobytes()
+    digest_cache.save(file, kept)
+    assert digest_cache.load(file, 3, notes.append).sha256_N.tobytes() == kept.sha256_N.tobytes()
     assert len(notes) == 1
 
 
@@ -395,7 +396,7 @@ def test_damaged_pictures_of_a_table_are_unpacked_again_with_a_note(tmp_path, na
     table = pa.table({"image": cells, "label": [0, 1, 0]})
     pq.write_table(table, tmp_path / "birds.parquet")
     opened, notes = open_table(tmp_path / "birds.parquet"), []
-    root, paths, _ = embedded.unpack(opened, 0, tmp_path / "cache", None, notes.append)
+    root, paths, _ = embedded_images.unpack(opened, 0, tmp_path / "cache", None, notes.append)
     assert notes == []
     file = {"images": root / paths[1], "files.json": root.parent / "files.json"}.get(name)
     if file is None:
@@ -403,11 +404,11 @@ def test_damaged_pictures_of_a_table_are_unpacked_again_with_a_note(tmp_path, na
     state = file.stat()
     damaged(file, kind, random.Random(seed))
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))  # as a disk that loses a bit
-    again = embedded.unpack(opened, 0, tmp_path / "cache", None, notes.append)
+    again = embedded_images.unpack(opened, 0, tmp_path / "cache", None, notes.append)
     assert again[:2] == (root, paths)
     assert [(root / path).read_bytes() for path in paths] == [cell["bytes"] for cell in cells]
     assert [note.startswith(f"{file}: damaged in the cache") for note in notes] == [True]
-    embedded.unpack(opened, 0, tmp_path / "cache", None, notes.append)
+    embedded_images.unpack(opened, 0, tmp_path / "cache", None, notes.append)
     assert len(notes) == 1
 
 
@@ -415,11 +416,11 @@ def test_a_copied_cache_is_not_unpacked_again(tmp_path):
     table = pa.table({"image": [{"bytes": b"a" * 50, "path": "a.jpg"}] * 2, "label": [0, 1]})
     pq.write_table(table, tmp_path / "birds.parquet")
     opened, notes = open_table(tmp_path / "birds.parquet"), []
-    embedded.unpack(opened, 0, tmp_path / "cache", None, notes.append)
+    embedded_images.unpack(opened, 0, tmp_path / "cache", None, notes.append)
     shutil.copytree(tmp_path / "cache", tmp_path / "copy")
     (folder,) = (path for path in (tmp_path / "copy" / "tables").iterdir() if path.is_dir())
     inode = folder.stat().st_ino
-    embedded.unpack(opened, 0, tmp_path / "copy", None, notes.append)
+    embedded_images.unpack(opened, 0, tmp_path / "copy", None, notes.append)
     assert folder.stat().st_ino == inode
     assert notes == []
 
@@ -447,7 +448,7 @@ def test_a_file_in_place_of_a_folder_of_a_cache_goes_with_a_note(tmp_path, place
         elif place == "weights":
             ContentStore(folder, notes.append).put(source)
         else:
-            cached.clear_folder(folder, notes.append)
+            json_cache.clear_folder(folder, notes.append)
             folder.mkdir()
     assert folder.is_dir()
     assert [note.startswith(f"{folder}: damaged in the cache") for note in notes] == [True]
@@ -677,7 +678,7 @@ def test_every_other_writer_names_its_file(tmp_path, no_room, writer):
             )
         elif writer == "table":
             table = open_table(tmp_path / "birds.parquet")
-            names = embedded._write_images(table, 0, target.parent, None)
+            names = embedded_images._write_images(table, 0, target.parent, None)
             raise AssertionError(names)
         elif writer == "archive":
             unpack(tmp_path / "birds.tar", target.parent, lambda n, note="": None)

@@ -17,40 +17,37 @@ import pyarrow as pa
 import pytest
 
 from fgvc import untrusted
-from fgvc.config import own_weights
+from fgvc.config import finetuned_weights
 from fgvc.config.errors import ConfigError
-from fgvc.config.overlay import laid_out
-from fgvc.config.schema import tensor_names, weight_files
+from fgvc.config.experiment_file import laid_out
+from fgvc.config.weight_files import shards, tensor_names
 from fgvc.data import (
-    columns,
     decode,
-    digests,
-    folder,
-    formats,
-    jsonstream,
-    layout,
-    mat,
-    picture,
+    digest_cache,
+    file_state,
+    find_root,
+    image_formats,
+    image_input,
+    json_stream,
+    matlab,
     rescale,
-    states,
-    table,
 )
+from fgvc.data.datasets import cub_files, folder, table
+from fgvc.data.datasets.table import paths
 from fgvc.data.doctor import definition
 from fgvc.data.download.unpack import unpack
-from fgvc.data.table import paths
-from fgvc.model.backbone.weights import files as weights
 from fgvc.model.backbone.weights import npz, pickled, sharded, torchscript
-from fgvc.record import checkpoint, resume, retention
+from fgvc.model.backbone.weights import read_file as weights
+from fgvc.pipeline import input_images, restore
+from fgvc.pipeline import input_images as given
+from fgvc.record import checkpoint, resume_state, retention, verify
 from fgvc.record.page import gallery
 from fgvc.record.retention import UnreadableError
-from fgvc.report import sealed
+from fgvc.record.verify import DamageError
 from fgvc.report.audit.record import Record
-from fgvc.report.sealed import DamageError
 from fgvc.run import main
-from fgvc.store import digest, features, lock, tensor_file
-from fgvc.store.content import ContentStore
-from fgvc.task import pictures, stored
-from fgvc.task import pictures as given
+from fgvc.store import feature_cache, file_lock, hashing, tensor_file
+from fgvc.store.content_store import ContentStore
 from fgvc.types import UserError
 from tests.faults import fuzz_data
 from tests.faults.fuzz_data import void
@@ -117,55 +114,55 @@ def refusal(read: Callable[[], object]) -> str | None:
 
 # name of the file -> reader of it
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "index of CUB": ("images.txt", lambda path: columns.table(path, 2)),
-    "index of iNaturalist": ("train2017.json", lambda path: list(jsonstream.members(path))),
-    "MATLAB file": ("train_list.mat", mat.load),
+    "index of CUB": ("images.txt", lambda path: cub_files.table(path, 2)),
+    "index of iNaturalist": ("train2017.json", lambda path: list(json_stream.members(path))),
+    "MATLAB file": ("train_list.mat", matlab.load),
     "CSV": ("t.csv", lambda path: table.read(path, None, 0.5, 0)),
     "JSON lines": ("t.jsonl", lambda path: table.read(path, None, 0.5, 0)),
     "Parquet": ("t.parquet", lambda path: table.read(path, None, 0.5, 0)),
-    "kind of a file": ("a.jpg", formats.file_kind),
-    "picture": ("a.jpg", picture.pixels_of),
+    "kind of a file": ("a.jpg", image_formats.file_kind),
+    "picture": ("a.jpg", image_input.pixels_of),
     "size of a picture": ("a.jpg", decode.size_of),
     "picture to rescale": ("a.tif", lambda path: rescale.rescale(path, path, 0, 1)),
     "archive": ("a.zip", lambda path: unpack(path, path.parent / "out", no_progress)),
-    "cache of digests": ("d", lambda path: digests.load(path, 0, void).state_N4.size),
+    "cache of digests": ("d", lambda path: digest_cache.load(path, 0, void).state_N4.size),
     "experiment": ("e.yaml", lambda path: laid_out([f"experiment={path}"])),
     "config beside weights": ("config.json", weights.read_json),
     "names of tensors": ("w.bin", tensor_names.tensor_names),
-    "index of shards": ("model.safetensors.index.json", weight_files.weight_map),
-    "digest of weights": ("w.bin", weight_files.sha256_of),
-    "header of weights": ("w.safetensors", weight_files.safetensors_header),
+    "index of shards": ("model.safetensors.index.json", shards.weight_map),
+    "digest of weights": ("w.bin", shards.sha256_of),
+    "header of weights": ("w.safetensors", shards.safetensors_header),
     "weights": ("w.bin", weights.content),
     "numpy weights": ("w.npz", npz.read),
     "pickled weights": ("w.pth", pickled.read),
     "TorchScript": ("w.pt", torchscript.read),
     "list of weights": ("w.json", sharded.files_of),
-    "facts of weights": ("ckpt.bin", own_weights.facts_of),
+    "facts of weights": ("ckpt.bin", finetuned_weights.facts_of),
     "facts of a checkpoint": ("ckpt.bin", tensor_file.facts_of),
     "checkpoint": ("ckpt.bin", checkpoint.read),
     "copied checkpoint": ("ckpt.bin", lambda path: checkpoint.copy(path, path.parent / "b")),
-    "resume state": (f"state-00000001.{'a' * 64}.pt", resume._read),
+    "resume state": (f"state-00000001.{'a' * 64}.pt", resume_state._read),
     "retention": ("retention.json", retention.read),
     "predictions of a page": ("predictions.parquet", gallery._answers),
     "classes of a page": ("per_class.csv", gallery._classes),
     "places of a record": (
         "config.yaml",
-        lambda path: stored._places_beside(path.parent / "ckpt.bin"),
+        lambda path: restore._places_beside(path.parent / "ckpt.bin"),
     ),
     "file of an audit": ("metrics.json", lambda path: Record(path.parent).data(path.name)),
     "file of a record": (
         "metrics.json",
-        lambda path: sealed.verified(path.parent, path.name, {}),
+        lambda path: verify.verified(path.parent, path.name, {}),
     ),
-    "status of a record": ("status.json", lambda path: sealed.status(path.parent)),
+    "status of a record": ("status.json", lambda path: verify.status(path.parent)),
     "header of a record": (
         "ckpt.bin",
-        lambda path: sealed.checkpoint(path.parent, {"ckpt.bin": {"sha256": "", "bytes": 0}}),
+        lambda path: verify.checkpoint(path.parent, {"ckpt.bin": {"sha256": "", "bytes": 0}}),
     ),
-    "digest": ("f", digest.sha256_file),
+    "digest": ("f", hashing.sha256_file),
     "content store": ("f", lambda path: ContentStore(path.parent / "store").put(path)),
-    "shard of features": ("00000.safetensors", features._decoded),
-    "lock": ("lock", lock.holder),
+    "shard of features": ("00000.safetensors", feature_cache._decoded),
+    "lock": ("lock", file_lock.holder),
 }
 
 
@@ -476,14 +473,14 @@ def locked(folder: Path) -> Path:
 @pytest.mark.parametrize(
     "read",
     [
-        lambda root: layout.find(root, "images.txt"),
+        lambda root: find_root.find(root, "images.txt"),
         lambda root: untrusted.folders_below(root, 2),
         lambda root: list(definition.pictures_below(root)),
         lambda root: table.read(root, None, 0.5, 0),
         lambda root: paths._scattered(root, ["b.jpg"]),
         lambda root: folder.read(root, 0.5, 0),
-        lambda root: pictures.pictures_of(str(root)),
-        lambda root: pictures.pictures_of(str(root / "**" / "*.jpg")),
+        lambda root: input_images.pictures_of(str(root)),
+        lambda root: input_images.pictures_of(str(root / "**" / "*.jpg")),
     ],
     ids=["official", "records", "doctor", "parquet", "scattered", "folder", "predict", "pattern"],
 )
@@ -508,8 +505,8 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, as_nobody):
     file.write_bytes(b"\xff\xd8")
     file.chmod(0o000)
     with pytest.raises(AssertionError):  # AbsentError is no refusal of its own: its reader words it
-        as_nobody(lambda: void(states.read(str(file))))
-    line = as_nobody(lambda: void(picture.pixels_of(file)))
+        as_nobody(lambda: void(file_state.read(str(file))))
+    line = as_nobody(lambda: void(image_input.pixels_of(file)))
     assert str(file) in line
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fgvc.store import digest
+from fgvc.store import hashing
 from tests.faults.kills import Kill, Log, Outcome, Subject, Zygote, places, records
 
 JOBS = ("probe", "train", "sweep", "report", "prune", "export", "audit", "weights")
@@ -44,7 +44,7 @@ isolate._context = lambda: multiprocessing.get_context("fork")  # no server to s
 PUT = """
 from pathlib import Path
 import fgvc.task.prune as prune
-from fgvc.store.content import ContentStore
+from fgvc.store.content_store import ContentStore
 def put(job):  # what a run with local weights does, within a command that does nothing else
     cache = Path(job.conf.runtime.cache_root)
     store = ContentStore(cache / "weights")
@@ -180,7 +180,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def stored(root: Path) -> dict[str, str]:
     return {
-        name: digest.sha256_bytes(data)
+        name: hashing.sha256_bytes(data)
         for name, data in contents(root / "cache" / "weights").items()
         if not name.endswith(".tmp")
     }

@@ -18,16 +18,16 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from fgvc import escape, shell
 from fgvc.config.overrides import jobs_of
+from fgvc.pipeline.prediction_output import Answer, as_csv
 from fgvc.record import checkpoint, console, retention
-from fgvc.record.stack import published
+from fgvc.record.stack_check import published
 from fgvc.report import model_card
-from fgvc.report.audit import block
+from fgvc.report.audit import pull_request_block
 from fgvc.report.audit.check import FAIL, Result
 from fgvc.report.audit.record import Record
 from fgvc.run import main
-from fgvc.task.answers import Answer, as_csv
+from fgvc.untrusted import escape, shell
 from tests.test_shell import NASTY, received, value
 
 NAMES = (
@@ -221,7 +221,7 @@ def test_the_audit_prints_its_block_line_by_line(ran, capsys):
     out = capsys.readouterr().out
     assert not CONTROL.search(out)
     headings = [line for line in out.splitlines() if line.startswith("### ")]
-    assert headings == [f"### {heading}" for heading in block.HEADINGS]
+    assert headings == [f"### {heading}" for heading in pull_request_block.HEADINGS]
 
 
 @pytest.mark.fault(53)
@@ -230,7 +230,7 @@ def test_the_pull_request_block_is_inert_and_its_commands_are_real(ran, tmp_path
     shutil.copytree(ran.folder, copy)
     retention.pin(copy / retention.FILE, NAMES[6])
     results = [Result("licence", "licence", FAIL, name) for name in NAMES]
-    text = block.markdown(Record(copy), results)
+    text = pull_request_block.markdown(Record(copy), results)
     assert_inert(text)
     for name in NAMES:
         kinds = ("text", "code_inline")
@@ -248,7 +248,7 @@ def test_a_forged_command_is_not_printed(ran, tmp_path, more):
     shutil.copytree(ran.folder, copy)
     forged = ran.text("command.txt").rstrip() + more + "\n"
     (copy / "command.txt").write_text(forged, encoding="utf-8")
-    text = block.markdown(Record(copy), [])
+    text = pull_request_block.markdown(Record(copy), [])
     assert "### Commands\n\nnot readable" in text
     assert "rm -rf" not in text
 

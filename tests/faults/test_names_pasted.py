@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from fgvc import shell
-from fgvc.config import images
+from fgvc.config import image_argument
 from fgvc.config.compose import composed, typed
 from fgvc.config.errors import ConfigError
-from fgvc.config.overlay import laid_out
+from fgvc.config.experiment_file import laid_out
 from fgvc.config.overrides import jobs_of
-from fgvc.config.schema.record_folders import record_at
 from fgvc.config.synonyms.advice import Advice
-from fgvc.data.folder import read
-from fgvc.model.backbone.weights.extra import way_out
-from fgvc.record import stamp
+from fgvc.config.weight_files.run_folder import record_at
+from fgvc.data.datasets.folder import read
+from fgvc.launch import search
+from fgvc.model.backbone.weights.unexpected_tensors import way_out
+from fgvc.record import env_stamp
 from fgvc.run import main
-from fgvc.task import search
 from fgvc.types import UserError
+from fgvc.untrusted import shell
 from tests.faults.test_names import TINY, assert_inert, given, pasted
 from tests.test_shell import received
 
@@ -100,15 +100,15 @@ def test_several_pictures_in_one_text_are_offered_as_a_list(tmp_path, desk, monk
     for name in names:
         Path(name).touch()
     with pytest.raises(ConfigError) as error:
-        images.check(",".join(names))
+        image_argument.check(",".join(names))
     (word,) = hinted(str(error.value), "several are a list: ", desk)
     assert given([word]) == {"image": names}
     os.mkfifo("pipe;touch X")
     with pytest.raises(ConfigError, match="a pipe, not a file") as error:
-        images.check("pipe;touch X")
+        image_argument.check("pipe;touch X")
     assert str(error.value).endswith("image=- < 'pipe;touch X'")
     with pytest.raises(ConfigError) as error:
-        images.refuse_address("https://x/'$(touch X)'")
+        image_argument.refuse_address("https://x/'$(touch X)'")
     (words,) = received(f"dump {error.value.args[0].partition('curl')[2].partition(' |')[0]}", desk)
     assert words == ["-sSL", "--", "https://x/'$(touch X)'"]
 
@@ -147,7 +147,7 @@ def test_the_command_that_drops_tensors_is_read_by_python_as_meant(tmp_path, des
 def test_the_way_out_for_a_checkout_names_it_inertly(tmp_path, desk):
     checkout = tmp_path / "a'$(touch X)'b c"
     (checkout / ".git").mkdir(parents=True)
-    told = stamp.code(checkout).error
+    told = env_stamp.code(checkout).error
     assert told is not None
     (words,) = received(told.rpartition("): ")[2].replace("git", "dump", 1), desk)
     assert words == ["-C", str(checkout), "status"]

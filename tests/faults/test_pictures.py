@@ -28,12 +28,12 @@ import tifffile
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from fgvc.data import mat, rescale
+from fgvc.data import matlab, rescale
+from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.decode import ImageError, decode, size_of
-from fgvc.data.doctor import pictures
+from fgvc.data.doctor import images
 from fgvc.data.download.unpack import UnpackError, unpack
-from fgvc.data.picture import pixels_of
-from fgvc.data.table.parquet import ParquetTable
+from fgvc.data.image_input import pixels_of
 from fgvc.record.page.pictures import Album
 from fgvc.types import UserError
 
@@ -130,7 +130,7 @@ def test_only_formats_of_the_list_are_opened(name: str, tmp_path: Path, started:
         if door in ("decode", "rescale"):
             assert "\n" not in str(caught.value)
             assert "bird.jpg: " in str(caught.value)
-    assert pictures.look(tmp_path, [file.name], 1, silent).bad.keys() == {0}
+    assert images.look(tmp_path, [file.name], 1, silent).bad.keys() == {0}
     assert not (tmp_path / "bird.png").exists()
     assert not started.exists()
 
@@ -278,7 +278,7 @@ def test_the_limit_is_a_key_and_holds_wherever_a_picture_is_opened(tmp_path: Pat
     with pytest.raises(ImageError, match=rf"^bird\.png: a PNG of 30 x 20 = {line}"):
         decode(file.read_bytes(), file.name, 599)
     assert decode(file.read_bytes(), file.name, 600).shape == (3, 20, 30)
-    assert "more than the 599" in pictures.look(tmp_path, [file.name], 1, silent, 599).bad[0]
+    assert "more than the 599" in images.look(tmp_path, [file.name], 1, silent, 599).bad[0]
     with pytest.raises(UserError, match=r"600 pixels, more than MAX_PIXELS=599"):
         rescale.rescale(file, tmp_path / "out.png", 0, 1, 599)
     with pytest.raises(ValueError, match="more than the 599"):
@@ -594,14 +594,14 @@ def test_a_file_that_crashes_scipy_is_one_line(listing: Path) -> None:
     data[617] = 194
     file.write_bytes(bytes(data))
     with pytest.raises(UserError, match=r"plain\.mat: no MATLAB file, or a damaged one") as caught:
-        mat.load_all([listing, file])
+        matlab.load_all([listing, file])
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith("copy or download it again")
 
 
 @pytest.mark.fault(48)
 def test_a_mat_file_is_read_as_scipy_reads_it(listing: Path) -> None:
-    read, expected = mat.load(listing), loadmat(listing, squeeze_me=True)
+    read, expected = matlab.load(listing), loadmat(listing, squeeze_me=True)
     assert read.texts("file_list") == list(expected["file_list"])
     assert read.integers("labels").tolist() == [1, 2, 2]
     rows = read.struct("annotations")
@@ -630,11 +630,11 @@ def test_whatever_becomes_of_the_parser_is_one_line(
     """A program that stands for SciPy's parser taken over by a file."""
     program, said = ENDINGS[name]
     (tmp_path / "parser.py").write_text(program)
-    monkeypatch.setattr(mat.mat_parser, "__file__", str(tmp_path / "parser.py"))
+    monkeypatch.setattr(matlab.mat_parser, "__file__", str(tmp_path / "parser.py"))
     if name == "hang":
-        monkeypatch.setattr(mat, "SECONDS", 1.0)
+        monkeypatch.setattr(matlab, "SECONDS", 1.0)
     with pytest.raises(UserError, match=said) as caught:
-        mat.load(listing)
+        matlab.load(listing)
     assert str(caught.value).startswith(f"{listing}: ")
     assert "\n" not in str(caught.value)
 
@@ -651,11 +651,11 @@ def test_a_mat_file_is_bounded_in_memory(tmp_path: Path, monkeypatch: pytest.Mon
     file, sparse = tmp_path / "bomb.mat", tmp_path / "large.mat"
     file.write_bytes(compressed(bytes(300 << 20)))
     with pytest.raises(UserError, match=r"bomb\.mat: .* too much memory \(more than \d+ bytes"):
-        mat.load(file)
+        matlab.load(file)
     with sparse.open("wb") as out:
-        out.truncate(mat.MOST_BYTES + 1)
+        out.truncate(matlab.MOST_BYTES + 1)
     with pytest.raises(UserError, match=r"large\.mat: \d+ bytes, more than the \d+ that"):
-        mat.load(sparse)
+        matlab.load(sparse)
 
 
 @pytest.mark.fault(48)
@@ -671,11 +671,11 @@ def test_damaged_mat_files_end_in_a_line_or_in_values(listing: Path, tmp_path: P
         files[-1].write_bytes(bytes(damaged))
     refused, deaths = [], 0
     while files:
-        output, ending = mat._parsed(files)
+        output, ending = matlab._parsed(files)
         lines = output.split(b"\n")[:-1]
         for file, line in zip(files, lines, strict=False):
             try:
-                mat._file(file, line)
+                matlab._file(file, line)
             except UserError as error:
                 refused.append(str(error))
         deaths += len(lines) < len(files)

@@ -20,22 +20,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fgvc import metrics, shell
-from fgvc.learn import logistic
+from fgvc import metrics
+from fgvc.learn.logistic import path
 from fgvc.metrics import topk
-from fgvc.record import checkpoint, evaluation, plots, privacy, retention
-from fgvc.record.folder import write_status
-from fgvc.report import answers, audit, sweep
-from fgvc.report.audit import block, command, derived, limits, stated
+from fgvc.pipeline import rederive
+from fgvc.record import checkpoint, confusion_plot, prediction_tables, privacy, retention
+from fgvc.record.run_dir import write_status
+from fgvc.record.verify import DamageError, parsed
+from fgvc.report import audit, predictions, sweep_table
+from fgvc.report.audit import command, derived_files, limits, pull_request_block, stated_facts
 from fgvc.report.audit.check import answered, identity
 from fgvc.report.audit.record import Record
 from fgvc.report.prune import Root
-from fgvc.report.runs import scan
-from fgvc.report.sealed import DamageError, parsed
-from fgvc.report.shown import one_line
+from fgvc.report.run_rows import scan
 from fgvc.run import main
-from fgvc.task import derive
 from fgvc.types import Manifest, Predictions
+from fgvc.untrusted import shell
+from fgvc.untrusted.escape import one_line
 from tests.faults import forger, fuzz_records
 
 SMALL = ("backbone=vit", "backbone.size=mini", "task.c_count=3", "runtime.device=cpu")
@@ -117,7 +118,7 @@ def all_right(folder: Path) -> Path:
         for rows in [np.flatnonzero(split_N == name)]
     }
     (folder / "predictions.parquet").write_bytes(
-        evaluation.parquet_bytes(evaluation.predictions_table(manifest, splits))
+        prediction_tables.parquet_bytes(prediction_tables.predictions_table(manifest, splits))
     )
     test, record = splits["test"], audit.Record(folder)
     matrix = metrics.confusion(test.logits_NC, test.label_N, len(record.labelmap))
@@ -126,15 +127,15 @@ def all_right(folder: Path) -> Path:
     if record.hierarchy is not None:
         top_NK = topk(test.logits_NC, 5)
         numbers |= metrics.hierarchical(top_NK, test.label_N, record.hierarchy)
-    digest = evaluation.predictions_digest(*evaluation.predicted(manifest, test))
+    digest = prediction_tables.predictions_digest(*prediction_tables.predicted(manifest, test))
 
     def change(plain):
         plain.update(test=numbers, worst_pairs=[], predictions_digest=digest)
 
     forger.rewrite_json(folder / "metrics.json", change)
     names = record.labelmap.names
-    (folder / "per_class.csv").write_text(evaluation.per_class_csv(test, record.labelmap))
-    (folder / "confusion.csv").write_text(evaluation.confusion_csv(matrix, names))
+    (folder / "per_class.csv").write_text(prediction_tables.per_class_csv(test, record.labelmap))
+    (folder / "confusion.csv").write_text(prediction_tables.confusion_csv(matrix, names))
     forge_viewers(folder)
     return forger.sealed(folder)
 
@@ -143,7 +144,7 @@ def forge_viewers(folder: Path) -> None:
     """Curves and samples that agree with the forged numbers."""
     from torch.utils.tensorboard import SummaryWriter
 
-    from fgvc.record.fiftyone import dataset, document, samples
+    from fgvc.record.fiftyone import dataset, json_documents, samples
     from fgvc.record.tensorboard import EVALUATION
     from fgvc.report.audit import viewers
 
@@ -162,17 +163,17 @@ def forge_viewers(folder: Path) -> None:
     told = [json.loads(line) for line in samples.lines(said)]
     for new, old in zip(told, stored, strict=True):  # nothing else tells what the network saw
         new |= {name: old[name] for name in viewers.NOT_SAID if name in old}
-    dataset.write_samples(folder / "fiftyone", map(document.line, told))
+    dataset.write_samples(folder / "fiftyone", map(json_documents.line, told))
     for split in record.predictions:
         file = folder / "fiftyone" / "evaluations" / f"{samples.EVALUATED[split]}.json"
-        file.write_bytes(document.line(samples.results(said, split)))
+        file.write_bytes(json_documents.line(samples.results(said, split)))
     described = viewers.description(record, said, stored)
     (folder / "fiftyone" / "metadata.json").write_text(json.dumps(described))
     test, names = record.predictions["test"], record.labelmap.names
-    title = plots.confusion_title("vit", "mini", "synthetic", partial=False)
+    title = confusion_plot.confusion_title("vit", "mini", "synthetic", partial=False)
     matrix = metrics.tally(test.pred_N, test.label_N, len(names))
-    (folder / "confusion.png").write_bytes(plots.confusion_png(matrix, names, title))
-    (folder / "report.html").write_text(derive.derived_page(folder, record.shown_config))
+    (folder / "confusion.png").write_bytes(confusion_plot.confusion_png(matrix, names, title))
+    (folder / "report.html").write_text(rederive.derived_page(folder, record.shown_config))
 
 
 def rewrite(name: str, change: Callable) -> Callable[[Path], None]:
@@ -246,7 +247,7 @@ LIES = {  # name of the check that finds it -> lies, each in one file, every dig
 @pytest.mark.fault(55)
 def test_a_lie_that_was_sealed_is_found(probe, tmp_path):
     """Each lie stands alone in a copy: the folder's own code finds it, by the check named."""
-    here = derive.here()
+    here = rederive.here()
     assert not {"FAIL", "not checked"} & set(states(probe, here).values())
     for check, lies in LIES.items():
         for number, lie in enumerate(lies):
@@ -269,7 +270,7 @@ def test_a_tree_is_dirty_by_a_file_beside_the_code_too(probe, files):
 @pytest.mark.fault(55)
 def test_another_code_checks_neither_page_nor_command(probe):
     text("report.html", "top-1 on", "top-1 over")(probe)
-    folder, here = forger.sealed(probe), derive.here()
+    folder, here = forger.sealed(probe), rederive.here()
     others = (
         None,
         replace(here, code=replace(here.code, commit="0" * 40)),
@@ -307,7 +308,7 @@ def test_a_forged_command_is_not_shown(probe, line):
     (probe / "command.txt").write_text(line + "\n")
     folder = forger.sealed(probe)
     record, results = audit.audited(folder)
-    shown = block.markdown(record, results)
+    shown = pull_request_block.markdown(record, results)
     assert next(one.state for one in results if one.id == "command-recorded") == "FAIL"
     assert "not shown" in shown
     assert not line or line not in shown
@@ -328,7 +329,7 @@ def test_a_blank_of_another_script_is_no_control_character(probe, blank):
 def test_a_real_command_is_shown_without_its_places(probe):
     line = (probe / "command.txt").read_text()
     shown = privacy.portable_command(line.removesuffix("\n"))
-    assert f"\n{shown}\n" in block.markdown(*audit.audited(probe))
+    assert f"\n{shown}\n" in pull_request_block.markdown(*audit.audited(probe))
 
 
 @pytest.mark.fault(55)
@@ -344,7 +345,7 @@ def test_nothing_of_a_record_is_obeyed_by_a_terminal_or_by_markdown(probe, capfd
     arguments = ["task=audit", f"run='{folder}'", f"runtime.output_root='{folder.parents[2]}'"]
     assert main(arguments) == 1
     said = capfd.readouterr()
-    shown = block.markdown(*audit.audited(folder))
+    shown = pull_request_block.markdown(*audit.audited(folder))
     for part in (said.out, said.err, shown):
         assert all(line.isprintable() for line in part.splitlines())
     outside, _, stamp = shown.partition("```json")
@@ -359,12 +360,12 @@ def test_nothing_of_a_record_is_obeyed_by_a_terminal_or_by_markdown(probe, capfd
 @pytest.mark.fault(55)
 def test_a_sweep_too_large_to_compose_is_not_composed():
     with pytest.raises(ValueError, match="more than 1000"):
-        derive.composed(["-m", "seed=range(0,1000000000)"], "a")
+        rederive.composed(["-m", "seed=range(0,1000000000)"], "a")
 
 
 def test_the_rule_of_the_path_is_that_of_the_fit():
-    assert stated.TIE == logistic.TOLERANCE
-    assert derived.PAGE == "report.html"
+    assert stated_facts.TIE == path.TOLERANCE
+    assert derived_files.PAGE == "report.html"
 
 
 # --- row 56: files of another run ---
@@ -431,17 +432,17 @@ def test_a_status_in_progress_of_another_run_keeps_the_folder(tmp_path):
 @pytest.mark.fault(56)
 def test_a_row_of_another_job_or_sweep_is_damaged(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
-    rows = [sweep.Row((f"seed={seed}",), "done", 0, seconds=1.0) for seed in (0, 1)]
+    rows = [sweep_table.Row((f"seed={seed}",), "done", 0, seconds=1.0) for seed in (0, 1)]
     for row in rows:
-        sweep.write_row(first, row)
-    sweep.write_row(second, replace(rows[0], state="failed"))
-    files = [sweep._file(home, rows[0].choices) for home in (first, second)]
-    assert sweep.read_row(first, rows[0].choices).state == "done"
-    shutil.copy(sweep._file(first, rows[1].choices), files[0])
-    assert sweep.read_row(first, rows[0].choices).line == "its row is damaged: run it again"
-    sweep.write_row(first, rows[0])
+        sweep_table.write_row(first, row)
+    sweep_table.write_row(second, replace(rows[0], state="failed"))
+    files = [sweep_table._file(home, rows[0].choices) for home in (first, second)]
+    assert sweep_table.read_row(first, rows[0].choices).state == "done"
+    shutil.copy(sweep_table._file(first, rows[1].choices), files[0])
+    assert sweep_table.read_row(first, rows[0].choices).line == "its row is damaged: run it again"
+    sweep_table.write_row(first, rows[0])
     shutil.copy(files[0], files[1])
-    assert sweep.read_row(second, rows[0].choices).line == "its row is damaged: run it again"
+    assert sweep_table.read_row(second, rows[0].choices).line == "its row is damaged: run it again"
 
 
 @pytest.mark.fault(56)
@@ -453,7 +454,7 @@ def test_a_file_of_another_run_is_found_though_it_was_sealed(probe, other, name)
         shutil.copytree(other / name, probe / name)
     else:
         shutil.copy(other / name, probe / name)
-    assert failures(forger.sealed(probe), derive.here())
+    assert failures(forger.sealed(probe), rederive.here())
 
 
 # --- odd content ---
@@ -471,7 +472,7 @@ def test_a_file_of_another_run_is_found_though_it_was_sealed(probe, other, name)
 )
 def test_a_config_that_yaml_would_act_on_is_one_line(probe, config):
     (probe / "config.yaml").write_text(config)
-    found = failures(forger.sealed(probe), derive.here())
+    found = failures(forger.sealed(probe), rederive.here())
     assert found["config"].startswith("config.yaml: ")
     assert "\n" not in found["config"]
 
@@ -509,7 +510,7 @@ def test_a_table_that_unpacks_to_gigabytes_is_refused_while_it_is_read(probe):
     pq.write_table(pa.table({"path": path, **others}), file, store_schema=False)
     assert file.stat().st_size < 200_000
     with pytest.raises(ValueError, match="unpacks to more than 67108864 bytes"):
-        evaluation.read_predictions(file.read_bytes(), answers.COLUMNS)
+        prediction_tables.read_predictions(file.read_bytes(), predictions.COLUMNS)
     assert "not one that this version reads" in failures(probe)["metrics-follow"]
 
 

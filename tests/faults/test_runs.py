@@ -7,7 +7,7 @@ import os
 import pytest
 from PIL import Image
 
-from fgvc.store.lock import lock
+from fgvc.store.file_lock import lock
 from tests.faults.steps import (
     SMALL,
     folder_run,

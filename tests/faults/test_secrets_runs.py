@@ -14,11 +14,11 @@ from tests.faults.steps import (
 @pytest.mark.fault(36)
 def test_outside_a_git_checkout_the_run_goes_on(run, monkeypatch, tmp_path):
     """No git, no conda, no nvidia-smi: null in the stamp."""
-    from fgvc.record import stamp
+    from fgvc.record import env_stamp
 
-    monkeypatch.setattr(stamp, "CODE", tmp_path)
+    monkeypatch.setattr(env_stamp, "CODE", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(stamp.code, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(env_stamp.code, "__defaults__", (tmp_path,))
     ran = run(*SMALL)
     assert ran.code == 0, ran.err
     stamped = ran.json("env_stamp.json")
@@ -32,7 +32,7 @@ def test_outside_a_git_checkout_the_run_goes_on(run, monkeypatch, tmp_path):
 
 @pytest.mark.fault(36)
 def test_a_dirty_tree_is_stamped_with_its_patch(tmp_path):
-    from fgvc.record.stamp import code
+    from fgvc.record.env_stamp import code
 
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@x"]
     (tmp_path / "a.txt").write_text("one\n")

@@ -24,16 +24,18 @@ import pytest
 import torch
 import torch.utils.data._utils as data_utils
 
-from fgvc import notices
 from fgvc import run as entry
 from fgvc.config.compose import composed
 from fgvc.config.schema import Generator
-from fgvc.data import dogs, loader, manifest
+from fgvc.data import loader, manifest
+from fgvc.data.datasets import dogs
+from fgvc.data.datasets.synthetic import folder as synthetic
 from fgvc.data.preprocess import Preprocess
-from fgvc.data.synthetic import folder as synthetic
-from fgvc.task import DONE, FAILED, PREEMPTED, distributed, isolate
-from fgvc.task.crew import Crew
-from fgvc.task.watchdog import Watchdog
+from fgvc.exit_codes import DONE, FAILED, PREEMPTED
+from fgvc.launch import job_process
+from fgvc.parallel import process_group, signals
+from fgvc.parallel.watchdog import Watchdog
+from fgvc.parallel.worker_pool import Crew
 from fgvc.types import Manifest
 
 PREPROCESS = Preprocess("shared", 32, "imagenet", "vit")
@@ -76,7 +78,7 @@ class Gate:
 
 
 def send_all(pid: int) -> None:
-    for notice in notices.NOTICES:
+    for notice in signals.NOTICES:
         os.kill(pid, notice)
 
 
@@ -181,13 +183,13 @@ def test_a_notice_that_comes_while_workers_are_started_is_kept(table):
     seen = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:
-        with notices.held_back():
+        with signals.held_back():
             os.kill(os.getpid(), signal.SIGTERM)
             assert_read_whole(table, 1)
         assert seen == [signal.SIGTERM]
-        with notices.held_back(tracked=True):  # where the resource tracker is started, too
-            assert set(notices.NOTICES) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        assert not set(notices.NOTICES) & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        with signals.held_back(tracked=True):  # where the resource tracker is started, too
+            assert set(signals.NOTICES) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        assert not set(signals.NOTICES) & signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -197,7 +199,7 @@ def test_a_notice_that_comes_while_workers_are_started_is_kept(table):
 def test_an_extraction_worker_that_is_just_started_survives_every_notice(
     gate, tmp_path, monkeypatch
 ):
-    waiting = gate("fgvc.task.crew")
+    waiting = gate("fgvc.parallel.worker_pool")
     (tmp_path / "work_of_test.py").write_text(
         "def begin(number):\n    return lambda task, advance: task + 1\n"
     )
@@ -211,9 +213,9 @@ def test_an_extraction_worker_that_is_just_started_survives_every_notice(
 @pytest.mark.fault(3, 40)
 @pytest.mark.timeout(120)
 def test_a_rank_that_is_just_started_survives_every_notice(gate, monkeypatch):
-    monkeypatch.setattr(distributed, "GRACE", 0.0)
-    waiting = gate("fgvc.task.follow")
-    with distributed._followers(2, Watchdog(1.0)):  # entered when the other rank says it is there
+    monkeypatch.setattr(process_group, "GRACE", 0.0)
+    waiting = gate("fgvc.launch.ddp_worker")
+    with process_group._followers(2, Watchdog(1.0)):  # entered when the other rank says it is there
         assert len(waiting.pids) == 1
 
 
@@ -249,15 +251,15 @@ def test_a_notice_while_fgvc_is_imported_ends_resumably(tmp_path, number):
 
 
 @pytest.mark.fault(3)
-@pytest.mark.parametrize("number", notices.NOTICES)
+@pytest.mark.parametrize("number", signals.NOTICES)
 def test_a_notice_while_a_command_is_composed_ends_resumably(monkeypatch, number):
     def composing(arguments: object) -> int:
         os.kill(os.getpid(), number)
         return FAILED
 
     monkeypatch.setattr(entry, "main", composing)
-    before = {each: signal.getsignal(each) for each in notices.NOTICES}
-    for each in notices.NOTICES:
+    before = {each: signal.getsignal(each) for each in signals.NOTICES}
+    for each in signals.NOTICES:
         signal.signal(each, lambda number, frame: None)
     try:
         with pytest.raises(SystemExit) as end:
@@ -290,11 +292,11 @@ def test_a_sweep_takes_the_notices_that_were_held_back_when_it_was_started():
     """As one that a server of forks starts, which holds them back for good."""
     before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
     try:
-        with notices.held_back():
+        with signals.held_back():
             # to this thread: another one, without a block, would take it at once
             signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-            with isolate.noticing():
-                assert isolate.asked() == 1
+            with job_process.noticing():
+                assert job_process.asked() == 1
     finally:
         signal.signal(signal.SIGUSR1, before)
 
@@ -314,16 +316,18 @@ class Waits:
 @pytest.mark.timeout(120)
 def test_neither_a_sweep_server_nor_a_job_at_its_birth_loses_a_notice(gate, monkeypatch):
     """The server outlives it, as it starts the other jobs; the job stops, resumably."""
-    monkeypatch.setattr(isolate, "_asked", 0)  # a sweep of an earlier test may have been stopped
+    monkeypatch.setattr(
+        job_process, "_asked", 0
+    )  # a sweep of an earlier test may have been stopped
     cfg = composed(["task=audit", "run=/nowhere"])
     _forkserver._stop()  # pyright: ignore[reportAttributeAccessIssue]
     server = gate("forkserver")
-    ended = isolate.isolated(cfg, [], "python -m fgvc.run task=audit run=/nowhere")
+    ended = job_process.isolated(cfg, [], "python -m fgvc.run task=audit run=/nowhere")
     assert len(server.pids) == 1
     assert (ended.code, ended.state) == (FAILED, "failed")
     assert (ended.line or "").startswith("run=/nowhere")
     job = gate(None, lambda pid: os.kill(pid, signal.SIGTERM))
     waits: list[Any] = [Waits(job)]
-    ended = isolate.isolated(cfg, waits, "python -m fgvc.run task=audit run=/nowhere")
+    ended = job_process.isolated(cfg, waits, "python -m fgvc.run task=audit run=/nowhere")
     assert len(job.pids) == 1
     assert (ended.code, ended.state) == (PREEMPTED, "preempted")

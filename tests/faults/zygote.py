@@ -20,7 +20,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "timm", "fgvc.model.onnx_graph", "fgvc.run")
+LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "timm", "fgvc.model.onnx_export", "fgvc.run")
 WRITES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.chmod"}
 
 
@@ -40,7 +40,7 @@ def serve() -> None:
 def load() -> None:
     import torch
 
-    import fgvc.task.server
+    import fgvc.launch.fork_server
 
     torch.set_num_threads(1)
     rooms = pkgutil.iter_modules(fgvc.task.__path__, "fgvc.task.")

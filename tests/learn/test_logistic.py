@@ -9,9 +9,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from fgvc.learn import newton, problem
-from fgvc.learn.logistic import Solution, choose, fit_path, refit, rotation_units
-from fgvc.learn.rows import ABSENT_LOGIT
+from fgvc.learn.logistic import Solution, choose, fit_path, newton, problem, refit, rotation_units
+from fgvc.learn.logistic.frame import ABSENT_LOGIT
 from fgvc.types import UserError
 
 CS = np.logspace(-5, 3, 9)

@@ -9,9 +9,8 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from fgvc.learn import newton, problem
-from fgvc.learn.logistic import fit_path, refit
-from fgvc.learn.rows import ABSENT_LOGIT
+from fgvc.learn.logistic import fit_path, newton, problem, refit
+from fgvc.learn.logistic.frame import ABSENT_LOGIT
 
 CS = np.logspace(-4, 3, 8)
 ROWS, WIDTH, CLASSES = 90, 8, 5

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from fgvc.config.compose import composed, typed
 from fgvc.learn.train import Hooks, Micro, NonFinite, OutOfMemory, Trainer
-from fgvc.model.random_layers import RandomLayers, draw_per_image
+from fgvc.model.drop_path import RandomLayers, draw_per_image
 from fgvc.types import UserError
 
 CLASSES, SIDE, BATCH = 5, 16, 8

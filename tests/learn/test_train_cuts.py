@@ -20,7 +20,7 @@ import torch.multiprocessing as multiprocessing
 from torch import distributed, nn
 
 from fgvc.config.compose import composed, typed
-from fgvc.data.order import Epoch
+from fgvc.data.sampler import Epoch
 from fgvc.learn.train import Hooks, Micro, Trainer
 from fgvc.model.backbone import build
 from fgvc.model.classifier import Classifier
@@ -126,7 +126,7 @@ def several(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fgvc.task.server"])  # as other tests of this process do
+    context.set_forkserver_preload(["fgvc.launch.fork_server"])  # as other tests of this process do
     ranks = [
         context.Process(target=_rank, args=(rank, port, folder)) for rank in range(max(WORLDS))
     ]

@@ -13,9 +13,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from fgvc.config.compose import composed, typed
 from fgvc.learn.train import Best
-from fgvc.learn.train.groups import exempted, parameter_groups
-from fgvc.learn.train.mixing import Mixer
-from fgvc.learn.train.schedule import learning_rate
+from fgvc.learn.train.lr_schedule import learning_rate
+from fgvc.learn.train.mixup import Mixer
+from fgvc.learn.train.param_groups import exempted, parameter_groups
 from fgvc.model.head import MlpHead
 
 DEPTH = 3

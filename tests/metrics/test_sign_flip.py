@@ -12,7 +12,7 @@ from scipy import stats
 
 from benchmarks.family_wise_error import Setting, family_wise_error
 from fgvc import metrics
-from fgvc.metrics import paired
+from fgvc.metrics import paired_tests
 
 
 def draw(seeds: int, images: int, rng: np.random.Generator, accuracy: float = 0.6) -> np.ndarray:
@@ -61,7 +61,7 @@ def test_the_p_is_that_of_all_flips(seeds):
     ],
 )
 def test_the_smallest_p_keeps_its_digits(counts, total):
-    found = paired._tail(tuple(counts), tuple(counts.values()), total)
+    found = paired_tests._tail(tuple(counts), tuple(counts.values()), total)
     assert found == pytest.approx(float(convolved(counts, total)), rel=1e-11)
 
 
@@ -84,12 +84,12 @@ def test_it_is_mcnemar_where_the_seeds_agree(repeats, images):
 def test_seeds_that_repeat_half_of_each_other_are_not_dropped():
     rng = np.random.default_rng(0)
     x_N, y_N, z_N = draw(3, 50, rng)
-    assert len(paired.without_repeats(np.stack([x_N, y_N, x_N]))) == 3
-    assert paired.without_repeats(np.stack([x_N, y_N, y_N, x_N])).tolist() == [
+    assert len(paired_tests.without_repeats(np.stack([x_N, y_N, x_N]))) == 3
+    assert paired_tests.without_repeats(np.stack([x_N, y_N, y_N, x_N])).tolist() == [
         x_N.tolist(),
         y_N.tolist(),
     ]
-    assert len(paired.without_repeats(np.stack([x_N, z_N, y_N]))) == 3
+    assert len(paired_tests.without_repeats(np.stack([x_N, z_N, y_N]))) == 3
 
 
 def test_fewer_seeds_on_one_side_enter_as_the_geometric_mean_of_exact_tests():

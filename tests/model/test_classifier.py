@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fgvc.config.compose import composed, typed
-from fgvc.learn.train.groups import parameter_groups
+from fgvc.learn.train.param_groups import parameter_groups
 from fgvc.model.backbone import build
 from fgvc.model.classifier import Classifier, checkpointed
 from fgvc.model.head import fresh

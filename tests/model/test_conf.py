@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fgvc.config import schema
-from fgvc.config.fit import settle
+from fgvc.config.constraints import settle
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.backbone import build
-from fgvc.model.part_attention.reader import heads
+from fgvc.model.part_attention.attention_hooks import heads
 from fgvc.types import WeightsSource
 
 FOLDER = Path(__file__).parents[2] / "conf" / "backbone"
@@ -285,7 +285,7 @@ def test_a_new_checkpoint_is_one_file(tmp_path):
 
 
 def test_config_and_backbones_agree_on_what_a_family_can_be_read_by():
-    from fgvc.config.fit import FEATURES
+    from fgvc.config.constraints import FEATURES
     from fgvc.model.backbone.base import Backbone
     from fgvc.model.backbone.clip import ClipBackbone
     from fgvc.model.backbone.siglip2 import Siglip2Backbone

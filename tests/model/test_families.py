@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from fgvc.config.fit import FEATURES
+from fgvc.config.constraints import FEATURES
 from fgvc.model.backbone import DOORS, Backbone, TextTower, build, has_text, text_tower, weights
 from fgvc.types import UserError, WeightsSource
 

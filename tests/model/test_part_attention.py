@@ -9,7 +9,7 @@ from torch import nn
 
 from fgvc.config import schema
 from fgvc.model.backbone import autocast, build
-from fgvc.model.part_attention import attach, row
+from fgvc.model.part_attention import attach, rollout
 from fgvc.types import UserError, WeightsSource
 
 RANDOM = WeightsSource("random", "random")
@@ -325,20 +325,20 @@ def test_a_row_is_the_same_in_chunks_of_any_size(monkeypatch):
     weights_BHM = torch.rand(2, 3, 50, generator=generator).softmax(-1)
     whole = weights_BHM[:, :, None] @ (query @ key.mT * 8**-0.5).softmax(-1)
     for chunk in (1, 60, 4000, 2**20):
-        monkeypatch.setitem(row.CHUNK, "cpu", chunk)
-        found = row.attention_row(weights_BHM, query, key)
+        monkeypatch.setitem(rollout.CHUNK, "cpu", chunk)
+        found = rollout.attention_row(weights_BHM, query, key)
         torch.testing.assert_close(found, whole[:, :, 0], rtol=1e-5, atol=1e-7)
 
 
 def test_a_row_keeps_full_precision_under_autocast_and_low_matmul_precision():
     query, key = torch.randn(2, 1, 2, 40, 8, generator=torch.Generator().manual_seed(0)) * 3
     weights_BHM = torch.full((1, 2, 40), 1 / 40)
-    expected = row.attention_row(weights_BHM, query, key)
+    expected = rollout.attention_row(weights_BHM, query, key)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
         with autocast("bf16", torch.device("cpu")):
-            found = row.attention_row(weights_BHM, query, key)
+            found = rollout.attention_row(weights_BHM, query, key)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)

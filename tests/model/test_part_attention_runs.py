@@ -332,9 +332,9 @@ def test_macs_count_what_runs(made, family):
 
 def test_the_largest_tensor_is_one_chunk_of_one_map(made, monkeypatch):
     """By torch's own profiler; maps in full would be 2 layers x 2 images x 2 heads x 785 x 785."""
-    from fgvc.model.part_attention import row
+    from fgvc.model.part_attention import rollout
 
-    monkeypatch.setitem(row.CHUNK, "cpu", 2**16)
+    monkeypatch.setitem(rollout.CHUNK, "cpu", 2**16)
     backbone = made("vit", side=448)
     attach(backbone, _conf(), seed=0)
     pixels_BCHW = _pixels(2, 448)

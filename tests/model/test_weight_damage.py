@@ -8,9 +8,9 @@ import pytest
 import timm
 import torch
 
-from fgvc.config import own_weights
+from fgvc.config import finetuned_weights
 from fgvc.config.errors import ConfigError
-from fgvc.config.weights import fill_beside, fill_weights
+from fgvc.config.weight_digests import fill_beside, fill_weights
 from fgvc.model.backbone import build, weights
 from fgvc.types import UserError
 
@@ -98,7 +98,7 @@ def state(mini):
 
 def _read(conf, path):
     fill_weights(conf, str(path.parent))
-    own_weights.describe(conf, path, reads_text=False)
+    finetuned_weights.describe(conf, path, reads_text=False)
     fill_beside(conf, "shared")
     build(conf, 64, weights.find(conf), seed=0)
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-from fgvc.config.weights import fill_weights
+from fgvc.config.weight_digests import fill_weights
 from fgvc.model.backbone import weights
 from fgvc.types import UserError
 

@@ -12,7 +12,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from fgvc.config.weights import fill_weights
+from fgvc.config.weight_digests import fill_weights
 from fgvc.model.backbone import build, text_tower, weights
 from fgvc.types import UserError
 

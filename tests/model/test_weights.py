@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fgvc.config.schema.weight_files import sha256_of
+from fgvc.config.weight_files.shards import sha256_of
 from fgvc.model.backbone import weights
 from fgvc.types import UserError
 
@@ -202,7 +202,7 @@ def test_a_folder_without_weights_names_what_was_looked_for(tmp_path, mini, fami
 FIND = """
 import sys, time
 from fgvc.config import schema
-from fgvc.config.schema.weight_files import sha256_of
+from fgvc.config.weight_files.shards import sha256_of
 from fgvc.model.backbone import weights
 from fgvc.types import UserError
 row = schema.Checkpoint(size="s", model="a_model", repo="timm/a_model", revision="v1", patch=16,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from fgvc.record import comparability, fit
+from fgvc.record import comparability, fitted_images
 from fgvc.record.comparability import FITTED, NAMES, Comparability, describe
 
 PROBE = {"task": {"name": "probe"}, "preprocess": "shared", "final_fit": "trainval"}
@@ -71,25 +71,31 @@ def sha256(number: int) -> str:
 
 def test_overlap_counts_images_whatever_their_order_and_bits():
     """Half of all digests have the highest bit set, the sign of an int64."""
-    fitted_N = fit.short_digests([sha256(number) for number in range(100)])
+    fitted_N = fitted_images.short_digests([sha256(number) for number in range(100)])
     assert fitted_N.dtype == np.int64
     assert (np.diff(fitted_N) > 0).all()
     assert 0 < (fitted_N < 0).sum() < 100
-    tested_N = fit.short_digests([sha256(number) for number in range(199, 89, -1)])
-    assert fit.overlap(fitted_N, tested_N) == 10
-    twice_N = fit.short_digests([sha256(5), sha256(5), sha256(500)])
-    assert fit.overlap(fitted_N, twice_N) == 2
-    assert fit.overlap(fitted_N[:0], tested_N) == fit.overlap(fitted_N, tested_N[:0]) == 0
+    tested_N = fitted_images.short_digests([sha256(number) for number in range(199, 89, -1)])
+    assert fitted_images.overlap(fitted_N, tested_N) == 10
+    twice_N = fitted_images.short_digests([sha256(5), sha256(5), sha256(500)])
+    assert fitted_images.overlap(fitted_N, twice_N) == 2
+    assert (
+        fitted_images.overlap(fitted_N[:0], tested_N)
+        == fitted_images.overlap(fitted_N, tested_N[:0])
+        == 0
+    )
 
 
 @pytest.mark.parametrize("images", [0, 7])
 def test_a_checkpoint_gives_back_what_its_head_was_fitted_on(images):
-    image_N = fit.short_digests([sha256(number) for number in range(images)])
-    validation_N = fit.short_digests([sha256(number) for number in range(90, 90 + images)])
-    made = fit.Fit("m", "s", image_N, validation_N, forced=True)
+    image_N = fitted_images.short_digests([sha256(number) for number in range(images)])
+    validation_N = fitted_images.short_digests(
+        [sha256(number) for number in range(90, 90 + images)]
+    )
+    made = fitted_images.Fit("m", "s", image_N, validation_N, forced=True)
     facts = {"answer": {"manifest_digest": "m"}, "split_digest": "s", "fit": made.facts()}
     tensors = load(save({"head.bias": torch.zeros(2), **made.tensors()}))
-    found = fit.from_checkpoint(facts, tensors)
+    found = fitted_images.from_checkpoint(facts, tensors)
     assert (found.manifest, found.split, found.forced) == ("m", "s", True)
     assert np.array_equal(found.image_N, image_N)
     assert np.array_equal(found.validation_N, validation_N)

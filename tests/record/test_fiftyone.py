@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from fgvc import metrics
-from fgvc.record.fiftyone import app, dataset, document, pair, samples
+from fgvc.record.fiftyone import app, dataset, json_documents, samples, two_runs
 from fgvc.record.fiftyone.samples import Said
 from fgvc.types import Features, Manifest, Predictions, UserError
 
@@ -104,7 +104,7 @@ def test_the_same_run_gives_the_same_bytes(said, folder, tmp_path):
 
 def test_another_checkpoint_names_the_same_samples_and_truths(said, folder, tmp_path):
     dataset.write(tmp_path, replace(said, checkpoint_id="b" * 64), ABOUT)
-    for one, other in zip(pair.samples(folder), pair.samples(tmp_path), strict=True):
+    for one, other in zip(two_runs.samples(folder), two_runs.samples(tmp_path), strict=True):
         assert one["_id"] == other["_id"]
         assert one["ground_truth"] == other["ground_truth"]
         if "predictions" in one:
@@ -112,7 +112,7 @@ def test_another_checkpoint_names_the_same_samples_and_truths(said, folder, tmp_
 
 
 def test_paths_are_relative_and_no_id_occurs_twice(said, folder):
-    found = list(pair.samples(folder))
+    found = list(two_runs.samples(folder))
     paths = [sample["filepath"] for sample in found]
     assert paths == [f"sub dir/{path}" for path in said.manifest.path]
     assert str(said.manifest.root).encode() not in b"".join(files(folder).values())
@@ -124,7 +124,7 @@ def test_paths_are_relative_and_no_id_occurs_twice(said, folder):
 
 
 def test_an_unreadable_picture_counts_as_wrong_and_says_nothing(folder):
-    lost = list(pair.samples(folder))[BAD]
+    lost = list(two_runs.samples(folder))[BAD]
     assert lost["tags"] == ["test", "unreadable"]
     assert lost["eval"] is False
     assert not {"predictions", "hardness", "embedding", "attention"} & lost.keys()
@@ -134,7 +134,7 @@ def test_an_unreadable_picture_counts_as_wrong_and_says_nothing(folder):
 
 
 def test_validation_has_an_evaluation_of_its_own(folder):
-    for sample in pair.samples(folder):
+    for sample in two_runs.samples(folder):
         (split,) = set(sample["tags"]) - {"unreadable"}
         assert ("eval" in sample, "eval_val" in sample) == (split == "test", split == "val")
 
@@ -175,9 +175,9 @@ def test_samples_are_written_one_after_another(tmp_path):
 
 def test_two_runs_share_samples_and_keep_their_own_fields(said, folder, tmp_path):
     dataset.write(tmp_path / "b", said_of(said.manifest.root, 7, "b" * 64), ABOUT)
-    pair.write(tmp_path / "pair", folder, tmp_path / "b")
-    found = list(pair.samples(tmp_path / "pair"))
-    one, other = list(pair.samples(folder)), list(pair.samples(tmp_path / "b"))
+    two_runs.write(tmp_path / "pair", folder, tmp_path / "b")
+    found = list(two_runs.samples(tmp_path / "pair"))
+    one, other = list(two_runs.samples(folder)), list(two_runs.samples(tmp_path / "b"))
     assert len(found) == TEST + VAL
     for place, sample in enumerate(found):
         assert sample.get("predictions_aaaaaaaa") == one[place].get("predictions")
@@ -196,10 +196,10 @@ def test_two_runs_share_samples_and_keep_their_own_fields(said, folder, tmp_path
 
 def test_two_runs_must_be_of_the_same_images_and_two_checkpoints(said, folder, tmp_path):
     with pytest.raises(UserError, match="one checkpoint"):
-        pair.write(tmp_path / "pair", folder, folder)
+        two_runs.write(tmp_path / "pair", folder, folder)
     dataset.write(tmp_path / "b", said, {**ABOUT, "manifest_digest": "e" * 64})
     with pytest.raises(UserError, match=f"other images.*{'d' * 16}.*{'e' * 16}"):
-        pair.write(tmp_path / "pair", folder, tmp_path / "b")
+        two_runs.write(tmp_path / "pair", folder, tmp_path / "b")
     assert not (tmp_path / "pair").exists()
 
 
@@ -329,7 +329,7 @@ def test_hardness_and_map_are_those_of_its_brain(real, said):
 @pytest.mark.timeout(600)
 def test_two_runs_are_evaluated_beside_each_other(real, said, folder, tmp_path):
     dataset.write(tmp_path / "b", said_of(said.manifest.root, 7, "b" * 64), ABOUT)
-    pair.write(tmp_path / "pair", folder, tmp_path / "b")
+    two_runs.write(tmp_path / "pair", folder, tmp_path / "b")
     both = app.load(tmp_path / "pair", said.manifest.root.parent, "fgvc-test-pair")
     alone = real.match_tags("test").values("eval")
     assert both.match_tags("test").values("eval_aaaaaaaa") == alone
@@ -351,5 +351,5 @@ def test_arrays_come_back_from_their_text():
     import zlib
 
     values = np.arange(6, dtype=np.float16).reshape(2, 3)
-    data = zlib.decompress(base64.b64decode(document.packed(values)))
+    data = zlib.decompress(base64.b64decode(json_documents.packed(values)))
     np.testing.assert_array_equal(np.load(io.BytesIO(data)), values)

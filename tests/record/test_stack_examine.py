@@ -14,15 +14,23 @@ import psutil
 import pytest
 
 from fgvc.record.fiftyone import app
-from fgvc.record.stack import examine as module
-from fgvc.record.stack.board import events
-from fgvc.record.stack.examine import examine
-from fgvc.record.stack.step import FAILED, NOT_TRIED, PASSED, SHUTDOWN, SIDES, Differs, Outcome
+from fgvc.record.stack_check import examine as module
+from fgvc.record.stack_check.examine import examine
+from fgvc.record.stack_check.step import (
+    FAILED,
+    NOT_TRIED,
+    PASSED,
+    SHUTDOWN,
+    SIDES,
+    Differs,
+    Outcome,
+)
+from fgvc.record.stack_check.tensorboard_steps import events
 from fgvc.record.tensorboard import Board
 from fgvc.types import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-AFTER_DATABASE = SIDES["viewer"][1:]
+AFTER_DATABASE = SIDES["fiftyone_steps"][1:]
 ABSENT = "raise ModuleNotFoundError(\"No module named '{0}'\", name='{0}')"
 # a server in a process group of its own, as FiftyOne starts its services
 STRAY = """
@@ -52,7 +60,11 @@ def log(tmp_path) -> Path:
 
 def tried(log: Path, limit: float = module.LIMIT) -> dict[str, Outcome]:
     found = list(examine(log, limit))
-    assert [one.step for one in found] == [*SIDES["board"], *SIDES["viewer"], SHUTDOWN]
+    assert [one.step for one in found] == [
+        *SIDES["tensorboard_steps"],
+        *SIDES["fiftyone_steps"],
+        SHUTDOWN,
+    ]
     assert all("\n" not in one.says for one in found)
     return {one.step: one for one in found}
 

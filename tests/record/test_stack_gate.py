@@ -9,39 +9,41 @@ from pathlib import Path
 
 import pytest
 
-from fgvc.record import stack, stamp
-from fgvc.record.stack.step import FAILED, NOT_TRIED, PASSED, Outcome
-from fgvc.store.digest import canonical_json, sha256_bytes
+from fgvc.record import env_stamp, stack_check
+from fgvc.record.stack_check.step import FAILED, NOT_TRIED, PASSED, Outcome
+from fgvc.store.hashing import canonical_json, sha256_bytes
 from fgvc.types import UserError
 
 
 @pytest.fixture(autouse=True)
 def _environment_as_it_is():
     """Other tests look at it without git, conda or a package, and it is read once a process."""
-    stamp.environment_hash.cache_clear()
+    env_stamp.environment_hash.cache_clear()
 
 
 GOOD = (Outcome("tensorboard", PASSED, 1.25, "read back"), Outcome("app", PASSED, 9.0, "served"))
 
 
 def test_a_passed_check_opens_the_gate(tmp_path):
-    assert stack.validated(tmp_path) is None
-    record = stack.record_of(GOOD)
-    file = stack.save(tmp_path, record)
-    assert file == tmp_path / "stack" / f"{stamp.environment_hash()['env_hash']}.json"
-    assert stack.validated(tmp_path) == stack.require(tmp_path, "backbone=clip") == record
+    assert stack_check.validated(tmp_path) is None
+    record = stack_check.record_of(GOOD)
+    file = stack_check.save(tmp_path, record)
+    assert file == tmp_path / "stack" / f"{env_stamp.environment_hash()['env_hash']}.json"
+    assert (
+        stack_check.validated(tmp_path) == stack_check.require(tmp_path, "backbone=clip") == record
+    )
     assert record["steps"]["tensorboard"] == {
         "result": "passed",
         "seconds": 1.2,
         "says": "read back",
     }
-    assert {*stamp.PACKAGES, "python_version", "platform", "checked", "env_hash"} <= set(record)
+    assert {*env_stamp.PACKAGES, "python_version", "platform", "checked", "env_hash"} <= set(record)
     assert record["torch_version"] is not None
 
 
 def test_without_a_check_the_way_out_is_told(tmp_path):
     with pytest.raises(UserError) as refused:
-        stack.require(tmp_path, "backbone=clip")
+        stack_check.require(tmp_path, "backbone=clip")
     line = str(refused.value)
     assert line.startswith("backbone=clip: ")
     assert "python -m fgvc.run task=check" in line
@@ -50,12 +52,12 @@ def test_without_a_check_the_way_out_is_told(tmp_path):
 
 
 def test_a_failed_check_closes_the_gate_again_and_names_its_steps(tmp_path):
-    stack.save(tmp_path, stack.record_of(GOOD))
+    stack_check.save(tmp_path, stack_check.record_of(GOOD))
     bad = (*GOOD, Outcome("database", FAILED, 2.0, "no"), Outcome("export", NOT_TRIED, 0.0, "x"))
-    stack.save(tmp_path, stack.record_of(bad))
-    assert stack.validated(tmp_path) is None
+    stack_check.save(tmp_path, stack_check.record_of(bad))
+    assert stack_check.validated(tmp_path) is None
     with pytest.raises(UserError, match=r"failed its last check \(database, export\)"):
-        stack.require(tmp_path, "backbone=siglip2")
+        stack_check.require(tmp_path, "backbone=siglip2")
 
 
 def changed(text: str, steps: object) -> str:
@@ -71,35 +73,35 @@ def changed(text: str, steps: object) -> str:
         lambda text: text[: len(text) // 2],
         lambda text: "",
         lambda text: "[]",
-        lambda text: text.replace(stamp.environment_hash()["env_hash"], "0" * 64),
+        lambda text: text.replace(env_stamp.environment_hash()["env_hash"], "0" * 64),
         lambda text: text.replace('"passed": true', '"passed": "yes"'),
         lambda text: changed(text, ["app"]),
         lambda text: changed(text, {"app": {}}),
     ],
 )
 def test_a_damaged_record_counts_as_none(tmp_path, damage):
-    file = stack.save(tmp_path, stack.record_of(GOOD))
+    file = stack_check.save(tmp_path, stack_check.record_of(GOOD))
     file.write_text(damage(file.read_text()))
-    assert stack.validated(tmp_path) is None
+    assert stack_check.validated(tmp_path) is None
     with pytest.raises(UserError, match="has not been checked"):
-        stack.require(tmp_path, "backbone=dinov2")
+        stack_check.require(tmp_path, "backbone=dinov2")
 
 
 def test_bytes_that_are_no_text_count_as_none(tmp_path):
-    file = stack.save(tmp_path, stack.record_of(GOOD))
+    file = stack_check.save(tmp_path, stack_check.record_of(GOOD))
     file.write_bytes(b"\xff\xfe")
-    assert stack.validated(tmp_path) is None
+    assert stack_check.validated(tmp_path) is None
 
 
 def test_a_home_folder_is_understood(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    stack.save(Path("~/cache"), stack.record_of(GOOD))
+    stack_check.save(Path("~/cache"), stack_check.record_of(GOOD))
     assert (tmp_path / "cache" / "stack").is_dir()
-    assert stack.validated(Path("~/cache")) is not None
+    assert stack_check.validated(Path("~/cache")) is not None
 
 
 def test_asking_the_gate_imports_nothing_heavy(tmp_path):
-    stack.save(tmp_path, stack.record_of(GOOD))
+    stack_check.save(tmp_path, stack_check.record_of(GOOD))
     program = (
         "import sys; from pathlib import Path; from fgvc.record import stack; "
         f"assert stack.validated(Path({str(tmp_path)!r})) is not None; "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fgvc.record.stack import published
+from fgvc.record.stack_check import published
 from fgvc.types import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,7 +18,7 @@ from torch import Tensor
 from fgvc import metrics
 from fgvc.record import checkpoint
 from fgvc.run import main
-from fgvc.store import digest
+from fgvc.store import hashing
 from tests.faults.forger import reseal
 
 BIRDS = (
@@ -111,7 +111,7 @@ def forge(runs, tmp_path: Path) -> Forge:
         if numbers and "comparability_key" in numbers:
             stamp = {**(stamp or {}), "labelmap_digest": numbers["comparability_key"]}
         plain = _change(work / "config.canonical.json", config, canonical=True)
-        name = digest.sha256_bytes(digest.canonical_json(plain))
+        name = hashing.sha256_bytes(hashing.canonical_json(plain))
         _change(work / "env_stamp.json", {**(stamp or {}), "config_hash": name, "run_id": run_id})
         _change(work / "metrics.json", numbers)
         held, stated, _ = checkpoint.read(source or runs())
@@ -138,7 +138,7 @@ def seal() -> Callable[[Path], None]:
 
 def _change(file: Path, change: Mapping[str, Any] | None, canonical: bool = False) -> Any:
     plain = _merged(json.loads(file.read_text()), change or {})
-    file.write_bytes(digest.canonical_json(plain) if canonical else json.dumps(plain).encode())
+    file.write_bytes(hashing.canonical_json(plain) if canonical else json.dumps(plain).encode())
     return plain
 
 
@@ -164,5 +164,5 @@ def _answer(folder: Path, right: np.ndarray, wrong: int) -> None:
     numbers = json.loads((folder / "metrics.json").read_text())
     hits = int(right.sum())
     numbers["test"] |= {"n": n, "top1": hits / n, "top1_ci95": list(metrics.wilson(hits, n))}
-    numbers["predictions_digest"] = digest.sha256_bytes(right.tobytes() + bytes([wrong]))
+    numbers["predictions_digest"] = hashing.sha256_bytes(right.tobytes() + bytes([wrong]))
     (folder / "metrics.json").write_text(json.dumps(numbers))

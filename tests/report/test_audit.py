@@ -18,8 +18,8 @@ import torch
 
 from fgvc.record import retention
 from fgvc.record.comparability import Comparability
-from fgvc.record.fit import short_digests
-from fgvc.report.audit import CHECKS, audited, block, contents
+from fgvc.record.fitted_images import short_digests
+from fgvc.report.audit import CHECKS, audited, contents, pull_request_block
 from fgvc.report.audit.check import identity, question
 from fgvc.run import main
 
@@ -367,9 +367,9 @@ def test_a_content_that_is_demanded_fails_where_it_is_missing(run, monkeypatch):
 
 def test_the_template_asks_for_the_headings_of_the_block(run):
     template = (ROOT / ".github" / "pull_request_template.md").read_text()
-    assert tuple(re.findall(r"^### (.*)$", template, re.MULTILINE)) == block.HEADINGS
-    text = block.markdown(*audited(run))
-    assert tuple(re.findall(r"^### (.*)$", text, re.MULTILINE)) == block.HEADINGS
+    assert tuple(re.findall(r"^### (.*)$", template, re.MULTILINE)) == pull_request_block.HEADINGS
+    text = pull_request_block.markdown(*audited(run))
+    assert tuple(re.findall(r"^### (.*)$", text, re.MULTILINE)) == pull_request_block.HEADINGS
     stamp = json.loads((run / "env_stamp.json").read_text())
     kept = retention.read(run / retention.FILE)
     for told in (

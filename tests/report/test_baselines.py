@@ -12,7 +12,7 @@ import pytest
 
 from fgvc import metrics
 from fgvc.report.baselines import write_baselines
-from fgvc.report.runs import Run
+from fgvc.report.run_rows import Run
 from fgvc.types import UserError
 
 SPREAD = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "val_top1", "val_loss")

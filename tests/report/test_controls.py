@@ -10,7 +10,7 @@ from scipy import stats
 
 from fgvc import metrics
 from fgvc.report.baselines import gather, write_baselines
-from fgvc.report.table import print_table
+from fgvc.report.terminal_table import print_table
 
 N = 300
 RIGHT = {"off": 230, "transfg": 262, "rollout": 200, "random": 232, "centre": 228}

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from fgvc import metrics
-from fgvc.report import page, sealed
+from fgvc.record import verify
+from fgvc.report import page
 from fgvc.report.baselines import gather, write_baselines
-from fgvc.report.comparison import Comparison
-from fgvc.report.page.heat import heat
-from fgvc.report.rank import Entry
-from fgvc.report.runs import scan
+from fgvc.report.page.heatmap import heat
+from fgvc.report.pairwise_tests import Comparison
+from fgvc.report.ranking import Entry
+from fgvc.report.run_rows import scan
 
 RIGHT_N = np.arange(300) < 270
 
@@ -183,13 +184,13 @@ def test_how_many_files_a_table_reads(forge, made, monkeypatch):
     for number in range(14):
         right_N = np.arange(300) < 200 + number
         forge(f"r{number:02}", config={"head": {"name": f"h{number:02}"}}, right=right_N)
-    read, real = Counter(), sealed._bytes
+    read, real = Counter(), verify._bytes
 
     def counted(path, file):
         read[file] += 1
         return real(path, file)
 
-    monkeypatch.setattr(sealed, "_bytes", counted)
+    monkeypatch.setattr(verify, "_bytes", counted)
     write_baselines(made, made)
     once = ("config.canonical.json", "env_stamp.json", "metrics.json", "predictions.parquet")
     assert {file: read.pop(file) for file in once} == dict.fromkeys(once, 14)

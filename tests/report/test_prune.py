@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from fgvc.record import retention
-from fgvc.record.folder import now, write_status
+from fgvc.record.run_dir import now, write_status
 from fgvc.report.prune import TRASH, Root
 from fgvc.run import main
-from fgvc.store.digest import sha256_file
-from fgvc.store.lock import LockHeld, lock
+from fgvc.store.file_lock import LockHeld, lock
+from fgvc.store.hashing import sha256_file
 from fgvc.types import UserError
 
 MADE = datetime(2026, 2, 1, tzinfo=UTC)
@@ -59,9 +59,9 @@ def stopped(root: Path, run_id: str, at: datetime, state: str = "preempted") -> 
 
 
 def _sealed(file: Path, plain: dict) -> None:
-    from fgvc.store import atomic, digest
+    from fgvc.store import atomic, hashing
 
-    plain["checksum"] = digest.sha256_bytes(digest.canonical_json(plain))
+    plain["checksum"] = hashing.sha256_bytes(hashing.canonical_json(plain))
     atomic.write_json(file, plain)
 
 

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from fgvc.report.baselines import gather, write_baselines
-from fgvc.report.runs import read
-from fgvc.report.table import print_table
+from fgvc.report.run_rows import read
+from fgvc.report.terminal_table import print_table
 from fgvc.run import main
 
 RUN = (

@@ -7,11 +7,11 @@ import json
 
 import pytest
 
+from fgvc.launch import dry_run
 from fgvc.report.baselines import gather, write_baselines
-from fgvc.report.runs import read
-from fgvc.report.table import print_table
+from fgvc.report.run_rows import read
+from fgvc.report.terminal_table import print_table
 from fgvc.run import main
-from fgvc.task import forecast
 
 RUN = (
     "backbone=vit",
@@ -114,4 +114,4 @@ def test_a_dry_run_counts_the_validation_split_of_the_dataset(moths, capsys):
     command = moths("train", "val", "test")
     assert main([*command, "runtime.dry_run=true"]) == 0
     assert "24 images to forward" in squeezed(capsys)
-    forecast._images.cache_clear()
+    dry_run._images.cache_clear()

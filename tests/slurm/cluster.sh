@@ -1,5 +1,5 @@
 #!/bin/bash
-# A real SLURM cluster of one node on this machine, for tests/task/test_slurm.py:
+# A real SLURM cluster of one node on this machine, for tests/launch/test_slurm.py:
 #   tests/slurm/cluster.sh install    apt-get install slurm-wlm and munge (Debian, as root)
 #   tests/slurm/cluster.sh up FOLDER  start it, its files under FOLDER; idle within 30 s, or 1
 #   tests/slurm/cluster.sh down FOLDER

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from fgvc.store import atomic, digest, temporary
+from fgvc.store import atomic, hashing, temporary_files
 
 
 def names(folder):
@@ -120,7 +120,7 @@ def test_sigkill_never_leaves_a_torn_file(tmp_path, forked, ended):
         assert ended(pid) == -signal.SIGKILL
         data = target.read_bytes()
         assert data in (b"\0" * sizes[0], b"\1" * sizes[1])
-    temporary.remove_stale(tmp_path)
+    temporary_files.remove_stale(tmp_path)
     assert names(tmp_path) == ["file"]
 
 
@@ -136,7 +136,7 @@ def test_only_temporaries_of_the_dead_are_removed(tmp_path, forked, ended):
     elsewhere = tmp_path / f".x.another-host.{pid}.00.tmp"
     elsewhere.touch()
     with atomic.open_atomic(tmp_path / "mine") as file:
-        assert temporary.remove_stale(tmp_path) == [dead]
+        assert temporary_files.remove_stale(tmp_path) == [dead]
         file.write(b"whole")
     assert {path.name for path in tmp_path.iterdir()} == {"mine", elsewhere.name}
 
@@ -144,12 +144,12 @@ def test_only_temporaries_of_the_dead_are_removed(tmp_path, forked, ended):
 def test_digests_are_those_of_sha256sum(tmp_path):
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     (tmp_path / "abc").write_bytes(b"abc")
-    assert digest.sha256_bytes(b"abc") == digest.sha256_file(tmp_path / "abc") == expected
+    assert hashing.sha256_bytes(b"abc") == hashing.sha256_file(tmp_path / "abc") == expected
 
 
 def test_canonical_json_depends_on_the_data_alone():
     one, other = {"b": (1, 2), "a": {"y": 0.5, "x": "é"}}, {"a": {"x": "é", "y": 0.5}, "b": [1, 2]}
-    assert digest.canonical_json(one) == digest.canonical_json(other)
-    assert digest.canonical_json(other) == '{"a":{"x":"é","y":0.5},"b":[1,2]}'.encode()
+    assert hashing.canonical_json(one) == hashing.canonical_json(other)
+    assert hashing.canonical_json(other) == '{"a":{"x":"é","y":0.5},"b":[1,2]}'.encode()
     with pytest.raises(ValueError):
-        digest.canonical_json({"a": float("inf")})
+        hashing.canonical_json({"a": float("inf")})

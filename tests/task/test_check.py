@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fgvc.record import stack, stamp
-from fgvc.record.stack.step import SHUTDOWN, SIDES
+from fgvc.record import env_stamp, stack_check
+from fgvc.record.stack_check.step import SHUTDOWN, SIDES
 
 STEPS = [step for side in SIDES.values() for step in side] + [SHUTDOWN]
 README = "<!-- stack -->\n<!-- /stack -->\n"
@@ -39,7 +39,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
     root = tmp_path / "checkout"
     root.mkdir()
     (root / "README.md").write_text(README)
-    monkeypatch.setattr(stamp, "CODE", root)
+    monkeypatch.setattr(env_stamp, "CODE", root)
     return root
 
 
@@ -74,7 +74,7 @@ def test_the_real_stack_passes_and_is_recorded(run, cache, checkout, a_users_dat
     shown = [line.split()[:2] for line in lines if line.startswith("  ") and line[2] != " "]
     assert shown == [[step, "passed"] for step in STEPS]
     assert max(len(line) for line in lines if not line.startswith("record: ")) <= 80
-    record = stack.validated(cache)
+    record = stack_check.validated(cache)
     assert record is not None
     assert list(record["steps"]) == sorted(STEPS)
     assert json.loads((checkout / "specs" / "stack.json").read_text()) == [record]
@@ -86,7 +86,7 @@ def test_the_real_stack_passes_and_is_recorded(run, cache, checkout, a_users_dat
 
 
 def _of_a_check(command: list[str] | None) -> bool:
-    return any("fgvc-check-" in word or "fgvc.record.stack" in word for word in command or ())
+    return any("fgvc-check-" in word or "fgvc.record.stack_check" in word for word in command or ())
 
 
 def test_without_fiftyone_it_fails_with_the_line_and_the_rest_is_tried(
@@ -99,13 +99,13 @@ def test_without_fiftyone_it_fails_with_the_line_and_the_rest_is_tried(
     assert "FiftyOne is not installed: pip install 'fiftyone" in said
     assert "check: FAILED: database, dataset, evaluation, export, app" in said
     assert str(next((cache / "stack").glob("*.log"))) in ran.out
-    assert stack.validated(cache) is None
+    assert stack_check.validated(cache) is None
     assert not (checkout / "specs").exists()
     assert (checkout / "README.md").read_text() == README
 
 
 def test_recording_outside_a_checkout_is_refused_at_once(run, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(stamp, "CODE", tmp_path)
+    monkeypatch.setattr(env_stamp, "CODE", tmp_path)
     ran = run("task=check", "task.record=true", f"runtime.cache_root={cache}", bare=True)
     assert ran.code == 1
     assert "task.record=true: needs a checkout of fgvc" in ran.err

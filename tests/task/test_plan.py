@@ -12,9 +12,9 @@ import pytest
 
 from fgvc.config.compose import config_hash
 from fgvc.config.overrides import jobs_of
-from fgvc.record import stack
-from fgvc.record.stack import published
-from fgvc.record.stack.step import PASSED, Outcome
+from fgvc.record import stack_check
+from fgvc.record.stack_check import published
+from fgvc.record.stack_check.step import PASSED, Outcome
 from fgvc.report.plan import ITEMS
 from fgvc.report.plan.document import CLOSES, OPENS
 from fgvc.task.plan import next_folder
@@ -90,12 +90,14 @@ def test_a_modern_backbone_on_a_stack_that_was_not_checked_is_named(plan, tmp_pa
     assert "NOT ANSWERED: stack, because backbone=dinov2 needs a validated stack" in ran.out
     assert "python -m fgvc.run task=check" in answer(text, "stack")
     assert "**1 NOT ANSWERED**" in text
-    passed = stack.record_of([Outcome("app", PASSED, 1.0, "published")])
+    passed = stack_check.record_of([Outcome("app", PASSED, 1.0, "published")])
     monkeypatch.setattr(published, "entries", lambda _: [passed])  # of this very environment
     ran, text = plan("backbone=dinov2", cache)
     assert ran.code == 0, ran.out
     assert "| app | passed | published |" in answer(text, "stack")
-    stack.save(tmp_path / "cache", stack.record_of([Outcome("app", PASSED, 1.0, "served")]))
+    stack_check.save(
+        tmp_path / "cache", stack_check.record_of([Outcome("app", PASSED, 1.0, "served")])
+    )
     ran, text = plan("backbone=dinov2", cache)
     assert ran.code == 0, ran.out
     assert "| app | passed | served |" in answer(text, "stack")

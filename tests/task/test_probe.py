@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fgvc.config.compose import composed, config_hash, resolved
 from fgvc.record import checkpoint
-from fgvc.record.stamp import schema
+from fgvc.record.env_stamp import schema
 from fgvc.record.tensorboard import KEYS
 
 FILES = {

@@ -14,8 +14,8 @@ import torch
 from fgvc.config.compose import composed, typed
 from fgvc.data import dataset as datasets
 from fgvc.model.backbone import weights
-from fgvc.task.extract import Extractor
-from fgvc.task.parts import localized
+from fgvc.pipeline.features import Extractor
+from fgvc.pipeline.localization import localized
 
 REAL = Path(os.environ.get("FGVC_REAL_DATA", "/nonexistent"))
 CUB = REAL / "data" / "cub20" / "CUB_200_2011"

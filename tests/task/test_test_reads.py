@@ -24,7 +24,7 @@ def killed(own, *given, **named):
 
 {owner}.{method} = killed
 """
-BEFORE_SEALING = {"module": "fgvc.record.folder", "owner": "RunFolder", "method": "seal"}
+BEFORE_SEALING = {"module": "fgvc.record.run_dir", "owner": "RunFolder", "method": "seal"}
 WHILE_SEALING = {"module": "fgvc.record", "owner": "retention", "method": "write"}
 TINY = (
     "backbone=vit",

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fgvc.config.compose import composed, typed
 from fgvc.model.backbone import build
-from fgvc.record import checkpoint, fit
+from fgvc.record import checkpoint, fitted_images
 from fgvc.record.tensorboard import TRAINING
 from fgvc.types import WeightsSource
 
@@ -40,7 +40,7 @@ def rows(ran, split="test"):
 
 def tensors(ran):
     found = checkpoint.read(ran.folder)[0]
-    return {name: tensor for name, tensor in found.items() if name not in fit.TENSORS}
+    return {name: tensor for name, tensor in found.items() if name not in fitted_images.TENSORS}
 
 
 def evaluated(run, made, *more):

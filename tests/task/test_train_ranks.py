@@ -205,8 +205,8 @@ def test_a_rank_that_dies_ends_all_and_the_same_command_goes_on(
     job = pair(*LONG)
     if moment == "training":
         stepping(job, here)
-    wait_until(lambda: alive("fgvc.task.follow"))
-    (follower,) = alive("fgvc.task.follow")
+    wait_until(lambda: alive("fgvc.launch.ddp_worker"))
+    (follower,) = alive("fgvc.launch.ddp_worker")
     os.kill(follower, signal.SIGKILL)
     assert job.wait(60) == 1, job.said
     assert "rank 1 of 2 ended with -9" in job.line
@@ -227,7 +227,7 @@ def test_no_rank_outlives_the_first(pair, here, wait_until, alive, moment):
     job = pair(*LONG)
     if moment == "training":
         stepping(job, here)
-    wait_until(lambda: alive("fgvc.task.follow"))
+    wait_until(lambda: alive("fgvc.launch.ddp_worker"))
     job.send(signal.SIGKILL)
     job.wait()
     wait_until(lambda: not alive(), 60)
@@ -239,7 +239,10 @@ def test_asked_to_stop_all_stop_and_resume_together(pair, here, alive, gone, tol
     usual = (*RANKS, "task.drop_path=0.2", "task.ema=0.9", "task.epochs=8")
     job = pair(*usual)
     stepping(job, here)
-    for process in [*alive("fgvc.task.follow"), job.process.pid]:  # as a cluster's notice does
+    for process in [
+        *alive("fgvc.launch.ddp_worker"),
+        job.process.pid,
+    ]:  # as a cluster's notice does
         os.kill(process, signal.SIGTERM)
     assert job.wait(90) == 75, job.said
     assert "Traceback" not in job.said
@@ -259,7 +262,7 @@ def test_asked_to_stop_it_ends_though_a_rank_does_not_answer(pair, here, alive, 
     """The first rank waits in a collective call, where no handler of Python's can run."""
     job = pair(*LONG, "runtime.stop_grace=0.5")
     stepping(job, here)
-    (follower,) = alive("fgvc.task.follow")
+    (follower,) = alive("fgvc.launch.ddp_worker")
     os.kill(follower, signal.SIGSTOP)
     job.send(signal.SIGTERM)
     assert job.wait(60) == 75, job.said
@@ -285,12 +288,12 @@ def test_asked_again_it_ends_at_once_though_a_rank_does_not_answer(
     """Sent again and again, as signals that are still pending become one."""
     job = pair(*LONG, "runtime.stop_grace=600")
     stepping(job, here)
-    (follower,) = alive("fgvc.task.follow")
+    (follower,) = alive("fgvc.launch.ddp_worker")
     os.kill(follower, signal.SIGSTOP)
     wait_until(lambda: job.ended or job.send(signal.SIGTERM), 60)
     # by the signal itself where it did not yet wait for the other rank
     assert job.wait() in (75, -signal.SIGTERM), job.said
-    if alive("fgvc.task.follow"):
+    if alive("fgvc.launch.ddp_worker"):
         os.kill(follower, signal.SIGCONT)
     gone()
 

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from fgvc.config.compose import composed, typed
-from fgvc.data.coordinates import view as seen_by
 from fgvc.data.preprocess import evaluation_transform
-from fgvc.record.fiftyone import pair
+from fgvc.data.view_transform import view as seen_by
+from fgvc.pipeline.write_fiftyone import heat_map
+from fgvc.record.fiftyone import two_runs
 from fgvc.run import main
-from fgvc.task.gallery import heat_map
 
 SMALL = (
     "backbone=vit",
@@ -85,7 +85,7 @@ def test_every_run_writes_its_dataset_without_fiftyone(runs, root):
         assert told["info"]["checkpoint_id"][:16] == folder.name
         assert told["info"]["config_hash"][:16] == folder.parent.name
         assert told["info"]["run_id"] == folder.parent.parent.name
-        found = list(pair.samples(folder / "fiftyone"))
+        found = list(two_runs.samples(folder / "fiftyone"))
         tested = [sample for sample in found if "test" in sample["tags"]]
         assert len(tested) == numbers["test"]["n"] == 16
         assert len(found) - len(tested) == numbers["val"]["n"]
@@ -205,7 +205,7 @@ def test_a_person_sees_the_mistakes(app, runs, tmp_path):
     page_url = f"http://127.0.0.1:{port}/datasets/fgvc-{'-'.join(names)}"
     with urllib.request.urlopen(page_url, timeout=60) as answer:
         assert b"FiftyOne" in answer.read()
-    found = list(pair.samples(runs["linear"] / "fiftyone"))
+    found = list(two_runs.samples(runs["linear"] / "fiftyone"))
     wrong = sum(sample.get("eval") is False for sample in found)
     assert 0 < wrong < metrics_count(runs["linear"])
     with sync_playwright() as started:

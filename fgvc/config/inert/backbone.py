@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fgvc.config.inert.rule import Rule, fixed, part, trains
 from fgvc.config.schema import Config, chosen_checkpoint, reads_text
-from fgvc.config.weights import TOKENIZER_LIBRARY
+from fgvc.config.weight_digests import TOKENIZER_LIBRARY
 
 
 def _from_hub(conf: Config) -> bool:

@@ -159,7 +159,7 @@ class Config:
     checkpoint: str | None = place()
     run: str | None = place()
     against: str | None = place()
-    # a file, folder or pattern, a list of them, or - (fgvc.config.images)
+    # a file, folder or pattern, a list of them, or - (fgvc.config.image_argument)
     image: Any = field(default=MISSING, metadata={"place": True})
     runtime: Runtime = field(default_factory=Runtime)
 

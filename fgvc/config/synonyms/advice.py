@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fgvc.config.written import written
+from fgvc.config.suggested_override import written
 
 
 @dataclass(frozen=True)

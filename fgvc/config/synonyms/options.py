@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from fgvc.config.compose import options as legal
-from fgvc.config.schema.weight_files import ENDINGS
 from fgvc.config.synonyms.advice import Advice, is_true
+from fgvc.config.weight_files.shards import ENDINGS
 
 FOLDER_NOTE = "in folders by class; dataset.name= names it"
 OPEN_CLIP = re.compile(r"ViT-([A-Z])[-/]?(\d+)(?:-quickgelu)?")  # names of CLIP and open_clip

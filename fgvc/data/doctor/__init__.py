@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fgvc.config import schema
 from fgvc.data import dataset
-from fgvc.data.doctor import archives, copies, definition, fits, pictures
+from fgvc.data.doctor import archives, definition, exact_duplicates, geometry, images
 from fgvc.data.doctor.finding import ERROR, NOTE, Examination, Finding, ordered
 from fgvc.data.index import Index
 from fgvc.types import Progress
@@ -52,10 +52,10 @@ def examine(
         facts["counts"] = definition.counts(conf, index)
     path = index.path if index else _unindexed(root)
     with bar("pictures", len(path), "pictures") as progress:
-        looks = pictures.look(root, path, threads, progress, conf.max_pixels)
+        looks = images.look(root, path, threads, progress, conf.max_pixels)
     restore = dataset.files_policy(conf).restore
-    found += pictures.findings(path, looks, restore) + _across(index, looks)
-    facts["pictures"] = pictures.facts(looks)
+    found += images.findings(path, looks, restore) + _across(index, looks)
+    facts["pictures"] = images.facts(looks)
     caveat = definition.CAVEATS.get(conf.reader)
     return Examination(conf.name, conf.reader, str(root), partial, ordered(found), facts, caveat)
 
@@ -65,6 +65,10 @@ def _unindexed(root: Path) -> tuple[str, ...]:
     return tuple(islice(definition.pictures_below(root), MOST_UNINDEXED))
 
 
-def _across(index: Index | None, looks: pictures.Looks) -> list[Finding]:
+def _across(index: Index | None, looks: images.Looks) -> list[Finding]:
     """What takes index and pictures together."""
-    return [] if index is None else fits.findings(index, looks) + copies.findings(index, looks)
+    return (
+        []
+        if index is None
+        else geometry.findings(index, looks) + exact_duplicates.findings(index, looks)
+    )

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from fgvc.config import schema
-from fgvc.data import dataset, signs
+from fgvc.data import dataset, recognize_dataset
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding, refusal
-from fgvc.data.formats import has_picture_suffix
+from fgvc.data.find_root import walk
+from fgvc.data.image_formats import has_picture_suffix
 from fgvc.data.index import Index, check_counts, check_coverage, listed, repeated
-from fgvc.data.layout import walk
 from fgvc.data.split_source import source_notes
 from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
 
@@ -131,7 +131,7 @@ def pictures_below(root: Path) -> Iterator[str]:
 def _refused(conf: schema.Dataset, error: UserError) -> Finding:
     """The reader's refusal, or the name of what lies there instead."""
     root = place(conf)
-    if conf.reader == "inat2017" and signs.is_merged_inat2017(root):
+    if conf.reader == "inat2017" and recognize_dataset.is_merged_inat2017(root):
         return Finding(
             ERROR,
             "layout",
@@ -141,7 +141,7 @@ def _refused(conf: schema.Dataset, error: UserError) -> Finding:
             (str(error),),
         )
     found = refusal(error, "layout", LAYOUT.get(conf.reader, "restore the official index files"))
-    way = signs.way_out(root, conf.reader)
+    way = recognize_dataset.way_out(root, conf.reader)
     return found if way is None else replace(found, mend=way)
 
 

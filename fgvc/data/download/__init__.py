@@ -16,7 +16,7 @@ from fgvc.data.doctor.archives import mismatch
 from fgvc.data.download.http import download
 from fgvc.data.download.unpack import UnpackError, unpack
 from fgvc.store.atomic import sync_folder
-from fgvc.store.lock import lock
+from fgvc.store.file_lock import lock
 from fgvc.types import Progress, UserError
 
 BY_HAND = {

@@ -17,7 +17,7 @@ from fgvc import untrusted
 from fgvc.config import schema
 from fgvc.data.doctor.archives import mismatch
 from fgvc.store.atomic import sync_folder
-from fgvc.store.named import open_named
+from fgvc.store.disk_errors import open_named
 from fgvc.types import Progress, UserError
 from fgvc.untrusted import MIB
 

@@ -20,8 +20,8 @@ from typing import IO, cast
 
 from fgvc import untrusted
 from fgvc.data.download.stream import DIRECTORY, Content, TooLongError, ZipSource
-from fgvc.data.layout import inside
-from fgvc.store.named import open_named
+from fgvc.data.find_root import inside
+from fgvc.store.disk_errors import open_named
 from fgvc.types import Progress, UserError
 from fgvc.untrusted import MIB
 

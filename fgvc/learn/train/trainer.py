@@ -25,13 +25,13 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fgvc.config import schema
-from fgvc.learn.train.accumulation import Accumulator, Hooks, Seen
-from fgvc.learn.train.faults import NonFinite, OutOfMemory, is_memory
-from fgvc.learn.train.groups import parameter_groups
-from fgvc.learn.train.matching import mismatches
-from fgvc.learn.train.mixing import Mixer
-from fgvc.learn.train.schedule import learning_rate
-from fgvc.learn.train.selection import Best
+from fgvc.learn.train.best_epoch import Best
+from fgvc.learn.train.errors import NonFinite, OutOfMemory, is_memory
+from fgvc.learn.train.grad_accumulation import Accumulator, Hooks, Seen
+from fgvc.learn.train.lr_schedule import learning_rate
+from fgvc.learn.train.mixup import Mixer
+from fgvc.learn.train.param_groups import parameter_groups
+from fgvc.learn.train.state_mismatch import mismatches
 from fgvc.learn.train.step import Micro, StepReport, unwrapped
 
 

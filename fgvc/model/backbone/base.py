@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.config.schema import architecture, beside
+from fgvc.config.schema import architecture
 from fgvc.config.schema.backbone import row_key
-from fgvc.model.backbone.fill import multiply_accumulates, seeded
+from fgvc.config.weight_files import sidecars
+from fgvc.model.backbone.load_state import multiply_accumulates, seeded
 from fgvc.types import Tokens, UserError, WeightsSource
 
 # fields of a row that may leave them open: property that is compared -> field that declares it
@@ -177,7 +178,7 @@ def assembled(
             were made for pixels of another mean and standard deviation.
     """
     row = schema.chosen_checkpoint(conf)
-    if source.path is not None and (reason := beside.refusal(conf, source.path, "native")):
+    if source.path is not None and (reason := sidecars.refusal(conf, source.path, "native")):
         raise UserError(reason)
     if conf.features not in kind.FEATURES:
         raise UserError(

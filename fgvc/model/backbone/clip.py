@@ -27,9 +27,9 @@ from fgvc.model.backbone.base import (
     cut,
     seeded_tower,
 )
-from fgvc.model.backbone.fill import fill
-from fgvc.model.backbone.plain import nearest
-from fgvc.store import digest
+from fgvc.model.backbone.load_state import fill
+from fgvc.model.backbone.plain_vit import nearest
+from fgvc.store import hashing
 from fgvc.types import UserError, WeightsSource
 
 VISION = "visual."
@@ -164,7 +164,7 @@ def _tokenizer(length: int) -> tuple[Any, dict[str, object]]:
 
     identity: dict[str, object] = {
         "tokenizer": "open_clip SimpleTokenizer",
-        "vocabulary_sha256": digest.sha256_file(default_bpe()),
+        "vocabulary_sha256": hashing.sha256_file(default_bpe()),
         "length": length,
         "clean": "lower",
         "versions": {name: version(name) for name in ("open_clip_torch", "ftfy", "regex")},

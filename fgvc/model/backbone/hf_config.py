@@ -14,7 +14,8 @@ from typing import Any
 from torch import nn
 
 from fgvc.config import schema
-from fgvc.config.schema import architecture, beside
+from fgvc.config.schema import architecture
+from fgvc.config.weight_files import sidecars
 from fgvc.model.backbone.hf_keys import Layout
 from fgvc.model.backbone.weights import read_json
 from fgvc.types import UserError, WeightsSource
@@ -49,13 +50,13 @@ def norm_eps(conf: schema.Backbone, source: WeightsSource) -> float | None:
     if source.path is None or (conf.norm_eps is not None and source.kind != "hub"):
         return conf.norm_eps  # that of a local file was compared when the config was composed
     try:
-        eps = beside.norm_eps(source.path)
-        stated = eps is not None and beside.states_eps(source.path)
+        eps = sidecars.norm_eps(source.path)
+        stated = eps is not None and sidecars.states_eps(source.path)
     except ValueError as error:
         raise UserError(str(error)) from error
     if stated and conf.norm_eps not in (None, eps):
         raise UserError(
-            f"backbone.norm_eps={conf.norm_eps}: {beside.CONFIG} of {source.name} has "
+            f"backbone.norm_eps={conf.norm_eps}: {sidecars.CONFIG} of {source.name} has "
             f"layer_norm_eps={eps}. Leave backbone.norm_eps out."
         )
     return eps if conf.norm_eps is None else conf.norm_eps
@@ -66,12 +67,12 @@ def assumption(conf: schema.Backbone, source: WeightsSource) -> tuple[str, ...]:
     assumed = conf.norm_eps is None if source.kind == "hub" else conf.norm_eps_assumed
     if source.path is None or not assumed:
         return ()
-    layout = beside.assumed_layout(source.path)
+    layout = sidecars.assumed_layout(source.path)
     if layout is None:
         return ()
     return (
-        f"weights {source.name}: no {beside.CONFIG} beside them states the epsilon of their layer "
-        f"norms, which is taken as {norm_eps(conf, source)}, as in transformers' {layout}; "
+        f"weights {source.name}: no {sidecars.CONFIG} beside them states the epsilon of their "
+        f"layer norms, which is taken as {norm_eps(conf, source)}, as in transformers' {layout}; "
         "backbone.norm_eps=... sets another",
     )
 
@@ -97,8 +98,8 @@ def check_library(conf: schema.Backbone, kind: Layout, path: Path) -> None:
             f"backbone={conf.name}: weights {path} are of transformers' {kind.title}, which "
             f"backbone={BACKBONES[kind.family]} reads"
         )
-    usual = beside.USUAL_EPS.get(kind.title)
-    if usual is not None and conf.norm_eps is None and beside.norm_eps(path) is None:
+    usual = sidecars.USUAL_EPS.get(kind.title)
+    if usual is not None and conf.norm_eps is None and sidecars.norm_eps(path) is None:
         raise UserError(
             f"backbone.norm_eps=null: weights {path} are of transformers' {kind.title}, in a form "
             "that does not state the epsilon of its layer norms. Set backbone.norm_eps, which is "
@@ -119,7 +120,7 @@ def check_transformers(
     Raises:
         UserError: another kind of model, or another value; one line.
     """
-    file = path.with_name(beside.CONFIG)
+    file = path.with_name(sidecars.CONFIG)
     published = _read_if_there(file)
     if "model_type" not in published:
         return
@@ -152,7 +153,7 @@ def check_timm(row: schema.Checkpoint, path: Path) -> None:
     Raises:
         UserError: names both architectures.
     """
-    file = path.with_name(beside.CONFIG)
+    file = path.with_name(sidecars.CONFIG)
     theirs = _read_if_there(file).get("architecture")
     ours = row.model.partition(".")[0]
     if theirs is None or _SIZE.sub("", str(theirs)) == _SIZE.sub("", ours):

@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fgvc.shell import command
-from fgvc.store.named import naming
+from fgvc.store.disk_errors import naming
 from fgvc.types import UserError
+from fgvc.untrusted.shell import command
 
 PATIENCE = 3.0  # seconds for the hub's first answer
 

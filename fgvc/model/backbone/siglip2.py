@@ -27,7 +27,7 @@ from fgvc.model.backbone.base import (
     cut,
     seeded_tower,
 )
-from fgvc.model.backbone.fill import fill
+from fgvc.model.backbone.load_state import fill
 from fgvc.model.backbone.tokenizer import PromptTokenizer
 from fgvc.types import UserError, WeightsSource
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.model.backbone import hf_config, hf_keys, plain, weights
+from fgvc.model.backbone import hf_config, hf_keys, plain_vit, weights
 from fgvc.model.backbone.base import Backbone, Shape, assembled, check_declared, cut
-from fgvc.model.backbone.fill import fill
+from fgvc.model.backbone.load_state import fill
 from fgvc.model.backbone.weights import npz
 from fgvc.types import WeightsSource
 
@@ -67,7 +67,7 @@ def _trunk(conf: schema.Backbone, shape: Shape) -> Any:
     from timm.layers.config import set_fused_attn
 
     set_fused_attn(True)  # an environment variable can have turned it off
-    row, trunk = schema.chosen_checkpoint(conf), plain.create(conf, shape.abutting)
+    row, trunk = schema.chosen_checkpoint(conf), plain_vit.create(conf, shape.abutting)
     check_declared(
         row,
         prefix=trunk.num_prefix_tokens,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fgvc import untrusted
-from fgvc.store import digest
+from fgvc.store import hashing
 from fgvc.types import UserError
 from fgvc.untrusted import MIB
 
@@ -73,8 +73,8 @@ class PromptTokenizer:
 
     def _digest(self, path: Path | None) -> str:
         if path is None:
-            return digest.sha256_bytes(self._library.to_str().encode())
-        return digest.sha256_file(path)
+            return hashing.sha256_bytes(self._library.to_str().encode())
+        return hashing.sha256_file(path)
 
 
 def _read(path: Path) -> Any:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.model.head.check import check
 from fgvc.model.head.cosine import CosineHead
 from fgvc.model.head.knn import KnnHead
+from fgvc.model.head.l2_normalize import unit
 from fgvc.model.head.linear import LinearHead
 from fgvc.model.head.mlp import MlpHead
+from fgvc.model.head.stored_head import check
 from fgvc.model.head.text import TextHead
 from fgvc.model.head.text_linear import TextLinearHead
-from fgvc.model.head.unit import unit
 from fgvc.types import UserError
 
 __all__ = [

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fgvc.model.head.unit import unit
+from fgvc.model.head.l2_normalize import unit
 
 
 class CosineHead(nn.Module):

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fgvc.model.head.unit import unit
+from fgvc.model.head.l2_normalize import unit
 from fgvc.types import UserError
 
 FLOOR = math.log(1e-12)  # log-vote of a class that no neighbour belongs to

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fgvc.model.head.unit import unit
+from fgvc.model.head.l2_normalize import unit
 
 
 class TextHead(nn.Module):

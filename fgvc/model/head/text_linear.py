@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fgvc.model.head.l2_normalize import unit
 from fgvc.model.head.linear import LinearHead
-from fgvc.model.head.unit import unit
 
 
 class TextLinearHead(LinearHead):

@@ -12,9 +12,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fgvc.config import schema
 from fgvc.model.backbone import Backbone
-from fgvc.model.backbone.fill import multiply_accumulates, seeded
-from fgvc.model.part_attention import reader
-from fgvc.model.part_attention.selector import Selection, Selector, nearest_centre, random_patches
+from fgvc.model.backbone.load_state import multiply_accumulates, seeded
+from fgvc.model.part_attention import attention_hooks
+from fgvc.model.part_attention.token_selector import (
+    Selection,
+    Selector,
+    nearest_centre,
+    random_patches,
+)
 from fgvc.types import UserError
 
 __all__ = [
@@ -50,12 +55,12 @@ def attach(
         return None
     patches = backbone.grid[0] * backbone.grid[1]
     assert backbone.patches == patches, "attached before"
-    heads = reader.heads(backbone)
+    heads = attention_hooks.heads(backbone)
     tokens = heads if conf.tokens is None else conf.tokens
     _check_tokens(conf, tokens, heads, backbone)
     if conf.name in SCORED:
         _check_reader(conf, backbone)
-    reader.open_up(backbone)
+    attention_hooks.open_up(backbone)
     selector = Selector(backbone, conf.name, tokens, seed)
     backbone.patches = tokens
     backbone.macs = _macs(backbone, selector)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from fgvc import metrics
-from fgvc.record.fiftyone import document, samples
-from fgvc.record.fiftyone.answer import MAP, TRUTH, Answer
-from fgvc.record.fiftyone.document import Document
+from fgvc.record.fiftyone import json_documents, samples
+from fgvc.record.fiftyone.json_documents import Document
+from fgvc.record.fiftyone.run_fields import MAP, TRUTH, Answer
 from fgvc.record.fiftyone.samples import Said
 from fgvc.store import atomic
 from fgvc.types import Features
@@ -50,10 +50,11 @@ def write(folder: Path, said: Said, about: Mapping[str, Any]) -> None:
     for split in said.splits:
         key = answer.key(samples.EVALUATED[split])
         _write(
-            folder / "evaluations" / f"{key}.json", [document.line(samples.results(said, split))]
+            folder / "evaluations" / f"{key}.json",
+            [json_documents.line(samples.results(said, split))],
         )
     if said.features is not None:
-        found = document.line(_map(said, said.features))
+        found = json_documents.line(_map(said, said.features))
         _write(folder / "brain" / f"{answer.key(MAP)}.json", [found])
     write_samples(folder, samples.lines(said))
     write_metadata(folder, metadata([answer], said.classes))
@@ -88,8 +89,11 @@ def metadata(
         answers: one, or those of two runs by their names.
         views: saved ones that come before those of the answers.
     """
-    truth = document.label_field(
-        TRUTH, document.CLASSIFICATION, [document.field("label", "String")], "the dataset's label"
+    truth = json_documents.label_field(
+        TRUTH,
+        json_documents.CLASSIFICATION,
+        [json_documents.field("label", "String")],
+        "the dataset's label",
     )
     infos = [dict(answer.info) for answer in answers]
     shown = [TRUTH] + [
@@ -100,7 +104,7 @@ def metadata(
         "version": VERSION,
         "media_type": "image",
         "sample_fields": [
-            *document.sample_basics(),
+            *json_documents.sample_basics(),
             truth,
             *(field for answer in answers for field in answer.declared()),
         ],
@@ -149,8 +153,8 @@ def _map(said: Said, features: Features) -> Document:
     return {
         "cls": "fiftyone.brain.visualization.VisualizationResults",
         "reducer_blob": None,
-        "points": document.packed(plane(features.x_ND)),
-        "sample_ids": document.packed(np.array(ids, dtype="<U24")),
+        "points": json_documents.packed(plane(features.x_ND)),
+        "sample_ids": json_documents.packed(np.array(ids, dtype="<U24")),
         "label_ids": None,
     }
 

@@ -15,10 +15,10 @@ import numpy as np
 from scipy.special import entr
 
 from fgvc import metrics
-from fgvc.record.evaluation import LOGITS_UP_TO, TOP
-from fgvc.record.fiftyone import document
-from fgvc.record.fiftyone.answer import TRUTH
-from fgvc.record.fiftyone.document import Document
+from fgvc.record.fiftyone import json_documents
+from fgvc.record.fiftyone.json_documents import Document
+from fgvc.record.fiftyone.run_fields import TRUTH
+from fgvc.record.prediction_tables import LOGITS_UP_TO, TOP
 from fgvc.types import Features, Manifest, Predictions
 
 CHUNK = 256  # images whose probabilities are computed together
@@ -45,7 +45,9 @@ class Said:
 
     def label_id(self, field: str, path: str) -> str:
         """Of a label; that of the truth is the same in every run."""
-        return document.hex_id(*((self.checkpoint_id, field, path) if field != TRUTH else (path,)))
+        return json_documents.hex_id(
+            *((self.checkpoint_id, field, path) if field != TRUTH else (path,))
+        )
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class One:
 
 def sample_id(path: str) -> str:
     """Of a picture, by its path in the manifest."""
-    return document.hex_id("sample", path)
+    return json_documents.hex_id("sample", path)
 
 
 def lines(said: Said) -> Iterator[bytes]:
@@ -70,7 +72,7 @@ def lines(said: Said) -> Iterator[bytes]:
     vectors = _vectors(said.features)
     for split in sorted(said.splits):
         for one in _ones(said.splits[split]):
-            yield document.line(_sample(said, split, one, vectors))
+            yield json_documents.line(_sample(said, split, one, vectors))
 
 
 def results(said: Said, split: str) -> Document:
@@ -119,7 +121,7 @@ def _sample(said: Said, split: str, one: One, vectors: Mapping[int, np.ndarray])
     path = said.manifest.path[one.row]
     key = sample_id(path)
     sample: Document = {
-        "_id": document.object_id(key),
+        "_id": json_documents.object_id(key),
         "filepath": str(PurePosixPath(said.below, path)),
         "tags": [split] if one.best_K else [split, UNREADABLE],
         "_media_type": "image",
@@ -131,10 +133,10 @@ def _sample(said: Said, split: str, one: One, vectors: Mapping[int, np.ndarray])
         sample["predictions"] = _prediction(said, one, path)
         sample["hardness"] = one.hardness
     if split == "test" and one.row in vectors:
-        sample["embedding"] = document.array(vectors[one.row].astype(np.float16))
+        sample["embedding"] = json_documents.array(vectors[one.row].astype(np.float16))
     if said.heat is not None and (map_HW := said.heat(one.row)) is not None:
         assert map_HW.dtype == np.uint8
-        seen = {"map": document.array(map_HW), "range": [0, 255]}
+        seen = {"map": json_documents.array(map_HW), "range": [0, 255]}
         sample["attention"] = _label(said, "attention", path, "Heatmap", **seen)
     return sample
 
@@ -143,13 +145,13 @@ def _prediction(said: Said, one: One, path: str) -> Document:
     names = [said.classes[index] for index in one.best_K]
     more = {"label": names[0], "confidence": one.share_K[0]}
     if len(one.logits_C) <= LOGITS_UP_TO:
-        more["logits"] = document.array(one.logits_C)
+        more["logits"] = json_documents.array(one.logits_C)
     more |= {"top": names, "top_confidence": one.share_K}
     return _label(said, "predictions", path, "Classification", **more)
 
 
 def _label(said: Said, field: str, path: str, kind: str, **more: object) -> Document:
-    key = document.object_id(said.label_id(field, path))
+    key = json_documents.object_id(said.label_id(field, path))
     return {"_id": key, "_cls": kind, "tags": [], **more}
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.record.evaluation import read_predictions
 from fgvc.record.page.pictures import Album, Shown
+from fgvc.record.prediction_tables import read_predictions
 
 SUREST = 12  # mistakes with the highest confidence
 WORST, BEST = 6, 4  # classes

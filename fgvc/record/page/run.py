@@ -18,14 +18,14 @@ from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.record import privacy, retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
-from fgvc.record.folder import RESUME, SHORT, TEST_READS, RunFolder, read_json
 from fgvc.record.page.chart import Chart, chart
 from fgvc.record.page.gallery import gallery
 from fgvc.record.page.pictures import Album, Picture
 from fgvc.record.page.render import HOME, render
+from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, RunFolder, read_json
 from fgvc.record.tensorboard import Point
-from fgvc.shell import command as shell_command
-from fgvc.shell import fgvc, file_word, split, variable
+from fgvc.untrusted.shell import command as shell_command
+from fgvc.untrusted.shell import fgvc, file_word, split, variable
 
 FILE = "report.html"
 OVERLAYS = 8  # of overlays/

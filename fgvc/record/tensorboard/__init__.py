@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from fgvc.escape import tsv_cell
-from fgvc.metrics.curves import Curve
+from fgvc.metrics.precision_recall import Curve
 from fgvc.record.tensorboard.events import summary_writer
-from fgvc.record.tensorboard.points import COLUMNS, Points
-from fgvc.record.tensorboard.sheet import captioned
-from fgvc.store.named import naming
+from fgvc.record.tensorboard.image_sheet import captioned
+from fgvc.record.tensorboard.projector import COLUMNS, Points
+from fgvc.store.disk_errors import naming
+from fgvc.untrusted.escape import tsv_cell
 
 if TYPE_CHECKING:
     from torch import Tensor

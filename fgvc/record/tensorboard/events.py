@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fgvc.store.named import open_named
+from fgvc.store.disk_errors import open_named
 
 FLUSH = 120.0  # seconds between flushes; what a kill can cost
 _number = itertools.count()

@@ -14,20 +14,20 @@ from pathlib import Path
 from fgvc.report.audit import (
     command,
     contents,
-    derived,
+    derived_files,
     files,
-    fit,
+    fitted_images,
     identity,
     limits,
     notes,
     numbers,
     promises,
-    stated,
+    stated_facts,
     viewers,
 )
-from fgvc.report.audit.block import markdown
 from fgvc.report.audit.check import FAIL, UNCHECKED, Check, Result, answered, outcome
-from fgvc.report.audit.here import Here
+from fgvc.report.audit.pull_request_block import markdown
+from fgvc.report.audit.recompute import Here
 from fgvc.report.audit.record import Record
 
 __all__ = [
@@ -54,14 +54,14 @@ CHECKS: tuple[Check, ...] = (
     identity.environment,
     identity.code,
     identity.command_recorded,
-    derived.command_follows,
+    derived_files.command_follows,
     identity.checkpoint,
     identity.checkpoint_ignored,
-    stated.checkpoint_config,
-    stated.stamp_follows,
-    stated.card_follows,
-    derived.requirements,
-    derived.versions,
+    stated_facts.checkpoint_config,
+    stated_facts.stamp_follows,
+    stated_facts.card_follows,
+    derived_files.requirements,
+    derived_files.versions,
     contents.minimum_contents,
     contents.labelmap,
     contents.splits,
@@ -69,14 +69,14 @@ CHECKS: tuple[Check, ...] = (
     contents.subset,
     numbers.metrics_follow,
     numbers.comparability,
-    stated.selection_follows,
+    stated_facts.selection_follows,
     viewers.curves_follow,
     viewers.viewer_follows,
-    derived.page_follows,
-    derived.plot_follows,
-    fit.plain_fit,
-    fit.fitted_on,
-    fit.no_test_image_fitted,
+    derived_files.page_follows,
+    derived_files.plot_follows,
+    fitted_images.plain_fit,
+    fitted_images.fitted_on,
+    fitted_images.no_test_image_fitted,
     notes.unreadable_images,
     notes.notes,
     numbers.test_read_once,

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fgvc.record.verify import DamageError
 from fgvc.report.audit.record import Record
-from fgvc.report.sealed import DamageError
-from fgvc.report.shown import one_line
 from fgvc.types import UserError
+from fgvc.untrusted.escape import one_line
 
 PASS, FAIL = "pass", "FAIL"
 UNCHECKED = "not checked"  # the check needs the record's own code or environment

@@ -7,9 +7,9 @@ very same line.
 
 from __future__ import annotations
 
-from fgvc import shell
+from fgvc.record.verify import DamageError
 from fgvc.report.audit.record import Record
-from fgvc.report.sealed import DamageError
+from fgvc.untrusted import shell
 
 FILE = "command.txt"
 PROGRAM = list(shell.PROGRAM)

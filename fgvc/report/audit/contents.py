@@ -7,10 +7,10 @@ from collections import Counter
 
 import numpy as np
 
+from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import agree, listed
 from fgvc.report.audit.record import PREDICTIONS, SPLITS, Record
-from fgvc.report.sealed import DamageError
-from fgvc.store import digest
+from fgvc.store import hashing
 from fgvc.types import Split
 
 MINIMUM = {  # what every record must hold
@@ -61,7 +61,7 @@ def splits(record: Record) -> str:
     told, images = record.json("splits/digests.json"), {one: record.split(one) for one in SPLITS}
     for name, paths in images.items():
         file = f"splits/{name}.txt"
-        found = digest.sha256_bytes(record.data(file))
+        found = hashing.sha256_bytes(record.data(file))
         agree("the sha256", ("splits/digests.json", told[name]["sha256"]), (file, found))
         agree("the count", ("splits/digests.json", told[name]["images"]), (file, len(paths)))
     together = [path for paths in images.values() for path in paths]

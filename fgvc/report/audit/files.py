@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from fgvc.record.folder import OUTSIDE_INDEX, SHORT
+from fgvc.record import verify
 from fgvc.record.retention import FILE, SHORTEST, UnreadableError
-from fgvc.report import sealed
+from fgvc.record.run_dir import OUTSIDE_INDEX, SHORT
+from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import agree, listed
 from fgvc.report.audit.record import Record
-from fgvc.report.flat import flattened
-from fgvc.report.sealed import DamageError
-from fgvc.store import digest
+from fgvc.report.flatten import flattened
+from fgvc.store import hashing
 
 ROW = "backbone.checkpoint."  # of the hashed config: the chosen row of the family's table
 ANY = "any"  # in the hash, where a key changes no number: it stands for every value
@@ -17,8 +17,8 @@ ANY = "any"  # in the hash, where a key changes no number: it stands for every v
 
 def status(record: Record) -> str:
     """Does status.json vouch for itself and for artifacts.json, and say that the run ended well?"""
-    told = sealed.status(record.path)
-    sealed.index(record.path)
+    told = verify.status(record.path)
+    verify.index(record.path)
     started = record.stamp["started"]
     agree("started", ("env_stamp.json", started), ("status.json", told["started"]))
     return f"done, {told['started'][:19]} to {told['updated'][:19]} UTC"
@@ -42,24 +42,24 @@ def _changed(record: Record, name: str) -> bool:
     entry, file = record.artifacts[name], record.path / name
     if file.is_symlink() or not file.is_file() or file.stat().st_size != entry["bytes"]:
         return True
-    return digest.sha256_file(file) != entry["sha256"]
+    return hashing.sha256_file(file) != entry["sha256"]
 
 
 def names(record: Record) -> str:
     """Is the folder named by its run, its config and its checkpoint?"""
     run_id, config_hash, checkpoint_id = record.path.parts[-3:]
-    ckpt = digest.sha256_file(record.path / sealed.CKPT)
-    canonical = digest.sha256_bytes(record.data("config.canonical.json"))
+    ckpt = hashing.sha256_file(record.path / verify.CKPT)
+    canonical = hashing.sha256_bytes(record.data("config.canonical.json"))
     agree("the run_id", ("the folder", run_id), ("env_stamp.json", record.stamp["run_id"]))
     agree("the hash", ("the folder", config_hash), ("config.canonical.json", canonical[:SHORT]))
-    agree("the sha256", ("the folder", checkpoint_id), (sealed.CKPT, ckpt[:SHORT]))
+    agree("the sha256", ("the folder", checkpoint_id), (verify.CKPT, ckpt[:SHORT]))
     return f"config_hash {canonical}, checkpoint_id {ckpt}"
 
 
 def retention(record: Record) -> str:
     """Does retention.json belong to this run and keep it for at least 90 days?"""
     try:
-        kept = sealed.retention_of(record.path)
+        kept = verify.retention_of(record.path)
     except UnreadableError as why:
         raise DamageError(str(why)) from why
     days = (kept.expires - kept.created).total_seconds() / 86400
@@ -72,7 +72,7 @@ def retention(record: Record) -> str:
 def config(record: Record) -> str:
     """Do the hashed config, in canonical form, and config.yaml say the same?"""
     data = record.data("config.canonical.json")
-    if data != digest.canonical_json(record.config):
+    if data != hashing.canonical_json(record.config):
         raise DamageError("config.canonical.json: not in canonical form")
     shown = flattened(record.shown_config)
     differ = [

@@ -6,13 +6,13 @@ import subprocess
 
 import jsonschema
 
-from fgvc.record import stamp as stamps
+from fgvc.record import env_stamp as stamps
 from fgvc.record.checkpoint import FILE
+from fgvc.record.verify import DamageError
 from fgvc.report.audit import command
 from fgvc.report.audit.check import MISSING, PASS, Verdict, agree
 from fgvc.report.audit.record import Record
-from fgvc.report.sealed import DamageError
-from fgvc.store import digest
+from fgvc.store import hashing
 
 
 def stamp(record: Record) -> str:
@@ -22,7 +22,7 @@ def stamp(record: Record) -> str:
         raise DamageError(f"env_stamp.json: breaks its schema: {messages[0][:200]}")
     config, told = record.config, record.stamp
     for key, value in {
-        "config_hash": digest.sha256_bytes(record.data("config.canonical.json")),
+        "config_hash": hashing.sha256_bytes(record.data("config.canonical.json")),
         "seed": config["seed"],
         "precision": config["precision"],
         "fp16": config["precision"] == "fp16",
@@ -46,7 +46,7 @@ def code(record: Record) -> Verdict:
     """Is the commit recorded, and what the tree had beyond it?"""
     told = record.stamp
     patch = "code.patch" in record.artifacts
-    found = digest.sha256_bytes(record.data("code.patch")) if patch else None
+    found = hashing.sha256_bytes(record.data("code.patch")) if patch else None
     agree("the digest of code.patch", ("env_stamp.json", told["code_patch_sha256"]), ("it", found))
     if told.get("git_error") is not None:
         return Verdict(MISSING, f"{told['git_commit'] or 'no commit'}: {told['git_error']}")

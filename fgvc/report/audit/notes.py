@@ -7,9 +7,9 @@ from collections import Counter
 
 from fgvc.metrics import UNREADABLE
 from fgvc.record.page.run import UNREADABLE_FILE
+from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import agree
 from fgvc.report.audit.record import PREDICTIONS, Record
-from fgvc.report.sealed import DamageError
 
 
 def unreadable_images(record: Record) -> str:

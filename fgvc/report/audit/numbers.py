@@ -17,11 +17,11 @@ import numpy as np
 
 from fgvc import metrics
 from fgvc.record import comparability as comparabilities
-from fgvc.record import evaluation
-from fgvc.record.folder import TEST_READ_LOG
+from fgvc.record import prediction_tables
+from fgvc.record.run_dir import TEST_READ_LOG
+from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import agree
 from fgvc.report.audit.record import PREDICTIONS, SPLITS, Record, Rows, rows_of
-from fgvc.report.sealed import DamageError
 from fgvc.types import Manifest, Predictions
 
 TOLERANCE = 1e-9
@@ -58,7 +58,7 @@ def metrics_follow(record: Record) -> str:
             found |= metrics.hierarchical(rows.top_NK, rows.label_N, record.hierarchy)
         _compare(f"metrics.json {split}", record.numbers[split], found)
     test = record.predictions["test"]
-    found = evaluation.predictions_digest(test.path, test.pred_N)
+    found = prediction_tables.predictions_digest(test.path, test.pred_N)
     told = record.numbers["predictions_digest"]
     agree("predictions_digest", (PREDICTIONS, found), ("metrics.json", told))
     _classes_follow(record, record.tally(test))
@@ -74,13 +74,13 @@ def _classes_follow(record: Record, matrix: np.ndarray) -> None:
             "label_name": labelmap.names[pair["label"]],
             "pred_name": labelmap.names[pair["pred"]],
         }
-        for pair in metrics.worst_pairs(matrix, evaluation.WORST)
+        for pair in metrics.worst_pairs(matrix, prediction_tables.WORST)
     ]
     _compare("metrics.json worst_pairs", told, pairs)
     rows = metrics.class_rows(matrix, labelmap.names)
     for file, text in {
-        "per_class.csv": evaluation.class_rows_csv(rows, labelmap),
-        "confusion.csv": evaluation.confusion_csv(matrix, labelmap.names),
+        "per_class.csv": prediction_tables.class_rows_csv(rows, labelmap),
+        "confusion.csv": prediction_tables.confusion_csv(matrix, labelmap.names),
     }.items():
         if record.text(file) != text:
             raise DamageError(f"{file}: does not follow from {PREDICTIONS}")
@@ -104,7 +104,7 @@ def _as_logits_say(split: str, rows: Rows) -> bool:
     n, classes = rows.logits_NC.shape
     manifest = Manifest(Path(), rows.path, rows.label_N, np.zeros(n, np.uint8), rows.sha256)
     told = Predictions(np.arange(n), rows.label_N, rows.logits_NC)
-    anew = rows_of(evaluation.predictions_table(manifest, {split: told}), lambda: classes)
+    anew = rows_of(prediction_tables.predictions_table(manifest, {split: told}), lambda: classes)
     columns = ("pred_N", "top_NK", "score_NK", "confidence_N", "label_logprob_N")
     return all(_alike(getattr(rows, name), getattr(anew, name)) for name in columns)
 

@@ -6,9 +6,9 @@ a named person must sign.
 
 from __future__ import annotations
 
+from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import PERSON, Verdict
 from fgvc.report.audit.record import Record
-from fgvc.report.sealed import DamageError
 
 
 def stack_validated(record: Record) -> str:

@@ -16,14 +16,13 @@ import pyarrow as pa
 
 from fgvc import metrics, untrusted
 from fgvc.metrics import UNREADABLE
-from fgvc.record import checkpoint, fit
-from fgvc.record.evaluation import TOP, read_predictions
-from fgvc.record.fit import Fit
-from fgvc.report import sealed
-from fgvc.report.audit.here import Here
+from fgvc.record import checkpoint, fitted_images, verify
+from fgvc.record.fitted_images import Fit
+from fgvc.record.prediction_tables import TOP, read_predictions
+from fgvc.record.verify import DamageError
+from fgvc.report.audit.recompute import Here
 from fgvc.report.plain_yaml import plain_yaml
-from fgvc.report.runs import place
-from fgvc.report.sealed import DamageError
+from fgvc.report.run_rows import place
 from fgvc.types import Hierarchy, LabelMap
 
 PREDICTIONS = "predictions.parquet"
@@ -68,7 +67,7 @@ class Record:
             raise DamageError(f"{name}: not UTF-8") from error
 
     def json(self, name: str) -> dict[str, Any]:
-        return sealed.parsed(name, self.data(name))
+        return verify.parsed(name, self.data(name))
 
     @cached_property
     def artifacts(self) -> dict[str, Any]:
@@ -95,7 +94,7 @@ class Record:
     def _checkpoint(self) -> tuple[dict[str, Any], Fit]:
         """Facts and fit of ckpt.bin, whose digest covers every tensor."""
         tensors, facts, _ = checkpoint.read(self.path / checkpoint.FILE)
-        return facts, fit.from_checkpoint(facts, tensors)
+        return facts, fitted_images.from_checkpoint(facts, tensors)
 
     @property
     def facts(self) -> dict[str, Any]:

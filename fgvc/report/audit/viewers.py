@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from fgvc.record.fiftyone import dataset, document, samples
-from fgvc.record.fiftyone.answer import Answer
+from fgvc.record.fiftyone import dataset, json_documents, samples
+from fgvc.record.fiftyone.run_fields import Answer
 from fgvc.record.fiftyone.samples import Said
 from fgvc.record.tensorboard import EVALUATION
-from fgvc.record.tensorboard.read import scalars
+from fgvc.record.tensorboard.scalars import scalars
+from fgvc.record.verify import DamageError, parsed
 from fgvc.report.audit.check import UNCHECKED, Verdict, agree
-from fgvc.report.audit.derived import same_code
+from fgvc.report.audit.derived_files import same_code
 from fgvc.report.audit.record import Record
-from fgvc.report.sealed import DamageError, parsed
 from fgvc.types import Manifest, Predictions
 
 SINGLE = 1e-6  # relative: curves are stored in float32
@@ -74,7 +74,7 @@ def viewer_follows(record: Record) -> str | Verdict:
     agree("samples", ("predictions.parquet", count), (f"{FOLDER}/samples.json", len(stored)))
     for split in record.predictions:
         name = f"{FOLDER}/evaluations/{samples.EVALUATED[split]}.json"
-        derived = json.loads(document.line(samples.results(answers, split)))
+        derived = json.loads(json_documents.line(samples.results(answers, split)))
         if not _alike(record.json(name), derived):
             raise DamageError(f"{name}: does not follow from predictions.parquet")
     if isinstance(other := same_code(record), Verdict):

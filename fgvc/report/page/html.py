@@ -18,12 +18,12 @@ from fgvc.record.console import TEST_MARKS
 from fgvc.record.page import FILE
 from fgvc.record.page.render import render
 from fgvc.record.page.run import Badge, told
-from fgvc.report.comparison import ALPHA, Comparison
-from fgvc.report.fold import Line, names_of, number_notes
-from fgvc.report.page.heat import Heat, heat
+from fgvc.report.aggregate_seeds import Line, names_of, number_notes
+from fgvc.report.page.heatmap import Heat, heat
 from fgvc.report.page.plot import Plot, plot
-from fgvc.report.rank import Entry, Group
-from fgvc.report.runs import Damaged, Run, fit_marks
+from fgvc.report.pairwise_tests import ALPHA, Comparison
+from fgvc.report.ranking import Entry, Group
+from fgvc.report.run_rows import Damaged, Run, fit_marks
 
 HOME = "fgvc.report.page"
 TESTS = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fgvc.record.page.chart import Frame, frame
-from fgvc.report.fold import Line
+from fgvc.report.aggregate_seeds import Line
 
 SIZE = (720, 320)
 COLOURS = 6  # of the style

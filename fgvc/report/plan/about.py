@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fgvc.shell import setting, variable
+from fgvc.untrusted.shell import setting, variable
 
 Plain = Mapping[str, Any]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fgvc.escape import code, markdown
 from fgvc.report.plan.about import About, Unanswered
 from fgvc.report.plan.answers import ANSWERS
 from fgvc.report.plan.items import CHECK, ITEMS, PLAN, SECTIONS, Item
+from fgvc.untrusted.escape import code, markdown
 
 OPENS, CLOSES = "<!-- stamp -->", "<!-- /stamp -->"  # around all that tells when and where
 

@@ -5,9 +5,9 @@ choose(path, wanted, convert) -> the part of the file that fits a model
 read(path) -> the named tensors of the file, without a model
 """
 
-from fgvc.config.schema.weight_files import NAMES
-from fgvc.model.backbone.weights.files import read_json
-from fgvc.model.backbone.weights.parts import Chosen, Convert, choose, read
+from fgvc.config.weight_files.shards import NAMES
+from fgvc.model.backbone.weights.read_file import read_json
+from fgvc.model.backbone.weights.select_state import Chosen, Convert, choose, read
 from fgvc.model.backbone.weights.sharded import files_of
 from fgvc.model.backbone.weights.sources import COMPANIONS, TOKENIZER, find, tokenizer
 

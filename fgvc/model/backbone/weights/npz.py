@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fgvc import untrusted
-from fgvc.model.backbone.weights.files import unreadable
+from fgvc.model.backbone.weights.read_file import unreadable
 from fgvc.types import UserError
 
 if TYPE_CHECKING:

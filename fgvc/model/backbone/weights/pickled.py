@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fgvc import untrusted
-from fgvc.model.backbone.weights.files import unreadable
+from fgvc.model.backbone.weights.read_file import unreadable
 from fgvc.types import UserError
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fgvc import untrusted
-from fgvc.config.schema import weight_files
-from fgvc.model.backbone.weights.files import content, read_json
-from fgvc.store import digest
+from fgvc.config.weight_files import shards as weight_files
+from fgvc.model.backbone.weights.read_file import content, read_json
+from fgvc.store import hashing
 from fgvc.types import UserError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _listed(path: Path, held: Mapping[str, Any]) -> list[str]:
 
 def _stored(path: Path, sha256: str) -> Path:
     shard = path.parent.parent / sha256[:2] / sha256
-    if not shard.is_file() or digest.sha256_file(shard) != sha256:
+    if not shard.is_file() or hashing.sha256_file(shard) != sha256:
         raise UserError(
             f"{path} lists a shard with sha256 {sha256}, which is missing or damaged in "
             f"{path.parent.parent}: give the original weights with backbone.weights=PATH"

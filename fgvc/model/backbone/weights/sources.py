@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fgvc.config import schema
-from fgvc.config.schema.weight_files import (
+from fgvc.config.weight_files.folder import weights_in
+from fgvc.config.weight_files.hub_name import HUB, hub_hint, local_path, set_repo
+from fgvc.config.weight_files.shards import (
     NAMES,
     SHARDED,
     is_index,
@@ -16,12 +18,10 @@ from fgvc.config.schema.weight_files import (
     shard_names,
     shards_of,
 )
-from fgvc.config.schema.weight_folders import weights_in
-from fgvc.config.schema.weight_names import HUB, hub_hint, local_path, set_repo
-from fgvc.model.backbone import hub, own
-from fgvc.shell import command, file_word
-from fgvc.store import digest
+from fgvc.model.backbone import hub, run_checkpoint
+from fgvc.store import hashing
 from fgvc.types import UserError, WeightsSource
+from fgvc.untrusted.shell import command, file_word
 
 TOKENIZER = "tokenizer.json"
 COMPANIONS: Mapping[str, Sequence[str]] = {
@@ -49,7 +49,7 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
     if conf.weights is not None:
         path = _local_file(conf, row)
         sha256 = _matching(path, conf.weights_sha256)
-        return WeightsSource("file", path.name, path, sha256, made_by=own.made_by(path))
+        return WeightsSource("file", path.name, path, sha256, made_by=run_checkpoint.made_by(path))
     if not conf.pretrained:
         return WeightsSource("random", row.model)
     if not row.repo:
@@ -93,7 +93,7 @@ def tokenizer(conf: schema.Backbone, source: WeightsSource) -> Path | None:
     path = source.path.with_name(TOKENIZER)
     if not path.is_file():
         path = _fetched_tokenizer(row, source)
-    sha256 = digest.sha256_file(path)
+    sha256 = hashing.sha256_file(path)
     if conf.tokenizer_sha256 not in (None, sha256):
         raise UserError(
             f"tokenizer {path} has sha256 {sha256}, not backbone.tokenizer_sha256="

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fgvc import untrusted
 from fgvc.config.schema.architecture import shown
-from fgvc.model.backbone.weights.files import unreadable
+from fgvc.model.backbone.weights.read_file import unreadable
 from fgvc.types import UserError
 
 if TYPE_CHECKING:

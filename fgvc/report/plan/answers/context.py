@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fgvc.escape import markdown
 from fgvc.report.plan.about import About, Unanswered
+from fgvc.untrusted.escape import markdown
 
 LIBRARIES = (
     "torch",

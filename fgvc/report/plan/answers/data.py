@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fgvc.escape import code, fenced, markdown
 from fgvc.report.plan.about import About, Unanswered
-from fgvc.store import digest
+from fgvc.store import hashing
+from fgvc.untrusted.escape import code, fenced, markdown
 
 OPEN = ("", "unknown", "none recorded", "not recorded")  # how a card says that nobody filled it in
 
@@ -66,7 +66,7 @@ def counts(about: About) -> str:
 
 def smoke(about: About) -> str:
     tiny = about.smoke
-    checksum = digest.sha256_bytes(digest.canonical_json(tiny["definition"]))
+    checksum = hashing.sha256_bytes(hashing.canonical_json(tiny["definition"]))
     commands = (
         f"{about.experiment.command} dataset.subset=tiny\n"
         "python -m pytest -m smoke   # the same, offline, on synthetic birds\n"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fgvc.escape import code, fenced, markdown
 from fgvc.report.plan.about import About
+from fgvc.untrusted.escape import code, fenced, markdown
 
 PLANS = {
     "probe": "the backbone stays frozen, its features are computed once, and a head is fitted to "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from fgvc.escape import fenced, markdown
-from fgvc.record import stamp as stamps
+from fgvc.record import env_stamp as stamps
 from fgvc.record.tensorboard import KEYS, TRAINING
 from fgvc.report.plan.about import About, Unanswered
+from fgvc.untrusted.escape import fenced, markdown
 
 TABLE = (
     "backbone, config name (`task`, `head`, `resolution`, `part_attention`), `normalization`, "

@@ -1,0 +1,54 @@
+"""An override as a person typed it, maybe for another program -> the word that a message offers.
+
+A typed value is Hydra's own syntax where Hydra can read it (a number, a list, a quoted text), and
+plain text otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+
+from hydra.core.override_parser.types import Override, QuotedString, ValueType
+from hydra.errors import HydraException
+
+from fgvc.config.compose_cache import parsed
+from fgvc.untrusted import shell
+
+_RESOLVER = re.compile(r"\$\{(oc\.\w+|hydra):")  # what OmegaConf and Hydra can resolve
+
+
+def written(override: str) -> str:
+    """An override as one word of a shell; quoted for Hydra where Hydra would read another text."""
+    key, sign, value = override.partition("=")
+    home = value.removeprefix("~/")  # fgvc expands ~, and some shells do
+    if home != value and shell.word(home) == home and _is_read(f"{key}={home}", home):
+        return override
+    if not sign or _is_read(override, value):
+        return shell.word(override)
+    return shell.word(f"{key}={literal_or_interpolation(value)}")
+
+
+def literal_or_interpolation(text: str) -> str:
+    """A text in quotes; `${` begins an interpolation only where it names a resolver."""
+    resolvers = len(_RESOLVER.findall(text))
+    every = resolvers > 0 and resolvers == text.count("${")
+    return shell.quoted(text) if every else shell.literal(text)
+
+
+def _is_read(override: str, value: str) -> bool:
+    """Whether Hydra reads the value as it stands."""
+    try:
+        read = parsed(override)
+    except HydraException:
+        return False
+    if read.is_sweep_override():
+        return read.value_type == ValueType.SIMPLE_CHOICE_SWEEP
+    return not _is_other_text(read, value)
+
+
+def _is_other_text(read: Override, value: str) -> bool:
+    if isinstance(read._value, QuotedString):
+        return False
+    text = read.value()
+    interpolates = value.count("${") > len(_RESOLVER.findall(value))
+    return isinstance(text, str) and (text != value or interpolates)

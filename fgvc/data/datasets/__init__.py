@@ -1,0 +1,1 @@
+"""The files of a dataset -> Index: one module or package per `dataset.reader`."""

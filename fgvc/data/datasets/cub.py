@@ -1,0 +1,72 @@
+"""reader=cub: the official index files of CUB-200-2011 -> Index.
+
+The same layout is written by the synthetic generator.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fgvc.data import find_root, labelmap
+from fgvc.data.datasets import cub_files
+from fgvc.data.datasets.cub_files import INDEX_FILES
+from fgvc.data.index import Index, listed
+from fgvc.types import LabelMap, UserError
+
+
+def read(root: Path, partial: bool) -> Index:
+    """Read a copy and hold its files against each other.
+
+    Args:
+        root: the folder that holds images.txt, or one above it.
+        partial: whether class ids may have gaps, and classes no image.
+
+    Returns:
+        Index in the order of images.txt; paths begin with `images/`.
+
+    Raises:
+        UserError: a missing or malformed file, or files that contradict each other.
+    """
+    root = _located(root)
+    images = cub_files.images(root, cub_files.integer)
+    raw_N = cub_files.labels(images)
+    classes = _classes(root, raw_N, partial)
+    label_N = labelmap.joined(raw_N, classes, root / "image_class_labels.txt", "classes.txt")
+    labelmap.check_folders(images.path, label_N, classes.names, root, lax=False)
+    return Index(
+        root,
+        images.path,
+        label_N,
+        cub_files.split(images),
+        classes,
+        cub_files.numbers(images, "bounding_boxes.txt", 4),
+        cub_files.parts(images),
+    )
+
+
+def _located(root: Path) -> Path:
+    if not find_root.find(root, "images.txt") and (
+        find_root.find(root, "annotations-mat") or find_root.find(root, "lists/files.txt")
+    ):
+        raise UserError(
+            f"dataset.root={root}: this is CUB-200 (2010), another set of images; "
+            "get CUB-200-2011 and set dataset.root="
+        )
+    root = find_root.beginning(root, lambda folder: (folder / "images.txt").exists(), "images.txt")
+    if absent := [name for name in INDEX_FILES if not (root / name).exists()]:
+        raise UserError(
+            f"{root}: holds no {listed(absent)} beside images.txt; take "
+            f"{'it' if len(absent) == 1 else 'them'} from CUB_200_2011.tgz, or set dataset.root="
+        )
+    if (root / "hierarchy.txt").exists():
+        raise UserError(f"dataset.root={root}: this is NABirds; read it with dataset=nabirds")
+    return root
+
+
+def _classes(root: Path, raw_N: np.ndarray, partial: bool) -> LabelMap:
+    ids, names = cub_files.classes(root)
+    if partial:
+        ids, names = labelmap.used(ids, names, raw_N)
+    return labelmap.numbered(ids, names, str(root / "classes.txt"), gaps=partial)

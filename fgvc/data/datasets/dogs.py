@@ -1,0 +1,134 @@
+"""reader=dogs: Stanford Dogs, its lists, folders and annotations -> Index.
+
+The lists number the classes and nothing names them but the folders, so the label map is made of
+both and each is held against the other. Boxes are the first dog of each annotation, as corners in
+the file and x, y, width, height here. N images, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+import numpy as np
+
+from fgvc import untrusted
+from fgvc.data import find_root, labelmap, matlab
+from fgvc.data.index import Index, listed, repeated
+from fgvc.types import TEST, TRAIN, LabelMap, UserError
+
+LISTS = {"train_list.mat": TRAIN, "test_list.mat": TEST}
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read(root: Path, partial: bool) -> Index:
+    """Read a copy; the lists are looked for at the root and in the folders below it.
+
+    Args:
+        root: a folder above Images/ and the lists.
+        partial: whether class numbers may have gaps.
+
+    Returns:
+        Index with the train images first, in the order of the lists.
+
+    Raises:
+        UserError: a missing or malformed file, or lists and folders that contradict each other.
+    """
+    folder = find_root.find(root, "Images")
+    if folder is None:
+        raise UserError(f"dataset.root={root}: holds no Images/; set dataset.root=")
+    names, raw, split = [], [], []
+    listings = matlab.load_all([_listing(root, name) for name in LISTS])
+    for listing, part in zip(listings, LISTS.values(), strict=True):
+        names += listing.texts("file_list")
+        raw.append(listing.integers("labels"))
+        split.append(np.full(len(raw[-1]), part, dtype=np.uint8))
+    raw_N = np.concatenate(raw)
+    _check_listed(root, names, raw_N)
+    classes = _classes(root, names, raw_N, partial)
+    box_N4, size_N2 = _annotations(root, names)
+    return Index(
+        folder.parent,
+        tuple(f"Images/{name}" for name in names),
+        labelmap.joined(raw_N, classes, root, "the folders"),
+        np.concatenate(split),
+        classes,
+        box_N4,
+        size_N2=size_N2,
+    )
+
+
+def _listing(root: Path, name: str) -> Path:
+    file = find_root.find(root, name)
+    if file is None:
+        raise UserError(f"dataset.root={root}: holds no {name}; put it there or in lists/")
+    return file
+
+
+def _check_listed(root: Path, names: list[str], raw_N: np.ndarray) -> None:
+    if len(names) != len(raw_N):
+        raise UserError(f"{root}: the lists name {len(names)} images and {len(raw_N)} labels")
+    if strange := [
+        name for name in names if find_root.inside(name) != name or name.count("/") != 1
+    ]:
+        raise UserError(f"{root}: the lists name no CLASS/IMAGE: {listed(strange)}")
+    if twice := repeated(names):
+        raise UserError(
+            f"{root}: listed twice, within a list or in train and test: {listed(twice)}"
+        )
+
+
+def _classes(root: Path, names: list[str], raw_N: np.ndarray, partial: bool) -> LabelMap:
+    """One folder a number and one number a folder, counted from 1."""
+    pairs = sorted({(raw, _folder(name)) for raw, name in zip(raw_N.tolist(), names, strict=True)})
+    for what, values in (
+        ("label", [str(raw) for raw, _ in pairs]),
+        ("folder", [folder for _, folder in pairs]),
+    ):
+        if twice := repeated(values):
+            several = [
+                f"{raw} = {folder}" for raw, folder in pairs if twice[0] in (str(raw), folder)
+            ]
+            raise UserError(
+                f"{root}: labels and folders of the lists disagree: {what} {twice[0]} occurs as "
+                f"{listed(several)}"
+            )
+    if pairs and pairs[0][0] < 1:
+        raise UserError(f"{root}: the lists count classes from {pairs[0][0]}, and should from 1")
+    ids, folders = [raw for raw, _ in pairs], [folder for _, folder in pairs]
+    return labelmap.numbered(ids, folders, f"{root}: the lists", gaps=partial)
+
+
+def _folder(name: str) -> str:
+    return PurePosixPath(name).parent.name
+
+
+def _annotations(root: Path, names: list[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Boxes and stated sizes; None where the copy has no Annotation/, NaN where it lacks a file."""
+    folder = find_root.find(root, "Annotation")
+    if folder is None:
+        return None, None
+    value_N6 = np.full((len(names), 6), np.nan, dtype=np.float32)
+    for row, name in enumerate(names):
+        file = folder / PurePosixPath(name).with_suffix("")
+        try:
+            value_N6[row] = _numbers(untrusted.read_bytes(file, untrusted.MIB))
+        except FileNotFoundError:
+            continue
+        except (ElementTree.ParseError, ValueError, LookupError) as error:
+            raise UserError(f"{file}: no annotation that can be read ({error})") from None
+    return value_N6[:, :4], value_N6[:, 4:]
+
+
+def _numbers(text: bytes) -> list[float]:
+    """x, y, width, height of the first object's box; width and height of the picture."""
+    tree = ElementTree.fromstring(text)
+    box = tree.find("object/bndbox")
+    if box is None:
+        raise ValueError("no object with a bndbox")
+    x1, y1, x2, y2 = (float(box.findtext(corner, "")) for corner in CORNERS)
+    size = [float(tree.findtext(f"size/{side}", "nan")) for side in ("width", "height")]
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise ValueError("a bndbox without numbers")
+    return [x1, y1, x2 - x1, y2 - y1, *size]

@@ -1,0 +1,136 @@
+"""reader=nabirds: the index files of NABirds -> Index with the species hierarchy.
+
+classes.txt names 1,011 nodes of a tree, of which the 555 with images are the classes; the label map
+holds those, in the order of their numbers. N images, C classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from fgvc.data import find_root, labelmap
+from fgvc.data.datasets import cub_files
+from fgvc.data.datasets.cub_files import INDEX_FILES, Images
+from fgvc.data.index import Index, listed
+from fgvc.types import Hierarchy, LabelMap, UserError
+
+FILES = (*INDEX_FILES, "hierarchy.txt")
+
+
+def read(root: Path) -> Index:
+    """Read a copy and hold its files against each other.
+
+    Args:
+        root: the folder that holds images.txt and hierarchy.txt, or one above it.
+
+    Returns:
+        Index in the order of images.txt; paths begin with `images/`.
+
+    Raises:
+        UserError: a missing or malformed file, or files that contradict each other.
+    """
+    root = _located(root)
+    images = cub_files.images(root, _uuid)
+    _check_names(images)
+    raw_N = cub_files.labels(images)
+    ids, names = cub_files.classes(root)
+    classes = labelmap.numbered(
+        *labelmap.used(ids, names, raw_N), where=str(root / "classes.txt"), gaps=True
+    )
+    label_N = labelmap.joined(raw_N, classes, root / "image_class_labels.txt", "classes.txt")
+    folders = [f"{int(number):04d}" for number in classes.ids]
+    labelmap.check_folders(images.path, label_N, folders, root, lax=False)
+    return Index(
+        root,
+        images.path,
+        label_N,
+        cub_files.split(images),
+        classes,
+        cub_files.numbers(images, "bounding_boxes.txt", 4),
+        cub_files.parts(images),
+        cub_files.numbers(images, "sizes.txt", 2),
+        _hierarchy(root, dict(zip(ids, names, strict=True)), classes),
+    )
+
+
+def _absent_from(folder: Path) -> list[str]:
+    return [name for name in FILES if not (folder / name).exists()]
+
+
+def _is_complete(folder: Path) -> bool:
+    return not _absent_from(folder)
+
+
+def _holds_several(folder: Path) -> bool:
+    return len(_absent_from(folder)) < len(FILES) - 1
+
+
+def _located(root: Path) -> Path:
+    """The folder of the index files.
+
+    Raises:
+        UserError: there is none, or some of its files are missing; names these.
+    """
+    what = f"{', '.join(FILES[:-1])} and {FILES[-1]} of NABirds"
+    if find_root.holds(root, _is_complete) or not find_root.holds(root, _holds_several):
+        return find_root.beginning(root, _is_complete, what)
+    folder = find_root.beginning(root, _holds_several, what)
+    absent = _absent_from(folder)
+    raise UserError(
+        f"{folder}: holds no {listed(absent)}; take {'it' if len(absent) == 1 else 'them'} from "
+        "nabirds.tar.gz"
+    )
+
+
+def _uuid(text: str) -> str:
+    """An image id without its dashes, as file names carry it."""
+    plain = text.replace("-", "").lower()
+    if len(plain) != 32 or not set(plain) <= set("0123456789abcdef"):
+        raise ValueError("an image id of 32 hex digits")
+    return plain
+
+
+def _check_names(images: Images) -> None:
+    """A picture is named after its own id: lines that slipped against each other show here."""
+    wrong = []
+    for image, path in zip(images.row, images.path, strict=True):
+        stem = PurePosixPath(path).stem.replace("-", "").lower()
+        if stem != image:
+            wrong.append(f"{path} listed as {image}")
+    if wrong:
+        raise UserError(
+            f"{images.root / 'images.txt'}: {len(wrong)} pictures are named after another image "
+            f"id than they are listed with: {listed(wrong, most=2)}"
+        )
+
+
+def _hierarchy(root: Path, name_of: dict[int, str], classes: LabelMap) -> Hierarchy:
+    """hierarchy.txt (child parent): each class's way up to the root.
+
+    Raises:
+        UserError: a node with two parents, one that classes.txt lacks, or a way that turns back.
+    """
+    file = root / "hierarchy.txt"
+    parent: dict[int, int] = {}
+    for line, *texts in cub_files.table(file, 2):
+        child, above = (cub_files.parsed(cub_files.integer, text, file, line) for text in texts)
+        if parent.setdefault(child, above) != above:
+            raise UserError(f"{file}:{line}: node {child} has two parents")
+        if unknown := {child, above} - name_of.keys():
+            raise UserError(
+                f"{file}:{line}: nodes that classes.txt does not list: {listed(unknown)}"
+            )
+    chain = tuple(_way_up(file, parent, int(number)) for number in classes.ids)
+    above = {node for way in chain for node in way}
+    names = {str(node): name_of[node] for node in sorted(above)}
+    return Hierarchy(tuple(tuple(map(str, way)) for way in chain), names)
+
+
+def _way_up(file: Path, parent: dict[int, int], node: int) -> list[int]:
+    way: list[int] = []
+    while node in parent and parent[node] != node:
+        node = parent[node]
+        if node in way:
+            raise UserError(f"{file}: node {node} lies above itself")
+        way.append(node)
+    return way

@@ -1,0 +1,212 @@
+"""Tokens on their way to the last block -> those that it keeps: every prefix token and K patches.
+
+A hook before the last block swaps its input; all that follows is the library's own. The scores need
+no gradient, so the model runs with fused attention, and they follow from the queries and keys that
+hooks saw pass.
+
+B batch, H heads, T = P + N tokens of which P prefix, K kept patches, M tokens that look,
+D width of a head, C token width.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fgvc.model.backbone import Backbone
+from fgvc.model.part_attention import attention_hooks
+from fgvc.model.part_attention.rollout import attention_row
+
+Layer = tuple[Tensor, Tensor]  # query_BHTD and key_BHTD
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the last forward kept.
+
+    index_BK: int64 patches, row by row of the grid; as many for each of `heads`, head after head,
+    the best first. score_BHN (transfg) or score_BN: float32; None where nothing is scored.
+    """
+
+    index_BK: Tensor
+    score: Tensor | None
+    heads: int = 1
+
+    @property
+    def patch_scores(self) -> Tensor | None:
+        """score_BN: one a patch, the mean where each head has its own."""
+        if self.score is None or self.score.ndim == 2:
+            return self.score
+        return self.score.mean(1)
+
+
+class Selector:
+    """The selection of one backbone. last: what the last forward kept, detached, on its device."""
+
+    last: Selection | None = None
+
+    def __init__(self, backbone: Backbone, name: str, tokens: int, seed: int) -> None:
+        self.name, self.tokens, self.seed = name, tokens, seed
+        self.prefix, self.grid, self.trunk = backbone.prefix, backbone.grid, backbone.trunk
+        self.readers = attention_hooks.heads(backbone)
+        self.heads = self.readers if name == "transfg" else 1
+        self._rotate_half = attention_hooks.rotates_half(backbone)
+        self._centre_K = nearest_centre(self.grid)[:tokens]
+        self._drawn_BK: Tensor | None = None
+        self._armed = False
+        self._query: dict[int, Tensor] = {}
+        self._key: dict[int, Tensor] = {}
+        self._last = len(backbone.blocks) - 1
+        self._layers = layers_watched(backbone, name)
+        for layer in self._layers:
+            attention_hooks.watch(
+                backbone.blocks[layer],
+                functools.partial(self._keep, self._query, layer),
+                functools.partial(self._keep, self._key, layer),
+            )
+        backbone.blocks[0].register_forward_pre_hook(self._begin)
+        backbone.blocks[-1].register_forward_pre_hook(self._select, with_kwargs=True)
+
+    def images(self, key_B: np.ndarray) -> None:
+        """Set the images of the next forward pass, by manifest key; only `random` needs them."""
+        if self.name == "random":
+            drawn_BK = random_patches(self.seed, key_B, self.grid, self.tokens)
+            self._drawn_BK = torch.from_numpy(drawn_BK)
+
+    def _begin(self, block: nn.Module, inputs: object) -> None:
+        self._armed = True
+        self._forget()
+
+    def _keep(self, kept: dict[int, Tensor], layer: int, tensor_BHTD: Tensor) -> None:
+        if self._armed:  # not when a checkpoint runs a block again in the backward pass
+            kept[layer] = tensor_BHTD
+
+    def _forget(self) -> None:
+        self._query.clear()
+        self._key.clear()
+
+    def _select(
+        self, block: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        token_BTC, *others = inputs
+        rope_ND = options.get("rope")
+        if self._armed:
+            self._look_ahead(block, inputs, options)
+            with torch.no_grad(), torch.autocast(token_BTC.device.type, enabled=False):
+                self.last = self._selection(token_BTC.detach(), rope_ND)
+            self._armed = False
+            self._forget()
+        assert self.last is not None
+        index_BK = self.last.index_BK
+        if rope_ND is not None:
+            options = {**options, "rope": rope_ND[index_BK][:, None]}
+        prefix_BPC, patch_BNC = token_BTC[:, : self.prefix], token_BTC[:, self.prefix :]
+        # not take_along_dim: it would tie an exported graph to one size of a batch
+        kept_BKC = patch_BNC.gather(1, index_BK[..., None].expand(-1, -1, patch_BNC.shape[2]))
+        return (torch.cat([prefix_BPC, kept_BKC], 1), *others), options
+
+    def _look_ahead(
+        self, block: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any]
+    ) -> None:
+        """Let the last block see every token, where its own attention is what chooses."""
+        if self._last in self._layers:
+            with torch.no_grad():
+                block.forward(*inputs, **options)  # not called: this is a hook of that call
+
+    def _selection(self, token_BTC: Tensor, rope_ND: Tensor | None) -> Selection:
+        batch, device = token_BTC.shape[0], token_BTC.device
+        if self.name == "centre":
+            return Selection(self._centre_K.to(device).expand(batch, -1), None)
+        if self.name == "random":
+            drawn_BK, self._drawn_BK = self._drawn_BK, None
+            assert drawn_BK is not None, "images() says before each forward which they are"
+            assert len(drawn_BK) == batch, "images() told of another batch"
+            return Selection(drawn_BK.to(device), None)
+        score = self._scores(token_BTC, rope_ND)[..., self.prefix :]
+        best = score.topk(self.tokens // self.heads, -1).indices
+        return Selection(best.flatten(1), score, self.heads)
+
+    def _scores(self, token_BTC: Tensor, rope_ND: Tensor | None) -> Tensor:
+        """score_BHT of transfg, else score_BT."""
+        layers = self._seen(rope_ND)
+        if self.prefix:  # the class token, of which each head is sure
+            row_BHM = token_BTC.new_ones(token_BTC.shape[0], self.readers, 1).float()
+        else:
+            row_BHM = attention_hooks.pooling_row(self.trunk, token_BTC.float())
+        if self.name == "rollout":
+            return rolled_out(row_BHM, layers)
+        row_BHT = carried(row_BHM, layers)
+        return row_BHT if self.name == "transfg" else row_BHT.mean(1)
+
+    def _seen(self, rope_ND: Tensor | None) -> list[Layer]:
+        """The queries and keys of this forward, the uppermost layer first."""
+        found = sorted(self._query), sorted(self._key)
+        assert found == (self._layers, self._layers), f"{found} seen, not {self._layers}"
+        half = self._rotate_half
+        return [
+            (
+                attention_hooks.rotated(self._query[layer], rope_ND, half),
+                attention_hooks.rotated(self._key[layer], rope_ND, half),
+            )
+            for layer in reversed(self._layers)
+        ]
+
+
+def carried(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """score_BHT: the reader's attention through every layer, each head by itself.
+
+    Args:
+        row_BHM: the reader's weights of the first M tokens; it gives none to the others.
+        layers: the uppermost first.
+
+    Source: part selection of TransFG (He et al., AAAI 2022), the product's first row alone.
+    """
+    for query_BHTD, key_BHTD in layers:
+        row_BHM = attention_row(row_BHM, query_BHTD[:, :, : row_BHM.shape[2]], key_BHTD)
+    return row_BHM
+
+
+def rolled_out(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """score_BT: heads averaged, and half of what reaches a token stays with it in every layer.
+
+    Args: as `carried`.
+
+    Source: attention rollout (Abnar and Zuidema, ACL 2020).
+    """
+    heads = row_BHM.shape[1]
+    row_BM = row_BHM.mean(1)
+    for query_BHTD, key_BHTD in layers:
+        tokens_M, tokens_T = row_BM.shape[1], key_BHTD.shape[2]
+        each_BHM = row_BM[:, None].expand(-1, heads, -1)
+        looked_BHT = attention_row(each_BHM, query_BHTD[:, :, :tokens_M], key_BHTD)
+        row_BM = (functional.pad(row_BM, (0, tokens_T - tokens_M)) + looked_BHT.mean(1)) / 2
+    return row_BM
+
+
+def layers_watched(backbone: Backbone, name: str) -> list[int]:
+    """The blocks whose attention a way of choosing needs, ascending."""
+    *below, last = range(len(backbone.blocks))
+    if name == "cls_topk":  # where a head pools, its own row is the uppermost
+        return [last] if backbone.prefix else []
+    return below if name in ("transfg", "rollout") else []
+
+
+def random_patches(seed: int, key_B: np.ndarray, grid: tuple[int, int], tokens: int) -> np.ndarray:
+    """index_BK of part_attention=random: distinct patches of each image, by (seed, image key)."""
+    patches = grid[0] * grid[1]
+    drawn = [np.random.default_rng((seed, key)).permutation(patches) for key in key_B.tolist()]
+    return np.array([one_N[:tokens] for one_N in drawn], np.int64).reshape(-1, tokens)
+
+
+def nearest_centre(grid: tuple[int, int]) -> Tensor:
+    """All patches, the nearest to the middle first, ties row by row."""
+    rows, columns = (torch.arange(side) * 2 - (side - 1) for side in grid)  # doubled: integers
+    distance_N = (rows[:, None] ** 2 + columns**2).flatten()
+    return distance_N.argsort(stable=True)

@@ -1,0 +1,111 @@
+"""A record -> its command composed again and its page written again, by the current code."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fgvc import untrusted
+from fgvc.config.compose import config_hash, place_keys, typed
+from fgvc.config.compose_cache import parsed
+from fgvc.config.errors import ConfigError
+from fgvc.config.experiment_file import laid_out
+from fgvc.config.flags import parsed_flags
+from fgvc.config.list_values import as_list
+from fgvc.config.named_sweep import spelt_out
+from fgvc.config.overrides import RUN_ID_KEY, Job, normalized, plan_of
+from fgvc.config.schema import Config
+from fgvc.config.search_space import search_of
+from fgvc.record import checkpoint, env_stamp, page
+from fgvc.record.page.pictures import ShownAlbum
+from fgvc.record.run_dir import SHORT, read_json
+from fgvc.record.tensorboard.scalars import scalars
+from fgvc.report.audit import Here
+from fgvc.report.audit.recompute import Composed, NotHereError
+from fgvc.report.run_names import name_of
+from fgvc.store import hashing
+from fgvc.untrusted.shell import escaped
+
+MOST_JOBS = 1000  # of a sweep that is composed again
+FLAGS = ("-m", "--multirun")
+
+
+def here() -> Here:
+    """The current code, for an audit."""
+    return Here(env_stamp.code(), place_keys(), composed, derived_page)
+
+
+def composed(words: Sequence[str], run_id: str) -> list[Composed]:
+    """The jobs of a recorded command.
+
+    Raises:
+        NotHereError: it cannot be composed, or is the command of a search.
+    """
+    try:
+        return [_composed(job, run_id) for job in _jobs(words)]
+    except (ConfigError, OmegaConfBaseException, OSError) as error:
+        raise NotHereError(str(error)) from error
+
+
+def _jobs(words: Sequence[str]) -> list[Job]:
+    """The jobs of a command, read as the entry point reads it."""
+    words = [as_list(word) for word in laid_out([normalized(word) for word in words])]
+    flags = parsed_flags(sorted(words, key=lambda word: word not in FLAGS))
+    overrides, named = spelt_out(flags.overrides)
+    overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
+    if search_of(overrides) is not None:
+        raise ConfigError("the command of a search, whose trials its sampler proposes")
+    jobs = math.prod(_values(parsed(item)) for item in overrides)
+    if jobs > MOST_JOBS:
+        raise ConfigError(f"a sweep of more than {MOST_JOBS} jobs")
+    return plan_of(overrides, flags.multirun or named, named)[0]
+
+
+def _values(override: Any) -> int:
+    """How many values an override of Hydra sweeps, counted up to MOST_JOBS + 1."""
+    if not override.is_sweep_override():
+        return 1
+    return sum(1 for _ in itertools.islice(override.sweep_iterator(), MOST_JOBS + 1))
+
+
+def _composed(job: Job, run_id: str) -> Composed:
+    cfg = job.compose()
+    cfg.runtime.run_id = run_id
+    text = OmegaConf.to_yaml(OmegaConf.structured(typed(cfg)))
+    shown = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    assert isinstance(shown, dict)
+    return Composed(config_hash(job.plain), {str(key): value for key, value in shown.items()})
+
+
+def derived_page(folder: Path, shown: dict[str, Any]) -> str:
+    """report.html of a sealed run folder, with the photographs that its own page shows.
+
+    Raises:
+        NotHereError: config.yaml is no config of this code.
+    """
+    conf, facts = _config(shown), checkpoint.read(folder)[1]
+    env, plain = (read_json(folder, name) for name in ("env_stamp.json", "config.canonical.json"))
+    made_by, side = env["weights"].get("made_by"), conf.resolution.side
+    name = name_of(plain, env["task"], side, facts["fit"]["forced"], made_by)
+    checkpoint_id = hashing.sha256_file(folder / checkpoint.FILE)
+    hashes = (env["config_hash"], checkpoint_id)
+    root = Path(conf.runtime.output_root).expanduser()
+    place = root.joinpath(env["run_id"], *(sha256[:SHORT] for sha256 in hashes))
+    history = [(tag, *point) for tag, points in scalars(folder).items() for point in points]
+    album = ShownAlbum(untrusted.read_text(folder / page.FILE))
+    return page.derive(folder, conf, name, checkpoint_id, history, album, place)
+
+
+def _config(shown: dict[str, Any]) -> Config:
+    try:
+        cfg = OmegaConf.create(escaped(shown))
+        assert isinstance(cfg, DictConfig)
+        return typed(cfg)
+    except (ConfigError, OmegaConfBaseException, OSError) as error:
+        raise NotHereError(str(error)) from error

@@ -1,0 +1,102 @@
+"""The images of a finetune -> what one rank reads at each step, and what no step drew.
+
+A step is read in units: a unit is a micro-batch or, where micro-batches are odd, two of them, so
+that no cut separates a pair of images that may be mixed.
+B batch, N images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fgvc.config.schema import Config
+from fgvc.data import loader
+from fgvc.data.augment import training_transform
+from fgvc.data.preprocess import evaluation_transform
+from fgvc.data.random_streams import order_by_stream
+from fgvc.data.sampler import Draws, Order
+from fgvc.types import Batch, Dataset
+
+
+class TrainingData:
+    """The images that one config fits, in the order of its steps."""
+
+    def __init__(self, conf: Config, dataset: Dataset, rank: int, ranks: int) -> None:
+        self.conf, self.manifest, self.split = conf, dataset.manifest, dataset.split
+        self.rank, self.ranks = rank, ranks
+        self.evaluation = evaluation_transform(conf)
+        self.augment = training_transform(conf)
+        self.workers = loader.worker_count(conf.runtime.num_workers)
+        self.order = self._order()
+
+    @property
+    def overfits(self) -> bool:
+        """task.debug=overfit: the first global batch, again and again, without augmentation."""
+        return self.conf.task.debug == "overfit"
+
+    @property
+    def validates(self) -> bool:
+        return self.conf.final_fit == "train" or self.overfits
+
+    @property
+    def validation_N(self) -> np.ndarray:
+        """Rows that choose the epoch: validation, or the one batch of task.debug=overfit."""
+        if not self.validates:
+            return np.empty(0, np.int64)
+        return np.sort(self.order.row_N) if self.overfits else self.split.val_N
+
+    def parts(self, epoch: int, start: int) -> list[Draws]:
+        """What this rank reads at each step of an epoch, from step `start` of the epoch on."""
+        order = self.order.epoch(0 if self.overfits else epoch)
+        steps = range(start, self.order.steps_per_epoch)
+        return [order.part(step, self.rank, self.ranks) for step in steps]
+
+    def sizes(self, part: Draws) -> list[int]:
+        """Number of images of each unit of a step."""
+        most = self.conf.runtime.micro_batch or len(part)
+        most *= 1 + most % 2  # two micro-batches of odd size
+        return [min(most, len(part) - start) for start in range(0, len(part), most or 1)]
+
+    def read(self, parts: Sequence[Draws], epoch: int) -> Iterator[Batch]:
+        """Batches of all parts, unit by unit.
+
+        Raises:
+            UserError: as `loader.training_batches`.
+        """
+        sizes = [size for part in parts for size in self.sizes(part)]
+        draws = Draws.joined(parts)
+        if not self.overfits:
+            yield from loader.training_batches(
+                self.manifest, draws, self.augment, epoch, sizes, self.workers
+            )
+            return
+        size = max(sizes, default=1)
+        read = loader.batches(self.manifest, draws.row_N, self.evaluation, size, self.workers)
+        for start, batch in zip(range(0, len(draws), size), read, strict=True):
+            yield loader.placed(batch, draws, slice(start, start + size))
+
+    def read_undrawn(self, steps: int) -> Iterator[Batch]:
+        """Batches of this rank's share of the images that none of the first `steps` steps drew.
+
+        Raises:
+            UserError: as `loader.batches`.
+        """
+        undrawn_N = self.order.undrawn(min(steps, 1) if self.overfits else steps)
+        row_N = np.array_split(undrawn_N, self.ranks)[self.rank]
+        size = self.conf.runtime.eval_batch_size
+        yield from loader.batches(self.manifest, row_N, self.evaluation, size, self.workers)
+
+    def _order(self) -> Order:
+        split, task = self.split, self.conf.task
+        row_N = split.train_N
+        if not self.validates:
+            row_N = np.sort(np.concatenate([split.train_N, split.val_N]))
+        label_N, key_N = self.manifest.label_N, self.manifest.key_N
+        if self.overfits:
+            drawn_N = order_by_stream(key_N[row_N], self.conf.seed, 0, b"overfit")
+            row_N = row_N[drawn_N[: task.batch_size]]
+        return Order(
+            row_N, label_N[row_N], key_N[row_N], self.conf.seed, task.sampling, task.batch_size
+        )

@@ -1,0 +1,173 @@
+"""This machine and this commit -> env_stamp.json: what another person needs to judge a number.
+
+Everything that may be absent (git, conda, a GPU driver) is null, never an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.resources
+import json
+import os
+import platform
+import shutil
+import site
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fgvc.record.git_state import CODE, TIMEOUT, Code, code
+from fgvc.store import hashing
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["CODE", "Code", "code", "environment", "schema", "validated"]
+
+PACKAGES = {
+    "torch_version": "torch",
+    "torchvision_version": "torchvision",
+    "ml_collections_version": "ml-collections",
+    "timm_version": "timm",
+    "transformers_version": "transformers",
+    "open_clip_version": "open-clip-torch",
+    "hydra_version": "hydra-core",
+    "tensorboard_version": "tensorboard",
+    "fiftyone_version": "fiftyone",
+    "torchcodec_version": "torchcodec",
+}
+FP32_FLAGS = (  # torch.backends.<name>.fp32_precision
+    "cuda.matmul",
+    "cudnn.conv",
+    "cudnn.rnn",
+    "mkldnn.matmul",
+    "mkldnn.conv",
+    "mkldnn.rnn",
+)
+
+
+def environment(device: torch.device) -> dict[str, object]:
+    """Versions, hardware and digests of the environment, as the stamp's schema names them."""
+    import torch  # here: a message that ends a run at once must not wait for it
+
+    cuda = device.type == "cuda"
+    return {
+        **installed(),
+        "cuda_version": torch.version.cuda if cuda else None,
+        "cudnn_version": str(torch.backends.cudnn.version()) if cuda else None,
+        "driver_version": _driver(),
+        "gpu_name": torch.cuda.get_device_name(device) if cuda else None,
+        "gpu_count": torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+        "device": device.type,
+        "cpu_count": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "fp32_precision": fp32_precision(),
+        "requirements_checksum": requirements_checksum(),
+        **environment_hash(),
+    }
+
+
+def installed() -> dict[str, str | None]:
+    """System, machine and versions, which `environment_hash` covers."""
+    return {
+        "os_version": platform.platform(),
+        "machine": platform.machine(),
+        "python_version": platform.python_version(),
+        **{key: version(name) for key, name in PACKAGES.items()},
+    }
+
+
+def fp32_precision() -> dict[str, str]:
+    """How this process computes float32 products, convolutions and recurrences: ieee, tf32, ..."""
+    import torch
+
+    return {name: attrgetter(f"{name}.fp32_precision")(torch.backends) for name in FP32_FLAGS}
+
+
+@cache
+def environment_hash() -> dict[str, str]:
+    """One digest of what is installed, and how it was taken.
+
+    Conda's history leaves out every pip package, so two different torch installs could hash alike:
+    the sorted packages are always in, conda's export only where conda made the environment. Only
+    the site folders are asked: importing setuptools puts its vendored packages on sys.path, and the
+    hash of one environment must not depend on what this process has imported.
+    """
+    sites = [
+        *site.getsitepackages(),
+        *([site.getusersitepackages()] if site.ENABLE_USER_SITE else []),
+    ]
+    found = importlib.metadata.distributions(path=sites)
+    installed = {f"{d.name.lower()}=={d.version}" for d in found}
+    lines = [sys.version, platform.platform(), *sorted(installed)]
+    method = "packages"
+    if (Path(sys.prefix) / "conda-meta").is_dir() and shutil.which("conda"):
+        export = _run("conda", "env", "export", "--from-history", "--prefix", sys.prefix)
+        if export:
+            lines.append(export.decode())
+            method = "conda env export --from-history + packages"
+    return {
+        "env_hash": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "env_hash_method": method,
+    }
+
+
+def requirements_checksum() -> str | None:
+    """SHA256 of the checkout's lock; null where the package was installed without one."""
+    lock = CODE / "requirements.txt"
+    return hashing.sha256_file(lock) if lock.is_file() else None
+
+
+def schema() -> dict[str, object]:
+    """The JSON Schema (draft 2020-12) that every stamp satisfies."""
+    file = importlib.resources.files("fgvc.record") / "env_stamp.schema.json"
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def validated(stamp: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The stamp itself, after its schema has accepted it (a stamp that fails is our fault)."""
+    import jsonschema
+
+    wrong = jsonschema.Draft202012Validator(schema()).iter_errors(stamp)
+    messages = [error.message for error in wrong]
+    assert not messages, f"env_stamp.json breaks its schema: {'; '.join(messages)}"
+    return stamp
+
+
+def usable_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def version(package: str) -> str | None:
+    """Of an installed package; null where it is absent."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def gpu_names() -> list[str]:
+    """Of the CUDA devices, as their driver tells them; without torch, which takes seconds."""
+    out = _run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return out.decode().split("\n")[:-1] if out else []
+
+
+def _driver() -> str | None:
+    out = _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return out.decode().splitlines()[0].strip() if out else None
+
+
+def _run(*command: str) -> bytes | None:
+    """Standard output of a command; None where it is absent or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout

@@ -1,0 +1,33 @@
+"""A path that a command gives for a run -> the folder of the one complete record it means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fgvc.config.weight_files.run_folder import SEALED, record_at
+from fgvc.record import console
+from fgvc.types import UserError
+
+
+def record_folder(path: Path, key: str, marks: tuple[str, ...] = (SEALED,)) -> Path:
+    """The run folder itself, or the only complete one below `path`, which is then printed.
+
+    Where nothing complete lies below, the path comes back as it is, for the caller to say what it
+    lacks.
+
+    Args:
+        key, marks: as of `record_at`.
+
+    Raises:
+        UserError: several complete records lie below, or only an unfinished one.
+    """
+    path = path.expanduser()
+    try:
+        folder = record_at(path, key, marks)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if folder is None:
+        return path
+    if path.is_dir() and folder != path:
+        console.say(f"note: {key}={path}: {folder}, the only complete run there")
+    return folder

@@ -1,0 +1,148 @@
+"""Predictions of one split or two -> predictions.parquet, per_class.csv, confusion.csv.
+
+Every number of metrics.json follows from predictions.parquet alone. In the CSV files a name
+that a spreadsheet takes for a formula has an apostrophe in front;
+`fgvc.untrusted.escape.uncell` drops it.
+N images, C classes, K kept predictions of an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fgvc import metrics, untrusted
+from fgvc.types import LabelMap, Manifest, Predictions, nfc
+from fgvc.untrusted import ARRAYS, MIB
+from fgvc.untrusted.escape import csv_text
+
+TOP = 5
+WORST = 10  # confused pairs that metrics.json lists
+# bytes that a table unpacks to: for each byte of its file, and of any file; a row has 32 bytes that
+# do not compress, its sha256, and at most 5,000 unpacked
+MOST_TIMES, LEAST = 200, 64 * MIB
+ROWS = 512  # read at a time
+LOGITS_UP_TO = 1000  # classes; above, logits would cost kilobytes an image and only the top is kept
+
+
+def predictions_table(manifest: Manifest, splits: Mapping[str, Predictions]) -> pa.Table:
+    """One row per image and split, in the order given.
+
+    Columns: path (relative to the root), sha256 (of the file, in hexadecimal), split, label, pred
+    (class indices; -1: the image could not be read, and counts as wrong), confidence and
+    label_logprob (float64; null where unread), topk_labels, topk_scores (probabilities), and logits
+    (float32) up to 1,000 classes.
+    """
+    return pa.concat_tables([_rows(manifest, name, one) for name, one in splits.items()])
+
+
+def predicted(manifest: Manifest, predictions: Predictions) -> tuple[list[str], np.ndarray]:
+    """The path and the predicted class of each image; UNREADABLE for one that cannot be read."""
+    path = [manifest.path[row] for row in predictions.row_N.tolist()]
+    return path, metrics.topk(predictions.logits_NC, 1)[:, 0]
+
+
+def predictions_digest(path: Sequence[str], pred_N: np.ndarray) -> str:
+    """SHA256 of (`nfc` path, predicted class) sorted by path: equal predictions in any order."""
+    running = hashlib.sha256()
+    for name, label in sorted(zip(map(nfc, path), pred_N.tolist(), strict=True)):
+        running.update(f"{name}\0{label}\n".encode())
+    return running.hexdigest()
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The table as a Parquet file; the same table gives the same bytes."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", store_schema=True)
+    return sink.getvalue()
+
+
+def read_predictions(source: bytes | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The columns of a predictions.parquet, which another person may have made; None for all.
+
+    Raises:
+        OSError, pa.ArrowException: no Parquet file.
+        ValueError: it unpacks to more than its size makes plausible: a cell that is stored once
+            can stand in a million rows.
+    """
+    data = source if isinstance(source, bytes) else untrusted.read_bytes(source, ARRAYS)
+    most = max(len(data) * MOST_TIMES, LEAST)
+    with pq.ParquetFile(pa.BufferReader(data)) as file:
+        groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) > most:
+            raise ValueError(f"it unpacks to more than {most} bytes")
+        kept, spent = [], 0
+        for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
+            spent += batch.nbytes
+            if spent > most:
+                raise ValueError(f"it unpacks to more than {most} bytes")
+            kept.append(batch)
+        schema = file.schema_arrow
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    return pa.Table.from_batches(kept, schema)
+
+
+def per_class_csv(predictions: Predictions, labelmap: LabelMap) -> str:
+    """index, id, name and the numbers of `metrics.ClassRow`: one line a class."""
+    rows = metrics.per_class(predictions.logits_NC, predictions.label_N, labelmap.names)
+    return class_rows_csv(rows, labelmap)
+
+
+def class_rows_csv(rows: Sequence[metrics.ClassRow], labelmap: LabelMap) -> str:
+    """The text of `per_class_csv` from the rows of `metrics.per_class`."""
+    scores = ("precision", "recall", "f1", "support", "predicted", "recall_low", "recall_high")
+    classes = enumerate(zip(rows, labelmap.ids, labelmap.names, strict=True))
+    lines = [(index, *names, *map(row.__getitem__, scores)) for index, (row, *names) in classes]
+    return csv_text([("index", "id", "name", *scores), *lines])
+
+
+def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> str:
+    """The full matrix: a line per true class, a column per predicted one.
+
+    A last column counts the images that could not be read, where there are any.
+    """
+    classes = len(names)
+    columns = [*names, "(unreadable)"] if matrix[:, classes:].any() else list(names)
+    counts = matrix[:, : len(columns)].tolist()
+    lines = [(name, *row) for name, row in zip(names, counts, strict=True)]
+    return csv_text([("true \\ predicted", *columns), *lines])
+
+
+def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:
+    logits_NC, label_N = predictions.logits_NC, predictions.label_N
+    readable_N = metrics.readable(logits_NC)
+    known_NC = np.where(readable_N[:, None], logits_NC, 0)
+    logprob_NC = metrics.log_probabilities(known_NC)
+    top_NK = metrics.topk(known_NC, min(TOP, logits_NC.shape[1]))
+    score_NK = np.exp(np.take_along_axis(logprob_NC, top_NK, axis=1))
+    label_logprob_N = logprob_NC[np.arange(len(label_N)), label_N]
+    columns = {
+        "path": pa.array([manifest.path[row] for row in predictions.row_N.tolist()]),
+        "sha256": pa.array([manifest.sha256[row] for row in predictions.row_N.tolist()]),
+        "split": pa.array([split] * len(label_N)),
+        "label": pa.array(label_N, pa.int32()),
+        "pred": pa.array(np.where(readable_N, top_NK[:, 0], metrics.UNREADABLE), pa.int32()),
+        "confidence": _masked(score_NK[:, 0], readable_N),
+        "label_logprob": _masked(label_logprob_N, readable_N),
+        "topk_labels": _lists(top_NK, readable_N, pa.int32()),
+        "topk_scores": _lists(score_NK, readable_N, pa.float64()),
+    }
+    if logits_NC.shape[1] <= LOGITS_UP_TO:
+        columns["logits"] = _lists(logits_NC, readable_N, pa.float32())
+    return pa.table(columns)
+
+
+def _masked(value_N: np.ndarray, readable_N: np.ndarray) -> pa.Array:
+    return pa.array(value_N, pa.float64(), mask=~readable_N)
+
+
+def _lists(value_NK: np.ndarray, readable_N: np.ndarray, kind: pa.DataType) -> pa.Array:
+    rows = [row if ok else None for row, ok in zip(value_NK, readable_N.tolist(), strict=True)]
+    return pa.array(rows, pa.list_(kind))

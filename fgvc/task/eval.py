@@ -1,0 +1,108 @@
+"""task=eval: a checkpoint -> its own config -> the same evaluation again, in a new run folder.
+
+The config comes from the checkpoint; the command may only say where things lie and how to run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from fgvc.config.compose import resolved, typed
+from fgvc.config.errors import ConfigError
+from fgvc.config.overrides import given_places
+from fgvc.pipeline import restore, write_run
+from fgvc.pipeline.attention_maps import apart
+from fgvc.pipeline.experiment import Experiment, Outcome, already_complete, opened
+from fgvc.pipeline.features import cost_of
+from fgvc.pipeline.inference import classified
+from fgvc.pipeline.job import Job, Skipped
+from fgvc.pipeline.restore import Stored
+from fgvc.record import console
+from fgvc.task.probe import predict
+from fgvc.types import Features, Looks, Predictions, UserError
+
+
+def run(job: Job) -> Skipped | None:
+    """Evaluate a checkpoint on its dataset's test images.
+
+    Raises:
+        ConfigError: several processes for a checkpoint that holds its backbone.
+        UserError: the checkpoint is damaged, or its label map, weights or preprocessing are not
+            those found here.
+    """
+    kept = restore.read(job)
+    cfg = restore.config_of(kept, job)
+    conf = restore.with_norm_eps(kept, typed(cfg))
+    restore.check_weights_found(kept, conf)
+    if kept.inside and conf.runtime.nproc != 1:
+        raise ConfigError(
+            f"runtime.nproc={conf.runtime.nproc}: {kept.file} holds a finetuned backbone, whose "
+            "features are not cached; task=eval runs it as 1"
+        )
+    plain = kept.facts["hashed"] if kept.inside else resolved(cfg)
+    restore.check_hash(kept, plain)
+    given = given_places(job.overrides).get("backbone.weights")
+    source = restore.find_weights(kept, conf, given)
+    with opened("eval", conf, plain, job.command, source=source) as experiment:
+        if skipped := already_complete(experiment, kept.id):
+            return skipped
+        _check(experiment, kept)
+        outcome = _whole(experiment, kept) if kept.inside else _head(experiment, kept)
+        write_run.finish(experiment, outcome)
+    return None
+
+
+def _check(job: Experiment, kept: Stored) -> None:
+    recorded, here = kept.facts["labelmap"], job.dataset.labelmap
+    if recorded["ids"] != list(here.ids) or recorded["names"] != list(here.names):
+        raise UserError(
+            f"{kept.file} was made for {len(recorded['ids'])} classes ({recorded['names'][0]} …), "
+            f"{job.conf.dataset.root} has {len(here)} ({here.names[0]} …): another label map"
+        )
+    kept.check(job.extractor.source, job.extractor.preprocess)
+    if kept.facts["answer"]["manifest_digest"] != job.dataset.manifest.digest:
+        console.say("note: the images here are not the ones the checkpoint was evaluated on")
+
+
+def _head(job: Experiment, kept: Stored) -> Outcome:
+    features = job.extractor.features("test", job.dataset.split.test_N)
+    return _outcome(
+        kept, predict(job, kept.head(job.conf), features), features, job.extractor.looks
+    )
+
+
+def _whole(job: Experiment, kept: Stored) -> Outcome:
+    device, row_N = job.extractor.device, job.dataset.split.test_N
+    model = kept.classifier(job.conf, job.extractor.source, device)
+    job.record_test_read()
+    start = time.monotonic()
+    read = classified(
+        model, job.conf, job.dataset, row_N, device, job.extractor.refuse_bad, features=True
+    )
+    rate = len(row_N) / max(time.monotonic() - start, 1e-9)
+    job.extractor.counters.forwarded += len(row_N)
+    assert read.found is not None
+    test = Predictions(row_N, job.dataset.manifest.label_N[row_N], read.logits_NK)
+    cost = cost_of(model.backbone, rate, device)
+    return _outcome(kept, test, *apart(read.found, job.conf, scores=True), cost)
+
+
+def _outcome(
+    kept: Stored,
+    test: Predictions,
+    features: Features,
+    looks: Looks | None,
+    cost: Mapping[str, object] | None = None,
+) -> Outcome:
+    return Outcome(
+        {"test": test},
+        kept.file,
+        {"selection": None, "fitted_on": len(kept.fit.image_N)},
+        kept.fit,
+        cost=cost,
+        features=features,
+        looks=looks,
+        notes=tuple(f"of the fit: {note}" for note in kept.facts["fit"]["notes"]),
+        unreadable=features.bad,
+    )

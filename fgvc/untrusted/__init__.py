@@ -1,0 +1,51 @@
+"""Files and text that other people made -> values that are safe to read, print and run.
+
+files: bounded reading of files, JSON and YAML; shell: words of printed commands; escape: text in
+tables, Markdown and terminals. Standard library only, so that every room may use it.
+"""
+
+from fgvc.untrusted.files import (
+    ARRAYS,
+    LIST,
+    MIB,
+    PICTURE,
+    TEXT,
+    NotRegularError,
+    TooLargeError,
+    calls_resolver,
+    check_pickles,
+    check_yaml,
+    folders_below,
+    open_regular,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_text,
+    read_yaml,
+    refuse_constant,
+    require_regular,
+    unique,
+)
+
+__all__ = [
+    "ARRAYS",
+    "LIST",
+    "MIB",
+    "PICTURE",
+    "TEXT",
+    "NotRegularError",
+    "TooLargeError",
+    "calls_resolver",
+    "check_pickles",
+    "check_yaml",
+    "folders_below",
+    "open_regular",
+    "parse_json",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "read_yaml",
+    "refuse_constant",
+    "require_regular",
+    "unique",
+]

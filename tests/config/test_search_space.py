@@ -1,0 +1,157 @@
+"""sweep=tune and overlays as files: what arguments mean, and what is refused before any work."""
+
+from __future__ import annotations
+
+import pytest
+
+from fgvc.config.compose import composed, config_hash, resolved
+from fgvc.config.errors import ConfigError
+from fgvc.config.experiment_file import laid_out, overlay
+from fgvc.config.named_sweep import spelt_out
+from fgvc.config.search_space import search_of
+from fgvc.run import main
+
+TINY = ("backbone=vit_tiny", "backbone.pretrained=false")
+FIXED = ("learning_rate=1e-3", "layer_decay=0.75", "weight_decay=0.05", "drop_path=0", "mixup=0")
+
+
+def searched(*arguments, only=()):
+    """The search of these arguments; only: of the file's keys these are searched."""
+    fixed = [f"task.{one}" for one in FIXED if one.partition("=")[0] not in only]
+    given = {one.partition("=")[0]: one for one in (*fixed, *arguments)} if only else arguments
+    chosen = list(given.values()) if isinstance(given, dict) else list(given)
+    found = search_of(spelt_out(["sweep=tune", *TINY, *chosen])[0])
+    assert found is not None
+    return found
+
+
+def test_what_is_typed_is_searched_or_fixed_there_and_the_rest_is_the_files():
+    search, corners = searched("task.mixup=0", "task.warmup_steps=int(interval(1,9))")
+    assert next(iter(search.space)) == "task.warmup_steps"
+    assert set(search.space) == {
+        "task.warmup_steps",
+        *(f"task.{key}" for key in ("learning_rate", "layer_decay", "weight_decay", "drop_path")),
+    }
+    assert (search.select, search.direction, search.sampler) == ("top1", "maximize", "tpe")
+    assert search.trials == 20
+    tasks = [job.conf.task for job in corners]
+    assert {task.warmup_steps for task in tasks} == {1, 9}
+    assert {task.layer_decay for task in tasks} >= {0.5, 1.0}
+    assert all(job.conf.runtime.stop_before_test for job in corners)
+
+
+def test_a_search_is_named_by_all_that_decides_its_proposals_but_their_number():
+    one, more, loss, other = (
+        searched("task.drop_path=0,0.1", *given, only=("drop_path",))[0]
+        for given in (
+            (),
+            ("hydra.sweeper.n_trials=3",),
+            ("task.select=loss",),
+            ("hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=1"),
+        )
+    )
+    assert (one.trials, more.trials) == (20, 3)
+    assert one.digest == more.digest
+    assert len({one.digest, loss.digest, other.digest}) == 3
+    assert (loss.direction, other.sampler) == ("minimize", "random")
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("task.layer_decay=interval(0,1)", "task.layer_decay=0.0: must be at least 0.001"),
+        ("task.drop_path=interval(0,1.5)", "task.drop_path=1.5: must be at least 0.0 and at most"),
+        ("task.warmup_steps=interval(1,9)", r"whole numbers are int\(interval"),
+        ("task.layer_decai=interval(0.5,1)", "did you mean task.layer_decay"),
+        ("task.optimiser=adamw,sdg", "task.optimiser=sdg: not one of adamw, sgd"),
+        ("task.mixup=tag(log,interval(0,1))", "on a log scale it must begin above 0"),
+        ("task.mixup=interval(1,0)", "1.0 is not below 0.0"),
+        ("task.select=top1,loss", "one search for each task.select"),
+        ("backbone=vit_tiny,vit_small", "one search for each backbone"),
+        ("task=probe", "sweep=tune takes train"),
+        ("final_fit=trainval", "final_fit=train"),
+        ("runtime.stop_before_test=false", "a trial of sweep=tune never reads test"),
+        ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0: must be at least 1"),
+        ("hydra.sweeper.direction=minimize", "hydra.sweeper.n_trials"),
+        ("hydra.sweeper.sampler.seed=null", "without a seed"),
+        ("hydra/sweeper/sampler=grid", "takes tpe or random"),
+        ("hydra/sweeper=basic", "a search is sweep=tune"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_in_one_line(argument, says):
+    only = ("layer_decay",)
+    given = () if argument.startswith("task.layer") else ("task.layer_decay=0.5,0.6",)
+    with pytest.raises(ConfigError, match=says) as refused:
+        searched(*given, argument, only=only)
+    assert "\n" not in str(refused.value)
+
+
+def test_nothing_to_search_and_a_search_without_a_name_are_refused():
+    with pytest.raises(ConfigError, match="nothing to search"):
+        searched(*(f"task.{one}" for one in FIXED))
+    with pytest.raises(ConfigError, match="a search is sweep=tune"):
+        search_of(["hydra/sweeper=optuna", "task.mixup=0,1"])
+    assert search_of(["head=knn,linear"]) is None
+
+
+def test_a_dry_run_shows_the_space_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep=tune", *TINY, "runtime.dry_run=true", "hydra.sweeper.n_trials=7"]) == 0
+    said = capsys.readouterr().out
+    assert "7 trials (tpe), nothing started" in said
+    assert "task.learning_rate: tag(log, interval(1e-4, 1e-2))" in said
+    assert main(["runtime.stop_before_test=true", "head=knn"]) == 2
+    assert "only task=train has" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+# --- an overlay that lies anywhere ---
+
+
+def test_an_overlay_is_what_it_was_made_of(tmp_path):
+    """Axes, and values that Hydra would read as its own; the hash is that of the typed command."""
+    axes = {"experiment": "finetune", "backbone": "vit_tiny", "part_attention": "off"}
+    prompts = ['it\'s, "x" [1] of a {}.', "a {}"]
+    values = {
+        "dataset.root": 'a b/c="d\\e"{x}',
+        "dataset.prompts": prompts,
+        "backbone.pretrained": False,
+        "task.learning_rate": 0.0012520653814999472,
+        "task.weight_decay": 1.5e-7,
+        "task.ema": None,
+    }
+    file = tmp_path / "my best.yaml"
+    file.write_text(overlay(axes, values, ["why"]))
+    assert file.read_text().startswith("# @package _global_\n# why\ndefaults:\n- finetune\n")
+    cfg = composed(laid_out([f"experiment={file}"]))
+    assert (cfg.dataset.root, cfg.dataset.prompts) == (values["dataset.root"], prompts)
+    assert (cfg.task.weight_decay, cfg.part_attention.name) == (1.5e-7, "off")
+    typed = ["experiment=finetune", *TINY, "task.learning_rate=0.0012520653814999472"]
+    typed += ["task.weight_decay=1.5e-07", "task.ema=null"]
+    assert config_hash(resolved(cfg)) == config_hash(resolved(composed(typed)))
+    wins = laid_out(["backbone=dinov2", f"experiment={file}", "task.ema=0.9", "-m"])
+    assert "backbone=vit_tiny" not in wins
+    assert "task.ema=null" not in wins
+    assert wins[0] == "backbone=dinov2"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "no such file"),
+        ("- 1\n", "not an overlay"),
+        ("a: [", "while parsing"),
+        ("defaults:\n- /backbone: vit\n", "override /AXIS"),
+        ("hydra:\n  mode: MULTIRUN\n", "on the command line"),
+        ("task:\n  epoch: 3\n", "write task.epochs=3"),
+    ],
+)
+def test_a_file_that_is_no_overlay_is_refused(text, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "x.yaml").write_text(text)
+    assert main(["experiment=x.yaml", "task=train", *TINY]) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.count("\n") == 1
+    assert len(list(tmp_path.iterdir())) == (text is not None)

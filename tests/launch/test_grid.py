@@ -1,0 +1,67 @@
+"""sweep=grid from the plan to the table: what was forecast is what runs, and then it is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fgvc.launch.dry_run import _images
+from fgvc.run import main
+
+GRID = (
+    "sweep=grid",
+    "backbone=vit",
+    "backbone.size=mini",
+    "backbone.pretrained=false",
+    "dataset.generator.classes=6",
+    "dataset.generator.train_per_class=10",
+    "dataset.generator.test_per_class=5",
+    "dataset.generator.side=128",
+    "dataset.subset=tiny",  # of 6 classes: 12 train, 6 val, 12 test
+    "resolution=r224",
+    "part_attention=off,centre",
+    "experiment=baseline_zero_shot,baseline_knn,finetune",
+    "head.k=3",
+    "task.epochs=1",
+    "task.batch_size=4",
+    "runtime.num_workers=0",
+    "runtime.device=cpu",
+)
+
+
+def listing(root: Path) -> set[Path]:
+    return {path for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_grid_runs_as_planned_and_a_second_plan_finds_it(places, tmp_path, capfd):
+    def said(*more: str) -> str:
+        _images.cache_clear()  # as in a process of its own
+        capfd.readouterr()
+        assert main([*GRID, *places, *more]) == 0
+        return capfd.readouterr().out
+
+    def plan(run_id: str) -> list[str]:
+        before = listing(tmp_path)
+        lines = said(f"runtime.run_id={run_id}", "runtime.dry_run=true").splitlines()
+        assert listing(tmp_path) == before
+        return lines
+
+    first = plan("one")
+    assert first[0] == "run_id one: 4 jobs, nothing started"
+    rows = [line.split() for line in first if "baseline_knn" in line or "finetune" in line]
+    assert [row[1] for row in rows] == ["30", "30", "30", "30"]  # 12 + 6 + 12, or 12 and 6 + 12
+    assert sum("no text tower" in line for line in first) <= 2
+
+    table = said("runtime.run_id=one")
+    assert "2 combinations: head=text reads class names" in table
+    folders = sorted((tmp_path / "outputs" / "one").glob("*/*/metrics.json"))
+    assert {folder.parts[-3] for folder in folders} == {row[0] for row in rows}
+
+    assert any(line.startswith("done: 4 of 4") for line in plan("one"))
+    again = plan("two")
+    knn = [line.split() for line in again if "baseline_knn" in line and "config" not in line]
+    assert [row[1] for row in knn] == ["cached", "cached"]
+    assert any("36 cached" in line or "60 cached" in line for line in again)
+    assert "measured here: vit_small_patch16_224 at 224 px" in " ".join(" ".join(again).split())

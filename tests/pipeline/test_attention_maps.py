@@ -1,0 +1,318 @@
+"""Where part attention looked: in the outcome of every task, in the record, on the board."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fgvc.config.compose import composed, typed
+from fgvc.data.decode import upright_size
+from fgvc.data.preprocess import evaluation_transform
+from fgvc.model.classifier import Classifier
+from fgvc.model.part_attention import SCORED, Selection
+from fgvc.pipeline import write_run
+from fgvc.pipeline.attention_maps import apart, beside
+from fgvc.pipeline.inference import Classified
+from fgvc.pipeline.localization import overlaid
+from fgvc.record import image_overlay
+from fgvc.record.tensorboard import KEYS, PARTS, TRAINING
+from fgvc.types import BadImage, Features
+
+# 16 patches; nothing here is about how well anything is learnt
+SMALL = ("resolution.side=64", "resolution.name=r64", "runtime.stack_check=false")
+MINI = ("backbone=vit", "backbone.size=mini", *SMALL)
+PROBE = (*MINI, "head=knn", "head.k=3")
+TRAIN = (*MINI, "task=train", "task.epochs=1", "task.batch_size=16", "task.drop_path=0")
+TEST = 30  # test pictures of the synthetic birds here
+
+
+@pytest.fixture
+def outcomes(monkeypatch) -> list:
+    """Every (experiment, outcome) that is written up, which goes on as ever."""
+    seen, finish = [], write_run.finish
+
+    def told(job, outcome):
+        seen.append((job, outcome))
+        return finish(job, outcome)
+
+    monkeypatch.setattr(write_run, "finish", told)
+    return seen
+
+
+@pytest.fixture
+def forwards(monkeypatch) -> list[int]:
+    """Images of each forward through a classifier in evaluation."""
+    seen, forward = [], Classifier.with_features
+
+    def counted(self, pixels_BCHW):
+        seen.extend([len(pixels_BCHW)] * (not self.training))
+        return forward(self, pixels_BCHW)
+
+    monkeypatch.setattr(Classifier, "with_features", counted)
+    return seen
+
+
+def same(one, other) -> None:
+    for name in ("row_N", "index_NK", "score_NG"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert one.grid == other.grid
+
+
+def parts_of(ran):
+    assert ran.code == 0, ran.err
+    return ran.json("metrics.json")["parts"]
+
+
+def tags_of(ran):
+    events = EventAccumulator(str(ran.folder / "tb"), size_guidance={"images": 0}).Reload()
+    tags = events.Tags()
+    scalars = {tag for tag in tags["scalars"] if not tag.startswith("hparam/")}
+    return scalars, {tag for tag in tags["images"] if tag.startswith("overlays/")}, events
+
+
+# --- columns ---
+
+
+@pytest.mark.parametrize("scores", [True, False])
+@pytest.mark.parametrize("choice", ["off", "transfg", "rollout", "random"])
+def test_columns_are_taken_apart_as_they_were_put_together(choice, scores):
+    conf = typed(composed(["backbone=vit_tiny", f"part_attention={choice}"]))
+    rng = np.random.default_rng(0)
+    x_ND = rng.normal(size=(5, 192)).astype(np.float32)
+    index_NK = rng.integers(0, 196, (5, 3))
+    score = torch.from_numpy(rng.random((5, 3, 196) if choice == "transfg" else (5, 196)))
+    kept = score.float() if choice in SCORED else None
+    selection = None if choice == "off" else Selection(torch.from_numpy(index_NK), kept)
+    columns_ND = beside(torch.from_numpy(x_ND), selection, scores).numpy()
+    assert columns_ND.dtype == np.float32
+    features, looks = apart(Features(columns_ND, np.arange(5)), conf, scores)
+    np.testing.assert_array_equal(features.x_ND, x_ND)
+    if choice == "off":
+        assert looks is None
+        return
+    np.testing.assert_array_equal(looks.index_NK, index_NK)
+    assert (looks.index_NK.dtype, looks.grid) == (np.int64, 14)
+    if not (scores and choice in SCORED):
+        assert looks.score_NG is None
+        return
+    heads = score.numpy() if choice == "transfg" else score.numpy()[:, None]
+    np.testing.assert_allclose(looks.score_NG, heads.mean(1), rtol=1e-6)
+
+
+def test_ranks_are_joined_in_order_also_one_that_read_nothing():
+    bad = (BadImage(7, "torn"),)
+    parts = [
+        Classified(np.ones((2, 3)), Features(np.ones((2, 5)), np.array([1, 4]))),
+        Classified(np.zeros((1, 3)), Features(np.empty((0, 0)), np.empty(0, np.int64), bad)),
+        Classified(np.ones((1, 3)), Features(np.ones((1, 5)), np.array([9]))),
+    ]
+    joined = Classified.joined(parts)
+    assert joined.logits_NK.shape == (4, 3)
+    assert joined.found is not None
+    assert joined.found.row_N.tolist() == [1, 4, 9]
+    assert (joined.found.x_ND.shape, joined.found.bad) == ((3, 5), bad)
+    assert Classified.joined([Classified(np.ones((2, 3)), None)]).found is None
+
+
+# --- every task ---
+
+
+@pytest.mark.parametrize("choice", ["off", "transfg"])
+def test_a_probe_a_cached_one_and_its_evaluation_look_at_the_same_patches(run, outcomes, choice):
+    chosen = (*PROBE, f"part_attention={choice}")
+    first, second = run(*chosen), run(*chosen, "head.k=4")
+    again = run("task=eval", f'checkpoint="{first.folder}"', SMALL[-1], bare=True)
+    assert [ran.code for ran in (first, second, again)] == [0, 0, 0]
+    assert [ran.json("metrics.json")["test_reads"] for ran in (first, second, again)] == [1, 1, 1]
+    forwarded = [ran.json("metrics.json")["cost"]["forwarded"] for ran in (first, second, again)]
+    assert forwarded[1:] == [0, 0]
+    (job, one), *others = outcomes
+    np.testing.assert_array_equal(one.features.row_N, job.dataset.split.test_N)
+    assert (one.features.x_ND.shape, one.features.x_ND.dtype) == ((TEST, 64), np.float32)
+    for _, other in others:
+        np.testing.assert_array_equal(other.features.x_ND, one.features.x_ND)
+    if choice == "off":
+        assert [outcome.looks for _, outcome in outcomes] == [None] * 3
+        assert "parts" not in first.json("metrics.json")
+        assert not (first.folder / "overlays").exists()
+        return
+    np.testing.assert_array_equal(one.looks.row_N, job.dataset.split.test_N)
+    assert one.looks.grid == 4
+    for _, other in others:
+        same(one.looks, other.looks)
+    score_NG, rows = one.looks.score_NG, np.arange(TEST)[:, None]
+    assert score_NG.shape == (TEST, 16)
+    assert (score_NG.sum(1) < 1).all()  # what the class token keeps to itself is the rest
+    if one.looks.index_NK.shape[1] == 1:
+        np.testing.assert_array_equal(one.looks.index_NK[:, 0], score_NG.argmax(1))
+    assert (score_NG[rows, one.looks.index_NK].max(1) > score_NG.mean(1)).all()
+
+
+def test_a_finetune_and_its_evaluation_tell_without_a_second_forward(run, outcomes, forwards):
+    ran = run(*TRAIN, "part_attention=transfg")
+    assert ran.code == 0, ran.err
+    job, one = outcomes[0]
+    val = len(job.dataset.split.val_N)
+    assert sum(forwards) == 3 * val + TEST  # an epoch, the last, the chosen; test once
+    assert ran.json("metrics.json")["test_reads"] == 1
+    again = run("task=eval", f'checkpoint="{ran.folder}"', SMALL[-1], bare=True)
+    assert again.code == 0, again.err
+    assert sum(forwards) == 3 * val + 2 * TEST
+    same(one.looks, outcomes[1][1].looks)
+    np.testing.assert_array_equal(one.features.x_ND, outcomes[1][1].features.x_ND)
+    np.testing.assert_array_equal(one.features.row_N, job.dataset.split.test_N)
+    assert parts_of(ran) == parts_of(again)
+    scalars, _, events = tags_of(ran)
+    assert scalars <= {*TRAINING, *PARTS}
+    assert scalars >= set(PARTS)
+    (point,) = events.Scalars("parts/in_box")
+    assert point.step == ran.json("metrics.json")["selection"]["best_step"]
+
+
+def test_zero_shot_tells_where_it_looked(run, outcomes):
+    chosen = ("backbone=clip", "backbone.size=mini", *SMALL, "part_attention=transfg")
+    ran = run("task=zero_shot", *chosen)
+    assert len(parts_of(ran)) == 4
+    ((job, outcome),) = outcomes
+    np.testing.assert_array_equal(outcome.looks.row_N, job.dataset.split.test_N)
+    assert len(outcome.features.x_ND) == TEST
+
+
+# --- the record ---
+
+
+def test_the_record_says_where_the_patches_lie_by_an_independent_count(run, outcomes):
+    ran = run(*PROBE, "part_attention=transfg", "part_attention.stride=12", "preprocess=transfg")
+    found = parts_of(ran)
+    ((job, outcome),) = outcomes
+    manifest, looks = job.dataset.manifest, outcome.looks
+    assert looks.grid == 5
+    inside = []
+    for row, index_K in zip(looks.row_N.tolist(), looks.index_NK.tolist(), strict=True):
+        with Image.open(manifest.root / manifest.path[row]) as picture:
+            width, height = picture.size
+        x, y, w, h = manifest.box_N4[row].tolist()
+        for index in index_K:  # squashed to 86 pixels a side, of which the middle 64 are seen
+            across, down = ((11 + 12 * n + 8) / 86 for n in (index % 5, index // 5))
+            inside.append(x <= across * width <= x + w and y <= down * height <= y + h)
+    assert found["transfg"]["in_box"] == {"value": pytest.approx(np.mean(inside)), "images": TEST}
+    assert found["tokens"] == looks.index_NK.shape[1]
+    assert set(found) == {"transfg", "random", "centre", "tokens"}
+    for name in ("random", "centre"):
+        assert set(found[name]) == {tag.removeprefix("parts/") for tag in PARTS}
+        assert found[name]["in_box"]["images"] == TEST
+    scalars, _, events = tags_of(ran)
+    assert scalars <= {*KEYS, *PARTS}
+    assert scalars >= set(PARTS)
+    (point,) = events.Scalars("parts/in_box")
+    assert (point.step, point.value) == (0, pytest.approx(np.mean(inside)))
+    assert f"% of {found['tokens']} patches inside the box: transfg " in ran.out
+
+
+def test_the_controls_and_the_pictures_are_the_same_whatever_was_selected(run):
+    fixed = ("part_attention.tokens=3", "seed=4")
+    runs = [
+        run(*PROBE, f"part_attention={one}", *fixed) for one in ("cls_topk", "random", "centre")
+    ]
+    scored, random, centre = map(parts_of, runs)
+    assert random["random"] == scored["random"] == centre["random"]
+    assert centre["centre"] == scored["centre"] == random["centre"]
+    assert random["random"] != centre["centre"]
+    assert set(random) == {"random", "centre", "tokens"}
+    tested = (runs[0].folder / "splits" / "test.txt").read_text().split("\n")
+    even = [0, 4, 8, 12, 17, 21, 25, 29]
+    names = [f"{n:02d}-{tested[row].split('/')[-1][:-4]}" for n, row in enumerate(even)]
+    for ran in runs:
+        assert sorted(path.stem for path in (ran.folder / "overlays").iterdir()) == names
+        assert tags_of(ran)[1] == {f"overlays/{name}" for name in names}
+
+
+def test_a_picture_that_cannot_be_read_and_pictures_without_boxes(run, outcomes, tmp_path, jpeg):
+    for number in range(24):
+        part = "train" if number % 4 else "test"
+        file = tmp_path / "birds" / part / f"class {number % 3}" / f"{'ö' * 70}{number:02d}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"torn" if number == 12 else jpeg(number))
+    folder = ("dataset=folder", f"dataset.root={tmp_path / 'birds'}", "dataset.on_bad_image=skip")
+    ran = run(*PROBE, *folder, "part_attention=transfg", birds=False)
+    assert ran.code == 0, ran.err
+    assert ran.json("metrics.json")["test"]["unreadable"] == 1
+    ((job, outcome),) = outcomes
+    torn = outcome.features.bad[0].row
+    expected = [row for row in job.dataset.split.test_N.tolist() if row != torn]
+    assert outcome.looks.row_N.tolist() == outcome.features.row_N.tolist() == expected
+    assert "parts" not in ran.json("metrics.json")
+    scalars, images, _ = tags_of(ran)
+    assert not scalars & set(PARTS)
+    names = {path.stem for path in (ran.folder / "overlays").iterdir()}
+    assert images == {f"overlays/{name}" for name in names}
+    assert names == {f"{number:02d}-{'ö' * 50}" for number in range(5)}
+
+
+# --- overlays ---
+
+
+@pytest.mark.parametrize("size", [(500, 200), (200, 500), (300, 290)])
+@pytest.mark.parametrize("policy", ["shared", "transfg"])
+@pytest.mark.parametrize("stride", ["null", "12", "5"])
+def test_heat_and_frame_lie_where_a_bright_patch_was_planted(size, policy, stride):
+    """The planted square is found by the network's own grid, and drawn where it was planted."""
+    chosen = ["backbone=vit_tiny", "part_attention=rollout", f"part_attention.stride={stride}"]
+    conf = typed(composed([*chosen, f"preprocess={policy}", "backbone.pretrained=false"]))
+    width, height = size
+    picture_CHW = torch.zeros(3, height, width, dtype=torch.uint8)
+    x, y, side = round(0.6 * width), round(0.35 * height), 24
+    picture_CHW[:, y : y + side, x : x + side] = 255
+    seen_CHW = evaluation_transform(conf)(picture_CHW).float()
+    step = 16 if stride == "null" else int(stride)
+    bright_RR = torch.nn.functional.avg_pool2d(seen_CHW.mean(0)[None], 16, step)[0].numpy()
+    score_G = bright_RR.ravel().astype(np.float32)
+    drawn = overlaid(picture_CHW, conf, "", np.array([score_G.argmax()]), score_G)
+    dark = image_overlay.Overlay(
+        np.zeros_like(drawn.picture_HWC),
+        "",
+        np.empty((0, 4)),
+        drawn.seen,
+        drawn.heat_RR,
+        drawn.tiled,
+    )
+    heat_HW = np.asarray(Image.open(io.BytesIO(image_overlay.png(dark))))[-height:, :width].astype(
+        float
+    )
+    red_HW = heat_HW[..., 0]  # of the colours on black, only hot ones are red
+    weight_HW = np.where(red_HW > 0.7 * red_HW.max(), 1.0, 0.0)
+    middle = (weight_HW * np.arange(width)).sum() / weight_HW.sum() + 0.5
+    centre = (weight_HW.T * np.arange(height)).sum() / weight_HW.sum() + 0.5
+    # network pixels in the picture's: an overlapping grid may be off by half its stride
+    across, down = drawn.seen[2] / 224, drawn.seen[3] / 224
+    assert abs(middle - (x + side / 2)) <= (step / 2 + 0.5) * across
+    assert abs(centre - (y + side / 2)) <= (step / 2 + 0.5) * down
+    patch = drawn.patch_K4[0]
+    assert abs(patch[0] + patch[2] / 2 - (x + side / 2)) <= (step / 2 + 8) * across
+    assert abs(patch[1] + patch[3] / 2 - (y + side / 2)) <= (step / 2 + 8) * down
+
+
+def test_a_box_that_pictures_are_cut_to_moves_what_is_drawn():
+    conf = typed(composed(["backbone=vit_tiny", "part_attention=centre"]))
+    picture_CHW = torch.zeros(3, 300, 400, dtype=torch.uint8)
+    box_4 = np.array([100.0, 50, 80, 80])
+    drawn = overlaid(picture_CHW, conf, "", np.array([0]), None, box_4)
+    left, top, width, height = drawn.seen
+    assert (left, top) > (100, 50)
+    assert left + width < 180
+    assert top + height < 130
+    np.testing.assert_allclose(drawn.patch_K4[0, :2], [left, top])
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_header_alone_tells_the_size_that_is_decoded(turn, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert upright_size(image) == ((30, 40) if turn >= 5 else (40, 30))

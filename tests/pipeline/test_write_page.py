@@ -1,0 +1,154 @@
+"""report.html as a run leaves it: true to the folder, whole in itself, safe from any name."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fgvc.config.compose import composed, typed
+from fgvc.record import page
+from fgvc.record.env_stamp import Code
+from fgvc.record.page import gallery
+from fgvc.record.page.pictures import Album
+from fgvc.record.run_dir import RunFolder, now
+from fgvc.run import main
+
+NASTY = ('<b>x</b> & "y"', "</script><i>", "große = {{ 7 * 7 }}")
+FEW = ("resolution.side=64", "resolution.name=r64", "task.c_count=3", "runtime.num_workers=0")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A linear probe of three classes whose names, and the names of whose files, want escaping."""
+    home = tmp_path_factory.mktemp("page")
+    root = home / "pictures"
+    root.mkdir()
+    with (root / "birds.csv").open("w", newline="", encoding="utf-8") as out:
+        table = csv.writer(out)
+        table.writerow(("path", "label", "split"))
+        for number in range(36):
+            name = f"<i>&'\"{number}.jpg"
+            colour = (number * 7, 80 * (number % 3), 255 - number * 7)
+            Image.new("RGB", (90, 60 + number), colour).save(root / name, "JPEG")
+            table.writerow((name, NASTY[number % 3], "train" if number < 18 else "test"))
+    places = [f"runtime.{name}_root={home / name}" for name in ("output", "cache", "data")]
+    data = ("dataset=table", f"dataset.table='{root / 'birds.csv'}'", "dataset.val_fraction=0.2")
+    assert main(["backbone=vit_tiny", "backbone.pretrained=false", *data, *FEW, *places]) == 0
+    return next((home / "output").glob("*/*/*/ckpt.bin")).parent
+
+
+def text_of(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_is_one_of_the_sealed_files(folder):
+    assert "report.html" in json.loads((folder / "artifacts.json").read_text())
+    assert (folder / "report.html").stat().st_size < 1_500_000
+
+
+def test_it_tells_the_numbers_and_how_to_repeat_them(folder):
+    text = unescape(text_of(folder))
+    numbers = json.loads((folder / "metrics.json").read_text())
+    stamp = json.loads((folder / "env_stamp.json").read_text())
+    for split in ("val", "test"):
+        for key in ("top1", "mean_per_class", "macro_f1"):
+            low, high = (f"{100 * bound:.1f}" for bound in numbers[split][f"{key}_ci95"])
+            shown = f'{100 * numbers[split][key]:.1f} <span class="range">[{low}, {high}]</span>'
+            assert shown in text, key
+    assert numbers["test"]["intervals_note"] is None
+    assert "images per class" in numbers["val"]["intervals_note"]  # 4 images
+    assert f"val: {numbers['val']['intervals_note']}." in text
+    for digest in ("config_hash", "manifest_digest", "split_digest", "requirements_checksum"):
+        assert stamp[digest] in text
+    assert f"git checkout {stamp['git_commit'] or '(not recorded)'}" in text
+    assert "runtime.run_id=" not in text
+    place = "/".join(folder.parts[-3:])
+    assert f'task=eval checkpoint="\\"$OUTPUT_ROOT/{place}\\""' in text
+    assert str(folder.parents[2]) not in text
+    assert numbers["comparability_key"] in text
+    assert ">random weights<" in text
+
+
+def test_curves_and_pictures_are_inside(folder):
+    text = text_of(folder)
+    assert text.count("<polyline") == 2  # loss and accuracy over C
+    pictures = re.findall(r'src="data:image/(jpeg|png);base64,([^"]+)"', text)
+    assert [kind for kind, _ in pictures].count("png") == 1
+    assert len(pictures) > 5
+    for kind, data in pictures:
+        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+            assert image.format == kind.upper()
+            assert kind == "png" or max(image.size) <= 168
+    assert not re.search(r'(src|href)="(https?:)?//', text)
+
+
+@pytest.mark.fault(53)
+def test_in_a_browser_names_are_text_and_nothing_is_asked_for(folder, opened):
+    one = opened(folder / "report.html")
+    assert one.page.locator("section", has_text="The hardest classes").locator("b i").count() == 0
+    text = one.page.locator("main").inner_text()
+    for name in NASTY:
+        assert name in text
+    assert one.page.locator("img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
+    assert one.said == []
+    assert [url for url in one.asked if not url.startswith("data:")] == [
+        (folder / "report.html").as_uri()
+    ]
+
+
+def test_it_fits_a_laptop_is_dark_at_night_and_prints(folder, opened):
+    one = opened(folder / "report.html", "dark")
+    paper, ink = one.colours()
+    assert paper < 40 < 200 < ink
+    assert one.overflow() == 0
+    one.page.add_style_tag(content="html { font-size: 80% !important }")
+    assert one.overflow() == 0
+    one.page.emulate_media(media="print")
+    assert one.colours()[0] == 255
+    assert not one.page.locator(".files").is_visible()
+
+
+def test_pictures_are_the_right_ones_and_never_too_many(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "in-progress")
+    rng = np.random.default_rng(0)
+    (copy / "overlays").mkdir()
+    for number in range(12):
+        noise_HWC = rng.integers(0, 256, (600, 500, 3), dtype=np.uint8)
+        Image.fromarray(noise_HWC).save(copy / "overlays" / f"{number:02d}.png")
+    asked = []
+
+    def picture(path: str) -> np.ndarray:
+        asked.append(path)
+        return rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)
+
+    run = RunFolder(copy, "r", "0" * 64, Code(None, None, None), now())
+    conf = typed(composed(["backbone=vit_tiny", "backbone.pretrained=false", "dataset=folder"]))
+    page.write(run, conf, "a name", "1" * 64, [], picture)
+    text = text_of(copy)
+    assert "Where part attention looked" in text
+    assert text.count('alt="0') == 8  # of twelve
+    assert len(text) < 1_500_000
+    shown = gallery.gallery(copy, Album(picture))
+    wrong = {row["name"]: 1 - float(row["recall"]) for row in per_class(copy)}
+    assert [1 - row.recall for row in shown.worst] == sorted(filter(None, wrong.values()))[::-1]
+    sure = [answer.confidence for answer, _ in shown.surest]
+    assert sure == sorted(sure, reverse=True)
+    assert not any(answer.right for answer, _ in shown.surest)
+    for row in shown.worst:
+        assert {answer.label for answer, _ in row.examples} == {row.index}
+    assert set(asked) <= set((copy / "splits" / "test.txt").read_text().splitlines())
+
+
+def per_class(folder: Path) -> list[dict[str, str]]:
+    with (folder / "per_class.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,467 @@
+"""What is seen of a run while it goes on: TensorBoard's curves without a seam, and the terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rich
+import torch
+from PIL import Image
+from sklearn.decomposition import PCA
+from tensorboard import default
+from tensorboard.backend import application
+from tensorboard.backend.event_processing import data_ingester
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.program import TensorBoard
+from werkzeug.test import Client
+
+from fgvc.metrics.precision_recall import counts, macro
+from fgvc.record import console
+from fgvc.record.resume_state import States
+from fgvc.record.tensorboard import (
+    AXES,
+    CHOICES,
+    EMBEDDING,
+    EVALUATION,
+    KEYS,
+    RESULTS,
+    TRAINING,
+    Board,
+    image_sheet,
+    projector,
+)
+from fgvc.types import Features, LabelMap, Manifest, Predictions
+
+STEPS, EPOCHS = 5, 4
+
+
+def events(folder):
+    found = EventAccumulator(
+        str(folder / "tb"), size_guidance={"scalars": 0, "images": 0, "tensors": 0}
+    )
+    found.Reload()
+    return found
+
+
+def curves(folder):
+    """{key: [(step, value)]} as TensorBoard reads it."""
+    found = events(folder)
+    return {
+        tag: [(point.step, point.value) for point in found.Scalars(tag)]
+        for tag in found.Tags()["scalars"]
+    }
+
+
+def numbers(step):
+    return {name: (place + 1) / (step + 2) for place, name in enumerate(EVALUATION)}
+
+
+def train(board, start=0, until=STEPS * EPOCHS, save=lambda step: None):
+    """Write what a training writes; a state at the end of each epoch."""
+    for step in range(start + 1, until + 1):
+        for key in ("train/loss", "train/top1", "train/images_per_s", "train/memory_mib"):
+            board.scalar(key, len(key) / step, step)
+        board.scalar("optim/lr", 1e-3 / step, step)
+        board.scalar("optim/grad_norm", 3.0 * step, step)
+        if step % STEPS == 0:
+            board.evaluation("val", numbers(step), step)
+            board.scalar("select/best_epoch", min(step // STEPS, 2), step)
+            board.scalar("select/best_score", 0.5, step)
+            save(step)
+
+
+def finish(board):
+    """The final evaluation of the chosen weights, those of epoch 2."""
+    for split in ("val", "test"):
+        board.evaluation(split, numbers(2 * STEPS), 2 * STEPS)
+    board.close()
+
+
+@pytest.fixture
+def uninterrupted(tmp_path):
+    board = Board(tmp_path / "whole")
+    train(board)
+    finish(board)
+    return curves(tmp_path / "whole")
+
+
+def test_a_training_writes_exactly_the_listed_keys(uninterrupted):
+    assert set(uninterrupted) == set(TRAINING)
+    assert len(TRAINING) == len(set(TRAINING)) == 20
+    assert len(KEYS) == len(set(KEYS)) == 15
+
+
+def test_a_key_of_no_list_is_refused(tmp_path):
+    board = Board(tmp_path)
+    with pytest.raises(AssertionError, match="train/lss"):
+        board.scalar("train/lss", 1.0)
+    board.close()
+
+
+def test_the_final_evaluation_lies_on_its_own_curve(uninterrupted):
+    at = [step for step, _ in uninterrupted["val/top1"]]
+    assert at == [STEPS * epoch for epoch in range(1, EPOCHS + 1)]
+    (final,) = uninterrupted["test/top1"]
+    assert final == uninterrupted["val/top1"][1]
+
+
+def test_a_probe_s_evaluation_lies_at_step_0(tmp_path):
+    board = Board(tmp_path)
+    board.evaluation("test", {**numbers(3), "ece": None})
+    board.close()
+    found = curves(tmp_path)
+    assert found["test/top1"] == [(0, pytest.approx(0.2))]
+    assert "test/ece" not in found
+
+
+@pytest.mark.fault(35)
+@pytest.mark.parametrize("lost", [0, 3])
+def test_a_resumed_run_has_the_curves_of_an_uninterrupted_one(tmp_path, uninterrupted, lost):
+    """Killed `lost` steps after a state; its last event file is torn."""
+    states = States(tmp_path / "resume", keep=2)
+    folder, first = tmp_path / "run", 2 * STEPS
+    board = Board(folder)
+    train(board, 0, first + lost, lambda step: states.save(step, {"history": board.history}))
+    board.close()
+    (file,) = (folder / "tb").iterdir()
+    os.truncate(file, file.stat().st_size - 7)
+    step, state = States(states.folder, 2).newest(print)
+    assert step == first
+    board = Board(folder)
+    board.replay(state["history"])
+    train(board, step)
+    assert board.history[: len(state["history"])] == state["history"]
+    finish(board)
+    assert len(list((folder / "tb").iterdir())) == 1
+    assert curves(folder) == uninterrupted
+
+
+def test_the_history_is_plain_whatever_was_written(tmp_path):
+    board = Board(tmp_path / "run")
+    board.scalar("train/loss", torch.tensor(0.5), 1)
+    board.scalar("optim/lr", np.float64(0.25), 1)
+    board.scalar("optim/grad_norm", float("inf"), 1)
+    states = States(tmp_path / "resume", keep=1)
+    states.save(1, {"history": board.history})
+    _, state = states.newest(print)
+    kept = [("train/loss", 1, 0.5), ("optim/lr", 1, 0.25), ("optim/grad_norm", 1, float("inf"))]
+    assert state["history"] == kept
+    board.close()
+
+
+def picture(folder, tag):
+    (image,) = events(folder).Images(tag)
+    return image.encoded_image_string
+
+
+@pytest.mark.parametrize(
+    ("count", "shape", "columns", "rows"), [(1, (32, 48), 1, 1), (5, (32, 48), 3, 2)]
+)
+def test_pictures_stand_in_a_grid_with_captions(tmp_path, count, shape, columns, rows):
+    height, width = shape
+    colour_BC11 = torch.arange(1, count * 3 + 1, dtype=torch.uint8).view(count, 3, 1, 1) * 9
+    pixels_BCHW = colour_BC11.expand(count, 3, height, width)
+    captions = ["Möwe, 鳥\t(juvenile) and a name far too long for its cell"] * count
+    for name in ("one", "other"):
+        board = Board(tmp_path / name)
+        board.pictures("train/first batch", pixels_BCHW, captions)
+        board.close()
+    png = picture(tmp_path / "one", "train/first batch")
+    assert png == picture(tmp_path / "other", "train/first batch")
+    sheet_HWC = np.asarray(Image.open(io.BytesIO(png)))
+    cell = sheet_HWC.shape[0] // rows
+    assert sheet_HWC.shape == (rows * cell, columns * width, 3)
+    assert cell > height
+    for place in range(count):
+        y, x = place // columns * cell, place % columns * width
+        shown_HWC = sheet_HWC[y : y + height, x : x + width]
+        assert (shown_HWC == colour_BC11[place].flatten().numpy()).all()
+        assert (sheet_HWC[y + height : y + cell, x : x + width] < 128).any()  # the caption
+
+
+def test_a_grid_holds_sixteen_pictures_of_bounded_size(tmp_path):
+    board = Board(tmp_path)
+    board.pictures("big", torch.zeros(20, 3, 448, 448, dtype=torch.uint8), ["x"] * 20)
+    board.close()
+    width, height = Image.open(io.BytesIO(picture(tmp_path, "big"))).size
+    assert width == 4 * 224
+    assert width < height < 1.2 * width
+
+
+def test_a_caption_may_have_several_lines(tmp_path):
+    pixels_BCHW = torch.zeros(2, 3, 40, 60, dtype=torch.uint8)
+    board = Board(tmp_path)
+    board.pictures("one", pixels_BCHW, ["a", "b"])
+    board.pictures("two", pixels_BCHW, ["a", "b\nc"])
+    board.close()
+    one, two = (Image.open(io.BytesIO(picture(tmp_path, tag))) for tag in ("one", "two"))
+    assert one.width == two.width == 120
+    assert two.height - one.height == image_sheet.LINE
+    below_HW = np.asarray(two.convert("L"))[-image_sheet.LINE :]
+    assert (below_HW[:, :60] > 200).all()
+    assert (below_HW[:, 60:] < 128).any()
+
+
+# --- curves, points and choices, as TensorBoard's own plugins serve them ---
+
+
+class Served:
+    """TensorBoard itself over a folder of runs, asked as its page asks it."""
+
+    def __init__(self, folder):
+        program = TensorBoard(plugins=default.get_plugins())
+        program.configure(logdir=str(folder), load_fast="false")
+        flags = program.flags
+        provider = data_ingester.LocalDataIngester(flags)
+        provider._multiplexer.AddRunsFromDirectory(str(folder))
+        provider._multiplexer.Reload()
+        app = application.TensorBoardWSGIApp(
+            flags, program.plugin_loaders, provider.data_provider, program.assets_zip_provider
+        )
+        self.client = Client(app)
+
+    def get(self, route, **query):
+        answer = self.client.get(f"/data/plugin/{route}", query_string=query)
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    def post(self, route, body):
+        answer = self.client.post(f"/data/plugin/{route}", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json
+
+
+def found_labels(images, classes):
+    return np.random.default_rng(0).integers(classes, size=images)
+
+
+def found_points(images, classes, width=64):
+    rng, label_N = np.random.default_rng(1), found_labels(images, classes)
+    logits_NC = rng.normal(size=(images, classes)).astype(np.float32)
+    logits_NC[np.arange(images), label_N] += 2
+    row_N = np.arange(images) + 5
+    path = tuple(f"images/{'鳥' * 80}/{row}.jpg" for row in range(images + 5))
+    names = tuple(f"{'鳥 ' * 40}\t{label}" for label in range(classes))
+    manifest = Manifest(Path(), path, np.zeros(0), np.zeros(0), ())
+    features = Features(rng.normal(size=(images, width)).astype(np.float32) + 3, row_N)
+    predictions = Predictions(row_N, label_N, logits_NC)
+    return projector.projected(features, predictions, manifest, LabelMap(names, names)), features
+
+
+def test_points_are_bounded_and_every_class_has_its_share(tmp_path):
+    shown, _ = found_points(9000, 300)
+    board = Board(tmp_path)
+    board.embedding(shown)
+    board.close()
+    size = sum(file.stat().st_size for file in (tmp_path / "tb" / "00000").rglob("*.tsv"))
+    assert 2**18 < size < 2 * 2**20
+    assert shown.x_PK.shape == (2000, 32)
+    kept_C, all_C = (
+        np.unique([row[0] for row in shown.facts], return_counts=True)[1],
+        np.unique(found_labels(9000, 300), return_counts=True)[1],
+    )
+    assert len(kept_C) == 300
+    assert np.abs(np.sort(kept_C) - np.sort(all_C) * 2000 / 9000).max() < 1.5
+
+
+def test_points_are_the_principal_components(tmp_path):
+    shown, features = found_points(50, 3)
+    theirs = PCA(32, svd_solver="full").fit_transform(features.x_ND)
+    theirs /= theirs[:, 0].std()
+    np.testing.assert_allclose(np.abs(shown.x_PK), np.abs(theirs), atol=2e-3)
+
+
+def test_equal_features_and_narrow_ones_have_points_too():
+    assert not projector.principal(np.ones((4, 8), np.float32), 3).any()
+    assert projector.principal(np.random.default_rng(0).normal(size=(9, 2)), 32).shape == (9, 2)
+
+
+def curve_of(seed):
+    rng = np.random.default_rng(seed)
+    label_N = rng.integers(4, size=200)
+    logits_NC = rng.normal(size=(200, 4)) * 2
+    logits_NC[np.arange(200), label_N] += 2
+    return macro(counts(logits_NC, label_N, 127))
+
+
+def test_tensorboard_shows_curves_points_and_choices_of_all_runs(tmp_path):
+    told = {}
+    for seed, name in enumerate(("one", "other")):
+        board = Board(tmp_path / name)
+        board.evaluation("test", numbers(seed))
+        board.curve("all/macro", curve_of(seed))
+        board.embedding(found_points(20, 3)[0])
+        more = {"learning_rate": 1e-3, "epochs": 7} if seed else {}
+        board.hparams({"head": "linear", "seed": seed, "resolution": 224, **more})
+        board.close()
+        told[f"{name}/tb"] = seed, more
+        assert len(list((tmp_path / name / "tb").glob("events*"))) == 1
+    served = Served(tmp_path)
+
+    experiment = served.post("hparams/experiment", {"experimentName": ""})
+    declared = [one["name"] for one in experiment["hparamInfos"]]
+    assert set(declared[:5]) == set(AXES)
+    assert set(declared) == set(CHOICES)
+    results = [one["name"]["tag"] for one in experiment["metricInfos"]]
+    assert results == list(RESULTS)
+    assert set(RESULTS) <= set(KEYS) & set(TRAINING)
+    asked = {
+        "experimentName": "",
+        "allowedStatuses": ["STATUS_SUCCESS"],
+        "colParams": [{"metric": {"tag": "test/top1"}, "includeInResult": True}]
+        + [{"hparam": name, "includeInResult": True} for name in declared],
+        "sliceSize": 10,
+    }
+    groups = served.post("hparams/session_groups", asked)["sessionGroups"]
+    assert {group["sessions"][0]["name"] for group in groups} == set(told)
+    for group in groups:
+        seed, more = told[group["sessions"][0]["name"]]
+        (top1,) = [one["value"] for one in group["metricValues"] if "top1" in one["name"]["tag"]]
+        assert top1 == pytest.approx(numbers(seed)["top1"])
+        assert group["hparams"]["seed"] == seed
+        assert {name: group["hparams"].get(name) for name in more} == more
+
+    drawn = served.get("pr_curves/pr_curves", run="one/tb", tag="all/macro").json["one/tb"][0]
+    mine = curve_of(0)
+    assert drawn["recall"] == pytest.approx(mine.recall_T[: len(drawn["recall"])].tolist())
+    assert drawn["precision"] == pytest.approx(mine.precision_T[: len(drawn["recall"])].tolist())
+
+    assert set(served.get("projector/runs").json) == set(told)
+    (info,) = served.get("projector/info", run="one/tb").json["embeddings"]
+    assert info["tensorName"] == f"{EMBEDDING}:00000"
+    asked = {"run": "one/tb", "name": info["tensorName"]}
+    header, *rows = served.get("projector/metadata", **asked).text.splitlines()
+    assert header.split("\t") == ["class", "predicted", "outcome", "confidence", "path"]
+    assert {len(row.split("\t")) for row in rows} == {5}
+    x_PK = np.frombuffer(served.get("projector/tensor", **asked).data, np.float32)
+    assert x_PK.reshape(20, 32) == pytest.approx(found_points(20, 3)[0].x_PK, abs=1e-6)
+
+
+# --- the terminal ---
+
+PULSE = console.Pulse(loss=1.23456, learning_rate=5e-4, images_per_s=812.34, memory_mib=7885)
+WIDEST = console.Pulse(loss=-1.2345e6, learning_rate=5e-14, images_per_s=99999.9, memory_mib=2e5)
+
+
+def test_elsewhere_than_on_a_terminal_lines_tell_the_last_step(capsys):
+    with console.training(epochs=2, steps=3, done=2) as step:
+        for _ in range(4):
+            step(PULSE)
+    (line,) = capsys.readouterr().out.splitlines()  # ten seconds have not passed
+    told = "epoch 2/2 step 3/3: loss 1.235, lr 5.00e-04, 812.3 images/s, 7.7 GiB, 0:00:00 left"
+    assert line == told
+
+
+@pytest.mark.parametrize("done", [0, 10**10])
+def test_lines_say_how_long_the_rest_takes_at_the_pace_of_this_process(capsys, monkeypatch, done):
+    monkeypatch.setattr(console, "PLAIN_EVERY", 0.0)
+    with console.training(epochs=30, steps=10**9, done=done) as step:
+        step(console.Pulse(float("nan"), 1e-3, 0.5))
+    (line,) = capsys.readouterr().out.splitlines()
+    match = re.fullmatch(
+        r"epoch \d+/30 step 1/1000000000: loss nan, lr 1.00e-03, 0.5 images/s, "
+        r"(\d+):\d\d:\d\d left",
+        line,
+    )
+    assert match, line
+    assert int(match[1]) > 0  # so many steps take hours, whatever the machine
+
+
+def on_terminal(work, columns=80):
+    """What a function leaves on a real pseudo-terminal, and every line it ever drew there."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+            os.environ["TERM"] = "xterm-256color"
+            for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+                os.environ.pop(name, None)
+            sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            rich.reconfigure()  # the console of the tests before this one saw no terminal
+            work()
+            sys.stdout.flush()
+        finally:
+            os._exit(0)
+    drawn = b""
+    while True:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not piece:
+            break
+        drawn += piece
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode())
+    return screen(drawn.decode()), [line for line in re.split(r"[\r\n]+", plain) if line]
+
+
+def screen(drawn):
+    """As a terminal shows it: cursor up, lines erased, colours left aside."""
+    rows, y = [""], 0
+    for number, control, line_feed, text in re.findall(
+        r"\x1b\[([0-9;?]*)([A-Za-z])|(\n)|([^\x1b\r\n]+)", drawn
+    ):
+        if control == "A":
+            y -= int(number or 1)
+        elif control == "K":
+            rows[y] = ""
+        elif line_feed:
+            y += 1
+            rows += [""] * (y == len(rows))
+        rows[y] += text
+    return [row for row in rows if row]
+
+
+@pytest.mark.parametrize("pulse", [PULSE, WIDEST], ids=["usual", "widest"])
+def test_on_a_terminal_of_80_columns_nothing_wraps_or_is_cut(pulse):
+    def work():
+        with console.training(epochs=100, steps=105_460, done=99 * 105_460 + 9_000) as step:
+            for _ in range(3):
+                step(pulse)
+
+    (bar, told), lines = on_terminal(work)
+    assert max(map(len, lines)) <= 80
+    assert told == str(pulse)
+    assert re.fullmatch(
+        r"epoch 100/100 step 9003/105460 ━+[╸╺]?━* \d:\d\d:\d\d left \d+:\d\d:\d\d", bar
+    )
+    assert "…" not in "".join(lines)
+
+
+def test_a_validation_bar_within_a_training_leaves_nothing_behind():
+    def work():
+        drawn, write = threading.Event(), sys.stdout.write
+
+        def write_and_watch(text):
+            if "10/10" in text:
+                drawn.set()
+            return write(text)
+
+        sys.stdout.write = write_and_watch
+        with console.training(epochs=2, steps=1) as step:
+            step(PULSE)
+            with console.progress("val", 10, "images", passing=True) as advance:
+                advance(10)
+                assert drawn.wait(60)  # Rich draws from a thread of its own
+            console.say("epoch 1: val top-1 93.2")
+            step(PULSE)
+
+    (said, bar, told), lines = on_terminal(work)
+    assert any(line.startswith("val ━") for line in lines)
+    assert said == "epoch 1: val top-1 93.2"
+    assert bar.startswith("epoch 2/2 step 1/1 ━")
+    assert told == str(PULSE)
+    assert max(map(len, lines)) <= 80

@@ -1,0 +1,478 @@
+"""Lines -> ranked groups: nothing is ranked across keys, and a tie is a tie by scipy's word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from fgvc import metrics
+from fgvc.report import ranking
+from fgvc.report import run_rows as runs_module
+from fgvc.report.aggregate_seeds import Line
+from fgvc.report.compare import compared
+from fgvc.report.predictions import Answers
+from fgvc.report.run_rows import scan
+from fgvc.store import hashing
+
+N = 300
+ZERO_SHOT = {"head": {"name": "text"}, "task": {"name": "zero_shot"}}
+
+
+def ranked(root):
+    return ranking.ranked(scan(root.glob("*/*/*"))[0])
+
+
+def hits(number: int, seed: int, n: int = N) -> np.ndarray:
+    """Answers of which `number` are right."""
+    right_N = np.arange(n) < number
+    return np.random.default_rng(seed).permutation(right_N)
+
+
+def head(name: str, **more: object) -> dict[str, object]:
+    return {"head": {"name": name}, **more}
+
+
+@pytest.fixture
+def five(forge, made):
+    """Five heads of one key; the answers of each are known."""
+    answers = {f"h{count}": hits(count, count) for count in (270, 262, 250, 235, 200)}
+    for name, right_N in answers.items():
+        forge(name, config=head(name), right=right_N)
+    return answers
+
+
+def test_real_runs_are_never_ranked_across_keys(real):
+    groups, damaged = ranked(real)
+    assert damaged == []
+    assert len(groups) == 2
+    for group in groups:
+        runs = [run for entry in group.entries for run in entry.line.runs]
+        assert {run.comparability_key for run in runs} == {group.key}
+        assert {run.head for run in runs} == {"linear", "knn"}
+        assert len({run.final_fit for run in runs}) == 1
+        best, *others = group.entries
+        assert best.versus is None
+        assert {entry.versus.test for entry in others} <= {"mcnemar", "sign_flip"}
+        tops = [entry.line.top1 for entry in group.entries]
+        assert tops == sorted(tops, reverse=True)
+
+
+def test_ties_are_those_of_scipy_and_holm(five, made):
+    ((group,), _) = ranked(made)
+    names = [entry.line.first.head for entry in group.entries]
+    assert names == ["h270", "h262", "h250", "h235", "h200"]
+    p = []
+    for name in names[1:]:
+        b, c = (five["h270"] & ~five[name]).sum(), (five[name] & ~five["h270"]).sum()
+        p.append(stats.binomtest(int(b), int(b + c)).pvalue)
+    versus = [entry.versus for entry in group.entries[1:]]
+    assert [one.test for one in versus] == ["mcnemar"] * 4
+    assert [one.p for one in versus] == pytest.approx(p, rel=1e-9)
+    adjusted = metrics.holm([*p, *[1.0] * 6])[:4]  # all ten pairs of five lines
+    assert [one.family for one in versus] == [10] * 4
+    assert [one.p_holm for one in versus] == pytest.approx(adjusted)
+    assert [one.verdict for one in versus] == ["tie" if q > 0.05 else "lower" for q in adjusted]
+    assert {one.verdict for one in versus} == {"tie", "lower"}
+    for one, name in zip(versus, names[1:], strict=True):
+        assert one.difference == pytest.approx(five[name].mean() - five["h270"].mean())
+        assert one.low < one.difference < one.high
+
+
+def test_answers_are_joined_on_path_whatever_their_order(five, made, seal):
+    ((before,), _) = ranked(made)
+    folder = next(made.glob("h262/*/*"))
+    table = pq.read_table(folder / "predictions.parquet")
+    order_N = np.random.default_rng(0).permutation(len(table))
+    pq.write_table(table.take(order_N), folder / "predictions.parquet")
+    seal(folder)
+    ((after,), damaged) = ranked(made)
+    assert damaged == []
+    told = [[entry.versus for entry in group.entries] for group in (before, after)]
+    assert told[0] == told[1]
+
+
+def test_several_seeds_are_paired_by_their_share_of_right_answers(forge, made):
+    answers = {("cosine", s): hits(280 + s, s) for s in (0, 1)}
+    answers |= {("mlp", s): hits(240 + s, 10 + s) for s in (0, 1, 2)}
+    answers |= {("linear", 0): hits(275, 20)}
+    for (name, seed), right_N in answers.items():
+        forge(f"{name}{seed}", config=head(name, seed=seed), right=right_N)
+    ((group,), _) = ranked(made)
+    assert [len(entry.line.runs) for entry in group.entries] == [2, 1, 3]
+    _, linear, mlp = group.entries
+    assert (linear.versus.test, mlp.versus.test) == ("sign_flip_subsets", "sign_flip_subsets")
+    assert linear.versus.verdict == "tie"
+    assert mlp.versus.verdict == "lower"
+    assert mlp.versus.difference == pytest.approx((241 - 280.5) / N)
+    assert mlp.versus.high < 0
+
+
+def test_a_change_in_the_predictions_takes_only_that_run_out(five, made):
+    victim = next(made.glob("h270/*/*"))
+    data = bytearray((victim / "predictions.parquet").read_bytes())
+    data[len(data) // 2] ^= 1
+    (victim / "predictions.parquet").write_bytes(data)
+    ((group,), (damaged,)) = ranked(made)
+    assert damaged.folder.startswith("h270/")
+    assert damaged.why.startswith("predictions.parquet: sha256 mismatch")
+    assert [entry.line.first.head for entry in group.entries] == ["h262", "h250", "h235", "h200"]
+    assert group.entries[0].versus is None
+
+
+def test_an_older_run_of_the_same_answer_steps_in_for_a_damaged_one(forge, made):
+    forge("other", config=head("mlp"), right=hits(200, 1))
+    for day in (1, 2):
+        time = {"started": f"2026-11-0{day}T00:00:00+00:00"}
+        folder = forge(f"day{day}", right=hits(250, 2), stamp=time)
+    (folder / "predictions.parquet").unlink()
+    ((group,), (damaged,)) = ranked(made)
+    assert damaged.why == "predictions.parquet: missing"
+    assert [entry.line.first.run_id for entry in group.entries] == ["day1", "other"]
+
+
+def test_other_images_under_the_same_key_are_not_paired(five, forge, made):
+    forge("fewer", config=head("fewer"), right=hits(200, 0, n=240))
+    ((group,), (damaged,)) = ranked(made)
+    assert damaged.folder.startswith("fewer/")
+    assert "other test images" in damaged.why
+    assert len(group.entries) == 5
+
+
+def test_answers_that_contradict_the_numbers_are_damaged(five, forge, made):
+    forge("boast", config=head("boast"), right=hits(200, 0), numbers={"test": {"top1": 0.99}})
+    (_, (damaged,)) = ranked(made)
+    assert damaged.why == "predictions.parquet: contradicts metrics.json"
+
+
+def test_a_file_that_is_no_parquet_is_damaged(five, forge, made, seal):
+    folder = forge("text", config=head("text2"), right=hits(200, 0))
+    (folder / "predictions.parquet").write_text("path,split,label,pred\n")
+    seal(folder)
+    (_, (damaged,)) = ranked(made)
+    assert damaged.why == "predictions.parquet: not one that this version reads"
+
+
+def test_predictions_are_read_only_where_there_is_something_to_compare(forge, made):
+    folder = forge("lonely")
+    (folder / "predictions.parquet").unlink()
+    ((group,), damaged) = ranked(made)
+    assert damaged == []
+    assert [entry.versus for entry in group.entries] == [None]
+
+
+def test_zero_shot_joins_every_group_of_its_base_and_no_other(forge, made):
+    for name in ("train", "both"):
+        forge(name, config={"final_fit": name}, right=hits(250, 1))
+    forge("other fit", facts={"answer": {"manifest_digest": "a" * 64}}, right=hits(250, 1))
+    forge("far", stamp={"manifest_digest": "b" * 64}, right=hits(250, 1))
+    forge("forced", numbers={"resumed": {"forced": True}}, right=hits(250, 1))
+    forge("debug", config={"task": {"debug": "overfit"}}, right=hits(250, 1))
+    forge("words", config=ZERO_SHOT, stamp={"task": "zero_shot"}, right=hits(9, 2))
+    groups, _ = ranked(made)
+    joined = {(name, "words") for name in ("train", "both", "other fit")}
+    assert {tuple(members(group)[0]) for group in groups} == {
+        *joined,
+        ("far",),
+        ("forced",),
+        ("debug",),
+    }
+    assert {group.fitted.fitted for group in groups} == {True}
+
+
+def test_zero_shot_alone_is_a_group_of_its_base(forge, made):
+    for size in ("small", "base"):
+        config = {**ZERO_SHOT, "backbone": {"checkpoint": {"size": size}}}
+        forge(size, config=config, right=hits(99, 3))
+    ((group,), _) = ranked(made)
+    assert group.key == group.fitted.first.comparability_base
+    assert [entry.versus and entry.versus.p for entry in group.entries] == [None, 1.0]
+    assert not group.fitted.fitted
+
+
+def test_a_finetune_is_held_against_the_probe_of_its_weights_by_key(forge, made):
+    """Not against the better kNN, nor the better probe of other weights."""
+    answers = {"knn": hits(280, 1), "linear": hits(230, 2), "other": hits(275, 3)}
+    forge("knn", config=head("knn"), right=answers["knn"])
+    forge("linear", config=head("linear"), right=answers["linear"])
+    other = {"weights_digest": "b" * 64}
+    forge(
+        "other", config=head("linear", matmul_precision="high"), right=answers["other"], stamp=other
+    )
+    tuned_N = hits(260, 4)
+    forge(
+        "tuned",
+        config=head("linear", task={"name": "train"}),
+        right=tuned_N,
+        stamp={"task": "train"},
+    )
+    (group,), damaged = ranked(made)
+    assert damaged == []
+    found = {entry.line.first.task: entry.over_probe for entry in group.entries if entry.over_probe}
+    assert set(found) == {"train"}
+    over = found["train"]
+    assert over.difference == pytest.approx((260 - 230) / N)
+    only_tuned = int((tuned_N & ~answers["linear"]).sum())
+    only_probe = int((~tuned_N & answers["linear"]).sum())
+    exact = stats.binomtest(only_tuned, only_tuned + only_probe).pvalue
+    assert over.p == over.p_holm == pytest.approx(exact, rel=1e-12)
+    assert over.low < over.difference < over.high
+
+
+def members(group) -> tuple[list[str], list[str]]:
+    """run_ids of the entries and of the lines outside the ranking."""
+    return (
+        [entry.line.first.run_id for entry in group.entries],
+        [line.first.run_id for line in group.outside],
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"numbers": {"resumed": {"forced": True}}},
+        {"config": {"task": {"debug": "overfit"}}},
+        {"facts": {"answer": {"manifest_digest": "a" * 64}}},
+        {"facts": {"split_digest": "a" * 64}},
+    ],
+    ids=["forced", "debug", "other images", "other split"],
+)
+def test_what_is_no_plain_run_is_in_no_group_of_plain_runs(five, forge, made, change):
+    forge("odd", config=head("h270", **change.pop("config", {})), right=hits(299, 9), **change)
+    groups, _ = ranked(made)
+    assert sorted(members(group)[0] for group in groups) == [
+        ["h270", "h262", "h250", "h235", "h200"],
+        ["odd"],
+    ]
+
+
+def test_a_forced_resume_never_replaces_the_run_of_its_seed(forge, made):
+    late = {"started": "2099-01-01T00:00:00+00:00"}
+    forge("plain", right=hits(125, 1))
+    for name in ("forced", "again"):
+        forge(name, right=hits(275, 1), stamp=late, numbers={"resumed": {"forced": True}})
+    groups, _ = ranked(made)
+    assert sorted(members(group)[0] for group in groups) == [["again", "forced"], ["plain"]]
+
+
+def test_a_line_with_an_overlap_has_no_place_and_changes_no_comparison(five, forge, made):
+    ((before,), _) = ranked(made)
+    forge("seen", config=head("best"), right=hits(299, 9), numbers={"overlap": {"images": 12}})
+    ((after,), _) = ranked(made)
+    assert after.entries == before.entries
+    assert members(after) == (["h270", "h262", "h250", "h235", "h200"], ["seen"])
+    assert f"12 of its {N} test images" in after.outside[0].outside
+
+
+def test_a_group_of_nothing_but_overlap_is_shown(forge, made):
+    forge("seen", right=hits(299, 9), numbers={"overlap": {"images": 12}})
+    ((group,), damaged) = ranked(made)
+    assert (members(group), damaged) == (([], ["seen"]), [])
+    assert group.fitted is group.outside[0]
+
+
+@pytest.fixture
+def join(forge, made):
+    """join(**config) -> the run_id of the probe that such a finetune is compared with."""
+
+    def joined(**config: object) -> str | None:
+        tuned = head("linear", task={"name": "train"}, **config)
+        if not (made / "tuned").exists():
+            forge("tuned", config=tuned, right=hits(260, 4), stamp={"task": "train"})
+        ((group,), _) = ranked(made)
+        lines = [entry.line for entry in group.entries]
+        (finetune,) = [line for line in lines if line.first.run_id == "tuned"]
+        probe = ranking._probe_of(finetune, lines)
+        return None if probe is None else probe.first.run_id
+
+    return joined
+
+
+def test_a_finetune_is_compared_with_no_probe_of_another_model(forge, join):
+    """Random weights have no digest, so the model itself must be in the key."""
+    other = {"name": "dinov2", "checkpoint": {"model": "vit_base_patch14_reg4_dinov2"}}
+    forge("dinov2", config={"backbone": other}, right=hits(280, 1))
+    assert join() is None
+
+
+def test_a_finetune_is_compared_with_a_probe_of_its_part_attention_or_of_none(forge, join):
+    """The finetune has part attention off; of the others it is compared with none."""
+    for name, count in (("transfg", 270), ("centre", 280)):
+        parts = {"name": name, "tokens": 3, "stride": None, "last_block": "pretrained"}
+        forge(name, config={"part_attention": parts}, right=hits(count, 1))
+    assert join() is None
+    forge("plain", right=hits(200, 1))
+    assert join() == "plain"
+
+
+PARTS = {"name": "transfg", "tokens": 3, "stride": None, "last_block": "pretrained"}
+
+
+@pytest.mark.parametrize("other", [{"tokens": 4}, {"stride": 8}, {"last_block": "random"}])
+def test_a_finetune_with_part_attention_prefers_the_probe_with_the_same(forge, join, other):
+    forge("plain", right=hits(270, 1))
+    forge("other", config={"part_attention": {**PARTS, **other}}, right=hits(280, 1))
+    parts = {**PARTS, "contrastive": 1.0, "margin": 0.4}
+    assert join(part_attention=parts) == "plain"
+    forge("same", config={"part_attention": PARTS}, right=hits(200, 1))
+    assert join(part_attention=parts) == "same"
+
+
+def test_of_several_probes_the_validation_decides_and_not_the_test(forge, join):
+    for name, count, loss in (("a", 290, 1.2), ("b", 100, 1.1), ("c", 280, None)):
+        numbers = {"val": None if loss is None else {"loss": loss}}
+        forge(name, config={"task": {"c_count": count}}, right=hits(count, 2), numbers=numbers)
+    assert join() == "b"
+
+
+def test_of_equal_probes_the_smallest_hash_decides(forge, join):
+    folders = [
+        forge(name, config={"task": {"c_count": count}}, right=hits(count, 2))
+        for name, count in (("a", 200), ("b", 290), ("c", 280))
+    ]
+    first = min(folders, key=lambda folder: folder.parent.name)
+    assert join() == first.parents[1].name
+
+
+def test_probes_of_other_seeds_do_not_stand_for_random_weights(forge, join):
+    forge("seed 0", right=hits(280, 1))
+    forge("seed 1", config={"seed": 1}, right=hits(280, 1))
+    assert join() is None
+
+
+def notes_of_the_finetune(made) -> tuple[str, ...]:
+    ((group,), _) = ranked(made)
+    (entry,) = [one for one in group.entries if one.line.first.task == "train"]
+    assert entry.over_probe is None
+    return entry.line.notes
+
+
+@pytest.mark.parametrize(
+    ("tuned", "probed", "says"),
+    [
+        ((1, 2), (0, 1), "and the probe lacks seed=2. Run the probe with seed=2"),
+        ((1,), (0,), "and the probe lacks seed=1. Run the probe with seed=1"),
+        ((0, 1), (0, 1, 2), "and the probe has seed=2 too. Run the finetune with seed=2"),
+    ],
+)
+def test_a_note_names_the_seeds_that_keep_random_weights_from_their_probe(
+    forge, made, tuned, probed, says
+):
+    for seed in probed:
+        forge(f"probe {seed}", config={"seed": seed}, right=hits(280, seed), numbers={"notes": []})
+    for seed in tuned:
+        config = head("linear", seed=seed, task={"name": "train"})
+        numbers, stamp = {"notes": []}, {"task": "train"}
+        forge(f"tuned {seed}", config=config, right=hits(260, 9), stamp=stamp, numbers=numbers)
+    (note,) = notes_of_the_finetune(made)
+    assert note.startswith("vit tiny random · linear finetuned · 64 px: not compared with")
+    assert note.endswith(says)
+
+
+def test_no_note_names_seeds_where_no_probe_of_the_model_was_run(forge, made):
+    config = head("linear", seed=1, task={"name": "train"})
+    numbers, stamp = {"notes": []}, {"task": "train"}
+    forge("tuned", config=config, right=hits(260, 9), stamp=stamp, numbers=numbers)
+    other = {"name": "dinov2", "checkpoint": {"model": "vit_base_patch14_reg4_dinov2"}}
+    forge("dinov2", config={"backbone": other}, right=hits(280, 1))
+    assert notes_of_the_finetune(made) == ()
+
+
+def test_repeating_runs_that_draw_nothing_under_other_seeds_changes_no_p(forge, made):
+    """Seeds are no reason to leave the exact test."""
+    answers = {"a": hits(270, 1), "b": hits(258, 2)}
+    for name, right_N in answers.items():
+        forge(name, config=head(name), right=right_N)
+    ((before,), _) = ranked(made)
+    for seed in (1, 2):
+        for name, right_N in answers.items():
+            forge(f"{name}{seed}", config=head(name, seed=seed), right=right_N)
+    ((after,), _) = ranked(made)
+    assert [len(entry.line.runs) for entry in after.entries] == [3, 3]
+    assert after.entries[1].versus == before.entries[1].versus
+    assert after.entries[1].versus.test == "mcnemar"
+    assert [entry.seeds_identical for entry in after.entries] == [True, True]
+    assert [entry.seeds_identical for entry in before.entries] == [False, False]
+
+
+def test_an_obvious_difference_is_found_in_a_table_of_252_lines(runs):
+    """Three seeds each. The smallest p of a bootstrap of 10,000 is .0002, which is .0502 after Holm
+    over the 251 comparisons alone: every line would be a tie."""
+    rng = np.random.default_rng(0)
+    accuracy_N = rng.beta(4.5, 0.5, size=300)
+    pool_SN = rng.random((15, 3, 300)) < accuracy_N  # repeated, as each new pair is resampled
+    worse_SN = rng.random((3, 300)) < accuracy_N * 0.5
+    run = runs_module.read(runs())
+    lines, read = [], {}
+    for number in range(252):
+        members = []
+        for seed in range(3):
+            right_N = (worse_SN if number == 100 else pool_SN[number % 15])[seed]
+            place = Path(f"{number}/{seed}")
+            read[place] = Answers(right_N, "images", hashing.sha256_bytes(right_N.tobytes()))
+            members.append(replace(run, path=place, seed=seed, top1=float(right_N.mean())))
+        lines.append(Line(tuple(members)))
+    lines.sort(key=lambda line: -line.top1)
+    entries = ranking._compared(lines, read)
+    versus = [entry.versus for entry in entries[1:]]
+    assert {one.verdict for one in versus[:-1]} == {"identical", "tie"}
+    assert (versus[-1].verdict, versus[-1].family) == ("lower", 252 * 251 // 2)
+    assert versus[-1].p_holm < 1e-6
+
+
+def test_lines_and_seeds_that_answer_identically_are_known(forge, made):
+    right_N = hits(250, 1)
+    forge("best", config=head("best"), right=hits(290, 2))
+    forge("twin", config=head("twin"), right=hits(290, 2))
+    forge("x", config=head("x"), right=right_N)
+    forge("y", config=head("y"), right=right_N, wrong=2)
+    for seed in (0, 1):
+        forge(f"z{seed}", config=head("z", seed=seed), right=right_N)
+    for seed in (0, 1, 2):
+        answers = hits(200, 5 + seed // 2)
+        forge(f"mixed{seed}", config=head("mixed", seed=seed), right=answers)
+    ((group,), _) = ranked(made)
+    by_head = {entry.line.first.head: entry for entry in group.entries}
+    places = {name: place for place, name in enumerate(by_head, 1)}
+    first, second = (name for name in by_head if name in ("best", "twin"))
+    assert by_head[second].versus.verdict == "identical"
+    assert by_head[second].identical_to == places[first] == 1
+    assert by_head["z"].identical_to == places["x"]
+    assert by_head["y"].identical_to is by_head["x"].identical_to is None
+    assert not by_head["y"].versus.identical
+    seeds = {name: entry.distinct_answers for name, entry in by_head.items()}
+    assert (seeds["x"], seeds["z"], seeds["mixed"]) == (1, 1, 2)
+    assert by_head["z"].seeds_identical
+    assert not by_head["mixed"].seeds_identical
+    assert not by_head["x"].seeds_identical
+
+
+def test_the_same_images_right_is_not_the_same_answers(forge, made):
+    right_N = hits(250, 1)
+    forge("x", config=head("x"), right=right_N)
+    forge("y", config=head("y"), right=right_N, wrong=2)
+    ((group,), _) = ranked(made)
+    versus = group.entries[1].versus
+    assert (versus.verdict, versus.identical, versus.same_right) == ("tie", False, True)
+    assert (versus.difference, versus.low, versus.high, versus.p) == (0, 0, 0, 1)
+
+
+def test_report_and_compare_give_the_same_numbers_either_way(five, made):
+    ((group,), _) = ranked(made)
+    best, *others = group.entries
+    for entry in others:
+        pair = entry.line.first.path, best.line.first.path
+        here, there = (compared(*order, force=False)["top1"] for order in (pair, pair[::-1]))
+        versus = entry.versus
+        found = (versus.test, versus.difference, versus.low, versus.high, versus.p)
+        assert tuple(here[key] for key in ("test", "value", "low", "high", "p")) == found
+        assert (here["value"], here["low"], here["high"], here["p"]) == (
+            -there["value"],
+            -there["high"],
+            -there["low"],
+            there["p"],
+        )

@@ -1,0 +1,86 @@
+"""A table written anew: the one it replaces stays, whole and dated, with its own retention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fgvc.record import retention
+from fgvc.report import table_archive
+
+
+@pytest.fixture
+def write(tmp_path):
+    def written(text, **more):
+        formats = {"csv": text.encode(), "json": f'["{text}"]'.encode(), **more}
+        table_archive.write(tmp_path, formats, 90)
+
+    return written
+
+
+def stems(folder):
+    return [table.stem for table in table_archive.found(folder)]
+
+
+def test_the_replaced_table_stays_under_its_date(write, tmp_path):
+    write("one", html=b"<p>one")
+    made = retention.read(tmp_path / "baselines.retention.json").created
+    write("two")
+    old, new = sorted(table_archive.found(tmp_path), key=lambda table: table.current)
+    assert old.stem == f"baselines-{made:%Y%m%dT%H%M%S%fZ}"
+    assert {path.name.removeprefix(old.stem) for path in old.files} == {
+        ".csv",
+        ".html",
+        ".json",
+        ".retention.json",
+    }
+    assert old.retention.created == made < new.retention.created
+    assert (tmp_path / f"{old.stem}.csv").read_text() == "one"
+    assert (tmp_path / "baselines.csv").read_text() == "two"
+
+
+def test_the_same_table_again_leaves_no_older_one(write, tmp_path):
+    write("one")
+    first = retention.read(tmp_path / "baselines.retention.json")
+    write("one")
+    assert stems(tmp_path) == ["baselines"]
+    assert retention.read(tmp_path / "baselines.retention.json").created > first.created
+
+
+@pytest.mark.parametrize("moves", range(3))
+def test_a_move_that_stops_after_any_file_is_made_good(write, tmp_path, monkeypatch, moves):
+    write("one")
+    made = retention.read(tmp_path / "baselines.retention.json").created
+    done, real = [], Path.rename
+
+    def rename(self, target):
+        if len(done) == moves:
+            raise KeyboardInterrupt
+        done.append(target)
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        write("two")
+    monkeypatch.undo()
+    write("two")
+    moved = f"baselines-{made:%Y%m%dT%H%M%S%fZ}"
+    assert stems(tmp_path) == ["baselines", moved]
+    assert (tmp_path / f"{moved}.csv").read_text() == "one"
+    assert (tmp_path / f"{moved}.json").read_text() == '["one"]'
+    assert retention.read(tmp_path / f"{moved}.retention.json").created == made
+
+
+def test_a_table_from_before_retention_counts_from_now(write, tmp_path):
+    (tmp_path / "baselines.csv").write_text("old")
+    write("two")
+    old, _ = sorted(table_archive.found(tmp_path), key=lambda table: table.current)
+    assert [path.suffix for path in old.files] == [".csv", ".json"]
+    assert old.retention is not None
+
+
+def test_other_files_are_no_tables(tmp_path):
+    for name in ("baselines-mine.csv", "baselines_old.csv", "table.csv"):
+        (tmp_path / name).touch()
+    assert table_archive.found(tmp_path) == []
