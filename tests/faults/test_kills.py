@@ -38,8 +38,8 @@ prune.now = lambda: begun() + datetime.timedelta(days=200)
 """
 FORKED = """
 import multiprocessing
-from fgvc.task import isolate
-isolate._context = lambda: multiprocessing.get_context("fork")  # no server to start
+from fgvc.launch import job_process
+job_process._context = lambda: multiprocessing.get_context("fork")  # no server to start
 """
 PUT = """
 from pathlib import Path

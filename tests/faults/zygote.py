@@ -43,8 +43,11 @@ def load() -> None:
     import fgvc.launch.fork_server
 
     torch.set_num_threads(1)
-    rooms = pkgutil.iter_modules(fgvc.task.__path__, "fgvc.task.")
-    for name in (*LIBRARIES, *(room.name for room in rooms)):
+    rooms = (fgvc.launch, fgvc.pipeline, fgvc.task)
+    modules = [
+        m for room in rooms for m in pkgutil.iter_modules(room.__path__, f"{room.__name__}.")
+    ]
+    for name in (*LIBRARIES, *(module.name for module in modules)):
         importlib.import_module(name)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)  # which the server of a sweep ignores

@@ -90,7 +90,7 @@ def test_killed_between_reading_test_and_sealing_both_reads_count(started, again
 @pytest.mark.parametrize(
     ("task", "when", "place", "reads"),
     [
-        ("probe", "given[0] == 'test'", ("extract", "Extractor", "compute"), 2),
+        ("probe", "given[0] == 'test'", ("features", "Extractor", "compute"), 2),
         ("train", "named.get('features')", ("finetune", "Finetune", "_classified"), 2),
         ("train", "True", ("finetune", "Finetune", "ending"), 1),  # validation is read first
     ],
@@ -98,7 +98,7 @@ def test_killed_between_reading_test_and_sealing_both_reads_count(started, again
 def test_the_moment_of_death_decides(started, again, tmp_path, task, when, place, reads):
     module, owner, method = place
     own = ("seed=1", f"runtime.cache_root={tmp_path / 'cache'}")  # no test feature is cached
-    setup = kill(when, module=f"fgvc.task.{module}", owner=owner, method=method)
+    setup = kill(when, module=f"fgvc.pipeline.{module}", owner=owner, method=method)
     job = started(*TINY, *TASKS[task], *own, setup=setup)
     assert job.wait() == -signal.SIGKILL, job.said
     ran = again(*TASKS[task], *own)
