@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from benchmarks.side_by_side import Row, best_times
 from fgvc.config.compose import composed, typed
 from fgvc.model.backbone import Backbone, build
-from fgvc.model.part_attention import attach
+from fgvc.model.part_attention import attach_selector
 from fgvc.types import WeightsSource
 
 SIDE, SMALL = 448, 64
@@ -90,7 +90,7 @@ def _way(
     conf = typed(composed(chosen))
     backbone = build(conf.backbone, side, WeightsSource("random", "random"), 0, stride)
     if name == OURS:
-        attach(backbone, conf.part_attention, 0)
+        attach_selector(backbone, conf.part_attention, 0)
     if name == FULL:
         _as_published(backbone)
     pixels_BCHW = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))

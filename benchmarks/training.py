@@ -33,7 +33,7 @@ def step(places: Path, images: int, device: str) -> Row:
     )  # fmt: skip
     where = torch.device(device)
     backbone = build(conf.backbone, conf.resolution.side, weights.find(conf.backbone), 0)
-    model = Classifier(backbone, heads.fresh(conf.head, backbone.feature_dim, CLASSES, 0))
+    model = Classifier(backbone, heads.new_head(conf.head, backbone.feature_dim, CLASSES, 0))
     model.thaw(conf.task)
     model = model.to(where)
     bare = copy.deepcopy(model).train()

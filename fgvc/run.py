@@ -24,7 +24,7 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from fgvc.parallel import signals
 
 if __name__ == "__main__":
-    signals.end_at_once()  # before the imports below, which take a second
+    signals.exit_on_signal()  # before the imports below, which take a second
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -33,7 +33,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fgvc.config.arguments import check_arguments, short, without_long_words
+from fgvc.config.arguments import check_arguments, shorten, shorten_words
 from fgvc.config.compose import (
     CONFIG_NAME,
     conf_dir,
@@ -42,22 +42,22 @@ from fgvc.config.compose import (
 )
 from fgvc.config.constraints import EXTRACTS
 from fgvc.config.errors import ConfigError
-from fgvc.config.experiment_file import laid_out
-from fgvc.config.flags import flags_first, parsed_flags
+from fgvc.config.experiment_file import expand_experiment
+from fgvc.config.flags import move_flags_first, parsed_flags
 from fgvc.config.help import page
 from fgvc.config.list_values import as_list
-from fgvc.config.named_sweep import spelt_out
+from fgvc.config.named_sweep import expand_sweep
 from fgvc.config.overrides import (
     RUN_ID_KEY,
     Job,
-    choices_of,
+    choices,
     common,
+    expand_jobs,
     normalized,
-    plan_of,
 )
-from fgvc.config.search_space import Search, refuse_other, search_of
-from fgvc.config.sweep_exclusions import LeftOut, folded
-from fgvc.config.sweep_expansion import exactly
+from fgvc.config.search_space import Search, check_same_search, parse_search
+from fgvc.config.sweep_exclusions import Exclusion, summarize
+from fgvc.config.sweep_expansion import launch_exactly
 from fgvc.config.version import version
 from fgvc.untrusted import shell
 from fgvc.untrusted.escape import visible
@@ -85,27 +85,31 @@ def main(arguments: Sequence[str]) -> int:
     try:
         check_arguments(arguments)
         _refuse_secrets(arguments)
-        arguments = [as_list(item) for item in laid_out([normalized(item) for item in arguments])]
-        flags = parsed_flags(arguments := flags_first(arguments))
+        arguments = [
+            as_list(item) for item in expand_experiment([normalized(item) for item in arguments])
+        ]
+        flags = parsed_flags(arguments := move_flags_first(arguments))
         if flags.shell_completion:
             return _complete(flags.overrides)
         _refuse_other_configs(flags)
-        overrides, named = spelt_out(flags.overrides)
+        overrides, named = expand_sweep(flags.overrides)
         multirun = flags.multirun or named
-        search, corners = search_of(overrides) or (None, [])
-        jobs, left_out = plan_of(overrides, multirun, named) if search is None else (corners, [])
+        search, corners = parse_search(overrides) or (None, [])
+        jobs, left_out = (
+            expand_jobs(overrides, multirun, named) if search is None else (corners, [])
+        )
         _refuse_torchrun(jobs, multirun)
         given = jobs[0].conf.runtime.run_id
         run_id = _checked(given) if given is not None else new_run_id()
         if search is not None:
-            refuse_other(search, jobs[0].conf, run_id)
+            check_same_search(search, jobs[0].conf, run_id)
     except (ConfigError, HydraException, OmegaConfBaseException, OSError, RecursionError) as error:
         return _wrong_command(error)
     if flags.cfg or flags.info or flags.hydra_help:
         return _shown(["--hydra-help"] if flags.hydra_help else arguments, flags.package)
     if jobs[0].conf.runtime.dry_run:
         return _show_plan(run_id, jobs, left_out, search)
-    for line in folded(left_out):
+    for line in summarize(left_out):
         print(f"left out: {visible(line)}", flush=True)
     mine = f'{RUN_ID_KEY}"{run_id}"'
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
@@ -114,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
         return _search(run_id, [*overrides, mine], command, jobs[0], search)
     if not multirun:
         return _alone(jobs[0], run_id, [*overrides, mine], command)
-    with exactly([[*choices_of(job.overrides), mine] for job in jobs]):
+    with launch_exactly([[*choices(job.overrides), mine] for job in jobs]):
         arguments = ["--multirun", *common(overrides, jobs), mine]
         if is_operation(jobs[0].conf):
             return _here(arguments, command)
@@ -131,7 +135,7 @@ def _shown(arguments: Sequence[str], package: str | None) -> int:
         code = WRONG_COMMAND if end.code else DONE
     line = said.getvalue().strip("\n")
     if code and line.startswith("package "):
-        shown = f"--package {short(package or '')}: no such key; --cfg job alone shows them all"
+        shown = f"--package {shorten(package or '')}: no such key; --cfg job alone shows them all"
         line = f"fgvc: {visible(shown)}"
     if line:
         print(line, file=sys.stderr)
@@ -158,9 +162,9 @@ def script() -> None:
     # last of all: Python then takes its handlers away, and the end of torch can take seconds
     atexit.register(signals.ignore)
     if os.environ.get("RANK", "0") == "0":
-        signals.interrupt()
+        signals.raise_keyboard_interrupt()
     else:  # torchrun ends a rank that waits for a refused one
-        signals.die()
+        signals.default()
     try:
         code = main(sys.argv[1:])
     except KeyboardInterrupt:
@@ -172,7 +176,7 @@ def script() -> None:
         if error.filename is not None:
             raise
         code = _refused_output(error)
-    signals.end_at_once(code)
+    signals.exit_on_signal(code)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -270,7 +274,7 @@ def _sweep(
     arguments: Sequence[str],
     command: str,
     jobs: Sequence[Job],
-    left_out: Sequence[LeftOut],
+    left_out: Sequence[Exclusion],
 ) -> int:
     """Run experiments, each in a process of its own, to one table."""
     from fgvc.launch import sweep
@@ -338,7 +342,7 @@ def _wrong_command(error: Exception) -> int:
     """Print the reason in one line; a message of a library is cut."""
     text = str(error)
     is_own = isinstance(error, ConfigError)
-    line = without_long_words(text) if is_own else short(" ".join(text.split()), 300)
+    line = shorten_words(text) if is_own else shorten(" ".join(text.split()), 300)
     print(f"fgvc: {visible(line)}", file=sys.stderr)
     return WRONG_COMMAND
 
@@ -367,7 +371,7 @@ def _raising_disk_errors() -> Iterator[None]:
 
 
 def _show_plan(
-    run_id: str, jobs: Sequence[Job], left_out: Sequence[LeftOut], search: Search | None
+    run_id: str, jobs: Sequence[Job], left_out: Sequence[Exclusion], search: Search | None
 ) -> int:
     """What would run; nothing is written."""
     if search is not None:
@@ -379,7 +383,7 @@ def _show_plan(
         print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
         for job in jobs:
             name = "operation" if is_operation(job.conf) else "of a checkpoint"
-            print(visible(f"  {name:<16}  {' '.join(choices_of(job.overrides))}"))
+            print(visible(f"  {name:<16}  {' '.join(choices(job.overrides))}"))
         return DONE
     from fgvc.launch.dry_run import show
 

@@ -246,7 +246,7 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Looks:
+class AttentionMaps:
     """Where part attention looked in the images of row_N (manifest rows, ascending).
 
     index_NK: the kept patches, row by row over the token grid. score_NG: float32, what they were

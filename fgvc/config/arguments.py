@@ -26,7 +26,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
         ConfigError: not UTF-8, a control character, or a name that is longer than a file's.
     """
     for argument in arguments:
-        shown = short(argument)
+        shown = shorten(argument)
         if not _is_text(argument):
             raise ConfigError(f"{shown}: bytes that are not UTF-8; rename the file or folder")
         if match := CONTROL.search(argument):
@@ -39,16 +39,16 @@ def check_arguments(arguments: Sequence[str]) -> None:
             _check_path(key, value)
 
 
-def short(text: str, most: int = 120) -> str:
+def shorten(text: str, most: int = 120) -> str:
     """A text for a message: on one line, printable, its middle cut if it is long."""
     plain = CONTROL.sub(lambda control: repr(control[0])[1:-1], text)
     plain = plain.encode("utf-8", "backslashreplace").decode()
     return plain if len(plain) <= most else f"{plain[: most - 30]}…{plain[-20:]}"
 
 
-def without_long_words(line: str) -> str:
+def shorten_words(line: str) -> str:
     """A message in which no word has more than LONGEST_WORD letters."""
-    return re.sub(rf"\S{{{LONGEST_WORD},}}", lambda long: short(long[0]), line)
+    return re.sub(rf"\S{{{LONGEST_WORD},}}", lambda long: shorten(long[0]), line)
 
 
 def _check_path(key: str, value: str) -> None:
@@ -56,11 +56,11 @@ def _check_path(key: str, value: str) -> None:
     longest = max(len(os.fsencode(name)) for name in names)
     if longest > LONGEST_NAME:
         raise ConfigError(
-            f"{key}={short(value)}: a name of {longest} bytes, at most {LONGEST_NAME} of a file"
+            f"{key}={shorten(value)}: a name of {longest} bytes, at most {LONGEST_NAME} of a file"
         )
     if not value.startswith("[") and len(os.fsencode(value)) > LONGEST_PATH:
         raise ConfigError(
-            f"{key}={short(value)}: a path of {len(os.fsencode(value))} bytes, at most "
+            f"{key}={shorten(value)}: a path of {len(os.fsencode(value))} bytes, at most "
             f"{LONGEST_PATH}"
         )
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config import checkpoint_rows, finetuned_weights, inert, schema
-from fgvc.config.arguments import short
+from fgvc.config.arguments import shorten
 from fgvc.config.compose_cache import compose, compose_whole
 from fgvc.config.constraints import check_parts, check_side, check_text, settle
 from fgvc.config.errors import ConfigError, nearest
@@ -96,10 +96,10 @@ def typed(cfg: DictConfig) -> schema.Config:
         ConfigError: an unknown key, a value outside its bounds or choices, a combination that
             cannot be. One line each.
     """
-    return settled(shaped(cfg))
+    return check_config(parse_config(cfg))
 
 
-def shaped(cfg: DictConfig) -> schema.Config:
+def parse_config(cfg: DictConfig) -> schema.Config:
     """The config as dataclasses, every key and type checked, before its parts are held together.
 
     Raises:
@@ -119,7 +119,7 @@ def shaped(cfg: DictConfig) -> schema.Config:
     return conf
 
 
-def settled(conf: schema.Config) -> schema.Config:
+def check_config(conf: schema.Config) -> schema.Config:
     """The same config with its values checked, alone and together, and its weights found.
 
     Raises:
@@ -292,7 +292,7 @@ def check_bounds(node: Any, prefix: str = "") -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key}={value}: must be a finite number")
         if any(isinstance(number, int) and abs(number) > LARGEST for number in _numbers(value)):
-            raise ConfigError(f"{key}={short(str(value))}: must be at most {LARGEST}")
+            raise ConfigError(f"{key}={shorten(str(value))}: must be at most {LARGEST}")
         low, high = item.metadata.get("bounds", (None, None))
         if value is None or low is None:
             continue

@@ -26,7 +26,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from fgvc.config.arguments import short
+from fgvc.config.arguments import shorten
 from fgvc.config.errors import ConfigError
 
 MOST_VALUES = 10_000  # of a range
@@ -63,7 +63,7 @@ def parsed(override: str) -> Override:
         read = OverridesParser.create().parse_override(override)
     except RecursionError:
         raise ConfigError(
-            f"{short(override)}: brackets nested too deep; write the value flat"
+            f"{shorten(override)}: brackets nested too deep; write the value flat"
         ) from None
     except (ValueError, OverflowError) as error:  # int() of 5,000 digits, range() of step 0
         reason = str(error).partition(" for integer string")[0]  # then advice for programs

@@ -10,7 +10,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.inert import fixes_within
 from fgvc.config.inert import reasons as inert_keys
 from fgvc.config.schema import Config
-from fgvc.config.sweep_expansion import key_of, twin_line
+from fgvc.config.sweep_expansion import duplicate_reason, key_of
 
 KINDS = {  # metadata of a field that enters no hash -> why
     "place": "a place, not hashed",
@@ -52,7 +52,9 @@ def check_twins(kept: Job, twin: Job) -> None:
         if not any(f"{other}.".startswith(f"{key}.") for other in reasons):
             reasons[key] = SAME
     by_key = "; ".join(f"{key}: {why}" for key, why in reasons.items())
-    raise ConfigError(f"{twin_line(twin.overrides, kept.overrides)} ({by_key}). {_way(reasons)}")
+    raise ConfigError(
+        f"{duplicate_reason(twin.overrides, kept.overrides)} ({by_key}). {_way(reasons)}"
+    )
 
 
 def _way(reasons: dict[str, str]) -> str:

@@ -30,7 +30,7 @@ KEY = "experiment="
 OVERRIDE = "override /"
 
 
-def laid_out(arguments: Sequence[str]) -> list[str]:
+def expand_experiment(arguments: Sequence[str]) -> list[str]:
     """The arguments with the overrides of a file in the place of `experiment=PATH.yaml`.
 
     Raises:
@@ -65,7 +65,9 @@ def _file(argument: str) -> str | None:
     return value if value.endswith((".yaml", ".yml")) else None
 
 
-def choices(cfg: DictConfig, overrides: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:
+def axes_and_values(
+    cfg: DictConfig, overrides: Sequence[str]
+) -> tuple[dict[str, str], dict[str, Any]]:
     """Overrides as what an overlay holds: the option of each axis, and values; nothing of Hydra."""
     axes, values = {}, {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
@@ -78,7 +80,7 @@ def choices(cfg: DictConfig, overrides: Sequence[str]) -> tuple[dict[str, str], 
     return axes, values
 
 
-def overlay(axes: Mapping[str, str], values: Mapping[str, Any], says: Sequence[str]) -> str:
+def experiment_text(axes: Mapping[str, str], values: Mapping[str, Any], says: Sequence[str]) -> str:
     """The text of such a file.
 
     Args:

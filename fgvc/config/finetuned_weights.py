@@ -62,13 +62,13 @@ def describe(backbone: Backbone, path: Path, reads_text: bool) -> None:
     made = _checked_node(facts, path)
     _check_row(backbone, path, made)
     _check_contents(backbone, path, made, reads_text)
-    backbone.contamination = seen(facts)
+    backbone.contamination = training_data(facts)
 
 
 def _checked_node(facts: Mapping[str, Any], path: Path) -> Backbone:
     """The `backbone` node of a checkpoint; ConfigError unless it names one legal row."""
     try:
-        made = made_with(facts)
+        made = backbone_config(facts)
         architecture.check_chosen(made)
     except (KeyError, TypeError, AttributeError, ConfigError) as error:
         raise ConfigError(
@@ -79,26 +79,26 @@ def _checked_node(facts: Mapping[str, Any], path: Path) -> Backbone:
     return made
 
 
-def learned(facts: Mapping[str, Any]) -> bool:
+def backbone_was_trained(facts: Mapping[str, Any]) -> bool:
     """Whether the run of a checkpoint changed the backbone's weights."""
     task = facts["config"]["task"]
     trained = task["name"] == "train" and task.get("tune") != "head"
     return trained or bool(facts["fit"]["forced"])
 
 
-def seen(facts: Mapping[str, Any]) -> str:
+def training_data(facts: Mapping[str, Any]) -> str:
     """What the backbone of a checkpoint was trained on, for people."""
     before = str(facts["config"]["backbone"]["contamination"])
     if not facts["config"]["backbone"]["pretrained"]:
         before = "It began with random weights."
-    if not learned(facts):
+    if not backbone_was_trained(facts):
         return before
     fit, dataset = facts["fit"], facts["config"]["dataset"]["name"]
     chosen = f", chosen on {fit['validation']}" if fit["validation"] else ""
     return f"Finetuned with the labels of {dataset} ({fit['images']} images{chosen}). {before}"
 
 
-def made_with(facts: Mapping[str, Any]) -> Backbone:
+def backbone_config(facts: Mapping[str, Any]) -> Backbone:
     """The `backbone` node of the run that wrote a checkpoint."""
     node = dict(facts["config"]["backbone"])
     rows, known = node.pop("checkpoints"), {item.name for item in fields(Backbone)}

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from fgvc.config.compose import options
 from fgvc.config.compose_cache import parsed
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import AXES, asked_of
+from fgvc.config.overrides import AXES, parse_command
 from fgvc.config.synonyms import Advice, for_key, for_option
 
 SHOWS = ("cfg", "info")
@@ -30,7 +30,7 @@ class _Parser(ArgumentParser):
         raise ConfigError(f"{message.removeprefix('argument ')}; --help shows how it is written")
 
 
-def flags_first(arguments: Sequence[str]) -> list[str]:
+def move_flags_first(arguments: Sequence[str]) -> list[str]:
     """The arguments with Hydra's flags before the overrides, where its parser expects them."""
     first, rest = [], []
     left = iter(arguments)
@@ -80,7 +80,7 @@ def _line(flag: str, arguments: Sequence[str]) -> str:
 
 
 def _advice(name: str, value: str, arguments: Sequence[str]) -> Advice | None:
-    asked = asked_of(list(_overrides(arguments)))
+    asked = parse_command(list(_overrides(arguments)))
     word = name.replace("-", "_")
     if word in AXES:
         return Advice((f"{word}={value}",)) if value in options(word) else for_option(word, value)

@@ -16,7 +16,7 @@ from fgvc.config.errors import ConfigError, nearest
 PARAMS = "hydra.sweeper.params"
 
 
-def spelt_out(arguments: Sequence[str]) -> tuple[list[str], bool]:
+def expand_sweep(arguments: Sequence[str]) -> tuple[list[str], bool]:
     """The arguments with a named sweep's own behind them, and whether there is one.
 
     The axes of a sweep keep the order of its file, whatever is typed for them.

@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fgvc.config.compose import composed, conf_dir, settled, shaped
+from fgvc.config.compose import check_config, composed, conf_dir, parse_config
 from fgvc.config.schema import Config
 
 APART = ("dataset", "backbone", "resolution", "part_attention")  # axes that are no overlays
@@ -38,13 +38,13 @@ class Nodes:
         keys = _keys(overrides)
         if any(key not in self._known for key in keys.values()):
             cfg = composed(overrides)
-            conf = shaped(cfg)
+            conf = parse_config(cfg)
             if not _separable(cfg, overrides):
-                return settled(conf)
+                return check_config(conf)
             for name, key in keys.items():
                 self._known[key] = conf if name == REST else getattr(conf, name)
         rest = self._known[keys[REST]]
-        return settled(_copied(rest, {name: self._known[keys[name]] for name in APART}))
+        return check_config(_copied(rest, {name: self._known[keys[name]] for name in APART}))
 
 
 def _keys(overrides: Sequence[str]) -> dict[str, tuple[object, ...]]:

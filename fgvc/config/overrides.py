@@ -40,8 +40,14 @@ from fgvc.config.list_values import UNLISTED, as_list, check_sweep, or_a_list
 from fgvc.config.node_cache import Nodes
 from fgvc.config.parse_errors import unreadable
 from fgvc.config.schema import TABLES, Config, chosen_checkpoint
-from fgvc.config.sweep_exclusions import LeftOut, at_their_sizes
-from fgvc.config.sweep_expansion import Combination, key_of, neighbours, twin_line, where_known
+from fgvc.config.sweep_exclusions import Exclusion, keep_stated_sizes
+from fgvc.config.sweep_expansion import (
+    Combination,
+    drop_unknown_keys,
+    duplicate_reason,
+    group_by_features,
+    key_of,
+)
 from fgvc.config.synonyms import NAMES, Asked, for_option, unknown_key
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
@@ -74,7 +80,7 @@ class Job:
         return not is_operation(self.conf) and self.conf.task.name != "eval"
 
 
-def choices_of(overrides: Sequence[str]) -> tuple[str, ...]:
+def choices(overrides: Sequence[str]) -> tuple[str, ...]:
     """The overrides of one job that are choices: not its run_id, and nothing of Hydra's."""
     mine = (RUN_ID_KEY, "hydra", "+hydra")
     return tuple(item for item in overrides if not item.startswith(mine))
@@ -86,12 +92,12 @@ def jobs_of(arguments: Sequence[str], multirun: bool) -> list[Job]:
     Raises:
         ConfigError: the first thing that is wrong, in one line, with the nearest legal name.
     """
-    return plan_of(arguments, multirun, named=False)[0]
+    return expand_jobs(arguments, multirun, named=False)[0]
 
 
-def plan_of(
+def expand_jobs(
     arguments: Sequence[str], multirun: bool, named: bool
-) -> tuple[list[Job], list[LeftOut]]:
+) -> tuple[list[Job], list[Exclusion]]:
     """The jobs of the command, and what a named sweep leaves out as it cannot be.
 
     Args:
@@ -108,7 +114,7 @@ def plan_of(
     for override in sorted(given, key=lambda one: one.key_or_group not in AXES):
         if override.is_sweep_override() and not multirun:
             if override.key_or_group not in AXES:
-                _check_key(override, asked_of(given))
+                _check_key(override, parse_command(given))
             raise ConfigError(
                 f"{override.input_line}: several values need -m {or_a_list(override)}"
             )
@@ -127,30 +133,30 @@ def plan_of(
     asked = [job for job in jobs if job.experiment]
     _refuse_one_file_for_many(asked)
     if len(asked) == len(jobs):
-        jobs = [jobs[place] for place in neighbours([job.plain for job in jobs])]
+        jobs = [jobs[place] for place in group_by_features([job.plain for job in jobs])]
     return jobs, left_out
 
 
-def _named(split: Sequence[Combination], nodes: Nodes) -> tuple[list[Job], list[LeftOut]]:
+def _named(split: Sequence[Combination], nodes: Nodes) -> tuple[list[Job], list[Exclusion]]:
     """The jobs of a named sweep: each setting where it is known, each config once."""
     jobs: dict[str, Job] = {}  # by config hash
     first: dict[Combination, Combination] = {}  # of those that are equal where they are known
     impossible: dict[Combination, str] = {}
-    split, left_out = at_their_sizes(split)
-    for whole, overrides in zip(split, where_known(split, _knows), strict=True):
+    split, left_out = keep_stated_sizes(split)
+    for whole, overrides in zip(split, drop_unknown_keys(split, _knows), strict=True):
         if first.setdefault(overrides, whole) is not whole:
-            why = impossible.get(overrides, twin_line(whole, first[overrides]))
-            left_out.append(LeftOut(whole, why))
+            why = impossible.get(overrides, duplicate_reason(whole, first[overrides]))
+            left_out.append(Exclusion(whole, why))
             continue
         try:
             job = _job(overrides, nodes)
         except ImpossibleError as error:
             impossible[overrides] = str(error)
-            left_out.append(LeftOut(whole, str(error)))
+            left_out.append(Exclusion(whole, str(error)))
             continue
         kept = jobs.setdefault(config_hash(job.plain) if job.experiment else repr(overrides), job)
         if kept is not job:
-            left_out.append(LeftOut(whole, twin_line(overrides, kept.overrides)))
+            left_out.append(Exclusion(whole, duplicate_reason(overrides, kept.overrides)))
     return [*jobs.values()], left_out
 
 
@@ -163,7 +169,7 @@ def _knows(combination: Combination, key: str) -> bool:
     return task == "train" if key == "recipe" else key in legal
 
 
-def _without_twins(jobs: Sequence[Job]) -> tuple[list[Job], list[LeftOut]]:
+def _without_twins(jobs: Sequence[Job]) -> tuple[list[Job], list[Exclusion]]:
     """Keep one job per question: jobs that differ only in keys that change no number are left out.
 
     Raises:
@@ -178,7 +184,9 @@ def _without_twins(jobs: Sequence[Job]) -> tuple[list[Job], list[LeftOut]]:
             kept.append(job)
         else:
             check_twins(twin, job)
-            left_out.append(LeftOut(job.overrides, twin_line(job.overrides, twin.overrides)))
+            left_out.append(
+                Exclusion(job.overrides, duplicate_reason(job.overrides, twin.overrides))
+            )
     return kept, left_out
 
 
@@ -246,7 +254,7 @@ def _values(override: Override) -> Iterable[str]:
 
 def _job(overrides: tuple[str, ...], nodes: Nodes) -> Job:
     given = [_parse(argument) for argument in overrides]
-    asked = asked_of(given)
+    asked = parse_command(given)
     for override in given:
         _check_key(override, asked)
     if asked.task in ("eval", "predict"):
@@ -261,7 +269,7 @@ def _job(overrides: tuple[str, ...], nodes: Nodes) -> Job:
     return Job(overrides, conf, {} if is_operation(conf) else hashed(conf))
 
 
-def asked_of(given: Sequence[Override]) -> Asked:
+def parse_command(given: Sequence[Override]) -> Asked:
     """The legal keys of a command, its task, and the values that it sets."""
     legal, task = _legal(tuple(o.input_line or "" for o in given if o.key_or_group in AXES))
     return Asked(legal, task, {o.key_or_group: _typed_value(o) for o in given})
@@ -348,7 +356,7 @@ def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> 
         )
 
 
-def given_places(overrides: Sequence[str]) -> dict[str, str]:
+def declared_values(overrides: Sequence[str]) -> dict[str, str]:
     """The places that the command itself names, and what it declares: {dotted key: value}."""
     given, kept = [_parse(argument) for argument in overrides], place_keys() | declared_keys()
     values = {o.key_or_group: o.value() for o in given if o.key_or_group in kept}

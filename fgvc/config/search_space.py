@@ -34,7 +34,7 @@ SAMPLERS = {"optuna.samplers.TPESampler": "tpe", "optuna.samplers.RandomSampler"
 INSIDE = 0.37  # a place in an interval that is no whole number, whatever its ends
 
 
-class Stopped(BaseException):
+class SearchStopped(BaseException):
     """A trial was asked to stop, and with it the search: no sweeper takes it for a failure."""
 
 
@@ -57,7 +57,7 @@ class Search:
         return "maximize" if self.select == "top1" else "minimize"
 
 
-def search_of(arguments: Sequence[str]) -> tuple[Search, list[Job]] | None:
+def parse_search(arguments: Sequence[str]) -> tuple[Search, list[Job]] | None:
     """The search that the arguments ask for, with its corners as jobs; None where they ask none.
 
     Raises:
@@ -80,7 +80,7 @@ def search_of(arguments: Sequence[str]) -> tuple[Search, list[Job]] | None:
     ), jobs
 
 
-def refuse_other(search: Search, conf: Config, run_id: str) -> None:
+def check_same_search(search: Search, conf: Config, run_id: str) -> None:
     """Two searches under one run_id would mix their trials.
 
     Raises:

@@ -28,13 +28,13 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def varying(jobs: Sequence[Sequence[str]]) -> set[str]:
+def varying_keys(jobs: Sequence[Sequence[str]]) -> set[str]:
     """Keys that the jobs of a sweep do not all choose alike."""
     all_of = set.intersection(*map(set, jobs))
     return {key_of(item) for job in jobs for item in job if item not in all_of}
 
 
-def at_its_size(combination: Combination) -> Combination:
+def keep_stated_size(combination: Combination) -> Combination:
     """A backbone that names its size (vit_tiny) is taken at that size, whatever sizes are swept."""
     names = [item.partition("=")[2] for item in combination if key_of(item) == "backbone"]
     if not any(map(_is_shorthand, names)):
@@ -48,7 +48,7 @@ def _is_shorthand(backbone: str) -> bool:
     return file.is_file() and "\ndefaults:" in f"\n{file.read_text(encoding='utf-8')}"
 
 
-def where_known(
+def drop_unknown_keys(
     split: Sequence[Combination], knows: Callable[[Combination, str], bool]
 ) -> list[Combination]:
     """The combinations with each setting kept where its key is known, if it is known anywhere.
@@ -67,7 +67,7 @@ def where_known(
     ]
 
 
-def twin_line(one: Combination, other: Combination) -> str:
+def duplicate_reason(one: Combination, other: Combination) -> str:
     """Why a combination is left out that composes to the config of another one."""
     mine, theirs = (
         " ".join(item for item in this if item not in that and not item.startswith("hydra"))
@@ -78,18 +78,18 @@ def twin_line(one: Combination, other: Combination) -> str:
     return f"{mine}: the same config as {theirs or 'without it'}"
 
 
-def neighbours(plains: Sequence[dict[str, Any]]) -> list[int]:
+def group_by_features(plains: Sequence[dict[str, Any]]) -> list[int]:
     """An order in which those that share features stand together, and otherwise stay as they are.
 
     Args:
         plains: the hashed part of each config.
     """
     first: dict[str, int] = {}
-    ranks = [first.setdefault(shared(plain), len(first)) for plain in plains]
+    ranks = [first.setdefault(feature_config(plain), len(first)) for plain in plains]
     return sorted(range(len(plains)), key=ranks.__getitem__)
 
 
-def shared(plain: dict[str, Any]) -> str:
+def feature_config(plain: dict[str, Any]) -> str:
     """What jobs have in common that read the same features."""
     images = {key: value for key, value in plain["dataset"].items() if key not in SPLITS}
     drawn = plain["part_attention"]["name"] == "random" or not plain["backbone"]["pretrained"]
@@ -98,7 +98,7 @@ def shared(plain: dict[str, Any]) -> str:
 
 
 @contextmanager
-def exactly(jobs: Sequence[Sequence[str]]) -> Iterator[None]:
+def launch_exactly(jobs: Sequence[Sequence[str]]) -> Iterator[None]:
     """Hydra's own sweeper starts these jobs, instead of the cross that its arguments mean.
 
     Hydra knows no sweep that is not a whole cross. What it would check again is checked already.

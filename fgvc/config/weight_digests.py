@@ -7,9 +7,9 @@ from pathlib import Path
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema import Backbone, chosen_checkpoint
 from fgvc.config.weight_files import sidecars
-from fgvc.config.weight_files.folder import weights_in
+from fgvc.config.weight_files.folder import find_weights
 from fgvc.config.weight_files.hub_name import HUB, hub_hint, local_path, set_repo
-from fgvc.config.weight_files.shards import file_in, sha256_of
+from fgvc.config.weight_files.shards import find_file, sha256_of
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 TOKENIZER = "tokenizer.json"
@@ -58,7 +58,7 @@ def fill_beside(backbone: Backbone, preprocess: str) -> None:
     if backbone.weights is None:
         return
     path = Path(backbone.weights)
-    reason = sidecars.refusal(backbone, path, preprocess)
+    reason = sidecars.normalization_mismatch(backbone, path, preprocess)
     if reason is not None:
         raise ConfigError(reason)
     try:
@@ -99,7 +99,7 @@ def _local_file(backbone: Backbone, weights_root: str) -> Path | None:
     if backbone.weights is not None:
         path = local_path(backbone.weights)
         if path.is_dir():
-            return weights_in(backbone.weights, path, backbone.library)
+            return find_weights(backbone.weights, path, backbone.library)
         if not path.is_file():
             hint = hub_hint(backbone.weights)
             raise ConfigError(f"backbone.weights={backbone.weights}: no such file{hint}")
@@ -108,4 +108,6 @@ def _local_file(backbone: Backbone, weights_root: str) -> Path | None:
     name = f"{row.model}.{row.tag}" if row.tag else row.model
     root = Path(weights_root).expanduser()
     files = [root / f"{name}{ending}" for ending in ENDINGS]
-    return next((path for path in files if path.is_file()), file_in(root / name, backbone.library))
+    return next(
+        (path for path in files if path.is_file()), find_file(root / name, backbone.library)
+    )

@@ -43,10 +43,10 @@ def load(
         UserError: the copy contradicts itself, its official counts or its remembered digests.
     """
     index = read(conf, progress, cache_root)
-    partial, count_notes = check_counts(index, official(conf), conf.partial)
+    partial, count_notes = check_counts(index, published_name(conf), conf.partial)
     fraction = conf.val_fraction
     if conf.subset:
-        index = subset.tiny(index, validation=fraction > 0)
+        index = subset.tiny_subset(index, validation=fraction > 0)
         fraction = subset.val_fraction(index, fraction)
     approval = (conf.card.approval,) if conf.reader == "synthetic" else ()
     crop_notes = check_boxes(index) if conf.box_crop else ()
@@ -120,7 +120,7 @@ def read(
     try:
         return sorted_by_path(READERS[conf.reader](conf, progress, cache_root))
     except UserError as error:
-        advice = None if conf.root is None else recognize_dataset.way_out(_root(conf), conf.reader)
+        advice = None if conf.root is None else recognize_dataset.advice(_root(conf), conf.reader)
         if advice is None:
             raise
         reason, semicolon, _ = str(error).rpartition("; ")
@@ -226,7 +226,7 @@ def _generator(conf: schema.Dataset) -> schema.Generator:
     return conf.generator
 
 
-def official(conf: schema.Dataset) -> schema.OfficialCounts:
+def published_name(conf: schema.Dataset) -> schema.OfficialCounts:
     """The counts a complete copy has; those of synthetic birds follow from their generator."""
     if conf.reader != "synthetic":
         return conf.official

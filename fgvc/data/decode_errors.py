@@ -99,10 +99,10 @@ def _other(data: bytes, kind: str | None) -> str:
         reason = f"{with_article(kind)}, not the picture itself"
     elif kind == "HTML page":
         reason = f"{with_article(kind)}, not a picture"
-    return f"{reason}; {way_out(kind) or 'convert it to PNG or JPEG'}"
+    return f"{reason}; {advice(kind) or 'convert it to PNG or JPEG'}"
 
 
-def way_out(kind: str) -> str | None:
+def advice(kind: str) -> str | None:
     """What to do with a file of a kind that is not read; None where there is nothing special."""
     if kind.endswith("archive"):
         return _UNPACK

@@ -78,5 +78,5 @@ def save(file: Path, digests: Digests) -> None:
         OSError: the disk refuses.
     """
     rows = digests.state_N4.astype("<i8").tobytes() + digests.sha256_N.tobytes()
-    json_cache.clear(file)
+    json_cache.remove_folder(file)
     atomic.write_bytes(file, hashlib.sha256(rows).digest() + rows)

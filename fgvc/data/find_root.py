@@ -12,13 +12,13 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fgvc.data.index import listed
+from fgvc.data.index import list_first
 from fgvc.types import UserError
 
 DEPTH = 3  # folders below the root that are searched
 
 
-def beginning(root: Path, here: Callable[[Path], bool], what: str) -> Path:
+def find_folder(root: Path, here: Callable[[Path], bool], what: str) -> Path:
     """The nearest folder at or below the root of which `here` holds.
 
     Args:
@@ -33,14 +33,14 @@ def beginning(root: Path, here: Callable[[Path], bool], what: str) -> Path:
             break
     if len(found) > 1:
         raise UserError(
-            f"dataset.root={root}: {listed(found)} each hold {what}; set dataset.root= to one"
+            f"dataset.root={root}: {list_first(found)} each hold {what}; set dataset.root= to one"
         )
     if not found:
         raise UserError(f"dataset.root={root}: holds no {what}; set dataset.root=")
     return found[0]
 
 
-def holds(root: Path, here: Callable[[Path], bool]) -> bool:
+def exists_below(root: Path, here: Callable[[Path], bool]) -> bool:
     """Whether `here` holds of a folder at or below the root, as `beginning` searches it.
 
     Raises:
@@ -68,12 +68,12 @@ def named_root(root: str | None, table: str | None) -> Path:
     return Path(str(table)).expanduser().parent if root is None else Path(root).expanduser()
 
 
-def within(root: Path, path: Path) -> str:
+def relative(root: Path, path: Path) -> str:
     """A path below the root as a manifest writes it."""
     return path.relative_to(root).as_posix()
 
 
-def inside(path: str) -> str | None:
+def safe_relative(path: str) -> str | None:
     """A relative path that stays below its root, in its plain form; None for any other."""
     # no Path object: an index may name 675,000 files
     parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -82,7 +82,7 @@ def inside(path: str) -> str | None:
     return "/".join(parts)
 
 
-def existing(root: Path) -> Path:
+def require_folder(root: Path) -> Path:
     """The root itself; UserError where there is no such folder."""
     if not root.is_dir():
         raise UserError(f"dataset.root={root}: no such folder; set dataset.root=")
@@ -91,7 +91,7 @@ def existing(root: Path) -> Path:
 
 def _levels(root: Path) -> Iterator[list[Path]]:
     """The root, then the folders one below it, and so on; hidden ones are passed over."""
-    level = [existing(root)]
+    level = [require_folder(root)]
     yield level
     for _ in range(DEPTH):
         level = [below for folder in level for below in _below(folder)]
@@ -103,11 +103,11 @@ def _below(folder: Path) -> list[Path]:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        raise unlisted(error) from None
+        raise list_error(error) from None
     return sorted(folder / name for name in names if (folder / name).is_dir())
 
 
-def unlisted(error: OSError) -> UserError:
+def list_error(error: OSError) -> UserError:
     """The error for a folder that cannot be listed: it is not known to be empty."""
     return UserError(
         f"{error.filename}: this folder cannot be listed ({error.strerror}); allow it to be read, "
@@ -120,6 +120,6 @@ def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
     def refuse(error: OSError) -> None:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # of no folder, nothing is listed
-            raise unlisted(error)
+            raise list_error(error)
 
     return os.walk(root, onerror=refuse)

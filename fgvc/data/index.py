@@ -75,7 +75,7 @@ def take(index: Index, row_N: np.ndarray) -> Index:
     )
 
 
-def listed(offenders: Iterable[object], most: int = 5) -> str:
+def list_first(offenders: Iterable[object], most: int = 5) -> str:
     """The first offenders and how many more there are: `a, b, c and 7 more`."""
     names = [str(offender) for offender in offenders]
     more = f" and {len(names) - most} more" if len(names) > most else ""
@@ -108,13 +108,13 @@ def check_coverage(index: Index) -> tuple[str, ...]:
     if untrained := names[train_C == 0].tolist():
         raise UserError(
             f"{index.root}: {len(untrained)} of {len(names)} classes have no training image "
-            f"({listed(untrained)}): add some, or leave these classes out"
+            f"({list_first(untrained)}): add some, or leave these classes out"
         )
     if not test_C.any():
         raise UserError(f"{index.root}: no test image, so there is nothing to report on; add some")
     if untested := names[test_C == 0].tolist():
         count = "1 class has" if len(untested) == 1 else f"{len(untested)} classes have"
-        return (f"{count} no test image ({listed(untested)})",)
+        return (f"{count} no test image ({list_first(untested)})",)
     return ()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fgvc.data.index import listed, repeated
+from fgvc.data.index import list_first, repeated
 from fgvc.types import LabelMap, UserError
 
 SPARSEST = 1000  # ids between the lowest and the highest, per class, that are listed
@@ -30,7 +30,7 @@ def numbered(ids: Sequence[int], names: Sequence[str], where: str, gaps: bool) -
         raise UserError(f"{where}: lists no class")
     for what, values in (("class id", [str(number) for number in ids]), ("class name", names)):
         if twice := repeated(values):
-            raise UserError(f"{where}: {what} listed twice: {listed(twice)}")
+            raise UserError(f"{where}: {what} listed twice: {list_first(twice)}")
     span = max(ids) - min(ids) + 1
     if not gaps and span > SPARSEST * len(ids):  # the ids between are not worth a list
         raise UserError(
@@ -40,7 +40,7 @@ def numbered(ids: Sequence[int], names: Sequence[str], where: str, gaps: bool) -
     missing = [] if gaps else sorted(set(range(min(ids), max(ids) + 1)) - set(ids))
     if missing:
         raise UserError(
-            f"{where}: class ids {min(ids)} to {max(ids)} lack {listed(missing)}; "
+            f"{where}: class ids {min(ids)} to {max(ids)} lack {list_first(missing)}; "
             "complete it, or accept a partial copy with dataset.partial=true"
         )
     pairs = sorted(zip(ids, names, strict=True))
@@ -67,7 +67,7 @@ def joined(raw_N: np.ndarray, labelmap: LabelMap, where: object, source: str) ->
     raw_U, place_N = np.unique(raw_N, return_inverse=True)
     if unknown := sorted(set(raw_U.tolist()) - set(known_C.tolist())):
         raise UserError(
-            f"{where}: class ids that {source} does not list: {listed(unknown)} "
+            f"{where}: class ids that {source} does not list: {list_first(unknown)} "
             f"(it lists {known_C.min()} to {known_C.max()})"
         )
     index_of = {raw: index for index, raw in enumerate(known_C.tolist())}
@@ -109,5 +109,5 @@ def check_folders(
     if wrong:
         raise UserError(
             f"{where}: {len(wrong)} images lie in another class's folder than their label says: "
-            f"{listed(wrong, most=3)}"
+            f"{list_first(wrong, most=3)}"
         )

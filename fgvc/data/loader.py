@@ -98,10 +98,10 @@ def training_batches(
     spans = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
     read = _in_order(pictures, spans, num_workers, "runtime.micro_batch")
     for span, batch in zip(spans, read, strict=True):
-        yield placed(batch, draws, slice(span.start, span.stop))
+        yield with_places(batch, draws, slice(span.start, span.stop))
 
 
-def placed(batch: Batch, draws: Draws, span: slice) -> Batch:
+def with_places(batch: Batch, draws: Draws, span: slice) -> Batch:
     """The batch with place_B.
 
     Args:
@@ -236,7 +236,7 @@ def _in_order(
     workers: list[BaseProcess] = []
     before = multiprocessing.active_children()
     try:
-        with signals.held_back(tracked=multiprocessing.get_start_method() != "fork"):
+        with signals.blocked(tracked=multiprocessing.get_start_method() != "fork"):
             try:
                 results = iter(loader)
             finally:  # the handler of a notice in another thread may have raised
@@ -280,7 +280,7 @@ def _deaf(worker: int) -> None:
     for each in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    signals.accept()  # they were blocked before this process started
+    signals.unblock()  # they were blocked before this process started
 
 
 def _next(results: Iterator[Batch | _Fatal], path: str, knob: str) -> Batch | _Fatal:

@@ -41,7 +41,7 @@ SKIP = (
 KEPT = "task=eval keeps dataset.on_bad_image=error of its checkpoint"
 
 
-def or_skip(may_skip: bool) -> str:
+def skip_hint(may_skip: bool) -> str:
     """The end of a refusal of a picture: offers to skip it where the task takes that key."""
     return f", or {SKIP}" if may_skip else f" ({KEPT})"
 
@@ -239,7 +239,7 @@ def _check_absent(index: Index, rows: np.ndarray, policy: Policy) -> None:
     if not policy.skip:
         raise FilesError(
             f"{first} ({len(rows)} of {len(index)} pictures cannot be read); {policy.restore}"
-            f"{or_skip(policy.may_skip)}"
+            f"{skip_hint(policy.may_skip)}"
         )
     left = np.delete(index.split_N, rows)
     for name, split in (("training", TRAIN), ("test", TEST)):

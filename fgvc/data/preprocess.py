@@ -211,6 +211,6 @@ def check_geometry(conf: schema.Config, weights: Path | None) -> None:
     if conf.preprocess != "native" or weights is None or not weights.is_file():
         return
     own = normalize.native(conf.backbone.native)
-    reason = sidecars.geometry_refusal(conf.backbone, weights, own.interpolation, own.mode)
+    reason = sidecars.geometry_mismatch(conf.backbone, weights, own.interpolation, own.mode)
     if reason is not None:
         raise UserError(reason)

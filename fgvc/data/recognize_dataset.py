@@ -55,7 +55,7 @@ class Entry:
     is_folder: bool
 
 
-def way_out(root: Path, reader: str) -> str | None:
+def advice(root: Path, reader: str) -> str | None:
     """How to read a folder that this reader refuses; None where nothing better is known.
 
     Args:

@@ -12,7 +12,7 @@ import unicodedata
 
 import numpy as np
 
-from fgvc.data.index import Index, listed
+from fgvc.data.index import Index, list_first
 from fgvc.types import TEST, TRAIN, VAL, LabelMap, Split, UserError
 
 SPLIT_NAMES = {TRAIN: "train", TEST: "test", VAL: "validation"}
@@ -67,7 +67,7 @@ def validation_notes(
         advice = f"{some}add training images of {which}"
     return (
         f"{key}: {len(missing)} of {len(labelmap)} classes have no "
-        f"validation image ({listed(labelmap.names[label] for label in missing)}), so validation "
+        f"validation image ({list_first(labelmap.names[label] for label in missing)}), so validation "
         f"says nothing about them; {advice}",
     )
 
@@ -135,7 +135,7 @@ def carved_test(
     if single := [classes.names[label] for label in np.flatnonzero(np.bincount(label_N) < 2)]:
         raise UserError(
             f"{where}, and {len(single)} classes hold a single picture that cannot be split into "
-            f"train and test ({listed(single)}): add pictures or remove them"
+            f"train and test ({list_first(single)}): add pictures or remove them"
         )
     split_N = np.full(len(path), TRAIN, dtype=np.uint8)
     rows = np.arange(len(path))

@@ -20,7 +20,7 @@ CLASSES, TRAIN_EACH, TEST_EACH = 8, 2, 2
 EXPECTED_SECONDS = 30  # a whole probe on two CPU cores, drawing the synthetic birds included
 
 
-def tiny(index: Index, validation: bool) -> Index:
+def tiny_subset(index: Index, validation: bool) -> Index:
     """The first rows, by path, of the first classes with 2 train images and 1 test image.
 
     Args:

@@ -28,11 +28,11 @@ def main() -> int:
     for each in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
         signal.signal(each, signal.SIG_IGN)
     from fgvc.learn.train import NonFinite
-    from fgvc.parallel.process_group import joined, peer_gone
+    from fgvc.parallel.process_group import is_lost_peer, join_group
     from fgvc.types import Preempted, UserError
 
     try:
-        with joined(1) as world:
+        with join_group(1) as world:
             _follow(world)
     except Preempted:
         return PREEMPTED
@@ -42,7 +42,7 @@ def main() -> int:
         print(f"fgvc: {visible(str(error))}", file=sys.stderr, flush=True)
         return FAILED
     except RuntimeError as error:
-        if peer_gone(error):
+        if is_lost_peer(error):
             return FAILED  # rank 0 or a peer has said why
         raise
     return DONE

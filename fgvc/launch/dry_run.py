@@ -19,12 +19,12 @@ from fgvc import untrusted
 from fgvc.config.compose import config_hash
 from fgvc.config.overrides import AXES, Job
 from fgvc.config.schema import Checkpoint, Config, chosen_checkpoint
-from fgvc.config.sweep_exclusions import LeftOut
-from fgvc.config.sweep_expansion import SIZE, key_of, shared, varying
+from fgvc.config.sweep_exclusions import Exclusion
+from fgvc.config.sweep_expansion import SIZE, feature_config, key_of, varying_keys
 from fgvc.data import dataset as datasets
 from fgvc.data import manifest, subset
 from fgvc.record.run_dir import complete
-from fgvc.report.cost_estimate import Ground, Item, Rate, lines, vit_macs
+from fgvc.report.cost_estimate import Assumptions, Item, Rate, lines, vit_macs
 from fgvc.store import hashing, json_cache
 from fgvc.types import TEST, TRAIN, VAL, Dataset, UserError, WeightsSource
 
@@ -45,9 +45,9 @@ class Images:
     note: str | None
 
 
-def show(run_id: str, jobs: Sequence[Job], left_out: Sequence[LeftOut]) -> list[str]:
+def show(run_id: str, jobs: Sequence[Job], left_out: Sequence[Exclusion]) -> list[str]:
     """The lines of the plan."""
-    apart = varying([job.overrides for job in jobs])
+    apart = varying_keys([job.overrides for job in jobs])
     chosen = [_shown(job.overrides) for job in jobs]
     common = " ".join(item for item in chosen[0] if key_of(item) not in apart)
     seen: set[str] = set()
@@ -90,7 +90,7 @@ def _item(job: Job, run_id: str, choices: str, seen: set[str], notes: dict[str, 
                 key = _features(conf, images, role)
             except UserError as error:  # it will end the job, and is no reason to show no plan
                 notes[str(error)] = key = None
-            name = key or f"{shared(job.plain)} {role}"
+            name = key or f"{feature_config(job.plain)} {role}"
             if key is not None and _is_cached(conf, key):
                 cached += count
             elif name in seen:
@@ -166,7 +166,7 @@ def _images(key: _Key) -> Images:
     try:
         index = datasets.read(conf)
         if conf.subset:
-            index = subset.tiny(index, validation=conf.val_fraction > 0)
+            index = subset.tiny_subset(index, validation=conf.val_fraction > 0)
         loaded = None
         if manifest.cache_file(index, cache_root).is_file():
             loaded = datasets.load(conf, cache_root, remember=False)
@@ -180,7 +180,7 @@ def _images(key: _Key) -> Images:
 
 
 def _official(conf: Config, why: str) -> Images:
-    counts = datasets.official(conf.dataset)
+    counts = datasets.published_name(conf.dataset)
     classes, train, test = counts.classes, counts.train, counts.test
     if conf.dataset.subset:
         classes = min(classes or subset.CLASSES, subset.CLASSES)
@@ -221,7 +221,7 @@ def _source(conf: Config) -> WeightsSource | None:
     return None
 
 
-def _ground(jobs: Sequence[Job], conf: Config, notes: dict[str, None]) -> Ground:
+def _ground(jobs: Sequence[Job], conf: Config, notes: dict[str, None]) -> Assumptions:
     folder, device = _root(conf), None
     measured: dict[tuple[str, str, int], Rate] = {}
     files = sorted((folder / "costs").glob("*.json"))
@@ -240,7 +240,7 @@ def _ground(jobs: Sequence[Job], conf: Config, notes: dict[str, None]) -> Ground
                 measured[rate.model, rate.shape, rate.side] = rate
     root = Path(conf.runtime.output_root).expanduser().absolute()
     free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
-    return Ground(device, list(measured.values()), free, [*notes, *_notes(jobs)])
+    return Assumptions(device, list(measured.values()), free, [*notes, *_notes(jobs)])
 
 
 def _notes(jobs: Sequence[Job]) -> list[str]:

@@ -25,6 +25,6 @@ LOADED = (  # by name, because nothing of them is used here
     "torch.utils.tensorboard",
 )
 
-signals.hold_back()  # not ignore(): a job keeps a notice that comes before its handlers are set
+signals.block()  # not ignore(): a job keeps a notice that comes before its handlers are set
 for _name in LOADED:
     importlib.import_module(_name)

@@ -23,7 +23,7 @@ from fgvc.launch.stale_files import remove_leftovers
 from fgvc.parallel import signals
 from fgvc.pipeline.job import Job, Skipped
 from fgvc.record.run_dir import state_of
-from fgvc.store.disk_advice import explained, no_home
+from fgvc.store.disk_advice import disk_error_line, missing_home_line
 from fgvc.types import Preempted, UserError
 from fgvc.untrusted.escape import visible
 
@@ -46,7 +46,7 @@ class Ended:
 def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
     """Run one job to its end, whatever happens in it."""
     try:
-        with signals.raising(Preempted):
+        with signals.raise_on_signal(Preempted):
             conf = typed(cfg)
             _weights_first(conf)
             remove_leftovers(conf)
@@ -57,13 +57,16 @@ def run_job(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
     except UserError as error:
         return _end(error, str(error))
     except OSError as error:
-        return _end(error, explained(error, cfg.runtime, _places(cfg)))
+        return _end(error, disk_error_line(error, cfg.runtime, _places(cfg)))
     except (Preempted, KeyboardInterrupt) as error:
         run_id = cfg.runtime.run_id
         line = f"stopped; the same command with runtime.run_id={run_id} goes on"
         return _end(error, line, PREEMPTED)
     except Exception as error:
-        if isinstance(error, RuntimeError) and (line := no_home(error, cfg.runtime)) is not None:
+        if (
+            isinstance(error, RuntimeError)
+            and (line := missing_home_line(error, cfg.runtime)) is not None
+        ):
             return _end(error, line)
         traceback.print_exc()
         return _end(error, f"{type(error).__name__}: {error}")
@@ -87,7 +90,9 @@ def _weights_first(conf: Config) -> None:
         from fgvc.model.backbone import weights
 
         path = weights.find(conf.backbone).path
-        if path is not None and (reason := sidecars.refusal(conf.backbone, path, conf.preprocess)):
+        if path is not None and (
+            reason := sidecars.normalization_mismatch(conf.backbone, path, conf.preprocess)
+        ):
             raise ConfigError(reason)
         if conf.preprocess == "native":
             from fgvc.data.preprocess import check_geometry

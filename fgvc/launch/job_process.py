@@ -28,7 +28,7 @@ from fgvc.parallel import signals
 from fgvc.types import Preempted
 
 GRACE = 30.0  # seconds a process has to end once it has said how it ended, or its sweep is gone
-NOTICES = signals.NOTICES
+NOTICES = signals.STOP_SIGNALS
 STREAMS = (1, 2)
 AT_ONCE = "stopped at once: what it had saved is kept"
 SAYS = b"fgvc: stopping once the job that runs has saved; once more stops it at once\n"
@@ -43,7 +43,7 @@ def isolated(cfg: DictConfig, overrides: Sequence[str], command: str) -> Ended:
         target=_begin,
         args=(theirs, [_Stream(one) for one in STREAMS], *inherited, cfg, [*overrides], command),
     )
-    with signals.held_back(tracked=True):  # the server that forks it is started here too
+    with signals.blocked(tracked=True):  # the server that forks it is started here too
         process.start()
     theirs.close()
     with ours, _told(process):
@@ -88,7 +88,7 @@ def noticing() -> Iterator[None]:
         return
     before = {each: signal.signal(each, _notice) for each in NOTICES}
     try:
-        signals.accept()  # whoever started this process may have held them back
+        signals.unblock()  # whoever started this process may have held them back
         yield
     finally:
         for each, handler in before.items():
@@ -185,7 +185,7 @@ def _begin(
     os.environ.clear()
     os.environ.update(environment)
     multiprocessing.set_start_method(start_method, force=True)  # of the job's own workers
-    for each in signals.CLUSTER:  # blocked until the job has its own handlers
+    for each in signals.CLUSTER_SIGNALS:  # blocked until the job has its own handlers
         signal.signal(each, signal.SIG_DFL)
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     try:

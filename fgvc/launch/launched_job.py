@@ -53,7 +53,7 @@ class Elsewhere:
         if self.devices:
             os.environ[CUDA] = self.devices
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # between two jobs: the sweep's to answer
-        before = {each: signal.getsignal(each) for each in signals.CLUSTER}
+        before = {each: signal.getsignal(each) for each in signals.CLUSTER_SIGNALS}
         with noticing(), _once() as seen, _watching(self.folder / STOP):
             value = self.job(cfg)
         _queue_again(seen, before)
@@ -75,7 +75,7 @@ def _queue_again(seen: Sequence[int], before: Mapping[signal.Signals, Any]) -> N
 def _once() -> Iterator[list[int]]:
     """Pass on the first notice of any kind; yields those that came."""
     seen: list[int] = []
-    listening = signals.NOTICES
+    listening = signals.STOP_SIGNALS
     before = {each: signal.getsignal(each) for each in listening}
     pass_on = before[signal.SIGTERM]
 

@@ -33,7 +33,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from omegaconf import DictConfig
 from submitit.core.utils import FailedJobError
 
-from fgvc.config.overrides import choices_of
+from fgvc.config.overrides import choices
 from fgvc.exit_codes import FAILED, PREEMPTED
 from fgvc.launch import slurm_queue
 from fgvc.launch.job_process import AT_ONCE, NOTICES, asked
@@ -266,7 +266,7 @@ def _told(folder: Path, overrides: Overrides, job: submitit.Job, since: str) -> 
 
 def _left_by_a_broken_pool(folder: Path, todo: Sequence[Overrides], since: str) -> list[Overrides]:
     """The jobs that have not begun; joblib kills all workers when it loses one."""
-    rows = [read_row(folder, choices_of(overrides)) for overrides in todo]
+    rows = [read_row(folder, choices(overrides)) for overrides in todo]
     begun = [one for one, row in zip(todo, rows, strict=True) if _begun(row, since)]
     _lost(folder, begun, since, "its worker was killed, or one beside it")
     return [one for one in todo if one not in begun] if begun else []
@@ -283,7 +283,7 @@ def _lost(folder: Path, jobs: Sequence[Overrides], since: str, line: str = AT_ON
     if asked():
         told = {"state": "preempted", "code": PREEMPTED, "line": AT_ONCE}
     for overrides in jobs:
-        row = read_row(folder, choices_of(overrides))
+        row = read_row(folder, choices(overrides))
         if row.state == RUNNING or not (asked() or _begun(row, since)):
             write_row(folder, replace(row, **told))
 

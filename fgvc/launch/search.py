@@ -21,9 +21,9 @@ from omegaconf import DictConfig
 
 from fgvc.config.compose import config_hash, resolved
 from fgvc.config.errors import ConfigError
-from fgvc.config.experiment_file import choices, overlay
+from fgvc.config.experiment_file import axes_and_values, experiment_text
 from fgvc.config.schema import Config
-from fgvc.config.search_space import TRIALS, Search, Stopped
+from fgvc.config.search_space import TRIALS, Search, SearchStopped
 from fgvc.exit_codes import FAILED, PREEMPTED
 from fgvc.launch.job_process import asked, isolated, noticing
 from fgvc.launch.sweep import hash_of, settle
@@ -33,8 +33,8 @@ from fgvc.record.run_dir import IN_PROGRESS, RESUME, SHORT, complete, read_json
 from fgvc.report import search_table as report
 from fgvc.report.search_table import DONE, STOPPED
 from fgvc.store import atomic
-from fgvc.store.disk_advice import ROOTS, explained
-from fgvc.store.disk_errors import naming
+from fgvc.store.disk_advice import ROOTS, disk_error_line
+from fgvc.store.disk_errors import add_path
 from fgvc.store.file_lock import lock
 from fgvc.types import Preempted, UserError
 from fgvc.untrusted import shell
@@ -62,22 +62,22 @@ def run(
 
     def trial(cfg: DictConfig, overrides: Sequence[str], number: int) -> float:
         if asked():
-            raise Stopped
+            raise SearchStopped
         ended = isolated(cfg, overrides, command)
         settle(cfg, hash_of(cfg), ended)
         return objective(search, cfg, overrides, number, ended.code)
 
     try:
         with lock(_folder(conf.runtime) / ".lock"), noticing():
-            stopped = contextlib.suppress(Stopped, Preempted, KeyboardInterrupt)
-            with stopped, naming(_folder(conf.runtime)):
+            stopped = contextlib.suppress(SearchStopped, Preempted, KeyboardInterrupt)
+            with stopped, add_path(_folder(conf.runtime)):
                 launch(trial)
             return close(search, conf, bool(asked()))
     except UserError as error:
         print(f"fgvc: {visible(str(error))}", file=sys.stderr, flush=True)
         return FAILED
     except OSError as error:
-        line = explained(error, {name: getattr(conf.runtime, name) for name in ROOTS})
+        line = disk_error_line(error, {name: getattr(conf.runtime, name) for name in ROOTS})
         print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
         return FAILED
 
@@ -105,7 +105,7 @@ def objective(
     if row["state"] == DONE:
         return row[search.select]
     if row["state"] == STOPPED:
-        raise Stopped
+        raise SearchStopped
     return -math.inf if search.select == "top1" else math.inf
 
 
@@ -176,7 +176,7 @@ def _found(cfg: DictConfig, code: int) -> dict[str, Any]:
 
 def _choices(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """What was chosen for a trial, but for what makes it one."""
-    axes, values = choices(cfg, overrides)
+    axes, values = axes_and_values(cfg, overrides)
     del axes["sweep"]
     kept = {key: value for key, value in values.items() if key not in NOT_OF_A_RUN}
     return {"axes": {"task": "train", **axes}, "values": kept}
@@ -192,7 +192,9 @@ def _write_winner(
         f"(trial {best['number'] + 1}, config {best['config_hash'][:SHORT]}).",
         f"  {command}",
     ]
-    atomic.write_text(path, overlay(best["choices"]["axes"], best["choices"]["values"], says))
+    atomic.write_text(
+        path, experiment_text(best["choices"]["axes"], best["choices"]["values"], says)
+    )
     console.say(f"winner: {command}")
     console.say(
         f"it then reads test, once; with runtime.run_id={conf.runtime.run_id} it goes on from its "

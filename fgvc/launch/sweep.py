@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from fgvc import untrusted
 from fgvc.config.compose import config_hash, resolved
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import Job, choices_of
-from fgvc.config.sweep_exclusions import LeftOut, folded
+from fgvc.config.overrides import Job, choices
+from fgvc.config.sweep_exclusions import Exclusion, summarize
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED
 from fgvc.launch.job import Ended
 from fgvc.launch.job_process import asked, isolated, noticing
@@ -30,8 +30,8 @@ from fgvc.report.baselines import gather, write_baselines
 from fgvc.report.sweep_table import GOOD, Row, SweepTable
 from fgvc.report.terminal_table import print_table
 from fgvc.store import atomic
-from fgvc.store.disk_advice import ROOTS, explained
-from fgvc.store.disk_errors import naming
+from fgvc.store.disk_advice import ROOTS, disk_error_line
+from fgvc.store.disk_errors import add_path
 from fgvc.store.file_lock import lock
 from fgvc.types import Preempted, UserError
 from fgvc.untrusted.escape import visible
@@ -50,7 +50,7 @@ class Sweep:
         if asked():  # to stop: the jobs that are left wait for the next time
             return
         row = Row(
-            choices_of(overrides), "running", started=now().isoformat(), config_hash=hash_of(cfg)
+            choices(overrides), "running", started=now().isoformat(), config_hash=hash_of(cfg)
         )
         report.write_row(self.folder, row)
         start = time.monotonic()
@@ -67,7 +67,7 @@ Launch = Callable[[Callable[[DictConfig, Sequence[str]], None]], object]
 
 
 def run(
-    run_id: str, command: str, jobs: Sequence[Job], left_out: Sequence[LeftOut], launch: Launch
+    run_id: str, command: str, jobs: Sequence[Job], left_out: Sequence[Exclusion], launch: Launch
 ) -> int:
     """Run a sweep to its table; returns its exit code.
 
@@ -84,14 +84,14 @@ def run(
             # the table says which jobs were not begun
             with contextlib.suppress(Preempted, KeyboardInterrupt, SystemExit):
                 _check_room(sweep, jobs[0])
-                with naming(folder):
+                with add_path(folder):
                     launch(sweep.job)
             return _close(sweep, jobs, left_out)
     except UserError as error:
         print(f"fgvc: {visible(str(error))}", file=sys.stderr, flush=True)
         return FAILED
     except OSError as error:
-        line = explained(error, {name: getattr(jobs[0].conf.runtime, name) for name in ROOTS})
+        line = disk_error_line(error, {name: getattr(jobs[0].conf.runtime, name) for name in ROOTS})
         print(f"fgvc: {visible(line)}", file=sys.stderr, flush=True)
         return FAILED
 
@@ -105,12 +105,14 @@ def _check_room(sweep: Sweep, job: Job) -> None:
     atomic.write_text(sweep.folder / "multirun.yaml", OmegaConf.to_yaml(job.compose()))
 
 
-def _close(sweep: Sweep, jobs: Sequence[Job], left_out: Sequence[LeftOut]) -> int:
+def _close(sweep: Sweep, jobs: Sequence[Job], left_out: Sequence[Exclusion]) -> int:
     """Print and write the sweep's table; returns its exit code."""
     runtime = jobs[0].conf.runtime
     root = Path(runtime.output_root).expanduser()
     rows = tuple(_placed(root, sweep, _final(sweep, job)) for job in jobs)
-    table = SweepTable(sweep.run_id, sweep.command, rows, tuple(folded(left_out)), root.absolute())
+    table = SweepTable(
+        sweep.run_id, sweep.command, rows, tuple(summarize(left_out)), root.absolute()
+    )
     print_table(gather(untrusted.folders_below(root / sweep.run_id, 2)))
     report.show(table)
     report.write(table, sweep.folder)
@@ -130,7 +132,7 @@ def _code(sweep: Sweep, rows: Sequence[Row]) -> int:
 
 
 def _final(sweep: Sweep, job: Job) -> Row:
-    row = report.read_row(sweep.folder, choices_of(job.overrides))
+    row = report.read_row(sweep.folder, choices(job.overrides))
     if row.state != "running":
         return row
     return replace(row, state="failed", line="what ran it is gone, and it with it")

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from fgvc.config.schema import TrainTask
 from fgvc.model.backbone import Backbone
 from fgvc.model.drop_path import RandomLayers, draw_per_image, drop_path
-from fgvc.model.part_attention import Selector
+from fgvc.model.part_attention import TokenSelector
 from fgvc.types import UserError
 
 
@@ -22,7 +22,7 @@ class Classifier(nn.Module):
     """What task=train learns; the head computes in float32 whatever the backbone's precision."""
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, selector: Selector | None = None
+        self, backbone: Backbone, head: nn.Module, selector: TokenSelector | None = None
     ) -> None:
         """selector: what part attention keeps, where it is attached to the backbone."""
         super().__init__()

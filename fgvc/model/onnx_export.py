@@ -80,7 +80,7 @@ def write(
     program.save(file, external_data=size > INLINE)
 
 
-def runner(file: Path, threads: int | None) -> Callable[[np.ndarray], np.ndarray]:
+def load_session(file: Path, threads: int | None) -> Callable[[np.ndarray], np.ndarray]:
     """uint8 pixels_BCHW -> float32 logits_BK, as onnxruntime computes them on the CPU."""
     import onnxruntime
 

@@ -86,7 +86,7 @@ ALONE = World(0, 1, "one process")
 
 
 @contextmanager
-def joined(nproc: int, device: str = "cpu", grace: float = 0.0) -> Iterator[World]:
+def join_group(nproc: int, device: str = "cpu", grace: float = 0.0) -> Iterator[World]:
     """The world of this job, its other ranks started where `runtime.nproc` asks for them.
 
     Args:
@@ -145,7 +145,7 @@ def _told_of_peers(size: int, watchdog: Watchdog | None) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if quiet or not peer_gone(error):
+        if quiet or not is_lost_peer(error):
             raise
         raise UserError(
             f"one of the {size} ranks is gone; what it said stands where it ran; "
@@ -153,7 +153,7 @@ def _told_of_peers(size: int, watchdog: Watchdog | None) -> Iterator[None]:
         ) from error
 
 
-def peer_gone(error: RuntimeError) -> bool:
+def is_lost_peer(error: RuntimeError) -> bool:
     """Whether it only says that a peer has ended."""
     text, said = str(error).lower(), ("connection closed", "connection reset", "broken pipe")
     return isinstance(error, dist.DistNetworkError) or any(part in text for part in said)
@@ -231,7 +231,7 @@ def _follower(
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """A rank and the socket that ties it to this process: either sees the other's end at once."""
     ours, theirs = socket.socketpair()
-    with theirs, signals.held_back():
+    with theirs, signals.blocked():
         process = subprocess.Popen(
             [sys.executable, "-m", "fgvc.launch.ddp_worker"],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},

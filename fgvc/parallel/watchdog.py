@@ -20,12 +20,12 @@ from contextlib import contextmanager
 
 from fgvc.exit_codes import PREEMPTED
 from fgvc.parallel import signals
-from fgvc.parallel.signals import second_notice
+from fgvc.parallel.signals import second_signal_handler
 
 FACTOR = 3.0  # longest wait allowed, in multiples of the longest wait so far
 POLL = 0.2  # seconds between two checks, after a signal to stop
 WRITING = 5.0  # seconds for the run's status to reach the disk
-NUMBERS = signals.NOTICES
+NUMBERS = signals.STOP_SIGNALS
 OVER = b"\0"  # no signal's number
 
 
@@ -91,7 +91,7 @@ class Watchdog:
             return None
         number, asked = self._asked[0]
         name = signal.Signals(number).name
-        if len(self._asked) > 1 and second_notice() == signal.SIG_DFL:
+        if len(self._asked) > 1 and second_signal_handler() == signal.SIG_DFL:
             return f"{name} came twice"
         waited = self.clock() - max(since, asked)
         if waited <= max(self.grace, FACTOR * self._longest):

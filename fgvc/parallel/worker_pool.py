@@ -34,7 +34,7 @@ Advance = Callable[[int], None]  # told of every batch, as it is done
 Work = Callable[[Any, Advance], Any]  # a task -> its answer
 
 
-class Begin(Protocol):
+class Initializer(Protocol):
     """What a worker does first; picklable. Worker `number` counts from 0."""
 
     def __call__(self, number: int) -> Work: ...
@@ -52,10 +52,10 @@ class _Member:
         self.tie.send_bytes(pickle.dumps(message))
 
 
-class Crew:
+class WorkerPool:
     """At most `size` workers, none of them started before there is something to do."""
 
-    def __init__(self, size: int, begin: Begin, doing: str) -> None:
+    def __init__(self, size: int, begin: Initializer, doing: str) -> None:
         """doing: what they are at, for the line that says one is gone."""
         self.size, self._begin, self._doing = size, begin, doing
         self._members: list[_Member] = []
@@ -115,7 +115,7 @@ class Crew:
     def _hire(self) -> _Member:
         number = len(self._members)
         ours, theirs = Pipe()
-        with theirs, signals.held_back():
+        with theirs, signals.blocked():
             process = subprocess.Popen(
                 [sys.executable, "-m", "fgvc.parallel.worker_pool"],
                 env={**os.environ, "LOCAL_RANK": str(number)},

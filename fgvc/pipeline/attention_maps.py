@@ -15,10 +15,10 @@ from fgvc.data.view_transform import grid_side
 from fgvc.model import part_attention as parts
 from fgvc.model.backbone.base import feature_dim
 from fgvc.pipeline.build_model import stride_of
-from fgvc.types import Features, Looks
+from fgvc.types import AttentionMaps, Features
 
 
-def beside(feature_BD: Tensor, selection: parts.Selection | None, scores: bool) -> Tensor:
+def append_columns(feature_BD: Tensor, selection: parts.Selection | None, scores: bool) -> Tensor:
     """Features, then the kept patches, then the score of every patch; all float32.
 
     Args:
@@ -33,7 +33,9 @@ def beside(feature_BD: Tensor, selection: parts.Selection | None, scores: bool) 
     return torch.cat(columns, 1)
 
 
-def apart(found: Features, conf: Config, scores: bool) -> tuple[Features, Looks | None]:
+def split_columns(
+    found: Features, conf: Config, scores: bool
+) -> tuple[Features, AttentionMaps | None]:
     """The features alone, and where part attention looked: None without it, and without an image.
 
     Args:
@@ -49,5 +51,7 @@ def apart(found: Features, conf: Config, scores: bool) -> tuple[Features, Looks 
     x_ND, index_NK, score_NG = (
         np.ascontiguousarray(part) for part in np.split(found.x_ND, [width, columns - scored], 1)
     )
-    looks = Looks(found.row_N, index_NK.astype(np.int64), score_NG if scored else None, grid)
+    looks = AttentionMaps(
+        found.row_N, index_NK.astype(np.int64), score_NG if scored else None, grid
+    )
     return Features(x_ND, found.row_N, found.bad), looks

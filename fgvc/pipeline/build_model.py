@@ -6,11 +6,11 @@ from fgvc.config.schema import Config
 from fgvc.model import backbone as backbones
 from fgvc.model import part_attention as parts
 from fgvc.model.backbone import Backbone
-from fgvc.model.part_attention import Selector
+from fgvc.model.part_attention import TokenSelector
 from fgvc.types import WeightsSource
 
 
-def looking(conf: Config, source: WeightsSource) -> tuple[Backbone, Selector | None]:
+def build_model(conf: Config, source: WeightsSource) -> tuple[Backbone, TokenSelector | None]:
     """The backbone, and what its part attention keeps; None where every token counts.
 
     Raises:
@@ -22,7 +22,7 @@ def looking(conf: Config, source: WeightsSource) -> tuple[Backbone, Selector | N
     )
     if getattr(chosen, "last_block", None) == "random":
         parts.reset_last_block(backbone, conf.seed)
-    return backbone, parts.attach(backbone, chosen, conf.seed)
+    return backbone, parts.attach_selector(backbone, chosen, conf.seed)
 
 
 def stride_of(conf: Config) -> int | None:

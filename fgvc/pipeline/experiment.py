@@ -27,13 +27,21 @@ from fgvc.pipeline.determinism import seed_everything
 from fgvc.pipeline.features import Extractor
 from fgvc.pipeline.job import Skipped
 from fgvc.pipeline.run_identity import differing, identity_of
-from fgvc.pipeline.shards import crew_of
+from fgvc.pipeline.shards import start_pool
 from fgvc.record import console, stack_check
 from fgvc.record.fitted_images import Fit, short_digests
 from fgvc.record.run_dir import RESUME, SHORT, RunFolder, complete, open_run, read_json
 from fgvc.record.tensorboard import Board
 from fgvc.store.content_store import ContentStore
-from fgvc.types import BadImage, Dataset, Features, Looks, Predictions, UserError, WeightsSource
+from fgvc.types import (
+    AttentionMaps,
+    BadImage,
+    Dataset,
+    Features,
+    Predictions,
+    UserError,
+    WeightsSource,
+)
 
 
 @dataclass
@@ -85,13 +93,13 @@ class Outcome:
     cost: Mapping[str, object] | None = None
     steps: int = 0
     features: Features | None = None
-    looks: Looks | None = None
+    looks: AttentionMaps | None = None
     notes: tuple[str, ...] = ()
     unreadable: tuple[BadImage, ...] = ()
 
 
 @contextmanager
-def opened(
+def open_experiment(
     task: str,
     conf: Config,
     plain: dict[str, Any],
@@ -129,11 +137,11 @@ def opened(
         source = source or weights.find(conf.backbone)  # first: the quickest to fail
         backbone_N = weights_overlap.backbone_images(source)
         if source.made_by is not None:
-            runs = weights_overlap.described(source.made_by)
+            runs = weights_overlap.describe(source.made_by)
             console.say(f"note: the backbone comes from {runs}; the head of that run is not used")
-        eps = hf_config.assumption(conf.backbone, source)
+        eps = hf_config.eps_assumption(conf.backbone, source)
         dataset = _dataset(task, conf, (*eps, *run.code.notes))
-        crew = None if task == "train" else crew_of(conf, dataset, source)
+        crew = None if task == "train" else start_pool(conf, dataset, source)
         extractor = Extractor(conf, dataset, source, device, crew, may_skip=task != "eval")
         with contextlib.closing(extractor), Board(run.path) as board:
             if crew is not None:
@@ -184,7 +192,7 @@ def stack_gate(conf: Config) -> str:
     return "validated"
 
 
-def already_complete(job: Experiment, checkpoint_id: str | None = None) -> Skipped | None:
+def find_complete_run(job: Experiment, checkpoint_id: str | None = None) -> Skipped | None:
     """The complete run of the same question and answer under this run_id, if there is one.
 
     The folder that was opened for this one is then gone again, unless the run is refused and the
@@ -245,7 +253,7 @@ def predictions(features: Features, dataset: Dataset, logits_NC: np.ndarray) -> 
     return Predictions(row_N[order], dataset.manifest.label_N[row_N[order]], logits_NC)
 
 
-def fit_of(
+def fit_record(
     job: Experiment, row_N: np.ndarray, validation_N: np.ndarray, forced: bool = False
 ) -> Fit:
     """The fit of a head on rows of this run's manifest.

@@ -18,25 +18,25 @@ import torch
 
 from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
-from fgvc.data.manifest import or_skip
+from fgvc.data.manifest import skip_hint
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import part_attention as parts
 from fgvc.model.backbone import Backbone, autocast, hf_config
 from fgvc.parallel.device import peak_memory_mib
-from fgvc.parallel.worker_pool import Crew
-from fgvc.pipeline.attention_maps import apart, beside
-from fgvc.pipeline.build_model import looking
+from fgvc.parallel.worker_pool import WorkerPool
+from fgvc.pipeline.attention_maps import append_columns, split_columns
+from fgvc.pipeline.build_model import build_model
 from fgvc.record import console
 from fgvc.record.env_stamp import fp32_precision
 from fgvc.store import hashing, json_cache
 from fgvc.store.feature_cache import FeatureCache
 from fgvc.types import (
+    AttentionMaps,
     BadImage,
     Batch,
     ComputeMany,
     Dataset,
     Features,
-    Looks,
     UserError,
     WeightsSource,
 )
@@ -70,7 +70,7 @@ class Counters:
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardResult:
     """What one process found of one shard. span: when, by the clock of the machine. cost: as
     `cost_of`, of that process."""
 
@@ -94,13 +94,13 @@ class Extractor:
     dataset: Dataset
     source: WeightsSource
     device: torch.device
-    crew: Crew | None = None
+    crew: WorkerPool | None = None
     before_test: Callable[[], None] = lambda: None
     may_skip: bool = True
     counters: Counters = field(default_factory=Counters)
-    looks: Looks | None = None
+    looks: AttentionMaps | None = None
     _backbone: Backbone | None = None
-    _selector: parts.Selector | None = None
+    _selector: parts.TokenSelector | None = None
     _told: dict[str, object] | None = None  # what a worker's backbone costs
 
     def __post_init__(self) -> None:
@@ -130,7 +130,7 @@ class Extractor:
                 on_wait=console.say,
                 compute_many=self._at_once(role, advance),
             )
-        found, looks = apart(found, self.conf, scores=role == "test")
+        found, looks = split_columns(found, self.conf, scores=role == "test")
         self.looks = looks if role == "test" else self.looks
         self.refuse_bad(found.bad)
         if self.counters.forwarded == before:
@@ -181,7 +181,7 @@ class Extractor:
     def use(self, model: Backbone) -> None:
         """Extract with a backbone that is built already (on this device, from this source)."""
         self._backbone = model
-        self._selector = parts.attach(model, self.conf.part_attention, self.conf.seed)
+        self._selector = parts.attach_selector(model, self.conf.part_attention, self.conf.seed)
 
     def cost(self) -> dict[str, object]:
         """Parameters, multiply-accumulates an image, images a second as measured when extracted."""
@@ -229,7 +229,7 @@ class Extractor:
         with autocast(self.conf.precision, self.device):
             feature_BD = model.feature(self.preprocess.normalize(pixels_BCHW)).float()
         self.counters.forwarded += len(feature_BD)
-        return beside(feature_BD, selector and selector.last, scores).cpu().numpy()
+        return append_columns(feature_BD, selector and selector.last, scores).cpu().numpy()
 
     def _at_once(self, role: str, advance: Callable[[int], None]) -> ComputeMany | None:
         """Several shards at once, by the crew, counted as if this process had computed them."""
@@ -246,7 +246,7 @@ class Extractor:
 
         return compute
 
-    def _count(self, part: Part) -> None:
+    def _count(self, part: ShardResult) -> None:
         self.counters.decoded += part.decoded
         self.counters.forwarded += part.forwarded
         peaks = [float(told["peak_memory_mib"]) for told in (self._told, part.cost) if told]  # type: ignore[arg-type]
@@ -255,14 +255,14 @@ class Extractor:
     def built(self) -> Backbone:
         """The backbone, on its device."""
         if self._backbone is None:
-            built, self._selector = looking(self.conf, self.source)
+            built, self._selector = build_model(self.conf, self.source)
             self._backbone = built.to(self.device)
         return self._backbone
 
     def refuse_bad(self, bad: tuple[BadImage, ...]) -> None:
         """UserError for the first of them, unless such images are to be left out."""
         if bad and self.conf.dataset.on_bad_image == "error":
-            raise UserError(f"{bad[0].message}; repair it{or_skip(self.may_skip)}")
+            raise UserError(f"{bad[0].message}; repair it{skip_hint(self.may_skip)}")
 
     def _cost_path(self, role: str) -> Path:
         name = hashing.sha256_bytes(hashing.canonical_json(self.key(role)))
@@ -280,13 +280,15 @@ class Extractor:
         rate = None
         if self.counters.forwarded:
             rate = self.counters.forwarded / max(self.counters.seconds, 1e-9)
-        cost = self._told or cost_of(self.built(), rate, self.device)
+        cost = self._told or measure_cost(self.built(), rate, self.device)
         if rate is None:
             cost = {**cost, "peak_memory_mib": None}
         json_cache.write(path, {**cost, "images_per_s": rate})
 
 
-def cost_of(model: Backbone, images_per_s: float | None, device: torch.device) -> dict[str, object]:
+def measure_cost(
+    model: Backbone, images_per_s: float | None, device: torch.device
+) -> dict[str, object]:
     """Parameters, multiply-accumulates an image, images a second as measured, memory; and notes on
     the part of the weights file that was read, which a run with cached features reports too."""
     return {

@@ -21,21 +21,21 @@ from fgvc import metrics
 from fgvc.config.schema import Config
 from fgvc.data.manifest import SKIP
 from fgvc.data.sampler import Draws
-from fgvc.learn.train import Best, Hooks, Micro, StepReport, Trainer
+from fgvc.learn.train import BestEpoch, Hooks, Micro, StepReport, Trainer
 from fgvc.model import head as heads
 from fgvc.model.classifier import Classifier, checkpointed
 from fgvc.parallel.process_group import World
 from fgvc.pipeline import resumed_epochs
-from fgvc.pipeline.attention_maps import apart
-from fgvc.pipeline.build_model import looking
-from fgvc.pipeline.inference import Classified, classified
+from fgvc.pipeline.attention_maps import split_columns
+from fgvc.pipeline.build_model import build_model
+from fgvc.pipeline.inference import Logits, classify
 from fgvc.pipeline.training_data import TrainingData
 from fgvc.types import (
+    AttentionMaps,
     BadImage,
     Batch,
     Dataset,
     Features,
-    Looks,
     Predictions,
     Preempted,
     UserError,
@@ -67,7 +67,7 @@ class Ending:
     last: dict[str, Any] | None
     unreadable: tuple[BadImage, ...]
     features: Features | None = None
-    looks: Looks | None = None
+    looks: AttentionMaps | None = None
 
 
 class Log(Protocol):
@@ -151,7 +151,7 @@ class Finetune:
             self.steps,
         )
         if not self.data.validates:  # a state of another config may have a best epoch
-            self.trainer.best = Best(self.conf.task.select, self.conf.task.patience)
+            self.trainer.best = BestEpoch(self.conf.task.select, self.conf.task.patience)
         self.unreadable = dict(state["unreadable"])
 
     def _unfit(self, state: dict[str, Any]) -> list[str]:
@@ -197,15 +197,15 @@ class Finetune:
         read = self._classified(row_N)
         return None if read is None else self._predictions(row_N, read)
 
-    def _predictions(self, row_N: np.ndarray, read: Classified) -> Predictions:
+    def _predictions(self, row_N: np.ndarray, read: Logits) -> Predictions:
         return Predictions(row_N, self.dataset.manifest.label_N[row_N], read.logits_NK)
 
-    def _classified(self, row_N: np.ndarray, features: bool = False) -> Classified | None:
+    def _classified(self, row_N: np.ndarray, features: bool = False) -> Logits | None:
         """Each rank reads its own part, and each image is read once; None but on rank 0."""
         model = self.trainer.evaluated_model()
         assert isinstance(model, Classifier)
         start = time.monotonic()
-        own = classified(
+        own = classify(
             model,
             self.conf,
             self.dataset,
@@ -216,7 +216,7 @@ class Finetune:
         )
         self.speed = len(row_N) / max(time.monotonic() - start, 1e-9)
         parts = self.world.gather(own)
-        return Classified.joined(parts) if self.world.leads else None
+        return Logits.joined(parts) if self.world.leads else None
 
     def ending(
         self, best: dict[str, Tensor] | None, before_test: Callable[[], None] = lambda: None
@@ -248,7 +248,7 @@ class Finetune:
         if (read := self._classified(split.test_N, features=True)) is not None:
             assert read.found is not None
             splits["test"] = self._predictions(split.test_N, read)
-            features, looks = apart(read.found, self.conf, scores=True)
+            features, looks = split_columns(read.found, self.conf, scores=True)
         return Ending(splits, last, self._all_unreadable(), features, looks)
 
     def _read_undrawn(self) -> None:
@@ -290,13 +290,13 @@ class Finetune:
 
     def _model(self) -> Classifier:
         conf = self.conf
-        backbone, selector = looking(conf, self.plan.source)
+        backbone, selector = build_model(conf, self.plan.source)
         if self.plan.text_CD is not None:
             head: torch.nn.Module = heads.TextLinearHead(
                 self.plan.text_CD, torch.zeros(self.classes)
             )
         else:
-            head = heads.fresh(conf.head, backbone.feature_dim, self.classes, conf.seed)
+            head = heads.new_head(conf.head, backbone.feature_dim, self.classes, conf.seed)
         model = Classifier(backbone, head, selector)
         model.tells_features = self.pull[0] > 0
         model.thaw(conf.task)

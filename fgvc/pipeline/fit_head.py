@@ -22,7 +22,7 @@ from fgvc.types import Features, UserError
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedHead:
     """The heads that predict validation and test, numbers for the record, and notes on them."""
 
     val_head: torch.nn.Module
@@ -31,7 +31,7 @@ class Fitted:
     notes: tuple[str, ...] = ()
 
 
-def fit(job: Experiment, train: Features, val: Features) -> Fitted:
+def fit_head(job: Experiment, train: Features, val: Features) -> FittedHead:
     """Fit the run's head on train, choose on val where there is something to choose, and refit.
 
     Raises:
@@ -40,7 +40,7 @@ def fit(job: Experiment, train: Features, val: Features) -> Fitted:
     return FITS[job.conf.head.name](job, train, val)
 
 
-def check(job: Experiment) -> None:
+def check_fit(job: Experiment) -> None:
     """What can be known before features are extracted."""
     head, images = job.conf.head, len(job.dataset.split.train_N)
     if head.name == "knn" and head.k > images:
@@ -49,7 +49,7 @@ def check(job: Experiment) -> None:
         )
 
 
-def refits(job: Experiment) -> bool:
+def does_refit(job: Experiment) -> bool:
     """Whether the reported head is fitted to train and validation together."""
     return job.conf.final_fit == "trainval" and len(job.dataset.split.val_N) > 0
 
@@ -62,11 +62,11 @@ def joined(train: Features, val: Features) -> Features:
     return Features(x_ND[order_N], row_N[order_N], (*train.bad, *val.bad))
 
 
-def _linear(job: Experiment, train: Features, val: Features) -> Fitted:
+def _linear(job: Experiment, train: Features, val: Features) -> FittedHead:
     return _logistic(job, train, val, None, _linear_head)
 
 
-def _text_linear(job: Experiment, train: Features, val: Features) -> Fitted:
+def _text_linear(job: Experiment, train: Features, val: Features) -> FittedHead:
     """On unit features, drawn towards the text classifier of the same tower.
 
     A convex optimum forgets where it began, so the text is in the penalty: C |W - scale * text|^2.
@@ -83,7 +83,7 @@ def _logistic(
     val: Features,
     prior_CD: np.ndarray | None,
     head_of: Callable[[logistic.Solution], torch.nn.Module],
-) -> Fitted:
+) -> FittedHead:
     """Choose C on validation, then solve again to task.final_gap: on train and, if the final fit
     joins both splits, on train and validation."""
     task, label_N = job.conf.task, job.dataset.manifest.label_N
@@ -104,11 +104,13 @@ def _logistic(
         choice = logistic.choose(_kept(solutions, path), val.x_ND, label_N[val.row_N])
     chosen = _solve_to_final_gap(job, train, choice.solution, prior_CD)
     final = chosen
-    if refits(job):
+    if does_refit(job):
         final = _solve_to_final_gap(job, joined(train, val), chosen, prior_CD)
     _log_path(job, choice)
     selection = _selection(path, choice, chosen, final)
-    return Fitted(head_of(chosen), head_of(final), {"selection": selection}, _c_notes(job, choice))
+    return FittedHead(
+        head_of(chosen), head_of(final), {"selection": selection}, _c_notes(job, choice)
+    )
 
 
 def _c_notes(job: Experiment, choice: logistic.Choice) -> tuple[str, ...]:
@@ -142,19 +144,19 @@ def _solve_to_final_gap(
     )
 
 
-def _knn(job: Experiment, train: Features, val: Features) -> Fitted:
+def _knn(job: Experiment, train: Features, val: Features) -> FittedHead:
     """Nothing is fitted or chosen: the bank is the training features, k and temperature given."""
-    final = joined(train, val) if refits(job) else train
-    return Fitted(_bank(job, train), _bank(job, final), {"selection": None})
+    final = joined(train, val) if does_refit(job) else train
+    return FittedHead(_bank(job, train), _bank(job, final), {"selection": None})
 
 
-def _by_gradient(job: Experiment, train: Features, val: Features) -> Fitted:
+def _by_gradient(job: Experiment, train: Features, val: Features) -> FittedHead:
     """Every pair of a learning rate and a weight decay; validation chooses pair and epoch."""
     label_N, settings, seed = job.dataset.manifest.label_N, job.conf.head.fit, job.conf.seed
     pairs = len(settings.learning_rates) * len(settings.weight_decays)
 
     def build() -> torch.nn.Module:
-        return heads.fresh(job.conf.head, train.x_ND.shape[1], job.classes, seed)
+        return heads.new_head(job.conf.head, train.x_ND.shape[1], job.classes, seed)
 
     with console.progress(f"head={job.conf.head.name}", pairs * settings.epochs, "epochs") as step:
         choice = gradient_probe.fit(
@@ -169,7 +171,7 @@ def _by_gradient(job: Experiment, train: Features, val: Features) -> Fitted:
             step,
         )
     final = choice.head
-    if refits(job):
+    if does_refit(job):
         both, chosen = joined(train, val), choice.trial
         with console.progress("fit on train and val", chosen.epochs, "epochs") as step:
             final = gradient_probe.refit(
@@ -180,7 +182,7 @@ def _by_gradient(job: Experiment, train: Features, val: Features) -> Fitted:
         "ends": choice.ends,
         "trials": [asdict(trial) for trial in choice.trials],
     }
-    return Fitted(choice.head, final, {"selection": selection}, _grid_notes(choice))
+    return FittedHead(choice.head, final, {"selection": selection}, _grid_notes(choice))
 
 
 def _grid_notes(choice: gradient_probe.Choice) -> tuple[str, ...]:
@@ -285,7 +287,7 @@ def _log_path(job: Experiment, choice: logistic.Choice) -> None:
         job.board.scalar("select/log10_c", float(np.log10(trial.c)), step)
 
 
-FITS: dict[str, Callable[[Experiment, Features, Features], Fitted]] = {
+FITS: dict[str, Callable[[Experiment, Features, Features], FittedHead]] = {
     "linear": _linear,
     "text_linear": _text_linear,
     "knn": _knn,

@@ -21,8 +21,8 @@ from fgvc.model.backbone import autocast
 from fgvc.model.backbone.load_state import first_difference
 from fgvc.model.classifier import Classifier
 from fgvc.model.part_attention import Selection
-from fgvc.pipeline.attention_maps import beside
-from fgvc.pipeline.build_model import looking
+from fgvc.pipeline.attention_maps import append_columns
+from fgvc.pipeline.build_model import build_model
 from fgvc.types import BadImage, Batch, Dataset, Features, Manifest, UserError, WeightsSource
 
 HEAD = "head."
@@ -40,7 +40,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Classified:
+class Logits:
     """logits_NK: float32, one row an image asked for, -inf for one that cannot be read. found: of
     those that can, the features and what lies `beside` them, where they were asked for."""
 
@@ -48,14 +48,14 @@ class Classified:
     found: Features | None
 
     @staticmethod
-    def joined(parts: Sequence[Classified]) -> Classified:
+    def joined(parts: Sequence[Logits]) -> Logits:
         """What several ranks classified, in their order."""
         logits_NK = np.concatenate([part.logits_NK for part in parts])
         told = [part.found for part in parts if part.found is not None]
-        return Classified(logits_NK, _together(told) if told else None)
+        return Logits(logits_NK, _together(told) if told else None)
 
 
-def classified(
+def classify(
     model: Classifier,
     conf: Config,
     dataset: Dataset,
@@ -63,7 +63,7 @@ def classified(
     device: torch.device,
     on_bad: Callable[[tuple[BadImage, ...]], None],
     features: bool = False,
-) -> Classified:
+) -> Logits:
     """Logits of the rows in their order.
 
     Args:
@@ -73,15 +73,15 @@ def classified(
     logits_NK = np.full((len(row_N), len(dataset.labelmap)), -np.inf, np.float32)
     place = {row: index for index, row in enumerate(row_N.tolist())}
     told = []
-    for seen in streamed(model, conf, dataset.manifest, row_N, device):
+    for seen in stream_batches(model, conf, dataset.manifest, row_N, device):
         batch, x_BD = seen.batch, np.empty((0, 0), np.float32)
         on_bad(batch.bad)
         if len(batch.row_B):
             logits_NK[[place[row] for row in batch.row_B.tolist()]] = seen.logits_BK.cpu().numpy()
         if features and len(batch.row_B):
-            x_BD = beside(seen.feature_BD, seen.selection, scores=True).cpu().numpy()
+            x_BD = append_columns(seen.feature_BD, seen.selection, scores=True).cpu().numpy()
         told.append(Features(x_BD, batch.row_B, batch.bad))
-    return Classified(logits_NK, _together(told) if features else None)
+    return Logits(logits_NK, _together(told) if features else None)
 
 
 def _together(told: Sequence[Features]) -> Features:
@@ -95,7 +95,7 @@ def _together(told: Sequence[Features]) -> Features:
 
 
 @torch.inference_mode()
-def streamed(
+def stream_batches(
     model: Classifier,
     conf: Config,
     manifest: Manifest,
@@ -129,7 +129,7 @@ def streamed(
         yield Seen(batch, logits_BK.float(), feature_BD, selector and selector.last)
 
 
-def restored(
+def load_classifier(
     conf: Config, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device
 ) -> Classifier:
     """The classifier of a checkpoint that holds backbone and head.
@@ -142,9 +142,9 @@ def restored(
     row = chosen_checkpoint(conf.backbone)
     held = sum(value.numel() for value in tensors.values())
     empty = WeightsSource("random", row.model, held=held)  # overwritten: the file has every tensor
-    backbone, selector = looking(conf, empty)
+    backbone, selector = build_model(conf, empty)
     own = {name[len(HEAD) :]: value for name, value in tensors.items() if name.startswith(HEAD)}
-    head = heads.stored(facts["head"], own, len(facts["labelmap"]["ids"]), backbone.feature_dim)
+    head = heads.load_head(facts["head"], own, len(facts["labelmap"]["ids"]), backbone.feature_dim)
     model = Classifier(backbone, head, selector)
     own_state = model.state_dict()
     if (difference := first_difference(tensors, own_state)) is not None:

@@ -21,7 +21,7 @@ from fgvc import untrusted
 from fgvc.config import image_argument
 from fgvc.config.image_argument import Place
 from fgvc.data import image_formats
-from fgvc.data.decode_errors import way_out
+from fgvc.data.decode_errors import advice
 from fgvc.store.disk_errors import open_named
 from fgvc.store.temporary_files import scratch
 from fgvc.types import Manifest, UserError
@@ -30,7 +30,7 @@ Passed = dict[str, list[str]]  # kind -> files of it
 
 
 @dataclass(frozen=True)
-class Pictures:
+class InputImages:
     """note: what was passed over; empty where nothing was."""
 
     manifest: Manifest
@@ -38,14 +38,14 @@ class Pictures:
 
 
 @contextmanager
-def pictures(image: object) -> Iterator[Pictures]:
+def find_images(image: object) -> Iterator[InputImages]:
     """The pictures; one that comes through standard input lies in a file as long as it is used.
 
     Raises:
         UserError: no picture, or a folder that cannot be listed.
     """
     if not image_argument.reads_stdin(image):
-        yield pictures_of(image)
+        yield images_manifest(image)
         return
     if sys.stdin.isatty():
         raise UserError("image=-: standard input is a terminal; pipe a picture in: … < bird.jpg")
@@ -55,7 +55,7 @@ def pictures(image: object) -> Iterator[Pictures]:
             _copy_input(copy)
         if not file.stat().st_size:
             raise UserError("image=-: standard input is empty; pipe one picture in: … < bird.jpg")
-        yield Pictures(_manifest(folder, [image_argument.STDIN]))
+        yield InputImages(_manifest(folder, [image_argument.STDIN]))
 
 
 def _copy_input(copy: IO[bytes]) -> None:
@@ -75,7 +75,7 @@ def _copy_input(copy: IO[bytes]) -> None:
         copy.write(piece)
 
 
-def pictures_of(image: object) -> Pictures:
+def images_manifest(image: object) -> InputImages:
     """The pictures of files, folders and patterns: each once, in the order of their names.
 
     A folder is searched with the folders below it, linked ones too; hidden files are passed over.
@@ -104,7 +104,7 @@ def pictures_of(image: object) -> Pictures:
         found = [(place, [Path(os.path.abspath(file)) for file in files]) for place, files in found]  # noqa: PTH100 - links stay
     files = dict.fromkeys(file for _, files in found for file in files)
     note = f"note: passed over: {_listed(passed)}" if passed else ""
-    return Pictures(_manifest(root, [file.relative_to(root).as_posix() for file in files]), note)
+    return InputImages(_manifest(root, [file.relative_to(root).as_posix() for file in files]), note)
 
 
 def _manifest(root: Path, path: list[str]) -> Manifest:
@@ -174,7 +174,7 @@ def _listed(passed: Mapping[str, list[str]]) -> str:
     """Kinds with their numbers, the first name of each and what to do, the most frequent first."""
     words = []
     for kind, names in sorted(passed.items(), key=lambda item: -len(item[1])):
-        to_do = f"; {remedy}" if (remedy := way_out(kind)) else ""
+        to_do = f"; {remedy}" if (remedy := advice(kind)) else ""
         words.append(f"{len(names)} {kind} ({names[0]}{', …' if names[1:] else ''}{to_do})")
     return ", ".join(words)
 

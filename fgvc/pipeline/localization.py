@@ -24,14 +24,16 @@ from fgvc.model import part_attention
 from fgvc.pipeline.build_model import stride_of
 from fgvc.pipeline.experiment import Experiment, Outcome
 from fgvc.record import console, image_overlay
-from fgvc.types import Dataset, Looks, Manifest, Predictions
+from fgvc.types import AttentionMaps, Dataset, Manifest, Predictions
 
 SHOWN = 8  # overlays of a run
 SIDE = 1024  # pixels of an overlay's longer side at most
 STEM = 50  # characters of a picture's name that its overlay keeps: names of files have an end
 
 
-def localized(conf: Config, dataset: Dataset, looks: Looks | None) -> dict[str, Any]:
+def localization_metrics(
+    conf: Config, dataset: Dataset, looks: AttentionMaps | None
+) -> dict[str, Any]:
     """What metrics.json says under "parts": of the selection and of both controls, every number of
     metrics.parts.localization; nothing where there is no selection, or nothing to hold it against.
     """
@@ -64,7 +66,7 @@ def write(job: Experiment, outcome: Outcome, record: Mapping[str, Any]) -> None:
             job.board.scalar(f"parts/{key}", mean["value"], outcome.steps)
 
 
-def tell(record: Mapping[str, Any]) -> None:
+def print_localization(record: Mapping[str, Any]) -> None:
     """Where the patches lie, beside the controls, in a line each."""
     if (found := record.get("parts")) is None:
         return
@@ -80,7 +82,7 @@ def tell(record: Mapping[str, Any]) -> None:
         console.say(f"to the nearest part, in diagonals of the box: {said}")
 
 
-def overlaid(
+def draw_overlay(
     picture_CHW: torch.Tensor,
     conf: Config,
     title: str,
@@ -120,10 +122,10 @@ def _tiled(looked: View, rows: int, patch: int, stride: int) -> image_overlay.Bo
     return left, top, right - left, bottom - top
 
 
-def _controls(looks: Looks, key_N: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+def _controls(looks: AttentionMaps, key_N: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """What part_attention=random and part_attention=centre would have kept of these images."""
     (images, tokens), grid = looks.index_NK.shape, (looks.grid, looks.grid)
-    centre_K = part_attention.nearest_centre(grid)[:tokens].numpy()
+    centre_K = part_attention.central_patches(grid)[:tokens].numpy()
     return {
         "random": part_attention.random_patches(seed, key_N, grid, tokens),
         "centre": np.tile(centre_K, (images, 1)),
@@ -150,7 +152,7 @@ def _overlays(job: Experiment, outcome: Outcome) -> Iterator[tuple[str, bytes]]:
     for number, place in enumerate(even_M.round().astype(int).tolist()):
         row = int(looks.row_N[place])
         path = manifest.path[row]
-        drawn = overlaid(
+        drawn = draw_overlay(
             decode(
                 untrusted.read_bytes(manifest.root / path, untrusted.PICTURE),
                 path,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fgvc.data.index import listed
+from fgvc.data.index import list_first
 from fgvc.model.backbone import hf_config
 from fgvc.pipeline import validation, weights_overlap
 from fgvc.pipeline.experiment import Experiment, Outcome
@@ -35,11 +35,11 @@ def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
         *_unreadable_note(job, outcome, SPLITS, f"; {UNREADABLE_FILE} lists them all"),
         *_lost_class_notes(job, outcome.unreadable),
         *_weights_notes(job, outcome),
-        *hf_config.assumption(job.conf.backbone, job.extractor.source),
+        *hf_config.eps_assumption(job.conf.backbone, job.extractor.source),
         *weights_overlap.notes(job.extractor.source, job.backbone_N, job.dataset),
         *outcome.notes,
     ]
-    return [privacy.without_places(note) for note in notes]
+    return [privacy.without_user_paths(note) for note in notes]
 
 
 def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
@@ -52,11 +52,11 @@ def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
         *_unreadable_note(job, outcome, ("train", "val")),
         *_lost_class_notes(job, outcome.unreadable),
         *_weights_notes(job, outcome),
-        *hf_config.assumption(job.conf.backbone, job.extractor.source),
+        *hf_config.eps_assumption(job.conf.backbone, job.extractor.source),
         *weights_overlap.notes(job.extractor.source, job.backbone_N, job.dataset),
         *outcome.notes,
     ]
-    return [privacy.without_places(note) for note in notes]
+    return [privacy.without_user_paths(note) for note in notes]
 
 
 def unreadable_counts(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, int]:
@@ -102,7 +102,7 @@ def _unreadable_note(
     path = job.dataset.manifest.path
     return (
         f"{total} image{'s' * (total != 1)} cannot be read ({', '.join(counts)}): "
-        f"{listed(path[bad.row] for rows in by_split.values() for bad in rows)}; "
+        f"{list_first(path[bad.row] for rows in by_split.values() for bad in rows)}; "
         f"{'; '.join(_consequences(job, outcome, by_split))}{end}",
     )
 
@@ -121,7 +121,7 @@ def _consequences(
 def _lost_class_notes(job: Experiment, unreadable: tuple[BadImage, ...]) -> Iterator[str]:
     """Notes on classes whose images in train, or in validation, are all unreadable."""
     effects = {"train": "the head cannot learn them"}
-    if validation.is_read(job.task, job.conf):
+    if validation.reads_validation(job.task, job.conf):
         effects["val"] = "validation says nothing about them"
     manifest, names = job.dataset.manifest, job.dataset.labelmap.names
     bad_N = np.array([bad.row for bad in unreadable], np.int64)
@@ -133,5 +133,5 @@ def _lost_class_notes(job: Experiment, unreadable: tuple[BadImage, ...]) -> Iter
         if lost:
             yield (
                 f"{len(lost)} of {len(names)} classes have no readable image in {split} "
-                f"({listed(names[label] for label in lost)}), so {effect}; replace these images"
+                f"({list_first(names[label] for label in lost)}), so {effect}; replace these images"
             )

@@ -15,20 +15,20 @@ from fgvc import untrusted
 from fgvc.config.compose import config_hash, place_keys, typed
 from fgvc.config.compose_cache import parsed
 from fgvc.config.errors import ConfigError
-from fgvc.config.experiment_file import laid_out
+from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.flags import parsed_flags
 from fgvc.config.list_values import as_list
-from fgvc.config.named_sweep import spelt_out
-from fgvc.config.overrides import RUN_ID_KEY, Job, normalized, plan_of
+from fgvc.config.named_sweep import expand_sweep
+from fgvc.config.overrides import RUN_ID_KEY, Job, expand_jobs, normalized
 from fgvc.config.schema import Config
-from fgvc.config.search_space import search_of
+from fgvc.config.search_space import parse_search
 from fgvc.record import checkpoint, env_stamp, page
 from fgvc.record.page.pictures import ShownAlbum
 from fgvc.record.run_dir import SHORT, read_json
 from fgvc.record.tensorboard.scalars import scalars
-from fgvc.report.audit import Here
+from fgvc.report.audit import Recompute
 from fgvc.report.audit.recompute import Composed, NotHereError
-from fgvc.report.run_names import name_of
+from fgvc.report.run_names import run_name
 from fgvc.store import hashing
 from fgvc.untrusted.shell import escaped
 
@@ -36,9 +36,9 @@ MOST_JOBS = 1000  # of a sweep that is composed again
 FLAGS = ("-m", "--multirun")
 
 
-def here() -> Here:
+def here() -> Recompute:
     """The current code, for an audit."""
-    return Here(env_stamp.code(), place_keys(), composed, derived_page)
+    return Recompute(env_stamp.git_state(), place_keys(), composed, derived_page)
 
 
 def composed(words: Sequence[str], run_id: str) -> list[Composed]:
@@ -55,16 +55,16 @@ def composed(words: Sequence[str], run_id: str) -> list[Composed]:
 
 def _jobs(words: Sequence[str]) -> list[Job]:
     """The jobs of a command, read as the entry point reads it."""
-    words = [as_list(word) for word in laid_out([normalized(word) for word in words])]
+    words = [as_list(word) for word in expand_experiment([normalized(word) for word in words])]
     flags = parsed_flags(sorted(words, key=lambda word: word not in FLAGS))
-    overrides, named = spelt_out(flags.overrides)
+    overrides, named = expand_sweep(flags.overrides)
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
-    if search_of(overrides) is not None:
+    if parse_search(overrides) is not None:
         raise ConfigError("the command of a search, whose trials its sampler proposes")
     jobs = math.prod(_values(parsed(item)) for item in overrides)
     if jobs > MOST_JOBS:
         raise ConfigError(f"a sweep of more than {MOST_JOBS} jobs")
-    return plan_of(overrides, flags.multirun or named, named)[0]
+    return expand_jobs(overrides, flags.multirun or named, named)[0]
 
 
 def _values(override: Any) -> int:
@@ -92,7 +92,7 @@ def derived_page(folder: Path, shown: dict[str, Any]) -> str:
     conf, facts = _config(shown), checkpoint.read(folder)[1]
     env, plain = (read_json(folder, name) for name in ("env_stamp.json", "config.canonical.json"))
     made_by, side = env["weights"].get("made_by"), conf.resolution.side
-    name = name_of(plain, env["task"], side, facts["fit"]["forced"], made_by)
+    name = run_name(plain, env["task"], side, facts["fit"]["forced"], made_by)
     checkpoint_id = hashing.sha256_file(folder / checkpoint.FILE)
     hashes = (env["config_hash"], checkpoint_id)
     root = Path(conf.runtime.output_root).expanduser()

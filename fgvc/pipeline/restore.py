@@ -16,9 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc import untrusted
-from fgvc.config.compose import check_bounds, conf_dir, config_hash, published_repos, shaped, typed
+from fgvc.config.compose import (
+    check_bounds,
+    conf_dir,
+    config_hash,
+    parse_config,
+    published_repos,
+    typed,
+)
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import MAX_PIXELS, given_places
+from fgvc.config.overrides import MAX_PIXELS, declared_values
 from fgvc.config.schema import Config, architecture, chosen_checkpoint
 from fgvc.config.sweep_expansion import key_of
 from fgvc.config.weight_files.hub_name import HUB
@@ -27,9 +34,9 @@ from fgvc.model import head as heads
 from fgvc.model.backbone import weights
 from fgvc.model.backbone.base import feature_dim
 from fgvc.model.classifier import Classifier
-from fgvc.pipeline.build_model import looking
+from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.experiment import weight_store
-from fgvc.pipeline.inference import HEAD, restored
+from fgvc.pipeline.inference import HEAD, load_classifier
 from fgvc.pipeline.job import Job
 from fgvc.record import checkpoint, fitted_images
 from fgvc.record.fitted_images import Fit
@@ -81,7 +88,7 @@ class Stored:
         width = feature_dim(chosen_checkpoint(conf.backbone), conf.backbone.features)
         state = {name.removeprefix(HEAD): value for name, value in self.tensors.items()}
         try:
-            return heads.stored(self.facts["head"], state, len(self.classes), width)
+            return heads.load_head(self.facts["head"], state, len(self.classes), width)
         except UserError as error:
             raise UserError(f"{self.file}: {error}") from error
 
@@ -93,8 +100,8 @@ class Stored:
         """
         try:
             if self.facts.get("whole"):
-                return restored(conf, self.facts, self.tensors, device)
-            backbone, selector = looking(conf, source)
+                return load_classifier(conf, self.facts, self.tensors, device)
+            backbone, selector = build_model(conf, source)
         except (UserError, ConfigError) as error:
             raise UserError(f"{self.file}: {error}") from error
         return Classifier(backbone, self.head(conf), selector).to(device).eval()
@@ -147,7 +154,7 @@ def config_of(stored: Stored, job: Job) -> DictConfig:
     """
     try:
         cfg = _placed(stored, job)
-        conf = shaped(cfg)
+        conf = parse_config(cfg)
         check_bounds(conf)
         architecture.check_chosen(conf.backbone)
     except (ConfigError, OmegaConfBaseException, TypeError, KeyError, AttributeError) as error:
@@ -166,7 +173,7 @@ def _placed(stored: Stored, job: Job) -> DictConfig:
     cfg.runtime = job.cfg.runtime
     for name in ("checkpoint", "run", "against", "image"):
         cfg[name] = escaped(getattr(job.conf, name))
-    given, beside = given_places(job.overrides), _places_beside(stored.file)
+    given, beside = declared_values(job.overrides), _places_beside(stored.file)
     usual = OmegaConf.load(conf_dir() / "dataset" / f"{cfg.dataset.reader}.yaml")
     for name in ("root", "table"):
         default = OmegaConf.to_container(usual, resolve=False).get(name)  # type: ignore[union-attr]
@@ -185,14 +192,14 @@ def _placed(stored: Stored, job: Job) -> DictConfig:
     return cfg
 
 
-def settled(stored: Stored, job: Job) -> tuple[Config, WeightsSource]:
+def with_runtime(stored: Stored, job: Job) -> tuple[Config, WeightsSource]:
     """The checkpoint's config here, and the weights that its head belongs to.
 
     Raises:
         UserError: they are missing, or have another digest.
     """
     cfg = config_of(stored, job)
-    given = given_places(job.overrides).get("backbone.weights")
+    given = declared_values(job.overrides).get("backbone.weights")
     if given is not None and stored.inside is None:
         cfg.backbone.weights = escaped(
             given

@@ -62,7 +62,7 @@ OTHER_DATA = ("dataset.", "backbone.")
 NO_ORIGIN: dict[str, Any] = {"from": None, "changed": [], "other_code": False}
 
 
-def before(conf: Config, plain: Mapping[str, Any]) -> None:
+def check_resume(conf: Config, plain: Mapping[str, Any]) -> None:
     """Refuse to start anew under a run_id whose training was stopped with another config.
 
     Only a run_id that was given can meet one; the jobs of a sweep share theirs by design.
@@ -131,7 +131,7 @@ def _check_named(place: Path, states: States, own: tuple[int, dict[str, Any]], f
     )
 
 
-def adopt(job: Experiment, plain: dict[str, Any], states: States, start: Start) -> None:
+def copy_states(job: Experiment, plain: dict[str, Any], states: States, start: Start) -> None:
     """Copy the state of another run into this one, with its best weights and its reads of test."""
     if start.copied_from is None:
         return

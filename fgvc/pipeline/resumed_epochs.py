@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fgvc.config.schema import Config
-from fgvc.learn.train.best_epoch import Best
+from fgvc.learn.train.best_epoch import BestEpoch
 from fgvc.types import UserError
 
 
@@ -31,7 +31,9 @@ def refuse_past_end(conf: Config, done: int, steps: int) -> None:
     )
 
 
-def converted(best: Best, judged: int, done: int, before: int, now: int) -> tuple[int, Best]:
+def converted(
+    best: BestEpoch, judged: int, done: int, before: int, now: int
+) -> tuple[int, BestEpoch]:
     """Number of judged epochs, and the best epoch, in epochs of `now` instead of `before` steps.
 
     The weights at step `done` are judged again only if an epoch ends there now and did not before.

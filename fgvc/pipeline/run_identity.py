@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fgvc.record.env_stamp import Code
+from fgvc.record.env_stamp import GitState
 from fgvc.types import Dataset, UserError, WeightsSource
 
 DATA = (
@@ -21,7 +21,7 @@ SHOWN = 16  # hex digits of a digest in a message
 
 
 def identity_of(
-    task: str, code: Code, dataset: Dataset, source: WeightsSource
+    task: str, code: GitState, dataset: Dataset, source: WeightsSource
 ) -> dict[str, object]:
     """The identity of an answer as plain data; None where a part does not exist.
 

@@ -17,13 +17,13 @@ import torch
 from fgvc.config.schema import Config
 from fgvc.data import loader
 from fgvc.parallel.device import check_devices, choose_device, device_of
-from fgvc.parallel.worker_pool import Advance, Crew, Work
+from fgvc.parallel.worker_pool import Advance, Work, WorkerPool
 from fgvc.pipeline.determinism import seed_everything
-from fgvc.pipeline.features import Extractor, Part, cost_of
+from fgvc.pipeline.features import Extractor, ShardResult, measure_cost
 from fgvc.types import Dataset, WeightsSource
 
 
-def crew_of(conf: Config, dataset: Dataset, source: WeightsSource) -> Crew | None:
+def start_pool(conf: Config, dataset: Dataset, source: WeightsSource) -> WorkerPool | None:
     """Who extracts the features: None where this process does.
 
     Raises:
@@ -34,7 +34,7 @@ def crew_of(conf: Config, dataset: Dataset, source: WeightsSource) -> Crew | Non
         return None
     check_devices(nproc, conf.runtime.device)
     begin = functools.partial(_begin, share_of(conf), dataset, source)
-    return Crew(nproc, begin, "extracting features")
+    return WorkerPool(nproc, begin, "extracting features")
 
 
 def share_of(conf: Config) -> Config:
@@ -49,7 +49,7 @@ def share_of(conf: Config) -> Config:
     return dataclasses.replace(conf, runtime=own)
 
 
-def own_device(conf: Config) -> torch.device:
+def worker_device(conf: Config) -> torch.device:
     """Seed this worker; its device, which later CUDA calls then mean too."""
     seed_everything(conf)
     device = choose_device(device_of(conf.runtime.device))
@@ -59,18 +59,18 @@ def own_device(conf: Config) -> torch.device:
 
 
 def _begin(conf: Config, dataset: Dataset, source: WeightsSource, number: int) -> Work:
-    return functools.partial(_part, Extractor(conf, dataset, source, own_device(conf)))
+    return functools.partial(_part, Extractor(conf, dataset, source, worker_device(conf)))
 
 
-def _part(extractor: Extractor, task: tuple[str, np.ndarray], advance: Advance) -> Part:
+def _part(extractor: Extractor, task: tuple[str, np.ndarray], advance: Advance) -> ShardResult:
     role, row_N = task
     before, began = dataclasses.replace(extractor.counters), time.monotonic()
     features = extractor.compute(role, row_N, advance)
     done = extractor.counters
-    return Part(
+    return ShardResult(
         features,
         done.decoded - before.decoded,
         done.forwarded - before.forwarded,
         (began, time.monotonic()),
-        cost_of(extractor.built(), None, extractor.device),
+        measure_cost(extractor.built(), None, extractor.device),
     )

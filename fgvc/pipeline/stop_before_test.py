@@ -50,19 +50,19 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
     return job.run.path
 
 
-def already(conf: Config, plain: Mapping[str, Any]) -> bool:
+def is_done(conf: Config, plain: Mapping[str, Any]) -> bool:
     """Whether an earlier process of this run was validated: same code, data and weights.
 
     Raises:
         UserError: it was validated on other data or weights; its files are unchanged.
     """
-    found = None if not conf.runtime.stop_before_test else read(home(conf, plain))
+    found = None if not conf.runtime.stop_before_test else read(run_folder(conf, plain))
     if found is None:
         return False
-    place = home(conf, plain)
+    place = run_folder(conf, plain)
     cache_root = Path(conf.runtime.cache_root).expanduser()
     dataset = datasets.load(conf.dataset, cache_root, remember=False)
-    current = identity_of("train", env_stamp.code(), dataset, weights.find(conf.backbone))
+    current = identity_of("train", env_stamp.git_state(), dataset, weights.find(conf.backbone))
     check_data(found["identity"], current, place)
     same = found["identity"] == current
     if same:
@@ -70,7 +70,7 @@ def already(conf: Config, plain: Mapping[str, Any]) -> bool:
     return same
 
 
-def home(conf: Config, plain: Mapping[str, Any]) -> Path:
+def run_folder(conf: Config, plain: Mapping[str, Any]) -> Path:
     """The folder of a run while it is in progress."""
     root = Path(conf.runtime.output_root).expanduser() / str(conf.runtime.run_id)
     return root / config_hash(dict(plain))[:SHORT] / IN_PROGRESS

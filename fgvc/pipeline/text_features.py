@@ -19,7 +19,7 @@ from fgvc.model import backbone as backbones
 from fgvc.model.backbone import hf_config
 from fgvc.pipeline.experiment import Experiment
 from fgvc.record import console
-from fgvc.store.array_cache import memo
+from fgvc.store.array_cache import cached_arrays
 
 LIBRARIES = {
     "open_clip": ("open_clip_torch", "ftfy", "regex"),
@@ -47,7 +47,7 @@ def class_text(job: Experiment) -> ClassText:
     """
     names = prompts.prompts(job.dataset.labelmap, job.conf.dataset.prompts)
     root = job.extractor.cache_root / "text"
-    arrays = memo(root, _key(job, names), lambda: _computed(job, names), console.say)
+    arrays = cached_arrays(root, _key(job, names), lambda: _computed(job, names), console.say)
     return ClassText(torch.from_numpy(arrays["weight_CD"]), float(arrays["scale"][0]))
 
 

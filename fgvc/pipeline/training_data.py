@@ -75,7 +75,7 @@ class TrainingData:
         size = max(sizes, default=1)
         read = loader.batches(self.manifest, draws.row_N, self.evaluation, size, self.workers)
         for start, batch in zip(range(0, len(draws), size), read, strict=True):
-            yield loader.placed(batch, draws, slice(start, start + size))
+            yield loader.with_places(batch, draws, slice(start, start + size))
 
     def read_undrawn(self, steps: int) -> Iterator[Batch]:
         """Batches of this rank's share of the images that none of the first `steps` steps drew.

@@ -14,14 +14,14 @@ from fgvc.data import split
 from fgvc.types import VAL, Dataset, UserError
 
 
-def is_read(task: str, conf: Config) -> bool:
+def reads_validation(task: str, conf: Config) -> bool:
     """Whether validation can choose the head: C of a probe, or the epoch of a finetune."""
     return task == "probe" or (task == "train" and conf.final_fit == "train")
 
 
 def notes(task: str, conf: Config, dataset: Dataset) -> tuple[str, ...]:
     """Notes on the validation split; none if the task does not read it."""
-    if not is_read(task, conf):
+    if not reads_validation(task, conf):
         return ()
     return split.validation_notes(
         dataset.manifest.label_N,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fgvc.config.finetuned_weights import learned
+from fgvc.config.finetuned_weights import backbone_was_trained
 from fgvc.record import checkpoint, fitted_images
 from fgvc.record.page.run import earlier_runs
 from fgvc.types import Dataset, UserError, WeightsSource
@@ -36,7 +36,7 @@ def backbone_images(source: WeightsSource) -> np.ndarray:
             f"backbone.weights={source.path}: does not record which images fitted it ({error}). "
             "Repeat the run that made it"
         ) from error
-    own = (fitted.image_N, fitted.validation_N) if learned(facts) else ()
+    own = (fitted.image_N, fitted.validation_N) if backbone_was_trained(facts) else ()
     return np.unique(np.concatenate([fitted.backbone_N, *own]))
 
 
@@ -54,12 +54,12 @@ def notes(source: WeightsSource, image_N: np.ndarray, dataset: Dataset) -> tuple
         return ()
     return (
         f"{count} of the {len(val_N)} validation images fitted or chose the backbone "
-        f"({described(source.made_by)}): numbers on validation, and what is chosen on them, favour "
+        f"({describe(source.made_by)}): numbers on validation, and what is chosen on them, favour "
         "it",
     )
 
 
-def described(made_by: Mapping[str, Any] | None) -> str:
+def describe(made_by: Mapping[str, Any] | None) -> str:
     """The runs of fgvc behind a file of weights, the newest first, in one line."""
     runs = earlier_runs({"made_by": made_by})
     return ", after ".join(f"task={run['task']} on {run['dataset']}" for run in runs)

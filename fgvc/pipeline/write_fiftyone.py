@@ -20,8 +20,8 @@ from fgvc.data.view_transform import View, view
 from fgvc.pipeline.build_model import stride_of
 from fgvc.pipeline.experiment import Experiment, Outcome
 from fgvc.record.fiftyone import dataset
-from fgvc.record.fiftyone.samples import Said
-from fgvc.types import Looks, Manifest
+from fgvc.record.fiftyone.samples import RunResults
+from fgvc.types import AttentionMaps, Manifest
 
 
 def write(
@@ -42,7 +42,7 @@ def write(
     below = os.path.relpath(
         manifest.root, named_root(job.conf.dataset.root, job.conf.dataset.table)
     )
-    said = Said(
+    said = RunResults(
         manifest,
         Path(below).as_posix(),
         job.dataset.labelmap.names,
@@ -68,7 +68,7 @@ def write(
 
 
 def _heat(
-    conf: Config, manifest: Manifest, looks: Looks | None
+    conf: Config, manifest: Manifest, looks: AttentionMaps | None
 ) -> Callable[[int], np.ndarray | None] | None:
     """Manifest row -> its attention over the picture; None where part attention scores nothing."""
     if looks is None or looks.score_NG is None:

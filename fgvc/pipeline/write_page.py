@@ -12,7 +12,7 @@ from fgvc.data.decode import ImageError, decode
 from fgvc.data.preprocess import cropped
 from fgvc.pipeline.experiment import Experiment
 from fgvc.record import page
-from fgvc.report.run_names import name_of
+from fgvc.report.run_names import run_name
 from fgvc.types import Dataset
 
 
@@ -23,7 +23,7 @@ def write(job: Experiment, checkpoint_id: str, forced: bool) -> None:
         forced: whether the training was resumed by force.
     """
     made_by = job.extractor.source.made_by
-    name = name_of(job.plain, job.task, job.conf.resolution.side, forced, made_by)
+    name = run_name(job.plain, job.task, job.conf.resolution.side, forced, made_by)
     pictures = _Pictures(job.dataset)
     page.write(job.run, job.conf, name, checkpoint_id, job.board.history, pictures)
 

@@ -37,7 +37,7 @@ from fgvc.store import hashing
 from fgvc.types import Predictions, WeightsSource
 
 
-def finish(job: Experiment, outcome: Outcome) -> Path:
+def write_run(job: Experiment, outcome: Outcome) -> Path:
     """Write every file of the run folder, seal it, and tell the person."""
     numbers = {name: numbers_of(job, one) for name, one in outcome.splits.items()}
     record = {
@@ -52,7 +52,7 @@ def finish(job: Experiment, outcome: Outcome) -> Path:
             *prediction_tables.predicted(job.dataset.manifest, outcome.splits["test"])
         ),
         "metric_version": metrics.VERSION,
-        **localization.localized(job.conf, job.dataset, outcome.looks),
+        **localization.localization_metrics(job.conf, job.dataset, outcome.looks),
         **outcome.numbers,
         "unreadable": notes.unreadable_counts(job.dataset, outcome.unreadable),
         "notes": notes.notes_of(job, outcome),
@@ -185,7 +185,7 @@ def _stamp(job: Experiment) -> dict[str, object]:
         "token_grid": [grid_side(conf.resolution.side, row.patch, stride_of(conf))] * 2,
         "dataset": dataset.name,
         "dataset_card": dict(dataset.card),
-        "dataset_notes": [privacy.without_places(note) for note in dataset.notes],
+        "dataset_notes": [privacy.without_user_paths(note) for note in dataset.notes],
         "partial": dataset.partial,
         "test_source": dataset.test_source,
         "split_digest": dataset.split_digest,
@@ -318,7 +318,7 @@ def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
             console.say(f"note: {name}: {record[name]['intervals_note']}")
     for line in _unranked(record):
         console.say(f"note: {line}")
-    localization.tell(record)
+    localization.print_localization(record)
     console.say(_cost_line(record["cost"]))
     console.provenance(job.dataset.name, job.dataset.card)
     console.say(f"record: {folder}")

@@ -42,7 +42,7 @@ def write(job: Experiment, outcome: Outcome, numbers: Mapping[str, Mapping[str, 
     if outcome.features is not None and len(outcome.features.row_N):
         dataset = job.dataset
         job.board.embedding(
-            projector.projected(outcome.features, test, dataset.manifest, dataset.labelmap)
+            projector.pca_points(outcome.features, test, dataset.manifest, dataset.labelmap)
         )
     job.board.close()
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fgvc import untrusted
 from fgvc.config.weight_files import checkpoint_metadata
-from fgvc.record.find_run import SEALED, record_folder
+from fgvc.record.find_run import SEALED, find_run
 from fgvc.store import atomic, hashing, tensor_file
 from fgvc.store.tensor_file import CONTENT, KEY
 from fgvc.types import UserError
@@ -91,7 +91,7 @@ def locate(path: Path) -> Path:
     Raises:
         UserError: none is there, or several are.
     """
-    folder = record_folder(path, "checkpoint", (SEALED, FILE)) if path.is_dir() else path
+    folder = find_run(path, "checkpoint", (SEALED, FILE)) if path.is_dir() else path
     file = folder / FILE if folder.is_dir() else folder
     if not file.is_file():
         raise UserError(f"checkpoint={path}: no such file (a {FILE}, or the folder that holds it)")

@@ -21,13 +21,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fgvc.record.git_state import CODE, TIMEOUT, Code, code
+from fgvc.record.git_state import CODE, TIMEOUT, GitState, git_state
 from fgvc.store import hashing
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CODE", "Code", "code", "environment", "schema", "validated"]
+__all__ = ["CODE", "GitState", "environment", "git_state", "schema", "validated"]
 
 PACKAGES = {
     "torch_version": "torch",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fgvc.config.weight_files.run_folder import SEALED, record_at
+from fgvc.config.weight_files.run_folder import SEALED, locate_run
 from fgvc.record import console
 from fgvc.types import UserError
 
 
-def record_folder(path: Path, key: str, marks: tuple[str, ...] = (SEALED,)) -> Path:
+def find_run(path: Path, key: str, marks: tuple[str, ...] = (SEALED,)) -> Path:
     """The run folder itself, or the only complete one below `path`, which is then printed.
 
     Where nothing complete lies below, the path comes back as it is, for the caller to say what it
@@ -23,7 +23,7 @@ def record_folder(path: Path, key: str, marks: tuple[str, ...] = (SEALED,)) -> P
     """
     path = path.expanduser()
     try:
-        folder = record_at(path, key, marks)
+        folder = locate_run(path, key, marks)
     except ValueError as error:
         raise UserError(str(error)) from error
     if folder is None:

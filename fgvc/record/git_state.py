@@ -53,7 +53,7 @@ DRIVERS = ("GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS")
 
 
 @dataclass(frozen=True)
-class Withheld:
+class OmittedFile:
     """A file that is not copied. size, sha256: None where they are not taken."""
 
     path: str
@@ -71,7 +71,7 @@ class Withheld:
 
 
 @dataclass(frozen=True)
-class Code:
+class GitState:
     """The program's own version. patch: the changes since the commit, as git prints them.
 
     error: why Git cannot read the checkout, and what to do; None outside a checkout. withheld: code
@@ -83,8 +83,8 @@ class Code:
     dirty: bool | None
     patch: bytes | None
     error: str | None = None
-    withheld: tuple[Withheld, ...] = ()
-    untracked: tuple[Withheld, ...] = ()
+    withheld: tuple[OmittedFile, ...] = ()
+    untracked: tuple[OmittedFile, ...] = ()
     unlisted: int = 0
 
     @property
@@ -113,7 +113,7 @@ class Code:
         return tuple(lines)
 
 
-def code(folder: Path = CODE) -> Code:
+def git_state(folder: Path = CODE) -> GitState:
     """Commit and uncommitted changes of the checkout this program runs from.
 
     All null outside a checkout and without Git; a checkout that Git cannot read says why.
@@ -122,14 +122,14 @@ def code(folder: Path = CODE) -> Code:
     try:
         top = _git(folder, "rev-parse", "--show-toplevel")
         if Path(os.fsdecode(top).removesuffix("\n")).resolve() != folder.resolve():
-            return Code(None, None, None)
+            return GitState(None, None, None)
         commit = _git(folder, "rev-parse", "--verify", "HEAD").decode().strip()
         return _changes(folder, commit)
     except (OSError, subprocess.SubprocessError) as error:
-        return Code(commit, None, None, _reason(folder, error))
+        return GitState(commit, None, None, _reason(folder, error))
 
 
-def _changes(folder: Path, commit: str) -> Code:
+def _changes(folder: Path, commit: str) -> GitState:
     tracked, withheld = _tracked(folder)
     patches, kept_back, others, unlisted = _untracked(folder)
     ignored = _ignored_source(folder)
@@ -138,13 +138,13 @@ def _changes(folder: Path, commit: str) -> Code:
     head = b"".join(HEAD + json.dumps(file.plain()).encode() + b"\n" for file in withheld)
     patch = head + tracked + patches
     dirty = bool(patch or others)
-    return Code(commit, dirty, patch or None, None, tuple(withheld), tuple(others), unlisted)
+    return GitState(commit, dirty, patch or None, None, tuple(withheld), tuple(others), unlisted)
 
 
 # --- tracked files ---
 
 
-def _tracked(folder: Path) -> tuple[bytes, list[Withheld]]:
+def _tracked(folder: Path) -> tuple[bytes, list[OmittedFile]]:
     """Changes of tracked files as a patch, and the changed files that it leaves out."""
     raw = _git(folder, *DIFF, SUBMODULES, "--raw", "-z", "--no-abbrev", "HEAD")
     fields = raw.split(b"\0")[:-1]
@@ -235,7 +235,7 @@ def _patch(folder: Path, paths: Sequence[str]) -> tuple[bytes, list[str]]:
     return first + second, bad + worse
 
 
-def _hidden(folder: Path) -> list[Withheld]:
+def _hidden(folder: Path) -> list[OmittedFile]:
     """Changed files that the index calls unchanged, so that no command of git shows a change.
 
     A skip-worktree file that is absent is none: a sparse checkout leaves it out.
@@ -259,11 +259,11 @@ def _is_plain(path: Path) -> bool:
 # --- untracked files ---
 
 
-def _untracked(folder: Path) -> tuple[bytes, list[Withheld], list[Withheld], int]:
+def _untracked(folder: Path) -> tuple[bytes, list[OmittedFile], list[OmittedFile], int]:
     """A patch of the source files, code that it leaves out, other files, how many more of them."""
     patches: list[bytes] = []
-    code: list[Withheld] = []
-    others: list[Withheld] = []
+    code: list[OmittedFile] = []
+    others: list[OmittedFile] = []
     unlisted = copied = 0
     for path in _paths(_git(folder, "ls-files", "--others", "--exclude-standard", "-z")):
         in_program, data = path.split("/")[0] in PROGRAM, None
@@ -295,7 +295,7 @@ def _new_source(folder: Path, path: str, most: int) -> tuple[str, bytes | None]:
     return ("is binary", None) if b"\0" in data else ("", data)
 
 
-def _ignored_source(folder: Path) -> list[Withheld]:
+def _ignored_source(folder: Path) -> list[OmittedFile]:
     """Source and compiled files that .gitignore names and the program can use all the same."""
     command = ("ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *PROGRAM)
     paths = [path for path in _paths(_git(folder, *command)) if path.endswith((*SOURCE, *COMPILED))]
@@ -307,7 +307,7 @@ def _paths(listing: bytes) -> list[str]:
     return sorted(os.fsdecode(path) for path in listing.split(b"\0")[:-1])
 
 
-def _described(folder: Path, path: str, reason: str) -> Withheld:
+def _described(folder: Path, path: str, reason: str) -> OmittedFile:
     """A file by size and digest; no digest if the file is large or may hold a secret.
 
     A short password can be guessed from its digest. Thus a file with the name of a secret has a
@@ -317,21 +317,21 @@ def _described(folder: Path, path: str, reason: str) -> Withheld:
     code = in_program or path.endswith(SOURCE)
     try:
         if path.endswith("/"):
-            return Withheld(path, "is a repository of its own")
+            return OmittedFile(path, "is a repository of its own")
         with open_regular(file) as opened:
             size = os.fstat(opened.fileno()).st_size
             guarded = privacy.is_secret_name(path) and not (in_program and path.endswith(SOURCE))
             if guarded or (size > DIGESTED and not code):
-                return Withheld(path, reason, None if guarded else size)
+                return OmittedFile(path, reason, None if guarded else size)
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
-        return Withheld(path, reason, size, sha256)
+        return OmittedFile(path, reason, size, sha256)
     except FileNotFoundError:
         gone = "leads nowhere" if file.is_symlink() else "is deleted"
-        return Withheld(path, f"{reason}; {gone}")
+        return OmittedFile(path, f"{reason}; {gone}")
     except NotRegularError as error:
-        return Withheld(path, f"{reason}; {error.strerror}")
+        return OmittedFile(path, f"{reason}; {error.strerror}")
     except OSError as error:
-        return Withheld(path, f"{reason}; cannot be read ({error.strerror})")
+        return OmittedFile(path, f"{reason}; cannot be read ({error.strerror})")
 
 
 # --- git ---

@@ -119,7 +119,7 @@ def refusal(shown: str) -> str:
     )
 
 
-def without_places(text: str) -> str:
+def without_user_paths(text: str) -> str:
     """The text with `~` for this user's home folder, and USER and HOST for their names in paths.
 
     A name that is only part of a folder's name (/data/alice-old) stays.

@@ -178,7 +178,7 @@ class States:
         torch.save(record, buffer)
         data = buffer.getvalue()
         path = self.folder / f"{stem}.{hashing.sha256_bytes(data)}.pt"
-        json_cache.clear(path)
+        json_cache.remove_folder(path)
         atomic.write_bytes(path, data)
         return path
 

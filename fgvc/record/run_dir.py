@@ -43,7 +43,7 @@ class RunFolder:
     path: Path
     run_id: str
     config_hash: str
-    code: env_stamp.Code
+    code: env_stamp.GitState
     started: datetime.datetime
     sealed: Path | None = None
     _clock: float = field(default_factory=time.monotonic)
@@ -149,7 +149,7 @@ def open_run(
         if RESUME not in keep:
             _refuse_states(path, run_id)
         _clear(path, keep)
-        run = RunFolder(path, run_id, config_hash, env_stamp.code(), now())
+        run = RunFolder(path, run_id, config_hash, env_stamp.git_state(), now())
         stack.enter_context(_logging_to(path / "run.log"))
         try:
             write_status(path, "running", run.started)

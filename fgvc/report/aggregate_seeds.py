@@ -103,7 +103,7 @@ class Line:
         return row
 
 
-def fold(runs: Iterable[Run]) -> list[Line]:
+def aggregate_seeds(runs: Iterable[Run]) -> list[Line]:
     """Lines in the order in which their first run comes."""
     folded = fold_evaluations(runs)
     families: dict[tuple[object, ...], dict[int, list[Run]]] = defaultdict(

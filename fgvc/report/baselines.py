@@ -15,7 +15,7 @@ from fgvc import metrics, untrusted
 from fgvc.record.retention import SHORTEST
 from fgvc.report import page, pairwise_tests, ranking, table_archive
 from fgvc.report.controls import CONTROLS
-from fgvc.report.pairwise_tests import Comparison
+from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.ranking import Entry, Group
 from fgvc.report.run_rows import Damaged, scan
 from fgvc.store import atomic
@@ -38,7 +38,7 @@ class Table:
 def gather(folders: Iterable[Path]) -> Table:
     """The table of those among `folders` that are sealed runs; damaged ones are listed beside."""
     runs, damaged = scan(folders)
-    groups, lost = ranking.ranked(runs)
+    groups, lost = ranking.rank_lines(runs)
     everything = sorted([*damaged, *lost], key=lambda one: one.folder)
     return Table(tuple(groups), tuple(everything))
 
@@ -117,7 +117,7 @@ def _row(group: Group, place: int | None, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _minus(name: str, held: Comparison | None) -> dict[str, float | None]:
+def _minus(name: str, held: PairwiseTest | None) -> dict[str, float | None]:
     """Columns of a comparison with something other than the best."""
     return {
         f"top1_minus_{name}": held.difference if held else None,

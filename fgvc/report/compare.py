@@ -41,7 +41,7 @@ class Side:
     names: Mapping[str, str]
 
 
-def compared(path: Path, against: Path, force: bool) -> dict[str, Any]:
+def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
     """The whole comparison as plain data.
 
     Raises:

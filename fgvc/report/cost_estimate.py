@@ -52,7 +52,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Ground:
+class Assumptions:
     """What the plan stands on: rates measured on this device, free bytes, notes on the data."""
 
     device: str | None
@@ -99,7 +99,7 @@ def lines(
     common: str,
     items: Sequence[Item],
     left_out: Sequence[tuple[str, str]],
-    ground: Ground,
+    ground: Assumptions,
 ) -> Iterator[str]:
     """The whole plan in 80 columns.
 
@@ -131,7 +131,7 @@ def _row(item: Item, takes: float | None) -> Iterator[str]:
     yield from _wrapped(f"{head:<{INDENT}}", item.choices)
 
 
-def _totals(items: Sequence[Item], ground: Ground) -> Iterator[str]:
+def _totals(items: Sequence[Item], ground: Assumptions) -> Iterator[str]:
     todo = [item for item in items if not item.done]
     forward, trained, cached, shared = (
         sum(getattr(item, name) for item in todo)
@@ -156,7 +156,7 @@ def _totals(items: Sequence[Item], ground: Ground) -> Iterator[str]:
         yield from _wrapped("note: ", note)
 
 
-def _time(todo: Sequence[Item], ground: Ground) -> str:
+def _time(todo: Sequence[Item], ground: Assumptions) -> str:
     if not todo:
         return "none: every job is complete"
     busy = [item for item in todo if item.forward + item.trained]

@@ -24,7 +24,7 @@ Read = dict[Path, Answers]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairwiseTest:
     """Top-1 of a line minus that of another, its 95 % interval, p, and p after Holm.
 
     test: as in `metrics.Top1Comparison`. family: number of pairs that p_holm is adjusted for.
@@ -54,7 +54,7 @@ class Comparison:
 
 def compare_lines(
     pairs: Sequence[tuple[Line, Line]], read: Read, family: int | None = None
-) -> list[Comparison]:
+) -> list[PairwiseTest]:
     """Compare the lines of each pair.
 
     Args:
@@ -67,7 +67,7 @@ def compare_lines(
     ]
     adjusted = metrics.holm([top.p for top in tops], family)
     return [
-        Comparison(
+        PairwiseTest(
             test=top.test,
             difference=top.value,
             low=top.low,

@@ -22,7 +22,7 @@ from fgvc.record.retention import Retention, UnreadableError
 from fgvc.record.run_dir import ASIDE, IN_PROGRESS
 from fgvc.record.verify import DamageError, retention_of, status
 from fgvc.report import table_archive
-from fgvc.report.run_rows import SEALED, place
+from fgvc.report.run_rows import SEALED, run_path
 from fgvc.store import atomic
 from fgvc.store.file_lock import LockHeld, holder, lock
 from fgvc.types import UserError
@@ -163,7 +163,7 @@ class Root:
             kept = retention_of(folder)
         except (UnreadableError, DamageError) as why:
             return Verdict(False, str(why))
-        by = kept.holds(self.now) or self._named.get(place(folder))
+        by = kept.holds(self.now) or self._named.get(run_path(folder))
         return Verdict(False, by) if by else _over(kept)
 
     def _in_progress(self, folder: Path) -> Verdict:

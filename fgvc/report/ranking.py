@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 from fgvc import metrics
 from fgvc.record.verify import DamageError
 from fgvc.report import controls, predictions
-from fgvc.report.aggregate_seeds import Line, fold
+from fgvc.report.aggregate_seeds import Line, aggregate_seeds
 from fgvc.report.pairwise_tests import (
-    Comparison,
+    PairwiseTest,
     Read,
     compare_lines,
     distinct_answers,
@@ -42,9 +42,9 @@ class Entry:
     """
 
     line: Line
-    versus: Comparison | None = None
-    over_probe: Comparison | None = None
-    controls: Mapping[str, Comparison] = field(default_factory=dict)
+    versus: PairwiseTest | None = None
+    over_probe: PairwiseTest | None = None
+    controls: Mapping[str, PairwiseTest] = field(default_factory=dict)
     identical_to: int | None = None
     distinct_answers: int | None = None
 
@@ -77,7 +77,7 @@ class Group:
         return next((line for line in self.lines if line.fitted), self.lines[0])
 
 
-def ranked(runs: Sequence[Run]) -> tuple[list[Group], list[Damaged]]:
+def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[Damaged]]:
     """Every run in its group, and the runs whose answers cannot be compared, in none.
 
     Predictions are read for the runs that are compared, and no other.
@@ -85,7 +85,7 @@ def ranked(runs: Sequence[Run]) -> tuple[list[Group], list[Damaged]]:
     read: Read = {}
     damaged: list[Damaged] = []
     while True:  # a run that drops out may bring an older one of the same question to light
-        groups = _grouped(fold(runs))
+        groups = _grouped(aggregate_seeds(runs))
         lost = [one for lines in groups.values() for one in _read(_rivals(lines), read)]
         if not lost:
             break
@@ -177,11 +177,11 @@ def _compared(lines: Sequence[Line], read: Read) -> tuple[Entry, ...]:
     )
 
 
-def _controlled(lines: Sequence[Line], read: Read) -> dict[int, dict[str, Comparison]]:
+def _controlled(lines: Sequence[Line], read: Read) -> dict[int, dict[str, PairwiseTest]]:
     """By line, what holding it against its controls says; all of the group are Holm's at once."""
     triples = controls.pairs(lines)
     held = compare_lines([(line, control) for line, _, control in triples], read)
-    found: dict[int, dict[str, Comparison]] = {id(line): {} for line in lines}
+    found: dict[int, dict[str, PairwiseTest]] = {id(line): {} for line in lines}
     for (line, name, _), comparison in zip(triples, held, strict=True):
         found[id(line)][name] = comparison
     return found

@@ -8,7 +8,7 @@ from typing import Any
 USUAL = {"precision": "fp32", "part_attention": "off"}  # not worth a word in a name
 
 
-def name_of(
+def run_name(
     config: Mapping[str, Any],
     task: str,
     resolution: int,

@@ -18,7 +18,7 @@ from fgvc.record.retention import UnreadableError
 from fgvc.record.run_dir import SHORT
 from fgvc.record.verify import DamageError, OtherVersionError
 from fgvc.report import typed_fields
-from fgvc.report.run_names import name_of
+from fgvc.report.run_names import run_name
 from fgvc.store import hashing
 from fgvc.untrusted.escape import one_line, visible
 
@@ -155,11 +155,11 @@ def scan(folders: Iterable[Path]) -> tuple[list[Run], list[Damaged]]:
             runs.append(read(path))
         except DamageError as why:
             other_version = isinstance(why, OtherVersionError)
-            damaged.append(Damaged(place(path), str(why), other_version))
+            damaged.append(Damaged(run_path(path), str(why), other_version))
     return runs, damaged
 
 
-def place(path: Path) -> str:
+def run_path(path: Path) -> str:
     """run_id/config_hash/checkpoint_id: the same wherever the outputs lie."""
     return "/".join(path.parts[-3:])
 
@@ -200,7 +200,7 @@ def read(path: Path) -> Run:
         run = Run(
             path=path,
             comparability=parts,
-            folder=place(path),
+            folder=run_path(path),
             head_size=head_size,
             checkpoint_sha256=artifacts[verify.CKPT]["sha256"],
             fit_checkpoint=facts.get("exported_from") or artifacts[verify.CKPT]["sha256"],
@@ -243,7 +243,7 @@ def _of_config(
     seedless = {key: value for key, value in config.items() if key != "seed"}
     backbone = config["backbone"]
     return {
-        "name": name_of(
+        "name": run_name(
             config,
             stamp["task"],
             stamp["resolution"],
@@ -325,7 +325,7 @@ def _notes(notes: object) -> tuple[str, ...]:
 def _retention_notes(path: Path) -> tuple[str, ...]:
     """Why task=prune never removes the run, if its retention belongs to another run."""
     try:
-        retention.read_of(path / retention.FILE, place(path.resolve()))
+        retention.read_of(path / retention.FILE, run_path(path.resolve()))
     except UnreadableError as why:
         return (f"{one_line(why)}; task=prune keeps the run, task=audit names what differs",)
     return ()

@@ -126,7 +126,7 @@ def write(table: SweepTable, target: Path) -> None:
         table,
         command=privacy.portable_command(table.command),
         rows=tuple(_without_places(row) for row in table.rows),
-        left_out=tuple(map(privacy.without_places, table.left_out)),
+        left_out=tuple(map(privacy.without_user_paths, table.left_out)),
     )
     plain = {
         "run_id": table.run_id,
@@ -150,8 +150,8 @@ def write(table: SweepTable, target: Path) -> None:
 
 def _without_places(row: Row) -> Row:
     texts = {"line": row.line, "traceback": row.traceback}
-    shown = {key: text and privacy.without_places(text) for key, text in texts.items()}
-    return replace(row, choices=tuple(map(privacy.without_places, row.choices)), **shown)
+    shown = {key: text and privacy.without_user_paths(text) for key, text in texts.items()}
+    return replace(row, choices=tuple(map(privacy.without_user_paths, row.choices)), **shown)
 
 
 def _lines(table: SweepTable, target: Path) -> Iterator[Mapping[str, object]]:

@@ -12,7 +12,7 @@ from fgvc import metrics
 from fgvc.record import console
 from fgvc.report.aggregate_seeds import Line, names_of, number_notes
 from fgvc.report.baselines import Table
-from fgvc.report.pairwise_tests import ALPHA, Comparison
+from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
 from fgvc.report.ranking import Entry, Group
 from fgvc.report.run_rows import Run, fit_marks
 
@@ -176,7 +176,7 @@ def _controls(group: Group, names: list[str]) -> Iterator[str]:
             )
 
 
-def _describe(comparison: Comparison, higher: str, lower: str) -> str:
+def _describe(comparison: PairwiseTest, higher: str, lower: str) -> str:
     """A verdict in words; `higher` and `lower` name a significant difference."""
     if comparison.verdict == "identical":
         return "identical answers"
@@ -217,7 +217,7 @@ def _tests(used: set[str]) -> Iterator[str]:
         yield f"exact sign-flip test ({'; '.join(flips)})"
 
 
-def _others(entry: Entry) -> Iterator[Comparison]:
+def _others(entry: Entry) -> Iterator[PairwiseTest]:
     """Comparisons with a probe or a control."""
     yield from entry.controls.values()
     if entry.over_probe is not None:

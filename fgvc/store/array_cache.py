@@ -26,7 +26,7 @@ def _warn(line: str) -> None:
     warnings.warn(line, stacklevel=2)
 
 
-def memo(
+def cached_arrays(
     root: Path,
     key: Mapping[str, object],
     compute: Callable[[], Arrays],
@@ -39,12 +39,12 @@ def memo(
     """
     path = root / f"{hashing.sha256_bytes(hashing.canonical_json(dict(key)))[:32]}.safetensors"
     json_cache.clear_folder(root, on_note)
-    json_cache.clear(path.with_suffix(".lock"))
+    json_cache.remove_folder(path.with_suffix(".lock"))
     with lock(path.with_suffix(".lock"), wait=True):
         arrays = _read(path, on_note)
         if arrays is None:
             arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
-            json_cache.clear(path)
+            json_cache.remove_folder(path)
             atomic.write_bytes(path, save(arrays, {"sha256": _content(arrays)}))
     return arrays
 

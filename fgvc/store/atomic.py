@@ -36,12 +36,12 @@ def open_atomic(path: str | Path, mode: str = "wb", size: int | None = None) -> 
     """
     path = Path(path)
     unfinished = temporary_files.beside(path)
-    bytes_needed = disk_errors.needed(size, 0)
+    bytes_needed = disk_errors.size_text(size, 0)
     try:
         with _explaining(path, bytes_needed):
             path.parent.mkdir(parents=True, exist_ok=True)
             raw = NamedFile(unfinished, "x", path, size)
-        with _buffered(raw, mode) as file, disk_errors.abandoning(raw):
+        with _buffered(raw, mode) as file, disk_errors.close_quietly(raw):
             yield file
             file.flush()
             raw.sync()
@@ -128,4 +128,4 @@ def _explaining(path: Path, bytes_needed: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise disk_errors.explained(error, path, bytes_needed) from error
+        raise disk_errors.with_path(error, path, bytes_needed) from error

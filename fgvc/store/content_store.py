@@ -95,7 +95,7 @@ class ContentStore:
         except OSError as error:
             reason = error.strerror or str(error)
         json_cache.report(target, reason, self._on_note, "replaced by the original")
-        json_cache.clear(target)
+        json_cache.remove_folder(target)
         return False
 
     def _place(self, sha256: str) -> Path:

@@ -15,7 +15,7 @@ SCRATCH = "/fgvc-"  # begins the folders of temporary.scratch
 ROOTS = ("cache_root", "output_root", "multirun_root", "data_root")  # of runtime: written by fgvc
 
 
-def explained(
+def disk_error_line(
     error: OSError, runtime: Mapping[str, str], others: Mapping[str, str | None] | None = None
 ) -> str:
     """The error in one line, with the key that sets the folder of its path.
@@ -40,7 +40,7 @@ def explained(
     return f"{line}; {_way_out(key, places[key])}"
 
 
-def no_home(error: RuntimeError, runtime: Mapping[str, str]) -> str | None:
+def missing_home_line(error: RuntimeError, runtime: Mapping[str, str]) -> str | None:
     """The line for a `~` without a home folder; None for any other error."""
     if "home directory" not in str(error):
         return None

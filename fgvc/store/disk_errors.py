@@ -59,7 +59,7 @@ class NamedFile(io.FileIO):
             yield
         except OSError as error:
             self.abandoned = True
-            raise explained(error, self.target, needed(self.size, self.written)) from error
+            raise with_path(error, self.target, size_text(self.size, self.written)) from error
 
 
 class NamedWriter(io.BufferedWriter):
@@ -96,7 +96,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def abandoning(raw: NamedFile) -> Iterator[None]:
+def close_quietly(raw: NamedFile) -> Iterator[None]:
     """Close the file silently after any exception, so that this exception is reported."""
     try:
         yield
@@ -106,7 +106,7 @@ def abandoning(raw: NamedFile) -> Iterator[None]:
 
 
 @contextmanager
-def naming(path: str | Path, count: int | None = None) -> Iterator[None]:
+def add_path(path: str | Path, count: int | None = None) -> Iterator[None]:
     """Name `path` in an error of the disk that a library raises without a path.
 
     Args:
@@ -117,16 +117,16 @@ def naming(path: str | Path, count: int | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename is None and error.errno in DISK:
-            raise explained(error, Path(path), needed(count, 0)) from error
+            raise with_path(error, Path(path), size_text(count, 0)) from error
         raise
 
 
-def needed(size: int | None, written: int) -> str:
+def size_text(size: int | None, written: int) -> str:
     """The bytes that a file needs, in the words of a message."""
     return f"more than {written} bytes needed" if size is None else f"{size} bytes needed"
 
 
-def explained(error: OSError, path: Path, bytes_needed: str) -> OSError:
+def with_path(error: OSError, path: Path, bytes_needed: str) -> OSError:
     """The same kind of error, with the path and the bytes needed."""
     # mkdir reports "exists" for a file in place of a folder
     code = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno or errno.EIO

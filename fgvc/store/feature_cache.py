@@ -75,7 +75,7 @@ class FeatureCache:
         folder = self.root / hashing.sha256_bytes(hashing.canonical_json(dict(key)))[:32]
         for each in (self.root, folder):
             json_cache.clear_folder(each, self._on_note)
-        json_cache.clear(folder / "lock")
+        json_cache.remove_folder(folder / "lock")
         with lock(folder / "lock", wait=True, on_wait=on_wait):
             temporary_files.remove_stale(folder)
             _identify(folder, key, row_N, shard_rows, self._on_note)
@@ -178,7 +178,7 @@ def _write(path: Path, shard: Features) -> None:
     data = save(tensors, {"bad": bad})
     sidecar = path.with_suffix(".sha256")
     for each in (sidecar, path):
-        json_cache.clear(each)
+        json_cache.remove_folder(each)
     atomic.write_text(sidecar, hashing.sha256_bytes(data) + "\n")
     atomic.write_bytes(path, data)
 

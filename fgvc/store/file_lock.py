@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.store.disk_errors import naming
+from fgvc.store.disk_errors import add_path
 from fgvc.types import UserError
 
 _held: set[int] = set()
@@ -104,7 +104,7 @@ def _sign(descriptor: int, path: Path) -> None:
     since = datetime.now(UTC).isoformat(timespec="seconds")
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
     data = json.dumps(holder).encode() + b"\n"
-    with naming(path, len(data)):
+    with add_path(path, len(data)):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, data, 0)
 

@@ -27,7 +27,7 @@ def write(path: Path, value: Any) -> None:
     Raises:
         OSError: the disk refuses.
     """
-    clear(path)
+    remove_folder(path)
     sha256 = hashing.sha256_bytes(hashing.canonical_json(value))
     atomic.write_json(path, {"sha256": sha256, "value": value})
 
@@ -58,7 +58,7 @@ def report(path: Path, reason: str, on_note: OnNote, otherwise: str = "made anew
     on_note(f"{path}: damaged in the cache ({reason}): {otherwise}")
 
 
-def clear(path: Path) -> None:
+def remove_folder(path: Path) -> None:
     """Remove a folder in place of a file of a cache: a file cannot be renamed to its name."""
     try:
         is_folder = S_ISDIR(path.lstat().st_mode)

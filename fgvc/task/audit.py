@@ -13,20 +13,20 @@ from fgvc.exit_codes import DONE, FAILED
 from fgvc.pipeline import rederive
 from fgvc.pipeline.job import Job
 from fgvc.record import console, privacy
-from fgvc.record.find_run import record_folder
+from fgvc.record.find_run import find_run
 from fgvc.record.verify import CKPT, DamageError, OtherVersionError
 from fgvc.report.audit import (
     FAIL,
     UNCHECKED,
     Record,
     Result,
-    audited,
     command,
     limits,
     markdown,
     outcome,
+    run_audit,
 )
-from fgvc.report.run_rows import place, read
+from fgvc.report.run_rows import read, run_path
 from fgvc.store import atomic
 from fgvc.store.output_path import JSON, output_file
 from fgvc.types import UserError
@@ -40,19 +40,19 @@ def run(job: Job) -> int:
         UserError: run= is no folder of a complete run, or task.output= is nothing to write to.
     """
     assert job.conf.run is not None
-    folder = record_folder(Path(job.conf.run), "run")
+    folder = find_run(Path(job.conf.run), "run")
     if not (folder / "artifacts.json").exists() and not (folder / "status.json").exists():
         raise UserError(f"run={folder}: no complete run; name RUN/CONFIG/CHECKPOINT below outputs/")
-    target = _target(job, place(folder.resolve()))
+    target = _target(job, run_path(folder.resolve()))
     try:
         read(folder)
     except OtherVersionError as why:
         raise UserError(f"run={folder}: {why}") from why
     except DamageError:
         pass  # the checks name what is damaged
-    record, results = audited(folder, rederive.here())
-    results = [replace(one, evidence=privacy.without_places(one.evidence)) for one in results]
-    block = privacy.without_places(markdown(record, results))
+    record, results = run_audit(folder, rederive.here())
+    results = [replace(one, evidence=privacy.without_user_paths(one.evidence)) for one in results]
+    block = privacy.without_user_paths(markdown(record, results))
     failed = [one for one in results if one.state == FAIL]
     rows = [[one.id, one.state, one.evidence] for one in results]
     title = f"audit of {visible(record.place)}"

@@ -30,7 +30,7 @@ def run(job: Job) -> int:
         OSError: the record cannot be written.
     """
     cache_root = Path(job.conf.runtime.cache_root)
-    log = stack_check.place(cache_root).with_suffix(".log")
+    log = stack_check.record_path(cache_root).with_suffix(".log")
     if job.conf.task.record:
         published.places(env_stamp.CODE)  # refused now rather than in a minute
     console.say("check: TensorBoard and FiftyOne at work, about a minute")

@@ -8,8 +8,8 @@ from typing import Any
 
 from fgvc.pipeline.job import Job
 from fgvc.record import console
-from fgvc.record.find_run import record_folder
-from fgvc.report.compare import compared
+from fgvc.record.find_run import find_run
+from fgvc.report.compare import compare_runs
 from fgvc.store import atomic
 from fgvc.store.output_path import JSON, output_file
 
@@ -28,11 +28,11 @@ def run(job: Job) -> None:
     assert conf.run is not None
     assert conf.against is not None
     run, against = (
-        record_folder(Path(conf.run), "run"),
-        record_folder(Path(conf.against), "against"),
+        find_run(Path(conf.run), "run"),
+        find_run(Path(conf.against), "against"),
     )
     target = _target(conf.task.output, run, against)
-    told = compared(run, against, conf.task.force)
+    told = compare_runs(run, against, conf.task.force)
     if target is not None:
         atomic.write_json(target, told)
     for line in (*_warning(told), *_overlaps(told)):

@@ -10,17 +10,17 @@ from collections.abc import Mapping
 
 from fgvc.config.compose import resolved, typed
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import given_places
+from fgvc.config.overrides import declared_values
 from fgvc.pipeline import restore, write_run
-from fgvc.pipeline.attention_maps import apart
-from fgvc.pipeline.experiment import Experiment, Outcome, already_complete, opened
-from fgvc.pipeline.features import cost_of
-from fgvc.pipeline.inference import classified
+from fgvc.pipeline.attention_maps import split_columns
+from fgvc.pipeline.experiment import Experiment, Outcome, find_complete_run, open_experiment
+from fgvc.pipeline.features import measure_cost
+from fgvc.pipeline.inference import classify
 from fgvc.pipeline.job import Job, Skipped
 from fgvc.pipeline.restore import Stored
 from fgvc.record import console
 from fgvc.task.probe import predict
-from fgvc.types import Features, Looks, Predictions, UserError
+from fgvc.types import AttentionMaps, Features, Predictions, UserError
 
 
 def run(job: Job) -> Skipped | None:
@@ -42,14 +42,14 @@ def run(job: Job) -> Skipped | None:
         )
     plain = kept.facts["hashed"] if kept.inside else resolved(cfg)
     restore.check_hash(kept, plain)
-    given = given_places(job.overrides).get("backbone.weights")
+    given = declared_values(job.overrides).get("backbone.weights")
     source = restore.find_weights(kept, conf, given)
-    with opened("eval", conf, plain, job.command, source=source) as experiment:
-        if skipped := already_complete(experiment, kept.id):
+    with open_experiment("eval", conf, plain, job.command, source=source) as experiment:
+        if skipped := find_complete_run(experiment, kept.id):
             return skipped
         _check(experiment, kept)
         outcome = _whole(experiment, kept) if kept.inside else _head(experiment, kept)
-        write_run.finish(experiment, outcome)
+        write_run.write_run(experiment, outcome)
     return None
 
 
@@ -77,22 +77,22 @@ def _whole(job: Experiment, kept: Stored) -> Outcome:
     model = kept.classifier(job.conf, job.extractor.source, device)
     job.record_test_read()
     start = time.monotonic()
-    read = classified(
+    read = classify(
         model, job.conf, job.dataset, row_N, device, job.extractor.refuse_bad, features=True
     )
     rate = len(row_N) / max(time.monotonic() - start, 1e-9)
     job.extractor.counters.forwarded += len(row_N)
     assert read.found is not None
     test = Predictions(row_N, job.dataset.manifest.label_N[row_N], read.logits_NK)
-    cost = cost_of(model.backbone, rate, device)
-    return _outcome(kept, test, *apart(read.found, job.conf, scores=True), cost)
+    cost = measure_cost(model.backbone, rate, device)
+    return _outcome(kept, test, *split_columns(read.found, job.conf, scores=True), cost)
 
 
 def _outcome(
     kept: Stored,
     test: Predictions,
     features: Features,
-    looks: Looks | None,
+    looks: AttentionMaps | None,
     cost: Mapping[str, object] | None = None,
 ) -> Outcome:
     return Outcome(

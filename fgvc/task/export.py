@@ -24,8 +24,8 @@ from fgvc.model import onnx_export
 from fgvc.model.classifier import Classifier
 from fgvc.pipeline import restore
 from fgvc.pipeline.experiment import seed_everything
-from fgvc.pipeline.inference import streamed
-from fgvc.pipeline.input_images import pictures_of
+from fgvc.pipeline.inference import stream_batches
+from fgvc.pipeline.input_images import images_manifest
 from fgvc.pipeline.job import Job
 from fgvc.pipeline.restore import Stored
 from fgvc.record import checkpoint, console
@@ -64,7 +64,7 @@ def run(job: Job) -> None:
         OSError: the folder cannot be written.
     """
     kept = restore.read(job)
-    conf, source = restore.settled(kept, job)
+    conf, source = restore.with_runtime(kept, job)
     conf = dataclasses.replace(conf, precision="fp32")  # what both files compute in
     target = _target(job, kept)
     _check_exportable(conf, kept)
@@ -113,7 +113,7 @@ def _pictures(job: Job, conf: Config) -> tuple[Manifest, np.ndarray]:
         UserError: neither is here.
     """
     if job.conf.image is not None:
-        found = pictures_of(job.conf.image)
+        found = images_manifest(job.conf.image)
         if found.note:
             console.say(found.note)
         manifest = dataclasses.replace(found.manifest, max_pixels=conf.dataset.max_pixels)
@@ -187,14 +187,14 @@ def _compared(
     """
     transform = evaluation_transform(conf)
     again = written.classifier(conf, _inside(written), CPU)
-    graph = onnx_export.runner(written.file.with_name(onnx_export.FILE), conf.runtime.threads)
+    graph = onnx_export.load_session(written.file.with_name(onnx_export.FILE), conf.runtime.threads)
     files: dict[str, Classify] = {
         checkpoint.FILE: lambda pixels: again(transform.normalize(pixels)).numpy(),
         onnx_export.FILE: lambda pixels: graph(pixels.numpy()),
     }
     found = {name: Agreement() for name in files}
     known = bool(manifest.sha256)  # a picture that only the command names has no digest
-    for seen in streamed(original, conf, manifest, row_N, CPU, known):
+    for seen in stream_batches(original, conf, manifest, row_N, CPU, known):
         for bad in seen.batch.bad:
             console.say(bad.message)
         for name, classify in files.items() if len(seen.batch.row_B) else ():

@@ -171,7 +171,7 @@ def _title(conf: Config) -> str:
 
 
 def _stamp() -> dict[str, Any]:
-    code = env_stamp.code()
+    code = env_stamp.git_state()
     return {
         "date": f"{now():%Y-%m-%d}",
         "git_commit": code.commit,

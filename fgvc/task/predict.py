@@ -25,10 +25,10 @@ from fgvc.model.part_attention import Selection
 from fgvc.parallel.device import check_precision, choose_device, device_of
 from fgvc.pipeline import prediction_output, restore
 from fgvc.pipeline.experiment import seed_everything
-from fgvc.pipeline.inference import streamed
-from fgvc.pipeline.input_images import pictures
+from fgvc.pipeline.inference import stream_batches
+from fgvc.pipeline.input_images import find_images
 from fgvc.pipeline.job import Job
-from fgvc.pipeline.localization import overlaid
+from fgvc.pipeline.localization import draw_overlay
 from fgvc.pipeline.prediction_output import Answer
 from fgvc.pipeline.restore import Stored
 from fgvc.record import console, image_overlay
@@ -49,7 +49,7 @@ def run(job: Job) -> int:
         OSError: an answer or overlay cannot be written.
     """
     shape, target = _output(job)
-    with contextlib.redirect_stdout(sys.stderr), pictures(job.conf.image) as given:
+    with contextlib.redirect_stdout(sys.stderr), find_images(job.conf.image) as given:
         kept = restore.read(job)
         conf, source = _settled(kept, job)
         manifest = replace(given.manifest, max_pixels=conf.dataset.max_pixels)
@@ -93,7 +93,7 @@ def _output(job: Job) -> tuple[str, Path | None]:
 
 
 def _settled(kept: Stored, job: Job) -> tuple[Config, WeightsSource]:
-    conf, source = restore.settled(kept, job)
+    conf, source = restore.with_runtime(kept, job)
     if job.conf.task.overlay is not None and conf.part_attention.name == "off":
         raise UserError(
             f"task.overlay={job.conf.task.overlay}: {kept.file} has part_attention=off and selects "
@@ -115,7 +115,7 @@ def _answers(
     row_N = np.arange(len(manifest))
     found: dict[int, Answer] = {}
     with console.progress("pictures", len(manifest), "images") as advance:
-        for seen in streamed(model, conf, manifest, row_N, device, check_digest=False):
+        for seen in stream_batches(model, conf, manifest, row_N, device, check_digest=False):
             batch, logits_BC = seen.batch, seen.logits_BK.cpu().numpy()
             for bad in batch.bad:
                 console.say(prediction_output.plain(bad.message))
@@ -154,7 +154,7 @@ def _draw(
         data = untrusted.read_bytes(manifest.root / one.path, untrusted.PICTURE)
         picture_CHW = decode(data, one.path, manifest.max_pixels)
         score_BN = selected.patch_scores
-        drawn = overlaid(
+        drawn = draw_overlay(
             picture_CHW,
             conf,
             image_overlay.title(kept.classes[index][1], share),

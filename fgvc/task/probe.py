@@ -13,9 +13,9 @@ from fgvc.pipeline import fit_head, write_run
 from fgvc.pipeline.experiment import (
     Experiment,
     Outcome,
-    already_complete,
-    fit_of,
-    opened,
+    find_complete_run,
+    fit_record,
+    open_experiment,
     predictions,
 )
 from fgvc.pipeline.job import Job, Skipped
@@ -28,31 +28,31 @@ def run(job: Job) -> Skipped | None:
     Raises:
         UserError: data, weights, device or folder are not what the command says they are.
     """
-    with opened("probe", job.conf, resolved(job.cfg), job.command) as experiment:
-        if skipped := already_complete(experiment):
+    with open_experiment("probe", job.conf, resolved(job.cfg), job.command) as experiment:
+        if skipped := find_complete_run(experiment):
             return skipped
-        write_run.finish(experiment, _probe(experiment))
+        write_run.write_run(experiment, _probe(experiment))
     return None
 
 
 def _probe(job: Experiment) -> Outcome:
     manifest, split = job.dataset.manifest, job.dataset.split
-    fit_head.check(job)
+    fit_head.check_fit(job)
     features = job.extractor.features("train", np.flatnonzero(manifest.split_N != TEST))
     train, val = _rows_of(features, split.train_N), _rows_of(features, split.val_N)
-    fitted = fit_head.fit(job, train, val)
+    fitted = fit_head.fit_head(job, train, val)
     splits: dict[str, Predictions] = {}
     if len(split.val_N):
         splits["val"] = predict(job, fitted.val_head, val)
     test = job.extractor.features("test", split.test_N)  # read here, once, when all is chosen
     splits["test"] = predict(job, fitted.final_head, test)
-    fitted_N = np.concatenate([train.row_N, val.row_N]) if fit_head.refits(job) else train.row_N
+    fitted_N = np.concatenate([train.row_N, val.row_N]) if fit_head.does_refit(job) else train.row_N
     chose_N = val.row_N if fitted.numbers["selection"] is not None else val.row_N[:0]
     return Outcome(
         splits,
         fitted.final_head.state_dict(),
         {**fitted.numbers, "fitted_on": len(fitted_N)},
-        fit_of(job, fitted_N, chose_N),
+        fit_record(job, fitted_N, chose_N),
         features=test,
         looks=job.extractor.looks,
         notes=fitted.notes,

@@ -11,7 +11,7 @@ from pathlib import Path
 from fgvc.config.schema import PruneTask
 from fgvc.pipeline.job import Job
 from fgvc.record import console, retention
-from fgvc.record.find_run import record_folder
+from fgvc.record.find_run import find_run
 from fgvc.record.run_dir import now
 from fgvc.record.verify import DamageError, retention_of
 from fgvc.report.prune import Item, Root
@@ -30,7 +30,7 @@ def run(job: Job) -> None:
         OSError: something cannot be removed.
     """
     if job.conf.run is not None:
-        return _pin(record_folder(Path(job.conf.run), "run"), job.conf.task)
+        return _pin(find_run(Path(job.conf.run), "run"), job.conf.task)
     runtime = job.conf.runtime
     root = Root(Path(runtime.output_root).expanduser(), now(), runtime.retention_days)
     items = root.survey()

@@ -22,14 +22,21 @@ from fgvc.learn.train.step import StepReport
 from fgvc.model.backbone.load_state import first_difference
 from fgvc.parallel import signals
 from fgvc.parallel.device import peak_memory_mib
-from fgvc.parallel.process_group import World, joined
-from fgvc.parallel.signals import second_notice
+from fgvc.parallel.process_group import World, join_group
+from fgvc.parallel.signals import second_signal_handler
 from fgvc.pipeline import stop_before_test, write_run
-from fgvc.pipeline.experiment import Experiment, Outcome, already_complete, fit_of, identity, opened
-from fgvc.pipeline.features import cost_of
+from fgvc.pipeline.experiment import (
+    Experiment,
+    Outcome,
+    find_complete_run,
+    fit_record,
+    identity,
+    open_experiment,
+)
+from fgvc.pipeline.features import measure_cost
 from fgvc.pipeline.finetune import Finetune, Plan
 from fgvc.pipeline.job import Job, Skipped
-from fgvc.pipeline.resume import NO_ORIGIN, adopt, before, find_start
+from fgvc.pipeline.resume import NO_ORIGIN, check_resume, copy_states, find_start
 from fgvc.pipeline.text_features import class_text
 from fgvc.record import console
 from fgvc.record.resume_state import States
@@ -49,20 +56,22 @@ def run(job: Job) -> Skipped | None:
         Preempted: asked to stop; the state is saved.
     """
     conf, plain = job.conf, resolved(job.cfg)
-    before(conf, plain)
+    check_resume(conf, plain)
     grace = conf.runtime.stop_grace
-    with joined(conf.runtime.nproc, conf.runtime.device, grace) as world:
-        if stop_before_test.already(conf, plain):
+    with join_group(conf.runtime.nproc, conf.runtime.device, grace) as world:
+        if stop_before_test.is_done(conf, plain):
             world.share(None)
-            return Skipped(stop_before_test.home(conf, plain))
-        with opened("train", conf, plain, job.command, KEPT, world) as experiment:
-            if skipped := already_complete(experiment):
+            return Skipped(stop_before_test.run_folder(conf, plain))
+        with open_experiment("train", conf, plain, job.command, KEPT, world) as experiment:
+            if skipped := find_complete_run(experiment):
                 world.share(None)
                 return skipped
             if world.watchdog is not None:
                 world.watchdog.on_end = lambda reason: _mark_preempted(experiment, reason)
             outcome = _train(experiment, plain, world)
-            finish = stop_before_test.finish if conf.runtime.stop_before_test else write_run.finish
+            finish = (
+                stop_before_test.finish if conf.runtime.stop_before_test else write_run.write_run
+            )
             finish(experiment, outcome)
     return None
 
@@ -77,7 +86,7 @@ def _train(job: Experiment, plain: dict[str, Any], world: World) -> Outcome:
     origin = start.origin if start else NO_ORIGIN
     with _asked_to_stop() as stop, _Log(job, plain, states, finetune, origin) as log:
         if start is not None:
-            adopt(job, plain, states, start)  # now that it is known to fit
+            copy_states(job, plain, states, start)  # now that it is known to fit
             job.board.replay(tuple(point) for point in start.state["history"])
             console.say(f"resumed after step {finetune.trainer.done}")
         finetune.run(log, stop)
@@ -115,7 +124,7 @@ def _outcome(
     if lost is not None:
         selection["best_lost"] = lost
     unreadable_N = np.array([bad.row for bad in end.unreadable], np.int64)
-    fit = fit_of(
+    fit = fit_record(
         job,
         np.setdiff1d(_fitted_rows(finetune, numbers), unreadable_N),
         np.setdiff1d(finetune.data.validation_N, unreadable_N),
@@ -126,7 +135,7 @@ def _outcome(
         "last": {"val": end.last} if end.last else None,
         "fitted_on": len(fit.image_N),
     }
-    cost = cost_of(finetune.model.backbone, finetune.speed, job.extractor.device)
+    cost = measure_cost(finetune.model.backbone, finetune.speed, job.extractor.device)
     numbers = {**counts, **numbers}
     return Outcome(
         end.splits,
@@ -291,12 +300,12 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
 
     def notice(number: int, frame: FrameType | None) -> None:
         asked.append(number)
-        for each in signals.CLUSTER:
-            signal.signal(each, second_notice())
+        for each in signals.CLUSTER_SIGNALS:
+            signal.signal(each, second_signal_handler())
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         console.say(f"{signal.Signals(number).name}: stopping after this step")
 
-    handlers = {each: signal.signal(each, notice) for each in signals.NOTICES}
+    handlers = {each: signal.signal(each, notice) for each in signals.STOP_SIGNALS}
     try:
         yield lambda: bool(asked)
     finally:

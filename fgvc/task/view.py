@@ -14,14 +14,14 @@ from typing import Any
 import yaml
 
 from fgvc import untrusted
-from fgvc.config.overrides import given_places
+from fgvc.config.overrides import declared_values
 from fgvc.data.find_root import named_root
 from fgvc.pipeline.job import Job
 from fgvc.record import console, verify
 from fgvc.record.fiftyone import app, two_runs
 from fgvc.record.fiftyone.dataset import FOLDER
 from fgvc.record.fiftyone.run_fields import SHORT
-from fgvc.record.find_run import record_folder
+from fgvc.record.find_run import find_run
 from fgvc.record.verify import DamageError
 from fgvc.store.temporary_files import scratch
 from fgvc.types import Preempted, UserError
@@ -45,7 +45,7 @@ def run(job: Job) -> None:
 def _show(job: Job) -> None:
     conf = job.conf
     given = {"run": conf.run, "against": conf.against}
-    runs = [record_folder(Path(path), key) for key, path in given.items() if path is not None]
+    runs = [find_run(Path(path), key) for key, path in given.items() if path is not None]
     exports = [_export(one) for one in runs]
     root = _data_root(job, runs[0], exports[0])
     app.check_port(conf.task.address, conf.task.port)
@@ -105,7 +105,7 @@ def _data_root(job: Job, run_folder: Path, export: Path) -> Path:
 
 
 def _places(job: Job, run_folder: Path) -> Sequence[Path]:
-    given = given_places(job.overrides)
+    given = declared_values(job.overrides)
     root, table = given.get("dataset.root"), given.get("dataset.table")
     if root is not None or table is not None:
         return [named_root(root, table)]

@@ -10,7 +10,13 @@ import numpy as np
 from fgvc.config.compose import resolved
 from fgvc.model import head as heads
 from fgvc.pipeline import write_run
-from fgvc.pipeline.experiment import Experiment, Outcome, already_complete, fit_of, opened
+from fgvc.pipeline.experiment import (
+    Experiment,
+    Outcome,
+    find_complete_run,
+    fit_record,
+    open_experiment,
+)
 from fgvc.pipeline.job import Job, Skipped
 from fgvc.pipeline.text_features import class_text
 from fgvc.task.probe import predict
@@ -22,10 +28,10 @@ def run(job: Job) -> Skipped | None:
     Raises:
         UserError: data, weights, tokenizer, device or folder are not what the command says.
     """
-    with opened("zero_shot", job.conf, resolved(job.cfg), job.command) as experiment:
-        if skipped := already_complete(experiment):
+    with open_experiment("zero_shot", job.conf, resolved(job.cfg), job.command) as experiment:
+        if skipped := find_complete_run(experiment):
             return skipped
-        write_run.finish(experiment, _zero_shot(experiment))
+        write_run.write_run(experiment, _zero_shot(experiment))
     return None
 
 
@@ -42,7 +48,7 @@ def _zero_shot(job: Experiment) -> Outcome:
         {"test": predict(job, head, test)},
         head.state_dict(),
         numbers,
-        fit_of(job, np.empty(0, np.int64), np.empty(0, np.int64)),
+        fit_record(job, np.empty(0, np.int64), np.empty(0, np.int64)),
         features=test,
         looks=job.extractor.looks,
         unreadable=test.bad,

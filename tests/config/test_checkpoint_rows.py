@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fgvc.config.compose import config_hash
-from fgvc.config.experiment_file import laid_out
+from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.overrides import jobs_of, normalized
 from fgvc.config.schema import chosen_checkpoint
 from fgvc.run import main
@@ -17,7 +17,7 @@ USE = ("backbone=vit", "backbone.checkpoint=mine", "dataset.subset=tiny")
 
 def given(*arguments):
     """The arguments as `main` hands them on."""
-    return laid_out([normalized(one) for one in arguments])
+    return expand_experiment([normalized(one) for one in arguments])
 
 
 def job(*arguments):

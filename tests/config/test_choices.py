@@ -6,8 +6,8 @@ import pytest
 
 from fgvc.config.compose import composed, config_hash, resolved, typed
 from fgvc.config.errors import ConfigError, ImpossibleError
-from fgvc.config.named_sweep import spelt_out
-from fgvc.config.overrides import jobs_of, plan_of
+from fgvc.config.named_sweep import expand_sweep
+from fgvc.config.overrides import expand_jobs, jobs_of
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +20,8 @@ def hash_of(*overrides: str) -> str:
 
 
 def planned(*arguments: str):
-    overrides, named = spelt_out(arguments)
-    return plan_of(overrides, named, named)
+    overrides, named = expand_sweep(arguments)
+    return expand_jobs(overrides, named, named)
 
 
 # --- a token grid is a resolution ---
@@ -245,7 +245,7 @@ def test_a_named_sweep_leaves_out_what_cannot_be_and_a_typed_one_refuses_it():
     assert len(jobs) == 3
     assert "not a multiple of 14" in left_out[0].why
     with pytest.raises(ConfigError, match="not a multiple of 14"):
-        plan_of(["resolution=r256,r224", "backbone=vit,dinov2"], True, named=False)
+        expand_jobs(["resolution=r256,r224", "backbone=vit,dinov2"], True, named=False)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from fgvc.config.compose import config_hash, hashed, hashed_with_inert
 from fgvc.config.errors import ConfigError
 from fgvc.config.inert import RULES
 from fgvc.config.node_cache import Nodes
-from fgvc.config.overrides import plan_of
+from fgvc.config.overrides import expand_jobs
 from fgvc.config.schema import Config
 
 TRAIN, SGD = ("task=train", "backbone=vit"), ("task.optimiser=sgd",)
@@ -242,7 +242,7 @@ def test_position_resize_of_another_family_does_not_move_the_hash():
 
 def test_a_way_of_resizing_that_a_command_names_for_another_family_is_refused():
     with pytest.raises(ConfigError, match=r"backbone\.position_resize=zoom: .*open_clip"):
-        plan_of(["backbone=clip", "backbone.position_resize=zoom"], False, False)
+        expand_jobs(["backbone=clip", "backbone.position_resize=zoom"], False, False)
 
 
 RATES = "head.fit.learning_rates"

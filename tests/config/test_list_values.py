@@ -7,7 +7,7 @@ import json
 import pytest
 
 from fgvc.config.compose import composed, config_hash, resolved
-from fgvc.config.experiment_file import laid_out
+from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.list_values import as_list, is_list
 from fgvc.config.overrides import jobs_of
 from fgvc.run import main
@@ -80,7 +80,7 @@ def test_a_sweep_over_texts_is_a_sweep_over_lists():
 def test_an_experiment_file_may_hold_a_text(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text('# @package _global_\ndataset:\n  prompts: "a photo of a {}."\n')
-    (job,) = jobs_of([*CLIP, *laid_out([f"experiment={file}"])], multirun=False)
+    (job,) = jobs_of([*CLIP, *expand_experiment([f"experiment={file}"])], multirun=False)
     assert config_hash(job.plain) == hash_of(ONE)
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from fgvc.config.compose import composed, config_hash, resolved
 from fgvc.config.errors import ConfigError
-from fgvc.config.experiment_file import laid_out, overlay
-from fgvc.config.named_sweep import spelt_out
-from fgvc.config.search_space import search_of
+from fgvc.config.experiment_file import expand_experiment, experiment_text
+from fgvc.config.named_sweep import expand_sweep
+from fgvc.config.search_space import parse_search
 from fgvc.run import main
 
 TINY = ("backbone=vit_tiny", "backbone.pretrained=false")
@@ -20,7 +20,7 @@ def searched(*arguments, only=()):
     fixed = [f"task.{one}" for one in FIXED if one.partition("=")[0] not in only]
     given = {one.partition("=")[0]: one for one in (*fixed, *arguments)} if only else arguments
     chosen = list(given.values()) if isinstance(given, dict) else list(given)
-    found = search_of(spelt_out(["sweep=tune", *TINY, *chosen])[0])
+    found = parse_search(expand_sweep(["sweep=tune", *TINY, *chosen])[0])
     assert found is not None
     return found
 
@@ -90,8 +90,8 @@ def test_nothing_to_search_and_a_search_without_a_name_are_refused():
     with pytest.raises(ConfigError, match="nothing to search"):
         searched(*(f"task.{one}" for one in FIXED))
     with pytest.raises(ConfigError, match="a search is sweep=tune"):
-        search_of(["hydra/sweeper=optuna", "task.mixup=0,1"])
-    assert search_of(["head=knn,linear"]) is None
+        parse_search(["hydra/sweeper=optuna", "task.mixup=0,1"])
+    assert parse_search(["head=knn,linear"]) is None
 
 
 def test_a_dry_run_shows_the_space_and_writes_nothing(tmp_path, monkeypatch, capsys):
@@ -121,15 +121,15 @@ def test_an_overlay_is_what_it_was_made_of(tmp_path):
         "task.ema": None,
     }
     file = tmp_path / "my best.yaml"
-    file.write_text(overlay(axes, values, ["why"]))
+    file.write_text(experiment_text(axes, values, ["why"]))
     assert file.read_text().startswith("# @package _global_\n# why\ndefaults:\n- finetune\n")
-    cfg = composed(laid_out([f"experiment={file}"]))
+    cfg = composed(expand_experiment([f"experiment={file}"]))
     assert (cfg.dataset.root, cfg.dataset.prompts) == (values["dataset.root"], prompts)
     assert (cfg.task.weight_decay, cfg.part_attention.name) == (1.5e-7, "off")
     typed = ["experiment=finetune", *TINY, "task.learning_rate=0.0012520653814999472"]
     typed += ["task.weight_decay=1.5e-07", "task.ema=null"]
     assert config_hash(resolved(cfg)) == config_hash(resolved(composed(typed)))
-    wins = laid_out(["backbone=dinov2", f"experiment={file}", "task.ema=0.9", "-m"])
+    wins = expand_experiment(["backbone=dinov2", f"experiment={file}", "task.ema=0.9", "-m"])
     assert "backbone=vit_tiny" not in wins
     assert "task.ema=null" not in wins
     assert wins[0] == "backbone=dinov2"

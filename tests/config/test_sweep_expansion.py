@@ -8,9 +8,9 @@ import itertools
 import pytest
 
 from fgvc.config.errors import ConfigError
-from fgvc.config.named_sweep import spelt_out
-from fgvc.config.overrides import plan_of
-from fgvc.config.sweep_exclusions import folded
+from fgvc.config.named_sweep import expand_sweep
+from fgvc.config.overrides import expand_jobs
+from fgvc.config.sweep_exclusions import summarize
 
 TINY = (
     "sweep=grid",
@@ -28,8 +28,8 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 def planned(*arguments: str):
-    overrides, named = spelt_out(arguments)
-    return plan_of(overrides, named, named)
+    overrides, named = expand_sweep(arguments)
+    return expand_jobs(overrides, named, named)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_the_grid_is_every_cross_that_can_be_and_a_line_for_the_others(grid):
     assert set(found) == wanted
     assert len(jobs) + len(left_out) == 4 * 3 * 2 * 4
     assert {job.conf.final_fit for job in jobs} == {"train"}
-    lines = folded(left_out)
+    lines = summarize(left_out)
     assert len(lines) == 8
     assert (
         "8 combinations: backbone.size=small: clip has base, large, mini (the first: "
@@ -130,7 +130,7 @@ def test_one_config_is_one_job_with_a_line():
         "task.epochs=5,6",
     )
     assert collections.Counter(map(kind, jobs)) == {"knn": 1, "finetune": 2}
-    assert sorted(line.partition(" (")[0] for line in folded(left_out)) == [
+    assert sorted(line.partition(" (")[0] for line in summarize(left_out)) == [
         "2 combinations: task.epochs=6: the same config as task.epochs=5",
         "3 combinations: resolution=t256: the same config as resolution=r256",
     ]

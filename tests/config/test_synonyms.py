@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fgvc.config.errors import ConfigError
-from fgvc.config.overrides import asked_of, jobs_of
+from fgvc.config.overrides import jobs_of, parse_command
 from fgvc.config.synonyms import for_key, for_option
 from fgvc.config.synonyms.keys import BUILT, MEANINGS
 from fgvc.config.synonyms.options import OPTIONS
@@ -126,7 +126,7 @@ def test_a_peers_word_is_answered_with_our_command(typed, tmp_path, monkeypatch,
 def asked(*options: str):
     from fgvc.config.compose_cache import parsed
 
-    return asked_of([parsed(option) for option in options])
+    return parse_command([parsed(option) for option in options])
 
 
 SAMPLES = ("1", "0.1", "cub", "dinov2", "linear", "224", "cuda")

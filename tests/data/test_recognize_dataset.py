@@ -144,7 +144,7 @@ def test_another_dataset_is_named_by_the_command_that_reads_it(conf, copies, cub
 @pytest.mark.parametrize("made", OFFICIAL)
 def test_a_folder_that_is_refused_names_the_dataset_that_lies_there(copies, cub, made):
     root = cub if made == "cub" else getattr(copies, made)()
-    assert recognize_dataset.way_out(root, "folder") == (
+    assert recognize_dataset.advice(root, "folder") == (
         f"this looks like {recognize_dataset.NAMES[made]}: read it with "
         f"{recognize_dataset.command(made, root)}"
     )

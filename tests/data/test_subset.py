@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fgvc.data.index import Index
-from fgvc.data.subset import tiny
+from fgvc.data.subset import tiny_subset
 from fgvc.types import TEST, TRAIN, VAL, Hierarchy, LabelMap, Parts, UserError
 
 
@@ -41,7 +41,7 @@ COUNTS = [(5, 3), (1, 4), (2, 1), (3, 0), *[(4, 4)] * 9]
 
 
 def test_classes_that_cannot_be_split_are_passed_over_and_the_rest_numbered_anew():
-    kept = tiny(index_of(COUNTS), validation=True)
+    kept = tiny_subset(index_of(COUNTS), validation=True)
     assert kept.labelmap.names == ("c0", "c2", "c4", "c5", "c6", "c7", "c8", "c9")
     train_C, test_C = (np.bincount(kept.label_N[kept.split_N == s]) for s in (TRAIN, TEST))
     assert train_C.tolist() == [3, 2, 3, 3, 3, 3, 3, 3]
@@ -49,7 +49,7 @@ def test_classes_that_cannot_be_split_are_passed_over_and_the_rest_numbered_anew
 
 
 def test_columns_stay_with_their_pictures():
-    kept = tiny(index_of(COUNTS), validation=True)
+    kept = tiny_subset(index_of(COUNTS), validation=True)
     for row, path in enumerate(kept.path):
         old = int(path.split("/")[0])
         assert kept.labelmap.names[kept.label_N[row]] == f"c{old}"
@@ -59,18 +59,18 @@ def test_columns_stay_with_their_pictures():
 
 
 def test_line_order_changes_no_choice():
-    one, other = (tiny(index_of(COUNTS, order), validation=True) for order in (0, 1))
+    one, other = (tiny_subset(index_of(COUNTS, order), validation=True) for order in (0, 1))
     assert sorted(one.path) == sorted(other.path)
 
 
 def test_without_validation_two_train_pictures_are_enough():
-    kept = tiny(index_of(COUNTS), validation=False)
+    kept = tiny_subset(index_of(COUNTS), validation=False)
     assert np.bincount(kept.label_N[kept.split_N == TRAIN]).max() == 2
 
 
 def test_nothing_to_take():
     with pytest.raises(UserError, match="no class with 2 train images"):
-        tiny(index_of([(1, 5), (5, 0)]), validation=True)
+        tiny_subset(index_of([(1, 5), (5, 0)]), validation=True)
 
 
 def test_the_form_of_accents_changes_no_choice():
@@ -82,7 +82,7 @@ def test_the_form_of_accents_changes_no_choice():
     chosen = []
     for form in ("NFC", "NFD"):
         path = tuple(unicodedata.normalize(form, name) for name in accented)
-        kept = tiny(replace(whole, path=path), validation=True)
+        kept = tiny_subset(replace(whole, path=path), validation=True)
         chosen.append({unicodedata.normalize("NFC", name) for name in kept.path})
     assert chosen[0] == chosen[1]
 
@@ -92,7 +92,7 @@ def test_one_picture_per_class_of_a_validation_split_is_kept():
     val_N = np.array([path.startswith(("0/1", "1/1", "3/1")) for path in whole.path])  # test images
     extra = np.array([path.split("/")[1] in ("11.jpg", "12.jpg") for path in whole.path])
     whole = replace(whole, split_N=np.where(val_N & extra, VAL, whole.split_N).astype(np.uint8))
-    kept = tiny(whole, validation=True)
+    kept = tiny_subset(whole, validation=True)
     assert kept.labelmap.names == ("c0", "c1", "c3")
     for split, count in ((TRAIN, 2), (VAL, 1), (TEST, 2)):
         assert np.bincount(kept.label_N[kept.split_N == split]).tolist() == [count] * 3

@@ -120,7 +120,7 @@ def opened(file: Path, *overrides: str) -> Any:
     cfg.checkpoint = str(file)
     job = Job(cfg, typed(cfg), given, "")
     kept = restore.read(job)
-    conf, source = restore.settled(kept, job)
+    conf, source = restore.with_runtime(kept, job)
     return kept.classifier(conf, source, torch.device("cpu"))
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fgvc.config.errors import ConfigError
-from fgvc.config.experiment_file import laid_out
+from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.weight_files import shards
 from fgvc.data import digest_cache
 from fgvc.data.datasets import cub, dogs, inat2017, nabirds, table
@@ -160,7 +160,7 @@ def _json_lines(rows: str) -> bytes:
 
 
 def _read_experiment(path: Path) -> None:
-    laid_out([f"experiment={path}"])
+    expand_experiment([f"experiment={path}"])
 
 
 def _read_object(path: Path) -> None:

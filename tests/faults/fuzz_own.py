@@ -24,7 +24,7 @@ from fgvc.data.datasets import folder
 from fgvc.data.decode import decode
 from fgvc.data.download.unpack import unpack
 from fgvc.run import main
-from fgvc.store.array_cache import memo
+from fgvc.store.array_cache import cached_arrays
 from fgvc.store.feature_cache import FeatureCache
 from fgvc.store.file_lock import holder
 from fgvc.types import Features
@@ -134,7 +134,7 @@ def _result() -> dict[str, np.ndarray]:
 
 
 def _memo(file: Path) -> dict[str, np.ndarray]:
-    return dict(memo(file.parent / "memo", {"model": "m"}, _result, lambda note: None))
+    return dict(cached_arrays(file.parent / "memo", {"model": "m"}, _result, lambda note: None))
 
 
 def _pictures(root: Path) -> None:

@@ -18,7 +18,7 @@ from fgvc.record.run_dir import now
 from fgvc.record.verify import DamageError
 from fgvc.report import audit, model_card
 from fgvc.report.baselines import write_baselines
-from fgvc.report.compare import compared
+from fgvc.report.compare import compare_runs
 from fgvc.report.prune import Root
 from fgvc.types import UserError
 from tests.faults import forger
@@ -73,11 +73,11 @@ def read(home: Path, folder: Path, whole: Path) -> None:
         whole: the run without the change, to be compared.
     """
     for reader in (
-        lambda: audit.markdown(*audit.audited(folder)),
+        lambda: audit.markdown(*audit.run_audit(folder)),
         lambda: write_baselines(home, home / "tables"),
         lambda: Root(home, now(), 90).survey(),
         lambda: checkpoint.read(folder),
-        lambda: compared(folder, whole, force=True),
+        lambda: compare_runs(folder, whole, force=True),
         lambda: _card(folder),
     ):
         _tolerated(reader)

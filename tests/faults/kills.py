@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fgvc.report.audit import FAIL, audited
+from fgvc.report.audit import FAIL, run_audit
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("cache", "data", "output", "multirun", "weights")
@@ -273,7 +273,7 @@ def torn_records(root: Path) -> list[str]:
     return [
         f"{folder.name}: {result.id}: {result.evidence}"
         for folder in records(root)
-        for result in audited(folder)[1]
+        for result in run_audit(folder)[1]
         if result.state == FAIL
     ]
 

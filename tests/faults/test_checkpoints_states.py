@@ -12,7 +12,7 @@ import torch
 
 from fgvc.pipeline.resume_checks import check_content
 from fgvc.record.resume_state import BestLostError, States
-from fgvc.report.audit import audited
+from fgvc.report.audit import run_audit
 from fgvc.store import hashing
 from fgvc.types import UserError
 from tests.faults.steps import flipped, set_key
@@ -151,7 +151,7 @@ def test_a_lost_best_stops_the_training_and_the_ways_out_work(run, stopped, monk
         assert record["comparability"]["forced"] is True
         (note,) = [note for note in record["notes"] if note.startswith("selection: ")]
         assert "the best weights of epoch 1 (step 3) were lost" in note
-    fit = next(row for row in audited(forced.folder) if "forced resume" in str(row))
+    fit = next(row for row in run_audit(forced.folder) if "forced resume" in str(row))
     assert "without the best weights so far" in str(fit)
 
 

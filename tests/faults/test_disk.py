@@ -33,9 +33,9 @@ from fgvc.record.run_dir import open_run
 from fgvc.record.run_log import RunLog
 from fgvc.record.tensorboard import Board, events
 from fgvc.store import atomic, json_cache, temporary_files
-from fgvc.store.array_cache import memo
+from fgvc.store.array_cache import cached_arrays
 from fgvc.store.content_store import ContentStore
-from fgvc.store.disk_advice import explained
+from fgvc.store.disk_advice import disk_error_line
 from fgvc.store.disk_errors import NamedFile, NamedWriter, open_named
 from fgvc.store.feature_cache import FeatureCache
 from fgvc.store.file_lock import lock
@@ -303,11 +303,18 @@ def test_damaged_arrays_are_computed_again_with_a_note(tmp_path, kind, seed):
         calls.append(1)
         return {"x": np.arange(6.0)}
 
-    memo(tmp_path, {}, compute)
+    cached_arrays(tmp_path, {}, compute)
     (file,) = tmp_path.glob("*.safetensors")
     damaged(file, kind, chance)
     for _ in range(2):
-        assert memo(tmp_path, {}, compute, notes.append)["x"].tolist() == [0, 1, 2, 3, 4, 5]
+        assert cached_arrays(tmp_path, {}, compute, notes.append)["x"].tolist() == [
+            0,
+            1,
+            2,
+            3,
+            4,
+            5,
+        ]
     assert len(calls) == 2
     assert [note.startswith(f"{file}: damaged in the cache") for note in notes] == [True]
 
@@ -444,7 +451,7 @@ def test_a_file_in_place_of_a_folder_of_a_cache_goes_with_a_note(tmp_path, place
     else:
         folder.write_text("in the way")
         if place == "text":
-            memo(folder, {}, lambda: {"x": np.zeros(1)}, notes.append)
+            cached_arrays(folder, {}, lambda: {"x": np.zeros(1)}, notes.append)
         elif place == "weights":
             ContentStore(folder, notes.append).put(source)
         else:
@@ -706,10 +713,10 @@ def test_the_line_names_the_key_that_moves_the_folder(tmp_path, key):
     runtime["data_root"] = str(tmp_path / "cache" / "data")  # the innermost of two
     file = Path(runtime[f"{key}_root"]) / "deep" / "file"
     error = OSError(errno.ENOSPC, "No space left on device (9 bytes needed)", str(file))
-    line = explained(error, runtime)
+    line = disk_error_line(error, runtime)
     assert line.startswith(f"{file}: No space left on device (9 bytes needed); runtime.{key}_root=")
     assert f"give another with runtime.{key}_root=PATH" in line
-    chosen = explained(error, runtime, {"task.output": str(file.parent)})
+    chosen = disk_error_line(error, runtime, {"task.output": str(file.parent)})
     assert chosen.endswith(f"; task.output={file.parent}: give another with task.output=PATH")
 
 

@@ -19,7 +19,7 @@ import pytest
 from fgvc import untrusted
 from fgvc.config import finetuned_weights
 from fgvc.config.errors import ConfigError
-from fgvc.config.experiment_file import laid_out
+from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.weight_files import shards, tensor_names
 from fgvc.data import (
     decode,
@@ -126,7 +126,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "picture to rescale": ("a.tif", lambda path: rescale.rescale(path, path, 0, 1)),
     "archive": ("a.zip", lambda path: unpack(path, path.parent / "out", no_progress)),
     "cache of digests": ("d", lambda path: digest_cache.load(path, 0, void).state_N4.size),
-    "experiment": ("e.yaml", lambda path: laid_out([f"experiment={path}"])),
+    "experiment": ("e.yaml", lambda path: expand_experiment([f"experiment={path}"])),
     "config beside weights": ("config.json", weights.read_json),
     "names of tensors": ("w.bin", tensor_names.tensor_names),
     "index of shards": ("model.safetensors.index.json", shards.weight_map),
@@ -479,8 +479,8 @@ def locked(folder: Path) -> Path:
         lambda root: table.read(root, None, 0.5, 0),
         lambda root: paths._scattered(root, ["b.jpg"]),
         lambda root: folder.read(root, 0.5, 0),
-        lambda root: input_images.pictures_of(str(root)),
-        lambda root: input_images.pictures_of(str(root / "**" / "*.jpg")),
+        lambda root: input_images.images_manifest(str(root)),
+        lambda root: input_images.images_manifest(str(root / "**" / "*.jpg")),
     ],
     ids=["official", "records", "doctor", "parquet", "scattered", "folder", "predict", "pattern"],
 )
@@ -518,12 +518,12 @@ def test_standard_input_without_end_is_bounded(monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "stdin", endless)
         with (
             pytest.raises(UserError, match=r"^image=-: standard input holds more than the 3145728"),
-            given.pictures("-"),
+            given.find_images("-"),
         ):
             pass
     small = tmp_path / "small"
     small.write_bytes(b"a picture")
     with small.open() as file:
         monkeypatch.setattr(sys, "stdin", file)
-        with given.pictures("-") as found:
+        with given.find_images("-") as found:
             assert (found.manifest.root / found.manifest.path[0]).read_bytes() == b"a picture"

@@ -12,10 +12,10 @@ import pytest
 from fgvc.config import image_argument
 from fgvc.config.compose import composed, typed
 from fgvc.config.errors import ConfigError
-from fgvc.config.experiment_file import laid_out
+from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.overrides import jobs_of
 from fgvc.config.synonyms.advice import Advice
-from fgvc.config.weight_files.run_folder import record_at
+from fgvc.config.weight_files.run_folder import locate_run
 from fgvc.data.datasets.folder import read
 from fgvc.launch import search
 from fgvc.model.backbone.weights.unexpected_tensors import way_out
@@ -147,7 +147,7 @@ def test_the_command_that_drops_tensors_is_read_by_python_as_meant(tmp_path, des
 def test_the_way_out_for_a_checkout_names_it_inertly(tmp_path, desk):
     checkout = tmp_path / "a'$(touch X)'b c"
     (checkout / ".git").mkdir(parents=True)
-    told = env_stamp.code(checkout).error
+    told = env_stamp.git_state(checkout).error
     assert told is not None
     (words,) = received(told.rpartition("): ")[2].replace("git", "dump", 1), desk)
     assert words == ["-C", str(checkout), "status"]
@@ -157,7 +157,7 @@ def test_the_way_out_for_a_checkout_names_it_inertly(tmp_path, desk):
 def test_an_unfinished_run_names_its_run_id_inertly(tmp_path, desk):
     (tmp_path / "-rf $(touch X)" / "c" / "in-progress").mkdir(parents=True)
     with pytest.raises(ConfigError) as error:
-        record_at(tmp_path, "run", ("artifacts.json",))
+        locate_run(tmp_path, "run", ("artifacts.json",))
     message = str(error.value).removesuffix(" goes on")
     (word,) = hinted(message, "its command with ", desk)
     assert given([word]) == {"runtime.run_id": "-rf $(touch X)"}
@@ -179,7 +179,7 @@ def test_the_winner_of_a_search_can_be_pasted_and_read(tmp_path, desk, monkeypat
     assert given(words) == {"experiment": str(folder / "best.yaml")}
     (comment,) = re.findall(r"^#   (python.*)", (folder / "best.yaml").read_text(), re.MULTILINE)
     assert pasted(comment, desk) == [words]
-    (job,) = jobs_of(laid_out(words), multirun=False)
+    (job,) = jobs_of(expand_experiment(words), multirun=False)
     assert job.conf.dataset.name == "a ${HOME} b"
 
 

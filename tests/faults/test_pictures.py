@@ -630,7 +630,7 @@ def test_whatever_becomes_of_the_parser_is_one_line(
     """A program that stands for SciPy's parser taken over by a file."""
     program, said = ENDINGS[name]
     (tmp_path / "parser.py").write_text(program)
-    monkeypatch.setattr(matlab.mat_parser, "__file__", str(tmp_path / "parser.py"))
+    monkeypatch.setattr(matlab.matlab_parser, "__file__", str(tmp_path / "parser.py"))
     if name == "hang":
         monkeypatch.setattr(matlab, "SECONDS", 1.0)
     with pytest.raises(UserError, match=said) as caught:

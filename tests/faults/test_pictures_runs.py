@@ -10,7 +10,7 @@ import pytest
 
 from fgvc.config.compose import composed, typed
 from fgvc.data import dataset as datasets
-from fgvc.report.audit import audited
+from fgvc.report.audit import run_audit
 from tests.faults.steps import (
     folder_run,
     listed,
@@ -262,7 +262,7 @@ def test_unreadable_images_count_whether_or_not_a_step_drew_them(finetune, birds
     numbers = ran.json("metrics.json")
     assert numbers["fitted_on"] == 4
     assert numbers["unreadable"] == {"train": 8, "val": 0, "test": 12}
-    assert [one for one in audited(ran.folder)[1] if one.state == "FAIL"] == []
+    assert [one for one in run_audit(ran.folder)[1] if one.state == "FAIL"] == []
 
 
 @pytest.mark.fault(20)

@@ -55,12 +55,12 @@ def other(copied) -> Path:
     return copied(*SMALL, "seed=1").folder
 
 
-def failures(folder: Path, here: audit.Here | None = None) -> dict[str, str]:
-    return {one.id: one.evidence for one in audit.audited(folder, here)[1] if one.state == "FAIL"}
+def failures(folder: Path, here: audit.Recompute | None = None) -> dict[str, str]:
+    return {one.id: one.evidence for one in audit.run_audit(folder, here)[1] if one.state == "FAIL"}
 
 
-def states(folder: Path, here: audit.Here | None = None) -> dict[str, str]:
-    return {one.id: one.state for one in audit.audited(folder, here)[1]}
+def states(folder: Path, here: audit.Recompute | None = None) -> dict[str, str]:
+    return {one.id: one.state for one in audit.run_audit(folder, here)[1]}
 
 
 # --- row 55: a consistent forgery ---
@@ -278,12 +278,12 @@ def test_another_code_checks_neither_page_nor_command(probe):
         replace(here, code=replace(here.code, patch=b"a patch")),
     )
     for one in others:
-        found = audit.audited(folder, one)[1]
+        found = audit.run_audit(folder, one)[1]
         by_id = {result.id: result for result in found}
         assert by_id["page-follows"].state == by_id["command-follows"].state == "not checked"
         assert by_id["page-follows"].evidence
         assert audit.outcome(found) == "not checked"
-    assert audit.outcome(audit.audited(folder, here)[1]) == "failed"
+    assert audit.outcome(audit.run_audit(folder, here)[1]) == "failed"
 
 
 @pytest.mark.fault(55)
@@ -307,7 +307,7 @@ def test_another_code_checks_neither_page_nor_command(probe):
 def test_a_forged_command_is_not_shown(probe, line):
     (probe / "command.txt").write_text(line + "\n")
     folder = forger.sealed(probe)
-    record, results = audit.audited(folder)
+    record, results = audit.run_audit(folder)
     shown = pull_request_block.markdown(record, results)
     assert next(one.state for one in results if one.id == "command-recorded") == "FAIL"
     assert "not shown" in shown
@@ -329,7 +329,7 @@ def test_a_blank_of_another_script_is_no_control_character(probe, blank):
 def test_a_real_command_is_shown_without_its_places(probe):
     line = (probe / "command.txt").read_text()
     shown = privacy.portable_command(line.removesuffix("\n"))
-    assert f"\n{shown}\n" in pull_request_block.markdown(*audit.audited(probe))
+    assert f"\n{shown}\n" in pull_request_block.markdown(*audit.run_audit(probe))
 
 
 @pytest.mark.fault(55)
@@ -345,7 +345,7 @@ def test_nothing_of_a_record_is_obeyed_by_a_terminal_or_by_markdown(probe, capfd
     arguments = ["task=audit", f"run='{folder}'", f"runtime.output_root='{folder.parents[2]}'"]
     assert main(arguments) == 1
     said = capfd.readouterr()
-    shown = pull_request_block.markdown(*audit.audited(folder))
+    shown = pull_request_block.markdown(*audit.run_audit(folder))
     for part in (said.out, said.err, shown):
         assert all(line.isprintable() for line in part.splitlines())
     outside, _, stamp = shown.partition("```json")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fgvc.report.audit import audited
+from fgvc.report.audit import run_audit
 from tests.faults.steps import (
     EVERYTHING,
 )
@@ -105,9 +105,9 @@ def test_a_forced_resume_shows_what_it_was_fitted_on_and_stays_out_of_the_rankin
         "forced": True,
         "honest": False,
     }
-    failed = {one.id: one.evidence for one in audited(forced.folder)[1] if one.state == "FAIL"}
+    failed = {one.id: one.evidence for one in run_audit(forced.folder)[1] if one.state == "FAIL"}
     assert failed.keys() == {"plain-fit", "fitted-on"}
-    assert [one.id for one in audited(honest.folder)[1] if one.state == "FAIL"] == []
+    assert [one.id for one in run_audit(honest.folder)[1] if one.state == "FAIL"] == []
 
     again = run("task=eval", f"checkpoint={forced.folder}", "runtime.run_id=eval", bare=True)
     assert again.code == 0, again.err

@@ -69,7 +69,7 @@ def checkout(tmp_path) -> Path:
     return folder
 
 
-def record_of(code: env_stamp.Code) -> bytes:
+def record_of(code: env_stamp.GitState) -> bytes:
     """Every byte that a record keeps of a checkout."""
     return (code.patch or b"") + json.dumps(code.listing).encode() + repr(code.notes).encode()
 
@@ -88,7 +88,7 @@ SECRET_FILES = (
 def test_a_file_with_the_name_of_a_secret_or_no_source_is_not_copied(checkout, file):
     written(checkout, file, f"x = '{PASSWORD}'\n")
     written(checkout, "fgvc/new.py", "y = 1\n")
-    code = env_stamp.code(checkout)
+    code = env_stamp.git_state(checkout)
     assert code.dirty is True
     assert b"+y = 1" in (code.patch or b"")
     assert PASSWORD.encode() not in record_of(code)
@@ -126,7 +126,7 @@ def test_no_source_with_a_token_is_copied_tracked_or_not(checkout, monkeypatch, 
     written(checkout, "settings.py", "KEY = None\n")  # the token is in the commit only
     written(checkout, ".env.example", f"PASSWORD={TOKEN}\n")
     written(checkout, "fgvc/a.py", "other\n")
-    code = env_stamp.code(checkout)
+    code = env_stamp.git_state(checkout)
     assert b"+other" in (code.patch or b""), code.error
     assert not [token for token in TOKENS if token.encode() in record_of(code)]
     assert not [token for token in TOKENS if token.encode("utf-16-le") in record_of(code)]
@@ -150,7 +150,7 @@ def test_the_patch_repeats_all_changes_whatever_git_is_set_to(checkout, tmp_path
     for number, name in enumerate(NAMES):
         written(checkout, name, ["", "one", "one\n", "1\r\n2\r\n"][number % 4])
     (checkout / "fgvc/new.py").chmod(0o755)
-    before = env_stamp.code(checkout)
+    before = env_stamp.git_state(checkout)
     (tmp_path / "order").write_text("*.png\n")
     (checkout / ".git/info/attributes").write_text("*.py diff=mine\n*.png diff=mine\n")
     for key, value in {
@@ -168,7 +168,7 @@ def test_the_patch_repeats_all_changes_whatever_git_is_set_to(checkout, tmp_path
         "core.abbrev": "5",
     }.items():
         git(checkout, "config", key, value)
-    code = env_stamp.code(checkout)
+    code = env_stamp.git_state(checkout)
     assert code.patch == before.patch
     started = {"external", "driver", "textconv", "fsmonitor"}
     assert not started & {path.name for path in checkout.iterdir()}
@@ -202,7 +202,7 @@ def test_what_is_no_plain_file_is_named_and_never_waited_for(checkout, tmp_path)
     written(nested, "inside.py", PASSWORD)
     git(nested, "add", "-A")
     git(nested, "commit", "-qm", "one")
-    code = env_stamp.code(checkout)
+    code = env_stamp.git_state(checkout)
     assert PASSWORD.encode() not in record_of(code)
     assert len(code.patch or b"") < 1 << 20, code.error
     reasons = {file.path: file.reason for file in (*code.withheld, *code.untracked)}
@@ -217,11 +217,11 @@ def test_what_is_no_plain_file_is_named_and_never_waited_for(checkout, tmp_path)
 @pytest.mark.fault(36)
 def test_the_digest_moves_with_all_that_can_change_a_number_and_with_nothing_else(checkout):
     def identity() -> str | None:
-        return env_stamp.code(checkout).patch_sha256
+        return env_stamp.git_state(checkout).patch_sha256
 
     assert identity() is None
     written(checkout, "notes.txt", "one")
-    assert env_stamp.code(checkout).dirty is True
+    assert env_stamp.git_state(checkout).dirty is True
     assert identity() is None
     seen = set()
     for file in ("conf/task/secrets.yaml", "fgvc/ignored.py", "fgvc/table.bin", "x/new.py"):
@@ -229,7 +229,7 @@ def test_the_digest_moves_with_all_that_can_change_a_number_and_with_nothing_els
             written(checkout, file, text)
             seen.add(identity())
     assert len(seen) == 8
-    (listed,) = env_stamp.code(checkout).untracked
+    (listed,) = env_stamp.git_state(checkout).untracked
     assert (listed.path, listed.size, len(listed.sha256 or "")) == ("notes.txt", 3, 64)
 
 
@@ -243,7 +243,7 @@ def test_another_repository_in_the_environment_is_not_taken_for_the_checkout(
     git(other, "init", "-q")
     git(other, "commit", "-q", "--allow-empty", "-m", "other")
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))  # as Git sets it for a hook
-    assert env_stamp.code(checkout).commit == commit
+    assert env_stamp.git_state(checkout).commit == commit
 
 
 def test_the_code_of_this_checkout_is_copied_when_it_changes():
@@ -279,14 +279,14 @@ def test_a_command_with_a_secret_is_refused_before_any_file(
 @pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
 def test_a_change_that_git_is_told_to_overlook_is_no_clean_tree(checkout, flag):
     git(checkout, "update-index", flag, "fgvc/a.py")
-    assert not env_stamp.code(checkout).dirty
+    assert not env_stamp.git_state(checkout).dirty
     written(checkout, "fgvc/a.py", "other\n")
-    code = env_stamp.code(checkout)
+    code = env_stamp.git_state(checkout)
     assert code.dirty
     assert [file.path for file in code.withheld] == ["fgvc/a.py"]
     assert "fgvc/a.py" in " ".join(code.notes)
     (checkout / "fgvc/a.py").unlink()  # as in a sparse checkout
-    assert flag == "--assume-unchanged" or not env_stamp.code(checkout).withheld
+    assert flag == "--assume-unchanged" or not env_stamp.git_state(checkout).withheld
 
 
 @pytest.mark.fault(54)
@@ -294,9 +294,9 @@ def test_a_compiled_module_that_git_ignores_is_no_clean_tree(checkout):
     written(checkout, ".gitignore", "*.so\n")
     git(checkout, "add", ".gitignore")
     git(checkout, "commit", "-qm", "ignore")
-    before = env_stamp.code(checkout)
+    before = env_stamp.git_state(checkout)
     written(checkout, "fgvc/a.cpython-311-x86_64-linux-gnu.so", "x")
-    code = env_stamp.code(checkout)
+    code = env_stamp.git_state(checkout)
     assert code.patch_sha256 != before.patch_sha256
     assert [file.path for file in code.withheld if file.path.endswith(".so")]
 

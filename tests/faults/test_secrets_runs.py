@@ -18,7 +18,7 @@ def test_outside_a_git_checkout_the_run_goes_on(run, monkeypatch, tmp_path):
 
     monkeypatch.setattr(env_stamp, "CODE", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(env_stamp.code, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(env_stamp.git_state, "__defaults__", (tmp_path,))
     ran = run(*SMALL)
     assert ran.code == 0, ran.err
     stamped = ran.json("env_stamp.json")
@@ -32,17 +32,17 @@ def test_outside_a_git_checkout_the_run_goes_on(run, monkeypatch, tmp_path):
 
 @pytest.mark.fault(36)
 def test_a_dirty_tree_is_stamped_with_its_patch(tmp_path):
-    from fgvc.record.env_stamp import code
+    from fgvc.record.env_stamp import git_state
 
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@x"]
     (tmp_path / "a.txt").write_text("one\n")
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *arguments], check=True)
-    clean = code(tmp_path)
+    clean = git_state(tmp_path)
     assert (clean.dirty, clean.patch, len(clean.commit)) == (False, None, 40)
     (tmp_path / "a.txt").write_text("two\n")
     (tmp_path / "new file.py").write_text("added\n")
-    dirty = code(tmp_path)
+    dirty = git_state(tmp_path)
     assert dirty.dirty is True
     assert b"+two" in dirty.patch
     assert b"+added" in dirty.patch

@@ -35,7 +35,7 @@ from fgvc.exit_codes import DONE, FAILED, PREEMPTED
 from fgvc.launch import job_process
 from fgvc.parallel import process_group, signals
 from fgvc.parallel.watchdog import Watchdog
-from fgvc.parallel.worker_pool import Crew
+from fgvc.parallel.worker_pool import WorkerPool
 from fgvc.types import Manifest
 
 PREPROCESS = Preprocess("shared", 32, "imagenet", "vit")
@@ -78,7 +78,7 @@ class Gate:
 
 
 def send_all(pid: int) -> None:
-    for notice in signals.NOTICES:
+    for notice in signals.STOP_SIGNALS:
         os.kill(pid, notice)
 
 
@@ -183,13 +183,13 @@ def test_a_notice_that_comes_while_workers_are_started_is_kept(table):
     seen = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:
-        with signals.held_back():
+        with signals.blocked():
             os.kill(os.getpid(), signal.SIGTERM)
             assert_read_whole(table, 1)
         assert seen == [signal.SIGTERM]
-        with signals.held_back(tracked=True):  # where the resource tracker is started, too
-            assert set(signals.NOTICES) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        assert not set(signals.NOTICES) & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        with signals.blocked(tracked=True):  # where the resource tracker is started, too
+            assert set(signals.STOP_SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        assert not set(signals.STOP_SIGNALS) & signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -205,7 +205,7 @@ def test_an_extraction_worker_that_is_just_started_survives_every_notice(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     begin = importlib.import_module("work_of_test").begin
-    with contextlib.closing(Crew(1, begin, "adding one")) as crew:
+    with contextlib.closing(WorkerPool(1, begin, "adding one")) as crew:
         assert dict(crew.answers([1, 2], lambda n: None)) == {0: 2, 1: 3}
     assert len(waiting.pids) == 1
 
@@ -251,15 +251,15 @@ def test_a_notice_while_fgvc_is_imported_ends_resumably(tmp_path, number):
 
 
 @pytest.mark.fault(3)
-@pytest.mark.parametrize("number", signals.NOTICES)
+@pytest.mark.parametrize("number", signals.STOP_SIGNALS)
 def test_a_notice_while_a_command_is_composed_ends_resumably(monkeypatch, number):
     def composing(arguments: object) -> int:
         os.kill(os.getpid(), number)
         return FAILED
 
     monkeypatch.setattr(entry, "main", composing)
-    before = {each: signal.getsignal(each) for each in signals.NOTICES}
-    for each in signals.NOTICES:
+    before = {each: signal.getsignal(each) for each in signals.STOP_SIGNALS}
+    for each in signals.STOP_SIGNALS:
         signal.signal(each, lambda number, frame: None)
     try:
         with pytest.raises(SystemExit) as end:
@@ -292,7 +292,7 @@ def test_a_sweep_takes_the_notices_that_were_held_back_when_it_was_started():
     """As one that a server of forks starts, which holds them back for good."""
     before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
     try:
-        with signals.held_back():
+        with signals.blocked():
             # to this thread: another one, without a block, would take it at once
             signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
             with job_process.noticing():

@@ -47,7 +47,7 @@ def load() -> None:
     modules = [
         m for room in rooms for m in pkgutil.iter_modules(room.__path__, f"{room.__name__}.")
     ]
-    for name in (*LIBRARIES, *(module.name for module in modules)):
+    for name in (*LIBRARIES, *(module.name for module in modules if module.name.startswith(rooms))):
         importlib.import_module(name)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)  # which the server of a sweep ignores

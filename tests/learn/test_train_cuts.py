@@ -24,7 +24,7 @@ from fgvc.data.sampler import Epoch
 from fgvc.learn.train import Hooks, Micro, Trainer
 from fgvc.model.backbone import build
 from fgvc.model.classifier import Classifier
-from fgvc.model.head import fresh
+from fgvc.model.head import new_head
 from fgvc.types import WeightsSource
 
 CLASSES, SIDE, STEPS = 5, 32, 2
@@ -52,7 +52,7 @@ def model():
     for name, part in backbone.named_modules():
         if isinstance(part, nn.Dropout) and not name.endswith("attn_drop"):
             part.p = 0.2
-    made = Classifier(backbone, fresh(conf.head, backbone.feature_dim, CLASSES, 0))
+    made = Classifier(backbone, new_head(conf.head, backbone.feature_dim, CLASSES, 0))
     made.tells_features = True
     made.thaw(conf.task)
     made.randomize(0.5)

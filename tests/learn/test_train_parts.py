@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from fgvc.config.compose import composed, typed
-from fgvc.learn.train import Best
+from fgvc.learn.train import BestEpoch
 from fgvc.learn.train.lr_schedule import learning_rate
 from fgvc.learn.train.mixup import Mixer
 from fgvc.learn.train.param_groups import exempted, parameter_groups
@@ -200,7 +200,7 @@ def test_without_mixing_labels_are_one_hot_and_pixels_the_same(mixer):
 
 def judged(select, numbers, patience=None):
     """The epochs that were best when they came, and the last state."""
-    best, new = Best(select, patience), []
+    best, new = BestEpoch(select, patience), []
     for epoch, (top1, loss) in enumerate(numbers):
         best = best.after(epoch, top1, loss)
         new += [epoch] if best.is_new else []
@@ -233,4 +233,4 @@ def test_patience_counts_epochs_without_a_better_one():
         True,
     ]
     assert not judged("top1", numbers)[1].exhausted
-    assert not Best("top1", 1).exhausted
+    assert not BestEpoch("top1", 1).exhausted

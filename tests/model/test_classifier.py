@@ -12,7 +12,7 @@ from fgvc.config.compose import composed, typed
 from fgvc.learn.train.param_groups import parameter_groups
 from fgvc.model.backbone import build
 from fgvc.model.classifier import Classifier, checkpointed
-from fgvc.model.head import fresh
+from fgvc.model.head import new_head
 from fgvc.types import UserError, WeightsSource
 
 FAMILIES = ("vit", "dinov2", "clip", "siglip2")
@@ -33,7 +33,7 @@ def chosen(family, *words, head="linear", features=None):
 def classifier(family, *words, **choices):
     conf = chosen(family, *words, **choices)
     backbone = build(conf.backbone, SIDE, RANDOM, seed=0)
-    model = Classifier(backbone, fresh(conf.head, backbone.feature_dim, CLASSES, 0))
+    model = Classifier(backbone, new_head(conf.head, backbone.feature_dim, CLASSES, 0))
     model.thaw(conf.task)
     return model, conf.task
 

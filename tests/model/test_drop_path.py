@@ -9,7 +9,7 @@ from fgvc.config.compose import composed, typed
 from fgvc.model.backbone import build
 from fgvc.model.classifier import Classifier
 from fgvc.model.drop_path import ImageDrop, RandomLayers, draw_per_image, draws
-from fgvc.model.head import fresh
+from fgvc.model.head import new_head
 from fgvc.types import UserError, WeightsSource
 
 FAMILIES, SIDE, CLASSES = ("vit", "dinov2", "clip", "siglip2"), 112, 5
@@ -21,7 +21,7 @@ def classifier(family, head):
     given = [f"backbone={family}", "backbone.size=mini", "backbone.pretrained=false"]
     conf = typed(composed(["task=train", *given, f"head={head}"]))
     backbone = build(conf.backbone, SIDE, WeightsSource("random", "random"), seed=0)
-    model = Classifier(backbone, fresh(conf.head, backbone.feature_dim, CLASSES, 0))
+    model = Classifier(backbone, new_head(conf.head, backbone.feature_dim, CLASSES, 0))
     model.thaw(conf.task)
     return model
 

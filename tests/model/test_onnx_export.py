@@ -13,7 +13,7 @@ from fgvc.model import onnx_export
 from fgvc.model.backbone import weights
 from fgvc.model.classifier import Classifier
 from fgvc.model.part_attention.rollout import attention_row
-from fgvc.pipeline.build_model import looking
+from fgvc.pipeline.build_model import build_model
 
 CLASSES, BANK = 6, 40
 RANDOM = torch.Generator().manual_seed(0)
@@ -51,13 +51,13 @@ def test_the_graph_answers_as_the_classifier(family, tmp_path):
     chosen = (f"backbone={family}", "backbone.size=mini", "backbone.pretrained=false")
     sized = (f"resolution.side={side}", f"resolution.name=r{side}", f"part_attention={part}")
     conf = typed(composed([*chosen, *sized, *more]))
-    backbone, selector = looking(conf, weights.find(conf.backbone))
+    backbone, selector = build_model(conf, weights.find(conf.backbone))
     model = Classifier(backbone, head(backbone.feature_dim), selector).eval()
     transform = evaluation_transform(conf)
     file = tmp_path / "model.onnx"
     onnx_export.write(file, model, transform.normalize, side, {"fgvc.labels": '["ä"]'})
 
-    run = onnx_export.runner(file, 1)
+    run = onnx_export.load_session(file, 1)
     pixels_BCHW = torch.randint(0, 256, (5, 3, side, side), dtype=torch.uint8, generator=RANDOM)
     with torch.inference_mode():
         expected_BK = model(transform.normalize(pixels_BCHW)).numpy()
@@ -88,5 +88,7 @@ def test_the_row_of_part_attention_is_the_operators_own(tmp_path):
     onnx_export.write(file, Row(), lambda pixels: pixels.float() / 255, side, {})
     pixels_BCHW = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=RANDOM)
     expected_BK = Row()(pixels_BCHW.float() / 255).numpy()
-    assert onnx_export.runner(file, 1)(pixels_BCHW.numpy()) == pytest.approx(expected_BK, abs=1e-6)
+    assert onnx_export.load_session(file, 1)(pixels_BCHW.numpy()) == pytest.approx(
+        expected_BK, abs=1e-6
+    )
     assert expected_BK.std() > 1e-3

@@ -9,7 +9,7 @@ from torch import nn
 
 from fgvc.config import schema
 from fgvc.model.backbone import autocast, build
-from fgvc.model.part_attention import attach, rollout
+from fgvc.model.part_attention import attach_selector, rollout
 from fgvc.types import UserError, WeightsSource
 
 RANDOM = WeightsSource("random", "random")
@@ -157,7 +157,7 @@ def _clear(score, count):
 def _agree(backbone, name, pixels_BCHW, tokens=None):
     """Indices, scores and every token that follows; how many places were clear."""
     oracle = Oracle(backbone, pixels_BCHW)
-    selector = attach(backbone, _conf(name, tokens), seed=0)
+    selector = attach_selector(backbone, _conf(name, tokens), seed=0)
     with torch.inference_mode():
         found = backbone(pixels_BCHW)
     score = oracle.score(name)
@@ -204,7 +204,7 @@ def test_bf16_selects_nearly_the_same(made):
     pixels_BCHW, same = _pixels(112, 12), []
     for family in DEEP:
         backbone = made(family, 112)
-        selector = attach(backbone, _conf("transfg"), seed=0)
+        selector = attach_selector(backbone, _conf("transfg"), seed=0)
         chosen = []
         with torch.inference_mode():
             for precision in ("fp32", "bf16"):
@@ -223,7 +223,7 @@ def test_bf16_selects_nearly_the_same(made):
 def test_controls_keep_what_they_say(made, family, name):
     backbone = made(family)
     oracle = Oracle(backbone, _pixels(224))
-    selector = attach(backbone, _conf(name, 5), seed=3)
+    selector = attach_selector(backbone, _conf(name, 5), seed=3)
     selector.images(np.array([7, 8]))
     with torch.no_grad():
         found = backbone(_pixels(224))
@@ -240,7 +240,7 @@ def test_random_patches_follow_from_seed_and_image_alone(made):
 
     def drawn(seed, rows, tokens=6):
         backbone = copy.deepcopy(untouched)
-        selector = attach(backbone, _conf("random", tokens), seed)
+        selector = attach_selector(backbone, _conf("random", tokens), seed)
         selector.images(np.array(rows))
         with torch.no_grad():
             backbone(_pixels(64, len(rows)))
@@ -258,7 +258,7 @@ def test_random_patches_follow_from_seed_and_image_alone(made):
 
 def test_random_needs_the_images_of_each_forward_anew(made):
     backbone = made("vit", 64)
-    selector = attach(backbone, _conf("random"), seed=0)
+    selector = attach_selector(backbone, _conf("random"), seed=0)
     with pytest.raises(AssertionError, match="images"):
         backbone(_pixels(64))
     selector.images(np.arange(2))
@@ -273,7 +273,7 @@ def test_random_needs_the_images_of_each_forward_anew(made):
 )
 def test_the_centre_is_the_middle_of_the_picture(made, side, tokens, expected):
     backbone = made("vit", side)
-    selector = attach(backbone, _conf("centre", tokens), seed=0)
+    selector = attach_selector(backbone, _conf("centre", tokens), seed=0)
     backbone(_pixels(side, 1))
     assert selector.last.index_BK.tolist() == [expected]
 
@@ -282,7 +282,7 @@ def test_off_changes_nothing(made):
     backbone = made("vit")
     with torch.no_grad():
         expected = backbone(_pixels(224))
-        assert attach(backbone, schema.NoPartAttention("off"), seed=0) is None
+        assert attach_selector(backbone, schema.NoPartAttention("off"), seed=0) is None
         found = backbone(_pixels(224))
     torch.testing.assert_close(found.patch_BND, expected.patch_BND, rtol=0, atol=0)
     assert found.patch_BND.shape[1] == 196
@@ -300,7 +300,7 @@ def test_off_changes_nothing(made):
 )
 def test_impossible_numbers_of_tokens_are_refused(made, name, tokens, said):
     with pytest.raises(UserError, match=said) as caught:
-        attach(made("vit", 64), _conf(name, tokens), seed=0)
+        attach_selector(made("vit", 64), _conf(name, tokens), seed=0)
     assert "\n" not in str(caught.value)
 
 
@@ -308,15 +308,15 @@ def test_impossible_numbers_of_tokens_are_refused(made, name, tokens, said):
 def test_without_a_pooling_head_nobody_reads(made, name):
     backbone = made("siglip2", features="patch_mean")
     with pytest.raises(UserError, match="backbone.features=patch_mean.*take features=map"):
-        attach(backbone, _conf(name), seed=0)
-    assert attach(made("siglip2", features="patch_mean"), _conf("centre"), seed=0)
+        attach_selector(backbone, _conf(name), seed=0)
+    assert attach_selector(made("siglip2", features="patch_mean"), _conf("centre"), seed=0)
 
 
 def test_one_block_cannot_both_look_and_keep(deep):
     conf = deep("vit")
     conf.checkpoints["mini"].architecture = {"depth": 1, "embed_dim": 48, "num_heads": 3}
     with pytest.raises(UserError, match="has 1 block, and at least 2"):
-        attach(build(conf, 64, RANDOM, 0), _conf("transfg"), seed=0)
+        attach_selector(build(conf, 64, RANDOM, 0), _conf("transfg"), seed=0)
 
 
 def test_a_row_is_the_same_in_chunks_of_any_size(monkeypatch):

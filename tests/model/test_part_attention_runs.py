@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from fgvc.config import schema
 from fgvc.model.backbone import build
 from fgvc.model.classifier import Classifier, checkpointed
-from fgvc.model.part_attention import attach, reset_last_block
+from fgvc.model.part_attention import attach_selector, reset_last_block
 from fgvc.types import UserError, WeightsSource
 
 RANDOM = WeightsSource("random", "random")
@@ -71,7 +71,7 @@ def _same(found, expected):
 @every_family
 def test_gradients_flow_through_the_kept_tokens_alone(made, family):
     backbone = made(family)
-    selector = attach(backbone, _conf(), seed=0)
+    selector = attach_selector(backbone, _conf(), seed=0)
     entered = []
     backbone.blocks[-2].register_forward_hook(lambda module, args, output: _watch(output, entered))
     gradients = _gradients(backbone, backbone, _pixels())
@@ -94,7 +94,10 @@ def _watch(output, entered):
 @every_family
 def test_checkpointing_changes_no_selection_and_no_gradient(made, family):
     plain, frugal = made(family), made(family)
-    first, second = attach(plain, _conf(), seed=0), attach(frugal, _conf(), seed=0)
+    first, second = (
+        attach_selector(plain, _conf(), seed=0),
+        attach_selector(frugal, _conf(), seed=0),
+    )
     checkpointed(frugal)
     batches = _pixels(seed=0), _pixels(seed=1)
     expected = _gradients(plain, plain, *batches)
@@ -112,7 +115,7 @@ def test_a_block_run_again_with_its_hooks_keeps_what_it_kept(made):
 
 
 def _attached(backbone, name):
-    selector = attach(backbone, _conf(name), seed=0)
+    selector = attach_selector(backbone, _conf(name), seed=0)
 
     def forward(pixels_BCHW):
         selector.images(np.arange(len(pixels_BCHW)))
@@ -132,7 +135,7 @@ def _attached(backbone, name):
 )
 def test_compiled_it_selects_the_same(made, family, name):
     backbone = made(family)
-    selector = attach(backbone, _conf(name), seed=0)
+    selector = attach_selector(backbone, _conf(name), seed=0)
     torch._dynamo.reset()
     compiled = torch.compile(backbone, backend="aot_eager", fullgraph=True)
     for seed in range(2):  # the second call runs what the first compiled
@@ -150,7 +153,7 @@ def test_compiled_it_selects_the_same(made, family, name):
 def test_compiled_it_learns_the_same(made, family, frugal):
     plain, other = made(family), made(family)
     for backbone in (plain, other):
-        attach(backbone, _conf(), seed=0)
+        attach_selector(backbone, _conf(), seed=0)
     if frugal:
         checkpointed(other)
     torch._dynamo.reset()
@@ -164,14 +167,14 @@ def test_attached_to_a_compiled_model_it_runs_all_the_same(made):
     compiled = torch.compile(backbone, backend="aot_eager")
     with torch.no_grad():
         assert compiled(_pixels()).patch_BND.shape[1] == 16
-        attach(backbone, _conf(), seed=0)
+        attach_selector(backbone, _conf(), seed=0)
         assert compiled(_pixels()).patch_BND.shape[1] == 2
 
 
 @pytest.mark.slow
 def test_compiled_to_machine_code_it_selects_the_same(made):
     backbone = made("vit")
-    selector = attach(backbone, _conf(), seed=0)
+    selector = attach_selector(backbone, _conf(), seed=0)
     torch._dynamo.reset()
     with torch.no_grad():
         backbone(_pixels())
@@ -184,7 +187,7 @@ def test_compiled_to_machine_code_it_selects_the_same(made):
 def test_ranks_learn_the_same(made, tmp_path):
     plain, ranked = made("vit"), made("vit")
     for backbone in (plain, ranked):
-        attach(backbone, _conf(), seed=0)
+        attach_selector(backbone, _conf(), seed=0)
         backbone.requires_grad_(True)
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
@@ -198,7 +201,7 @@ def test_ranks_learn_the_same(made, tmp_path):
 @every_family
 def test_layers_that_were_not_seen_are_missed_in_every_forward(made, family):
     backbone = made(family)
-    attach(backbone, _conf(), seed=0)
+    attach_selector(backbone, _conf(), seed=0)
     with torch.no_grad():
         backbone(_pixels())
         for module in backbone.blocks[1].modules():
@@ -210,7 +213,7 @@ def test_layers_that_were_not_seen_are_missed_in_every_forward(made, family):
 @every_family
 def test_nothing_of_the_forward_stays_behind(made, family):
     backbone = made(family)
-    selector = attach(backbone, _conf(), seed=0)
+    selector = attach_selector(backbone, _conf(), seed=0)
     backbone(_pixels())
     assert not selector._query
     assert not selector._key
@@ -221,7 +224,7 @@ def test_nothing_of_the_forward_stays_behind(made, family):
 @every_family
 def test_parameters_keep_their_names_and_their_order(made, family):
     plain, parts = made(family), made(family)
-    attach(parts, _conf(), seed=0)
+    attach_selector(parts, _conf(), seed=0)
     names = [name for name, _ in plain.named_parameters()]
     assert [name for name, _ in parts.named_parameters()] == names
     parts.load_state_dict(plain.state_dict())
@@ -234,7 +237,7 @@ def test_parameters_keep_their_names_and_their_order(made, family):
 def test_a_last_block_by_lot_is_the_librarys_and_the_rest_stays(made, family):
     backbone, fresh = made(family), made(family)
     before = copy.deepcopy(backbone.state_dict())
-    attach(backbone, _conf(), seed=0)
+    attach_selector(backbone, _conf(), seed=0)
     reset_last_block(backbone, seed=5)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
@@ -314,8 +317,8 @@ def test_positions_of_overlapping_patches_are_resized_as_each_library_does(
 @every_library
 def test_macs_count_what_runs(made, family):
     plain, parts, control = made(family), made(family), made(family)
-    attach(parts, _conf(), seed=0)
-    attach(control, _conf("centre", 2), seed=0)
+    attach_selector(parts, _conf(), seed=0)
+    attach_selector(control, _conf("centre", 2), seed=0)
     width, tokens, kept = 64, 16 + plain.prefix, 2 + plain.prefix
 
     def block(count):
@@ -336,7 +339,7 @@ def test_the_largest_tensor_is_one_chunk_of_one_map(made, monkeypatch):
 
     monkeypatch.setitem(rollout.CHUNK, "cpu", 2**16)
     backbone = made("vit", side=448)
-    attach(backbone, _conf(), seed=0)
+    attach_selector(backbone, _conf(), seed=0)
     pixels_BCHW = _pixels(2, 448)
     with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
         backbone(pixels_BCHW)
@@ -348,11 +351,11 @@ def test_the_largest_tensor_is_one_chunk_of_one_map(made, monkeypatch):
 def test_an_attention_run_again_is_not_seen_twice(made):
     """A hook inside a checkpoint fires again in the backward pass, when nothing is armed."""
     backbone = made("vit")
-    selector = attach(backbone, _conf(), seed=0)
+    selector = attach_selector(backbone, _conf(), seed=0)
     for block in backbone.blocks:
         block.attn.forward = functools.partial(checkpoint, block.attn.forward, use_reentrant=False)
     plain = made("vit")
-    attach(plain, _conf(), seed=0)
+    attach_selector(plain, _conf(), seed=0)
     found = _gradients(backbone, backbone, _pixels())
     _same(found, _gradients(plain, plain, _pixels()))
     assert not selector._query

@@ -18,8 +18,8 @@ from fgvc.model.head import (
     MlpHead,
     TextHead,
     TextLinearHead,
-    fresh,
-    stored,
+    load_head,
+    new_head,
 )
 from fgvc.types import UserError
 
@@ -154,7 +154,7 @@ def test_a_head_comes_back_from_a_file_bit_for_bit(kind, tmp_path):
     head = HEADS[kind]()
     save_file(head.state_dict(), tmp_path / "head.safetensors")
     before = torch.get_rng_state()
-    back = stored(NODES[kind], load_file(tmp_path / "head.safetensors"), CLASSES, WIDTH)
+    back = load_head(NODES[kind], load_file(tmp_path / "head.safetensors"), CLASSES, WIDTH)
     assert type(back) is type(head)
     assert not back.training
     assert torch.equal(torch.get_rng_state(), before)
@@ -166,17 +166,20 @@ def test_a_head_comes_back_from_a_file_bit_for_bit(kind, tmp_path):
 
 def test_a_head_of_the_future_is_refused():
     with pytest.raises(UserError, match="head=quantum, which this version lacks"):
-        stored({"name": "quantum"}, {}, CLASSES, WIDTH)
+        load_head({"name": "quantum"}, {}, CLASSES, WIDTH)
 
 
 @pytest.mark.parametrize("kind", CONFS)
 def test_fresh_follows_the_config_and_the_seed_alone(kind):
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = fresh(CONFS[kind], WIDTH, CLASSES, 0)
+    first = new_head(CONFS[kind], WIDTH, CLASSES, 0)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    again, other = fresh(CONFS[kind], WIDTH, CLASSES, 0), fresh(CONFS[kind], WIDTH, CLASSES, 1)
+    again, other = (
+        new_head(CONFS[kind], WIDTH, CLASSES, 0),
+        new_head(CONFS[kind], WIDTH, CLASSES, 1),
+    )
     assert type(first) is type(HEADS[kind]())
     assert {name: value.shape for name, value in first.state_dict().items()} == {
         name: value.shape for name, value in HEADS[kind]().state_dict().items()
@@ -191,11 +194,13 @@ def test_fresh_follows_the_config_and_the_seed_alone(kind):
 
 
 def test_fresh_heads_start_where_they_should():
-    assert not any(value.any() for value in fresh(CONFS["linear"], WIDTH, CLASSES, 0).parameters())
-    cosine = fresh(CONFS["cosine"], 400, 100, 0)
+    assert not any(
+        value.any() for value in new_head(CONFS["linear"], WIDTH, CLASSES, 0).parameters()
+    )
+    cosine = new_head(CONFS["cosine"], 400, 100, 0)
     assert cosine.log_scale.exp().item() == pytest.approx(16.0)
     assert cosine.weight_CD.norm(dim=1).mean().item() == pytest.approx(1, abs=0.05)
-    mlp = fresh(schema.MlpHead("mlp", 300, 0.25, FIT), 400, 100, 0)
+    mlp = new_head(schema.MlpHead("mlp", 300, 0.25, FIT), 400, 100, 0)
     assert mlp.dropout.p == 0.25
     assert mlp.hidden_HD.std().item() == pytest.approx(1 / math.sqrt(400), rel=0.02)
     assert mlp.weight_CH.std().item() == pytest.approx(1 / math.sqrt(300), rel=0.02)
@@ -204,4 +209,4 @@ def test_fresh_heads_start_where_they_should():
 @pytest.mark.parametrize("conf", [schema.KnnHead("knn", 5, 0.07), schema.TextHead("text")])
 def test_fresh_refuses_heads_that_gradients_do_not_train(conf):
     with pytest.raises(UserError, match=f"head={conf.name} is not trained by gradients"):
-        fresh(conf, WIDTH, CLASSES, 0)
+        new_head(conf, WIDTH, CLASSES, 0)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgvc.parallel.worker_pool import Crew
+from fgvc.parallel.worker_pool import WorkerPool
 from fgvc.pipeline import features
 from fgvc.store import hashing
 from fgvc.store.file_lock import lock
@@ -60,7 +60,7 @@ def hands(tmp_path, monkeypatch):
 
 @pytest.fixture
 def crew(hands):
-    one = Crew(2, hands.begin, "doing as told")
+    one = WorkerPool(2, hands.begin, "doing as told")
     yield one
     one.close()
 
@@ -120,7 +120,7 @@ def test_no_worker_outlives_the_process_it_works_for(hands, tmp_path, wait_until
 
     def job():
         os.setpgid(0, 0)
-        crew = Crew(2, hands.begin, "doing as told")
+        crew = WorkerPool(2, hands.begin, "doing as told")
         signal.signal(signal.SIGTERM, lambda *_: (tmp_path / "told").touch())
         dict(crew.answers([("gate", tmp_path / "gate")] * 2, lambda n: None))
         crew.close()

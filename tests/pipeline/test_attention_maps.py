@@ -16,9 +16,9 @@ from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.classifier import Classifier
 from fgvc.model.part_attention import SCORED, Selection
 from fgvc.pipeline import write_run
-from fgvc.pipeline.attention_maps import apart, beside
-from fgvc.pipeline.inference import Classified
-from fgvc.pipeline.localization import overlaid
+from fgvc.pipeline.attention_maps import append_columns, split_columns
+from fgvc.pipeline.inference import Logits
+from fgvc.pipeline.localization import draw_overlay
 from fgvc.record import image_overlay
 from fgvc.record.tensorboard import KEYS, PARTS, TRAINING
 from fgvc.types import BadImage, Features
@@ -34,13 +34,13 @@ TEST = 30  # test pictures of the synthetic birds here
 @pytest.fixture
 def outcomes(monkeypatch) -> list:
     """Every (experiment, outcome) that is written up, which goes on as ever."""
-    seen, finish = [], write_run.finish
+    seen, finish = [], write_run.write_run
 
     def told(job, outcome):
         seen.append((job, outcome))
         return finish(job, outcome)
 
-    monkeypatch.setattr(write_run, "finish", told)
+    monkeypatch.setattr(write_run, "write_run", told)
     return seen
 
 
@@ -88,9 +88,9 @@ def test_columns_are_taken_apart_as_they_were_put_together(choice, scores):
     score = torch.from_numpy(rng.random((5, 3, 196) if choice == "transfg" else (5, 196)))
     kept = score.float() if choice in SCORED else None
     selection = None if choice == "off" else Selection(torch.from_numpy(index_NK), kept)
-    columns_ND = beside(torch.from_numpy(x_ND), selection, scores).numpy()
+    columns_ND = append_columns(torch.from_numpy(x_ND), selection, scores).numpy()
     assert columns_ND.dtype == np.float32
-    features, looks = apart(Features(columns_ND, np.arange(5)), conf, scores)
+    features, looks = split_columns(Features(columns_ND, np.arange(5)), conf, scores)
     np.testing.assert_array_equal(features.x_ND, x_ND)
     if choice == "off":
         assert looks is None
@@ -107,16 +107,16 @@ def test_columns_are_taken_apart_as_they_were_put_together(choice, scores):
 def test_ranks_are_joined_in_order_also_one_that_read_nothing():
     bad = (BadImage(7, "torn"),)
     parts = [
-        Classified(np.ones((2, 3)), Features(np.ones((2, 5)), np.array([1, 4]))),
-        Classified(np.zeros((1, 3)), Features(np.empty((0, 0)), np.empty(0, np.int64), bad)),
-        Classified(np.ones((1, 3)), Features(np.ones((1, 5)), np.array([9]))),
+        Logits(np.ones((2, 3)), Features(np.ones((2, 5)), np.array([1, 4]))),
+        Logits(np.zeros((1, 3)), Features(np.empty((0, 0)), np.empty(0, np.int64), bad)),
+        Logits(np.ones((1, 3)), Features(np.ones((1, 5)), np.array([9]))),
     ]
-    joined = Classified.joined(parts)
+    joined = Logits.joined(parts)
     assert joined.logits_NK.shape == (4, 3)
     assert joined.found is not None
     assert joined.found.row_N.tolist() == [1, 4, 9]
     assert (joined.found.x_ND.shape, joined.found.bad) == ((3, 5), bad)
-    assert Classified.joined([Classified(np.ones((2, 3)), None)]).found is None
+    assert Logits.joined([Logits(np.ones((2, 3)), None)]).found is None
 
 
 # --- every task ---
@@ -272,7 +272,7 @@ def test_heat_and_frame_lie_where_a_bright_patch_was_planted(size, policy, strid
     step = 16 if stride == "null" else int(stride)
     bright_RR = torch.nn.functional.avg_pool2d(seen_CHW.mean(0)[None], 16, step)[0].numpy()
     score_G = bright_RR.ravel().astype(np.float32)
-    drawn = overlaid(picture_CHW, conf, "", np.array([score_G.argmax()]), score_G)
+    drawn = draw_overlay(picture_CHW, conf, "", np.array([score_G.argmax()]), score_G)
     dark = image_overlay.Overlay(
         np.zeros_like(drawn.picture_HWC),
         "",
@@ -301,7 +301,7 @@ def test_a_box_that_pictures_are_cut_to_moves_what_is_drawn():
     conf = typed(composed(["backbone=vit_tiny", "part_attention=centre"]))
     picture_CHW = torch.zeros(3, 300, 400, dtype=torch.uint8)
     box_4 = np.array([100.0, 50, 80, 80])
-    drawn = overlaid(picture_CHW, conf, "", np.array([0]), None, box_4)
+    drawn = draw_overlay(picture_CHW, conf, "", np.array([0]), None, box_4)
     left, top, width, height = drawn.seen
     assert (left, top) > (100, 50)
     assert left + width < 180

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fgvc.config.compose import composed, shaped
+from fgvc.config.compose import composed, parse_config
 from fgvc.config.errors import ConfigError
 from fgvc.config.image_argument import places, reads_stdin
 from fgvc.config.overrides import jobs_of
 from fgvc.data.decode import decode
-from fgvc.pipeline.input_images import pictures_of
+from fgvc.pipeline.input_images import images_manifest
 from fgvc.types import UserError
 
 
@@ -32,7 +32,7 @@ def pics(tmp_path: Path, jpeg, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def paths(image: object) -> tuple[str, tuple[str, ...]]:
-    found = pictures_of(image).manifest
+    found = images_manifest(image).manifest
     assert all((found.root / path).exists() for path in found.path)
     return str(found.root), found.path
 
@@ -83,7 +83,7 @@ def test_what_is_passed_over_is_counted_by_kind(pics):
     (pics / "b.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ")
     (pics / "more.txt").write_text("no picture either")
     os.mkfifo(pics / "pipe.jpg")
-    said = pictures_of("pics").note
+    said = images_manifest("pics").note
     assert "passed over: 2 text (more.txt, …)" in said
     for words in ("1 camera raw file (a.nef", "1 QuickTime video (b.mov", "1 pipe, socket or"):
         assert words in said
@@ -101,7 +101,7 @@ def test_linked_folders_are_searched_once(pics, tmp_path, jpeg):
 
 def refused(image: object) -> str:
     with pytest.raises((ConfigError, UserError), match="^image=") as caught:
-        pictures_of(image)
+        images_manifest(image)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -159,11 +159,13 @@ def test_standard_input_by_its_names(pics):
     assert reads_stdin(["/dev/stdin"])
     assert not reads_stdin("./-")
     with pytest.raises(UserError, match="only task=predict reads standard input"):
-        pictures_of("-")
+        images_manifest("-")
 
 
 def test_a_list_on_the_command_line_reaches_the_config(pics):
-    conf = shaped(composed(["task=predict", "image=[pics/a.jpg,pics/c.png]", "checkpoint=pics"]))
+    conf = parse_config(
+        composed(["task=predict", "image=[pics/a.jpg,pics/c.png]", "checkpoint=pics"])
+    )
     assert [place.paths[0].name for place in places(conf.image)] == ["a.jpg", "c.png"]
     with pytest.raises(ConfigError, match="^image=.* an address"):
         jobs_of(["task=predict", "image=https://a.org/b.jpg?x=1&y=2"], multirun=False)
@@ -172,6 +174,6 @@ def test_a_list_on_the_command_line_reaches_the_config(pics):
 
 
 def test_every_path_is_read_from_the_root(pics):
-    found = pictures_of(["pics/deep/**", "pics/a.jpg"]).manifest
+    found = images_manifest(["pics/deep/**", "pics/a.jpg"]).manifest
     for path in found.path:
         assert decode((found.root / path).read_bytes(), path).shape == (3, 36, 48)

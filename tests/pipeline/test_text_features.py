@@ -13,7 +13,7 @@ from fgvc.config.compose import composed, typed
 from fgvc.data import prompts
 from fgvc.model.backbone import text_tower, weights
 from fgvc.record import checkpoint
-from fgvc.report.audit import audited
+from fgvc.report.audit import run_audit
 
 MINI = ("backbone.size=mini", "runtime.stack_check=false")
 
@@ -102,7 +102,7 @@ def test_eval_repeats_the_numbers_of_every_head_and_both_pass_the_audit(
     np.testing.assert_array_equal(logits_of(ran)[0], logits_of(again)[0])
     assert ran.json("metrics.json")["test"] == again.json("metrics.json")["test"]
     for one in (ran, again):  # both say runtime.stack_check=false
-        failed = [check.id for check in audited(one.folder)[1] if check.state == "FAIL"]
+        failed = [check.id for check in run_audit(one.folder)[1] if check.state == "FAIL"]
         assert failed == ["stack-validated"]
 
 

@@ -17,10 +17,10 @@ from fgvc.config.errors import ConfigError
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.backbone import weights
 from fgvc.pipeline import restore, write_run
-from fgvc.pipeline.build_model import looking
-from fgvc.pipeline.inference import restored
+from fgvc.pipeline.build_model import build_model
+from fgvc.pipeline.inference import load_classifier
 from fgvc.record import checkpoint, fitted_images
-from fgvc.report.audit import audited
+from fgvc.report.audit import run_audit
 from fgvc.report.run_rows import read as read_run
 from fgvc.store.hashing import sha256_file
 from fgvc.types import WeightsSource
@@ -56,8 +56,8 @@ def probe_of(run, weights_path, *overrides):
 def test_probe_features_are_those_of_the_finetuned_classifier(finetuned):
     kept = restore.read_file(finetuned.folder / "ckpt.bin")
     conf = typed(composed([*USED[:-2], f"backbone.weights={kept.file}", *BIRDS]))
-    model = restored(conf, kept.facts, kept.tensors, torch.device("cpu"))
-    fresh, _ = looking(conf, weights.find(conf.backbone))
+    model = load_classifier(conf, kept.facts, kept.tensors, torch.device("cpu"))
+    fresh, _ = build_model(conf, weights.find(conf.backbone))
     transform = evaluation_transform(conf)
     torch.manual_seed(0)
     pixels_BCHW = transform.normalize(torch.randint(0, 256, (4, 3, 224, 224), dtype=torch.uint8))
@@ -81,7 +81,7 @@ def test_digest_chain_is_recorded(run, finetuned, refinetuned):
     assert row.name.startswith("vit mini of train on synthetic")
     assert row.backbone_contamination.startswith("Finetuned with the labels of synthetic")
     assert "random weights" in row.backbone_contamination
-    checks = audited(third.folder)[1]
+    checks = run_audit(third.folder)[1]
     assert {check.id: check.evidence for check in checks if check.state == "FAIL"} == {}
     assert "fitted or chose the backbone" in " ".join(row.notes)  # its validation images
     page = (third.folder / "report.html").read_text()
@@ -129,7 +129,7 @@ def test_test_images_that_fitted_the_backbone_count(run, album):
     assert probed.json("metrics.json")["overlap"] == {"images": both, "backbone": both}
     assert f"{both} of the {len(tests)} test images fitted or chose" in probed.out
     assert read_run(probed.folder).overlap == both
-    failed = {check.id for check in audited(probed.folder)[1] if check.state == "FAIL"}
+    failed = {check.id for check in run_audit(probed.folder)[1] if check.state == "FAIL"}
     assert failed == {"no-test-image-fitted"}
     # the next generation keeps them
     again = run(
@@ -246,7 +246,7 @@ def conf_of(family: str, *overrides: str) -> schema.Config:
 
 def stored_whole(folder: Path, conf: schema.Config) -> dict[str, torch.Tensor]:
     """Write the checkpoint of a finetune whose values are all random; returns the trunk's."""
-    backbone, _ = looking(conf, WeightsSource("random", "mini"))
+    backbone, _ = build_model(conf, WeightsSource("random", "mini"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         state = {
@@ -289,7 +289,7 @@ def test_every_family_reads_its_own_checkpoint_as_a_file_of_its_library(family, 
     features = []
     for path in (tmp_path / "run" / "ckpt.bin", plain):
         conf = conf_of(family, *size, f"backbone.weights={path}")
-        backbone, _ = looking(conf, weights.find(conf.backbone))
+        backbone, _ = build_model(conf, weights.find(conf.backbone))
         with torch.inference_mode():
             features.append(backbone.feature(pixels_BCHW))
     assert torch.equal(*features)
@@ -325,7 +325,7 @@ def test_a_projection_is_kept(tmp_path):
     for features in ("cls", "projected"):
         given = (f"backbone.weights={tmp_path / 'run'}", f"backbone.features={features}")
         conf = conf_of("clip", *given)
-        backbone, _ = looking(conf, weights.find(conf.backbone))
+        backbone, _ = build_model(conf, weights.find(conf.backbone))
         assert torch.equal(backbone.trunk.conv1.weight, state["conv1.weight"])
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from fgvc.config.compose import composed, typed
 from fgvc.record import page
-from fgvc.record.env_stamp import Code
+from fgvc.record.env_stamp import GitState
 from fgvc.record.page import gallery
 from fgvc.record.page.pictures import Album
 from fgvc.record.run_dir import RunFolder, now
@@ -131,7 +131,7 @@ def test_pictures_are_the_right_ones_and_never_too_many(folder, tmp_path):
         asked.append(path)
         return rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)
 
-    run = RunFolder(copy, "r", "0" * 64, Code(None, None, None), now())
+    run = RunFolder(copy, "r", "0" * 64, GitState(None, None, None), now())
     conf = typed(composed(["backbone=vit_tiny", "backbone.pretrained=false", "dataset=folder"]))
     page.write(run, conf, "a name", "1" * 64, [], picture)
     text = text_of(copy)

@@ -55,15 +55,15 @@ def disown(folder: Path, monkeypatch) -> None:
 
 def test_a_checkout_of_another_user_is_said_with_a_way_out_that_works(checkout, monkeypatch):
     commit = git(checkout, "rev-parse", "HEAD")
-    assert env_stamp.code(checkout) == env_stamp.Code(commit, False, None)
+    assert env_stamp.git_state(checkout) == env_stamp.GitState(commit, False, None)
     disown(checkout, monkeypatch)
-    found = env_stamp.code(checkout)
+    found = env_stamp.git_state(checkout)
     assert (found.commit, found.dirty, found.patch) == (None, None, None)
     way = found.error.partition(": ")[2]
     assert way == f"git config --global --add safe.directory '{checkout}'"
     assert found.notes == (f"the stamp lacks the commit: {found.error}",)
     subprocess.run(way, shell=True, check=True)
-    assert env_stamp.code(checkout) == env_stamp.Code(commit, False, None)
+    assert env_stamp.git_state(checkout) == env_stamp.GitState(commit, False, None)
 
 
 @pytest.mark.fault(36)
@@ -78,7 +78,7 @@ def test_a_checkout_of_another_user_is_said_with_a_way_out_that_works(checkout, 
 def test_a_damaged_repository_is_said(checkout, file, text, commit):
     known = git(checkout, "rev-parse", "HEAD")
     (checkout / ".git" / file).write_text(text)
-    found = env_stamp.code(checkout)
+    found = env_stamp.git_state(checkout)
     assert (found.commit, found.dirty, found.patch) == (known if commit else None, None, None)
     assert found.error.startswith(f"git cannot read {checkout} (")
     lacks = "the changes since the commit" if commit else "the commit"
@@ -87,26 +87,26 @@ def test_a_damaged_repository_is_said(checkout, file, text, commit):
 
 def test_a_repository_without_a_commit_is_said(tmp_path):
     git(tmp_path, "init", "-q")
-    assert env_stamp.code(tmp_path).error.startswith(f"git cannot read {tmp_path} (")
+    assert env_stamp.git_state(tmp_path).error.startswith(f"git cannot read {tmp_path} (")
 
 
 @pytest.mark.fault(36)
 def test_no_checkout_and_no_git_are_null_in_silence(checkout, tmp_path, monkeypatch):
     inside = checkout / "vendored"  # of somebody else's repository
     inside.mkdir()
-    nothing = env_stamp.Code(None, None, None, None)
-    assert env_stamp.code(inside) == env_stamp.code(tmp_path) == nothing
+    nothing = env_stamp.GitState(None, None, None, None)
+    assert env_stamp.git_state(inside) == env_stamp.git_state(tmp_path) == nothing
     disown(checkout, monkeypatch)
-    assert env_stamp.code(inside) == nothing
+    assert env_stamp.git_state(inside) == nothing
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert env_stamp.code(checkout) == nothing
+    assert env_stamp.git_state(checkout) == nothing
 
 
 def test_a_run_prints_and_records_it_and_the_audit_shows_it(
     checkout, monkeypatch, tmp_path, capfd, small_probe
 ):
     disown(checkout, monkeypatch)
-    monkeypatch.setattr(env_stamp.code, "__defaults__", (checkout,))
+    monkeypatch.setattr(env_stamp.git_state, "__defaults__", (checkout,))
     names = ("data", "cache", "output", "multirun", "weights")
     places = [f"runtime.{name}_root={tmp_path / name}" for name in names]
     assert main([*small_probe, *places]) == 0

@@ -19,7 +19,7 @@ from PIL import Image
 
 from fgvc import metrics
 from fgvc.record.fiftyone import app, dataset, json_documents, samples, two_runs
-from fgvc.record.fiftyone.samples import Said
+from fgvc.record.fiftyone.samples import RunResults
 from fgvc.types import Features, Manifest, Predictions, UserError
 
 CLASSES = ("Möwe", "Ram C/V $2", "avocet")
@@ -53,7 +53,7 @@ def said_of(root, seed=0, checkpoint="a" * 64):
     kept_N = np.delete(np.arange(TEST), BAD)
     x_ND = np.random.default_rng(seed).normal(size=(TEST - 1, 8)).astype(np.float32)
     heat_HW = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    return Said(
+    return RunResults(
         manifest,
         "sub dir",
         CLASSES,
@@ -65,7 +65,7 @@ def said_of(root, seed=0, checkpoint="a" * 64):
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory) -> Said:
+def said(tmp_path_factory) -> RunResults:
     root = tmp_path_factory.mktemp("größe = 3 $x") / "sub dir"
     found = said_of(root)
     for place, path in enumerate(found.manifest.path):
@@ -158,7 +158,7 @@ def test_samples_are_written_one_after_another(tmp_path):
     label_N = np.arange(count) % classes
     manifest = Manifest(tmp_path, names, label_N, label_N.astype(np.uint8), ("",) * count)
     logits_NC = np.random.default_rng(0).normal(size=(count, classes)).astype(np.float32)
-    said = Said(
+    said = RunResults(
         manifest,
         ".",
         [str(one) for one in range(classes)],

@@ -256,7 +256,7 @@ def found_points(images, classes, width=64):
     manifest = Manifest(Path(), path, np.zeros(0), np.zeros(0), ())
     features = Features(rng.normal(size=(images, width)).astype(np.float32) + 3, row_N)
     predictions = Predictions(row_N, label_N, logits_NC)
-    return projector.projected(features, predictions, manifest, LabelMap(names, names)), features
+    return projector.pca_points(features, predictions, manifest, LabelMap(names, names)), features
 
 
 def test_points_are_bounded_and_every_class_has_its_share(tmp_path):

@@ -7,13 +7,13 @@ import statistics
 import numpy as np
 import pytest
 
-from fgvc.report.aggregate_seeds import fold, names_of
+from fgvc.report.aggregate_seeds import aggregate_seeds, names_of
 from fgvc.report.run_rows import scan
 from fgvc.store import hashing
 
 
 def lines(root):
-    return fold(scan(root.glob("*/*/*"))[0])
+    return aggregate_seeds(scan(root.glob("*/*/*"))[0])
 
 
 def test_seeds_fold_and_heads_and_fits_do_not(real):

@@ -19,7 +19,7 @@ import torch
 from fgvc.record import retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.fitted_images import short_digests
-from fgvc.report.audit import CHECKS, audited, contents, pull_request_block
+from fgvc.report.audit import CHECKS, contents, pull_request_block, run_audit
 from fgvc.report.audit.check import identity, question
 from fgvc.run import main
 
@@ -34,7 +34,7 @@ def run(runs, tmp_path):
 
 
 def results(run):
-    return {one.id: one for one in audited(run)[1]}
+    return {one.id: one for one in run_audit(run)[1]}
 
 
 def failures(run):
@@ -368,7 +368,7 @@ def test_a_content_that_is_demanded_fails_where_it_is_missing(run, monkeypatch):
 def test_the_template_asks_for_the_headings_of_the_block(run):
     template = (ROOT / ".github" / "pull_request_template.md").read_text()
     assert tuple(re.findall(r"^### (.*)$", template, re.MULTILINE)) == pull_request_block.HEADINGS
-    text = pull_request_block.markdown(*audited(run))
+    text = pull_request_block.markdown(*run_audit(run))
     assert tuple(re.findall(r"^### (.*)$", text, re.MULTILINE)) == pull_request_block.HEADINGS
     stamp = json.loads((run / "env_stamp.json").read_text())
     kept = retention.read(run / retention.FILE)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import binomtest
 
-from fgvc.report.compare import compared
+from fgvc.report.compare import compare_runs
 from fgvc.run import main
 from fgvc.types import UserError
 
@@ -31,7 +31,7 @@ def paths(run):
 
 
 def test_the_test_is_scipy_s_and_the_counts_are_the_images_(pair):
-    told = compared(*pair, force=False)
+    told = compare_runs(*pair, force=False)
     gained, lost = paths(pair[0])[RIGHT_N & ~OTHER_N], paths(pair[0])[OTHER_N & ~RIGHT_N]
     assert [one["path"] for one in told["wrong_to_right"]] == sorted(gained)
     assert [one["path"] for one in told["right_to_wrong"]] == sorted(lost)
@@ -47,7 +47,7 @@ def test_the_test_is_scipy_s_and_the_counts_are_the_images_(pair):
 
 
 def test_classes_are_told_by_the_size_of_their_change(pair):
-    rows = compared(*pair, force=False)["classes"]
+    rows = compare_runs(*pair, force=False)["classes"]
     changes = [abs(row["difference"]) for row in rows]
     assert changes == sorted(changes, reverse=True)
     assert sum(row["images"] for row in rows) == 300
@@ -59,11 +59,11 @@ def test_classes_are_told_by_the_size_of_their_change(pair):
 
 def test_what_else_differs_is_told_by_key(forge, pair):
     third = forge("c", stamp={"git_commit": "1" * 40, "timm_version": "9"}, right=RIGHT_N)
-    assert compared(*pair, force=False)["config"] == {
+    assert compare_runs(*pair, force=False)["config"] == {
         "head.k": [None, 20],
         "head.name": ["linear", "knn"],
     }
-    told = compared(pair[0], third, force=False)
+    told = compare_runs(pair[0], third, force=False)
     assert told["config"] == {}
     assert told["environment"]["git_commit"][1] == "1" * 40
     assert told["environment"]["timm_version"][1] == "9"
@@ -84,10 +84,10 @@ def test_what_else_differs_is_told_by_key(forge, pair):
 def test_what_does_not_compare_is_refused_by_name_and_forced_aloud(forge, pair, change, name):
     other = forge("other", right=OTHER_N, **change)
     with pytest.raises(UserError, match="do not compare") as caught:
-        compared(pair[0], other, force=False)
+        compare_runs(pair[0], other, force=False)
     assert f"differ in {name}:" in str(caught.value)
     assert "task.force=true" in str(caught.value)
-    told = compared(pair[0], other, force=True)
+    told = compare_runs(pair[0], other, force=True)
     assert not told["comparable"]
     assert list(told["differs_in"]) == [name]
 
@@ -104,13 +104,13 @@ def test_what_does_not_compare_is_refused_by_name_and_forced_aloud(forge, pair, 
 def test_another_fit_does_not_compare(forge, pair, change, name):
     other = forge("other", right=OTHER_N, **change)
     with pytest.raises(UserError, match="do not compare") as caught:
-        compared(pair[0], other, force=False)
+        compare_runs(pair[0], other, force=False)
     assert f"differ in {name}:" in str(caught.value)
 
 
 def test_a_side_that_was_fitted_on_test_images_is_named(forge, pair, capsys):
     seen = forge("seen", right=OTHER_N, numbers={"overlap": {"images": 12}})
-    assert compared(pair[0], seen, force=False)["against"]["overlap"] == 12
+    assert compare_runs(pair[0], seen, force=False)["against"]["overlap"] == 12
     root = pair[0].parents[2]
     paths = [f"run={pair[0]}", f"against={seen}", f"runtime.output_root={root}"]
     assert main(["task=compare", *paths]) == 0
@@ -121,12 +121,12 @@ def test_a_side_that_was_fitted_on_test_images_is_named(forge, pair, capsys):
 
 def test_zero_shot_goes_with_any_fit(forge, pair):
     config = {"task": {"name": "zero_shot"}, "head": {"name": "text"}, "final_fit": "train"}
-    assert compared(pair[0], forge("z", config=config, right=OTHER_N), False)["comparable"]
+    assert compare_runs(pair[0], forge("z", config=config, right=OTHER_N), False)["comparable"]
 
 
 def test_force_takes_the_common_images_and_counts_the_rest(forge, pair):
     fewer = forge("fewer", stamp={"manifest_digest": "1" * 64}, right=OTHER_N[:120])
-    told = compared(pair[0], fewer, force=True)
+    told = compare_runs(pair[0], fewer, force=True)
     assert told["images"] == {"common": 120, "only_run": 180, "only_against": 0}
     assert told["run"]["top1"] == RIGHT_N[:120].mean()
 
@@ -138,15 +138,15 @@ def test_force_does_not_help_where_labels_disagree(forge, pair, seal):
     (other / "labelmap.json").write_text(json.dumps(plain))
     seal(other)
     with pytest.raises(UserError, match="labels do not agree"):
-        compared(pair[0], other, force=True)
+        compare_runs(pair[0], other, force=True)
 
 
 def test_nothing_in_common_and_damage_are_a_line(runs, pair):
     with pytest.raises(UserError, match="differ in .*images"):
-        compared(pair[0], runs(final_fit="train"), force=False)
+        compare_runs(pair[0], runs(final_fit="train"), force=False)
     (pair[1] / "predictions.parquet").write_bytes(b"")
     with pytest.raises(UserError, match=r"against=.*predictions\.parquet: sha256 mismatch"):
-        compared(*pair, force=False)
+        compare_runs(*pair, force=False)
 
 
 def test_the_command_shows_it_in_80_columns_and_writes_json(pair, tmp_path, capfd):
@@ -159,11 +159,13 @@ def test_the_command_shows_it_in_80_columns_and_writes_json(pair, tmp_path, capf
     assert max(map(len, tables)) <= 80
     assert "McNemar, exact: p = " in out
     assert "Null: these trained models have equal accuracy" in " ".join(out.split())
-    assert json.loads(target.read_text()) == json.loads(json.dumps(compared(*pair, force=False)))
+    assert json.loads(target.read_text()) == json.loads(
+        json.dumps(compare_runs(*pair, force=False))
+    )
 
 
 def test_swapping_the_runs_changes_signs_and_nothing_else(pair):
-    here, there = compared(*pair, force=False), compared(*pair[::-1], force=False)
+    here, there = compare_runs(*pair, force=False), compare_runs(*pair[::-1], force=False)
     for number in ("top1", "mean_per_class"):
         one, other = here[number], there[number]
         assert (one["value"], one["low"], one["high"]) == (
@@ -179,7 +181,7 @@ def test_swapping_the_runs_changes_signs_and_nothing_else(pair):
 def test_identical_answers_are_called_identical(forge, pair, capfd, wrong, identical):
     """Other mistakes on the same images are a tie, and said to be that."""
     other = forge("other", config={"head": {"name": "knn"}}, right=RIGHT_N, wrong=wrong)
-    assert compared(pair[0], other, force=False)["identical"] is identical
+    assert compare_runs(pair[0], other, force=False)["identical"] is identical
     assert main(["task=compare", f"run={pair[0]}", f"against={other}"]) == 0
     said = " ".join(capfd.readouterr().out.split())
     words = "identical answers: both predict the same class for each of the 300 test images"

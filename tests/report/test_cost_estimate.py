@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from fgvc.report.cost_estimate import Ground, Item, Rate, lines, seconds, vit_macs
+from fgvc.report.cost_estimate import Assumptions, Item, Rate, lines, seconds, vit_macs
 
 TINY = Rate("vit_tiny", "", 224, 1.0e9, 100.0, 500)
 BASE = Rate("vit_base", "", 224, 16.0e9, 8.0, 500)
@@ -56,7 +56,7 @@ def test_a_vit_has_the_multiply_accumulates_that_are_known():
 
 
 def plan(items, rates, left_out=(), notes=()):
-    ground = Ground("cpu", rates, 50_000_000_000, notes)
+    ground = Assumptions("cpu", rates, 50_000_000_000, notes)
     return list(lines("one", "dataset=cub " * 9, items, left_out, ground))
 
 

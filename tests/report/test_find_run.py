@@ -11,7 +11,7 @@ import pytest
 from fgvc.config.errors import ConfigError
 from fgvc.config.weight_files.run_folder import checkpoint_in
 from fgvc.record import checkpoint
-from fgvc.record.find_run import record_folder
+from fgvc.record.find_run import find_run
 from fgvc.run import main
 from fgvc.types import UserError
 
@@ -26,7 +26,7 @@ def alone(runs, tmp_path) -> Path:
 @pytest.mark.parametrize("up", range(4))
 def test_a_folder_with_one_run_below_is_that_run(alone, up, capfd):
     given = [alone, *alone.parents][up]
-    assert record_folder(given, "run") == alone
+    assert find_run(given, "run") == alone
     assert checkpoint.locate(given) == alone / "ckpt.bin"
     said = capfd.readouterr().out
     assert said == ("" if up == 0 else said)
@@ -36,8 +36,8 @@ def test_a_folder_with_one_run_below_is_that_run(alone, up, capfd):
 
 
 def test_a_file_of_a_run_means_its_folder(alone):
-    assert record_folder(alone / "report.html", "run") == alone
-    assert record_folder(alone / "ckpt.bin", "run") == alone
+    assert find_run(alone / "report.html", "run") == alone
+    assert find_run(alone / "ckpt.bin", "run") == alone
     assert checkpoint.locate(alone / "ckpt.bin") == alone / "ckpt.bin"
 
 
@@ -45,12 +45,12 @@ def test_a_file_of_a_run_means_its_folder(alone):
 def test_several_runs_are_refused_and_listed(real, key):
     sweep = real / "first"
     with pytest.raises(UserError) as caught:
-        record_folder(sweep, key)
+        find_run(sweep, key)
     line = str(caught.value)
     assert line.startswith(f"{key}={sweep}: 8 complete runs lie below it; name one: ")
     assert line.endswith(" and 4 more")
     first = line.partition("name one: ")[2].partition(",")[0]
-    assert record_folder(sweep / first, key) == sweep / first
+    assert find_run(sweep / first, key) == sweep / first
     with pytest.raises(UserError, match="complete runs lie below it"):
         checkpoint.locate(real)
 
@@ -60,13 +60,13 @@ def test_a_run_in_progress_is_named_and_no_record(alone):
     alone.rename(unfinished)
     for up in range(3):
         with pytest.raises(UserError, match="in-progress is not finished.*runtime.run_id=first"):
-            record_folder(unfinished.parents[up], "run")
-    assert record_folder(unfinished, "run") == unfinished  # named itself: its reader says why not
+            find_run(unfinished.parents[up], "run")
+    assert find_run(unfinished, "run") == unfinished  # named itself: its reader says why not
 
 
 def test_a_run_beside_one_in_progress_is_the_only_one(alone):
     shutil.copytree(alone, alone.with_name("in-progress"))
-    assert record_folder(alone.parents[2], "run") == alone
+    assert find_run(alone.parents[2], "run") == alone
 
 
 def test_weights_and_checkpoints_are_sought_by_the_same_rules(alone, real, tmp_path):
@@ -91,7 +91,7 @@ def test_weights_and_checkpoints_are_sought_by_the_same_rules(alone, real, tmp_p
 
 
 def test_where_nothing_lies_the_path_comes_back(tmp_path):
-    assert record_folder(tmp_path, "run") == tmp_path
+    assert find_run(tmp_path, "run") == tmp_path
     with pytest.raises(UserError, match=r"no such file \(a ckpt.bin, or the folder that holds it"):
         checkpoint.locate(tmp_path)
 
@@ -105,8 +105,8 @@ def test_an_export_below_is_a_checkpoint_and_no_run(alone):
     assert (
         checkpoint.locate(alone.parents[2]) == alone / "ckpt.bin"
     )  # a record goes before its copies
-    assert record_folder(export.parent, "run") == export.parent
-    assert record_folder(alone.parents[2], "run") == alone
+    assert find_run(export.parent, "run") == export.parent
+    assert find_run(alone.parents[2], "run") == alone
 
 
 def test_the_commands_take_the_folder_of_a_sole_run(alone, forge, made, tmp_path, capfd):

@@ -16,7 +16,7 @@ from fgvc.record import verify
 from fgvc.report import page
 from fgvc.report.baselines import gather, write_baselines
 from fgvc.report.page.heatmap import heat
-from fgvc.report.pairwise_tests import Comparison
+from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.ranking import Entry
 from fgvc.report.run_rows import scan
 
@@ -147,7 +147,7 @@ def test_every_control_that_an_entry_was_held_against_becomes_a_column(outputs):
     """In a table of their own: beside the rest they would push cost out of sight."""
     table = gather(outputs.glob("*/*/*"))
     group = table.groups[0]
-    found = Comparison("mcnemar", 0.021, 0.004, 0.05, 0.01, 0.02)
+    found = PairwiseTest("mcnemar", 0.021, 0.004, 0.05, 0.01, 0.02)
     entries = tuple(Entry(one.line, one.versus, None, {"off": found}) for one in group.entries)
     text = page.html([type(group)(group.key, entries)], [], outputs)
     main, controls = text.split('<table class="controls sortable">')

@@ -14,7 +14,7 @@ from fgvc import metrics
 from fgvc.report import ranking
 from fgvc.report import run_rows as runs_module
 from fgvc.report.aggregate_seeds import Line
-from fgvc.report.compare import compared
+from fgvc.report.compare import compare_runs
 from fgvc.report.predictions import Answers
 from fgvc.report.run_rows import scan
 from fgvc.store import hashing
@@ -24,7 +24,7 @@ ZERO_SHOT = {"head": {"name": "text"}, "task": {"name": "zero_shot"}}
 
 
 def ranked(root):
-    return ranking.ranked(scan(root.glob("*/*/*"))[0])
+    return ranking.rank_lines(scan(root.glob("*/*/*"))[0])
 
 
 def hits(number: int, seed: int, n: int = N) -> np.ndarray:
@@ -466,7 +466,7 @@ def test_report_and_compare_give_the_same_numbers_either_way(five, made):
     best, *others = group.entries
     for entry in others:
         pair = entry.line.first.path, best.line.first.path
-        here, there = (compared(*order, force=False)["top1"] for order in (pair, pair[::-1]))
+        here, there = (compare_runs(*order, force=False)["top1"] for order in (pair, pair[::-1]))
         versus = entry.versus
         found = (versus.test, versus.difference, versus.low, versus.high, versus.p)
         assert tuple(here[key] for key in ("test", "value", "low", "high", "p")) == found

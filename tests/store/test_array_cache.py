@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fgvc.store.array_cache import memo
+from fgvc.store.array_cache import cached_arrays
 
 
 @pytest.fixture
@@ -19,7 +19,10 @@ def counted():
 
 def test_the_second_asking_computes_nothing_and_gives_the_same(tmp_path, counted):
     calls, compute = counted
-    first, second = memo(tmp_path, {"a": 1}, compute), memo(tmp_path, {"a": 1}, compute)
+    first, second = (
+        cached_arrays(tmp_path, {"a": 1}, compute),
+        cached_arrays(tmp_path, {"a": 1}, compute),
+    )
     assert len(calls) == 1
     assert first["x"].tolist() == second["x"].tolist() == [[2, 1, 0], [5, 4, 3]]
     assert second["x"].dtype == np.float64
@@ -28,7 +31,7 @@ def test_the_second_asking_computes_nothing_and_gives_the_same(tmp_path, counted
 def test_another_key_is_another_result(tmp_path, counted):
     calls, compute = counted
     for key in ({"a": 1}, {"a": 2}, {"a": "1"}):
-        memo(tmp_path, key, compute)
+        cached_arrays(tmp_path, key, compute)
     assert len(calls) == 3
 
 
@@ -36,7 +39,7 @@ def test_another_key_is_another_result(tmp_path, counted):
 @pytest.mark.parametrize("place", [-1, 10, 200])
 def test_a_flipped_byte_or_a_cut_is_computed_again(tmp_path, counted, place):
     calls, compute = counted
-    memo(tmp_path, {}, compute)
+    cached_arrays(tmp_path, {}, compute)
     (file,) = tmp_path.glob("*.safetensors")
     data = bytearray(file.read_bytes())
     if place == 10:
@@ -45,6 +48,9 @@ def test_a_flipped_byte_or_a_cut_is_computed_again(tmp_path, counted, place):
         data[place] ^= 1
     file.write_bytes(bytes(data))
     notes: list[str] = []
-    assert memo(tmp_path, {}, compute, notes.append)["x"].tolist() == [[2, 1, 0], [5, 4, 3]]
+    assert cached_arrays(tmp_path, {}, compute, notes.append)["x"].tolist() == [
+        [2, 1, 0],
+        [5, 4, 3],
+    ]
     assert len(calls) == 2
     assert [note.startswith(f"{file}: damaged in the cache") for note in notes] == [True]

@@ -12,7 +12,7 @@ from fgvc.config.compose import composed
 from fgvc.record.run_dir import open_run
 from fgvc.run import main
 from fgvc.store import atomic
-from fgvc.store.disk_advice import explained, no_home
+from fgvc.store.disk_advice import disk_error_line, missing_home_line
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def error_of(path: Path) -> OSError:
 @pytest.mark.fault(14)
 def test_the_folder_of_a_key_names_the_key(runtime, tmp_path):
     home = tmp_path / "home"
-    line = explained(error_of(home / ".cache" / "fgvc" / "features"), runtime)
+    line = disk_error_line(error_of(home / ".cache" / "fgvc" / "features"), runtime)
     assert line.startswith(str(home))
     assert line.endswith(
         "; runtime.cache_root=~/.cache/fgvc: give another with runtime.cache_root=PATH (or "
@@ -44,17 +44,19 @@ def test_the_folder_of_a_key_names_the_key(runtime, tmp_path):
     )
     with pytest.raises(OSError) as caught:
         atomic.write_text(home / ".cache" / "huggingface" / "hub" / "x", "x")
-    assert "; HF_HOME=PATH is where weights of the hub are kept" in explained(caught.value, runtime)
+    assert "; HF_HOME=PATH is where weights of the hub are kept" in disk_error_line(
+        caught.value, runtime
+    )
 
 
 def test_any_root_is_recognized_and_an_error_elsewhere_is_left_alone(runtime, tmp_path):
     for name in ("output_root", "multirun_root"):
         inside = Path(runtime[name]).absolute() / "deep" / "file"
-        line = explained(OSError(errno.EROFS, "Read-only file system", str(inside)), runtime)
+        line = disk_error_line(OSError(errno.EROFS, "Read-only file system", str(inside)), runtime)
         assert f"give another with runtime.{name}=PATH" in line
     plain = OSError(errno.ENOENT, "No such file or directory", str(tmp_path / "birds" / "a.jpg"))
-    assert explained(plain, runtime) == f"{tmp_path}/birds/a.jpg: No such file or directory"
-    assert explained(OSError("no name"), runtime) == "no name"
+    assert disk_error_line(plain, runtime) == f"{tmp_path}/birds/a.jpg: No such file or directory"
+    assert disk_error_line(OSError("no name"), runtime) == "no name"
 
 
 def test_an_output_root_that_names_itself_is_named_once(runtime, tmp_path):
@@ -62,7 +64,7 @@ def test_an_output_root_that_names_itself_is_named_once(runtime, tmp_path):
     runtime.output_root = str(tmp_path / "outputs")
     with pytest.raises(OSError) as caught, open_run(tmp_path / "outputs", "a", "0" * 64, {}):
         pass
-    assert explained(caught.value, runtime).count("runtime.output_root") == 1
+    assert disk_error_line(caught.value, runtime).count("runtime.output_root") == 1
 
 
 @pytest.mark.fault(14)
@@ -82,11 +84,11 @@ def test_no_home_at_all_names_the_key(runtime, forked, ended, tmp_path):
         del os.environ["HOME"]
         with pytest.raises(RuntimeError) as caught:
             Path(runtime.cache_root).expanduser()
-        assert no_home(caught.value, runtime) == (
+        assert missing_home_line(caught.value, runtime) == (
             "runtime.cache_root=~/.cache/fgvc: no home folder is known here. Set HOME, or give "
             "runtime.cache_root=PATH"
         )
-        assert no_home(RuntimeError("another"), runtime) is None
+        assert missing_home_line(RuntimeError("another"), runtime) is None
 
     assert ended(forked(work)) == 0
 

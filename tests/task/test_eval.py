@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fgvc.record import checkpoint
-from fgvc.report.audit import audited
+from fgvc.report.audit import run_audit
 from fgvc.types import UserError
 
 # 16 patches and the smallest backbone: for what is not about pixels
@@ -244,7 +244,7 @@ def test_a_head_that_was_fitted_on_the_test_images_is_in_no_ranking(run, roots, 
     assert f"{n} of its {n} test images" in unranked["outside"]
     assert f"{n} of its {n} test images" in " ".join(out.split())
 
-    found = {one.id: one for one in audited(again.folder)[1] if one.state == "FAIL"}
+    found = {one.id: one for one in run_audit(again.folder)[1] if one.state == "FAIL"}
     assert found.keys() == {"no-test-image-fitted"}
     assert f"{n} of {n} test images" in found["no-test-image-fitted"].evidence
 
@@ -270,7 +270,7 @@ def test_other_images_make_another_group_which_the_audit_follows(run, roots, tmp
     assert (rows["eval"]["place"], rows["rival"]["place"]) == (1, 1)
     assert rows["eval"]["group"] != rows["rival"]["group"]
     assert f"of other data ({parts['fitted_manifest'][:8]})" in " ".join(out.split())
-    assert [one.id for one in audited(again.folder)[1] if one.state == "FAIL"] == []
+    assert [one.id for one in run_audit(again.folder)[1] if one.state == "FAIL"] == []
 
 
 def test_identical_files_in_train_and_test_take_the_run_out_of_the_ranking(run, roots, tmp_path):
@@ -307,7 +307,7 @@ def test_validation_images_that_chose_the_head_are_no_test_images(
     made = run(*fixed, f"dataset.root={one}", "final_fit=train", "runtime.run_id=made", birds=False)
     assert made.code == 0, made.err
     assert made.json("metrics.json")["overlap"] == {"images": 0}
-    assert [one.id for one in audited(made.folder)[1] if one.state == "FAIL"] == []
+    assert [one.id for one in run_audit(made.folder)[1] if one.state == "FAIL"] == []
     two = shutil.copytree(one, tmp_path / "two")
     chosen = (made.folder / "splits/val.txt").read_text().split()
     path = dict(line.split() for line in (two / "images.txt").read_text().splitlines())
@@ -322,7 +322,7 @@ def test_validation_images_that_chose_the_head_are_no_test_images(
     assert again.json("metrics.json")["overlap"] == {"images": n if chooses else 0}
     rows, _ = report(run, tmp_path / "outputs")
     assert (rows["eval"]["place"] is None) is chooses
-    found = {one.id for one in audited(again.folder)[1] if one.state == "FAIL"}
+    found = {one.id for one in run_audit(again.folder)[1] if one.state == "FAIL"}
     assert found == ({"no-test-image-fitted"} if chooses else set())
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from fgvc.config.compose import composed, typed
 from fgvc.config.schema import chosen_checkpoint
 from fgvc.metrics import log_probabilities
-from fgvc.task.predict import overlaid
+from fgvc.pipeline.localization import draw_overlay
 
 ALL = "task.top_k=6"
 SMALL = ("resolution.side=64", "resolution.name=r64")  # 16 patches: nothing here is about pixels
@@ -356,7 +356,7 @@ def test_selected_patches_and_heat_lie_in_the_picture(size, policy, stride):
     side = 14 if stride == "null" else 18
     score_N = np.arange(side * side, dtype=np.float32)
     picture_CHW = torch.zeros(3, size[1], size[0], dtype=torch.uint8)
-    drawn = overlaid(picture_CHW, conf, "a bird", np.array([0, side * side - 1]), score_N)
+    drawn = draw_overlay(picture_CHW, conf, "a bird", np.array([0, side * side - 1]), score_N)
     assert drawn.picture_HWC.shape == (size[1], size[0], 3)
     assert drawn.seen is not None
     assert drawn.heat_RR is not None

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from fgvc.report.audit import audited
+from fgvc.report.audit import run_audit
 
 # the first process is killed when it calls the method of that name
 KILL = """
@@ -64,7 +64,7 @@ def reads_of(ran):
 
 
 def check_of_reads(ran):
-    (result,) = [one for one in audited(ran.folder)[1] if one.id == "test-read-once"]
+    (result,) = [one for one in run_audit(ran.folder)[1] if one.id == "test-read-once"]
     return result
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fgvc.config.errors import ConfigError
 from fgvc.config.weight_files.run_folder import CHECKPOINT, checkpoint_in
-from fgvc.config.weight_files.shards import file_in, missing_in, safetensors_header
+from fgvc.config.weight_files.shards import find_file, missing_message, safetensors_header
 
 ADAPTER = "adapter_config.json"  # of PEFT
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -20,7 +20,7 @@ DEPTH = 2  # of folders below that are searched: snapshots/COMMIT of the hub's c
 MOST = 3  # folders named in a message
 
 
-def weights_in(given: str, folder: Path, library: str) -> Path:
+def find_weights(given: str, folder: Path, library: str) -> Path:
     """The weights file, the index of the shards or the checkpoint of fgvc in a folder.
 
     Args:
@@ -29,7 +29,7 @@ def weights_in(given: str, folder: Path, library: str) -> Path:
     Raises:
         ConfigError: the folder holds none, or two different models.
     """
-    path = file_in(folder, library)
+    path = find_file(folder, library)
     if path is not None:
         _refuse_two_models(given, folder, path)
         return path
@@ -59,15 +59,15 @@ def _reason(folder: Path, library: str) -> str:
         if (adapter := _adapter_in(place)) is not None:
             name = (place / adapter).relative_to(folder)
             return f"{name} is a PEFT adapter, which is no model by itself: {MERGE}"
-    message = missing_in(folder, library)
+    message = missing_message(folder, library)
     if not message.endswith("; name the file itself"):
         return message
     message = message.removesuffix("; name the file itself")
     for place in _below(folder):
         if any(place.glob("*.distcp")):
-            inside = missing_in(place, library).partition("; ")[2]
+            inside = missing_message(place, library).partition("; ")[2]
             return f"{message}; in {place.relative_to(folder)}, {inside}"
-    places = [place for place in _below(folder) if file_in(place, library) is not None]
+    places = [place for place in _below(folder) if find_file(place, library) is not None]
     if not places:
         return f"{message}; name the file itself"
     some = ", ".join(str(place.relative_to(folder)) for place in places[:MOST])

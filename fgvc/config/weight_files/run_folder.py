@@ -16,7 +16,7 @@ INDEX = "artifacts.json"
 IN_PROGRESS = "in-progress"
 
 
-def record_at(path: Path, key: str, marks: Sequence[str] = (SEALED,)) -> Path | None:
+def locate_run(path: Path, key: str, marks: Sequence[str] = (SEALED,)) -> Path | None:
     """The run folder itself, or the only complete one below `path`; None where there is none.
 
     A file of a run folder means its folder.
@@ -50,7 +50,7 @@ def checkpoint_in(folder: Path) -> Path | None:
     Raises:
         ConfigError: as `record_at`.
     """
-    record = record_at(folder, "backbone.weights", (SEALED, CHECKPOINT))
+    record = locate_run(folder, "backbone.weights", (SEALED, CHECKPOINT))
     file = None if record is None else record / CHECKPOINT
     return file if file is not None and file.is_file() else None
 

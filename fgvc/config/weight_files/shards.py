@@ -43,16 +43,16 @@ OTHER_LIBRARIES = {  # ending of a file in a folder: who reads it
 }
 
 
-def names_of(library: str) -> tuple[str, ...]:
+def candidate_names(library: str) -> tuple[str, ...]:
     """File names to look for in a folder, first choice first: the library's own, shards, others."""
     own = tuple(NAMES[library])
     others = tuple(name for names in NAMES.values() for name in names)
     return tuple(dict.fromkeys((*own, *SHARDED, *others)))
 
 
-def file_in(folder: Path, library: str) -> Path | None:
+def find_file(folder: Path, library: str) -> Path | None:
     """The weights file, or the index of the shards, in a folder as a library saves it."""
-    paths = (folder / name for name in names_of(library))
+    paths = (folder / name for name in candidate_names(library))
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -66,10 +66,10 @@ def safetensors_header(path: Path) -> bytes | None:
         return b"{" + file.read(length - 1)
 
 
-def missing_in(folder: Path, library: str) -> str:
+def missing_message(folder: Path, library: str) -> str:
     """The message for a folder without a weights file of a known name."""
     files = sorted(path.name for path in folder.iterdir() if path.is_file())
-    names = " or ".join(names_of(library)[: len(NAMES[library])])
+    names = " or ".join(candidate_names(library)[: len(NAMES[library])])
     message = f"the folder holds no {names}, as {library} saves them"
     if any(name.endswith(".distcp") for name in files):
         convert = ("python", "-m", "torch.distributed.checkpoint.format_utils", "dcp_to_torch")

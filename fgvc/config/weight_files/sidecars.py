@@ -38,7 +38,7 @@ OWN_EPS = {"vit_msn": 1e-6}  # model_type in one of the layouts: its epsilon, wh
 
 
 @dataclass(frozen=True)
-class Published:
+class Preprocessing:
     """Preprocessing that a file states. interpolation, mode: null where it does not say."""
 
     file: Path
@@ -56,14 +56,16 @@ class Published:
         return None
 
 
-def refusal(backbone: Backbone, weights: Path, preprocess: str = "shared") -> str | None:
+def normalization_mismatch(
+    backbone: Backbone, weights: Path, preprocess: str = "shared"
+) -> str | None:
     """Why these weights cannot be read with the config's normalization; None where they can.
 
     Args:
         preprocess: with "native", interpolation and resize mode are compared too.
     """
     try:
-        published = published_beside(weights)
+        published = read_preprocessing(weights)
     except ValueError as error:
         return str(error)
     if published is None:
@@ -88,7 +90,7 @@ def refusal(backbone: Backbone, weights: Path, preprocess: str = "shared") -> st
     )
 
 
-def geometry_refusal(
+def geometry_mismatch(
     backbone: Backbone, weights: Path, interpolation: str, mode: str
 ) -> str | None:
     """Why preprocess=native would resize otherwise than the file beside the weights says.
@@ -97,7 +99,7 @@ def geometry_refusal(
         interpolation, mode: of the family's native preprocessing.
     """
     try:
-        published = published_beside(weights)
+        published = read_preprocessing(weights)
     except ValueError as error:
         return str(error)
     if published is None:
@@ -115,7 +117,7 @@ def geometry_refusal(
     return None
 
 
-def published_beside(weights: Path) -> Published | None:
+def read_preprocessing(weights: Path) -> Preprocessing | None:
     """The preprocessing that a file beside the weights states; None where none does.
 
     The library that saved the weights comes first: folders of the hub hold files of several.
@@ -225,7 +227,7 @@ def _tower(weights: Path) -> Mapping[str, Any]:
     return tower if isinstance(tower, Mapping) else config
 
 
-def _published(file: Path, config: Mapping[str, Any]) -> Published | None:
+def _published(file: Path, config: Mapping[str, Any]) -> Preprocessing | None:
     if file.name in PROCESSORS:
         return _of_transformers(file, config.get("image_processor") or config)
     if file.name == OPEN_CLIP:
@@ -236,7 +238,7 @@ def _published(file: Path, config: Mapping[str, Any]) -> Published | None:
             stated = config
     if "mean" not in stated or "std" not in stated:
         return None
-    return Published(
+    return Preprocessing(
         file,
         _rgb(file, "mean", stated["mean"]),
         _rgb(file, "std", stated["std"]),
@@ -245,7 +247,7 @@ def _published(file: Path, config: Mapping[str, Any]) -> Published | None:
     )
 
 
-def _of_transformers(file: Path, config: Mapping[str, Any]) -> Published | None:
+def _of_transformers(file: Path, config: Mapping[str, Any]) -> Preprocessing | None:
     """An image processor: (x * rescale_factor - image_mean) / image_std."""
     if not {"image_mean", "do_normalize"} & config.keys():
         return None
@@ -256,7 +258,7 @@ def _of_transformers(file: Path, config: Mapping[str, Any]) -> Published | None:
             return None
         mean = _rgb(file, "image_mean", config["image_mean"])
         std = _rgb(file, "image_std", config["image_std"])
-    return Published(
+    return Preprocessing(
         file,
         (mean[0] / scale, mean[1] / scale, mean[2] / scale),
         (std[0] / scale, std[1] / scale, std[2] / scale),

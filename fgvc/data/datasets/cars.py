@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from fgvc.data import find_root, labelmap, matlab
-from fgvc.data.index import Index, listed, repeated
+from fgvc.data.index import Index, list_first, repeated
 from fgvc.types import TEST, TRAIN, LabelMap, UserError
 
 CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
@@ -68,7 +68,7 @@ def _whole(folder: Path, file: matlab.MatFile, partial: bool) -> Index:
     rows = file.struct("annotations")
     test_N = rows.integers("test")
     if strange := sorted(set(test_N.tolist()) - {0, 1}):
-        raise UserError(f"{file.file}: test is 0 or 1, not {listed(strange)}")
+        raise UserError(f"{file.file}: test is 0 or 1, not {list_first(strange)}")
     raw_N = rows.integers("class")
     classes = _classes(file, raw_N, partial)
     return Index(
@@ -134,5 +134,5 @@ def _paths(base: Path, folder: Path, rows: matlab.MatFile, field: str) -> tuple[
     """Paths of pictures, which the files name by their last part or by the official folder."""
     names = [PurePosixPath(name).name for name in rows.texts(field)]
     if twice := repeated(names):
-        raise UserError(f"{rows.file}: picture listed twice: {listed(twice)}")
-    return tuple(f"{find_root.within(base, folder)}/{name}" for name in names)
+        raise UserError(f"{rows.file}: picture listed twice: {list_first(twice)}")
+    return tuple(f"{find_root.relative(base, folder)}/{name}" for name in names)

@@ -12,7 +12,7 @@ import numpy as np
 from fgvc.data import find_root, labelmap
 from fgvc.data.datasets import cub_files
 from fgvc.data.datasets.cub_files import INDEX_FILES
-from fgvc.data.index import Index, listed
+from fgvc.data.index import Index, list_first
 from fgvc.types import LabelMap, UserError
 
 
@@ -54,10 +54,12 @@ def _located(root: Path) -> Path:
             f"dataset.root={root}: this is CUB-200 (2010), another set of images; "
             "get CUB-200-2011 and set dataset.root="
         )
-    root = find_root.beginning(root, lambda folder: (folder / "images.txt").exists(), "images.txt")
+    root = find_root.find_folder(
+        root, lambda folder: (folder / "images.txt").exists(), "images.txt"
+    )
     if absent := [name for name in INDEX_FILES if not (root / name).exists()]:
         raise UserError(
-            f"{root}: holds no {listed(absent)} beside images.txt; take "
+            f"{root}: holds no {list_first(absent)} beside images.txt; take "
             f"{'it' if len(absent) == 1 else 'them'} from CUB_200_2011.tgz, or set dataset.root="
         )
     if (root / "hierarchy.txt").exists():

@@ -16,8 +16,8 @@ from typing import TypeVar
 import numpy as np
 
 from fgvc import untrusted
-from fgvc.data.find_root import inside
-from fgvc.data.index import listed, repeated
+from fgvc.data.find_root import safe_relative
+from fgvc.data.index import list_first, repeated
 from fgvc.types import TEST, TRAIN, Parts, UserError
 
 Value = TypeVar("Value")
@@ -77,11 +77,11 @@ def images(root: Path, key: Callable[[str], Hashable]) -> Images:
     file = root / "images.txt"
     rows = table(file, 2)
     for line, _, path in rows:
-        if inside(path) is None:
+        if safe_relative(path) is None:
             raise _malformed(file, line, path, "a path inside images/")
     path = tuple(f"images/{path}" for _, _, path in rows)
     if twice := repeated(path):
-        raise UserError(f"{file}: path listed twice: {listed(twice)}")
+        raise UserError(f"{file}: path listed twice: {list_first(twice)}")
     image_row: dict[Hashable, int] = {}
     for row, (line, raw, _) in enumerate(rows):
         image = parsed(key, raw, file, line)
@@ -111,7 +111,7 @@ def split(images: Images) -> np.ndarray:
     file = images.root / "train_test_split.txt"
     train_N = _column(file, images)
     if strange := sorted(set(train_N.tolist()) - {0, 1}):
-        raise UserError(f"{file}: is_training is 0 or 1, not {listed(strange)}")
+        raise UserError(f"{file}: is_training is 0 or 1, not {list_first(strange)}")
     return np.where(train_N == 1, TRAIN, TEST).astype(np.uint8)
 
 
@@ -218,9 +218,9 @@ def _column(file: Path, images: Images) -> np.ndarray:
         if image not in images.row:
             strange.append(raw_image)
     if strange:
-        raise UserError(f"{file}: image ids that images.txt does not list: {listed(strange)}")
+        raise UserError(f"{file}: image ids that images.txt does not list: {list_first(strange)}")
     if lacking := [image for image in images.row if image not in value]:
-        raise UserError(f"{file}: lacks image ids {listed(lacking)} of images.txt")
+        raise UserError(f"{file}: lacks image ids {list_first(lacking)} of images.txt")
     return np.array([value[image] for image in images.row], dtype=np.int64)
 
 

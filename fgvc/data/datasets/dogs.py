@@ -15,7 +15,7 @@ import numpy as np
 
 from fgvc import untrusted
 from fgvc.data import find_root, labelmap, matlab
-from fgvc.data.index import Index, listed, repeated
+from fgvc.data.index import Index, list_first, repeated
 from fgvc.types import TEST, TRAIN, LabelMap, UserError
 
 LISTS = {"train_list.mat": TRAIN, "test_list.mat": TEST}
@@ -70,12 +70,12 @@ def _check_listed(root: Path, names: list[str], raw_N: np.ndarray) -> None:
     if len(names) != len(raw_N):
         raise UserError(f"{root}: the lists name {len(names)} images and {len(raw_N)} labels")
     if strange := [
-        name for name in names if find_root.inside(name) != name or name.count("/") != 1
+        name for name in names if find_root.safe_relative(name) != name or name.count("/") != 1
     ]:
-        raise UserError(f"{root}: the lists name no CLASS/IMAGE: {listed(strange)}")
+        raise UserError(f"{root}: the lists name no CLASS/IMAGE: {list_first(strange)}")
     if twice := repeated(names):
         raise UserError(
-            f"{root}: listed twice, within a list or in train and test: {listed(twice)}"
+            f"{root}: listed twice, within a list or in train and test: {list_first(twice)}"
         )
 
 
@@ -92,7 +92,7 @@ def _classes(root: Path, names: list[str], raw_N: np.ndarray, partial: bool) -> 
             ]
             raise UserError(
                 f"{root}: labels and folders of the lists disagree: {what} {twice[0]} occurs as "
-                f"{listed(several)}"
+                f"{list_first(several)}"
             )
     if pairs and pairs[0][0] < 1:
         raise UserError(f"{root}: the lists count classes from {pairs[0][0]}, and should from 1")

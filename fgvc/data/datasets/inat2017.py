@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fgvc.data import find_root, json_stream, labelmap
-from fgvc.data.index import Index, listed, repeated
+from fgvc.data.index import Index, list_first, repeated
 from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, UserError
 
 TRAIN_FILE, VAL_FILE, MERGED_FILE = "train2017.json", "val2017.json", "train_val2017.json"
@@ -126,7 +126,7 @@ def _half(file: Path) -> Half:
     if not path or not categories:
         raise UserError(f"{file}: lists no {'categories' if path else 'images'}")
     if twice := repeated(path):
-        raise UserError(f"{file}: file_name listed twice: {listed(twice)}")
+        raise UserError(f"{file}: file_name listed twice: {list_first(twice)}")
     image_N, of_image_A, raw_A = (np.array(ids, np.int64) for ids in (image, of_image, category))
     raw_N = _joined(file, image_N, of_image_A, raw_A)
     return Half(file, path, image_N, raw_N, np.array(size, np.float32).reshape(-1, 2), categories)
@@ -163,7 +163,7 @@ def _inside(path: object) -> str:
     path.encode()
     if path.startswith("train_val_images/") and ".." not in path:
         return path  # as every path of the original files
-    plain = find_root.inside(path)
+    plain = find_root.safe_relative(path)
     if plain is None:
         raise ValueError(f"file_name {path!r} leaves the dataset")
     return plain
@@ -182,21 +182,21 @@ def _joined(
     order_N = np.argsort(image_N, kind="stable")
     sorted_N = image_N[order_N]
     if len(twice := sorted_N[1:][sorted_N[1:] == sorted_N[:-1]]):
-        raise UserError(f"{file}: image id listed twice: {listed(twice.tolist())}")
+        raise UserError(f"{file}: image id listed twice: {list_first(twice.tolist())}")
     place_A = np.minimum(np.searchsorted(sorted_N, of_image_A), len(sorted_N) - 1)
     if len(strange := of_image_A[sorted_N[place_A] != of_image_A]):
         raise UserError(
-            f"{file}: annotations of images it does not list: {listed(strange.tolist())}"
+            f"{file}: annotations of images it does not list: {list_first(strange.tolist())}"
         )
     row_A = order_N[place_A]
     raw_N, labelled_N = np.zeros(len(image_N), np.int64), np.zeros(len(image_N), bool)
     raw_N[row_A], labelled_N[row_A] = raw_A, True
     if len(lacking := image_N[~labelled_N]):
         raise UserError(
-            f"{file}: {len(lacking)} images without an annotation: {listed(lacking.tolist())}"
+            f"{file}: {len(lacking)} images without an annotation: {list_first(lacking.tolist())}"
         )
     if len(torn := of_image_A[raw_N[row_A] != raw_A]):
-        raise UserError(f"{file}: images of two categories: {listed(torn.tolist())}")
+        raise UserError(f"{file}: images of two categories: {list_first(torn.tolist())}")
     return raw_N
 
 
@@ -236,7 +236,7 @@ def _check_apart(train: Half, val: Half) -> None:
     if both:
         raise UserError(
             f"{train.file}: {len(both)} images also stand in {val.file.name} "
-            f"({listed(sorted(both), 1)}): train and val merged; get the original files"
+            f"({list_first(sorted(both), 1)}): train and val merged; get the original files"
         )
     differ = sorted(
         number
@@ -246,7 +246,7 @@ def _check_apart(train: Half, val: Half) -> None:
     if differ:
         raise UserError(
             f"{train.file}: category ids that mean something else in {val.file.name}: "
-            f"{listed(differ)}; get both files from one release"
+            f"{list_first(differ)}; get both files from one release"
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from fgvc.data import find_root, labelmap
 from fgvc.data.datasets import cub_files
 from fgvc.data.datasets.cub_files import INDEX_FILES, Images
-from fgvc.data.index import Index, listed
+from fgvc.data.index import Index, list_first
 from fgvc.types import Hierarchy, LabelMap, UserError
 
 FILES = (*INDEX_FILES, "hierarchy.txt")
@@ -72,12 +72,14 @@ def _located(root: Path) -> Path:
         UserError: there is none, or some of its files are missing; names these.
     """
     what = f"{', '.join(FILES[:-1])} and {FILES[-1]} of NABirds"
-    if find_root.holds(root, _is_complete) or not find_root.holds(root, _holds_several):
-        return find_root.beginning(root, _is_complete, what)
-    folder = find_root.beginning(root, _holds_several, what)
+    if find_root.exists_below(root, _is_complete) or not find_root.exists_below(
+        root, _holds_several
+    ):
+        return find_root.find_folder(root, _is_complete, what)
+    folder = find_root.find_folder(root, _holds_several, what)
     absent = _absent_from(folder)
     raise UserError(
-        f"{folder}: holds no {listed(absent)}; take {'it' if len(absent) == 1 else 'them'} from "
+        f"{folder}: holds no {list_first(absent)}; take {'it' if len(absent) == 1 else 'them'} from "
         "nabirds.tar.gz"
     )
 
@@ -100,7 +102,7 @@ def _check_names(images: Images) -> None:
     if wrong:
         raise UserError(
             f"{images.root / 'images.txt'}: {len(wrong)} pictures are named after another image "
-            f"id than they are listed with: {listed(wrong, most=2)}"
+            f"id than they are listed with: {list_first(wrong, most=2)}"
         )
 
 
@@ -118,7 +120,7 @@ def _hierarchy(root: Path, name_of: dict[int, str], classes: LabelMap) -> Hierar
             raise UserError(f"{file}:{line}: node {child} has two parents")
         if unknown := {child, above} - name_of.keys():
             raise UserError(
-                f"{file}:{line}: nodes that classes.txt does not list: {listed(unknown)}"
+                f"{file}:{line}: nodes that classes.txt does not list: {list_first(unknown)}"
             )
     chain = tuple(_way_up(file, parent, int(number)) for number in classes.ids)
     above = {node for way in chain for node in way}

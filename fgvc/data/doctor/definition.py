@@ -16,7 +16,7 @@ from fgvc.data import dataset, recognize_dataset
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding, refusal
 from fgvc.data.find_root import walk
 from fgvc.data.image_formats import has_picture_suffix
-from fgvc.data.index import Index, check_counts, check_coverage, listed, repeated
+from fgvc.data.index import Index, check_counts, check_coverage, list_first, repeated
 from fgvc.data.split_source import source_notes
 from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
 
@@ -71,7 +71,7 @@ def findings(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
     notes = (*index.notes, *source_notes(index, conf), *index.warnings)
     found = [Finding(NOTE, "layout", note, "nothing, if you expected it") for note in notes]
     found += _splits(index) + _classes(conf, index) + _coverage(conf, index)
-    official = dataset.official(conf)
+    official = dataset.published_name(conf)
     try:
         partial, notes = check_counts(index, official, conf.partial)
     except UserError as error:
@@ -82,7 +82,7 @@ def findings(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
 
 def counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, int]]:
     """What the copy has beside the official numbers (0: there is none)."""
-    official = dataset.official(conf)
+    official = dataset.published_name(conf)
     have = {"classes": len(index.labelmap)}
     for name, split in (("train", TRAIN), ("val", VAL), ("test", TEST)):
         have[name] = int((index.split_N == split).sum())
@@ -111,7 +111,7 @@ def extra(conf: schema.Dataset, index: Index) -> list[Finding]:
         Finding(
             NOTE,
             "files",
-            f"{len(strange)} pictures that the {what} does not name: {listed(strange, 2)}",
+            f"{len(strange)} pictures that the {what} does not name: {list_first(strange, 2)}",
             f"harmless, as nothing reads them; remove them, or complete the {what}",
             tuple(strange),
         )
@@ -141,7 +141,7 @@ def _refused(conf: schema.Dataset, error: UserError) -> Finding:
             (str(error),),
         )
     found = refusal(error, "layout", LAYOUT.get(conf.reader, "restore the official index files"))
-    way = recognize_dataset.way_out(root, conf.reader)
+    way = recognize_dataset.advice(root, conf.reader)
     return found if way is None else replace(found, mend=way)
 
 
@@ -153,7 +153,7 @@ def _splits(index: Index) -> list[Finding]:
         Finding(
             ERROR,
             "splits",
-            f"{len(twice)} pictures are listed more than once: {listed(twice, 2)}",
+            f"{len(twice)} pictures are listed more than once: {list_first(twice, 2)}",
             "name each picture once, in train or in test",
             tuple(twice),
         )
@@ -165,7 +165,7 @@ def _classes(conf: schema.Dataset, index: Index) -> list[Finding]:
     ids, names = index.labelmap.ids, index.labelmap.names
     if conf.reader not in FIRST_ID or not all(number.isdigit() for number in ids):
         return []
-    first, most = FIRST_ID[conf.reader], dataset.official(conf).classes
+    first, most = FIRST_ID[conf.reader], dataset.published_name(conf).classes
     outside = [number for number in ids if not first <= int(number) < first + most]
     slipped = [
         f"{number} {name}"
@@ -175,11 +175,11 @@ def _classes(conf: schema.Dataset, index: Index) -> list[Finding]:
     found = []
     if most and outside:
         found.append(
-            f"class ids {listed(outside)} lie outside the official {first} to {first + most - 1}"
+            f"class ids {list_first(outside)} lie outside the official {first} to {first + most - 1}"
         )
     if slipped:
         found.append(
-            f"{len(slipped)} classes have another number than their name: {listed(slipped, 2)}"
+            f"{len(slipped)} classes have another number than their name: {list_first(slipped, 2)}"
         )
     mend = "the class file was changed: restore the official one, and the labels with it"
     return [Finding(ERROR, "classes", says, mend) for says in found]

@@ -12,7 +12,7 @@ import numpy as np
 
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding
 from fgvc.data.doctor.images import Looks
-from fgvc.data.index import Index, listed
+from fgvc.data.index import Index, list_first
 
 SLACK = 5.0  # pixels; the official CUB-200-2011 has boxes that much outside
 MANY = 0.05  # share of the annotated pictures above which the copy, not an annotation, is at fault
@@ -99,7 +99,7 @@ def _outside_finding(
     if not len(rows):
         return []
     offenders = [f"{index.path[row]} by {over_N[row]:.1f} px" for row in rows]
-    says = f"boxes or parts of {len(rows)} pictures lie outside them: {listed(offenders, 1)}"
+    says = f"boxes or parts of {len(rows)} pictures lie outside them: {list_first(offenders, 1)}"
     return [Finding(severity, "boxes", says, mend, tuple(offenders))]
 
 
@@ -114,7 +114,7 @@ def _empty(index: Index) -> list[Finding]:
         Finding(
             ERROR,
             "boxes",
-            f"{len(rows)} boxes have no area: {listed(names, 2)}",
+            f"{len(rows)} boxes have no area: {list_first(names, 2)}",
             "restore the official annotation files",
             names,
         )

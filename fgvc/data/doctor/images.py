@@ -23,7 +23,7 @@ from fgvc.data import bit_depth, file_state
 from fgvc.data.decode import ImageError, decode, opened, rgb, upright_size
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding
 from fgvc.data.doctor.near_duplicates import fingerprint
-from fgvc.data.index import listed
+from fgvc.data.index import list_first
 from fgvc.data.size_limits import MAX_PIXELS, strip_line
 from fgvc.types import Progress
 
@@ -144,7 +144,7 @@ def findings(path: Sequence[str], looks: Looks, restore: str) -> list[Finding]:
                 ERROR,
                 "files",
                 f"{len(missing)} of the {len(path)} pictures are missing, or links to nothing: "
-                f"{listed(missing, 2)}",
+                f"{list_first(missing, 2)}",
                 f"{restore}; {SKIPPED}",
                 tuple(missing),
             )
@@ -154,7 +154,7 @@ def findings(path: Sequence[str], looks: Looks, restore: str) -> list[Finding]:
             Finding(
                 ERROR,
                 "pictures",
-                f"{len(damaged)} cannot be read: {listed(damaged, 2)}",
+                f"{len(damaged)} cannot be read: {list_first(damaged, 2)}",
                 f"copy or download them again; {SKIPPED}",
                 tuple(damaged),
             )

@@ -20,7 +20,7 @@ from typing import IO, cast
 
 from fgvc import untrusted
 from fgvc.data.download.stream import DIRECTORY, Content, TooLongError, ZipSource
-from fgvc.data.find_root import inside
+from fgvc.data.find_root import safe_relative
 from fgvc.store.disk_errors import open_named
 from fgvc.types import Progress, UserError
 from fgvc.untrusted import MIB
@@ -163,7 +163,7 @@ def _check(file: Path, name: str, plain: bool) -> None:
         raise UnpackError(
             f"{file}: {shown} is a link, a device or a sparse file; the archive is refused"
         )
-    if inside(name.replace("\\", "/")) is None or "\0" in name:
+    if safe_relative(name.replace("\\", "/")) is None or "\0" in name:
         raise UnpackError(f"{file}: {shown} leads out of its folder; the archive is refused")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Best:
+class BestEpoch:
     """The best epoch so far by `select`; of equals the one of lower loss, then the earlier.
 
     last: the epoch judged last. A loss that is no number counts as infinite.
@@ -20,7 +20,7 @@ class Best:
     loss: float = math.inf
     last: int | None = None
 
-    def after(self, epoch: int, top1: float, loss: float) -> Best:
+    def after(self, epoch: int, top1: float, loss: float) -> BestEpoch:
         """The state once `epoch` has been validated; it is kept if `.is_new` then."""
         found = replace(self, epoch=epoch, top1=top1, loss=loss, last=epoch)
         if math.isnan(loss):

@@ -25,7 +25,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fgvc.config import schema
-from fgvc.learn.train.best_epoch import Best
+from fgvc.learn.train.best_epoch import BestEpoch
 from fgvc.learn.train.errors import NonFinite, OutOfMemory, is_memory
 from fgvc.learn.train.grad_accumulation import Accumulator, Hooks, Seen
 from fgvc.learn.train.lr_schedule import learning_rate
@@ -73,7 +73,7 @@ class Trainer:
         self.average = _average(self.bare, task.ema)
         self.optimiser = _optimiser(self.bare, task, depth_of, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self.best = Best(task.select, task.patience)
+        self.best = BestEpoch(task.select, task.patience)
         if world > 1:
             _keep_strides(self.bare)
         self.model = DistributedDataParallel(model) if world > 1 else model
@@ -154,7 +154,7 @@ class Trainer:
             self.average.load_state_dict(state["ema"])
         self.done = state["step"]
         kept = state["best"] | {"select": self.task.select, "patience": self.task.patience}
-        self.best = Best(**kept)
+        self.best = BestEpoch(**kept)
 
     def _set_rate(self) -> float:
         task = self.task

@@ -178,7 +178,9 @@ def assembled(
             were made for pixels of another mean and standard deviation.
     """
     row = schema.chosen_checkpoint(conf)
-    if source.path is not None and (reason := sidecars.refusal(conf, source.path, "native")):
+    if source.path is not None and (
+        reason := sidecars.normalization_mismatch(conf, source.path, "native")
+    ):
         raise UserError(reason)
     if conf.features not in kind.FEATURES:
         raise UserError(

@@ -62,7 +62,7 @@ def norm_eps(conf: schema.Backbone, source: WeightsSource) -> float | None:
     return eps if conf.norm_eps is None else conf.norm_eps
 
 
-def assumption(conf: schema.Backbone, source: WeightsSource) -> tuple[str, ...]:
+def eps_assumption(conf: schema.Backbone, source: WeightsSource) -> tuple[str, ...]:
     """A note where the layer norms take the layout's usual epsilon, as no file states theirs."""
     assumed = conf.norm_eps is None if source.kind == "hub" else conf.norm_eps_assumed
     if source.path is None or not assumed:

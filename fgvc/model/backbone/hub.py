@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fgvc.store.disk_errors import naming
+from fgvc.store.disk_errors import add_path
 from fgvc.types import UserError
 from fgvc.untrusted.shell import command
 
@@ -83,7 +83,7 @@ def _download(wanted: Wanted) -> str:
     from huggingface_hub.errors import EntryNotFoundError
 
     def get(name: str, revision: str) -> str:
-        with naming(Path(constants.HF_HUB_CACHE)):
+        with add_path(Path(constants.HF_HUB_CACHE)):
             return hf_hub_download(wanted.repo, name, revision=revision, etag_timeout=PATIENCE)
 
     path = None

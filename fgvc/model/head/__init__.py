@@ -29,13 +29,13 @@ __all__ = [
     "MlpHead",
     "TextHead",
     "TextLinearHead",
-    "fresh",
-    "stored",
+    "load_head",
+    "new_head",
     "unit",
 ]
 
 
-def fresh(conf: object, features: int, classes: int, seed: int) -> nn.Module:
+def new_head(conf: object, features: int, classes: int, seed: int) -> nn.Module:
     """A head to be trained by gradients.
 
     A linear one starts from zeros, which sends nothing random into a backbone behind it.
@@ -60,7 +60,7 @@ def fresh(conf: object, features: int, classes: int, seed: int) -> nn.Module:
     raise UserError(f"head={name} is not trained by gradients: use head=linear, cosine or mlp")
 
 
-def stored(
+def load_head(
     choice: Mapping[str, Any], tensors: Mapping[str, Tensor], classes: int, features: int
 ) -> nn.Module:
     """The head of a checkpoint, bit for bit.

@@ -16,8 +16,8 @@ from fgvc.model.backbone.load_state import multiply_accumulates, seeded
 from fgvc.model.part_attention import attention_hooks
 from fgvc.model.part_attention.token_selector import (
     Selection,
-    Selector,
-    nearest_centre,
+    TokenSelector,
+    central_patches,
     random_patches,
 )
 from fgvc.types import UserError
@@ -25,9 +25,9 @@ from fgvc.types import UserError
 __all__ = [
     "SCORED",
     "Selection",
-    "Selector",
-    "attach",
-    "nearest_centre",
+    "TokenSelector",
+    "attach_selector",
+    "central_patches",
     "random_patches",
     "reset_last_block",
 ]
@@ -35,9 +35,9 @@ __all__ = [
 SCORED = ("transfg", "rollout", "cls_topk")  # the others look at no attention
 
 
-def attach(
+def attach_selector(
     backbone: Backbone, conf: schema.NoPartAttention | schema.PartAttention, seed: int
-) -> Selector | None:
+) -> TokenSelector | None:
     """Let the last block of `backbone` see its prefix tokens and the K chosen patches alone.
 
     Its Tokens then hold K patches, and its `macs` follow. Before torch.compile or after.
@@ -61,7 +61,7 @@ def attach(
     if conf.name in SCORED:
         _check_reader(conf, backbone)
     attention_hooks.open_up(backbone)
-    selector = Selector(backbone, conf.name, tokens, seed)
+    selector = TokenSelector(backbone, conf.name, tokens, seed)
     backbone.patches = tokens
     backbone.macs = _macs(backbone, selector)
     return selector
@@ -103,7 +103,7 @@ def _check_reader(conf: schema.PartAttention, backbone: Backbone) -> None:
         )
 
 
-def _macs(backbone: Backbone, selector: Selector) -> int:
+def _macs(backbone: Backbone, selector: TokenSelector) -> int:
     """Of one image with the selection in it, counted on shapes alone."""
     device = next(backbone.parameters()).device
     selector.images(np.zeros(1, np.int64))

@@ -47,7 +47,7 @@ class Selection:
         return self.score.mean(1)
 
 
-class Selector:
+class TokenSelector:
     """The selection of one backbone. last: what the last forward kept, detached, on its device."""
 
     last: Selection | None = None
@@ -58,7 +58,7 @@ class Selector:
         self.readers = attention_hooks.heads(backbone)
         self.heads = self.readers if name == "transfg" else 1
         self._rotate_half = attention_hooks.rotates_half(backbone)
-        self._centre_K = nearest_centre(self.grid)[:tokens]
+        self._centre_K = central_patches(self.grid)[:tokens]
         self._drawn_BK: Tensor | None = None
         self._armed = False
         self._query: dict[int, Tensor] = {}
@@ -141,8 +141,8 @@ class Selector:
         else:
             row_BHM = attention_hooks.pooling_row(self.trunk, token_BTC.float())
         if self.name == "rollout":
-            return rolled_out(row_BHM, layers)
-        row_BHT = carried(row_BHM, layers)
+            return mean_rollout(row_BHM, layers)
+        row_BHT = per_head_rollout(row_BHM, layers)
         return row_BHT if self.name == "transfg" else row_BHT.mean(1)
 
     def _seen(self, rope_ND: Tensor | None) -> list[Layer]:
@@ -159,7 +159,7 @@ class Selector:
         ]
 
 
-def carried(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
+def per_head_rollout(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
     """score_BHT: the reader's attention through every layer, each head by itself.
 
     Args:
@@ -173,7 +173,7 @@ def carried(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
     return row_BHM
 
 
-def rolled_out(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
+def mean_rollout(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
     """score_BT: heads averaged, and half of what reaches a token stays with it in every layer.
 
     Args: as `carried`.
@@ -205,7 +205,7 @@ def random_patches(seed: int, key_B: np.ndarray, grid: tuple[int, int], tokens: 
     return np.array([one_N[:tokens] for one_N in drawn], np.int64).reshape(-1, tokens)
 
 
-def nearest_centre(grid: tuple[int, int]) -> Tensor:
+def central_patches(grid: tuple[int, int]) -> Tensor:
     """All patches, the nearest to the middle first, ties row by row."""
     rows, columns = (torch.arange(side) * 2 - (side - 1) for side in grid)  # doubled: integers
     distance_N = (rows[:, None] ** 2 + columns**2).flatten()

@@ -18,8 +18,8 @@ import numpy as np
 from fgvc import metrics
 from fgvc.record.fiftyone import json_documents, samples
 from fgvc.record.fiftyone.json_documents import Document
-from fgvc.record.fiftyone.run_fields import MAP, TRUTH, Answer
-from fgvc.record.fiftyone.samples import Said
+from fgvc.record.fiftyone.run_fields import MAP, TRUTH, RunFields
+from fgvc.record.fiftyone.samples import RunResults
 from fgvc.store import atomic
 from fgvc.types import Features
 
@@ -29,7 +29,7 @@ VERSION = "1.0.0"  # of FiftyOne: any later 1.x migrates from it, if it has to
 SHOWN = (TRUTH, "predictions", "eval")  # fields ticked in the App's sidebar at first
 
 
-def write(folder: Path, said: Said, about: Mapping[str, Any]) -> None:
+def write(folder: Path, said: RunResults, about: Mapping[str, Any]) -> None:
     """Write the dataset of one run.
 
     Args:
@@ -39,7 +39,7 @@ def write(folder: Path, said: Said, about: Mapping[str, Any]) -> None:
     Raises:
         OSError: the disk refuses; one line with the path.
     """
-    answer = Answer(
+    answer = RunFields(
         {
             **about,
             "checkpoint_id": said.checkpoint_id,
@@ -79,7 +79,7 @@ def write_metadata(folder: Path, found: Document) -> None:
 
 
 def metadata(
-    answers: Sequence[Answer],
+    answers: Sequence[RunFields],
     classes: Sequence[str],
     views: Sequence[Document] = (),
 ) -> Document:
@@ -123,7 +123,7 @@ def _joined(parts: Iterable[Mapping[str, Document]]) -> dict[str, Document]:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _fields(said: Said) -> Iterable[str]:
+def _fields(said: RunResults) -> Iterable[str]:
     yield "predictions"
     yield from (samples.EVALUATED[split] for split in sorted(said.splits))
     yield "hardness"
@@ -133,7 +133,7 @@ def _fields(said: Said) -> Iterable[str]:
         yield "attention"
 
 
-def confused(said: Said) -> list[Document]:
+def confused(said: RunResults) -> list[Document]:
     """The most frequent confusions of the test images, by the names of the classes."""
     test = said.splits["test"]
     matrix = metrics.confusion(test.logits_NC, test.label_N, len(said.classes))
@@ -147,7 +147,7 @@ def confused(said: Said) -> list[Document]:
     ]
 
 
-def _map(said: Said, features: Features) -> Document:
+def _map(said: RunResults, features: Features) -> Document:
     """The plane in which test features vary most, as FiftyOne keeps a visualization."""
     ids = [samples.sample_id(said.manifest.path[row]) for row in features.row_N.tolist()]
     return {

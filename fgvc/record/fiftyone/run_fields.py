@@ -22,7 +22,7 @@ SHORT = 8  # hex digits of a checkpoint in a name
 
 
 @dataclass(frozen=True)
-class Answer:
+class RunFields:
     """One run in a dataset.
 
     info: as it stands in metadata.json. name: what its views are called after, "" where it stands
@@ -33,7 +33,7 @@ class Answer:
     name: str = ""
 
     @property
-    def named(self) -> Answer:
+    def named(self) -> RunFields:
         """The same beside another run."""
         return replace(self, name=self.info["checkpoint_id"][:SHORT])
 
@@ -157,7 +157,7 @@ class Answer:
         return [view(f"worst confused pairs{of}", "pair by pair", together), *one_by_one]
 
 
-def between(first: Answer, second: Answer) -> list[Document]:
+def between(first: RunFields, second: RunFields) -> list[Document]:
     """Views of two answers: where one is right and the other wrong, and where both are wrong."""
     a, b = first.key("eval"), second.key("eval")
     cases = (

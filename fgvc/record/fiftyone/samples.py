@@ -28,7 +28,7 @@ Heat = Callable[[int], np.ndarray | None]  # manifest row -> attention over the 
 
 
 @dataclass(frozen=True)
-class Said:
+class RunResults:
     """What a run says of its images.
 
     below: where the manifest's root lies below the folder that paths are relative to. classes: the
@@ -67,7 +67,7 @@ def sample_id(path: str) -> str:
     return json_documents.hex_id("sample", path)
 
 
-def lines(said: Said) -> Iterator[bytes]:
+def lines(said: RunResults) -> Iterator[bytes]:
     """Every sample as JSON, without holding more than a chunk of them."""
     vectors = _vectors(said.features)
     for split in sorted(said.splits):
@@ -75,7 +75,7 @@ def lines(said: Said) -> Iterator[bytes]:
             yield json_documents.line(_sample(said, split, one, vectors))
 
 
-def results(said: Said, split: str) -> Document:
+def results(said: RunResults, split: str) -> Document:
     """The results of FiftyOne's own evaluation of a split, image by image."""
     ones = list(_ones(said.splits[split]))
     paths = [said.manifest.path[one.row] for one in ones]
@@ -117,7 +117,7 @@ def _ones(predictions: Predictions) -> Iterator[One]:
             )
 
 
-def _sample(said: Said, split: str, one: One, vectors: Mapping[int, np.ndarray]) -> Document:
+def _sample(said: RunResults, split: str, one: One, vectors: Mapping[int, np.ndarray]) -> Document:
     path = said.manifest.path[one.row]
     key = sample_id(path)
     sample: Document = {
@@ -141,7 +141,7 @@ def _sample(said: Said, split: str, one: One, vectors: Mapping[int, np.ndarray])
     return sample
 
 
-def _prediction(said: Said, one: One, path: str) -> Document:
+def _prediction(said: RunResults, one: One, path: str) -> Document:
     names = [said.classes[index] for index in one.best_K]
     more = {"label": names[0], "confidence": one.share_K[0]}
     if len(one.logits_C) <= LOGITS_UP_TO:
@@ -150,7 +150,7 @@ def _prediction(said: Said, one: One, path: str) -> Document:
     return _label(said, "predictions", path, "Classification", **more)
 
 
-def _label(said: Said, field: str, path: str, kind: str, **more: object) -> Document:
+def _label(said: RunResults, field: str, path: str, kind: str, **more: object) -> Document:
     key = json_documents.object_id(said.label_id(field, path))
     return {"_id": key, "_cls": kind, "tags": [], **more}
 

@@ -14,7 +14,7 @@ from typing import Any
 from fgvc import untrusted
 from fgvc.record.fiftyone import dataset, json_documents
 from fgvc.record.fiftyone.json_documents import Document
-from fgvc.record.fiftyone.run_fields import FIELDS, MAP, Answer, between
+from fgvc.record.fiftyone.run_fields import FIELDS, MAP, RunFields, between
 from fgvc.store import atomic
 from fgvc.types import UserError
 
@@ -31,7 +31,7 @@ def write(folder: Path, first: Path, second: Path) -> None:
     """
     found = [_metadata(first), _metadata(second)]
     _check(*(one["info"] for one in found))
-    answers = [Answer(one["info"]).named for one in found]
+    answers = [RunFields(one["info"]).named for one in found]
     for source, answer in zip((first, second), answers, strict=True):
         _copy_results(source, folder, answer)
     dataset.write_samples(folder, _joined(first, second, answers))
@@ -66,7 +66,7 @@ def _check(first: dict[str, Any], second: dict[str, Any]) -> None:
         )
 
 
-def _copy_results(source: Path, folder: Path, answer: Answer) -> None:
+def _copy_results(source: Path, folder: Path, answer: RunFields) -> None:
     """Results name samples and labels by id and no field: only the file's name is new."""
     for kind, names in (("evaluations", FIELDS), ("brain", (MAP,))):
         for name in names:
@@ -77,7 +77,7 @@ def _copy_results(source: Path, folder: Path, answer: Answer) -> None:
                 )
 
 
-def _joined(first: Path, second: Path, answers: list[Answer]) -> Iterator[bytes]:
+def _joined(first: Path, second: Path, answers: list[RunFields]) -> Iterator[bytes]:
     theirs = {sample["_id"]["$oid"]: _renamed(sample, answers[1]) for sample in samples(second)}
     for sample in samples(first):
         beside = theirs.pop(sample["_id"]["$oid"], {})
@@ -86,5 +86,5 @@ def _joined(first: Path, second: Path, answers: list[Answer]) -> Iterator[bytes]
         yield json_documents.line(alone)
 
 
-def _renamed(sample: Document, answer: Answer) -> Document:
+def _renamed(sample: Document, answer: RunFields) -> Document:
     return {answer.key(name) if name in FIELDS else name: value for name, value in sample.items()}

@@ -202,18 +202,19 @@ def _badges(stamp: Mapping[str, Any]) -> list[Badge]:
             Badge("stack not validated", "runtime.stack_check=false", "warn"),
         ),
         (
-            stamp["weights"]["kind"] != "random" and told(card.get("contamination", UNKNOWN)),
+            stamp["weights"]["kind"] != "random"
+            and from_record(card.get("contamination", UNKNOWN)),
             Badge("contamination", card.get("contamination", UNKNOWN)),
         ),
         (
-            told(card.get("label_noise", UNKNOWN)),
+            from_record(card.get("label_noise", UNKNOWN)),
             Badge("label noise", card.get("label_noise", UNKNOWN)),
         ),
     ]
     return [badge for applies, badge in badges if applies]
 
 
-def told(about: str) -> bool:
+def from_record(about: str) -> bool:
     """Whether a line of a card is a warning: it begins with "none" where there is none."""
     return about != UNKNOWN and not about.startswith("none")
 

@@ -29,7 +29,7 @@ def validated(cache_root: Path) -> dict[str, Any] | None:
     Returns:
         None where there is no such record, it is damaged, or the check failed.
     """
-    found = _read(place(cache_root))
+    found = _read(record_path(cache_root))
     return found if found is not None and found["passed"] else None
 
 
@@ -39,7 +39,7 @@ def require(cache_root: Path, who: str) -> dict[str, Any]:
     Raises:
         UserError: there is none; names the command, and how to do without.
     """
-    file, notes = place(cache_root), []
+    file, notes = record_path(cache_root), []
     found = _read(file, notes.append)
     if found is not None and found["passed"]:
         return found
@@ -57,7 +57,7 @@ def require(cache_root: Path, who: str) -> dict[str, Any]:
     )
 
 
-def place(cache_root: Path) -> Path:
+def record_path(cache_root: Path) -> Path:
     """The file that holds this environment's record."""
     env_hash = env_stamp.environment_hash()["env_hash"]
     return Path(cache_root).expanduser() / "stack" / f"{env_hash}.json"
@@ -84,7 +84,7 @@ def save(cache_root: Path, record: dict[str, Any]) -> Path:
     Raises:
         OSError: the disk refuses; one line with the path.
     """
-    file = place(cache_root)
+    file = record_path(cache_root)
     json_cache.write(file, record)
     return file
 

@@ -26,7 +26,7 @@ from fgvc.metrics.precision_recall import Curve
 from fgvc.record.tensorboard.events import summary_writer
 from fgvc.record.tensorboard.image_sheet import captioned
 from fgvc.record.tensorboard.projector import COLUMNS, Points
-from fgvc.store.disk_errors import naming
+from fgvc.store.disk_errors import add_path
 from fgvc.untrusted.escape import tsv_cell
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Board:
     def embedding(self, shown: Points) -> None:
         """The points of the PROJECTOR tab."""
         facts = [list(map(tsv_cell, row)) for row in shown.facts]
-        with naming(self._folder):
+        with add_path(self._folder):
             self._writer.add_embedding(
                 shown.x_PK, facts, tag=EMBEDDING, metadata_header=list(COLUMNS)
             )

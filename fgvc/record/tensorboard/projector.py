@@ -29,7 +29,7 @@ class Points:
     facts: Sequence[Sequence[str]]
 
 
-def projected(
+def pca_points(
     features: Features, predictions: Predictions, manifest: Manifest, labelmap: LabelMap
 ) -> Points:
     """Points of those images that could be read.

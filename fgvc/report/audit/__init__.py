@@ -27,21 +27,21 @@ from fgvc.report.audit import (
 )
 from fgvc.report.audit.check import FAIL, UNCHECKED, Check, Result, answered, outcome
 from fgvc.report.audit.pull_request_block import markdown
-from fgvc.report.audit.recompute import Here
+from fgvc.report.audit.recompute import Recompute
 from fgvc.report.audit.record import Record
 
 __all__ = [
     "CHECKS",
     "FAIL",
     "UNCHECKED",
-    "Here",
+    "Recompute",
     "Record",
     "Result",
-    "audited",
     "command",
     "limits",
     "markdown",
     "outcome",
+    "run_audit",
 ]
 
 CHECKS: tuple[Check, ...] = (
@@ -87,7 +87,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def audited(folder: Path, here: Here | None = None) -> tuple[Record, list[Result]]:
+def run_audit(folder: Path, here: Recompute | None = None) -> tuple[Record, list[Result]]:
     """The record, and what every check says of it.
 
     Args:

@@ -14,7 +14,7 @@ from fgvc.record import env_stamp as stamps
 from fgvc.record.verify import DamageError
 from fgvc.report.audit import command
 from fgvc.report.audit.check import MISSING, UNCHECKED, Verdict, agree, listed
-from fgvc.report.audit.recompute import Here, NotHereError
+from fgvc.report.audit.recompute import NotHereError, Recompute
 from fgvc.report.audit.record import Record
 from fgvc.report.flatten import flattened
 from fgvc.store import hashing
@@ -54,7 +54,7 @@ def command_follows(record: Record) -> str | Verdict:
     return f"composed again: config {own[:16]}, {len(keys)} keys of config.yaml but places"
 
 
-def _is_place(key: str, here: Here) -> bool:
+def _is_place(key: str, here: Recompute) -> bool:
     """Whether a key names a place, which differs by machine."""
     return key in here.places or (key.startswith("runtime.") and key.endswith("_root"))
 
@@ -136,7 +136,7 @@ def versions(record: Record) -> str | Verdict:
     return "env_hash and versions are those of this environment"
 
 
-def same_code(record: Record) -> Here | Verdict:
+def same_code(record: Record) -> Recompute | Verdict:
     """The code that runs the audit if it is the record's own; otherwise the reason."""
     here, commit = record.here, record.stamp["git_commit"]
     if here is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgvc.record.env_stamp import Code
+from fgvc.record.env_stamp import GitState
 
 
 class NotHereError(ValueError):
@@ -26,7 +26,7 @@ class Composed:
 
 
 @dataclass(frozen=True)
-class Here:
+class Recompute:
     """code: commit and patch that run now. places: keys of config.yaml that a machine decides.
 
     composed: the arguments of a command and its run_id -> its jobs. page: run folder and
@@ -34,7 +34,7 @@ class Here:
     shows. Both raise NotHereError.
     """
 
-    code: Code
+    code: GitState
     places: frozenset[str]
     composed: Callable[[Sequence[str], str], list[Composed]]
     page: Callable[[Path, dict[str, Any]], str]

@@ -20,9 +20,9 @@ from fgvc.record import checkpoint, fitted_images, verify
 from fgvc.record.fitted_images import Fit
 from fgvc.record.prediction_tables import TOP, read_predictions
 from fgvc.record.verify import DamageError
-from fgvc.report.audit.recompute import Here
+from fgvc.report.audit.recompute import Recompute
 from fgvc.report.plain_yaml import plain_yaml
-from fgvc.report.run_rows import place
+from fgvc.report.run_rows import run_path
 from fgvc.types import Hierarchy, LabelMap
 
 PREDICTIONS = "predictions.parquet"
@@ -48,9 +48,9 @@ class Rows:
 class Record:
     """A run folder. Whatever cannot be read is a DamageError that names the file."""
 
-    def __init__(self, path: Path, here: Here | None = None) -> None:
+    def __init__(self, path: Path, here: Recompute | None = None) -> None:
         self.path, self.here = path.resolve(), here
-        self.place = place(self.path)
+        self.place = run_path(self.path)
 
     def data(self, name: str) -> bytes:
         try:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from fgvc.record.fiftyone import dataset, json_documents, samples
-from fgvc.record.fiftyone.run_fields import Answer
-from fgvc.record.fiftyone.samples import Said
+from fgvc.record.fiftyone.run_fields import RunFields
+from fgvc.record.fiftyone.samples import RunResults
 from fgvc.record.tensorboard import EVALUATION
 from fgvc.record.tensorboard.scalars import scalars
 from fgvc.record.verify import DamageError, parsed
@@ -102,7 +102,7 @@ def below(record: Record, stored: list[dict[str, Any]]) -> str:
     return path.removesuffix(first) or "."
 
 
-def said(record: Record, below: str) -> Said:
+def said(record: Record, below: str) -> RunResults:
     """The predictions as the writer of samples takes them."""
     paths, sha256, splits = [], [], {}
     labels = []
@@ -116,7 +116,7 @@ def said(record: Record, below: str) -> Said:
     split_N = np.zeros(len(paths), np.uint8)
     manifest = Manifest(Path(), tuple(paths), np.concatenate(labels), split_N, tuple(sha256))
     checkpoint_id = record.artifacts["ckpt.bin"]["sha256"]
-    return Said(manifest, below, record.labelmap.names, checkpoint_id, splits)
+    return RunResults(manifest, below, record.labelmap.names, checkpoint_id, splits)
 
 
 def _compare_sample(stored: Mapping[str, Any], derived: Mapping[str, Any]) -> None:
@@ -142,7 +142,9 @@ def _alike(stored: Any, derived: Any) -> bool:
     return type(stored) is type(derived) and stored == derived
 
 
-def description(record: Record, answers: Said, stored: list[dict[str, Any]]) -> dict[str, Any]:
+def description(
+    record: Record, answers: RunResults, stored: list[dict[str, Any]]
+) -> dict[str, Any]:
     """The expected metadata.json of the record; stored: its samples."""
     shown, stamp = record.shown_config, record.stamp
     backbone, head, name = (str(shown[axis]["name"]) for axis in ("backbone", "head", "dataset"))
@@ -154,7 +156,7 @@ def description(record: Record, answers: Said, stored: list[dict[str, Any]]) -> 
         "fields": list(_fields(record, stored)),
         "confused": dataset.confused(answers),
     }
-    return json.loads(json.dumps(dataset.metadata([Answer(info)], answers.classes)))
+    return json.loads(json.dumps(dataset.metadata([RunFields(info)], answers.classes)))
 
 
 def _fields(record: Record, stored: list[dict[str, Any]]) -> Iterator[str]:

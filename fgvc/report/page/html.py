@@ -17,11 +17,11 @@ from fgvc import metrics
 from fgvc.record.console import TEST_MARKS
 from fgvc.record.page import FILE
 from fgvc.record.page.render import render
-from fgvc.record.page.run import Badge, told
+from fgvc.record.page.run import Badge, from_record
 from fgvc.report.aggregate_seeds import Line, names_of, number_notes
 from fgvc.report.page.heatmap import Heat, heat
 from fgvc.report.page.plot import Plot, plot
-from fgvc.report.pairwise_tests import ALPHA, Comparison
+from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
 from fgvc.report.ranking import Entry, Group
 from fgvc.report.run_rows import Damaged, Run, fit_marks
 
@@ -46,8 +46,8 @@ class Row:
     links: tuple[tuple[str, int], ...]
     badges: tuple[Badge, ...]
     notes: tuple[tuple[int, str], ...]
-    comparisons: dict[str, Comparison]
-    controls: Mapping[str, Comparison]
+    comparisons: dict[str, PairwiseTest]
+    controls: Mapping[str, PairwiseTest]
 
     @property
     def run(self) -> Run:
@@ -146,7 +146,7 @@ def _row(
     )
 
 
-def comparisons(entry: Entry) -> dict[str, Comparison]:
+def comparisons(entry: Entry) -> dict[str, PairwiseTest]:
     """What an entry was held against but for its controls: the best, and its probe."""
     held = {"versus": entry.versus, "over_probe": entry.over_probe}
     return {name: one for name, one in held.items() if one is not None}
@@ -174,10 +174,10 @@ def _badges(entry: Entry) -> Iterable[Badge]:
         yield Badge(TEST_MARKS[run.test_source], "the dataset has no test split of its own", "warn")
     if run.weights_kind == "random":
         yield Badge("random weights", "the backbone was not pretrained", "warn")
-    elif told(run.dataset_contamination):
+    elif from_record(run.dataset_contamination):
         met = f"weights: {run.backbone_contamination} data: {run.dataset_contamination}"
         yield Badge("contamination", met)
-    if told(run.dataset_label_noise):
+    if from_record(run.dataset_label_noise):
         yield Badge("label noise", run.dataset_label_noise)
     yield Badge("licence", f"data: {run.dataset_license}; weights: {run.backbone_license}")
     if any(one.git_dirty for one in line.runs):

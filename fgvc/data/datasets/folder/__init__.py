@@ -18,9 +18,9 @@ import numpy as np
 from fgvc.data.datasets.folder import find_classes, images, skipped_files
 from fgvc.data.datasets.folder.find_classes import Base
 from fgvc.data.datasets.folder.listing import Folder
-from fgvc.data.find_root import existing
+from fgvc.data.find_root import require_folder
 from fgvc.data.image_formats import file_kind
-from fgvc.data.index import Index, listed
+from fgvc.data.index import Index, list_first
 from fgvc.data.labelmap import named
 from fgvc.data.split import carved_test
 from fgvc.data.split_names import split_of
@@ -49,7 +49,7 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
             f"dataset.root={root}: a file ({file_kind(root) or 'unknown kind'}), not a folder; "
             f"{way_out} dataset.root= to the folder that holds the class folders"
         )
-    top = Folder(str(existing(root)))
+    top = Folder(str(require_folder(root)))
     base = find_classes.find(top)
     content = images.read(base)
     strays = [path for above in base.above for path in above.pictures] + content.strays
@@ -59,7 +59,7 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
     )
     names = {name for _, name, _ in rows}
     if len(names) < 2:
-        raise find_classes.one_class(str(root), listed(names))
+        raise find_classes.one_class(str(root), list_first(names))
     labelmap = named(names)
     index_of = {name: index for index, name in enumerate(labelmap.names)}
     path = tuple(path for path, *_ in rows)
@@ -101,7 +101,7 @@ def _place_notes(base: Base, test_source: str) -> list[str]:
         notes += _root_too_low(base.folder)
     if test_source == "carved" and (lists := find_classes.split_lists(base)):
         top = Path((base.above or (base.folder,))[0].path)
-        names = listed(Path(path).relative_to(top).as_posix() for path in lists)
+        names = list_first(Path(path).relative_to(top).as_posix() for path in lists)
         notes.append(
             f"{names}: a folder dataset reads no lists of splits; dataset=table reads one from its "
             "column split"
@@ -124,6 +124,6 @@ def _root_too_low(folder: Folder) -> list[str]:
     if not others:
         return []
     return [
-        f"dataset.root={folder.path}: {listed(other.path for other in others)} beside it is not "
+        f"dataset.root={folder.path}: {list_first(other.path for other in others)} beside it is not "
         f"read; to use it, set {setting('dataset.root', place.parent)}"
     ]

@@ -17,7 +17,7 @@ from fgvc.data.datasets.folder import split_folders
 from fgvc.data.datasets.folder.listing import Folder, Inode
 from fgvc.data.datasets.folder.skipped_files import summary
 from fgvc.data.find_root import DEPTH
-from fgvc.data.index import listed
+from fgvc.data.index import list_first
 from fgvc.data.split_names import split_of
 from fgvc.types import TRAIN, UserError, nfc
 from fgvc.untrusted.shell import setting
@@ -174,7 +174,7 @@ def _check_names(folder: Folder, classes: Sequence[Folder]) -> None:
     different = set(words.values())
     if len(words) == len(classes) or (TRAIN in different and len(different) > 1):
         raise UserError(
-            f"dataset.root={folder.path}: {listed(f'{name}/' for name in words)} are called like "
+            f"dataset.root={folder.path}: {list_first(f'{name}/' for name in words)} are called like "
             "splits, but hold pictures instead of class folders; sort the pictures of each into "
             f"one folder per class, or {_table_hint(folder, classes)}; if these are the classes, "
             "rename them"
@@ -193,7 +193,7 @@ def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
         len(numbered) == 1 and None not in numbered
     ):
         raise UserError(
-            f"dataset.root={folder.path}: {listed(f'{inside.name}/' for inside in classes)} have "
+            f"dataset.root={folder.path}: {list_first(f'{inside.name}/' for inside in classes)} have "
             "names of parts of one dataset, not of classes; sort the pictures into one "
             f"folder per class, or {_table_hint(folder, classes)}; if these are the classes, "
             "rename them"
@@ -204,7 +204,7 @@ def _ambiguous(folder: Folder, places: Sequence[Folder]) -> UserError:
     """A refusal that names where the classes may begin."""
     ways = [setting("dataset.root", place.path) for place in places[:3]]
     rest = [inside.name for inside in folder.holding if inside not in places]
-    other = f"; {listed(rest)} would not be read then" if rest else ""
+    other = f"; {list_first(rest)} would not be read then" if rest else ""
     return UserError(
         f"dataset.root={folder.path}: {len(places)} of its {len(folder.holding)} folders with "
         f"pictures ({_names(places)}) are ambiguous: they look like whole datasets, not like "
@@ -296,4 +296,4 @@ def split_lists(base: Base) -> list[str]:
 
 
 def _names(folders: Iterable[Folder]) -> str:
-    return listed(folder.name for folder in folders)
+    return list_first(folder.name for folder in folders)

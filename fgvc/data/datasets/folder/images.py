@@ -10,7 +10,7 @@ from fgvc.data.datasets.folder import skipped_files, split_folders
 from fgvc.data.datasets.folder.find_classes import Base, check_parts, copies_in, one_class
 from fgvc.data.datasets.folder.listing import Folder
 from fgvc.data.datasets.folder.split_folders import NAMES
-from fgvc.data.index import listed
+from fgvc.data.index import list_first
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
 from fgvc.untrusted.shell import setting
 
@@ -69,7 +69,7 @@ def _split_contents(base: Base) -> Contents:
         if strange := sorted(classes - classes_of[TRAIN]):
             raise UserError(
                 f"{by_split[split].path}: holds classes that {by_split[TRAIN].name}/ lacks: "
-                f"{listed(strange)}; add training pictures of them, or move them out"
+                f"{list_first(strange)}; add training pictures of them, or move them out"
             )
     contents.notes += _split_notes(folder, by_split, contents.test_source)
     contents.notes += _depth_note(by_split[TRAIN].holding)
@@ -103,7 +103,7 @@ def beside_note(folders: Sequence[Folder], where: str) -> list[str]:
     if not folders:
         return []
     texts = [f"{skipped_files.printable(folder.name)} ({_pictures(folder)})" for folder in folders]
-    return [f"{where}, not used: {listed(texts)}"]
+    return [f"{where}, not used: {list_first(texts)}"]
 
 
 # --- class folders without splits ---
@@ -144,7 +144,7 @@ def _read_inner_splits(
         words = split_folders.words_of(folder.holding)
         if folder.pictures or not folder.holding or len(words) < len(folder.holding):
             raise UserError(
-                f"{base.path}: {split[0].name}/ holds {listed(_inner_splits(split[0]))}, but "
+                f"{base.path}: {split[0].name}/ holds {list_first(_inner_splits(split[0]))}, but "
                 f"{folder.name}/ is not split so; sort them alike, best as train/<class>/ and "
                 "test/<class>/"
             )
@@ -156,7 +156,7 @@ def _read_inner_splits(
             is_test = words[part.name] == VAL and contents.test_source == "val"
             _add_class(contents, nfc(folder.name), part, TEST if is_test else words[part.name])
     contents.notes.append(
-        f"splits: read from the folders {listed(_inner_splits(split[0]))} in each class folder"
+        f"splits: read from the folders {list_first(_inner_splits(split[0]))} in each class folder"
     )
 
 
@@ -164,7 +164,9 @@ def _class_notes(classes: Sequence[Folder]) -> list[str]:
     """Notes on class folders that may be meant in another way."""
     notes = []
     if words := split_folders.words_of(classes):
-        notes.append(f"{listed(words)}: read as classes, as there are other classes beside them")
+        notes.append(
+            f"{list_first(words)}: read as classes, as there are other classes beside them"
+        )
     return notes + _depth_note(classes)
 
 
@@ -173,15 +175,15 @@ def _depth_note(classes: Sequence[Folder]) -> list[str]:
     deep = [folder for folder in classes if not folder.pictures]
     if len(deep) < len(classes):
         return [
-            f"{folder.name}/ holds only folders ({listed(inside.name for inside in folder.holding)}"
+            f"{folder.name}/ holds only folders ({list_first(inside.name for inside in folder.holding)}"
             f"), whose pictures belong to the class {folder.name}"
             for folder in deep[:1]
             if len(folder.holding) > 1
         ]
     inner = sorted({inside.name for folder in classes for inside in folder.holding})
     return [
-        f"the class folders ({listed(folder.name for folder in classes)}) hold only folders "
-        f"({listed(inner)}), whose pictures belong to the class above; if these are the "
+        f"the class folders ({list_first(folder.name for folder in classes)}) hold only folders "
+        f"({list_first(inner)}), whose pictures belong to the class above; if these are the "
         f"classes, set {setting('dataset.root', classes[0].path)}"
     ]
 
@@ -208,7 +210,7 @@ def _add_classes(contents: Contents, folders: Sequence[Folder], split: int) -> s
     for same in places.values():
         if len(same) > 1:
             raise UserError(
-                f"{listed(same)} are one class on some file systems; rename or merge them"
+                f"{list_first(same)} are one class on some file systems; rename or merge them"
             )
     return {nfc(folder.name) for folder in folders}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from fgvc.data.datasets.folder.listing import BACK, BROKEN, HIDDEN, SPECIAL, STRAY, Folder, Skipped
 from fgvc.data.image_formats import LEFTOVER
-from fgvc.data.index import listed
+from fgvc.data.index import list_first
 
 PLURAL = {
     HIDDEN: "hidden files",
@@ -38,7 +38,7 @@ def note(folders: Iterable[Folder], strays: Iterable[str], root: str) -> tuple[s
         no_classes += folder.content.no_classes
     texts = list(_counts(files, root))
     if no_classes:
-        names = listed((_place(path, root) for path in no_classes), 3)
+        names = list_first((_place(path, root) for path in no_classes), 3)
         texts.append(f"folders that are no classes ({names})")
     return (f"passed over: {', '.join(texts)}",) if texts else ()
 
@@ -57,7 +57,7 @@ def _counts(files: Sequence[Skipped], root: str) -> Iterator[str]:
     for (suffix, kind), paths in sorted(
         paths_of.items(), key=lambda item: (-len(item[1]), item[0][0], item[0][1] or "")
     ):
-        first = f" ({listed([_place(path, root) for path in paths], 1)})"
+        first = f" ({list_first([_place(path, root) for path in paths], 1)})"
         yield f"{len(paths)} {_describe(suffix, kind, len(paths) == 1, first)}"
 
 

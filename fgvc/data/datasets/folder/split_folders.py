@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fgvc.data.datasets.folder.listing import Folder
-from fgvc.data.index import listed
+from fgvc.data.index import list_first
 from fgvc.data.split_names import split_of, splits_among
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
 from fgvc.untrusted.shell import setting
@@ -167,4 +167,4 @@ def _no_train(
 
 
 def _slashed(folders: Sequence[Folder]) -> str:
-    return listed(f"{folder.name}/" for folder in folders)
+    return list_first(f"{folder.name}/" for folder in folders)

@@ -278,7 +278,7 @@ def _drawn(jobs: list[Job]) -> Iterator[Row]:
         return
     # spawned, as a fork beside torch's threads can hang
     with ProcessPoolExecutor(workers, get_context("spawn"), signals.ignore) as pool:
-        with signals.held_back(tracked=True):
+        with signals.blocked(tracked=True):
             rows = pool.map(draw, jobs, chunksize=8)  # starts the processes
         yield from rows
 

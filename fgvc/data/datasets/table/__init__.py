@@ -34,9 +34,9 @@ from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.datasets.table.paths import is_picture_path, resolve
 from fgvc.data.datasets.table.split_column import Given, from_folders, read_splits
 from fgvc.data.datasets.table.text_file import TextTable
-from fgvc.data.find_root import existing
+from fgvc.data.find_root import require_folder
 from fgvc.data.image_formats import has_picture_suffix
-from fgvc.data.index import Index, listed, repeated
+from fgvc.data.index import Index, list_first, repeated
 from fgvc.data.split import resolve_splits
 from fgvc.types import Progress, UserError
 from fgvc.untrusted.shell import setting
@@ -92,7 +92,7 @@ def read(
                 f"dataset.root={given_root}: not read, because {file.name} holds the images",
             )
     else:
-        root = existing(folder_of(file) if root is None else root)
+        root = require_folder(folder_of(file) if root is None else root)
         refuse_empty(cells, table.names[places.path], None, table.where)
         path, path_notes = resolve(file, root, cells, table.where)
     _check_distinct(file, table.names[places.path], root, path)
@@ -127,7 +127,7 @@ def _check_distinct(file: Path, column: str, root: Path, path: Sequence[str]) ->
             f"dataset.table={file}: column {column} does not name pictures: {twice[0]} is a "
             "folder; set dataset.path_column= to the column that names them"
         )
-    raise UserError(f"dataset.table={file}: path listed twice: {listed(twice)}; keep one row")
+    raise UserError(f"dataset.table={file}: path listed twice: {list_first(twice)}; keep one row")
 
 
 def _choose(table: TextTable | ParquetTable, file: Path, keys: Keys) -> Places:
@@ -139,7 +139,7 @@ def _choose(table: TextTable | ParquetTable, file: Path, keys: Keys) -> Places:
     names = table.names
     if isinstance(table, TextTable) and any(has_picture_suffix(name) for name in names):
         raise UserError(
-            f"{file}:1: holds {listed(names, 3)}, which is a row, not names of columns; write a "
+            f"{file}:1: holds {list_first(names, 3)}, which is a row, not names of columns; write a "
             "first line with the names, such as path,label"
         )
     refuse_repeated(file, names)
@@ -249,7 +249,7 @@ def _column_note(
         )
     if others:
         notes.append(
-            f"{file.name}: {listed(others)} could be the label too, and is not read; to read it, "
+            f"{file.name}: {list_first(others)} could be the label too, and is not read; to read it, "
             f"set {setting('dataset.label_column', others[0])}"
         )
     return tuple(notes)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fgvc.data.index import listed, repeated
+from fgvc.data.index import list_first, repeated
 from fgvc.types import UserError
 from fgvc.untrusted.shell import setting
 
@@ -75,7 +75,7 @@ def refuse_repeated(table: object, names: Sequence[str]) -> None:
     """Refuse a name that two columns have: which of them is read would be a guess."""
     if twice := repeated([name for name in names if name]):
         raise UserError(
-            f"dataset.table={table}: several columns are called {listed(twice)}; rename them"
+            f"dataset.table={table}: several columns are called {list_first(twice)}; rename them"
         )
 
 
@@ -91,7 +91,7 @@ def keyed(table: object, names: Sequence[str], role: str, key: str) -> int:
     if len(alike) == 1:
         return alike[0]
     raise UserError(
-        f"dataset.{role}_column={key}: {table} has no such column, only {listed(names, 20)}"
+        f"dataset.{role}_column={key}: {table} has no such column, only {list_first(names, 20)}"
     )
 
 
@@ -137,7 +137,7 @@ def refuse_missing(table: object, names: Sequence[str], missing: Sequence[str]) 
         )
     keys = " and ".join(f"dataset.{role}_column=" for role in missing)
     raise UserError(
-        f"dataset.table={table}: has no column {listed(missing)}, only "
-        f"{listed(names, 20) or 'an empty line'}; set {keys} to the right one of these, or write a "
+        f"dataset.table={table}: has no column {list_first(missing)}, only "
+        f"{list_first(names, 20) or 'an empty line'}; set {keys} to the right one of these, or write a "
         "first line with the names of the columns"
     )

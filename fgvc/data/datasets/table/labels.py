@@ -16,7 +16,7 @@ import numpy as np
 from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.datasets.table.split_column import NO, YES, is_flag
 from fgvc.data.datasets.table.text_file import TextTable
-from fgvc.data.index import listed
+from fgvc.data.index import list_first
 from fgvc.data.labelmap import named
 from fgvc.data.split import SPLIT_NAMES
 from fgvc.types import TRAIN, LabelMap, UserError
@@ -77,7 +77,7 @@ def refuse_column_per_class(table: TextTable | ParquetTable, file: Path, path: i
     said_N = [sum(cell.lower() in YES for cell in cells) for cells in zip(*columns, strict=True)]
     start = (
         f"dataset.table={file}: has no column label, but the columns "
-        f"{listed((table.names[place] for place in places), 10)} of 0 and 1"
+        f"{list_first((table.names[place] for place in places), 10)} of 0 and 1"
     )
     if 2 * said_N.count(1) < len(said_N):
         return
@@ -100,13 +100,13 @@ def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
     notes = []
     if absent := [name for name in names if name.casefold() in ABSENT]:
         notes.append(
-            f"{table}: {listed(absent)} is a class here, though programs write it for a missing "
+            f"{table}: {list_first(absent)} is a class here, though programs write it for a missing "
             "label; if so, remove these rows"
         )
     if several := [name for name in names if re.fullmatch(r"\[.*\]|\{.*\}", name)]:
         notes.append(
             f"{table}: labels that look like lists are classes as they are written, since an image "
-            f"has a single label: {listed(several)}"
+            f"has a single label: {list_first(several)}"
         )
     numbers = [name for name in names if NUMBER.fullmatch(name)]
     alike = {
@@ -114,7 +114,7 @@ def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
         "differ only in case, spaces, hyphens or underscores": _groups(names, _spelling),
     }
     notes += [
-        f"{table}: labels that {what} are classes of their own: {listed(found)}"
+        f"{table}: labels that {what} are classes of their own: {list_first(found)}"
         for what, found in alike.items()
         if found
     ]

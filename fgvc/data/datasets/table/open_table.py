@@ -9,7 +9,7 @@ from fgvc import untrusted
 from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.datasets.table.text_file import JSON_LINES, TextTable, refuse_others
 from fgvc.data.find_root import walk
-from fgvc.data.index import listed
+from fgvc.data.index import list_first
 from fgvc.types import UserError
 from fgvc.untrusted.shell import setting
 
@@ -48,7 +48,7 @@ def open_table(file: Path) -> TextTable | ParquetTable:
         return ParquetTable(files)  # which names what is wrong
     if len(files) > 1:
         raise UserError(
-            f"dataset.table={file}: {len(files)} files ({listed(files, 2)}); several are read "
+            f"dataset.table={file}: {len(files)} files ({list_first(files, 2)}); several are read "
             "only of Parquet: join them into one table with a column split"
         )
     return TextTable(files[0])

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fgvc import untrusted
-from fgvc.data.index import listed
+from fgvc.data.index import list_first
 from fgvc.types import UserError
 
 MOST_ROWS = 50_000_000  # of a file
@@ -67,7 +67,7 @@ class ParquetTable:
         for file, schema in zip(files, self.schemas, strict=True):
             if missing := [name for name in self.names if name not in schema.names]:
                 raise UserError(
-                    f"dataset.table={file}: has no column {listed(missing)}, which {files[0]} has; "
+                    f"dataset.table={file}: has no column {list_first(missing)}, which {files[0]} has; "
                     "set dataset.table= to the files of one table"
                 )
         self.class_names = [

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from fgvc.data.find_root import inside, unlisted, walk
+from fgvc.data.find_root import list_error, safe_relative, walk
 from fgvc.data.image_formats import has_picture_suffix, is_rubbish
-from fgvc.data.index import listed
+from fgvc.data.index import list_first
 from fgvc.types import UserError
 from fgvc.untrusted.shell import setting
 
@@ -77,7 +77,7 @@ class Disk:
             return None
         if len(fitting) > 1:
             raise UserError(
-                f"{self.root / folder}: {listed(fitting)} could each be {name!r}; write the suffix"
+                f"{self.root / folder}: {list_first(fitting)} could each be {name!r}; write the suffix"
             )
         self.changes["have no suffix in the table: the single file of that name is read"] += 1
         return fitting[0]
@@ -97,7 +97,7 @@ class Disk:
                 self.folders[folder] = None
             except OSError as error:
                 if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
-                    raise unlisted(error) from None
+                    raise list_error(error) from None
                 self.folders[folder] = None  # no such folder can be there
             else:
                 self.folders[folder] = _Folder(frozenset(names))
@@ -181,7 +181,7 @@ def _scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
 
 def _find_decoded(disk: Disk, path: str) -> str | None:
     """The file of a path written as in an address (a%20b.jpg), where none is called so."""
-    decoded = inside(unquote(path)) if "%" in path else None
+    decoded = safe_relative(unquote(path)) if "%" in path else None
     on_disk = None if decoded is None else disk.find(decoded)
     if on_disk is not None:
         disk.changes["are written as in addresses (%20): read as the characters they mean"] += 1
@@ -206,7 +206,9 @@ def _relative(
             f"{where(row)}: {_short(cell)} is an address, not a file; download the images first, "
             "and write their paths into the table"
         )
-    if "\\" in cell and (inside(cell) is None or disk.find(inside(cell) or "") is None):
+    if "\\" in cell and (
+        safe_relative(cell) is None or disk.find(safe_relative(cell) or "") is None
+    ):
         if DRIVE.match(cell):
             raise UserError(
                 f"{where(row)}: {_short(cell)} is an absolute path of Windows; "
@@ -216,7 +218,7 @@ def _relative(
         disk.changes["are written with backslashes: read as slashes"] += 1
     if cell.startswith("~/"):
         cell = os.path.expanduser(cell)  # noqa: PTH111
-    if (plain := inside(cell)) is not None:
+    if (plain := safe_relative(cell)) is not None:
         return plain
     if below := _below(disk.root, cell):
         return below
@@ -235,7 +237,7 @@ def _below(root: Path, path: str) -> str | None:
         if whole.startswith("//"):
             whole = whole[1:]
         if whole.startswith(prefix):
-            return inside(whole.removeprefix(prefix))
+            return safe_relative(whole.removeprefix(prefix))
     return None
 
 
@@ -247,7 +249,7 @@ def _outside(root: Path, table: Path, cell: str, where: str, cells: Sequence[str
     way_out = f"set {setting('dataset.root', common)}"
     if cell.startswith("/") and os.path.exists(f"{root}{cell}"):  # noqa: PTH110
         way_out = f"remove the slash at its start: {root}{cell} exists"
-    elif any(inside(other) is not None for other in cells):
+    elif any(safe_relative(other) is not None for other in cells):
         way_out = "other rows are below it: write all paths relative to dataset.root"
     elif not os.path.exists(os.path.normpath(base / cell)):  # noqa: PTH110
         way_out = "no such file either: write paths relative to dataset.root"

@@ -16,7 +16,7 @@ import numpy as np
 from fgvc.data.datasets.table.columns import Keys, keyed, plain_name, refuse_several
 from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.datasets.table.text_file import TextTable
-from fgvc.data.index import listed
+from fgvc.data.index import list_first
 from fgvc.data.split import SPLIT_NAMES
 from fgvc.data.split_names import may_be_split, split_of, splits_among
 from fgvc.types import TEST, TRAIN, VAL, UserError
@@ -140,11 +140,11 @@ def from_folders(file: Path, path: Sequence[str]) -> Given:
             split_N = np.array([known[folder] for folder in folder_N], dtype=np.uint8)
             return Given(split_N, "the folders in the paths")
         if TRAIN in known.values() and len(set(known.values())) > 1:
-            names = listed(sorted(known, key=known.__getitem__))
+            names = list_first(sorted(known, key=known.__getitem__))
             others = [folder or "no folder" for folder in folders if folder not in known]
             warnings.append(
                 f"{file.name}: the folders {names} in the paths are not read as splits, since "
-                f"other paths have {listed(others)} there; remove these rows, or add a column split"
+                f"other paths have {list_first(others)} there; remove these rows, or add a column split"
             )
         if not any(folder_N):
             break
@@ -168,7 +168,7 @@ def _by_usual_name(
         name = table.names[place]
         words = _words(cells)
         if plain_name(name) != "split" and _says_nothing(name, words):
-            shown = listed(sorted(filter(None, words)), 3)
+            shown = list_first(sorted(filter(None, words)), 3)
             notes.append(f"{file.name}: column {name} holds no splits ({shown}) and is not read")
             continue
         found.append((place, _splits(table, name, cells)))
@@ -281,11 +281,11 @@ def _combined(
     for row in range(count):
         cells = {split: column[row].lower() for split, column in cells_of.items()}
         if "" in cells.values():
-            raise UserError(f"{table.where(row)}: no {listed(names)}; fill it in")
+            raise UserError(f"{table.where(row)}: no {list_first(names)}; fill it in")
         set_splits = [split for split, cell in cells.items() if cell in YES] or rest
         if len(set_splits) != 1:
             what = " and ".join(SPLIT_NAMES[split] for split in set_splits) or "of no split"
-            raise UserError(f"{table.where(row)}: is {what} by {listed(names)}; correct it")
+            raise UserError(f"{table.where(row)}: is {what} by {list_first(names)}; correct it")
         split_N[row] = set_splits[0]
     return split_N
 

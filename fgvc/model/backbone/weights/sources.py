@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fgvc.config import schema
-from fgvc.config.weight_files.folder import weights_in
+from fgvc.config.weight_files.folder import find_weights
 from fgvc.config.weight_files.hub_name import HUB, hub_hint, local_path, set_repo
 from fgvc.config.weight_files.shards import (
     NAMES,
@@ -129,7 +129,7 @@ def _local_file(conf: schema.Backbone, row: schema.Checkpoint) -> Path:
     path = local_path(conf.weights or "")
     if path.is_dir():
         try:
-            return weights_in(conf.weights or "", path, conf.library)
+            return find_weights(conf.weights or "", path, conf.library)
         except ValueError as error:
             raise UserError(str(error)) from error
     if not path.is_file():
