@@ -43,11 +43,9 @@ def load() -> None:
     import fgvc.launch.fork_server
 
     torch.set_num_threads(1)
-    rooms = (fgvc.launch, fgvc.pipeline, fgvc.task)
-    modules = [
-        m for room in rooms for m in pkgutil.iter_modules(room.__path__, f"{room.__name__}.")
-    ]
-    for name in (*LIBRARIES, *(module.name for module in modules if module.name.startswith(rooms))):
+    rooms = ("fgvc.launch.", "fgvc.pipeline.", "fgvc.task.")
+    modules = [module.name for module in pkgutil.walk_packages(fgvc.__path__, "fgvc.")]
+    for name in (*LIBRARIES, *(name for name in modules if name.startswith(rooms))):
         importlib.import_module(name)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)  # which the server of a sweep ignores
