@@ -189,7 +189,8 @@ def _write_winner(
     command = shell.fgvc(shell.override("experiment", path))
     says = [
         f"The best of {len(told['trials'])} trials of search {told['run_id']}: "
-        f"{report.describe_trial(best)} (trial {best['number'] + 1}, config {best['config_hash'][:SHORT]}).",
+        f"{report.describe_trial(best)} (trial {best['number'] + 1}, "
+        f"config {best['config_hash'][:SHORT]}).",
         f"  {command}",
     ]
     atomic.write_text(

@@ -15,10 +15,10 @@ from fgvc.report.repeated_evaluations import FoldedRuns, fold_evaluations
 from fgvc.report.run_rows import Run
 
 # bounds are averaged like the rest: they speak of the images that were drawn, the sd of the seeds
-SPREAD = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "val_top1", "val_loss")
-MEANS = (*SPREAD, "top1_low", "top1_high", "images_per_s", "peak_memory_mib", "in_box")
-OF_EACH_RUN = ("seed", "config_hash", "checkpoint_sha256", "run_id", "folder", "started")
-OF_EACH_RUN += ("finished", "predictions_digest")
+WITH_SD = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "val_top1", "val_loss")
+MEANS = (*WITH_SD, "top1_low", "top1_high", "images_per_s", "peak_memory_mib", "in_box")
+PER_RUN = ("seed", "config_hash", "checkpoint_sha256", "run_id", "folder", "started")
+PER_RUN += ("finished", "predictions_digest")
 NO_COLUMN = ("path", "comparability")
 
 
@@ -92,13 +92,13 @@ class Line:
         for name in (field.name for field in fields(Run) if field.name not in NO_COLUMN):
             if name in MEANS:
                 row[name] = self.mean(name)
-            elif name in OF_EACH_RUN:
+            elif name in PER_RUN:
                 row[name] = [getattr(run, name) for run in self.runs]
             elif name == "notes":
                 row[name] = list(self.notes)
             else:
                 row[name] = getattr(self.first, name)
-            if name in SPREAD:
+            if name in WITH_SD:
                 row[f"{name}_sd"] = self.sd(name)
         return row
 
@@ -106,16 +106,16 @@ class Line:
 def aggregate_seeds(runs: Iterable[Run]) -> list[Line]:
     """Lines in the order in which their first run comes."""
     folded = fold_evaluations(runs)
-    families: dict[tuple[object, ...], dict[int, list[Run]]] = defaultdict(
+    runs_by_seed: dict[tuple[object, ...], dict[int, list[Run]]] = defaultdict(
         lambda: defaultdict(list)
     )
     for run in folded.runs:
-        family = families[_family(run, folded)]
+        family = runs_by_seed[_line_key(run, folded)]
         family[run.seed].append(run)
-    return [_line(family, folded) for family in families.values()]
+    return [_build_line(family, folded) for family in runs_by_seed.values()]
 
 
-def _family(run: Run, folded: FoldedRuns) -> tuple[object, ...]:
+def _line_key(run: Run, folded: FoldedRuns) -> tuple[object, ...]:
     """Key of a line: what its runs share.
 
     The question, the answer and the comparability key name the fit of a plain run, so the numbers
@@ -123,9 +123,9 @@ def _family(run: Run, folded: FoldedRuns) -> tuple[object, ...]:
     forced resume is a line of its own, because no config describes it, and so is an evaluation that
     contradicts its run.
     """
-    alone = run.folder if run.forced or run.folder in folded.contradicts else None
+    own_folder = run.folder if run.forced or run.folder in folded.contradicts else None
     fit = None if run.debug is None else (run.fitted_on, run.overlap)
-    return run.question, run.answer, run.comparability_key, fit, alone
+    return run.question, run.answer, run.comparability_key, fit, own_folder
 
 
 def number_notes(lines: Iterable[Line]) -> dict[str, int]:
@@ -138,9 +138,9 @@ def unique_names(lines: Sequence[Line]) -> list[str]:
     """Name of each line: the axes; to distinguish equal names also the hash, commit or run_id."""
     names = [line.first.name for line in lines]
     for suffix in (_by_hash, _by_code, _by_run):
-        taken = Counter(names)
+        counts = Counter(names)
         names = [
-            name if taken[name] == 1 else f"{name} {suffix(line.first)}"
+            name if counts[name] == 1 else f"{name} {suffix(line.first)}"
             for name, line in zip(names, lines, strict=True)
         ]
     return names
@@ -159,19 +159,22 @@ def _by_run(run: Run) -> str:
     return run.run_id
 
 
-def _line(by_seed: dict[int, list[Run]], folded: FoldedRuns) -> Line:
+def _build_line(by_seed: dict[int, list[Run]], folded: FoldedRuns) -> Line:
     newest = [max(by_seed[seed], key=lambda run: (run.started, run.folder)) for seed in by_seed]
     newest.sort(key=lambda run: run.seed)
     runs = [run for of_seed in by_seed.values() for run in of_seed]
     repeats = len(runs) - len(newest) + sum(folded.repeats.get(run.folder, 0) for run in runs)
     superseded = [
-        run.folder for kept in newest for run in by_seed[kept.seed] if _predict_otherwise(run, kept)
+        run.folder
+        for kept in newest
+        for run in by_seed[kept.seed]
+        if _predictions_differ(run, kept)
     ]
     contradicts = folded.contradicts.get(newest[0].folder)
     return Line(tuple(newest), repeats, contradicts, tuple(sorted(superseded)))
 
 
-def _predict_otherwise(run: Run, kept: Run) -> bool:
+def _predictions_differ(run: Run, newest: Run) -> bool:
     """Whether two runs are known to predict different classes; older records have no digest."""
-    one, other = run.predictions_digest, kept.predictions_digest
-    return one is not None and other is not None and one != other
+    digest, newest_digest = run.predictions_digest, newest.predictions_digest
+    return digest is not None and newest_digest is not None and digest != newest_digest

@@ -25,7 +25,7 @@ from fgvc.report.pairwise_tests import ALPHA, DRAWS, SEED
 from fgvc.report.run_rows import Run
 from fgvc.types import UserError, nfc
 
-OF_EACH_RUN = ("run_id", "config_hash", "started", "finished", "seconds")  # of a stamp
+PER_RUN = ("run_id", "config_hash", "started", "finished", "seconds")  # of a stamp
 
 
 @dataclass(frozen=True)
@@ -48,30 +48,30 @@ def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
         UserError: a folder is damaged, the runs do not compare and `force` is not given, or they
             have no image in common.
     """
-    mine, theirs = _side(path, "run"), _side(against, "against")
-    differs = comparability.difference(mine.run.comparability, theirs.run.comparability)
+    side, other = _read_side(path, "run"), _read_side(against, "against")
+    differs = comparability.difference(side.run.comparability, other.run.comparability)
     if differs and not force:
-        raise UserError(_refusal(mine.run, theirs.run, differs))
-    images = _common(mine, theirs)
+        raise UserError(_refusal(side.run, other.run, differs))
+    images = _common_images(side, other)
     right_a_N, right_b_N = (
-        np.array([side.right[image] for image in images]) for side in (mine, theirs)
+        np.array([side.right[image] for image in images]) for side in (side, other)
     )
-    ids = sorted(set(mine.truth.values()))
+    ids = sorted(set(side.truth.values()))
     index_of = {key: index for index, key in enumerate(ids)}
-    class_N = np.array([index_of[mine.truth[image]] for image in images])
+    class_N = np.array([index_of[side.truth[image]] for image in images])
     return {
-        "run": _told(mine.run, right_a_N, class_N),
-        "against": _told(theirs.run, right_b_N, class_N),
+        "run": _accuracy_of(side.run, right_a_N, class_N),
+        "against": _accuracy_of(other.run, right_b_N, class_N),
         "comparable": not differs,
         "differs_in": {name: list(values) for name, values in differs.items()},
         "images": {
             "common": len(images),
-            "only_run": len(mine.right) - len(images),
-            "only_against": len(theirs.right) - len(images),
+            "only_run": len(side.right) - len(images),
+            "only_against": len(other.right) - len(images),
         },
         "alpha": ALPHA,
         "null": metrics.NULL_HYPOTHESIS,
-        "identical": all(mine.predicted[image] == theirs.predicted[image] for image in images),
+        "identical": all(side.predicted[image] == other.predicted[image] for image in images),
         "mcnemar": asdict(metrics.mcnemar(right_a_N, right_b_N)),
         "top1": asdict(
             metrics.compare_top1(right_a_N[np.newaxis], right_b_N[np.newaxis], DRAWS, SEED)
@@ -80,19 +80,19 @@ def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
             metrics.bootstrap_mean_per_class(right_a_N, right_b_N, class_N, DRAWS, SEED)
         ),
         "bootstrap": {"draws": DRAWS, "seed": SEED},
-        "classes": _classes(mine.names, ids, class_N, right_a_N, right_b_N),
-        "wrong_to_right": _changed(mine, images, right_a_N & ~right_b_N),
-        "right_to_wrong": _changed(mine, images, right_b_N & ~right_a_N),
-        "config": _between(path, against, "config.canonical.json"),
+        "classes": _class_rows(side.names, ids, class_N, right_a_N, right_b_N),
+        "wrong_to_right": _changed_images(side, images, right_a_N & ~right_b_N),
+        "right_to_wrong": _changed_images(side, images, right_b_N & ~right_a_N),
+        "config": _file_differences(path, against, "config.canonical.json"),
         "environment": {
             key: values
-            for key, values in _between(path, against, "env_stamp.json").items()
-            if key not in OF_EACH_RUN
+            for key, values in _file_differences(path, against, "env_stamp.json").items()
+            if key not in PER_RUN
         },
     }
 
 
-def _side(path: Path, what: str) -> Side:
+def _read_side(path: Path, what: str) -> Side:
     try:
         run = run_rows.read_run(path.resolve())
         index = verify.index(path)
@@ -113,36 +113,38 @@ def _side(path: Path, what: str) -> Side:
         return Side(run, truth, predicted, right, names)
     except DamageError as why:
         raise UserError(f"{what}={path}: {why}") from why
-    except predictions.ODD as error:
+    except predictions.READ_ERRORS as error:
         raise UserError(f"{what}={path}: not a record that this version reads") from error
 
 
-def _refusal(mine: Run, theirs: Run, differs: Mapping[str, tuple[str, str]]) -> str:
-    told = "; ".join(f"{name}: {one[:12]}, {other[:12]}" for name, (one, other) in differs.items())
+def _refusal(run: Run, other_run: Run, differs: Mapping[str, tuple[str, str]]) -> str:
+    differences = "; ".join(
+        f"{name}: {one[:12]}, {other[:12]}" for name, (one, other) in differs.items()
+    )
     return (
-        f"{mine.folder} and {theirs.folder} do not compare, they differ in {told}; choose runs "
+        f"{run.folder} and {other_run.folder} do not compare, they differ in {differences}; choose runs "
         "that share them, or task.force=true compares the images they have in common"
     )
 
 
-def _common(mine: Side, theirs: Side) -> list[str]:
+def _common_images(side: Side, other: Side) -> list[str]:
     """Test images of both, by path, each of the same class in both."""
-    images = sorted(mine.right.keys() & theirs.right.keys())
+    images = sorted(side.right.keys() & other.right.keys())
     if not images:
         raise UserError(
-            f"{mine.run.folder} and {theirs.run.folder} have no test image in common: "
+            f"{side.run.folder} and {other.run.folder} have no test image in common: "
             "choose runs of one dataset"
         )
     for image in images:
-        if mine.truth[image] != theirs.truth[image]:
+        if side.truth[image] != other.truth[image]:
             raise UserError(
-                f"{image} is of class {mine.truth[image]} in one run and {theirs.truth[image]} in "
+                f"{image} is of class {side.truth[image]} in one run and {other.truth[image]} in "
                 "the other: their labels do not agree, so nothing can be compared"
             )
     return images
 
 
-def _told(run: Run, right_N: np.ndarray, class_N: np.ndarray) -> dict[str, Any]:
+def _accuracy_of(run: Run, right_N: np.ndarray, class_N: np.ndarray) -> dict[str, Any]:
     """A run's accuracy on the common images."""
     hits, n = int(right_N.sum()), len(right_N)
     recall = [float(right_N[class_N == label].mean()) for label in np.unique(class_N)]
@@ -157,7 +159,7 @@ def _told(run: Run, right_N: np.ndarray, class_N: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _classes(
+def _class_rows(
     names: Mapping[str, str],
     ids: list[str],
     class_N: np.ndarray,
@@ -169,19 +171,19 @@ def _classes(
     for label in np.unique(class_N).tolist():
         of_class_N = class_N == label
         run, against = (float(right_N[of_class_N].mean()) for right_N in (right_a_N, right_b_N))
-        told = {"id": ids[label], "name": names[ids[label]], "images": int(of_class_N.sum())}
-        rows.append({**told, "run": run, "against": against, "difference": run - against})
+        about = {"id": ids[label], "name": names[ids[label]], "images": int(of_class_N.sum())}
+        rows.append({**about, "run": run, "against": against, "difference": run - against})
     return sorted(rows, key=lambda row: (-abs(row["difference"]), row["name"]))
 
 
-def _changed(side: Side, images: list[str], changed_N: np.ndarray) -> list[dict[str, str]]:
+def _changed_images(side: Side, images: list[str], changed_N: np.ndarray) -> list[dict[str, str]]:
     kept = [image for image, changed in zip(images, changed_N, strict=True) if changed]
     return [{"path": image, "class": side.names[side.truth[image]]} for image in kept]
 
 
-def _between(path: Path, against: Path, file: str) -> dict[str, list[Any]]:
-    own, other = (
+def _file_differences(path: Path, against: Path, file: str) -> dict[str, list[Any]]:
+    config, other_config = (
         verify.parsed(file, untrusted.read_bytes(folder / file, untrusted.LIST))
         for folder in (path, against)
     )
-    return {key: list(values) for key, values in differences(own, other).items()}
+    return {key: list(values) for key, values in differences(config, other_config).items()}

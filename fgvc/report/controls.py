@@ -16,7 +16,7 @@ from fgvc.report.aggregate_seeds import Line
 from fgvc.report.run_rows import Run
 
 CONTROLS = ("off", "random", "centre", "pretrained_block")
-BLIND = ("random", "centre")  # they look at no attention, and are held against off alone
+ATTENTION_FREE = ("random", "centre")  # they look at no attention, and are held against off alone
 
 Pair = tuple[Line, str, Line]  # a line, what its control is called, and the control
 
@@ -28,19 +28,23 @@ def match_controls(lines: Sequence[Line]) -> list[Pair]:
         lines: in any order. Of several controls that fit, one of the same code is preferred, then
             the newest: the choice does not depend on test.
     """
-    return [pair for line in lines for pair in _of(line, lines)]
+    return [pair for line in lines for pair in _controls_of(line, lines)]
 
 
-def _of(line: Line, lines: Sequence[Line]) -> Iterator[Pair]:
-    mine = line.first
-    for name in CONTROLS if mine.part_attention != "off" else ():
-        fits = [
-            one for one in lines if _controls(one.first, mine, name) and _same_weights(one, line)
+def _controls_of(line: Line, lines: Sequence[Line]) -> Iterator[Pair]:
+    run = line.first
+    for name in CONTROLS if run.part_attention != "off" else ():
+        candidates = [
+            candidate
+            for candidate in lines
+            if _is_control(candidate.first, run, name) and _same_weights(candidate, line)
         ]
-        same = [one for one in fits if one.first.answer == mine.answer]
-        if fits:
+        same_answer = [
+            candidate for candidate in candidates if candidate.first.answer == run.answer
+        ]
+        if candidates:
             key = attrgetter("first.started", "first.folder")
-            yield line, name, max(same or fits, key=key)
+            yield line, name, max(same_answer or candidates, key=key)
 
 
 def _same_weights(control: Line, line: Line) -> bool:
@@ -50,16 +54,16 @@ def _same_weights(control: Line, line: Line) -> bool:
     return {run.seed for run in control.runs} == {run.seed for run in line.runs}
 
 
-def _controls(other: Run, mine: Run, name: str) -> bool:
+def _is_control(other: Run, run: Run, name: str) -> bool:
     """Whether `other` is this control of `mine`."""
-    if other.rest != mine.rest:
+    if other.rest != run.rest:
         return False
     if name == "off":
         return other.part_attention == "off"
-    if (other.part_rest, other.part_tokens) != (mine.part_rest, mine.part_tokens):
+    if (other.part_rest, other.part_tokens) != (run.part_rest, run.part_tokens):
         return False
     if name == "pretrained_block":
-        alike = other.part_attention == mine.part_attention
-        return alike and (other.last_block, mine.last_block) == ("pretrained", "random")
-    alike = other.last_block == mine.last_block
-    return alike and other.part_attention == name and mine.part_attention not in BLIND
+        same = other.part_attention == run.part_attention
+        return same and (other.last_block, run.last_block) == ("pretrained", "random")
+    same = other.last_block == run.last_block
+    return same and other.part_attention == name and run.part_attention not in ATTENTION_FREE

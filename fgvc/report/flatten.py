@@ -8,17 +8,19 @@ from typing import Any
 
 def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}; lists and empty mappings are values."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in plain.items():
-        inner = isinstance(value, Mapping) and value
-        found |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return found
+        is_branch = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{key}.") if is_branch else {f"{prefix}{key}": value}
+    return flat
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(plain: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> both values, where they differ; None stands for a key that one side lacks."""
-    mine, theirs = flatten(one), flatten(other)
-    keys = sorted(mine.keys() | theirs.keys())
+    flat, other_flat = flatten(plain), flatten(other)
+    keys = sorted(flat.keys() | other_flat.keys())
     return {
-        key: (mine.get(key), theirs.get(key)) for key in keys if mine.get(key) != theirs.get(key)
+        key: (flat.get(key), other_flat.get(key))
+        for key in keys
+        if flat.get(key) != other_flat.get(key)
     }

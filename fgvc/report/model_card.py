@@ -89,7 +89,7 @@ def render_model_card(
 
     environment = _environment()
     text = (resources.files("fgvc.report") / "model_card.md.j2").read_text(encoding="utf-8")
-    record = _numbers(run, ids["exported_from"])
+    record = _read_record(run, ids["exported_from"])
     try:
         return environment.from_string(text).render(
             conf=facts["config"],
@@ -117,26 +117,26 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=_inert,
+        finalize=_escape,
     )
     filters = (percent, number, interval, _code, _literal, _exponent)
     environment.filters |= {
-        function.__name__.strip("_"): _inert_from(function) for function in filters
+        function.__name__.strip("_"): _escaped_filter(function) for function in filters
     }
     return environment
 
 
-class _Inert(str):
+class _Escaped(str):
     """Markdown that is not escaped again."""
 
 
-def _inert(value: object) -> object:
+def _escape(value: object) -> object:
     """A value of the card; plain text is escaped."""
-    return markdown(value) if isinstance(value, str) and not isinstance(value, _Inert) else value
+    return markdown(value) if isinstance(value, str) and not isinstance(value, _Escaped) else value
 
 
-def _inert_from(function: Callable[..., str]) -> Callable[..., _Inert]:
-    return lambda *values: _Inert(function(*values))
+def _escaped_filter(function: Callable[..., str]) -> Callable[..., _Escaped]:
+    return lambda *values: _Escaped(function(*values))
 
 
 def _code(value: object) -> str:
@@ -152,7 +152,7 @@ def _exponent(value: float) -> str:
     return f"{value:.1e}"
 
 
-def _numbers(run: Path, checkpoint_id: str) -> Record | None:
+def _read_record(run: Path, checkpoint_id: str) -> Record | None:
     """The record of the run in whose folder the checkpoint lies; None for a file without a run.
 
     A file of another checkpoint in the folder of a run has no record either.
@@ -194,5 +194,5 @@ def _record(numbers: Plain, stamp: Plain) -> Record:
             ),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise DamageError(f"{METRICS}, {STAMP}: of another version of fgvc ({what})") from error
+        problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DamageError(f"{METRICS}, {STAMP}: of another version of fgvc ({problem})") from error

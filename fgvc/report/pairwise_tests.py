@@ -53,7 +53,7 @@ class PairwiseTest:
 
 
 def compare_lines(
-    pairs: Sequence[tuple[Line, Line]], read: PredictionsByPath, family: int | None = None
+    pairs: Sequence[tuple[Line, Line]], predictions_of: PredictionsByPath, family: int | None = None
 ) -> list[PairwiseTest]:
     """Compare the lines of each pair.
 
@@ -61,53 +61,61 @@ def compare_lines(
         family: number of pairs for Holm's adjustment; None: the number of these pairs.
     """
     family = len(pairs) if family is None else family
-    tops = [
-        metrics.compare_top1(_right(line, read), _right(other, read), DRAWS, SEED)
+    comparisons = [
+        metrics.compare_top1(
+            _right_per_seed(line, predictions_of),
+            _right_per_seed(other, predictions_of),
+            DRAWS,
+            SEED,
+        )
         for line, other in pairs
     ]
-    adjusted = metrics.holm([top.p for top in tops], family)
+    adjusted = metrics.holm([comparison.p for comparison in comparisons], family)
     return [
         PairwiseTest(
-            test=top.test,
-            difference=top.value,
-            low=top.low,
-            high=top.high,
-            p=top.p,
+            test=comparison.test,
+            difference=comparison.value,
+            low=comparison.low,
+            high=comparison.high,
+            p=comparison.p,
             p_holm=p_holm,
             family=family,
-            identical=_predictions(line, read) == _predictions(other, read),
-            same_right=top.same_right,
+            identical=_prediction_shares(line, predictions_of)
+            == _prediction_shares(other, predictions_of),
+            same_right=comparison.same_right,
         )
-        for (line, other), top, p_holm in zip(pairs, tops, adjusted, strict=True)
+        for (line, other), comparison, p_holm in zip(pairs, comparisons, adjusted, strict=True)
     ]
 
 
-def find_identical(lines: Sequence[Line], read: PredictionsByPath) -> dict[int, int]:
+def find_identical(lines: Sequence[Line], predictions_of: PredictionsByPath) -> dict[int, int]:
     """Place of each line that repeats earlier answers -> place of the first such line; from 1."""
-    first: dict[frozenset[tuple[str, Fraction]], int] = {}
+    place_of: dict[frozenset[tuple[str, Fraction]], int] = {}
     repeated = {}
     for place, line in enumerate(lines, 1):
-        if count_distinct_predictions(line, read) is None:
+        if count_distinct_predictions(line, predictions_of) is None:
             continue
-        at = first.setdefault(_predictions(line, read), place)
-        if at != place:
-            repeated[place] = at
+        first_place = place_of.setdefault(_prediction_shares(line, predictions_of), place)
+        if first_place != place:
+            repeated[place] = first_place
     return repeated
 
 
-def count_distinct_predictions(line: Line, read: PredictionsByPath) -> int | None:
+def count_distinct_predictions(line: Line, predictions_of: PredictionsByPath) -> int | None:
     """Number of distinct predictions among the seeds of a line; None if they were not read."""
-    if any(run.path not in read for run in line.runs):
+    if any(run.path not in predictions_of for run in line.runs):
         return None
-    return len(_predictions(line, read))
+    return len(_prediction_shares(line, predictions_of))
 
 
-def _predictions(line: Line, read: PredictionsByPath) -> frozenset[tuple[str, Fraction]]:
+def _prediction_shares(
+    line: Line, predictions_of: PredictionsByPath
+) -> frozenset[tuple[str, Fraction]]:
     """Each distinct prediction digest with the share of seeds that gave it."""
-    times = Counter(read[run.path].predictions for run in line.runs)
+    times = Counter(predictions_of[run.path].predictions for run in line.runs)
     return frozenset((digest, Fraction(n, len(line.runs))) for digest, n in times.items())
 
 
-def _right(line: Line, read: PredictionsByPath) -> np.ndarray:
+def _right_per_seed(line: Line, predictions_of: PredictionsByPath) -> np.ndarray:
     """right_SN: which images each seed of a line got right."""
-    return np.stack([read[run.path].right_N for run in line.runs])
+    return np.stack([predictions_of[run.path].right_N for run in line.runs])

@@ -7,8 +7,8 @@ from typing import Any
 
 from fgvc.record.verify import DamageError
 
-MOST = 1 << 20  # characters: a config has some five thousand
-MOST_DEPTH = 50
+MAX_CHARACTERS = 1 << 20  # characters: a config has some five thousand
+MAX_DEPTH = 50
 
 
 def plain_yaml(file: str, text: str) -> dict[str, Any]:
@@ -20,8 +20,8 @@ def plain_yaml(file: str, text: str) -> dict[str, Any]:
     """
     import yaml
 
-    if len(text) > MOST:
-        raise DamageError(f"{file}: {len(text)} characters, at most {MOST}")
+    if len(text) > MAX_CHARACTERS:
+        raise DamageError(f"{file}: {len(text)} characters, at most {MAX_CHARACTERS}")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where it was built
     try:
         _check_events(file, yaml.parse(text, Loader=loader))
@@ -45,5 +45,5 @@ def _check_events(file: str, events: Iterable[Any]) -> None:
             raise DamageError(f"{file}: YAML with a tag, which fgvc does not write")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MOST_DEPTH:
-            raise DamageError(f"{file}: nested more than {MOST_DEPTH} levels deep")
+        if depth > MAX_DEPTH:
+            raise DamageError(f"{file}: nested more than {MAX_DEPTH} levels deep")

@@ -19,7 +19,7 @@ from fgvc.types import nfc
 FILE = "predictions.parquet"
 COLUMNS = ["path", "split", "label", "pred"]
 # what reading a Parquet file of odd content raises: its header alone gives a bare OSError
-ODD = (pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError)
+READ_ERRORS = (pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,25 @@ def read_test_predictions(run: Run) -> TestPredictions:
     """
     data = verify.verified(run.path, FILE, verify.index(run.path))
     try:
-        answers = _by_path(prediction_tables.read_predictions(data, COLUMNS))
-    except ODD as error:
+        predictions = _sort_by_path(prediction_tables.read_predictions(data, COLUMNS))
+    except READ_ERRORS as error:
         raise DamageError(f"{FILE}: not one that this version reads") from error
-    if int(answers.right_N.sum()) != round(run.top1 * run.n) or len(answers.right_N) != run.n:
+    if (
+        int(predictions.right_N.sum()) != round(run.top1 * run.n)
+        or len(predictions.right_N) != run.n
+    ):
         raise DamageError(f"{FILE}: contradicts metrics.json")
-    return answers
+    return predictions
 
 
-def _by_path(table: pa.Table) -> TestPredictions:
+def _sort_by_path(table: pa.Table) -> TestPredictions:
     # plain lists: Arrow's own filters and sorts wait for pandas, which takes longer than they do
     columns = zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
-    test = sorted(
+    test_rows = sorted(
         (nfc(path), label, pred) for path, split, label, pred in columns if split == "test"
     )
-    label_N, pred_N = (np.array([row[at] for row in test], np.int64) for at in (1, 2))
-    running = hashlib.sha256("\n".join(path for path, _, _ in test).encode())
-    running.update(label_N.tobytes())
+    label_N, pred_N = (np.array([row[at] for row in test_rows], np.int64) for at in (1, 2))
+    images_digest = hashlib.sha256("\n".join(path for path, _, _ in test_rows).encode())
+    images_digest.update(label_N.tobytes())
     predictions = hashlib.sha256(pred_N.tobytes()).hexdigest()
-    return TestPredictions(label_N == pred_N, running.hexdigest(), predictions)
+    return TestPredictions(label_N == pred_N, images_digest.hexdigest(), predictions)

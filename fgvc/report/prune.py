@@ -139,12 +139,12 @@ class OutputRoot:
 
     def _home(self, home: Path) -> Iterator[Item]:
         """outputs/{run_id}/{config_hash}: complete runs, and one in progress with its states."""
-        who = holder(home / ".lock")
+        running = holder(home / ".lock")
         for path in sorted(home.iterdir()):
             if path.is_symlink():
                 yield self._item(path, _LINK)
             elif path.name in (IN_PROGRESS, ASIDE) or SEALED.fullmatch(path.name):
-                verdict = Verdict(False, f"running: {who}") if who else self._judged(path)
+                verdict = Verdict(False, f"running: {running}") if running else self._judged(path)
                 yield self._item(path, verdict, home)
             elif path.name != ".lock":
                 yield self._item(path, _FOREIGN)
@@ -160,11 +160,11 @@ class OutputRoot:
     def _retained(self, folder: Path) -> Verdict:
         """A complete run, by what it recorded and by the tables that rest on it."""
         try:
-            kept = retention_of(folder)
+            retention = retention_of(folder)
         except (UnreadableError, DamageError) as why:
             return Verdict(False, str(why))
-        by = kept.holds(self.now) or self._named.get(run_path(folder))
-        return Verdict(False, by) if by else _over(kept)
+        reason = retention.holds(self.now) or self._named.get(run_path(folder))
+        return Verdict(False, reason) if reason else _expired(retention)
 
     def _in_progress(self, folder: Path) -> Verdict:
         """A run that stopped: it may go on for as long as a complete one is kept.
@@ -173,17 +173,17 @@ class OutputRoot:
         kill leaves unsaid.
         """
         try:
-            told = status(folder)
-            state, updated = told["state"], datetime.datetime.fromisoformat(told["updated"])
+            stored = status(folder)
+            state, updated = stored["state"], datetime.datetime.fromisoformat(stored["updated"])
             times = [path.lstat().st_mtime for path in folder.rglob("*")]
             newest = datetime.datetime.fromtimestamp(max(times), datetime.UTC)
             first, last = min(updated, newest), max(updated, newest)
-            kept = Retention(first, last + self.days, told["of"])
+            retention = Retention(first, last + self.days, stored["of"])
         except (DamageError, KeyError, TypeError, ValueError, OverflowError) as why:
             return Verdict(False, f"in progress, of unknown age ({why})")
-        if by := kept.holds(self.now):
-            return Verdict(False, f"{state}, can go on: {by}")
-        return _over(kept)
+        if reason := retention.holds(self.now):
+            return Verdict(False, f"{state}, can go on: {reason}")
+        return _expired(retention)
 
     def _tables(self) -> Iterator[Item]:
         for table in self._found:
@@ -195,8 +195,8 @@ class OutputRoot:
             return Verdict(False, "the current table")
         if table.retention is None:
             return Verdict(False, table.trouble)
-        by = table.retention.holds(self.now)
-        return Verdict(False, by) if by else _over(table.retention)
+        reason = table.retention.holds(self.now)
+        return Verdict(False, reason) if reason else _expired(table.retention)
 
     @cached_property
     def _found(self) -> list[table_archive.TableFiles]:
@@ -214,7 +214,7 @@ class OutputRoot:
         for table in self._found:
             holds = table.retention.holds(self.now) if table.retention else table.trouble
             if holds:
-                why |= dict.fromkeys(_rows(table), f"in {table.stem}.json, {holds}")
+                why |= dict.fromkeys(_referenced_runs(table), f"in {table.stem}.json, {holds}")
         return why
 
     def _item(self, path: Path, verdict: Verdict, home: Path | None = None) -> Item:
@@ -225,11 +225,11 @@ _LINK = Verdict(False, "a link, which is never followed")
 _FOREIGN = Verdict(False, "no run, no table")
 
 
-def _over(kept: Retention) -> Verdict:
-    return Verdict(True, f"its time was over on {kept.due:%Y-%m-%d}")
+def _expired(retention: Retention) -> Verdict:
+    return Verdict(True, f"its time was over on {retention.due:%Y-%m-%d}")
 
 
-def _rows(table: table_archive.TableFiles) -> list[str]:
+def _referenced_runs(table: table_archive.TableFiles) -> list[str]:
     try:
         return list(table_archive.referenced_runs(table))
     except (OSError, ValueError) as error:

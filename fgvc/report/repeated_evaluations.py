@@ -35,13 +35,13 @@ def fold_evaluations(runs: Iterable[Run]) -> FoldedRuns:
     repeats: Counter[str] = Counter()
     contradicts: dict[str, str] = {}
     repeated: set[str] = set()
-    for fits, evaluations in _by_checkpoint_and_data(runs):
-        first = (fits or evaluations)[0]
-        answers = {run.predictions_digest: run for run in reversed(fits)}
+    for fitting_runs, evaluations in _by_checkpoint_and_data(runs):
+        first = (fitting_runs or evaluations)[0]
+        by_predictions = {run.predictions_digest: run for run in reversed(fitting_runs)}
         for run in evaluations:
-            same = answers.setdefault(run.predictions_digest, run)
-            if same is not run:
-                repeats[same.folder] += 1
+            earlier = by_predictions.setdefault(run.predictions_digest, run)
+            if earlier is not run:
+                repeats[earlier.folder] += 1
                 repeated.add(run.folder)
             elif run is not first:
                 contradicts[run.folder] = first.folder

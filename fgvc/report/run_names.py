@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-USUAL = {"precision": "fp32", "part_attention": "off"}  # not worth a word in a name
+DEFAULTS = {"precision": "fp32", "part_attention": "off"}  # not worth a word in a name
 
 
 def run_name(
@@ -28,8 +28,11 @@ def run_name(
         config["head"]["name"] + (" finetuned" if config["task"]["name"] == "train" else ""),
         f"{resolution} px",
     ]
-    axes = {"precision": config["precision"], "part_attention": _choice(config["part_attention"])}
-    parts += [value for axis, value in axes.items() if value != USUAL[axis]]
+    axes = {
+        "precision": config["precision"],
+        "part_attention": _part_attention_name(config["part_attention"]),
+    }
+    parts += [value for axis, value in axes.items() if value != DEFAULTS[axis]]
     marks = {
         "debug": config["task"].get("debug") is not None,
         "forced resume": forced,
@@ -38,12 +41,12 @@ def run_name(
     return " · ".join([*parts, *(mark for mark, applies in marks.items() if applies)])
 
 
-def _choice(part_attention: Mapping[str, Any]) -> str:
+def _part_attention_name(part_attention: Mapping[str, Any]) -> str:
     """A choice of part attention, with what it was told beyond its name."""
-    said = {
+    settings = {
         "": part_attention["name"],
         "tokens ": part_attention.get("tokens"),
         "stride ": part_attention.get("stride"),
     }
-    words = [f"{what}{value}" for what, value in said.items() if value is not None]
+    words = [f"{what}{value}" for what, value in settings.items() if value is not None]
     return " ".join(words + ["random block"] * (part_attention.get("last_block") == "random"))

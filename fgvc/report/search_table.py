@@ -34,9 +34,9 @@ def describe_trial(row: Row) -> str:
 
 def print_trials(rows: Sequence[Row], keys: Sequence[str], select: str, best: Row | None) -> None:
     """Every trial with the searched values only, then what failed and why."""
-    names = _names(keys)
-    short = [_broken(names[key]) for key in keys]
-    cells = [[_trial(row, best), *_values(row, keys), *_worth(row)] for row in rows]
+    names = _short_names(keys)
+    short = [_two_lines(names[key]) for key in keys]
+    cells = [[_trial_cell(row, best), *_values(row, keys), *_score_cells(row)] for row in rows]
     columns = ["trial", *short, "top-1", "loss", "time"]
     title = f"{len(rows)} trials on validation, best by {select}; test was not read"
     console.table(title, columns, cells)
@@ -45,7 +45,7 @@ def print_trials(rows: Sequence[Row], keys: Sequence[str], select: str, best: Ro
             console.say(f"trial {row['number'] + 1} {describe_trial(row)}")
 
 
-def _names(keys: Sequence[str]) -> dict[str, str]:
+def _short_names(keys: Sequence[str]) -> dict[str, str]:
     """A key by its last word, where no other ends in the same."""
     tails = [key.rpartition(".")[2] for key in keys]
     return {
@@ -53,26 +53,26 @@ def _names(keys: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _broken(name: str) -> str:
+def _two_lines(name: str) -> str:
     """On two lines where it has two words: the numbers below are narrower."""
     return name.replace("_", "\n", 1)
 
 
 def _values(row: Row, keys: Sequence[str]) -> list[str]:
-    found = (row["values"][key] for key in keys)
-    return [_brief(value) if isinstance(value, float) else str(value) for value in found]
+    values = (row["values"][key] for key in keys)
+    return [_two_digits(value) if isinstance(value, float) else str(value) for value in values]
 
 
-def _brief(value: float) -> str:
+def _two_digits(value: float) -> str:
     """Two digits, as five columns of them must fit; search.json has all."""
     return f"{value:.1e}".replace("e-0", "e-") if 0 < abs(value) < 0.01 else f"{value:.2g}"
 
 
-def _trial(row: Row, best: Row | None) -> str:
+def _trial_cell(row: Row, best: Row | None) -> str:
     return f"{row['number'] + 1}{' best' if row is best else ''}"
 
 
-def _worth(row: Row) -> list[str]:
+def _score_cells(row: Row) -> list[str]:
     if row["state"] != DONE:
         return ["–", "–", row["state"]]
     return [console.percent(row["top1"]), f"{row['loss']:.3f}", f"{row['seconds']:.0f} s"]

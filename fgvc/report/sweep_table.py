@@ -21,11 +21,11 @@ from fgvc.report import typed_fields
 from fgvc.store import atomic, hashing
 from fgvc.untrusted.escape import one_line
 
-HOME = "fgvc.report.page"
+TEMPLATES = "fgvc.report.page"
 ROWS = "jobs"
 GOOD = ("done", "skipped")
 NOT_BEGUN, RUNNING = "not begun", "running"
-PLACES = ("runtime.", "dataset.root=")
+PLACE_KEYS = ("runtime.", "dataset.root=")
 STATES = (*GOOD, "failed", "oom", "preempted", NOT_BEGUN)
 
 
@@ -63,29 +63,31 @@ class SweepTable:
 
     @property
     def counts(self) -> dict[str, int]:
-        found = Counter(row.state for row in self.rows)
-        return {state: found[state] for state in STATES if found[state]}
+        counts = Counter(row.state for row in self.rows)
+        return {state: counts[state] for state in STATES if counts[state]}
 
     def names(self) -> list[str]:
         """Each row by the choices in which the rows differ."""
-        shown = [[one for one in row.choices if not one.startswith(PLACES)] for row in self.rows]
-        everywhere = set.intersection(*map(set, shown))
-        if len(self.rows) == 1 or all(set(row) == everywhere for row in shown):
-            everywhere = set()
-        return [" ".join(one for one in row if one not in everywhere) for row in shown]
+        choices = [
+            [one for one in row.choices if not one.startswith(PLACE_KEYS)] for row in self.rows
+        ]
+        shared = set.intersection(*map(set, choices))
+        if len(self.rows) == 1 or all(set(row) == shared for row in choices):
+            shared = set()
+        return [" ".join(one for one in row if one not in shared) for row in choices]
 
 
 def write_row(sweep: Path, row: Row) -> None:
     """Write a row under the name of its sweep; it replaces a row of the same choices."""
-    atomic.write_json(_file(sweep, row.choices), asdict(replace(row, sweep=sweep.name)))
+    atomic.write_json(_row_file(sweep, row.choices), asdict(replace(row, sweep=sweep.name)))
 
 
 def read_row(sweep: Path, choices: Sequence[str]) -> Row:
     """What is known of a job by its choices."""
     try:
-        stored = untrusted.read_json(_file(sweep, choices))
+        stored = untrusted.read_json(_row_file(sweep, choices))
         row = Row(**{**stored, "choices": tuple(stored["choices"])})
-        _check(row, sweep, choices)
+        _check_row(row, sweep, choices)
     except FileNotFoundError:
         return Row(tuple(choices), NOT_BEGUN)
     except (ValueError, TypeError, KeyError):
@@ -93,7 +95,7 @@ def read_row(sweep: Path, choices: Sequence[str]) -> Row:
     return row
 
 
-def _check(row: Row, sweep: Path, choices: Sequence[str]) -> None:
+def _check_row(row: Row, sweep: Path, choices: Sequence[str]) -> None:
     """ValueError unless the row has the types of a row, and is of this job and sweep."""
     typed_fields.check_types(replace(row, traceback=None, line=None))
     if not all(isinstance(text, str | None) for text in (row.line, row.traceback)):
@@ -111,7 +113,7 @@ def print_sweep(table: SweepTable) -> None:
         [name, row.state, duration(row.seconds)]
         for name, row in zip(names, table.rows, strict=True)
     ]
-    console.table(f"jobs of {table.run_id}: {_counted(table)}", ("job", "", "time"), rows)
+    console.table(f"jobs of {table.run_id}: {_format_counts(table)}", ("job", "", "time"), rows)
     for name, row in zip(names, table.rows, strict=True):
         if row.state not in (*GOOD, NOT_BEGUN):
             console.say(f"{row.state}: {name}: {one_line(row.line)}")
@@ -141,11 +143,11 @@ def write_sweep(table: SweepTable, target: Path) -> None:
     atomic.write_json(target / "sweep.json", plain)
     facts = {
         "table": table,
-        "lines": list(_lines(table, target)),
-        "counted": _counted(table),
+        "lines": list(_job_lines(table, target)),
+        "counted": _format_counts(table),
         "baselines": _link(table.output_root / "baselines.html", target),
     }
-    atomic.write_text(target / "sweep.html", render("sweep.html", HOME, facts))
+    atomic.write_text(target / "sweep.html", render("sweep.html", TEMPLATES, facts))
 
 
 def _without_places(row: Row) -> Row:
@@ -154,7 +156,7 @@ def _without_places(row: Row) -> Row:
     return replace(row, choices=tuple(map(privacy.without_user_paths, row.choices)), **shown)
 
 
-def _lines(table: SweepTable, target: Path) -> Iterator[Mapping[str, object]]:
+def _job_lines(table: SweepTable, target: Path) -> Iterator[Mapping[str, object]]:
     for name, row in zip(table.names(), table.rows, strict=True):
         page = table.output_root / row.folder / FILE if row.folder else None
         link = _link(page, target) if page and page.is_file() else None
@@ -165,10 +167,10 @@ def _link(file: Path, target: Path) -> str:
     return quote(os.path.relpath(file, target))
 
 
-def _counted(table: SweepTable) -> str:
+def _format_counts(table: SweepTable) -> str:
     return ", ".join(f"{number} {state}" for state, number in table.counts.items())
 
 
-def _file(sweep: Path, choices: Sequence[str]) -> Path:
+def _row_file(sweep: Path, choices: Sequence[str]) -> Path:
     name = hashing.sha256_bytes(hashing.canonical_json(list(choices)))
     return sweep / ROWS / f"{name[:16]}.json"

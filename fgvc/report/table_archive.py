@@ -21,7 +21,7 @@ from fgvc.store import atomic, hashing
 from fgvc.store.file_lock import lock
 
 STEM = "baselines"
-KEEPER = ".retention.json"
+RETENTION_SUFFIX = ".retention.json"
 DATED = re.compile(rf"{STEM}-\d{{8}}T\d{{12}}Z")
 
 
@@ -54,7 +54,7 @@ def write_table(target: Path, formats: Mapping[str, bytes], days: int) -> None:
             _set_aside(target, days)
             for kind, data in formats.items():
                 atomic.write_bytes(target / f"{STEM}.{kind}", data)
-        _keep(target, days)
+        _write_retention(target, days)
 
 
 def list_tables(folder: Path) -> list[TableFiles]:
@@ -66,10 +66,14 @@ def list_tables(folder: Path) -> list[TableFiles]:
 def _table(folder: Path, stem: str) -> TableFiles:
     files = tuple(sorted(folder.glob(f"{stem}.*")))
     try:
-        kept = retention.read_of(folder / f"{stem}{KEEPER}", _digest(folder / f"{stem}.json"))
-        if stem not in (STEM, _dated(kept.created)):
-            raise UnreadableError(f"{stem}{KEEPER}: created {kept.created.isoformat()}, not {stem}")
-        return TableFiles(stem, files, kept)
+        table_retention = retention.read_of(
+            folder / f"{stem}{RETENTION_SUFFIX}", _digest(folder / f"{stem}.json")
+        )
+        if stem not in (STEM, _dated_stem(table_retention.created)):
+            raise UnreadableError(
+                f"{stem}{RETENTION_SUFFIX}: created {table_retention.created.isoformat()}, not {stem}"
+            )
+        return TableFiles(stem, files, table_retention)
     except UnreadableError as why:
         return TableFiles(stem, files, None, str(why))
 
@@ -81,29 +85,29 @@ def _differs(file: Path, data: bytes) -> bool:
 def _set_aside(target: Path, days: int) -> None:
     """Give every file of the table the dated name; its retention goes last, so that a kill between
     two of them is made good by the next table."""
-    keeper = target / f"{STEM}{KEEPER}"
-    files = [path for path in target.glob(f"{STEM}.*") if path != keeper]
-    if not files and not keeper.exists():
+    retention_file = target / f"{STEM}{RETENTION_SUFFIX}"
+    files = [path for path in target.glob(f"{STEM}.*") if path != retention_file]
+    if not files and not retention_file.exists():
         return
-    dated = _dated(_written(keeper, days))
-    for file in (*files, keeper):
+    dated = _dated_stem(_time_written(retention_file, days))
+    for file in (*files, retention_file):
         file.rename(target / f"{dated}{file.name.removeprefix(STEM)}")
     atomic.sync_folder(target)
 
 
-def _written(keeper: Path, days: int) -> datetime.datetime:
+def _time_written(retention_file: Path, days: int) -> datetime.datetime:
     """When the table was written; one without a record of it counts from now."""
     try:
-        return retention.read(keeper).created.astimezone(datetime.UTC)
+        return retention.read(retention_file).created.astimezone(datetime.UTC)
     except UnreadableError:
-        return _keep(keeper.parent, days).created
+        return _write_retention(retention_file.parent, days).created
 
 
-def _keep(target: Path, days: int) -> Retention:
+def _write_retention(target: Path, days: int) -> Retention:
     """Write the retention of the current table, from now on."""
-    kept = retention.begun(now(), days, _digest(target / f"{STEM}.json"))
-    retention.write(target / f"{STEM}{KEEPER}", kept)
-    return kept
+    table_retention = retention.begun(now(), days, _digest(target / f"{STEM}.json"))
+    retention.write(target / f"{STEM}{RETENTION_SUFFIX}", table_retention)
+    return table_retention
 
 
 def _digest(file: Path) -> str:
@@ -111,7 +115,7 @@ def _digest(file: Path) -> str:
     return hashing.sha256_file(file) if file.is_file() else ""
 
 
-def _dated(written: datetime.datetime) -> str:
+def _dated_stem(written: datetime.datetime) -> str:
     return f"{STEM}-{written.astimezone(datetime.UTC):%Y%m%dT%H%M%S%fZ}"
 
 

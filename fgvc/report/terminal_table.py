@@ -17,37 +17,37 @@ from fgvc.report.ranking import Entry, Group
 from fgvc.report.run_rows import Run, fit_marks
 
 COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
-ABOUT = ("license", "contamination", "label_noise")
+CARD_KEYS = ("license", "contamination", "label_noise")
 MARKS = {"identical": "≡", "tie": "="}  # by verdict against the best
-OUTSIDE = "out"
+NOT_RANKED = "out"
 
 
 def print_table(table: Table) -> None:
     """Every block, then what its marks mean, provenance, and the folders that are in none."""
-    numbered = number_notes(line for group in table.groups for line in group.lines)
+    note_numbers = number_notes(line for group in table.groups for line in group.lines)
     for group in table.groups:
-        number, all_names = len(group.entries), unique_names(group.lines)
-        names = all_names[:number]
-        rows = [_cells(*pair, number) for pair in zip(group.entries, names, strict=True)]
-        outside = list(zip(group.outside, all_names[number:], strict=True))
+        ranked, all_names = len(group.entries), unique_names(group.lines)
+        names = all_names[:ranked]
+        rows = [_cells(*pair, ranked) for pair in zip(group.entries, names, strict=True)]
+        outside = list(zip(group.outside, all_names[ranked:], strict=True))
         rows += [_cells(Entry(line), name, None) for line, name in outside]
         for row, line in zip(rows, group.lines, strict=True):
             row[0] += " · partial" if line.first.partial and not group.partial else ""
             row[0] += _subset_mark(line, group) + _source_mark(line, group)
-            row[0] += _note_marks(line, numbered)
+            row[0] += _note_marks(line, note_numbers)
         console.table(_title(group), COLUMNS, rows)
         for line, name in outside:
-            reason = f"{OUTSIDE}  not ranked: {name}: {line.outside}"
+            reason = f"{NOT_RANKED}  not ranked: {name}: {line.outside}"
             for part in textwrap.wrap(reason, 80, subsequent_indent=" " * 5):
                 console.say(part)
-        for line in (*_identical(group, names), *_controls(group, names)):
+        for line in (*_identical_lines(group, names), *_control_lines(group, names)):
             console.say(line)
-        for line in _over_probes(group, names):
+        for line in _probe_lines(group, names):
             console.say(line)
     for line in _legend(table):
         console.say(line)
-    for note, number in numbered.items():
-        console.say(f"[{number}]  {note}")
+    for note, ranked in note_numbers.items():
+        console.say(f"[{ranked}]  {note}")
     _provenance(table)
     for one in table.damaged:
         state = "" if one.other_version else "damaged, left out: "
@@ -67,7 +67,7 @@ def _title(group: Group) -> str:
     return f"comparable ({group.key[:8]}): {' · '.join(parts)}"
 
 
-def _cells(entry: Entry, name: str, rivals: int | None) -> list[str]:
+def _cells(entry: Entry, name: str, ranked: int | None) -> list[str]:
     """A row. rivals: lines of the ranking; None for a line outside it."""
     line, seeds = entry.line, len(entry.line.runs)
     rate = line.mean("images_per_s")
@@ -77,7 +77,7 @@ def _cells(entry: Entry, name: str, rivals: int | None) -> list[str]:
         _spread(line, "top1") if seeds > 1 else console.interval(_interval(line.first)),
         _spread(line, "mean_per_class"),
         f"{rate:.0f}" if rate else "–",
-        OUTSIDE if rivals is None else mark if rivals > 1 else "",
+        NOT_RANKED if ranked is None else mark if ranked > 1 else "",
     ]
 
 
@@ -105,9 +105,9 @@ def _source_mark(line: Line, group: Group) -> str:
     return f" · {mark}" if mark and not _source(group) else ""
 
 
-def _note_marks(line: Line, numbered: Mapping[str, int]) -> str:
+def _note_marks(line: Line, note_numbers: Mapping[str, int]) -> str:
     """The numbers of a line's notes, as shown after its name."""
-    return "".join(f" [{numbered[note]}]" for note in line.notes)
+    return "".join(f" [{note_numbers[note]}]" for note in line.notes)
 
 
 def _seeds(entry: Entry) -> str:
@@ -131,21 +131,23 @@ def _spread(line: Line, field: str) -> str:
     return mean if sd is None else f"{mean} ± {console.percent(sd)}"
 
 
-def _over_probes(group: Group, names: list[str]) -> Iterator[str]:
+def _probe_lines(group: Group, names: list[str]) -> Iterator[str]:
     """What each finetune gained over its linear probe, and whether that is a finding."""
     for entry, name in zip(group.entries, names, strict=True):
-        if (over := entry.over_probe) is None:
+        if (comparison := entry.over_probe) is None:
             continue
-        low, change, high = (100 * value for value in (over.low, over.difference, over.high))
-        verdict = _describe(over, "a finding", "a finding")
+        low, change, high = (
+            100 * value for value in (comparison.low, comparison.difference, comparison.high)
+        )
+        verdict = _describe(comparison, "a finding", "a finding")
         text = (
             f"{name}, against its linear probe: {change:+.1f} points "
-            f"[{low:+.1f}, {high:+.1f}], p = {over.p_holm:.2g}: {verdict}"
+            f"[{low:+.1f}, {high:+.1f}], p = {comparison.p_holm:.2g}: {verdict}"
         )
         yield from textwrap.wrap(text, 80, subsequent_indent="  ")
 
 
-def _identical(group: Group, names: list[str]) -> Iterator[str]:
+def _identical_lines(group: Group, names: list[str]) -> Iterator[str]:
     """Each set of lines that predict the same class for every test image."""
     sets: dict[int, list[str]] = {}
     for entry, name in zip(group.entries, names, strict=True):
@@ -156,23 +158,25 @@ def _identical(group: Group, names: list[str]) -> Iterator[str]:
         yield from textwrap.wrap(text, 80, subsequent_indent="  ")
 
 
-def _controls(group: Group, names: list[str]) -> Iterator[str]:
+def _control_lines(group: Group, names: list[str]) -> Iterator[str]:
     """What each choice of part attention gained over each of its controls, in 80 columns."""
-    held = [pair for pair in zip(group.entries, names, strict=True) if pair[0].controls]
-    if not held:
+    rows = [pair for pair in zip(group.entries, names, strict=True) if pair[0].controls]
+    if not rows:
         return
-    number = sum(len(entry.controls) for entry, _ in held)
+    number = sum(len(entry.controls) for entry, _ in rows)
     yield f"part attention against its controls: top-1 in points, p after Holm over {number}"
-    for entry, name in held:
+    for entry, name in rows:
         run, share = entry.line.first, entry.line.mean("in_box")
         about = [name] if run.part_tokens is None else [name, f"{run.part_tokens} patches"]
         about += [] if share is None else [f"{console.percent(share)} % of them in the box"]
         yield from textwrap.wrap(" · ".join(about), 80, initial_indent="  ", subsequent_indent="  ")
-        for control, one in entry.controls.items():
-            low, change, high = (100 * value for value in (one.low, one.difference, one.high))
+        for control, comparison in entry.controls.items():
+            low, change, high = (
+                100 * value for value in (comparison.low, comparison.difference, comparison.high)
+            )
             yield (
                 f"    against {control.replace('_', ' ')}: {change:+.1f} [{low:+.1f}, {high:+.1f}],"
-                f" p = {one.p_holm:.2g}: {_describe(one, 'helps', 'hurts')}"
+                f" p = {comparison.p_holm:.2g}: {_describe(comparison, 'helps', 'hurts')}"
             )
 
 
@@ -195,9 +199,9 @@ def _legend(table: Table) -> Iterator[str]:
     for verdict, mark in MARKS.items():
         if verdict in {one.verdict for one in versus}:
             yield f"{mark}  {meanings[verdict]}"
-    compared = [*versus, *(one for entry in entries for one in _others(entry))]
+    compared = [*versus, *(one for entry in entries for one in _other_comparisons(entry))]
     if compared:
-        tests = "; ".join(_tests({one.test for one in compared}))
+        tests = "; ".join(_test_names({one.test for one in compared}))
         yield from textwrap.wrap(
             f"p: {tests}. Null: {metrics.NULL_HYPOTHESIS}.", 80, subsequent_indent="   "
         )
@@ -205,7 +209,7 @@ def _legend(table: Table) -> Iterator[str]:
         yield "±  standard deviation over seeds"
 
 
-def _tests(used: set[str]) -> Iterator[str]:
+def _test_names(used: set[str]) -> Iterator[str]:
     """The kinds of tests, each once, with the lines that each is used for."""
     if "mcnemar" in used:
         yield "McNemar's exact test (one answer per image)"
@@ -217,7 +221,7 @@ def _tests(used: set[str]) -> Iterator[str]:
         yield f"exact sign-flip test ({'; '.join(flips)})"
 
 
-def _others(entry: Entry) -> Iterator[PairwiseTest]:
+def _other_comparisons(entry: Entry) -> Iterator[PairwiseTest]:
     """Comparisons with a probe or a control."""
     yield from entry.controls.values()
     if entry.over_probe is not None:
@@ -228,12 +232,14 @@ def _provenance(table: Table) -> None:
     """Once a dataset, and once a backbone that may have met its pictures before."""
     runs = [line.first for group in table.groups for line in group.lines]
     for name, run in {run.dataset: run for run in runs}.items():
-        console.provenance(name, {about: getattr(run, f"dataset_{about}") for about in ABOUT})
-    met = [run for run in runs if run.weights_kind != "random" and not _unseen(run)]
-    for name, text in dict.fromkeys((run.backbone, run.backbone_contamination) for run in met):
+        console.provenance(name, {about: getattr(run, f"dataset_{about}") for about in CARD_KEYS})
+    pretrained = [run for run in runs if run.weights_kind != "random" and not _generated(run)]
+    for name, text in dict.fromkeys(
+        (run.backbone, run.backbone_contamination) for run in pretrained
+    ):
         console.say(f"{name}, contamination: {text}")
 
 
-def _unseen(run: Run) -> bool:
+def _generated(run: Run) -> bool:
     """Pictures that no backbone can have met, as their card says (generated ones)."""
     return run.dataset_contamination.startswith("none")

@@ -162,12 +162,12 @@ def forge_viewers(folder: Path) -> None:
     said = viewers.predictions_of(record, viewers.images_root(record, stored))
     told = [json.loads(line) for line in samples.lines(said)]
     for new, old in zip(told, stored, strict=True):  # nothing else tells what the network saw
-        new |= {name: old[name] for name in viewers.NOT_SAID if name in old}
+        new |= {name: old[name] for name in viewers.UNVERIFIED if name in old}
     dataset.write_samples(folder / "fiftyone", map(json_documents.line, told))
     for split in record.predictions:
         file = folder / "fiftyone" / "evaluations" / f"{samples.EVALUATED[split]}.json"
         file.write_bytes(json_documents.line(samples.results(said, split)))
-    described = viewers.description(record, said, stored)
+    described = viewers.expected_metadata(record, said, stored)
     (folder / "fiftyone" / "metadata.json").write_text(json.dumps(described))
     test, names = record.predictions["test"], record.labelmap.names
     title = confusion_plot.confusion_title("vit", "mini", "synthetic", partial=False)
@@ -436,9 +436,9 @@ def test_a_row_of_another_job_or_sweep_is_damaged(tmp_path):
     for row in rows:
         sweep_table.write_row(first, row)
     sweep_table.write_row(second, replace(rows[0], state="failed"))
-    files = [sweep_table._file(home, rows[0].choices) for home in (first, second)]
+    files = [sweep_table._row_file(home, rows[0].choices) for home in (first, second)]
     assert sweep_table.read_row(first, rows[0].choices).state == "done"
-    shutil.copy(sweep_table._file(first, rows[1].choices), files[0])
+    shutil.copy(sweep_table._row_file(first, rows[1].choices), files[0])
     assert sweep_table.read_row(first, rows[0].choices).line == "its row is damaged: run it again"
     sweep_table.write_row(first, rows[0])
     shutil.copy(files[0], files[1])

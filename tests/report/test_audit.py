@@ -204,7 +204,7 @@ def test_a_config_that_is_shown_otherwise_is_found(run, seal):
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("final_fit: trainval", "final_fit: train"))
     seal(run)
-    assert "another final_fit" in failures(run)["config"]
+    assert "final_fit" in failures(run)["config"]
 
 
 def test_a_folder_under_another_name_is_found(run):
@@ -249,7 +249,7 @@ def test_a_part_of_the_key_that_the_rest_of_the_record_contradicts_is_found(run,
 def test_a_forced_resume_and_a_debugging_run_are_named(forge):
     resumed = {"step": 4, "forced": True, "from": "r/abc", "changed": ["final_fit"]}
     found = failures(forge("forced", numbers={"resumed": resumed}))
-    assert "forced resume from r/abc under another final_fit" in found["plain-fit"]
+    assert "forced resume from r/abc under final_fit" in found["plain-fit"]
     assert "forced" in found["comparability"]  # the key that was written is that of a plain run
     again = forge("again", facts={"fit": {"forced": True}}, stamp={"task": "eval"})
     assert "forced resume" in failures(again)["plain-fit"]

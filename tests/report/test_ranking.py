@@ -286,7 +286,7 @@ def join(forge, made):
         ((group,), _) = ranked(made)
         lines = [entry.line for entry in group.entries]
         (finetune,) = [line for line in lines if line.first.run_id == "tuned"]
-        probe = ranking._probe_of(finetune, lines)
+        probe = ranking._find_probe(finetune, lines)
         return None if probe is None else probe.first.run_id
 
     return joined
@@ -419,7 +419,7 @@ def test_an_obvious_difference_is_found_in_a_table_of_252_lines(runs):
             members.append(replace(run, path=place, seed=seed, top1=float(right_N.mean())))
         lines.append(Line(tuple(members)))
     lines.sort(key=lambda line: -line.top1)
-    entries = ranking._compared(lines, read)
+    entries = ranking._compare_lines_of_group(lines, read)
     versus = [entry.versus for entry in entries[1:]]
     assert {one.verdict for one in versus[:-1]} == {"identical", "tie"}
     assert (versus[-1].verdict, versus[-1].family) == ("lower", 252 * 251 // 2)

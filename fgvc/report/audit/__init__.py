@@ -1,10 +1,11 @@
-"""A run folder -> a checklist: every promise of a record, with the evidence for it.
+"""A run folder -> a checklist: every promise of a record, with its evidence.
 
-files: the bytes are those that were written. identity: who made it, with what. contents: what it
-holds, and whether its parts agree. numbers: whether they follow. fit: the images of the
-fit, and whether the run is plain. notes: what a reader must know. promises: stack, data, licence.
-derived: command and page, derived anew by the record's own code. limits: what none of it proves.
-To add a check, write a function there and name it in CHECKS.
+files: are the bytes unchanged? identity: code, environment, checkpoint. contents: required files,
+and whether they agree. numbers: do the metrics follow from the predictions? stated_facts: facts
+that the record states twice. viewers: TensorBoard and FiftyOne. fitted_images: images of the fit,
+and whether the run is plain. notes: notes and unreadable images. promises: stack, source, licence.
+derived_files: command, page and plot, derived again by the record's own code. limits: what the
+audit cannot prove. To add a check, write a function in one of these modules and list it in CHECKS.
 """
 
 from __future__ import annotations
@@ -87,11 +88,14 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def run_audit(folder: Path, here: Recompute | None = None) -> tuple[Record, list[Result]]:
-    """The record, and what every check says of it.
+def run_audit(folder: Path, recompute: Recompute | None = None) -> tuple[Record, list[Result]]:
+    """Run every check on a run folder.
 
     Args:
-        here: the code that runs the audit, to derive command and page anew; None: not checked.
+        recompute: the running code, to derive command and page again; None: these are not checked.
+
+    Returns:
+        The record, and one result per check.
     """
-    record = Record(folder, here)
+    record = Record(folder, recompute)
     return record, [run_check(check, record) for check in CHECKS]

@@ -1,7 +1,7 @@
 """The lines that an audit prints and records on what it proves and what it cannot prove.
 
-A person who owns a folder can change every file and recompute every digest. The audit then detects
-only contradictions between two files, or between a file and the code.
+The owner of a folder can change every file and recompute every digest. In this case the audit
+detects only contradictions between two files, or between a file and the code.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
 from fgvc.report.ranking import Entry, Group
 from fgvc.report.run_rows import DamagedRun, Run, fit_marks
 
-HOME = "fgvc.report.page"
+TEMPLATES = "fgvc.report.page"
 TESTS = {
     "mcnemar": "McNemar's exact test",
     "sign_flip": "exact sign flips of each image's difference",
@@ -88,12 +88,12 @@ def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], tar
     facts = {
         "sections": sections,
         "damaged": damaged,
-        "filters": _filters(runs),
+        "filters": _filter_choices(runs),
         "alpha": ALPHA,
         "tests": TESTS,
         "null": metrics.NULL_HYPOTHESIS,
-        "datasets": _once(runs, "dataset"),
-        "backbones": _once(
+        "datasets": _distinct(runs, "dataset"),
+        "backbones": _distinct(
             (run for run in runs if run.weights_kind != "random"),
             "model",
             "backbone_contamination",
@@ -102,18 +102,18 @@ def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], tar
         "runs": sum(len(row.line.runs) for row in rows),
         "fit_marks": fit_marks,
     }
-    return render("baselines.html", HOME, facts)
+    return render("baselines.html", TEMPLATES, facts)
 
 
 def _section(group: Group, target: Path) -> Section:
     number, names = len(group.entries), unique_names(group.lines)
-    numbered = number_notes(group.lines)
+    note_numbers = number_notes(group.lines)
     rows = tuple(
-        _row(place, name, entry, numbered, target)
+        _row(place, name, entry, note_numbers, target)
         for place, (entry, name) in enumerate(zip(group.entries, names[:number], strict=True), 1)
     )
     outside = tuple(
-        _row(None, name, Entry(line), numbered, target)
+        _row(None, name, Entry(line), note_numbers, target)
         for line, name in zip(group.outside, names[number:], strict=True)
     )
     lines = [(row.name, row.line) for row in rows]
@@ -131,7 +131,7 @@ def _section(group: Group, target: Path) -> Section:
 
 
 def _row(
-    place: int | None, name: str, entry: Entry, numbered: Mapping[str, int], target: Path
+    place: int | None, name: str, entry: Entry, note_numbers: Mapping[str, int], target: Path
 ) -> Row:
     line = entry.line
     return Row(
@@ -140,7 +140,7 @@ def _row(
         line,
         tuple((_link(run.path, target), run.seed) for run in line.runs),
         tuple(_badges(entry)),
-        tuple((numbered[note], note) for note in line.notes),
+        tuple((note_numbers[note], note) for note in line.notes),
         comparisons(entry),
         entry.controls,
     )
@@ -148,8 +148,8 @@ def _row(
 
 def comparisons(entry: Entry) -> dict[str, PairwiseTest]:
     """What an entry was held against but for its controls: the best, and its probe."""
-    held = {"versus": entry.versus, "over_probe": entry.over_probe}
-    return {name: one for name, one in held.items() if one is not None}
+    comparisons_by_name = {"versus": entry.versus, "over_probe": entry.over_probe}
+    return {name: one for name, one in comparisons_by_name.items() if one is not None}
 
 
 def _link(folder: Path, target: Path) -> str:
@@ -205,13 +205,13 @@ def _fit_badges(line: Line) -> Iterable[Badge]:
         yield Badge(f"debug: {run.debug}", "task.debug: a debugging run", "warn")
 
 
-def _filters(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def _filter_choices(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """What a reader may choose by, where there is a choice."""
     values = {name: sorted({getattr(run, name) for run in runs}) for name in FILTERS}
     return {name: found for name, found in values.items() if len(found) > 1}
 
 
-def _once(runs: Iterable[Run], *names: str) -> list[Run]:
+def _distinct(runs: Iterable[Run], *names: str) -> list[Run]:
     """A run for each combination of values of these fields, which stands for the others."""
     by_value = {tuple(getattr(run, name) for name in names): run for run in runs}
     return [run for _, run in sorted(by_value.items(), key=lambda item: item[0])]

@@ -11,7 +11,7 @@ from fgvc.report.aggregate_seeds import Line
 
 SIZE = (720, 320)
 COLOURS = 6  # of the style
-APART, WIDEST = 14.0, 98.0  # pixels between points of equal cost, and of all of them together
+SPACING, MAX_WIDTH = 14.0, 98.0  # pixels between points of equal cost, and of all of them together
 NUMBERED = 30  # points that still have room for their places
 
 
@@ -44,47 +44,47 @@ class Plot:
 
 def plot_accuracy(lines: Sequence[tuple[str, Line]]) -> Plot | None:
     """Top-1 with its interval over multiply-accumulates; None where no cost is recorded."""
-    known = [(place, *pair) for place, pair in enumerate(lines, 1) if pair[1].first.macs]
-    if not known:
+    with_cost = [(place, *pair) for place, pair in enumerate(lines, 1) if pair[1].first.macs]
+    if not with_cost:
         return None
-    names = sorted({line.first.backbone for _, _, line in known})
+    names = sorted({line.first.backbone for _, _, line in with_cost})
     colours = {name: number % COLOURS for number, name in enumerate(names)}
-    bounds = [bound for _, _, line in known for bound in _interval(line)]
-    held = frame(
-        ("multiply-accumulates an image, G", [_cost(line) for _, _, line in known], True),
+    bounds = [bound for _, _, line in with_cost for bound in _interval(line)]
+    axes = frame(
+        ("multiply-accumulates an image, G", [_cost(line) for _, _, line in with_cost], True),
         ("top-1, %", bounds, False),
         SIZE,
     )
     points = tuple(
-        _point(held, place, name, line, aside, colours[line.first.backbone])
-        for (place, name, line), aside in zip(known, _asides(known), strict=True)
+        _point(axes, place, name, line, aside, colours[line.first.backbone])
+        for (place, name, line), aside in zip(with_cost, _offsets(with_cost), strict=True)
     )
     kinds = tuple(sorted({point.kind for point in points}))
     few = len(points) <= NUMBERED
-    return Plot(held, points, tuple(colours.items()), kinds, few, len(lines) - len(known))
+    return Plot(axes, points, tuple(colours.items()), kinds, few, len(lines) - len(with_cost))
 
 
-def _point(held: Frame, place: int, name: str, line: Line, aside: float, colour: int) -> Point:
+def _point(axes: Frame, place: int, name: str, line: Line, offset: float, colour: int) -> Point:
     low, high = _interval(line)
     title = (
         f"{place}. {name}: {100 * line.top1:.1f} % [{low:.1f}, {high:.1f}], {_cost(line):.3g} GMAC"
     )
-    x = round(held.x.at(_cost(line)) + aside, 1)
-    y, low, high = (held.y.at(value) for value in (100 * line.top1, low, high))
+    x = round(axes.x.at(_cost(line)) + offset, 1)
+    y, low, high = (axes.y.at(value) for value in (100 * line.top1, low, high))
     return Point(place, title, x, y, low, high, colour, line.first.task)
 
 
-def _asides(known: Sequence[tuple[int, str, Line]]) -> list[float]:
+def _offsets(with_cost: Sequence[tuple[int, str, Line]]) -> list[float]:
     """How far each point stands aside, so that intervals of equal cost do not hide each other."""
-    alike: dict[float, list[int]] = defaultdict(list)
-    for number, (_, _, line) in enumerate(known):
-        alike[_cost(line)].append(number)
-    aside = [0.0] * len(known)
-    for numbers in alike.values():
-        apart = min(APART, WIDEST / len(numbers))
+    same_cost: dict[float, list[int]] = defaultdict(list)
+    for number, (_, _, line) in enumerate(with_cost):
+        same_cost[_cost(line)].append(number)
+    offsets = [0.0] * len(with_cost)
+    for numbers in same_cost.values():
+        apart = min(SPACING, MAX_WIDTH / len(numbers))
         for turn, number in enumerate(numbers):
-            aside[number] = (turn - (len(numbers) - 1) / 2) * apart
-    return aside
+            offsets[number] = (turn - (len(numbers) - 1) / 2) * apart
+    return offsets
 
 
 def _cost(line: Line) -> float:

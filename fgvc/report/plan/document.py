@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fgvc.report.plan.inputs import PlanInputs, Unanswered
 from fgvc.report.plan.items import CHECK, ITEMS, PLAN, SECTIONS, Item
-from fgvc.report.plan.sections import ANSWERS
+from fgvc.report.plan.sections import SECTION_TEXTS
 from fgvc.untrusted.escape import code, markdown
 
 OPENS, CLOSES = "<!-- stamp -->", "<!-- /stamp -->"  # around all that tells when and where
@@ -21,48 +21,53 @@ class Document:
     unanswered: Mapping[str, Unanswered]
 
 
-def render_plan(about: PlanInputs) -> Document:
+def render_plan(inputs: PlanInputs) -> Document:
     """The plan. The same experiment gives the same text, but for the stamp between its marks."""
-    owed: dict[str, Unanswered] = {}
-    told: dict[str, str] = {}
+    open_items: dict[str, Unanswered] = {}
+    texts: dict[str, str] = {}
     for item in ITEMS:
         if item.answered_by == PLAN:
             try:
-                told[item.id] = ANSWERS[item.id](about)
+                texts[item.id] = SECTION_TEXTS[item.id](inputs)
             except Unanswered as error:
-                owed[item.id] = error
-                told[item.id] = f"**NOT ANSWERED**: {item.asks.lower()}, {error}."
-    head = f"Written by {code(about.asked)}. The question below is the whole specification."
-    parts = [f"# Plan: {markdown(about.title)}", head, _stamp(about), *_owed(owed)]
+                open_items[item.id] = error
+                texts[item.id] = f"**NOT ANSWERED**: {item.asks.lower()}, {error}."
+    head = f"Written by {code(inputs.asked)}. The question below is the whole specification."
+    parts = [
+        f"# Plan: {markdown(inputs.title)}",
+        head,
+        _stamp(inputs),
+        *_list_open_items(open_items),
+    ]
     for section in SECTIONS:
-        parts += [f"## {section}", *_section(section, told)]
-    return Document("\n\n".join(parts) + "\n", owed)
+        parts += [f"## {section}", *_section(section, texts)]
+    return Document("\n\n".join(parts) + "\n", open_items)
 
 
-def _stamp(about: PlanInputs) -> str:
+def _stamp(inputs: PlanInputs) -> str:
     rows = "\n".join(
         f"| {key} | {'–' if value is None else markdown(value)} |"
-        for key, value in about.stamp.items()
+        for key, value in inputs.stamp.items()
     )
     return f"{OPENS}\n| planned on | |\n|---|---|\n{rows}\n{CLOSES}"
 
 
-def _owed(owed: Mapping[str, Unanswered]) -> list[str]:
-    if not owed:
+def _list_open_items(open_items: Mapping[str, Unanswered]) -> list[str]:
+    if not open_items:
         return ["Every item that the plan itself must answer is answered."]
-    lines = "\n".join(f"- `{key}`, {error}" for key, error in owed.items())
-    return [f"**{len(owed)} NOT ANSWERED**, so nothing is to be run yet:\n\n{lines}"]
+    lines = "\n".join(f"- `{key}`, {error}" for key, error in open_items.items())
+    return [f"**{len(open_items)} NOT ANSWERED**, so nothing is to be run yet:\n\n{lines}"]
 
 
-def _section(section: str, told: Mapping[str, str]) -> list[str]:
-    mine = [item for item in ITEMS if item.section == section]
+def _section(section: str, texts: Mapping[str, str]) -> list[str]:
+    items = [item for item in ITEMS if item.section == section]
     parts = [
-        f"**{item.asks}** (`{item.id}`)\n\n{told[item.id]}" for item in mine if item.id in told
+        f"**{item.asks}** (`{item.id}`)\n\n{texts[item.id]}" for item in items if item.id in texts
     ]
-    return [*parts, *_later(mine)] if section == CHECK else parts
+    return [*parts, *_items_after_run(items)] if section == CHECK else parts
 
 
-def _later(items: list[Item]) -> list[str]:
+def _items_after_run(items: list[Item]) -> list[str]:
     """What the finished run and named persons answer."""
     rows = [
         f"| `{item.id}` | {item.asks} | {item.answered_by} | |"

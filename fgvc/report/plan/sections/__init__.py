@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fgvc.report.plan.inputs import PlanInputs
 from fgvc.report.plan.sections import context, data, experiment, record, repository
 
-ANSWERS: dict[str, Callable[[PlanInputs], str]] = {
+SECTION_TEXTS: dict[str, Callable[[PlanInputs], str]] = {
     "question": experiment.question,
     "language": context.language,
     "dependencies": context.dependencies,

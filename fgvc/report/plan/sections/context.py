@@ -18,23 +18,25 @@ LIBRARIES = (
 CHECK = "python -m fgvc.run task=check"
 
 
-def language(about: PlanInputs) -> str:
-    return f"Python {about.stamp['python_version']}; 3.11 to 3.13 are supported."
+def language(inputs: PlanInputs) -> str:
+    return f"Python {inputs.stamp['python_version']}; 3.11 to 3.13 are supported."
 
 
-def dependencies(about: PlanInputs) -> str:
-    told = [f"{name} {about.stamp[f'{name}_version'] or '(absent)'}" for name in LIBRARIES]
-    return f"{', '.join(told)}; all of them, and all they need, are pinned in `requirements.txt`."
+def dependencies(inputs: PlanInputs) -> str:
+    versions = [f"{name} {inputs.stamp[f'{name}_version'] or '(absent)'}" for name in LIBRARIES]
+    return (
+        f"{', '.join(versions)}; all of them, and all they need, are pinned in `requirements.txt`."
+    )
 
 
-def storage(about: PlanInputs) -> str:
+def storage(inputs: PlanInputs) -> str:
     return (
         "Files alone: run folders below `runtime.output_root`, features and pretrained weights by "
         "digest below `runtime.cache_root`. FiftyOne brings its own database for `task=view`."
     )
 
 
-def testing(about: PlanInputs) -> str:
+def testing(inputs: PlanInputs) -> str:
     return (
         "pytest: `make test` (all), `python -m pytest -m smoke` (end to end on a tiny subset), "
         "`-m real` (photographs and published weights named by FGVC_REAL_DATA), `-m 'not slow'`; "
@@ -42,18 +44,18 @@ def testing(about: PlanInputs) -> str:
     )
 
 
-def platform(about: PlanInputs) -> str:
+def platform(inputs: PlanInputs) -> str:
     return (
-        f"{about.stamp['os_version'].split('-')[0]} {about.stamp['machine']} here; macOS arm64 "
+        f"{inputs.stamp['os_version'].split('-')[0]} {inputs.stamp['machine']} here; macOS arm64 "
         "(MacBook Air M2, CPU and MPS) and Linux x86-64 (CPU, CUDA) take the same commands."
     )
 
 
-def project_type(about: PlanInputs) -> str:
+def project_type(inputs: PlanInputs) -> str:
     return "One Python package with a command line; no service, no web or mobile part."
 
 
-def performance(about: PlanInputs) -> str:
+def performance(inputs: PlanInputs) -> str:
     return (
         "Ratios measured side by side (`make bench`, dated in `LOG.md`), as seconds depend on the "
         "machine: feature extraction at 0.95 or more of the bare forward of a base model, a second "
@@ -61,18 +63,18 @@ def performance(about: PlanInputs) -> str:
     )
 
 
-def constraints(about: PlanInputs) -> str:
+def constraints(inputs: PlanInputs) -> str:
     return (
         "Offline once weights and data are there; two CPU cores suffice; no CUDA assumed; every "
         "file whole or absent whenever the process dies; "
-        f"{about.conf['precision']} forward, solvers in float64."
+        f"{inputs.conf['precision']} forward, solvers in float64."
     )
 
 
-def scale(about: PlanInputs) -> str:
-    classes = about.dataset["official"]["classes"]
-    if about.examination is not None:
-        classes = about.examination["counts"]["classes"]["found"]
+def scale(inputs: PlanInputs) -> str:
+    classes = inputs.dataset["official"]["classes"]
+    if inputs.examination is not None:
+        classes = inputs.examination["counts"]["classes"]["found"]
     size = f"{classes:,} classes" if classes else "as many classes as the data holds"
     return (
         f"One experiment and its baseline on {size}; the index of 675,000 images of iNaturalist "
@@ -80,10 +82,10 @@ def scale(about: PlanInputs) -> str:
     )
 
 
-def stack(about: PlanInputs) -> str:
-    record, name = about.stack, markdown(about.backbone["name"])
+def stack(inputs: PlanInputs) -> str:
+    record, name = inputs.stack, markdown(inputs.backbone["name"])
     if record is None:
-        if about.needs_stack:
+        if inputs.needs_stack:
             raise Unanswered(
                 f"backbone={name} needs a validated stack, and this environment "
                 "has not passed the check",
@@ -105,15 +107,15 @@ def stack(about: PlanInputs) -> str:
     )
 
 
-def environment(about: PlanInputs) -> str:
-    if about.stamp["requirements_checksum"] is None:
+def environment(inputs: PlanInputs) -> str:
+    if inputs.stamp["requirements_checksum"] is None:
         raise Unanswered("no requirements.txt lies beside the program", "run from a checkout")
     return (
         "Miniconda: `conda env create -f environment.yml`, `conda run -n fgvc uv pip install "
         "--no-deps -r requirements.txt`, `conda run -n fgvc uv pip install --no-deps "
         "--no-build-isolation -e .`; without conda `make` does the same in `.venv`. Runs are then "
         "started by that environment's Python (`conda run -n fgvc python -m fgvc.run …`). "
-        f"requirements.txt has sha256 `{about.stamp['requirements_checksum']}`; env_hash "
-        f"`{about.stamp['env_hash']}`, by {about.stamp['env_hash_method']} (where conda made the "
+        f"requirements.txt has sha256 `{inputs.stamp['requirements_checksum']}`; env_hash "
+        f"`{inputs.stamp['env_hash']}`, by {inputs.stamp['env_hash_method']} (where conda made the "
         "environment, `conda env export --from-history` is in it, and always the list of packages)."
     )

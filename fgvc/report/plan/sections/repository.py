@@ -5,7 +5,7 @@ from __future__ import annotations
 from fgvc.report.plan.inputs import PlanInputs
 
 
-def documents(about: PlanInputs) -> str:
+def documents(inputs: PlanInputs) -> str:
     return (
         "```\nspecs/\n├── stack.json        # environments in which task=check has passed\n"
         "└── NNN-name/\n    └── plan.md       # this document, written by task=plan\n```\n\n"
@@ -14,11 +14,11 @@ def documents(about: PlanInputs) -> str:
     )
 
 
-def source_tree(about: PlanInputs) -> str:
+def source_tree(inputs: PlanInputs) -> str:
     rooms = "\n".join(
-        f"│   ├── {room + '/':<10} # {', '.join(modules)}" for room, modules in about.rooms.items()
+        f"│   ├── {room + '/':<10} # {', '.join(modules)}" for room, modules in inputs.rooms.items()
     )
-    groups = ", ".join(about.groups)
+    groups = ", ".join(inputs.groups)
     return (
         f"```\n.\n├── conf/              # {groups}\n├── fgvc/\n{rooms}\n"
         "│   ├── run.py     # the one entrypoint\n"
@@ -28,7 +28,7 @@ def source_tree(about: PlanInputs) -> str:
     )
 
 
-def decision(about: PlanInputs) -> str:
+def decision(inputs: PlanInputs) -> str:
     return (
         "A single package. Rooms that turn one thing into another (pixels, tokens, weights, "
         "records) know nothing of each other and meet in `fgvc/task/`; a test reads every import "
@@ -36,15 +36,15 @@ def decision(about: PlanInputs) -> str:
     )
 
 
-def research(about: PlanInputs) -> str:
+def research(inputs: PlanInputs) -> str:
     return (
         f"Left out: every choice here is an option with its source in `conf/` "
-        f"(`conf/backbone/{about.backbone['name']}.yaml`), and earlier results, negative ones "
+        f"(`conf/backbone/{inputs.backbone['name']}.yaml`), and earlier results, negative ones "
         "too, stand dated in `LOG.md`."
     )
 
 
-def data_model(about: PlanInputs) -> str:
+def data_model(inputs: PlanInputs) -> str:
     return (
         "`fgvc/types.py`: Manifest (each image once: path, label, split, digest), LabelMap, Split, "
         "Features, Predictions. A run folder's files are listed in README; `env_stamp.json` has a "
@@ -52,11 +52,11 @@ def data_model(about: PlanInputs) -> str:
     )
 
 
-def quickstart(about: PlanInputs) -> str:
-    return f"```\nmake smoke\n{about.experiment.command} runtime.dry_run=true\n```"
+def quickstart(inputs: PlanInputs) -> str:
+    return f"```\nmake smoke\n{inputs.experiment.command} runtime.dry_run=true\n```"
 
 
-def contracts(about: PlanInputs) -> str:
+def contracts(inputs: PlanInputs) -> str:
     return (
         "The command line (keys that do not exist are refused with their nearest neighbour; exit "
         "codes 0 done, 1 failed, 2 wrong command, 75 resumable), the config hash, the names of a "
@@ -64,9 +64,9 @@ def contracts(about: PlanInputs) -> str:
     )
 
 
-def complexity(about: PlanInputs) -> str:
+def complexity(inputs: PlanInputs) -> str:
     deviations = []
-    if about.dataset["partial"]:
+    if inputs.dataset["partial"]:
         deviations.append(
             (
                 "a partial copy of the dataset",
@@ -75,11 +75,11 @@ def complexity(about: PlanInputs) -> str:
                 "the whole",
             )
         )
-    if not about.backbone["pretrained"]:
+    if not inputs.backbone["pretrained"]:
         deviations.append(
             ("random weights", "a trial of the machinery", "pretrained ones answer no such trial")
         )
-    if about.needs_stack and not about.conf["runtime"]["stack_check"]:
+    if inputs.needs_stack and not inputs.conf["runtime"]["stack_check"]:
         deviations.append(
             ("runtime.stack_check=false", "asked for in the command", "task=check takes a minute")
         )
