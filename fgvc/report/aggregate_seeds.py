@@ -1,6 +1,6 @@
-"""Runs -> lines: the same answer given twice is one, and runs that differ in their seed alone too.
+"""Runs -> lines: runs that differ only in their seed, without repeated runs.
 
-A line is what a table has a row for; its numbers are means over its seeds.
+A line is one row of a table; its numbers are means over its seeds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from fgvc.report.repeated_evaluations import FoldedRuns, fold_evaluations
 from fgvc.report.run_rows import Run
 
-# bounds are averaged like the rest: they speak of the images that were drawn, the sd of the seeds
+# bounds are averaged too: they describe the sample of images, the sd describes the seeds
 WITH_SD = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "val_top1", "val_loss")
 MEANS = (*WITH_SD, "top1_low", "top1_high", "images_per_s", "peak_memory_mib", "in_box")
 PER_RUN = ("seed", "config_hash", "checkpoint_sha256", "run_id", "folder", "started")
@@ -24,12 +24,14 @@ NO_COLUMN = ("path", "comparability")
 
 @dataclass(frozen=True)
 class Line:
-    """One configuration. runs: one a seed, ascending, the newest of each. repeats: number of
-    older runs of the same question and answer, and of evaluations with the same predictions; these
-    are not shown. contradicts: folder of the run of the same checkpoint and data whose predictions
-    differ from those of this evaluation. superseded: folders of repeats that predict other classes
-    than the newest run of their seed. probe_note: of a finetune, why it is not compared with its
-    linear probe."""
+    """Runs of one configuration.
+
+    runs: the newest run of each seed, by ascending seed. repeats: number of runs that are not
+    shown: older runs with the same config, code, data and weights, and evaluations with the same
+    predictions. contradicts: for an evaluation, folder of the run of the same checkpoint and data
+    whose predictions differ. superseded: folders of older runs whose predictions differ from the
+    newest run of their seed. probe_note: for a finetune, why it is not compared with its probe.
+    """
 
     runs: tuple[Run, ...]
     repeats: int = 0
@@ -39,7 +41,7 @@ class Line:
 
     @property
     def first(self) -> Run:
-        """Where the seeds must agree, any run speaks for the line."""
+        """A run for the fields that all seeds share."""
         return self.runs[0]
 
     @property
@@ -55,11 +57,11 @@ class Line:
 
     @property
     def fitted(self) -> bool:
-        """A zero-shot run fits nothing, so its answer is the same under every final_fit."""
+        """Whether a head was fitted; zero-shot predictions do not depend on final_fit."""
         return self.first.head != "text"
 
     def mean(self, field: str) -> float | None:
-        """Over the seeds; None where a run lacks it."""
+        """Mean over the seeds; None if a run lacks the field."""
         values = [getattr(run, field) for run in self.runs]
         return None if None in values else statistics.fmean(values)
 
@@ -70,7 +72,7 @@ class Line:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The notes of all seeds, each text once, and those on the line itself."""
+        """The distinct notes of all seeds and of the line itself."""
         notes = [note for run in self.runs for note in run.notes]
         if self.superseded:
             notes.append(
@@ -87,7 +89,7 @@ class Line:
         return statistics.fmean(run.top1 for run in self.runs)
 
     def columns(self) -> dict[str, Any]:
-        """Every field of a Run: a mean, a list with an entry a seed, or what the seeds share."""
+        """Every field of Run: a mean, a list with one entry per seed, or the shared value."""
         row: dict[str, Any] = {"seeds": len(self.runs), "repeats": self.repeats}
         for name in (field.name for field in fields(Run) if field.name not in NO_COLUMN):
             if name in MEANS:
@@ -104,7 +106,7 @@ class Line:
 
 
 def aggregate_seeds(runs: Iterable[Run]) -> list[Line]:
-    """Lines in the order in which their first run comes."""
+    """Group runs into lines, in the order of their first runs."""
     folded = fold_evaluations(runs)
     runs_by_seed: dict[tuple[object, ...], dict[int, list[Run]]] = defaultdict(
         lambda: defaultdict(list)
@@ -116,10 +118,10 @@ def aggregate_seeds(runs: Iterable[Run]) -> list[Line]:
 
 
 def _line_key(run: Run, folded: FoldedRuns) -> tuple[object, ...]:
-    """Key of a line: what its runs share.
+    """The values that all runs of a line share.
 
-    The question, the answer and the comparability key name the fit of a plain run, so the numbers
-    of fitted and of overlapping images do not separate seeds. They do separate debugging runs. A
+    Question, answer and comparability key identify the fit of a plain run, so the numbers of fitted
+    and overlapping images are not part of its key. They are part of the key of a debugging run. A
     forced resume is a line of its own, because no config describes it, and so is an evaluation that
     contradicts its run.
     """
@@ -135,7 +137,7 @@ def number_notes(lines: Iterable[Line]) -> dict[str, int]:
 
 
 def unique_names(lines: Sequence[Line]) -> list[str]:
-    """Name of each line: the axes; to distinguish equal names also the hash, commit or run_id."""
+    """Name of each line: its axes and, to tell equal names apart, its hash, commit or run_id."""
     names = [line.first.name for line in lines]
     for suffix in (_by_hash, _by_code, _by_run):
         counts = Counter(names)
@@ -175,6 +177,6 @@ def _build_line(by_seed: dict[int, list[Run]], folded: FoldedRuns) -> Line:
 
 
 def _predictions_differ(run: Run, newest: Run) -> bool:
-    """Whether two runs are known to predict different classes; older records have no digest."""
+    """Whether both runs have a digest of their predictions, and the digests differ."""
     digest, newest_digest = run.predictions_digest, newest.predictions_digest
     return digest is not None and newest_digest is not None and digest != newest_digest

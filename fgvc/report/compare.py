@@ -1,9 +1,8 @@
-"""Two runs -> is one better, on which classes and images, and what else differs between them?
+"""Two runs -> which is better, on which classes and images, and what else differs between them.
 
-Every difference is `run` minus `against`: above zero, `run` is better. Runs are compared image by
-image; those of different comparability keys only by force, on the images that both have under the
-same class, and the answer then says what differs.
-N common images.
+Every difference is `run` minus `against`: a positive difference means that `run` is better. Runs
+are compared image by image. Runs of different comparability keys are only compared by force, on
+their common images, and the result lists the parts of the key that differ. N common images.
 """
 
 from __future__ import annotations
@@ -25,14 +24,20 @@ from fgvc.report.pairwise_tests import ALPHA, DRAWS, SEED
 from fgvc.report.run_rows import Run
 from fgvc.types import UserError, nfc
 
-PER_RUN = ("run_id", "config_hash", "started", "finished", "seconds")  # of a stamp
+PER_RUN = (
+    "run_id",
+    "config_hash",
+    "started",
+    "finished",
+    "seconds",
+)  # of env_stamp.json; they always differ
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two. truth: the dataset's own class id by path of a test image; predicted: the
-    predicted class id by path, None if the image could not be read; right: by path, whether the
-    prediction is right; names: class id -> class name."""
+    """One of the two runs. By path of a test image: truth, its class id in the dataset; predicted,
+    the predicted class id, None if the image is unreadable; right, whether the two are equal.
+    names: class id -> class name."""
 
     run: Run
     truth: Mapping[str, str]
@@ -42,10 +47,10 @@ class Side:
 
 
 def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
-    """The whole comparison as plain data.
+    """Compare two runs; returns the result as plain data.
 
     Raises:
-        UserError: a folder is damaged, the runs do not compare and `force` is not given, or they
+        UserError: a folder is damaged, the runs are not comparable and `force` is false, or they
             have no image in common.
     """
     side, other = _read_side(path, "run"), _read_side(against, "against")
@@ -72,14 +77,7 @@ def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
         "alpha": ALPHA,
         "null": metrics.NULL_HYPOTHESIS,
         "identical": all(side.predicted[image] == other.predicted[image] for image in images),
-        "mcnemar": asdict(metrics.mcnemar(right_a_N, right_b_N)),
-        "top1": asdict(
-            metrics.compare_top1(right_a_N[np.newaxis], right_b_N[np.newaxis], DRAWS, SEED)
-        ),
-        "mean_per_class": asdict(
-            metrics.bootstrap_mean_per_class(right_a_N, right_b_N, class_N, DRAWS, SEED)
-        ),
-        "bootstrap": {"draws": DRAWS, "seed": SEED},
+        **_test_difference(right_a_N, right_b_N, class_N),
         "classes": _class_rows(side.names, ids, class_N, right_a_N, right_b_N),
         "wrong_to_right": _changed_images(side, images, right_a_N & ~right_b_N),
         "right_to_wrong": _changed_images(side, images, right_b_N & ~right_a_N),
@@ -92,7 +90,21 @@ def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
     }
 
 
-def _read_side(path: Path, what: str) -> Side:
+def _test_difference(
+    right_a_N: np.ndarray, right_b_N: np.ndarray, class_N: np.ndarray
+) -> dict[str, Any]:
+    """Tests and intervals of the difference in top-1 and in mean per-class accuracy."""
+    top1 = metrics.compare_top1(right_a_N[np.newaxis], right_b_N[np.newaxis], DRAWS, SEED)
+    per_class = metrics.bootstrap_mean_per_class(right_a_N, right_b_N, class_N, DRAWS, SEED)
+    return {
+        "mcnemar": asdict(metrics.mcnemar(right_a_N, right_b_N)),
+        "top1": asdict(top1),
+        "mean_per_class": asdict(per_class),
+        "bootstrap": {"draws": DRAWS, "seed": SEED},
+    }
+
+
+def _read_side(path: Path, key: str) -> Side:
     try:
         run = run_rows.read_run(path.resolve())
         index = verify.index(path)
@@ -105,30 +117,30 @@ def _read_side(path: Path, what: str) -> Side:
         ids, images = list(names), [nfc(image) for image in test["path"].to_pylist()]
         label_N, pred_N = (test[name].to_numpy() for name in ("label", "pred"))
         if label_N.min(initial=0) < 0 or pred_N.min(initial=0) < metrics.UNREADABLE:
-            raise ValueError("a class index below the first")
+            raise ValueError("a negative class index")
         truth = dict(zip(images, (ids[label] for label in label_N), strict=True))
         classes = (None if pred == metrics.UNREADABLE else ids[pred] for pred in pred_N)
         predicted = dict(zip(images, classes, strict=True))
         right = dict(zip(images, (label_N == pred_N).tolist(), strict=True))
         return Side(run, truth, predicted, right, names)
-    except DamageError as why:
-        raise UserError(f"{what}={path}: {why}") from why
+    except DamageError as error:
+        raise UserError(f"{key}={path}: {error}") from error
     except predictions.READ_ERRORS as error:
-        raise UserError(f"{what}={path}: not a record that this version reads") from error
+        raise UserError(f"{key}={path}: not a record that this version reads") from error
 
 
 def _refusal(run: Run, other_run: Run, differs: Mapping[str, tuple[str, str]]) -> str:
     differences = "; ".join(
-        f"{name}: {one[:12]}, {other[:12]}" for name, (one, other) in differs.items()
+        f"{name}: {value[:12]}, {other[:12]}" for name, (value, other) in differs.items()
     )
     return (
-        f"{run.folder} and {other_run.folder} do not compare, they differ in {differences}; choose runs "
-        "that share them, or task.force=true compares the images they have in common"
+        f"{run.folder} and {other_run.folder} are not comparable: they differ in {differences}; "
+        "choose runs that share these, or compare the common images by task.force=true"
     )
 
 
 def _common_images(side: Side, other: Side) -> list[str]:
-    """Test images of both, by path, each of the same class in both."""
+    """Sorted paths of the test images that both runs have, with the same class in both."""
     images = sorted(side.right.keys() & other.right.keys())
     if not images:
         raise UserError(
@@ -138,14 +150,14 @@ def _common_images(side: Side, other: Side) -> list[str]:
     for image in images:
         if side.truth[image] != other.truth[image]:
             raise UserError(
-                f"{image} is of class {side.truth[image]} in one run and {other.truth[image]} in "
-                "the other: their labels do not agree, so nothing can be compared"
+                f"{image} has class {side.truth[image]} in one run and {other.truth[image]} in the "
+                "other: runs with different labels cannot be compared"
             )
     return images
 
 
 def _accuracy_of(run: Run, right_N: np.ndarray, class_N: np.ndarray) -> dict[str, Any]:
-    """A run's accuracy on the common images."""
+    """Name and accuracy of a run on the common images."""
     hits, n = int(right_N.sum()), len(right_N)
     recall = [float(right_N[class_N == label].mean()) for label in np.unique(class_N)]
     return {
@@ -166,7 +178,7 @@ def _class_rows(
     right_a_N: np.ndarray,
     right_b_N: np.ndarray,
 ) -> list[dict[str, Any]]:
-    """Every class that has images, the largest change of accuracy first."""
+    """Both accuracies of every class with images, largest difference first."""
     rows = []
     for label in np.unique(class_N).tolist():
         of_class_N = class_N == label

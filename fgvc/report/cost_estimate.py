@@ -1,6 +1,6 @@
-"""What a plan's jobs would read, run and keep -> the lines of a dry run; no number is exact.
+"""Estimated cost of each job -> the lines that a dry run prints; no number is exact.
 
-Times are scaled from rates that were measured on this machine, by multiply-accumulates.
+Times are derived from rates measured on this machine, scaled by multiply-accumulates (MACs).
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-FORWARDS_PER_STEP = 3  # a step of training, in forward passes
-MIN_IMAGES = 100  # images that a rate must be measured on to speak for another model or side
-MAX_MACS_RATIO = 8.0  # times the multiply-accumulates: further away, nothing is said
+FORWARDS_PER_STEP = 3  # cost of a training step in forward passes
+MIN_IMAGES = 100  # images behind a rate that is scaled to another model or resolution
+MAX_MACS_RATIO = 8.0  # a rate is not scaled beyond this ratio
 COLUMNS = 80
-INDENT = 40  # where the choices of a job begin
+INDENT = 40  # column of the choices of a job
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Images a second as measured here, of one model at one side; macs: of an image.
+    """Measured images per second of one model at one resolution.
 
-    shape: what sets a model apart from others of its name. images: how many were measured.
+    shape: distinguishes models of the same name. side: pixels. macs: per image. images: number of
+    images measured.
     """
 
     model: str
@@ -33,9 +34,12 @@ class Rate:
 
 @dataclass(frozen=True)
 class JobCost:
-    """One job. forward: images to forward now; trained: images to train on, epochs included;
-    cached: images whose features are there; shared: those that a job above extracts; done: complete
-    already; macs: of an image, roughly; kept: bytes of features and of its run folder."""
+    """Cost of one job, in images.
+
+    forward: to forward. trained: to train on, counted per epoch. cached: with features in the
+    cache. shared: whose features an earlier job extracts. done: the job is complete. macs: per
+    image, roughly. kept: bytes of the features and of the run folder.
+    """
 
     hash: str
     choices: str
@@ -53,7 +57,7 @@ class JobCost:
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What the plan stands on: rates measured on this device, free bytes, notes on the data."""
+    """Inputs of the estimate: rates measured on this device, free bytes, notes on the data."""
 
     device: str | None
     rates: Sequence[Rate]
@@ -62,14 +66,14 @@ class Assumptions:
 
 
 def vit_macs(width: int, depth: int, tokens: int) -> float:
-    """Multiply-accumulates of a ViT on one image, roughly: its blocks alone."""
+    """Multiply-accumulates of a ViT on one image, counting its blocks only."""
     return float(depth * (12 * tokens * width**2 + 2 * tokens**2 * width))
 
 
 def nearest_rate(item: JobCost, rates: Sequence[Rate]) -> tuple[Rate, bool] | None:
-    """The measured rate to go by, and whether it is of this very model at this side.
+    """The measured rate for a job, and whether it is of the same model and resolution.
 
-    None where there is none that is near: decoding and starting do not grow with the model.
+    None if no rate is near enough: decoding and startup do not scale with the model.
     """
     family = [rate for rate in rates if (rate.model, rate.shape) == (item.model, item.shape)]
     if same := [rate for rate in family if rate.side == item.side]:
@@ -83,19 +87,19 @@ def nearest_rate(item: JobCost, rates: Sequence[Rate]) -> tuple[Rate, bool] | No
 
 
 def _macs_ratio(rate: Rate, item: JobCost) -> float:
-    """By what factor one takes more multiply-accumulates than the other."""
+    """Ratio of the larger MAC count to the smaller."""
     return max(rate.macs, item.macs) / min(rate.macs, item.macs)
 
 
 def seconds(item: JobCost, rates: Sequence[Rate]) -> float | None:
-    """How long its images take; None where nothing was measured. Fits of heads come on top."""
+    """Seconds for the images of a job, without the fits of heads; None if no rate is known."""
     images = item.forward + FORWARDS_PER_STEP * item.trained
     if item.done or not images:
         return 0.0
-    if (found := nearest_rate(item, rates)) is None:
+    if (nearest := nearest_rate(item, rates)) is None:
         return None
-    rate, same = found
-    return images / rate.images_per_s * (1.0 if same else item.macs / rate.macs)
+    rate, is_same = nearest
+    return images / rate.images_per_s * (1.0 if is_same else item.macs / rate.macs)
 
 
 def format_estimate(
@@ -105,11 +109,11 @@ def format_estimate(
     left_out: Sequence[tuple[str, str]],
     assumptions: Assumptions,
 ) -> Iterator[str]:
-    """The whole plan in 80 columns.
+    """The whole estimate in 80 columns.
 
     Args:
         common: the choices that all jobs share.
-        left_out: of each combination, its choices and why.
+        left_out: choices and reason of each combination that is left out.
     """
     number = f"{len(items)} job{'s' if len(items) > 1 else ''}"
     yield f"run_id {run_id}: {number}, nothing started"
@@ -118,9 +122,9 @@ def format_estimate(
     yield f"  {'config':<16}  {'images':>10} {'time':>8}"
     for item in items:
         yield from _format_job(item, seconds(item, assumptions.rates))
-    for why in dict.fromkeys(why for _, why in left_out):
-        yield from _wrap("  left out: ", why)
-        for choices in (choices for choices, other in left_out if other == why):
+    for reason in dict.fromkeys(reason for _, reason in left_out):
+        yield from _wrap("  left out: ", reason)
+        for choices in (choices for choices, other in left_out if other == reason):
             yield from _wrap(" " * 4, choices)
     yield from _format_totals(items, assumptions)
 
@@ -142,13 +146,13 @@ def _format_totals(items: Sequence[JobCost], assumptions: Assumptions) -> Iterat
         for name in ("forward", "trained", "cached", "shared")
     )
     parts = [f"{forward:,} images to forward"]
-    parts += [f"{trained:,} to train on, epochs counted"] if trained else []
+    parts += [f"{trained:,} to train on, over all epochs"] if trained else []
     parts += [f"{shared:,} read from a job above"] if shared else []
     parts += [f"{cached:,} cached"] if cached else []
     yield from _wrap("images: ", "; ".join(parts))
     if len(todo) < len(items):
         done = len(items) - len(todo)
-        yield f"done: {done} of {len(items)} jobs, which are complete and skipped"
+        yield f"done: {done} of {len(items)} jobs, complete, thus skipped"
     yield from _wrap("time: ", _format_time(todo, assumptions))
     features, folders = (sum(item.kept[place] for item in todo) for place in (0, 1))
     yield from _wrap(
@@ -165,36 +169,35 @@ def _format_time(todo: Sequence[JobCost], assumptions: Assumptions) -> str:
         return "none: every job is complete"
     busy = [item for item in todo if item.forward + item.trained]
     if not busy:
-        return "no image is forwarded: only heads are fitted, and records written"
-    duration = [seconds(item, assumptions.rates) for item in busy]
-    unknown = sum(one is None for one in duration)
+        return "no image is forwarded; only heads are fitted and records written"
+    durations = [seconds(item, assumptions.rates) for item in busy]
+    unknown = sum(value is None for value in durations)
     if unknown == len(busy):
         return (
-            "not known: nothing like it was measured here yet; the first jobs tell, and so does a "
-            "run of some hundred images"
+            "unknown: no similar run was measured here yet; the first jobs will measure the rate, "
+            "and so does a run of a few hundred images"
         )
     nearest = [nearest_rate(item, assumptions.rates) for item in busy]
     used = dict.fromkeys(pair[0] for pair in nearest if pair)
     scaled = sum(not pair[1] for pair in nearest if pair)
     rates = [f"{r.model} at {r.side} px ({r.images_per_s:.3g} images/s)" for r in used]
     listed_rates = ", ".join(rates[:3]) + (f" and {len(rates) - 3} more" if len(rates) > 3 else "")
-    parts = [
-        f"about {_format_duration(sum(one or 0.0 for one in duration))} on {assumptions.device}"
-    ]
+    total = _format_duration(sum(value or 0.0 for value in durations))
+    parts = [f"about {total} on {assumptions.device}"]
     if unknown:
-        parts[0] += f", without {unknown} of {len(busy)} jobs, nothing like which was measured"
-    parts.append(f"from what was measured here: {listed_rates}")
+        parts[0] += f", without {unknown} of {len(busy)} jobs without a measured rate"
+    parts.append(f"from rates measured here: {listed_rates}")
     if scaled:
         verb = "is" if scaled == 1 else "are"
         parts.append(f"{scaled} of {len(busy)} jobs {verb} scaled by multiply-accumulates")
     if any(item.trained for item in busy):
         parts.append(f"a training step is taken as {FORWARDS_PER_STEP} forward passes")
-    parts.append("fits of heads and records come on top")
+    parts.append("fitting heads and writing records takes extra time")
     return "; ".join(parts)
 
 
 def _wrap(head: str, text: str) -> list[str]:
-    """Within 80 columns; what follows the first line stands below its text."""
+    """Wrap to 80 columns; further lines are indented to the start of the text."""
     return textwrap.wrap(
         text,
         COLUMNS,
@@ -205,7 +208,7 @@ def _wrap(head: str, text: str) -> list[str]:
 
 
 def _format_duration(duration: float | None) -> str:
-    """A duration in one unit, as coarse as it is known."""
+    """A duration in one unit, rounded to two digits."""
     if duration is None:
         return "?"
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):

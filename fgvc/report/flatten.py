@@ -1,4 +1,4 @@
-"""Nested mappings -> dotted keys, and the keys in which two of them differ."""
+"""Nested mappings -> dotted keys, and the keys in which two mappings differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(plain: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> both values, where they differ; None stands for a key that one side lacks."""
+    """Dotted key -> both values, for keys that differ; None is the value of a missing key."""
     flat, other_flat = flatten(plain), flatten(other)
     keys = sorted(flat.keys() | other_flat.keys())
     return {

@@ -1,4 +1,4 @@
-"""A checkpoint's facts and the record it came with -> README.md of an export: a model card."""
+"""A checkpoint and the record of its run -> README.md of an export: a model card."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Plain = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """The numbers of a run and what a reader of them must know.
+    """The numbers of a run and their limits.
 
     splits: numbers of val and test. task: of the run, "eval" if it evaluated a finished checkpoint.
     partial, subset: of the data that the numbers were computed on. overlap: number of test images
-    that fitted or chose the head; None: not recorded. test_mark: what serves as the test, if it is
-    no test split of the dataset.
+    that fitted or chose the head; None: not recorded. test_mark: what serves as the test if the
+    dataset has no test split.
     """
 
     splits: Mapping[str, Plain]
@@ -50,13 +50,13 @@ class Record:
 
     @property
     def has_images_of_fit(self) -> bool:
-        """Whether the checkpoint was made with the images that the numbers were computed on."""
+        """Whether the head was fitted on the dataset that the numbers were computed on."""
         parts = self.comparability
         return not self.evaluation or parts.fitted_manifest == parts.manifest
 
     @property
     def data_of_fit(self) -> str:
-        """Digest of the images of the fit or, if these are the same, of its split."""
+        """Digest of the images of the fit or, if the images are the same, of its split."""
         parts = self.comparability
         same = parts.fitted_manifest == parts.manifest
         return str(parts.fitted_split if same else parts.fitted_manifest)
@@ -71,19 +71,19 @@ def render_model_card(
     agreement: Mapping[str, Plain],
     digests: Mapping[str, str],
 ) -> str:
-    """The card, in Markdown.
+    """Render the card as Markdown.
 
     Args:
-        run: the folder that the checkpoint was read from; if it is a run, the card has its numbers.
-        facts: what the exported checkpoint says of itself.
-        ids: of the exported checkpoint and of the one it was made from.
+        run: the folder of the original checkpoint; if it is a run, the card has its numbers.
+        facts: metadata of the exported checkpoint.
+        ids: of the exported and of the original checkpoint.
         weights: licence and contamination of the backbone's pretrained weights.
-        agreement: by file, how it answered against the original checkpoint.
+        agreement: by file, its agreement with the original checkpoint.
         digests: SHA256 of the files beside the card.
 
     Raises:
-        UserError: the run's numbers or its stamp changed since the run, or another version of
-            fgvc wrote them.
+        UserError: the run's numbers or its stamp have changed, or another version of fgvc wrote
+            them.
     """
     import jinja2
 
@@ -103,13 +103,13 @@ def render_model_card(
         )
     except (jinja2.TemplateError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{run}: metrics.json, env_stamp.json or ckpt.bin is not one that this version reads "
-            f"({one_line(error, 120)}); repeat the run"
+            f"{run}: metrics.json, env_stamp.json or ckpt.bin cannot be read by this version "
+            f"({one_line(error, 120)}). Repeat the run"
         ) from error
 
 
 def _environment() -> jinja2.Environment:
-    """Templates whose values are escaped unless a filter made them."""
+    """Jinja environment that escapes every value except the results of filters."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -127,11 +127,11 @@ def _environment() -> jinja2.Environment:
 
 
 class _Escaped(str):
-    """Markdown that is not escaped again."""
+    """Markdown that is already escaped."""
 
 
 def _escape(value: object) -> object:
-    """A value of the card; plain text is escaped."""
+    """Escape a value of the card if it is plain text."""
     return markdown(value) if isinstance(value, str) and not isinstance(value, _Escaped) else value
 
 
@@ -144,7 +144,7 @@ def _code(value: object) -> str:
 
 
 def _literal(value: object) -> str:
-    """A value as a Python literal, for the code of the card."""
+    """A value as a Python literal, for code in the card."""
     return ascii(value)
 
 
@@ -153,10 +153,7 @@ def _exponent(value: float) -> str:
 
 
 def _read_record(run: Path, checkpoint_id: str) -> Record | None:
-    """The record of the run in whose folder the checkpoint lies; None for a file without a run.
-
-    A file of another checkpoint in the folder of a run has no record either.
-    """
+    """The record of the run that wrote the checkpoint; None if `run` is not its folder."""
     if not (run / "status.json").is_file():
         return None
     try:
@@ -172,10 +169,10 @@ def _read_record(run: Path, checkpoint_id: str) -> Record | None:
 
 
 def _record(numbers: Plain, stamp: Plain) -> Record:
-    """What the card prints of metrics.json and env_stamp.json.
+    """The values of metrics.json and env_stamp.json that the card prints.
 
     Raises:
-        DamageError: another version of fgvc wrote them.
+        DamageError: another version of fgvc wrote the files.
     """
     try:
         splits = {name: numbers[name] for name in ("val", "test") if name in numbers}

@@ -1,4 +1,4 @@
-"""Pairs of lines and their answers -> test, interval, adjusted p, and whether they are identical.
+"""Pairs of lines and their predictions -> difference, interval, p, and whether they are identical.
 
 The tests are those of `metrics.compare_top1`. The null hypothesis is `metrics.NULL_HYPOTHESIS`.
 S seeds, N images.
@@ -16,20 +16,20 @@ import numpy as np
 
 from fgvc import metrics
 from fgvc.report.aggregate_seeds import Line
-from fgvc.report.predictions import TestPredictions
+from fgvc.report.predictions import RunPredictions
 
 ALPHA = 0.05
 DRAWS, SEED = 10_000, 0  # of the bootstrap
-PredictionsByPath = dict[Path, TestPredictions]
+PredictionsByPath = dict[Path, RunPredictions]
 
 
 @dataclass(frozen=True)
 class PairwiseTest:
-    """Top-1 of a line minus that of another, its 95 % interval, p, and p after Holm.
+    """Top-1 of a line minus top-1 of another, with its 95 % interval, p, and p after Holm.
 
     test: as in `metrics.Top1Comparison`. family: number of pairs that p_holm is adjusted for.
-    identical: the same predicted class on every image; same_right: the same images right (by
-    the same share of seeds), with any mistakes on the others.
+    identical: the same predicted class for every image; same_right: the same images right (by the
+    same fraction of seeds), whatever the wrong predictions are.
     """
 
     test: str
@@ -44,7 +44,7 @@ class PairwiseTest:
 
     @property
     def verdict(self) -> str:
-        """identical | tie | higher | lower; identical answers are not called a tie."""
+        """identical | tie | higher | lower; identical predictions are not called a tie."""
         if self.identical:
             return "identical"
         if self.p_holm > ALPHA:
@@ -89,7 +89,7 @@ def compare_lines(
 
 
 def find_identical(lines: Sequence[Line], predictions_of: PredictionsByPath) -> dict[int, int]:
-    """Place of each line that repeats earlier answers -> place of the first such line; from 1."""
+    """Place of a line with the predictions of an earlier line -> place of the first such line."""
     place_of: dict[frozenset[tuple[str, Fraction]], int] = {}
     repeated = {}
     for place, line in enumerate(lines, 1):
@@ -111,11 +111,11 @@ def count_distinct_predictions(line: Line, predictions_of: PredictionsByPath) ->
 def _prediction_shares(
     line: Line, predictions_of: PredictionsByPath
 ) -> frozenset[tuple[str, Fraction]]:
-    """Each distinct prediction digest with the share of seeds that gave it."""
+    """Each distinct prediction digest with the fraction of seeds that have it."""
     times = Counter(predictions_of[run.path].predictions for run in line.runs)
     return frozenset((digest, Fraction(n, len(line.runs))) for digest, n in times.items())
 
 
 def _right_per_seed(line: Line, predictions_of: PredictionsByPath) -> np.ndarray:
-    """right_SN: which images each seed of a line got right."""
+    """right_SN: whether each seed of a line predicts each image correctly."""
     return np.stack([predictions_of[run.path].right_N for run in line.runs])

@@ -1,4 +1,4 @@
-"""predictions.parquet of a run -> which test images it got right, in an order all runs share.
+"""predictions.parquet of a run -> which test images are right, in an order that all runs share.
 
 N test images.
 """
@@ -18,32 +18,34 @@ from fgvc.types import nfc
 
 FILE = "predictions.parquet"
 COLUMNS = ["path", "split", "label", "pred"]
-# what reading a Parquet file of odd content raises: its header alone gives a bare OSError
+# errors of reading a Parquet file with unexpected content; a wrong header raises OSError
 READ_ERRORS = (pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
-class TestPredictions:
-    """right_N: bool, by path. images: digest of the paths and labels behind it, so that two runs
-    are joined on path by comparing one text. predictions: digest of the predicted classes by path;
-    runs on the same images with equal digests have identical predictions."""
+class RunPredictions:
+    """Predictions for the test images, sorted by path.
+
+    right_N: bool. images: digest of paths and labels; runs with equal digests are paired image by
+    image. predictions: digest of the predicted classes.
+    """
 
     right_N: np.ndarray
     images: str
     predictions: str
 
 
-def read_test_predictions(run: Run) -> TestPredictions:
-    """The answers to the test images.
+def read_test_predictions(run: Run) -> RunPredictions:
+    """Read the predictions for the test images.
 
     Raises:
-        DamageError: the file is missing, changed, no Parquet, or contradicts metrics.json.
+        DamageError: the file is missing, changed, not Parquet, or contradicts metrics.json.
     """
     data = verify.verified(run.path, FILE, verify.index(run.path))
     try:
         predictions = _sort_by_path(prediction_tables.read_predictions(data, COLUMNS))
     except READ_ERRORS as error:
-        raise DamageError(f"{FILE}: not one that this version reads") from error
+        raise DamageError(f"{FILE}: not readable by this version") from error
     if (
         int(predictions.right_N.sum()) != round(run.top1 * run.n)
         or len(predictions.right_N) != run.n
@@ -52,8 +54,8 @@ def read_test_predictions(run: Run) -> TestPredictions:
     return predictions
 
 
-def _sort_by_path(table: pa.Table) -> TestPredictions:
-    # plain lists: Arrow's own filters and sorts wait for pandas, which takes longer than they do
+def _sort_by_path(table: pa.Table) -> RunPredictions:
+    # lists of Python values: the filters and sorts of Arrow import pandas, which takes longer
     columns = zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
     test_rows = sorted(
         (nfc(path), label, pred) for path, split, label, pred in columns if split == "test"
@@ -62,4 +64,4 @@ def _sort_by_path(table: pa.Table) -> TestPredictions:
     images_digest = hashlib.sha256("\n".join(path for path, _, _ in test_rows).encode())
     images_digest.update(label_N.tobytes())
     predictions = hashlib.sha256(pred_N.tobytes()).hexdigest()
-    return TestPredictions(label_N == pred_N, images_digest.hexdigest(), predictions)
+    return RunPredictions(label_N == pred_N, images_digest.hexdigest(), predictions)

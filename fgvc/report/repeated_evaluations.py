@@ -1,9 +1,9 @@
 """Runs of task=eval -> repeats of the run they evaluate, rows of their own, or contradictions.
 
-A checkpoint has a single answer on the same data: that of the run that fitted the head or, if this
-run is not among the folders, that of the newest evaluation. An evaluation with the same predictions
-is a repeat. An evaluation with other predictions (for example, from another device) contradicts the
-run and is shown outside the ranking.
+The reference for a checkpoint and data is the run that fitted the head or, if this run is not among
+the folders, the newest evaluation. An evaluation with the same predictions is a repeat. An
+evaluation with other predictions (for example, from another device) contradicts the reference and
+is listed outside the ranking.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from fgvc.report.run_rows import Run
 
 @dataclass(frozen=True)
 class FoldedRuns:
-    """runs: in order, without the evaluations that repeat another run. repeats: by folder of a run,
-    how many evaluations repeat it. contradicts: folder of an evaluation -> folder of the run of the
-    same checkpoint and data whose predictions differ."""
+    """runs: all runs except repeated evaluations. repeats: folder of a run -> number of evaluations
+    that repeat it. contradicts: folder of an evaluation -> folder of the run of the same checkpoint
+    and data whose predictions differ."""
 
     runs: tuple[Run, ...]
     repeats: Mapping[str, int]
@@ -50,7 +50,7 @@ def fold_evaluations(runs: Iterable[Run]) -> FoldedRuns:
 
 
 def _by_checkpoint_and_data(runs: Iterable[Run]) -> list[tuple[list[Run], list[Run]]]:
-    """Per checkpoint and data: the runs that fitted the head, and its evaluations; newest first."""
+    """Per checkpoint and data: runs that fitted the head, and evaluations; newest first."""
     groups: dict[tuple[str, str], tuple[list[Run], list[Run]]] = defaultdict(lambda: ([], []))
     for run in sorted(runs, key=lambda run: (run.started, run.folder), reverse=True):
         if run.predictions_digest is not None:

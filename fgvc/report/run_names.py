@@ -1,11 +1,11 @@
-"""A hashed config and what a run adds to it -> the short name of the run in tables and pages."""
+"""A hashed config and facts of a run -> the short name of the run in tables and pages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-DEFAULTS = {"precision": "fp32", "part_attention": "off"}  # not worth a word in a name
+DEFAULTS = {"precision": "fp32", "part_attention": "off"}  # not part of a name
 
 
 def run_name(
@@ -15,11 +15,11 @@ def run_name(
     forced: bool,
     made_by: Mapping[str, Any] | None = None,
 ) -> str:
-    """The axes of a hashed config in one short line, with marks for runs that are not plain.
+    """The axes of a hashed config in one short line, with marks for unusual runs.
 
     Args:
         forced: whether the training was resumed by force.
-        made_by: the run of fgvc that wrote the backbone's weights, if one did.
+        made_by: the run of fgvc that wrote the backbone's weights, if any.
     """
     backbone, random = config["backbone"], "" if config["backbone"]["pretrained"] else " random"
     earlier = "" if made_by is None else f" of {made_by['task']} on {made_by['dataset']}"
@@ -42,7 +42,7 @@ def run_name(
 
 
 def _part_attention_name(part_attention: Mapping[str, Any]) -> str:
-    """A choice of part attention, with what it was told beyond its name."""
+    """Part attention with its settings."""
     settings = {
         "": part_attention["name"],
         "tokens ": part_attention.get("tokens"),

@@ -1,4 +1,4 @@
-"""Rows of a search -> its best trial, and the table of all on the terminal, 80 columns wide."""
+"""Trials of a search -> the best trial, and the table of all trials, 80 columns wide."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = Mapping[str, Any]
 
 
 def best_trial(rows: Sequence[Row], select: str) -> Row | None:
-    """The best trial on validation; of equals that of lower loss, then the earlier.
+    """The best finished trial on validation; ties are broken by loss, then by number.
 
     Args:
         select: top1 or loss.
@@ -25,7 +25,7 @@ def best_trial(rows: Sequence[Row], select: str) -> Row | None:
 
 
 def describe_trial(row: Row) -> str:
-    """What a trial is worth, in a few words."""
+    """Accuracy and loss of a trial in one line, or its error."""
     if row["state"] != DONE:
         return f"{row['state']}: {row['error']}"
     top1, loss = console.percent(row["top1"]), console.number(row["loss"])
@@ -33,7 +33,7 @@ def describe_trial(row: Row) -> str:
 
 
 def print_trials(rows: Sequence[Row], keys: Sequence[str], select: str, best: Row | None) -> None:
-    """Every trial with the searched values only, then what failed and why."""
+    """Print every trial with its searched values, then the failed trials with their errors."""
     names = _short_names(keys)
     short = [_two_lines(names[key]) for key in keys]
     cells = [[_trial_cell(row, best), *_values(row, keys), *_score_cells(row)] for row in rows]
@@ -46,7 +46,7 @@ def print_trials(rows: Sequence[Row], keys: Sequence[str], select: str, best: Ro
 
 
 def _short_names(keys: Sequence[str]) -> dict[str, str]:
-    """A key by its last word, where no other ends in the same."""
+    """Each key by its last part, if no other key ends in the same part."""
     tails = [key.rpartition(".")[2] for key in keys]
     return {
         key: tail if tails.count(tail) == 1 else key for key, tail in zip(keys, tails, strict=True)
@@ -54,7 +54,7 @@ def _short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _two_lines(name: str) -> str:
-    """On two lines where it has two words: the numbers below are narrower."""
+    """A name on two lines if it has several words, because the values are narrower."""
     return name.replace("_", "\n", 1)
 
 
@@ -64,7 +64,7 @@ def _values(row: Row, keys: Sequence[str]) -> list[str]:
 
 
 def _two_digits(value: float) -> str:
-    """Two digits, as five columns of them must fit; search.json has all."""
+    """Two digits, so that five columns fit; search.json has all digits."""
     return f"{value:.1e}".replace("e-0", "e-") if 0 < abs(value) < 0.01 else f"{value:.2g}"
 
 

@@ -1,7 +1,7 @@
-"""The rows of a sweep's jobs -> its table: on the terminal, as sweep.json and as sweep.html.
+"""One row per job of a sweep -> its table: on the terminal, as sweep.json and as sweep.html.
 
-A row is a file of its own, so that it is written by whatever process ran the job, on whatever
-machine; a job without one has not begun.
+Each row is a file of its own, written by the process that ran the job, possibly on another machine.
+A job without a row has not begun.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ STATES = (*GOOD, "failed", "oom", "preempted", NOT_BEGUN)
 
 @dataclass(frozen=True)
 class Row:
-    """One job. choices: the overrides that tell it from others; state: one of STATES, or running.
+    """One job. choices: the overrides that distinguish it from other jobs; state: one of STATES,
+    or RUNNING.
 
-    line, traceback: what went wrong. seconds: its process's, None where it has none.
-    folder: of its run, below the output root; None where it has none. sweep: its run_id; None
-    until the row is written.
+    line, traceback: the error. seconds: duration of its process. folder: of its run, below the
+    output root. sweep: run_id of the sweep; None until the row is written.
     """
 
     choices: tuple[str, ...]
@@ -52,8 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepTable:
-    """A sweep as it stands. left_out: combinations that cannot be, and why; output_root: where the
-    runs lie."""
+    """The current state of a sweep. left_out: combinations that are left out, with the reason."""
 
     run_id: str
     command: str
@@ -67,23 +66,24 @@ class SweepTable:
         return {state: counts[state] for state in STATES if counts[state]}
 
     def names(self) -> list[str]:
-        """Each row by the choices in which the rows differ."""
+        """Name of each row: the choices in which the rows differ."""
         choices = [
-            [one for one in row.choices if not one.startswith(PLACE_KEYS)] for row in self.rows
+            [choice for choice in row.choices if not choice.startswith(PLACE_KEYS)]
+            for row in self.rows
         ]
         shared = set.intersection(*map(set, choices))
         if len(self.rows) == 1 or all(set(row) == shared for row in choices):
             shared = set()
-        return [" ".join(one for one in row if one not in shared) for row in choices]
+        return [" ".join(choice for choice in row if choice not in shared) for row in choices]
 
 
 def write_row(sweep: Path, row: Row) -> None:
-    """Write a row under the name of its sweep; it replaces a row of the same choices."""
+    """Write a row of a sweep; it replaces the row of the same choices."""
     atomic.write_json(_row_file(sweep, row.choices), asdict(replace(row, sweep=sweep.name)))
 
 
 def read_row(sweep: Path, choices: Sequence[str]) -> Row:
-    """What is known of a job by its choices."""
+    """The row of a job: NOT_BEGUN without a file, failed with a damaged file."""
     try:
         stored = untrusted.read_json(_row_file(sweep, choices))
         row = Row(**{**stored, "choices": tuple(stored["choices"])})
@@ -91,12 +91,14 @@ def read_row(sweep: Path, choices: Sequence[str]) -> Row:
     except FileNotFoundError:
         return Row(tuple(choices), NOT_BEGUN)
     except (ValueError, TypeError, KeyError):
-        return Row(tuple(choices), "failed", line="its row is damaged: run it again")
+        return Row(
+            tuple(choices), "failed", line="the row of the job is damaged: run the job again"
+        )
     return row
 
 
 def _check_row(row: Row, sweep: Path, choices: Sequence[str]) -> None:
-    """ValueError unless the row has the types of a row, and is of this job and sweep."""
+    """Raise ValueError unless the row has the declared types and belongs to this job and sweep."""
     typed_fields.check_types(replace(row, traceback=None, line=None))
     if not all(isinstance(text, str | None) for text in (row.line, row.traceback)):
         raise ValueError("no text")
@@ -107,7 +109,7 @@ def _check_row(row: Row, sweep: Path, choices: Sequence[str]) -> None:
 
 
 def print_sweep(table: SweepTable) -> None:
-    """The jobs on the terminal; what went wrong stands below, a line each."""
+    """Print the jobs, then one line per error."""
     names = table.names()
     rows = [
         [name, row.state, duration(row.seconds)]
@@ -120,9 +122,9 @@ def print_sweep(table: SweepTable) -> None:
 
 
 def write_sweep(table: SweepTable, target: Path) -> None:
-    """Write sweep.json and sweep.html into `target`, each whole or not at all.
+    """Write sweep.json and sweep.html into `target`, each atomically.
 
-    Both are read on other machines, so they name no place of this machine.
+    Both may be read on other machines, so they contain no path of this machine.
     """
     table = replace(
         table,

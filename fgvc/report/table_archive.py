@@ -1,8 +1,8 @@
-"""A table in several formats -> files of one stem; the table they replace stays beside them, dated.
+"""A table in several formats -> files of one stem; a replaced table is kept under a dated stem.
 
-baselines.json, baselines.csv and what else begins with `baselines.` are one table, and
-baselines.retention.json says how long it is kept. A table that differs moves the older one to
-baselines-TIME.*, TIME being when that one was written, with the retention it had.
+All files `baselines.*` are one table; baselines.retention.json states how long it is kept. A new
+table with other content first moves the older table to baselines-TIME.*, with its retention. TIME
+is the time at which the older table was written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DATED = re.compile(rf"{STEM}-\d{{8}}T\d{{12}}Z")
 
 @dataclass(frozen=True)
 class TableFiles:
-    """One table on disk: its stem, its files, and its retention (None, and why it has none)."""
+    """One table on disk. trouble: why it has no retention; empty if it has one."""
 
     stem: str
     files: tuple[Path, ...]
@@ -40,11 +40,11 @@ class TableFiles:
 
 
 def write_table(target: Path, formats: Mapping[str, bytes], days: int) -> None:
-    """Write a table, and leave the one it replaces, if it differs, under its date.
+    """Write a table; a replaced table with other content is kept under its date.
 
     Args:
-        formats: bytes by ending, as {"csv": …, "json": …}.
-        days: how long it is kept at least, from now on.
+        formats: bytes by suffix, such as {"csv": …, "json": …}.
+        days: minimum retention from now.
 
     Raises:
         OSError: the folder cannot be read or written.
@@ -58,7 +58,7 @@ def write_table(target: Path, formats: Mapping[str, bytes], days: int) -> None:
 
 
 def list_tables(folder: Path) -> list[TableFiles]:
-    """Every table that lies in a folder, by stem."""
+    """Every table in a folder, sorted by stem."""
     stems = {path.name.partition(".")[0] for path in folder.glob(f"{STEM}*") if path.is_file()}
     return [_table(folder, stem) for stem in sorted(stems) if stem == STEM or DATED.fullmatch(stem)]
 
@@ -66,16 +66,13 @@ def list_tables(folder: Path) -> list[TableFiles]:
 def _table(folder: Path, stem: str) -> TableFiles:
     files = tuple(sorted(folder.glob(f"{stem}.*")))
     try:
-        table_retention = retention.read_of(
-            folder / f"{stem}{RETENTION_SUFFIX}", _digest(folder / f"{stem}.json")
-        )
-        if stem not in (STEM, _dated_stem(table_retention.created)):
-            raise UnreadableError(
-                f"{stem}{RETENTION_SUFFIX}: created {table_retention.created.isoformat()}, not {stem}"
-            )
-        return TableFiles(stem, files, table_retention)
-    except UnreadableError as why:
-        return TableFiles(stem, files, None, str(why))
+        file = folder / f"{stem}{RETENTION_SUFFIX}"
+        stored = retention.read_of(file, _digest(folder / f"{stem}.json"))
+        if stem not in (STEM, _dated_stem(stored.created)):
+            raise UnreadableError(f"{file.name}: created {stored.created.isoformat()}, not {stem}")
+        return TableFiles(stem, files, stored)
+    except UnreadableError as error:
+        return TableFiles(stem, files, None, str(error))
 
 
 def _differs(file: Path, data: bytes) -> bool:
@@ -83,8 +80,10 @@ def _differs(file: Path, data: bytes) -> bool:
 
 
 def _set_aside(target: Path, days: int) -> None:
-    """Give every file of the table the dated name; its retention goes last, so that a kill between
-    two of them is made good by the next table."""
+    """Rename the current table to its dated stem.
+
+    The retention is renamed last, so that the next table completes an interrupted renaming.
+    """
     retention_file = target / f"{STEM}{RETENTION_SUFFIX}"
     files = [path for path in target.glob(f"{STEM}.*") if path != retention_file]
     if not files and not retention_file.exists():
@@ -96,7 +95,7 @@ def _set_aside(target: Path, days: int) -> None:
 
 
 def _time_written(retention_file: Path, days: int) -> datetime.datetime:
-    """When the table was written; one without a record of it counts from now."""
+    """When the current table was written; now, if its retention is unreadable."""
     try:
         return retention.read(retention_file).created.astimezone(datetime.UTC)
     except UnreadableError:
@@ -104,14 +103,14 @@ def _time_written(retention_file: Path, days: int) -> datetime.datetime:
 
 
 def _write_retention(target: Path, days: int) -> Retention:
-    """Write the retention of the current table, from now on."""
+    """Write the retention of the current table, starting now."""
     table_retention = retention.begun(now(), days, _digest(target / f"{STEM}.json"))
     retention.write(target / f"{STEM}{RETENTION_SUFFIX}", table_retention)
     return table_retention
 
 
 def _digest(file: Path) -> str:
-    """SHA256 of a table's JSON; empty where there is none."""
+    """SHA256 of a table's JSON; empty if there is none."""
     return hashing.sha256_file(file) if file.is_file() else ""
 
 
@@ -120,14 +119,14 @@ def _dated_stem(written: datetime.datetime) -> str:
 
 
 def referenced_runs(table: TableFiles) -> Iterator[str]:
-    """The run folders that a table rests on, as run_id/config_hash/checkpoint_id.
+    """The run folders that a table lists, as run_id/config_hash/checkpoint_id.
 
     Raises:
-        ValueError: its JSON is not one that this version reads.
+        ValueError: this version cannot read the JSON of the table.
     """
     for file in (path for path in table.files if path.name == f"{table.stem}.json"):
         try:
             for row in untrusted.read_json(file, untrusted.LIST)["rows"]:
                 yield from row["folder"]
         except (KeyError, TypeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{file}: no table of fgvc") from error
+            raise ValueError(f"{file}: not a table of fgvc") from error

@@ -1,6 +1,6 @@
-"""A table of runs on the terminal, 80 columns wide.
+"""A table of runs -> the terminal, 80 columns wide.
 
-One block for each comparability key; what must be known of the data and the weights stands below.
+One block per comparability key; licences and contamination of data and weights follow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NOT_RANKED = "out"
 
 
 def print_table(table: Table) -> None:
-    """Every block, then what its marks mean, provenance, and the folders that are in none."""
+    """Print every block, then the legend, notes, provenance and the folders that are left out."""
     note_numbers = number_notes(line for group in table.groups for line in group.lines)
     for group in table.groups:
         ranked, all_names = len(group.entries), unique_names(group.lines)
@@ -40,18 +40,17 @@ def print_table(table: Table) -> None:
             reason = f"{NOT_RANKED}  not ranked: {name}: {line.outside}"
             for part in textwrap.wrap(reason, 80, subsequent_indent=" " * 5):
                 console.say(part)
-        for line in (*_identical_lines(group, names), *_control_lines(group, names)):
-            console.say(line)
-        for line in _probe_lines(group, names):
-            console.say(line)
+        for lines in (_identical_lines, _control_lines, _probe_lines):
+            for line in lines(group, names):
+                console.say(line)
     for line in _legend(table):
         console.say(line)
-    for note, ranked in note_numbers.items():
-        console.say(f"[{ranked}]  {note}")
+    for note, number in note_numbers.items():
+        console.say(f"[{number}]  {note}")
     _provenance(table)
-    for one in table.damaged:
-        state = "" if one.other_version else "damaged, left out: "
-        console.say(f"{state}{one.folder}: {one.why}")
+    for run in table.damaged:
+        state = "" if run.other_version else "damaged, left out: "
+        console.say(f"{state}{run.folder}: {run.why}")
 
 
 def _title(group: Group) -> str:
@@ -68,7 +67,7 @@ def _title(group: Group) -> str:
 
 
 def _cells(entry: Entry, name: str, ranked: int | None) -> list[str]:
-    """A row. rivals: lines of the ranking; None for a line outside it."""
+    """The cells of a row; ranked: number of ranked lines, None for a line outside the ranking."""
     line, seeds = entry.line, len(entry.line.runs)
     rate = line.mean("images_per_s")
     mark = "best" if entry.versus is None else MARKS.get(entry.versus.verdict, "")
@@ -88,25 +87,25 @@ def _subset(group: Group) -> str | None:
 
 
 def _subset_mark(line: Line, group: Group) -> str:
-    """Addition to a line's name if the group's title does not state its subset; may be empty."""
+    """Addition to a line's name if the group's title does not state its subset."""
     subset = line.first.subset
     return f" · subset {subset}" if subset and not _subset(group) else ""
 
 
 def _source(group: Group) -> str:
-    """What all runs of a group have as the test (Dataset.test_source); empty if they differ."""
+    """The Dataset.test_source that all runs of a group share; empty if they differ."""
     sources = {line.first.test_source for line in group.lines}
     return sources.pop() if len(sources) == 1 else ""
 
 
 def _source_mark(line: Line, group: Group) -> str:
-    """Addition to a line's name if the group's title does not state its test; may be empty."""
+    """Addition to a line's name if the group's title does not state its test source."""
     mark = console.TEST_MARKS.get(line.first.test_source)
     return f" · {mark}" if mark and not _source(group) else ""
 
 
 def _note_marks(line: Line, note_numbers: Mapping[str, int]) -> str:
-    """The numbers of a line's notes, as shown after its name."""
+    """The numbers of a line's notes, printed after its name."""
     return "".join(f" [{note_numbers[note]}]" for note in line.notes)
 
 
@@ -132,7 +131,7 @@ def _spread(line: Line, field: str) -> str:
 
 
 def _probe_lines(group: Group, names: list[str]) -> Iterator[str]:
-    """What each finetune gained over its linear probe, and whether that is a finding."""
+    """Each finetune's gain over its linear probe, and whether the gain is significant."""
     for entry, name in zip(group.entries, names, strict=True):
         if (comparison := entry.over_probe) is None:
             continue
@@ -148,7 +147,7 @@ def _probe_lines(group: Group, names: list[str]) -> Iterator[str]:
 
 
 def _identical_lines(group: Group, names: list[str]) -> Iterator[str]:
-    """Each set of lines that predict the same class for every test image."""
+    """Each set of lines with the same predicted class for every test image."""
     sets: dict[int, list[str]] = {}
     for entry, name in zip(group.entries, names, strict=True):
         if (first := entry.identical_to) is not None:
@@ -159,7 +158,7 @@ def _identical_lines(group: Group, names: list[str]) -> Iterator[str]:
 
 
 def _control_lines(group: Group, names: list[str]) -> Iterator[str]:
-    """What each choice of part attention gained over each of its controls, in 80 columns."""
+    """The gain of each part attention over each of its controls."""
     rows = [pair for pair in zip(group.entries, names, strict=True) if pair[0].controls]
     if not rows:
         return
@@ -181,7 +180,7 @@ def _control_lines(group: Group, names: list[str]) -> Iterator[str]:
 
 
 def _describe(comparison: PairwiseTest, higher: str, lower: str) -> str:
-    """A verdict in words; `higher` and `lower` name a significant difference."""
+    """A verdict in words; `higher` and `lower` are the words for a significant difference."""
     if comparison.verdict == "identical":
         return "identical answers"
     if comparison.verdict == "tie":
@@ -197,11 +196,11 @@ def _legend(table: Table) -> Iterator[str]:
         "tie": f"a tie with the best: p > {ALPHA} after Holm over all pairs of its table",
     }
     for verdict, mark in MARKS.items():
-        if verdict in {one.verdict for one in versus}:
+        if verdict in {comparison.verdict for comparison in versus}:
             yield f"{mark}  {meanings[verdict]}"
-    compared = [*versus, *(one for entry in entries for one in _other_comparisons(entry))]
-    if compared:
-        tests = "; ".join(_test_names({one.test for one in compared}))
+    others = (comparison for entry in entries for comparison in _other_comparisons(entry))
+    if used := {comparison.test for comparison in (*versus, *others)}:
+        tests = "; ".join(_test_names(used))
         yield from textwrap.wrap(
             f"p: {tests}. Null: {metrics.NULL_HYPOTHESIS}.", 80, subsequent_indent="   "
         )
@@ -210,7 +209,7 @@ def _legend(table: Table) -> Iterator[str]:
 
 
 def _test_names(used: set[str]) -> Iterator[str]:
-    """The kinds of tests, each once, with the lines that each is used for."""
+    """The tests that were used, with the lines that each is for."""
     if "mcnemar" in used:
         yield "McNemar's exact test (one answer per image)"
     cases = {
@@ -229,7 +228,7 @@ def _other_comparisons(entry: Entry) -> Iterator[PairwiseTest]:
 
 
 def _provenance(table: Table) -> None:
-    """Once a dataset, and once a backbone that may have met its pictures before."""
+    """Print licence and contamination per dataset, and contamination per pretrained backbone."""
     runs = [line.first for group in table.groups for line in group.lines]
     for name, run in {run.dataset: run for run in runs}.items():
         console.provenance(name, {about: getattr(run, f"dataset_{about}") for about in CARD_KEYS})
@@ -241,5 +240,5 @@ def _provenance(table: Table) -> None:
 
 
 def _generated(run: Run) -> bool:
-    """Pictures that no backbone can have met, as their card says (generated ones)."""
+    """Whether the images are generated, so that no backbone can have been trained on them."""
     return run.dataset_contamination.startswith("none")

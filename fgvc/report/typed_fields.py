@@ -1,7 +1,7 @@
-"""A dataclass with the values of a record -> an error on the first field of another type.
+"""A dataclass with values of a record -> an error on the first field of the wrong type.
 
-JSON may hold anything in place of a number or a name. The check comes before a table computes or
-prints the values.
+JSON may hold any value in place of a number or a name. Thus the fields are checked before a table
+computes or prints them.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ PLAIN = frozenset({str, int, float, bool, types.NoneType})
 
 
 def check_types(instance: Any) -> None:
-    """Compare each field with its declared type.
+    """Check each field against its declared type.
 
     Raises:
-        ValueError: a field of another type, or a text with control characters.
+        ValueError: a field has another type, or a text is too long or has control characters.
     """
     for name, allowed in _allowed_types(type(instance)).items():
         value = getattr(instance, name)
         if type(value) not in allowed:
             raise ValueError(f"{name} is {one_line(repr(value), 60)}, not {_type_names(allowed)}")
         if isinstance(value, str) and (UNSEEN.search(value) or len(value) > MAX_CHARACTERS):
-            raise ValueError(f"{name} holds control characters or is too long")
+            raise ValueError(f"{name} has control characters or is too long")
 
 
 @functools.cache
 def _allowed_types(cls: type) -> dict[str, frozenset[type]]:
-    """Field -> types, of the fields that hold plain values."""
+    """Field -> allowed types, for the fields of plain types."""
     hints = typing.get_type_hints(cls)
     names = (field.name for field in dataclasses.fields(cls))
     types_of = {name: _types(hints[name]) for name in names}

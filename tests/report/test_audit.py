@@ -249,7 +249,7 @@ def test_a_part_of_the_key_that_the_rest_of_the_record_contradicts_is_found(run,
 def test_a_forced_resume_and_a_debugging_run_are_named(forge):
     resumed = {"step": 4, "forced": True, "from": "r/abc", "changed": ["final_fit"]}
     found = failures(forge("forced", numbers={"resumed": resumed}))
-    assert "forced resume from r/abc under final_fit" in found["plain-fit"]
+    assert "forced resume from r/abc under another final_fit" in found["plain-fit"]
     assert "forced" in found["comparability"]  # the key that was written is that of a plain run
     again = forge("again", facts={"fit": {"forced": True}}, stamp={"task": "eval"})
     assert "forced resume" in failures(again)["plain-fit"]

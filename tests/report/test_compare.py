@@ -83,7 +83,7 @@ def test_what_else_differs_is_told_by_key(forge, pair):
 )
 def test_what_does_not_compare_is_refused_by_name_and_forced_aloud(forge, pair, change, name):
     other = forge("other", right=OTHER_N, **change)
-    with pytest.raises(UserError, match="do not compare") as caught:
+    with pytest.raises(UserError, match="are not comparable") as caught:
         compare_runs(pair[0], other, force=False)
     assert f"differ in {name}:" in str(caught.value)
     assert "task.force=true" in str(caught.value)
@@ -103,7 +103,7 @@ def test_what_does_not_compare_is_refused_by_name_and_forced_aloud(forge, pair, 
 )
 def test_another_fit_does_not_compare(forge, pair, change, name):
     other = forge("other", right=OTHER_N, **change)
-    with pytest.raises(UserError, match="do not compare") as caught:
+    with pytest.raises(UserError, match="are not comparable") as caught:
         compare_runs(pair[0], other, force=False)
     assert f"differ in {name}:" in str(caught.value)
 

@@ -15,7 +15,7 @@ from fgvc.report import ranking
 from fgvc.report import run_rows as runs_module
 from fgvc.report.aggregate_seeds import Line
 from fgvc.report.compare import compare_runs
-from fgvc.report.predictions import TestPredictions
+from fgvc.report.predictions import RunPredictions
 from fgvc.report.run_rows import scan_runs
 from fgvc.store import hashing
 
@@ -154,7 +154,7 @@ def test_a_file_that_is_no_parquet_is_damaged(five, forge, made, seal):
     (folder / "predictions.parquet").write_text("path,split,label,pred\n")
     seal(folder)
     (_, (damaged,)) = ranked(made)
-    assert damaged.why == "predictions.parquet: not one that this version reads"
+    assert damaged.why == "predictions.parquet: not readable by this version"
 
 
 def test_predictions_are_read_only_where_there_is_something_to_compare(forge, made):
@@ -413,9 +413,7 @@ def test_an_obvious_difference_is_found_in_a_table_of_252_lines(runs):
         for seed in range(3):
             right_N = (worse_SN if number == 100 else pool_SN[number % 15])[seed]
             place = Path(f"{number}/{seed}")
-            read[place] = TestPredictions(
-                right_N, "images", hashing.sha256_bytes(right_N.tobytes())
-            )
+            read[place] = RunPredictions(right_N, "images", hashing.sha256_bytes(right_N.tobytes()))
             members.append(replace(run, path=place, seed=seed, top1=float(right_N.mean())))
         lines.append(Line(tuple(members)))
     lines.sort(key=lambda line: -line.top1)

@@ -196,7 +196,7 @@ def test_records_of_another_version_are_passed_over_each_in_one_line(
     out = printed(outputs)
     for folder in folders[:2]:
         name = "/".join(folder.parts[-3:])
-        said = f"{name}: a record of another version of fgvc (it lacks 'test_source'), passed over"
+        said = f"{name}: a record of another version of fgvc (it lacks 'test_source'), skipped"
         assert out.count(said) == 1
     assert "damaged" not in out
     for folder in folders[2:]:

@@ -1,4 +1,4 @@
-"""Files of a record -> whether they are the bytes that the run wrote; every digest is recomputed."""
+"""Files of a record -> whether they are the bytes that the run wrote, by recomputed digests."""
 
 from __future__ import annotations
 

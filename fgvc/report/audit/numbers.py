@@ -118,7 +118,7 @@ def _columns_match_logits(split: str, rows: Rows) -> bool:
 
 
 def _columns_match_each_other(rows: Rows) -> bool:
-    """Check that pred and confidence are top-1, and that a label in the top-k has its probability."""
+    """Whether pred and confidence are top-1, and a label in the top-k has its probability."""
     hit_NK = rows.top_NK == rows.label_N[:, None]
     label_prob_N = np.exp(rows.label_logprob_N)[hit_NK.any(axis=1)]
     return (

@@ -101,11 +101,11 @@ def _stamp(record: Record) -> str:
 
 
 def _retention(record: Record) -> str:
-    record_retention = retention_of(record.path)
-    pinned = ", ".join(record_retention.pinned_by) or "no"
+    stored = retention_of(record.path)
+    pinned = ", ".join(stored.pinned_by) or "no"
     return (
-        f"{span(f'{record.place}/{retention.FILE}')}: made {record_retention.created.isoformat()}, expires "
-        f"{record_retention.expires.isoformat()}, pinned: {span(pinned)}"
+        f"{span(f'{record.place}/{retention.FILE}')}: made {stored.created.isoformat()}, expires "
+        f"{stored.expires.isoformat()}, pinned: {span(pinned)}"
     )
 
 
@@ -123,8 +123,8 @@ def _audit(results: Sequence[Result]) -> str:
     checked = len(results) - len(sign_offs)
     passed = checked - len(by_state[FAIL]) - len(by_state[UNCHECKED])
     head = (
-        f"**{outcome(results)}**: {passed} of {checked} checks passed, {len(by_state[FAIL])} failed, "
-        f"{len(by_state[UNCHECKED])} could not be made"
+        f"**{outcome(results)}**: {passed} of {checked} checks passed, "
+        f"{len(by_state[FAIL])} failed, {len(by_state[UNCHECKED])} could not be made"
     )
     proven = [limits.PROVES, "", "Not proven:", "", *(f"- {line}" for line in limits.NOT_PROVEN)]
     unpassed = [*lines, ""] if lines else []

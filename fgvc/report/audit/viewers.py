@@ -130,7 +130,7 @@ def _compare_sample(stored: Mapping[str, Any], derived: Mapping[str, Any]) -> No
 
 
 def _alike(stored: Any, derived: Any) -> bool:
-    """Whether the values are equal; floats up to RELATIVE, because logarithms differ by processor."""
+    """Whether the values agree; floats up to RELATIVE, because logarithms differ by processor."""
     if isinstance(derived, dict) and isinstance(stored, dict):
         same = stored.keys() == derived.keys()
         return same and all(_alike(stored[key], value) for key, value in derived.items())

@@ -19,25 +19,24 @@ from fgvc.report.run_rows import Run
 from fgvc.untrusted.escape import uncell
 
 FILE = "per_class.csv"
-MAX_LINES, CLASSES = 12, 200  # shown at most: the best lines, the hardest classes
-Recall = dict[str, tuple[str, float]]  # by class index: its name, its share of right answers
+MAX_LINES, CLASSES = 12, 200  # the best lines and the hardest classes are shown
+Recall = dict[str, tuple[str, float]]  # class index -> class name, recall
 
 
 @dataclass(frozen=True)
 class Heatmap:
-    """rows: class name, mean and accuracy by line, as fractions. classes: how many there are.
-
-    columns: place and name of a line. lost: what could not be read, and why.
+    """columns: place and name of each line. rows: class name, mean, and accuracy per line, as
+    fractions. classes: number of all classes. problems: one message per line that could not be read.
     """
 
     columns: tuple[tuple[int, str], ...]
     rows: tuple[tuple[str, float, tuple[float, ...]], ...]
     classes: int
-    lost: tuple[str, ...]
+    problems: tuple[str, ...]
 
 
 def class_heatmap(lines: Sequence[tuple[str, Line]]) -> Heatmap | None:
-    """The map of a group, a seed's mean for each line; None where there is nothing to compare."""
+    """Accuracy by class and line, averaged over seeds; None for a single line."""
     if len(lines) < 2:
         return None
     recalls: dict[tuple[int, str], Recall] = {}
@@ -45,15 +44,15 @@ def class_heatmap(lines: Sequence[tuple[str, Line]]) -> Heatmap | None:
     for place, (name, line) in enumerate(lines[:MAX_LINES], 1):
         try:
             recalls[place, name] = _check_classes(_mean_recall(line), recalls)
-        except DamageError as why:
-            problems.append(f"{place}. {name}: {why}")
+        except DamageError as error:
+            problems.append(f"{place}. {name}: {error}")
     return _build_heatmap(recalls, problems) if recalls else None
 
 
 def _check_classes(recall: Recall, recalls: Mapping[tuple[int, str], Recall]) -> Recall:
-    """The same, if it is of the classes that the others are of, as their key promises."""
-    if any(one.keys() != recall.keys() for one in recalls.values()):
-        raise DamageError(f"{FILE}: other classes than the rest of its comparability key")
+    """Raise DamageError if the classes differ from those of the other lines; returns recall."""
+    if any(other.keys() != recall.keys() for other in recalls.values()):
+        raise DamageError(f"{FILE}: other classes than the other lines of its comparability key")
     return recall
 
 
@@ -70,7 +69,7 @@ def _build_heatmap(recalls: dict[tuple[int, str], Recall], problems: Sequence[st
 
 
 def _mean_recall(line: Line) -> Recall:
-    """The mean over its seeds, of the classes that the test images hold."""
+    """Recall averaged over the seeds, for the classes that have test images."""
     recall_per_seed = [_read_recall(run) for run in line.runs]
     return {
         index: (name, sum(of_seed[index][1] for of_seed in recall_per_seed) / len(recall_per_seed))
@@ -88,4 +87,4 @@ def _read_recall(run: Run) -> Recall:
             if int(row["support"])
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise DamageError(f"{FILE}: not one that this version reads") from error
+        raise DamageError(f"{FILE}: not readable by this version") from error

@@ -1,7 +1,7 @@
 """Groups and damaged folders -> the text of baselines.html.
 
-Nothing in it depends on the time or on where the folders lie, but for the links, which are relative
-to the page.
+The text does not depend on the time. Only the links, which are relative to the page, depend on the
+location of the folders.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ FILTERS = ("dataset", "backbone", "head", "resolution", "part_attention", "task"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table. place: None for a line outside the ranking. links: to each seed's page.
-    notes: number and text. comparisons: with the best and with its probe; controls: of part
-    attention."""
+    """A row of a table. place: None for a line outside the ranking. links: page and seed of each
+    run. notes: number and text. comparisons: with the best line and with the linear probe;
+    controls: with the controls of part attention."""
 
     place: int | None
     name: str
@@ -56,12 +56,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A group. rows: ranked lines. outside: lines that are not ranked. against, controls: names of
-    the comparisons that any of its rows has."""
+    """A group. representative: a line that represents it. rows: ranked lines. outside: lines that are not
+    ranked. against, controls: names of the comparisons that any row has."""
 
     key: str
     partial: bool
-    speaks: Line
+    representative: Line
     rows: tuple[Row, ...]
     outside: tuple[Row, ...]
     against: tuple[str, ...]
@@ -77,10 +77,10 @@ class Section:
 
 
 def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], target: Path) -> str:
-    """The page.
+    """Render the page.
 
     Args:
-        target: the folder that it will lie in.
+        target: the folder that the page will be written to.
     """
     sections = [_section(group, target) for group in groups]
     rows = [row for section in sections for row in (*section.rows, *section.outside)]
@@ -90,7 +90,7 @@ def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], tar
         "damaged": damaged,
         "filters": _filter_choices(runs),
         "alpha": ALPHA,
-        "tests": TESTS,
+        "test_names": TESTS,
         "null": metrics.NULL_HYPOTHESIS,
         "datasets": _distinct(runs, "dataset"),
         "backbones": _distinct(
@@ -147,13 +147,13 @@ def _row(
 
 
 def comparisons(entry: Entry) -> dict[str, PairwiseTest]:
-    """What an entry was held against but for its controls: the best, and its probe."""
+    """The comparisons of an entry with the best line and with its probe."""
     comparisons_by_name = {"versus": entry.versus, "over_probe": entry.over_probe}
-    return {name: one for name, one in comparisons_by_name.items() if one is not None}
+    return {name: test for name, test in comparisons_by_name.items() if test is not None}
 
 
 def _link(folder: Path, target: Path) -> str:
-    """To a run's own page; to its folder, where it has none."""
+    """Relative link to the page of a run, or to its folder if it has no page."""
     page = folder / FILE
     return quote(os.path.relpath(page if page.is_file() else folder, target))
 
@@ -180,12 +180,14 @@ def _badges(entry: Entry) -> Iterable[Badge]:
     if from_record(run.dataset_label_noise):
         yield Badge("label noise", run.dataset_label_noise)
     yield Badge("licence", f"data: {run.dataset_license}; weights: {run.backbone_license}")
-    if any(one.git_dirty for one in line.runs):
-        yield Badge("uncommitted code", "the commit alone is not this code", "warn")
+    if any(member.git_dirty for member in line.runs):
+        yield Badge("uncommitted code", "the run used code that is not in the commit", "warn")
     if run.stack_check == "skipped":
         yield Badge("stack not validated", "runtime.stack_check=false", "warn")
     if line.repeats:
-        yield Badge(f"repeated ×{line.repeats}", "the same question and answer, run again")
+        yield Badge(
+            f"repeated ×{line.repeats}", "runs with the same config, code, data and weights"
+        )
 
 
 def _fit_badges(line: Line) -> Iterable[Badge]:
@@ -206,12 +208,12 @@ def _fit_badges(line: Line) -> Iterable[Badge]:
 
 
 def _filter_choices(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """What a reader may choose by, where there is a choice."""
+    """Values of each filter that has several values."""
     values = {name: sorted({getattr(run, name) for run in runs}) for name in FILTERS}
-    return {name: found for name, found in values.items() if len(found) > 1}
+    return {name: choices for name, choices in values.items() if len(choices) > 1}
 
 
 def _distinct(runs: Iterable[Run], *names: str) -> list[Run]:
-    """A run for each combination of values of these fields, which stands for the others."""
+    """One run per combination of values of these fields."""
     by_value = {tuple(getattr(run, name) for name in names): run for run in runs}
     return [run for _, run in sorted(by_value.items(), key=lambda item: item[0])]

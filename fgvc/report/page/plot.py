@@ -1,4 +1,4 @@
-"""Lines of one group -> where each stands when accuracy is held against cost."""
+"""Lines of one group -> points of a plot of accuracy against cost."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fgvc.record.page.chart import Frame, frame
 from fgvc.report.aggregate_seeds import Line
 
 SIZE = (720, 320)
-COLOURS = 6  # of the style
-SPACING, MAX_WIDTH = 14.0, 98.0  # pixels between points of equal cost, and of all of them together
-NUMBERED = 30  # points that still have room for their places
+COLOURS = 6  # number of colours in the style sheet
+SPACING, MAX_WIDTH = 14.0, 98.0  # pixels between points of equal cost, and over all of them
+NUMBERED = 30  # maximum number of points that are labelled with their places
 
 
 @dataclass(frozen=True)
 class Point:
-    """A line of the table, in pixels. low, high: its interval. kind: its task."""
+    """A line of the table; coordinates in pixels. low, high: its interval. kind: its task."""
 
     place: int
     title: str
@@ -31,8 +31,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Plot:
-    """Points in a frame. backbones: names and their colours; kinds: of the points. without: lines
-    whose cost is not recorded."""
+    """Points in a frame. backbones: name and colour; kinds: tasks of the points; without: number of
+    lines without a recorded cost."""
 
     frame: Frame
     points: tuple[Point, ...]
@@ -43,7 +43,7 @@ class Plot:
 
 
 def plot_accuracy(lines: Sequence[tuple[str, Line]]) -> Plot | None:
-    """Top-1 with its interval over multiply-accumulates; None where no cost is recorded."""
+    """Top-1 with its interval over multiply-accumulates; None if no line has a recorded cost."""
     with_cost = [(place, *pair) for place, pair in enumerate(lines, 1) if pair[1].first.macs]
     if not with_cost:
         return None
@@ -51,7 +51,7 @@ def plot_accuracy(lines: Sequence[tuple[str, Line]]) -> Plot | None:
     colours = {name: number % COLOURS for number, name in enumerate(names)}
     bounds = [bound for _, _, line in with_cost for bound in _interval(line)]
     axes = frame(
-        ("multiply-accumulates an image, G", [_cost(line) for _, _, line in with_cost], True),
+        ("multiply-accumulates per image, G", [_cost(line) for _, _, line in with_cost], True),
         ("top-1, %", bounds, False),
         SIZE,
     )
@@ -75,7 +75,7 @@ def _point(axes: Frame, place: int, name: str, line: Line, offset: float, colour
 
 
 def _offsets(with_cost: Sequence[tuple[int, str, Line]]) -> list[float]:
-    """How far each point stands aside, so that intervals of equal cost do not hide each other."""
+    """Horizontal offset of each point, so that intervals at equal cost do not overlap."""
     same_cost: dict[float, list[int]] = defaultdict(list)
     for number, (_, _, line) in enumerate(with_cost):
         same_cost[_cost(line)].append(number)
@@ -93,5 +93,5 @@ def _cost(line: Line) -> float:
 
 
 def _interval(line: Line) -> tuple[float, float]:
-    """In percent."""
+    """Mean bounds of top-1 in percent."""
     return 100 * (line.mean("top1_low") or 0.0), 100 * (line.mean("top1_high") or 0.0)
