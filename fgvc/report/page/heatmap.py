@@ -26,7 +26,7 @@ Recall = dict[str, tuple[str, float]]  # class index -> class name, recall
 @dataclass(frozen=True)
 class Heatmap:
     """columns: place and name of each line. rows: class name, mean, and accuracy per line, as
-    fractions. classes: number of all classes. problems: one message per line that could not be read.
+    fractions. classes: number of all classes. problems: one message per unreadable line.
     """
 
     columns: tuple[tuple[int, str], ...]

@@ -56,8 +56,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A group. representative: a line that represents it. rows: ranked lines. outside: lines that are not
-    ranked. against, controls: names of the comparisons that any row has."""
+    """A group. representative: a line for the title. rows: ranked lines. outside: lines that are
+    not ranked. against, controls: names of the comparisons that any row has."""
 
     key: str
     partial: bool

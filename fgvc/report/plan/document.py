@@ -1,4 +1,4 @@
-"""What is known of an experiment -> its plan in Markdown, each item answered or named as open."""
+"""Facts on an experiment -> its plan in Markdown, with every item answered or listed as open."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from fgvc.report.plan.items import CHECK, ITEMS, PLAN, SECTIONS, Item
 from fgvc.report.plan.sections import SECTION_TEXTS
 from fgvc.untrusted.escape import code, markdown
 
-OPENS, CLOSES = "<!-- stamp -->", "<!-- /stamp -->"  # around all that tells when and where
+OPENS, CLOSES = "<!-- stamp -->", "<!-- /stamp -->"  # around the time and the environment
 
 
 @dataclass(frozen=True)
 class Document:
-    """text: Markdown. unanswered: the items that are owed an answer, by id."""
+    """text: Markdown. unanswered: open items by id."""
 
     text: str
     unanswered: Mapping[str, Unanswered]
 
 
 def render_plan(inputs: PlanInputs) -> Document:
-    """The plan. The same experiment gives the same text, but for the stamp between its marks."""
+    """Render the plan. The text of an experiment is always the same, except the stamp."""
     open_items: dict[str, Unanswered] = {}
     texts: dict[str, str] = {}
     for item in ITEMS:
@@ -56,7 +56,9 @@ def _list_open_items(open_items: Mapping[str, Unanswered]) -> list[str]:
     if not open_items:
         return ["Every item that the plan itself must answer is answered."]
     lines = "\n".join(f"- `{key}`, {error}" for key, error in open_items.items())
-    return [f"**{len(open_items)} NOT ANSWERED**, so nothing is to be run yet:\n\n{lines}"]
+    return [
+        f"**{len(open_items)} NOT ANSWERED**, so the experiment must not be run yet:\n\n{lines}"
+    ]
 
 
 def _section(section: str, texts: Mapping[str, str]) -> list[str]:
@@ -68,14 +70,14 @@ def _section(section: str, texts: Mapping[str, str]) -> list[str]:
 
 
 def _items_after_run(items: list[Item]) -> list[str]:
-    """What the finished run and named persons answer."""
+    """Items that the finished run or a named person answers."""
     rows = [
         f"| `{item.id}` | {item.asks} | {item.answered_by} | |"
         for item in items
         if item.answered_by != PLAN
     ]
-    head = "| item | what is held | answered by | name, date |\n|---|---|---|---|"
+    head = "| item | condition | answered by | name, date |\n|---|---|---|---|"
     return [
-        "**After the run**: `task=audit` answers the first ten, and prints the block that a pull "
-        "request cites; persons sign the rest by name.\n\n" + "\n".join([head, *rows])
+        "**After the run**: `task=audit` answers the first ten items and prints the block for "
+        "a pull request; named persons sign the others.\n\n" + "\n".join([head, *rows])
     ]

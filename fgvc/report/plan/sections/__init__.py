@@ -1,4 +1,4 @@
-"""Item -> its answer, one function each, in the order in which a plan is read."""
+"""Item -> the function that writes its text, in the order of the plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On what it runs: language, libraries, machine, environment, and the stack behind the records."""
+"""Texts on language, libraries, machine, environment, and the TensorBoard and FiftyOne stack."""
 
 from __future__ import annotations
 
@@ -24,22 +24,20 @@ def language(inputs: PlanInputs) -> str:
 
 def dependencies(inputs: PlanInputs) -> str:
     versions = [f"{name} {inputs.stamp[f'{name}_version'] or '(absent)'}" for name in LIBRARIES]
-    return (
-        f"{', '.join(versions)}; all of them, and all they need, are pinned in `requirements.txt`."
-    )
+    return f"{', '.join(versions)}; these and their dependencies are pinned in `requirements.txt`."
 
 
 def storage(inputs: PlanInputs) -> str:
     return (
         "Files alone: run folders below `runtime.output_root`, features and pretrained weights by "
-        "digest below `runtime.cache_root`. FiftyOne brings its own database for `task=view`."
+        "digest below `runtime.cache_root`. FiftyOne runs its own database for `task=view`."
     )
 
 
 def testing(inputs: PlanInputs) -> str:
     return (
         "pytest: `make test` (all), `python -m pytest -m smoke` (end to end on a tiny subset), "
-        "`-m real` (photographs and published weights named by FGVC_REAL_DATA), `-m 'not slow'`; "
+        "`-m real` (photographs and published weights below FGVC_REAL_DATA), `-m 'not slow'`; "
         "`make check` for ruff and pyright."
     )
 
@@ -57,16 +55,17 @@ def project_type(inputs: PlanInputs) -> str:
 
 def performance(inputs: PlanInputs) -> str:
     return (
-        "Ratios measured side by side (`make bench`, dated in `LOG.md`), as seconds depend on the "
-        "machine: feature extraction at 0.95 or more of the bare forward of a base model, a second "
-        "probe on cached features without one forward, a training step within 1.03 of a bare loop."
+        "Ratios measured side by side (`make bench`, dated in `LOG.md`), because seconds depend on "
+        "the machine: feature extraction at 0.95 or more of the bare forward pass of a base model, "
+        "a second probe on cached features without any forward pass, a training step within 1.03 "
+        "of a bare loop."
     )
 
 
 def constraints(inputs: PlanInputs) -> str:
     return (
-        "Offline once weights and data are there; two CPU cores suffice; no CUDA assumed; every "
-        "file whole or absent whenever the process dies; "
+        "Offline once weights and data are downloaded; two CPU cores suffice; CUDA is not "
+        "required; every file is whole or absent if the process dies; "
         f"{inputs.conf['precision']} forward, solvers in float64."
     )
 
@@ -75,10 +74,10 @@ def scale(inputs: PlanInputs) -> str:
     classes = inputs.dataset["official"]["classes"]
     if inputs.examination is not None:
         classes = inputs.examination["counts"]["classes"]["found"]
-    size = f"{classes:,} classes" if classes else "as many classes as the data holds"
+    size = f"{classes:,} classes" if classes else "all classes of the data"
     return (
         f"One experiment and its baseline on {size}; the index of 675,000 images of iNaturalist "
-        "2017 is the largest that is read."
+        "2017 is the largest index that is read."
     )
 
 
@@ -102,20 +101,20 @@ def stack(inputs: PlanInputs) -> str:
         f"`{CHECK}` passed on {markdown(record['platform'])}, "
         f"Python {record['python_version']}, torch "
         f"{record['torch_version']} ({record['checked']}, env_hash `{record['env_hash'][:16]}`); "
-        "published checks stand in `specs/stack.json` and in README's table.\n\n"
-        f"| step | result | what it saw |\n|---|---|---|\n{steps}"
+        "published checks are in `specs/stack.json` and in the table of README.\n\n"
+        f"| step | result | details |\n|---|---|---|\n{steps}"
     )
 
 
 def environment(inputs: PlanInputs) -> str:
     if inputs.stamp["requirements_checksum"] is None:
-        raise Unanswered("no requirements.txt lies beside the program", "run from a checkout")
+        raise Unanswered("the program has no requirements.txt beside it", "run from a checkout")
     return (
         "Miniconda: `conda env create -f environment.yml`, `conda run -n fgvc uv pip install "
         "--no-deps -r requirements.txt`, `conda run -n fgvc uv pip install --no-deps "
-        "--no-build-isolation -e .`; without conda `make` does the same in `.venv`. Runs are then "
-        "started by that environment's Python (`conda run -n fgvc python -m fgvc.run …`). "
+        "--no-build-isolation -e .`; without conda, `make` does the same in `.venv`. Runs are "
+        "started by the Python of that environment (`conda run -n fgvc python -m fgvc.run …`). "
         f"requirements.txt has sha256 `{inputs.stamp['requirements_checksum']}`; env_hash "
-        f"`{inputs.stamp['env_hash']}`, by {inputs.stamp['env_hash_method']} (where conda made the "
-        "environment, `conda env export --from-history` is in it, and always the list of packages)."
+        f"`{inputs.stamp['env_hash']}`, by {inputs.stamp['env_hash_method']} (the list of "
+        "packages and, in a conda environment, `conda env export --from-history`)."
     )

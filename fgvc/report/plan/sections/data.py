@@ -1,4 +1,4 @@
-"""What the data is, who allows it, how much of it there is, and the corner it is first tried on."""
+"""Texts on the data: source, licence, approval, filtering, counts, and the smoke subset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNKNOWN = (
     "unknown",
     "none recorded",
     "not recorded",
-)  # how a card says that nobody filled it in
+)  # values of a card field that is not filled in
 
 
 def source(inputs: PlanInputs) -> str:
@@ -32,19 +32,21 @@ def filtering(inputs: PlanInputs) -> str:
         if inputs.dataset["on_bad_image"] == "error"
         else "an unreadable image is left out of training and counts as wrong in the test"
     )
-    cropped = "; pictures are cut to their boxes" if inputs.dataset["box_crop"] else ""
+    cropped = "; images are cropped to their boxes" if inputs.dataset["box_crop"] else ""
     return (
         f"{_card_text(inputs, 'filtering')}; {skipped}{cropped}. Label noise: "
-        f"{markdown(inputs.card['label_noise'])}. Who may have seen the test images: "
+        f"{markdown(inputs.card['label_noise'])}. Contamination of the test images: "
         f"{markdown(inputs.card['contamination'])}."
     )
 
 
 def counts(inputs: PlanInputs) -> str:
-    """The official numbers, those of the generator, or what task=doctor counted."""
+    """The official numbers, those of the generator, or the counts of task=doctor."""
     dataset, examination = inputs.dataset, inputs.examination
     if examination is not None and examination["verdict"] == "wrong":
-        raise Unanswered("task=doctor finds this copy wrong", "mend what it names, examine again")
+        raise Unanswered(
+            "task=doctor finds this copy wrong", "fix what it reports, then run it again"
+        )
     if examination is not None:
         counted = [
             f"{count['found']:,}"
@@ -84,20 +86,20 @@ def smoke(inputs: PlanInputs) -> str:
     return (
         f"`dataset.subset=tiny` of dataset={markdown(inputs.dataset['name'])}: "
         f"at most {tiny['train']} train, "
-        f"{tiny['val']} validation and {tiny['test']} test pictures, that is at most 2 batches of "
-        f"8 a split, of {tiny['classes']} classes, each of which occurs in every split; checksum "
+        f"{tiny['val']} validation and {tiny['test']} test images, that is at most 2 batches of "
+        f"8 per split, of {tiny['classes']} classes, each in every split; checksum "
         f"of its definition `{checksum}`; about {tiny['expected_seconds']} s on two CPU cores. It "
-        "lies in the dataset itself: `splits/train.txt` and `splits/test.txt` of the smoke run "
+        "is part of the dataset itself: `splits/train.txt` and `splits/test.txt` of the smoke run "
         "list its training and inference images, and the stamp names those lists "
         "(`tiny_train_subset_path`, `tiny_infer_subset_path`), with counts, coverage and the "
         "checksum of the images.\n\n"
         f"{fenced(commands)}\n\n"
-        "fp16 is part of it on a device that has it."
+        "On a device that supports fp16, fp16 is tested too."
     )
 
 
 def _count_order(entry: tuple[str, object]) -> int:
-    """Of a count in the usual order; the others after them."""
+    """Sort key: classes, train and test first, then other counts."""
     usual = ("classes", "train", "test")
     return usual.index(entry[0]) if entry[0] in usual else len(usual)
 

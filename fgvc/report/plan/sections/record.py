@@ -1,4 +1,4 @@
-"""What a run leaves: events, views, tables, label map, stamp, checkpoint; and for how long."""
+"""Texts on the record of a run: events, views, tables, label map, stamp, checkpoint, retention."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def fiftyone(inputs: PlanInputs) -> str:
 
 def table(inputs: PlanInputs) -> str:
     return (
-        f"`outputs/baselines.csv` and `.json`: {TABLE}. Numbers per class stand in `per_class.csv` "
-        "of each run; a finetune's row carries its paired difference from its linear probe."
+        f"`outputs/baselines.csv` and `.json`: {TABLE}. `per_class.csv` of each run has the "
+        "numbers per class; the row of a finetune has its paired difference from its linear probe."
     )
 
 
 def labels(inputs: PlanInputs) -> str:
     return (
         f"`{inputs.folder}/labelmap.json` maps index to class name and the dataset's own id, with "
-        "its checksum. It is built once from the dataset's own class file over all splits, held "
-        "against the official number of classes by every load and by `task=doctor`, and compared "
-        "again when a checkpoint is evaluated."
+        "its checksum. It is built from the class file of the dataset over all splits. Every "
+        "load and `task=doctor` check it against the official number of classes, and an evaluation "
+        "checks it against the checkpoint."
     )
 
 
@@ -61,9 +61,9 @@ def stamp(inputs: PlanInputs) -> str:
     }
     return (
         f"`{inputs.folder}/env_stamp.json`, validated before it is written against "
-        f"`fgvc/record/env_stamp.schema.json`, which asks for {len(required)} fields: "
-        f"{', '.join(required)}. What is absent (a GPU, ml_collections) is null. A pull request "
-        "cites its path with an excerpt, which `task=audit` prints; of this environment:\n\n"
+        f"`fgvc/record/env_stamp.schema.json`, which requires {len(required)} fields: "
+        f"{', '.join(required)}. Absent values (GPU, ml_collections) are null. A pull request "
+        "cites the path and an excerpt, which `task=audit` prints; from this environment:\n\n"
         f"{fenced(json.dumps(excerpt, indent=2, sort_keys=True), 'json')}"
     )
 
@@ -71,8 +71,8 @@ def stamp(inputs: PlanInputs) -> str:
 def retention(inputs: PlanInputs) -> str:
     return (
         "Run folders (TensorBoard, FiftyOne, numbers) and baseline tables are kept at least 90 "
-        "days. Evidence: `retention.json` beside each, with its expiry and a checksum of its own; "
-        "the pull-request block quotes it, and `task=prune` removes nothing before."
+        "days. Evidence: the `retention.json` of each has its expiry and a checksum; "
+        "the pull-request block quotes it, and `task=prune` removes nothing before the expiry."
     )
 
 
@@ -86,14 +86,14 @@ def contents(inputs: PlanInputs) -> str:
 
 def sanity(inputs: PlanInputs) -> str:
     return (
-        "`python -m pytest -m smoke` evaluates a single batch end to end before anything long is "
-        "started, and `dataset.subset=tiny` does so on this dataset. Tests are written before "
-        "what they test; `make check test` is green before a merge."
+        "`python -m pytest -m smoke` evaluates a single batch end to end before a long run is "
+        "started, and `dataset.subset=tiny` does the same on this dataset. Tests are written "
+        "before the code; `make check test` must pass before a merge."
     )
 
 
 def checkpoints(inputs: PlanInputs) -> str:
     return (
-        f"`{inputs.folder}/ckpt.bin`, in a folder that git ignores; a test refuses tracked weights. "
-        "Its SHA256 is the checkpoint_id by which it is cited, and is verified on every load."
+        f"`{inputs.folder}/ckpt.bin`, which git ignores; a test refuses tracked weights. "
+        "Its SHA256 is the checkpoint_id by which it is cited, and every load verifies it."
     )

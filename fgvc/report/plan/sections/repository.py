@@ -1,4 +1,4 @@
-"""How the repository is laid out, the shorter documents, and what deviates."""
+"""Texts on the layout of the repository, the shorter documents, and deviations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ def documents(inputs: PlanInputs) -> str:
     return (
         "```\nspecs/\n├── stack.json        # environments in which task=check has passed\n"
         "└── NNN-name/\n    └── plan.md       # this document, written by task=plan\n```\n\n"
-        "Research, data model, quickstart and contracts are sections below; tasks are left out: "
-        "the commands above are all there is to do."
+        "Research, data model, quickstart and contracts are sections below; a task list is "
+        "omitted: the commands above are the complete work."
     )
 
 
@@ -22,25 +22,24 @@ def source_tree(inputs: PlanInputs) -> str:
     return (
         f"```\n.\n├── conf/              # {groups}\n├── fgvc/\n{rooms}\n"
         "│   ├── run.py     # the one entrypoint\n"
-        "│   └── types.py   # what one room hands the next\n"
-        "├── tests/             # the same rooms again\n├── benchmarks/\n├── specs/\n"
+        "│   └── types.py   # types that rooms share\n"
+        "├── tests/             # the same rooms\n├── benchmarks/\n├── specs/\n"
         "└── outputs/           # run folders; only its .gitignore is tracked\n```"
     )
 
 
 def decision(inputs: PlanInputs) -> str:
     return (
-        "A single package. Rooms that turn one thing into another (pixels, tokens, weights, "
-        "records) know nothing of each other and meet in `fgvc/task/`; a test reads every import "
-        "and holds them to it."
+        "A single package. The rooms for pixels, tokens, weights and records do not import each "
+        "other; `fgvc/pipeline/` and `fgvc/task/` combine them. A test checks every import."
     )
 
 
 def research(inputs: PlanInputs) -> str:
     return (
-        f"Left out: every choice here is an option with its source in `conf/` "
-        f"(`conf/backbone/{inputs.backbone['name']}.yaml`), and earlier results, negative ones "
-        "too, stand dated in `LOG.md`."
+        f"Omitted: every choice here is an option with its source in `conf/` "
+        f"(`conf/backbone/{inputs.backbone['name']}.yaml`), and `LOG.md` has the dated earlier "
+        "results, including negative ones."
     )
 
 
@@ -58,7 +57,7 @@ def quickstart(inputs: PlanInputs) -> str:
 
 def contracts(inputs: PlanInputs) -> str:
     return (
-        "The command line (keys that do not exist are refused with their nearest neighbour; exit "
+        "The command line (unknown keys are refused with the nearest legal name; exit "
         "codes 0 done, 1 failed, 2 wrong command, 75 resumable), the config hash, the names of a "
         "run's files and the schema of its stamp. No network interface."
     )
@@ -70,20 +69,24 @@ def complexity(inputs: PlanInputs) -> str:
         deviations.append(
             (
                 "a partial copy of the dataset",
-                "it is the copy at hand",
-                "the whole would be better: numbers are marked and never ranked with those of "
-                "the whole",
+                "no complete copy is available",
+                "a complete copy would be better: the numbers are marked and never ranked with "
+                "numbers on complete data",
             )
         )
     if not inputs.backbone["pretrained"]:
         deviations.append(
-            ("random weights", "a trial of the machinery", "pretrained ones answer no such trial")
+            (
+                "random weights",
+                "a test of the pipeline",
+                "the test does not need pretrained weights",
+            )
         )
     if inputs.needs_stack and not inputs.conf["runtime"]["stack_check"]:
         deviations.append(
-            ("runtime.stack_check=false", "asked for in the command", "task=check takes a minute")
+            ("runtime.stack_check=false", "set in the command", "task=check takes a minute")
         )
     if not deviations:
         return "None."
     rows = "\n".join(f"| {' | '.join(row)} |" for row in deviations)
-    return f"| deviation | why | why nothing simpler |\n|---|---|---|\n{rows}"
+    return f"| deviation | reason | why not the simpler way |\n|---|---|---|\n{rows}"
