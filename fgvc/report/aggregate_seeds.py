@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from fgvc.record import not_ranked
 from fgvc.report.repeated_evaluations import FoldedRuns, fold_evaluations
 from fgvc.report.run_rows import Run
 
@@ -48,11 +49,9 @@ class Line:
     def outside(self) -> str | None:
         """Why the line is not ranked; None if it is ranked."""
         if overlap := max(run.overlap or 0 for run in self.runs):
-            return (
-                f"{overlap} of its {self.first.n} test images fitted or chose its head or backbone"
-            )
+            return not_ranked.OVERLAP.format(images=overlap, n=self.first.n)
         if self.contradicts is not None:
-            return f"its predictions differ from those of {self.contradicts}, the same checkpoint"
+            return not_ranked.CONTRADICTS.format(folder=self.contradicts)
         return None
 
     @property
@@ -139,26 +138,20 @@ def number_notes(lines: Iterable[Line]) -> dict[str, int]:
 def unique_names(lines: Sequence[Line]) -> list[str]:
     """Name of each line: its axes and, to tell equal names apart, its hash, commit or run_id."""
     names = [line.first.name for line in lines]
-    for suffix in (_by_hash, _by_code, _by_run):
+    suffixes = [_suffixes(line.first) for line in lines]
+    for of_lines in zip(*suffixes, strict=True):
         counts = Counter(names)
         names = [
-            name if counts[name] == 1 else f"{name} {suffix(line.first)}"
-            for name, line in zip(names, lines, strict=True)
+            name if counts[name] == 1 else f"{name} {suffix}"
+            for name, suffix in zip(names, of_lines, strict=True)
         ]
     return names
 
 
-def _by_hash(run: Run) -> str:
-    return f"#{run.config_hash[:8]}"
-
-
-def _by_code(run: Run) -> str:
+def _suffixes(run: Run) -> tuple[str, str, str]:
     patch = f"+{run.code_patch_sha256[:4]}" if run.code_patch_sha256 else ""
-    return f"@{(run.git_commit or 'unknown')[:7]}{patch}"
-
-
-def _by_run(run: Run) -> str:
-    return run.run_id
+    code = f"@{(run.git_commit or 'unknown')[:7]}{patch}"
+    return f"#{run.config_hash[:8]}", code, run.run_id
 
 
 def _build_line(by_seed: dict[int, list[Run]], folded: FoldedRuns) -> Line:
@@ -168,15 +161,11 @@ def _build_line(by_seed: dict[int, list[Run]], folded: FoldedRuns) -> Line:
     repeats = len(runs) - len(newest) + sum(folded.repeats.get(run.folder, 0) for run in runs)
     superseded = [
         run.folder
-        for kept in newest
-        for run in by_seed[kept.seed]
-        if _predictions_differ(run, kept)
+        for last in newest
+        for run in by_seed[last.seed]
+        # older records have no digest
+        if None not in (digests := {run.predictions_digest, last.predictions_digest})
+        and len(digests) > 1
     ]
     contradicts = folded.contradicts.get(newest[0].folder)
     return Line(tuple(newest), repeats, contradicts, tuple(sorted(superseded)))
-
-
-def _predictions_differ(run: Run, newest: Run) -> bool:
-    """Whether both runs have a digest of their predictions, and the digests differ."""
-    digest, newest_digest = run.predictions_digest, newest.predictions_digest
-    return digest is not None and newest_digest is not None and digest != newest_digest

@@ -8,11 +8,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fgvc.record import verify
+from fgvc.record import not_ranked, verify
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS, interval, number, percent
 from fgvc.record.page.run import earlier_runs
 from fgvc.record.verify import DamageError
+from fgvc.report.run_rows import fitted_data
 from fgvc.types import UserError
 from fgvc.untrusted.escape import code, markdown, one_line
 
@@ -25,7 +26,7 @@ Plain = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Record:
+class RunNumbers:
     """The numbers of a run and their limits.
 
     splits: numbers of val and test. task: of the run, "eval" if it evaluated a finished checkpoint.
@@ -53,13 +54,6 @@ class Record:
         """Whether the head was fitted on the dataset that the numbers were computed on."""
         parts = self.comparability
         return not self.evaluation or parts.fitted_manifest == parts.manifest
-
-    @property
-    def data_of_fit(self) -> str:
-        """Digest of the images of the fit or, if the images are the same, of its split."""
-        parts = self.comparability
-        same = parts.fitted_manifest == parts.manifest
-        return str(parts.fitted_split if same else parts.fitted_manifest)
 
 
 def render_model_card(
@@ -100,6 +94,8 @@ def render_model_card(
             earlier=list(earlier_runs(facts["backbone"]["weights"])),
             agreement=agreement,
             digests=digests,
+            not_ranked=not_ranked,
+            fitted_data=fitted_data,
         )
     except (jinja2.TemplateError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
@@ -152,7 +148,7 @@ def _exponent(value: float) -> str:
     return f"{value:.1e}"
 
 
-def _read_record(run: Path, checkpoint_id: str) -> Record | None:
+def _read_record(run: Path, checkpoint_id: str) -> RunNumbers | None:
     """The record of the run that wrote the checkpoint; None if `run` is not its folder."""
     if not (run / "status.json").is_file():
         return None
@@ -168,7 +164,7 @@ def _read_record(run: Path, checkpoint_id: str) -> Record | None:
         raise UserError(f"{run}/{error}; restore the run, or export a copy of ckpt.bin") from error
 
 
-def _record(numbers: Plain, stamp: Plain) -> Record:
+def _record(numbers: Plain, stamp: Plain) -> RunNumbers:
     """The values of metrics.json and env_stamp.json that the card prints.
 
     Raises:
@@ -177,7 +173,7 @@ def _record(numbers: Plain, stamp: Plain) -> Record:
     try:
         splits = {name: numbers[name] for name in ("val", "test") if name in numbers}
         intervals = {name: split.get("intervals_note") for name, split in splits.items()}
-        return Record(
+        return RunNumbers(
             splits=splits,
             task=stamp["task"],
             partial=stamp["partial"],

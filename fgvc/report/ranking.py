@@ -109,7 +109,7 @@ def _ranked(lines: Sequence[Line]) -> list[Line]:
 def _rank_group(key: str, lines: Sequence[Line], predictions_of: PredictionsByPath) -> Group:
     ranked = _ranked(lines)
     outside = tuple(line for line in lines if line.outside is not None)
-    return Group(key, _compare_lines_of_group(ranked, predictions_of) if ranked else (), outside)
+    return Group(key, _compare_ranked(ranked, predictions_of) if ranked else (), outside)
 
 
 def _group_lines(lines: Sequence[Line]) -> dict[str, list[Line]]:
@@ -161,9 +161,7 @@ def _find_other_images(runs: Sequence[Run], predictions_of: PredictionsByPath) -
     ]
 
 
-def _compare_lines_of_group(
-    lines: Sequence[Line], predictions_of: PredictionsByPath
-) -> tuple[Entry, ...]:
+def _compare_ranked(lines: Sequence[Line], predictions_of: PredictionsByPath) -> tuple[Entry, ...]:
     lines = [replace(line, probe_note=_probe_note(line, lines)) for line in lines]
     best = lines[0]
     pairs = [(line, best) for line in lines[1:]]

@@ -169,14 +169,14 @@ def fit_marks(run: Run) -> str:
     """Marks after `final_fit` in a title: other data, forced resume, debugging; may be empty."""
     parts = run.comparability
     marks = (
-        (parts.fitted_elsewhere, f" of other data ({_fitted_data(parts)[:8]})"),
+        (parts.fitted_elsewhere, f" of other data ({fitted_data(parts)[:8]})"),
         (parts.forced, " · forced resume"),
         (parts.debug is not None, " · debug"),
     )
     return "".join(mark for applies, mark in marks if applies)
 
 
-def _fitted_data(parts: Comparability) -> str:
+def fitted_data(parts: Comparability) -> str:
     """Digest of the data of the fit: its manifest or, if the manifest is the same, its split."""
     same = parts.fitted_manifest == parts.manifest
     return str(parts.fitted_split if same else parts.fitted_manifest)

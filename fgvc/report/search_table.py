@@ -34,45 +34,28 @@ def describe_trial(row: Row) -> str:
 
 def print_trials(rows: Sequence[Row], keys: Sequence[str], select: str, best: Row | None) -> None:
     """Print every trial with its searched values, then the failed trials with their errors."""
-    names = _short_names(keys)
-    short = [_two_lines(names[key]) for key in keys]
-    cells = [[_trial_cell(row, best), *_values(row, keys), *_score_cells(row)] for row in rows]
-    columns = ["trial", *short, "top-1", "loss", "time"]
+    tails = [key.rpartition(".")[2] for key in keys]
+    names = [tail if tails.count(tail) == 1 else key for key, tail in zip(keys, tails, strict=True)]
+    # names of several words are on two lines, because the values are narrower
+    columns = ["trial", *(name.replace("_", "\n", 1) for name in names), "top-1", "loss", "time"]
     title = f"{len(rows)} trials on validation, best by {select}; test was not read"
-    console.table(title, columns, cells)
+    console.table(title, columns, [_cells(row, keys, row is best) for row in rows])
     for row in rows:
         if row["state"] != DONE:
             console.say(f"trial {row['number'] + 1} {describe_trial(row)}")
 
 
-def _short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Each key by its last part, if no other key ends in the same part."""
-    tails = [key.rpartition(".")[2] for key in keys]
-    return {
-        key: tail if tails.count(tail) == 1 else key for key, tail in zip(keys, tails, strict=True)
-    }
-
-
-def _two_lines(name: str) -> str:
-    """A name on two lines if it has several words, because the values are narrower."""
-    return name.replace("_", "\n", 1)
-
-
-def _values(row: Row, keys: Sequence[str]) -> list[str]:
-    values = (row["values"][key] for key in keys)
-    return [_two_digits(value) if isinstance(value, float) else str(value) for value in values]
-
-
-def _two_digits(value: float) -> str:
-    """Two digits, so that five columns fit; search.json has all digits."""
-    return f"{value:.1e}".replace("e-0", "e-") if 0 < abs(value) < 0.01 else f"{value:.2g}"
-
-
-def _trial_cell(row: Row, best: Row | None) -> str:
-    return f"{row['number'] + 1}{' best' if row is best else ''}"
-
-
-def _score_cells(row: Row) -> list[str]:
+def _cells(row: Row, keys: Sequence[str], is_best: bool) -> list[str]:
+    cells = [f"{row['number'] + 1}{' best' if is_best else ''}"]
+    cells += [_two_digits(row["values"][key]) for key in keys]
     if row["state"] != DONE:
-        return ["–", "–", row["state"]]
-    return [console.percent(row["top1"]), f"{row['loss']:.3f}", f"{row['seconds']:.0f} s"]
+        return [*cells, "–", "–", row["state"]]
+    scores = (console.percent(row["top1"]), f"{row['loss']:.3f}", f"{row['seconds']:.0f} s")
+    return [*cells, *scores]
+
+
+def _two_digits(value: object) -> str:
+    """A number in two digits, so that five columns fit; search.json has all digits."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.1e}".replace("e-0", "e-") if 0 < abs(value) < 0.01 else f"{value:.2g}"

@@ -6,7 +6,7 @@ One block per comparability key; licences and contamination of data and weights 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from fgvc import metrics
 from fgvc.record import console
@@ -14,7 +14,7 @@ from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
 from fgvc.report.baselines import Table
 from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
 from fgvc.report.ranking import Entry, Group
-from fgvc.report.run_rows import Run, fit_marks
+from fgvc.report.run_rows import fit_marks
 
 COLUMNS = ("run", "top-1 [95 %]", "per class", "images/s", "")
 CARD_KEYS = ("license", "contamination", "label_noise")
@@ -32,9 +32,8 @@ def print_table(table: Table) -> None:
         outside = list(zip(group.outside, all_names[ranked:], strict=True))
         rows += [_cells(Entry(line), name, None) for line, name in outside]
         for row, line in zip(rows, group.lines, strict=True):
-            row[0] += " · partial" if line.first.partial and not group.partial else ""
-            row[0] += _subset_mark(line, group) + _source_mark(line, group)
-            row[0] += _note_marks(line, note_numbers)
+            row[0] += _marks(line, group)
+            row[0] += "".join(f" [{note_numbers[note]}]" for note in line.notes)
         console.table(_title(group), COLUMNS, rows)
         for line, name in outside:
             reason = f"{NOT_RANKED}  not ranked: {name}: {line.outside}"
@@ -54,11 +53,12 @@ def print_table(table: Table) -> None:
 
 
 def _title(group: Group) -> str:
-    run, subset = group.fitted.first, _subset(group)
+    run, subset = group.fitted.first, _shared(group, "subset")
+    test_mark = console.test_mark(_shared(group, "test_source") or "")
     partial_mark = ", PARTIAL COPY" if group.partial else ""
     subset_mark = f", SUBSET {subset}" if subset else ""
     parts = (
-        f"{run.dataset}{partial_mark}{subset_mark}{console.test_mark(_source(group))}",
+        f"{run.dataset}{partial_mark}{subset_mark}{test_mark}",
         run.preprocess,
         f"fit on {run.final_fit}{fit_marks(run)}" if group.fitted.fitted else "no fit",
         f"{run.n} test images",
@@ -69,44 +69,33 @@ def _title(group: Group) -> str:
 def _cells(entry: Entry, name: str, ranked: int | None) -> list[str]:
     """The cells of a row; ranked: number of ranked lines, None for a line outside the ranking."""
     line, seeds = entry.line, len(entry.line.runs)
-    rate = line.mean("images_per_s")
+    rate, run = line.mean("images_per_s"), line.first
+    interval = {"top1": run.top1, "top1_ci95": (run.top1_low, run.top1_high)}
     mark = "best" if entry.versus is None else MARKS.get(entry.versus.verdict, "")
     return [
         name if seeds == 1 else f"{name} · {_seeds(entry)}",
-        _spread(line, "top1") if seeds > 1 else console.interval(_interval(line.first)),
+        _spread(line, "top1") if seeds > 1 else console.interval(interval),
         _spread(line, "mean_per_class"),
         f"{rate:.0f}" if rate else "–",
         NOT_RANKED if ranked is None else mark if ranked > 1 else "",
     ]
 
 
-def _subset(group: Group) -> str | None:
-    """The dataset.subset that all runs of a group share; None if they differ or have none."""
-    subsets = {line.first.subset for line in group.lines}
-    return subsets.pop() if len(subsets) == 1 else None
+def _shared(group: Group, field: str) -> str | None:
+    """The value of a field that all runs of a group share; None if they differ."""
+    values = {getattr(line.first, field) for line in group.lines}
+    return values.pop() if len(values) == 1 else None
 
 
-def _subset_mark(line: Line, group: Group) -> str:
-    """Addition to a line's name if the group's title does not state its subset."""
-    subset = line.first.subset
-    return f" · subset {subset}" if subset and not _subset(group) else ""
-
-
-def _source(group: Group) -> str:
-    """The Dataset.test_source that all runs of a group share; empty if they differ."""
-    sources = {line.first.test_source for line in group.lines}
-    return sources.pop() if len(sources) == 1 else ""
-
-
-def _source_mark(line: Line, group: Group) -> str:
-    """Addition to a line's name if the group's title does not state its test source."""
-    mark = console.TEST_MARKS.get(line.first.test_source)
-    return f" · {mark}" if mark and not _source(group) else ""
-
-
-def _note_marks(line: Line, note_numbers: Mapping[str, int]) -> str:
-    """The numbers of a line's notes, printed after its name."""
-    return "".join(f" [{note_numbers[note]}]" for note in line.notes)
+def _marks(line: Line, group: Group) -> str:
+    """Additions to the name of a line that the title of its group does not state."""
+    run, test_mark = line.first, console.TEST_MARKS.get(line.first.test_source)
+    marks = (
+        ("partial", run.partial and not group.partial),
+        (f"subset {run.subset}", run.subset and not _shared(group, "subset")),
+        (test_mark, test_mark and not _shared(group, "test_source")),
+    )
+    return "".join(f" · {mark}" for mark, applies in marks if applies)
 
 
 def _seeds(entry: Entry) -> str:
@@ -119,10 +108,6 @@ def _seeds(entry: Entry) -> str:
     return f"{seeds} seeds"
 
 
-def _interval(run: Run) -> dict[str, object]:
-    return {"top1": run.top1, "top1_ci95": (run.top1_low, run.top1_high)}
-
-
 def _spread(line: Line, field: str) -> str:
     """Mean ± sd over the seeds, in percent; the number itself for one seed."""
     sd = line.sd(field)
@@ -133,17 +118,10 @@ def _spread(line: Line, field: str) -> str:
 def _probe_lines(group: Group, names: list[str]) -> Iterator[str]:
     """Each finetune's gain over its linear probe, and whether the gain is significant."""
     for entry, name in zip(group.entries, names, strict=True):
-        if (comparison := entry.over_probe) is None:
-            continue
-        low, change, high = (
-            100 * value for value in (comparison.low, comparison.difference, comparison.high)
-        )
-        verdict = _describe(comparison, "a finding", "a finding")
-        text = (
-            f"{name}, against its linear probe: {change:+.1f} points "
-            f"[{low:+.1f}, {high:+.1f}], p = {comparison.p_holm:.2g}: {verdict}"
-        )
-        yield from textwrap.wrap(text, 80, subsequent_indent="  ")
+        if entry.over_probe is not None:
+            gain = _describe(entry.over_probe, " points", "a finding", "a finding")
+            text = f"{name}, against its linear probe: {gain}"
+            yield from textwrap.wrap(text, 80, subsequent_indent="  ")
 
 
 def _identical_lines(group: Group, names: list[str]) -> Iterator[str]:
@@ -170,22 +148,23 @@ def _control_lines(group: Group, names: list[str]) -> Iterator[str]:
         about += [] if share is None else [f"{console.percent(share)} % of them in the box"]
         yield from textwrap.wrap(" · ".join(about), 80, initial_indent="  ", subsequent_indent="  ")
         for control, comparison in entry.controls.items():
-            low, change, high = (
-                100 * value for value in (comparison.low, comparison.difference, comparison.high)
-            )
-            yield (
-                f"    against {control.replace('_', ' ')}: {change:+.1f} [{low:+.1f}, {high:+.1f}],"
-                f" p = {comparison.p_holm:.2g}: {_describe(comparison, 'helps', 'hurts')}"
-            )
+            gain = _describe(comparison, "", "helps", "hurts")
+            yield f"    against {control.replace('_', ' ')}: {gain}"
 
 
-def _describe(comparison: PairwiseTest, higher: str, lower: str) -> str:
-    """A verdict in words; `higher` and `lower` are the words for a significant difference."""
-    if comparison.verdict == "identical":
-        return "identical answers"
-    if comparison.verdict == "tie":
-        return "no finding, the same images right" if comparison.same_right else "no finding"
-    return higher if comparison.verdict == "higher" else lower
+def _describe(test: PairwiseTest, unit: str, higher: str, lower: str) -> str:
+    """A difference in points with interval, p and verdict.
+
+    Args:
+        higher, lower: words for a significant difference.
+    """
+    tie = "no finding, the same images right" if test.same_right else "no finding"
+    verdicts = {"identical": "identical answers", "tie": tie, "higher": higher, "lower": lower}
+    low, change, high = (100 * value for value in (test.low, test.difference, test.high))
+    return (
+        f"{change:+.1f}{unit} [{low:+.1f}, {high:+.1f}], p = {test.p_holm:.2g}: "
+        f"{verdicts[test.verdict]}"
+    )
 
 
 def _legend(table: Table) -> Iterator[str]:
@@ -198,8 +177,9 @@ def _legend(table: Table) -> Iterator[str]:
     for verdict, mark in MARKS.items():
         if verdict in {comparison.verdict for comparison in versus}:
             yield f"{mark}  {meanings[verdict]}"
-    others = (comparison for entry in entries for comparison in _other_comparisons(entry))
-    if used := {comparison.test for comparison in (*versus, *others)}:
+    probes = [entry.over_probe for entry in entries if entry.over_probe is not None]
+    of_controls = [test for entry in entries for test in entry.controls.values()]
+    if used := {comparison.test for comparison in (*versus, *probes, *of_controls)}:
         tests = "; ".join(_test_names(used))
         yield from textwrap.wrap(
             f"p: {tests}. Null: {metrics.NULL_HYPOTHESIS}.", 80, subsequent_indent="   "
@@ -220,25 +200,16 @@ def _test_names(used: set[str]) -> Iterator[str]:
         yield f"exact sign-flip test ({'; '.join(flips)})"
 
 
-def _other_comparisons(entry: Entry) -> Iterator[PairwiseTest]:
-    """Comparisons with a probe or a control."""
-    yield from entry.controls.values()
-    if entry.over_probe is not None:
-        yield entry.over_probe
-
-
 def _provenance(table: Table) -> None:
     """Print licence and contamination per dataset, and contamination per pretrained backbone."""
     runs = [line.first for group in table.groups for line in group.lines]
     for name, run in {run.dataset: run for run in runs}.items():
         console.provenance(name, {about: getattr(run, f"dataset_{about}") for about in CARD_KEYS})
-    pretrained = [run for run in runs if run.weights_kind != "random" and not _generated(run)]
-    for name, text in dict.fromkeys(
-        (run.backbone, run.backbone_contamination) for run in pretrained
-    ):
+    contamination = {
+        (run.backbone, run.backbone_contamination): None
+        for run in runs
+        # no backbone can have been trained on generated images, whose card says "none"
+        if run.weights_kind != "random" and not run.dataset_contamination.startswith("none")
+    }
+    for name, text in contamination:
         console.say(f"{name}, contamination: {text}")
-
-
-def _generated(run: Run) -> bool:
-    """Whether the images are generated, so that no backbone can have been trained on them."""
-    return run.dataset_contamination.startswith("none")

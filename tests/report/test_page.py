@@ -95,7 +95,7 @@ def test_lines_outside_the_ranking_have_a_table_of_their_own(forge, made):
     text = text_of(made)
     assert rows_of(text)[:3] == before[:3]
     assert text.count("<h3>Outside the ranking</h3>") == 2
-    assert "12 of its 300 test images fitted or chose its head" in text
+    assert "12 of the 300 test images fitted or chose the head" in text
     assert ">fitted or chosen on 300 of 300 test images</span>" in text
     assert ">forced resume</span>" in text
     main = text.partition('<table class="lines sortable">')[2].partition("</table>")[0]

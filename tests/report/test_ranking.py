@@ -265,7 +265,7 @@ def test_a_line_with_an_overlap_has_no_place_and_changes_no_comparison(five, for
     ((after,), _) = ranked(made)
     assert after.entries == before.entries
     assert members(after) == (["h270", "h262", "h250", "h235", "h200"], ["seen"])
-    assert f"12 of its {N} test images" in after.outside[0].outside
+    assert f"12 of the {N} test images" in after.outside[0].outside
 
 
 def test_a_group_of_nothing_but_overlap_is_shown(forge, made):
@@ -417,7 +417,7 @@ def test_an_obvious_difference_is_found_in_a_table_of_252_lines(runs):
             members.append(replace(run, path=place, seed=seed, top1=float(right_N.mean())))
         lines.append(Line(tuple(members)))
     lines.sort(key=lambda line: -line.top1)
-    entries = ranking._compare_lines_of_group(lines, read)
+    entries = ranking._compare_ranked(lines, read)
     versus = [entry.versus for entry in entries[1:]]
     assert {one.verdict for one in versus[:-1]} == {"identical", "tie"}
     assert (versus[-1].verdict, versus[-1].family) == ("lower", 252 * 251 // 2)

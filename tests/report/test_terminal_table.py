@@ -226,7 +226,7 @@ def test_lines_outside_the_ranking_stand_below_it_with_the_reason(forge, made, p
     (at,) = [place for place, line in enumerate(drawn) if "99.7" in line]
     assert "out │" in drawn[at]
     assert not any("%" in line or "." in line for line in drawn[at + 1 :])  # the last row
-    reason = "vit tiny random · best · 64 px: 12 of its 300 test images fitted or chose its head"
+    reason = "vit tiny random · best · 64 px: 12 of the 300 test images fitted or chose"
     assert f"out not ranked: {reason}" in " ".join(out.split())
     assert max(map(len, out.partition("[1]  ")[0].splitlines())) <= 80  # before the notes
     assert next(line for line in plain.splitlines() if "[" in line and "│" in line) in out

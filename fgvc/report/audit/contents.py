@@ -26,16 +26,13 @@ MINIMUM = {  # required of every record
 
 def minimum_contents(record: Record) -> str:
     """Are per-class accuracy, confusion matrix, top-k and wrong predictions all there?"""
-    missing = [f"{name} ({what})" for name, what in MINIMUM.items() if not _has_file(record, name)]
+    recorded = {*record.artifacts, *(file.partition("/")[0] for file in record.artifacts)}
+    missing = [f"{name} ({what})" for name, what in MINIMUM.items() if name not in recorded]
     if missing:
         raise DamageError(f"missing: {join_names(missing)}")
     test, rows = record.numbers["test"], record.predictions["test"]
     errors = int((rows.pred_N != rows.label_N).sum())
     return f"{', '.join(MINIMUM)}; top-5 {test['top5']:.4f}; {errors} wrong of {len(rows.label_N)}"
-
-
-def _has_file(record: Record, name: str) -> bool:
-    return any(file == name or file.startswith(f"{name}/") for file in record.artifacts)
 
 
 def labelmap(record: Record) -> str:

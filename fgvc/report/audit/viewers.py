@@ -66,7 +66,9 @@ def viewer_follows(record: Record) -> str | Verdict:
     if any(rows.logits_NC is None for rows in record.predictions.values()):
         return Verdict(UNCHECKED, f"{FOLDER}: its samples need logits, which were not kept")
     lines = record.text(f"{FOLDER}/samples.json").splitlines()
-    stored = [parsed(f"{FOLDER}/samples.json", _line(line)) for line in lines[1:-1]]
+    stored = [
+        parsed(f"{FOLDER}/samples.json", line.removesuffix(",").encode()) for line in lines[1:-1]
+    ]
     results = predictions_of(record, images_root(record, stored))
     count = 0
     for count, derived in enumerate(samples.lines(results), 1):
@@ -87,10 +89,6 @@ def viewer_follows(record: Record) -> str | Verdict:
         if expected.get(key) != metadata.get(key):
             raise DamageError(f"{file}: {key} does not follow from the record")
     return f"{count} samples, {FOLDER}/metadata.json"
-
-
-def _line(text: str) -> bytes:
-    return text.removesuffix(",").encode()
 
 
 def images_root(record: Record, stored: list[dict[str, Any]]) -> str:

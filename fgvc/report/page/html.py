@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fgvc import metrics
+from fgvc.record import not_ranked
 from fgvc.record.console import TEST_MARKS
 from fgvc.record.page import FILE
 from fgvc.record.page.render import render
@@ -196,15 +197,17 @@ def _fit_badges(line: Line) -> Iterable[Badge]:
     if run.overlap:
         yield Badge(
             f"fitted or chosen on {run.overlap} of {run.n} test images",
-            "these test images, byte for byte, fitted or chose the head or backbone",
+            f"{not_ranked.OVERLAP.format(images=run.overlap, n=run.n)}: {not_ranked.UNRANKED}",
             "warn",
         )
     if line.contradicts is not None:
-        yield Badge("other predictions", f"than {line.contradicts}, the same checkpoint", "warn")
+        yield Badge(
+            "other predictions", not_ranked.CONTRADICTS.format(folder=line.contradicts), "warn"
+        )
     if run.forced:
-        yield Badge("forced resume", "resumed by force from a state of another config", "warn")
+        yield Badge("forced resume", not_ranked.FORCED, "warn")
     if run.debug is not None:
-        yield Badge(f"debug: {run.debug}", "task.debug: a debugging run", "warn")
+        yield Badge(f"debug: {run.debug}", f"task.debug: {not_ranked.DEBUG}", "warn")
 
 
 def _filter_choices(runs: Sequence[Run]) -> dict[str, list[Any]]:
