@@ -68,14 +68,14 @@ def real(tmp_path_factory) -> Path:
 def runs(real: Path) -> Callable[..., Path]:
     """The real run of a head, seed and final_fit."""
 
-    def one(head: str = "linear", seed: int = 0, final_fit: str = "trainval") -> Path:
+    def find_run(head: str = "linear", seed: int = 0, final_fit: str = "trainval") -> Path:
         for file in real.glob("*/*/*/config.canonical.json"):
             conf = json.loads(file.read_text())
             if (conf["head"]["name"], conf["seed"], conf["final_fit"]) == (head, seed, final_fit):
                 return file.parent
         raise AssertionError((head, seed, final_fit))
 
-    return one
+    return find_run
 
 
 @pytest.fixture
@@ -114,9 +114,9 @@ def forge(runs, tmp_path: Path) -> Forge:
         name = hashing.sha256_bytes(hashing.canonical_json(plain))
         _change(work / "env_stamp.json", {**(stamp or {}), "config_hash": name, "run_id": run_id})
         _change(work / "metrics.json", numbers)
-        held, stated, _ = checkpoint.read(source or runs())
-        stated = _merged({**stated, "config_hash": name}, facts or {})
-        checkpoint_id = checkpoint.write(work, tensors(held), stated)
+        stored_tensors, stated_facts, _ = checkpoint.read(source or runs())
+        stated_facts = _merged({**stated_facts, "config_hash": name}, facts or {})
+        checkpoint_id = checkpoint.write(work, tensors(stored_tensors), stated_facts)
         reseal(work)
         target = work.parent / name[:16] / checkpoint_id[:16]
         target.parent.mkdir()

@@ -34,11 +34,11 @@ def run(runs, tmp_path):
 
 
 def results(run):
-    return {one.id: one for one in run_audit(run)[1]}
+    return {check.id: check for check in run_audit(run)[1]}
 
 
 def failures(run):
-    return {name: one.evidence for name, one in results(run).items() if one.state == "FAIL"}
+    return {name: check.evidence for name, check in results(run).items() if check.state == "FAIL"}
 
 
 def changed(run, name, change):
@@ -49,9 +49,9 @@ def changed(run, name, change):
 
 
 def test_a_real_run_passes(run):
-    found = results(run)
+    by_id = results(run)
     assert failures(run) == {}
-    states = {one.id: one.state for one in found.values() if one.state != "pass"}
+    states = {check.id: check.state for check in by_id.values() if check.state != "pass"}
     assert states == {
         "code": "missing",  # these runs are made outside of git
         **dict.fromkeys(("requirements", "versions", "viewer-follows"), "not checked"),
@@ -59,7 +59,7 @@ def test_a_real_run_passes(run):
         "licence": "person",
         "approval": "person",
     }
-    assert all(one.evidence and one.question.endswith((")", "?")) for one in found.values())
+    assert all(check.evidence and check.question.endswith((")", "?")) for check in by_id.values())
 
 
 def test_a_knn_run_passes_too(runs):
@@ -93,8 +93,8 @@ def test_one_flipped_byte_in_any_file_is_found_and_named(run):
         name = path.relative_to(run).as_posix()
         for place in {0, len(data) // 2, len(data) - 1}:
             path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-            found = failures(run)
-            assert any(name in evidence for evidence in found.values()), (name, place, found)
+            failed = failures(run)
+            assert any(name in evidence for evidence in failed.values()), (name, place, failed)
         path.write_bytes(data)
     assert failures(run) == {}
 
@@ -117,8 +117,10 @@ def test_missing_and_extra_files_are_named(run):
 @pytest.mark.parametrize("name", ["status.json", "retention.json", "artifacts.json", "ckpt.bin"])
 def test_without_a_file_it_fails_and_goes_on(run, name):
     (run / name).unlink()
-    found = failures(run)
-    assert any(f"{name}: " in one or f"missing: {name}" in one for one in found.values()), found
+    failed = failures(run)
+    assert any(
+        f"{name}: " in evidence or f"missing: {name}" in evidence for evidence in failed.values()
+    ), failed
     assert results(run)["labelmap"].state == "pass"
 
 
@@ -213,8 +215,8 @@ def test_a_folder_under_another_name_is_found(run):
 
 def test_too_short_a_retention_is_found(run):
     file = run / retention.FILE
-    kept = retention.read(file)
-    retention.write(file, replace(kept, expires=kept.created + timedelta(days=89)))
+    stored = retention.read(file)
+    retention.write(file, replace(stored, expires=stored.created + timedelta(days=89)))
     assert failures(run)["retention"] == "retention.json: 89.0 days, at least 90"
 
 
@@ -248,9 +250,9 @@ def test_a_part_of_the_key_that_the_rest_of_the_record_contradicts_is_found(run,
 
 def test_a_forced_resume_and_a_debugging_run_are_named(forge):
     resumed = {"step": 4, "forced": True, "from": "r/abc", "changed": ["final_fit"]}
-    found = failures(forge("forced", numbers={"resumed": resumed}))
-    assert "forced resume from r/abc under another final_fit" in found["plain-fit"]
-    assert "forced" in found["comparability"]  # the key that was written is that of a plain run
+    failed = failures(forge("forced", numbers={"resumed": resumed}))
+    assert "forced resume from r/abc under another final_fit" in failed["plain-fit"]
+    assert "forced" in failed["comparability"]  # the key that was written is that of a plain run
     again = forge("again", facts={"fit": {"forced": True}}, stamp={"task": "eval"})
     assert "forced resume" in failures(again)["plain-fit"]
     debug = forge("debug", config={"task": {"debug": "overfit", "batch_size": 8}})
@@ -291,10 +293,10 @@ def test_what_other_files_contradict_is_found(forge, check, change):
 
 def test_an_evaluation_keeps_the_notes_of_its_fit(forge):
     facts = {"fit": {"notes": ["a note", "2 images cannot be read (2 of train): a, b"]}}
-    kept = [f"of the fit: {note}" for note in facts["fit"]["notes"]]
+    notes = [f"of the fit: {note}" for note in facts["fit"]["notes"]]
     made = {"facts": facts, "stamp": {"task": "eval"}}
-    assert "notes" not in failures(forge("honest", **made, numbers={"notes": kept}))
-    assert "notes" in failures(forge("lost", **made, numbers={"notes": kept[:1]}))
+    assert "notes" not in failures(forge("honest", **made, numbers={"notes": notes}))
+    assert "notes" in failures(forge("lost", **made, numbers={"notes": notes[:1]}))
     plain = forge("run", facts=facts, numbers={"notes": ["a note", "3 images cannot be read (…)"]})
     assert "notes" not in failures(plain)
 
@@ -311,8 +313,8 @@ def test_test_images_of_the_fit_are_counted_anew(runs, forge):
     wrong = failures(forge("silent", tensors=with_three))["no-test-image-fitted"]
     assert "overlap is 0" in wrong
     open_about_it = forge("open", tensors=with_three, numbers={"overlap": {"images": 3}})
-    found = failures(open_about_it)["no-test-image-fitted"]
-    assert f"3 of {len(test)} test images" in found
+    evidence = failures(open_about_it)["no-test-image-fitted"]
+    assert f"3 of {len(test)} test images" in evidence
 
 
 def test_validation_images_that_chose_the_head_are_counted_anew(runs, forge):
@@ -371,14 +373,14 @@ def test_the_template_asks_for_the_headings_of_the_block(run):
     text = pull_request_block.render_block(*run_audit(run))
     assert tuple(re.findall(r"^### (.*)$", text, re.MULTILINE)) == pull_request_block.HEADINGS
     stamp = json.loads((run / "env_stamp.json").read_text())
-    kept = retention.read(run / retention.FILE)
-    for told in (
+    stored = retention.read(run / retention.FILE)
+    for value in (
         stamp["config_hash"],
         stamp["env_hash"],
-        kept.expires.isoformat(),
+        stored.expires.isoformat(),
         "- [ ] licence",
     ):
-        assert told in text
+        assert value in text
     assert str(run.parents[2]) not in text.replace((run / "command.txt").read_text().strip(), "")
 
 
@@ -390,9 +392,9 @@ def test_the_command_prints_80_columns_writes_json_and_ends_with_1_on_a_failure(
     table = out[: out.index("### Commands")].splitlines()
     assert max(map(len, table)) <= 80
     (file,) = (root / "audit").glob("*.json")
-    told = json.loads(file.read_text())
-    assert told["outcome"] == "not checked"  # it was made outside of git
-    assert len(told["checks"]) == len(CHECKS)
+    written = json.loads(file.read_text())
+    assert written["outcome"] == "not checked"  # it was made outside of git
+    assert len(written["checks"]) == len(CHECKS)
     (run / "run.log").write_text("")
     assert main([*command, f"task.output='{root / 'b.json'}'"]) == 1
     assert json.loads((root / "b.json").read_text())["outcome"] == "failed"

@@ -81,15 +81,15 @@ def test_every_field_is_a_column_of_both(real, tmp_path):
 def test_csv_says_what_json_says(real, tmp_path):
     write_baselines(real, tmp_path)
     rows, plain = read(tmp_path)
-    for row, told in zip(rows, plain["rows"], strict=True):
-        assert float(row["top1"]) == told["top1"]
+    for row, entry in zip(rows, plain["rows"], strict=True):
+        assert float(row["top1"]) == entry["top1"]
         assert row["seed"] == "0; 1"
-        assert told["seed"] == [0, 1]
-        assert row["checkpoint_sha256"].split("; ") == told["checkpoint_sha256"]
-        assert row["best"] == str(told["best"]).lower()
-        assert row["p"] == ("" if told["p"] is None else str(told["p"]))
+        assert entry["seed"] == [0, 1]
+        assert row["checkpoint_sha256"].split("; ") == entry["checkpoint_sha256"]
+        assert row["best"] == str(entry["best"]).lower()
+        assert row["p"] == ("" if entry["p"] is None else str(entry["p"]))
         assert row["weights_digest"] == ""
-        assert row["group"] == told["group"] == told["comparability_key"]
+        assert row["group"] == entry["group"] == entry["comparability_key"]
 
 
 def test_the_same_folders_give_the_same_bytes_in_another_place(real, tmp_path):

@@ -31,19 +31,19 @@ def paths(run):
 
 
 def test_the_test_is_scipy_s_and_the_counts_are_the_images_(pair):
-    told = compare_runs(*pair, force=False)
+    result = compare_runs(*pair, force=False)
     gained, lost = paths(pair[0])[RIGHT_N & ~OTHER_N], paths(pair[0])[OTHER_N & ~RIGHT_N]
-    assert [one["path"] for one in told["wrong_to_right"]] == sorted(gained)
-    assert [one["path"] for one in told["right_to_wrong"]] == sorted(lost)
-    assert told["mcnemar"]["only_a"] == len(gained)
-    assert told["mcnemar"]["only_b"] == len(lost)
+    assert [image["path"] for image in result["wrong_to_right"]] == sorted(gained)
+    assert [image["path"] for image in result["right_to_wrong"]] == sorted(lost)
+    assert result["mcnemar"]["only_a"] == len(gained)
+    assert result["mcnemar"]["only_b"] == len(lost)
     oracle = binomtest(len(gained), len(gained) + len(lost)).pvalue
-    assert told["mcnemar"]["p"] == pytest.approx(oracle, rel=1e-12)
-    assert told["top1"]["value"] == pytest.approx(RIGHT_N.mean() - OTHER_N.mean())
-    assert told["top1"]["low"] < told["top1"]["value"] < told["top1"]["high"]
-    assert told["comparable"]
-    assert told["run"]["top1"] == RIGHT_N.mean()
-    assert told["run"]["top1_ci95"][0] < told["run"]["top1"]
+    assert result["mcnemar"]["p"] == pytest.approx(oracle, rel=1e-12)
+    assert result["top1"]["value"] == pytest.approx(RIGHT_N.mean() - OTHER_N.mean())
+    assert result["top1"]["low"] < result["top1"]["value"] < result["top1"]["high"]
+    assert result["comparable"]
+    assert result["run"]["top1"] == RIGHT_N.mean()
+    assert result["run"]["top1_ci95"][0] < result["run"]["top1"]
 
 
 def test_classes_are_told_by_the_size_of_their_change(pair):
@@ -52,9 +52,9 @@ def test_classes_are_told_by_the_size_of_their_change(pair):
     assert changes == sorted(changes, reverse=True)
     assert sum(row["images"] for row in rows) == 300
     label_N = np.arange(300) % 6
-    found = sorted(row["difference"] for row in rows)
+    differences = sorted(row["difference"] for row in rows)
     wanted = [RIGHT_N[label_N == k].mean() - OTHER_N[label_N == k].mean() for k in range(6)]
-    assert found == pytest.approx(sorted(wanted))
+    assert differences == pytest.approx(sorted(wanted))
 
 
 def test_what_else_differs_is_told_by_key(forge, pair):
@@ -63,11 +63,11 @@ def test_what_else_differs_is_told_by_key(forge, pair):
         "head.k": [None, 20],
         "head.name": ["linear", "knn"],
     }
-    told = compare_runs(pair[0], third, force=False)
-    assert told["config"] == {}
-    assert told["environment"]["git_commit"][1] == "1" * 40
-    assert told["environment"]["timm_version"][1] == "9"
-    assert not {"run_id", "started"} & told["environment"].keys()
+    result = compare_runs(pair[0], third, force=False)
+    assert result["config"] == {}
+    assert result["environment"]["git_commit"][1] == "1" * 40
+    assert result["environment"]["timm_version"][1] == "9"
+    assert not {"run_id", "started"} & result["environment"].keys()
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_what_does_not_compare_is_refused_by_name_and_forced_aloud(forge, pair, 
         compare_runs(pair[0], other, force=False)
     assert f"differ in {name}:" in str(caught.value)
     assert "task.force=true" in str(caught.value)
-    told = compare_runs(pair[0], other, force=True)
-    assert not told["comparable"]
-    assert list(told["differs_in"]) == [name]
+    result = compare_runs(pair[0], other, force=True)
+    assert not result["comparable"]
+    assert list(result["differs_in"]) == [name]
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_zero_shot_goes_with_any_fit(forge, pair):
 
 def test_force_takes_the_common_images_and_counts_the_rest(forge, pair):
     fewer = forge("fewer", stamp={"manifest_digest": "1" * 64}, right=OTHER_N[:120])
-    told = compare_runs(pair[0], fewer, force=True)
-    assert told["images"] == {"common": 120, "only_run": 180, "only_against": 0}
-    assert told["run"]["top1"] == RIGHT_N[:120].mean()
+    result = compare_runs(pair[0], fewer, force=True)
+    assert result["images"] == {"common": 120, "only_run": 180, "only_against": 0}
+    assert result["run"]["top1"] == RIGHT_N[:120].mean()
 
 
 def test_force_does_not_help_where_labels_disagree(forge, pair, seal):
@@ -165,16 +165,16 @@ def test_the_command_shows_it_in_80_columns_and_writes_json(pair, tmp_path, capf
 
 
 def test_swapping_the_runs_changes_signs_and_nothing_else(pair):
-    here, there = compare_runs(*pair, force=False), compare_runs(*pair[::-1], force=False)
+    forward, backward = compare_runs(*pair, force=False), compare_runs(*pair[::-1], force=False)
     for number in ("top1", "mean_per_class"):
-        one, other = here[number], there[number]
-        assert (one["value"], one["low"], one["high"]) == (
+        left, other = forward[number], backward[number]
+        assert (left["value"], left["low"], left["high"]) == (
             -other["value"],
             -other["high"],
             -other["low"],
         )
-    assert here["top1"]["p"] == there["top1"]["p"] == here["mcnemar"]["p"]
-    assert here["wrong_to_right"] == there["right_to_wrong"]
+    assert forward["top1"]["p"] == backward["top1"]["p"] == forward["mcnemar"]["p"]
+    assert forward["wrong_to_right"] == backward["right_to_wrong"]
 
 
 @pytest.mark.parametrize(("wrong", "identical"), [(1, True), (2, False)])
@@ -183,12 +183,12 @@ def test_identical_answers_are_called_identical(forge, pair, capfd, wrong, ident
     other = forge("other", config={"head": {"name": "knn"}}, right=RIGHT_N, wrong=wrong)
     assert compare_runs(pair[0], other, force=False)["identical"] is identical
     assert main(["task=compare", f"run={pair[0]}", f"against={other}"]) == 0
-    said = " ".join(capfd.readouterr().out.split())
+    out = " ".join(capfd.readouterr().out.split())
     words = "identical answers: both predict the same class for each of the 300 test images"
-    assert (words in said) is identical
+    assert (words in out) is identical
     tie = "a tie: no finding at 0.05; the same images are right, with other mistakes)"
-    assert (tie in said) is not identical
-    assert ("tie" in said) is not identical
+    assert (tie in out) is not identical
+    assert ("tie" in out) is not identical
 
 
 def test_the_command_says_that_it_was_forced_and_why(forge, pair, capfd):
@@ -208,5 +208,5 @@ def test_identical_answers_of_a_forced_comparison_are_those_to_the_common_images
 ):
     fewer = forge("fewer", stamp={"manifest_digest": "1" * 64}, right=RIGHT_N[:120])
     assert main(["task=compare", f"run={pair[0]}", f"against={fewer}", "task.force=true"]) == 0
-    said = " ".join(capfd.readouterr().out.split())
-    assert "both predict the same class for each of the 120 common images" in said
+    out = " ".join(capfd.readouterr().out.split())
+    assert "both predict the same class for each of the 120 common images" in out

@@ -50,24 +50,24 @@ def controls(made) -> dict[str, dict[str, object]]:
 
 
 def test_each_choice_is_held_against_off_and_the_blind_ones_by_scipy_and_holm(sweep, made):
-    held = controls(made)
+    by_name = controls(made)
     scored = ["off", "random", "centre"]
-    assert {name: list(one) for name, one in held.items()} == {
+    assert {name: list(tests) for name, tests in by_name.items()} == {
         "off": [],
         "transfg": scored,
         "rollout": scored,
         "random": ["off"],
         "centre": ["off"],
     }
-    pairs = [(mine, other) for mine, against in held.items() for other in against]
+    pairs = [(name, other) for name, against in by_name.items() for other in against]
     exact = []
-    for mine, other in pairs:
-        b, c = (sweep[mine] & ~sweep[other]).sum(), (sweep[other] & ~sweep[mine]).sum()
+    for name, other in pairs:
+        b, c = (sweep[name] & ~sweep[other]).sum(), (sweep[other] & ~sweep[name]).sum()
         exact.append(stats.binomtest(int(b), int(b + c)).pvalue)
-    found = [held[mine][other] for mine, other in pairs]
-    assert [one.p for one in found] == pytest.approx(exact, rel=1e-9)
-    assert [one.p_holm for one in found] == pytest.approx(metrics.holm(exact))
-    assert held["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
+    tests = [by_name[name][other] for name, other in pairs]
+    assert [test.p for test in tests] == pytest.approx(exact, rel=1e-9)
+    assert [test.p_holm for test in tests] == pytest.approx(metrics.holm(exact))
+    assert by_name["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
 
 
 def test_a_control_differs_in_nothing_else(sweep, forge, made):
@@ -77,11 +77,11 @@ def test_a_control_differs_in_nothing_else(sweep, forge, made):
     many = chosen("random", tokens=12)
     forge("many", config=many, numbers=parts("random", tokens=12), right=right_N)
     forge("fine", config=chosen("centre", stride=12), numbers=parts("centre"), right=right_N)
-    held = controls(made)
-    assert held["knn"] == {}
-    assert held["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
-    assert held["transfg"]["random"].difference == pytest.approx((262 - 232) / N)
-    assert held["transfg"]["centre"].difference == pytest.approx((262 - 228) / N)
+    by_name = controls(made)
+    assert by_name["knn"] == {}
+    assert by_name["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
+    assert by_name["transfg"]["random"].difference == pytest.approx((262 - 232) / N)
+    assert by_name["transfg"]["centre"].difference == pytest.approx((262 - 228) / N)
 
 
 def test_tokens_that_were_named_are_as_many_as_one_per_head(sweep, forge, made):
@@ -93,9 +93,9 @@ def test_tokens_that_were_named_are_as_many_as_one_per_head(sweep, forge, made):
 def test_another_last_block_is_held_against_the_pretrained_one(sweep, forge, made):
     anew = chosen("transfg", last_block="random")
     forge("anew", config=anew, numbers=parts("transfg"), right=hits(240, 7))
-    held = controls(made)["anew"]
-    assert list(held) == ["off", "pretrained_block"]
-    assert held["pretrained_block"].difference == pytest.approx((240 - 262) / N)
+    by_name = controls(made)["anew"]
+    assert list(by_name) == ["off", "pretrained_block"]
+    assert by_name["pretrained_block"].difference == pytest.approx((240 - 262) / N)
 
 
 @pytest.mark.parametrize("kind", ["random", "file"])
@@ -119,9 +119,9 @@ def test_of_controls_of_other_code_the_newest_is_taken_and_not_the_best(sweep, f
     for day, count in ((1, 299), (2, 215), (3, 298)):
         code = {"git_commit": str(day) * 40, "started": f"2026-10-0{4 - day}T00:00:00+00:00"}
         forge(f"day{day}", config=chosen("off"), stamp=code, right=hits(count, 10 + day))
-    mine = {"git_commit": "e" * 40, "started": "2026-10-09T00:00:00+00:00"}
+    stamp = {"git_commit": "e" * 40, "started": "2026-10-09T00:00:00+00:00"}
     forge(
-        "mine", config=chosen("transfg"), stamp=mine, numbers=parts("transfg"), right=hits(250, 3)
+        "mine", config=chosen("transfg"), stamp=stamp, numbers=parts("transfg"), right=hits(250, 3)
     )
     newest = max(
         (run.started, run.top1)
@@ -149,8 +149,8 @@ def test_seeds_are_folded_before_they_are_compared(forge, made):
             config = {**chosen(name), "seed": seed}
             numbers = parts(name, share=0.3 + 0.2 * seed)
             forge(f"{name}{seed}", config=config, numbers=numbers, right=right_N)
-    held = controls(made)["random0"]["off"]
-    assert (held.test, held.difference) == ("sign_flip", pytest.approx((250 - 230) / N))
+    test = controls(made)["random0"]["off"]
+    assert (test.test, test.difference) == ("sign_flip", pytest.approx((250 - 230) / N))
     (group,) = build_table(made.glob("*/*/*")).groups
     assert [entry.line.mean("in_box") for entry in group.entries] == [pytest.approx(0.4), None]
 
@@ -173,11 +173,11 @@ def test_the_verdicts_are_said_in_80_columns(sweep, made, capsys, monkeypatch):
     print_table(build_table(made.glob("*/*/*")))
     lines = capsys.readouterr().out.splitlines()
     start = lines.index("part attention against its controls: top-1 in points, p after Holm over 8")
-    said = lines[start:]
+    printed_lines = lines[start:]
     about = "  vit tiny random · linear · 64 px · transfg · 3 patches · 64.1 % of them in the"
-    assert said[1:3] == [about, "  box"]
-    assert said[3].startswith("    against off: +10.7 [+")
-    assert said[3].endswith(": helps")
-    assert any(line.endswith(": hurts") for line in said)
-    assert any(line.endswith(": no finding") for line in said)
-    assert max(map(len, said[:16])) <= 80
+    assert printed_lines[1:3] == [about, "  box"]
+    assert printed_lines[3].startswith("    against off: +10.7 [+")
+    assert printed_lines[3].endswith(": helps")
+    assert any(line.endswith(": hurts") for line in printed_lines)
+    assert any(line.endswith(": no finding") for line in printed_lines)
+    assert max(map(len, printed_lines[:16])) <= 80

@@ -69,10 +69,10 @@ def test_the_plan_is_80_columns_wide_and_adds_up():
         item(done=True),
     ]
     skipped = [("vit r224 off", "no text tower " * 9), ("vit r336 off", "no text tower " * 9)]
-    shown = plan(items, [TINY], skipped, ["the hub is not asked " * 6])
-    text = "\n".join(shown)
-    assert max(map(len, shown)) <= 80
-    assert shown[0] == "run_id one: 5 jobs, nothing started"
+    lines = plan(items, [TINY], skipped, ["the hub is not asked " * 6])
+    text = "\n".join(lines)
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "run_id one: 5 jobs, nothing started"
     assert "1,100 images to forward; 30,000 to train on" in text
     assert "1,000 read from a job above; 1,000 cached" in " ".join(text.split())
     assert "done: 1 of 5 jobs" in text
@@ -81,9 +81,9 @@ def test_the_plan_is_80_columns_wide_and_adds_up():
     assert "about 33 min on cpu" in text
     assert "1 of 2 jobs is scaled" in " ".join(text.split())
     assert text.count("left out") == 1
-    assert "    vit r336 off" in shown
+    assert "    vit r336 off" in lines
     for label in ("as above", "cached", "done"):
-        assert any(f" {label} " in line for line in shown if "0123456789abcdef" in line)
+        assert any(f" {label} " in line for line in lines if "0123456789abcdef" in line)
 
 
 def test_nothing_measured_is_said_not_guessed():

@@ -28,11 +28,11 @@ def test_a_folder_with_one_run_below_is_that_run(alone, up, capfd):
     given = [alone, *alone.parents][up]
     assert find_run(given, "run") == alone
     assert checkpoint.locate(given) == alone / "ckpt.bin"
-    said = capfd.readouterr().out
-    assert said == ("" if up == 0 else said)
+    out = capfd.readouterr().out
+    assert out == ("" if up == 0 else out)
     if up:
-        assert said.count(f"{alone}, the only complete run there") == 2
-        assert said.startswith(f"note: run={given}: ")
+        assert out.count(f"{alone}, the only complete run there") == 2
+        assert out.startswith(f"note: run={given}: ")
 
 
 def test_a_file_of_a_run_means_its_folder(alone):

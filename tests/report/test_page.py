@@ -147,8 +147,10 @@ def test_every_control_that_an_entry_was_held_against_becomes_a_column(outputs):
     """In a table of their own: beside the rest they would push cost out of sight."""
     table = build_table(outputs.glob("*/*/*"))
     group = table.groups[0]
-    found = PairwiseTest("mcnemar", 0.021, 0.004, 0.05, 0.01, 0.02)
-    entries = tuple(Entry(one.line, one.versus, None, {"off": found}) for one in group.entries)
+    helps = PairwiseTest("mcnemar", 0.021, 0.004, 0.05, 0.01, 0.02)
+    entries = tuple(
+        Entry(entry.line, entry.versus, None, {"off": helps}) for entry in group.entries
+    )
     text = page.render_baselines([type(group)(group.key, entries)], [], outputs)
     main, controls = text.split('<table class="controls sortable">')
     assert "− off" not in main
@@ -161,13 +163,13 @@ def test_every_control_that_an_entry_was_held_against_becomes_a_column(outputs):
 def test_the_map_of_classes_means_over_seeds_and_puts_the_hardest_first(outputs):
     group = build_table(outputs.glob("*/*/*")).groups[0]
     lines = [(entry.line.first.name, entry.line) for entry in group.entries]
-    found = class_heatmap(lines)
-    assert found.classes == len(found.rows) == 6
-    assert [place for place, _ in found.columns] == [1, 2]
-    means = [mean for _, mean, _ in found.rows]
+    heat = class_heatmap(lines)
+    assert heat.classes == len(heat.rows) == 6
+    assert [place for place, _ in heat.columns] == [1, 2]
+    means = [mean for _, mean, _ in heat.rows]
     assert means == sorted(means)
     for column, (_, line) in enumerate(lines):
-        per_class = np.mean([values[column] for _, _, values in found.rows])
+        per_class = np.mean([values[column] for _, _, values in heat.rows])
         assert per_class == pytest.approx(line.mean("mean_per_class"))
     assert class_heatmap(lines[:1]) is None
 

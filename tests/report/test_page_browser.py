@@ -34,8 +34,8 @@ def shown(page) -> list[str]:
 
 
 def test_it_sorts_by_mouse_and_by_keyboard(file, opened):
-    one = opened(file)
-    page, first = one.page, one.page.locator(".lines").first
+    browser = opened(file)
+    page, first = browser.page, browser.page.locator(".lines").first
     assert shown(page) == ["linear", "knn", "mlp"]
     rate = first.locator("thead th", has_text="images/s")
     rate.locator("button").click()
@@ -53,7 +53,7 @@ def test_it_sorts_by_mouse_and_by_keyboard(file, opened):
     before = classes.locator("tbody th").all_inner_texts()
     classes.locator("thead button").first.click()
     assert classes.locator("tbody th").all_inner_texts() == sorted(before)
-    assert (one.said, one.asked) == ([], [file.as_uri()])
+    assert (browser.said, browser.asked) == ([], [file.as_uri()])
 
 
 def test_it_filters_rows_points_and_whole_groups(file, opened):
@@ -80,27 +80,27 @@ def test_names_are_text_and_nothing_else(file, opened):
 
 def test_it_fits_a_laptop_is_dark_at_night_and_light_on_paper(file, opened):
     for scheme in ("light", "dark"):
-        one = opened(file, scheme)
-        paper, ink = one.colours()
+        browser = opened(file, scheme)
+        paper, ink = browser.colours()
         assert (paper > 240 > 60 > ink) if scheme == "light" else (paper < 40 < 200 < ink)
-        assert one.overflow() == 0
-        one.page.add_style_tag(content="html { font-size: 80% !important }")
-        assert one.overflow() == 0
-    one.page.emulate_media(media="print", color_scheme="dark")
-    paper, ink = one.colours()
+        assert browser.overflow() == 0
+        browser.page.add_style_tag(content="html { font-size: 80% !important }")
+        assert browser.overflow() == 0
+    browser.page.emulate_media(media="print", color_scheme="dark")
+    paper, ink = browser.colours()
     assert paper == 255 > 60 > ink
-    assert not one.page.locator(".choices").is_visible()
+    assert not browser.page.locator(".choices").is_visible()
     assert (
-        one.page.locator(".heat .scroll").first.evaluate("e => e.scrollHeight - e.clientHeight")
+        browser.page.locator(".heat .scroll").first.evaluate("e => e.scrollHeight - e.clientHeight")
         <= 0
     )
-    assert one.page.pdf().startswith(b"%PDF")
+    assert browser.page.pdf().startswith(b"%PDF")
 
 
 def test_a_row_leads_to_its_run(file, opened):
-    one = opened(file)
-    one.page.locator(".lines .name").first.click()
-    assert one.page.url.endswith("report.html")
-    assert one.page.locator("h1").inner_text()
-    assert [url for url in one.asked if not url.startswith(("file:", "data:"))] == []
-    assert one.said == []
+    browser = opened(file)
+    browser.page.locator(".lines .name").first.click()
+    assert browser.page.url.endswith("report.html")
+    assert browser.page.locator("h1").inner_text()
+    assert [url for url in browser.asked if not url.startswith(("file:", "data:"))] == []
+    assert browser.said == []

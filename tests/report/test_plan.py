@@ -65,11 +65,15 @@ def test_every_item_is_named_once_and_answered_by_someone():
     assert {item.section for item in ITEMS} == set(SECTIONS)
     assert {item.id for item in ITEMS if item.answered_by == PLAN} == set(SECTION_TEXTS)
     others = [item.answered_by for item in ITEMS if item.answered_by != PLAN]
-    audited = {one.removeprefix("audit:") for one in others if one.startswith("audit:")}
+    audited = {
+        answered_by.removeprefix("audit:")
+        for answered_by in others
+        if answered_by.startswith("audit:")
+    }
     assert len(audited) == 10
     assert audited < AUDIT
-    roles = [one for one in others if not one.startswith("audit:")]
-    assert all(one.startswith("sign-off: ") for one in roles)
+    roles = [answered_by for answered_by in others if not answered_by.startswith("audit:")]
+    assert all(answered_by.startswith("sign-off: ") for answered_by in roles)
     assert len(roles) == 2
 
 

@@ -88,10 +88,10 @@ def name(run_id: str, last: str = HEX[::-1]) -> str:
 
 def test_only_what_is_over_goes(root):
     gone, kept, longer = run(root, "gone"), run(root, "kept", YOUNG), run(root, "l", OLD, 400)
-    found = verdicts(root)
-    assert found[name("gone")] == (True, "expired on 2026-05-02")
-    assert found[name("kept")] == (False, "kept until 2026-05-13 00:00 UTC")
-    assert not found[name("l")][0]
+    verdict = verdicts(root)
+    assert verdict[name("gone")] == (True, "expired on 2026-05-02")
+    assert verdict[name("kept")] == (False, "kept until 2026-05-13 00:00 UTC")
+    assert not verdict[name("l")][0]
     assert pruned(root) == [name("gone")]
     assert [path.exists() for path in (gone, kept, longer)] == [False, True, True]
     assert list((root / TRASH).iterdir()) == [root / TRASH / ".lock"]
@@ -115,10 +115,10 @@ def test_recorded_times_decide_and_a_wrong_clock_keeps(root):
         run(root, run_id, created, days=1 if run_id == "short" else 90)
     for path in root.rglob("*"):
         os.utime(path, (0, 0))
-    found = verdicts(root)
-    assert "made in the future" in found[name("future")][1]
-    assert "a clock was wrong" in found[name("epoch")][1]
-    assert "kept until" in found[name("short")][1]
+    verdict = verdicts(root)
+    assert "made in the future" in verdict[name("future")][1]
+    assert "a clock was wrong" in verdict[name("epoch")][1]
+    assert "kept until" in verdict[name("short")][1]
     assert pruned(root) == []
 
 
@@ -126,10 +126,10 @@ def test_what_says_nothing_of_its_time_stays(root):
     for run_id, text in (("none", None), ("torn", "{"), ("edited", None)):
         file = run(root, run_id) / retention.FILE
         file.unlink() if run_id == "none" else file.write_text(text or file.read_text() + " ")
-    found = verdicts(root)
-    assert found[name("none")] == (False, "retention.json: missing")
-    assert "damaged" in found[name("torn")][1]
-    assert "not as it was written" in found[name("edited")][1]
+    verdict = verdicts(root)
+    assert verdict[name("none")] == (False, "retention.json: missing")
+    assert "damaged" in verdict[name("torn")][1]
+    assert "not as it was written" in verdict[name("edited")][1]
     assert pruned(root) == []
 
 
@@ -165,9 +165,9 @@ def test_a_run_that_stopped_may_go_on_for_as_long(root):
     old, killed = stopped(root, "old", OLD), stopped(root, "killed", OLD, "running")
     (killed / "resume" / "newer").touch()  # it worked on, long after its status was written
     os.utime(killed / "resume" / "newer", (YOUNG.timestamp(), YOUNG.timestamp()))
-    found = verdicts(root)
-    assert found[name("young", "in-progress")][1].startswith("preempted, resumable: kept until")
-    assert found[name("killed", "in-progress")][1].startswith("running, resumable: kept until")
+    verdict = verdicts(root)
+    assert verdict[name("young", "in-progress")][1].startswith("preempted, resumable: kept until")
+    assert verdict[name("killed", "in-progress")][1].startswith("running, resumable: kept until")
     assert pruned(root) == [name("old", "in-progress")]
     assert not old.exists()
 
@@ -183,9 +183,12 @@ def test_runs_of_a_table_that_is_kept_stay(root):
     (root / "elsewhere").mkdir()
     table(root, NOW - timedelta(days=100), old)
     table(root / "elsewhere", YOUNG, young)
-    found = verdicts(root)
-    assert found[name("young")] == (False, "in baselines.json, kept until 2026-05-13 00:00 UTC")
-    assert found["baselines.*"] == (False, "the current table")
+    verdict = verdicts(root)
+    assert verdict[name("young")] == (
+        False,
+        "in baselines.json, kept until 2026-05-13 00:00 UTC",
+    )
+    assert verdict["baselines.*"] == (False, "the current table")
     assert pruned(root) == [name("alone"), name("old")]
     assert not alone.exists()
 
@@ -219,10 +222,10 @@ def test_links_and_strangers_stay_and_nothing_outside_is_touched(root, tmp_path)
     (root / "mine" / "photo = é.jpg").touch()
     inside = run(root, "inside")
     (inside / "link").symlink_to(outside)
-    found = verdicts(root)
-    for one in ("linked", f"half/{HEX}", f"deep/{HEX}/{HEX}"):
-        assert found[one] == (False, "a link, never followed")
-    assert found["mine"] == (False, "neither a run nor a table of fgvc")
+    verdict = verdicts(root)
+    for item in ("linked", f"half/{HEX}", f"deep/{HEX}/{HEX}"):
+        assert verdict[item] == (False, "a link, never followed")
+    assert verdict["mine"] == (False, "neither a run nor a table of fgvc")
     assert pruned(root) == [name("inside")]
     assert (outside / "tb" / "0").exists()
     assert (root / "mine" / "photo = é.jpg").exists()
@@ -322,7 +325,7 @@ def test_the_command_pins_and_unpins(root, capfd):
 
 @pytest.mark.parametrize("wrong", [["run={}"], ["task.unpin=x", "run={}"]])
 def test_pins_that_make_no_sense_are_a_line(root, capfd, wrong):
-    choices = [one.format(f"'{root}'") for one in wrong]
+    choices = [choice.format(f"'{root}'") for choice in wrong]
     assert main(["task=prune", f"runtime.output_root='{root}'", *choices]) in (1, 2)
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("fgvc: ")

@@ -71,16 +71,16 @@ def test_ties_are_those_of_scipy_and_holm(five, made):
         b, c = (five["h270"] & ~five[name]).sum(), (five[name] & ~five["h270"]).sum()
         p.append(stats.binomtest(int(b), int(b + c)).pvalue)
     versus = [entry.versus for entry in group.entries[1:]]
-    assert [one.test for one in versus] == ["mcnemar"] * 4
-    assert [one.p for one in versus] == pytest.approx(p, rel=1e-9)
+    assert [test.test for test in versus] == ["mcnemar"] * 4
+    assert [test.p for test in versus] == pytest.approx(p, rel=1e-9)
     adjusted = metrics.holm([*p, *[1.0] * 6])[:4]  # all ten pairs of five lines
-    assert [one.family for one in versus] == [10] * 4
-    assert [one.p_holm for one in versus] == pytest.approx(adjusted)
-    assert [one.verdict for one in versus] == ["tie" if q > 0.05 else "lower" for q in adjusted]
-    assert {one.verdict for one in versus} == {"tie", "lower"}
-    for one, name in zip(versus, names[1:], strict=True):
-        assert one.difference == pytest.approx(five[name].mean() - five["h270"].mean())
-        assert one.low < one.difference < one.high
+    assert [test.family for test in versus] == [10] * 4
+    assert [test.p_holm for test in versus] == pytest.approx(adjusted)
+    assert [test.verdict for test in versus] == ["tie" if q > 0.05 else "lower" for q in adjusted]
+    assert {test.verdict for test in versus} == {"tie", "lower"}
+    for test, name in zip(versus, names[1:], strict=True):
+        assert test.difference == pytest.approx(five[name].mean() - five["h270"].mean())
+        assert test.low < test.difference < test.high
 
 
 def test_answers_are_joined_on_path_whatever_their_order(five, made, seal):
@@ -92,8 +92,8 @@ def test_answers_are_joined_on_path_whatever_their_order(five, made, seal):
     seal(folder)
     ((after,), damaged) = ranked(made)
     assert damaged == []
-    told = [[entry.versus for entry in group.entries] for group in (before, after)]
-    assert told[0] == told[1]
+    versus = [[entry.versus for entry in group.entries] for group in (before, after)]
+    assert versus[0] == versus[1]
 
 
 def test_several_seeds_are_paired_by_their_share_of_right_answers(forge, made):
@@ -212,9 +212,11 @@ def test_a_finetune_is_held_against_the_probe_of_its_weights_by_key(forge, made)
     )
     (group,), damaged = ranked(made)
     assert damaged == []
-    found = {entry.line.first.task: entry.over_probe for entry in group.entries if entry.over_probe}
-    assert set(found) == {"train"}
-    over = found["train"]
+    over_probes = {
+        entry.line.first.task: entry.over_probe for entry in group.entries if entry.over_probe
+    }
+    assert set(over_probes) == {"train"}
+    over = over_probes["train"]
     assert over.difference == pytest.approx((260 - 230) / N)
     only_tuned = int((tuned_N & ~answers["linear"]).sum())
     only_probe = int((~tuned_N & answers["linear"]).sum())
@@ -346,7 +348,7 @@ def test_probes_of_other_seeds_do_not_stand_for_random_weights(forge, join):
 
 def notes_of_the_finetune(made) -> tuple[str, ...]:
     ((group,), _) = ranked(made)
-    (entry,) = [one for one in group.entries if one.line.first.task == "train"]
+    (entry,) = [item for item in group.entries if item.line.first.task == "train"]
     assert entry.over_probe is None
     return entry.line.notes
 
@@ -419,7 +421,7 @@ def test_an_obvious_difference_is_found_in_a_table_of_252_lines(runs):
     lines.sort(key=lambda line: -line.top1)
     entries = ranking._compare_ranked(lines, read)
     versus = [entry.versus for entry in entries[1:]]
-    assert {one.verdict for one in versus[:-1]} == {"identical", "tie"}
+    assert {test.verdict for test in versus[:-1]} == {"identical", "tie"}
     assert (versus[-1].verdict, versus[-1].family) == ("lower", 252 * 251 // 2)
     assert versus[-1].p_holm < 1e-6
 
@@ -466,13 +468,15 @@ def test_report_and_compare_give_the_same_numbers_either_way(five, made):
     best, *others = group.entries
     for entry in others:
         pair = entry.line.first.path, best.line.first.path
-        here, there = (compare_runs(*order, force=False)["top1"] for order in (pair, pair[::-1]))
+        forward, backward = (
+            compare_runs(*order, force=False)["top1"] for order in (pair, pair[::-1])
+        )
         versus = entry.versus
-        found = (versus.test, versus.difference, versus.low, versus.high, versus.p)
-        assert tuple(here[key] for key in ("test", "value", "low", "high", "p")) == found
-        assert (here["value"], here["low"], here["high"], here["p"]) == (
-            -there["value"],
-            -there["high"],
-            -there["low"],
-            there["p"],
+        expected = (versus.test, versus.difference, versus.low, versus.high, versus.p)
+        assert tuple(forward[key] for key in ("test", "value", "low", "high", "p")) == expected
+        assert (forward["value"], forward["low"], forward["high"], forward["p"]) == (
+            -backward["value"],
+            -backward["high"],
+            -backward["low"],
+            backward["p"],
         )

@@ -178,7 +178,7 @@ def test_a_state_other_than_done_is_not_believed(outputs):
 
     victim = sorted(outputs.glob("*/*/*/ckpt.bin"))[0].parent
     write_status(victim, "failed", now())
-    assert [one.why for one in scanned(outputs)[1]] == [
+    assert [run.why for run in scanned(outputs)[1]] == [
         "status.json: state failed in a sealed folder"
     ]
 

@@ -104,15 +104,15 @@ def test_identical_answers_are_called_identical_and_not_a_tie(forge, made, print
     forge("b2", config={"head": {"name": "b"}, "seed": 2}, right=right_N)
     assert "3 seeds, identical answers" in " ".join(printed(made).replace("│", " ").split())
     forge("b3", config={"head": {"name": "b"}, "seed": 3}, right=~right_N)
-    said = " ".join(printed(made).replace("│", " ").split())
-    assert "4 seeds, 2 different answers" in said
+    out = " ".join(printed(made).replace("│", " ").split())
+    assert "4 seeds, 2 different answers" in out
 
 
 def test_seeds_of_a_lone_line_are_called_identical_too(forge, made, printed):
     for seed in (0, 1):
         forge(f"s{seed}", config={"seed": seed}, right=np.arange(300) < 200)
-    said = " ".join(printed(made).replace("│", " ").split())
-    assert "2 seeds, identical answers" in said
+    out = " ".join(printed(made).replace("│", " ").split())
+    assert "2 seeds, identical answers" in out
 
 
 def test_lines_of_one_name_are_told_apart(forge, made, printed):
@@ -196,8 +196,8 @@ def test_records_of_another_version_are_passed_over_each_in_one_line(
     out = printed(outputs)
     for folder in folders[:2]:
         name = "/".join(folder.parts[-3:])
-        said = f"{name}: a record of another version of fgvc (it lacks 'test_source'), skipped"
-        assert out.count(said) == 1
+        message = f"{name}: a record of another version of fgvc (it lacks 'test_source'), skipped"
+        assert out.count(message) == 1
     assert "damaged" not in out
     for folder in folders[2:]:
         make_older(folder)
