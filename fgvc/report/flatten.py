@@ -15,6 +15,18 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def conflicting_keys(
+    plain: Mapping[str, Any], other: Mapping[str, Any], skipped: tuple[str, ...] = ()
+) -> list[str]:
+    """Dotted keys that both mappings have with different values; `skipped`: prefixes of keys."""
+    flat, other_flat = flatten(plain), flatten(other)
+    return [
+        key
+        for key, value in flat.items()
+        if not key.startswith(skipped) and other_flat.get(key, value) != value
+    ]
+
+
 def differences(plain: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> both values, for keys that differ; None is the value of a missing key."""
     flat, other_flat = flatten(plain), flatten(other)

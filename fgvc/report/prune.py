@@ -68,7 +68,9 @@ class OutputRoot:
         Raises:
             UserError: a table cannot be read, so it could list any run.
         """
-        return [*self._leftovers(), *self._entries(), *self._tables()]
+        leftover = Verdict(True, "left over from a prune that was stopped")
+        trash = (self._item(path, leftover) for path in self._trashed())
+        return [*trash, *self._entries(), *self._tables()]
 
     def remove(self, items: Iterable[Item]) -> list[Item]:
         """Remove the items whose verdict allows it; returns the removed items.
@@ -113,33 +115,28 @@ class OutputRoot:
     def _trashed(self) -> list[Path]:
         return sorted(path for path in self.path.glob(f"{TRASH}/*") if path.name != ".lock")
 
-    def _leftovers(self) -> Iterator[Item]:
-        for path in self._trashed():
-            yield self._item(path, Verdict(True, "left over from a prune that was stopped"))
-
     def _entries(self) -> Iterator[Item]:
         """Runs, and files that fgvc did not write."""
         for path in sorted(self.path.iterdir()):
             if path.is_symlink():
                 yield self._item(path, _LINK)
             elif path.is_dir() and path.name != TRASH:
-                yield from self._run_id(path)
+                yield from self._run_items(path)
             elif not path.name.startswith((".", table_archive.STEM)):
                 yield self._item(path, _FOREIGN)
 
-    def _run_id(self, folder: Path) -> Iterator[Item]:
+    def _run_items(self, folder: Path) -> Iterator[Item]:
         """Items of outputs/{run_id}; a folder without a config folder is not a run."""
-        inside = sorted(folder.iterdir())
-        homes = [path for path in inside if SEALED.fullmatch(path.name)]
+        homes = [path for path in sorted(folder.iterdir()) if SEALED.fullmatch(path.name)]
         if not homes:
             yield self._item(folder, _FOREIGN)
         for path in homes:
             if path.is_symlink():
                 yield self._item(path, _LINK)
             elif path.is_dir():
-                yield from self._home(path)
+                yield from self._config_folder_items(path)
 
-    def _home(self, home: Path) -> Iterator[Item]:
+    def _config_folder_items(self, home: Path) -> Iterator[Item]:
         """Items of outputs/{run_id}/{config_hash}: complete runs, and a run in progress."""
         running = holder(home / ".lock")
         for path in sorted(home.iterdir()):
@@ -165,8 +162,9 @@ class OutputRoot:
             retention = retention_of(folder)
         except (UnreadableError, DamageError) as error:
             return Verdict(False, str(error))
-        reason = retention.holds(self.now) or self._named.get(run_path(folder))
-        return Verdict(False, reason) if reason else _expired(retention)
+        verdict = self._by_retention(retention)
+        table = self._listed_in.get(run_path(folder)) if verdict.goes else None
+        return Verdict(False, table) if table else verdict
 
     def _in_progress(self, folder: Path) -> Verdict:
         """The verdict on a stopped run, which can be resumed for as long as a complete run is kept.
@@ -183,25 +181,24 @@ class OutputRoot:
             retention = Retention(first, last + self.days, stored["of"])
         except (DamageError, KeyError, TypeError, ValueError, OverflowError) as error:
             return Verdict(False, f"in progress, of unknown age ({error})")
+        return self._by_retention(retention, f"{state}, resumable: ")
+
+    def _by_retention(self, retention: Retention, prefix: str = "") -> Verdict:
         if reason := retention.holds(self.now):
-            return Verdict(False, f"{state}, resumable: {reason}")
-        return _expired(retention)
+            return Verdict(False, f"{prefix}{reason}")
+        return Verdict(True, f"expired on {retention.due:%Y-%m-%d}")
 
     def _tables(self) -> Iterator[Item]:
-        for table in self._found:
+        for table in self._table_files:
             name = (table.files[0].parent / table.stem).relative_to(self.path).as_posix()
-            yield Item(f"{name}.*", table.files, self._of_table(table))
-
-    def _of_table(self, table: table_archive.TableFiles) -> Verdict:
-        if table.current:
-            return Verdict(False, "the current table")
-        if table.retention is None:
-            return Verdict(False, table.trouble)
-        reason = table.retention.holds(self.now)
-        return Verdict(False, reason) if reason else _expired(table.retention)
+            if table.current or table.retention is None:
+                verdict = Verdict(False, "the current table" if table.current else table.trouble)
+            else:
+                verdict = self._by_retention(table.retention)
+            yield Item(f"{name}.*", table.files, verdict)
 
     @cached_property
-    def _found(self) -> list[table_archive.TableFiles]:
+    def _table_files(self) -> list[table_archive.TableFiles]:
         """Tables in the root and one folder below it, where task=report may have written them."""
         below = [path for path in sorted(self.path.iterdir()) if path.is_dir()]
         folders = [path for path in below if not path.is_symlink() and path.name != TRASH]
@@ -210,10 +207,10 @@ class OutputRoot:
         ]
 
     @cached_property
-    def _named(self) -> dict[str, str]:
+    def _listed_in(self) -> dict[str, str]:
         """Run folder -> the table that lists it and is still kept, with the reason."""
         reasons: dict[str, str] = {}
-        for table in self._found:
+        for table in self._table_files:
             holds = table.retention.holds(self.now) if table.retention else table.trouble
             if holds:
                 reasons |= dict.fromkeys(_referenced_runs(table), f"in {table.stem}.json, {holds}")
@@ -225,10 +222,6 @@ class OutputRoot:
 
 _LINK = Verdict(False, "a link, never followed")
 _FOREIGN = Verdict(False, "neither a run nor a table of fgvc")
-
-
-def _expired(retention: Retention) -> Verdict:
-    return Verdict(True, f"expired on {retention.due:%Y-%m-%d}")
 
 
 def _referenced_runs(table: table_archive.TableFiles) -> list[str]:

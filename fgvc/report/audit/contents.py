@@ -9,7 +9,7 @@ import numpy as np
 
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import agree, join_names
-from fgvc.report.audit.record import PREDICTIONS, SPLITS, Record
+from fgvc.report.audit.record import PREDICTIONS, SPLITS, STAMP, Record
 from fgvc.store import hashing
 from fgvc.types import Split
 
@@ -42,7 +42,7 @@ def labelmap(record: Record) -> str:
         "the checksum",
         ("labelmap.json's classes", recorded.digest),
         ("labelmap.json", record.json("labelmap.json")["checksum"]),
-        ("env_stamp.json", record.stamp["labelmap_digest"]),
+        (STAMP, record.stamp["labelmap_digest"]),
     )
     repeated = [name for name, count in Counter(recorded.ids).items() if count > 1]
     if repeated:
@@ -55,32 +55,26 @@ def labelmap(record: Record) -> str:
 
 def splits(record: Record) -> str:
     """Do the splits match their digests, share no image, and list the predicted images?"""
-    recorded, paths_by_split = (
-        record.json("splits/digests.json"),
-        {name: record.split(name) for name in SPLITS},
-    )
-    for name, paths in paths_by_split.items():
+    recorded = record.json("splits/digests.json")
+    images = {name: record.split(name) for name in SPLITS}
+    for name, paths in images.items():
         file = f"splits/{name}.txt"
         digest = hashing.sha256_bytes(record.data(file))
         agree("the sha256", ("splits/digests.json", recorded[name]["sha256"]), (file, digest))
         agree("the count", ("splits/digests.json", recorded[name]["images"]), (file, len(paths)))
-    all_paths = [path for paths in paths_by_split.values() for path in paths]
+    all_paths = [path for paths in images.values() for path in paths]
     shared = [path for path, count in Counter(all_paths).items() if count > 1]
     if shared:
         raise DamageError(f"splits: images in more than one split: {join_names(shared, most=2)}")
     agree(
         "split_digest",
-        ("the split files", _split_digest(paths_by_split)),
+        ("the split files", _split_digest(images)),
         ("splits/digests.json", recorded["split_digest"]),
-        ("env_stamp.json", record.stamp["split_digest"]),
+        (STAMP, record.stamp["split_digest"]),
     )
     for name, rows in record.predictions.items():
-        agree(
-            f"{name}",
-            ("the split file", sorted(paths_by_split[name])),
-            (PREDICTIONS, sorted(rows.path)),
-        )
-    counts = ", ".join(f"{name} {len(paths)}" for name, paths in paths_by_split.items())
+        agree(name, ("the split file", sorted(images[name])), (PREDICTIONS, sorted(rows.path)))
+    counts = ", ".join(f"{name} {len(paths)}" for name, paths in images.items())
     return f"{counts}; disjoint; split_digest {recorded['split_digest']}"
 
 
@@ -94,18 +88,18 @@ def counts(record: Record) -> str:
     """Are the counts the official ones, or is the dataset declared a subset or partial copy?"""
     train, val, test = (len(record.split(name)) for name in SPLITS)
     agree("test images", ("splits/test.txt", test), ("metrics.json", record.numbers["test"]["n"]))
-    counts = {"classes": len(record.labelmap), "train": train + val, "test": test}
-    summary = ", ".join(f"{key} {value}" for key, value in counts.items())
+    totals = {"classes": len(record.labelmap), "train": train + val, "test": test}
+    summary = ", ".join(f"{key} {value}" for key, value in totals.items())
     official = record.config["dataset"]["official"]
     if record.stamp["subset"] is not None:
         part = " of a partial copy" if record.stamp["partial"] else ""
         return f"{summary}: subset {record.config['dataset']['subset']}{part}"
     if record.stamp["partial"]:
-        published = [key for key in counts if official[key]]
-        if published and all(counts[key] == official[key] for key in published):
+        published = [key for key in totals if official[key]]
+        if published and all(totals[key] == official[key] for key in published):
             raise DamageError(f"env_stamp.json: partial, but {summary} are the official counts")
         return f"{summary}: declared as a partial copy"
-    for key, value in counts.items():
+    for key, value in totals.items():
         if official[key]:
             agree(key, ("the official count", official[key]), ("the record", value))
     return f"{summary}: {'the official counts' if any(official.values()) else 'no official count'}"
@@ -113,24 +107,16 @@ def counts(record: Record) -> str:
 
 def subset(record: Record) -> str:
     """Does a smoke run record its tiny subsets with checksum, label coverage and time?"""
-    stamped, configured = record.stamp["subset"], record.config["dataset"]["subset"]
-    agree(
-        "a subset", ("the config", configured is not None), ("env_stamp.json", stamped is not None)
-    )
-    if stamped is None:
+    tiny, has_tiny = record.stamp["subset"], record.config["dataset"]["subset"] is not None
+    agree("a subset", ("the config", has_tiny), (STAMP, tiny is not None))
+    if tiny is None:
         return "none: not a smoke run"
     for name in SPLITS:
-        paths = record.split(name)
-        agree(
-            f"{name} images", ("env_stamp.json", stamped[name]), (f"splits/{name}.txt", len(paths))
-        )
-    agree(
-        "the checksum",
-        ("manifest", record.stamp["manifest_digest"]),
-        ("subset", stamped["checksum"]),
-    )
-    agree("label coverage", ("classes", stamped["classes"]), ("test", stamped["coverage"]["test"]))
+        listed = (f"splits/{name}.txt", len(record.split(name)))
+        agree(f"{name} images", (STAMP, tiny[name]), listed)
+    agree("checksum", ("manifest", record.stamp["manifest_digest"]), ("subset", tiny["checksum"]))
+    agree("label coverage", ("classes", tiny["classes"]), ("test", tiny["coverage"]["test"]))
     files = [record.stamp[f"tiny_{part}_subset_path"] for part in ("train", "infer")]
-    for place in files:
-        record.data(place)
-    return f"{', '.join(files)}: {stamped['expected_seconds']} s expected, {stamped['checksum']}"
+    for file in files:
+        record.data(file)
+    return f"{', '.join(files)}: {tiny['expected_seconds']} s expected, {tiny['checksum']}"

@@ -15,7 +15,7 @@ from fgvc.record.verify import DamageError
 from fgvc.report.audit import command
 from fgvc.report.audit.check import MISSING, UNCHECKED, Verdict, agree, join_names
 from fgvc.report.audit.recompute import CannotComposeError, Recompute
-from fgvc.report.audit.record import Record
+from fgvc.report.audit.record import STAMP, Record
 from fgvc.report.flatten import flatten
 from fgvc.store import hashing
 from fgvc.untrusted.escape import one_line
@@ -41,29 +41,20 @@ def command_follows(record: Record) -> str | Verdict:
     composed_config = next((job.shown for job in jobs if job.config_hash == config_hash), None)
     if composed_config is None:
         hashes = join_names([job.config_hash[:16] for job in jobs], most=3)
-        raise DamageError(
-            f"command.txt: composes to config {hashes}, the record has {config_hash[:16]}"
-        )
+        raise DamageError(f"command.txt: composes to {hashes}, the record has {config_hash[:16]}")
     stored, expected = flatten(record.shown_config), flatten(composed_config)
     keys = sorted(stored.keys() | expected.keys())
     different_keys = [
         key
         for key in keys
-        if not _differs_by_machine(key, code)
-        and stored.get(key, ABSENT) != expected.get(key, ABSENT)
+        if stored.get(key, ABSENT) != expected.get(key, ABSENT)
+        and not (key in code.places or (key.startswith("runtime.") and key.endswith("_root")))
     ]
     if different_keys:
-        raise DamageError(
-            f"config.yaml: {join_names(different_keys)} differ from what command.txt composes to"
-        )
+        raise DamageError(f"config.yaml: {join_names(different_keys)} differ from command.txt")
     return (
         f"composed again: config {config_hash[:16]}, {len(keys)} keys of config.yaml, without paths"
     )
-
-
-def _differs_by_machine(key: str, code: Recompute) -> bool:
-    """Whether a key names a path, which differs by machine."""
-    return key in code.places or (key.startswith("runtime.") and key.endswith("_root"))
 
 
 def page_follows(record: Record) -> str | Verdict:
@@ -125,13 +116,13 @@ def requirements(record: Record) -> str | Verdict:
         code = require_same_code(record)
         if isinstance(code, Verdict):
             return code
-        agree("sha256", (LOCK, stamps.requirements_checksum()), ("env_stamp.json", checksum))
+        agree("sha256", (LOCK, stamps.requirements_checksum()), (STAMP, checksum))
         return f"{LOCK} of this tree"
     lock = git_state.file_at(commit, LOCK) if COMMIT.fullmatch(commit) else None
     if lock is None:
         return Verdict(UNCHECKED, f"commit {one_line(commit, 70)} is not in this checkout")
     lock_sha256 = hashing.sha256_bytes(lock)
-    agree("sha256", (f"{LOCK} at {commit[:12]}", lock_sha256), ("env_stamp.json", checksum))
+    agree("sha256", (f"{LOCK} at {commit[:12]}", lock_sha256), (STAMP, checksum))
     return f"{LOCK} at {commit[:12]}"
 
 
@@ -143,7 +134,7 @@ def versions(record: Record) -> str | Verdict:
     if stamp["env_hash"] != stamps.environment_hash()["env_hash"]:
         return Verdict(UNCHECKED, "env_hash is that of another environment")
     for key, value in stamps.installed().items():
-        agree(key, ("this environment", value), ("env_stamp.json", stamp[key]))
+        agree(key, ("this environment", value), (STAMP, stamp[key]))
     return "env_hash and versions are those of this environment"
 
 

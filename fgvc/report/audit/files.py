@@ -7,8 +7,8 @@ from fgvc.record.retention import FILE, SHORTEST, UnreadableError
 from fgvc.record.run_dir import OUTSIDE_INDEX, SHORT
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import agree, join_names
-from fgvc.report.audit.record import Record
-from fgvc.report.flatten import flatten
+from fgvc.report.audit.record import STAMP, Record
+from fgvc.report.flatten import conflicting_keys, flatten
 from fgvc.store import hashing
 
 ROW = "backbone.checkpoint."  # in the hashed config: the chosen row of the family's table
@@ -20,7 +20,7 @@ def status(record: Record) -> str:
     state = verify.status(record.path)
     verify.index(record.path)
     started = record.stamp["started"]
-    agree("started", ("env_stamp.json", started), ("status.json", state["started"]))
+    agree("started", (STAMP, started), ("status.json", state["started"]))
     return f"done, {state['started'][:19]} to {state['updated'][:19]} UTC"
 
 
@@ -52,7 +52,7 @@ def names(record: Record) -> str:
     run_id, config_hash, checkpoint_id = record.path.parts[-3:]
     checkpoint_digest = hashing.sha256_file(record.path / verify.CKPT)
     config_digest = hashing.sha256_bytes(record.data("config.canonical.json"))
-    agree("the run_id", ("the folder", run_id), ("env_stamp.json", record.stamp["run_id"]))
+    agree("the run_id", ("the folder", run_id), (STAMP, record.stamp["run_id"]))
     agree("the hash", ("the folder", config_hash), ("config.canonical.json", config_digest[:SHORT]))
     agree("the sha256", ("the folder", checkpoint_id), (verify.CKPT, checkpoint_digest[:SHORT]))
     return f"config_hash {config_digest}, checkpoint_id {checkpoint_digest}"
@@ -61,16 +61,14 @@ def names(record: Record) -> str:
 def retention(record: Record) -> str:
     """Does retention.json belong to this run and keep the run for at least 90 days?"""
     try:
-        retention_record = verify.retention_of(record.path)
+        stored = verify.retention_of(record.path)
     except UnreadableError as error:
         raise DamageError(str(error)) from error
-    days = (retention_record.expires - retention_record.created).total_seconds() / 86400
+    days = (stored.expires - stored.created).total_seconds() / 86400
     if days < SHORTEST:
         raise DamageError(f"{FILE}: {days:.1f} days, at least {SHORTEST}")
-    pinned = (
-        f"; pinned by {', '.join(retention_record.pinned_by)}" if retention_record.pinned_by else ""
-    )
-    return f"{FILE}: {days:.0f} days, expires {retention_record.expires.isoformat()}{pinned}"
+    pinned = f"; pinned by {', '.join(stored.pinned_by)}" if stored.pinned_by else ""
+    return f"{FILE}: {days:.0f} days, expires {stored.expires.isoformat()}{pinned}"
 
 
 def config(record: Record) -> str:
@@ -78,14 +76,7 @@ def config(record: Record) -> str:
     data = record.data("config.canonical.json")
     if data != hashing.canonical_json(record.config):
         raise DamageError("config.canonical.json: not in canonical form")
-    shown_config = flatten(record.shown_config)
-    different_keys = [
-        key
-        for key, value in flatten(record.config).items()
-        if not key.startswith(ROW) and value != ANY and shown_config.get(key, value) != value
-    ]
-    if different_keys:
-        raise DamageError(
-            f"config.yaml: {join_names(different_keys)} differ from config.canonical.json"
-        )
+    hashed = {key: value for key, value in flatten(record.config).items() if value != ANY}
+    if keys := conflicting_keys(hashed, flatten(record.shown_config), (ROW,)):
+        raise DamageError(f"config.yaml: {join_names(keys)} differ from config.canonical.json")
     return f"config.canonical.json: {len(data)} bytes, sha256 is the config_hash"

@@ -11,7 +11,7 @@ from fgvc.record.checkpoint import FILE
 from fgvc.record.verify import DamageError
 from fgvc.report.audit import command
 from fgvc.report.audit.check import MISSING, PASS, Verdict, agree
-from fgvc.report.audit.record import Record
+from fgvc.report.audit.record import STAMP, Record
 from fgvc.store import hashing
 
 
@@ -30,7 +30,7 @@ def stamp(record: Record) -> str:
         "resolution": config["resolution"]["side"],
         "normalization": config["backbone"]["normalization"],
     }.items():
-        agree(key, ("the config", value), ("env_stamp.json", stamped[key]))
+        agree(key, ("the config", value), (STAMP, stamped[key]))
     return f"env_stamp.json: {len(stamped)} fields; seed {stamped['seed']}, {stamped['os_version']}"
 
 
@@ -49,7 +49,7 @@ def code(record: Record) -> Verdict:
     patch_digest = hashing.sha256_bytes(record.data("code.patch")) if patch else None
     agree(
         "the digest of code.patch",
-        ("env_stamp.json", stamped["code_patch_sha256"]),
+        (STAMP, stamped["code_patch_sha256"]),
         ("code.patch", patch_digest),
     )
     if stamped.get("git_error") is not None:
@@ -73,22 +73,16 @@ def command_recorded(record: Record) -> str:
 def checkpoint(record: Record) -> str:
     """Do the tensors match their digest, and belong to this config, label map and split?"""
     facts, stamped = record.facts, record.stamp
-    agree(
-        "config_hash",
-        ("env_stamp.json", stamped["config_hash"]),
-        ("ckpt.bin", facts["config_hash"]),
-    )
+    agree("config_hash", (STAMP, stamped["config_hash"]), ("ckpt.bin", facts["config_hash"]))
     checkpoint_classes = (tuple(facts["labelmap"]["ids"]), tuple(facts["labelmap"]["names"]))
     recorded_classes = (record.labelmap.ids, record.labelmap.names)
     agree("the label map", ("labelmap.json", recorded_classes), ("ckpt.bin", checkpoint_classes))
     fit_facts = {**facts["answer"], "split_digest": facts["split_digest"]}
     if stamped["task"] != "eval":  # an evaluation has its own code, data and weights
         for key, value in fit_facts.items():
-            agree(key, ("env_stamp.json", stamped[key]), ("ckpt.bin", value))
+            agree(key, (STAMP, stamped[key]), ("ckpt.bin", value))
         for key, value in facts["backbone"]["weights"].items():
-            agree(
-                f"weights {key}", ("env_stamp.json", stamped["weights"][key]), ("ckpt.bin", value)
-            )
+            agree(f"weights {key}", (STAMP, stamped["weights"][key]), ("ckpt.bin", value))
     return f"{FILE}: content digest verified, {len(record.labelmap)} classes"
 
 

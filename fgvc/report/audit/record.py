@@ -25,7 +25,7 @@ from fgvc.report.plain_yaml import plain_yaml
 from fgvc.report.run_rows import run_path
 from fgvc.types import Hierarchy, LabelMap
 
-PREDICTIONS = "predictions.parquet"
+PREDICTIONS, STAMP = "predictions.parquet", "env_stamp.json"
 SPLITS = ("train", "val", "test")
 
 
@@ -82,7 +82,7 @@ class Record:
 
     @cached_property
     def stamp(self) -> dict[str, Any]:
-        return self.json("env_stamp.json")
+        return self.json(STAMP)
 
     @cached_property
     def shown_config(self) -> dict[str, Any]:

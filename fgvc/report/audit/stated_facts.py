@@ -8,10 +8,10 @@ from typing import Any
 
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import agree, join_names
-from fgvc.report.audit.record import Record
-from fgvc.report.flatten import flatten
+from fgvc.report.audit.record import STAMP, Record
+from fgvc.report.flatten import conflicting_keys, flatten
 
-CONFIG, STAMP, UNTRACKED = "config.yaml", "env_stamp.json", "untracked.json"
+CONFIG, UNTRACKED = "config.yaml", "untracked.json"
 # keys that task=eval may change in the config of a checkpoint
 EVAL_KEYS = ("dataset.partial", "dataset.accept_altered", "backbone.norm_eps")
 FROM_DATA = "from the data:"  # starts a card text that the data reader replaces
@@ -21,26 +21,19 @@ RELATIVE = 1e-9
 
 def checkpoint_config(record: Record) -> str:
     """Does ckpt.bin state the config, the head and the preprocessing of the record?"""
-    checkpoint_keys, shown_config = flatten(record.facts["config"]), flatten(record.shown_config)
+    config = record.facts["config"]
     skipped = EVAL_KEYS if record.stamp["task"] == "eval" else ()
-    different_keys = [
-        key
-        for key, value in checkpoint_keys.items()
-        if not key.startswith(skipped) and shown_config.get(key, value) != value
-    ]
-    if different_keys:
-        raise DamageError(f"ckpt.bin: {join_names(different_keys)} differ from {CONFIG}")
-    head = flatten(record.facts["head"])
-    agree(
-        "head", (CONFIG, {key: shown_config.get(f"head.{key}") for key in head}), ("ckpt.bin", head)
-    )
+    if keys := conflicting_keys(config, record.shown_config, skipped):
+        raise DamageError(f"ckpt.bin: {join_names(keys)} differ from {CONFIG}")
+    head, shown = flatten(record.facts["head"]), flatten(record.shown_config["head"])
+    agree("head", (CONFIG, {key: shown.get(key) for key in head}), ("ckpt.bin", head))
     row = record.config["backbone"]["checkpoint"]
     agree("model", ("the config", row["model"]), ("ckpt.bin", record.facts["backbone"]["model"]))
     transform = record.facts["preprocess"]
     agree("preprocess", ("ckpt.bin", transform), (STAMP, record.stamp["preprocess"]))
     agree("format", ("fgvc", 1), ("ckpt.bin", record.facts["format"]))
     _check_row(record)
-    return f"{len(checkpoint_keys)} keys as in {CONFIG}"
+    return f"{len(flatten(config))} keys as in {CONFIG}"
 
 
 def _check_row(record: Record) -> None:
@@ -48,10 +41,12 @@ def _check_row(record: Record) -> None:
     shown = record.shown_config["backbone"]
     rows = [row for row in (shown["checkpoint"], *shown["checkpoints"].values()) if row]
     sources = ("repo", "revision")  # the config may give another revision
-    hashed_row = {
-        k: v for k, v in record.config["backbone"]["checkpoint"].items() if k not in sources
+    hashed = {
+        key: value
+        for key, value in record.config["backbone"]["checkpoint"].items()
+        if key not in sources
     }
-    if not any(all(row.get(key) == value for key, value in hashed_row.items()) for row in rows):
+    if not any(all(row.get(key) == value for key, value in hashed.items()) for row in rows):
         raise DamageError(f"config.canonical.json: its checkpoint is no row of {CONFIG}")
 
 
