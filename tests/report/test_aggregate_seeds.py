@@ -1,4 +1,4 @@
-"""Runs -> lines: seeds are folded, and nothing else is."""
+"""Runs -> lines: only runs that differ in their seed share a line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def lines(root):
     return aggregate_seeds(scan_runs(root.glob("*/*/*"))[0])
 
 
-def test_seeds_fold_and_heads_and_fits_do_not(real):
+def test_only_seeds_share_a_line(real):
     found_lines = lines(real)
     assert {(line.first.head, line.first.final_fit) for line in found_lines} == {
         (head, fit) for head in ("linear", "knn") for fit in ("train", "trainval")
@@ -30,7 +30,7 @@ def test_seeds_fold_and_heads_and_fits_do_not(real):
         assert line.sd("loss") == statistics.stdev([run.loss for run in line.runs])
 
 
-def test_the_same_answer_again_folds_to_the_newest(forge, made):
+def test_only_the_newest_of_repeated_runs_is_shown(forge, made):
     times = {"monday": "2026-11-02", "wednesday": "2026-11-04", "tuesday": "2026-11-03"}
     for name, day in times.items():
         forge(name, stamp={"started": f"{day}T08:00:00+00:00"})
@@ -69,7 +69,7 @@ def test_a_repeat_that_predicts_other_classes_is_noted(forge, made):
         {"numbers": {"comparability_key": "f" * 64}},
     ],
 )
-def test_what_may_change_a_number_keeps_lines_apart(forge, made, change):
+def test_any_setting_that_may_change_a_number_separates_lines(forge, made, change):
     forge("one")
     forge("two", **{**change, "config": {"seed": 1, **change.get("config", {})}})
     assert len(lines(made)) == 2
@@ -83,7 +83,7 @@ def test_a_number_that_one_seed_lacks_has_no_mean(forge, made):
     assert line.mean("top1") is not None
 
 
-def test_columns_hold_a_mean_or_a_list_or_what_all_share(forge, made):
+def test_columns_are_means_lists_or_shared_values(forge, made):
     forge("one", numbers={"cost": {"images_per_s": 10.0}})
     forge("two", config={"seed": 1}, numbers={"cost": {"images_per_s": 30.0}})
     row = lines(made)[0].columns()
@@ -95,7 +95,7 @@ def test_columns_hold_a_mean_or_a_list_or_what_all_share(forge, made):
     assert row["top1_sd"] == 0.0
 
 
-def test_a_fit_on_other_data_is_no_seed_and_no_repeat(forge, made):
+def test_a_fit_on_other_data_is_a_line_of_its_own(forge, made):
     change = {"facts": {"answer": {"manifest_digest": "f" * 64}}}
     forge("one")
     forge("seed", config={"seed": 1}, **change)
@@ -105,8 +105,8 @@ def test_a_fit_on_other_data_is_no_seed_and_no_repeat(forge, made):
 
 
 @pytest.mark.parametrize("change", [{"fitted_on": 7}, {"overlap": {"images": 1}}])
-def test_seeds_fold_if_only_counts_of_their_fit_differ(forge, made, change):
-    """The config, the data and the comparability key name the fit of a plain run."""
+def test_seeds_share_a_line_if_only_their_fit_counts_differ(forge, made, change):
+    """The config, the data and the comparability key identify the fit of a plain run."""
     forge("one")
     forge("seed", config={"seed": 1}, numbers=change)
     (line,) = lines(made)
@@ -139,7 +139,7 @@ OTHER_DATA = {**EVAL, "manifest_digest": "b" * 64}
 
 
 def summaries(root):
-    """run_ids and repeats of each line, and the run that it contradicts."""
+    """run_ids and repeats of each line, and the run that the line contradicts."""
     return [
         ([run.run_id for run in line.runs], line.repeats, line.contradicts) for line in lines(root)
     ]
@@ -209,7 +209,7 @@ def test_without_the_run_the_newest_evaluation_stands_for_the_checkpoint(forge, 
     assert sorted(summaries(made)) == [(["day2"], 0, place), (["day3"], 1, None)]
 
 
-def test_evaluations_of_records_without_a_digest_stay_as_they_are(forge, made):
+def test_evaluations_without_a_prediction_digest_are_kept(forge, made):
     forge("run", numbers={"predictions_digest": None})
     forge("eval", stamp=EVAL, numbers={"predictions_digest": None})
     assert len(summaries(made)) == 2

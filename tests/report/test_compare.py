@@ -1,4 +1,4 @@
-"""Two runs: the test against scipy's, what changed by name, and what does not compare."""
+"""Two runs: tests as in scipy, changed images by name, and runs that are not comparable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def paths(run):
     return np.array(pq.read_table(run / "predictions.parquet")["path"].to_pylist())
 
 
-def test_the_test_is_scipy_s_and_the_counts_are_the_images_(pair):
+def test_the_p_value_equals_scipy_and_the_counts_equal_the_images(pair):
     result = compare_runs(*pair, force=False)
     gained, lost = paths(pair[0])[RIGHT_N & ~OTHER_N], paths(pair[0])[OTHER_N & ~RIGHT_N]
     assert [image["path"] for image in result["wrong_to_right"]] == sorted(gained)
@@ -46,7 +46,7 @@ def test_the_test_is_scipy_s_and_the_counts_are_the_images_(pair):
     assert result["run"]["top1_ci95"][0] < result["run"]["top1"]
 
 
-def test_classes_are_told_by_the_size_of_their_change(pair):
+def test_classes_are_sorted_by_the_size_of_their_change(pair):
     rows = compare_runs(*pair, force=False)["classes"]
     changes = [abs(row["difference"]) for row in rows]
     assert changes == sorted(changes, reverse=True)
@@ -57,7 +57,7 @@ def test_classes_are_told_by_the_size_of_their_change(pair):
     assert differences == pytest.approx(sorted(wanted))
 
 
-def test_what_else_differs_is_told_by_key(forge, pair):
+def test_other_differences_are_listed_by_key(forge, pair):
     third = forge("c", stamp={"git_commit": "1" * 40, "timm_version": "9"}, right=RIGHT_N)
     assert compare_runs(*pair, force=False)["config"] == {
         "head.k": [None, 20],
@@ -81,7 +81,7 @@ def test_what_else_differs_is_told_by_key(forge, pair):
         ({"config": {"final_fit": "train"}}, "final_fit"),
     ],
 )
-def test_what_does_not_compare_is_refused_by_name_and_forced_aloud(forge, pair, change, name):
+def test_incomparable_runs_are_refused_unless_forced(forge, pair, change, name):
     other = forge("other", right=OTHER_N, **change)
     with pytest.raises(UserError, match="are not comparable") as caught:
         compare_runs(pair[0], other, force=False)
@@ -101,7 +101,7 @@ def test_what_does_not_compare_is_refused_by_name_and_forced_aloud(forge, pair, 
         ({"config": {"task": {"debug": "overfit"}}}, "task.debug"),
     ],
 )
-def test_another_fit_does_not_compare(forge, pair, change, name):
+def test_another_fit_is_not_comparable(forge, pair, change, name):
     other = forge("other", right=OTHER_N, **change)
     with pytest.raises(UserError, match="are not comparable") as caught:
         compare_runs(pair[0], other, force=False)
@@ -119,12 +119,12 @@ def test_a_side_that_was_fitted_on_test_images_is_named(forge, pair, capsys):
     )
 
 
-def test_zero_shot_goes_with_any_fit(forge, pair):
+def test_zero_shot_is_comparable_with_any_fit(forge, pair):
     config = {"task": {"name": "zero_shot"}, "head": {"name": "text"}, "final_fit": "train"}
     assert compare_runs(pair[0], forge("z", config=config, right=OTHER_N), False)["comparable"]
 
 
-def test_force_takes_the_common_images_and_counts_the_rest(forge, pair):
+def test_force_compares_the_common_images_and_counts_the_others(forge, pair):
     fewer = forge("fewer", stamp={"manifest_digest": "1" * 64}, right=OTHER_N[:120])
     result = compare_runs(pair[0], fewer, force=True)
     assert result["images"] == {"common": 120, "only_run": 180, "only_against": 0}
@@ -141,7 +141,7 @@ def test_force_does_not_help_where_labels_disagree(forge, pair, seal):
         compare_runs(pair[0], other, force=True)
 
 
-def test_nothing_in_common_and_damage_are_a_line(runs, pair):
+def test_no_common_images_and_damage_are_one_line(runs, pair):
     with pytest.raises(UserError, match="differ in .*images"):
         compare_runs(pair[0], runs(final_fit="train"), force=False)
     (pair[1] / "predictions.parquet").write_bytes(b"")
@@ -179,7 +179,7 @@ def test_swapping_the_runs_changes_signs_and_nothing_else(pair):
 
 @pytest.mark.parametrize(("wrong", "identical"), [(1, True), (2, False)])
 def test_identical_answers_are_called_identical(forge, pair, capfd, wrong, identical):
-    """Other mistakes on the same images are a tie, and said to be that."""
+    """Different wrong predictions on the same images are a tie, and are reported as a tie."""
     other = forge("other", config={"head": {"name": "knn"}}, right=RIGHT_N, wrong=wrong)
     assert compare_runs(pair[0], other, force=False)["identical"] is identical
     assert main(["task=compare", f"run={pair[0]}", f"against={other}"]) == 0
@@ -191,7 +191,7 @@ def test_identical_answers_are_called_identical(forge, pair, capfd, wrong, ident
     assert ("tie" in out) is not identical
 
 
-def test_the_command_says_that_it_was_forced_and_why(forge, pair, capfd):
+def test_the_command_prints_that_it_was_forced_and_why(forge, pair, capfd):
     other = forge("other", stamp={"split_digest": "1" * 64}, right=OTHER_N)
     command = ["task=compare", f"run={pair[0]}", f"against={other}"]
     assert main(command) == 1

@@ -1,4 +1,4 @@
-"""Part attention against its controls: found by what they share, judged by scipy's word."""
+"""Part attention and its controls: matched by their settings, tested as in scipy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def hits(number: int, seed: int) -> np.ndarray:
 
 
 def chosen(name: str, **more: object) -> dict[str, object]:
-    """The hashed part of a choice, as a run leaves it."""
+    """The hashed config of part attention."""
     if name == "off":
         return {"part_attention": {"name": "off"}}
     plain = {"name": name, "tokens": None, "stride": None, "last_block": "pretrained", **more}
@@ -36,7 +36,7 @@ def parts(name: str, tokens: int = 3, share: float = 0.641) -> dict[str, object]
 
 @pytest.fixture
 def sweep(forge):
-    """The sweep of controls with known answers; returns them by name."""
+    """A sweep of controls with known predictions; returns these by name."""
     answers = {name: hits(count, seed) for seed, (name, count) in enumerate(RIGHT.items())}
     for name, right_N in answers.items():
         forge(name, config=chosen(name), numbers=parts(name), right=right_N)
@@ -44,12 +44,12 @@ def sweep(forge):
 
 
 def controls(made) -> dict[str, dict[str, object]]:
-    """By run_id, what a line is held against."""
+    """Comparisons of each line by run_id."""
     (group,) = build_table(made.glob("*/*/*")).groups
     return {entry.line.first.run_id: dict(entry.controls) for entry in group.entries}
 
 
-def test_each_choice_is_held_against_off_and_the_blind_ones_by_scipy_and_holm(sweep, made):
+def test_each_choice_is_compared_with_its_controls_as_by_scipy_and_holm(sweep, made):
     by_name = controls(made)
     scored = ["off", "random", "centre"]
     assert {name: list(tests) for name, tests in by_name.items()} == {
@@ -71,7 +71,7 @@ def test_each_choice_is_held_against_off_and_the_blind_ones_by_scipy_and_holm(sw
 
 
 def test_a_control_differs_in_nothing_else(sweep, forge, made):
-    """Other heads, other tokens, another stride: none of them is a control."""
+    """Other heads, other tokens, another stride: none of these is a control."""
     right_N = hits(299, 9)
     forge("knn", config={**chosen("off"), "head": {"name": "knn"}}, right=right_N)
     many = chosen("random", tokens=12)
@@ -84,13 +84,13 @@ def test_a_control_differs_in_nothing_else(sweep, forge, made):
     assert by_name["transfg"]["centre"].difference == pytest.approx((262 - 228) / N)
 
 
-def test_tokens_that_were_named_are_as_many_as_one_per_head(sweep, forge, made):
+def test_explicit_and_per_head_token_counts_match(sweep, forge, made):
     three = chosen("cls_topk", tokens=3)
     forge("three", config=three, numbers=parts("cls_topk"), right=hits(250, 8))
     assert list(controls(made)["three"]) == ["off", "random", "centre"]
 
 
-def test_another_last_block_is_held_against_the_pretrained_one(sweep, forge, made):
+def test_a_random_last_block_is_compared_with_the_pretrained_one(sweep, forge, made):
     anew = chosen("transfg", last_block="random")
     forge("anew", config=anew, numbers=parts("transfg"), right=hits(240, 7))
     by_name = controls(made)["anew"]
@@ -108,14 +108,14 @@ def test_random_weights_of_another_seed_are_no_control(forge, made, kind):
     assert list(controls(made)["transfg"]) == ([] if kind == "random" else ["off"])
 
 
-def test_the_same_code_goes_before_a_better_answer(sweep, forge, made):
+def test_a_control_of_the_same_code_is_preferred_to_a_better_one(sweep, forge, made):
     elsewhere = {"git_commit": "e" * 40}
     forge("better", config=chosen("off"), stamp=elsewhere, right=hits(299, 9))
     assert controls(made)["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
 
 
-def test_of_controls_of_other_code_the_newest_is_taken_and_not_the_best(sweep, forge, made):
-    """A choice that looked at the test images would have to be paid for in every p."""
+def test_among_controls_of_other_code_the_newest_is_chosen(sweep, forge, made):
+    """A choice on the test images would require an adjustment of every p."""
     for day, count in ((1, 299), (2, 215), (3, 298)):
         code = {"git_commit": str(day) * 40, "started": f"2026-10-0{4 - day}T00:00:00+00:00"}
         forge(f"day{day}", config=chosen("off"), stamp=code, right=hits(count, 10 + day))
@@ -133,7 +133,7 @@ def test_of_controls_of_other_code_the_newest_is_taken_and_not_the_best(sweep, f
     assert newest[1] not in (299 / N, 298 / N)
 
 
-def test_a_name_tells_what_a_choice_was_told_beyond_it(forge, made):
+def test_a_name_contains_the_settings_of_part_attention(forge, made):
     forge("all", config=chosen("transfg", tokens=12, stride=12, last_block="random"))
     forge("none", config=chosen("transfg"))
     (group,) = build_table(made.glob("*/*/*")).groups
@@ -142,7 +142,7 @@ def test_a_name_tells_what_a_choice_was_told_beyond_it(forge, made):
     assert names["none"].endswith(" px · transfg")
 
 
-def test_seeds_are_folded_before_they_are_compared(forge, made):
+def test_seeds_are_aggregated_before_they_are_compared(forge, made):
     for seed in (0, 1):
         for name, count in (("off", 230), ("random", 240 + 20 * seed)):
             right_N = hits(count, 3 + seed)
@@ -155,7 +155,7 @@ def test_seeds_are_folded_before_they_are_compared(forge, made):
     assert [entry.line.mean("in_box") for entry in group.entries] == [pytest.approx(0.4), None]
 
 
-def test_the_csv_has_every_control_and_leaves_empty_what_there_is_not(sweep, made, tmp_path):
+def test_the_csv_has_every_control_and_empty_cells_for_missing_ones(sweep, made, tmp_path):
     write_baselines(made, tmp_path)
     with (tmp_path / "baselines.csv").open(newline="") as file:
         rows = {row["part_attention"]: row for row in csv.DictReader(file)}
@@ -167,7 +167,7 @@ def test_the_csv_has_every_control_and_leaves_empty_what_there_is_not(sweep, mad
     assert rows["random"]["top1_minus_centre"] == ""
 
 
-def test_the_verdicts_are_said_in_80_columns(sweep, made, capsys, monkeypatch):
+def test_the_verdicts_are_printed_in_80_columns(sweep, made, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     capsys.readouterr()
     print_table(build_table(made.glob("*/*/*")))

@@ -1,4 +1,4 @@
-"""What a dry run says: measured where it was, scaled where not, and within 80 columns."""
+"""Estimates of a dry run: measured or scaled rates, printed in 80 columns."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def item(**given) -> JobCost:
         ({}, [BASE, TINY], 10.0),  # as measured: the macs of both are not compared
         ({"side": 448, "macs": 4.0e9}, [BASE, TINY], 40.0),  # the same model scales first
         ({"model": "dinov2", "macs": 20.0e9}, [TINY, BASE], 156.25),  # then the nearest one
-        ({"shape": "mini"}, [TINY], 11.0),  # of the same name, but another model
+        ({"shape": "mini"}, [TINY], 11.0),  # the same name, another model
         ({"forward": 100, "trained": 900}, [TINY], 28.0),  # a step is three forward passes
-        ({"model": "giant", "macs": 129.0e9}, [TINY, BASE], None),  # too far to say
-        ({"side": 448}, [dataclasses.replace(TINY, images=16)], None),  # measured on too little
+        ({"model": "giant", "macs": 129.0e9}, [TINY, BASE], None),  # too far for scaling
+        ({"side": 448}, [dataclasses.replace(TINY, images=16)], None),  # measured on too few images
         ({}, [dataclasses.replace(TINY, images=16)], 10.0),
         ({"forward": 0}, [], 0.0),
         ({"done": True}, [], 0.0),
@@ -50,7 +50,7 @@ def test_time_is_scaled_from_the_nearest_measurement(given, rates, takes):
     assert seconds(item(**given), rates) == takes
 
 
-def test_a_vit_has_the_multiply_accumulates_that_are_known():
+def test_a_vit_has_the_published_multiply_accumulates():
     assert vit_macs(768, 12, 197) == pytest.approx(17.6e9, rel=0.05)  # ViT-B/16 at 224
     assert vit_macs(192, 12, 197) == pytest.approx(1.26e9, rel=0.15)
 
@@ -86,7 +86,7 @@ def test_the_plan_is_80_columns_wide_and_adds_up():
         assert any(f" {label} " in line for line in lines if "0123456789abcdef" in line)
 
 
-def test_nothing_measured_is_said_not_guessed():
+def test_an_unknown_time_is_reported_as_unknown():
     text = "\n".join(plan([item()], []))
     assert "time: unknown" in text
     assert " ? " in text

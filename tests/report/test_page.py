@@ -1,4 +1,4 @@
-"""Run folders -> baselines.html, as its bytes: everything is in it, and nothing of its own."""
+"""Run folders -> the bytes of baselines.html, which is derived and self-contained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def text_of(target: Path) -> str:
 
 
 def rows_of(text: str) -> list[str]:
-    """The rows of the tables that lines stand in."""
+    """The rows of the tables of lines."""
     return re.findall(r'<tr id="[0-9a-f]{8}-\d+".*?</tr>', text, re.DOTALL)
 
 
@@ -121,7 +121,7 @@ def test_identical_answers_are_marked_so_and_the_null_is_stated(forge, made):
     assert metrics.NULL_HYPOTHESIS in unescape(text_of(made))
 
 
-def test_what_must_be_known_stands_in_the_row(forge, made):
+def test_warnings_are_badges_of_the_row(forge, made):
     forge("a", stamp={"partial": True, "weights": {"kind": "file"}, "git_dirty": True})
     card = {"contamination": "seen & <known>", "license": "own terms", "label_noise": "4 %"}
     forge("b", config={"head": {"name": "knn"}}, stamp={"dataset_card": card, "partial": True})
@@ -143,8 +143,8 @@ def test_damage_is_listed_and_never_fatal(outputs):
     assert "per_class.csv: sha256 mismatch, it changed since the run" in text
 
 
-def test_every_control_that_an_entry_was_held_against_becomes_a_column(outputs):
-    """In a table of their own: beside the rest they would push cost out of sight."""
+def test_every_control_becomes_a_column(outputs):
+    """The controls have their own table, because more columns would hide the cost."""
     table = build_table(outputs.glob("*/*/*"))
     group = table.groups[0]
     helps = PairwiseTest("mcnemar", 0.021, 0.004, 0.05, 0.01, 0.02)
@@ -160,7 +160,7 @@ def test_every_control_that_an_entry_was_held_against_becomes_a_column(outputs):
     assert "− its probe" not in text
 
 
-def test_the_map_of_classes_means_over_seeds_and_puts_the_hardest_first(outputs):
+def test_the_heatmap_averages_seeds_and_sorts_the_hardest_class_first(outputs):
     group = build_table(outputs.glob("*/*/*")).groups[0]
     lines = [(entry.line.first.name, entry.line) for entry in group.entries]
     heat = class_heatmap(lines)
@@ -196,12 +196,12 @@ def test_how_many_files_a_table_reads(forge, made, monkeypatch):
     write_baselines(made, made)
     once = ("config.canonical.json", "env_stamp.json", "metrics.json", "predictions.parquet")
     assert {file: read.pop(file) for file in once} == dict.fromkeys(once, 14)
-    # the two that vouch for the others, whenever others are read; classes of the best lines alone
+    # status.json and artifacts.json before every read; per_class.csv of the best lines only
     assert read == {"status.json": 40, "artifacts.json": 40, "per_class.csv": 12}
     assert "12 best lines of 14" in text_of(made)
 
 
-def test_notes_stand_in_the_row_and_as_text_below_the_table(forge, made):
+def test_notes_are_in_the_row_and_below_the_table(forge, made):
     note = "C = 1e5 is the last of its range <raise task.c_high>"
     forge("a", config={"head": {"name": "a"}}, numbers={"notes": [note]})
     forge("b", config={"head": {"name": "b"}}, numbers={"notes": [note]})

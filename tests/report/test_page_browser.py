@@ -1,4 +1,4 @@
-"""baselines.html in a real browser: it sorts, it filters, it prints, and it asks for nothing."""
+"""baselines.html in a real browser: sorting, filtering, printing, and no network requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HITS = {"linear": 270, "knn": 260, "mlp": 200}
 
 @pytest.fixture
 def file(forge, made) -> Path:
-    """Three lines of one group, one of another, and a damaged run; names that want escaping."""
+    """Three lines of one group, one of another, and a damaged run; names that need escaping."""
     for head, hits in HITS.items():
         right_N = np.random.default_rng(hits).permutation(np.arange(300) < hits)
         more = {"backbone": {"name": NASTY}} if head == "mlp" else {}
@@ -28,12 +28,12 @@ def file(forge, made) -> Path:
 
 
 def shown(page) -> list[str]:
-    """The heads of the first table's rows that can be seen, in their order."""
+    """The heads of the visible rows of the first table, in order."""
     names = page.locator(".lines").first.locator("tbody tr:visible .name").all_inner_texts()
     return [name.split(" · ")[1] for name in names]
 
 
-def test_it_sorts_by_mouse_and_by_keyboard(file, opened):
+def test_the_table_sorts_by_mouse_and_by_keyboard(file, opened):
     browser = opened(file)
     page, first = browser.page, browser.page.locator(".lines").first
     assert shown(page) == ["linear", "knn", "mlp"]
@@ -56,7 +56,7 @@ def test_it_sorts_by_mouse_and_by_keyboard(file, opened):
     assert (browser.said, browser.asked) == ([], [file.as_uri()])
 
 
-def test_it_filters_rows_points_and_whole_groups(file, opened):
+def test_the_filter_hides_rows_points_and_whole_groups(file, opened):
     page = opened(file).page
     assert page.locator("output").inner_text() == "4 of 4 lines"
     page.get_by_label("head").select_option("knn")
@@ -70,7 +70,7 @@ def test_it_filters_rows_points_and_whole_groups(file, opened):
     assert page.locator("section.group:visible").count() == 0
 
 
-def test_names_are_text_and_nothing_else(file, opened):
+def test_names_are_shown_as_text(file, opened):
     page = opened(file).page
     assert page.locator(".lines .name", has_text=NASTY).count() == 1
     page.get_by_label("backbone").select_option(NASTY)
@@ -78,7 +78,7 @@ def test_names_are_text_and_nothing_else(file, opened):
     assert page.locator("#damaged").inner_text().count("metrics.json: missing") == 1
 
 
-def test_it_fits_a_laptop_is_dark_at_night_and_light_on_paper(file, opened):
+def test_the_page_fits_a_laptop_and_follows_the_colour_scheme(file, opened):
     for scheme in ("light", "dark"):
         browser = opened(file, scheme)
         paper, ink = browser.colours()
@@ -97,7 +97,7 @@ def test_it_fits_a_laptop_is_dark_at_night_and_light_on_paper(file, opened):
     assert browser.page.pdf().startswith(b"%PDF")
 
 
-def test_a_row_leads_to_its_run(file, opened):
+def test_a_row_links_to_its_run(file, opened):
     browser = opened(file)
     browser.page.locator(".lines .name").first.click()
     assert browser.page.url.endswith("report.html")

@@ -1,4 +1,4 @@
-"""The list of what a plan must tell: complete against the project's own requirements."""
+"""The items of a plan cover every requirement of the project."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fgvc.report.plan.items import PLAN, SECTIONS
 from fgvc.report.plan.sections import SECTION_TEXTS
 
 AUDIT = {check_id(check) for check in CHECKS}
-# what every plan of this project owes its reader, in our words -> the items that answer it
+# requirement of a plan -> the items that answer it
 REQUIRED = {
     "a summary of question and approach": ["question"],
     "language, dependencies, storage": ["language", "dependencies", "storage"],
@@ -33,7 +33,7 @@ REQUIRED = {
     "a stable schema of output paths": ["outputs"],
     "a normalization identifier, logged": ["normalization"],
     "fields of the baseline table and its joins": ["table"],
-    "label order held against the definition": ["labels", "audit-labelmap"],
+    "label order checked against the definition": ["labels", "audit-labelmap"],
     "metadata of system and environment": ["stamp", "audit-stamp"],
     "environment hash, requirements checksum, config hash, excerpt": ["stamp", "environment"],
     "time to live of artefacts, with evidence": ["retention", "audit-retention"],
@@ -54,7 +54,7 @@ REQUIRED = {
         "contracts",
     ],
     "deviations, justified": ["complexity"],
-    "what the pretrained weights are and have seen": ["backbone"],
+    "pretrained weights and their training data": ["backbone"],
     "how many classes and images": ["counts"],
 }
 

@@ -1,4 +1,4 @@
-"""Prune: what is over goes, all else stays and says why, and a kill leaves nothing by half."""
+"""Prune removes expired items only, reports why others stay, and survives a kill."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def name(run_id: str, last: str = HEX[::-1]) -> str:
     return f"{run_id}/{HEX}/{last}"
 
 
-def test_only_what_is_over_goes(root):
+def test_only_expired_runs_are_removed(root):
     gone, kept, longer = run(root, "gone"), run(root, "kept", YOUNG), run(root, "l", OLD, 400)
     verdict = verdicts(root)
     assert verdict[name("gone")] == (True, "expired on 2026-05-02")
@@ -122,7 +122,7 @@ def test_recorded_times_decide_and_a_wrong_clock_keeps(root):
     assert pruned(root) == []
 
 
-def test_what_says_nothing_of_its_time_stays(root):
+def test_a_run_without_a_readable_retention_stays(root):
     for run_id, text in (("none", None), ("torn", "{"), ("edited", None)):
         file = run(root, run_id) / retention.FILE
         file.unlink() if run_id == "none" else file.write_text(text or file.read_text() + " ")
@@ -160,10 +160,10 @@ def test_what_changes_between_the_survey_and_the_removal_stays(root, change):
     assert (folder / "tb" / "0").exists()
 
 
-def test_a_run_that_stopped_may_go_on_for_as_long(root):
+def test_a_stopped_run_stays_resumable_for_the_same_time(root):
     stopped(root, "young", YOUNG)
     old, killed = stopped(root, "old", OLD), stopped(root, "killed", OLD, "running")
-    (killed / "resume" / "newer").touch()  # it worked on, long after its status was written
+    (killed / "resume" / "newer").touch()  # written long after its status
     os.utime(killed / "resume" / "newer", (YOUNG.timestamp(), YOUNG.timestamp()))
     verdict = verdicts(root)
     assert verdict[name("young", "in-progress")][1].startswith("preempted, resumable: kept until")
@@ -172,7 +172,7 @@ def test_a_run_that_stopped_may_go_on_for_as_long(root):
     assert not old.exists()
 
 
-def test_states_that_a_sealed_run_left_behind_go(root):
+def test_resume_states_of_a_complete_run_are_removed(root):
     folder = run(root, "a", YOUNG)
     (folder.parent / ".resume").mkdir()
     assert pruned(root) == [name("a", ".resume")]
@@ -193,7 +193,7 @@ def test_runs_of_a_table_that_is_kept_stay(root):
     assert not alone.exists()
 
 
-def test_a_dated_table_goes_whole_when_its_time_is_over(root):
+def test_an_expired_dated_table_is_removed_whole(root):
     for stem, created in (("20260201T000000000000Z", OLD), ("20260301T000000000000Z", YOUNG)):
         table(root, created, stem=f"baselines-{stem}")
     assert pruned(root) == ["baselines-20260201T000000000000Z.*"]
@@ -201,7 +201,7 @@ def test_a_dated_table_goes_whole_when_its_time_is_over(root):
     assert left == [".html", ".json", ".json"]
 
 
-def test_a_table_that_cannot_be_read_stops_it_all(root):
+def test_an_unreadable_table_stops_the_prune(root):
     folder = run(root, "a")
     (root / "baselines.json").write_text("[")
     with pytest.raises(UserError, match=r"baselines\.json: ") as caught:
@@ -211,7 +211,7 @@ def test_a_table_that_cannot_be_read_stops_it_all(root):
 
 
 @pytest.mark.fault(37)
-def test_links_and_strangers_stay_and_nothing_outside_is_touched(root, tmp_path):
+def test_links_and_foreign_files_stay_and_nothing_outside_is_touched(root, tmp_path):
     outside = run(tmp_path / "outside", "o")
     (root / "linked").symlink_to(outside.parents[1])
     (root / "half").mkdir()
@@ -232,7 +232,7 @@ def test_links_and_strangers_stay_and_nothing_outside_is_touched(root, tmp_path)
 
 
 @pytest.mark.fault(37)
-def test_a_trash_that_leads_elsewhere_is_refused(root, tmp_path):
+def test_a_linked_trash_is_refused(root, tmp_path):
     (root / TRASH).symlink_to(tmp_path)
     with pytest.raises(UserError, match=r".trash: a link"):
         pruned(root)
@@ -247,7 +247,7 @@ def test_names_that_differ_in_case_or_form_are_runs_of_their_own(root):
     assert (root / "\u00fc" / HEX / HEX[::-1] / "tb" / "0").exists()
 
 
-def test_two_prunes_do_not_meet(root):
+def test_two_prunes_do_not_run_at_once(root):
     run(root, "a")
     with lock(root / TRASH / ".lock"), pytest.raises(LockHeld):
         pruned(root)
@@ -261,7 +261,7 @@ TOUCHES = {"os.rename", "os.remove", "os.rmdir"}
 
 
 def remove_and_die(root: Path, items: list, at: int) -> None:
-    """Remove them; killed as it is about to rename or delete for the `at`-th time, from 0."""
+    """Prune; killed before the `at`-th rename or deletion, counted from 0."""
     left = at
 
     def hook(event: str, _: object) -> None:
@@ -294,7 +294,7 @@ def test_sigkill_at_any_moment_leaves_a_run_whole_or_absent(root, forked, ended)
 
 
 @pytest.mark.fault(37)
-def test_the_command_is_dry_unless_told(root, capfd):
+def test_the_command_removes_nothing_by_default(root, capfd):
     young = run(root, "young", now())
     dead = run(root, "dead", now() - timedelta(days=91))
     command = ["task=prune", f"runtime.output_root='{root}'"]
@@ -324,7 +324,7 @@ def test_the_command_pins_and_unpins(root, capfd):
 
 
 @pytest.mark.parametrize("wrong", [["run={}"], ["task.unpin=x", "run={}"]])
-def test_pins_that_make_no_sense_are_a_line(root, capfd, wrong):
+def test_invalid_pins_are_one_line(root, capfd, wrong):
     choices = [choice.format(f"'{root}'") for choice in wrong]
     assert main(["task=prune", f"runtime.output_root='{root}'", *choices]) in (1, 2)
     (line,) = capfd.readouterr().err.splitlines()
@@ -332,13 +332,13 @@ def test_pins_that_make_no_sense_are_a_line(root, capfd, wrong):
     assert list(root.iterdir()) == []
 
 
-def test_a_root_that_is_absent_is_a_line(tmp_path, capfd):
+def test_a_missing_root_is_one_line(tmp_path, capfd):
     assert main(["task=prune", f"runtime.output_root={tmp_path / 'none'}"]) == 1
     (line,) = capfd.readouterr().err.splitlines()
     assert "no such folder" in line
 
 
 @pytest.mark.fault(37)
-def test_less_than_90_days_cannot_be_asked_for(tmp_path, capfd):
+def test_less_than_90_days_is_refused(tmp_path, capfd):
     assert main(["task=prune", "runtime.retention_days=89"]) == 2
     assert "at least 90" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""Run folders -> rows: what a row says stands in the files, and no damage stops the rest."""
+"""Run folders -> rows: rows have the values of the files, and damage affects only its own run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_complete_run_is_a_row(real):
 
 
 @pytest.mark.parametrize("head", ["linear", "knn"])
-def test_a_row_says_what_the_files_say(runs, head):
+def test_a_row_has_the_values_of_the_files(runs, head):
     folder = runs(head)
     (row,), _ = scan_runs([folder])
     config, stamp, numbers, artifacts = (
@@ -69,7 +69,7 @@ def test_a_row_says_what_the_files_say(runs, head):
         assert row.head_size == 192 * 6 + 6
 
 
-def test_what_is_no_sealed_run_is_passed_over(outputs):
+def test_incomplete_runs_are_skipped(outputs):
     (outputs / "doctor" / "deep" / "er").mkdir(parents=True)
     (outputs / "baselines.csv").write_text("")
     (outputs / "first" / "0123456789abcdef" / "in-progress").mkdir(parents=True)
@@ -107,7 +107,7 @@ HARM = {"missing": Path.unlink, "cut": truncate, "a folder": make_a_folder, "fli
 @pytest.mark.parametrize("file", FILES)
 def test_a_damaged_folder_is_listed_with_the_file_and_the_rest_stays(outputs, file, harm):
     if (file, harm) == ("ckpt.bin", "flipped"):
-        harm = "cut"  # its bytes are digested when it is loaded, not by a report
+        harm = "cut"  # only loading verifies the digest, a report does not
     victim = sorted(outputs.glob("*/*/*/ckpt.bin"))[3].parent
     HARM[harm](victim / file)
     runs, (damaged,) = scanned(outputs)
@@ -145,7 +145,7 @@ def notes_of_a_letter_each(text: str) -> str:
     "wrong",
     [nan, word, no_test, another, notes_of_a_letter_each, lambda _: "[]", lambda _: "{"],
 )
-def test_a_record_that_is_sealed_but_senseless_is_damaged(outputs, seal, wrong):
+def test_a_record_with_wrong_types_is_damaged(outputs, seal, wrong):
     victim = sorted(outputs.glob("*/*/*/ckpt.bin"))[0].parent
     file = victim / "metrics.json"
     file.write_text(wrong(file.read_text()))
@@ -173,7 +173,7 @@ def test_a_folder_under_a_wrong_name_is_damaged(outputs, mix: Callable[[Path], N
     assert (len(runs), len(damaged)) == (RUNS - 1, 1)
 
 
-def test_a_state_other_than_done_is_not_believed(outputs):
+def test_a_state_other_than_done_is_damage(outputs):
     from fgvc.record.run_dir import now, write_status
 
     victim = sorted(outputs.glob("*/*/*/ckpt.bin"))[0].parent
@@ -183,7 +183,7 @@ def test_a_state_other_than_done_is_not_believed(outputs):
     ]
 
 
-def test_names_tell_what_is_unusual(forge):
+def test_names_contain_unusual_settings(forge):
     folder = forge(
         "odd",
         config={"precision": "bf16", "part_attention": {"name": "transfg"}},
@@ -220,12 +220,12 @@ def test_a_finetune_shares_the_join_key_of_its_probe(forge):
         {"stamp": WEIGHTS, "numbers": {"resumed": {"forced": True}}},
     ],
 )
-def test_what_makes_another_join_key(forge, other):
+def test_settings_that_change_the_join_key(forge, other):
     folders = [forge("probe", stamp=WEIGHTS), forge("other", **other)]
     assert len({run.join_key for run in scan_runs(folders)[0]}) == 2
 
 
-def test_where_weights_come_from_makes_no_other_join_key(forge):
+def test_the_source_of_the_weights_does_not_change_the_join_key(forge):
     hub = {"revision": "0" * 40, "checkpoint": {"repo": "timm/x", "revision": "0" * 40}}
     places = {"hub": hub, "file": {"weights_sha256": "a" * 64}}
     folders = [

@@ -1,4 +1,4 @@
-"""A table written anew: the one it replaces stays, whole and dated, with its own retention."""
+"""A replaced table is kept whole under its date, with its own retention."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_same_table_again_leaves_no_older_one(write, tmp_path):
 
 
 @pytest.mark.parametrize("moves", range(3))
-def test_a_move_that_stops_after_any_file_is_made_good(write, tmp_path, monkeypatch, moves):
+def test_an_interrupted_move_is_completed_by_the_next_table(write, tmp_path, monkeypatch, moves):
     write("one")
     made = retention.read(tmp_path / "baselines.retention.json").created
     done, real = [], Path.rename
@@ -80,7 +80,7 @@ def test_a_table_from_before_retention_counts_from_now(write, tmp_path):
     assert old.retention is not None
 
 
-def test_other_files_are_no_tables(tmp_path):
+def test_other_files_are_not_tables(tmp_path):
     for name in ("baselines-mine.csv", "baselines_old.csv", "table.csv"):
         (tmp_path / name).touch()
     assert table_archive.list_tables(tmp_path) == []

@@ -1,4 +1,4 @@
-"""A table on the terminal: 80 columns, marks that are explained, provenance said once."""
+"""A table on the terminal: 80 columns, explained marks, provenance printed once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HUB = {"weights": {"kind": "hub", "revision": "main"}, "weights_digest": "a" * 6
 
 @pytest.fixture
 def printed(capsys, monkeypatch):
-    """What print_table says of a root, at 80 columns."""
+    """The output of print_table for a root, at 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
 
     def say(root) -> str:
@@ -35,7 +35,7 @@ def blocks(out: str) -> list[str]:
     return out.split("comparable (")[1:]
 
 
-def test_a_block_a_key_with_a_title_that_a_person_reads(real, printed):
+def test_one_block_per_key_with_a_readable_title(real, printed):
     out = printed(real)
     first, second = blocks(out)
     assert "synthetic · shared · fit on train · 30 test images" in first
@@ -115,7 +115,7 @@ def test_seeds_of_a_lone_line_are_called_identical_too(forge, made, printed):
     assert "2 seeds, identical answers" in out
 
 
-def test_lines_of_one_name_are_told_apart(forge, made, printed):
+def test_lines_of_the_same_name_are_distinguished(forge, made, printed):
     right_N = np.arange(300) < 200
     forge("a", right=right_N)
     name = forge("b", config={"head": {"k": 3}}, right=right_N).parent.name
@@ -124,7 +124,7 @@ def test_lines_of_one_name_are_told_apart(forge, made, printed):
     assert "@ccccccc" in printed(made)
 
 
-def test_partial_and_random_are_said_plainly(forge, made, printed):
+def test_partial_copies_and_random_weights_are_marked(forge, made, printed):
     forge("a", stamp={"partial": True})
     out = printed(made)
     assert "synthetic, PARTIAL COPY" in out
@@ -132,7 +132,7 @@ def test_partial_and_random_are_said_plainly(forge, made, printed):
 
 
 def test_one_partial_run_does_not_make_a_group_partial(forge, made, printed):
-    """Of one's own folder only the declaration says so, and one of two runs may lack it."""
+    """Only the declaration in a config marks a partial copy, and one of two runs may lack it."""
     forge("a", stamp={"partial": True}, config={"head": {"name": "a"}})
     forge("b", config={"head": {"name": "b"}})
     out = printed(made)
@@ -141,7 +141,7 @@ def test_one_partial_run_does_not_make_a_group_partial(forge, made, printed):
 
 
 def test_a_finetune_and_its_probe_are_named_as_in_the_table(forge, made, printed):
-    """Two finetunes that differ only in a setting: each line says which one it is about."""
+    """Two finetunes that differ only in a setting: each printed line names its run."""
     right_N = np.arange(300) < 200
     forge("probe", right=right_N)
     train = {"task": "train"}
@@ -154,7 +154,7 @@ def test_a_finetune_and_its_probe_are_named_as_in_the_table(forge, made, printed
     assert all(line[-9] == "#" for line in lines)
 
 
-def test_contamination_of_a_backbone_is_said_where_it_matters(forge, made, printed):
+def test_contamination_of_pretrained_backbones_is_printed(forge, made, printed):
     pretrained = {"backbone": {"pretrained": True}}
     forge("generated", config=pretrained, stamp=HUB)
     assert "vit, contamination" not in printed(made)
@@ -175,7 +175,7 @@ def test_damaged_folders_are_listed(outputs, printed):
 
 @pytest.fixture
 def make_older(seal):
-    """Make a record as it was before its stamp had test_source; whole, as sealed then."""
+    """Turn a record into an intact older record, whose stamp has no test_source."""
 
     def make(folder: Path) -> None:
         file = folder / "env_stamp.json"
@@ -187,7 +187,7 @@ def make_older(seal):
     return make
 
 
-def test_records_of_another_version_are_passed_over_each_in_one_line(
+def test_records_of_another_version_are_skipped_in_one_line_each(
     outputs, printed, make_older, tmp_path
 ):
     folders = [file.parent for file in sorted(outputs.glob("*/*/*/ckpt.bin"))]
@@ -215,7 +215,7 @@ def test_an_audit_of_another_version_is_one_line(outputs, make_older, tmp_path, 
     assert line.startswith(f"fgvc: run={folder}: a record of another version of fgvc")
 
 
-def test_lines_outside_the_ranking_stand_below_it_with_the_reason(forge, made, printed):
+def test_lines_outside_the_ranking_are_below_it_with_the_reason(forge, made, printed):
     right_N = np.arange(300) < 200
     forge("a", config={"head": {"name": "a"}}, right=right_N)
     forge("b", config={"head": {"name": "b"}}, right=~right_N)
@@ -232,7 +232,7 @@ def test_lines_outside_the_ranking_stand_below_it_with_the_reason(forge, made, p
     assert next(line for line in plain.splitlines() if "[" in line and "│" in line) in out
 
 
-def test_what_is_no_plain_run_has_a_block_whose_title_says_so(forge, made, printed):
+def test_unusual_runs_have_a_block_with_a_marked_title(forge, made, printed):
     forge("plain")
     forge("forced", numbers={"resumed": {"forced": True}})
     forge("debug", config={"task": {"debug": "overfit"}})

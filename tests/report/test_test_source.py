@@ -1,4 +1,4 @@
-"""A run whose test is validation, or carved from train, is marked wherever its numbers are."""
+"""A run whose test is validation, or split from train, is marked wherever its numbers are."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FOLDERS = {"val": ("train", "val"), "carved": (".",), "test": ("train", "val", "
 
 @pytest.fixture
 def moths(tmp_path, jpeg):
-    """`moths("train", "val")` -> the overrides that read four pictures of two classes in each."""
+    """`moths("train", "val")` -> the overrides that read four images of two classes in each."""
 
     def made(*splits: str) -> list[str]:
         for place, split in enumerate(splits):
@@ -82,7 +82,7 @@ def test_where_the_test_comes_from_is_marked_from_the_title_to_the_report(
     assert json.loads(evaluation.read_text())["test_source"] == source
 
 
-def test_a_test_of_ones_own_has_no_mark(runs, real, tmp_path, capsys):
+def test_a_dataset_with_its_own_test_split_has_no_mark(runs, real, tmp_path, capsys):
     assert read_run(runs()).test_source == "test"
     print_table(write_baselines(real, tmp_path))
     out = squeezed(capsys).lower()
@@ -92,7 +92,7 @@ def test_a_test_of_ones_own_has_no_mark(runs, real, tmp_path, capsys):
 
 
 def test_runs_with_other_test_sources_never_rank_together(moths, tmp_path):
-    """The same pictures and classes, once with val as the test and once as validation."""
+    """The same images and classes, with val as the test or as validation."""
     command = moths("train", "val")
     assert main(command) == 0
     (tmp_path / "moths" / "val").rename(tmp_path / "moths" / "test")
