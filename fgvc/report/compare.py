@@ -53,34 +53,34 @@ def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
         UserError: a folder is damaged, the runs are not comparable and `force` is false, or they
             have no image in common.
     """
-    side, other = _read_side(path, "run"), _read_side(against, "against")
-    differs = comparability.difference(side.run.comparability, other.run.comparability)
+    side_a, side_b = _read_side(path, "run"), _read_side(against, "against")
+    differs = comparability.difference(side_a.run.comparability, side_b.run.comparability)
     if differs and not force:
-        raise UserError(_refusal(side.run, other.run, differs))
-    images = _common_images(side, other)
+        raise UserError(_refusal(side_a.run, side_b.run, differs))
+    images = _common_images(side_a, side_b)
     right_a_N, right_b_N = (
-        np.array([side.right[image] for image in images]) for side in (side, other)
+        np.array([side.right[image] for image in images]) for side in (side_a, side_b)
     )
-    ids = sorted(set(side.truth.values()))
+    ids = sorted(set(side_a.truth.values()))
     index_of = {key: index for index, key in enumerate(ids)}
-    class_N = np.array([index_of[side.truth[image]] for image in images])
+    class_N = np.array([index_of[side_a.truth[image]] for image in images])
     return {
-        "run": _accuracy_of(side.run, right_a_N, class_N),
-        "against": _accuracy_of(other.run, right_b_N, class_N),
+        "run": _accuracy_of(side_a.run, right_a_N, class_N),
+        "against": _accuracy_of(side_b.run, right_b_N, class_N),
         "comparable": not differs,
         "differs_in": {name: list(values) for name, values in differs.items()},
         "images": {
             "common": len(images),
-            "only_run": len(side.right) - len(images),
-            "only_against": len(other.right) - len(images),
+            "only_run": len(side_a.right) - len(images),
+            "only_against": len(side_b.right) - len(images),
         },
         "alpha": ALPHA,
         "null": metrics.NULL_HYPOTHESIS,
-        "identical": all(side.predicted[image] == other.predicted[image] for image in images),
+        "identical": all(side_a.predicted[image] == side_b.predicted[image] for image in images),
         **_test_difference(right_a_N, right_b_N, class_N),
-        "classes": _class_rows(side.names, ids, class_N, right_a_N, right_b_N),
-        "wrong_to_right": _changed_images(side, images, right_a_N & ~right_b_N),
-        "right_to_wrong": _changed_images(side, images, right_b_N & ~right_a_N),
+        "classes": _class_rows(side_a.names, ids, class_N, right_a_N, right_b_N),
+        "wrong_to_right": _changed_images(side_a, images, right_a_N & ~right_b_N),
+        "right_to_wrong": _changed_images(side_a, images, right_b_N & ~right_a_N),
         "config": _file_differences(path, against, "config.canonical.json"),
         "environment": {
             key: values
@@ -189,8 +189,11 @@ def _class_rows(
 
 
 def _changed_images(side: Side, images: list[str], changed_N: np.ndarray) -> list[dict[str, str]]:
-    kept = [image for image, changed in zip(images, changed_N, strict=True) if changed]
-    return [{"path": image, "class": side.names[side.truth[image]]} for image in kept]
+    return [
+        {"path": image, "class": side.names[side.truth[image]]}
+        for image, changed in zip(images, changed_N, strict=True)
+        if changed
+    ]
 
 
 def _file_differences(path: Path, against: Path, file: str) -> dict[str, list[Any]]:

@@ -9,7 +9,8 @@ Random weights depend on the seed, so both lines must then have the same seeds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from operator import attrgetter
 
 from fgvc.report.aggregate_seeds import Line
@@ -27,23 +28,20 @@ def match_controls(lines: Sequence[Line]) -> list[Pair]:
     If several lines qualify as a control, those of the same code, data and weights are preferred,
     then the newest. The choice does not depend on the test numbers or on the order of the lines.
     """
-    return [pair for line in lines for pair in _controls_of(line, lines)]
-
-
-def _controls_of(line: Line, lines: Sequence[Line]) -> Iterator[Pair]:
-    run = line.first
-    for name in CONTROLS if run.part_attention != "off" else ():
+    pairs = []
+    for line, name in itertools.product(lines, CONTROLS):
         candidates = [
-            candidate
-            for candidate in lines
-            if _is_control(candidate.first, run, name) and _same_weights(candidate, line)
+            other
+            for other in lines
+            if line.first.part_attention != "off"
+            and _is_control(other.first, line.first, name)
+            and _same_weights(other, line)
         ]
-        same_answer = [
-            candidate for candidate in candidates if candidate.first.answer == run.answer
-        ]
+        same_answer = [other for other in candidates if other.first.answer == line.first.answer]
         if candidates:
             key = attrgetter("first.started", "first.folder")
-            yield line, name, max(same_answer or candidates, key=key)
+            pairs.append((line, name, max(same_answer or candidates, key=key)))
+    return pairs
 
 
 def _same_weights(control: Line, line: Line) -> bool:

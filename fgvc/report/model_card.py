@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,10 +116,16 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         finalize=_escape,
     )
-    filters = (percent, number, interval, _code, _literal, _exponent)
-    environment.filters |= {
-        function.__name__.strip("_"): _escaped_filter(function) for function in filters
+    filters: dict[str, Callable[..., str]] = {
+        "percent": percent,
+        "number": number,
+        "interval": interval,
+        "code": partial(code, in_table=True),
+        "literal": ascii,  # a Python literal, for code in the card
+        "exponent": "{:.1e}".format,
     }
+    for name, function in filters.items():
+        environment.filters[name] = lambda value, function=function: _Escaped(function(value))
     return environment
 
 
@@ -129,23 +136,6 @@ class _Escaped(str):
 def _escape(value: object) -> object:
     """Escape a value of the card if it is plain text."""
     return markdown(value) if isinstance(value, str) and not isinstance(value, _Escaped) else value
-
-
-def _escaped_filter(function: Callable[..., str]) -> Callable[..., _Escaped]:
-    return lambda *values: _Escaped(function(*values))
-
-
-def _code(value: object) -> str:
-    return code(value, in_table=True)
-
-
-def _literal(value: object) -> str:
-    """A value as a Python literal, for code in the card."""
-    return ascii(value)
-
-
-def _exponent(value: float) -> str:
-    return f"{value:.1e}"
 
 
 def _read_record(run: Path, checkpoint_id: str) -> RunNumbers | None:

@@ -53,23 +53,20 @@ class PairwiseTest:
 
 
 def compare_lines(
-    pairs: Sequence[tuple[Line, Line]], predictions_of: PredictionsByPath, family: int | None = None
+    pairs: Sequence[tuple[Line, Line]], predictions: PredictionsByPath, family: int | None = None
 ) -> list[PairwiseTest]:
     """Compare the lines of each pair.
 
     Args:
         family: number of pairs for Holm's adjustment; None: the number of these pairs.
     """
-    family = len(pairs) if family is None else family
     comparisons = [
         metrics.compare_top1(
-            _right_per_seed(line, predictions_of),
-            _right_per_seed(other, predictions_of),
-            DRAWS,
-            SEED,
+            _right_per_seed(line, predictions), _right_per_seed(other, predictions), DRAWS, SEED
         )
         for line, other in pairs
     ]
+    family = len(pairs) if family is None else family
     adjusted = metrics.holm([comparison.p for comparison in comparisons], family)
     return [
         PairwiseTest(
@@ -80,42 +77,42 @@ def compare_lines(
             p=comparison.p,
             p_holm=p_holm,
             family=family,
-            identical=_prediction_shares(line, predictions_of)
-            == _prediction_shares(other, predictions_of),
+            identical=_prediction_shares(line, predictions)
+            == _prediction_shares(other, predictions),
             same_right=comparison.same_right,
         )
         for (line, other), comparison, p_holm in zip(pairs, comparisons, adjusted, strict=True)
     ]
 
 
-def find_identical(lines: Sequence[Line], predictions_of: PredictionsByPath) -> dict[int, int]:
+def find_identical(lines: Sequence[Line], predictions: PredictionsByPath) -> dict[int, int]:
     """Place of a line with the predictions of an earlier line -> place of the first such line."""
     place_of: dict[frozenset[tuple[str, Fraction]], int] = {}
     repeated = {}
     for place, line in enumerate(lines, 1):
-        if count_distinct_predictions(line, predictions_of) is None:
+        if count_distinct_predictions(line, predictions) is None:
             continue
-        first_place = place_of.setdefault(_prediction_shares(line, predictions_of), place)
+        first_place = place_of.setdefault(_prediction_shares(line, predictions), place)
         if first_place != place:
             repeated[place] = first_place
     return repeated
 
 
-def count_distinct_predictions(line: Line, predictions_of: PredictionsByPath) -> int | None:
+def count_distinct_predictions(line: Line, predictions: PredictionsByPath) -> int | None:
     """Number of distinct predictions among the seeds of a line; None if they were not read."""
-    if any(run.path not in predictions_of for run in line.runs):
+    if any(run.path not in predictions for run in line.runs):
         return None
-    return len(_prediction_shares(line, predictions_of))
+    return len(_prediction_shares(line, predictions))
 
 
 def _prediction_shares(
-    line: Line, predictions_of: PredictionsByPath
+    line: Line, predictions: PredictionsByPath
 ) -> frozenset[tuple[str, Fraction]]:
     """Each distinct prediction digest with the fraction of seeds that have it."""
-    times = Counter(predictions_of[run.path].predictions for run in line.runs)
+    times = Counter(predictions[run.path].predictions_digest for run in line.runs)
     return frozenset((digest, Fraction(n, len(line.runs))) for digest, n in times.items())
 
 
-def _right_per_seed(line: Line, predictions_of: PredictionsByPath) -> np.ndarray:
+def _right_per_seed(line: Line, predictions: PredictionsByPath) -> np.ndarray:
     """right_SN: whether each seed of a line predicts each image correctly."""
-    return np.stack([predictions_of[run.path].right_N for run in line.runs])
+    return np.stack([predictions[run.path].right_N for run in line.runs])

@@ -26,13 +26,13 @@ READ_ERRORS = (pa.ArrowException, OSError, LookupError, TypeError, ValueError, A
 class RunPredictions:
     """Predictions for the test images, sorted by path.
 
-    right_N: bool. images: digest of paths and labels; runs with equal digests are paired image by
-    image. predictions: digest of the predicted classes.
+    right_N: bool. images_digest: of paths and labels; runs with equal digests are paired image by
+    image. predictions_digest: of the predicted classes.
     """
 
     right_N: np.ndarray
-    images: str
-    predictions: str
+    images_digest: str
+    predictions_digest: str
 
 
 def read_test_predictions(run: Run) -> RunPredictions:
@@ -46,10 +46,8 @@ def read_test_predictions(run: Run) -> RunPredictions:
         predictions = _sort_by_path(prediction_tables.read_predictions(data, COLUMNS))
     except READ_ERRORS as error:
         raise DamageError(f"{FILE}: not readable by this version") from error
-    if (
-        int(predictions.right_N.sum()) != round(run.top1 * run.n)
-        or len(predictions.right_N) != run.n
-    ):
+    hits, n = int(predictions.right_N.sum()), len(predictions.right_N)
+    if hits != round(run.top1 * run.n) or n != run.n:
         raise DamageError(f"{FILE}: contradicts metrics.json")
     return predictions
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from fgvc import metrics
 from fgvc.record.verify import DamageError
-from fgvc.report import controls, predictions
+from fgvc.report import controls
 from fgvc.report.aggregate_seeds import Line, aggregate_seeds
 from fgvc.report.pairwise_tests import (
     PairwiseTest,
@@ -27,6 +27,7 @@ from fgvc.report.pairwise_tests import (
     count_distinct_predictions,
     find_identical,
 )
+from fgvc.report.predictions import FILE, read_test_predictions
 from fgvc.report.run_rows import DamagedRun, Run
 
 
@@ -83,33 +84,34 @@ def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[DamagedRun]]:
     Returns:
         The groups, and the runs whose predictions cannot be compared, which are in no group.
     """
-    predictions_of: PredictionsByPath = {}
+    predictions: PredictionsByPath = {}
     damaged: list[DamagedRun] = []
     while True:  # without an unreadable run, an older run of the same question is used
         groups = _group_lines(aggregate_seeds(runs))
         unreadable = [
             run
             for lines in groups.values()
-            for run in _read_predictions(_ranked(lines), predictions_of)
+            for run in _read_predictions(_ranked(lines), predictions)
         ]
         if not unreadable:
             break
         damaged += unreadable
         unreadable_folders = {run.folder for run in unreadable}
         runs = [run for run in runs if run.folder not in unreadable_folders]
-    ranked = [_rank_group(key, lines, predictions_of) for key, lines in groups.items()]
+    ranked = [
+        Group(
+            key,
+            _compare_ranked(_ranked(lines), predictions),
+            tuple(line for line in lines if line.outside is not None),
+        )
+        for key, lines in groups.items()
+    ]
     return sorted(ranked, key=_group_order), damaged
 
 
 def _ranked(lines: Sequence[Line]) -> list[Line]:
     """The lines that are ranked."""
     return [line for line in lines if line.outside is None]
-
-
-def _rank_group(key: str, lines: Sequence[Line], predictions_of: PredictionsByPath) -> Group:
-    ranked = _ranked(lines)
-    outside = tuple(line for line in lines if line.outside is not None)
-    return Group(key, _compare_ranked(ranked, predictions_of) if ranked else (), outside)
 
 
 def _group_lines(lines: Sequence[Line]) -> dict[str, list[Line]]:
@@ -138,41 +140,44 @@ def _group_order(group: Group) -> tuple[object, ...]:
     return (run.dataset, run.preprocess, run.final_fit, *unusual, -len(group.entries), group.key)
 
 
-def _read_predictions(lines: Sequence[Line], predictions_of: PredictionsByPath) -> list[DamagedRun]:
+def _read_predictions(lines: Sequence[Line], predictions: PredictionsByPath) -> list[DamagedRun]:
     """Read the predictions if there are several runs to compare; returns the unreadable runs."""
     runs = [run for line in lines for run in line.runs]
     if len(runs) < 2:
         return []
     unreadable = []
-    for run in (run for run in runs if run.path not in predictions_of):
+    for run in (run for run in runs if run.path not in predictions):
         try:
-            predictions_of[run.path] = predictions.read_test_predictions(run)
+            predictions[run.path] = read_test_predictions(run)
         except DamageError as error:
             unreadable.append(DamagedRun(run.folder, str(error)))
-    return unreadable or _find_other_images(runs, predictions_of)
+    return unreadable or _find_other_images(runs, predictions)
 
 
-def _find_other_images(runs: Sequence[Run], predictions_of: PredictionsByPath) -> list[DamagedRun]:
+def _find_other_images(runs: Sequence[Run], predictions: PredictionsByPath) -> list[DamagedRun]:
     """The runs whose test images differ from those of most runs of the same comparability key."""
-    ((usual, _),) = Counter(predictions_of[run.path].images for run in runs).most_common(1)
-    reason = f"{predictions.FILE}: other test images than the other runs of its comparability key"
+    ((usual, _),) = Counter(predictions[run.path].images_digest for run in runs).most_common(1)
+    reason = f"{FILE}: other test images than the other runs of its comparability key"
     return [
-        DamagedRun(run.folder, reason) for run in runs if predictions_of[run.path].images != usual
+        DamagedRun(run.folder, reason)
+        for run in runs
+        if predictions[run.path].images_digest != usual
     ]
 
 
-def _compare_ranked(lines: Sequence[Line], predictions_of: PredictionsByPath) -> tuple[Entry, ...]:
+def _compare_ranked(lines: Sequence[Line], predictions: PredictionsByPath) -> tuple[Entry, ...]:
+    if not lines:
+        return ()
     lines = [replace(line, probe_note=_probe_note(line, lines)) for line in lines]
-    best = lines[0]
-    pairs = [(line, best) for line in lines[1:]]
-    versus = compare_lines(pairs, predictions_of, metrics.all_pairs(len(lines)))
+    pairs = [(line, lines[0]) for line in lines[1:]]
+    versus = compare_lines(pairs, predictions, metrics.all_pairs(len(lines)))
     finetunes = [line for line in lines if line.first.task == "train"]
     pairs = [(line, probe) for line in finetunes if (probe := _find_probe(line, lines))]
     over_probe = dict(
-        zip([id(line) for line, _ in pairs], compare_lines(pairs, predictions_of), strict=True)
+        zip([id(line) for line, _ in pairs], compare_lines(pairs, predictions), strict=True)
     )
-    control_tests = _compare_controls(lines, predictions_of)
-    identical_places = find_identical(lines, predictions_of)
+    control_tests = _compare_controls(lines, predictions)
+    identical_places = find_identical(lines, predictions)
     return tuple(
         Entry(
             line,
@@ -180,18 +185,18 @@ def _compare_ranked(lines: Sequence[Line], predictions_of: PredictionsByPath) ->
             over_probe.get(id(line)),
             control_tests[id(line)],
             identical_places.get(place),
-            count_distinct_predictions(line, predictions_of),
+            count_distinct_predictions(line, predictions),
         )
         for place, (line, comparison) in enumerate(zip(lines, (None, *versus), strict=True), 1)
     )
 
 
 def _compare_controls(
-    lines: Sequence[Line], predictions_of: PredictionsByPath
+    lines: Sequence[Line], predictions: PredictionsByPath
 ) -> dict[int, dict[str, PairwiseTest]]:
     """Per line, its comparisons with its controls; Holm adjusts over those of the whole group."""
     triples = controls.match_controls(lines)
-    comparisons = compare_lines([(line, control) for line, _, control in triples], predictions_of)
+    comparisons = compare_lines([(line, control) for line, _, control in triples], predictions)
     tests_of: dict[int, dict[str, PairwiseTest]] = {id(line): {} for line in lines}
     for (line, name, _), comparison in zip(triples, comparisons, strict=True):
         tests_of[id(line)][name] = comparison

@@ -45,8 +45,8 @@ def fold_evaluations(runs: Iterable[Run]) -> FoldedRuns:
                 repeated.add(run.folder)
             elif run is not first:
                 contradicts[run.folder] = first.folder
-    kept = tuple(run for run in runs if run.folder not in repeated)
-    return FoldedRuns(kept, repeats, contradicts)
+    distinct = tuple(run for run in runs if run.folder not in repeated)
+    return FoldedRuns(distinct, repeats, contradicts)
 
 
 def _by_checkpoint_and_data(runs: Iterable[Run]) -> list[tuple[list[Run], list[Run]]]:

@@ -206,7 +206,6 @@ def read_run(path: Path) -> Run:
             checkpoint_sha256=artifacts[verify.CKPT]["sha256"],
             fit_checkpoint=facts.get("exported_from") or artifacts[verify.CKPT]["sha256"],
             **_config_columns(config, stamp, parts),
-            **_comparability_columns(parts),
             **_stamp_columns(stamp),
             answer=_answer_digest(stamp, facts["answer"]),
             **_metric_columns(numbers),
@@ -225,17 +224,6 @@ def read_run(path: Path) -> Run:
         ) from error
     except (TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
         raise DamageError(f"not a record that this version reads: {error}") from error
-
-
-def _comparability_columns(parts: Comparability) -> dict[str, Any]:
-    return {
-        "fitted_manifest": parts.fitted_manifest,
-        "fitted_split": parts.fitted_split,
-        "forced": parts.forced,
-        "debug": parts.debug,
-        "comparability_key": parts.key,
-        "comparability_base": parts.base,
-    }
 
 
 def _config_columns(
@@ -262,6 +250,12 @@ def _config_columns(
         "precision": config["precision"],
         "seed": config["seed"],
         "question": hashing.sha256_bytes(hashing.canonical_json(seedless)),
+        "fitted_manifest": parts.fitted_manifest,
+        "fitted_split": parts.fitted_split,
+        "forced": parts.forced,
+        "debug": parts.debug,
+        "comparability_key": parts.key,
+        "comparability_base": parts.base,
     }
 
 

@@ -102,9 +102,9 @@ def _seeds(entry: Entry) -> str:
     """Number of seeds and, if it is smaller, the number of distinct predictions."""
     seeds, distinct = len(entry.line.runs), entry.distinct_answers
     if entry.seeds_identical:
-        return f"{seeds} seeds, identical answers"
+        return f"{seeds} seeds, identical predictions"
     if distinct is not None and distinct < seeds:
-        return f"{seeds} seeds, {distinct} different answers"
+        return f"{seeds} seeds, {distinct} different predictions"
     return f"{seeds} seeds"
 
 
@@ -131,7 +131,7 @@ def _identical_lines(group: Group, names: list[str]) -> Iterator[str]:
         if (first := entry.identical_to) is not None:
             sets.setdefault(first, [names[first - 1]]).append(name)
     for members in sets.values():
-        text = f"identical answers: {'; '.join(members)}"
+        text = f"identical predictions: {'; '.join(members)}"
         yield from textwrap.wrap(text, 80, subsequent_indent="  ")
 
 
@@ -159,7 +159,7 @@ def _describe(test: PairwiseTest, unit: str, higher: str, lower: str) -> str:
         higher, lower: words for a significant difference.
     """
     tie = "no finding, the same images right" if test.same_right else "no finding"
-    verdicts = {"identical": "identical answers", "tie": tie, "higher": higher, "lower": lower}
+    verdicts = {"identical": "identical predictions", "tie": tie, "higher": higher, "lower": lower}
     low, change, high = (100 * value for value in (test.low, test.difference, test.high))
     return (
         f"{change:+.1f}{unit} [{low:+.1f}, {high:+.1f}], p = {test.p_holm:.2g}: "
@@ -191,7 +191,7 @@ def _legend(table: Table) -> Iterator[str]:
 def _test_names(used: set[str]) -> Iterator[str]:
     """The tests that were used, with the lines that each is for."""
     if "mcnemar" in used:
-        yield "McNemar's exact test (one answer per image)"
+        yield "McNemar's exact test (one prediction per image)"
     cases = {
         "sign_flip": "several seeds",
         "sign_flip_subsets": "unequal numbers of seeds: geometric mean of p over equal numbers",

@@ -71,7 +71,9 @@ def test_marks_are_explained_where_they_occur(forge, made, printed):
     out = printed(made)
     assert out.count("= │") == 1
     assert "=  a tie with the best: p > 0.05 after Holm over all pairs of its table" in out
-    legend = "p: McNemar's exact test (one answer per image). Null: these trained models have equal"
+    legend = (
+        "p: McNemar's exact test (one prediction per image). Null: these trained models have equal"
+    )
     assert legend in " ".join(out.split())
 
 
@@ -97,22 +99,22 @@ def test_identical_answers_are_called_identical_and_not_a_tie(forge, made, print
     assert "tie" not in out
     assert "≡  identical to the best: the same predicted class for every image" in out
     assert (
-        "identical answers: vit tiny random · a · 64 px; vit tiny random · b · 64 px"
+        "identical predictions: vit tiny random · a · 64 px; vit tiny random · b · 64 px"
         in " ".join(out.split())
     )
     forge("b1", config={"head": {"name": "b"}, "seed": 1}, right=right_N)
     forge("b2", config={"head": {"name": "b"}, "seed": 2}, right=right_N)
-    assert "3 seeds, identical answers" in " ".join(printed(made).replace("│", " ").split())
+    assert "3 seeds, identical predictions" in " ".join(printed(made).replace("│", " ").split())
     forge("b3", config={"head": {"name": "b"}, "seed": 3}, right=~right_N)
     out = " ".join(printed(made).replace("│", " ").split())
-    assert "4 seeds, 2 different answers" in out
+    assert "4 seeds, 2 different predictions" in out
 
 
 def test_seeds_of_a_lone_line_are_called_identical_too(forge, made, printed):
     for seed in (0, 1):
         forge(f"s{seed}", config={"seed": seed}, right=np.arange(300) < 200)
     out = " ".join(printed(made).replace("│", " ").split())
-    assert "2 seeds, identical answers" in out
+    assert "2 seeds, identical predictions" in out
 
 
 def test_lines_of_the_same_name_are_distinguished(forge, made, printed):

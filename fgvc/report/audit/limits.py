@@ -19,7 +19,7 @@ NOT_PROVEN = (
     "steps and gaps, the losses on the path of C, the trials of a head, the curves of trainings",
     "the tree above the classes, except for the numbers that follow from it",
     "the machine and its packages, unless env_hash is that of this machine",
-    "what only people read: photographs in report.html, embeddings and maps of FiftyOne, pictures "
+    "what only people read: photographs in report.html, embeddings and maps of FiftyOne, images "
     "and texts of TensorBoard, run.log",
     "who made it: nothing is signed",
 )

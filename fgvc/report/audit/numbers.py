@@ -64,7 +64,11 @@ def metrics_follow(record: Record) -> str:
     recorded = record.numbers["predictions_digest"]
     agree("predictions_digest", (PREDICTIONS, computed), ("metrics.json", recorded))
     _check_class_files(record, record.tally(test))
-    return f"recomputed from {PREDICTIONS}: {_describe_top1(record)}; per_class.csv, confusion.csv"
+    top1 = ", ".join(
+        f"{name} top-1 {record.numbers[name]['top1']:.4f}" for name in record.predictions
+    )
+    source = "logits were not kept" if test.logits_NC is None else "from logits"
+    return f"recomputed from {PREDICTIONS}: {top1} ({source}); per_class.csv, confusion.csv"
 
 
 def _check_class_files(record: Record, matrix: np.ndarray) -> None:
@@ -86,12 +90,6 @@ def _check_class_files(record: Record, matrix: np.ndarray) -> None:
     }.items():
         if record.text(file) != text:
             raise DamageError(f"{file}: does not follow from {PREDICTIONS}")
-
-
-def _describe_top1(record: Record) -> str:
-    scores = [f"{split} top-1 {record.numbers[split]['top1']:.4f}" for split in record.predictions]
-    has_logits = record.predictions["test"].logits_NC is not None
-    return f"{', '.join(scores)} ({'from logits' if has_logits else 'logits were not kept'})"
 
 
 def _check_columns(split: str, rows: Rows) -> None:

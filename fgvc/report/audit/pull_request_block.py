@@ -41,16 +41,15 @@ PLACE = re.compile(r"[\w.-]{1,100}(/[0-9a-f]{16}){2}", re.ASCII)
 def render_block(record: Record, results: Sequence[Result]) -> str:
     """The block in Markdown; a section that cannot be read is marked "not readable"."""
     bodies = (_commands, _hashes, _stamp, _retention)
-    parts = [_body_or_reason(body, record) for body in bodies] + [_audit(results)]
-    pairs = zip(HEADINGS, parts, strict=True)
+    parts = []
+    for body in bodies:
+        try:
+            parts.append(body(record))
+        except Exception as error:  # as in `run_check`: a forger chooses the type of every value
+            reason = f"lacks {error}" if isinstance(error, KeyError) else error
+            parts.append(f"{ABSENT}: {span(reason)}")
+    pairs = zip(HEADINGS, [*parts, _audit(results)], strict=True)
     return "".join(f"### {heading}\n\n{part}\n\n" for heading, part in pairs).rstrip() + "\n"
-
-
-def _body_or_reason(body, record: Record) -> str:
-    try:
-        return body(record)
-    except Exception as error:  # as in `run_check`: a forger chooses the type of every value
-        return f"{ABSENT}: {span(f'lacks {error}' if isinstance(error, KeyError) else error)}"
 
 
 def span(text: object) -> str:

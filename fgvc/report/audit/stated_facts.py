@@ -65,7 +65,9 @@ def stamp_follows(record: Record) -> str:
     if runtime["threads"] is not None:
         agree("threads", (CONFIG, runtime["threads"]), (STAMP, stamp["threads"]))
     if stamp["git_error"] is None and stamp["git_commit"] is not None:
-        has_changes = stamp["code_patch_sha256"] is not None or _has_untracked(record)
+        listing = record.json(UNTRACKED) if UNTRACKED in record.artifacts else {}
+        untracked = bool(listing and (listing["files"] or listing["more"]))
+        has_changes = stamp["code_patch_sha256"] is not None or untracked
         sources = f"code.patch and {UNTRACKED}"
         agree("git_dirty", (sources, has_changes), (STAMP, stamp["git_dirty"]))
     tiny = record.config["dataset"]["subset"] is not None
@@ -79,14 +81,6 @@ def stamp_follows(record: Record) -> str:
     _check_weights(record)
     _check_cost(record)
     return "config, device, weights, token grid and cost agree"
-
-
-def _has_untracked(record: Record) -> bool:
-    """Whether the checkout had files that are neither tracked nor in the patch."""
-    if UNTRACKED not in record.artifacts:
-        return False
-    listing = record.json(UNTRACKED)
-    return bool(listing["files"] or listing["more"])
 
 
 def _grid(config: Mapping[str, Any]) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,17 +43,13 @@ def class_heatmap(lines: Sequence[tuple[str, Line]]) -> Heatmap | None:
     problems = []
     for place, (name, line) in enumerate(lines[:MAX_LINES], 1):
         try:
-            recalls[place, name] = _check_classes(_mean_recall(line), recalls)
+            recall = _mean_recall(line)
+            if any(other.keys() != recall.keys() for other in recalls.values()):
+                raise DamageError(f"{FILE}: other classes than the other lines of its group")
+            recalls[place, name] = recall
         except DamageError as error:
             problems.append(f"{place}. {name}: {error}")
     return _build_heatmap(recalls, problems) if recalls else None
-
-
-def _check_classes(recall: Recall, recalls: Mapping[tuple[int, str], Recall]) -> Recall:
-    """Raise DamageError if the classes differ from those of the other lines; returns recall."""
-    if any(other.keys() != recall.keys() for other in recalls.values()):
-        raise DamageError(f"{FILE}: other classes than the other lines of its comparability key")
-    return recall
 
 
 def _build_heatmap(recalls: dict[tuple[int, str], Recall], problems: Sequence[str]) -> Heatmap:
