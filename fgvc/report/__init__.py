@@ -1,6 +1,8 @@
-"""Many run folders -> one table, derived from what the folders say and from nothing else.
+"""Many run folders -> one table, derived from the files of the folders alone.
 
-sealed: a folder's verified bytes -> runs: a typed row -> fold: a line a configuration -> rank:
-groups that may be ranked, with ties -> baselines: csv and json; page: html; table: the terminal.
-compare holds two runs against each other, audit one against its promises, prune all against time.
+run_rows: a verified folder -> a typed row. repeated_evaluations, aggregate_seeds: rows -> one line
+per configuration. ranking: lines -> ranked groups, with the tests of pairwise_tests and the pairs
+of controls. baselines: groups -> csv and json; page: html; terminal_table: the terminal.
+compare: two runs. audit: the promises of one run. plan: an experiment before it runs. model_card:
+README of an export. prune: what may be deleted. sweep_table, search_table: jobs and trials.
 """

@@ -1,6 +1,6 @@
-"""Runs -> lines: the same answer given twice is one, and runs that differ in their seed alone too.
+"""Runs -> lines: runs that differ only in their seed, without repeated runs.
 
-A line is what a table has a row for; its numbers are means over its seeds.
+A line is one row of a table; its numbers are means over its seeds.
 """
 
 from __future__ import annotations
@@ -11,25 +11,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fgvc.report.repeated_evaluations import Folded, fold_evaluations
+from fgvc.record import not_ranked
+from fgvc.report.repeated_evaluations import FoldedRuns, fold_evaluations
 from fgvc.report.run_rows import Run
 
-# bounds are averaged like the rest: they speak of the images that were drawn, the sd of the seeds
-SPREAD = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "val_top1", "val_loss")
-MEANS = (*SPREAD, "top1_low", "top1_high", "images_per_s", "peak_memory_mib", "in_box")
-OF_EACH_RUN = ("seed", "config_hash", "checkpoint_sha256", "run_id", "folder", "started")
-OF_EACH_RUN += ("finished", "predictions_digest")
+# bounds are averaged too: they describe the sample of images, the sd describes the seeds
+WITH_SD = ("top1", "top5", "mean_per_class", "macro_f1", "loss", "ece", "val_top1", "val_loss")
+MEANS = (*WITH_SD, "top1_low", "top1_high", "images_per_s", "peak_memory_mib", "in_box")
+PER_RUN = ("seed", "config_hash", "checkpoint_sha256", "run_id", "folder", "started")
+PER_RUN += ("finished", "predictions_digest")
 NO_COLUMN = ("path", "comparability")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One configuration. runs: one a seed, ascending, the newest of each. repeats: number of
-    older runs of the same question and answer, and of evaluations with the same predictions; these
-    are not shown. contradicts: folder of the run of the same checkpoint and data whose predictions
-    differ from those of this evaluation. superseded: folders of repeats that predict other classes
-    than the newest run of their seed. probe_note: of a finetune, why it is not compared with its
-    linear probe."""
+    """Runs of one configuration.
+
+    runs: the newest run of each seed, by ascending seed. repeats: number of runs that are not
+    shown: older runs with the same config, code, data and weights, and evaluations with the same
+    predictions. contradicts: for an evaluation, folder of the run of the same checkpoint and data
+    whose predictions differ. superseded: folders of older runs whose predictions differ from the
+    newest run of their seed. probe_note: for a finetune, why it is not compared with its probe.
+    """
 
     runs: tuple[Run, ...]
     repeats: int = 0
@@ -39,27 +42,25 @@ class Line:
 
     @property
     def first(self) -> Run:
-        """Where the seeds must agree, any run speaks for the line."""
+        """A run for the fields that all seeds share."""
         return self.runs[0]
 
     @property
     def outside(self) -> str | None:
         """Why the line is not ranked; None if it is ranked."""
         if overlap := max(run.overlap or 0 for run in self.runs):
-            return (
-                f"{overlap} of its {self.first.n} test images fitted or chose its head or backbone"
-            )
+            return not_ranked.OVERLAP.format(images=overlap, n=self.first.n)
         if self.contradicts is not None:
-            return f"its predictions differ from those of {self.contradicts}, the same checkpoint"
+            return not_ranked.CONTRADICTS.format(folder=self.contradicts)
         return None
 
     @property
     def fitted(self) -> bool:
-        """A zero-shot run fits nothing, so its answer is the same under every final_fit."""
+        """Whether a head was fitted; zero-shot predictions do not depend on final_fit."""
         return self.first.head != "text"
 
     def mean(self, field: str) -> float | None:
-        """Over the seeds; None where a run lacks it."""
+        """Mean over the seeds; None if a run lacks the field."""
         values = [getattr(run, field) for run in self.runs]
         return None if None in values else statistics.fmean(values)
 
@@ -70,7 +71,7 @@ class Line:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The notes of all seeds, each text once, and those on the line itself."""
+        """The distinct notes of all seeds and of the line itself."""
         notes = [note for run in self.runs for note in run.notes]
         if self.superseded:
             notes.append(
@@ -87,45 +88,45 @@ class Line:
         return statistics.fmean(run.top1 for run in self.runs)
 
     def columns(self) -> dict[str, Any]:
-        """Every field of a Run: a mean, a list with an entry a seed, or what the seeds share."""
+        """Every field of Run: a mean, a list with one entry per seed, or the shared value."""
         row: dict[str, Any] = {"seeds": len(self.runs), "repeats": self.repeats}
         for name in (field.name for field in fields(Run) if field.name not in NO_COLUMN):
             if name in MEANS:
                 row[name] = self.mean(name)
-            elif name in OF_EACH_RUN:
+            elif name in PER_RUN:
                 row[name] = [getattr(run, name) for run in self.runs]
             elif name == "notes":
                 row[name] = list(self.notes)
             else:
                 row[name] = getattr(self.first, name)
-            if name in SPREAD:
+            if name in WITH_SD:
                 row[f"{name}_sd"] = self.sd(name)
         return row
 
 
 def aggregate_seeds(runs: Iterable[Run]) -> list[Line]:
-    """Lines in the order in which their first run comes."""
+    """Group runs into lines, in the order of their first runs."""
     folded = fold_evaluations(runs)
-    families: dict[tuple[object, ...], dict[int, list[Run]]] = defaultdict(
+    runs_by_seed: dict[tuple[object, ...], dict[int, list[Run]]] = defaultdict(
         lambda: defaultdict(list)
     )
     for run in folded.runs:
-        family = families[_family(run, folded)]
+        family = runs_by_seed[_line_key(run, folded)]
         family[run.seed].append(run)
-    return [_line(family, folded) for family in families.values()]
+    return [_build_line(family, folded) for family in runs_by_seed.values()]
 
 
-def _family(run: Run, folded: Folded) -> tuple[object, ...]:
-    """Key of a line: what its runs share.
+def _line_key(run: Run, folded: FoldedRuns) -> tuple[object, ...]:
+    """The values that all runs of a line share.
 
-    The question, the answer and the comparability key name the fit of a plain run, so the numbers
-    of fitted and of overlapping images do not separate seeds. They do separate debugging runs. A
+    Question, answer and comparability key identify the fit of a plain run, so the numbers of fitted
+    and overlapping images are not part of its key. They are part of the key of a debugging run. A
     forced resume is a line of its own, because no config describes it, and so is an evaluation that
     contradicts its run.
     """
-    alone = run.folder if run.forced or run.folder in folded.contradicts else None
+    own_folder = run.folder if run.forced or run.folder in folded.contradicts else None
     fit = None if run.debug is None else (run.fitted_on, run.overlap)
-    return run.question, run.answer, run.comparability_key, fit, alone
+    return run.question, run.answer, run.comparability_key, fit, own_folder
 
 
 def number_notes(lines: Iterable[Line]) -> dict[str, int]:
@@ -134,44 +135,37 @@ def number_notes(lines: Iterable[Line]) -> dict[str, int]:
     return {note: number for number, note in enumerate(notes, 1)}
 
 
-def names_of(lines: Sequence[Line]) -> list[str]:
-    """Name of each line: the axes; to distinguish equal names also the hash, commit or run_id."""
+def unique_names(lines: Sequence[Line]) -> list[str]:
+    """Name of each line: its axes and, to tell equal names apart, its hash, commit or run_id."""
     names = [line.first.name for line in lines]
-    for suffix in (_by_hash, _by_code, _by_run):
-        taken = Counter(names)
+    suffixes = [_suffixes(line.first) for line in lines]
+    for of_lines in zip(*suffixes, strict=True):
+        counts = Counter(names)
         names = [
-            name if taken[name] == 1 else f"{name} {suffix(line.first)}"
-            for name, line in zip(names, lines, strict=True)
+            name if counts[name] == 1 else f"{name} {suffix}"
+            for name, suffix in zip(names, of_lines, strict=True)
         ]
     return names
 
 
-def _by_hash(run: Run) -> str:
-    return f"#{run.config_hash[:8]}"
-
-
-def _by_code(run: Run) -> str:
+def _suffixes(run: Run) -> tuple[str, str, str]:
     patch = f"+{run.code_patch_sha256[:4]}" if run.code_patch_sha256 else ""
-    return f"@{(run.git_commit or 'unknown')[:7]}{patch}"
+    code = f"@{(run.git_commit or 'unknown')[:7]}{patch}"
+    return f"#{run.config_hash[:8]}", code, run.run_id
 
 
-def _by_run(run: Run) -> str:
-    return run.run_id
-
-
-def _line(by_seed: dict[int, list[Run]], folded: Folded) -> Line:
+def _build_line(by_seed: dict[int, list[Run]], folded: FoldedRuns) -> Line:
     newest = [max(by_seed[seed], key=lambda run: (run.started, run.folder)) for seed in by_seed]
     newest.sort(key=lambda run: run.seed)
     runs = [run for of_seed in by_seed.values() for run in of_seed]
     repeats = len(runs) - len(newest) + sum(folded.repeats.get(run.folder, 0) for run in runs)
     superseded = [
-        run.folder for kept in newest for run in by_seed[kept.seed] if _predict_otherwise(run, kept)
+        run.folder
+        for last in newest
+        for run in by_seed[last.seed]
+        # older records have no digest
+        if None not in (digests := {run.predictions_digest, last.predictions_digest})
+        and len(digests) > 1
     ]
     contradicts = folded.contradicts.get(newest[0].folder)
     return Line(tuple(newest), repeats, contradicts, tuple(sorted(superseded)))
-
-
-def _predict_otherwise(run: Run, kept: Run) -> bool:
-    """Whether two runs are known to predict different classes; older records have no digest."""
-    one, other = run.predictions_digest, kept.predictions_digest
-    return one is not None and other is not None and one != other

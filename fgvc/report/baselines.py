@@ -1,7 +1,7 @@
 """Every complete run under an output root -> baselines.csv, baselines.json and baselines.html.
 
-Derived from the run folders and from nothing else: the same folders give the same bytes, wherever
-they lie. One row a line and group; a zero-shot line has one in each group it joins.
+The tables are derived from the run folders alone: the same folders give the same bytes under any
+output root. There is one row per line and group; a zero-shot line has one in each group it joins.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fgvc.report import page, pairwise_tests, ranking, table_archive
 from fgvc.report.controls import CONTROLS
 from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.ranking import Entry, Group
-from fgvc.report.run_rows import Damaged, scan
+from fgvc.report.run_rows import DamagedRun, scan_runs
 from fgvc.store import atomic
 from fgvc.types import UserError
 from fgvc.untrusted.escape import csv_text
@@ -25,63 +25,63 @@ from fgvc.untrusted.escape import csv_text
 
 @dataclass(frozen=True)
 class Table:
-    """What the run folders say. groups: rows of different ones are never ranked together."""
+    """All ranked groups and the folders that were left out."""
 
     groups: tuple[Group, ...]
-    damaged: tuple[Damaged, ...]
+    damaged: tuple[DamagedRun, ...]
 
     def rows(self) -> list[dict[str, Any]]:
         """Every field of every row, as plain data."""
         return [row for group in self.groups for row in _rows(group)]
 
 
-def gather(folders: Iterable[Path]) -> Table:
-    """The table of those among `folders` that are sealed runs; damaged ones are listed beside."""
-    runs, damaged = scan(folders)
-    groups, lost = ranking.rank_lines(runs)
-    everything = sorted([*damaged, *lost], key=lambda one: one.folder)
-    return Table(tuple(groups), tuple(everything))
+def build_table(folders: Iterable[Path]) -> Table:
+    """Rank the complete runs among `folders`; damaged runs are listed separately."""
+    runs, damaged = scan_runs(folders)
+    groups, unreadable = ranking.rank_lines(runs)
+    left_out = sorted([*damaged, *unreadable], key=lambda run: run.folder)
+    return Table(tuple(groups), tuple(left_out))
 
 
 def write_baselines(output_root: Path, target: Path, days: int = SHORTEST) -> Table:
-    """Write baselines.csv, .json and .html into `target`, each whole or not at all.
+    """Write baselines.csv, .json and .html into `target`, each atomically.
 
     Args:
-        days: how long the table is kept at least; one that it replaces keeps its own time.
+        days: minimum retention of this table; a replaced table keeps its own retention.
 
     Raises:
-        UserError: no run to make a table of.
+        UserError: there is no readable run.
         OSError: the folder cannot be read or written.
     """
-    table = gather(untrusted.folders_below(output_root, 3))
+    table = build_table(untrusted.folders_below(output_root, 3))
     if not table.groups:
-        raise UserError(f"runtime.output_root={output_root}: {_nothing(table)}")
+        raise UserError(f"runtime.output_root={output_root}: {_reason_for_no_table(table)}")
     formats = {
         "csv": _csv(table.rows()).encode(),
-        "json": atomic.json_bytes(_plain(table)),
-        "html": page.html(table.groups, table.damaged, target).encode(),
+        "json": atomic.json_bytes(_table_json(table)),
+        "html": page.render_baselines(table.groups, table.damaged, target).encode(),
     }
-    table_archive.write(target, formats, days)
+    table_archive.write_table(target, formats, days)
     return table
 
 
-def _nothing(table: Table) -> str:
+def _reason_for_no_table(table: Table) -> str:
     if not table.damaged:
-        return "no complete run lies there; run one first, or name the folder that holds them"
+        return "no complete run; run one first, or set it to the folder that holds the runs"
     first, count = table.damaged[0], len(table.damaged)
     if all(record.other_version for record in table.damaged):
         return (
-            f"no run there can be read by this version of fgvc: {count} passed over (first: "
+            f"this version of fgvc reads none of its runs: {count} skipped (first: "
             f"{first.folder}, {first.why})"
         )
     return (
-        f"all {count} runs there are damaged (first: {first.folder}, {first.why}); "
-        "restore or repeat them"
+        f"all {count} runs are damaged (first: {first.folder}, {first.why}); "
+        "restore or repeat these runs"
     )
 
 
 def _rows(group: Group) -> Iterator[dict[str, Any]]:
-    """The ranked lines, then the lines outside the ranking, without place and comparisons."""
+    """The ranked lines, then the unranked lines, which have no place and no comparisons."""
     for place, entry in enumerate(group.entries, 1):
         yield _row(group, place, entry)
     for line in group.outside:
@@ -107,31 +107,31 @@ def _row(group: Group, place: int | None, entry: Entry) -> dict[str, Any]:
         "p": versus.p if versus else None,
         "p_holm": versus.p_holm if versus else None,
         "p_holm_pairs": versus.family if versus else None,
-        **_minus("probe", entry.over_probe),
+        **_comparison_columns("probe", entry.over_probe),
         **{
             key: value
             for name in CONTROLS
-            for key, value in _minus(name, entry.controls.get(name)).items()
+            for key, value in _comparison_columns(name, entry.controls.get(name)).items()
         },
         **entry.line.columns(),
     }
 
 
-def _minus(name: str, held: PairwiseTest | None) -> dict[str, float | None]:
-    """Columns of a comparison with something other than the best."""
+def _comparison_columns(name: str, comparison: PairwiseTest | None) -> dict[str, float | None]:
+    """Columns of a comparison with a probe or a control."""
     return {
-        f"top1_minus_{name}": held.difference if held else None,
-        f"top1_minus_{name}_low": held.low if held else None,
-        f"top1_minus_{name}_high": held.high if held else None,
-        f"p_{name}": held.p if held else None,
-        f"p_{name}_holm": held.p_holm if held else None,
-        f"p_{name}_holm_pairs": held.family if held else None,
-        f"identical_to_{name}": held.identical if held else None,
+        f"top1_minus_{name}": comparison.difference if comparison else None,
+        f"top1_minus_{name}_low": comparison.low if comparison else None,
+        f"top1_minus_{name}_high": comparison.high if comparison else None,
+        f"p_{name}": comparison.p if comparison else None,
+        f"p_{name}_holm": comparison.p_holm if comparison else None,
+        f"p_{name}_holm_pairs": comparison.family if comparison else None,
+        f"identical_to_{name}": comparison.identical if comparison else None,
     }
 
 
-def _plain(table: Table) -> dict[str, Any]:
-    """The table as JSON, with what the comparisons rest on."""
+def _table_json(table: Table) -> dict[str, Any]:
+    """The table as JSON, with the settings of the comparisons."""
     return {
         "alpha": pairwise_tests.ALPHA,
         "tests": {
@@ -143,7 +143,7 @@ def _plain(table: Table) -> dict[str, Any]:
         },
         "bootstrap": {"draws": pairwise_tests.DRAWS, "seed": pairwise_tests.SEED},
         "rows": table.rows(),
-        "damaged": [asdict(one) for one in table.damaged],
+        "damaged": [asdict(run) for run in table.damaged],
     }
 
 
@@ -152,7 +152,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Empty for None; what differs between seeds in one cell, in their order."""
+    """A value as CSV text: empty for None, joined by semicolons for one value per seed."""
     if isinstance(value, list):
         return "; ".join(map(_cell, value))
     if isinstance(value, bool):

@@ -1,65 +1,66 @@
-"""Lines with part attention -> what each must beat before a gain may be called attention to parts.
+"""Lines with part attention -> the controls that each must beat to show that attention helps.
 
-off                is it anything at all?
-random, centre     or only fewer tokens, or the middle of the picture? (as many, nothing else moved)
-pretrained_block   or the last block, where that one was made anew?
-All else in two configs that are held against each other is the same, and so are their weights:
-random ones come from the seed, so both lines must have the same seeds.
+off                no part attention
+random, centre     the same number of random or central patches
+pretrained_block   the pretrained last block, for a line whose last block is initialised randomly
+Everything else in the configs of a line and its control is the same, and so are their weights.
+Random weights depend on the seed, so both lines must then have the same seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from operator import attrgetter
 
 from fgvc.report.aggregate_seeds import Line
 from fgvc.report.run_rows import Run
 
 CONTROLS = ("off", "random", "centre", "pretrained_block")
-BLIND = ("random", "centre")  # they look at no attention, and are held against off alone
+ATTENTION_FREE = ("random", "centre")  # use no attention; their only control is off
 
-Pair = tuple[Line, str, Line]  # a line, what its control is called, and the control
+Pair = tuple[Line, str, Line]  # a line, the name of its control, and the control
 
 
-def pairs(lines: Sequence[Line]) -> list[Pair]:
-    """Every line of a group with each of its controls that is there.
+def match_controls(lines: Sequence[Line]) -> list[Pair]:
+    """Pair every line of a group with each of its controls that exists.
 
-    Args:
-        lines: in any order. Of several controls that fit, one of the same code is preferred, then
-            the newest: the choice does not depend on test.
+    If several lines qualify as a control, those of the same code, data and weights are preferred,
+    then the newest. The choice does not depend on the test numbers or on the order of the lines.
     """
-    return [pair for line in lines for pair in _of(line, lines)]
-
-
-def _of(line: Line, lines: Sequence[Line]) -> Iterator[Pair]:
-    mine = line.first
-    for name in CONTROLS if mine.part_attention != "off" else ():
-        fits = [
-            one for one in lines if _controls(one.first, mine, name) and _same_weights(one, line)
+    pairs = []
+    for line, name in itertools.product(lines, CONTROLS):
+        candidates = [
+            other
+            for other in lines
+            if line.first.part_attention != "off"
+            and _is_control(other.first, line.first, name)
+            and _same_weights(other, line)
         ]
-        same = [one for one in fits if one.first.answer == mine.answer]
-        if fits:
+        same_answer = [other for other in candidates if other.first.answer == line.first.answer]
+        if candidates:
             key = attrgetter("first.started", "first.folder")
-            yield line, name, max(same or fits, key=key)
+            pairs.append((line, name, max(same_answer or candidates, key=key)))
+    return pairs
 
 
 def _same_weights(control: Line, line: Line) -> bool:
-    """Whether the backbones are equal, given that the digests of their weights are."""
+    """Whether the weights are equal, given that their digests are equal."""
     if line.first.weights_kind != "random":
         return True
     return {run.seed for run in control.runs} == {run.seed for run in line.runs}
 
 
-def _controls(other: Run, mine: Run, name: str) -> bool:
-    """Whether `other` is this control of `mine`."""
-    if other.rest != mine.rest:
+def _is_control(other: Run, run: Run, name: str) -> bool:
+    """Whether `other` is the control `name` of `run`."""
+    if other.rest != run.rest:
         return False
     if name == "off":
         return other.part_attention == "off"
-    if (other.part_rest, other.part_tokens) != (mine.part_rest, mine.part_tokens):
+    if (other.part_rest, other.part_tokens) != (run.part_rest, run.part_tokens):
         return False
     if name == "pretrained_block":
-        alike = other.part_attention == mine.part_attention
-        return alike and (other.last_block, mine.last_block) == ("pretrained", "random")
-    alike = other.last_block == mine.last_block
-    return alike and other.part_attention == name and mine.part_attention not in BLIND
+        same = other.part_attention == run.part_attention
+        return same and (other.last_block, run.last_block) == ("pretrained", "random")
+    same = other.last_block == run.last_block
+    return same and other.part_attention == name and run.part_attention not in ATTENTION_FREE

@@ -1,4 +1,4 @@
-"""Nested mappings -> dotted keys, and the keys in which two of them differ."""
+"""Nested mappings -> dotted keys, and the keys in which two mappings differ."""
 
 from __future__ import annotations
 
@@ -6,19 +6,33 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def flattened(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}; lists and empty mappings are values."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in plain.items():
-        inner = isinstance(value, Mapping) and value
-        found |= flattened(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return found
+        is_branch = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{key}.") if is_branch else {f"{prefix}{key}": value}
+    return flat
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> both values, where they differ; None stands for a key that one side lacks."""
-    mine, theirs = flattened(one), flattened(other)
-    keys = sorted(mine.keys() | theirs.keys())
+def conflicting_keys(
+    plain: Mapping[str, Any], other: Mapping[str, Any], skipped: tuple[str, ...] = ()
+) -> list[str]:
+    """Dotted keys that both mappings have with different values; `skipped`: prefixes of keys."""
+    flat, other_flat = flatten(plain), flatten(other)
+    return [
+        key
+        for key, value in flat.items()
+        if not key.startswith(skipped) and other_flat.get(key, value) != value
+    ]
+
+
+def differences(plain: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> both values, for keys that differ; None is the value of a missing key."""
+    flat, other_flat = flatten(plain), flatten(other)
+    keys = sorted(flat.keys() | other_flat.keys())
     return {
-        key: (mine.get(key), theirs.get(key)) for key in keys if mine.get(key) != theirs.get(key)
+        key: (flat.get(key), other_flat.get(key))
+        for key in keys
+        if flat.get(key) != other_flat.get(key)
     }

@@ -1,18 +1,20 @@
-"""A checkpoint's facts and the record it came with -> README.md of an export: a model card."""
+"""A checkpoint and the record of its run -> README.md of an export: a model card."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fgvc.record import verify
+from fgvc.record import not_ranked, verify
 from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS, interval, number, percent
 from fgvc.record.page.run import earlier_runs
 from fgvc.record.verify import DamageError
+from fgvc.report.run_rows import fitted_data
 from fgvc.types import UserError
 from fgvc.untrusted.escape import code, markdown, one_line
 
@@ -25,13 +27,13 @@ Plain = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Record:
-    """The numbers of a run and what a reader of them must know.
+class RunNumbers:
+    """The numbers of a run and their limits.
 
     splits: numbers of val and test. task: of the run, "eval" if it evaluated a finished checkpoint.
     partial, subset: of the data that the numbers were computed on. overlap: number of test images
-    that fitted or chose the head; None: not recorded. test_mark: what serves as the test, if it is
-    no test split of the dataset.
+    that fitted or chose the head; None: not recorded. test_mark: what serves as the test if the
+    dataset has no test split.
     """
 
     splits: Mapping[str, Plain]
@@ -50,19 +52,12 @@ class Record:
 
     @property
     def has_images_of_fit(self) -> bool:
-        """Whether the checkpoint was made with the images that the numbers were computed on."""
+        """Whether the head was fitted on the dataset that the numbers were computed on."""
         parts = self.comparability
         return not self.evaluation or parts.fitted_manifest == parts.manifest
 
-    @property
-    def data_of_fit(self) -> str:
-        """Digest of the images of the fit or, if these are the same, of its split."""
-        parts = self.comparability
-        same = parts.fitted_manifest == parts.manifest
-        return str(parts.fitted_split if same else parts.fitted_manifest)
 
-
-def written(
+def render_model_card(
     run: Path,
     facts: Plain,
     *,
@@ -71,25 +66,25 @@ def written(
     agreement: Mapping[str, Plain],
     digests: Mapping[str, str],
 ) -> str:
-    """The card, in Markdown.
+    """Render the card as Markdown.
 
     Args:
-        run: the folder that the checkpoint was read from; if it is a run, the card has its numbers.
-        facts: what the exported checkpoint says of itself.
-        ids: of the exported checkpoint and of the one it was made from.
+        run: the folder of the original checkpoint; if it is a run, the card has its numbers.
+        facts: metadata of the exported checkpoint.
+        ids: of the exported and of the original checkpoint.
         weights: licence and contamination of the backbone's pretrained weights.
-        agreement: by file, how it answered against the original checkpoint.
+        agreement: by file, its agreement with the original checkpoint.
         digests: SHA256 of the files beside the card.
 
     Raises:
-        UserError: the run's numbers or its stamp changed since the run, or another version of
-            fgvc wrote them.
+        UserError: the run's numbers or its stamp have changed, or another version of fgvc wrote
+            them.
     """
     import jinja2
 
     environment = _environment()
     text = (resources.files("fgvc.report") / "model_card.md.j2").read_text(encoding="utf-8")
-    record = _numbers(run, ids["exported_from"])
+    record = _read_record(run, ids["exported_from"])
     try:
         return environment.from_string(text).render(
             conf=facts["config"],
@@ -100,16 +95,18 @@ def written(
             earlier=list(earlier_runs(facts["backbone"]["weights"])),
             agreement=agreement,
             digests=digests,
+            not_ranked=not_ranked,
+            fitted_data=fitted_data,
         )
     except (jinja2.TemplateError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{run}: metrics.json, env_stamp.json or ckpt.bin is not one that this version reads "
-            f"({one_line(error, 120)}); repeat the run"
+            f"{run}: metrics.json, env_stamp.json or ckpt.bin cannot be read by this version "
+            f"({one_line(error, 120)}). Repeat the run"
         ) from error
 
 
 def _environment() -> jinja2.Environment:
-    """Templates whose values are escaped unless a filter made them."""
+    """Jinja environment that escapes every value except the results of filters."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -117,46 +114,32 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=_inert,
+        finalize=_escape,
     )
-    filters = (percent, number, interval, _code, _literal, _exponent)
-    environment.filters |= {
-        function.__name__.strip("_"): _inert_from(function) for function in filters
+    filters: dict[str, Callable[..., str]] = {
+        "percent": percent,
+        "number": number,
+        "interval": interval,
+        "code": partial(code, in_table=True),
+        "literal": ascii,  # a Python literal, for code in the card
+        "exponent": "{:.1e}".format,
     }
+    for name, function in filters.items():
+        environment.filters[name] = lambda value, function=function: _Escaped(function(value))
     return environment
 
 
-class _Inert(str):
-    """Markdown that is not escaped again."""
+class _Escaped(str):
+    """Markdown that is already escaped."""
 
 
-def _inert(value: object) -> object:
-    """A value of the card; plain text is escaped."""
-    return markdown(value) if isinstance(value, str) and not isinstance(value, _Inert) else value
+def _escape(value: object) -> object:
+    """Escape a value of the card if it is plain text."""
+    return markdown(value) if isinstance(value, str) and not isinstance(value, _Escaped) else value
 
 
-def _inert_from(function: Callable[..., str]) -> Callable[..., _Inert]:
-    return lambda *values: _Inert(function(*values))
-
-
-def _code(value: object) -> str:
-    return code(value, in_table=True)
-
-
-def _literal(value: object) -> str:
-    """A value as a Python literal, for the code of the card."""
-    return ascii(value)
-
-
-def _exponent(value: float) -> str:
-    return f"{value:.1e}"
-
-
-def _numbers(run: Path, checkpoint_id: str) -> Record | None:
-    """The record of the run in whose folder the checkpoint lies; None for a file without a run.
-
-    A file of another checkpoint in the folder of a run has no record either.
-    """
+def _read_record(run: Path, checkpoint_id: str) -> RunNumbers | None:
+    """The record of the run that wrote the checkpoint; None if `run` is not its folder."""
     if not (run / "status.json").is_file():
         return None
     try:
@@ -171,16 +154,16 @@ def _numbers(run: Path, checkpoint_id: str) -> Record | None:
         raise UserError(f"{run}/{error}; restore the run, or export a copy of ckpt.bin") from error
 
 
-def _record(numbers: Plain, stamp: Plain) -> Record:
-    """What the card prints of metrics.json and env_stamp.json.
+def _record(numbers: Plain, stamp: Plain) -> RunNumbers:
+    """The values of metrics.json and env_stamp.json that the card prints.
 
     Raises:
-        DamageError: another version of fgvc wrote them.
+        DamageError: another version of fgvc wrote the files.
     """
     try:
         splits = {name: numbers[name] for name in ("val", "test") if name in numbers}
         intervals = {name: split.get("intervals_note") for name, split in splits.items()}
-        return Record(
+        return RunNumbers(
             splits=splits,
             task=stamp["task"],
             partial=stamp["partial"],
@@ -194,5 +177,5 @@ def _record(numbers: Plain, stamp: Plain) -> Record:
             ),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise DamageError(f"{METRICS}, {STAMP}: of another version of fgvc ({what})") from error
+        problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DamageError(f"{METRICS}, {STAMP}: of another version of fgvc ({problem})") from error

@@ -1,4 +1,4 @@
-"""Pairs of lines and their answers -> test, interval, adjusted p, and whether they are identical.
+"""Pairs of lines and their predictions -> difference, interval, p, and whether they are identical.
 
 The tests are those of `metrics.compare_top1`. The null hypothesis is `metrics.NULL_HYPOTHESIS`.
 S seeds, N images.
@@ -16,20 +16,20 @@ import numpy as np
 
 from fgvc import metrics
 from fgvc.report.aggregate_seeds import Line
-from fgvc.report.predictions import Answers
+from fgvc.report.predictions import RunPredictions
 
 ALPHA = 0.05
 DRAWS, SEED = 10_000, 0  # of the bootstrap
-Read = dict[Path, Answers]
+PredictionsByPath = dict[Path, RunPredictions]
 
 
 @dataclass(frozen=True)
 class PairwiseTest:
-    """Top-1 of a line minus that of another, its 95 % interval, p, and p after Holm.
+    """Top-1 of a line minus top-1 of another, with its 95 % interval, p, and p after Holm.
 
     test: as in `metrics.Top1Comparison`. family: number of pairs that p_holm is adjusted for.
-    identical: the same predicted class on every image; same_right: the same images right (by
-    the same share of seeds), with any mistakes on the others.
+    identical: the same predicted class for every image; same_right: the same images right (by the
+    same fraction of seeds), whatever the wrong predictions are.
     """
 
     test: str
@@ -44,7 +44,7 @@ class PairwiseTest:
 
     @property
     def verdict(self) -> str:
-        """identical | tie | higher | lower; identical answers are not called a tie."""
+        """identical | tie | higher | lower; identical predictions are not called a tie."""
         if self.identical:
             return "identical"
         if self.p_holm > ALPHA:
@@ -53,61 +53,66 @@ class PairwiseTest:
 
 
 def compare_lines(
-    pairs: Sequence[tuple[Line, Line]], read: Read, family: int | None = None
+    pairs: Sequence[tuple[Line, Line]], predictions: PredictionsByPath, family: int | None = None
 ) -> list[PairwiseTest]:
     """Compare the lines of each pair.
 
     Args:
         family: number of pairs for Holm's adjustment; None: the number of these pairs.
     """
-    family = len(pairs) if family is None else family
-    tops = [
-        metrics.compare_top1(_right(line, read), _right(other, read), DRAWS, SEED)
+    comparisons = [
+        metrics.compare_top1(
+            _right_per_seed(line, predictions), _right_per_seed(other, predictions), DRAWS, SEED
+        )
         for line, other in pairs
     ]
-    adjusted = metrics.holm([top.p for top in tops], family)
+    family = len(pairs) if family is None else family
+    adjusted = metrics.holm([comparison.p for comparison in comparisons], family)
     return [
         PairwiseTest(
-            test=top.test,
-            difference=top.value,
-            low=top.low,
-            high=top.high,
-            p=top.p,
+            test=comparison.test,
+            difference=comparison.value,
+            low=comparison.low,
+            high=comparison.high,
+            p=comparison.p,
             p_holm=p_holm,
             family=family,
-            identical=_predictions(line, read) == _predictions(other, read),
-            same_right=top.same_right,
+            identical=_prediction_shares(line, predictions)
+            == _prediction_shares(other, predictions),
+            same_right=comparison.same_right,
         )
-        for (line, other), top, p_holm in zip(pairs, tops, adjusted, strict=True)
+        for (line, other), comparison, p_holm in zip(pairs, comparisons, adjusted, strict=True)
     ]
 
 
-def first_places(lines: Sequence[Line], read: Read) -> dict[int, int]:
-    """Place of each line that repeats earlier answers -> place of the first such line; from 1."""
-    first: dict[frozenset[tuple[str, Fraction]], int] = {}
+def find_identical(lines: Sequence[Line], predictions: PredictionsByPath) -> dict[int, int]:
+    """Place of a line with the predictions of an earlier line -> place of the first such line."""
+    place_of: dict[frozenset[tuple[str, Fraction]], int] = {}
     repeated = {}
     for place, line in enumerate(lines, 1):
-        if distinct_answers(line, read) is None:
+        if count_distinct_predictions(line, predictions) is None:
             continue
-        at = first.setdefault(_predictions(line, read), place)
-        if at != place:
-            repeated[place] = at
+        first_place = place_of.setdefault(_prediction_shares(line, predictions), place)
+        if first_place != place:
+            repeated[place] = first_place
     return repeated
 
 
-def distinct_answers(line: Line, read: Read) -> int | None:
+def count_distinct_predictions(line: Line, predictions: PredictionsByPath) -> int | None:
     """Number of distinct predictions among the seeds of a line; None if they were not read."""
-    if any(run.path not in read for run in line.runs):
+    if any(run.path not in predictions for run in line.runs):
         return None
-    return len(_predictions(line, read))
+    return len(_prediction_shares(line, predictions))
 
 
-def _predictions(line: Line, read: Read) -> frozenset[tuple[str, Fraction]]:
-    """Each distinct prediction digest with the share of seeds that gave it."""
-    times = Counter(read[run.path].predictions for run in line.runs)
+def _prediction_shares(
+    line: Line, predictions: PredictionsByPath
+) -> frozenset[tuple[str, Fraction]]:
+    """Each distinct prediction digest with the fraction of seeds that have it."""
+    times = Counter(predictions[run.path].predictions_digest for run in line.runs)
     return frozenset((digest, Fraction(n, len(line.runs))) for digest, n in times.items())
 
 
-def _right(line: Line, read: Read) -> np.ndarray:
-    """right_SN: which images each seed of a line got right."""
-    return np.stack([read[run.path].right_N for run in line.runs])
+def _right_per_seed(line: Line, predictions: PredictionsByPath) -> np.ndarray:
+    """right_SN: whether each seed of a line predicts each image correctly."""
+    return np.stack([predictions[run.path].right_N for run in line.runs])

@@ -1,4 +1,4 @@
-"""YAML of a record -> plain data, within bounds: no tags, anchors or deep nesting."""
+"""YAML of a record -> plain data, without tags, anchors or deep nesting."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 from fgvc.record.verify import DamageError
 
-MOST = 1 << 20  # characters: a config has some five thousand
-MOST_DEPTH = 50
+MAX_CHARACTERS = 1 << 20  # a config has about 5,000
+MAX_DEPTH = 50
 
 
 def plain_yaml(file: str, text: str) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """The mapping in a YAML file.
 
     Raises:
-        DamageError: no YAML, no mapping, too long, or with an anchor: a few of them make a document
-            that fills any memory, and fgvc writes none.
+        DamageError: not YAML, not a mapping, too long, or with an anchor. A few anchors can expand
+            to a document larger than memory, and fgvc writes none.
     """
     import yaml
 
-    if len(text) > MOST:
-        raise DamageError(f"{file}: {len(text)} characters, at most {MOST}")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where it was built
+    if len(text) > MAX_CHARACTERS:
+        raise DamageError(f"{file}: {len(text)} characters, at most {MAX_CHARACTERS}")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the faster C version, if available
     try:
         _check_events(file, yaml.parse(text, Loader=loader))
         value = yaml.load(text, Loader=loader)
@@ -34,7 +34,7 @@ def plain_yaml(file: str, text: str) -> dict[str, Any]:
 
 
 def _check_events(file: str, events: Iterable[Any]) -> None:
-    """Read the events as they come and stop at the first that no config of fgvc has."""
+    """Raise DamageError at the first event that does not occur in a config of fgvc."""
     import yaml
 
     depth = 0
@@ -45,5 +45,5 @@ def _check_events(file: str, events: Iterable[Any]) -> None:
             raise DamageError(f"{file}: YAML with a tag, which fgvc does not write")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MOST_DEPTH:
-            raise DamageError(f"{file}: nested more than {MOST_DEPTH} levels deep")
+        if depth > MAX_DEPTH:
+            raise DamageError(f"{file}: nested more than {MAX_DEPTH} levels deep")

@@ -1,4 +1,4 @@
-"""predictions.parquet of a run -> which test images it got right, in an order all runs share.
+"""predictions.parquet of a run -> which test images are right, in an order that all runs share.
 
 N test images.
 """
@@ -18,45 +18,48 @@ from fgvc.types import nfc
 
 FILE = "predictions.parquet"
 COLUMNS = ["path", "split", "label", "pred"]
-# what reading a Parquet file of odd content raises: its header alone gives a bare OSError
-ODD = (pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError)
+# errors of reading a Parquet file with unexpected content; a wrong header raises OSError
+READ_ERRORS = (pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
-class Answers:
-    """right_N: bool, by path. images: digest of the paths and labels behind it, so that two runs
-    are joined on path by comparing one text. predictions: digest of the predicted classes by path;
-    runs on the same images with equal digests have identical predictions."""
+class RunPredictions:
+    """Predictions for the test images, sorted by path.
+
+    right_N: bool. images_digest: of paths and labels; runs with equal digests are paired image by
+    image. predictions_digest: of the predicted classes.
+    """
 
     right_N: np.ndarray
-    images: str
-    predictions: str
+    images_digest: str
+    predictions_digest: str
 
 
-def read(run: Run) -> Answers:
-    """The answers to the test images.
+def read_test_predictions(run: Run) -> RunPredictions:
+    """Read the predictions for the test images.
 
     Raises:
-        DamageError: the file is missing, changed, no Parquet, or contradicts metrics.json.
+        DamageError: the file is missing, changed, not Parquet, or contradicts metrics.json.
     """
     data = verify.verified(run.path, FILE, verify.index(run.path))
     try:
-        answers = _by_path(prediction_tables.read_predictions(data, COLUMNS))
-    except ODD as error:
-        raise DamageError(f"{FILE}: not one that this version reads") from error
-    if int(answers.right_N.sum()) != round(run.top1 * run.n) or len(answers.right_N) != run.n:
+        predictions = _sort_by_path(prediction_tables.read_predictions(data, COLUMNS))
+    except READ_ERRORS as error:
+        raise DamageError(f"{FILE}: not readable by this version") from error
+    hits, n = int(predictions.right_N.sum()), len(predictions.right_N)
+    if hits != round(run.top1 * run.n) or n != run.n:
         raise DamageError(f"{FILE}: contradicts metrics.json")
-    return answers
+    return predictions
 
 
-def _by_path(table: pa.Table) -> Answers:
-    # plain lists: Arrow's own filters and sorts wait for pandas, which takes longer than they do
+def _sort_by_path(table: pa.Table) -> RunPredictions:
+    # lists of Python values: the filters and sorts of Arrow import pandas, which takes longer
     columns = zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
-    test = sorted(
+    test_rows = sorted(
         (nfc(path), label, pred) for path, split, label, pred in columns if split == "test"
     )
-    label_N, pred_N = (np.array([row[at] for row in test], np.int64) for at in (1, 2))
-    running = hashlib.sha256("\n".join(path for path, _, _ in test).encode())
-    running.update(label_N.tobytes())
+    label_N, pred_N = (np.array([row[at] for row in test_rows], np.int64) for at in (1, 2))
+    images_digest = hashlib.sha256("\n".join(path for path, _, _ in test_rows).encode())
+    images_digest.update(label_N.tobytes())
     predictions = hashlib.sha256(pred_N.tobytes()).hexdigest()
-    return Answers(label_N == pred_N, running.hexdigest(), predictions)
+    return RunPredictions(label_N == pred_N, images_digest.hexdigest(), predictions)

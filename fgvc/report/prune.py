@@ -1,10 +1,10 @@
-"""An output root -> what may go, what stays and why; and what may go -> gone, never by halves.
+"""An output root -> what may be removed, what is kept and why; removal is atomic per item.
 
-Something goes only when its recorded time is over, nobody has pinned it, no table that is still
-kept rests on it, and nobody works on it. It is renamed into the trash of the same root first, so
-that a kill leaves it whole or absent, and what lies in the trash is the next prune's to finish.
-Nothing outside the root is touched: a link stays, and what it points at too.
-Homes of runs (config folders) stay with their lock file, which is never deleted.
+An item is removed only if its retention has expired, it is not pinned, no table that is still kept
+lists it, and no process works on it. It is first renamed into the trash of the same root, so that
+an interrupted prune leaves it whole or absent. The next prune empties the trash. Nothing outside
+the root is touched: links and their targets are kept. Config folders keep their lock file, which is
+never deleted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """Something under the root. files: what moves together; home: whose lock guards it."""
+    """Something under the root. files: moved together; home: the config folder whose lock guards
+    it."""
 
     name: str
     files: tuple[Path, ...]
@@ -50,51 +51,54 @@ class Item:
         return sum(path.lstat().st_size for path in whole if not path.is_dir())
 
 
-class Root:
-    """One output root at one moment. days: how long a run in progress is kept."""
+class OutputRoot:
+    """An output root at a given time. days: retention of a run in progress."""
 
     def __init__(self, path: Path, now: datetime.datetime, days: int) -> None:
         self.path, self.now = path.resolve(), now
         self.days = datetime.timedelta(days=days)
         if not self.path.is_dir():
-            raise UserError(f"runtime.output_root={path}: no such folder; name the one to prune")
+            raise UserError(f"runtime.output_root={path}: no such folder; set it to an output root")
         if (self.path / TRASH).is_symlink():
-            raise UserError(f"{self.path / TRASH}: a link, where the trash must be; remove it")
+            raise UserError(f"{self.path / TRASH}: a link in place of the trash folder. Remove it")
 
     def survey(self) -> list[Item]:
-        """Everything under the root, with a verdict.
+        """List everything under the root with a verdict.
 
         Raises:
-            UserError: a table cannot be read, and could name any run.
+            UserError: a table cannot be read, so it could list any run.
         """
-        return [*self._leftovers(), *self._entries(), *self._tables()]
+        leftover = Verdict(True, "left over from a prune that was stopped")
+        trash = (self._item(path, leftover) for path in self._trashed())
+        return [*trash, *self._entries(), *self._tables()]
 
     def remove(self, items: Iterable[Item]) -> list[Item]:
-        """Remove those that go; returns what was removed.
+        """Remove the items whose verdict allows it; returns the removed items.
 
-        Each is judged again under the lock of its home: a run may have begun or been pinned.
+        The verdict is computed again under the lock of the config folder, because a run may have
+        started or been pinned.
 
         Raises:
-            LockHeld: another prune of this root is at work.
-            OSError: something cannot be removed; what was moved waits in the trash.
+            LockHeld: another prune of this root is running.
+            OSError: an item cannot be removed; what was moved stays in the trash.
         """
         removed = []
         with lock(self.path / TRASH / ".lock"):
-            for item in (one for one in items if one.verdict.goes):
-                if self._moved(item):
+            for item in (item for item in items if item.verdict.goes):
+                if self._move_to_trash(item):
                     removed.append(item)
             for path in self._trashed():
                 _delete(path)
         return removed
 
-    def _moved(self, item: Item) -> bool:
-        """Whether it was moved to the trash, or lies there already."""
+    def _move_to_trash(self, item: Item) -> bool:
+        """Move an item unless its verdict has changed; returns whether it is in the trash."""
         if item.home is None:
             self._move(item)
             return True
         try:
             with lock(item.home / ".lock"):
-                if not self._judged(item.files[0]).goes:
+                if not self._judge(item.files[0]).goes:
                     return False
                 self._move(item)
         except LockHeld:
@@ -111,127 +115,120 @@ class Root:
     def _trashed(self) -> list[Path]:
         return sorted(path for path in self.path.glob(f"{TRASH}/*") if path.name != ".lock")
 
-    def _leftovers(self) -> Iterator[Item]:
-        for path in self._trashed():
-            yield self._item(path, Verdict(True, "left over from a prune that was stopped"))
-
     def _entries(self) -> Iterator[Item]:
-        """Runs, and what is none of ours."""
+        """Runs, and files that fgvc did not write."""
         for path in sorted(self.path.iterdir()):
             if path.is_symlink():
                 yield self._item(path, _LINK)
             elif path.is_dir() and path.name != TRASH:
-                yield from self._run_id(path)
+                yield from self._run_items(path)
             elif not path.name.startswith((".", table_archive.STEM)):
                 yield self._item(path, _FOREIGN)
 
-    def _run_id(self, folder: Path) -> Iterator[Item]:
-        """outputs/{run_id}; a folder without a config's folder is no run."""
-        inside = sorted(folder.iterdir())
-        homes = [path for path in inside if SEALED.fullmatch(path.name)]
+    def _run_items(self, folder: Path) -> Iterator[Item]:
+        """Items of outputs/{run_id}; a folder without a config folder is not a run."""
+        homes = [path for path in sorted(folder.iterdir()) if SEALED.fullmatch(path.name)]
         if not homes:
             yield self._item(folder, _FOREIGN)
         for path in homes:
             if path.is_symlink():
                 yield self._item(path, _LINK)
             elif path.is_dir():
-                yield from self._home(path)
+                yield from self._config_folder_items(path)
 
-    def _home(self, home: Path) -> Iterator[Item]:
-        """outputs/{run_id}/{config_hash}: complete runs, and one in progress with its states."""
-        who = holder(home / ".lock")
+    def _config_folder_items(self, home: Path) -> Iterator[Item]:
+        """Items of outputs/{run_id}/{config_hash}: complete runs, and a run in progress."""
+        running = holder(home / ".lock")
         for path in sorted(home.iterdir()):
             if path.is_symlink():
                 yield self._item(path, _LINK)
             elif path.name in (IN_PROGRESS, ASIDE) or SEALED.fullmatch(path.name):
-                verdict = Verdict(False, f"running: {who}") if who else self._judged(path)
+                verdict = Verdict(False, f"running: {running}") if running else self._judge(path)
                 yield self._item(path, verdict, home)
             elif path.name != ".lock":
                 yield self._item(path, _FOREIGN)
 
-    def _judged(self, path: Path) -> Verdict:
-        """A folder of a home that nobody works on."""
+    def _judge(self, path: Path) -> Verdict:
+        """The verdict on a folder in a config folder that no process works on."""
         stopped = path.parent / IN_PROGRESS
         if path.name == ASIDE and not stopped.exists():
-            return Verdict(True, "resume states of a run that is complete")
+            return Verdict(True, "resume states of a complete run")
         resumable = path.name in (IN_PROGRESS, ASIDE)
         return self._in_progress(stopped) if resumable else self._retained(path)
 
     def _retained(self, folder: Path) -> Verdict:
-        """A complete run, by what it recorded and by the tables that rest on it."""
+        """The verdict on a complete run, by its retention and by the tables that list it."""
         try:
-            kept = retention_of(folder)
-        except (UnreadableError, DamageError) as why:
-            return Verdict(False, str(why))
-        by = kept.holds(self.now) or self._named.get(run_path(folder))
-        return Verdict(False, by) if by else _over(kept)
+            retention = retention_of(folder)
+        except (UnreadableError, DamageError) as error:
+            return Verdict(False, str(error))
+        verdict = self._by_retention(retention)
+        table = self._listed_in.get(run_path(folder)) if verdict.goes else None
+        return Verdict(False, table) if table else verdict
 
     def _in_progress(self, folder: Path) -> Verdict:
-        """A run that stopped: it may go on for as long as a complete one is kept.
+        """The verdict on a stopped run, which can be resumed for as long as a complete run is kept.
 
-        Its status tells when it began or stopped; the newest file when it last worked, which a
-        kill leaves unsaid.
+        status.json has the time of the last change of state. The newest file shows when a killed
+        run last wrote.
         """
         try:
-            told = status(folder)
-            state, updated = told["state"], datetime.datetime.fromisoformat(told["updated"])
+            stored = status(folder)
+            state, updated = stored["state"], datetime.datetime.fromisoformat(stored["updated"])
             times = [path.lstat().st_mtime for path in folder.rglob("*")]
             newest = datetime.datetime.fromtimestamp(max(times), datetime.UTC)
             first, last = min(updated, newest), max(updated, newest)
-            kept = Retention(first, last + self.days, told["of"])
-        except (DamageError, KeyError, TypeError, ValueError, OverflowError) as why:
-            return Verdict(False, f"in progress, of unknown age ({why})")
-        if by := kept.holds(self.now):
-            return Verdict(False, f"{state}, can go on: {by}")
-        return _over(kept)
+            retention = Retention(first, last + self.days, stored["of"])
+        except (DamageError, KeyError, TypeError, ValueError, OverflowError) as error:
+            return Verdict(False, f"in progress, of unknown age ({error})")
+        return self._by_retention(retention, f"{state}, resumable: ")
+
+    def _by_retention(self, retention: Retention, prefix: str = "") -> Verdict:
+        if reason := retention.holds(self.now):
+            return Verdict(False, f"{prefix}{reason}")
+        return Verdict(True, f"expired on {retention.due:%Y-%m-%d}")
 
     def _tables(self) -> Iterator[Item]:
-        for table in self._found:
+        for table in self._table_files:
             name = (table.files[0].parent / table.stem).relative_to(self.path).as_posix()
-            yield Item(f"{name}.*", table.files, self._of_table(table))
-
-    def _of_table(self, table: table_archive.TableFiles) -> Verdict:
-        if table.current:
-            return Verdict(False, "the current table")
-        if table.retention is None:
-            return Verdict(False, table.trouble)
-        by = table.retention.holds(self.now)
-        return Verdict(False, by) if by else _over(table.retention)
+            if table.current or table.retention is None:
+                verdict = Verdict(False, "the current table" if table.current else table.trouble)
+            else:
+                verdict = self._by_retention(table.retention)
+            yield Item(f"{name}.*", table.files, verdict)
 
     @cached_property
-    def _found(self) -> list[table_archive.TableFiles]:
-        """Tables in the root and one folder below it, where task=report may have put them."""
+    def _table_files(self) -> list[table_archive.TableFiles]:
+        """Tables in the root and one folder below it, where task=report may have written them."""
         below = [path for path in sorted(self.path.iterdir()) if path.is_dir()]
         folders = [path for path in below if not path.is_symlink() and path.name != TRASH]
-        return [table for folder in (self.path, *folders) for table in table_archive.found(folder)]
+        return [
+            table for folder in (self.path, *folders) for table in table_archive.list_tables(folder)
+        ]
 
     @cached_property
-    def _named(self) -> dict[str, str]:
-        """Run folder -> which table that is still kept rests on it."""
-        why: dict[str, str] = {}
-        for table in self._found:
+    def _listed_in(self) -> dict[str, str]:
+        """Run folder -> the table that lists it and is still kept, with the reason."""
+        reasons: dict[str, str] = {}
+        for table in self._table_files:
             holds = table.retention.holds(self.now) if table.retention else table.trouble
             if holds:
-                why |= dict.fromkeys(_rows(table), f"in {table.stem}.json, {holds}")
-        return why
+                reasons |= dict.fromkeys(_referenced_runs(table), f"in {table.stem}.json, {holds}")
+        return reasons
 
     def _item(self, path: Path, verdict: Verdict, home: Path | None = None) -> Item:
         return Item(path.relative_to(self.path).as_posix(), (path,), verdict, home)
 
 
-_LINK = Verdict(False, "a link, which is never followed")
-_FOREIGN = Verdict(False, "no run, no table")
+_LINK = Verdict(False, "a link, never followed")
+_FOREIGN = Verdict(False, "neither a run nor a table of fgvc")
 
 
-def _over(kept: Retention) -> Verdict:
-    return Verdict(True, f"its time was over on {kept.due:%Y-%m-%d}")
-
-
-def _rows(table: table_archive.TableFiles) -> list[str]:
+def _referenced_runs(table: table_archive.TableFiles) -> list[str]:
     try:
-        return list(table_archive.named(table))
+        return list(table_archive.referenced_runs(table))
     except (OSError, ValueError) as error:
-        raise UserError(f"{error}; it may name any run: restore or remove it") from error
+        raise UserError(f"{error}; it may list any run. Restore or remove it") from error
 
 
 def _delete(path: Path) -> None:

@@ -1,9 +1,9 @@
 """Runs of task=eval -> repeats of the run they evaluate, rows of their own, or contradictions.
 
-A checkpoint has a single answer on the same data: that of the run that fitted the head or, if this
-run is not among the folders, that of the newest evaluation. An evaluation with the same predictions
-is a repeat. An evaluation with other predictions (for example, from another device) contradicts the
-run and is shown outside the ranking.
+The reference for a checkpoint and data is the run that fitted the head or, if this run is not among
+the folders, the newest evaluation. An evaluation with the same predictions is a repeat. An
+evaluation with other predictions (for example, from another device) contradicts the reference and
+is listed outside the ranking.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from fgvc.report.run_rows import Run
 
 
 @dataclass(frozen=True)
-class Folded:
-    """runs: in order, without the evaluations that repeat another run. repeats: by folder of a run,
-    how many evaluations repeat it. contradicts: folder of an evaluation -> folder of the run of the
-    same checkpoint and data whose predictions differ."""
+class FoldedRuns:
+    """runs: all runs except repeated evaluations. repeats: folder of a run -> number of evaluations
+    that repeat it. contradicts: folder of an evaluation -> folder of the run of the same checkpoint
+    and data whose predictions differ."""
 
     runs: tuple[Run, ...]
     repeats: Mapping[str, int]
     contradicts: Mapping[str, str]
 
 
-def fold_evaluations(runs: Iterable[Run]) -> Folded:
+def fold_evaluations(runs: Iterable[Run]) -> FoldedRuns:
     """Count the evaluations that repeat another run, and mark those that contradict it.
 
     A record without the digest of its predictions is kept unchanged.
@@ -35,22 +35,22 @@ def fold_evaluations(runs: Iterable[Run]) -> Folded:
     repeats: Counter[str] = Counter()
     contradicts: dict[str, str] = {}
     repeated: set[str] = set()
-    for fits, evaluations in _by_checkpoint_and_data(runs):
-        first = (fits or evaluations)[0]
-        answers = {run.predictions_digest: run for run in reversed(fits)}
+    for fitting_runs, evaluations in _by_checkpoint_and_data(runs):
+        first = (fitting_runs or evaluations)[0]
+        by_predictions = {run.predictions_digest: run for run in reversed(fitting_runs)}
         for run in evaluations:
-            same = answers.setdefault(run.predictions_digest, run)
-            if same is not run:
-                repeats[same.folder] += 1
+            earlier = by_predictions.setdefault(run.predictions_digest, run)
+            if earlier is not run:
+                repeats[earlier.folder] += 1
                 repeated.add(run.folder)
             elif run is not first:
                 contradicts[run.folder] = first.folder
-    kept = tuple(run for run in runs if run.folder not in repeated)
-    return Folded(kept, repeats, contradicts)
+    distinct = tuple(run for run in runs if run.folder not in repeated)
+    return FoldedRuns(distinct, repeats, contradicts)
 
 
 def _by_checkpoint_and_data(runs: Iterable[Run]) -> list[tuple[list[Run], list[Run]]]:
-    """Per checkpoint and data: the runs that fitted the head, and its evaluations; newest first."""
+    """Per checkpoint and data: runs that fitted the head, and evaluations; newest first."""
     groups: dict[tuple[str, str], tuple[list[Run], list[Run]]] = defaultdict(lambda: ([], []))
     for run in sorted(runs, key=lambda run: (run.started, run.folder), reverse=True):
         if run.predictions_digest is not None:

@@ -1,11 +1,11 @@
-"""A hashed config and what a run adds to it -> the short name of the run in tables and pages."""
+"""A hashed config and facts of a run -> the short name of the run in tables and pages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-USUAL = {"precision": "fp32", "part_attention": "off"}  # not worth a word in a name
+DEFAULTS = {"precision": "fp32", "part_attention": "off"}  # not part of a name
 
 
 def run_name(
@@ -15,11 +15,11 @@ def run_name(
     forced: bool,
     made_by: Mapping[str, Any] | None = None,
 ) -> str:
-    """The axes of a hashed config in one short line, with marks for runs that are not plain.
+    """The axes of a hashed config in one short line, with marks for unusual runs.
 
     Args:
         forced: whether the training was resumed by force.
-        made_by: the run of fgvc that wrote the backbone's weights, if one did.
+        made_by: the run of fgvc that wrote the backbone's weights, if any.
     """
     backbone, random = config["backbone"], "" if config["backbone"]["pretrained"] else " random"
     earlier = "" if made_by is None else f" of {made_by['task']} on {made_by['dataset']}"
@@ -28,8 +28,11 @@ def run_name(
         config["head"]["name"] + (" finetuned" if config["task"]["name"] == "train" else ""),
         f"{resolution} px",
     ]
-    axes = {"precision": config["precision"], "part_attention": _choice(config["part_attention"])}
-    parts += [value for axis, value in axes.items() if value != USUAL[axis]]
+    axes = {
+        "precision": config["precision"],
+        "part_attention": _part_attention_name(config["part_attention"]),
+    }
+    parts += [value for axis, value in axes.items() if value != DEFAULTS[axis]]
     marks = {
         "debug": config["task"].get("debug") is not None,
         "forced resume": forced,
@@ -38,12 +41,12 @@ def run_name(
     return " · ".join([*parts, *(mark for mark, applies in marks.items() if applies)])
 
 
-def _choice(part_attention: Mapping[str, Any]) -> str:
-    """A choice of part attention, with what it was told beyond its name."""
-    said = {
+def _part_attention_name(part_attention: Mapping[str, Any]) -> str:
+    """Part attention with its settings."""
+    settings = {
         "": part_attention["name"],
         "tokens ": part_attention.get("tokens"),
         "stride ": part_attention.get("stride"),
     }
-    words = [f"{what}{value}" for what, value in said.items() if value is not None]
+    words = [f"{what}{value}" for what, value in settings.items() if value is not None]
     return " ".join(words + ["random block"] * (part_attention.get("last_block") == "random"))

@@ -1,6 +1,6 @@
-"""Complete run folders -> one typed row each; a folder that cannot be trusted -> a line saying why.
+"""Complete run folders -> one typed row each; damaged folders -> one line each with the reason.
 
-predictions.parquet is left to `answers`, for the runs that are compared.
+`predictions` reads predictions.parquet, for the runs that are compared.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ SEALED = re.compile(rf"[0-9a-f]{{{SHORT}}}")
 
 
 @dataclass(frozen=True)
-class Damaged:
-    """A folder that is in no table. folder: run_id/config_hash/checkpoint_id. other_version: its
-    files are whole, but another version of fgvc wrote them."""
+class DamagedRun:
+    """A folder that no table contains. folder: run_id/config_hash/checkpoint_id. other_version: the
+    files are intact, but another version of fgvc wrote them."""
 
     folder: str
     why: str
@@ -37,23 +37,24 @@ class Damaged:
 
 @dataclass(frozen=True)
 class Run:
-    """One complete run; each field is a column of baselines.csv, bar `path` and `comparability`.
+    """One complete run; each field except `path` and `comparability` is a column of baselines.csv.
 
-    Accuracies and their bounds are fractions in 0..1, losses nats; None: not measured, or not told.
+    Accuracies and their bounds are fractions in 0..1, losses are in nats; None: not recorded.
+
     question: digest of the config without its seed. answer: digest of task, code, data and weights.
-    fit_checkpoint: sha256 of the checkpoint of the fit, from which this one may be exported.
-    join_key: what a finetune shares with the probe it is held against. join_base: the same without
-    the seed of random weights. head_size: numbers stored for the head (for kNN its bank).
-    comparability_base: the key without how the head was fitted.
-    fitted_on: images behind the head. forced: resumed by force. debug: task.debug. overlap: test
-    images that fitted or chose the head, None: not recorded. predictions_digest: of the predicted
-    class of each test image, None: not recorded.
-    subset: dataset.subset, None: the whole dataset. test_source: as in types.Dataset.
-    part_tokens: the patches that part attention keeps; None: one per head, or no part attention.
-    part_stride: pixels between its patches; None: the patch, or no part attention.
-    in_box: the share of them inside the object's box. notes: what a reader of the numbers must
-    know, one line each. rest: digest of all that is neither seed nor part attention; part_rest: of
-    part attention, all but what has a column.
+    rest: digest of the config without seed and part attention; part_rest: of the settings of part
+    attention that have no column. fit_checkpoint: sha256 of the checkpoint that the fit wrote, also
+    if this one was exported from it. join_key: digest that a finetune shares with its linear probe;
+    join_base: the same without the seed of random weights. comparability_base: the key without how
+    the head was fitted.
+    head_size: numbers stored for the head (for kNN, its feature bank). fitted_on: number of images
+    that fitted the head. overlap: number of test images that fitted or chose the head.
+    forced: resumed by force. debug: task.debug. predictions_digest: of the predicted class of each
+    test image. subset: dataset.subset; None: the whole dataset. test_source: as in types.Dataset.
+    part_tokens: patches that part attention keeps; None: one per head, or no part attention.
+    part_stride: pixels between its patches; None: the patch size, or no part attention. in_box:
+    fraction of the kept patches inside the object's box. notes: remarks on the numbers, one line
+    each.
     """
 
     path: Path
@@ -141,51 +142,51 @@ class Run:
     finished: str
 
 
-def scan(folders: Iterable[Path]) -> tuple[list[Run], list[Damaged]]:
-    """The sealed folders among `folders` (others are passed over), in the order of their names.
+def scan_runs(folders: Iterable[Path]) -> tuple[list[Run], list[DamagedRun]]:
+    """Read the complete runs among `folders`, sorted by path; other folders are skipped.
 
     Args:
-        folders: candidates, as `output_root.glob("*/*/*")` lists them.
+        folders: candidates, as listed by `output_root.glob("*/*/*")`.
     """
     runs, damaged = [], []
     for path in sorted(folders):
         if not (SEALED.fullmatch(path.name) and SEALED.fullmatch(path.parent.name)):
             continue
         try:
-            runs.append(read(path))
-        except DamageError as why:
-            other_version = isinstance(why, OtherVersionError)
-            damaged.append(Damaged(run_path(path), str(why), other_version))
+            runs.append(read_run(path))
+        except DamageError as error:
+            other_version = isinstance(error, OtherVersionError)
+            damaged.append(DamagedRun(run_path(path), str(error), other_version))
     return runs, damaged
 
 
 def run_path(path: Path) -> str:
-    """run_id/config_hash/checkpoint_id: the same wherever the outputs lie."""
+    """run_id/config_hash/checkpoint_id, which does not depend on the output root."""
     return "/".join(path.parts[-3:])
 
 
 def fit_marks(run: Run) -> str:
-    """Additions to `final_fit` in a title: other data, forced resume, debugging; may be empty."""
+    """Marks after `final_fit` in a title: other data, forced resume, debugging; may be empty."""
     parts = run.comparability
     marks = (
-        (parts.fitted_elsewhere, f" of other data ({_fitted_data(parts)[:8]})"),
+        (parts.fitted_elsewhere, f" of other data ({fitted_data(parts)[:8]})"),
         (parts.forced, " · forced resume"),
         (parts.debug is not None, " · debug"),
     )
     return "".join(mark for applies, mark in marks if applies)
 
 
-def _fitted_data(parts: Comparability) -> str:
-    """Digest of the data of the fit: its manifest or, where that is the same, its split."""
+def fitted_data(parts: Comparability) -> str:
+    """Digest of the data of the fit: its manifest or, if the manifest is the same, its split."""
     same = parts.fitted_manifest == parts.manifest
     return str(parts.fitted_split if same else parts.fitted_manifest)
 
 
-def read(path: Path) -> Run:
-    """One sealed folder; every file is read whole, so that what is wrong is found in one place.
+def read_run(path: Path) -> Run:
+    """Read one complete run.
 
     Raises:
-        DamageError: why it cannot be trusted.
+        DamageError: the folder cannot be trusted.
     """
     artifacts = verify.index(path)
     config, stamp, numbers = (
@@ -196,7 +197,7 @@ def read(path: Path) -> Run:
     verify.check_names(path, artifacts, stamp, facts)
     try:
         parts = comparability.of_record(config, stamp, numbers, facts)
-        typed_fields.check(parts)
+        typed_fields.check_types(parts)
         run = Run(
             path=path,
             comparability=parts,
@@ -204,40 +205,28 @@ def read(path: Path) -> Run:
             head_size=head_size,
             checkpoint_sha256=artifacts[verify.CKPT]["sha256"],
             fit_checkpoint=facts.get("exported_from") or artifacts[verify.CKPT]["sha256"],
-            **_of_config(config, stamp, parts),
-            **_of_comparability(parts),
-            **_of_stamp(stamp),
-            answer=_answer(stamp, facts["answer"]),
-            **_of_numbers(numbers),
-            notes=(*_notes(numbers.get("notes", [])), *_retention_notes(path)),
-            **_of_backbone(facts["config"]["backbone"], config["backbone"]["checkpoint"]),
-            **_of_parts(config, stamp, numbers.get("parts", {})),
+            **_config_columns(config, stamp, parts),
+            **_stamp_columns(stamp),
+            answer=_answer_digest(stamp, facts["answer"]),
+            **_metric_columns(numbers),
+            notes=(*_checked_notes(numbers.get("notes", [])), *_retention_notes(path)),
+            **_backbone_columns(facts["config"]["backbone"], config["backbone"]["checkpoint"]),
+            **_part_columns(config, stamp, numbers.get("parts", {})),
             join_key=_join_key(parts, config, stamp, config["seed"]),
             join_base=_join_key(parts, config, stamp, None),
         )
-        typed_fields.check(run)
+        typed_fields.check_types(run)
         return run
     except KeyError as error:
         raise OtherVersionError(
-            f"a record of another version of fgvc (it lacks {error}), passed over; to compare it, "
+            f"a record of another version of fgvc (it lacks {error}), skipped; to compare it, "
             "repeat the run"
         ) from error
     except (TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
-        raise DamageError(f"the record is not one that this version reads: {error}") from error
+        raise DamageError(f"not a record that this version reads: {error}") from error
 
 
-def _of_comparability(parts: Comparability) -> dict[str, Any]:
-    return {
-        "fitted_manifest": parts.fitted_manifest,
-        "fitted_split": parts.fitted_split,
-        "forced": parts.forced,
-        "debug": parts.debug,
-        "comparability_key": parts.key,
-        "comparability_base": parts.base,
-    }
-
-
-def _of_config(
+def _config_columns(
     config: Mapping[str, Any], stamp: Mapping[str, Any], parts: Comparability
 ) -> dict[str, Any]:
     seedless = {key: value for key, value in config.items() if key != "seed"}
@@ -261,18 +250,24 @@ def _of_config(
         "precision": config["precision"],
         "seed": config["seed"],
         "question": hashing.sha256_bytes(hashing.canonical_json(seedless)),
+        "fitted_manifest": parts.fitted_manifest,
+        "fitted_split": parts.fitted_split,
+        "forced": parts.forced,
+        "debug": parts.debug,
+        "comparability_key": parts.key,
+        "comparability_base": parts.base,
     }
 
 
-def _of_stamp(stamp: Mapping[str, Any]) -> dict[str, Any]:
-    told = ("run_id", "config_hash", "task", "dataset", "partial", "resolution", "normalization")
-    told += ("device", "gpu_name", "weights_digest", "git_commit", "git_dirty", "code_patch_sha256")
-    told += ("manifest_digest", "split_digest", "labelmap_digest", "started", "finished")
+def _stamp_columns(stamp: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("run_id", "config_hash", "task", "dataset", "partial", "resolution", "normalization")
+    keys += ("device", "gpu_name", "weights_digest", "git_commit", "git_dirty", "code_patch_sha256")
+    keys += ("manifest_digest", "split_digest", "labelmap_digest", "started", "finished")
     card, weights = stamp["dataset_card"], stamp["weights"]
-    about = ("license", "contamination", "label_noise", "approval")
+    card_keys = ("license", "contamination", "label_noise", "approval")
     return {
-        **{key: stamp[key] for key in (*told, "test_source")},
-        **{f"dataset_{key}": card.get(key, "not recorded") for key in about},
+        **{key: stamp[key] for key in (*keys, "test_source")},
+        **{f"dataset_{key}": card.get(key, "not recorded") for key in card_keys},
         "token_grid": "x".join(str(side) for side in stamp["token_grid"]),
         "weights_kind": weights["kind"],
         "weights_revision": weights["revision"],
@@ -280,30 +275,30 @@ def _of_stamp(stamp: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _answer(stamp: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
-    """Digest of task, code, data and weights, and of the code and weights that fitted the head:
-    those of an evaluation are its own."""
+def _answer_digest(stamp: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
+    """Digest of task, code, data and weights of the run, and of the code and weights of the fit,
+    which differ for an evaluation."""
     code = ("git_commit", "code_patch_sha256", "weights_digest")
-    who = {key: stamp[key] for key in ("task", "manifest_digest", *code)}
-    who["fit"] = {key: fit[key] for key in code}
-    return hashing.sha256_bytes(hashing.canonical_json(who))
+    identity = {key: stamp[key] for key in ("task", "manifest_digest", *code)}
+    identity["fit"] = {key: fit[key] for key in code}
+    return hashing.sha256_bytes(hashing.canonical_json(identity))
 
 
-def _of_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
+def _metric_columns(numbers: Mapping[str, Any]) -> dict[str, Any]:
     test, val, cost = numbers["test"], numbers.get("val") or {}, numbers["cost"]
     low, high = test["top1_ci95"]
-    told = ("n", "top1", "top5", "mean_per_class", "macro_f1")
-    must = {**{key: test[key] for key in told}, "top1_low": low, "top1_high": high}
-    may = {key: test[key] for key in ("loss", "ece")}
-    may |= {f"val_{key}": val.get(key) for key in ("top1", "loss")}
+    keys = ("n", "top1", "top5", "mean_per_class", "macro_f1")
+    required = {**{key: test[key] for key in keys}, "top1_low": low, "top1_high": high}
+    optional = {key: test[key] for key in ("loss", "ece")}
+    optional |= {f"val_{key}": val.get(key) for key in ("top1", "loss")}
     costs = ("parameters", "macs", "images_per_s", "peak_memory_mib")
-    may |= {key: cost.get(key) for key in costs}
-    for key, value in {**must, **{k: v for k, v in may.items() if v is not None}}.items():
+    optional |= {key: cost.get(key) for key in costs}
+    for key, value in {**required, **{k: v for k, v in optional.items() if v is not None}}.items():
         if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{key}={value!r} is no number")
+            raise ValueError(f"{key}={value!r} is not a number")
     return {
-        **must,
-        **may,
+        **required,
+        **optional,
         "metric_version": numbers["metric_version"],
         "fitted_on": numbers.get("fitted_on"),
         "overlap": (numbers.get("overlap") or {}).get("images"),
@@ -311,8 +306,8 @@ def _of_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _notes(notes: object) -> tuple[str, ...]:
-    """The notes of a record; records of older versions have none.
+def _checked_notes(notes: object) -> tuple[str, ...]:
+    """The notes of a record, with control characters made visible.
 
     Raises:
         ValueError: notes is not a list of strings.
@@ -323,37 +318,39 @@ def _notes(notes: object) -> tuple[str, ...]:
 
 
 def _retention_notes(path: Path) -> tuple[str, ...]:
-    """Why task=prune never removes the run, if its retention belongs to another run."""
+    """A note that task=prune never removes the run, if its retention.json is not its own."""
     try:
         retention.read_of(path / retention.FILE, run_path(path.resolve()))
-    except UnreadableError as why:
-        return (f"{one_line(why)}; task=prune keeps the run, task=audit names what differs",)
+    except UnreadableError as error:
+        return (f"{one_line(error)}; task=prune keeps the run, task=audit lists what differs",)
     return ()
 
 
-def _of_parts(
-    config: Mapping[str, Any], stamp: Mapping[str, Any], found: Mapping[str, Any]
+def _part_columns(
+    config: Mapping[str, Any], stamp: Mapping[str, Any], parts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """found: "parts" of metrics.json, empty where nothing is known to hold a selection against."""
-    chosen = dict(config["part_attention"])
-    other = {key: value for key, value in config.items() if key not in ("seed", "part_attention")}
-    name, last_block = chosen.pop("name"), chosen.pop("last_block", None)
-    tokens = chosen.pop("tokens", None)
-    rest = [other, stamp["task"], stamp["weights_digest"]]
+    """Columns on part attention; parts: "parts" of metrics.json, which may be empty."""
+    part_attention = dict(config["part_attention"])
+    other_config = {
+        key: value for key, value in config.items() if key not in ("seed", "part_attention")
+    }
+    name, last_block = part_attention.pop("name"), part_attention.pop("last_block", None)
+    tokens = part_attention.pop("tokens", None)
+    rest = [other_config, stamp["task"], stamp["weights_digest"]]
     return {
         "part_attention": name,
-        "part_tokens": found.get("tokens", tokens),
-        "part_stride": chosen.get("stride"),
+        "part_tokens": parts.get("tokens", tokens),
+        "part_stride": part_attention.get("stride"),
         "last_block": last_block,
-        "in_box": found[name]["in_box"]["value"] if name in found else None,
+        "in_box": parts[name]["in_box"]["value"] if name in parts else None,
         "rest": hashing.sha256_bytes(hashing.canonical_json(rest)),
-        "part_rest": hashing.sha256_bytes(hashing.canonical_json(chosen)),
+        "part_rest": hashing.sha256_bytes(hashing.canonical_json(part_attention)),
     }
 
 
-def _of_backbone(family: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """What only people need to know stands outside the hashed config, beside the weights' row."""
-    hashed = {key: value for key, value in chosen.items() if key not in ("repo", "revision")}
+def _backbone_columns(family: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Licence and contamination of the weights, which the hashed config does not contain."""
+    hashed = {key: value for key, value in checkpoint.items() if key not in ("repo", "revision")}
     licenses = [
         row["license"]
         for row in family["checkpoints"].values()
@@ -366,17 +363,17 @@ def _of_backbone(family: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[s
 
 
 def _architecture(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    """The hashed config of a backbone without what only says where its weights come from."""
+    """The hashed config of a backbone without the source of its weights."""
     sources = ("repo", "revision", "weights_sha256")
-    chosen = {key: value for key, value in backbone["checkpoint"].items() if key not in sources}
+    checkpoint = {key: value for key, value in backbone["checkpoint"].items() if key not in sources}
     rest = {key: value for key, value in backbone.items() if key not in sources}
-    return {**rest, "checkpoint": chosen}
+    return {**rest, "checkpoint": checkpoint}
 
 
 def _join_key(
     parts: Comparability, config: Mapping[str, Any], stamp: Mapping[str, Any], seed: int | None
 ) -> str:
-    """Digest that a finetune shares with its probe; random weights enter by their `seed`."""
+    """Digest that a finetune shares with its probe; for random weights it contains `seed`."""
     weights = stamp["weights_digest"]
     shared = {
         "comparability": parts.key,

@@ -1,7 +1,7 @@
-"""The rows of a sweep's jobs -> its table: on the terminal, as sweep.json and as sweep.html.
+"""One row per job of a sweep -> its table: on the terminal, as sweep.json and as sweep.html.
 
-A row is a file of its own, so that it is written by whatever process ran the job, on whatever
-machine; a job without one has not begun.
+Each row is a file of its own, written by the process that ran the job, possibly on another machine.
+A job without a row has not begun.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from fgvc.report import typed_fields
 from fgvc.store import atomic, hashing
 from fgvc.untrusted.escape import one_line
 
-HOME = "fgvc.report.page"
+TEMPLATES = "fgvc.report.page"
 ROWS = "jobs"
 GOOD = ("done", "skipped")
 NOT_BEGUN, RUNNING = "not begun", "running"
-PLACES = ("runtime.", "dataset.root=")
+PLACE_KEYS = ("runtime.", "dataset.root=")
 STATES = (*GOOD, "failed", "oom", "preempted", NOT_BEGUN)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One job. choices: the overrides that tell it from others; state: one of STATES, or running.
+    """One job. choices: the overrides that distinguish it from other jobs; state: one of STATES,
+    or RUNNING.
 
-    line, traceback: what went wrong. seconds: its process's, None where it has none.
-    folder: of its run, below the output root; None where it has none. sweep: its run_id; None
-    until the row is written.
+    line, traceback: the error. seconds: duration of its process. folder: of its run, below the
+    output root. sweep: run_id of the sweep; None until the row is written.
     """
 
     choices: tuple[str, ...]
@@ -52,8 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepTable:
-    """A sweep as it stands. left_out: combinations that cannot be, and why; output_root: where the
-    runs lie."""
+    """The current state of a sweep. left_out: combinations that are left out, with the reason."""
 
     run_id: str
     command: str
@@ -63,39 +62,44 @@ class SweepTable:
 
     @property
     def counts(self) -> dict[str, int]:
-        found = Counter(row.state for row in self.rows)
-        return {state: found[state] for state in STATES if found[state]}
+        counts = Counter(row.state for row in self.rows)
+        return {state: counts[state] for state in STATES if counts[state]}
 
     def names(self) -> list[str]:
-        """Each row by the choices in which the rows differ."""
-        shown = [[one for one in row.choices if not one.startswith(PLACES)] for row in self.rows]
-        everywhere = set.intersection(*map(set, shown))
-        if len(self.rows) == 1 or all(set(row) == everywhere for row in shown):
-            everywhere = set()
-        return [" ".join(one for one in row if one not in everywhere) for row in shown]
+        """Name of each row: the choices in which the rows differ."""
+        choices = [
+            [choice for choice in row.choices if not choice.startswith(PLACE_KEYS)]
+            for row in self.rows
+        ]
+        shared = set.intersection(*map(set, choices))
+        if len(self.rows) == 1 or all(set(row) == shared for row in choices):
+            shared = set()
+        return [" ".join(choice for choice in row if choice not in shared) for row in choices]
 
 
 def write_row(sweep: Path, row: Row) -> None:
-    """Write a row under the name of its sweep; it replaces a row of the same choices."""
-    atomic.write_json(_file(sweep, row.choices), asdict(replace(row, sweep=sweep.name)))
+    """Write a row of a sweep; it replaces the row of the same choices."""
+    atomic.write_json(_row_file(sweep, row.choices), asdict(replace(row, sweep=sweep.name)))
 
 
 def read_row(sweep: Path, choices: Sequence[str]) -> Row:
-    """What is known of a job by its choices."""
+    """The row of a job: NOT_BEGUN without a file, failed with a damaged file."""
     try:
-        stored = untrusted.read_json(_file(sweep, choices))
+        stored = untrusted.read_json(_row_file(sweep, choices))
         row = Row(**{**stored, "choices": tuple(stored["choices"])})
-        _check(row, sweep, choices)
+        _check_row(row, sweep, choices)
     except FileNotFoundError:
         return Row(tuple(choices), NOT_BEGUN)
     except (ValueError, TypeError, KeyError):
-        return Row(tuple(choices), "failed", line="its row is damaged: run it again")
+        return Row(
+            tuple(choices), "failed", line="the row of the job is damaged: run the job again"
+        )
     return row
 
 
-def _check(row: Row, sweep: Path, choices: Sequence[str]) -> None:
-    """ValueError unless the row has the types of a row, and is of this job and sweep."""
-    typed_fields.check(replace(row, traceback=None, line=None))
+def _check_row(row: Row, sweep: Path, choices: Sequence[str]) -> None:
+    """Raise ValueError unless the row has the declared types and belongs to this job and sweep."""
+    typed_fields.check_types(replace(row, traceback=None, line=None))
     if not all(isinstance(text, str | None) for text in (row.line, row.traceback)):
         raise ValueError("no text")
     if row.choices != tuple(choices) or row.state not in (*STATES, RUNNING):
@@ -104,23 +108,23 @@ def _check(row: Row, sweep: Path, choices: Sequence[str]) -> None:
         raise ValueError("of another sweep")
 
 
-def show(table: SweepTable) -> None:
-    """The jobs on the terminal; what went wrong stands below, a line each."""
+def print_sweep(table: SweepTable) -> None:
+    """Print the jobs, then one line per error."""
     names = table.names()
     rows = [
         [name, row.state, duration(row.seconds)]
         for name, row in zip(names, table.rows, strict=True)
     ]
-    console.table(f"jobs of {table.run_id}: {_counted(table)}", ("job", "", "time"), rows)
+    console.table(f"jobs of {table.run_id}: {_format_counts(table)}", ("job", "", "time"), rows)
     for name, row in zip(names, table.rows, strict=True):
         if row.state not in (*GOOD, NOT_BEGUN):
             console.say(f"{row.state}: {name}: {one_line(row.line)}")
 
 
-def write(table: SweepTable, target: Path) -> None:
-    """Write sweep.json and sweep.html into `target`, each whole or not at all.
+def write_sweep(table: SweepTable, target: Path) -> None:
+    """Write sweep.json and sweep.html into `target`, each atomically.
 
-    Both are read on other machines, so they name no place of this machine.
+    Both may be read on other machines, so they contain no path of this machine.
     """
     table = replace(
         table,
@@ -141,11 +145,11 @@ def write(table: SweepTable, target: Path) -> None:
     atomic.write_json(target / "sweep.json", plain)
     facts = {
         "table": table,
-        "lines": list(_lines(table, target)),
-        "counted": _counted(table),
+        "lines": list(_job_lines(table, target)),
+        "counted": _format_counts(table),
         "baselines": _link(table.output_root / "baselines.html", target),
     }
-    atomic.write_text(target / "sweep.html", render("sweep.html", HOME, facts))
+    atomic.write_text(target / "sweep.html", render("sweep.html", TEMPLATES, facts))
 
 
 def _without_places(row: Row) -> Row:
@@ -154,7 +158,7 @@ def _without_places(row: Row) -> Row:
     return replace(row, choices=tuple(map(privacy.without_user_paths, row.choices)), **shown)
 
 
-def _lines(table: SweepTable, target: Path) -> Iterator[Mapping[str, object]]:
+def _job_lines(table: SweepTable, target: Path) -> Iterator[Mapping[str, object]]:
     for name, row in zip(table.names(), table.rows, strict=True):
         page = table.output_root / row.folder / FILE if row.folder else None
         link = _link(page, target) if page and page.is_file() else None
@@ -165,10 +169,10 @@ def _link(file: Path, target: Path) -> str:
     return quote(os.path.relpath(file, target))
 
 
-def _counted(table: SweepTable) -> str:
+def _format_counts(table: SweepTable) -> str:
     return ", ".join(f"{number} {state}" for state, number in table.counts.items())
 
 
-def _file(sweep: Path, choices: Sequence[str]) -> Path:
+def _row_file(sweep: Path, choices: Sequence[str]) -> Path:
     name = hashing.sha256_bytes(hashing.canonical_json(list(choices)))
     return sweep / ROWS / f"{name[:16]}.json"

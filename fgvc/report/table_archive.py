@@ -1,8 +1,8 @@
-"""A table in several formats -> files of one stem; the table they replace stays beside them, dated.
+"""A table in several formats -> files of one stem; a replaced table is kept under a dated stem.
 
-baselines.json, baselines.csv and what else begins with `baselines.` are one table, and
-baselines.retention.json says how long it is kept. A table that differs moves the older one to
-baselines-TIME.*, TIME being when that one was written, with the retention it had.
+All files `baselines.*` are one table; baselines.retention.json states how long it is kept. A new
+table with other content first moves the older table to baselines-TIME.*, with its retention. TIME
+is the time at which the older table was written.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from fgvc.store import atomic, hashing
 from fgvc.store.file_lock import lock
 
 STEM = "baselines"
-KEEPER = ".retention.json"
+RETENTION_SUFFIX = ".retention.json"
 DATED = re.compile(rf"{STEM}-\d{{8}}T\d{{12}}Z")
 
 
 @dataclass(frozen=True)
 class TableFiles:
-    """One table on disk: its stem, its files, and its retention (None, and why it has none)."""
+    """One table on disk. trouble: why it has no retention; empty if it has one."""
 
     stem: str
     files: tuple[Path, ...]
@@ -39,12 +39,12 @@ class TableFiles:
         return self.stem == STEM
 
 
-def write(target: Path, formats: Mapping[str, bytes], days: int) -> None:
-    """Write a table, and leave the one it replaces, if it differs, under its date.
+def write_table(target: Path, formats: Mapping[str, bytes], days: int) -> None:
+    """Write a table; a replaced table with other content is kept under its date.
 
     Args:
-        formats: bytes by ending, as {"csv": …, "json": …}.
-        days: how long it is kept at least, from now on.
+        formats: bytes by suffix, such as {"csv": …, "json": …}.
+        days: minimum retention from now.
 
     Raises:
         OSError: the folder cannot be read or written.
@@ -54,11 +54,11 @@ def write(target: Path, formats: Mapping[str, bytes], days: int) -> None:
             _set_aside(target, days)
             for kind, data in formats.items():
                 atomic.write_bytes(target / f"{STEM}.{kind}", data)
-        _keep(target, days)
+        _write_retention(target, days)
 
 
-def found(folder: Path) -> list[TableFiles]:
-    """Every table that lies in a folder, by stem."""
+def list_tables(folder: Path) -> list[TableFiles]:
+    """Every table in a folder, sorted by stem."""
     stems = {path.name.partition(".")[0] for path in folder.glob(f"{STEM}*") if path.is_file()}
     return [_table(folder, stem) for stem in sorted(stems) if stem == STEM or DATED.fullmatch(stem)]
 
@@ -66,12 +66,13 @@ def found(folder: Path) -> list[TableFiles]:
 def _table(folder: Path, stem: str) -> TableFiles:
     files = tuple(sorted(folder.glob(f"{stem}.*")))
     try:
-        kept = retention.read_of(folder / f"{stem}{KEEPER}", _digest(folder / f"{stem}.json"))
-        if stem not in (STEM, _dated(kept.created)):
-            raise UnreadableError(f"{stem}{KEEPER}: created {kept.created.isoformat()}, not {stem}")
-        return TableFiles(stem, files, kept)
-    except UnreadableError as why:
-        return TableFiles(stem, files, None, str(why))
+        file = folder / f"{stem}{RETENTION_SUFFIX}"
+        stored = retention.read_of(file, _digest(folder / f"{stem}.json"))
+        if stem not in (STEM, _dated_stem(stored.created)):
+            raise UnreadableError(f"{file.name}: created {stored.created.isoformat()}, not {stem}")
+        return TableFiles(stem, files, stored)
+    except UnreadableError as error:
+        return TableFiles(stem, files, None, str(error))
 
 
 def _differs(file: Path, data: bytes) -> bool:
@@ -79,51 +80,53 @@ def _differs(file: Path, data: bytes) -> bool:
 
 
 def _set_aside(target: Path, days: int) -> None:
-    """Give every file of the table the dated name; its retention goes last, so that a kill between
-    two of them is made good by the next table."""
-    keeper = target / f"{STEM}{KEEPER}"
-    files = [path for path in target.glob(f"{STEM}.*") if path != keeper]
-    if not files and not keeper.exists():
+    """Rename the current table to its dated stem.
+
+    The retention is renamed last, so that the next table completes an interrupted renaming.
+    """
+    retention_file = target / f"{STEM}{RETENTION_SUFFIX}"
+    files = [path for path in target.glob(f"{STEM}.*") if path != retention_file]
+    if not files and not retention_file.exists():
         return
-    dated = _dated(_written(keeper, days))
-    for file in (*files, keeper):
+    dated = _dated_stem(_time_written(retention_file, days))
+    for file in (*files, retention_file):
         file.rename(target / f"{dated}{file.name.removeprefix(STEM)}")
     atomic.sync_folder(target)
 
 
-def _written(keeper: Path, days: int) -> datetime.datetime:
-    """When the table was written; one without a record of it counts from now."""
+def _time_written(retention_file: Path, days: int) -> datetime.datetime:
+    """When the current table was written; now, if its retention is unreadable."""
     try:
-        return retention.read(keeper).created.astimezone(datetime.UTC)
+        return retention.read(retention_file).created.astimezone(datetime.UTC)
     except UnreadableError:
-        return _keep(keeper.parent, days).created
+        return _write_retention(retention_file.parent, days).created
 
 
-def _keep(target: Path, days: int) -> Retention:
-    """Write the retention of the current table, from now on."""
-    kept = retention.begun(now(), days, _digest(target / f"{STEM}.json"))
-    retention.write(target / f"{STEM}{KEEPER}", kept)
-    return kept
+def _write_retention(target: Path, days: int) -> Retention:
+    """Write the retention of the current table, starting now."""
+    table_retention = retention.begun(now(), days, _digest(target / f"{STEM}.json"))
+    retention.write(target / f"{STEM}{RETENTION_SUFFIX}", table_retention)
+    return table_retention
 
 
 def _digest(file: Path) -> str:
-    """SHA256 of a table's JSON; empty where there is none."""
+    """SHA256 of a table's JSON; empty if there is none."""
     return hashing.sha256_file(file) if file.is_file() else ""
 
 
-def _dated(written: datetime.datetime) -> str:
+def _dated_stem(written: datetime.datetime) -> str:
     return f"{STEM}-{written.astimezone(datetime.UTC):%Y%m%dT%H%M%S%fZ}"
 
 
-def named(table: TableFiles) -> Iterator[str]:
-    """The run folders that a table rests on, as run_id/config_hash/checkpoint_id.
+def referenced_runs(table: TableFiles) -> Iterator[str]:
+    """The run folders that a table lists, as run_id/config_hash/checkpoint_id.
 
     Raises:
-        ValueError: its JSON is not one that this version reads.
+        ValueError: this version cannot read the JSON of the table.
     """
     for file in (path for path in table.files if path.name == f"{table.stem}.json"):
         try:
             for row in untrusted.read_json(file, untrusted.LIST)["rows"]:
                 yield from row["folder"]
         except (KeyError, TypeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{file}: no table of fgvc") from error
+            raise ValueError(f"{file}: not a table of fgvc") from error

@@ -1,4 +1,4 @@
-"""A few real runs, made once, and folders derived from them and sealed as a run seals its own."""
+"""A few real runs, computed once per session, and forged runs that are derived from them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def real(tmp_path_factory) -> Path:
         f"runtime.{name}_root={home / name}" for name in ("output", "cache", "data", "weights")
     ]
     with pytest.MonkeyPatch.context() as patch:
-        # one code for all of them, even if the checkout is being edited meanwhile
+        # the same code for all runs, even if the checkout is edited meanwhile
         patch.setenv("GIT_DIR", str(home / "no-git"))
         code = main(
             [
@@ -68,19 +68,19 @@ def real(tmp_path_factory) -> Path:
 def runs(real: Path) -> Callable[..., Path]:
     """The real run of a head, seed and final_fit."""
 
-    def one(head: str = "linear", seed: int = 0, final_fit: str = "trainval") -> Path:
+    def find_run(head: str = "linear", seed: int = 0, final_fit: str = "trainval") -> Path:
         for file in real.glob("*/*/*/config.canonical.json"):
             conf = json.loads(file.read_text())
             if (conf["head"]["name"], conf["seed"], conf["final_fit"]) == (head, seed, final_fit):
                 return file.parent
         raise AssertionError((head, seed, final_fit))
 
-    return one
+    return find_run
 
 
 @pytest.fixture
 def outputs(real: Path, tmp_path: Path) -> Path:
-    """A copy of all the real runs, to do harm to."""
+    """A copy of all real runs, to be damaged."""
     return shutil.copytree(real, tmp_path / "outputs")
 
 
@@ -88,10 +88,10 @@ def outputs(real: Path, tmp_path: Path) -> Path:
 def forge(runs, tmp_path: Path) -> Forge:
     """`forge(run_id, config=…, stamp=…, numbers=…, right=…)` -> a sealed folder under made/.
 
-    Nested mappings change single keys of the real run's files; `right` gives the answers, `wrong`
-    how many classes beside the truth a wrong one is. `facts` and `tensors` change what the
-    checkpoint states and holds. A report derives the comparability key from the other files, so a
-    key that is given stands for another label map.
+    Nested mappings change single keys in the files of the real run. right: whether each prediction
+    is right. wrong: distance of a wrong class index from the label. facts, tensors: changes of the
+    metadata and the tensors of the checkpoint. A report derives the comparability key from the
+    other files, so a given key is written as the digest of the label map.
     """
 
     def made(
@@ -114,9 +114,9 @@ def forge(runs, tmp_path: Path) -> Forge:
         name = hashing.sha256_bytes(hashing.canonical_json(plain))
         _change(work / "env_stamp.json", {**(stamp or {}), "config_hash": name, "run_id": run_id})
         _change(work / "metrics.json", numbers)
-        held, stated, _ = checkpoint.read(source or runs())
-        stated = _merged({**stated, "config_hash": name}, facts or {})
-        checkpoint_id = checkpoint.write(work, tensors(held), stated)
+        stored_tensors, stated_facts, _ = checkpoint.read(source or runs())
+        stated_facts = _merged({**stated_facts, "config_hash": name}, facts or {})
+        checkpoint_id = checkpoint.write(work, tensors(stored_tensors), stated_facts)
         reseal(work)
         target = work.parent / name[:16] / checkpoint_id[:16]
         target.parent.mkdir()
@@ -151,7 +151,7 @@ def _merged(old: Any, new: Mapping[str, Any]) -> Any:
 
 
 def _answer(folder: Path, right: np.ndarray, wrong: int) -> None:
-    """As many test images as there are answers, of six classes in turn."""
+    """Replace the predictions by len(right) test images of six classes in turn."""
     n = len(right)
     label = np.arange(n) % 6
     table = {

@@ -1,4 +1,4 @@
-"""Runs -> lines: seeds are folded, and nothing else is."""
+"""Runs -> lines: only runs that differ in their seed share a line."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import statistics
 import numpy as np
 import pytest
 
-from fgvc.report.aggregate_seeds import aggregate_seeds, names_of
-from fgvc.report.run_rows import scan
+from fgvc.report.aggregate_seeds import aggregate_seeds, unique_names
+from fgvc.report.run_rows import scan_runs
 from fgvc.store import hashing
 
 
 def lines(root):
-    return aggregate_seeds(scan(root.glob("*/*/*"))[0])
+    return aggregate_seeds(scan_runs(root.glob("*/*/*"))[0])
 
 
-def test_seeds_fold_and_heads_and_fits_do_not(real):
-    found = lines(real)
-    assert {(line.first.head, line.first.final_fit) for line in found} == {
+def test_only_seeds_share_a_line(real):
+    found_lines = lines(real)
+    assert {(line.first.head, line.first.final_fit) for line in found_lines} == {
         (head, fit) for head in ("linear", "knn") for fit in ("train", "trainval")
     }
-    for line in found:
+    for line in found_lines:
         assert [run.seed for run in line.runs] == [0, 1]
         assert line.repeats == 0
         values = [run.top1 for run in line.runs]
@@ -30,7 +30,7 @@ def test_seeds_fold_and_heads_and_fits_do_not(real):
         assert line.sd("loss") == statistics.stdev([run.loss for run in line.runs])
 
 
-def test_the_same_answer_again_folds_to_the_newest(forge, made):
+def test_only_the_newest_of_repeated_runs_is_shown(forge, made):
     times = {"monday": "2026-11-02", "wednesday": "2026-11-04", "tuesday": "2026-11-03"}
     for name, day in times.items():
         forge(name, stamp={"started": f"{day}T08:00:00+00:00"})
@@ -69,7 +69,7 @@ def test_a_repeat_that_predicts_other_classes_is_noted(forge, made):
         {"numbers": {"comparability_key": "f" * 64}},
     ],
 )
-def test_what_may_change_a_number_keeps_lines_apart(forge, made, change):
+def test_any_setting_that_may_change_a_number_separates_lines(forge, made, change):
     forge("one")
     forge("two", **{**change, "config": {"seed": 1, **change.get("config", {})}})
     assert len(lines(made)) == 2
@@ -83,7 +83,7 @@ def test_a_number_that_one_seed_lacks_has_no_mean(forge, made):
     assert line.mean("top1") is not None
 
 
-def test_columns_hold_a_mean_or_a_list_or_what_all_share(forge, made):
+def test_columns_are_means_lists_or_shared_values(forge, made):
     forge("one", numbers={"cost": {"images_per_s": 10.0}})
     forge("two", config={"seed": 1}, numbers={"cost": {"images_per_s": 30.0}})
     row = lines(made)[0].columns()
@@ -95,7 +95,7 @@ def test_columns_hold_a_mean_or_a_list_or_what_all_share(forge, made):
     assert row["top1_sd"] == 0.0
 
 
-def test_a_fit_on_other_data_is_no_seed_and_no_repeat(forge, made):
+def test_a_fit_on_other_data_is_a_line_of_its_own(forge, made):
     change = {"facts": {"answer": {"manifest_digest": "f" * 64}}}
     forge("one")
     forge("seed", config={"seed": 1}, **change)
@@ -105,8 +105,8 @@ def test_a_fit_on_other_data_is_no_seed_and_no_repeat(forge, made):
 
 
 @pytest.mark.parametrize("change", [{"fitted_on": 7}, {"overlap": {"images": 1}}])
-def test_seeds_fold_if_only_counts_of_their_fit_differ(forge, made, change):
-    """The config, the data and the comparability key name the fit of a plain run."""
+def test_seeds_share_a_line_if_only_their_fit_counts_differ(forge, made, change):
+    """The config, the data and the comparability key identify the fit of a plain run."""
     forge("one")
     forge("seed", config={"seed": 1}, numbers=change)
     (line,) = lines(made)
@@ -125,9 +125,9 @@ def test_debugging_and_forced_runs_of_other_fits_stay_apart(forge, made, mark):
 def test_two_forced_resumes_are_no_repeats_of_each_other_and_have_names_of_their_own(forge, made):
     for name in ("one", "two"):
         forge(name, numbers={"resumed": {"forced": True}})
-    found = lines(made)
-    assert [line.repeats for line in found] == [0, 0]
-    names = names_of(found)
+    found_lines = lines(made)
+    assert [line.repeats for line in found_lines] == [0, 0]
+    names = unique_names(found_lines)
     assert len(set(names)) == 2
     assert all("forced resume" in name for name in names)
 
@@ -138,8 +138,8 @@ EVAL = {"task": "eval"}
 OTHER_DATA = {**EVAL, "manifest_digest": "b" * 64}
 
 
-def found(root):
-    """run_ids and repeats of each line, and the run that it contradicts."""
+def summaries(root):
+    """run_ids and repeats of each line, and the run that the line contradicts."""
     return [
         ([run.run_id for run in line.runs], line.repeats, line.contradicts) for line in lines(root)
     ]
@@ -149,14 +149,14 @@ def test_an_evaluation_with_equal_predictions_is_a_repeat_of_its_run(forge, made
     forge("run", stamp={"started": "2026-01-01T00:00:00+00:00"})
     forge("one", stamp={**EVAL, "git_commit": "f" * 40, "device": "cuda"})
     forge("two", stamp={**EVAL, "eval_batch_size": 7})
-    assert found(made) == [(["run"], 2, None)]
+    assert summaries(made) == [(["run"], 2, None)]
 
 
 def test_the_evaluation_of_an_exported_checkpoint_is_a_repeat_of_its_run(forge, made):
     run = forge("run", stamp={"started": "2026-01-01T00:00:00+00:00"})
     exported = hashing.sha256_file(run / "ckpt.bin")
     forge("eval", stamp=EVAL, facts={"exported_from": exported, "whole": True})
-    assert found(made) == [(["run"], 1, None)]
+    assert summaries(made) == [(["run"], 1, None)]
 
 
 @pytest.mark.parametrize("key", ["git_commit", "code_patch_sha256", "weights_digest"])
@@ -174,7 +174,7 @@ def test_an_evaluation_repeats_the_seed_that_made_its_checkpoint(forge, made):
     for seed in (0, 1):
         forge(f"run{seed}", config={"seed": seed})
     forge("eval", config={"seed": 1}, stamp=EVAL)
-    assert found(made) == [(["run0", "run1"], 1, None)]
+    assert summaries(made) == [(["run0", "run1"], 1, None)]
 
 
 def test_evaluations_on_other_data_are_a_line_however_often_they_are_repeated(forge, made):
@@ -183,7 +183,7 @@ def test_evaluations_on_other_data_are_a_line_however_often_they_are_repeated(fo
         for turn in (0, 1, 2):
             stamp = {**OTHER_DATA, "started": f"2026-11-0{turn + 1}T00:00:00+00:00"}
             forge(f"eval{seed}{turn}", config={"seed": seed}, stamp=stamp)
-    assert sorted(found(made)) == [(["eval02", "eval12"], 4, None), (["run"], 0, None)]
+    assert sorted(summaries(made)) == [(["eval02", "eval12"], 4, None), (["run"], 0, None)]
 
 
 def test_an_evaluation_with_other_predictions_is_shown_outside_the_ranking(forge, made):
@@ -194,7 +194,7 @@ def test_an_evaluation_with_other_predictions_is_shown_outside_the_ranking(forge
     forge("c", stamp=EVAL, right=np.roll(right_N, 1))
     forge("d", stamp=EVAL, right=np.roll(right_N, 2))
     place = "/".join(run.parts[-3:])
-    assert sorted(found(made)) == [(["c"], 1, place), (["d"], 0, place), (["run"], 1, None)]
+    assert sorted(summaries(made)) == [(["c"], 1, place), (["d"], 0, place), (["run"], 1, None)]
     outside = {line.first.run_id: line.outside for line in lines(made)}
     assert outside["run"] is None
     assert place in outside["c"]
@@ -206,10 +206,10 @@ def test_without_the_run_the_newest_evaluation_stands_for_the_checkpoint(forge, 
         stamp = {**EVAL, "started": f"2026-11-0{day}T00:00:00+00:00"}
         newest = forge(f"day{day}", stamp=stamp, right=answers)
     place = "/".join(newest.parts[-3:])
-    assert sorted(found(made)) == [(["day2"], 0, place), (["day3"], 1, None)]
+    assert sorted(summaries(made)) == [(["day2"], 0, place), (["day3"], 1, None)]
 
 
-def test_evaluations_of_records_without_a_digest_stay_as_they_are(forge, made):
+def test_evaluations_without_a_prediction_digest_are_kept(forge, made):
     forge("run", numbers={"predictions_digest": None})
     forge("eval", stamp=EVAL, numbers={"predictions_digest": None})
-    assert len(found(made)) == 2
+    assert len(summaries(made)) == 2

@@ -1,4 +1,4 @@
-"""A real run passes its audit; a changed byte, a lie that was sealed, and a moved folder do not."""
+"""A real run passes its audit; a changed byte, a forged record and a renamed folder fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fgvc.record import retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.fitted_images import short_digests
 from fgvc.report.audit import CHECKS, contents, pull_request_block, run_audit
-from fgvc.report.audit.check import identity, question
+from fgvc.report.audit.check import check_id, question
 from fgvc.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,38 +28,38 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def run(runs, tmp_path):
-    """A copy of a real run, below folders of its names, to do harm to."""
+    """A copy of a real run under folders of the same names, to be damaged."""
     source = runs()
     return shutil.copytree(source, tmp_path / "a = ü" / Path(*source.parts[-3:]))
 
 
 def results(run):
-    return {one.id: one for one in run_audit(run)[1]}
+    return {check.id: check for check in run_audit(run)[1]}
 
 
 def failures(run):
-    return {name: one.evidence for name, one in results(run).items() if one.state == "FAIL"}
+    return {name: check.evidence for name, check in results(run).items() if check.state == "FAIL"}
 
 
 def changed(run, name, change):
-    """Change a JSON file as its owner could, by value."""
+    """Change the values of a JSON file."""
     plain = json.loads((run / name).read_text())
     change(plain)
     (run / name).write_text(json.dumps(plain))
 
 
 def test_a_real_run_passes(run):
-    found = results(run)
+    by_id = results(run)
     assert failures(run) == {}
-    states = {one.id: one.state for one in found.values() if one.state != "pass"}
+    states = {check.id: check.state for check in by_id.values() if check.state != "pass"}
     assert states == {
-        "code": "missing",  # these runs are made outside of git
+        "code": "missing",  # these runs use code outside git
         **dict.fromkeys(("requirements", "versions", "viewer-follows"), "not checked"),
         **dict.fromkeys(("command-follows", "page-follows", "plot-follows"), "not checked"),
         "licence": "person",
         "approval": "person",
     }
-    assert all(one.evidence and one.question.endswith((")", "?")) for one in found.values())
+    assert all(check.evidence and check.question.endswith((")", "?")) for check in by_id.values())
 
 
 def test_a_knn_run_passes_too(runs):
@@ -67,7 +67,7 @@ def test_a_knn_run_passes_too(runs):
 
 
 def test_ids_are_stable():
-    assert [identity(check) for check in CHECKS] == [
+    assert [check_id(check) for check in CHECKS] == [
         *("status", "hashes", "names", "retention", "config"),
         *("stamp", "environment", "code", "command-recorded", "command-follows"),
         *("checkpoint", "checkpoint-ignored", "checkpoint-config", "stamp-follows", "card-follows"),
@@ -93,13 +93,13 @@ def test_one_flipped_byte_in_any_file_is_found_and_named(run):
         name = path.relative_to(run).as_posix()
         for place in {0, len(data) // 2, len(data) - 1}:
             path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-            found = failures(run)
-            assert any(name in evidence for evidence in found.values()), (name, place, found)
+            failed = failures(run)
+            assert any(name in evidence for evidence in failed.values()), (name, place, failed)
         path.write_bytes(data)
     assert failures(run) == {}
 
 
-def test_a_blank_that_json_would_not_mind_is_found(run):
+def test_changed_whitespace_in_json_is_found(run):
     for name in ("status.json", "retention.json", "artifacts.json"):
         data = (run / name).read_bytes()
         (run / name).write_bytes(data.replace(b"  ", b" \t", 1))
@@ -115,10 +115,12 @@ def test_missing_and_extra_files_are_named(run):
 
 
 @pytest.mark.parametrize("name", ["status.json", "retention.json", "artifacts.json", "ckpt.bin"])
-def test_without_a_file_it_fails_and_goes_on(run, name):
+def test_a_missing_file_fails_only_its_own_checks(run, name):
     (run / name).unlink()
-    found = failures(run)
-    assert any(f"{name}: " in one or f"missing: {name}" in one for one in found.values()), found
+    failed = failures(run)
+    assert any(
+        f"{name}: " in evidence or f"missing: {name}" in evidence for evidence in failed.values()
+    ), failed
     assert results(run)["labelmap"].state == "pass"
 
 
@@ -134,14 +136,14 @@ def test_without_a_file_it_fails_and_goes_on(run, name):
         ("intervals_note", "narrow"),
     ],
 )
-def test_a_number_that_does_not_follow_is_found_though_it_was_sealed(run, seal, number, value):
+def test_a_wrong_number_is_found_despite_new_digests(run, seal, number, value):
     changed(run, "metrics.json", lambda plain: plain["test"].update({number: value}))
     seal(run)
     assert set(failures(run)) <= {"metrics-follow", "curves-follow"}
     assert f"metrics.json test {number}" in failures(run)["metrics-follow"]
 
 
-def test_answers_that_contradict_their_logits_are_found(run, seal):
+def test_predictions_that_contradict_their_logits_are_found(run, seal):
     table = pq.read_table(run / "predictions.parquet")
     pred_N = np.roll(table["pred"].to_numpy(), 1)
     at = table.column_names.index("pred")
@@ -200,11 +202,11 @@ def test_a_stamp_of_another_seed_and_one_that_breaks_its_schema_are_found(run, s
     assert "schema" in failures(run)["stamp"]
 
 
-def test_a_config_that_is_shown_otherwise_is_found(run, seal):
+def test_a_config_yaml_that_differs_from_the_hashed_config_is_found(run, seal):
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("final_fit: trainval", "final_fit: train"))
     seal(run)
-    assert "another final_fit" in failures(run)["config"]
+    assert "final_fit" in failures(run)["config"]
 
 
 def test_a_folder_under_another_name_is_found(run):
@@ -213,8 +215,8 @@ def test_a_folder_under_another_name_is_found(run):
 
 def test_too_short_a_retention_is_found(run):
     file = run / retention.FILE
-    kept = retention.read(file)
-    retention.write(file, replace(kept, expires=kept.created + timedelta(days=89)))
+    stored = retention.read(file)
+    retention.write(file, replace(stored, expires=stored.created + timedelta(days=89)))
     assert failures(run)["retention"] == "retention.json: 89.0 days, at least 90"
 
 
@@ -224,7 +226,7 @@ def test_a_stack_that_was_not_validated_is_found(run, seal):
     assert "task=check" in failures(run)["stack-validated"]
 
 
-def test_a_key_that_does_not_follow_and_a_second_look_are_found(run, seal):
+def test_a_wrong_key_and_a_second_read_of_test_are_found(run, seal):
     changed(run, "metrics.json", lambda plain: plain.update(comparability_key="0" * 64))
     changed(run, "metrics.json", lambda plain: plain.update(test_reads=2))
     seal(run)
@@ -248,9 +250,9 @@ def test_a_part_of_the_key_that_the_rest_of_the_record_contradicts_is_found(run,
 
 def test_a_forced_resume_and_a_debugging_run_are_named(forge):
     resumed = {"step": 4, "forced": True, "from": "r/abc", "changed": ["final_fit"]}
-    found = failures(forge("forced", numbers={"resumed": resumed}))
-    assert "forced resume from r/abc under another final_fit" in found["plain-fit"]
-    assert "forced" in found["comparability"]  # the key that was written is that of a plain run
+    failed = failures(forge("forced", numbers={"resumed": resumed}))
+    assert "forced resume from r/abc under another final_fit" in failed["plain-fit"]
+    assert "forced" in failed["comparability"]  # the recorded key is that of a plain run
     again = forge("again", facts={"fit": {"forced": True}}, stamp={"task": "eval"})
     assert "forced resume" in failures(again)["plain-fit"]
     debug = forge("debug", config={"task": {"debug": "overfit", "batch_size": 8}})
@@ -258,7 +260,7 @@ def test_a_forced_resume_and_a_debugging_run_are_named(forge):
 
 
 @pytest.mark.parametrize("final_fit", ["train", "trainval"])
-def test_a_number_of_fitted_images_that_the_split_does_not_give_is_found(runs, forge, final_fit):
+def test_a_wrong_number_of_fitted_images_is_found(runs, forge, final_fit):
     source = runs("linear", 0, final_fit)
     count = json.loads((source / "metrics.json").read_text())["fitted_on"]
     wrong = forge("one more", source=source, numbers={"fitted_on": count + 1})
@@ -281,7 +283,7 @@ def test_a_number_of_fitted_images_that_the_split_does_not_give_is_found(runs, f
         ("checkpoint", {"stamp": {"weights": {"kind": "hub", "revision": "0" * 40}}}),
     ],
 )
-def test_what_other_files_contradict_is_found(forge, check, change):
+def test_a_contradiction_between_files_is_found(forge, check, change):
     note = "task.c_low=1e-06: the chosen C = 1e-06 is the first of 45 values"
     honest = {"facts": {"fit": {"notes": [note]}}, "numbers": {"notes": [note]}}
     assert check not in failures(forge("honest", **honest))
@@ -291,15 +293,15 @@ def test_what_other_files_contradict_is_found(forge, check, change):
 
 def test_an_evaluation_keeps_the_notes_of_its_fit(forge):
     facts = {"fit": {"notes": ["a note", "2 images cannot be read (2 of train): a, b"]}}
-    kept = [f"of the fit: {note}" for note in facts["fit"]["notes"]]
+    notes = [f"of the fit: {note}" for note in facts["fit"]["notes"]]
     made = {"facts": facts, "stamp": {"task": "eval"}}
-    assert "notes" not in failures(forge("honest", **made, numbers={"notes": kept}))
-    assert "notes" in failures(forge("lost", **made, numbers={"notes": kept[:1]}))
+    assert "notes" not in failures(forge("honest", **made, numbers={"notes": notes}))
+    assert "notes" in failures(forge("lost", **made, numbers={"notes": notes[:1]}))
     plain = forge("run", facts=facts, numbers={"notes": ["a note", "3 images cannot be read (…)"]})
     assert "notes" not in failures(plain)
 
 
-def test_test_images_of_the_fit_are_counted_anew(runs, forge):
+def test_test_images_of_the_fit_are_recounted(runs, forge):
     rows = pq.read_table(runs() / "predictions.parquet").to_pylist()
     test = [row["sha256"] for row in rows if row["split"] == "test"]
 
@@ -311,12 +313,12 @@ def test_test_images_of_the_fit_are_counted_anew(runs, forge):
     wrong = failures(forge("silent", tensors=with_three))["no-test-image-fitted"]
     assert "overlap is 0" in wrong
     open_about_it = forge("open", tensors=with_three, numbers={"overlap": {"images": 3}})
-    found = failures(open_about_it)["no-test-image-fitted"]
-    assert f"3 of {len(test)} test images" in found
+    evidence = failures(open_about_it)["no-test-image-fitted"]
+    assert f"3 of {len(test)} test images" in evidence
 
 
-def test_validation_images_that_chose_the_head_are_counted_anew(runs, forge):
-    """final_fit=train: C was chosen on them; final_fit=trainval: they are of the fit."""
+def test_validation_images_that_chose_the_head_are_recounted(runs, forge):
+    """final_fit=train: they chose C; final_fit=trainval: they are part of the fit."""
     chosen, joined = (runs("linear", 0, final_fit) for final_fit in ("train", "trainval"))
     rows = pq.read_table(chosen / "predictions.parquet").to_pylist()
     sha256 = {
@@ -352,7 +354,7 @@ def test_a_checkpoint_must_be_ignored_by_git(run):
         subprocess.run(["git", "-C", run, *arguments], check=True, capture_output=True)
 
     git("init", "-q")
-    shutil.move(run / ".git", run.parent / ".git")  # the run itself stays as it was
+    shutil.move(run / ".git", run.parent / ".git")  # the run itself is unchanged
     assert "does not ignore it" in failures(run)["checkpoint-ignored"]
     (run.parent / ".gitignore").write_text("*.bin\n")
     assert failures(run) == {}
@@ -360,25 +362,25 @@ def test_a_checkpoint_must_be_ignored_by_git(run):
     assert "tracked by git" in failures(run)["checkpoint-ignored"]
 
 
-def test_a_content_that_is_demanded_fails_where_it_is_missing(run, monkeypatch):
+def test_a_missing_required_file_fails(run, monkeypatch):
     monkeypatch.setitem(contents.MINIMUM, "poster.svg", "poster")
     assert failures(run) == {"minimum-contents": "missing: poster.svg (poster)"}
 
 
-def test_the_template_asks_for_the_headings_of_the_block(run):
+def test_the_template_has_the_headings_of_the_block(run):
     template = (ROOT / ".github" / "pull_request_template.md").read_text()
     assert tuple(re.findall(r"^### (.*)$", template, re.MULTILINE)) == pull_request_block.HEADINGS
-    text = pull_request_block.markdown(*run_audit(run))
+    text = pull_request_block.render_block(*run_audit(run))
     assert tuple(re.findall(r"^### (.*)$", text, re.MULTILINE)) == pull_request_block.HEADINGS
     stamp = json.loads((run / "env_stamp.json").read_text())
-    kept = retention.read(run / retention.FILE)
-    for told in (
+    stored = retention.read(run / retention.FILE)
+    for value in (
         stamp["config_hash"],
         stamp["env_hash"],
-        kept.expires.isoformat(),
+        stored.expires.isoformat(),
         "- [ ] licence",
     ):
-        assert told in text
+        assert value in text
     assert str(run.parents[2]) not in text.replace((run / "command.txt").read_text().strip(), "")
 
 
@@ -390,23 +392,23 @@ def test_the_command_prints_80_columns_writes_json_and_ends_with_1_on_a_failure(
     table = out[: out.index("### Commands")].splitlines()
     assert max(map(len, table)) <= 80
     (file,) = (root / "audit").glob("*.json")
-    told = json.loads(file.read_text())
-    assert told["outcome"] == "not checked"  # it was made outside of git
-    assert len(told["checks"]) == len(CHECKS)
+    written = json.loads(file.read_text())
+    assert written["outcome"] == "not checked"  # the run used code outside git
+    assert len(written["checks"]) == len(CHECKS)
     (run / "run.log").write_text("")
     assert main([*command, f"task.output='{root / 'b.json'}'"]) == 1
     assert json.loads((root / "b.json").read_text())["outcome"] == "failed"
     assert "changed: run.log" in capfd.readouterr().out
 
 
-def test_what_is_no_run_is_refused_in_a_line(tmp_path, capfd):
+def test_a_folder_that_is_not_a_run_is_refused_in_one_line(tmp_path, capfd):
     assert main(["task=audit", f"run={tmp_path}"]) == 1
     (line,) = capfd.readouterr().err.splitlines()
     assert "no complete run" in line
 
 
 @pytest.mark.parametrize(("key", "wrong"), [("checksum", "0" * 64), ("test", 1), ("classes", 7)])
-def test_a_smoke_subset_must_be_what_it_says(runs, forge, key, wrong):
+def test_a_smoke_subset_must_match_its_stamp(runs, forge, key, wrong):
     splits = json.loads((runs() / "splits" / "digests.json").read_text())
     stamp = json.loads((runs() / "env_stamp.json").read_text())
     counts = {name: splits[name]["images"] for name in ("train", "val", "test")}

@@ -1,4 +1,4 @@
-"""Run folders -> baselines.csv and .json: every field, the same bytes wherever the folders lie."""
+"""Run folders -> baselines.csv and .json: every field, the same bytes at any location."""
 
 from __future__ import annotations
 
@@ -78,18 +78,18 @@ def test_every_field_is_a_column_of_both(real, tmp_path):
     assert {row["p_holm_pairs"] for row in plain["rows"]} == {None, 1}
 
 
-def test_csv_says_what_json_says(real, tmp_path):
+def test_csv_and_json_have_the_same_values(real, tmp_path):
     write_baselines(real, tmp_path)
     rows, plain = read(tmp_path)
-    for row, told in zip(rows, plain["rows"], strict=True):
-        assert float(row["top1"]) == told["top1"]
+    for row, entry in zip(rows, plain["rows"], strict=True):
+        assert float(row["top1"]) == entry["top1"]
         assert row["seed"] == "0; 1"
-        assert told["seed"] == [0, 1]
-        assert row["checkpoint_sha256"].split("; ") == told["checkpoint_sha256"]
-        assert row["best"] == str(told["best"]).lower()
-        assert row["p"] == ("" if told["p"] is None else str(told["p"]))
+        assert entry["seed"] == [0, 1]
+        assert row["checkpoint_sha256"].split("; ") == entry["checkpoint_sha256"]
+        assert row["best"] == str(entry["best"]).lower()
+        assert row["p"] == ("" if entry["p"] is None else str(entry["p"]))
         assert row["weights_digest"] == ""
-        assert row["group"] == told["group"] == told["comparability_key"]
+        assert row["group"] == entry["group"] == entry["comparability_key"]
 
 
 def test_the_same_folders_give_the_same_bytes_in_another_place(real, tmp_path):
@@ -101,7 +101,7 @@ def test_the_same_folders_give_the_same_bytes_in_another_place(real, tmp_path):
         assert str(tmp_path) not in (tmp_path / "c" / name).read_text()
 
 
-def test_it_may_lie_among_the_runs_and_is_made_anew(outputs):
+def test_the_table_may_lie_among_the_runs_and_is_rewritten(outputs):
     write_baselines(outputs, outputs)
     first = (outputs / "baselines.csv").read_bytes()
     shutil.rmtree(next(outputs.glob("*/*/*/ckpt.bin")).parent)
@@ -170,15 +170,15 @@ def test_no_run_is_one_line(tmp_path, empty):
     assert not (tmp_path / "target").exists()
 
 
-def test_nothing_but_damage_is_one_line_too(outputs, tmp_path):
+def test_only_damaged_runs_are_one_line(outputs, tmp_path):
     for file in outputs.glob("*/*/*/metrics.json"):
         file.unlink()
-    with pytest.raises(UserError, match="all 8 runs there are damaged") as caught:
+    with pytest.raises(UserError, match=r"runtime\.output_root=.*all 8 runs are damaged") as caught:
         write_baselines(outputs, tmp_path / "target")
     assert "\n" not in str(caught.value)
 
 
-def test_the_notes_of_all_seeds_stand_in_one_cell_each_once(forge, made, tmp_path):
+def test_one_cell_has_the_distinct_notes_of_all_seeds(forge, made, tmp_path):
     forge("a", numbers={"notes": ["shared", "of seed 0"]})
     forge("b", config={"seed": 1}, numbers={"notes": ["shared", "of seed 1"]})
     write_baselines(made, tmp_path)

@@ -1,4 +1,4 @@
-"""Two runs: the test against scipy's, what changed by name, and what does not compare."""
+"""Two runs: tests as in scipy, changed images by name, and runs that are not comparable."""
 
 from __future__ import annotations
 
@@ -30,44 +30,44 @@ def paths(run):
     return np.array(pq.read_table(run / "predictions.parquet")["path"].to_pylist())
 
 
-def test_the_test_is_scipy_s_and_the_counts_are_the_images_(pair):
-    told = compare_runs(*pair, force=False)
+def test_the_p_value_equals_scipy_and_the_counts_equal_the_images(pair):
+    result = compare_runs(*pair, force=False)
     gained, lost = paths(pair[0])[RIGHT_N & ~OTHER_N], paths(pair[0])[OTHER_N & ~RIGHT_N]
-    assert [one["path"] for one in told["wrong_to_right"]] == sorted(gained)
-    assert [one["path"] for one in told["right_to_wrong"]] == sorted(lost)
-    assert told["mcnemar"]["only_a"] == len(gained)
-    assert told["mcnemar"]["only_b"] == len(lost)
+    assert [image["path"] for image in result["wrong_to_right"]] == sorted(gained)
+    assert [image["path"] for image in result["right_to_wrong"]] == sorted(lost)
+    assert result["mcnemar"]["only_a"] == len(gained)
+    assert result["mcnemar"]["only_b"] == len(lost)
     oracle = binomtest(len(gained), len(gained) + len(lost)).pvalue
-    assert told["mcnemar"]["p"] == pytest.approx(oracle, rel=1e-12)
-    assert told["top1"]["value"] == pytest.approx(RIGHT_N.mean() - OTHER_N.mean())
-    assert told["top1"]["low"] < told["top1"]["value"] < told["top1"]["high"]
-    assert told["comparable"]
-    assert told["run"]["top1"] == RIGHT_N.mean()
-    assert told["run"]["top1_ci95"][0] < told["run"]["top1"]
+    assert result["mcnemar"]["p"] == pytest.approx(oracle, rel=1e-12)
+    assert result["top1"]["value"] == pytest.approx(RIGHT_N.mean() - OTHER_N.mean())
+    assert result["top1"]["low"] < result["top1"]["value"] < result["top1"]["high"]
+    assert result["comparable"]
+    assert result["run"]["top1"] == RIGHT_N.mean()
+    assert result["run"]["top1_ci95"][0] < result["run"]["top1"]
 
 
-def test_classes_are_told_by_the_size_of_their_change(pair):
+def test_classes_are_sorted_by_the_size_of_their_change(pair):
     rows = compare_runs(*pair, force=False)["classes"]
     changes = [abs(row["difference"]) for row in rows]
     assert changes == sorted(changes, reverse=True)
     assert sum(row["images"] for row in rows) == 300
     label_N = np.arange(300) % 6
-    found = sorted(row["difference"] for row in rows)
+    differences = sorted(row["difference"] for row in rows)
     wanted = [RIGHT_N[label_N == k].mean() - OTHER_N[label_N == k].mean() for k in range(6)]
-    assert found == pytest.approx(sorted(wanted))
+    assert differences == pytest.approx(sorted(wanted))
 
 
-def test_what_else_differs_is_told_by_key(forge, pair):
+def test_other_differences_are_listed_by_key(forge, pair):
     third = forge("c", stamp={"git_commit": "1" * 40, "timm_version": "9"}, right=RIGHT_N)
     assert compare_runs(*pair, force=False)["config"] == {
         "head.k": [None, 20],
         "head.name": ["linear", "knn"],
     }
-    told = compare_runs(pair[0], third, force=False)
-    assert told["config"] == {}
-    assert told["environment"]["git_commit"][1] == "1" * 40
-    assert told["environment"]["timm_version"][1] == "9"
-    assert not {"run_id", "started"} & told["environment"].keys()
+    result = compare_runs(pair[0], third, force=False)
+    assert result["config"] == {}
+    assert result["environment"]["git_commit"][1] == "1" * 40
+    assert result["environment"]["timm_version"][1] == "9"
+    assert not {"run_id", "started"} & result["environment"].keys()
 
 
 @pytest.mark.parametrize(
@@ -81,15 +81,15 @@ def test_what_else_differs_is_told_by_key(forge, pair):
         ({"config": {"final_fit": "train"}}, "final_fit"),
     ],
 )
-def test_what_does_not_compare_is_refused_by_name_and_forced_aloud(forge, pair, change, name):
+def test_incomparable_runs_are_refused_unless_forced(forge, pair, change, name):
     other = forge("other", right=OTHER_N, **change)
-    with pytest.raises(UserError, match="do not compare") as caught:
+    with pytest.raises(UserError, match="are not comparable") as caught:
         compare_runs(pair[0], other, force=False)
     assert f"differ in {name}:" in str(caught.value)
     assert "task.force=true" in str(caught.value)
-    told = compare_runs(pair[0], other, force=True)
-    assert not told["comparable"]
-    assert list(told["differs_in"]) == [name]
+    result = compare_runs(pair[0], other, force=True)
+    assert not result["comparable"]
+    assert list(result["differs_in"]) == [name]
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_what_does_not_compare_is_refused_by_name_and_forced_aloud(forge, pair, 
         ({"config": {"task": {"debug": "overfit"}}}, "task.debug"),
     ],
 )
-def test_another_fit_does_not_compare(forge, pair, change, name):
+def test_another_fit_is_not_comparable(forge, pair, change, name):
     other = forge("other", right=OTHER_N, **change)
-    with pytest.raises(UserError, match="do not compare") as caught:
+    with pytest.raises(UserError, match="are not comparable") as caught:
         compare_runs(pair[0], other, force=False)
     assert f"differ in {name}:" in str(caught.value)
 
@@ -119,16 +119,16 @@ def test_a_side_that_was_fitted_on_test_images_is_named(forge, pair, capsys):
     )
 
 
-def test_zero_shot_goes_with_any_fit(forge, pair):
+def test_zero_shot_is_comparable_with_any_fit(forge, pair):
     config = {"task": {"name": "zero_shot"}, "head": {"name": "text"}, "final_fit": "train"}
     assert compare_runs(pair[0], forge("z", config=config, right=OTHER_N), False)["comparable"]
 
 
-def test_force_takes_the_common_images_and_counts_the_rest(forge, pair):
+def test_force_compares_the_common_images_and_counts_the_others(forge, pair):
     fewer = forge("fewer", stamp={"manifest_digest": "1" * 64}, right=OTHER_N[:120])
-    told = compare_runs(pair[0], fewer, force=True)
-    assert told["images"] == {"common": 120, "only_run": 180, "only_against": 0}
-    assert told["run"]["top1"] == RIGHT_N[:120].mean()
+    result = compare_runs(pair[0], fewer, force=True)
+    assert result["images"] == {"common": 120, "only_run": 180, "only_against": 0}
+    assert result["run"]["top1"] == RIGHT_N[:120].mean()
 
 
 def test_force_does_not_help_where_labels_disagree(forge, pair, seal):
@@ -137,11 +137,11 @@ def test_force_does_not_help_where_labels_disagree(forge, pair, seal):
     plain["classes"][0]["id"], plain["classes"][1]["id"] = "2", "1"
     (other / "labelmap.json").write_text(json.dumps(plain))
     seal(other)
-    with pytest.raises(UserError, match="labels do not agree"):
+    with pytest.raises(UserError, match=r"\.jpg has class 2 in one run and 1 in the other"):
         compare_runs(pair[0], other, force=True)
 
 
-def test_nothing_in_common_and_damage_are_a_line(runs, pair):
+def test_no_common_images_and_damage_are_one_line(runs, pair):
     with pytest.raises(UserError, match="differ in .*images"):
         compare_runs(pair[0], runs(final_fit="train"), force=False)
     (pair[1] / "predictions.parquet").write_bytes(b"")
@@ -165,33 +165,33 @@ def test_the_command_shows_it_in_80_columns_and_writes_json(pair, tmp_path, capf
 
 
 def test_swapping_the_runs_changes_signs_and_nothing_else(pair):
-    here, there = compare_runs(*pair, force=False), compare_runs(*pair[::-1], force=False)
+    forward, backward = compare_runs(*pair, force=False), compare_runs(*pair[::-1], force=False)
     for number in ("top1", "mean_per_class"):
-        one, other = here[number], there[number]
-        assert (one["value"], one["low"], one["high"]) == (
+        left, other = forward[number], backward[number]
+        assert (left["value"], left["low"], left["high"]) == (
             -other["value"],
             -other["high"],
             -other["low"],
         )
-    assert here["top1"]["p"] == there["top1"]["p"] == here["mcnemar"]["p"]
-    assert here["wrong_to_right"] == there["right_to_wrong"]
+    assert forward["top1"]["p"] == backward["top1"]["p"] == forward["mcnemar"]["p"]
+    assert forward["wrong_to_right"] == backward["right_to_wrong"]
 
 
 @pytest.mark.parametrize(("wrong", "identical"), [(1, True), (2, False)])
 def test_identical_answers_are_called_identical(forge, pair, capfd, wrong, identical):
-    """Other mistakes on the same images are a tie, and said to be that."""
+    """Different wrong predictions on the same images are a tie, and are reported as a tie."""
     other = forge("other", config={"head": {"name": "knn"}}, right=RIGHT_N, wrong=wrong)
     assert compare_runs(pair[0], other, force=False)["identical"] is identical
     assert main(["task=compare", f"run={pair[0]}", f"against={other}"]) == 0
-    said = " ".join(capfd.readouterr().out.split())
+    out = " ".join(capfd.readouterr().out.split())
     words = "identical answers: both predict the same class for each of the 300 test images"
-    assert (words in said) is identical
+    assert (words in out) is identical
     tie = "a tie: no finding at 0.05; the same images are right, with other mistakes)"
-    assert (tie in said) is not identical
-    assert ("tie" in said) is not identical
+    assert (tie in out) is not identical
+    assert ("tie" in out) is not identical
 
 
-def test_the_command_says_that_it_was_forced_and_why(forge, pair, capfd):
+def test_the_command_prints_that_it_was_forced_and_why(forge, pair, capfd):
     other = forge("other", stamp={"split_digest": "1" * 64}, right=OTHER_N)
     command = ["task=compare", f"run={pair[0]}", f"against={other}"]
     assert main(command) == 1
@@ -208,5 +208,5 @@ def test_identical_answers_of_a_forced_comparison_are_those_to_the_common_images
 ):
     fewer = forge("fewer", stamp={"manifest_digest": "1" * 64}, right=RIGHT_N[:120])
     assert main(["task=compare", f"run={pair[0]}", f"against={fewer}", "task.force=true"]) == 0
-    said = " ".join(capfd.readouterr().out.split())
-    assert "both predict the same class for each of the 120 common images" in said
+    out = " ".join(capfd.readouterr().out.split())
+    assert "both predict the same class for each of the 120 common images" in out

@@ -1,4 +1,4 @@
-"""Part attention against its controls: found by what they share, judged by scipy's word."""
+"""Part attention and its controls: matched by their settings, tested as in scipy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from fgvc import metrics
-from fgvc.report.baselines import gather, write_baselines
+from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.terminal_table import print_table
 
 N = 300
@@ -21,7 +21,7 @@ def hits(number: int, seed: int) -> np.ndarray:
 
 
 def chosen(name: str, **more: object) -> dict[str, object]:
-    """The hashed part of a choice, as a run leaves it."""
+    """The hashed config of part attention."""
     if name == "off":
         return {"part_attention": {"name": "off"}}
     plain = {"name": name, "tokens": None, "stride": None, "last_block": "pretrained", **more}
@@ -36,7 +36,7 @@ def parts(name: str, tokens: int = 3, share: float = 0.641) -> dict[str, object]
 
 @pytest.fixture
 def sweep(forge):
-    """The sweep of controls with known answers; returns them by name."""
+    """A sweep of controls with known predictions; returns these by name."""
     answers = {name: hits(count, seed) for seed, (name, count) in enumerate(RIGHT.items())}
     for name, right_N in answers.items():
         forge(name, config=chosen(name), numbers=parts(name), right=right_N)
@@ -44,58 +44,58 @@ def sweep(forge):
 
 
 def controls(made) -> dict[str, dict[str, object]]:
-    """By run_id, what a line is held against."""
-    (group,) = gather(made.glob("*/*/*")).groups
+    """Comparisons of each line by run_id."""
+    (group,) = build_table(made.glob("*/*/*")).groups
     return {entry.line.first.run_id: dict(entry.controls) for entry in group.entries}
 
 
-def test_each_choice_is_held_against_off_and_the_blind_ones_by_scipy_and_holm(sweep, made):
-    held = controls(made)
+def test_each_choice_is_compared_with_its_controls_as_by_scipy_and_holm(sweep, made):
+    by_name = controls(made)
     scored = ["off", "random", "centre"]
-    assert {name: list(one) for name, one in held.items()} == {
+    assert {name: list(tests) for name, tests in by_name.items()} == {
         "off": [],
         "transfg": scored,
         "rollout": scored,
         "random": ["off"],
         "centre": ["off"],
     }
-    pairs = [(mine, other) for mine, against in held.items() for other in against]
+    pairs = [(name, other) for name, against in by_name.items() for other in against]
     exact = []
-    for mine, other in pairs:
-        b, c = (sweep[mine] & ~sweep[other]).sum(), (sweep[other] & ~sweep[mine]).sum()
+    for name, other in pairs:
+        b, c = (sweep[name] & ~sweep[other]).sum(), (sweep[other] & ~sweep[name]).sum()
         exact.append(stats.binomtest(int(b), int(b + c)).pvalue)
-    found = [held[mine][other] for mine, other in pairs]
-    assert [one.p for one in found] == pytest.approx(exact, rel=1e-9)
-    assert [one.p_holm for one in found] == pytest.approx(metrics.holm(exact))
-    assert held["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
+    tests = [by_name[name][other] for name, other in pairs]
+    assert [test.p for test in tests] == pytest.approx(exact, rel=1e-9)
+    assert [test.p_holm for test in tests] == pytest.approx(metrics.holm(exact))
+    assert by_name["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
 
 
 def test_a_control_differs_in_nothing_else(sweep, forge, made):
-    """Other heads, other tokens, another stride: none of them is a control."""
+    """Other heads, other tokens, another stride: none of these is a control."""
     right_N = hits(299, 9)
     forge("knn", config={**chosen("off"), "head": {"name": "knn"}}, right=right_N)
     many = chosen("random", tokens=12)
     forge("many", config=many, numbers=parts("random", tokens=12), right=right_N)
     forge("fine", config=chosen("centre", stride=12), numbers=parts("centre"), right=right_N)
-    held = controls(made)
-    assert held["knn"] == {}
-    assert held["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
-    assert held["transfg"]["random"].difference == pytest.approx((262 - 232) / N)
-    assert held["transfg"]["centre"].difference == pytest.approx((262 - 228) / N)
+    by_name = controls(made)
+    assert by_name["knn"] == {}
+    assert by_name["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
+    assert by_name["transfg"]["random"].difference == pytest.approx((262 - 232) / N)
+    assert by_name["transfg"]["centre"].difference == pytest.approx((262 - 228) / N)
 
 
-def test_tokens_that_were_named_are_as_many_as_one_per_head(sweep, forge, made):
+def test_explicit_and_per_head_token_counts_match(sweep, forge, made):
     three = chosen("cls_topk", tokens=3)
     forge("three", config=three, numbers=parts("cls_topk"), right=hits(250, 8))
     assert list(controls(made)["three"]) == ["off", "random", "centre"]
 
 
-def test_another_last_block_is_held_against_the_pretrained_one(sweep, forge, made):
+def test_a_random_last_block_is_compared_with_the_pretrained_one(sweep, forge, made):
     anew = chosen("transfg", last_block="random")
     forge("anew", config=anew, numbers=parts("transfg"), right=hits(240, 7))
-    held = controls(made)["anew"]
-    assert list(held) == ["off", "pretrained_block"]
-    assert held["pretrained_block"].difference == pytest.approx((240 - 262) / N)
+    by_name = controls(made)["anew"]
+    assert list(by_name) == ["off", "pretrained_block"]
+    assert by_name["pretrained_block"].difference == pytest.approx((240 - 262) / N)
 
 
 @pytest.mark.parametrize("kind", ["random", "file"])
@@ -108,24 +108,24 @@ def test_random_weights_of_another_seed_are_no_control(forge, made, kind):
     assert list(controls(made)["transfg"]) == ([] if kind == "random" else ["off"])
 
 
-def test_the_same_code_goes_before_a_better_answer(sweep, forge, made):
+def test_a_control_of_the_same_code_is_preferred_to_a_better_one(sweep, forge, made):
     elsewhere = {"git_commit": "e" * 40}
     forge("better", config=chosen("off"), stamp=elsewhere, right=hits(299, 9))
     assert controls(made)["transfg"]["off"].difference == pytest.approx((262 - 230) / N)
 
 
-def test_of_controls_of_other_code_the_newest_is_taken_and_not_the_best(sweep, forge, made):
-    """A choice that looked at the test images would have to be paid for in every p."""
+def test_among_controls_of_other_code_the_newest_is_chosen(sweep, forge, made):
+    """A choice on the test images would require an adjustment of every p."""
     for day, count in ((1, 299), (2, 215), (3, 298)):
         code = {"git_commit": str(day) * 40, "started": f"2026-10-0{4 - day}T00:00:00+00:00"}
         forge(f"day{day}", config=chosen("off"), stamp=code, right=hits(count, 10 + day))
-    mine = {"git_commit": "e" * 40, "started": "2026-10-09T00:00:00+00:00"}
+    stamp = {"git_commit": "e" * 40, "started": "2026-10-09T00:00:00+00:00"}
     forge(
-        "mine", config=chosen("transfg"), stamp=mine, numbers=parts("transfg"), right=hits(250, 3)
+        "mine", config=chosen("transfg"), stamp=stamp, numbers=parts("transfg"), right=hits(250, 3)
     )
     newest = max(
         (run.started, run.top1)
-        for (group,) in [gather(made.glob("*/*/*")).groups]
+        for (group,) in [build_table(made.glob("*/*/*")).groups]
         for run in (entry.line.first for entry in group.entries)
         if run.part_attention == "off"
     )
@@ -133,29 +133,29 @@ def test_of_controls_of_other_code_the_newest_is_taken_and_not_the_best(sweep, f
     assert newest[1] not in (299 / N, 298 / N)
 
 
-def test_a_name_tells_what_a_choice_was_told_beyond_it(forge, made):
+def test_a_name_contains_the_settings_of_part_attention(forge, made):
     forge("all", config=chosen("transfg", tokens=12, stride=12, last_block="random"))
     forge("none", config=chosen("transfg"))
-    (group,) = gather(made.glob("*/*/*")).groups
+    (group,) = build_table(made.glob("*/*/*")).groups
     names = {entry.line.first.run_id: entry.line.first.name for entry in group.entries}
     assert names["all"].endswith(" px · transfg tokens 12 stride 12 random block")
     assert names["none"].endswith(" px · transfg")
 
 
-def test_seeds_are_folded_before_they_are_compared(forge, made):
+def test_seeds_are_aggregated_before_they_are_compared(forge, made):
     for seed in (0, 1):
         for name, count in (("off", 230), ("random", 240 + 20 * seed)):
             right_N = hits(count, 3 + seed)
             config = {**chosen(name), "seed": seed}
             numbers = parts(name, share=0.3 + 0.2 * seed)
             forge(f"{name}{seed}", config=config, numbers=numbers, right=right_N)
-    held = controls(made)["random0"]["off"]
-    assert (held.test, held.difference) == ("sign_flip", pytest.approx((250 - 230) / N))
-    (group,) = gather(made.glob("*/*/*")).groups
+    test = controls(made)["random0"]["off"]
+    assert (test.test, test.difference) == ("sign_flip", pytest.approx((250 - 230) / N))
+    (group,) = build_table(made.glob("*/*/*")).groups
     assert [entry.line.mean("in_box") for entry in group.entries] == [pytest.approx(0.4), None]
 
 
-def test_the_csv_has_every_control_and_leaves_empty_what_there_is_not(sweep, made, tmp_path):
+def test_the_csv_has_every_control_and_empty_cells_for_missing_ones(sweep, made, tmp_path):
     write_baselines(made, tmp_path)
     with (tmp_path / "baselines.csv").open(newline="") as file:
         rows = {row["part_attention"]: row for row in csv.DictReader(file)}
@@ -167,17 +167,17 @@ def test_the_csv_has_every_control_and_leaves_empty_what_there_is_not(sweep, mad
     assert rows["random"]["top1_minus_centre"] == ""
 
 
-def test_the_verdicts_are_said_in_80_columns(sweep, made, capsys, monkeypatch):
+def test_the_verdicts_are_printed_in_80_columns(sweep, made, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     capsys.readouterr()
-    print_table(gather(made.glob("*/*/*")))
+    print_table(build_table(made.glob("*/*/*")))
     lines = capsys.readouterr().out.splitlines()
     start = lines.index("part attention against its controls: top-1 in points, p after Holm over 8")
-    said = lines[start:]
+    printed_lines = lines[start:]
     about = "  vit tiny random · linear · 64 px · transfg · 3 patches · 64.1 % of them in the"
-    assert said[1:3] == [about, "  box"]
-    assert said[3].startswith("    against off: +10.7 [+")
-    assert said[3].endswith(": helps")
-    assert any(line.endswith(": hurts") for line in said)
-    assert any(line.endswith(": no finding") for line in said)
-    assert max(map(len, said[:16])) <= 80
+    assert printed_lines[1:3] == [about, "  box"]
+    assert printed_lines[3].startswith("    against off: +10.7 [+")
+    assert printed_lines[3].endswith(": helps")
+    assert any(line.endswith(": hurts") for line in printed_lines)
+    assert any(line.endswith(": no finding") for line in printed_lines)
+    assert max(map(len, printed_lines[:16])) <= 80

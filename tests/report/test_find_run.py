@@ -28,14 +28,14 @@ def test_a_folder_with_one_run_below_is_that_run(alone, up, capfd):
     given = [alone, *alone.parents][up]
     assert find_run(given, "run") == alone
     assert checkpoint.locate(given) == alone / "ckpt.bin"
-    said = capfd.readouterr().out
-    assert said == ("" if up == 0 else said)
+    out = capfd.readouterr().out
+    assert out == ("" if up == 0 else out)
     if up:
-        assert said.count(f"{alone}, the only complete run there") == 2
-        assert said.startswith(f"note: run={given}: ")
+        assert out.count(f"{alone}, the only complete run there") == 2
+        assert out.startswith(f"note: run={given}: ")
 
 
-def test_a_file_of_a_run_means_its_folder(alone):
+def test_a_file_of_a_run_stands_for_its_folder(alone):
     assert find_run(alone / "report.html", "run") == alone
     assert find_run(alone / "ckpt.bin", "run") == alone
     assert checkpoint.locate(alone / "ckpt.bin") == alone / "ckpt.bin"
@@ -55,13 +55,15 @@ def test_several_runs_are_refused_and_listed(real, key):
         checkpoint.locate(real)
 
 
-def test_a_run_in_progress_is_named_and_no_record(alone):
+def test_a_run_in_progress_is_reported_and_is_no_record(alone):
     unfinished = alone.with_name("in-progress")
     alone.rename(unfinished)
     for up in range(3):
         with pytest.raises(UserError, match="in-progress is not finished.*runtime.run_id=first"):
             find_run(unfinished.parents[up], "run")
-    assert find_run(unfinished, "run") == unfinished  # named itself: its reader says why not
+    assert (
+        find_run(unfinished, "run") == unfinished
+    )  # given directly: its reader reports the reason
 
 
 def test_a_run_beside_one_in_progress_is_the_only_one(alone):
@@ -69,7 +71,7 @@ def test_a_run_beside_one_in_progress_is_the_only_one(alone):
     assert find_run(alone.parents[2], "run") == alone
 
 
-def test_weights_and_checkpoints_are_sought_by_the_same_rules(alone, real, tmp_path):
+def test_weights_and_checkpoints_are_found_by_the_same_rules(alone, real, tmp_path):
     """backbone.weights= and checkpoint= mean the same file of the same folder, or refuse it."""
     export = tmp_path / "export" / "copy"
     export.mkdir(parents=True)
@@ -90,7 +92,7 @@ def test_weights_and_checkpoints_are_sought_by_the_same_rules(alone, real, tmp_p
         )
 
 
-def test_where_nothing_lies_the_path_comes_back(tmp_path):
+def test_a_path_without_runs_is_returned_unchanged(tmp_path):
     assert find_run(tmp_path, "run") == tmp_path
     with pytest.raises(UserError, match=r"no such file \(a ckpt.bin, or the folder that holds it"):
         checkpoint.locate(tmp_path)
@@ -104,7 +106,7 @@ def test_an_export_below_is_a_checkpoint_and_no_run(alone):
     assert checkpoint.locate(export.parent) == export / "ckpt.bin"
     assert (
         checkpoint.locate(alone.parents[2]) == alone / "ckpt.bin"
-    )  # a record goes before its copies
+    )  # a record is preferred to its copies
     assert find_run(export.parent, "run") == export.parent
     assert find_run(alone.parents[2], "run") == alone
 

@@ -1,4 +1,4 @@
-"""A model card states what a report would: whose numbers it has, and why they are not ranked."""
+"""A model card states the source of its numbers and why a report does not rank them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MARKS = ("fitted or chose", "by force", "task.debug", "other data", "partial", "
 
 
 def card_of(folder: Path, exported_from: str | None = None) -> str:
-    """The card of a checkpoint, in one line. exported_from: its id; None: that of the run."""
+    """The card of a checkpoint in one line. exported_from: checkpoint id; None: that of the run."""
     _, facts, checkpoint_id = checkpoint.read(folder)
-    text = model_card.written(
+    text = model_card.render_model_card(
         folder,
         facts,
         ids={"checkpoint": checkpoint_id, "exported_from": exported_from or checkpoint_id},

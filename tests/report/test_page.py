@@ -1,4 +1,4 @@
-"""Run folders -> baselines.html, as its bytes: everything is in it, and nothing of its own."""
+"""Run folders -> the bytes of baselines.html, which is derived and self-contained."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from fgvc import metrics
 from fgvc.record import verify
 from fgvc.report import page
-from fgvc.report.baselines import gather, write_baselines
-from fgvc.report.page.heatmap import heat
+from fgvc.report.baselines import build_table, write_baselines
+from fgvc.report.page.heatmap import class_heatmap
 from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.ranking import Entry
-from fgvc.report.run_rows import scan
+from fgvc.report.run_rows import scan_runs
 
 RIGHT_N = np.arange(300) < 270
 
@@ -28,7 +28,7 @@ def text_of(target: Path) -> str:
 
 
 def rows_of(text: str) -> list[str]:
-    """The rows of the tables that lines stand in."""
+    """The rows of the tables of lines."""
     return re.findall(r'<tr id="[0-9a-f]{8}-\d+".*?</tr>', text, re.DOTALL)
 
 
@@ -78,7 +78,7 @@ def test_ties_are_marked_and_groups_are_not_mixed(forge, made):
     assert ">tie<" not in worse
     assert "p < .001" in worse
     assert ">best<" not in lone
-    ((run,), _) = scan([other])
+    ((run,), _) = scan_runs([other])
     assert f'id="{run.comparability_key[:8]}-1"' in lone
 
 
@@ -95,7 +95,7 @@ def test_lines_outside_the_ranking_have_a_table_of_their_own(forge, made):
     text = text_of(made)
     assert rows_of(text)[:3] == before[:3]
     assert text.count("<h3>Outside the ranking</h3>") == 2
-    assert "12 of its 300 test images fitted or chose its head" in text
+    assert "12 of the 300 test images fitted or chose the head" in text
     assert ">fitted or chosen on 300 of 300 test images</span>" in text
     assert ">forced resume</span>" in text
     main = text.partition('<table class="lines sortable">')[2].partition("</table>")[0]
@@ -121,7 +121,7 @@ def test_identical_answers_are_marked_so_and_the_null_is_stated(forge, made):
     assert metrics.NULL_HYPOTHESIS in unescape(text_of(made))
 
 
-def test_what_must_be_known_stands_in_the_row(forge, made):
+def test_warnings_are_badges_of_the_row(forge, made):
     forge("a", stamp={"partial": True, "weights": {"kind": "file"}, "git_dirty": True})
     card = {"contamination": "seen & <known>", "license": "own terms", "label_noise": "4 %"}
     forge("b", config={"head": {"name": "knn"}}, stamp={"dataset_card": card, "partial": True})
@@ -143,13 +143,15 @@ def test_damage_is_listed_and_never_fatal(outputs):
     assert "per_class.csv: sha256 mismatch, it changed since the run" in text
 
 
-def test_every_control_that_an_entry_was_held_against_becomes_a_column(outputs):
-    """In a table of their own: beside the rest they would push cost out of sight."""
-    table = gather(outputs.glob("*/*/*"))
+def test_every_control_becomes_a_column(outputs):
+    """The controls have their own table, because more columns would hide the cost."""
+    table = build_table(outputs.glob("*/*/*"))
     group = table.groups[0]
-    found = PairwiseTest("mcnemar", 0.021, 0.004, 0.05, 0.01, 0.02)
-    entries = tuple(Entry(one.line, one.versus, None, {"off": found}) for one in group.entries)
-    text = page.html([type(group)(group.key, entries)], [], outputs)
+    helps = PairwiseTest("mcnemar", 0.021, 0.004, 0.05, 0.01, 0.02)
+    entries = tuple(
+        Entry(entry.line, entry.versus, None, {"off": helps}) for entry in group.entries
+    )
+    text = page.render_baselines([type(group)(group.key, entries)], [], outputs)
     main, controls = text.split('<table class="controls sortable">')
     assert "− off" not in main
     assert "− off" in controls
@@ -158,18 +160,18 @@ def test_every_control_that_an_entry_was_held_against_becomes_a_column(outputs):
     assert "− its probe" not in text
 
 
-def test_the_map_of_classes_means_over_seeds_and_puts_the_hardest_first(outputs):
-    group = gather(outputs.glob("*/*/*")).groups[0]
+def test_the_heatmap_averages_seeds_and_sorts_the_hardest_class_first(outputs):
+    group = build_table(outputs.glob("*/*/*")).groups[0]
     lines = [(entry.line.first.name, entry.line) for entry in group.entries]
-    found = heat(lines)
-    assert found.classes == len(found.rows) == 6
-    assert [place for place, _ in found.columns] == [1, 2]
-    means = [mean for _, mean, _ in found.rows]
+    heat = class_heatmap(lines)
+    assert heat.classes == len(heat.rows) == 6
+    assert [place for place, _ in heat.columns] == [1, 2]
+    means = [mean for _, mean, _ in heat.rows]
     assert means == sorted(means)
     for column, (_, line) in enumerate(lines):
-        per_class = np.mean([values[column] for _, _, values in found.rows])
+        per_class = np.mean([values[column] for _, _, values in heat.rows])
         assert per_class == pytest.approx(line.mean("mean_per_class"))
-    assert heat(lines[:1]) is None
+    assert class_heatmap(lines[:1]) is None
 
 
 def test_without_a_cost_there_is_no_plot(forge, made):
@@ -194,12 +196,12 @@ def test_how_many_files_a_table_reads(forge, made, monkeypatch):
     write_baselines(made, made)
     once = ("config.canonical.json", "env_stamp.json", "metrics.json", "predictions.parquet")
     assert {file: read.pop(file) for file in once} == dict.fromkeys(once, 14)
-    # the two that vouch for the others, whenever others are read; classes of the best lines alone
+    # status.json and artifacts.json before every read; per_class.csv of the best lines only
     assert read == {"status.json": 40, "artifacts.json": 40, "per_class.csv": 12}
     assert "12 best lines of 14" in text_of(made)
 
 
-def test_notes_stand_in_the_row_and_as_text_below_the_table(forge, made):
+def test_notes_are_in_the_row_and_below_the_table(forge, made):
     note = "C = 1e5 is the last of its range <raise task.c_high>"
     forge("a", config={"head": {"name": "a"}}, numbers={"notes": [note]})
     forge("b", config={"head": {"name": "b"}}, numbers={"notes": [note]})

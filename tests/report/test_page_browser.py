@@ -1,4 +1,4 @@
-"""baselines.html in a real browser: it sorts, it filters, it prints, and it asks for nothing."""
+"""baselines.html in a real browser: sorting, filtering, printing, and no network requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HITS = {"linear": 270, "knn": 260, "mlp": 200}
 
 @pytest.fixture
 def file(forge, made) -> Path:
-    """Three lines of one group, one of another, and a damaged run; names that want escaping."""
+    """Three lines of one group, one of another, and a damaged run; names that need escaping."""
     for head, hits in HITS.items():
         right_N = np.random.default_rng(hits).permutation(np.arange(300) < hits)
         more = {"backbone": {"name": NASTY}} if head == "mlp" else {}
@@ -28,14 +28,14 @@ def file(forge, made) -> Path:
 
 
 def shown(page) -> list[str]:
-    """The heads of the first table's rows that can be seen, in their order."""
+    """The heads of the visible rows of the first table, in order."""
     names = page.locator(".lines").first.locator("tbody tr:visible .name").all_inner_texts()
     return [name.split(" · ")[1] for name in names]
 
 
-def test_it_sorts_by_mouse_and_by_keyboard(file, opened):
-    one = opened(file)
-    page, first = one.page, one.page.locator(".lines").first
+def test_the_table_sorts_by_mouse_and_by_keyboard(file, opened):
+    browser = opened(file)
+    page, first = browser.page, browser.page.locator(".lines").first
     assert shown(page) == ["linear", "knn", "mlp"]
     rate = first.locator("thead th", has_text="images/s")
     rate.locator("button").click()
@@ -53,10 +53,10 @@ def test_it_sorts_by_mouse_and_by_keyboard(file, opened):
     before = classes.locator("tbody th").all_inner_texts()
     classes.locator("thead button").first.click()
     assert classes.locator("tbody th").all_inner_texts() == sorted(before)
-    assert (one.said, one.asked) == ([], [file.as_uri()])
+    assert (browser.said, browser.asked) == ([], [file.as_uri()])
 
 
-def test_it_filters_rows_points_and_whole_groups(file, opened):
+def test_the_filter_hides_rows_points_and_whole_groups(file, opened):
     page = opened(file).page
     assert page.locator("output").inner_text() == "4 of 4 lines"
     page.get_by_label("head").select_option("knn")
@@ -70,7 +70,7 @@ def test_it_filters_rows_points_and_whole_groups(file, opened):
     assert page.locator("section.group:visible").count() == 0
 
 
-def test_names_are_text_and_nothing_else(file, opened):
+def test_names_are_shown_as_text(file, opened):
     page = opened(file).page
     assert page.locator(".lines .name", has_text=NASTY).count() == 1
     page.get_by_label("backbone").select_option(NASTY)
@@ -78,29 +78,29 @@ def test_names_are_text_and_nothing_else(file, opened):
     assert page.locator("#damaged").inner_text().count("metrics.json: missing") == 1
 
 
-def test_it_fits_a_laptop_is_dark_at_night_and_light_on_paper(file, opened):
+def test_the_page_fits_a_laptop_and_follows_the_colour_scheme(file, opened):
     for scheme in ("light", "dark"):
-        one = opened(file, scheme)
-        paper, ink = one.colours()
+        browser = opened(file, scheme)
+        paper, ink = browser.colours()
         assert (paper > 240 > 60 > ink) if scheme == "light" else (paper < 40 < 200 < ink)
-        assert one.overflow() == 0
-        one.page.add_style_tag(content="html { font-size: 80% !important }")
-        assert one.overflow() == 0
-    one.page.emulate_media(media="print", color_scheme="dark")
-    paper, ink = one.colours()
+        assert browser.overflow() == 0
+        browser.page.add_style_tag(content="html { font-size: 80% !important }")
+        assert browser.overflow() == 0
+    browser.page.emulate_media(media="print", color_scheme="dark")
+    paper, ink = browser.colours()
     assert paper == 255 > 60 > ink
-    assert not one.page.locator(".choices").is_visible()
+    assert not browser.page.locator(".choices").is_visible()
     assert (
-        one.page.locator(".heat .scroll").first.evaluate("e => e.scrollHeight - e.clientHeight")
+        browser.page.locator(".heat .scroll").first.evaluate("e => e.scrollHeight - e.clientHeight")
         <= 0
     )
-    assert one.page.pdf().startswith(b"%PDF")
+    assert browser.page.pdf().startswith(b"%PDF")
 
 
-def test_a_row_leads_to_its_run(file, opened):
-    one = opened(file)
-    one.page.locator(".lines .name").first.click()
-    assert one.page.url.endswith("report.html")
-    assert one.page.locator("h1").inner_text()
-    assert [url for url in one.asked if not url.startswith(("file:", "data:"))] == []
-    assert one.said == []
+def test_a_row_links_to_its_run(file, opened):
+    browser = opened(file)
+    browser.page.locator(".lines .name").first.click()
+    assert browser.page.url.endswith("report.html")
+    assert browser.page.locator("h1").inner_text()
+    assert [url for url in browser.asked if not url.startswith(("file:", "data:"))] == []
+    assert browser.said == []

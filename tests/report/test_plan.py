@@ -1,15 +1,15 @@
-"""The list of what a plan must tell: complete against the project's own requirements."""
+"""The items of a plan cover every requirement of the project."""
 
 from __future__ import annotations
 
 from fgvc.report.audit import CHECKS
-from fgvc.report.audit.check import identity
+from fgvc.report.audit.check import check_id
 from fgvc.report.plan import ITEMS
-from fgvc.report.plan.answers import ANSWERS
 from fgvc.report.plan.items import PLAN, SECTIONS
+from fgvc.report.plan.sections import SECTION_TEXTS
 
-AUDIT = {identity(check) for check in CHECKS}
-# what every plan of this project owes its reader, in our words -> the items that answer it
+AUDIT = {check_id(check) for check in CHECKS}
+# requirement of a plan -> the items that answer it
 REQUIRED = {
     "a summary of question and approach": ["question"],
     "language, dependencies, storage": ["language", "dependencies", "storage"],
@@ -33,7 +33,7 @@ REQUIRED = {
     "a stable schema of output paths": ["outputs"],
     "a normalization identifier, logged": ["normalization"],
     "fields of the baseline table and its joins": ["table"],
-    "label order held against the definition": ["labels", "audit-labelmap"],
+    "label order checked against the definition": ["labels", "audit-labelmap"],
     "metadata of system and environment": ["stamp", "audit-stamp"],
     "environment hash, requirements checksum, config hash, excerpt": ["stamp", "environment"],
     "time to live of artefacts, with evidence": ["retention", "audit-retention"],
@@ -54,7 +54,7 @@ REQUIRED = {
         "contracts",
     ],
     "deviations, justified": ["complexity"],
-    "what the pretrained weights are and have seen": ["backbone"],
+    "pretrained weights and their training data": ["backbone"],
     "how many classes and images": ["counts"],
 }
 
@@ -63,13 +63,17 @@ def test_every_item_is_named_once_and_answered_by_someone():
     ids = [item.id for item in ITEMS]
     assert len(ids) == len(set(ids))
     assert {item.section for item in ITEMS} == set(SECTIONS)
-    assert {item.id for item in ITEMS if item.answered_by == PLAN} == set(ANSWERS)
+    assert {item.id for item in ITEMS if item.answered_by == PLAN} == set(SECTION_TEXTS)
     others = [item.answered_by for item in ITEMS if item.answered_by != PLAN]
-    audited = {one.removeprefix("audit:") for one in others if one.startswith("audit:")}
+    audited = {
+        answered_by.removeprefix("audit:")
+        for answered_by in others
+        if answered_by.startswith("audit:")
+    }
     assert len(audited) == 10
     assert audited < AUDIT
-    roles = [one for one in others if not one.startswith("audit:")]
-    assert all(one.startswith("sign-off: ") for one in roles)
+    roles = [answered_by for answered_by in others if not answered_by.startswith("audit:")]
+    assert all(answered_by.startswith("sign-off: ") for answered_by in roles)
     assert len(roles) == 2
 
 

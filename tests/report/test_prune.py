@@ -1,4 +1,4 @@
-"""Prune: what is over goes, all else stays and says why, and a kill leaves nothing by half."""
+"""Prune removes expired items only, reports why others stay, and survives a kill."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from fgvc.record import retention
 from fgvc.record.run_dir import now, write_status
-from fgvc.report.prune import TRASH, Root
+from fgvc.report.prune import TRASH, OutputRoot
 from fgvc.run import main
 from fgvc.store.file_lock import LockHeld, lock
 from fgvc.store.hashing import sha256_file
@@ -74,11 +74,11 @@ def table(root: Path, created: datetime, *folders: Path, stem: str = "baselines"
 
 
 def verdicts(root: Path, moment: datetime = NOW) -> dict[str, tuple[bool, str]]:
-    return {item.name: tuple(item.verdict) for item in Root(root, moment, 90).survey()}
+    return {item.name: tuple(item.verdict) for item in OutputRoot(root, moment, 90).survey()}
 
 
 def pruned(root: Path, moment: datetime = NOW) -> list[str]:
-    place = Root(root, moment, 90)
+    place = OutputRoot(root, moment, 90)
     return [item.name for item in place.remove(place.survey())]
 
 
@@ -86,12 +86,12 @@ def name(run_id: str, last: str = HEX[::-1]) -> str:
     return f"{run_id}/{HEX}/{last}"
 
 
-def test_only_what_is_over_goes(root):
+def test_only_expired_runs_are_removed(root):
     gone, kept, longer = run(root, "gone"), run(root, "kept", YOUNG), run(root, "l", OLD, 400)
-    found = verdicts(root)
-    assert found[name("gone")] == (True, "its time was over on 2026-05-02")
-    assert found[name("kept")] == (False, "kept until 2026-05-13 00:00 UTC")
-    assert not found[name("l")][0]
+    verdict = verdicts(root)
+    assert verdict[name("gone")] == (True, "expired on 2026-05-02")
+    assert verdict[name("kept")] == (False, "kept until 2026-05-13 00:00 UTC")
+    assert not verdict[name("l")][0]
     assert pruned(root) == [name("gone")]
     assert [path.exists() for path in (gone, kept, longer)] == [False, True, True]
     assert list((root / TRASH).iterdir()) == [root / TRASH / ".lock"]
@@ -115,21 +115,21 @@ def test_recorded_times_decide_and_a_wrong_clock_keeps(root):
         run(root, run_id, created, days=1 if run_id == "short" else 90)
     for path in root.rglob("*"):
         os.utime(path, (0, 0))
-    found = verdicts(root)
-    assert "made in the future" in found[name("future")][1]
-    assert "a clock was wrong" in found[name("epoch")][1]
-    assert "kept until" in found[name("short")][1]
+    verdict = verdicts(root)
+    assert "made in the future" in verdict[name("future")][1]
+    assert "a clock was wrong" in verdict[name("epoch")][1]
+    assert "kept until" in verdict[name("short")][1]
     assert pruned(root) == []
 
 
-def test_what_says_nothing_of_its_time_stays(root):
+def test_a_run_without_a_readable_retention_stays(root):
     for run_id, text in (("none", None), ("torn", "{"), ("edited", None)):
         file = run(root, run_id) / retention.FILE
         file.unlink() if run_id == "none" else file.write_text(text or file.read_text() + " ")
-    found = verdicts(root)
-    assert found[name("none")] == (False, "retention.json: missing")
-    assert "damaged" in found[name("torn")][1]
-    assert "not as it was written" in found[name("edited")][1]
+    verdict = verdicts(root)
+    assert verdict[name("none")] == (False, "retention.json: missing")
+    assert "damaged" in verdict[name("torn")][1]
+    assert "not as it was written" in verdict[name("edited")][1]
     assert pruned(root) == []
 
 
@@ -148,7 +148,7 @@ def test_pinned_and_running_runs_stay(root):
 @pytest.mark.parametrize("change", ["pinned", "running"])
 def test_what_changes_between_the_survey_and_the_removal_stays(root, change):
     folder = run(root, "a")
-    place = Root(root, NOW, 90)
+    place = OutputRoot(root, NOW, 90)
     items = place.survey()
     assert items[0].verdict.goes
     if change == "pinned":
@@ -160,19 +160,19 @@ def test_what_changes_between_the_survey_and_the_removal_stays(root, change):
     assert (folder / "tb" / "0").exists()
 
 
-def test_a_run_that_stopped_may_go_on_for_as_long(root):
+def test_a_stopped_run_stays_resumable_for_the_same_time(root):
     stopped(root, "young", YOUNG)
     old, killed = stopped(root, "old", OLD), stopped(root, "killed", OLD, "running")
-    (killed / "resume" / "newer").touch()  # it worked on, long after its status was written
+    (killed / "resume" / "newer").touch()  # written long after its status
     os.utime(killed / "resume" / "newer", (YOUNG.timestamp(), YOUNG.timestamp()))
-    found = verdicts(root)
-    assert found[name("young", "in-progress")][1].startswith("preempted, can go on: kept until")
-    assert found[name("killed", "in-progress")][1].startswith("running, can go on: kept until")
+    verdict = verdicts(root)
+    assert verdict[name("young", "in-progress")][1].startswith("preempted, resumable: kept until")
+    assert verdict[name("killed", "in-progress")][1].startswith("running, resumable: kept until")
     assert pruned(root) == [name("old", "in-progress")]
     assert not old.exists()
 
 
-def test_states_that_a_sealed_run_left_behind_go(root):
+def test_resume_states_of_a_complete_run_are_removed(root):
     folder = run(root, "a", YOUNG)
     (folder.parent / ".resume").mkdir()
     assert pruned(root) == [name("a", ".resume")]
@@ -183,14 +183,17 @@ def test_runs_of_a_table_that_is_kept_stay(root):
     (root / "elsewhere").mkdir()
     table(root, NOW - timedelta(days=100), old)
     table(root / "elsewhere", YOUNG, young)
-    found = verdicts(root)
-    assert found[name("young")] == (False, "in baselines.json, kept until 2026-05-13 00:00 UTC")
-    assert found["baselines.*"] == (False, "the current table")
+    verdict = verdicts(root)
+    assert verdict[name("young")] == (
+        False,
+        "in baselines.json, kept until 2026-05-13 00:00 UTC",
+    )
+    assert verdict["baselines.*"] == (False, "the current table")
     assert pruned(root) == [name("alone"), name("old")]
     assert not alone.exists()
 
 
-def test_a_dated_table_goes_whole_when_its_time_is_over(root):
+def test_an_expired_dated_table_is_removed_whole(root):
     for stem, created in (("20260201T000000000000Z", OLD), ("20260301T000000000000Z", YOUNG)):
         table(root, created, stem=f"baselines-{stem}")
     assert pruned(root) == ["baselines-20260201T000000000000Z.*"]
@@ -198,17 +201,17 @@ def test_a_dated_table_goes_whole_when_its_time_is_over(root):
     assert left == [".html", ".json", ".json"]
 
 
-def test_a_table_that_cannot_be_read_stops_it_all(root):
+def test_an_unreadable_table_stops_the_prune(root):
     folder = run(root, "a")
     (root / "baselines.json").write_text("[")
-    with pytest.raises(UserError, match="it may name any run") as caught:
+    with pytest.raises(UserError, match=r"baselines\.json: ") as caught:
         verdicts(root)
     assert "\n" not in str(caught.value)
     assert folder.exists()
 
 
 @pytest.mark.fault(37)
-def test_links_and_strangers_stay_and_nothing_outside_is_touched(root, tmp_path):
+def test_links_and_foreign_files_stay_and_nothing_outside_is_touched(root, tmp_path):
     outside = run(tmp_path / "outside", "o")
     (root / "linked").symlink_to(outside.parents[1])
     (root / "half").mkdir()
@@ -219,19 +222,19 @@ def test_links_and_strangers_stay_and_nothing_outside_is_touched(root, tmp_path)
     (root / "mine" / "photo = é.jpg").touch()
     inside = run(root, "inside")
     (inside / "link").symlink_to(outside)
-    found = verdicts(root)
-    for one in ("linked", f"half/{HEX}", f"deep/{HEX}/{HEX}"):
-        assert found[one] == (False, "a link, which is never followed")
-    assert found["mine"] == (False, "no run, no table")
+    verdict = verdicts(root)
+    for item in ("linked", f"half/{HEX}", f"deep/{HEX}/{HEX}"):
+        assert verdict[item] == (False, "a link, never followed")
+    assert verdict["mine"] == (False, "neither a run nor a table of fgvc")
     assert pruned(root) == [name("inside")]
     assert (outside / "tb" / "0").exists()
     assert (root / "mine" / "photo = é.jpg").exists()
 
 
 @pytest.mark.fault(37)
-def test_a_trash_that_leads_elsewhere_is_refused(root, tmp_path):
+def test_a_linked_trash_is_refused(root, tmp_path):
     (root / TRASH).symlink_to(tmp_path)
-    with pytest.raises(UserError, match="a link, where the trash must be"):
+    with pytest.raises(UserError, match=r".trash: a link"):
         pruned(root)
 
 
@@ -244,7 +247,7 @@ def test_names_that_differ_in_case_or_form_are_runs_of_their_own(root):
     assert (root / "\u00fc" / HEX / HEX[::-1] / "tb" / "0").exists()
 
 
-def test_two_prunes_do_not_meet(root):
+def test_two_prunes_do_not_run_at_once(root):
     run(root, "a")
     with lock(root / TRASH / ".lock"), pytest.raises(LockHeld):
         pruned(root)
@@ -258,7 +261,7 @@ TOUCHES = {"os.rename", "os.remove", "os.rmdir"}
 
 
 def remove_and_die(root: Path, items: list, at: int) -> None:
-    """Remove them; killed as it is about to rename or delete for the `at`-th time, from 0."""
+    """Prune; killed before the `at`-th rename or deletion, counted from 0."""
     left = at
 
     def hook(event: str, _: object) -> None:
@@ -269,7 +272,7 @@ def remove_and_die(root: Path, items: list, at: int) -> None:
             left -= 1
 
     sys.addaudithook(hook)
-    Root(root, NOW, 90).remove(items)
+    OutputRoot(root, NOW, 90).remove(items)
 
 
 @pytest.mark.fault(38)
@@ -278,12 +281,12 @@ def test_sigkill_at_any_moment_leaves_a_run_whole_or_absent(root, forked, ended)
     drawn = random.Random(0).sample(range(runs, runs * files), 7)
     for attempt, at in enumerate([0, 1, runs, *drawn]):  # before, between and after the renames
         made = [run(root, f"r{attempt}-{number}", files=files) for number in range(runs)]
-        items = Root(root, NOW, 90).survey()
+        items = OutputRoot(root, NOW, 90).survey()
         ended(forked(lambda items=items, at=at: remove_and_die(root, items, at)))
         assert all(whole(folder) for folder in made if folder.exists())
         left = [path for path in (root / TRASH).glob("*") if path.name != ".lock"]
         assert left or any(folder.exists() for folder in made), "it was not cut"
-        leftover = [item for item in Root(root, NOW, 90).survey() if item.home is None]
+        leftover = [item for item in OutputRoot(root, NOW, 90).survey() if item.home is None]
         assert [item.verdict.goes for item in leftover] == [True] * len(left)
         pruned(root)
         assert [path for path in (root / TRASH).iterdir() if path.name != ".lock"] == []
@@ -291,7 +294,7 @@ def test_sigkill_at_any_moment_leaves_a_run_whole_or_absent(root, forked, ended)
 
 
 @pytest.mark.fault(37)
-def test_the_command_is_dry_unless_told(root, capfd):
+def test_the_command_removes_nothing_by_default(root, capfd):
     young = run(root, "young", now())
     dead = run(root, "dead", now() - timedelta(days=91))
     command = ["task=prune", f"runtime.output_root='{root}'"]
@@ -321,21 +324,21 @@ def test_the_command_pins_and_unpins(root, capfd):
 
 
 @pytest.mark.parametrize("wrong", [["run={}"], ["task.unpin=x", "run={}"]])
-def test_pins_that_make_no_sense_are_a_line(root, capfd, wrong):
-    choices = [one.format(f"'{root}'") for one in wrong]
+def test_invalid_pins_are_one_line(root, capfd, wrong):
+    choices = [choice.format(f"'{root}'") for choice in wrong]
     assert main(["task=prune", f"runtime.output_root='{root}'", *choices]) in (1, 2)
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("fgvc: ")
     assert list(root.iterdir()) == []
 
 
-def test_a_root_that_is_absent_is_a_line(tmp_path, capfd):
+def test_a_missing_root_is_one_line(tmp_path, capfd):
     assert main(["task=prune", f"runtime.output_root={tmp_path / 'none'}"]) == 1
     (line,) = capfd.readouterr().err.splitlines()
     assert "no such folder" in line
 
 
 @pytest.mark.fault(37)
-def test_less_than_90_days_cannot_be_asked_for(tmp_path, capfd):
+def test_less_than_90_days_is_refused(tmp_path, capfd):
     assert main(["task=prune", "runtime.retention_days=89"]) == 2
     assert "at least 90" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""Lines -> ranked groups: nothing is ranked across keys, and a tie is a tie by scipy's word."""
+"""Lines -> ranked groups: no ranking across keys, ties as by scipy."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from fgvc.report import ranking
 from fgvc.report import run_rows as runs_module
 from fgvc.report.aggregate_seeds import Line
 from fgvc.report.compare import compare_runs
-from fgvc.report.predictions import Answers
-from fgvc.report.run_rows import scan
+from fgvc.report.predictions import RunPredictions
+from fgvc.report.run_rows import scan_runs
 from fgvc.store import hashing
 
 N = 300
@@ -24,11 +24,11 @@ ZERO_SHOT = {"head": {"name": "text"}, "task": {"name": "zero_shot"}}
 
 
 def ranked(root):
-    return ranking.rank_lines(scan(root.glob("*/*/*"))[0])
+    return ranking.rank_lines(scan_runs(root.glob("*/*/*"))[0])
 
 
 def hits(number: int, seed: int, n: int = N) -> np.ndarray:
-    """Answers of which `number` are right."""
+    """right_N with `number` right predictions."""
     right_N = np.arange(n) < number
     return np.random.default_rng(seed).permutation(right_N)
 
@@ -39,7 +39,7 @@ def head(name: str, **more: object) -> dict[str, object]:
 
 @pytest.fixture
 def five(forge, made):
-    """Five heads of one key; the answers of each are known."""
+    """Five heads of one key with known predictions."""
     answers = {f"h{count}": hits(count, count) for count in (270, 262, 250, 235, 200)}
     for name, right_N in answers.items():
         forge(name, config=head(name), right=right_N)
@@ -71,19 +71,19 @@ def test_ties_are_those_of_scipy_and_holm(five, made):
         b, c = (five["h270"] & ~five[name]).sum(), (five[name] & ~five["h270"]).sum()
         p.append(stats.binomtest(int(b), int(b + c)).pvalue)
     versus = [entry.versus for entry in group.entries[1:]]
-    assert [one.test for one in versus] == ["mcnemar"] * 4
-    assert [one.p for one in versus] == pytest.approx(p, rel=1e-9)
+    assert [test.test for test in versus] == ["mcnemar"] * 4
+    assert [test.p for test in versus] == pytest.approx(p, rel=1e-9)
     adjusted = metrics.holm([*p, *[1.0] * 6])[:4]  # all ten pairs of five lines
-    assert [one.family for one in versus] == [10] * 4
-    assert [one.p_holm for one in versus] == pytest.approx(adjusted)
-    assert [one.verdict for one in versus] == ["tie" if q > 0.05 else "lower" for q in adjusted]
-    assert {one.verdict for one in versus} == {"tie", "lower"}
-    for one, name in zip(versus, names[1:], strict=True):
-        assert one.difference == pytest.approx(five[name].mean() - five["h270"].mean())
-        assert one.low < one.difference < one.high
+    assert [test.family for test in versus] == [10] * 4
+    assert [test.p_holm for test in versus] == pytest.approx(adjusted)
+    assert [test.verdict for test in versus] == ["tie" if q > 0.05 else "lower" for q in adjusted]
+    assert {test.verdict for test in versus} == {"tie", "lower"}
+    for test, name in zip(versus, names[1:], strict=True):
+        assert test.difference == pytest.approx(five[name].mean() - five["h270"].mean())
+        assert test.low < test.difference < test.high
 
 
-def test_answers_are_joined_on_path_whatever_their_order(five, made, seal):
+def test_predictions_are_joined_on_path_in_any_order(five, made, seal):
     ((before,), _) = ranked(made)
     folder = next(made.glob("h262/*/*"))
     table = pq.read_table(folder / "predictions.parquet")
@@ -92,11 +92,11 @@ def test_answers_are_joined_on_path_whatever_their_order(five, made, seal):
     seal(folder)
     ((after,), damaged) = ranked(made)
     assert damaged == []
-    told = [[entry.versus for entry in group.entries] for group in (before, after)]
-    assert told[0] == told[1]
+    versus = [[entry.versus for entry in group.entries] for group in (before, after)]
+    assert versus[0] == versus[1]
 
 
-def test_several_seeds_are_paired_by_their_share_of_right_answers(forge, made):
+def test_several_seeds_are_paired_by_their_fraction_of_right_predictions(forge, made):
     answers = {("cosine", s): hits(280 + s, s) for s in (0, 1)}
     answers |= {("mlp", s): hits(240 + s, 10 + s) for s in (0, 1, 2)}
     answers |= {("linear", 0): hits(275, 20)}
@@ -112,7 +112,7 @@ def test_several_seeds_are_paired_by_their_share_of_right_answers(forge, made):
     assert mlp.versus.high < 0
 
 
-def test_a_change_in_the_predictions_takes_only_that_run_out(five, made):
+def test_changed_predictions_exclude_only_that_run(five, made):
     victim = next(made.glob("h270/*/*"))
     data = bytearray((victim / "predictions.parquet").read_bytes())
     data[len(data) // 2] ^= 1
@@ -124,7 +124,7 @@ def test_a_change_in_the_predictions_takes_only_that_run_out(five, made):
     assert group.entries[0].versus is None
 
 
-def test_an_older_run_of_the_same_answer_steps_in_for_a_damaged_one(forge, made):
+def test_an_older_repeat_replaces_a_damaged_run(forge, made):
     forge("other", config=head("mlp"), right=hits(200, 1))
     for day in (1, 2):
         time = {"started": f"2026-11-0{day}T00:00:00+00:00"}
@@ -143,18 +143,18 @@ def test_other_images_under_the_same_key_are_not_paired(five, forge, made):
     assert len(group.entries) == 5
 
 
-def test_answers_that_contradict_the_numbers_are_damaged(five, forge, made):
+def test_predictions_that_contradict_the_metrics_are_damaged(five, forge, made):
     forge("boast", config=head("boast"), right=hits(200, 0), numbers={"test": {"top1": 0.99}})
     (_, (damaged,)) = ranked(made)
     assert damaged.why == "predictions.parquet: contradicts metrics.json"
 
 
-def test_a_file_that_is_no_parquet_is_damaged(five, forge, made, seal):
+def test_a_file_that_is_not_parquet_is_damaged(five, forge, made, seal):
     folder = forge("text", config=head("text2"), right=hits(200, 0))
     (folder / "predictions.parquet").write_text("path,split,label,pred\n")
     seal(folder)
     (_, (damaged,)) = ranked(made)
-    assert damaged.why == "predictions.parquet: not one that this version reads"
+    assert damaged.why == "predictions.parquet: not readable by this version"
 
 
 def test_predictions_are_read_only_where_there_is_something_to_compare(forge, made):
@@ -194,8 +194,8 @@ def test_zero_shot_alone_is_a_group_of_its_base(forge, made):
     assert not group.fitted.fitted
 
 
-def test_a_finetune_is_held_against_the_probe_of_its_weights_by_key(forge, made):
-    """Not against the better kNN, nor the better probe of other weights."""
+def test_a_finetune_is_compared_with_the_probe_of_its_weights(forge, made):
+    """Neither a better kNN nor a better probe of other weights is chosen."""
     answers = {"knn": hits(280, 1), "linear": hits(230, 2), "other": hits(275, 3)}
     forge("knn", config=head("knn"), right=answers["knn"])
     forge("linear", config=head("linear"), right=answers["linear"])
@@ -212,9 +212,11 @@ def test_a_finetune_is_held_against_the_probe_of_its_weights_by_key(forge, made)
     )
     (group,), damaged = ranked(made)
     assert damaged == []
-    found = {entry.line.first.task: entry.over_probe for entry in group.entries if entry.over_probe}
-    assert set(found) == {"train"}
-    over = found["train"]
+    over_probes = {
+        entry.line.first.task: entry.over_probe for entry in group.entries if entry.over_probe
+    }
+    assert set(over_probes) == {"train"}
+    over = over_probes["train"]
     assert over.difference == pytest.approx((260 - 230) / N)
     only_tuned = int((tuned_N & ~answers["linear"]).sum())
     only_probe = int((~tuned_N & answers["linear"]).sum())
@@ -241,7 +243,7 @@ def members(group) -> tuple[list[str], list[str]]:
     ],
     ids=["forced", "debug", "other images", "other split"],
 )
-def test_what_is_no_plain_run_is_in_no_group_of_plain_runs(five, forge, made, change):
+def test_unusual_runs_are_in_no_group_of_plain_runs(five, forge, made, change):
     forge("odd", config=head("h270", **change.pop("config", {})), right=hits(299, 9), **change)
     groups, _ = ranked(made)
     assert sorted(members(group)[0] for group in groups) == [
@@ -265,7 +267,7 @@ def test_a_line_with_an_overlap_has_no_place_and_changes_no_comparison(five, for
     ((after,), _) = ranked(made)
     assert after.entries == before.entries
     assert members(after) == (["h270", "h262", "h250", "h235", "h200"], ["seen"])
-    assert f"12 of its {N} test images" in after.outside[0].outside
+    assert f"12 of the {N} test images" in after.outside[0].outside
 
 
 def test_a_group_of_nothing_but_overlap_is_shown(forge, made):
@@ -277,7 +279,7 @@ def test_a_group_of_nothing_but_overlap_is_shown(forge, made):
 
 @pytest.fixture
 def join(forge, made):
-    """join(**config) -> the run_id of the probe that such a finetune is compared with."""
+    """join(**config) -> run_id of the probe that a finetune with this config is compared with."""
 
     def joined(**config: object) -> str | None:
         tuned = head("linear", task={"name": "train"}, **config)
@@ -286,7 +288,7 @@ def join(forge, made):
         ((group,), _) = ranked(made)
         lines = [entry.line for entry in group.entries]
         (finetune,) = [line for line in lines if line.first.run_id == "tuned"]
-        probe = ranking._probe_of(finetune, lines)
+        probe = ranking._find_probe(finetune, lines)
         return None if probe is None else probe.first.run_id
 
     return joined
@@ -300,7 +302,7 @@ def test_a_finetune_is_compared_with_no_probe_of_another_model(forge, join):
 
 
 def test_a_finetune_is_compared_with_a_probe_of_its_part_attention_or_of_none(forge, join):
-    """The finetune has part attention off; of the others it is compared with none."""
+    """A finetune without part attention is not compared with a probe with part attention."""
     for name, count in (("transfg", 270), ("centre", 280)):
         parts = {"name": name, "tokens": 3, "stride": None, "last_block": "pretrained"}
         forge(name, config={"part_attention": parts}, right=hits(count, 1))
@@ -322,14 +324,14 @@ def test_a_finetune_with_part_attention_prefers_the_probe_with_the_same(forge, j
     assert join(part_attention=parts) == "same"
 
 
-def test_of_several_probes_the_validation_decides_and_not_the_test(forge, join):
+def test_among_several_probes_validation_decides(forge, join):
     for name, count, loss in (("a", 290, 1.2), ("b", 100, 1.1), ("c", 280, None)):
         numbers = {"val": None if loss is None else {"loss": loss}}
         forge(name, config={"task": {"c_count": count}}, right=hits(count, 2), numbers=numbers)
     assert join() == "b"
 
 
-def test_of_equal_probes_the_smallest_hash_decides(forge, join):
+def test_among_equal_probes_the_smallest_hash_decides(forge, join):
     folders = [
         forge(name, config={"task": {"c_count": count}}, right=hits(count, 2))
         for name, count in (("a", 200), ("b", 290), ("c", 280))
@@ -338,7 +340,7 @@ def test_of_equal_probes_the_smallest_hash_decides(forge, join):
     assert join() == first.parents[1].name
 
 
-def test_probes_of_other_seeds_do_not_stand_for_random_weights(forge, join):
+def test_random_weights_need_a_probe_of_the_same_seeds(forge, join):
     forge("seed 0", right=hits(280, 1))
     forge("seed 1", config={"seed": 1}, right=hits(280, 1))
     assert join() is None
@@ -346,7 +348,7 @@ def test_probes_of_other_seeds_do_not_stand_for_random_weights(forge, join):
 
 def notes_of_the_finetune(made) -> tuple[str, ...]:
     ((group,), _) = ranked(made)
-    (entry,) = [one for one in group.entries if one.line.first.task == "train"]
+    (entry,) = [item for item in group.entries if item.line.first.task == "train"]
     assert entry.over_probe is None
     return entry.line.notes
 
@@ -383,7 +385,7 @@ def test_no_note_names_seeds_where_no_probe_of_the_model_was_run(forge, made):
 
 
 def test_repeating_runs_that_draw_nothing_under_other_seeds_changes_no_p(forge, made):
-    """Seeds are no reason to leave the exact test."""
+    """Identical seeds do not change the test."""
     answers = {"a": hits(270, 1), "b": hits(258, 2)}
     for name, right_N in answers.items():
         forge(name, config=head(name), right=right_N)
@@ -404,27 +406,27 @@ def test_an_obvious_difference_is_found_in_a_table_of_252_lines(runs):
     over the 251 comparisons alone: every line would be a tie."""
     rng = np.random.default_rng(0)
     accuracy_N = rng.beta(4.5, 0.5, size=300)
-    pool_SN = rng.random((15, 3, 300)) < accuracy_N  # repeated, as each new pair is resampled
+    pool_SN = rng.random((15, 3, 300)) < accuracy_N  # repeated, because each new pair is resampled
     worse_SN = rng.random((3, 300)) < accuracy_N * 0.5
-    run = runs_module.read(runs())
+    run = runs_module.read_run(runs())
     lines, read = [], {}
     for number in range(252):
         members = []
         for seed in range(3):
             right_N = (worse_SN if number == 100 else pool_SN[number % 15])[seed]
             place = Path(f"{number}/{seed}")
-            read[place] = Answers(right_N, "images", hashing.sha256_bytes(right_N.tobytes()))
+            read[place] = RunPredictions(right_N, "images", hashing.sha256_bytes(right_N.tobytes()))
             members.append(replace(run, path=place, seed=seed, top1=float(right_N.mean())))
         lines.append(Line(tuple(members)))
     lines.sort(key=lambda line: -line.top1)
-    entries = ranking._compared(lines, read)
+    entries = ranking._compare_ranked(lines, read)
     versus = [entry.versus for entry in entries[1:]]
-    assert {one.verdict for one in versus[:-1]} == {"identical", "tie"}
+    assert {test.verdict for test in versus[:-1]} == {"identical", "tie"}
     assert (versus[-1].verdict, versus[-1].family) == ("lower", 252 * 251 // 2)
     assert versus[-1].p_holm < 1e-6
 
 
-def test_lines_and_seeds_that_answer_identically_are_known(forge, made):
+def test_lines_and_seeds_with_identical_predictions_are_marked(forge, made):
     right_N = hits(250, 1)
     forge("best", config=head("best"), right=hits(290, 2))
     forge("twin", config=head("twin"), right=hits(290, 2))
@@ -451,7 +453,7 @@ def test_lines_and_seeds_that_answer_identically_are_known(forge, made):
     assert not by_head["x"].seeds_identical
 
 
-def test_the_same_images_right_is_not_the_same_answers(forge, made):
+def test_the_same_images_right_are_not_the_same_predictions(forge, made):
     right_N = hits(250, 1)
     forge("x", config=head("x"), right=right_N)
     forge("y", config=head("y"), right=right_N, wrong=2)
@@ -466,13 +468,15 @@ def test_report_and_compare_give_the_same_numbers_either_way(five, made):
     best, *others = group.entries
     for entry in others:
         pair = entry.line.first.path, best.line.first.path
-        here, there = (compare_runs(*order, force=False)["top1"] for order in (pair, pair[::-1]))
+        forward, backward = (
+            compare_runs(*order, force=False)["top1"] for order in (pair, pair[::-1])
+        )
         versus = entry.versus
-        found = (versus.test, versus.difference, versus.low, versus.high, versus.p)
-        assert tuple(here[key] for key in ("test", "value", "low", "high", "p")) == found
-        assert (here["value"], here["low"], here["high"], here["p"]) == (
-            -there["value"],
-            -there["high"],
-            -there["low"],
-            there["p"],
+        expected = (versus.test, versus.difference, versus.low, versus.high, versus.p)
+        assert tuple(forward[key] for key in ("test", "value", "low", "high", "p")) == expected
+        assert (forward["value"], forward["low"], forward["high"], forward["p"]) == (
+            -backward["value"],
+            -backward["high"],
+            -backward["low"],
+            backward["p"],
         )

@@ -1,4 +1,4 @@
-"""Run folders -> rows: what a row says stands in the files, and no damage stops the rest."""
+"""Run folders -> rows: rows have the values of the files, and damage affects only its own run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from fgvc.report.run_rows import scan
+from fgvc.report.run_rows import scan_runs
 
 RUNS = 8
 
 
 def scanned(root: Path):
-    return scan(root.glob("*/*/*"))
+    return scan_runs(root.glob("*/*/*"))
 
 
 def test_every_complete_run_is_a_row(real):
@@ -33,9 +33,9 @@ def test_every_complete_run_is_a_row(real):
 
 
 @pytest.mark.parametrize("head", ["linear", "knn"])
-def test_a_row_says_what_the_files_say(runs, head):
+def test_a_row_has_the_values_of_the_files(runs, head):
     folder = runs(head)
-    (row,), _ = scan([folder])
+    (row,), _ = scan_runs([folder])
     config, stamp, numbers, artifacts = (
         json.loads((folder / name).read_text())
         for name in ("config.canonical.json", "env_stamp.json", "metrics.json", "artifacts.json")
@@ -69,7 +69,7 @@ def test_a_row_says_what_the_files_say(runs, head):
         assert row.head_size == 192 * 6 + 6
 
 
-def test_what_is_no_sealed_run_is_passed_over(outputs):
+def test_incomplete_runs_are_skipped(outputs):
     (outputs / "doctor" / "deep" / "er").mkdir(parents=True)
     (outputs / "baselines.csv").write_text("")
     (outputs / "first" / "0123456789abcdef" / "in-progress").mkdir(parents=True)
@@ -107,7 +107,7 @@ HARM = {"missing": Path.unlink, "cut": truncate, "a folder": make_a_folder, "fli
 @pytest.mark.parametrize("file", FILES)
 def test_a_damaged_folder_is_listed_with_the_file_and_the_rest_stays(outputs, file, harm):
     if (file, harm) == ("ckpt.bin", "flipped"):
-        harm = "cut"  # its bytes are digested when it is loaded, not by a report
+        harm = "cut"  # only loading verifies the digest, a report does not
     victim = sorted(outputs.glob("*/*/*/ckpt.bin"))[3].parent
     HARM[harm](victim / file)
     runs, (damaged,) = scanned(outputs)
@@ -145,7 +145,7 @@ def notes_of_a_letter_each(text: str) -> str:
     "wrong",
     [nan, word, no_test, another, notes_of_a_letter_each, lambda _: "[]", lambda _: "{"],
 )
-def test_a_record_that_is_sealed_but_senseless_is_damaged(outputs, seal, wrong):
+def test_a_record_with_wrong_types_is_damaged(outputs, seal, wrong):
     victim = sorted(outputs.glob("*/*/*/ckpt.bin"))[0].parent
     file = victim / "metrics.json"
     file.write_text(wrong(file.read_text()))
@@ -173,23 +173,23 @@ def test_a_folder_under_a_wrong_name_is_damaged(outputs, mix: Callable[[Path], N
     assert (len(runs), len(damaged)) == (RUNS - 1, 1)
 
 
-def test_a_state_other_than_done_is_not_believed(outputs):
+def test_a_state_other_than_done_is_damage(outputs):
     from fgvc.record.run_dir import now, write_status
 
     victim = sorted(outputs.glob("*/*/*/ckpt.bin"))[0].parent
     write_status(victim, "failed", now())
-    assert [one.why for one in scanned(outputs)[1]] == [
+    assert [run.why for run in scanned(outputs)[1]] == [
         "status.json: state failed in a sealed folder"
     ]
 
 
-def test_names_tell_what_is_unusual(forge):
+def test_names_contain_unusual_settings(forge):
     folder = forge(
         "odd",
         config={"precision": "bf16", "part_attention": {"name": "transfg"}},
         stamp={"task": "eval"},
     )
-    (row,), _ = scan([folder])
+    (row,), _ = scan_runs([folder])
     assert row.name == "vit tiny random · linear · 64 px · bf16 · transfg · eval"
 
 
@@ -202,7 +202,7 @@ def test_a_finetune_shares_the_join_key_of_its_probe(forge):
         forge("probe", stamp=WEIGHTS),
         forge("tuned", stamp={**WEIGHTS, "task": "train"}, **tuned),
     ]
-    assert len({run.join_key for run in scan(folders)[0]}) == 1
+    assert len({run.join_key for run in scan_runs(folders)[0]}) == 1
 
 
 @pytest.mark.parametrize(
@@ -220,18 +220,18 @@ def test_a_finetune_shares_the_join_key_of_its_probe(forge):
         {"stamp": WEIGHTS, "numbers": {"resumed": {"forced": True}}},
     ],
 )
-def test_what_makes_another_join_key(forge, other):
+def test_settings_that_change_the_join_key(forge, other):
     folders = [forge("probe", stamp=WEIGHTS), forge("other", **other)]
-    assert len({run.join_key for run in scan(folders)[0]}) == 2
+    assert len({run.join_key for run in scan_runs(folders)[0]}) == 2
 
 
-def test_where_weights_come_from_makes_no_other_join_key(forge):
+def test_the_source_of_the_weights_does_not_change_the_join_key(forge):
     hub = {"revision": "0" * 40, "checkpoint": {"repo": "timm/x", "revision": "0" * 40}}
     places = {"hub": hub, "file": {"weights_sha256": "a" * 64}}
     folders = [
         forge(name, stamp=WEIGHTS, config={"backbone": node}) for name, node in places.items()
     ]
-    assert len({run.join_key for run in scan(folders)[0]}) == 1
+    assert len({run.join_key for run in scan_runs(folders)[0]}) == 1
 
 
 def test_random_weights_are_joined_by_their_seed(forge):
@@ -240,30 +240,30 @@ def test_random_weights_are_joined_by_their_seed(forge):
         forge("tuned", stamp={"task": "train"}, config={"seed": 3, "head": {"name": "mlp"}}),
         forge("other", config={"seed": 4}),
     ]
-    keys = {run.run_id: run.join_key for run in scan(folders)[0]}
+    keys = {run.run_id: run.join_key for run in scan_runs(folders)[0]}
     assert keys["probe"] == keys["tuned"] != keys["other"]
 
 
 def test_a_record_older_than_a_field_is_read_without_it(forge):
     folder = forge("old", numbers={"overlap": None, "predictions_digest": None})
-    (row,), _ = scan([folder])
+    (row,), _ = scan_runs([folder])
     assert row.overlap is row.predictions_digest is None
 
 
 def test_a_report_derives_the_key_and_does_not_take_it_from_metrics_json(forge, seal):
     folder = forge("claims")
-    before = scan([folder])[0][0]
+    before = scan_runs([folder])[0][0]
     plain = json.loads((folder / "metrics.json").read_text())
     assert plain["comparability_key"] == before.comparability_key
     plain |= {"comparability_key": "0" * 64, "comparability_base": "0" * 64}
     (folder / "metrics.json").write_text(json.dumps(plain))
     seal(folder)
-    assert scan([folder])[0][0] == before
+    assert scan_runs([folder])[0][0] == before
 
 
 def test_a_record_without_notes_has_none(forge, outputs):
     folder = forge("noted", numbers={"notes": ["first", "second"]})
-    (row,), _ = scan([folder])
+    (row,), _ = scan_runs([folder])
     assert row.notes == ("first", "second")
     runs, _ = scanned(outputs)
     assert {run.notes for run in runs if run.head == "knn"} == {()}

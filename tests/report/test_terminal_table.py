@@ -1,4 +1,4 @@
-"""A table on the terminal: 80 columns, marks that are explained, provenance said once."""
+"""A table on the terminal: 80 columns, explained marks, provenance printed once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgvc.report.baselines import gather, write_baselines
+from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.terminal_table import print_table
 from fgvc.run import main
 from fgvc.types import UserError
@@ -20,12 +20,12 @@ HUB = {"weights": {"kind": "hub", "revision": "main"}, "weights_digest": "a" * 6
 
 @pytest.fixture
 def printed(capsys, monkeypatch):
-    """What print_table says of a root, at 80 columns."""
+    """The output of print_table for a root, at 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
 
     def say(root) -> str:
         capsys.readouterr()
-        print_table(gather(root.glob("*/*/*")))
+        print_table(build_table(root.glob("*/*/*")))
         return capsys.readouterr().out
 
     return say
@@ -35,7 +35,7 @@ def blocks(out: str) -> list[str]:
     return out.split("comparable (")[1:]
 
 
-def test_a_block_a_key_with_a_title_that_a_person_reads(real, printed):
+def test_one_block_per_key_with_a_readable_title(real, printed):
     out = printed(real)
     first, second = blocks(out)
     assert "synthetic · shared · fit on train · 30 test images" in first
@@ -71,7 +71,9 @@ def test_marks_are_explained_where_they_occur(forge, made, printed):
     out = printed(made)
     assert out.count("= │") == 1
     assert "=  a tie with the best: p > 0.05 after Holm over all pairs of its table" in out
-    legend = "p: McNemar's exact test (one answer per image). Null: these trained models have equal"
+    legend = (
+        "p: McNemar's exact test (one prediction per image). Null: these trained models have equal"
+    )
     assert legend in " ".join(out.split())
 
 
@@ -97,25 +99,25 @@ def test_identical_answers_are_called_identical_and_not_a_tie(forge, made, print
     assert "tie" not in out
     assert "≡  identical to the best: the same predicted class for every image" in out
     assert (
-        "identical answers: vit tiny random · a · 64 px; vit tiny random · b · 64 px"
+        "identical predictions: vit tiny random · a · 64 px; vit tiny random · b · 64 px"
         in " ".join(out.split())
     )
     forge("b1", config={"head": {"name": "b"}, "seed": 1}, right=right_N)
     forge("b2", config={"head": {"name": "b"}, "seed": 2}, right=right_N)
-    assert "3 seeds, identical answers" in " ".join(printed(made).replace("│", " ").split())
+    assert "3 seeds, identical predictions" in " ".join(printed(made).replace("│", " ").split())
     forge("b3", config={"head": {"name": "b"}, "seed": 3}, right=~right_N)
-    said = " ".join(printed(made).replace("│", " ").split())
-    assert "4 seeds, 2 different answers" in said
+    out = " ".join(printed(made).replace("│", " ").split())
+    assert "4 seeds, 2 different predictions" in out
 
 
 def test_seeds_of_a_lone_line_are_called_identical_too(forge, made, printed):
     for seed in (0, 1):
         forge(f"s{seed}", config={"seed": seed}, right=np.arange(300) < 200)
-    said = " ".join(printed(made).replace("│", " ").split())
-    assert "2 seeds, identical answers" in said
+    out = " ".join(printed(made).replace("│", " ").split())
+    assert "2 seeds, identical predictions" in out
 
 
-def test_lines_of_one_name_are_told_apart(forge, made, printed):
+def test_lines_of_the_same_name_are_distinguished(forge, made, printed):
     right_N = np.arange(300) < 200
     forge("a", right=right_N)
     name = forge("b", config={"head": {"k": 3}}, right=right_N).parent.name
@@ -124,7 +126,7 @@ def test_lines_of_one_name_are_told_apart(forge, made, printed):
     assert "@ccccccc" in printed(made)
 
 
-def test_partial_and_random_are_said_plainly(forge, made, printed):
+def test_partial_copies_and_random_weights_are_marked(forge, made, printed):
     forge("a", stamp={"partial": True})
     out = printed(made)
     assert "synthetic, PARTIAL COPY" in out
@@ -132,7 +134,7 @@ def test_partial_and_random_are_said_plainly(forge, made, printed):
 
 
 def test_one_partial_run_does_not_make_a_group_partial(forge, made, printed):
-    """Of one's own folder only the declaration says so, and one of two runs may lack it."""
+    """Only the declaration in a config marks a partial copy, and one of two runs may lack it."""
     forge("a", stamp={"partial": True}, config={"head": {"name": "a"}})
     forge("b", config={"head": {"name": "b"}})
     out = printed(made)
@@ -141,7 +143,7 @@ def test_one_partial_run_does_not_make_a_group_partial(forge, made, printed):
 
 
 def test_a_finetune_and_its_probe_are_named_as_in_the_table(forge, made, printed):
-    """Two finetunes that differ only in a setting: each line says which one it is about."""
+    """Two finetunes that differ only in a setting: each printed line names its run."""
     right_N = np.arange(300) < 200
     forge("probe", right=right_N)
     train = {"task": "train"}
@@ -154,7 +156,7 @@ def test_a_finetune_and_its_probe_are_named_as_in_the_table(forge, made, printed
     assert all(line[-9] == "#" for line in lines)
 
 
-def test_contamination_of_a_backbone_is_said_where_it_matters(forge, made, printed):
+def test_contamination_of_pretrained_backbones_is_printed(forge, made, printed):
     pretrained = {"backbone": {"pretrained": True}}
     forge("generated", config=pretrained, stamp=HUB)
     assert "vit, contamination" not in printed(made)
@@ -175,7 +177,7 @@ def test_damaged_folders_are_listed(outputs, printed):
 
 @pytest.fixture
 def make_older(seal):
-    """Make a record as it was before its stamp had test_source; whole, as sealed then."""
+    """Turn a record into an intact older record, whose stamp has no test_source."""
 
     def make(folder: Path) -> None:
         file = folder / "env_stamp.json"
@@ -187,7 +189,7 @@ def make_older(seal):
     return make
 
 
-def test_records_of_another_version_are_passed_over_each_in_one_line(
+def test_records_of_another_version_are_skipped_in_one_line_each(
     outputs, printed, make_older, tmp_path
 ):
     folders = [file.parent for file in sorted(outputs.glob("*/*/*/ckpt.bin"))]
@@ -196,12 +198,12 @@ def test_records_of_another_version_are_passed_over_each_in_one_line(
     out = printed(outputs)
     for folder in folders[:2]:
         name = "/".join(folder.parts[-3:])
-        said = f"{name}: a record of another version of fgvc (it lacks 'test_source'), passed over"
-        assert out.count(said) == 1
+        message = f"{name}: a record of another version of fgvc (it lacks 'test_source'), skipped"
+        assert out.count(message) == 1
     assert "damaged" not in out
     for folder in folders[2:]:
         make_older(folder)
-    with pytest.raises(UserError, match="no run there can be read by this version") as caught:
+    with pytest.raises(UserError, match=r"runtime\.output_root=.*8 skipped") as caught:
         write_baselines(outputs, tmp_path / "target")
     assert "\n" not in str(caught.value)
 
@@ -215,7 +217,7 @@ def test_an_audit_of_another_version_is_one_line(outputs, make_older, tmp_path, 
     assert line.startswith(f"fgvc: run={folder}: a record of another version of fgvc")
 
 
-def test_lines_outside_the_ranking_stand_below_it_with_the_reason(forge, made, printed):
+def test_lines_outside_the_ranking_are_below_it_with_the_reason(forge, made, printed):
     right_N = np.arange(300) < 200
     forge("a", config={"head": {"name": "a"}}, right=right_N)
     forge("b", config={"head": {"name": "b"}}, right=~right_N)
@@ -226,13 +228,13 @@ def test_lines_outside_the_ranking_stand_below_it_with_the_reason(forge, made, p
     (at,) = [place for place, line in enumerate(drawn) if "99.7" in line]
     assert "out │" in drawn[at]
     assert not any("%" in line or "." in line for line in drawn[at + 1 :])  # the last row
-    reason = "vit tiny random · best · 64 px: 12 of its 300 test images fitted or chose its head"
+    reason = "vit tiny random · best · 64 px: 12 of the 300 test images fitted or chose"
     assert f"out not ranked: {reason}" in " ".join(out.split())
     assert max(map(len, out.partition("[1]  ")[0].splitlines())) <= 80  # before the notes
     assert next(line for line in plain.splitlines() if "[" in line and "│" in line) in out
 
 
-def test_what_is_no_plain_run_has_a_block_whose_title_says_so(forge, made, printed):
+def test_unusual_runs_have_a_block_with_a_marked_title(forge, made, printed):
     forge("plain")
     forge("forced", numbers={"resumed": {"forced": True}})
     forge("debug", config={"task": {"debug": "overfit"}})

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fgvc.report.plan.document import CLOSES, OPENS
 
 from fgvc.config.compose import config_hash
 from fgvc.config.overrides import jobs_of
@@ -16,7 +17,6 @@ from fgvc.record import stack_check
 from fgvc.record.stack_check import published
 from fgvc.record.stack_check.step import PASSED, Outcome
 from fgvc.report.plan import ITEMS
-from fgvc.report.plan.document import CLOSES, OPENS
 from fgvc.task.plan import next_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ def test_every_item_stands_in_the_plan_and_its_commands_are_what_it_says(plan, p
     assert [hash_of(experiment, **roots), hash_of(baseline, **roots)] == told
     assert {"task=train", "recipe=transfg", "task.epochs=2"} <= set(shlex.split(experiment))
     assert {"task=probe", "head=linear", "final_fit=train"} <= set(shlex.split(baseline))
-    assert told[0][:16] in command["# the audit of the record"]
+    assert told[0][:16] in command["# audit of the record"]
     for place in places:
         assert place.partition("=")[2] not in text, "a path of this machine is told"
 

@@ -1,10 +1,11 @@
-"""A run folder -> a checklist: every promise of a record, with the evidence for it.
+"""A run folder -> a checklist: every promise of a record, with its evidence.
 
-files: the bytes are those that were written. identity: who made it, with what. contents: what it
-holds, and whether its parts agree. numbers: whether they follow. fit: the images of the
-fit, and whether the run is plain. notes: what a reader must know. promises: stack, data, licence.
-derived: command and page, derived anew by the record's own code. limits: what none of it proves.
-To add a check, write a function there and name it in CHECKS.
+files: are the bytes unchanged? identity: code, environment, checkpoint. contents: required files,
+and whether they agree. numbers: do the metrics follow from the predictions? stated_facts: facts
+that the record states twice. viewers: TensorBoard and FiftyOne. fitted_images: images of the fit,
+and whether the run is plain. notes: notes and unreadable images. promises: stack, source, licence.
+derived_files: command, page and plot, derived again by the record's own code. limits: what the
+audit cannot prove. To add a check, write a function in one of these modules and list it in CHECKS.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from fgvc.report.audit import (
     stated_facts,
     viewers,
 )
-from fgvc.report.audit.check import FAIL, UNCHECKED, Check, Result, answered, outcome
-from fgvc.report.audit.pull_request_block import markdown
+from fgvc.report.audit.check import FAIL, UNCHECKED, Check, Result, outcome, run_check
+from fgvc.report.audit.pull_request_block import render_block
 from fgvc.report.audit.recompute import Recompute
 from fgvc.report.audit.record import Record
 
@@ -39,8 +40,8 @@ __all__ = [
     "Result",
     "command",
     "limits",
-    "markdown",
     "outcome",
+    "render_block",
     "run_audit",
 ]
 
@@ -87,11 +88,14 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def run_audit(folder: Path, here: Recompute | None = None) -> tuple[Record, list[Result]]:
-    """The record, and what every check says of it.
+def run_audit(folder: Path, recompute: Recompute | None = None) -> tuple[Record, list[Result]]:
+    """Run every check on a run folder.
 
     Args:
-        here: the code that runs the audit, to derive command and page anew; None: not checked.
+        recompute: the running code, to derive command and page again; None: these are not checked.
+
+    Returns:
+        The record, and one result per check.
     """
-    record = Record(folder, here)
-    return record, [answered(check, record) for check in CHECKS]
+    record = Record(folder, recompute)
+    return record, [run_check(check, record) for check in CHECKS]

@@ -1,7 +1,8 @@
-"""A function -> a line of the checklist: what it asks, its state, and the evidence.
+"""A check function -> a line of the checklist: question, state and evidence.
 
-A check is a function from Record to its evidence: its name is its id, the first paragraph of its
-docstring the question. It fails by raising DamageError, in one line that names the file.
+A check takes a Record and returns its evidence. The function name is the id of the check, and the
+first paragraph of its docstring is the question. A check fails by raising DamageError with one line
+that names the file.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from fgvc.untrusted.escape import one_line
 
 PASS, FAIL = "pass", "FAIL"
 UNCHECKED = "not checked"  # the check needs the record's own code or environment
-MISSING = "missing"  # not there, and not asked for
-PERSON = "person"  # no program can answer: a named human sign-off
-OUTCOMES = ("failed", "not checked", "passed")  # of a whole audit, the worst first
+MISSING = "missing"  # absent, and not required
+PERSON = "person"  # a named person must sign
+OUTCOMES = ("failed", "not checked", "passed")  # of a whole audit, worst first
 
 
 class Verdict(NamedTuple):
@@ -38,59 +39,68 @@ class Result:
     evidence: str
 
 
-Check = Callable[[Record], str | Verdict]  # evidence alone: it passed
+Check = Callable[[Record], str | Verdict]  # evidence alone: the check passed
 
 
-def identity(check: Check) -> str:
-    """The stable id of a check, as metrics-follow."""
+def check_id(check: Check) -> str:
+    """The stable id of a check, such as metrics-follow."""
     return check.__name__.replace("_", "-")
 
 
 def question(check: Check) -> str:
-    """What it asks, as its docstring says."""
+    """The question of a check, from its docstring."""
     return (inspect.getdoc(check) or "").partition("\n\n")[0].replace("\n", " ")
 
 
-def answered(check: Check, record: Record) -> Result:
-    """Run one check; a record that it cannot read fails the check.
+def run_check(check: Check, record: Record) -> Result:
+    """Run one check. The check fails if it cannot read the record.
 
-    Any exception counts: a forger chooses the types and sizes of every value.
+    Every exception counts, because a forger chooses the type and size of every value.
     """
     try:
-        found = check(record)
-        verdict = Verdict(PASS, found) if isinstance(found, str) else found
-    except (DamageError, UserError) as why:
-        verdict = Verdict(FAIL, str(why))
+        verdict = check(record)
+        if isinstance(verdict, str):
+            verdict = Verdict(PASS, verdict)
+    except (DamageError, UserError) as error:
+        verdict = Verdict(FAIL, str(error))
     except Exception as error:
-        what = (
-            f"lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
-        )
-        verdict = Verdict(FAIL, f"not a record that this version reads: {one_line(what, 160)}")
-    return Result(identity(check), question(check), verdict.state, one_line(verdict.evidence, 1000))
+        kind = "lacks" if isinstance(error, KeyError) else f"{type(error).__name__}:"
+        problem = one_line(f"{kind} {error}", 160)
+        verdict = Verdict(FAIL, f"not a record that this version reads: {problem}")
+    return Result(check_id(check), question(check), verdict.state, one_line(verdict.evidence, 1000))
 
 
 def outcome(results: Sequence[Result]) -> str:
-    """The worst of OUTCOMES: failed where any check failed, passed where each was answered."""
+    """The worst of OUTCOMES that occurs among the results."""
     states = {result.state for result in results}
     failed, unchecked, passed = OUTCOMES
     return failed if FAIL in states else unchecked if UNCHECKED in states else passed
 
 
-def listed(names: list[str], most: int = 5) -> str:
-    """The first few names, each cut, and the number of the rest."""
+def join_names(names: list[str], most: int = 5) -> str:
+    """The first few names, each shortened, and the number of the others."""
     names = [one_line(name, 100) for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
 
 
-def agree(what: str, *found: tuple[str, object]) -> None:
-    """Raise DamageError unless every source says the same; names those that differ."""
-    (first, value), *others = found
+def agree(what: str, *stated: tuple[str, object]) -> None:
+    """Check that all sources state the same value.
+
+    Args:
+        stated: pairs of a source and the value that it states.
+
+    Raises:
+        DamageError: two sources differ; the message names both.
+    """
+    (first, value), *others = stated
     for source, other in others:
         if other != value:
-            raise DamageError(f"{source}: {what} is {_cut(other)}, {first} says {_cut(value)}")
+            raise DamageError(
+                f"{source}: {what} is {_shorten(other)}, {first} says {_shorten(value)}"
+            )
 
 
-def _cut(value: object) -> str:
+def _shorten(value: object) -> str:
     text = one_line(value, 200)
     return text if len(text) <= 40 else f"{text[:16]}…"

@@ -1,4 +1,4 @@
-"""Are these the bytes that the run wrote? Every digest is computed anew."""
+"""Files of a record -> whether they are the bytes that the run wrote, by recomputed digests."""
 
 from __future__ import annotations
 
@@ -6,39 +6,41 @@ from fgvc.record import verify
 from fgvc.record.retention import FILE, SHORTEST, UnreadableError
 from fgvc.record.run_dir import OUTSIDE_INDEX, SHORT
 from fgvc.record.verify import DamageError
-from fgvc.report.audit.check import agree, listed
-from fgvc.report.audit.record import Record
-from fgvc.report.flatten import flattened
+from fgvc.report.audit.check import agree, join_names
+from fgvc.report.audit.record import STAMP, Record
+from fgvc.report.flatten import conflicting_keys, flatten
 from fgvc.store import hashing
 
-ROW = "backbone.checkpoint."  # of the hashed config: the chosen row of the family's table
-ANY = "any"  # in the hash, where a key changes no number: it stands for every value
+ROW = "backbone.checkpoint."  # in the hashed config: the chosen row of the family's table
+ANY = "any"  # in the hashed config: the key changes no number, and every value matches
 
 
 def status(record: Record) -> str:
-    """Does status.json vouch for itself and for artifacts.json, and say that the run ended well?"""
-    told = verify.status(record.path)
+    """Do the checksums of status.json and artifacts.json match, and did the run complete?"""
+    state = verify.status(record.path)
     verify.index(record.path)
     started = record.stamp["started"]
-    agree("started", ("env_stamp.json", started), ("status.json", told["started"]))
-    return f"done, {told['started'][:19]} to {told['updated'][:19]} UTC"
+    agree("started", (STAMP, started), ("status.json", state["started"]))
+    return f"done, {state['started'][:19]} to {state['updated'][:19]} UTC"
 
 
 def hashes(record: Record) -> str:
-    """Is every file the one that was indexed, none missing and none extra?"""
-    here = set(record.files())
-    extra = sorted(here - record.artifacts.keys() - set(OUTSIDE_INDEX))
-    gone = sorted(record.artifacts.keys() - here)
-    changed = [name for name in sorted(here & record.artifacts.keys()) if _changed(record, name)]
-    differences = {"changed": changed, "missing": gone, "extra": extra}
-    wrong = [f"{what}: {listed(names)}" for what, names in differences.items() if names]
-    if wrong:
-        raise DamageError("; ".join(wrong))
+    """Does every file match artifacts.json, with no file missing and no extra file?"""
+    present = set(record.files())
+    extra = sorted(present - record.artifacts.keys() - set(OUTSIDE_INDEX))
+    missing = sorted(record.artifacts.keys() - present)
+    changed = [
+        name for name in sorted(present & record.artifacts.keys()) if _is_changed(record, name)
+    ]
+    differences = {"changed": changed, "missing": missing, "extra": extra}
+    problems = [f"{what}: {join_names(names)}" for what, names in differences.items() if names]
+    if problems:
+        raise DamageError("; ".join(problems))
     size = sum(entry["bytes"] for entry in record.artifacts.values())
-    return f"{len(record.artifacts)} files, {size} bytes, each sha256 computed anew"
+    return f"{len(record.artifacts)} files, {size} bytes, each sha256 recomputed"
 
 
-def _changed(record: Record, name: str) -> bool:
+def _is_changed(record: Record, name: str) -> bool:
     entry, file = record.artifacts[name], record.path / name
     if file.is_symlink() or not file.is_file() or file.stat().st_size != entry["bytes"]:
         return True
@@ -46,40 +48,35 @@ def _changed(record: Record, name: str) -> bool:
 
 
 def names(record: Record) -> str:
-    """Is the folder named by its run, its config and its checkpoint?"""
+    """Is the folder named after its run, config and checkpoint?"""
     run_id, config_hash, checkpoint_id = record.path.parts[-3:]
-    ckpt = hashing.sha256_file(record.path / verify.CKPT)
-    canonical = hashing.sha256_bytes(record.data("config.canonical.json"))
-    agree("the run_id", ("the folder", run_id), ("env_stamp.json", record.stamp["run_id"]))
-    agree("the hash", ("the folder", config_hash), ("config.canonical.json", canonical[:SHORT]))
-    agree("the sha256", ("the folder", checkpoint_id), (verify.CKPT, ckpt[:SHORT]))
-    return f"config_hash {canonical}, checkpoint_id {ckpt}"
+    checkpoint_digest = hashing.sha256_file(record.path / verify.CKPT)
+    config_digest = hashing.sha256_bytes(record.data("config.canonical.json"))
+    agree("the run_id", ("the folder", run_id), (STAMP, record.stamp["run_id"]))
+    agree("the hash", ("the folder", config_hash), ("config.canonical.json", config_digest[:SHORT]))
+    agree("the sha256", ("the folder", checkpoint_id), (verify.CKPT, checkpoint_digest[:SHORT]))
+    return f"config_hash {config_digest}, checkpoint_id {checkpoint_digest}"
 
 
 def retention(record: Record) -> str:
-    """Does retention.json belong to this run and keep it for at least 90 days?"""
+    """Does retention.json belong to this run and keep the run for at least 90 days?"""
     try:
-        kept = verify.retention_of(record.path)
-    except UnreadableError as why:
-        raise DamageError(str(why)) from why
-    days = (kept.expires - kept.created).total_seconds() / 86400
+        stored = verify.retention_of(record.path)
+    except UnreadableError as error:
+        raise DamageError(str(error)) from error
+    days = (stored.expires - stored.created).total_seconds() / 86400
     if days < SHORTEST:
         raise DamageError(f"{FILE}: {days:.1f} days, at least {SHORTEST}")
-    pinned = f"; pinned by {', '.join(kept.pinned_by)}" if kept.pinned_by else ""
-    return f"{FILE}: {days:.0f} days, expires {kept.expires.isoformat()}{pinned}"
+    pinned = f"; pinned by {', '.join(stored.pinned_by)}" if stored.pinned_by else ""
+    return f"{FILE}: {days:.0f} days, expires {stored.expires.isoformat()}{pinned}"
 
 
 def config(record: Record) -> str:
-    """Do the hashed config, in canonical form, and config.yaml say the same?"""
+    """Is the hashed config in canonical form, and does config.yaml agree with it?"""
     data = record.data("config.canonical.json")
     if data != hashing.canonical_json(record.config):
         raise DamageError("config.canonical.json: not in canonical form")
-    shown = flattened(record.shown_config)
-    differ = [
-        key
-        for key, value in flattened(record.config).items()
-        if not key.startswith(ROW) and value != ANY and shown.get(key, value) != value
-    ]
-    if differ:
-        raise DamageError(f"config.yaml: another {listed(differ)} than config.canonical.json")
+    hashed = {key: value for key, value in flatten(record.config).items() if value != ANY}
+    if keys := conflicting_keys(hashed, flatten(record.shown_config), (ROW,)):
+        raise DamageError(f"config.yaml: {join_names(keys)} differ from config.canonical.json")
     return f"config.canonical.json: {len(data)} bytes, sha256 is the config_hash"

@@ -1,17 +1,18 @@
-"""Was the head fitted and chosen on the images of the config, plainly, and on no test image?"""
+"""Images of the fit -> whether they are those of the config, and include no test image."""
 
 from __future__ import annotations
 
 from fgvc.metrics import UNREADABLE
 from fgvc.record.comparability import was_forced
 from fgvc.record.fitted_images import short_digests
+from fgvc.record.not_ranked import APART, DEBUG, UNRANKED
 from fgvc.record.verify import DamageError
 from fgvc.report.audit.check import agree
 from fgvc.report.audit.record import Record
 
 
 def plain_fit(record: Record) -> str:
-    """Is it a plain run, that is, neither a forced resume nor a debugging run?"""
+    """Is the run plain, that is, neither a forced resume nor a debugging run?"""
     resumed = record.numbers.get("resumed") or {}
     if was_forced(record.numbers, record.facts):
         source = f" from {resumed['from']}" if "from" in resumed else ""
@@ -19,19 +20,18 @@ def plain_fit(record: Record) -> str:
         if not changed:
             raise DamageError(
                 f"metrics.json: forced resume{source} without the best weights so far: validation "
-                "chose among the later epochs, and the run is not ranked beside plain runs"
+                f"chose among the later epochs, and {APART}"
             )
         raise DamageError(
             f"metrics.json: forced resume{source} under another {changed}: no config describes "
-            "this training, and it is not ranked beside plain runs"
+            f"this training, and {APART}"
         )
     if resumed:
         changed = bool(resumed["changed"] or "best_lost" in resumed)
         agree("forced", ("changed keys", changed), ("metrics.json", resumed["forced"]))
     if (debug := record.config["task"].get("debug")) is not None:
         raise DamageError(
-            f"config.canonical.json: task.debug={debug}: a debugging run is no result and is not "
-            "ranked beside plain runs"
+            f"config.canonical.json: task.debug={debug}: {DEBUG} is not a result, and {APART}"
         )
     return f"resumed after step {resumed['step']}" if resumed else "not resumed, no debugging run"
 
@@ -53,14 +53,14 @@ def fitted_on(record: Record) -> str:
     _check_backbone(record)
     if record.stamp["task"] == "eval":
         return f"{count} images, as the checkpoint states"
-    expected = _expected(record)
+    expected = _expected_fit_size(record)
     agree("images of the fit", ("final_fit and the split", expected), ("metrics.json", count))
     _check_validation(record)
     return f"{count} images, as expected from final_fit={record.config['final_fit']} and the split"
 
 
-def _expected(record: Record) -> int:
-    """Images of the fit, without those that could not be read."""
+def _expected_fit_size(record: Record) -> int:
+    """Number of images of the fit, without unreadable images."""
     config = record.config
     if config["task"]["name"] == "zero_shot":
         return 0
@@ -74,10 +74,10 @@ def _expected(record: Record) -> int:
 
 
 def _check_backbone(record: Record) -> None:
-    """Check that the images of earlier runs of fgvc are recorded, and for their weights only.
+    """Check the number of images that fitted the backbone in earlier runs of fgvc.
 
     Raises:
-        DamageError: the numbers of images differ, or the weights are of no run of fgvc.
+        DamageError: the numbers differ, or are not 0 although no run of fgvc wrote the weights.
     """
     stated = record.facts["fit"].get("backbone", 0)
     agree(
@@ -90,35 +90,38 @@ def _check_backbone(record: Record) -> None:
 
 
 def _check_validation(record: Record) -> None:
-    """Check that ckpt.bin names the validation images that fitted or chose the head, no others.
+    """Check that ckpt.bin lists exactly the validation images that fitted or chose the head.
 
     Raises:
-        DamageError: some validation image is missing, or there are more.
+        DamageError: a validation image is missing or in excess.
     """
-    config, read = record.config, _read(record, "val")
-    joined = config["final_fit"] == "trainval"
-    chooses = record.numbers["selection"] is not None and config["task"].get("debug") is None
+    config, readable = record.config, _readable_digests(record, "val")
+    on_trainval = config["final_fit"] == "trainval"
+    selects = record.numbers["selection"] is not None and config["task"].get("debug") is None
     agree(
         "validation images that chose the head",
-        ("validation images", len(read) if chooses and not joined else 0),
+        ("validation images", len(readable) if selects and not on_trainval else 0),
         ("ckpt.bin", len(record.fit.validation_N)),
     )
-    if chooses or joined:
-        counted = ("validation images in ckpt.bin", record.fit.overlap(short_digests(read)))
-        agree("images of fit and choice", ("validation images", len(read)), counted)
+    if selects or on_trainval:
+        counted_images = (
+            "validation images in ckpt.bin",
+            record.fit.overlap(short_digests(readable)),
+        )
+        agree("images of fit and choice", ("validation images", len(readable)), counted_images)
 
 
-def _read(record: Record, name: str) -> list[str]:
-    """SHA256 of the images of a split that could be read; empty if it was not predicted."""
+def _readable_digests(record: Record, name: str) -> list[str]:
+    """SHA256 of the readable images of a split; empty if the split was not predicted."""
     if name not in record.predictions:
         return []
     rows = record.predictions[name]
     read_N = rows.pred_N != UNREADABLE
-    return [digest for digest, kept in zip(rows.sha256, read_N, strict=True) if kept]
+    return [digest for digest, readable in zip(rows.sha256, read_N, strict=True) if readable]
 
 
 def no_test_image_fitted(record: Record) -> str:
-    """Did no test image, byte for byte, fit or choose the head or the backbone?"""
+    """Is no test image, byte for byte, among the images that fitted or chose head or backbone?"""
     rows, fit = record.predictions["test"], record.fit
     count = fit.overlap(short_digests(rows.sha256))
     recorded = record.numbers["overlap"]["images"]
@@ -129,7 +132,7 @@ def no_test_image_fitted(record: Record) -> str:
         raise DamageError(
             f"ckpt.bin: {count} of {len(rows.path)} test images are among the "
             f"{len(fit.image_N)} that the head was fitted on and the {len(fit.validation_N)} "
-            f"that chose it{backbone if earlier else ''}; the run is not ranked"
+            f"that chose it{backbone if earlier else ''}; {UNRANKED}"
         )
     return (
         f"none of {len(rows.path)} test images is among the {len(fit.image_N)} of the fit and "

@@ -1,4 +1,4 @@
-"""Who made these numbers, with what, from which code and data?"""
+"""A record -> whether code, environment, config and checkpoint are recorded and agree."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from fgvc.record.checkpoint import FILE
 from fgvc.record.verify import DamageError
 from fgvc.report.audit import command
 from fgvc.report.audit.check import MISSING, PASS, Verdict, agree
-from fgvc.report.audit.record import Record
+from fgvc.report.audit.record import STAMP, Record
 from fgvc.store import hashing
 
 
 def stamp(record: Record) -> str:
     """Does env_stamp.json satisfy its schema and agree with the config?"""
-    wrong = jsonschema.Draft202012Validator(stamps.schema()).iter_errors(record.stamp)
-    if messages := [error.message for error in wrong]:
-        raise DamageError(f"env_stamp.json: breaks its schema: {messages[0][:200]}")
-    config, told = record.config, record.stamp
+    errors = jsonschema.Draft202012Validator(stamps.schema()).iter_errors(record.stamp)
+    if messages := [error.message for error in errors]:
+        raise DamageError(f"env_stamp.json: violates its schema: {messages[0][:200]}")
+    config, stamped = record.config, record.stamp
     for key, value in {
         "config_hash": hashing.sha256_bytes(record.data("config.canonical.json")),
         "seed": config["seed"],
@@ -30,30 +30,34 @@ def stamp(record: Record) -> str:
         "resolution": config["resolution"]["side"],
         "normalization": config["backbone"]["normalization"],
     }.items():
-        agree(key, ("the config", value), ("env_stamp.json", told[key]))
-    return f"env_stamp.json: {len(told)} fields; seed {told['seed']}, {told['os_version']}"
+        agree(key, ("the config", value), (STAMP, stamped[key]))
+    return f"env_stamp.json: {len(stamped)} fields; seed {stamped['seed']}, {stamped['os_version']}"
 
 
 def environment(record: Record) -> Verdict:
-    """Is the environment named by a digest, and are the requirements?"""
-    told = record.stamp
-    lock = told["requirements_checksum"]
-    evidence = f"env_hash {told['env_hash']} ({told['env_hash_method']}), requirements {lock}"
+    """Are the environment and its requirements recorded by digest?"""
+    stamped = record.stamp
+    lock = stamped["requirements_checksum"]
+    evidence = f"env_hash {stamped['env_hash']} ({stamped['env_hash_method']}), requirements {lock}"
     return Verdict(PASS if lock else MISSING, evidence)
 
 
 def code(record: Record) -> Verdict:
-    """Is the commit recorded, and what the tree had beyond it?"""
-    told = record.stamp
+    """Are the commit and the uncommitted changes recorded?"""
+    stamped = record.stamp
     patch = "code.patch" in record.artifacts
-    found = hashing.sha256_bytes(record.data("code.patch")) if patch else None
-    agree("the digest of code.patch", ("env_stamp.json", told["code_patch_sha256"]), ("it", found))
-    if told.get("git_error") is not None:
-        return Verdict(MISSING, f"{told['git_commit'] or 'no commit'}: {told['git_error']}")
-    if told["git_commit"] is None:
-        return Verdict(MISSING, "no commit: it ran outside a checkout")
-    tree = "a dirty tree, kept as code.patch" if told["git_dirty"] else "a clean tree"
-    return Verdict(PASS, f"{told['git_commit']}, {tree}")
+    patch_digest = hashing.sha256_bytes(record.data("code.patch")) if patch else None
+    agree(
+        "the digest of code.patch",
+        (STAMP, stamped["code_patch_sha256"]),
+        ("code.patch", patch_digest),
+    )
+    if stamped.get("git_error") is not None:
+        return Verdict(MISSING, f"{stamped['git_commit'] or 'no commit'}: {stamped['git_error']}")
+    if stamped["git_commit"] is None:
+        return Verdict(MISSING, "no commit: the run used code outside a git checkout")
+    tree = "a dirty tree, its changes in code.patch" if stamped["git_dirty"] else "a clean tree"
+    return Verdict(PASS, f"{stamped['git_commit']}, {tree}")
 
 
 def command_recorded(record: Record) -> str:
@@ -67,20 +71,18 @@ def command_recorded(record: Record) -> str:
 
 
 def checkpoint(record: Record) -> str:
-    """Do the tensors match their own digest, and belong to this config, label map and split?"""
-    facts, told = record.facts, record.stamp
-    agree(
-        "config_hash", ("env_stamp.json", told["config_hash"]), ("ckpt.bin", facts["config_hash"])
-    )
-    inside = (tuple(facts["labelmap"]["ids"]), tuple(facts["labelmap"]["names"]))
-    here = (record.labelmap.ids, record.labelmap.names)
-    agree("the label map", ("labelmap.json", here), ("ckpt.bin", inside))
-    fitted = {**facts["answer"], "split_digest": facts["split_digest"]}
-    if told["task"] != "eval":  # an evaluation has code, data and weights of its own
-        for key, value in fitted.items():
-            agree(key, ("env_stamp.json", told[key]), ("ckpt.bin", value))
+    """Do the tensors match their digest, and belong to this config, label map and split?"""
+    facts, stamped = record.facts, record.stamp
+    agree("config_hash", (STAMP, stamped["config_hash"]), ("ckpt.bin", facts["config_hash"]))
+    checkpoint_classes = (tuple(facts["labelmap"]["ids"]), tuple(facts["labelmap"]["names"]))
+    recorded_classes = (record.labelmap.ids, record.labelmap.names)
+    agree("the label map", ("labelmap.json", recorded_classes), ("ckpt.bin", checkpoint_classes))
+    fit_facts = {**facts["answer"], "split_digest": facts["split_digest"]}
+    if stamped["task"] != "eval":  # an evaluation has its own code, data and weights
+        for key, value in fit_facts.items():
+            agree(key, (STAMP, stamped[key]), ("ckpt.bin", value))
         for key, value in facts["backbone"]["weights"].items():
-            agree(f"weights {key}", ("env_stamp.json", told["weights"][key]), ("ckpt.bin", value))
+            agree(f"weights {key}", (STAMP, stamped["weights"][key]), ("ckpt.bin", value))
     return f"{FILE}: content digest verified, {len(record.labelmap)} classes"
 
 
@@ -95,7 +97,7 @@ def checkpoint_ignored(record: Record) -> str:
         if _git("-C", folder, "check-ignore", "-q", file) != 0:
             raise DamageError(f"{file}: git does not ignore it; add it to .gitignore")
     except FileNotFoundError:
-        return "no git here that could hold it"
+        return "git is not installed"
     return "git ignores it"
 
 

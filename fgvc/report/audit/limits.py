@@ -1,7 +1,7 @@
 """The lines that an audit prints and records on what it proves and what it cannot prove.
 
-A person who owns a folder can change every file and recompute every digest. The audit then detects
-only contradictions between two files, or between a file and the code.
+The owner of a folder can change every file and recompute every digest. In this case the audit
+detects only contradictions between two files, or between a file and the code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NOT_PROVEN = (
     "steps and gaps, the losses on the path of C, the trials of a head, the curves of trainings",
     "the tree above the classes, except for the numbers that follow from it",
     "the machine and its packages, unless env_hash is that of this machine",
-    "what only people read: photographs in report.html, embeddings and maps of FiftyOne, pictures "
+    "what only people read: photographs in report.html, embeddings and maps of FiftyOne, images "
     "and texts of TensorBoard, run.log",
     "who made it: nothing is signed",
 )

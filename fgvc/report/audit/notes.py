@@ -1,4 +1,4 @@
-"""Do the notes and the counts of unreadable images agree with the other files of the record?"""
+"""Notes and counts of unreadable images -> whether they agree with the rest of the record."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fgvc.report.audit.record import PREDICTIONS, Record
 
 
 def unreadable_images(record: Record) -> str:
-    """Are the counts of unreadable images those of the predictions and of their list?"""
+    """Do the counts of unreadable images match the predictions and unreadable.json?"""
     counts = record.numbers["unreadable"]
-    listed = _listed(record) if any(counts.values()) else Counter()
+    listed = _count_by_split(record) if any(counts.values()) else Counter()
     for split, count in counts.items():
         what, recorded = f"unreadable images of {split}", ("metrics.json", count)
         agree(what, (UNREADABLE_FILE, listed[split]), recorded)
@@ -25,8 +25,8 @@ def unreadable_images(record: Record) -> str:
     return f"{sum(counts.values())} images"
 
 
-def _listed(record: Record) -> Counter[str]:
-    """Rows of unreadable.json by split."""
+def _count_by_split(record: Record) -> Counter[str]:
+    """Number of rows of unreadable.json per split."""
     try:
         rows = json.loads(record.text(UNREADABLE_FILE))
         return Counter(row["split"] for row in rows)
@@ -35,9 +35,9 @@ def _listed(record: Record) -> Counter[str]:
 
 
 def notes(record: Record) -> str:
-    """Are the notes on the fit, which the checkpoint keeps, notes of the record?
+    """Does the record contain the notes on the fit that the checkpoint keeps?
 
-    The note on unreadable images has another text there, because test images are added to it.
+    The note on unreadable images is excluded: its text in the record also counts test images.
     """
     start = "of the fit: " if record.stamp["task"] == "eval" else ""
     expected = [
@@ -45,5 +45,5 @@ def notes(record: Record) -> str:
     ]
     for note in expected:
         if f"{start}{note}" not in record.numbers["notes"]:
-            raise DamageError(f"metrics.json: notes lack one of ckpt.bin: {note}")
+            raise DamageError(f"metrics.json: notes lack a note of ckpt.bin: {note}")
     return f"{len(record.numbers['notes'])}, with {len(expected)} of ckpt.bin"

@@ -1,7 +1,7 @@
-"""What no digest can show: the stack, the smoke subset, licences and approval.
+"""Stack, source, licence and approval of a record -> the evidence that no digest can give.
 
-A licence and an approval are for a person to judge: the check says what there is to read, and that
-a named person must sign.
+A person judges a licence and an approval. These checks report the recorded texts, and a named
+person signs.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ from fgvc.report.audit.record import Record
 
 
 def stack_validated(record: Record) -> str:
-    """Did TensorBoard and FiftyOne pass on this stack, where the backbone asks for it?"""
-    told = record.stamp["stack_check"]
-    if told == "skipped":
-        raise DamageError("env_stamp.json: stack_check skipped; run task=check, then repeat it")
+    """Did TensorBoard and FiftyOne pass task=check on this stack, if the backbone requires it?"""
+    stack = record.stamp["stack_check"]
+    if stack == "skipped":
+        raise DamageError(
+            "env_stamp.json: stack_check skipped; run task=check, then repeat the run"
+        )
     versions = ("python", "torch", "tensorboard", "fiftyone")
-    return f"{told}: " + ", ".join(f"{one} {record.stamp[f'{one}_version']}" for one in versions)
+    return f"{stack}: " + ", ".join(
+        f"{name} {record.stamp[f'{name}_version']}" for name in versions
+    )
 
 
 def source(record: Record) -> str:
-    """Are source and filtering of the images recorded?"""
+    """Are the source and the filtering of the images recorded?"""
     card = record.stamp["dataset_card"]
     for key in ("source", "filtering"):
         if not card.get(key):
@@ -31,10 +35,10 @@ def source(record: Record) -> str:
 
 
 def licence(record: Record) -> Verdict:
-    """May the images and the weights be used so? (a person signs)"""
+    """Do the licences permit this use of the images and weights? (a person signs)"""
     weights = record.stamp["weights"]
-    told = f"images: {record.stamp['dataset_card'].get('license', 'not recorded')}"
-    return Verdict(PERSON, f"{told}; weights: {weights['name']} ({weights['kind']})")
+    images = f"images: {record.stamp['dataset_card'].get('license', 'not recorded')}"
+    return Verdict(PERSON, f"{images}; weights: {weights['name']} ({weights['kind']})")
 
 
 def approval(record: Record) -> Verdict:

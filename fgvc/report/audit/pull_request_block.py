@@ -1,6 +1,6 @@
-"""A checklist -> the block of a pull request, as .github/pull_request_template.md asks for it.
+"""A checklist -> the block for a pull request that .github/pull_request_template.md requires.
 
-The author of the record chose its texts. Thus they stand in code spans, which Markdown does not
+The author of the record chose its texts. Thus they are in code spans, which Markdown does not
 interpret, and a command is shown only if pasting it runs fgvc and nothing else.
 """
 
@@ -33,39 +33,38 @@ EXCERPT = (
     "seed",
 )
 ABSENT = "not readable"
-MOST = 1000
+MAX_CHARACTERS = 1000
 DIGEST = re.compile("[0-9a-f]{64}")
 PLACE = re.compile(r"[\w.-]{1,100}(/[0-9a-f]{16}){2}", re.ASCII)
 
 
-def markdown(record: Record, results: Sequence[Result]) -> str:
-    """The block; what the record does not tell stands there as not readable."""
+def render_block(record: Record, results: Sequence[Result]) -> str:
+    """The block in Markdown; a section that cannot be read is marked "not readable"."""
     bodies = (_commands, _hashes, _stamp, _retention)
-    parts = [_told(body, record) for body in bodies] + [_audit(results)]
-    pairs = zip(HEADINGS, parts, strict=True)
+    parts = []
+    for body in bodies:
+        try:
+            parts.append(body(record))
+        except Exception as error:  # as in `run_check`: a forger chooses the type of every value
+            reason = f"lacks {error}" if isinstance(error, KeyError) else error
+            parts.append(f"{ABSENT}: {span(reason)}")
+    pairs = zip(HEADINGS, [*parts, _audit(results)], strict=True)
     return "".join(f"### {heading}\n\n{part}\n\n" for heading, part in pairs).rstrip() + "\n"
 
 
-def _told(body, record: Record) -> str:
-    try:
-        return body(record)
-    except Exception as why:  # as in `answered`: a forger chooses the type of every value
-        return f"{ABSENT}: {span(f'lacks {why}' if isinstance(why, KeyError) else why)}"
-
-
 def span(text: object) -> str:
-    """Text of a record as a code span of one line."""
-    return escape.code(one_line(text, MOST))
+    """Text of a record as a one-line code span."""
+    return escape.code(one_line(text, MAX_CHARACTERS))
 
 
 def _commands(record: Record) -> str:
     run = f"OUTPUTS/{record.place}"
     if not PLACE.fullmatch(record.place):
-        return f"{ABSENT}: the folder is {span(record.place)}, no name that fgvc gives"
+        return f"{ABSENT}: the folder is {span(record.place)}, not a name that fgvc gives"
     lines = [
-        privacy.portable_command(command.shown(record)),
+        privacy.portable_command(command.checked_command(record)),
         shell.fgvc("task=audit", shell.override("run", run)),
-        command.again(f"{run}/ckpt.bin"),
+        command.eval_command(f"{run}/ckpt.bin"),
     ]
     block = fenced("\n".join(lines))
     return f"{block}\n\nConfig: `config.yaml`"
@@ -91,7 +90,7 @@ def _hashes(record: Record) -> str:
 def _digest(value: object) -> str:
     if value is None:
         return "none"
-    return f"`{value}`" if isinstance(value, str) and DIGEST.fullmatch(value) else "no digest"
+    return f"`{value}`" if isinstance(value, str) and DIGEST.fullmatch(value) else "not a digest"
 
 
 def _stamp(record: Record) -> str:
@@ -101,32 +100,32 @@ def _stamp(record: Record) -> str:
 
 
 def _retention(record: Record) -> str:
-    kept = retention_of(record.path)
-    pinned = ", ".join(kept.pinned_by) or "no"
+    stored = retention_of(record.path)
+    pinned = ", ".join(stored.pinned_by) or "no"
     return (
-        f"{span(f'{record.place}/{retention.FILE}')}: made {kept.created.isoformat()}, expires "
-        f"{kept.expires.isoformat()}, pinned: {span(pinned)}"
+        f"{span(f'{record.place}/{retention.FILE}')}: made {stored.created.isoformat()}, expires "
+        f"{stored.expires.isoformat()}, pinned: {span(pinned)}"
     )
 
 
 def _audit(results: Sequence[Result]) -> str:
-    of = {
+    by_state = {
         state: [result for result in results if result.state == state]
         for state in (FAIL, UNCHECKED, PERSON)
     }
     lines = [
         f"- **{result.id}**{mark}: {span(result.evidence)}"
         for state, mark in ((FAIL, ""), (UNCHECKED, " (not checked)"))
-        for result in of[state]
+        for result in by_state[state]
     ]
-    signed = [f"- [ ] {result.id}: {span(result.evidence)}" for result in of[PERSON]]
-    asked = len(results) - len(signed)
-    answered = asked - len(of[FAIL]) - len(of[UNCHECKED])
+    sign_offs = [f"- [ ] {result.id}: {span(result.evidence)}" for result in by_state[PERSON]]
+    checked = len(results) - len(sign_offs)
+    passed = checked - len(by_state[FAIL]) - len(by_state[UNCHECKED])
     head = (
-        f"**{outcome(results)}**: {answered} of {asked} checks passed, {len(of[FAIL])} failed, "
-        f"{len(of[UNCHECKED])} could not be made"
+        f"**{outcome(results)}**: {passed} of {checked} checks passed, "
+        f"{len(by_state[FAIL])} failed, {len(by_state[UNCHECKED])} could not be made"
     )
     proven = [limits.PROVES, "", "Not proven:", "", *(f"- {line}" for line in limits.NOT_PROVEN)]
     unpassed = [*lines, ""] if lines else []
     parts = [head, "", *unpassed, *proven, "", "Signed by a person, with name and date:", ""]
-    return "\n".join([*parts, *signed])
+    return "\n".join([*parts, *sign_offs])

@@ -1,6 +1,6 @@
-"""The code that runs an audit -> what it derives anew, to compare with a record.
+"""The interface by which an audit derives config and page again, to compare them with a record.
 
-Only the task layer composes commands and writes pages, so it passes both functions in.
+The pipeline composes commands and renders pages, so it passes both functions in.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 from fgvc.record.env_stamp import GitState
 
 
-class NotHereError(ValueError):
-    """Why a command or a config cannot be composed on this machine; one line."""
+class CannotComposeError(ValueError):
+    """A command or config that cannot be composed on this machine; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Composed:
-    """One job of a command. shown: its whole config as config.yaml shows it, as plain data."""
+    """One job of a command. shown: its whole config in the form of config.yaml, as plain data."""
 
     config_hash: str
     shown: dict[str, Any]
@@ -27,11 +27,12 @@ class Composed:
 
 @dataclass(frozen=True)
 class Recompute:
-    """code: commit and patch that run now. places: keys of config.yaml that a machine decides.
+    """The running code and its functions.
 
+    code: commit and patch of the running code. places: keys of config.yaml that differ by machine.
     composed: the arguments of a command and its run_id -> its jobs. page: run folder and
-    config.yaml as plain data -> report.html, with the photographs that the folder's own page
-    shows. Both raise NotHereError.
+    config.yaml as plain data -> report.html, with the photographs of the folder's own page. Both
+    raise CannotComposeError.
     """
 
     code: GitState

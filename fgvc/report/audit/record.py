@@ -1,6 +1,6 @@
-"""A run folder as the checks of an audit see it: each file read once, and nothing taken on trust.
+"""A run folder -> its files as typed values for the checks of an audit; no file is trusted.
 
-N images of a split, C classes, K kept predictions of an image.
+N images of a split, C classes, K top predictions per image.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ from fgvc.report.plain_yaml import plain_yaml
 from fgvc.report.run_rows import run_path
 from fgvc.types import Hierarchy, LabelMap
 
-PREDICTIONS = "predictions.parquet"
+PREDICTIONS, STAMP = "predictions.parquet", "env_stamp.json"
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """predictions.parquet of one split. top_NK: UNREADABLE throughout where an image could not be
-    read; its other values are NaN. logits_NC: -inf there; None where logits were not kept."""
+    """Rows of predictions.parquet of one split.
+
+    An unreadable image has UNREADABLE in top_NK, -inf in logits_NC and NaN in the other values.
+    logits_NC: None if logits were not kept.
+    """
 
     path: tuple[str, ...]
     sha256: tuple[str, ...]
@@ -46,10 +49,10 @@ class Rows:
 
 
 class Record:
-    """A run folder. Whatever cannot be read is a DamageError that names the file."""
+    """A run folder. A file that cannot be read raises a DamageError that names the file."""
 
-    def __init__(self, path: Path, here: Recompute | None = None) -> None:
-        self.path, self.here = path.resolve(), here
+    def __init__(self, path: Path, recompute: Recompute | None = None) -> None:
+        self.path, self.recompute = path.resolve(), recompute
         self.place = run_path(self.path)
 
     def data(self, name: str) -> bytes:
@@ -79,11 +82,11 @@ class Record:
 
     @cached_property
     def stamp(self) -> dict[str, Any]:
-        return self.json("env_stamp.json")
+        return self.json(STAMP)
 
     @cached_property
     def shown_config(self) -> dict[str, Any]:
-        """config.yaml: the whole config, places and descriptions included."""
+        """config.yaml: the whole config, with paths and descriptions."""
         return plain_yaml("config.yaml", self.text("config.yaml"))
 
     @cached_property
@@ -92,7 +95,7 @@ class Record:
 
     @cached_property
     def _checkpoint(self) -> tuple[dict[str, Any], Fit]:
-        """Facts and fit of ckpt.bin, whose digest covers every tensor."""
+        """Facts and fitted images of ckpt.bin, whose digest covers every tensor."""
         tensors, facts, _ = checkpoint.read(self.path / checkpoint.FILE)
         return facts, fitted_images.from_checkpoint(facts, tensors)
 
@@ -116,18 +119,18 @@ class Record:
 
     @property
     def hierarchy(self) -> Hierarchy | None:
-        """The tree above the classes, where the dataset has one."""
-        told = self.json("labelmap.json")
-        if "parents" not in told:
+        """The tree above the classes; None if the dataset has none."""
+        labelmap = self.json("labelmap.json")
+        if "parents" not in labelmap:
             return None
-        return Hierarchy(tuple(map(tuple, told["parents"])), told["nodes"])
+        return Hierarchy(tuple(map(tuple, labelmap["parents"])), labelmap["nodes"])
 
     def tally(self, rows: Rows) -> np.ndarray:
-        """The confusion matrix of a split, as `metrics.tally` gives it.
+        """The confusion matrix of a split.
 
         Raises:
-            DamageError: a label map of more classes than the stored matrix can have lines.
-            ValueError: as `metrics.tally`.
+            DamageError: the label map has more classes than the stored matrix can have rows.
+            ValueError: as in `metrics.tally`.
         """
         classes, stored = len(self.labelmap), len(self.data("confusion.csv"))
         if stored < 2 * classes**2:  # a digit and a comma each
@@ -141,60 +144,64 @@ class Record:
         return self.text(f"splits/{name}.txt").splitlines()
 
     def files(self) -> Iterator[str]:
-        """Every name in the folder that is not a folder itself; links are not followed."""
+        """The path of every file in the folder; links are listed, but not followed."""
         for path in sorted(self.path.rglob("*")):
             if path.is_symlink() or not path.is_dir():
                 yield path.relative_to(self.path).as_posix()
 
     @cached_property
     def predictions(self) -> dict[str, Rows]:
-        """By split, those that occur."""
+        """Rows per split, for the splits that occur."""
         try:
             table = read_predictions(self.data(PREDICTIONS))
             split_N = table["split"].to_numpy()
-            found = {name: table.filter(pa.array(split_N == name)) for name in SPLITS}
-            if sum(map(len, found.values())) != len(table):
+            tables = {name: table.filter(pa.array(split_N == name)) for name in SPLITS}
+            if sum(map(len, tables.values())) != len(table):
                 raise DamageError(f"{PREDICTIONS}: rows of an unknown split")
             return {
-                name: rows_of(one, lambda: len(self.labelmap))
-                for name, one in found.items()
-                if len(one)
+                name: rows_of(table, lambda: len(self.labelmap))
+                for name, table in tables.items()
+                if len(table)
             }
         except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise DamageError(f"{PREDICTIONS}: not one that this version reads") from error
+            raise DamageError(f"{PREDICTIONS}: not readable by this version") from error
 
 
 def rows_of(table: pa.Table, classes: Callable[[], int]) -> Rows:
-    """Columns of predictions.parquet, of one split, as arrays.
+    """Columns of predictions.parquet of one split as arrays.
 
     Args:
-        classes: number of classes, called only if no image of the split could be read: otherwise
-            the widths are those of the stored lists.
+        classes: returns the number of classes; called only if no image of the split is readable.
+            Otherwise the stored lists give the widths.
     """
-    plain = {name: table[name].to_numpy() for name in ("label", "pred")}
+    labels = {name: table[name].to_numpy() for name in ("label", "pred")}
     floats = {name: table[name].to_numpy() for name in ("confidence", "label_logprob")}
-    kept = "logits" in table.column_names
-    unread = table["topk_labels"].null_count == len(table)
-    width, width_top = (classes(), min(TOP, classes())) if unread else (None, None)
+    has_logits = "logits" in table.column_names
+    all_unreadable = table["topk_labels"].null_count == len(table)
+    width, width_top = (classes(), min(TOP, classes())) if all_unreadable else (None, None)
     return Rows(
         tuple(table["path"].to_pylist()),
         tuple(table["sha256"].to_pylist()),
-        plain["label"],
-        plain["pred"],
+        labels["label"],
+        labels["pred"],
         floats["confidence"],
         floats["label_logprob"],
-        _lists(table["topk_labels"], UNREADABLE, width_top),
-        _lists(table["topk_scores"], np.nan, width_top),
-        _lists(table["logits"], -np.inf, width) if kept else None,
+        _stack_lists(table["topk_labels"], UNREADABLE, width_top),
+        _stack_lists(table["topk_scores"], np.nan, width_top),
+        _stack_lists(table["logits"], -np.inf, width) if has_logits else None,
     )
 
 
-def _lists(column: pa.ChunkedArray, absent: float, width: int | None) -> np.ndarray:
-    """Lists of one length, or null, as rows of a matrix; width: None for that of the lists."""
-    whole_N = column.is_valid().to_numpy()
+def _stack_lists(column: pa.ChunkedArray, fill: float, width: int | None) -> np.ndarray:
+    """Lists of equal length as rows of a matrix, null as a row of `fill`.
+
+    Args:
+        width: length of the lists; None: taken from the lists.
+    """
+    valid_N = column.is_valid().to_numpy()
     flat = column.combine_chunks().flatten().to_numpy()
     if width is None:
-        width = len(flat) // max(int(whole_N.sum()), 1)
-    rows_NK = np.full((len(whole_N), width), absent, flat.dtype)
-    rows_NK[whole_N] = flat.reshape(-1, width)
+        width = len(flat) // max(int(valid_N.sum()), 1)
+    rows_NK = np.full((len(valid_N), width), fill, flat.dtype)
+    rows_NK[valid_N] = flat.reshape(-1, width)
     return rows_NK

@@ -7,52 +7,51 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fgvc.record.verify import DamageError
-from fgvc.report.audit.check import agree, listed
-from fgvc.report.audit.record import Record
-from fgvc.report.flatten import flattened
+from fgvc.report.audit.check import agree, join_names
+from fgvc.report.audit.record import STAMP, Record
+from fgvc.report.flatten import conflicting_keys, flatten
 
-CONFIG, STAMP, UNTRACKED = "config.yaml", "env_stamp.json", "untracked.json"
-# what task=eval decides anew, under the config of a checkpoint
-OF_EVAL = ("dataset.partial", "dataset.accept_altered", "backbone.norm_eps")
-FROM_DATA = "from the data:"  # begins the text of a card that reading the data replaces
-TIE = 1e-4  # nats: losses on the path of C that count as equal, as the fit chooses
+CONFIG, UNTRACKED = "config.yaml", "untracked.json"
+# keys that task=eval may change in the config of a checkpoint
+EVAL_KEYS = ("dataset.partial", "dataset.accept_altered", "backbone.norm_eps")
+FROM_DATA = "from the data:"  # starts a card text that the data reader replaces
+TIE = 1e-4  # nats: losses on the path of C within this distance count as equal, as in the fit
 RELATIVE = 1e-9
 
 
 def checkpoint_config(record: Record) -> str:
     """Does ckpt.bin state the config, the head and the preprocessing of the record?"""
-    inside, shown = flattened(record.facts["config"]), flattened(record.shown_config)
-    skipped = OF_EVAL if record.stamp["task"] == "eval" else ()
-    differ = [
-        key
-        for key, value in inside.items()
-        if not key.startswith(skipped) and shown.get(key, value) != value
-    ]
-    if differ:
-        raise DamageError(f"ckpt.bin: another {listed(differ)} than {CONFIG}")
-    head = flattened(record.facts["head"])
-    agree("head", (CONFIG, {key: shown.get(f"head.{key}") for key in head}), ("ckpt.bin", head))
+    config = record.facts["config"]
+    skipped = EVAL_KEYS if record.stamp["task"] == "eval" else ()
+    if keys := conflicting_keys(config, record.shown_config, skipped):
+        raise DamageError(f"ckpt.bin: {join_names(keys)} differ from {CONFIG}")
+    head, shown = flatten(record.facts["head"]), flatten(record.shown_config["head"])
+    agree("head", (CONFIG, {key: shown.get(key) for key in head}), ("ckpt.bin", head))
     row = record.config["backbone"]["checkpoint"]
     agree("model", ("the config", row["model"]), ("ckpt.bin", record.facts["backbone"]["model"]))
     transform = record.facts["preprocess"]
     agree("preprocess", ("ckpt.bin", transform), (STAMP, record.stamp["preprocess"]))
     agree("format", ("fgvc", 1), ("ckpt.bin", record.facts["format"]))
     _check_row(record)
-    return f"{len(inside)} keys as in {CONFIG}"
+    return f"{len(flatten(config))} keys as in {CONFIG}"
 
 
 def _check_row(record: Record) -> None:
-    """DamageError unless the hashed row of the backbone is one of config.yaml's table."""
+    """Raise DamageError unless the table of config.yaml has the hashed row of the backbone."""
     shown = record.shown_config["backbone"]
     rows = [row for row in (shown["checkpoint"], *shown["checkpoints"].values()) if row]
     sources = ("repo", "revision")  # the config may give another revision
-    chosen = {k: v for k, v in record.config["backbone"]["checkpoint"].items() if k not in sources}
-    if not any(all(row.get(key) == value for key, value in chosen.items()) for row in rows):
-        raise DamageError(f"config.canonical.json: a checkpoint that is no row of {CONFIG}")
+    hashed = {
+        key: value
+        for key, value in record.config["backbone"]["checkpoint"].items()
+        if key not in sources
+    }
+    if not any(all(row.get(key) == value for key, value in hashed.items()) for row in rows):
+        raise DamageError(f"config.canonical.json: its checkpoint is no row of {CONFIG}")
 
 
 def stamp_follows(record: Record) -> str:
-    """Does env_stamp.json state what the config decides, and nothing that contradicts itself?"""
+    """Does env_stamp.json agree with the config and with itself?"""
     stamp, runtime = record.stamp, record.shown_config["runtime"]
     for key, value in {
         "run_id": runtime["run_id"],
@@ -66,9 +65,11 @@ def stamp_follows(record: Record) -> str:
     if runtime["threads"] is not None:
         agree("threads", (CONFIG, runtime["threads"]), (STAMP, stamp["threads"]))
     if stamp["git_error"] is None and stamp["git_commit"] is not None:
-        beyond = stamp["code_patch_sha256"] is not None or _has_untracked(record)
+        listing = record.json(UNTRACKED) if UNTRACKED in record.artifacts else {}
+        untracked = bool(listing and (listing["files"] or listing["more"]))
+        has_changes = stamp["code_patch_sha256"] is not None or untracked
         sources = f"code.patch and {UNTRACKED}"
-        agree("git_dirty", (sources, beyond), (STAMP, stamp["git_dirty"]))
+        agree("git_dirty", (sources, has_changes), (STAMP, stamp["git_dirty"]))
     tiny = record.config["dataset"]["subset"] is not None
     for part, split in (("train", "train"), ("infer", "test")):
         key = f"tiny_{part}_subset_path"
@@ -82,16 +83,8 @@ def stamp_follows(record: Record) -> str:
     return "config, device, weights, token grid and cost agree"
 
 
-def _has_untracked(record: Record) -> bool:
-    """Whether the checkout held files that are neither tracked nor in the patch."""
-    if UNTRACKED not in record.artifacts:
-        return False
-    listing = record.json(UNTRACKED)
-    return bool(listing["files"] or listing["more"])
-
-
 def _grid(config: Mapping[str, Any]) -> int:
-    """Tokens along a side, as the backbone cuts the picture."""
+    """Patch tokens per side."""
     patch = config["backbone"]["checkpoint"]["patch"]
     stride = config["part_attention"].get("stride") or patch
     return (config["resolution"]["side"] - patch) // stride + 1
@@ -100,10 +93,12 @@ def _grid(config: Mapping[str, Any]) -> int:
 def _check_weights(record: Record) -> None:
     weights, config = record.stamp["weights"], record.config["backbone"]
     random = weights["kind"] == "random"
-    if weights["kind"] != "checkpoint":  # an evaluation of a finetune reads them from there
+    if (
+        weights["kind"] != "checkpoint"
+    ):  # an evaluation of a finetune reads its weights from ckpt.bin
         agree("random weights", ("the config", not config["pretrained"]), (STAMP, random))
-    for key, also in (("sha256", "weights_digest"), ("revision", "weights_revision")):
-        agree(f"weights {key}", (STAMP, weights[key]), (also, record.stamp[also]))
+    for key, stamp_key in (("sha256", "weights_digest"), ("revision", "weights_revision")):
+        agree(f"weights {key}", (STAMP, weights[key]), (stamp_key, record.stamp[stamp_key]))
     for entry in record.numbers["test_read_log"]:
         agree(
             "weights_revision",
@@ -116,15 +111,15 @@ def _check_weights(record: Record) -> None:
 
 
 def _check_cost(record: Record) -> None:
-    """DamageError where a cost is no number that can be measured."""
+    """Raise DamageError unless every cost is null or a finite number of at least 0."""
     for key, value in record.numbers["cost"].items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and math.isfinite(value) and value >= 0):
-            raise DamageError(f"metrics.json: cost {key} is {value}, no number of at least 0")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and math.isfinite(value) and value >= 0):
+            raise DamageError(f"metrics.json: cost {key} is {value}, not a number of at least 0")
 
 
 def card_follows(record: Record) -> str:
-    """Are source, licence, approval and the other texts on the images those of the config?"""
+    """Are source, licence, approval and the other texts of the card those of the config?"""
     card = {key: str(value) for key, value in record.shown_config["dataset"]["card"].items()}
     stamped = dict(record.stamp["dataset_card"])
     if card.get("split", "").startswith(FROM_DATA):
@@ -136,33 +131,39 @@ def card_follows(record: Record) -> str:
 
 
 def selection_follows(record: Record) -> str:
-    """Is the penalty the one that the recorded path of C chooses?"""
+    """Is the chosen C the best one on the recorded path of C?"""
     selection, task = record.numbers["selection"], record.config["task"]
     if selection is None or "path" not in selection:
         return "no path of C"
     path = selection["path"]
-    cs, losses = [row["c"] for row in path], [row["val_loss"] for row in path]
-    _check_path(cs, task)
+    c_values, losses = [row["c"] for row in path], [row["val_loss"] for row in path]
+    _check_path(c_values, task)
     lowest = min(losses)
-    best = next(c for c, loss in zip(cs, losses, strict=True) if loss <= lowest + TIE)
+    best = next(c for c, loss in zip(c_values, losses, strict=True) if loss <= lowest + TIE)
     for key, value in {
         "c": selection["c"],
         "chosen": selection["chosen"]["c"],
         "final": selection["final"]["c"],
     }.items():
         agree(f"C of {key}", ("the path", best), ("metrics.json selection", value))
-    end = None if len(cs) == 1 else {cs[0]: "first", cs[-1]: "last"}.get(best)
+    end = None if len(c_values) == 1 else {c_values[0]: "first", c_values[-1]: "last"}.get(best)
     agree("end", ("the path", end), ("metrics.json selection", selection["end"]))
     shares = [row["val_top1"] * record.numbers["val"]["n"] for row in path]
     if any(abs(share - round(share)) > 1e-6 for share in shares):
-        raise DamageError("metrics.json selection: val_top1 is no share of the validation images")
-    return f"C = {best:g} of {len(cs)} values"
+        raise DamageError(
+            "metrics.json selection: val_top1 is not a fraction of the validation images"
+        )
+    return f"C = {best:g} of {len(c_values)} values"
 
 
-def _check_path(cs: Sequence[float], task: Mapping[str, Any]) -> None:
+def _check_path(c_values: Sequence[float], task: Mapping[str, Any]) -> None:
     count = task["c_count"]
     low, high = math.log10(task["c_low"]), math.log10(task["c_high"])
-    agree("values of C", ("the config", count), ("metrics.json selection", len(cs)))
+    agree("values of C", ("the config", count), ("metrics.json selection", len(c_values)))
     expected = [10 ** (low + (high - low) * i / max(count - 1, 1)) for i in range(count)]
-    if not all(math.isclose(*pair, rel_tol=RELATIVE) for pair in zip(cs, expected, strict=True)):
-        raise DamageError("metrics.json selection: path is not that of task.c_low and task.c_high")
+    if not all(
+        math.isclose(*pair, rel_tol=RELATIVE) for pair in zip(c_values, expected, strict=True)
+    ):
+        raise DamageError(
+            "metrics.json selection: path does not follow from task.c_low and task.c_high"
+        )

@@ -20,19 +20,19 @@ from fgvc.record.tensorboard import EVALUATION
 from fgvc.record.tensorboard.scalars import scalars
 from fgvc.record.verify import DamageError, parsed
 from fgvc.report.audit.check import UNCHECKED, Verdict, agree
-from fgvc.report.audit.derived_files import same_code
+from fgvc.report.audit.derived_files import require_same_code
 from fgvc.report.audit.record import Record
 from fgvc.types import Manifest, Predictions
 
 SINGLE = 1e-6  # relative: curves are stored in float32
 RELATIVE = 1e-9
 FOLDER = dataset.FOLDER
-OF_STAMP = ("task", "dataset", "partial", "run_id", "config_hash", "started", "manifest_digest")
-NOT_SAID = ("embedding", "attention")  # fields of a sample that only the features can verify
+STAMP_KEYS = ("task", "dataset", "partial", "run_id", "config_hash", "started", "manifest_digest")
+UNVERIFIED = ("embedding", "attention")  # fields of a sample that need the features
 
 
 def curves_follow(record: Record) -> str:
-    """Do the curves of TensorBoard hold the numbers of metrics.json and the path of C?"""
+    """Do the TensorBoard curves hold the numbers of metrics.json and the path of C?"""
     curves = scalars(record.path)
     for split in record.predictions:
         for name in EVALUATION:
@@ -55,46 +55,44 @@ def curves_follow(record: Record) -> str:
 def _check_point(
     curves: Mapping[str, list[tuple[int, float]]], tag: str, value: float, step: int | None = None
 ) -> None:
-    """DamageError unless the curve holds the value (at that step)."""
-    points = [held for at, held in curves.get(tag, []) if step is None or at == step]
-    if not any(math.isclose(held, value, rel_tol=SINGLE, abs_tol=SINGLE) for held in points):
+    """Raise DamageError unless the curve holds the value, at any step or at the given one."""
+    points = [stored for at, stored in curves.get(tag, []) if step is None or at == step]
+    if not any(math.isclose(stored, value, rel_tol=SINGLE, abs_tol=SINGLE) for stored in points):
         raise DamageError(f"tb: {tag} lacks {value}, which metrics.json states")
 
 
 def viewer_follows(record: Record) -> str | Verdict:
-    """Do the samples, evaluations and descriptions of FiftyOne follow from the predictions?"""
+    """Do the FiftyOne samples, evaluations and metadata follow from the predictions?"""
     if any(rows.logits_NC is None for rows in record.predictions.values()):
-        return Verdict(UNCHECKED, f"{FOLDER}: logits were not kept, its samples hold them")
+        return Verdict(UNCHECKED, f"{FOLDER}: its samples need logits, which were not kept")
     lines = record.text(f"{FOLDER}/samples.json").splitlines()
-    stored = [parsed(f"{FOLDER}/samples.json", _line(line)) for line in lines[1:-1]]
-    answers = said(record, below(record, stored))
+    stored = [
+        parsed(f"{FOLDER}/samples.json", line.removesuffix(",").encode()) for line in lines[1:-1]
+    ]
+    results = predictions_of(record, images_root(record, stored))
     count = 0
-    for count, derived in enumerate(samples.lines(answers), 1):
+    for count, derived in enumerate(samples.lines(results), 1):
         _compare_sample(stored[count - 1] if count <= len(stored) else {}, json.loads(derived))
     agree("samples", ("predictions.parquet", count), (f"{FOLDER}/samples.json", len(stored)))
     for split in record.predictions:
         name = f"{FOLDER}/evaluations/{samples.EVALUATED[split]}.json"
-        derived = json.loads(json_documents.line(samples.results(answers, split)))
+        derived = json.loads(json_documents.line(samples.results(results, split)))
         if not _alike(record.json(name), derived):
             raise DamageError(f"{name}: does not follow from predictions.parquet")
-    if isinstance(other := same_code(record), Verdict):
+    if isinstance(same := require_same_code(record), Verdict):
         return Verdict(
-            UNCHECKED, f"{count} samples follow; {FOLDER}/metadata.json: {other.evidence}"
+            UNCHECKED, f"{count} samples follow; {FOLDER}/metadata.json: {same.evidence}"
         )
-    held, file = record.json(f"{FOLDER}/metadata.json"), f"{FOLDER}/metadata.json"
-    expected = description(record, answers, stored)
-    for key in sorted(expected.keys() | held.keys()):
-        if expected.get(key) != held.get(key):
+    metadata, file = record.json(f"{FOLDER}/metadata.json"), f"{FOLDER}/metadata.json"
+    expected = expected_metadata(record, results, stored)
+    for key in sorted(expected.keys() | metadata.keys()):
+        if expected.get(key) != metadata.get(key):
             raise DamageError(f"{file}: {key} does not follow from the record")
     return f"{count} samples, {FOLDER}/metadata.json"
 
 
-def _line(text: str) -> bytes:
-    return text.removesuffix(",").encode()
-
-
-def below(record: Record, stored: list[dict[str, Any]]) -> str:
-    """Where the images lie below the data root, from the first sample: no other file states it."""
+def images_root(record: Record, stored: list[dict[str, Any]]) -> str:
+    """The images' folder below the data root, from the first sample: no other file states it."""
     first = record.predictions["test"].path[0]
     path = str(stored[0]["filepath"])
     if not path.endswith(first):
@@ -102,8 +100,8 @@ def below(record: Record, stored: list[dict[str, Any]]) -> str:
     return path.removesuffix(first) or "."
 
 
-def said(record: Record, below: str) -> RunResults:
-    """The predictions as the writer of samples takes them."""
+def predictions_of(record: Record, root: str) -> RunResults:
+    """The predictions as input for the writer of samples."""
     paths, sha256, splits = [], [], {}
     labels = []
     for split, rows in record.predictions.items():
@@ -116,21 +114,21 @@ def said(record: Record, below: str) -> RunResults:
     split_N = np.zeros(len(paths), np.uint8)
     manifest = Manifest(Path(), tuple(paths), np.concatenate(labels), split_N, tuple(sha256))
     checkpoint_id = record.artifacts["ckpt.bin"]["sha256"]
-    return RunResults(manifest, below, record.labelmap.names, checkpoint_id, splits)
+    return RunResults(manifest, root, record.labelmap.names, checkpoint_id, splits)
 
 
 def _compare_sample(stored: Mapping[str, Any], derived: Mapping[str, Any]) -> None:
-    kept = {key: value for key, value in stored.items() if key not in NOT_SAID}
+    verifiable = {key: value for key, value in stored.items() if key not in UNVERIFIED}
     path = PurePosixPath(str(derived["filepath"]))
-    if kept.keys() != derived.keys():
-        raise DamageError(f"{FOLDER}/samples.json: {path} has other fields")
+    if verifiable.keys() != derived.keys():
+        raise DamageError(f"{FOLDER}/samples.json: {path} does not have the expected fields")
     for key, value in derived.items():
-        if not _alike(kept[key], value):
+        if not _alike(verifiable[key], value):
             raise DamageError(f"{FOLDER}/samples.json: {key} of {path} does not follow")
 
 
 def _alike(stored: Any, derived: Any) -> bool:
-    """Equal up to the last digits of a logarithm, which differ by processor."""
+    """Whether the values agree; floats up to RELATIVE, because logarithms differ by processor."""
     if isinstance(derived, dict) and isinstance(stored, dict):
         same = stored.keys() == derived.keys()
         return same and all(_alike(stored[key], value) for key, value in derived.items())
@@ -142,25 +140,25 @@ def _alike(stored: Any, derived: Any) -> bool:
     return type(stored) is type(derived) and stored == derived
 
 
-def description(
-    record: Record, answers: RunResults, stored: list[dict[str, Any]]
+def expected_metadata(
+    record: Record, results: RunResults, stored: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The expected metadata.json of the record; stored: its samples."""
+    """The metadata.json that follows from the record and its stored samples."""
     shown, stamp = record.shown_config, record.stamp
     backbone, head, name = (str(shown[axis]["name"]) for axis in ("backbone", "head", "dataset"))
     info = {
         "name": " ".join((backbone, str(shown["backbone"]["size"]), head, name)),
-        **{key: stamp[key] for key in OF_STAMP},
+        **{key: stamp[key] for key in STAMP_KEYS},
         "metrics": {split: record.numbers[split] for split in record.predictions},
-        "checkpoint_id": answers.checkpoint_id,
+        "checkpoint_id": results.checkpoint_id,
         "fields": list(_fields(record, stored)),
-        "confused": dataset.confused(answers),
+        "confused": dataset.confused(results),
     }
-    return json.loads(json.dumps(dataset.metadata([RunFields(info)], answers.classes)))
+    return json.loads(json.dumps(dataset.metadata([RunFields(info)], results.classes)))
 
 
 def _fields(record: Record, stored: list[dict[str, Any]]) -> Iterator[str]:
     yield "predictions"
     yield from (samples.EVALUATED[split] for split in sorted(record.predictions))
     yield "hardness"
-    yield from (name for name in NOT_SAID if any(name in sample for sample in stored))
+    yield from (name for name in UNVERIFIED if any(name in sample for sample in stored))

@@ -1,8 +1,8 @@
-"""Groups of ranked lines -> baselines.html: one page, whole in itself, linked to the runs' own.
+"""Groups of ranked lines -> baselines.html: one self-contained page that links to the runs' pages.
 
-html: the page; plot: accuracy against cost; heat: accuracy by class.
+html: the page; plot: accuracy against cost; heatmap: accuracy by class.
 """
 
-from fgvc.report.page.html import html
+from fgvc.report.page.html import render_baselines
 
-__all__ = ["html"]
+__all__ = ["render_baselines"]

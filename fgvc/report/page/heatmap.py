@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,66 +19,61 @@ from fgvc.report.run_rows import Run
 from fgvc.untrusted.escape import uncell
 
 FILE = "per_class.csv"
-LINES, CLASSES = 12, 200  # shown at most: the best lines, the hardest classes
-Recall = dict[str, tuple[str, float]]  # by class index: its name, its share of right answers
+MAX_LINES, CLASSES = 12, 200  # the best lines and the hardest classes are shown
+Recall = dict[str, tuple[str, float]]  # class index -> class name, recall
 
 
 @dataclass(frozen=True)
-class Heat:
-    """rows: class name, mean and accuracy by line, as fractions. classes: how many there are.
-
-    columns: place and name of a line. lost: what could not be read, and why.
+class Heatmap:
+    """columns: place and name of each line. rows: class name, mean, and accuracy per line, as
+    fractions. classes: number of all classes. problems: one message per unreadable line.
     """
 
     columns: tuple[tuple[int, str], ...]
     rows: tuple[tuple[str, float, tuple[float, ...]], ...]
     classes: int
-    lost: tuple[str, ...]
+    problems: tuple[str, ...]
 
 
-def heat(lines: Sequence[tuple[str, Line]]) -> Heat | None:
-    """The map of a group, a seed's mean for each line; None where there is nothing to compare."""
+def class_heatmap(lines: Sequence[tuple[str, Line]]) -> Heatmap | None:
+    """Accuracy by class and line, averaged over seeds; None for a single line."""
     if len(lines) < 2:
         return None
-    found: dict[tuple[int, str], Recall] = {}
-    lost = []
-    for place, (name, line) in enumerate(lines[:LINES], 1):
+    recalls: dict[tuple[int, str], Recall] = {}
+    problems = []
+    for place, (name, line) in enumerate(lines[:MAX_LINES], 1):
         try:
-            found[place, name] = _like(_of_line(line), found)
-        except DamageError as why:
-            lost.append(f"{place}. {name}: {why}")
-    return _map(found, lost) if found else None
+            recall = _mean_recall(line)
+            if any(other.keys() != recall.keys() for other in recalls.values()):
+                raise DamageError(f"{FILE}: other classes than the other lines of its group")
+            recalls[place, name] = recall
+        except DamageError as error:
+            problems.append(f"{place}. {name}: {error}")
+    return _build_heatmap(recalls, problems) if recalls else None
 
 
-def _like(recall: Recall, found: Mapping[tuple[int, str], Recall]) -> Recall:
-    """The same, if it is of the classes that the others are of, as their key promises."""
-    if any(one.keys() != recall.keys() for one in found.values()):
-        raise DamageError(f"{FILE}: other classes than the rest of its comparability key")
-    return recall
-
-
-def _map(found: dict[tuple[int, str], Recall], lost: Sequence[str]) -> Heat:
-    first = next(iter(found.values()))
-    recall_CL = np.array([[of_line[index][1] for of_line in found.values()] for index in first])
+def _build_heatmap(recalls: dict[tuple[int, str], Recall], problems: Sequence[str]) -> Heatmap:
+    first = next(iter(recalls.values()))
+    recall_CL = np.array([[of_line[index][1] for of_line in recalls.values()] for index in first])
     mean_C = recall_CL.mean(axis=1)
     names = [name for name, _ in first.values()]
     rows = tuple(
         (names[c], float(mean_C[c]), tuple(recall_CL[c].tolist()))
         for c in np.argsort(mean_C, kind="stable")[:CLASSES]
     )
-    return Heat(tuple(found), rows, len(names), tuple(lost))
+    return Heatmap(tuple(recalls), rows, len(names), tuple(problems))
 
 
-def _of_line(line: Line) -> Recall:
-    """The mean over its seeds, of the classes that the test images hold."""
-    of_seeds = [_read(run) for run in line.runs]
+def _mean_recall(line: Line) -> Recall:
+    """Recall averaged over the seeds, for the classes that have test images."""
+    recall_per_seed = [_read_recall(run) for run in line.runs]
     return {
-        index: (name, sum(of_seed[index][1] for of_seed in of_seeds) / len(of_seeds))
-        for index, (name, _) in of_seeds[0].items()
+        index: (name, sum(of_seed[index][1] for of_seed in recall_per_seed) / len(recall_per_seed))
+        for index, (name, _) in recall_per_seed[0].items()
     }
 
 
-def _read(run: Run) -> Recall:
+def _read_recall(run: Run) -> Recall:
     data = verify.verified(run.path, FILE, verify.index(run.path))
     try:
         rows = csv.DictReader(io.StringIO(data.decode()))
@@ -88,4 +83,4 @@ def _read(run: Run) -> Recall:
             if int(row["support"])
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise DamageError(f"{FILE}: not one that this version reads") from error
+        raise DamageError(f"{FILE}: not readable by this version") from error

@@ -1,7 +1,7 @@
 """Groups and damaged folders -> the text of baselines.html.
 
-Nothing in it depends on the time or on where the folders lie, but for the links, which are relative
-to the page.
+The text does not depend on the time. Only the links, which are relative to the page, depend on the
+location of the folders.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Any
 from urllib.parse import quote
 
 from fgvc import metrics
+from fgvc.record import not_ranked
 from fgvc.record.console import TEST_MARKS
 from fgvc.record.page import FILE
 from fgvc.record.page.render import render
 from fgvc.record.page.run import Badge, from_record
-from fgvc.report.aggregate_seeds import Line, names_of, number_notes
-from fgvc.report.page.heatmap import Heat, heat
-from fgvc.report.page.plot import Plot, plot
+from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
+from fgvc.report.page.heatmap import Heatmap, class_heatmap
+from fgvc.report.page.plot import Plot, plot_accuracy
 from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
 from fgvc.report.ranking import Entry, Group
-from fgvc.report.run_rows import Damaged, Run, fit_marks
+from fgvc.report.run_rows import DamagedRun, Run, fit_marks
 
-HOME = "fgvc.report.page"
+TEMPLATES = "fgvc.report.page"
 TESTS = {
     "mcnemar": "McNemar's exact test",
     "sign_flip": "exact sign flips of each image's difference",
@@ -36,9 +37,9 @@ FILTERS = ("dataset", "backbone", "head", "resolution", "part_attention", "task"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table. place: None for a line outside the ranking. links: to each seed's page.
-    notes: number and text. comparisons: with the best and with its probe; controls: of part
-    attention."""
+    """A row of a table. place: None for a line outside the ranking. links: page and seed of each
+    run. notes: number and text. comparisons: with the best line and with the linear probe;
+    controls: with the controls of part attention."""
 
     place: int | None
     name: str
@@ -56,18 +57,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A group. rows: ranked lines. outside: lines that are not ranked. against, controls: names of
-    the comparisons that any of its rows has."""
+    """A group. representative: a line for the title. rows: ranked lines. outside: lines that are
+    not ranked. against, controls: names of the comparisons that any row has."""
 
     key: str
     partial: bool
-    speaks: Line
+    representative: Line
     rows: tuple[Row, ...]
     outside: tuple[Row, ...]
     against: tuple[str, ...]
     controls: tuple[str, ...]
     plot: Plot | None
-    heat: Heat | None
+    heat: Heatmap | None
 
     @property
     def notes(self) -> tuple[tuple[int, str], ...]:
@@ -76,11 +77,11 @@ class Section:
         return tuple(sorted({note for row in rows for note in row.notes}))
 
 
-def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> str:
-    """The page.
+def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], target: Path) -> str:
+    """Render the page.
 
     Args:
-        target: the folder that it will lie in.
+        target: the folder that the page will be written to.
     """
     sections = [_section(group, target) for group in groups]
     rows = [row for section in sections for row in (*section.rows, *section.outside)]
@@ -88,12 +89,12 @@ def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> s
     facts = {
         "sections": sections,
         "damaged": damaged,
-        "filters": _filters(runs),
+        "filters": _filter_choices(runs),
         "alpha": ALPHA,
-        "tests": TESTS,
+        "test_names": TESTS,
         "null": metrics.NULL_HYPOTHESIS,
-        "datasets": _once(runs, "dataset"),
-        "backbones": _once(
+        "datasets": _distinct(runs, "dataset"),
+        "backbones": _distinct(
             (run for run in runs if run.weights_kind != "random"),
             "model",
             "backbone_contamination",
@@ -102,18 +103,18 @@ def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> s
         "runs": sum(len(row.line.runs) for row in rows),
         "fit_marks": fit_marks,
     }
-    return render("baselines.html", HOME, facts)
+    return render("baselines.html", TEMPLATES, facts)
 
 
 def _section(group: Group, target: Path) -> Section:
-    number, names = len(group.entries), names_of(group.lines)
-    numbered = number_notes(group.lines)
+    number, names = len(group.entries), unique_names(group.lines)
+    note_numbers = number_notes(group.lines)
     rows = tuple(
-        _row(place, name, entry, numbered, target)
+        _row(place, name, entry, note_numbers, target)
         for place, (entry, name) in enumerate(zip(group.entries, names[:number], strict=True), 1)
     )
     outside = tuple(
-        _row(None, name, Entry(line), numbered, target)
+        _row(None, name, Entry(line), note_numbers, target)
         for line, name in zip(group.outside, names[number:], strict=True)
     )
     lines = [(row.name, row.line) for row in rows]
@@ -125,13 +126,13 @@ def _section(group: Group, target: Path) -> Section:
         outside,
         tuple(dict.fromkeys(name for row in rows for name in row.comparisons)),
         tuple(dict.fromkeys(name for row in rows for name in row.controls)),
-        plot(lines),
-        heat(lines),
+        plot_accuracy(lines),
+        class_heatmap(lines),
     )
 
 
 def _row(
-    place: int | None, name: str, entry: Entry, numbered: Mapping[str, int], target: Path
+    place: int | None, name: str, entry: Entry, note_numbers: Mapping[str, int], target: Path
 ) -> Row:
     line = entry.line
     return Row(
@@ -140,20 +141,20 @@ def _row(
         line,
         tuple((_link(run.path, target), run.seed) for run in line.runs),
         tuple(_badges(entry)),
-        tuple((numbered[note], note) for note in line.notes),
+        tuple((note_numbers[note], note) for note in line.notes),
         comparisons(entry),
         entry.controls,
     )
 
 
 def comparisons(entry: Entry) -> dict[str, PairwiseTest]:
-    """What an entry was held against but for its controls: the best, and its probe."""
-    held = {"versus": entry.versus, "over_probe": entry.over_probe}
-    return {name: one for name, one in held.items() if one is not None}
+    """The comparisons of an entry with the best line and with its probe."""
+    comparisons_by_name = {"versus": entry.versus, "over_probe": entry.over_probe}
+    return {name: test for name, test in comparisons_by_name.items() if test is not None}
 
 
 def _link(folder: Path, target: Path) -> str:
-    """To a run's own page; to its folder, where it has none."""
+    """Relative link to the page of a run, or to its folder if it has no page."""
     page = folder / FILE
     return quote(os.path.relpath(page if page.is_file() else folder, target))
 
@@ -180,12 +181,14 @@ def _badges(entry: Entry) -> Iterable[Badge]:
     if from_record(run.dataset_label_noise):
         yield Badge("label noise", run.dataset_label_noise)
     yield Badge("licence", f"data: {run.dataset_license}; weights: {run.backbone_license}")
-    if any(one.git_dirty for one in line.runs):
-        yield Badge("uncommitted code", "the commit alone is not this code", "warn")
+    if any(member.git_dirty for member in line.runs):
+        yield Badge("uncommitted code", "the run used code that is not in the commit", "warn")
     if run.stack_check == "skipped":
         yield Badge("stack not validated", "runtime.stack_check=false", "warn")
     if line.repeats:
-        yield Badge(f"repeated ×{line.repeats}", "the same question and answer, run again")
+        yield Badge(
+            f"repeated ×{line.repeats}", "runs with the same config, code, data and weights"
+        )
 
 
 def _fit_badges(line: Line) -> Iterable[Badge]:
@@ -194,24 +197,26 @@ def _fit_badges(line: Line) -> Iterable[Badge]:
     if run.overlap:
         yield Badge(
             f"fitted or chosen on {run.overlap} of {run.n} test images",
-            "these test images, byte for byte, fitted or chose the head or backbone",
+            f"{not_ranked.OVERLAP.format(images=run.overlap, n=run.n)}: {not_ranked.UNRANKED}",
             "warn",
         )
     if line.contradicts is not None:
-        yield Badge("other predictions", f"than {line.contradicts}, the same checkpoint", "warn")
+        yield Badge(
+            "other predictions", not_ranked.CONTRADICTS.format(folder=line.contradicts), "warn"
+        )
     if run.forced:
-        yield Badge("forced resume", "resumed by force from a state of another config", "warn")
+        yield Badge("forced resume", not_ranked.FORCED, "warn")
     if run.debug is not None:
-        yield Badge(f"debug: {run.debug}", "task.debug: a debugging run", "warn")
+        yield Badge(f"debug: {run.debug}", f"task.debug: {not_ranked.DEBUG}", "warn")
 
 
-def _filters(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """What a reader may choose by, where there is a choice."""
+def _filter_choices(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Values of each filter that has several values."""
     values = {name: sorted({getattr(run, name) for run in runs}) for name in FILTERS}
-    return {name: found for name, found in values.items() if len(found) > 1}
+    return {name: choices for name, choices in values.items() if len(choices) > 1}
 
 
-def _once(runs: Iterable[Run], *names: str) -> list[Run]:
-    """A run for each combination of values of these fields, which stands for the others."""
+def _distinct(runs: Iterable[Run], *names: str) -> list[Run]:
+    """One run per combination of values of these fields."""
     by_value = {tuple(getattr(run, name) for name in names): run for run in runs}
     return [run for _, run in sorted(by_value.items(), key=lambda item: item[0])]

@@ -1,4 +1,4 @@
-"""Lines of one group -> where each stands when accuracy is held against cost."""
+"""Lines of one group -> points of a plot of accuracy against cost."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fgvc.record.page.chart import Frame, frame
 from fgvc.report.aggregate_seeds import Line
 
 SIZE = (720, 320)
-COLOURS = 6  # of the style
-APART, WIDEST = 14.0, 98.0  # pixels between points of equal cost, and of all of them together
-NUMBERED = 30  # points that still have room for their places
+COLOURS = 6  # number of colours in the style sheet
+SPACING, MAX_WIDTH = 14.0, 98.0  # pixels between points of equal cost, and over all of them
+NUMBERED = 30  # maximum number of points that are labelled with their places
 
 
 @dataclass(frozen=True)
 class Point:
-    """A line of the table, in pixels. low, high: its interval. kind: its task."""
+    """A line of the table; coordinates in pixels. low, high: its interval. kind: its task."""
 
     place: int
     title: str
@@ -31,8 +31,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Plot:
-    """Points in a frame. backbones: names and their colours; kinds: of the points. without: lines
-    whose cost is not recorded."""
+    """Points in a frame. backbones: name and colour; kinds: tasks of the points; without: number of
+    lines without a recorded cost."""
 
     frame: Frame
     points: tuple[Point, ...]
@@ -42,49 +42,49 @@ class Plot:
     without: int
 
 
-def plot(lines: Sequence[tuple[str, Line]]) -> Plot | None:
-    """Top-1 with its interval over multiply-accumulates; None where no cost is recorded."""
-    known = [(place, *pair) for place, pair in enumerate(lines, 1) if pair[1].first.macs]
-    if not known:
+def plot_accuracy(lines: Sequence[tuple[str, Line]]) -> Plot | None:
+    """Top-1 with its interval over multiply-accumulates; None if no line has a recorded cost."""
+    with_cost = [(place, *pair) for place, pair in enumerate(lines, 1) if pair[1].first.macs]
+    if not with_cost:
         return None
-    names = sorted({line.first.backbone for _, _, line in known})
+    names = sorted({line.first.backbone for _, _, line in with_cost})
     colours = {name: number % COLOURS for number, name in enumerate(names)}
-    bounds = [bound for _, _, line in known for bound in _interval(line)]
-    held = frame(
-        ("multiply-accumulates an image, G", [_cost(line) for _, _, line in known], True),
+    bounds = [bound for _, _, line in with_cost for bound in _interval(line)]
+    axes = frame(
+        ("multiply-accumulates per image, G", [_cost(line) for _, _, line in with_cost], True),
         ("top-1, %", bounds, False),
         SIZE,
     )
     points = tuple(
-        _point(held, place, name, line, aside, colours[line.first.backbone])
-        for (place, name, line), aside in zip(known, _asides(known), strict=True)
+        _point(axes, place, name, line, aside, colours[line.first.backbone])
+        for (place, name, line), aside in zip(with_cost, _offsets(with_cost), strict=True)
     )
     kinds = tuple(sorted({point.kind for point in points}))
     few = len(points) <= NUMBERED
-    return Plot(held, points, tuple(colours.items()), kinds, few, len(lines) - len(known))
+    return Plot(axes, points, tuple(colours.items()), kinds, few, len(lines) - len(with_cost))
 
 
-def _point(held: Frame, place: int, name: str, line: Line, aside: float, colour: int) -> Point:
+def _point(axes: Frame, place: int, name: str, line: Line, offset: float, colour: int) -> Point:
     low, high = _interval(line)
     title = (
         f"{place}. {name}: {100 * line.top1:.1f} % [{low:.1f}, {high:.1f}], {_cost(line):.3g} GMAC"
     )
-    x = round(held.x.at(_cost(line)) + aside, 1)
-    y, low, high = (held.y.at(value) for value in (100 * line.top1, low, high))
+    x = round(axes.x.at(_cost(line)) + offset, 1)
+    y, low, high = (axes.y.at(value) for value in (100 * line.top1, low, high))
     return Point(place, title, x, y, low, high, colour, line.first.task)
 
 
-def _asides(known: Sequence[tuple[int, str, Line]]) -> list[float]:
-    """How far each point stands aside, so that intervals of equal cost do not hide each other."""
-    alike: dict[float, list[int]] = defaultdict(list)
-    for number, (_, _, line) in enumerate(known):
-        alike[_cost(line)].append(number)
-    aside = [0.0] * len(known)
-    for numbers in alike.values():
-        apart = min(APART, WIDEST / len(numbers))
+def _offsets(with_cost: Sequence[tuple[int, str, Line]]) -> list[float]:
+    """Horizontal offset of each point, so that intervals at equal cost do not overlap."""
+    same_cost: dict[float, list[int]] = defaultdict(list)
+    for number, (_, _, line) in enumerate(with_cost):
+        same_cost[_cost(line)].append(number)
+    offsets = [0.0] * len(with_cost)
+    for numbers in same_cost.values():
+        apart = min(SPACING, MAX_WIDTH / len(numbers))
         for turn, number in enumerate(numbers):
-            aside[number] = (turn - (len(numbers) - 1) / 2) * apart
-    return aside
+            offsets[number] = (turn - (len(numbers) - 1) / 2) * apart
+    return offsets
 
 
 def _cost(line: Line) -> float:
@@ -93,5 +93,5 @@ def _cost(line: Line) -> float:
 
 
 def _interval(line: Line) -> tuple[float, float]:
-    """In percent."""
+    """Mean bounds of top-1 in percent."""
     return 100 * (line.mean("top1_low") or 0.0), 100 * (line.mean("top1_high") or 0.0)

@@ -1,13 +1,13 @@
-"""An experiment's config, card, machine and records -> its plan document, every item answered.
+"""Config, dataset card, machine and records of an experiment -> its plan as a Markdown document.
 
-items.py      what a plan must tell, and who answers each item
-about.py      what the answers draw on, as plain data
-answers/      item -> text, or why there is none and what to do about it
-document.py   the answers -> Markdown
+items.py      the items of a plan, and who answers each item
+inputs.py     the inputs of the texts, as plain data
+sections/     item -> text, or the reason why it is open and what to do
+document.py   texts -> Markdown
 """
 
-from fgvc.report.plan.about import About, Asked, Unanswered
-from fgvc.report.plan.document import Document, document
+from fgvc.report.plan.document import Document, render_plan
+from fgvc.report.plan.inputs import PlanInputs, PlannedRun, Unanswered
 from fgvc.report.plan.items import ITEMS, Item
 
-__all__ = ["ITEMS", "About", "Asked", "Document", "Item", "Unanswered", "document"]
+__all__ = ["ITEMS", "Document", "Item", "PlanInputs", "PlannedRun", "Unanswered", "render_plan"]

@@ -1,76 +1,83 @@
-"""What is known of an experiment -> its plan in Markdown, each item answered or named as open."""
+"""Facts on an experiment -> its plan in Markdown, with every item answered or listed as open."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fgvc.report.plan.about import About, Unanswered
-from fgvc.report.plan.answers import ANSWERS
+from fgvc.report.plan.inputs import PlanInputs, Unanswered
 from fgvc.report.plan.items import CHECK, ITEMS, PLAN, SECTIONS, Item
+from fgvc.report.plan.sections import SECTION_TEXTS
 from fgvc.untrusted.escape import code, markdown
 
-OPENS, CLOSES = "<!-- stamp -->", "<!-- /stamp -->"  # around all that tells when and where
+OPENS, CLOSES = "<!-- stamp -->", "<!-- /stamp -->"  # around the time and the environment
 
 
 @dataclass(frozen=True)
 class Document:
-    """text: Markdown. unanswered: the items that are owed an answer, by id."""
+    """text: Markdown. unanswered: open items by id."""
 
     text: str
     unanswered: Mapping[str, Unanswered]
 
 
-def document(about: About) -> Document:
-    """The plan. The same experiment gives the same text, but for the stamp between its marks."""
-    owed: dict[str, Unanswered] = {}
-    told: dict[str, str] = {}
+def render_plan(inputs: PlanInputs) -> Document:
+    """Render the plan. The text of an experiment is always the same, except the stamp."""
+    open_items: dict[str, Unanswered] = {}
+    texts: dict[str, str] = {}
     for item in ITEMS:
         if item.answered_by == PLAN:
             try:
-                told[item.id] = ANSWERS[item.id](about)
+                texts[item.id] = SECTION_TEXTS[item.id](inputs)
             except Unanswered as error:
-                owed[item.id] = error
-                told[item.id] = f"**NOT ANSWERED**: {item.asks.lower()}, {error}."
-    head = f"Written by {code(about.asked)}. The question below is the whole specification."
-    parts = [f"# Plan: {markdown(about.title)}", head, _stamp(about), *_owed(owed)]
+                open_items[item.id] = error
+                texts[item.id] = f"**NOT ANSWERED**: {item.asks.lower()}, {error}."
+    head = f"Written by {code(inputs.asked)}. The question below is the whole specification."
+    parts = [
+        f"# Plan: {markdown(inputs.title)}",
+        head,
+        _stamp(inputs),
+        *_list_open_items(open_items),
+    ]
     for section in SECTIONS:
-        parts += [f"## {section}", *_section(section, told)]
-    return Document("\n\n".join(parts) + "\n", owed)
+        parts += [f"## {section}", *_section(section, texts)]
+    return Document("\n\n".join(parts) + "\n", open_items)
 
 
-def _stamp(about: About) -> str:
+def _stamp(inputs: PlanInputs) -> str:
     rows = "\n".join(
         f"| {key} | {'–' if value is None else markdown(value)} |"
-        for key, value in about.stamp.items()
+        for key, value in inputs.stamp.items()
     )
     return f"{OPENS}\n| planned on | |\n|---|---|\n{rows}\n{CLOSES}"
 
 
-def _owed(owed: Mapping[str, Unanswered]) -> list[str]:
-    if not owed:
+def _list_open_items(open_items: Mapping[str, Unanswered]) -> list[str]:
+    if not open_items:
         return ["Every item that the plan itself must answer is answered."]
-    lines = "\n".join(f"- `{key}`, {error}" for key, error in owed.items())
-    return [f"**{len(owed)} NOT ANSWERED**, so nothing is to be run yet:\n\n{lines}"]
-
-
-def _section(section: str, told: Mapping[str, str]) -> list[str]:
-    mine = [item for item in ITEMS if item.section == section]
-    parts = [
-        f"**{item.asks}** (`{item.id}`)\n\n{told[item.id]}" for item in mine if item.id in told
+    lines = "\n".join(f"- `{key}`, {error}" for key, error in open_items.items())
+    return [
+        f"**{len(open_items)} NOT ANSWERED**, so the experiment must not be run yet:\n\n{lines}"
     ]
-    return [*parts, *_later(mine)] if section == CHECK else parts
 
 
-def _later(items: list[Item]) -> list[str]:
-    """What the finished run and named persons answer."""
+def _section(section: str, texts: Mapping[str, str]) -> list[str]:
+    items = [item for item in ITEMS if item.section == section]
+    parts = [
+        f"**{item.asks}** (`{item.id}`)\n\n{texts[item.id]}" for item in items if item.id in texts
+    ]
+    return [*parts, *_items_after_run(items)] if section == CHECK else parts
+
+
+def _items_after_run(items: list[Item]) -> list[str]:
+    """Items that the finished run or a named person answers."""
     rows = [
         f"| `{item.id}` | {item.asks} | {item.answered_by} | |"
         for item in items
         if item.answered_by != PLAN
     ]
-    head = "| item | what is held | answered by | name, date |\n|---|---|---|---|"
+    head = "| item | condition | answered by | name, date |\n|---|---|---|---|"
     return [
-        "**After the run**: `task=audit` answers the first ten, and prints the block that a pull "
-        "request cites; persons sign the rest by name.\n\n" + "\n".join([head, *rows])
+        "**After the run**: `task=audit` answers the first ten items and prints the block for "
+        "a pull request; named persons sign the others.\n\n" + "\n".join([head, *rows])
     ]

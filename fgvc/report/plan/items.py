@@ -1,7 +1,7 @@
-"""What a plan must tell: one line an item, and who answers it.
+"""The items of a plan: one line per item, and who answers it.
 
-`plan`: the document itself, from the config and the records. `audit:ID`: the check of that id, on
-the finished run. `sign-off: ROLE`: a person in that role, by name, before the run is cited.
+`plan`: the document itself, from the config and the records. `audit:ID`: the check with that id, on
+the finished run. `sign-off: ROLE`: a named person in that role, before the run is cited.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SECTIONS = (SUMMARY, CONTEXT, CHECK, STRUCTURE, NOTES, COMPLEXITY)
 
 @dataclass(frozen=True)
 class Item:
-    """id: stable, for tests and for reviews to point at. asks: in one line."""
+    """id: stable, for tests and reviews. asks: the question or condition in one line."""
 
     id: str
     section: str
@@ -29,7 +29,7 @@ class Item:
 
 
 ITEMS = (
-    Item("question", SUMMARY, "What is asked, and how it is answered"),
+    Item("question", SUMMARY, "Question and approach"),
     Item("language", CONTEXT, "Language and version"),
     Item("dependencies", CONTEXT, "Primary dependencies"),
     Item("storage", CONTEXT, "Storage"),
@@ -46,17 +46,17 @@ ITEMS = (
     Item("source", CHECK, "Source of the data"),
     Item("licence", CHECK, "Licence of the data"),
     Item("approval", CHECK, "Approval of the data"),
-    Item("filtering", CHECK, "What is left out of the data"),
+    Item("filtering", CHECK, "Filtering of the data"),
     Item("counts", CHECK, "Classes and images"),
     Item("smoke", CHECK, "Smoke test on a tiny subset"),
     Item("evaluation", CHECK, "Split, resolution and metrics, tied to a checkpoint"),
     Item("devices", CHECK, "Devices, processes, and paths as parameters"),
     Item("axes", CHECK, "Axes of variation, and what keeps them comparable"),
-    Item("backbone", CHECK, "Pretrained weights: licence and what they have seen"),
+    Item("backbone", CHECK, "Pretrained weights: licence and training data"),
     Item("normalization", CHECK, "Normalization, and where it is recorded"),
     Item("stack", CHECK, "The recording stack, validated"),
     Item("baseline", CHECK, "Linear-probe baseline beside the experiment"),
-    Item("environment", CHECK, "Environment, and how it is made"),
+    Item("environment", CHECK, "Environment, and how to create it"),
     Item("tensorboard", CHECK, "TensorBoard: place and keys"),
     Item("fiftyone", CHECK, "FiftyOne: place, and links to config and checkpoint"),
     Item("table", CHECK, "Baseline table: fields, numbers per class, joins"),
@@ -66,21 +66,21 @@ ITEMS = (
     Item("contents", CHECK, "Minimum contents of a record"),
     Item("sanity", CHECK, "Single-batch sanity check, and tests first"),
     Item("checkpoints", CHECK, "Checkpoints: never committed, named by their digest"),
-    Item("audit-hashes", CHECK, "Every file is the one that was written", "audit:hashes"),
+    Item("audit-hashes", CHECK, "Every file is unchanged since it was written", "audit:hashes"),
     Item("audit-stamp", CHECK, "The stamp satisfies its schema", "audit:stamp"),
     Item("audit-labelmap", CHECK, "The label map is the dataset's own", "audit:labelmap"),
-    Item("audit-splits", CHECK, "Splits are disjoint and as digested", "audit:splits"),
-    Item("audit-counts", CHECK, "Classes and images are as many as told", "audit:counts"),
-    Item("audit-contents", CHECK, "Nothing of the minimum is missing", "audit:minimum-contents"),
+    Item("audit-splits", CHECK, "Splits are disjoint and match their digests", "audit:splits"),
+    Item("audit-counts", CHECK, "Numbers of classes and images are as stated", "audit:counts"),
+    Item("audit-contents", CHECK, "The minimum contents are complete", "audit:minimum-contents"),
     Item("audit-metrics", CHECK, "Numbers follow from predictions", "audit:metrics-follow"),
-    Item("audit-retention", CHECK, "Kept at least 90 days, on record", "audit:retention"),
+    Item("audit-retention", CHECK, "Kept at least 90 days, as recorded", "audit:retention"),
     Item("audit-checkpoint", CHECK, "No checkpoint is tracked", "audit:checkpoint-ignored"),
-    Item("audit-command", CHECK, "The exact command is on record", "audit:command-recorded"),
+    Item("audit-command", CHECK, "The exact command is recorded", "audit:command-recorded"),
     Item("signed-licence", CHECK, "The licence permits this use", "sign-off: licence reviewer"),
     Item("signed-approval", CHECK, "This data may be used here", "sign-off: data approver"),
     Item("documents", STRUCTURE, "Documents of this question"),
     Item("source-tree", STRUCTURE, "Source tree"),
-    Item("decision", STRUCTURE, "Why it is laid out so"),
+    Item("decision", STRUCTURE, "Reason for this layout"),
     Item("research", NOTES, "Research"),
     Item("data-model", NOTES, "Data model"),
     Item("quickstart", NOTES, "Quickstart"),

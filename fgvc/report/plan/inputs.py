@@ -1,4 +1,4 @@
-"""What the answers of a plan draw on, as plain data that a task collects."""
+"""Inputs of the texts of a plan, as plain data that task=plan collects."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fgvc.untrusted.shell import setting, variable
 Plain = Mapping[str, Any]
 
 
-class Unanswered(Exception):  # noqa: N818 - no error: an answer that is still owed
-    """An item that cannot be answered. because: what is missing. do: the way out."""
+class Unanswered(Exception):  # noqa: N818 - not an error: an open item
+    """An item that cannot be answered. because: what is missing. do: what to do about it."""
 
     def __init__(self, because: str, do: str) -> None:
         super().__init__(f"because {because}; {do}")
@@ -20,9 +20,9 @@ class Unanswered(Exception):  # noqa: N818 - no error: an answer that is still o
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One run that the plan names. command: as typed into a shell, places as variables.
-    options: of each axis, the option file. config_hash: of the config that it composes to."""
+class PlannedRun:
+    """A run that the plan contains. command: for a shell, with variables for paths. options: option
+    file per axis. config_hash: of the composed config."""
 
     command: str
     options: Mapping[str, str]
@@ -30,23 +30,22 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class About:
-    """Everything known of an experiment before it runs.
+class PlanInputs:
+    """The facts on an experiment before it runs.
 
-    task: of the experiment. experiment: it; baseline: the linear probe that it is held against.
-    asked: the command that wrote the plan; doctor: the one that examines the dataset. roots: what a
-    command that reads runs must be told of where they are, with a blank before it.
-    conf: the experiment's whole config. row: its backbone's chosen checkpoint. places: variable ->
-    the key it stands for. stamp: this environment. stack: the record of its passed check.
-    needs_stack: whether the backbone asks for one. examination: of the dataset, by task=doctor.
-    smoke: the tiny subset's definition. groups: option folder -> options. rooms: of the program,
-    with their modules.
+    task: of the experiment. baseline: the linear probe that it is compared with. asked: the command
+    that writes the plan. doctor: the command that examines the dataset. roots: path overrides for
+    commands that read runs, with a leading space. conf: the whole config of the experiment. row:
+    the chosen checkpoint of its backbone. places: shell variable -> its config key. stamp: of this
+    environment. stack: the record of its passed task=check; needs_stack: whether the backbone
+    requires one. examination: of the dataset, by task=doctor. smoke: definition of the tiny subset.
+    groups: config group -> options. rooms: packages of fgvc with their modules.
     """
 
     task: str
     title: str
-    experiment: Asked
-    baseline: Asked
+    experiment: PlannedRun
+    baseline: PlannedRun
     asked: str
     doctor: str
     roots: str
@@ -74,7 +73,7 @@ class About:
         return self.conf["backbone"]
 
     def at_folder(self, key: str) -> str:
-        """The override `key=` of the run folder to be, as one word of a shell."""
+        """The override `key=` with the future run folder, as one shell word."""
         place = f"/RUN_ID/{self.experiment.config_hash[:16]}/CHECKPOINT_ID"
         if "OUTPUT_ROOT" in self.places:
             return variable(key, "OUTPUT_ROOT", place)
@@ -82,6 +81,6 @@ class About:
 
     @property
     def folder(self) -> str:
-        """The run folder to be, with what is only known then in capitals."""
+        """The future run folder; capitals stand for its unknown parts."""
         root = '"$OUTPUT_ROOT"' if "OUTPUT_ROOT" in self.places else "outputs"
         return f"{root}/RUN_ID/{self.experiment.config_hash[:16]}/CHECKPOINT_ID"
