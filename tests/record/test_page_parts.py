@@ -35,7 +35,7 @@ def test_a_chart_leaves_out_what_is_not_finite_and_keeps_the_last_point():
     points[7] = (7.0, float("nan"))
     made = chart.chart("loss", ("steps", False), ("", False), [("a", points), ("b", [])])
     (curve,) = made.curves
-    assert len(curve.places) <= chart.THIN + 1
+    assert len(curve.places) <= chart.MAX_POINTS + 1
     assert curve.places[-1][0] == made.frame.x.at(4999)
     assert "nan" not in curve.points
     assert chart.chart("", ("", False), ("", False), [("a", [(1.0, float("inf"))])]) is None

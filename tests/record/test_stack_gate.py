@@ -17,7 +17,7 @@ from fgvc.types import UserError
 
 @pytest.fixture(autouse=True)
 def _environment_as_it_is():
-    """Other tests look at it without git, conda or a package, and it is read once a process."""
+    """Other tests cache its hash without git, conda or a package."""
     env_stamp.environment_hash.cache_clear()
 
 
@@ -62,8 +62,8 @@ def test_a_failed_check_closes_the_gate_again_and_names_its_steps(tmp_path):
         stack_check.require(tmp_path, "backbone=siglip2")
 
 
-def changed(text: str, steps: object) -> str:
-    """The same file with other steps and the digest of its content."""
+def change_steps(text: str, steps: object) -> str:
+    """The file with other steps and a matching digest."""
     value = {**json.loads(text)["value"], "steps": steps}
     return json.dumps({"sha256": sha256_bytes(canonical_json(value)), "value": value})
 
@@ -77,8 +77,8 @@ def changed(text: str, steps: object) -> str:
         lambda text: "[]",
         lambda text: text.replace(env_stamp.environment_hash()["env_hash"], "0" * 64),
         lambda text: text.replace('"passed": true', '"passed": "yes"'),
-        lambda text: changed(text, ["app"]),
-        lambda text: changed(text, {"app": {}}),
+        lambda text: change_steps(text, ["app"]),
+        lambda text: change_steps(text, {"app": {}}),
     ],
 )
 def test_a_damaged_record_counts_as_none(tmp_path, damage):

@@ -27,22 +27,24 @@ COLUMNS = {
 
 
 def locate(root: Path) -> tuple[Path, Path]:
-    """The checked-in records, and the README that shows them.
+    """The file of the checked-in records, and the README that shows them.
 
     Raises:
-        UserError: `root` is no checkout, so there is nothing to record in.
+        UserError: `root` is not a checkout.
     """
     readme = root / "README.md"
     if not readme.is_file() or OPENING not in untrusted.read_text(readme):
-        raise UserError("task.record=true: needs a checkout of fgvc; leave it out elsewhere")
+        raise UserError("task.record=true: needs a checkout of fgvc. Leave task.record out")
     return root / "specs" / "stack.json", readme
 
 
 def publish(record: dict[str, Any], root: Path) -> None:
-    """Enter a passed check in place of an earlier one of its kind, and redraw README's table.
+    """Record a passed check, and update README's table.
+
+    The record replaces an earlier record of the same platform and Python.
 
     Raises:
-        UserError: as `places`.
+        UserError: as `locate`.
         OSError: the disk refuses.
     """
     assert record["passed"]
@@ -55,7 +57,7 @@ def publish(record: dict[str, Any], root: Path) -> None:
 
 
 def read_records(root: Path) -> list[dict[str, Any]]:
-    """The checked-in records; none where the file is not there yet.
+    """The checked-in records; empty if the file does not exist yet.
 
     Raises:
         UserError: the file is damaged.
@@ -63,7 +65,7 @@ def read_records(root: Path) -> list[dict[str, Any]]:
     specs = root / "specs" / "stack.json"
     try:
         records = read_json(specs)
-        _ = table(records), [_kind(record) for record in records]  # have all that is shown
+        _ = table(records), [_kind(record) for record in records]  # checks all fields
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -75,17 +77,17 @@ def read_records(root: Path) -> list[dict[str, Any]]:
 
 
 def merge(records: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
-    """The records with `new` among them, sorted; of one platform and Python the newer stays."""
+    """The records with `new`, sorted; the newest record per platform and Python."""
     by_kind = {_kind(record): record for record in sorted([*records, new], key=_checked)}
     return [by_kind[kind] for kind in sorted(by_kind)]
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table, one row a record."""
+    """A Markdown table with one row per record."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for record in records:
-        shown = {**record, "checked": _checked(record)[:10]}
-        lines.append(f"| {' | '.join(markdown(shown[key] or '–') for key in COLUMNS.values())} |")
+        cells = {**record, "checked": _checked(record)[:10]}
+        lines.append(f"| {' | '.join(markdown(cells[key] or '–') for key in COLUMNS.values())} |")
     return "\n".join(lines)
 
 
@@ -97,8 +99,8 @@ def insert_table(readme: str, records: Sequence[dict[str, Any]]) -> str:
 
 
 def _kind(record: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
-    minor = tuple(int(part) for part in record["python_version"].split(".")[:2])
-    return record["platform"], minor
+    version = tuple(int(part) for part in record["python_version"].split(".")[:2])
+    return record["platform"], version
 
 
 def _checked(record: dict[str, Any]) -> str:
