@@ -169,13 +169,13 @@ def test_damage_is_told_in_one_line_and_the_state_before_is_taken(states, notes,
         states.save_best(step, weights(step))
         states.save(step, everything(step))
     bad = of(states, victim)[-1]
-    damage, said = DAMAGE[kind]
+    damage, reason = DAMAGE[kind]
     damage(bad)
     other = again(states)
     step, found = other.newest(notes.append)
     assert (step, found["epoch"], other.best()[0]) == (10, 1, 10)
     told, taken = notes
-    for word in (str(bad), f"({bad.stat().st_size} bytes)", said, "passed over"):
+    for word in (str(bad), f"({bad.stat().st_size} bytes)", reason, "skipped"):
         assert word in told
     assert f"from step 10: {of(states)[0]}" in taken
     assert "\n" not in told + taken
@@ -219,7 +219,7 @@ def test_nothing_whole_is_said_so(states, notes):
     states.save(10, {})
     _flip(of(states)[0])
     assert again(states).newest(notes.append, ", the training starts anew") is None
-    assert notes[-1].endswith("no whole resume state is left, the training starts anew")
+    assert notes[-1].endswith("no intact resume state is left, the training starts anew")
 
 
 class Malicious:
