@@ -248,8 +248,8 @@ def _verify(path: Path) -> None:
 
 
 def _describe_damage(path: Path) -> str:
-    with untrusted.open_regular(path) as opened:
-        head = opened.read(64).lstrip().lower()
+    with untrusted.open_regular(path) as file:
+        head = file.read(64).lstrip().lower()
     if not head:
         return "an empty file"
     if head.startswith(b"version https://git-lfs"):

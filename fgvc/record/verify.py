@@ -154,10 +154,10 @@ def read_checkpoint_facts(
     try:
         if (path / CKPT).stat().st_size != _index_entry(artifacts, CKPT)["bytes"]:
             raise DamageError(f"{CKPT}: not as long as it was when the run ended")
-        with safe_open(untrusted.require_regular(path / CKPT), framework="np") as opened:
-            (facts,) = (opened.metadata() or {}).values()
-            names = [name for name in opened.keys() if name.startswith("head.")]  # noqa: SIM118
-            size = sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
+        with safe_open(untrusted.require_regular(path / CKPT), framework="np") as tensors_file:
+            (facts,) = (tensors_file.metadata() or {}).values()
+            names = [name for name in tensors_file.keys() if name.startswith("head.")]  # noqa: SIM118
+            size = sum(math.prod(tensors_file.get_slice(name).get_shape()) for name in names)
     except OSError as error:
         raise DamageError(f"{CKPT}: unreadable ({error.strerror})") from error
     except (SafetensorError, ValueError) as error:

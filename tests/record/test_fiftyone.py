@@ -82,8 +82,8 @@ def folder(results, tmp_path_factory) -> Path:
 
 
 def read_files(folder):
-    found = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in found}
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def read_metadata(folder):
@@ -143,7 +143,7 @@ def test_validation_has_an_evaluation_of_its_own(folder):
 
 def test_logits_of_thousands_of_classes_are_left_out(results):
     test = results.splits["test"]
-    for classes, kept in ((1000, True), (1001, False)):
+    for classes, has_logits in ((1000, True), (1001, False)):
         wide_NC = np.zeros((TEST, classes), np.float32)
         wide_NC[:, : len(CLASSES)] = test.logits_NC
         names = [str(name) for name in range(classes)]
@@ -151,7 +151,7 @@ def test_logits_of_thousands_of_classes_are_left_out(results):
         first = json.loads(
             next(samples.sample_lines(replace(results, classes=names, splits=splits)))
         )
-        assert ("logits" in first["predictions"]) == kept
+        assert ("logits" in first["predictions"]) == has_logits
         assert len(first["predictions"]["top"]) == 5
 
 
@@ -318,7 +318,7 @@ def test_saved_views_show_the_described_samples(real, results):
     for place, pair in enumerate(pairs, start=1):
         here_N = (test.label_N == pair["label"]) & (pred_N == pair["pred"])
         assert rows(f"confused {place}") == np.flatnonzero(here_N).tolist()
-    assert len(rows("worst confused pairs")) == sum(one["count"] for one in pairs)
+    assert len(rows("worst confused pairs")) == sum(pair["count"] for pair in pairs)
 
 
 @pytest.mark.slow

@@ -68,9 +68,9 @@ def write(
         history: the points of the run's TensorBoard curves.
         read_image: reads a test image by its path.
     """
-    place = run.path.parent / checkpoint_id[:SHORT]
+    final_path = run.path.parent / checkpoint_id[:SHORT]
     album = Album(read_image)
-    run.write_text(FILE, derive(run.path, conf, name, checkpoint_id, history, album, place))
+    run.write_text(FILE, derive(run.path, conf, name, checkpoint_id, history, album, final_path))
 
 
 def derive(
@@ -80,16 +80,16 @@ def derive(
     checkpoint_id: str,
     history: Iterable[Point],
     album: Album,
-    place: Path,
+    final_path: Path,
 ) -> str:
     """The page of a run folder: the same files give the same text, before and after sealing.
 
     Args:
         name, history: as of `write`.
         album: the test images of the page.
-        place: the path of the folder when it was sealed, which the commands on the page use.
+        final_path: the path of the folder when it was sealed, which the commands on the page use.
     """
-    facts = _facts(folder, conf, name, checkpoint_id, Points(history), album, place)
+    facts = _facts(folder, conf, name, checkpoint_id, Points(history), album, final_path)
     return render("run.html", HOME, facts)
 
 
@@ -115,7 +115,7 @@ def _facts(
     checkpoint_id: str,
     points: Points,
     album: Album,
-    place: Path,
+    final_path: Path,
 ) -> dict[str, Any]:
     stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
     names = [row["name"] for row in read_json(folder, "labelmap.json")["classes"]]
@@ -132,7 +132,7 @@ def _facts(
         "badges": [*_fit_badges(numbers), *_badges(stamp)],
         "settings": _settings(conf, stamp, numbers),
         "identity": _identity(stamp, numbers, checkpoint_id),
-        "repeat": _repeat(stamp, command, place),
+        "repeat": _repeat(stamp, command, final_path),
         "sweep": " --multirun " in command,
         "charts": [chart for chart in _charts(stamp, numbers, points) if chart],
         "confusion": album.whole(folder / "confusion.png"),
@@ -269,13 +269,13 @@ def _identity(
     ]
 
 
-def _repeat(stamp: Mapping[str, Any], command: str, place: Path) -> list[tuple[str, str]]:
+def _repeat(stamp: Mapping[str, Any], command: str, final_path: Path) -> list[tuple[str, str]]:
     """(comment, command) in the order in which a person runs them on another machine.
 
     Args:
-        place: the future path of the folder.
+        final_path: the future path of the folder.
     """
-    below = "/".join(place.parts[-3:])  # relative to the output root
+    below = "/".join(final_path.parts[-3:])  # relative to the output root
     weights, lock = stamp["weights"], stamp["requirements_checksum"]
     steps = [("the output root; set the other variables below likewise", "OUTPUT_ROOT=outputs")]
     commit = stamp["git_commit"]

@@ -148,14 +148,14 @@ def _session_pids(leader: int) -> list[int]:
     """The living processes of a session; zombies count as dead."""
     import psutil
 
-    found = []
+    pids = []
     for process in psutil.process_iter():
         try:
             if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
+                pids.append(process.pid)
         except (psutil.Error, OSError):
             continue
-    return found
+    return pids
 
 
 def _kill(pid: int) -> None:
