@@ -1,9 +1,8 @@
-"""Tensors and facts <-> ckpt.bin: one safetensors file whose bytes depend on its content alone.
+"""Tensors and facts <-> ckpt.bin: one safetensors file whose bytes depend only on its content.
 
-Everything beside the tensors stands in one metadata key as canonical JSON (safetensors writes
-several keys in a random order). Among it is a digest of the content, so that a file that was copied
-away from its run folder is verified on every load all the same: one flipped byte would otherwise
-load as wrong weights.
+The facts are stored in one metadata key as canonical JSON (safetensors writes several keys in
+random order). They include a digest of the content, so a checkpoint is verified on every load, even
+outside its run folder. Otherwise a flipped byte would load as wrong weights.
 """
 
 from __future__ import annotations
@@ -30,33 +29,35 @@ FILE = "ckpt.bin"
 
 def write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
     """Write FILE into the folder; returns its sha256, which is the checkpoint_id."""
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    facts = {**facts, CONTENT: _content(kept, facts)}
-    data = save(kept, metadata={KEY: hashing.canonical_json(facts).decode()})
+    sorted_tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())
+    }
+    facts = {**facts, CONTENT: _content_digest(sorted_tensors, facts)}
+    data = save(sorted_tensors, metadata={KEY: hashing.canonical_json(facts).decode()})
     atomic.write_bytes(folder / FILE, data)
     return hashing.sha256_bytes(data)
 
 
 def copy(file: Path, folder: Path) -> str:
-    """Put a checkpoint that was read, and so verified, into another run; returns its id."""
+    """Copy a checkpoint that was already verified into another run folder; returns its id."""
     data = untrusted.read_bytes(file, untrusted.ARRAYS)
     atomic.write_bytes(folder / FILE, data)
     return hashing.sha256_bytes(data)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """A checkpoint's tensors, facts and checkpoint_id, after its digests were verified.
+    """The tensors, facts and checkpoint_id of a checkpoint, after verifying its digests.
 
     Args:
         path: a ckpt.bin, the run folder that holds it, or a folder with one complete run below.
 
     Raises:
-        UserError: no such file, not a checkpoint, or its bytes are not the ones that were written.
+        UserError: no such file, not a checkpoint, or its bytes changed.
     """
     file = locate(path)
     checkpoint_id = hashing.sha256_file(file)
-    _check_folder(file, checkpoint_id)
-    _diagnose(file)
+    _check_index(file, checkpoint_id)
+    _refuse_other_formats(file)
     try:
         with safe_open(untrusted.require_regular(file), framework="pt") as opened:
             metadata = opened.metadata() or {}
@@ -65,15 +66,15 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         raise
     except Exception as error:  # a damaged header raises many types of exceptions
         raise UserError(f"{file}: not a checkpoint of fgvc ({_short(error)})") from error
-    facts = _facts(file, metadata)
+    facts = _parse_facts(file, metadata)
     recorded = facts.pop(CONTENT, None)
-    if recorded != _content(tensors, facts):
+    if recorded != _content_digest(tensors, facts):
         raise UserError(f"{file}: sha256 mismatch, the bytes changed since it was written")
     return tensors, facts, checkpoint_id
 
 
-def _facts(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The facts in the metadata; UserError unless they are those of a checkpoint."""
+def _parse_facts(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The facts in the metadata; UserError unless they are the facts of a checkpoint."""
     if KEY not in metadata:
         raise UserError(f"{file}: not a checkpoint of fgvc: its metadata lacks {KEY}")
     try:
@@ -81,15 +82,15 @@ def _facts(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(
             f"{file}: a damaged checkpoint, or of another version of fgvc: {error}. Restore the "
-            "file, or repeat the run that made it"
+            "file, or repeat its run"
         ) from error
 
 
 def locate(path: Path) -> Path:
-    """The checkpoint file that a path means: itself, or that of the run folder at or below it.
+    """The checkpoint file at a path: the file itself, or in the run folder at or below the path.
 
     Raises:
-        UserError: none is there, or several are.
+        UserError: no checkpoint is there, or several.
     """
     folder = find_run(path, "checkpoint", (SEALED, FILE)) if path.is_dir() else path
     file = folder / FILE if folder.is_dir() else folder
@@ -98,7 +99,7 @@ def locate(path: Path) -> Path:
     return file
 
 
-def _content(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+def _content_digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
     return tensor_file.content_sha256(facts, map(_entry, sorted(tensors.items())))
 
 
@@ -108,7 +109,7 @@ def _entry(item: tuple[str, Tensor]) -> tensor_file.Entry:
     return tensor_file.Entry(name, str(tensor.dtype), list(tensor.shape), raw)
 
 
-def _check_folder(file: Path, computed: str) -> None:
+def _check_index(file: Path, computed: str) -> None:
     index = file.parent / "artifacts.json"
     if not index.is_file():
         return
@@ -126,8 +127,8 @@ def _check_folder(file: Path, computed: str) -> None:
         )
 
 
-def _diagnose(file: Path) -> None:
-    """One line for what is often found in a checkpoint's place."""
+def _refuse_other_formats(file: Path) -> None:
+    """Raise UserError with the format of a file that often replaces a checkpoint by mistake."""
     size = file.stat().st_size
     with untrusted.open_regular(file) as opened:
         head = opened.read(64)

@@ -1,6 +1,6 @@
-"""A run -> what it must share with another run to be ranked beside it, and its digests.
+"""A run -> the properties that runs ranked together must share, and their digests.
 
-This module alone defines the rule: the writer of a record, report, compare and audit call it.
+Only this module defines the rule; the writer of a record, report, compare and audit call it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from fgvc.store import hashing
 
-# How the head was fitted: a zero-shot run is fitted on nothing, so it matches any value of these.
-# The split is among them: it carves validation from train, and the manifest defines test.
-# `shots` and `share`, once they exist, belong here too.
+# How the head was fitted. A zero-shot run has no fit, so it matches any value of these.
+# The split belongs here: it divides train into train and validation; the manifest defines test.
+# `shots` and `share` will belong here too.
 FITTED = ("fitted_manifest", "fitted_split", "final_fit", "split")
-NAMES = {  # field -> what a person calls it
+NAMES = {  # field -> name in messages
     "manifest": "images (manifest)",
     "split": "split",
     "labelmap": "label map",
@@ -32,12 +32,12 @@ Plain = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Comparability:
-    """Everything that is in the comparability key.
+    """The parts of the comparability key.
 
-    fitted_manifest, fitted_split: digests of the images and of the split that the head was fitted
-    on; these, final_fit and split are None for a zero-shot run. manifest, split: those it was
-    evaluated on. metrics: version of the metric code. forced: whether the training was resumed by
-    force under another config. debug: task.debug.
+    fitted_manifest, fitted_split: digests of the images and the split that the head was fitted on;
+    manifest, split: of the images and the split that it was evaluated on. fitted_*, final_fit and
+    split are None for a zero-shot run. metrics: version of the metric code. forced: whether the
+    training was resumed by force with another config. debug: task.debug.
     """
 
     fitted_manifest: str | None
@@ -53,7 +53,7 @@ class Comparability:
 
     @property
     def fitted_elsewhere(self) -> bool:
-        """Whether the head was fitted on another manifest or split than it was evaluated on."""
+        """Whether the head was fitted on a different manifest or split than evaluated on."""
         fitted_on = (self.fitted_manifest, self.fitted_split)
         return None not in fitted_on and fitted_on != (self.manifest, self.split)
 
@@ -82,7 +82,7 @@ def describe(
 
     Args:
         config: the hashed config.
-        fitted_on, evaluated_on: digests of the manifest and of the split; the first is ignored for
+        fitted_on, evaluated_on: digests of the manifest and of the split; fitted_on is ignored for
             a zero-shot run.
         labelmap: digest of the label map.
         metrics: version of the metric code.
@@ -105,7 +105,7 @@ def describe(
 
 
 def of_record(config: Plain, stamp: Plain, numbers: Plain, facts: Plain) -> Comparability:
-    """The comparability of a record, recomputed; the copy in metrics.json is not read.
+    """Recompute the comparability of a record; the copy in metrics.json is not read.
 
     Args:
         config: config.canonical.json.
@@ -130,7 +130,7 @@ def was_forced(numbers: Plain, facts: Plain) -> bool:
 
 
 def difference(left: Comparability, right: Comparability) -> dict[str, tuple[str, str]]:
-    """Names of the parts in which two runs differ, with both values; zero-shot matches any fit."""
+    """The differing parts of two runs by name, with both values; zero-shot matches any fit."""
     zero_shot = None in (left.fitted_manifest, right.fitted_manifest)
     values = {name: (getattr(left, name), getattr(right, name)) for name in NAMES}
     return {

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: progress, and a closing table that fits 80 columns."""
+"""Progress and results of a run -> lines, bars and tables of at most 80 columns."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from fgvc.untrusted.escape import visible
 
 log = logging.getLogger("fgvc")
 STYLES = {"error": "bold red", "note": "yellow"}
-PLAIN_EVERY = 10.0  # seconds between lines where no bar can be drawn
+PLAIN_EVERY = 10.0  # seconds between progress lines without a terminal
 
 
 def say(line: str) -> None:
-    """One plain line for the person at the terminal, and for the run's log."""
+    """Print one plain line, and write it to the run's log."""
     line = visible(line)
     log.info(line)
-    with contextlib.suppress(BrokenPipeError):  # a reader that had enough ends no run
+    with contextlib.suppress(BrokenPipeError):  # a closed reader must not end the run
         print(line, flush=True)
 
 
@@ -45,14 +45,14 @@ def say(line: str) -> None:
 def progress(
     title: str, total: int | None, unit: str, passing: bool = False
 ) -> Iterator[types.Progress]:
-    """A bar with rate and time left; plain lines where the output is not a terminal.
+    """A bar with rate and time left; plain lines if the output is not a terminal.
 
     Args:
-        total: units in all; None where it is not known beforehand.
-        passing: the bar is gone when it is full (one within `training`, epoch after epoch).
+        total: number of units; None if unknown.
+        passing: whether the bar disappears when it is full (a bar within `training`).
     """
     if not get_console().is_terminal:
-        yield _Plain(title, total, unit)
+        yield _PlainProgress(title, total, unit)
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -74,9 +74,9 @@ def progress(
 
 @dataclass(frozen=True)
 class Pulse:
-    """What a step of training tells.
+    """The numbers of one training step.
 
-    images_per_s: over all devices. memory_mib: the device's peak; None where it does not tell.
+    images_per_s: over all devices. memory_mib: peak of the device; None if unknown.
     """
 
     loss: float
@@ -85,25 +85,24 @@ class Pulse:
     memory_mib: float | None = None
 
     def __str__(self) -> str:
-        told = (
-            f"loss {self.loss:.4g}, lr {self.learning_rate:.2e}, {self.images_per_s:.1f} images/s"
-        )
-        return told if self.memory_mib is None else f"{told}, {self.memory_mib / 1024:.1f} GiB"
+        loss, rate = f"loss {self.loss:.4g}", f"{self.images_per_s:.1f} images/s"
+        memory = "" if self.memory_mib is None else f", {self.memory_mib / 1024:.1f} GiB"
+        return f"{loss}, lr {self.learning_rate:.2e}, {rate}{memory}"
 
 
 @contextmanager
 def training(epochs: int, steps: int, done: int = 0) -> Iterator[Callable[[Pulse], None]]:
-    """Progress of a whole training, to be told of every step.
+    """Progress of a training; call the yielded function after every step.
 
-    On a terminal a bar over all epochs with what the last step told below it; elsewhere a line
-    every ten seconds, and the last. A passing `progress` may run meanwhile.
+    On a terminal: a bar over all epochs with the numbers of the last step below it. Otherwise: a
+    line every ten seconds and after the last step. A passing `progress` may run meanwhile.
 
     Args:
-        steps: of one epoch. done: steps that an earlier process took.
+        steps: per epoch. done: steps of earlier processes.
     """
-    course = _Course(epochs, steps, done)
+    position = _TrainingProgress(epochs, steps, done)
     if not get_console().is_terminal:
-        yield _PlainTraining(course)
+        yield _PlainTraining(position)
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -111,22 +110,22 @@ def training(epochs: int, steps: int, done: int = 0) -> Iterator[Callable[[Pulse
         TimeElapsedColumn(),
         TextColumn("left {task.fields[left]}"),
     )
-    with _TwoLines(*columns, console=get_console()) as bar:
+    with _TwoLineProgress(*columns, console=get_console()) as bar:
         task = bar.add_task(
-            str(course), total=course.total, completed=done, left=course.left(), pulse=""
+            str(position), total=position.total, completed=done, left=position.left(), pulse=""
         )
 
         def step(pulse: Pulse) -> None:
-            course.done += 1
+            position.done += 1
             bar.update(
-                task, advance=1, description=str(course), left=course.left(), pulse=str(pulse)
+                task, advance=1, description=str(position), left=position.left(), pulse=str(pulse)
             )
 
         yield step
 
 
-class _Course:
-    """Where a training stands."""
+class _TrainingProgress:
+    """The current epoch and step of a training."""
 
     def __init__(self, epochs: int, steps: int, done: int) -> None:
         self.epochs, self.steps, self.done = epochs, steps, done
@@ -141,7 +140,7 @@ class _Course:
         return f"epoch {epoch + 1}/{self.epochs} step {step + (self.done > 0)}/{self.steps}"
 
     def left(self) -> str:
-        """Hours, minutes and seconds, at the pace of this process, what lies between steps too."""
+        """Time left as H:MM:SS, at the pace of this process, pauses between steps included."""
         taken = self.done - self.before
         if not taken:
             return "-:--:--"
@@ -150,8 +149,8 @@ class _Course:
         return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
-class _TwoLines(Progress):
-    """A bar, and what the last step told on a line of its own: together they pass 80 columns."""
+class _TwoLineProgress(Progress):
+    """A bar, and the last step on its own line: on one line they would exceed 80 columns."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
@@ -160,22 +159,22 @@ class _TwoLines(Progress):
 
 
 class _PlainTraining:
-    """A training's progress as lines."""
+    """The progress of a training as lines."""
 
-    def __init__(self, course: _Course) -> None:
-        self.course, self.next = course, course.start + PLAIN_EVERY
+    def __init__(self, position: _TrainingProgress) -> None:
+        self.position, self.next = position, position.start + PLAIN_EVERY
 
     def __call__(self, pulse: Pulse) -> None:
-        self.course.done += 1
+        self.position.done += 1
         now = time.monotonic()
-        if now < self.next and self.course.done != self.course.total:
+        if now < self.next and self.position.done != self.position.total:
             return
         self.next = now + PLAIN_EVERY
-        say(f"{self.course}: {pulse}, {self.course.left()} left")
+        say(f"{self.position}: {pulse}, {self.position.left()} left")
 
 
 class _Rate(ProgressColumn):
-    """Units a second since the start."""
+    """Units per second since the start."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -186,8 +185,8 @@ class _Rate(ProgressColumn):
         return Text(f"{rate:.1f} {self.unit}/s")
 
 
-class _Plain:
-    """Progress as lines: one every ten seconds, and the last."""
+class _PlainProgress:
+    """Progress as lines, every ten seconds and at the end."""
 
     def __init__(self, title: str, total: int | None, unit: str) -> None:
         self.title, self.total, self.unit = title, total, unit
@@ -213,46 +212,48 @@ class _Plain:
 def table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True
 ) -> None:
-    """A table on the terminal; the first column reads left, and numbers right.
+    """Print a table; the first column is aligned left, numbers right.
 
     Args:
-        numbers: whether the other columns are numbers; text is set left, with a line between rows.
+        numbers: whether the other columns are numbers; otherwise lines separate the rows.
     """
-    drawn = Table(header_style="bold", show_lines=not numbers)
+    rich_table = Table(header_style="bold", show_lines=not numbers)
     for index, name in enumerate(columns):
         justify = "right" if numbers and index else "left"
-        drawn.add_column(visible(name, keep="\n"), justify=justify, overflow="fold")
+        rich_table.add_column(visible(name, keep="\n"), justify=justify, overflow="fold")
     for row in rows:
-        # Text: names may hold what Rich takes for markup
-        drawn.add_row(*(Text(visible(cell, keep="\n"), style=STYLES.get(cell, "")) for cell in row))
+        # Text, because names may look like Rich markup
+        rich_table.add_row(
+            *(Text(visible(cell, keep="\n"), style=STYLES.get(cell, "")) for cell in row)
+        )
     out = Console(file=sys.stdout, highlight=False)
-    # as the table's own title it would wrap at the table's width
+    # the table's own title would wrap at the width of the table
     out.print(Text(visible(title), style="italic"))
-    out.print(drawn)
+    out.print(rich_table)
 
 
 def provenance(dataset: str, card: Mapping[str, str]) -> None:
-    """What must be known of the data beside any number made with it."""
-    for about in ("license", "contamination", "label_noise"):
-        if about in card:
-            say(f"{dataset}, {about.replace('_', ' ')}: {card[about]}")
+    """Print what qualifies every number on a dataset: licence, contamination, label noise."""
+    for key in ("license", "contamination", "label_noise"):
+        if key in card:
+            say(f"{dataset}, {key.replace('_', ' ')}: {card[key]}")
 
 
 TEST_MARKS = {"val": "test = val", "carved": "test carved"}  # by Dataset.test_source
 
 
 def test_mark(source: str) -> str:
-    """Addition to a title where the test is no test split of the dataset; may be empty."""
+    """Addition to a title if `test` is not the dataset's own test split; otherwise empty."""
     return f", {TEST_MARKS[source].upper()}" if source in TEST_MARKS else ""
 
 
 def percent(fraction: object) -> str:
-    """A fraction of 0..1 as a percentage with one decimal; a dash where it does not exist."""
+    """A fraction in 0..1 as a percentage with one decimal; a dash for None."""
     return f"{100 * fraction:.1f}" if isinstance(fraction, int | float) else "–"
 
 
 def number(value: object) -> str:
-    """Four decimals; a dash where it does not exist."""
+    """A number with four decimals; a dash for None."""
     return f"{value:.4f}" if isinstance(value, int | float) else "–"
 
 

@@ -1,6 +1,6 @@
-"""This machine and this commit -> env_stamp.json: what another person needs to judge a number.
+"""This machine and this commit -> env_stamp.json, the environment in which a number was computed.
 
-Everything that may be absent (git, conda, a GPU driver) is null, never an error.
+Whatever is absent (git, conda, a GPU driver) is null, never an error.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fgvc.record.git_state import CODE, TIMEOUT, GitState, git_state
+from fgvc.record.git_command import TIMEOUT
+from fgvc.record.git_state import CODE, GitState, git_state
 from fgvc.store import hashing
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CODE", "GitState", "environment", "git_state", "schema", "validated"]
+__all__ = ["CODE", "GitState", "environment", "git_state", "schema", "validate"]
 
 PACKAGES = {
     "torch_version": "torch",
@@ -53,14 +54,14 @@ FP32_FLAGS = (  # torch.backends.<name>.fp32_precision
 
 def environment(device: torch.device) -> dict[str, object]:
     """Versions, hardware and digests of the environment, as the stamp's schema names them."""
-    import torch  # here: a message that ends a run at once must not wait for it
+    import torch  # here: an early error message must not wait for it
 
     cuda = device.type == "cuda"
     return {
         **installed(),
         "cuda_version": torch.version.cuda if cuda else None,
         "cudnn_version": str(torch.backends.cudnn.version()) if cuda else None,
-        "driver_version": _driver(),
+        "driver_version": _driver_version(),
         "gpu_name": torch.cuda.get_device_name(device) if cuda else None,
         "gpu_count": torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
@@ -74,7 +75,7 @@ def environment(device: torch.device) -> dict[str, object]:
 
 
 def installed() -> dict[str, str | None]:
-    """System, machine and versions, which `environment_hash` covers."""
+    """System, machine and versions; all are covered by `environment_hash`."""
     return {
         "os_version": platform.platform(),
         "machine": platform.machine(),
@@ -84,7 +85,7 @@ def installed() -> dict[str, str | None]:
 
 
 def fp32_precision() -> dict[str, str]:
-    """How this process computes float32 products, convolutions and recurrences: ieee, tf32, ..."""
+    """The precision of float32 matrix products, convolutions and RNNs: ieee, tf32, ..."""
     import torch
 
     return {name: attrgetter(f"{name}.fp32_precision")(torch.backends) for name in FP32_FLAGS}
@@ -92,19 +93,19 @@ def fp32_precision() -> dict[str, str]:
 
 @cache
 def environment_hash() -> dict[str, str]:
-    """One digest of what is installed, and how it was taken.
+    """A digest of the installed packages, and the method by which it was computed.
 
-    Conda's history leaves out every pip package, so two different torch installs could hash alike:
-    the sorted packages are always in, conda's export only where conda made the environment. Only
-    the site folders are asked: importing setuptools puts its vendored packages on sys.path, and the
-    hash of one environment must not depend on what this process has imported.
+    The digest always covers the sorted packages, because conda's history contains no pip package
+    and two different torch installs could have the same hash. In a conda environment it covers
+    conda's export too. Only the site folders are searched: importing setuptools adds its vendored
+    packages to sys.path, and the hash must not depend on what this process has imported.
     """
-    sites = [
+    folders = [
         *site.getsitepackages(),
         *([site.getusersitepackages()] if site.ENABLE_USER_SITE else []),
     ]
-    found = importlib.metadata.distributions(path=sites)
-    installed = {f"{d.name.lower()}=={d.version}" for d in found}
+    distributions = importlib.metadata.distributions(path=folders)
+    installed = {f"{d.name.lower()}=={d.version}" for d in distributions}
     lines = [sys.version, platform.platform(), *sorted(installed)]
     method = "packages"
     if (Path(sys.prefix) / "conda-meta").is_dir() and shutil.which("conda"):
@@ -119,7 +120,7 @@ def environment_hash() -> dict[str, str]:
 
 
 def requirements_checksum() -> str | None:
-    """SHA256 of the checkout's lock; null where the package was installed without one."""
+    """SHA256 of the checkout's requirements.txt; None outside a checkout."""
     lock = CODE / "requirements.txt"
     return hashing.sha256_file(lock) if lock.is_file() else None
 
@@ -130,12 +131,12 @@ def schema() -> dict[str, object]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def validated(stamp: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The stamp itself, after its schema has accepted it (a stamp that fails is our fault)."""
+def validate(stamp: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The stamp itself, checked against its schema; an invalid stamp is a bug in fgvc."""
     import jsonschema
 
-    wrong = jsonschema.Draft202012Validator(schema()).iter_errors(stamp)
-    messages = [error.message for error in wrong]
+    errors = jsonschema.Draft202012Validator(schema()).iter_errors(stamp)
+    messages = [error.message for error in errors]
     assert not messages, f"env_stamp.json breaks its schema: {'; '.join(messages)}"
     return stamp
 
@@ -146,7 +147,7 @@ def usable_cores() -> int:
 
 
 def version(package: str) -> str | None:
-    """Of an installed package; null where it is absent."""
+    """The version of an installed package; None if it is absent."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -154,18 +155,18 @@ def version(package: str) -> str | None:
 
 
 def gpu_names() -> list[str]:
-    """Of the CUDA devices, as their driver tells them; without torch, which takes seconds."""
+    """Names of the CUDA devices from their driver; torch would take seconds to import."""
     out = _run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return out.decode().split("\n")[:-1] if out else []
 
 
-def _driver() -> str | None:
+def _driver_version() -> str | None:
     out = _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return out.decode().splitlines()[0].strip() if out else None
 
 
 def _run(*command: str) -> bytes | None:
-    """Standard output of a command; None where it is absent or fails."""
+    """Standard output of a command; None if the command is absent or fails."""
     try:
         done = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT)
     except (OSError, subprocess.SubprocessError):

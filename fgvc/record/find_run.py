@@ -1,4 +1,4 @@
-"""A path that a command gives for a run -> the folder of the one complete record it means."""
+"""A path in a command -> the run folder of the one complete record at or below it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from fgvc.types import UserError
 
 
 def find_run(path: Path, key: str, marks: tuple[str, ...] = (SEALED,)) -> Path:
-    """The run folder itself, or the only complete one below `path`, which is then printed.
+    """The run folder itself, or the only complete run folder below `path`, which is then printed.
 
-    Where nothing complete lies below, the path comes back as it is, for the caller to say what it
-    lacks.
+    Returns `path` if there is no record below it; the caller reports what is missing.
 
     Args:
-        key, marks: as of `record_at`.
+        key, marks: as in `locate_run`.
 
     Raises:
         UserError: several complete records lie below, or only an unfinished one.

@@ -1,13 +1,13 @@
-"""The images that a head was fitted or chosen on -> short digests in the checkpoint, overlap.
+"""The images that fitted or selected a head -> short digests in the checkpoint, overlap counts.
 
-An image counts where it changed the head: as one of the fit, or as one of the validation split
-whose predictions chose C, the learning rate or the epoch.
+An image counts if it influenced the head: as a training image, or as a validation image whose
+prediction helped to select C, the learning rate or the epoch.
 
-Where the backbone's weights come from a run of fgvc, the images that fitted or chose them count,
-too: finetuned on another split, a backbone has seen test images with their labels.
+If the backbone's weights come from a run of fgvc, the images that fitted or selected these weights
+count too: a backbone that was finetuned on another split may have seen test images with labels.
 
-An image is identified by the first eight bytes of its file's SHA256: 4.6 MB for the 579,184
-training images of iNat2017, with a probability of any collision below 1e-8.
+An image is identified by the first eight bytes of the SHA256 of its file. These take 4.6 MB for the
+579,184 training images of iNat2017; the probability of a collision is below 1e-8.
 N images.
 """
 
@@ -23,17 +23,17 @@ from torch import Tensor
 
 IMAGES, VALIDATION, BACKBONE = "fit.images", "fit.validation", "fit.backbone"  # in ckpt.bin
 TENSORS = (IMAGES, VALIDATION, BACKBONE)
-HEX = 16  # digits of a SHA256 that make an int64
+HEX = 16  # hex digits of a SHA256 that fill an int64
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a head was fitted on. manifest, split: digests of the data it was fitted under.
+    """The data that a head was fitted on. manifest, split: their digests.
 
-    image_N: int64, sorted short digests, one per image of the fit. validation_N: likewise, of the
-    validation images that chose the head without being in its fit. forced: whether the training
-    was resumed by force, under another config than that of the state. backbone_N: likewise, of
-    images that fitted or chose the backbone in earlier runs of fgvc.
+    image_N: int64, sorted short digests of the training images. validation_N: of the validation
+    images that selected the head and are not in image_N. forced: whether the training was resumed
+    by force with another config. backbone_N: of the images that fitted or selected the backbone in
+    earlier runs of fgvc.
     """
 
     manifest: str
@@ -44,7 +44,7 @@ class Fit:
     backbone_N: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def facts(self) -> dict[str, object]:
-        """Facts for the checkpoint."""
+        """The facts in the checkpoint."""
         backbone = {"backbone": len(self.backbone_N)} if len(self.backbone_N) else {}
         return {
             "images": len(self.image_N),
@@ -54,7 +54,7 @@ class Fit:
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """Tensors for the checkpoint; no empty tensor for weights of another origin."""
+        """The tensors in the checkpoint; without BACKBONE unless fgvc trained the backbone."""
         backbone = {BACKBONE: torch.from_numpy(self.backbone_N)} if len(self.backbone_N) else {}
         return {
             IMAGES: torch.from_numpy(self.image_N),
@@ -63,21 +63,21 @@ class Fit:
         }
 
     def overlap(self, image_N: np.ndarray) -> int:
-        """How many of image_N, as `short_digests` gives them, fitted or chose head or backbone."""
-        seen_N = np.concatenate([self.image_N, self.validation_N, self.backbone_N])
-        return overlap(seen_N, image_N)
+        """The number of images (as `short_digests`) that fitted or selected head or backbone."""
+        fitted_N = np.concatenate([self.image_N, self.validation_N, self.backbone_N])
+        return overlap(fitted_N, image_N)
 
 
 def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Fit:
-    """The fit of a checkpoint.
+    """The Fit recorded in a checkpoint.
 
     Raises:
-        KeyError: the checkpoint does not record its fit (an older version wrote it).
-        ValueError: the recorded tensors are no lists of short digests.
+        KeyError: the checkpoint has no record of its fit (an older version wrote it).
+        ValueError: a recorded tensor is not a list of short digests.
     """
     for name in TENSORS:
         if name in tensors and (tensors[name].dtype != torch.int64 or tensors[name].ndim != 1):
-            raise ValueError(f"{name} is no list of int64")
+            raise ValueError(f"{name}: not a list of int64")
     backbone = {"backbone_N": tensors[BACKBONE].numpy()} if BACKBONE in tensors else {}
     return Fit(
         facts["answer"]["manifest_digest"],
@@ -90,10 +90,10 @@ def from_checkpoint(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
 
 
 def short_digests(sha256: Sequence[str], row_N: np.ndarray | None = None) -> np.ndarray:
-    """image_N: int64, sorted, of digests in hexadecimal.
+    """image_N: sorted int64 short digests.
 
     Args:
-        row_N: which of them; None: all.
+        sha256: in hexadecimal. row_N: the selected rows; None: all.
     """
     rows = range(len(sha256)) if row_N is None else row_N.tolist()
     short = b"".join(bytes.fromhex(sha256[row][:HEX]) for row in rows)
@@ -101,5 +101,5 @@ def short_digests(sha256: Sequence[str], row_N: np.ndarray | None = None) -> np.
 
 
 def overlap(fitted_N: np.ndarray, image_N: np.ndarray) -> int:
-    """How many of image_N are among fitted_N; both as `short_digests` gives them."""
+    """The number of images in image_N that are in fitted_N; both as `short_digests`."""
     return int(np.isin(image_N, fitted_N).sum())

@@ -1,9 +1,9 @@
-"""The checkout that this program runs from -> its commit, its changes, and the files left out.
+"""The checkout that this program runs from -> its commit, its changes, and the omitted files.
 
 code.patch holds the changes of tracked files and the untracked source files; `git apply` restores
-them. Never copied: ignored files, files whose name or content is that of a secret, and untracked
-files that are no source. The head of the patch lists digests of the code that is not copied but can
-be imported or composed. Thus the digest of the patch depends on all code that can change a number.
+them. Never copied: ignored files, files with the name or content of a secret, and untracked files
+that are not source code. The head of the patch lists digests of code that is not copied but can be
+imported or composed. Thus the digest of the patch depends on all code that can change a number.
 Other untracked files are listed in untracked.json.
 """
 
@@ -19,42 +19,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgvc.record import privacy
+from fgvc.record.git_command import run_git, why_unreadable
 from fgvc.record.untracked_patch import new_file
 from fgvc.store import hashing
 from fgvc.untrusted import MIB, NotRegularError, open_regular
-from fgvc.untrusted.shell import command as shell_command
 
-TIMEOUT = 60  # seconds for a command to answer
-CODE = Path(__file__).resolve().parents[2]  # the checkout, where there is one
+CODE = Path(__file__).resolve().parents[2]  # the checkout, if there is one
 PROGRAM = ("fgvc", "conf", "hydra_plugins")  # folders that the program imports from or composes
 SOURCE = (".py", ".pyi", ".yaml", ".yml")
 COMPILED = (".so", ".pyd")  # imported before a source file of the same name
-LARGEST = 4 * MIB  # of a file that the patch copies; the largest source file here has 20 kB
-COPIED = 64 * MIB  # of all untracked files together
-LISTED = 500  # files of untracked.json
+LARGEST = 4 * MIB  # of a copied file; the largest source file of fgvc has 20 kB
+COPIED = 64 * MIB  # of all copied untracked files together
+LISTED = 500  # files in untracked.json
 DIGESTED = MIB // 4  # of a listed file outside PROGRAM: datasets are not hashed at every start
-AT_ONCE = 200  # paths of one command
+MAX_PATHS = 200  # per command
 HEAD = b"# not copied: "  # `git apply` skips lines before the first file
-# the user's settings must not change the bytes of a patch, or start a program for it
-SETTINGS = (
-    "core.quotePath=true",
-    "core.fsmonitor=false",
-    "diff.noprefix=false",
-    "diff.mnemonicPrefix=false",
-    "diff.relative=false",
-    "diff.suppressBlankEmpty=false",
-    "diff.interHunkContext=0",
-)
 DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-renames", "-O/dev/null")
 SUBMODULES = "--ignore-submodules=dirty"
 PATCH = ("--binary", "--full-index", "--no-color", "-U3", "--diff-algorithm=myers")
-ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR")
-DRIVERS = ("GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS")
 
 
 @dataclass(frozen=True)
 class OmittedFile:
-    """A file that is not copied. size, sha256: None where they are not taken."""
+    """A file that is not copied. size, sha256: None if not recorded."""
 
     path: str
     reason: str
@@ -72,11 +59,11 @@ class OmittedFile:
 
 @dataclass(frozen=True)
 class GitState:
-    """The program's own version. patch: the changes since the commit, as git prints them.
+    """The version of this program. patch: the changes since the commit, as git prints them.
 
     error: why Git cannot read the checkout, and what to do; None outside a checkout. withheld: code
-    that the patch names by digest only. untracked: files beside the code, at most LISTED, and
-    `unlisted` more.
+    of which the patch holds only digests. untracked: other files, at most LISTED; unlisted: the
+    number of further files.
     """
 
     commit: str | None
@@ -93,12 +80,12 @@ class GitState:
 
     @property
     def listing(self) -> dict[str, object]:
-        """untracked.json, without times: the same tree gives the same bytes."""
+        """The content of untracked.json, without times: the same tree gives the same bytes."""
         return {"files": [file.plain() for file in self.untracked], "more": self.unlisted}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines on code that the record lacks, with what to do."""
+        """One line per kind of code that the record lacks, with what to do."""
         lines = []
         if self.error is not None:
             lacks = "the commit" if self.commit is None else "the changes since the commit"
@@ -114,27 +101,28 @@ class GitState:
 
 
 def git_state(folder: Path = CODE) -> GitState:
-    """Commit and uncommitted changes of the checkout this program runs from.
+    """Commit and uncommitted changes of the checkout that this program runs from.
 
-    All null outside a checkout and without Git; a checkout that Git cannot read says why.
+    All fields are None outside a checkout and without Git; `error` is set if Git cannot read the
+    checkout.
     """
     commit = None
     try:
-        top = _git(folder, "rev-parse", "--show-toplevel")
+        top = run_git(folder, "rev-parse", "--show-toplevel")
         if Path(os.fsdecode(top).removesuffix("\n")).resolve() != folder.resolve():
             return GitState(None, None, None)
-        commit = _git(folder, "rev-parse", "--verify", "HEAD").decode().strip()
-        return _changes(folder, commit)
+        commit = run_git(folder, "rev-parse", "--verify", "HEAD").decode().strip()
+        return _read_changes(folder, commit)
     except (OSError, subprocess.SubprocessError) as error:
-        return GitState(commit, None, None, _reason(folder, error))
+        return GitState(commit, None, None, why_unreadable(folder, error))
 
 
-def _changes(folder: Path, commit: str) -> GitState:
-    tracked, withheld = _tracked(folder)
-    patches, kept_back, others, unlisted = _untracked(folder)
+def _read_changes(folder: Path, commit: str) -> GitState:
+    tracked, withheld = _tracked_changes(folder)
+    patches, withheld_code, others, unlisted = _untracked_files(folder)
     ignored = _ignored_source(folder)
-    hidden = _hidden(folder)
-    withheld = sorted([*withheld, *kept_back, *ignored, *hidden], key=lambda file: file.path)
+    hidden = _hidden_changes(folder)
+    withheld = sorted([*withheld, *withheld_code, *ignored, *hidden], key=lambda file: file.path)
     head = b"".join(HEAD + json.dumps(file.plain()).encode() + b"\n" for file in withheld)
     patch = head + tracked + patches
     dirty = bool(patch or others)
@@ -144,23 +132,23 @@ def _changes(folder: Path, commit: str) -> GitState:
 # --- tracked files ---
 
 
-def _tracked(folder: Path) -> tuple[bytes, list[OmittedFile]]:
-    """Changes of tracked files as a patch, and the changed files that it leaves out."""
-    raw = _git(folder, *DIFF, SUBMODULES, "--raw", "-z", "--no-abbrev", "HEAD")
+def _tracked_changes(folder: Path) -> tuple[bytes, list[OmittedFile]]:
+    """The changes of tracked files as a patch, and the changed files that it omits."""
+    raw = run_git(folder, *DIFF, SUBMODULES, "--raw", "-z", "--no-abbrev", "HEAD")
     fields = raw.split(b"\0")[:-1]
     pairs = list(zip(fields[::2], fields[1::2], strict=True))
-    before = {os.fsdecode(path): head.split()[2].decode() for head, path in pairs}
+    blob_of = {os.fsdecode(path): head.split()[2].decode() for head, path in pairs}
     links = {os.fsdecode(path) for head, path in pairs if b"160000" in head[:15]}
-    withheld = {path: why for path in before if (why := _refused(folder, path, path in links))}
-    old = {path: name for path, name in before.items() if path not in {*withheld, *links}}
-    withheld |= _old_secrets(folder, old)
-    patch, late = _patch(folder, sorted(before.keys() - withheld.keys()))
-    withheld |= dict.fromkeys(late, "holds a secret")
-    return patch, [_described(folder, path, why) for path, why in sorted(withheld.items())]
+    withheld = {path: why for path in blob_of if (why := _refusal(folder, path, path in links))}
+    old_blob = {path: name for path, name in blob_of.items() if path not in {*withheld, *links}}
+    withheld |= _old_secrets(folder, old_blob)
+    patch, with_secrets = _patch(folder, sorted(blob_of.keys() - withheld.keys()))
+    withheld |= dict.fromkeys(with_secrets, "holds a secret")
+    return patch, [_describe(folder, path, why) for path, why in sorted(withheld.items())]
 
 
-def _refused(folder: Path, path: str, is_repository: bool = False) -> str | None:
-    """Why the content of a file is not copied; None if it may be."""
+def _refusal(folder: Path, path: str, is_repository: bool = False) -> str | None:
+    """Why the content of a file is not copied; None if it is copied."""
     if privacy.is_secret_name(path):
         return "has the name of a secret"
     if is_repository:
@@ -182,7 +170,7 @@ def _is_special(path: Path) -> bool:
 
 
 def _content(path: Path) -> bytes | None:
-    """Bytes of a file, the target of a link, b"" if it is gone; None if it is too large."""
+    """Bytes of a file or the target of a link; b"" if it is missing, None if it is too large."""
     try:
         if path.is_symlink():
             return os.fsencode(path.readlink())
@@ -194,10 +182,12 @@ def _content(path: Path) -> bytes | None:
 
 
 def _old_secrets(folder: Path, blob_of: Mapping[str, str]) -> dict[str, str]:
-    """Reasons for files that are left out because a patch would show their committed content."""
+    """Reasons for omitting files whose committed content must not appear in a patch."""
     names = sorted({name for name in blob_of.values() if name.strip("0")})
-    given = "".join(f"{name}\n" for name in names)
-    sizes = _git(folder, "cat-file", "--batch-check=%(objectsize)", given=given) if names else b""
+    stdin = "".join(f"{name}\n" for name in names)
+    sizes = (
+        run_git(folder, "cat-file", "--batch-check=%(objectsize)", stdin=stdin) if names else b""
+    )
     size_of = dict(zip(names, sizes.split(b"\n"), strict=False))
     large = {name for name in names if not size_of[name].isdigit() or int(size_of[name]) > LARGEST}
     small = [name for name in names if name not in large]
@@ -208,9 +198,9 @@ def _old_secrets(folder: Path, blob_of: Mapping[str, str]) -> dict[str, str]:
 
 
 def _blobs(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Names of committed blobs, each with its content."""
-    given = "".join(f"{name}\n" for name in names)
-    out = _git(folder, "cat-file", "--batch", given=given) if names else b""
+    """Committed blobs: name and content."""
+    stdin = "".join(f"{name}\n" for name in names)
+    out = run_git(folder, "cat-file", "--batch", stdin=stdin) if names else b""
     at = 0
     for name in names:
         end = out.index(b"\n", at)
@@ -220,36 +210,40 @@ def _blobs(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def _patch(folder: Path, paths: Sequence[str]) -> tuple[bytes, list[str]]:
-    """The changes of these paths, and the paths left out because their changes hold a secret."""
+    """The changes of paths, and the paths omitted because their changes hold a secret."""
     if not paths:
         return b"", []
-    if len(paths) <= AT_ONCE:
-        text = _git(folder, "--literal-pathspecs", *DIFF, SUBMODULES, *PATCH, "HEAD", "--", *paths)
+    if len(paths) <= MAX_PATHS:
+        text = run_git(
+            folder, "--literal-pathspecs", *DIFF, SUBMODULES, *PATCH, "HEAD", "--", *paths
+        )
         if not privacy.holds_secret(text):
             return text, []
         if len(paths) == 1:
             return b"", list(paths)
     middle = len(paths) // 2
-    first, bad = _patch(folder, paths[:middle])
-    second, worse = _patch(folder, paths[middle:])
-    return first + second, bad + worse
+    first, withheld = _patch(folder, paths[:middle])
+    second, more_withheld = _patch(folder, paths[middle:])
+    return first + second, withheld + more_withheld
 
 
-def _hidden(folder: Path) -> list[OmittedFile]:
-    """Changed files that the index calls unchanged, so that no command of git shows a change.
+def _hidden_changes(folder: Path) -> list[OmittedFile]:
+    """Changed files that the index marks as unchanged, so that git shows no change.
 
-    A skip-worktree file that is absent is none: a sparse checkout leaves it out.
+    Missing skip-worktree files do not count: a sparse checkout leaves them out.
     """
-    rows = _git(folder, "ls-files", "-v", "-s", "-z").split(b"\0")[:-1]
-    heads = {os.fsdecode(path): head for head, _, path in (row.partition(b"\t") for row in rows)}
+    rows = run_git(folder, "ls-files", "-v", "-s", "-z").split(b"\0")[:-1]
+    head_of = {os.fsdecode(path): head for head, _, path in (row.partition(b"\t") for row in rows)}
     blob_of = {
         path: head.split()[2].decode()
-        for path, head in heads.items()
+        for path, head in head_of.items()
         if (head[:1].islower() or head[:1] == b"S") and _is_plain(folder / path)
     }
-    found = {path: _git(folder, "hash-object", "--", path).decode().strip() for path in blob_of}
-    changed = [path for path, name in blob_of.items() if found[path] != name]
-    return [_described(folder, path, "git is told to overlook it") for path in changed]
+    digests = {
+        path: run_git(folder, "hash-object", "--", path).decode().strip() for path in blob_of
+    }
+    changed = [path for path, name in blob_of.items() if digests[path] != name]
+    return [_describe(folder, path, "git is told to overlook it") for path in changed]
 
 
 def _is_plain(path: Path) -> bool:
@@ -259,30 +253,30 @@ def _is_plain(path: Path) -> bool:
 # --- untracked files ---
 
 
-def _untracked(folder: Path) -> tuple[bytes, list[OmittedFile], list[OmittedFile], int]:
-    """A patch of the source files, code that it leaves out, other files, how many more of them."""
+def _untracked_files(folder: Path) -> tuple[bytes, list[OmittedFile], list[OmittedFile], int]:
+    """A patch of the source files, omitted code, other files, and the number of further files."""
     patches: list[bytes] = []
     code: list[OmittedFile] = []
     others: list[OmittedFile] = []
     unlisted = copied = 0
-    for path in _paths(_git(folder, "ls-files", "--others", "--exclude-standard", "-z")):
+    for path in _paths(run_git(folder, "ls-files", "--others", "--exclude-standard", "-z")):
         in_program, data = path.split("/")[0] in PROGRAM, None
         if path.endswith(SOURCE):
-            reason, data = _new_source(folder, path, COPIED - copied)
+            reason, data = _read_source(folder, path, COPIED - copied)
         else:
             reason = "has the name of a secret" if privacy.is_secret_name(path) else "is no source"
         if data is not None:
             patches.append(new_file(path, data, folder / path))
             copied += len(data)
         elif in_program or len(others) < LISTED:
-            (code if in_program else others).append(_described(folder, path, reason))
+            (code if in_program else others).append(_describe(folder, path, reason))
         else:
             unlisted += 1
     return b"".join(patches), code, others, unlisted
 
 
-def _new_source(folder: Path, path: str, most: int) -> tuple[str, bytes | None]:
-    """The bytes of an untracked source file, or None and why they are not copied."""
+def _read_source(folder: Path, path: str, most: int) -> tuple[str, bytes | None]:
+    """The bytes of an untracked source file; otherwise the reason for omitting it and None."""
     if privacy.is_secret_name(path):
         return "has the name of a secret", None
     if (folder / path).is_symlink():
@@ -296,22 +290,24 @@ def _new_source(folder: Path, path: str, most: int) -> tuple[str, bytes | None]:
 
 
 def _ignored_source(folder: Path) -> list[OmittedFile]:
-    """Source and compiled files that .gitignore names and the program can use all the same."""
+    """Source and compiled files that git ignores but the program can import or compose."""
     command = ("ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *PROGRAM)
-    paths = [path for path in _paths(_git(folder, *command)) if path.endswith((*SOURCE, *COMPILED))]
-    kept = [path for path in paths if not privacy.is_secret_name(path)]
-    return [_described(folder, path, "is ignored by git") for path in kept]
+    paths = [
+        path for path in _paths(run_git(folder, *command)) if path.endswith((*SOURCE, *COMPILED))
+    ]
+    listed = [path for path in paths if not privacy.is_secret_name(path)]
+    return [_describe(folder, path, "is ignored by git") for path in listed]
 
 
 def _paths(listing: bytes) -> list[str]:
     return sorted(os.fsdecode(path) for path in listing.split(b"\0")[:-1])
 
 
-def _described(folder: Path, path: str, reason: str) -> OmittedFile:
-    """A file by size and digest; no digest if the file is large or may hold a secret.
+def _describe(folder: Path, path: str, reason: str) -> OmittedFile:
+    """An omitted file with size and digest; no digest if the file is large or may hold a secret.
 
     A short password can be guessed from its digest. Thus a file with the name of a secret has a
-    digest only if the program can use the file.
+    digest only if the program can import or compose it.
     """
     file, in_program = folder / path, path.split("/")[0] in PROGRAM
     code = in_program or path.endswith(SOURCE)
@@ -320,61 +316,23 @@ def _described(folder: Path, path: str, reason: str) -> OmittedFile:
             return OmittedFile(path, "is a repository of its own")
         with open_regular(file) as opened:
             size = os.fstat(opened.fileno()).st_size
-            guarded = privacy.is_secret_name(path) and not (in_program and path.endswith(SOURCE))
-            if guarded or (size > DIGESTED and not code):
-                return OmittedFile(path, reason, None if guarded else size)
+            no_digest = privacy.is_secret_name(path) and not (in_program and path.endswith(SOURCE))
+            if no_digest or (size > DIGESTED and not code):
+                return OmittedFile(path, reason, None if no_digest else size)
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
         return OmittedFile(path, reason, size, sha256)
     except FileNotFoundError:
-        gone = "leads nowhere" if file.is_symlink() else "is deleted"
-        return OmittedFile(path, f"{reason}; {gone}")
+        state = "leads nowhere" if file.is_symlink() else "is deleted"
+        return OmittedFile(path, f"{reason}; {state}")
     except NotRegularError as error:
         return OmittedFile(path, f"{reason}; {error.strerror}")
     except OSError as error:
         return OmittedFile(path, f"{reason}; cannot be read ({error.strerror})")
 
 
-# --- git ---
-
-
 def file_at(commit: str, name: str, folder: Path = CODE) -> bytes | None:
-    """A file of the checkout as it was at a commit; None where Git does not know it."""
+    """A file of the checkout at a commit; None if Git does not have it."""
     try:
-        return _git(folder, "show", f"{commit}:{name}")
+        return run_git(folder, "show", f"{commit}:{name}")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _git(folder: Path, *arguments: str, given: str | None = None) -> bytes:
-    """Standard output of Git in a folder. Raises OSError and SubprocessError."""
-    settings = [word for setting in SETTINGS for word in ("-c", setting)]
-    command = ["git", "-C", str(folder), *settings, *arguments]
-    dropped = DRIVERS
-    if Path(os.environ.get("GIT_DIR", os.devnull)).is_dir():  # a hook's, or another repository
-        dropped = (*DRIVERS, *ELSEWHERE)
-    kept = {key: text for key, text in os.environ.items() if key not in dropped}
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        check=True,
-        timeout=TIMEOUT,
-        env={**kept, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
-        input=None if given is None else given.encode(),
-        stdin=subprocess.DEVNULL if given is None else None,
-    )
-    return done.stdout
-
-
-def _reason(folder: Path, error: OSError | subprocess.SubprocessError) -> str | None:
-    """Why Git cannot read a checkout; None where there is no Git, or no checkout."""
-    if isinstance(error, OSError) or not (folder / ".git").exists():
-        return None
-    if isinstance(error, subprocess.TimeoutExpired):
-        return f"git in {folder} does not answer within {TIMEOUT} s"
-    stderr = getattr(error, "stderr", None) or b""
-    lines = stderr.decode(errors="replace").strip().splitlines() or [str(error)]
-    if "dubious ownership" in lines[0]:
-        way = shell_command(["git", "config", "--global", "--add", "safe.directory", str(folder)])
-        return f"git refuses {folder}, which belongs to another user: {way}"
-    way = shell_command(["git", "-C", str(folder), "status"])
-    return f"git cannot read {folder} ({lines[-1]}): {way}"

@@ -1,10 +1,10 @@
-"""A picture, what the network looked at and what was found -> a PNG in the picture's own pixels.
+"""An image, its attention map and its prediction -> a PNG at the resolution of the image.
 
-    title        in a white strip above the picture, as many lines as it takes
-    heat         laid over the region that the network saw, nowhere else; only hot hides
-    patches      frames, light inside dark, so that they stand out on any ground
+    title        in a white strip above the image, in as many lines as needed
+    heat         over the region that the network saw; the hotter, the more opaque
+    patches      frames with a light and a dark line, visible on any background
 
-The picture's pixel (x, y) is the image's pixel (x, y + height of the strip). H x W pixels, C 3
+Pixel (x, y) of the image is pixel (x, y + height of the strip) of the PNG. H x W pixels, C 3
 channels, K patches, R x R token grid.
 """
 
@@ -19,20 +19,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-NARROWEST = 240  # pixels of a title's width, though the picture be narrower
-CELL, SHOWN = 360, 16  # of a grid: pixels of a picture's longer side, pictures at most
-HOT = 0.75  # how far the hottest spot hides the picture
+MIN_WIDTH = 240  # of a title, in pixels
+CELL, MAX_IMAGES = 360, 16  # of a grid: longer side of an image in pixels, number of images
+MAX_ALPHA = 0.75  # opacity of the hottest spot
 FRAME, SHADE = (255, 225, 0), (0, 0, 0)
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """What is drawn; x, y, width, height in pixels of the picture throughout.
+    """The content of an overlay; boxes are x, y, width, height in pixels of the image.
 
-    picture_HWC: uint8 RGB. title: may hold line breaks. patch_K4: selected patches; one that
-    several heads selected is given as often. heat_RR: any scale, laid over the box `seen`. tiled:
-    the box that its cells tile, where that is not `seen`, as patches overlap.
+    picture_HWC: uint8 RGB. title: may hold line breaks. patch_K4: selected patches, one row per
+    head that selected the patch. heat_RR: attention map at any scale. seen: the box that the
+    network saw, over which the map is drawn. tiled: the box that the cells of the map tile, if it
+    differs from `seen` because patches overlap.
     """
 
     picture_HWC: np.ndarray
@@ -43,7 +44,7 @@ class Overlay:
     tiled: Box | None = None
 
     def within(self, side: int) -> Overlay:
-        """The same with a picture of `side` pixels at most, boxes with it."""
+        """The overlay with image and boxes scaled down to at most `side` pixels."""
         height, width = self.picture_HWC.shape[:2]
         factor = side / max(height, width)
         if factor >= 1:
@@ -64,21 +65,21 @@ class Overlay:
 
 
 def title(predicted: str, probability: float, true: str | None = None) -> str:
-    """The line above a picture: what it was taken for, how surely, what it is if that is known."""
-    said = f"{predicted} {100 * probability:.1f} %"
+    """The title of an overlay: predicted class, probability, and the true class if known."""
+    prediction = f"{predicted} {100 * probability:.1f} %"
     if true is None:
-        return said
-    return f"{said}: right" if true == predicted else f"{said}: wrong, it is {true}"
+        return prediction
+    return f"{prediction}: right" if true == predicted else f"{prediction}: wrong, it is {true}"
 
 
 def png(overlay: Overlay) -> bytes:
     """The overlay as PNG."""
-    return _encoded(_drawn(overlay))
+    return _encode(_draw(overlay))
 
 
 def grid_png(overlays: Sequence[Overlay]) -> bytes:
-    """Up to 16 overlays side by side, made smaller before anything is drawn on them, as PNG."""
-    cells = [_drawn(one.within(CELL)) for one in overlays[:SHOWN]]
+    """A grid of up to MAX_IMAGES overlays as PNG; images are scaled down before drawing."""
+    cells = [_draw(overlay.within(CELL)) for overlay in overlays[:MAX_IMAGES]]
     columns = math.ceil(math.sqrt(len(cells)))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in row) + 8 for row in rows]
@@ -86,62 +87,62 @@ def grid_png(overlays: Sequence[Overlay]) -> bytes:
     for number, row in enumerate(rows):
         for column, cell in enumerate(row):
             sheet.paste(cell, (column * (CELL + 8) + 4, sum(heights[:number]) + 4))
-    return _encoded(sheet)
+    return _encode(sheet)
 
 
-def _drawn(overlay: Overlay) -> Image.Image:
+def _draw(overlay: Overlay) -> Image.Image:
     picture_HWC = overlay.picture_HWC
     assert picture_HWC.dtype == np.uint8
     assert picture_HWC.ndim == 3
     if overlay.heat_RR is not None and overlay.seen is not None:
         tiled = overlay.tiled or overlay.seen
-        picture_HWC = _heated(picture_HWC, overlay.heat_RR, overlay.seen, tiled)
+        picture_HWC = _draw_heat(picture_HWC, overlay.heat_RR, overlay.seen, tiled)
     height, width = picture_HWC.shape[:2]
     font = _font(width, height)
-    strip = _strip(overlay.title, max(width, NARROWEST), font)
+    strip = _title_strip(overlay.title, max(width, MIN_WIDTH), font)
     sheet = Image.new("RGB", (strip.width, strip.height + height), "white")
     sheet.paste(strip, (0, 0))
     picture = Image.fromarray(picture_HWC)
-    _frame(picture, overlay.patch_K4, font)
+    _draw_frames(picture, overlay.patch_K4, font)
     sheet.paste(picture, (0, strip.height))
     return sheet
 
 
-def _heated(picture_HWC: np.ndarray, heat_RR: np.ndarray, seen: Box, tiled: Box) -> np.ndarray:
-    """The picture under its heat; pixels whose centre lies outside `seen` stay as they are."""
+def _draw_heat(picture_HWC: np.ndarray, heat_RR: np.ndarray, seen: Box, tiled: Box) -> np.ndarray:
+    """The image under its attention map; pixels with centres outside `seen` do not change."""
     height, width = picture_HWC.shape[:2]
-    columns, x_W = _span(seen[0], seen[2], width)
-    rows, y_H = _span(seen[1], seen[3], height)
+    columns, x_W = _pixel_range(seen[0], seen[2], width)
+    rows, y_H = _pixel_range(seen[1], seen[3], height)
     along_W = (x_W - tiled[0]) / tiled[2] * heat_RR.shape[1] - 0.5
     along_H = (y_H - tiled[1]) / tiled[3] * heat_RR.shape[0] - 0.5
     low, high = float(heat_RR.min()), float(heat_RR.max())
     unit_RR = (heat_RR.astype(np.float32) - low) / max(high - low, 1e-30)
     heat_HW = _bilinear(unit_RR, along_H, along_W)
     out_HWC = picture_HWC.copy()
-    cold_HWC = out_HWC[rows, columns]
-    hidden_HW1 = (HOT * heat_HW)[..., None]
-    out_HWC[rows, columns] = np.rint(cold_HWC * (1 - hidden_HW1) + _colour(heat_HW) * hidden_HW1)
+    region_HWC = out_HWC[rows, columns]
+    alpha_HW1 = (MAX_ALPHA * heat_HW)[..., None]
+    out_HWC[rows, columns] = np.rint(region_HWC * (1 - alpha_HW1) + _colour(heat_HW) * alpha_HW1)
     return out_HWC
 
 
-def _span(start: float, length: float, limit: int) -> tuple[slice, np.ndarray]:
-    """The pixels whose centres lie inside, and these centres."""
+def _pixel_range(start: float, length: float, limit: int) -> tuple[slice, np.ndarray]:
+    """The pixels whose centres lie in a range, and these centres."""
     first = max(math.ceil(start - 0.5), 0)
     last = min(math.floor(start + length - 0.5), limit - 1)
     return slice(first, last + 1), np.arange(first, last + 1) + 0.5
 
 
 def _bilinear(value_RR: np.ndarray, y_H: np.ndarray, x_W: np.ndarray) -> np.ndarray:
-    """Values between the centres of tokens; beyond the outer ones, theirs."""
-    return _mixed(_mixed(value_RR, y_H).T, x_W).T
+    """Bilinear interpolation between the centres of tokens, constant beyond the outer centres."""
+    return _interpolate_rows(_interpolate_rows(value_RR, y_H).T, x_W).T
 
 
-def _mixed(value_RS: np.ndarray, at_H: np.ndarray) -> np.ndarray:
-    at_H = at_H.clip(0, len(value_RS) - 1)
-    low_H = np.floor(at_H).astype(int).clip(max=max(len(value_RS) - 2, 0))
-    share_H1 = (at_H - low_H)[:, None]
+def _interpolate_rows(value_RS: np.ndarray, position_H: np.ndarray) -> np.ndarray:
+    position_H = position_H.clip(0, len(value_RS) - 1)
+    low_H = np.floor(position_H).astype(int).clip(max=max(len(value_RS) - 2, 0))
+    weight_H1 = (position_H - low_H)[:, None]
     high_H = np.minimum(low_H + 1, len(value_RS) - 1)
-    return value_RS[low_H] * (1 - share_H1) + value_RS[high_H] * share_H1
+    return value_RS[low_H] * (1 - weight_H1) + value_RS[high_H] * weight_H1
 
 
 def _colour(unit_HW: np.ndarray) -> np.ndarray:
@@ -151,19 +152,19 @@ def _colour(unit_HW: np.ndarray) -> np.ndarray:
 
 
 def _font(width: int, height: int) -> ImageFont.FreeTypeFont:
-    """Letters in proportion to the picture, as it will be looked at on one screen."""
+    """A font whose size is proportional to the image."""
     from matplotlib.font_manager import findfont
 
     return ImageFont.truetype(findfont("DejaVu Sans"), round(max(12, max(width, height) / 32)))
 
 
-def _strip(text: str, width: int, font: ImageFont.FreeTypeFont) -> Image.Image:
-    """Black on white, wrapped at words, and inside them where there is no other way."""
+def _title_strip(text: str, width: int, font: ImageFont.FreeTypeFont) -> Image.Image:
+    """The title in black on white, wrapped at words, and within words that are too long."""
     margin = round(font.size / 3)
     lines = [
         line
         for paragraph in text.split("\n")
-        for line in _wrapped(paragraph, width - 2 * margin, font)
+        for line in _wrap(paragraph, width - 2 * margin, font)
     ]
     advance = round(font.size * 1.3)
     strip = Image.new("RGB", (width, len(lines) * advance + margin), "white")
@@ -173,7 +174,7 @@ def _strip(text: str, width: int, font: ImageFont.FreeTypeFont) -> Image.Image:
     return strip
 
 
-def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
     lines = [""]
     for word in text.split():
         joined = f"{lines[-1]} {word}".strip()
@@ -189,24 +190,24 @@ def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
     return lines
 
 
-def _frame(picture: Image.Image, patch_K4: np.ndarray, font: ImageFont.FreeTypeFont) -> None:
-    """A frame for every patch, and how often it was selected where that is more than once.
+def _draw_frames(picture: Image.Image, patch_K4: np.ndarray, font: ImageFont.FreeTypeFont) -> None:
+    """Draw a frame per patch, and the number of its selections if there are several.
 
-    The dark line lies outside the box and the light one inside: their border is the box's.
+    The dark line lies outside the box, the light line inside.
     """
     draw = ImageDraw.Draw(picture)
-    thick = max(1, round(max(picture.size) / 220))
-    for (x, y, width, height), times in Counter(map(tuple, patch_K4.tolist())).items():
+    line_width = max(1, round(max(picture.size) / 220))
+    for (x, y, width, height), count in Counter(map(tuple, patch_K4.tolist())).items():
         left, top, right, bottom = round(x), round(y), round(x + width) - 1, round(y + height) - 1
-        for grown, colour in ((thick, SHADE), (0, FRAME)):
+        for margin, colour in ((line_width, SHADE), (0, FRAME)):
             draw.rectangle(
-                (left - grown, top - grown, max(right + grown, left), max(bottom + grown, top)),
+                (left - margin, top - margin, max(right + margin, left), max(bottom + margin, top)),
                 outline=colour,
-                width=thick,
+                width=line_width,
             )
-        if times > 1:
+        if count > 1:
             small = font.font_variant(size=max(9, min(font.size, 0.45 * (right - left))))
-            _label(draw, (left + 2 * thick, top + thick), f"×{times}", small)
+            _label(draw, (left + 2 * line_width, top + line_width), f"×{count}", small)
 
 
 def _label(
@@ -215,7 +216,7 @@ def _label(
     draw.text(at, text, FRAME, font, stroke_width=max(1, round(font.size / 9)), stroke_fill=SHADE)
 
 
-def _encoded(image: Image.Image) -> bytes:
+def _encode(image: Image.Image) -> bytes:
     out = io.BytesIO()
     image.save(out, "PNG")
     return out.getvalue()

@@ -1,9 +1,9 @@
-"""Predictions of one split or two -> predictions.parquet, per_class.csv, confusion.csv.
+"""Predictions of one or two splits -> predictions.parquet, per_class.csv, confusion.csv.
 
-Every number of metrics.json follows from predictions.parquet alone. In the CSV files a name
-that a spreadsheet takes for a formula has an apostrophe in front;
-`fgvc.untrusted.escape.uncell` drops it.
-N images, C classes, K kept predictions of an image.
+Every number of metrics.json follows from predictions.parquet alone. In the CSV files, names that a
+spreadsheet would read as formulas start with an apostrophe; `fgvc.untrusted.escape.uncell` removes
+it.
+N images, C classes, K top predictions per image.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from fgvc.untrusted.escape import csv_text
 
 TOP = 5
 WORST = 10  # confused pairs that metrics.json lists
-# bytes that a table unpacks to: for each byte of its file, and of any file; a row has 32 bytes that
-# do not compress, its sha256, and at most 5,000 unpacked
-MOST_TIMES, LEAST = 200, 64 * MIB
+# limit of the unpacked bytes of a table: per byte of its file, and the minimum for any file. A row
+# has 32 incompressible bytes, its sha256, and at most 5,000 unpacked bytes.
+MAX_RATIO, MIN_LIMIT = 200, 64 * MIB
 ROWS = 512  # read at a time
-LOGITS_UP_TO = 1000  # classes; above, logits would cost kilobytes an image and only the top is kept
+LOGITS_UP_TO = 1000  # classes; with more, logits take kilobytes per image and are not written
 
 
 def predictions_table(manifest: Manifest, splits: Mapping[str, Predictions]) -> pa.Table:
-    """One row per image and split, in the order given.
+    """One row per image and split, in the given order.
 
     Columns: path (relative to the root), sha256 (of the file, in hexadecimal), split, label, pred
-    (class indices; -1: the image could not be read, and counts as wrong), confidence and
-    label_logprob (float64; null where unread), topk_labels, topk_scores (probabilities), and logits
-    (float32) up to 1,000 classes.
+    (class indices; -1: the image is unreadable, which counts as wrong), confidence and
+    label_logprob (float64; null if unreadable), topk_labels, topk_scores (probabilities), and
+    logits (float32) up to LOGITS_UP_TO classes.
     """
-    return pa.concat_tables([_rows(manifest, name, one) for name, one in splits.items()])
+    tables = [_rows(manifest, split, predictions) for split, predictions in splits.items()]
+    return pa.concat_tables(tables)
 
 
-def predicted(manifest: Manifest, predictions: Predictions) -> tuple[list[str], np.ndarray]:
-    """The path and the predicted class of each image; UNREADABLE for one that cannot be read."""
+def predicted_classes(manifest: Manifest, predictions: Predictions) -> tuple[list[str], np.ndarray]:
+    """The path and the predicted class of each image; UNREADABLE for unreadable images."""
     path = [manifest.path[row] for row in predictions.row_N.tolist()]
     return path, metrics.topk(predictions.logits_NC, 1)[:, 0]
 
@@ -64,33 +65,33 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def read_predictions(source: bytes | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The columns of a predictions.parquet, which another person may have made; None for all.
+    """The columns of an untrusted predictions.parquet; None: all columns.
 
     Raises:
-        OSError, pa.ArrowException: no Parquet file.
-        ValueError: it unpacks to more than its size makes plausible: a cell that is stored once
-            can stand in a million rows.
+        OSError, pa.ArrowException: not a Parquet file.
+        ValueError: it unpacks to implausibly many bytes; a value that is stored once can be
+            repeated in a million rows.
     """
     data = source if isinstance(source, bytes) else untrusted.read_bytes(source, ARRAYS)
-    most = max(len(data) * MOST_TIMES, LEAST)
+    limit = max(len(data) * MAX_RATIO, MIN_LIMIT)
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
-        if sum(group.total_byte_size for group in groups) > most:
-            raise ValueError(f"it unpacks to more than {most} bytes")
-        kept, spent = [], 0
+        if sum(group.total_byte_size for group in groups) > limit:
+            raise ValueError(f"it unpacks to more than {limit} bytes")
+        batches, unpacked = [], 0
         for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
-            spent += batch.nbytes
-            if spent > most:
-                raise ValueError(f"it unpacks to more than {most} bytes")
-            kept.append(batch)
+            unpacked += batch.nbytes
+            if unpacked > limit:
+                raise ValueError(f"it unpacks to more than {limit} bytes")
+            batches.append(batch)
         schema = file.schema_arrow
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
-    return pa.Table.from_batches(kept, schema)
+    return pa.Table.from_batches(batches, schema)
 
 
 def per_class_csv(predictions: Predictions, labelmap: LabelMap) -> str:
-    """index, id, name and the numbers of `metrics.ClassRow`: one line a class."""
+    """index, id, name and the numbers of `metrics.ClassRow`: one line per class."""
     rows = metrics.per_class(predictions.logits_NC, predictions.label_N, labelmap.names)
     return class_rows_csv(rows, labelmap)
 
@@ -104,9 +105,9 @@ def class_rows_csv(rows: Sequence[metrics.ClassRow], labelmap: LabelMap) -> str:
 
 
 def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> str:
-    """The full matrix: a line per true class, a column per predicted one.
+    """The full matrix: a line per true class, a column per predicted class.
 
-    A last column counts the images that could not be read, where there are any.
+    If there are unreadable images, a last column counts them.
     """
     classes = len(names)
     columns = [*names, "(unreadable)"] if matrix[:, classes:].any() else list(names)
@@ -118,9 +119,9 @@ def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> str:
 def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:
     logits_NC, label_N = predictions.logits_NC, predictions.label_N
     readable_N = metrics.readable(logits_NC)
-    known_NC = np.where(readable_N[:, None], logits_NC, 0)
-    logprob_NC = metrics.log_probabilities(known_NC)
-    top_NK = metrics.topk(known_NC, min(TOP, logits_NC.shape[1]))
+    finite_NC = np.where(readable_N[:, None], logits_NC, 0)
+    logprob_NC = metrics.log_probabilities(finite_NC)
+    top_NK = metrics.topk(finite_NC, min(TOP, logits_NC.shape[1]))
     score_NK = np.exp(np.take_along_axis(logprob_NC, top_NK, axis=1))
     label_logprob_N = logprob_NC[np.arange(len(label_N)), label_N]
     columns = {
@@ -129,20 +130,20 @@ def _rows(manifest: Manifest, split: str, predictions: Predictions) -> pa.Table:
         "split": pa.array([split] * len(label_N)),
         "label": pa.array(label_N, pa.int32()),
         "pred": pa.array(np.where(readable_N, top_NK[:, 0], metrics.UNREADABLE), pa.int32()),
-        "confidence": _masked(score_NK[:, 0], readable_N),
-        "label_logprob": _masked(label_logprob_N, readable_N),
-        "topk_labels": _lists(top_NK, readable_N, pa.int32()),
-        "topk_scores": _lists(score_NK, readable_N, pa.float64()),
+        "confidence": _masked_array(score_NK[:, 0], readable_N),
+        "label_logprob": _masked_array(label_logprob_N, readable_N),
+        "topk_labels": _list_array(top_NK, readable_N, pa.int32()),
+        "topk_scores": _list_array(score_NK, readable_N, pa.float64()),
     }
     if logits_NC.shape[1] <= LOGITS_UP_TO:
-        columns["logits"] = _lists(logits_NC, readable_N, pa.float32())
+        columns["logits"] = _list_array(logits_NC, readable_N, pa.float32())
     return pa.table(columns)
 
 
-def _masked(value_N: np.ndarray, readable_N: np.ndarray) -> pa.Array:
+def _masked_array(value_N: np.ndarray, readable_N: np.ndarray) -> pa.Array:
     return pa.array(value_N, pa.float64(), mask=~readable_N)
 
 
-def _lists(value_NK: np.ndarray, readable_N: np.ndarray, kind: pa.DataType) -> pa.Array:
+def _list_array(value_NK: np.ndarray, readable_N: np.ndarray, kind: pa.DataType) -> pa.Array:
     rows = [row if ok else None for row, ok in zip(value_NK, readable_N.tolist(), strict=True)]
     return pa.array(rows, pa.list_(kind))

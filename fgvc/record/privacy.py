@@ -1,8 +1,8 @@
-"""File names and text -> whether they hold a secret, and text without the names of this machine.
+"""File names and text -> whether they hold a secret; text -> text without secrets or user names.
 
-A secret is recognized by the name of its file, by the form that its issuer gives it, or as the
-value of an environment variable with the name of a secret. A secret of no known form, in a file
-with an ordinary name, is not recognized.
+A secret is recognised by the name of its file, by the format of its issuer, or as the value of an
+environment variable with the name of a secret. A secret of unknown format in a file with an
+ordinary name is not recognised.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pathlib import Path
 from fgvc.untrusted import shell
 
 MASK = "***"
-SHORTEST_VALUE = 8  # characters of an environment variable's value that is searched for
-SHORTEST_WORD = 16  # characters of a value that is a plain word or number (SECRET=production)
+SHORTEST_VALUE = 8  # minimum length of an environment variable's value to search for
+SHORTEST_WORD = 16  # the same if the value is a plain word or number (SECRET=production)
 NOT_PRIVATE = frozenset({"root", "user", "localhost"})  # names that identify nobody
 
-_OF_IMAGE = (  # tokens of an image or a text, and what a model does with them
+_IMAGE_TOKENS = (  # what follows "token" in words of a model, as in tokens or token_embedding
     r"s|i[sz]|[_.-]?(?:merg|prun|pool|mix|drop|select|embed|grid|fus|reduc|shuffl|attention|attn"
     r"|count|number|type|level|wise|label|length|to[_-]|per[_-])"
 )
 _WORDS = (
-    rf"secret|(?<!cls[_-])(?<!class[_-])(?<!patch[_-])(?<!mask[_-])token(?!{_OF_IMAGE})"
+    rf"secret|(?<!cls[_-])(?<!class[_-])(?<!patch[_-])(?<!mask[_-])token(?!{_IMAGE_TOKENS})"
     r"|(?:api|access|auth|hf)[_.-]?tokens|credential|passwo?r?d|passphrase"
     r"|(?:api|access|private)[_.-]?key|service[_.-]?account"
 )
@@ -39,88 +39,90 @@ _NAME = re.compile(
 )
 _VARIABLE = re.compile(rf"{_WORDS}|_(?:key|pat|auth|dsn)$", re.IGNORECASE)
 _START, _MIXED_WORD = rb"(?<![A-Za-z0-9_])", rb"(?=[\w-]{0,80}[0-9])(?=[\w-]{0,80}[A-Za-z])"
-# three words and more, as in vit_tiny_patch16_224 or sk_learn_linear_v2: the name of a thing
-# every repetition is bounded: a long line of another author must not take minutes
-_PIECE = rb"(?>(?:[A-Z]?[a-z]{1,40}+|[A-Z]{1,5})(?:[0-9]{1,4}[a-z]{0,2})?|[0-9]{1,4})"
-_NAMED = rb"(?!" + _PIECE + rb"(?:[_/.+=~-]++" + _PIECE + rb"){2,40}+[_/.+=~-]*+(?![A-Za-z0-9]))"
-_STRONG = _NAMED + _MIXED_WORD
+# three or more words, as in vit_tiny_patch16_224 or sk_learn_linear_v2, are an ordinary name;
+# every repetition is bounded, so that a long line does not take minutes
+_NAME_PART = rb"(?>(?:[A-Z]?[a-z]{1,40}+|[A-Z]{1,5})(?:[0-9]{1,4}[a-z]{0,2})?|[0-9]{1,4})"
+_NOT_A_NAME = (
+    rb"(?!" + _NAME_PART + rb"(?:[_/.+=~-]++" + _NAME_PART + rb"){2,40}+[_/.+=~-]*+(?![A-Za-z0-9]))"
+)
+_STRONG = _NOT_A_NAME + _MIXED_WORD
 _PASSWORD = rb"(?i:passwo?r?d|passphrase)[\w-]{0,40}[\"']?"
 _ASSIGNED = rb"(?i:secret|token(?!i[sz])|api[_-]?key|access[_-]?key)[\w-]{0,40}[\"']?"
 _MIXED = rb"(?=[^\s\"']{0,200}[0-9])(?=[^\s\"']{0,200}[A-Za-z])"
-# an assignment of a literal: letters and digits, so that a word of prose is not taken for one
+# an assigned literal holds letters and digits, unlike a word of prose
 _QUOTED, _IN_SHELL = rb"[^\s\"']{16,}[\"']", rb"[\w+/=~-]{16,2000}+(?![\w+/=~.(-])"
 _FORMS = (
     _START + rb"hf_(?![a-z]{1,26}[0-9]{0,4}(?![A-Za-z0-9]))[A-Za-z0-9]{16,}",  # Hugging Face
     _START + rb"(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})",
-    _START + rb"glpat-" + _NAMED + rb"[\w-]{16,}",
+    _START + rb"glpat-" + _NOT_A_NAME + rb"[\w-]{16,}",
     _START + rb"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])",  # Amazon
     _START
     + rb"sk[-_]"
-    + _NAMED
+    + _NOT_A_NAME
     + rb"(?:(?:proj|ant|live|test|or|svcacct)[\w-]{0,40}[-_])?"
     + _MIXED_WORD
     + rb"[\w-]{20,}",
     _START + rb"[rp]k_(?:live|test)_[A-Za-z0-9]{16,}",
-    _START + rb"xox[abeoprs]-" + _NAMED + rb"[\w-]{10,}",  # Slack
+    _START + rb"xox[abeoprs]-" + _NOT_A_NAME + rb"[\w-]{10,}",  # Slack
     _START + rb"AIza[\w-]{35}",  # Google
     _START + rb"ya29\.[\w-]{20,}",
     _START + rb"(?:npm_[A-Za-z0-9]{30,}|dop_v1_[a-f0-9]{40,})",
-    _START + rb"pypi-" + _NAMED + rb"[\w-]{30,}",
+    _START + rb"pypi-" + _NOT_A_NAME + rb"[\w-]{30,}",
     _START + rb"(?:r8_[A-Za-z0-9]{30,}|nvapi-[\w-]{30,}|wandb_v1_\w{20,}|KGAT_\w{16,})",
     _START + rb"eyJ[\w-]{8,2000}\.eyJ[\w-]{8,2000}\.[\w-]{8,}",  # JSON Web Token
     rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY",
     rb"(?<=://)[^\s/?#@:'\"{}<>]*:[^\s/?#@'\"{}<>]+(?=@)",  # a password in an address
     rb"(?i:(?<=bearer )|(?<=basic ))" + _STRONG + rb"[\w.~+/-]{20,}=*",
     _PASSWORD + rb"\s*[:=]\s*[\"']" + _MIXED + _QUOTED,
-    _ASSIGNED + rb"\s*[:=]\s*[\"']" + _NAMED + _MIXED + _QUOTED,
+    _ASSIGNED + rb"\s*[:=]\s*[\"']" + _NOT_A_NAME + _MIXED + _QUOTED,
     rb"(?i:passwo?r?d|passphrase)[\"']?\s*[:=]\s*[\"'][^\s\"'{}<>]{6,}[\"']",
     _PASSWORD + rb"=" + _MIXED + _IN_SHELL,  # as in a file for a shell
-    _ASSIGNED + rb"=" + _NAMED + _MIXED + _IN_SHELL,
+    _ASSIGNED + rb"=" + _NOT_A_NAME + _MIXED + _IN_SHELL,
 )
 _SECRET = re.compile(b"|".join(b"(?:" + form + b")" for form in _FORMS))
 
 
 def is_secret_name(path: str) -> bool:
-    """Whether a file, or a folder above it, has a name that secrets usually have.
+    """Whether a file, or a folder above it, has a typical name of secrets.
 
     Args:
-        path: relative to a root whose own name does not count.
+        path: relative to a root, whose own name does not count.
     """
     return any(_NAME.search(part) for part in path.split("/"))
 
 
 def holds_secret(data: bytes) -> bool:
-    """Whether bytes hold text in the form of a secret, or a secret of this environment."""
-    if b"\0" in data:  # UTF-16 has a zero beside each letter of a token
+    """Whether bytes hold a secret of a known format, or a secret of this environment."""
+    if b"\0" in data:  # UTF-16 has a zero byte beside each ASCII letter
         data = data.replace(b"\0", b"")
     if _SECRET.search(data):
         return True
-    return any(pattern.search(data) for pattern in _of_environment())
+    return any(pattern.search(data) for pattern in _environment_patterns())
 
 
 def masked(text: str) -> str:
     """The text with MASK in place of each secret."""
     data = _SECRET.sub(MASK.encode(), text.encode(errors="surrogatepass"))
-    for pattern in _of_environment():
+    for pattern in _environment_patterns():
         data = pattern.sub(MASK.encode(), data)
     return data.decode(errors="surrogatepass")
 
 
-def refusal(shown: str) -> str:
-    """The line for a command that holds a secret, which every record would keep.
+def refusal(setting: str) -> str:
+    """The error message for a command that holds a secret, which every record would keep.
 
     Args:
         shown: the key or file with the masked value.
     """
     return (
-        f"{shown}: holds a password or token, which the record would keep. Give it outside the "
+        f"{setting}: holds a password or token, which the record would keep. Give it outside the "
         "command: HF_TOKEN in the environment, or ~/.netrc. If it is none, rename it, or unset the "
         "environment variable (KEY, TOKEN, PASSWORD and the like) that has this value"
     )
 
 
 def without_user_paths(text: str) -> str:
-    """The text with `~` for this user's home folder, and USER and HOST for their names in paths.
+    """The text with `~` for the home folder, and USER and HOST for the names in paths.
 
     A name that is only part of a folder's name (/data/alice-old) stays.
     """
@@ -133,13 +135,13 @@ def without_user_paths(text: str) -> str:
 
 
 def portable_command(command: str) -> str:
-    """A recorded command with a shell variable for each absolute place, the same on any machine.
+    """A recorded command with a shell variable for each absolute path, the same on any machine.
 
     `runtime.cache_root=/data/a/c` becomes `runtime.cache_root="\\"$CACHE_ROOT\\""`: the inner
-    quotes are Hydra's, so that the place may hold a space or a comma.
+    quotes are Hydra's, so that the path may hold a space or a comma.
 
     Raises:
-        ValueError: no command that a shell could split into words.
+        ValueError: a shell cannot split the command into words.
     """
     return " ".join(_portable_word(word) for word in shell.split(command))
 
@@ -147,40 +149,40 @@ def portable_command(command: str) -> str:
 def _portable_word(word: str) -> str:
     key, equals, value = word.partition("=")
     bare = value.lstrip("'\"[( ")
-    if equals and re.fullmatch(r"[+~]*[A-Za-z][\w./@-]*", key) and _is_place(bare):
+    if equals and re.fullmatch(r"[+~]*[A-Za-z][\w./@-]*", key) and _is_absolute_path(bare):
         variable = re.sub(r"\W", "_", key.lstrip("+~").removeprefix("runtime.")).upper()
         return shell.variable(key, variable)
-    return '"$PLACE"' if not equals and _is_place(word) else shell.word(word)
+    return '"$PLACE"' if not equals and _is_absolute_path(word) else shell.word(word)
 
 
-def _is_place(value: str) -> bool:
+def _is_absolute_path(value: str) -> bool:
     return value.startswith(("/", "~/", "file:")) or value == "~" or ",/" in value
 
 
-def _of_environment() -> list[re.Pattern[bytes]]:
-    """Values of environment variables that are named as secrets are; longer ones first."""
-    found = {
+def _environment_patterns() -> list[re.Pattern[bytes]]:
+    """Patterns for the values of environment variables named like secrets, longest first."""
+    values = {
         value
         for name, value in os.environ.items()
         if _VARIABLE.search(name)
         and len(value) >= (SHORTEST_WORD if value.isalpha() or value.isdigit() else SHORTEST_VALUE)
-        and not value.startswith(("/", "~", "."))  # the place of a secret, not the secret
+        and not value.startswith(("/", "~", "."))  # the path of a secret, not the secret
     }
-    return [_pattern(value) for value in sorted(found, key=len, reverse=True)]
+    return [_pattern(value) for value in sorted(values, key=len, reverse=True)]
 
 
 def _pattern(value: str) -> re.Pattern[bytes]:
-    """The bytes of a value; a short one only as a whole word, for a digest may hold it."""
+    """The bytes of a value; a short value only as a whole word, because digests may contain it."""
     pattern = re.escape(value.encode(errors="surrogateescape"))
-    whole = len(value) < SHORTEST_WORD
-    return re.compile(rb"(?<![A-Za-z0-9])" + pattern + rb"(?![A-Za-z0-9])" if whole else pattern)
+    as_word = len(value) < SHORTEST_WORD
+    return re.compile(rb"(?<![A-Za-z0-9])" + pattern + rb"(?![A-Za-z0-9])" if as_word else pattern)
 
 
 def _homes() -> list[str]:
-    """Names of the home folder, longest first; never the root of the file system."""
-    given = {os.environ.get("HOME", ""), os.path.expanduser("~")}  # noqa: PTH111 - never raises
-    given = {home.rstrip("/") for home in given if home.startswith("/")}
-    return sorted((given | {os.path.realpath(home) for home in given}) - {"", "/"}, key=len)[::-1]
+    """Paths of the home folder, longest first; never the root of the file system."""
+    homes = {os.environ.get("HOME", ""), os.path.expanduser("~")}  # noqa: PTH111 - never raises
+    homes = {home.rstrip("/") for home in homes if home.startswith("/")}
+    return sorted((homes | {os.path.realpath(home) for home in homes}) - {"", "/"}, key=len)[::-1]
 
 
 def _users() -> list[str]:

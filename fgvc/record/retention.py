@@ -1,9 +1,9 @@
-"""When a run or table was made and how long it is kept at least -> a small JSON file.
+"""Creation and earliest deletion of a run or table -> a small JSON file.
 
-The file holds its own checksum and names the run or table that it belongs to.
+The file holds its own checksum and identifies its run or table.
 
-Times are those that were recorded when it was made, never those of the file system, which a copy
-changes. A pin has no end: whoever pinned it takes it back.
+The times are recorded at creation; the file system's times are not used, because copying changes
+them. A pin stays until it is removed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from fgvc import untrusted
 from fgvc.store import atomic, hashing
 
 FILE = "retention.json"
-SHORTEST = 90  # days; what is recorded may be longer, never shorter
+SHORTEST = 90  # days; the recorded time may be longer, never shorter
 FIRST = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)  # an earlier clock was wrong
 
 
 class UnreadableError(ValueError):
-    """Why a retention file says nothing; one line that begins with the file's name."""
+    """A retention file cannot be read; the message is one line and begins with the file's name."""
 
 
 @dataclass(frozen=True)
 class Retention:
-    """created, expires: UTC. of: what the file belongs to, run_id/config_hash/checkpoint_id of a
-    run or the SHA256 of a table's JSON. pinned_by: why it stays beyond its time, one text per
-    reason."""
+    """The retention of a run or table.
+
+    created, expires: UTC. of: run_id/config_hash/checkpoint_id of a run, or the SHA256 of a table's
+    JSON. pinned_by: reasons to keep it after it expires.
+    """
 
     created: datetime.datetime
     expires: datetime.datetime
@@ -37,11 +39,11 @@ class Retention:
 
     @property
     def due(self) -> datetime.datetime:
-        """From when it may go: the recorded expiry, but no sooner than SHORTEST days allow."""
+        """When it may be deleted: at the recorded expiry, but not before SHORTEST days."""
         return max(self.expires, self.created + datetime.timedelta(days=SHORTEST))
 
     def holds(self, now: datetime.datetime) -> str | None:
-        """Why it stays at that moment, in a few words; None where its time is over."""
+        """Why it must be kept at this time, in a few words; None if it may be deleted."""
         if self.pinned_by:
             return f"pinned by {', '.join(self.pinned_by)}"
         if self.created > now:
@@ -51,13 +53,13 @@ class Retention:
         return f"kept until {_minute(self.due)}" if now < self.due else None
 
 
-def begun(created: datetime.datetime, days: int, of: str) -> Retention:
-    """Retention of a run or table that is made at that moment; of: as in Retention."""
+def new_retention(created: datetime.datetime, days: int, of: str) -> Retention:
+    """The retention of a new run or table; of: as in Retention."""
     return Retention(created, created + datetime.timedelta(days=days), of)
 
 
 def write(file: Path, retention: Retention) -> None:
-    """Write it whole, with its checksum."""
+    """Write a retention file with its checksum."""
     plain: dict[str, object] = {
         "created": retention.created.isoformat(),
         "expires": retention.expires.isoformat(),
@@ -70,64 +72,63 @@ def write(file: Path, retention: Retention) -> None:
 
 
 def read(file: Path) -> Retention:
-    """What a file written by `write` says.
+    """Read a file written by `write`.
 
     Raises:
-        UnreadableError: it is missing, or not the bytes that were written.
+        UnreadableError: the file is missing or changed.
     """
     try:
         data = untrusted.read_bytes(file, untrusted.MIB)
         plain = untrusted.parse_json(data)
-        claimed = plain.pop("checksum")
-        if claimed != hashing.sha256_bytes(hashing.canonical_json(plain)):
+        checksum = plain.pop("checksum")
+        if checksum != hashing.sha256_bytes(hashing.canonical_json(plain)):
             raise ValueError("checksum mismatch")
         created, expires = (_utc(plain[name]) for name in ("created", "expires"))
         retention = Retention(created, expires, *_texts(plain["of"], plain["pinned_by"]))
-        if data != atomic.json_bytes({**plain, "checksum": claimed}):
+        if data != atomic.json_bytes({**plain, "checksum": checksum}):
             raise ValueError("not as it was written")
     except FileNotFoundError as error:
         raise UnreadableError(f"{file.name}: missing") from error
     except OSError as error:
         raise UnreadableError(f"{file.name}: unreadable ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise UnreadableError(f"{file.name}: damaged ({what[:80]})") from error
+        description = (
+            f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        )
+        raise UnreadableError(f"{file.name}: damaged ({description[:80]})") from error
     return retention
 
 
-def read_of(file: Path, of: str, created: str | None = None) -> Retention:
-    """The retention of a run or table, from the file beside it.
+def read_for(file: Path, of: str, created: str | None = None) -> Retention:
+    """The retention of a certain run or table.
 
     Args:
         of: as in Retention.
-        created: when the run or table was made, as another file records it; None: not compared.
+        created: the creation time that another file records; None: not compared.
 
     Raises:
-        UnreadableError: as `read`, or the file belongs to something else.
+        UnreadableError: as `read`, or the file belongs to another run or table.
     """
     retention = read(file)
     if retention.of != of:
         raise UnreadableError(f"{file.name}: of another run or table ({retention.of}, not {of})")
     if created is not None and retention.created.isoformat() != created:
-        made = retention.created.isoformat()
-        raise UnreadableError(f"{file.name}: created {made}, but status.json says {created}")
+        recorded = retention.created.isoformat()
+        raise UnreadableError(f"{file.name}: created {recorded}, but status.json says {created}")
     return retention
 
 
-def pin(file: Path, why: str) -> None:
-    """Keep for good what the file speaks of; several reasons may stand side by side.
-
-    Raises:
-        UnreadableError: as `read`.
-    """
-    found = read(file)
-    write(file, replace(found, pinned_by=tuple(dict.fromkeys((*found.pinned_by, why)))))
+def pin(file: Path, reason: str) -> None:
+    """Add a reason to keep the run or table; raises UnreadableError as `read`."""
+    retention = read(file)
+    write(file, replace(retention, pinned_by=tuple(dict.fromkeys((*retention.pinned_by, reason)))))
 
 
-def unpin(file: Path, why: str) -> None:
-    """Take one reason back; raises UnreadableError as `read`."""
-    found = read(file)
-    write(file, replace(found, pinned_by=tuple(one for one in found.pinned_by if one != why)))
+def unpin(file: Path, reason: str) -> None:
+    """Remove a reason to keep the run or table; raises UnreadableError as `read`."""
+    retention = read(file)
+    reasons = tuple(text for text in retention.pinned_by if text != reason)
+    write(file, replace(retention, pinned_by=reasons))
 
 
 def _texts(of: object, pinned_by: object) -> tuple[str, tuple[str, ...]]:

@@ -1,9 +1,9 @@
-"""A run's life: in-progress under a lock -> whole -> renamed to its checkpoint -> immutable.
+"""The life of a run folder: in progress under a lock -> complete -> renamed -> immutable.
 
 outputs/{run_id}/{config_hash}/in-progress/ becomes outputs/{run_id}/{config_hash}/{checkpoint_id}/
-in one rename, so a folder named by a checkpoint is complete, always. Names are the first 16 hex
-digits. Resume states are no part of the record: they stand aside while it is sealed, and are gone
-once it has its name.
+in one rename, so a folder named by a checkpoint is always complete. Folder names are the first 16
+hex digits. Resume states are not part of the record: they are moved aside while it is sealed, and
+deleted after the rename.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from pathlib import Path
 from typing import Any
 
 from fgvc import untrusted
+from fgvc.config.weight_files.run_folder import IN_PROGRESS
 from fgvc.record import env_stamp, privacy, retention
 from fgvc.record.run_log import FORMAT, RunLog
 from fgvc.store import atomic, hashing
 from fgvc.store.file_lock import lock
 from fgvc.types import Preempted, UserError
 
-IN_PROGRESS = "in-progress"
-RESUME = "resume"  # folder of the resume states, while the run is in progress
-TEST_READS = "test_reads.json"  # while the run is in progress; then in metrics.json
-TEST_READ_LOG = "test_read_log"  # its key in metrics.json
-ASIDE = ".resume"  # the same, between the last byte of a record and its final name
+RESUME = "resume"  # folder of the resume states while the run is in progress
+ASIDE = ".resume"  # the resume states while the record is sealed
+TEST_READS = "test_reads.json"  # while the run is in progress; later in metrics.json
+TEST_READ_LOG = "test_read_log"  # the key in metrics.json
 SHORT = 16  # hex digits of a folder's name
-OUTSIDE_INDEX = ("artifacts.json", "status.json", retention.FILE)  # may change, or index the rest
+OUTSIDE_INDEX = ("artifacts.json", "status.json", retention.FILE)  # the index, or may change
 log = logging.getLogger("fgvc")
 
 
 @dataclass
 class RunFolder:
-    """An open run. Everything but the streams (run.log, tb/) is written through store/."""
+    """An open run. All files except the streams (run.log, tb/) are written through store/."""
 
     path: Path
     run_id: str
@@ -58,60 +58,62 @@ class RunFolder:
         atomic.write_bytes(self.path / name, data)
 
     def test_reads(self) -> list[dict[str, Any]]:
-        """Each time that a process of this run began to read the test split."""
+        """One entry per process of this run that started to read the test split."""
         return _test_reads(self.path)
 
     def record_test_read(self, identity: Mapping[str, object]) -> None:
-        """Record a read of test on disk; to be called before the first test image is read.
+        """Record on disk that the test split is read; call it before reading the first test image.
 
-        The entry outlives a killed process: the next process of this run adds to the list.
+        The entry survives a killed process; the next process of this run appends to the list.
 
         Args:
-            identity: of the answer for which test is read.
+            identity: of the result for which the test split is read.
         """
         entry = {"time": now().isoformat(), "config_hash": self.config_hash, **identity}
         self.write_json(TEST_READS, [*self.test_reads(), entry])
 
     def adopt_test_reads(self, folder: Path) -> None:
         """Add the test reads of another run in progress, whose training this run continues."""
-        own = self.test_reads()
-        if adopted := [entry for entry in _test_reads(folder) if entry not in own]:
-            self.write_json(TEST_READS, [*adopted, *own])
+        own_reads = self.test_reads()
+        if adopted := [entry for entry in _test_reads(folder) if entry not in own_reads]:
+            self.write_json(TEST_READS, [*adopted, *own_reads])
 
     def discard(self) -> None:
-        """Leave no trace of a run that turned out to be unnecessary."""
-        _close_log_of(self.path)
+        """Delete a run that turned out to be unnecessary."""
+        _close_log(self.path)
         shutil.rmtree(self.path)
         self.sealed = self.path
 
     def pause(self, state: str) -> None:
-        """Mark a run that ended well before it is whole: it stays in progress."""
+        """Mark a run that stopped without an error before it is complete; it stays in progress."""
         write_status(self.path, state, self.started)
 
     @property
     def seconds(self) -> float:
-        """Since the run was opened, by a clock that cannot jump."""
+        """Seconds since the run was opened, by a monotonic clock."""
         return time.monotonic() - self._clock
 
     def seal(self, checkpoint_id: str, days: int = retention.SHORTEST) -> Path:
         """Index every file, mark the run done, and give the folder its final name.
 
         Args:
-            days: how long it is kept at least.
+            days: minimum retention.
 
         Raises:
-            UserError: that very answer lies there already, complete; nothing of it is touched.
+            UserError: a complete run with this checkpoint exists; it is not changed.
         """
         target = self.path.parent / checkpoint_id[:SHORT]
         if target.exists():
-            raise UserError(f"{target} is complete already: give a new runtime.run_id")
-        _close_log_of(self.path)
-        aside = _set_aside(self.path)
-        (self.path / TEST_READS).unlink(missing_ok=True)  # metrics.json has it by now
-        self.write_json("artifacts.json", index(self.path))
-        sealed_at, own = now(), "/".join(target.parts[-3:])
-        retention.write(self.path / retention.FILE, retention.begun(sealed_at, days, own))
-        write_status(self.path, "done", self.started, of=own, updated=sealed_at)
+            raise UserError(f"{target}: is already complete. Set a new runtime.run_id")
+        _close_log(self.path)
+        aside = _move_states_aside(self.path)
+        (self.path / TEST_READS).unlink(missing_ok=True)  # now in metrics.json
+        self.write_json("artifacts.json", index_files(self.path))
+        sealed_at, identity = now(), "/".join(target.parts[-3:])
+        retention.write(
+            self.path / retention.FILE, retention.new_retention(sealed_at, days, identity)
+        )
+        write_status(self.path, "done", self.started, of=identity, updated=sealed_at)
         self.path.rename(target)
         atomic.sync_folder(target.parent)
         self.sealed = target
@@ -127,30 +129,30 @@ def open_run(
     texts: Mapping[str, str | bytes],
     keep: Sequence[str] = (),
 ) -> Iterator[RunFolder]:
-    """Open a run folder, lock it, log into it, and leave a true status however the run ends.
+    """Open and lock a run folder, log into it, and write a correct status however the run ends.
 
     Args:
         texts: files known from the start (config.yaml, config.canonical.json, command.txt).
-        keep: what stays of an earlier try that was interrupted (RESUME, run.log), with its
-            reads of test; all other files are deleted.
+        keep: files of an interrupted earlier attempt to keep (RESUME, run.log); its test reads are
+            always kept, all other files are deleted.
 
     Raises:
-        LockHeld: another process runs this very config under this very run_id.
-        UserError: a stopped training lies there, whose states this run would delete, or a text
-            holds a secret.
+        LockHeld: another process runs this config under this run_id.
+        UserError: the folder holds the states of a stopped training, which this run would delete,
+            or a text holds a secret.
         OSError: the output folder cannot be written; raised before any work.
     """
-    home = output_root / run_id / config_hash[:SHORT]
-    path = home / IN_PROGRESS
+    config_folder = output_root / run_id / config_hash[:SHORT]
+    path = config_folder / IN_PROGRESS
     _refuse_secrets(texts)
     with ExitStack() as stack:
-        _make(home)
-        stack.enter_context(lock(home / ".lock"))
+        _make_output_folder(config_folder)
+        stack.enter_context(lock(config_folder / ".lock"))
         if RESUME not in keep:
-            _refuse_states(path, run_id)
+            _refuse_resume_states(path, run_id)
         _clear(path, keep)
         run = RunFolder(path, run_id, config_hash, env_stamp.git_state(), now())
-        stack.enter_context(_logging_to(path / "run.log"))
+        stack.enter_context(_log_to(path / "run.log"))
         try:
             write_status(path, "running", run.started)
             for name, text in texts.items():
@@ -162,9 +164,9 @@ def open_run(
             yield run
         except BaseException as error:
             if run.sealed is None:
-                # a full disk refuses these too: report the first error
+                # on a full disk these fail as well: report the first error
                 with suppress(OSError):
-                    log.error("%s", _line(error), exc_info=error)
+                    log.error("%s", _describe_error(error), exc_info=error)
                 with suppress(OSError):
                     write_status(path, state_of(error), run.started, error)
             raise
@@ -179,11 +181,11 @@ def write_status(
     of: str | None = None,
     updated: datetime.datetime | None = None,
 ) -> None:
-    """status.json: state, times, the error and its traceback, with a checksum of its own.
+    """Write status.json: state, times, the error and its traceback, and a checksum of these.
 
     Args:
-        of: the run, as run_id/config_hash/NAME, where NAME is the folder's last name; None: as the
-            path says.
+        of: run_id/config_hash/NAME, where NAME is the final name of the folder; None: from the
+            path.
         updated: None: now.
     """
     trace = "".join(traceback.format_exception(error)) if error else None
@@ -193,7 +195,7 @@ def write_status(
         "started": started.isoformat(),
         "updated": (updated or now()).isoformat(),
         "of": of or "/".join(folder.resolve().parts[-3:]),
-        "error": privacy.masked(_line(error)) if error else None,
+        "error": privacy.masked(_describe_error(error)) if error else None,
         "traceback": privacy.masked(trace) if trace else None,
         "artifacts_sha256": hashing.sha256_file(artifacts) if artifacts.is_file() else None,
     }
@@ -201,23 +203,23 @@ def write_status(
     atomic.write_json(folder / "status.json", status)
 
 
-def abandoned(output_root: Path, run_id: str, config_hash: str, line: str, state: str) -> None:
-    """Give a run whose process is gone the status that it could not write itself.
+def mark_abandoned(output_root: Path, run_id: str, config_hash: str, line: str, state: str) -> None:
+    """Write the status of a run whose process died before it could write it.
 
     Args:
-        line: what became of the process. state: as `write_status` takes it.
+        line: how the process died. state: as in `write_status`.
     """
-    home = output_root / run_id / config_hash[:SHORT]
-    if not (home / IN_PROGRESS / "status.json").exists():
+    config_folder = output_root / run_id / config_hash[:SHORT]
+    if not (config_folder / IN_PROGRESS / "status.json").exists():
         return
-    with lock(home / ".lock"):
-        status = read_json(home / IN_PROGRESS, "status.json")
+    with lock(config_folder / ".lock"):
+        status = read_json(config_folder / IN_PROGRESS, "status.json")
         if status["state"] == "running":
             started = datetime.datetime.fromisoformat(status["started"])
-            write_status(home / IN_PROGRESS, state, started, UserError(line))
+            write_status(config_folder / IN_PROGRESS, state, started, UserError(line))
 
 
-def index(folder: Path) -> dict[str, dict[str, object]]:
+def index_files(folder: Path) -> dict[str, dict[str, object]]:
     """Every file of a run folder: {relative path: {sha256, bytes}}."""
     names = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     return {
@@ -230,10 +232,12 @@ def index(folder: Path) -> dict[str, dict[str, object]]:
     }
 
 
-def complete(output_root: Path, run_id: str, config_hash: str) -> list[Path]:
+def complete_runs(output_root: Path, run_id: str, config_hash: str) -> list[Path]:
     """The complete runs of a config under a run_id (their names are checkpoint ids)."""
-    home = output_root / run_id / config_hash[:SHORT]
-    return sorted(p.parent for p in home.glob("*/status.json") if p.parent.name != IN_PROGRESS)
+    config_folder = output_root / run_id / config_hash[:SHORT]
+    return sorted(
+        p.parent for p in config_folder.glob("*/status.json") if p.parent.name != IN_PROGRESS
+    )
 
 
 def read_json(folder: Path, name: str) -> Any:
@@ -245,7 +249,7 @@ def now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def _make(folder: Path) -> None:
+def _make_output_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -255,18 +259,18 @@ def _make(folder: Path) -> None:
 
 
 def _refuse_secrets(texts: Mapping[str, str | bytes]) -> None:
-    """UserError if a file of the record would hold a password or token."""
+    """Raise UserError if a file of the record would hold a password or token."""
     for name, text in texts.items():
-        for line in (text.decode(errors="replace") if isinstance(text, bytes) else text).split(
-            "\n"
-        ):
-            if (shown := privacy.masked(line)) != line:
-                raise UserError(privacy.refusal(f"{name}: {' '.join(shown.split())[:200]}"))
+        if isinstance(text, bytes):
+            text = text.decode(errors="replace")
+        for line in text.split("\n"):
+            if (masked := privacy.masked(line)) != line:
+                raise UserError(privacy.refusal(f"{name}: {' '.join(masked.split())[:200]}"))
 
 
-def _refuse_states(path: Path, run_id: str) -> None:
-    """UserError if a stopped training lies in path: another task may share config and run_id."""
-    if not path.exists():  # what lies aside is left over from a run that is complete
+def _refuse_resume_states(path: Path, run_id: str) -> None:
+    """Raise UserError if `path` holds resume states; another task may share config and run_id."""
+    if not path.exists():  # states aside are left over from a complete run
         return
     for states in (path / RESUME, path.parent / ASIDE):
         if states.is_dir() and any(states.iterdir()):
@@ -277,20 +281,20 @@ def _refuse_states(path: Path, run_id: str) -> None:
 
 
 def _clear(path: Path, keep: Sequence[str]) -> None:
-    """Start anew where an earlier try of the same run was killed: its pieces prove nothing."""
+    """Delete the files of an interrupted earlier attempt, except `keep` and its test reads."""
     path.mkdir(exist_ok=True)
     aside = path.parent / ASIDE
-    if aside.exists() and not (path / RESUME).exists():  # killed while it was sealed
+    if aside.exists() and not (path / RESUME).exists():  # killed while being sealed
         aside.rename(path / RESUME)
     if reads := _test_reads(path):  # metrics.json, deleted below, may be their only copy
         atomic.write_json(path / TEST_READS, reads)
-    for found in (aside, *path.iterdir()):
-        if found.name not in (*keep, TEST_READS):
-            _remove(found)
+    for entry in (aside, *path.iterdir()):
+        if entry.name not in (*keep, TEST_READS):
+            _remove(entry)
 
 
 def _test_reads(folder: Path) -> list[dict[str, Any]]:
-    """Test reads of a run in progress; from metrics.json if it was killed while being sealed."""
+    """The test reads of a run in progress; from metrics.json if it was killed while sealed."""
     if (folder / TEST_READS).is_file():
         return read_json(folder, TEST_READS)
     if (folder / "metrics.json").is_file():
@@ -299,8 +303,8 @@ def _test_reads(folder: Path) -> list[dict[str, Any]]:
     return []
 
 
-def _set_aside(path: Path) -> Path:
-    """Take the resume states out of a record; they are deleted when it can no longer need them."""
+def _move_states_aside(path: Path) -> Path:
+    """Move the resume states out of a record; they are deleted once the record is sealed."""
     aside, states = path.parent / ASIDE, path / RESUME
     if states.exists():
         states.rename(aside)
@@ -314,17 +318,17 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class _Masking(logging.Formatter):
-    """Mask secrets: a library may log an address with a password, or the header of a request."""
+class _MaskingFormatter(logging.Formatter):
+    """Mask secrets: a library may log a URL with a password, or the header of a request."""
 
     def format(self, record: logging.LogRecord) -> str:
         return privacy.masked(super().format(record))
 
 
 @contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
+def _log_to(path: Path) -> Iterator[None]:
     handler = RunLog(path)
-    handler.setFormatter(_Masking(FORMAT))
+    handler.setFormatter(_MaskingFormatter(FORMAT))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
@@ -334,8 +338,8 @@ def _logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _close_log_of(path: Path) -> None:
-    """The log is a stream: it ends before it is digested."""
+def _close_log(path: Path) -> None:
+    """Close the log of a run folder, so that its digest is final."""
     for handler in list(log.handlers):
         if (
             isinstance(handler, logging.FileHandler)
@@ -346,14 +350,14 @@ def _close_log_of(path: Path) -> None:
 
 
 def state_of(error: BaseException) -> str:
-    """What an exception makes of a run: preempted, oom or failed."""
+    """The state of a run that ended with an exception: preempted, oom or failed."""
     if isinstance(error, Preempted | KeyboardInterrupt):
         return "preempted"
-    # a device's memory: said by the exception's own class, which other rooms define
-    device = getattr(type(error), "status", None) == "oom"
-    return "oom" if device or isinstance(error, MemoryError) else "failed"
+    # out-of-memory errors of a device are defined in other packages, with this class attribute
+    device_oom = getattr(type(error), "status", None) == "oom"
+    return "oom" if device_oom or isinstance(error, MemoryError) else "failed"
 
 
-def _line(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {text}"

@@ -1,4 +1,4 @@
-"""Log records of a run -> run.log; an error of the disk names the file and ends the run."""
+"""Log records of a run -> run.log; a disk error names the file and ends the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class RunLog(logging.FileHandler):
-    """The first refused line raises; later lines of the failing run are dropped silently."""
+    """The first line that cannot be written raises; later lines are dropped silently."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8")

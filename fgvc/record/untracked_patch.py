@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def new_file(path: str, data: bytes, file: Path) -> bytes:
-    """A new file as git prints it, made from the bytes that were searched for secrets."""
+    """The patch of a new file, made from the bytes that were searched for secrets."""
     executable = os.access(file, os.X_OK) and bool(file.lstat().st_mode & stat.S_IXUSR)
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-    old, new = _quoted(f"a/{path}"), _quoted(f"b/{path}")
+    old, new = _quote(f"a/{path}"), _quote(f"b/{path}")
     head = b"diff --git %s %s\nnew file mode %s\nindex %s..%s\n" % (
         old,
         new,
@@ -23,25 +23,25 @@ def new_file(path: str, data: bytes, file: Path) -> bytes:
     if not data:
         return head
     lines = data.split(b"\n")
-    rest = lines.pop()
+    last_line = lines.pop()
     body = b"".join(b"+" + line + b"\n" for line in lines)
-    body += b"+" + rest + b"\n\\ No newline at end of file\n" if rest else b""
-    count = len(lines) + bool(rest)
-    span = b"1" if count == 1 else b"1,%d" % count
+    body += b"+" + last_line + b"\n\\ No newline at end of file\n" if last_line else b""
+    count = len(lines) + bool(last_line)
+    count_text = b"1" if count == 1 else b"1,%d" % count
     tab = b"\t" if b" " in new and not new.startswith(b'"') else b""
-    return head + b"--- /dev/null\n+++ %s%s\n@@ -0,0 +%s @@\n" % (new, tab, span) + body
+    return head + b"--- /dev/null\n+++ %s%s\n@@ -0,0 +%s @@\n" % (new, tab, count_text) + body
 
 
-def _quoted(path: str) -> bytes:
-    """A path as git quotes it: in the style of C if a byte is not printable ASCII."""
-    short = {7: "a", 8: "b", 9: "t", 10: "n", 11: "v", 12: "f", 13: "r", 34: '"', 92: "\\"}
+def _quote(path: str) -> bytes:
+    """A path as git prints it: a C string if a byte is not printable ASCII."""
+    escapes = {7: "a", 8: "b", 9: "t", 10: "n", 11: "v", 12: "f", 13: "r", 34: '"', 92: "\\"}
     raw = os.fsencode(path)
-    if all(32 <= byte < 127 and byte not in short for byte in raw):
+    if all(32 <= byte < 127 and byte not in escapes for byte in raw):
         return raw
-    letters = (
-        f"\\{short[byte]}"
-        if byte in short
+    characters = (
+        f"\\{escapes[byte]}"
+        if byte in escapes
         else (chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}")
         for byte in raw
     )
-    return f'"{"".join(letters)}"'.encode()
+    return f'"{"".join(characters)}"'.encode()

@@ -1,7 +1,7 @@
-"""A sealed run folder -> the bytes of its files, each held against the digest it was sealed with.
+"""A sealed run folder -> the bytes of its files, verified by their recorded digests.
 
-status.json vouches for itself and for artifacts.json, which vouches for every other file. Of
-ckpt.bin only the header is read: a bank of features may take gigabytes.
+status.json holds its own checksum and the digest of artifacts.json, which holds the digest of every
+other file. Only the header of ckpt.bin is read, because a feature bank can take gigabytes.
 """
 
 from __future__ import annotations
@@ -27,94 +27,93 @@ STATES = ("running", "done", "failed", "oom", "preempted", "validated")
 
 
 class DamageError(Exception):
-    """Why a folder, or a file of it, cannot be trusted; one line, whatever the record holds."""
+    """A folder or one of its files cannot be trusted; the message is always one line."""
 
     def __init__(self, why: object) -> None:
         super().__init__(one_line(why))
 
 
 class OtherVersionError(DamageError):
-    """A whole record that another version of fgvc wrote; one line."""
+    """An undamaged record of another version of fgvc; the message is one line."""
 
 
-def verified(path: Path, file: str, artifacts: Mapping[str, Any]) -> bytes:
-    """A file's bytes, which are those that the run indexed.
+def read_verified(path: Path, file: str, artifacts: Mapping[str, Any]) -> bytes:
+    """The bytes of a file, verified by artifacts.json.
 
     Raises:
-        DamageError: it is missing, unreadable, not indexed, or changed since.
+        DamageError: the file is missing, unreadable, not indexed, or changed.
     """
-    data = _bytes(path, file)
-    if hashing.sha256_bytes(data) != _indexed(artifacts, file)["sha256"]:
+    data = _read_bytes(path, file)
+    if hashing.sha256_bytes(data) != _index_entry(artifacts, file)["sha256"]:
         raise DamageError(f"{file}: sha256 mismatch, it changed since the run")
     return data
 
 
-def index(path: Path) -> Mapping[str, Any]:
-    """artifacts.json, after status.json vouched for itself and for it.
+def read_index(path: Path) -> Mapping[str, Any]:
+    """The content of artifacts.json, verified by status.json.
 
     Raises:
-        DamageError: either is missing or damaged, or the run did not end well.
+        DamageError: one of the two files is missing or damaged, or the run did not succeed.
     """
-    told = status(path)
-    if told["state"] != "done":
-        raise DamageError(f"status.json: state {told['state']} in a sealed folder")
-    data = _bytes(path, "artifacts.json")
-    if hashing.sha256_bytes(data) != told.get("artifacts_sha256"):
+    record = read_status(path)
+    if record["state"] != "done":
+        raise DamageError(f"status.json: state {record['state']} in a sealed folder")
+    data = _read_bytes(path, "artifacts.json")
+    if hashing.sha256_bytes(data) != record.get("artifacts_sha256"):
         raise DamageError("artifacts.json: sha256 mismatch with status.json")
-    return parsed("artifacts.json", data)
+    return parse_object("artifacts.json", data)
 
 
-def status(path: Path) -> dict[str, Any]:
-    """status.json, which vouches for itself and names its run.
+def read_status(path: Path) -> dict[str, Any]:
+    """The content of status.json, verified by its own checksum.
 
     Raises:
-        DamageError: it is missing, not the bytes that were written, lacks a field, or belongs to
-            another run.
+        DamageError: the file is missing, changed, lacks a field, or belongs to another run.
     """
-    data = _bytes(path, "status.json")
-    told = parsed("status.json", data)
-    claimed = told.pop("checksum", None)
-    if claimed != hashing.sha256_bytes(hashing.canonical_json(told)):
+    data = _read_bytes(path, "status.json")
+    record = parse_object("status.json", data)
+    checksum = record.pop("checksum", None)
+    if checksum != hashing.sha256_bytes(hashing.canonical_json(record)):
         raise DamageError("status.json: checksum mismatch, it changed since it was written")
-    if data != atomic.json_bytes({**told, "checksum": claimed}):
+    if data != atomic.json_bytes({**record, "checksum": checksum}):
         raise DamageError("status.json: not as it was written")
-    _check_status(path.resolve(), told)
-    return told
+    _check_status(path.resolve(), record)
+    return record
 
 
-def _check_status(path: Path, told: Mapping[str, Any]) -> None:
-    """DamageError unless all fields are valid and name the run of this folder."""
-    if told.get("state") not in STATES:
+def _check_status(path: Path, record: Mapping[str, Any]) -> None:
+    """Raise DamageError unless all fields are valid and identify the run of this folder."""
+    if record.get("state") not in STATES:
         raise DamageError(
-            f"status.json: state {one_line(told.get('state'), 40)} is not a state of fgvc"
+            f"status.json: state {one_line(record.get('state'), 40)} is not a state of fgvc"
         )
     for key in ("started", "updated"):
         try:
-            zone = datetime.datetime.fromisoformat(told[key]).tzinfo
+            zone = datetime.datetime.fromisoformat(record[key]).tzinfo
         except (KeyError, TypeError, ValueError):
             zone = None
         if zone is None:
             raise DamageError(f"status.json: {key} is no time with a zone")
-    if not _is_of(path, str(told.get("of"))):
-        raise DamageError(f"status.json: of another run ({one_line(told.get('of'), 140)})")
+    if not _belongs_to(path, str(record.get("of"))):
+        raise DamageError(f"status.json: of another run ({one_line(record.get('of'), 140)})")
 
 
-def _is_of(path: Path, of: str) -> bool:
-    """Whether run_id/config_hash/checkpoint_id, cut as in a path, are those of a run's folder.
+def _belongs_to(path: Path, of: str) -> bool:
+    """Whether a run folder belongs to a run; of: run_id/config_hash/checkpoint_id as in a path.
 
-    A copy of the folder alone, under any name, is the same run: its other files say which.
+    A copied folder with another path is identified by its other files.
     """
-    own = path.parts[-3:]
-    if path.name == IN_PROGRESS:  # a run killed between its status and its rename keeps this name
-        return list(own[:2]) == of.split("/")[:2]
-    return "/".join(own) == of or _recorded(path) == of
+    parts = path.parts[-3:]
+    if path.name == IN_PROGRESS:  # killed after the status was written, before the rename
+        return list(parts[:2]) == of.split("/")[:2]
+    return "/".join(parts) == of or _recorded_identity(path) == of
 
 
-def _recorded(path: Path) -> str | None:
-    """The same from artifacts.json and env_stamp.json; None where they do not agree."""
+def _recorded_identity(path: Path) -> str | None:
+    """The run's identity from artifacts.json and env_stamp.json; None if they disagree."""
     try:
-        artifacts, data = parsed(INDEX, _bytes(path, INDEX)), _bytes(path, STAMP)
-        stamp, checkpoint = parsed(STAMP, data), artifacts[CKPT]["sha256"]
+        artifacts, data = parse_object(INDEX, _read_bytes(path, INDEX)), _read_bytes(path, STAMP)
+        stamp, checkpoint = parse_object(STAMP, data), artifacts[CKPT]["sha256"]
         if artifacts[STAMP]["sha256"] == hashing.sha256_bytes(data):
             return f"{stamp['run_id']}/{stamp['config_hash'][:SHORT]}/{checkpoint[:SHORT]}"
     except (DamageError, KeyError, TypeError):
@@ -122,19 +121,19 @@ def _recorded(path: Path) -> str | None:
     return None
 
 
-def retention_of(path: Path) -> Retention:
-    """How long the run of a sealed folder is kept.
+def read_retention(path: Path) -> Retention:
+    """The retention of a sealed run.
 
     Raises:
-        UnreadableError: retention.json is missing, damaged, or of another run.
-        DamageError: as `status`, which records when the run was sealed.
+        UnreadableError: retention.json is missing, damaged, or belongs to another run.
+        DamageError: as `read_status`.
     """
-    told = status(path)  # which names the run of this folder
-    return retention.read_of(path / retention.FILE, told["of"], told["updated"])
+    record = read_status(path)  # identifies the run and the time it was sealed
+    return retention.read_for(path / retention.FILE, record["of"], record["updated"])
 
 
-def parsed(file: str, data: bytes) -> dict[str, Any]:
-    """A JSON object. Raises DamageError where it is none (NaN, which JSON lacks, included)."""
+def parse_object(file: str, data: bytes) -> dict[str, Any]:
+    """Parse a JSON object; DamageError if it is anything else (JSON has no NaN)."""
     try:
         value = untrusted.parse_json(data)
     except ValueError as error:
@@ -144,35 +143,37 @@ def parsed(file: str, data: bytes) -> dict[str, Any]:
     return value
 
 
-def checkpoint(path: Path, artifacts: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
-    """What a checkpoint says of itself, and how many numbers its head holds; no tensor is loaded.
+def read_checkpoint_facts(
+    path: Path, artifacts: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], int]:
+    """The facts of a checkpoint and the number of parameters of its head; loads no tensor.
 
     Raises:
-        DamageError: it is missing, cut short, or no checkpoint.
+        DamageError: the file is missing, truncated, or not a checkpoint.
     """
     try:
-        if (path / CKPT).stat().st_size != _indexed(artifacts, CKPT)["bytes"]:
+        if (path / CKPT).stat().st_size != _index_entry(artifacts, CKPT)["bytes"]:
             raise DamageError(f"{CKPT}: not as long as it was when the run ended")
-        with safe_open(untrusted.require_regular(path / CKPT), framework="np") as opened:
-            (facts,) = (opened.metadata() or {}).values()
-            names = [name for name in opened.keys() if name.startswith("head.")]  # noqa: SIM118
-            size = sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
+        with safe_open(untrusted.require_regular(path / CKPT), framework="np") as tensors_file:
+            (facts,) = (tensors_file.metadata() or {}).values()
+            names = [name for name in tensors_file.keys() if name.startswith("head.")]  # noqa: SIM118
+            size = sum(math.prod(tensors_file.get_slice(name).get_shape()) for name in names)
     except OSError as error:
         raise DamageError(f"{CKPT}: unreadable ({error.strerror})") from error
     except (SafetensorError, ValueError) as error:
         raise DamageError(f"{CKPT}: no checkpoint of fgvc ({_short(error)})") from error
-    return parsed(CKPT, facts.encode()), size
+    return parse_object(CKPT, facts.encode()), size
 
 
 def check_names(
     path: Path, artifacts: Mapping[str, Any], stamp: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> None:
-    """Find a folder that was moved, or mixed from two runs, by its names.
+    """Check by digests that the folder was not renamed or mixed from two runs.
 
     Raises:
         DamageError: a file belongs to another run.
     """
-    told = {
+    identities = {
         CKPT: (artifacts[CKPT]["sha256"][:SHORT], path.name),
         "config.canonical.json": (
             artifacts["config.canonical.json"]["sha256"][:SHORT],
@@ -180,12 +181,12 @@ def check_names(
         ),
         "env_stamp.json": (stamp.get("config_hash"), facts.get("config_hash")),
     }
-    for file, (found, expected) in told.items():
-        if found != expected:
-            raise DamageError(f"{file}: of another run ({found}, not {expected})")
+    for file, (actual, expected) in identities.items():
+        if actual != expected:
+            raise DamageError(f"{file}: of another run ({actual}, not {expected})")
 
 
-def _bytes(path: Path, file: str) -> bytes:
+def _read_bytes(path: Path, file: str) -> bytes:
     try:
         return untrusted.read_bytes(path / file, untrusted.ARRAYS)
     except FileNotFoundError as error:
@@ -194,10 +195,10 @@ def _bytes(path: Path, file: str) -> bytes:
         raise DamageError(f"{file}: unreadable ({error.strerror})") from error
 
 
-def _indexed(artifacts: Mapping[str, Any], file: str) -> Mapping[str, Any]:
+def _index_entry(artifacts: Mapping[str, Any], file: str) -> Mapping[str, Any]:
     entry = artifacts.get(file)
     if not (isinstance(entry, dict) and {"sha256", "bytes"} <= entry.keys()):
-        raise DamageError(f"artifacts.json: does not tell of {file}")
+        raise DamageError(f"artifacts.json: no entry for {file}")
     return entry
 
 

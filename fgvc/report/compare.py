@@ -107,12 +107,14 @@ def _test_difference(
 def _read_side(path: Path, key: str) -> Side:
     try:
         run = run_rows.read_run(path.resolve())
-        index = verify.index(path)
+        index = verify.read_index(path)
         columns = ["path", "split", "label", "pred"]
-        data = verify.verified(path, predictions.FILE, index)
+        data = verify.read_verified(path, predictions.FILE, index)
         table = prediction_tables.read_predictions(data, columns)
         test = table.filter(pa.array(table["split"].to_numpy() == "test"))
-        labelmap = verify.parsed("labelmap.json", verify.verified(path, "labelmap.json", index))
+        labelmap = verify.parse_object(
+            "labelmap.json", verify.read_verified(path, "labelmap.json", index)
+        )
         names = {row["id"]: row["name"] for row in labelmap["classes"]}
         ids, images = list(names), [nfc(image) for image in test["path"].to_pylist()]
         label_N, pred_N = (test[name].to_numpy() for name in ("label", "pred"))
@@ -198,7 +200,7 @@ def _changed_images(side: Side, images: list[str], changed_N: np.ndarray) -> lis
 
 def _file_differences(path: Path, against: Path, file: str) -> dict[str, list[Any]]:
     config, other_config = (
-        verify.parsed(file, untrusted.read_bytes(folder / file, untrusted.LIST))
+        verify.parse_object(file, untrusted.read_bytes(folder / file, untrusted.LIST))
         for folder in (path, against)
     )
     return {key: list(values) for key, values in differences(config, other_config).items()}

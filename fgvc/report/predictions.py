@@ -41,7 +41,7 @@ def read_test_predictions(run: Run) -> RunPredictions:
     Raises:
         DamageError: the file is missing, changed, not Parquet, or contradicts metrics.json.
     """
-    data = verify.verified(run.path, FILE, verify.index(run.path))
+    data = verify.read_verified(run.path, FILE, verify.read_index(run.path))
     try:
         predictions = _sort_by_path(prediction_tables.read_predictions(data, COLUMNS))
     except READ_ERRORS as error:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from fgvc.record.retention import Retention, UnreadableError
 from fgvc.record.run_dir import ASIDE, IN_PROGRESS
-from fgvc.record.verify import DamageError, retention_of, status
+from fgvc.record.verify import DamageError, read_retention, read_status
 from fgvc.report import table_archive
 from fgvc.report.run_rows import SEALED, run_path
 from fgvc.store import atomic
@@ -159,7 +159,7 @@ class OutputRoot:
     def _retained(self, folder: Path) -> Verdict:
         """The verdict on a complete run, by its retention and by the tables that list it."""
         try:
-            retention = retention_of(folder)
+            retention = read_retention(folder)
         except (UnreadableError, DamageError) as error:
             return Verdict(False, str(error))
         verdict = self._by_retention(retention)
@@ -173,7 +173,7 @@ class OutputRoot:
         run last wrote.
         """
         try:
-            stored = status(folder)
+            stored = read_status(folder)
             state, updated = stored["state"], datetime.datetime.fromisoformat(stored["updated"])
             times = [path.lstat().st_mtime for path in folder.rglob("*")]
             newest = datetime.datetime.fromtimestamp(max(times), datetime.UTC)

@@ -67,7 +67,7 @@ def _table(folder: Path, stem: str) -> TableFiles:
     files = tuple(sorted(folder.glob(f"{stem}.*")))
     try:
         file = folder / f"{stem}{RETENTION_SUFFIX}"
-        stored = retention.read_of(file, _digest(folder / f"{stem}.json"))
+        stored = retention.read_for(file, _digest(folder / f"{stem}.json"))
         if stem not in (STEM, _dated_stem(stored.created)):
             raise UnreadableError(f"{file.name}: created {stored.created.isoformat()}, not {stem}")
         return TableFiles(stem, files, stored)
@@ -104,7 +104,7 @@ def _time_written(retention_file: Path, days: int) -> datetime.datetime:
 
 def _write_retention(target: Path, days: int) -> Retention:
     """Write the retention of the current table, starting now."""
-    table_retention = retention.begun(now(), days, _digest(target / f"{STEM}.json"))
+    table_retention = retention.new_retention(now(), days, _digest(target / f"{STEM}.json"))
     retention.write(target / f"{STEM}{RETENTION_SUFFIX}", table_retention)
     return table_retention
 

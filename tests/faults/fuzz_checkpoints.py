@@ -147,7 +147,7 @@ def _read_facts(path: Path) -> None:
     tensors = dict(sorted(_tensors().items()))
     try:
         facts = json.loads(text)
-        facts[CONTENT] = checkpoint._content(tensors, facts)
+        facts[CONTENT] = checkpoint._content_digest(tensors, facts)
         text = hashing.canonical_json(facts).decode()
     except (ValueError, TypeError, RecursionError):
         pass

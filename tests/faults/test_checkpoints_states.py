@@ -196,7 +196,7 @@ def test_symmetric_losses_of_last_and_best(states):
     for step in (1, 2):
         flipped(newest[step])
     assert again() is None  # nothing whole is left: it is said, and the files stay
-    assert "no whole resume state is left" in notes[-1]
+    assert "no intact resume state is left" in notes[-1]
     assert contents(states.folder).keys() == before.keys()
 
 

@@ -123,4 +123,4 @@ def test_what_a_reader_must_know_stands_beside_the_numbers(run, pictures):
     (note,) = [note for note in ran.json("metrics.json")["notes"] if "both train and test" in note]
     assert ran.out.partition("top-1 [95 %]")[2].count(f"note: {note}\n") == 1
     page = html.unescape((ran.folder / "report.html").read_text(encoding="utf-8"))
-    assert note in page.partition("What ran")[0]
+    assert note in page.partition("<h2>Settings")[0]

@@ -460,7 +460,7 @@ def test_damaged_states_that_are_named_do_not_announce_a_training(train, stopped
         path.write_bytes(b"")
     ran = train("runtime.run_id=second", f"runtime.resume={folder}")
     refused(ran, f"runtime.resume={folder}: no resume state there")
-    assert "no whole resume state is left" in ran.out
+    assert "no intact resume state is left" in ran.out
     assert "starts anew" not in ran.out
     assert "before it" not in ran.out
 

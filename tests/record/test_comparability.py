@@ -1,4 +1,4 @@
-"""The parts of the comparability key, and the short digests of the images of a fit."""
+"""The parts of the comparability key, and the short digests of fitted images."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ PROBE = {"task": {"name": "probe"}, "preprocess": "shared", "final_fit": "trainv
 FIELDS = [field.name for field in fields(Comparability)]
 
 
-def described(config=PROBE, fitted_on=("images", "split"), **more) -> Comparability:
-    told = {"evaluated_on": ("images", "split"), "labelmap": "l", "metrics": "1", "forced": False}
-    return describe(config, fitted_on=fitted_on, **{**told, **more})
+def make_comparability(config=PROBE, fitted_on=("images", "split"), **more) -> Comparability:
+    arguments = {
+        "evaluated_on": ("images", "split"),
+        "labelmap": "l",
+        "metrics": "1",
+        "forced": False,
+    }
+    return describe(config, fitted_on=fitted_on, **{**arguments, **more})
 
 
 def test_every_part_moves_the_key_and_only_the_fit_leaves_the_base():
-    plain = described()
+    plain = make_comparability()
     assert set(NAMES) == set(FIELDS)
     for name in FIELDS:
         other = replace(plain, **{name: "another"})
@@ -33,36 +38,38 @@ def test_every_part_moves_the_key_and_only_the_fit_leaves_the_base():
 
 
 def test_the_key_follows_from_what_metrics_json_holds():
-    plain = described()
+    plain = make_comparability()
     assert Comparability(**asdict(plain)).key == plain.key
 
 
 def test_a_zero_shot_run_is_fitted_on_nothing_and_matches_any_fit():
     config = {**PROBE, "task": {"name": "zero_shot"}}
-    words = described(config, fitted_on=("a", "b"))
-    assert words == described({**config, "final_fit": "train"}, fitted_on=("c", "d"))
-    assert words == described(config, evaluated_on=("images", "another split"))
-    assert {getattr(words, name) for name in FITTED} == {None}
-    assert words.base == described().base
-    assert comparability.difference(words, described(fitted_on=("a", "b"))) == {}
-    assert list(comparability.difference(words, described(forced=True))) == ["forced resume"]
-    assert not words.fitted_elsewhere
+    zero_shot = make_comparability(config, fitted_on=("a", "b"))
+    assert zero_shot == make_comparability({**config, "final_fit": "train"}, fitted_on=("c", "d"))
+    assert zero_shot == make_comparability(config, evaluated_on=("images", "another split"))
+    assert {getattr(zero_shot, name) for name in FITTED} == {None}
+    assert zero_shot.base == make_comparability().base
+    assert comparability.difference(zero_shot, make_comparability(fitted_on=("a", "b"))) == {}
+    assert list(comparability.difference(zero_shot, make_comparability(forced=True))) == [
+        "forced resume"
+    ]
+    assert not zero_shot.fitted_elsewhere
 
 
 @pytest.mark.parametrize("fitted_on", [("others", "split"), ("images", "another")])
 def test_a_head_of_other_data_has_another_key_and_the_same_base(fitted_on):
-    other = described(fitted_on=fitted_on)
+    other = make_comparability(fitted_on=fitted_on)
     assert other.fitted_elsewhere
-    assert other.key != described().key
-    assert other.base == described().base
+    assert other.key != make_comparability().key
+    assert other.base == make_comparability().base
 
 
 def test_debugging_is_read_from_the_config():
-    debug = described({**PROBE, "task": {"name": "train", "debug": "overfit"}})
+    debug = make_comparability({**PROBE, "task": {"name": "train", "debug": "overfit"}})
     assert debug.debug == "overfit"
-    assert debug.base != described().base
-    plain = described({**PROBE, "task": {"name": "train", "debug": None}})
-    assert plain == described()
+    assert debug.base != make_comparability().base
+    plain = make_comparability({**PROBE, "task": {"name": "train", "debug": None}})
+    assert plain == make_comparability()
 
 
 def sha256(number: int) -> str:
@@ -92,12 +99,12 @@ def test_a_checkpoint_gives_back_what_its_head_was_fitted_on(images):
     validation_N = fitted_images.short_digests(
         [sha256(number) for number in range(90, 90 + images)]
     )
-    made = fitted_images.Fit("m", "s", image_N, validation_N, forced=True)
-    facts = {"answer": {"manifest_digest": "m"}, "split_digest": "s", "fit": made.facts()}
-    tensors = load(save({"head.bias": torch.zeros(2), **made.tensors()}))
-    found = fitted_images.from_checkpoint(facts, tensors)
-    assert (found.manifest, found.split, found.forced) == ("m", "s", True)
-    assert np.array_equal(found.image_N, image_N)
-    assert np.array_equal(found.validation_N, validation_N)
+    fit = fitted_images.Fit("m", "s", image_N, validation_N, forced=True)
+    facts = {"answer": {"manifest_digest": "m"}, "split_digest": "s", "fit": fit.facts()}
+    tensors = load(save({"head.bias": torch.zeros(2), **fit.tensors()}))
+    restored = fitted_images.from_checkpoint(facts, tensors)
+    assert (restored.manifest, restored.split, restored.forced) == ("m", "s", True)
+    assert np.array_equal(restored.image_N, image_N)
+    assert np.array_equal(restored.validation_N, validation_N)
     assert facts["fit"] == {"images": images, "validation": images, "forced": True}
-    assert found.overlap(validation_N) == found.overlap(image_N) == images
+    assert restored.overlap(validation_N) == restored.overlap(image_N) == images

@@ -1,4 +1,4 @@
-"""The confusion picture: every mistake can be seen, whatever the number of classes."""
+"""The confusion plot: a single error is visible with any number of classes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import Image
 from fgvc.record import confusion_plot
 
 
-def picture(classes, mistakes, of=30):
-    """All right but for single mistakes at (true, predicted)."""
+def draw(classes, mistakes, of=30):
+    """A plot of correct predictions except one error per (true, predicted)."""
     matrix = np.hstack([np.eye(classes, dtype=int) * of, np.zeros((classes, 1), int)])
     for label, pred in mistakes:
         matrix[label, label] -= 1
@@ -24,12 +24,12 @@ def picture(classes, mistakes, of=30):
 
 @pytest.mark.parametrize("classes", [12, 40, 200, 1000])
 def test_one_mistake_of_thirty_leaves_a_mark(classes):
-    clean_HWC, _ = picture(classes, [])
-    marked_HWC, png = picture(classes, [(classes // 8, classes - 1 - classes // 8)])
+    clean_HWC, _ = draw(classes, [])
+    marked_HWC, png = draw(classes, [(classes // 8, classes - 1 - classes // 8)])
     height, width, _ = clean_HWC.shape
     assert min(height, width) > 400
     assert max(height, width) < 1800
-    # the upper right of the axes; of a large picture without the list beside it
+    # the upper right of the axes, without the list beside a large plot
     right = width if classes <= confusion_plot.NAMED_UP_TO else int(0.75 * width)
     differ_HW = np.abs(clean_HWC - marked_HWC).max(axis=2)[: height // 2, width // 3 : right] > 40
     assert differ_HW.sum() >= 4
@@ -37,16 +37,16 @@ def test_one_mistake_of_thirty_leaves_a_mark(classes):
 
 
 def test_the_same_matrix_gives_the_same_bytes():
-    assert picture(41, [(0, 1)])[1] == picture(41, [(0, 1)])[1]
+    assert draw(41, [(0, 1)])[1] == draw(41, [(0, 1)])[1]
 
 
 def test_a_large_picture_names_its_worst_pairs(monkeypatch):
-    said = []
+    texts = []
     monkeypatch.setattr(
-        "matplotlib.axes.Axes.text", lambda self, x, y, text, **rest: said.append(text)
+        "matplotlib.axes.Axes.text", lambda self, x, y, text, **rest: texts.append(text)
     )
-    picture(60, [(7, 9), (7, 9), (3, 4)])
-    (listed,) = said
+    draw(60, [(7, 9), (7, 9), (3, 4)])
+    (listed,) = texts
     assert listed.splitlines() == [
         "3 mistakes; the most frequent:",
         "",

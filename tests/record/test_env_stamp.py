@@ -1,4 +1,4 @@
-"""The commit in the stamp: null in silence outside a checkout, with its reason where Git fails."""
+"""The commit in the stamp: None outside a checkout; with a reason if Git fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fgvc.run import main
 
 @pytest.fixture(autouse=True)
 def clean_home(monkeypatch, tmp_path):
-    """No configuration of Git but what a test writes."""
+    """Only the Git configuration that a test writes."""
     home = tmp_path / "home"
     home.mkdir()
     for name in [name for name in os.environ if name.startswith("GIT_")]:
@@ -45,7 +45,7 @@ def checkout(tmp_path) -> Path:
 
 
 def disown(folder: Path, monkeypatch) -> None:
-    """Make the checkout another user's: really where the tests run as root."""
+    """Make the checkout belong to another user; for real if the tests run as root."""
     if os.getuid() != 0:
         monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # Git's own switch for its tests
         return
@@ -53,16 +53,16 @@ def disown(folder: Path, monkeypatch) -> None:
         os.chown(path, 12345, 12345, follow_symlinks=False)
 
 
-def test_a_checkout_of_another_user_is_said_with_a_way_out_that_works(checkout, monkeypatch):
+def test_a_checkout_of_another_user_is_reported_with_a_working_fix(checkout, monkeypatch):
     commit = git(checkout, "rev-parse", "HEAD")
     assert env_stamp.git_state(checkout) == env_stamp.GitState(commit, False, None)
     disown(checkout, monkeypatch)
-    found = env_stamp.git_state(checkout)
-    assert (found.commit, found.dirty, found.patch) == (None, None, None)
-    way = found.error.partition(": ")[2]
-    assert way == f"git config --global --add safe.directory '{checkout}'"
-    assert found.notes == (f"the stamp lacks the commit: {found.error}",)
-    subprocess.run(way, shell=True, check=True)
+    state = env_stamp.git_state(checkout)
+    assert (state.commit, state.dirty, state.patch) == (None, None, None)
+    fix = state.error.partition(": ")[2]
+    assert fix == f"git config --global --add safe.directory '{checkout}'"
+    assert state.notes == (f"the stamp lacks the commit: {state.error}",)
+    subprocess.run(fix, shell=True, check=True)
     assert env_stamp.git_state(checkout) == env_stamp.GitState(commit, False, None)
 
 
@@ -75,34 +75,36 @@ def test_a_checkout_of_another_user_is_said_with_a_way_out_that_works(checkout, 
         ("index", "rubbish", True),  # the commit is known, the changes since are not
     ],
 )
-def test_a_damaged_repository_is_said(checkout, file, text, commit):
-    known = git(checkout, "rev-parse", "HEAD")
+def test_a_damaged_repository_is_reported(checkout, file, text, commit):
+    head = git(checkout, "rev-parse", "HEAD")
     (checkout / ".git" / file).write_text(text)
-    found = env_stamp.git_state(checkout)
-    assert (found.commit, found.dirty, found.patch) == (known if commit else None, None, None)
-    assert found.error.startswith(f"git cannot read {checkout} (")
+    state = env_stamp.git_state(checkout)
+    assert (state.commit, state.dirty, state.patch) == (head if commit else None, None, None)
+    assert state.error.startswith(f"git cannot read {checkout} (")
     lacks = "the changes since the commit" if commit else "the commit"
-    assert found.notes[0].startswith(f"the stamp lacks {lacks}: ")
+    assert state.notes[0].startswith(f"the stamp lacks {lacks}: ")
 
 
-def test_a_repository_without_a_commit_is_said(tmp_path):
+def test_a_repository_without_a_commit_is_reported(tmp_path):
     git(tmp_path, "init", "-q")
     assert env_stamp.git_state(tmp_path).error.startswith(f"git cannot read {tmp_path} (")
 
 
 @pytest.mark.fault(36)
-def test_no_checkout_and_no_git_are_null_in_silence(checkout, tmp_path, monkeypatch):
+def test_outside_a_checkout_or_without_git_all_is_none_without_an_error(
+    checkout, tmp_path, monkeypatch
+):
     inside = checkout / "vendored"  # of somebody else's repository
     inside.mkdir()
-    nothing = env_stamp.GitState(None, None, None, None)
-    assert env_stamp.git_state(inside) == env_stamp.git_state(tmp_path) == nothing
+    empty = env_stamp.GitState(None, None, None, None)
+    assert env_stamp.git_state(inside) == env_stamp.git_state(tmp_path) == empty
     disown(checkout, monkeypatch)
-    assert env_stamp.git_state(inside) == nothing
+    assert env_stamp.git_state(inside) == empty
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert env_stamp.git_state(checkout) == nothing
+    assert env_stamp.git_state(checkout) == empty
 
 
-def test_a_run_prints_and_records_it_and_the_audit_shows_it(
+def test_a_git_error_is_printed_recorded_and_shown_by_the_audit(
     checkout, monkeypatch, tmp_path, capfd, small_probe
 ):
     disown(checkout, monkeypatch)
@@ -110,17 +112,17 @@ def test_a_run_prints_and_records_it_and_the_audit_shows_it(
     names = ("data", "cache", "output", "multirun", "weights")
     places = [f"runtime.{name}_root={tmp_path / name}" for name in names]
     assert main([*small_probe, *places]) == 0
-    way = f"git config --global --add safe.directory '{checkout}'"
-    said = " ".join(capfd.readouterr().out.split())
-    assert f"note: the stamp lacks the commit: git refuses {checkout}" in said
-    assert way in said
+    fix = f"git config --global --add safe.directory '{checkout}'"
+    output = " ".join(capfd.readouterr().out.split())
+    assert f"note: the stamp lacks the commit: git refuses {checkout}" in output
+    assert fix in output
     (file,) = (tmp_path / "output").glob("*/*/*/env_stamp.json")
-    stamped = json.loads(file.read_text())
-    assert stamped["git_commit"] is None
-    assert stamped["git_error"].endswith(way)
+    stamp = json.loads(file.read_text())
+    assert stamp["git_commit"] is None
+    assert stamp["git_error"].endswith(fix)
     audit = tmp_path / "audit.json"
     assert main(["task=audit", f"run={file.parent}", *places, f"task.output={audit}"]) == 0
-    (check,) = [one for one in json.loads(audit.read_text())["checks"] if one["id"] == "code"]
+    (check,) = [check for check in json.loads(audit.read_text())["checks"] if check["id"] == "code"]
     assert check["state"] != "pass"
-    assert way in check["evidence"]
+    assert fix in check["evidence"]
     shutil.rmtree(tmp_path / "output")

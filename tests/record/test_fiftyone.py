@@ -1,7 +1,7 @@
-"""fiftyone/ of a run: what stands in it, without FiftyOne; then the real one reads it.
+"""fiftyone/ of a run: its content, first without FiftyOne, then as the real FiftyOne reads it.
 
-Pictures are named with spaces, `=` and umlauts, classes with what queries trip over; one picture
-could not be read, and validation was answered by another head.
+Image names hold spaces, `=` and umlauts, class names hold characters that break queries. One image
+cannot be read, and another head predicted the validation split.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fgvc.record.fiftyone.samples import RunResults
 from fgvc.types import Features, Manifest, Predictions, UserError
 
 CLASSES = ("Möwe", "Ram C/V $2", "avocet")
-TEST, VAL, BAD = 24, 6, 5  # images; the row of test that could not be read
+TEST, VAL, BAD = 24, 6, 5  # number of images; the test row that cannot be read
 ABOUT = {
     "name": "vit tiny linear birds",
     "run_id": "r1",
@@ -34,7 +34,7 @@ ABOUT = {
 }
 
 
-def predictions(rows, seed, confident=3.0):
+def make_predictions(rows, seed, confident=3.0):
     rng = np.random.default_rng(seed)
     row_N = np.arange(*rows)
     label_N = row_N % len(CLASSES)
@@ -43,14 +43,14 @@ def predictions(rows, seed, confident=3.0):
     return Predictions(row_N, label_N, logits_NC)
 
 
-def said_of(root, seed=0, checkpoint="a" * 64):
+def make_results(root, seed=0, checkpoint="a" * 64):
     count = TEST + VAL
     path = tuple(f"bilder/é {row}=.png" for row in range(count))
     label_N = np.arange(count) % len(CLASSES)
     manifest = Manifest(root, path, label_N, np.ones(count, np.uint8), ("",) * count)
-    test = predictions((0, TEST), seed)
+    test = make_predictions((0, TEST), seed)
     test.logits_NC[BAD] = -np.inf
-    kept_N = np.delete(np.arange(TEST), BAD)
+    readable_N = np.delete(np.arange(TEST), BAD)
     x_ND = np.random.default_rng(seed).normal(size=(TEST - 1, 8)).astype(np.float32)
     heat_HW = np.arange(12, dtype=np.uint8).reshape(3, 4)
     return RunResults(
@@ -58,42 +58,42 @@ def said_of(root, seed=0, checkpoint="a" * 64):
         "sub dir",
         CLASSES,
         checkpoint,
-        {"val": predictions((TEST, count), seed + 1), "test": test},
-        Features(x_ND, kept_N),
+        {"val": make_predictions((TEST, count), seed + 1), "test": test},
+        Features(x_ND, readable_N),
         lambda row: heat_HW if row < TEST and row != BAD else None,
     )
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory) -> RunResults:
+def results(tmp_path_factory) -> RunResults:
     root = tmp_path_factory.mktemp("größe = 3 $x") / "sub dir"
-    found = said_of(root)
-    for place, path in enumerate(found.manifest.path):
+    results = make_results(root)
+    for place, path in enumerate(results.manifest.path):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (48, 36), (8 * place, 90, 160)).save(root / path)
-    return found
+    return results
 
 
 @pytest.fixture(scope="module")
-def folder(said, tmp_path_factory) -> Path:
-    made = tmp_path_factory.mktemp("run") / "fiftyone"
-    dataset.write(made, said, ABOUT)
-    return made
+def folder(results, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "fiftyone"
+    dataset.write(path, results, ABOUT)
+    return path
 
 
-def files(folder):
-    found = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in found}
+def read_files(folder):
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def metadata(folder):
+def read_metadata(folder):
     return json.loads((folder / "metadata.json").read_text())
 
 
-def test_the_same_run_gives_the_same_bytes(said, folder, tmp_path):
-    dataset.write(tmp_path / "again", said, ABOUT)
-    assert files(tmp_path / "again") == files(folder)
-    assert set(files(folder)) == {
+def test_the_same_run_gives_the_same_bytes(results, folder, tmp_path):
+    dataset.write(tmp_path / "again", results, ABOUT)
+    assert read_files(tmp_path / "again") == read_files(folder)
+    assert set(read_files(folder)) == {
         "metadata.json",
         "samples.json",
         "evaluations/eval.json",
@@ -102,35 +102,37 @@ def test_the_same_run_gives_the_same_bytes(said, folder, tmp_path):
     }
 
 
-def test_another_checkpoint_names_the_same_samples_and_truths(said, folder, tmp_path):
-    dataset.write(tmp_path, replace(said, checkpoint_id="b" * 64), ABOUT)
-    for one, other in zip(two_runs.samples(folder), two_runs.samples(tmp_path), strict=True):
-        assert one["_id"] == other["_id"]
-        assert one["ground_truth"] == other["ground_truth"]
-        if "predictions" in one:
-            assert one["predictions"]["_id"] != other["predictions"]["_id"]
+def test_another_checkpoint_keeps_the_ids_of_samples_and_truths(results, folder, tmp_path):
+    dataset.write(tmp_path, replace(results, checkpoint_id="b" * 64), ABOUT)
+    for sample, other in zip(two_runs.samples(folder), two_runs.samples(tmp_path), strict=True):
+        assert sample["_id"] == other["_id"]
+        assert sample["ground_truth"] == other["ground_truth"]
+        if "predictions" in sample:
+            assert sample["predictions"]["_id"] != other["predictions"]["_id"]
 
 
-def test_paths_are_relative_and_no_id_occurs_twice(said, folder):
-    found = list(two_runs.samples(folder))
-    paths = [sample["filepath"] for sample in found]
-    assert paths == [f"sub dir/{path}" for path in said.manifest.path]
-    assert str(said.manifest.root).encode() not in b"".join(files(folder).values())
+def test_paths_are_relative_and_no_id_occurs_twice(results, folder):
+    documents = list(two_runs.samples(folder))
+    paths = [sample["filepath"] for sample in documents]
+    assert paths == [f"sub dir/{path}" for path in results.manifest.path]
+    assert str(results.manifest.root).encode() not in b"".join(read_files(folder).values())
     labels = ("ground_truth", "predictions", "attention")
-    ids = [sample["_id"]["$oid"] for sample in found]
-    ids += [sample[name]["_id"]["$oid"] for sample in found for name in labels if name in sample]
+    ids = [sample["_id"]["$oid"] for sample in documents]
+    ids += [
+        sample[name]["_id"]["$oid"] for sample in documents for name in labels if name in sample
+    ]
     assert len(ids) > 3 * TEST
     assert max(Counter(ids).values()) == 1
 
 
-def test_an_unreadable_picture_counts_as_wrong_and_says_nothing(folder):
-    lost = list(two_runs.samples(folder))[BAD]
-    assert lost["tags"] == ["test", "unreadable"]
-    assert lost["eval"] is False
-    assert not {"predictions", "hardness", "embedding", "attention"} & lost.keys()
-    told = json.loads((folder / "evaluations" / "eval.json").read_text())
-    assert told["ypred"][BAD] is None
-    assert len(told["ypred"]) == TEST
+def test_an_unreadable_image_counts_as_wrong_and_has_no_prediction(folder):
+    sample = list(two_runs.samples(folder))[BAD]
+    assert sample["tags"] == ["test", "unreadable"]
+    assert sample["eval"] is False
+    assert not {"predictions", "hardness", "embedding", "attention"} & sample.keys()
+    evaluation = json.loads((folder / "evaluations" / "eval.json").read_text())
+    assert evaluation["ypred"][BAD] is None
+    assert len(evaluation["ypred"]) == TEST
 
 
 def test_validation_has_an_evaluation_of_its_own(folder):
@@ -139,107 +141,109 @@ def test_validation_has_an_evaluation_of_its_own(folder):
         assert ("eval" in sample, "eval_val" in sample) == (split == "test", split == "val")
 
 
-def test_logits_of_thousands_of_classes_are_left_out(said):
-    test = said.splits["test"]
-    for classes, kept in ((1000, True), (1001, False)):
+def test_logits_of_thousands_of_classes_are_left_out(results):
+    test = results.splits["test"]
+    for classes, has_logits in ((1000, True), (1001, False)):
         wide_NC = np.zeros((TEST, classes), np.float32)
         wide_NC[:, : len(CLASSES)] = test.logits_NC
         names = [str(name) for name in range(classes)]
         splits = {"test": replace(test, logits_NC=wide_NC)}
-        first = json.loads(next(samples.lines(replace(said, classes=names, splits=splits))))
-        assert ("logits" in first["predictions"]) == kept
+        first = json.loads(
+            next(samples.sample_lines(replace(results, classes=names, splits=splits)))
+        )
+        assert ("logits" in first["predictions"]) == has_logits
         assert len(first["predictions"]["top"]) == 5
 
 
 def test_samples_are_written_one_after_another(tmp_path):
-    """Of many samples no more than a chunk is held."""
+    """No more than a chunk of samples is in memory."""
     count, classes = 6000, 100
     names = tuple(f"{row}.jpg" for row in range(count))
     label_N = np.arange(count) % classes
     manifest = Manifest(tmp_path, names, label_N, label_N.astype(np.uint8), ("",) * count)
     logits_NC = np.random.default_rng(0).normal(size=(count, classes)).astype(np.float32)
-    said = RunResults(
+    results = RunResults(
         manifest,
         ".",
-        [str(one) for one in range(classes)],
+        [str(name) for name in range(classes)],
         "a",
         {"test": Predictions(np.arange(count), label_N, logits_NC)},
     )
     tracemalloc.start()
-    dataset.write_samples(tmp_path, samples.lines(said))
+    dataset.write_samples(tmp_path, samples.sample_lines(results))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (tmp_path / "samples.json").stat().st_size > 6e6
     assert peak < 5e6
 
 
-def test_two_runs_share_samples_and_keep_their_own_fields(said, folder, tmp_path):
-    dataset.write(tmp_path / "b", said_of(said.manifest.root, 7, "b" * 64), ABOUT)
+def test_two_runs_share_samples_and_keep_their_own_fields(results, folder, tmp_path):
+    dataset.write(tmp_path / "b", make_results(results.manifest.root, 7, "b" * 64), ABOUT)
     two_runs.write(tmp_path / "pair", folder, tmp_path / "b")
-    found = list(two_runs.samples(tmp_path / "pair"))
-    one, other = list(two_runs.samples(folder)), list(two_runs.samples(tmp_path / "b"))
-    assert len(found) == TEST + VAL
-    for place, sample in enumerate(found):
-        assert sample.get("predictions_aaaaaaaa") == one[place].get("predictions")
-        assert sample.get("predictions_bbbbbbbb") == other[place].get("predictions")
-        assert sample["ground_truth"] == one[place]["ground_truth"]
-    told = metadata(tmp_path / "pair")
-    assert set(told["evaluations"]) == {
+    merged = list(two_runs.samples(tmp_path / "pair"))
+    first, second = list(two_runs.samples(folder)), list(two_runs.samples(tmp_path / "b"))
+    assert len(merged) == TEST + VAL
+    for place, sample in enumerate(merged):
+        assert sample.get("predictions_aaaaaaaa") == first[place].get("predictions")
+        assert sample.get("predictions_bbbbbbbb") == second[place].get("predictions")
+        assert sample["ground_truth"] == first[place]["ground_truth"]
+    document = read_metadata(tmp_path / "pair")
+    assert set(document["evaluations"]) == {
         f"eval{val}_{name * 8}" for val in ("", "_val") for name in "ab"
     }
-    assert [view["name"] for view in told["saved_views"]][:3] == [
+    assert [view["name"] for view in document["saved_views"]][:3] == [
         "only aaaaaaaa right",
         "only bbbbbbbb right",
         "both wrong",
     ]
 
 
-def test_two_runs_must_be_of_the_same_images_and_two_checkpoints(said, folder, tmp_path):
-    with pytest.raises(UserError, match="one checkpoint"):
+def test_two_runs_need_the_same_images_and_two_checkpoints(results, folder, tmp_path):
+    with pytest.raises(UserError, match=r"^run= and against= .*checkpoint"):
         two_runs.write(tmp_path / "pair", folder, folder)
-    dataset.write(tmp_path / "b", said, {**ABOUT, "manifest_digest": "e" * 64})
-    with pytest.raises(UserError, match=f"other images.*{'d' * 16}.*{'e' * 16}"):
+    dataset.write(tmp_path / "b", results, {**ABOUT, "manifest_digest": "e" * 64})
+    with pytest.raises(UserError, match=f"^run= and against= .*{'d' * 16}.*{'e' * 16}"):
         two_runs.write(tmp_path / "pair", folder, tmp_path / "b")
     assert not (tmp_path / "pair").exists()
 
 
-def test_the_map_keeps_what_varies_most():
+def test_the_map_keeps_the_directions_of_most_variance():
     rng = np.random.default_rng(0)
     x_ND = rng.normal(size=(50, 6)) * [9, 1e-3, 1e-3, 4, 1e-3, 1e-3] + 5
-    xy_N2 = dataset.plane(x_ND.astype(np.float32))
+    xy_N2 = dataset.principal_plane(x_ND.astype(np.float32))
     centred = x_ND - x_ND.mean(axis=0)
     for axis, column in ((0, 0), (1, 3)):
         assert abs(np.corrcoef(xy_N2[:, axis], centred[:, column])[0, 1]) > 0.95
-    assert dataset.plane(x_ND[:1]).tolist() == [[0, 0]]
-    assert dataset.plane(x_ND[:5, :1].copy()).shape == (5, 2)
+    assert dataset.principal_plane(x_ND[:1]).tolist() == [[0, 0]]
+    assert dataset.principal_plane(x_ND[:5, :1].copy()).shape == (5, 2)
 
 
 # --- the real FiftyOne and its real database ---
 
 
 @pytest.fixture(scope="module")
-def real(said, folder, tmp_path_factory):
-    """The dataset as FiftyOne has it."""
+def real(results, folder, tmp_path_factory):
+    """The dataset in the database of FiftyOne."""
     before = dict(os.environ)
     for name in list(os.environ):
         if name.startswith("FIFTYONE_"):
             del os.environ[name]
     app.prepare(tmp_path_factory.mktemp("database"))
-    made = app.load(folder, said.manifest.root.parent, "fgvc-test")
-    yield made
-    made.delete()
+    fo_dataset = app.load_dataset(folder, results.manifest.root.parent, "fgvc-test")
+    yield fo_dataset
+    fo_dataset.delete()
     os.environ.clear()
     os.environ.update(before)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_fiftyone_reads_every_field(real, said):
-    test = said.splits["test"]
+def test_fiftyone_reads_every_field(real, results):
+    test = results.splits["test"]
     assert real.default_classes == list(CLASSES)
     assert real.info["checkpoint_id"] == "a" * 64
     assert [Path(path) for path in real.values("filepath")] == [
-        said.manifest.root / path for path in said.manifest.path
+        results.manifest.root / path for path in results.manifest.path
     ]
     assert all(Path(path).is_file() for path in real.values("filepath"))
     for row, sample in enumerate(real):
@@ -247,7 +251,7 @@ def test_fiftyone_reads_every_field(real, said):
         if row < TEST and row != BAD:
             np.testing.assert_array_equal(sample.predictions.logits, test.logits_NC[row])
             np.testing.assert_allclose(
-                sample.embedding, said.features.x_ND[row - (row > BAD)], rtol=2e-3, atol=1e-3
+                sample.embedding, results.features.x_ND[row - (row > BAD)], rtol=2e-3, atol=1e-3
             )
             assert sample.attention.map.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
             assert sample.attention.range == [0, 255]
@@ -258,34 +262,39 @@ def test_fiftyone_reads_every_field(real, said):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_its_own_evaluation_agrees_on_every_sample(real, said):
+def test_fiftyone_evaluates_every_sample_alike(real, results):
     for split, key in (("test", "eval"), ("val", "eval_val")):
-        ours = said.splits[split]
+        predictions = results.splits[split]
         view = real.match_tags(split)
-        again = view.evaluate_classifications(
+        evaluation = view.evaluate_classifications(
             "predictions", gt_field="ground_truth", eval_key=f"{key}_again", classes=list(CLASSES)
         )
         assert view.values(f"{key}_again") == view.values(key)
         written = real.load_evaluation_results(key)
-        assert list(written.ypred) == list(again.ypred)
-        assert list(written.ytrue) == list(again.ytrue)
-        report, rows = written.report(), metrics.per_class(ours.logits_NC, ours.label_N, CLASSES)
+        assert list(written.ypred) == list(evaluation.ypred)
+        assert list(written.ytrue) == list(evaluation.ytrue)
+        report, rows = (
+            written.report(),
+            metrics.per_class(predictions.logits_NC, predictions.label_N, CLASSES),
+        )
         for row in rows:
-            theirs = report[row["name"]]
-            assert theirs["precision"] == pytest.approx(row["precision"])
-            assert theirs["recall"] == pytest.approx(row["recall"])
-        numbers = metrics.evaluate(ours.logits_NC, ours.label_N, len(CLASSES))
+            reported = report[row["name"]]
+            assert reported["precision"] == pytest.approx(row["precision"])
+            assert reported["recall"] == pytest.approx(row["recall"])
+        numbers = metrics.evaluate(predictions.logits_NC, predictions.label_N, len(CLASSES))
         right = sum(view.values(key))
         assert right / len(view) == pytest.approx(numbers["top1"])
-        matrix = metrics.confusion(ours.logits_NC, ours.label_N, len(CLASSES))[:, : len(CLASSES)]
+        matrix = metrics.confusion(predictions.logits_NC, predictions.label_N, len(CLASSES))[
+            :, : len(CLASSES)
+        ]
         np.testing.assert_array_equal(written.confusion_matrix(), matrix)
         real.delete_evaluation(f"{key}_again")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_its_saved_views_show_what_they_say(real, said):
-    test = said.splits["test"]
+def test_saved_views_show_the_described_samples(real, results):
+    test = results.splits["test"]
     pred_N = metrics.topk(test.logits_NC, 1)[:, 0]
     wrong_N = pred_N != test.label_N
     assert 3 < wrong_N.sum() < TEST
@@ -295,54 +304,58 @@ def test_its_saved_views_show_what_they_say(real, said):
         return [paths.index(path) for path in real.load_saved_view(name).values("filepath")]
 
     assert rows("misclassified") == np.flatnonzero(wrong_N).tolist()
-    surest = real.load_saved_view("wrong with high confidence").values("predictions.confidence")
-    told = [one for one in surest if one is not None]
-    assert told == sorted(told, reverse=True)
-    assert len(surest) == wrong_N.sum()
-    unsure = real.load_saved_view("right with low confidence").values("predictions.confidence")
-    assert unsure == sorted(unsure)
-    assert len(unsure) == (~wrong_N).sum()
+    confidences = real.load_saved_view("wrong with high confidence").values(
+        "predictions.confidence"
+    )
+    readable = [value for value in confidences if value is not None]
+    assert readable == sorted(readable, reverse=True)
+    assert len(confidences) == wrong_N.sum()
+    unsure_hits = real.load_saved_view("right with low confidence").values("predictions.confidence")
+    assert unsure_hits == sorted(unsure_hits)
+    assert len(unsure_hits) == (~wrong_N).sum()
     matrix = metrics.confusion(test.logits_NC, test.label_N, len(CLASSES))
     pairs = metrics.worst_pairs(matrix, dataset.PAIRS)
-    for place, one in enumerate(pairs, start=1):
-        here_N = (test.label_N == one["label"]) & (pred_N == one["pred"])
+    for place, pair in enumerate(pairs, start=1):
+        here_N = (test.label_N == pair["label"]) & (pred_N == pair["pred"])
         assert rows(f"confused {place}") == np.flatnonzero(here_N).tolist()
-    assert len(rows("worst confused pairs")) == sum(one["count"] for one in pairs)
+    assert len(rows("worst confused pairs")) == sum(pair["count"] for pair in pairs)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_hardness_and_map_are_those_of_its_brain(real, said):
+def test_hardness_and_map_agree_with_fiftyone_brain(real, results):
     import fiftyone.brain as brain
 
     readable = real.exists("predictions")
-    brain.compute_hardness(readable, "predictions", hardness_field="theirs", progress=False)
-    np.testing.assert_allclose(readable.values("theirs"), readable.values("hardness"), atol=1e-5)
-    found = real.load_brain_results("embedding_map")
-    plane_N2 = dataset.plane(said.features.x_ND)
-    np.testing.assert_array_equal(found.points, plane_N2)
+    brain.compute_hardness(readable, "predictions", hardness_field="brain_hardness", progress=False)
+    np.testing.assert_allclose(
+        readable.values("brain_hardness"), readable.values("hardness"), atol=1e-5
+    )
+    visualization = real.load_brain_results("embedding_map")
+    plane_N2 = dataset.principal_plane(results.features.x_ND)
+    np.testing.assert_array_equal(visualization.points, plane_N2)
     tested = real.match_tags("test").exists("embedding")
-    assert list(found.sample_ids) == tested.values("id")
+    assert list(visualization.sample_ids) == tested.values("id")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_runs_are_evaluated_beside_each_other(real, said, folder, tmp_path):
-    dataset.write(tmp_path / "b", said_of(said.manifest.root, 7, "b" * 64), ABOUT)
+def test_two_runs_are_evaluated_beside_each_other(real, results, folder, tmp_path):
+    dataset.write(tmp_path / "b", make_results(results.manifest.root, 7, "b" * 64), ABOUT)
     two_runs.write(tmp_path / "pair", folder, tmp_path / "b")
-    both = app.load(tmp_path / "pair", said.manifest.root.parent, "fgvc-test-pair")
-    alone = real.match_tags("test").values("eval")
-    assert both.match_tags("test").values("eval_aaaaaaaa") == alone
+    merged = app.load_dataset(tmp_path / "pair", results.manifest.root.parent, "fgvc-test-pair")
+    single = real.match_tags("test").values("eval")
+    assert merged.match_tags("test").values("eval_aaaaaaaa") == single
     for name in "ab":
         key = f"eval_{name * 8}"
-        written = both.load_evaluation_results(key)
+        written = merged.load_evaluation_results(key)
         right = [true == guess for true, guess in zip(written.ytrue, written.ypred, strict=True)]
-        assert right == both.match_tags("test").values(key)
-        assert len(both.load_brain_results(f"embedding_map_{name * 8}").points) == TEST - 1
-    only_a = both.load_saved_view("only aaaaaaaa right")
+        assert right == merged.match_tags("test").values(key)
+        assert len(merged.load_brain_results(f"embedding_map_{name * 8}").points) == TEST - 1
+    only_a = merged.load_saved_view("only aaaaaaaa right")
     assert set(only_a.values("eval_aaaaaaaa")) == {True}
     assert set(only_a.values("eval_bbbbbbbb")) == {False}
-    both.delete()
+    merged.delete()
 
 
 def test_arrays_come_back_from_their_text():
@@ -351,5 +364,5 @@ def test_arrays_come_back_from_their_text():
     import zlib
 
     values = np.arange(6, dtype=np.float16).reshape(2, 3)
-    data = zlib.decompress(base64.b64decode(json_documents.packed(values)))
+    data = zlib.decompress(base64.b64decode(json_documents.pack_array(values)))
     np.testing.assert_array_equal(np.load(io.BytesIO(data)), values)

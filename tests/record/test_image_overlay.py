@@ -1,4 +1,4 @@
-"""Overlays: what is drawn lies where it belongs, and everything else is the picture's own."""
+"""Overlays: drawings are in the right place, and all other pixels are unchanged."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ NONE = np.empty((0, 4))
 SIZES = [(500, 180), (180, 500), (400, 300), (333, 333)]
 
 
-def opened(data: bytes) -> np.ndarray:
+def decode(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
 def below_title(data: bytes, picture_HWC: np.ndarray) -> np.ndarray:
-    """The part of the image that is the picture."""
-    image_HWC = opened(data)
+    """The part of the PNG below the title."""
+    image_HWC = decode(data)
     height, width = picture_HWC.shape[:2]
     return image_HWC[-height:, :width]
 
@@ -36,7 +36,7 @@ def test_without_anything_to_draw_the_picture_stays_as_it_is():
     picture_HWC = noise(300, 200)
     data = png(Overlay(picture_HWC, "Laysan Albatross 93.1 %", NONE))
     np.testing.assert_array_equal(below_title(data, picture_HWC), picture_HWC)
-    strip_HWC = opened(data)[:-200]
+    strip_HWC = decode(data)[:-200]
     assert strip_HWC.max() == 255
     assert 0.01 < (strip_HWC < 128).mean() < 0.5  # letters
 
@@ -44,17 +44,17 @@ def test_without_anything_to_draw_the_picture_stays_as_it_is():
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("policy", ["shared", "transfg"])
 def test_a_planted_bright_patch_is_found_where_it_is(policy, size):
-    """The network's own pixels are the heat; what was planted is known from the picture alone."""
+    """The map is the brightness of the network's input, so its peak is the bright patch."""
     width, height = size
     picture_HWC = noise(*size)
     x, y, side = width // 2 - 5, height // 2 + 11, 30
     picture_HWC[y : y + side, x : x + side] = 255
     preprocess = Preprocess(policy, 224, "half", "vit")
-    looked = view(preprocess, np.array([size]))
+    image_view = view(preprocess, np.array([size]))
     seen_CHW = preprocess(torch.from_numpy(picture_HWC).permute(2, 0, 1))
     heat_RR = torch.nn.functional.avg_pool2d(seen_CHW.float().mean(0)[None], 16)[0].numpy()
-    patch_K4 = looked.patches(np.array([[int(heat_RR.argmax())]]), 16)[0]
-    seen = tuple(looked.seen[0].tolist())
+    patch_K4 = image_view.patches(np.array([[int(heat_RR.argmax())]]), 16)[0]
+    seen = tuple(image_view.seen[0].tolist())
     drawn_HWC = below_title(png(Overlay(picture_HWC, "", patch_K4, seen, heat_RR)), picture_HWC)
     bare_HWC = below_title(png(Overlay(picture_HWC, "", NONE, seen, heat_RR)), picture_HWC)
     moved_HW = np.abs(bare_HWC.astype(int) - picture_HWC).max(2)
@@ -64,9 +64,9 @@ def test_a_planted_bright_patch_is_found_where_it_is(policy, size):
     assert abs(columns.mean() - (x + side / 2)) < max(patch[2], 8)
     assert abs(rows.mean() - (y + side / 2)) < max(patch[3], 8)
     framed = np.nonzero((drawn_HWC != bare_HWC).any(2))
-    for found, start, length in zip(framed, patch[[1, 0]], patch[[3, 2]], strict=True):
-        assert abs(found.min() - start) <= 4
-        assert abs(found.max() + 1 - start - length) <= 4
+    for pixels, start, length in zip(framed, patch[[1, 0]], patch[[3, 2]], strict=True):
+        assert abs(pixels.min() - start) <= 4
+        assert abs(pixels.max() + 1 - start - length) <= 4
     left, top, across, down = seen
     outside_HW = np.ones((height, width), bool)
     outside_HW[
@@ -79,7 +79,7 @@ def test_a_planted_bright_patch_is_found_where_it_is(policy, size):
 
 
 def test_heat_is_bilinear_between_the_centres_of_tokens():
-    """Against torch's own interpolation, read back from how far black turned to a colour."""
+    """Compare with torch's interpolation; the opacity follows from a black and a white image."""
     heat_RR = np.random.default_rng(1).random((7, 7)).astype(np.float32)
     heat_RR[0, 0], heat_RR[6, 6] = 0, 1
     both = []
@@ -87,7 +87,7 @@ def test_heat_is_bilinear_between_the_centres_of_tokens():
         picture_HWC = np.full((140, 70, 3), level, np.uint8)
         data = png(Overlay(picture_HWC, "", NONE, (0, 0, 70, 140), heat_RR))
         both.append(below_title(data, picture_HWC).astype(float))
-    hidden_HW = 1 - (both[1] - both[0]).mean(2) / 255  # what is hidden is the same on any ground
+    hidden_HW = 1 - (both[1] - both[0]).mean(2) / 255  # the opacity does not depend on the image
     expected_HW = torch.nn.functional.interpolate(
         torch.from_numpy(heat_RR)[None, None], (140, 70), mode="bilinear", align_corners=False
     )[0, 0].numpy()
@@ -96,7 +96,7 @@ def test_heat_is_bilinear_between_the_centres_of_tokens():
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_frames_stand_out_on_any_ground(level):
+def test_frames_are_visible_on_any_background(level):
     picture_HWC = np.full((300, 400, 3), level, np.uint8)
     patch_K4 = np.array([[100.0, 50, 40, 60]])
     drawn_HWC = below_title(png(Overlay(picture_HWC, "", patch_K4)), picture_HWC).astype(float)
@@ -106,10 +106,10 @@ def test_frames_stand_out_on_any_ground(level):
     assert abs(rows.max() - 110) <= 4
     assert abs(columns.min() - 100) <= 4
     assert abs(columns.max() - 140) <= 4
-    assert not line_HW[60:100, 110:130].any()  # what was selected can be seen
+    assert not line_HW[60:100, 110:130].any()  # the selected patch stays visible
 
 
-def test_a_patch_that_several_heads_selected_says_so():
+def test_a_patch_selected_by_several_heads_shows_their_number():
     picture_HWC = np.zeros((300, 400, 3), np.uint8)
     patch_K4 = np.array([[100.0, 50, 60, 60]])
     once, twice = (
@@ -129,7 +129,7 @@ def test_any_shape_has_a_title_of_whole_lines_and_its_own_pixels(size):
     words = "Große Möwe (Größtmöwe) 50.0 %: wrong, it is Supercalifragilisticexpialidocious " * 2
     data = png(Overlay(picture_HWC, words, NONE))
     np.testing.assert_array_equal(below_title(data, picture_HWC), picture_HWC)
-    image_HWC = opened(data)
+    image_HWC = decode(data)
     strip_HWC = image_HWC[: -size[1]]
     assert image_HWC.shape[1] == max(size[0], 240)
     assert (strip_HWC[:, -2:] == 255).all()  # no letter is cut off at the right
@@ -139,19 +139,19 @@ def test_any_shape_has_a_title_of_whole_lines_and_its_own_pixels(size):
 
 def test_a_grid_draws_on_small_pictures_so_that_all_stays_legible():
     overlays = [Overlay(noise(*size), "a bird", NONE) for size in (SIZES * 5)]
-    sheet_HWC = opened(grid_png(overlays))
+    sheet_HWC = decode(grid_png(overlays))
     assert sheet_HWC.shape[1] == 4 * (CELL + 8)  # 16 of the 20
-    one = Overlay(noise(1000, 500), "", np.array([[500.0, 250, 100, 100]]), (0, 0, 1000, 500))
-    small = one.within(CELL)
+    overlay = Overlay(noise(1000, 500), "", np.array([[500.0, 250, 100, 100]]), (0, 0, 1000, 500))
+    small = overlay.within(CELL)
     assert small.picture_HWC.shape == (180, 360, 3)
     np.testing.assert_allclose(small.patch_K4, [[180, 90, 36, 36]])
     assert small.seen == (0, 0, 360, 180)
-    assert one.within(1000) is one
+    assert overlay.within(1000) is overlay
 
 
 def test_the_same_overlay_is_the_same_bytes():
-    one = Overlay(noise(300, 200), "a bird", np.array([[5.0, 6, 7, 8]]))
-    assert png(one) == png(one)
+    overlay = Overlay(noise(300, 200), "a bird", np.array([[5.0, 6, 7, 8]]))
+    assert png(overlay) == png(overlay)
 
 
 def test_titles():

@@ -1,4 +1,4 @@
-"""What pages are made of: axes, numbers in words, and pictures of which there are not too many."""
+"""Parts of pages: axes, formatted numbers, and images within a budget."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from fgvc.record.page.pictures import Album
 )
 def test_ticks_are_round_and_within(values, log, names):
     axis = chart.frame(("", values, log), ("", values, False), (400, 240)).x
-    places, found = zip(*axis.ticks, strict=True)
-    assert list(found) == names
-    assert axis.start <= places[0] < places[-1] <= axis.end
+    pixels, labels = zip(*axis.ticks, strict=True)
+    assert list(labels) == names
+    assert axis.start <= pixels[0] < pixels[-1] <= axis.end
     assert axis.start < axis.at(min(values)) <= axis.at(max(values)) < axis.end
 
 
-def test_a_chart_leaves_out_what_is_not_finite_and_keeps_the_last_point():
+def test_a_chart_omits_nonfinite_points_and_keeps_the_last_point():
     points = [(float(step), 1 / (step + 1)) for step in range(5000)]
     points[7] = (7.0, float("nan"))
-    made = chart.chart("loss", ("steps", False), ("", False), [("a", points), ("b", [])])
-    (curve,) = made.curves
-    assert len(curve.places) <= chart.THIN + 1
-    assert curve.places[-1][0] == made.frame.x.at(4999)
+    drawn = chart.chart("loss", ("steps", False), ("", False), [("a", points), ("b", [])])
+    (curve,) = drawn.curves
+    assert len(curve.places) <= chart.MAX_POINTS + 1
+    assert curve.places[-1][0] == drawn.frame.x.at(4999)
     assert "nan" not in curve.points
     assert chart.chart("", ("", False), ("", False), [("a", [(1.0, float("inf"))])]) is None
 
 
-def test_numbers_read_as_a_person_writes_them():
+def test_numbers_are_formatted_for_people():
     assert [render.points(value) for value in (0.0142, -0.0142, 0)] == ["+1.4", "−1.4", "+0.0"]
     assert [render.p_value(p) for p in (0.0004, 0.012, 0.5, 1)] == [
         "< .001",
@@ -49,8 +49,8 @@ def test_numbers_read_as_a_person_writes_them():
         "0.50",
         "1.00",
     ]
-    told = [render.si(value) for value in (5524416, 1.2e9, 23.9, 999.6, 0, 0.02, None)]
-    assert told == ["5.52 M", "1.20 G", "23.9", "1.00 k", "0.00", "0.02", "–"]
+    si_texts = [render.si(value) for value in (5524416, 1.2e9, 23.9, 999.6, 0, 0.02, None)]
+    assert si_texts == ["5.52 M", "1.20 G", "23.9", "1.00 k", "0.00", "0.02", "–"]
     assert [render.duration(s) for s in (2.04, 600, 9000, None)] == [
         "2.0 s",
         "10 min",
@@ -59,14 +59,14 @@ def test_numbers_read_as_a_person_writes_them():
     ]
 
 
-def test_an_album_never_passes_its_budget(tmp_path):
+def test_an_album_never_exceeds_its_budget(tmp_path):
     noise_HWC = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     album = Album(lambda path: None if path == "gone" else noise_HWC, budget=60_000)
-    shown = [album.test_image(str(number)) for number in range(30)]
-    kept = [one for one in shown if one]
-    assert 0 < len(kept) < 30
-    assert sum(len(one.source) for one in kept) == 60_000 - album.left <= 60_000
-    assert {(one.width, one.height) for one in kept} == {(168, 126)}
+    images = [album.test_image(str(number)) for number in range(30)]
+    added = [image for image in images if image]
+    assert 0 < len(added) < 30
+    assert sum(len(image.source) for image in added) == 60_000 - album.left <= 60_000
+    assert {(image.width, image.height) for image in added} == {(168, 126)}
     assert Album(lambda path: None).test_image("gone") is None
     Image.fromarray(noise_HWC).save(tmp_path / "big.png")
     assert album.whole(tmp_path / "big.png") is None

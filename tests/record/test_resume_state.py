@@ -1,4 +1,4 @@
-"""States survive kills, full disks and damage, and each agrees with its best weights."""
+"""Resume states survive kills, full disks and damage, and match their best weights."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def weights(step):
     return {"head.weight": torch.full((64, 50), float(step)), "head.bias": torch.arange(50.0)}
 
 
-def everything(step):
-    """What an optimiser, a scaler and a history are made of."""
+def training_state(step):
+    """A state with the types of an optimiser, a scaler and a history."""
     moments = {0: {"step": torch.tensor(float(step)), "exp_avg": torch.randn(3, 4)}}
     groups = [{"lr": 1e-3, "betas": (0.9, 0.999), "maximize": False, "clip": None, "params": [0]}]
     return {
@@ -47,29 +47,31 @@ def notes():
 
 
 def steps(states, kind="state"):
-    return sorted(int(path.name[6 if kind == "state" else 5 :][:8]) for path in of(states, kind))
+    return sorted(
+        int(path.name[6 if kind == "state" else 5 :][:8]) for path in paths_of(states, kind)
+    )
 
 
-def of(states, kind="state"):
+def paths_of(states, kind="state"):
     return sorted(states.folder.glob(f"{kind}-*"))
 
 
-def again(states):
-    """As the next process sees it."""
+def reopen(states):
+    """The states as seen by the next process."""
     return States(states.folder, states.keep)
 
 
 def test_a_state_comes_back_as_it_was(states, notes):
-    given = everything(30)
-    states.save(30, given)
-    step, found = again(states).newest(notes.append)
+    saved = training_state(30)
+    states.save(30, saved)
+    step, loaded = reopen(states).newest(notes.append)
     assert step == 30
-    assert torch.equal(found["weights"]["head.weight"], given["weights"]["head.weight"])
-    moments = found["optimiser"]["state"][0], given["optimiser"]["state"][0]
+    assert torch.equal(loaded["weights"]["head.weight"], saved["weights"]["head.weight"])
+    moments = loaded["optimiser"]["state"][0], saved["optimiser"]["state"][0]
     assert torch.equal(moments[0]["exp_avg"], moments[1]["exp_avg"])
     for name in ("history", "epoch"):
-        assert found[name] == given[name]
-    assert found["optimiser"]["param_groups"] == given["optimiser"]["param_groups"]
+        assert loaded[name] == saved[name]
+    assert loaded["optimiser"]["param_groups"] == saved["optimiser"]["param_groups"]
     assert notes == []
 
 
@@ -83,10 +85,10 @@ def test_no_state_no_best(states, notes):
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_the_newest_are_kept_by_number_of_steps(tmp_path, keep):
     states = States(tmp_path, keep)
-    for step in (90, 100, 99_999_999, 100_000_000):  # names pass eight digits
+    for step in (90, 100, 99_999_999, 100_000_000):  # names with more than eight digits
         states.save(step, {"at": step})
-    assert len(of(states)) == keep
-    assert again(states).newest(print) == (100_000_000, {"at": 100_000_000})
+    assert len(paths_of(states)) == keep
+    assert reopen(states).newest(print) == (100_000_000, {"at": 100_000_000})
 
 
 def test_best_weights_stay_as_long_as_a_state_that_refers_to_them(states):
@@ -97,56 +99,56 @@ def test_best_weights_stay_as_long_as_a_state_that_refers_to_them(states):
     states.save(20, {})
     states.save(30, {})
     assert (steps(states), steps(states, "best")) == ([20, 30], [20])
-    other = again(states)
-    assert other.newest(print)[0] == 30
-    step, tensors = other.best()
+    reopened = reopen(states)
+    assert reopened.newest(print)[0] == 30
+    step, tensors = reopened.best()
     assert step == 20
     assert torch.equal(tensors["head.weight"], weights(20)["head.weight"])
 
 
 def test_a_state_before_the_first_best_refers_to_none(states):
     states.save(5, {})
-    states.save_best(10, weights(10))  # killed here: no state knows of it
-    other = again(states)
-    assert other.newest(print) == (5, {})
-    assert other.best() is None
-    other.save(8, {})
-    assert steps(other, "best") == []
+    states.save_best(10, weights(10))  # killed here: no state refers to it
+    reopened = reopen(states)
+    assert reopened.newest(print) == (5, {})
+    assert reopened.best() is None
+    reopened.save(8, {})
+    assert steps(reopened, "best") == []
 
 
-def test_a_best_that_no_state_knew_does_not_survive_another_course(states):
+def test_best_weights_without_a_state_are_removed_after_resuming(states):
     states.save_best(10, weights(10))
     states.save(10, {})
     states.save_best(20, weights(20))
-    other = again(states)
-    other.newest(print)
-    other.save(20, {})
-    assert steps(other, "best") == [10]
-    assert other.best()[0] == 10
+    reopened = reopen(states)
+    reopened.newest(print)
+    reopened.save(20, {})
+    assert steps(reopened, "best") == [10]
+    assert reopened.best()[0] == 10
 
 
-def test_going_on_from_an_earlier_state_removes_the_later_ones(states):
+def test_resuming_from_an_earlier_state_removes_later_states(states):
     for step in (10, 20):
         states.save(step, {"course": 1})
-    other = again(states)
-    first = of(states)[0]
-    assert other.load(first) == (10, {"course": 1})
-    other.save(15, {"course": 2})
-    assert steps(other) == [10, 15]
-    assert again(states).newest(print) == (15, {"course": 2})
+    reopened = reopen(states)
+    first = paths_of(states)[0]
+    assert reopened.load(first) == (10, {"course": 1})
+    reopened.save(15, {"course": 2})
+    assert steps(reopened) == [10, 15]
+    assert reopen(states).newest(print) == (15, {"course": 2})
 
 
 def test_the_same_step_again_replaces_its_state(states):
     for course in (1, 2):
         states.save(10, {"course": course})
     assert steps(states) == [10]
-    assert again(states).newest(print) == (10, {"course": 2})
+    assert reopen(states).newest(print) == (10, {"course": 2})
 
 
 # --- damage ---
 
 
-def _flip(path):
+def flip_bit(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -154,7 +156,7 @@ def _flip(path):
 
 DAMAGE = {
     "cut": (lambda path: os.truncate(path, path.stat().st_size - 100), "truncated or altered"),
-    "flipped": (_flip, "truncated or altered"),
+    "flipped": (flip_bit, "truncated or altered"),
     "empty": (lambda path: path.write_bytes(b""), "an empty file"),
     "html": (lambda path: path.write_bytes(b"\n<!DOCTYPE html><html>404"), "an HTML page"),
     "lfs": (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "lfs"),
@@ -164,62 +166,64 @@ DAMAGE = {
 @pytest.mark.fault(8, 9, 11)
 @pytest.mark.parametrize("victim", ["state", "best"])
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_damage_is_told_in_one_line_and_the_state_before_is_taken(states, notes, kind, victim):
+def test_damage_is_reported_in_one_line_and_the_previous_state_is_loaded(
+    states, notes, kind, victim
+):
     for step in (10, 20):
         states.save_best(step, weights(step))
-        states.save(step, everything(step))
-    bad = of(states, victim)[-1]
-    damage, said = DAMAGE[kind]
-    damage(bad)
-    other = again(states)
-    step, found = other.newest(notes.append)
-    assert (step, found["epoch"], other.best()[0]) == (10, 1, 10)
-    told, taken = notes
-    for word in (str(bad), f"({bad.stat().st_size} bytes)", said, "passed over"):
-        assert word in told
-    assert f"from step 10: {of(states)[0]}" in taken
-    assert "\n" not in told + taken
-    other.save(25, {})  # what is damaged does not count among those kept
-    assert steps(other) == [10, 25]
+        states.save(step, training_state(step))
+    damaged = paths_of(states, victim)[-1]
+    damage, reason = DAMAGE[kind]
+    damage(damaged)
+    reopened = reopen(states)
+    step, loaded = reopened.newest(notes.append)
+    assert (step, loaded["epoch"], reopened.best()[0]) == (10, 1, 10)
+    message, resumed_note = notes
+    for word in (str(damaged), f"({damaged.stat().st_size} bytes)", reason, "skipped"):
+        assert word in message
+    assert f"from step 10: {paths_of(states)[0]}" in resumed_note
+    assert "\n" not in message + resumed_note
+    reopened.save(25, {})  # damaged states do not count as kept
+    assert steps(reopened) == [10, 25]
 
 
 @pytest.mark.fault(8)
 @pytest.mark.parametrize("next_step", [20, 25])
-def test_a_folder_in_place_of_a_state_is_passed_over_and_replaced(states, notes, next_step):
+def test_a_folder_in_place_of_a_state_is_skipped_and_replaced(states, notes, next_step):
     for step in (10, 20):
-        states.save(step, everything(step))
-    bad = of(states)[-1]
-    bad.unlink()
-    (bad / "inside").mkdir(parents=True)
-    other = again(states)
-    assert other.newest(notes.append)[0] == 10
-    other.save(next_step, everything(next_step))
-    assert steps(other) == [10, next_step]
-    assert all(path.is_file() for path in of(states))
+        states.save(step, training_state(step))
+    folder = paths_of(states)[-1]
+    folder.unlink()
+    (folder / "inside").mkdir(parents=True)
+    reopened = reopen(states)
+    assert reopened.newest(notes.append)[0] == 10
+    reopened.save(next_step, training_state(next_step))
+    assert steps(reopened) == [10, next_step]
+    assert all(path.is_file() for path in paths_of(states))
 
 
-def test_best_weights_that_are_missing_spoil_the_state_that_needs_them(states, notes):
+def test_a_state_with_missing_best_weights_is_skipped(states, notes):
     for step in (10, 20):
         states.save_best(step, weights(step))
         states.save(step, {})
-    of(states, "best")[-1].unlink()
-    assert again(states).newest(notes.append) == (10, {})
+    paths_of(states, "best")[-1].unlink()
+    assert reopen(states).newest(notes.append) == (10, {})
     assert "no such file" in notes[0]
 
 
 @pytest.mark.fault(9)
 def test_best_weights_damaged_later_are_refused(states):
     states.save_best(10, weights(10))
-    _flip(of(states, "best")[0])
+    flip_bit(paths_of(states, "best")[0])
     with pytest.raises(UserError, match="sha256 mismatch"):
         states.best()
 
 
-def test_nothing_whole_is_said_so(states, notes):
+def test_a_note_reports_that_no_state_is_intact(states, notes):
     states.save(10, {})
-    _flip(of(states)[0])
-    assert again(states).newest(notes.append, ", the training starts anew") is None
-    assert notes[-1].endswith("no whole resume state is left, the training starts anew")
+    flip_bit(paths_of(states)[0])
+    assert reopen(states).newest(notes.append, ", the training starts anew") is None
+    assert notes[-1].endswith("no intact resume state is left, the training starts anew")
 
 
 class Malicious:
@@ -234,7 +238,7 @@ class Malicious:
 
 @pytest.mark.fault(10)
 @pytest.mark.parametrize("how", ["pickle", "torch"])
-def test_a_malicious_pickle_runs_nothing_though_its_digest_is_right(states, notes, how):
+def test_a_malicious_pickle_with_the_right_digest_runs_nothing(states, notes, how):
     states.save(10, {})
     mark = states.folder / "ran"
     content = {"step": 20, "best": None, "state": {"it": Malicious(mark)}}
@@ -244,11 +248,11 @@ def test_a_malicious_pickle_runs_nothing_though_its_digest_is_right(states, note
     else:
         wrong.write_bytes(pickle.dumps(content, protocol=2))
     bad = wrong.rename(states.folder / f"state-00000020.{hashing.sha256_file(wrong)}.pt")
-    assert again(states).newest(notes.append) == (10, {})
+    assert reopen(states).newest(notes.append) == (10, {})
     assert not mark.exists()
     assert str(bad) in notes[0]
     assert "refused" in notes[0]
-    if how == "torch":  # the trap is a real one
+    if how == "torch":  # unpickling would run it
         torch.load(bad, weights_only=False)
         assert mark.exists()
 
@@ -259,7 +263,7 @@ def test_a_file_of_something_else_is_no_state(states, notes, content):
     wrong = states.folder / "wrong"
     torch.save(content, wrong)
     wrong.rename(states.folder / f"state-00000020.{hashing.sha256_file(wrong)}.pt")
-    assert again(states).newest(notes.append) == (10, {})
+    assert reopen(states).newest(notes.append) == (10, {})
     assert "not a resume state" in notes[0]
 
 
@@ -269,18 +273,18 @@ def test_a_path_that_is_no_state_is_refused(states, tmp_path):
 
 
 @pytest.mark.parametrize("odd", [np.float64(0.5), np.zeros(2), {1, 2}, object()], ids=type)
-def test_what_could_not_be_loaded_again_is_refused_when_it_is_saved(states, odd):
+def test_values_that_torch_would_not_load_are_refused_when_saving(states, odd):
     with pytest.raises(TypeError, match=r"\['history'\]\[1\]"):
         states.save(10, {"history": [1, odd]})
-    assert of(states) == []
+    assert paths_of(states) == []
 
 
-# --- the disk, and death ---
+# --- full disks and kills ---
 
 
 @pytest.mark.fault(13)
 @pytest.mark.parametrize("what", ["state", "best"])
-def test_a_disk_that_takes_no_more_keeps_the_state_before(states, notes, forked, ended, what):
+def test_a_full_disk_keeps_the_previous_state(states, notes, forked, ended, what):
     states.save_best(10, weights(10))
     states.save(10, {"at": 10})
 
@@ -296,54 +300,61 @@ def test_a_disk_that_takes_no_more_keeps_the_state_before(states, notes, forked,
 
     assert ended(forked(overfill)) == 0
     assert len(list(states.folder.iterdir())) == 2
-    other = again(states)
-    assert other.newest(notes.append) == (10, {"at": 10})
-    assert other.best()[0] == 10
+    reopened = reopen(states)
+    assert reopened.newest(notes.append) == (10, {"at": 10})
+    assert reopened.best()[0] == 10
     assert notes == []
 
 
 @pytest.mark.fault(1)
-def test_sigkill_at_any_moment_costs_at_most_the_state_at_work(tmp_path, notes, forked, ended):
-    """Every acknowledged state loads, with the best weights of its own moment."""
-    states, told = States(tmp_path / "resume", keep=2), tmp_path / "told"
-    told.write_text("0")
+def test_sigkill_at_any_moment_loses_at_most_the_state_being_written(
+    tmp_path, notes, forked, ended
+):
+    """Every acknowledged state loads with its own best weights."""
+    states, message = States(tmp_path / "resume", keep=2), tmp_path / "acknowledged"
+    message.write_text("0")
 
     def train():
-        mine = again(states)
-        step, _ = mine.newest(notes.append) or (0, None)
+        child_states = reopen(states)
+        step, _ = child_states.newest(notes.append) or (0, None)
         while True:
             step += 1
             if step % 3 == 0:
-                mine.save_best(step, {"w": torch.full((40_000,), float(step))})
-            mine.save(step, {"w": torch.full((60_000,), float(step)), "best": step - step % 3})
-            with told.open("r+") as file:
+                child_states.save_best(step, {"w": torch.full((40_000,), float(step))})
+            child_states.save(
+                step, {"w": torch.full((60_000,), float(step)), "best": step - step % 3}
+            )
+            with message.open("r+") as file:
                 file.write(str(step))
 
-    delay, torn, reached = random.Random(0), 0, 0
+    delay, torn_writes, reached = random.Random(0), 0, 0
     for _ in range(24):
         pid = forked(train)
-        while int(told.read_text()) <= reached:  # on a busy machine the first state takes a while
+        while int(message.read_text()) <= reached:  # the first state may take a while
             time.sleep(0.002)
         time.sleep(delay.uniform(0, 0.06))
         os.kill(pid, signal.SIGKILL)
         assert ended(pid) == -signal.SIGKILL
-        torn += bool(list(states.folder.glob(".*.tmp")))
-        other = again(states)
-        found = other.newest(notes.append)
-        step, state = found or (0, {"best": 0})
-        reached = max(reached, int(told.read_text()))
-        assert step in (reached, reached + 1)  # the last may be whole and not yet told
+        torn_writes += bool(list(states.folder.glob(".*.tmp")))
+        reopened = reopen(states)
+        newest = reopened.newest(notes.append)
+        step, state = newest or (0, {"best": 0})
+        reached = max(reached, int(message.read_text()))
+        assert step in (
+            reached,
+            reached + 1,
+        )  # the last state may be written but not yet acknowledged
         reached = step
         assert not list(states.folder.glob(".*.tmp"))
         if step:
             assert torch.equal(state["w"], torch.full((60_000,), float(step)))
-        best = other.best()
+        best = reopened.best()
         assert (best[0] if best else 0) == state["best"]
         if best:
             assert torch.equal(best[1]["w"], torch.full((40_000,), float(best[0])))
     assert notes == []
     assert step >= 24
-    assert torn > 0, "no kill came while a file was being written"
+    assert torn_writes > 0, "no kill came while a file was being written"
 
 
 @pytest.mark.fault(1, 51)
@@ -352,6 +363,6 @@ def test_leftovers_of_any_host_are_gone_after_the_next_save(states):
     leftover = states.folder / ".state-00000020.x.pt.another-host.7.ab.tmp"
     leftover.write_bytes(b"half")
     states.newest(print)
-    assert leftover.exists()  # a reader knows nothing of other hosts' processes
+    assert leftover.exists()  # a reader does not know the processes of other hosts
     states.save(20, {})
     assert not leftover.exists()

@@ -1,4 +1,4 @@
-"""The life of a run folder: what an interrupted run keeps, what a sealed one holds, how it ends."""
+"""Run folders: files kept after an interruption, content when sealed, status at the end."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ CHECKPOINT = "b" * 64
 
 
 class DeviceMemoryError(UserError):
-    """As the training loop's own: the class says what became of the run."""
+    """Like the error of the training loop: the class attribute gives the state of the run."""
 
     status = "oom"
 
 
 @pytest.fixture
 def opened(tmp_path, monkeypatch):
-    """Open the one run of these tests; again and again, if need be."""
-    monkeypatch.setenv("PATH", str(tmp_path))  # without git, which takes its time in a dirty tree
+    """A function that opens the run of these tests, repeatedly if needed."""
+    monkeypatch.setenv("PATH", str(tmp_path))  # without git, which is slow in a dirty tree
 
     def again(keep=()):
         return open_run(tmp_path, "r", HASH, {"config.yaml": "seed: 0\n"}, keep)
@@ -46,8 +46,8 @@ def state_of(folder):
     return json.loads((folder / "status.json").read_text())["state"]
 
 
-def leave(opened, error=None):
-    """A run with a resume state, interrupted by an error."""
+def interrupt(opened, error=None):
+    """Create a run with a resume state and interrupt it by an error."""
     with pytest.raises(type(error)), opened() as run:  # noqa: PT012
         (run.path / "resume").mkdir()
         (run.path / "resume" / "state").write_text("120 steps")
@@ -69,51 +69,51 @@ def leave(opened, error=None):
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_the_status_says_how_it_ended_and_resume_stays(opened, home, error, state):
-    leave(opened, error)
+def test_the_status_records_the_outcome_and_resume_states_stay(opened, home, error, state):
+    interrupt(opened, error)
     assert state_of(home / IN_PROGRESS) == state
     assert (home / IN_PROGRESS / "resume" / "state").read_text() == "120 steps"
 
 
-def test_another_library_s_status_is_not_ours(opened, home):
+def test_a_status_attribute_of_another_library_is_ignored(opened, home):
     class HttpError(RuntimeError):
         status = 404
 
-    leave(opened, HttpError())
+    interrupt(opened, HttpError())
     assert state_of(home / IN_PROGRESS) == "failed"
 
 
-def test_a_notice_while_the_first_status_is_written_is_told(opened, home, monkeypatch):
+def test_a_signal_while_the_first_status_is_written_is_recorded(opened, home, monkeypatch):
     write = atomic.write_json
 
-    def noticed(path, plain):
+    def write_then_signal(path, plain):
         write(path, plain)
         monkeypatch.setattr(atomic, "write_json", write)
         raise Preempted
 
-    monkeypatch.setattr(atomic, "write_json", noticed)
+    monkeypatch.setattr(atomic, "write_json", write_then_signal)
     with pytest.raises(Preempted), opened():
         pass
     assert state_of(home / IN_PROGRESS) == "preempted"
 
 
-def test_only_what_is_named_is_kept(opened, home):
-    leave(opened, Preempted())
-    said = (home / IN_PROGRESS / "run.log").read_text()
-    assert "Preempted" in said
+def test_only_files_in_keep_are_kept(opened, home):
+    interrupt(opened, Preempted())
+    log_text = (home / IN_PROGRESS / "run.log").read_text()
+    assert "Preempted" in log_text
     with opened(keep=("resume", "run.log")) as run:
         names = {path.name for path in run.path.iterdir()}
         assert names == {"config.yaml", "status.json", "run.log", "resume"}
         assert (run.path / "resume" / "state").read_text() == "120 steps"
-        assert (run.path / "run.log").read_text() == said
+        assert (run.path / "run.log").read_text() == log_text
         assert state_of(run.path) == "running"
     with opened(keep=("resume",)) as run:
         assert "Preempted" not in (run.path / "run.log").read_text()
 
 
 def test_states_of_a_training_are_never_deleted_by_another_task(opened, home):
-    """Neither in their place nor aside, where a killed process was sealing its record."""
-    leave(opened, Preempted())
+    """Neither in resume/ nor in .resume, where a process killed while sealing leaves them."""
+    interrupt(opened, Preempted())
     states = home / IN_PROGRESS / "resume"
     with pytest.raises(UserError, match="runtime.run_id=.*another runtime.run_id"), opened():
         pass
@@ -124,18 +124,18 @@ def test_states_of_a_training_are_never_deleted_by_another_task(opened, home):
     assert (home / ".resume" / "state").read_text() == "120 steps"
 
 
-def test_a_link_among_the_pieces_is_removed_not_followed(opened, home, tmp_path):
-    leave(opened, Preempted())
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "photo").touch()
-    (home / IN_PROGRESS / "link").symlink_to(tmp_path / "mine")
+def test_a_link_in_an_interrupted_run_is_removed_not_followed(opened, home, tmp_path):
+    interrupt(opened, Preempted())
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "photo").touch()
+    (home / IN_PROGRESS / "link").symlink_to(tmp_path / "folder")
     with opened(keep=("resume",)) as run:
         assert not (run.path / "link").is_symlink()
-    assert (tmp_path / "mine" / "photo").exists()
+    assert (tmp_path / "folder" / "photo").exists()
 
 
 def test_a_sealed_record_holds_no_resume_state(opened, home):
-    leave(opened, Preempted())
+    interrupt(opened, Preempted())
     with opened(keep=("resume",)) as run:
         run.write_text("metrics.json", "{}")
         folder = run.seal(CHECKPOINT)
@@ -148,14 +148,14 @@ def test_a_sealed_record_holds_no_resume_state(opened, home):
 
 
 def test_a_discarded_run_leaves_no_resume_state(opened, home):
-    leave(opened, Preempted())
+    interrupt(opened, Preempted())
     with opened(keep=("resume",)) as run:
         run.discard()
     assert [path.name for path in home.iterdir()] == [".lock"]
 
 
 def test_a_seal_that_fails_keeps_the_resume_state(opened, home):
-    leave(opened, Preempted())
+    interrupt(opened, Preempted())
     with pytest.raises(IsADirectoryError), opened(keep=("resume",)) as run:  # noqa: PT012
         (run.path / "artifacts.json").mkdir()
         run.seal(CHECKPOINT)
@@ -164,44 +164,44 @@ def test_a_seal_that_fails_keeps_the_resume_state(opened, home):
         assert (run.path / "resume" / "state").read_text() == "120 steps"
 
 
-def seal_with_states(opened, checkpoint, begun):
-    """In a child: fill resume/, say so, seal, and wait to be killed."""
+def seal_with_states(opened, checkpoint, pipe):
+    """In a child process: fill resume/, signal it, seal, and wait to be killed."""
     with opened() as run:
         for number in range(20):
             (run.path / "resume" / str(number)).mkdir(parents=True)
             for name in "abcdefghij":
                 (run.path / "resume" / str(number) / name).write_bytes(bytes(999))
-        os.write(begun, b".")
+        os.write(pipe, b".")
         run.seal(checkpoint)
-        os.write(begun, b".")
+        os.write(pipe, b".")
         time.sleep(5)
 
 
 @pytest.mark.fault(2)
 def test_sigkill_while_sealing_loses_neither_the_record_nor_the_state(opened, home):
-    """Killed between the last step and the final name: the run is complete, or can be resumed."""
+    """A run killed while being sealed is either complete or can be resumed."""
     delay, outcomes, longest = random.Random(0), [], 0.0
     for attempt in range(30):
         checkpoint = f"{attempt:016x}"
-        read, begun = os.pipe()
+        read_end, write_end = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
-                seal_with_states(opened, checkpoint, begun)
+                seal_with_states(opened, checkpoint, write_end)
             except BaseException:
                 sys.excepthook(*sys.exc_info())
             os._exit(1)
-        os.read(read, 1)
+        os.read(read_end, 1)
         start = time.monotonic()
-        if attempt < 3:  # to the end, to see how long it takes
-            os.read(read, 1)
+        if attempt < 3:  # not killed early, to measure the duration
+            os.read(read_end, 1)
             longest = max(longest, time.monotonic() - start)
         else:
             time.sleep(delay.uniform(0, longest))
         os.kill(pid, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-        os.close(read)
-        os.close(begun)
+        os.close(read_end)
+        os.close(write_end)
         if (home / checkpoint).exists():
             outcomes.append("complete")
             assert state_of(home / checkpoint) == "done"

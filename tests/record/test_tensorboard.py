@@ -1,4 +1,4 @@
-"""What is seen of a run while it goes on: TensorBoard's curves without a seam, and the terminal."""
+"""TensorBoard's curves of a run, resumed or not, and its progress on the terminal."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ from fgvc.types import Features, LabelMap, Manifest, Predictions
 STEPS, EPOCHS = 5, 4
 
 
-def events(folder):
-    found = EventAccumulator(
+def load_events(folder):
+    accumulator = EventAccumulator(
         str(folder / "tb"), size_guidance={"scalars": 0, "images": 0, "tensors": 0}
     )
-    found.Reload()
-    return found
+    accumulator.Reload()
+    return accumulator
 
 
-def curves(folder):
-    """{key: [(step, value)]} as TensorBoard reads it."""
-    found = events(folder)
+def read_curves(folder):
+    """{key: [(step, value)]} as read by TensorBoard."""
+    accumulator = load_events(folder)
     return {
-        tag: [(point.step, point.value) for point in found.Scalars(tag)]
-        for tag in found.Tags()["scalars"]
+        tag: [(point.step, point.value) for point in accumulator.Scalars(tag)]
+        for tag in accumulator.Tags()["scalars"]
     }
 
 
@@ -68,7 +68,7 @@ def numbers(step):
 
 
 def train(board, start=0, until=STEPS * EPOCHS, save=lambda step: None):
-    """Write what a training writes; a state at the end of each epoch."""
+    """Write the points of a training; save a state at the end of each epoch."""
     for step in range(start + 1, until + 1):
         for key in ("train/loss", "train/top1", "train/images_per_s", "train/memory_mib"):
             board.scalar(key, len(key) / step, step)
@@ -82,7 +82,7 @@ def train(board, start=0, until=STEPS * EPOCHS, save=lambda step: None):
 
 
 def finish(board):
-    """The final evaluation of the chosen weights, those of epoch 2."""
+    """Write the final evaluation of the selected weights of epoch 2."""
     for split in ("val", "test"):
         board.evaluation(split, numbers(2 * STEPS), 2 * STEPS)
     board.close()
@@ -93,7 +93,7 @@ def uninterrupted(tmp_path):
     board = Board(tmp_path / "whole")
     train(board)
     finish(board)
-    return curves(tmp_path / "whole")
+    return read_curves(tmp_path / "whole")
 
 
 def test_a_training_writes_exactly_the_listed_keys(uninterrupted):
@@ -102,7 +102,7 @@ def test_a_training_writes_exactly_the_listed_keys(uninterrupted):
     assert len(KEYS) == len(set(KEYS)) == 15
 
 
-def test_a_key_of_no_list_is_refused(tmp_path):
+def test_an_unlisted_key_is_refused(tmp_path):
     board = Board(tmp_path)
     with pytest.raises(AssertionError, match="train/lss"):
         board.scalar("train/lss", 1.0)
@@ -120,9 +120,9 @@ def test_a_probe_s_evaluation_lies_at_step_0(tmp_path):
     board = Board(tmp_path)
     board.evaluation("test", {**numbers(3), "ece": None})
     board.close()
-    found = curves(tmp_path)
-    assert found["test/top1"] == [(0, pytest.approx(0.2))]
-    assert "test/ece" not in found
+    points_of = read_curves(tmp_path)
+    assert points_of["test/top1"] == [(0, pytest.approx(0.2))]
+    assert "test/ece" not in points_of
 
 
 @pytest.mark.fault(35)
@@ -144,10 +144,10 @@ def test_a_resumed_run_has_the_curves_of_an_uninterrupted_one(tmp_path, uninterr
     assert board.history[: len(state["history"])] == state["history"]
     finish(board)
     assert len(list((folder / "tb").iterdir())) == 1
-    assert curves(folder) == uninterrupted
+    assert read_curves(folder) == uninterrupted
 
 
-def test_the_history_is_plain_whatever_was_written(tmp_path):
+def test_the_history_holds_plain_values(tmp_path):
     board = Board(tmp_path / "run")
     board.scalar("train/loss", torch.tensor(0.5), 1)
     board.scalar("optim/lr", np.float64(0.25), 1)
@@ -155,20 +155,20 @@ def test_the_history_is_plain_whatever_was_written(tmp_path):
     states = States(tmp_path / "resume", keep=1)
     states.save(1, {"history": board.history})
     _, state = states.newest(print)
-    kept = [("train/loss", 1, 0.5), ("optim/lr", 1, 0.25), ("optim/grad_norm", 1, float("inf"))]
-    assert state["history"] == kept
+    expected = [("train/loss", 1, 0.5), ("optim/lr", 1, 0.25), ("optim/grad_norm", 1, float("inf"))]
+    assert state["history"] == expected
     board.close()
 
 
-def picture(folder, tag):
-    (image,) = events(folder).Images(tag)
+def read_image(folder, tag):
+    (image,) = load_events(folder).Images(tag)
     return image.encoded_image_string
 
 
 @pytest.mark.parametrize(
     ("count", "shape", "columns", "rows"), [(1, (32, 48), 1, 1), (5, (32, 48), 3, 2)]
 )
-def test_pictures_stand_in_a_grid_with_captions(tmp_path, count, shape, columns, rows):
+def test_images_are_arranged_in_a_grid_with_captions(tmp_path, count, shape, columns, rows):
     height, width = shape
     colour_BC11 = torch.arange(1, count * 3 + 1, dtype=torch.uint8).view(count, 3, 1, 1) * 9
     pixels_BCHW = colour_BC11.expand(count, 3, height, width)
@@ -177,8 +177,8 @@ def test_pictures_stand_in_a_grid_with_captions(tmp_path, count, shape, columns,
         board = Board(tmp_path / name)
         board.pictures("train/first batch", pixels_BCHW, captions)
         board.close()
-    png = picture(tmp_path / "one", "train/first batch")
-    assert png == picture(tmp_path / "other", "train/first batch")
+    png = read_image(tmp_path / "one", "train/first batch")
+    assert png == read_image(tmp_path / "other", "train/first batch")
     sheet_HWC = np.asarray(Image.open(io.BytesIO(png)))
     cell = sheet_HWC.shape[0] // rows
     assert sheet_HWC.shape == (rows * cell, columns * width, 3)
@@ -194,7 +194,7 @@ def test_a_grid_holds_sixteen_pictures_of_bounded_size(tmp_path):
     board = Board(tmp_path)
     board.pictures("big", torch.zeros(20, 3, 448, 448, dtype=torch.uint8), ["x"] * 20)
     board.close()
-    width, height = Image.open(io.BytesIO(picture(tmp_path, "big"))).size
+    width, height = Image.open(io.BytesIO(read_image(tmp_path, "big"))).size
     assert width == 4 * 224
     assert width < height < 1.2 * width
 
@@ -205,19 +205,21 @@ def test_a_caption_may_have_several_lines(tmp_path):
     board.pictures("one", pixels_BCHW, ["a", "b"])
     board.pictures("two", pixels_BCHW, ["a", "b\nc"])
     board.close()
-    one, two = (Image.open(io.BytesIO(picture(tmp_path, tag))) for tag in ("one", "two"))
-    assert one.width == two.width == 120
-    assert two.height - one.height == image_sheet.LINE
-    below_HW = np.asarray(two.convert("L"))[-image_sheet.LINE :]
+    one_line, two_lines = (
+        Image.open(io.BytesIO(read_image(tmp_path, tag))) for tag in ("one", "two")
+    )
+    assert one_line.width == two_lines.width == 120
+    assert two_lines.height - one_line.height == image_sheet.LINE
+    below_HW = np.asarray(two_lines.convert("L"))[-image_sheet.LINE :]
     assert (below_HW[:, :60] > 200).all()
     assert (below_HW[:, 60:] < 128).any()
 
 
-# --- curves, points and choices, as TensorBoard's own plugins serve them ---
+# --- curves, points and hyperparameters, as served by TensorBoard's own plugins ---
 
 
-class Served:
-    """TensorBoard itself over a folder of runs, asked as its page asks it."""
+class TensorBoardServer:
+    """The real TensorBoard on a folder of runs; its routes are requested like by its page."""
 
     def __init__(self, folder):
         program = TensorBoard(plugins=default.get_plugins())
@@ -242,12 +244,12 @@ class Served:
         return answer.json
 
 
-def found_labels(images, classes):
+def make_labels(images, classes):
     return np.random.default_rng(0).integers(classes, size=images)
 
 
-def found_points(images, classes, width=64):
-    rng, label_N = np.random.default_rng(1), found_labels(images, classes)
+def make_points(images, classes, width=64):
+    rng, label_N = np.random.default_rng(1), make_labels(images, classes)
     logits_NC = rng.normal(size=(images, classes)).astype(np.float32)
     logits_NC[np.arange(images), label_N] += 2
     row_N = np.arange(images) + 5
@@ -260,26 +262,26 @@ def found_points(images, classes, width=64):
 
 
 def test_points_are_bounded_and_every_class_has_its_share(tmp_path):
-    shown, _ = found_points(9000, 300)
+    points, _ = make_points(9000, 300)
     board = Board(tmp_path)
-    board.embedding(shown)
+    board.embedding(points)
     board.close()
     size = sum(file.stat().st_size for file in (tmp_path / "tb" / "00000").rglob("*.tsv"))
     assert 2**18 < size < 2 * 2**20
-    assert shown.x_PK.shape == (2000, 32)
+    assert points.x_PK.shape == (2000, 32)
     kept_C, all_C = (
-        np.unique([row[0] for row in shown.facts], return_counts=True)[1],
-        np.unique(found_labels(9000, 300), return_counts=True)[1],
+        np.unique([row[0] for row in points.facts], return_counts=True)[1],
+        np.unique(make_labels(9000, 300), return_counts=True)[1],
     )
     assert len(kept_C) == 300
     assert np.abs(np.sort(kept_C) - np.sort(all_C) * 2000 / 9000).max() < 1.5
 
 
 def test_points_are_the_principal_components(tmp_path):
-    shown, features = found_points(50, 3)
-    theirs = PCA(32, svd_solver="full").fit_transform(features.x_ND)
-    theirs /= theirs[:, 0].std()
-    np.testing.assert_allclose(np.abs(shown.x_PK), np.abs(theirs), atol=2e-3)
+    points, features = make_points(50, 3)
+    expected = PCA(32, svd_solver="full").fit_transform(features.x_ND)
+    expected /= expected[:, 0].std()
+    np.testing.assert_allclose(np.abs(points.x_PK), np.abs(expected), atol=2e-3)
 
 
 def test_equal_features_and_narrow_ones_have_points_too():
@@ -287,7 +289,7 @@ def test_equal_features_and_narrow_ones_have_points_too():
     assert projector.principal(np.random.default_rng(0).normal(size=(9, 2)), 32).shape == (9, 2)
 
 
-def curve_of(seed):
+def make_curve(seed):
     rng = np.random.default_rng(seed)
     label_N = rng.integers(4, size=200)
     logits_NC = rng.normal(size=(200, 4)) * 2
@@ -296,56 +298,64 @@ def curve_of(seed):
 
 
 def test_tensorboard_shows_curves_points_and_choices_of_all_runs(tmp_path):
-    told = {}
+    runs = {}
     for seed, name in enumerate(("one", "other")):
         board = Board(tmp_path / name)
         board.evaluation("test", numbers(seed))
-        board.curve("all/macro", curve_of(seed))
-        board.embedding(found_points(20, 3)[0])
+        board.curve("all/macro", make_curve(seed))
+        board.embedding(make_points(20, 3)[0])
         more = {"learning_rate": 1e-3, "epochs": 7} if seed else {}
         board.hparams({"head": "linear", "seed": seed, "resolution": 224, **more})
         board.close()
-        told[f"{name}/tb"] = seed, more
+        runs[f"{name}/tb"] = seed, more
         assert len(list((tmp_path / name / "tb").glob("events*"))) == 1
-    served = Served(tmp_path)
+    server = TensorBoardServer(tmp_path)
 
-    experiment = served.post("hparams/experiment", {"experimentName": ""})
-    declared = [one["name"] for one in experiment["hparamInfos"]]
+    experiment = server.post("hparams/experiment", {"experimentName": ""})
+    declared = [info["name"] for info in experiment["hparamInfos"]]
     assert set(declared[:5]) == set(AXES)
     assert set(declared) == set(CHOICES)
-    results = [one["name"]["tag"] for one in experiment["metricInfos"]]
+    results = [info["name"]["tag"] for info in experiment["metricInfos"]]
     assert results == list(RESULTS)
     assert set(RESULTS) <= set(KEYS) & set(TRAINING)
-    asked = {
+    request = {
         "experimentName": "",
         "allowedStatuses": ["STATUS_SUCCESS"],
         "colParams": [{"metric": {"tag": "test/top1"}, "includeInResult": True}]
         + [{"hparam": name, "includeInResult": True} for name in declared],
         "sliceSize": 10,
     }
-    groups = served.post("hparams/session_groups", asked)["sessionGroups"]
-    assert {group["sessions"][0]["name"] for group in groups} == set(told)
+    groups = server.post("hparams/session_groups", request)["sessionGroups"]
+    assert {group["sessions"][0]["name"] for group in groups} == set(runs)
     for group in groups:
-        seed, more = told[group["sessions"][0]["name"]]
-        (top1,) = [one["value"] for one in group["metricValues"] if "top1" in one["name"]["tag"]]
+        seed, more = runs[group["sessions"][0]["name"]]
+        (top1,) = [
+            metric["value"] for metric in group["metricValues"] if "top1" in metric["name"]["tag"]
+        ]
         assert top1 == pytest.approx(numbers(seed)["top1"])
         assert group["hparams"]["seed"] == seed
         assert {name: group["hparams"].get(name) for name in more} == more
 
-    drawn = served.get("pr_curves/pr_curves", run="one/tb", tag="all/macro").json["one/tb"][0]
-    mine = curve_of(0)
-    assert drawn["recall"] == pytest.approx(mine.recall_T[: len(drawn["recall"])].tolist())
-    assert drawn["precision"] == pytest.approx(mine.precision_T[: len(drawn["recall"])].tolist())
+    served_curve = server.get("pr_curves/pr_curves", run="one/tb", tag="all/macro").json["one/tb"][
+        0
+    ]
+    expected = make_curve(0)
+    assert served_curve["recall"] == pytest.approx(
+        expected.recall_T[: len(served_curve["recall"])].tolist()
+    )
+    assert served_curve["precision"] == pytest.approx(
+        expected.precision_T[: len(served_curve["recall"])].tolist()
+    )
 
-    assert set(served.get("projector/runs").json) == set(told)
-    (info,) = served.get("projector/info", run="one/tb").json["embeddings"]
+    assert set(server.get("projector/runs").json) == set(runs)
+    (info,) = server.get("projector/info", run="one/tb").json["embeddings"]
     assert info["tensorName"] == f"{EMBEDDING}:00000"
-    asked = {"run": "one/tb", "name": info["tensorName"]}
-    header, *rows = served.get("projector/metadata", **asked).text.splitlines()
+    request = {"run": "one/tb", "name": info["tensorName"]}
+    header, *rows = server.get("projector/metadata", **request).text.splitlines()
     assert header.split("\t") == ["class", "predicted", "outcome", "confidence", "path"]
     assert {len(row.split("\t")) for row in rows} == {5}
-    x_PK = np.frombuffer(served.get("projector/tensor", **asked).data, np.float32)
-    assert x_PK.reshape(20, 32) == pytest.approx(found_points(20, 3)[0].x_PK, abs=1e-6)
+    x_PK = np.frombuffer(server.get("projector/tensor", **request).data, np.float32)
+    assert x_PK.reshape(20, 32) == pytest.approx(make_points(20, 3)[0].x_PK, abs=1e-6)
 
 
 # --- the terminal ---
@@ -354,17 +364,17 @@ PULSE = console.Pulse(loss=1.23456, learning_rate=5e-4, images_per_s=812.34, mem
 WIDEST = console.Pulse(loss=-1.2345e6, learning_rate=5e-14, images_per_s=99999.9, memory_mib=2e5)
 
 
-def test_elsewhere_than_on_a_terminal_lines_tell_the_last_step(capsys):
+def test_without_a_terminal_a_line_reports_the_last_step(capsys):
     with console.training(epochs=2, steps=3, done=2) as step:
         for _ in range(4):
             step(PULSE)
     (line,) = capsys.readouterr().out.splitlines()  # ten seconds have not passed
-    told = "epoch 2/2 step 3/3: loss 1.235, lr 5.00e-04, 812.3 images/s, 7.7 GiB, 0:00:00 left"
-    assert line == told
+    expected = "epoch 2/2 step 3/3: loss 1.235, lr 5.00e-04, 812.3 images/s, 7.7 GiB, 0:00:00 left"
+    assert line == expected
 
 
 @pytest.mark.parametrize("done", [0, 10**10])
-def test_lines_say_how_long_the_rest_takes_at_the_pace_of_this_process(capsys, monkeypatch, done):
+def test_lines_report_the_time_left_at_the_pace_of_this_process(capsys, monkeypatch, done):
     monkeypatch.setattr(console, "PLAIN_EVERY", 0.0)
     with console.training(epochs=30, steps=10**9, done=done) as step:
         step(console.Pulse(float("nan"), 1e-3, 0.5))
@@ -375,11 +385,11 @@ def test_lines_say_how_long_the_rest_takes_at_the_pace_of_this_process(capsys, m
         line,
     )
     assert match, line
-    assert int(match[1]) > 0  # so many steps take hours, whatever the machine
+    assert int(match[1]) > 0  # so many steps take hours on any machine
 
 
-def on_terminal(work, columns=80):
-    """What a function leaves on a real pseudo-terminal, and every line it ever drew there."""
+def run_on_terminal(work, columns=80):
+    """Run a function on a pseudo-terminal; returns the final screen and every line drawn."""
     pid, terminal = pty.fork()
     if pid == 0:
         try:
@@ -388,7 +398,7 @@ def on_terminal(work, columns=80):
             for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
                 os.environ.pop(name, None)
             sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-            rich.reconfigure()  # the console of the tests before this one saw no terminal
+            rich.reconfigure()  # earlier tests cached a console without a terminal
             work()
             sys.stdout.flush()
         finally:
@@ -397,7 +407,7 @@ def on_terminal(work, columns=80):
     while True:
         try:
             piece = os.read(terminal, 65536)
-        except OSError:  # Linux says so when the other end is closed
+        except OSError:  # Linux raises when the other end is closed
             break
         if not piece:
             break
@@ -405,11 +415,11 @@ def on_terminal(work, columns=80):
     os.waitpid(pid, 0)
     os.close(terminal)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode())
-    return screen(drawn.decode()), [line for line in re.split(r"[\r\n]+", plain) if line]
+    return render_screen(drawn.decode()), [line for line in re.split(r"[\r\n]+", plain) if line]
 
 
-def screen(drawn):
-    """As a terminal shows it: cursor up, lines erased, colours left aside."""
+def render_screen(drawn):
+    """The screen of a terminal; supports cursor up and erase line, ignores colours."""
     rows, y = [""], 0
     for number, control, line_feed, text in re.findall(
         r"\x1b\[([0-9;?]*)([A-Za-z])|(\n)|([^\x1b\r\n]+)", drawn
@@ -432,9 +442,9 @@ def test_on_a_terminal_of_80_columns_nothing_wraps_or_is_cut(pulse):
             for _ in range(3):
                 step(pulse)
 
-    (bar, told), lines = on_terminal(work)
+    (bar, last_step), lines = run_on_terminal(work)
     assert max(map(len, lines)) <= 80
-    assert told == str(pulse)
+    assert last_step == str(pulse)
     assert re.fullmatch(
         r"epoch 100/100 step 9003/105460 ━+[╸╺]?━* \d:\d\d:\d\d left \d+:\d\d:\d\d", bar
     )
@@ -455,13 +465,13 @@ def test_a_validation_bar_within_a_training_leaves_nothing_behind():
             step(PULSE)
             with console.progress("val", 10, "images", passing=True) as advance:
                 advance(10)
-                assert drawn.wait(60)  # Rich draws from a thread of its own
+                assert drawn.wait(60)  # Rich draws in its own thread
             console.say("epoch 1: val top-1 93.2")
             step(PULSE)
 
-    (said, bar, told), lines = on_terminal(work)
+    (message, bar, last_step), lines = run_on_terminal(work)
     assert any(line.startswith("val ━") for line in lines)
-    assert said == "epoch 1: val top-1 93.2"
+    assert message == "epoch 1: val top-1 93.2"
     assert bar.startswith("epoch 2/2 step 1/1 ━")
-    assert told == str(PULSE)
+    assert last_step == str(PULSE)
     assert max(map(len, lines)) <= 80

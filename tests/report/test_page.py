@@ -186,7 +186,7 @@ def test_how_many_files_a_table_reads(forge, made, monkeypatch):
     for number in range(14):
         right_N = np.arange(300) < 200 + number
         forge(f"r{number:02}", config={"head": {"name": f"h{number:02}"}}, right=right_N)
-    read, real = Counter(), verify._bytes
+    read, real = Counter(), verify._read_bytes
 
     def counted(path, file):
         read[file] += 1

@@ -137,7 +137,7 @@ def test_a_taken_port_and_one_checkpoint_twice_are_refused(runs, viewed):
     assert f"task.port={port}: Address already in use; another port is task.port={port + 1}" in line
     linear = runs["linear"]
     code, line = viewed(run_of(linear), f'against="{linear}"', f"task.port={free_port()}")
-    assert (code, "are of one checkpoint" in line) == (1, True)
+    assert (code, "run= and against=" in line) == (1, True)
 
 
 def test_attention_lies_where_the_network_looked():
@@ -307,7 +307,7 @@ def test_an_app_that_does_not_close_ends_with_its_process():
     program = (
         "import time; from fgvc.record.fiftyone import app; app.GRACE = 0.1\n"
         "class Stuck:\n    def close(self): print('asked'); time.sleep(600)\n"
-        "app.leave(Stuck())"
+        "app.close_app(Stuck())"
     )
     done = subprocess.run([sys.executable, "-uc", program], capture_output=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, b"asked\n"), done.stderr

@@ -1,4 +1,4 @@
-"""A run as a FiftyOneDataset that a person can look at: written without FiftyOne or a database.
+"""The results of a run -> a FiftyOneDataset to look at; written without FiftyOne or a database.
 
-`dataset` writes the folder, `pair` lays two of them side by side, `app` opens one in the real App.
+`dataset` writes the folder, `two_runs` merges two folders, `app` opens a folder in the real App.
 """

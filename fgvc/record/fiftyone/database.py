@@ -1,4 +1,4 @@
-"""FiftyOne's MongoDB, checked before anything waits for it: a named one, or one of our own."""
+"""A folder or FIFTYONE_DATABASE_URI -> a connection of FiftyOne to MongoDB, or a clear error."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from fgvc import untrusted
 from fgvc.types import UserError
 
 URI = "FIFTYONE_DATABASE_URI"
-OWN_TIMEOUT = "serverSelectionTimeoutMS"
-ANSWER = 10_000  # milliseconds for a database that is named to answer
-POLL = 0.2  # seconds between looks at a mongod that starts
-STARTING = 4615611  # MongoDB's id of the first line of a start in its log
+TIMEOUT_OPTION = "serverSelectionTimeoutMS"
+PING_TIMEOUT = 10_000  # milliseconds in which the database of a URI must answer
+POLL = 0.2  # seconds between checks of a mongod that starts
+STARTING = 4615611  # MongoDB's id of the first log line of a start
 
 
-def reach(folder: Path) -> None:
-    """Connect FiftyOne to its database, which is started where none is named.
+def connect(folder: Path) -> None:
+    """Connect FiftyOne to the database of its URI, or start the database in a folder.
 
     Args:
-        folder: of the database of our own.
+        folder: of the database that is started without a URI.
 
     Raises:
-        UserError: a named database does not answer, or our mongod ends while it starts; names the
+        UserError: the database of the URI does not answer, or the started mongod exits; names the
             variable and the way out.
     """
     import fiftyone as fo
@@ -37,48 +37,51 @@ def reach(folder: Path) -> None:
         _ping(fo.config.database_uri)
     failure: list[Exception] = []
 
-    def connect() -> None:
+    def get_connection() -> None:
         try:
             odm.get_db_conn()
-        except Exception as error:  # of pymongo, of FiftyOne, or of the operating system
+        except Exception as error:  # from pymongo, FiftyOne or the operating system
             failure.append(error)
 
-    thread = threading.Thread(target=connect, daemon=True)
+    thread = threading.Thread(target=get_connection, daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(POLL)
-        if _ended(odm):
-            raise UserError(_why_mongod_ended(folder))
+        if _mongod_exited(odm):
+            reason = next(_log_errors(folder / "log" / "mongo.log"), "no reason in its log")
+            raise UserError(
+                f"FiftyOne's mongod ended while it started ({reason[:200]}): remove {folder}, set "
+                f"runtime.cache_root=PATH, or set {URI} to a MongoDB of your own"
+            )
     if failure:
         raise UserError(
-            f"FiftyOne's database does not answer ({_short(failure[0])}): name a MongoDB of your "
-            f"own in {URI}, or give runtime.cache_root=PATH for a new one"
+            f"FiftyOne's database does not answer ({_short(failure[0])}): set {URI} to a MongoDB "
+            "of your own, or set runtime.cache_root=PATH for a new database"
         ) from failure[0]
 
 
 def _ping(uri: str) -> None:
-    """Check that a MongoDB answers at the address within seconds.
-
-    Raises:
-        UserError: none does.
-    """
+    """Check that a MongoDB answers at the address within seconds; UserError otherwise."""
     import pymongo
     from pymongo.errors import PyMongoError
 
-    patience: dict[str, Any] = {} if OWN_TIMEOUT.lower() in uri.lower() else {OWN_TIMEOUT: ANSWER}
+    patience: dict[str, Any] = (
+        {} if TIMEOUT_OPTION.lower() in uri.lower() else {TIMEOUT_OPTION: PING_TIMEOUT}
+    )
     try:
         with pymongo.MongoClient(uri, **patience) as client:
             client.admin.command("ping")
     except (PyMongoError, ValueError, OSError) as error:
         raise UserError(
-            f"{_named(uri)}: no MongoDB answers there ({_short(error)}); start it, or {_way_out()} "
-            "for a database of fgvc's own"
+            f"{_masked(uri)}: no MongoDB answers there ({_short(error)}); start it, or "
+            f"{_way_out()} to use fgvc's own database"
         ) from error
 
 
-def _named(uri: str) -> str:
-    hidden = re.sub(r"//[^@/]*@", "//…@", uri)  # a user and a password
-    return f"{URI}={hidden}" if URI in os.environ else f"database_uri={hidden}"
+def _masked(uri: str) -> str:
+    """The setting and its URI without user and password."""
+    masked_uri = re.sub(r"//[^@/]*@", "//…@", uri)
+    return f"{URI}={masked_uri}" if URI in os.environ else f"database_uri={masked_uri}"
 
 
 def _way_out() -> str:
@@ -87,31 +90,23 @@ def _way_out() -> str:
     if URI in os.environ:
         return f"unset {URI}"
     file = os.environ.get("FIFTYONE_CONFIG_PATH", constants.FIFTYONE_CONFIG_PATH)
-    return f"take database_uri out of {file}"
+    return f"remove database_uri from {file}"
 
 
-def _ended(odm: Any) -> bool:
-    """Whether the process that watches our mongod is gone; one of another program is not ours."""
+def _mongod_exited(odm: Any) -> bool:
+    """Whether the process that watches our mongod has exited; False for any other mongod."""
     child = getattr(odm._db_service, "child", None)
     return child is not None and hasattr(child, "poll") and child.poll() is not None
 
 
-def _why_mongod_ended(folder: Path) -> str:
-    reason = next(_errors(folder / "log" / "mongo.log"), "it left no reason")
-    return (
-        f"FiftyOne's mongod ended while it started ({reason[:200]}): remove {folder}, which fgvc "
-        f"fills anew, give runtime.cache_root=PATH, or name a MongoDB of your own in {URI}"
-    )
-
-
-def _errors(log: Path) -> Iterator[str]:
-    """What went wrong in the last start, in the order of its log."""
+def _log_errors(log: Path) -> Iterator[str]:
+    """The errors of the last start, in the order of the log."""
     try:
         text = untrusted.read_bytes(log, untrusted.LIST).decode("utf-8", "replace")
         lines = [json.loads(line) for line in text.splitlines()]
     except (OSError, ValueError):
         return
-    starts = [place for place, line in enumerate(lines) if line.get("id") == STARTING]
+    starts = [number for number, line in enumerate(lines) if line.get("id") == STARTING]
     for line in lines[starts[-1] if starts else 0 :]:
         if line.get("s") in ("E", "F"):
             detail = line.get("attr", {}).get("error")

@@ -1,8 +1,8 @@
-"""What a run says -> fiftyone/, a FiftyOneDataset folder, without FiftyOne and without a database.
+"""The results of a run -> fiftyone/, a FiftyOneDataset folder; needs no FiftyOne and no database.
 
-    metadata.json               fields, classes, saved views, runs, and the way back to the run
-    samples.json                a sample a line, paths relative to the data root
-    evaluations/, brain/        the results of the runs that metadata.json names
+    metadata.json               fields, classes, saved views, runs, and the identity of the run
+    samples.json                one sample per line, paths relative to the data root
+    evaluations/, brain/        the results of the runs that metadata.json lists
 
 The same run gives the same bytes. N images, D feature width.
 """
@@ -24,70 +24,67 @@ from fgvc.store import atomic
 from fgvc.types import Features
 
 FOLDER = "fiftyone"
-PAIRS = 5  # worst confused pairs that have a view
-VERSION = "1.0.0"  # of FiftyOne: any later 1.x migrates from it, if it has to
-SHOWN = (TRUTH, "predictions", "eval")  # fields ticked in the App's sidebar at first
+PAIRS = 5  # most confused pairs of classes that have a saved view
+VERSION = "1.0.0"  # of FiftyOne: any later 1.x migrates from it where needed
+ACTIVE_FIELDS = (TRUTH, "predictions", "eval")  # initially ticked in the sidebar of the App
 
 
-def write(folder: Path, said: RunResults, about: Mapping[str, Any]) -> None:
+def write(folder: Path, results: RunResults, about: Mapping[str, Any]) -> None:
     """Write the dataset of one run.
 
     Args:
-        folder: is made; its files replace what stands there.
-        about: what the run tells of itself: name, run_id, config_hash, started, …
+        folder: is created; its files are replaced.
+        about: the identity of the run: name, run_id, config_hash, started, …
 
     Raises:
         OSError: the disk refuses; one line with the path.
     """
-    answer = RunFields(
+    run = RunFields(
         {
             **about,
-            "checkpoint_id": said.checkpoint_id,
-            "fields": list(_fields(said)),
-            "confused": confused(said),
+            "checkpoint_id": results.checkpoint_id,
+            "fields": list(_field_names(results)),
+            "confused": confused_pairs(results),
         }
     )
-    for split in said.splits:
-        key = answer.key(samples.EVALUATED[split])
-        _write(
-            folder / "evaluations" / f"{key}.json",
-            [json_documents.line(samples.results(said, split))],
-        )
-    if said.features is not None:
-        found = json_documents.line(_map(said, said.features))
-        _write(folder / "brain" / f"{answer.key(MAP)}.json", [found])
-    write_samples(folder, samples.lines(said))
-    write_metadata(folder, metadata([answer], said.classes))
+    for split in results.splits:
+        file = folder / "evaluations" / f"{run.key(samples.EVALUATED[split])}.json"
+        _write(file, [json_documents.json_line(samples.evaluation_results(results, split))])
+    if results.features is not None:
+        visualization = json_documents.json_line(_visualization(results, results.features))
+        _write(folder / "brain" / f"{run.key(MAP)}.json", [visualization])
+    write_samples(folder, samples.sample_lines(results))
+    write_metadata(folder, metadata([run], results.classes))
 
 
 def write_samples(folder: Path, lines: Iterable[bytes]) -> None:
-    """samples.json from its lines, held one at a time."""
+    """Write samples.json line by line."""
 
     def parts() -> Iterable[bytes]:
         yield b'{"samples": ['
-        for place, one in enumerate(lines):
-            yield b",\n" if place else b"\n"
-            yield one
+        for number, line in enumerate(lines):
+            yield b",\n" if number else b"\n"
+            yield line
         yield b"\n]}\n"
 
     _write(folder / "samples.json", parts())
 
 
-def write_metadata(folder: Path, found: Document) -> None:
-    """metadata.json, for people to read as well."""
-    atomic.write_json(folder / "metadata.json", found)
+def write_metadata(folder: Path, document: Document) -> None:
+    """Write metadata.json, indented for people."""
+    atomic.write_json(folder / "metadata.json", document)
 
 
 def metadata(
-    answers: Sequence[RunFields],
+    runs: Sequence[RunFields],
     classes: Sequence[str],
     views: Sequence[Document] = (),
 ) -> Document:
-    """What FiftyOne knows of a dataset before it reads a sample.
+    """The content of metadata.json, which FiftyOne reads before any sample.
 
     Args:
-        answers: one, or those of two runs by their names.
-        views: saved ones that come before those of the answers.
+        runs: one run, or two runs with a suffix each.
+        views: saved views that come before the views of the runs.
     """
     truth = json_documents.label_field(
         TRUTH,
@@ -95,83 +92,79 @@ def metadata(
         [json_documents.field("label", "String")],
         "the dataset's label",
     )
-    infos = [dict(answer.info) for answer in answers]
-    shown = [TRUTH] + [
-        answer.key(name) for answer in answers for name in SHOWN if name in answer.fields
+    infos = [dict(run.info) for run in runs]
+    active = [TRUTH] + [
+        run.key(name) for run in runs for name in ACTIVE_FIELDS if name in run.fields
     ]
     return {
         "name": " and ".join(info["name"] for info in infos),
         "version": VERSION,
         "media_type": "image",
         "sample_fields": [
-            *json_documents.sample_basics(),
+            *json_documents.default_fields(),
             truth,
-            *(field for answer in answers for field in answer.declared()),
+            *(field for run in runs for field in run.declarations()),
         ],
         "default_classes": list(classes),
-        "info": infos[0] if len(infos) == 1 else {answer.name: answer.info for answer in answers},
+        "info": infos[0] if len(infos) == 1 else {run.suffix: run.info for run in runs},
         "tags": [],
-        "saved_views": [*views, *(view for answer in answers for view in answer.views())],
-        "evaluations": _joined(answer.evaluations() for answer in answers),
-        "brain_methods": _joined(answer.brain() for answer in answers),
-        "app_config": {"active_fields": {"exclude": False, "paths": shown}},
+        "saved_views": [*views, *(view for run in runs for view in run.views())],
+        "evaluations": _merge(run.evaluations() for run in runs),
+        "brain_methods": _merge(run.brain_methods() for run in runs),
+        "app_config": {"active_fields": {"exclude": False, "paths": active}},
         "workspaces": [],
     }
 
 
-def _joined(parts: Iterable[Mapping[str, Document]]) -> dict[str, Document]:
-    return {key: value for part in parts for key, value in part.items()}
+def _merge(documents: Iterable[Mapping[str, Document]]) -> dict[str, Document]:
+    return {key: value for document in documents for key, value in document.items()}
 
 
-def _fields(said: RunResults) -> Iterable[str]:
+def _field_names(results: RunResults) -> Iterable[str]:
     yield "predictions"
-    yield from (samples.EVALUATED[split] for split in sorted(said.splits))
+    yield from (samples.EVALUATED[split] for split in sorted(results.splits))
     yield "hardness"
-    if said.features is not None:
+    if results.features is not None:
         yield "embedding"
-    if said.heat is not None:
+    if results.heat is not None:
         yield "attention"
 
 
-def confused(said: RunResults) -> list[Document]:
+def confused_pairs(results: RunResults) -> list[Document]:
     """The most frequent confusions of the test images, by the names of the classes."""
-    test = said.splits["test"]
-    matrix = metrics.confusion(test.logits_NC, test.label_N, len(said.classes))
+    test, names = results.splits["test"], results.classes
+    matrix = metrics.confusion(test.logits_NC, test.label_N, len(names))
     return [
-        {
-            "label": said.classes[pair["label"]],
-            "pred": said.classes[pair["pred"]],
-            "count": pair["count"],
-        }
+        {"label": names[pair["label"]], "pred": names[pair["pred"]], "count": pair["count"]}
         for pair in metrics.worst_pairs(matrix, PAIRS)
     ]
 
 
-def _map(said: RunResults, features: Features) -> Document:
-    """The plane in which test features vary most, as FiftyOne keeps a visualization."""
-    ids = [samples.sample_id(said.manifest.path[row]) for row in features.row_N.tolist()]
+def _visualization(results: RunResults, features: Features) -> Document:
+    """The principal plane of the test features, in the format of a FiftyOne visualization."""
+    ids = [samples.sample_id(results.manifest.path[row]) for row in features.row_N.tolist()]
     return {
         "cls": "fiftyone.brain.visualization.VisualizationResults",
         "reducer_blob": None,
-        "points": json_documents.packed(plane(features.x_ND)),
-        "sample_ids": json_documents.packed(np.array(ids, dtype="<U24")),
+        "points": json_documents.pack_array(principal_plane(features.x_ND)),
+        "sample_ids": json_documents.pack_array(np.array(ids, dtype="<U24")),
         "label_ids": None,
     }
 
 
-def plane(x_ND: np.ndarray) -> np.ndarray:
-    """Principal components, float32 (N, 2).
+def principal_plane(x_ND: np.ndarray) -> np.ndarray:
+    """The first two principal components, float32 (N, 2).
 
-    By them, as t-SNE of 2,000 images takes a minute and gives other bits on other numbers of
-    threads. Of fewer than two images or features what is missing is 0.
+    PCA rather than t-SNE: t-SNE of 2,000 images takes a minute, and its bits depend on the number
+    of threads. With fewer than two images or features, the missing components are 0.
     """
     from sklearn.decomposition import PCA
 
     xy_N2 = np.zeros((len(x_ND), 2), np.float32)
-    most = min(2, *x_ND.shape)
+    count = min(2, *x_ND.shape)
     if len(x_ND) > 1:
-        found = PCA(most, svd_solver="covariance_eigh").fit_transform(x_ND.astype(np.float64))
-        xy_N2[:, :most] = found
+        pca = PCA(count, svd_solver="covariance_eigh")
+        xy_N2[:, :count] = pca.fit_transform(x_ND.astype(np.float64))
     return xy_N2
 
 

@@ -1,7 +1,7 @@
 """Values -> the JSON that FiftyOne's importer reads: object ids, arrays, fields, stages, runs.
 
-The format is that of FiftyOne 1.x (FiftyOneDataset); nothing here looks at a clock or a random
-number, so that the same values are the same bytes.
+The format is FiftyOneDataset of FiftyOne 1.x. Nothing here reads a clock or draws a random number,
+so the same values give the same bytes.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ CLASSIFICATION, HEATMAP = f"{LABELS}.Classification", f"{LABELS}.Heatmap"
 PLAIN = ("id", "created_at", "last_modified_at", "_media_type", "_rand", "_dataset_id", "filepath")
 
 
-def line(document: Mapping[str, Any]) -> bytes:
-    """A document in one line of ASCII: its reader goes by the locale, whatever that is."""
+def json_line(document: Mapping[str, Any]) -> bytes:
+    """A document in one line of ASCII: FiftyOne decodes the file by the locale."""
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def hex_id(*names: str) -> str:
-    """24 hex digits that follow from the names alone."""
+    """24 hex digits that depend on the names only."""
     return hashlib.sha256("\0".join(names).encode(errors="surrogatepass")).hexdigest()[:24]
 
 
@@ -38,10 +38,11 @@ def object_id(hex_digits: str) -> Document:
     return {"$oid": hex_digits}
 
 
-def packed(values: np.ndarray) -> str:
+def pack_array(values: np.ndarray) -> str:
     """An array as text: base64 of zlib of the bytes that np.save writes.
 
-    Stored, not squeezed: floats hardly shrink, and so the bytes are those of every zlib.
+    zlib stores without compressing: floats hardly shrink, and every version of zlib then gives the
+    same bytes.
     """
     data = _header(values.dtype.str, values.shape) + values.tobytes()
     return base64.b64encode(zlib.compress(data, level=0)).decode("ascii")
@@ -56,11 +57,11 @@ def _header(kind: str, shape: tuple[int, ...]) -> bytes:
 
 
 def array(values: np.ndarray) -> Document:
-    return {"$binary": {"base64": packed(values), "subType": "00"}}
+    return {"$binary": {"base64": pack_array(values), "subType": "00"}}
 
 
-def moment(when: datetime.datetime) -> Document:
-    """UTC, to the millisecond, as MongoDB keeps it."""
+def timestamp(when: datetime.datetime) -> Document:
+    """UTC, to the millisecond, as MongoDB stores it."""
     text = when.astimezone(datetime.UTC).isoformat(timespec="milliseconds")
     return {"$date": text.replace("+00:00", "Z")}
 
@@ -69,7 +70,7 @@ def field(name: str, kind: str, **more: object) -> Document:
     """The declaration of a field of samples or labels.
 
     Args:
-        kind: a class of fiftyone.core.fields, without "Field"; "A of B": a list.
+        kind: a class of fiftyone.core.fields, without "Field"; "List of B": a list with subfield B.
     """
     outer, _, inner = kind.partition(" of ")
     return {
@@ -98,8 +99,8 @@ def label_field(name: str, label: str, fields: Sequence[Document], description: 
     )
 
 
-def sample_basics() -> list[Document]:
-    """The declarations that every dataset of pictures opens with."""
+def default_fields() -> list[Document]:
+    """The declarations of the default fields of an image dataset."""
     kinds = dict.fromkeys(("id", "_dataset_id"), "ObjectId")
     kinds |= dict.fromkeys(("created_at", "last_modified_at"), "DateTime")
     kinds |= {"_rand": "Float"}
@@ -118,7 +119,7 @@ def sample_basics() -> list[Document]:
 
 
 def stage(name: str, **arguments: object) -> str:
-    """One stage of a view; FiftyOne keeps it as a string."""
+    """One stage of a view; FiftyOne stores it as a string."""
     pairs = [list(pair) for pair in arguments.items()]
     return json.dumps({"_cls": f"fiftyone.core.stages.{name}", "kwargs": pairs})
 
@@ -126,11 +127,11 @@ def stage(name: str, **arguments: object) -> str:
 def run(
     key: str, when: datetime.datetime, stages: Sequence[str], config: Mapping[str, object]
 ) -> Document:
-    """What an evaluation or a brain run says of itself; its results lie in a file of its own."""
+    """The document of an evaluation or a brain run; its results are in a separate file."""
     return {
         "key": key,
         "version": "1.0.0",
-        "timestamp": moment(when),
+        "timestamp": timestamp(when),
         "view_stages": list(stages) or None,
         "config": dict(config),
     }

@@ -1,7 +1,7 @@
-"""What one run adds to the samples: its fields, views, evaluations and its map, by their names.
+"""The info of a run -> its fields, saved views, evaluations and brain runs in a dataset.
 
-A run alone has them bare (predictions, eval); beside another one each ends in the run's checkpoint
-(predictions_1a2b3c4d). A run tells all that is needed for that in the `info` of its dataset.
+In the dataset of one run the names are plain (predictions, eval). In the dataset of two runs each
+name ends in the id of the run's checkpoint (predictions_1a2b3c4d).
 """
 
 from __future__ import annotations
@@ -17,46 +17,45 @@ from fgvc.record.fiftyone.json_documents import Document, field, label_field, st
 FIELDS = ("predictions", "eval", "eval_val", "hardness", "embedding", "attention")
 MAP = "embedding_map"  # key of the brain run
 TRUTH = "ground_truth"
-MOST = 100  # samples of a view that is sorted by confidence
-SHORT = 8  # hex digits of a checkpoint in a name
+MOST = 100  # maximum number of samples in a view that is sorted by confidence
+SHORT = 8  # hex digits of a checkpoint id in a name
 
 
 @dataclass(frozen=True)
 class RunFields:
-    """One run in a dataset.
+    """The fields of one run in a dataset.
 
-    info: as it stands in metadata.json. name: what its views are called after, "" where it stands
-    alone.
+    info: `info` of metadata.json. suffix: ends the run's names in a dataset of two runs; "" in the
+    dataset of one run.
     """
 
     info: Mapping[str, Any]
-    name: str = ""
+    suffix: str = ""
 
-    @property
-    def named(self) -> RunFields:
-        """The same beside another run."""
-        return replace(self, name=self.info["checkpoint_id"][:SHORT])
+    def with_suffix(self) -> RunFields:
+        """The fields of this run in a dataset of two runs."""
+        return replace(self, suffix=self.info["checkpoint_id"][:SHORT])
 
-    def key(self, field_name: str) -> str:
-        """A field or run of this answer, by the name it has in a run that stands alone."""
-        assert field_name in (*FIELDS, MAP), field_name
-        return f"{field_name}_{self.name}" if self.name else field_name
+    def key(self, name: str) -> str:
+        """The name of a field or brain run with the suffix of this run."""
+        assert name in (*FIELDS, MAP), name
+        return f"{name}_{self.suffix}" if self.suffix else name
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Those of FIELDS that its samples have."""
+        """The members of FIELDS that the samples of this run have."""
         return tuple(self.info["fields"])
 
     @property
-    def _when(self) -> datetime.datetime:
+    def _started(self) -> datetime.datetime:
         return datetime.datetime.fromisoformat(self.info["started"])
 
     def evaluations(self) -> dict[str, Document]:
-        """One a split, over its samples alone: validation may have been read by another head."""
+        """One evaluation per split: another head may have predicted the validation split."""
         return {
             self.key(name): json_documents.run(
                 self.key(name),
-                self._when,
+                self._started,
                 [stage("MatchTags", tags=[split])],
                 {
                     "cls": "fiftyone.utils.eval.classification.SimpleEvaluationConfig",
@@ -71,8 +70,8 @@ class RunFields:
             if name in self.fields
         }
 
-    def brain(self) -> dict[str, Document]:
-        """The map of the embeddings, where there are any."""
+    def brain_methods(self) -> dict[str, Document]:
+        """The visualization of the embeddings; empty without embeddings."""
         if "embedding" not in self.fields:
             return {}
         config = {
@@ -84,20 +83,22 @@ class RunFields:
             "patches_field": None,
             "num_dims": 2,
         }
-        tested = [stage("MatchTags", tags=["test"])]
-        return {self.key(MAP): json_documents.run(self.key(MAP), self._when, tested, config)}
+        test_view = [stage("MatchTags", tags=["test"])]
+        return {self.key(MAP): json_documents.run(self.key(MAP), self._started, test_view, config)}
 
-    def declared(self) -> list[Document]:
-        """The declarations of its fields."""
-        of = f"{self.info['name']} ({self.info['checkpoint_id'][:SHORT]})"
-        kinds = {
+    def declarations(self) -> list[Document]:
+        """The declarations of the run's fields."""
+        run_name = f"{self.info['name']} ({self.info['checkpoint_id'][:SHORT]})"
+        declare = {
             "predictions": lambda name: label_field(
-                name, json_documents.CLASSIFICATION, _predicted(), f"what {of} says"
+                name, json_documents.CLASSIFICATION, _prediction_fields(), f"what {run_name} says"
             ),
-            "eval": lambda name: _told(name, "Boolean", "test: right or wrong"),
-            "eval_val": lambda name: _told(name, "Boolean", "validation: right or wrong"),
-            "hardness": lambda name: _told(name, "Float", "entropy of the prediction, nats"),
-            "embedding": lambda name: _told(name, "Vector", "the feature that the head read"),
+            "eval": lambda name: _plain_field(name, "Boolean", "test: right or wrong"),
+            "eval_val": lambda name: _plain_field(name, "Boolean", "validation: right or wrong"),
+            "hardness": lambda name: _plain_field(name, "Float", "entropy of the prediction, nats"),
+            "embedding": lambda name: _plain_field(
+                name, "Vector", "the feature that the head read"
+            ),
             "attention": lambda name: label_field(
                 name,
                 json_documents.HEATMAP,
@@ -109,80 +110,81 @@ class RunFields:
                 "where part attention looked; nothing where the network did not look",
             ),
         }
-        return [kinds[name](self.key(name)) for name in self.fields]
+        return [declare[name](self.key(name)) for name in self.fields]
 
     def views(self) -> list[Document]:
-        """What is worth a look: mistakes, the surest of them, the least sure hits, worst pairs."""
+        """Saved views: errors, confident errors, hits of low confidence, most confused pairs."""
         right, confidence = self.key("eval"), f"{self.key('predictions')}.confidence"
         wrong = stage("Match", filter={right: False})
         hits = stage("Match", filter={right: True})
-        first = stage("Limit", limit=MOST)
-        of = f" {self.name}" if self.name else ""
-        fixed = [
+        limit = stage("Limit", limit=MOST)
+        of = f" {self.suffix}" if self.suffix else ""
+        views = [
             view(f"misclassified{of}", "every mistake on test", [wrong]),
             view(
                 f"wrong with high confidence{of}",
                 f"the {MOST} surest mistakes on test",
-                [wrong, _sorted(confidence, reverse=True), first],
+                [wrong, _sort_by(confidence, reverse=True), limit],
             ),
             view(
                 f"right with low confidence{of}",
                 f"the {MOST} least sure hits on test",
-                [hits, _sorted(confidence, reverse=False), first],
+                [hits, _sort_by(confidence, reverse=False), limit],
             ),
         ]
-        return [*fixed, *self._confused(of)]
+        return [*views, *self._confusion_views(of)]
 
-    def _confused(self, of: str) -> list[Document]:
-        """The classes confused most often: all of them, then pair by pair."""
-        guess, right = f"{self.key('predictions')}.label", self.key("eval")
-        # right is asked for too: validation is no part of these counts
+    def _confusion_views(self, of: str) -> list[Document]:
+        """A view of the most confused pairs of classes, and a view per pair."""
+        pred, right = f"{self.key('predictions')}.label", self.key("eval")
+        pairs = self.info["confused"]
+        # the filter on `right`, a field of the test split, leaves validation out of these counts
         filters = [
-            {right: False, f"{TRUTH}.label": pair["label"], guess: pair["pred"]}
-            for pair in self.info["confused"]
+            {right: False, f"{TRUTH}.label": pair["label"], pred: pair["pred"]} for pair in pairs
         ]
         if not filters:
             return []
-        together = [
+        all_pairs = [
             stage("Match", filter={"$or": filters}),
-            _sorted(f"{TRUTH}.label", reverse=False),
+            _sort_by(f"{TRUTH}.label", reverse=False),
         ]
-        counts = [(pair["count"], pair["label"], pair["pred"]) for pair in self.info["confused"]]
-        one_by_one = [
-            view(f"confused {place}{of}", f"{true} taken for {guessed}: {count} of test", [only])
-            for place, ((count, true, guessed), only) in enumerate(
-                zip(counts, [stage("Match", filter=each) for each in filters], strict=True), start=1
+        pair_views = [
+            view(
+                f"confused {number}{of}",
+                f"{pair['label']} taken for {pair['pred']}: {pair['count']} of test",
+                [stage("Match", filter=pair_filter)],
             )
+            for number, (pair, pair_filter) in enumerate(zip(pairs, filters, strict=True), start=1)
         ]
-        return [view(f"worst confused pairs{of}", "pair by pair", together), *one_by_one]
+        return [view(f"worst confused pairs{of}", "pair by pair", all_pairs), *pair_views]
 
 
-def between(first: RunFields, second: RunFields) -> list[Document]:
-    """Views of two answers: where one is right and the other wrong, and where both are wrong."""
+def comparison_views(first: RunFields, second: RunFields) -> list[Document]:
+    """Views of two runs: the test images that one run or both runs get wrong."""
     a, b = first.key("eval"), second.key("eval")
     cases = (
-        (f"only {first.name} right", {a: True, b: False}),
-        (f"only {second.name} right", {a: False, b: True}),
+        (f"only {first.suffix} right", {a: True, b: False}),
+        (f"only {second.suffix} right", {a: False, b: True}),
         ("both wrong", {a: False, b: False}),
     )
     return [view(name, "on test", [stage("Match", filter=case)]) for name, case in cases]
 
 
 def view(name: str, description: str, stages: Sequence[str]) -> Document:
-    """A saved view; names are of letters that a URL may hold."""
+    """A saved view; its name may hold only characters that a URL may hold."""
     slug = name.replace(" ", "-")
     return {"name": name, "slug": slug, "description": description, "view_stages": list(stages)}
 
 
-def _sorted(by: str, reverse: bool) -> str:
-    return stage("SortBy", field_or_expr=by, reverse=reverse)
+def _sort_by(field_name: str, reverse: bool) -> str:
+    return stage("SortBy", field_or_expr=field_name, reverse=reverse)
 
 
-def _told(name: str, kind: str, description: str) -> Document:
+def _plain_field(name: str, kind: str, description: str) -> Document:
     return field(name, kind, description=description)
 
 
-def _predicted() -> list[Document]:
+def _prediction_fields() -> list[Document]:
     kinds = {"label": "String", "confidence": "Float", "logits": "Vector"}
     kinds |= {"top": "List of String", "top_confidence": "List of Float"}
     return [field(name, kind) for name, kind in kinds.items()]

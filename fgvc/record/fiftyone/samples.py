@@ -1,8 +1,8 @@
-"""Predictions -> one JSON line a sample, and the lists that an evaluation run holds.
+"""Predictions -> one line of JSON per sample, and the lists of an evaluation run.
 
-Samples come in the order of their splits' names, test before val, and of their rows. Ids follow
-from the picture's path, so that samples of two runs of one dataset are the same; those of labels
-from the checkpoint too. N images, C classes, K top predictions, D feature width.
+Samples are ordered by the name of their split (test before val), then by row. The id of a sample
+follows from the path of its image, so two runs on one dataset share their samples. The ids of
+labels follow from the checkpoint too. N images, C classes, K top predictions, D feature width.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from fgvc.record.prediction_tables import LOGITS_UP_TO, TOP
 from fgvc.types import Features, Manifest, Predictions
 
 CHUNK = 256  # images whose probabilities are computed together
-UNREADABLE = "unreadable"  # tag of pictures that could not be read
-EVALUATED = {"test": "eval", "val": "eval_val"}
-Heat = Callable[[int], np.ndarray | None]  # manifest row -> attention over the picture, uint8
+UNREADABLE = "unreadable"  # tag of images that cannot be read
+EVALUATED = {"test": "eval", "val": "eval_val"}  # split -> field that holds right or wrong
+Heatmap = Callable[[int], np.ndarray | None]  # manifest row -> attention over the image, uint8
 
 
 @dataclass(frozen=True)
 class RunResults:
-    """What a run says of its images.
+    """The results of a run on its images.
 
-    below: where the manifest's root lies below the folder that paths are relative to. classes: the
-    names of the labels. features: of test. heat: None where attention has nothing to show.
+    below: path from the folder that sample paths are relative to, to the root of the manifest.
+    classes: the names of the labels. features: of the test images. heat: None without attention.
     """
 
     manifest: Manifest
@@ -41,121 +41,133 @@ class RunResults:
     checkpoint_id: str
     splits: Mapping[str, Predictions]
     features: Features | None = None
-    heat: Heat | None = None
+    heat: Heatmap | None = None
 
     def label_id(self, field: str, path: str) -> str:
-        """Of a label; that of the truth is the same in every run."""
-        return json_documents.hex_id(
-            *((self.checkpoint_id, field, path) if field != TRUTH else (path,))
-        )
+        """The id of a label; a ground-truth label has the same id in every run."""
+        names = (path,) if field == TRUTH else (self.checkpoint_id, field, path)
+        return json_documents.hex_id(*names)
 
 
 @dataclass(frozen=True)
-class One:
-    """One image's share. best_K: class indices, probable first; empty where it was not read."""
+class ImagePrediction:
+    """The prediction for one image.
+
+    top_K: class indices, the most probable first; empty if the image cannot be read.
+    """
 
     row: int
     label: int
-    best_K: list[int]
-    share_K: list[float]
+    top_K: list[int]
+    probability_K: list[float]
     hardness: float
     logits_C: np.ndarray
 
 
 def sample_id(path: str) -> str:
-    """Of a picture, by its path in the manifest."""
+    """The id of the sample of an image, by its path in the manifest."""
     return json_documents.hex_id("sample", path)
 
 
-def lines(said: RunResults) -> Iterator[bytes]:
-    """Every sample as JSON, without holding more than a chunk of them."""
-    vectors = _vectors(said.features)
-    for split in sorted(said.splits):
-        for one in _ones(said.splits[split]):
-            yield json_documents.line(_sample(said, split, one, vectors))
+def sample_lines(results: RunResults) -> Iterator[bytes]:
+    """Every sample as JSON; no more than CHUNK samples are in memory."""
+    features = results.features
+    feature_of_row: Mapping[int, np.ndarray] = {}
+    if features is not None:
+        feature_of_row = dict(zip(features.row_N.tolist(), features.x_ND, strict=True))
+    for split in sorted(results.splits):
+        for prediction in _image_predictions(results.splits[split]):
+            sample = _sample(results, split, prediction, feature_of_row)
+            yield json_documents.json_line(sample)
 
 
-def results(said: RunResults, split: str) -> Document:
+def evaluation_results(results: RunResults, split: str) -> Document:
     """The results of FiftyOne's own evaluation of a split, image by image."""
-    ones = list(_ones(said.splits[split]))
-    paths = [said.manifest.path[one.row] for one in ones]
+    predictions = list(_image_predictions(results.splits[split]))
+    paths = [results.manifest.path[prediction.row] for prediction in predictions]
     return {
         "cls": "fiftyone.utils.eval.classification.ClassificationResults",
         "custom_metrics": None,
-        "ytrue": [said.classes[one.label] for one in ones],
-        "ypred": [said.classes[one.best_K[0]] if one.best_K else None for one in ones],
-        "confs": [one.share_K[0] if one.best_K else None for one in ones],
-        "weights": None,
-        "ytrue_ids": [said.label_id(TRUTH, path) for path in paths],
-        "ypred_ids": [
-            said.label_id("predictions", path) if one.best_K else None
-            for one, path in zip(ones, paths, strict=True)
+        "ytrue": [results.classes[prediction.label] for prediction in predictions],
+        "ypred": [
+            results.classes[prediction.top_K[0]] if prediction.top_K else None
+            for prediction in predictions
         ],
-        "classes": list(said.classes),
+        "confs": [
+            prediction.probability_K[0] if prediction.top_K else None for prediction in predictions
+        ],
+        "weights": None,
+        "ytrue_ids": [results.label_id(TRUTH, path) for path in paths],
+        "ypred_ids": [
+            results.label_id("predictions", path) if prediction.top_K else None
+            for prediction, path in zip(predictions, paths, strict=True)
+        ],
+        "classes": list(results.classes),
         "missing": "(none)",
     }
 
 
-def _ones(predictions: Predictions) -> Iterator[One]:
+def _image_predictions(predictions: Predictions) -> Iterator[ImagePrediction]:
     for start in range(0, len(predictions.row_N), CHUNK):
-        part = slice(start, start + CHUNK)
-        logits_NC, label_N = predictions.logits_NC[part], predictions.label_N[part]
+        chunk = slice(start, start + CHUNK)
+        logits_NC, label_N = predictions.logits_NC[chunk], predictions.label_N[chunk]
         readable_N = metrics.readable(logits_NC)
-        known_NC = np.where(readable_N[:, None], logits_NC, 0)
-        share_NC = np.exp(metrics.log_probabilities(known_NC))
-        top_NK = metrics.topk(known_NC, min(TOP, known_NC.shape[1]))
-        hardness_N = entr(share_NC).sum(axis=1)
-        for place, row in enumerate(predictions.row_N[part].tolist()):
-            best_K = top_NK[place] if readable_N[place] else top_NK[place, :0]
-            yield One(
+        finite_NC = np.where(readable_N[:, None], logits_NC, 0)
+        probability_NC = np.exp(metrics.log_probabilities(finite_NC))
+        top_NK = metrics.topk(finite_NC, min(TOP, finite_NC.shape[1]))
+        hardness_N = entr(probability_NC).sum(axis=1)
+        for index, row in enumerate(predictions.row_N[chunk].tolist()):
+            top_K = top_NK[index] if readable_N[index] else top_NK[index, :0]
+            yield ImagePrediction(
                 row,
-                int(label_N[place]),
-                best_K.tolist(),
-                share_NC[place, best_K].tolist(),
-                float(hardness_N[place]),
-                logits_NC[place],
+                int(label_N[index]),
+                top_K.tolist(),
+                probability_NC[index, top_K].tolist(),
+                float(hardness_N[index]),
+                logits_NC[index],
             )
 
 
-def _sample(said: RunResults, split: str, one: One, vectors: Mapping[int, np.ndarray]) -> Document:
-    path = said.manifest.path[one.row]
+def _sample(
+    results: RunResults,
+    split: str,
+    prediction: ImagePrediction,
+    feature_of_row: Mapping[int, np.ndarray],
+) -> Document:
+    row, top_K = prediction.row, prediction.top_K
+    path = results.manifest.path[row]
     key = sample_id(path)
+    truth = results.classes[prediction.label]
     sample: Document = {
         "_id": json_documents.object_id(key),
-        "filepath": str(PurePosixPath(said.below, path)),
-        "tags": [split] if one.best_K else [split, UNREADABLE],
+        "filepath": str(PurePosixPath(results.below, path)),
+        "tags": [split] if top_K else [split, UNREADABLE],
         "_media_type": "image",
         "_rand": int(key[:8], 16) / 2**32,
-        TRUTH: _label(said, TRUTH, path, "Classification", label=said.classes[one.label]),
-        EVALUATED[split]: bool(one.best_K) and one.best_K[0] == one.label,
+        TRUTH: _label(results, TRUTH, path, "Classification", label=truth),
+        EVALUATED[split]: bool(top_K) and top_K[0] == prediction.label,
     }
-    if one.best_K:
-        sample["predictions"] = _prediction(said, one, path)
-        sample["hardness"] = one.hardness
-    if split == "test" and one.row in vectors:
-        sample["embedding"] = json_documents.array(vectors[one.row].astype(np.float16))
-    if said.heat is not None and (map_HW := said.heat(one.row)) is not None:
+    if top_K:
+        sample["predictions"] = _classification(results, prediction, path)
+        sample["hardness"] = prediction.hardness
+    if split == "test" and row in feature_of_row:
+        sample["embedding"] = json_documents.array(feature_of_row[row].astype(np.float16))
+    if results.heat is not None and (map_HW := results.heat(row)) is not None:
         assert map_HW.dtype == np.uint8
-        seen = {"map": json_documents.array(map_HW), "range": [0, 255]}
-        sample["attention"] = _label(said, "attention", path, "Heatmap", **seen)
+        heatmap = {"map": json_documents.array(map_HW), "range": [0, 255]}
+        sample["attention"] = _label(results, "attention", path, "Heatmap", **heatmap)
     return sample
 
 
-def _prediction(said: RunResults, one: One, path: str) -> Document:
-    names = [said.classes[index] for index in one.best_K]
-    more = {"label": names[0], "confidence": one.share_K[0]}
-    if len(one.logits_C) <= LOGITS_UP_TO:
-        more["logits"] = json_documents.array(one.logits_C)
-    more |= {"top": names, "top_confidence": one.share_K}
-    return _label(said, "predictions", path, "Classification", **more)
+def _classification(results: RunResults, prediction: ImagePrediction, path: str) -> Document:
+    names = [results.classes[index] for index in prediction.top_K]
+    values = {"label": names[0], "confidence": prediction.probability_K[0]}
+    if len(prediction.logits_C) <= LOGITS_UP_TO:
+        values["logits"] = json_documents.array(prediction.logits_C)
+    values |= {"top": names, "top_confidence": prediction.probability_K}
+    return _label(results, "predictions", path, "Classification", **values)
 
 
-def _label(said: RunResults, field: str, path: str, kind: str, **more: object) -> Document:
-    key = json_documents.object_id(said.label_id(field, path))
-    return {"_id": key, "_cls": kind, "tags": [], **more}
-
-
-def _vectors(features: Features | None) -> Mapping[int, np.ndarray]:
-    if features is None:
-        return {}
-    return dict(zip(features.row_N.tolist(), features.x_ND, strict=True))
+def _label(results: RunResults, field: str, path: str, kind: str, **values: object) -> Document:
+    key = json_documents.object_id(results.label_id(field, path))
+    return {"_id": key, "_cls": kind, "tags": [], **values}

@@ -1,6 +1,6 @@
-"""The datasets of two runs over the same images -> one, in which each run has fields of its own.
+"""The datasets of two runs on the same images -> one dataset, in which each run has its own fields.
 
-A sample is in both by its id; what a run says of it is named after the run's checkpoint.
+The samples are matched by id. The fields of a run end in the id of its checkpoint.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from typing import Any
 from fgvc import untrusted
 from fgvc.record.fiftyone import dataset, json_documents
 from fgvc.record.fiftyone.json_documents import Document
-from fgvc.record.fiftyone.run_fields import FIELDS, MAP, RunFields, between
+from fgvc.record.fiftyone.run_fields import FIELDS, MAP, RunFields, comparison_views
 from fgvc.store import atomic
 from fgvc.types import UserError
 
 
 def write(folder: Path, first: Path, second: Path) -> None:
-    """Lay two datasets side by side.
+    """Merge two datasets.
 
     Args:
-        folder: is made. first, second: fiftyone/ of two runs.
+        folder: is created. first, second: fiftyone/ of two runs.
 
     Raises:
-        UserError: they are not of the same images, or one checkpoint's.
+        UserError: the runs have different images, or the same checkpoint.
         OSError: the disk refuses.
     """
-    found = [_metadata(first), _metadata(second)]
-    _check(*(one["info"] for one in found))
-    answers = [RunFields(one["info"]).named for one in found]
-    for source, answer in zip((first, second), answers, strict=True):
-        _copy_results(source, folder, answer)
-    dataset.write_samples(folder, _joined(first, second, answers))
-    classes = found[0]["default_classes"]
-    dataset.write_metadata(folder, dataset.metadata(answers, classes, between(*answers)))
+    documents = [_read_metadata(first), _read_metadata(second)]
+    infos = [document["info"] for document in documents]
+    _check(*infos)
+    runs = [RunFields(info).with_suffix() for info in infos]
+    for source, run in zip((first, second), runs, strict=True):
+        _copy_results(source, folder, run)
+    dataset.write_samples(folder, _merged_samples(first, second, runs))
+    classes = documents[0]["default_classes"]
+    dataset.write_metadata(folder, dataset.metadata(runs, classes, comparison_views(*runs)))
 
 
 def samples(folder: Path) -> Iterator[Document]:
@@ -48,43 +49,45 @@ def samples(folder: Path) -> Iterator[Document]:
                 yield json.loads(line.rstrip(",\n"))
 
 
-def _metadata(folder: Path) -> dict[str, Any]:
+def _read_metadata(folder: Path) -> dict[str, Any]:
     return untrusted.read_json(folder / "metadata.json", untrusted.LIST)
 
 
 def _check(first: dict[str, Any], second: dict[str, Any]) -> None:
     if first["manifest_digest"] != second["manifest_digest"]:
-        told = [f"{one['dataset']} {one['manifest_digest'][:16]}" for one in (first, second)]
+        images = [f"{info['dataset']} {info['manifest_digest'][:16]}" for info in (first, second)]
         raise UserError(
-            f"run= and against= are of other images ({told[0]} and {told[1]}): "
-            "choose two runs of one dataset"
+            f"run= and against= have different images ({images[0]} and {images[1]}): "
+            "choose two runs on one dataset"
         )
     if first["checkpoint_id"] == second["checkpoint_id"]:
         raise UserError(
-            f"run= and against= are of one checkpoint ({first['checkpoint_id'][:16]}), which says "
-            "the same twice: choose another run, or leave against= out"
+            f"run= and against= have the same checkpoint ({first['checkpoint_id'][:16]}) and thus "
+            "the same predictions: choose another run, or leave against= out"
         )
 
 
-def _copy_results(source: Path, folder: Path, answer: RunFields) -> None:
-    """Results name samples and labels by id and no field: only the file's name is new."""
+def _copy_results(source: Path, folder: Path, run: RunFields) -> None:
+    """Copy evaluations and brain runs under new names; they hold ids, but no field names."""
     for kind, names in (("evaluations", FIELDS), ("brain", (MAP,))):
         for name in names:
             if (file := source / kind / f"{name}.json").is_file():
                 atomic.write_bytes(
-                    folder / kind / f"{answer.key(name)}.json",
+                    folder / kind / f"{run.key(name)}.json",
                     untrusted.read_bytes(file, untrusted.ARRAYS),
                 )
 
 
-def _joined(first: Path, second: Path, answers: list[RunFields]) -> Iterator[bytes]:
-    theirs = {sample["_id"]["$oid"]: _renamed(sample, answers[1]) for sample in samples(second)}
+def _merged_samples(first: Path, second: Path, runs: list[RunFields]) -> Iterator[bytes]:
+    second_samples = {
+        sample["_id"]["$oid"]: _rename_fields(sample, runs[1]) for sample in samples(second)
+    }
     for sample in samples(first):
-        beside = theirs.pop(sample["_id"]["$oid"], {})
-        yield json_documents.line({**beside, **_renamed(sample, answers[0])})
-    for alone in theirs.values():  # validation may be another
-        yield json_documents.line(alone)
+        other = second_samples.pop(sample["_id"]["$oid"], {})
+        yield json_documents.json_line({**other, **_rename_fields(sample, runs[0])})
+    for sample in second_samples.values():  # the validation images of the runs may differ
+        yield json_documents.json_line(sample)
 
 
-def _renamed(sample: Document, answer: RunFields) -> Document:
-    return {answer.key(name) if name in FIELDS else name: value for name, value in sample.items()}
+def _rename_fields(sample: Document, run: RunFields) -> Document:
+    return {run.key(name) if name in FIELDS else name: value for name, value in sample.items()}

@@ -1,7 +1,7 @@
-"""The files of one run -> report.html: a page to read, print and pass on, whole in itself.
+"""The files of one run -> report.html: a self-contained page to read, print and share.
 
-run: what the folder says -> facts; gallery: which classes and mistakes; pictures: in how many
-bytes; chart: curves; render: facts and a template -> HTML, here and for the table of all runs.
+run: run folder -> facts; gallery: which classes and errors to show; pictures: images within a
+budget of bytes; chart: curves; render: facts and a template -> HTML, used by report/ as well.
 """
 
 from fgvc.record.page.run import FILE, derive, write

@@ -1,6 +1,6 @@
-"""Values -> where they stand in an SVG: axes with round ticks, and nothing that needs a script.
+"""Values -> positions in an SVG chart with round ticks; needs no script.
 
-Pixels of the picture count from its upper left corner.
+Pixels count from the upper left corner.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 40  # pixels around the plot, for ticks and labels
 ROUND = (1, 2, 2.5, 5, 10)
-TICKS = 6  # at most
-ROOM = 0.06  # of an axis, beyond its outermost values
-ALONE = 0.15  # the same around a single value, of the value; on a log axis, in powers of ten
-THIN = 600  # points of a line at most
+MAX_TICKS = 6
+MARGIN = 0.06  # fraction of the axis beyond its outermost values
+SINGLE_MARGIN = 0.15  # around a single value, as a fraction of it; on a log axis in powers of ten
+MAX_POINTS = 600  # of a curve
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A stretch of values along a stretch of pixels. start, end: the pixels of low and of high."""
+    """A range of values on a range of pixels. start, end: the pixels of low and high."""
 
     label: str
     low: float
@@ -30,20 +30,20 @@ class Axis:
 
     def at(self, value: float) -> float:
         """The pixel of a value."""
-        low, high, value = (_scaled(one, self.log) for one in (self.low, self.high, value))
+        low, high, value = (_scale(number, self.log) for number in (self.low, self.high, value))
         return round(self.start + (value - low) / (high - low) * (self.end - self.start), 1)
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Round values of the axis: their pixels and names."""
-        found = _log_ticks(self.low, self.high) if self.log else []
-        values = found if len(found) > 1 else _linear_ticks(self.low, self.high)
+        """Pixel and label of each tick."""
+        log_ticks = _log_ticks(self.low, self.high) if self.log else []
+        values = log_ticks if len(log_ticks) > 1 else _linear_ticks(self.low, self.high)
         return [(self.at(value), f"{value:g}") for value in values]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A plot of two axes in a picture of so many pixels."""
+    """Two axes in a chart of width x height pixels."""
 
     width: int
     height: int
@@ -53,20 +53,20 @@ class Frame:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a chart. places: its points in pixels."""
+    """A curve of a chart. places: its points in pixels."""
 
     name: str
     places: tuple[tuple[float, float], ...]
 
     @property
     def points(self) -> str:
-        """As SVG writes them."""
+        """The `points` attribute of an SVG polyline."""
         return " ".join(f"{x:g},{y:g}" for x, y in self.places)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves in a frame. mark: the x of what was chosen, in pixels, and its name."""
+    """Curves in a frame. mark: x in pixels and label of the chosen value."""
 
     title: str
     frame: Frame
@@ -79,12 +79,12 @@ def frame(
     y: tuple[str, Iterable[float], bool],
     size: tuple[int, int],
 ) -> Frame:
-    """A frame that holds all the values.
+    """A frame that contains all values.
 
     Args:
-        x, y: label, values (at least one, finite), and whether the axis is logarithmic, which
-            values at or below zero overrule.
-        size: pixels.
+        x, y: label, values (at least one, finite), and whether the axis is logarithmic; with
+            values at or below zero it is linear all the same.
+        size: width and height in pixels.
     """
     width, height = size
     return Frame(
@@ -103,60 +103,60 @@ def chart(
     mark: tuple[float, str] | None = None,
     size: tuple[int, int] = (368, 230),
 ) -> Chart | None:
-    """Named curves of (x, y) in one frame; None where no point is finite.
+    """Named curves of (x, y) in one frame; None if no point is finite.
 
     Args:
         x, y: label, and whether the axis is logarithmic.
-        mark: a value of x and what is said of it.
+        mark: a value of x and its label.
     """
     finite = [(name, [p for p in points if all(map(math.isfinite, p))]) for name, points in curves]
-    drawn = [(name, _thinned(points)) for name, points in finite if points]
-    if not drawn:
+    thinned = [(name, _thin(points)) for name, points in finite if points]
+    if not thinned:
         return None
-    every = [point for _, points in drawn for point in points]
-    made = frame(
-        (x[0], [one for one, _ in every], x[1]), (y[0], [one for _, one in every], y[1]), size
+    xs, ys = zip(*(point for _, points in thinned for point in points), strict=True)
+    axes = frame((x[0], xs, x[1]), (y[0], ys, y[1]), size)
+    drawn = tuple(
+        Curve(name, tuple((axes.x.at(px), axes.y.at(py)) for px, py in points))
+        for name, points in thinned
     )
-    lines = tuple(_curve(made, name, points) for name, points in drawn)
-    return Chart(title, made, lines, mark and (made.x.at(mark[0]), mark[1]))
-
-
-def _curve(frame: Frame, name: str, points: Sequence[tuple[float, float]]) -> Curve:
-    return Curve(name, tuple((frame.x.at(x), frame.y.at(y)) for x, y in points))
+    return Chart(title, axes, drawn, mark and (axes.x.at(mark[0]), mark[1]))
 
 
 def _axis(label: str, values: Iterable[float], log: bool, start: float, end: float) -> Axis:
-    held = list(values)
-    log = log and min(held) > 0
-    low, high = _scaled(min(held), log), _scaled(max(held), log)
-    room = (high - low) * ROOM or (ALONE if log else abs(low) * ALONE or ALONE)
-    low, high = low - room, high + room
+    values = list(values)
+    log = log and min(values) > 0
+    low, high = _scale(min(values), log), _scale(max(values), log)
+    single = SINGLE_MARGIN if log else abs(low) * SINGLE_MARGIN or SINGLE_MARGIN
+    margin = (high - low) * MARGIN or single
+    low, high = low - margin, high + margin
     return Axis(label, *((10**low, 10**high) if log else (low, high)), start, end, log)
 
 
-def _scaled(value: float, log: bool) -> float:
+def _scale(value: float, log: bool) -> float:
     return math.log10(value) if log else value
 
 
 def _linear_ticks(low: float, high: float) -> list[float]:
-    """Multiples of the smallest round step that makes no more than TICKS."""
-    power = 10.0 ** math.floor(math.log10((high - low) / TICKS))
-    step = next(one * power for one in ROUND if (high - low) / (one * power) <= TICKS)
+    """Multiples of the smallest round step with at most MAX_TICKS ticks."""
+    power = 10.0 ** math.floor(math.log10((high - low) / MAX_TICKS))
+    step = next(head * power for head in ROUND if (high - low) / (head * power) <= MAX_TICKS)
     first, last = math.ceil(low / step), math.floor(high / step)
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of each power of ten, or powers alone where those would be too many."""
+    """1, 2 and 5 times each power of ten, or only powers of ten if those are too many."""
     decades = math.log10(high / low)
-    heads, gap = ((1, 2, 5), 1) if 3 * decades <= TICKS + 1 else ((1,), math.ceil(decades / TICKS))
+    heads, gap = (1, 2, 5), 1
+    if 3 * decades > MAX_TICKS + 1:
+        heads, gap = (1,), math.ceil(decades / MAX_TICKS)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     values = (head * 10.0**power for power in powers if power % gap == 0 for head in heads)
     return [value for value in values if low <= value <= high]
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """Every n-th point and the last: no screen shows more."""
-    step = math.ceil(len(points) / THIN)
-    kept = list(points[::step])
-    return kept if kept[-1] == points[-1] else [*kept, points[-1]]
+def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """Every n-th point and the last point; a screen shows no more."""
+    step = math.ceil(len(points) / MAX_POINTS)
+    thinned = list(points[::step])
+    return thinned if thinned[-1] == points[-1] else [*thinned, points[-1]]

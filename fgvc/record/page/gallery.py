@@ -1,27 +1,27 @@
-"""predictions.parquet and per_class.csv of a run -> the classes and mistakes worth looking at."""
+"""predictions.parquet and per_class.csv of a run -> the classes and errors to show on its page."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.record.page.pictures import Album, Shown
+from fgvc.record.page.pictures import Album, PageImage
 from fgvc.record.prediction_tables import read_predictions
 
-SUREST = 12  # mistakes with the highest confidence
+CONFIDENT = 12  # errors with the highest confidence
 WORST, BEST = 6, 4  # classes
-MISTAKES, HITS = 4, 2  # pictures of one of them
+ERRORS, HITS = 4, 2  # images per class
 COLUMNS = ["path", "split", "label", "pred", "confidence"]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One test image. label, pred: class indices; pred is UNREADABLE, and confidence None, where
-    it could not be read."""
+class PredictedImage:
+    """One test image. label, pred: class indices; for an unreadable image pred is UNREADABLE and
+    confidence None."""
 
     path: str
     label: int
@@ -33,67 +33,73 @@ class Answer:
         return self.pred == self.label
 
 
+Example = tuple[PredictedImage, PageImage]
+
+
 @dataclass(frozen=True)
 class ClassRow:
-    """A class, its share of right answers, how many images it has, and some of them."""
+    """A class: its recall, the number of its test images, and examples."""
 
     index: int
     recall: float
     support: int
-    examples: tuple[tuple[Answer, Shown], ...] = ()
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """What a page shows of a run's answers."""
+    """The classes and test images that a page shows."""
 
     worst: tuple[ClassRow, ...]
     best: tuple[ClassRow, ...]
-    surest: tuple[tuple[Answer, Shown], ...]
+    surest: tuple[Example, ...]
 
 
 def gallery(folder: Path, album: Album) -> Gallery:
-    """The hardest and the easiest classes with pictures, and the surest mistakes of all."""
-    answers = _answers(folder / "predictions.parquet")
-    classes = sorted(_classes(folder / "per_class.csv"), key=lambda one: one.recall)
-    hard = [one for one in classes[:WORST] if one.recall < 1]
-    easy = [one for one in classes[::-1][:BEST] if one not in hard]
-    wrong = [one for one in answers if not one.right]
-    right = [one for one in answers if one.right]
+    """The classes of lowest and highest recall with examples, and the most confident errors."""
+    predicted = _read_test_predictions(folder / "predictions.parquet")
+    classes = sorted(_read_classes(folder / "per_class.csv"), key=lambda row: row.recall)
+    worst = [row for row in classes[:WORST] if row.recall < 1]
+    best = [row for row in classes[::-1][:BEST] if row not in worst]
+    errors = [image for image in predicted if not image.right]
+    hits = [image for image in predicted if image.right]
     return Gallery(
-        tuple(_with(one, wrong, MISTAKES, album) for one in hard),
-        tuple(_with(one, right, HITS, album) for one in easy),
-        _shown(wrong, SUREST, album),
+        tuple(_add_examples(row, errors, ERRORS, album) for row in worst),
+        tuple(_add_examples(row, hits, HITS, album) for row in best),
+        _examples(errors, CONFIDENT, album),
     )
 
 
-def _with(row: ClassRow, answers: Iterable[Answer], most: int, album: Album) -> ClassRow:
-    own = [one for one in answers if one.label == row.index]
-    return ClassRow(row.index, row.recall, row.support, _shown(own, most, album))
+def _add_examples(
+    row: ClassRow, images: Iterable[PredictedImage], count: int, album: Album
+) -> ClassRow:
+    of_class = [image for image in images if image.label == row.index]
+    return replace(row, examples=_examples(of_class, count, album))
 
 
-def _shown(answers: Sequence[Answer], most: int, album: Album) -> tuple[tuple[Answer, Shown], ...]:
-    found = ((one, album.test_image(one.path)) for one in answers[:most])
-    return tuple((one, shown) for one, shown in found if shown is not None)
+def _examples(images: Sequence[PredictedImage], count: int, album: Album) -> tuple[Example, ...]:
+    """The first `count` images, without those that cannot be read or exceed the budget."""
+    pairs = ((image, album.test_image(image.path)) for image in images[:count])
+    return tuple((image, page_image) for image, page_image in pairs if page_image is not None)
 
 
-def _answers(file: Path) -> list[Answer]:
-    """Of the test images, the surest first; an unreadable one was sure of nothing."""
+def _read_test_predictions(file: Path) -> list[PredictedImage]:
+    """The test images, by descending confidence; unreadable images come last."""
     table = read_predictions(file, COLUMNS)
     columns = (table[name].to_pylist() for name in COLUMNS)
-    found = [
-        Answer(path, label, pred, confidence)
+    images = [
+        PredictedImage(path, label, pred, confidence)
         for path, split, label, pred, confidence in zip(*columns, strict=True)
         if split == "test"
     ]
-    return sorted(found, key=lambda one: (-(one.confidence or 0.0), one.path))
+    return sorted(images, key=lambda image: (-(image.confidence or 0.0), image.path))
 
 
-def _classes(file: Path) -> list[ClassRow]:
-    """Those that the test images hold."""
-    with io.TextIOWrapper(untrusted.open_regular(file), "utf-8", newline="") as opened:
+def _read_classes(file: Path) -> list[ClassRow]:
+    """The classes with test images."""
+    with io.TextIOWrapper(untrusted.open_regular(file), "utf-8", newline="") as lines:
         rows = [
             ClassRow(int(row["index"]), float(row["recall"]), int(row["support"]))
-            for row in csv.DictReader(opened)
+            for row in csv.DictReader(lines)
         ]
     return [row for row in rows if row.support]

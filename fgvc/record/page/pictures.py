@@ -1,4 +1,4 @@
-"""Test images of a run -> small JPEGs inside its page, no more bytes of them than agreed.
+"""Test images of a run -> small JPEGs inside its page, within a budget of bytes.
 
 H x W pixels, C 3 channels.
 """
@@ -19,16 +19,16 @@ from PIL import Image
 from fgvc import untrusted
 from fgvc.record.page.render import plain
 
-Picture = Callable[[str], "np.ndarray | None"]  # path -> uint8 HWC, None where it cannot be read
-SIDE, QUALITY = 168, 72  # pixels of the longer side; JPEG
-OWN = ("PNG", "JPEG")  # formats of the pictures that a run writes
-WIDE = 360  # the same of an overlay
-BUDGET = 1_400_000  # bytes of all pictures of a page, as the page holds them
+ReadImage = Callable[[str], "np.ndarray | None"]  # path -> uint8 HWC, None if it cannot be read
+SIDE, QUALITY = 168, 72  # longer side of a test image in pixels; JPEG quality
+OVERLAY_SIDE = 360  # longer side of an overlay in pixels
+FORMATS = ("PNG", "JPEG")  # of the images that a run writes
+BUDGET = 1_400_000  # bytes of all images of a page, base64 included
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture as a page shows it. source: a data URI."""
+class PageImage:
+    """An image on a page. source: a data URI."""
 
     source: str
     width: int
@@ -43,57 +43,57 @@ SHOT = re.compile(
 
 
 class Album:
-    """The pictures of one page: what is asked for first is sure to be in."""
+    """The images of one page; the budget goes to the images that are requested first."""
 
-    def __init__(self, picture: Picture, budget: int = BUDGET) -> None:
-        self._picture, self.left = picture, budget
+    def __init__(self, read_image: ReadImage, budget: int = BUDGET) -> None:
+        self._read_image, self.left = read_image, budget
 
-    def test_image(self, path: str) -> Shown | None:
-        """None where it cannot be read, or the page is full."""
-        pixels_HWC = self._picture(path)
-        return None if pixels_HWC is None else self._small(Image.fromarray(pixels_HWC), path, SIDE)
+    def test_image(self, path: str) -> PageImage | None:
+        """A test image; None if it cannot be read or the budget is spent."""
+        pixels_HWC = self._read_image(path)
+        return None if pixels_HWC is None else self._shrink(Image.fromarray(pixels_HWC), path, SIDE)
 
-    def overlay(self, file: Path) -> Shown | None:
-        """A picture that lies in the run folder, larger."""
-        with Image.open(untrusted.require_regular(file), formats=OWN) as image:
-            return self._small(image.convert("RGB"), file.name, WIDE)
+    def overlay(self, file: Path) -> PageImage | None:
+        """An overlay of the run folder, larger than a test image."""
+        with Image.open(untrusted.require_regular(file), formats=FORMATS) as image:
+            return self._shrink(image.convert("RGB"), file.name, OVERLAY_SIDE)
 
-    def whole(self, file: Path) -> Shown | None:
-        """A PNG as it is."""
-        with Image.open(untrusted.require_regular(file), formats=OWN) as image:
-            return self._kept(
-                untrusted.read_bytes(file, untrusted.PICTURE), "png", image.size, file.name
-            )
+    def whole(self, file: Path) -> PageImage | None:
+        """A PNG of the run folder, unchanged."""
+        with Image.open(untrusted.require_regular(file), formats=FORMATS) as image:
+            data = untrusted.read_bytes(file, untrusted.PICTURE)
+            return self._add(data, "png", image.size, file.name)
 
-    def _small(self, image: Image.Image, path: str, side: int) -> Shown | None:
+    def _shrink(self, image: Image.Image, path: str, side: int) -> PageImage | None:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         out = io.BytesIO()
         image.save(out, "JPEG", quality=QUALITY, optimize=True)
-        return self._kept(out.getvalue(), "jpeg", image.size, path)
+        return self._add(out.getvalue(), "jpeg", image.size, path)
 
-    def _kept(self, data: bytes, kind: str, size: tuple[int, int], path: str) -> Shown | None:
+    def _add(self, data: bytes, kind: str, size: tuple[int, int], path: str) -> PageImage | None:
         source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
         if len(source) > self.left:
             return None
         self.left -= len(source)
-        return Shown(source, *size, plain(path))
+        return PageImage(source, *size, plain(path))
 
 
-class ShownAlbum(Album):
-    """The photographs that a page shows, in its order: to derive the rest of it without a dataset.
+class RecordedAlbum(Album):
+    """The test images of an existing page, in its order.
 
-    Pictures of the run folder itself are read again.
+    With them an audit derives the page without a dataset. The images of the run folder itself are
+    read again.
     """
 
     def __init__(self, page: str) -> None:
         super().__init__(lambda path: None)
         self._shots = [
-            Shown(source, int(width), int(height), html.unescape(path))
+            PageImage(source, int(width), int(height), html.unescape(path))
             for source, width, height, path in SHOT.findall(page)
         ]
 
-    def test_image(self, path: str) -> Shown | None:
-        """The next photograph, if it has this path: the page requests them in its own order."""
+    def test_image(self, path: str) -> PageImage | None:
+        """The next image of the page, if it has this path; images are requested in page order."""
         if not self._shots or self._shots[0].path != plain(path):
             return None
         shot = self._shots.pop(0)

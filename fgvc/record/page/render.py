@@ -1,7 +1,7 @@
-"""Facts -> one HTML file that needs nothing beside it: a Jinja template with its style inside.
+"""Facts -> one self-contained HTML file: a Jinja template with its style inside.
 
-Whatever a template prints is escaped, so a class may be called `<b>`; a page's policy lets it load
-nothing from anywhere.
+Everything that a template prints is escaped, so a class may be called `<b>`. The content security
+policy of a page blocks every external resource.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from fgvc.record import console
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-HOME = "fgvc.record.page"  # whose templates every page builds on
+HOME = "fgvc.record.page"  # the package with the base templates of every page
 NONE = "–"  # a number that does not exist
 UNITS = ("", "k", "M", "G", "T", "P")
 
 
 def render(template: str, package: str, facts: Mapping[str, Any]) -> str:
-    """The page that a template of `package` makes of the facts; the same facts, the same text."""
+    """Render a template of `package`; the same facts give the same text."""
     return _environment(package).get_template(template).render(facts)
 
 
 def plain(name: str) -> str:
-    """A name as a person reads it: bytes of a file name that are no UTF-8 become escapes."""
+    """A printable name: bytes of a file name that are not UTF-8 become escapes."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def named(name: str) -> str:
-    """A class or a row as a person reads it."""
+    """A printable class name, with spaces for underscores."""
     return plain(name).replace("_", " ")
 
 
 def points(fraction: float) -> str:
-    """A difference of two fractions in points, with its sign."""
+    """A difference of two fractions in percentage points, with its sign."""
     return f"{100 * fraction:+.1f}".replace("-", "−")
 
 
 def p_value(p: float) -> str:
-    """As many digits as decide something."""
+    """A p-value with as many digits as matter."""
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 0.1 else f"{p:.2f}"
 
 
@@ -58,12 +58,12 @@ def si(value: float | None, unit: str = "") -> str:
 
 
 def decimals(value: float | None, digits: int = 3) -> str:
-    """A number with so many decimals."""
+    """A number with a fixed number of decimals."""
     return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in the unit that a person would say."""
+    """Seconds, minutes or hours, whichever is easiest to read."""
     if seconds is None:
         return NONE
     if seconds < 120:
@@ -73,17 +73,17 @@ def duration(seconds: float | None) -> str:
 
 @functools.cache
 def _environment(package: str) -> Environment:
-    import jinja2  # here: only a finished run waits for it
+    import jinja2  # here: only a finished run needs it
 
     names = dict.fromkeys((package, HOME))
-    made = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name) for name in names]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    environment.filters |= {
         "percent": console.percent,
         "points": points,
         "p_value": p_value,
@@ -93,4 +93,4 @@ def _environment(package: str) -> Environment:
         "plain": plain,
         "named": named,
     }
-    return made
+    return environment

@@ -1,7 +1,7 @@
 """The files of a run folder that is about to be sealed -> its report.html.
 
-Only the curves and the pictures come from elsewhere: from the board that wrote tb/, and from the
-dataset.
+Only the curves and the test images are not read from the folder: the curves come from the Board
+that wrote tb/, the images from the dataset.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
 from fgvc.record.page.chart import Chart, chart
 from fgvc.record.page.gallery import gallery
-from fgvc.record.page.pictures import Album, Picture
+from fgvc.record.page.pictures import Album, ReadImage
 from fgvc.record.page.render import HOME, render
 from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, RunFolder, read_json
 from fgvc.record.tensorboard import Point
@@ -28,10 +28,10 @@ from fgvc.untrusted.shell import command as shell_command
 from fgvc.untrusted.shell import fgvc, file_word, split, variable
 
 FILE = "report.html"
-OVERLAYS = 8  # of overlays/
-FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "what was looked at"}
+OVERLAYS = 8  # overlays on a page
+FOLDER_OF = {"tb": "TensorBoard", "splits": "index files", "overlays": "part attention maps"}
 UNREADABLE_FILE = "unreadable.json"
-LISTED = 100  # unreadable images that a page names
+LISTED = 100  # unreadable images listed on a page
 UNKNOWN = "not recorded"
 NUMBERS = (
     ("top5", "top-5", "percent"),
@@ -46,7 +46,7 @@ NUMBERS = (
 
 @dataclass(frozen=True)
 class Badge:
-    """What must be known beside a number. kind: warn | note."""
+    """A warning or note beside a number. kind: warn | note."""
 
     text: str
     title: str
@@ -59,18 +59,18 @@ def write(
     name: str,
     checkpoint_id: str,
     history: Iterable[Point],
-    picture: Picture,
+    read_image: ReadImage,
 ) -> None:
-    """Write report.html of a run whose other files all lie there.
+    """Write report.html of a run whose other files are complete.
 
     Args:
-        name: of the run, for people.
-        history: the points of its TensorBoard curves.
-        picture: a test image by its path.
+        name: the title of the page.
+        history: the points of the run's TensorBoard curves.
+        read_image: reads a test image by its path.
     """
-    place = run.path.parent / checkpoint_id[:SHORT]
-    album = Album(picture)
-    run.write_text(FILE, derive(run.path, conf, name, checkpoint_id, history, album, place))
+    final_path = run.path.parent / checkpoint_id[:SHORT]
+    album = Album(read_image)
+    run.write_text(FILE, derive(run.path, conf, name, checkpoint_id, history, album, final_path))
 
 
 def derive(
@@ -80,29 +80,29 @@ def derive(
     checkpoint_id: str,
     history: Iterable[Point],
     album: Album,
-    place: Path,
+    final_path: Path,
 ) -> str:
     """The page of a run folder: the same files give the same text, before and after sealing.
 
     Args:
         name, history: as of `write`.
-        album: the photographs that it shows.
-        place: where the folder lay when it was sealed, which the commands on the page name.
+        album: the test images of the page.
+        final_path: the path of the folder when it was sealed, which the commands on the page use.
     """
-    facts = _facts(folder, conf, name, checkpoint_id, Points(history), album, place)
+    facts = _facts(folder, conf, name, checkpoint_id, Points(history), album, final_path)
     return render("run.html", HOME, facts)
 
 
 class Points:
-    """Curves by key, in float32 as TensorBoard keeps them: an audit reads them from there."""
+    """Curves by key, in float32 like TensorBoard's events, from which an audit reads them."""
 
     def __init__(self, history: Iterable[Point]) -> None:
-        self._of: dict[str, list[tuple[float, float]]] = {}
+        self._by_key: dict[str, list[tuple[float, float]]] = {}
         for key, step, value in history:
-            self._of.setdefault(key, []).append((float(step), float(np.float32(value))))
+            self._by_key.setdefault(key, []).append((float(step), float(np.float32(value))))
 
     def __getitem__(self, key: str) -> list[tuple[float, float]]:
-        return self._of.get(key, [])
+        return self._by_key.get(key, [])
 
     def percent(self, key: str) -> list[tuple[float, float]]:
         return [(step, 100 * value) for step, value in self[key]]
@@ -115,10 +115,10 @@ def _facts(
     checkpoint_id: str,
     points: Points,
     album: Album,
-    place: Path,
+    final_path: Path,
 ) -> dict[str, Any]:
     stamp, numbers = read_json(folder, "env_stamp.json"), read_json(folder, "metrics.json")
-    names = [one["name"] for one in read_json(folder, "labelmap.json")["classes"]]
+    names = [row["name"] for row in read_json(folder, "labelmap.json")["classes"]]
     command = untrusted.read_text(folder / "command.txt").strip()
     overlays = sorted((folder / "overlays").rglob("*.png"))
     return {
@@ -130,15 +130,15 @@ def _facts(
         "rows": NUMBERS,
         "splits": [split for split in ("val", "test") if numbers.get(split)],
         "badges": [*_fit_badges(numbers), *_badges(stamp)],
-        "chosen": _chosen(conf, stamp, numbers),
+        "settings": _settings(conf, stamp, numbers),
         "identity": _identity(stamp, numbers, checkpoint_id),
-        "repeat": _repeat(stamp, command, place),
+        "repeat": _repeat(stamp, command, final_path),
         "sweep": " --multirun " in command,
-        "charts": [one for one in _charts(stamp, numbers, points) if one],
+        "charts": [chart for chart in _charts(stamp, numbers, points) if chart],
         "confusion": album.whole(folder / "confusion.png"),
         "gallery": gallery(folder, album),
         "unreadable": _unreadable(folder),
-        "overlays": [one for file in overlays[:OVERLAYS] if (one := album.overlay(file))],
+        "overlays": [image for file in overlays[:OVERLAYS] if (image := album.overlay(file))],
         "backbone": {
             "contamination": " ".join(conf.backbone.contamination.split()),
             "license": chosen_checkpoint(conf.backbone).license,
@@ -149,7 +149,7 @@ def _facts(
 
 
 def earlier_runs(weights: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The runs of fgvc that made the weights, the newest first."""
+    """The runs of fgvc that trained the weights, the newest first."""
     while (made_by := weights.get("made_by")) is not None:
         yield made_by
         weights = made_by["weights"]
@@ -175,12 +175,12 @@ def _fit_badges(numbers: Mapping[str, Any]) -> Iterator[Badge]:
 
 
 def _unreadable(folder: Path) -> list[Mapping[str, str]]:
-    """Path, split and reason of the images that could not be read."""
+    """Path, split and reason of each unreadable image."""
     return read_json(folder, UNREADABLE_FILE) if (folder / UNREADABLE_FILE).is_file() else []
 
 
 def _badges(stamp: Mapping[str, Any]) -> list[Badge]:
-    """What a reader must know before the number."""
+    """Properties of the run that qualify its numbers."""
     card, notes = stamp["dataset_card"], "; ".join(stamp["dataset_notes"])
     badges = [
         (stamp["partial"], Badge("partial copy", notes, "warn")),
@@ -202,27 +202,26 @@ def _badges(stamp: Mapping[str, Any]) -> list[Badge]:
             Badge("stack not validated", "runtime.stack_check=false", "warn"),
         ),
         (
-            stamp["weights"]["kind"] != "random"
-            and from_record(card.get("contamination", UNKNOWN)),
+            stamp["weights"]["kind"] != "random" and is_warning(card.get("contamination", UNKNOWN)),
             Badge("contamination", card.get("contamination", UNKNOWN)),
         ),
         (
-            from_record(card.get("label_noise", UNKNOWN)),
+            is_warning(card.get("label_noise", UNKNOWN)),
             Badge("label noise", card.get("label_noise", UNKNOWN)),
         ),
     ]
     return [badge for applies, badge in badges if applies]
 
 
-def from_record(about: str) -> bool:
-    """Whether a line of a card is a warning: it begins with "none" where there is none."""
+def is_warning(about: str) -> bool:
+    """Whether a line of a dataset card is a warning; without a warning it begins with "none"."""
     return about != UNKNOWN and not about.startswith("none")
 
 
-def _chosen(
+def _settings(
     conf: Config, stamp: Mapping[str, Any], numbers: Mapping[str, Any]
 ) -> list[tuple[str, object]]:
-    """The axes, then what else decides about a number."""
+    """The axes, then the other settings that determine the numbers."""
     grid = "×".join(str(side) for side in stamp["token_grid"])
     rows: list[tuple[str, object]] = [
         ("task", stamp["task"]),
@@ -255,7 +254,7 @@ def _precision(conf: Config, stamp: Mapping[str, Any]) -> str:
 def _identity(
     stamp: Mapping[str, Any], numbers: Mapping[str, Any], checkpoint_id: str
 ) -> list[tuple[str, str | None]]:
-    """Digests: equal ones mean equal things."""
+    """Digests of everything that identifies the run; equal digests mean equal content."""
     return [
         ("run", stamp["run_id"]),
         ("config", stamp["config_hash"]),
@@ -270,61 +269,55 @@ def _identity(
     ]
 
 
-def _repeat(stamp: Mapping[str, Any], command: str, place: Path) -> list[tuple[str, str]]:
+def _repeat(stamp: Mapping[str, Any], command: str, final_path: Path) -> list[tuple[str, str]]:
     """(comment, command) in the order in which a person runs them on another machine.
 
     Args:
-        place: where the folder will lie.
+        final_path: the future path of the folder.
     """
-    below = "/".join(place.parts[-3:])  # of the output root
+    below = "/".join(final_path.parts[-3:])  # relative to the output root
     weights, lock = stamp["weights"], stamp["requirements_checksum"]
-    steps = [("where the runs lie; set other variables below likewise", "OUTPUT_ROOT=outputs")]
-    steps.append(("the code", _checkout(stamp["git_commit"])))
+    steps = [("the output root; set the other variables below likewise", "OUTPUT_ROOT=outputs")]
+    commit = stamp["git_commit"]
+    revision = "(not recorded)" if commit is None else file_word(commit)
+    steps.append(("the code", f"git checkout {revision}"))
     if stamp["code_patch_sha256"]:
         patch = f'"$OUTPUT_ROOT"{file_word(f"/{below}/code.patch")}'
-        steps.append(("what was not committed", f"git apply {patch}"))
+        steps.append(("the uncommitted changes", f"git apply {patch}"))
     if lock:
         steps.append((f"the packages (sha256 {lock})", "uv pip sync requirements.txt"))
     if weights["kind"] == "file":
         file = file_word(weights["name"])
-        steps.append((f"the weights must say {weights['sha256']}", f"sha256sum {file}"))
-    steps.append(("the run", _without_run_id(command)))
-    again = f"{fgvc('task=eval')} {variable('checkpoint', 'OUTPUT_ROOT', f'/{below}')}"
-    return [*steps, ("or the numbers alone, again, from ckpt.bin", again)]
-
-
-def _without_run_id(command: str) -> str:
-    """The same question under a name of its own."""
-    kept = [word for word in split(command) if not word.startswith("runtime.run_id=")]
-    return privacy.portable_command(shell_command(kept))
-
-
-def _checkout(commit: str | None) -> str:
-    return "git checkout (not recorded)" if commit is None else f"git checkout {file_word(commit)}"
+        steps.append((f"the weights; sha256 must be {weights['sha256']}", f"sha256sum {file}"))
+    # without the run_id, so that the repeated run has its own
+    words = [word for word in split(command) if not word.startswith("runtime.run_id=")]
+    steps.append(("the run", privacy.portable_command(shell_command(words))))
+    evaluate = f"{fgvc('task=eval')} {variable('checkpoint', 'OUTPUT_ROOT', f'/{below}')}"
+    return [*steps, ("or only the evaluation, from ckpt.bin", evaluate)]
 
 
 def _charts(
     stamp: Mapping[str, Any], numbers: Mapping[str, Any], points: Points
 ) -> list[Chart | None]:
-    """Curves of a training, or of the path on which a probe's penalty was chosen."""
+    """Learning curves of a training; for a probe, validation results along the path of C."""
     if stamp["task"] == "train":
-        return _training(numbers, points)
+        return _learning_curves(numbers, points)
     selection = numbers["selection"] or {}
     path = selection.get("path", [])
     mark = (selection["c"], f"C = {selection['c']:.3g}") if path else None
     x = ("C, the inverse of the penalty", True)
-    losses = [(one["c"], one["val_loss"]) for one in path]
-    right = [(one["c"], 100 * one["val_top1"]) for one in path]
+    losses = [(point["c"], point["val_loss"]) for point in path]
+    accuracies = [(point["c"], 100 * point["val_top1"]) for point in path]
     return [
         chart("Validation loss", x, ("nats", False), [("validation", losses)], mark),
-        chart("Validation top-1", x, ("%", False), [("validation", right)], mark),
+        chart("Validation top-1", x, ("%", False), [("validation", accuracies)], mark),
     ]
 
 
-def _training(numbers: Mapping[str, Any], points: Points) -> list[Chart | None]:
+def _learning_curves(numbers: Mapping[str, Any], points: Points) -> list[Chart | None]:
     steps, selection = ("optimiser steps", False), numbers["selection"]
-    best = selection["best_step"] if selection["select"] else None
-    mark = None if best is None else (float(best), "chosen")
+    best_step = selection["best_step"] if selection["select"] else None
+    mark = None if best_step is None else (float(best_step), "chosen")
     losses = [("training", points["train/loss"]), ("validation", points["val/loss"])]
     return [
         chart("Loss", steps, ("nats", False), losses, mark),
@@ -340,15 +333,15 @@ def _training(numbers: Mapping[str, Any], points: Points) -> list[Chart | None]:
 
 
 def _files(folder: Path) -> list[tuple[str, str]]:
-    """The other files of the folder: relative link and name; one entry per folder.
+    """The other files of the folder: relative link and name; one entry per subfolder.
 
-    The index and the retention come after the page; the reads of test go into metrics.json.
+    artifacts.json and the retention are written after the page; test reads go into metrics.json.
     """
     left_out = (FILE, RESUME, TEST_READS, "artifacts.json", retention.FILE)
-    found = sorted(path for path in folder.iterdir() if path.name not in left_out)
+    paths = sorted(path for path in folder.iterdir() if path.name not in left_out)
     return [
         (f"{path.name}/", f"{path.name}/ {FOLDER_OF.get(path.name, '')}".strip())
         if path.is_dir()
         else (path.name, path.name)
-        for path in found
+        for path in paths
     ]

@@ -1,7 +1,7 @@
-"""The outcome of task=check -> a record per environment, and the gate that asks for it.
+"""The outcomes of task=check -> a record per environment, which experiments require.
 
-Cheap on purpose: an experiment asks the gate before anything heavy is imported, so neither torch,
-numpy nor FiftyOne is. The check itself is in `examine`, README's table in `published`.
+An experiment requires the record before its heavy imports, so this module imports neither torch,
+numpy nor FiftyOne. The check itself is in `examine`, README's table in `published`.
 """
 
 from __future__ import annotations
@@ -17,54 +17,54 @@ from fgvc.record.stack_check.step import PASSED, Outcome
 from fgvc.store import json_cache
 
 COMMAND = "python -m fgvc.run task=check"
-MODERN = ("clip", "siglip2", "dinov2", "dinov3")  # families that run on a validated stack only
+MODERN = ("clip", "siglip2", "dinov2", "dinov3")  # families that need a passed check
 
 
-def validated(cache_root: Path) -> dict[str, Any] | None:
-    """The record of a passed check of this very environment.
+def passed_check(cache_root: Path) -> dict[str, Any] | None:
+    """The record of a passed check of this environment.
 
     Args:
-        cache_root: runtime.cache_root; "~" is understood.
+        cache_root: runtime.cache_root; "~" is expanded.
 
     Returns:
-        None where there is no such record, it is damaged, or the check failed.
+        None if the record is missing or damaged, or if the check failed.
     """
-    found = _read(record_path(cache_root))
-    return found if found is not None and found["passed"] else None
+    record = _read(record_path(cache_root))
+    return record if record is not None and record["passed"] else None
 
 
-def require(cache_root: Path, who: str) -> dict[str, Any]:
-    """The record of the passed check that `who` (an override such as backbone=clip) needs.
+def require(cache_root: Path, override: str) -> dict[str, Any]:
+    """The record of the passed check that an override such as backbone=clip requires.
 
     Raises:
-        UserError: there is none; names the command, and how to do without.
+        UserError: no check passed; names the command, and the key that skips the check.
     """
     file, notes = record_path(cache_root), []
-    found = _read(file, notes.append)
-    if found is not None and found["passed"]:
-        return found
-    from fgvc.types import UserError  # here: it brings numpy
+    record = _read(file, notes.append)
+    if record is not None and record["passed"]:
+        return record
+    from fgvc.types import UserError  # here: it imports numpy
 
     damaged = f" (its record {file} is damaged)" if notes else ""
     state = f"has not been checked in this environment{damaged}"
-    if found is not None:
-        steps = found["steps"].items()
+    if record is not None:
+        steps = record["steps"].items()
         failed = [name for name, step in steps if step["result"] != PASSED]
         state = f"failed its last check ({', '.join(failed)})"
     raise UserError(
-        f"{who}: the recording stack {state}: run {COMMAND} (about a minute), "
-        "or do without it: runtime.stack_check=false"
+        f"{override}: the recording stack {state}. Run {COMMAND} (about a minute), "
+        "or skip the check with runtime.stack_check=false"
     )
 
 
 def record_path(cache_root: Path) -> Path:
-    """The file that holds this environment's record."""
+    """The file of this environment's record."""
     env_hash = env_stamp.environment_hash()["env_hash"]
     return Path(cache_root).expanduser() / "stack" / f"{env_hash}.json"
 
 
-def record_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """What was checked, where and when, as plain data; it names neither host nor user."""
+def make_record(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The outcomes, the environment and the time as plain data, without host and user name."""
     assert outcomes
     return {
         "checked": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -79,7 +79,7 @@ def record_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def save(cache_root: Path, record: dict[str, Any]) -> Path:
-    """Write the record, a failed one too: it must not leave an earlier pass standing.
+    """Write the record; a failed check is written too, and replaces an earlier pass.
 
     Raises:
         OSError: the disk refuses; one line with the path.
@@ -90,17 +90,17 @@ def save(cache_root: Path, record: dict[str, Any]) -> Path:
 
 
 def _read(file: Path, on_note: json_cache.OnNote = lambda note: None) -> dict[str, Any] | None:
-    """The record as it was saved; None for anything else, with a note if it is damaged."""
-    saved = json_cache.read(file, on_note)
-    if saved is None:
+    """A saved record; None if there is none, or if it is damaged, which a note reports."""
+    record = json_cache.read(file, on_note)
+    if record is None:
         return None
-    whole = (
-        isinstance(saved, dict)
-        and saved.get("env_hash") == file.stem
-        and isinstance(saved.get("passed"), bool)
-        and isinstance(saved.get("steps"), dict)
-        and all(isinstance(step, dict) and "result" in step for step in saved["steps"].values())
+    valid = (
+        isinstance(record, dict)
+        and record.get("env_hash") == file.stem
+        and isinstance(record.get("passed"), bool)
+        and isinstance(record.get("steps"), dict)
+        and all(isinstance(step, dict) and "result" in step for step in record["steps"].values())
     )
-    if not whole:
+    if not valid:
         on_note(f"{file}: no record of this environment")
-    return saved if whole else None
+    return record if valid else None

@@ -1,7 +1,7 @@
-"""One side of the check, in a process of its own -> one JSON line a step on standard output.
+"""One side of the check, in its own process -> one JSON line per step on standard output.
 
-python -m fgvc.record.stack_check.child SIDE FOLDER, as `examine` starts it: a database that hangs,
-a library that takes the process down or an environment variable stays in here.
+python -m fgvc.record.stack_check.child SIDE FOLDER, started by `examine`. A database that hangs, a
+library that crashes the process, and environment variables affect only this process.
 """
 
 from __future__ import annotations
@@ -16,41 +16,49 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fgvc.record.stack_check.step import FAILED, NOT_TRIED, PASSED, SIDES, Differs, Outcome, Step
+from fgvc.record.stack_check.step import (
+    FAILED,
+    NOT_TRIED,
+    PASSED,
+    SIDES,
+    MismatchError,
+    Outcome,
+    Step,
+)
 from fgvc.types import UserError
 
 
 def main(side: str, folder: Path) -> None:
-    """Try every step of a side, whatever becomes of the others."""
-    # what libraries and their servers print goes to the log, never between the reports
+    """Try every step of a side, even after a failure."""
+    # the output of libraries and their servers goes to the log, not between the reports
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     steps: Sequence[Step] = importlib.import_module(f"fgvc.record.stack_check.{side}").STEPS
     assert tuple(step.name for step in steps) == SIDES[side]
     passed: set[str] = set()
     for step in steps:
-        outcome = tried(step, folder, passed)
+        outcome = try_step(step, folder, passed)
         if outcome.result == PASSED:
             passed.add(step.name)
         print(json.dumps(asdict(outcome)), file=reports, flush=True)
 
 
-def tried(step: Step, folder: Path, passed: set[str]) -> Outcome:
-    """The outcome of one step; an exception is an outcome too, its traceback goes to the log."""
+def try_step(step: Step, folder: Path, passed: set[str]) -> Outcome:
+    """The outcome of one step; an exception becomes a failure, its traceback goes to the log."""
     if step.needs is not None and step.needs not in passed:
         return Outcome(step.name, NOT_TRIED, 0.0, f"needs {step.needs}")
     start = time.monotonic()
     try:
-        result, says = PASSED, step.work(folder)
+        result, text = PASSED, step.work(folder)
     except Exception as error:
         traceback.print_exc()
-        result, says = FAILED, _cause(error)
-    return Outcome(step.name, result, time.monotonic() - start, " ".join(says.split()))
+        result, text = FAILED, _describe_error(error)
+    return Outcome(step.name, result, time.monotonic() - start, " ".join(text.split()))
 
 
-def _cause(error: Exception) -> str:
-    known = isinstance(error, UserError | Differs)
-    return str(error) if known else f"{type(error).__name__}: {error}"
+def _describe_error(error: Exception) -> str:
+    expected = isinstance(error, UserError | MismatchError)
+    return str(error) if expected else f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

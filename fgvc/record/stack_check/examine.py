@@ -1,7 +1,7 @@
-"""The recording stack -> an outcome a step: two processes at work, watched and cleared away.
+"""The recording stack -> one outcome per step, from two supervised processes.
 
-TensorBoard and FiftyOne are tried side by side, each in a process that leads a session of its own,
-so that whatever it starts can be found again by that session.
+TensorBoard and FiftyOne are checked in parallel. Each process leads its own session, by which all
+processes that it starts are found and killed.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from typing import IO
 from fgvc.record.stack_check.step import FAILED, NOT_TRIED, PASSED, SHUTDOWN, SIDES, Outcome
 from fgvc.store.temporary_files import scratch
 
-LIMIT = 240.0  # seconds for a whole side; on a machine at rest it takes 15 to 40
-GRACE = 20.0  # seconds in which a database and a server end once nobody needs them
+LIMIT = 240.0  # seconds for a side; on an idle machine it takes 15 to 40
+GRACE = 20.0  # seconds in which an unused database and server exit by themselves
 
 
 def examine(log: Path, limit: float = LIMIT) -> Iterator[Outcome]:
     """Try every step; yields each outcome as soon as it is known.
 
-    Nothing is left when this ends, however it ends: no process, no folder.
+    However this ends, it leaves no process and no folder behind.
 
     Args:
-        log: takes what the libraries say, tracebacks included; overwritten.
-        limit: seconds after which a side that has not ended is given up.
+        log: receives the output of the libraries and tracebacks; overwritten.
+        limit: seconds after which an unfinished side is killed.
 
     Raises:
         OSError: the log cannot be written.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
-        log.open("wb") as said,
+        log.open("wb") as log_file,
         scratch("check") as folder,
-        ExitStack() as ends,
+        ExitStack() as stack,
     ):
-        sides = [ends.enter_context(Side(name, folder, said, limit)) for name in SIDES]
+        sides = [stack.enter_context(Side(name, folder, log_file, limit)) for name in SIDES]
         for side in sides:
             yield from side.outcomes()
         yield _shutdown(sides)
 
 
 class Side:
-    """One process of the check; leaving the block ends it and all that it started."""
+    """One process of the check; leaving the block kills it and every process that it started."""
 
     def __init__(self, name: str, root: Path, log: IO[bytes], limit: float) -> None:
         self.name, self.limit, self.timed_out = name, limit, False
@@ -74,10 +74,10 @@ class Side:
     def __exit__(self, *_: object) -> None:
         self._alarm.cancel()
         self._process.kill()
-        until = time.monotonic() + GRACE
-        # a signal takes a moment to kill, and what is killed may just have started another
-        while (left := self.running(0.0)) and time.monotonic() < until:
-            for pid in left:
+        deadline = time.monotonic() + GRACE
+        # killing takes a moment, and a killed process may just have started another
+        while (pids := self.running(0.0)) and time.monotonic() < deadline:
+            for pid in pids:
                 _kill(pid)
             time.sleep(0.02)
         self._process.wait()
@@ -85,26 +85,26 @@ class Side:
             self._process.stdout.close()
 
     def outcomes(self) -> Iterator[Outcome]:
-        """What the process reports, and what follows for the rest if it ends before its time."""
+        """The outcomes that the process reports; the other steps fail if it ends too early."""
         assert self._process.stdout is not None
-        left, start = list(SIDES[self.name]), time.monotonic()
+        missing, start = list(SIDES[self.name]), time.monotonic()
         for line in self._process.stdout:
             outcome = Outcome(**json.loads(line))
-            left.remove(outcome.step)
+            missing.remove(outcome.step)
             yield outcome
             start = time.monotonic()
-        for place, step in enumerate(left):
-            if place:
-                yield Outcome(step, NOT_TRIED, 0.0, f"needs {left[0]}")
+        for index, step in enumerate(missing):
+            if index:
+                yield Outcome(step, NOT_TRIED, 0.0, f"needs {missing[0]}")
             else:
                 yield Outcome(step, FAILED, time.monotonic() - start, self._why_it_ended())
 
     def running(self, grace: float) -> list[int]:
-        """Processes of this side that still run after at most `grace` seconds."""
-        until = time.monotonic() + grace
-        while (found := _session(self._process.pid)) and time.monotonic() < until:
+        """Processes of this side that still run after up to `grace` seconds."""
+        deadline = time.monotonic() + grace
+        while (pids := _session_pids(self._process.pid)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        return found
+        return pids
 
     def _give_up(self) -> None:
         self.timed_out = True
@@ -119,7 +119,7 @@ class Side:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """FiftyOne's settings, database and home are the check's own; nothing goes to a network."""
+    """An environment with its own home, database and FiftyOne settings, and without proxies."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -135,27 +135,27 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def _shutdown(sides: list[Side]) -> Outcome:
     start = time.monotonic()
-    left = [pid for side in sides for pid in side.running(GRACE)]
+    pids = [pid for side in sides for pid in side.running(GRACE)]
     seconds = time.monotonic() - start
-    if not left:
+    if not pids:
         return Outcome(SHUTDOWN, PASSED, seconds, "no process left behind")
-    many = f"{len(left)} process{'es' if len(left) > 1 else ''}"
-    says = f"{many} still running {GRACE:.0f} s after the end, killed: the log may say why"
-    return Outcome(SHUTDOWN, FAILED, seconds, says)
+    count = f"{len(pids)} process{'es' if len(pids) > 1 else ''}"
+    text = f"{count} still running {GRACE:.0f} s after the end, killed: the log may say why"
+    return Outcome(SHUTDOWN, FAILED, seconds, text)
 
 
-def _session(leader: int) -> list[int]:
-    """The living processes of a session. Zombies are dead; who reaps them is not ours to say."""
+def _session_pids(leader: int) -> list[int]:
+    """The living processes of a session; zombies count as dead."""
     import psutil
 
-    found = []
+    pids = []
     for process in psutil.process_iter():
         try:
             if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
+                pids.append(process.pid)
         except (psutil.Error, OSError):
             continue
-    return found
+    return pids
 
 
 def _kill(pid: int) -> None:

@@ -1,6 +1,6 @@
-"""FiftyOne at work: its database, a small dataset, an evaluation, an export, its App.
+"""FiftyOne's database, a small dataset, an evaluation, an export, the App -> one line per step.
 
-Runs in a process with folders of its own (see `examine`); the steps meet in the database, by name.
+Runs in a process with its own folders (see `examine`). The steps share a dataset in the database.
 N samples, C classes.
 """
 
@@ -18,35 +18,37 @@ import numpy as np
 
 from fgvc.metrics import classification
 from fgvc.record.fiftyone.app import launch, prepare
-from fgvc.record.stack_check.step import Differs, Step, same
+from fgvc.record.stack_check.step import MismatchError, Step, check_equal
 
 NAME, EVALUATION = "fgvc-check", "eval"
-CLASSES = ("Möwe", "Ram C/V", "avocet")  # letters that file names and queries trip over
+CLASSES = ("Möwe", "Ram C/V", "avocet")  # characters that break file names and queries
 ADDRESS = "127.0.0.1"
 LABEL_N = np.arange(12) % len(CLASSES)
-# right but for two samples, which are taken for the first class
+# all correct except two samples, which are predicted as the first class
 LOGITS_NC = 4.0 * np.eye(len(CLASSES))[np.where(np.isin(np.arange(12), (1, 5)), 0, LABEL_N)]
-TIMEOUT = 30.0  # seconds for a single answer of a server
+TIMEOUT = 30.0  # seconds for one response of a server
 
 
 def database(folder: Path) -> str:
-    """Start the real database and see that it is this check's own, not one that a user has running.
+    """Start the real database and check that FiftyOne uses it and no database of the user.
 
     Raises:
         UserError: FiftyOne or its mongod is missing or does not start; names what to install.
     """
-    wanted = Path(os.environ["FIFTYONE_DATABASE_DIR"])
-    prepare(wanted)
+    database_folder = Path(os.environ["FIFTYONE_DATABASE_DIR"])
+    prepare(database_folder)
     import fiftyone.core.odm as odm
 
     client = odm.get_db_conn().client
     options = client.admin.command("getCmdLineOpts")["parsed"]
-    same("database folder", Path(options["storage"]["dbPath"]).resolve(), wanted.resolve())
+    check_equal(
+        "database folder", Path(options["storage"]["dbPath"]).resolve(), database_folder.resolve()
+    )
     return f"mongod {client.server_info()['version']}, in a folder of its own"
 
 
 def dataset(folder: Path) -> str:
-    """Pictures made on the spot, with ground truth and predictions."""
+    """A dataset of generated images with ground truth and predictions."""
     import fiftyone as fo
     from PIL import Image
 
@@ -58,110 +60,112 @@ def dataset(folder: Path) -> str:
         file.parent.mkdir(exist_ok=True)
         Image.new("RGB", (48, 36), (20 * row, 90, 160)).save(file)
         truth = fo.Classification(label=CLASSES[label])
-        guess = fo.Classification(
+        prediction = fo.Classification(
             label=CLASSES[pred_N[row]],
             confidence=float(confidence_N[row]),
             logits=LOGITS_NC[row],
         )
-        samples.append(fo.Sample(filepath=str(file), ground_truth=truth, predictions=guess))
-    made = fo.Dataset(NAME)
-    made.default_classes = list(CLASSES)
-    made.add_samples(samples, progress=False)
-    same("samples", made.count(), len(LABEL_N))
-    return f"{made.count()} pictures with ground truth, predictions and logits"
+        samples.append(fo.Sample(filepath=str(file), ground_truth=truth, predictions=prediction))
+    fo_dataset = fo.Dataset(NAME)
+    fo_dataset.default_classes = list(CLASSES)
+    fo_dataset.add_samples(samples, progress=False)
+    check_equal("samples", fo_dataset.count(), len(LABEL_N))
+    return f"{fo_dataset.count()} pictures with ground truth, predictions and logits"
 
 
 def evaluation(folder: Path) -> str:
-    """FiftyOne's evaluation against fgvc's own numbers on the same logits.
+    """Compare FiftyOne's evaluation with fgvc's own numbers on the same logits.
 
     Raises:
-        Differs: a cell of the confusion matrix or a number of a class is another.
+        MismatchError: a cell of the confusion matrix or a number of a class differs.
     """
     import fiftyone as fo
 
-    found = fo.load_dataset(NAME).evaluate_classifications(
+    results = fo.load_dataset(NAME).evaluate_classifications(
         "predictions", gt_field="ground_truth", eval_key=EVALUATION, classes=list(CLASSES)
     )
     matrix = classification.confusion(LOGITS_NC, LABEL_N, len(CLASSES))[:, : len(CLASSES)]
-    same("confusion matrix", found.confusion_matrix().tolist(), matrix.tolist())
+    check_equal("confusion matrix", results.confusion_matrix().tolist(), matrix.tolist())
     numbers = classification.evaluate(LOGITS_NC, LABEL_N, len(CLASSES))
-    same("accuracy", _rounded(found.metrics()["accuracy"]), _rounded(numbers["top1"]))
-    report = found.report()
+    check_equal("accuracy", _round(results.metrics()["accuracy"]), _round(numbers["top1"]))
+    report = results.report()
     for row in classification.per_class(LOGITS_NC, LABEL_N, CLASSES):
-        theirs = report[row["name"]]
+        reported = report[row["name"]]
         for name in ("precision", "recall", "f1", "support"):
-            value = theirs["f1-score" if name == "f1" else name]
-            same(f"{name} of {row['name']}", _rounded(value), _rounded(row[name]))
+            value = reported["f1-score" if name == "f1" else name]
+            check_equal(f"{name} of {row['name']}", _round(value), _round(row[name]))
     return f"accuracy {numbers['top1']:.3f}, confusion and numbers by class equal fgvc's own"
 
 
 def export(folder: Path) -> str:
-    """A FiftyOneDataset on disk, and the dataset that is read back from it."""
+    """Export a FiftyOneDataset and read it back."""
     import fiftyone as fo
     from fiftyone.types import FiftyOneDataset
 
-    made, out = fo.load_dataset(NAME), folder / "export"
-    made.export(
-        export_dir=str(out), dataset_type=FiftyOneDataset, export_media=True, progress=False
+    fo_dataset, target = fo.load_dataset(NAME), folder / "export"
+    fo_dataset.export(
+        export_dir=str(target), dataset_type=FiftyOneDataset, export_media=True, progress=False
     )
-    read = fo.Dataset.from_dir(dataset_dir=str(out), dataset_type=FiftyOneDataset, progress=False)
+    imported = fo.Dataset.from_dir(
+        dataset_dir=str(target), dataset_type=FiftyOneDataset, progress=False
+    )
     for field in ("ground_truth.label", "predictions.label"):
-        same(field, read.count_values(field), made.count_values(field))
-    same("evaluations", read.list_evaluations(), made.list_evaluations())
-    files = [Path(sample.filepath).resolve() for sample in read.iter_samples()]
-    there = [file for file in files if file.is_relative_to(out.resolve()) and file.is_file()]
-    same("pictures in the export", len(there), len(LABEL_N))
-    return f"{read.count()} pictures exported and read back, counts equal"
+        check_equal(field, imported.count_values(field), fo_dataset.count_values(field))
+    check_equal("evaluations", imported.list_evaluations(), fo_dataset.list_evaluations())
+    files = [Path(sample.filepath).resolve() for sample in imported.iter_samples()]
+    exported = [file for file in files if file.is_relative_to(target.resolve()) and file.is_file()]
+    check_equal("pictures in the export", len(exported), len(LABEL_N))
+    return f"{imported.count()} pictures exported and read back, counts equal"
 
 
 def app(folder: Path) -> str:
-    """The App's page, its program and a picture of the dataset, over HTTP; then the App is closed.
+    """Load the App's page, its script and an image over HTTP; then close the App.
 
     Raises:
-        Differs: what answers is not the App, or it goes on answering once it is closed.
+        MismatchError: the server is not the App, or it still answers after it was closed.
     """
     import fiftyone as fo
 
-    made = fo.load_dataset(NAME)
+    fo_dataset = fo.load_dataset(NAME)
     port = _free_port()
-    session = launch(made, ADDRESS, port)
+    session = launch(fo_dataset, ADDRESS, port)
     try:
         page = _get(port, "/").decode()
-        same("title of the page", re.findall(r"<title>(.*?)</title>", page), ["FiftyOne"])
-        programs = re.findall(r'<script type="module"[^>]* src="\.?/([^"]+\.js)"', page)
-        same("programs the page names", len(programs), 1)
-        _get(port, f"/{programs[0]}")
+        check_equal("title of the page", re.findall(r"<title>(.*?)</title>", page), ["FiftyOne"])
+        scripts = re.findall(r'<script type="module"[^>]* src="\.?/([^"]+\.js)"', page)
+        check_equal("programs the page names", len(scripts), 1)
+        _get(port, f"/{scripts[0]}")
         version = json.loads(_get(port, "/fiftyone"))["version"]
-        same("version", version, fo.__version__)
-        file = made.first().filepath
-        picture = _get(port, f"/media?filepath={urllib.parse.quote(file)}")
-        same("bytes of a picture", len(picture), Path(file).stat().st_size)
+        check_equal("version", version, fo.__version__)
+        file = fo_dataset.first().filepath
+        data = _get(port, f"/media?filepath={urllib.parse.quote(file)}")
+        check_equal("bytes of a picture", len(data), Path(file).stat().st_size)
     finally:
         session.close()
-    _see_closed(port)
+    _check_closed(port)
     return f"FiftyOne {version}: its page, its program and a picture served"
 
 
-def _rounded(number: float) -> float:
+def _round(number: float) -> float:
     return round(float(number), 12)
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind((ADDRESS, 0))
-        return found.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind((ADDRESS, 0))
+        return probe.getsockname()[1]
 
 
 def _get(port: int, path: str) -> bytes:
-    with urllib.request.urlopen(f"http://{ADDRESS}:{port}{path}", timeout=TIMEOUT) as answer:
-        return answer.read()
+    with urllib.request.urlopen(f"http://{ADDRESS}:{port}{path}", timeout=TIMEOUT) as response:
+        return response.read()
 
 
-def _see_closed(port: int) -> None:
+def _check_closed(port: int) -> None:
     with socket.socket() as probe:
         probe.settimeout(TIMEOUT)
         if probe.connect_ex((ADDRESS, port)) == 0:
-            raise Differs(f"the App still answers on port {port} after it was closed")
+            raise MismatchError(f"the App still answers on port {port} after it was closed")
 
 
 STEPS = (

@@ -12,7 +12,7 @@ from fgvc.types import UserError
 from fgvc.untrusted import read_json
 from fgvc.untrusted.escape import markdown
 
-OPENS, CLOSES = "<!-- stack -->", "<!-- /stack -->"
+OPENING, CLOSING = "<!-- stack -->", "<!-- /stack -->"
 COLUMNS = {
     "platform": "platform",
     "Python": "python_version",
@@ -26,36 +26,38 @@ COLUMNS = {
 }
 
 
-def places(root: Path) -> tuple[Path, Path]:
-    """The checked-in records, and the README that shows them.
+def locate(root: Path) -> tuple[Path, Path]:
+    """The file of the checked-in records, and the README that shows them.
 
     Raises:
-        UserError: `root` is no checkout, so there is nothing to record in.
+        UserError: `root` is not a checkout.
     """
     readme = root / "README.md"
-    if not readme.is_file() or OPENS not in untrusted.read_text(readme):
-        raise UserError("task.record=true: needs a checkout of fgvc; leave it out elsewhere")
+    if not readme.is_file() or OPENING not in untrusted.read_text(readme):
+        raise UserError("task.record=true: needs a checkout of fgvc. Leave task.record out")
     return root / "specs" / "stack.json", readme
 
 
 def publish(record: dict[str, Any], root: Path) -> None:
-    """Enter a passed check in place of an earlier one of its kind, and redraw README's table.
+    """Record a passed check, and update README's table.
+
+    The record replaces an earlier record of the same platform and Python.
 
     Raises:
-        UserError: as `places`.
+        UserError: as `locate`.
         OSError: the disk refuses.
     """
     assert record["passed"]
-    specs, readme = places(root)
-    records = merged(entries(root), record)
+    specs, readme = locate(root)
+    records = merge(read_records(root), record)
     for folder in (specs.parent, root):
         temporary_files.remove_stale(folder)
     atomic.write_json(specs, records)
-    atomic.write_text(readme, redrawn(untrusted.read_text(readme), records))
+    atomic.write_text(readme, insert_table(untrusted.read_text(readme), records))
 
 
-def entries(root: Path) -> list[dict[str, Any]]:
-    """The checked-in records; none where the file is not there yet.
+def read_records(root: Path) -> list[dict[str, Any]]:
+    """The checked-in records; empty if the file does not exist yet.
 
     Raises:
         UserError: the file is damaged.
@@ -63,7 +65,7 @@ def entries(root: Path) -> list[dict[str, Any]]:
     specs = root / "specs" / "stack.json"
     try:
         records = read_json(specs)
-        _ = table(records), [_kind(record) for record in records]  # have all that is shown
+        _ = table(records), [_kind(record) for record in records]  # checks all fields
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -74,31 +76,31 @@ def entries(root: Path) -> list[dict[str, Any]]:
     return records
 
 
-def merged(records: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
-    """The records with `new` among them, sorted; of one platform and Python the newer stays."""
+def merge(records: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """The records with `new`, sorted; the newest record per platform and Python."""
     by_kind = {_kind(record): record for record in sorted([*records, new], key=_checked)}
     return [by_kind[kind] for kind in sorted(by_kind)]
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table, one row a record."""
+    """A Markdown table with one row per record."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for record in records:
-        shown = {**record, "checked": _checked(record)[:10]}
-        lines.append(f"| {' | '.join(markdown(shown[key] or '–') for key in COLUMNS.values())} |")
+        cells = {**record, "checked": _checked(record)[:10]}
+        lines.append(f"| {' | '.join(markdown(cells[key] or '–') for key in COLUMNS.values())} |")
     return "\n".join(lines)
 
 
-def redrawn(readme: str, records: Sequence[dict[str, Any]]) -> str:
+def insert_table(readme: str, records: Sequence[dict[str, Any]]) -> str:
     """README with the table of these records between its two markers."""
-    before, _, rest = readme.partition(OPENS)
-    _, _, after = rest.partition(CLOSES)
-    return f"{before}{OPENS}\n{table(records)}\n{CLOSES}{after}"
+    before, _, rest = readme.partition(OPENING)
+    _, _, after = rest.partition(CLOSING)
+    return f"{before}{OPENING}\n{table(records)}\n{CLOSING}{after}"
 
 
 def _kind(record: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
-    minor = tuple(int(part) for part in record["python_version"].split(".")[:2])
-    return record["platform"], minor
+    version = tuple(int(part) for part in record["python_version"].split(".")[:2])
+    return record["platform"], version
 
 
 def _checked(record: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A step of the check -> its outcome: what the process that tries it tells the one that asked."""
+"""A step of the check and its outcome, which the child process reports to its parent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PASSED, FAILED, NOT_TRIED = "passed", "failed", "not tried"
-# What each process of the check tries, in this order; the last step of all is the parent's own.
+# The steps of each child process, in this order; the parent itself runs the last step, SHUTDOWN.
 SIDES = {
     "tensorboard_steps": ("tensorboard",),
     "fiftyone_steps": ("database", "dataset", "evaluation", "export", "app"),
@@ -17,9 +17,9 @@ SHUTDOWN = "shutdown"
 
 @dataclass(frozen=True)
 class Step:
-    """work: a folder of its own -> what was found, in one line; it raises where something is wrong.
+    """work: an empty folder -> the finding in one line; raises if the step fails.
 
-    needs: the step that must have passed for this one to make sense.
+    needs: the step that must pass before this step is tried.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step ended. says: one line; of a failure the cause and the way out."""
+    """The outcome of a step. says: one line; after a failure the cause and the way out."""
 
     step: str
     result: str
@@ -37,19 +37,19 @@ class Outcome:
     says: str
 
     def plain(self) -> dict[str, object]:
-        """As it stands in a record, under the step's name."""
+        """The value under the step's name in a record."""
         return {"result": self.result, "seconds": round(self.seconds, 1), "says": self.says}
 
 
-class Differs(Exception):  # noqa: N818 - it says what is, not that something broke
-    """Something came back other than it was sent."""
+class MismatchError(Exception):
+    """A value differs from the expected value."""
 
 
-def same(what: str, found: object, wanted: object) -> None:
-    """Hold one value against another; an assertion would vanish under python -O.
+def check_equal(name: str, actual: object, expected: object) -> None:
+    """Compare two values; an assertion would vanish under python -O.
 
     Raises:
-        Differs: they are not equal.
+        MismatchError: they are not equal.
     """
-    if found != wanted:
-        raise Differs(f"{what}: {found} instead of {wanted}")
+    if actual != expected:
+        raise MismatchError(f"{name}: {actual} instead of {expected}")

@@ -1,15 +1,16 @@
 """Numbers of a run -> TensorBoard events under tb/.
 
-KEYS are all scalar tags of a probe, TRAINING all of a finetune, PARTS those of part attention
-beside either; IMAGES, TEXTS and CURVES are the other tags of a finished run. Tests read the events
-back and hold them against the lists.
-One rule for steps: a point's step is the number of optimiser steps behind the weights that it
-measures. So the final evaluation of a finetune lies on its own curve, and that of a probe, which
-takes none, at 0. (select/val_* and select/log10_c of a probe: index on its path.)
-    events.py  events -> the event file
-    sheet.py   pictures and captions -> one sheet (IMAGES)
-    points.py  features -> a bounded table of points (PROJECTOR)
-B pictures, C channels, H x W pixels.
+KEYS are all scalar tags of a probe, TRAINING all scalar tags of a finetune, PARTS the additional
+tags of part attention. IMAGES, TEXTS and CURVES are the other tags of a finished run. Tests compare
+the written events with these lists.
+The step of a point is the number of optimiser steps behind the weights that it measures. Thus the
+final evaluation of a finetune lies on its validation curve, and a probe's lies at step 0. (For
+select/val_* and select/log10_c of a probe the step is the index on the path of C.)
+    events.py       events -> the event file
+    image_sheet.py  images and captions -> one sheet (IMAGES)
+    projector.py    features -> a bounded table of points (PROJECTOR)
+    scalars.py      tb/ -> the curves
+B images, C channels, H x W pixels, T thresholds, P points, K components.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 
 from fgvc.metrics.precision_recall import Curve
 from fgvc.record.tensorboard.events import summary_writer
-from fgvc.record.tensorboard.image_sheet import captioned
+from fgvc.record.tensorboard.image_sheet import draw_sheet
 from fgvc.record.tensorboard.projector import COLUMNS, Points
 from fgvc.store.disk_errors import add_path
 from fgvc.untrusted.escape import tsv_cell
@@ -45,15 +46,15 @@ KEYS = (
 TRAINING = (
     *EVALUATIONS,  # val at the end of each epoch, test once
     "train/loss",
-    "train/top1",  # of the step's images; of a mixed image the label of the larger share counts
+    "train/top1",  # of the step's images; a mixed image has the label of its larger share
     "train/images_per_s",
-    "train/memory_mib",  # the peak so far
+    "train/memory_mib",  # peak so far
     "optim/lr",  # of the head
-    "optim/grad_norm",  # before it is clipped
+    "optim/grad_norm",  # before clipping
     "select/best_epoch",
-    "select/best_score",  # what the best is chosen by
+    "select/best_score",  # the validation number that selects the epoch
 )
-PARTS = (  # of the test images, where boxes or parts are known
+PARTS = (  # of the test images, if their boxes or parts are known
     "parts/in_box",
     "parts/part_distance_px",
     "parts/part_distance",  # in diagonals of the box
@@ -61,12 +62,12 @@ PARTS = (  # of the test images, where boxes or parts are known
     "parts/duplicates",
 )
 ALL = frozenset(KEYS + TRAINING + PARTS)
-IMAGES = ("confusion/test", "mistakes/test")  # mistakes: where there are any
+IMAGES = ("confusion/test", "mistakes/test")  # mistakes: only if there are any
 TEXTS = ("run/numbers", "run/command", "run/config", "run/stamp")
-CURVES = ("all/macro", "all/micro")  # precision and recall; worst/CLASS: of some classes
+CURVES = ("all/macro", "all/micro")  # precision and recall; some classes have worst/CLASS, too
 EMBEDDING = "test"
-# what the HPARAMS tab tells runs apart by. Every run declares all of it, though a probe has no
-# epochs: of all the runs that it shows, the tab believes the first
+# The hyperparameters of the HPARAMS tab. Every run declares all of them, even if a probe has no
+# epochs, because the tab reads the declaration of the first run only.
 AXES = {"dataset": "", "backbone": "", "size": "", "resolution": 0, "head": ""}  # the first columns
 CHOICES = AXES | {
     "task": "",
@@ -89,7 +90,7 @@ class Board:
     """A writer of one run's events; close it before the folder is sealed."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin tb/ anew: events of an earlier process may be torn, and are told again."""
+        """Start tb/ anew: the file of a killed process may be torn; `replay` writes its points."""
         self._folder = folder / "tb"
         if self._folder.exists():
             shutil.rmtree(self._folder)
@@ -97,7 +98,7 @@ class Board:
         self._points: dict[tuple[str, int], float] = {}
 
     def scalar(self, key: str, value: float, step: int = 0) -> None:
-        """One point of a curve; a point that is there already stays as it is."""
+        """Write one point of a curve, unless the curve has a point at this step already."""
         assert key in ALL, key
         if (key, step) not in self._points:
             self._points[key, step] = float(value)
@@ -105,24 +106,24 @@ class Board:
 
     @property
     def history(self) -> list[Point]:
-        """Every point so far in the order of writing, as plain values for a resume state."""
+        """All points so far, in the order of writing, as plain values for a resume state."""
         return [(key, step, value) for (key, step), value in self._points.items()]
 
     def replay(self, history: Iterable[Point]) -> None:
-        """Write the points of the processes before this one, so that no curve has a seam.
+        """Write the points of earlier processes of this run.
 
         Args:
-            history: as `history` gave it to the resume state that is gone on from.
+            history: the value of `history` in the resume state from which the run resumes.
         """
-        assert not self._points, "a replay comes first"
+        assert not self._points, "replay() must come before other points"
         for key, step, value in history:
             self.scalar(key, value, step)
 
     def evaluation(self, split: str, numbers: Mapping[str, object], step: int = 0) -> None:
-        """The six numbers of a split, one point each.
+        """Write one point per number in EVALUATION.
 
         Args:
-            step: optimiser steps behind the weights; of a finetune, those of the chosen weights.
+            step: optimiser steps behind the evaluated weights.
         """
         for name in EVALUATION:
             value = numbers[name]
@@ -138,18 +139,18 @@ class Board:
     def pictures(
         self, tag: str, pixels_BCHW: Tensor, captions: Sequence[str], step: int = 0
     ) -> None:
-        """Pictures as the network gets them, before normalisation: one sheet of 16 at most.
+        """Write a sheet of at most 16 images, as the network receives them before normalisation.
 
-        Pictures are no part of the history: a resumed run draws them again.
+        Images are not in the history: a resumed run draws them again.
 
         Args:
-            pixels_BCHW: uint8 RGB. captions: one a picture, of one line or several.
+            pixels_BCHW: uint8 RGB. captions: one per image, of one or several lines.
         """
-        sheet_HWC = captioned(pixels_BCHW.permute(0, 2, 3, 1).cpu().numpy(), captions)
+        sheet_HWC = draw_sheet(pixels_BCHW.permute(0, 2, 3, 1).cpu().numpy(), captions)
         self._writer.add_image(tag, sheet_HWC, step, dataformats="HWC")
 
     def curve(self, tag: str, curve: Curve) -> None:
-        """Precision and recall at thresholds evenly spaced from 0 to 1."""
+        """Write precision and recall at thresholds evenly spaced from 0 to 1."""
         columns = (
             curve.hit_T,
             curve.false_T,
@@ -160,39 +161,39 @@ class Board:
         )
         self._writer.add_pr_curve_raw(tag, *columns, num_thresholds=len(curve.hit_T))
 
-    def embedding(self, shown: Points) -> None:
-        """The points of the PROJECTOR tab."""
-        facts = [list(map(tsv_cell, row)) for row in shown.facts]
+    def embedding(self, points: Points) -> None:
+        """Write the points of the PROJECTOR tab."""
+        facts = [list(map(tsv_cell, row)) for row in points.facts]
         with add_path(self._folder):
             self._writer.add_embedding(
-                shown.x_PK, facts, tag=EMBEDDING, metadata_header=list(COLUMNS)
+                points.x_PK, facts, tag=EMBEDDING, metadata_header=list(COLUMNS)
             )
 
     def hparams(self, choices: Mapping[str, str | float | int]) -> None:
-        """What was chosen, beside RESULTS, which the tab finds among the scalars of this folder.
+        """Write the run's hyperparameters; the tab reads RESULTS from the scalars of this folder.
 
-        Not by SummaryWriter.add_hparams, which would write those scalars twice.
+        SummaryWriter.add_hparams would write these scalars a second time.
 
         Args:
-            choices: those of CHOICES that this run has.
+            choices: the values of the members of CHOICES that this run has.
         """
         from tensorboard.plugins.hparams import plugin_data_pb2 as messages
         from torch.utils.tensorboard.summary import hparams
 
         assert choices.keys() <= CHOICES.keys(), choices
         declared, _, _ = hparams(CHOICES, dict.fromkeys(RESULTS, 0.0))
-        held = declared.value[0].metadata.plugin_data
-        data = messages.HParamsPluginData()  # pyright: ignore[reportAttributeAccessIssue]
-        data.ParseFromString(held.content)
-        for info in data.experiment.hparam_infos:  # the tab sorts what differs to the front
+        plugin_data = declared.value[0].metadata.plugin_data
+        message = messages.HParamsPluginData()  # pyright: ignore[reportAttributeAccessIssue]
+        message.ParseFromString(plugin_data.content)
+        for info in message.experiment.hparam_infos:  # the tab shows differing columns first
             info.differs = info.name in AXES
-        held.content = data.SerializeToString()
+        plugin_data.content = message.SerializeToString()
         _, *session = hparams(dict(choices), {})
         for summary in (declared, *session):
             self._writer._get_file_writer().add_summary(summary)
 
     def text(self, tag: str, text: str) -> None:
-        """Markdown."""
+        """Write a text in Markdown."""
         self._writer.add_text(tag, text)
 
     def close(self) -> None:
@@ -202,7 +203,7 @@ class Board:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Close; silently after an error, so that this error is reported."""
+        """Close; after an error, silently, so that the first error is reported."""
         if kind is None:
             self.close()
         else:

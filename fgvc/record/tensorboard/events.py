@@ -1,7 +1,7 @@
 """TensorBoard events -> an event file, written in the calling thread.
 
-The writer of TensorBoard runs in a thread of its own: on a full disk it prints a traceback, and a
-later call raises an error without path and bytes.
+TensorBoard's own writer runs in a separate thread. On a full disk it prints a traceback, and a
+later call raises an error without path and size.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import Any
 
 from fgvc.store.disk_errors import open_named
 
-FLUSH = 120.0  # seconds between flushes; what a kill can cost
+FLUSH = 120.0  # seconds between flushes; a kill can lose the events of this time
 _number = itertools.count()
 
 
 class Events:
-    """One event file; errors of the disk name it."""
+    """One event file; errors of the disk name its path."""
 
     def __init__(self, folder: Path) -> None:
         from tensorboard.compat.proto import event_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        owner = f"{int(time.time()):010}.{os.getpid()}"  # no host name: records are passed on
+        owner = f"{int(time.time()):010}.{os.getpid()}"  # no host name: records are shared
         self._folder = folder
         self._file = open_named(folder / f"events.out.tfevents.{owner}.{next(_number)}")
         self._records, self._flushed = RecordWriter(self._file), time.monotonic()
-        messages: Any = event_pb2  # its classes are made when it is imported
+        messages: Any = event_pb2  # its classes are generated on import
         source = messages.SourceMetadata(writer="fgvc")
         self.add_event(
             messages.Event(
@@ -55,25 +55,25 @@ class Events:
         self._file.close()
 
     def abandon(self) -> None:
-        """Close silently: another error is reported."""
+        """Close silently, because another error is being raised."""
         self._file.abandon()
         self._file.close()
 
 
 def summary_writer(folder: Path) -> tuple[Any, Events]:
-    """A SummaryWriter of torch that writes through Events, and these Events."""
+    """A torch SummaryWriter that writes through Events, and these Events."""
     from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
 
     events = Events(folder)
 
-    class Files(FileWriter):
+    class EventFileWriter(FileWriter):
         def __init__(self) -> None:
             self.event_writer = events  # type: ignore[assignment]
 
     class Writer(SummaryWriter):
         def _get_file_writer(self) -> FileWriter:
             if self.file_writer is None:
-                self.file_writer = Files()
+                self.file_writer = EventFileWriter()
                 self.all_writers = {str(folder): self.file_writer}
             return self.file_writer
 

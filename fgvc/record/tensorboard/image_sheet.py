@@ -1,6 +1,6 @@
-"""Pictures and captions -> one sheet of them.
+"""Images and captions -> one sheet of images.
 
-B pictures, H x W pixels, C channels.
+B images, H x W pixels, C channels.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import ImageDraw
 
-SHOWN = 16  # pictures of a sheet at most
-CELL, LINE = 224, 15  # pixels: the side of a picture at most, the height of a line of text
+MAX_IMAGES = 16  # per sheet
+CELL, LINE = 224, 15  # pixels: maximum side of an image, height of a line of text
 
 
-def captioned(pixels_BHWC: np.ndarray, captions: Sequence[str]) -> np.ndarray:
-    """Pictures with a caption below each, in about as many rows as columns; uint8 (H, W, C).
+def draw_sheet(pixels_BHWC: np.ndarray, captions: Sequence[str]) -> np.ndarray:
+    """Draw images with captions in about as many rows as columns; uint8 (H, W, C).
 
     Args:
-        captions: one a picture, in one line or several; what does not fit a line is cut.
+        captions: one per image, in one or several lines; lines that are too long are cut.
     """
     from PIL import Image, ImageDraw
 
     assert len(pixels_BHWC) == len(captions) > 0
     assert pixels_BHWC.dtype == np.uint8
-    shown = min(len(captions), SHOWN)
-    columns = math.ceil(math.sqrt(shown))
-    rows = math.ceil(shown / columns)
+    count = min(len(captions), MAX_IMAGES)
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
     height, width = (min(side, CELL) for side in pixels_BHWC.shape[1:3])
     lines = max(caption.count("\n") + 1 for caption in captions)
     cell = height + lines * LINE + 4
-    drawn = Image.new("RGB", (columns * width, rows * cell), "white")
-    draw = ImageDraw.Draw(drawn)
-    for place in range(shown):
-        x, y = place % columns * width, place // columns * cell
-        drawn.paste(Image.fromarray(pixels_BHWC[place]).resize((width, height)), (x, y))
-        for number, line in enumerate(captions[place].split("\n")):
-            at = x + 2, y + height + 2 + number * LINE
-            draw.text(at, _cut(line, width - 4, draw), fill="black")
-    return np.asarray(drawn)
+    sheet = Image.new("RGB", (columns * width, rows * cell), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index in range(count):
+        x, y = index % columns * width, index // columns * cell
+        sheet.paste(Image.fromarray(pixels_BHWC[index]).resize((width, height)), (x, y))
+        for number, line in enumerate(captions[index].split("\n")):
+            position = x + 2, y + height + 2 + number * LINE
+            draw.text(position, _cut(line, width - 4, draw), fill="black")
+    return np.asarray(sheet)
 
 
 def _cut(text: str, width: int, draw: ImageDraw.ImageDraw) -> str:
-    """As much of a line as stands in so many pixels."""
+    """The beginning of a line that fits the width in pixels."""
     line = " ".join(text.split())
     while line and draw.textlength(line) > width:
         line = line.removesuffix("…")[:-1] + "…" if len(line) > 1 else ""

@@ -1,4 +1,4 @@
-"""tb/ of a finished run -> its curves."""
+"""tb/ of a finished run -> the curves of its scalars."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
         folder: a run folder.
 
     Raises:
-        OSError: no tb/, or a pipe or device among its events.
+        OSError: tb/ is missing, or one of its event files is a pipe or device.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
-    kept = {"scalars": 0, "images": 1, "tensors": 1, "histograms": 1, "compressedHistograms": 1}
+    limits = {"scalars": 0, "images": 1, "tensors": 1, "histograms": 1, "compressedHistograms": 1}
     for file in (folder / "tb").iterdir():
         if "tfevents" in file.name:
             untrusted.require_regular(file)
-    events = EventAccumulator(str(folder / "tb"), size_guidance=kept).Reload()
+    events = EventAccumulator(str(folder / "tb"), size_guidance=limits).Reload()
     return {
         tag: [(point.step, point.value) for point in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]

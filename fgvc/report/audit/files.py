@@ -17,8 +17,8 @@ ANY = "any"  # in the hashed config: the key changes no number, and every value 
 
 def status(record: Record) -> str:
     """Do the checksums of status.json and artifacts.json match, and did the run complete?"""
-    state = verify.status(record.path)
-    verify.index(record.path)
+    state = verify.read_status(record.path)
+    verify.read_index(record.path)
     started = record.stamp["started"]
     agree("started", (STAMP, started), ("status.json", state["started"]))
     return f"done, {state['started'][:19]} to {state['updated'][:19]} UTC"
@@ -61,7 +61,7 @@ def names(record: Record) -> str:
 def retention(record: Record) -> str:
     """Does retention.json belong to this run and keep the run for at least 90 days?"""
     try:
-        stored = verify.retention_of(record.path)
+        stored = verify.read_retention(record.path)
     except UnreadableError as error:
         raise DamageError(str(error)) from error
     days = (stored.expires - stored.created).total_seconds() / 86400

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from fgvc.record import privacy, retention
-from fgvc.record.verify import retention_of
+from fgvc.record.verify import read_retention
 from fgvc.report.audit import command, limits
 from fgvc.report.audit.check import FAIL, PERSON, UNCHECKED, Result, outcome
 from fgvc.report.audit.record import Record
@@ -100,7 +100,7 @@ def _stamp(record: Record) -> str:
 
 
 def _retention(record: Record) -> str:
-    stored = retention_of(record.path)
+    stored = read_retention(record.path)
     pinned = ", ".join(stored.pinned_by) or "no"
     return (
         f"{span(f'{record.place}/{retention.FILE}')}: made {stored.created.isoformat()}, expires "

@@ -18,7 +18,7 @@ from fgvc.record.fiftyone.run_fields import RunFields
 from fgvc.record.fiftyone.samples import RunResults
 from fgvc.record.tensorboard import EVALUATION
 from fgvc.record.tensorboard.scalars import scalars
-from fgvc.record.verify import DamageError, parsed
+from fgvc.record.verify import DamageError, parse_object
 from fgvc.report.audit.check import UNCHECKED, Verdict, agree
 from fgvc.report.audit.derived_files import require_same_code
 from fgvc.report.audit.record import Record
@@ -67,16 +67,16 @@ def viewer_follows(record: Record) -> str | Verdict:
         return Verdict(UNCHECKED, f"{FOLDER}: its samples need logits, which were not kept")
     lines = record.text(f"{FOLDER}/samples.json").splitlines()
     stored = [
-        parsed(f"{FOLDER}/samples.json", line.removesuffix(",").encode()) for line in lines[1:-1]
+        parse_object(f"{FOLDER}/samples.json", line.removesuffix(",").encode()) for line in lines[1:-1]
     ]
     results = predictions_of(record, images_root(record, stored))
     count = 0
-    for count, derived in enumerate(samples.lines(results), 1):
+    for count, derived in enumerate(samples.sample_lines(results), 1):
         _compare_sample(stored[count - 1] if count <= len(stored) else {}, json.loads(derived))
     agree("samples", ("predictions.parquet", count), (f"{FOLDER}/samples.json", len(stored)))
     for split in record.predictions:
         name = f"{FOLDER}/evaluations/{samples.EVALUATED[split]}.json"
-        derived = json.loads(json_documents.line(samples.results(results, split)))
+        derived = json.loads(json_documents.json_line(samples.evaluation_results(results, split)))
         if not _alike(record.json(name), derived):
             raise DamageError(f"{name}: does not follow from predictions.parquet")
     if isinstance(same := require_same_code(record), Verdict):
@@ -152,7 +152,7 @@ def expected_metadata(
         "metrics": {split: record.numbers[split] for split in record.predictions},
         "checkpoint_id": results.checkpoint_id,
         "fields": list(_fields(record, stored)),
-        "confused": dataset.confused(results),
+        "confused": dataset.confused_pairs(results),
     }
     return json.loads(json.dumps(dataset.metadata([RunFields(info)], results.classes)))
 

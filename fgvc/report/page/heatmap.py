@@ -74,7 +74,7 @@ def _mean_recall(line: Line) -> Recall:
 
 
 def _read_recall(run: Run) -> Recall:
-    data = verify.verified(run.path, FILE, verify.index(run.path))
+    data = verify.read_verified(run.path, FILE, verify.read_index(run.path))
     try:
         rows = csv.DictReader(io.StringIO(data.decode()))
         return {
