@@ -1,4 +1,4 @@
-"""`--lr 0.1` -> one line that says how an override is written; Hydra's own flags pass."""
+"""Hydra's flags -> a namespace; any other flag, such as `--lr 0.1` -> the override to write."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ HOW_TO_WRITE = "overrides are written key=value, without dashes"
 
 
 class _Parser(ArgumentParser):
-    """Hydra's flags; an error in them is one line."""
+    """Raises an error of one line instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message.removeprefix('argument ')}; --help shows how it is written")
+        raise ConfigError(f"{message.removeprefix('argument ')}; see --help")
 
 
 def move_flags_first(arguments: Sequence[str]) -> list[str]:
     """The arguments with Hydra's flags before the overrides, where its parser expects them."""
-    first, rest = [], []
-    left = iter(arguments)
-    for argument in left:
+    flags, overrides = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
         if argument in FLAGS_WITH_VALUE:
-            first += [argument, *itertools.islice(left, 1)]
+            flags += [argument, *itertools.islice(remaining, 1)]
         elif argument in FLAGS_ALONE or argument.startswith(
             tuple(f"{name}=" for name in FLAGS_WITH_VALUE)
         ):
-            first.append(argument)
+            flags.append(argument)
         else:
-            rest.append(argument)
-    return [*first, *rest]
+            overrides.append(argument)
+    return [*flags, *overrides]
 
 
 def parse_flags(arguments: Sequence[str]) -> Namespace:
-    """Hydra's flags of a command.
+    """Hydra's flags in a command.
 
     Raises:
-        ConfigError: a flag that Hydra does not have, as `--lr 0.1`; names the override for it.
+        ConfigError: a flag that Hydra does not have, such as `--lr 0.1`; names its override.
     """
     hydra = get_args_parser()
     parser = _Parser(
@@ -62,9 +62,9 @@ def parse_flags(arguments: Sequence[str]) -> Namespace:
     flags, unknown = parser.parse_known_args(list(arguments))
     if unknown:
         raise ConfigError(_flag_error(unknown[0], list(arguments)))
-    shown = [f"--{name}" for name in PRINTING_FLAGS if getattr(flags, name)]
-    if len(shown) > 1 or (shown and flags.multirun):
-        raise ConfigError(f"{' '.join([*shown, '-m'][:2])}: one of these at a time")
+    printing = [f"--{name}" for name in PRINTING_FLAGS if getattr(flags, name)]
+    if len(printing) > 1 or (printing and flags.multirun):
+        raise ConfigError(f"{' '.join([*printing, '-m'][:2])}: one of these at a time")
     if flags.package and not flags.cfg:
         raise ConfigError(f"--package {flags.package}: needs --cfg job")
     return flags
@@ -73,11 +73,11 @@ def parse_flags(arguments: Sequence[str]) -> Namespace:
 def _flag_error(flag: str, arguments: Sequence[str]) -> str:
     name, sign, value = flag.lstrip("-").partition("=")
     typed = flag
-    after = arguments[arguments.index(flag) + 1 :][:1]
     if not sign:
         value = "true"
-        if after and not after[0].startswith("-") and "=" not in after[0]:
-            value, typed = after[0], f"{flag} {after[0]}"
+        following = arguments[arguments.index(flag) + 1 :][:1]
+        if following and not following[0].startswith("-") and "=" not in following[0]:
+            value, typed = following[0], f"{flag} {following[0]}"
     advice = _advice(name, value, arguments)
     if advice is None:
         return f"{typed}: {HOW_TO_WRITE}, as in backbone=dinov2 seed=0; --help lists them"
@@ -85,20 +85,20 @@ def _flag_error(flag: str, arguments: Sequence[str]) -> str:
 
 
 def _advice(name: str, value: str, arguments: Sequence[str]) -> Advice | None:
-    asked = parse_command(list(_overrides(arguments)))
+    command = parse_command(list(_overrides(arguments)))
     word = name.replace("-", "_")
     if word in AXES:
         return Advice((f"{word}={value}",)) if value in options(word) else for_option(word, value)
-    if word in asked.legal:
+    if word in command.legal:
         return Advice((f"{word}={value}",))
-    advice = for_key(word, value, asked)
+    advice = for_key(word, value, command)
     if advice is None and value == "true" and word.startswith("no_"):
-        return for_key(word.removeprefix("no_"), "false", asked)
+        return for_key(word.removeprefix("no_"), "false", command)
     return advice
 
 
 def _overrides(arguments: Sequence[str]) -> Iterator[Override]:
-    """What a command sets beside its flags, as far as it can be read."""
+    """The overrides of a command that Hydra can parse."""
     for argument in arguments:
         with suppress(HydraException):
             if "=" in argument and not argument.startswith("-"):

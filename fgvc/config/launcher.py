@@ -1,7 +1,7 @@
 """`hydra/launcher=` and `hydra.launcher.*` of a command -> checked before Hydra sees them.
 
-Hydra would accept a launcher for a single job and ignore it, and would meet a missing `sbatch`, or
-a word where a number belongs, with a traceback after the sweep's folder was made.
+Hydra accepts a launcher for a single job and ignores it. It fails on a missing `sbatch`, or on a
+word instead of a number, with a traceback and after the sweep's folder was made.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ DEFAULT, SLURM = "serial", "submitit_slurm"
 
 
 def check_launcher(overrides: Sequence[Override], multirun: bool) -> None:
-    """Refuse a launcher that does not exist, cannot work here, or is told what it does not know.
+    """Refuse a launcher that does not exist, cannot work here, or does not have a key.
 
     Raises:
-        ConfigError: in one line, with the nearest legal name or the way out.
+        ConfigError: one line, with the nearest legal name or the way out.
     """
     launcher_overrides = [o for o in overrides if o.key_or_group == GROUP or _is_launcher_key(o)]
     for override in launcher_overrides:
@@ -44,8 +44,8 @@ def check_launcher(overrides: Sequence[Override], multirun: bool) -> None:
         raise ConfigError(f"{GROUP}={name}: launchers start the jobs of a sweep; add -m")
     if name == SLURM and shutil.which("sbatch") is None:
         raise ConfigError(
-            f"{GROUP}={name}: no sbatch on this machine; type it where the cluster takes jobs, or "
-            f"try {GROUP}=submitit_local"
+            f"{GROUP}={name}: no sbatch on this machine; run it on the login node of the cluster, "
+            f"or try {GROUP}=submitit_local"
         )
 
 
@@ -54,12 +54,11 @@ def _is_launcher_key(override: Override) -> bool:
 
 
 def _check_keys(name: str, overrides: Sequence[Override]) -> None:
-    """Hold each key against the dataclass of the launcher: name, type, bounds."""
-    shape = LAUNCHERS[name]
-    names = _field_names(shape)
+    """Check each key against the dataclass of the launcher: name, type, bounds."""
+    names = _field_names(LAUNCHERS[name])
     file = OmegaConf.load(conf_dir() / "hydra" / "launcher" / f"{name}.yaml")
     assert isinstance(file, DictConfig)
-    node = OmegaConf.merge(OmegaConf.structured(shape), {key: file[key] for key in names})
+    node = OmegaConf.merge(OmegaConf.structured(LAUNCHERS[name]), {key: file[key] for key in names})
     for override in overrides:
         key = override.key_or_group.removeprefix(NODE).removeprefix(".")
         if key.partition(".")[0] not in names:
@@ -73,11 +72,11 @@ def _check_keys(name: str, overrides: Sequence[Override]) -> None:
 
 def _unknown_key(name: str, key: str, names: Sequence[str]) -> str:
     legal = ", ".join(names) or "none"
-    owners = [other for other, shape in LAUNCHERS.items() if key in _field_names(shape)]
+    owners = [other for other, cls in LAUNCHERS.items() if key in _field_names(cls)]
     if name == DEFAULT and owners:
         return f"{NODE}.{key}: needs {GROUP}={' or '.join(owners)}"
     return f"unknown config key {NODE}.{key}{nearest(key, names)} ({GROUP}={name} takes {legal})"
 
 
-def _field_names(shape: type) -> list[str]:
-    return [item.name for item in dataclasses.fields(shape)]
+def _field_names(cls: type) -> list[str]:
+    return [item.name for item in dataclasses.fields(cls)]

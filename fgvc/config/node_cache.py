@@ -1,8 +1,8 @@
 """Overrides of many jobs -> their configs, with each node composed once.
 
-The jobs of a sweep differ in a few axes. A node of an axis depends on the axis' own settings, on the
-overlays and on runtime paths, but not on another axis. Two jobs that agree in these share the node,
-and a whole grid takes a few tens of compositions.
+The jobs of a sweep differ in a few axes. A node of an axis depends on the settings of the axis, on
+the overlays and on runtime paths, but not on another axis. Two jobs that agree in these share the
+node, and a whole grid takes a few tens of compositions.
 """
 
 from __future__ import annotations

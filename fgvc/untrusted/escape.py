@@ -2,8 +2,8 @@
 
 A class name, a path or a message may hold a spreadsheet formula, Markdown, HTML or terminal escape
 codes. `cell` is for CSV and TSV; `markdown`, `code` and `fenced` are for Markdown; `visible`,
-`one_line` and `shorten` are for terminals and messages. Pages are escaped by Jinja. JSON and Parquet
-hold every text unchanged.
+`one_line` and `shorten` are for terminals and messages. Pages are escaped by Jinja. JSON and
+Parquet hold every text unchanged.
 
 CSV: a text that begins with = + - @, a tab, a carriage return, a line feed or an apostrophe, also
 after spaces, is prefixed with an apostrophe. So are the same characters after a semicolon, a tab or

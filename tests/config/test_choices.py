@@ -149,7 +149,7 @@ def test_a_recipe_belongs_to_training_alone():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["head=knn"], "needs one with weights to learn"),
+        (["head=knn"], "needs a head with weights to learn"),
         (["dataset.val_fraction=0"], "final_fit=trainval"),
         (["task.tune=head", "task.frozen_stages=2"], "task.tune=head freezes"),
         (["final_fit=trainval", "task.patience=2"], "no validation to stop on"),

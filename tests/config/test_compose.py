@@ -262,7 +262,7 @@ def test_weights_root_is_looked_in_before_the_hub(tmp_path):
 def test_weights_that_are_not_the_ones_asked_for(tmp_path):
     file = tmp_path / "a.pth"
     file.write_bytes(b"weights")
-    with pytest.raises(ConfigError, match=r"sha256 .* not backbone\.weights_sha256=00ff"):
+    with pytest.raises(ConfigError, match=r"^backbone\.weights_sha256=00ff: .*a\.pth has sha256"):
         resolved(composed([f"backbone.weights={file}", 'backbone.weights_sha256="00ff"']))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fgvc.config.compose import config_hash, hashed, hashed_with_inert
+from fgvc.config.config_hash import config_hash, hashed, hashed_with_inert
 from fgvc.config.errors import ConfigError
 from fgvc.config.inert import RULES
 from fgvc.config.node_cache import NodeCache

@@ -45,7 +45,7 @@ def from_table(default: str, **names: str) -> Convert:
 
 
 def number_or(default: str, off: str = "0") -> Convert:
-    """The typed number; for a switch that is off, the value without effect; otherwise the default."""
+    """The typed number; for a switch that is off, `off`; otherwise the default."""
 
     def convert(value: str, command: Command) -> str:
         if re.fullmatch(r"[-+.\deE]+", value):

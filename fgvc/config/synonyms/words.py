@@ -1,7 +1,7 @@
 """Words of other tools for a setting -> their meaning here.
 
-A row holds the words, separated by spaces, and their meaning. A dotted key is looked up whole first,
-then without its first node: trainer.optimizer.lr, optimizer.lr, lr.
+A row holds the words, separated by spaces, and their meaning. A dotted key is looked up whole
+first, then without its first node: trainer.optimizer.lr, optimizer.lr, lr.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeGuard
 
-from fgvc.config.schema.architecture import ARGUMENTS, shown
+from fgvc.config.schema.architecture import ARGUMENTS
 from fgvc.config.schema.dataset import Dataset
 from fgvc.untrusted import parse_json
+from fgvc.untrusted.escape import one_line
 from fgvc.untrusted.shell import UNSEEN
 
 MOST_BYTES = 90_000_000  # of the facts; the format allows a header of 100 MB
@@ -36,7 +37,7 @@ def parse(written: Any) -> dict[str, Any]:
         ValueError: no JSON text, or facts of another shape; one line without the path.
     """
     if not isinstance(written, str):
-        raise ValueError(f"its facts are {shown(written)}, no text")
+        raise ValueError(f"its facts are {one_line(written, 60)}, no text")
     if len(written) > MOST_BYTES:
         raise ValueError(f"its facts have {len(written)} letters, more than {MOST_BYTES}")
     facts = parse_json(written)
@@ -65,14 +66,16 @@ def check(facts: Mapping[str, Any]) -> None:
         if count == MOST_SETTINGS:  # composing each takes a millisecond
             raise ValueError(f"config: more than {MOST_SETTINGS} settings")
         if isinstance(value, str) and ("${" in value or value == "???"):
-            raise ValueError(f"{key}={shown(value)}: an interpolation, which no checkpoint needs")
+            raise ValueError(
+                f"{key}={one_line(value, 60)}: an interpolation, which no checkpoint needs"
+            )
 
 
 def _check(value: Any, key: str, test: Test, expected: str) -> None:
     if value is ABSENT:
         raise ValueError(f"lacks {key} (another version of fgvc may have written it)")
     if not test(value):
-        raise ValueError(f"{key}={shown(value)}: must be {expected}")
+        raise ValueError(f"{key}={one_line(value, 60)}: must be {expected}")
 
 
 def _get(facts: Any, key: str) -> Any:
@@ -108,7 +111,7 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     if _is_mapping(value):
         for name, child in value.items():
             if name not in FREE_TEXTS:
-                yield from _leaves(child, f"{key}.{shown(name)}")
+                yield from _leaves(child, f"{key}.{one_line(name, 60)}")
     elif isinstance(value, list):
         for child in value:
             yield from _leaves(child, key)
