@@ -133,7 +133,7 @@ def test_the_way_out_works_with_native_preprocessing(tmp_path):
         ({"mean": [0.4, 0.4, 0.4], "std": HALF}, "which no key has. .*imagenet, half, clip"),
         ({"mean": [0.5], "std": HALF}, "3 channels, RGB"),
         ({"mean": "half", "std": HALF}, "mean=half, not three numbers"),
-        (3, "values of another kind"),
+        (3, "values of another type"),
     ],
 )
 def test_statistics_of_no_key_are_refused(tmp_path, stated, says):

@@ -18,13 +18,13 @@ _ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[
 
 
 def set_repo(backbone: Backbone) -> None:
-    """Move the repository that `backbone.weights` names into the chosen row and `revision`.
+    """Move the repository in `backbone.weights` into the chosen row and `revision`.
 
-    Both are hashed, so a repository given by its name is the same question as one of a row. The
-    row's tag is of open_clip's own weights, which these are not. No effect on other weights.
+    Both are hashed, so a repository given by name has the same hash as a row. The row's tag is
+    removed, because it belongs to open_clip's own weights. Other weights are unchanged.
 
     Raises:
-        ConfigError: no name of a repository, or two revisions.
+        ConfigError: not the name of a repository, or two revisions.
     """
     value = backbone.weights
     if value is None or not value.startswith(HUB):
@@ -32,8 +32,8 @@ def set_repo(backbone: Backbone) -> None:
     repo, _, revision = value.partition(":")[2].partition("@")
     if not _REPO.fullmatch(repo) or value.endswith("@"):
         raise ConfigError(
-            f"backbone.weights={value}: no name of a repository. Give hf-hub:ORG/REPO or "
-            "hf-hub:ORG/REPO@REVISION; the file in it is found by its usual name."
+            f"backbone.weights={value}: not the name of a repository. Give hf-hub:ORG/REPO or "
+            "hf-hub:ORG/REPO@REVISION; the file is found by its usual name."
         )
     if revision and backbone.revision not in (None, revision):
         raise ConfigError(
@@ -47,22 +47,22 @@ def set_repo(backbone: Backbone) -> None:
 
 
 def local_path(value: str) -> Path:
-    """The path that `backbone.weights` names, which need not exist.
+    """The path in `backbone.weights`, which need not exist.
 
     Raises:
-        ConfigError: it is an address.
+        ConfigError: a URL.
     """
     for prefix in LOCAL:
         value = value.removeprefix(prefix)
     if value.startswith(("http://", "https://")):
-        on_hub = _ADDRESS.match(value)
-        way_out = f"give hf-hub:{on_hub[1]}" if on_hub else "download it, and give its path"
-        raise ConfigError(f"backbone.weights={value}: an address is not read; {way_out}")
+        repo = _ADDRESS.match(value)
+        advice = f"give hf-hub:{repo[1]}" if repo else "download it, and give its path"
+        raise ConfigError(f"backbone.weights={value}: an address is not read; {advice}")
     return Path(value).expanduser()
 
 
 def hub_hint(value: str) -> str:
-    """What to add to "no such file" where the path reads like a repository of the hub."""
+    """A hint after "no such file", if the path looks like a hub repository."""
     return f"; for a repository of the hub give hf-hub:{value}" if _looks_like_repo(value) else ""
 
 

@@ -1,7 +1,7 @@
-"""Files that libraries write beside weights -> the pixels and layers the weights were made for.
+"""Files that libraries write beside weights -> the preprocessing and norm epsilon of the weights.
 
 open_clip_config.json (open_clip), config.json (timm, transformers), preprocessor_config.json and
-processor_config.json (transformers). Only small JSON files and the head of the weights are read.
+processor_config.json (transformers). Only small JSON files and the header of the weights are read.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from fgvc.untrusted import MIB, NotRegularError, TooLargeError, parse_json
 
 OPEN_CLIP, CONFIG = "open_clip_config.json", "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-MOST = 64 * MIB  # of a JSON file; the index of a large model has a few
+MOST = 64 * MIB  # of a JSON file; the index of a large model takes a few MiB
 TOLERANCE = 5e-4  # statistics are published with 3 to 8 digits
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-MODES = {"shortest": "crop", "center": "crop"}  # in the words of backbone.native
-# transformers' layouts that other libraries' models read: a key of the layout, its name, and the
-# epsilon of its layer norms where no config.json says otherwise
+MODES = {"shortest": "crop", "center": "crop"}  # as backbone.native names them
+# layouts of transformers that the models of other libraries load: a key of the layout, its name,
+# and the default epsilon of its layer norms
 LAYOUTS = (
     ("encoder.layer.0.layer_scale1.lambda1", "Dinov2Model", 1e-6),
     ("encoder.layer.0.layernorm_before.weight", "ViTModel", 1e-12),
@@ -34,12 +34,12 @@ LAYOUTS = (
     ("pre_layrnorm.weight", "CLIPVisionModel", 1e-5),
 )
 USUAL_EPS = {title: eps for _, title, eps in LAYOUTS}
-OWN_EPS = {"vit_msn": 1e-6}  # model_type in one of the layouts: its epsilon, where it differs
+OWN_EPS = {"vit_msn": 1e-6}  # model_type -> default epsilon, where it differs from the layout
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Preprocessing that a file states. interpolation, mode: null where it does not say."""
+    """Preprocessing stated in a file. interpolation, mode: None if not stated."""
 
     file: Path
     mean: Rgb
@@ -49,9 +49,9 @@ class Preprocessing:
 
     @property
     def key(self) -> str | None:
-        """The key of the normalization registry with these statistics, if there is one."""
-        for key, known in NORMALIZATIONS.items():
-            if _close(self.mean, known.mean) and _close(self.std, known.std):
+        """The key of the normalization registry with these statistics; None if there is none."""
+        for key, registered in NORMALIZATIONS.items():
+            if _close(self.mean, registered.mean) and _close(self.std, registered.std):
                 return key
         return None
 
@@ -59,7 +59,7 @@ class Preprocessing:
 def normalization_mismatch(
     backbone: Backbone, weights: Path, preprocess: str = "shared"
 ) -> str | None:
-    """Why these weights cannot be read with the config's normalization; None where they can.
+    """Why these weights do not match the normalization of the config; None if they match.
 
     Args:
         preprocess: with "native", interpolation and resize mode are compared too.
@@ -74,10 +74,10 @@ def normalization_mismatch(
     if key == backbone.normalization:
         return None
     if key is not None:
-        place = "backbone.normalization"
+        target = "backbone.normalization"
         if row.normalization is not None or preprocess == "native":
-            place = f"{row_key(backbone)}.normalization"
-        remedy = f"Set {place}={key}"
+            target = f"{row_key(backbone)}.normalization"
+        remedy = f"Set {target}={key}"
     else:
         remedy = (
             f"The registry has {', '.join(NORMALIZATIONS)}; if the file is wrong, correct it or "
@@ -93,7 +93,7 @@ def normalization_mismatch(
 def geometry_mismatch(
     backbone: Backbone, weights: Path, interpolation: str, mode: str
 ) -> str | None:
-    """Why preprocess=native would resize otherwise than the file beside the weights says.
+    """Why preprocess=native disagrees with the file beside the weights on resizing; None if not.
 
     Args:
         interpolation, mode: of the family's native preprocessing.
@@ -108,22 +108,23 @@ def geometry_mismatch(
         ("interpolation", stated.interpolation, interpolation),
         ("resize mode", stated.mode, mode),
     )
-    for name, theirs, ours in pairs:
-        if theirs not in (None, ours):
+    for name, stated_value, value in pairs:
+        if stated_value not in (None, value):
             return (
-                f"preprocess=native: {stated.file} has {name} {theirs}, backbone.native="
-                f"{backbone.native} has {ours}. Set preprocess=shared."
+                f"preprocess=native: {stated.file} has {name} {stated_value}, "
+                f"backbone.native={backbone.native} has {value}. Set preprocess=shared."
             )
     return None
 
 
 def read_preprocessing(weights: Path) -> Preprocessing | None:
-    """The preprocessing that a file beside the weights states; None where none does.
+    """The preprocessing stated in a file beside the weights; None if there is none.
 
-    The library that saved the weights comes first: folders of the hub hold files of several.
+    Folders of the hub hold files of several libraries; those of the library that saved the weights
+    come first.
 
     Raises:
-        ValueError: a file is no JSON object, or its values are no three numbers; one line.
+        ValueError: a file is no JSON object, or a value is not three numbers; one line.
     """
     names: tuple[str, ...] = (*PROCESSORS, CONFIG, OPEN_CLIP)
     if weights.name.startswith("open_clip"):
@@ -136,7 +137,7 @@ def read_preprocessing(weights: Path) -> Preprocessing | None:
             stated = _stated_preprocessing(file, read_object(file))
         except (TypeError, AttributeError, ZeroDivisionError) as error:
             raise ValueError(
-                f"{file} holds values of another kind ({error}): correct it"
+                f"{file} holds values of another type ({error}): correct it"
             ) from error
         if stated is not None:
             return stated
@@ -147,7 +148,7 @@ def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        ValueError: it holds none; one line.
+        ValueError: not a JSON object; one line.
     """
     try:
         value = parse_json(untrusted.read_bytes(file, MOST))
@@ -163,8 +164,8 @@ def read_object(file: Path) -> dict[str, Any]:
 
 def norm_eps(weights: Path) -> float | None:
     """Epsilon of the layer norms of weights that transformers saved for a ViT, DINOv2, DINOv3 or
-    CLIP: of config.json, otherwise the layout's own. A checkpoint of fgvc records it. None for
-    weights of other libraries.
+    CLIP: from config.json, otherwise the default of the layout. A checkpoint of fgvc records it.
+    None for weights of other libraries.
 
     Raises:
         ValueError: config.json is no JSON object, or its epsilon is no number from 0 to 1.
@@ -178,13 +179,14 @@ def norm_eps(weights: Path) -> float | None:
     stated = config.get("layer_norm_eps", usual)
     if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 <= stated <= 1:
         file = weights.with_name(CONFIG)
-        raise ValueError(f"{file} has layer_norm_eps={stated}, no number from 0 to 1: correct it")
+        raise ValueError(
+            f"{file} has layer_norm_eps={stated}, not a number from 0 to 1: correct it"
+        )
     return float(stated)
 
 
 def assumed_layout(weights: Path) -> str | None:
-    """The layout whose usual epsilon is taken, as no file states the model that was saved; None
-    where one does.
+    """The layout whose default epsilon is used; None if a file states the model or the epsilon.
 
     Raises:
         ValueError: config.json is no JSON object.
@@ -197,7 +199,7 @@ def assumed_layout(weights: Path) -> str | None:
 
 
 def _layout(weights: Path) -> tuple[str, float] | None:
-    """transformers' layout of the tensors, and the usual epsilon of it."""
+    """The layout of transformers that the tensors have, and its default epsilon."""
     names = tensor_names(weights)
     for marker, title, eps in LAYOUTS:
         if any(name == marker or name.endswith(f".{marker}") for name in names):
@@ -206,7 +208,7 @@ def _layout(weights: Path) -> tuple[str, float] | None:
 
 
 def _recorded_eps(weights: Path) -> float | None:
-    """What a checkpoint of fgvc says of the backbone in it."""
+    """The epsilon in the metadata of a checkpoint of fgvc."""
     try:
         header = safetensors_header(weights)
         facts = parse_json(parse_json(header or b"{}")["__metadata__"]["fgvc"])
@@ -217,12 +219,12 @@ def _recorded_eps(weights: Path) -> float | None:
 
 
 def states_eps(weights: Path) -> bool:
-    """Whether a config.json of transformers beside the weights states the epsilon."""
+    """Whether config.json beside the weights states the epsilon."""
     return "layer_norm_eps" in _vision_config(weights)
 
 
 def _vision_config(weights: Path) -> Mapping[str, Any]:
-    """What transformers' config.json says of the image tower; empty without the file."""
+    """The vision config in config.json of transformers; empty without the file."""
     file = weights.with_name(CONFIG)
     config = read_object(file) if file.is_file() else {}
     tower = config.get("vision_config")
@@ -284,7 +286,7 @@ def _parse_rgb(file: Path, name: str, values: Any) -> Rgb:
     if not isinstance(values, list) or not all(isinstance(x, int | float) for x in values):
         raise ValueError(f"{file} has {name}={values}, not three numbers: correct it")
     if len(values) != 3:
-        raise ValueError(f"{file} has {name}={values}: pictures here have 3 channels, RGB")
+        raise ValueError(f"{file} has {name}={values}: must have 3 channels, RGB")
     return (float(values[0]), float(values[1]), float(values[2]))
 
 

@@ -1,8 +1,8 @@
-"""A weights file -> the names of its tensors, without torch: quick enough to compose a config.
+"""A weights file -> the names of its tensors, without torch: fast enough for composing a config.
 
 safetensors: the keys of the header. Index of shards: the keys of its map. torch.save: the pickle is
-walked with inert stand-ins for every name in it, so nothing in the file runs. Text beside the
-tensors (metadata, options of a training) is no name.
+read with inert placeholders for every class in it, so no code in the file runs. Text beside the
+tensors (metadata, training options) is not a name.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import IO, Any
 
 from fgvc import untrusted
 
-MOST_BYTES = 64 * 2**20  # bytes of a file that are searched for names at most
-MOST_VALUES = 500_000  # of all mappings of a file; a mapping may occur a thousand times
-DEPTH = 4  # of mappings inside mappings
+MOST_BYTES = 64 * 2**20  # of a file, searched for names
+MOST_VALUES = 500_000  # in all mappings of a file; a mapping may occur many times
+DEPTH = 4  # of nested mappings
 TENSOR = re.compile(r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+")
 LEGACY = 4  # pickles in a file of torch.save before 1.6: number, protocol, machine, content
-# what torch.compile, FSDP and checkpointing put inside the names of a model's own modules
+# what torch.compile, FSDP and checkpointing insert into module names
 INSIDE = re.compile(r"(?<=\.)_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
 
 
 def tensor_names(weights: Path) -> frozenset[str]:
-    """The names, without what parallel training puts inside them; none of a file of another format
-    or of a damaged one, which the reader of weights diagnoses."""
+    """The names, without what parallel training inserts. Empty for another format or a damaged
+    file; the reader of weights reports the damage."""
     stat = weights.stat()
     return _names_in_version(weights, stat.st_size, stat.st_mtime_ns)
 
@@ -40,7 +40,7 @@ def _names_in_version(weights: Path, size: int, mtime_ns: int) -> frozenset[str]
         untrusted.check_pickles(weights)
         with untrusted.open_regular(weights) as file:
             names = _names_in(file)
-    except Exception:  # a damaged file fails in many ways; loading it names the damage
+    except Exception:  # a damaged file fails in many ways; the reader of weights reports it
         return frozenset()
     return frozenset(INSIDE.sub("", name) for name in names)
 
@@ -67,7 +67,7 @@ def _names_in(file: IO[bytes]) -> list[str]:
 
 
 class _Inert:
-    """Stands for an object of the pickle: takes whatever it is given and keeps nothing."""
+    """A placeholder for an object of the pickle: accepts any arguments and ignores them."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -79,7 +79,7 @@ class _Inert:
         pass
 
     def append(self, value: object) -> None:
-        """A list that is no mapping of names."""
+        """Ignored: a list holds no named tensors."""
 
     def extend(self, values: object) -> None:
         """As `append`."""
@@ -89,17 +89,17 @@ class _Inert:
 
 
 class _Tensor(_Inert):
-    """Stands for a tensor."""
+    """A placeholder for a tensor."""
 
 
 class _Names(dict[Any, Any]):
-    """A dictionary of the pickle; its attributes are left aside."""
+    """A dictionary of the pickle; its attributes are ignored."""
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
-# the reader in Python, whose memo is a dictionary: a made-up index cannot claim memory
+# the Python unpickler: its memo is a dictionary, so a forged index cannot allocate memory
 class _NameReader(pickle._Unpickler):
     """Rebuilds the mappings of a pickle; imports nothing."""
 
@@ -115,7 +115,7 @@ class _NameReader(pickle._Unpickler):
 def _named_tensors(
     held: object, depth: int = 0, budget: Iterator[int] | None = None
 ) -> Iterator[str]:
-    """Names of tensors. left: counts down the values that may still be looked at."""
+    """Names of tensors. budget: counts down the values that may still be visited."""
     budget = iter(range(MOST_VALUES)) if budget is None else budget
     if not isinstance(held, Mapping) or depth > DEPTH:
         return
