@@ -1,4 +1,4 @@
-"""Mistyped arguments: one line that offers only what composes, and never another meaning."""
+"""Mistyped arguments: one line, which suggests only valid overrides of the same meaning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import jobs_of
 from fgvc.run import main
 
-WANTED = {  # as typed -> the whole line
+MESSAGES = {  # as typed -> the whole line
     ("seed: 1",): "seed: 1: expected key=value; write seed=1 (no colon)",
     ("help",): "help: expected key=value; write --help",
     ("--resume",): "--resume: overrides are written key=value, without dashes; runtime.resume "
@@ -54,11 +54,11 @@ WANTED = {  # as typed -> the whole line
 
 
 @pytest.mark.fault(42)
-@pytest.mark.parametrize("typed", WANTED, ids=" ".join)
+@pytest.mark.parametrize("typed", MESSAGES, ids=" ".join)
 def test_a_mistyped_argument_is_one_line(typed, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert main(list(typed)) == 2
-    assert capfd.readouterr().err == f"fgvc: {WANTED[typed]}\n"
+    assert capfd.readouterr().err == f"fgvc: {MESSAGES[typed]}\n"
     assert list(tmp_path.iterdir()) == []
 
 
