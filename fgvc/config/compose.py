@@ -22,12 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fgvc.config import checkpoint_rows, finetuned_weights, inert, schema
 from fgvc.config.compose_cache import compose, compose_whole
 from fgvc.config.config_hash import canonical, config_hash, hashed
-from fgvc.config.constraints import (
-    check_part_attention,
-    check_resolution,
-    check_text,
-    fill_derived,
-)
+from fgvc.config.constraints import check_part_attention, check_resolution, check_text, fill_derived
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.list_values import as_list
 from fgvc.config.schema import architecture
@@ -46,6 +41,7 @@ __all__ = [
     "config_hash",
     "hashed",
     "is_operation",
+    "leaves",
     "legal_keys",
     "one_line",
     "options",
@@ -196,19 +192,21 @@ def _refuse_unknown_keys(cfg: DictConfig) -> None:
     legal = set(legal_keys(cfg))
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
-    for key in _keys(plain, ""):
+    for key, _ in leaves(plain):
         if key not in legal and not key.startswith(schema.TABLES):
             raise ConfigError(f"unknown config key {key}{nearest(key, legal)}")
 
 
-def _keys(plain: dict[Any, Any], prefix: str) -> Iterator[str]:
-    """The dotted keys of the leaves; an interpolation is a leaf."""
-    for name, child in plain.items():
-        key = f"{prefix}{name}"
-        if isinstance(child, dict) and child:
-            yield from _keys(child, f"{key}.")
-        else:
-            yield key
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of plain data with their dotted keys; list items have the key of the list."""
+    if isinstance(node, dict) and node:
+        for name, child in node.items():
+            yield from leaves(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list) and node:
+        for child in node:
+            yield from leaves(child, key)
+    else:
+        yield key, node
 
 
 def check_bounds(node: Any, prefix: str = "") -> None:
@@ -261,25 +259,13 @@ def _refuse_references_to_places(cfg: DictConfig) -> None:
             *nodes, name = item.key.split(".")
             parent = functools.reduce(lambda node, part: node.get(part) or {}, nodes, plain)
             parent.pop(name, None)
-    if not any(map(_is_unresolved, _leaves(plain))):
+    texts = [value for _, value in leaves(plain) if isinstance(value, str)]
+    if not any("${" in text or text == "???" for text in texts):
         return
     try:
         OmegaConf.to_container(OmegaConf.create(plain), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"a hashed key points at a place: {one_line(error)}") from error
-
-
-def _leaves(node: Any) -> Iterator[Any]:
-    for child in node.values() if isinstance(node, dict) else node:
-        if isinstance(child, dict | list):
-            yield from _leaves(child)
-        else:
-            yield child
-
-
-def _is_unresolved(value: Any) -> bool:
-    """Whether a value is an interpolation or missing."""
-    return isinstance(value, str) and ("${" in value or value == "???")
 
 
 def one_line(error: OmegaConfBaseException) -> str:

@@ -6,13 +6,7 @@ from pathlib import Path
 
 from fgvc.config import image_argument
 from fgvc.config.errors import ConfigError, ImpossibleError
-from fgvc.config.schema import (
-    Config,
-    CosineHead,
-    MlpHead,
-    chosen_checkpoint,
-    reads_text,
-)
+from fgvc.config.schema import Config, CosineHead, MlpHead, chosen_checkpoint, reads_text
 
 INPUTS = {  # inputs that a task requires, beside its dataset or instead of it
     "eval": {"checkpoint"},

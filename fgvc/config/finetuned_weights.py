@@ -21,16 +21,8 @@ from fgvc.untrusted.escape import one_line
 from fgvc.untrusted.shell import setting
 
 KEY = "fgvc"  # in the metadata of a safetensors file
-ROW_FIELDS = (  # fields of a row that determine the tensors of the backbone and what they compute
-    "model",
-    "tag",
-    "patch",
-    "registers",
-    "prefix",
-    "width",
-    "activation",
-    "architecture",
-)
+# fields of a row that determine the tensors of the backbone and what they compute
+ROW_FIELDS = ["model", "tag", "patch", "registers", "prefix", "width", "activation", "architecture"]
 # features that need tensors -> the features whose checkpoints hold these tensors
 COMPATIBLE_FEATURES = {
     ("open_clip", "projected"): ("projected",),

@@ -10,12 +10,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fgvc.config.compose import check_config, composed, conf_dir, parse_config
+from fgvc.config.compose import check_config, composed, conf_dir, leaves, parse_config
 from fgvc.config.schema import Config
 
 AXES = ("dataset", "backbone", "resolution", "part_attention")  # axes with a node of their own
@@ -78,19 +78,11 @@ def _is_separable(cfg: DictConfig, overrides: Sequence[str]) -> bool:
     """Whether no option fills the node of another axis, and no node refers to another node."""
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
-    texts = [text for text in _texts(plain) if "${" in text]
+    texts = [value for _, value in leaves(plain) if isinstance(value, str)]
     if any(text.count("${") != sum(map(text.count, ALLOWED)) for text in texts):
         return False
     choices = [item.lstrip("+").partition("=") for item in overrides]
     return all(_fills_own_node(group, option) for group, _, option in choices if group in AXES)
-
-
-def _texts(node: Any) -> Iterator[str]:
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, dict | list):
-        for child in node.values() if isinstance(node, dict) else node:
-            yield from _texts(child)
 
 
 @functools.cache

@@ -205,9 +205,7 @@ def _refuse_shared_files(jobs: Sequence[Job]) -> None:
                 )
 
     check(
-        "backbone.weights",
-        "weights_root",
-        lambda job: job.plain["backbone"]["checkpoint"]["model"],
+        "backbone.weights", "weights_root", lambda job: job.plain["backbone"]["checkpoint"]["model"]
     )
     check("dataset.root", "data_root", lambda job: job.conf.dataset.name)
 

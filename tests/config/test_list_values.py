@@ -53,10 +53,7 @@ def test_a_list_is_unchanged(typed):
 
 @pytest.mark.parametrize(
     ("typed", "expected"),
-    [
-        ("head.fit.learning_rates=1e-3", [1e-3]),
-        ("head.fit.weight_decays=0", [0.0]),
-    ],
+    [("head.fit.learning_rates=1e-3", [1e-3]), ("head.fit.weight_decays=0", [0.0])],
 )
 def test_a_number_is_a_list_of_one_too(typed, expected):
     (job,) = jobs_of(["head=mlp", typed], multirun=False)

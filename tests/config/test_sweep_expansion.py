@@ -56,12 +56,7 @@ def test_the_grid_is_every_valid_combination_and_a_line_per_reason(grid):
         if (what != "text" or family in sizes) and not (side == 256 and (family, size) in patch14)
     }
     actual = [
-        (
-            job.conf.backbone.name,
-            job.conf.backbone.size,
-            job.conf.resolution.side,
-            protocol(job),
-        )
+        (job.conf.backbone.name, job.conf.backbone.size, job.conf.resolution.side, protocol(job))
         for job in jobs
     ]
     assert len(actual) == len(set(actual))

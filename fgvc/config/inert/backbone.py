@@ -72,10 +72,7 @@ RULES = (
         reason="null means one token per head",
     ),
     fixed(
-        None,
-        "part_attention.stride",
-        where=_stride_is_the_default,
-        reason="null means the patch",
+        None, "part_attention.stride", where=_stride_is_the_default, reason="null means the patch"
     ),
     fixed(
         "pretrained",

@@ -99,11 +99,7 @@ RULES = (
         where=lambda conf: trains(conf) and _cannot_stop_early(conf),
         reason="task.epochs ends the training first",
     ),
-    Rule(
-        ("task.select",),
-        _trains_on_validation,
-        "the last epoch is reported",
-    ),
+    Rule(("task.select",), _trains_on_validation, "the last epoch is reported"),
     fixed(
         "top1",
         "task.select",

@@ -166,19 +166,6 @@ class Config:
     runtime: Runtime = field(default_factory=Runtime)
 
 
-# Tasks that are no experiments: no config hash, no run folder; weights and device are not checked.
-OPERATIONS = (
-    "predict",
-    "doctor",
-    "check",
-    "view",
-    "report",
-    "compare",
-    "audit",
-    "plan",
-    "prune",
-    "export",
-)
 # Prefixes of tables of rows with keys of their own.
 TABLES = ("backbone.checkpoints.", "dataset.archives.")
 
@@ -217,6 +204,10 @@ VARIANTS: dict[str, dict[str, type]] = {
         "centre": PartAttention,
     },
 }
+
+EXPERIMENTS = ("probe", "zero_shot", "train", "eval")
+# Other tasks have no config hash and no run folder; weights and device are not checked.
+OPERATIONS = tuple(name for name in VARIANTS["task"] if name not in EXPERIMENTS)
 
 
 def reads_text(conf: Config) -> bool:

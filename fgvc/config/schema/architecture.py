@@ -79,6 +79,15 @@ ROW: Mapping[str, Number] = {
 }
 ACTIVATIONS = OneOf(("gelu", "gelu_tanh", "quick_gelu", "silu", "swish", "relu", None))
 NORMS = OneOf(("layernorm", "rmsnorm", "simplenorm", "layernormfp32", None))
+TIMM_FLAGS = """
+class_token no_embed_class pre_norm final_norm pool_include_prefix qkv_bias qkv_fused qk_norm
+proj_bias swiglu_mlp scale_mlp scale_attn_norm scale_mlp_norm scale_attn_inner attn_only_layer_scale
+use_abs_pos_emb use_rot_pos_emb use_post_norm use_pre_transformer_norm rope_rotate_half
+"""
+CLIP_FLAGS = """
+final_ln_after_pool output_tokens qk_norm scaled_cosine_attn scale_heads scale_attn_inner scale_attn
+scale_fc
+"""
 Rules = Mapping[str, Any]
 TIMM: Rules = {
     "embed_dim": WIDTH,
@@ -103,31 +112,7 @@ TIMM: Rules = {
     "norm_layer": NORMS,
     "embed_norm_layer": NORMS,
     **dict.fromkeys(("use_post_transformer_norm", "use_fc_norm", "fc_norm"), FLAG_OR_NULL),
-    **dict.fromkeys(
-        [
-            "class_token",
-            "no_embed_class",
-            "pre_norm",
-            "final_norm",
-            "pool_include_prefix",
-            "qkv_bias",
-            "qkv_fused",
-            "qk_norm",
-            "proj_bias",
-            "swiglu_mlp",
-            "scale_mlp",
-            "scale_attn_norm",
-            "scale_mlp_norm",
-            "scale_attn_inner",
-            "attn_only_layer_scale",
-            "use_abs_pos_emb",
-            "use_rot_pos_emb",
-            "use_post_norm",
-            "use_pre_transformer_norm",
-            "rope_rotate_half",
-        ],
-        FLAG,
-    ),
+    **dict.fromkeys(TIMM_FLAGS.split(), FLAG),
 }
 CLIP_TOWER: Rules = {
     "width": WIDTH,
@@ -137,19 +122,7 @@ CLIP_TOWER: Rules = {
     "act_kwargs": {"approximate": OneOf(("none", "tanh"))},
     "norm_kwargs": {"eps": SHARE},
     "pool_type": OneOf(("tok", "avg", "argmax", "eos", "first", "last", "none")),
-    **dict.fromkeys(
-        [
-            "final_ln_after_pool",
-            "output_tokens",
-            "qk_norm",
-            "scaled_cosine_attn",
-            "scale_heads",
-            "scale_attn_inner",
-            "scale_attn",
-            "scale_fc",
-        ],
-        FLAG,
-    ),
+    **dict.fromkeys(CLIP_FLAGS.split(), FLAG),
 }
 OPEN_CLIP: Rules = {
     "embed_dim": WIDTH,

@@ -69,10 +69,7 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
         "max_steps num_steps total_steps max_iter max_iters iterations steps",
         Meaning(note="fgvc counts epochs: task=train task.epochs=N"),
     ),
-    (
-        "warmup_steps num_warmup_steps warmup_iters",
-        Meaning(("task.warmup_steps",)),
-    ),
+    ("warmup_steps num_warmup_steps warmup_iters", Meaning(("task.warmup_steps",))),
     (
         "warmup warmup_epochs lr_warmup_epochs warmup_ratio warmup_length n_warmup_epochs",
         Meaning(note="fgvc counts steps of one batch: task=train task.warmup_steps=STEPS"),
@@ -197,10 +194,7 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
         Meaning(("task",), values.switch("predict", "eval"), note="with checkpoint=RUN image=PATH"),
     ),
     ("knn use_knn", Meaning(("head",), values.switch("knn", "linear"), tasks=("probe",))),
-    (
-        "k knn_k nb_knn n_neighbors num_neighbors neighbors",
-        Meaning(("head.k",), tasks=("probe",)),
-    ),
+    ("k knn_k nb_knn n_neighbors num_neighbors neighbors", Meaning(("head.k",), tasks=("probe",))),
     ("knn_temperature knn_t", Meaning(("head.temperature",), tasks=("probe",))),
     ("hidden_dim hidden_size mlp_dim", Meaning(("head.hidden",))),
     (
