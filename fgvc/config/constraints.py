@@ -182,7 +182,9 @@ def check_inputs(conf: Config) -> None:
 def _check_single_process(conf: Config) -> None:
     """Refuse several processes where nothing is extracted, and a path to a resume state."""
     if conf.runtime.nproc != 1 and conf.task.name not in EXTRACTING_TASKS:
-        raise ConfigError(f"runtime.nproc={conf.runtime.nproc}: task={conf.task.name} runs as 1")
+        raise ConfigError(
+            f"runtime.nproc={conf.runtime.nproc}: task={conf.task.name} runs as 1 process"
+        )
     if conf.runtime.resume is not None:
         raise ConfigError(
             f"runtime.resume={conf.runtime.resume}: task={conf.task.name} has no state to resume "

@@ -19,10 +19,8 @@ from fgvc.config.overrides import AXES, parse_command
 from fgvc.config.synonyms import Advice, for_key, for_option
 
 PRINTING_FLAGS = ("cfg", "info")
-FLAGS_ALONE, FLAGS_WITH_VALUE = (
-    ("-m", "--multirun", "--resolve"),
-    ("-c", "--cfg", "-p", "--package"),
-)
+FLAGS_ALONE = ("-m", "--multirun", "--resolve")
+FLAGS_WITH_VALUE = ("-c", "--cfg", "-p", "--package")
 HOW_TO_WRITE = "overrides are written key=value, without dashes"
 
 
@@ -40,9 +38,7 @@ def move_flags_first(arguments: Sequence[str]) -> list[str]:
     for argument in remaining:
         if argument in FLAGS_WITH_VALUE:
             flags += [argument, *itertools.islice(remaining, 1)]
-        elif argument in FLAGS_ALONE or argument.startswith(
-            tuple(f"{name}=" for name in FLAGS_WITH_VALUE)
-        ):
+        elif argument in FLAGS_ALONE or argument.partition("=")[0] in FLAGS_WITH_VALUE:
             flags.append(argument)
         else:
             overrides.append(argument)
