@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from fgvc.untrusted import shell
 
 PACKAGE = Path(__file__).resolve().parents[1] / "fgvc"
-SPECIAL_TEXTS = (
+NASTY = (
     "a'$(touch X)'b c",
     'it\'s (1) [x], {y}: "z"\\',
     "-rf",
@@ -81,7 +81,7 @@ def special_texts() -> list[str]:
         "".join(generator.choices(letters, k=generator.randint(1, 12))) for _ in range(600)
     ]
     pairs = ["".join(pair) for pair in itertools.product("\\'\"${a", repeat=2)]
-    return [*SPECIAL_TEXTS, *random_texts, *pairs]
+    return [*NASTY, *random_texts, *pairs]
 
 
 def received(line: str, folder: Path, program: str = "sh") -> list[list[str]]:
