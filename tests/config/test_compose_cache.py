@@ -47,7 +47,7 @@ def nodes():
     return NodeCache()
 
 
-@pytest.mark.parametrize("place", range(len(options("experiment"))))
+@pytest.mark.parametrize("index", range(len(options("experiment"))))
 def test_every_experiment_equals_the_config_of_hydra(index, nodes):
     experiment = options("experiment")[index]
     needed = NEEDED.get(experiment, ())
