@@ -1,4 +1,4 @@
-"""The house itself: nothing heavy in git, a readable environment, a README that is true."""
+"""The repository: nothing heavy in git, a readable environment, a correct README."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fgvc.data.decode import decode
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = {".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".onnx", ".npz", ".npy", ".h5", ".pkl"}
-PICTURES = {".jpg", ".jpeg", ".png", ".tar", ".tgz", ".zip", ".mat", ".parquet"}
+DATA = {".jpg", ".jpeg", ".png", ".tar", ".tgz", ".zip", ".mat", ".parquet"}
 
-SHOWN = "specs/report-page.png"  # README's one picture: a page made on the synthetic birds
+SCREENSHOT = "specs/report-page.png"  # of README: a report on the synthetic birds
 
 
 def git(*arguments: str) -> list[str]:
@@ -29,16 +29,16 @@ def git(*arguments: str) -> list[str]:
 def test_no_weights_data_or_outputs_are_tracked():
     tracked = git("ls-files", "-z")
     assert "README.md" in tracked
-    heavy = [name for name in tracked if Path(name).suffix.lower() in WEIGHTS | PICTURES]
-    assert heavy == [SHOWN]
-    assert (ROOT / SHOWN).stat().st_size < 100_000
-    assert f"({SHOWN})" in (ROOT / "README.md").read_text()
-    left = [name for name in tracked if name.startswith(("outputs/", "multirun/", "data/"))]
-    assert left == ["multirun/.gitignore", "outputs/.gitignore"]
+    heavy = [name for name in tracked if Path(name).suffix.lower() in WEIGHTS | DATA]
+    assert heavy == [SCREENSHOT]
+    assert (ROOT / SCREENSHOT).stat().st_size < 100_000
+    assert f"({SCREENSHOT})" in (ROOT / "README.md").read_text()
+    outputs = [name for name in tracked if name.startswith(("outputs/", "multirun/", "data/"))]
+    assert outputs == ["multirun/.gitignore", "outputs/.gitignore"]
     assert [name for name in tracked if (ROOT / name).stat().st_size > 2**20] == []
 
 
-def test_gitignore_refuses_what_runs_leave_behind(tmp_path):
+def test_gitignore_covers_the_outputs_of_runs(tmp_path):
     for name in (
         "outputs/run/hash/in-progress/ckpt.bin",
         "outputs/run/hash/abc/metrics.json",
@@ -68,12 +68,12 @@ def test_lock_holds_every_direct_dependency_pinned():
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    requirements = project["dependencies"] + project["optional-dependencies"]["dev"]
     lock = (ROOT / "requirements.txt").read_text()
     pinned = {
         match[1].lower() for match in re.finditer(r"^([A-Za-z0-9._-]+)==", lock, re.MULTILINE)
     }
-    names = {re.split(r"[\[<>=!; ]", need)[0].lower().replace("_", "-") for need in wanted}
+    names = {re.split(r"[\[<>=!; ]", item)[0].lower().replace("_", "-") for item in requirements}
     assert len(names) >= 20
     assert names <= pinned
     assert "://" not in lock
@@ -92,12 +92,12 @@ def test_readme_names_every_room_and_the_two_commands():
     assert missing == []
     assert "make smoke" in readme
     assert "make test" in readme
-    for named in re.findall(r"`((?:fgvc|conf|tests|benchmarks)/[\w./]+)`", readme):
-        assert (ROOT / named).exists(), f"README names {named}"
+    for path in re.findall(r"`((?:fgvc|conf|tests|benchmarks)/[\w./]+)`", readme):
+        assert (ROOT / path).exists(), f"README names {path}"
 
 
 def test_the_notebook_of_the_readme_runs(tmp_path, monkeypatch):
-    """Its lines as they stand, then a picture as people hold it."""
+    """Its lines unchanged, then a PIL image instead of a path."""
     monkeypatch.chdir(tmp_path)
     image = Image.effect_noise((400, 300), 80).convert("RGB")
     image.save("bird.jpg")
@@ -108,9 +108,9 @@ def test_the_notebook_of_the_readme_runs(tmp_path, monkeypatch):
     data = decode(Path("bird.jpg").read_bytes(), "bird.jpg")
     with torch.inference_mode():
         expected = backbone(transform.normalize(transform(data)[None])).pooled_BD
-        found = backbone(transform.normalize(transform(Image.open("bird.jpg"))[None])).pooled_BD
-    assert found.shape == (1, 192)
-    assert torch.equal(found, expected)
+        pooled_BD = backbone(transform.normalize(transform(Image.open("bird.jpg"))[None])).pooled_BD
+    assert pooled_BD.shape == (1, 192)
+    assert torch.equal(pooled_BD, expected)
 
 
 def test_makefile_describes_every_target():

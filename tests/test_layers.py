@@ -1,4 +1,4 @@
-"""Who may import whom, read from the syntax tree of every module."""
+"""Which room may import which, checked in the syntax tree of every module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "fgvc"
 
-# one floor uses only floors below it; a tuple is one floor, whose rooms do not import each other
+# a room imports only lower floors; a tuple is one floor, whose rooms do not import each other
 FLOORS = (
     ("untrusted", "exit_codes"),  # standard library only
     ("config", "types"),
@@ -23,7 +23,7 @@ FLOORS = (
     ("run",),
 )
 LOWEST = set(FLOORS[0])
-CHOICES = {"config.schema", "config.weight_files"}  # what a config is, not how it is composed
+CHOICES = {"config.schema", "config.weight_files"}  # parts of config without Hydra
 MAY_IMPORT = {
     "exit_codes": set(),
     "untrusted": set(),
@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "task": {room for floor in FLOORS[:6] for room in floor},
     "run": {room for floor in FLOORS[:7] for room in floor},
 }
-# each heavy library has one door
+# the rooms that may import a heavy library
 DOORS = {
     "hydra": {"run", "config", "launch"},
     "hydra_plugins": {"launch"},
@@ -55,7 +55,7 @@ DOORS = {
     "huggingface_hub": {"model"},
     "tensorboard": {"record"},
 }
-# rooms that must answer without these at all
+# libraries that a room must not import at all
 WITHOUT = {"config": {"torch", "numpy", "timm"}, "store": {"torch"}}
 
 
@@ -69,22 +69,22 @@ def dotted(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Every module a file imports, inside functions too; fgvc's own without the `fgvc.`."""
-    found: set[str] = set()
+    """Every module that a file imports, also inside functions."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def within(name: str, allowed: set[str]) -> bool:
-    return any(name == one or name.startswith(f"{one}.") for one in allowed)
+    return any(name == room or name.startswith(f"{room}.") for room in allowed)
 
 
-def test_every_module_is_read():
+def test_every_module_is_checked():
     tracked = {path.relative_to(PACKAGE) for path in modules()}
     rooms = {path.parts[0].removesuffix(".py") for path in tracked} - {"__init__"}
     assert rooms == set(MAY_IMPORT)
@@ -93,18 +93,18 @@ def test_every_module_is_read():
 
 @pytest.mark.parametrize("path", modules(), ids=dotted)
 def test_imports_stay_within_the_rules(path):
-    me = dotted(path)
-    room = me.split(".")[0]
+    module = dotted(path)
+    room = module.split(".")[0]
     if not room:
         return
     for name in imports(path):
         if name.startswith("fgvc."):
-            theirs = name.removeprefix("fgvc.")
-            assert within(theirs, MAY_IMPORT[room] | {room}), f"{me} imports {name}"
+            allowed = MAY_IMPORT[room] | {room}
+            assert within(name.removeprefix("fgvc."), allowed), f"{module} imports {name}"
         top = name.split(".")[0]
-        assert top not in WITHOUT.get(room, set()), f"{me} imports {top}"
+        assert top not in WITHOUT.get(room, set()), f"{module} imports {top}"
         if top in DOORS:
-            assert within(me, DOORS[top]), f"{me} imports {top}: its door is {DOORS[top]}"
+            assert within(module, DOORS[top]), f"{module} imports {top}; only {DOORS[top]} may"
 
 
 def test_no_room_may_import_its_own_floor_or_a_higher_one():
@@ -141,8 +141,8 @@ def test_run_imports_record_and_task_only_when_needed():
 
 
 @pytest.mark.parametrize("path", modules(), ids=dotted)
-def test_modules_say_what_they_do_and_stay_small(path):
+def test_modules_have_a_docstring_and_stay_small(path):
     text = path.read_text(encoding="utf-8")
     if text.strip():
-        assert ast.get_docstring(ast.parse(text)), f"{path} opens with no docstring"
-    assert len(text.splitlines()) <= 400, f"{path} wants splitting"
+        assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+    assert len(text.splitlines()) <= 400, f"{path} is too long"

@@ -1,6 +1,6 @@
-"""Every file is opened by `fgvc.untrusted`, or by a library that gets what `untrusted` opened.
+"""Every file is opened by `fgvc.untrusted`, or by a library that gets a file from `untrusted`.
 
-Read from the syntax tree of every module: a new reader that opens a path itself fails here.
+Checked in the syntax tree of every module: a new reader that opens a path itself fails here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 
 from tests.test_layers import PACKAGE, dotted, modules
 
-# name of a call that opens the path in its first argument: of a library, or a method of Path
+# calls that open the path in the first argument: functions of libraries, and methods of Path
 LIBRARIES = {
     "EventAccumulator",
     "Image.open",
@@ -39,42 +39,41 @@ LIBRARIES = {
     "yaml.safe_load",
 }
 METHODS = {"read_bytes", "read_text"}
-# what a checked argument is made by
+# calls whose result may be opened
 CHECKED = {
     "BytesIO",
     "BufferReader",
     "StringIO",
-    "check_yaml",
     "open_regular",
     "read_yaml",
     "require_regular",
 }
 ALLOWED = {
-    "untrusted": {"os.open", "read_bytes", "read_text"},  # the floor itself
-    "store.lock": {"os.open"},  # writes, after its kind was checked
+    "untrusted.files": {"os.open", "read_bytes", "read_text"},  # the readers themselves
+    "store.file_lock": {"os.open"},  # writes, after its kind was checked
     "store.atomic": {"os.open"},  # O_DIRECTORY
-    # streams over a file that was opened or checked
+    # a file that was opened or checked before
     "data.download.unpack": {"open", "tarfile.open", "ZipFile"},
-    "data.mat_parser": {"json.load", "open"},  # standard input, and paths that mat.py checked
-    "record.tensorboard.read": {"EventAccumulator"},  # a folder, whose files it checks
-    "record.stack.board": {"EventAccumulator"},  # what this process has just written
+    "data.matlab_parser": {"json.load", "open"},  # standard input, and paths that were checked
+    "record.tensorboard.scalars": {"EventAccumulator"},  # a folder, whose files it checks
+    "record.stack_check.tensorboard_steps": {"EventAccumulator"},  # written by this process
     "run": {"os.open"},  # the null device
     # the package's own files
     "config.compose": {"OmegaConf.load"},
-    "config.grid": {"read_text"},
     "config.help": {"read_text"},
     "config.launcher": {"OmegaConf.load"},
-    "config.nodes": {"read_text"},
-    "config.sweep": {"OmegaConf.load"},
+    "config.named_sweep": {"OmegaConf.load"},
+    "config.node_cache": {"read_text"},
+    "config.sweep_expansion": {"read_text"},
     "config.version": {"read_text"},
-    "record.stamp": {"read_text"},
+    "pipeline.restore": {"OmegaConf.load"},
+    "record.env_stamp": {"read_text"},
     "report.model_card": {"read_text"},
-    "task.stored": {"OmegaConf.load"},
 }
 
 
-def called(node: ast.Call) -> str:
-    """`module.name` of a call where the module is a plain name, else the last name."""
+def called_name(node: ast.Call) -> str:
+    """`module.name` of a call if the module is a plain name, otherwise the last name."""
     function = node.func
     if isinstance(function, ast.Name):
         return function.id
@@ -85,13 +84,13 @@ def called(node: ast.Call) -> str:
     return function.attr
 
 
-def opens(node: ast.Call) -> str | None:
-    """The name under which a call opens a file for reading; None where it opens none."""
-    name = called(node)
+def opening_call(node: ast.Call) -> str | None:
+    """The name of a call that opens a file for reading; None for any other call."""
+    name = called_name(node)
     last = name.rpartition(".")[2]
-    known = next((known for known in (name, last) if known in LIBRARIES), None)
-    if known is not None:
-        return known
+    for candidate in (name, last):
+        if candidate in LIBRARIES:
+            return candidate
     if name.startswith("untrusted."):
         return None
     if last in METHODS:
@@ -102,41 +101,41 @@ def opens(node: ast.Call) -> str | None:
 
 
 def _writes(node: ast.Call, position: int) -> bool:
-    """Whether the mode of an `open` is a constant that does not read."""
-    given = [keyword.value for keyword in node.keywords if keyword.arg == "mode"]
-    given += node.args[position : position + 1]
-    modes = [mode.value for mode in given if isinstance(mode, ast.Constant)]
+    """Whether the mode of an `open` is a constant for writing."""
+    arguments = [keyword.value for keyword in node.keywords if keyword.arg == "mode"]
+    arguments += node.args[position : position + 1]
+    modes = [mode.value for mode in arguments if isinstance(mode, ast.Constant)]
     return any(isinstance(mode, str) and set(mode) & set("wxa") for mode in modes)
 
 
 def unchecked(tree: ast.Module) -> list[tuple[int, str]]:
-    """Line and name of every call that opens a path which nothing checked."""
-    checked = {
+    """Line and name of every call that opens an unchecked path."""
+    checked_names = {
         item.optional_vars.id
         for node in ast.walk(tree)
         if isinstance(node, ast.With)
         for item in node.items
         if isinstance(item.optional_vars, ast.Name)
         and isinstance(item.context_expr, ast.Call)
-        and (called(item.context_expr).rpartition(".")[2] in CHECKED | LIBRARIES)
+        and (called_name(item.context_expr).rpartition(".")[2] in CHECKED | LIBRARIES)
     }
-    found = []
+    calls = []
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or (name := opens(node)) is None:
+        if not isinstance(node, ast.Call) or (name := opening_call(node)) is None:
             continue
         first = node.args[0] if node.args else None
         if name == "open" and isinstance(node.func, ast.Attribute):
             first = node.func.value  # archive.open(member)
-        by_call = isinstance(first, ast.Call) and called(first).rpartition(".")[2] in CHECKED
-        by_name = isinstance(first, ast.Name) and first.id in checked
+        by_call = isinstance(first, ast.Call) and called_name(first).rpartition(".")[2] in CHECKED
+        by_name = isinstance(first, ast.Name) and first.id in checked_names
         if not (by_call or by_name):
-            found.append((node.lineno, name))
-    return found
+            calls.append((node.lineno, name))
+    return calls
 
 
 @pytest.mark.fault(52)
 @pytest.mark.parametrize("path", modules(), ids=dotted)
-def test_nothing_opens_a_path_that_was_not_checked(path):
+def test_no_module_opens_an_unchecked_path(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     allowed = ALLOWED.get(dotted(path), set())
     assert not [call for call in unchecked(tree) if call[1] not in allowed]
@@ -158,11 +157,11 @@ def test_nothing_opens_a_path_that_was_not_checked(path):
         ("untrusted.read_bytes(path, 9)", 0),
     ],
 )
-def test_the_check_itself(source, count):
+def test_unchecked_calls_are_counted(source, count):
     assert len(unchecked(ast.parse(source))) == count
 
 
-def test_the_list_of_exceptions_is_no_longer_than_needed():
+def test_every_exception_is_needed():
     names = {dotted(path) for path in modules()}
     assert names >= ALLOWED.keys()
     for module, allowed in ALLOWED.items():

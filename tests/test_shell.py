@@ -1,4 +1,4 @@
-"""Printed commands: a shell and Hydra read from them what was meant, and nothing else runs."""
+"""Printed commands: a shell and Hydra read back the values, and nothing else runs."""
 
 from __future__ import annotations
 
@@ -74,16 +74,18 @@ NASTY = (
 )
 
 
-def nasty() -> list[str]:
-    draw = random.Random(0)
+def special_texts() -> list[str]:
+    generator = random.Random(0)
     letters = "\\\\\"''$${}()[],:=~ !`%;|&*?#\n\t\x1b-aé1"
-    drawn = ["".join(draw.choices(letters, k=draw.randint(1, 12))) for _ in range(600)]
-    short = ["".join(pair) for pair in itertools.product("\\'\"${a", repeat=2)]
-    return [*NASTY, *drawn, *short]
+    random_texts = [
+        "".join(generator.choices(letters, k=generator.randint(1, 12))) for _ in range(600)
+    ]
+    pairs = ["".join(pair) for pair in itertools.product("\\'\"${a", repeat=2)]
+    return [*NASTY, *random_texts, *pairs]
 
 
 def received(line: str, folder: Path, program: str = "sh") -> list[list[str]]:
-    """The arguments of every `dump` of a script; no other program is there to run."""
+    """The arguments of every `dump` in a script; no other program can be run."""
     script = folder / "script"
     script.write_bytes(f"dump() {{ printf '%s\\0' \"$@\" ''; }}\n{line}\n".encode())
     done = subprocess.run(
@@ -103,18 +105,18 @@ def received(line: str, folder: Path, program: str = "sh") -> list[list[str]]:
 
 
 def value(word: str) -> object:
-    """What the config holds for an override, interpolations resolved."""
+    """The config value of an override, with interpolations resolved."""
     (override,) = OverridesParser.create().parse_overrides([word])
     assert not override.is_sweep_override(), word
-    held = OmegaConf.to_container(OmegaConf.create({"value": override.value()}), resolve=True)
-    return held["value"]  # pyright: ignore
+    config = OmegaConf.to_container(OmegaConf.create({"value": override.value()}), resolve=True)
+    return config["value"]  # pyright: ignore
 
 
 @pytest.mark.fault(39)
 @pytest.mark.fault(53)
 @pytest.mark.parametrize("program", ["sh", "bash"])
 def test_a_shell_and_hydra_read_back_what_was_printed(tmp_path, program):
-    texts = nasty()
+    texts = special_texts()
     line = "\n".join(shell.command(["dump", shell.override("image", text)]) for text in texts)
     assert not any(char in line.replace("\n", "") for char in "\t\r\x1b\x03\u202e")
     calls = received(line, tmp_path, program)
@@ -124,7 +126,7 @@ def test_a_shell_and_hydra_read_back_what_was_printed(tmp_path, program):
 @pytest.mark.fault(53)
 @pytest.mark.parametrize("program", ["sh", "bash"])
 def test_a_word_is_read_back_by_a_shell_and_by_split(tmp_path, program):
-    texts = [text for text in nasty() if text]
+    texts = [text for text in special_texts() if text]
     line = shell.command(["dump", *texts])
     assert received(line, tmp_path, program) == [texts]
     assert shell.split(line) == ["dump", *texts]
@@ -157,7 +159,7 @@ def test_a_file_is_no_option_and_a_nul_is_shown():
 
 
 def test_a_broken_line_is_no_command():
-    with pytest.raises(ValueError, match="no command as fgvc writes it"):
+    with pytest.raises(ValueError, match="not a command that fgvc wrote"):
         shell.split("python 'a")
 
 

@@ -1,4 +1,4 @@
-"""Files of other people: regular, bounded, and JSON that fits plain fields."""
+"""Files of other people: regular and bounded; JSON and YAML within bounds."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def test_a_link_to_a_file_is_read_up_to_the_bound(tmp_path):
         ("{", "Expecting"),
     ],
 )
-def test_json_that_no_field_can_hold_is_refused_in_a_line(text, reason):
+def test_json_out_of_bounds_is_refused_in_one_line(text, reason):
     with pytest.raises(ValueError, match=reason) as error:
         untrusted.parse_json(text)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 120
 
 
-def test_json_within_the_bounds_is_what_the_standard_library_reads(tmp_path):
+def test_json_within_the_bounds_is_read_as_by_the_standard_library(tmp_path):
     value = {
         "a": [1, -(2**63) + 1, 2**63 - 1, 1e-3, True, None, "é"],
         "b": json.loads("[" * 99 + "]" * 99),
@@ -80,3 +80,30 @@ def test_json_within_the_bounds_is_what_the_standard_library_reads(tmp_path):
     (tmp_path / "x.json").write_text("[1e999]")
     with pytest.raises(ValueError, match=r"x\.json: the number 1e999 is not finite"):
         untrusted.read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: !!python/name:os.system", "the tag"),
+        ("[" * 101 + "]" * 101, "nested more than 100"),
+        ("a: [", "while parsing"),
+        (f"a: {'9' * 500}", "a number of 500 digits"),
+        ("a: &x 1\nb: *x", "the anchor x"),
+    ],
+)
+def test_yaml_out_of_bounds_is_refused_in_one_line(text, reason):
+    with pytest.raises(ValueError, match=reason) as error:
+        untrusted.parse_yaml(text)
+    assert "\n" not in str(error.value)
+
+
+def test_aliases_count_as_the_values_they_stand_for():
+    assert untrusted.check_yaml("a: &x 1\nb: *x") == "a: &x 1\nb: *x"
+    levels = ["a0: &a0 [1, 1]"]
+    levels += [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 30)]
+    with pytest.raises(ValueError, match="more than 100000 values"):
+        untrusted.check_yaml("\n".join(levels))
+    with pytest.raises(ValueError, match="inside its own anchor"):
+        untrusted.check_yaml("a: &a [*a]")
+    assert untrusted.parse_yaml("a: [1, 0.5]") == {"a": [1, 0.5]}

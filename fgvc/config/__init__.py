@@ -1,1 +1,1 @@
-"""Choices -> one typed config and its hash. The only room that knows Hydra, beside run.py."""
+"""Choices -> one typed config and its hash. Only config, launch and run.py import Hydra."""

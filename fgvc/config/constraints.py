@@ -1,4 +1,4 @@
-"""Choices that are legal alone -> whether they fit together, said before any work starts."""
+"""Choices that are legal alone -> an error if they are invalid together, before any work starts."""
 
 from __future__ import annotations
 
@@ -6,16 +6,9 @@ from pathlib import Path
 
 from fgvc.config import image_argument
 from fgvc.config.errors import ConfigError, ImpossibleError
-from fgvc.config.schema import (
-    Config,
-    CosineHead,
-    GradientFit,
-    MlpHead,
-    chosen_checkpoint,
-    reads_text,
-)
+from fgvc.config.schema import Config, CosineHead, MlpHead, chosen_checkpoint, reads_text
 
-INPUTS = {  # what a task reads beside its dataset, or instead of one; others read none
+INPUTS = {  # inputs that a task requires, beside its dataset or instead of it
     "eval": {"checkpoint"},
     "predict": {"checkpoint", "image"},
     "view": {"run"},
@@ -23,35 +16,31 @@ INPUTS = {  # what a task reads beside its dataset, or instead of one; others re
     "audit": {"run"},
     "export": {"checkpoint"},
 }
-MAY_READ = {
-    "view": {"against"},
-    "export": {"image"},
-    "prune": {"run"},
-}  # what a task reads if it is given
-FEATURES = {  # what a family's backbone can be read by
+OPTIONAL_INPUTS = {"view": {"against"}, "export": {"image"}, "prune": {"run"}}
+FEATURES = {  # legal backbone.features per library
     "timm": ("cls", "patch_mean", "cls_patch_mean"),
     "open_clip": ("cls", "patch_mean", "cls_patch_mean", "projected"),
     "transformers": ("map", "patch_mean", "projected"),
 }
-POSITION_RESIZE = {  # methods of resizing positions per library; the first is its default
+POSITION_RESIZE = {  # methods of resizing positions per library; the first is the default
     "timm": ("timm", "zoom"),
     "open_clip": ("open_clip",),
     "transformers": ("transformers",),
 }
-ROTARY = "dinov3"  # in timm's names of models with rotary positions, which need no resizing
-OWN_SPLITS = ("folder", "table")  # readers of data that may have a validation split
-EXTRACTS = ("probe", "zero_shot", "eval")  # features, on as many processes as runtime.nproc says
+ROTARY_FAMILY = "dinov3"  # in timm's model names; rotary positions need no resizing
+OWN_SPLITS = ("folder", "table")  # readers whose data may have a validation split
+EXTRACTING_TASKS = ("probe", "zero_shot", "eval")  # extract features on runtime.nproc processes
 SIDES = (224, 256, 336, 384, 392, 448, 512, 518)  # pixels; the options of resolution=
 
 
-def settle(conf: Config) -> None:
-    """Write what follows from the chosen row of checkpoints where the choice left it open.
+def fill_derived(conf: Config) -> None:
+    """Set values that follow from other choices, so that equivalent configs share a hash.
 
-    A resolution given as a token grid becomes its side in pixels, so that `t256` with patch 16 and
-    `r256` are the same question and share a hash. If a recipe names a position_resize that the
-    model does not support, the model's default replaces it. Without validation images, both values
-    of final_fit are equivalent; task.debug=overfit trains on one batch of train, whatever final_fit
-    says. The grid of a gradient fit is a set: neither order nor repetition matters.
+    The size and normalization come from the chosen row. A token grid becomes its side in pixels:
+    `t256` with patch 16 is `r256`. A position_resize of a recipe that the model does not support
+    becomes the model's default. final_fit gets one value where both are equivalent: without
+    validation images, and for task.debug=overfit, which trains on one batch of train. The grid of a
+    gradient fit is sorted, without repetitions.
     """
     row, resolution = chosen_checkpoint(conf.backbone), conf.resolution
     conf.backbone.size = row.size
@@ -64,34 +53,31 @@ def settle(conf: Config) -> None:
     if conf.task.name == "train" and conf.task.debug and not _lacks_validation(conf):
         conf.final_fit = "train"
     if isinstance(conf.head, CosineHead | MlpHead):
-        _sort_grid(conf.head.fit)
+        fit = conf.head.fit  # + 0.0 makes -0.0 equal to 0.0
+        fit.learning_rates = sorted({rate + 0.0 for rate in fit.learning_rates})
+        fit.weight_decays = sorted({decay + 0.0 for decay in fit.weight_decays})
     if resolution.grid is not None:
         resolution.side = resolution.grid * row.patch
         resolution.name, resolution.grid = f"r{resolution.side}", None
 
 
 def _lacks_validation(conf: Config) -> bool:
-    """Whether no image can be in validation. A folder or a table may bring its own split, which
-    is known once it is read: `task.validation` decides there."""
+    """Whether validation has no images. A folder or table may have its own validation split, which
+    is only known after reading it; the task checks that case."""
     return conf.dataset.val_fraction == 0 and conf.dataset.reader not in OWN_SPLITS
 
 
-def _sort_grid(fit: GradientFit) -> None:
-    fit.learning_rates = sorted({rate + 0.0 for rate in fit.learning_rates})  # 0.0 of -0.0 too
-    fit.weight_decays = sorted({decay + 0.0 for decay in fit.weight_decays})
-
-
 def position_resizes(conf: Config) -> tuple[str, ...]:
-    """The values of backbone.position_resize that the chosen model supports; its default first."""
-    ways = POSITION_RESIZE[conf.backbone.library]
-    return ways[:1] if ROTARY in chosen_checkpoint(conf.backbone).model else ways
+    """The values of backbone.position_resize that the chosen model supports; the default first."""
+    methods = POSITION_RESIZE[conf.backbone.library]
+    return methods[:1] if ROTARY_FAMILY in chosen_checkpoint(conf.backbone).model else methods
 
 
 def check_text(conf: Config) -> None:
-    """Refuse features that the family lacks, and class names where there is no text tower.
+    """Refuse features that the family lacks, and heads that read text without a text tower.
 
     Raises:
-        ConfigError: names the key and what fits.
+        ConfigError: names the key and the legal values.
     """
     backbone, legal = conf.backbone, FEATURES[conf.backbone.library]
     if reads_text(conf) and "projected" not in legal:
@@ -111,25 +97,23 @@ def check_text(conf: Config) -> None:
     if (conf.task.name == "zero_shot") != (conf.head.name == "text"):
         raise ConfigError(
             f"task={conf.task.name} head={conf.head.name}: zero_shot goes with head=text, "
-            "and nothing else does"
+            "and no other task does"
         )
     for prompt in conf.dataset.prompts if reads_text(conf) else ():
         if prompt.count("{}") != 1:
-            raise ConfigError(
-                f"dataset.prompts: {prompt!r} needs one {{}}, where the class name goes"
-            )
+            raise ConfigError(f"dataset.prompts: {prompt!r} needs one {{}} for the class name")
     if reads_text(conf) and not conf.dataset.prompts:
         raise ConfigError("dataset.prompts=[]: at least one prompt, as 'a photo of a {}.'")
 
 
-def check_side(conf: Config) -> None:
-    """Refuse a side, in pixels, that its name belies or that is not a whole number of patches.
+def check_resolution(conf: Config) -> None:
+    """Refuse a side in pixels that disagrees with its name or is no multiple of the patch.
 
-    The side at which a checkpoint was published is always legal: its library cuts as many whole
-    patches as fit and ignores the remaining pixels (27 x 27 patches of 14 in 384 px).
+    The published side of a checkpoint is always legal: the library uses as many whole patches as
+    fit and ignores the remaining pixels (27 x 27 patches of 14 in 384 px).
 
     Raises:
-        ConfigError: names the side, the patch and the nearest resolutions that fit.
+        ConfigError: names the side, the patch and the nearest legal resolutions.
     """
     side, name = conf.resolution.side, conf.resolution.name
     if side < 16:
@@ -151,15 +135,16 @@ def check_side(conf: Config) -> None:
 
 
 def check_inputs(conf: Config) -> None:
-    """Refuse a missing input of the task, and one that it would silently ignore."""
+    """Refuse a missing input of the task, and an input that the task would ignore."""
     if conf.task.name != "train":
-        _check_alone(conf)
-    wanted = INPUTS.get(conf.task.name, set())
+        _check_single_process(conf)
+    required = INPUTS.get(conf.task.name, set())
+    legal = required | OPTIONAL_INPUTS.get(conf.task.name, set())
     for name in ("checkpoint", "run", "against", "image"):
         value = getattr(conf, name)
-        if value is None and name in wanted:
+        if value is None and name in required:
             raise ConfigError(f"task={conf.task.name} needs {name}=PATH")
-        if value is not None and name not in wanted | MAY_READ.get(conf.task.name, set()):
+        if value is not None and name not in legal:
             raise ConfigError(f"{name}={value}: task={conf.task.name} reads no {name}")
     _check_table(conf)
     if conf.task.name == "prune" and (conf.run is None) != (
@@ -194,28 +179,30 @@ def check_inputs(conf: Config) -> None:
         )
 
 
-def _check_alone(conf: Config) -> None:
-    """Tasks that have no features to extract by several, or no state that a path could name."""
-    if conf.runtime.nproc != 1 and conf.task.name not in EXTRACTS:
-        raise ConfigError(f"runtime.nproc={conf.runtime.nproc}: task={conf.task.name} runs as 1")
+def _check_single_process(conf: Config) -> None:
+    """Refuse several processes where nothing is extracted, and a path to a resume state."""
+    if conf.runtime.nproc != 1 and conf.task.name not in EXTRACTING_TASKS:
+        raise ConfigError(
+            f"runtime.nproc={conf.runtime.nproc}: task={conf.task.name} runs as 1 process"
+        )
     if conf.runtime.resume is not None:
         raise ConfigError(
             f"runtime.resume={conf.runtime.resume}: task={conf.task.name} has no state to resume "
-            "from a path; the same runtime.run_id goes on where its features stopped"
+            "from a path; give the same runtime.run_id to reuse its features"
         )
 
 
 def _check_train(conf: Config) -> None:
-    """What a finetune could find out only after its data was loaded."""
+    """Errors of a finetune that would otherwise appear after its data is loaded."""
     task, head = conf.task, conf.head.name
     if head in ("knn", "text"):
         raise ConfigError(
-            f"head={head}: task=train needs one with weights to learn, as head=linear"
+            f"head={head}: task=train needs a head with weights to learn, such as head=linear"
         )
     if conf.final_fit == "train" and _lacks_validation(conf):
         raise ConfigError(
-            "dataset.val_fraction=0 leaves no image to choose the best epoch on: 0.1 is usual, or "
-            "final_fit=trainval, which reports the last"
+            "dataset.val_fraction=0: no validation image to choose the best epoch on. Set 0.1, "
+            "or set final_fit=trainval, which reports the last epoch"
         )
     if conf.final_fit == "trainval" and conf.runtime.stop_before_test:
         raise ConfigError(
@@ -233,35 +220,35 @@ def _check_train(conf: Config) -> None:
     if nproc > task.batch_size // (2 if mixes else 1):
         raise ConfigError(
             f"runtime.nproc={nproc}: task.batch_size={task.batch_size} is global and cannot be "
-            f"shared among so many{' in pairs, which mixup and cutmix need' if mixes else ''}"
+            f"split into {nproc} parts{' in pairs, which mixup and cutmix need' if mixes else ''}"
         )
 
 
-def check_parts(conf: Config) -> None:
-    """Refuse a choice of part attention that this task or this backbone cannot have.
+def check_part_attention(conf: Config) -> None:
+    """Refuse settings of part attention that are invalid with this task or backbone.
 
     Raises:
-        ConfigError: names the key and what fits.
+        ConfigError: names the key and the legal choices.
     """
     chosen = conf.part_attention
     if chosen.name == "off":
         return
-    patch, learns = chosen_checkpoint(conf.backbone).patch, conf.task.name == "train"
-    frozen = not learns or conf.task.tune == "head"
+    patch, trains = chosen_checkpoint(conf.backbone).patch, conf.task.name == "train"
+    frozen = not trains or conf.task.tune == "head"
     if chosen.last_block == "random" and frozen:
         raise ImpossibleError(
-            "part_attention.last_block=random: a frozen backbone would read nothing through it; "
+            "part_attention.last_block=random: a frozen backbone never trains the block; "
             "it goes with task=train task.tune=full"
         )
     if chosen.contrastive and frozen:
         raise ConfigError(
-            f"part_attention.contrastive={chosen.contrastive:g}: it moves the features, which a "
-            "frozen backbone keeps; it goes with task=train task.tune=full"
+            f"part_attention.contrastive={chosen.contrastive:g}: it trains the features, and a "
+            "frozen backbone keeps them; it goes with task=train task.tune=full"
         )
-    if learns and chosen.contrastive and (conf.task.mixup or conf.task.cutmix):
+    if trains and chosen.contrastive and (conf.task.mixup or conf.task.cutmix):
         raise ConfigError(
-            f"part_attention.contrastive={chosen.contrastive:g}: pairs of mixed images have no one "
-            "class; set task.mixup=0 and task.cutmix=0"
+            f"part_attention.contrastive={chosen.contrastive:g}: mixed images have no "
+            "single class; set task.mixup=0 and task.cutmix=0"
         )
     if chosen.stride is not None and chosen.stride > patch:
         raise ConfigError(
@@ -271,12 +258,12 @@ def check_parts(conf: Config) -> None:
 
 
 def _check_probe(conf: Config) -> None:
-    """What a probe could find out only after its features were extracted."""
+    """Errors of a probe that would otherwise appear after its features are extracted."""
     task = conf.task
     if conf.head.name != "knn" and _lacks_validation(conf):
         raise ConfigError(
-            f"dataset.val_fraction=0 leaves no image to choose head={conf.head.name} on: "
-            "0.1 is usual"
+            f"dataset.val_fraction=0: no validation image to choose head={conf.head.name} on. "
+            "Set it to 0.1"
         )
     if task.c_count > 1 and not task.c_low < task.c_high:
         raise ConfigError(

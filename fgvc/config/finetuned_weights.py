@@ -1,7 +1,7 @@
-"""`backbone.weights` that a run of fgvc wrote -> the run's facts, and whether its backbone fits.
+"""`backbone.weights` written by a run of fgvc -> the run's metadata, checked against the config.
 
-A checkpoint of task=train, and a folder of task=export, hold a whole model. Its backbone is used,
-its head is left aside. Positions are resized like those of any other file.
+A checkpoint of task=train, and a folder of task=export, hold a whole model. The backbone is used,
+the head ignored. Positions are resized like the positions of any other file.
 """
 
 from __future__ import annotations
@@ -17,66 +17,60 @@ from fgvc.config.schema import Backbone, Checkpoint, architecture, chosen_checkp
 from fgvc.config.weight_files import checkpoint_metadata
 from fgvc.config.weight_files.shards import safetensors_header
 from fgvc.untrusted import parse_json
+from fgvc.untrusted.escape import one_line
 from fgvc.untrusted.shell import setting
 
 KEY = "fgvc"  # in the metadata of a safetensors file
-SAME = (  # fields of a row that decide which tensors the backbone has and what they compute
-    "model",
-    "tag",
-    "patch",
-    "registers",
-    "prefix",
-    "width",
-    "activation",
-    "architecture",
-)
-NEEDS = {  # features that need tensors which other features leave out of the checkpoint
+# fields of a row that determine the tensors of the backbone and what they compute
+ROW_FIELDS = ["model", "tag", "patch", "registers", "prefix", "width", "activation", "architecture"]
+# features that need tensors -> the features whose checkpoints hold these tensors
+COMPATIBLE_FEATURES = {
     ("open_clip", "projected"): ("projected",),
     ("transformers", "map"): ("map", "projected"),
     ("transformers", "projected"): ("map", "projected"),
 }
 
 
-def facts_of(path: Path) -> Mapping[str, Any] | None:
-    """What a checkpoint of fgvc says of itself; None for any other file.
+def read_facts(path: Path) -> Mapping[str, Any] | None:
+    """The metadata of a checkpoint of fgvc; None for any other file.
 
     Raises:
-        ConfigError: the file is a checkpoint whose facts are damaged.
+        ConfigError: the metadata is damaged.
     """
     stat = path.stat()
     return _facts_of_version(path, stat.st_size, stat.st_mtime_ns)
 
 
-def describe(backbone: Backbone, path: Path, reads_text: bool) -> None:
-    """Check that a checkpoint of fgvc fits the chosen backbone, and say what its backbone has seen.
+def check_backbone(backbone: Backbone, path: Path, reads_text: bool) -> None:
+    """Check that a checkpoint of fgvc matches the chosen backbone, and set its `contamination`.
 
-    Any other file is left alone.
+    Any other file is ignored.
 
     Raises:
         ConfigError: the checkpoint holds no backbone, or another one; names the settings to give.
     """
-    facts = facts_of(path)
+    facts = read_facts(path)
     if facts is None:
         return
-    _check_whole(path, facts)
-    made = _checked_node(facts, path)
-    _check_row(backbone, path, made)
-    _check_contents(backbone, path, made, reads_text)
+    _check_has_backbone(path, facts)
+    saved = _saved_backbone(facts, path)
+    _check_row(backbone, path, saved)
+    _check_contents(backbone, path, saved, reads_text)
     backbone.contamination = training_data(facts)
 
 
-def _checked_node(facts: Mapping[str, Any], path: Path) -> Backbone:
-    """The `backbone` node of a checkpoint; ConfigError unless it names one legal row."""
+def _saved_backbone(facts: Mapping[str, Any], path: Path) -> Backbone:
+    """The `backbone` node of a checkpoint; ConfigError unless it chooses a legal row."""
     try:
-        made = backbone_config(facts)
-        architecture.check_chosen(made)
+        saved = backbone_config(facts)
+        architecture.check_chosen(saved)
     except (KeyError, TypeError, AttributeError, ConfigError) as error:
         raise ConfigError(
             f"backbone.weights={path}: a damaged checkpoint, or of another version of fgvc: its "
-            f"config.backbone ({architecture.shown(str(error), 300)}). Restore the file, or repeat "
-            "the run that made it"
+            f"config.backbone ({one_line(error)}). Restore the file, or repeat the run that "
+            "wrote it"
         ) from error
-    return made
+    return saved
 
 
 def backbone_was_trained(facts: Mapping[str, Any]) -> bool:
@@ -87,7 +81,7 @@ def backbone_was_trained(facts: Mapping[str, Any]) -> bool:
 
 
 def training_data(facts: Mapping[str, Any]) -> str:
-    """What the backbone of a checkpoint was trained on, for people."""
+    """The training data of the backbone in a checkpoint, as a text for people."""
     before = str(facts["config"]["backbone"]["contamination"])
     if not facts["config"]["backbone"]["pretrained"]:
         before = "It began with random weights."
@@ -101,53 +95,54 @@ def training_data(facts: Mapping[str, Any]) -> str:
 def backbone_config(facts: Mapping[str, Any]) -> Backbone:
     """The `backbone` node of the run that wrote a checkpoint."""
     node = dict(facts["config"]["backbone"])
-    rows, known = node.pop("checkpoints"), {item.name for item in fields(Backbone)}
-    own = {key: value for key, value in node.items() if key in known}
-    return Backbone(**own, checkpoints={name: Checkpoint(**row) for name, row in rows.items()})
+    rows, names = node.pop("checkpoints"), {item.name for item in fields(Backbone)}
+    values = {key: value for key, value in node.items() if key in names}
+    return Backbone(**values, checkpoints={name: Checkpoint(**row) for name, row in rows.items()})
 
 
-def _check_whole(path: Path, facts: Mapping[str, Any]) -> None:
+def _check_has_backbone(path: Path, facts: Mapping[str, Any]) -> None:
     if facts.get("whole"):
         return
     weights = facts["backbone"]["weights"]
-    give = f"Give the weights with sha256 {weights['sha256']} that it was fitted on"
+    advice = f"Give the weights with sha256 {weights['sha256']} that it was fitted on"
     if not weights["sha256"]:
-        give = "Its backbone had random weights (backbone.pretrained=false): set that"
+        advice = "Its backbone had random weights: set backbone.pretrained=false"
     raise ConfigError(
         f"backbone.weights={path}: a checkpoint of task={facts['config']['task']['name']}, which "
-        f"holds a head and no backbone. {give}, or give a checkpoint of task=train or task=export"
+        f"holds a head and no backbone. {advice}, or give a checkpoint of task=train or task=export"
     )
 
 
-def _check_row(backbone: Backbone, path: Path, made: Backbone) -> None:
+def _check_row(backbone: Backbone, path: Path, saved: Backbone) -> None:
     """Refuse a checkpoint of another model than the chosen row."""
-    theirs, ours = chosen_checkpoint(made), chosen_checkpoint(backbone)
-    pairs = {name: (getattr(theirs, name), getattr(ours, name)) for name in SAME}
-    pairs |= {"normalization": (_normalization(made, theirs), _normalization(backbone, ours))}
-    if made.library == backbone.library and all(a == b for a, b in pairs.values()):
+    saved_row, row = chosen_checkpoint(saved), chosen_checkpoint(backbone)
+    pairs = {name: (getattr(saved_row, name), getattr(row, name)) for name in ROW_FIELDS}
+    pairs |= {"normalization": (_normalization(saved, saved_row), _normalization(backbone, row))}
+    if saved.library == backbone.library and all(a == b for a, b in pairs.values()):
         return
-    differs = next((name for name, (a, b) in pairs.items() if a != b), "library")
-    there, here = pairs.get(differs, (made.library, backbone.library))
+    field = next((name for name, (a, b) in pairs.items() if a != b), "library")
+    saved_value, value = pairs.get(field, (saved.library, backbone.library))
+    saved_settings = _settings(saved, saved_row)
     raise ConfigError(
-        f"backbone.weights={path}: made with {_settings(made, theirs)} ({differs}={there}), not "
-        f"{_settings(backbone, ours)} ({differs}={here}). Set {_settings(made, theirs)}"
+        f"backbone.weights={path}: made with {saved_settings} ({field}={saved_value}), not "
+        f"{_settings(backbone, row)} ({field}={value}). Set {saved_settings}"
     )
 
 
-def _check_contents(backbone: Backbone, path: Path, made: Backbone, reads_text: bool) -> None:
-    """Refuse features and text that the tensors of the checkpoint cannot give."""
+def _check_contents(backbone: Backbone, path: Path, saved: Backbone, reads_text: bool) -> None:
+    """Refuse features and text that the checkpoint has no tensors for."""
     if reads_text:
         raise ConfigError(
             f"backbone.weights={path}: a checkpoint of fgvc holds no text tower. Use a head that "
             "reads no class names (head=linear, knn, cosine or mlp), or the weights that the run "
-            "began with"
+            "started from"
         )
-    needs = NEEDS.get((backbone.library, backbone.features))
-    if needs is not None and made.features not in needs:
+    needs = COMPATIBLE_FEATURES.get((backbone.library, backbone.features))
+    if needs is not None and saved.features not in needs:
         raise ConfigError(
             f"backbone.features={backbone.features}: {path} was made with backbone.features="
-            f"{made.features} and lacks the layers for it. "
-            f"Set {setting('backbone.features', made.features)}"
+            f"{saved.features} and lacks the layers for it. "
+            f"Set {setting('backbone.features', saved.features)}"
         )
 
 
@@ -176,13 +171,13 @@ def _facts_of_version(path: Path, size: int, mtime_ns: int) -> Mapping[str, Any]
     if header is None:
         return None
     try:
-        written = parse_json(header).get("__metadata__", {}).get(KEY)
+        text = parse_json(header).get("__metadata__", {}).get(KEY)
     except (ValueError, AttributeError):
         return None
     try:
-        return None if written is None else checkpoint_metadata.parse(written)
+        return None if text is None else checkpoint_metadata.parse(text)
     except ValueError as error:
         raise ConfigError(
             f"backbone.weights={path}: a damaged checkpoint, or of another version of fgvc: "
-            f"{error}. Restore the file, or repeat the run that made it"
+            f"{error}. Restore the file, or repeat the run that wrote it"
         ) from error

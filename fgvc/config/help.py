@@ -13,7 +13,7 @@ fgvc: what earns accuracy on look-alike classes?
 
 usage: python -m fgvc.run [-m] [axis=option …] [key=value …]
 
-One axis is one choice; everything else stays still.
+One axis is one choice; everything else stays fixed.
 {groups}
 Keys (`python -m fgvc.run --cfg job` prints all of them with their values):
   seed=0                    precision=fp32|bf16|fp16 final_fit=train|trainval
@@ -41,38 +41,42 @@ Ends with 0 done, 1 failed, 2 the command was wrong, 75 stopped and resumable.""
 
 
 def page(width: int = 80) -> str:
-    """The help page, made from the first comment line of every option file."""
+    """The help page, from the first comment of every option file."""
     return PAGE.format(groups="".join(_group(conf_dir() / group, width) for group in AXES))
 
 
 def _group(folder: Path, width: int) -> str:
     files = sorted(folder.glob("*.yaml"))
     if folder.name == "resolution":
-        return _wrapped(f"\n{folder.name}=", ", ".join(file.stem for file in files), width)
-    shorthands = [file.stem for file in files if _says(file) is None]
-    lines = [_wrapped(f"  {file.stem}", _says(file) or "", width) for file in files if _says(file)]
+        return _wrap(f"\n{folder.name}=", ", ".join(file.stem for file in files), width)
+    shorthands = [file.stem for file in files if _description(file) is None]
+    lines = [
+        _wrap(f"  {file.stem}", _description(file) or "", width)
+        for file in files
+        if _description(file)
+    ]
     if shorthands:
-        lines.append(_wrapped("  shorthands", ", ".join(shorthands), width))
+        lines.append(_wrap("  shorthands", ", ".join(shorthands), width))
     return f"\n{folder.name}=\n{''.join(lines)}"
 
 
-def _says(file: Path) -> str | None:
-    """What an option file says of itself in its first comment; None for a shorthand of another."""
+def _description(file: Path) -> str | None:
+    """The first comment of an option file, without its name; None for a shorthand."""
     comments = []
     for line in file.read_text(encoding="utf-8").splitlines():
         text = line.removeprefix("#")
         if text == line or (comments and text.startswith("   ")):
-            break  # the paragraph ends where the values, or the command to type, begin
+            break  # the values, or the command, begin
         if not text.strip().startswith("@package"):
             comments.append(text.strip())
-    says = " ".join(comments)
-    head, colon, rest = says.partition(": ")
-    if not says or rest.startswith("short for"):
+    comment = " ".join(comments)
+    head, colon, rest = comment.partition(": ")
+    if not comment or rest.startswith("short for"):
         return None
-    return rest if colon and "=" in head else says
+    return rest if colon and "=" in head else comment
 
 
-def _wrapped(head: str, text: str, width: int) -> str:
+def _wrap(head: str, text: str, width: int) -> str:
     indent = " " * 18
     first = head.ljust(18) if len(head.strip("\n")) < 18 else f"{head}\n{indent}"
     body = textwrap.wrap(text, width - len(indent)) or [""]

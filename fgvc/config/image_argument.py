@@ -1,12 +1,13 @@
 """The value of image= -> the files and folders that it names, checked before any work starts.
 
-A file, a folder, a pattern of names (*, ?, **), a list of these, or - for standard input. A name
-that exists is taken literally, with * in it too.
+A file, a folder, a pattern (*, ?, **), a list of these, or - for standard input. A name that exists
+is taken literally, even with a * in it.
 """
 
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 import stat
@@ -20,19 +21,20 @@ from fgvc.untrusted.shell import setting, word
 STDIN = "-"
 _ALIASES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|data:")
-_FETCH = {  # of addresses that curl does not read
+_FETCH_COMMANDS = {  # for URLs that curl does not fetch
     "s3": "aws s3 cp {} .",
     "gs": "gcloud storage cp {} .",
     "hf": "hf download",
 }
-_SPECIAL = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFSOCK: "a socket"}
+_SPECIAL_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFSOCK: "a socket"}
 
 
 @dataclass(frozen=True)
-class Place:
-    """What one name means. text: as given. root: paths of answers are relative to it.
+class ImageSource:
+    """The files of one name. text: as typed. root: paths in predictions are relative to it.
 
-    paths: the file or folder itself, or what matches a pattern, sorted. pattern: whether it is one.
+    paths: the file or folder itself, or the sorted matches of a pattern. pattern: whether the name
+    is a pattern.
     """
 
     text: str
@@ -42,47 +44,47 @@ class Place:
 
 
 def reads_stdin(image: object) -> bool:
-    """Whether the picture comes through standard input.
+    """Whether the image comes through standard input.
 
     Raises:
-        ConfigError: beside other pictures.
+        ConfigError: standard input together with other images.
     """
-    texts = _texts(image)
-    if not any(text == STDIN or text in _ALIASES for text in texts):
+    names = _names(image)
+    if not any(name == STDIN or name in _ALIASES for name in names):
         return False
-    if len(texts) > 1:
-        raise ConfigError("image=-: standard input holds one picture; give it alone")
+    if len(names) > 1:
+        raise ConfigError("image=-: standard input holds one image; give it alone")
     return True
 
 
-def places(image: object) -> list[Place]:
-    """Every name of `image`, found.
+def find_sources(image: object) -> list[ImageSource]:
+    """The files of every name in `image`.
 
     Raises:
-        ConfigError: a name that is not there, is no file or folder, or is an address; no name.
+        ConfigError: a name that does not exist, is no file or folder, or is a URL; no name.
     """
-    return [_place(text) for text in _texts(image)]
+    return [_find_source(text) for text in _names(image)]
 
 
 def check(image: object) -> None:
-    """Refuse what `places` refuses; standard input is not read."""
+    """Check the names, as `find_sources`; standard input is not read."""
     if not reads_stdin(image):
-        places(image)
+        find_sources(image)
 
 
 def refuse_address(text: str) -> None:
-    """Refuse an address, whether or not Hydra can read it.
+    """Refuse a URL.
 
     Raises:
-        ConfigError: names how to fetch the picture.
+        ConfigError: states how to fetch the image.
     """
-    if found := _ADDRESS.match(text):
+    if url := _ADDRESS.match(text):
         raise ConfigError(
-            f"image={text}: an address, which is not read; {_fetched(text, found[1])}"
+            f"image={text}: an address, which is not read; {_how_to_fetch(text, url[1])}"
         )
 
 
-def _texts(image: object) -> Sequence[str]:
+def _names(image: object) -> Sequence[str]:
     items = image if isinstance(image, list | tuple) else [image]
     for item in items:
         if item is None or isinstance(item, list | dict):
@@ -92,61 +94,57 @@ def _texts(image: object) -> Sequence[str]:
             )
     if not items:
         raise ConfigError("image=[]: name at least one file, folder or pattern")
-    if not all(str(item).strip() for item in items):  # an unset variable of the shell, say
-        raise ConfigError("image=: an empty name; of the current folder it is image=.")
+    if not all(str(item).strip() for item in items):  # for example, an unset shell variable
+        raise ConfigError("image=: an empty name; the current folder is image=.")
     return [str(item) for item in items]
 
 
-def _place(text: str) -> Place:
-    path = Path(os.path.expanduser(text))  # noqa: PTH111 - a name may begin with ~ and be no user's
+def _find_source(text: str) -> ImageSource:
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 - a file name may begin with ~
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):  # not there, or no name at all
-        return _matched(text)
+    except (OSError, ValueError):  # missing, or not a valid name
+        return _match_pattern(text)
     if stat.S_ISDIR(mode):
-        return Place(text, path, (path,))
+        return ImageSource(text, path, (path,))
     if not stat.S_ISREG(mode):
-        kind = _SPECIAL.get(stat.S_IFMT(mode), "a special file")
+        kind = _SPECIAL_KINDS.get(stat.S_IFMT(mode), "a special file")
         raise ConfigError(
-            f"image={text}: {kind}, not a file; pass the picture through standard input: image=- "
+            f"image={text}: {kind}, not a file; pass the image through standard input: image=- "
             f"< {word(text)}"
         )
-    return Place(text, path.parent, (path,))
+    return ImageSource(text, path.parent, (path,))
 
 
-def _matched(text: str) -> Place:
-    """A pattern.
+def _match_pattern(text: str) -> ImageSource:
+    """The matches of a pattern.
 
     Raises:
-        ConfigError: it matches nothing, or the text is an address or no pattern.
+        ConfigError: no matches, not a pattern, or a URL.
     """
     refuse_address(text)
-    whole = os.path.expanduser(text)  # noqa: PTH111 - a pattern is no path
-    if not glob.has_magic(whole):
-        raise ConfigError(f"image={text}: no such file or folder{_hint(text)}")
-    _refuse_unlisted(text, Path(whole))
-    paths = tuple(Path(name) for name in sorted(glob.glob(whole, recursive=True)))  # noqa: PTH207
+    pattern = os.path.expanduser(text)  # noqa: PTH111 - a pattern is no path
+    if not glob.has_magic(pattern):
+        raise ConfigError(f"image={text}: no such file or folder{_list_hint(text)}")
+    _refuse_unreadable_folders(text, Path(pattern))
+    paths = tuple(Path(name) for name in sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207
     if not paths:
         raise ConfigError(
             f"image={text}: no such file or folder, and as a pattern it matches none"
-            + (_hint(text) or "; * stands for any part of a name, ** for any folders")
+            + (_list_hint(text) or "; * stands for any part of a name, ** for any folders")
         )
-    fixed = []
-    for part in Path(whole).parts[:-1]:
-        if glob.has_magic(part):
-            break
-        fixed.append(part)
-    return Place(text, Path(*fixed), paths, pattern=True)
+    root = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts[:-1])
+    return ImageSource(text, Path(*root), paths, pattern=True)
 
 
-def _refuse_unlisted(text: str, pattern: Path) -> None:
-    """Refuse a pattern with a folder that cannot be listed: `glob` treats it as empty."""
+def _refuse_unreadable_folders(text: str, pattern: Path) -> None:
+    """Refuse a pattern with a folder that cannot be listed: `glob` would treat it as empty."""
     parts = pattern.parts
-    first = next(place for place, part in enumerate(parts) if glob.has_magic(part))
-    for until in range(first, len(parts)):
-        for folder in glob.glob(str(Path(*parts[:until])), recursive=True):  # noqa: PTH207
+    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    for end in range(first, len(parts)):
+        for folder in glob.glob(str(Path(*parts[:end])), recursive=True):  # noqa: PTH207
             try:
-                if os.path.isdir(folder):  # noqa: PTH112 - may be no path at all
+                if os.path.isdir(folder):  # noqa: PTH112 - may be no valid path
                     os.scandir(folder).close()
             except OSError as error:
                 raise ConfigError(
@@ -155,18 +153,18 @@ def _refuse_unlisted(text: str, pattern: Path) -> None:
                 ) from None
 
 
-def _fetched(text: str, scheme: str | None) -> str:
+def _how_to_fetch(text: str, scheme: str | None) -> str:
     if scheme == "file":
         return f"give the path: {setting('image', text.removeprefix('file://'))}"
     if scheme is None:
-        return "save the picture as a file"
+        return "save the image as a file"
     if scheme in ("http", "https", "ftp"):
         return f"download it first, or pass it on: curl -sSL -- {word(text)} | … image=-"
-    return f"download it first: {_FETCH.get(scheme, 'as a file').format(word(text))}"
+    return f"download it first: {_FETCH_COMMANDS.get(scheme, 'as a file').format(word(text))}"
 
 
-def _hint(text: str) -> str:
-    """Several files in one text, as the list that Hydra reads."""
+def _list_hint(text: str) -> str:
+    """A hint for several files in one text: the list that Hydra reads."""
     inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     pieces = [piece.strip().strip("\"'") for piece in inside.split(",")]
     if (inside == text and len(pieces) < 2) or not all(map(os.path.exists, pieces)):

@@ -1,7 +1,7 @@
-"""`sweep=NAME` -> the overrides it stands for, as if they had been typed; what was typed wins.
+"""`sweep=NAME` -> the overrides that it stands for; typed overrides take precedence.
 
-A sweep file is plain Hydra (`hydra.mode: MULTIRUN` and `hydra.sweeper.params`). It is spelt out
-here because Hydra itself refuses a key that both the file and the command give.
+A sweep file is plain Hydra (`hydra.mode: MULTIRUN` and `hydra.sweeper.params`). It is expanded
+here, because Hydra refuses a key that is both in the file and in the command.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ PARAMS = "hydra.sweeper.params"
 
 
 def expand_sweep(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """The arguments with a named sweep's own behind them, and whether there is one.
+    """The arguments followed by the overrides of a named sweep, and whether there is one.
 
-    The axes of a sweep keep the order of its file, whatever is typed for them.
+    The axes of the sweep keep the order of its file, also where they are typed.
 
     Raises:
-        ConfigError: no such sweep, two of them, or a file that sweeps nothing.
+        ConfigError: an unknown sweep, two sweeps, or a file without a sweep.
     """
     names = [argument.partition("=")[2] for argument in arguments if _key(argument) == "sweep"]
     if not names:
@@ -31,9 +31,9 @@ def expand_sweep(arguments: Sequence[str]) -> tuple[list[str], bool]:
         raise ConfigError(f"sweep={','.join(names)}: one named sweep at a time")
     params = _params(names[0])
     typed = {_key(argument): argument for argument in arguments if _key(argument) in params}
-    own = [typed.get(key, f"{key}={value}") for key, value in params.items()]
+    swept = [typed.get(key, f"{key}={value}") for key, value in params.items()]
     others = [argument for argument in arguments if _key(argument) not in params]
-    return [*others, *own, f"{PARAMS}=null"], True
+    return [*others, *swept, f"{PARAMS}=null"], True
 
 
 def _params(name: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""`sweep=tune` -> what is searched, by which rule, and whether every end of it can be run.
+"""`sweep=tune` -> the search space and the sampler, with the ends of the space checked.
 
-Hydra's optuna sweeper finds out that a value is illegal when a trial meets it, hours later. So the
-space is read here first, and its corners are composed as if they had been typed.
+Hydra's optuna sweeper only reports an illegal value when a trial uses it, hours later. So the space
+is parsed here first, and its corners are composed like typed commands.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from fgvc.config.overrides import Job, jobs_of
 from fgvc.config.schema import Config
 
 NAME = "tune"
-TRIALS = "trials"  # folder of the rows, in that of the run_id
-SEARCHED = ("task.", "head.", "part_attention.")  # keys of a recipe, and of what it trains
-NEVER = ("task.name", "task.select", "task.debug")  # they say what a trial is worth
-GIVEN = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.sweeper.sampler.")
-GIVEN += ("hydra.sweeper.params", "hydra/sweeper/sampler")
-BY_AXIS = {"task": ("train",), "hydra/sweeper/sampler": ("tpe", "random")}  # the options it takes
+TRIALS = "trials"  # folder of the rows, in the folder of the run_id
+SEARCHED = ("task.", "head.", "part_attention.")  # keys that may be searched
+NOT_SEARCHED = ("task.name", "task.select", "task.debug")  # they define the objective
+SWEEPER_KEYS = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.sweeper.sampler.")
+SWEEPER_KEYS += ("hydra.sweeper.params", "hydra/sweeper/sampler")
+LEGAL_OPTIONS = {"task": ("train",), "hydra/sweeper/sampler": ("tpe", "random")}
 SAMPLERS = {"optuna.samplers.TPESampler": "tpe", "optuna.samplers.RandomSampler": "random"}
-INSIDE = 0.37  # a place in an interval that is no whole number, whatever its ends
+FRACTION = 0.37  # of an interval: a point that is an integer for no integer ends
 
 
 class SearchStopped(BaseException):
-    """A trial was asked to stop, and with it the search: no sweeper takes it for a failure."""
+    """A trial and its search were asked to stop; a BaseException, which no sweeper catches."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched and how.
+    """A search.
 
-    space: key -> how its values are written. select: what a trial is worth, top1 or loss. digest:
-    names the search; trials that share it are one history, however many are asked for.
+    space: key -> its values, as written. select: the objective, top1 or loss. digest: of
+    the history of trials; the number of trials is not part of it.
     """
 
     space: dict[str, str]
@@ -58,18 +58,20 @@ class Search:
 
 
 def parse_search(arguments: Sequence[str]) -> tuple[Search, list[Job]] | None:
-    """The search that the arguments ask for, with its corners as jobs; None where they ask none.
+    """The search of a command, with the corners of its space as jobs; None without sweep=tune.
 
     Raises:
-        ConfigError: what cannot be searched, or an end of it that cannot be run, in one line.
+        ConfigError: a key that cannot be searched, or an illegal end of its space, in one line.
     """
-    if not _asked(arguments):
+    if not _is_search(arguments):
         return None
-    searched, fixed = _space([_parsed(one) for one in arguments])
-    jobs = [_corner(fixed, searched, place) for place in range(max(map(len, searched.values())))]
+    searched, fixed = _split_space([_parse(argument) for argument in arguments])
+    corners = range(max(map(len, searched.values())))
+    jobs = [_corner(fixed, searched, index) for index in corners]
     _check_task(jobs[0].conf)
-    sweeper = _sweeper(arguments)
-    space = {_key(one): one.partition("=")[2] for one in arguments if _key(one) in searched}
+    sweeper = _sweeper_config(arguments)
+    settings = [argument.lstrip("+").partition("=") for argument in arguments]
+    space = {key: value for key, _, value in settings if key in searched}
     history = [space, sweeper["sampler"], sweeper["n_jobs"], config_hash(jobs[0].plain)]
     return Search(
         space,
@@ -81,38 +83,38 @@ def parse_search(arguments: Sequence[str]) -> tuple[Search, list[Job]] | None:
 
 
 def check_same_search(search: Search, conf: Config, run_id: str) -> None:
-    """Two searches under one run_id would mix their trials.
+    """Refuse a run_id of another search: the two would mix their trials.
 
     Raises:
-        ConfigError: another one began there.
+        ConfigError: the folder of this run_id holds trials of another search.
     """
     folder = Path(conf.runtime.multirun_root).expanduser() / run_id / TRIALS
     for row in sorted(folder.glob("*.json"))[:1]:
         if untrusted.read_json(row)["search"] != search.digest:
             raise ConfigError(
-                f"runtime.run_id={run_id}: another search has its trials in {folder}; give its own "
-                "command, or a new run_id"
+                f"runtime.run_id={run_id}: another search has its trials in {folder}; repeat its "
+                "command, or give a new run_id"
             )
 
 
-def _asked(arguments: Sequence[str]) -> bool:
+def _is_search(arguments: Sequence[str]) -> bool:
     named = f"sweep={NAME}" in arguments
     for argument in arguments:
         key, _, value = argument.lstrip("+~").partition("=")
         if key == "hydra/sweeper" and (named or value != "basic"):
             raise ConfigError(f"{argument}: a search is sweep={NAME}, which brings its sweeper")
-        if named and key.startswith("hydra.sweeper") and not key.startswith(GIVEN):
+        if named and key.startswith("hydra.sweeper") and not key.startswith(SWEEPER_KEYS):
             raise ConfigError(
-                f"{argument}: of its sweeper a search takes hydra.sweeper.n_trials, "
-                "hydra.sweeper.n_jobs and hydra.sweeper.sampler.*"
+                f"{argument}: a search takes hydra.sweeper.n_trials, hydra.sweeper.n_jobs and "
+                "hydra.sweeper.sampler.*"
             )
-        if named and key in BY_AXIS and value not in BY_AXIS[key]:
-            raise ConfigError(f"{argument}: sweep={NAME} takes {' or '.join(BY_AXIS[key])}")
+        if named and key in LEGAL_OPTIONS and value not in LEGAL_OPTIONS[key]:
+            raise ConfigError(f"{argument}: sweep={NAME} takes {' or '.join(LEGAL_OPTIONS[key])}")
     return named
 
 
-def _space(parsed: Sequence[Override]) -> tuple[dict[str, list[str]], list[str]]:
-    """Key -> the values whose trial tells whether all can be run; and what is not searched."""
+def _split_space(parsed: Sequence[Override]) -> tuple[dict[str, list[str]], list[str]]:
+    """Searched keys -> values that decide whether the space is legal; and the other arguments."""
     searched: dict[str, list[str]] = {}
     fixed = []
     for override in parsed:
@@ -120,10 +122,10 @@ def _space(parsed: Sequence[Override]) -> tuple[dict[str, list[str]], list[str]]
             fixed.append(str(override.input_line))
             continue
         key = override.key_or_group
-        if not key.startswith(SEARCHED) or key in NEVER:
+        if not key.startswith(SEARCHED) or key in NOT_SEARCHED:
             raise ConfigError(
                 f"{override.input_line}: sweep={NAME} searches "
-                f"{', '.join(f'{one}*' for one in SEARCHED)} (not {', '.join(NEVER)}); "
+                f"{', '.join(f'{name}*' for name in SEARCHED)} (not {', '.join(NOT_SEARCHED)}); "
                 f"start one search for each {key}"
             )
         searched[key] = _ends(override)
@@ -136,7 +138,7 @@ def _space(parsed: Sequence[Override]) -> tuple[dict[str, list[str]], list[str]]
 
 
 def _ends(override: Override) -> list[str]:
-    """All choices, or both ends; of real numbers one between them too."""
+    """All choices, or both ends; for real numbers also a value between them."""
     value = override.value()
     if isinstance(value, Glob):
         raise ConfigError(f"{override.input_line}: give an interval, a range, or the choices")
@@ -145,15 +147,15 @@ def _ends(override: Override) -> list[str]:
         assert low is not None
         assert high is not None
         _check_ends(override, low, high, "log" in value.tags)
-        between = [] if isinstance(low, int) else [low + INSIDE * (high - low)]
-        return [repr(one) for one in (low, high, *between)]
+        between = [] if isinstance(low, int) else [low + FRACTION * (high - low)]
+        return [repr(number) for number in (low, high, *between)]
     if isinstance(value, RangeSweep):
         assert value.start is not None
         assert value.stop is not None
         _check_ends(override, value.start, value.stop, False)
-        # the sweeper may propose the end too, unlike Python's range
+        # unlike Python's range, the sweeper may propose the end too
         return [repr(value.start), repr(value.stop)]
-    return [str(one) for one in override.sweep_iterator(transformer=Transformer.encode)]
+    return [str(value) for value in override.sweep_iterator(transformer=Transformer.encode)]
 
 
 def _check_ends(override: Override, low: float, high: float, log: bool) -> None:
@@ -163,8 +165,8 @@ def _check_ends(override: Override, low: float, high: float, log: bool) -> None:
         raise ConfigError(f"{override.input_line}: on a log scale it must begin above 0")
 
 
-def _corner(fixed: Sequence[str], searched: dict[str, list[str]], place: int) -> Job:
-    values = [f"{key}={ends[place % len(ends)]}" for key, ends in searched.items()]
+def _corner(fixed: Sequence[str], searched: dict[str, list[str]], index: int) -> Job:
+    values = [f"{key}={ends[index % len(ends)]}" for key, ends in searched.items()]
     try:
         (job,) = jobs_of([*fixed, *values], multirun=False)
     except ConfigError as error:
@@ -193,11 +195,12 @@ def _check_task(conf: Config) -> None:
         )
 
 
-def _sweeper(arguments: Sequence[str]) -> dict[str, Any]:
+def _sweeper_config(arguments: Sequence[str]) -> dict[str, Any]:
     """The node hydra.sweeper as plain data, checked."""
+    fixed = [argument for argument in arguments if not _parse(argument).is_sweep_override()]
     try:
-        node = composed(_without_spaces(arguments), whole=True).hydra.sweeper
-    except (HydraException, OmegaConfBaseException) as error:  # told apart by jobs_of already
+        node = composed(fixed, whole=True).hydra.sweeper
+    except (HydraException, OmegaConfBaseException) as error:  # jobs_of has reported all others
         raise ConfigError(f"sweep={NAME}: {' '.join(str(error).split())}") from error
     sweeper: Any = OmegaConf.to_container(node)
     for name in ("n_trials", "n_jobs"):
@@ -212,17 +215,9 @@ def _sweeper(arguments: Sequence[str]) -> dict[str, Any]:
     return sweeper
 
 
-def _without_spaces(arguments: Sequence[str]) -> list[str]:
-    return [one for one in arguments if not _parsed(one).is_sweep_override()]
-
-
-def _parsed(argument: str) -> Override:
+def _parse(argument: str) -> Override:
     try:
         return OverridesParser.create().parse_override(argument)
     except HydraException as error:
-        jobs_of([argument], multirun=False)  # says what is wrong with it, and how to write it
+        jobs_of([argument], multirun=False)  # raises a better error
         raise ConfigError(f"{argument}: cannot be read") from error
-
-
-def _key(argument: str) -> str:
-    return argument.lstrip("+").partition("=")[0]

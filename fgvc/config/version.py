@@ -1,4 +1,4 @@
-"""The version of this very code: of the checkout where there is one, otherwise of the package."""
+"""The version of the running code: of the checkout if there is one, otherwise of the package."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ UNKNOWN = "(version not recorded: no pyproject.toml and no installed package)"
 
 
 def version(package: Path = PACKAGE) -> str:
-    """As in pyproject.toml: an environment may hold another fgvc than the checkout that runs.
+    """The version in pyproject.toml: the installed fgvc may differ from the checkout that runs.
 
     Args:
-        package: the folder of the package, beside which a checkout has its pyproject.toml.
+        package: the folder of the package; in a checkout, pyproject.toml is beside it.
     """
     try:
         project = tomllib.loads((package.parent / "pyproject.toml").read_text("utf-8"))["project"]

@@ -1,4 +1,4 @@
-"""Where a backbone's weights lie on this machine -> their digest, which is what the hash holds."""
+"""The local weights of a backbone -> their digest, which the config hash contains."""
 
 from __future__ import annotations
 
@@ -17,42 +17,47 @@ TOKENIZER_LIBRARY = "transformers"  # other libraries contain their vocabulary
 
 
 def fill_weights(backbone: Backbone, weights_root: str) -> None:
-    """Set `backbone.weights` to the local file, if there is one, and its digest beside it.
+    """Set `backbone.weights` to the local file, if any, and `weights_sha256` to its digest.
 
-    A name of the hub becomes the row's repository, and no local file is looked for.
+    A hub name replaces the repository of the row; no local file is searched then.
 
     Raises:
-        ConfigError: the file is missing, or its digest is not the one that was asked for.
+        ConfigError: the file is missing, or has another digest than `weights_sha256`.
     """
     if not backbone.pretrained:
         for name in ("weights", "weights_sha256", "revision"):
             if (value := getattr(backbone, name)) is not None:
                 raise ConfigError(
-                    f"backbone.pretrained=false means random weights, but backbone.{name}={value} "
-                    "is given: drop one of the two"
+                    f"backbone.{name}={value}: backbone.pretrained=false means random weights. "
+                    "Leave one of the two out"
                 )
         return
     if backbone.weights is not None and backbone.weights.startswith(HUB):
         set_repo(backbone)
         return
     path = _local_file(backbone, weights_root)
-    if path is None:
-        return
+    if path is not None:
+        backbone.weights = str(path)
+        backbone.weights_sha256 = _checked_digest("weights_sha256", backbone.weights_sha256, path)
+
+
+def _checked_digest(name: str, stated: str | None, path: Path) -> str:
+    """The digest of a file; ConfigError unless it is the stated one."""
     digest = sha256_of(path)
-    if backbone.weights_sha256 not in (None, digest):
+    if stated not in (None, digest):
         raise ConfigError(
-            f"weights {path} have sha256 {digest}, not backbone.weights_sha256="
-            f"{backbone.weights_sha256}: the file changed, or it is another one"
+            f"backbone.{name}={stated}: {path} has sha256 {digest}. Restore the file, or leave the "
+            "digest out"
         )
-    backbone.weights, backbone.weights_sha256 = str(path), digest
+    return digest
 
 
-def fill_beside(backbone: Backbone, preprocess: str) -> None:
-    """Check what the library wrote beside local weights, and set `backbone.norm_eps` by it.
+def check_sidecars(backbone: Backbone, preprocess: str) -> None:
+    """Check the files that the library wrote beside local weights, and set `backbone.norm_eps`.
 
     Raises:
-        ConfigError: the weights were made for pixels of another mean and standard deviation, or for
-            another epsilon than `backbone.norm_eps`.
+        ConfigError: the weights were made for another mean and standard deviation, or for another
+            epsilon than `backbone.norm_eps`.
     """
     backbone.norm_eps_assumed = False
     if backbone.weights is None:
@@ -76,23 +81,17 @@ def fill_beside(backbone: Backbone, preprocess: str) -> None:
 
 
 def fill_tokenizer(backbone: Backbone) -> None:
-    """Set the digest of the tokenizer that lies beside local weights: it can change a number.
+    """Set the digest of the tokenizer beside local weights, because it can change a number.
 
     Raises:
-        ConfigError: its digest is not the one that was asked for.
+        ConfigError: the tokenizer has another digest than `tokenizer_sha256`.
     """
     if backbone.weights is None or backbone.library != TOKENIZER_LIBRARY:
         return
     path = Path(backbone.weights).with_name(TOKENIZER)
-    if not path.is_file():
-        return
-    digest = sha256_of(path)
-    if backbone.tokenizer_sha256 not in (None, digest):
-        raise ConfigError(
-            f"backbone.tokenizer_sha256={backbone.tokenizer_sha256}: tokenizer {path} has sha256 "
-            f"{digest}. Restore the tokenizer, or leave the digest out"
-        )
-    backbone.tokenizer_sha256 = digest
+    if path.is_file():
+        stated = backbone.tokenizer_sha256
+        backbone.tokenizer_sha256 = _checked_digest("tokenizer_sha256", stated, path)
 
 
 def _local_file(backbone: Backbone, weights_root: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""Rows of backbone.checkpoints from outside the checkout: command line, experiment file, hash."""
+"""Rows of backbone.checkpoints from the command line and overlays, and their hash."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ ROW = f"{{model: {MODEL}, patch: 16, width: 768, native: 384, repo: timm/{MODEL}
 USE = ("backbone=vit", "backbone.checkpoint=mine", "dataset.subset=tiny")
 
 
-def given(*arguments):
-    """The arguments as `main` hands them on."""
-    return expand_experiment([normalized(one) for one in arguments])
+def expand(*arguments):
+    """The arguments as `main` expands them."""
+    return expand_experiment([normalized(argument) for argument in arguments])
 
 
-def job(*arguments):
-    (made,) = jobs_of(given(*arguments), multirun=False)
-    return made
+def make_job(*arguments):
+    (job,) = jobs_of(expand(*arguments), multirun=False)
+    return job
 
 
 @pytest.mark.parametrize("sign", ["", "+", "++"])
 def test_a_row_on_the_command_line(sign):
-    row = chosen_checkpoint(job(*USE, f"{sign}backbone.checkpoints.mine={ROW}").conf.backbone)
+    row = chosen_checkpoint(make_job(*USE, f"{sign}backbone.checkpoints.mine={ROW}").conf.backbone)
     assert (row.model, row.patch, row.width, row.native) == (MODEL, 16, 768, 384)
-    # what is usual is filled in
+    # defaults are filled in
     assert (row.size, row.revision, row.registers, row.prefix) == ("mine", "main", False, 1)
     assert row.license == "not recorded"
 
 
-def test_every_way_to_write_a_row_is_one_question(tmp_path):
+def test_every_way_to_write_a_row_has_the_same_hash(tmp_path):
     fields = [
         f"backbone.checkpoints.mine.{item}"
         for item in (f"model={MODEL}", "patch=16", "+width=768", "native=384", f"repo=timm/{MODEL}")
@@ -47,28 +47,28 @@ def test_every_way_to_write_a_row_is_one_question(tmp_path):
         f"backbone:\n  checkpoint: mine\n  checkpoints:\n    mine: {ROW}\n"
     )
     jobs = [
-        job(*USE, f"+backbone.checkpoints.mine={ROW}"),
-        job(*USE, f"backbone.checkpoints={{mine: {ROW}}}"),
-        job(*USE, *fields),
-        job(f"experiment={file}", "dataset.subset=tiny"),
+        make_job(*USE, f"+backbone.checkpoints.mine={ROW}"),
+        make_job(*USE, f"backbone.checkpoints={{mine: {ROW}}}"),
+        make_job(*USE, *fields),
+        make_job(f"experiment={file}", "dataset.subset=tiny"),
     ]
-    assert len({config_hash(one.plain) for one in jobs}) == 1
-    # what is typed beside the file wins
-    other = job("backbone.checkpoints.mine.native=224", f"experiment={file}")
+    assert len({config_hash(job.plain) for job in jobs}) == 1
+    # a typed field replaces that of the file
+    other = make_job("backbone.checkpoints.mine.native=224", f"experiment={file}")
     assert chosen_checkpoint(other.conf.backbone).native == 224
     assert chosen_checkpoint(other.conf.backbone).width == 768
 
 
-def test_a_row_more_renames_nothing():
-    plain = job("backbone=vit").plain
-    assert job("backbone=vit", f"+backbone.checkpoints.mine={ROW}").plain == plain
+def test_an_additional_row_changes_no_hash():
+    plain = make_job("backbone=vit").plain
+    assert make_job("backbone=vit", f"+backbone.checkpoints.mine={ROW}").plain == plain
 
 
 def test_rows_of_a_sweep_reach_hydra(capsys):
-    """Hydra composes a sweep again, in its own way, and keeps one value of a key."""
+    """Hydra composes a sweep again, and keeps one value per key."""
     table = [f"+backbone.checkpoints.{name}={ROW}" for name in ("mine", "other")]
     chosen = ("backbone=vit", *table, "backbone.checkpoint=mine,other")
-    assert len(jobs_of(given(*chosen), multirun=True)) == 2
+    assert len(jobs_of(expand(*chosen), multirun=True)) == 2
     assert main(["backbone=vit", *table, "--cfg", "job"]) == 0
     assert capsys.readouterr().out.count(f"model: {MODEL}") == 2
 

@@ -1,4 +1,4 @@
-"""Choices that follow from each other: token grids, text, checkpoints by name, named sweeps."""
+"""Choices that depend on each other: token grids, text, checkpoints by name, named sweeps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fgvc.config.overrides import expand_jobs, jobs_of
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
+def empty_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
@@ -19,7 +19,7 @@ def hash_of(*overrides: str) -> str:
     return config_hash(resolved(composed(overrides)))
 
 
-def planned(*arguments: str):
+def expand(*arguments: str):
     overrides, named = expand_sweep(arguments)
     return expand_jobs(overrides, named, named)
 
@@ -61,7 +61,7 @@ def test_text_heads_read_projected_features_and_probes_do_not():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["task=zero_shot", "head=knn"], "zero_shot goes with head=text"),
         (["head=text"], "zero_shot goes with head=text"),
@@ -71,17 +71,17 @@ def test_text_heads_read_projected_features_and_probes_do_not():
         (["backbone.features=map"], "clip has cls, patch_mean, cls_patch_mean, projected"),
     ],
 )
-def test_what_does_not_go_with_text_is_refused(arguments, says):
+def test_choices_that_do_not_fit_text_are_refused(arguments, message):
     with pytest.raises(ConfigError) as caught:
         typed(composed(["backbone=clip", *arguments]))
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_prompts_are_hashed_where_they_are_read_only():
+def test_prompts_are_hashed_only_if_they_are_read():
     other = "dataset.prompts=['the {}']"
     assert hash_of("backbone=clip", other) == hash_of("backbone=clip")
-    read = ("backbone=clip", "task=zero_shot")
-    assert hash_of(*read, other) != hash_of(*read)
+    zero_shot = ("backbone=clip", "task=zero_shot")
+    assert hash_of(*zero_shot, other) != hash_of(*zero_shot)
 
 
 def test_a_tokenizer_beside_local_weights_is_hashed_where_text_is_read(tmp_path):
@@ -109,7 +109,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
     ("family", "size", "have"),
     [("clip", "small", "base, large"), ("siglip2", "small", "base, large, so400m")],
 )
-def test_a_size_that_a_family_lacks_is_refused_with_those_it_has(family, size, have):
+def test_a_missing_size_is_refused_with_the_sizes_of_the_family(family, size, have):
     with pytest.raises(ConfigError, match=f"backbone.size={size}: {family} has {have}"):
         typed(composed([f"backbone={family}", f"backbone.size={size}"]))
 
@@ -121,7 +121,7 @@ def test_a_checkpoint_by_name_brings_its_size_and_normalization():
         typed(composed(["backbone=clip", "backbone.checkpoint=laion9"]))
 
 
-def test_a_default_row_named_is_the_default():
+def test_naming_the_default_row_changes_nothing():
     assert hash_of("backbone=clip", "backbone.checkpoint=base") == hash_of("backbone=clip")
 
 
@@ -147,9 +147,9 @@ def test_a_recipe_belongs_to_training_alone():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
-        (["head=knn"], "needs one with weights to learn"),
+        (["head=knn"], "needs a head with weights to learn"),
         (["dataset.val_fraction=0"], "final_fit=trainval"),
         (["task.tune=head", "task.frozen_stages=2"], "task.tune=head freezes"),
         (["final_fit=trainval", "task.patience=2"], "no validation to stop on"),
@@ -157,10 +157,10 @@ def test_a_recipe_belongs_to_training_alone():
         (["runtime.nproc=33", "task.mixup=0.8"], "in pairs"),
     ],
 )
-def test_a_training_that_cannot_be_is_refused_before_any_work(arguments, says):
+def test_an_invalid_training_is_refused_before_any_work(arguments, message):
     with pytest.raises(ConfigError) as caught:
         jobs_of(["task=train", *arguments], multirun=False)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_the_recipe_of_transfg_is_the_published_one_unless_part_attention_is_named():
@@ -180,7 +180,7 @@ def test_the_recipe_of_transfg_is_the_published_one_unless_part_attention_is_nam
     assert plain.preprocess == "transfg"
 
 
-def test_a_shorthand_of_part_attention_has_the_hash_of_what_it_means():
+def test_a_shorthand_of_part_attention_has_the_hash_of_its_settings():
     train = ("task=train", "part_attention=transfg")
     assert hash_of("task=train", "part_attention=transfg_random_block") == hash_of(
         *train, "part_attention.last_block=random"
@@ -193,20 +193,22 @@ def test_a_shorthand_of_part_attention_has_the_hash_of_what_it_means():
 @pytest.mark.parametrize(
     ("task", "blocks"), [("task=probe", 0), ("task=train", 1), ("task=zero_shot", 0)]
 )
-def test_the_controls_hold_another_last_block_where_one_can_learn(task, blocks):
+def test_the_controls_include_a_random_last_block_if_it_can_be_trained(task, blocks):
     backbone = "backbone=clip"
-    jobs, left_out = planned("sweep=part_attention_controls", task, backbone)
+    jobs, exclusions = expand("sweep=part_attention_controls", task, backbone)
     chosen = [job.conf.part_attention for job in jobs]
     names = {"off", "transfg", "rollout", "cls_topk", "random", "centre"}
-    assert {one.name for one in chosen} == names
-    random = [one.name for one in chosen if getattr(one, "last_block", "") == "random"]
+    assert {part.name for part in chosen} == names
+    random = [part.name for part in chosen if getattr(part, "last_block", "") == "random"]
     assert random == ["transfg"] * blocks
-    assert (len(jobs), len(left_out)) == (6 + blocks, 1 - blocks)
-    assert all("last_block=random: a frozen backbone" in one.why for one in left_out)
+    assert (len(jobs), len(exclusions)) == (6 + blocks, 1 - blocks)
+    assert all(
+        "last_block=random: a frozen backbone" in exclusion.reason for exclusion in exclusions
+    )
 
 
-def test_baselines_are_every_family_and_zero_shot_where_there_is_text():
-    jobs, left_out = planned("sweep=baselines", "dataset=cub")
+def test_baselines_are_every_family_and_zero_shot_with_text():
+    jobs, exclusions = expand("sweep=baselines", "dataset=cub")
     chosen = {(job.conf.backbone.name, job.conf.head.name) for job in jobs}
     families = {"clip", "siglip2", "dinov2", "vit"}
     assert chosen == {(family, head) for family in families for head in ("linear", "knn")} | {
@@ -214,49 +216,49 @@ def test_baselines_are_every_family_and_zero_shot_where_there_is_text():
         ("siglip2", "text"),
     }
     assert len(jobs) == 10
-    assert len(left_out) == 2
-    assert all("no text tower" in one.why for one in left_out)
+    assert len(exclusions) == 2
+    assert all("no text tower" in exclusion.reason for exclusion in exclusions)
 
 
-def test_what_is_typed_wins_over_the_sweep_file():
-    jobs, _ = planned("sweep=baselines", "backbone=vit_tiny")
+def test_typed_overrides_replace_those_of_the_sweep_file():
+    jobs, _ = expand("sweep=baselines", "backbone=vit_tiny")
     assert {job.conf.backbone.size for job in jobs} == {"tiny"}
     assert len(jobs) == 2
 
 
 def test_iso_tokens_gives_every_family_the_same_grid():
-    jobs, left_out = planned("sweep=iso_tokens")
+    jobs, exclusions = expand("sweep=iso_tokens")
     grids = [
         (job.conf.resolution.side // job.conf.backbone.checkpoints["base"].patch) for job in jobs
     ]
     assert len(jobs) == 16
-    assert left_out == []
+    assert exclusions == []
     assert sorted(set(grids)) == [16, 24, 28, 32]
 
 
 def test_iso_resolution_gives_every_family_the_same_side():
-    jobs, left_out = planned("sweep=iso_resolution")
+    jobs, exclusions = expand("sweep=iso_resolution")
     assert {job.conf.resolution.side for job in jobs} == {224, 336, 448}
-    assert (len(jobs), left_out) == (12, [])
+    assert (len(jobs), exclusions) == (12, [])
 
 
-def test_a_named_sweep_leaves_out_what_cannot_be_and_a_typed_one_refuses_it():
-    jobs, left_out = planned("sweep=iso_resolution", "resolution=r256,r224", "backbone=vit,dinov2")
+def test_a_named_sweep_leaves_out_invalid_jobs_and_a_typed_one_refuses_them():
+    jobs, exclusions = expand("sweep=iso_resolution", "resolution=r256,r224", "backbone=vit,dinov2")
     assert len(jobs) == 3
-    assert "not a multiple of 14" in left_out[0].why
+    assert "not a multiple of 14" in exclusions[0].reason
     with pytest.raises(ConfigError, match="not a multiple of 14"):
         expand_jobs(["resolution=r256,r224", "backbone=vit,dinov2"], True, named=False)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["sweep=baseline"], "did you mean baselines"),
         (["sweep=baselines", "sweep=iso_tokens"], "one named sweep at a time"),
         (["sweep=iso_resolution", "resolution=r256", "backbone=dinov2"], "no job of this sweep"),
     ],
 )
-def test_a_wrong_sweep_is_refused(arguments, says):
+def test_a_wrong_sweep_is_refused(arguments, message):
     with pytest.raises(ConfigError) as caught:
-        planned(*arguments)
-    assert says in str(caught.value)
+        expand(*arguments)
+    assert message in str(caught.value)

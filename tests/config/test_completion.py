@@ -1,4 +1,4 @@
-"""`fgvc` completes its own words in a real bash."""
+"""`fgvc` completes keys and options in bash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ASKED = """
+SCRIPT = """
 eval "$(fgvc -sc install=bash)"
 COMP_CWORD=$1; shift
 COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
@@ -21,24 +21,24 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 
 @pytest.fixture
-def completed(tmp_path):
-    """completed("fgvc back") -> what bash offers after TAB."""
+def complete(tmp_path):
+    """complete("fgvc back") -> the completions of bash."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
-    def asked(line: str) -> list[str]:
+    def run(line: str) -> list[str]:
         words = line.split(" ")
-        done = subprocess.run(
-            ["bash", "-c", ASKED, "bash", str(len(words) - 1), *words],
+        process = subprocess.run(
+            ["bash", "-c", SCRIPT, "bash", str(len(words) - 1), *words],
             cwd=tmp_path,
             env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=True,
         )
-        assert done.stderr == ""
-        return done.stdout.split()
+        assert process.stderr == ""
+        return process.stdout.split()
 
-    return asked
+    return run
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
@@ -50,8 +50,8 @@ def completed(tmp_path):
         ("fgvc backbone=vit runtime.dry", {"runtime.dry_run="}),
     ],
 )
-def test_bash_offers_what_may_follow(completed, line, offered, tmp_path):
-    found = completed(line)
-    assert offered <= set(found)
-    assert all(word.startswith(line.split(" ")[-1]) for word in found)
+def test_bash_completes_keys_and_options(complete, line, offered, tmp_path):
+    words = complete(line)
+    assert offered <= set(words)
+    assert all(word.startswith(line.split(" ")[-1]) for word in words)
     assert list(tmp_path.iterdir()) == []

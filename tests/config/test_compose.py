@@ -1,4 +1,4 @@
-"""conf/ -> configs -> hashes: every option composes, every rule of the hash holds."""
+"""conf/ -> configs -> hashes: every option composes, and the rules of the hash hold."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COUNTS = {
     "recipe": 2,
 }
 OVERLAYS = ("experiment", "sweep", "recipe")
-BESIDE = {  # what an option cannot do without
+NEEDED = {  # other options that an option needs
     "r256": ["backbone=vit"],
     "r384": ["backbone=vit"],
     "r512": ["backbone=vit"],
@@ -57,8 +57,8 @@ OPTIONS = [(group, option) for group in COUNTS for option in options(group)]
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    """No weights/ or data/ of this checkout may leak into a hash."""
+def empty_working_directory(tmp_path, monkeypatch):
+    """Otherwise weights/ or data/ of this checkout could change a hash."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -75,7 +75,7 @@ def test_every_group_is_counted():
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group, option):
-    conf = typed(composed([f"{group}={option}", *BESIDE.get(option, [])]))
+    conf = typed(composed([f"{group}={option}", *NEEDED.get(option, [])]))
     if group in OVERLAYS:
         return
     if group == "resolution" and option.startswith("t"):  # a grid: 16 x 16 patches of 14 px
@@ -88,12 +88,12 @@ def test_every_option_composes(group, option):
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
-def test_shorthand_has_the_hash_of_the_family_spelt_out(size):
+def test_shorthand_has_the_hash_of_family_and_size(size):
     assert hash_of(f"backbone=vit_{size}") == hash_of("backbone=vit", f"backbone.size={size}")
 
 
 @pytest.mark.parametrize("size", ["small", "base", "large", "giant"])
-def test_dinov2_shorthand_too(size):
+def test_dinov2_shorthand_has_the_hash_of_family_and_size(size):
     assert hash_of(f"backbone=dinov2_{size}") == hash_of("backbone=dinov2", f"backbone.size={size}")
 
 
@@ -102,8 +102,8 @@ GOLDEN = json.loads((Path(__file__).parent / "golden_hashes.json").read_text())
 
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_golden_hash_of_every_experiment(experiment):
-    beside = BESIDE.get(experiment, [])
-    assert hash_of(f"experiment={experiment}", *beside) == GOLDEN[experiment], (
+    needed = NEEDED.get(experiment, [])
+    assert hash_of(f"experiment={experiment}", *needed) == GOLDEN[experiment], (
         "the config hash of a named experiment moved: if it had to, say so in the commit"
     )
 
@@ -121,7 +121,7 @@ def test_the_command_of_the_readme_means_the_defaults():
     )
 
 
-# --- places out ---
+# --- paths are not hashed ---
 
 PLACES = [
     "runtime.output_root=/elsewhere",
@@ -159,14 +159,14 @@ def test_no_place_is_left_in_the_hashed_part():
     assert '"root"' not in text
 
 
-def test_a_hashed_key_that_points_at_a_place_fails_loudly():
+def test_a_hashed_key_that_refers_to_a_path_is_refused():
     with pytest.raises(ValueError, match=r"points at a place.*runtime"):
         resolved(composed(["dataset.split_seed=${runtime.eval_batch_size}"]))
     with pytest.raises(ValueError, match=r"points at a place.*dataset\.root"):
         resolved(composed(["dataset.name=${dataset.root}"]))
 
 
-# --- what changes a number is in ---
+# --- what changes a number is hashed ---
 
 NUMBERS = [
     "seed=1",
@@ -200,11 +200,11 @@ def test_seed_and_split_seed_are_separate():
 
 
 def test_typed_floats_are_one_hash():
-    ways = {hash_of(f"task.c_high={way}") for way in ("100000", "100000.0", "1e5")}
-    assert len(ways) == 1
+    hashes = {hash_of(f"task.c_high={way}") for way in ("100000", "100000.0", "1e5")}
+    assert len(hashes) == 1
 
 
-def test_card_and_foreign_rows_are_out():
+def test_the_card_and_other_rows_are_not_hashed():
     plain = resolved(composed(["backbone=dinov2", "dataset=cub"]))
     assert set(plain["backbone"]["checkpoint"]) >= {"model", "revision", "width"}
     assert "checkpoints" not in plain["backbone"]
@@ -212,7 +212,7 @@ def test_card_and_foreign_rows_are_out():
     assert "card" not in plain["dataset"]
 
 
-def test_adding_a_checkpoint_renames_nothing(tmp_path):
+def test_adding_a_checkpoint_changes_no_hash(tmp_path):
     (tmp_path / "backbone").mkdir()
     (tmp_path / "backbone" / "dinov2_more.yaml").write_text(
         f"defaults: [dinov2, _self_]\ncheckpoints:\n  huge: {MINI}\n"
@@ -222,7 +222,7 @@ def test_adding_a_checkpoint_renames_nothing(tmp_path):
     assert hash_of(*more) == hash_of("backbone=dinov2")
 
 
-def test_only_the_chosen_task_is_in():
+def test_only_the_chosen_task_is_hashed():
     assert set(resolved(composed(["task=eval"]))["task"]) == {"name"}
     assert "c_low" in resolved(composed(["task=probe"]))["task"]
 
@@ -236,37 +236,37 @@ def test_hash_is_sha256_of_canonical_json_of_exactly_the_argument():
         config_hash({"a": math.nan})
 
 
-# --- digests in ---
+# --- digests are hashed ---
 
 
-def test_local_weights_enter_by_digest_not_by_place(tmp_path):
-    one, two, other = tmp_path / "a.pth", tmp_path / "b.pth", tmp_path / "c.pth"
-    one.write_bytes(b"weights")
-    two.write_bytes(b"weights")
+def test_local_weights_are_hashed_by_digest_not_by_path(tmp_path):
+    file, copy, other = tmp_path / "a.pth", tmp_path / "b.pth", tmp_path / "c.pth"
+    file.write_bytes(b"weights")
+    copy.write_bytes(b"weights")
     other.write_bytes(b"other")
-    plain = resolved(composed([f"backbone.weights={one}"]))
+    plain = resolved(composed([f"backbone.weights={file}"]))
     assert plain["backbone"]["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert not {"revision", "repo"} & set(plain["backbone"]["checkpoint"])
-    assert hash_of(f"backbone.weights={one}") == hash_of(f"backbone.weights={two}")
-    assert hash_of(f"backbone.weights={one}") != hash_of(f"backbone.weights={other}")
-    assert hash_of(f"backbone.weights={one}") != hash_of()
+    assert hash_of(f"backbone.weights={file}") == hash_of(f"backbone.weights={copy}")
+    assert hash_of(f"backbone.weights={file}") != hash_of(f"backbone.weights={other}")
+    assert hash_of(f"backbone.weights={file}") != hash_of()
 
 
-def test_weights_root_is_looked_in_before_the_hub(tmp_path):
+def test_weights_root_is_searched_before_the_hub(tmp_path):
     model = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     (tmp_path / f"{model}.pth").write_bytes(b"weights")
-    found = hash_of("backbone=vit_tiny", f"runtime.weights_root={tmp_path}")
-    assert found == hash_of("backbone=vit_tiny", f"backbone.weights={tmp_path}/{model}.pth")
+    from_root = hash_of("backbone=vit_tiny", f"runtime.weights_root={tmp_path}")
+    assert from_root == hash_of("backbone=vit_tiny", f"backbone.weights={tmp_path}/{model}.pth")
 
 
-def test_weights_that_are_not_the_ones_asked_for(tmp_path):
+def test_weights_with_another_digest_are_refused(tmp_path):
     file = tmp_path / "a.pth"
     file.write_bytes(b"weights")
-    with pytest.raises(ConfigError, match=r"sha256 .* not backbone\.weights_sha256=00ff"):
+    with pytest.raises(ConfigError, match=r"^backbone\.weights_sha256=00ff: .*a\.pth has sha256"):
         resolved(composed([f"backbone.weights={file}", 'backbone.weights_sha256="00ff"']))
 
 
-def test_revision_of_hub_weights_is_in():
+def test_the_revision_of_hub_weights_is_hashed():
     assert (
         resolved(composed(["backbone.revision=abc"]))["backbone"]["checkpoint"]["revision"] == "abc"
     )
@@ -336,13 +336,13 @@ def test_values_are_bounded(argument, bound):
         ("vit", 392, "resolution=r336, resolution=r384, resolution=r448"),
     ],
 )
-def test_a_side_that_does_not_divide_is_refused_with_what_fits(family, side, options):
+def test_a_side_that_is_no_multiple_of_the_patch_is_refused(family, side, options):
     with pytest.raises(ConfigError, match=f"{side} px is not a multiple of .*{options}"):
         typed(composed([f"backbone={family}", f"resolution=r{side}"]))
 
 
 def test_the_published_side_of_a_checkpoint_is_legal_although_its_patch_does_not_divide_it():
-    """384 px in patches of 14: 27 x 27 of them, and 6 px that the library itself leaves out."""
+    """384 px: 27 x 27 patches of 14, and 6 px that the library ignores."""
     row = ("backbone=siglip2", "backbone.checkpoint=so400m_384")
     assert typed(composed([*row, "resolution=r384"])).resolution.side == 384
     with pytest.raises(ConfigError, match="256 px is not a multiple of 14.*resolution=r384"):
@@ -362,14 +362,14 @@ def test_multiples_of_both_patches_pass(family, side):
 
 
 def test_eval_takes_its_config_from_the_checkpoint():
-    there = f"checkpoint={Path(__file__)}"
-    jobs_of(["task=eval", there, "runtime.device=cpu", "dataset.root=/d"], multirun=False)
+    checkpoint = f"checkpoint={Path(__file__)}"
+    jobs_of(["task=eval", checkpoint, "runtime.device=cpu", "dataset.root=/d"], multirun=False)
     with pytest.raises(ConfigError, match="from the checkpoint"):
         jobs_of(["task=eval", "checkpoint=x", "seed=3"], multirun=False)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["resolution.side=240"], "resolution.name=r224"),
         (["dataset.val_fraction=0"], "val_fraction=0"),
@@ -387,23 +387,23 @@ def test_eval_takes_its_config_from_the_checkpoint():
         (["task=eval", "checkpoint=/nowhere"], "no such file"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_starts(arguments, says):
+def test_invalid_commands_are_refused_before_anything_starts(arguments, message):
     with pytest.raises(ConfigError) as caught:
         jobs_of(arguments, multirun=False)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_native_preprocessing_is_hashed_only_where_it_is_looked_at():
+def test_native_preprocessing_is_hashed_only_if_it_is_used():
     assert hash_of("backbone.native=vit") == hash_of("backbone.native=dinov2")
     native = ("preprocess=native", "backbone.normalization=half")
     assert hash_of("backbone.native=vit", *native) != hash_of("backbone.native=dinov2", *native)
 
 
 def test_two_jobs_of_a_sweep_with_one_hash_are_refused(tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
+    roots = f"{tmp_path / 'one'},{tmp_path / 'two'}"
     with pytest.raises(ConfigError, match=r"the same config.*a place.*dataset\.name"):
-        jobs_of(["dataset=folder", f"dataset.root={one},{two}"], multirun=True)
+        jobs_of(["dataset=folder", f"dataset.root={roots}"], multirun=True)
 
 
 def test_multirun_expands_and_checks_every_job():

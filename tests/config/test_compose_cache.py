@@ -1,4 +1,4 @@
-"""Files parsed once and nodes composed once give what Hydra gives when it does all of it anew."""
+"""Cached files and nodes give the same configs as Hydra without a cache."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fgvc.config.compose import (
     resolved,
     typed,
 )
-from fgvc.config.node_cache import Nodes
+from fgvc.config.node_cache import NodeCache
 from fgvc.config.overrides import options
 
-BESIDE = {"baseline_zero_shot": ["backbone=clip"]}
-HANDFUL = (
+NEEDED = {"baseline_zero_shot": ["backbone=clip"]}
+SETTINGS = (
     ("dataset.split_seed=2", "seed=3", "runtime.data_root=/d", "part_attention=centre",
      "part_attention.tokens=4"),
     ("resolution=r448", "precision=bf16", "dataset.val_fraction=0.2", "backbone.checkpoint=null"),
@@ -31,11 +31,11 @@ HANDFUL = (
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
+def empty_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def by_hydra(overrides):
+def compose_by_hydra(overrides):
     register_schema()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -44,28 +44,29 @@ def by_hydra(overrides):
 
 @pytest.fixture(scope="module")
 def nodes():
-    return Nodes()
+    return NodeCache()
 
 
-@pytest.mark.parametrize("place", range(len(options("experiment"))))
-def test_every_experiment_is_what_hydra_makes_of_it(place, nodes):
-    experiment = options("experiment")[place]
-    sets = [[f"experiment={experiment}", *BESIDE.get(experiment, ()), *more] for more in HANDFUL]
-    for overrides in sets:
+@pytest.mark.parametrize("index", range(len(options("experiment"))))
+def test_every_experiment_equals_the_config_of_hydra(index, nodes):
+    experiment = options("experiment")[index]
+    needed = NEEDED.get(experiment, ())
+    commands = [[f"experiment={experiment}", *needed, *settings] for settings in SETTINGS]
+    for overrides in commands:
         nodes.conf(overrides)
-    overrides = sets[place % len(sets)]
-    theirs = by_hydra(overrides)
-    mine = composed(overrides)
-    assert OmegaConf.to_container(mine) == OmegaConf.to_container(theirs)
-    assert OmegaConf.is_struct(mine)
+    overrides = commands[index % len(commands)]
+    expected = compose_by_hydra(overrides)
+    cfg = composed(overrides)
+    assert OmegaConf.to_container(cfg) == OmegaConf.to_container(expected)
+    assert OmegaConf.is_struct(cfg)
     conf = nodes.conf(overrides)
-    assert dataclasses.asdict(conf) == dataclasses.asdict(typed(theirs))
-    assert canonical(hashed(conf)) == canonical(resolved(theirs))
+    assert dataclasses.asdict(conf) == dataclasses.asdict(typed(expected))
+    assert canonical(hashed(conf)) == canonical(resolved(expected))
 
 
-def test_nodes_that_others_composed_make_the_config_of_a_job():
-    """The last job of a cross takes every node from the jobs before it."""
-    memo, kinds = Nodes(), ("baseline_zero_shot", "finetune")
+def test_cached_nodes_give_the_config_of_hydra():
+    """The last job of a cross reuses every node of the jobs before it."""
+    cache, kinds = NodeCache(), ("baseline_zero_shot", "finetune")
     cross = [
         (f"experiment={kind}", f"backbone={family}", f"backbone.size={size}", f"resolution={side}")
         for kind in kinds
@@ -73,17 +74,17 @@ def test_nodes_that_others_composed_make_the_config_of_a_job():
         for size in ("base", "mini")
         for side in ("r224", "t256")
     ]
-    confs = [memo.conf([*one, "backbone.pretrained=false", "seed=1"]) for one in cross]
-    for place in (5, 15):
-        theirs = typed(by_hydra([*cross[place], "backbone.pretrained=false", "seed=1"]))
-        assert dataclasses.asdict(confs[place]) == dataclasses.asdict(theirs)
+    confs = [cache.conf([*overrides, "backbone.pretrained=false", "seed=1"]) for overrides in cross]
+    for index in (5, 15):
+        expected = typed(compose_by_hydra([*cross[index], "backbone.pretrained=false", "seed=1"]))
+        assert dataclasses.asdict(confs[index]) == dataclasses.asdict(expected)
     assert confs[0].backbone is not confs[1].backbone
 
 
-def test_an_axis_that_points_at_another_key_is_composed_anew():
-    """A node with a pointer depends on more than its own settings."""
-    memo = Nodes()
+def test_an_axis_with_an_interpolation_is_not_cached():
+    """A node with an interpolation depends on more than its own settings."""
+    cache = NodeCache()
     pointing = ["dataset=folder", "dataset.root=/x", "dataset.split_seed=${seed}"]
-    assert [memo.conf([*pointing, f"seed={n}"]).dataset.split_seed for n in (1, 2)] == [1, 2]
+    assert [cache.conf([*pointing, f"seed={n}"]).dataset.split_seed for n in (1, 2)] == [1, 2]
     later = [*pointing[:2], "dataset.split_seed=5"]
-    assert memo.conf([*later, "seed=3"]).dataset.split_seed == 5
+    assert cache.conf([*later, "seed=3"]).dataset.split_seed == 5

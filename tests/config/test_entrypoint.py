@@ -1,4 +1,4 @@
-"""The command as a user types it: what is wrong is said in one line, and nothing is left behind."""
+"""The command line: an error is one line, and leaves no files."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def fgvc(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[
 def test_a_wrong_command_ends_with_2_and_leaves_no_folder(arguments, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
-    said = capfd.readouterr().err
-    assert said.startswith("fgvc: ")
-    assert said.count("\n") == 1, said
+    stderr = capfd.readouterr().err
+    assert stderr.startswith("fgvc: ")
+    assert stderr.count("\n") == 1, stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_exit_code_is_that_of_the_process(tmp_path):
-    done = fgvc("task=eval", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("fgvc: ")
-    assert done.stderr.count("\n") == 1, done.stderr
+def test_the_process_exits_with_the_code_of_main(tmp_path):
+    process = fgvc("task=eval", cwd=tmp_path)
+    assert process.returncode == 2
+    assert process.stderr.startswith("fgvc: ")
+    assert process.stderr.count("\n") == 1, process.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -71,15 +71,15 @@ def test_help_and_cfg_import_nothing_heavy(arguments, tmp_path):
         f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
         "sys.exit(code)\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0
-    assert done.stderr.strip() == "[]"
+    assert process.returncode == 0
+    assert process.stderr.strip() == "[]"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_is_a_page_of_our_own_within_80_columns(capfd):
+def test_help_is_our_own_page_within_80_columns(capfd):
     assert main(["--help"]) == 0
     page = capfd.readouterr().out
     for word in ("task=", "dataset=", "backbone=", "dinov2", "resolution=", "r518", "Examples"):
@@ -97,7 +97,7 @@ def test_dry_run_shows_the_jobs_and_writes_nothing(tmp_path, monkeypatch, capfd)
 
 @pytest.mark.slow
 def test_conf_is_found_from_an_installed_wheel(tmp_path):
-    """The wheel alone, unpacked far from the checkout, composes to the same hash."""
+    """The unpacked wheel alone, outside the checkout, composes to the same hash."""
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     site = tmp_path / "site"
@@ -106,9 +106,9 @@ def test_conf_is_found_from_an_installed_wheel(tmp_path):
         "import json, fgvc.config.compose as c\n"
         "print(json.dumps([str(c.conf_dir()), c.config_hash(c.resolved(c.composed([])))]))"
     )
-    found = {}
+    results = {}
     for name, path in (("wheel", site), ("checkout", ROOT)):
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", program],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(path)},
@@ -116,29 +116,29 @@ def test_conf_is_found_from_an_installed_wheel(tmp_path):
             text=True,
             check=True,
         )
-        found[name] = json.loads(done.stdout)
-    assert found["wheel"][0] == str(site / "fgvc" / "conf")
-    assert found["wheel"][1] == found["checkout"][1]
+        results[name] = json.loads(process.stdout)
+    assert results["wheel"][0] == str(site / "fgvc" / "conf")
+    assert results["wheel"][1] == results["checkout"][1]
 
 
 def test_the_fgvc_script_is_the_same_program(tmp_path):
     script = Path(sys.executable).parent / "fgvc"
-    done = subprocess.run(
+    process = subprocess.run(
         [script, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout == fgvc("--help", cwd=tmp_path).stdout
+    assert process.stdout == fgvc("--help", cwd=tmp_path).stdout
 
 
-def test_the_version_is_that_of_the_code_that_runs(tmp_path):
-    """Not Hydra's, and not that of another fgvc that is installed beside this checkout."""
+def test_the_version_is_that_of_the_running_code(tmp_path):
+    """Not the version of Hydra or of an installed fgvc."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["name"] == "fgvc"
     for command in ([sys.executable, "-m", "fgvc.run"], [Path(sys.executable).parent / "fgvc"]):
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True
         )
-        assert done.stdout == f"fgvc {project['version']}\n"
-        assert done.stderr == ""
+        assert process.stdout == f"fgvc {project['version']}\n"
+        assert process.stderr == ""
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""backbone.weights=hf-hub:ORG/REPO and local-dir:PATH, as timm and open_clip spell them."""
+"""backbone.weights=hf-hub:ORG/REPO and local-dir:PATH, as in timm and open_clip."""
 
 import pytest
 
@@ -9,11 +9,11 @@ VIT = ("backbone=vit_tiny",)
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
+def empty_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def _typed(*overrides):
+def typed_config(*overrides):
     return typed(composed([*VIT, *overrides]))
 
 
@@ -26,39 +26,39 @@ def _typed(*overrides):
         ("hf-hub:gpt2", "gpt2", "main"),
     ],
 )
-def test_a_name_of_the_hub_is_the_rows_repository(name, repo, revision):
-    conf = _typed(f"backbone.weights={name}")
+def test_a_hub_name_replaces_the_repository_of_the_row(name, repo, revision):
+    conf = typed_config(f"backbone.weights={name}")
     assert (conf.backbone.weights, conf.backbone.revision) == (None, revision)
-    spelt_out = _typed(f"backbone.checkpoints.tiny.repo={repo}", f"backbone.revision={revision}")
-    assert hashed(conf) == hashed(spelt_out)
-    assert config_hash(hashed(conf)) != config_hash(hashed(_typed()))
+    row = f"backbone.checkpoints.tiny.repo={repo}"
+    assert hashed(conf) == hashed(typed_config(row, f"backbone.revision={revision}"))
+    assert config_hash(hashed(conf)) != config_hash(hashed(typed_config()))
 
 
 def test_the_revision_may_stand_apart_but_not_contradict():
-    together = _typed("backbone.weights=hf-hub:timm/x@v2")
-    apart = _typed("backbone.weights=hf-hub:timm/x", "backbone.revision=v2")
-    assert hashed(together) == hashed(apart)
+    in_name = typed_config("backbone.weights=hf-hub:timm/x@v2")
+    separate = typed_config("backbone.weights=hf-hub:timm/x", "backbone.revision=v2")
+    assert hashed(in_name) == hashed(separate)
     with pytest.raises(ConfigError, match=r"backbone.revision=v1: .*another revision"):
-        _typed("backbone.weights=hf-hub:timm/x@v2", "backbone.revision=v1")
+        typed_config("backbone.weights=hf-hub:timm/x@v2", "backbone.revision=v1")
 
 
-def test_a_file_of_the_row_in_the_weights_root_is_not_taken_for_the_repository(tmp_path):
+def test_a_hub_name_takes_precedence_over_a_file_in_the_weights_root(tmp_path):
     (tmp_path / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.pth").write_bytes(b"weights")
     root = f"runtime.weights_root={tmp_path}"
-    assert _typed(root).backbone.weights is not None
-    conf = _typed(root, "backbone.weights=hf-hub:timm/x")
+    assert typed_config(root).backbone.weights is not None
+    conf = typed_config(root, "backbone.weights=hf-hub:timm/x")
     assert (conf.backbone.weights, conf.backbone.weights_sha256) == (None, None)
 
 
-def test_a_repository_is_none_of_open_clips_own_tags():
+def test_a_hub_name_removes_the_tag_of_open_clip():
     conf = typed(composed(["backbone=clip_base", "backbone.weights=hf-hub:laion/x"]))
     assert conf.backbone.checkpoints["base"].tag is None
 
 
 @pytest.mark.parametrize("name", ["hf-hub:", "hf-hub:a/b/c", "hf-hub:a b", "hf-hub:a/b@"])
-def test_what_is_no_repository_is_refused(name):
+def test_an_invalid_repository_is_refused(name):
     with pytest.raises(ConfigError, match="Give hf-hub:ORG/REPO") as caught:
-        _typed(f"backbone.weights='{name}'")
+        typed_config(f"backbone.weights='{name}'")
     assert str(caught.value).startswith(f"backbone.weights={name}")
     assert "\n" not in str(caught.value)
 
@@ -66,13 +66,14 @@ def test_what_is_no_repository_is_refused(name):
 def test_a_local_dir_is_the_path(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     paths = [tmp_path, tmp_path / "model.safetensors"]
-    confs = [_typed(f"backbone.weights={given}") for given in (*paths, f"local-dir:{tmp_path}")]
+    values = (*paths, f"local-dir:{tmp_path}")
+    confs = [typed_config(f"backbone.weights={value}") for value in values]
     assert len({conf.backbone.weights for conf in confs}) == 1
     assert len({config_hash(hashed(conf)) for conf in confs}) == 1
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("value", "message"),
     [
         ("timm/vit_tiny_patch16_224.augreg_in21k", "give hf-hub:timm/vit_tiny_patch16_224.augreg"),
         ("timm/vit_tiny_patch16_224", "no such file; .*give hf-hub:timm/vit_tiny_patch16_224"),
@@ -80,7 +81,7 @@ def test_a_local_dir_is_the_path(tmp_path):
         ("https://example.org/w.pth", "an address is not read; download it"),
     ],
 )
-def test_what_reads_like_a_repository_or_an_address_is_answered(given, says):
-    with pytest.raises(ConfigError, match=says) as caught:
-        _typed(f"backbone.weights={given}")
-    assert str(caught.value).startswith(f"backbone.weights={given}")
+def test_a_path_like_a_repository_or_a_url_is_refused_with_a_hint(value, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        typed_config(f"backbone.weights={value}")
+    assert str(caught.value).startswith(f"backbone.weights={value}")

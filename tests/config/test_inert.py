@@ -1,4 +1,4 @@
-"""Which keys change nothing: one question has one hash, and every hashed key is accounted for."""
+"""Inert keys: equivalent configs share a hash, and every hashed key has a rule or is active."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fgvc.config.compose import config_hash, hashed, hashed_with_inert
+from fgvc.config.config_hash import config_hash, hashed, hashed_with_inert
 from fgvc.config.errors import ConfigError
 from fgvc.config.inert import RULES
-from fgvc.config.node_cache import Nodes
+from fgvc.config.node_cache import NodeCache
 from fgvc.config.overrides import expand_jobs
 from fgvc.config.schema import Config
 
@@ -38,7 +38,7 @@ def _frozen(stages: int, family: str = "vit", size: str = "base") -> tuple[str, 
 
 
 SO400M = _frozen(27, "siglip2", "so400m")
-# (key and two of its values, the choices under which they change nothing, choices under which not)
+# (key, two values, choices under which they change no number, choices under which they do)
 CASES: list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = [
     ("backbone.native", "vit", "dinov2", (), ("preprocess=native",)),
     ("backbone.position_resize", "timm", "zoom", ("backbone=vit", "backbone.pretrained=false"), ()),
@@ -148,7 +148,7 @@ task.warmup_steps task.weight_decay
 """
 ACTIVE = set(_ACTIVE.split())
 ROLES = ("path", "label", "split")
-WIDE = (  # together they have every hashed key
+WIDE = (  # together, these choices have every hashed key
     ("dataset.box_crop=true", "preprocess=native"),
     ("head=knn", "part_attention=transfg"),
     ("head=mlp", "dataset=folder", "dataset.name=mine"),
@@ -160,15 +160,15 @@ WIDE = (  # together they have every hashed key
 )
 
 
-# rules that have a test of their own, or whose keys are within a node
-OTHERWISE_TRIED = {
+# keys with a test of their own
+TESTED_APART = {
     "backbone.tokenizer_sha256",
     "backbone.weights_sha256",
     "dataset.generator",
     "head.fit",
     "task.ema",
 }
-NODES = Nodes()  # composes each node once for all cases
+NODES = NodeCache()  # composes each node once for all cases
 
 
 def conf_of(*overrides: str) -> Config:
@@ -181,21 +181,21 @@ def hash_of(*overrides: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    """No weights/ or data/ of this checkout may leak into a hash."""
+def empty_working_directory(tmp_path, monkeypatch):
+    """Otherwise weights/ or data/ of this checkout could change a hash."""
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(("key", "one", "other", "inert", "acting"), CASES)
-def test_a_key_is_hashed_exactly_where_it_changes_something(key, one, other, inert, acting):
-    values = (f"{key}={one}", f"{key}={other}")
-    ways = {hash_of(*inert, value) for value in values if _has(key, inert)}
-    assert len(ways) <= 1
+@pytest.mark.parametrize(("key", "value", "other", "inert", "acting"), CASES)
+def test_a_key_is_hashed_exactly_where_it_changes_a_number(key, value, other, inert, acting):
+    values = (f"{key}={value}", f"{key}={other}")
+    hashes = {hash_of(*inert, value) for value in values if _has(key, inert)}
+    assert len(hashes) <= 1
     assert len({hash_of(*acting, value) for value in values if _has(key, acting)}) in (0, 2)
 
 
 def _has(key: str, choices: tuple[str, ...]) -> bool:
-    """Whether these choices have the key at all: part_attention=off has no settings, say."""
+    """Whether these choices have the key; for example, part_attention=off has no settings."""
     node: Any = conf_of(*choices)
     for name in key.split("."):
         if not hasattr(node, name):
@@ -204,49 +204,49 @@ def _has(key: str, choices: tuple[str, ...]) -> bool:
     return True
 
 
-def test_every_rule_is_tried():
-    tried = {key for key, *_ in CASES} | OTHERWISE_TRIED
-    assert {key for rule in RULES for key in rule.keys} - tried == set()
-    assert all(rule.why for rule in RULES)
+def test_every_rule_is_tested():
+    tested = {key for key, *_ in CASES} | TESTED_APART
+    assert {key for rule in RULES for key in rule.keys} - tested == set()
+    assert all(rule.reason for rule in RULES)
 
 
 def leaves(plain: dict[str, Any], prefix: str = "") -> set[str]:
-    found = set()
+    keys = set()
     for name, value in plain.items():
         key = f"{prefix}{name}"
         if key in ("backbone.checkpoint", "dataset.generator", "dataset.official", "head.fit"):
-            found.add(key if key == "head.fit" else f"{key}.*")
+            keys.add(key if key == "head.fit" else f"{key}.*")
         elif isinstance(value, dict):
-            found |= leaves(value, f"{key}.")
+            keys |= leaves(value, f"{key}.")
         else:
-            found.add(key)
-    return found
+            keys.add(key)
+    return keys
 
 
-def test_every_hashed_key_has_a_rule_or_is_known_to_act_always():
-    every = set.union(*(leaves(hashed_with_inert(conf_of(*choices))) for choices in WIDE))
-    assert "task.c_low" in every
-    assert "task.momentum" in every
-    ruled = {key for rule in RULES for key in rule.keys}
-    unknown = every - ruled - ACTIVE
+def test_every_hashed_key_has_a_rule_or_is_always_active():
+    keys = set.union(*(leaves(hashed_with_inert(conf_of(*choices))) for choices in WIDE))
+    assert "task.c_low" in keys
+    assert "task.momentum" in keys
+    with_rule = {key for rule in RULES for key in rule.keys}
+    unknown = keys - with_rule - ACTIVE
     assert not unknown, f"{unknown}: give each a rule in fgvc.config.inert, or list it as active"
 
 
 def test_position_resize_of_another_family_does_not_move_the_hash():
     """clip, siglip2 and dinov3 support a single method."""
-    for family, own in (("clip", "open_clip"), ("siglip2", "transformers"), ("dinov3", "timm")):
+    for family, default in (("clip", "open_clip"), ("siglip2", "transformers"), ("dinov3", "timm")):
         conf = conf_of(f"backbone={family}", "backbone.position_resize=zoom")
-        assert conf.backbone.position_resize == own
+        assert conf.backbone.position_resize == default
         assert config_hash(hashed(conf)) == hash_of(f"backbone={family}")
 
 
-def test_a_way_of_resizing_that_a_command_names_for_another_family_is_refused():
+def test_an_unsupported_position_resize_in_a_command_is_refused():
     with pytest.raises(ConfigError, match=r"backbone\.position_resize=zoom: .*open_clip"):
         expand_jobs(["backbone=clip", "backbone.position_resize=zoom"], False, False)
 
 
 RATES = "head.fit.learning_rates"
-EQUAL = (  # choices, and two ways to ask the same question
+EQUAL = (  # choices, and two equivalent sets of overrides
     (TRAIN, ("task.ema=0",), ("task.ema=null",)),
     (TRAIN, ("task.mix_probability=0", *MIX), ()),
     (TRAIN, ("task.weight_decay=-0.0",), ("task.weight_decay=0",)),
@@ -256,11 +256,11 @@ EQUAL = (  # choices, and two ways to ask the same question
 
 
 @pytest.mark.parametrize(("choices", "left", "right"), EQUAL)
-def test_two_ways_to_ask_a_question_share_a_hash(choices, left, right):
+def test_equivalent_configs_share_a_hash(choices, left, right):
     assert hash_of(*choices, *left) == hash_of(*choices, *right)
 
 
-def test_values_that_change_a_number_keep_hashes_apart():
+def test_values_that_change_a_number_change_the_hash():
     assert hash_of(*TRAIN, "task.ema=0.5") != hash_of(*TRAIN)
     assert hash_of("head=mlp", f"{RATES}=[1e-3]") != hash_of("head=mlp", f"{RATES}=[1e-2]")
 
@@ -279,7 +279,7 @@ def folder(tmp_path):
     return folder
 
 
-def test_the_grid_of_positions_in_a_local_file_is_not_known(folder):
+def test_the_position_grid_of_a_local_file_is_unknown(folder):
     local = (*VIT, f"backbone.weights={folder}")
     assert hash_of(*local, "backbone.position_resize=zoom") != hash_of(*local)
 
@@ -302,18 +302,18 @@ def test_a_tokenizer_digest_that_is_only_a_check_is_not_hashed():
     )
 
 
-def test_another_tokenizer_than_the_digest_names_is_refused(folder):
+def test_a_tokenizer_with_another_digest_is_refused(folder):
     text = ("task=zero_shot", "backbone=siglip2", f"backbone.weights={folder}")
     with pytest.raises(ConfigError, match=r"^backbone\.tokenizer_sha256=00ff: .*sha256"):
         hash_of(*text, "backbone.tokenizer_sha256='00ff'")
 
 
-def test_seeds_stay_apart_even_where_nothing_is_drawn():
+def test_seeds_change_the_hash_even_without_random_numbers():
     assert hash_of("head=knn", "seed=1") != hash_of("head=knn")
     assert all("seed" not in rule.keys for rule in RULES)
 
 
-def test_the_config_keeps_what_was_given():
+def test_the_config_keeps_a_typed_inert_value():
     conf = conf_of(*TRAIN, "task.momentum=0.5")
     assert conf.task.momentum == 0.5
     assert "momentum" not in hashed(conf)["task"]

@@ -1,4 +1,4 @@
-"""Where a sweep runs: a launcher that cannot be is refused before anything is written."""
+"""Launchers: an invalid launcher is refused before anything is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fgvc.config.schema.launcher import LAUNCHERS
 from fgvc.run import main
 
 SLURM = "hydra/launcher=submitit_slurm"
-REFUSED = {
+MESSAGES = {
     "-m hydra/launcher=jobli": "did you mean joblib?",
     "-m hydra/launcher=joblib,serial": "one launcher for all jobs",
     "-m ~hydra/launcher": "not deleted",
@@ -32,20 +32,20 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("command", REFUSED)
-def test_a_launcher_that_cannot_be_is_refused_in_one_line(command, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("command", MESSAGES)
+def test_an_invalid_launcher_is_refused_in_one_line(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))  # no cluster
     code = main([*command.split(), "backbone=vit_tiny", "backbone.pretrained=false"])
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert code == 2
-    assert said.startswith("fgvc: ")
-    assert said.count("\n") == 1
-    assert REFUSED[command] in said
+    assert output.startswith("fgvc: ")
+    assert output.count("\n") == 1
+    assert MESSAGES[command] in output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_keys_of_slurm_are_taken_where_it_is(tmp_path, monkeypatch, capsys):
+def test_the_keys_of_slurm_are_accepted_with_sbatch(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
@@ -56,14 +56,14 @@ def test_the_keys_of_slurm_are_taken_where_it_is(tmp_path, monkeypatch, capsys):
     launcher = [SLURM, *(f"hydra.launcher.{key}" for key in keys), more]
     vit = ["backbone=vit_tiny", "backbone.pretrained=false", "runtime.dry_run=true"]
     assert main(["-m", *launcher, *vit, "seed=0,1"]) == 0
-    said = capsys.readouterr().out
-    assert "2 jobs" in said
-    assert "hydra" not in said
+    output = capsys.readouterr().out
+    assert "2 jobs" in output
+    assert "hydra" not in output
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_every_launcher_composes_to_the_keys_of_its_dataclass(name, recwarn):
-    """Ours and not the plugin's, whose schema Hydra would lay beneath it with a warning."""
+    """Without the schema of the plugin, which Hydra would merge with a warning."""
     register_schema()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -71,7 +71,7 @@ def test_every_launcher_composes_to_the_keys_of_its_dataclass(name, recwarn):
     node = OmegaConf.to_container(cfg.hydra.launcher, resolve=False)
     fixed = {"_target_"} | ({"submitit_folder"} if name.startswith("submitit") else set())
     assert set(node) - fixed == {item.name for item in dataclasses.fields(LAUNCHERS[name])}
-    assert [str(one.message) for one in recwarn] == []
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_every_launcher_has_a_file_and_a_first_line():

@@ -1,4 +1,4 @@
-"""A text where a list of one is meant: the same config and hash as the list itself."""
+"""A text instead of a list of one: the same config and hash as the list."""
 
 from __future__ import annotations
 
@@ -47,23 +47,20 @@ def test_any_text_survives_as_it_was_typed(text):
 
 
 @pytest.mark.parametrize("typed", [ONE, 'dataset.prompts=["a {}","b {}"]', "dataset.prompts=[]"])
-def test_a_list_stays_as_it_is(typed):
+def test_a_list_is_unchanged(typed):
     assert as_list(typed) == typed
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("head.fit.learning_rates=1e-3", [1e-3]),
-        ("head.fit.weight_decays=0", [0.0]),
-    ],
+    ("typed", "expected"),
+    [("head.fit.learning_rates=1e-3", [1e-3]), ("head.fit.weight_decays=0", [0.0])],
 )
-def test_a_number_is_a_list_of_one_too(typed, meant):
+def test_a_number_is_a_list_of_one_too(typed, expected):
     (job,) = jobs_of(["head=mlp", typed], multirun=False)
-    assert getattr(job.conf.head.fit, typed.partition("=")[0].rpartition(".")[2]) == meant
+    assert getattr(job.conf.head.fit, typed.partition("=")[0].rpartition(".")[2]) == expected
 
 
-def test_every_list_of_the_schema_is_known():
+def test_every_list_key_of_the_schema_is_recognized():
     keys = ("dataset.prompts", "head.fit.learning_rates", "head.fit.weight_decays")
     assert all(map(is_list, (*keys, "task.overrides", "hydra.launcher.setup")))
     assert not is_list("seed")
@@ -85,21 +82,23 @@ def test_an_experiment_file_may_hold_a_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("typed", "says"),
+    ("typed", "message"),
     [
         ("head.fit.learning_rates=1e-3,1e-2", "as a list: 'head.fit.learning_rates=[0.001,0.01]'"),
         ("dataset.prompts=[a {}.,b {}.]", """'dataset.prompts=["a {}.","b {}."]'"""),
     ],
 )
-def test_what_is_no_list_says_how_one_is_written(typed, says, tmp_path, monkeypatch, capfd):
+def test_a_value_that_is_no_list_is_refused_with_an_example(
+    typed, message, tmp_path, monkeypatch, capfd
+):
     monkeypatch.chdir(tmp_path)
     head = ["head=mlp"] if typed.startswith("head") else list(CLIP)
     assert main([*head, typed]) == 2
-    assert says in capfd.readouterr().err
-    jobs_of([*head, says.partition("'")[2].rstrip("'")], multirun=False)
+    assert message in capfd.readouterr().err
+    jobs_of([*head, message.partition("'")[2].rstrip("'")], multirun=False)
 
 
-def test_the_run_itself_records_the_list(tmp_path, monkeypatch, capfd):
+def test_the_run_receives_the_list(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     command = [*CLIP, "dataset.prompts=a photo of a {}.", "runtime.dry_run=true"]
     assert main(command) == 0

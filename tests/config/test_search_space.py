@@ -1,4 +1,4 @@
-"""sweep=tune and overlays as files: what arguments mean, and what is refused before any work."""
+"""sweep=tune and overlay files: what arguments mean, and what is refused before any work."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ TINY = ("backbone=vit_tiny", "backbone.pretrained=false")
 FIXED = ("learning_rate=1e-3", "layer_decay=0.75", "weight_decay=0.05", "drop_path=0", "mixup=0")
 
 
-def searched(*arguments, only=()):
-    """The search of these arguments; only: of the file's keys these are searched."""
-    fixed = [f"task.{one}" for one in FIXED if one.partition("=")[0] not in only]
-    given = {one.partition("=")[0]: one for one in (*fixed, *arguments)} if only else arguments
-    chosen = list(given.values()) if isinstance(given, dict) else list(given)
-    found = parse_search(expand_sweep(["sweep=tune", *TINY, *chosen])[0])
-    assert found is not None
-    return found
+def parse(*arguments, only=()):
+    """The search of these arguments. only: the keys of the sweep file that stay searched."""
+    chosen = list(arguments)
+    if only:
+        fixed = [f"task.{item}" for item in FIXED if item.partition("=")[0] not in only]
+        chosen = [*{item.partition("=")[0]: item for item in (*fixed, *arguments)}.values()]
+    search = parse_search(expand_sweep(["sweep=tune", *TINY, *chosen])[0])
+    assert search is not None
+    return search
 
 
-def test_what_is_typed_is_searched_or_fixed_there_and_the_rest_is_the_files():
-    search, corners = searched("task.mixup=0", "task.warmup_steps=int(interval(1,9))")
+def test_typed_keys_replace_those_of_the_sweep_file():
+    search, corners = parse("task.mixup=0", "task.warmup_steps=int(interval(1,9))")
     assert next(iter(search.space)) == "task.warmup_steps"
     assert set(search.space) == {
         "task.warmup_steps",
@@ -40,24 +41,24 @@ def test_what_is_typed_is_searched_or_fixed_there_and_the_rest_is_the_files():
     assert all(job.conf.runtime.stop_before_test for job in corners)
 
 
-def test_a_search_is_named_by_all_that_decides_its_proposals_but_their_number():
-    one, more, loss, other = (
-        searched("task.drop_path=0,0.1", *given, only=("drop_path",))[0]
-        for given in (
+def test_the_digest_of_a_search_ignores_only_the_number_of_trials():
+    default, more, loss, other = (
+        parse("task.drop_path=0,0.1", *overrides, only=("drop_path",))[0]
+        for overrides in (
             (),
             ("hydra.sweeper.n_trials=3",),
             ("task.select=loss",),
             ("hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=1"),
         )
     )
-    assert (one.trials, more.trials) == (20, 3)
-    assert one.digest == more.digest
-    assert len({one.digest, loss.digest, other.digest}) == 3
+    assert (default.trials, more.trials) == (20, 3)
+    assert default.digest == more.digest
+    assert len({default.digest, loss.digest, other.digest}) == 3
     assert (loss.direction, other.sampler) == ("minimize", "random")
 
 
 @pytest.mark.parametrize(
-    ("argument", "says"),
+    ("argument", "message"),
     [
         ("task.layer_decay=interval(0,1)", "task.layer_decay=0.0: must be at least 0.001"),
         ("task.drop_path=interval(0,1.5)", "task.drop_path=1.5: must be at least 0.0 and at most"),
@@ -78,17 +79,17 @@ def test_a_search_is_named_by_all_that_decides_its_proposals_but_their_number():
         ("hydra/sweeper=basic", "a search is sweep=tune"),
     ],
 )
-def test_what_cannot_be_searched_is_refused_in_one_line(argument, says):
+def test_an_invalid_search_is_refused_in_one_line(argument, message):
     only = ("layer_decay",)
-    given = () if argument.startswith("task.layer") else ("task.layer_decay=0.5,0.6",)
-    with pytest.raises(ConfigError, match=says) as refused:
-        searched(*given, argument, only=only)
+    overrides = () if argument.startswith("task.layer") else ("task.layer_decay=0.5,0.6",)
+    with pytest.raises(ConfigError, match=message) as refused:
+        parse(*overrides, argument, only=only)
     assert "\n" not in str(refused.value)
 
 
 def test_nothing_to_search_and_a_search_without_a_name_are_refused():
     with pytest.raises(ConfigError, match="nothing to search"):
-        searched(*(f"task.{one}" for one in FIXED))
+        parse(*(f"task.{item}" for item in FIXED))
     with pytest.raises(ConfigError, match="a search is sweep=tune"):
         parse_search(["hydra/sweeper=optuna", "task.mixup=0,1"])
     assert parse_search(["head=knn,linear"]) is None
@@ -97,19 +98,19 @@ def test_nothing_to_search_and_a_search_without_a_name_are_refused():
 def test_a_dry_run_shows_the_space_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["sweep=tune", *TINY, "runtime.dry_run=true", "hydra.sweeper.n_trials=7"]) == 0
-    said = capsys.readouterr().out
-    assert "7 trials (tpe), nothing started" in said
-    assert "task.learning_rate: tag(log, interval(1e-4, 1e-2))" in said
+    output = capsys.readouterr().out
+    assert "7 trials (tpe), nothing started" in output
+    assert "task.learning_rate: tag(log, interval(1e-4, 1e-2))" in output
     assert main(["runtime.stop_before_test=true", "head=knn"]) == 2
     assert "only task=train has" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-# --- an overlay that lies anywhere ---
+# --- overlay files ---
 
 
-def test_an_overlay_is_what_it_was_made_of(tmp_path):
-    """Axes, and values that Hydra would read as its own; the hash is that of the typed command."""
+def test_an_overlay_has_the_hash_of_the_typed_command(tmp_path):
+    """Axes, and values with special characters of Hydra."""
     axes = {"experiment": "finetune", "backbone": "vit_tiny", "part_attention": "off"}
     prompts = ['it\'s, "x" [1] of a {}.', "a {}"]
     values = {
@@ -136,7 +137,7 @@ def test_an_overlay_is_what_it_was_made_of(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (None, "no such file"),
         ("- 1\n", "not an overlay"),
@@ -146,12 +147,12 @@ def test_an_overlay_is_what_it_was_made_of(tmp_path):
         ("task:\n  epoch: 3\n", "write task.epochs=3"),
     ],
 )
-def test_a_file_that_is_no_overlay_is_refused(text, says, tmp_path, monkeypatch, capsys):
+def test_a_file_that_is_no_overlay_is_refused(text, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     if text is not None:
         (tmp_path / "x.yaml").write_text(text)
     assert main(["experiment=x.yaml", "task=train", *TINY]) == 2
     err = capsys.readouterr().err
-    assert says in err
+    assert message in err
     assert err.count("\n") == 1
     assert len(list(tmp_path.iterdir())) == (text is not None)

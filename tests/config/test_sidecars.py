@@ -1,4 +1,4 @@
-"""Mean, standard deviation and epsilon that stand beside the weights are never ignored."""
+"""Mean, standard deviation and epsilon in files beside the weights are never ignored."""
 
 import argparse
 import json
@@ -30,11 +30,11 @@ STATE = {"a": torch.ones(2)}
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
+def empty_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def _folder(tmp_path, name="model.safetensors", state=STATE, **files):
+def make_folder(tmp_path, name="model.safetensors", state=STATE, **files):
     """A folder with weights, and JSON files by the stem of their names."""
     save_file(state, tmp_path / name)
     for stem, values in files.items():
@@ -42,7 +42,7 @@ def _folder(tmp_path, name="model.safetensors", state=STATE, **files):
     return tmp_path
 
 
-def _typed(folder, *overrides, backbone="vit"):
+def typed_config(folder, *overrides, backbone="vit"):
     return typed(
         composed(
             [f"backbone={backbone}", "backbone.size=mini", f"backbone.weights={folder}", *overrides]
@@ -58,9 +58,9 @@ def _timm(name):
     return {"architecture": name, "pretrained_cfg": get_pretrained_cfg(name).to_dict()}
 
 
-def _refused(says, *arguments, **options):
-    with pytest.raises(ConfigError, match=says) as caught:
-        _typed(*arguments, **options)
+def check_refused(message, *arguments, **options):
+    with pytest.raises(ConfigError, match=message) as caught:
+        typed_config(*arguments, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -76,11 +76,11 @@ def test_other_statistics_are_refused_and_the_way_out_works(tmp_path, form):
         "preprocessor": {"preprocessor_config": CLIPImageProcessor().to_dict()},
         "processor": {"processor_config": {"image_processor": CLIPImageProcessor().to_dict()}},
     }[form]
-    folder = _folder(tmp_path, name, **files)
-    said = _refused("Set backbone.normalization=clip.", folder)
-    assert said.startswith("backbone.normalization=half:")
-    assert str(folder / f"{next(iter(files))}.json") in said
-    conf = _typed(folder, "backbone.normalization=clip")
+    folder = make_folder(tmp_path, name, **files)
+    message = check_refused("Set backbone.normalization=clip.", folder)
+    assert message.startswith("backbone.normalization=half:")
+    assert str(folder / f"{next(iter(files))}.json") in message
+    conf = typed_config(folder, "backbone.normalization=clip")
     assert evaluation_transform(conf).normalization == "clip"
 
 
@@ -97,13 +97,13 @@ def test_other_statistics_are_refused_and_the_way_out_works(tmp_path, form):
         ("vit", {}),
     ],
 )
-def test_what_the_libraries_publish_of_the_families_passes(tmp_path, backbone, files):
-    _typed(_folder(tmp_path, **files), backbone=backbone)
+def test_published_files_of_the_families_are_accepted(tmp_path, backbone, files):
+    typed_config(make_folder(tmp_path, **files), backbone=backbone)
 
 
-def test_a_row_of_its_own_statistics_is_named(tmp_path):
+def test_the_row_with_its_own_statistics_is_named(tmp_path):
     tag = open_clip_cfg("ViT-L-14", "laion2b_s32b_b82k")
-    folder = _folder(
+    folder = make_folder(
         tmp_path,
         "open_clip_model.safetensors",
         open_clip_config={"preprocess_cfg": {"mean": list(tag["mean"]), "std": list(tag["std"])}},
@@ -120,31 +120,33 @@ def test_a_row_of_its_own_statistics_is_named(tmp_path):
 
 
 def test_the_way_out_works_with_native_preprocessing(tmp_path):
-    folder = _folder(tmp_path, open_clip_config=_open_clip(*OPENAI))
+    folder = make_folder(tmp_path, open_clip_config=_open_clip(*OPENAI))
     native = "preprocess=native"
-    _refused("Set backbone.checkpoints.mini.normalization=clip", folder, native)
-    conf = _typed(folder, native, "backbone.checkpoints.mini.normalization=clip")
+    check_refused("Set backbone.checkpoints.mini.normalization=clip", folder, native)
+    conf = typed_config(folder, native, "backbone.checkpoints.mini.normalization=clip")
     assert evaluation_transform(conf).identity["mean"] == OPENAI[0]
 
 
 @pytest.mark.parametrize(
-    ("stated", "says"),
+    ("stated", "message"),
     [
         ({"mean": [0.4, 0.4, 0.4], "std": HALF}, "which no key has. .*imagenet, half, clip"),
         ({"mean": [0.5], "std": HALF}, "3 channels, RGB"),
         ({"mean": "half", "std": HALF}, "mean=half, not three numbers"),
-        (3, "values of another kind"),
+        (3, "values of another type"),
     ],
 )
-def test_statistics_of_no_key_are_refused(tmp_path, stated, says):
-    _refused(says, _folder(tmp_path, config={"architecture": "x", "pretrained_cfg": stated}))
+def test_unregistered_statistics_are_refused(tmp_path, stated, message):
+    check_refused(
+        message, make_folder(tmp_path, config={"architecture": "x", "pretrained_cfg": stated})
+    )
 
 
 def test_a_file_that_is_no_json_object_is_named(tmp_path):
-    folder = _folder(tmp_path, open_clip_config=[])
-    _refused("open_clip_config.json holds a list, not a JSON object", folder)
+    folder = make_folder(tmp_path, open_clip_config=[])
+    check_refused("open_clip_config.json holds a list, not a JSON object", folder)
     (folder / "open_clip_config.json").write_text("{")
-    _refused("open_clip_config.json cannot be read as JSON", folder)
+    check_refused("open_clip_config.json cannot be read as JSON", folder)
 
 
 @pytest.mark.parametrize(
@@ -155,18 +157,18 @@ def test_a_file_that_is_no_json_object_is_named(tmp_path):
         {"image_mean": HALF, "image_std": HALF, "do_normalize": True, "rescale_factor": 1 / 127.5},
     ],
 )
-def test_a_processor_that_scales_otherwise_is_refused(tmp_path, values):
-    _refused("which no key has", _folder(tmp_path, preprocessor_config=values))
+def test_a_processor_with_another_scale_is_refused(tmp_path, values):
+    check_refused("which no key has", make_folder(tmp_path, preprocessor_config=values))
 
 
-def test_a_processor_for_bytes_says_the_same_in_other_units(tmp_path):
+def test_a_processor_in_byte_units_is_accepted(tmp_path):
     values = {"do_normalize": True, "do_rescale": False}
     values |= {"image_mean": [127.5] * 3, "image_std": [127.5] * 3}
-    _typed(_folder(tmp_path, preprocessor_config=values))
+    typed_config(make_folder(tmp_path, preprocessor_config=values))
 
 
 @pytest.mark.parametrize(
-    ("files", "says"),
+    ("files", "message"),
     [
         ({"preprocessor_config": ViTImageProcessor().to_dict()}, "interpolation bilinear, .* bic"),
         ({"preprocessor_config": ViTImageProcessor(resample=3).to_dict()}, "resize mode squash"),
@@ -176,13 +178,11 @@ def test_a_processor_for_bytes_says_the_same_in_other_units(tmp_path):
         ),
     ],
 )
-def test_another_filter_or_mode_is_refused_where_the_familys_own_is_asked_for(
-    tmp_path, files, says
-):
-    folder = _folder(tmp_path, **files)
-    evaluation_transform(_typed(folder))
-    with pytest.raises(UserError, match=f"preprocess=native: .*{says}.*Set preprocess=shared"):
-        evaluation_transform(_typed(folder, "preprocess=native"))
+def test_another_filter_or_mode_is_refused_with_native_preprocessing(tmp_path, files, message):
+    folder = make_folder(tmp_path, **files)
+    evaluation_transform(typed_config(folder))
+    with pytest.raises(UserError, match=f"preprocess=native: .*{message}.*Set preprocess=shared"):
+        evaluation_transform(typed_config(folder, "preprocess=native"))
 
 
 # --- epsilon of the layer norms ---
@@ -198,24 +198,26 @@ def test_the_epsilon_of_a_vit_of_transformers_is_recorded(tmp_path, form):
         save_file(state, file)
     else:
         torch.save(state, file, _use_new_zipfile_serialization=form == "bin")
-    assert _typed(file).backbone.norm_eps == 1e-12
+    assert typed_config(file).backbone.norm_eps == 1e-12
     (tmp_path / "config.json").write_text(json.dumps({"layer_norm_eps": 1e-6}))
-    other = _typed(file)
+    other = typed_config(file)
     assert other.backbone.norm_eps == 1e-6
     (tmp_path / "config.json").unlink()
-    assert config_hash(hashed(other)) != config_hash(hashed(_typed(file)))
-    assert hashed(other) == hashed(_typed(file, "backbone.norm_eps=1e-6"))
+    assert config_hash(hashed(other)) != config_hash(hashed(typed_config(file)))
+    assert hashed(other) == hashed(typed_config(file, "backbone.norm_eps=1e-6"))
 
 
 def test_an_epsilon_that_contradicts_config_json_is_refused(tmp_path):
-    folder = _folder(tmp_path, state={LAYER: torch.ones(2)}, config={"layer_norm_eps": 1e-6})
-    _refused("backbone.norm_eps=1e-05: .*layer_norm_eps=1e-06", folder, "backbone.norm_eps=1e-5")
+    folder = make_folder(tmp_path, state={LAYER: torch.ones(2)}, config={"layer_norm_eps": 1e-6})
+    check_refused(
+        "backbone.norm_eps=1e-05: .*layer_norm_eps=1e-06", folder, "backbone.norm_eps=1e-5"
+    )
 
 
-def test_the_epsilon_of_other_libraries_stays_their_models_own(tmp_path):
-    folder = _folder(tmp_path, config={"model_type": "vit", "layer_norm_eps": 1e-12})
-    assert _typed(folder).backbone.norm_eps is None
-    assert "norm_eps" not in hashed(_typed(folder))["backbone"]
+def test_the_epsilon_of_other_libraries_is_not_changed(tmp_path):
+    folder = make_folder(tmp_path, config={"model_type": "vit", "layer_norm_eps": 1e-12})
+    assert typed_config(folder).backbone.norm_eps is None
+    assert "norm_eps" not in hashed(typed_config(folder))["backbone"]
 
 
 @pytest.mark.parametrize(
@@ -229,14 +231,14 @@ def test_the_epsilon_of_other_libraries_stays_their_models_own(tmp_path):
         ({"layer_norm_eps": 1e-5}, 1e-5, False),
     ],
 )
-def test_an_epsilon_that_no_file_states_is_assumed(tmp_path, config, eps, assumed):
+def test_an_unstated_epsilon_is_assumed(tmp_path, config, eps, assumed):
     files = {} if config is None else {"config": config}
-    folder = _folder(tmp_path, state={LAYER: torch.ones(2)}, **files)
-    backbone = _typed(folder).backbone
+    folder = make_folder(tmp_path, state={LAYER: torch.ones(2)}, **files)
+    backbone = typed_config(folder).backbone
     assert (backbone.norm_eps, backbone.norm_eps_assumed) == (eps, assumed)
-    stated = _typed(folder, f"backbone.norm_eps={eps}")
+    stated = typed_config(folder, f"backbone.norm_eps={eps}")
     assert not stated.backbone.norm_eps_assumed
-    assert hashed(stated) == hashed(_typed(folder))
+    assert hashed(stated) == hashed(typed_config(folder))
 
 
 @pytest.mark.parametrize("form", ["metadata", "options", "legacy options", "other tensors"])
@@ -245,16 +247,16 @@ def test_a_key_of_transformers_that_is_only_text_is_no_layout(tmp_path, form):
     if form == "metadata":
         save_file(state, tmp_path / "w.bin", metadata={"init": f"renamed from vit.{LAYER}"})
     else:
-        given = {"args": {"skip": [LAYER], LAYER: 1.0}, "note": LAYER, "model": state}
+        content = {"args": {"skip": [LAYER], LAYER: 1.0}, "note": LAYER, "model": state}
         if form == "other tensors":
-            given = {f"x{LAYER}": torch.ones(2), f"{LAYER}.old": torch.ones(2), **state}
+            content = {f"x{LAYER}": torch.ones(2), f"{LAYER}.old": torch.ones(2), **state}
         new = form != "legacy options"
-        torch.save(given, tmp_path / "w.bin", _use_new_zipfile_serialization=new)
-    assert _typed(tmp_path / "w.bin").backbone.norm_eps is None
+        torch.save(content, tmp_path / "w.bin", _use_new_zipfile_serialization=new)
+    assert typed_config(tmp_path / "w.bin").backbone.norm_eps is None
 
 
 @pytest.mark.parametrize("form", ["wrapped", "parameter", "sharded", "compiled"])
-def test_a_layout_is_seen_in_every_form_that_is_read(tmp_path, form):
+def test_a_layout_is_recognized_in_every_file_format(tmp_path, form):
     name, value = f"module.vit.{LAYER}", torch.ones(2)
     file = tmp_path / "w.bin"
     if form == "sharded":
@@ -267,10 +269,10 @@ def test_a_layout_is_seen_in_every_form_that_is_read(tmp_path, form):
         name = name.replace("layer.0.", "layer.0._orig_mod.") if form == "compiled" else name
         args = argparse.Namespace(lr=0.1)
         torch.save({"args": args, "best": np.float64(3), "model": {name: value}}, file)
-    assert _typed(file).backbone.norm_eps == 1e-12
+    assert typed_config(file).backbone.norm_eps == 1e-12
 
 
-def test_nothing_in_a_pickle_runs_while_its_names_are_read(tmp_path):
+def test_reading_names_runs_no_code_of_a_pickle(tmp_path):
     torch.save(
         {"model": {LAYER: torch.ones(2)}, "evil": Evil(tmp_path / "ran")}, tmp_path / "w.bin"
     )
@@ -279,7 +281,7 @@ def test_nothing_in_a_pickle_runs_while_its_names_are_read(tmp_path):
 
 
 class Evil:
-    """Unpickled, it writes a file."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path

@@ -1,4 +1,4 @@
-"""The words of other tools: each suggestion is a legal command and keeps the value."""
+"""Words of other tools: each suggestion is a legal command with the same value."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def refusal(arguments: list[str], folder: Path, capfd) -> str:
-    """The one line of a wrong command, which ends with 2 and leaves no folder."""
+    """The error line of a wrong command, which exits with 2 and leaves no folder."""
     assert main(arguments) == 2
-    said = capfd.readouterr().err
-    assert said.startswith("fgvc: ")
-    assert said.count("\n") == 1, said
+    stderr = capfd.readouterr().err
+    assert stderr.startswith("fgvc: ")
+    assert stderr.count("\n") == 1, stderr
     assert list(folder.iterdir()) == []
-    return said.removeprefix("fgvc: ").rstrip("\n")
+    return stderr.removeprefix("fgvc: ").rstrip("\n")
 
 
-WANTED = {  # as typed -> what the line must hold
+SUGGESTIONS = {  # as typed -> part of the error line
     "task.lr=0.001": "write task=train task.learning_rate=0.001",
     "task=train task.lr=0.001": "write task.learning_rate=0.001",
     "optimizer.lr=1e-3 task=train": "write task.learning_rate=1e-3",
@@ -115,22 +115,22 @@ WANTED = {  # as typed -> what the line must hold
 }
 
 
-@pytest.mark.parametrize("typed", WANTED)
-def test_a_peers_word_is_answered_with_our_command(typed, tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("typed", SUGGESTIONS)
+def test_a_word_of_another_tool_is_refused_with_our_command(typed, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     line = refusal(typed.split(), tmp_path, capfd)
-    assert WANTED[typed] in line
+    assert SUGGESTIONS[typed] in line
     assert "usage:" not in line
 
 
-def asked(*options: str):
-    from fgvc.config.compose_cache import parsed
+def command_of(*options: str):
+    from fgvc.config.compose_cache import parse_override
 
-    return parse_command([parsed(option) for option in options])
+    return parse_command([parse_override(option) for option in options])
 
 
 SAMPLES = ("1", "0.1", "cub", "dinov2", "linear", "224", "cuda")
-NEEDED = {
+INPUTS = {
     "eval": ("checkpoint",),
     "predict": ("checkpoint", "image"),
     "export": ("checkpoint",),
@@ -143,42 +143,42 @@ TEXT = ("task=zero_shot", "head=text_linear")
 
 @pytest.fixture(scope="module")
 def composes(tmp_path_factory):
-    """composes(context, suggestion): whether the suggestion is legal beside the rest."""
-    place, known = tmp_path_factory.mktemp("place"), {}
+    """composes(context, suggestion): whether the suggestion is legal with the context."""
+    folder, cache = tmp_path_factory.mktemp("place"), {}
 
     def check(context: tuple[str, ...], suggestion: tuple[str, ...]) -> bool:
         keys = {item.partition("=")[0]: item.partition("=")[2] for item in suggestion}
-        kept = [item for item in context if item.partition("=")[0] not in keys]
+        overrides = [item for item in context if item.partition("=")[0] not in keys]
         if "dataset=table" in suggestion and "dataset.table" not in keys:
-            kept.append(f"dataset.table={place / 'a.csv'}")
-        kept += ["backbone=clip"] if {*TEXT} & {*suggestion} and "backbone" not in keys else []
-        for key in NEEDED.get(keys.get("task", ""), ()):
-            kept += [f"{key}={place}"] if key not in keys else []
-        command = (*kept, *suggestion)
-        if command not in known:
+            overrides.append(f"dataset.table={folder / 'a.csv'}")
+        overrides += ["backbone=clip"] if {*TEXT} & {*suggestion} and "backbone" not in keys else []
+        for key in INPUTS.get(keys.get("task", ""), ()):
+            overrides += [f"{key}={folder}"] if key not in keys else []
+        command = (*overrides, *suggestion)
+        if command not in cache:
             try:
-                known[command] = bool(jobs_of(command, multirun=False))
+                cache[command] = bool(jobs_of(command, multirun=False))
             except ConfigError:
-                known[command] = False
-        return known[command]
+                cache[command] = False
+        return cache[command]
 
-    check.place = place
+    check.place = folder
     return check
 
 
 def test_every_suggestion_of_the_table_of_keys_composes(composes):
-    """For some value of the word: 0.1 is no number of epochs. A note alone is an answer, too."""
+    """For some value of the word: 0.1 is no number of epochs. A note alone counts too."""
     (table := composes.place / "a.csv").touch()
     values = (*SAMPLES, str(composes.place), str(table))
-    command, wrong = asked(), set()
+    command, wrong = command_of(), set()
     for word in (*MEANINGS, *BUILT):
         if word in command.legal:
             continue
         advice = [for_key(word, value, command) for value in values]
         assert all(advice), word
-        assert all(one.overrides or one.note for one in advice)
-        suggestions = dict.fromkeys(one.overrides for one in advice if one.overrides)
-        if suggestions and not any(composes((), one) for one in suggestions):
+        assert all(item.overrides or item.note for item in advice)
+        suggestions = dict.fromkeys(item.overrides for item in advice if item.overrides)
+        if suggestions and not any(composes((), overrides) for overrides in suggestions):
             wrong.add(word)
     assert wrong == set()
 
@@ -190,7 +190,7 @@ def test_every_suggestion_of_the_table_of_options_composes(composes):
             advice = for_option(group, word)
             assert advice is not None
             context = ("task=train",) if group in ("recipe", "part_attention") else ()
-            if "table" in str(advice):  # it asks for the file itself
+            if "table" in str(advice):  # needs the file itself
                 context = (f"dataset.table={composes.place / 'a.csv'}",)
             if advice.overrides[0] != "sweep=tune" and not composes(context, advice.overrides):
                 wrong.add((group, word))
@@ -243,5 +243,5 @@ OTHERS = (
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_model_that_is_none_of_ours_is_not_replaced_by_another(name):
+def test_an_unsupported_model_gets_no_suggestion(name):
     assert for_option("backbone", name) is None

@@ -126,7 +126,7 @@ def test_lots_belong_to_their_images_however_a_step_is_cut(run):
     ("overrides", "says"),
     [
         (["part_attention.last_block=random"], "a frozen backbone"),
-        (["part_attention.contrastive=1"], "it moves the features"),
+        (["part_attention.contrastive=1"], "it trains the features"),
         (["part_attention.stride=17"], "at most 16"),
         (["task=train", "part_attention.contrastive=1", "task.mixup=1"], "mixed images"),
         (["task=train", "task.tune=head", "part_attention.last_block=random"], "tune=full"),

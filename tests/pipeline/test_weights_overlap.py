@@ -204,7 +204,7 @@ def test_a_head_alone_is_refused(run, finished):
     assert refused.code == 2
     assert len(refused.err.splitlines()) == 1
     assert "holds a head and no backbone" in refused.err
-    assert "random weights (backbone.pretrained=false): set that, or give a ch" in refused.err
+    assert "random weights: set backbone.pretrained=false, or give a ch" in refused.err
 
 
 def test_several_records_below_a_folder_are_named(run, finetuned, tmp_path):

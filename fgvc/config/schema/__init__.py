@@ -1,6 +1,6 @@
-"""The shape of a config: one dataclass per node, values in conf/*.yaml, no default here.
+"""The shape of a config: one dataclass per node. Values are in conf/*.yaml, not here.
 
-What a field means to the config hash stands in its metadata (fields.py, fgvc.config.compose).
+The metadata of a field states how the config hash treats it (fields.py, fgvc.config.config_hash).
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ __all__ = [
 
 @dataclass
 class Resolution:
-    """resolution= axis: the side of the square that reaches the backbone, in pixels.
+    """resolution= axis: the side of the square input of the backbone, in pixels.
 
-    grid: instead of a side, patches along it; the side then follows from the backbone's patch.
+    grid: patches per side, instead of a side; the side then follows from the backbone's patch.
     """
 
     name: str = MISSING
@@ -102,19 +102,19 @@ class NoPartAttention:
 
 @dataclass
 class PartAttention:
-    """part_attention= of every choice that keeps some patch tokens for the last block."""
+    """part_attention= of every choice that selects patch tokens for the last block."""
 
     name: str = MISSING
-    tokens: int | None = bounded(1)  # in all; null: one per head
-    stride: int | None = bounded(1)  # pixels between patches; null: the patch, no overlap
+    tokens: int | None = bounded(1)  # selected patches; null: one per head
+    stride: int | None = bounded(1)  # pixels between patches; null: the patch size, no overlap
     last_block: str = one_of("pretrained", "random")
     contrastive: float = bounded(0.0)  # weight of the contrastive loss, task=train
-    margin: float = bounded(-1.0, 1.0)  # of its negative pairs
+    margin: float = bounded(-1.0, 1.0)  # of the negative pairs
 
 
 @dataclass
 class Runtime:
-    """Where and how it runs, never what: the whole node is outside the hash."""
+    """Where and how a command runs; the whole node is outside the hash."""
 
     output_root: str = MISSING
     cache_root: str = MISSING
@@ -128,22 +128,24 @@ class Runtime:
     threads: int | None = bounded(1)  # null: torch's own choice
     nproc: int = bounded(1)
     eval_batch_size: int = bounded(1)
-    micro_batch: int | None = bounded(1)  # images a device sees at once in training; null: all
+    micro_batch: int | None = bounded(
+        1
+    )  # images per device and forward pass in training; null: all
     grad_checkpointing: bool = MISSING
     compile: bool = MISSING
     save_every: int | None = bounded(1)  # steps between resume states; null: at each epoch's end
-    keep_states: int = bounded(1)  # newest resume states kept
+    keep_states: int = bounded(1)  # number of resume states kept
     resume_force: bool = MISSING
-    retention_days: int = bounded(90)  # what a run or a table is kept at least
+    retention_days: int = bounded(90)  # minimum for run folders and tables
     dry_run: bool = MISSING
     stack_check: bool = MISSING
     stop_before_test: bool = MISSING
-    stop_grace: float = bounded(0.1)  # seconds that ranks may take to answer after a signal to stop
+    stop_grace: float = bounded(0.1)  # seconds that ranks may take to respond to a stop signal
 
 
 @dataclass
 class Config:
-    """The primary config. head, part_attention and task take the dataclass their `name` says."""
+    """The primary config. The dataclass of head, part_attention and task follows from `name`."""
 
     task: Any = MISSING
     dataset: Dataset = field(default_factory=Dataset)
@@ -164,23 +166,10 @@ class Config:
     runtime: Runtime = field(default_factory=Runtime)
 
 
-# Tasks that are no experiments: no config hash, no run folder, no weights or device looked at.
-OPERATIONS = (
-    "predict",
-    "doctor",
-    "check",
-    "view",
-    "report",
-    "compare",
-    "audit",
-    "plan",
-    "prune",
-    "export",
-)
-# Nodes that are tables of rows with keys of their own.
+# Prefixes of tables of rows with keys of their own.
 TABLES = ("backbone.checkpoints.", "dataset.archives.")
 
-# Nodes whose dataclass follows from the option that was chosen: {node: {name: dataclass}}.
+# Nodes whose dataclass follows from the chosen option: {node: {name: dataclass}}.
 VARIANTS: dict[str, dict[str, type]] = {
     "task": {
         "probe": ProbeTask,
@@ -216,7 +205,11 @@ VARIANTS: dict[str, dict[str, type]] = {
     },
 }
 
+EXPERIMENTS = ("probe", "zero_shot", "train", "eval")
+# Other tasks have no config hash and no run folder; weights and device are not checked.
+OPERATIONS = tuple(name for name in VARIANTS["task"] if name not in EXPERIMENTS)
+
 
 def reads_text(conf: Config) -> bool:
-    """Whether the class names are read: by a head made of text features, or drawn to them."""
+    """Whether the head reads the class names, as text features."""
     return conf.head.name in ("text", "text_linear")

@@ -1,9 +1,9 @@
 """A row of backbone.checkpoints from any source -> safe names and architecture arguments.
 
-A row may come from a checkpoint of another person. It may only name a model of the chosen
-library and give arguments that are listed here, each of its type and within its bounds. An argument
-that opens, fetches or executes something (checkpoint_path, pretrained_cfg, hf_model_name) is in no
-list, so that nothing a checkpoint says reaches a file, an address or an import.
+A row may come from a checkpoint of another person. It may only name a model of the chosen library
+and give the arguments listed here, each of its type and within its bounds. No list contains an
+argument that opens, fetches or executes something (checkpoint_path, pretrained_cfg, hf_model_name),
+so a checkpoint cannot cause access to a file, a URL or an import.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from typing import Any
 
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.schema.backbone import Backbone, Checkpoint, chosen_checkpoint, row_key
+from fgvc.untrusted.escape import one_line
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # of a model or of a tag
 REPO = re.compile(r"([A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?)?")
 REVISION = re.compile(r"(\w[\w.-]{0,95}(/\w[\w.-]{0,95}){0,4})?")
-LARGEST = 2_500_000_000  # parameters of a model that is not in the library's own table
+LARGEST = 2_500_000_000  # parameters of a custom model
 
 
 @dataclass(frozen=True)
 class Number:
-    """Bounds, both inclusive. whole: an integer. null: None is legal too."""
+    """A number within inclusive bounds. whole: an integer. null: None is legal too."""
 
     low: float
     high: float
@@ -36,10 +37,9 @@ class Number:
         """Whether a value has the type and lies within the bounds."""
         if value is None:
             return self.null
-        kinds = int if self.whole else (int, float)
-        return (
-            type(value) is not bool and isinstance(value, kinds) and self.low <= value <= self.high
-        )
+        types = int if self.whole else (int, float)
+        is_number = isinstance(value, types) and type(value) is not bool
+        return is_number and self.low <= value <= self.high
 
     def __str__(self) -> str:
         kind = "an integer" if self.whole else "a number"
@@ -57,8 +57,8 @@ class OneOf:
         return any(type(value) is type(legal) and value == legal for legal in self.values)
 
     def __str__(self) -> str:
-        shown = {True: "true", False: "false", None: "null"}
-        return f"one of {', '.join(str(shown.get(legal, legal)) for legal in self.values)}"
+        names = {True: "true", False: "false", None: "null"}
+        return f"one of {', '.join(str(names.get(legal, legal)) for legal in self.values)}"
 
 
 FLAG, FLAG_OR_NULL = OneOf((False, True)), OneOf((False, True, None))
@@ -79,6 +79,15 @@ ROW: Mapping[str, Number] = {
 }
 ACTIVATIONS = OneOf(("gelu", "gelu_tanh", "quick_gelu", "silu", "swish", "relu", None))
 NORMS = OneOf(("layernorm", "rmsnorm", "simplenorm", "layernormfp32", None))
+TIMM_FLAGS = """
+class_token no_embed_class pre_norm final_norm pool_include_prefix qkv_bias qkv_fused qk_norm
+proj_bias swiglu_mlp scale_mlp scale_attn_norm scale_mlp_norm scale_attn_inner attn_only_layer_scale
+use_abs_pos_emb use_rot_pos_emb use_post_norm use_pre_transformer_norm rope_rotate_half
+"""
+CLIP_FLAGS = """
+final_ln_after_pool output_tokens qk_norm scaled_cosine_attn scale_heads scale_attn_inner scale_attn
+scale_fc
+"""
 Rules = Mapping[str, Any]
 TIMM: Rules = {
     "embed_dim": WIDTH,
@@ -103,31 +112,7 @@ TIMM: Rules = {
     "norm_layer": NORMS,
     "embed_norm_layer": NORMS,
     **dict.fromkeys(("use_post_transformer_norm", "use_fc_norm", "fc_norm"), FLAG_OR_NULL),
-    **dict.fromkeys(
-        [
-            "class_token",
-            "no_embed_class",
-            "pre_norm",
-            "final_norm",
-            "pool_include_prefix",
-            "qkv_bias",
-            "qkv_fused",
-            "qk_norm",
-            "proj_bias",
-            "swiglu_mlp",
-            "scale_mlp",
-            "scale_attn_norm",
-            "scale_mlp_norm",
-            "scale_attn_inner",
-            "attn_only_layer_scale",
-            "use_abs_pos_emb",
-            "use_rot_pos_emb",
-            "use_post_norm",
-            "use_pre_transformer_norm",
-            "rope_rotate_half",
-        ],
-        FLAG,
-    ),
+    **dict.fromkeys(TIMM_FLAGS.split(), FLAG),
 }
 CLIP_TOWER: Rules = {
     "width": WIDTH,
@@ -137,19 +122,7 @@ CLIP_TOWER: Rules = {
     "act_kwargs": {"approximate": OneOf(("none", "tanh"))},
     "norm_kwargs": {"eps": SHARE},
     "pool_type": OneOf(("tok", "avg", "argmax", "eos", "first", "last", "none")),
-    **dict.fromkeys(
-        [
-            "final_ln_after_pool",
-            "output_tokens",
-            "qk_norm",
-            "scaled_cosine_attn",
-            "scale_heads",
-            "scale_attn_inner",
-            "scale_attn",
-            "scale_fc",
-        ],
-        FLAG,
-    ),
+    **dict.fromkeys(CLIP_FLAGS.split(), FLAG),
 }
 OPEN_CLIP: Rules = {
     "embed_dim": WIDTH,
@@ -216,7 +189,7 @@ ARGUMENTS: Mapping[str, Rules] = {
 
 
 def check_chosen(backbone: Backbone) -> None:
-    """Check the row of the chosen checkpoint; nothing is built, opened or fetched.
+    """Check the row of the chosen checkpoint, without building, opening or fetching anything.
 
     Raises:
         ConfigError: as `check_row`.
@@ -233,43 +206,44 @@ def check_row(library: str, row: Checkpoint, key: str) -> None:
     Raises:
         ConfigError: one line that begins with the key.
     """
-    names = (("model", NAME), ("tag", NAME), ("repo", REPO), ("revision", REVISION))
-    for field, pattern in names:
+    patterns = (("model", NAME), ("tag", NAME), ("repo", REPO), ("revision", REVISION))
+    for field, pattern in patterns:
         value = getattr(row, field)
         if value is not None and not (isinstance(value, str) and pattern.fullmatch(value)):
             raise ConfigError(
-                f"{key}.{field}={shown(value)}: must be a name of letters, digits, '.', '_' and "
-                "'-', not a path or an address. Local weights are given by backbone.weights=PATH, "
-                "those of a repository by backbone.weights=hf-hub:ORG/REPO"
+                f"{key}.{field}={_short(value)}: must be a name of letters, digits, '.', '_' and "
+                "'-', not a path or an address. Give local weights by backbone.weights=PATH, and "
+                "a repository by backbone.weights=hf-hub:ORG/REPO"
             )
     for field, number in ROW.items():
         if not number.accepts(getattr(row, field)):
-            raise ConfigError(f"{key}.{field}={shown(getattr(row, field))}: must be {number}")
+            raise ConfigError(f"{key}.{field}={_short(getattr(row, field))}: must be {number}")
     check_architecture(library, row.architecture, f"{key}.architecture")
 
 
 def check_architecture(library: str, arguments: Any, key: str) -> None:
-    """Check the arguments that a library builds a model from.
+    """Check the arguments from which a library builds a model.
 
     Args:
         library: timm, open_clip or transformers.
-        arguments: by name; of open_clip and transformers nested as in their model configs.
+        arguments: by name; nested for open_clip and transformers, as in their model configs.
         key: dotted key of the arguments, for messages.
 
     Raises:
-        ConfigError: an argument that is in no list, or a value of another type or out of bounds;
-            one line that begins with its key.
+        ConfigError: an unlisted argument, a value of another type or out of bounds; one line that
+            begins with the key.
     """
     if library not in ARGUMENTS:
-        raise ConfigError(f"backbone.library={shown(library)}: not one of {', '.join(ARGUMENTS)}")
+        raise ConfigError(f"backbone.library={_short(library)}: not one of {', '.join(ARGUMENTS)}")
     _check(arguments, ARGUMENTS[library], key)
 
 
 def check_size(parameters: int, key: str) -> None:
-    """Refuse a model that is larger than any published one of its kind, before it is allocated.
+    """Refuse a model larger than any published model of its kind, before it is allocated.
 
     Args:
-        parameters: counted on the meta device. key: what makes it so large, for the message.
+        parameters: counted on the meta device.
+        key: dotted key that determines the size, for the message.
 
     Raises:
         ConfigError: more than LARGEST.
@@ -281,26 +255,23 @@ def check_size(parameters: int, key: str) -> None:
         )
 
 
-def shown(value: Any, most: int = 60) -> str:
-    """A value of unknown origin in one line of a message."""
-    text = value if isinstance(value, str) else repr(value)
-    text = "".join(letter if letter.isprintable() else "?" for letter in text[: most + 1])
-    return text if len(text) <= most else f"{text[:most]}…"
+def _short(value: Any) -> str:
+    return one_line(value, 60)
 
 
 def _check(arguments: Any, rules: Rules, key: str) -> None:
     if not isinstance(arguments, Mapping):
-        raise ConfigError(f"{key}={shown(arguments)}: must be a mapping of arguments")
+        raise ConfigError(f"{key}={_short(arguments)}: must be a mapping of arguments")
     for name, value in arguments.items():
-        place = f"{key}.{shown(name)}"
+        place = f"{key}.{_short(name)}"
         if name not in rules:
             raise ConfigError(
-                f"{place}={shown(value)}: no argument that fgvc passes to the library"
-                f"{nearest(shown(name), list(rules))}. It passes {', '.join(rules)}"
+                f"{place}={_short(value)}: not an argument that fgvc passes to the library"
+                f"{nearest(_short(name), list(rules))}. It passes {', '.join(rules)}"
             )
         rule = rules[name]
         if isinstance(rule, Mapping):
             if value is not None:
                 _check(value, rule, place)
         elif not rule.accepts(value) or (isinstance(value, float) and not math.isfinite(value)):
-            raise ConfigError(f"{place}={shown(value)}: must be {rule}")
+            raise ConfigError(f"{place}={_short(value)}: must be {rule}")

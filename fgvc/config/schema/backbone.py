@@ -1,4 +1,4 @@
-"""backbone= axis: a family, its pretrained checkpoints, and the one that is chosen."""
+"""backbone= axis: a family, its pretrained checkpoints, and the chosen checkpoint."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class Checkpoint:
     """One pretrained model of a family: a row of backbone.checkpoints."""
 
     size: str = MISSING
-    model: str = MISSING  # the library's own name
+    model: str = MISSING  # name in the library
     repo: str = MISSING
     revision: str = MISSING
     patch: int = MISSING
     registers: bool = MISSING
     prefix: int = MISSING
     width: int = MISSING
-    native: int = card()  # pixels of the side it was trained at
+    native: int = card()  # side of the training images, in pixels
     license: str = card()
-    heads: int | None = card(None)  # of attention; null: not given, or by the architecture
-    blocks: int | None = card(None)  # of the transformer; null: as for heads
-    # what only some libraries need; rows that lack a field keep the hash they had without it
-    tag: str | None = later(None)  # open_clip's name of the pretrained weights
+    heads: int | None = card(None)  # attention heads; null: unknown, or stated by architecture
+    blocks: int | None = card(None)  # transformer blocks; null: as for heads
+    # fields that only some libraries need; a row without them keeps its hash
+    tag: str | None = later(None)  # name of the pretrained weights in open_clip
     activation: str = field(
         default="gelu", metadata={"legacy": "gelu", "choices": ("gelu", "gelu_tanh", "quick_gelu")}
     )
@@ -37,12 +37,12 @@ class Checkpoint:
     architecture: dict[str, Any] = field(default_factory=dict, metadata={"legacy": {}})
 
     def fits(self, side: int) -> bool:
-        """Whether a square of `side` pixels is whole patches, or the published size."""
+        """Whether `side` is a multiple of the patch, or the published side; pixels."""
         return side % self.patch == 0 or side == self.native
 
     @property
     def head_count(self) -> int | None:
-        """Attention heads of a block; `architecture` overrides `heads`. None: not known."""
+        """Attention heads per block; `architecture` overrides `heads`. None: unknown."""
         if (tower := self.architecture.get("vision_cfg")) is not None:
             return tower.get("width", 768) // tower.get("head_width", 64)  # open_clip's defaults
         tower = self.architecture.get("vision_config", self.architecture)
@@ -50,7 +50,7 @@ class Checkpoint:
 
     @property
     def block_count(self) -> int | None:
-        """Transformer blocks; `architecture` overrides `blocks`. None: not known."""
+        """Transformer blocks; `architecture` overrides `blocks`. None: unknown."""
         if (tower := self.architecture.get("vision_cfg")) is not None:
             return tower.get("layers", 12)
         tower = self.architecture.get("vision_config", self.architecture)
@@ -63,7 +63,7 @@ class Backbone:
 
     name: str = MISSING
     library: str = one_of("timm", "open_clip", "transformers")
-    checkpoint: str | None = later(None)  # a row by its name; null: by size, patch, registers
+    checkpoint: str | None = later(None)  # name of a row; null: by size, patch, registers
     size: str = MISSING
     patch: int | None = MISSING  # null: the first row of that size
     registers: bool = MISSING
@@ -71,14 +71,16 @@ class Backbone:
     features: str = one_of("cls", "patch_mean", "cls_patch_mean", "map", "projected")
     position_resize: str = one_of("timm", "open_clip", "transformers", "zoom")
     normalization: str = one_of("imagenet", "half", "clip")
-    native: str = one_of("vit", "dinov2", "clip", "siglip2")  # its preprocessing, by family
+    native: str = one_of(
+        "vit", "dinov2", "clip", "siglip2"
+    )  # the family of its native preprocessing
     pretrained: bool = MISSING
     weights: str | None = place()
     weights_sha256: str | None = MISSING
-    tokenizer_sha256: str | None = later(None)  # filled in where text is read
-    # of every layer norm; null: the model's own. Filled in for weights that transformers saved
+    tokenizer_sha256: str | None = later(None)  # filled in if text is read
+    # epsilon of the layer norms; null: the model's own. Filled in for weights saved by transformers
     norm_eps: float | None = field(default=None, metadata={"legacy": None, "bounds": (0.0, 1.0)})
-    # filled in: norm_eps is the usual one of the layout, as no file beside the weights states it
+    # filled in: norm_eps is the default of the layout, because no file beside the weights states it
     norm_eps_assumed: bool = card(False)
     contamination: str = card()
     checkpoints: dict[str, Checkpoint] = MISSING
@@ -92,16 +94,16 @@ def row_key(backbone: Backbone) -> str:
 
 
 def chosen_checkpoint(backbone: Backbone) -> Checkpoint:
-    """The row that `checkpoint` names, else the one that size, patch and registers choose.
+    """The row that `checkpoint` names, otherwise the row chosen by size, patch and registers.
 
     Raises:
-        ConfigError: the family has no such row; names those it has.
+        ConfigError: the family has no such row; lists its rows.
     """
     if backbone.checkpoint is not None:
         if backbone.checkpoint not in backbone.checkpoints:
-            have = ", ".join(backbone.checkpoints)
+            names = ", ".join(backbone.checkpoints)
             raise ConfigError(
-                f"backbone.checkpoint={backbone.checkpoint}: {backbone.name} has {have}"
+                f"backbone.checkpoint={backbone.checkpoint}: {backbone.name} has {names}"
             )
         return backbone.checkpoints[backbone.checkpoint]
     rows = backbone.checkpoints.values()
@@ -111,18 +113,18 @@ def chosen_checkpoint(backbone: Backbone) -> Checkpoint:
         raise ImpossibleError(
             f"backbone.size={backbone.size}: {backbone.name} has {', '.join(sizes)}"
         )
-    fits = [
+    matches = [
         row
         for row in of_size
         if row.registers == backbone.registers and backbone.patch in (None, row.patch)
     ]
-    if not fits:
-        have = "; ".join(
+    if not matches:
+        choices = "; ".join(
             f"patch={row.patch} registers={str(row.registers).lower()}" for row in of_size
         )
         raise ImpossibleError(
             f"backbone.patch={backbone.patch} "
             f"backbone.registers={str(backbone.registers).lower()}: "
-            f"{backbone.name} {backbone.size} has {have}"
+            f"{backbone.name} {backbone.size} has {choices}"
         )
-    return fits[0]
+    return matches[0]

@@ -1,4 +1,4 @@
-"""dataset= axis: what a dataset is, where it lies, and what must be known of it."""
+"""dataset= axis: a dataset, its location, its official counts and its provenance."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Card:
     license: str = MISSING  # and the terms of use
     approval: str = MISSING
     filtering: str = MISSING
-    contamination: str = MISSING  # who may have seen the test images before
-    split: str = "not recorded"  # which images train, which test, and where validation comes from
+    contamination: str = MISSING  # models that may have been trained on the test images
+    split: str = "not recorded"  # how train, validation and test are divided
     label_noise: str = "not recorded"
 
 
 @dataclass
 class OfficialCounts:
-    """What a complete copy holds; 0 where the dataset has no official number."""
+    """Counts of a complete copy; 0 without an official number."""
 
     classes: int = MISSING
     train: int = MISSING
@@ -34,21 +34,21 @@ class OfficialCounts:
 
 @dataclass
 class Generator:
-    """Settings of the synthetic birds; null for datasets that lie on disk already."""
+    """Settings of the synthetic birds; null for other datasets."""
 
     version: int = bounded(1, 1)
     classes: int = bounded(2, 64)
     train_per_class: int = bounded(2, 10_000)
     test_per_class: int = bounded(1, 10_000)
-    side: int = bounded(64, 1024)  # pixels of the longer side of a picture
+    side: int = bounded(64, 1024)  # longer side of an image, in pixels
     seed: int = MISSING
 
 
 @dataclass
 class Archive:
-    """A file that a dataset is handed out in: a row of dataset.archives.
+    """An archive that a dataset is distributed in: a row of dataset.archives.
 
-    url: null where no host serves it any more. bytes, md5, sha256: null where not known.
+    url: null if no host serves it. bytes, md5, sha256: null if unknown.
     """
 
     file: str = MISSING
@@ -66,21 +66,21 @@ class Dataset:
     reader: str = one_of(
         "cub", "cars", "dogs", "nabirds", "inat2017", "folder", "table", "synthetic"
     )
-    root: str | None = place()  # null: reader table, the folder of the table
+    root: str | None = place()  # null (reader table): the folder of the table
     table: str | None = place(None)  # reader table: the file
-    path_column: str | None = later(None)  # reader table; null: the column with a usual name
+    path_column: str | None = later(None)  # reader table; null: by its name
     label_column: str | None = later(None)  # likewise
     split_column: str | None = later(None)  # likewise
     partial: bool = declared()
     subset: str | None = field(default=MISSING, metadata={"choices": (None, "tiny")})
     split_seed: int = bounded(0)
     val_fraction: float = bounded(0.0, 0.9)
-    test_fraction: float = bounded(0.0, 0.9)  # folder: of one folder without train/ and test/
-    prompts: list[str] = MISSING  # a class name goes into each {}; hashed where text is read
+    test_fraction: float = bounded(0.0, 0.9)  # of folders and tables without a test split
+    prompts: list[str] = MISSING  # with {} for the class name; hashed if text is read
     on_bad_image: str = one_of("error", "skip")
-    accept_altered: bool = declared(False)  # files may differ from when they were first hashed
-    box_crop: bool = later(False)  # pictures are cut to their bounding boxes first
-    # of a picture; a larger one is refused: decoding takes about 16 bytes of memory per pixel
+    accept_altered: bool = declared(False)  # accept files that changed since they were first hashed
+    box_crop: bool = later(False)  # crop images to their bounding boxes first
+    # largest image; decoding takes about 16 bytes of memory per pixel
     max_pixels: int = later(64_000_000, bounds=(1, 178_956_970))
     official: OfficialCounts = field(default_factory=OfficialCounts)
     generator: Generator | None = MISSING

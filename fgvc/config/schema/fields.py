@@ -1,12 +1,12 @@
-"""What a field's metadata says of it: helpers to declare the fields of a config node.
+"""Helpers to declare the fields of a config node, with their metadata.
 
-place   where something lies; never hashed (what stands behind it enters by digest or name)
-card    provenance for people; never hashed, as it can change no number
-declared  what the user declares about the data and the run verifies; never hashed, because the
-        digest of the manifest identifies the data
-choices the legal values
-bounds  the lowest and the highest, both inclusive
-legacy  the value that means "as before this field existed": left out of the hash at that value
+place     a path; not hashed (the file behind it is hashed by digest or name)
+card      provenance for people; not hashed, because it changes no number
+declared  a declaration about the data, which the run verifies; not hashed, because the digest of
+          the manifest identifies the data
+choices   the legal values
+bounds    the lowest and the highest value, both inclusive
+legacy    the value that means "as before this field existed"; not hashed at this value
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from omegaconf import MISSING
 
 
 def place(default: Any = MISSING) -> Any:
-    """A field that says where something lies: kept out of the hash."""
+    """A path; not hashed."""
     return field(default=default, metadata={"place": True})
 
 
 def card(default: Any = MISSING) -> Any:
-    """A field for people: kept out of the hash."""
+    """Information for people; not hashed."""
     return field(default=default, metadata={"card": True})
 
 
@@ -43,6 +43,6 @@ def bounded(low: float, high: float | None = None) -> Any:
 
 
 def later(legacy: Any, bounds: tuple[float, float] | None = None) -> Any:
-    """A field that older configs lack: `legacy` is what they mean, and is left out of the hash."""
+    """A field added later: older configs mean `legacy`, which is not hashed."""
     limits = {} if bounds is None else {"bounds": bounds}
     return field(default=legacy, metadata={"legacy": legacy, **limits})

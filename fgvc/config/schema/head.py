@@ -1,4 +1,4 @@
-"""head= axis: what turns a feature into logits."""
+"""head= axis: a feature -> logits."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class KnnHead:
 
 @dataclass
 class GradientFit:
-    """How a head without a convex objective is fitted to cached features, in a probe.
+    """How a probe fits a head without a convex objective to cached features.
 
-    Every pair of a learning rate and a weight decay is tried; validation chooses, epochs included.
+    Validation chooses among all pairs of a learning rate and a weight decay, and the epoch.
     """
 
     epochs: int = bounded(1)
@@ -43,7 +43,7 @@ class CosineHead:
     """head=cosine: scaled cosine between the feature and a weight per class."""
 
     name: str = MISSING
-    scale: float = bounded(1e-6)  # to start from; learnt
+    scale: float = bounded(1e-6)  # initial value; learned
     fit: GradientFit = field(default_factory=GradientFit)
 
 
@@ -59,13 +59,13 @@ class MlpHead:
 
 @dataclass
 class TextHead:
-    """head=text: the class names' own text features (zero_shot)."""
+    """head=text: the text features of the class names (zero_shot)."""
 
     name: str = MISSING
 
 
 @dataclass
 class TextLinearHead:
-    """head=text_linear: logistic regression drawn towards the class names' text features."""
+    """head=text_linear: logistic regression regularized towards the class names' text features."""
 
     name: str = MISSING

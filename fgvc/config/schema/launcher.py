@@ -1,7 +1,6 @@
-"""The shape of conf/hydra/launcher: what a command may say of where the jobs of a sweep run.
+"""The shape of conf/hydra/launcher: the keys that a command may set, one dataclass per launcher.
 
-One dataclass per launcher. What begins with an underscore, and the folder of submitit, is not the
-user's to set.
+Keys that begin with an underscore, and the folder of submitit, cannot be set.
 """
 
 from __future__ import annotations

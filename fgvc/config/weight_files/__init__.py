@@ -1,4 +1,4 @@
-"""Files of weights -> names, shards, digests and metadata, without torch.
+"""Weights files -> tensor names, shards, digests and metadata, without torch.
 
-Composing a config reads them: the hash holds the digest of the weights.
+Composing a config reads them, because the config hash contains the digest of the weights.
 """

@@ -1,9 +1,9 @@
-"""The metadata of a checkpoint of fgvc -> facts of known types and bounds, or one line.
+"""The metadata ("facts") of a checkpoint of fgvc -> values of known types and bounds, or an error.
 
-A checkpoint may be damaged, or made by someone else. Every reader of its facts checks them here
-first, so that nothing behind it meets a list where a mapping should be, a digest that is a path, or
-ten million class names. The config among the facts is checked as any config is, by its dataclasses;
-here it is refused if it holds an interpolation, which could read this machine's environment.
+A checkpoint may be damaged, or written by someone else. Every reader checks the facts here first,
+so that later code meets no list instead of a mapping, no digest that is a path, and no ten million
+class names. The dataclasses check the config among the facts, like any config; here it is only
+refused if it holds an interpolation, which could read the environment of this machine.
 """
 
 from __future__ import annotations
@@ -12,34 +12,35 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeGuard
 
-from fgvc.config.schema.architecture import ARGUMENTS, shown
+from fgvc.config.schema.architecture import ARGUMENTS
 from fgvc.config.schema.dataset import Dataset
 from fgvc.untrusted import parse_json
+from fgvc.untrusted.escape import one_line
 from fgvc.untrusted.shell import UNSEEN
 
 MOST_BYTES = 90_000_000  # of the facts; the format allows a header of 100 MB
 MOST_CLASSES = 1_000_000
-MOST_LETTERS = 1000  # of a name
-MOST_SETTINGS = 10_000  # values of the config; one has about 300
-MOST_RUNS = 32  # that trained the backbone, one after the other
-NOTES = ("contamination",)  # keys of texts that are no values and may hold anything
+MOST_LETTERS = 1000  # characters of a name
+MOST_SETTINGS = 10_000  # values of the config; typical: 300
+MOST_RUNS = 32  # that trained the backbone in succession
+FREE_TEXTS = ("contamination",)  # keys of texts for people, which may hold anything
 READERS = Dataset.__dataclass_fields__["reader"].metadata["choices"]
 SHA256 = re.compile(r"[0-9a-f]{64}")
 ABSENT = object()
 Test = Callable[[Any], bool]
 
 
-def parse(written: Any) -> dict[str, Any]:
+def parse(text: Any) -> dict[str, Any]:
     """The facts in the metadata of a checkpoint.
 
     Raises:
-        ValueError: no JSON text, or facts of another shape; one line without the path.
+        ValueError: not JSON, or facts of another shape; one line without the path.
     """
-    if not isinstance(written, str):
-        raise ValueError(f"its facts are {shown(written)}, no text")
-    if len(written) > MOST_BYTES:
-        raise ValueError(f"its facts have {len(written)} letters, more than {MOST_BYTES}")
-    facts = parse_json(written)
+    if not isinstance(text, str):
+        raise ValueError(f"its facts are {one_line(text, 60)}, no text")
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"its facts have {len(text)} letters, more than {MOST_BYTES}")
+    facts = parse_json(text)
     if not isinstance(facts, dict):
         raise ValueError("its facts are no mapping")
     check(facts)
@@ -47,35 +48,37 @@ def parse(written: Any) -> dict[str, Any]:
 
 
 def check(facts: Mapping[str, Any]) -> None:
-    """Check the facts that a reader of checkpoints uses.
+    """Check the facts that readers of checkpoints use.
 
     Raises:
         ValueError: one line that begins with the key.
     """
     for key, (test, expected) in FACTS.items():
-        _check(_at(facts, key), key, test, expected)
+        _check(_get(facts, key), key, test, expected)
     for key, (test, expected) in OPTIONAL.items():
-        if (value := _at(facts, key)) is not ABSENT:
+        if (value := _get(facts, key)) is not ABSENT:
             _check(value, key, test, expected)
     _check_classes(facts["labelmap"])
     _check_runs(facts["backbone"]["weights"])
     if facts["head"] != facts["config"]["head"]:
         raise ValueError("head: not the head of its own config")
     for count, (key, value) in enumerate(_leaves(facts["config"], "config")):
-        if count == MOST_SETTINGS:  # composing each takes a millisecond
+        if count == MOST_SETTINGS:  # each takes a millisecond to compose
             raise ValueError(f"config: more than {MOST_SETTINGS} settings")
         if isinstance(value, str) and ("${" in value or value == "???"):
-            raise ValueError(f"{key}={shown(value)}: an interpolation, which no checkpoint needs")
+            raise ValueError(
+                f"{key}={one_line(value, 60)}: an interpolation, which no checkpoint needs"
+            )
 
 
 def _check(value: Any, key: str, test: Test, expected: str) -> None:
     if value is ABSENT:
         raise ValueError(f"lacks {key} (another version of fgvc may have written it)")
     if not test(value):
-        raise ValueError(f"{key}={shown(value)}: must be {expected}")
+        raise ValueError(f"{key}={one_line(value, 60)}: must be {expected}")
 
 
-def _at(facts: Any, key: str) -> Any:
+def _get(facts: Any, key: str) -> Any:
     for name in key.split("."):
         if not _is_mapping(facts) or name not in facts:
             return ABSENT
@@ -88,27 +91,27 @@ def _check_classes(labelmap: Mapping[str, Any]) -> None:
     if len(ids) != len(names) or len(set(ids)) != len(ids):
         raise ValueError(
             f"labelmap: has {len(names)} names and {len(ids)} ids, {len(set(ids))} of them "
-            "different; must be a name and an id of its own per class"
+            "different; each class needs a name and a unique id"
         )
 
 
 def _check_runs(weights: Mapping[str, Any]) -> None:
-    """Check the chain of runs that made the weights the training began with."""
+    """Check the chain of runs that made the initial weights."""
     for _ in range(MOST_RUNS):
         if (made_by := weights.get("made_by")) is None:
             return
         for name, (test, expected) in MADE_BY.items():
-            _check(_at(made_by, name), f"backbone.weights.made_by.{name}", test, expected)
+            _check(_get(made_by, name), f"backbone.weights.made_by.{name}", test, expected)
         weights = made_by["weights"]
     raise ValueError(f"backbone.weights.made_by: more than {MOST_RUNS} runs")
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of all that is no container, without `NOTES`."""
+    """Dotted keys and values of the leaves, without `FREE_TEXTS`."""
     if _is_mapping(value):
         for name, child in value.items():
-            if name not in NOTES:
-                yield from _leaves(child, f"{key}.{shown(name)}")
+            if name not in FREE_TEXTS:
+                yield from _leaves(child, f"{key}.{one_line(name, 60)}")
     elif isinstance(value, list):
         for child in value:
             yield from _leaves(child, key)
@@ -137,12 +140,12 @@ def _is_texts(value: Any) -> bool:
 
 
 def _is_line(value: Any) -> bool:
-    """Whether a text fits into a message."""
+    """Whether a value is a text that fits into a message."""
     return _is_text(value) and len(value) <= MOST_LETTERS and not UNSEEN.search(value)
 
 
 def _is_word(value: Any) -> bool:
-    """Whether a path that appends this name to a folder stays below the folder."""
+    """Whether FOLDER/name is a path below the folder."""
     return _is_line(value) and bool(value) and value[0] not in "/~" and ".." not in value.split("/")
 
 
@@ -161,7 +164,10 @@ def _one_of(*values: str) -> tuple[Test, str]:
 MAPPING: tuple[Test, str] = (_is_mapping, "a mapping")
 FLAG: tuple[Test, str] = (_is_flag, "true or false")
 COUNT: tuple[Test, str] = (_is_count, "a count")
-WORD: tuple[Test, str] = (_is_word, f"a name of 1 to {MOST_LETTERS} letters, no path elsewhere")
+WORD: tuple[Test, str] = (
+    _is_word,
+    f"a name of 1 to {MOST_LETTERS} letters, not a path to another folder",
+)
 LINE: tuple[Test, str] = (_or_null(_is_line), f"a line of at most {MOST_LETTERS} letters, or null")
 DIGEST: tuple[Test, str] = (_is_sha256, "a sha256 of 64 hex digits")
 DIGEST_OR_NULL: tuple[Test, str] = (_or_null(_is_sha256), f"{DIGEST[1]} or null")

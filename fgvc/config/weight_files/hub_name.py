@@ -18,26 +18,26 @@ _ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[
 
 
 def set_repo(backbone: Backbone) -> None:
-    """Move the repository that `backbone.weights` names into the chosen row and `revision`.
+    """Move the repository in `backbone.weights` into the chosen row and `revision`.
 
-    Both are hashed, so a repository given by its name is the same question as one of a row. The
-    row's tag is of open_clip's own weights, which these are not. No effect on other weights.
+    Both are hashed, so a repository given by name has the same hash as a row. The row's tag is
+    removed, because it belongs to open_clip's own weights. Other weights are unchanged.
 
     Raises:
-        ConfigError: no name of a repository, or two revisions.
+        ConfigError: not the name of a repository, or two revisions.
     """
-    given = backbone.weights
-    if given is None or not given.startswith(HUB):
+    value = backbone.weights
+    if value is None or not value.startswith(HUB):
         return
-    repo, _, revision = given.partition(":")[2].partition("@")
-    if not _REPO.fullmatch(repo) or given.endswith("@"):
+    repo, _, revision = value.partition(":")[2].partition("@")
+    if not _REPO.fullmatch(repo) or value.endswith("@"):
         raise ConfigError(
-            f"backbone.weights={given}: no name of a repository. Give hf-hub:ORG/REPO or "
-            "hf-hub:ORG/REPO@REVISION; the file in it is found by its usual name."
+            f"backbone.weights={value}: not the name of a repository. Give hf-hub:ORG/REPO or "
+            "hf-hub:ORG/REPO@REVISION; the file is found by its usual name."
         )
     if revision and backbone.revision not in (None, revision):
         raise ConfigError(
-            f"backbone.revision={backbone.revision}: backbone.weights={given} names another "
+            f"backbone.revision={backbone.revision}: backbone.weights={value} names another "
             "revision. Leave one of the two out."
         )
     row = chosen_checkpoint(backbone)
@@ -46,26 +46,26 @@ def set_repo(backbone: Backbone) -> None:
     backbone.weights = None
 
 
-def local_path(given: str) -> Path:
-    """The path that `backbone.weights` names, which need not exist.
+def local_path(value: str) -> Path:
+    """The path in `backbone.weights`, which need not exist.
 
     Raises:
-        ConfigError: it is an address.
+        ConfigError: a URL.
     """
     for prefix in LOCAL:
-        given = given.removeprefix(prefix)
-    if given.startswith(("http://", "https://")):
-        on_hub = _ADDRESS.match(given)
-        way_out = f"give hf-hub:{on_hub[1]}" if on_hub else "download it, and give its path"
-        raise ConfigError(f"backbone.weights={given}: an address is not read; {way_out}")
-    return Path(given).expanduser()
+        value = value.removeprefix(prefix)
+    if value.startswith(("http://", "https://")):
+        repo = _ADDRESS.match(value)
+        advice = f"give hf-hub:{repo[1]}" if repo else "download it, and give its path"
+        raise ConfigError(f"backbone.weights={value}: an address is not read; {advice}")
+    return Path(value).expanduser()
 
 
-def hub_hint(given: str) -> str:
-    """What to add to "no such file" where the path reads like a repository of the hub."""
-    return f"; for a repository of the hub give hf-hub:{given}" if _is_repo(given) else ""
+def hub_hint(value: str) -> str:
+    """A hint after "no such file", if the path looks like a hub repository."""
+    return f"; for a repository of the hub give hf-hub:{value}" if _looks_like_repo(value) else ""
 
 
-def _is_repo(given: str) -> bool:
-    named = _REPO.fullmatch(given) is not None and given.count("/") == 1
-    return named and not given.startswith(".") and Path(given).suffix.lower() not in FILES
+def _looks_like_repo(value: str) -> bool:
+    named = _REPO.fullmatch(value) is not None and value.count("/") == 1
+    return named and not value.startswith(".") and Path(value).suffix.lower() not in FILES

@@ -1,4 +1,4 @@
-"""A path that a person gives for a run -> the folder of the one complete record at or below it."""
+"""A path given as a run -> the only complete run folder at or below it."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from fgvc.config.errors import ConfigError
 from fgvc.untrusted.shell import setting
 
 DEPTH = 3  # outputs/RUN/CONFIG/CHECKPOINT
-MOST = 4  # records named in a message
+MOST_NAMED = 4  # run folders named in a message
 CHECKPOINT = "ckpt.bin"
-SEALED = "status.json"  # with an INDEX beside it, which an export has, too
+SEALED = "status.json"  # of a complete run folder; with INDEX, which an export has too
 INDEX = "artifacts.json"
 IN_PROGRESS = "in-progress"
 
 
 def locate_run(path: Path, key: str, marks: Sequence[str] = (SEALED,)) -> Path | None:
-    """The run folder itself, or the only complete one below `path`; None where there is none.
+    """The run folder itself, or the only complete run folder below `path`; None if there is none.
 
-    A file of a run folder means its folder.
+    A file in a run folder means the folder.
 
     Args:
-        key: of the command, for messages, as run or backbone.weights.
-        marks: the files that show a record, by which folders below are sought in this order.
+        key: for messages, such as run or backbone.weights.
+        marks: files that identify a run folder; the first with a match is used.
 
     Raises:
-        ConfigError: several complete records lie below, or only an unfinished one.
+        ConfigError: several complete run folders below, or only an unfinished one.
     """
     if path.is_file() and (path.parent / SEALED).is_file():
         return path.parent
     if any((path / name).is_file() for name in (*marks, INDEX)):
         return path
-    folders = next((some for mark in marks if (some := list(_below(path, mark)))), [])
+    matches = (list(_run_folders(path, mark)) for mark in marks)
+    folders = next(filter(None, matches), [])
     if len(folders) > 1:
-        named = ", ".join(str(folder.relative_to(path)) for folder in folders[:MOST])
-        more = f" and {len(folders) - MOST} more" if len(folders) > MOST else ""
+        names = ", ".join(str(folder.relative_to(path)) for folder in folders[:MOST_NAMED])
+        more = f" and {len(folders) - MOST_NAMED} more" if len(folders) > MOST_NAMED else ""
         raise ConfigError(
-            f"{key}={path}: {len(folders)} complete runs lie below it; name one: {named}{more}"
+            f"{key}={path}: {len(folders)} complete runs lie below it; name one: {names}{more}"
         )
     if not folders:
         _refuse_unfinished(path, key)
@@ -48,15 +49,14 @@ def checkpoint_in(folder: Path) -> Path | None:
     """The checkpoint of a run folder or an export, or of the only one below; None without one.
 
     Raises:
-        ConfigError: as `record_at`.
+        ConfigError: as `locate_run`.
     """
-    record = locate_run(folder, "backbone.weights", (SEALED, CHECKPOINT))
-    file = None if record is None else record / CHECKPOINT
-    return file if file is not None and file.is_file() else None
+    run = locate_run(folder, "backbone.weights", (SEALED, CHECKPOINT))
+    return run / CHECKPOINT if run is not None and (run / CHECKPOINT).is_file() else None
 
 
-def _below(path: Path, name: str) -> Iterator[Path]:
-    """Folders below a path that hold a file of this name, but for runs in progress."""
+def _run_folders(path: Path, name: str) -> Iterator[Path]:
+    """Folders below a path that hold a file of this name, without runs in progress."""
     for depth in range(1, DEPTH + 1):
         for file in sorted(path.glob("*/" * depth + name)):
             sealed = name != SEALED or file.with_name(INDEX).is_file()
@@ -69,6 +69,6 @@ def _refuse_unfinished(path: Path, key: str) -> None:
         for folder in path.glob("*/" * depth + IN_PROGRESS):
             run_id = folder.resolve().parents[1].name
             raise ConfigError(
-                f"{key}={path}: no complete run lies below it, {folder.relative_to(path)} is not "
-                f"finished: its command with {setting('runtime.run_id', run_id)} goes on"
+                f"{key}={path}: no complete run is below it, {folder.relative_to(path)} is not "
+                f"finished: resume it with its command and {setting('runtime.run_id', run_id)}"
             )

@@ -1,4 +1,4 @@
-"""Files of weights: their names in a folder, a safetensors header, shards and their digest."""
+"""Weights files: their names in a folder, the safetensors header, shards and their digest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.untrusted import TooLargeError, parse_json
 from fgvc.untrusted.shell import command, file_word
 
-# library: names under which it saves weights, first choice first
+# library: file names of its weights, first choice first
 NAMES: Mapping[str, Sequence[str]] = {
     "timm": ("model.safetensors", "pytorch_model.bin"),
     "open_clip": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
@@ -26,11 +26,11 @@ INDEX = ".index.json"  # ending of the file that lists the shards
 SHARDED = (f"model.safetensors{INDEX}", f"pytorch_model.bin{INDEX}")
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz", ".ckpt", ".tar", ".pkl")
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
-STATE = re.compile(  # files of a training beside the weights
+STATE = re.compile(  # training state beside the weights
     r"(training_args|optimizer|scheduler|scaler|sampler|rng_state|random_states|"
     r"custom_checkpoint)(_\d+)*\.\w+"
 )
-OTHER_LIBRARIES = {  # ending of a file in a folder: who reads it
+OTHER_LIBRARIES = {  # suffix: the library that reads it
     ".h5": "Keras",
     ".keras": "Keras",
     ".msgpack": "Flax",
@@ -44,20 +44,19 @@ OTHER_LIBRARIES = {  # ending of a file in a folder: who reads it
 
 
 def candidate_names(library: str) -> tuple[str, ...]:
-    """File names to look for in a folder, first choice first: the library's own, shards, others."""
-    own = tuple(NAMES[library])
-    others = tuple(name for names in NAMES.values() for name in names)
-    return tuple(dict.fromkeys((*own, *SHARDED, *others)))
+    """File names to try in a folder, first choice first: of the library, of shards, of others."""
+    others = (name for names in NAMES.values() for name in names)
+    return tuple(dict.fromkeys((*NAMES[library], *SHARDED, *others)))
 
 
 def find_file(folder: Path, library: str) -> Path | None:
-    """The weights file, or the index of the shards, in a folder as a library saves it."""
+    """The weights file, or the index of shards, in a folder; None if there is none."""
     paths = (folder / name for name in candidate_names(library))
     return next((path for path in paths if path.is_file()), None)
 
 
 def safetensors_header(path: Path) -> bytes | None:
-    """The JSON header of a file in safetensors format, unparsed; None for any other file."""
+    """The unparsed JSON header of a safetensors file; None for any other file."""
     with untrusted.open_regular(path) as file:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
@@ -80,24 +79,24 @@ def missing_message(folder: Path, library: str) -> str:
     shards = [name for name in files if SHARD.search(name)]
     if shards:
         return f"{message}; {shards[0]} is a shard without {SHARDED[0]}: fetch the index too"
-    own = [name for name in files if name.endswith(ENDINGS) and not STATE.fullmatch(name)]
-    if own:
-        some = ", ".join(own[:3]) + (" ..." if len(own) > 3 else "")
+    weights = [name for name in files if name.endswith(ENDINGS) and not STATE.fullmatch(name)]
+    if weights:
+        some = ", ".join(weights[:3]) + (" ..." if len(weights) > 3 else "")
         return f"{message}; it holds {some}: name the file itself"
     for name in files:
         if (other := OTHER_LIBRARIES.get(Path(name).suffix)) is not None:
             return (
-                f"{message}; {name} is a file of {other}, which is not read: take {names} of the "
+                f"{message}; {name} is a file of {other}, which is not read: use {names} of the "
                 "same model"
             )
     return f"{message}; name the file itself"
 
 
 def shards_of(index: Path) -> tuple[Path, ...]:
-    """The files that an index lists, which lie beside it, in the order of their names.
+    """The files that an index lists, in the folder of the index, sorted by name.
 
     Raises:
-        ConfigError: the index is no list of shards, names a file elsewhere, or a file is missing.
+        ConfigError: not an index of shards, a name in another folder, or a missing file.
     """
     folder, names = index.parent, shard_names(index)
     missing = [name for name in names if not (folder / name).is_file()]
@@ -113,12 +112,12 @@ def shard_names(index: Path) -> list[str]:
     """The names of the files that an index lists, sorted.
 
     Raises:
-        ConfigError: the index is no list of shards, or names a file elsewhere.
+        ConfigError: not an index of shards, or a name in another folder.
     """
     names = sorted(set(weight_map(index).values()))
     if nested := [name for name in names if name.endswith(INDEX)]:
         raise ConfigError(
-            f"{index} names the shard {nested[0]!r}, an index itself: fetch the index again"
+            f"{index} names the shard {nested[0]!r}, which is an index: fetch the index again"
         )
     outside = [name for name in names if Path(name).name != name or "\\" in name or name == ".."]
     if outside:
@@ -130,32 +129,32 @@ def shard_names(index: Path) -> list[str]:
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """Name of a tensor -> name of the shard that holds it.
+    """Tensor name -> name of its shard.
 
     Raises:
-        ConfigError: the file is no index.
+        ConfigError: not an index of shards.
     """
     try:
         content: Any = parse_json(untrusted.read_bytes(index, MOST))
-        listed = content["weight_map"]
-        if not listed or not all(isinstance(name, str) and name for name in listed.values()):
-            raise ValueError("weight_map is empty or holds something else than names")
+        shards = content["weight_map"]
+        if not shards or not all(isinstance(name, str) and name for name in shards.values()):
+            raise ValueError("weight_map is empty or holds other values than names")
     except (ValueError, KeyError, TypeError, AttributeError, TooLargeError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(
-            f"{index} is no index of shards ({type(error).__name__}: {reason}): fetch it again, or "
-            "name the weights file itself"
+            f"{index} is no index of shards ({type(error).__name__}: {reason}): fetch it "
+            "again, or name the weights file itself"
         ) from error
-    return listed
+    return shards
 
 
 def is_index(path: Path) -> bool:
-    """Whether the file is the index of sharded weights, by its name."""
+    """Whether the name of a file is that of an index of shards."""
     return path.name.endswith(INDEX)
 
 
 def sha256_of(path: Path) -> str:
-    """Digest of a weights file; of sharded weights the digest of `shard_list`.
+    """Digest of a weights file; for sharded weights, the digest of `shard_list`.
 
     Raises:
         ConfigError: as `shards_of`.
@@ -166,7 +165,7 @@ def sha256_of(path: Path) -> str:
 
 
 def shard_list(index: Path) -> bytes:
-    """Canonical JSON of the digests of an index and of its shards: their common identity.
+    """Canonical JSON of the digests of an index and its shards.
 
     Raises:
         ConfigError: as `shards_of`.
@@ -186,6 +185,6 @@ def sha256_of_file(path: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _sha256_of_version(path: Path, size: int, mtime_ns: int) -> str:
-    """Gigabytes are read once per process, not once per look at the config."""
+    """Cached, because every composed config asks for the digest of gigabytes."""
     with untrusted.open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

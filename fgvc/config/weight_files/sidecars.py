@@ -1,7 +1,7 @@
-"""Files that libraries write beside weights -> the pixels and layers the weights were made for.
+"""Files that libraries write beside weights -> the preprocessing and norm epsilon of the weights.
 
 open_clip_config.json (open_clip), config.json (timm, transformers), preprocessor_config.json and
-processor_config.json (transformers). Only small JSON files and the head of the weights are read.
+processor_config.json (transformers). Only small JSON files and the header of the weights are read.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from fgvc.untrusted import MIB, NotRegularError, TooLargeError, parse_json
 
 OPEN_CLIP, CONFIG = "open_clip_config.json", "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-MOST = 64 * MIB  # of a JSON file; the index of a large model has a few
+MOST = 64 * MIB  # of a JSON file; the index of a large model takes a few MiB
 TOLERANCE = 5e-4  # statistics are published with 3 to 8 digits
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-MODES = {"shortest": "crop", "center": "crop"}  # in the words of backbone.native
-# transformers' layouts that other libraries' models read: a key of the layout, its name, and the
-# epsilon of its layer norms where no config.json says otherwise
+MODES = {"shortest": "crop", "center": "crop"}  # as backbone.native names them
+# layouts of transformers that the models of other libraries load: a key of the layout, its name,
+# and the default epsilon of its layer norms
 LAYOUTS = (
     ("encoder.layer.0.layer_scale1.lambda1", "Dinov2Model", 1e-6),
     ("encoder.layer.0.layernorm_before.weight", "ViTModel", 1e-12),
@@ -34,12 +34,12 @@ LAYOUTS = (
     ("pre_layrnorm.weight", "CLIPVisionModel", 1e-5),
 )
 USUAL_EPS = {title: eps for _, title, eps in LAYOUTS}
-OWN_EPS = {"vit_msn": 1e-6}  # model_type in one of the layouts: its epsilon, where it differs
+OWN_EPS = {"vit_msn": 1e-6}  # model_type -> default epsilon, where it differs from the layout
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Preprocessing that a file states. interpolation, mode: null where it does not say."""
+    """Preprocessing stated in a file. interpolation, mode: None if not stated."""
 
     file: Path
     mean: Rgb
@@ -49,9 +49,9 @@ class Preprocessing:
 
     @property
     def key(self) -> str | None:
-        """The key of the normalization registry with these statistics, if there is one."""
-        for key, known in NORMALIZATIONS.items():
-            if _close(self.mean, known.mean) and _close(self.std, known.std):
+        """The key of the normalization registry with these statistics; None if there is none."""
+        for key, registered in NORMALIZATIONS.items():
+            if _close(self.mean, registered.mean) and _close(self.std, registered.std):
                 return key
         return None
 
@@ -59,33 +59,33 @@ class Preprocessing:
 def normalization_mismatch(
     backbone: Backbone, weights: Path, preprocess: str = "shared"
 ) -> str | None:
-    """Why these weights cannot be read with the config's normalization; None where they can.
+    """Why these weights do not match the normalization of the config; None if they match.
 
     Args:
         preprocess: with "native", interpolation and resize mode are compared too.
     """
     try:
-        published = read_preprocessing(weights)
+        stated = read_preprocessing(weights)
     except ValueError as error:
         return str(error)
-    if published is None:
+    if stated is None:
         return None
-    row, key = chosen_checkpoint(backbone), published.key
+    row, key = chosen_checkpoint(backbone), stated.key
     if key == backbone.normalization:
         return None
     if key is not None:
-        place = "backbone.normalization"
+        target = "backbone.normalization"
         if row.normalization is not None or preprocess == "native":
-            place = f"{row_key(backbone)}.normalization"
-        remedy = f"Set {place}={key}"
+            target = f"{row_key(backbone)}.normalization"
+        remedy = f"Set {target}={key}"
     else:
         remedy = (
             f"The registry has {', '.join(NORMALIZATIONS)}; if the file is wrong, correct it or "
             "move the weights to a folder without it"
         )
     return (
-        f"backbone.normalization={backbone.normalization}: {published.file} has mean="
-        f"{list(published.mean)} std={list(published.std)}"
+        f"backbone.normalization={backbone.normalization}: {stated.file} has mean="
+        f"{list(stated.mean)} std={list(stated.std)}"
         f"{f', which is {key}' if key else ', which no key has'}. {remedy}."
     )
 
@@ -93,37 +93,38 @@ def normalization_mismatch(
 def geometry_mismatch(
     backbone: Backbone, weights: Path, interpolation: str, mode: str
 ) -> str | None:
-    """Why preprocess=native would resize otherwise than the file beside the weights says.
+    """Why preprocess=native disagrees with the file beside the weights on resizing; None if not.
 
     Args:
         interpolation, mode: of the family's native preprocessing.
     """
     try:
-        published = read_preprocessing(weights)
+        stated = read_preprocessing(weights)
     except ValueError as error:
         return str(error)
-    if published is None:
+    if stated is None:
         return None
     pairs = (
-        ("interpolation", published.interpolation, interpolation),
-        ("resize mode", published.mode, mode),
+        ("interpolation", stated.interpolation, interpolation),
+        ("resize mode", stated.mode, mode),
     )
-    for name, theirs, ours in pairs:
-        if theirs not in (None, ours):
+    for name, stated_value, value in pairs:
+        if stated_value not in (None, value):
             return (
-                f"preprocess=native: {published.file} has {name} {theirs}, backbone.native="
-                f"{backbone.native} has {ours}. Set preprocess=shared."
+                f"preprocess=native: {stated.file} has {name} {stated_value}, "
+                f"backbone.native={backbone.native} has {value}. Set preprocess=shared."
             )
     return None
 
 
 def read_preprocessing(weights: Path) -> Preprocessing | None:
-    """The preprocessing that a file beside the weights states; None where none does.
+    """The preprocessing stated in a file beside the weights; None if there is none.
 
-    The library that saved the weights comes first: folders of the hub hold files of several.
+    Folders of the hub hold files of several libraries; those of the library that saved the weights
+    come first.
 
     Raises:
-        ValueError: a file is no JSON object, or its values are no three numbers; one line.
+        ValueError: a file is no JSON object, or a value is not three numbers; one line.
     """
     names: tuple[str, ...] = (*PROCESSORS, CONFIG, OPEN_CLIP)
     if weights.name.startswith("open_clip"):
@@ -133,13 +134,13 @@ def read_preprocessing(weights: Path) -> Preprocessing | None:
         if not file.is_file():
             continue
         try:
-            published = _published(file, read_object(file))
+            stated = _stated_preprocessing(file, read_object(file))
         except (TypeError, AttributeError, ZeroDivisionError) as error:
             raise ValueError(
-                f"{file} holds values of another kind ({error}): correct it"
+                f"{file} holds values of another type ({error}): correct it"
             ) from error
-        if published is not None:
-            return published
+        if stated is not None:
+            return stated
     return None
 
 
@@ -147,22 +148,24 @@ def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        ValueError: it holds none; one line.
+        ValueError: not a JSON object; one line.
     """
     try:
-        held = parse_json(untrusted.read_bytes(file, MOST))
+        value = parse_json(untrusted.read_bytes(file, MOST))
     except (ValueError, NotRegularError, TooLargeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"{file} cannot be read as JSON ({reason}): fetch it again") from error
-    if not isinstance(held, dict):
-        raise ValueError(f"{file} holds a {type(held).__name__}, not a JSON object: fetch it again")
-    return held
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{file} holds a {type(value).__name__}, not a JSON object: fetch it again"
+        )
+    return value
 
 
 def norm_eps(weights: Path) -> float | None:
     """Epsilon of the layer norms of weights that transformers saved for a ViT, DINOv2, DINOv3 or
-    CLIP: of config.json, otherwise the layout's own. A checkpoint of fgvc records it. None for
-    weights of other libraries.
+    CLIP: from config.json, otherwise the default of the layout. A checkpoint of fgvc records it.
+    None for weights of other libraries.
 
     Raises:
         ValueError: config.json is no JSON object, or its epsilon is no number from 0 to 1.
@@ -171,31 +174,32 @@ def norm_eps(weights: Path) -> float | None:
         return recorded
     if (layout := _layout(weights)) is None:
         return None
-    tower = _tower(weights)
-    usual = OWN_EPS.get(str(tower.get("model_type")), layout[1])
-    stated = tower.get("layer_norm_eps", usual)
+    config = _vision_config(weights)
+    usual = OWN_EPS.get(str(config.get("model_type")), layout[1])
+    stated = config.get("layer_norm_eps", usual)
     if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 <= stated <= 1:
         file = weights.with_name(CONFIG)
-        raise ValueError(f"{file} has layer_norm_eps={stated}, no number from 0 to 1: correct it")
+        raise ValueError(
+            f"{file} has layer_norm_eps={stated}, not a number from 0 to 1: correct it"
+        )
     return float(stated)
 
 
 def assumed_layout(weights: Path) -> str | None:
-    """The layout whose usual epsilon is taken, as no file states the model that was saved; None
-    where one does.
+    """The layout whose default epsilon is used; None if a file states the model or the epsilon.
 
     Raises:
         ValueError: config.json is no JSON object.
     """
-    tower = _tower(weights)
-    if _recorded_eps(weights) is not None or tower.keys() & {"layer_norm_eps", "model_type"}:
+    config = _vision_config(weights)
+    if _recorded_eps(weights) is not None or config.keys() & {"layer_norm_eps", "model_type"}:
         return None
     layout = _layout(weights)
     return None if layout is None else layout[0]
 
 
 def _layout(weights: Path) -> tuple[str, float] | None:
-    """transformers' layout of the tensors, and the usual epsilon of it."""
+    """The layout of transformers that the tensors have, and its default epsilon."""
     names = tensor_names(weights)
     for marker, title, eps in LAYOUTS:
         if any(name == marker or name.endswith(f".{marker}") for name in names):
@@ -204,7 +208,7 @@ def _layout(weights: Path) -> tuple[str, float] | None:
 
 
 def _recorded_eps(weights: Path) -> float | None:
-    """What a checkpoint of fgvc says of the backbone in it."""
+    """The epsilon in the metadata of a checkpoint of fgvc."""
     try:
         header = safetensors_header(weights)
         facts = parse_json(parse_json(header or b"{}")["__metadata__"]["fgvc"])
@@ -215,21 +219,21 @@ def _recorded_eps(weights: Path) -> float | None:
 
 
 def states_eps(weights: Path) -> bool:
-    """Whether a config.json of transformers beside the weights states the epsilon."""
-    return "layer_norm_eps" in _tower(weights)
+    """Whether config.json beside the weights states the epsilon."""
+    return "layer_norm_eps" in _vision_config(weights)
 
 
-def _tower(weights: Path) -> Mapping[str, Any]:
-    """What transformers' config.json says of the image tower; empty without the file."""
+def _vision_config(weights: Path) -> Mapping[str, Any]:
+    """The vision config in config.json of transformers; empty without the file."""
     file = weights.with_name(CONFIG)
     config = read_object(file) if file.is_file() else {}
     tower = config.get("vision_config")
     return tower if isinstance(tower, Mapping) else config
 
 
-def _published(file: Path, config: Mapping[str, Any]) -> Preprocessing | None:
+def _stated_preprocessing(file: Path, config: Mapping[str, Any]) -> Preprocessing | None:
     if file.name in PROCESSORS:
-        return _of_transformers(file, config.get("image_processor") or config)
+        return _transformers_preprocessing(file, config.get("image_processor") or config)
     if file.name == OPEN_CLIP:
         stated, mode = config.get("preprocess_cfg") or {}, "resize_mode"
     else:
@@ -240,14 +244,14 @@ def _published(file: Path, config: Mapping[str, Any]) -> Preprocessing | None:
         return None
     return Preprocessing(
         file,
-        _rgb(file, "mean", stated["mean"]),
-        _rgb(file, "std", stated["std"]),
+        _parse_rgb(file, "mean", stated["mean"]),
+        _parse_rgb(file, "std", stated["std"]),
         stated.get("interpolation"),
         MODES.get(str(stated.get(mode)), stated.get(mode)),
     )
 
 
-def _of_transformers(file: Path, config: Mapping[str, Any]) -> Preprocessing | None:
+def _transformers_preprocessing(file: Path, config: Mapping[str, Any]) -> Preprocessing | None:
     """An image processor: (x * rescale_factor - image_mean) / image_std."""
     if not {"image_mean", "do_normalize"} & config.keys():
         return None
@@ -256,18 +260,18 @@ def _of_transformers(file: Path, config: Mapping[str, Any]) -> Preprocessing | N
     if config.get("do_normalize", True):
         if config.get("image_mean") is None or config.get("image_std") is None:
             return None
-        mean = _rgb(file, "image_mean", config["image_mean"])
-        std = _rgb(file, "image_std", config["image_std"])
+        mean = _parse_rgb(file, "image_mean", config["image_mean"])
+        std = _parse_rgb(file, "image_std", config["image_std"])
     return Preprocessing(
         file,
         (mean[0] / scale, mean[1] / scale, mean[2] / scale),
         (std[0] / scale, std[1] / scale, std[2] / scale),
         FILTERS.get(config.get("resample", -1)),
-        _mode_of_transformers(config),
+        _transformers_mode(config),
     )
 
 
-def _mode_of_transformers(config: Mapping[str, Any]) -> str | None:
+def _transformers_mode(config: Mapping[str, Any]) -> str | None:
     size = config.get("size")
     if not config.get("do_resize", True) or size is None:
         return None
@@ -276,13 +280,13 @@ def _mode_of_transformers(config: Mapping[str, Any]) -> str | None:
     return "crop" if short or whole else "squash"
 
 
-def _rgb(file: Path, name: str, values: Any) -> Rgb:
+def _parse_rgb(file: Path, name: str, values: Any) -> Rgb:
     if isinstance(values, int | float):
         values = [values] * 3
     if not isinstance(values, list) or not all(isinstance(x, int | float) for x in values):
         raise ValueError(f"{file} has {name}={values}, not three numbers: correct it")
     if len(values) != 3:
-        raise ValueError(f"{file} has {name}={values}: pictures here have 3 channels, RGB")
+        raise ValueError(f"{file} has {name}={values}: must have 3 channels, RGB")
     return (float(values[0]), float(values[1]), float(values[2]))
 
 

@@ -1,8 +1,8 @@
-"""A weights file -> the names of its tensors, without torch: quick enough to compose a config.
+"""A weights file -> the names of its tensors, without torch: fast enough for composing a config.
 
 safetensors: the keys of the header. Index of shards: the keys of its map. torch.save: the pickle is
-walked with inert stand-ins for every name in it, so nothing in the file runs. Text beside the
-tensors (metadata, options of a training) is no name.
+read with inert placeholders for every class in it, so no code in the file runs. Text beside the
+tensors (metadata, training options) is not a name.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import IO, Any
 
 from fgvc import untrusted
 
-MOST = 64 * 2**20  # bytes of a file that are searched for names at most
-MOST_VALUES = 500_000  # of all mappings of a file; a mapping may occur a thousand times
-DEPTH = 4  # of mappings inside mappings
+MOST_BYTES = 64 * 2**20  # of a file, searched for names
+MOST_VALUES = 500_000  # in all mappings of a file; a mapping may occur many times
+DEPTH = 4  # of nested mappings
 TENSOR = re.compile(r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+")
 LEGACY = 4  # pickles in a file of torch.save before 1.6: number, protocol, machine, content
-# what torch.compile, FSDP and checkpointing put inside the names of a model's own modules
+# what torch.compile, FSDP and checkpointing insert into module names
 INSIDE = re.compile(r"(?<=\.)_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
 
 
 def tensor_names(weights: Path) -> frozenset[str]:
-    """The names, without what parallel training puts inside them; none of a file of another format
-    or of a damaged one, which the reader of weights diagnoses."""
+    """The names, without what parallel training inserts. Empty for another format or a damaged
+    file; the reader of weights reports the damage."""
     stat = weights.stat()
     return _names_in_version(weights, stat.st_size, stat.st_mtime_ns)
 
@@ -40,7 +40,7 @@ def _names_in_version(weights: Path, size: int, mtime_ns: int) -> frozenset[str]
         untrusted.check_pickles(weights)
         with untrusted.open_regular(weights) as file:
             names = _names_in(file)
-    except Exception:  # a damaged file fails in many ways; loading it names the damage
+    except Exception:  # a damaged file fails in many ways; the reader of weights reports it
         return frozenset()
     return frozenset(INSIDE.sub("", name) for name in names)
 
@@ -49,25 +49,25 @@ def _names_in(file: IO[bytes]) -> list[str]:
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            if archive.getinfo(name).file_size > MOST:
+            if archive.getinfo(name).file_size > MOST_BYTES:
                 return []
             with archive.open(name) as inside:
-                return list(_named_tensors(_Walker(inside).load()))
+                return list(_named_tensors(_NameReader(inside).load()))
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
-    if file.read(1) == b"{" and length <= MOST:
+    if file.read(1) == b"{" and length <= MOST_BYTES:
         return [name for name in json.loads(b"{" + file.read(length - 1)) if name != "__metadata__"]
     file.seek(0)
     if file.read(1) == b"{":
         file.seek(0)
-        return list(json.loads(file.read(MOST))["weight_map"])
+        return list(json.loads(file.read(MOST_BYTES))["weight_map"])
     file.seek(0)
-    held = [_Walker(file).load() for _ in range(LEGACY)][-1]
-    return list(_named_tensors(held))
+    value = [_NameReader(file).load() for _ in range(LEGACY)][-1]
+    return list(_named_tensors(value))
 
 
 class _Inert:
-    """Stands for an object of the pickle: takes whatever it is given and keeps nothing."""
+    """A placeholder for an object of the pickle: accepts any arguments and ignores them."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -79,7 +79,7 @@ class _Inert:
         pass
 
     def append(self, value: object) -> None:
-        """A list that is no mapping of names."""
+        """Ignored: a list holds no named tensors."""
 
     def extend(self, values: object) -> None:
         """As `append`."""
@@ -89,18 +89,18 @@ class _Inert:
 
 
 class _Tensor(_Inert):
-    """Stands for a tensor."""
+    """A placeholder for a tensor."""
 
 
 class _Names(dict[Any, Any]):
-    """A dictionary of the pickle; its attributes are left aside."""
+    """A dictionary of the pickle; its attributes are ignored."""
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
-# the reader in Python, whose memo is a dictionary: a made-up index cannot claim memory
-class _Walker(pickle._Unpickler):
+# the Python unpickler: its memo is a dictionary, so a forged index cannot allocate memory
+class _NameReader(pickle._Unpickler):
     """Rebuilds the mappings of a pickle; imports nothing."""
 
     def find_class(self, module: str, name: str) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -113,13 +113,13 @@ class _Walker(pickle._Unpickler):
 
 
 def _named_tensors(
-    held: object, depth: int = 0, left: Iterator[int] | None = None
+    held: object, depth: int = 0, budget: Iterator[int] | None = None
 ) -> Iterator[str]:
-    """Names of tensors. left: counts down the values that may still be looked at."""
-    left = iter(range(MOST_VALUES)) if left is None else left
+    """Names of tensors. budget: counts down the values that may still be visited."""
+    budget = iter(range(MOST_VALUES)) if budget is None else budget
     if not isinstance(held, Mapping) or depth > DEPTH:
         return
-    for (key, value), _ in zip(held.items(), left, strict=False):
+    for (key, value), _ in zip(held.items(), budget, strict=False):
         if isinstance(value, _Tensor) and isinstance(key, str):
             yield key
-        yield from _named_tensors(value, depth + 1, left)
+        yield from _named_tensors(value, depth + 1, budget)
