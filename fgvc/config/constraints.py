@@ -14,6 +14,7 @@ from fgvc.config.schema import (
     chosen_checkpoint,
     reads_text,
 )
+from fgvc.config.schema.backbone import FEATURES
 
 INPUTS = {  # what a task reads beside its dataset, or instead of one; others read none
     "eval": {"checkpoint"},
@@ -28,11 +29,6 @@ MAY_READ = {
     "export": {"image"},
     "prune": {"run"},
 }  # what a task reads if it is given
-FEATURES = {  # what a family's backbone can be read by
-    "timm": ("cls", "patch_mean", "cls_patch_mean"),
-    "open_clip": ("cls", "patch_mean", "cls_patch_mean", "projected"),
-    "transformers": ("map", "patch_mean", "projected"),
-}
 POSITION_RESIZE = {  # methods of resizing positions per library; the first is its default
     "timm": ("timm", "zoom"),
     "open_clip": ("open_clip",),

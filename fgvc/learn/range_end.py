@@ -1,6 +1,6 @@
-"""A value chosen from several -> whether it lies at an end of their range.
+"""A value selected from several -> whether it is at an end of their range.
 
-A better value may then lie beyond the range.
+A better value may then be outside the range.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 def range_end(chosen: float, tried: Iterable[float]) -> str | None:
-    """Which end of the range of tried values was chosen, if any.
+    """The end of the range of tried values that was selected.
 
     Returns:
         "first": the smallest of at least two distinct values; "last": the largest; None otherwise.

@@ -298,7 +298,7 @@ class Finetune:
         else:
             head = heads.new_head(conf.head, backbone.feature_dim, self.classes, conf.seed)
         model = Classifier(backbone, head, selector)
-        model.tells_features = self.pull[0] > 0
+        model.returns_features = self.pull[0] > 0
         model.thaw(conf.task)
         model.randomize(conf.task.drop_path)
         if conf.runtime.grad_checkpointing:

@@ -1,4 +1,4 @@
-"""What stops a step -> one line that says what to change."""
+"""Errors that stop a training step -> one line that says what to change."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from fgvc.types import UserError
 
 _MAX_ROWS_SHOWN = 8  # rows named in the message; all of them are in `.rows`
-# what MPS and torch's CPU allocator say in a plain RuntimeError
+# in the RuntimeError of MPS and of torch's CPU allocator
 _OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory")
 
 
 class NonFinite(UserError):  # noqa: N818
-    """The loss or its gradient is no finite number; the weights are those before the step.
+    """The loss or its gradient is not finite; the weights are those before the step.
 
-    rows: of the manifest: the images whose own loss is not finite, or all of the global batch where
-    only the gradient is not.
+    rows: manifest rows of the images whose loss is not finite, or of the whole global batch if only
+    the gradient is not finite.
     """
 
     def __init__(self, what: str, value: float, step: int, rows: Sequence[int]) -> None:
@@ -31,7 +31,7 @@ class NonFinite(UserError):  # noqa: N818
 
 
 class OutOfMemory(UserError):  # noqa: N818
-    """The device or the machine has no memory for a step. status: of the run it ends."""
+    """The memory of the device or the machine is exhausted. status: of the stopped run."""
 
     status = "oom"
 
@@ -43,7 +43,7 @@ class OutOfMemory(UserError):  # noqa: N818
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` means that memory ran out, in the words of any of torch's devices."""
+    """Whether `error` means that memory is exhausted, on any of torch's devices."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(

@@ -12,10 +12,10 @@ UPDATE_COUNT = "n_averaged"  # in the state of torch's AveragedModel
 
 
 def find_mismatches(state: Mapping[str, Any], model: nn.Module, optimiser: Optimizer) -> list[str]:
-    """A phrase for each tensor of another shape, missing tensor or unknown tensor.
+    """A phrase for each tensor that is missing, unknown, or of another shape or kind of number.
 
     Args:
-        state: as `Trainer.state` gives it.
+        state: from `Trainer.state`.
     """
     tensors = list(_model_mismatches(state["model"], model.state_dict()))
     if not tensors and state["ema"] is not None:
@@ -23,21 +23,25 @@ def find_mismatches(state: Mapping[str, Any], model: nn.Module, optimiser: Optim
     return tensors or list(_optimiser_mismatches(state["optimiser"], model, optimiser))
 
 
-def _model_mismatches(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[str]:
-    for name, tensor in own.items():
+def _model_mismatches(
+    saved: Mapping[str, Tensor], model_state: Mapping[str, Tensor]
+) -> Iterator[str]:
+    for name, tensor in model_state.items():
         if name not in saved:
             yield f"{name} is missing in the state"
         elif saved[name].shape != tensor.shape:
             yield _shape_mismatch(name, saved[name], tensor)
         elif saved[name].is_floating_point() != tensor.is_floating_point():
             yield f"{name} holds {saved[name].dtype} in the state and {tensor.dtype} here"
-    yield from (f"{name} of the state is unknown here" for name in saved if name not in own)
+    yield from (f"{name} of the state is unknown here" for name in saved if name not in model_state)
 
 
 def _ema_mismatches(saved: Mapping[str, Tensor], model: nn.Module) -> Iterator[str]:
-    """The averages of a model are its tensors behind a prefix, and how often they were updated."""
-    own = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
-    yield from _model_mismatches({name: saved[name] for name in saved if name != UPDATE_COUNT}, own)
+    """Averages have the names of the model's tensors behind a prefix, and a count of updates."""
+    averaged_state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    yield from _model_mismatches(
+        {name: saved[name] for name in saved if name != UPDATE_COUNT}, averaged_state
+    )
     if UPDATE_COUNT not in saved or saved[UPDATE_COUNT].ndim:
         yield f"{UPDATE_COUNT} is no number in the state"
 
@@ -45,18 +49,18 @@ def _ema_mismatches(saved: Mapping[str, Tensor], model: nn.Module) -> Iterator[s
 def _optimiser_mismatches(
     saved: Mapping[int, Mapping[str, Any]], model: nn.Module, optimiser: Optimizer
 ) -> Iterator[str]:
-    """Its state is kept by the place of a parameter among those that learn."""
-    learning = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    if saved and max(saved) >= len(learning):
+    """The state of the optimiser is indexed by the place of a parameter in its groups."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    if saved and max(saved) >= len(parameters):
         yield (
             f"the optimiser's state of {max(saved) + 1} learning tensors does not fit "
-            f"the {len(learning)} here"
+            f"the {len(parameters)} here"
         )
         return
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for place, values in saved.items():
         for key, value in values.items():
-            parameter = learning[place]
+            parameter = parameters[place]
             if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
                 yield _shape_mismatch(
                     f"the optimiser's {key} of {names[id(parameter)]}", value, parameter

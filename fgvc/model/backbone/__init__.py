@@ -1,10 +1,11 @@
-"""backbone= axis: normalised pixels -> tokens, and class names -> text features; one module a door.
+"""backbone= axis: normalised pixels -> tokens, and class names -> text features.
 
-    weights.find(conf) -> where the weights lie
+    weights.find(conf) -> where the weights are
     build(conf, side, source, seed, stride) -> the frozen model
     text_tower(conf, source, seed) -> the text half of a family that has one
 
-Importing this package is cheap: the library behind a backbone is imported when one is built.
+One module per library. Importing this package is cheap: a library is imported when a backbone of it
+is built.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from fgvc.config import schema
 from fgvc.types import UserError, WeightsSource
 
 if TYPE_CHECKING:
-    from fgvc.model.backbone.base import Backbone, TextTower, autocast
+    from fgvc.model.backbone.base import Backbone, TextTower
 
-__all__ = ["Backbone", "TextTower", "autocast", "build", "has_text_tower", "text_tower"]
+__all__ = ["Backbone", "TextTower", "build", "has_text_tower", "text_tower"]
 
 MODULES = {"timm": "timm_vit", "open_clip": "clip", "transformers": "siglip2"}
 
@@ -29,8 +30,9 @@ def build(
     """The frozen backbone that `conf` chooses, for square images of `side` pixels.
 
     Args:
-        stride: pixels from one patch to the next, none padded; None: the patch, so that they abut.
-            Positions are resized to the grid that follows, as `conf.position_resize` says.
+        stride: pixels from one patch to the next, without padding; None: the side of a patch, so
+            that patches do not overlap. Positions are resized to the resulting grid by the method
+            `conf.position_resize`.
 
     Raises:
         UserError: the weights do not fit the model, the family has no such `features`, or `stride`
@@ -40,7 +42,7 @@ def build(
 
 
 def has_text_tower(conf: schema.Backbone) -> bool:
-    """Whether the chosen checkpoint can read class names; imports nothing."""
+    """Whether the chosen checkpoint has a text tower; imports nothing."""
     return schema.chosen_checkpoint(conf).embedding is not None
 
 
@@ -63,7 +65,7 @@ def _family_module(conf: schema.Backbone) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """What needs torch is imported when it is asked for."""
-    if name in ("Backbone", "TextTower", "autocast"):
+    """Import the classes that need torch on first use."""
+    if name in ("Backbone", "TextTower"):
         return getattr(importlib.import_module(f"{__name__}.base"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

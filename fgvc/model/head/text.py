@@ -1,4 +1,4 @@
-"""head=text: class names as directions in the space that images and text share; nothing is learnt.
+"""head=text: class names as directions in the joint space of images and text; nothing is learnt.
 
 B batch, D width of that space, C classes.
 """
@@ -14,9 +14,9 @@ from fgvc.model.head.l2_normalize import l2_normalize
 class TextHead(nn.Module):
     """logits = scale cos(feature, t_c), in float32.
 
-    weight_CD: a text feature per class, normalised here, kept as float32 buffer. scale: the tower's
-    own factor (the inverse of its temperature), kept as float32 buffer. A bias that all classes
-    share, as SigLIP's, cancels in the softmax and is left out.
+    weight_CD: a text feature per class, normalised here, stored as float32 buffer. scale: the
+    inverse temperature of the text tower, stored as float32 buffer. A bias common to all classes,
+    as in SigLIP, cancels in the softmax and is left out.
     """
 
     weight_CD: Tensor

@@ -1,6 +1,6 @@
-"""head=text_linear: an affine map of unit features, drawn towards the class names' text features.
+"""head=text_linear: an affine map of unit features, regularised towards the text features of names.
 
-As weights scale * t_c and no bias are the classifier of head=text, it is where the fit starts.
+The fit starts from weights scale * t_c and no bias, which is the classifier of head=text.
 B batch, D width, C classes.
 """
 

@@ -1,7 +1,7 @@
 """part_attention= axis: keep the tokens that tell species apart.
 
 Tokens -> fewer tokens of the same width, before the last block of any backbone, so that every
-choice is interchangeable in front of any head.
+method works with any head.
 """
 
 from __future__ import annotations
@@ -32,24 +32,26 @@ __all__ = [
     "reset_last_block",
 ]
 
-SCORED = ("transfg", "rollout", "cls_topk")  # the others look at no attention
+SCORED = ("transfg", "rollout", "cls_topk")  # methods that use attention scores
 
 
 def attach_selector(
     backbone: Backbone, conf: schema.NoPartAttention | schema.PartAttention, seed: int
 ) -> TokenSelector | None:
-    """Let the last block of `backbone` see its prefix tokens and the K chosen patches alone.
+    """Restrict the last block of `backbone` to its prefix tokens and K selected patches.
 
-    Its Tokens then hold K patches, and its `macs` follow. Before torch.compile or after.
+    The backbone's Tokens then hold K patches, and its `macs` are updated. It may be called before
+    or after torch.compile.
 
     Args:
-        seed: of the draw of part_attention=random.
+        seed: of the patches of part_attention=random.
 
     Returns:
-        The selection, to ask what was kept; None where every token counts.
+        the selector, which holds the selection of the last forward pass; None if part attention is
+        off.
 
     Raises:
-        UserError: `tokens` is not possible here, or nothing reads the patches.
+        UserError: `tokens` is impossible for this backbone, or no query attends to the patches.
     """
     if isinstance(conf, schema.NoPartAttention):
         return None
@@ -68,9 +70,9 @@ def attach_selector(
 
 
 def reset_last_block(backbone: Backbone, seed: int) -> None:
-    """Give the last block the values with which the library makes it, drawn from `seed`."""
-    fresh = backbone.blocks_of(init_from_seed(backbone.make, seed))[-1]
-    backbone.blocks[-1].load_state_dict(fresh.state_dict())
+    """Reset the last block to the library's initial values, drawn from `seed`."""
+    initial_block = backbone.blocks_of(init_from_seed(backbone.create_trunk, seed))[-1]
+    backbone.blocks[-1].load_state_dict(initial_block.state_dict())
 
 
 def _check_tokens(conf: schema.PartAttention, tokens: int, heads: int, backbone: Backbone) -> None:
@@ -81,34 +83,34 @@ def _check_tokens(conf: schema.PartAttention, tokens: int, heads: int, backbone:
             f"patches of {backbone.name} at {backbone.side} px"
         )
     if conf.name == "transfg" and tokens % heads:
-        fitting = (tokens // heads * heads, (tokens // heads + 1) * heads)
-        near = " or ".join(str(count) for count in fitting if 0 < count <= patches)
+        multiples = (tokens // heads * heads, (tokens // heads + 1) * heads)
+        near = " or ".join(str(count) for count in multiples if 0 < count <= patches)
         raise UserError(
-            f"part_attention.tokens={tokens}: part_attention=transfg keeps as many for each of "
-            f"the {heads} heads of {backbone.name}; nearest that fit: {near}"
+            f"part_attention.tokens={tokens}: must be a multiple of the {heads} heads of "
+            f"{backbone.name} for part_attention=transfg; nearest: {near}"
         )
 
 
 def _check_query(conf: schema.PartAttention, backbone: Backbone) -> None:
-    """Somebody must look at the patches: a class token below the last block, or a pooling head."""
+    """Check that a class token below the last block or a pooling head attends to the patches."""
     if backbone.prefix == 0 and not hasattr(backbone.trunk, "head"):
         raise UserError(
             f"part_attention={conf.name} backbone.features={backbone.features}: the pooling head, "
-            f"which looks at the patches of {backbone.name}, is left out; take features=map"
+            f"which attends to the patches of {backbone.name}, is left out; take features=map"
         )
     if backbone.prefix and len(backbone.blocks) < 2:
         raise UserError(
             f"part_attention={conf.name}: {backbone.name} has {len(backbone.blocks)} block, and "
-            "at least 2 are needed, one to look and one to keep"
+            "at least 2 are needed: patches are scored below the last block"
         )
 
 
 def _count_macs(backbone: Backbone, selector: TokenSelector) -> int:
-    """Of one image with the selection in it, counted on shapes alone."""
+    """Multiply-accumulates per image with the selector attached, counted from shapes."""
     device = next(backbone.parameters()).device
-    selector.images(np.zeros(1, np.int64))
+    selector.set_images(np.zeros(1, np.int64))
     with FakeTensorMode(allow_non_fake_inputs=True):
         pixels_BCHW = torch.empty(1, 3, backbone.side, backbone.side, device=device)
-        counted = count_macs(backbone, pixels_BCHW)
+        macs = count_macs(backbone, pixels_BCHW)
     selector.last = None
-    return counted
+    return macs

@@ -1,7 +1,7 @@
-"""Weights of a backbone: where they lie (sources), and which tensors a file holds (the rest).
+"""Weights of a backbone: where they are (sources), and which tensors a file holds (the rest).
 
-find(conf) -> where the weights lie
-choose(path, wanted, convert) -> the part of the file that fits a model
+find(conf) -> where the weights are
+select(path, wanted, convert) -> the part of the file that fits a model
 read(path) -> the named tensors of the file, without a model
 """
 

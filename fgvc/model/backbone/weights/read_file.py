@@ -1,7 +1,7 @@
-"""A weights file -> what it holds: tensors and plain values, by the format of its bytes.
+"""A weights file -> its content: tensors and plain values.
 
-The first bytes tell the format, not the name. Nothing in a file is ever executed, and whatever is
-wrong with a file is one line.
+The first bytes determine the format, not the name. No code in a file is ever executed, and any
+fault of a file becomes a message of one line.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ from fgvc.untrusted.shell import file_word
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_HEADER_LENGTH = (
-    2**40
-)  # more than the header of any .safetensors file: eight letters as a number
-MAX_EXPANSION = 50  # times its size that an archive of numbers unpacks to at most
+MAX_HEADER_LENGTH = 2**40  # of a .safetensors file; eight letters read as a number are more
+MAX_EXPANSION = 50  # largest ratio of unpacked to packed bytes of an archive of numbers
 OTHER_FORMATS = (  # first bytes, format
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves weights"),
     (b"GGUF", "a GGUF file, as llama.cpp reads it"),
@@ -40,10 +38,10 @@ UNSAFE_ADVICE = re.compile(r"weights_only|torch\.load|pickle_module|safe_globals
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a library wrote beside its weights.
+    """A JSON file that a library wrote beside its weights.
 
     Raises:
-        UserError: no JSON object; one line.
+        UserError: the file holds no JSON object; one line.
     """
     try:
         return sidecars.read_object(path)
@@ -52,10 +50,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_content(path: Path) -> Any:
-    """What a weights file holds, on the CPU: named tensors, or containers of them.
+    """The content of a weights file, on the CPU: named tensors, or containers of them.
 
     Raises:
-        UserError: not a weights file, cut short, or holding what only code can rebuild; one line.
+        UserError: not a weights file, cut short, or it holds objects that only code can rebuild;
+            one line.
     """
     from fgvc.model.backbone.weights import pickled, sharded
 
@@ -78,7 +77,7 @@ def read_content(path: Path) -> Any:
 def unreadable_error(path: Path, error: Exception) -> UserError:
     """The message for a damaged file."""
     reason = str(error).strip().partition("\n")[0][:200]
-    if not reason or UNSAFE_ADVICE.search(str(error)):  # torch advises to let the file run its code
+    if not reason or UNSAFE_ADVICE.search(str(error)):  # torch advises to run the file's code
         reason = type(error).__name__
     return UserError(
         f"weights {path} cannot be read ({path.stat().st_size} bytes, cut short?): {reason}"
@@ -109,21 +108,21 @@ def _read_zip(path: Path) -> Any:
             "of its model, best as .safetensors"
         )
     if not any(name.endswith("data.pkl") for name in names):
-        inside = ", ".join(names[:3]) or "nothing"
+        content = ", ".join(names[:3]) or "nothing"
         raise UserError(
-            f"weights {path} cannot be read: a zip archive that holds {inside} and no weights; if "
+            f"weights {path} cannot be read: a zip archive that holds {content} and no weights; if "
             "they lie in it, unpack it and name the file"
         )
     return pickled.read(path)
 
 
 def _is_json(head: bytes) -> bool:
-    long = int.from_bytes(head[:8], "little") > MAX_HEADER_LENGTH
-    return head.lstrip().startswith(b"{") and (long or len(head) < 9)
+    too_long = int.from_bytes(head[:8], "little") > MAX_HEADER_LENGTH
+    return head.lstrip().startswith(b"{") and (too_long or len(head) < 9)
 
 
 def _refuse_placeholder_files(path: Path, head: bytes) -> None:
-    """Name the files that commonly lie where weights should."""
+    """Refuse what is often found in place of weights: empty files, web pages, LFS pointers."""
     text = head.lstrip().lower()
     if not head:
         raise UserError(f"weights {path} are empty (0 bytes): download them again")
@@ -134,19 +133,19 @@ def _refuse_placeholder_files(path: Path, head: bytes) -> None:
 
 
 def _refuse_tar(path: Path, head: bytes) -> None:
-    """Refuse a tar archive of any format: the message of torch advises to run its code."""
+    """Refuse a tar archive of any format; torch's message advises to run its code."""
     import tarfile
 
     if not head.strip(b"\0"):
         raise UserError(
-            f"weights {path} ({path.stat().st_size} bytes) begin with {len(head)} zeros, as a "
-            "download that was broken off: download them again"
+            f"weights {path} ({path.stat().st_size} bytes) begin with {len(head)} zeros, as after "
+            "an interrupted download: download them again"
         )
     try:
-        first = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+        member = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return
-    if first.name.rstrip("/").rpartition("/")[2] in OLD_TORCH_MEMBERS:
+    if member.name.rstrip("/").rpartition("/")[2] in OLD_TORCH_MEMBERS:
         raise UserError(
             f"weights {path} are a tar archive of torch before 0.2, which only its own code reads: "
             "take the same model as .safetensors, or as a state dict that a later torch saved"
@@ -158,19 +157,22 @@ def _refuse_tar(path: Path, head: bytes) -> None:
 
 
 def _refuse_other_formats(path: Path, head: bytes) -> None:
-    """Name the formats of other libraries."""
-    kind = next((kind for start, kind in OTHER_FORMATS if head.startswith(start)), None)
-    if kind is None and (library := OTHER_LIBRARIES.get(path.suffix.lower())) is not None:
-        kind = f"a file of {library}"
-    if kind is None:
+    """Refuse the formats of other libraries, by name."""
+    file_format = next((kind for start, kind in OTHER_FORMATS if head.startswith(start)), None)
+    if file_format is None and (library := OTHER_LIBRARIES.get(path.suffix.lower())) is not None:
+        file_format = f"a file of {library}"
+    if file_format is None:
         return
-    packed = kind.startswith("compressed") or kind in ("a 7-Zip archive", "a RAR archive")
+    is_archive = file_format.startswith("compressed") or file_format in (
+        "a 7-Zip archive",
+        "a RAR archive",
+    )
     way_out = (
         "unpack it and name the file inside"
-        if packed
+        if is_archive
         else "which is not read: take the same model as .safetensors, or as a state dict of torch"
     )
-    raise UserError(f"weights {path} are {kind}{':' if packed else ','} {way_out}")
+    raise UserError(f"weights {path} are {file_format}{':' if is_archive else ','} {way_out}")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A backbone's config -> where its weights and its tokenizer lie."""
+"""A backbone's config -> where its weights and its tokenizer are."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ COMPANIONS: Mapping[str, Sequence[str]] = {
 
 
 def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) -> WeightsSource:
-    """Where the weights are: a given file or folder, none (random), or the hub's cache, filled if
-    need be.
+    """Where the weights are: a local file or folder, nowhere (random weights), or the hub's cache.
+
+    Weights that are not cached are downloaded.
 
     Args:
-        may_fetch: whether a repository may be asked for what is not cached; None: any may be.
+        may_fetch: repository -> whether it may be contacted; None: every repository may.
 
     Raises:
-        UserError: no such file, no network, a digest other than `backbone.weights_sha256` or than
-            the hub's own, or a made-up model asked for with weights.
+        UserError: no such file, no network, a digest other than `backbone.weights_sha256` or the
+            hub's own, or a made-up model, which has no published weights.
     """
     if conf.weights is not None and conf.weights.startswith(HUB):
         conf = copy.deepcopy(conf)
@@ -49,7 +50,9 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
     if conf.weights is not None:
         path = _local_file(conf, row)
         sha256 = _check_sha256(path, conf.weights_sha256)
-        return WeightsSource("file", path.name, path, sha256, made_by=run_checkpoint.made_by(path))
+        return WeightsSource(
+            "file", path.name, path, sha256, made_by=run_checkpoint.writing_run(path)
+        )
     if not conf.pretrained:
         return WeightsSource("random", row.model)
     if not row.repo:
@@ -81,10 +84,10 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
 
 
 def tokenizer(conf: schema.Backbone, source: WeightsSource) -> Path | None:
-    """The tokenizer that belongs to the weights; None where the library or random weights bring it.
+    """The tokenizer of the weights; None for random weights and libraries with their own tokenizer.
 
     Raises:
-        UserError: it is neither beside the weights nor on the hub, or is another one than
+        UserError: neither beside the weights nor on the hub, or its digest is not
             `backbone.tokenizer_sha256`.
     """
     if source.path is None or conf.library != "transformers":
@@ -141,8 +144,10 @@ def _local_file(conf: schema.Backbone, row: schema.Checkpoint) -> Path:
 
 
 def _hub_names(library: str, row: schema.Checkpoint) -> Sequence[str]:
-    """File names to look for in a repository; open_clip also reads what transformers saved, where
-    the row is none of open_clip's own."""
+    """File names to look for in a repository, the preferred one first.
+
+    open_clip also reads files of transformers, unless the row has a tag of open_clip.
+    """
     if library != "open_clip":
         return (*NAMES[library], *SHARDED)
     if row.tag is not None:
@@ -153,7 +158,7 @@ def _hub_names(library: str, row: schema.Checkpoint) -> Sequence[str]:
 def _fetch_shards(
     row: schema.Checkpoint, index: Path, commit: str, trusted: bool
 ) -> tuple[Path, ...]:
-    """The shards that an index of the hub lists, downloaded where they are not cached yet."""
+    """The shards that an index of the hub lists; those that are not cached are downloaded."""
     try:
         missing = [name for name in shard_names(index) if not index.with_name(name).is_file()]
         if missing:
@@ -174,26 +179,26 @@ def _fetch_shards(
         raise UserError(str(error)) from error
 
 
-def _check_sha256(path: Path, pinned: str | None) -> str:
+def _check_sha256(path: Path, expected: str | None) -> str:
     try:
         sha256 = sha256_of(path)
     except ValueError as error:  # sharded weights that are not whole
         raise UserError(str(error)) from error
-    if pinned not in (None, sha256):
+    if expected not in (None, sha256):
         raise UserError(
-            f"weights {path} have sha256 {sha256}, not backbone.weights_sha256={pinned}: "
+            f"weights {path} have sha256 {sha256}, not backbone.weights_sha256={expected}: "
             f"the file changed or is another one"
         )
     return sha256
 
 
 def _check_cached_file(path: Path) -> None:
-    promised = hub.cached_sha256(path)
-    if promised is None:
+    expected = hub.cached_sha256(path)
+    if expected is None:
         return
     sha256 = sha256_of_file(path)
-    if promised != sha256:
+    if expected != sha256:
         raise UserError(
-            f"weights {path} have sha256 {sha256}, the hub says {promised}: the cached file is "
+            f"weights {path} have sha256 {sha256}, the hub says {expected}: the cached file is "
             f"damaged; delete {path.resolve()} and run again"
         )

@@ -1,7 +1,7 @@
 """A TorchScript archive (OpenAI's CLIP files) -> the tensors of its modules; no code is compiled.
 
-The pickle in the archive holds modules of classes below `__torch__`, with tensors as attributes.
-Each module becomes a `Module` that only holds attributes.
+The pickle in the archive holds modules of classes in `__torch__`, with tensors as attributes. Each
+module becomes a `Module` that only holds attributes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Module:
 
 
 class _Callable:
-    """A function that a file may name; a file cannot change it."""
+    """A function that a file may name, but not change."""
 
     __slots__ = ()
 
@@ -78,9 +78,9 @@ class _RestoreTypeTag(_Callable):
         return value
 
 
-# the Python reader keeps its memo in a dictionary: a forged index cannot claim memory
+# the Python reader keeps its memo in a dictionary, so that a forged index allocates no memory
 class _Reader(pickle._Unpickler):
-    """Knows modules, tensors, lists and plain values; every other name is refused."""
+    """Rebuilds modules, tensors, lists and plain values; refuses every other name."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
@@ -127,7 +127,7 @@ class _Reader(pickle._Unpickler):
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Parameters and buffers of all modules, named as in the state dict of the archive's module.
+    """Parameters and buffers of all modules, by their names in the archive's state dict.
 
     Raises:
         UserError: damaged, or it holds more than modules of tensors; nothing was run.
@@ -141,8 +141,8 @@ def read(path: Path) -> dict[str, Tensor]:
             module = _Reader(archive, root).load()
             if not isinstance(module, Module):
                 raise UserError(f"weights {path} are a TorchScript archive without a module")
-            listed = _state_dict_names(archive, root)
-            return dict(_named_tensors(module, listed, "", 0))
+            tensor_names = _state_dict_names(archive, root)
+            return dict(_named_tensors(module, tensor_names, "", 0))
     except pickle.UnpicklingError as error:
         raise UserError(
             f"weights {path} are a TorchScript archive that names {error}: refused, and nothing in "
@@ -163,29 +163,29 @@ def _refuse_big_endian(archive: zipfile.ZipFile, root: str, path: Path) -> None:
 
 
 def _state_dict_names(archive: zipfile.ZipFile, root: str) -> dict[str, list[str]]:
-    """Class -> names of its parameters and buffers; other tensors are no part of a state dict."""
-    listed = {}
+    """Class -> names of its parameters and buffers; other tensors are not in the state dict."""
+    names_by_class = {}
     for name in archive.namelist():
         if name.startswith(f"{root}code/") and name.endswith(".py"):
             module = name.removeprefix(f"{root}code/").removesuffix(".py").replace("/", ".")
             text = archive.read(name).decode("utf-8", "replace")
-            for kind, parameters, buffers in CLASS_PATTERN.findall(text):
+            for class_name, parameters, buffers in CLASS_PATTERN.findall(text):
                 names = re.findall(r'"([^"]*)"', f"{parameters} {buffers}")
-                listed[f"{module}.{kind}"] = names
-    return listed
+                names_by_class[f"{module}.{class_name}"] = names
+    return names_by_class
 
 
 def _named_tensors(
-    module: Module, listed: Mapping[str, list[str]], prefix: str, depth: int
+    module: Module, tensor_names: Mapping[str, list[str]], prefix: str, depth: int
 ) -> Iterator[tuple[str, Tensor]]:
     from torch import Tensor
 
     if depth > MAX_DEPTH:
         raise ValueError("its modules hold each other")
-    names = listed.get(module.path)
+    names = tensor_names.get(module.path)
     for name, value in getattr(module, "attributes", {}).items():
         if isinstance(value, Tensor) and (names is None or name in names):
             yield f"{prefix}{name}", value
     for name, value in getattr(module, "attributes", {}).items():
         if isinstance(value, Module):
-            yield from _named_tensors(value, listed, f"{prefix}{name}.", depth + 1)
+            yield from _named_tensors(value, tensor_names, f"{prefix}{name}.", depth + 1)
