@@ -286,7 +286,7 @@ class Finetune:
     def _set_images(self, row_B: np.ndarray) -> None:
         """Set the images of the next forward pass for part attention."""
         assert self.model.selector is not None
-        self.model.selector.images(self.dataset.manifest.key_N[row_B])
+        self.model.selector.set_images(self.dataset.manifest.key_N[row_B])
 
     def _model(self) -> Classifier:
         conf = self.conf
