@@ -1,6 +1,6 @@
-"""`make bench`: every promise about speed as a ratio, both sides measured in one run.
+"""`make bench`: every promise about speed, measured against a baseline in the same process.
 
-The simulations that support the statistics run only when they are named.
+Simulations of the statistics only run if they are named.
 
 python -m benchmarks [extraction loading second c_sweep knn parts startup training fiftyone]
                      [index report intervals intervals_unlike family_wise_error]
@@ -32,37 +32,37 @@ from benchmarks import (
 )
 from benchmarks.side_by_side import Row
 
-# Thousands of files to make before there is anything to measure, or minutes of simulation.
-BIG = ("index", "report", "intervals", "intervals_unlike", "family_wise_error")
+# these first write thousands of files, or simulate for minutes
+ONLY_IF_NAMED = ("index", "report", "intervals", "intervals_unlike", "family_wise_error")
 
 
-def main(wanted: list[str]) -> None:
-    """Measure the rows asked for (all, if none is named) and print the table."""
+def main(names: list[str]) -> None:
+    """Measure the named groups (by default, all short ones) and print the table."""
     with tempfile.TemporaryDirectory() as folder:
         groups = _groups(Path(folder))
-        usual = [name for name in groups if name not in BIG]
-        unknown = set(wanted) - set(groups)
+        defaults = [name for name in groups if name not in ONLY_IF_NAMED]
+        unknown = set(names) - set(groups)
         if unknown:
             sys.exit(f"benchmarks: no {', '.join(sorted(unknown))}; there are {', '.join(groups)}")
-        rows = [row for name in wanted or usual for row in groups[name]()]
+        rows = [row for name in names or defaults for row in groups[name]()]
     _print(rows)
     if not torch.cuda.is_available():
         print("no CUDA device here: its rows were not measured")
 
 
-def _groups(places: Path) -> dict[str, Callable[[], list[Row]]]:
+def _groups(folder_root: Path) -> dict[str, Callable[[], list[Row]]]:
     return {
-        "extraction": lambda: [features.extraction(places, *row) for row in _extractions()],
-        "loading": lambda: features.loading(places),
-        "second": lambda: [features.second_run(places)],
-        "c_sweep": lambda: [heads.c_sweep(places)],
+        "extraction": lambda: [features.extraction(folder_root, *row) for row in _extractions()],
+        "loading": lambda: features.loading(folder_root),
+        "second": lambda: [features.second_run(folder_root)],
+        "c_sweep": lambda: [heads.c_sweep(folder_root)],
         "knn": lambda: [heads.knn()],
         "parts": part_attention.rows,
         "startup": startup.rows,
-        "training": lambda: [training.step(places, images, "cpu") for images in (8, 16)],
-        "fiftyone": lambda: fiftyone.rows(places),
-        "index": lambda: index.rows(places),
-        "report": lambda: report.rows(places),
+        "training": lambda: [training.step(folder_root, images, "cpu") for images in (8, 16)],
+        "fiftyone": lambda: fiftyone.rows(folder_root),
+        "index": lambda: index.rows(folder_root),
+        "report": lambda: report.rows(folder_root),
         "intervals": class_intervals.rows,
         "intervals_unlike": class_intervals.unlike_rows,
         "family_wise_error": family_wise_error.rows,
@@ -76,13 +76,13 @@ def _extractions() -> list[tuple[str, int, float, str]]:
 
 
 def _print(rows: list[Row]) -> None:
-    table = Table(title=f"on {pictures.described()}, {torch.get_num_threads()} threads")
+    table = Table(title=f"on {pictures.describe()}, {torch.get_num_threads()} threads")
     for name in ("work", "against", "ratio", "target", "met", "detail"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        bound = f"{'≤' if row.most else '≥'} {row.target:g}"
+        bound = f"{'≤' if row.upper_bound else '≥'} {row.target:g}"
         met = "yes" if row.met else "NO"
-        table.add_row(row.work, row.against, f"{row.ratio:.2f}", bound, met, row.detail)
+        table.add_row(row.work, row.baseline, f"{row.value:.2f}", bound, met, row.detail)
     Console(width=150 if not sys.stdout.isatty() else None).print(table)
 
 

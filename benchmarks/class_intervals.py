@@ -1,9 +1,9 @@
 """Simulated test sets -> coverage and width of the intervals of mean per class and macro-F1.
 
-The target is the value of a very large test set with the same class proportions. The oracle width
-is the width of the central 95 % of the reported number over the simulated test sets. The oracle
-width is 0 where the classifier makes no mistake. In that case, the width of the interval is shown
-beside the width of the interval of Clopper and Pearson for the same number of images.
+The target is the value on a very large test set with the same class proportions. The oracle width
+is the width of the central 95 % of the reported number over the simulated test sets. If the
+classifier makes no mistake, the oracle width is 0, and the width is compared with the interval of
+Clopper and Pearson for the same number of images.
 C classes, N images, R repetitions.
 """
 
@@ -71,30 +71,32 @@ def _cell(kind: str, classes: int, images: int, accuracy: float, repetitions: in
     name = f"{kind} {classes} x {images}, accuracy {accuracy:g}"
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     population = _population(kind, classes, images, accuracy, rng)
-    values, intervals, notes = [], {key: [] for key in NUMBERS}, 0
+    numbers, intervals, notes = [], {key: [] for key in NUMBERS}, 0
     for matrix in _matrices(population, repetitions, rng):
-        values.append(_values(matrix))
+        numbers.append(_values(matrix))
         measured = class_intervals(matrix)
         notes += measured["intervals_note"] is not None
         for key in NUMBERS:
             intervals[key].append(measured[key])
-    noted = f"note in {notes / repetitions:.0%}"
+    note_share = f"note in {notes / repetitions:.0%}"
     results = []
-    for place, (key, number) in enumerate(NUMBERS.items()):
+    for index, (key, number) in enumerate(NUMBERS.items()):
         low_R, high_R = np.array(intervals[key]).T
-        truth = population.values[place]
-        covered = float(((low_R <= truth + 1e-9) & (truth - 1e-9 <= high_R)).mean())
-        oracle = float(np.ptp(np.quantile([value[place] for value in values], [0.025, 0.975])))
+        truth = population.values[index]
+        coverage = float(((low_R <= truth + 1e-9) & (truth - 1e-9 <= high_R)).mean())
+        oracle = float(np.ptp(np.quantile([value[index] for value in numbers], [0.025, 0.975])))
         width = float((high_R - low_R).mean())
-        detail = f"{covered:.1%}, {noted}; width {width:.4f}, oracle {oracle:.4f}"
+        detail = f"{coverage:.1%}, {note_share}; width {width:.4f}, oracle {oracle:.4f}"
         work = f"{number}, {name}"
         if oracle == 0:
             exact = binomtest(int(population.support_C.sum()), int(population.support_C.sum()))
             detail += f", Clopper-Pearson {1 - exact.proportion_ci().low:.4f}"
-        results.append(Row(f"{work}: coverage", "nominal 95 %", covered, COVERAGE, detail))
+        results.append(Row(f"{work}: coverage", "nominal 95 %", coverage, COVERAGE, detail))
         if oracle > 0:
             ratio = width / oracle
-            results.append(Row(f"{work}: width", "oracle", ratio, WIDTH, noted, most=True))
+            results.append(
+                Row(f"{work}: width", "oracle", ratio, WIDTH, note_share, upper_bound=True)
+            )
     return results
 
 

@@ -1,6 +1,6 @@
-"""Tables whose rows are equally good -> how often task=report calls any row worse than the best.
+"""Tables of equally good rows -> how often task=report finds any row worse than the best row.
 
-Answers are drawn, not predicted. The accuracy of each image is drawn from Beta(4.5, .5), with mean
+Predictions are simulated. The accuracy of each image is drawn from Beta(4.5, .5), with mean
 .9: a quarter of the images has an accuracy above 99 %, a tenth below 73 %. All rows share the
 accuracies; given these, rows are independent or near-copies of each other. Each table draws new
 images. Tests, adjustment and choice of the best are those of `fgvc.report.ranking`. Each row also
@@ -8,8 +8,8 @@ reports the error of the previous procedure (adjusted over the comparisons shown
 for several seeds), and the power to detect one worse row, or one better row. The last rows report
 single pairs with unequal numbers of seeds: the level of the test at several p, beside the level of
 plain sign flips, which are not exact there.
-It runs only when it is named (`python -m benchmarks family_wise_error`), for about ten minutes on
-one core.
+It only runs if it is named (`python -m benchmarks family_wise_error`), for about ten minutes on one
+core.
 K rows, S seeds, N images.
 """
 
@@ -27,8 +27,8 @@ from fgvc.metrics import paired_tests
 
 ALPHA, DRAWS = 0.05, 10_000
 SHAPE = (4.5, 0.5)  # of the Beta distribution of the accuracy of an image
-AGREE = 0.7  # chance that a seed gives its row's common answer instead of one of its own
-COPY = 0.95  # chance that a near-copy gives the answer of the first row
+AGREE = 0.7  # chance that a seed shares the prediction of its row instead of drawing its own
+COPY = 0.95  # chance that a near-copy has the prediction of the first row
 BETWEEN = {500: 0.05, 5_000: 0.015}  # true difference of the power, by number of images
 POWER_TABLES = 300
 UNEQUAL = ((1, 3), (2, 5), (1, 10))
@@ -82,10 +82,10 @@ def family_wise_error(setting: Setting, tables: int, seed: int) -> Outcome:
     rng = np.random.default_rng(seed)
     now = before = 0
     for _ in range(tables):
-        answers = table(setting, rng, [0.0] * setting.rows)
-        _, p = against_best(answers)
-        now += min(metrics.holm(p, metrics.all_pairs(len(answers)))) <= ALPHA
-        before += _smallest_before(answers, p) * len(p) <= ALPHA
+        correct = draw_table(setting, rng, [0.0] * setting.rows)
+        _, p = compare_with_best(correct)
+        now += min(metrics.holm(p, metrics.all_pairs(len(correct)))) <= ALPHA
+        before += _smallest_before(correct, p) * len(p) <= ALPHA
     return Outcome(now / tables, before / tables)
 
 
@@ -95,47 +95,49 @@ def power(setting: Setting, difference: float, tables: int, seed: int) -> tuple[
     worse, better = 0.0, 0.0
     for _ in range(tables):
         _, significant = _significant(
-            table(setting, rng, [difference] + [0.0] * (setting.rows - 1))
+            draw_table(setting, rng, [difference] + [0.0] * (setting.rows - 1))
         )
         worse += 0 in significant
-        answers = table(setting, rng, [0.0] + [difference] * (setting.rows - 1))
-        best, significant = _significant(answers)
+        correct = draw_table(setting, rng, [0.0] + [difference] * (setting.rows - 1))
+        best, significant = _significant(correct)
         better += len(significant) / (setting.rows - 1) if best == 0 else 0.0
     return worse / tables, better / tables
 
 
-def table(setting: Setting, rng: np.random.Generator, worse: Sequence[float]) -> list[np.ndarray]:
+def draw_table(
+    setting: Setting, rng: np.random.Generator, worse: Sequence[float]
+) -> list[np.ndarray]:
     """right_SN of each row. worse: loss of accuracy of each row, as a fraction."""
     accuracy_N = rng.beta(*setting.shape, size=setting.images).astype(np.float32)
     mean = setting.shape[0] / sum(setting.shape)
-    answers: list[np.ndarray] = []
+    correct: list[np.ndarray] = []
     for row, loss in enumerate(worse):
         seeds = setting.seeds[row % len(setting.seeds)]
-        right_SN = _answers(accuracy_N * np.float32(1 - loss / mean), seeds, rng)
+        right_SN = _draw_correct(accuracy_N * np.float32(1 - loss / mean), seeds, rng)
         if setting.copies and row:
             copied_SN = rng.random(right_SN.shape, dtype=np.float32) < COPY
-            right_SN = np.where(copied_SN, answers[0], right_SN)
-        answers.append(right_SN)
-    return answers
+            right_SN = np.where(copied_SN, correct[0], right_SN)
+        correct.append(right_SN)
+    return correct
 
 
-def against_best(answers: Sequence[np.ndarray]) -> tuple[int, list[float]]:
-    """The row that is best on these images, and p of each other row against it."""
-    best = int(np.argmax([right_SN.mean() for right_SN in answers]))
-    others = [right_SN for row, right_SN in enumerate(answers) if row != best]
-    return best, [metrics.sign_flip(right_SN, answers[best]) for right_SN in others]
+def compare_with_best(correct: Sequence[np.ndarray]) -> tuple[int, list[float]]:
+    """The best row on these images, and p of each other row compared with it."""
+    best = int(np.argmax([right_SN.mean() for right_SN in correct]))
+    others = [right_SN for row, right_SN in enumerate(correct) if row != best]
+    return best, [metrics.sign_flip(right_SN, correct[best]) for right_SN in others]
 
 
-def _significant(answers: Sequence[np.ndarray]) -> tuple[int, list[int]]:
+def _significant(correct: Sequence[np.ndarray]) -> tuple[int, list[int]]:
     """The best row, and the rows that are significantly worse."""
-    best, p = against_best(answers)
-    adjusted = metrics.holm(p, metrics.all_pairs(len(answers)))
-    others = [row for row in range(len(answers)) if row != best]
+    best, p = compare_with_best(correct)
+    adjusted = metrics.holm(p, metrics.all_pairs(len(correct)))
+    others = [row for row in range(len(correct)) if row != best]
     return best, [row for row, q in zip(others, adjusted, strict=True) if q <= ALPHA]
 
 
-def _answers(accuracy_N: np.ndarray, seeds: int, rng: np.random.Generator) -> np.ndarray:
-    """right_SN: seeds share their row's answer with chance AGREE."""
+def _draw_correct(accuracy_N: np.ndarray, seeds: int, rng: np.random.Generator) -> np.ndarray:
+    """right_SN: correct predictions; a seed shares that of its row with chance AGREE."""
     shape = (seeds, len(accuracy_N))
     own_SN = rng.random(shape, dtype=np.float32) < accuracy_N
     if seeds == 1:
@@ -144,14 +146,14 @@ def _answers(accuracy_N: np.ndarray, seeds: int, rng: np.random.Generator) -> np
     return np.where(rng.random(shape, dtype=np.float32) < AGREE, common_N, own_SN)
 
 
-def _smallest_before(answers: Sequence[np.ndarray], p: Sequence[float]) -> float:
+def _smallest_before(correct: Sequence[np.ndarray], p: Sequence[float]) -> float:
     """The smallest p of the previous procedure. With several seeds, this is the bootstrap p of the
     pair with the smallest exact p, because a bootstrap of every pair would take hours."""
-    if all(len(right_SN) == 1 for right_SN in answers):
+    if all(len(right_SN) == 1 for right_SN in correct):
         return min(p)
-    best = int(np.argmax([right_SN.mean() for right_SN in answers]))
-    others = [right_SN for row, right_SN in enumerate(answers) if row != best]
-    surplus_N = others[int(np.argmin(p))].mean(axis=0) - answers[best].mean(axis=0)
+    best = int(np.argmax([right_SN.mean() for right_SN in correct]))
+    others = [right_SN for row, right_SN in enumerate(correct) if row != best]
+    surplus_N = others[int(np.argmin(p))].mean(axis=0) - correct[best].mean(axis=0)
     value_V, count_V = np.unique(surplus_N.round(9), return_counts=True)
     drawn_BV = np.random.default_rng(0).multinomial(
         len(surplus_N), count_V / len(surplus_N), size=DRAWS
@@ -187,7 +189,7 @@ def level(setting: Setting, pairs: int, seed: int) -> tuple[np.ndarray, np.ndarr
     rng = np.random.default_rng(seed)
     p_T2 = np.empty((pairs, 2))
     for number in range(pairs):
-        a_SN, b_SN = table(setting, rng, [0.0, 0.0])
+        a_SN, b_SN = draw_table(setting, rng, [0.0, 0.0])
         surplus_N = len(b_SN) * a_SN.sum(axis=0) - len(a_SN) * b_SN.sum(axis=0)
         p_T2[number] = metrics.sign_flip(a_SN, b_SN), paired_tests._exact(surplus_N)
     below_L2 = np.stack([(p_T2 <= bound).mean(axis=0) for bound in LEVELS])

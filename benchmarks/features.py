@@ -1,4 +1,4 @@
-"""Frozen features: extraction against bare forward, loading against bare decoding, a second run.
+"""Frozen features: extraction vs. the forward pass, loading vs. decoding, and a second run.
 
 B batch, C channels, H = W side.
 """
@@ -24,21 +24,21 @@ from fgvc.types import Dataset
 BICUBIC = Image.Resampling.BICUBIC
 
 
-def extraction(places: Path, backbone: str, images: int, target: float, device: str) -> Row:
-    """JPEG files -> cached features, against the same backbone's forward on ready tensors."""
+def extraction(folder: Path, backbone: str, images: int, target: float, device: str) -> Row:
+    """JPEG files -> cached features, vs. the forward pass of the backbone on random tensors."""
     conf = pictures.config(
-        places, f"backbone={backbone}", "backbone.pretrained=false", f"runtime.device={device}"
+        folder, f"backbone={backbone}", "backbone.pretrained=false", f"runtime.device={device}"
     )
-    dataset, where = pictures.load(conf), torch.device(device)
+    dataset, torch_device = pictures.load(conf), torch.device(device)
     source = weights.find(conf.backbone)
     row_N = np.arange(images)
-    model = build(conf.backbone, conf.resolution.side, source, 0).to(where)
-    ready_BCHW = torch.randn(conf.runtime.eval_batch_size, 3, 224, 224, device=where)
+    model = build(conf.backbone, conf.resolution.side, source, 0).to(torch_device)
+    ready_BCHW = torch.randn(conf.runtime.eval_batch_size, 3, 224, 224, device=torch_device)
     attempt = itertools.count()
 
-    def whole() -> None:
-        conf.runtime.cache_root = str(places / f"{backbone}-{next(attempt)}")
-        extractor = Extractor(conf, dataset, source, where)
+    def extract() -> None:
+        conf.runtime.cache_root = str(folder / f"{backbone}-{next(attempt)}")
+        extractor = Extractor(conf, dataset, source, torch_device)
         extractor.use(model)
         extractor.features("train", row_N)
 
@@ -49,63 +49,71 @@ def extraction(places: Path, backbone: str, images: int, target: float, device: 
         if device == "cuda":
             torch.cuda.synchronize()
 
-    ours, limit = best_times(whole, forward)
+    measured, reference = best_times(extract, forward)
     return Row(
         f"extraction, {backbone} at 224, {device}: JPEG to cache",
         "forward on ready tensors",
-        limit / ours,
+        reference / measured,
         target,
-        f"{images / ours:.1f} against {images / limit:.1f} images/s",
+        f"{images / measured:.1f} against {images / reference:.1f} images/s",
     )
 
 
-def loading(places: Path, images: int = 200) -> list[Row]:
-    """Decode + resize + normalise on one core, against libjpeg-turbo alone and against Pillow."""
+def loading(folder: Path, images: int = 200) -> list[Row]:
+    """Decode, resize and normalise on one core, vs. decoding with libjpeg-turbo and vs. Pillow."""
     from torchcodec.decoders import decode_jpeg
 
-    conf = pictures.config(places, "backbone=vit_tiny")
+    conf = pictures.config(folder, "backbone=vit_tiny")
     dataset, transform = pictures.load(conf), evaluation_transform(conf)
     files = _bytes(dataset, images)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        ours, bare, pillow = best_times(
+        measured, decoding, pillow = best_times(
             lambda: [transform.normalize(transform(decode(data, "x"))[None]) for data in files],
             lambda: [decode_jpeg(data) for data in files],
             lambda: [_pillow(data, transform) for data in files],
         )
     finally:
         torch.set_num_threads(threads)
-    rate = f"{images / ours:.0f} images/s on one core, {pictures.described()}"
+    rate = f"{images / measured:.0f} images/s on one core, {pictures.describe()}"
     return [
         Row(
-            "loading: decode, resize, normalise", "libjpeg-turbo decoding", bare / ours, 0.45, rate
+            "loading: decode, resize, normalise",
+            "libjpeg-turbo decoding",
+            decoding / measured,
+            0.45,
+            rate,
         ),
         Row(
-            "loading", "the same through Pillow", pillow / ours, 1.8, f"{images / pillow:.0f} there"
+            "loading",
+            "the same through Pillow",
+            pillow / measured,
+            1.8,
+            f"{images / pillow:.0f} there",
         ),
     ]
 
 
-def second_run(places: Path) -> Row:
-    """Features of a second probe, against reading the cache's bytes."""
-    conf = pictures.config(places, "backbone=vit_tiny", "backbone.pretrained=false")
+def second_run(folder: Path) -> Row:
+    """Features of a second probe, vs. reading the bytes of the cache."""
+    conf = pictures.config(folder, "backbone=vit_tiny", "backbone.pretrained=false")
     dataset, source = pictures.load(conf), weights.find(conf.backbone)
     row_N = np.arange(min(256, len(dataset.manifest)))
     Extractor(conf, dataset, source, torch.device("cpu")).features("train", row_N)
     second = Extractor(conf, dataset, source, torch.device("cpu"))
     shards = list((Path(conf.runtime.cache_root) / "features").rglob("*.safetensors"))
-    ours, limit = best_times(
+    measured, reference = best_times(
         lambda: second.features("train", row_N), lambda: [shard.read_bytes() for shard in shards]
     )
-    done = second.counters
+    counters = second.counters
     return Row(
         "second probe on the same features: forwards and decodes",
         "none",
-        float(done.forwarded + done.decoded),
+        float(counters.forwarded + counters.decoded),
         0.0,
-        f"{ours * 1e3:.0f} ms, {limit * 1e3:.1f} ms to read the bytes",
-        most=True,
+        f"{measured * 1e3:.0f} ms, {reference * 1e3:.1f} ms to read the bytes",
+        upper_bound=True,
     )
 
 
@@ -115,7 +123,7 @@ def _bytes(dataset: Dataset, images: int) -> list[bytes]:
 
 
 def _pillow(data: bytes, transform: Preprocess) -> torch.Tensor:
-    """What a torchvision pipeline on Pillow images does."""
+    """The same as in a torchvision pipeline on Pillow images."""
     geometry = transform.geometry
     image = Image.open(io.BytesIO(data)).convert("RGB")
     scale = geometry.resize / min(image.size)

@@ -1,6 +1,6 @@
-"""50,000 images of 200 classes -> a FiftyOne dataset: its time of a core, and its memory.
+"""50,000 images of 200 classes -> a FiftyOne dataset: CPU time and memory of writing it.
 
-In a process of its own, so that the peak is that of the writing.
+It is written in a process of its own, so that the peak memory is of the writing only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fgvc.record.fiftyone.samples import Said
 from fgvc.types import Features, Manifest, Predictions
 import sklearn.decomposition
 def peak():
-    status = Path("/proc/self/status")  # getrusage tells the parent's peak too, where it is higher
+    status = Path("/proc/self/status")  # getrusage includes the peak of the parent process
     if status.is_file():
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -48,16 +48,18 @@ print(seconds, grown, time.perf_counter() - start, len(data))
 """
 
 
-def rows(places: Path) -> list[Row]:
-    """Logits, features and a map of each image, without FiftyOne and without a database."""
-    folder = places / "fiftyone"
+def rows(folder_root: Path) -> list[Row]:
+    """Logits and features of each image, without FiftyOne and without a database."""
+    folder = folder_root / "fiftyone"
     folder.mkdir()
     command = [sys.executable, "-c", WRITE, str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    seconds, grown, bare, size = map(float, done.stdout.split()[-4:])
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, grown, write_seconds, size = map(float, result.stdout.split()[-4:])
     work = f"FiftyOne dataset of {IMAGES:,} images, {CLASSES} classes"
-    detail = f"{size / 2**20:.0f} MiB; {seconds / max(bare, 1e-9):.0f} times the bare write"
+    detail = (
+        f"{size / 2**20:.0f} MiB; {seconds / max(write_seconds, 1e-9):.0f} times the bare write"
+    )
     return [
-        Row(f"{work}: seconds of a core", "–", seconds, 10, detail, most=True),
-        Row(f"{work}: memory above what it is given, MiB", "–", grown, 400, "", most=True),
+        Row(f"{work}: seconds of a core", "–", seconds, 10, detail, upper_bound=True),
+        Row(f"{work}: memory above what it is given, MiB", "–", grown, 400, "", upper_bound=True),
     ]

@@ -1,6 +1,6 @@
-"""Heads on frozen features: units of the C sweep against scikit-learn's, kNN against its product.
+"""Heads on frozen features: cost of the C sweep vs. scikit-learn, kNN vs. its matrix product.
 
-A unit is one X W^T and one X^T G at full size. N rows, D width, C classes.
+A unit of cost is one X W^T and one X^T G at full size. N rows, D width, C classes.
 """
 
 from __future__ import annotations
@@ -23,60 +23,61 @@ from fgvc.model.head import KnnHead
 from fgvc.pipeline.features import Extractor
 
 
-def c_sweep(places: Path) -> Row:
-    """The path of 45 values of C, against a loop of independent solves to tol 1e-12."""
-    x_ND, label_N, classes = _features(places)
+def c_sweep(folder: Path) -> Row:
+    """The path of 45 values of C, vs. independent solves with tol 1e-12."""
+    x_ND, label_N, classes = _features(folder)
     cs = np.logspace(-6, 5, 45).tolist()
-    with threadpool_limits(1):  # both sides: so small a product gains nothing from more
-        return _swept(x_ND, label_N, classes, cs)
+    with threadpool_limits(1):  # for both; more threads do not speed up small products
+        return _time_c_sweep(x_ND, label_N, classes, cs)
 
 
-def _swept(x_ND: np.ndarray, label_N: np.ndarray, classes: int, cs: list[float]) -> Row:
+def _time_c_sweep(x_ND: np.ndarray, label_N: np.ndarray, classes: int, cs: list[float]) -> Row:
     start = time.perf_counter()
     path = list(logistic.fit_path(x_ND, label_N, classes, cs, 1e-8, 10.0, 1000))
-    ours = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     units = sum(solution.units for solution in path)
     rotation = logistic.rotation_units(*x_ND.shape, classes)
     start = time.perf_counter()
-    theirs = sum(_independent(x_ND, label_N, c) for c in cs)
-    seconds = time.perf_counter() - start
-    worst = max(solution.gap for solution in path if solution.c <= 10)
+    reference_units = sum(_solver_iterations(x_ND, label_N, c) for c in cs)
+    reference_seconds = time.perf_counter() - start
+    largest_gap = max(solution.gap for solution in path if solution.c <= 10)
     return Row(
         f"C sweep, {x_ND.shape[0]} x {x_ND.shape[1]} features, {classes} classes: units",
         "45 scikit-learn solves, tol 1e-12",
-        theirs / (units + rotation),
+        reference_units / (units + rotation),
         20.0,
-        f"{units:.0f} + {rotation:.0f} for the rotation against {theirs}; {ours:.1f} against "
-        f"{seconds:.1f} s; worst gap up to C = 10: {worst:.0e}",
+        f"{units:.0f} + {rotation:.0f} for the rotation against {reference_units}; "
+        f"{seconds:.1f} against {reference_seconds:.1f} s; "
+        f"worst gap up to C = 10: {largest_gap:.0e}",
     )
 
 
 def knn(rows: int = 5994, queries: int = 5794, width: int = 768) -> Row:
-    """kNN over a bank of CUB's size, against the similarity product alone."""
+    """kNN over a bank of CUB's size, vs. the similarity product only."""
     generator = torch.Generator().manual_seed(0)
     bank_ND = torch.randn(rows, width, generator=generator)
     query_BD = torch.nn.functional.normalize(torch.randn(queries, width, generator=generator))
     head = KnnHead(bank_ND, torch.arange(rows) % 200, 200, 20, 0.07)
     with torch.inference_mode():
-        ours, limit = best_times(lambda: head(query_BD), lambda: query_BD @ head.bank_ND.T)
+        seconds, reference = best_times(lambda: head(query_BD), lambda: query_BD @ head.bank_ND.T)
     return Row(
         f"kNN, {queries} x {rows} x {width}",
         "the similarity product",
-        ours / limit,
+        seconds / reference,
         2.5,
-        f"{ours:.2f} against {limit:.2f} s",
-        most=True,
+        f"{seconds:.2f} against {reference:.2f} s",
+        upper_bound=True,
     )
 
 
-def _features(places: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    """Training features of the tiny ViT: with real weights where there are any."""
-    chosen = (
+def _features(folder: Path) -> tuple[np.ndarray, np.ndarray, int]:
+    """Training features of the tiny ViT, with published weights if they are available."""
+    weights_override = (
         f"backbone.weights={pictures.WEIGHTS}"
         if pictures.WEIGHTS.is_file()
         else "backbone.pretrained=false"
     )
-    conf = pictures.config(places, "backbone=vit_tiny", chosen)
+    conf = pictures.config(folder, "backbone=vit_tiny", weights_override)
     dataset = pictures.load(conf)
     extractor = Extractor(conf, dataset, weights.find(conf.backbone), torch.device("cpu"))
     features = extractor.features("train", np.flatnonzero(dataset.manifest.split_N == 0))
@@ -84,8 +85,8 @@ def _features(places: Path) -> tuple[np.ndarray, np.ndarray, int]:
     return features.x_ND, label_N, len(dataset.labelmap)
 
 
-def _independent(x_ND: np.ndarray, label_N: np.ndarray, c: float) -> int:
-    """Iterations of one solve: each is at least one function value and gradient, one unit."""
+def _solver_iterations(x_ND: np.ndarray, label_N: np.ndarray, c: float) -> int:
+    """Iterations of one solve; each costs at least a function value and a gradient, one unit."""
     model = LogisticRegression(C=c, tol=1e-12, max_iter=10_000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -1,7 +1,7 @@
-"""An index of iNaturalist 2017's size -> how long the start of a run takes, and how much memory.
+"""A dataset of iNaturalist 2017's size -> duration and memory of the start of a run.
 
-675,170 small files in 5,089 folders, each with bytes of its own, and two JSON files like the real
-ones. Asked for by name (`python -m benchmarks index`), as making the files takes minutes.
+675,170 small files with different bytes in 5,089 folders, and two JSON files like the real ones.
+It only runs if it is named (`python -m benchmarks index`), because writing the files takes minutes.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ print(time.perf_counter() - start, peak / (2**20 if sys.platform == "darwin" els
 """
 
 
-def rows(places: Path) -> list[Row]:
-    """The second start of a run: sizes and times looked at, nothing hashed again."""
-    root = places / "inat2017"
+def rows(folder_root: Path) -> list[Row]:
+    """The second start of a run, which checks sizes and times of files and hashes nothing."""
+    root = folder_root / "inat2017"
     _make(root)
-    _start(root, places / "cache")  # the first hashes every file
-    seconds, peak = _start(root, places / "cache")
+    _start(root, folder_root / "cache")  # the first hashes every file
+    seconds, peak = _start(root, folder_root / "cache")
     start = time.perf_counter()
     json.loads((root / "train2017.json").read_bytes())
-    reading = time.perf_counter() - start
-    detail = f"{reading:.1f} s for json.loads of the training half alone"
+    json_seconds = time.perf_counter() - start
+    detail = f"{json_seconds:.1f} s for json.loads of the training half alone"
     return [
         Row(f"start of a run on {TRAIN + TEST:,} images: seconds", "–", seconds, 20, detail, True),
         Row("its peak memory, torch imported: MiB", "–", peak, 1024, "", True),
@@ -48,8 +48,8 @@ def rows(places: Path) -> list[Row]:
 
 def _start(root: Path, cache: Path) -> tuple[float, float]:
     command = [sys.executable, "-c", START, str(root), str(cache)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    seconds, peak = map(float, done.stdout.split()[-2:])
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, peak = map(float, result.stdout.split()[-2:])
     return seconds, peak
 
 
@@ -66,8 +66,8 @@ def _make(root: Path) -> None:
         images, marks = [], []
         for number in range(first, first + count):
             path = f"{folders[number % CLASSES]}/{number:032x}.jpg"
-            (root / path).write_bytes(b"%d" % number)  # looked at and hashed, never decoded
+            (root / path).write_bytes(b"%d" % number)  # hashed, never decoded
             images.append({"id": number, "file_name": path, "width": 800, "height": 600})
             marks.append({"id": number, "image_id": number, "category_id": number % CLASSES})
-        whole = {"images": images, "annotations": marks, "categories": categories}
-        (root / f"{name}2017.json").write_text(json.dumps(whole))
+        document = {"images": images, "annotations": marks, "categories": categories}
+        (root / f"{name}2017.json").write_text(json.dumps(document))

@@ -1,7 +1,7 @@
-"""Part selection of a ViT-B: one row carried under fused attention, against every map in full.
+"""Part selection of a ViT-B: one row propagated under fused attention, vs. full attention maps.
 
-The other side is what the method's authors wrote: eager attention, the maps of eleven layers kept,
-their whole product, and of that one row. Random weights, in float32, on the CPU.
+The baseline is the implementation of the method's authors: eager attention, maps of eleven layers,
+and one row of their full product. Random weights, float32, CPU.
 
 B batch, H heads, T tokens, K kept patches, C token width.
 """
@@ -24,75 +24,86 @@ from fgvc.model.part_attention import attach_selector
 from fgvc.types import WeightsSource
 
 SIDE, SMALL = 448, 64
-OURS, FULL, PLAIN = "fused attention, one row", "full maps and full product", "plain fused forward"
+SELECTED, FULL, PLAIN = (
+    "fused attention, one row",
+    "full maps and full product",
+    "plain fused forward",
+)
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-CUTS = ((None, 2, 1.8, 3.0), (12, 1, 2.7, 5.0))  # stride, images, least speed, least memory ratio
+CASES = ((None, 2, 1.8, 3.0), (12, 1, 2.7, 5.0))  # stride, images, least speed, least memory ratio
 
 
 def rows() -> list[Row]:
-    """Forward at 785 and at 1,370 tokens, and a training step at 1,370."""
-    found = []
-    for stride, batch, speed, memory in CUTS:
-        found += _forward(stride, batch, speed, memory)
-    return [*found, *_training(12, 1)]
+    """A forward pass with 785 and with 1,370 tokens, and a training step with 1,370."""
+    rows_found = []
+    for stride, batch, speed, memory in CASES:
+        rows_found += _forward(stride, batch, speed, memory)
+    return [*rows_found, *_training(12, 1)]
 
 
 def _forward(stride: int | None, batch: int, speed: float, memory: float) -> list[Row]:
     work = f"part attention, ViT-B, {_tokens(stride)} tokens, {batch} images"
-    ours, full, plain = best_times(
-        *(_way(name, stride, batch, False) for name in (OURS, FULL, PLAIN))
+    seconds_selected, seconds_full, seconds_plain = best_times(
+        *(_make_forward(name, stride, batch, False) for name in (SELECTED, FULL, PLAIN))
     )
-    seconds = f"{ours:.2f} against {full:.2f} s"
-    found = [Row(work, FULL, full / ours, speed, seconds)]
+    detail_text = f"{seconds_selected:.2f} against {seconds_full:.2f} s"
+    rows_found = [Row(work, FULL, seconds_full / seconds_selected, speed, detail_text)]
     if stride is None:
-        detail = f"{ours:.2f} against {plain:.2f} s"
-        found.append(Row(work, PLAIN, ours / plain, 1.30, detail, most=True))
-    return [*found, _memory(work, stride, batch, False, memory)]
+        detail = f"{seconds_selected:.2f} against {seconds_plain:.2f} s"
+        rows_found.append(
+            Row(work, PLAIN, seconds_selected / seconds_plain, 1.30, detail, upper_bound=True)
+        )
+    return [*rows_found, _memory(work, stride, batch, False, memory)]
 
 
 def _training(stride: int, batch: int) -> list[Row]:
     work = f"training step with part attention, {_tokens(stride)} tokens, {batch} images"
-    ours, full = best_times(*(_way(name, stride, batch, True) for name in (OURS, FULL)))
-    seconds = f"{ours:.2f} against {full:.2f} s"
-    return [Row(work, FULL, full / ours, 1.9, seconds), _memory(work, stride, batch, True, 2.5)]
+    seconds_selected, seconds_full = best_times(
+        *(_make_forward(name, stride, batch, True) for name in (SELECTED, FULL))
+    )
+    detail_text = f"{seconds_selected:.2f} against {seconds_full:.2f} s"
+    return [
+        Row(work, FULL, seconds_full / seconds_selected, 1.9, detail_text),
+        _memory(work, stride, batch, True, 2.5),
+    ]
 
 
-def _memory(work: str, stride: int | None, batch: int, learns: bool, target: float) -> Row:
-    """Peak memory above that of the resting model, each side in a process of its own."""
+def _memory(work: str, stride: int | None, batch: int, training: bool, target: float) -> Row:
+    """Peak memory above the memory of the loaded model, each implementation in its own process."""
     context = multiprocessing.get_context("spawn")
     peaks = []
-    for name in (OURS, FULL):
+    for name in (SELECTED, FULL):
         with context.Pool(1) as pool:
-            peaks.append(pool.apply(_peak, (name, stride, batch, learns)))
-    ours, full = peaks
-    detail = f"{ours:.0f} against {full:.0f} MiB"
-    return Row(f"{work}: peak memory", FULL, full / ours, target, detail)
+            peaks.append(pool.apply(_peak, (name, stride, batch, training)))
+    seconds_selected, seconds_full = peaks
+    detail = f"{seconds_selected:.0f} against {seconds_full:.0f} MiB"
+    return Row(f"{work}: peak memory", FULL, seconds_full / seconds_selected, target, detail)
 
 
-def _peak(name: str, stride: int | None, batch: int, learns: bool) -> float:
-    """MiB. Linux alone lets a process forget how much it once held."""
-    # freed blocks go back at once: else what the allocator hoards, 90 MiB of ours, hides what lives
+def _peak(name: str, stride: int | None, batch: int, training: bool) -> float:
+    """Peak memory in MiB. Only Linux can reset the peak of a process."""
+    # return freed blocks at once; otherwise, 90 MiB in the allocator hide the memory in use
     assert ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20) == 1
-    _way(name, None, 1, learns, SMALL)()  # code that is paged in at first use is neither side's
-    way = _way(name, stride, batch, learns)
+    _make_forward(name, None, 1, training, SMALL)()  # pages in the code before the measurement
+    forward = _make_forward(name, stride, batch, training)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = psutil.Process().memory_info().rss
-    way()
+    forward()
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    most = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(most) / 1024 - before / 2**20
+    peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(peak) / 1024 - before / 2**20
 
 
-def _way(
-    name: str, stride: int | None, batch: int, learns: bool, side: int = SIDE
+def _make_forward(
+    name: str, stride: int | None, batch: int, training: bool, side: int = SIDE
 ) -> Callable[[], object]:
-    chosen = ("backbone=vit", "backbone.pretrained=false", "part_attention=transfg")
-    conf = typed(composed(chosen))
+    overrides = ("backbone=vit", "backbone.pretrained=false", "part_attention=transfg")
+    conf = typed(composed(overrides))
     backbone = build(conf.backbone, side, WeightsSource("random", "random"), 0, stride)
-    if name == OURS:
+    if name == SELECTED:
         attach_selector(backbone, conf.part_attention, 0)
     if name == FULL:
-        _as_published(backbone)
+        _use_full_maps(backbone)
     pixels_BCHW = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
 
     def infer() -> None:
@@ -103,16 +114,16 @@ def _way(
         backbone.zero_grad()
         backbone(pixels_BCHW).pooled_BD.square().sum().backward()
 
-    backbone.requires_grad_(learns)
-    return learn if learns else infer
+    backbone.requires_grad_(training)
+    return learn if training else infer
 
 
-def _as_published(backbone: Backbone) -> None:
+def _use_full_maps(backbone: Backbone) -> None:
     maps_LBHTT: list[Tensor] = []
 
     def select(block: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         (token_BTC,) = inputs
-        product_BHTT = maps_LBHTT[0]  # with its gradient in training, as theirs
+        product_BHTT = maps_LBHTT[0]  # with its gradient in training, as in the original
         for map_BHTT in maps_LBHTT[1:]:
             product_BHTT = map_BHTT @ product_BHTT
         index_BK = product_BHTT[:, :, 0, 1:].argmax(-1) + 1

@@ -1,4 +1,4 @@
-"""Pictures to measure on: real photographs if FGVC_REAL_DATA names some, else synthetic birds."""
+"""Images for the benchmarks: photographs in FGVC_REAL_DATA, or synthetic birds otherwise."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ CUB = REAL / "data" / "cub20" / "CUB_200_2011"
 WEIGHTS = REAL / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.pth"
 
 
-def config(places: Path, *overrides: str) -> Config:
-    """A config on the best pictures there are; everything it writes lies under `places`."""
+def config(folder: Path, *overrides: str) -> Config:
+    """A config with the best available images, which writes into `folder` only."""
     pictures = (
         ["dataset=cub", f"dataset.root={CUB}", "dataset.partial=true"]
         if CUB.is_dir()
         else ["dataset=synthetic", "dataset.generator.side=500"]
     )
-    roots = [f"runtime.{name}_root={places / name}" for name in ("data", "cache", "output")]
+    roots = [f"runtime.{name}_root={folder / name}" for name in ("data", "cache", "output")]
     return typed(composed([*pictures, *roots, *overrides]))
 
 
 def load(conf: Config) -> Dataset:
-    """The dataset of that config."""
+    """The dataset of a config."""
     return dataset.load(conf.dataset, Path(conf.runtime.cache_root))
 
 
-def described() -> str:
-    """What is measured on, for the table."""
+def describe() -> str:
+    """The images of the benchmark, for the table."""
     return "real CUB photographs" if CUB.is_dir() else "synthetic birds of 500 px"

@@ -1,8 +1,8 @@
-"""2,000 run folders -> how long task=report takes, beside reading their bytes.
+"""2,000 run folders -> the duration of task=report, and of reading their bytes.
 
-The folders are copies of one real run, each with a seed, answers and accuracy of its own, sealed
-as a run seals its own; every line is compared with the best, so all predictions are read. Asked for
-by name (`python -m benchmarks report`), as they take a minute to make.
+The folders are complete copies of one real run, with different configs, predictions and accuracies.
+Every row is compared with the best row, so all predictions are read. It only runs if it is named
+(`python -m benchmarks report`), because the folders take a minute to write.
 """
 
 from __future__ import annotations
@@ -40,43 +40,43 @@ SMALL = (
 )
 
 
-def rows(places: Path) -> list[Row]:
-    """The second of two times, as the first has the disk to wait for."""
-    source, made = _real(places / "one"), places / "outputs"
+def rows(folder_root: Path) -> list[Row]:
+    """The second of two times, because the first waits for the disk."""
+    source, outputs = _run_probe(folder_root / "one"), folder_root / "outputs"
     for number in range(RUNS):
-        _copy(source, made, number)
+        _copy_run(source, outputs, number)
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        table = write_baselines(made, made)
+        table = write_baselines(outputs, outputs)
         seconds.append(time.perf_counter() - start)
     assert not table.damaged
     start = time.perf_counter()
-    size = sum(len(file.read_bytes()) for file in made.rglob("*") if file.is_file())
-    reading = time.perf_counter() - start
-    detail = f"{RUNS / seconds[-1]:.0f} runs/s; {size / 2**20:.0f} MiB read in {reading:.1f} s"
+    size = sum(len(file.read_bytes()) for file in outputs.rglob("*") if file.is_file())
+    read_seconds = time.perf_counter() - start
+    detail = f"{RUNS / seconds[-1]:.0f} runs/s; {size / 2**20:.0f} MiB read in {read_seconds:.1f} s"
     work = f"task=report over {RUNS:,} runs of {IMAGES} images: seconds"
     return [Row(work, "–", seconds[-1], SECONDS, detail, True)]
 
 
-def _real(home: Path) -> Path:
-    """One probe of the synthetic birds."""
-    places = [f"runtime.{name}_root={home / name}" for name in ("output", "cache", "data")]
-    assert main([*SMALL, *places]) == 0
+def _run_probe(home: Path) -> Path:
+    """Run a probe on synthetic birds; return its run folder."""
+    folder_root = [f"runtime.{name}_root={home / name}" for name in ("output", "cache", "data")]
+    assert main([*SMALL, *folder_root]) == 0
     return next((home / "output").glob("*/*/*/ckpt.bin")).parent
 
 
-def _copy(source: Path, made: Path, number: int) -> Path:
-    """The same run under another penalty grid, with answers of its own, sealed."""
-    work = shutil.copytree(source, made / f"run-{number:05d}" / "work")
+def _copy_run(source: Path, outputs: Path, number: int) -> Path:
+    """Copy a run with another grid of C and other predictions, as a complete run folder."""
+    work = shutil.copytree(source, outputs / f"run-{number:05d}" / "work")
     config = json.loads((work / "config.canonical.json").read_bytes())
     config["task"]["c_high"] = 1e5 + number
     (work / "config.canonical.json").write_bytes(hashing.canonical_json(config))
     name = hashing.sha256_bytes(hashing.canonical_json(config))
-    _change(work / "env_stamp.json", {"config_hash": name, "run_id": f"run-{number:05d}"})
-    _answer(work, np.random.default_rng(number))
-    tensors, facts, _ = checkpoint.read(source)
-    checkpoint_id = checkpoint.write(work, tensors, {**facts, "config_hash": name})
+    _update_json(work / "env_stamp.json", {"config_hash": name, "run_id": f"run-{number:05d}"})
+    _write_predictions(work, np.random.default_rng(number))
+    tensors, metadata, _ = checkpoint.read(source)
+    checkpoint_id = checkpoint.write(work, tensors, {**metadata, "config_hash": name})
     target = work.parent / name[: folders.SHORT] / checkpoint_id[: folders.SHORT]
     (work / "artifacts.json").write_text(json.dumps(folders.index_files(work)))
     folders.write_status(work, "done", folders.now(), of="/".join(target.parts[-3:]))
@@ -84,8 +84,8 @@ def _copy(source: Path, made: Path, number: int) -> Path:
     return work.rename(target)
 
 
-def _answer(work: Path, rng: np.random.Generator) -> None:
-    """Answers to the same images, about nine of ten right, with logits, as a probe leaves them."""
+def _write_predictions(work: Path, rng: np.random.Generator) -> None:
+    """Write predictions for the same images, about 90 % correct, with logits, as a probe does."""
     label_N = np.arange(IMAGES) % CLASSES
     right_N = rng.random(IMAGES) < rng.uniform(0.85, 0.95)
     logits_NC = rng.standard_normal((IMAGES, CLASSES)).astype(np.float32)
@@ -101,13 +101,13 @@ def _answer(work: Path, rng: np.random.Generator) -> None:
     pq.write_table(pa.table(columns), work / "predictions.parquet", compression="zstd")
     hits = int(right_N.sum())
     interval = list(metrics.wilson(hits, IMAGES))
-    _change(
+    _update_json(
         work / "metrics.json",
         {"test": {"n": IMAGES, "top1": hits / IMAGES, "top1_ci95": interval}},
     )
 
 
-def _change(file: Path, change: dict[str, object]) -> None:
+def _update_json(file: Path, change: dict[str, object]) -> None:
     plain = json.loads(file.read_bytes())
     for key, value in change.items():
         plain[key] = {**plain[key], **value} if isinstance(value, dict) else value

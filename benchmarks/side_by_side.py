@@ -1,6 +1,7 @@
-"""Two ways to do the same work -> the ratio of their best times, taken in turns in one process.
+"""Two implementations of the same work -> their best times, measured alternately in one process.
 
-Absolute times on a shared machine mean nothing; interleaved, both sides meet the same neighbours.
+Absolute times on a shared machine mean little. Alternating rounds expose both implementations to
+the same load.
 """
 
 from __future__ import annotations
@@ -12,28 +13,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. ratio: what is held against `target`; higher is better unless `most`."""
+    """A row of the table. value: compared with `target`; higher is better unless `upper_bound`."""
 
     work: str
-    against: str
-    ratio: float
+    baseline: str
+    value: float
     target: float
     detail: str
-    most: bool = False  # the target is an upper bound
+    upper_bound: bool = False  # the target is an upper bound
 
     @property
     def met(self) -> bool:
-        return self.ratio <= self.target if self.most else self.ratio >= self.target
+        return self.value <= self.target if self.upper_bound else self.value >= self.target
 
 
-def best_times(*ways: Callable[[], object], rounds: int = 3) -> list[float]:
-    """Seconds of each way, the best of `rounds`, taken in turns after one warm-up each."""
-    for way in ways:
-        way()
-    best = [float("inf")] * len(ways)
+def best_times(*functions: Callable[[], object], rounds: int = 3) -> list[float]:
+    """Seconds of each function, the best of `rounds` alternating rounds after a warm-up."""
+    for function in functions:
+        function()
+    best = [float("inf")] * len(functions)
     for _ in range(rounds):
-        for index, way in enumerate(ways):
+        for index, function in enumerate(functions):
             start = time.perf_counter()
-            way()
+            function()
             best[index] = min(best[index], time.perf_counter() - start)
     return best

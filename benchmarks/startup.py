@@ -1,4 +1,4 @@
-"""What a person waits for before anything happens: --help and --cfg job, against `import hydra`."""
+"""Start-up time of --help and --cfg job, vs. `import hydra`."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ def rows() -> list[Row]:
     commands = {
         name: [sys.executable, "-m", "fgvc.run", *name.split()] for name in ("--help", "--cfg job")
     }
-    found = []
+    rows_found = []
     for name, command in commands.items():
-        ours, limit = best_times(lambda c=command: _run(c), lambda: _run(hydra))
-        found.append(
+        seconds, reference = best_times(lambda c=command: _run(c), lambda: _run(hydra))
+        rows_found.append(
             Row(
                 name,
                 "import hydra",
-                ours / limit,
+                seconds / reference,
                 8.0,
-                f"{ours:.2f} against {limit:.2f} s",
-                most=True,
+                f"{seconds:.2f} against {reference:.2f} s",
+                upper_bound=True,
             )
         )
-    return found
+    return rows_found
 
 
 def _run(command: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""One step of finetuning against a bare loop of the same model on the same ready tensors.
+"""A step of finetuning, vs. a plain loop of the same model on the same tensors.
 
 B batch, C channels, H = W side.
 """
@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks import pictures
 from benchmarks.side_by_side import Row, best_times
-from fgvc.learn.train import Micro, Trainer
+from fgvc.learn.train import LoaderBatch, Trainer
 from fgvc.model import head as heads
 from fgvc.model.backbone import build, weights
 from fgvc.model.classifier import Classifier
@@ -22,40 +22,42 @@ from fgvc.model.classifier import Classifier
 CLASSES = 200
 
 
-def step(places: Path, images: int, device: str) -> Row:
+def step(folder: Path, images: int, device: str) -> Row:
     """The modern recipe with random weights: groups, schedule, clipping, checks and report.
 
-    The bare loop has none of these: forward, loss, backward, AdamW.
+    The plain loop has none of these, only forward, loss, backward and AdamW.
     """
     conf = pictures.config(
-        places, "task=train", "backbone=vit_tiny", "backbone.pretrained=false",
+        folder, "task=train", "backbone=vit_tiny", "backbone.pretrained=false",
         f"task.batch_size={images}", f"runtime.device={device}",
     )  # fmt: skip
-    where = torch.device(device)
+    torch_device = torch.device(device)
     backbone = build(conf.backbone, conf.resolution.side, weights.find(conf.backbone), 0)
     model = Classifier(backbone, heads.new_head(conf.head, backbone.feature_dim, CLASSES, 0))
     model.thaw(conf.task)
-    model = model.to(where)
-    bare = copy.deepcopy(model).train()
-    optimiser = torch.optim.AdamW(bare.parameters(), fused=True if device == "cuda" else None)
-    trainer = Trainer(model, conf.task, CLASSES, model.depth_of, 1000, where, "fp32", 0)
-    pixels_BCHW = torch.randn(images, 3, 224, 224, device=where)
-    label_B = torch.arange(images, device=where)
-    micro = Micro(pixels_BCHW, label_B, np.arange(images), np.arange(images))
+    model = model.to(torch_device)
+    plain_model = copy.deepcopy(model).train()
+    optimiser = torch.optim.AdamW(
+        plain_model.parameters(), fused=True if device == "cuda" else None
+    )
+    trainer = Trainer(model, conf.task, CLASSES, model.depth_of, 1000, torch_device, "fp32", 0)
+    pixels_BCHW = torch.randn(images, 3, 224, 224, device=torch_device)
+    label_B = torch.arange(images, device=torch_device)
+    batch = LoaderBatch(pixels_BCHW, label_B, np.arange(images), np.arange(images))
 
-    def plain() -> None:
+    def plain_step() -> None:
         optimiser.zero_grad()
-        cross_entropy(bare(pixels_BCHW), label_B, label_smoothing=0.1).backward()
+        cross_entropy(plain_model(pixels_BCHW), label_B, label_smoothing=0.1).backward()
         optimiser.step()
         if device == "cuda":
             torch.cuda.synchronize()
 
-    ours, limit = best_times(lambda: trainer.step([micro]), plain, rounds=20)
+    seconds, reference = best_times(lambda: trainer.step([batch]), plain_step, rounds=20)
     return Row(
         f"training step, vit tiny at 224, batch {images}, {device}",
         "a bare loop of the same model",
-        ours / limit,
+        seconds / reference,
         1.03,
-        f"{images / ours:.1f} against {images / limit:.1f} images/s",
-        most=True,
+        f"{images / seconds:.1f} against {images / reference:.1f} images/s",
+        upper_bound=True,
     )

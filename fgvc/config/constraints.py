@@ -7,6 +7,7 @@ from pathlib import Path
 from fgvc.config import image_argument
 from fgvc.config.errors import ConfigError, ImpossibleError
 from fgvc.config.schema import Config, CosineHead, MlpHead, chosen_checkpoint, reads_text
+from fgvc.config.schema.backbone import FEATURES
 
 INPUTS = {  # inputs that a task requires, beside its dataset or instead of it
     "eval": {"checkpoint"},
@@ -17,11 +18,6 @@ INPUTS = {  # inputs that a task requires, beside its dataset or instead of it
     "export": {"checkpoint"},
 }
 OPTIONAL_INPUTS = {"view": {"against"}, "export": {"image"}, "prune": {"run"}}
-FEATURES = {  # legal backbone.features per library
-    "timm": ("cls", "patch_mean", "cls_patch_mean"),
-    "open_clip": ("cls", "patch_mean", "cls_patch_mean", "projected"),
-    "transformers": ("map", "patch_mean", "projected"),
-}
 POSITION_RESIZE = {  # methods of resizing positions per library; the first is the default
     "timm": ("timm", "zoom"),
     "open_clip": ("open_clip",),

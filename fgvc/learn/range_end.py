@@ -1,6 +1,6 @@
-"""A value chosen from several -> whether it lies at an end of their range.
+"""A value selected from several -> whether it is at an end of their range.
 
-A better value may then lie beyond the range.
+A better value may then be outside the range.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def end_of(chosen: float, tried: Iterable[float]) -> str | None:
-    """Which end of the range of tried values was chosen, if any.
+def range_end(chosen: float, tried: Iterable[float]) -> str | None:
+    """The end of the range of tried values that was selected.
 
     Returns:
         "first": the smallest of at least two distinct values; "last": the largest; None otherwise.

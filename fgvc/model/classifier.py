@@ -1,4 +1,4 @@
-"""A backbone and a head that learn together: normalised pixels -> logits.
+"""A backbone and a head that are trained together: normalised pixels -> logits.
 
 B batch, C 3 channels, H and W pixels, D feature width, K classes.
 """
@@ -13,31 +13,31 @@ from torch.utils.checkpoint import checkpoint
 
 from fgvc.config.schema import TrainTask
 from fgvc.model.backbone import Backbone
-from fgvc.model.drop_path import RandomLayers, draw_per_image, drop_path
+from fgvc.model.drop_path import RandomLayers, add_drop_path, replace_dropout
 from fgvc.model.part_attention import TokenSelector
 from fgvc.types import UserError
 
 
 class Classifier(nn.Module):
-    """What task=train learns; the head computes in float32 whatever the backbone's precision."""
+    """The model of task=train; its head computes in float32 for any precision of the backbone."""
 
     def __init__(
         self, backbone: Backbone, head: nn.Module, selector: TokenSelector | None = None
     ) -> None:
-        """selector: what part attention keeps, where it is attached to the backbone."""
+        """selector: of the part attention that is attached to the backbone."""
         super().__init__()
         self.backbone, self.head, self.selector = backbone, head, selector
-        self.tells_features = False
+        self.returns_features = False
         self.random_layers = RandomLayers()
         self._frozen = True
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """pixels_BCHW: float32, normalised as the backbone wants -> float32 logits_BK.
+        """pixels_BCHW: float32, normalised for the backbone -> float32 logits_BK.
 
-        While training with `tells_features`, the features beside them: (logits_BK, feature_BD).
+        In training with `returns_features`: (logits_BK, feature_BD).
         """
         logits_BK, feature_BD = self.with_features(pixels_BCHW)
-        return (logits_BK, feature_BD) if self.training and self.tells_features else logits_BK
+        return (logits_BK, feature_BD) if self.training and self.returns_features else logits_BK
 
     def with_features(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """(logits_BK, feature_BD): the output and the input of the head, float32.
@@ -50,17 +50,17 @@ class Classifier(nn.Module):
             return self.head(feature_BD), feature_BD
 
     def train(self, mode: bool = True) -> Classifier:
-        """A backbone that does not learn stays as it is in evaluation: no drop path in it."""
+        """Set the mode; a frozen backbone stays in evaluation mode, without drop path."""
         super().train(mode)
         if self._frozen:
             self.backbone.eval()
         return self
 
     def thaw(self, task: TrainTask) -> None:
-        """Let learn what the recipe lets learn.
+        """Unfreeze the parameters that the recipe trains.
 
         Raises:
-            UserError: more stages are to be frozen than the backbone has.
+            UserError: task.frozen_stages exceeds the stages of the backbone.
         """
         self.head.requires_grad_(True)
         self._frozen = task.tune == "head"
@@ -76,13 +76,12 @@ class Classifier(nn.Module):
             parameter.requires_grad_(self.depth_of(name) >= task.frozen_stages)
 
     def randomize(self, drop_path_rate: float) -> None:
-        """Add drop path, and let every random layer draw per image: see random_layers.py."""
-        draw_per_image(self, self.random_layers)  # first: it replaces modules, and hooks with them
-        drop_path(self.backbone, drop_path_rate, self.random_layers)
+        """Add drop path, and let every random layer draw per image: see drop_path.py."""
+        replace_dropout(self, self.random_layers)  # first, because it drops hooks of the modules
+        add_drop_path(self.backbone, drop_path_rate, self.random_layers)
 
     def depth_of(self, name: str) -> int:
-        """How far above the pixels a parameter is: 0 patches and positions, 1 + i block i, then
-        what follows the blocks together with the head."""
+        """The depth of a parameter: 0 patches and positions, 1 + i block i, then the rest."""
         return self._depths.get(name, self.depth)
 
     @property
@@ -92,27 +91,27 @@ class Classifier(nn.Module):
 
     @functools.cached_property
     def _depths(self) -> dict[str, int]:
-        """Depth by parameter name, of those below the head.
+        """Depth by name of the parameters below the head.
 
-        What a library registers before its blocks feeds them, and what it registers after them
-        reads them; a projection is the one exception.
+        Parameters that a library registers before the blocks are below the blocks, and those
+        registered after the blocks are above. The only exception is a projection.
         """
         block_of = {
             id(parameter): 1 + index
             for index, block in enumerate(self.backbone.blocks)
             for parameter in block.parameters()
         }
-        found, seen = {}, False
+        depths, past_first_block = {}, False
         for name, parameter in self.backbone.named_parameters(prefix="backbone"):
-            seen = seen or id(parameter) in block_of
+            past_first_block = past_first_block or id(parameter) in block_of
             if id(parameter) in block_of:
-                found[name] = block_of[id(parameter)]
-            elif not seen and not name.endswith(".trunk.proj"):
-                found[name] = 0
-        return found
+                depths[name] = block_of[id(parameter)]
+            elif not past_first_block and not name.endswith(".trunk.proj"):
+                depths[name] = 0
+        return depths
 
 
-def checkpointed(backbone: Backbone) -> None:
-    """Recompute each block in the backward pass instead of keeping what is inside it."""
+def checkpoint_blocks(backbone: Backbone) -> None:
+    """Recompute each block in the backward pass instead of storing its activations."""
     for block in backbone.blocks:
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)

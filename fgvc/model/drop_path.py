@@ -1,8 +1,8 @@
 """Drop path and dropout -> masks that depend on the image and the layer only, not on the batch.
 
-A mask is a pure function of (key of the image, index of the layer), and the trainer derives the key
+A mask is a pure function of (key of the image, index of the layer). The trainer derives the key
 from (seed, step, place in the global batch). Thus micro-batches, ranks, recomputed blocks and a
-second forward pass of the same images all see the same masks. No process generator is involved.
+second forward pass of the same images all have the same masks. No global generator is used.
 B batch, E elements per image.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fgvc.model.backbone import Backbone
 from fgvc.types import UserError
 
-# the two residual branches of a block, by the names that timm, open_clip and transformers give them
+# the two residual branches of a block, by their names in timm, open_clip and transformers
 BRANCHES = (("drop_path1", "drop_path2"), ("ls_1", "ls_2"), ("self_attn", "mlp"))
 # constants of SplitMix64 as signed 64-bit integers
 _STEP, _FIRST, _SECOND = (
@@ -43,7 +43,7 @@ class RandomLayers:
         self._count += 1
         return self._count
 
-    def mask(self, tensor: Tensor, index: int, rate: float, whole: bool) -> Tensor:
+    def mask(self, tensor: Tensor, index: int, rate: float, per_image: bool) -> Tensor:
         """0 with probability `rate`, otherwise 1 / (1 - rate), in float32 or more.
 
         Args:
@@ -59,11 +59,11 @@ class RandomLayers:
                 f"backbone.checkpoints: a dropout layer of the architecture sees {len(tensor)} rows"
                 f" for {len(self.key_B)} images, so it cannot draw per image. Set its rate to 0."
             )
-        shape = [len(tensor), *([1] * (tensor.ndim - 1) if whole else tensor.shape[1:])]
-        drawn_BE = draws(self.key_B, index, math.prod(shape[1:]))
-        kept_BE = drawn_BE >= round(rate * 2**_BITS)
+        shape = [len(tensor), *([1] * (tensor.ndim - 1) if per_image else tensor.shape[1:])]
+        draw_BE = draws(self.key_B, index, math.prod(shape[1:]))
+        keep_BE = draw_BE >= round(rate * 2**_BITS)
         dtype = torch.promote_types(tensor.dtype, torch.float32)  # 1 / .9 in bfloat16 is 1.109
-        return (kept_BE.to(dtype) / (1 - rate)).view(shape)
+        return (keep_BE.to(dtype) / (1 - rate)).view(shape)
 
 
 class ImageDrop(nn.Module):
@@ -72,15 +72,15 @@ class ImageDrop(nn.Module):
     p: the rate, under the name that nn.Dropout gives it.
     """
 
-    def __init__(self, layers: RandomLayers, rate: float, whole: bool) -> None:
+    def __init__(self, layers: RandomLayers, rate: float, per_image: bool) -> None:
         super().__init__()
-        self.layers, self.p, self.whole = layers, rate, whole
+        self.layers, self.p, self.per_image = layers, rate, per_image
         self.index = layers.next_index()
 
     def forward(self, tensor: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return tensor
-        mask = self.layers.mask(tensor, self.index, self.p, self.whole)
+        mask = self.layers.mask(tensor, self.index, self.p, self.per_image)
         return (tensor * mask).to(tensor.dtype)
 
 
@@ -99,9 +99,9 @@ def draws(key_B: Tensor, index: int, elements: int) -> Tensor:
     """
     counter_E = torch.arange(1, elements + 1, device=key_B.device) + (index << 32)
     state_BE = key_B[:, None] + counter_E * _STEP
-    state_BE = (state_BE ^ _shifted(state_BE, 30)) * _FIRST
-    state_BE = (state_BE ^ _shifted(state_BE, 27)) * _SECOND
-    return _shifted(state_BE ^ _shifted(state_BE, 31), 64 - _BITS)
+    state_BE = (state_BE ^ _shift_right(state_BE, 30)) * _FIRST
+    state_BE = (state_BE ^ _shift_right(state_BE, 27)) * _SECOND
+    return _shift_right(state_BE ^ _shift_right(state_BE, 31), 64 - _BITS)
 
 
 @draws.register_fake
@@ -109,41 +109,43 @@ def _(key_B: Tensor, index: int, elements: int) -> Tensor:
     return key_B.new_empty(key_B.shape[0], elements)
 
 
-def drop_path(backbone: Backbone, rate: float, layers: RandomLayers) -> None:
-    """Skip residual branches at random while training, `rate` of them in the last block.
+def add_drop_path(backbone: Backbone, rate: float, layers: RandomLayers) -> None:
+    """Skip residual branches at random in training, with probability `rate` in the last block.
 
-    Source: stochastic depth (Huang et al., 2016), the rate rising linearly over the blocks.
+    Source: stochastic depth (Huang et al., 2016); the rate rises linearly over the blocks.
     """
     blocks = backbone.blocks
     for index, block in enumerate(blocks if rate > 0 else ()):
-        share = rate * index / max(len(blocks) - 1, 1)
+        block_rate = rate * index / max(len(blocks) - 1, 1)
         names = next(pair for pair in BRANCHES if all(hasattr(block, name) for name in pair))
         for name in names:
-            getattr(block, name).register_forward_hook(_Skip(ImageDrop(layers, share, whole=True)))
+            getattr(block, name).register_forward_hook(
+                _DropPathHook(ImageDrop(layers, block_rate, per_image=True))
+            )
 
 
-def draw_per_image(model: nn.Module, layers: RandomLayers) -> None:
+def replace_dropout(model: nn.Module, layers: RandomLayers) -> None:
     """Replace every active nn.Dropout and DropPath of the model by an ImageDrop.
 
-    Dropout inside fused attention is a number and not a layer, so it is not replaced, nor is any
-    other random layer. The trainer refuses a model in which such a layer is active.
+    Dropout inside fused attention is no layer and thus is not replaced; neither is any other random
+    layer. The trainer refuses a model in which such a layer is active.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             path_rate = getattr(child, "drop_prob", None)  # timm, torchvision and transformers
             if type(child) is nn.Dropout and child.p > 0:
-                setattr(parent, name, ImageDrop(layers, child.p, whole=False))
+                setattr(parent, name, ImageDrop(layers, child.p, per_image=False))
             elif type(child).__name__.endswith("DropPath") and path_rate:
-                setattr(parent, name, ImageDrop(layers, path_rate, whole=True))
+                setattr(parent, name, ImageDrop(layers, path_rate, per_image=True))
 
 
-def _shifted(value: Tensor, bits: int) -> Tensor:
+def _shift_right(value: Tensor, bits: int) -> Tensor:
     """A logical shift to the right; torch's own copies the sign."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
-class _Skip:
-    """A hook that drops a branch's output per image, and scales what it keeps."""
+class _DropPathHook:
+    """A hook that drops the output of a branch per image and scales the remaining outputs."""
 
     def __init__(self, drop: ImageDrop) -> None:
         self.drop = drop

@@ -3,8 +3,8 @@
 Input `pixels`: uint8 RGB, B x 3 x R x R, resized and cropped; the normalization is in the graph, so
 that nobody can forget it. Output `logits`: float32, B x K. The batch may have any size.
 
-B batch, C 3 channels, H and W pixels, K classes, h heads, M tokens that look, N tokens looked at,
-D width of a head.
+B batch, C 3 channels, H and W pixels, K classes, h heads, M query tokens, N key tokens, D width of
+a head.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from torch import Tensor, nn
 from fgvc.types import UserError
 
 FILE = "model.onnx"
-OPSET = 18  # the oldest that the exporter writes: most runtimes read it
-INLINE = (
-    1 << 30
-)  # bytes of weights up to which they stand in the file itself (protobuf ends at 2 GB)
+OPSET = 18  # the oldest that the exporter writes, for the most runtimes
+MAX_INLINE_BYTES = 1 << 30  # larger weights go to a file beside (protobuf is limited to 2 GB)
 Normalize = Callable[[Tensor], Tensor]
 
 
-class _FromPixels(nn.Module):
+class _NormalizedModel(nn.Module):
     """The classifier with its normalization in front."""
 
     def __init__(self, model: nn.Module, normalize: Normalize) -> None:
@@ -42,22 +40,22 @@ class _FromPixels(nn.Module):
 def write(
     file: Path, model: nn.Module, normalize: Normalize, side: int, metadata: Mapping[str, str]
 ) -> None:
-    """Write the graph; weights of more than a gigabyte lie beside it, in `<file>.data`.
+    """Write the graph; weights of more than a gigabyte are written to `<file>.data`.
 
-    Equal weights give equal bytes: what the exporter notes of its own source files is left out.
+    Equal weights give equal bytes, because the exporter's notes on source files are removed.
 
     Args:
-        model: in evaluation, on the CPU: normalised pixels_BCHW -> logits_BK.
-        metadata: for the graph's metadata_props, where any runtime finds it.
+        model: in evaluation mode, on the CPU: normalised pixels_BCHW -> logits_BK.
+        metadata: for the graph's metadata_props, which any runtime can read.
 
     Raises:
         UserError: the exporter cannot express the model.
     """
     pixels_BCHW = torch.zeros(2, 3, side, side, dtype=torch.uint8)
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it tells each fold it passes over
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it logs every folding that it skips
     try:
         program = torch.onnx.export(
-            _FromPixels(model, normalize).eval(),
+            _NormalizedModel(model, normalize).eval(),
             (pixels_BCHW,),
             input_names=["pixels"],
             output_names=["logits"],
@@ -68,16 +66,16 @@ def write(
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
-        why = next(line for line in reversed(str(error).splitlines()) if line.strip())
-        raise UserError(f"ONNX cannot express this model: {why[:200]}") from error
+        reason = next(line for line in reversed(str(error).splitlines()) if line.strip())
+        raise UserError(f"ONNX cannot express this model: {reason[:200]}") from error
     assert program is not None
     shape = program.model.graph.inputs[0].shape
     if shape is None or isinstance(shape[0], int):
         raise UserError("ONNX cannot express this model: its graph would hold for one batch size")
-    _without_traces(program.model)
+    _strip_traces(program.model)
     program.model.metadata_props.update(sorted(metadata.items()))
-    size = sum(each.numel() * each.element_size() for each in model.state_dict().values())
-    program.save(file, external_data=size > INLINE)
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    program.save(file, external_data=size > MAX_INLINE_BYTES)
 
 
 def load_session(file: Path, threads: int | None) -> Callable[[np.ndarray], np.ndarray]:
@@ -93,8 +91,8 @@ def load_session(file: Path, threads: int | None) -> Callable[[np.ndarray], np.n
     return lambda pixels_BCHW: np.asarray(session.run(["logits"], {"pixels": pixels_BCHW})[0])
 
 
-def _without_traces(model: Any) -> None:
-    """Where in which file of which machine a node was traced is nobody's business."""
+def _strip_traces(model: Any) -> None:
+    """Remove the paths and source lines of this machine that the exporter stores per node."""
     for graph in (model.graph, *model.functions.values()):
         for node in graph.all_nodes():
             node.metadata_props.clear()

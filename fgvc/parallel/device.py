@@ -44,6 +44,12 @@ def check_precision(precision: str, device: torch.device) -> None:
         )
 
 
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context of a forward pass: half precision if `precision` is bf16 or fp16."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
 def peak_memory_mib(device: torch.device) -> float:
     """Most memory in use so far: of the GPU where there is one, else of this process."""
     if device.type == "cuda":

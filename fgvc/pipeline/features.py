@@ -21,8 +21,8 @@ from fgvc.data import loader
 from fgvc.data.manifest import skip_hint
 from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.model import part_attention as parts
-from fgvc.model.backbone import Backbone, autocast, hf_config
-from fgvc.parallel.device import peak_memory_mib
+from fgvc.model.backbone import Backbone, hf_config
+from fgvc.parallel.device import autocast, peak_memory_mib
 from fgvc.parallel.worker_pool import WorkerPool
 from fgvc.pipeline.attention_maps import append_columns, split_columns
 from fgvc.pipeline.build_model import build_model
@@ -225,7 +225,7 @@ class Extractor:
         model, selector = self.built(), self._selector
         pixels_BCHW = batch.pixels_BCHW.to(self.device, non_blocking=True)
         if selector is not None:
-            selector.images(self.dataset.manifest.key_N[batch.row_B])
+            selector.set_images(self.dataset.manifest.key_N[batch.row_B])
         with autocast(self.conf.precision, self.device):
             feature_BD = model.feature(self.preprocess.normalize(pixels_BCHW)).float()
         self.counters.forwarded += len(feature_BD)

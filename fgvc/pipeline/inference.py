@@ -17,10 +17,10 @@ from fgvc.config.schema import Config, chosen_checkpoint
 from fgvc.data import loader
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model import head as heads
-from fgvc.model.backbone import autocast
 from fgvc.model.backbone.load_state import first_difference
 from fgvc.model.classifier import Classifier
 from fgvc.model.part_attention import Selection
+from fgvc.parallel.device import autocast
 from fgvc.pipeline.attention_maps import append_columns
 from fgvc.pipeline.build_model import build_model
 from fgvc.types import BadImage, Batch, Dataset, Features, Manifest, UserError, WeightsSource
@@ -122,7 +122,7 @@ def stream_batches(
             yield Seen(batch, torch.empty(0, 0), torch.empty(0, 0), None)
             continue
         if selector is not None:
-            selector.images(manifest.key_N[batch.row_B])
+            selector.set_images(manifest.key_N[batch.row_B])
         pixels_BCHW = preprocess.normalize(batch.pixels_BCHW.to(device))
         with autocast(conf.precision, device):
             logits_BK, feature_BD = model.with_features(pixels_BCHW)

@@ -7,7 +7,7 @@ from typing import Any
 from fgvc import untrusted
 from fgvc.record.verify import DamageError
 
-MAX_CHARACTERS = 1 << 20  # a config has about five 5,000
+MAX_CHARACTERS = 1 << 20  # a config has about 5,000
 
 
 def plain_yaml(file: str, text: str) -> dict[str, Any]:

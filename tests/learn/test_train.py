@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from fgvc.config.compose import composed, typed
-from fgvc.learn.train import Hooks, Micro, NonFinite, OutOfMemory, Trainer
-from fgvc.model.drop_path import RandomLayers, draw_per_image
+from fgvc.learn.train import Hooks, LoaderBatch, NonFinite, OutOfMemory, Trainer
+from fgvc.model.drop_path import RandomLayers, replace_dropout
 from fgvc.types import UserError
 
 CLASSES, SIDE, BATCH = 5, 16, 8
@@ -40,8 +40,8 @@ def one_thread():
 
 
 def task(**changes):
-    words = [f"task.{key}={value}" for key, value in {**PLAIN, **changes}.items()]
-    return typed(composed(["task=train", *words])).task
+    overrides = [f"task.{key}={value}" for key, value in {**PLAIN, **changes}.items()]
+    return typed(composed(["task=train", *overrides])).task
 
 
 def vit(drop_path=0.0):
@@ -58,18 +58,18 @@ def vit(drop_path=0.0):
     )
 
 
-def trainer(model, precision="fp32", seed=7, **changes):
+def make_trainer(model, precision="fp32", seed=7, **changes):
     layers = RandomLayers()
-    draw_per_image(model, layers)
+    replace_dropout(model, layers)
     hooks = Hooks(set_keys=layers.set_keys)
-    chosen = task(**changes)
-    return Trainer(model, chosen, CLASSES, lambda name: 0, 3, CPU, precision, seed, hooks=hooks)
+    task_conf = task(**changes)
+    return Trainer(model, task_conf, CLASSES, lambda name: 0, 3, CPU, precision, seed, hooks=hooks)
 
 
-def batch(number, images=BATCH):
+def make_batch(number, images=BATCH):
     """A global batch in one piece."""
     generator = torch.Generator().manual_seed(number)
-    return Micro(
+    return LoaderBatch(
         torch.randn(images, 3, SIDE, SIDE, generator=generator),
         torch.randint(CLASSES, (images,), generator=generator),
         np.arange(images),
@@ -77,12 +77,17 @@ def batch(number, images=BATCH):
     )
 
 
-def cut(micro, *sizes):
+def split_batch(loader_batch, *sizes):
     parts, start = [], 0
     for size in sizes:
-        some = slice(start, start := start + size)
-        columns = (micro.pixels_BCHW, micro.label_B, micro.place_B, micro.row_B)
-        parts.append(Micro(*(column[some] for column in columns)))
+        span = slice(start, start := start + size)
+        columns = (
+            loader_batch.pixels_BCHW,
+            loader_batch.label_B,
+            loader_batch.place_B,
+            loader_batch.row_B,
+        )
+        parts.append(LoaderBatch(*(column[span] for column in columns)))
     return parts
 
 
@@ -95,7 +100,7 @@ def equal(first, second):
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-def farthest(first, second):
+def max_difference(first, second):
     return max((first[name] - second[name]).abs().max().item() for name in first)
 
 
@@ -114,9 +119,9 @@ def plain_optimiser(model, kind):
 
 def plain_loop(model, kind, clip, batches):
     optimiser, losses = plain_optimiser(model, kind), []
-    for micro in batches:
-        target_BC = one_hot(micro.label_B, CLASSES).float()
-        loss = cross_entropy(model(micro.pixels_BCHW), target_BC, label_smoothing=0.1)
+    for loader_batch in batches:
+        target_BC = one_hot(loader_batch.label_B, CLASSES).float()
+        loss = cross_entropy(model(loader_batch.pixels_BCHW), target_BC, label_smoothing=0.1)
         optimiser.zero_grad()
         loss.backward()
         if clip:
@@ -131,13 +136,13 @@ def plain_loop(model, kind, clip, batches):
 def test_steps_equal_a_plain_loop(kind, clip):
     model, plain = vit(), vit()
     clip_norm = "null" if clip is None else clip
-    own = trainer(model, optimiser=kind, clip_norm=clip_norm, momentum=0.9)
-    reports = [own.step([batch(number)]) for number in range(4)]
-    losses = plain_loop(plain, kind, clip, [batch(number) for number in range(4)])
+    trainer = make_trainer(model, optimiser=kind, clip_norm=clip_norm, momentum=0.9)
+    reports = [trainer.step([make_batch(number)]) for number in range(4)]
+    losses = plain_loop(plain, kind, clip, [make_batch(number) for number in range(4)])
     assert equal(weights(model), weights(plain))
     assert [r.loss for r in reports] == pytest.approx(losses, rel=3e-7)
     assert [r.step for r in reports] == [0, 1, 2, 3]
-    assert {(r.images, r.moved, r.learning_rate) for r in reports} == {(BATCH, True, 0.05)}
+    assert {(r.images, r.updated, r.learning_rate) for r in reports} == {(BATCH, True, 0.05)}
     if clip:
         assert reports[0].grad_norm > clip  # so that clipping did something
 
@@ -147,53 +152,57 @@ def test_top1_is_the_share_of_images_classified_as_their_heaviest_label(mixes):
     """Of a mixed image the label of the larger share; a linear model makes the oracle plain."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, CLASSES))
-    own, micro = trainer(model, **mixes), batch(3, 40)
-    mixer = own.accumulate.mixer
-    pixels_BCHW, target_BC = mixer(micro.pixels_BCHW, micro.label_B, micro.place_B, 0)
+    trainer, loader_batch = make_trainer(model, **mixes), make_batch(3, 40)
+    mixer = trainer.accumulate.mixer
+    pixels_BCHW, target_BC = mixer(
+        loader_batch.pixels_BCHW, loader_batch.label_B, loader_batch.place_B, 0
+    )
     right_B = model(pixels_BCHW).argmax(1) == target_BC.argmax(1)
     expected = right_B.double().mean().item()
     assert 0 < expected < 1
-    assert own.step(cut(micro, 16, 24)).top1 == pytest.approx(expected)
+    assert trainer.step(split_batch(loader_batch, 16, 24)).top1 == pytest.approx(expected)
 
 
 def test_accumulated_steps_equal_whole_ones():
-    whole, parted = vit(), vit()
+    unsplit, split = vit(), vit()
     one, many = (
-        trainer(model, optimiser="sgd", mixup=0.8, cutmix=1.0) for model in (whole, parted)
+        make_trainer(model, optimiser="sgd", mixup=0.8, cutmix=1.0) for model in (unsplit, split)
     )
     for number in range(4):
-        first = one.step([batch(number)])
-        second = many.step(iter(cut(batch(number), 4, 2, 2)))
+        first = one.step([make_batch(number)])
+        second = many.step(iter(split_batch(make_batch(number), 4, 2, 2)))
         assert second.loss == pytest.approx(first.loss, abs=1e-6)
         assert second.grad_norm == pytest.approx(first.grad_norm, rel=1e-5)
-    assert farthest(weights(whole), weights(parted)) < 1e-6
+    assert max_difference(weights(unsplit), weights(split)) < 1e-6
 
 
 def test_a_smaller_batch_is_divided_by_the_images_there():
     """An unreadable image is in neither the sum nor the count; clipping sees the true gradient."""
     model, plain = vit(), vit()
-    report = trainer(model, optimiser="sgd", clip_norm=0.5).step(cut(batch(0), 4, 1))
-    (loss,) = plain_loop(plain, "sgd", 0.5, cut(batch(0), 5))
+    report = make_trainer(model, optimiser="sgd", clip_norm=0.5).step(
+        split_batch(make_batch(0), 4, 1)
+    )
+    (loss,) = plain_loop(plain, "sgd", 0.5, split_batch(make_batch(0), 5))
     assert report.images == 5
     assert report.loss == pytest.approx(loss, rel=1e-6)
-    assert farthest(weights(model), weights(plain)) < 1e-6
+    assert max_difference(weights(model), weights(plain)) < 1e-6
 
 
 def test_a_batch_without_images_moves_nothing():
     model = vit()
-    own = trainer(model, ema=0.9)
-    own.step([batch(0)])
-    before, average = weights(model), weights(own.evaluated_model())
-    report = own.step(cut(batch(1), 0))
-    assert (report.images, report.moved) == (0, False)
+    trainer = make_trainer(model, ema=0.9)
+    trainer.step([make_batch(0)])
+    before, average = weights(model), weights(trainer.evaluated_model())
+    report = trainer.step(split_batch(make_batch(1), 0))
+    assert (report.images, report.updated) == (0, False)
     assert math.isnan(report.loss)
     assert math.isnan(report.top1)
     assert equal(weights(model), before)
-    assert equal(weights(own.evaluated_model()), average)
+    assert equal(weights(trainer.evaluated_model()), average)
 
 
 def test_learning_rate_reaches_each_group():
-    own = Trainer(
+    trainer = Trainer(
         vit(),
         task(learning_rate=0.4, layer_decay=0.5, warmup_steps=3, final_rate=0.0),
         CLASSES,
@@ -203,8 +212,8 @@ def test_learning_rate_reaches_each_group():
         "fp32",
         seed=0,
     )
-    assert own.step([batch(0)]).learning_rate == pytest.approx(0.1)
-    assert {group["lr"] for group in own.optimiser.param_groups} == {0.1, 0.1 * 0.25}
+    assert trainer.step([make_batch(0)]).learning_rate == pytest.approx(0.1)
+    assert {group["lr"] for group in trainer.optimiser.param_groups} == {0.1, 0.1 * 0.25}
 
 
 RESUMED = {"mixup": 0.8, "cutmix": 1.0, "ema": 0.9, "momentum": 0.9, "clip_norm": 1.0}
@@ -213,34 +222,34 @@ RESUMED = {"mixup": 0.8, "cutmix": 1.0, "ema": 0.9, "momentum": 0.9, "clip_norm"
 @pytest.mark.fault(5)
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_resumed_steps_are_uninterrupted_ones_bit_for_bit(kind):
-    own = trainer(vit(drop_path=0.4), optimiser=kind, warmup_steps=2, **RESUMED)
+    trainer = make_trainer(vit(drop_path=0.4), optimiser=kind, warmup_steps=2, **RESUMED)
     file = io.BytesIO()
     reports = []
     for number in range(5):
         if number == 2:
-            own.best = own.best.after(0, 0.5, 1.0)
-            torch.save(own.state(), file)
-        reports.append(own.step(cut(batch(number), 4, 4)))
-    other = trainer(vit(drop_path=0.4), optimiser=kind, warmup_steps=2, **RESUMED)
+            trainer.best = trainer.best.after(0, 0.5, 1.0)
+            torch.save(trainer.state(), file)
+        reports.append(trainer.step(split_batch(make_batch(number), 4, 4)))
+    other = make_trainer(vit(drop_path=0.4), optimiser=kind, warmup_steps=2, **RESUMED)
     torch.randn(1000)  # where the process's generator stands must not matter
     file.seek(0)
     other.load(torch.load(file, weights_only=True))
     for number in range(2, 5):
-        again = other.step(cut(batch(number), 4, 4))
+        again = other.step(split_batch(make_batch(number), 4, 4))
         assert again.loss == reports[number].loss
         assert again.grad_norm == reports[number].grad_norm
-    assert equal(weights(other.bare), weights(own.bare))
-    assert equal(weights(other.evaluated_model()), weights(own.evaluated_model()))
-    assert not equal(weights(own.bare), weights(own.evaluated_model()))
-    assert other.best == own.best
+    assert equal(weights(other.unwrapped_model), weights(trainer.unwrapped_model))
+    assert equal(weights(other.evaluated_model()), weights(trainer.evaluated_model()))
+    assert not equal(weights(trainer.unwrapped_model), weights(trainer.evaluated_model()))
+    assert other.best == trainer.best
     assert other.best.epoch == 0
 
 
 def test_drop_path_follows_from_seed_and_step():
     losses = []
     for seed in (0, 0, 1):
-        own = trainer(vit(0.5), seed=seed, learning_rate=0.0)
-        losses.append([own.step([batch(0)]).loss for _ in range(3)])
+        trainer = make_trainer(vit(0.5), seed=seed, learning_rate=0.0)
+        losses.append([trainer.step([make_batch(0)]).loss for _ in range(3)])
     assert losses[0] == losses[1]
     assert losses[0] != losses[2]
     assert len(set(losses[0])) == 3
@@ -250,45 +259,48 @@ def test_a_random_layer_that_cannot_draw_per_image_is_refused():
     """Fused attention takes the rate of its dropout as a number, and draws by itself."""
     model = vit()
     model.blocks[1].attn.attn_drop.p = 0.1
-    with pytest.raises(UserError, match=r"backbone.checkpoints.*fused attention") as caught:
-        trainer(model).step([batch(0)])
-    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"backbone.checkpoints.*fused attention") as raised:
+        make_trainer(model).step([make_batch(0)])
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("ema", ["null", 0.9])
 def test_parts_that_were_built_for_evaluation_train_from_the_first_step(ema):
     """A model counts as training when it is made, whatever mode its parts are in."""
-    whole, parts = vit(0.5), vit(0.5)
+    unsplit, parts = vit(0.5), vit(0.5)
     parts.blocks.eval()
     assert parts.training
-    losses = [[(own := trainer(model, ema=ema)).step([batch(0)]).loss] for model in (whole, parts)]
-    assert own.bare.blocks[0].training
+    losses = [
+        [(trainer := make_trainer(model, ema=ema)).step([make_batch(0)]).loss]
+        for model in (unsplit, parts)
+    ]
+    assert trainer.unwrapped_model.blocks[0].training
     assert losses[0] == losses[1]
 
 
 def test_rates_and_decays_after_a_resume_are_the_configs():
-    own, other = trainer(vit()), trainer(vit(), weight_decay=0.5, learning_rate=0.01)
-    own.step([batch(0)])
-    other.load(copy.deepcopy(own.state()))
+    trainer, other = make_trainer(vit()), make_trainer(vit(), weight_decay=0.5, learning_rate=0.01)
+    trainer.step([make_batch(0)])
+    other.load(copy.deepcopy(trainer.state()))
     assert {group["weight_decay"] for group in other.optimiser.param_groups} == {0.0, 0.5}
-    assert other.step([batch(1)]).learning_rate == 0.01
+    assert other.step([make_batch(1)]).learning_rate == 0.01
 
 
 def test_average_equals_timms():
     model = vit()
-    own = trainer(model, optimiser="sgd", ema=0.8)
-    theirs = ModelEmaV3(vit(), decay=0.8)
+    trainer = make_trainer(model, optimiser="sgd", ema=0.8)
+    timm_ema = ModelEmaV3(vit(), decay=0.8)
     for number in range(4):
-        own.step([batch(number)])
-        theirs.update(model)
-    assert farthest(weights(own.evaluated_model()), weights(theirs.module)) < 1e-6
-    assert farthest(weights(own.evaluated_model()), weights(model)) > 1e-3
+        trainer.step([make_batch(number)])
+        timm_ema.update(model)
+    assert max_difference(weights(trainer.evaluated_model()), weights(timm_ema.module)) < 1e-6
+    assert max_difference(weights(trainer.evaluated_model()), weights(model)) > 1e-3
 
 
 def test_without_averages_the_model_itself_is_evaluated():
     model = vit()
-    assert trainer(model).evaluated_model() is model
-    assert trainer(torch.compile(model)).evaluated_model() is model
+    assert make_trainer(model).evaluated_model() is model
+    assert make_trainer(torch.compile(model)).evaluated_model() is model
 
 
 def test_frozen_weights_stay_and_evaluation_mode_ends():
@@ -297,7 +309,7 @@ def test_frozen_weights_stay_and_evaluation_mode_ends():
         parameter.requires_grad_(name.startswith("head"))
     before = weights(model)
     model.eval()
-    trainer(model).step([batch(0)])
+    make_trainer(model).step([make_batch(0)])
     changed = {
         name for name, value in weights(model).items() if not torch.equal(value, before[name])
     }
@@ -307,50 +319,52 @@ def test_frozen_weights_stay_and_evaluation_mode_ends():
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_learns_the_same_batch(precision):
-    own = trainer(vit(), precision, optimiser="adamw", learning_rate=0.01)
-    losses = [own.step([batch(0)]).loss for _ in range(6)]
-    exact = trainer(vit(), optimiser="adamw", learning_rate=0.01)
-    first = exact.step([batch(0)]).loss
+    trainer = make_trainer(vit(), precision, optimiser="adamw", learning_rate=0.01)
+    losses = [trainer.step([make_batch(0)]).loss for _ in range(6)]
+    exact = make_trainer(vit(), optimiser="adamw", learning_rate=0.01)
+    first = exact.step([make_batch(0)]).loss
     assert losses[0] == pytest.approx(first, rel=0.02)
     assert losses[0] != first
     assert losses[-1] < 0.8 * losses[0]
-    assert {value.dtype for value in own.bare.state_dict().values()} == {torch.float32}
+    assert {value.dtype for value in trainer.unwrapped_model.state_dict().values()} == {
+        torch.float32
+    }
 
 
 def test_an_fp16_overflow_halves_the_scale_and_goes_on():
     model = vit()
-    own = trainer(model, "fp16", ema=0.9)
-    own.scaler.load_state_dict({**own.scaler.state_dict(), "scale": 2.0**60})
+    trainer = make_trainer(model, "fp16", ema=0.9)
+    trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 2.0**60})
     before = weights(model)
-    report = own.step([batch(0)])
+    report = trainer.step([make_batch(0)])
     assert math.isfinite(report.loss)
     assert not math.isfinite(report.grad_norm)
-    assert not report.moved
+    assert not report.updated
     assert equal(weights(model), before)
-    assert own.scaler.get_scale() == 2.0**59
-    own.scaler.load_state_dict({**own.scaler.state_dict(), "scale": 2.0**10})
-    assert own.step([batch(0)]).moved
+    assert trainer.scaler.get_scale() == 2.0**59
+    trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 2.0**10})
+    assert trainer.step([make_batch(0)]).updated
     assert not equal(weights(model), before)
 
 
 @pytest.mark.fault(31)
 def test_a_loss_that_is_no_number_stops_before_the_weights():
     model = vit()
-    own = trainer(model, ema=0.9)
-    own.step([batch(0)])
-    before, average = weights(model), weights(own.evaluated_model())
-    poisoned = batch(1)
+    trainer = make_trainer(model, ema=0.9)
+    trainer.step([make_batch(0)])
+    before, average = weights(model), weights(trainer.evaluated_model())
+    poisoned = make_batch(1)
     poisoned.pixels_BCHW[5, 0, 0, 0] = math.nan
-    with pytest.raises(NonFinite, match="loss is nan at step 1, manifest rows 105:") as caught:
-        own.step(cut(poisoned, 4, 4))
-    assert caught.value.rows == (105,)
-    assert "\n" not in str(caught.value)
+    with pytest.raises(NonFinite, match="loss is nan at step 1, manifest rows 105:") as raised:
+        trainer.step(split_batch(poisoned, 4, 4))
+    assert raised.value.rows == (105,)
+    assert "\n" not in str(raised.value)
     assert equal(weights(model), before)
-    assert equal(weights(own.evaluated_model()), average)
-    assert own.state()["step"] == 1
+    assert equal(weights(trainer.evaluated_model()), average)
+    assert trainer.state()["step"] == 1
 
 
-class Slope(nn.Module):
+class InfiniteGradient(nn.Module):
     """A finite loss whose gradient is infinite: the root at zero."""
 
     def __init__(self):
@@ -363,13 +377,13 @@ class Slope(nn.Module):
 
 @pytest.mark.fault(31)
 def test_a_gradient_that_is_no_number_stops_too():
-    model = Slope()
+    model = InfiniteGradient()
     with pytest.raises(NonFinite, match=r"gradient.*rows 0, 1, 2.* more: lower task.learning_rate"):
-        trainer(model).step([batch(0, 20)])
+        make_trainer(model).step([make_batch(0, 20)])
     assert not model.weight.any()
 
 
-class Hungry(nn.Linear):
+class OutOfMemoryModel(nn.Linear):
     """Raises what a device raises when its memory is full."""
 
     def __init__(self, error):
@@ -391,14 +405,14 @@ MPS = RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, max allow
     "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to"), MPS, MemoryError(), None]
 )
 def test_memory_that_ran_out_is_one_line_with_a_way_out(error):
-    own = trainer(Hungry(error))
-    with pytest.raises(OutOfMemory, match="step 0 with 4 images of 16 px.*micro_batch") as caught:
-        own.step(cut(batch(0), 4, 4))
-    assert "\n" not in str(caught.value)
-    assert "grad_checkpointing=true" in str(caught.value)
-    assert caught.value.__cause__ is not None
+    trainer = make_trainer(OutOfMemoryModel(error))
+    with pytest.raises(OutOfMemory, match="step 0 with 4 images of 16 px.*micro_batch") as raised:
+        trainer.step(split_batch(make_batch(0), 4, 4))
+    assert "\n" not in str(raised.value)
+    assert "grad_checkpointing=true" in str(raised.value)
+    assert raised.value.__cause__ is not None
 
 
 def test_other_errors_pass_as_they_are():
     with pytest.raises(RuntimeError, match="shapes"):
-        trainer(Hungry(RuntimeError("shapes differ"))).step([batch(0)])
+        make_trainer(OutOfMemoryModel(RuntimeError("shapes differ"))).step([make_batch(0)])

@@ -21,7 +21,7 @@ from torch import distributed, nn
 
 from fgvc.config.compose import composed, typed
 from fgvc.data.sampler import Epoch
-from fgvc.learn.train import Hooks, Micro, Trainer
+from fgvc.learn.train import Hooks, LoaderBatch, Trainer
 from fgvc.model.backbone import build
 from fgvc.model.classifier import Classifier
 from fgvc.model.head import new_head
@@ -29,73 +29,77 @@ from fgvc.types import WeightsSource
 
 CLASSES, SIDE, STEPS = 5, 32, 2
 WORLDS, MICRO_BATCHES, BATCHES = (1, 2, 3), (None, 1, 2, 3, 4, 7), (13, 10, 4)
-BOUND = 120.0  # seconds for all of the grid on several ranks: a guard against waiting for ever
+TIMEOUT = 120.0  # seconds for all of the grid on several ranks: a guard against waiting for ever
 CPU = torch.device("cpu")
 
 
 @functools.cache
-def chosen(**changes):
-    given = {"optimiser": "sgd", "learning_rate": 0.1, "clip_norm": 0.5, "mixup": 0.8}
-    given |= {"cutmix": 1.0, "mix_probability": 0.8, "warmup_steps": 0}
-    words = [f"task.{key}={value}" for key, value in {**given, **changes}.items()]
+def make_conf(**changes):
+    settings = {"optimiser": "sgd", "learning_rate": 0.1, "clip_norm": 0.5, "mixup": 0.8}
+    settings |= {"cutmix": 1.0, "mix_probability": 0.8, "warmup_steps": 0}
+    overrides = [f"task.{key}={value}" for key, value in {**settings, **changes}.items()]
     choices = ["backbone=vit", "backbone.size=mini", "backbone.pretrained=false", "head=mlp"]
     choices += ["head.hidden=8", "head.dropout=0.3"]
-    return typed(composed(["task=train", *choices, *words]))
+    return typed(composed(["task=train", *choices, *overrides]))
 
 
 @functools.cache
 def model():
     """A two-block ViT and an MLP head in float64, with every kind of random layer, and a buffer,
     which DistributedDataParallel sends from rank 0 to the others at every step."""
-    conf = chosen()
+    conf = make_conf()
     backbone = build(conf.backbone, SIDE, WeightsSource("random", "random"), seed=0)
     for name, part in backbone.named_modules():
         if isinstance(part, nn.Dropout) and not name.endswith("attn_drop"):
             part.p = 0.2
-    made = Classifier(backbone, new_head(conf.head, backbone.feature_dim, CLASSES, 0))
-    made.tells_features = True
-    made.thaw(conf.task)
-    made.randomize(0.5)
-    made.register_buffer("constant", torch.ones(3))
-    return made.double()
+    classifier = Classifier(backbone, new_head(conf.head, backbone.feature_dim, CLASSES, 0))
+    classifier.returns_features = True
+    classifier.thaw(conf.task)
+    classifier.randomize(0.5)
+    classifier.register_buffer("constant", torch.ones(3))
+    return classifier.double()
 
 
-def trainer(batch_size, world=1, micro_batch=None, pull=0.7, **changes):
-    own = copy.deepcopy(model())
-    task = dataclasses.replace(chosen(**changes).task, batch_size=batch_size)
-    hooks = Hooks(set_keys=own.random_layers.set_keys)
+def make_trainer(batch_size, world=1, micro_batch=None, pull=0.7, **changes):
+    classifier = copy.deepcopy(model())
+    task = dataclasses.replace(make_conf(**changes).task, batch_size=batch_size)
+    hooks = Hooks(set_keys=classifier.random_layers.set_keys)
     choices = (3, world, (pull, 0.1), micro_batch, hooks)
-    return Trainer(own, task, CLASSES, lambda name: 0, STEPS, CPU, "fp32", *choices)
+    return Trainer(classifier, task, CLASSES, lambda name: 0, STEPS, CPU, "fp32", *choices)
 
 
-def units(step, batch_size, rank, world, micro_batch):
+def loader_batches(step, batch_size, rank, world, micro_batch):
     """This rank's part of a global batch, read as the task reads it. Of the second batch the places
     1 and 2 cannot be read, nor can any of the last rank of three."""
     generator = torch.Generator().manual_seed(step)
     pixels_BCHW = torch.randn(batch_size, 3, SIDE, SIDE, generator=generator).double()
     label_B = torch.randint(CLASSES, (batch_size,), generator=generator)
-    whole = Epoch(np.arange(batch_size), np.zeros(batch_size, np.int64), batch_size)
-    last = whole.part(0, 2, 3).place_N.tolist()
-    bad = [1, 2, *last] if step == 1 else []
-    place_B = whole.part(0, rank, world).place_N
+    sampler_epoch = Epoch(np.arange(batch_size), np.zeros(batch_size, np.int64), batch_size)
+    last = sampler_epoch.part(0, 2, 3).place_N.tolist()
+    unreadable = [1, 2, *last] if step == 1 else []
+    place_B = sampler_epoch.part(0, rank, world).place_N
     size = max(2 * (micro_batch or batch_size), 2)
     for start in range(0, max(len(place_B), 1), size):
-        good_B = np.array([p for p in place_B[start : start + size] if p not in bad], np.int64)
-        yield Micro(pixels_BCHW[good_B], label_B[good_B], good_B, good_B)
+        good_B = np.array(
+            [p for p in place_B[start : start + size] if p not in unreadable], np.int64
+        )
+        yield LoaderBatch(pixels_BCHW[good_B], label_B[good_B], good_B, good_B)
 
 
-def course(batch_size, micro_batch, rank, world):
+def run_steps(batch_size, micro_batch, rank, world):
     """Vectors: the gradient of each step and the sum of all updates; the reports."""
-    own = trainer(batch_size, world, micro_batch)
-    before, vectors, reports = joined(own.bare), [], []
+    trainer = make_trainer(batch_size, world, micro_batch)
+    before, vectors, reports = flat_parameters(trainer.unwrapped_model), [], []
     for step in range(STEPS):
-        reports.append(own.step(units(step, batch_size, rank, world, micro_batch)))
-        vectors.append(torch.cat([value.grad.flatten() for value in own.bare.parameters()]))
-    numbers = [(one.loss, one.top1, one.images, one.grad_norm) for one in reports]
-    return [*vectors, joined(own.bare) - before], numbers
+        reports.append(trainer.step(loader_batches(step, batch_size, rank, world, micro_batch)))
+        vectors.append(
+            torch.cat([value.grad.flatten() for value in trainer.unwrapped_model.parameters()])
+        )
+    numbers = [(report.loss, report.top1, report.images, report.grad_norm) for report in reports]
+    return [*vectors, flat_parameters(trainer.unwrapped_model) - before], numbers
 
 
-def joined(model):
+def flat_parameters(model):
     return torch.cat([value.detach().flatten() for value in model.parameters()])
 
 
@@ -107,19 +111,19 @@ def _rank(rank, port, folder):
         distributed.init_process_group(
             "gloo",
             f"tcp://127.0.0.1:{port + world}",
-            timedelta(seconds=BOUND),
+            timedelta(seconds=TIMEOUT),
             world_size=world,
             rank=rank,
         )
         for batch_size in BATCHES:
             for micro_batch in MICRO_BATCHES:
-                found = course(batch_size, micro_batch, rank, world)
-                torch.save(found, folder / f"{rank}-{world}-{batch_size}-{micro_batch}.pt")
+                results = run_steps(batch_size, micro_batch, rank, world)
+                torch.save(results, folder / f"{rank}-{world}-{batch_size}-{micro_batch}.pt")
         distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def several(tmp_path_factory):
+def rank_results(tmp_path_factory):
     """several(rank, world, batch, micro) -> `course` of that rank; all ran in one set of ranks."""
     folder = tmp_path_factory.mktemp("cuts")
     with socket.socket() as free:
@@ -133,7 +137,7 @@ def several(tmp_path_factory):
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(BOUND)
+        process.join(TIMEOUT)
     ended = [process.exitcode for process in ranks]
     for process in ranks:
         process.kill()
@@ -142,38 +146,42 @@ def several(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole():
+def single_process():
     """whole(batch) -> `course` in one process and one piece."""
-    before, made = torch.get_num_threads(), {}
+    before, classifier = torch.get_num_threads(), {}
     torch.set_num_threads(1)
     for batch_size in BATCHES:
-        made[batch_size] = course(batch_size, None, 0, 1)
-    yield made.get
+        classifier[batch_size] = run_steps(batch_size, None, 0, 1)
+    yield classifier.get
     torch.set_num_threads(before)
 
 
-def same(found, expected):
-    for vector, other in zip(found[0], expected[0], strict=True):
+def assert_same(results, expected):
+    for vector, other in zip(results[0], expected[0], strict=True):
         assert (vector - other).norm() / other.norm() < 1e-6
-    for one, other in zip(found[1], expected[1], strict=True):
-        assert one == pytest.approx(other, rel=1e-6)
+    for report, other in zip(results[1], expected[1], strict=True):
+        assert report == pytest.approx(other, rel=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", BATCHES)
 @pytest.mark.parametrize("micro_batch", MICRO_BATCHES[1:])
-def test_micro_batches_move_the_weights_alike(whole, batch_size, micro_batch):
-    same(course(batch_size, micro_batch, 0, 1), whole(batch_size))
+def test_micro_batches_move_the_weights_alike(single_process, batch_size, micro_batch):
+    assert_same(run_steps(batch_size, micro_batch, 0, 1), single_process(batch_size))
 
 
 @pytest.mark.fault(45)
-@pytest.mark.timeout(2 * BOUND)
+@pytest.mark.timeout(2 * TIMEOUT)
 @pytest.mark.parametrize("world", WORLDS[1:])
 @pytest.mark.parametrize("micro_batch", MICRO_BATCHES)
-def test_ranks_and_micro_batches_move_the_weights_alike(whole, several, micro_batch, world):
+def test_ranks_and_micro_batches_move_the_weights_alike(
+    single_process, rank_results, micro_batch, world
+):
     """Ranks of unequal numbers of images, or of none, make the same collective calls: all end."""
     for batch_size in BATCHES:
         for rank in range(world):
-            same(several(rank, world, batch_size, micro_batch), whole(batch_size))
+            assert_same(
+                rank_results(rank, world, batch_size, micro_batch), single_process(batch_size)
+            )
 
 
 @pytest.mark.parametrize(
@@ -183,9 +191,9 @@ def test_ranks_and_micro_batches_move_the_weights_alike(whole, several, micro_ba
         ("mixing", {"mixup": 0.0, "cutmix": 0.0}),
     ],
 )
-def test_what_the_cuts_are_tested_with_has_an_effect(whole, name, changes):
-    own = trainer(BATCHES[0], **changes)
-    own.step(units(0, BATCHES[0], 0, 1, None))
-    gradient = torch.cat([value.grad.flatten() for value in own.bare.parameters()])
-    expected = whole(BATCHES[0])[0][0]
+def test_what_the_cuts_are_tested_with_has_an_effect(single_process, name, changes):
+    trainer = make_trainer(BATCHES[0], **changes)
+    trainer.step(loader_batches(0, BATCHES[0], 0, 1, None))
+    gradient = torch.cat([value.grad.flatten() for value in trainer.unwrapped_model.parameters()])
+    expected = single_process(BATCHES[0])[0][0]
     assert (gradient - expected).norm() / expected.norm() > 1e-2, name

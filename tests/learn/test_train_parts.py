@@ -15,7 +15,7 @@ from fgvc.config.compose import composed, typed
 from fgvc.learn.train import BestEpoch
 from fgvc.learn.train.lr_schedule import learning_rate
 from fgvc.learn.train.mixup import Mixer
-from fgvc.learn.train.param_groups import exempted, parameter_groups
+from fgvc.learn.train.param_groups import no_decay_names, parameter_groups
 from fgvc.model.head import MlpHead
 
 DEPTH = 3
@@ -44,7 +44,7 @@ def depth_of(name):
     return DEPTH if name.startswith("norm.") else DEPTH + 1
 
 
-def described(groups, model):
+def settings_by_name(groups, model):
     """Parameter name -> (share of the rate, weight decay)."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
@@ -56,24 +56,24 @@ def described(groups, model):
 
 def test_groups_are_timms():
     model = vit()
-    own = parameter_groups(model, depth_of, 0.7, 0.05)
-    theirs = param_groups_layer_decay(
+    own_groups = parameter_groups(model, depth_of, 0.7, 0.05)
+    timm_groups = param_groups_layer_decay(
         model, 0.05, no_weight_decay_list=model.no_weight_decay(), layer_decay=0.7
     )
-    assert described(own, model) == described(theirs, model)
+    assert settings_by_name(own_groups, model) == settings_by_name(timm_groups, model)
 
 
 def test_groups_by_hand():
     model = nn.ModuleDict({"backbone": vit(), "head": nn.Linear(24, 5)})
     groups = parameter_groups(model, depth_of, 0.5, 0.1)
-    found = described(groups, model)
-    assert found["backbone.pos_embed"] == (0.5**4, 0.0)  # the module inside says so itself
-    assert found["backbone.patch_embed.proj.weight"] == (0.5**4, 0.1)
-    assert found["backbone.blocks.2.attn.qkv.weight"] == (0.5, 0.1)
-    assert found["backbone.blocks.2.norm1.weight"] == (0.5, 0.0)
-    assert found["head.weight"] == (1.0, 0.1)
-    assert found["head.bias"] == (1.0, 0.0)
-    assert len(found) == len(list(model.parameters()))
+    settings = settings_by_name(groups, model)
+    assert settings["backbone.pos_embed"] == (0.5**4, 0.0)  # the module inside says so itself
+    assert settings["backbone.patch_embed.proj.weight"] == (0.5**4, 0.1)
+    assert settings["backbone.blocks.2.attn.qkv.weight"] == (0.5, 0.1)
+    assert settings["backbone.blocks.2.norm1.weight"] == (0.5, 0.0)
+    assert settings["head.weight"] == (1.0, 0.1)
+    assert settings["head.bias"] == (1.0, 0.0)
+    assert len(settings) == len(list(model.parameters()))
     assert len(groups) == 2 * (DEPTH + 2)
 
 
@@ -81,21 +81,21 @@ def test_frozen_parameters_are_in_no_group_but_count_for_depth():
     model = vit()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("blocks.1."))
-    found = described(parameter_groups(model, depth_of, 0.5, 0.1), model)
-    assert found.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
-    assert {scale for scale, _ in found.values()} == {0.5**2}
+    settings = settings_by_name(parameter_groups(model, depth_of, 0.5, 0.1), model)
+    assert settings.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
+    assert {scale for scale, _ in settings.values()} == {0.5**2}
 
 
 def test_a_layer_of_one_unit_decays():
     """Its matrix has one row, as a class token has."""
     head = MlpHead(8, 1, 3, 0.0, torch.Generator())
-    assert exempted(head) == set()
+    assert no_decay_names(head) == set()
 
 
 def test_exemptions_carry_the_path_of_their_module():
     nested = nn.Sequential(nn.Identity(), vit())
-    assert {"1.pos_embed", "1.cls_token", "1.reg_token"} <= exempted(nested)
-    assert "pos_embed" in exempted(vit())
+    assert {"1.pos_embed", "1.cls_token", "1.reg_token"} <= no_decay_names(nested)
+    assert "pos_embed" in no_decay_names(vit())
 
 
 @pytest.mark.parametrize(("warmup", "final"), [(0, 0.0), (4, 0.0), (7, 0.01), (1, 1.0)])
@@ -127,8 +127,8 @@ CLASSES = 4
 def mixer():
     """`mixer(seed=0, **changes of the task)` -> Mixer."""
     task = typed(composed(["task=train"])).task
-    usual = {"mixup": 0.8, "cutmix": 1.0, "mix_probability": 0.7}
-    return lambda seed=0, **changes: Mixer(replace(task, **usual | changes), CLASSES, seed)
+    defaults = {"mixup": 0.8, "cutmix": 1.0, "mix_probability": 0.7}
+    return lambda seed=0, **changes: Mixer(replace(task, **defaults | changes), CLASSES, seed)
 
 
 def images(count=16):
@@ -158,9 +158,9 @@ def test_cuts_between_pairs_change_nothing(mixer, sizes):
     whole = mixer()(*images(), 5)
     parts, start = [], 0
     for size in sizes:
-        some = slice(start, start := start + size)
+        span = slice(start, start := start + size)
         torch.manual_seed(start)
-        parts.append(mixer()(*(column[some] for column in images()), 5))
+        parts.append(mixer()(*(column[span] for column in images()), 5))
     for column, expected in enumerate(whole):
         assert torch.equal(torch.cat([part[column] for part in parts]), expected)
 
@@ -198,7 +198,7 @@ def test_without_mixing_labels_are_one_hot_and_pixels_the_same(mixer):
     assert target_BC.sum() == len(label_B)
 
 
-def judged(select, numbers, patience=None):
+def select_epochs(select, numbers, patience=None):
     """The epochs that were best when they came, and the last state."""
     best, new = BestEpoch(select, patience), []
     for epoch, (top1, loss) in enumerate(numbers):
@@ -208,29 +208,29 @@ def judged(select, numbers, patience=None):
 
 
 def test_best_by_accuracy_then_loss_then_the_earlier():
-    new, best = judged("top1", [(0.5, 2.0), (0.4, 0.1), (0.5, 1.9), (0.5, 1.9), (0.6, 9.0)])
+    new, best = select_epochs("top1", [(0.5, 2.0), (0.4, 0.1), (0.5, 1.9), (0.5, 1.9), (0.6, 9.0)])
     assert new == [0, 2, 4]
     assert (best.epoch, best.top1, best.loss, best.last) == (4, 0.6, 9.0, 4)
 
 
 def test_best_by_loss_then_the_earlier():
-    new, best = judged("loss", [(0.5, 2.0), (0.1, 1.0), (0.9, 1.0), (0.9, 1.5)])
+    new, best = select_epochs("loss", [(0.5, 2.0), (0.1, 1.0), (0.9, 1.0), (0.9, 1.5)])
     assert new == [0, 1]
     assert (best.epoch, best.last) == (1, 3)
 
 
 @pytest.mark.parametrize("select", ["top1", "loss"])
 def test_a_loss_that_is_no_number_is_the_worst(select):
-    new, best = judged(select, [(0.5, math.nan), (0.5, 3.0), (0.5, math.nan)])
+    new, best = select_epochs(select, [(0.5, math.nan), (0.5, 3.0), (0.5, math.nan)])
     assert new == [0, 1]
     assert best.loss == 3.0
 
 
 def test_patience_counts_epochs_without_a_better_one():
     numbers = [(0.5, 1.0), (0.4, 1.0), (0.6, 1.0), (0.6, 1.0), (0.1, 1.0)]
-    assert [judged("top1", numbers[: n + 1], 2)[1].exhausted for n in range(5)] == [
+    assert [select_epochs("top1", numbers[: n + 1], 2)[1].exhausted for n in range(5)] == [
         *[False] * 4,
         True,
     ]
-    assert not judged("top1", numbers)[1].exhausted
+    assert not select_epochs("top1", numbers)[1].exhausted
     assert not BestEpoch("top1", 1).exhausted

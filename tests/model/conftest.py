@@ -139,8 +139,8 @@ def _random_state(model, classes, smaller):
     """No parameter at its initial value: LayerScale starts so small that it hides mistakes."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(7)
-        made = timm.create_model(model, pretrained=False, num_classes=classes, **smaller)
-        state = made.state_dict()
+        timm_model = timm.create_model(model, pretrained=False, num_classes=classes, **smaller)
+        state = timm_model.state_dict()
         return {key: value + 0.1 * torch.randn_like(value) for key, value in state.items()}
 
 
@@ -149,8 +149,8 @@ def option():
     """option(family, field=value, ...) -> schema.Backbone of conf/backbone/<family>.yaml."""
 
     def make(family, **fields):
-        given = OmegaConf.load(CONF / f"{family}.yaml")
-        typed = OmegaConf.merge(OmegaConf.structured(schema.Backbone), given, fields)
+        node = OmegaConf.load(CONF / f"{family}.yaml")
+        typed = OmegaConf.merge(OmegaConf.structured(schema.Backbone), node, fields)
         return OmegaConf.to_object(typed)
 
     return make

@@ -5,7 +5,8 @@ import timm
 import torch
 from timm.layers import set_fused_attn
 
-from fgvc.model.backbone import autocast, build, weights
+from fgvc.model.backbone import build, weights
+from fgvc.parallel.device import autocast
 from fgvc.types import UserError, WeightsSource
 
 ROW_NAMES = {"vit": "shallow_vit", "dinov2": "shallow_dinov2", "registers": "shallow_reg4_dinov2"}
@@ -19,7 +20,7 @@ def _pixels(side, batch=2):
 def _reference(row, path, side, pixels_BCHW):
     """timm's own loading, resizing and forward."""
     overlay = {"file": str(path), "hf_hub_id": None}
-    own = timm.create_model(
+    model = timm.create_model(
         row.model,
         pretrained=True,
         pretrained_cfg_overlay=overlay,
@@ -28,10 +29,10 @@ def _reference(row, path, side, pixels_BCHW):
         **row.architecture,
     )
     with torch.inference_mode():
-        return own.eval().forward_features(pixels_BCHW)
+        return model.eval().forward_features(pixels_BCHW)
 
 
-def _agree(conf, path, side):
+def _check_against_timm(conf, path, side):
     backbone = build(conf, side, weights.find(conf), seed=0)
     pixels_BCHW = _pixels(side)
     with torch.inference_mode():
@@ -62,7 +63,7 @@ def _agree(conf, path, side):
 )
 def test_tokens_are_those_of_timm(conf, saved, family, side, grid):
     path = saved(family, ".safetensors" if side == 336 else ".pth")
-    backbone, tokens = _agree(conf(family, weights=str(path)), path, side)
+    backbone, tokens = _check_against_timm(conf(family, weights=str(path)), path, side)
     prefix = 1 if family in ("vit", "dinov2") else 5
     assert backbone.grid == tokens.grid == (grid, grid)
     assert backbone.prefix == tokens.prefix_BPD.shape[1] == prefix
@@ -72,19 +73,19 @@ def test_tokens_are_those_of_timm(conf, saved, family, side, grid):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["published vit", "published dinov2", "published registers"])
 def test_tokens_of_published_shapes_are_those_of_timm(conf, saved, family):
-    _agree(conf(family, weights=str(saved(family))), saved(family), 224)
+    _check_against_timm(conf(family, weights=str(saved(family))), saved(family), 224)
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("side", [224, 256, 448])
 def test_tokens_of_the_published_weights_are_those_of_timm(conf, real_weights, side):
-    _agree(conf("published vit", weights=str(real_weights)), real_weights, side)
+    _check_against_timm(conf("published vit", weights=str(real_weights)), real_weights, side)
 
 
 @pytest.mark.parametrize("features", ["cls", "patch_mean", "cls_patch_mean"])
 def test_the_feature_is_pooled_from_the_normed_tokens(conf, saved, features):
-    chosen = conf("registers", features=features, weights=str(saved("registers")))
-    backbone = build(chosen, 56, weights.find(chosen), seed=0)
+    backbone_conf = conf("registers", features=features, weights=str(saved("registers")))
+    backbone = build(backbone_conf, 56, weights.find(backbone_conf), seed=0)
     with torch.inference_mode():
         tokens = backbone(_pixels(56))
         feature_BD = backbone.feature(_pixels(56))
@@ -100,14 +101,14 @@ def test_the_feature_is_pooled_from_the_normed_tokens(conf, saved, features):
 
 
 def test_what_a_record_says_of_it(conf, saved):
-    chosen = conf("vit", weights=str(saved("vit")))
-    source = weights.find(chosen)
-    backbone = build(chosen, 224, source, seed=0)
+    backbone_conf = conf("vit", weights=str(saved("vit")))
+    source = weights.find(backbone_conf)
+    backbone = build(backbone_conf, 224, source, seed=0)
     depth, width, tokens = 2, 64, 197
     block = tokens * 12 * width**2 + 2 * tokens**2 * width
     assert backbone.macs == depth * block + 196 * 3 * 16**2 * width
-    own = timm.create_model("shallow_vit", num_classes=0)
-    assert backbone.parameter_count == sum(value.numel() for value in own.state_dict().values())
+    model = timm.create_model("shallow_vit", num_classes=0)
+    assert backbone.parameter_count == sum(value.numel() for value in model.state_dict().values())
     assert backbone.weights == source
     assert backbone.name == "shallow_vit"
     assert isinstance(backbone.blocks, torch.nn.ModuleList)
@@ -137,11 +138,11 @@ def test_random_weights_follow_from_the_seed_and_leave_no_trace(conf):
 
 
 def test_loading_leaves_no_trace_either(conf, saved):
-    chosen = conf("vit", weights=str(saved("vit")))
+    backbone_conf = conf("vit", weights=str(saved("vit")))
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    build(chosen, 224, weights.find(chosen), seed=0)
+    build(backbone_conf, 224, weights.find(backbone_conf), seed=0)
     torch.testing.assert_close(torch.rand(4), expected, rtol=0, atol=0)
 
 
@@ -157,13 +158,13 @@ def test_loading_leaves_no_trace_either(conf, saved):
     ],
 )
 def test_weights_of_another_model_are_refused(conf, saved, file, family, says):
-    chosen = conf(family, weights=str(saved(file)))
-    with pytest.raises(UserError, match="do not fit") as caught:
-        build(chosen, 224, weights.find(chosen), seed=0)
-    said = str(caught.value)
-    assert f"weights {saved(file)} do not fit {ROW_NAMES[family]}: " in said
-    assert says in said
-    assert "\n" not in said
+    backbone_conf = conf(family, weights=str(saved(file)))
+    with pytest.raises(UserError, match="do not fit") as error:
+        build(backbone_conf, 224, weights.find(backbone_conf), seed=0)
+    message = str(error.value)
+    assert f"weights {saved(file)} do not fit {ROW_NAMES[family]}: " in message
+    assert says in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -190,23 +191,23 @@ def test_one_wrong_tensor_is_named(conf, saved, tmp_path, change, says):
     state = torch.load(saved("vit"), weights_only=True)
     change(state)
     torch.save(state, tmp_path / "wrong.pth")
-    chosen = conf("vit", weights=str(tmp_path / "wrong.pth"))
-    with pytest.raises(UserError) as caught:
-        build(chosen, 224, weights.find(chosen), seed=0)
-    assert says in str(caught.value)
+    backbone_conf = conf("vit", weights=str(tmp_path / "wrong.pth"))
+    with pytest.raises(UserError) as error:
+        build(backbone_conf, 224, weights.find(backbone_conf), seed=0)
+    assert says in str(error.value)
 
 
 def test_a_row_that_belies_its_model_is_refused(conf):
-    chosen = conf("vit")
-    chosen.checkpoints["only"].prefix = 5
+    backbone_conf = conf("vit")
+    backbone_conf.checkpoints["only"].prefix = 5
     with pytest.raises(UserError, match="checkpoints: shallow_vit"):
-        build(chosen, 224, RANDOM, seed=0)
+        build(backbone_conf, 224, RANDOM, seed=0)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
 def test_half_precision_runs_close_to_fp32(conf, saved, precision, dtype):
-    chosen = conf("vit", weights=str(saved("vit")))
-    backbone = build(chosen, 224, weights.find(chosen), seed=0)
+    backbone_conf = conf("vit", weights=str(saved("vit")))
+    backbone = build(backbone_conf, 224, weights.find(backbone_conf), seed=0)
     with torch.inference_mode():
         full_BD = backbone.feature(_pixels(224))
         with autocast("fp32", torch.device("cpu")):

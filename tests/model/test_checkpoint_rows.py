@@ -13,8 +13,8 @@ from fgvc.model.backbone import clip
 from fgvc.types import UserError, WeightsSource
 
 
-def conf_of(model, library="timm", features="cls", **fields):
-    known = {
+def make_conf(model, library="timm", features="cls", **fields):
+    defaults = {
         "size": "mine",
         "repo": "",
         "revision": "main",
@@ -25,7 +25,7 @@ def conf_of(model, library="timm", features="cls", **fields):
         "native": 224,
         "license": "none",
     }
-    row = schema.Checkpoint(model=model, **{**known, **fields})
+    row = schema.Checkpoint(model=model, **{**defaults, **fields})
     return schema.Backbone(
         name="vit",
         library=library,
@@ -45,8 +45,8 @@ def conf_of(model, library="timm", features="cls", **fields):
     )
 
 
-def built(model, *arguments, **fields):
-    conf = conf_of(model, *arguments, **fields)
+def build(model, *arguments, **fields):
+    conf = make_conf(model, *arguments, **fields)
     return backbone.build(conf, 224, WeightsSource("random", model), seed=0)
 
 
@@ -69,9 +69,9 @@ def built(model, *arguments, **fields):
     ],
 )
 def test_a_model_of_timm_that_is_not_read_is_one_line(model, words):
-    with pytest.raises(UserError, match=words) as refused:
-        built(model)
-    text = str(refused.value)
+    with pytest.raises(UserError, match=words) as error:
+        build(model)
+    text = str(error.value)
     assert text.startswith(f"backbone.checkpoints.mine.model={model}: ")
     assert "\n" not in text
 
@@ -80,24 +80,24 @@ def test_a_model_of_timm_that_is_not_read_is_one_line(model, words):
 @pytest.mark.parametrize("model", ["vit_medium_patch16_gap_256", "vit_base_patch16_siglip_224"])
 def test_a_missing_class_token_is_one_line(model, features):
     with pytest.raises(UserError, match=f"backbone.features={features}: {model} has no class"):
-        built(model, features=features, prefix=0, width=512)
+        build(model, features=features, prefix=0, width=512)
 
 
 def test_a_model_without_class_token_is_read_by_its_patches():
     small = {"architecture": {"depth": 2}, "prefix": 0, "width": 512}
-    ours = built("vit_medium_patch16_gap_256", features="patch_mean", **small)
+    backbone_built = build("vit_medium_patch16_gap_256", features="patch_mean", **small)
     pixels_BCHW = torch.rand(1, 3, 224, 224)
     trunk = timm.create_model("vit_medium_patch16_gap_256", num_classes=0, img_size=224, depth=2)
-    trunk.load_state_dict(ours.trunk.state_dict())
+    trunk.load_state_dict(backbone_built.trunk.state_dict())
     with torch.inference_mode():
         token_BTD = trunk.eval().forward_features(pixels_BCHW)
-        assert torch.equal(ours.feature(pixels_BCHW), token_BTD.mean(1))
+        assert torch.equal(backbone_built.feature(pixels_BCHW), token_BTD.mean(1))
 
 
 def test_two_prefix_tokens_are_read_when_declared():
-    assert built("deit_tiny_distilled_patch16_224", prefix=2).prefix == 2
+    assert build("deit_tiny_distilled_patch16_224", prefix=2).prefix == 2
     with pytest.raises(UserError, match="prefix=2, not prefix=1"):
-        built("deit_tiny_distilled_patch16_224")
+        build("deit_tiny_distilled_patch16_224")
 
 
 @pytest.mark.parametrize(
@@ -110,18 +110,20 @@ def test_two_prefix_tokens_are_read_when_declared():
 def test_the_authors_files_of_deit_are_read_as_by_timm(tmp_path, model, prefix, renamed):
     """With a distilled model's second classifier, and with the authors' names of LayerScale."""
     shape = {"depth": 2, "embed_dim": 64, "num_heads": 2}
-    theirs = timm.create_model(model, **shape).eval()
+    timm_model = timm.create_model(model, **shape).eval()
     with torch.no_grad():
-        for parameter in theirs.parameters():
+        for parameter in timm_model.parameters():
             parameter += 0.1
-    state = {renamed(key): value for key, value in theirs.state_dict().items()}
+    state = {renamed(key): value for key, value in timm_model.state_dict().items()}
     torch.save({"model": state}, tmp_path / "w.pth")
-    conf = conf_of(model, prefix=prefix, width=64, architecture=shape)
+    conf = make_conf(model, prefix=prefix, width=64, architecture=shape)
     source = WeightsSource("file", "w.pth", tmp_path / "w.pth")
-    ours = backbone.build(conf, 224, source, seed=0)
+    backbone_built = backbone.build(conf, 224, source, seed=0)
     with torch.inference_mode():
         pixels_BCHW = torch.randn(2, 3, 224, 224)
-        assert torch.equal(ours.feature(pixels_BCHW), theirs.forward_features(pixels_BCHW)[:, 0])
+        assert torch.equal(
+            backbone_built.feature(pixels_BCHW), timm_model.forward_features(pixels_BCHW)[:, 0]
+        )
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_the_authors_files_of_deit_are_read_as_by_timm(tmp_path, model, prefix, 
 def test_a_row_that_belies_its_model_is_refused(field):
     ((name, value),) = field.items()
     with pytest.raises(UserError, match=f"not {name}={value}"):
-        built("vit_tiny_patch16_224", **field)
+        build("vit_tiny_patch16_224", **field)
 
 
 def test_no_model_of_open_clip_ends_in_a_traceback():
@@ -138,12 +140,12 @@ def test_no_model_of_open_clip_ends_in_a_traceback():
     out: building them takes long."""
     read, lines = set(), {}
     large = ("ViT-L", "ViT-H", "ViT-g", "ViT-bigG", "ViT-SO")
-    kept = ("ViT-L-14", "ViT-L-14-CLIPA")
+    included = ("ViT-L-14", "ViT-L-14-CLIPA")
     models = open_clip.list_models()
-    for model in [name for name in models if name in kept or not name.startswith(large)]:
+    for model in [name for name in models if name in included or not name.startswith(large)]:
         config = open_clip.get_model_config(model)
         vision = config["vision_cfg"]
-        conf = conf_of(
+        conf = make_conf(
             model,
             "open_clip",
             width=vision.get("width", 768),
@@ -153,10 +155,12 @@ def test_no_model_of_open_clip_ends_in_a_traceback():
         )
         try:
             with torch.device("meta"):
-                clip._model(schema.chosen_checkpoint(conf), WeightsSource("random", model), 224)
+                clip._build_model(
+                    schema.chosen_checkpoint(conf), WeightsSource("random", model), 224
+                )
             read.add(model)
-        except UserError as refused:
-            lines[model] = str(refused)
+        except UserError as error:
+            lines[model] = str(error)
     assert all(model in line and "\n" not in line for model, line in lines.items())
     assert len(lines) > 50
     assert {"ViT-B-16", "ViT-L-14"} <= read
@@ -165,4 +169,4 @@ def test_no_model_of_open_clip_ends_in_a_traceback():
 
 def test_an_unknown_model_of_open_clip_names_the_nearest():
     with pytest.raises(UserError, match="nearest: ViT-B-16"):
-        built("ViT-B-61", "open_clip", embedding=512)
+        build("ViT-B-61", "open_clip", embedding=512)

@@ -11,7 +11,7 @@ from torch import nn
 from fgvc.config.compose import composed, typed
 from fgvc.learn.train.param_groups import parameter_groups
 from fgvc.model.backbone import build
-from fgvc.model.classifier import Classifier, checkpointed
+from fgvc.model.classifier import Classifier, checkpoint_blocks
 from fgvc.model.head import new_head
 from fgvc.types import UserError, WeightsSource
 
@@ -24,14 +24,14 @@ AFTER = ("trunk.norm.", "ln_post", "post_layernorm", "trunk.head.", "trunk.proj"
 
 
 @functools.cache
-def chosen(family, *words, head="linear", features=None):
-    given = [f"backbone={family}", "backbone.size=mini", "backbone.pretrained=false"]
-    given += [f"head={head}", *([f"backbone.features={features}"] if features else [])]
-    return typed(composed(["task=train", *given, *(f"task.{word}" for word in words)]))
+def make_conf(family, *words, head="linear", features=None):
+    overrides = [f"backbone={family}", "backbone.size=mini", "backbone.pretrained=false"]
+    overrides += [f"head={head}", *([f"backbone.features={features}"] if features else [])]
+    return typed(composed(["task=train", *overrides, *(f"task.{word}" for word in words)]))
 
 
 def classifier(family, *words, **choices):
-    conf = chosen(family, *words, **choices)
+    conf = make_conf(family, *words, **choices)
     backbone = build(conf.backbone, SIDE, RANDOM, seed=0)
     model = Classifier(backbone, new_head(conf.head, backbone.feature_dim, CLASSES, 0))
     model.thaw(conf.task)
@@ -42,11 +42,11 @@ def pixels(images=4, seed=0):
     return torch.randn(images, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
 
 
-def trained(model, steps=2):
+def train_steps(model, steps=2):
     """A few steps on the parameters that may learn; what the model was before."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    own = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.SGD(own, lr=0.5)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.SGD(parameters, lr=0.5)
     model.train()
     for step in range(steps):
         optimiser.zero_grad()
@@ -98,8 +98,8 @@ def test_a_projection_made_of_the_output_is_as_deep_as_the_head(family):
 def test_every_parameter_is_in_one_group_at_the_rate_of_its_depth(family, head):
     model, task = classifier(family, "layer_decay=0.6", head=head)
     groups = parameter_groups(model, model.depth_of, task.layer_decay, task.weight_decay)
-    found = [id(parameter) for group in groups for parameter in group["params"]]
-    assert sorted(found) == sorted(id(parameter) for parameter in model.parameters())
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(id(parameter) for parameter in model.parameters())
     share = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():
         assert share[id(parameter)] == pytest.approx(
@@ -118,36 +118,43 @@ TOKENS = {  # (family, features): what all images share, and no matrix multiplie
 }
 
 
-def decaying(model):
+def decaying_names(model):
     groups = parameter_groups(model, lambda name: 0, 1.0, 0.1)
-    decayed = [id(one) for group in groups if group["weight_decay"] for one in group["params"]]
-    return {name for name, one in model.named_parameters() if id(one) in decayed}
+    decayed = [
+        id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]
+    ]
+    return {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
 
 
 @pytest.mark.parametrize(("family", "features"), TOKENS)
 def test_tokens_queries_and_positions_of_every_family_do_not_decay(family, features):
     """All matrices do, and nothing else: counted over every parameter."""
     model, _ = classifier(family, head="mlp", features=features)
-    names = {name for name, one in model.named_parameters() if one.ndim > 1}
+    names = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
     tokens = {f"backbone.trunk.{name}" for name in TOKENS[family, features]}
     assert tokens <= {name for name, _ in model.named_parameters()}
-    assert decaying(model) == names - tokens
+    assert decaying_names(model) == names - tokens
     for name in tokens:  # and this is all of their kind
         names.discard(name)
-    held = ("weight", "proj", "weight_CH", "hidden_HD")  # of layers, CLIP's projection, the head
-    assert {name.rpartition(".")[2] for name in names} <= {*held, "in_proj_weight"}
+    matrices = (
+        "weight",
+        "proj",
+        "weight_CH",
+        "hidden_HD",
+    )  # of layers, CLIP's projection, the head
+    assert {name.rpartition(".")[2] for name in names} <= {*matrices, "in_proj_weight"}
 
 
 def test_queries_of_other_pooling_heads_do_not_decay():
-    timms = timm.create_model(
+    timm_model = timm.create_model(
         "vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=2,
         global_pool="map", class_token=False,
     )  # fmt: skip
-    assert "attn_pool.latent" in dict(timms.named_parameters())
-    assert not {"attn_pool.latent", "pos_embed"} & decaying(timms)
-    assert "attn_pool.q.weight" in decaying(timms)
-    open_clips = open_clip.transformer.AttentionalPooler(24, 24, n_head=2, n_queries=3)
-    assert decaying(open_clips) == {"attn.in_proj_weight", "attn.out_proj.weight"}
+    assert "attn_pool.latent" in dict(timm_model.named_parameters())
+    assert not {"attn_pool.latent", "pos_embed"} & decaying_names(timm_model)
+    assert "attn_pool.q.weight" in decaying_names(timm_model)
+    pooler = open_clip.transformer.AttentionalPooler(24, 24, n_head=2, n_queries=3)
+    assert decaying_names(pooler) == {"attn.in_proj_weight", "attn.out_proj.weight"}
 
 
 # --- what learns ---
@@ -159,14 +166,14 @@ def test_all_of_it_gets_a_gradient(family):
     model, _ = classifier(family, head="mlp")
     model.train()
     model(pixels()).square().sum().backward()
-    assert [name for name, one in model.named_parameters() if one.grad is None] == []
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
 @pytest.mark.parametrize("stages", [0, 1, 2, 3])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_frozen_stages_stay_and_all_else_moves(family, stages):
     model, _ = classifier(family, f"frozen_stages={stages}", "drop_path=0", head="cosine")
-    before = trained(model)
+    before = train_steps(model)
     for name, value in model.named_parameters():
         same = torch.equal(value, before[name])
         assert same == (expected_depth(name) < stages), name
@@ -176,18 +183,18 @@ def test_frozen_stages_stay_and_all_else_moves(family, stages):
 def test_a_head_alone_leaves_the_backbone_bit_for_bit(family):
     model, _ = classifier(family, "tune=head", head="cosine")
     model.randomize(0.9)
-    before = trained(model)
-    moved = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
-    assert moved == {name for name in before if name.startswith("head.")}
+    before = train_steps(model)
+    changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    assert changed == {name for name in before if name.startswith("head.")}
     assert not model.backbone.training
     assert model.head.training
     torch.testing.assert_close(model(pixels()), model(pixels()), rtol=0, atol=0)  # none dropped
 
 
 def test_more_stages_than_there_are_are_refused():
-    with pytest.raises(UserError, match=r"frozen_stages=4: vit.* has 3") as caught:
+    with pytest.raises(UserError, match=r"frozen_stages=4: vit.* has 3") as error:
         classifier("vit", "frozen_stages=4")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_the_head_computes_in_float32_whatever_the_backbone_does():
@@ -203,14 +210,14 @@ def test_the_head_computes_in_float32_whatever_the_backbone_does():
 # --- drop path ---
 
 
-def keyed(model, images, first=0):
+def set_keys(model, images, first=0):
     """Give the images that come next keys of their own."""
     model.random_layers.set_keys(torch.arange(first, first + images) * 7919 + 3)
 
 
-def branches(model):
+def record_branches(model):
     """Outputs of the residual branches of the last block, recorded at every forward."""
-    block, seen = model.backbone.blocks[-1], []
+    block, outputs = model.backbone.blocks[-1], []
     names = next(
         pair
         for pair in (("drop_path1", "drop_path2"), ("ls_1", "ls_2"), ("self_attn", "mlp"))
@@ -218,11 +225,11 @@ def branches(model):
     )
     for name in names:
         getattr(block, name).register_forward_hook(
-            lambda module, inputs, output: seen.append(
+            lambda module, inputs, output: outputs.append(
                 output[0] if isinstance(output, tuple) else output
             )
         )
-    return seen
+    return outputs
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -230,41 +237,43 @@ def test_drop_path_drops_whole_branches_of_single_images_at_its_rate(family):
     rate = 0.4
     model, _ = classifier(family)
     model.randomize(rate)
-    seen = branches(model)
+    outputs = record_branches(model)
     image_1CHW = pixels(1)
     model.train()
-    keyed(model, 128)
+    set_keys(model, 128)
     with torch.no_grad():
         model(image_1CHW.expand(128, -1, -1, -1))
-    assert len(seen) == 2
-    first_BTD = seen[0]
+    assert len(outputs) == 2
+    first_BTD = outputs[0]
     size_B = first_BTD.flatten(1).abs().amax(1)
-    gone_B = size_B == 0
+    dropped_B = size_B == 0
     # 128 draws of 0.4: a standard deviation of 0.043
-    assert gone_B.float().mean().item() == pytest.approx(rate, abs=0.13)
-    other_B = seen[1].flatten(1).abs().amax(1) == 0
-    assert not torch.equal(gone_B, other_B)  # each branch has draws of its own
-    assert (~gone_B).any()
+    assert dropped_B.float().mean().item() == pytest.approx(rate, abs=0.13)
+    other_B = outputs[1].flatten(1).abs().amax(1) == 0
+    assert not torch.equal(dropped_B, other_B)  # each branch has draws of its own
+    assert (~dropped_B).any()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_kept_is_scaled_so_that_the_mean_stays(family):
     plain, _ = classifier(family)
-    whole = branches(plain)
+    plain_outputs = record_branches(plain)
     plain.eval()
     with torch.no_grad():
         plain(pixels(1))
     model, _ = classifier(family)
     model.randomize(0.5)
-    seen = branches(model)
+    outputs = record_branches(model)
     model.train()
-    keyed(model, 16)
+    set_keys(model, 16)
     with torch.no_grad():
         model(pixels(1).expand(16, -1, -1, -1))
     # the first block is never dropped, so the first branch of the last sees the same input
-    kept_BTD = seen[0][seen[0].flatten(1).abs().amax(1) > 0]
+    kept_BTD = outputs[0][outputs[0].flatten(1).abs().amax(1) > 0]
     assert 0 < len(kept_BTD) < 16
-    torch.testing.assert_close(kept_BTD, (whole[0] / 0.5).expand_as(kept_BTD), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        kept_BTD, (plain_outputs[0] / 0.5).expand_as(kept_BTD), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -273,9 +282,9 @@ def test_drop_path_does_nothing_in_evaluation(family):
     model, _ = classifier(family, head="mlp")
     model.randomize(0.9)
     with torch.no_grad():
-        expected_BK, found_BK = plain.eval()(pixels()), model.eval()(pixels())
-    torch.testing.assert_close(found_BK, expected_BK, rtol=0, atol=0)
-    keyed(model, 4)
+        expected_BK, logits_BK = plain.eval()(pixels()), model.eval()(pixels())
+    torch.testing.assert_close(logits_BK, expected_BK, rtol=0, atol=0)
+    set_keys(model, 4)
     assert not torch.equal(model.train()(pixels()), expected_BK)
 
 
@@ -290,13 +299,13 @@ def test_recomputed_blocks_give_the_same_gradients(family):
         model, _ = classifier(family, head="mlp")
         model.randomize(0.5)
         if recompute:
-            checkpointed(model.backbone)
-        branch = branches(model)
+            checkpoint_blocks(model.backbone)
+        branch = record_branches(model)
         model.train()
-        keyed(model, 8)
+        set_keys(model, 8)
         model(pixels(8)).square().sum().backward()
         calls.append(len(branch))
-        gradients.append({name: one.grad for name, one in model.named_parameters()})
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     assert calls[1] > calls[0]  # branches of the last block are computed once more
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-6)

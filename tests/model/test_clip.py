@@ -19,15 +19,15 @@ def _pixels(side):
     return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
-def _built(conf, side=224):
+def _build(conf, side=224):
     return build(conf, side, weights.find(conf), seed=0)
 
 
 def _reference(conf, path, side):
     """open_clip's own model, loading and resizing."""
     config = conf.checkpoints["mini"].architecture
-    sized = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": side}}
-    model = open_clip.CLIP(**sized).eval()
+    sized_config = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": side}}
+    model = open_clip.CLIP(**sized_config).eval()
     open_clip.load_checkpoint(model, str(path), weights_only=True)
     return model
 
@@ -35,7 +35,7 @@ def _reference(conf, path, side):
 @pytest.mark.parametrize("side", SIDES)
 def test_the_projected_feature_is_open_clips(mini, clip_file, side):
     conf = mini("clip", clip_file(), features="projected")
-    backbone = _built(conf, side)
+    backbone = _build(conf, side)
     with torch.inference_mode():
         found_BE = backbone.feature(_pixels(side))
         expected_BE = _reference(conf, clip_file(), side).encode_image(_pixels(side))
@@ -47,7 +47,7 @@ def test_the_projected_feature_is_open_clips(mini, clip_file, side):
 @pytest.mark.parametrize("side", SIDES)
 def test_the_tokens_and_the_feature_before_the_projection_are_too(mini, clip_file, side):
     conf = mini("clip", clip_file())
-    backbone, visual = _built(conf, side), _reference(conf, clip_file(), side).visual
+    backbone, visual = _build(conf, side), _reference(conf, clip_file(), side).visual
     visual.output_tokens, visual.proj, visual.ln_post = True, None, torch.nn.Identity()
     with torch.inference_mode():
         tokens = backbone(_pixels(side))
@@ -62,7 +62,7 @@ def test_the_tokens_and_the_feature_before_the_projection_are_too(mini, clip_fil
 
 @pytest.mark.parametrize("features", ["patch_mean", "cls_patch_mean"])
 def test_the_other_features_are_pooled_from_the_tokens(mini, clip_file, features):
-    backbone = _built(mini("clip", clip_file(), features=features))
+    backbone = _build(mini("clip", clip_file(), features=features))
     with torch.inference_mode():
         tokens = backbone(_pixels(224))
     mean_BD = tokens.patch_BND.mean(1)
@@ -85,7 +85,7 @@ def test_timm_sees_the_same_in_the_same_file(mini, clip_file, side):
         embed_dim=64,
         num_heads=2,
     ).eval()
-    backbone = _built(mini("clip", clip_file("bin"), features="projected"), side)
+    backbone = _build(mini("clip", clip_file("bin"), features="projected"), side)
     with torch.inference_mode():
         tokens = backbone(_pixels(side))
         expected_BTD = other.forward_features(_pixels(side))
@@ -111,10 +111,10 @@ def test_text_is_open_clips_in_every_form_of_file(mini, clip_model, clip_file, f
 
 @pytest.mark.parametrize("form", ["safetensors", "bin", "openai"])
 def test_the_tower_is_the_same_in_every_form_of_file(mini, clip_model, clip_file, form):
-    backbone = _built(mini("clip", clip_file(form)))
-    found, expected = backbone.trunk.state_dict(), clip_model.visual.state_dict()
-    assert found.keys() == expected.keys() - {"proj"}
-    for key, value in found.items():
+    backbone = _build(mini("clip", clip_file(form)))
+    trunk_state, expected = backbone.trunk.state_dict(), clip_model.visual.state_dict()
+    assert trunk_state.keys() == expected.keys() - {"proj"}
+    for key, value in trunk_state.items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-3)
 
@@ -123,7 +123,7 @@ def test_the_tower_is_the_same_in_every_form_of_file(mini, clip_model, clip_file
 def test_an_image_tower_by_itself_is_read(mini, clip_model, clip_file, tmp_path, prefix):
     tower = {f"{prefix}{key}": value for key, value in clip_model.visual.state_dict().items()}
     torch.save(tower, tmp_path / "tower.pt")
-    pair = [_built(mini("clip", path)) for path in (tmp_path / "tower.pt", clip_file())]
+    pair = [_build(mini("clip", path)) for path in (tmp_path / "tower.pt", clip_file())]
     with torch.inference_mode():
         found_BD, expected_BD = (backbone.feature(_pixels(224)) for backbone in pair)
     assert torch.equal(found_BD, expected_BD)
@@ -132,7 +132,7 @@ def test_an_image_tower_by_itself_is_read(mini, clip_model, clip_file, tmp_path,
 def test_what_a_record_says_of_it(mini, clip_file):
     macs = {}
     for features in ("cls", "projected"):
-        backbone = _built(mini("clip", clip_file(), features=features))
+        backbone = _build(mini("clip", clip_file(), features=features))
         macs[features] = backbone.macs
         parameters = sum(value.numel() for value in backbone.trunk.state_dict().values())
         assert backbone.parameter_count == parameters
@@ -153,57 +153,57 @@ def test_the_text_identity_holds_what_can_change_a_text_feature(mini):
 # --- QuickGELU ---
 
 
-def _refused(conf):
-    with pytest.raises(UserError, match="activation=") as caught:
-        _built(conf)
+def _refusal(conf):
+    with pytest.raises(UserError, match="activation=") as error:
+        _build(conf)
     with pytest.raises(UserError, match="activation="):
         text_tower(conf, weights.find(conf), seed=0)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 def test_a_row_that_belies_the_activation_of_its_model_is_refused(mini, clip_file):
     conf = mini("clip", clip_file())
     conf.checkpoints["mini"].activation = "gelu"
-    assert "the model CLIP-mini has quick_gelu" in _refused(conf)
+    assert "the model CLIP-mini has quick_gelu" in _refusal(conf)
     conf.checkpoints["mini"].architecture["quick_gelu"] = False
-    _built(conf)
+    _build(conf)
     conf.checkpoints["mini"].activation = "quick_gelu"
-    assert "the model CLIP-mini has gelu" in _refused(conf)
+    assert "the model CLIP-mini has gelu" in _refusal(conf)
 
 
 def test_a_pretrained_tag_of_another_activation_is_refused(option, clip_file):
     conf = option("clip", weights=str(clip_file()))
     row = conf.checkpoints["base"]
     row.model, row.activation = "ViT-B-16", "gelu"  # OpenAI's weights, without their QuickGELU
-    assert "open_clip's pretrained tag openai has quick_gelu" in _refused(conf)
+    assert "open_clip's pretrained tag openai has quick_gelu" in _refusal(conf)
 
 
 def test_a_config_beside_the_weights_with_another_activation_is_refused(mini, clip_file, tmp_path):
     path = tmp_path / "open_clip_model.safetensors"
     path.write_bytes(clip_file().read_bytes())
-    beside = tmp_path / "open_clip_config.json"
-    beside.write_text(json.dumps({"model_cfg": {"quick_gelu": True}}))
-    _built(mini("clip", path))
-    beside.write_text(json.dumps({"model_cfg": {"embed_dim": 32}}))
-    assert f"{beside} has plain GELU" in _refused(mini("clip", path))
-    beside.write_text("[]")
+    config_file = tmp_path / "open_clip_config.json"
+    config_file.write_text(json.dumps({"model_cfg": {"quick_gelu": True}}))
+    _build(mini("clip", path))
+    config_file.write_text(json.dumps({"model_cfg": {"embed_dim": 32}}))
+    assert f"{config_file} has plain GELU" in _refusal(mini("clip", path))
+    config_file.write_text("[]")
     with pytest.raises(UserError, match="not a JSON object"):
-        _built(mini("clip", path))
+        _build(mini("clip", path))
 
 
 def test_openais_own_file_needs_quick_gelu(mini, clip_file):
     conf = mini("clip", clip_file("openai"))
     row = conf.checkpoints["mini"]
     row.activation, row.architecture["quick_gelu"] = "gelu", False
-    assert "OpenAI's own file" in _refused(conf)
+    assert "OpenAI's own file" in _refusal(conf)
 
 
 # --- what does not fit ---
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda state: state.pop("visual.ln_post.bias"), "ln_post.bias is absent in the file and"),
         (lambda state: state.update({"visual.x": torch.zeros(2)}), "x is (2,) in the file and abs"),
@@ -214,27 +214,27 @@ def test_openais_own_file_needs_quick_gelu(mini, clip_file):
     ],
     ids=["missing", "unexpected", "no square"],
 )
-def test_one_wrong_tensor_is_named(mini, clip_model, tmp_path, change, says):
+def test_one_wrong_tensor_is_named(mini, clip_model, tmp_path, change, message):
     state = clip_model.state_dict()
     change(state)
     torch.save(state, tmp_path / "wrong.pt")
-    with pytest.raises(UserError, match="do not fit CLIP-mini") as caught:
-        _built(mini("clip", tmp_path / "wrong.pt"))
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="do not fit CLIP-mini") as error:
+        _build(mini("clip", tmp_path / "wrong.pt"))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_half_a_model_has_no_text(mini, clip_model, tmp_path):
     visual = {key: v for key, v in clip_model.state_dict().items() if key.startswith("visual.")}
     torch.save(visual, tmp_path / "half.pt")
     conf = mini("clip", tmp_path / "half.pt")
-    _built(conf)
+    _build(conf)
     with pytest.raises(UserError, match="absent in the file"):
         text_tower(conf, weights.find(conf), seed=0)
 
 
 @pytest.mark.parametrize(
-    ("model", "says"),
+    ("model", "message"),
     [
         ("ViT-B-99", "open_clip knows no model ViT-B-99"),
         ("ViT-B-16-SigLIP2", "no plain CLIP"),
@@ -242,13 +242,13 @@ def test_half_a_model_has_no_text(mini, clip_model, tmp_path):
         ("ViT-B-16-plus-240", "has width=896, not width=768"),
     ],
 )
-def test_a_model_that_is_no_plain_clip_is_refused(option, model, says):
+def test_a_model_that_is_no_plain_clip_is_refused(option, model, message):
     conf = option("clip", pretrained=False)
     row = conf.checkpoints["base"]
     row.model, row.tag, row.activation = model, None, "gelu"
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as error:
         build(conf, 224, RANDOM, seed=0)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
@@ -256,4 +256,4 @@ def test_a_torchscript_archive_of_another_model_is_refused(mini, tmp_path):
     program = torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2))
     torch.jit.save(program, tmp_path / "ViT-B-16.pt")
     with pytest.raises(UserError, match="do not fit CLIP-mini: class_embedding is absent"):
-        _built(mini("clip", tmp_path / "ViT-B-16.pt"))
+        _build(mini("clip", tmp_path / "ViT-B-16.pt"))

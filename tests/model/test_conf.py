@@ -15,7 +15,7 @@ from fgvc.config import schema
 from fgvc.config.constraints import fill_derived
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.backbone import build
-from fgvc.model.part_attention.attention_hooks import heads
+from fgvc.model.part_attention.attention_hooks import head_count
 from fgvc.types import WeightsSource
 
 FOLDER = Path(__file__).parents[2] / "conf" / "backbone"
@@ -73,8 +73,8 @@ def test_a_shorthand_is_the_family_spelt_out(short):
 def test_every_field_is_given(family):
     node = _composed(family)
     assert OmegaConf.missing_keys(node) == set()
-    given = OmegaConf.load(FOLDER / f"{family}.yaml")
-    assert set(given) == {field.name for field in fields(schema.Backbone)}
+    node_fields = OmegaConf.load(FOLDER / f"{family}.yaml")
+    assert set(node_fields) == {field.name for field in fields(schema.Backbone)}
     conf = OmegaConf.to_object(node)
     assert len(conf.checkpoints) == ROWS[family]
     assert schema.chosen_checkpoint(conf).size == conf.size == "base"
@@ -140,7 +140,7 @@ def test_every_row_of_clip_is_what_open_clip_says():
 
 
 @pytest.mark.parametrize(
-    ("name", "theirs"),
+    ("name", "official_text"),
     [
         ("base", "vit_base_patch16_clip_quickgelu_224.openai"),
         ("base_32", "vit_base_patch32_clip_quickgelu_224.openai"),
@@ -154,9 +154,9 @@ def test_every_row_of_clip_is_what_open_clip_says():
         ("datacomp_l14", "vit_large_patch14_clip_224.datacompxl"),
     ],
 )
-def test_timm_says_the_same_of_clip(name, theirs):
+def test_timm_says_the_same_of_clip(name, official_text):
     rows, conf = _rows("clip")
-    row, official = rows[name], timm.get_pretrained_cfg(theirs)
+    row, official = rows[name], timm.get_pretrained_cfg(official_text)
     assert official.input_size == (3, row.native, row.native)
     assert official.mean[0] == MEANS[row.normalization or conf.normalization]
     assert official.license == CLIP_LICENSE_OF_TIMM != row.license.lower()
@@ -201,37 +201,41 @@ def test_every_row_is_preprocessed_natively_with_its_own_statistics(family):
     rows, conf = _rows(family)
     for name, row in rows.items():
         node = replace(conf, checkpoint=name)
-        whole = schema.Config(schema.ZeroShotTask("zero_shot"), backbone=node, preprocess="native")
-        whole.resolution = schema.Resolution("r224", 224)
-        fill_derived(whole)
-        identity = evaluation_transform(whole).identity
+        native_config = schema.Config(
+            schema.ZeroShotTask("zero_shot"), backbone=node, preprocess="native"
+        )
+        native_config.resolution = schema.Resolution("r224", 224)
+        fill_derived(native_config)
+        identity = evaluation_transform(native_config).identity
         mean, std = _official_statistics(family, name, row)
         assert (tuple(identity["mean"]), tuple(identity["std"])) == (tuple(mean), tuple(std)), name
 
 
-def _same_text(row, theirs):
-    ours = row.architecture["text_config"]
-    assert ours["vocab_size"] == theirs["vocab_size"] == 256000
-    assert ours["max_position_embeddings"] == theirs["context_length"] == 64
-    assert ours["hidden_size"] == theirs["width"]
-    assert ours["num_hidden_layers"] == theirs["layers"]
-    assert ours["num_attention_heads"] == theirs["heads"]
-    assert ours["intermediate_size"] == int(theirs["width"] * theirs.get("mlp_ratio", 4.0))
-    assert ours.get("projection_size", ours["hidden_size"]) == row.embedding
-    assert theirs["act_kwargs"] == {"approximate": "tanh"}
+def _same_text(row, official_text):
+    text_config = row.architecture["text_config"]
+    assert text_config["vocab_size"] == official_text["vocab_size"] == 256000
+    assert text_config["max_position_embeddings"] == official_text["context_length"] == 64
+    assert text_config["hidden_size"] == official_text["width"]
+    assert text_config["num_hidden_layers"] == official_text["layers"]
+    assert text_config["num_attention_heads"] == official_text["heads"]
+    assert text_config["intermediate_size"] == int(
+        official_text["width"] * official_text.get("mlp_ratio", 4.0)
+    )
+    assert text_config.get("projection_size", text_config["hidden_size"]) == row.embedding
+    assert official_text["act_kwargs"] == {"approximate": "tanh"}
     assert row.activation == "gelu_tanh"
 
 
-def _same_vision(row, theirs):
+def _same_vision(row, official_text):
     with torch.device("meta"):
-        model = timm.create_model(theirs, num_classes=0)
-    ours, block = row.architecture["vision_config"], model.blocks[0]
+        model = timm.create_model(official_text, num_classes=0)
+    text_config, block = row.architecture["vision_config"], model.blocks[0]
     assert (row.width, row.prefix) == (model.num_features, model.num_prefix_tokens)
     assert row.patch == model.patch_embed.patch_size[0]
-    assert ours["hidden_size"] == row.width
-    assert ours["num_hidden_layers"] == len(model.blocks)
-    assert ours["num_attention_heads"] == block.attn.num_heads
-    assert ours["intermediate_size"] == block.mlp.fc1.out_features
+    assert text_config["hidden_size"] == row.width
+    assert text_config["num_hidden_layers"] == len(model.blocks)
+    assert text_config["num_attention_heads"] == block.attn.num_heads
+    assert text_config["intermediate_size"] == block.mlp.fc1.out_features
 
 
 @pytest.mark.slow
@@ -244,7 +248,7 @@ def test_every_row_is_the_model_it_says(family):
         with torch.device("meta"):  # shapes alone; a row that belies its model is refused
             backbone = build(conf, 224, WeightsSource("random", name), seed=0)
         assert backbone.feature_dim == row.width
-        assert (row.head_count, row.block_count) == (heads(backbone), len(backbone.blocks))
+        assert (row.head_count, row.block_count) == (head_count(backbone), len(backbone.blocks))
         parameters[row.size] = backbone.parameter_count
     assert sorted(parameters.values()) == list(parameters.values())  # sizes in ascending order
 
@@ -282,13 +286,3 @@ def test_a_new_checkpoint_is_one_file(tmp_path):
     assert (conf.library, row.repo) == ("open_clip", "timm/vit_base_patch32_clip_224.laion2b_e16")
     assert (row.normalization, row.architecture) == (None, {})
     assert len(conf.checkpoints) == ROWS["clip"] + 1
-
-
-def test_config_and_backbones_agree_on_what_a_family_can_be_read_by():
-    from fgvc.config.constraints import FEATURES
-    from fgvc.model.backbone.base import Backbone
-    from fgvc.model.backbone.clip import ClipBackbone
-    from fgvc.model.backbone.siglip2 import Siglip2Backbone
-
-    classes = {"timm": Backbone, "open_clip": ClipBackbone, "transformers": Siglip2Backbone}
-    assert {library: one.FEATURES for library, one in classes.items()} == FEATURES

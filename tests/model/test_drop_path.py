@@ -8,7 +8,7 @@ from torch import nn
 from fgvc.config.compose import composed, typed
 from fgvc.model.backbone import build
 from fgvc.model.classifier import Classifier
-from fgvc.model.drop_path import ImageDrop, RandomLayers, draw_per_image, draws
+from fgvc.model.drop_path import ImageDrop, RandomLayers, draws, replace_dropout
 from fgvc.model.head import new_head
 from fgvc.types import UserError, WeightsSource
 
@@ -18,8 +18,8 @@ MASK64 = (1 << 64) - 1
 
 
 def classifier(family, head):
-    given = [f"backbone={family}", "backbone.size=mini", "backbone.pretrained=false"]
-    conf = typed(composed(["task=train", *given, f"head={head}"]))
+    overrides = [f"backbone={family}", "backbone.size=mini", "backbone.pretrained=false"]
+    conf = typed(composed(["task=train", *overrides, f"head={head}"]))
     backbone = build(conf.backbone, SIDE, WeightsSource("random", "random"), seed=0)
     model = Classifier(backbone, new_head(conf.head, backbone.feature_dim, CLASSES, 0))
     model.thaw(conf.task)
@@ -32,13 +32,13 @@ def pixels(images):
 
 def splitmix64(seed, count):
     """The published algorithm, with Python's integers."""
-    state, drawn = seed, []
+    state, numbers = seed, []
     for _ in range(count):
         state = (state + 0x9E3779B97F4A7C15) & MASK64
         mixed = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
         mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & MASK64
-        drawn.append((mixed ^ (mixed >> 31)) >> 11)
-    return drawn
+        numbers.append((mixed ^ (mixed >> 31)) >> 11)
+    return numbers
 
 
 def test_draws_are_those_of_the_published_generator():
@@ -49,7 +49,7 @@ def test_masks_have_their_rate_and_differ_between_images_and_layers():
     layers = RandomLayers()
     layers.set_keys(KEYS)
     image_BE = torch.ones(4, 20_000)
-    first, second = (layers.mask(image_BE, index, 0.3, whole=False) for index in (1, 2))
+    first, second = (layers.mask(image_BE, index, 0.3, per_image=False) for index in (1, 2))
     for mask_BE in (first, second):
         assert set(mask_BE.unique().tolist()) == {0.0, torch.tensor(1 / 0.7).item()}
         # 20,000 draws of 0.3: a standard deviation of 0.0032
@@ -64,20 +64,22 @@ def test_what_is_kept_in_bfloat16_is_scaled_in_float32():
     """1 / 0.9 in bfloat16 is 1.1094, which makes 0.996 of 0.9."""
     layers = RandomLayers()
     layers.set_keys(KEYS)
-    kept = ImageDrop(layers, 0.1, whole=False)(torch.full((4, 100), 0.9, dtype=torch.bfloat16))
-    assert set(kept.unique().tolist()) == {0.0, 1.0}
+    output = ImageDrop(layers, 0.1, per_image=False)(
+        torch.full((4, 100), 0.9, dtype=torch.bfloat16)
+    )
+    assert set(output.unique().tolist()) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_a_mask_is_of_the_dtype_and_drops_the_same_whatever_it_is(dtype):
     layers = RandomLayers()
-    drop = ImageDrop(layers, 0.5, whole=False)
+    drop = ImageDrop(layers, 0.5, per_image=False)
     layers.set_keys(KEYS)
-    found = drop(torch.ones(4, 3, 5, dtype=dtype))
-    assert found.dtype == dtype
-    assert torch.equal(found.double(), drop(torch.ones(4, 3, 5, dtype=torch.float64)))
+    output = drop(torch.ones(4, 3, 5, dtype=dtype))
+    assert output.dtype == dtype
+    assert torch.equal(output.double(), drop(torch.ones(4, 3, 5, dtype=torch.float64)))
     layers.set_keys(KEYS[[2]])
-    assert torch.equal(drop(torch.ones(1, 3, 5, dtype=dtype)), found[[2]])
+    assert torch.equal(drop(torch.ones(1, 3, 5, dtype=dtype)), output[[2]])
     layers.set_keys(KEYS[:0])
     assert drop(torch.ones(0, 3, 5)).shape == (0, 3, 5)
 
@@ -97,16 +99,16 @@ def test_an_image_is_dropped_alike_in_every_batch(family, head):
     model.double().train()
     pixels_BCHW = pixels(7).double()
     key_B = torch.arange(7) * 1001 + 5
-    found = []
+    output = []
     for sizes in ((7,), (1, 2, 4)):
         parts = []
         for some in torch.arange(7).split(sizes):
             model.random_layers.set_keys(key_B[some])
             parts.append(model(pixels_BCHW[some]).detach())
-        found.append(torch.cat(parts))
-    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
+        output.append(torch.cat(parts))
+    torch.testing.assert_close(output[1], output[0], rtol=1e-9, atol=1e-12)
     model.random_layers.set_keys(key_B + 1)
-    assert not torch.allclose(model(pixels_BCHW), found[0], rtol=1e-3)
+    assert not torch.allclose(model(pixels_BCHW), output[0], rtol=1e-3)
 
 
 def test_the_librarys_own_drop_path_draws_per_image():
@@ -115,7 +117,7 @@ def test_the_librarys_own_drop_path_draws_per_image():
         drop_path_rate=0.5, proj_drop_rate=0.3, num_classes=5,
     )  # fmt: skip
     layers = RandomLayers()
-    draw_per_image(trunk, layers)
+    replace_dropout(trunk, layers)
     trunk.train()
     before = torch.get_rng_state()
     layers.set_keys(KEYS)
@@ -128,9 +130,9 @@ def test_the_librarys_own_drop_path_draws_per_image():
 def test_a_layer_that_sees_no_images_is_refused():
     layers = RandomLayers()
     layers.set_keys(KEYS)
-    with pytest.raises(UserError, match=r"backbone.checkpoints: .* 8 rows for 4 images") as caught:
-        ImageDrop(layers, 0.5, whole=False)(torch.ones(8, 3))
-    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"backbone.checkpoints: .* 8 rows for 4 images") as error:
+        ImageDrop(layers, 0.5, per_image=False)(torch.ones(8, 3))
+    assert "\n" not in str(error.value)
 
 
 def test_a_compiled_model_sees_the_keys_of_each_batch():

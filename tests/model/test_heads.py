@@ -88,7 +88,7 @@ def test_knn_in_chunks_is_knn_at_once(monkeypatch):
         return votes(self, feature_BD)
 
     monkeypatch.setattr(KnnHead, "_votes", spy)
-    monkeypatch.setattr(knn, "_CELLS", 200 * 7)
+    monkeypatch.setattr(knn, "_MAX_SIMILARITIES", 200 * 7)
     torch.testing.assert_close(head(queries()), whole_BC)
     assert sizes == [7] * 7 + [1]
 

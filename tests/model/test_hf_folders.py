@@ -24,7 +24,7 @@ from fgvc.types import UserError
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 DINO = {**SHAPE, "patch_size": 14, "image_size": 518}
 VIT = {**SHAPE, "intermediate_size": 256, "image_size": 224}
-MADE = {  # class of transformers -> family, its config, side
+MODELS = {  # class of transformers -> family, its config, side
     "ViTModel": ("vit", ViTConfig(**VIT), 224),
     "ViTForImageClassification": ("vit", ViTConfig(**VIT, layer_norm_eps=1e-6), 224),
     "ViTMSNModel": ("vit", ViTMSNConfig(**VIT), 224),
@@ -65,16 +65,16 @@ def _perturbed(model):
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory):
+def save_model(tmp_path_factory):
     """made(name of a class) -> transformers' model and the folder that it saved."""
     models = {}
 
     def make(name, config=None):
         if name not in models:
-            given = config or MADE[name][1]
+            model_config = config or MODELS[name][1]
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(3)
-                model = _perturbed(getattr(transformers, name)(given))
+                model = _perturbed(getattr(transformers, name)(model_config))
             folder = tmp_path_factory.mktemp(name)
             model.save_pretrained(folder)
             models[name] = model, folder
@@ -101,7 +101,7 @@ def _pixels(side):
     return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
-def _built(conf, side):
+def _build(conf, side):
     return build(conf, side, weights.find(conf), seed=0)
 
 
@@ -118,11 +118,11 @@ def _tokens(backbone, side):
     return torch.cat([tokens.prefix_BPD, tokens.patch_BND], 1)
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_the_tokens_are_transformers_own(made, row_of, name):
-    model, folder = made(name)
-    family, _, side = MADE[name]
-    backbone = _built(row_of(family, folder), side)
+@pytest.mark.parametrize("name", MODELS)
+def test_the_tokens_are_transformers_own(save_model, row_of, name):
+    model, folder = save_model(name)
+    family, _, side = MODELS[name]
+    backbone = _build(row_of(family, folder), side)
     with torch.inference_mode():
         found_BTD, expected_BTD = _tokens(backbone, side), _expected(model, side)
     torch.testing.assert_close(found_BTD, expected_BTD, rtol=1e-6, atol=2e-6)
@@ -130,40 +130,40 @@ def test_the_tokens_are_transformers_own(made, row_of, name):
 
 
 @pytest.mark.parametrize("form", ["bin", "legacy", "half", "wrapped"])
-def test_other_forms_of_the_same_weights_are_read(made, row_of, tmp_path, form):
-    model, folder = made("ViTModel")
+def test_other_forms_of_the_same_weights_are_read(save_model, row_of, tmp_path, form):
+    model, folder = save_model("ViTModel")
     state = load_file(folder / "model.safetensors")
     prefix = "module.vit." if form == "wrapped" else ""
     state = {f"{prefix}{key}": v.half() if form == "half" else v for key, v in state.items()}
     torch.save(state, tmp_path / "w.bin", _use_new_zipfile_serialization=form != "legacy")
     with torch.inference_mode():
-        found_BTD = _tokens(_built(row_of("vit", tmp_path / "w.bin"), 224), 224)
+        found_BTD = _tokens(_build(row_of("vit", tmp_path / "w.bin"), 224), 224)
         expected_BTD = _expected(model, 224)
     atol = 2e-6 if form != "half" else 0.05
     torch.testing.assert_close(found_BTD, expected_BTD, rtol=1e-6, atol=atol)
 
 
-def test_a_sharded_folder_is_read(made, row_of, tmp_path):
-    model, _ = made("ViTModel")
+def test_a_sharded_folder_is_read(save_model, row_of, tmp_path):
+    model, _ = save_model("ViTModel")
     model.save_pretrained(tmp_path, max_shard_size="100KB")
     assert (tmp_path / "model.safetensors.index.json").is_file()
     with torch.inference_mode():
-        found_BTD = _tokens(_built(row_of("vit", tmp_path), 224), 224)
+        found_BTD = _tokens(_build(row_of("vit", tmp_path), 224), 224)
     torch.testing.assert_close(found_BTD, _expected(model, 224), rtol=1e-6, atol=2e-6)
 
 
-def test_an_autoencoder_is_read_as_the_vit_that_transformers_reads_in_it(made, row_of):
-    _, folder = made("ViTMAEForPreTraining", ViTMAEConfig(**VIT, decoder_num_hidden_layers=1))
+def test_an_autoencoder_is_read_as_the_vit_that_transformers_reads_in_it(save_model, row_of):
+    _, folder = save_model("ViTMAEForPreTraining", ViTMAEConfig(**VIT, decoder_num_hidden_layers=1))
     model = transformers.ViTModel.from_pretrained(folder, add_pooling_layer=False).eval()
     with torch.inference_mode():
-        found_BTD = _tokens(_built(row_of("vit", folder), 224), 224)
+        found_BTD = _tokens(_build(row_of("vit", folder), 224), 224)
         expected_BTD = _expected(model, 224)
     torch.testing.assert_close(found_BTD, expected_BTD, rtol=1e-6, atol=2e-6)
 
 
-def test_swiglu_of_the_giant_is_read(made, row_of):
+def test_swiglu_of_the_giant_is_read(save_model, row_of):
     config = Dinov2Config(**{**DINO, "hidden_size": 96, "image_size": 56}, use_swiglu_ffn=True)
-    model, folder = made("Dinov2Backbone", config)
+    model, folder = save_model("Dinov2Backbone", config)
     conf = row_of("dinov2", folder)
     row = conf.checkpoints["mini"]
     row.model, row.width = "vit_giant_patch14_dinov2", 96
@@ -171,7 +171,7 @@ def test_swiglu_of_the_giant_is_read(made, row_of):
     with torch.inference_mode():
         hidden_BTD = model(pixel_values=_pixels(56), output_hidden_states=True).hidden_states[-1]
         expected_BTD = model.layernorm(hidden_BTD)
-        found_BTD = _tokens(_built(conf, 56), 56)
+        found_BTD = _tokens(_build(conf, 56), 56)
     torch.testing.assert_close(found_BTD, expected_BTD, rtol=1e-6, atol=2e-6)
 
 
@@ -179,11 +179,11 @@ def test_swiglu_of_the_giant_is_read(made, row_of):
 
 
 @pytest.mark.parametrize("name", ["CLIPModel", "CLIPVisionModelWithProjection"])
-def test_clips_image_feature_is_transformers_own(made, mini, name):
+def test_clips_image_feature_is_transformers_own(save_model, mini, name):
     config = CLIP if name == "CLIPModel" else CLIP.vision_config
     config.projection_dim = 32
-    model, folder = made(name, config)
-    backbone = _built(mini("clip", folder, features="projected"), 224)
+    model, folder = save_model(name, config)
+    backbone = _build(mini("clip", folder, features="projected"), 224)
     with torch.inference_mode():
         if name == "CLIPModel":
             expected = model.get_image_features(pixel_values=_pixels(224))
@@ -195,8 +195,8 @@ def test_clips_image_feature_is_transformers_own(made, mini, name):
     assert expected_BE.std() > 0.1
 
 
-def test_clips_text_feature_is_transformers_own(made, mini):
-    model, folder = made("CLIPModel", CLIP)
+def test_clips_text_feature_is_transformers_own(save_model, mini):
+    model, folder = save_model("CLIPModel", CLIP)
     conf = mini("clip", folder)
     tower = text_tower(conf, weights.find(conf), seed=0)
     token_PL = tower.tokenize(["a photo of a Black-footed Albatross.", "Möwe"])
@@ -209,25 +209,25 @@ def test_clips_text_feature_is_transformers_own(made, mini):
     assert tower.scale == pytest.approx(model.logit_scale.exp().item(), rel=1e-6)
 
 
-def test_an_image_tower_alone_gives_tokens_and_no_text(made, mini):
-    model, folder = made("CLIPVisionModel", CLIP.vision_config)
+def test_an_image_tower_alone_gives_tokens_and_no_text(save_model, mini):
+    model, folder = save_model("CLIPVisionModel", CLIP.vision_config)
     conf = mini("clip", folder)
     with torch.inference_mode():
         expected = model(pixel_values=_pixels(224))
-        tokens = _built(conf, 224)(_pixels(224))
+        tokens = _build(conf, 224)(_pixels(224))
     torch.testing.assert_close(tokens.pooled_BD, expected.pooler_output, rtol=1e-6, atol=2e-6)
-    with pytest.raises(UserError, match="text tower is absent in the file") as caught:
+    with pytest.raises(UserError, match="text tower is absent in the file") as error:
         text_tower(conf, weights.find(conf), seed=0)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
     conf.features = "projected"
     with pytest.raises(UserError, match=r"backbone.features=projected: .* hold no projection"):
-        _built(conf, 224)
+        _build(conf, 224)
 
 
 # --- what config.json says and no tensor's shape shows ---
 
 
-def _changed(folder, tmp_path, **values):
+def _copy_with(folder, tmp_path, **values):
     """A copy of the folder whose config.json has other values."""
     target = tmp_path / "changed"
     target.mkdir()
@@ -241,7 +241,7 @@ def _changed(folder, tmp_path, **values):
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "says"),
+    ("name", "values", "message"),
     [
         ("ViTModel", {"num_attention_heads": 4}, "num_attention_heads=4, but .* has 2"),
         ("ViTModel", {"hidden_act": "relu"}, "hidden_act=relu, but .* has gelu"),
@@ -253,72 +253,76 @@ def _changed(folder, tmp_path, **values):
         ("CLIPModel", {"vision_config__hidden_act": "gelu"}, "hidden_act=gelu, but .* quick_gelu"),
     ],
 )
-def test_a_config_json_of_another_model_is_refused(made, row_of, tmp_path, name, values, says):
-    family, side = ("clip", 224) if name == "CLIPModel" else MADE[name][::2]
-    _, folder = made(name, CLIP if family == "clip" else None)
-    with pytest.raises(UserError, match=says) as caught:
-        _built(row_of(family, _changed(folder, tmp_path, **values)), side)
-    assert str(caught.value).startswith(f"{tmp_path}")
-    assert "\n" not in str(caught.value)
+def test_a_config_json_of_another_model_is_refused(
+    save_model, row_of, tmp_path, name, values, message
+):
+    family, side = ("clip", 224) if name == "CLIPModel" else MODELS[name][::2]
+    _, folder = save_model(name, CLIP if family == "clip" else None)
+    with pytest.raises(UserError, match=message) as error:
+        _build(row_of(family, _copy_with(folder, tmp_path, **values)), side)
+    assert str(error.value).startswith(f"{tmp_path}")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("value", [None, "1e-6", [1], -1.0, float("nan"), True])
-def test_an_epsilon_that_is_no_number_is_refused(made, mini, tmp_path, value):
-    folder = _changed(made("ViTModel")[1], tmp_path, layer_norm_eps=value)
-    says = "has layer_norm_eps=.*: correct it"
+def test_an_epsilon_that_is_no_number_is_refused(save_model, mini, tmp_path, value):
+    folder = _copy_with(save_model("ViTModel")[1], tmp_path, layer_norm_eps=value)
+    message = "has layer_norm_eps=.*: correct it"
     if value != value:
-        says = "cannot be read as JSON"
-    with pytest.raises(UserError, match=f"config.json {says}"):
-        _built(mini("vit", folder), 224)
+        message = "cannot be read as JSON"
+    with pytest.raises(UserError, match=f"config.json {message}"):
+        _build(mini("vit", folder), 224)
 
 
-def test_a_form_whose_layout_shows_only_when_it_is_loaded_needs_the_epsilon(made, row_of, tmp_path):
-    model, folder = made("ViTModel")
+def test_a_form_whose_layout_shows_only_when_it_is_loaded_needs_the_epsilon(
+    save_model, row_of, tmp_path
+):
+    model, folder = save_model("ViTModel")
     np.savez(tmp_path / "vit.npz", **load_file(folder / "model.safetensors"))
     with torch.inference_mode():
         expected_BTD = _expected(model, 224)
     conf = row_of("vit", tmp_path / "vit.npz")
     with pytest.raises(UserError, match=r"backbone.norm_eps=null: .*which is usually 1e-12"):
-        _built(conf, 224)
+        _build(conf, 224)
     conf.norm_eps = 1e-12
     with torch.inference_mode():
-        found_BTD = _tokens(_built(conf, 224), 224)
+        found_BTD = _tokens(_build(conf, 224), 224)
     torch.testing.assert_close(found_BTD, expected_BTD, rtol=1e-6, atol=2e-6)
 
 
-def test_clips_text_half_is_checked_too(made, mini, tmp_path):
-    _, folder = made("CLIPModel", CLIP)
-    conf = mini("clip", _changed(folder, tmp_path, text_config__num_attention_heads=4))
-    _built(conf, 224)
+def test_clips_text_half_is_checked_too(save_model, mini, tmp_path):
+    _, folder = save_model("CLIPModel", CLIP)
+    conf = mini("clip", _copy_with(folder, tmp_path, text_config__num_attention_heads=4))
+    _build(conf, 224)
     with pytest.raises(UserError, match="num_attention_heads=4, but"):
         text_tower(conf, weights.find(conf), seed=0)
 
 
 @pytest.mark.parametrize(
-    ("name", "family", "says"),
+    ("name", "family", "message"),
     [
         ("CLIPModel", "vit", "CLIPModel, which backbone=clip reads"),
         ("ViTModel", "clip", "ViTModel, which backbone=vit reads"),
     ],
 )
-def test_weights_of_another_family_are_named(made, mini, name, family, says):
-    _, folder = made(name, CLIP if name == "CLIPModel" else None)
-    with pytest.raises(UserError, match=f"backbone={family}: .*{says}"):
-        _built(mini(family, folder), 224)
+def test_weights_of_another_family_are_named(save_model, mini, name, family, message):
+    _, folder = save_model(name, CLIP if name == "CLIPModel" else None)
+    with pytest.raises(UserError, match=f"backbone={family}: .*{message}"):
+        _build(mini(family, folder), 224)
 
 
-def test_biases_that_timms_dinov3_lacks_are_not_dropped_unless_zero(made, row_of, tmp_path):
-    _, folder = made("DINOv3ViTModel")
+def test_biases_that_timms_dinov3_lacks_are_not_dropped_unless_zero(save_model, row_of, tmp_path):
+    _, folder = save_model("DINOv3ViTModel")
     state = load_file(folder / "model.safetensors")
     for name in "qv":
         state[f"layer.0.attention.{name}_proj.bias"] = torch.zeros(64)
         state[f"layer.1.attention.{name}_proj.bias"] = torch.zeros(64)
     save_file(state, tmp_path / "model.safetensors")
-    _built(row_of("dinov3", tmp_path), 224)
+    _build(row_of("dinov3", tmp_path), 224)
     state["layer.1.attention.v_proj.bias"][5] = 0.5
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"blocks.1.attn.v_bias is \(64,\) in the file"):
-        _built(row_of("dinov3", tmp_path), 224)
+        _build(row_of("dinov3", tmp_path), 224)
 
 
 def _as_the_authors(state, registers):
@@ -351,8 +355,10 @@ def _as_the_authors(state, registers):
     for key in [key for key in renamed if f".{names[0]}." in key]:
         keys = [key.replace(f".{names[0]}.", f".{name}.") for name in names]
         zero = torch.zeros(len(renamed[key]))
-        block, part = key.split(".attention.")[0], key.rpartition(".")[2]
-        renamed[f"{block}.attn.qkv.{part}"] = torch.cat([renamed.pop(k, zero) for k in keys])
+        block, parameter_name = key.split(".attention.")[0], key.rpartition(".")[2]
+        renamed[f"{block}.attn.qkv.{parameter_name}"] = torch.cat(
+            [renamed.pop(k, zero) for k in keys]
+        )
     return renamed
 
 
@@ -364,20 +370,20 @@ def _as_the_authors(state, registers):
         ("DINOv3ViTModel", "storage_tokens"),
     ],
 )
-def test_the_authors_own_file_gives_the_same_tokens(made, row_of, tmp_path, name, registers):
-    model, folder = made(name)
-    family, _, side = MADE[name]
+def test_the_authors_own_file_gives_the_same_tokens(save_model, row_of, tmp_path, name, registers):
+    model, folder = save_model(name)
+    family, _, side = MODELS[name]
     state = _as_the_authors(load_file(folder / "model.safetensors"), registers)
     torch.save(state, tmp_path / "own.pth")
     with torch.inference_mode():
-        found_BTD = _tokens(_built(row_of(family, tmp_path / "own.pth"), side), side)
+        found_BTD = _tokens(_build(row_of(family, tmp_path / "own.pth"), side), side)
         expected_BTD = _expected(model, side)
     torch.testing.assert_close(found_BTD, expected_BTD, rtol=1e-6, atol=2e-6)
     if family == "dinov3":
         state["blocks.0.attn.qkv.bias"] = torch.ones(3 * 64)
         torch.save(state, tmp_path / "own.pth")
         with pytest.raises(UserError, match="q_bias"):
-            _built(row_of(family, tmp_path / "own.pth"), side)
+            _build(row_of(family, tmp_path / "own.pth"), side)
 
 
 # --- timm's config.json ---
@@ -387,14 +393,14 @@ def test_the_architecture_that_timm_names_is_that_of_the_row(mini, saved_vit):
     folder, config = saved_vit
     for name in ("vit_small_patch16_224", "vit_small_patch16_384"):
         config.write_text(json.dumps({"architecture": name}))
-        _built(mini("vit", folder), 224)
+        _build(mini("vit", folder), 224)
     config.write_text(json.dumps({"architecture": "vit_small_patch16_clip_quickgelu_224"}))
-    with pytest.raises(UserError) as caught:
-        _built(mini("vit", folder), 224)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert f"{config} has architecture=vit_small_patch16_clip_quickgelu_224" in said
-    assert "model=vit_small_patch16_224" in said
+    with pytest.raises(UserError) as error:
+        _build(mini("vit", folder), 224)
+    text = str(error.value)
+    assert "\n" not in text
+    assert f"{config} has architecture=vit_small_patch16_clip_quickgelu_224" in text
+    assert "model=vit_small_patch16_224" in text
 
 
 @pytest.fixture

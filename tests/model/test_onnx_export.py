@@ -47,10 +47,14 @@ CASES = {
 
 @pytest.mark.parametrize("family", CASES)
 def test_the_graph_answers_as_the_classifier(family, tmp_path):
-    side, head, part, more = CASES[family]
-    chosen = (f"backbone={family}", "backbone.size=mini", "backbone.pretrained=false")
-    sized = (f"resolution.side={side}", f"resolution.name=r{side}", f"part_attention={part}")
-    conf = typed(composed([*chosen, *sized, *more]))
+    side, head, part_attention, overrides = CASES[family]
+    backbone_overrides = (f"backbone={family}", "backbone.size=mini", "backbone.pretrained=false")
+    resolution_overrides = (
+        f"resolution.side={side}",
+        f"resolution.name=r{side}",
+        f"part_attention={part_attention}",
+    )
+    conf = typed(composed([*backbone_overrides, *resolution_overrides, *overrides]))
     backbone, selector = build_model(conf, weights.find(conf.backbone))
     model = Classifier(backbone, head(backbone.feature_dim), selector).eval()
     transform = evaluation_transform(conf)
@@ -69,8 +73,8 @@ def test_the_graph_answers_as_the_classifier(family, tmp_path):
 
     graph = onnx.load(file)
     onnx.checker.check_model(graph)
-    assert [one.name for one in graph.graph.input] == ["pixels"]
-    assert {one.key: one.value for one in graph.metadata_props} == {"fgvc.labels": '["ä"]'}
+    assert [item.name for item in graph.graph.input] == ["pixels"]
+    assert {item.key: item.value for item in graph.metadata_props} == {"fgvc.labels": '["ä"]'}
     assert b".py" not in file.read_bytes(), "where it was traced is told"
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from fgvc.config import schema
-from fgvc.model.backbone import autocast, build
+from fgvc.model.backbone import build
 from fgvc.model.part_attention import attach_selector, rollout
+from fgvc.parallel.device import autocast
 from fgvc.types import UserError, WeightsSource
 
 RANDOM = WeightsSource("random", "random")
@@ -49,7 +50,7 @@ def deep(option):
 
 
 @pytest.fixture(scope="session")
-def made(deep):
+def make_backbone(deep):
     """made(family, side, stride) -> a backbone whose attention is anything but even."""
 
     def make(family, side=224, stride=None, **fields):
@@ -86,10 +87,10 @@ class Oracle:
             self.backbone(pixels_BCHW)
             if self.backbone.prefix == 0:
                 trunk = self.backbone.trunk
-                looked_BND = trunk.post_layernorm(self.token_BTC)
-                probe_B1D = trunk.head.probe.repeat(len(looked_BND), 1, 1)
+                patch_BND = trunk.post_layernorm(self.token_BTC)
+                probe_B1D = trunk.head.probe.repeat(len(patch_BND), 1, 1)
                 self.row_BHN = trunk.head.attention(
-                    probe_B1D, looked_BND, looked_BND, average_attn_weights=False
+                    probe_B1D, patch_BND, patch_BND, average_attn_weights=False
                 )[1][:, :, 0]
         for handle in self.handles:
             handle.remove()
@@ -122,10 +123,12 @@ class Oracle:
             row_BHT = last_BHTT[:, :, 0] if prefix else self.row_BHN
             return row_BHT[..., prefix:].mean(1)
         if name == "rollout":
-            maps = [0.5 * map_.mean(1) + 0.5 * torch.eye(map_.shape[-1]) for map_ in maps]
+            maps = [
+                0.5 * attention.mean(1) + 0.5 * torch.eye(attention.shape[-1]) for attention in maps
+            ]
         product = maps[0]
-        for map_ in maps[1:]:
-            product = map_ @ product
+        for attention in maps[1:]:
+            product = attention @ product
         if prefix:
             return product[..., 0, prefix:]
         reader = self.row_BHN.mean(1) if name == "rollout" else self.row_BHN
@@ -133,20 +136,20 @@ class Oracle:
 
     def rest(self, index_BK):
         """What follows the last block's new input, image by image."""
-        prefix, found = self.backbone.prefix, []
+        prefix, result = self.backbone.prefix, []
         for token_TC, index_K in zip(self.token_BTC, index_BK, strict=True):
             kept_1TC = torch.cat([token_TC[:prefix], token_TC[prefix:][index_K]])[None]
             rope = {} if self.rope_ND is None else {"rope": self.rope_ND[index_K]}
             last, trunk = self.backbone.blocks[-1], self.backbone.trunk
             if prefix == 0:
-                found.append(trunk.post_layernorm(last(kept_1TC, None)))
+                result.append(trunk.post_layernorm(last(kept_1TC, None)))
             else:
                 norm = trunk.ln_post if hasattr(trunk, "ln_post") else trunk.norm
-                found.append(norm(last(kept_1TC, **rope)))
-        return torch.cat(found)
+                result.append(norm(last(kept_1TC, **rope)))
+        return torch.cat(result)
 
 
-def _clear(score, count):
+def _clear_ranks(score, count):
     """The oracle's first `count` places, and where no neighbour is within 1e-5 of them."""
     best, index = score.sort(-1, descending=True)
     apart = (best[..., :-1] - best[..., 1:]) > 1e-5 * best[..., :-1]
@@ -154,21 +157,21 @@ def _clear(score, count):
     return index[..., :count], above & apart[..., :count]
 
 
-def _agree(backbone, name, pixels_BCHW, tokens=None):
+def _check_against_oracle(backbone, name, pixels_BCHW, tokens=None):
     """Indices, scores and every token that follows; how many places were clear."""
     oracle = Oracle(backbone, pixels_BCHW)
     selector = attach_selector(backbone, _conf(name, tokens), seed=0)
     with torch.inference_mode():
-        found = backbone(pixels_BCHW)
+        result = backbone(pixels_BCHW)
     score = oracle.score(name)
     torch.testing.assert_close(selector.last.score, score, rtol=0, atol=1e-6)
     heads = selector.last.heads
-    expected, clear = _clear(score, backbone.patches // heads)
-    known = clear.flatten(1)
-    assert torch.equal(selector.last.index_BK[known], expected.flatten(1)[known])
+    expected, clear = _clear_ranks(score, backbone.patches // heads)
+    is_clear = clear.flatten(1)
+    assert torch.equal(selector.last.index_BK[is_clear], expected.flatten(1)[is_clear])
     with torch.no_grad():
         rest_BTC = oracle.rest(selector.last.index_BK)
-    tokens_BTC = torch.cat([found.prefix_BPD, found.patch_BND], 1)
+    tokens_BTC = torch.cat([result.prefix_BPD, result.patch_BND], 1)
     torch.testing.assert_close(tokens_BTC, rest_BTC, rtol=1e-4, atol=1e-4)
     assert score.std() > 1e-4  # no even attention, whose choice would mean nothing
     return clear.float().mean().item()
@@ -176,92 +179,92 @@ def _agree(backbone, name, pixels_BCHW, tokens=None):
 
 @every_family
 @pytest.mark.parametrize("name", ATTENDING)
-def test_the_oracle_selects_the_same(made, family, name):
-    assert _agree(made(family), name, _pixels(224)) > 0.8
+def test_the_oracle_selects_the_same(make_backbone, family, name):
+    assert _check_against_oracle(make_backbone(family), name, _pixels(224)) > 0.8
 
 
 @every_family
-def test_several_tokens_a_head_are_its_best(made, family):
-    assert _agree(made(family), "transfg", _pixels(224), tokens=12) > 0.8
+def test_several_tokens_a_head_are_its_best(make_backbone, family):
+    assert _check_against_oracle(make_backbone(family), "transfg", _pixels(224), tokens=12) > 0.8
 
 
 @every_family
-def test_the_oracle_selects_the_same_among_784_patches_and_more(made, family):
-    assert _agree(made(family, 448), "transfg", _pixels(448, 1)) > 0.8
+def test_the_oracle_selects_the_same_among_784_patches_and_more(make_backbone, family):
+    assert _check_against_oracle(make_backbone(family, 448), "transfg", _pixels(448, 1)) > 0.8
 
 
 @pytest.mark.slow
 @every_family
-def test_the_oracle_selects_the_same_on_a_grid_of_37(made, family):
+def test_the_oracle_selects_the_same_on_a_grid_of_37(make_backbone, family):
     patch = 14 if family in ("dinov2", "registers") else 16
     side, stride = (518, None) if patch == 14 else (448, 12)
-    backbone = made(family, side, stride)
+    backbone = make_backbone(family, side, stride)
     assert backbone.grid == (37, 37)
-    assert _agree(backbone, "transfg", _pixels(side, 1)) > 0.8
+    assert _check_against_oracle(backbone, "transfg", _pixels(side, 1)) > 0.8
 
 
-def test_bf16_selects_nearly_the_same(made):
+def test_bf16_selects_nearly_the_same(make_backbone):
     pixels_BCHW, same = _pixels(112, 12), []
     for family in DEEP:
-        backbone = made(family, 112)
+        backbone = make_backbone(family, 112)
         selector = attach_selector(backbone, _conf("transfg"), seed=0)
-        chosen = []
+        selections = []
         with torch.inference_mode():
             for precision in ("fp32", "bf16"):
                 with autocast(precision, torch.device("cpu")):
                     backbone(pixels_BCHW)
-                chosen.append(selector.last)
-        exact, half = chosen
-        assert half.score.dtype == torch.float32
-        assert not torch.equal(half.score, exact.score)  # it did run in half precision
-        same.append(half.index_BK == exact.index_BK)
+                selections.append(selector.last)
+        exact, half_precision = selections
+        assert half_precision.score.dtype == torch.float32
+        assert not torch.equal(half_precision.score, exact.score)  # it did run in half precision
+        same.append(half_precision.index_BK == exact.index_BK)
     assert torch.stack(same).float().mean() >= 0.95
 
 
 @every_family
 @pytest.mark.parametrize("name", ["random", "centre"])
-def test_controls_keep_what_they_say(made, family, name):
-    backbone = made(family)
+def test_controls_keep_what_they_say(make_backbone, family, name):
+    backbone = make_backbone(family)
     oracle = Oracle(backbone, _pixels(224))
     selector = attach_selector(backbone, _conf(name, 5), seed=3)
-    selector.images(np.array([7, 8]))
+    selector.set_images(np.array([7, 8]))
     with torch.no_grad():
-        found = backbone(_pixels(224))
+        result = backbone(_pixels(224))
         rest_BTC = oracle.rest(selector.last.index_BK)
     assert selector.last.score is None
-    assert found.patch_BND.shape[1] == 5
+    assert result.patch_BND.shape[1] == 5
     assert all(len(set(row_K)) == 5 for row_K in selector.last.index_BK.tolist())
-    tokens_BTC = torch.cat([found.prefix_BPD, found.patch_BND], 1)
+    tokens_BTC = torch.cat([result.prefix_BPD, result.patch_BND], 1)
     torch.testing.assert_close(tokens_BTC, rest_BTC, rtol=1e-4, atol=1e-4)
 
 
-def test_random_patches_follow_from_seed_and_image_alone(made):
-    untouched = made("vit", 64)
+def test_random_patches_follow_from_seed_and_image_alone(make_backbone):
+    untouched = make_backbone("vit", 64)
 
-    def drawn(seed, rows, tokens=6):
+    def draw(seed, rows, tokens=6):
         backbone = copy.deepcopy(untouched)
         selector = attach_selector(backbone, _conf("random", tokens), seed)
-        selector.images(np.array(rows))
+        selector.set_images(np.array(rows))
         with torch.no_grad():
             backbone(_pixels(64, len(rows)))
         return selector.last.index_BK.tolist()
 
-    assert drawn(0, [4, 9]) == [*drawn(0, [4]), *drawn(0, [9])]
-    assert drawn(0, [4])[0][:3] == drawn(0, [4], 3)[0]
-    assert drawn(0, [4]) != drawn(1, [4])
-    assert drawn(0, [4]) != drawn(0, [9])
-    every = np.concatenate(drawn(0, list(range(200))))
-    counts = np.bincount(every, minlength=16)
+    assert draw(0, [4, 9]) == [*draw(0, [4]), *draw(0, [9])]
+    assert draw(0, [4])[0][:3] == draw(0, [4], 3)[0]
+    assert draw(0, [4]) != draw(1, [4])
+    assert draw(0, [4]) != draw(0, [9])
+    patches = np.concatenate(draw(0, list(range(200))))
+    counts = np.bincount(patches, minlength=16)
     assert counts.min() > 50  # 75 each, if each patch is as likely as the others
     assert counts.max() < 100
 
 
-def test_random_needs_the_images_of_each_forward_anew(made):
-    backbone = made("vit", 64)
+def test_random_needs_the_images_of_each_forward_anew(make_backbone):
+    backbone = make_backbone("vit", 64)
     selector = attach_selector(backbone, _conf("random"), seed=0)
     with pytest.raises(AssertionError, match="images"):
         backbone(_pixels(64))
-    selector.images(np.arange(2))
+    selector.set_images(np.arange(2))
     backbone(_pixels(64))
     with pytest.raises(AssertionError, match="images"):
         backbone(_pixels(64))
@@ -271,45 +274,45 @@ def test_random_needs_the_images_of_each_forward_anew(made):
     ("side", "tokens", "expected"),
     [(64, 4, [5, 6, 9, 10]), (80, 5, [12, 7, 11, 13, 17]), (64, 6, [5, 6, 9, 10, 1, 2])],
 )
-def test_the_centre_is_the_middle_of_the_picture(made, side, tokens, expected):
-    backbone = made("vit", side)
+def test_the_centre_is_the_middle_of_the_picture(make_backbone, side, tokens, expected):
+    backbone = make_backbone("vit", side)
     selector = attach_selector(backbone, _conf("centre", tokens), seed=0)
     backbone(_pixels(side, 1))
     assert selector.last.index_BK.tolist() == [expected]
 
 
-def test_off_changes_nothing(made):
-    backbone = made("vit")
+def test_off_changes_nothing(make_backbone):
+    backbone = make_backbone("vit")
     with torch.no_grad():
         expected = backbone(_pixels(224))
         assert attach_selector(backbone, schema.NoPartAttention("off"), seed=0) is None
-        found = backbone(_pixels(224))
-    torch.testing.assert_close(found.patch_BND, expected.patch_BND, rtol=0, atol=0)
-    assert found.patch_BND.shape[1] == 196
+        result = backbone(_pixels(224))
+    torch.testing.assert_close(result.patch_BND, expected.patch_BND, rtol=0, atol=0)
+    assert result.patch_BND.shape[1] == 196
 
 
 @pytest.mark.parametrize(
-    ("name", "tokens", "said"),
+    ("name", "tokens", "message"),
     [
         ("centre", 0, "part_attention.tokens=0: must be at least 1 and at most 16"),
         ("rollout", 17, "part_attention.tokens=17: must be at least 1 and at most 16"),
-        ("transfg", 4, "part_attention.tokens=4: .* each of the 3 heads .*: 3 or 6"),
-        ("transfg", 2, "nearest that fit: 3$"),
-        ("transfg", 16, "nearest that fit: 15$"),
+        ("transfg", 4, "part_attention.tokens=4: .* the 3 heads .*: 3 or 6"),
+        ("transfg", 2, "nearest: 3$"),
+        ("transfg", 16, "nearest: 15$"),
     ],
 )
-def test_impossible_numbers_of_tokens_are_refused(made, name, tokens, said):
-    with pytest.raises(UserError, match=said) as caught:
-        attach_selector(made("vit", 64), _conf(name, tokens), seed=0)
-    assert "\n" not in str(caught.value)
+def test_impossible_numbers_of_tokens_are_refused(make_backbone, name, tokens, message):
+    with pytest.raises(UserError, match=message) as error:
+        attach_selector(make_backbone("vit", 64), _conf(name, tokens), seed=0)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ATTENDING)
-def test_without_a_pooling_head_nobody_reads(made, name):
-    backbone = made("siglip2", features="patch_mean")
+def test_without_a_pooling_head_nobody_reads(make_backbone, name):
+    backbone = make_backbone("siglip2", features="patch_mean")
     with pytest.raises(UserError, match="backbone.features=patch_mean.*take features=map"):
         attach_selector(backbone, _conf(name), seed=0)
-    assert attach_selector(made("siglip2", features="patch_mean"), _conf("centre"), seed=0)
+    assert attach_selector(make_backbone("siglip2", features="patch_mean"), _conf("centre"), seed=0)
 
 
 def test_one_block_cannot_both_look_and_keep(deep):
@@ -323,27 +326,27 @@ def test_a_row_is_the_same_in_chunks_of_any_size(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     query, key = torch.randn(2, 2, 3, 50, 8, generator=generator)
     weights_BHM = torch.rand(2, 3, 50, generator=generator).softmax(-1)
-    whole = weights_BHM[:, :, None] @ (query @ key.mT * 8**-0.5).softmax(-1)
+    product_BHM = weights_BHM[:, :, None] @ (query @ key.mT * 8**-0.5).softmax(-1)
     for chunk in (1, 60, 4000, 2**20):
         monkeypatch.setitem(rollout.CHUNK, "cpu", chunk)
-        found = rollout.attention_row(weights_BHM, query, key)
-        torch.testing.assert_close(found, whole[:, :, 0], rtol=1e-5, atol=1e-7)
+        result = rollout.attention_row(weights_BHM, query, key)
+        torch.testing.assert_close(result, product_BHM[:, :, 0], rtol=1e-5, atol=1e-7)
 
 
 def test_a_row_keeps_full_precision_under_autocast_and_low_matmul_precision():
     query, key = torch.randn(2, 1, 2, 40, 8, generator=torch.Generator().manual_seed(0)) * 3
     weights_BHM = torch.full((1, 2, 40), 1 / 40)
     expected = rollout.attention_row(weights_BHM, query, key)
-    before = torch.get_float32_matmul_precision()
+    previous = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
         with autocast("bf16", torch.device("cpu")):
-            found = rollout.attention_row(weights_BHM, query, key)
+            result = rollout.attention_row(weights_BHM, query, key)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
-        torch.set_float32_matmul_precision(before)
-    assert torch.equal(found, expected)
-    assert found.dtype == torch.float32
+        torch.set_float32_matmul_precision(previous)
+    assert torch.equal(result, expected)
+    assert result.dtype == torch.float32
 
 
 @pytest.mark.real
@@ -359,7 +362,7 @@ def test_the_published_vit_selects_as_the_oracle_in_real_photographs(conf, real_
     images = [Image.open(path).convert("RGB").resize((side, side)) for path in paths]
     pixels_BCHW = torch.stack([torch.from_numpy(np.array(image)) for image in images])
     pixels_BCHW = pixels_BCHW.permute(0, 3, 1, 2) / 127.5 - 1
-    chosen = conf("published vit", weights=str(real_weights))
+    selections = conf("published vit", weights=str(real_weights))
     for name in ATTENDING:
-        backbone = build(chosen, side, weights.find(chosen), 0)
-        assert _agree(backbone, name, pixels_BCHW) > 0.9
+        backbone = build(selections, side, weights.find(selections), 0)
+        assert _check_against_oracle(backbone, name, pixels_BCHW) > 0.9

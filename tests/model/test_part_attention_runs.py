@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fgvc.config import schema
 from fgvc.model.backbone import build
-from fgvc.model.classifier import Classifier, checkpointed
+from fgvc.model.classifier import Classifier, checkpoint_blocks
 from fgvc.model.part_attention import attach_selector, reset_last_block
 from fgvc.types import UserError, WeightsSource
 
@@ -23,7 +23,7 @@ every_library = pytest.mark.parametrize("family", ["vit", "clip", "siglip2"])
 
 
 @pytest.fixture
-def made(mini):
+def make_backbone(mini):
     """made(family, side, stride) -> a backbone of three blocks, with uneven attention."""
 
     def make(family, side=64, stride=None):
@@ -62,22 +62,24 @@ def _gradients(backbone, forward, *batches):
     return {name: value.grad.clone() for name, value in backbone.named_parameters()}
 
 
-def _same(found, expected):
-    assert found.keys() == expected.keys()
+def _assert_close(gradients, expected):
+    assert gradients.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
+        torch.testing.assert_close(gradients[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
 @every_family
-def test_gradients_flow_through_the_kept_tokens_alone(made, family):
-    backbone = made(family)
+def test_gradients_flow_through_the_kept_tokens_alone(make_backbone, family):
+    backbone = make_backbone(family)
     selector = attach_selector(backbone, _conf(), seed=0)
     entered = []
-    backbone.blocks[-2].register_forward_hook(lambda module, args, output: _watch(output, entered))
+    backbone.blocks[-2].register_forward_hook(
+        lambda module, args, output: _retain_gradient(output, entered)
+    )
     gradients = _gradients(backbone, backbone, _pixels())
     assert all(value.isfinite().all() for value in gradients.values())
-    moved = [name for name, value in gradients.items() if value.abs().sum() > 0]
-    assert len(moved) >= len(gradients) - 3  # biases of keys move nothing
+    nonzero = [name for name, value in gradients.items() if value.abs().sum() > 0]
+    assert len(nonzero) >= len(gradients) - 3  # biases of keys move nothing
     reached_BT = entered[0].grad.abs().sum(-1) > 0
     for reached_T, index_K in zip(reached_BT, selector.last.index_BK, strict=True):
         patches = reached_T[backbone.prefix :].nonzero()[:, 0].tolist()
@@ -86,39 +88,41 @@ def test_gradients_flow_through_the_kept_tokens_alone(made, family):
     assert not selector.last.score.requires_grad
 
 
-def _watch(output, entered):
+def _retain_gradient(output, entered):
     output.retain_grad()
     entered.append(output)
 
 
 @every_family
-def test_checkpointing_changes_no_selection_and_no_gradient(made, family):
-    plain, frugal = made(family), made(family)
+def test_checkpointing_changes_no_selection_and_no_gradient(make_backbone, family):
+    plain, checkpointed = make_backbone(family), make_backbone(family)
     first, second = (
         attach_selector(plain, _conf(), seed=0),
-        attach_selector(frugal, _conf(), seed=0),
+        attach_selector(checkpointed, _conf(), seed=0),
     )
-    checkpointed(frugal)
+    checkpoint_blocks(checkpointed)
     batches = _pixels(seed=0), _pixels(seed=1)
     expected = _gradients(plain, plain, *batches)
-    found = _gradients(frugal, frugal, *batches)
+    gradients = _gradients(checkpointed, checkpointed, *batches)
     assert torch.equal(first.last.index_BK, second.last.index_BK)
-    _same(found, expected)
+    _assert_close(gradients, expected)
 
 
-def test_a_block_run_again_with_its_hooks_keeps_what_it_kept(made):
-    plain, frugal = made("vit"), made("vit")
-    expected = _gradients(plain, _attached(plain, "random"), _pixels())
-    frugal_forward = _attached(frugal, "random")
-    frugal.trunk.set_grad_checkpointing(True)  # timm's own, which runs blocks with their hooks
-    _same(_gradients(frugal, frugal_forward, _pixels()), expected)
+def test_a_block_run_again_with_its_hooks_keeps_what_it_kept(make_backbone):
+    plain, checkpointed = make_backbone("vit"), make_backbone("vit")
+    expected = _gradients(plain, _attach(plain, "random"), _pixels())
+    frugal_forward = _attach(checkpointed, "random")
+    checkpointed.trunk.set_grad_checkpointing(
+        True
+    )  # timm's own, which runs blocks with their hooks
+    _assert_close(_gradients(checkpointed, frugal_forward, _pixels()), expected)
 
 
-def _attached(backbone, name):
+def _attach(backbone, name):
     selector = attach_selector(backbone, _conf(name), seed=0)
 
     def forward(pixels_BCHW):
-        selector.images(np.arange(len(pixels_BCHW)))
+        selector.set_images(np.arange(len(pixels_BCHW)))
         return backbone(pixels_BCHW)
 
     return forward
@@ -133,36 +137,38 @@ def _attached(backbone, name):
         ("vit", "random"),
     ],
 )
-def test_compiled_it_selects_the_same(made, family, name):
-    backbone = made(family)
+def test_compiled_it_selects_the_same(make_backbone, family, name):
+    backbone = make_backbone(family)
     selector = attach_selector(backbone, _conf(name), seed=0)
     torch._dynamo.reset()
     compiled = torch.compile(backbone, backend="aot_eager", fullgraph=True)
     for seed in range(2):  # the second call runs what the first compiled
-        kept = []
+        results = []
         for forward in (backbone, compiled):
-            selector.images(np.arange(2) + seed)
+            selector.set_images(np.arange(2) + seed)
             with torch.no_grad():
-                found = forward(_pixels(seed=seed))
-            kept.append((selector.last.index_BK, found.pooled_BD))
-        assert torch.equal(kept[0][0], kept[1][0])
-        torch.testing.assert_close(kept[0][1], kept[1][1], rtol=1e-4, atol=1e-5)
+                gradients = forward(_pixels(seed=seed))
+            results.append((selector.last.index_BK, gradients.pooled_BD))
+        assert torch.equal(results[0][0], results[1][0])
+        torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("family", "frugal"), [("vit", False), ("clip", True), ("siglip2", True)])
-def test_compiled_it_learns_the_same(made, family, frugal):
-    plain, other = made(family), made(family)
+@pytest.mark.parametrize(
+    ("family", "checkpointed"), [("vit", False), ("clip", True), ("siglip2", True)]
+)
+def test_compiled_it_learns_the_same(make_backbone, family, checkpointed):
+    plain, other = make_backbone(family), make_backbone(family)
     for backbone in (plain, other):
         attach_selector(backbone, _conf(), seed=0)
-    if frugal:
-        checkpointed(other)
+    if checkpointed:
+        checkpoint_blocks(other)
     torch._dynamo.reset()
     compiled = torch.compile(other, backend="aot_eager")
-    _same(_gradients(other, compiled, _pixels()), _gradients(plain, plain, _pixels()))
+    _assert_close(_gradients(other, compiled, _pixels()), _gradients(plain, plain, _pixels()))
 
 
-def test_attached_to_a_compiled_model_it_runs_all_the_same(made):
-    backbone = made("vit")
+def test_attached_to_a_compiled_model_it_runs_all_the_same(make_backbone):
+    backbone = make_backbone("vit")
     torch._dynamo.reset()
     compiled = torch.compile(backbone, backend="aot_eager")
     with torch.no_grad():
@@ -172,8 +178,8 @@ def test_attached_to_a_compiled_model_it_runs_all_the_same(made):
 
 
 @pytest.mark.slow
-def test_compiled_to_machine_code_it_selects_the_same(made):
-    backbone = made("vit")
+def test_compiled_to_machine_code_it_selects_the_same(make_backbone):
+    backbone = make_backbone("vit")
     selector = attach_selector(backbone, _conf(), seed=0)
     torch._dynamo.reset()
     with torch.no_grad():
@@ -184,23 +190,23 @@ def test_compiled_to_machine_code_it_selects_the_same(made):
     torch.testing.assert_close(selector.last.score, expected.score, rtol=0, atol=1e-6)
 
 
-def test_ranks_learn_the_same(made, tmp_path):
-    plain, ranked = made("vit"), made("vit")
+def test_ranks_learn_the_same(make_backbone, tmp_path):
+    plain, ranked = make_backbone("vit"), make_backbone("vit")
     for backbone in (plain, ranked):
         attach_selector(backbone, _conf(), seed=0)
         backbone.requires_grad_(True)
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
-        found = _gradients(ranked, DistributedDataParallel(ranked), _pixels())
+        gradients = _gradients(ranked, DistributedDataParallel(ranked), _pixels())
     finally:
         torch.distributed.destroy_process_group()
-    _same(found, _gradients(plain, plain, _pixels()))
+    _assert_close(gradients, _gradients(plain, plain, _pixels()))
 
 
 @every_family
-def test_layers_that_were_not_seen_are_missed_in_every_forward(made, family):
-    backbone = made(family)
+def test_layers_that_were_not_seen_are_missed_in_every_forward(make_backbone, family):
+    backbone = make_backbone(family)
     attach_selector(backbone, _conf(), seed=0)
     with torch.no_grad():
         backbone(_pixels())
@@ -211,8 +217,8 @@ def test_layers_that_were_not_seen_are_missed_in_every_forward(made, family):
 
 
 @every_family
-def test_nothing_of_the_forward_stays_behind(made, family):
-    backbone = made(family)
+def test_nothing_of_the_forward_stays_behind(make_backbone, family):
+    backbone = make_backbone(family)
     selector = attach_selector(backbone, _conf(), seed=0)
     backbone(_pixels())
     assert not selector._query
@@ -222,8 +228,8 @@ def test_nothing_of_the_forward_stays_behind(made, family):
 
 
 @every_family
-def test_parameters_keep_their_names_and_their_order(made, family):
-    plain, parts = made(family), made(family)
+def test_parameters_keep_their_names_and_their_order(make_backbone, family):
+    plain, parts = make_backbone(family), make_backbone(family)
     attach_selector(parts, _conf(), seed=0)
     names = [name for name, _ in plain.named_parameters()]
     assert [name for name, _ in parts.named_parameters()] == names
@@ -234,55 +240,55 @@ def test_parameters_keep_their_names_and_their_order(made, family):
 
 
 @every_family
-def test_a_last_block_by_lot_is_the_librarys_and_the_rest_stays(made, family):
-    backbone, fresh = made(family), made(family)
+def test_a_last_block_by_lot_is_the_librarys_and_the_rest_stays(make_backbone, family):
+    backbone, fresh = make_backbone(family), make_backbone(family)
     before = copy.deepcopy(backbone.state_dict())
     attach_selector(backbone, _conf(), seed=0)
     reset_last_block(backbone, seed=5)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        fresh.trunk = fresh.make()
-    own = {id(parameter) for parameter in backbone.blocks[-1].parameters()}
+        fresh.trunk = fresh.create_trunk()
+    last_block = {id(parameter) for parameter in backbone.blocks[-1].parameters()}
     expected = dict(fresh.named_parameters())
     for name, parameter in backbone.named_parameters():
-        wanted = expected[name] if id(parameter) in own else before[name]
-        assert torch.equal(parameter, wanted), name
+        value_expected = expected[name] if id(parameter) in last_block else before[name]
+        assert torch.equal(parameter, value_expected), name
     reset_last_block(backbone, seed=6)
     assert any(
         not torch.equal(value, expected[name])
         for name, value in backbone.named_parameters()
-        if id(value) in own
+        if id(value) in last_block
     )
 
 
 @every_family
-def test_overlapping_patches_are_cut_as_a_window_cuts_them(made, family):
-    backbone = made(family, side=64, stride=12)
+def test_overlapping_patches_are_cut_as_a_window_cuts_them(make_backbone, family):
+    backbone = make_backbone(family, side=64, stride=12)
     assert backbone.grid == (5, 5)
     convolution = next(part for part in backbone.modules() if isinstance(part, nn.Conv2d))
-    seen = []
-    convolution.register_forward_hook(lambda module, args, output: seen.append(output))
+    outputs = []
+    convolution.register_forward_hook(lambda module, args, output: outputs.append(output))
     with torch.no_grad():
         tokens = backbone(_pixels())
     assert tokens.patch_BND.shape[1] == 25
     windows = nn.functional.unfold(_pixels(), 16, stride=12)
     expected = torch.einsum("dk,bkn->bdn", convolution.weight.flatten(1), windows)
     bias = 0 if convolution.bias is None else convolution.bias[None, :, None]
-    torch.testing.assert_close(seen[0].flatten(2), expected + bias, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs[0].flatten(2), expected + bias, rtol=1e-4, atol=1e-4)
 
 
 @every_family
-def test_a_stride_of_one_patch_is_no_overlap(made, family):
+def test_a_stride_of_one_patch_is_no_overlap(make_backbone, family):
     with torch.no_grad():
-        found = made(family, stride=16)(_pixels())
-        expected = made(family)(_pixels())
-    assert torch.equal(found.pooled_BD, expected.pooled_BD)
+        gradients = make_backbone(family, stride=16)(_pixels())
+        expected = make_backbone(family)(_pixels())
+    assert torch.equal(gradients.pooled_BD, expected.pooled_BD)
 
 
 @pytest.mark.parametrize("stride", [0, 17])
-def test_gaps_between_patches_are_refused(made, stride):
+def test_gaps_between_patches_are_refused(make_backbone, stride):
     with pytest.raises(UserError, match=f"stride={stride}: must be at least 1 and at most 16"):
-        made("vit", stride=stride)
+        make_backbone("vit", stride=stride)
 
 
 def test_positions_of_overlapping_patches_are_resized_as_each_library_does(
@@ -291,13 +297,13 @@ def test_positions_of_overlapping_patches_are_resized_as_each_library_does(
     """From a grid of 14 to one of 18: bicubic; timm's and open_clip's antialiased."""
     from fgvc.model.backbone import weights
 
-    held = [
+    cases = [
         (conf("vit", weights=str(saved("vit"))), "pos_embed", 1, True),
         (mini("clip", clip_file()), "positional_embedding", 1, True),
         (mini("siglip2", siglip_folder), "embeddings.position_embedding.weight", 0, False),
     ]
-    for chosen, name, prefix, antialias in held:
-        source = weights.find(chosen)
+    for family_conf, name, prefix, antialias in cases:
+        source = weights.find(family_conf)
         table = weights.read(source.path)
         key = next(key for key in table if key.endswith(name) and "text" not in key)
         if "visual." + name in table:
@@ -308,37 +314,37 @@ def test_positions_of_overlapping_patches_are_resized_as_each_library_does(
         new_1DHW = nn.functional.interpolate(
             old_1DHW, size=(18, 18), mode="bicubic", antialias=antialias
         )
-        backbone = build(chosen, 224, source, 0, stride=12)
+        backbone = build(family_conf, 224, source, 0, stride=12)
         found_ND = dict(backbone.trunk.named_parameters())[name].squeeze(0)[prefix:]
         torch.testing.assert_close(found_ND, new_1DHW.flatten(2)[0].T, rtol=1e-4, atol=1e-5)
         assert backbone.grid == (18, 18)
 
 
 @every_library
-def test_macs_count_what_runs(made, family):
-    plain, parts, control = made(family), made(family), made(family)
+def test_macs_count_what_runs(make_backbone, family):
+    plain, parts, control = make_backbone(family), make_backbone(family), make_backbone(family)
     attach_selector(parts, _conf(), seed=0)
     attach_selector(control, _conf("centre", 2), seed=0)
-    width, tokens, kept = 64, 16 + plain.prefix, 2 + plain.prefix
+    width, tokens, results = 64, 16 + plain.prefix, 2 + plain.prefix
 
     def block(count):
         return count * 12 * width**2 + 2 * count**2 * width
 
     pooled = 0
     if family == "siglip2":  # keys and values of the pooling head
-        pooled = 2 * (tokens - kept) * width**2 + 2 * (tokens - kept) * width
-    assert plain.macs - control.macs == block(tokens) - block(kept) + pooled
+        pooled = 2 * (tokens - results) * width**2 + 2 * (tokens - results) * width
+    assert plain.macs - control.macs == block(tokens) - block(results) + pooled
     assert control.macs < parts.macs < plain.macs
-    overlapping = made(family, stride=12)
+    overlapping = make_backbone(family, stride=12)
     assert overlapping.macs > 1.5 * plain.macs
 
 
-def test_the_largest_tensor_is_one_chunk_of_one_map(made, monkeypatch):
+def test_the_largest_tensor_is_one_chunk_of_one_map(make_backbone, monkeypatch):
     """By torch's own profiler; maps in full would be 2 layers x 2 images x 2 heads x 785 x 785."""
     from fgvc.model.part_attention import rollout
 
     monkeypatch.setitem(rollout.CHUNK, "cpu", 2**16)
-    backbone = made("vit", side=448)
+    backbone = make_backbone("vit", side=448)
     attach_selector(backbone, _conf(), seed=0)
     pixels_BCHW = _pixels(2, 448)
     with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
@@ -348,14 +354,14 @@ def test_the_largest_tensor_is_one_chunk_of_one_map(made, monkeypatch):
     assert largest < 4 * 785 * 785  # less than a single map
 
 
-def test_an_attention_run_again_is_not_seen_twice(made):
+def test_an_attention_run_again_is_not_seen_twice(make_backbone):
     """A hook inside a checkpoint fires again in the backward pass, when nothing is armed."""
-    backbone = made("vit")
+    backbone = make_backbone("vit")
     selector = attach_selector(backbone, _conf(), seed=0)
     for block in backbone.blocks:
         block.attn.forward = functools.partial(checkpoint, block.attn.forward, use_reentrant=False)
-    plain = made("vit")
+    plain = make_backbone("vit")
     attach_selector(plain, _conf(), seed=0)
-    found = _gradients(backbone, backbone, _pixels())
-    _same(found, _gradients(plain, plain, _pixels()))
+    gradients = _gradients(backbone, backbone, _pixels())
+    _assert_close(gradients, _gradients(plain, plain, _pixels()))
     assert not selector._query

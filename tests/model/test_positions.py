@@ -41,9 +41,9 @@ def position_of(conf, side, stride=None):
 def test_positions_are_those_of_the_authors(conf, saved, family, side, stride):
     path = saved(family)
     prefix, _ = TABLES[family]
-    made = conf(family, weights=str(path), position_resize="zoom")
-    found_1TD = position_of(made, side, stride)
-    patch = made.checkpoints["only"].patch
+    confs = conf(family, weights=str(path), position_resize="zoom")
+    found_1TD = position_of(confs, side, stride)
+    patch = confs.checkpoints["only"].patch
     grid = (side - patch) // (stride or patch) + 1
     table_1TD = torch.load(path)["pos_embed"]
     expected_1TD = as_the_authors_load_them(table_1TD.numpy(), prefix, grid)
@@ -54,21 +54,25 @@ def test_positions_are_those_of_the_authors(conf, saved, family, side, stride):
 
 @pytest.mark.parametrize(("family", "side"), [("vit", 224), ("dinov2", 518)])
 def test_at_the_size_of_the_table_both_ways_are_one(conf, saved, family, side):
-    made = [
-        conf(family, weights=str(saved(family)), position_resize=way) for way in ("timm", "zoom")
+    confs = [
+        conf(family, weights=str(saved(family)), position_resize=method)
+        for method in ("timm", "zoom")
     ]
-    one, other = (position_of(each, side) for each in made)
-    torch.testing.assert_close(one, other, rtol=0, atol=0)
+    first, second = (position_of(conf, side) for conf in confs)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 def test_elsewhere_they_differ(conf, saved):
-    made = [conf("vit", weights=str(saved("vit")), position_resize=way) for way in ("timm", "zoom")]
-    one, other = (position_of(each, 448) for each in made)
-    assert (one - other).abs().max() > 0.01
+    confs = [
+        conf("vit", weights=str(saved("vit")), position_resize=method)
+        for method in ("timm", "zoom")
+    ]
+    first, second = (position_of(conf, 448) for conf in confs)
+    assert (first - second).abs().max() > 0.01
 
 
 @pytest.mark.parametrize(
-    ("overrides", "way"),
+    ("overrides", "method"),
     [
         (("backbone=vit",), "zoom"),
         (("backbone=dinov2",), "zoom"),
@@ -78,9 +82,9 @@ def test_elsewhere_they_differ(conf, saved):
         (("backbone=dinov3",), "timm"),  # rotary: nothing is resized
     ],
 )
-def test_the_recipe_takes_it_where_the_family_has_it(overrides, way, tmp_path, monkeypatch):
+def test_the_recipe_takes_it_where_the_family_has_it(overrides, method, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = typed(composed(["task=train", "recipe=transfg", *overrides]))
-    assert recipe.backbone.position_resize == way
+    assert recipe.backbone.position_resize == method
     plain = typed(composed(["task=train", *overrides]))
-    assert plain.backbone.position_resize == ("timm" if way == "zoom" else way)
+    assert plain.backbone.position_resize == ("timm" if method == "zoom" else method)

@@ -22,7 +22,7 @@ def _pixels(side):
     return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
-def _built(conf, side=224):
+def _build(conf, side=224):
     return build(conf, side, weights.find(conf), seed=0)
 
 
@@ -39,14 +39,16 @@ def copy(siglip_folder, tmp_path):
 
 @pytest.mark.parametrize("side", SIDES)
 def test_tokens_and_features_are_those_of_transformers(mini, siglip_folder, reference, side):
-    backbone = _built(mini("siglip2", siglip_folder), side)
+    backbone = _build(mini("siglip2", siglip_folder), side)
     with torch.inference_mode():
         tokens = backbone(_pixels(side))
-        own = reference.vision_model(_pixels(side), interpolate_pos_encoding=True)
+        expected_output = reference.vision_model(_pixels(side), interpolate_pos_encoding=True)
         image = reference.get_image_features(_pixels(side), interpolate_pos_encoding=True)
-    torch.testing.assert_close(tokens.patch_BND, own.last_hidden_state, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        tokens.patch_BND, expected_output.last_hidden_state, rtol=0, atol=1e-5
+    )
     torch.testing.assert_close(tokens.pooled_BD, image.pooler_output, rtol=0, atol=1e-5)
-    assert own.last_hidden_state.std() > 0.1
+    assert expected_output.last_hidden_state.std() > 0.1
     assert tokens.prefix_BPD.shape == (2, 0, 64)
     assert tokens.grid == backbone.grid == (side // 16, side // 16)
     assert backbone.feature_dim == tokens.pooled_BD.shape[1] == 64
@@ -62,31 +64,33 @@ def test_a_published_side_that_its_patch_does_not_divide_is_cut_as_by_transforme
     config.vision_config.image_size = 72
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        theirs = SiglipModel(config).eval()
-    theirs.save_pretrained(tmp_path)
+        library_model = SiglipModel(config).eval()
+    library_model.save_pretrained(tmp_path)
     conf.weights = str(tmp_path / "model.safetensors")
-    backbone = _built(conf, 72)
+    backbone = _build(conf, 72)
     with torch.inference_mode():
-        tokens, own = backbone(_pixels(72)), theirs.vision_model(_pixels(72))
+        tokens, expected_output = backbone(_pixels(72)), library_model.vision_model(_pixels(72))
     assert tokens.grid == (4, 4)
-    assert own.last_hidden_state.shape[1] == 16
-    torch.testing.assert_close(tokens.patch_BND, own.last_hidden_state, rtol=0, atol=1e-5)
-    torch.testing.assert_close(tokens.pooled_BD, own.pooler_output, rtol=0, atol=1e-5)
+    assert expected_output.last_hidden_state.shape[1] == 16
+    torch.testing.assert_close(
+        tokens.patch_BND, expected_output.last_hidden_state, rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(tokens.pooled_BD, expected_output.pooler_output, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("features", ["patch_mean", "projected"])
 def test_the_other_features(mini, siglip_folder, features):
-    backbone = _built(mini("siglip2", siglip_folder, features=features))
+    backbone = _build(mini("siglip2", siglip_folder, features=features))
     with torch.inference_mode():
         tokens = backbone(_pixels(224))
-        pooled_BD = _built(mini("siglip2", siglip_folder)).feature(_pixels(224))
+        pooled_BD = _build(mini("siglip2", siglip_folder)).feature(_pixels(224))
     expected_BD = pooled_BD if features == "projected" else tokens.patch_BND.mean(1)
     torch.testing.assert_close(tokens.pooled_BD, expected_BD)
 
 
 def test_a_class_token_is_not_to_be_had(mini, siglip_folder):
     with pytest.raises(UserError, match="features=cls: siglip2 has map, patch_mean, projected"):
-        _built(mini("siglip2", siglip_folder, features="cls"))
+        _build(mini("siglip2", siglip_folder, features="cls"))
 
 
 def test_timm_sees_the_same_in_the_same_weights(mini, siglip_folder):
@@ -102,7 +106,7 @@ def test_timm_sees_the_same_in_the_same_weights(mini, siglip_folder):
     ).eval()
     other.load_state_dict(_as_timm(vision))
     with torch.inference_mode():
-        tokens = _built(mini("siglip2", siglip_folder))(_pixels(224))
+        tokens = _build(mini("siglip2", siglip_folder))(_pixels(224))
         expected_BND = other.forward_features(_pixels(224))
         expected_BD = other.forward_head(expected_BND)
     torch.testing.assert_close(tokens.patch_BND, expected_BND, rtol=0, atol=1e-5)
@@ -125,14 +129,14 @@ def _as_timm(vision):
     state = {}
     for key, value in vision.items():
         renamed = key
-        for ours, theirs in names.items():
-            renamed = renamed.replace(ours, theirs)
+        for hf_name, library_model in names.items():
+            renamed = renamed.replace(hf_name, library_model)
         state[renamed] = value
     state["pos_embed"] = state.pop("embeddings.position_embedding.weight")[None]
     state["attn_pool.latent"] = state.pop("head.probe")
     for kind in ("weight", "bias"):
-        whole = state.pop(f"head.attention.in_proj_{kind}")
-        state[f"attn_pool.q.{kind}"], state[f"attn_pool.kv.{kind}"] = whole[:64], whole[64:]
+        joint = state.pop(f"head.attention.in_proj_{kind}")
+        state[f"attn_pool.q.{kind}"], state[f"attn_pool.kv.{kind}"] = joint[:64], joint[64:]
         for block in ("blocks.0", "blocks.1"):
             parts = [state.pop(f"{block}.self_attn.{part}_proj.{kind}") for part in "qkv"]
             state[f"{block}.attn.qkv.{kind}"] = torch.cat(parts)
@@ -144,8 +148,8 @@ def test_text_is_that_of_transformers(mini, siglip_folder, reference):
     tower = text_tower(conf, weights.find(conf), seed=0)
     tokenize = Siglip2Tokenizer.from_pretrained(siglip_folder, padding_side="right")
     shorter = tokenize(PROMPTS, add_special_tokens=False, truncation=True, max_length=63)
-    ended = [[*ids, tokenize.eos_token_id] for ids in shorter.input_ids]
-    padded = [ids + [tokenize.pad_token_id] * (64 - len(ids)) for ids in ended]
+    ids_with_end = [[*ids, tokenize.eos_token_id] for ids in shorter.input_ids]
+    padded = [ids + [tokenize.pad_token_id] * (64 - len(ids)) for ids in ids_with_end]
     with torch.inference_mode():
         expected_PE = reference.get_text_features(torch.tensor(padded)).pooler_output
     found_PE = tower.encode(PROMPTS, batch=2)
@@ -157,15 +161,15 @@ def test_text_is_that_of_transformers(mini, siglip_folder, reference):
 def test_prompts_are_lower_cased_and_keep_their_punctuation(mini, siglip_folder):
     conf = mini("siglip2", siglip_folder)
     tower = text_tower(conf, weights.find(conf), seed=0)
-    upper_E, lower_E, welded_E = tower.encode(["BLACK-Footed", "black-footed", "blackfooted"])
+    upper_E, lower_E, joined_E = tower.encode(["BLACK-Footed", "black-footed", "blackfooted"])
     torch.testing.assert_close(upper_E, lower_E)
-    assert not torch.allclose(lower_E, welded_E)
+    assert not torch.allclose(lower_E, joined_E)
 
 
 def test_what_a_record_says_of_it(mini, siglip_folder):
     macs, parameters = {}, {}
     for features in ("patch_mean", "map"):
-        backbone = _built(mini("siglip2", siglip_folder, features=features))
+        backbone = _build(mini("siglip2", siglip_folder, features=features))
         macs[features], parameters[features] = backbone.macs, backbone.parameter_count
     width, tokens = 64, 196
     block = tokens * 12 * width**2 + 2 * tokens**2 * width
@@ -195,31 +199,31 @@ def test_the_text_identity_holds_what_can_change_a_text_feature(mini, siglip_fol
 def test_a_missing_tokenizer_names_both_ways_out(mini, copy):
     (copy / "tokenizer.json").unlink()
     conf = mini("siglip2", copy)
-    _built(conf)
-    with pytest.raises(UserError, match="no tokenizer for siglip2-mini") as caught:
+    _build(conf)
+    with pytest.raises(UserError, match="no tokenizer for siglip2-mini") as error:
         text_tower(conf, weights.find(conf), seed=0)
-    said = str(caught.value)
-    assert f"tokenizer.json --local-dir {copy}" in said
-    assert "leave backbone.weights out" in said
-    assert "\n" not in said
+    message = str(error.value)
+    assert f"tokenizer.json --local-dir {copy}" in message
+    assert "leave backbone.weights out" in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("damage", ["cut", "larger", "endless"])
 def test_a_tokenizer_that_does_not_belong_to_the_weights_is_refused(mini, copy, damage):
     path = copy / "tokenizer.json"
-    held = json.loads(path.read_text())
-    vocab = held["model"]["vocab"]
+    content = json.loads(path.read_text())
+    vocab = content["model"]["vocab"]
     if damage == "larger":
         vocab |= {f"word{number}": 260 + number for number in range(9)}
     if damage == "endless":
-        held["added_tokens"] = []
-        held["model"]["vocab"] = {"</s>" if key == "<eos>" else key: vocab[key] for key in vocab}
-    text = json.dumps(held)
+        content["added_tokens"] = []
+        content["model"]["vocab"] = {"</s>" if key == "<eos>" else key: vocab[key] for key in vocab}
+    text = json.dumps(content)
     path.write_text(text[:-20] if damage == "cut" else text)
     conf = mini("siglip2", copy)
-    with pytest.raises(UserError, match=f"tokenizer {path}") as caught:
+    with pytest.raises(UserError, match=f"tokenizer {path}") as error:
         text_tower(conf, weights.find(conf), seed=0)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_random_weights_read_bytes(mini):
@@ -234,7 +238,7 @@ def test_random_weights_read_bytes(mini):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "fragment"),
     [
         ({"model_type": "siglip2"}, "has model_type=siglip2, not siglip"),
         (("vision_config", "num_attention_heads", 4), "vision_config.num_attention_heads=4, but"),
@@ -242,24 +246,24 @@ def test_random_weights_read_bytes(mini):
         (("text_config", "hidden_act", "gelu"), "text_config.hidden_act=gelu, but siglip2-mini"),
     ],
 )
-def test_a_config_of_another_model_beside_the_weights_is_refused(mini, copy, change, says):
-    held = json.loads((copy / "config.json").read_text())
+def test_a_config_of_another_model_beside_the_weights_is_refused(mini, copy, change, fragment):
+    content = json.loads((copy / "config.json").read_text())
     if isinstance(change, dict):
-        held |= change
+        content |= change
     else:
-        half, field, value = change
-        held[half][field] = value
-    (copy / "config.json").write_text(json.dumps(held))
-    with pytest.raises(UserError, match=says) as caught:
-        _built(mini("siglip2", copy))
-    assert "\n" not in str(caught.value)
+        tower_name, field, value = change
+        content[tower_name][field] = value
+    (copy / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=fragment) as error:
+        _build(mini("siglip2", copy))
+    assert "\n" not in str(error.value)
 
 
 def test_weights_alone_are_enough(mini, copy):
-    expected = _built(mini("siglip2", copy)).state_dict()
+    expected = _build(mini("siglip2", copy)).state_dict()
     (copy / "config.json").unlink()
-    found = _built(mini("siglip2", copy / "model.safetensors")).state_dict()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    state = _build(mini("siglip2", copy / "model.safetensors")).state_dict()
+    assert all(torch.equal(state[key], expected[key]) for key in expected)
 
 
 def test_an_activation_that_belies_the_architecture_is_refused(mini):
@@ -277,7 +281,7 @@ def test_a_row_without_architecture_is_refused(mini):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "fragment"),
     [
         (lambda s: s.pop("vision_model.post_layernorm.bias"), "post_layernorm.bias is absent in"),
         (lambda s: s.update(alien=torch.zeros(2)), "alien is (2,) in the file and absent in"),
@@ -290,20 +294,20 @@ def test_a_row_without_architecture_is_refused(mini):
     ],
     ids=["missing", "unexpected", "no square"],
 )
-def test_one_wrong_tensor_is_named(mini, copy, change, says):
+def test_one_wrong_tensor_is_named(mini, copy, change, fragment):
     state = load_file(copy / "model.safetensors")
     change(state)
     save_file(state, copy / "model.safetensors")
-    with pytest.raises(UserError, match="do not fit siglip2-mini") as caught:
-        _built(mini("siglip2", copy))
-    assert says in str(caught.value)
+    with pytest.raises(UserError, match="do not fit siglip2-mini") as error:
+        _build(mini("siglip2", copy))
+    assert fragment in str(error.value)
 
 
 def test_half_a_model_has_no_text(mini, copy):
     state = load_file(copy / "model.safetensors")
     save_file({k: v for k, v in state.items() if "logit" not in k}, copy / "model.safetensors")
     conf = mini("siglip2", copy)
-    _built(conf)
+    _build(conf)
     with pytest.raises(UserError, match="hold no logit_scale"):
         text_tower(conf, weights.find(conf), seed=0)
 
@@ -315,9 +319,9 @@ def test_the_siglip_of_another_library_is_named(mini, tmp_path, prefix, library)
     )
     state = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
     save_file(state, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=f"a SigLIP as {library} saves it") as caught:
-        _built(mini("siglip2", tmp_path))
-    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=f"a SigLIP as {library} saves it") as error:
+        _build(mini("siglip2", tmp_path))
+    assert "\n" not in str(error.value)
 
 
 def test_a_notice_while_prompts_are_read_is_no_fault_of_the_tokenizer(monkeypatch):

@@ -24,10 +24,10 @@ def _changed(*changes):
         torch.save(state, path)
         raw = bytearray(path.read_bytes())
         for mark, offset, byte in changes:
-            place = raw.find(mark)
-            while place >= 0:
-                raw[place + offset] = byte
-                place = raw.find(mark, place + len(mark))
+            position = raw.find(mark)
+            while position >= 0:
+                raw[position + offset] = byte
+                position = raw.find(mark, position + len(mark))
         path.write_bytes(raw)
 
     return write
@@ -108,8 +108,8 @@ def _read(conf, path):
 def test_a_damaged_file_ends_in_one_line_that_names_it(mini, state, tmp_path, name):
     path = tmp_path / name
     BAD[name](path, state)
-    with pytest.raises((UserError, ConfigError)) as caught:
+    with pytest.raises((UserError, ConfigError)) as error:
         _read(mini("vit", path), path)
-    assert name in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert name != "bomb.pth" or "unpacks to" in str(caught.value)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+    assert name != "bomb.pth" or "unpacks to" in str(error.value)

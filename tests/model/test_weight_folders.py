@@ -22,14 +22,14 @@ def refusal(mini, tmp_path):
     """refusal(folder) -> the message, which is the same when composed and when read."""
 
     def read(folder):
-        chosen = mini("vit", folder)
-        with pytest.raises(UserError) as caught:
-            weights.find(chosen)
-        with pytest.raises(ValueError, match=re.escape(str(caught.value))):
-            fill_weights(chosen, str(tmp_path / "no root"))
-        assert str(caught.value).startswith(f"backbone.weights={folder}: ")
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
+        conf = mini("vit", folder)
+        with pytest.raises(UserError) as error:
+            weights.find(conf)
+        with pytest.raises(ValueError, match=re.escape(str(error.value))):
+            fill_weights(conf, str(tmp_path / "no root"))
+        assert str(error.value).startswith(f"backbone.weights={folder}: ")
+        assert "\n" not in str(error.value)
+        return str(error.value)
 
     return read
 
@@ -42,8 +42,8 @@ def _save(file, state=None, metadata=None):
 def test_a_checkpoint_of_fgvc_beside_other_weights_is_refused(refusal, mini, tmp_path):
     _save(tmp_path / "model.safetensors")
     _save(tmp_path / "ckpt.bin", metadata={"fgvc": "{}"})
-    said = refusal(tmp_path)
-    assert f"{tmp_path}/model.safetensors or {tmp_path}/ckpt.bin" in said
+    message = refusal(tmp_path)
+    assert f"{tmp_path}/model.safetensors or {tmp_path}/ckpt.bin" in message
     named = mini("vit", tmp_path / "model.safetensors")
     assert weights.find(named).path == tmp_path / "model.safetensors"
     (tmp_path / "ckpt.bin").write_bytes(b"of another library")
@@ -55,16 +55,16 @@ def test_an_adapter_is_named(refusal, tmp_path, place):
     _save(tmp_path / place / "adapter_model.safetensors", {LORA: torch.ones(2, 2)})
     (tmp_path / place / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     (tmp_path / "training_args.bin").write_bytes(b"x")
-    said = refusal(tmp_path)
-    assert "adapter_model.safetensors is a PEFT adapter" in said
-    assert "merge_and_unload()" in said
+    message = refusal(tmp_path)
+    assert "adapter_model.safetensors is a PEFT adapter" in message
+    assert "merge_and_unload()" in message
 
 
 def test_an_adapter_beside_its_model_is_not_ignored(refusal, tmp_path):
     _save(tmp_path / "model.safetensors")
     (tmp_path / "adapter_config.json").write_text("{}")
-    said = refusal(tmp_path)
-    assert "model.safetensors and adapter_config.json, a PEFT adapter" in said
+    message = refusal(tmp_path)
+    assert "model.safetensors and adapter_config.json, a PEFT adapter" in message
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "model.safetensors.index.json"])
@@ -73,9 +73,9 @@ def test_the_checkpoints_of_a_trainer_are_named(refusal, mini, tmp_path, file):
         _save(tmp_path / f"checkpoint-{step}" / file)
     for name in ("training_args.bin", "rng_state_0.pth", "random_states_0.pkl"):
         (tmp_path / name).write_bytes(b"x")
-    said = refusal(tmp_path)
-    assert "checkpoint-20, checkpoint-500, checkpoint-1000 do: name one" in said
-    assert said.endswith(f"such as {tmp_path}/checkpoint-1000")
+    message = refusal(tmp_path)
+    assert "checkpoint-20, checkpoint-500, checkpoint-1000 do: name one" in message
+    assert message.endswith(f"such as {tmp_path}/checkpoint-1000")
     named = mini("vit", tmp_path / "checkpoint-1000")
     if file == "model.safetensors":
         assert weights.find(named).path == tmp_path / "checkpoint-1000" / file
@@ -83,10 +83,10 @@ def test_the_checkpoints_of_a_trainer_are_named(refusal, mini, tmp_path, file):
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_a_sharded_state_of_accelerate_is_named_and_the_way_out_works(refusal, tmp_path):
-    inside = tmp_path / "pytorch_model_fsdp_0"
-    dcp.save({"model": {"a": torch.ones(2)}}, checkpoint_id=inside, no_dist=True)
+    state_folder = tmp_path / "pytorch_model_fsdp_0"
+    dcp.save({"model": {"a": torch.ones(2)}}, checkpoint_id=state_folder, no_dist=True)
     (tmp_path / "random_states_0.pkl").write_bytes(b"x")
-    said = refusal(tmp_path)
-    assert f"dcp_to_torch {inside} FILE` and name FILE" in said
-    dcp_to_torch_save(inside, tmp_path / "FILE")
+    message = refusal(tmp_path)
+    assert f"dcp_to_torch {state_folder} FILE` and name FILE" in message
+    dcp_to_torch_save(state_folder, tmp_path / "FILE")
     assert weights.read(tmp_path / "FILE")["a"].tolist() == [1, 1]

@@ -23,14 +23,14 @@ def _pixels(side):
     return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
-def _built(conf, side=224):
+def _build(conf, side=224):
     return build(conf, side, weights.find(conf), seed=0)
 
 
 # --- Google's .npz ---
 
 
-def _google(state, heads=2, big_vision=False):
+def _flax_arrays(state, heads=2, big_vision=False):
     """A timm state under the names and in the layouts of the Flax ViT."""
     attention, mlp, norm2 = (0, 0, 1) if big_vision else (1, 3, 2)
     position = "pos_embedding" if big_vision else "Transformer/posembed_input/pos_embedding"
@@ -45,47 +45,51 @@ def _google(state, heads=2, big_vision=False):
         "head/bias": state["head.bias"],
     }
     for index in range(2):
-        ours, theirs = f"blocks.{index}.", f"Transformer/encoderblock_{index}/"
-        multi = f"{theirs}MultiHeadDotProductAttention_{attention}/"
-        width = state[f"{ours}norm1.weight"].shape[0]
-        weights_ = state[f"{ours}attn.qkv.weight"].chunk(3)
-        biases = state[f"{ours}attn.qkv.bias"].chunk(3)
+        block, flax_block = f"blocks.{index}.", f"Transformer/encoderblock_{index}/"
+        attention_path = f"{flax_block}MultiHeadDotProductAttention_{attention}/"
+        width = state[f"{block}norm1.weight"].shape[0]
+        weights_ = state[f"{block}attn.qkv.weight"].chunk(3)
+        biases = state[f"{block}attn.qkv.bias"].chunk(3)
         for name, weight, bias in zip(("query", "key", "value"), weights_, biases, strict=True):
-            arrays[f"{multi}{name}/kernel"] = weight.T.reshape(width, heads, -1)
-            arrays[f"{multi}{name}/bias"] = bias.reshape(heads, -1)
-        out = state[f"{ours}attn.proj.weight"].T
-        arrays[f"{multi}out/kernel"] = out.reshape(heads, -1, width)
-        arrays[f"{multi}out/bias"] = state[f"{ours}attn.proj.bias"]
+            arrays[f"{attention_path}{name}/kernel"] = weight.T.reshape(width, heads, -1)
+            arrays[f"{attention_path}{name}/bias"] = bias.reshape(heads, -1)
+        out = state[f"{block}attn.proj.weight"].T
+        arrays[f"{attention_path}out/kernel"] = out.reshape(heads, -1, width)
+        arrays[f"{attention_path}out/bias"] = state[f"{block}attn.proj.bias"]
         for name, norm in (("LayerNorm_0", "norm1"), (f"LayerNorm_{norm2}", "norm2")):
-            arrays[f"{theirs}{name}/scale"] = state[f"{ours}{norm}.weight"]
-            arrays[f"{theirs}{name}/bias"] = state[f"{ours}{norm}.bias"]
+            arrays[f"{flax_block}{name}/scale"] = state[f"{block}{norm}.weight"]
+            arrays[f"{flax_block}{name}/bias"] = state[f"{block}{norm}.bias"]
         for number in (0, 1):
-            dense = f"{theirs}MlpBlock_{mlp}/Dense_{number}/"
-            arrays[f"{dense}kernel"] = state[f"{ours}mlp.fc{number + 1}.weight"].T
-            arrays[f"{dense}bias"] = state[f"{ours}mlp.fc{number + 1}.bias"]
+            dense = f"{flax_block}MlpBlock_{mlp}/Dense_{number}/"
+            arrays[f"{dense}kernel"] = state[f"{block}mlp.fc{number + 1}.weight"].T
+            arrays[f"{dense}bias"] = state[f"{block}mlp.fc{number + 1}.bias"]
     return {name: value.contiguous().numpy() for name, value in arrays.items()}
 
 
-def _stacked(arrays):
+def _stack_blocks(arrays):
     """The tensors of all blocks in one array, as big_vision's newer files."""
     stem = "Transformer/encoderblock_"
-    kept = {name: value for name, value in arrays.items() if not name.startswith(stem)}
+    stacked = {name: value for name, value in arrays.items() if not name.startswith(stem)}
     for name in [name.removeprefix(f"{stem}0/") for name in arrays if name.startswith(f"{stem}0/")]:
         both = [arrays[f"{stem}{index}/{name}"] for index in (0, 1)]
-        kept[f"Transformer/encoderblock/{name}"] = np.stack(both)
-    return kept
+        stacked[f"Transformer/encoderblock/{name}"] = np.stack(both)
+    return stacked
 
 
 FLAX = {
-    "augreg": lambda state: {**_google(state), "pre_logits/kernel": np.ones((3, 3), np.float32)},
+    "augreg": lambda state: {
+        **_flax_arrays(state),
+        "pre_logits/kernel": np.ones((3, 3), np.float32),
+    },
     "with optimizer": lambda state: {
-        f"opt/target/{name}": array for name, array in _google(state).items()
+        f"opt/target/{name}": array for name, array in _flax_arrays(state).items()
     },
     "big_vision": lambda state: {
-        f"params/{name}": array for name, array in _google(state, big_vision=True).items()
+        f"params/{name}": array for name, array in _flax_arrays(state, big_vision=True).items()
     },
     "stacked": lambda state: {
-        f"params/{name}": array for name, array in _stacked(_google(state, big_vision=True)).items()
+        f"params/{name}": array
+        for name, array in _stack_blocks(_flax_arrays(state, big_vision=True)).items()
     },
 }
 
@@ -108,15 +112,15 @@ def state(saved):
 def test_an_npz_gives_the_tokens_of_timm(conf, state, tmp_path, form, side):
     path = tmp_path / "Ti_16.npz"
     np.savez(path, **FLAX[form](state))
-    own = timm.create_model("shallow_vit", num_classes=0, img_size=side).eval()
-    own.load_pretrained(str(path))
-    backbone = _built(conf("vit", weights=str(path)), side)
+    library_model = timm.create_model("shallow_vit", num_classes=0, img_size=side).eval()
+    library_model.load_pretrained(str(path))
+    backbone = _build(conf("vit", weights=str(path)), side)
     with torch.inference_mode():
         tokens = backbone(_pixels(side))
-        expected_BTD = own.forward_features(_pixels(side))
+        expected_BTD = library_model.forward_features(_pixels(side))
     found_BTD = torch.cat([tokens.prefix_BPD, tokens.patch_BND], 1)
     torch.testing.assert_close(found_BTD, expected_BTD, rtol=0, atol=1e-6)
-    for key, value in own.state_dict().items():
+    for key, value in library_model.state_dict().items():
         torch.testing.assert_close(backbone.trunk.state_dict()[key], value, rtol=0, atol=1e-6)
     if side == 224:
         assert torch.equal(
@@ -127,22 +131,22 @@ def test_an_npz_gives_the_tokens_of_timm(conf, state, tmp_path, form, side):
 def test_an_npz_is_known_by_its_content(conf, state, tmp_path):
     """As in the content store, where files have no suffix."""
     with (tmp_path / "abc").open("wb") as file:
-        np.savez(file, **_google(state))
-    backbone = _built(conf("vit", weights=str(tmp_path / "abc")))
+        np.savez(file, **_flax_arrays(state))
+    backbone = _build(conf("vit", weights=str(tmp_path / "abc")))
     assert torch.equal(backbone.trunk.pos_embed, state["pos_embed"])
 
 
 def test_the_zoom_of_positions_is_the_same_for_an_npz(conf, state, saved, tmp_path):
-    np.savez(tmp_path / "w.npz", **_google(state))
-    made = [
-        _built(conf("vit", weights=str(path), position_resize="zoom"), 336).trunk.pos_embed
+    np.savez(tmp_path / "w.npz", **_flax_arrays(state))
+    tables = [
+        _build(conf("vit", weights=str(path), position_resize="zoom"), 336).trunk.pos_embed
         for path in (tmp_path / "w.npz", saved("vit"))
     ]
-    torch.testing.assert_close(*made, rtol=0, atol=0)
+    torch.testing.assert_close(*tables, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda arrays: arrays.pop("Transformer/encoder_norm/bias"), "norm.bias is absent"),
         (
@@ -160,15 +164,15 @@ def test_the_zoom_of_positions_is_the_same_for_an_npz(conf, state, saved, tmp_pa
     ],
     ids=["missing", "deeper", "hybrid", "missing in a block"],
 )
-def test_an_npz_of_another_model_is_refused(conf, state, tmp_path, change, says):
+def test_an_npz_of_another_model_is_refused(conf, state, tmp_path, change, message):
     """timm would read the first blocks of a deeper model without a word."""
-    arrays = _google(state)
+    arrays = _flax_arrays(state)
     change(arrays)
     np.savez(tmp_path / "w.npz", **arrays)
-    with pytest.raises(UserError) as caught:
-        _built(conf("vit", weights=str(tmp_path / "w.npz")))
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError) as error:
+        _build(conf("vit", weights=str(tmp_path / "w.npz")))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def _cut_npz(path):
@@ -184,7 +188,7 @@ def _flipped_npz(path):
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "message"),
     [
         (_cut_npz, "cannot be read"),
         (_flipped_npz, "cannot be read"),
@@ -193,13 +197,13 @@ def _flipped_npz(path):
     ],
     ids=["cut", "flipped", "objects", "empty"],
 )
-def test_a_damaged_npz_is_diagnosed(tmp_path, make, says):
+def test_a_damaged_npz_is_diagnosed(tmp_path, make, message):
     path = tmp_path / "w.npz"
     make(path)
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as error:
         weights.read(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 # --- OpenAI's CLIP: a TorchScript archive in half precision ---
@@ -213,10 +217,10 @@ class Program(torch.nn.Module):
         for key, value in state.items():
             module = self
             *path, name = key.split(".")
-            for part in path:
-                if not hasattr(module, part):
-                    module.add_module(part, torch.nn.Module())
-                module = getattr(module, part)
+            for shard_state in path:
+                if not hasattr(module, shard_state):
+                    module.add_module(shard_state, torch.nn.Module())
+                module = getattr(module, shard_state)
             module.register_parameter(name, torch.nn.Parameter(value))
         for name, number in (
             ("input_resolution", 224),
@@ -251,15 +255,19 @@ def test_openais_archive_gives_what_torch_gives(openai_archive):
 
 def test_openais_archive_gives_the_features_of_open_clip(mini, openai_archive):
     conf = mini("clip", openai_archive, features="projected")
-    own = open_clip.CLIP(**conf.checkpoints["mini"].architecture).eval()
+    library_model = open_clip.CLIP(**conf.checkpoints["mini"].architecture).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        open_clip.load_checkpoint(own, str(openai_archive), weights_only=False)
+        open_clip.load_checkpoint(library_model, str(openai_archive), weights_only=False)
     texts = ["a photo of a bird", "Möwe"]
     with torch.inference_mode():
-        found_BE = _built(conf).feature(_pixels(224))
-        torch.testing.assert_close(found_BE, own.encode_image(_pixels(224)), rtol=0, atol=1e-6)
-        expected_PE = own.encode_text(open_clip.get_tokenizer("ViT-B-16-quickgelu")(texts))
+        found_BE = _build(conf).feature(_pixels(224))
+        torch.testing.assert_close(
+            found_BE, library_model.encode_image(_pixels(224)), rtol=0, atol=1e-6
+        )
+        expected_PE = library_model.encode_text(
+            open_clip.get_tokenizer("ViT-B-16-quickgelu")(texts)
+        )
     text_PE = text_tower(conf, weights.find(conf), seed=0).encode(texts)
     torch.testing.assert_close(text_PE, expected_PE, rtol=1e-6, atol=1e-5)
 
@@ -269,7 +277,7 @@ def test_openais_archive_needs_quick_gelu(mini, openai_archive):
     row = conf.checkpoints["mini"]
     row.activation, row.architecture["quick_gelu"] = "gelu", False
     with pytest.raises(UserError, match="OpenAI's own file"):
-        _built(conf)
+        _build(conf)
 
 
 # --- shards ---
@@ -281,13 +289,15 @@ def _shard(state, folder, ending="safetensors", count=3):
     folder.mkdir(exist_ok=True)
     names = {}
     for number in range(count):
-        part = dict(list(state.items())[number::count])
+        shard_state = dict(list(state.items())[number::count])
         name = f"{stem}-{number + 1:05}-of-{count:05}.{ending}"
         if ending == "safetensors":
-            save_file({key: value.contiguous() for key, value in part.items()}, folder / name)
+            save_file(
+                {key: value.contiguous() for key, value in shard_state.items()}, folder / name
+            )
         else:
-            torch.save(part, folder / name)
-        names |= dict.fromkeys(part, name)
+            torch.save(shard_state, folder / name)
+        names |= dict.fromkeys(shard_state, name)
     index = folder / f"{stem}.{ending}.index.json"
     index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": names}))
     return index
@@ -297,10 +307,10 @@ def _shard(state, folder, ending="safetensors", count=3):
 @pytest.mark.parametrize("named", ["folder", "index"])
 def test_shards_give_the_model_of_one_file(conf, state, saved, tmp_path, ending, named):
     index = _shard(state, tmp_path / "m", ending)
-    given = tmp_path / "m" if named == "folder" else index
-    backbone = _built(conf("vit", weights=str(given)))
-    whole = _built(conf("vit", weights=str(saved("vit")))).trunk.state_dict()
-    assert all(torch.equal(backbone.trunk.state_dict()[key], whole[key]) for key in whole)
+    path_given = tmp_path / "m" if named == "folder" else index
+    backbone = _build(conf("vit", weights=str(path_given)))
+    unsharded = _build(conf("vit", weights=str(saved("vit")))).trunk.state_dict()
+    assert all(torch.equal(backbone.trunk.state_dict()[key], unsharded[key]) for key in unsharded)
     assert backbone.weights.path == index
 
 
@@ -310,29 +320,29 @@ def test_a_folder_that_transformers_sharded(mini, siglip_folder, tmp_path):
     model = SiglipModel.from_pretrained(siglip_folder)
     model.save_pretrained(tmp_path, max_shard_size="1MB")
     assert (tmp_path / "model.safetensors.index.json").is_file()
-    backbone = _built(mini("siglip2", tmp_path))
-    own = model.vision_model.state_dict()
-    found = backbone.trunk.state_dict()
-    assert all(torch.equal(found[key], own[key]) for key in found)
+    backbone = _build(mini("siglip2", tmp_path))
+    library_model = model.vision_model.state_dict()
+    trunk_state = backbone.trunk.state_dict()
+    assert all(torch.equal(trunk_state[key], library_model[key]) for key in trunk_state)
 
 
 def test_the_digest_of_shards_covers_index_and_shards(conf, state, tmp_path):
     index = _shard(state, tmp_path / "m")
-    chosen = conf("vit", weights=str(index))
-    first = weights.find(chosen).sha256
+    backbone_conf = conf("vit", weights=str(index))
+    first = weights.find(backbone_conf).sha256
     assert first == weights.find(conf("vit", weights=str(tmp_path / "m"))).sha256
     shutil.copytree(tmp_path / "m", tmp_path / "n")
     assert weights.find(conf("vit", weights=str(tmp_path / "n"))).sha256 == first
-    fill_weights(chosen, str(tmp_path / "no root"))
-    assert chosen.weights_sha256 == first
+    fill_weights(backbone_conf, str(tmp_path / "no root"))
+    assert backbone_conf.weights_sha256 == first
     shard = tmp_path / "m" / "model-00002-of-00003.safetensors"
     save_file({key: value + 1 for key, value in load_file(shard).items()}, shard)
     with pytest.raises(UserError, match=f"not backbone.weights_sha256={first}"):
-        weights.find(chosen)
+        weights.find(backbone_conf)
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
         (lambda index: (index.parent / "model-00002-of-00003.safetensors").unlink(),
          "1 of them are missing, the first is model-00002-of-00003.safetensors"),
@@ -349,16 +359,16 @@ def test_the_digest_of_shards_covers_index_and_shards(conf, state, tmp_path):
         (lambda index: index.write_text("{"), "no index of shards"),
     ],
 )  # fmt: skip
-def test_shards_that_are_not_whole_are_named(conf, state, tmp_path, damage, says):
+def test_shards_that_are_not_whole_are_named(conf, state, tmp_path, damage, message):
     index = _shard(state, tmp_path / "m")
     damage(index)
-    chosen = conf("vit", weights=str(tmp_path / "m"))
-    with pytest.raises(ValueError, match=says) as caught:
-        weights.find(chosen)
-    assert isinstance(caught.value, UserError)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match=says):
-        fill_weights(chosen, str(tmp_path / "no root"))
+    backbone_conf = conf("vit", weights=str(tmp_path / "m"))
+    with pytest.raises(ValueError, match=message) as error:
+        weights.find(backbone_conf)
+    assert isinstance(error.value, UserError)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=message):
+        fill_weights(backbone_conf, str(tmp_path / "no root"))
 
 
 def test_a_shard_without_its_tensor_is_named(conf, state, tmp_path):
@@ -374,14 +384,14 @@ def test_one_shard_alone_names_the_index(conf, state, tmp_path):
     _shard(state, tmp_path / "m")
     shard = tmp_path / "m" / "model-00001-of-00003.safetensors"
     with pytest.raises(UserError, match="one shard of several: name the folder or the index"):
-        _built(conf("vit", weights=str(shard)))
+        _build(conf("vit", weights=str(shard)))
 
 
 def test_an_npz_for_another_family_names_the_one_that_reads_it(mini, state, tmp_path):
-    np.savez(tmp_path / "w.npz", **_google(state))
+    np.savez(tmp_path / "w.npz", **_flax_arrays(state))
     for family in ("clip", "siglip2"):
         with pytest.raises(UserError, match="a plain ViT are read, by backbone=vit"):
-            _built(mini(family, tmp_path / "w.npz"))
+            _build(mini(family, tmp_path / "w.npz"))
 
 
 def test_a_config_file_is_no_weights(tmp_path):
@@ -406,15 +416,17 @@ def test_a_config_file_is_no_weights(tmp_path):
 def test_config_and_reader_take_the_same_file_of_a_folder(mini, tmp_path, family, first, second):
     save_file(STATE, tmp_path / first)
     save_file({"c": torch.ones(1)}, tmp_path / second)
-    chosen = mini(family, tmp_path)
-    assert weights.find(chosen).path == tmp_path / first
-    fill_weights(chosen, str(tmp_path / "no root"))
-    assert chosen.weights == str(tmp_path / first)
-    assert chosen.weights_sha256 == hashlib.sha256((tmp_path / first).read_bytes()).hexdigest()
+    backbone_conf = mini(family, tmp_path)
+    assert weights.find(backbone_conf).path == tmp_path / first
+    fill_weights(backbone_conf, str(tmp_path / "no root"))
+    assert backbone_conf.weights == str(tmp_path / first)
+    assert (
+        backbone_conf.weights_sha256 == hashlib.sha256((tmp_path / first).read_bytes()).hexdigest()
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         (
             "tf_model.h5",
@@ -428,17 +440,17 @@ def test_config_and_reader_take_the_same_file_of_a_folder(mini, tmp_path, family
         ("training_args.bin", "as timm saves them; name the file itself"),
     ],
 )
-def test_a_folder_names_what_lies_in_it(mini, tmp_path, name, says):
+def test_a_folder_names_what_lies_in_it(mini, tmp_path, name, message):
     (tmp_path / name).write_bytes(b"x")
-    chosen = mini("vit", tmp_path)
-    with pytest.raises(UserError, match=says):
-        weights.find(chosen)
-    with pytest.raises(ValueError, match=says):
-        fill_weights(chosen, str(tmp_path / "no root"))
+    backbone_conf = mini("vit", tmp_path)
+    with pytest.raises(UserError, match=message):
+        weights.find(backbone_conf)
+    with pytest.raises(ValueError, match=message):
+        fill_weights(backbone_conf, str(tmp_path / "no root"))
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "says"),
+    ("name", "data", "message"),
     [
         (
             "w.h5",
@@ -453,11 +465,11 @@ def test_a_folder_names_what_lies_in_it(mini, tmp_path, name, says):
         ("w.npy", b"\x93NUMPY\x01\x00" + bytes(99), "one NumPy array without names"),
     ],
 )
-def test_files_of_other_libraries_are_named(tmp_path, name, data, says):
+def test_files_of_other_libraries_are_named(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as error:
         weights.read(tmp_path / name)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_an_exported_program_is_named(tmp_path):

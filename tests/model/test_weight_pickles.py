@@ -68,10 +68,10 @@ def test_any_other_call_refuses_the_file(tmp_path, name, form):
     path, trace = tmp_path / "w.pth", tmp_path / "trace"
     _save({**STATE, "x": HOSTILE[name](trace)}, path, form)
     before = set(torch.serialization.get_safe_globals())
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         weights.read(path)
-    assert "refused, and nothing in the file was run" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "refused, and nothing in the file was run" in str(error.value)
+    assert "\n" not in str(error.value)
     assert not trace.exists()
     assert set(torch.serialization.get_safe_globals()) == before
 
@@ -153,9 +153,9 @@ def test_opcodes_by_hand_are_refused(tmp_path, name, form):
             for item in sound.namelist():
                 pickled = BY_HAND[name] if item.endswith("data.pkl") else sound.read(item)
                 wrong.writestr(item, pickled)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         weights.read(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -236,9 +236,9 @@ def _rewritten(archive, path, pickled):
 @pytest.mark.parametrize("name", [name for name in BY_HAND if name != "call of a dtype"])
 def test_a_torchscript_archive_that_names_other_code_is_refused(archive, tmp_path, name):
     _rewritten(archive[0], tmp_path / "w.pt", lambda data: BY_HAND[name])
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         weights.read(tmp_path / "w.pt")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 MODULE = _global("__torch__", "M") + b")\x81}"
@@ -288,9 +288,9 @@ def test_a_hostile_torchscript_archive_is_refused(archive, tmp_path, pickled):
     path = tmp_path / "w.pt"
     old, new = _text("touch TRACE"), _text(f"touch {trace}")
     _rewritten(archive[0], path, lambda data: pickled.replace(old, new))
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         weights.read(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
     assert not trace.exists()
 
 

@@ -34,7 +34,7 @@ class Malicious:
         return (open, (str(self.path), "w"))
 
 
-def _same(read):
+def _is_state(read):
     assert read.keys() == STATE.keys()
     return all(torch.equal(read[key], STATE[key]) for key in STATE)
 
@@ -52,14 +52,14 @@ def _same(read):
 @pytest.mark.parametrize("legacy", [False, True])
 def test_wrappers_are_taken_off(tmp_path, wrapped, legacy):
     torch.save(wrapped, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-    assert _same(weights.read(tmp_path / "w.pth"))
+    assert _is_state(weights.read(tmp_path / "w.pth"))
 
 
 def test_a_file_is_told_by_its_bytes_not_its_name(tmp_path):
     save_file(STATE, tmp_path / "w.bin")
     torch.save(STATE, tmp_path / "w.safetensors")
-    assert _same(weights.read(tmp_path / "w.bin"))
-    assert _same(weights.read(tmp_path / "w.safetensors"))
+    assert _is_state(weights.read(tmp_path / "w.bin"))
+    assert _is_state(weights.read(tmp_path / "w.safetensors"))
 
 
 def _lfs(path):
@@ -85,7 +85,7 @@ def _zip_of_text(path):
 
 @pytest.mark.fault(11)
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "expected"),
     [
         (lambda path: path.write_bytes(b""), r"empty \(0 bytes\)"),
         (lambda path: path.write_text("\n<!DOCTYPE html><html>404</html>"), "a web page"),
@@ -115,13 +115,13 @@ def _zip_of_text(path):
         "no tensors",
     ],
 )
-def test_a_file_that_is_no_weights_is_diagnosed_in_one_line(tmp_path, make, says):
+def test_a_file_that_is_no_weights_is_diagnosed_in_one_line(tmp_path, make, expected):
     path = tmp_path / "w.pth"
     make(path)
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=expected) as error:
         weights.read(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.fault(10)
@@ -184,19 +184,19 @@ def test_a_folder_means_the_weights_in_it(tmp_path, mini, family, name):
 
 
 @pytest.mark.parametrize(
-    ("family", "says"),
+    ("family", "expected"),
     [
         ("vit", "no model.safetensors or pytorch_model.bin, as timm saves them"),
         ("clip", "no open_clip_model.safetensors or open_clip_pytorch_model.bin, as open_clip"),
         ("siglip2", "no model.safetensors or pytorch_model.bin, as transformers saves"),
     ],
 )
-def test_a_folder_without_weights_names_what_was_looked_for(tmp_path, mini, family, says):
+def test_a_folder_without_weights_names_what_was_looked_for(tmp_path, mini, family, expected):
     (tmp_path / "readme.txt").write_text("nothing here")
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=expected) as error:
         weights.find(mini(family, tmp_path))
-    assert f"backbone.weights={tmp_path}" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert f"backbone.weights={tmp_path}" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 FIND = """
@@ -298,14 +298,14 @@ FILES = {
 @pytest.mark.fault(29)
 @pytest.mark.parametrize("library", FILES)
 def test_offline_names_both_ways_out_within_five_seconds(find, library):
-    for said in (find(library, HF_HUB_OFFLINE="1"), find(library, HF_ENDPOINT=DEAD)):
-        assert "\n" not in said
-        for part in (
+    for message in (find(library, HF_HUB_OFFLINE="1"), find(library, HF_ENDPOINT=DEAD)):
+        assert "\n" not in message
+        for fragment in (
             "no weights for a_model: timm/a_model@v1 is not cached",
             f"`hf download timm/a_model {FILES[library]} --revision v1`",
             "backbone.weights=PATH",
         ):
-            assert part in said
+            assert fragment in message
 
 
 @pytest.mark.fault(29)
@@ -335,8 +335,10 @@ def test_a_download_is_recorded_and_then_served_from_the_cache(find, hub, librar
 
 
 def test_a_repository_without_the_file_is_named(find, hub):
-    said = find("open_clip", HF_ENDPOINT=hub.endpoint)
-    assert "no weights for a_model: timm/a_model@v1 is not cached and RemoteEntryNotFound" in said
+    message = find("open_clip", HF_ENDPOINT=hub.endpoint)
+    assert (
+        "no weights for a_model: timm/a_model@v1 is not cached and RemoteEntryNotFound" in message
+    )
 
 
 @pytest.mark.fault(30, 50)
@@ -344,9 +346,9 @@ def test_a_damaged_file_in_the_cache_is_refused(find, hub):
     hub.held = {"model.safetensors": b"weights"}
     path = Path(find(HF_ENDPOINT=hub.endpoint).split(" ", 3)[3])
     path.resolve().write_bytes(b"weightz")
-    said = find(HF_HUB_OFFLINE="1")
-    assert f"the hub says {hashlib.sha256(b'weights').hexdigest()}" in said
-    assert f"delete {path.resolve()}" in said
+    message = find(HF_HUB_OFFLINE="1")
+    assert f"the hub says {hashlib.sha256(b'weights').hexdigest()}" in message
+    assert f"delete {path.resolve()}" in message
 
 
 SHARDS = {f"model-0000{number}-of-00003.safetensors": b"%d" % number for number in (1, 2, 3)}
@@ -375,23 +377,23 @@ def test_a_repository_of_shards_is_fetched_whole(find, sharded, library, tmp_pat
 
 def test_shards_that_are_not_cached_are_named_and_fetched_later(find, sharded):
     first = find(HF_ENDPOINT=sharded.endpoint)
-    snapshot, lost = Path(first.split(" ", 3)[3]).parent, list(SHARDS)[1:]
-    for name in lost:
+    snapshot, missing_names = Path(first.split(" ", 3)[3]).parent, list(SHARDS)[1:]
+    for name in missing_names:
         (snapshot / name).resolve().unlink()
         (snapshot / name).unlink()
-    said = find(HF_HUB_OFFLINE="1")
-    command = f"`hf download timm/a_model {' '.join(lost)} --revision {sharded.commit}`"
-    assert "\n" not in said
-    assert command in said
+    message = find(HF_HUB_OFFLINE="1")
+    command = f"`hf download timm/a_model {' '.join(missing_names)} --revision {sharded.commit}`"
+    assert "\n" not in message
+    assert command in message
     assert find(HF_ENDPOINT=sharded.endpoint) == first
 
 
 def test_a_shard_that_the_repository_lacks_is_named(find, sharded):
-    lost = list(SHARDS)[2]
-    del sharded.held[lost]
-    said = find(HF_ENDPOINT=sharded.endpoint)
-    assert "\n" not in said
-    assert f"lists 3 shards, and 1 of them are missing, the first is {lost}" in said
+    missing_names = list(SHARDS)[2]
+    del sharded.held[missing_names]
+    message = find(HF_ENDPOINT=sharded.endpoint)
+    assert "\n" not in message
+    assert f"lists 3 shards, and 1 of them are missing, the first is {missing_names}" in message
 
 
 @pytest.mark.fault(30, 50)
@@ -399,21 +401,21 @@ def test_a_damaged_shard_in_the_cache_is_refused(find, sharded):
     path = Path(find(HF_ENDPOINT=sharded.endpoint).split(" ", 3)[3])
     shard = path.with_name(list(SHARDS)[1]).resolve()
     shard.write_bytes(b"x")
-    said = find(HF_HUB_OFFLINE="1")
-    assert "the hub says" in said
-    assert f"delete {shard}" in said
+    message = find(HF_HUB_OFFLINE="1")
+    assert "the hub says" in message
+    assert f"delete {shard}" in message
 
 
 def test_the_tokenizer_is_fetched_when_text_is_wanted(find, hub):
     hub.held = {"model.safetensors": b"weights"}
     first = find("transformers", HF_ENDPOINT=hub.endpoint)
     path = Path(first.split(" ", 3)[3]).with_name("tokenizer.json")
-    said = find("transformers", "text", HF_HUB_OFFLINE="1").splitlines()[1]
-    for part in (
+    message = find("transformers", "text", HF_HUB_OFFLINE="1").splitlines()[1]
+    for fragment in (
         f"no tokenizer for a_model: timm/a_model@{hub.commit} is not cached",
         f"`hf download timm/a_model tokenizer.json --revision {hub.commit}`",
         "backbone.weights=PATH",
     ):
-        assert part in said
+        assert fragment in message
     hub.held["tokenizer.json"] = b"{}"
     assert find("transformers", "text", HF_ENDPOINT=hub.endpoint) == f"{first}\n{path}"

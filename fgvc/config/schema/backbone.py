@@ -10,6 +10,12 @@ from omegaconf import MISSING
 from fgvc.config.errors import ConfigError, ImpossibleError
 from fgvc.config.schema.fields import card, later, one_of, place
 
+FEATURES = {  # features of a backbone, by library
+    "timm": ("cls", "patch_mean", "cls_patch_mean"),
+    "open_clip": ("cls", "patch_mean", "cls_patch_mean", "projected"),
+    "transformers": ("map", "patch_mean", "projected"),
+}
+
 
 @dataclass
 class Checkpoint:

@@ -1,4 +1,4 @@
-"""Features and labels as they are given -> a `Frame`: the problem that is solved, and the way back.
+"""Features and labels -> a `Frame`: the problem in principal axes, and conversions from and to it.
 
 N rows, D features, C classes, K of them present in the rows, R principal axes.
 """
@@ -12,16 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fgvc.learn.logistic.problem import Point, Problem, point_at, proportional, rotated, threads_for
+from fgvc.learn.logistic.problem import (
+    Point,
+    Problem,
+    build_problem,
+    intercept_correction,
+    point_at,
+    threads_for,
+)
 from fgvc.types import UserError
 
-# A class without a row has probability 0 at the optimum. Its logit is the mean of the others' and
-# this log instead, so that the largest of them wins on any image.
+# A class without a row has probability 0 at the optimum. Its logit is the mean of the other logits
+# plus this value, so that the largest of the others wins on any image.
 ABSENT_LOGIT = math.log(1e-12)
 
 
 def check_rows(x_ND: np.ndarray, label_N: np.ndarray, classes: int) -> None:
-    """Refuse rows that no head can be fitted to.
+    """Refuse rows that no head can be fitted on.
 
     Raises:
         UserError: no rows, features that are not finite, labels out of range.
@@ -44,9 +51,9 @@ def check_rows(x_ND: np.ndarray, label_N: np.ndarray, classes: int) -> None:
 
 @dataclass(frozen=True)
 class Frame:
-    """A Problem over the classes that have rows. prior_KD: W0 of these, zeros where none is given.
+    """A Problem over the classes that have rows. prior_KD: W0 of these classes; zeros by default.
 
-    Weights with a C are W, those with an R are V = W - W0.
+    Weights with axis C are W; weights with axis R are V = W - W0.
     """
 
     problem: Problem
@@ -56,41 +63,43 @@ class Frame:
 
     @property
     def cells(self) -> int:
-        """Multiply-adds of one product at full size."""
+        """Multiply-adds of a full product."""
         return len(self.problem.label_N) * self.prior_KD.numel()
 
-    def given(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
-        """weight_CD, bias_C of all classes, for features as they were given."""
-        moved_KD = point.weight_CR @ self.problem.axis_DR.T
-        bias_K = point.bias_C - (self.prior_KD + moved_KD) @ self.problem.mean_D
+    def to_weights(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
+        """weight_CD and bias_C of all classes, for the input features."""
+        shift_KD = point.weight_CR @ self.problem.axis_DR.T
+        bias_K = point.bias_C - (self.prior_KD + shift_KD) @ self.problem.mean_D
         bias_K = bias_K - bias_K.mean()
-        # at the optimum V sums to 0 over the classes, whatever W0 does
-        weight_KD = self.prior_KD + (moved_KD - moved_KD.mean(0))
+        # at the optimum V sums to 0 over the classes, for any W0
+        weight_KD = self.prior_KD + (shift_KD - shift_KD.mean(0))
         weight_CD = self.prior_KD.mean(0).expand(self.classes, -1).numpy().copy()
         bias_C = np.full(self.classes, ABSENT_LOGIT)
         weight_CD[self.present_K], bias_C[self.present_K] = weight_KD.numpy(), bias_K.numpy()
         return weight_CD, bias_C
 
-    def taken(self, c: float, weight_CD: np.ndarray, bias_C: np.ndarray) -> Point:
-        """The way there: a model of all classes as a Point, its intercept fitted once to the class
-        sums, for a class that the model had not seen."""
+    def to_point(self, c: float, weight_CD: np.ndarray, bias_C: np.ndarray) -> Point:
+        """A model of all classes as a Point of the problem.
+
+        The intercept is corrected once to the class sums, for classes that the model lacked.
+        """
         problem = self.problem
-        moved_KD = torch.from_numpy(weight_CD[self.present_K]) - self.prior_KD
-        moved_KD = moved_KD - moved_KD.mean(0)
-        moved_KR = moved_KD @ problem.axis_DR
+        shift_KD = torch.from_numpy(weight_CD[self.present_K]) - self.prior_KD
+        shift_KD = shift_KD - shift_KD.mean(0)
+        shift_KR = shift_KD @ problem.axis_DR
         bias_K = torch.from_numpy(bias_C[self.present_K])
-        bias_K = bias_K + (self.prior_KD + moved_KD) @ problem.mean_D
-        logit_KN = problem.logits(moved_KR, bias_K)
-        fit_K = proportional(problem, logit_KN)
-        return point_at(problem, c, moved_KR, bias_K + fit_K, logit_KN + fit_K[:, None])
+        bias_K = bias_K + (self.prior_KD + shift_KD) @ problem.mean_D
+        logit_KN = problem.logits(shift_KR, bias_K)
+        correction_K = intercept_correction(problem, logit_KN)
+        return point_at(
+            problem, c, shift_KR, bias_K + correction_K, logit_KN + correction_K[:, None]
+        )
 
 
-def framed(
+def build_frame(
     x_ND: np.ndarray, label_N: np.ndarray, classes: int, prior_CD: np.ndarray | None
 ) -> Frame:
-    """Check the rows and rotate them.
-
-    prior_CD: W0, float64, one row for each of `classes`; None: zeros.
+    """Check the rows and rotate them. prior_CD: W0, float64, for all classes; None: zeros.
 
     Raises:
         UserError: as check_rows.
@@ -105,7 +114,7 @@ def framed(
         assert np.isfinite(prior_CD).all()
         prior_KD = torch.from_numpy(np.asarray(prior_CD, dtype=np.float64)[present_K])
     with threads_for(x_ND.size * len(present_K)):
-        problem = rotated(x, index, len(present_K), prior_KD)
+        problem = build_problem(x, index, len(present_K), prior_KD)
     if prior_KD is None:
         prior_KD = x.new_zeros(len(present_K), x_ND.shape[1])
     return Frame(problem, present_K, classes, prior_KD)

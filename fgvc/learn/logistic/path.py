@@ -1,10 +1,10 @@
-"""Multinomial logistic regression over a path of C: features -> `Solution`s -> the chosen one.
+"""Multinomial logistic regression over a path of C: features -> `Solution`s -> the selected one.
 
-The objective is scikit-learn's, C * sum_n CE(softmax(W x_n + b), y_n) + |W - W0|^2 / 2 with b free,
-where W0 is zero or a prior that the weights are drawn towards (class names as text features).
-Each C starts from its predecessors, extrapolated in log C. Source of the protocol: DINOv2's
+The objective is scikit-learn's, C * sum_n CE(softmax(W x_n + b), y_n) + |W - W0|^2 / 2 with b free.
+W0 is zero, or a prior of the weights (the text features of the class names). The solution for each
+C starts from an extrapolation of its predecessors in log C. Source of the protocol: DINOv2's
 logistic regression (arXiv:2304.07193), 45 values of C from 1e-6 to 1e5. With two classes the
-softmax has both rows penalised: scikit-learn's sigmoid is the same model at 2 C.
+softmax penalises both rows: scikit-learn's sigmoid is the same model at 2 C.
 N rows, D features, C classes, R principal axes.
 """
 
@@ -17,23 +17,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fgvc.learn.logistic.frame import Frame, framed
+from fgvc.learn.logistic.frame import Frame, build_frame
 from fgvc.learn.logistic.newton import Result, minimise
-from fgvc.learn.logistic.problem import Point, Problem, cold, point_at, threads_for
-from fgvc.learn.range_end import end_of
+from fgvc.learn.logistic.problem import Point, Problem, cold_start, point_at, threads_for
+from fgvc.learn.range_end import range_end
 from fgvc.types import Progress, UserError
 
 TOLERANCE = 1e-4  # nats above the lowest validation loss that count as a tie
-_HISTORY = 3  # predecessors that the extrapolation looks at
+_HISTORY = 3  # number of predecessors in the extrapolation
 
 
 @dataclass(frozen=True)
 class Solution:
-    """One point of the path. weight_CD, bias_C: float64, for features as they were given.
+    """The solution for one C. weight_CD, bias_C: float64, for the input features.
 
-    gap: certified upper bound of (objective - optimum) / optimum; with a prior an optimum below
-    C * N * 1e-6 counts as that much. iterations: of the inner solver.
-    units: products of N x R x C multiply-adds, two of them (X W^T and G^T X) making one unit.
+    gap: certified upper bound of (objective - optimum) / optimum; with a prior, the denominator is
+    at least C * N * 1e-6. iterations: of the inner solver. units: cost; two products of N x R x C
+    multiply-adds (X W^T and G^T X) are one unit.
     """
 
     c: float
@@ -48,7 +48,7 @@ class Solution:
 
 @dataclass(frozen=True)
 class Trial:
-    """Validation of one C: mean negative log-likelihood and accuracy."""
+    """Validation of one C: mean log-loss and accuracy."""
 
     c: float
     loss: float
@@ -57,48 +57,51 @@ class Trial:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen solution, and the whole curve in ascending C."""
+    """The selected solution, and the validation curve in ascending C."""
 
     solution: Solution
     curve: tuple[Trial, ...]
 
     @property
     def end(self) -> str | None:
-        """Whether the chosen C is the "first" or "last" of several; None: it is neither."""
-        return end_of(self.solution.c, [trial.c for trial in self.curve])
+        """Whether the selected C is the "first" or "last" of several; None: neither."""
+        return range_end(self.solution.c, [trial.c for trial in self.curve])
 
 
-def _solution(frame: Frame, c: float, found: Result, gap: float) -> Solution:
-    weight_CD, bias_C = frame.given(found.point)
+def _make_solution(frame: Frame, c: float, result: Result, gap: float) -> Solution:
+    weight_CD, bias_C = frame.to_weights(result.point)
     units, frame.problem.products = frame.problem.products / 2, 0
     return Solution(
         c,
         weight_CD,
         bias_C,
-        found.point.objective,
-        found.gap,
-        found.iterations,
+        result.point.objective,
+        result.gap,
+        result.iterations,
         units,
-        converged=found.gap <= gap,
+        converged=result.gap <= gap,
     )
 
 
-def _lagrange(knots: Sequence[float], at: float) -> list[float]:
-    """Weights of the polynomial through `knots`, read at `at`."""
+def _lagrange_weights(knots: Sequence[float], position: float) -> list[float]:
+    """Weights of the values at `knots` in the interpolating polynomial at `position`."""
     return [
-        math.prod((at - other) / (knot - other) for other in knots if other != knot)
+        math.prod((position - other) / (knot - other) for other in knots if other != knot)
         for knot in knots
     ]
 
 
-def _start(problem: Problem, c: float, seen: Sequence[tuple[float, Point]]) -> Point:
-    """The best of no, constant, linear and quadratic extrapolation in log C: costs no product."""
-    starts = [cold(problem, c)]
-    for order in range(1, len(seen) + 1):
-        knots = seen[-order:]
-        parts = _lagrange([math.log(knot) for knot, _ in knots], math.log(c))
+def _extrapolate(problem: Problem, c: float, history: Sequence[tuple[float, Point]]) -> Point:
+    """The best of a cold start and extrapolations of order 0 to 2 in log C; needs no product."""
+    starts = [cold_start(problem, c)]
+    for order in range(1, len(history) + 1):
+        knots = history[-order:]
+        coefficients = _lagrange_weights([math.log(knot) for knot, _ in knots], math.log(c))
         weight, bias, logit = (
-            sum(part * getattr(point, name) for part, (_, point) in zip(parts, knots, strict=True))
+            sum(
+                part * getattr(point, name)
+                for part, (_, point) in zip(coefficients, knots, strict=True)
+            )
             for name in ("weight_CR", "bias_C", "logit_CN")
         )
         assert isinstance(weight, torch.Tensor)
@@ -125,22 +128,22 @@ def fit_path(
         x_ND: finite features, any float type; solved in float64.
         label_N: class indices in 0..classes-1; a class may be absent (see ABSENT_LOGIT).
         cs: positive, distinct values of C.
-        gap: relative objective gap asked for.
-        gap_until: up to this C only the gap ends a solve; above it max_iterations may,
-            with converged=False.
-        on_step: advanced by one for every solution.
-        prior_CD: W0, finite, float64, for features as they are given; None: zeros.
+        gap: target of the relative objective gap.
+        gap_until: up to this C, a solve only ends at the gap; above, it may end after
+            max_iterations with converged=False.
+        on_step: advanced by one per solution.
+        prior_CD: W0, finite, float64, for the input features; None: zeros.
 
     Raises:
         UserError: features that are not finite, labels out of range, no rows (before iterating).
     """
     assert all(c > 0 for c in cs)
     assert len(set(cs)) == len(cs)
-    frame = framed(x_ND, label_N, classes, prior_CD)
-    return _solved(frame, sorted(map(float, cs)), gap, gap_until, max_iterations, on_step)
+    frame = build_frame(x_ND, label_N, classes, prior_CD)
+    return _solve_path(frame, sorted(map(float, cs)), gap, gap_until, max_iterations, on_step)
 
 
-def _solved(
+def _solve_path(
     frame: Frame,
     cs: Sequence[float],
     gap: float,
@@ -148,14 +151,14 @@ def _solved(
     max_iterations: int,
     on_step: Progress | None,
 ) -> Iterator[Solution]:
-    seen: list[tuple[float, Point]] = []
+    history: list[tuple[float, Point]] = []
     for c in cs:
         cap = None if c <= gap_until else max_iterations
         with threads_for(frame.cells):
-            start = _start(frame.problem, c, seen)
-            found = minimise(frame.problem, c, start, gap, cap)
-            solution = _solution(frame, c, found, gap)
-        seen = [*seen, (c, found.point)][-_HISTORY:]
+            start = _extrapolate(frame.problem, c, history)
+            result = minimise(frame.problem, c, start, gap, cap)
+            solution = _make_solution(frame, c, result, gap)
+        history = [*history, (c, result.point)][-_HISTORY:]
         if on_step is not None:
             on_step(1, f"C={c:.3g}")
         yield solution
@@ -164,8 +167,8 @@ def _solved(
 def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarray) -> Choice:
     """The smallest C whose validation log-loss is at most TOLERANCE above the lowest of all.
 
-    Reads the path once, in ascending C. It keeps the solutions that can still be chosen: those
-    within TOLERANCE of the lowest loss so far whose loss is below that of every smaller C.
+    Reads the path once, in ascending C, and only stores solutions that can still be selected: those
+    within TOLERANCE of the lowest loss so far whose loss is below the loss of every smaller C.
 
     Raises:
         UserError: no validation rows.
@@ -176,7 +179,7 @@ def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarr
     curve: list[Trial] = []
     candidates: list[tuple[float, Solution]] = []  # (loss, solution), losses falling
     for solution in path:
-        trial = _trial(solution, x_val, label_val_N)
+        trial = _validate(solution, x_val, label_val_N)
         curve.append(trial)
         if candidates and not trial.loss < candidates[-1][0]:
             continue
@@ -186,7 +189,7 @@ def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarr
     return Choice(candidates[0][1], tuple(curve))
 
 
-def _trial(solution: Solution, x_ND: np.ndarray, label_N: np.ndarray) -> Trial:
+def _validate(solution: Solution, x_ND: np.ndarray, label_N: np.ndarray) -> Trial:
     logit_NC = torch.from_numpy(x_ND @ solution.weight_CD.T + solution.bias_C)
     label = torch.from_numpy(label_N.astype(np.int64))
     loss = float(torch.nn.functional.cross_entropy(logit_NC, label))
@@ -203,24 +206,24 @@ def refit(
     max_iterations: int,
     prior_CD: np.ndarray | None = None,
 ) -> Solution:
-    """Solve at start.c on these rows, starting from `start`; arguments as fit_path.
+    """Solve for start.c on these rows, starting from `start`; arguments as in fit_path.
 
-    `start` may come from other rows (train, for train + val) or from a wider gap.
+    `start` may come from other rows (train, before train + val) or from a wider gap.
 
     Raises:
         UserError: as fit_path.
     """
     c = start.c
-    frame = framed(x_ND, label_N, classes, prior_CD)
+    frame = build_frame(x_ND, label_N, classes, prior_CD)
     cap = None if c <= gap_until else max_iterations
     with threads_for(frame.cells):
-        starts = frame.taken(c, start.weight_CD, start.bias_C), cold(frame.problem, c)
+        starts = frame.to_point(c, start.weight_CD, start.bias_C), cold_start(frame.problem, c)
         best = min(starts, key=lambda point: point.objective)
-        return _solution(frame, c, minimise(frame.problem, c, best, gap, cap), gap)
+        return _make_solution(frame, c, minimise(frame.problem, c, best, gap, cap), gap)
 
 
 def rotation_units(rows: int, width: int, classes: int) -> float:
-    """What the one rotation costs, in units: flops of a thin SVD (Golub and Van Loan, 6 m n^2 +
-    20 n^3) over those of a unit (4 N D C)."""
+    """Cost of the rotation in units: the flops of a thin SVD (Golub and Van Loan, 6 m n^2 + 20 n^3)
+    over the flops of a unit (4 N D C)."""
     long, short = max(rows, width), min(rows, width)
     return (6 * long * short**2 + 20 * short**3) / (4 * rows * width * classes)

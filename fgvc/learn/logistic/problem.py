@@ -1,8 +1,8 @@
-"""The logistic problem in its own axes: rows and labels -> `Problem`, whose `Point`s are compared.
+"""The logistic problem in principal axes: rows and labels -> `Problem`, with `Point`s to compare.
 
-The features are centred and turned into their own principal axes, which changes neither the penalty
-nor the optimum. Weights are held as V = W - W0, the distance from their prior: a prior is then
-nothing but fixed logits W0 x, the offset, under a penalty that is the plain |V|^2 / 2.
+The features are centred and rotated into their principal axes, which changes neither the penalty
+nor the optimum. The weights are V = W - W0, the distance from their prior. A prior thus only adds
+fixed logits W0 x, the offset, and the penalty is |V|^2 / 2.
 N rows, D features, R principal axes (rank), C classes present. Everything is float64 on the CPU.
 """
 
@@ -15,16 +15,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-_RANK = 1e-13  # principal axes shorter than this part of the longest are rounding
-TINY = 1e-300  # stands for a sum of probabilities that underflows
-_SMALL = 2e7  # multiply-adds of a product that one thread does in about 10 ms
+_RANK_TOLERANCE = 1e-13  # shorter principal axes, relative to the longest, are rounding errors
+TINY = 1e-300  # lower bound for sums of probabilities that underflow
+_SINGLE_THREAD_CELLS = 2e7  # multiply-adds of a product that one thread does in about 10 ms
 
 
 @dataclass
 class Problem:
-    """Rows in principal axes. offset_CN: logits that no weight moves; None where there are none.
+    """Rows in principal axes. offset_CN: fixed logits of the prior; None without a prior.
 
-    products counts every N x R x C product, and smaller ones by their part of it; two are one unit.
+    products: number of N x R x C products, where smaller products count as a fraction; two are one
+    unit.
     """
 
     x_NR: Tensor
@@ -68,24 +69,25 @@ class Problem:
 
 @contextmanager
 def threads_for(cells: int) -> Iterator[None]:
-    """One torch thread where a product is small: waking others costs more than it saves, and on a
-    busy machine a hundred times more.
+    """Use a single torch thread for small products, for which waking other threads is slower.
+
+    On a busy machine it is slower by a factor of a hundred.
 
     Args:
-        cells: multiply-adds of one product, N x D x C.
+        cells: multiply-adds of a product, N x D x C.
     """
-    before = torch.get_num_threads()
-    if cells < _SMALL:
+    previous = torch.get_num_threads()
+    if cells < _SINGLE_THREAD_CELLS:
         torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 @dataclass(frozen=True)
 class Point:
-    """V and intercept in principal axes, with their logits and objective at one C."""
+    """V and intercept in principal axes, with their logits and their objective for one C."""
 
     weight_CR: Tensor
     bias_C: Tensor
@@ -93,19 +95,21 @@ class Point:
     objective: float
 
 
-def rotated(x_ND: Tensor, label_N: Tensor, classes: int, prior_CD: Tensor | None = None) -> Problem:
-    """Centre and rotate; labels are 0..classes-1 and every class has a row.
+def build_problem(
+    x_ND: Tensor, label_N: Tensor, classes: int, prior_CD: Tensor | None = None
+) -> Problem:
+    """Centre and rotate the rows; labels are 0..classes-1 and every class has a row.
 
-    prior_CD: W0 for x_ND as it is; the part of its logits that all rows share is the intercept's.
+    prior_CD: W0 for x_ND before centring; the intercept absorbs logits that all rows share.
     """
     mean_D = x_ND.mean(0)
     left_NR, length_R, axis_RD = torch.linalg.svd(x_ND - mean_D, full_matrices=False)
-    rank = int((length_R > _RANK * length_R[0]).sum())
+    rank = int((length_R > _RANK_TOLERANCE * length_R[0]).sum())
     x_NR = (left_NR[:, :rank] * length_R[:rank]).contiguous()
-    hot_CN = torch.zeros(classes, len(label_N), dtype=torch.float64)
-    hot_CN[label_N, torch.arange(len(label_N))] = 1.0
+    one_hot_CN = torch.zeros(classes, len(label_N), dtype=torch.float64)
+    one_hot_CN[label_N, torch.arange(len(label_N))] = 1.0
     axis_DR = axis_RD[:rank].T.contiguous()
-    problem = Problem(x_NR, axis_DR, mean_D, label_N, hot_CN.sum(1), hot_CN @ x_NR)
+    problem = Problem(x_NR, axis_DR, mean_D, label_N, one_hot_CN.sum(1), one_hot_CN @ x_NR)
     if prior_CD is not None:
         problem.offset_CN = problem.forward(prior_CD @ axis_DR)
     return problem
@@ -114,9 +118,9 @@ def rotated(x_ND: Tensor, label_N: Tensor, classes: int, prior_CD: Tensor | None
 def point_at(
     problem: Problem, c: float, weight_CR: Tensor, bias_C: Tensor, logit_CN: Tensor
 ) -> Point:
-    """Attach the objective C * sum CE + |V|^2 / 2.
+    """A Point with its objective C * sum CE + |V|^2 / 2.
 
-    CE is log(1 + sum over the other classes), which keeps its digits where the own class is sure.
+    CE is log(1 + sum over the other classes), which is precise for confident predictions.
     """
     own = (problem.label_N, problem.row_N)
     margin_CN = logit_CN - logit_CN[own]
@@ -126,21 +130,25 @@ def point_at(
     return Point(weight_CR, bias_C, logit_CN, objective)
 
 
-def proportional(problem: Problem, logit_CN: Tensor) -> Tensor:
-    """What one proportional fit of the class sums adds to the intercept: it never raises the
-    objective, and without offset and weights it is the optimum."""
+def intercept_correction(problem: Problem, logit_CN: Tensor) -> Tensor:
+    """The change of the intercept by one proportional fit of the class sums.
+
+    It never raises the objective, and without offset and weights it gives the optimum.
+    """
     sum_C = torch.softmax(logit_CN, 0).sum(1)
     return (problem.count_C / sum_C.clamp(min=TINY)).log()
 
 
-def cold(problem: Problem, c: float) -> Point:
-    """V = 0; the centred intercept that reproduces the class frequencies (over an offset: nears
-    them, as there is no closed form)."""
+def cold_start(problem: Problem, c: float) -> Point:
+    """V = 0, with the centred intercept that reproduces the class frequencies.
+
+    With an offset there is no closed form, and the intercept only approximates them.
+    """
     weight_CR = problem.moment_CR.new_zeros(problem.moment_CR.shape)
     if problem.offset_CN is None:
         bias_C, offset_CN = problem.count_C.log(), 0.0
     else:
-        bias_C, offset_CN = proportional(problem, problem.offset_CN), problem.offset_CN
+        bias_C, offset_CN = intercept_correction(problem, problem.offset_CN), problem.offset_CN
     bias_C = bias_C - bias_C.mean()
     logit_CN = bias_C[:, None].expand(-1, len(problem.label_N)) + offset_CN
     return point_at(problem, c, weight_CR, bias_C, logit_CN)

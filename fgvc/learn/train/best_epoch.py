@@ -1,4 +1,4 @@
-"""Validation numbers, epoch by epoch -> the epoch that is kept, and whether to go on."""
+"""Validation numbers per epoch -> the best epoch, and whether to stop early."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class BestEpoch:
-    """The best epoch so far by `select`; of equals the one of lower loss, then the earlier.
+    """The best epoch so far by `select`; ties go to the lower loss, then to the earlier epoch.
 
-    last: the epoch judged last. A loss that is no number counts as infinite.
+    last: the last validated epoch. A loss of NaN counts as infinite.
     """
 
     select: str  # top1 | loss
-    patience: int | None  # epochs without a better one; None: without end
+    patience: int | None  # epochs without improvement; None: no early stopping
     epoch: int | None = None
     top1: float = -math.inf
     loss: float = math.inf
     last: int | None = None
 
     def after(self, epoch: int, top1: float, loss: float) -> BestEpoch:
-        """The state once `epoch` has been validated; it is kept if `.is_new` then."""
-        found = replace(self, epoch=epoch, top1=top1, loss=loss, last=epoch)
+        """The state after the validation of `epoch`, whose `is_new` is true if `epoch` is best."""
+        candidate = replace(self, epoch=epoch, top1=top1, loss=loss, last=epoch)
         if math.isnan(loss):
-            found = replace(found, loss=math.inf)
-        better = self.epoch is None or found._rank > self._rank
-        return found if better else replace(self, last=epoch)
+            candidate = replace(candidate, loss=math.inf)
+        better = self.epoch is None or candidate._rank > self._rank
+        return candidate if better else replace(self, last=epoch)
 
     @property
     def is_new(self) -> bool:
-        """Whether the epoch judged last is the best."""
+        """Whether the last validated epoch is the best."""
         return self.epoch is not None and self.epoch == self.last
 
     @property
     def exhausted(self) -> bool:
-        """Whether `patience` epochs have gone by without a better one."""
+        """Whether the last `patience` epochs brought no improvement."""
         if self.patience is None or self.epoch is None or self.last is None:
             return False
         return self.last - self.epoch >= self.patience

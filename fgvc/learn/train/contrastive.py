@@ -1,8 +1,8 @@
-"""Features of a global batch -> the loss that pulls a class together and pushes look-alikes apart.
+"""Features of a global batch -> a loss that attracts images of a class and repels other classes.
 
 Source: TransFG (He et al., AAAI 2022), eq. 10; the mean over all ordered pairs of the global batch.
-No collective call is part of a backward pass: each rank gathers the features of all ranks, treats
-the features of the others as constants, and computes the gradient of the whole loss with respect to
+No backward pass contains a collective call. Each rank gathers the features of all ranks, treats the
+features of other ranks as constants, and computes the gradient of the whole loss with respect to
 its own features. This gradient is exact.
 B images of all ranks, b of this one, D feature width.
 """
@@ -16,8 +16,8 @@ from torch import Tensor, distributed
 from torch.nn.functional import normalize, pad
 
 
-def contrastive(feature_BD: Tensor, label_B: Tensor, margin: float) -> Tensor:
-    """sum_ij [ y_i = y_j: 1 - cos_ij; else max(cos_ij - margin, 0) ] / B^2; 0 for no image."""
+def contrastive_loss(feature_BD: Tensor, label_B: Tensor, margin: float) -> Tensor:
+    """sum_ij [ y_i = y_j: 1 - cos_ij; else max(cos_ij - margin, 0) ] / B^2; 0 without images."""
     if not len(label_B):
         return feature_BD.sum()  # 0, with a gradient
     feature_BD = feature_BD.to(torch.promote_types(feature_BD.dtype, torch.float32))
@@ -35,31 +35,33 @@ def contrastive_gradient(
     Each rank makes the same two collective calls for any number of images, 0 included.
 
     Args:
-        feature_bD: all features of this rank in this step, without a graph.
+        feature_bD: all features of this rank in this step.
         counts: images of each rank.
     """
     features, labels = [feature_bD.detach()], [label_b]
     if len(counts) > 1:
-        features, labels = (_gathered(part, counts) for part in (feature_bD.detach(), label_b))
-    own_bD = features[distributed.get_rank() if len(counts) > 1 else 0].requires_grad_()
-    loss = contrastive(torch.cat(features), torch.cat(labels), margin)
-    return torch.autograd.grad(loss, own_bD)[0]
+        features, labels = (
+            _all_gather_rows(part, counts) for part in (feature_bD.detach(), label_b)
+        )
+    local_bD = features[distributed.get_rank() if len(counts) > 1 else 0].requires_grad_()
+    loss = contrastive_loss(torch.cat(features), torch.cat(labels), margin)
+    return torch.autograd.grad(loss, local_bD)[0]
 
 
 def gather_counts(device: torch.device, world: int, *counts: int) -> list[list[int]]:
     """The counts of every rank, in rank order: one list per rank."""
     if world == 1:
         return [list(counts)]
-    own = torch.tensor(counts, device=device)
-    parts = [torch.empty_like(own) for _ in range(world)]
-    distributed.all_gather(parts, own)
+    own_counts = torch.tensor(counts, device=device)
+    parts = [torch.empty_like(own_counts) for _ in range(world)]
+    distributed.all_gather(parts, own_counts)
     return torch.stack(parts).tolist()
 
 
-def _gathered(own: Tensor, counts: Sequence[int]) -> list[Tensor]:
-    """The rows of each rank, in rank order; padded to equal length for the collective call."""
-    padding = [0, 0] * (own.ndim - 1) + [0, max(counts) - len(own)]
-    padded = pad(own, padding).contiguous()
+def _all_gather_rows(rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    """The rows of each rank, in rank order; rows are padded for the collective call."""
+    padding = [0, 0] * (rows.ndim - 1) + [0, max(counts) - len(rows)]
+    padded = pad(rows, padding).contiguous()
     parts = [torch.empty_like(padded) for _ in counts]
     distributed.all_gather(parts, padded)
     return [part[:count] for part, count in zip(parts, counts, strict=True)]

@@ -1,4 +1,4 @@
-"""What stops a step -> one line that says what to change."""
+"""Errors that stop a training step -> one line that says what to change."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 
 from fgvc.types import UserError
 
-_SHOWN = 8  # rows named in the message; all of them are in `.rows`
-# what MPS and torch's CPU allocator say in a plain RuntimeError
-_TEXTS = ("out of memory", "can't allocate memory")
+_MAX_ROWS_SHOWN = 8  # rows named in the message; all of them are in `.rows`
+# in the RuntimeError of MPS and of torch's CPU allocator
+_OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory")
 
 
 class NonFinite(UserError):  # noqa: N818
-    """The loss or its gradient is no finite number; the weights are those before the step.
+    """The loss or its gradient is not finite; the weights are those before the step.
 
-    rows: of the manifest: the images whose own loss is not finite, or all of the global batch where
-    only the gradient is not.
+    rows: manifest rows of the images whose loss is not finite, or of the whole global batch if only
+    the gradient is not finite.
     """
 
     def __init__(self, what: str, value: float, step: int, rows: Sequence[int]) -> None:
-        more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-        named = ", ".join(map(str, rows[:_SHOWN]))
+        more = f" and {len(rows) - _MAX_ROWS_SHOWN} more" if len(rows) > _MAX_ROWS_SHOWN else ""
+        named = ", ".join(map(str, rows[:_MAX_ROWS_SHOWN]))
         super().__init__(
             f"{what} is {value} at step {step}, manifest rows {named}{more}: lower "
             "task.learning_rate, set task.clip_norm, or take precision=fp32"
@@ -31,7 +31,7 @@ class NonFinite(UserError):  # noqa: N818
 
 
 class OutOfMemory(UserError):  # noqa: N818
-    """The device or the machine has no memory for a step. status: of the run it ends."""
+    """The memory of the device or the machine is exhausted. status: of the stopped run."""
 
     status = "oom"
 
@@ -42,8 +42,10 @@ class OutOfMemory(UserError):  # noqa: N818
         )
 
 
-def is_memory(error: BaseException) -> bool:
-    """Whether `error` means that memory ran out, in the words of any of torch's devices."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` means that memory is exhausted, on any of torch's devices."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
+    return isinstance(error, RuntimeError) and any(
+        text in str(error) for text in _OUT_OF_MEMORY_TEXTS
+    )

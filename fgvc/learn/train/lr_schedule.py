@@ -1,4 +1,4 @@
-"""Step -> learning rate: a pure function, so that a resumed run needs no scheduler's state."""
+"""Step -> learning rate: a pure function, so that a resumed run needs no scheduler state."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ def learning_rate(step: int, total: int, peak: float, warmup: int, final: float)
         after that:     peak (final + (1 - final) (1 + cos(pi t)) / 2)
                         where t = (step - warmup) / (total - warmup)
 
-    The peak is met at step = warmup and `final` of it at step = total, one past the last step, so
-    that no step is spent at a rate of 0.
+    The rate is the peak at step = warmup and final * peak at step = total, after the last step, so
+    that no step has a rate of 0.
 
     Args:
         step: from 0; total: optimiser steps of the whole run.
-        warmup: in steps; where it is no less than `total`, the run ends on its way up.
-        final: share of the peak.
+        warmup: in steps; if it is at least `total`, the run ends during warm-up.
+        final: fraction of the peak.
     """
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)

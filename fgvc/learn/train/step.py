@@ -1,6 +1,6 @@
-"""Units of a global batch, the report of a step, and the contexts of a forward pass.
+"""Batches of the loader, the report of a step, and helpers for models in DistributedDataParallel.
 
-B images of a unit or a micro-batch, C channels or classes, H, W pixels.
+B images of a loader batch, C channels, H, W pixels.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Micro:
-    """Images that are read together; an unreadable one is in none of the four.
+class LoaderBatch:
+    """Images of a global batch that are loaded together; unreadable images are left out.
 
-    Places 2j and 2j + 1 of the global batch form a pair for mixing and are always in the same unit.
-    The trainer cuts a unit into micro-batches after mixing.
+    Places 2j and 2j + 1 of the global batch form a pair for mixing and are always in the same
+    loader batch. The trainer splits it into micro-batches after mixing.
 
-    pixels_BCHW: float32, normalised. label_B: int64. place_B: where in the global batch, ascending.
-    row_B: rows of the manifest, to name an image by.
+    pixels_BCHW: float32, normalised. label_B: int64. place_B: places in the global batch,
+    ascending. row_B: rows of the manifest.
     """
 
     pixels_BCHW: Tensor
@@ -38,13 +36,13 @@ class Micro:
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step, over all ranks.
+    """An optimiser step, over all ranks.
 
     step: from 0. loss: mean over the `images` that could be read, nan if there is none. top1: share
     of these images whose prediction is the label with the largest weight in the target (a mixed
     image has two labels), nan if there is none. grad_norm: before clipping. learning_rate: of the
-    head. seconds: of this rank, including the wait for images. moved: false if there was no image,
-    or if an overflow in fp16 halved the scale: the weights did not change.
+    head. seconds: of this rank, including the wait for images. updated: false if the weights did
+    not change, because there was no image or because an overflow in fp16 halved the scale.
     """
 
     step: int
@@ -57,35 +55,30 @@ class StepReport:
     moved: bool
 
 
-def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
-    """Each item and whether it is the last, reading one ahead."""
+def mark_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+    """Each item and whether it is the last; reads one item ahead."""
     iterator = iter(items)
-    held = next(iterator, None)
-    assert held is not None, "a step needs a micro-batch, if need be an empty one"
-    for item in iterator:
-        yield held, False
-        held = item
-    yield held, True
+    item = next(iterator, None)
+    assert item is not None, "a step needs at least one micro-batch, which may be empty"
+    for next_item in iterator:
+        yield item, False
+        item = next_item
+    yield item, True
 
 
-def without_sync(model: nn.Module, last: bool) -> AbstractContextManager[object]:
-    """Where ranks share gradients: keep them to oneself until the last micro-batch."""
+def no_sync_unless_last(model: nn.Module, last: bool) -> AbstractContextManager[object]:
+    """A context in which ranks exchange no gradients, unless this is the last micro-batch."""
     if isinstance(model, DistributedDataParallel) and not last:
         return model.no_sync()
     return nullcontext()
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context of a forward."""
-    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
-
-
-def within_rank(model: nn.Module) -> nn.Module:
+def unwrap_ddp(model: nn.Module) -> nn.Module:
     """The model without DistributedDataParallel: its forward passes make no collective calls."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel and torch.compile."""
-    model = within_rank(model)
+    model = unwrap_ddp(model)
     return getattr(model, "_orig_mod", model)

@@ -1,10 +1,10 @@
-"""Global batches -> weights: the optimiser, its averaged weights and what a resume needs.
+"""Global batches -> weights: the optimiser, averaged weights, and the state for a resume.
 
-A step is one global batch and changes the weights in the same way for any number of ranks and
-micro-batches. Drop path, dropout and mixing follow from (seed, step, place of
-the image in the global batch), so no random state is kept. A step waits for the device once, to
-know its loss (fp16: twice, as GradScaler reads whether the gradient overflowed).
-N images of this rank's part.
+A step processes one global batch and changes the weights in the same way for any number of ranks
+and micro-batches. Drop path, dropout and mixing are functions of (seed, step, place of the image in
+the global batch), so there is no random state. A step waits for the device once, to read the loss
+(fp16: twice, because GradScaler reads whether the gradient overflowed).
+N images of this rank.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fgvc.config import schema
 from fgvc.learn.train.best_epoch import BestEpoch
-from fgvc.learn.train.errors import NonFinite, OutOfMemory, is_memory
-from fgvc.learn.train.grad_accumulation import Accumulator, Hooks, Seen
+from fgvc.learn.train.errors import NonFinite, OutOfMemory, is_out_of_memory
+from fgvc.learn.train.grad_accumulation import Accumulator, Hooks, MicroBatchResult
 from fgvc.learn.train.lr_schedule import learning_rate
 from fgvc.learn.train.mixup import Mixer
 from fgvc.learn.train.param_groups import parameter_groups
-from fgvc.learn.train.state_mismatch import mismatches
-from fgvc.learn.train.step import Micro, StepReport, unwrapped
+from fgvc.learn.train.state_mismatch import find_mismatches
+from fgvc.learn.train.step import LoaderBatch, StepReport, unwrap
 
 
 class Trainer:
     """Trains `model` in place: normalised pixels_BCHW -> logits_BC, on `device` already.
 
-    Freeze what is to stay frozen first. With `world` > 1 the process group must stand; the model is
-    then wrapped in DistributedDataParallel. A compiled model may be given.
+    Freeze parameters before. With `world` > 1 the process group must be initialised; the model is
+    then wrapped in DistributedDataParallel. `model` may be compiled.
 
     Args:
         depth_of: parameter name -> 0 (patches and positions) .. L (head).
         precision: fp32 | bf16 | fp16; half precision is autocast, weights stay float32.
-        pull: weight and margin of the contrastive loss of the global batch; with a weight, `model`
-            gives (logits_BC, feature_BD) in training.
-        micro_batch: images per forward pass; None: all images of a unit. It changes no result
-            beyond rounding.
+        contrastive: weight and margin of the contrastive loss of the global batch; if the weight is
+            not 0, `model` returns (logits_BC, feature_BD) in training.
+        micro_batch: images per forward pass; None: all images of a loader batch. It changes results
+            by rounding only.
         hooks: called right before each forward pass (micro-batches are read one ahead).
     """
 
@@ -62,20 +62,20 @@ class Trainer:
         precision: str,
         seed: int,
         world: int = 1,
-        pull: tuple[float, float] = (0.0, 0.0),
+        contrastive: tuple[float, float] = (0.0, 0.0),
         micro_batch: int | None = None,
         hooks: Hooks | None = None,
     ) -> None:
         self.task, self.precision = task, precision
         self.world, self.rank = world, distributed.get_rank() if world > 1 else 0
         self.total, self.done = task.epochs * steps_per_epoch, 0
-        self.bare = unwrapped(model)
-        self.average = _average(self.bare, task.ema)
-        self.optimiser = _optimiser(self.bare, task, depth_of, device)
+        self.unwrapped_model = unwrap(model)
+        self.ema_model = _build_ema(self.unwrapped_model, task.ema)
+        self.optimiser = _build_optimiser(self.unwrapped_model, task, depth_of, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.best = BestEpoch(task.select, task.patience)
         if world > 1:
-            _keep_strides(self.bare)
+            _make_gradients_contiguous(self.unwrapped_model)
         self.model = DistributedDataParallel(model) if world > 1 else model
         self.accumulate = Accumulator(
             self.model,
@@ -86,75 +86,76 @@ class Trainer:
             precision,
             seed,
             world,
-            pull,
+            contrastive,
             micro_batch,
             hooks or Hooks(),
         )
-        self.model.train()  # its parts too, which may have been built for evaluation
+        self.model.train()  # also its submodules, which may be in evaluation mode
 
-    def step(self, micros: Iterable[Micro]) -> StepReport:
-        """One optimiser step on this rank's part of a global batch, unit by unit.
+    def step(self, batches: Iterable[LoaderBatch]) -> StepReport:
+        """An optimiser step on this rank's part of a global batch.
 
-        Every rank must be given at least one, if need be without an image in it. All ranks make the
-        same collective calls, for any numbers of images and micro-batches.
+        Args:
+            batches: at least one, which may be empty. All ranks make the same collective calls, for
+                any numbers of images and micro-batches.
 
         Raises:
-            NonFinite: on all ranks together, before any weight changes.
+            NonFinite: on all ranks, before any weight changes.
             UserError: a random layer of the model does not draw per image.
-            OutOfMemory: on the rank whose memory ran out.
+            OutOfMemory: on the rank whose memory is exhausted.
         """
         start = time.perf_counter()
         rate = self._set_rate()
         try:
-            if not self.bare.training:
+            if not self.unwrapped_model.training:
                 self.model.train()
             self.optimiser.zero_grad()
-            seen = self.accumulate(micros, self.done)
-            loss, top1, images, norm = self._measured(seen)
-            self._check(loss, images, norm, seen)
-            moved = self._move(images, norm)
+            results = self.accumulate(batches, self.done)
+            loss, top1, images, norm = self._reduce_results(results)
+            self._check_finite(loss, images, norm, results)
+            updated = self._update_weights(images, norm)
         except (MemoryError, RuntimeError) as error:
-            if is_memory(error):
-                raise OutOfMemory(self.done, *self.accumulate.at_once) from error
+            if is_out_of_memory(error):
+                raise OutOfMemory(self.done, *self.accumulate.last_forward) from error
             raise
         self.done += 1
         seconds = time.perf_counter() - start
-        return StepReport(self.done - 1, loss, top1, norm, rate, images, seconds, moved)
+        return StepReport(self.done - 1, loss, top1, norm, rate, images, seconds, updated)
 
     def evaluated_model(self) -> nn.Module:
-        """The averaged weights, where task.ema asks for them, else the model itself; unwrapped."""
-        return self.bare if self.average is None else self.average.module
+        """The model with averaged weights if task.ema is set, otherwise the model; unwrapped."""
+        return self.unwrapped_model if self.ema_model is None else self.ema_model.module
 
     def state(self) -> dict[str, Any]:
-        """All that a continuation needs, as plain types and tensors.
+        """The state for a resume, as plain types and tensors.
 
-        The tensors are the live ones: save or copy them before the next step.
+        The tensors are not copied: save or copy them before the next step.
         """
         return {
-            "model": self.bare.state_dict(),
+            "model": self.unwrapped_model.state_dict(),
             "optimiser": self.optimiser.state_dict()["state"],
             "scaler": self.scaler.state_dict(),
-            "ema": None if self.average is None else self.average.state_dict(),
+            "ema": None if self.ema_model is None else self.ema_model.state_dict(),
             "step": self.done,
             "best": asdict(self.best),
         }
 
     def mismatches(self, state: dict[str, Any]) -> list[str]:
         """A phrase for each tensor of `state` that does not fit; `load` requires an empty list."""
-        return mismatches(state, self.bare, self.optimiser)
+        return find_mismatches(state, self.unwrapped_model, self.optimiser)
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, bit for bit on a CPU; rates and decays are those of this config."""
-        self.bare.load_state_dict(state["model"])
+        """Resume from `state`, bit for bit on a CPU; rates and decays come from this config."""
+        self.unwrapped_model.load_state_dict(state["model"])
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state["optimiser"], "param_groups": groups})
         self.scaler.load_state_dict(state["scaler"])
-        self.average = _average(self.bare, self.task.ema)
-        if self.average is not None and state["ema"] is not None:
-            self.average.load_state_dict(state["ema"])
+        self.ema_model = _build_ema(self.unwrapped_model, self.task.ema)
+        if self.ema_model is not None and state["ema"] is not None:
+            self.ema_model.load_state_dict(state["ema"])
         self.done = state["step"]
-        kept = state["best"] | {"select": self.task.select, "patience": self.task.patience}
-        self.best = BestEpoch(**kept)
+        best = state["best"] | {"select": self.task.select, "patience": self.task.patience}
+        self.best = BestEpoch(**best)
 
     def _set_rate(self) -> float:
         task = self.task
@@ -165,10 +166,12 @@ class Trainer:
             group["lr"] = rate * group["lr_scale"]
         return rate
 
-    def _measured(self, seen: Sequence[Seen]) -> tuple[float, float, int, float]:
-        """Mean loss, top-1 and number of images over all ranks, and the norm of their gradient."""
-        loss_N = torch.cat([part.loss_B for part in seen])
-        right_N = torch.cat([part.right_B for part in seen])
+    def _reduce_results(
+        self, results: Sequence[MicroBatchResult]
+    ) -> tuple[float, float, int, float]:
+        """Mean loss, top-1 and number of images over all ranks, and the norm of the gradient."""
+        loss_N = torch.cat([part.loss_B for part in results])
+        right_N = torch.cat([part.right_B for part in results])
         sums = torch.stack(
             [loss_N.sum(), right_N.sum().to(loss_N.dtype), loss_N.new_full((), len(loss_N))]
         )
@@ -183,48 +186,54 @@ class Trainer:
         norm *= self.task.batch_size / count
         return total / count, right / count, int(count), norm
 
-    def _check(self, loss: float, images: int, norm: float, seen: Sequence[Seen]) -> None:
+    def _check_finite(
+        self, loss: float, images: int, norm: float, results: Sequence[MicroBatchResult]
+    ) -> None:
         if images and not math.isfinite(loss):
-            raise NonFinite("the loss", loss, self.done, self._culprits(seen))
+            raise NonFinite("the loss", loss, self.done, self._nonfinite_rows(results))
         # in fp16 an overflow is part of the search for a scale
         if not math.isfinite(norm) and self.precision != "fp16":
-            raise NonFinite("the gradient's norm", norm, self.done, self._culprits(seen))
+            raise NonFinite("the gradient's norm", norm, self.done, self._nonfinite_rows(results))
 
-    def _culprits(self, seen: Sequence[Seen]) -> list[int]:
-        """Rows of all ranks whose own loss is not finite, else all rows; asked on all together."""
-        row_N = np.concatenate([part.row_B for part in seen])
-        bad_N = ~torch.cat([part.loss_B for part in seen]).isfinite().cpu().numpy()
-        ranks: list[Any] = [list(zip(row_N.tolist(), bad_N.tolist(), strict=True))] * self.world
+    def _nonfinite_rows(self, results: Sequence[MicroBatchResult]) -> list[int]:
+        """Rows of all ranks whose loss is not finite; if there are none, all rows. Collective."""
+        row_N = np.concatenate([part.row_B for part in results])
+        nonfinite_N = ~torch.cat([part.loss_B for part in results]).isfinite().cpu().numpy()
+        ranks: list[Any] = [
+            list(zip(row_N.tolist(), nonfinite_N.tolist(), strict=True))
+        ] * self.world
         if self.world > 1:
             distributed.all_gather_object(ranks, ranks[self.rank])
-        every = list(itertools.chain.from_iterable(ranks))
-        return [row for row, bad in every if bad] or [row for row, _ in every]
+        all_rows = list(itertools.chain.from_iterable(ranks))
+        return [row for row, bad in all_rows if bad] or [row for row, _ in all_rows]
 
-    def _move(self, images: int, norm: float) -> bool:
-        """Let the optimiser move the weights; whether it did."""
+    def _update_weights(self, images: int, norm: float) -> bool:
+        """Step the optimiser; whether the weights changed."""
         if images not in (0, self.task.batch_size):
             for gradient in self._gradients():
                 gradient.mul_(self.task.batch_size / images)
         if self.task.clip_norm is not None:
-            clip_grads_with_norm_(self.bare.parameters(), self.task.clip_norm, torch.tensor(norm))
+            clip_grads_with_norm_(
+                self.unwrapped_model.parameters(), self.task.clip_norm, torch.tensor(norm)
+            )
         if images:
             self.scaler.step(self.optimiser)
         self.scaler.update()
-        moved = images > 0 and math.isfinite(norm)
-        if self.average is not None and moved:
-            self.average.update_parameters(self.bare)
-        return moved
+        updated = images > 0 and math.isfinite(norm)
+        if self.ema_model is not None and updated:
+            self.ema_model.update_parameters(self.unwrapped_model)
+        return updated
 
     def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self.bare.parameters() if p.grad is not None]
+        return [p.grad for p in self.unwrapped_model.parameters() if p.grad is not None]
 
 
-def _keep_strides(model: nn.Module) -> None:
+def _make_gradients_contiguous(model: nn.Module) -> None:
     """Give each gradient the strides of its parameter, as DistributedDataParallel expects.
 
     A class token of shape (1, 1, D) is broadcast over the images. With a single image, its gradient
-    is a slice of the gradient of all tokens and has the strides of this larger tensor. torch takes
-    it for contiguous all the same, because the stride of a dimension of size 1 does not count.
+    is a slice of the gradient of all tokens and has the strides of this larger tensor. torch
+    regards it as contiguous, because it ignores the stride of a dimension of size 1.
     """
     copied = functools.partial(torch.clone, memory_format=torch.contiguous_format)
     for parameter in model.parameters():
@@ -232,8 +241,8 @@ def _keep_strides(model: nn.Module) -> None:
             parameter.register_hook(copied)
 
 
-def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    """Averaged weights that start from the model's own; None where there is no decay."""
+def _build_ema(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    """Averaged weights that start from the model's weights; None without a decay."""
     if decay is None:
         return None
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
@@ -241,13 +250,13 @@ def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
     return averaged
 
 
-def _optimiser(
+def _build_optimiser(
     model: nn.Module,
     task: schema.TrainTask,
     depth_of: Callable[[str], int],
     device: torch.device,
 ) -> torch.optim.Optimizer:
-    """AdamW with torch's betas and epsilon, or SGD with momentum; one kernel for all on CUDA."""
+    """AdamW with torch's betas and epsilon, or SGD with momentum; fused on CUDA."""
     groups = parameter_groups(model, depth_of, task.layer_decay, task.weight_decay)
     fused = True if device.type == "cuda" else None
     if task.optimiser == "adamw":

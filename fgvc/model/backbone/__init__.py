@@ -1,10 +1,11 @@
-"""backbone= axis: normalised pixels -> tokens, and class names -> text features; one module a door.
+"""backbone= axis: normalised pixels -> tokens, and class names -> text features.
 
-    weights.find(conf) -> where the weights lie
+    weights.find(conf) -> where the weights are
     build(conf, side, source, seed, stride) -> the frozen model
     text_tower(conf, source, seed) -> the text half of a family that has one
 
-Importing this package is cheap: the library behind a backbone is imported when one is built.
+One module per library. Importing this package is cheap: a library is imported when a backbone of it
+is built.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from fgvc.config import schema
 from fgvc.types import UserError, WeightsSource
 
 if TYPE_CHECKING:
-    from fgvc.model.backbone.base import Backbone, TextTower, autocast
+    from fgvc.model.backbone.base import Backbone, TextTower
 
-__all__ = ["Backbone", "TextTower", "autocast", "build", "has_text", "text_tower"]
+__all__ = ["Backbone", "TextTower", "build", "has_text_tower", "text_tower"]
 
-DOORS = {"timm": "timm_vit", "open_clip": "clip", "transformers": "siglip2"}
+MODULES = {"timm": "timm_vit", "open_clip": "clip", "transformers": "siglip2"}
 
 
 def build(
@@ -29,18 +30,19 @@ def build(
     """The frozen backbone that `conf` chooses, for square images of `side` pixels.
 
     Args:
-        stride: pixels from one patch to the next, none padded; None: the patch, so that they abut.
-            Positions are resized to the grid that follows, as `conf.position_resize` says.
+        stride: pixels from one patch to the next, without padding; None: the side of a patch, so
+            that patches do not overlap. Positions are resized to the resulting grid by the method
+            `conf.position_resize`.
 
     Raises:
         UserError: the weights do not fit the model, the family has no such `features`, or `stride`
             exceeds the patch.
     """
-    return _door(conf).build(conf, side, source, seed, stride)
+    return _family_module(conf).build(conf, side, source, seed, stride)
 
 
-def has_text(conf: schema.Backbone) -> bool:
-    """Whether the chosen checkpoint can read class names; imports nothing."""
+def has_text_tower(conf: schema.Backbone) -> bool:
+    """Whether the chosen checkpoint has a text tower; imports nothing."""
     return schema.chosen_checkpoint(conf).embedding is not None
 
 
@@ -50,20 +52,20 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
     Raises:
         UserError: the family has none, its tokenizer is missing, or the weights do not fit.
     """
-    if not has_text(conf):
+    if not has_text_tower(conf):
         raise UserError(
             f"backbone={conf.name} has no text tower: class names are read by backbone=clip and "
             "backbone=siglip2"
         )
-    return _door(conf).text_tower(conf, source, seed)
+    return _family_module(conf).text_tower(conf, source, seed)
 
 
-def _door(conf: schema.Backbone) -> Any:
-    return importlib.import_module(f"{__name__}.{DOORS[conf.library]}")
+def _family_module(conf: schema.Backbone) -> Any:
+    return importlib.import_module(f"{__name__}.{MODULES[conf.library]}")
 
 
 def __getattr__(name: str) -> Any:
-    """What needs torch is imported when it is asked for."""
-    if name in ("Backbone", "TextTower", "autocast"):
+    """Import the classes that need torch on first use."""
+    if name in ("Backbone", "TextTower"):
         return getattr(importlib.import_module(f"{__name__}.base"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

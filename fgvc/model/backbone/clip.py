@@ -1,4 +1,4 @@
-"""CLIP of open_clip: normalised pixels -> tokens after the final norm; prompts -> text features.
+"""CLIP from open_clip: normalised pixels -> tokens after the final norm; prompts -> text features.
 
 B batch, C = 3 channels, H and W pixels, P = 1 class token, N patch tokens, T = P + N,
 D token width, L text length, E width of the projection.
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,25 +22,27 @@ from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import (
     Backbone,
     TextTower,
-    assembled,
+    assemble,
     check_declared,
-    cut,
-    seeded_tower,
+    init_text_tower,
+    patch_grid,
 )
-from fgvc.model.backbone.load_state import fill
-from fgvc.model.backbone.plain_vit import nearest
+from fgvc.model.backbone.load_state import load_strict
+from fgvc.model.backbone.plain_vit import similar_names
 from fgvc.store import hashing
 from fgvc.types import UserError, WeightsSource
 from fgvc.untrusted.escape import one_line
 
-VISION = "visual."
-OPENAI = ("input_resolution", "context_length", "vocab_size")  # only OpenAI's own files hold these
+VISION_PREFIX = "visual."
+OPENAI_KEYS = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)  # only in OpenAI's own files
 
 
 class ClipBackbone(Backbone):
     """Features `cls` (before the projection), `patch_mean`, both, and `projected`."""
-
-    FEATURES: ClassVar[tuple[str, ...]] = (*Backbone.FEATURES, "projected")
 
     @staticmethod
     def blocks_of(trunk: Any) -> nn.ModuleList:
@@ -51,7 +53,7 @@ class ClipBackbone(Backbone):
         token_BTD = trunk.ln_post(trunk.transformer(trunk._embeds(pixels_BCHW)))
         return token_BTD[:, : self.prefix], token_BTD[:, self.prefix :]
 
-    def projected(self, prefix_BPD: Tensor, patch_BND: Tensor) -> Tensor:
+    def project_image(self, prefix_BPD: Tensor, patch_BND: Tensor) -> Tensor:
         return prefix_BPD[:, 0] @ self.trunk.proj
 
 
@@ -65,19 +67,19 @@ class ClipText(TextTower):
 def build(
     conf: schema.Backbone, side: int, source: WeightsSource, seed: int, stride: int | None
 ) -> Backbone:
-    """The backbone with the weights of `source`, its positions resized to `side` as open_clip does.
+    """The backbone with the weights of `source`, with positions resized to `side` as in open_clip.
 
-    The projection is part of it only where `features` needs it.
+    The projection is only built if `features` needs it.
 
     Raises:
-        UserError: the weights do not fit the model, or another activation belongs to them.
+        UserError: the weights do not fit the model, or they need another activation.
     """
     row = schema.chosen_checkpoint(conf)
-    shape = cut(row, side, stride)
+    shape = patch_grid(row, side, stride)
     eps = hf_config.norm_eps(conf, source)
 
-    def make() -> Any:
-        visual = _model(row, source, shape.abutting).visual
+    def create_trunk() -> Any:
+        visual = _build_model(row, source, shape.nonoverlapping_side).visual
         visual.conv1.stride = (shape.stride, shape.stride)
         hf_config.set_norm_eps(visual, eps)
         if conf.features != "projected":
@@ -87,79 +89,85 @@ def build(
     def load(visual: Any) -> tuple[str, ...]:
         assert source.path is not None
 
-        chosen = weights.choose(source.path, visual.state_dict(), _to_visual(visual))
-        _check_saved(conf, chosen.state, source.path, visual.transformer, "vision_config")
-        if visual.proj is not None and chosen.tensors and "proj" not in chosen.tensors:
+        selected = weights.select(source.path, visual.state_dict(), _image_tower_convert(visual))
+        _check_source_library(
+            conf, selected.state, source.path, visual.transformer, "vision_config"
+        )
+        if visual.proj is not None and selected.tensors and "proj" not in selected.tensors:
             raise UserError(
                 f"backbone.features=projected: weights {source.path} hold no projection; take "
                 "backbone.features=cls, or weights of a whole CLIP"
             )
-        fill(visual, chosen.tensors, source.path, row.model, chosen.hint)
-        return chosen.notes
+        load_strict(visual, selected.tensors, source.path, row.model, selected.hint)
+        return selected.notes
 
-    return assembled(ClipBackbone, conf, source, seed, make, load, shape)
+    return assemble(ClipBackbone, conf, source, seed, create_trunk, load, shape)
 
 
 def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextTower:
     """The text tower of the same weights, with open_clip's own tokenizer.
 
     Raises:
-        UserError: the weights do not fit the model, or another activation belongs to them.
+        UserError: the weights do not fit the model, or they need another activation.
     """
     row, eps = schema.chosen_checkpoint(conf), hf_config.norm_eps(conf, source)
 
-    def make() -> Any:
-        model = _model(row, source, row.native)
+    def create_tower() -> Any:
+        model = _build_model(row, source, row.native)
         del model.visual
         hf_config.set_norm_eps(model, eps)
         return model
 
     if source.path is None:
-        model = seeded_tower(make, conf, seed)
+        model = init_text_tower(create_tower, conf, seed)
     else:
         with torch.device("meta"):
-            model, visual = make(), _model(row, source, row.native).visual
-        if model.attn_mask is not None:  # in no file: each token sees those before it
+            model, visual = create_tower(), _build_model(row, source, row.native).visual
+        if model.attn_mask is not None:  # in no file: causal attention
             length = model.context_length
             model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
 
-        def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
-            if "class_embedding" in given:  # a visual tower, whose blocks have the same names
+        def convert(file_state: dict[str, Tensor]) -> dict[str, Tensor]:
+            if "class_embedding" in file_state:  # a visual tower, whose blocks have the same names
                 return {}
-            state = _without_numbers(given)
-            return {key: state[key] for key in state if not key.startswith(VISION)}
+            state = _open_clip_names(file_state)
+            return {key: state[key] for key in state if not key.startswith(VISION_PREFIX)}
 
-        visual.proj = None  # in no file of an image tower alone
-        image_tower = visual.state_dict(), _to_visual(visual)
-        chosen = weights.choose(source.path, model.state_dict(), convert, image_tower)
-        _check_saved(conf, chosen.state, source.path, model.transformer, "text_config", eps)
-        if not chosen.tensors:
+        visual.proj = None  # an image tower saved by itself has no projection
+        image_tower = visual.state_dict(), _image_tower_convert(visual)
+        selected = weights.select(source.path, model.state_dict(), convert, image_tower)
+        _check_source_library(
+            conf, selected.state, source.path, model.transformer, "text_config", eps
+        )
+        if not selected.tensors:
             raise UserError(
                 f"weights {source.path} do not fit {row.model}: the text tower is absent in the "
                 "file; take weights of a whole CLIP, or a head that reads no class names"
             )
-        fill(model, chosen.tensors, source.path, row.model, chosen.hint)
+        load_strict(model, selected.tensors, source.path, row.model, selected.hint)
     tokenize, identity = _tokenizer(model.context_length)
     return ClipText(model, tokenize, model.logit_scale.exp().item(), identity)
 
 
-def _to_visual(visual: Any) -> weights.Convert:
-    """A conversion of a file's tensors to those of an image tower."""
+def _image_tower_convert(visual: Any) -> weights.Convert:
+    """Returns the conversion of a file's tensors to the state of an image tower."""
 
-    def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
-        if "class_embedding" in given:  # an image tower by itself
-            given = {f"{VISION}{key}": value for key, value in given.items()}
-        state = _resized(_without_numbers(given), visual)
-        held = {key[len(VISION) :]: state[key] for key in state if key.startswith(VISION)}
+    def convert(file_state: dict[str, Tensor]) -> dict[str, Tensor]:
+        if "class_embedding" in file_state:  # an image tower by itself
+            file_state = {f"{VISION_PREFIX}{key}": value for key, value in file_state.items()}
+        state = _resize_positions(_open_clip_names(file_state), visual)
+        tensors = {
+            key[len(VISION_PREFIX) :]: state[key] for key in state if key.startswith(VISION_PREFIX)
+        }
         if visual.proj is None:
-            held.pop("proj", None)
-        return held
+            tensors.pop("proj", None)
+        return tensors
 
     return convert
 
 
 def _tokenizer(length: int) -> tuple[Any, dict[str, object]]:
-    with _without("timm", "transformers"):
+    with _hide_libraries("timm", "transformers"):
         from open_clip import SimpleTokenizer
         from open_clip.tokenizer import default_bpe
 
@@ -173,28 +181,30 @@ def _tokenizer(length: int) -> tuple[Any, dict[str, object]]:
     return SimpleTokenizer(context_length=length, clean="lower"), identity
 
 
-def _model(row: schema.Checkpoint, source: WeightsSource, side: int) -> Any:
-    """open_clip's model without values of a file, held against all that is said about it."""
-    with _without("timm", "transformers"):
+def _build_model(row: schema.Checkpoint, source: WeightsSource, side: int) -> Any:
+    """open_clip's model with initial values, checked against the row and the config files."""
+    with _hide_libraries("timm", "transformers"):
         import open_clip
     check_row("open_clip", row, "backbone.checkpoints")
     config = row.architecture or open_clip.get_model_config(row.model)
     if config is None:
         raise UserError(
             f"backbone.checkpoints: open_clip knows no model {row.model}"
-            f"{_near(row.model, open_clip.list_models())}; "
+            f"{_similar_hint(row.model, open_clip.list_models())}; "
             "open_clip.list_models() lists those it knows, or give the row an architecture"
         )
     if not _is_plain(config):
-        near = _near(row.model, [name for name in open_clip.list_models() if name[:4] == "ViT-"])
+        hint = _similar_hint(
+            row.model, [name for name in open_clip.list_models() if name[:4] == "ViT-"]
+        )
         raise UserError(
             f"backbone.checkpoints: {row.model} is no plain CLIP of two transformers; "
-            f"such a model cannot be read here{near}"
+            f"such a model cannot be read here{hint}"
         )
-    sized = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": side}}
+    sized_config = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": side}}
     try:
-        model = open_clip.CLIP(**sized)
-    except (TypeError, ValueError, AssertionError) as error:  # an architecture of the user's own
+        model = open_clip.CLIP(**sized_config)
+    except (TypeError, ValueError, AssertionError) as error:  # an architecture from the user
         raise UserError(
             f"backbone.checkpoints: {row.model} cannot be built ({' '.join(str(error).split())}); "
             "give the row the architecture of the open_clip_config.json beside its weights"
@@ -205,16 +215,18 @@ def _model(row: schema.Checkpoint, source: WeightsSource, side: int) -> Any:
 
 
 def _is_plain(config: Mapping[str, Any]) -> bool:
-    """Whether both towers are open_clip's own transformers: nothing else is built or fetched."""
+    """Whether both towers are open_clip's own transformers, built without other libraries."""
     vision, text = config.get("vision_cfg"), config.get("text_cfg")
     if not isinstance(vision, Mapping) or not isinstance(text, Mapping):
         return False
-    foreign = config.get("custom_text") or "hf_model_name" in text or "timm_model_name" in vision
-    return not foreign and isinstance(vision.get("layers"), int)
+    other_towers = (
+        config.get("custom_text") or "hf_model_name" in text or "timm_model_name" in vision
+    )
+    return not other_towers and isinstance(vision.get("layers"), int)
 
 
-def _near(name: str, names: Sequence[str]) -> str:
-    near = nearest(name, names)
+def _similar_hint(name: str, names: Sequence[str]) -> str:
+    near = similar_names(name, names)
     return near and f"; nearest: {near}"
 
 
@@ -238,33 +250,33 @@ def _check_visual(row: schema.Checkpoint, visual: Any) -> None:
 def _check_activation(
     row: schema.Checkpoint, model: nn.Module, pretrained: Mapping[str, Any], source: WeightsSource
 ) -> None:
-    """open_clip only warns of another activation than the weights were trained with."""
-    built = _activations(model)
-    if built != {row.activation}:
-        raise _other_activation(row, f"the model {row.model}", " and ".join(sorted(built)))
+    """Refuse another activation than the weights were trained with; open_clip only warns."""
+    activations = _activations(model)
+    if activations != {row.activation}:
+        raise _activation_error(row, f"the model {row.model}", " and ".join(sorted(activations)))
     if pretrained:
-        _check_quick(row, pretrained, f"open_clip's pretrained tag {row.tag}")
-    beside = source.path and source.path.with_name("open_clip_config.json")
-    if beside and beside.is_file():
-        model_config = weights.read_json(beside).get("model_cfg", {})
+        _check_quick_gelu(row, pretrained, f"open_clip's pretrained tag {row.tag}")
+    config_file = source.path and source.path.with_name("open_clip_config.json")
+    if config_file and config_file.is_file():
+        model_config = weights.read_json(config_file).get("model_cfg", {})
         if not isinstance(model_config, Mapping):
             raise UserError(
-                f"{beside} has model_cfg={one_line(model_config, 60)}, no mapping: fetch it again"
+                f"{config_file} has model_cfg={one_line(model_config, 60)}, no mapping: fetch it again"
             )
-        _check_quick(row, model_config, str(beside))
+        _check_quick_gelu(row, model_config, str(config_file))
 
 
-def _check_quick(row: schema.Checkpoint, config: Mapping[str, Any], whose: str) -> None:
-    quick = bool(config.get("quick_gelu", False))
-    if quick != (row.activation == "quick_gelu"):
-        raise _other_activation(row, whose, "quick_gelu" if quick else "plain GELU")
+def _check_quick_gelu(row: schema.Checkpoint, config: Mapping[str, Any], origin: str) -> None:
+    is_quick_gelu = bool(config.get("quick_gelu", False))
+    if is_quick_gelu != (row.activation == "quick_gelu"):
+        raise _activation_error(row, origin, "quick_gelu" if is_quick_gelu else "plain GELU")
 
 
-def _other_activation(row: schema.Checkpoint, whose: str, has: str) -> UserError:
+def _activation_error(row: schema.Checkpoint, origin: str, activation: str) -> UserError:
     return UserError(
         f"backbone.checkpoints: {row.model} is declared with activation={row.activation}, but "
-        f"{whose} has {has}: its features would be wrong; take the row, or the model name with or "
-        "without -quickgelu, that fits the weights"
+        f"{origin} has {activation}: its features would be wrong; take the row, or the model name "
+        "with or without -quickgelu, that fits the weights"
     )
 
 
@@ -280,7 +292,7 @@ def _activations(model: nn.Module) -> set[str]:
     return names
 
 
-def _check_saved(
+def _check_source_library(
     conf: schema.Backbone,
     state: Mapping[str, Tensor],
     path: Path,
@@ -288,43 +300,43 @@ def _check_saved(
     tower: str,
     eps: float | None = None,
 ) -> None:
-    """Refuse OpenAI's or transformers' weights of another model than the built one.
+    """Refuse weights that OpenAI or transformers saved of another model than the built one.
 
     Args:
-        transformer: the built blocks of the `tower` that is read, "vision_config" or "text_config"
-            in transformers' words. eps: of its layer norms, where it is checked.
+        transformer: the built blocks of `tower`.
+        tower: "vision_config" or "text_config", as in transformers' config.json.
+        eps: of the tower's layer norms; None: not checked.
     """
-    row, kind = schema.chosen_checkpoint(conf), hf_keys.layout(state)
-    if kind is not None:
-        hf_config.check_library(conf, kind, path)
+    row, layout = schema.chosen_checkpoint(conf), hf_keys.detect_layout(state)
+    if layout is not None:
+        hf_config.check_library(conf, layout, path)
         hf_config.check_transformers(
             row,
-            kind,
+            layout,
             path,
             tower,
             num_attention_heads=transformer.resblocks[0].attn.num_heads,
             hidden_act=row.activation,
             layer_norm_eps=eps,
         )
-    if OPENAI[0] in state and row.activation != "quick_gelu":
-        raise _other_activation(row, f"OpenAI's own file {path}", "quick_gelu")
+    if OPENAI_KEYS[0] in state and row.activation != "quick_gelu":
+        raise _activation_error(row, f"OpenAI's own file {path}", "quick_gelu")
 
 
-def _without_numbers(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of both towers under open_clip's names; positions in float32, in which they are
-    resized."""
-    kind = hf_keys.layout(given)
-    if kind is not None and kind.library == "open_clip":
-        given = hf_keys.to_open_clip(given, kind)
+def _open_clip_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of both towers under open_clip's names; positions in float32, to be resized."""
+    layout = hf_keys.detect_layout(state)
+    if layout is not None and layout.library == "open_clip":
+        state = hf_keys.to_open_clip(state, layout)
     return {
         key: value.float() if key.endswith("positional_embedding") else value
-        for key, value in given.items()
-        if key not in OPENAI
+        for key, value in state.items()
+        if key not in OPENAI_KEYS
     }
 
 
-def _resized(state: dict[str, Tensor], visual: Any) -> dict[str, Tensor]:
-    """Positions resampled to the grid of `visual`; a table that is no square stays as it is."""
+def _resize_positions(state: dict[str, Tensor], visual: Any) -> dict[str, Tensor]:
+    """Resize the positions to the grid of `visual`; a table that is no square is unchanged."""
     from open_clip.model import resize_pos_embed
 
     resized = dict(state)
@@ -338,10 +350,10 @@ def _resized(state: dict[str, Tensor], visual: Any) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _without(*libraries: str) -> Iterator[None]:
-    """Import open_clip without these, which it takes only where they are there, and for no CLIP.
+def _hide_libraries(*libraries: str) -> Iterator[None]:
+    """Import open_clip without optional libraries, which take seconds and which no CLIP needs.
 
-    They cost seconds. A library whose entry is None cannot be imported, as if it were missing.
+    A library whose entry in sys.modules is None cannot be imported, as if it were missing.
     """
     hidden = [name for name in libraries if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -1,9 +1,9 @@
 """Tensors under the names of Hugging Face transformers -> the names of timm or open_clip.
 
-Pure functions of named tensors. The layout is recognized by its keys, not by file names; `PREFIX`
-may stand before all of them (`vit.`, `dinov2.`, `module.`, ...). Queries, keys and values, which
-transformers stores apart, are joined into one matrix in that order. A key that is in no table
-stays as it is, so that strict loading refuses it by its name.
+Pure functions of named tensors. The layout is recognised by its keys, not by file names. All keys
+may share a prefix (`vit.`, `dinov2.`, `module.`, ...). transformers stores queries, keys and values
+apart; they are concatenated into one matrix in this order. A key that is in no table keeps its
+name, so that strict loading refuses it by this name.
 D token width, T tokens.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """One of transformers' layouts. family: vit | dinov2 | dinov3 | clip | siglip. title: as shown
-    in messages. library: what fgvc reads it with. prefix: before every key of the model."""
+    """A layout of transformers.
+
+    family: vit | dinov2 | dinov3 | clip | siglip. title: for messages. library: the one that fgvc
+    builds the model with. prefix: before every key of the model.
+    """
 
     family: str
     title: str
@@ -40,8 +43,8 @@ _MARKERS: tuple[tuple[str, Layout], ...] = (
     ("pre_layrnorm.weight", Layout("clip", "CLIPVisionModel", "open_clip")),
     ("text_model.final_layer_norm.bias", Layout("clip", "CLIPTextModel", "open_clip")),
 )
-_SIGLIP = "vision_model.head.probe"
-_BESIDE_MODEL = re.compile(r"(classifier|pooler|decoder|lm_head)\.")  # heads of other tasks
+_SIGLIP_MARKER = "vision_model.head.probe"
+_OTHER_HEADS = re.compile(r"(classifier|pooler|decoder|lm_head)\.")  # heads of other tasks
 _UNUSED = {"embeddings.mask_token", "embeddings.position_ids"}
 
 _OUTSIDE = {  # vit, dinov2: tensors outside the blocks
@@ -108,118 +111,118 @@ _IN_CLIP_BLOCK = {
 _CLIP_QKV = re.compile(r"self_attn\.([qkv])_proj\.(weight|bias)")
 
 
-def layout(state: State) -> Layout | None:
-    """The layout of transformers that the keys show; None for any other library's."""
-    if any(key.endswith(_SIGLIP) for key in state):
+def detect_layout(state: State) -> Layout | None:
+    """The layout of transformers that the keys show; None for the keys of other libraries."""
+    if any(key.endswith(_SIGLIP_MARKER) for key in state):
         return Layout("siglip", "SiglipModel", "transformers")
-    for marker, known in _MARKERS:
+    for marker, layout in _MARKERS:
         for key in state:
             if key == marker or key.endswith(f".{marker}"):
                 prefix = key[: -len(marker)].removesuffix("model.")
-                return Layout(known.family, known.title, known.library, prefix)
+                return replace(layout, prefix=prefix)
     return None
 
 
-def to_timm(state: State, kind: Layout, qkv_bias: bool = True) -> dict[str, Tensor]:
-    """A ViT, DINOv2 or DINOv3 under timm's names.
+def to_timm(state: State, layout: Layout, qkv_bias: bool = True) -> dict[str, Tensor]:
+    """A ViT, DINOv2 or DINOv3 under timm's names, without pooler, classifier and mask token.
 
-    Pooler, classifier and mask token are left aside. With register tokens, timm adds no position
-    to the class token, so the class token's position is added to the token itself.
+    With register tokens, timm adds no position to the class token. The position of the class token
+    is therefore added to the token itself.
 
     Args:
-        qkv_bias: whether a DINOv3 of timm has biases of queries and values; without, biases that
-            are zero are left aside.
+        qkv_bias: whether timm's DINOv3 has biases of queries and values; if not, biases that are
+            zero are dropped.
     """
     renamed: dict[str, Tensor] = {}
-    joined: dict[str, dict[str, Tensor]] = {}
+    qkv_parts: dict[str, dict[str, Tensor]] = {}
     gated = any(key.endswith("mlp.gate_proj.weight") for key in state)
-    for key, value in _of_model(state, kind.prefix):
-        inside = _BLOCK.fullmatch(key)
-        if inside is None:
+    for key, value in _model_tensors(state, layout.prefix):
+        block_match = _BLOCK.fullmatch(key)
+        if block_match is None:
             renamed[_OUTSIDE.get(key, key)] = value
             continue
-        block, rest = f"blocks.{inside[1]}", inside[2]
-        if (part := _QKV.fullmatch(rest)) is not None:
-            joined.setdefault(f"{block}.attn.qkv.{part[2]}", {})[part[1][0]] = value
+        block, rest = f"blocks.{block_match[1]}", block_match[2]
+        if (qkv_match := _QKV.fullmatch(rest)) is not None:
+            qkv_parts.setdefault(f"{block}.attn.qkv.{qkv_match[2]}", {})[qkv_match[1][0]] = value
             continue
-        table = _IN_BLOCK if kind.family != "dinov3" else _IN_DINOV3_BLOCK
-        table = {**table, **_GATED} if gated and kind.family == "dinov3" else table
-        renamed[f"{block}.{_renamed(rest, table)}"] = value
-    if kind.family == "dinov3":
-        _join_without_key_bias(joined, renamed, qkv_bias)
+        table = _IN_BLOCK if layout.family != "dinov3" else _IN_DINOV3_BLOCK
+        table = {**table, **_GATED} if gated and layout.family == "dinov3" else table
+        renamed[f"{block}.{_rename(rest, table)}"] = value
+    if layout.family == "dinov3":
+        _join_dinov3_qkv(qkv_parts, renamed, qkv_bias)
         if (registers := renamed.get("reg_token")) is not None and registers.shape[1] == 0:
             del renamed["reg_token"]
     else:
-        _join(joined, renamed)
+        _join_qkv(qkv_parts, renamed)
         _move_class_position(renamed)
     return renamed
 
 
-def to_open_clip(state: State, kind: Layout) -> dict[str, Tensor]:
-    """Both towers of a CLIP, or the one that is there, under open_clip's names."""
+def to_open_clip(state: State, layout: Layout) -> dict[str, Tensor]:
+    """Both towers of a CLIP, or a single one, under open_clip's names."""
     renamed: dict[str, Tensor] = {}
-    joined: dict[str, dict[str, Tensor]] = {}
-    for key, value in _of_model(state, kind.prefix):
+    qkv_parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in _model_tensors(state, layout.prefix):
         if key in ("visual_projection.weight", "text_projection.weight"):
             renamed["visual.proj" if key[0] == "v" else "text_projection"] = value.T
             continue
         tower, table = "visual.", _CLIP_VISION
         if key.startswith("text_model."):
             tower, table = "", _CLIP_TEXT
-        elif not key.startswith("vision_model.") and kind.title != "CLIPVisionModel":
-            renamed[key] = value  # logit_scale, and what is in no tower
+        elif not key.startswith("vision_model.") and layout.title != "CLIPVisionModel":
+            renamed[key] = value  # logit_scale and others outside the towers
             continue
         key = key.removeprefix("vision_model.").removeprefix("text_model.")
         if key in _UNUSED:
             continue
-        inside = _CLIP_BLOCK.fullmatch(key)
-        if inside is None:
-            renamed[tower + _renamed(key, table)] = value
+        block_match = _CLIP_BLOCK.fullmatch(key)
+        if block_match is None:
+            renamed[tower + _rename(key, table)] = value
             continue
-        block = f"{tower}transformer.resblocks.{inside[1]}"
-        if (part := _CLIP_QKV.fullmatch(inside[2])) is not None:
-            joined.setdefault(f"{block}.attn.in_proj_{part[2]}", {})[part[1]] = value
+        block = f"{tower}transformer.resblocks.{block_match[1]}"
+        if (qkv_match := _CLIP_QKV.fullmatch(block_match[2])) is not None:
+            qkv_parts.setdefault(f"{block}.attn.in_proj_{qkv_match[2]}", {})[qkv_match[1]] = value
         else:
-            renamed[f"{block}.{_renamed(inside[2], _IN_CLIP_BLOCK)}"] = value
-    _join(joined, renamed)
+            renamed[f"{block}.{_rename(block_match[2], _IN_CLIP_BLOCK)}"] = value
+    _join_qkv(qkv_parts, renamed)
     return renamed
 
 
-def _of_model(state: State, prefix: str) -> list[tuple[str, Tensor]]:
-    """The model's tensors without their prefix; heads of other tasks and unused ones left out."""
+def _model_tensors(state: State, prefix: str) -> list[tuple[str, Tensor]]:
+    """The model's tensors without the prefix, without heads of other tasks and unused tensors."""
     return [
         (key, value)
         for key, value in ((key.removeprefix(prefix), value) for key, value in state.items())
-        if key not in _UNUSED and not _BESIDE_MODEL.match(key)
+        if key not in _UNUSED and not _OTHER_HEADS.match(key)
     ]
 
 
-def _renamed(key: str, table: Mapping[str, str]) -> str:
-    """`table` holds whole keys and modules, whose parameters keep their last name."""
+def _rename(key: str, table: Mapping[str, str]) -> str:
+    """Rename by a table of whole keys and of modules, whose parameters keep their last name."""
     module, _, parameter = key.rpartition(".")
     if key in table:
         return table[key]
     return f"{table[module]}.{parameter}" if module in table else key
 
 
-def _join(joined: Mapping[str, Mapping[str, Tensor]], renamed: dict[str, Tensor]) -> None:
-    """Queries, keys and values of one layer below each other; an incomplete three stay apart."""
+def _join_qkv(qkv_parts: Mapping[str, Mapping[str, Tensor]], renamed: dict[str, Tensor]) -> None:
+    """Stack queries, keys and values of each layer; if one of the three is missing, keep them."""
     import torch
 
-    for key, parts in joined.items():
+    for key, parts in qkv_parts.items():
         if parts.keys() == set("qkv"):
             renamed[key] = torch.cat([parts[letter] for letter in "qkv"])
         else:
             renamed |= {f"{key}.{letter}": value for letter, value in parts.items()}
 
 
-def _join_without_key_bias(
-    joined: Mapping[str, Mapping[str, Tensor]], renamed: dict[str, Tensor], qkv_bias: bool
+def _join_dinov3_qkv(
+    qkv_parts: Mapping[str, Mapping[str, Tensor]], renamed: dict[str, Tensor], qkv_bias: bool
 ) -> None:
-    weights = {key: parts for key, parts in joined.items() if key.endswith("weight")}
-    _join(weights, renamed)
-    for key, parts in joined.items():
-        if key in weights:
+    weight_parts = {key: parts for key, parts in qkv_parts.items() if key.endswith("weight")}
+    _join_qkv(weight_parts, renamed)
+    for key, parts in qkv_parts.items():
+        if key in weight_parts:
             continue
         for letter, value in parts.items():
             if qkv_bias or value.any():

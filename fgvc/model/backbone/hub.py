@@ -13,17 +13,17 @@ from fgvc.store.disk_errors import add_path
 from fgvc.types import UserError
 from fgvc.untrusted.shell import command
 
-PATIENCE = 3.0  # seconds for the hub's first answer
+TIMEOUT = 3.0  # seconds until the first response of the hub
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One file of a repository, under the first of `names` that is there.
+class HubFile:
+    """A file of a repository, under the first of `names` that exists.
 
-    what: "weights" or "tokenizer", for messages. model: whose. companions: small files that are
-    fetched with it where the repository has them. instead: the way out without a network.
-    certain: how many of `names` must be fetched to be sure of the weights. trusted: whether the
-    repository may be contacted: a checkpoint alone may not name one.
+    what: "weights" or "tokenizer", for messages. model: the model it belongs to. companions: small
+    files that are fetched with it if the repository has them. instead: what to do without a
+    network. certain: how many of `names` must be fetched to be sure of the weights; None: all.
+    trusted: whether the repository may be contacted (not if only a checkpoint names it).
     """
 
     what: str
@@ -37,93 +37,89 @@ class Wanted:
     trusted: bool = True
 
 
-def fetch(wanted: Wanted) -> tuple[Path, str]:
-    """The cached file, downloaded where it is not cached yet, and the commit it belongs to.
+def fetch(file: HubFile) -> tuple[Path, str]:
+    """The path of the cached file, downloaded if necessary, and the commit it belongs to.
 
     Raises:
-        UserError: neither cached nor to be had; names both ways out, within 5 seconds when offline.
+        UserError: neither cached nor available; names both ways out, within 5 seconds if offline.
         OSError: the disk refused the download.
     """
     from huggingface_hub import try_to_load_from_cache
 
-    for name in wanted.names:
-        path = try_to_load_from_cache(wanted.repo, name, revision=wanted.revision)
+    for name in file.names:
+        path = try_to_load_from_cache(file.repo, name, revision=file.revision)
         if isinstance(path, str):
             break
     else:
-        path = _downloaded(wanted)
+        path = _download(file)
     return Path(path), Path(path).parent.name  # .../snapshots/<commit>/model.safetensors
 
 
-def promised_sha256(path: Path) -> str | None:
-    """What the hub said the digest of a cached file is; None where the cache does not tell.
+def cached_sha256(path: Path) -> str | None:
+    """The digest by which the cache stores a file; None for a small file, stored by another name.
 
-    A large file lies under its digest, and the snapshot only links to it.
+    The cache stores a large file under its digest, and the snapshot only links to it.
     """
     name = path.resolve().name
     return name if re.fullmatch("[0-9a-f]{64}", name) else None
 
 
-def _downloaded(wanted: Wanted) -> str:
-    if not wanted.trusted:
-        why = "only the checkpoint names it, which may not choose what is contacted"
-        raise UserError(_not_to_be_had(wanted, why))
-    if not _answers():
-        raise UserError(_not_to_be_had(wanted, "the hub cannot be reached"))
-    try:
-        return _download(wanted)
-    except Exception as error:  # the client's errors share no base class
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise UserError(_not_to_be_had(wanted, type(error).__name__)) from error
-
-
-def _download(wanted: Wanted) -> str:
+def _download(file: HubFile) -> str:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     def get(name: str, revision: str) -> str:
         with add_path(Path(constants.HF_HUB_CACHE)):
-            return hf_hub_download(wanted.repo, name, revision=revision, etag_timeout=PATIENCE)
+            return hf_hub_download(file.repo, name, revision=revision, etag_timeout=TIMEOUT)
 
-    path = None
-    for name in wanted.names[:-1]:
-        with suppress(EntryNotFoundError):
-            path = get(name, wanted.revision)
-            break
-    path = path or get(wanted.names[-1], wanted.revision)
-    for name in wanted.companions:
-        with suppress(EntryNotFoundError):
-            get(name, Path(path).parent.name)  # of the same commit
+    if not file.trusted:
+        reason = "only the checkpoint names it, which may not choose what is contacted"
+        raise UserError(_unavailable(file, reason))
+    if not _is_reachable():
+        raise UserError(_unavailable(file, "the hub cannot be reached"))
+    try:
+        path = None
+        for name in file.names[:-1]:
+            with suppress(EntryNotFoundError):
+                path = get(name, file.revision)
+                break
+        path = path or get(file.names[-1], file.revision)
+        for name in file.companions:
+            with suppress(EntryNotFoundError):
+                get(name, Path(path).parent.name)  # of the same commit
+    except Exception as error:  # the client's errors share no base class
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(_unavailable(file, type(error).__name__)) from error
     return path
 
 
-def _answers() -> bool:
-    """Whether the hub answers at all: its client would retry for half a minute.
+def _is_reachable() -> bool:
+    """Whether the hub responds at all; the hub's client would retry for half a minute.
 
-    In a thread, as no timeout bounds the look-up of a name.
+    The request runs in a thread, because no timeout bounds the look-up of a host name.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
-    answered = threading.Event()
+    responded = threading.Event()
 
-    def ask() -> None:
+    def send_request() -> None:
         with suppress(Exception):
-            get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-            answered.set()
+            get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
+            responded.set()
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=send_request, daemon=True)
     thread.start()
-    thread.join(PATIENCE)
-    return answered.is_set()
+    thread.join(TIMEOUT)
+    return responded.is_set()
 
 
-def _not_to_be_had(wanted: Wanted, why: str) -> str:
-    # of a repository of unknown origin, which name its weights have is unknown too
-    names = (*wanted.names[: wanted.certain], *wanted.companions)
-    download = command(["hf", "download", wanted.repo, *names, "--revision", wanted.revision])
+def _unavailable(file: HubFile, reason: str) -> str:
+    # in a repository of unknown origin, the name of the weights file is unknown too
+    names = (*file.names[: file.certain], *file.companions)
+    download = command(["hf", "download", file.repo, *names, "--revision", file.revision])
     return (
-        f"no {wanted.what} for {wanted.model}: {wanted.repo}@{wanted.revision} is not cached and "
-        f"{why}; with a network run `{download}`, or {wanted.instead}"
+        f"no {file.what} for {file.model}: {file.repo}@{file.revision} is not cached and "
+        f"{reason}; with a network run `{download}`, or {file.instead}"
     )

@@ -1,7 +1,4 @@
-"""A checkpoint that a run of fgvc wrote -> its backbone's tensors under the library's names.
-
-The head is left aside. Any other file is none of this module's.
-"""
+"""A checkpoint of an fgvc run -> the tensors of its backbone under the library's names."""
 
 from __future__ import annotations
 
@@ -17,70 +14,74 @@ from fgvc.types import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-TRUNK = "backbone.trunk."  # of the classifier, in front of the library's names
-TOWER = {"timm": "", "open_clip": "visual.", "transformers": "vision_model."}  # in whole models
+TRUNK_PREFIX = "backbone.trunk."  # of the classifier, in front of the library's names
+TOWER_PREFIX = {
+    "timm": "",
+    "open_clip": "visual.",
+    "transformers": "vision_model.",
+}  # in whole models
 
 
 def read(path: Path) -> dict[str, Tensor] | None:
-    """The tensors of the backbone, verified, as the library would name them in a whole model.
+    """The verified tensors of the backbone, as the library names them in a whole model.
 
     Returns:
         None if the file is no checkpoint of fgvc.
 
     Raises:
-        UserError: the bytes changed since it was written, or it holds no backbone.
+        UserError: the file changed since it was written, or it holds no backbone.
     """
     if tensor_file.facts_of(path) is None:
         return None
-    facts = _checked(path, tensor_file.verify(path))
+    metadata = _check_metadata(path, tensor_file.verify(path))
     from safetensors import safe_open
 
-    tower = TOWER[facts["config"]["backbone"]["library"]]
+    prefix = TOWER_PREFIX[metadata["config"]["backbone"]["library"]]
     try:
-        with safe_open(untrusted.require_regular(path), framework="pt") as opened:
-            names = [name for name in opened.keys() if name.startswith(TRUNK)]  # noqa: SIM118
-            held = {tower + name[len(TRUNK) :]: opened.get_tensor(name) for name in names}
+        with safe_open(untrusted.require_regular(path), framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(TRUNK_PREFIX)]  # noqa: SIM118
+            tensors = {prefix + name[len(TRUNK_PREFIX) :]: file.get_tensor(name) for name in names}
     except OSError:
         raise
     except Exception as error:  # a damaged header raises many types of exceptions
         raise UserError(f"weights {path}: a damaged checkpoint of fgvc: restore it") from error
-    if not held:
+    if not tensors:
         raise UserError(f"weights {path}: a checkpoint of fgvc that holds a head and no backbone")
-    return held
+    return tensors
 
 
-def made_by(path: Path) -> Mapping[str, Any] | None:
-    """The run that wrote a checkpoint, with the weights that it began with; None for other files.
+def writing_run(path: Path) -> Mapping[str, Any] | None:
+    """The run that wrote a checkpoint and the weights it started from; None for other files.
 
-    `weights` holds the same of the run before, if that was a run of fgvc too.
+    `weights` describes the previous run in the same way, if it was a run of fgvc too.
 
     Raises:
-        UserError: the facts of the checkpoint are damaged or of another version.
+        UserError: the metadata of the checkpoint are damaged or of another version.
     """
-    facts = tensor_file.facts_of(path)
-    if facts is None:
+    metadata = tensor_file.facts_of(path)
+    if metadata is None:
         return None
-    _checked(path, facts)
+    _check_metadata(path, metadata)
     return {
-        "task": facts["config"]["task"]["name"],
-        "dataset": facts["config"]["dataset"]["name"],
-        "config_hash": facts["config_hash"],
-        "manifest_digest": facts["answer"]["manifest_digest"],
-        "split_digest": facts["split_digest"],
-        "images": facts["fit"]["images"],
-        "validation": facts["fit"]["validation"],
-        "exported_from": facts.get("exported_from"),
-        "weights": dict(facts["backbone"]["weights"]),
+        "task": metadata["config"]["task"]["name"],
+        "dataset": metadata["config"]["dataset"]["name"],
+        "config_hash": metadata["config_hash"],
+        "manifest_digest": metadata["answer"]["manifest_digest"],
+        "split_digest": metadata["split_digest"],
+        "images": metadata["fit"]["images"],
+        "validation": metadata["fit"]["validation"],
+        "exported_from": metadata.get("exported_from"),
+        "weights": dict(metadata["backbone"]["weights"]),
     }
 
 
-def _checked(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """UserError unless these are facts that every checkpoint has."""
+def _check_metadata(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Raises UserError if the metadata are not those of a checkpoint."""
     try:
-        checkpoint_metadata.check(facts)
+        checkpoint_metadata.check(metadata)
     except ValueError as error:
         raise UserError(
             f"weights {path}: a damaged checkpoint, or of another version of fgvc: {error}. "
             "Restore the file, or repeat the run that made it"
         ) from error
-    return facts
+    return metadata

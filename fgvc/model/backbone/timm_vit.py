@@ -1,7 +1,7 @@
 """Vision transformers of timm (vit, dinov2, dinov3): normalised pixels -> tokens after the norm.
 
-B batch, C = 3 channels, H and W pixels (of positions: rows and columns), P prefix tokens (class,
-registers), N patch tokens, T = P + N, D token width.
+B batch, C = 3 channels, H and W pixels (of positions: rows and columns of patches), P prefix tokens
+(class, registers), N patch tokens, T = P + N, D token width.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from fgvc.config import schema
 from fgvc.model.backbone import hf_config, hf_keys, plain_vit, weights
-from fgvc.model.backbone.base import Backbone, Shape, assembled, check_declared, cut
-from fgvc.model.backbone.load_state import fill
+from fgvc.model.backbone.base import Backbone, PatchGrid, assemble, check_declared, patch_grid
+from fgvc.model.backbone.load_state import load_strict
 from fgvc.model.backbone.weights import npz
 from fgvc.types import WeightsSource
 
-CLASSIFIERS = ("head.", "head_dist.")  # the second: of a distilled DeiT
+CLASSIFIER_PREFIXES = ("head.", "head_dist.")  # the second is of a distilled DeiT
 
 
 class TimmBackbone(Backbone):
@@ -39,35 +39,35 @@ class TimmBackbone(Backbone):
 def build(
     conf: schema.Backbone, side: int, source: WeightsSource, seed: int, stride: int | None
 ) -> Backbone:
-    """The backbone with the weights of `source`, its position grid resized to `side` as
-    `position_resize` says: timm, bicubic with antialias; zoom, as `zoomed`.
+    """The backbone with the weights of `source`, or random ones from `seed`.
 
-    Random weights follow from `seed`; the process's own random state is not touched.
+    Positions are resized to `side` by the method `position_resize`: "timm" is bicubic with
+    antialiasing, "zoom" is `zoom_positions`.
 
     Raises:
         UserError: the weights do not fit the model.
     """
     row = schema.chosen_checkpoint(conf)
-    shape = cut(row, side, stride)
+    shape = patch_grid(row, side, stride)
 
     eps = hf_config.norm_eps(conf, source)
 
-    def make() -> Any:
-        trunk = _trunk(conf, shape)
+    def create_trunk() -> Any:
+        trunk = _build_trunk(conf, shape)
         hf_config.set_norm_eps(trunk, eps)
         return trunk
 
     def load(trunk: Any) -> tuple[str, ...]:
         return _load(trunk, conf, row, source)
 
-    return assembled(TimmBackbone, conf, source, seed, make, load, shape)
+    return assemble(TimmBackbone, conf, source, seed, create_trunk, load, shape)
 
 
-def _trunk(conf: schema.Backbone, shape: Shape) -> Any:
+def _build_trunk(conf: schema.Backbone, shape: PatchGrid) -> Any:
     from timm.layers.config import set_fused_attn
 
     set_fused_attn(True)  # an environment variable can have turned it off
-    row, trunk = schema.chosen_checkpoint(conf), plain_vit.create(conf, shape.abutting)
+    row, trunk = schema.chosen_checkpoint(conf), plain_vit.create(conf, shape.nonoverlapping_side)
     check_declared(
         row,
         prefix=trunk.num_prefix_tokens,
@@ -84,48 +84,53 @@ def _trunk(conf: schema.Backbone, shape: Shape) -> Any:
 def _load(
     trunk: Any, conf: schema.Backbone, row: schema.Checkpoint, source: WeightsSource
 ) -> tuple[str, ...]:
-    """Fill every tensor of the trunk from the file; the file's classifier is left aside.
-
-    Returns:
-        notes on the part of the file that was read.
-    """
+    """Fill every tensor of the trunk from the file; return notes on the part that was read."""
     assert source.path is not None
     _compute_buffers(trunk)
     zoom = conf.position_resize == "zoom"
-    chosen = weights.choose(
-        source.path, trunk.state_dict(), lambda given: _converted(given, trunk, zoom)
+    selected = weights.select(
+        source.path, trunk.state_dict(), lambda file_state: _convert(file_state, trunk, zoom)
     )
-    _check_published(chosen.state, conf, row, source.path, trunk)
-    fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
-    return chosen.notes
+    _check_published(selected.state, conf, row, source.path, trunk)
+    load_strict(trunk, selected.tensors, source.path, row.model, selected.hint)
+    return selected.notes
 
 
-def _converted(given: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str, Tensor]:
-    """A file's tensors under the trunk's names, with positions of its grid; no classifier."""
-    kind = hf_keys.layout(given)
-    if kind is not None and kind.library == "timm":
+def _convert(file_state: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str, Tensor]:
+    """A file's tensors under the trunk's names, with resized positions and without classifier."""
+    layout = hf_keys.detect_layout(file_state)
+    if layout is not None and layout.library == "timm":
         has_bias = getattr(trunk.blocks[0].attn, "q_bias", None) is not None
-        given = hf_keys.to_timm(given, kind, has_bias)
-    google = npz.is_google(given)
+        file_state = hf_keys.to_timm(file_state, layout, has_bias)
+    google = npz.is_google(file_state)
     if google:
-        given = npz.timm_names(given)
+        file_state = npz.timm_names(file_state)
     if zoom:
-        given = {**given, **_zoomed_positions(given, trunk)}
+        file_state = {**file_state, **_zoom_positions(file_state, trunk)}
     try:
-        state = _resized_google(given, trunk) if google else _resized(given, trunk)
-    except (RuntimeError, ValueError):  # a position grid that is not the model's own
-        state = given
-    state = {**state, **_biases_of_dinov3(given, trunk)}
-    return {key: value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
+        state = (
+            _resize_google_positions(file_state, trunk)
+            if google
+            else _convert_with_timm(file_state, trunk)
+        )
+    except (RuntimeError, ValueError):  # the position grid of another model
+        state = file_state
+    state = {**state, **_nonzero_dinov3_biases(file_state, trunk)}
+    return {key: value for key, value in state.items() if not key.startswith(CLASSIFIER_PREFIXES)}
 
 
-def _biases_of_dinov3(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
-    """Biases of queries and values in the authors' own file that timm would drop though they are
-    not zero, under timm's names: a trunk without them refuses the file."""
-    if "storage_tokens" not in given or getattr(trunk.blocks[0].attn, "q_bias", None) is not None:
+def _nonzero_dinov3_biases(file_state: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+    """Nonzero biases of queries and values in the authors' file, by timm's names.
+
+    timm would drop them; with them in the state, a trunk without biases refuses the file.
+    """
+    if (
+        "storage_tokens" not in file_state
+        or getattr(trunk.blocks[0].attn, "q_bias", None) is not None
+    ):
         return {}
-    names = [key.removesuffix("qkv.bias") for key in given if key.endswith(".attn.qkv.bias")]
-    parts = {name: given[f"{name}qkv.bias"].chunk(3) for name in names}
+    names = [key.removesuffix("qkv.bias") for key in file_state if key.endswith(".attn.qkv.bias")]
+    parts = {name: file_state[f"{name}qkv.bias"].chunk(3) for name in names}
     return {
         f"{name}{letter}_bias": parts[name][place]
         for name in names
@@ -138,26 +143,28 @@ def _check_published(
     state: dict[str, Tensor], conf: schema.Backbone, row: schema.Checkpoint, path: Path, trunk: Any
 ) -> None:
     """Refuse a config.json beside the weights that contradicts the trunk."""
-    kind = hf_keys.layout(state)
-    if kind is None:
+    layout = hf_keys.detect_layout(state)
+    if layout is None:
         hf_config.check_timm(row, path)
         return
-    hf_config.check_library(conf, kind, path)
+    hf_config.check_library(conf, layout, path)
     attention, activation = trunk.blocks[0].attn, getattr(trunk.blocks[0].mlp, "act", None)
-    plain = isinstance(activation, nn.GELU)
+    is_gelu = isinstance(activation, nn.GELU)
     hf_config.check_transformers(
         row,
-        kind,
+        layout,
         path,
         None,
         num_attention_heads=attention.num_heads,
-        hidden_act=("gelu_tanh" if activation.approximate != "none" else "gelu") if plain else None,
+        hidden_act=("gelu_tanh" if activation.approximate != "none" else "gelu")
+        if is_gelu
+        else None,
         rope_theta=getattr(getattr(trunk, "rope", None), "temperature", None),
     )
 
 
 def _compute_buffers(trunk: nn.Module) -> None:
-    """Rotary periods and the like, which no file holds."""
+    """Compute rotary periods and similar buffers, which no file holds."""
     for part in trunk.modules():
         compute: Any = getattr(part, "init_non_persistent_buffers", None)
         if compute is not None:
@@ -165,31 +172,38 @@ def _compute_buffers(trunk: nn.Module) -> None:
             compute()
 
 
-def _resized(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
-    """The state as timm loads it: other layouts converted, positions resampled to the new grid.
+def _convert_with_timm(file_state: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+    """The state as timm loads it: other layouts converted, positions resized to the new grid.
 
-    Kernels of another patch stay as they are, and so do not fit: timm would resample them too.
+    timm would also resample the kernel of another patch size. Here it stays as it is, so that
+    loading refuses it.
     """
     convert = importlib.import_module(type(trunk).__module__).checkpoint_filter_fn
     # DeiT III: the authors' names of LayerScale, which timm's Eva has too
-    scaled = hasattr(trunk.blocks[0], "ls1") and any(".gamma_1" in key for key in given)
-    state = convert(dict(given), trunk, **({"adapt_layer_scale": True} if scaled else {}))
-    kernel = given.get("patch_embed.proj.weight")
+    has_layer_scale = hasattr(trunk.blocks[0], "ls1") and any(
+        ".gamma_1" in key for key in file_state
+    )
+    state = convert(
+        dict(file_state), trunk, **({"adapt_layer_scale": True} if has_layer_scale else {})
+    )
+    kernel = file_state.get("patch_embed.proj.weight")
     size = trunk.patch_embed.proj.weight.shape[-2:]
-    # of old files it is a matrix, which timm reshapes
+    # in old files the kernel is a matrix, which timm reshapes
     if kernel is not None and kernel.ndim == 4 and kernel.shape[-2:] != size:
         state["patch_embed.proj.weight"] = kernel
     return state
 
 
-def _resized_google(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
-    """Positions of a .npz file resampled to the trunk's grid: bilinear, as timm reads such files,
-    whereas it resamples those of its own files bicubically."""
+def _resize_google_positions(file_state: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+    """Resize the positions of a .npz file bilinearly, as timm does for such files.
+
+    timm resizes the positions of its own files bicubically.
+    """
     from timm.layers.pos_embed import resample_abs_pos_embed
 
-    position_1TD = given.get("pos_embed")
+    position_1TD = file_state.get("pos_embed")
     if position_1TD is None or position_1TD.shape == trunk.pos_embed.shape:
-        return given
+        return file_state
     resized_1TD = resample_abs_pos_embed(
         position_1TD,
         new_size=trunk.patch_embed.grid_size,
@@ -197,30 +211,30 @@ def _resized_google(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
         interpolation="bilinear",
         antialias=False,
     )
-    return {**given, "pos_embed": resized_1TD}
+    return {**file_state, "pos_embed": resized_1TD}
 
 
-def _zoomed_positions(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
-    """The position table of a file, resized to the trunk's grid; empty if there is no table."""
-    position_1TD = given.get("pos_embed")
+def _zoom_positions(file_state: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+    """The position table of a file, resized to the trunk's grid; empty if it has no table."""
+    position_1TD = file_state.get("pos_embed")
     if position_1TD is None or position_1TD.ndim != 3:
         return {}
     prefix = position_1TD.shape[1] - math.isqrt(position_1TD.shape[1]) ** 2
-    if prefix > trunk.num_prefix_tokens:  # no square grid: not a table of this model
+    if prefix > trunk.num_prefix_tokens:  # no square grid: the table of another model
         return {}
     grid = trunk.patch_embed.grid_size[0]
-    patch_1ND = zoomed(position_1TD[:, prefix:], grid)
+    patch_1ND = zoom_positions(position_1TD[:, prefix:], grid)
     return {"pos_embed": torch.cat([position_1TD[:, :prefix], patch_1ND], 1)}
 
 
-def zoomed(position_1ND: Tensor, grid: int) -> Tensor:
+def zoom_positions(position_1ND: Tensor, grid: int) -> Tensor:
     """Resize positions of a square grid: bilinear, corners aligned, without antialiasing.
 
     Source: loading of pretrained weights in TransFG's code (He et al., AAAI 2022), as in the ViT
     code that it is built on: scipy.ndimage.zoom of order 1.
 
     Returns:
-        position_1MD: M = grid^2; float32, as the file's.
+        position_1MD: M = grid^2; float32.
     """
     from scipy.ndimage import zoom
 

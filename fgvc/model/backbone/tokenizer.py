@@ -1,7 +1,7 @@
-"""A tokenizer.json -> prompts as SigLIP 2 was trained to read them: lower case, ended, padded.
+"""A tokenizer.json -> token ids of prompts as in SigLIP 2's training: lower case, end, padding.
 
-Training lower-cased its text and did nothing else to it, so neither does this: zero-shot evaluators
-that also strip punctuation would weld "black-footed" into "blackfooted".
+The text of the training was lower-cased and otherwise unchanged. Zero-shot evaluators that also
+strip punctuation turn "black-footed" into "blackfooted".
 
 B prompts, L text length.
 """
@@ -21,24 +21,24 @@ from fgvc.store import hashing
 from fgvc.types import UserError
 from fgvc.untrusted import MIB
 
-MOST = 256 * MIB  # of a tokenizer.json; those of 256,000 tokens have 35
+MAX_BYTES = 256 * MIB  # of a tokenizer.json; a vocabulary of 256,000 tokens takes 35 MiB
 END, PAD = "<eos>", "<pad>"
 
 
 class PromptTokenizer:
     """Calling it turns prompts into token_BL: int64, END after the text, then PAD.
 
-    identity: what a record needs to tell this tokenizer from another one.
+    identity: distinguishes this tokenizer from others in a record.
     """
 
     def __init__(self, path: Path | None, length: int, vocabulary: int) -> None:
-        """path: None for bytes as tokens, which serves random weights.
+        """path: None: bytes as tokens, for random weights.
 
         Raises:
             UserError: the file is no tokenizer of this family.
         """
         self._path = path
-        self._library = _bytes_as_tokens() if path is None else _read(path)
+        self._library = _byte_tokenizer() if path is None else _read(path)
         self._library.no_padding()
         self._library.no_truncation()
         self._end = self._library.token_to_id(END)
@@ -60,7 +60,7 @@ class PromptTokenizer:
         }
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
-        """Raises UserError if the tokenizer cannot encode the prompts."""
+        """token_BL of the prompts; raises UserError if the tokenizer cannot encode them."""
         try:
             return torch.tensor([self._padded(prompt) for prompt in prompts])
         except BaseException as error:  # the library raises bare Exception, and panics of Rust
@@ -68,8 +68,8 @@ class PromptTokenizer:
 
     def _padded(self, prompt: str) -> list[int]:
         ids = self._library.encode(prompt.lower(), add_special_tokens=False).ids
-        ended = [*ids[: self._length - 1], self._end]
-        return ended + [self._pad] * (self._length - len(ended))
+        text_ids = [*ids[: self._length - 1], self._end]
+        return text_ids + [self._pad] * (self._length - len(text_ids))
 
     def _digest(self, path: Path | None) -> str:
         if path is None:
@@ -81,7 +81,7 @@ def _read(path: Path) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_buffer(untrusted.read_bytes(path, MOST))
+        return Tokenizer.from_buffer(untrusted.read_bytes(path, MAX_BYTES))
     except OSError:
         raise
     except BaseException as error:  # the library raises bare Exception, and panics of Rust
@@ -89,17 +89,17 @@ def _read(path: Path) -> Any:
 
 
 def _unreadable(path: Path | None, error: BaseException) -> BaseException:
-    # a panic of Rust is no Exception, and neither is a notice to stop, which is no fault of a file
+    # a Rust panic is no Exception; neither is a signal to stop, which is no fault of the file
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         return error
     reason = str(error).partition("\n")[0][:200]
     return UserError(f"tokenizer {path} cannot be read: {reason}; fetch it again")
 
 
-def _bytes_as_tokens() -> Any:
+def _byte_tokenizer() -> Any:
     from tokenizers import Tokenizer
     from tokenizers.models import BPE
 
     names = [PAD, END, "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    vocab = {name: place for place, name in enumerate(names)}
+    vocab = {name: index for index, name in enumerate(names)}
     return Tokenizer(BPE(vocab, [], unk_token="<unk>", fuse_unk=True, byte_fallback=True))

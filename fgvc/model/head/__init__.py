@@ -1,6 +1,6 @@
 """head= axis: pooled features -> logits, one module per choice.
 
-`fresh` begins a head that gradients will train; `stored` reads that of any checkpoint.
+`new_head` makes a head to be trained by gradients; `load_head` restores the head of a checkpoint.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from fgvc.config import schema
 from fgvc.model.head.cosine import CosineHead
 from fgvc.model.head.knn import KnnHead
-from fgvc.model.head.l2_normalize import unit
+from fgvc.model.head.l2_normalize import l2_normalize
 from fgvc.model.head.linear import LinearHead
 from fgvc.model.head.mlp import MlpHead
-from fgvc.model.head.stored_head import check
+from fgvc.model.head.stored_head import check_stored_head
 from fgvc.model.head.text import TextHead
 from fgvc.model.head.text_linear import TextLinearHead
 from fgvc.types import UserError
@@ -29,21 +29,21 @@ __all__ = [
     "MlpHead",
     "TextHead",
     "TextLinearHead",
+    "l2_normalize",
     "load_head",
     "new_head",
-    "unit",
 ]
 
 
 def new_head(conf: object, features: int, classes: int, seed: int) -> nn.Module:
     """A head to be trained by gradients.
 
-    A linear one starts from zeros, which sends nothing random into a backbone behind it.
+    A linear head starts from zeros, so that no random gradient reaches the backbone.
 
     Args:
-        conf: the `head` node. TextLinearHead begins with text features: build it itself.
+        conf: the `head` node. A TextLinearHead starts from text features: construct it directly.
         features: width of the features.
-        seed: of the initial weights; torch's global generator is left alone.
+        seed: of the initial weights; torch's global generator is not used.
 
     Raises:
         UserError: a head that gradients do not train.
@@ -61,28 +61,32 @@ def new_head(conf: object, features: int, classes: int, seed: int) -> nn.Module:
 
 
 def load_head(
-    choice: Mapping[str, Any], tensors: Mapping[str, Tensor], classes: int, features: int
+    head_config: Mapping[str, Any], tensors: Mapping[str, Tensor], classes: int, features: int
 ) -> nn.Module:
     """The head of a checkpoint, bit for bit.
 
     Args:
         choice: the `head` node of its config.
         tensors: the head's state dict.
-        features: width of the features that it reads.
+        features: width of its input features.
 
     Raises:
-        UserError: a head that this version does not know, or tensors that are not those of it.
+        UserError: a head that this version lacks, or tensors that do not fit the head.
     """
-    check(choice, tensors, classes, features)
-    head = _shaped(choice, tensors, classes)
-    head.load_state_dict(dict(tensors))  # as it was stored: a constructor normalises or draws again
+    check_stored_head(head_config, tensors, classes, features)
+    head = _build_like(head_config, tensors, classes)
+    head.load_state_dict(
+        dict(tensors)
+    )  # constructors normalise or draw values, which this replaces
     return head.eval()
 
 
-def _shaped(choice: Mapping[str, Any], tensors: Mapping[str, Tensor], classes: int) -> nn.Module:
-    """A head whose tensors have the shapes of these."""
-    drawn = torch.Generator()  # its numbers are overwritten
-    match choice["name"]:
+def _build_like(
+    head_config: Mapping[str, Any], tensors: Mapping[str, Tensor], classes: int
+) -> nn.Module:
+    """A head whose tensors have the shapes of `tensors`."""
+    generator = torch.Generator()  # for values that are overwritten
+    match head_config["name"]:
         case "linear":
             return LinearHead(tensors["weight_CD"], tensors["bias_C"])
         case "text_linear":
@@ -90,11 +94,13 @@ def _shaped(choice: Mapping[str, Any], tensors: Mapping[str, Tensor], classes: i
         case "text":
             return TextHead(tensors["weight_CD"], float(tensors["scale"]))
         case "cosine":
-            return CosineHead(tensors["weight_CD"].shape[1], classes, choice["scale"], drawn)
+            return CosineHead(
+                tensors["weight_CD"].shape[1], classes, head_config["scale"], generator
+            )
         case "mlp":
             width = tensors["hidden_HD"].shape[1]
-            return MlpHead(width, choice["hidden"], classes, choice["dropout"], drawn)
+            return MlpHead(width, head_config["hidden"], classes, head_config["dropout"], generator)
         case "knn":
             bank_ND, label_N = tensors["bank_ND"], tensors["label_N"]
-            return KnnHead(bank_ND, label_N, classes, choice["k"], choice["temperature"])
-    raise UserError(f"the checkpoint holds head={choice['name']}, which this version lacks")
+            return KnnHead(bank_ND, label_N, classes, head_config["k"], head_config["temperature"])
+    raise UserError(f"the checkpoint holds head={head_config['name']}, which this version lacks")

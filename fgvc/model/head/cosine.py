@@ -1,4 +1,4 @@
-"""head=cosine: how far a feature points along each class's direction. B batch, D width, C classes.
+"""head=cosine: cosine similarity of a feature and each class weight. B batch, D width, C classes.
 
 Source: the cosine classifier of Gidaris and Komodakis (CVPR 2018, eq. 3).
 """
@@ -10,13 +10,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fgvc.model.head.l2_normalize import unit
+from fgvc.model.head.l2_normalize import l2_normalize
 
 
 class CosineHead(nn.Module):
-    """logits = s cos(feature, w_c), in float32: the lengths of features and weights are nothing.
+    """logits = s cos(feature, w_c), in float32, independent of the lengths of feature and weights.
 
-    The scale is learnt as its logarithm, so that it stays positive; directions start at random.
+    The logarithm of the scale is learnt, so that the scale stays positive. Class weights start at
+    random.
     """
 
     def __init__(
@@ -32,4 +33,4 @@ class CosineHead(nn.Module):
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """Any float feature_BD -> float32 logits_BC, within -s..s."""
-        return self.log_scale.exp() * (unit(feature_BD) @ unit(self.weight_CD).T)
+        return self.log_scale.exp() * (l2_normalize(feature_BD) @ l2_normalize(self.weight_CD).T)

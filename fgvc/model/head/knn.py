@@ -11,18 +11,18 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fgvc.model.head.l2_normalize import unit
+from fgvc.model.head.l2_normalize import l2_normalize
 from fgvc.types import UserError
 
 FLOOR = math.log(1e-12)  # log-vote of a class that no neighbour belongs to
-_CELLS = 1 << 22  # similarities held at once: 16 MiB
+_MAX_SIMILARITIES = 1 << 22  # in memory at the same time: 16 MiB
 
 
 class KnnHead(nn.Module):
     """Features -> log of each class's share of the votes exp(cosine / temperature).
 
-    bank_ND: normalised here, kept as float32 buffer. label_N: int64 buffer. Of neighbours whose
-    similarities are equal the one of lower row is nearer.
+    bank_ND: normalised here, stored as float32 buffer. label_N: int64 buffer. Among neighbours of
+    equal similarity, the lower row is nearer.
 
     Raises:
         UserError: k exceeds the number of rows.
@@ -43,28 +43,28 @@ class KnnHead(nn.Module):
                 f"head.k={k} exceeds the {len(bank_ND)} images of the bank: set head.k to at most "
                 f"{len(bank_ND)}, or use more training images"
             )
-        self.register_buffer("bank_ND", unit(bank_ND))
+        self.register_buffer("bank_ND", l2_normalize(bank_ND))
         self.register_buffer("label_N", label_N.to(torch.int64).clone())
         self.classes, self.k, self.temperature = classes, k, temperature
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """float32 feature_BD -> float32 log-probabilities_BC, FLOOR where a class has no vote."""
-        if torch.compiler.is_exporting():  # a graph has no size of a batch to cut it by
+        if torch.compiler.is_exporting():  # an exported graph has no batch size to split
             return self._votes(feature_BD)
-        rows = max(1, _CELLS // len(self.bank_ND))
+        rows = max(1, _MAX_SIMILARITIES // len(self.bank_ND))
         return torch.cat([self._votes(chunk_BD) for chunk_BD in feature_BD.split(rows)])
 
     def _votes(self, feature_BD: Tensor) -> Tensor:
-        similarity_BN = unit(feature_BD) @ self.bank_ND.T
+        similarity_BN = l2_normalize(feature_BD) @ self.bank_ND.T
         top_BK, index_BK = self._nearest(similarity_BN)
-        # softmax is exp(s / T) over its sum; it takes the maximum off first, so T may be tiny.
+        # softmax subtracts the maximum first, so the temperature may be tiny
         weight_BK = torch.softmax(top_BK / self.temperature, dim=1)
         vote_BC = weight_BK.new_zeros(feature_BD.shape[0], self.classes)
         vote_BC.scatter_add_(1, self.label_N[index_BK], weight_BK)
         return vote_BC.log().clamp(min=FLOOR)
 
     def _nearest(self, similarity_BN: Tensor) -> tuple[Tensor, Tensor]:
-        """The k largest of each row; the stable sort is slow and only for ties at the border."""
+        """The k largest of each row; only rows with a tie at rank k need the slow stable sort."""
         top_BK, index_BK = similarity_BN.topk(self.k, dim=1)
         if torch.compiler.is_exporting():  # ONNX's TopK takes the lower row of a tie by itself
             return top_BK, index_BK

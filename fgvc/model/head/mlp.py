@@ -12,10 +12,10 @@ from torch.nn import functional
 class MlpHead(nn.Module):
     """logits = dropout(gelu(standardised feature W^T + b)) V^T + c, in float32.
 
-    Every feature is first brought to mean 0 and variance 1 over its D numbers, so that one learning
-    rate serves backbones whose features differ a hundredfold in scale, and nothing but the weights
-    has to be stored. Dropout (of hidden units, while training) draws from torch's global generator
-    in a fit on cached features; task=train replaces it by draws per image.
+    Each feature is first standardised over its D numbers. Thus one learning rate suits backbones
+    whose features differ a hundredfold in scale, and only the weights have to be stored. Dropout
+    (of hidden units, in training) draws from torch's global generator in a fit on cached features;
+    task=train replaces it by draws per image.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class MlpHead(nn.Module):
         super().__init__()
         assert min(features, hidden, classes) > 0
         assert 0 <= dropout < 1
-        self.hidden_HD = nn.Parameter(_drawn(hidden, features, generator))
+        self.hidden_HD = nn.Parameter(_initial_weight(hidden, features, generator))
         self.hidden_H = nn.Parameter(torch.zeros(hidden))
-        self.weight_CH = nn.Parameter(_drawn(classes, hidden, generator))
+        self.weight_CH = nn.Parameter(_initial_weight(classes, hidden, generator))
         self.bias_C = nn.Parameter(torch.zeros(classes))
         self.dropout = nn.Dropout(dropout)
 
@@ -45,6 +45,6 @@ class MlpHead(nn.Module):
         return functional.linear(hidden_BH, self.weight_CH, self.bias_C)
 
 
-def _drawn(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """Normal, of a variance that keeps that of the input."""
+def _initial_weight(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Normal, with the variance that preserves the variance of the input."""
     return torch.randn(rows, columns, generator=generator) / math.sqrt(columns)

@@ -1,4 +1,4 @@
-"""The head of a checkpoint -> a check of its options and tensors, before it is built.
+"""The head of a checkpoint -> a check of its options and tensors, before the head is built.
 
 C classes, D feature width, H hidden units, N rows of a bank.
 """
@@ -21,47 +21,51 @@ AXES: Mapping[str, Mapping[str, str]] = {  # head: tensor: its axes
     "mlp": {"hidden_HD": "HD", "hidden_H": "H", "weight_CH": "CH", "bias_C": "C"},
     "knn": {"bank_ND": "ND", "label_N": "N"},
 }
-NUMBERS: Mapping[str, Mapping[str, tuple[float, float]]] = {  # head: option: its bounds
+OPTION_BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {  # head: option: its bounds
     "cosine": {"scale": (1e-6, 1e12)},
     "mlp": {"hidden": (1, 2**20), "dropout": (0, 0.99)},
     "knn": {"k": (1, 2**31), "temperature": (1e-6, 1e12)},
 }
 
 
-def check(
-    choice: Mapping[str, Any], tensors: Mapping[str, Tensor], classes: int, features: int
+def check_stored_head(
+    head_config: Mapping[str, Any], tensors: Mapping[str, Tensor], classes: int, features: int
 ) -> None:
     """Check options, names, shapes, types and values; nothing is allocated.
 
     Args:
-        choice: the `head` node of the checkpoint's config. features: width of the backbone's.
+        head_config: the `head` node of the checkpoint's config.
+        features: width of the backbone's features.
 
     Raises:
         UserError: one line that begins with the option or the tensor.
     """
-    name = choice.get("name")
+    name = head_config.get("name")
     if not isinstance(name, str) or name not in AXES:
         raise UserError(f"the checkpoint holds head={name}, which this version lacks")
-    _check_options(name, choice)
+    _check_options(name, head_config)
     axes = AXES[name]
     if tensors.keys() != axes.keys():
-        lacking, more = sorted(axes.keys() - tensors.keys()), sorted(tensors.keys() - axes.keys())
-        raise UserError(
-            f"head={name}: the checkpoint lacks {', '.join(lacking) or 'nothing'} and has "
-            f"{', '.join(more[:3]) or 'nothing'} in addition"
+        missing, unexpected = (
+            sorted(axes.keys() - tensors.keys()),
+            sorted(tensors.keys() - axes.keys()),
         )
-    sizes = {"C": classes, "D": features} | ({"H": choice["hidden"]} if name == "mlp" else {})
+        raise UserError(
+            f"head={name}: the checkpoint lacks {', '.join(missing) or 'nothing'} and has "
+            f"{', '.join(unexpected[:3]) or 'nothing'} in addition"
+        )
+    sizes = {"C": classes, "D": features} | ({"H": head_config["hidden"]} if name == "mlp" else {})
     for key, letters in axes.items():
         _check_tensor(key, tensors[key], letters, sizes)
     if name == "knn":
-        _check_bank(choice["k"], tensors["label_N"], classes)
+        _check_bank(head_config["k"], tensors["label_N"], classes)
     if name == "text" and not tensors["scale"] > 0:
         raise UserError(f"head.scale={float(tensors['scale'])}: must be more than 0")
 
 
-def _check_options(name: str, choice: Mapping[str, Any]) -> None:
-    for option, (low, high) in NUMBERS.get(name, {}).items():
-        value: Any = choice.get(option)
+def _check_options(name: str, head_config: Mapping[str, Any]) -> None:
+    for option, (low, high) in OPTION_BOUNDS.get(name, {}).items():
+        value: Any = head_config.get(option)
         kind = int if option in ("hidden", "k") else int | float
         fits = isinstance(value, kind) and not isinstance(value, bool)
         if not fits or not low <= value <= high:
@@ -69,17 +73,21 @@ def _check_options(name: str, choice: Mapping[str, Any]) -> None:
 
 
 def _check_tensor(key: str, tensor: Tensor, letters: str, sizes: dict[str, int]) -> None:
-    """Compare a shape with the sizes of its axes; a size that is not known yet is noted."""
-    wanted = [sizes.get(letter, "any") for letter in letters]
+    """Check shape, dtype and values of a tensor; `sizes` is filled with sizes seen first."""
+    expected = [sizes.get(letter, "any") for letter in letters]
     if tensor.ndim != len(letters) or any(
         sizes.setdefault(letter, size) != size or not size
         for letter, size in zip(letters, tensor.shape, strict=True)
     ):
-        raise UserError(f"{key} has the shape {list(tensor.shape)}, but its head has {wanted}")
-    whole = key == "label_N"
-    if tensor.is_complex() or tensor.is_floating_point() == whole or tensor.dtype is torch.bool:
-        raise UserError(f"{key} holds {tensor.dtype}, not {'integers' if whole else 'floats'}")
-    if not whole and not tensor.isfinite().all():
+        raise UserError(f"{key} has the shape {list(tensor.shape)}, but its head has {expected}")
+    is_integer = key == "label_N"
+    if (
+        tensor.is_complex()
+        or tensor.is_floating_point() == is_integer
+        or tensor.dtype is torch.bool
+    ):
+        raise UserError(f"{key} holds {tensor.dtype}, not {'integers' if is_integer else 'floats'}")
+    if not is_integer and not tensor.isfinite().all():
         raise UserError(f"{key} holds NaN or infinity")
 
 

@@ -1,6 +1,6 @@
-"""head=text_linear: an affine map of unit features, drawn towards the class names' text features.
+"""head=text_linear: an affine map of unit features, regularised towards the text features of names.
 
-As weights scale * t_c and no bias are the classifier of head=text, it is where the fit starts.
+The fit starts from weights scale * t_c and no bias, which is the classifier of head=text.
 B batch, D width, C classes.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fgvc.model.head.l2_normalize import unit
+from fgvc.model.head.l2_normalize import l2_normalize
 from fgvc.model.head.linear import LinearHead
 
 
@@ -17,4 +17,4 @@ class TextLinearHead(LinearHead):
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """Any float feature_BD -> float32 logits_BC."""
-        return super().forward(unit(feature_BD))
+        return super().forward(l2_normalize(feature_BD))

@@ -1,7 +1,7 @@
 """part_attention= axis: keep the tokens that tell species apart.
 
 Tokens -> fewer tokens of the same width, before the last block of any backbone, so that every
-choice is interchangeable in front of any head.
+method works with any head.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fgvc.config import schema
 from fgvc.model.backbone import Backbone
-from fgvc.model.backbone.load_state import multiply_accumulates, seeded
+from fgvc.model.backbone.load_state import count_macs, init_from_seed
 from fgvc.model.part_attention import attention_hooks
 from fgvc.model.part_attention.token_selector import (
     Selection,
@@ -32,45 +32,47 @@ __all__ = [
     "reset_last_block",
 ]
 
-SCORED = ("transfg", "rollout", "cls_topk")  # the others look at no attention
+SCORED = ("transfg", "rollout", "cls_topk")  # methods that use attention scores
 
 
 def attach_selector(
     backbone: Backbone, conf: schema.NoPartAttention | schema.PartAttention, seed: int
 ) -> TokenSelector | None:
-    """Let the last block of `backbone` see its prefix tokens and the K chosen patches alone.
+    """Restrict the last block of `backbone` to its prefix tokens and K selected patches.
 
-    Its Tokens then hold K patches, and its `macs` follow. Before torch.compile or after.
+    The backbone's Tokens then hold K patches, and its `macs` are updated. It may be called before
+    or after torch.compile.
 
     Args:
-        seed: of the draw of part_attention=random.
+        seed: of the patches of part_attention=random.
 
     Returns:
-        The selection, to ask what was kept; None where every token counts.
+        the selector, which holds the selection of the last forward pass; None if part attention is
+        off.
 
     Raises:
-        UserError: `tokens` is not possible here, or nothing reads the patches.
+        UserError: `tokens` is impossible for this backbone, or no query attends to the patches.
     """
     if isinstance(conf, schema.NoPartAttention):
         return None
     patches = backbone.grid[0] * backbone.grid[1]
     assert backbone.patches == patches, "attached before"
-    heads = attention_hooks.heads(backbone)
+    heads = attention_hooks.head_count(backbone)
     tokens = heads if conf.tokens is None else conf.tokens
     _check_tokens(conf, tokens, heads, backbone)
     if conf.name in SCORED:
-        _check_reader(conf, backbone)
-    attention_hooks.open_up(backbone)
+        _check_query(conf, backbone)
+    attention_hooks.split_fused_attention(backbone)
     selector = TokenSelector(backbone, conf.name, tokens, seed)
     backbone.patches = tokens
-    backbone.macs = _macs(backbone, selector)
+    backbone.macs = _count_macs(backbone, selector)
     return selector
 
 
 def reset_last_block(backbone: Backbone, seed: int) -> None:
-    """Give the last block the values with which the library makes it, drawn from `seed`."""
-    fresh = backbone.blocks_of(seeded(backbone.make, seed))[-1]
-    backbone.blocks[-1].load_state_dict(fresh.state_dict())
+    """Reset the last block to the library's initial values, drawn from `seed`."""
+    initial_block = backbone.blocks_of(init_from_seed(backbone.create_trunk, seed))[-1]
+    backbone.blocks[-1].load_state_dict(initial_block.state_dict())
 
 
 def _check_tokens(conf: schema.PartAttention, tokens: int, heads: int, backbone: Backbone) -> None:
@@ -81,34 +83,34 @@ def _check_tokens(conf: schema.PartAttention, tokens: int, heads: int, backbone:
             f"patches of {backbone.name} at {backbone.side} px"
         )
     if conf.name == "transfg" and tokens % heads:
-        fitting = (tokens // heads * heads, (tokens // heads + 1) * heads)
-        near = " or ".join(str(count) for count in fitting if 0 < count <= patches)
+        multiples = (tokens // heads * heads, (tokens // heads + 1) * heads)
+        near = " or ".join(str(count) for count in multiples if 0 < count <= patches)
         raise UserError(
-            f"part_attention.tokens={tokens}: part_attention=transfg keeps as many for each of "
-            f"the {heads} heads of {backbone.name}; nearest that fit: {near}"
+            f"part_attention.tokens={tokens}: must be a multiple of the {heads} heads of "
+            f"{backbone.name} for part_attention=transfg; nearest: {near}"
         )
 
 
-def _check_reader(conf: schema.PartAttention, backbone: Backbone) -> None:
-    """Somebody must look at the patches: a class token below the last block, or a pooling head."""
+def _check_query(conf: schema.PartAttention, backbone: Backbone) -> None:
+    """Check that a class token below the last block or a pooling head attends to the patches."""
     if backbone.prefix == 0 and not hasattr(backbone.trunk, "head"):
         raise UserError(
             f"part_attention={conf.name} backbone.features={backbone.features}: the pooling head, "
-            f"which looks at the patches of {backbone.name}, is left out; take features=map"
+            f"which attends to the patches of {backbone.name}, is left out; take features=map"
         )
     if backbone.prefix and len(backbone.blocks) < 2:
         raise UserError(
             f"part_attention={conf.name}: {backbone.name} has {len(backbone.blocks)} block, and "
-            "at least 2 are needed, one to look and one to keep"
+            "at least 2 are needed: patches are scored below the last block"
         )
 
 
-def _macs(backbone: Backbone, selector: TokenSelector) -> int:
-    """Of one image with the selection in it, counted on shapes alone."""
+def _count_macs(backbone: Backbone, selector: TokenSelector) -> int:
+    """Multiply-accumulates per image with the selector attached, counted from shapes."""
     device = next(backbone.parameters()).device
-    selector.images(np.zeros(1, np.int64))
+    selector.set_images(np.zeros(1, np.int64))
     with FakeTensorMode(allow_non_fake_inputs=True):
         pixels_BCHW = torch.empty(1, 3, backbone.side, backbone.side, device=device)
-        counted = multiply_accumulates(backbone, pixels_BCHW)
+        macs = count_macs(backbone, pixels_BCHW)
     selector.last = None
-    return counted
+    return macs

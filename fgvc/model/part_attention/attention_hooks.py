@@ -1,6 +1,6 @@
-"""Blocks of each library -> the queries and keys of their fused attention, kept as they pass.
+"""Blocks of each library -> the queries and keys of their fused attention, captured by hooks.
 
-No library hands out attention maps under fused attention; each lets a hook see q and k.
+No library returns attention maps from fused attention, but a hook can capture q and k.
 
 B batch, H heads, T tokens, D width of a head, C token width, N patch tokens.
 """
@@ -16,60 +16,60 @@ from torch.nn import functional
 
 from fgvc.model.backbone import Backbone
 
-Keep = Callable[[Tensor], None]
+Capture = Callable[[Tensor], None]
 
 
-def heads(backbone: Backbone) -> int:
-    """Heads of a block's attention."""
+def head_count(backbone: Backbone) -> int:
+    """Number of attention heads of a block."""
     return _attention(backbone.blocks[0]).num_heads
 
 
 def rotates_half(backbone: Backbone) -> bool:
-    """Which of the two layouts of rotary positions a backbone with such positions has."""
+    """Whether rotary positions rotate halves of the head width instead of neighbouring pairs."""
     return getattr(_attention(backbone.blocks[0]), "rotate_half", False)
 
 
-def open_up(backbone: Backbone) -> None:
-    """Let the attention of every block be watched; parameters keep their names."""
+def split_fused_attention(backbone: Backbone) -> None:
+    """Replace attention layers whose q and k are inaccessible; parameters keep their names."""
     for block in backbone.blocks:
         attention = _attention(block)
         if isinstance(attention, nn.MultiheadAttention):
             block.attn = SplitAttention(attention)
 
 
-def watch(block: nn.Module, keep_query: Keep, keep_key: Keep) -> None:
+def register_hooks(block: nn.Module, capture_query: Capture, capture_key: Capture) -> None:
     """Call `keep_query` with query_BHTD and `keep_key` with key_BHTD in every forward."""
     attention = _attention(block)
-    if hasattr(attention, "q_norm"):  # called with or without a norm to apply
-        places = (attention.q_norm, keep_query), (attention.k_norm, keep_key)
+    if hasattr(attention, "q_norm"):  # an identity if the block has no such norm
+        captures = (attention.q_norm, capture_query), (attention.k_norm, capture_key)
     else:
-        places = (attention.q_proj, keep_query), (attention.k_proj, keep_key)
-    for place, keep in places:
-        place.register_forward_hook(_Keeper(keep, attention.num_heads))
+        captures = (attention.q_proj, capture_query), (attention.k_proj, capture_key)
+    for module, capture in captures:
+        module.register_forward_hook(_CaptureHook(capture, attention.num_heads))
 
 
 def _attention(block: Any) -> Any:
-    """By the names that timm, open_clip and transformers give it."""
+    """The attention layer, by its names in timm, open_clip and transformers."""
     return block.self_attn if hasattr(block, "self_attn") else block.attn
 
 
-class _Keeper:
-    """A hook that gives away what a module returns, by heads; the output stays as it is."""
+class _CaptureHook:
+    """A hook that captures the output of a module, split into heads; the output is unchanged."""
 
-    def __init__(self, keep: Keep, heads: int) -> None:
-        self.keep, self.heads = keep, heads
+    def __init__(self, capture: Capture, heads: int) -> None:
+        self.capture, self.heads = capture, heads
 
     def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> None:
         if output.ndim == 3:
             output = output.unflatten(2, (self.heads, -1)).transpose(1, 2)
-        # copied, they let go of the values they came with, which a backward pass needs anyhow
-        self.keep(output.detach() if torch.is_grad_enabled() else output.contiguous())
+        # without gradients, a copy frees q, k and v together; a backward pass needs them anyway
+        self.capture(output.detach() if torch.is_grad_enabled() else output.contiguous())
 
 
 class SplitAttention(nn.Module):
-    """nn.MultiheadAttention over one sequence, with its very parameters, under their names.
+    """nn.MultiheadAttention for self-attention, with the same parameters under the same names.
 
-    The original shows neither q nor k, and in evaluation takes a path that is not fused.
+    The original gives no access to q and k, and its path in evaluation is not fused.
     """
 
     def __init__(self, original: nn.MultiheadAttention) -> None:
@@ -82,9 +82,9 @@ class SplitAttention(nn.Module):
     def forward(
         self, token_BTC: Tensor, *_: Tensor, attn_mask: Tensor | None = None, **__: object
     ) -> tuple[Tensor, None]:
-        """token_BTC, batch first; the keys and values that come with it are the same tensor."""
-        joint_BTC = functional.linear(token_BTC, self.in_proj_weight, self.in_proj_bias)
-        split = joint_BTC.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        """token_BTC, batch first; further arguments are the same tensor as keys and values."""
+        qkv_BTC = functional.linear(token_BTC, self.in_proj_weight, self.in_proj_bias)
+        split = qkv_BTC.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         query_BHTD, key_BHTD, value_BHTD = split.unbind(0)
         mixed_BHTD = functional.scaled_dot_product_attention(
             self.q_norm(query_BHTD),
@@ -96,8 +96,8 @@ class SplitAttention(nn.Module):
         return self.out_proj(mixed_BHTD.transpose(1, 2).flatten(2)), None
 
 
-def rotated(tensor_BHTD: Tensor, rope_ND: Tensor | None, rotate_half: bool) -> Tensor:
-    """Queries or keys as they enter the attention: patches turned by their position, if at all."""
+def apply_rope(tensor_BHTD: Tensor, rope_ND: Tensor | None, rotate_half: bool) -> Tensor:
+    """Queries or keys as they enter the attention: patches rotated by rope_ND, if not None."""
     if rope_ND is None:
         return tensor_BHTD
     from timm.layers.pos_embed_sincos import apply_rot_embed_cat
@@ -107,8 +107,8 @@ def rotated(tensor_BHTD: Tensor, rope_ND: Tensor | None, rotate_half: bool) -> T
     return torch.cat([tensor_BHTD[:, :, :prefix], patch_BHND.type_as(tensor_BHTD)], 2)
 
 
-def pooling_row(trunk: Any, token_BNC: Tensor) -> Tensor:
-    """row_BHN: what each head of SigLIP's pooling would look at if these were the last tokens."""
+def pooling_attention(trunk: Any, token_BNC: Tensor) -> Tensor:
+    """row_BHN: attention of each head of SigLIP's pooling if these were the last tokens."""
     patch_BNC = trunk.post_layernorm(token_BNC)
     probe_B1C = trunk.head.probe.expand(patch_BNC.shape[0], -1, -1)
     _, row_BH1N = trunk.head.attention(

@@ -1,10 +1,10 @@
-"""Tokens on their way to the last block -> those that it keeps: every prefix token and K patches.
+"""Input tokens of the last block -> all prefix tokens and K selected patches.
 
-A hook before the last block swaps its input; all that follows is the library's own. The scores need
-no gradient, so the model runs with fused attention, and they follow from the queries and keys that
-hooks saw pass.
+A hook before the last block replaces its input; the library's code is unchanged. The scores need no
+gradient: the model runs with fused attention, and the scores are computed from the queries and keys
+that hooks captured.
 
-B batch, H heads, T = P + N tokens of which P prefix, K kept patches, M tokens that look,
+B batch, H heads, T = P + N tokens (P prefix tokens, N patches), K selected patches, M query tokens,
 D width of a head, C token width.
 """
 
@@ -29,10 +29,11 @@ Layer = tuple[Tensor, Tensor]  # query_BHTD and key_BHTD
 
 @dataclass(frozen=True)
 class Selection:
-    """What the last forward kept.
+    """The patches selected in the last forward pass.
 
-    index_BK: int64 patches, row by row of the grid; as many for each of `heads`, head after head,
-    the best first. score_BHN (transfg) or score_BN: float32; None where nothing is scored.
+    index_BK: int64 patches, numbered row by row of the grid; the same number for each of `heads`,
+    head after head, the best first. score: score_BHN (transfg) or score_BN, float32; None for
+    methods without scores.
     """
 
     index_BK: Tensor
@@ -41,54 +42,54 @@ class Selection:
 
     @property
     def patch_scores(self) -> Tensor | None:
-        """score_BN: one a patch, the mean where each head has its own."""
+        """score_BN: one score per patch, averaged over heads."""
         if self.score is None or self.score.ndim == 2:
             return self.score
         return self.score.mean(1)
 
 
 class TokenSelector:
-    """The selection of one backbone. last: what the last forward kept, detached, on its device."""
+    """Selects the patches of a backbone. last: the last selection, detached, on its device."""
 
     last: Selection | None = None
 
     def __init__(self, backbone: Backbone, name: str, tokens: int, seed: int) -> None:
         self.name, self.tokens, self.seed = name, tokens, seed
         self.prefix, self.grid, self.trunk = backbone.prefix, backbone.grid, backbone.trunk
-        self.readers = attention_hooks.heads(backbone)
-        self.heads = self.readers if name == "transfg" else 1
+        self.block_heads = attention_hooks.head_count(backbone)
+        self.heads = self.block_heads if name == "transfg" else 1
         self._rotate_half = attention_hooks.rotates_half(backbone)
         self._centre_K = central_patches(self.grid)[:tokens]
-        self._drawn_BK: Tensor | None = None
-        self._armed = False
+        self._random_BK: Tensor | None = None
+        self._capturing = False
         self._query: dict[int, Tensor] = {}
         self._key: dict[int, Tensor] = {}
-        self._last = len(backbone.blocks) - 1
-        self._layers = layers_watched(backbone, name)
+        self._last_block = len(backbone.blocks) - 1
+        self._layers = captured_layers(backbone, name)
         for layer in self._layers:
-            attention_hooks.watch(
+            attention_hooks.register_hooks(
                 backbone.blocks[layer],
-                functools.partial(self._keep, self._query, layer),
-                functools.partial(self._keep, self._key, layer),
+                functools.partial(self._capture, self._query, layer),
+                functools.partial(self._capture, self._key, layer),
             )
-        backbone.blocks[0].register_forward_pre_hook(self._begin)
+        backbone.blocks[0].register_forward_pre_hook(self._start_forward)
         backbone.blocks[-1].register_forward_pre_hook(self._select, with_kwargs=True)
 
-    def images(self, key_B: np.ndarray) -> None:
+    def set_images(self, key_B: np.ndarray) -> None:
         """Set the images of the next forward pass, by manifest key; only `random` needs them."""
         if self.name == "random":
-            drawn_BK = random_patches(self.seed, key_B, self.grid, self.tokens)
-            self._drawn_BK = torch.from_numpy(drawn_BK)
+            random_BK = random_patches(self.seed, key_B, self.grid, self.tokens)
+            self._random_BK = torch.from_numpy(random_BK)
 
-    def _begin(self, block: nn.Module, inputs: object) -> None:
-        self._armed = True
-        self._forget()
+    def _start_forward(self, block: nn.Module, inputs: object) -> None:
+        self._capturing = True
+        self._clear()
 
-    def _keep(self, kept: dict[int, Tensor], layer: int, tensor_BHTD: Tensor) -> None:
-        if self._armed:  # not when a checkpoint runs a block again in the backward pass
-            kept[layer] = tensor_BHTD
+    def _capture(self, tensors: dict[int, Tensor], layer: int, tensor_BHTD: Tensor) -> None:
+        if self._capturing:  # not if activation checkpointing reruns a block in the backward pass
+            tensors[layer] = tensor_BHTD
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._query.clear()
         self._key.clear()
 
@@ -97,73 +98,73 @@ class TokenSelector:
     ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
         token_BTC, *others = inputs
         rope_ND = options.get("rope")
-        if self._armed:
-            self._look_ahead(block, inputs, options)
+        if self._capturing:
+            self._run_full_block(block, inputs, options)
             with torch.no_grad(), torch.autocast(token_BTC.device.type, enabled=False):
-                self.last = self._selection(token_BTC.detach(), rope_ND)
-            self._armed = False
-            self._forget()
+                self.last = self._select_patches(token_BTC.detach(), rope_ND)
+            self._capturing = False
+            self._clear()
         assert self.last is not None
         index_BK = self.last.index_BK
         if rope_ND is not None:
             options = {**options, "rope": rope_ND[index_BK][:, None]}
         prefix_BPC, patch_BNC = token_BTC[:, : self.prefix], token_BTC[:, self.prefix :]
-        # not take_along_dim: it would tie an exported graph to one size of a batch
+        # not take_along_dim, which would fix the batch size of an exported graph
         kept_BKC = patch_BNC.gather(1, index_BK[..., None].expand(-1, -1, patch_BNC.shape[2]))
         return (torch.cat([prefix_BPC, kept_BKC], 1), *others), options
 
-    def _look_ahead(
+    def _run_full_block(
         self, block: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any]
     ) -> None:
-        """Let the last block see every token, where its own attention is what chooses."""
-        if self._last in self._layers:
+        """Run the last block on all tokens, if its own attention gives the scores."""
+        if self._last_block in self._layers:
             with torch.no_grad():
                 block.forward(*inputs, **options)  # not called: this is a hook of that call
 
-    def _selection(self, token_BTC: Tensor, rope_ND: Tensor | None) -> Selection:
+    def _select_patches(self, token_BTC: Tensor, rope_ND: Tensor | None) -> Selection:
         batch, device = token_BTC.shape[0], token_BTC.device
         if self.name == "centre":
             return Selection(self._centre_K.to(device).expand(batch, -1), None)
         if self.name == "random":
-            drawn_BK, self._drawn_BK = self._drawn_BK, None
-            assert drawn_BK is not None, "images() says before each forward which they are"
-            assert len(drawn_BK) == batch, "images() told of another batch"
-            return Selection(drawn_BK.to(device), None)
+            random_BK, self._random_BK = self._random_BK, None
+            assert random_BK is not None, "set_images() must precede each forward pass"
+            assert len(random_BK) == batch, "set_images() had another batch"
+            return Selection(random_BK.to(device), None)
         score = self._scores(token_BTC, rope_ND)[..., self.prefix :]
         best = score.topk(self.tokens // self.heads, -1).indices
         return Selection(best.flatten(1), score, self.heads)
 
     def _scores(self, token_BTC: Tensor, rope_ND: Tensor | None) -> Tensor:
-        """score_BHT of transfg, else score_BT."""
-        layers = self._seen(rope_ND)
-        if self.prefix:  # the class token, of which each head is sure
-            row_BHM = token_BTC.new_ones(token_BTC.shape[0], self.readers, 1).float()
+        """score_BHT for transfg, otherwise score_BT."""
+        layers = self._rotated_layers(rope_ND)
+        if self.prefix:  # the class token has all the weight in each head
+            row_BHM = token_BTC.new_ones(token_BTC.shape[0], self.block_heads, 1).float()
         else:
-            row_BHM = attention_hooks.pooling_row(self.trunk, token_BTC.float())
+            row_BHM = attention_hooks.pooling_attention(self.trunk, token_BTC.float())
         if self.name == "rollout":
             return mean_rollout(row_BHM, layers)
         row_BHT = per_head_rollout(row_BHM, layers)
         return row_BHT if self.name == "transfg" else row_BHT.mean(1)
 
-    def _seen(self, rope_ND: Tensor | None) -> list[Layer]:
-        """The queries and keys of this forward, the uppermost layer first."""
-        found = sorted(self._query), sorted(self._key)
-        assert found == (self._layers, self._layers), f"{found} seen, not {self._layers}"
+    def _rotated_layers(self, rope_ND: Tensor | None) -> list[Layer]:
+        """The queries and keys of this forward pass, the uppermost layer first."""
+        captured = sorted(self._query), sorted(self._key)
+        assert captured == (self._layers, self._layers), f"{captured} seen, not {self._layers}"
         half = self._rotate_half
         return [
             (
-                attention_hooks.rotated(self._query[layer], rope_ND, half),
-                attention_hooks.rotated(self._key[layer], rope_ND, half),
+                attention_hooks.apply_rope(self._query[layer], rope_ND, half),
+                attention_hooks.apply_rope(self._key[layer], rope_ND, half),
             )
             for layer in reversed(self._layers)
         ]
 
 
 def per_head_rollout(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """score_BHT: the reader's attention through every layer, each head by itself.
+    """score_BHT: the attention of the query through all layers, separately for each head.
 
     Args:
-        row_BHM: the reader's weights of the first M tokens; it gives none to the others.
+        row_BHM: weights of the first M tokens; the weights of the others are zero.
         layers: the uppermost first.
 
     Source: part selection of TransFG (He et al., AAAI 2022), the product's first row alone.
@@ -174,9 +175,9 @@ def per_head_rollout(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
 
 
 def mean_rollout(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """score_BT: heads averaged, and half of what reaches a token stays with it in every layer.
+    """score_BT: heads averaged, and half of the weight of a token stays with it in every layer.
 
-    Args: as `carried`.
+    Args: as `per_head_rollout`.
 
     Source: attention rollout (Abnar and Zuidema, ACL 2020).
     """
@@ -184,16 +185,16 @@ def mean_rollout(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
     row_BM = row_BHM.mean(1)
     for query_BHTD, key_BHTD in layers:
         tokens_M, tokens_T = row_BM.shape[1], key_BHTD.shape[2]
-        each_BHM = row_BM[:, None].expand(-1, heads, -1)
-        looked_BHT = attention_row(each_BHM, query_BHTD[:, :, :tokens_M], key_BHTD)
-        row_BM = (functional.pad(row_BM, (0, tokens_T - tokens_M)) + looked_BHT.mean(1)) / 2
+        head_row_BHM = row_BM[:, None].expand(-1, heads, -1)
+        attended_BHT = attention_row(head_row_BHM, query_BHTD[:, :, :tokens_M], key_BHTD)
+        row_BM = (functional.pad(row_BM, (0, tokens_T - tokens_M)) + attended_BHT.mean(1)) / 2
     return row_BM
 
 
-def layers_watched(backbone: Backbone, name: str) -> list[int]:
-    """The blocks whose attention a way of choosing needs, ascending."""
+def captured_layers(backbone: Backbone, name: str) -> list[int]:
+    """The blocks whose queries and keys a method needs, ascending."""
     *below, last = range(len(backbone.blocks))
-    if name == "cls_topk":  # where a head pools, its own row is the uppermost
+    if name == "cls_topk":  # with a pooling head, its attention is enough
         return [last] if backbone.prefix else []
     return below if name in ("transfg", "rollout") else []
 
@@ -201,12 +202,12 @@ def layers_watched(backbone: Backbone, name: str) -> list[int]:
 def random_patches(seed: int, key_B: np.ndarray, grid: tuple[int, int], tokens: int) -> np.ndarray:
     """index_BK of part_attention=random: distinct patches of each image, by (seed, image key)."""
     patches = grid[0] * grid[1]
-    drawn = [np.random.default_rng((seed, key)).permutation(patches) for key in key_B.tolist()]
-    return np.array([one_N[:tokens] for one_N in drawn], np.int64).reshape(-1, tokens)
+    orders = [np.random.default_rng((seed, key)).permutation(patches) for key in key_B.tolist()]
+    return np.array([order_N[:tokens] for order_N in orders], np.int64).reshape(-1, tokens)
 
 
 def central_patches(grid: tuple[int, int]) -> Tensor:
-    """All patches, the nearest to the middle first, ties row by row."""
+    """All patches, ordered by distance to the centre, ties row by row."""
     rows, columns = (torch.arange(side) * 2 - (side - 1) for side in grid)  # doubled: integers
     distance_N = (rows[:, None] ** 2 + columns**2).flatten()
     return distance_N.argsort(stable=True)

@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fgvc import untrusted
-from fgvc.model.backbone.weights.read_file import unreadable
+from fgvc.model.backbone.weights.read_file import unreadable_error
 from fgvc.types import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROOTS = ("", "opt/target/", "params/", "params/img/")  # what may stand before every name
+ROOTS = ("", "opt/target/", "params/", "params/img/")  # possible prefixes of all names
 KERNEL = "embedding/kernel"
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The arrays of the file under their own names; bfloat16 where NumPy knows two raw bytes.
+    """The arrays of the file under their own names; NumPy's two raw bytes become bfloat16.
 
     Raises:
-        UserError: damaged, or an array of objects, which only unpickling would read.
+        UserError: damaged, or an array of objects, which only unpickling could read.
     """
     import numpy as np
     import torch
@@ -38,7 +38,7 @@ def read(path: Path) -> dict[str, Tensor]:
                 if array.dtype == np.dtype("V2"):
                     tensors[name] = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
                 elif array.dtype.kind in "fiub":
-                    # torch knows the machine's own order of bytes alone
+                    # torch only has the byte order of the machine
                     native = array.astype(array.dtype.newbyteorder("="), copy=False)
                     tensors[name] = torch.from_numpy(native)
     except Exception as error:  # a damaged archive fails in as many ways as there are layers
@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, Tensor]:
                 f"weights {path} hold an array of Python objects: refused, and nothing in the "
                 "file was run; save arrays of numbers"
             ) from error
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error
     return tensors
 
 
@@ -57,15 +57,15 @@ def is_google(state: Mapping[str, object]) -> bool:
 
 
 def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a Flax ViT under timm's names and in torch's layouts, classifier included.
+    """The tensors of a Flax ViT, with its classifier, under timm's names and in torch's layouts.
 
-    Names that belong to no part of a plain ViT stay as they are, so that they are refused later.
+    Names that are not of a plain ViT stay as they are, so that loading refuses them.
     """
     root = next(root for root in ROOTS if f"{root}{KERNEL}" in state)
-    rest = {key.removeprefix(root): value.float() for key, value in state.items()}
-    rest = {key: value for key, value in rest.items() if not key.startswith("pre_logits/")}
-    found = {"patch_embed.proj.weight": _kernel(rest.pop(KERNEL))}
-    for name, ours in (
+    tensors = {key.removeprefix(root): value.float() for key, value in state.items()}
+    tensors = {key: value for key, value in tensors.items() if not key.startswith("pre_logits/")}
+    renamed = {"patch_embed.proj.weight": _torch_kernel(tensors.pop(KERNEL))}
+    for name, timm_name in (
         ("embedding/bias", "patch_embed.proj.bias"),
         ("cls", "cls_token"),
         ("pos_embedding", "pos_embed"),
@@ -74,39 +74,42 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ("Transformer/encoder_norm/bias", "norm.bias"),
         ("head/bias", "head.bias"),
     ):
-        if name in rest:
-            found[ours] = rest.pop(name)
-    if "head/kernel" in rest:
-        found["head.weight"] = _kernel(rest.pop("head/kernel"))
-    return {**found, **_blocks(_unstacked(rest)), **rest}
+        if name in tensors:
+            renamed[timm_name] = tensors.pop(name)
+    if "head/kernel" in tensors:
+        renamed["head.weight"] = _torch_kernel(tensors.pop("head/kernel"))
+    return {**renamed, **_rename_blocks(_pop_blocks(tensors)), **tensors}
 
 
-def _unstacked(rest: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Takes the tensors of the blocks out of `rest`; big_vision may stack those of all blocks."""
+def _pop_blocks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the tensors of the blocks from `tensors`; big_vision may stack those of all blocks."""
     stem, stacked = "Transformer/encoderblock", {}
-    for name in [name for name in rest if name.startswith(f"{stem}/")]:
-        for index, value in enumerate(rest.pop(name)):
+    for name in [name for name in tensors if name.startswith(f"{stem}/")]:
+        for index, value in enumerate(tensors.pop(name)):
             stacked[f"{index}/{name.removeprefix(f'{stem}/')}"] = value
-    single = [name for name in rest if name.startswith(f"{stem}_")]
-    return stacked | {name.removeprefix(f"{stem}_"): rest.pop(name) for name in single}
+    single = [name for name in tensors if name.startswith(f"{stem}_")]
+    return stacked | {name.removeprefix(f"{stem}_"): tensors.pop(name) for name in single}
 
 
-def _blocks(held: dict[str, Tensor]) -> dict[str, Tensor]:
+def _rename_blocks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     import torch
 
-    big_vision = any("/LayerNorm_1/" in name for name in held)
+    big_vision = any("/LayerNorm_1/" in name for name in tensors)
     attention, mlp, norm2 = (0, 0, 1) if big_vision else (1, 3, 2)
-    found: dict[str, Tensor] = {}
-    for index in dict.fromkeys(name.partition("/")[0] for name in held):
-        ours = f"blocks.{index}"
-        multi = f"{index}/MultiHeadDotProductAttention_{attention}"
+    renamed: dict[str, Tensor] = {}
+    for index in dict.fromkeys(name.partition("/")[0] for name in tensors):
+        block = f"blocks.{index}"
+        attention_path = f"{index}/MultiHeadDotProductAttention_{attention}"
         for kind, last in (("kernel", "weight"), ("bias", "bias")):
-            parts = [held.pop(f"{multi}/{part}/{kind}", None) for part in ("query", "key", "value")]
-            flat = [_projected(part, kind) for part in parts if part is not None]
+            parts = [
+                tensors.pop(f"{attention_path}/{part}/{kind}", None)
+                for part in ("query", "key", "value")
+            ]
+            flat = [_flatten_heads(part, kind) for part in parts if part is not None]
             if len(flat) == 3:
-                found[f"{ours}.attn.qkv.{last}"] = torch.cat(flat)
-        for theirs, name in (
-            (f"{multi}/out/bias", "attn.proj.bias"),
+                renamed[f"{block}.attn.qkv.{last}"] = torch.cat(flat)
+        for flax_name, name in (
+            (f"{attention_path}/out/bias", "attn.proj.bias"),
             (f"{index}/LayerNorm_0/scale", "norm1.weight"),
             (f"{index}/LayerNorm_0/bias", "norm1.bias"),
             (f"{index}/LayerNorm_{norm2}/scale", "norm2.weight"),
@@ -116,20 +119,20 @@ def _blocks(held: dict[str, Tensor]) -> dict[str, Tensor]:
             (f"{index}/MlpBlock_{mlp}/Dense_0/kernel", "mlp.fc1.weight"),
             (f"{index}/MlpBlock_{mlp}/Dense_1/kernel", "mlp.fc2.weight"),
         ):
-            if theirs in held:
-                found[f"{ours}.{name}"] = _kernel(held.pop(theirs))
-        if (out := held.pop(f"{multi}/out/kernel", None)) is not None:
-            found[f"{ours}.attn.proj.weight"] = out.flatten(0, -2).T
-    return found | {f"Transformer/encoderblock_{name}": value for name, value in held.items()}
+            if flax_name in tensors:
+                renamed[f"{block}.{name}"] = _torch_kernel(tensors.pop(flax_name))
+        if (out := tensors.pop(f"{attention_path}/out/kernel", None)) is not None:
+            renamed[f"{block}.attn.proj.weight"] = out.flatten(0, -2).T
+    return renamed | {f"Transformer/encoderblock_{name}": value for name, value in tensors.items()}
 
 
-def _projected(value: Tensor, kind: str) -> Tensor:
-    """Heads side by side: D x heads x head width -> rows of all heads, D columns."""
+def _flatten_heads(value: Tensor, kind: str) -> Tensor:
+    """D x heads x head width -> a matrix with the rows of all heads and D columns."""
     return value.flatten(1).T if kind == "kernel" else value.flatten()
 
 
-def _kernel(value: Tensor) -> Tensor:
-    """A dense or convolution kernel in torch's order of axes; a bias as it is."""
+def _torch_kernel(value: Tensor) -> Tensor:
+    """A dense or convolution kernel in torch's order of axes; a bias is unchanged."""
     if value.ndim == 4:
         if value.shape[:3] == (1, 1, 1):  # a classifier that was saved as a convolution
             return value.flatten()

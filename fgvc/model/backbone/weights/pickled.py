@@ -1,8 +1,8 @@
-"""torch.save's file -> tensors and plain values, without running anything it names.
+"""A file of torch.save -> tensors and plain values, without running any code that the file names.
 
 torch's own weights_only reader rebuilds the tensors. Objects that training programs often store
-beside them (argparse.Namespace, NumPy scalars) become placeholders that keep nothing: their own
-code never runs. Any other name in the file refuses the file.
+beside them (argparse.Namespace, NumPy scalars) become empty placeholders; their code never runs. A
+file that names any other object is refused.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from fgvc import untrusted
-from fgvc.model.backbone.weights.read_file import unreadable
+from fgvc.model.backbone.weights.read_file import unreadable_error
 from fgvc.types import UserError
 
 
 class Placeholder:
-    """Stands for an object that is not a tensor; ignores what it is made of."""
+    """Stands for an object that is not a tensor; ignores the object's state."""
 
     __slots__ = ()
 
@@ -59,7 +59,7 @@ def read(path: Path) -> Any:
     """The content of a file of torch.save, zip or legacy, on the CPU.
 
     Raises:
-        UserError: damaged, or it names code beyond tensors and `PLACEHOLDERS`; nothing was run.
+        UserError: damaged, or it names objects besides tensors and `PLACEHOLDERS`; nothing was run.
     """
     import torch
 
@@ -67,35 +67,38 @@ def read(path: Path) -> Any:
         untrusted.check_pickles(path)
         with untrusted.open_regular(path) as file, _only_placeholders(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on the pickle protocol
-            # given a path, torch would go by its ending
+            # a file object, because torch would judge a path by its suffix
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(_refusal(path, str(error))) from error
+        raise UserError(_refusal_message(path, str(error))) from error
     except Exception as error:  # a damaged archive fails in as many ways as there are layers
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error
 
 
 @contextmanager
 def _only_placeholders() -> Iterator[None]:
-    """Whatever other libraries in this process declared safe does not hold here."""
+    """Replace what other libraries in this process declared safe by `PLACEHOLDERS`."""
     from torch import serialization
 
-    before = serialization.get_safe_globals()
+    previous = serialization.get_safe_globals()
     serialization.clear_safe_globals()
     serialization.add_safe_globals(list(PLACEHOLDERS))
     try:
         yield
     finally:
         serialization.clear_safe_globals()
-        serialization.add_safe_globals(before)
+        serialization.add_safe_globals(previous)
 
 
-def _refusal(path: Path, reason: str) -> str:
-    called = re.search(r"GLOBAL (\S+)", reason)
-    if called is None and (opcode := re.search(r"Unsupported operand (\d+)", reason)) is not None:
+def _refusal_message(path: Path, reason: str) -> str:
+    global_match = re.search(r"GLOBAL (\S+)", reason)
+    if (
+        global_match is None
+        and (opcode := re.search(r"Unsupported operand (\d+)", reason)) is not None
+    ):
         what = f"pickled with a protocol that torch's safe reader does not read (byte {opcode[1]})"
-    elif called is not None:
-        what = f"not tensors alone (they name {called[1]})"
+    elif global_match is not None:
+        what = f"not tensors alone (they name {global_match[1]})"
     else:
         what = "not tensors alone"
     return (

@@ -1,7 +1,7 @@
-"""A weights file -> what it holds: tensors and plain values, by the format of its bytes.
+"""A weights file -> its content: tensors and plain values.
 
-The first bytes tell the format, not the name. Nothing in a file is ever executed, and whatever is
-wrong with a file is one line.
+The first bytes determine the format, not the name. No code in a file is ever executed, and any
+fault of a file becomes a message of one line.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from fgvc.untrusted.shell import file_word
 if TYPE_CHECKING:
     from torch import Tensor
 
-JSON_START = 2**40  # more than the header of any .safetensors file: eight letters as a number
-EXPANSION = 50  # times its size that an archive of numbers unpacks to at most
-FOREIGN = (  # first bytes, format
+MAX_HEADER_LENGTH = 2**40  # of a .safetensors file; eight letters read as a number are more
+MAX_EXPANSION = 50  # largest ratio of unpacked to packed bytes of an archive of numbers
+OTHER_FORMATS = (  # first bytes, format
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves weights"),
     (b"GGUF", "a GGUF file, as llama.cpp reads it"),
     (b"\x1f\x8b", "compressed (gzip)"),
@@ -33,15 +33,15 @@ FOREIGN = (  # first bytes, format
     (b"Rar!", "a RAR archive"),
     (b"\x93NUMPY", "one NumPy array without names (.npy)"),
 )
-OLD_TORCH = ("sys_info", "pickle", "tensors", "storages")  # in a tar of torch before 0.2
-ADVICE = re.compile(r"weights_only|torch\.load|pickle_module|safe_globals|arbitrary code")
+OLD_TORCH_MEMBERS = ("sys_info", "pickle", "tensors", "storages")  # in a tar of torch before 0.2
+UNSAFE_ADVICE = re.compile(r"weights_only|torch\.load|pickle_module|safe_globals|arbitrary code")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a library wrote beside its weights.
+    """A JSON file that a library wrote beside its weights.
 
     Raises:
-        UserError: no JSON object; one line.
+        UserError: the file holds no JSON object; one line.
     """
     try:
         return sidecars.read_object(path)
@@ -49,41 +49,42 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(str(error)) from error
 
 
-def content(path: Path) -> Any:
-    """What a weights file holds, on the CPU: named tensors, or containers of them.
+def read_content(path: Path) -> Any:
+    """The content of a weights file, on the CPU: named tensors, or containers of them.
 
     Raises:
-        UserError: not a weights file, cut short, or holding what only code can rebuild; one line.
+        UserError: not a weights file, cut short, or it holds objects that only code can rebuild;
+            one line.
     """
     from fgvc.model.backbone.weights import pickled, sharded
 
     with untrusted.open_regular(path) as file:
         head = file.read(512)
-    _refuse_stand_in(path, head)
+    _refuse_placeholder_files(path, head)
     if (state := run_checkpoint.read(path)) is not None:
         return state
     if head.startswith(b"PK"):
-        return _archive(path)
+        return _read_zip(path)
     if _is_json(head):
         return sharded.read(path)
     if head[8:9] == b"{":  # an 8-byte length, then JSON
-        return _safetensors(path)
+        return _read_safetensors(path)
     _refuse_tar(path, head)
-    _refuse_foreign(path, head)
+    _refuse_other_formats(path, head)
     return pickled.read(path)
 
 
-def unreadable(path: Path, error: Exception) -> UserError:
+def unreadable_error(path: Path, error: Exception) -> UserError:
     """The message for a damaged file."""
     reason = str(error).strip().partition("\n")[0][:200]
-    if not reason or ADVICE.search(str(error)):  # torch advises to let the file run its code
+    if not reason or UNSAFE_ADVICE.search(str(error)):  # torch advises to run the file's code
         reason = type(error).__name__
     return UserError(
         f"weights {path} cannot be read ({path.stat().st_size} bytes, cut short?): {reason}"
     )
 
 
-def _archive(path: Path) -> Any:
+def _read_zip(path: Path) -> Any:
     from fgvc.model.backbone.weights import npz, pickled, torchscript
 
     try:
@@ -91,8 +92,8 @@ def _archive(path: Path) -> Any:
             names = archive.namelist()
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except Exception as error:  # a damaged directory fails in many ways
-        raise unreadable(path, error) from error
-    if unpacked > EXPANSION * path.stat().st_size:
+        raise unreadable_error(path, error) from error
+    if unpacked > MAX_EXPANSION * path.stat().st_size:
         raise UserError(
             f"weights {path} cannot be read: an archive of {path.stat().st_size} bytes that "
             f"unpacks to {unpacked}, which numbers of a model do not; download it again"
@@ -107,21 +108,21 @@ def _archive(path: Path) -> Any:
             "of its model, best as .safetensors"
         )
     if not any(name.endswith("data.pkl") for name in names):
-        inside = ", ".join(names[:3]) or "nothing"
+        content = ", ".join(names[:3]) or "nothing"
         raise UserError(
-            f"weights {path} cannot be read: a zip archive that holds {inside} and no weights; if "
+            f"weights {path} cannot be read: a zip archive that holds {content} and no weights; if "
             "they lie in it, unpack it and name the file"
         )
     return pickled.read(path)
 
 
 def _is_json(head: bytes) -> bool:
-    long = int.from_bytes(head[:8], "little") > JSON_START
-    return head.lstrip().startswith(b"{") and (long or len(head) < 9)
+    too_long = int.from_bytes(head[:8], "little") > MAX_HEADER_LENGTH
+    return head.lstrip().startswith(b"{") and (too_long or len(head) < 9)
 
 
-def _refuse_stand_in(path: Path, head: bytes) -> None:
-    """Name the files that commonly lie where weights should."""
+def _refuse_placeholder_files(path: Path, head: bytes) -> None:
+    """Refuse what is often found in place of weights: empty files, web pages, LFS pointers."""
     text = head.lstrip().lower()
     if not head:
         raise UserError(f"weights {path} are empty (0 bytes): download them again")
@@ -132,19 +133,19 @@ def _refuse_stand_in(path: Path, head: bytes) -> None:
 
 
 def _refuse_tar(path: Path, head: bytes) -> None:
-    """Refuse a tar archive of any format: the message of torch advises to run its code."""
+    """Refuse a tar archive of any format; torch's message advises to run its code."""
     import tarfile
 
     if not head.strip(b"\0"):
         raise UserError(
-            f"weights {path} ({path.stat().st_size} bytes) begin with {len(head)} zeros, as a "
-            "download that was broken off: download them again"
+            f"weights {path} ({path.stat().st_size} bytes) begin with {len(head)} zeros, as after "
+            "an interrupted download: download them again"
         )
     try:
-        first = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+        member = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return
-    if first.name.rstrip("/").rpartition("/")[2] in OLD_TORCH:
+    if member.name.rstrip("/").rpartition("/")[2] in OLD_TORCH_MEMBERS:
         raise UserError(
             f"weights {path} are a tar archive of torch before 0.2, which only its own code reads: "
             "take the same model as .safetensors, or as a state dict that a later torch saved"
@@ -155,23 +156,26 @@ def _refuse_tar(path: Path, head: bytes) -> None:
     )
 
 
-def _refuse_foreign(path: Path, head: bytes) -> None:
-    """Name the formats of other libraries."""
-    kind = next((kind for start, kind in FOREIGN if head.startswith(start)), None)
-    if kind is None and (library := OTHER_LIBRARIES.get(path.suffix.lower())) is not None:
-        kind = f"a file of {library}"
-    if kind is None:
+def _refuse_other_formats(path: Path, head: bytes) -> None:
+    """Refuse the formats of other libraries, by name."""
+    file_format = next((kind for start, kind in OTHER_FORMATS if head.startswith(start)), None)
+    if file_format is None and (library := OTHER_LIBRARIES.get(path.suffix.lower())) is not None:
+        file_format = f"a file of {library}"
+    if file_format is None:
         return
-    packed = kind.startswith("compressed") or kind in ("a 7-Zip archive", "a RAR archive")
+    is_archive = file_format.startswith("compressed") or file_format in (
+        "a 7-Zip archive",
+        "a RAR archive",
+    )
     way_out = (
         "unpack it and name the file inside"
-        if packed
+        if is_archive
         else "which is not read: take the same model as .safetensors, or as a state dict of torch"
     )
-    raise UserError(f"weights {path} are {kind}{':' if packed else ','} {way_out}")
+    raise UserError(f"weights {path} are {file_format}{':' if is_archive else ','} {way_out}")
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
@@ -179,4 +183,4 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     except OSError:
         raise
     except Exception as error:  # a damaged header, or numbers that torch does not have
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error

@@ -1,6 +1,6 @@
-"""Sharded weights -> their tensors: an index with the shards beside it, or a list of digests.
+"""Sharded weights -> their tensors. The shards are listed in an index, or in a list of digests.
 
-A list of digests names shards in a content store, where every file lies under its own digest.
+A list of digests names shards in a content store, where every file is stored under its digest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fgvc import untrusted
 from fgvc.config.weight_files import shards as weight_files
-from fgvc.model.backbone.weights.read_file import content, read_json
+from fgvc.model.backbone.weights.read_file import read_content, read_json
 from fgvc.store import hashing
 from fgvc.types import UserError
 
@@ -27,13 +27,15 @@ def read(path: Path) -> dict[str, Tensor]:
     """The tensors of all shards.
 
     Raises:
-        UserError: a JSON file of another kind, a shard that is missing or is another file, or a
+        UserError: a JSON file of another kind, a shard that is missing or has another digest, or a
             tensor of the index that no shard holds.
     """
-    held = read_json(path)
-    if set(held) == {"index", "shards"}:
-        return _joined([_stored(path, sha256) for sha256 in _listed(path, held)], path)
-    if not weight_files.is_index(path) or "weight_map" not in held:
+    content = read_json(path)
+    if set(content) == {"index", "shards"}:
+        return _read_shards(
+            [_stored_shard(path, sha256) for sha256 in _listed_digests(path, content)], path
+        )
+    if not weight_files.is_index(path) or "weight_map" not in content:
         raise UserError(
             f"weights {path} are a JSON file, not weights: name the weights file, or the index of "
             f"its shards, whose name ends in {weight_files.INDEX}"
@@ -43,7 +45,7 @@ def read(path: Path) -> dict[str, Tensor]:
         names = weight_files.weight_map(path)
     except ValueError as error:
         raise UserError(str(error)) from error
-    tensors = _joined(shards, path)
+    tensors = _read_shards(shards, path)
     if missing := [name for name in names if name not in tensors]:
         raise UserError(
             f"weights {path} list {missing[0]} in {names[missing[0]]}, which does not hold it "
@@ -53,41 +55,41 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def files_of(path: Path) -> tuple[tuple[Path, ...], bytes | None]:
-    """The files to keep of a weights file, and of an index also the list of digests."""
+    """The files to store for a weights file, and the list of digests for an index of shards."""
     with untrusted.open_regular(path) as file:
-        listed = file.read(len(LIST_START)) == LIST_START
-    if listed:  # from a content store
-        shards = _listed(path, read_json(path))
-        return (*(_stored(path, sha256) for sha256 in shards), path), None
+        is_digest_list = file.read(len(LIST_START)) == LIST_START
+    if is_digest_list:  # from a content store
+        shards = _listed_digests(path, read_json(path))
+        return (*(_stored_shard(path, sha256) for sha256 in shards), path), None
     if not weight_files.is_index(path):
         return (path,), None
     return (*weight_files.shards_of(path), path), weight_files.shard_list(path)
 
 
-def _joined(shards: list[Path] | tuple[Path, ...], path: Path) -> dict[str, Tensor]:
+def _read_shards(shards: list[Path] | tuple[Path, ...], path: Path) -> dict[str, Tensor]:
     tensors: dict[str, Any] = {}
     for shard in shards:
-        held = content(shard)
-        if not isinstance(held, Mapping):
+        shard_tensors = read_content(shard)
+        if not isinstance(shard_tensors, Mapping):
             raise UserError(f"{shard}, a shard of {path}, holds no named tensors: fetch it again")
-        if twice := tensors.keys() & held.keys():
-            raise UserError(f"{shard}: {min(twice)} is in another shard of {path} too")
-        tensors |= held
+        if duplicates := tensors.keys() & shard_tensors.keys():
+            raise UserError(f"{shard}: {min(duplicates)} is in another shard of {path} too")
+        tensors |= shard_tensors
     return tensors
 
 
-def _listed(path: Path, held: Mapping[str, Any]) -> list[str]:
-    """The digests in a list of shards; UserError if it holds something else."""
-    shards = held.get("shards")
-    listed = list(shards.values()) if isinstance(shards, dict) else []
-    if not listed or not all(isinstance(each, str) and SHA256.fullmatch(each) for each in listed):
+def _listed_digests(path: Path, content: Mapping[str, Any]) -> list[str]:
+    """The digests in a list of shards; raises UserError if it holds anything else."""
+    shards = content.get("shards")
+    digests = list(shards.values()) if isinstance(shards, dict) else []
+    if not digests or not all(isinstance(each, str) and SHA256.fullmatch(each) for each in digests):
         raise UserError(
             f"{path} is no list of shards: give the original weights with backbone.weights=PATH"
         )
-    return listed
+    return digests
 
 
-def _stored(path: Path, sha256: str) -> Path:
+def _stored_shard(path: Path, sha256: str) -> Path:
     shard = path.parent.parent / sha256[:2] / sha256
     if not shard.is_file() or hashing.sha256_file(shard) != sha256:
         raise UserError(

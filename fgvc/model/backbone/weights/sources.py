@@ -1,4 +1,4 @@
-"""A backbone's config -> where its weights and its tokenizer lie."""
+"""A backbone's config -> where its weights and its tokenizer are."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ COMPANIONS: Mapping[str, Sequence[str]] = {
 
 
 def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) -> WeightsSource:
-    """Where the weights are: a given file or folder, none (random), or the hub's cache, filled if
-    need be.
+    """Where the weights are: a local file or folder, nowhere (random weights), or the hub's cache.
+
+    Weights that are not cached are downloaded.
 
     Args:
-        may_fetch: whether a repository may be asked for what is not cached; None: any may be.
+        may_fetch: repository -> whether it may be contacted; None: every repository may.
 
     Raises:
-        UserError: no such file, no network, a digest other than `backbone.weights_sha256` or than
-            the hub's own, or a made-up model asked for with weights.
+        UserError: no such file, no network, a digest other than `backbone.weights_sha256` or the
+            hub's own, or a made-up model, which has no published weights.
     """
     if conf.weights is not None and conf.weights.startswith(HUB):
         conf = copy.deepcopy(conf)
@@ -48,8 +49,10 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
     row = schema.chosen_checkpoint(conf)
     if conf.weights is not None:
         path = _local_file(conf, row)
-        sha256 = _matching(path, conf.weights_sha256)
-        return WeightsSource("file", path.name, path, sha256, made_by=run_checkpoint.made_by(path))
+        sha256 = _check_sha256(path, conf.weights_sha256)
+        return WeightsSource(
+            "file", path.name, path, sha256, made_by=run_checkpoint.writing_run(path)
+        )
     if not conf.pretrained:
         return WeightsSource("random", row.model)
     if not row.repo:
@@ -61,7 +64,7 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
     names = _hub_names(conf.library, row)
     trusted = may_fetch is None or may_fetch(row.repo)
     path, commit = hub.fetch(
-        hub.Wanted(
+        hub.HubFile(
             what="weights",
             model=row.model,
             repo=row.repo,
@@ -73,18 +76,18 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
             trusted=trusted,
         )
     )
-    files = (path, *_fetched_shards(row, path, commit, trusted)) if is_index(path) else (path,)
+    files = (path, *_fetch_shards(row, path, commit, trusted)) if is_index(path) else (path,)
     for file in files:
-        _refuse_damaged(file)
-    sha256 = _matching(path, conf.weights_sha256)
+        _check_cached_file(file)
+    sha256 = _check_sha256(path, conf.weights_sha256)
     return WeightsSource("hub", row.repo, path, sha256, commit)
 
 
 def tokenizer(conf: schema.Backbone, source: WeightsSource) -> Path | None:
-    """The tokenizer that belongs to the weights; None where the library or random weights bring it.
+    """The tokenizer of the weights; None for random weights and libraries with their own tokenizer.
 
     Raises:
-        UserError: it is neither beside the weights nor on the hub, or is another one than
+        UserError: neither beside the weights nor on the hub, or its digest is not
             `backbone.tokenizer_sha256`.
     """
     if source.path is None or conf.library != "transformers":
@@ -92,7 +95,7 @@ def tokenizer(conf: schema.Backbone, source: WeightsSource) -> Path | None:
     row = schema.chosen_checkpoint(conf)
     path = source.path.with_name(TOKENIZER)
     if not path.is_file():
-        path = _fetched_tokenizer(row, source)
+        path = _fetch_tokenizer(row, source)
     sha256 = hashing.sha256_file(path)
     if conf.tokenizer_sha256 not in (None, sha256):
         raise UserError(
@@ -102,7 +105,7 @@ def tokenizer(conf: schema.Backbone, source: WeightsSource) -> Path | None:
     return path
 
 
-def _fetched_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
+def _fetch_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
     assert source.path is not None
     if source.revision is None:
         folder = source.path.parent
@@ -113,7 +116,7 @@ def _fetched_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
             "leave backbone.weights out to take weights and tokenizer from the hub"
         )
     path, _ = hub.fetch(
-        hub.Wanted(
+        hub.HubFile(
             what="tokenizer",
             model=row.model,
             repo=source.name,
@@ -141,8 +144,10 @@ def _local_file(conf: schema.Backbone, row: schema.Checkpoint) -> Path:
 
 
 def _hub_names(library: str, row: schema.Checkpoint) -> Sequence[str]:
-    """File names to look for in a repository; open_clip also reads what transformers saved, where
-    the row is none of open_clip's own."""
+    """File names to look for in a repository, the preferred one first.
+
+    open_clip also reads files of transformers, unless the row has a tag of open_clip.
+    """
     if library != "open_clip":
         return (*NAMES[library], *SHARDED)
     if row.tag is not None:
@@ -150,15 +155,15 @@ def _hub_names(library: str, row: schema.Checkpoint) -> Sequence[str]:
     return (*NAMES[library], *NAMES["transformers"], *SHARDED)
 
 
-def _fetched_shards(
+def _fetch_shards(
     row: schema.Checkpoint, index: Path, commit: str, trusted: bool
 ) -> tuple[Path, ...]:
-    """The shards that an index of the hub lists, downloaded where they are not cached yet."""
+    """The shards that an index of the hub lists; those that are not cached are downloaded."""
     try:
         missing = [name for name in shard_names(index) if not index.with_name(name).is_file()]
         if missing:
             hub.fetch(
-                hub.Wanted(
+                hub.HubFile(
                     what="shards of the weights",
                     model=row.model,
                     repo=row.repo or "",
@@ -174,26 +179,26 @@ def _fetched_shards(
         raise UserError(str(error)) from error
 
 
-def _matching(path: Path, pinned: str | None) -> str:
+def _check_sha256(path: Path, expected: str | None) -> str:
     try:
         sha256 = sha256_of(path)
     except ValueError as error:  # sharded weights that are not whole
         raise UserError(str(error)) from error
-    if pinned not in (None, sha256):
+    if expected not in (None, sha256):
         raise UserError(
-            f"weights {path} have sha256 {sha256}, not backbone.weights_sha256={pinned}: "
+            f"weights {path} have sha256 {sha256}, not backbone.weights_sha256={expected}: "
             f"the file changed or is another one"
         )
     return sha256
 
 
-def _refuse_damaged(path: Path) -> None:
-    promised = hub.promised_sha256(path)
-    if promised is None:
+def _check_cached_file(path: Path) -> None:
+    expected = hub.cached_sha256(path)
+    if expected is None:
         return
     sha256 = sha256_of_file(path)
-    if promised != sha256:
+    if expected != sha256:
         raise UserError(
-            f"weights {path} have sha256 {sha256}, the hub says {promised}: the cached file is "
+            f"weights {path} have sha256 {sha256}, the hub says {expected}: the cached file is "
             f"damaged; delete {path.resolve()} and run again"
         )

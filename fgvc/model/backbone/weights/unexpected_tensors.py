@@ -1,6 +1,6 @@
-"""Tensors of a file that a model does not have -> the way out, for the message that refuses them.
+"""Tensors of a file that a model does not have -> what to do, for the message that refuses them.
 
-None is dropped silently: the person removes them, with a command that the message gives.
+No tensor is dropped silently. The message gives a command that removes the unexpected tensors.
 """
 
 from __future__ import annotations
@@ -12,40 +12,44 @@ from pathlib import Path
 from fgvc.config.weight_files.folder import MERGE
 from fgvc.untrusted.shell import command
 
-MOST = 12  # starts of names in a command
-LORA = re.compile(r"\b(lora_[AB]|lora_magnitude_vector|ia3_l|hada_w\d_[ab]|lokr_w\d)\b")  # of PEFT
-# what changes the features of a backbone that has it
-NEEDED = re.compile(r"(reg|register|storage|cls|dist|prompt)\w*_tokens?|norm_pre|ln_pre|pre_norm")
+MAX_PREFIXES = 12  # in a command
+ADAPTER_NAME = re.compile(
+    r"\b(lora_[AB]|lora_magnitude_vector|ia3_l|hada_w\d_[ab]|lokr_w\d)\b"
+)  # of PEFT
+# tensors that change the features of a backbone
+ESSENTIAL = re.compile(
+    r"(reg|register|storage|cls|dist|prompt)\w*_tokens?|norm_pre|ln_pre|pre_norm"
+)
 
 
-def adapter(names: Iterable[str]) -> str:
-    """What to add to a message about weights with matrices of PEFT; empty for others."""
-    if not any(LORA.search(name) for name in names):
+def adapter_hint(names: Iterable[str]) -> str:
+    """What to add to a message about weights with matrices of PEFT; empty for other weights."""
+    if not any(ADAPTER_NAME.search(name) for name in names):
         return ""
     return f"; it holds the matrices of a PEFT adapter: {MERGE}"
 
 
-def way_out(
+def removal_hint(
     extra: Sequence[str], wanted: Collection[str], names: Collection[str], path: Path
 ) -> str:
-    """What to add to a message about a file that holds every tensor of a model, and more.
+    """What to add to a message about a file that holds all tensors of a model, and more.
 
     Args:
-        extra: names of the further tensors, as the model would call them.
+        extra: names of the unexpected tensors, after conversion to the model's names.
         wanted: names of the model's tensors.
-        names: as `weights.read` gives them; empty where it reads another part of the file.
+        names: as `weights.read` returns them; empty if it reads another part of the file.
     """
-    if lora := adapter(extra):
+    if lora := adapter_hint(extra):
         return lora
     modules = {name.partition(".")[0] for name in wanted}
-    if any(name.partition(".")[0] in modules or NEEDED.search(name) for name in extra):
+    if any(name.partition(".")[0] in modules or ESSENTIAL.search(name) for name in extra):
         return (
             "; the file is of another architecture: choose its row (backbone.checkpoint, "
             "backbone.size, backbone.registers), or give the row its architecture"
         )
-    beyond = [name for name in names if any(f".{name}".endswith(f".{key}") for key in extra)]
-    starts = _starts(beyond, [name for name in names if name not in beyond])
-    if len(beyond) != len(extra) or starts is None or len(starts) > MOST:
+    surplus = [name for name in names if any(f".{name}".endswith(f".{key}") for key in extra)]
+    prefixes = _common_prefixes(surplus, [name for name in names if name not in surplus])
+    if len(surplus) != len(extra) or prefixes is None or len(prefixes) > MAX_PREFIXES:
         return (
             "; if its features do not need them, as a decoder or the head of another task, save "
             "its state dict without them"
@@ -53,7 +57,7 @@ def way_out(
     code = (
         "import torch; from fgvc.model.backbone import weights; "
         f"held = weights.read({str(path)!a}); "
-        f"drop = ({', '.join(map(ascii, starts))},); "
+        f"drop = ({', '.join(map(ascii, prefixes))},); "
         "held = {k: v for k, v in held.items() if not k.startswith(drop)}; "
         'torch.save(held, "NEW.pth")'
     )
@@ -63,14 +67,16 @@ def way_out(
     )
 
 
-def _starts(names: Sequence[str], others: Sequence[str]) -> list[str] | None:
-    """What these names begin with and none of the others does: whole modules where possible."""
-    starts: dict[str, None] = {}
+def _common_prefixes(names: Sequence[str], others: Sequence[str]) -> list[str] | None:
+    """Prefixes of these names that no other name has: whole modules where possible."""
+    prefixes: dict[str, None] = {}
     for name in names:
         words = name.split(".")
-        heads = [*(f"{'.'.join(words[:end])}." for end in range(1, len(words))), name]
-        free = [head for head in heads if not any(other.startswith(head) for other in others)]
-        if not free:
+        candidates = [*(f"{'.'.join(words[:end])}." for end in range(1, len(words))), name]
+        unique = [
+            head for head in candidates if not any(other.startswith(head) for other in others)
+        ]
+        if not unique:
             return None
-        starts[free[0]] = None
-    return list(starts)
+        prefixes[unique[0]] = None
+    return list(prefixes)
