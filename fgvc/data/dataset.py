@@ -1,4 +1,4 @@
-"""dataset= axis: the chosen dataset on disk -> types.Dataset, checked and split.
+"""dataset= axis: the chosen dataset on disk -> types.Dataset, verified and split.
 
 conf -> reader -> Index, sorted by path -> counts and coverage -> Manifest (digests) -> Split.
 """
@@ -29,18 +29,18 @@ def load(
     remember: bool = True,
     may_skip: bool = True,
 ) -> Dataset:
-    """Read a dataset and hold it against its definition.
+    """Read a dataset and verify it against its definition.
 
     Args:
         conf: the `dataset` node of a config.
-        cache_root: where digests of images are remembered (manifests/), and where images inside
-            a table are unpacked (tables/).
+        cache_root: folder of the digests of images (manifests/) and of images unpacked from tables
+            (tables/).
         progress: advanced by images generated and by images hashed.
-        remember: whether to keep new digests; otherwise the next call reports changed files again.
-        may_skip: whether the messages may offer dataset.on_bad_image=skip.
+        remember: whether to store new digests; otherwise the next call reports changed files again.
+        may_skip: whether messages may suggest dataset.on_bad_image=skip.
 
     Raises:
-        UserError: the copy contradicts itself, its official counts or its remembered digests.
+        UserError: the files contradict each other, the official counts or the stored digests.
     """
     index = read(conf, progress, cache_root)
     partial, count_notes = check_counts(index, expected_counts(conf), conf.partial)
@@ -87,14 +87,14 @@ def _synthetic_manifest(
     on_note: Callable[[str], None],
     progress: Progress | None,
 ) -> Manifest:
-    """The manifest of synthetic birds as they were drawn; a damaged image is drawn again."""
+    """The manifest of the synthetic birds; if a file is damaged, they are drawn again first."""
     from fgvc.data.datasets import synthetic
 
     root = _root(conf)
     try:
-        images, kept = build(policy=policy, on_note=on_note), synthetic.pictures(root)
+        images, drawn_sha256 = build(policy=policy, on_note=on_note), synthetic.pictures(root)
         rows = zip(images.path, images.sha256, strict=True)
-        if all(sha256 in (kept[path], ABSENT) for path, sha256 in rows):
+        if all(sha256 in (drawn_sha256[path], ABSENT) for path, sha256 in rows):
             return images
     except manifest.FilesError:
         pass
@@ -110,7 +110,7 @@ def read(
     Args:
         conf: the `dataset` node of a config.
         progress: advanced by images generated or unpacked.
-        cache_root: as in `load`; None: images inside a table are only counted.
+        cache_root: as in `load`; None: images inside a table are counted but not unpacked.
 
     Raises:
         UserError: the reader is unknown, or files are missing or contradict each other.
@@ -128,20 +128,20 @@ def read(
 
 
 def files_policy(conf: schema.Dataset) -> manifest.Policy:
-    """What becomes of files that changed or cannot be read: a user's own files may change."""
-    own = conf.reader in USER_READERS
-    drawn = f"delete {conf.root}, and its images are drawn again"
+    """How to treat files that changed or cannot be read; the files of a user may change."""
+    user_files = conf.reader in USER_READERS
+    redraw = f"delete {conf.root}, and its images are drawn again"
     restore = {
         "folder": "restore or remove such files",
         "table": "restore such files or remove their rows from the table",
-        "synthetic": drawn,
+        "synthetic": redraw,
     }
     accept = "restore it, or add dataset.accept_altered=true to accept the files as they are now"
     return manifest.Policy(
-        rehash=own or conf.accept_altered,
+        rehash=user_files or conf.accept_altered,
         skip=conf.on_bad_image == "skip",
         restore=restore.get(conf.reader, "unpack the images again"),
-        accept=drawn if conf.reader == "synthetic" else accept,
+        accept=redraw if conf.reader == "synthetic" else accept,
     )
 
 
@@ -191,7 +191,7 @@ def _synthetic(
     conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
 ) -> Index:
     generator = _generator(conf)
-    # imported here: drawing birds is no part of reading any other dataset
+    # imported here because no other dataset needs it
     from fgvc.data.datasets import synthetic
 
     notes: list[str] = []
@@ -215,8 +215,8 @@ READERS: dict[str, Reader] = {
 def _root(conf: schema.Dataset) -> Path:
     if conf.root is None:
         raise UserError(f"dataset.root=null: reader {conf.reader} needs dataset.root=FOLDER")
-    if not conf.root.strip():  # an unset variable of the shell, say
-        raise UserError("dataset.root=: an empty name; of the current folder it is dataset.root=.")
+    if not conf.root.strip():  # for example an unset shell variable
+        raise UserError("dataset.root=: an empty path; use dataset.root=. for the current folder")
     return Path(conf.root).expanduser()
 
 
@@ -227,18 +227,18 @@ def _generator(conf: schema.Dataset) -> schema.Generator:
 
 
 def expected_counts(conf: schema.Dataset) -> schema.OfficialCounts:
-    """The counts a complete copy has; those of synthetic birds follow from their generator."""
+    """The counts of a complete copy; those of synthetic birds follow from their generator."""
     if conf.reader != "synthetic":
         return conf.official
-    made = _generator(conf)
+    generator = _generator(conf)
     return schema.OfficialCounts(
-        classes=made.classes,
-        train=made.classes * made.train_per_class,
-        test=made.classes * made.test_per_class,
+        classes=generator.classes,
+        train=generator.classes * generator.train_per_class,
+        test=generator.classes * generator.test_per_class,
     )
 
 
 def _card(card: schema.Card, split: str) -> dict[str, str]:
-    """The card's texts; `split` instead of a text that leaves it to the data."""
+    """The texts of the card; `split` replaces a split text that begins with FROM_DATA."""
     texts = {name: str(value) for name, value in asdict(card).items()}
     return texts | ({"split": split} if texts["split"].startswith(FROM_DATA) else {})

@@ -1,4 +1,4 @@
-"""Bytes that could not be decoded and the decoder's error -> what the file is, and what to do."""
+"""Bytes that could not be decoded and the decoder's error -> the kind of file, and what to do."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fgvc.data.image_formats import with_article
 from fgvc.data.size_limits import MAX_PIXELS_LIMIT, TooManyPixelsError
 
 AGAIN = "copy or download it again"
-# LOW, HIGH, IN and OUT are the reader's to fill in
+# the user replaces LOW, HIGH, IN and OUT
 CONVERT = (
     "choose LOW and HIGH for all images and save 8 bits: python -m fgvc.data.rescale IN OUT.png "
     "LOW HIGH"
 )
 _UNPACK = "unpack it; images are read from folders"
 _FRAMES = "save frames of it as images: ffmpeg -i FILE frame_%05d.jpg"
-# what to do, by kind; of any other kind: convert it
+# what to do, by kind; files of other kinds should be converted
 _ADVICE = {
     "HEIC": "convert it: heif-convert IN.heic OUT.jpg, or on macOS sips -s format jpeg IN.heic "
     "--out OUT.jpg",
@@ -35,8 +35,8 @@ _ADVICE = {
     "microscope file": "export an image of it as TIFF or PNG",
     "Git LFS pointer": "run git lfs pull",
     "HTML page": "download it again, from the address of the image itself",
-    "XML document": "download it again; this is an answer of a server, not the image",
-    "JSON document": "download it again; this is an answer of a server, not the image",
+    "XML document": "download it again; this is a server's response, not the image",
+    "JSON document": "download it again; this is a server's response, not the image",
     "NumPy array": "save it as an image: Image.fromarray(array).save('NAME.png')",
     "Parquet table": "name it as dataset.table, or unpack its images",
     "script": "remove it",
@@ -46,7 +46,7 @@ _CUT_SHORT = re.compile(r"truncat|unexpected end|end of file|EOF|not enough (ima
 
 
 class NoPixelError(ValueError):
-    """An image of no width or no height."""
+    """An image of width 0 or height 0."""
 
 
 class EffortError(ValueError):
@@ -54,11 +54,11 @@ class EffortError(ValueError):
 
 
 def diagnose(data: bytes, path: str, error: Exception) -> str:
-    """One line without the path.
+    """Explain a decoding error in one line, without the path.
 
     Args:
-        path: its suffix identifies a camera's raw file.
-        error: what decoding the data raised.
+        path: its suffix identifies a camera raw file.
+        error: raised by decoding `data`.
     """
     kind = image_formats.kind_of(data[: image_formats.HEAD_BYTES])
     container = image_formats.CONTAINER_OF.get(os.path.splitext(path)[1].lower())  # noqa: PTH122
@@ -72,7 +72,7 @@ def diagnose(data: bytes, path: str, error: Exception) -> str:
         return f"{with_article(kind)} {error}"
     if isinstance(error, EffortError):
         return f"{with_article(kind)} of {error}"
-    if isinstance(error, Image.DecompressionBombError):  # of Pillow, far above any limit
+    if isinstance(error, Image.DecompressionBombError):
         size = re.search(r"\d+ pixels", str(error))
         pixels = "too many pixels" if size is None else size[0]
         return (
@@ -85,16 +85,16 @@ def diagnose(data: bytes, path: str, error: Exception) -> str:
 
 
 def _unsupported(data: bytes, kind: str | None) -> str:
-    """A file of a kind that is not read."""
+    """Diagnose a file of a kind that fgvc does not read."""
     if kind is None and (text := _text(data)) is not None:
         return f"a text file, not an image ({text!r}); {AGAIN}"
     if kind is None:
-        held = f"{len(data)} bytes; read: {', '.join(image_formats.READABLE)}"
-        return f"no image in a format that can be read ({held}); {AGAIN}, or convert it to PNG"
+        content = f"{len(data)} bytes; read: {', '.join(image_formats.READABLE)}"
+        return f"no image in a format that can be read ({content}); {AGAIN}, or convert it to PNG"
     if kind == "XML document" and b"<svg" in data[:4096]:
         kind = "SVG"
-    shown = f" ({_text(data)!r})" if kind in ("XML document", "JSON document") else ""
-    reason = f"{with_article(kind)}{shown}, not an image that is read"
+    excerpt = f" ({_text(data)!r})" if kind in ("XML document", "JSON document") else ""
+    reason = f"{with_article(kind)}{excerpt}, not an image that is read"
     if kind == "Git LFS pointer":
         reason = f"{with_article(kind)}, not the image itself"
     elif kind == "HTML page":
@@ -103,7 +103,7 @@ def _unsupported(data: bytes, kind: str | None) -> str:
 
 
 def advice(kind: str) -> str | None:
-    """What to do with a file of a kind that is not read; None where there is nothing special."""
+    """What to do with a file of a kind that fgvc does not read; None: nothing specific."""
     if kind.endswith("archive"):
         return _UNPACK
     return _FRAMES if kind.endswith("video") else _ADVICE.get(kind)
@@ -126,8 +126,8 @@ def _damaged(data: bytes, kind: str, error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError) and (samples := _samples(data, kind)):
         remedy = "save 8 bits, grey or RGB"
         if kind != "JPEG":
-            many = re.match(r"([5-9]|\d\d+) x", samples)
-            remedy = "keep three of its bands" if many else CONVERT
+            has_more_bands = re.match(r"([5-9]|\d\d+) x", samples)
+            remedy = "keep three of its bands" if has_more_bands else CONVERT
             if samples.startswith("complex"):
                 remedy = "save their magnitude as 8 bits"
         return f"{with_article(kind)} whose samples ({samples}) are not read; {remedy}"
@@ -141,7 +141,7 @@ def _damaged(data: bytes, kind: str, error: Exception) -> str:
 
 
 def _text(data: bytes) -> str | None:
-    """The beginning of a text, in one line; None for anything else."""
+    """The beginning of a text in one line; None if the data is not text."""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(data[:400])  # may end in a character
     except UnicodeDecodeError:
@@ -151,7 +151,7 @@ def _text(data: bytes) -> str | None:
 
 
 def _is_raw(data: bytes, kind: str | None) -> bool:
-    """Whether a TIFF is a camera's raw file, in which Pillow sees a preview alone."""
+    """Whether the file is a camera raw file in TIFF, of which Pillow only reads the preview."""
     if kind != "TIFF":
         return False
     tags = _tags(data)
@@ -170,7 +170,7 @@ def _tags(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
 
 
 def _samples(data: bytes, kind: str) -> str | None:
-    """Samples of an image, in words, if fgvc may not read them; None if they are unknown."""
+    """Samples of an image in words, if fgvc may not support them; None if unknown."""
     if kind == "PPM" and data.startswith(b"PF"):
         return "3 x float 32-bit"
     if kind == "JPEG" and (bits := strip_metadata.jpeg_bits(data)) not in (None, 8):
@@ -180,7 +180,7 @@ def _samples(data: bytes, kind: str) -> str | None:
 
 
 def _is_cut_short(data: bytes, kind: str) -> bool:
-    """Whether the file ends before the format's own structure says."""
+    """Whether the file is shorter than its format's structure states."""
     if kind == "JPEG":
         return b"\xff\xd9" not in data[-4096:]
     if kind == "PNG":
@@ -196,7 +196,7 @@ def _is_cut_short(data: bytes, kind: str) -> bool:
 
 
 def _boxes_end(data: bytes) -> int:
-    """Where the boxes of an ISO base media file end by their own lengths."""
+    """End of the boxes of an ISO base media file, by the lengths that they state."""
     start = 0
     while start + 8 <= len(data):
         length = int.from_bytes(data[start : start + 4], "big")

@@ -1,10 +1,10 @@
-"""An image of more than 8 bits without a defined range -> 8 bits, by a range that the user gives.
+"""An image of more than 8 bits without a defined range -> 8 bits, by a range from the user.
 
     python -m fgvc.data.rescale IN OUT.png LOW HIGH
 
-LOW becomes 0 and HIGH 255 (of WhiteIsZero the other way round). The orientation is applied, and
-transparency is left out. Only the formats of fgvc.data.image_formats are opened, and an image of
-more than MAX_PIXELS only where a fifth argument allows it. H height, W width, C channels.
+LOW becomes 0 and HIGH 255 (the reverse for WhiteIsZero). The orientation is applied, and
+transparency is dropped. Only the formats of fgvc.data.image_formats are opened. An image of more
+than MAX_PIXELS needs a fifth argument. H height, W width, C channels.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROWS_PER_STEP = 64  # rows of floats that are scaled at a time, to bound the mem
 
 @dataclass(frozen=True)
 class _Samples:
-    """value: as in the file, height x width, or height x width x RGB. turn: EXIF's number, to do.
+    """value: as in the file, height x width or height x width x RGB. turn: EXIF orientation to apply.
 
     inverted: the highest value is black.
     """
@@ -47,13 +47,13 @@ class _Samples:
 def rescale(
     source: Path, target: Path, low: float, high: float, max_pixels: int = MAX_PIXELS
 ) -> None:
-    """Write `target`, of 8 bits, grey or RGB.
+    """Write `target` with 8 bits, grey or RGB.
 
     Raises:
         UserError: the samples cannot be read, there are too many, or LOW is not below HIGH.
     """
     if not low < high:
-        raise UserError(f"LOW={low:g} HIGH={high:g}: LOW has to be below HIGH")
+        raise UserError(f"LOW={low:g} HIGH={high:g}: LOW must be below HIGH")
     if not 0 < max_pixels <= MAX_PIXELS_LIMIT:
         raise UserError(
             f"MAX_PIXELS={max_pixels}: must be at least 1 and at most {MAX_PIXELS_LIMIT}"
@@ -69,20 +69,20 @@ def rescale(
         ) from error
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
-    except Exception as error:  # whatever the decoder of a damaged file raises
+    except Exception as error:  # decoders raise exceptions of any type on damaged files
         raise UserError(f"{source}: cannot be read: {' '.join(str(error).split())}") from error
     level = np.empty(samples.value.shape, np.uint8)
     for start in range(0, len(level), ROWS_PER_STEP):
         rows = slice(start, start + ROWS_PER_STEP)
         value = np.nan_to_num(samples.value[rows].astype(np.float64), nan=low)
-        share = (value.clip(low, high) - low) / (high - low)
-        level[rows] = np.rint((1 - share if samples.inverted else share) * 255)
-    turn = decode.TRANSPOSE_OF.get(samples.turn)
-    kind = Image.registered_extensions().get(target.suffix.lower())
-    if kind is None:
+        fraction = (value.clip(low, high) - low) / (high - low)
+        level[rows] = np.rint((1 - fraction if samples.inverted else fraction) * 255)
+    transpose = decode.TRANSPOSE_OF.get(samples.turn)
+    file_format = Image.registered_extensions().get(target.suffix.lower())
+    if file_format is None:
         raise ValueError(f"{target}: unknown file extension: {target.suffix}")
     encoded = io.BytesIO()
-    Image.fromarray(tiles.transpose(level, turn)).save(encoded, kind)
+    Image.fromarray(tiles.transpose(level, transpose)).save(encoded, file_format)
     atomic.write_bytes(target, encoded.getvalue())
 
 
@@ -133,9 +133,9 @@ def _check_page(page: Any, max_pixels: int) -> None:
 
 
 def _grey_or_rgb(sample: np.ndarray, axes: str) -> np.ndarray:
-    """Height x width, or height x width x RGB; what other channels there are is left out."""
+    """Height x width, or height x width x RGB; other channels are dropped."""
     if sample.dtype.kind == "c":
-        raise UserError("complex samples are no image; save their magnitude")
+        raise UserError("complex samples are not an image; save their magnitude")
     if axes.startswith("S"):  # separate planes
         sample = np.moveaxis(sample, 0, -1)
     if sample.ndim == 3:
@@ -162,14 +162,14 @@ def _import(name: str) -> Any:
 
 
 def main(argv: list[str]) -> None:
-    """The command line; SystemExit with one line where it does not work."""
+    """Run the command line; SystemExit with a one-line message on errors."""
     try:
-        source, target, *range_ = argv
-        low, high = map(float, range_[:2])
-        (max_pixels,) = map(int, range_[2:] or [MAX_PIXELS])
+        source, target, *numbers = argv
+        low, high = map(float, numbers[:2])
+        (max_pixels,) = map(int, numbers[2:] or [MAX_PIXELS])
     except ValueError:
-        given = " ".join(argv) or "no arguments"
-        sys.exit(f"{given}: two files and two numbers are needed; usage: {USAGE}")
+        arguments = " ".join(argv) or "no arguments"
+        sys.exit(f"{arguments}: two files and two numbers are needed; usage: {USAGE}")
     try:
         rescale(Path(source), Path(target), low, high, max_pixels)
     except UserError as error:

@@ -1,14 +1,14 @@
-"""The largest and the thinnest image that is read."""
+"""Limits on the number of pixels and the aspect ratio of an image."""
 
 from __future__ import annotations
 
-MAX_PIXELS = 64_000_000  # dataset.max_pixels by default: decoding takes about 1 GB at most
-MAX_PIXELS_LIMIT = 178_956_970  # the largest dataset.max_pixels: Pillow's limit against bombs
-MAX_ASPECT_RATIO = 500  # times the short side that the long side may have
+MAX_PIXELS = 64_000_000  # default of dataset.max_pixels: decoding takes at most about 1 GB
+MAX_PIXELS_LIMIT = 178_956_970  # largest dataset.max_pixels: Pillow's decompression bomb limit
+MAX_ASPECT_RATIO = 500  # long side / short side
 
 
 def thin_image_message(width: int, height: int) -> str | None:
-    """What is wrong with an image that is so thin that its square shows next to nothing of it."""
+    """The message on an image too thin for a square crop to show anything; None for others."""
     if max(width, height) <= MAX_ASPECT_RATIO * min(width, height):
         return None
     return (
@@ -18,7 +18,10 @@ def thin_image_message(width: int, height: int) -> str | None:
 
 
 class TooManyPixelsError(ValueError):
-    """An image, or a tile of it, has more pixels than the limit; the text states how many."""
+    """An image or one of its tiles has more pixels than the limit; the message states the number.
+
+    what: inserted before the size, such as "a tile of ".
+    """
 
     def __init__(self, width: int, height: int, max_pixels: int, what: str = "") -> None:
         pixels = width * height

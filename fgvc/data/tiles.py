@@ -1,4 +1,4 @@
-"""A loaded image -> arrays, tile by tile, so that no second copy of the image is in memory.
+"""A loaded image -> arrays, tile by tile, to avoid a second copy of the image in memory.
 
 H height, W width, C channels.
 """
@@ -26,7 +26,7 @@ _TRANSPOSE: dict[Image.Transpose | None, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def tile_slices(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of every tile, from the top left."""
+    """Rows and columns of every tile, starting at the top left."""
     columns = max(1, min(width, MAX_TILE_WIDTH))
     rows = max(1, TILE_PIXELS // columns)
     for top in range(0, height, rows):
@@ -38,40 +38,40 @@ def tile_slices(height: int, width: int) -> Iterator[tuple[slice, slice]]:
 
 
 def iter_tiles(image: Image.Image) -> Iterator[tuple[tuple[slice, slice], Image.Image]]:
-    """Every tile of a loaded image with its place; the image itself where it is a single tile."""
+    """Every tile of a loaded image with its rows and columns; a single tile is the image itself."""
     width, height = image.size
     for rows, columns in tile_slices(height, width):
         box = (columns.start, rows.start, columns.stop, rows.stop)
         yield (rows, columns), image if box == (0, 0, width, height) else image.crop(box)
 
 
-def convert_tiles(image: Image.Image, converted: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
-    """RGB of a loaded image.
+def convert_tiles(image: Image.Image, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    """Convert a loaded image to RGB, tile by tile.
 
     Args:
-        converted: a tile -> uint8, height x width x RGB, or x 1, which becomes three channels.
+        convert: a tile -> uint8, height x width x 3 or x 1; 1 is broadcast to 3.
 
     Returns:
         pixels_HWC: uint8, contiguous.
     """
     pixels_HWC = np.empty((image.height, image.width, 3), np.uint8)
-    for place, tile in iter_tiles(image):
-        pixels_HWC[place] = converted(tile)
+    for region, tile in iter_tiles(image):
+        pixels_HWC[region] = convert(tile)
     return pixels_HWC
 
 
 def to_array(image: Image.Image) -> np.ndarray:
-    """value_HW: samples of a loaded image of one channel, as Pillow holds them."""
+    """value_HW: samples of a loaded image of one channel, as Pillow stores them."""
     value_HW: np.ndarray | None = None
-    for place, tile in iter_tiles(image):
+    for region, tile in iter_tiles(image):
         value = np.asarray(tile)
         if value_HW is None:
             value_HW = np.empty((image.height, image.width), value.dtype)
-        value_HW[place] = value
+        value_HW[region] = value
     assert value_HW is not None
     return value_HW
 
 
 def transpose(pixels: np.ndarray, turn: Image.Transpose | None) -> np.ndarray:
-    """Pixels, height x width (x channels), as `Image.transpose(turn)` gives them; contiguous."""
+    """`Image.transpose(turn)` of pixels, height x width (x channels); contiguous."""
     return np.ascontiguousarray(_TRANSPOSE[turn](pixels))

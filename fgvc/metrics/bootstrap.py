@@ -65,8 +65,8 @@ def bootstrap_mean_per_class(
     surplus_N = _differences(score_a_N, score_b_N)
     order_N = np.argsort(label_N, kind="stable")
     starts_C = np.unique(label_N[order_N], return_index=True)[1]
-    of_classes = np.split(surplus_N[order_N], starts_C[1:])
-    return _resample_oriented(tuple(_count_values(surplus) for surplus in of_classes), draws, seed)
+    by_class = np.split(surplus_N[order_N], starts_C[1:])
+    return _resample_oriented(tuple(_count_values(surplus) for surplus in by_class), draws, seed)
 
 
 def _differences(score_a_N: np.ndarray, score_b_N: np.ndarray) -> np.ndarray:

@@ -198,9 +198,9 @@ def summary(
     loss, ece = _likelihood(
         label_logprob_N[readable_N], confidence_N[readable_N], hit_NK[readable_N, 0]
     )
-    right = int(hit_NK[:, 0].sum())
+    correct = int(hit_NK[:, 0].sum())
     return {
-        "top1": right / n,
+        "top1": correct / n,
         "top5": int(hit_NK.any(axis=1).sum()) / n,
         "mean_per_class": float(recall_C[support_C > 0].mean()),
         "macro_f1": float(f1_C[support_C + predicted_C > 0].mean()),
@@ -208,7 +208,7 @@ def summary(
         "ece": ece,
         "n": n,
         "unreadable": int(n - readable_N.sum()),
-        "top1_ci95": list(wilson(right, n)),
+        "top1_ci95": list(wilson(correct, n)),
     }
 
 
@@ -224,5 +224,5 @@ def _likelihood(
 def _check(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> None:
     assert logits_NC.shape == (len(label_N), classes)
     if len(label_N) and not 0 <= int(label_N.min()) <= int(label_N.max()) < classes:
-        wrong = int(label_N.min()) if label_N.min() < 0 else int(label_N.max())
-        raise UserError(f"label {wrong} is outside 0..{classes - 1}: correct the label map")
+        label = int(label_N.min()) if label_N.min() < 0 else int(label_N.max())
+        raise UserError(f"label {label} is outside 0..{classes - 1}: correct the label map")

@@ -44,32 +44,32 @@ class Tree:
         lowest_NK = self.node_CL[label_N[:, None], depth_NK - 1]
         same_NK = pred_NK == label_N[:, None]
         # a class's own number is no inner node: look nothing up for it
-        apart_NK = self.height_V[np.where(same_NK, 0, lowest_NK)]
-        apart_NK[same_NK] = 0
-        apart_NK[pred_NK == UNREADABLE] = self.height
-        return apart_NK
+        distance_NK = self.height_V[np.where(same_NK, 0, lowest_NK)]
+        distance_NK[same_NK] = 0
+        distance_NK[pred_NK == UNREADABLE] = self.height
+        return distance_NK
 
 
 def build_tree(hierarchy: Hierarchy) -> Tree:
     """The tree of a dataset's classes, in the label map's order."""
-    ways = _root_paths(hierarchy)
+    paths = _root_paths(hierarchy)
     height: dict[str, int] = {}
-    for way in ways:
-        for depth, node in enumerate(way):
-            height[node] = max(height.get(node, 0), len(way) - depth)
+    for path in paths:
+        for depth, node in enumerate(path):
+            height[node] = max(height.get(node, 0), len(path) - depth)
     index = {node: place for place, node in enumerate(height)}
-    node_CL = np.repeat(-1 - np.arange(len(ways))[:, None], max(map(len, ways)), axis=1)
-    for node_L, way in zip(node_CL, ways, strict=True):
-        node_L[: len(way)] = [index[node] for node in way]
+    node_CL = np.repeat(-1 - np.arange(len(paths))[:, None], max(map(len, paths)), axis=1)
+    for node_L, path in zip(node_CL, paths, strict=True):
+        node_L[: len(path)] = [index[node] for node in path]
     return Tree(node_CL, np.array(list(height.values())))
 
 
 def _root_paths(hierarchy: Hierarchy) -> list[list[str]]:
     """From one common root, which is added where the dataset's tree ends in several tops."""
-    ways = [list(reversed(chain)) for chain in hierarchy.chain]
-    if all(ways) and len({way[0] for way in ways}) == 1:
-        return ways
-    return [[ROOT, *way] for way in ways]
+    paths = [list(reversed(chain)) for chain in hierarchy.chain]
+    if all(paths) and len({path[0] for path in paths}) == 1:
+        return paths
+    return [[ROOT, *path] for path in paths]
 
 
 def hierarchical_metrics(
@@ -88,13 +88,13 @@ def hierarchical_metrics(
         top5_distance (mean over all images, of the first and of all K predictions),
         and largest_distance, the height of the whole tree.
     """
-    whole = build_tree(hierarchy)
-    distance_NK = whole.distance(label_N, top_NK)
+    tree = build_tree(hierarchy)
+    distance_NK = tree.distance(label_N, top_NK)
     first_N = distance_NK[:, 0]
     wrong_N = first_N > 0
     return {
         "mistake_distance": float(first_N[wrong_N].mean()) if wrong_N.any() else None,
         "top1_distance": float(first_N.mean()),
         "top5_distance": float(distance_NK.mean()),
-        "largest_distance": whole.height,
+        "largest_distance": tree.height,
     }

@@ -36,17 +36,17 @@ def count_classes(matrix: np.ndarray) -> tuple[ClassCounts, int]:
     predictions."""
     classes = len(matrix)
     support_all, predicted_all = matrix.sum(axis=1), matrix[:, :classes].sum(axis=0)
-    (held_C,) = np.nonzero(support_all)
-    position = np.full(matrix.shape[1], len(held_C))
-    position[held_C] = np.arange(len(held_C))
+    (supported_C,) = np.nonzero(support_all)
+    position = np.full(matrix.shape[1], len(supported_C))
+    position[supported_C] = np.arange(len(supported_C))
     truth, predicted = np.nonzero(matrix)
     wrong = truth != predicted
     truth_M, predicted_M = truth[wrong], predicted[wrong]
-    hit_C = np.diagonal(matrix)[held_C]
+    hit_C = np.diagonal(matrix)[supported_C]
     counts = ClassCounts(
-        support_C=support_all[held_C].astype(float),
+        support_C=support_all[supported_C].astype(float),
         hit_C=hit_C.astype(float),
-        false_C=(predicted_all[held_C] - hit_C).astype(float),
+        false_C=(predicted_all[supported_C] - hit_C).astype(float),
         truth_M=position[truth_M],
         predicted_M=position[predicted_M],
         count_M=matrix[truth_M, predicted_M].astype(float),
@@ -83,9 +83,9 @@ def shrink_rates(rate_C: np.ndarray, support_C: np.ndarray, noise: float) -> np.
     size = total - (support_C**2).sum() / total
     excess = (support_C * (rate_C - grand) ** 2).sum() - (len(rate_C) - 1) * noise
     spread = excess / size if excess > 0 and size > 0 else 0.0
-    kept_C = spread / (spread + noise / support_C) if spread > 0 else np.zeros_like(rate_C)
+    factor_C = spread / (spread + noise / support_C) if spread > 0 else np.zeros_like(rate_C)
     mean = rate_C.mean()
-    return mean + np.sqrt(kept_C) * (rate_C - mean)
+    return mean + np.sqrt(factor_C) * (rate_C - mean)
 
 
 def macro_f1(

@@ -66,14 +66,14 @@ def compare_top1(
         draws, seed: of the bootstrap of the interval.
     """
     a_SN, b_SN = remove_repeats(right_a_SN), remove_repeats(right_b_SN)
-    change = bootstrap_top1(a_SN.mean(axis=0), b_SN.mean(axis=0), draws, seed)
+    difference = bootstrap_top1(a_SN.mean(axis=0), b_SN.mean(axis=0), draws, seed)
     if len(a_SN) == len(b_SN):
         test = "mcnemar" if len(a_SN) == 1 else "sign_flip"
     else:
         test = "sign_flip_subsets"
     same = not _differences(a_SN, b_SN).any()
     p = sign_flip(a_SN, b_SN)
-    return Top1Comparison(test, change.value, change.low, change.high, p, same)
+    return Top1Comparison(test, difference.value, difference.low, difference.high, p, same)
 
 
 def mcnemar(right_a_N: np.ndarray, right_b_N: np.ndarray) -> Discordance:
@@ -145,12 +145,12 @@ def remove_repeats(right_SN: np.ndarray) -> np.ndarray:
     assert right_SN.dtype == np.bool_
     times = Counter(row.tobytes() for row in right_SN)
     shared = math.gcd(*times.values())
-    kept, taken = [], Counter[bytes]()
+    rows, seen = [], Counter[bytes]()
     for index, row in enumerate(right_SN):
-        taken[row.tobytes()] += 1
-        if taken[row.tobytes()] <= times[row.tobytes()] // shared:
-            kept.append(index)
-    return right_SN[kept]
+        seen[row.tobytes()] += 1
+        if seen[row.tobytes()] <= times[row.tobytes()] // shared:
+            rows.append(index)
+    return right_SN[rows]
 
 
 def _differences(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> np.ndarray:
@@ -186,9 +186,9 @@ def _tail(magnitude_M: tuple[int, ...], count_M: tuple[int, ...], total: int) ->
         if m != last:
             pmf_W = _convolve(pmf_W, magnitude, _binomial(count))
     largest = sum(m * n for m, n in zip(magnitude_M, count_M, strict=True))
-    room = (largest - total) // 2  # T <= -total where the sum of all is at most this
-    rest_W = np.arange(min(room + 1, len(pmf_W)))
-    at_most_W = np.minimum((room - rest_W) // magnitude_M[last], count_M[last])
+    slack = (largest - total) // 2  # T <= -total where the sum of all is at most this
+    rest_W = np.arange(min(slack + 1, len(pmf_W)))
+    at_most_W = np.minimum((slack - rest_W) // magnitude_M[last], count_M[last])
     tail = pmf_W[: len(rest_W)] @ bdtr(at_most_W, count_M[last], 0.5)
     return min(1.0, 2 * float(tail))
 

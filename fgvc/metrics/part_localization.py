@@ -60,13 +60,13 @@ def part_distance(
         box_N4: count in diagonals of the box rather than in pixels, over the images that have one.
     """
     nearest_NK = _distances(patch_NK4, part_NP2).min(axis=2, initial=np.inf)
-    known_N = np.asarray(_visible(part_NP2).any(axis=1))
+    valid_N = np.asarray(_visible(part_NP2).any(axis=1))
     distance_N = nearest_NK.mean(axis=1)
     if box_N4 is not None:
         diagonal_N = np.hypot(box_N4[:, 2], box_N4[:, 3])
-        known_N &= diagonal_N > 0
-        distance_N = distance_N / np.where(known_N, diagonal_N, 1)
-    return _mean(distance_N, known_N)
+        valid_N &= diagonal_N > 0
+        distance_N = distance_N / np.where(valid_N, diagonal_N, 1)
+    return _mean(distance_N, valid_N)
 
 
 def coverage(patch_NK4: np.ndarray, part_NP2: np.ndarray) -> Mean:
@@ -102,6 +102,6 @@ def _distances(patch_NK4: np.ndarray, part_NP2: np.ndarray) -> np.ndarray:
     return np.where(_visible(part_NP2)[:, None], distance_NKP, np.inf)
 
 
-def _mean(value_N: np.ndarray, known_N: np.ndarray) -> Mean:
-    images = int(known_N.sum())
-    return Mean(float(value_N[known_N].mean()) if images else None, images)
+def _mean(value_N: np.ndarray, valid_N: np.ndarray) -> Mean:
+    images = int(valid_N.sum())
+    return Mean(float(value_N[valid_N].mean()) if images else None, images)

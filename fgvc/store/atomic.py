@@ -35,22 +35,22 @@ def open_atomic(path: str | Path, mode: str = "wb", size: int | None = None) -> 
             the path and the bytes needed.
     """
     path = Path(path)
-    unfinished = temporary_files.temporary_path(path)
+    temporary = temporary_files.temporary_path(path)
     bytes_needed = disk_errors.size_text(size, 0)
     try:
         with _name_target(path, bytes_needed):
             path.parent.mkdir(parents=True, exist_ok=True)
-            raw = NamedFile(unfinished, "x", path, size)
+            raw = NamedFile(temporary, "x", path, size)
         with _buffered(raw, mode) as file, disk_errors.close_quietly(raw):
             yield file
             file.flush()
             raw.sync()
         with _name_target(path, bytes_needed):
-            unfinished.replace(path)
+            temporary.replace(path)
             sync_folder(path.parent)
     finally:
         with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -94,18 +94,18 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
         OSError: the disk refuses, or something stands at `target`.
     """
     folder = temporary_files.temporary_path(target)
-    aside = temporary_files.temporary_path(target)
+    previous = temporary_files.temporary_path(target)
     try:
         folder.mkdir(parents=True)
         yield folder
         if replace and os.path.lexists(target):
-            target.rename(aside)
+            target.rename(previous)
         folder.replace(target)
         sync_folder(target.parent)
     finally:
-        for each in (folder, aside):
+        for path in (folder, previous):
             with suppress(OSError):
-                temporary_files.remove(each)
+                temporary_files.remove(path)
 
 
 def sync_folder(folder: Path) -> None:

@@ -104,7 +104,7 @@ class ContentStore:
         return self.root / sha256[:2] / sha256
 
 
-def _check_digest(path: Path, sha256: str, otherwise: str) -> None:
-    found = hashing.sha256_file(path)
-    if found != sha256:
-        raise UserError(f"{otherwise} (sha256 {found}, expected {sha256})")
+def _check_digest(path: Path, sha256: str, message: str) -> None:
+    actual = hashing.sha256_file(path)
+    if actual != sha256:
+        raise UserError(f"{message} (sha256 {actual}, expected {sha256})")

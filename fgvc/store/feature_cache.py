@@ -73,8 +73,8 @@ class FeatureCache:
         """
         assert np.all(np.diff(row_N) > 0), "rows must ascend"
         folder = self.root / hashing.sha256_bytes(hashing.canonical_json(dict(key)))[:32]
-        for each in (self.root, folder):
-            json_cache.clear_folder(each, self._on_note)
+        for path in (self.root, folder):
+            json_cache.clear_folder(path, self._on_note)
         json_cache.remove_folder(folder / "lock")
         with lock(folder / "lock", wait=True, on_wait=on_wait):
             temporary_files.remove_stale(folder)
@@ -103,8 +103,8 @@ class FeatureCache:
         """Write every shard that is missing, each as soon as it is there."""
         shards = _shard_rows(folder, row_N, shard_rows)
         missing = [(path, row_n) for path, row_n in shards if self._read(path, row_n) is None]
-        for place, shard in compute_many([row_n for _, row_n in missing]) if missing else ():
-            path, row_n = missing[place]
+        for index, shard in compute_many([row_n for _, row_n in missing]) if missing else ():
+            path, row_n = missing[index]
             assert _covers_rows(shard, row_n), "compute must account for every row"
             _write(path, shard)
 
@@ -150,12 +150,12 @@ def _check_key(
         UserError: a whole key.json of other features.
     """
     rows = hashing.sha256_bytes(np.ascontiguousarray(row_N, np.int64).tobytes())
-    wanted = {"key": dict(key), "rows": rows, "shard_rows": shard_rows}
+    expected = {"key": dict(key), "rows": rows, "shard_rows": shard_rows}
     path = folder / KEY
-    known = json_cache.read(path, on_note)
-    if known is None:
-        json_cache.write(path, wanted)
-    elif hashing.canonical_json(known) != hashing.canonical_json(wanted):
+    stored = json_cache.read(path, on_note)
+    if stored is None:
+        json_cache.write(path, expected)
+    elif hashing.canonical_json(stored) != hashing.canonical_json(expected):
         raise UserError(f"{path} is of other features than those asked for: delete {folder}")
 
 
@@ -179,8 +179,8 @@ def _write(path: Path, shard: Features) -> None:
     bad = json.dumps([[bad.row, bad.message] for bad in shard.bad])
     data = save(tensors, {"bad": bad})
     sidecar = path.with_suffix(".sha256")
-    for each in (sidecar, path):
-        json_cache.remove_folder(each)
+    for file in (sidecar, path):
+        json_cache.remove_folder(file)
     atomic.write_text(sidecar, hashing.sha256_bytes(data) + "\n")
     atomic.write_bytes(path, data)
 
@@ -205,17 +205,17 @@ def _concatenate(shards: Iterator[Features], rows: int) -> Features:
     x_ND = np.empty((0, 0), np.float32)
     row_N = np.empty(rows, np.int64)
     bad: list[BadImage] = []
-    n = 0
+    start = 0
     for shard in shards:
         bad += shard.bad
         if not len(shard.row_N):
             continue
-        if n == 0:
+        if start == 0:
             x_ND = np.empty((rows, shard.x_ND.shape[1]), np.float32)
-        until = n + len(shard.row_N)
-        x_ND[n:until], row_N[n:until] = shard.x_ND, shard.row_N
-        n = until
-    return Features(x_ND[:n], row_N[:n], tuple(bad))
+        end = start + len(shard.row_N)
+        x_ND[start:end], row_N[start:end] = shard.x_ND, shard.row_N
+        start = end
+    return Features(x_ND[:start], row_N[:start], tuple(bad))
 
 
 def _write_done(folder: Path, rows: int, shard_rows: int, on_note: Callable[[str], None]) -> None:

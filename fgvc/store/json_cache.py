@@ -40,9 +40,9 @@ def read(path: Path, on_note: OnNote, otherwise: str = "made anew") -> Any | Non
     """
     reason = "its content does not match its digest"
     try:
-        held = json.loads(untrusted.read_bytes(path, MAX_BYTES))
-        if held["sha256"] == hashing.sha256_bytes(hashing.canonical_json(held["value"])):
-            return held["value"]
+        document = json.loads(untrusted.read_bytes(path, MAX_BYTES))
+        if document["sha256"] == hashing.sha256_bytes(hashing.canonical_json(document["value"])):
+            return document["value"]
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -68,17 +68,17 @@ def remove_stale(folder: str | Path, depth: int = 0, whole: Collection[str] = ()
         What was removed.
     """
     removed: list[Path] = []
-    waiting = [(str(folder), depth)]
-    while waiting:
-        place, left = waiting.pop()
-        with suppress(OSError), os.scandir(place) as entries:
+    pending = [(str(folder), depth)]
+    while pending:
+        path, levels = pending.pop()
+        with suppress(OSError), os.scandir(path) as entries:
             for entry in entries:
                 if entry.name.endswith(".tmp") and _is_stale(entry):
                     with suppress(OSError):
                         remove(Path(entry.path))
                         removed.append(Path(entry.path))
-                elif (left or entry.name in whole) and _is_searched(entry):
-                    waiting.append((entry.path, _depth(entry.name, left, whole)))
+                elif (levels or entry.name in whole) and _is_searched(entry):
+                    pending.append((entry.path, _depth(entry.name, levels, whole)))
     return removed
 
 
@@ -95,16 +95,16 @@ def _is_searched(entry: os.DirEntry[str]) -> bool:
     return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
 
 
-def _depth(name: str, left: int, whole: Collection[str]) -> int:
-    return 1_000 if name in whole else left - 1
+def _depth(name: str, levels: int, whole: Collection[str]) -> int:
+    return 1_000 if name in whole else levels - 1
 
 
 def _is_stale(entry: os.DirEntry[str]) -> bool:
-    found = PATTERN.fullmatch(entry.name)
-    if found is None:
+    match = PATTERN.fullmatch(entry.name)
+    if match is None:
         return False
-    owner = f".{this_host()}.{found['pid']}"
-    if entry.name[: found.end("pid")].endswith(owner) and not _is_alive(int(found["pid"])):
+    owner = f".{this_host()}.{match['pid']}"
+    if entry.name[: match.end("pid")].endswith(owner) and not _is_alive(int(match["pid"])):
         return True
     # another host, or a live process that reuses the id of a dead process
     with suppress(OSError):
@@ -117,9 +117,9 @@ def this_host() -> str:
     but none sees the processes of another."""
     name = socket.gethostname()
     with suppress(OSError):
-        space = str(PID_SPACE.readlink())
-        if space != HOST_PID_SPACE:
-            name += "-" + space.strip("pid:[]")
+        namespace = str(PID_SPACE.readlink())
+        if namespace != HOST_PID_SPACE:
+            name += "-" + namespace.strip("pid:[]")
     return name
 
 

@@ -58,11 +58,11 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     """
     header = _header(path)
     metadata = header[1].get("__metadata__") if header else None
-    written = metadata.get(KEY) if isinstance(metadata, dict) else None
-    if written is None:
+    text = metadata.get(KEY) if isinstance(metadata, dict) else None
+    if text is None:
         return None
     try:
-        facts = parse_json(written)
+        facts = parse_json(text)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: a damaged checkpoint of fgvc ({error}): restore it") from error
     if not isinstance(facts, dict):
@@ -106,17 +106,17 @@ def _header(path: Path) -> tuple[int, dict[str, Any]] | None:
 def _entries(path: Path) -> Iterator[Entry]:
     header = _header(path)
     assert header is not None, path
-    begin, tensors = header[0], dict(header[1])
+    data_start, tensors = header[0], dict(header[1])
     tensors.pop("__metadata__", None)
     size = path.stat().st_size
     with untrusted.open_regular(path) as file:
         for name in sorted(tensors):
-            about = tensors[name]
-            first, last = about["data_offsets"]
-            if not 0 <= first <= last <= size - begin:
+            entry = tensors[name]
+            first, last = entry["data_offsets"]
+            if not 0 <= first <= last <= size - data_start:
                 raise ValueError(f"{name} lies outside the file")
-            file.seek(begin + first)
-            dtype = DTYPES.get(about["dtype"], str(about["dtype"]))
+            file.seek(data_start + first)
+            dtype = DTYPES.get(entry["dtype"], str(entry["dtype"]))
             # as written: a tensor without elements has no bytes
-            raw = file.read(last - first) if math.prod(about["shape"]) else b""
-            yield Entry(name, dtype, about["shape"], raw)
+            raw = file.read(last - first) if math.prod(entry["shape"]) else b""
+            yield Entry(name, dtype, entry["shape"], raw)

@@ -401,8 +401,8 @@ def with_box(cub, number: int, box: str) -> None:
     [
         ("1.0 2.0 0.0 20.5", "a bounding box without area"),
         ("1.0 2.0 30.0 -20.5", "a bounding box without area"),
-        ("-40.0 2.0 30.0 20.5", "a bounding box outside the "),
-        ("1.0 -20.5 30.0 20.5", "a bounding box outside the "),
+        ("-40.0 2.0 30.0 20.5", "a bounding box outside the"),
+        ("1.0 -20.5 30.0 20.5", "a bounding box outside the"),
         ("1.0 2.0 inf 20.5", "no bounding box"),
     ],
 )

@@ -246,7 +246,7 @@ def _deep_samples(image: Image.Image, kind: str, bits: int) -> Deep:
         return Deep(f"{kind} of {bits} bits")
     scale = bit_depth.sample_range(image, bits)
     whole = f"{kind} of {bits} bits on {scale.low:g}..{scale.high:g}"
-    return Deep(whole, scale.least, scale.most)
+    return Deep(whole, scale.minimum, scale.maximum)
 
 
 def _why(data: bytes, name: str, error: Exception, max_pixels: int) -> str:
