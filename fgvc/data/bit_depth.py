@@ -137,8 +137,8 @@ def check_rgb(image: Image.Image, bits: int) -> None:
 
 def _dark_message(maximum: float) -> str:
     return (
-        f"its 16-bit samples reach at most {maximum:g} of {WHITE_16}, which is nearly black: they seem to "
-        f"hold fewer bits (if not, LOW is 0 and HIGH {WHITE_16})"
+        f"its 16-bit samples reach at most {maximum:g} of {WHITE_16}, which is nearly black: they "
+        f"seem to hold fewer bits (if not, LOW is 0 and HIGH {WHITE_16})"
     )
 
 

@@ -34,7 +34,7 @@ ROWS_PER_STEP = 64  # rows of floats that are scaled at a time, to bound the mem
 
 @dataclass(frozen=True)
 class _Samples:
-    """value: as in the file, height x width or height x width x RGB. turn: EXIF orientation to apply.
+    """value: as in the file, height x width or height x width x RGB. turn: EXIF orientation.
 
     inverted: the highest value is black.
     """
@@ -128,7 +128,8 @@ def _check_page(page: Any, max_pixels: int) -> None:
         raise TooManyPixelsError(page.tilewidth, page.tilelength, max_pixels, "a tile of ")
     if page.nbytes > BYTES_PER_PIXEL * max_pixels:
         raise UserError(
-            f"{page.nbytes} bytes of samples, more than {BYTES_PER_PIXEL} per pixel; keep three bands"
+            f"{page.nbytes} bytes of samples, more than {BYTES_PER_PIXEL} per pixel; "
+            "keep three bands"
         )
 
 

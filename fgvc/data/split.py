@@ -70,8 +70,8 @@ def validation_notes(
         which = "these classes" if not some else f"the {single} that have a single image"
         advice = f"{some}add training images of {which}"
     return (
-        f"{key}: {len(missing)} of {len(labelmap)} classes have no "
-        f"validation image ({list_first(labelmap.names[label] for label in missing)}), so validation "
+        f"{key}: {len(missing)} of {len(labelmap)} classes have no validation image "
+        f"({list_first(labelmap.names[label] for label in missing)}), so validation "
         f"says nothing about them; {advice}",
     )
 

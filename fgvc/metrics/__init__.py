@@ -1,4 +1,4 @@
-"""Logits and labels -> numbers with intervals: pure functions, one version of the code for all."""
+"""Logits and labels -> metrics with intervals: pure functions with one code version for all."""
 
 from fgvc.metrics.bootstrap import Difference, bootstrap_mean_per_class, bootstrap_top1
 from fgvc.metrics.calibration import expected_calibration_error

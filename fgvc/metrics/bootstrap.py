@@ -1,9 +1,9 @@
-"""Two models' answers to the same images -> their difference with its interval, by resampling.
+"""Predictions of two models on the same images -> their difference with a bootstrap interval.
 
-Row i of both arguments is the same image, and every difference is a minus b: above zero, a is
-better. A score is whether an answer was right, or the share of seeds that were right. A pair is
-resampled in a canonical order and the sign is applied afterwards, so swapping a and b negates every
-number exactly. The interval covers the sampling of images, not of seeds.
+Row i of both arguments is the same image. Every difference is a minus b: if it is positive, a is
+better. A score is 1 for a correct prediction, or the share of seeds with a correct prediction. A
+pair is resampled in a canonical order and the sign is applied afterwards, so that swapping a and b
+negates every number exactly. The interval covers the sampling of images, not of seeds.
 N images, B draws, C classes, V distinct values.
 """
 
@@ -22,7 +22,7 @@ ValueCounts = tuple[tuple[float, int], ...]  # (difference, number of images), a
 
 @dataclass(frozen=True)
 class Difference:
-    """Score of a minus score of b, a fraction in -1..1, with its 95 % interval."""
+    """Score of a minus score of b, a fraction in -1..1, with a 95 % interval."""
 
     value: float
     low: float
@@ -37,9 +37,8 @@ def bootstrap_top1(
 ) -> Difference:
     """Difference in top-1 with its percentile interval from `draws` resamples of the images.
 
-    Only how often each difference occurs counts, so a resample is one multinomial draw over the
-    distinct values (-1, 0 and 1 where both have one seed): the bootstrap itself, without N x B
-    indices.
+    Only the count of each difference matters. A resample is therefore one multinomial draw over the
+    distinct values (-1, 0 and 1 for one seed each), which is the bootstrap without N x B indices.
 
     Args:
         score_a_N, score_b_N: bool or fractions in 0..1; at least one image.
@@ -54,9 +53,9 @@ def bootstrap_mean_per_class(
 ) -> Difference:
     """Difference in mean per-class accuracy; images are resampled within their classes.
 
-    Stratified, as a test set fixes how many images a class has: no resample can lose a class, and
-    a class of few images contributes the spread that it really has. Classes without images have no
-    part, as in `evaluate`.
+    Stratified, because a test set fixes the number of images per class: no resample can lose a
+    class, and a class of few images contributes its actual spread. Classes without images are left
+    out, as in `evaluate`.
 
     Args:
         score_a_N, score_b_N, draws, seed: as in `bootstrap_top1`.
@@ -81,7 +80,7 @@ def _count_values(surplus_N: np.ndarray) -> ValueCounts:
 
 
 def _resample_oriented(strata: tuple[ValueCounts, ...], draws: int, seed: int) -> Difference:
-    """The difference in the given order of a and b, resampled in the canonical order."""
+    """Resample in the canonical order, and return the difference in the given order of a and b."""
     swapped = tuple(tuple((0.0 - value, n) for value, n in reversed(counts)) for counts in strata)
     if strata < swapped:
         return -_resample(swapped, draws, seed)
@@ -94,10 +93,10 @@ def _resample_oriented(strata: tuple[ValueCounts, ...], draws: int, seed: int) -
 
 @functools.lru_cache(maxsize=2**14)
 def _resample(strata: tuple[ValueCounts, ...], draws: int, seed: int) -> Difference:
-    """Mean over strata of the mean within each, and its percentile interval.
+    """Mean over strata of the mean within each stratum, with its percentile interval.
 
-    Cached: in a table of many lines, the same counts often recur, and drawing takes nearly all the
-    time of a comparison.
+    Cached, because the same counts often recur in a table of many rows, and drawing takes nearly
+    all the time of a comparison.
     """
     rng = np.random.default_rng(seed)
     value, mean_B = 0.0, np.zeros(draws)

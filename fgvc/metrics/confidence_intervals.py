@@ -24,7 +24,7 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson, JASA 1927), without continuity correction.
 
     Returns:
-        (low, high), fractions in 0..1; (0, 1) where nothing was counted.
+        (low, high), fractions in 0..1; (0, 1) if n is 0.
     """
     assert 0 <= successes <= n
     assert 0 < level < 1
@@ -34,14 +34,14 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     proportion = successes / n
     centre = (proportion + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (proportion * (1 - proportion) / n + z * z / (4 * n * n)) ** 0.5
-    # At none and at all the bound is exactly 0 and 1; rounding would miss it.
+    # exactly 0 without successes and 1 without failures, in spite of rounding
     low = 0.0 if successes == 0 else max(centre - half, 0.0)
     high = 1.0 if successes == n else min(centre + half, 1.0)
     return low, high
 
 
 def class_intervals(matrix: np.ndarray) -> dict[str, Any]:
-    """95 % intervals of the two numbers that average over classes, in closed form.
+    """95 % intervals of the two metrics that average over classes, in closed form.
 
     Both are intervals for the value of a very large test set with the same class proportions;
     macro-F1 is averaged over the same classes. The number of images per class counts as fixed.
@@ -54,7 +54,7 @@ def class_intervals(matrix: np.ndarray) -> dict[str, Any]:
     value where it does not contain it.
 
     Args:
-        matrix: as `confusion` counts it; one image at least.
+        matrix: as returned by `confusion`; at least one image.
 
     Returns:
         mean_per_class_ci95 and macro_f1_ci95, each [low, high], of the numbers as `evaluate`
@@ -65,8 +65,8 @@ def class_intervals(matrix: np.ndarray) -> dict[str, Any]:
     variance_C = image_variance(recall_C, counts.support_C)
     noise = float(np.average(variance_C, weights=counts.support_C))
     smooth_C = np.clip(shrink_rates(recall_C, counts.support_C, noise), 0, 1)
-    # The first is noisy with few images per class; the second is biased if the classifier is worse
-    # on small classes. Each covers where the other does not, so the larger variance is used.
+    # The first variance is noisy with few images per class; the second is biased if the classifier
+    # is worse on small classes. The larger variance covers both cases.
     variances = (variance_C, smooth_C * (1 - smooth_C))
     mean = float(recall_C.mean())
     variance = max(float((v_C / counts.support_C).mean()) for v_C in variances) / len(recall_C)

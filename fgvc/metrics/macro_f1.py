@@ -1,4 +1,4 @@
-"""Confusion matrix -> macro-F1 without its bias, and its variance from one test set to another.
+"""Confusion matrix -> macro-F1 corrected for its bias, and its variance between test sets.
 
 C classes with support, M kinds of mistakes (pairs of a true and another predicted class), Q nodes
 of a quadrature.
@@ -32,7 +32,7 @@ class ClassCounts:
 
 
 def count_classes(matrix: np.ndarray) -> tuple[ClassCounts, int]:
-    """Counts of a matrix as `confusion` gives it, and the number of classes with support or
+    """Counts of a matrix as returned by `confusion`, and the number of classes with support or
     predictions."""
     classes = len(matrix)
     support_all, predicted_all = matrix.sum(axis=1), matrix[:, :classes].sum(axis=0)
@@ -109,7 +109,7 @@ def macro_f1(
     f1_C = 2 * support_C * recall_C / size_C
     mean_C, exact_C = f1_moments(support_C, recall_C, false_C, dispersion)
     corrected = min(max(observed - float((mean_C - f1_C).mean()), 0.0), 1.0)
-    # How much an image adds: a hit to its class's F1; a mistake to the F1 of the predicted class.
+    # contribution of one image: a hit to the F1 of its class, a mistake to that of the predicted
     hit_C, mistake_C = (2 - f1_C) / size_C, -f1_C / size_C
     delta = max(_delta_variance(counts, recall_C, v_C, hit_C, mistake_C) for v_C in variances)
     own = support_C * recall_C * (1 - recall_C) * hit_C**2 + dispersion * false_C * mistake_C**2

@@ -1,8 +1,8 @@
-"""Two models' answers to the same images -> whether they differ: the exact paired tests.
+"""Predictions of two models on the same images -> exact paired tests of their difference.
 
-Row i of both arguments is the same image; a is better where differences are above zero. Images that
-both get right or both get wrong do not enter any p. The null hypothesis is over images only, see
-NULL_HYPOTHESIS.
+Row i of both arguments is the same image; a positive difference means that a is better. Images that
+both models predict correctly, or both wrongly, do not change any p. The null hypothesis is over
+images only, see NULL_HYPOTHESIS.
 N images, S seeds, M distinct magnitudes of a difference, W values of a sum.
 """
 
@@ -30,7 +30,7 @@ TINY = float(np.finfo(np.float64).tiny)  # stands in for a p-value of 0 in a log
 
 @dataclass(frozen=True)
 class Discordance:
-    """Images that only a, or only b, got right, and the p-value of McNemar's exact test."""
+    """Images that only a, or only b, predicts correctly, and the p of McNemar's exact test."""
 
     only_a: int
     only_b: int
@@ -41,9 +41,9 @@ class Discordance:
 class Top1Comparison:
     """Top-1 of a minus top-1 of b, a fraction in -1..1, its 95 % interval, and the p of `test`.
 
-    test: mcnemar (one answer per image on both sides), sign_flip (equal numbers of seeds), or
+    test: mcnemar (one prediction per image on both sides), sign_flip (equal numbers of seeds), or
     sign_flip_subsets (unequal numbers of seeds).
-    same_right: on every image, the share of seeds that are right is equal.
+    same_right: on every image, the share of seeds with a correct prediction is equal.
     """
 
     test: str
@@ -77,10 +77,10 @@ def compare_top1(
 
 
 def mcnemar(right_a_N: np.ndarray, right_b_N: np.ndarray) -> Discordance:
-    """McNemar's test as a two-sided exact binomial one, without the mid-p correction.
+    """McNemar's test as a two-sided exact binomial test, without the mid-p correction.
 
-    Of the images that only one model got right, each is equally often a's and b's if neither is
-    better (McNemar, Psychometrika 1947). p is 1 where there is no such image.
+    If neither model is better, an image that only one model predicts correctly is equally often a's
+    and b's (McNemar, Psychometrika 1947). p is 1 without such images.
 
     Args:
         right_a_N, right_b_N: bool.
@@ -96,13 +96,13 @@ def mcnemar(right_a_N: np.ndarray, right_b_N: np.ndarray) -> Discordance:
 def sign_flip(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> float:
     """Two-sided p of the exact paired permutation test over images (Fisher 1935).
 
-    With equal numbers of seeds, the answers of a and the answers of b to an image are swapped as
-    blocks with probability 1/2, which flips the sign of the image's difference. The p is exact if
+    With equal numbers of seeds, the predictions of a and of b on an image are swapped as blocks
+    with probability 1/2, which flips the sign of the image's difference. The p is exact if
     the two blocks are exchangeable on every image. With one seed each, or if the seeds of a model
     agree on every image, it is equal to the p of McNemar's exact test.
 
-    With unequal numbers of seeds, a swap is not a symmetry: a wrong answer of a single seed weighs
-    as much as the wrong answers of all seeds of the other model. Near the ceiling, plain sign flips
+    With unequal numbers of seeds, a swap is not a symmetry: a mistake of a single seed weighs as
+    much as the mistakes of all seeds of the other model. Near the ceiling, plain sign flips
     reject up to four times too often at p = .0005 (1 against 10 seeds, 200 images, accuracy .97).
     The test therefore compares the smaller side with equally many seeds of the larger side, for
     each choice of these seeds, and returns the geometric mean of the exact p-values. The mean is at
@@ -113,7 +113,7 @@ def sign_flip(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> float:
     starting at each seed, so that the p depends on the order of the seeds of the larger side.
 
     Args:
-        right_a_SN, right_b_SN: bool; S may differ. Repeats are removed by `without_repeats`.
+        right_a_SN, right_b_SN: bool; S may differ. `remove_repeats` removes repeats.
     """
     few_SN, many_SN = sorted(map(remove_repeats, (right_a_SN, right_b_SN)), key=len)
     if len(few_SN) == len(many_SN):
@@ -136,7 +136,7 @@ def _choices(seeds: int, size: int) -> Iterable[tuple[int, ...]]:
 def remove_repeats(right_SN: np.ndarray) -> np.ndarray:
     """Remove repeats: if every distinct row occurs a multiple of k times, keep 1 / k of each.
 
-    A run without random draws gives the same answers under every seed.
+    A run without random draws gives the same predictions for every seed.
 
     Args:
         right_SN: bool.
@@ -175,8 +175,8 @@ def _exact_p(surplus_N: np.ndarray) -> float:
 def _tail(magnitude_M: tuple[int, ...], count_M: tuple[int, ...], total: int) -> float:
     """P(|T| >= total) of T = sum over M of magnitude * (2 Binomial(count, 1/2) - count).
 
-    Only positive terms are added, so that small p keep their precision. The magnitude with the most
-    images is not convolved but enters through its binomial tail.
+    Only positive terms are added, to keep the precision of small p. The magnitude with the most
+    images is not convolved; it enters through its binomial tail.
     """
     if total == 0:
         return 1.0
@@ -186,7 +186,7 @@ def _tail(magnitude_M: tuple[int, ...], count_M: tuple[int, ...], total: int) ->
         if m != last:
             pmf_W = _convolve(pmf_W, magnitude, _binomial(count))
     largest = sum(m * n for m, n in zip(magnitude_M, count_M, strict=True))
-    slack = (largest - total) // 2  # T <= -total where the sum of all is at most this
+    slack = (largest - total) // 2  # T <= -total if the sum is at most this
     rest_W = np.arange(min(slack + 1, len(pmf_W)))
     at_most_W = np.minimum((slack - rest_W) // magnitude_M[last], count_M[last])
     tail = pmf_W[: len(rest_W)] @ bdtr(at_most_W, count_M[last], 0.5)

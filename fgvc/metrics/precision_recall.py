@@ -11,15 +11,15 @@ import numpy as np
 
 from fgvc.metrics.classification import log_probabilities, readable
 
-CHUNK_IMAGES = 4096  # images whose probabilities are held at once
+CHUNK_IMAGES = 4096  # images whose probabilities are in memory at once
 
 
 @dataclass(frozen=True)
 class ThresholdCounts:
-    """Every class against the rest, of all `images`.
+    """Counts of every class against the rest, over all `images`.
 
-    hit_CT, false_CT: images whose probability of the class reaches the threshold and that show
-    that class, or another one. support_C: images that show it.
+    hit_CT, false_CT: true and false positives of a class, that is, images whose probability of the
+    class reaches the threshold. support_C: images of the class.
     """
 
     hit_CT: np.ndarray
@@ -30,9 +30,9 @@ class ThresholdCounts:
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision (1 where nothing is found) and recall by threshold, and the counts behind them.
+    """Precision (1 without positive predictions) and recall per threshold, with their counts.
 
-    hit_T, false_T: found rightly and wrongly. missed_T, passed_T: left out wrongly and rightly.
+    hit_T, false_T: true and false positives. passed_T, missed_T: true and false negatives.
     """
 
     hit_T: np.ndarray
@@ -46,9 +46,9 @@ class Curve:
 def count_by_threshold(
     logits_NC: np.ndarray, label_N: np.ndarray, thresholds: int
 ) -> ThresholdCounts:
-    """Every class against the rest, at thresholds evenly spaced from 0 to 1.
+    """Count every class against the rest, at thresholds evenly spaced from 0 to 1.
 
-    An unreadable image is found at no threshold and missed at each: it stays in the support.
+    An unreadable image is a false negative at every threshold: it counts in the support.
     """
     classes = logits_NC.shape[1]
     all_CT = np.zeros((classes, thresholds), np.int64)
@@ -57,7 +57,7 @@ def count_by_threshold(
     logits_NC, readable_label_N = logits_NC[readable_N], label_N[readable_N]
     for start in range(0, len(readable_label_N), CHUNK_IMAGES):
         part = slice(start, start + CHUNK_IMAGES)
-        # the highest threshold that a probability reaches; one of 1 + 1e-16 is 1
+        # the highest threshold that a probability reaches; 1 + 1e-16 counts as 1
         prob_NC = np.exp(log_probabilities(logits_NC[part]))
         reached_NC = np.minimum(prob_NC * (thresholds - 1), thresholds - 1).astype(np.int64)
         cell_NC = reached_NC + np.arange(classes) * thresholds
@@ -75,15 +75,15 @@ def of_class(counts: ThresholdCounts, label: int) -> Curve:
 
 
 def micro(counts: ThresholdCounts) -> Curve:
-    """All classes as if they were one: each image and class is an item."""
+    """The micro average: each pair of an image and a class is an item."""
     return _curve(counts, np.arange(len(counts.support_C)))
 
 
 def macro(counts: ThresholdCounts) -> Curve:
-    """The mean of the classes' curves, threshold by threshold, beside the counts of `micro`.
+    """The macro average at each threshold, with the counts of `micro`.
 
-    Recall is the mean over classes with images, precision over those of them that anything was
-    found of.
+    Recall is the mean over classes with images; precision is the mean over those of these classes
+    that have positive predictions.
     """
     supported_C = counts.support_C > 0
     hit_CT, false_CT = counts.hit_CT[supported_C], counts.false_CT[supported_C]
@@ -111,5 +111,5 @@ def _curve(counts: ThresholdCounts, label_K: np.ndarray) -> Curve:
 
 
 def _at_least(count_CT: np.ndarray) -> np.ndarray:
-    """How many reach a threshold, from how many have it as their highest."""
+    """Counts of images that reach a threshold, from counts by highest threshold reached."""
     return count_CT[:, ::-1].cumsum(axis=1)[:, ::-1]

@@ -1,7 +1,7 @@
-"""A key -> arrays that are computed once, whoever asks: small results beside the feature cache.
+"""A key -> arrays that are computed once: small results beside the feature cache.
 
-<root>/<32 hex digits of the key's digest>.safetensors, whole or absent; the digest of its content
-stands in its metadata, and a file that does not match is computed again.
+<root>/<32 hex digits of the key's digest>.safetensors, written atomically. Its metadata holds the
+digest of its content; a file that does not match is computed again.
 """
 
 from __future__ import annotations

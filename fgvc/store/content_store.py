@@ -1,6 +1,6 @@
-"""A file -> a file named by its own SHA256, kept once however often it is put.
+"""A file -> a copy named by its SHA256, stored once.
 
-Local weights go here, so that a checkpoint which names them by digest can find them again.
+Local weights are stored here, so that a checkpoint can refer to them by digest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _ignore(line: str) -> None:
 
 
 class ContentStore:
-    """Files under `root`, at <first 2 hex digits>/<64 hex digits>, never changed once there."""
+    """Immutable files under `root`, at <first 2 hex digits>/<64 hex digits>."""
 
     def __init__(self, root: str | Path, on_note: Callable[[str], None] = _ignore) -> None:
         """on_note is called with one line on each damaged file that is replaced."""
@@ -29,13 +29,13 @@ class ContentStore:
         self._verified: set[str] = set()
 
     def put(self, path: str | Path) -> str:
-        """Keep a copy of the file and return its SHA256; putting it again costs one reading.
+        """Store a copy of the file and return its SHA256; storing it again reads the file once.
 
-        The copy is checked while it is made: the name never belies the bytes, even if the source
-        changes meanwhile. No hard link: a source edited in place would alter the kept file.
+        The copy is verified, so that its name matches its bytes even if the source changes
+        meanwhile. It is no hard link, because editing the source in place would change it.
 
         Raises:
-            OSError: the file cannot be read or the copy not written.
+            OSError: the file cannot be read, or the copy cannot be written.
         """
         path = Path(path)
         sha256 = hashing.sha256_file(path)
@@ -55,7 +55,7 @@ class ContentStore:
         return sha256
 
     def put_bytes(self, data: bytes) -> str:
-        """Keep bytes that are in memory; return their SHA256.
+        """Store bytes and return their SHA256.
 
         Raises:
             OSError: the file cannot be written.
@@ -69,13 +69,13 @@ class ContentStore:
         return sha256
 
     def path(self, sha256: str) -> Path:
-        """Where the file lies, its bytes verified on first use by this object.
+        """The path of a file, verified on first use by this object.
 
         Raises:
-            UserError: it is not here, or its bytes are not those of its name.
+            UserError: the file is missing, or its bytes do not match its name.
         """
         target = self._place(sha256)
-        if not target.is_file():  # nor is a folder or a pipe
+        if not target.is_file():  # folders and pipes too
             raise UserError(f"no file with sha256 {sha256} in {self.root}: give its path instead")
         if sha256 not in self._verified:
             _check_digest(
@@ -85,7 +85,7 @@ class ContentStore:
         return target
 
     def _is_whole(self, target: Path) -> bool:
-        """Whether the file is there with the bytes of its name; any other goes, with a note."""
+        """Whether the file exists and matches its name; otherwise note the damage."""
         for folder in (self.root, target.parent):
             json_cache.clear_folder(folder, self._on_note)
         if not os.path.lexists(target):

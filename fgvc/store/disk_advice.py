@@ -1,4 +1,4 @@
-"""An error of the disk -> one line that names the key or variable which moves it elsewhere."""
+"""A disk error -> one line that names the config key or variable of the path's folder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from fgvc.store.disk_errors import DISK_ERRORS
 
 HUB, TEMPORARY = "HF_HOME", "TMPDIR"
-SCRATCH = "/fgvc-"  # begins the folders of temporary.scratch
-ROOTS = ("cache_root", "output_root", "multirun_root", "data_root")  # of runtime: written by fgvc
+SCRATCH = "/fgvc-"  # prefix of the folders of temporary_files.scratch
+ROOTS = ("cache_root", "output_root", "multirun_root", "data_root")  # keys of `runtime`
 
 
 def disk_error_line(
@@ -21,8 +21,8 @@ def disk_error_line(
     """The error in one line, with the key that sets the folder of its path.
 
     Args:
-        runtime: the node of the config.
-        others: more keys and the paths that they name, such as task.output.
+        runtime: the `runtime` node of the config.
+        others: other keys with their paths, such as task.output.
     """
     if error.filename is None:
         if error.errno in DISK_ERRORS:
@@ -52,8 +52,8 @@ def missing_home_line(error: RuntimeError, runtime: Mapping[str, str]) -> str | 
 
 
 def _key_of(file: Path, paths: Mapping[str, str]) -> str | None:
-    """The key whose folder holds a file, the innermost of several; else the first that lies in it:
-    a folder may fail to be made far above."""
+    """The key of the innermost folder that contains a file; otherwise the first key whose folder
+    lies below it, because creating a parent folder may fail."""
     file = file.absolute()
     roots: dict[str, Path] = {}
     for key, path in paths.items():

@@ -1,4 +1,4 @@
-"""Bytes -> their name: SHA256 digests, and the one JSON form that is fit to be hashed."""
+"""Bytes -> SHA256 digests; plain data -> canonical JSON for hashing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sha256_file(path: str | Path) -> str:
     """SHA256 of a regular file, read in chunks; 64 hex digits.
 
     Raises:
-        OSError: the file cannot be read or is not a regular file; a pipe raises instead of blocking.
+        OSError: the file cannot be read, or is not a regular file (a pipe would block).
     """
     with untrusted.open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
@@ -29,7 +29,7 @@ def canonical_json(obj: object) -> bytes:
 
     Raises:
         ValueError: NaN or an infinity, which JSON does not have.
-        TypeError: something that is not plain data.
+        TypeError: a value that is not plain data.
     """
     text = json.dumps(
         obj, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False

@@ -1,7 +1,7 @@
-"""task.output= -> where an operation writes: a file by its suffix, otherwise a folder.
+"""task.output= -> the file or folder that an operation writes: a file by its suffix, or a folder.
 
-`X/plan.md` is that file and `X` a folder that gets a `plan.md`, whether or not either exists; a
-trailing slash and an existing folder always mean a folder. Missing parents are made.
+`X/plan.md` is a file, and `X` is a folder for `plan.md`, whether or not they exist. A trailing
+slash or an existing folder always means a folder. Missing parents are created.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fgvc.types import UserError
 
-# suffixes of files: a path that ends in another of them than the operation writes is a mistake
+# suffixes of files: a path with one that the operation does not write is an error
 FILE_SUFFIXES = tuple(
     f".{suffix}"
     for suffix in (
@@ -32,8 +32,8 @@ def output_file(output: str, name: str, suffixes: Sequence[str]) -> Path:
         suffixes: of the file, lower case with their dot; the first is the usual one.
 
     Raises:
-        UserError: the suffix is that of another kind of file, a parent is a file, or it lies in a
-            run folder, which nothing is added to.
+        UserError: the suffix means another kind of file, a parent is a file, or the path lies in a
+            run folder, which must not change.
     """
     path = Path(output).expanduser()
     if _is_folder(output, path):
@@ -52,10 +52,10 @@ def output_file(output: str, name: str, suffixes: Sequence[str]) -> Path:
 
 
 def output_folder(output: str, files: Sequence[str]) -> Path:
-    """The folder into which an operation writes several files; the path of one of them means it.
+    """The folder in which an operation writes several files, given as the folder or as one file.
 
     Raises:
-        UserError: a file of another name, a file where a folder should be, or a run folder.
+        UserError: a file of another name, a file in place of a folder, or a run folder.
     """
     path = Path(output).expanduser()
     if not _is_folder(output, path):

@@ -2,9 +2,9 @@
 
     .NAME.HOST.PID.HEX.tmp
 
-A killed process can leave temporaries in any folder that it writes. Every command first removes
+A killed process can leave temporary files in any folder that it writes. Every command first removes
 those of dead processes of this host (`remove_stale`). Whether a process of another host is alive is
-unknown: its temporaries are removed once they are OLD.
+unknown: its temporary files are removed after MAX_AGE.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PATTERN = re.compile(r"(\.|fgvc-).*\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 def temporary_path(target: Path) -> Path:
-    """A new name in the folder of `target` with the host and the id of this process."""
+    """A new path in the folder of `target` with the host and the id of this process."""
     name = os.fsencode(target.name)[:MAX_NAME_BYTES].decode("utf-8", "ignore")
     owner = f"{this_host()}.{os.getpid()}"
     return target.with_name(f".{name}.{owner}.{secrets.token_hex(4)}.tmp")
@@ -40,7 +40,7 @@ def scratch(purpose: str) -> Iterator[Path]:
     """A private folder in the system's folder for temporary files, removed when the block ends.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the folder cannot be created.
     """
     root = Path(tempfile.gettempdir())
     remove_stale(root)
@@ -54,18 +54,17 @@ def scratch(purpose: str) -> Iterator[Path]:
 
 
 def remove_stale(folder: str | Path, depth: int = 0, whole: Collection[str] = ()) -> list[Path]:
-    """Remove the temporaries in `folder` whose writer, a process of this host, is dead, and those
-    of any process that did not change for a week.
+    """Remove temporary files in `folder` whose process on this host is dead, and those of any
+    process that did not change for a week.
 
-    Only names are read. Links are never followed, and a folder or file that cannot be listed or
-    removed stays.
+    Only names are read. Links are never followed. Errors in listing and removing are ignored.
 
     Args:
-        depth: levels of folders below `folder` that are searched too, hidden ones excepted.
-        whole: names of folders that are searched to their end.
+        depth: levels of non-hidden folders below `folder` to search.
+        whole: names of folders to search completely.
 
     Returns:
-        What was removed.
+        The removed paths.
     """
     removed: list[Path] = []
     pending = [(str(folder), depth)]
@@ -113,8 +112,8 @@ def _is_stale(entry: os.DirEntry[str]) -> bool:
 
 
 def this_host() -> str:
-    """This host, and the container where there is one: containers may share a name and a folder,
-    but none sees the processes of another."""
+    """The name of this host and its container: containers may share a host name and a folder, but
+    do not see each other's processes."""
     name = socket.gethostname()
     with suppress(OSError):
         namespace = str(PID_SPACE.readlink())

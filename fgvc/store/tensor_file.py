@@ -1,7 +1,7 @@
 """The checkpoint format: a safetensors file with one metadata key -> its facts, a content digest.
 
-Only bytes are read, so that no tensor library is needed here. Digesting the content, and not the
-file alone, detects a changed byte in a file that was copied away from its run folder.
+The file is read as bytes, without a tensor library. The content digest is stored in the file, so
+that a changed byte is also detected in a copy outside the run folder.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ def read_facts(path: Path) -> dict[str, Any] | None:
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """The facts of a checkpoint of fgvc whose content has the digest that was written with it.
+    """Verify the content digest of a checkpoint of fgvc and return its facts.
 
     Raises:
-        UserError: it is no checkpoint of fgvc, or its bytes changed since it was written.
+        UserError: the file is not a checkpoint of fgvc, or its bytes changed.
     """
     facts = read_facts(path)
     if facts is None:
@@ -90,7 +90,7 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def _header(path: Path) -> tuple[int, dict[str, Any]] | None:
-    """Where the tensors begin and the header; None if the file is not in safetensors format."""
+    """Offset of the tensors and the header; None if the file is not in safetensors format."""
     with untrusted.open_regular(path) as file:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
@@ -117,6 +117,6 @@ def _entries(path: Path) -> Iterator[Entry]:
                 raise ValueError(f"{name} lies outside the file")
             file.seek(data_start + first)
             dtype = DTYPES.get(entry["dtype"], str(entry["dtype"]))
-            # as written: a tensor without elements has no bytes
+            # a tensor without elements has no bytes
             raw = file.read(last - first) if math.prod(entry["shape"]) else b""
             yield Entry(name, dtype, entry["shape"], raw)

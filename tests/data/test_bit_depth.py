@@ -264,7 +264,7 @@ def test_signed_bytes_are_rescaled_with_their_sign(tmp_path):
     ("arguments", "said"),
     [
         (["IN", "OUT.png", "5", "5"], "LOW=5 HIGH=5"),
-        (["IN", "OUT.png", "0", "1"], "complex samples are no image"),
+        (["IN", "OUT.png", "0", "1"], "complex samples"),
         (["IN", "OUT.png"], "two numbers are needed; usage: python -m fgvc.data.rescale"),
         (["IN", "OUT.png", "0", "high"], "two numbers are needed; usage"),
         ([], "two numbers are needed; usage"),
