@@ -1,8 +1,8 @@
-"""task.crop, flip, auto_augment, erasing: a decoded picture -> the square a step trains on.
+"""task.crop, flip, auto_augment, erasing: a decoded image -> the square that a step trains on.
 
-uint8 CHW of any size -> uint8 3 x R x R, by torchvision's own transforms. What they draw follows
-from (seed, epoch, image key, occurrence of the image in the epoch) alone, so the index's order,
-workers, ranks, micro-batches and resumption change no pixel.
+uint8 CHW of any size -> uint8 3 x R x R, by torchvision's own transforms. All random draws follow
+from (seed, epoch, image key, occurrence of the image in the epoch). Thus the order of the index,
+workers, ranks, micro-batches and resuming change no pixel.
 C 3 channels, H height, W width, R side of the square.
 """
 
@@ -23,14 +23,14 @@ from fgvc.data.preprocess import Preprocess, evaluation_transform
 from fgvc.data.random_streams import stream
 
 Step = Callable[[Tensor], Tensor]
-BINS = 31  # magnitudes that task.magnitude counts
+BINS = 31  # number of magnitudes, the unit of task.magnitude
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Callable training transform: `steps` in turn, the first of which make the square.
+    """Callable training transform: applies `steps` in turn.
 
-    preprocess: the evaluation transform of the same config; also says which pictures are too thin.
+    preprocess: the evaluation transform of the same config, which refuses images that are too thin.
     """
 
     preprocess: Preprocess
@@ -47,14 +47,14 @@ class Augment:
                 these bits, and thus the position of its crop.
 
         Returns:
-            uint8 3 x R x R, contiguous. No random generator is left in another state.
+            uint8 3 x R x R, contiguous. The state of every random generator is restored.
 
         Raises:
-            UserError: so thin a picture that the evaluation transform would refuse it.
+            UserError: the image is so thin that the evaluation transform would refuse it.
         """
-        self.preprocess._size(*image_CHW.shape[-2:])  # refuses
+        self.preprocess.resized_size(*image_CHW.shape[-2:])  # raises if the image is too thin
         with torch.random.fork_rng(devices=[]):
-            # not torch.manual_seed, which would reseed the accelerators of this process too
+            # torch.manual_seed would reseed the accelerators of this process too
             torch.default_generator.manual_seed(stream(self.seed, epoch, key, occurrence))
             for step in self.steps:
                 image_CHW = step(image_CHW)
@@ -64,11 +64,11 @@ class Augment:
 def training_transform(conf: schema.Config) -> Augment:
     """The training transform of a config with task=train, all of it on uint8.
 
-    crop=resized: a part of crop_scale to all of the area, sides from 3:4 to 4:3, bicubic; random:
-    the policy's own resize, then any square of it; centre: the evaluation transform. Then flip, one
-    of the automatic policies and erasing. What comes from outside the picture, and what is erased,
-    has the mean colour of the normalization: about 0 to the backbone. trivialaugment moves by up to
-    32 pixels whatever the side, randaugment in proportion to it.
+    crop=resized: crop_scale to 1 of the area, aspect ratio 3:4 to 4:3, bicubic; random: resize as
+    in evaluation, then a random square; centre: the evaluation transform. Then flip, one of the
+    automatic policies and erasing. Pixels from outside the image and erased pixels have the mean
+    colour of the normalization, which is about 0 in the input of the backbone. trivialaugment
+    translates by up to 32 pixels for any side, randaugment in proportion to the side.
     """
     preprocess = evaluation_transform(conf)
     mean = normalize.normalization(preprocess.normalization).mean
@@ -77,7 +77,7 @@ def training_transform(conf: schema.Config) -> Augment:
         *_crop(conf.task, preprocess),
         v2.RandomHorizontalFlip(conf.task.flip),
         *_policy(conf.task, colour),
-        # a colour is allowed, whatever the annotation says
+        # the annotation of `value` misses lists, which torchvision accepts
         v2.RandomErasing(conf.task.erasing, value=colour),  # pyright: ignore[reportArgumentType]
     ]
     return Augment(preprocess, conf.seed, tuple(steps))
@@ -89,24 +89,24 @@ def _crop(task: schema.TrainTask, preprocess: Preprocess) -> list[Step]:
         scale = (task.crop_scale, 1.0)
         return [v2.RandomResizedCrop(side, scale, interpolation=v2.InterpolationMode.BICUBIC)]
     if task.crop == "random":
-        return [functools.partial(_resized, preprocess), v2.RandomCrop(side)]
+        return [functools.partial(_resize, preprocess), v2.RandomCrop(side)]
     return [preprocess]
 
 
 def _policy(task: schema.TrainTask, colour: list[int]) -> list[Step]:
-    look = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": colour}
+    options = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": colour}
     if task.auto_augment == "randaugment":
-        return [v2.RandAugment(task.operations, task.magnitude, BINS, **look)]
+        return [v2.RandAugment(task.operations, task.magnitude, BINS, **options)]
     if task.auto_augment == "trivialaugment":
-        return [v2.TrivialAugmentWide(BINS, **look)]
+        return [v2.TrivialAugmentWide(BINS, **options)]
     return []
 
 
-def _resized(preprocess: Preprocess, image_CHW: Tensor) -> Tensor:
+def _resize(preprocess: Preprocess, image_CHW: Tensor) -> Tensor:
     geometry = preprocess.geometry
     return transform.resize(
         image_CHW,
-        preprocess._size(*image_CHW.shape[-2:]),
+        preprocess.resized_size(*image_CHW.shape[-2:]),
         interpolation=v2.InterpolationMode(geometry.interpolation),
         antialias=geometry.antialias,
     )

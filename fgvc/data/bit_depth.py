@@ -1,6 +1,6 @@
 """Samples of more than 8 bits -> 8 bits, by the range that the format or the file states.
 
-Never by the picture's own brightest pixel: brightness would then change from picture to picture.
+The brightest pixel of an image never sets its range: brightness would then vary between images.
 H height, W width.
 """
 
@@ -15,9 +15,9 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 from fgvc.data import tiles
 from fgvc.data.size_limits import TooManyPixelsError
 
-TOLERANCE = 1e-3  # of the range, by which floats may lie outside it: less than half a grey level
-FULL = 65535  # the largest of 16 bits
-DARK = 4095  # of FULL: a sixteenth, where pictures of 12 bits end
+TOLERANCE = 1e-3  # share of the range by which floats may exceed it: less than half a grey level
+WHITE_16 = 65535  # the largest 16-bit sample
+DARK_16 = 4095  # the largest 12-bit sample: 16-bit images that stay below it are nearly black
 _BITS, _PHOTOMETRIC, _FORMAT, _PLANAR = 258, 262, 339, 284  # numbers of TIFF tags
 _COUNT, _SUBFILE, _SUB_IFDS, _DNG = 277, 254, 330, 50706
 _LOW, _HIGH, _MIN, _MAX = 340, 341, 280, 281
@@ -26,59 +26,59 @@ _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # values of _FORMAT
 
 
 class RangeError(ValueError):
-    """A picture whose samples have no defined black and white."""
+    """An image whose samples have no defined black and white."""
 
 
 @dataclass(frozen=True)
-class Scale:
-    """low, high: samples that become 0 and 255. least, most: the smallest and the largest sample.
+class SampleRange:
+    """low, high: samples that become 0 and 255. minimum, maximum: of the samples of the image.
 
     inverted: high is black (WhiteIsZero of TIFF).
     """
 
     low: float
     high: float
-    least: float
-    most: float
+    minimum: float
+    maximum: float
     inverted: bool = False
 
 
-def is_wide(image: Image.Image) -> bool:
-    """Whether Pillow holds the samples of an opened picture as more than 8 bits."""
+def is_high_bit_depth(image: Image.Image) -> bool:
+    """Whether Pillow holds the samples of an opened image as more than 8 bits."""
     return image.mode.startswith("I") or image.mode == "F"
 
 
-def prepare(image: Image.Image, max_pixels: int) -> None:
-    """Let Pillow read the samples of an opened TIFF as they are, before it is loaded.
+def prepare_tiff(image: Image.Image, max_pixels: int) -> None:
+    """Make Pillow read the samples of an opened TIFF correctly, before the image is loaded.
 
     Pillow reads 16-bit samples in uncompressed separate planes as if they had 8 bits.
 
     Args:
-        max_pixels: of a tile, which is decompressed whole, however small the picture is.
+        max_pixels: limit of one tile: Pillow decompresses a tile whole, even for a small image.
 
     Raises:
         TooManyPixelsError: a larger tile.
-        RangeError: signed bytes, which Pillow reads as unsigned, or planes that it cannot read.
-        UnidentifiedImageError: a camera's raw file, in which Pillow sees a preview.
+        RangeError: signed bytes, which Pillow reads as unsigned, or planes that Pillow cannot read.
+        UnidentifiedImageError: a camera raw file; Pillow only reads its preview.
     """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return
     tags = image.tag_v2
     if is_camera_raw(tags):
         raise UnidentifiedImageError
-    width, height = (int(_first(tags.get(tag)) or 0) for tag in (_TILE_WIDTH, _TILE_HEIGHT))
+    width, height = (int(_first_number(tags.get(tag)) or 0) for tag in (_TILE_WIDTH, _TILE_HEIGHT))
     if width * height > max_pixels:
         raise TooManyPixelsError(width, height, max_pixels, "a tile of ")
-    if is_wide(image):
+    if is_high_bit_depth(image):
         return
     if set(tags.get(_FORMAT, (_UNSIGNED,))) == {_SIGNED}:
         raise RangeError("its signed 8-bit samples have no defined black and white")
     if tags.get(_PLANAR, 1) == 2 and max(tags.get(_BITS, (1,))) > 8:
-        image.tile = [_of_16_bits(tile, tags.prefix) for tile in image.tile]
+        image.tile = [_read_16_bits(tile, tags.prefix) for tile in image.tile]
 
 
-def _of_16_bits(tile: ImageFile._Tile, prefix: bytes) -> ImageFile._Tile:
-    if tile.codec_name == "libtiff":  # it is read rightly
+def _read_16_bits(tile: ImageFile._Tile, prefix: bytes) -> ImageFile._Tile:
+    if tile.codec_name == "libtiff":  # libtiff reads 16 bits correctly
         return tile
     if not isinstance(tile.args, tuple) or tile.args[0] not in ("R", "G", "B"):
         raise RangeError("its 16-bit samples lie in separate planes, which are read of RGB only")
@@ -90,151 +90,162 @@ def to_8_bits(image: Image.Image, bits: int) -> Callable[[np.ndarray], np.ndarra
     """The scaling of grey samples of more than 8 bits: rounded (half to even), clipped to 0..255.
 
     Args:
-        image: one for which `is_wide` holds; it is loaded.
-        bits: as `bits_of` says.
+        image: a loaded image of high bit depth.
+        bits: as `bits_per_sample` returns them.
 
     Returns:
-        Samples of a part of the picture, as Pillow holds them -> uint8. NaN is black.
+        A function: samples of a part of the image, as Pillow holds them -> uint8. NaN is black.
 
     Raises:
         RangeError: samples without a defined range, or nearly black ones.
     """
-    scale, whole = scale_of(image, bits), _is_uint32(image)
+    black_white, is_uint32 = sample_range(image, bits), _is_uint32(image)
     level_V = None
     if image.mode.startswith("I;16"):
-        level_V = _levels(np.arange(1 << 16, dtype=np.float64), scale)
+        level_V = _to_uint8(np.arange(1 << 16, dtype=np.float64), black_white)
 
     def levels(value_HW: np.ndarray) -> np.ndarray:
         if level_V is not None:
             return level_V[value_HW]
-        seen_HW = value_HW.view(np.uint32) if whole else value_HW
-        return _levels(seen_HW.astype(np.float64), scale)
+        unsigned_HW = value_HW.view(np.uint32) if is_uint32 else value_HW
+        return _to_uint8(unsigned_HW.astype(np.float64), black_white)
 
     return levels
 
 
-def scale_of(image: Image.Image, bits: int) -> Scale:
-    """Black and white of a picture for which `is_wide` holds; arguments and errors as above."""
-    scale = _scale(image, *_extent(image))
-    full = (scale.low, scale.high) == (0, FULL) and bits == 16 and not _states_range(image)
-    if full and 0 < scale.most <= DARK:
-        raise RangeError(_dark(scale.most))
-    return scale
+def sample_range(image: Image.Image, bits: int) -> SampleRange:
+    """Black and white of an image of high bit depth; arguments and errors as in `to_8_bits`."""
+    black_white = _find_range(image, *_min_max(image))
+    assumed = (
+        (black_white.low, black_white.high) == (0, WHITE_16)
+        and bits == 16
+        and not _has_stated_range(image)
+    )
+    if assumed and 0 < black_white.maximum <= DARK_16:
+        raise RangeError(_dark_message(black_white.maximum))
+    return black_white
 
 
-def check_colour(image: Image.Image, bits: int) -> None:
-    """Refuse a loaded 16-bit colour picture that is nearly black; Pillow keeps only 8 of its bits.
-
-    Raises:
-        RangeError: as above.
-    """
+def check_rgb(image: Image.Image, bits: int) -> None:
+    """Refuse a loaded 16-bit colour image that is nearly black; Pillow keeps only 8 of its bits."""
     if bits == 16 and image.mode in ("RGB", "RGBA"):
-        most = int(np.asarray(image.getextrema()[:3]).max())
-        silhouette = image.mode == "RGBA" and not most  # black shapes, drawn by transparency
-        if most <= DARK >> 8 and not silhouette:
-            raise RangeError(_dark((most << 8) + 255))
+        maximum = int(np.asarray(image.getextrema()[:3]).max())
+        is_silhouette = image.mode == "RGBA" and not maximum  # black shapes, drawn by transparency
+        if maximum <= DARK_16 >> 8 and not is_silhouette:
+            raise RangeError(_dark_message((maximum << 8) + 255))
 
 
-def _dark(most: float) -> str:
+def _dark_message(maximum: float) -> str:
     return (
-        f"its 16-bit samples reach at most {most:g} of {FULL}, which is nearly black: they seem to "
-        f"hold fewer bits (if not, LOW is 0 and HIGH {FULL})"
+        f"its 16-bit samples reach at most {maximum:g} of {WHITE_16}, which is nearly black: they "
+        f"seem to hold fewer bits (if not, LOW is 0 and HIGH {WHITE_16})"
     )
 
 
-def values(image: Image.Image) -> np.ndarray:
-    """Samples of a loaded picture for which `is_wide` holds, as they lie in the file."""
-    value_HW = tiles.values(image)
+def sample_values(image: Image.Image) -> np.ndarray:
+    """Samples of a loaded image of high bit depth, as they are in the file."""
+    value_HW = tiles.to_array(image)
     return value_HW.view(np.uint32) if _is_uint32(image) else value_HW
 
 
-def _levels(value: np.ndarray, scale: Scale) -> np.ndarray:
-    share = np.nan_to_num((value - scale.low) / (scale.high - scale.low)).clip(0, 1)
-    return np.rint((1 - share if scale.inverted else share) * 255).astype(np.uint8)
+def _to_uint8(value: np.ndarray, black_white: SampleRange) -> np.ndarray:
+    fraction = np.nan_to_num((value - black_white.low) / (black_white.high - black_white.low)).clip(
+        0, 1
+    )
+    return np.rint((1 - fraction if black_white.inverted else fraction) * 255).astype(np.uint8)
 
 
-def _scale(image: Image.Image, least: float, most: float) -> Scale:
+def _find_range(image: Image.Image, minimum: float, maximum: float) -> SampleRange:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return _tiff_scale(image, least, most)
+        return _tiff_range(image, minimum, maximum)
     if image.mode == "F":
-        _check_unit(least, most)
-        return Scale(0, 1, least, most)
+        _check_unit_range(minimum, maximum)
+        return SampleRange(0, 1, minimum, maximum)
     if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
-        return Scale(0, FULL, least, most)  # Pillow has scaled PNM and JPEG 2000 to 16 bits
-    raise RangeError(f"its {_samples(image)} samples have no defined black and white")
+        return SampleRange(
+            0, WHITE_16, minimum, maximum
+        )  # Pillow has scaled PNM and JPEG 2000 to 16 bits
+    raise RangeError(f"its {_describe(image)} samples have no defined black and white")
 
 
-def _tiff_scale(image: TiffImagePlugin.TiffImageFile, least: float, most: float) -> Scale:
+def _tiff_range(
+    image: TiffImagePlugin.TiffImageFile, minimum: float, maximum: float
+) -> SampleRange:
     tags = image.tag_v2
     inverted = is_inverted(image)
-    stated = _stated(tags)
-    if stated is not None and _within(least, most, *stated):
-        return Scale(*stated, least, most, inverted)
-    bits, kind = int(tags.get(_BITS, (1,))[0]), int(tags.get(_FORMAT, (_UNSIGNED,))[0])
-    if kind == _UNSIGNED and bits <= 16:
-        return Scale(0, (1 << bits) - 1, least, most, inverted)
-    if kind == _FLOAT:
-        _check_unit(least, most)
-        return Scale(0, 1, least, most, inverted)
+    stated = _stated_range(tags)
+    if stated is not None and _within(minimum, maximum, *stated):
+        return SampleRange(*stated, minimum, maximum, inverted)
+    bits, sample_format = int(tags.get(_BITS, (1,))[0]), int(tags.get(_FORMAT, (_UNSIGNED,))[0])
+    if sample_format == _UNSIGNED and bits <= 16:
+        return SampleRange(0, (1 << bits) - 1, minimum, maximum, inverted)
+    if sample_format == _FLOAT:
+        _check_unit_range(minimum, maximum)
+        return SampleRange(0, 1, minimum, maximum, inverted)
     raise RangeError(
-        f"its {_samples(image)} samples have no defined black and white "
-        f"(here {least:g} to {most:g})"
+        f"its {_describe(image)} samples have no defined black and white "
+        f"(here {minimum:g} to {maximum:g})"
     )
 
 
 def is_inverted(image: Image.Image) -> bool:
-    """Whether the highest sample of a picture is black (WhiteIsZero of TIFF)."""
+    """Whether the highest sample of an image is black (WhiteIsZero of TIFF)."""
     tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     return tiff and image.tag_v2.get(_PHOTOMETRIC) == 0
 
 
-def _states_range(image: Image.Image) -> bool:
-    """Whether a TIFF states a range, so that its 16 bits are meant."""
+def _has_stated_range(image: Image.Image) -> bool:
+    """Whether a TIFF states the range of its samples."""
     tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
-    return tiff and _stated(image.tag_v2) is not None
+    return tiff and _stated_range(image.tag_v2) is not None
 
 
-def _stated(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[float, float] | None:
-    """Range by SMinSampleValue and SMaxSampleValue, or a number of bits by MaxSampleValue.
+def _stated_range(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[float, float] | None:
+    """Range by SMinSampleValue and SMaxSampleValue, or by MaxSampleValue.
 
-    MinSampleValue and MaxSampleValue are statistics of the picture (TIFF 6.0); a range is stated
-    by them only where they are all the values of a number of bits.
+    MinSampleValue and MaxSampleValue are statistics of the image (TIFF 6.0). They state a range
+    only where they span all values of a number of bits, such as 0 to 4095.
     """
-    low, high = (_first(tags.get(tag)) for tag in (_LOW, _HIGH))
+    low, high = (_first_number(tags.get(tag)) for tag in (_LOW, _HIGH))
     if high is not None and high > (low or 0.0):
         return low or 0.0, high
-    least, most = (_first(tags.get(tag)) for tag in (_MIN, _MAX))
-    if most is not None and not least and most >= 255 and (int(most) + 1) & int(most) == 0:
-        return 0.0, most
+    minimum, maximum = (_first_number(tags.get(tag)) for tag in (_MIN, _MAX))
+    if (
+        maximum is not None
+        and not minimum
+        and maximum >= 255
+        and (int(maximum) + 1) & int(maximum) == 0
+    ):
+        return 0.0, maximum
     return None
 
 
-def _first(values: object) -> float | None:
+def _first_number(values: object) -> float | None:
     first = values[0] if isinstance(values, tuple) and values else values
     return float(first) if isinstance(first, int | float) else None
 
 
-def _check_unit(least: float, most: float) -> None:
-    if not _within(least, most, 0, 1):
-        seen = "NaN only" if np.isnan(least) else f"here {least:g} to {most:g}"
+def _check_unit_range(minimum: float, maximum: float) -> None:
+    if not _within(minimum, maximum, 0, 1):
+        observed = "NaN only" if np.isnan(minimum) else f"here {minimum:g} to {maximum:g}"
         raise RangeError(
-            f"its float samples lie outside 0..1 and have no defined black and white ({seen})"
+            f"its float samples lie outside 0..1 and have no defined black and white ({observed})"
         )
 
 
-def _within(least: float, most: float, low: float, high: float) -> bool:
+def _within(minimum: float, maximum: float, low: float, high: float) -> bool:
     slack = TOLERANCE * (high - low)
-    return least >= low - slack and most <= high + slack
+    return minimum >= low - slack and maximum <= high + slack
 
 
-def _extent(image: Image.Image) -> tuple[float, float]:
-    """Smallest and largest sample of a loaded picture; NaN where all are NaN."""
-    whole, least, most = _is_uint32(image), [], []
-    for _, tile in tiles.cut(image):
-        value_HW = np.asarray(tile).view(np.uint32) if whole else np.asarray(tile)
-        least.append(np.fmin.reduce(value_HW, axis=None))
-        most.append(np.fmax.reduce(value_HW, axis=None))
-    return float(np.fmin.reduce(least)), float(np.fmax.reduce(most))
+def _min_max(image: Image.Image) -> tuple[float, float]:
+    """Smallest and largest sample of a loaded image; NaN where all are NaN."""
+    is_uint32, minimum, maximum = _is_uint32(image), [], []
+    for _, tile in tiles.iter_tiles(image):
+        value_HW = np.asarray(tile).view(np.uint32) if is_uint32 else np.asarray(tile)
+        minimum.append(np.fmin.reduce(value_HW, axis=None))
+        maximum.append(np.fmax.reduce(value_HW, axis=None))
+    return float(np.fmin.reduce(minimum)), float(np.fmax.reduce(maximum))
 
 
 def _is_uint32(image: Image.Image) -> bool:
@@ -244,41 +255,41 @@ def _is_uint32(image: Image.Image) -> bool:
     return tags.get(_BITS, (1,))[0] == 32 and tags.get(_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED
 
 
-def samples_of(tags: TiffImagePlugin.ImageFileDirectory_v2) -> str:
-    """Samples of a TIFF in words: 3 x signed 16-bit."""
+def describe_samples(tags: TiffImagePlugin.ImageFileDirectory_v2) -> str:
+    """Samples of a TIFF in words, such as "3 x signed 16-bit"."""
     kind = {_SIGNED: "signed", _FLOAT: "float", 5: "complex", 6: "complex float"}.get(
-        int(_first(tags.get(_FORMAT)) or _UNSIGNED), "unsigned"
+        int(_first_number(tags.get(_FORMAT)) or _UNSIGNED), "unsigned"
     )
-    count = int(_first(tags.get(_COUNT)) or 1)
-    words = f"{kind} {int(_first(tags.get(_BITS)) or 1)}-bit"
+    count = int(_first_number(tags.get(_COUNT)) or 1)
+    words = f"{kind} {int(_first_number(tags.get(_BITS)) or 1)}-bit"
     return words if count == 1 else f"{count} x {words}"
 
 
 def is_camera_raw(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
-    """Whether a TIFF is a camera's raw file: a DNG, a mosaic, or a preview with the rest below."""
-    preview = int(_first(tags.get(_SUBFILE)) or 0) & 1 and _SUB_IFDS in tags
+    """Whether a TIFF is a camera raw file: a DNG, a mosaic, or a preview with sub-images."""
+    preview = int(_first_number(tags.get(_SUBFILE)) or 0) & 1 and _SUB_IFDS in tags
     return bool(_DNG in tags or tags.get(_PHOTOMETRIC) == 32803 or preview)
 
 
-def _samples(image: Image.Image) -> str:
+def _describe(image: Image.Image) -> str:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return samples_of(image.tag_v2)
+        return describe_samples(image.tag_v2)
     return f"32-bit integer (mode {image.mode})"
 
 
-def bits_of(data: bytes, image: Image.Image) -> int:
-    """Bits of a sample in the file, which may be more than Pillow keeps of it; 8 where unknown."""
+def bits_per_sample(data: bytes, image: Image.Image) -> int:
+    """Bits per sample in the file, which Pillow may reduce; 8 where unknown."""
     if image.format == "PNG":
         return data[24]
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return max(int(bits) for bits in image.tag_v2.get(_BITS, (1,)))
-    if image.format == "JPEG2000" and (at := data.find(b"\xff\x4f\xff\x51")) >= 0:
-        return (data[at + 42] & 0x7F) + 1 if len(data) > at + 42 else 8
-    if image.format == "AVIF" and (at := data.find(b"pixi", 0, 4096)) >= 0:
-        return data[at + 9] if len(data) > at + 9 else 8
+    if image.format == "JPEG2000" and (offset := data.find(b"\xff\x4f\xff\x51")) >= 0:
+        return (data[offset + 42] & 0x7F) + 1 if len(data) > offset + 42 else 8
+    if image.format == "AVIF" and (offset := data.find(b"pixi", 0, 4096)) >= 0:
+        return data[offset + 9] if len(data) > offset + 9 else 8
     if image.format == "PPM" and image.mode in ("I", "RGB"):
         tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
         args = tiles[0].args if tiles else None
-        most = args[-1] if isinstance(args, tuple) else None
-        return most.bit_length() if isinstance(most, int) else 16 if image.mode == "I" else 8
+        maximum = args[-1] if isinstance(args, tuple) else None
+        return maximum.bit_length() if isinstance(maximum, int) else 16 if image.mode == "I" else 8
     return {"I": 16, "F": 32}.get(image.mode, 8)

@@ -1,4 +1,4 @@
-"""dataset= axis: the chosen dataset on disk -> types.Dataset, checked and split.
+"""dataset= axis: the chosen dataset on disk -> types.Dataset, verified and split.
 
 conf -> reader -> Index, sorted by path -> counts and coverage -> Manifest (digests) -> Split.
 """
@@ -18,7 +18,7 @@ from fgvc.data.split import carve
 from fgvc.data.split_source import FROM_DATA, describe, source_notes
 from fgvc.types import ABSENT, Dataset, Manifest, Progress, UserError
 
-OWN = ("folder", "table")  # readers of a user's own pictures
+USER_READERS = ("folder", "table")  # readers of a user's own images
 Reader = Callable[[schema.Dataset, Progress | None, Path | None], Index]
 
 
@@ -29,21 +29,21 @@ def load(
     remember: bool = True,
     may_skip: bool = True,
 ) -> Dataset:
-    """Read a dataset and hold it against its definition.
+    """Read a dataset and verify it against its definition.
 
     Args:
         conf: the `dataset` node of a config.
-        cache_root: where digests of pictures are remembered (manifests/), and where images inside
-            a table are unpacked (tables/).
-        progress: advanced by pictures generated and by pictures hashed.
-        remember: whether to keep new digests; otherwise the next call reports changed files again.
-        may_skip: whether the messages may offer dataset.on_bad_image=skip.
+        cache_root: folder of the digests of images (manifests/) and of images unpacked from tables
+            (tables/).
+        progress: advanced by images generated and by images hashed.
+        remember: whether to store new digests; otherwise the next call reports changed files again.
+        may_skip: whether messages may suggest dataset.on_bad_image=skip.
 
     Raises:
-        UserError: the copy contradicts itself, its official counts or its remembered digests.
+        UserError: the files contradict each other, the official counts or the stored digests.
     """
     index = read(conf, progress, cache_root)
-    partial, count_notes = check_counts(index, published_name(conf), conf.partial)
+    partial, count_notes = check_counts(index, expected_counts(conf), conf.partial)
     fraction = conf.val_fraction
     if conf.subset:
         index = subset.tiny_subset(index, validation=fraction > 0)
@@ -55,47 +55,47 @@ def load(
     policy = replace(files_policy(conf), may_skip=may_skip)
     build = partial_of(manifest.build, index, cache_root, progress, remember=remember)
     if conf.reader == "synthetic" and remember and not conf.accept_altered:
-        pictures = _drawn(conf, build, policy, file_notes.append, progress)
+        images = _synthetic_manifest(conf, build, policy, file_notes.append, progress)
     else:
-        pictures = build(policy=policy, on_note=file_notes.append)
-    pictures = replace(pictures, cropped=conf.box_crop, max_pixels=conf.max_pixels)
+        images = build(policy=policy, on_note=file_notes.append)
+    images = replace(images, cropped=conf.box_crop, max_pixels=conf.max_pixels)
     split = carve(index, fraction, conf.split_seed)
     from_splits = source_notes(index, conf)
     test_notes = from_splits if index.test_source == "val" else ()
     warnings = index.warnings + test_notes + crop_notes + coverage_notes
-    warnings += manifest.duplicate_notes(pictures)
+    warnings += manifest.duplicate_notes(images)
     notes = approval + index.notes + (() if test_notes else from_splits) + count_notes
     return Dataset(
         name=conf.name,
-        manifest=pictures,
+        manifest=images,
         labelmap=index.labelmap,
         split=split,
         partial=partial,
         notes=notes + tuple(file_notes) + warnings,
         warnings=warnings,
         card=_card(conf.card, describe(index, conf)),
-        subset=subset.describe(pictures, split, index.labelmap) if conf.subset else None,
+        subset=subset.describe(images, split, index.labelmap) if conf.subset else None,
         hierarchy=index.hierarchy,
         test_source=index.test_source,
     )
 
 
-def _drawn(
+def _synthetic_manifest(
     conf: schema.Dataset,
     build: Callable[..., Manifest],
     policy: manifest.Policy,
     on_note: Callable[[str], None],
     progress: Progress | None,
 ) -> Manifest:
-    """The manifest of synthetic birds as they were drawn; a damaged picture is drawn again."""
+    """The manifest of the synthetic birds; if a file is damaged, they are drawn again first."""
     from fgvc.data.datasets import synthetic
 
     root = _root(conf)
     try:
-        pictures, kept = build(policy=policy, on_note=on_note), synthetic.pictures(root)
-        rows = zip(pictures.path, pictures.sha256, strict=True)
-        if all(sha256 in (kept[path], ABSENT) for path, sha256 in rows):
-            return pictures
+        images, drawn_sha256 = build(policy=policy, on_note=on_note), synthetic.pictures(root)
+        rows = zip(images.path, images.sha256, strict=True)
+        if all(sha256 in (drawn_sha256[path], ABSENT) for path, sha256 in rows):
+            return images
     except manifest.FilesError:
         pass
     synthetic.write(root, _generator(conf), progress, on_note, redraw=True)
@@ -109,8 +109,8 @@ def read(
 
     Args:
         conf: the `dataset` node of a config.
-        progress: advanced by pictures generated or unpacked.
-        cache_root: as in `load`; None: images inside a table are only counted.
+        progress: advanced by images generated or unpacked.
+        cache_root: as in `load`; None: images inside a table are counted but not unpacked.
 
     Raises:
         UserError: the reader is unknown, or files are missing or contradict each other.
@@ -128,20 +128,20 @@ def read(
 
 
 def files_policy(conf: schema.Dataset) -> manifest.Policy:
-    """What becomes of files that changed or cannot be read: a user's own files may change."""
-    own = conf.reader in OWN
-    drawn = f"delete {conf.root}, and its pictures are drawn again"
+    """How to treat files that changed or cannot be read; the files of a user may change."""
+    user_files = conf.reader in USER_READERS
+    redraw = f"delete {conf.root}, and its images are drawn again"
     restore = {
         "folder": "restore or remove such files",
         "table": "restore such files or remove their rows from the table",
-        "synthetic": drawn,
+        "synthetic": redraw,
     }
     accept = "restore it, or add dataset.accept_altered=true to accept the files as they are now"
     return manifest.Policy(
-        rehash=own or conf.accept_altered,
+        rehash=user_files or conf.accept_altered,
         skip=conf.on_bad_image == "skip",
         restore=restore.get(conf.reader, "unpack the images again"),
-        accept=drawn if conf.reader == "synthetic" else accept,
+        accept=redraw if conf.reader == "synthetic" else accept,
     )
 
 
@@ -191,7 +191,7 @@ def _synthetic(
     conf: schema.Dataset, progress: Progress | None, cache_root: Path | None = None
 ) -> Index:
     generator = _generator(conf)
-    # imported here: drawing birds is no part of reading any other dataset
+    # imported here because no other dataset needs it
     from fgvc.data.datasets import synthetic
 
     notes: list[str] = []
@@ -215,8 +215,8 @@ READERS: dict[str, Reader] = {
 def _root(conf: schema.Dataset) -> Path:
     if conf.root is None:
         raise UserError(f"dataset.root=null: reader {conf.reader} needs dataset.root=FOLDER")
-    if not conf.root.strip():  # an unset variable of the shell, say
-        raise UserError("dataset.root=: an empty name; of the current folder it is dataset.root=.")
+    if not conf.root.strip():  # for example an unset shell variable
+        raise UserError("dataset.root=: an empty path; use dataset.root=. for the current folder")
     return Path(conf.root).expanduser()
 
 
@@ -226,19 +226,19 @@ def _generator(conf: schema.Dataset) -> schema.Generator:
     return conf.generator
 
 
-def published_name(conf: schema.Dataset) -> schema.OfficialCounts:
-    """The counts a complete copy has; those of synthetic birds follow from their generator."""
+def expected_counts(conf: schema.Dataset) -> schema.OfficialCounts:
+    """The counts of a complete copy; those of synthetic birds follow from their generator."""
     if conf.reader != "synthetic":
         return conf.official
-    made = _generator(conf)
+    generator = _generator(conf)
     return schema.OfficialCounts(
-        classes=made.classes,
-        train=made.classes * made.train_per_class,
-        test=made.classes * made.test_per_class,
+        classes=generator.classes,
+        train=generator.classes * generator.train_per_class,
+        test=generator.classes * generator.test_per_class,
     )
 
 
 def _card(card: schema.Card, split: str) -> dict[str, str]:
-    """The card's texts; `split` instead of a text that leaves it to the data."""
+    """The texts of the card; `split` replaces a split text that begins with FROM_DATA."""
     texts = {name: str(value) for name, value in asdict(card).items()}
     return texts | ({"split": split} if texts["split"].startswith(FROM_DATA) else {})

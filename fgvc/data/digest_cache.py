@@ -1,4 +1,4 @@
-"""Digests of files and the states that the files had -> one cache file, and back.
+"""Digests of files and the states of those files -> one cache file, and back.
 
     32 bytes             SHA256 of what follows
     N x 4 x 8 bytes      states, little-endian int64
@@ -19,21 +19,23 @@ from fgvc import untrusted
 from fgvc.data.file_state import NO_STATE
 from fgvc.store import atomic, json_cache
 
-ROW = 32  # bytes of a state, and of a digest
-CHUNK = 512  # files handled at a time
+ROW_BYTES = 32  # of a state, and of a digest
+CHUNK = 512  # files per step
 
 
 @dataclass(frozen=True)
 class Digests:
-    """Digests, and the states of the files before they were hashed. sha256_N: 32 raw bytes each;
-    a file that was never hashed has no state."""
+    """Digests, and the states of the files before they were hashed; NO_STATE: never hashed.
+
+    sha256_N: 32 raw bytes each.
+    """
 
     state_N4: np.ndarray
     sha256_N: np.ndarray
 
 
-class Hex(Sequence[str]):
-    """Digests of 32 raw bytes that read as 64 hex digits: 21 MB for 675,000 of them, not 76."""
+class HexDigests(Sequence[str]):
+    """A sequence of hex digests, stored as 32 raw bytes each: 21 MB for 675,000, not 76 MB."""
 
     def __init__(self, raw_N: np.ndarray) -> None:
         self.raw_N = raw_N
@@ -53,29 +55,29 @@ class Hex(Sequence[str]):
 
 
 def load(file: Path, count: int, on_note: Callable[[str], None]) -> Digests:
-    """What the cache knows of `count` files: nothing, with a note, if the cache is damaged."""
-    nothing = Digests(
+    """The cached digests of `count` files; none, with a note, if the cache is damaged."""
+    empty = Digests(
         np.tile(np.array(NO_STATE, np.int64), (count, 1)), np.zeros(count, np.dtype("V32"))
     )
     try:
-        data = untrusted.read_bytes(file, ROW + 2 * ROW * count)
+        data = untrusted.read_bytes(file, ROW_BYTES + 2 * ROW_BYTES * count)
     except FileNotFoundError:
-        return nothing
+        return empty
     except OSError:
         data = b""
-    sha256, rows = data[:ROW], data[ROW:]
-    if len(rows) != 2 * ROW * count or hashlib.sha256(rows).digest() != sha256:
+    sha256, rows = data[:ROW_BYTES], data[ROW_BYTES:]
+    if len(rows) != 2 * ROW_BYTES * count or hashlib.sha256(rows).digest() != sha256:
         on_note(f"{file}: a damaged cache of digests; all {count} files are hashed again")
-        return nothing
+        return empty
     state_N4 = np.frombuffer(rows, "<i8", 4 * count).reshape(-1, 4).astype(np.int64)
-    return Digests(state_N4, np.frombuffer(rows, "V32", count, ROW * count))
+    return Digests(state_N4, np.frombuffer(rows, "V32", count, ROW_BYTES * count))
 
 
 def save(file: Path, digests: Digests) -> None:
-    """Write the cache whole.
+    """Write the cache atomically.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     rows = digests.state_N4.astype("<i8").tobytes() + digests.sha256_N.tobytes()
     json_cache.remove_folder(file)

@@ -1,8 +1,8 @@
-"""The picture formats that fgvc reads, and what kind of file lies under a name.
+"""The first bytes and the suffix of a file -> its kind, and whether fgvc reads it as an image.
 
-One list for folders, tables, task=predict, task=doctor and the decoder: a file is a picture if its
-first bytes are those of a format on the list, whatever its suffix. Where a whole dataset is listed,
-a file with a suffix of the list counts as a picture unopened; decoding checks its bytes.
+One list for folders, tables, task=predict, task=doctor and the decoder: a file is an image if its
+first bytes are those of a listed format, whatever its suffix. When a whole dataset is listed, files
+with a listed suffix count as images without being opened; decoding checks their bytes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from fgvc import untrusted
 
-HEAD = 64  # bytes of a file that tell its kind
-# Pillow's name of the format: the suffixes of its files
+HEAD_BYTES = 64  # first bytes of a file, which determine its kind
+# Pillow's name of a format: the suffixes of its files
 READABLE: Mapping[str, Sequence[str]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png", ".apng"),
@@ -28,8 +28,8 @@ READABLE: Mapping[str, Sequence[str]] = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 }
 SUFFIXES = frozenset(suffix for suffixes in READABLE.values() for suffix in suffixes)
-# what is not read, by suffix: a container begins with a picture's magic bytes, and what Pillow
-# would read of it is a preview; a text may begin like PNM
+# files that are not read, by suffix: containers begin with the magic bytes of an image, but Pillow
+# would only read a preview; texts may begin like PNM
 CONTAINERS: Mapping[str, Sequence[str]] = {
     "camera raw file": (
         *(".3fr", ".ari", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr"),
@@ -52,10 +52,10 @@ OTHER: Mapping[str, Sequence[str]] = {
 }
 CONTAINER_OF = {suffix: kind for kind, suffixes in CONTAINERS.items() for suffix in suffixes}
 LEFTOVER = "backup or unfinished file"
-RUBBISH = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})  # of file managers
+SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})  # of file managers
 
 _OTHER_OF = {suffix: kind for kind, suffixes in OTHER.items() for suffix in suffixes}
-_SHARED = ("TIFF", "PPM")  # formats that a file of OTHER may begin like
+_SHARED = ("TIFF", "PPM")  # formats whose magic bytes files of OTHER may share
 _LEFTOVER = re.compile(
     r"(~|\.(bak|old|orig|tmp|temp|part|partial|crdownload|download|swp)|\.\w+_original)$", re.I
 )
@@ -119,7 +119,7 @@ _STARTS: Sequence[tuple[bytes, str]] = (
 
 
 def kind_of(head: bytes) -> str | None:
-    """Kind of a file by its first HEAD bytes: a key of READABLE, another kind's name, or None."""
+    """Kind of a file by its first HEAD_BYTES: a key of READABLE, another kind, or None."""
     if head[4:8] == b"ftyp":
         return _iso_kind(head)
     if head[:4] == b"RIFF":
@@ -162,13 +162,13 @@ def with_article(kind: str) -> str:
     return f"{'an' if kind.startswith(spoken_with_n) else 'a'} {kind}"
 
 
-def is_rubbish(name: str) -> bool:
-    """Whether a file is one that file managers leave everywhere; nobody misses it."""
-    return name.startswith("._") or name == ".DS_Store" or name.casefold() in RUBBISH
+def is_system_file(name: str) -> bool:
+    """Whether a file is one that file managers create; it is ignored silently."""
+    return name.startswith("._") or name == ".DS_Store" or name.casefold() in SYSTEM_FILES
 
 
-def has_picture_suffix(name: str) -> bool:
-    """Whether a name ends in a suffix of the list; opens nothing."""
+def has_image_suffix(name: str) -> bool:
+    """Whether a name has the suffix of a format that is read; opens nothing."""
     return _suffix(name) in SUFFIXES
 
 
@@ -176,25 +176,25 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of 675,000 names
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file is a picture by its suffix or, with any other suffix, by its first bytes.
+def is_image(path: Path) -> bool:
+    """Whether a file is an image by its suffix or, with any other suffix, by its first bytes.
 
-    A suffix of CONTAINERS is never a picture's.
+    A file with a suffix of CONTAINERS is never an image.
 
     Raises:
         OSError: the file cannot be read.
     """
-    return has_picture_suffix(path.name) or file_kind(path) in READABLE
+    return has_image_suffix(path.name) or file_kind(path) in READABLE
 
 
 def is_readable(head: bytes, path: str) -> bool:
-    """Whether a file with these first bytes is decoded; a camera's raw file is not, by suffix."""
+    """Whether a file with these first bytes is decoded; a TIFF with a CONTAINERS suffix is not."""
     kind = kind_of(head)
     return kind in READABLE and not (kind == "TIFF" and _suffix(path) in CONTAINER_OF)
 
 
-def kind_of_file(path: Path) -> str:
-    """Kind of a regular file in words: as `file_kind`, otherwise its suffix.
+def describe_kind(path: Path) -> str:
+    """Kind of a regular file in words: `file_kind`, otherwise its suffix.
 
     Raises:
         OSError: the file cannot be read.
@@ -203,7 +203,7 @@ def kind_of_file(path: Path) -> str:
 
 
 def file_kind(path: Path) -> str | None:
-    """Kind of a file: by a suffix of OTHER unless its bytes are a picture's, or by its bytes.
+    """Kind of a file: an image by its bytes, otherwise by a suffix of OTHER or by its bytes.
 
     Raises:
         OSError: the file cannot be read.
@@ -211,7 +211,7 @@ def file_kind(path: Path) -> str | None:
     if _LEFTOVER.search(path.name):
         return LEFTOVER
     with untrusted.open_regular(path) as file:
-        kind = kind_of(file.read(HEAD))
+        kind = kind_of(file.read(HEAD_BYTES))
     suffix = path.suffix.lower()
     is_whole = kind in READABLE and kind not in _SHARED and suffix not in CONTAINER_OF
     return kind if is_whole else _OTHER_OF.get(suffix, kind)

@@ -1,10 +1,10 @@
-"""Rows of a manifest -> batches of pixels, in the order asked for, whatever the number of workers.
+"""Rows of a manifest -> batches of pixels, in the requested order for any number of workers.
 
-Each picture is read, held against its digest, decoded, cropped to its box where the manifest says
-so, and preprocessed (evaluation) or augmented (training). One that cannot be decoded is reported in
-Batch.bad and never replaced, as is a file that is missing; a file whose bytes are not those of the
-manifest ends the run.
-N pictures asked for, B batch, C 3 channels, H = W side.
+Each image is read, compared with its digest, decoded, cropped to its box if the manifest states so,
+and preprocessed (evaluation) or augmented (training). An image that is missing or cannot be decoded
+is reported in Batch.bad and never replaced. A file whose bytes differ from the manifest ends the
+run.
+N requested images, B batch, C 3 channels, H = W side.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from torch.utils.data import DataLoader, Dataset
 from fgvc.data import file_state
 from fgvc.data.augment import Augment
 from fgvc.data.decode import ImageError, decode
-from fgvc.data.preprocess import Preprocess, check_box, cropped
+from fgvc.data.preprocess import Preprocess, check_box, crop_to_box
 from fgvc.data.sampler import Draws
 from fgvc.parallel import signals
 from fgvc.store import hashing
 from fgvc.types import ABSENT, BadImage, Batch, Manifest, UserError
 
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 
 
 def batches(
@@ -45,25 +45,24 @@ def batches(
     num_workers: int,
     check_digest: bool = True,
 ) -> Iterator[Batch]:
-    """Batches of the rows, in their order.
+    """Batches of the rows, in order.
 
     Args:
         row_N: rows of the manifest; may repeat.
-        batch_size: pictures a batch, bad ones included; the last batch may be smaller.
+        batch_size: images per batch, including bad images; the last batch may be smaller.
         num_workers: processes that read ahead; 0 reads in this process.
-        check_digest: compare each file with the manifest's SHA256; without, the files were never
-            looked at.
+        check_digest: compare each file with the manifest's SHA256; False if no digest was computed.
 
     Yields:
-        Batch with uint8 pixels; a batch of nothing but bad pictures has B = 0.
+        Batch with uint8 pixels; B = 0 if all images of the batch are bad.
 
     Raises:
-        UserError: a file was altered since the manifest was made, named; or a worker was killed.
+        UserError: a file changed after the manifest was built, or a worker was killed.
     """
-    pictures = _Pictures(manifest, row_N, preprocess, check_digest)
+    images = _Images(manifest, row_N, preprocess, check_digest)
     starts = range(0, len(row_N), batch_size)
     spans = [range(start, min(start + batch_size, len(row_N))) for start in starts]
-    yield from _in_order(pictures, spans, num_workers, "runtime.eval_batch_size")
+    yield from _read_in_order(images, spans, num_workers, "runtime.eval_batch_size")
 
 
 def training_batches(
@@ -75,69 +74,69 @@ def training_batches(
     num_workers: int,
     check_digest: bool = True,
 ) -> Iterator[Batch]:
-    """Augmented batches of the draws, in their order: what one rank reads of one epoch.
+    """Augmented batches of the draws, in order: the images that one rank reads in one epoch.
 
     Args:
-        draws: from any step on; usually the joined parts of all the steps that are left.
-        epoch: with the draws, decides the augmentation.
-        sizes: pictures of each batch, bad ones included; positive, in sum those of the draws. They
-            change no pixel.
+        draws: usually the concatenated draws of all remaining steps.
+        epoch: with the draws, determines the augmentation.
+        sizes: images per batch, including bad images; positive, with the number of draws as their
+            sum. They change no pixel.
         num_workers: processes that read ahead, two batches each; 0 reads in this process.
         check_digest: compare each file with the manifest's SHA256.
 
     Yields:
-        Batch with uint8 pixels and place_B; a batch of nothing but bad pictures has B = 0.
+        Batch with uint8 pixels and place_B; B = 0 if all images of the batch are bad.
 
     Raises:
-        UserError: a file was altered since the manifest was made, named; or a worker was killed.
+        UserError: a file changed after the manifest was built, or a worker was killed.
     """
     assert sum(sizes) == len(draws)
     assert min(sizes, default=1) > 0
-    pictures = _Augmented(manifest, draws, augment, epoch, check_digest)
+    images = _AugmentedImages(manifest, draws, augment, epoch, check_digest)
     ends = np.cumsum(sizes, dtype=np.int64).tolist()
     spans = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-    read = _in_order(pictures, spans, num_workers, "runtime.micro_batch")
-    for span, batch in zip(spans, read, strict=True):
+    results = _read_in_order(images, spans, num_workers, "runtime.micro_batch")
+    for span, batch in zip(spans, results, strict=True):
         yield with_places(batch, draws, slice(span.start, span.stop))
 
 
 def with_places(batch: Batch, draws: Draws, span: slice) -> Batch:
-    """The batch with place_B.
+    """Add place_B to a batch.
 
     Args:
-        span: the draws of the batch, with those that could not be read.
+        span: the draws of the batch, including the bad images.
     """
-    # a row that is drawn twice is bad twice, so rows tell which places are left
+    # a row that is drawn twice is bad twice, so the row identifies the bad places
     good_B = ~np.isin(draws.row_N[span], [bad.row for bad in batch.bad])
     return replace(batch, place_B=draws.place_N[span][good_B])
 
 
 def worker_count(num_workers: int | None) -> int:
-    """`runtime.num_workers`, or by default one process a core that this process may use.
+    """`runtime.num_workers`, or by default one process per core that this process may use.
 
     Raises:
         UserError: a negative number.
     """
     if num_workers is None:
-        return min(_cores(), MOST_WORKERS)
+        return min(_cores(), MAX_WORKERS)
     if num_workers < 0:
-        raise UserError(f"runtime.num_workers={num_workers}: 0 or more; null for one a core")
+        raise UserError(f"runtime.num_workers={num_workers}: 0 or more; null for one per core")
     return num_workers
 
 
 @dataclass(frozen=True)
 class _Fatal:
-    """Something that must end the run, carried out of a worker as a value: a raised exception would
-    arrive as the text of a traceback."""
+    """An error that ends the run, returned as a value: an exception raised in a worker would arrive
+    as the text of a traceback."""
 
     message: str
 
 
-Item = tuple[int, Tensor | BadImage | _Fatal]  # a manifest row and what became of it
+Item = tuple[int, Tensor | BadImage | _Fatal]  # a manifest row and the result of reading it
 
 
-class _Pictures(Dataset[Item]):
-    """Picklable, so that workers can be spawned as well as forked; only the rows asked for."""
+class _Images(Dataset[Item]):
+    """The requested rows only, picklable, so that workers can be spawned or forked."""
 
     def __init__(
         self, manifest: Manifest, row_N: np.ndarray, preprocess: Preprocess, check_digest: bool
@@ -154,31 +153,31 @@ class _Pictures(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.row)
 
-    def square(self, index: int, picture_CHW: Tensor) -> Tensor:
-        """The square that a picture becomes; UserError if it cannot."""
-        return self.preprocess(picture_CHW)
+    def transform(self, index: int, image_CHW: Tensor) -> Tensor:
+        """Image -> square; UserError if the image is too thin."""
+        return self.preprocess(image_CHW)
 
     def __getitem__(self, index: int) -> Item:
         row, path, sha256 = self.row[index], self.path[index], self.sha256[index]
         file = f"{self.root}/{path}"
-        if sha256 == ABSENT:  # in the manifest: a file that appeared since is not read either
-            why = file_state.fault(file) or "could not be read when the run began"
-            return row, BadImage(row, f"{path}: {why}")
+        if sha256 == ABSENT:  # absent in the manifest: not read even if the file exists now
+            reason = file_state.read_error(file) or "could not be read when the run began"
+            return row, BadImage(row, f"{path}: {reason}")
         try:
             data = file_state.read(file)
-        except file_state.AbsentError as error:
-            since = "" if sha256 is None else " since the run began"
-            return row, BadImage(row, f"{path}: {error}{since}", lost=sha256 is not None)
+        except file_state.UnreadableError as error:
+            when = "" if sha256 is None else " since the run began"
+            return row, BadImage(row, f"{path}: {error}{when}", lost=sha256 is not None)
         if sha256 is not None and hashing.sha256_bytes(data) != sha256:
             return row, _Fatal(
                 f"{file}: altered since the manifest was made; restore it, or start again"
             )
         try:
-            picture_CHW = decode(data, path, self.max_pixels)
+            image_CHW = decode(data, path, self.max_pixels)
             if self.box is not None:
-                check_box(picture_CHW, self.box[index])
-                picture_CHW = cropped(picture_CHW, self.box[index])
-            return row, self.square(index, picture_CHW)
+                check_box(image_CHW, self.box[index])
+                image_CHW = crop_to_box(image_CHW, self.box[index])
+            return row, self.transform(index, image_CHW)
         except ImageError as error:
             return row, BadImage(row, str(error))
         except UserError as error:
@@ -187,8 +186,8 @@ class _Pictures(Dataset[Item]):
             raise RuntimeError(f"{path} (row {row}): {error!r}") from error
 
 
-class _Augmented(_Pictures):
-    """The same pictures, augmented."""
+class _AugmentedImages(_Images):
+    """Images with augmentation."""
 
     def __init__(
         self, manifest: Manifest, draws: Draws, augment: Augment, epoch: int, check_digest: bool
@@ -199,8 +198,8 @@ class _Augmented(_Pictures):
         self.key: list[int] = manifest.key_N[draws.row_N].tolist()
         self.occurrence: list[int] = draws.occurrence_N.tolist()
 
-    def square(self, index: int, picture_CHW: Tensor) -> Tensor:
-        return self.augment(picture_CHW, self.epoch, self.key[index], self.occurrence[index])
+    def transform(self, index: int, image_CHW: Tensor) -> Tensor:
+        return self.augment(image_CHW, self.epoch, self.key[index], self.occurrence[index])
 
 
 @dataclass(frozen=True)
@@ -220,31 +219,33 @@ class _Collate:
         )
 
 
-def _in_order(
-    pictures: _Pictures, spans: Sequence[range], num_workers: int, knob: str
+def _read_in_order(
+    images: _Images, spans: Sequence[range], num_workers: int, size_key: str
 ) -> Iterator[Batch]:
-    """One batch for every span of indices; `knob` is the key that sets its size."""
+    """One batch per span of indices; `size_key` is the config key of the batch size."""
     loader = DataLoader(
-        pictures,
-        batch_sampler=spans,  # pyright: ignore[reportArgumentType] any sequence of indices will do
+        images,
+        batch_sampler=spans,  # pyright: ignore[reportArgumentType] any sequences of indices
         num_workers=min(num_workers, len(spans)),
-        collate_fn=_Collate(pictures.preprocess.side),
-        worker_init_fn=_deaf,
-        generator=torch.Generator(),  # what it draws on starting must not move the model's draws
+        collate_fn=_Collate(images.preprocess.side),
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),  # its seed must not be drawn from the model's generator
     )
     results: Iterator[Any] | None = None
     workers: list[BaseProcess] = []
-    before = multiprocessing.active_children()
+    earlier_children = multiprocessing.active_children()
     try:
         with signals.blocked(tracked=multiprocessing.get_start_method() != "fork"):
             try:
                 results = iter(loader)
-            finally:  # the handler of a notice in another thread may have raised
+            finally:  # a signal handler may have raised
                 workers = [
-                    child for child in multiprocessing.active_children() if child not in before
+                    child
+                    for child in multiprocessing.active_children()
+                    if child not in earlier_children
                 ]
         for span in spans:
-            result = _next(results, pictures.path[span.start], knob)
+            result = _next_batch(results, images.path[span.start], size_key)
             if isinstance(result, _Fatal):
                 raise UserError(result.message)
             yield result
@@ -252,10 +253,10 @@ def _in_order(
         _clear_frames(error)
         raise
     finally:
-        # an exception keeps this frame; its workers must not live as long
-        gone = None if results is None else weakref.ref(results)
+        # an exception keeps this frame alive; the workers must end now
+        loader_reference = None if results is None else weakref.ref(results)
         del results
-        if gone is None or gone() is None:
+        if loader_reference is None or loader_reference() is None:
             _kill(workers)
 
 
@@ -273,18 +274,18 @@ def _kill(workers: Sequence[BaseProcess]) -> None:
         worker.join()
 
 
-def _deaf(worker: int) -> None:
-    """Let a notice that reaches every process of a job (a cluster's, or Ctrl-C) be the main
-    process's to answer. A second SIGTERM ends the worker: that is how it is cleared away.
+def _ignore_signals(worker: int) -> None:
+    """Leave signals that reach every process of a job (of a cluster, or Ctrl-C) to the main
+    process. The worker ignores the first SIGTERM; the second ends it, so that it can be stopped.
     """
-    for each in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(each, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    signals.unblock()  # they were blocked before this process started
+    signals.unblock()  # signals were blocked before this process started
 
 
-def _next(results: Iterator[Batch | _Fatal], path: str, knob: str) -> Batch | _Fatal:
-    """The next batch, whose first picture is `path`; UserError if a worker was killed."""
+def _next_batch(results: Iterator[Batch | _Fatal], path: str, size_key: str) -> Batch | _Fatal:
+    """The next batch; UserError if a worker was killed. path: of the batch's first image."""
     try:
         with _one_thread():
             return next(results)
@@ -293,14 +294,14 @@ def _next(results: Iterator[Batch | _Fatal], path: str, knob: str) -> Batch | _F
             raise
         raise UserError(
             f"a loader process died at or after {path} ({' '.join(str(error).split())}): out of "
-            f"memory? try a smaller runtime.num_workers or {knob}"
+            f"memory? try a smaller runtime.num_workers or {size_key}"
         ) from error
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One torch thread while reading in this process: sharing a single small picture among threads
-    costs several times what it saves. Worker processes have one anyway."""
+    """Use one torch thread while reading in this process: for a small image, distributing the work
+    among threads takes several times longer. Worker processes have one thread anyway."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -310,7 +311,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _cores() -> int:
-    # the affinity mask where there is one: a batch system may lend fewer cores than there are
+    # the affinity mask, if supported: a batch system may assign fewer cores than the machine has
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

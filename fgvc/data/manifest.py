@@ -1,10 +1,10 @@
-"""Index -> Manifest: SHA256 of every image, computed once and stored beside the state of its file.
+"""Index -> Manifest: SHA256 of every image, computed once and cached with the state of its file.
 
-A later start only reads the states (one `stat` per image, see `states`); the bytes themselves are
-checked against the digest whenever they are decoded. The digest of the manifest depends on no
-state. The digests of an official dataset are a promise: a file with other bytes is refused. The
-pictures of a user's own folder or table may change: such a file is hashed again, with a note, and
-the manifest has another digest. N images; 4 values of a state.
+A later start only reads the states (one `stat` per image, see `file_state`). The bytes are compared
+with the digest whenever they are decoded. The digest of the manifest does not depend on states.
+Files of an official dataset must not change: a file with other bytes is refused. Images of a user's
+own folder or table may change: such a file is hashed again, with a note, and the digest of the
+manifest changes. N images; 4 values of a state.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TypeVar
 import numpy as np
 
 from fgvc.data import digest_cache, file_state
-from fgvc.data.digest_cache import CHUNK, Digests, Hex
+from fgvc.data.digest_cache import CHUNK, Digests, HexDigests
 from fgvc.data.index import Index, repeated
 from fgvc.data.split import SPLIT_NAMES
 from fgvc.store import hashing, json_cache
@@ -32,31 +32,31 @@ from fgvc.types import ABSENT, TEST, TRAIN, VAL, Manifest, Progress, UserError
 Result = TypeVar("Result")
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-SLOW = 1e-4  # seconds a look; a disk that takes longer is asked by several threads
-THREADS = 8  # waiting for a disk or a network, not computing
-SKIP = (
-    "dataset.on_bad_image=skip leaves such pictures out of training and counts them as wrong in "
+SLOW_STAT = 1e-4  # seconds a look; a disk that takes longer is asked by several threads
+THREADS = 8  # they wait for a disk or a network
+SKIP_HINT = (
+    "dataset.on_bad_image=skip leaves such images out of training and counts them as wrong in "
     "the test"
 )
-KEPT = "task=eval keeps dataset.on_bad_image=error of its checkpoint"
+NO_SKIP_HINT = "task=eval keeps dataset.on_bad_image=error of its checkpoint"
 
 
 def skip_hint(may_skip: bool) -> str:
-    """The end of a refusal of a picture: offers to skip it where the task takes that key."""
-    return f", or {SKIP}" if may_skip else f" ({KEPT})"
+    """The end of a message on an unreadable image: suggests skipping where the task allows it."""
+    return f", or {SKIP_HINT}" if may_skip else f" ({NO_SKIP_HINT})"
 
 
 class FilesError(UserError):
-    """Files that cannot be read, or that changed since they were hashed; names the first."""
+    """Files cannot be read, or changed since they were hashed; the message names the first."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What becomes of files that are not as they should be.
+    """How to treat files that changed or cannot be read.
 
     rehash: accept files that changed since they were hashed. skip: keep files that cannot be read
-    in the manifest, as ABSENT. restore, accept: ways out for the messages, where a file cannot be
-    read and where it changed. may_skip: whether this task may be given dataset.on_bad_image.
+    in the manifest, as ABSENT. restore, accept: advice for messages on files that cannot be read,
+    and on files that changed. may_skip: whether this task accepts dataset.on_bad_image.
     """
 
     rehash: bool = False
@@ -74,20 +74,19 @@ def build(
     on_note: Callable[[str], None] = lambda note: None,
     remember: bool = True,
 ) -> Manifest:
-    """Manifest of an index, from the cache where the files are unchanged.
+    """Manifest of an index; digests of unchanged files come from the cache.
 
     A file whose state changed is hashed again, and accepted if its bytes are the same.
 
     Args:
-        cache_root: the digests are kept in cache_root/manifests/.
+        cache_root: the digests are stored in cache_root/manifests/.
         progress: advanced by the number of files hashed.
         on_note: called with notes on files that changed or cannot be read, and on a damaged cache.
-        remember: whether to keep new digests in the cache.
+        remember: whether to store new digests in the cache.
 
     Raises:
-        FilesError: files that cannot be read, or that changed since they were hashed, if the policy
-            refuses them.
-        UserError: no picture of train or of test can be read. Names the first.
+        FilesError: files cannot be read, or changed, and the policy refuses them.
+        UserError: no image of train, or none of test, can be read.
     """
     file = cache_file(index, cache_root)
     _check_names(index)
@@ -96,77 +95,77 @@ def build(
     _check_absent(index, absent, policy)  # before the others are hashed
     if remember:
         json_cache.clear_folder(file.parent, on_note)
-    known = digest_cache.load(file, len(index), on_note)
-    rows = np.setdiff1d(file_state.changed(known.state_N4, state_N4), absent)
-    fresh, unread = _renewed(index, known, state_N4, rows, policy, progress)
-    if len(rows) > len(unread) and remember:
-        digest_cache.save(file, fresh)
-    absent = np.union1d(absent, unread)
+    cached = digest_cache.load(file, len(index), on_note)
+    rows = np.setdiff1d(file_state.changed_rows(cached.state_N4, state_N4), absent)
+    current, unreadable = _rehash(index, cached, state_N4, rows, policy, progress)
+    if len(rows) > len(unreadable) and remember:
+        digest_cache.save(file, current)
+    absent = np.union1d(absent, unreadable)
     _check_absent(index, absent, policy)
-    altered = _altered(known, fresh)
+    altered = _altered_rows(cached, current)
     for note in _notes(index, altered, absent):
         on_note(note)
-    sha256_N = fresh.sha256_N.copy()
-    sha256_N[absent] = np.void(bytes.fromhex(ABSENT))  # and the cache keeps the last digest
+    sha256_N = current.sha256_N.copy()
+    sha256_N[absent] = np.void(bytes.fromhex(ABSENT))  # the cache keeps the last digest
     return Manifest(
         index.root,
         index.path,
         index.label_N,
         index.split_N,
-        Hex(sha256_N),
+        HexDigests(sha256_N),
         index.box_N4,
         index.parts,
     )
 
 
-def _renewed(
+def _rehash(
     index: Index,
-    known: Digests,
+    cached: Digests,
     state_N4: np.ndarray,
     rows: np.ndarray,
     policy: Policy,
     progress: Progress | None,
 ) -> tuple[Digests, np.ndarray]:
-    """The digests with those of `rows` taken again, and the rows that could not be read.
+    """Hash `rows` again: the updated digests, and the rows that could not be read.
 
     Raises:
-        UserError: files changed, and the policy refuses that.
+        FilesError: files changed, and the policy refuses that.
     """
-    fresh = Digests(known.state_N4.copy(), known.sha256_N.copy())
-    fresh.state_N4[rows] = state_N4[rows]
+    current = Digests(cached.state_N4.copy(), cached.sha256_N.copy())
+    current.state_N4[rows] = state_N4[rows]
     if not policy.rehash:  # a file of another size need not be hashed
-        resized_N = fresh.state_N4[:, file_state.SIZE] != known.state_N4[:, file_state.SIZE]
-        resized = np.flatnonzero(resized_N & _hashed_before(known)).tolist()
-        readable = [row for row in resized if file_state.fault(_file(index, row)) is None]
+        resized_N = current.state_N4[:, file_state.SIZE] != cached.state_N4[:, file_state.SIZE]
+        resized = np.flatnonzero(resized_N & _hashed_before(cached)).tolist()
+        readable = [row for row in resized if file_state.read_error(_file(index, row)) is None]
         _refuse_altered(index, np.array(readable, np.int64), policy)
-    sha256_n, read_n = _hashed(index, rows, progress)
-    fresh.sha256_N[rows[read_n]] = sha256_n[read_n]
-    unread = rows[~read_n]
-    fresh.state_N4[unread] = known.state_N4[unread]
+    sha256_n, read_n = _hash_files(index, rows, progress)
+    current.sha256_N[rows[read_n]] = sha256_n[read_n]
+    unreadable = rows[~read_n]
+    current.state_N4[unreadable] = cached.state_N4[unreadable]
     if not policy.rehash:
-        _refuse_altered(index, _altered(known, fresh), policy)
-    return fresh, unread
+        _refuse_altered(index, _altered_rows(cached, current), policy)
+    return current, unreadable
 
 
-def _hashed_before(known: Digests) -> np.ndarray:
-    return known.state_N4[:, file_state.SIZE] >= 0
+def _hashed_before(cached: Digests) -> np.ndarray:
+    return cached.state_N4[:, file_state.SIZE] >= 0
 
 
-def _altered(known: Digests, fresh: Digests) -> np.ndarray:
+def _altered_rows(cached: Digests, current: Digests) -> np.ndarray:
     """Rows of files that were hashed before and have other bytes now."""
-    return np.flatnonzero(_hashed_before(known) & (known.sha256_N != fresh.sha256_N))
+    return np.flatnonzero(_hashed_before(cached) & (cached.sha256_N != current.sha256_N))
 
 
 def cache_file(index: Index, cache_root: Path) -> Path:
-    """Where the digests of these files are kept: named by the root and the paths in it."""
-    running = hashlib.sha256(os.fsencode(index.root.resolve()))
+    """The cache file of these digests; its name is a hash of the root and the paths."""
+    hasher = hashlib.sha256(os.fsencode(index.root.resolve()))
     for path in index.path:
-        running.update(b"\0" + path.encode())
-    return cache_root / "manifests" / f"{running.hexdigest()[:16]}.digests"
+        hasher.update(b"\0" + path.encode())
+    return cache_root / "manifests" / f"{hasher.hexdigest()[:16]}.digests"
 
 
 def duplicate_notes(manifest: Manifest) -> tuple[str, ...]:
-    """Notes on equal files: in two splits, or under two labels outside test."""
+    """Notes on identical files: in two splits, or with two labels outside test."""
     rows_of: dict[str, list[int]] = {sha256: [] for sha256 in repeated(manifest.sha256)}
     rows_of.pop(ABSENT, None)
     if not rows_of:
@@ -179,19 +178,21 @@ def duplicate_notes(manifest: Manifest) -> tuple[str, ...]:
         pairs = _first_of_both(manifest, rows_of.values(), left, right)
         where = f"in both {SPLIT_NAMES[left]} and {SPLIT_NAMES[right]}"
         notes += _pair_note(manifest, pairs, where)
-    contradicting = []
+    conflicts = []
     for rows in rows_of.values():
         fitted = [row for row in rows if manifest.split_N[row] != TEST]
-        other = [row for row in fitted if manifest.label_N[row] != manifest.label_N[fitted[0]]]
-        if other:
-            contradicting.append((fitted[0], other[0]))
-    return notes + _pair_note(manifest, contradicting, "in train under two labels")
+        conflicting = [
+            row for row in fitted if manifest.label_N[row] != manifest.label_N[fitted[0]]
+        ]
+        if conflicting:
+            conflicts.append((fitted[0], conflicting[0]))
+    return notes + _pair_note(manifest, conflicts, "in train under two labels")
 
 
 def _first_of_both(
     manifest: Manifest, groups: Iterable[list[int]], left: int, right: int
 ) -> list[tuple[int, int]]:
-    """The first rows in two splits, of each group that lies in both."""
+    """The first row in each of two splits, for every group that occurs in both."""
     pairs = []
     for rows in groups:
         split_R = manifest.split_N[rows]
@@ -205,17 +206,13 @@ def _pair_note(manifest: Manifest, pairs: list[tuple[int, int]], what: str) -> t
     if not pairs:
         return ()
     left, right = pairs[0]
-    pictures = "1 picture occurs" if len(pairs) == 1 else f"{len(pairs)} pictures occur"
+    images = "1 image occurs" if len(pairs) == 1 else f"{len(pairs)} images occur"
     first = f"{manifest.path[left]} = {manifest.path[right]}"
-    return (f"{pictures} {what}, byte for byte (first: {first})",)
+    return (f"{images} {what}, byte for byte (first: {first})",)
 
 
 def _check_names(index: Index) -> None:
-    """Refuse names that would break a list of one path a line.
-
-    Raises:
-        UserError: names the first.
-    """
+    """Raise UserError on names that would break a list of one path per line."""
     for path in index.path:
         if CONTROL.search(path):
             raise UserError(f"{index.root}: {path!r}: a control character in a name; rename it")
@@ -223,32 +220,29 @@ def _check_names(index: Index) -> None:
 
 def _states(index: Index) -> np.ndarray:
     """state_N4 of every file."""
-    values = itertools.chain.from_iterable(_looked(file_state.state, index))
+    values = itertools.chain.from_iterable(_stat_all(file_state.state, index))
     return np.fromiter(values, dtype=np.int64, count=4 * len(index)).reshape(-1, 4)
 
 
 def _check_absent(index: Index, rows: np.ndarray, policy: Policy) -> None:
-    """Refuse files that cannot be read.
-
-    Raises:
-        UserError: there are some and the policy does not skip them, or no others in train or test.
-    """
+    """Raise UserError if the policy does not skip unreadable files, or if all of train or all of
+    test is unreadable."""
     if not len(rows):
         return
-    first = f"{index.root / index.path[rows[0]]}: {_fault(index, rows[0])}"
+    message = f"{index.root / index.path[rows[0]]}: {_read_error(index, rows[0])}"
     if not policy.skip:
         raise FilesError(
-            f"{first} ({len(rows)} of {len(index)} pictures cannot be read); {policy.restore}"
+            f"{message} ({len(rows)} of {len(index)} images cannot be read); {policy.restore}"
             f"{skip_hint(policy.may_skip)}"
         )
-    left = np.delete(index.split_N, rows)
+    remaining = np.delete(index.split_N, rows)
     for name, split in (("training", TRAIN), ("test", TEST)):
-        if split in index.split_N and split not in left:
-            raise UserError(f"{first}: none of the {name} pictures can be read; {policy.restore}")
+        if split in index.split_N and split not in remaining:
+            raise UserError(f"{message}: none of the {name} images can be read; {policy.restore}")
 
 
-def _fault(index: Index, row: int) -> str:
-    return file_state.fault(_file(index, row)) or "could not be read a moment ago"
+def _read_error(index: Index, row: int) -> str:
+    return file_state.read_error(_file(index, row)) or "could not be read a moment ago"
 
 
 def _file(index: Index, row: int) -> str:
@@ -263,32 +257,32 @@ def _notes(index: Index, altered: np.ndarray, absent: np.ndarray) -> Iterator[st
         )
     if len(absent):
         yield (
-            f"{len(absent)} of {len(index)} pictures cannot be read (first: "
-            f"{index.path[absent[0]]}: {_fault(index, absent[0])}); {SKIP}"
+            f"{len(absent)} of {len(index)} images cannot be read (first: "
+            f"{index.path[absent[0]]}: {_read_error(index, absent[0])}); {SKIP_HINT}"
         )
 
 
-def _looked(look: Callable[[str], Result], index: Index) -> Iterator[Result]:
-    """`look` at every file: in turn on a fast disk, where threads would only get in the way."""
+def _stat_all(function: Callable[[str], Result], index: Index) -> Iterator[Result]:
+    """Call `function` on every file: with threads on a slow disk, without on a fast disk."""
     root = str(index.root)
     start = time.perf_counter()
-    first = [look(f"{root}/{path}") for path in index.path[:CHUNK]]
-    slow = time.perf_counter() - start > SLOW * len(first)
+    first = [function(f"{root}/{path}") for path in index.path[:CHUNK]]
+    slow = time.perf_counter() - start > SLOW_STAT * len(first)
     yield from first
     if slow:
-        yield from _in_threads(look, index, np.arange(len(first), len(index)))
+        yield from _in_threads(function, index, np.arange(len(first), len(index)))
     else:
-        yield from (look(f"{root}/{path}") for path in index.path[CHUNK:])
+        yield from (function(f"{root}/{path}") for path in index.path[CHUNK:])
 
 
-def _hashed(
+def _hash_files(
     index: Index, rows: np.ndarray, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Raw digests of files, and which of the files could be read; n rows."""
+    """Raw digests of files, and a mask of the files that could be read; n rows."""
     sha256_n, read_n = np.zeros(len(rows), np.dtype("V32")), np.zeros(len(rows), bool)
-    for place, sha256 in enumerate(_in_threads(_sha256, index, rows)):
+    for position, sha256 in enumerate(_in_threads(_sha256, index, rows)):
         if sha256 is not None:
-            sha256_n[place], read_n[place] = sha256, True
+            sha256_n[position], read_n[position] = sha256, True
         if progress is not None:
             progress(1, "hashing")
     return sha256_n, read_n
@@ -298,20 +292,24 @@ def _sha256(path: str) -> bytes | None:
     try:
         return bytes.fromhex(hashing.sha256_file(path))
     except OSError as error:
-        if error.errno not in file_state.OF_THE_FILE:
+        if error.errno not in file_state.FILE_ERRORS:
             raise
         return None
 
 
-def _in_threads(work: Callable[[str], Result], index: Index, rows: np.ndarray) -> Iterator[Result]:
-    """`work` on the full path of each row, in order."""
+def _in_threads(
+    function: Callable[[str], Result], index: Index, rows: np.ndarray
+) -> Iterator[Result]:
+    """Call `function` on the full path of each row, in order."""
     root = str(index.root)
 
-    def several(start: int) -> list[Result]:
-        return [work(f"{root}/{index.path[row]}") for row in rows[start : start + CHUNK].tolist()]
+    def run_chunk(start: int) -> list[Result]:
+        return [
+            function(f"{root}/{index.path[row]}") for row in rows[start : start + CHUNK].tolist()
+        ]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for results in pool.map(several, range(0, len(rows), CHUNK)):
+        for results in pool.map(run_chunk, range(0, len(rows), CHUNK)):
             yield from results
 
 

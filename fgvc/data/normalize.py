@@ -1,8 +1,8 @@
-"""Registry keys -> pixel statistics, and each backbone family's own preprocessing, with sources.
+"""Registry keys -> pixel statistics, and the preprocessing of each backbone family, with sources.
 
-A backbone's config names a key (`backbone.normalization`, `backbone.native`); the numbers stand
-here and in fgvc.config.schema.normalization, once. "native" is what the authors' own evaluation
-does; other libraries do not always agree.
+The config of a backbone names a key (`backbone.normalization`, `backbone.native`); the numbers are
+defined here and in fgvc.config.schema.normalization. "native" is the evaluation preprocessing of
+the authors; other libraries do not always agree with it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Entry = TypeVar("Entry")
 
 @dataclass(frozen=True)
 class Native:
-    """Preprocessing of one family at the size its authors give it.
+    """Preprocessing of one family at its authors' image size.
 
-    size: pixels of the square that reaches the backbone. mode: "crop" (short side to `resize`, then
+    size: side of the backbone's input in pixels. mode: "crop" (short side to `resize`, then
     the centre) or "squash" (both sides to `resize`). interpolation: bicubic or bilinear.
     normalization: key of NORMALIZATIONS.
     """
@@ -78,15 +78,15 @@ NATIVE: Mapping[str, Native] = {
 
 def normalization(key: str) -> Normalization:
     """Statistics of a `backbone.normalization` key; UserError with the nearest key if unknown."""
-    return _entry(NORMALIZATIONS, key, "backbone.normalization")
+    return _lookup(NORMALIZATIONS, key, "backbone.normalization")
 
 
 def native(key: str) -> Native:
     """Preprocessing of a `backbone.native` key; UserError with the nearest key if unknown."""
-    return _entry(NATIVE, key, "backbone.native")
+    return _lookup(NATIVE, key, "backbone.native")
 
 
-def _entry(registry: Mapping[str, Entry], key: str, name: str) -> Entry:
+def _lookup(registry: Mapping[str, Entry], key: str, name: str) -> Entry:
     if key not in registry:
         near = difflib.get_close_matches(key, registry, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}? " if near else ""

@@ -1,6 +1,6 @@
-"""preprocess= policy and resolution= side: a decoded picture -> the square that a backbone sees.
+"""preprocess= and resolution=: a decoded image -> the square that enters the backbone.
 
-uint8 CHW of any size -> uint8 3 x R x R, and by `normalize` -> float32, on the batch's own device.
+uint8 CHW of any size -> uint8 3 x R x R; `normalize` -> float32, on the device of the batch.
 B batch, C 3 channels, H height, W width, R side of the square.
 """
 
@@ -20,8 +20,8 @@ from torchvision.transforms.v2 import functional as transform
 from fgvc.config import schema
 from fgvc.config.weight_files import sidecars
 from fgvc.data import decode, normalize
-from fgvc.data.image_input import Picture, pixels_of
-from fgvc.data.size_limits import MOST_PIXELS, strip_line
+from fgvc.data.image_input import ImageInput, pixels_of
+from fgvc.data.size_limits import MAX_PIXELS_LIMIT, thin_image_message
 from fgvc.types import UserError
 
 POLICIES = ("shared", "native", "transfg")
@@ -29,7 +29,7 @@ POLICIES = ("shared", "native", "transfg")
 
 @dataclass(frozen=True)
 class Geometry:
-    """mode "crop": short side to `resize` pixels; "squash": both sides. Then the centre square."""
+    """mode "crop": short side to `resize` pixels; "squash": both sides. Then a centre crop."""
 
     mode: str
     resize: int
@@ -41,11 +41,11 @@ class Geometry:
 class Preprocess:
     """Callable evaluation transform; equal values, equal pixels.
 
-    policy: shared, short side to round(R * 256 / 224), bicubic; native, the family's own scaled to
-    R; transfg, both sides to round(R * 600 / 448), bilinear. All antialiased but native=siglip2.
-    The longer side is rounded down; the crop begins at round((height - R) / 2), round((width - R)
-    / 2), as in torchvision; round is half to even. side: R. normalization, native: keys of the
-    registries in fgvc.data.normalize.
+    policy: shared, short side to round(R * 256 / 224), bicubic; native, the preprocessing of the
+    family, scaled to R; transfg, both sides to round(R * 600 / 448), bilinear. All are antialiased
+    except native=siglip2. The longer side is rounded down; the crop begins at round((height - R) /
+    2), round((width - R) / 2), as in torchvision; round is half to even. side: R. normalization,
+    native: keys of the registries in fgvc.data.normalize.
 
     Raises:
         UserError: an unknown policy or key.
@@ -64,53 +64,54 @@ class Preprocess:
 
     @functools.cached_property
     def geometry(self) -> Geometry:
-        """Sizes and filter that policy, side and family come to."""
+        """Sizes and filter of this policy, side and family."""
         if self.policy == "shared":
             return Geometry("crop", round(self.side * 256 / 224), "bicubic", True)
         if self.policy == "transfg":
             return Geometry("squash", round(self.side * 600 / 448), "bilinear", True)
-        own = normalize.native(self.native)
-        resize = round(self.side * own.resize / own.size)
-        return Geometry(own.mode, resize, own.interpolation, own.antialias)
+        native = normalize.native(self.native)
+        resize = round(self.side * native.resize / native.size)
+        return Geometry(native.mode, resize, native.interpolation, native.antialias)
 
-    def __call__(self, picture: Picture) -> Tensor:
+    def __call__(self, image: ImageInput) -> Tensor:
         """Resize and crop.
 
         Args:
-            picture: uint8 CHW of any height and width, a PIL image, an array or a path; the pixels
-                are those of the picture's file in each case (see `pixels_of`).
+            image: uint8 CHW of any height and width, a PIL image, an array or a path. The form does
+                not change the pixels (see `pixels_of`).
 
         Returns:
             uint8 3 x R x R, contiguous.
 
         Raises:
-            UserError: no picture, or one so thin that its square would show next to nothing of it,
-                or that resizing it would exceed the pixel limit.
+            UserError: not an image, or an image so thin that its square would show almost nothing
+                of it or that the resized image would exceed the pixel limit.
         """
-        return self.resize_and_crop(pixels_of(picture))
+        return self.resize_and_crop(pixels_of(image))
 
     def resize_and_crop(self, image_CHW: Tensor) -> Tensor:
-        """The square that the network sees, C x R x R, of pixels of any dtype; see `__call__`."""
+        """Resize and crop pixels of any dtype to C x R x R; see `__call__`."""
         geometry = self.geometry
         resized_CHW = transform.resize(
             image_CHW,
-            self._size(*image_CHW.shape[-2:]),
+            self.resized_size(*image_CHW.shape[-2:]),
             interpolation=InterpolationMode(geometry.interpolation),
             antialias=geometry.antialias,
         )
         return transform.center_crop(resized_CHW, [self.side, self.side]).contiguous()
 
-    def _size(self, height: int, width: int) -> list[int]:
-        if (line := strip_line(width, height)) is not None:
-            raise UserError(line)
+    def resized_size(self, height: int, width: int) -> list[int]:
+        """Height and width after the resize; UserError if the image is too thin."""
+        if (message := thin_image_message(width, height)) is not None:
+            raise UserError(message)
         resize = self.geometry.resize
         if self.geometry.mode == "squash":
             return [resize, resize]
         short, long = sorted((height, width))
-        if resize * (long := resize * long // short) > MOST_PIXELS:
+        if resize * (long := resize * long // short) > MAX_PIXELS_LIMIT:
             raise UserError(
-                f"a picture of {width} x {height} pixels is too thin: with its short side at "
-                f"{resize} it has more than the {MOST_PIXELS} allowed"
+                f"an image of {width} x {height} pixels is too thin: with its short side at "
+                f"{resize} it has more than the {MAX_PIXELS_LIMIT} allowed"
             )
         return [resize, long] if height <= width else [long, resize]
 
@@ -121,12 +122,12 @@ class Preprocess:
             torch.tensor(values, device=pixels_BCHW.device).view(-1, 1, 1)
             for values in (statistics.mean, statistics.std)
         )
-        # in place: three more copies of a batch cost as much as decoding it
+        # in place: three copies of a batch would cost as much as decoding it
         return pixels_BCHW.float().div_(255).sub_(mean_C11).div_(std_C11)
 
     @property
     def identity(self) -> dict[str, object]:
-        """Plain values of everything that can change a pixel; the key of cached features."""
+        """All settings that can change a pixel, as plain data; part of the feature cache's key."""
         statistics = normalize.normalization(self.normalization)
         return {
             "policy": self.policy,
@@ -140,35 +141,31 @@ class Preprocess:
         }
 
 
-def cropped(image_CHW: Tensor, box: Sequence[float]) -> Tensor:
-    """The part of a picture inside a box, clamped to the picture; at least one pixel.
+def crop_to_box(image_CHW: Tensor, box: Sequence[float]) -> Tensor:
+    """Crop an image to a box that is clamped to the image; at least one pixel remains.
 
     Args:
-        box: x, y, width, height in pixels; a pixel that the box touches is kept.
+        box: x, y, width, height in pixels; pixels that the box touches are kept.
     """
     x, y, width, height = box
-    top, bottom = _span(y, height, image_CHW.shape[-2])
-    left, right = _span(x, width, image_CHW.shape[-1])
+    top, bottom = clamped_span(y, height, image_CHW.shape[-2])
+    left, right = clamped_span(x, width, image_CHW.shape[-1])
     return image_CHW[:, top:bottom, left:right]
 
 
 def check_box(image_CHW: Tensor, box: Sequence[float]) -> None:
-    """Refuse a box that lies wholly outside its picture.
-
-    Raises:
-        UserError: names the box and the picture's size.
-    """
+    """Raise UserError if a box lies completely outside its image."""
     x, y, width, height = box
     right, bottom = image_CHW.shape[-1], image_CHW.shape[-2]
     if x >= right or y >= bottom or x + width <= 0 or y + height <= 0:
         raise UserError(
             f"dataset.box_crop=true: the box {', '.join(f'{value:g}' for value in box)} (x, y, "
-            f"width, height) lies outside the picture of {right} x {bottom} pixels; correct it, or "
+            f"width, height) lies outside the image of {right} x {bottom} pixels; correct it, or "
             "set dataset.box_crop=false"
         )
 
 
-def _span(start: float, length: float, limit: int) -> tuple[int, int]:
+def clamped_span(start: float, length: float, limit: int) -> tuple[int, int]:
     first = min(max(math.floor(start), 0), limit - 1)
     return first, max(min(math.ceil(start + length), limit), first + 1)
 
@@ -176,22 +173,22 @@ def _span(start: float, length: float, limit: int) -> tuple[int, int]:
 def evaluation_transform(conf: schema.Config) -> Preprocess:
     """The evaluation transform of a config.
 
-    preprocess=native takes sizes and filter from the family, mean and std from the checkpoint.
+    preprocess=native uses sizes and filter of the family, and mean and std of the checkpoint.
 
     preprocess = evaluation_transform(conf)
     input_BCHW = preprocess.normalize(preprocess(Image.open("bird.jpg"))[None])
 
     Raises:
-        UserError: preprocess=native with a normalization that is not the checkpoint's, or with
-            local weights that were made for another filter or resize mode.
+        UserError: preprocess=native with a normalization other than the checkpoint's, or with
+            local weights that state another filter or resize mode.
     """
     backbone = conf.backbone
     row = schema.chosen_checkpoint(backbone)
-    own = row.normalization or normalize.native(backbone.native).normalization
-    if conf.preprocess == "native" and backbone.normalization != own:
+    expected = row.normalization or normalize.native(backbone.native).normalization
+    if conf.preprocess == "native" and backbone.normalization != expected:
         raise UserError(
             f"backbone.normalization={backbone.normalization}: preprocess=native of {row.model} "
-            f"means {own}. Leave backbone.normalization out, or set preprocess=shared."
+            f"means {expected}. Leave backbone.normalization out, or set preprocess=shared."
         )
     check_geometry(conf, None if backbone.weights is None else Path(backbone.weights))
     return Preprocess(
@@ -203,14 +200,11 @@ def evaluation_transform(conf: schema.Config) -> Preprocess:
 
 
 def check_geometry(conf: schema.Config, weights: Path | None) -> None:
-    """Refuse preprocess=native where a file beside the weights states another filter or mode.
-
-    Raises:
-        UserError: names both values and the way out.
-    """
+    """Raise UserError if preprocess=native and a file beside the weights states another filter or
+    resize mode."""
     if conf.preprocess != "native" or weights is None or not weights.is_file():
         return
-    own = normalize.native(conf.backbone.native)
-    reason = sidecars.geometry_mismatch(conf.backbone, weights, own.interpolation, own.mode)
+    native = normalize.native(conf.backbone.native)
+    reason = sidecars.geometry_mismatch(conf.backbone, weights, native.interpolation, native.mode)
     if reason is not None:
         raise UserError(reason)

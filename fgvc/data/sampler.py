@@ -1,8 +1,8 @@
-"""Rows to train on -> the order of an epoch -> what one rank reads at one step.
+"""Rows to train on -> the order of an epoch -> the rows that one rank reads at one step.
 
-Everything follows from (seed, epoch, step, rank) and the keys of the images, and no state is kept
-between epochs. A resumed run, a run on another number of ranks, and a run whose index lists the
-same images in another order thus all read the same global batches.
+All draws follow from (seed, epoch, step, rank) and the keys of the images; no state is kept between
+epochs. Thus a resumed run, a run on another number of ranks, and a run whose index lists the same
+images in another order read the same global batches.
 N images to train on, M draws of an epoch, C classes.
 """
 
@@ -18,10 +18,10 @@ from fgvc.data.random_streams import order_by_stream
 
 @dataclass(frozen=True)
 class Draws:
-    """Images in the order they are read.
+    """Images in reading order.
 
-    row_N: rows of the manifest. occurrence_N: how often that row came before in the epoch; with the
-    row it names the augmentation. place_N: where the image stands in its global batch.
+    row_N: rows of the manifest. occurrence_N: earlier occurrences of the row in the epoch; with the
+    row, it determines the augmentation. place_N: position of the image in its global batch.
     """
 
     row_N: np.ndarray
@@ -33,7 +33,7 @@ class Draws:
 
     @staticmethod
     def joined(parts: Sequence[Draws]) -> Draws:
-        """Several parts, at least one, read one after the other."""
+        """Concatenate draws; at least one part."""
         return Draws(
             np.concatenate([part.row_N for part in parts]),
             np.concatenate([part.occurrence_N for part in parts]),
@@ -43,32 +43,32 @@ class Draws:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch in its global order, cut into global batches."""
+    """One epoch in its global order, divided into global batches."""
 
     row_N: np.ndarray
     occurrence_N: np.ndarray
     batch_size: int
 
     def part(self, step: int, rank: int, world: int) -> Draws:
-        """What `rank` of `world` reads at a step: a contiguous part of the global batch.
+        """The draws of `rank` of `world` at a step: a contiguous part of the global batch.
 
-        Places 2j and 2j + 1, a pair that may be mixed, always go to the same rank: parts are even
-        but for the last one of an odd batch, differ by at most two, and are empty where there are
-        fewer pairs than ranks.
+        Places 2j and 2j + 1, a pair that may be mixed, always go to the same rank. Thus parts are
+        even except for the last part of an odd batch, their sizes differ by at most two, and some
+        are empty if there are fewer pairs than ranks.
         """
         start = step * self.batch_size
         batch = slice(start, min(start + self.batch_size, len(self.row_N)))
         row_B, occurrence_B = self.row_N[batch], self.occurrence_N[batch]
         pairs = (len(row_B) + 1) // 2
-        own = slice(2 * (pairs * rank // world), 2 * (pairs * (rank + 1) // world))
-        return Draws(row_B[own], occurrence_B[own], np.arange(len(row_B))[own])
+        span = slice(2 * (pairs * rank // world), 2 * (pairs * (rank + 1) // world))
+        return Draws(row_B[span], occurrence_B[span], np.arange(len(row_B))[span])
 
 
 @dataclass(frozen=True)
 class Order:
     """The order of every epoch of a run.
 
-    row_N: rows to train on, each once. label_N, key_N: the class and the key of each of them.
+    row_N: rows to train on, each once. label_N, key_N: class and key of each row.
     sampling: "uniform", every row once per epoch; or "class_balanced", the same number of draws,
     distributed evenly over the classes that occur. batch_size: global, over all ranks.
     """
@@ -82,27 +82,27 @@ class Order:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Global batches an epoch: an incomplete last one is left out, unless it is the only one.
+        """Global batches per epoch; an incomplete last batch is dropped unless it is the only one.
 
-        Which images that leaves out differs from epoch to epoch.
+        The dropped images differ between epochs.
         """
         return max(1, len(self.row_N) // self.batch_size)
 
     def epoch(self, epoch: int) -> Epoch:
-        """The order of an epoch, numbered from 0."""
+        """The order of an epoch; epochs are numbered from 0."""
         if self.sampling == "uniform":
             times_N = np.ones(len(self.row_N), np.int64)
         else:
-            times_N = _balanced(self.label_N, self.key_N, self.seed, epoch)
-        place_M = np.repeat(np.arange(len(times_N)), times_N)
-        occurrence_M = np.arange(len(place_M)) - np.repeat(np.cumsum(times_N) - times_N, times_N)
-        key_M = self.key_N[place_M]
+            times_N = _balanced_counts(self.label_N, self.key_N, self.seed, epoch)
+        position_M = np.repeat(np.arange(len(times_N)), times_N)
+        occurrence_M = np.arange(len(position_M)) - np.repeat(np.cumsum(times_N) - times_N, times_N)
+        key_M = self.key_N[position_M]
         shuffled_M = order_by_stream(key_M, self.seed, epoch, b"epoch", occurrence_M)
-        row_M = self.row_N[place_M]
+        row_M = self.row_N[position_M]
         return Epoch(row_M[shuffled_M], occurrence_M[shuffled_M], self.batch_size)
 
     def undrawn(self, steps: int) -> np.ndarray:
-        """Rows, ascending, that none of the first `steps` global batches of the run draws."""
+        """Rows, ascending, that do not occur in the first `steps` global batches of the run."""
         row_N = np.sort(self.row_N)
         for epoch, start in enumerate(range(0, steps, self.steps_per_epoch)):
             if not len(row_N):
@@ -112,7 +112,7 @@ class Order:
         return row_N
 
 
-def _balanced(label_N: np.ndarray, key_N: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+def _balanced_counts(label_N: np.ndarray, key_N: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Number of draws of each row: N // C per class, and one more for N % C classes.
 
     Within a class, the numbers of two rows differ by at most one.
@@ -121,8 +121,8 @@ def _balanced(label_N: np.ndarray, key_N: np.ndarray, seed: int, epoch: int) -> 
     draws_C = np.full(len(count_C), len(label_N) // len(count_C))
     extra = len(label_N) % len(count_C)
     draws_C[order_by_stream(label_C, seed, epoch, b"classes")[:extra]] += 1
-    dealt_N = order_by_stream(key_N, seed, epoch, b"deal")
-    by_class_N = dealt_N[np.argsort(class_N[dealt_N], kind="stable")]
+    shuffled_N = order_by_stream(key_N, seed, epoch, b"deal")
+    by_class_N = shuffled_N[np.argsort(class_N[shuffled_N], kind="stable")]
     rank_N = np.empty(len(label_N), np.int64)  # of each row within its class
     rank_N[by_class_N] = np.arange(len(label_N)) - np.repeat(np.cumsum(count_C) - count_C, count_C)
     rounds_C, rest_C = np.divmod(draws_C, count_C)

@@ -1,7 +1,7 @@
 """Rows with labels -> a seeded, stratified part of them, the same on every machine and version.
 
-Within a class the pictures are ordered by SHA256(seed, path) and the first ones are drawn: no
-random stream that a library may change, no dependence on the order of index or file system.
+Within a class, images are ordered by SHA256(seed, path), and the first images are drawn. Thus the
+draws do not depend on a library's generator or on the order of the index or file system.
 N images, C classes.
 """
 
@@ -19,14 +19,14 @@ SPLIT_NAMES = {TRAIN: "train", TEST: "test", VAL: "validation"}
 
 
 def carve(index: Index, fraction: float, seed: int) -> Split:
-    """Split with the dataset's own validation part; without one, carve it from train.
+    """Split with the dataset's own validation split; otherwise carve validation from train.
 
     The carved part has round(fraction * train images). Every class keeps a training image, so a
-    class of one is never in it.
+    class of one image is never carved.
 
     Args:
-        index: of all images; only TRAIN rows are divided, and only if no row is VAL.
-        fraction: 0 gives an empty validation part.
+        index: of all images; TRAIN rows are only divided if no row is VAL.
+        fraction: 0 gives an empty validation split.
         seed: `dataset.split_seed`.
     """
     rows = np.flatnonzero(index.split_N == TRAIN)
@@ -41,16 +41,20 @@ def carve(index: Index, fraction: float, seed: int) -> Split:
 
 
 def validation_notes(
-    label_N: np.ndarray, split: Split, labelmap: LabelMap, fraction: float, own: bool = False
+    label_N: np.ndarray,
+    split: Split,
+    labelmap: LabelMap,
+    fraction: float,
+    has_val_split: bool = False,
 ) -> tuple[str, ...]:
-    """A note on classes without a validation image: no choice on validation can consider them.
+    """A note on classes without a validation image, which no selection on validation considers.
 
     Args:
         label_N: of all images.
         fraction: `dataset.val_fraction`; with 0 there is no validation and no note.
-        own: whether the dataset brings its validation split; nothing is carved then.
+        has_val_split: whether the dataset has its own validation split; then none is carved.
     """
-    if fraction <= 0 and not own:
+    if fraction <= 0 and not has_val_split:
         return ()
     train_C, val_C = (
         np.bincount(label_N[row_N], minlength=len(labelmap))
@@ -59,37 +63,37 @@ def validation_notes(
     if not (missing := np.flatnonzero(val_C == 0).tolist()):
         return ()
     key, advice = f"dataset.val_fraction={fraction:g}", "raise dataset.val_fraction"
-    if own:
+    if has_val_split:
         key, advice = "validation split", "add validation images of these classes"
     elif single := int((train_C[missing] == 1).sum()):  # its only image is used for training
         some = "" if single == len(missing) else f"{advice}, and "
         which = "these classes" if not some else f"the {single} that have a single image"
         advice = f"{some}add training images of {which}"
     return (
-        f"{key}: {len(missing)} of {len(labelmap)} classes have no "
-        f"validation image ({list_first(labelmap.names[label] for label in missing)}), so validation "
+        f"{key}: {len(missing)} of {len(labelmap)} classes have no validation image "
+        f"({list_first(labelmap.names[label] for label in missing)}), so validation "
         f"says nothing about them; {advice}",
     )
 
 
 def resolve_splits(
     where: str,
-    given_N: np.ndarray | None,
+    split_N: np.ndarray | None,
     path: tuple[str, ...],
     label_N: np.ndarray,
     classes: LabelMap,
     fraction: float,
     seed: int,
 ) -> tuple[np.ndarray, str]:
-    """Make a train and a test split of whatever splits a table has.
+    """Make a train and a test split from the splits of a table.
 
-    Validation is the test where there is no test; where there is neither, a test is carved.
+    Without a test split, the validation split is the test; without both, a test is carved.
 
     Args:
-        where: what brings the splits, for messages ("dataset.table=FILE").
-        given_N: TRAIN, VAL or TEST of every image; None where nothing states it.
-        fraction: `dataset.test_fraction`, for a test that has to be carved.
-        seed: `dataset.split_seed`, likewise.
+        where: the source of the splits, for messages ("dataset.table=FILE").
+        split_N: TRAIN, VAL or TEST of every image; None if the table has no splits.
+        fraction: `dataset.test_fraction`, to carve a test.
+        seed: `dataset.split_seed`, to carve a test.
 
     Returns:
         The split of every image, uint8, and `test_source` as in Dataset.
@@ -97,19 +101,19 @@ def resolve_splits(
     Raises:
         UserError: splits without training images, or a test that cannot be carved.
     """
-    given = {TRAIN} if given_N is None else set(np.unique(given_N).tolist())
-    if TRAIN not in given:
-        names = " and ".join(SPLIT_NAMES[split] for split in sorted(given))
+    present = {TRAIN} if split_N is None else set(np.unique(split_N).tolist())
+    if TRAIN not in present:
+        names = " and ".join(SPLIT_NAMES[split] for split in sorted(present))
         raise UserError(f"{where}: only {names} images, none to train on; add a split train")
-    if given_N is not None and TEST in given:
-        return given_N, "test"
-    if given_N is not None and VAL in given:
-        return np.where(given_N == VAL, TEST, given_N).astype(np.uint8), "val"
-    what = "no split" if given_N is None else "only a training split"
-    return carved_test(f"{where}: {what}", path, label_N, classes, fraction, seed), "carved"
+    if split_N is not None and TEST in present:
+        return split_N, "test"
+    if split_N is not None and VAL in present:
+        return np.where(split_N == VAL, TEST, split_N).astype(np.uint8), "val"
+    reason = "no split" if split_N is None else "only a training split"
+    return carve_test(f"{where}: {reason}", path, label_N, classes, fraction, seed), "carved"
 
 
-def carved_test(
+def carve_test(
     where: str,
     path: tuple[str, ...],
     label_N: np.ndarray,
@@ -117,15 +121,15 @@ def carved_test(
     fraction: float,
     seed: int,
 ) -> np.ndarray:
-    """Split column, uint8, of a dataset that has no test of its own: a seeded part of each class.
+    """Split column, uint8, of a dataset without a test split: a seeded part of each class.
 
     Args:
-        where: what lacks it, for the message ("FOLDER has no test/").
-        fraction: `dataset.test_fraction`; every class gets a test image, whatever its share.
+        where: the reason, for messages ("FOLDER has no test/").
+        fraction: `dataset.test_fraction`; every class gets at least one test image.
         seed: `dataset.split_seed`.
 
     Raises:
-        UserError: no fraction, or classes of a single picture.
+        UserError: the fraction is 0, or classes have a single image.
     """
     if fraction <= 0:
         raise UserError(
@@ -134,8 +138,8 @@ def carved_test(
         )
     if single := [classes.names[label] for label in np.flatnonzero(np.bincount(label_N) < 2)]:
         raise UserError(
-            f"{where}, and {len(single)} classes hold a single picture that cannot be split into "
-            f"train and test ({list_first(single)}): add pictures or remove them"
+            f"{where}, and {len(single)} classes hold a single image that cannot be split into "
+            f"train and test ({list_first(single)}): add images or remove them"
         )
     split_N = np.full(len(path), TRAIN, dtype=np.uint8)
     rows = np.arange(len(path))
@@ -155,45 +159,47 @@ def stratified(
 
     Args:
         path, label_N: of all images.
-        rows: those to draw from.
-        salt: makes independent draws; holds the seed.
-        at_least: rows drawn from every class, whatever its share; one always stays behind.
+        rows: to draw from.
+        salt: makes draws independent; contains the seed.
+        at_least: minimum rows drawn from every class; one row of a class is never drawn.
 
     Returns:
         Drawn rows, ascending int64.
     """
     labels, count_C = np.unique(label_N[rows], return_counts=True)
     quota_C = _quotas(count_C, labels, fraction, salt, at_least)
-    ordered_N = rows[_by_digest(salt, path, rows)]
+    ordered_N = rows[_digest_order(salt, path, rows)]
     by_class_N = ordered_N[np.argsort(label_N[ordered_N], kind="stable")]
-    place_N = np.arange(len(rows)) - np.repeat(np.cumsum(count_C) - count_C, count_C)
-    return np.sort(by_class_N[place_N < np.repeat(quota_C, count_C)]).astype(np.int64)
+    position_N = np.arange(len(rows)) - np.repeat(np.cumsum(count_C) - count_C, count_C)
+    return np.sort(by_class_N[position_N < np.repeat(quota_C, count_C)]).astype(np.int64)
 
 
 def _quotas(
     count_C: np.ndarray, labels: np.ndarray, fraction: float, salt: str, at_least: int
 ) -> np.ndarray:
-    """Whole images per class by largest remainder; ties fall in the order of a digest."""
+    """Images per class by largest remainder; a digest breaks ties."""
     target = round(fraction * int(count_C.sum()))
     # rounded, so that shares equal on paper are equal in floating point too
     share_C = np.round(fraction * count_C, 9)
     quota_C = np.maximum(np.floor(share_C).astype(np.int64), at_least)
-    most_C = np.minimum(np.ceil(share_C), count_C - 1)
+    limit_C = np.minimum(np.ceil(share_C), count_C - 1)
     remainder_C = np.round(share_C - np.floor(share_C), 9)
-    tie = [_order(salt, f"class {label}") for label in labels.tolist()]
-    first = sorted(range(len(tie)), key=lambda place: (-remainder_C[place], tie[place]))
-    for place in first:
-        if quota_C.sum() < target and quota_C[place] < most_C[place]:
-            quota_C[place] += 1
+    tie_break = [_sort_key(salt, f"class {label}") for label in labels.tolist()]
+    first = sorted(
+        range(len(tie_break)), key=lambda position: (-remainder_C[position], tie_break[position])
+    )
+    for position in first:
+        if quota_C.sum() < target and quota_C[position] < limit_C[position]:
+            quota_C[position] += 1
     return quota_C
 
 
-def _by_digest(salt: str, path: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
-    """Places in `rows`, in the order of their digests as big-endian numbers."""
-    digests = (_order(salt, path[row]) for row in rows.tolist())
+def _digest_order(salt: str, path: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
+    """Positions in `rows`, ordered by digest as big-endian numbers."""
+    digests = (_sort_key(salt, path[row]) for row in rows.tolist())
     digest_N = np.fromiter(digests, dtype="S32", count=len(rows))
     return np.lexsort(digest_N.view(">u8").reshape(-1, 4).T[::-1])
 
 
-def _order(salt: str, text: str) -> bytes:
+def _sort_key(salt: str, text: str) -> bytes:
     return hashlib.sha256(f"{salt}\0{unicodedata.normalize('NFC', text)}".encode()).digest()

@@ -1,4 +1,4 @@
-"""Where the test and validation images of a dataset come from -> notes and the text of its card."""
+"""The origin of a dataset's test and validation images -> notes and the split text of its card."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from fgvc.config import schema
 from fgvc.data.index import Index
 from fgvc.types import VAL
 
-FROM_DATA = "from the data:"  # begins a card's split text that is written anew when data is read
+FROM_DATA = "from the data:"  # a split text of a card that begins so is replaced on reading
 
 
 def source_notes(index: Index, conf: schema.Dataset) -> tuple[str, ...]:
-    """Notes on a test that is no test split of the dataset, and on an own validation split."""
+    """Notes if test is not the dataset's own test split, or if it has its own validation split."""
     notes = []
     source = conf.table or index.root  # the images of a Parquet table lie in the cache
     if index.test_source == "val":
@@ -32,7 +32,7 @@ def source_notes(index: Index, conf: schema.Dataset) -> tuple[str, ...]:
 
 
 def describe(index: Index, conf: schema.Dataset) -> str:
-    """Where test and validation come from, for the card of a dataset."""
+    """The origin of test and validation, for the card of a dataset."""
     test = {
         "test": "test is its own test split",
         "val": "test is its validation split, because it has no test split",

@@ -1,8 +1,8 @@
-"""Pixels that the network saw <-> pixels of the picture they came from; patches as boxes there.
+"""Pixels of the network's input <-> pixels of the original image; patches -> boxes in the image.
 
-Coordinates are continuous: pixel i reaches from i to i + 1, so its centre is i + 0.5. A picture is
-as `decode` gives it, that is, upright: EXIF rotation is done already, sizes and boxes are of the
-rotated picture. N pictures, K points or patches of each.
+Coordinates are continuous: pixel i reaches from i to i + 1, so its centre is i + 0.5. Sizes and
+boxes are those of the upright image, as `decode` returns it after EXIF rotation.
+N images, K points or patches per image.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fgvc.data.preprocess import Preprocess, _span
+from fgvc.data.preprocess import Preprocess, clamped_span
 
 
 @dataclass(frozen=True)
 class View:
-    """Where each picture's square lies in it: original = start + step * network.
+    """Position of the network's square in each image: original = start + step * network.
 
-    start_N2: float64 x, y of the square's upper left corner, in original pixels. step_N2: original
-    pixels, across and down, that one network pixel is long. side: network pixels of the square.
+    start_N2: float64 x, y of the square's upper left corner, in original pixels. step_N2: width and
+    height of a network pixel, in original pixels. side: network pixels of the square.
     """
 
     start_N2: np.ndarray
@@ -31,7 +31,7 @@ class View:
         return self.start_N2[:, None] + self.step_N2[:, None] * xy_NK2
 
     def to_network(self, xy_NK2: np.ndarray) -> np.ndarray:
-        """Original x, y -> network x, y, float64; outside 0..side the network did not look."""
+        """Original x, y -> network x, y, float64; the network's input is 0..side."""
         return (xy_NK2 - self.start_N2[:, None]) / self.step_N2[:, None]
 
     @property
@@ -40,12 +40,12 @@ class View:
         return np.concatenate([self.start_N2, self.step_N2 * self.side], axis=1)
 
     def patches(self, index_NK: np.ndarray, patch: int, stride: int | None = None) -> np.ndarray:
-        """Patches as boxes in the picture.
+        """Patches as boxes in the image.
 
         Args:
-            index_NK: row by row on the grid, the upper left patch is 0.
-            patch: network pixels of a patch's side.
-            stride: network pixels from a patch to the next; None: the patch, without overlap.
+            index_NK: indices row by row on the grid; the upper left patch is 0.
+            patch: side of a patch in network pixels.
+            stride: network pixels from a patch to the next; None: `patch`, without overlap.
 
         Returns:
             box_NK4: float64 x, y, width, height in original pixels.
@@ -61,22 +61,22 @@ class View:
 
 
 def view(preprocess: Preprocess, size_N2: np.ndarray, box_N4: np.ndarray | None = None) -> View:
-    """How the evaluation transform looks at pictures of these sizes.
+    """The view of the evaluation transform on images of these sizes.
 
     Args:
         size_N2: integer width and height, upright.
-        box_N4: x, y, width, height that pictures are cut to before anything else
-            (dataset.box_crop); None: they are taken whole.
+        box_N4: x, y, width, height to which images are cropped first (dataset.box_crop); None:
+            whole images.
 
     Raises:
-        UserError: so thin a picture that the transform refuses it.
+        UserError: an image is so thin that the transform refuses it.
     """
     corner_N2, cut_N2 = np.zeros_like(size_N2), size_N2
     if box_N4 is not None:
-        corner_N2, cut_N2 = _cut(size_N2, box_N4)
-    sizes = [preprocess._size(height, width) for width, height in cut_N2.tolist()]
+        corner_N2, cut_N2 = _box_parts(size_N2, box_N4)
+    sizes = [preprocess.resized_size(height, width) for width, height in cut_N2.tolist()]
     resized_N2 = np.array(sizes, np.int64).reshape(-1, 2)[:, ::-1]
-    # half to even, as torchvision's centre crop begins
+    # half to even, as torchvision's centre crop
     left_N2 = np.rint((resized_N2 - preprocess.side) / 2)
     assert left_N2.min(initial=0) >= 0
     step_N2 = cut_N2 / resized_N2
@@ -88,9 +88,12 @@ def grid_side(side: int, patch: int, stride: int | None = None) -> int:
     return (side - patch) // (stride or patch) + 1
 
 
-def _cut(size_N2: np.ndarray, box_N4: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Corner and size of the part of each picture that its box leaves, as `cropped` cuts it."""
+def _box_parts(size_N2: np.ndarray, box_N4: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corner and size of each image's part inside its box, as in `crop_to_box`."""
     pairs = zip(box_N4.tolist(), size_N2.tolist(), strict=True)
-    spans = [(_span(x, w, width), _span(y, h, height)) for (x, y, w, h), (width, height) in pairs]
+    spans = [
+        (clamped_span(x, w, width), clamped_span(y, h, height))
+        for (x, y, w, h), (width, height) in pairs
+    ]
     span_N22 = np.array(spans, np.int64).reshape(-1, 2, 2)
     return span_N22[..., 0], span_N22[..., 1] - span_N22[..., 0]

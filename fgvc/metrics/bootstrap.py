@@ -1,9 +1,9 @@
-"""Two models' answers to the same images -> their difference with its interval, by resampling.
+"""Predictions of two models on the same images -> their difference with a bootstrap interval.
 
-Row i of both arguments is the same image, and every difference is a minus b: above zero, a is
-better. A score is whether an answer was right, or the share of seeds that were right. A pair is
-resampled in a canonical order and the sign is applied afterwards, so swapping a and b negates every
-number exactly. The interval covers the sampling of images, not of seeds.
+Row i of both arguments is the same image. Every difference is a minus b: if it is positive, a is
+better. A score is 1 for a correct prediction, or the share of seeds with a correct prediction. A
+pair is resampled in a canonical order and the sign is applied afterwards, so that swapping a and b
+negates every number exactly. The interval covers the sampling of images, not of seeds.
 N images, B draws, C classes, V distinct values.
 """
 
@@ -17,12 +17,12 @@ import numpy as np
 LEVEL = 0.95
 DECIMALS = 12  # 2/3 - 1/3 and 1 - 2/3 are one value; other shares differ by far more
 
-Counts = tuple[tuple[float, int], ...]  # (difference, number of images), ascending
+ValueCounts = tuple[tuple[float, int], ...]  # (difference, number of images), ascending
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Score of a minus score of b, a fraction in -1..1, with its 95 % interval."""
+    """Score of a minus score of b, a fraction in -1..1, with a 95 % interval."""
 
     value: float
     low: float
@@ -37,16 +37,15 @@ def bootstrap_top1(
 ) -> Difference:
     """Difference in top-1 with its percentile interval from `draws` resamples of the images.
 
-    Only how often each difference occurs counts, so a resample is one multinomial draw over the
-    distinct values (-1, 0 and 1 where both have one seed): the bootstrap itself, without N x B
-    indices.
+    Only the count of each difference matters. A resample is therefore one multinomial draw over the
+    distinct values (-1, 0 and 1 for one seed each), which is the bootstrap without N x B indices.
 
     Args:
         score_a_N, score_b_N: bool or fractions in 0..1; at least one image.
         draws: B.
         seed: of the generator; the same arguments give the same numbers.
     """
-    return _oriented((_counts(_surplus(score_a_N, score_b_N)),), draws, seed)
+    return _resample_oriented((_count_values(_differences(score_a_N, score_b_N)),), draws, seed)
 
 
 def bootstrap_mean_per_class(
@@ -54,38 +53,38 @@ def bootstrap_mean_per_class(
 ) -> Difference:
     """Difference in mean per-class accuracy; images are resampled within their classes.
 
-    Stratified, as a test set fixes how many images a class has: no resample can lose a class, and
-    a class of few images contributes the spread that it really has. Classes without images have no
-    part, as in `evaluate`.
+    Stratified, because a test set fixes the number of images per class: no resample can lose a
+    class, and a class of few images contributes its actual spread. Classes without images are left
+    out, as in `evaluate`.
 
     Args:
         score_a_N, score_b_N, draws, seed: as in `bootstrap_top1`.
         label_N: class indices.
     """
-    surplus_N = _surplus(score_a_N, score_b_N)
+    surplus_N = _differences(score_a_N, score_b_N)
     order_N = np.argsort(label_N, kind="stable")
     starts_C = np.unique(label_N[order_N], return_index=True)[1]
-    of_classes = np.split(surplus_N[order_N], starts_C[1:])
-    return _oriented(tuple(_counts(surplus) for surplus in of_classes), draws, seed)
+    by_class = np.split(surplus_N[order_N], starts_C[1:])
+    return _resample_oriented(tuple(_count_values(surplus) for surplus in by_class), draws, seed)
 
 
-def _surplus(score_a_N: np.ndarray, score_b_N: np.ndarray) -> np.ndarray:
+def _differences(score_a_N: np.ndarray, score_b_N: np.ndarray) -> np.ndarray:
     assert score_a_N.shape == score_b_N.shape
     assert len(score_a_N) > 0
     return (score_a_N.astype(np.float64) - score_b_N.astype(np.float64)).round(DECIMALS)
 
 
-def _counts(surplus_N: np.ndarray) -> Counts:
+def _count_values(surplus_N: np.ndarray) -> ValueCounts:
     value_V, count_V = np.unique(surplus_N, return_counts=True)
     return tuple(zip(value_V.tolist(), count_V.tolist(), strict=True))
 
 
-def _oriented(strata: tuple[Counts, ...], draws: int, seed: int) -> Difference:
-    """The difference in the given order of a and b, resampled in the canonical order."""
+def _resample_oriented(strata: tuple[ValueCounts, ...], draws: int, seed: int) -> Difference:
+    """Resample in the canonical order, and return the difference in the given order of a and b."""
     swapped = tuple(tuple((0.0 - value, n) for value, n in reversed(counts)) for counts in strata)
     if strata < swapped:
-        return -_resampled(swapped, draws, seed)
-    difference = _resampled(strata, draws, seed)
+        return -_resample(swapped, draws, seed)
+    difference = _resample(strata, draws, seed)
     if strata > swapped:
         return difference
     half = (difference.high - difference.low) / 2  # both orders are equal: symmetric
@@ -93,11 +92,11 @@ def _oriented(strata: tuple[Counts, ...], draws: int, seed: int) -> Difference:
 
 
 @functools.lru_cache(maxsize=2**14)
-def _resampled(strata: tuple[Counts, ...], draws: int, seed: int) -> Difference:
-    """Mean over strata of the mean within each, and its percentile interval.
+def _resample(strata: tuple[ValueCounts, ...], draws: int, seed: int) -> Difference:
+    """Mean over strata of the mean within each stratum, with its percentile interval.
 
-    Cached: in a table of many lines, the same counts often recur, and drawing takes nearly all the
-    time of a comparison.
+    Cached, because the same counts often recur in a table of many rows, and drawing takes nearly
+    all the time of a comparison.
     """
     rng = np.random.default_rng(seed)
     value, mean_B = 0.0, np.zeros(draws)

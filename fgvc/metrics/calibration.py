@@ -1,4 +1,4 @@
-"""Probabilities and labels -> how far confidence is from accuracy.
+"""Probabilities and labels -> expected calibration error.
 
 N images, C classes, M bins.
 """
@@ -13,15 +13,15 @@ BINS = 15
 def expected_calibration_error(confidence_N: np.ndarray, right_N: np.ndarray) -> float:
     """Mean |accuracy - confidence| over BINS equal-width bins, weighted by the bins' counts.
 
-    Source: Guo et al., ICML 2017, eq. 3, of the top label. A bin holds its lower edge; 1 is in the
-    last.
+    Source: Guo et al., ICML 2017, eq. 3, for the top label. A bin includes its lower edge; the last
+    bin includes 1.
 
     Args:
         confidence_N: probability of the predicted class, in 0..1.
         right_N: whether the prediction was right.
 
     Returns:
-        A fraction in 0..1; 0 where there is no image.
+        A fraction in 0..1; 0 without images.
     """
     if len(confidence_N) == 0:
         return 0.0

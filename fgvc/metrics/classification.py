@@ -1,9 +1,9 @@
 """Logits and labels -> the numbers of metrics.json, per_class.csv and confusion.csv.
 
-Pure functions. A row of -inf stands for an image that could not be read: it is predicted as
-UNREADABLE, counts as wrong in every accuracy and in recall, and has no part in loss and ECE, which
-it has no probabilities for. Equal logits rank by class index, the lower first.
-N images, C classes, K predictions an image.
+Pure functions. A row of -inf represents an image that could not be read: it is predicted as
+UNREADABLE and counts as wrong in every accuracy and in recall. Loss and ECE leave it out, because
+it has no probabilities. Of equal logits, the lower class index ranks first.
+N images, C classes, K predictions per image.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fgvc.metrics.calibration import expected_calibration_error
 from fgvc.metrics.confidence_intervals import wilson
 from fgvc.types import UserError
 
-VERSION = "2"  # raised whenever a number could come out differently
+VERSION = "2"  # raise it with every change that can change a number
 UNREADABLE = -1
 
 
@@ -39,7 +39,7 @@ class ClassRow(TypedDict):
 
 
 class Pair(TypedDict):
-    """Images of class `label` that were taken for class `pred`."""
+    """Images of class `label` that were predicted as class `pred`."""
 
     label: int
     pred: int
@@ -47,10 +47,10 @@ class Pair(TypedDict):
 
 
 def readable(logits_NC: np.ndarray) -> np.ndarray:
-    """bool_N: False for rows that are -inf throughout.
+    """bool_N: False for rows of -inf only.
 
     Raises:
-        UserError: NaN or +inf somewhere, which no ranking can place.
+        UserError: logits of NaN or +inf, which cannot be ranked.
     """
     bad_N = (np.isnan(logits_NC) | np.isposinf(logits_NC)).any(axis=1)
     if bad_N.any():
@@ -65,7 +65,7 @@ def topk(logits_NC: np.ndarray, k: int) -> np.ndarray:
     """int64 index_NK of the k largest logits, largest first; UNREADABLE for unreadable rows."""
     assert 1 <= k <= logits_NC.shape[1]
     readable_N = readable(logits_NC)
-    if k == 1:  # the same, without sorting thousands of classes
+    if k == 1:  # the same result without sorting thousands of classes
         index_NK = logits_NC.argmax(axis=1)[:, None]
     else:
         index_NK = np.argsort(-logits_NC, axis=1, kind="stable")[:, :k].astype(np.int64)
@@ -88,10 +88,10 @@ def confusion(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> np.nd
 
 
 def tally(pred_N: np.ndarray, label_N: np.ndarray, classes: int) -> np.ndarray:
-    """The matrix of `confusion` from class indices; UNREADABLE ones are its last column.
+    """The matrix of `confusion` from class indices; the last column counts UNREADABLE.
 
     Raises:
-        ValueError: an index that is no class, which would make the matrix larger.
+        ValueError: a class index is out of range.
     """
     both = np.concatenate([label_N, pred_N])
     if len(both) and not (label_N.min() >= 0 and UNREADABLE <= both.min() <= both.max() < classes):
@@ -102,7 +102,7 @@ def tally(pred_N: np.ndarray, label_N: np.ndarray, classes: int) -> np.ndarray:
 
 
 def worst_pairs(matrix: np.ndarray, k: int) -> list[Pair]:
-    """The at most k most frequent confusions of two classes, ties by truth, then prediction."""
+    """The k most frequent confusions of two classes, or fewer; ties by truth, then prediction."""
     classes = len(matrix)
     wrong = matrix[:, :classes].copy()
     np.fill_diagonal(wrong, 0)
@@ -140,7 +140,7 @@ def class_rows(matrix: np.ndarray, names: Sequence[str]) -> list[ClassRow]:
 
 
 def _class_scores(matrix: np.ndarray) -> tuple[np.ndarray, ...]:
-    """support, predicted (counts), precision, recall, F1 (fractions) by class."""
+    """support, predicted (counts), precision, recall, F1 (fractions) per class."""
     classes = len(matrix)
     hit_C = np.diagonal(matrix)
     support_C, predicted_C = matrix.sum(axis=1), matrix[:, :classes].sum(axis=0)
@@ -151,10 +151,10 @@ def _class_scores(matrix: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def evaluate(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> dict[str, Any]:
-    """The numbers of one split, as they stand in metrics.json.
+    """The metrics of one split, as in metrics.json.
 
     Args:
-        logits_NC: float32 or float64; log-probabilities will do.
+        logits_NC: float32 or float64; log-probabilities are valid too.
         label_N: class indices.
 
     Returns:
@@ -164,7 +164,7 @@ def evaluate(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> dict[s
         0..1; loss is None where no image could be read, or infinite where a label's logit is -inf.
 
     Raises:
-        UserError: no images, labels out of range, logits that are NaN or +inf.
+        UserError: no images, labels out of range, or logits of NaN or +inf.
     """
     _check(logits_NC, label_N, classes)
     n = len(label_N)
@@ -184,12 +184,12 @@ def summary(
     confidence_N: np.ndarray,
     classes: int,
 ) -> dict[str, Any]:
-    """The numbers of `evaluate` from what predictions.parquet keeps of each image.
+    """The metrics of `evaluate` from the columns of predictions.parquet.
 
     Args:
         top_NK: class indices, most probable first; UNREADABLE throughout for unreadable images,
-            whose other values are not looked at.
-        label_logprob_N: of the true class. confidence_N: probability of the first.
+            whose other values are ignored.
+        label_logprob_N: of the true class. confidence_N: probability of the first prediction.
     """
     n, readable_N = len(label_N), top_NK[:, 0] != UNREADABLE
     hit_NK = top_NK == label_N[:, None]
@@ -198,9 +198,9 @@ def summary(
     loss, ece = _likelihood(
         label_logprob_N[readable_N], confidence_N[readable_N], hit_NK[readable_N, 0]
     )
-    right = int(hit_NK[:, 0].sum())
+    correct = int(hit_NK[:, 0].sum())
     return {
-        "top1": right / n,
+        "top1": correct / n,
         "top5": int(hit_NK.any(axis=1).sum()) / n,
         "mean_per_class": float(recall_C[support_C > 0].mean()),
         "macro_f1": float(f1_C[support_C + predicted_C > 0].mean()),
@@ -208,7 +208,7 @@ def summary(
         "ece": ece,
         "n": n,
         "unreadable": int(n - readable_N.sum()),
-        "top1_ci95": list(wilson(right, n)),
+        "top1_ci95": list(wilson(correct, n)),
     }
 
 
@@ -224,5 +224,5 @@ def _likelihood(
 def _check(logits_NC: np.ndarray, label_N: np.ndarray, classes: int) -> None:
     assert logits_NC.shape == (len(label_N), classes)
     if len(label_N) and not 0 <= int(label_N.min()) <= int(label_N.max()) < classes:
-        wrong = int(label_N.min()) if label_N.min() < 0 else int(label_N.max())
-        raise UserError(f"label {wrong} is outside 0..{classes - 1}: correct the label map")
+        label = int(label_N.min()) if label_N.min() < 0 else int(label_N.max())
+        raise UserError(f"label {label} is outside 0..{classes - 1}: correct the label map")

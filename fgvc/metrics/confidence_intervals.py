@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from fgvc.metrics.macro_f1 import Counts, count, image_variance, macro_f1, smoothed
+from fgvc.metrics.macro_f1 import ClassCounts, count_classes, image_variance, macro_f1, shrink_rates
 
 LEVEL = 0.95
 PRIOR_IMAGES = 4.0  # about z squared, as Agresti & Coull (American Statistician 1998) add
@@ -24,24 +24,24 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson, JASA 1927), without continuity correction.
 
     Returns:
-        (low, high), fractions in 0..1; (0, 1) where nothing was counted.
+        (low, high), fractions in 0..1; (0, 1) if n is 0.
     """
     assert 0 <= successes <= n
     assert 0 < level < 1
     if n == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf(0.5 + level / 2)
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    # At none and at all the bound is exactly 0 and 1; rounding would miss it.
+    proportion = successes / n
+    centre = (proportion + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (proportion * (1 - proportion) / n + z * z / (4 * n * n)) ** 0.5
+    # exactly 0 without successes and 1 without failures, in spite of rounding
     low = 0.0 if successes == 0 else max(centre - half, 0.0)
     high = 1.0 if successes == n else min(centre + half, 1.0)
     return low, high
 
 
 def class_intervals(matrix: np.ndarray) -> dict[str, Any]:
-    """95 % intervals of the two numbers that average over classes, in closed form.
+    """95 % intervals of the two metrics that average over classes, in closed form.
 
     Both are intervals for the value of a very large test set with the same class proportions;
     macro-F1 is averaged over the same classes. The number of images per class counts as fixed.
@@ -54,19 +54,19 @@ def class_intervals(matrix: np.ndarray) -> dict[str, Any]:
     value where it does not contain it.
 
     Args:
-        matrix: as `confusion` counts it; one image at least.
+        matrix: as returned by `confusion`; at least one image.
 
     Returns:
         mean_per_class_ci95 and macro_f1_ci95, each [low, high], of the numbers as `evaluate`
         defines them. intervals_note: a warning about both, or None.
     """
-    counts, averaged = count(matrix)
+    counts, averaged = count_classes(matrix)
     recall_C = counts.hit_C / counts.support_C
     variance_C = image_variance(recall_C, counts.support_C)
     noise = float(np.average(variance_C, weights=counts.support_C))
-    smooth_C = np.clip(smoothed(recall_C, counts.support_C, noise), 0, 1)
-    # The first is noisy with few images per class; the second is biased if the classifier is worse
-    # on small classes. Each covers where the other does not, so the larger variance is used.
+    smooth_C = np.clip(shrink_rates(recall_C, counts.support_C, noise), 0, 1)
+    # The first variance is noisy with few images per class; the second is biased if the classifier
+    # is worse on small classes. The larger variance covers both cases.
     variances = (variance_C, smooth_C * (1 - smooth_C))
     mean = float(recall_C.mean())
     variance = max(float((v_C / counts.support_C).mean()) for v_C in variances) / len(recall_C)
@@ -100,7 +100,7 @@ def _interval(
     return [min(low, reported), max(high, reported)]
 
 
-def _note(counts: Counts) -> str | None:
+def _note(counts: ClassCounts) -> str | None:
     """Why the intervals may be wide or cover less than 95 %; None if there is no reason."""
     images, hits = int(counts.support_C.sum()), int(counts.hit_C.sum())
     per_class = round(len(counts.support_C) / float((1 / counts.support_C).sum()), 6)

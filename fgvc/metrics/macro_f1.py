@@ -1,4 +1,4 @@
-"""Confusion matrix -> macro-F1 without its bias, and its variance from one test set to another.
+"""Confusion matrix -> macro-F1 corrected for its bias, and its variance between test sets.
 
 C classes with support, M kinds of mistakes (pairs of a true and another predicted class), Q nodes
 of a quadrature.
@@ -14,7 +14,7 @@ NODE_Q, WEIGHT_Q = np.polynomial.laguerre.laggauss(16)
 
 
 @dataclass(frozen=True)
-class Counts:
+class ClassCounts:
     """Images of a confusion matrix.
 
     support_C, hit_C: images of a class, and images predicted correctly.
@@ -31,22 +31,22 @@ class Counts:
     count_M: np.ndarray
 
 
-def count(matrix: np.ndarray) -> tuple[Counts, int]:
-    """Counts of a matrix as `confusion` gives it, and the number of classes with support or
+def count_classes(matrix: np.ndarray) -> tuple[ClassCounts, int]:
+    """Counts of a matrix as returned by `confusion`, and the number of classes with support or
     predictions."""
     classes = len(matrix)
     support_all, predicted_all = matrix.sum(axis=1), matrix[:, :classes].sum(axis=0)
-    (held_C,) = np.nonzero(support_all)
-    position = np.full(matrix.shape[1], len(held_C))
-    position[held_C] = np.arange(len(held_C))
+    (supported_C,) = np.nonzero(support_all)
+    position = np.full(matrix.shape[1], len(supported_C))
+    position[supported_C] = np.arange(len(supported_C))
     truth, predicted = np.nonzero(matrix)
     wrong = truth != predicted
     truth_M, predicted_M = truth[wrong], predicted[wrong]
-    hit_C = np.diagonal(matrix)[held_C]
-    counts = Counts(
-        support_C=support_all[held_C].astype(float),
+    hit_C = np.diagonal(matrix)[supported_C]
+    counts = ClassCounts(
+        support_C=support_all[supported_C].astype(float),
         hit_C=hit_C.astype(float),
-        false_C=(predicted_all[held_C] - hit_C).astype(float),
+        false_C=(predicted_all[supported_C] - hit_C).astype(float),
         truth_M=position[truth_M],
         predicted_M=position[predicted_M],
         count_M=matrix[truth_M, predicted_M].astype(float),
@@ -69,7 +69,7 @@ def image_variance(recall_C: np.ndarray, support_C: np.ndarray) -> np.ndarray:
     return variance_C
 
 
-def smoothed(rate_C: np.ndarray, support_C: np.ndarray, noise: float) -> np.ndarray:
+def shrink_rates(rate_C: np.ndarray, support_C: np.ndarray, noise: float) -> np.ndarray:
     """Rates per image, shrunk until their spread is the estimated spread without sampling noise.
 
     The spread between classes is estimated by analysis of variance. Shrinking by the square root of
@@ -83,13 +83,13 @@ def smoothed(rate_C: np.ndarray, support_C: np.ndarray, noise: float) -> np.ndar
     size = total - (support_C**2).sum() / total
     excess = (support_C * (rate_C - grand) ** 2).sum() - (len(rate_C) - 1) * noise
     spread = excess / size if excess > 0 and size > 0 else 0.0
-    kept_C = spread / (spread + noise / support_C) if spread > 0 else np.zeros_like(rate_C)
+    factor_C = spread / (spread + noise / support_C) if spread > 0 else np.zeros_like(rate_C)
     mean = rate_C.mean()
-    return mean + np.sqrt(kept_C) * (rate_C - mean)
+    return mean + np.sqrt(factor_C) * (rate_C - mean)
 
 
 def macro_f1(
-    counts: Counts, recall_C: np.ndarray, variances: tuple[np.ndarray, ...]
+    counts: ClassCounts, recall_C: np.ndarray, variances: tuple[np.ndarray, ...]
 ) -> tuple[float, float, float]:
     """Mean F1 of the classes with support: observed, corrected for its bias, its variance.
 
@@ -104,12 +104,12 @@ def macro_f1(
     observed = float((2 * counts.hit_C / (support_C + counts.hit_C + counts.false_C)).mean())
     dispersion = _false_dispersion(counts)
     noise = dispersion * counts.false_C.sum() / total
-    false_C = support_C * np.maximum(smoothed(counts.false_C / support_C, support_C, noise), 0)
+    false_C = support_C * np.maximum(shrink_rates(counts.false_C / support_C, support_C, noise), 0)
     size_C = support_C * (1 + recall_C) + false_C
     f1_C = 2 * support_C * recall_C / size_C
     mean_C, exact_C = f1_moments(support_C, recall_C, false_C, dispersion)
     corrected = min(max(observed - float((mean_C - f1_C).mean()), 0.0), 1.0)
-    # How much an image adds: a hit to its class's F1; a mistake to the F1 of the predicted class.
+    # contribution of one image: a hit to the F1 of its class, a mistake to that of the predicted
     hit_C, mistake_C = (2 - f1_C) / size_C, -f1_C / size_C
     delta = max(_delta_variance(counts, recall_C, v_C, hit_C, mistake_C) for v_C in variances)
     own = support_C * recall_C * (1 - recall_C) * hit_C**2 + dispersion * false_C * mistake_C**2
@@ -118,7 +118,7 @@ def macro_f1(
 
 
 def _delta_variance(
-    counts: Counts,
+    counts: ClassCounts,
     recall_C: np.ndarray,
     variance_C: np.ndarray,
     hit_C: np.ndarray,
@@ -136,7 +136,7 @@ def _delta_variance(
     return float((counts.support_C * image_C).sum())
 
 
-def _false_dispersion(counts: Counts) -> float:
+def _false_dispersion(counts: ClassCounts) -> float:
     """Variance over mean of the number of false positives: 1 if spread thinly over the classes.
 
     Below 1 where images of a class are mostly mistaken for the same other class.

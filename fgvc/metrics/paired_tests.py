@@ -1,8 +1,8 @@
-"""Two models' answers to the same images -> whether they differ: the exact paired tests.
+"""Predictions of two models on the same images -> exact paired tests of their difference.
 
-Row i of both arguments is the same image; a is better where differences are above zero. Images that
-both get right or both get wrong do not enter any p. The null hypothesis is over images only, see
-NULL_HYPOTHESIS.
+Row i of both arguments is the same image; a positive difference means that a is better. Images that
+both models predict correctly, or both wrongly, do not change any p. The null hypothesis is over
+images only, see NULL_HYPOTHESIS.
 N images, S seeds, M distinct magnitudes of a difference, W values of a sum.
 """
 
@@ -24,13 +24,13 @@ NULL_HYPOTHESIS = (
     "these trained models have equal accuracy on other images of the kind; "
     "the test does not generalize to other seeds"
 )
-CHOICES = 300  # 5 seeds of 10 are 252 choices; an exact test takes about a millisecond
+MAX_CHOICES = 300  # 5 seeds of 10 are 252 choices; an exact test takes about a millisecond
 TINY = float(np.finfo(np.float64).tiny)  # stands in for a p-value of 0 in a logarithm
 
 
 @dataclass(frozen=True)
 class Discordance:
-    """Images that only a, or only b, got right, and the p-value of McNemar's exact test."""
+    """Images that only a, or only b, predicts correctly, and the p of McNemar's exact test."""
 
     only_a: int
     only_b: int
@@ -41,9 +41,9 @@ class Discordance:
 class Top1Comparison:
     """Top-1 of a minus top-1 of b, a fraction in -1..1, its 95 % interval, and the p of `test`.
 
-    test: mcnemar (one answer per image on both sides), sign_flip (equal numbers of seeds), or
+    test: mcnemar (one prediction per image on both sides), sign_flip (equal numbers of seeds), or
     sign_flip_subsets (unequal numbers of seeds).
-    same_right: on every image, the share of seeds that are right is equal.
+    same_right: on every image, the share of seeds with a correct prediction is equal.
     """
 
     test: str
@@ -65,22 +65,22 @@ def compare_top1(
         right_a_SN, right_b_SN: bool, of the same images.
         draws, seed: of the bootstrap of the interval.
     """
-    a_SN, b_SN = without_repeats(right_a_SN), without_repeats(right_b_SN)
-    change = bootstrap_top1(a_SN.mean(axis=0), b_SN.mean(axis=0), draws, seed)
+    a_SN, b_SN = remove_repeats(right_a_SN), remove_repeats(right_b_SN)
+    difference = bootstrap_top1(a_SN.mean(axis=0), b_SN.mean(axis=0), draws, seed)
     if len(a_SN) == len(b_SN):
         test = "mcnemar" if len(a_SN) == 1 else "sign_flip"
     else:
         test = "sign_flip_subsets"
-    same = not _surplus(a_SN, b_SN).any()
+    same = not _differences(a_SN, b_SN).any()
     p = sign_flip(a_SN, b_SN)
-    return Top1Comparison(test, change.value, change.low, change.high, p, same)
+    return Top1Comparison(test, difference.value, difference.low, difference.high, p, same)
 
 
 def mcnemar(right_a_N: np.ndarray, right_b_N: np.ndarray) -> Discordance:
-    """McNemar's test as a two-sided exact binomial one, without the mid-p correction.
+    """McNemar's test as a two-sided exact binomial test, without the mid-p correction.
 
-    Of the images that only one model got right, each is equally often a's and b's if neither is
-    better (McNemar, Psychometrika 1947). p is 1 where there is no such image.
+    If neither model is better, an image that only one model predicts correctly is equally often a's
+    and b's (McNemar, Psychometrika 1947). p is 1 without such images.
 
     Args:
         right_a_N, right_b_N: bool.
@@ -96,13 +96,13 @@ def mcnemar(right_a_N: np.ndarray, right_b_N: np.ndarray) -> Discordance:
 def sign_flip(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> float:
     """Two-sided p of the exact paired permutation test over images (Fisher 1935).
 
-    With equal numbers of seeds, the answers of a and the answers of b to an image are swapped as
-    blocks with probability 1/2, which flips the sign of the image's difference. The p is exact if
+    With equal numbers of seeds, the predictions of a and of b on an image are swapped as blocks
+    with probability 1/2, which flips the sign of the image's difference. The p is exact if
     the two blocks are exchangeable on every image. With one seed each, or if the seeds of a model
     agree on every image, it is equal to the p of McNemar's exact test.
 
-    With unequal numbers of seeds, a swap is not a symmetry: a wrong answer of a single seed weighs
-    as much as the wrong answers of all seeds of the other model. Near the ceiling, plain sign flips
+    With unequal numbers of seeds, a swap is not a symmetry: a mistake of a single seed weighs as
+    much as the mistakes of all seeds of the other model. Near the ceiling, plain sign flips
     reject up to four times too often at p = .0005 (1 against 10 seeds, 200 images, accuracy .97).
     The test therefore compares the smaller side with equally many seeds of the larger side, for
     each choice of these seeds, and returns the geometric mean of the exact p-values. The mean is at
@@ -113,13 +113,13 @@ def sign_flip(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> float:
     starting at each seed, so that the p depends on the order of the seeds of the larger side.
 
     Args:
-        right_a_SN, right_b_SN: bool; S may differ. Repeats are removed by `without_repeats`.
+        right_a_SN, right_b_SN: bool; S may differ. `remove_repeats` removes repeats.
     """
-    few_SN, many_SN = sorted(map(without_repeats, (right_a_SN, right_b_SN)), key=len)
+    few_SN, many_SN = sorted(map(remove_repeats, (right_a_SN, right_b_SN)), key=len)
     if len(few_SN) == len(many_SN):
-        return _exact(_surplus(few_SN, many_SN))
+        return _exact_p(_differences(few_SN, many_SN))
     p = [
-        _exact(_surplus(few_SN, many_SN[list(rows)]))
+        _exact_p(_differences(few_SN, many_SN[list(rows)]))
         for rows in _choices(len(many_SN), len(few_SN))
     ]
     # fsum, because the order of the choices must not show in the last digit
@@ -128,15 +128,15 @@ def sign_flip(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> float:
 
 def _choices(seeds: int, size: int) -> Iterable[tuple[int, ...]]:
     """Every choice of `size` seeds; if there are more than CHOICES, the cyclic windows."""
-    if math.comb(seeds, size) <= CHOICES:
+    if math.comb(seeds, size) <= MAX_CHOICES:
         return itertools.combinations(range(seeds), size)
     return [tuple((first + k) % seeds for k in range(size)) for first in range(seeds)]
 
 
-def without_repeats(right_SN: np.ndarray) -> np.ndarray:
+def remove_repeats(right_SN: np.ndarray) -> np.ndarray:
     """Remove repeats: if every distinct row occurs a multiple of k times, keep 1 / k of each.
 
-    A run without random draws gives the same answers under every seed.
+    A run without random draws gives the same predictions for every seed.
 
     Args:
         right_SN: bool.
@@ -145,15 +145,15 @@ def without_repeats(right_SN: np.ndarray) -> np.ndarray:
     assert right_SN.dtype == np.bool_
     times = Counter(row.tobytes() for row in right_SN)
     shared = math.gcd(*times.values())
-    kept, taken = [], Counter[bytes]()
+    rows, seen = [], Counter[bytes]()
     for index, row in enumerate(right_SN):
-        taken[row.tobytes()] += 1
-        if taken[row.tobytes()] <= times[row.tobytes()] // shared:
-            kept.append(index)
-    return right_SN[kept]
+        seen[row.tobytes()] += 1
+        if seen[row.tobytes()] <= times[row.tobytes()] // shared:
+            rows.append(index)
+    return right_SN[rows]
 
 
-def _surplus(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> np.ndarray:
+def _differences(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> np.ndarray:
     """surplus_N: the difference in the share of right seeds, in units that make it an integer."""
     assert right_a_SN.shape[1] == right_b_SN.shape[1]
     hits_a_N = right_a_SN.sum(axis=0, dtype=np.int64)
@@ -161,7 +161,7 @@ def _surplus(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> np.ndarray:
     return len(right_b_SN) * hits_a_N - len(right_a_SN) * hits_b_N
 
 
-def _exact(surplus_N: np.ndarray) -> float:
+def _exact_p(surplus_N: np.ndarray) -> float:
     """p of the sum of these integers under all flips of their signs."""
     magnitude_M, count_M = np.unique(np.abs(surplus_N[surplus_N != 0]), return_counts=True)
     if not len(magnitude_M):
@@ -175,8 +175,8 @@ def _exact(surplus_N: np.ndarray) -> float:
 def _tail(magnitude_M: tuple[int, ...], count_M: tuple[int, ...], total: int) -> float:
     """P(|T| >= total) of T = sum over M of magnitude * (2 Binomial(count, 1/2) - count).
 
-    Only positive terms are added, so that small p keep their precision. The magnitude with the most
-    images is not convolved but enters through its binomial tail.
+    Only positive terms are added, to keep the precision of small p. The magnitude with the most
+    images is not convolved; it enters through its binomial tail.
     """
     if total == 0:
         return 1.0
@@ -186,9 +186,9 @@ def _tail(magnitude_M: tuple[int, ...], count_M: tuple[int, ...], total: int) ->
         if m != last:
             pmf_W = _convolve(pmf_W, magnitude, _binomial(count))
     largest = sum(m * n for m, n in zip(magnitude_M, count_M, strict=True))
-    room = (largest - total) // 2  # T <= -total where the sum of all is at most this
-    rest_W = np.arange(min(room + 1, len(pmf_W)))
-    at_most_W = np.minimum((room - rest_W) // magnitude_M[last], count_M[last])
+    slack = (largest - total) // 2  # T <= -total if the sum is at most this
+    rest_W = np.arange(min(slack + 1, len(pmf_W)))
+    at_most_W = np.minimum((slack - rest_W) // magnitude_M[last], count_M[last])
     tail = pmf_W[: len(rest_W)] @ bdtr(at_most_W, count_M[last], 0.5)
     return min(1.0, 2 * float(tail))
 

@@ -1,9 +1,9 @@
-"""Selected patches against boxes and parts -> how well a selection finds the object and its parts.
+"""Selected patches, boxes and parts -> how well the selection finds the object and its parts.
 
-Everything is in original pixels, x to the right and y down. A patch and a box are x, y, width,
-height; NaN means no box, or a part that is not visible. Each number is a mean over the images it
-exists for, beside their count. Pure functions.
-N images, K selected patches (one per head, or the best in all), P parts.
+Coordinates are original pixels, x to the right and y down. A patch and a box are x, y, width,
+height; NaN means no box, or a part that is not visible. Each metric is a mean over the images for
+which it is defined, with their number. Pure functions.
+N images, K selected patches (one per head, or the best overall), P parts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class Mean(NamedTuple):
-    """A mean over `images` images; value is None where there are none."""
+    """A mean over `images` images; value is None without images."""
 
     value: float | None
     images: int
@@ -26,10 +26,10 @@ def localization(
     box_N4: np.ndarray | None,
     part_NP2: np.ndarray | None,
 ) -> dict[str, Mean]:
-    """Every number below by its name; those without boxes or parts to hold against have no images.
+    """All metrics below by name; metrics whose boxes or parts are missing have no images.
 
     Args:
-        patch_NK4: selected patches. index_NK: which they are, on the grid.
+        patch_NK4: selected patches. index_NK: their indices on the grid.
         box_N4: the object's box. part_NP2: x, y of its parts.
     """
     images = len(patch_NK4)
@@ -45,7 +45,7 @@ def localization(
 
 
 def in_box(patch_NK4: np.ndarray, box_N4: np.ndarray) -> Mean:
-    """Share of the selected patches whose centre lies in the box, its border included."""
+    """Share of the selected patches whose centre lies in the box or on its border."""
     offset_NK2 = _centres(patch_NK4) - box_N4[:, None, :2]
     inside_NK = ((offset_NK2 >= 0) & (offset_NK2 <= box_N4[:, None, 2:])).all(axis=-1)
     return _mean(inside_NK.mean(axis=1), np.asarray(np.isfinite(box_N4).all(axis=1)))
@@ -54,25 +54,25 @@ def in_box(patch_NK4: np.ndarray, box_N4: np.ndarray) -> Mean:
 def part_distance(
     patch_NK4: np.ndarray, part_NP2: np.ndarray, box_N4: np.ndarray | None = None
 ) -> Mean:
-    """From the centre of each selected patch to the nearest visible part, the mean of an image.
+    """Mean distance from the centre of each selected patch to the nearest visible part.
 
     Args:
-        box_N4: count in diagonals of the box rather than in pixels, over the images that have one.
+        box_N4: measure in diagonals of the box instead of pixels, over the images with a box.
     """
     nearest_NK = _distances(patch_NK4, part_NP2).min(axis=2, initial=np.inf)
-    known_N = np.asarray(_visible(part_NP2).any(axis=1))
+    valid_N = np.asarray(_visible(part_NP2).any(axis=1))
     distance_N = nearest_NK.mean(axis=1)
     if box_N4 is not None:
         diagonal_N = np.hypot(box_N4[:, 2], box_N4[:, 3])
-        known_N &= diagonal_N > 0
-        distance_N = distance_N / np.where(known_N, diagonal_N, 1)
-    return _mean(distance_N, known_N)
+        valid_N &= diagonal_N > 0
+        distance_N = distance_N / np.where(valid_N, diagonal_N, 1)
+    return _mean(distance_N, valid_N)
 
 
 def coverage(patch_NK4: np.ndarray, part_NP2: np.ndarray) -> Mean:
-    """Share of the visible parts that lie within half a patch's diagonal of a selected centre.
+    """Share of the visible parts that lie within half a patch diagonal of a selected centre.
 
-    That circle goes through the patch's own corners, whatever its shape in the picture.
+    This circle passes through the corners of the patch.
     """
     radius_NK1 = np.hypot(patch_NK4[..., 2:3], patch_NK4[..., 3:]) / 2
     covered_NP = (_distances(patch_NK4, part_NP2) <= radius_NK1).any(axis=1)
@@ -81,7 +81,7 @@ def coverage(patch_NK4: np.ndarray, part_NP2: np.ndarray) -> Mean:
 
 
 def duplicates(index_NK: np.ndarray) -> Mean:
-    """Share of the selections that only repeat a patch which an earlier head chose already."""
+    """Share of the selected patches that repeat a patch selected by an earlier head."""
     ordered_NK = np.sort(index_NK, axis=1)
     repeated_N = (ordered_NK[:, 1:] == ordered_NK[:, :-1]).sum(axis=1)
     return _mean(repeated_N / index_NK.shape[1], np.ones(len(index_NK), bool))
@@ -102,6 +102,6 @@ def _distances(patch_NK4: np.ndarray, part_NP2: np.ndarray) -> np.ndarray:
     return np.where(_visible(part_NP2)[:, None], distance_NKP, np.inf)
 
 
-def _mean(value_N: np.ndarray, known_N: np.ndarray) -> Mean:
-    images = int(known_N.sum())
-    return Mean(float(value_N[known_N].mean()) if images else None, images)
+def _mean(value_N: np.ndarray, valid_N: np.ndarray) -> Mean:
+    images = int(valid_N.sum())
+    return Mean(float(value_N[valid_N].mean()) if images else None, images)

@@ -28,7 +28,7 @@ def notes(task: str, conf: Config, dataset: Dataset) -> tuple[str, ...]:
         dataset.split,
         dataset.labelmap,
         conf.dataset.val_fraction,
-        own=bool((dataset.manifest.split_N == VAL).any()),
+        has_val_split=bool((dataset.manifest.split_N == VAL).any()),
     )
 
 

@@ -1,1 +1,1 @@
-"""Bytes -> files that are whole or absent, found again by digest, computed once by key."""
+"""Bytes -> files written atomically, stores addressed by digest, and caches by key."""

@@ -1,7 +1,7 @@
-"""Bytes -> a file that is whole or absent, whenever the process or the machine dies.
+"""Bytes -> a file that is complete or absent, even if the process or the machine dies.
 
-The bytes go to a temporary file beside the target, reach the disk, and take the target's name in
-one step.
+The bytes are written to a temporary file beside the target, synchronised to disk, and renamed to
+the target in one step.
 """
 
 from __future__ import annotations
@@ -20,47 +20,47 @@ from fgvc.store.disk_errors import NamedFile
 
 @contextmanager
 def open_atomic(path: str | Path, mode: str = "wb", size: int | None = None) -> Iterator[IO[Any]]:
-    """A file to write that takes the place of `path` when the block ends without an exception.
+    """A file to write that replaces `path` when the block ends without an exception.
 
-    Missing parent folders are made. After any exception the temporary is gone and an earlier file
-    at `path` is as it was. Text is UTF-8 with "\\n".
+    Missing parent folders are created. After any exception, the temporary file is removed and an
+    earlier file at `path` is unchanged. Text is UTF-8 with "\\n".
 
     Args:
         path: the file to write.
         mode: "wb" or "w".
-        size: bytes that will be written, if known; for the message when they do not fit.
+        size: bytes that will be written, if known; for the message on a full disk.
 
     Raises:
-        OSError: disk full, read-only, forbidden, or a file where a folder should be; one line with
-            the path and the bytes needed.
+        OSError: disk full, read-only, forbidden, or a file in place of a folder; one line with the
+            path and the bytes needed.
     """
     path = Path(path)
-    unfinished = temporary_files.beside(path)
+    temporary = temporary_files.temporary_path(path)
     bytes_needed = disk_errors.size_text(size, 0)
     try:
-        with _explaining(path, bytes_needed):
+        with _name_target(path, bytes_needed):
             path.parent.mkdir(parents=True, exist_ok=True)
-            raw = NamedFile(unfinished, "x", path, size)
+            raw = NamedFile(temporary, "x", path, size)
         with _buffered(raw, mode) as file, disk_errors.close_quietly(raw):
             yield file
             file.flush()
             raw.sync()
-        with _explaining(path, bytes_needed):
-            unfinished.replace(path)
+        with _name_target(path, bytes_needed):
+            temporary.replace(path)
             sync_folder(path.parent)
     finally:
         with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a whole file, or leave what was there. Raises OSError as `open_atomic` does."""
+    """Write a file atomically. Raises OSError as `open_atomic` does."""
     with open_atomic(path, size=len(data)) as file:
         file.write(data)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text as UTF-8 with "\\n", whole or not at all."""
+    """Write text atomically, as UTF-8 with "\\n"."""
     write_bytes(path, text.encode())
 
 
@@ -82,34 +82,33 @@ def json_bytes(obj: object) -> bytes:
 
 @contextmanager
 def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
-    """A folder beside `target` that takes its name when the block ends without an exception.
+    """A folder beside `target` that is renamed to it when the block ends without an exception.
 
-    After any exception the folder is gone. Missing parents are made.
+    After any exception, the folder is removed. Missing parents are created.
 
     Args:
-        replace: whether a folder or file that stands at `target` goes; otherwise only an empty
-            folder may stand there.
+        replace: replace a folder or file at `target`; otherwise only an empty folder is replaced.
 
     Raises:
-        OSError: the disk refuses, or something stands at `target`.
+        OSError: the folder cannot be written, or `target` exists.
     """
-    folder = temporary_files.beside(target)
-    aside = temporary_files.beside(target)
+    folder = temporary_files.temporary_path(target)
+    previous = temporary_files.temporary_path(target)
     try:
         folder.mkdir(parents=True)
         yield folder
         if replace and os.path.lexists(target):
-            target.rename(aside)
+            target.rename(previous)
         folder.replace(target)
         sync_folder(target.parent)
     finally:
-        for each in (folder, aside):
+        for path in (folder, previous):
             with suppress(OSError):
-                temporary_files.remove(each)
+                temporary_files.remove(path)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` last: a name is on disk only once its folder is."""
+    """Make a rename inside `folder` durable: a name is on disk once its folder is."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -123,7 +122,7 @@ def _buffered(raw: NamedFile, mode: str) -> IO[Any]:
 
 
 @contextmanager
-def _explaining(path: Path, bytes_needed: str) -> Iterator[None]:
+def _name_target(path: Path, bytes_needed: str) -> Iterator[None]:
     """Name the target in an error on a folder, a temporary file or a rename."""
     try:
         yield

@@ -1,6 +1,6 @@
-"""A file -> a file named by its own SHA256, kept once however often it is put.
+"""A file -> a copy named by its SHA256, stored once.
 
-Local weights go here, so that a checkpoint which names them by digest can find them again.
+Local weights are stored here, so that a checkpoint can refer to them by digest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _ignore(line: str) -> None:
 
 
 class ContentStore:
-    """Files under `root`, at <first 2 hex digits>/<64 hex digits>, never changed once there."""
+    """Immutable files under `root`, at <first 2 hex digits>/<64 hex digits>."""
 
     def __init__(self, root: str | Path, on_note: Callable[[str], None] = _ignore) -> None:
         """on_note is called with one line on each damaged file that is replaced."""
@@ -29,13 +29,13 @@ class ContentStore:
         self._verified: set[str] = set()
 
     def put(self, path: str | Path) -> str:
-        """Keep a copy of the file and return its SHA256; putting it again costs one reading.
+        """Store a copy of the file and return its SHA256; storing it again reads the file once.
 
-        The copy is checked while it is made: the name never belies the bytes, even if the source
-        changes meanwhile. No hard link: a source edited in place would alter the kept file.
+        The copy is verified, so that its name matches its bytes even if the source changes
+        meanwhile. It is no hard link, because editing the source in place would change it.
 
         Raises:
-            OSError: the file cannot be read or the copy not written.
+            OSError: the file cannot be read, or the copy cannot be written.
         """
         path = Path(path)
         sha256 = hashing.sha256_file(path)
@@ -47,13 +47,15 @@ class ContentStore:
             ):
                 shutil.copyfileobj(source, copy, 1 << 20)
                 copy.flush()
-                _check(Path(copy.name), sha256, f"{path} changed while it was copied; put it again")
+                _check_digest(
+                    Path(copy.name), sha256, f"{path} changed while it was copied; put it again"
+                )
             target.chmod(0o444)
         self._verified.add(sha256)
         return sha256
 
     def put_bytes(self, data: bytes) -> str:
-        """Keep bytes that are in memory; return their SHA256.
+        """Store bytes and return their SHA256.
 
         Raises:
             OSError: the file cannot be written.
@@ -67,30 +69,30 @@ class ContentStore:
         return sha256
 
     def path(self, sha256: str) -> Path:
-        """Where the file lies, its bytes verified on first use by this object.
+        """The path of a file, verified on first use by this object.
 
         Raises:
-            UserError: it is not here, or its bytes are not those of its name.
+            UserError: the file is missing, or its bytes do not match its name.
         """
         target = self._place(sha256)
-        if not target.is_file():  # nor is a folder or a pipe
+        if not target.is_file():  # folders and pipes too
             raise UserError(f"no file with sha256 {sha256} in {self.root}: give its path instead")
         if sha256 not in self._verified:
-            _check(
+            _check_digest(
                 target, sha256, f"{target} is damaged: delete it and give the original file again"
             )
             self._verified.add(sha256)
         return target
 
     def _is_whole(self, target: Path) -> bool:
-        """Whether the file is there with the bytes of its name; any other goes, with a note."""
+        """Whether the file exists and matches its name; otherwise note the damage."""
         for folder in (self.root, target.parent):
             json_cache.clear_folder(folder, self._on_note)
         if not os.path.lexists(target):
             return False
         reason = "its bytes are not those of its name"
         try:
-            if hashing.sha256_regular(target) == target.name:
+            if hashing.sha256_file(target) == target.name:
                 return True
         except OSError as error:
             reason = error.strerror or str(error)
@@ -102,7 +104,7 @@ class ContentStore:
         return self.root / sha256[:2] / sha256
 
 
-def _check(path: Path, sha256: str, otherwise: str) -> None:
-    found = hashing.sha256_file(path)
-    if found != sha256:
-        raise UserError(f"{otherwise} (sha256 {found}, expected {sha256})")
+def _check_digest(path: Path, sha256: str, message: str) -> None:
+    actual = hashing.sha256_file(path)
+    if actual != sha256:
+        raise UserError(f"{message} (sha256 {actual}, expected {sha256})")

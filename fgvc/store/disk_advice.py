@@ -1,4 +1,4 @@
-"""An error of the disk -> one line that names the key or variable which moves it elsewhere."""
+"""A disk error -> one line that names the config key or variable of the path's folder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from fgvc.store.disk_errors import DISK
+from fgvc.store.disk_errors import DISK_ERRORS
 
 HUB, TEMPORARY = "HF_HOME", "TMPDIR"
-SCRATCH = "/fgvc-"  # begins the folders of temporary.scratch
-ROOTS = ("cache_root", "output_root", "multirun_root", "data_root")  # of runtime: written by fgvc
+SCRATCH = "/fgvc-"  # prefix of the folders of temporary_files.scratch
+ROOTS = ("cache_root", "output_root", "multirun_root", "data_root")  # keys of `runtime`
 
 
 def disk_error_line(
@@ -21,52 +21,52 @@ def disk_error_line(
     """The error in one line, with the key that sets the folder of its path.
 
     Args:
-        runtime: the node of the config.
-        others: more keys and the paths that they name, such as task.output.
+        runtime: the `runtime` node of the config.
+        others: other keys with their paths, such as task.output.
     """
     if error.filename is None:
-        if error.errno in DISK:
+        if error.errno in DISK_ERRORS:
             return f"{error.strerror}: a stream without a name, such as standard output"
         return str(error)
     line = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    places = {key: place for key, place in (others or {}).items() if place is not None}
-    places |= {f"runtime.{name}": runtime[name] for name in ROOTS}
-    places[HUB] = os.environ.get(HUB, "~/.cache/huggingface")
-    key = _key_of(Path(os.fsdecode(error.filename)), places)
+    paths = {key: path for key, path in (others or {}).items() if path is not None}
+    paths |= {f"runtime.{name}": runtime[name] for name in ROOTS}
+    paths[HUB] = os.environ.get(HUB, "~/.cache/huggingface")
+    key = _key_of(Path(os.fsdecode(error.filename)), paths)
     if key is None and SCRATCH in line and line.startswith(tempfile.gettempdir()):
         return f"{line}; {TEMPORARY}=PATH is where temporary files are kept"
     if key is None or key in line:
         return line
-    return f"{line}; {_way_out(key, places[key])}"
+    return f"{line}; {_advice(key, paths[key])}"
 
 
 def missing_home_line(error: RuntimeError, runtime: Mapping[str, str]) -> str | None:
     """The line for a `~` without a home folder; None for any other error."""
     if "home directory" not in str(error):
         return None
-    places = {f"runtime.{name}": value for name, value in runtime.items() if name.endswith("_root")}
-    key = next((key for key, value in places.items() if str(value).startswith("~")), None)
+    paths = {f"runtime.{name}": value for name, value in runtime.items() if name.endswith("_root")}
+    key = next((key for key, value in paths.items() if str(value).startswith("~")), None)
     if key is None:
         return f"HOME: {error} Set it, or write paths without ~"
-    return f"{key}={places[key]}: no home folder is known here. Set HOME, or give {key}=PATH"
+    return f"{key}={paths[key]}: no home folder is known here. Set HOME, or give {key}=PATH"
 
 
-def _key_of(file: Path, places: Mapping[str, str]) -> str | None:
-    """The key whose folder holds a file, the innermost of several; else the first that lies in it:
-    a folder may fail to be made far above."""
+def _key_of(file: Path, paths: Mapping[str, str]) -> str | None:
+    """The key of the innermost folder that contains a file; otherwise the first key whose folder
+    lies below it, because creating a parent folder may fail."""
     file = file.absolute()
     roots: dict[str, Path] = {}
-    for key, place in places.items():
+    for key, path in paths.items():
         with suppress(RuntimeError):  # no home folder
-            roots[key] = Path(place).expanduser().absolute()
-    holding = [key for key, root in roots.items() if file.is_relative_to(root)]
-    if holding:
-        return max(holding, key=lambda key: len(roots[key].parts))
+            roots[key] = Path(path).expanduser().absolute()
+    containing = [key for key, root in roots.items() if file.is_relative_to(root)]
+    if containing:
+        return max(containing, key=lambda key: len(roots[key].parts))
     return next((key for key, root in roots.items() if root.is_relative_to(file)), None)
 
 
-def _way_out(key: str, place: str) -> str:
+def _advice(key: str, path: str) -> str:
     if key == HUB:
         return f"{HUB}=PATH is where weights of the hub are kept"
-    usual = " (or FGVC_CACHE=PATH)" if key == "runtime.cache_root" else ""
-    return f"{key}={place}: give another with {key}=PATH{usual}"
+    alternative = " (or FGVC_CACHE=PATH)" if key == "runtime.cache_root" else ""
+    return f"{key}={path}: give another with {key}=PATH{alternative}"

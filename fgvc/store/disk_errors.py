@@ -1,8 +1,8 @@
-"""An error of the disk -> the same error with the file's path and the bytes that it needs.
+"""A disk error -> the same error with the path of the file and the bytes needed.
 
-The system reports a full disk as `[Errno 28]`, without the file, when bytes are written, flushed,
-synchronised or closed. Errors of files opened here name the file. After a refused write, or another
-error in the block of the writer, closing is silent: the first error is reported.
+When bytes are written, flushed, synchronised or closed, the system reports a full disk as
+`[Errno 28]` without a path. Errors of files opened here include the path. After a failed write or
+another exception in the writer's block, closing is silent, so that the first error is reported.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# errors of a disk; any other error without a path may have another cause
-DISK = frozenset(
+# errors of a disk; other errors without a path may have another cause
+DISK_ERRORS = frozenset(
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "ESTALE", "ENXIO", "ENODEV")
     if hasattr(errno, name)
@@ -24,7 +24,7 @@ DISK = frozenset(
 
 
 class NamedFile(io.FileIO):
-    """An unbuffered file whose errors name `target`, the file that it is or becomes."""
+    """An unbuffered file whose errors name `target`, its final path."""
 
     def __init__(self, path: Path, mode: str, target: Path, size: int | None = None) -> None:
         """size: bytes that will be written, if known."""
@@ -71,7 +71,7 @@ class NamedWriter(io.BufferedWriter):
         super().__exit__(kind, *rest)
 
     def abandon(self) -> None:
-        """Drop the bytes that are not written yet: another error is reported."""
+        """Drop unwritten bytes, because another error is reported."""
         raw: NamedFile = self.raw  # type: ignore[assignment]
         raw.abandoned = True
 
@@ -80,13 +80,13 @@ def open_named(path: str | Path, mode: str = "wb") -> NamedWriter:
     """A buffered binary file to write; mode "wb", "xb" or "ab".
 
     Raises:
-        OSError: here, and from its methods: with the path and the bytes needed.
+        OSError: also from the methods of the file; with the path and the bytes needed.
     """
     return NamedWriter(NamedFile(Path(path), mode.replace("b", ""), Path(path)))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file in place, for a folder that is renamed when it is whole.
+    """Write a file in place, for a folder that is renamed when it is complete.
 
     Raises:
         OSError: with the path and the bytes needed.
@@ -107,22 +107,22 @@ def close_quietly(raw: NamedFile) -> Iterator[None]:
 
 @contextmanager
 def add_path(path: str | Path, count: int | None = None) -> Iterator[None]:
-    """Name `path` in an error of the disk that a library raises without a path.
+    """Add `path` to a disk error that a library raises without a path.
 
     Args:
-        path: the file, or the folder of the files, that the library writes.
-        count: bytes that are written, if known.
+        path: the file that the library writes, or the folder of its files.
+        count: bytes to write, if known.
     """
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in DISK:
+        if error.filename is None and error.errno in DISK_ERRORS:
             raise with_path(error, Path(path), size_text(count, 0)) from error
         raise
 
 
 def size_text(size: int | None, written: int) -> str:
-    """The bytes that a file needs, in the words of a message."""
+    """The bytes that a file needs, for a message."""
     return f"more than {written} bytes needed" if size is None else f"{size} bytes needed"
 
 

@@ -1,9 +1,9 @@
-"""A path -> at most one process at a time that holds it.
+"""A path -> a lock that at most one process holds at a time.
 
-The lock is the kernel's (flock): it ends with its holder, however that dies, so that nothing stale
-is ever left to clean up. The file also says who holds it, for the message to the second one.
-It is never deleted: a third process could then lock a new file while a second still waits on the
-old one. Local disks and NFS since Linux 2.6.12; not Windows.
+The kernel's lock (flock) ends when its process ends for any reason, so that no stale lock remains.
+The file also names the holder, for the message to other processes. It is never deleted: otherwise a
+third process could lock a new file while a second process waits for the old file.
+Local disks and NFS since Linux 2.6.12; not Windows.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from fgvc import untrusted
 from fgvc.store.disk_errors import add_path
 from fgvc.types import UserError
 
-_held: set[int] = set()
+_descriptors: set[int] = set()
 
 
-class LockHeld(UserError):  # noqa: N818 - it says what is, as BlockingIOError does
-    """Another process holds the lock; the line names its pid, host and start."""
+class LockHeld(UserError):  # noqa: N818 - describes a state, like BlockingIOError
+    """Another process holds the lock; the message names its pid, host and start."""
 
 
 @contextmanager
@@ -35,36 +35,36 @@ def lock(
     """Hold `path` while the block runs.
 
     Args:
-        path: the lock file, made where missing and left in place.
+        path: the lock file, created if missing and left in place.
         wait: wait for the holder instead of raising.
-        on_wait: called once with the holder's line before the wait begins.
+        on_wait: called once with a line about the holder before waiting.
 
     Raises:
-        LockHeld: another process, or another block of this one, holds it and `wait` is false.
-        OSError: the file cannot be made.
+        LockHeld: another process or block holds the lock, and `wait` is false.
+        OSError: the file cannot be created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         untrusted.require_regular(path)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    _held.add(descriptor)
+    _descriptors.add(descriptor)
     try:
         _acquire(descriptor, path, wait, on_wait)
-        _sign(descriptor, path)
+        _write_holder(descriptor, path)
         yield
     finally:
-        # a forked child that runs on past the block has closed its copy already
-        if descriptor in _held:
-            _held.discard(descriptor)
+        # a forked child has already closed its copy
+        if descriptor in _descriptors:
+            _descriptors.discard(descriptor)
             os.close(descriptor)
 
 
 def holder(path: str | Path) -> str | None:
-    """Who holds `path` at this moment, in a line; None where nobody does. Nothing is written.
+    """A line about the process that holds `path`; None if it is free. Nothing is written.
 
     Raises:
-        OSError: the file is there and cannot be opened.
+        OSError: the file exists and cannot be opened.
     """
     path = Path(path)
     try:
@@ -75,7 +75,7 @@ def holder(path: str | Path) -> str | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return None
     except BlockingIOError:
-        return _holder(descriptor, path)
+        return _holder_line(descriptor, path)
     finally:
         os.close(descriptor)
 
@@ -87,7 +87,7 @@ def _acquire(
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
     except BlockingIOError:
-        line = _holder(descriptor, path)
+        line = _holder_line(descriptor, path)
     if not wait:
         raise LockHeld(f"{line}; wait for it to end, or choose another folder")
     if on_wait is not None:
@@ -95,11 +95,11 @@ def _acquire(
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
-def _sign(descriptor: int, path: Path) -> None:
-    """Write the holder of the lock, in one small write because it may be read at any moment.
+def _write_holder(descriptor: int, path: Path) -> None:
+    """Write the holder of the lock; in one small write, because others may read it at any time.
 
     Raises:
-        OSError: the disk refuses; with the path and the bytes needed.
+        OSError: the file cannot be written; with the path and the bytes needed.
     """
     since = datetime.now(UTC).isoformat(timespec="seconds")
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
@@ -109,20 +109,21 @@ def _sign(descriptor: int, path: Path) -> None:
         os.pwrite(descriptor, data, 0)
 
 
-def _holder(descriptor: int, path: Path) -> str:
+def _holder_line(descriptor: int, path: Path) -> str:
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
         who = f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError, TypeError):  # caught between its lock and its signature
+    except (ValueError, KeyError, TypeError):  # locked, but the holder is not written yet
         who = "a process that has just begun"
     return f"{path} is held by {who}"
 
 
-def _drop_in_child() -> None:
-    """A forked worker inherits the descriptor, and would hold the lock on after our death."""
-    for descriptor in _held:
+def _close_in_child() -> None:
+    """Close the inherited descriptors: a forked child would otherwise keep the locks after the
+    parent ends."""
+    for descriptor in _descriptors:
         os.close(descriptor)
-    _held.clear()
+    _descriptors.clear()
 
 
-os.register_at_fork(after_in_child=_drop_in_child)
+os.register_at_fork(after_in_child=_close_in_child)

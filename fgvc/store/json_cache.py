@@ -1,7 +1,7 @@
-"""Plain data -> a JSON file of a cache that holds the digest of its content, and back.
+"""Plain data -> a JSON cache file with the digest of its content, and back.
 
-What a cache holds can be made anew, so damage of any kind is a miss with a note: a flipped bit, a
-cut, another file, or a folder or pipe in place of the file.
+Cached data can be computed again. Thus any damage is a cache miss with a note: a flipped bit, a
+truncated file, another file, or a folder or pipe in place of the file.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from fgvc import untrusted
 from fgvc.store import atomic, hashing, temporary_files
 from fgvc.untrusted import MIB
 
-MOST = 2048 * MIB  # of a file of a cache in JSON: the states of 10 million pictures
+MAX_BYTES = 2048 * MIB  # of a JSON cache file: the states of 10 million images
 OnNote = Callable[[str], None]
 
 
 def write(path: Path, value: Any) -> None:
-    """Write plain data whole, with the digest of its content; a folder in its place is removed.
+    """Write plain data atomically, with its digest; a folder in place of the file is removed.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     remove_folder(path)
     sha256 = hashing.sha256_bytes(hashing.canonical_json(value))
@@ -36,13 +36,13 @@ def read(path: Path, on_note: OnNote, otherwise: str = "made anew") -> Any | Non
     """The data that `write` wrote; None if the file is missing or, with a note, damaged.
 
     Args:
-        otherwise: what becomes of a damaged file, for the note.
+        otherwise: what happens to a damaged file, for the note.
     """
     reason = "its content does not match its digest"
     try:
-        held = json.loads(untrusted.read_bytes(path, MOST))
-        if held["sha256"] == hashing.sha256_bytes(hashing.canonical_json(held["value"])):
-            return held["value"]
+        document = json.loads(untrusted.read_bytes(path, MAX_BYTES))
+        if document["sha256"] == hashing.sha256_bytes(hashing.canonical_json(document["value"])):
+            return document["value"]
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -59,7 +59,7 @@ def report(path: Path, reason: str, on_note: OnNote, otherwise: str = "made anew
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder in place of a file of a cache: a file cannot be renamed to its name."""
+    """Remove a folder in place of a cache file, because no file can be renamed onto a folder."""
     try:
         is_folder = S_ISDIR(path.lstat().st_mode)
     except OSError:
@@ -69,7 +69,7 @@ def remove_folder(path: Path) -> None:
 
 
 def clear_folder(folder: Path, on_note: OnNote) -> None:
-    """Remove a file, with a note, in place of a folder that a cache makes."""
+    """Remove a file in place of a cache folder, with a note."""
     if os.path.lexists(folder) and not folder.is_dir():
         on_note(f"{folder}: damaged in the cache (a file, not a folder): made anew")
         temporary_files.remove(folder)

@@ -1,7 +1,7 @@
-"""task.output= -> where an operation writes: a file by its suffix, otherwise a folder.
+"""task.output= -> the file or folder that an operation writes: a file by its suffix, or a folder.
 
-`X/plan.md` is that file and `X` a folder that gets a `plan.md`, whether or not either exists; a
-trailing slash and an existing folder always mean a folder. Missing parents are made.
+`X/plan.md` is a file, and `X` is a folder for `plan.md`, whether or not they exist. A trailing
+slash or an existing folder always means a folder. Missing parents are created.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from fgvc.types import UserError
 
-# suffixes of files: a path that ends in another of them than the operation writes is a mistake
-FILES = tuple(
+# suffixes of files: a path with one that the operation does not write is an error
+FILE_SUFFIXES = tuple(
     f".{suffix}"
     for suffix in (
         *("json", "jsonl", "csv", "tsv", "txt", "md", "html", "htm", "pdf", "yaml", "yml", "log"),
@@ -23,7 +23,7 @@ FILES = tuple(
 JSON = (".json",)
 
 
-def output_file(given: str, name: str, suffixes: Sequence[str]) -> Path:
+def output_file(output: str, name: str, suffixes: Sequence[str]) -> Path:
     """The file that an operation writes.
 
     Args:
@@ -32,53 +32,53 @@ def output_file(given: str, name: str, suffixes: Sequence[str]) -> Path:
         suffixes: of the file, lower case with their dot; the first is the usual one.
 
     Raises:
-        UserError: the suffix is that of another kind of file, a parent is a file, or it lies in a
-            run folder, which nothing is added to.
+        UserError: the suffix means another kind of file, a parent is a file, or the path lies in a
+            run folder, which must not change.
     """
-    path = Path(given).expanduser()
-    if _is_folder(given, path):
+    path = Path(output).expanduser()
+    if _is_folder(output, path):
         target = path / name
     elif path.suffix.lower() in suffixes:
         target = path
-    elif path.suffix.lower() in FILES:
+    elif path.suffix.lower() in FILE_SUFFIXES:
         raise UserError(
-            f"task.output={given}: what is written there is {suffixes[0]}; name "
+            f"task.output={output}: what is written there is {suffixes[0]}; name "
             f"{path.with_suffix(suffixes[0])}, or a folder"
         )
     else:
         target = path / name
-    _check_free(given, target)
+    _check_free(output, target)
     return target
 
 
-def output_folder(given: str, files: Sequence[str]) -> Path:
-    """The folder into which an operation writes several files; the path of one of them means it.
+def output_folder(output: str, files: Sequence[str]) -> Path:
+    """The folder in which an operation writes several files, given as the folder or as one file.
 
     Raises:
-        UserError: a file of another name, a file where a folder should be, or a run folder.
+        UserError: a file of another name, a file in place of a folder, or a run folder.
     """
-    path = Path(given).expanduser()
-    if not _is_folder(given, path):
+    path = Path(output).expanduser()
+    if not _is_folder(output, path):
         if path.name in files:
             path = path.parent
-        elif path.suffix.lower() in FILES:
+        elif path.suffix.lower() in FILE_SUFFIXES:
             raise UserError(
-                f"task.output={given}: it writes a folder of {', '.join(files)}; name a folder"
+                f"task.output={output}: it writes a folder of {', '.join(files)}; name a folder"
             )
-    _check_free(given, path / files[0])
+    _check_free(output, path / files[0])
     return path
 
 
-def _is_folder(given: str, path: Path) -> bool:
-    return given.endswith(("/", os.sep)) or path.is_dir()
+def _is_folder(output: str, path: Path) -> bool:
+    return output.endswith(("/", os.sep)) or path.is_dir()
 
 
-def _check_free(given: str, target: Path) -> None:
+def _check_free(output: str, target: Path) -> None:
     for folder in target.absolute().parents:
         if (folder / "status.json").exists():
             raise UserError(
-                f"task.output={given}: {folder} is a run, which nothing is added to; name a "
+                f"task.output={output}: {folder} is a run, which nothing is added to; name a "
                 "folder elsewhere"
             )
         if folder.is_file():
-            raise UserError(f"task.output={given}: {folder} is a file; name a folder elsewhere")
+            raise UserError(f"task.output={output}: {folder} is a file; name a folder elsewhere")

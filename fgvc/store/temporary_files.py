@@ -2,9 +2,9 @@
 
     .NAME.HOST.PID.HEX.tmp
 
-A killed process can leave temporaries in any folder that it writes. Every command first removes
+A killed process can leave temporary files in any folder that it writes. Every command first removes
 those of dead processes of this host (`remove_stale`). Whether a process of another host is alive is
-unknown: its temporaries are removed once they are OLD.
+unknown: its temporary files are removed after MAX_AGE.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR
 
-OLD = 7 * 24 * 3600.0  # seconds since the last change; no writer pauses for a week
-LONGEST = 100  # bytes of the target's name that are kept: a name has 255 at most
+MAX_AGE = 7 * 24 * 3600.0  # seconds since the last change; no writer pauses for a week
+MAX_NAME_BYTES = 100  # bytes of the target's name that are kept: a name has 255 at most
 PID_SPACE = Path("/proc/self/ns/pid")  # Linux: processes see those of their namespace alone
-FIRST_SPACE = "pid:[4026531836]"  # of a machine; a container has another
+HOST_PID_SPACE = "pid:[4026531836]"  # of a machine; a container has another
 PATTERN = re.compile(r"(\.|fgvc-).*\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
-def beside(target: Path) -> Path:
-    """A new name in the folder of `target` with the host and the id of this process."""
-    name = os.fsencode(target.name)[:LONGEST].decode("utf-8", "ignore")
+def temporary_path(target: Path) -> Path:
+    """A new path in the folder of `target` with the host and the id of this process."""
+    name = os.fsencode(target.name)[:MAX_NAME_BYTES].decode("utf-8", "ignore")
     owner = f"{this_host()}.{os.getpid()}"
     return target.with_name(f".{name}.{owner}.{secrets.token_hex(4)}.tmp")
 
@@ -40,12 +40,12 @@ def scratch(purpose: str) -> Iterator[Path]:
     """A private folder in the system's folder for temporary files, removed when the block ends.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the folder cannot be created.
     """
     root = Path(tempfile.gettempdir())
     remove_stale(root)
     # not hidden: libraries skip names that begin with a dot
-    folder = root / beside(root / f"fgvc-{purpose}").name.removeprefix(".")
+    folder = root / temporary_path(root / f"fgvc-{purpose}").name.removeprefix(".")
     folder.mkdir(mode=0o700)
     try:
         yield folder
@@ -54,31 +54,30 @@ def scratch(purpose: str) -> Iterator[Path]:
 
 
 def remove_stale(folder: str | Path, depth: int = 0, whole: Collection[str] = ()) -> list[Path]:
-    """Remove the temporaries in `folder` whose writer, a process of this host, is dead, and those
-    of any process that did not change for a week.
+    """Remove temporary files in `folder` whose process on this host is dead, and those of any
+    process that did not change for a week.
 
-    Only names are read. Links are never followed, and a folder or file that cannot be listed or
-    removed stays.
+    Only names are read. Links are never followed. Errors in listing and removing are ignored.
 
     Args:
-        depth: levels of folders below `folder` that are searched too, hidden ones excepted.
-        whole: names of folders that are searched to their end.
+        depth: levels of non-hidden folders below `folder` to search.
+        whole: names of folders to search completely.
 
     Returns:
-        What was removed.
+        The removed paths.
     """
     removed: list[Path] = []
-    waiting = [(str(folder), depth)]
-    while waiting:
-        place, left = waiting.pop()
-        with suppress(OSError), os.scandir(place) as entries:
+    pending = [(str(folder), depth)]
+    while pending:
+        path, levels = pending.pop()
+        with suppress(OSError), os.scandir(path) as entries:
             for entry in entries:
                 if entry.name.endswith(".tmp") and _is_stale(entry):
                     with suppress(OSError):
                         remove(Path(entry.path))
                         removed.append(Path(entry.path))
-                elif (left or entry.name in whole) and _is_searched(entry):
-                    waiting.append((entry.path, _depth(entry.name, left, whole)))
+                elif (levels or entry.name in whole) and _is_searched(entry):
+                    pending.append((entry.path, _depth(entry.name, levels, whole)))
     return removed
 
 
@@ -95,31 +94,31 @@ def _is_searched(entry: os.DirEntry[str]) -> bool:
     return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
 
 
-def _depth(name: str, left: int, whole: Collection[str]) -> int:
-    return 1_000 if name in whole else left - 1
+def _depth(name: str, levels: int, whole: Collection[str]) -> int:
+    return 1_000 if name in whole else levels - 1
 
 
 def _is_stale(entry: os.DirEntry[str]) -> bool:
-    found = PATTERN.fullmatch(entry.name)
-    if found is None:
+    match = PATTERN.fullmatch(entry.name)
+    if match is None:
         return False
-    owner = f".{this_host()}.{found['pid']}"
-    if entry.name[: found.end("pid")].endswith(owner) and not _is_alive(int(found["pid"])):
+    owner = f".{this_host()}.{match['pid']}"
+    if entry.name[: match.end("pid")].endswith(owner) and not _is_alive(int(match["pid"])):
         return True
     # another host, or a live process that reuses the id of a dead process
     with suppress(OSError):
-        return time.time() - entry.stat(follow_symlinks=False).st_mtime > OLD
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > MAX_AGE
     return False
 
 
 def this_host() -> str:
-    """This host, and the container where there is one: containers may share a name and a folder,
-    but none sees the processes of another."""
+    """The name of this host and its container: containers may share a host name and a folder, but
+    do not see each other's processes."""
     name = socket.gethostname()
     with suppress(OSError):
-        space = str(PID_SPACE.readlink())
-        if space != FIRST_SPACE:
-            name += "-" + space.strip("pid:[]")
+        namespace = str(PID_SPACE.readlink())
+        if namespace != HOST_PID_SPACE:
+            name += "-" + namespace.strip("pid:[]")
     return name
 
 

@@ -1,7 +1,7 @@
 """The checkpoint format: a safetensors file with one metadata key -> its facts, a content digest.
 
-Only bytes are read, so that no tensor library is needed here. Digesting the content, and not the
-file alone, detects a changed byte in a file that was copied away from its run folder.
+The file is read as bytes, without a tensor library. The content digest is stored in the file, so
+that a changed byte is also detected in a copy outside the run folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fgvc.untrusted import parse_json
 
 KEY = "fgvc"  # in the metadata of the file
 CONTENT = "content_sha256"  # in the facts
-MOST = 100_000_000  # bytes of a header, as the safetensors format limits it
+MAX_HEADER = 100_000_000  # bytes of a header, as the safetensors format limits it
 DTYPES = {  # of the safetensors format -> as torch prints them
     "BOOL": "torch.bool",
     "U8": "torch.uint8",
@@ -50,7 +50,7 @@ def content_sha256(facts: Mapping[str, Any], tensors: Iterable[Entry]) -> str:
     return hashing.sha256_bytes(b"\n".join(parts))
 
 
-def facts_of(path: Path) -> dict[str, Any] | None:
+def read_facts(path: Path) -> dict[str, Any] | None:
     """The facts of a checkpoint of fgvc, not verified; None for any other file.
 
     Raises:
@@ -58,11 +58,11 @@ def facts_of(path: Path) -> dict[str, Any] | None:
     """
     header = _header(path)
     metadata = header[1].get("__metadata__") if header else None
-    written = metadata.get(KEY) if isinstance(metadata, dict) else None
-    if written is None:
+    text = metadata.get(KEY) if isinstance(metadata, dict) else None
+    if text is None:
         return None
     try:
-        facts = parse_json(written)
+        facts = parse_json(text)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: a damaged checkpoint of fgvc ({error}): restore it") from error
     if not isinstance(facts, dict):
@@ -71,12 +71,12 @@ def facts_of(path: Path) -> dict[str, Any] | None:
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """The facts of a checkpoint of fgvc whose content has the digest that was written with it.
+    """Verify the content digest of a checkpoint of fgvc and return its facts.
 
     Raises:
-        UserError: it is no checkpoint of fgvc, or its bytes changed since it was written.
+        UserError: the file is not a checkpoint of fgvc, or its bytes changed.
     """
-    facts = facts_of(path)
+    facts = read_facts(path)
     if facts is None:
         raise UserError(f"{path}: not a checkpoint of fgvc")
     recorded = facts.pop(CONTENT, None)
@@ -90,11 +90,11 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def _header(path: Path) -> tuple[int, dict[str, Any]] | None:
-    """Where the tensors begin and the header; None if the file is not in safetensors format."""
+    """Offset of the tensors and the header; None if the file is not in safetensors format."""
     with untrusted.open_regular(path) as file:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
-        if start[8:] != b"{" or length > min(MOST, path.stat().st_size):
+        if start[8:] != b"{" or length > min(MAX_HEADER, path.stat().st_size):
             return None
         try:
             header = parse_json(b"{" + file.read(length - 1))
@@ -106,17 +106,17 @@ def _header(path: Path) -> tuple[int, dict[str, Any]] | None:
 def _entries(path: Path) -> Iterator[Entry]:
     header = _header(path)
     assert header is not None, path
-    begin, tensors = header[0], dict(header[1])
+    data_start, tensors = header[0], dict(header[1])
     tensors.pop("__metadata__", None)
     size = path.stat().st_size
     with untrusted.open_regular(path) as file:
         for name in sorted(tensors):
-            about = tensors[name]
-            first, last = about["data_offsets"]
-            if not 0 <= first <= last <= size - begin:
+            entry = tensors[name]
+            first, last = entry["data_offsets"]
+            if not 0 <= first <= last <= size - data_start:
                 raise ValueError(f"{name} lies outside the file")
-            file.seek(begin + first)
-            dtype = DTYPES.get(about["dtype"], str(about["dtype"]))
-            # as written: a tensor without elements has no bytes
-            raw = file.read(last - first) if math.prod(about["shape"]) else b""
-            yield Entry(name, dtype, about["shape"], raw)
+            file.seek(data_start + first)
+            dtype = DTYPES.get(entry["dtype"], str(entry["dtype"]))
+            # a tensor without elements has no bytes
+            raw = file.read(last - first) if math.prod(entry["shape"]) else b""
+            yield Entry(name, dtype, entry["shape"], raw)

@@ -159,6 +159,6 @@ def test_a_validation_split_of_the_dataset_names_its_own_lacks():
     index.split_N[[4, 10]] = VAL  # a test image of class 0, one of class 1
     split = carve(index, 0.1, 0)
     assert split.val_N.tolist() == [4, 10]
-    (note,) = validation_notes(index.label_N, split, index.labelmap, 0.1, own=True)
+    (note,) = validation_notes(index.label_N, split, index.labelmap, 0.1, has_val_split=True)
     assert note.startswith("validation split: 1 of 3 classes have no validation image (2)")
     assert note.endswith("add validation images of these classes")

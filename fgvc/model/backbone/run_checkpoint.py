@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, Tensor] | None:
     Raises:
         UserError: the file changed since it was written, or it holds no backbone.
     """
-    if tensor_file.facts_of(path) is None:
+    if tensor_file.read_facts(path) is None:
         return None
     metadata = _check_metadata(path, tensor_file.verify(path))
     from safetensors import safe_open
@@ -58,7 +58,7 @@ def writing_run(path: Path) -> Mapping[str, Any] | None:
     Raises:
         UserError: the metadata of the checkpoint are damaged or of another version.
     """
-    metadata = tensor_file.facts_of(path)
+    metadata = tensor_file.read_facts(path)
     if metadata is None:
         return None
     _check_metadata(path, metadata)

@@ -57,7 +57,7 @@ def metrics_follow(record: Record) -> str:
         matrix = record.tally(rows)
         computed |= metrics.class_intervals(matrix)
         if record.hierarchy is not None:
-            computed |= metrics.hierarchical(rows.top_NK, rows.label_N, record.hierarchy)
+            computed |= metrics.hierarchical_metrics(rows.top_NK, rows.label_N, record.hierarchy)
         _compare(f"metrics.json {split}", record.numbers[split], computed)
     test = record.predictions["test"]
     computed = prediction_tables.predictions_digest(test.path, test.pred_N)
