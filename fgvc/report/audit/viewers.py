@@ -67,7 +67,8 @@ def viewer_follows(record: Record) -> str | Verdict:
         return Verdict(UNCHECKED, f"{FOLDER}: its samples need logits, which were not kept")
     lines = record.text(f"{FOLDER}/samples.json").splitlines()
     stored = [
-        parse_object(f"{FOLDER}/samples.json", line.removesuffix(",").encode()) for line in lines[1:-1]
+        parse_object(f"{FOLDER}/samples.json", line.removesuffix(",").encode())
+        for line in lines[1:-1]
     ]
     results = predictions_of(record, images_root(record, stored))
     count = 0
