@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from fgvc.learn import gradient_probe, logistic
 from fgvc.model import head as heads
 from fgvc.pipeline.experiment import Experiment
-from fgvc.pipeline.text_features import class_text
+from fgvc.pipeline.text_features import class_text_features
 from fgvc.record import console
 from fgvc.types import Features, UserError
 
@@ -31,30 +31,30 @@ class FittedHead:
     notes: tuple[str, ...] = ()
 
 
-def fit_head(job: Experiment, train: Features, val: Features) -> FittedHead:
+def fit_head(experiment: Experiment, train: Features, val: Features) -> FittedHead:
     """Fit the run's head on train, choose on val where there is something to choose, and refit.
 
     Raises:
         UserError: too few images for the head, or features that nothing can be fitted to.
     """
-    return FITS[job.conf.head.name](job, train, val)
+    return FITS[experiment.conf.head.name](experiment, train, val)
 
 
-def check_fit(job: Experiment) -> None:
+def check_fit(experiment: Experiment) -> None:
     """What can be known before features are extracted."""
-    head, images = job.conf.head, len(job.dataset.split.train_N)
+    head, images = experiment.conf.head, len(experiment.dataset.split.train_N)
     if head.name == "knn" and head.k > images:
         raise UserError(
             f"head.k={head.k} exceeds the {images} training images: set head.k={images}"
         )
 
 
-def does_refit(job: Experiment) -> bool:
+def does_refit(experiment: Experiment) -> bool:
     """Whether the reported head is fitted to train and validation together."""
-    return job.conf.final_fit == "trainval" and len(job.dataset.split.val_N) > 0
+    return experiment.conf.final_fit == "trainval" and len(experiment.dataset.split.val_N) > 0
 
 
-def joined(train: Features, val: Features) -> Features:
+def concat_features(train: Features, val: Features) -> Features:
     """Both, rows ascending."""
     row_N = np.concatenate([train.row_N, val.row_N])
     order_N = np.argsort(row_N, kind="stable")
@@ -62,23 +62,23 @@ def joined(train: Features, val: Features) -> Features:
     return Features(x_ND[order_N], row_N[order_N], (*train.bad, *val.bad))
 
 
-def _linear(job: Experiment, train: Features, val: Features) -> FittedHead:
-    return _logistic(job, train, val, None, _linear_head)
+def _linear(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+    return _logistic(experiment, train, val, None, _linear_head)
 
 
-def _text_linear(job: Experiment, train: Features, val: Features) -> FittedHead:
+def _text_linear(experiment: Experiment, train: Features, val: Features) -> FittedHead:
     """On unit features, drawn towards the text classifier of the same tower.
 
     A convex optimum forgets where it began, so the text is in the penalty: C |W - scale * text|^2.
     """
-    text = class_text(job)
+    text = class_text_features(experiment)
     prior_CD = (text.weight_CD.double() * text.scale).numpy()
-    fitted = _logistic(job, _unit(train), _unit(val), prior_CD, _text_head)
+    fitted = _logistic(experiment, _unit(train), _unit(val), prior_CD, _text_head)
     return replace(fitted, numbers={**fitted.numbers, "text_scale": text.scale})
 
 
 def _logistic(
-    job: Experiment,
+    experiment: Experiment,
     train: Features,
     val: Features,
     prior_CD: np.ndarray | None,
@@ -86,14 +86,14 @@ def _logistic(
 ) -> FittedHead:
     """Choose C on validation, then solve again to task.final_gap: on train and, if the final fit
     joins both splits, on train and validation."""
-    task, label_N = job.conf.task, job.dataset.manifest.label_N
+    task, label_N = experiment.conf.task, experiment.dataset.manifest.label_N
     cs = np.logspace(np.log10(task.c_low), np.log10(task.c_high), task.c_count).tolist()
     path: list[dict[str, object]] = []
     with console.progress("logistic regression", len(cs), "values of C") as advance:
         solutions = logistic.fit_path(
             train.x_ND,
             label_N[train.row_N],
-            job.classes,
+            experiment.num_classes,
             cs,
             task.gap,
             task.gap_until,
@@ -102,22 +102,22 @@ def _logistic(
             prior_CD,
         )
         choice = logistic.choose(_kept(solutions, path), val.x_ND, label_N[val.row_N])
-    chosen = _solve_to_final_gap(job, train, choice.solution, prior_CD)
+    chosen = _solve_to_final_gap(experiment, train, choice.solution, prior_CD)
     final = chosen
-    if does_refit(job):
-        final = _solve_to_final_gap(job, joined(train, val), chosen, prior_CD)
-    _log_path(job, choice)
+    if does_refit(experiment):
+        final = _solve_to_final_gap(experiment, concat_features(train, val), chosen, prior_CD)
+    _log_path(experiment, choice)
     selection = _selection(path, choice, chosen, final)
     return FittedHead(
-        head_of(chosen), head_of(final), {"selection": selection}, _c_notes(job, choice)
+        head_of(chosen), head_of(final), {"selection": selection}, _c_notes(experiment, choice)
     )
 
 
-def _c_notes(job: Experiment, choice: logistic.Choice) -> tuple[str, ...]:
+def _c_notes(experiment: Experiment, choice: logistic.Choice) -> tuple[str, ...]:
     """A note where the chosen C lies at an end of its range, with the key that widens it."""
     if choice.end is None:
         return ()
-    task, c = job.conf.task, choice.solution.c
+    task, c = experiment.conf.task, choice.solution.c
     key, value, verb = ("c_high", task.c_high, "Raise")
     if choice.end == "first":
         key, value, verb = ("c_low", task.c_low, "Lower")
@@ -128,14 +128,14 @@ def _c_notes(job: Experiment, choice: logistic.Choice) -> tuple[str, ...]:
 
 
 def _solve_to_final_gap(
-    job: Experiment, rows: Features, start: logistic.Solution, prior_CD: np.ndarray | None
+    experiment: Experiment, rows: Features, start: logistic.Solution, prior_CD: np.ndarray | None
 ) -> logistic.Solution:
     """Solve at start.c on these rows until the certified gap is at most task.final_gap."""
-    task = job.conf.task
+    task = experiment.conf.task
     return logistic.refit(
         rows.x_ND,
-        job.dataset.manifest.label_N[rows.row_N],
-        job.classes,
+        experiment.dataset.manifest.label_N[rows.row_N],
+        experiment.num_classes,
         start,
         task.final_gap,
         task.gap_until,
@@ -144,38 +144,53 @@ def _solve_to_final_gap(
     )
 
 
-def _knn(job: Experiment, train: Features, val: Features) -> FittedHead:
+def _knn(experiment: Experiment, train: Features, val: Features) -> FittedHead:
     """Nothing is fitted or chosen: the bank is the training features, k and temperature given."""
-    final = joined(train, val) if does_refit(job) else train
-    return FittedHead(_bank(job, train), _bank(job, final), {"selection": None})
+    final = concat_features(train, val) if does_refit(experiment) else train
+    return FittedHead(_bank(experiment, train), _bank(experiment, final), {"selection": None})
 
 
-def _by_gradient(job: Experiment, train: Features, val: Features) -> FittedHead:
+def _by_gradient(experiment: Experiment, train: Features, val: Features) -> FittedHead:
     """Every pair of a learning rate and a weight decay; validation chooses pair and epoch."""
-    label_N, settings, seed = job.dataset.manifest.label_N, job.conf.head.fit, job.conf.seed
+    label_N, settings, seed = (
+        experiment.dataset.manifest.label_N,
+        experiment.conf.head.fit,
+        experiment.conf.seed,
+    )
     pairs = len(settings.learning_rates) * len(settings.weight_decays)
 
     def build() -> torch.nn.Module:
-        return heads.new_head(job.conf.head, train.x_ND.shape[1], job.classes, seed)
+        return heads.new_head(
+            experiment.conf.head, train.x_ND.shape[1], experiment.num_classes, seed
+        )
 
-    with console.progress(f"head={job.conf.head.name}", pairs * settings.epochs, "epochs") as step:
+    with console.progress(
+        f"head={experiment.conf.head.name}", pairs * settings.epochs, "epochs"
+    ) as step:
         choice = gradient_probe.fit(
             build,
             train.x_ND,
             label_N[train.row_N],
             val.x_ND,
             label_N[val.row_N],
-            job.classes,
+            experiment.num_classes,
             settings,
             seed,
             step,
         )
     final = choice.head
-    if does_refit(job):
-        both, chosen = joined(train, val), choice.trial
+    if does_refit(experiment):
+        both, chosen = concat_features(train, val), choice.trial
         with console.progress("fit on train and val", chosen.epochs, "epochs") as step:
             final = gradient_probe.refit(
-                build, both.x_ND, label_N[both.row_N], job.classes, chosen, settings, seed, step
+                build,
+                both.x_ND,
+                label_N[both.row_N],
+                experiment.num_classes,
+                chosen,
+                settings,
+                seed,
+                step,
             )
     selection = {
         "chosen": _told(choice.trial),
@@ -228,12 +243,12 @@ def _tensors(solution: logistic.Solution) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def _bank(job: Experiment, bank: Features) -> torch.nn.Module:
-    head = job.conf.head
+def _bank(experiment: Experiment, bank: Features) -> torch.nn.Module:
+    head = experiment.conf.head
     return heads.KnnHead(
         torch.from_numpy(bank.x_ND),
-        torch.from_numpy(job.dataset.manifest.label_N[bank.row_N]),
-        job.classes,
+        torch.from_numpy(experiment.dataset.manifest.label_N[bank.row_N]),
+        experiment.num_classes,
         head.k,
         head.temperature,
     )
@@ -280,11 +295,11 @@ def _solved(solution: logistic.Solution) -> dict[str, object]:
     }
 
 
-def _log_path(job: Experiment, choice: logistic.Choice) -> None:
+def _log_path(experiment: Experiment, choice: logistic.Choice) -> None:
     for step, trial in enumerate(choice.curve):
-        job.board.scalar("select/val_loss", trial.loss, step)
-        job.board.scalar("select/val_top1", trial.top1, step)
-        job.board.scalar("select/log10_c", float(np.log10(trial.c)), step)
+        experiment.board.scalar("select/val_loss", trial.loss, step)
+        experiment.board.scalar("select/val_top1", trial.top1, step)
+        experiment.board.scalar("select/log10_c", float(np.log10(trial.c)), step)
 
 
 FITS: dict[str, Callable[[Experiment, Features, Features], FittedHead]] = {

@@ -15,7 +15,7 @@ import numpy as np
 from fgvc.data.index import list_first
 from fgvc.model.backbone import hf_config
 from fgvc.pipeline import validation, weights_overlap
-from fgvc.pipeline.experiment import Experiment, Outcome
+from fgvc.pipeline.experiment import Experiment, Results
 from fgvc.pipeline.features import WEIGHTS_NOTES
 from fgvc.record import privacy
 from fgvc.record.page.run import UNREADABLE_FILE
@@ -24,37 +24,41 @@ from fgvc.types import BadImage, Dataset
 SPLITS = ("train", "val", "test")
 
 
-def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
+def notes_of(experiment: Experiment, results: Results) -> list[str]:
     """All notes of a run: on the dataset, the validation split, unreadable images and the task.
 
     Tables, pages and model cards show them on other machines: they name no place of this machine.
     """
     notes = [
-        *job.dataset.warnings,
-        *validation.notes(job.task, job.conf, job.dataset),
-        *_unreadable_note(job, outcome, SPLITS, f"; {UNREADABLE_FILE} lists them all"),
-        *_lost_class_notes(job, outcome.unreadable),
-        *_weights_notes(job, outcome),
-        *hf_config.eps_assumption(job.conf.backbone, job.extractor.source),
-        *weights_overlap.notes(job.extractor.source, job.backbone_N, job.dataset),
-        *outcome.notes,
+        *experiment.dataset.warnings,
+        *validation.notes(experiment.task, experiment.conf, experiment.dataset),
+        *_unreadable_note(experiment, results, SPLITS, f"; {UNREADABLE_FILE} lists them all"),
+        *_lost_class_notes(experiment, results.unreadable),
+        *_weights_notes(experiment, results),
+        *hf_config.eps_assumption(experiment.conf.backbone, experiment.extractor.source),
+        *weights_overlap.notes(
+            experiment.extractor.source, experiment.backbone_image_N, experiment.dataset
+        ),
+        *results.notes,
     ]
     return [privacy.without_user_paths(note) for note in notes]
 
 
-def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
+def notes_of_fit(experiment: Experiment, results: Results) -> list[str]:
     """The notes that also hold for an evaluation of the head on other images.
 
     They are stored in its checkpoint.
     """
     notes = [
-        *validation.notes(job.task, job.conf, job.dataset),
-        *_unreadable_note(job, outcome, ("train", "val")),
-        *_lost_class_notes(job, outcome.unreadable),
-        *_weights_notes(job, outcome),
-        *hf_config.eps_assumption(job.conf.backbone, job.extractor.source),
-        *weights_overlap.notes(job.extractor.source, job.backbone_N, job.dataset),
-        *outcome.notes,
+        *validation.notes(experiment.task, experiment.conf, experiment.dataset),
+        *_unreadable_note(experiment, results, ("train", "val")),
+        *_lost_class_notes(experiment, results.unreadable),
+        *_weights_notes(experiment, results),
+        *hf_config.eps_assumption(experiment.conf.backbone, experiment.extractor.source),
+        *weights_overlap.notes(
+            experiment.extractor.source, experiment.backbone_image_N, experiment.dataset
+        ),
+        *results.notes,
     ]
     return [privacy.without_user_paths(note) for note in notes]
 
@@ -73,11 +77,11 @@ def unreadable_rows(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> list[
     ]
 
 
-def _weights_notes(job: Experiment, outcome: Outcome) -> Iterator[str]:
+def _weights_notes(experiment: Experiment, results: Results) -> Iterator[str]:
     """Which part of the weights file the backbone was filled from, if not all of it."""
-    notes: Any = (outcome.cost or job.extractor.cost()).get(WEIGHTS_NOTES, ())
+    notes: Any = (results.cost or experiment.extractor.cost()).get(WEIGHTS_NOTES, ())
     for note in notes:
-        if f"of the fit: {note}" not in outcome.notes:
+        if f"of the fit: {note}" not in results.notes:
             yield note
 
 
@@ -90,43 +94,43 @@ def _by_split(dataset: Dataset, unreadable: tuple[BadImage, ...]) -> dict[str, l
 
 
 def _unreadable_note(
-    job: Experiment, outcome: Outcome, splits: Sequence[str], end: str = ""
+    experiment: Experiment, results: Results, splits: Sequence[str], end: str = ""
 ) -> tuple[str, ...]:
     """Counts and names of the images of some splits that cannot be read, and the consequences."""
-    found = _by_split(job.dataset, outcome.unreadable)
+    found = _by_split(experiment.dataset, results.unreadable)
     by_split = {name: found[name] for name in splits}
     counts = [f"{len(bad)} of {name}" for name, bad in by_split.items() if bad]
     if not counts:
         return ()
     total = sum(map(len, by_split.values()))
-    path = job.dataset.manifest.path
+    path = experiment.dataset.manifest.path
     return (
         f"{total} image{'s' * (total != 1)} cannot be read ({', '.join(counts)}): "
         f"{list_first(path[bad.row] for rows in by_split.values() for bad in rows)}; "
-        f"{'; '.join(_consequences(job, outcome, by_split))}{end}",
+        f"{'; '.join(_consequences(experiment, results, by_split))}{end}",
     )
 
 
 def _consequences(
-    job: Experiment, outcome: Outcome, by_split: Mapping[str, list[BadImage]]
+    experiment: Experiment, results: Results, by_split: Mapping[str, list[BadImage]]
 ) -> Iterator[str]:
     """What a run does with its unreadable images, per kind of split."""
-    fits_on = ("train", "val") if job.conf.final_fit == "trainval" else ("train",)
+    fits_on = ("train", "val") if experiment.conf.final_fit == "trainval" else ("train",)
     if fitted := [name for name in fits_on if by_split[name]]:
         yield f"the fit leaves out those of {' and '.join(fitted)}"
-    if predicted := [name for name in outcome.splits if by_split.get(name)]:
+    if predicted := [name for name in results.predictions if by_split.get(name)]:
         yield f"those of {' and '.join(predicted)} count as wrong"
 
 
-def _lost_class_notes(job: Experiment, unreadable: tuple[BadImage, ...]) -> Iterator[str]:
+def _lost_class_notes(experiment: Experiment, unreadable: tuple[BadImage, ...]) -> Iterator[str]:
     """Notes on classes whose images in train, or in validation, are all unreadable."""
     effects = {"train": "the head cannot learn them"}
-    if validation.reads_validation(job.task, job.conf):
+    if validation.reads_validation(experiment.task, experiment.conf):
         effects["val"] = "validation says nothing about them"
-    manifest, names = job.dataset.manifest, job.dataset.labelmap.names
+    manifest, names = experiment.dataset.manifest, experiment.dataset.labelmap.names
     bad_N = np.array([bad.row for bad in unreadable], np.int64)
     for split, effect in effects.items():
-        row_N = getattr(job.dataset.split, f"{split}_N")
+        row_N = getattr(experiment.dataset.split, f"{split}_N")
         lost = np.setdiff1d(
             manifest.label_N[row_N], manifest.label_N[np.setdiff1d(row_N, bad_N)]
         ).tolist()

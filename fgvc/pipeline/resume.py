@@ -25,7 +25,7 @@ from fgvc.types import UserError
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """The state that a training resumes. step: optimiser steps behind `state`. place: its source.
 
     origin: `from`, the run it was taken from, or None; `changed`, the config keys that a forced
@@ -79,21 +79,23 @@ def check_resume(conf: Config, plain: Mapping[str, Any]) -> None:
         _check_config(stopped, plain, folder.parent, False)
 
 
-def find_start(job: Experiment, plain: dict[str, Any], states: States) -> Start | None:
+def find_resume_point(
+    experiment: Experiment, plain: dict[str, Any], states: States
+) -> ResumePoint | None:
     """The state to resume, checked and not yet copied; None: the training starts anew.
 
     Raises:
         UserError: runtime.resume names no state; a state of another config, of other data or other
             weights, or of a version that did not keep their digests.
     """
-    path, force = job.conf.runtime.resume, job.conf.runtime.resume_force
+    path, force = experiment.conf.runtime.resume, experiment.conf.runtime.resume_force
     anew = ", the training starts anew" if path is None else ""
     own = states.newest(console.say, anew, without_best=force)
     place = None if path is None else Path(path).expanduser().resolve()
     if own is not None:
         if place is not None and "origin" in own[1]:
             _check_named(place, states, own, force)
-        return _checked(job, plain, states.folder.parent, own, states)
+        return _checked(experiment, plain, states.folder.parent, own, states)
     if place is None:
         return None
     if (named := _named(place, force)) is None:
@@ -102,7 +104,7 @@ def find_start(job: Experiment, plain: dict[str, Any], states: States) -> Start 
             "folder, or a state in it)"
         )
     other, loaded = named
-    return _checked(job, plain, place, loaded, other)
+    return _checked(experiment, plain, place, loaded, other)
 
 
 def _check_named(place: Path, states: States, own: tuple[int, dict[str, Any]], force: bool) -> None:
@@ -131,11 +133,13 @@ def _check_named(place: Path, states: States, own: tuple[int, dict[str, Any]], f
     )
 
 
-def copy_states(job: Experiment, plain: dict[str, Any], states: States, start: Start) -> None:
+def copy_states(
+    experiment: Experiment, plain: dict[str, Any], states: States, start: ResumePoint
+) -> None:
     """Copy the state of another run into this one, with its best weights and its reads of test."""
     if start.copied_from is None:
         return
-    job.run.adopt_test_reads(start.copied_from.folder.parent)
+    experiment.run.adopt_test_reads(start.copied_from.folder.parent)
     if (best := start.copied_from.best()) is not None:
         states.save_best(*best)
     states.save(start.step, {**start.state, "config": plain, "origin": start.origin})
@@ -150,25 +154,25 @@ def state_name(place: Path) -> str:
 
 
 def _checked(
-    job: Experiment,
+    experiment: Experiment,
     plain: Mapping[str, Any],
     place: Path,
     loaded: tuple[int, dict[str, Any]],
     states: States,
-) -> Start:
+) -> ResumePoint:
     """states: that `loaded` is of; those of another run are copied later."""
     step, state = loaded
-    other = None if states.folder.parent == job.run.path else states
+    other = None if states.folder.parent == experiment.run.path else states
     if "identity" not in state or "origin" not in state:
         raise UserError(
             f"{place}: a state of an older version, without the digests of its data and weights. "
             "Train under a new runtime.run_id without runtime.resume"
         )
     check_content(state, place)
-    current, keys = identity(job), _differing(state["config"], plain)
+    current, keys = identity(experiment), _differing(state["config"], plain)
     also = "".join(f"; {value}" for value in _both(state["config"], plain, keys))
     check_data(state["identity"], current, place, also)
-    changed = _check_config(state["config"], plain, place, job.conf.runtime.resume_force)
+    changed = _check_config(state["config"], plain, place, experiment.conf.runtime.resume_force)
     code = ("git_commit", "code_patch_sha256")
     if other_code := bool(differing(state["identity"], current, code)):
         console.say("note: the state was saved by another version of this code")
@@ -180,7 +184,7 @@ def _checked(
     }
     if states.best_lost is not None:
         state = {**state, "trainer": {**state["trainer"], "best": {}}}
-    return Start(step, state, place, origin, other)
+    return ResumePoint(step, state, place, origin, other)
 
 
 def _best_lost(states: States, state: Mapping[str, Any]) -> dict[str, Any]:

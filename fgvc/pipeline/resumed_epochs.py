@@ -12,7 +12,7 @@ from fgvc.learn.train.best_epoch import BestEpoch
 from fgvc.types import UserError
 
 
-def refuse_past_end(conf: Config, done: int, steps: int) -> None:
+def check_not_past_end(conf: Config, done: int, steps: int) -> None:
     """Refuse a state from beyond the last step of this training.
 
     Args:
@@ -31,7 +31,7 @@ def refuse_past_end(conf: Config, done: int, steps: int) -> None:
     )
 
 
-def converted(
+def convert_epochs(
     best: BestEpoch, judged: int, done: int, before: int, now: int
 ) -> tuple[int, BestEpoch]:
     """Number of judged epochs, and the best epoch, in epochs of `now` instead of `before` steps.

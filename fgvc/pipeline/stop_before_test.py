@@ -15,9 +15,9 @@ from fgvc.config.schema import Config
 from fgvc.data import dataset as datasets
 from fgvc.model.backbone import weights
 from fgvc.pipeline import notes
-from fgvc.pipeline.experiment import Experiment, Outcome, identity
+from fgvc.pipeline.experiment import Experiment, Results, identity
 from fgvc.pipeline.run_identity import check_data, identity_of
-from fgvc.pipeline.write_run import numbers_of
+from fgvc.pipeline.write_run import split_metrics
 from fgvc.record import console, env_stamp
 from fgvc.record.run_dir import IN_PROGRESS, SHORT, read_json
 
@@ -25,38 +25,38 @@ FILE = "validation.json"
 STATE = "validated"
 
 
-def finish(job: Experiment, outcome: Outcome) -> Path:
+def write_validation(experiment: Experiment, results: Results) -> Path:
     """Leave the validation numbers in the run folder, which stays in progress."""
-    numbers = numbers_of(job, outcome.splits["val"])
+    numbers = split_metrics(experiment, results.predictions["val"])
     record = {
         "val": numbers,
-        "splits": sorted(outcome.splits),  # what was read of, as it was handed on
-        "test_reads": len(job.run.test_reads()),
-        "identity": identity(job),
-        "seconds": job.run.seconds,
-        **outcome.numbers,
-        "unreadable": notes.unreadable_counts(job.dataset, outcome.unreadable),
-        "notes": notes.notes_of(job, outcome),
+        "splits": sorted(results.predictions),  # what was read of, as it was handed on
+        "test_reads": len(experiment.run.test_reads()),
+        "identity": identity(experiment),
+        "seconds": experiment.run.seconds,
+        **results.numbers,
+        "unreadable": notes.unreadable_counts(experiment.dataset, results.unreadable),
+        "notes": notes.notes_of(experiment, results),
     }
-    job.run.write_json(FILE, record)
-    job.run.pause(STATE)
+    experiment.run.write_json(FILE, record)
+    experiment.run.pause(STATE)
     console.say(
         f"validation top-1 [95 %]: {console.interval(numbers)} %, "
         f"loss {console.number(numbers['loss'])}, {numbers['n']} images; test was not read"
     )
     for note in record["notes"]:
         console.say(f"note: {note}")
-    console.say(f"in progress: {job.run.path}")
-    return job.run.path
+    console.say(f"in progress: {experiment.run.path}")
+    return experiment.run.path
 
 
-def is_done(conf: Config, plain: Mapping[str, Any]) -> bool:
+def is_validated(conf: Config, plain: Mapping[str, Any]) -> bool:
     """Whether an earlier process of this run was validated: same code, data and weights.
 
     Raises:
         UserError: it was validated on other data or weights; its files are unchanged.
     """
-    found = None if not conf.runtime.stop_before_test else read(run_folder(conf, plain))
+    found = None if not conf.runtime.stop_before_test else read_validation(run_folder(conf, plain))
     if found is None:
         return False
     place = run_folder(conf, plain)
@@ -76,7 +76,7 @@ def run_folder(conf: Config, plain: Mapping[str, Any]) -> Path:
     return root / config_hash(dict(plain))[:SHORT] / IN_PROGRESS
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read_validation(folder: Path) -> dict[str, Any] | None:
     """What a run in progress found on validation; None where it has not got so far."""
     if not (folder / FILE).is_file() or read_json(folder, "status.json")["state"] != STATE:
         return None

@@ -19,7 +19,7 @@ from fgvc.data.view_transform import grid_side
 from fgvc.parallel.device import peak_memory_mib
 from fgvc.pipeline import localization, notes, write_fiftyone, write_page, write_tensorboard
 from fgvc.pipeline.build_model import stride_of
-from fgvc.pipeline.experiment import Experiment, Outcome, identity, keep_weights
+from fgvc.pipeline.experiment import Experiment, Results, identity, store_weights
 from fgvc.pipeline.features import WEIGHTS_NOTES
 from fgvc.record import (
     checkpoint,
@@ -37,68 +37,70 @@ from fgvc.store import hashing
 from fgvc.types import Predictions, WeightsSource
 
 
-def write_run(job: Experiment, outcome: Outcome) -> Path:
+def write_run(experiment: Experiment, results: Results) -> Path:
     """Write every file of the run folder, seal it, and tell the person."""
-    numbers = {name: numbers_of(job, one) for name, one in outcome.splits.items()}
+    numbers = {name: split_metrics(experiment, one) for name, one in results.predictions.items()}
     record = {
         **numbers,
-        "cost": _cost(job, outcome),
-        "test_reads": len(job.run.test_reads()),
-        TEST_READ_LOG: job.run.test_reads(),
-        "worst_pairs": _worst_pairs(job, outcome.splits["test"]),
-        **comparable(job, outcome),
-        "overlap": overlap(job, outcome),
+        "cost": _cost(experiment, results),
+        "test_reads": len(experiment.run.test_reads()),
+        TEST_READ_LOG: experiment.run.test_reads(),
+        "worst_pairs": _worst_pairs(experiment, results.predictions["test"]),
+        **comparable(experiment, results),
+        "overlap": overlap(experiment, results),
         "predictions_digest": prediction_tables.predictions_digest(
-            *prediction_tables.predicted(job.dataset.manifest, outcome.splits["test"])
+            *prediction_tables.predicted(experiment.dataset.manifest, results.predictions["test"])
         ),
         "metric_version": metrics.VERSION,
-        **localization.localization_metrics(job.conf, job.dataset, outcome.looks),
-        **outcome.numbers,
-        "unreadable": notes.unreadable_counts(job.dataset, outcome.unreadable),
-        "notes": notes.notes_of(job, outcome),
+        **localization.localization_metrics(
+            experiment.conf, experiment.dataset, results.attention_maps
+        ),
+        **results.numbers,
+        "unreadable": notes.unreadable_counts(experiment.dataset, results.unreadable),
+        "notes": notes.notes_of(experiment, results),
     }
-    if job.extractor.source.kind == "file" and job.extractor.source.path is not None:
-        keep_weights(job.conf, job.extractor.source.path)
-    _write_who_and_what(job)
-    _write_evaluation(job, outcome)
-    job.run.write_json("metrics.json", record)
-    if outcome.unreadable:
-        rows = notes.unreadable_rows(job.dataset, outcome.unreadable)
-        job.run.write_json(UNREADABLE_FILE, rows)
-    localization.write(job, outcome, record)
-    write_tensorboard.write(job, outcome, numbers)
-    checkpoint_id = _write_checkpoint(job, outcome)
-    write_fiftyone.write(job, outcome, numbers, checkpoint_id)
-    write_page.write(job, checkpoint_id, outcome.fit.forced)
-    folder = job.run.seal(checkpoint_id, job.conf.runtime.retention_days)
-    _tell(job, record, folder)
+    if experiment.extractor.source.kind == "file" and experiment.extractor.source.path is not None:
+        store_weights(experiment.conf, experiment.extractor.source.path)
+    _write_who_and_what(experiment)
+    _write_evaluation(experiment, results)
+    experiment.run.write_json("metrics.json", record)
+    if results.unreadable:
+        rows = notes.unreadable_rows(experiment.dataset, results.unreadable)
+        experiment.run.write_json(UNREADABLE_FILE, rows)
+    localization.write(experiment, results, record)
+    write_tensorboard.write(experiment, results, numbers)
+    checkpoint_id = _write_checkpoint(experiment, results)
+    write_fiftyone.write(experiment, results, numbers, checkpoint_id)
+    write_page.write(experiment, checkpoint_id, results.fit.forced)
+    folder = experiment.run.seal(checkpoint_id, experiment.conf.runtime.retention_days)
+    _tell(experiment, record, folder)
     return folder
 
 
-def numbers_of(job: Experiment, one: Predictions) -> dict[str, Any]:
+def split_metrics(experiment: Experiment, one: Predictions) -> dict[str, Any]:
     """The numbers of one split: intervals too, and distances where there is a hierarchy."""
-    numbers = metrics.evaluate(one.logits_NC, one.label_N, job.classes)
-    matrix = metrics.confusion(one.logits_NC, one.label_N, job.classes)
+    numbers = metrics.evaluate(one.logits_NC, one.label_N, experiment.num_classes)
+    matrix = metrics.confusion(one.logits_NC, one.label_N, experiment.num_classes)
     numbers |= metrics.class_intervals(matrix)
-    if job.dataset.hierarchy is not None:
-        top_NK = metrics.topk(one.logits_NC, min(5, job.classes))
-        numbers |= metrics.hierarchical(top_NK, one.label_N, job.dataset.hierarchy)
+    if experiment.dataset.hierarchy is not None:
+        top_NK = metrics.topk(one.logits_NC, min(5, experiment.num_classes))
+        numbers |= metrics.hierarchical(top_NK, one.label_N, experiment.dataset.hierarchy)
     return numbers
 
 
-def comparable(job: Experiment, outcome: Outcome) -> dict[str, object]:
+def comparable(experiment: Experiment, results: Results) -> dict[str, object]:
     """What two rows of a table must share to be ranked together, and its digests.
 
     comparability_key: digest of all parts. comparability_base: digest without how the head was
     fitted, by which a zero-shot run, which is fitted on nothing, joins the tables.
     """
     parts = comparability.describe(
-        job.plain,
-        fitted_on=(outcome.fit.manifest, outcome.fit.split),
-        evaluated_on=(job.dataset.manifest.digest, job.dataset.split_digest),
-        labelmap=job.dataset.labelmap.digest,
+        experiment.plain,
+        fitted_on=(results.fit.manifest, results.fit.split),
+        evaluated_on=(experiment.dataset.manifest.digest, experiment.dataset.split_digest),
+        labelmap=experiment.dataset.labelmap.digest,
         metrics=metrics.VERSION,
-        forced=outcome.fit.forced,
+        forced=results.fit.forced,
     )
     return {
         "comparability": asdict(parts),
@@ -107,22 +109,22 @@ def comparable(job: Experiment, outcome: Outcome) -> dict[str, object]:
     }
 
 
-def overlap(job: Experiment, outcome: Outcome) -> dict[str, int]:
+def overlap(experiment: Experiment, results: Results) -> dict[str, int]:
     """How many of the test images, byte for byte, fitted or chose head or backbone.
 
     backbone: how many fitted or chose the backbone in earlier runs of fgvc, if there are any.
     """
-    row_N = outcome.splits["test"].row_N
-    image_N = fitted_images.short_digests(job.dataset.manifest.sha256, row_N)
-    counts = {"images": outcome.fit.overlap(image_N)}
-    if earlier := fitted_images.overlap(outcome.fit.backbone_N, image_N):
+    row_N = results.predictions["test"].row_N
+    image_N = fitted_images.short_digests(experiment.dataset.manifest.sha256, row_N)
+    counts = {"images": results.fit.overlap(image_N)}
+    if earlier := fitted_images.overlap(results.fit.backbone_N, image_N):
         counts["backbone"] = earlier
     return counts
 
 
-def _cost(job: Experiment, outcome: Outcome) -> dict[str, object]:
-    done = job.extractor.counters
-    cost = dict(outcome.cost or job.extractor.cost())
+def _cost(experiment: Experiment, results: Results) -> dict[str, object]:
+    done = experiment.extractor.counters
+    cost = dict(results.cost or experiment.extractor.cost())
     cost.pop(WEIGHTS_NOTES, None)  # reported as notes
     return {
         **cost,
@@ -130,42 +132,44 @@ def _cost(job: Experiment, outcome: Outcome) -> dict[str, object]:
         "forwarded": done.forwarded,
         "prompts": done.prompts,
         "extract_seconds": done.seconds,
-        "seconds": job.run.seconds,
-        "process_peak_memory_mib": peak_memory_mib(job.extractor.device),
+        "seconds": experiment.run.seconds,
+        "process_peak_memory_mib": peak_memory_mib(experiment.extractor.device),
     }
 
 
-def _write_who_and_what(job: Experiment) -> None:
+def _write_who_and_what(experiment: Experiment) -> None:
     """Who and what: label map, splits, environment stamp."""
-    names, ids = job.dataset.labelmap.names, job.dataset.labelmap.ids
-    classes = [{"index": i, "id": ids[i], "name": names[i]} for i in range(job.classes)]
-    labelmap = {"classes": classes, "checksum": job.dataset.labelmap.digest}
-    if (above := job.dataset.hierarchy) is not None:  # what distances of mistakes follow from
+    names, ids = experiment.dataset.labelmap.names, experiment.dataset.labelmap.ids
+    classes = [{"index": i, "id": ids[i], "name": names[i]} for i in range(experiment.num_classes)]
+    labelmap = {"classes": classes, "checksum": experiment.dataset.labelmap.digest}
+    if (
+        above := experiment.dataset.hierarchy
+    ) is not None:  # what distances of mistakes follow from
         labelmap["parents"] = [list(chain) for chain in above.chain]
         labelmap["nodes"] = dict(above.names)
-    job.run.write_json("labelmap.json", labelmap)
+    experiment.run.write_json("labelmap.json", labelmap)
     digests = {}
     for name in ("train", "val", "test"):
-        rows = getattr(job.dataset.split, f"{name}_N").tolist()
-        text = "".join(f"{job.dataset.manifest.path[row]}\n" for row in rows)
-        job.run.write_text(f"splits/{name}.txt", text)
+        rows = getattr(experiment.dataset.split, f"{name}_N").tolist()
+        text = "".join(f"{experiment.dataset.manifest.path[row]}\n" for row in rows)
+        experiment.run.write_text(f"splits/{name}.txt", text)
         digests[name] = {"sha256": hashing.sha256_bytes(text.encode()), "images": len(rows)}
-    digests["split_digest"] = job.dataset.split_digest
-    job.run.write_json("splits/digests.json", digests)
-    job.run.write_json("env_stamp.json", dict(env_stamp.validated(_stamp(job))))
+    digests["split_digest"] = experiment.dataset.split_digest
+    experiment.run.write_json("splits/digests.json", digests)
+    experiment.run.write_json("env_stamp.json", dict(env_stamp.validated(_stamp(experiment))))
 
 
-def _stamp(job: Experiment) -> dict[str, object]:
-    conf, dataset, source = job.conf, job.dataset, job.extractor.source
+def _stamp(experiment: Experiment) -> dict[str, object]:
+    conf, dataset, source = experiment.conf, experiment.dataset, experiment.extractor.source
     tiny = dataset.subset is not None
     row = chosen_checkpoint(conf.backbone)
     return {
-        **env_stamp.environment(job.extractor.device),
-        **identity(job),
-        "run_id": job.run.run_id,
-        "config_hash": job.hash,
-        "git_dirty": job.run.code.dirty,
-        "git_error": job.run.code.error,
+        **env_stamp.environment(experiment.extractor.device),
+        **identity(experiment),
+        "run_id": experiment.run.run_id,
+        "config_hash": experiment.config_hash,
+        "git_dirty": experiment.run.code.dirty,
+        "git_error": experiment.run.code.error,
         "precision": conf.precision,
         "fp16": conf.precision == "fp16",
         "matmul_precision": conf.matmul_precision,
@@ -173,14 +177,14 @@ def _stamp(job: Experiment) -> dict[str, object]:
         "tiny_train_subset_path": "splits/train.txt" if tiny else None,
         "tiny_infer_subset_path": "splits/test.txt" if tiny else None,
         "subset": dict(dataset.subset) if dataset.subset else None,
-        "world_size": job.world.size,
-        "launch": job.world.launch,
+        "world_size": experiment.group.size,
+        "launch": experiment.group.launch,
         "device_requested": conf.runtime.device,
-        "stack_check": job.stack,
+        "stack_check": experiment.stack_check,
         "num_workers": loader.worker_count(conf.runtime.num_workers),
         "eval_batch_size": conf.runtime.eval_batch_size,
         "normalization": conf.backbone.normalization,
-        "preprocess": job.extractor.preprocess.identity,
+        "preprocess": experiment.extractor.preprocess.identity,
         "resolution": conf.resolution.side,
         "token_grid": [grid_side(conf.resolution.side, row.patch, stride_of(conf))] * 2,
         "dataset": dataset.name,
@@ -197,27 +201,29 @@ def _stamp(job: Experiment) -> dict[str, object]:
             "sha256": source.sha256,
             **_made_by(source),
         },
-        "started": job.run.started.isoformat(),
+        "started": experiment.run.started.isoformat(),
         "finished": now().isoformat(),
-        "seconds": job.run.seconds,
+        "seconds": experiment.run.seconds,
     }
 
 
-def _write_evaluation(job: Experiment, outcome: Outcome) -> None:
-    table = prediction_tables.predictions_table(job.dataset.manifest, outcome.splits)
-    job.run.write_bytes("predictions.parquet", prediction_tables.parquet_bytes(table))
-    test = outcome.splits["test"]
-    job.run.write_text("per_class.csv", prediction_tables.per_class_csv(test, job.dataset.labelmap))
-    matrix = metrics.confusion(test.logits_NC, test.label_N, job.classes)
-    names = job.dataset.labelmap.names
-    job.run.write_text("confusion.csv", prediction_tables.confusion_csv(matrix, names))
-    job.run.write_bytes("confusion.png", _confusion_png(job, matrix))
+def _write_evaluation(experiment: Experiment, results: Results) -> None:
+    table = prediction_tables.predictions_table(experiment.dataset.manifest, results.predictions)
+    experiment.run.write_bytes("predictions.parquet", prediction_tables.parquet_bytes(table))
+    test = results.predictions["test"]
+    experiment.run.write_text(
+        "per_class.csv", prediction_tables.per_class_csv(test, experiment.dataset.labelmap)
+    )
+    matrix = metrics.confusion(test.logits_NC, test.label_N, experiment.num_classes)
+    names = experiment.dataset.labelmap.names
+    experiment.run.write_text("confusion.csv", prediction_tables.confusion_csv(matrix, names))
+    experiment.run.write_bytes("confusion.png", _confusion_png(experiment, matrix))
 
 
-def _worst_pairs(job: Experiment, test: Predictions) -> list[dict[str, object]]:
+def _worst_pairs(experiment: Experiment, test: Predictions) -> list[dict[str, object]]:
     """The most frequent confusions, with the names a person knows the classes by."""
-    names = job.dataset.labelmap.names
-    matrix = metrics.confusion(test.logits_NC, test.label_N, job.classes)
+    names = experiment.dataset.labelmap.names
+    matrix = metrics.confusion(test.logits_NC, test.label_N, experiment.num_classes)
     pairs = metrics.worst_pairs(matrix, prediction_tables.WORST)
     return [
         {**pair, "label_name": names[pair["label"]], "pred_name": names[pair["pred"]]}
@@ -225,58 +231,58 @@ def _worst_pairs(job: Experiment, test: Predictions) -> list[dict[str, object]]:
     ]
 
 
-def _confusion_png(job: Experiment, matrix: np.ndarray) -> bytes:
-    backbone, dataset = job.conf.backbone, job.dataset
+def _confusion_png(experiment: Experiment, matrix: np.ndarray) -> bytes:
+    backbone, dataset = experiment.conf.backbone, experiment.dataset
     title = confusion_plot.confusion_title(
         backbone.name, backbone.size, dataset.name, dataset.partial
     )
     return confusion_plot.confusion_png(matrix, dataset.labelmap.names, title)
 
 
-def _write_checkpoint(job: Experiment, outcome: Outcome) -> str:
-    if isinstance(outcome.head, Path):
-        return checkpoint.copy(outcome.head, job.run.path)
-    prefix = "" if outcome.whole else "head."
-    tensors = {f"{prefix}{name}": tensor for name, tensor in outcome.head.items()}
-    tensors |= outcome.fit.tensors()
-    fitted = {**outcome.fit.facts(), "notes": notes.notes_of_fit(job, outcome)}
-    facts = {**_facts(job), "fit": fitted}
-    if outcome.whole:  # it can be read without the weights that the training began with
-        facts |= {"whole": True, "hashed": job.plain}
-    return checkpoint.write(job.run.path, tensors, facts)
+def _write_checkpoint(experiment: Experiment, results: Results) -> str:
+    if isinstance(results.head, Path):
+        return checkpoint.copy(results.head, experiment.run.path)
+    prefix = "" if results.has_backbone else "head."
+    tensors = {f"{prefix}{name}": tensor for name, tensor in results.head.items()}
+    tensors |= results.fit.tensors()
+    fitted = {**results.fit.facts(), "notes": notes.notes_of_fit(experiment, results)}
+    facts = {**_facts(experiment), "fit": fitted}
+    if results.has_backbone:  # it can be read without the weights that the training began with
+        facts |= {"whole": True, "hashed": experiment.plain}
+    return checkpoint.write(experiment.run.path, tensors, facts)
 
 
-def _facts(job: Experiment) -> dict[str, object]:
+def _facts(experiment: Experiment) -> dict[str, object]:
     """What a checkpoint says of itself; no time, no place: the same run gives the same bytes."""
-    source, labelmap = job.extractor.source, job.dataset.labelmap
+    source, labelmap = experiment.extractor.source, experiment.dataset.labelmap
     return {
         "format": 1,
-        "config": portable(job.conf),
-        "config_hash": job.hash,
-        "head": asdict(job.conf.head),
+        "config": portable_config(experiment.conf),
+        "config_hash": experiment.config_hash,
+        "head": asdict(experiment.conf.head),
         "labelmap": {"ids": list(labelmap.ids), "names": list(labelmap.names)},
-        "preprocess": job.extractor.preprocess.identity,
+        "preprocess": experiment.extractor.preprocess.identity,
         "backbone": {
-            "model": chosen_checkpoint(job.conf.backbone).model,
+            "model": chosen_checkpoint(experiment.conf.backbone).model,
             "weights": {
                 "kind": source.kind,
                 "revision": source.revision,
                 "sha256": source.sha256,
                 **_made_by(source),
             },
-            **_norm_eps(job),
+            **_norm_eps(experiment),
         },
-        "answer": identity(job),
-        "split_digest": job.dataset.split_digest,
+        "answer": identity(experiment),
+        "split_digest": experiment.dataset.split_digest,
     }
 
 
-def _norm_eps(job: Experiment) -> dict[str, float]:
+def _norm_eps(experiment: Experiment) -> dict[str, float]:
     """Epsilon of the layer norms where weights from the hub set it: no config holds it then."""
     from fgvc.model.backbone import hf_config
 
-    eps = hf_config.norm_eps(job.conf.backbone, job.extractor.source)
-    return {} if eps in (None, job.conf.backbone.norm_eps) else {"norm_eps": eps}
+    eps = hf_config.norm_eps(experiment.conf.backbone, experiment.extractor.source)
+    return {} if eps in (None, experiment.conf.backbone.norm_eps) else {"norm_eps": eps}
 
 
 def _made_by(source: WeightsSource) -> dict[str, object]:
@@ -284,7 +290,7 @@ def _made_by(source: WeightsSource) -> dict[str, object]:
     return {} if source.made_by is None else {"made_by": dict(source.made_by)}
 
 
-def portable(conf: Config) -> dict[str, object]:
+def portable_config(conf: Config) -> dict[str, object]:
     """The config without its places: enough to compose it again on another machine."""
     plain = asdict(conf)
     del plain["runtime"]
@@ -294,14 +300,14 @@ def portable(conf: Config) -> dict[str, object]:
     return plain
 
 
-def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
+def _tell(experiment: Experiment, record: Mapping[str, Any], folder: Path) -> None:
     splits = [name for name in ("val", "test") if name in record]
     if (reads := record["test_reads"]) > 1:
         console.say(
             f"note: the test split was read {reads} times: an earlier process of this run stopped "
             "before its record was whole"
         )
-    if job.stack == "skipped":
+    if experiment.stack_check == "skipped":
         console.say("note: runtime.stack_check=false, this stack was not validated")
     rows = [["top-1 [95 %]", *(console.interval(record[name]) for name in splits)]]
     rows.append(["top-5", *(console.percent(record[name]["top5"]) for name in splits)])
@@ -310,7 +316,7 @@ def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
     rows.append(["calibration error", *(console.percent(record[name]["ece"]) for name in splits)])
     rows.append(["loss (nats)", *(console.number(record[name]["loss"]) for name in splits)])
     rows.append(["images", *(str(record[name]["n"]) for name in splits)])
-    console.table(_title(job), ["%", *splits], rows)
+    console.table(_title(experiment), ["%", *splits], rows)
     for note in record["notes"]:
         console.say(f"note: {note}")
     for name in splits:
@@ -320,7 +326,7 @@ def _tell(job: Experiment, record: Mapping[str, Any], folder: Path) -> None:
         console.say(f"note: {line}")
     localization.print_localization(record)
     console.say(_cost_line(record["cost"]))
-    console.provenance(job.dataset.name, job.dataset.card)
+    console.provenance(experiment.dataset.name, experiment.dataset.card)
     console.say(f"record: {folder}")
 
 
@@ -339,16 +345,17 @@ def _unranked(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"task.debug={told['debug']}: not ranked beside plain runs"
 
 
-def _title(job: Experiment) -> str:
-    conf = job.conf
+def _title(experiment: Experiment) -> str:
+    conf = experiment.conf
     weights_note = "" if conf.backbone.pretrained else ", random weights"
-    partial = ", PARTIAL COPY" if job.dataset.partial else ""
-    subset = f", SUBSET {job.dataset.subset['name']}" if job.dataset.subset else ""
-    source = job.dataset.test_source
+    partial = ", PARTIAL COPY" if experiment.dataset.partial else ""
+    subset = f", SUBSET {experiment.dataset.subset['name']}" if experiment.dataset.subset else ""
+    source = experiment.dataset.test_source
     return (
         f"{conf.backbone.name} {conf.backbone.size}{weights_note} · {conf.head.name} · "
         f"{conf.resolution.side} px · "
-        f"{job.dataset.name} ({job.classes} classes{partial}{subset}{console.test_mark(source)})"
+        f"{experiment.dataset.name} ({experiment.num_classes} classes{partial}{subset}"
+        f"{console.test_mark(source)})"
     )
 
 
