@@ -1,4 +1,4 @@
-"""Cached features -> a head fitted to them: how each choice of head= is fitted in a probe.
+"""Cached features -> a fitted head, one function per head= of a probe.
 
 N images, D feature width, C classes.
 """
@@ -32,16 +32,16 @@ class FittedHead:
 
 
 def fit_head(experiment: Experiment, train: Features, val: Features) -> FittedHead:
-    """Fit the run's head on train, choose on val where there is something to choose, and refit.
+    """Fit the experiment's head on train, choose its options on val, and refit on both if asked.
 
     Raises:
-        UserError: too few images for the head, or features that nothing can be fitted to.
+        UserError: too few images for the head, or features that no head can be fitted to.
     """
     return FITS[experiment.conf.head.name](experiment, train, val)
 
 
 def check_fit(experiment: Experiment) -> None:
-    """What can be known before features are extracted."""
+    """Check the head's options before features are extracted."""
     head, images = experiment.conf.head, len(experiment.dataset.split.train_N)
     if head.name == "knn" and head.k > images:
         raise UserError(
@@ -55,25 +55,34 @@ def does_refit(experiment: Experiment) -> bool:
 
 
 def concat_features(train: Features, val: Features) -> Features:
-    """Both, rows ascending."""
+    """The features of both splits, rows ascending."""
     row_N = np.concatenate([train.row_N, val.row_N])
     order_N = np.argsort(row_N, kind="stable")
     x_ND = np.concatenate([train.x_ND, val.x_ND]) if len(val.row_N) else train.x_ND
     return Features(x_ND[order_N], row_N[order_N], (*train.bad, *val.bad))
 
 
+# --- logistic regression ---
+
+
 def _linear(experiment: Experiment, train: Features, val: Features) -> FittedHead:
-    return _logistic(experiment, train, val, None, _linear_head)
+    return _logistic(experiment, train, val, None, heads.LinearHead)
 
 
 def _text_linear(experiment: Experiment, train: Features, val: Features) -> FittedHead:
-    """On unit features, drawn towards the text classifier of the same tower.
+    """Logistic regression on unit features, regularised towards the text classifier.
 
-    A convex optimum forgets where it began, so the text is in the penalty: C |W - scale * text|^2.
+    A convex optimum does not depend on the initial weights, so the text is in the penalty:
+    C |W - scale * text|^2.
     """
+
+    def unit(features: Features) -> Features:
+        x_ND = normalize(torch.from_numpy(features.x_ND), dim=1).numpy()
+        return Features(x_ND, features.row_N, features.bad)
+
     text = class_text_features(experiment)
     prior_CD = (text.weight_CD.double() * text.scale).numpy()
-    fitted = _logistic(experiment, _unit(train), _unit(val), prior_CD, _text_head)
+    fitted = _logistic(experiment, unit(train), unit(val), prior_CD, heads.TextLinearHead)
     return replace(fitted, numbers={**fitted.numbers, "text_scale": text.scale})
 
 
@@ -82,7 +91,7 @@ def _logistic(
     train: Features,
     val: Features,
     prior_CD: np.ndarray | None,
-    head_of: Callable[[logistic.Solution], torch.nn.Module],
+    head_class: Callable[[torch.Tensor, torch.Tensor], torch.nn.Module],
 ) -> FittedHead:
     """Choose C on validation, then solve again to task.final_gap: on train and, if the final fit
     joins both splits, on train and validation."""
@@ -101,20 +110,57 @@ def _logistic(
             advance,
             prior_CD,
         )
-        choice = logistic.choose(_kept(solutions, path), val.x_ND, label_N[val.row_N])
+        choice = logistic.choose(_record_path(solutions, path), val.x_ND, label_N[val.row_N])
     chosen = _solve_to_final_gap(experiment, train, choice.solution, prior_CD)
     final = chosen
     if does_refit(experiment):
         final = _solve_to_final_gap(experiment, concat_features(train, val), chosen, prior_CD)
-    _log_path(experiment, choice)
+    for step, trial in enumerate(choice.curve):
+        experiment.board.scalar("select/val_loss", trial.loss, step)
+        experiment.board.scalar("select/val_top1", trial.top1, step)
+        experiment.board.scalar("select/log10_c", float(np.log10(trial.c)), step)
+
+    def head(solution: logistic.Solution) -> torch.nn.Module:
+        """The head as the checkpoint stores it, in float32; the same head predicts test."""
+        weight_CD, bias_C = solution.weight_CD, solution.bias_C
+        return head_class(torch.as_tensor(weight_CD).float(), torch.as_tensor(bias_C).float())
+
     selection = _selection(path, choice, chosen, final)
-    return FittedHead(
-        head_of(chosen), head_of(final), {"selection": selection}, _c_notes(experiment, choice)
+    notes = _c_notes(experiment, choice)
+    return FittedHead(head(chosen), head(final), {"selection": selection}, notes)
+
+
+def _record_path(
+    solutions: Iterable[logistic.Solution], path: list[dict[str, object]]
+) -> Iterator[logistic.Solution]:
+    """Pass the solutions on; append the convergence of each to `path`, not its large weights."""
+    for solution in solutions:
+        path.append(_convergence(solution))
+        yield solution
+
+
+def _solve_to_final_gap(
+    experiment: Experiment,
+    features: Features,
+    start: logistic.Solution,
+    prior_CD: np.ndarray | None,
+) -> logistic.Solution:
+    """Solve at start.c on these features until the certified gap is at most task.final_gap."""
+    task = experiment.conf.task
+    return logistic.refit(
+        features.x_ND,
+        experiment.dataset.manifest.label_N[features.row_N],
+        experiment.num_classes,
+        start,
+        task.final_gap,
+        task.gap_until,
+        task.max_iterations,
+        prior_CD,
     )
 
 
 def _c_notes(experiment: Experiment, choice: logistic.Choice) -> tuple[str, ...]:
-    """A note where the chosen C lies at an end of its range, with the key that widens it."""
+    """A note if the chosen C lies at an end of its range, with the key that widens the range."""
     if choice.end is None:
         return ()
     task, c = experiment.conf.task, choice.solution.c
@@ -125,142 +171,6 @@ def _c_notes(experiment: Experiment, choice: logistic.Choice) -> tuple[str, ...]
         f"task.{key}={value:g}: the chosen C = {c:.3g} is the {choice.end} of {task.c_count} "
         f"values; validation may prefer one beyond it. {verb} task.{key}.",
     )
-
-
-def _solve_to_final_gap(
-    experiment: Experiment, rows: Features, start: logistic.Solution, prior_CD: np.ndarray | None
-) -> logistic.Solution:
-    """Solve at start.c on these rows until the certified gap is at most task.final_gap."""
-    task = experiment.conf.task
-    return logistic.refit(
-        rows.x_ND,
-        experiment.dataset.manifest.label_N[rows.row_N],
-        experiment.num_classes,
-        start,
-        task.final_gap,
-        task.gap_until,
-        task.max_iterations,
-        prior_CD,
-    )
-
-
-def _knn(experiment: Experiment, train: Features, val: Features) -> FittedHead:
-    """Nothing is fitted or chosen: the bank is the training features, k and temperature given."""
-    final = concat_features(train, val) if does_refit(experiment) else train
-    return FittedHead(_bank(experiment, train), _bank(experiment, final), {"selection": None})
-
-
-def _by_gradient(experiment: Experiment, train: Features, val: Features) -> FittedHead:
-    """Every pair of a learning rate and a weight decay; validation chooses pair and epoch."""
-    label_N, settings, seed = (
-        experiment.dataset.manifest.label_N,
-        experiment.conf.head.fit,
-        experiment.conf.seed,
-    )
-    pairs = len(settings.learning_rates) * len(settings.weight_decays)
-
-    def build() -> torch.nn.Module:
-        return heads.new_head(
-            experiment.conf.head, train.x_ND.shape[1], experiment.num_classes, seed
-        )
-
-    with console.progress(
-        f"head={experiment.conf.head.name}", pairs * settings.epochs, "epochs"
-    ) as step:
-        choice = gradient_probe.fit(
-            build,
-            train.x_ND,
-            label_N[train.row_N],
-            val.x_ND,
-            label_N[val.row_N],
-            experiment.num_classes,
-            settings,
-            seed,
-            step,
-        )
-    final = choice.head
-    if does_refit(experiment):
-        both, chosen = concat_features(train, val), choice.trial
-        with console.progress("fit on train and val", chosen.epochs, "epochs") as step:
-            final = gradient_probe.refit(
-                build,
-                both.x_ND,
-                label_N[both.row_N],
-                experiment.num_classes,
-                chosen,
-                settings,
-                seed,
-                step,
-            )
-    selection = {
-        "chosen": _told(choice.trial),
-        "ends": choice.ends,
-        "trials": [asdict(trial) for trial in choice.trials],
-    }
-    return FittedHead(choice.head, final, {"selection": selection}, _grid_notes(choice))
-
-
-def _grid_notes(choice: gradient_probe.Choice) -> tuple[str, ...]:
-    """A note for a learning rate or weight decay at an end of its list, with its key."""
-    notes = []
-    for name, end in choice.ends.items():
-        if end is not None:
-            values = sorted({getattr(trial, name) for trial in choice.trials})
-            notes.append(
-                f"head.fit.{name}s={values}: the chosen {getattr(choice.trial, name):g} is the "
-                f"{end}; validation may prefer one beyond it. Add a "
-                f"{'smaller' if end == 'first' else 'larger'} value to head.fit.{name}s."
-            )
-    return tuple(notes)
-
-
-def _told(trial: gradient_probe.Trial) -> dict[str, object]:
-    return {
-        "learning_rate": trial.learning_rate,
-        "weight_decay": trial.weight_decay,
-        "epochs": trial.epochs,
-    }
-
-
-def _unit(features: Features) -> Features:
-    x_ND = normalize(torch.from_numpy(features.x_ND), dim=1).numpy()
-    return Features(x_ND, features.row_N, features.bad)
-
-
-def _linear_head(solution: logistic.Solution) -> torch.nn.Module:
-    """The head that is stored and read on test: float32, as the checkpoint keeps it."""
-    return heads.LinearHead(*_tensors(solution))
-
-
-def _text_head(solution: logistic.Solution) -> torch.nn.Module:
-    return heads.TextLinearHead(*_tensors(solution))
-
-
-def _tensors(solution: logistic.Solution) -> tuple[torch.Tensor, torch.Tensor]:
-    return (
-        torch.as_tensor(solution.weight_CD).float(),
-        torch.as_tensor(solution.bias_C).float(),
-    )
-
-
-def _bank(experiment: Experiment, bank: Features) -> torch.nn.Module:
-    head = experiment.conf.head
-    return heads.KnnHead(
-        torch.from_numpy(bank.x_ND),
-        torch.from_numpy(experiment.dataset.manifest.label_N[bank.row_N]),
-        experiment.num_classes,
-        head.k,
-        head.temperature,
-    )
-
-
-def _kept(
-    solutions: Iterable[logistic.Solution], numbers: list[dict[str, object]]
-) -> Iterator[logistic.Solution]:
-    """Pass solutions on, keeping only how well each was solved: 45 sets of weights are large."""
-    for solution in solutions:
-        numbers.append(_solved(solution))
-        yield solution
 
 
 def _selection(
@@ -279,13 +189,13 @@ def _selection(
     return {
         "c": choice.solution.c,
         "end": choice.end,
-        "chosen": _solved(chosen),
-        "final": _solved(final),
+        "chosen": _convergence(chosen),
+        "final": _convergence(final),
         "path": [{**solved, **trial} for solved, trial in zip(path, curve, strict=True)],
     }
 
 
-def _solved(solution: logistic.Solution) -> dict[str, object]:
+def _convergence(solution: logistic.Solution) -> dict[str, object]:
     return {
         "c": solution.c,
         "gap": solution.gap if math.isfinite(solution.gap) else None,
@@ -295,11 +205,79 @@ def _solved(solution: logistic.Solution) -> dict[str, object]:
     }
 
 
-def _log_path(experiment: Experiment, choice: logistic.Choice) -> None:
-    for step, trial in enumerate(choice.curve):
-        experiment.board.scalar("select/val_loss", trial.loss, step)
-        experiment.board.scalar("select/val_top1", trial.top1, step)
-        experiment.board.scalar("select/log10_c", float(np.log10(trial.c)), step)
+# --- other heads ---
+
+
+def _knn(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+    """kNN: the bank holds the training features; nothing is fitted or chosen."""
+
+    def head(bank: Features) -> torch.nn.Module:
+        conf, label_N = experiment.conf.head, experiment.dataset.manifest.label_N[bank.row_N]
+        return heads.KnnHead(
+            torch.from_numpy(bank.x_ND),
+            torch.from_numpy(label_N),
+            experiment.num_classes,
+            conf.k,
+            conf.temperature,
+        )
+
+    final = concat_features(train, val) if does_refit(experiment) else train
+    return FittedHead(head(train), head(final), {"selection": None})
+
+
+def _by_gradient(experiment: Experiment, train: Features, val: Features) -> FittedHead:
+    """Train with every learning rate and weight decay; validation chooses the pair and epoch."""
+    label_N, classes = experiment.dataset.manifest.label_N, experiment.num_classes
+    conf, seed = experiment.conf.head, experiment.conf.seed
+    settings = conf.fit
+    pairs = len(settings.learning_rates) * len(settings.weight_decays)
+
+    def build() -> torch.nn.Module:
+        return heads.new_head(conf, train.x_ND.shape[1], classes, seed)
+
+    with console.progress(f"head={conf.name}", pairs * settings.epochs, "epochs") as advance:
+        choice = gradient_probe.fit(
+            build,
+            train.x_ND,
+            label_N[train.row_N],
+            val.x_ND,
+            label_N[val.row_N],
+            classes,
+            settings,
+            seed,
+            advance,
+        )
+    final, trial = choice.head, choice.trial
+    if does_refit(experiment):
+        both = concat_features(train, val)
+        with console.progress("fit on train and val", trial.epochs, "epochs") as advance:
+            final = gradient_probe.refit(
+                build, both.x_ND, label_N[both.row_N], classes, trial, settings, seed, advance
+            )
+    selection = {
+        "chosen": {
+            "learning_rate": trial.learning_rate,
+            "weight_decay": trial.weight_decay,
+            "epochs": trial.epochs,
+        },
+        "ends": choice.ends,
+        "trials": [asdict(trial) for trial in choice.trials],
+    }
+    return FittedHead(choice.head, final, {"selection": selection}, _grid_notes(choice))
+
+
+def _grid_notes(choice: gradient_probe.Choice) -> tuple[str, ...]:
+    """A note for a learning rate or weight decay at an end of its list, with its key."""
+    notes = []
+    for name, end in choice.ends.items():
+        if end is not None:
+            values = sorted({getattr(trial, name) for trial in choice.trials})
+            notes.append(
+                f"head.fit.{name}s={values}: the chosen {getattr(choice.trial, name):g} is the "
+                f"{end}; validation may prefer one beyond it. Add a "
+                f"{'smaller' if end == 'first' else 'larger'} value to head.fit.{name}s."
+            )
+    return tuple(notes)
 
 
 FITS: dict[str, Callable[[Experiment, Features, Features], FittedHead]] = {

@@ -1,7 +1,7 @@
-"""A training that stops before test (runtime.stop_before_test) -> validation.json, and no record.
+"""A training with runtime.stop_before_test -> validation.json, without a complete record.
 
-The run stays in progress, in the state `validated`: no table takes it for a run, its states stay,
-and the same command without the key goes on from them and reads test.
+The run stays in progress, in the state `validated`. Tables ignore it, its resume states stay, and
+the same command without the key resumes from them and reads test.
 """
 
 from __future__ import annotations
@@ -26,48 +26,48 @@ STATE = "validated"
 
 
 def write_validation(experiment: Experiment, results: Results) -> Path:
-    """Leave the validation numbers in the run folder, which stays in progress."""
-    numbers = split_metrics(experiment, results.predictions["val"])
+    """Write the validation numbers into the run folder, which stays in progress."""
+    run, numbers = experiment.run, split_metrics(experiment, results.predictions["val"])
     record = {
         "val": numbers,
-        "splits": sorted(results.predictions),  # what was read of, as it was handed on
-        "test_reads": len(experiment.run.test_reads()),
+        "splits": sorted(results.predictions),
+        "test_reads": len(run.test_reads()),
         "identity": identity(experiment),
-        "seconds": experiment.run.seconds,
+        "seconds": run.seconds,
         **results.numbers,
         "unreadable": notes.unreadable_counts(experiment.dataset, results.unreadable),
         "notes": notes.notes_of(experiment, results),
     }
-    experiment.run.write_json(FILE, record)
-    experiment.run.pause(STATE)
+    run.write_json(FILE, record)
+    run.pause(STATE)
     console.say(
         f"validation top-1 [95 %]: {console.interval(numbers)} %, "
         f"loss {console.number(numbers['loss'])}, {numbers['n']} images; test was not read"
     )
     for note in record["notes"]:
         console.say(f"note: {note}")
-    console.say(f"in progress: {experiment.run.path}")
-    return experiment.run.path
+    console.say(f"in progress: {run.path}")
+    return run.path
 
 
 def is_validated(conf: Config, plain: Mapping[str, Any]) -> bool:
-    """Whether an earlier process of this run was validated: same code, data and weights.
+    """Whether an earlier process validated this run with the same code, data and weights.
 
     Raises:
         UserError: it was validated on other data or weights; its files are unchanged.
     """
-    found = None if not conf.runtime.stop_before_test else read_validation(run_folder(conf, plain))
-    if found is None:
+    folder = run_folder(conf, plain)
+    record = read_validation(folder) if conf.runtime.stop_before_test else None
+    if record is None:
         return False
-    place = run_folder(conf, plain)
     cache_root = Path(conf.runtime.cache_root).expanduser()
     dataset = datasets.load(conf.dataset, cache_root, remember=False)
     current = identity_of("train", env_stamp.git_state(), dataset, weights.find(conf.backbone))
-    check_data(found["identity"], current, place)
-    same = found["identity"] == current
-    if same:
-        console.say(f"validated already: {place}")
-    return same
+    check_data(record["identity"], current, folder)
+    if record["identity"] != current:
+        return False
+    console.say(f"validated already: {folder}")
+    return True
 
 
 def run_folder(conf: Config, plain: Mapping[str, Any]) -> Path:
@@ -77,7 +77,7 @@ def run_folder(conf: Config, plain: Mapping[str, Any]) -> Path:
 
 
 def read_validation(folder: Path) -> dict[str, Any] | None:
-    """What a run in progress found on validation; None where it has not got so far."""
+    """The validation record of a run in progress; None if the run has not been validated."""
     if not (folder / FILE).is_file() or read_json(folder, "status.json")["state"] != STATE:
         return None
     return read_json(folder, FILE)
