@@ -84,7 +84,7 @@ def test_what_is_passed_over_is_counted_by_kind(pics):
     (pics / "more.txt").write_text("no picture either")
     os.mkfifo(pics / "pipe.jpg")
     said = list_images("pics").note
-    assert "passed over: 2 text (more.txt, …)" in said
+    assert "skipped: 2 text (more.txt, …)" in said
     for words in ("1 camera raw file (a.nef", "1 QuickTime video (b.mov", "1 pipe, socket or"):
         assert words in said
     assert ".DS_Store" not in said
@@ -140,7 +140,7 @@ def test_a_name_that_begins_like_a_home_is_a_name(pics, jpeg, monkeypatch):
         ([["pics/a.jpg"]], "expected a file"),
         ({"a": "b"}, "expected a file"),
         (["-", "pics/a.jpg"], "standard input holds one picture"),
-        ("pics/*.txt", r"no picture .*passed over: 1 text.*\.jpg"),
+        ("pics/*.txt", r"skipped: 1 text.*\.jpg"),
     ],
     ids=str,
 )
