@@ -237,7 +237,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions per image. logits_NC: float32 (log-probabilities for kNN); an unreadable image has
+    """Predictions per image. logits_NC: float32 (log-probabilities for kNN); unreadable images have
     a row of -inf and counts as wrong. label_N: class indices. row_N: manifest rows."""
 
     row_N: np.ndarray
