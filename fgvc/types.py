@@ -1,6 +1,6 @@
-"""What one room hands the next: plain, typed, frozen; nothing here computes more than a digest.
+"""The types that packages exchange: plain, typed, frozen; they compute nothing but digests.
 
-data/ -> Dataset, Batch; model/ -> Tokens; learn/ -> Fit; task/ -> Predictions; store/ -> Features.
+data/ -> Dataset, Batch; model/ -> Tokens; store/ -> Features; pipeline/ -> Predictions.
 N images, B batch, C classes, D token width, P prefix tokens, K top predictions.
 """
 
@@ -27,9 +27,9 @@ def nfc(path: str) -> str:
     return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
-# the dataset's own split; where it has no VAL, `Split` carves validation from TRAIN
+# the dataset's own split; without VAL, `Split` takes validation images from TRAIN
 TRAIN, TEST, VAL = 0, 1, 2
-ABSENT = "0" * 64  # stands for the SHA256 of a file that cannot be read
+ABSENT = "0" * 64  # in place of the SHA256 of a file that cannot be read
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Parts:
 class Hierarchy:
     """The dataset's own tree above its classes.
 
-    chain: class by class, in the label map's order, the ids of the nodes from parent to root.
-    names: of those nodes, by id; nodes of different levels may share a name.
+    chain: per class, in the order of the label map, the ids of its ancestors from parent to root.
+    names: of the nodes, by id; nodes of different levels may share a name.
     """
 
     chain: tuple[tuple[str, ...], ...]
@@ -82,9 +82,8 @@ class Manifest:
 
     path: relative to root, posix separators. label_N: int64 class index. split_N: uint8, TRAIN,
     TEST or VAL. sha256: of the file's bytes; ABSENT where they cannot be read. box_N4: float32 x,
-    y, width, height in original pixels, NaN where there is none. cropped: whether a picture means
-    the part of it inside its box. max_pixels: of a picture; a larger one is refused, and nothing
-    else depends on it.
+    y, width, height in original pixels, NaN where there is no box. cropped: whether images are
+    cropped to their boxes. max_pixels: larger images are refused; nothing else depends on it.
     """
 
     root: Path
@@ -102,7 +101,7 @@ class Manifest:
 
     @property
     def cut_N4(self) -> np.ndarray | None:
-        """The boxes, where pictures mean what is inside them; None where they are taken whole."""
+        """The boxes to which images are cropped; None where images are used whole."""
         return self.box_N4 if self.cropped else None
 
     @functools.cached_property
@@ -110,7 +109,7 @@ class Manifest:
         """A stable key of each image, uint64: the first 8 bytes of the SHA256 of its `nfc` path.
 
         All draws for an image (its place in an epoch, augmentation, random patches) follow from
-        this key. Among 675,000 images, some two share a key with probability 1e-8; they would get
+        this key. Among 675,000 images, any two share a key with probability 1e-8; they would get
         the same draws, and nothing else depends on the key.
         """
         digests = (hashlib.sha256(nfc(path).encode()).digest()[:8] for path in self.path)
@@ -118,13 +117,13 @@ class Manifest:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA256 over (`nfc` path, label, split, sha256), sorted: root and order change nothing.
+        """SHA256 over (`nfc` path, label, split, sha256), sorted: root and order have no effect.
 
-        Boxes are in it where pictures are cropped to them: they decide about pixels then.
+        It includes the boxes to which images are cropped, because they change the pixels.
         """
         cut_N4 = self.cut_N4
         running = hashlib.sha256()
-        # row by row, and JSON by hand: an index may have 675,000
+        # row by row with JSON written by hand, because an index may have 675,000 rows
         paths = [nfc(path) for path in self.path]
         for row in sorted(range(len(self)), key=paths.__getitem__):
             path, sha256 = encode_basestring(paths[row]), self.sha256[row]
@@ -136,22 +135,22 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a Manifest, ascending. test_N: TEST. val_N: VAL, or where the dataset has none a part
-    carved from TRAIN; train_N: TRAIN without that part."""
+    """Rows of a Manifest, ascending. test_N: TEST. val_N: VAL, or a part of TRAIN without VAL.
+    train_N: TRAIN without that part."""
 
     train_N: np.ndarray
     val_N: np.ndarray
     test_N: np.ndarray
 
     def digest(self, path: tuple[str, ...]) -> str:
-        """SHA256 over the sorted `nfc` paths of each part, whatever the order of the index."""
+        """SHA256 over the sorted `nfc` paths of each part; the order of the index has no effect."""
         running = hashlib.sha256()
-        # JSON by hand, path by path: an encoder would hold 675,000 pieces at once
-        for opens, name in zip("{,,", ("test", "train", "val"), strict=True):
-            running.update(f'{opens}{" " if opens == "," else ""}"{name}": ['.encode())
+        # JSON written by hand, path by path: an encoder would hold 675,000 strings at once
+        for opening, name in zip("{,,", ("test", "train", "val"), strict=True):
+            running.update(f'{opening}{" " if opening == "," else ""}"{name}": ['.encode())
             rows = getattr(self, f"{name}_N")
-            for place, image in enumerate(sorted(nfc(path[row]) for row in rows.tolist())):
-                running.update(f"{', ' if place else ''}{encode_basestring(image)}".encode())
+            for index, image in enumerate(sorted(nfc(path[row]) for row in rows.tolist())):
+                running.update(f"{', ' if index else ''}{encode_basestring(image)}".encode())
             running.update(b"]")
         running.update(b"}")
         return running.hexdigest()
@@ -159,16 +158,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset ready to be read: what data/ hands to a task.
+    """A dataset that is ready to be read.
 
-    partial: classes or images are missing against the official counts (declared by the user).
+    partial: whether classes or images are missing, compared with the official counts; declared by
+    the user.
     notes: one line each, printed and recorded (synthetic approval, duplicates across splits, ...).
     warnings: the notes that a reader of the numbers must know; also recorded with the numbers.
-    card: provenance as it stands in the dataset's conf file (source, licence, approval, ...).
-    subset: what `dataset.subset` chose, with checksum, coverage and expected seconds; else None.
-    hierarchy: what lies above the classes, where the dataset says so.
-    test_source: what serves as test: "test", the dataset's own; "val", its validation split, as it
-    has no test; "carved", a seeded part of its training images.
+    card: provenance from the dataset's conf file (source, licence, approval, ...). subset: the
+    images of `dataset.subset`, with checksum, coverage and expected seconds; otherwise None.
+    hierarchy: the tree above the classes, if the dataset has one. test_source: which images serve
+    as test: "test", the dataset's own; "val", its validation split, because it has no test split;
+    "carved", a seeded part of its training images.
     """
 
     name: str
@@ -185,13 +185,13 @@ class Dataset:
 
     @functools.cached_property
     def split_digest(self) -> str:
-        """SHA256 of which image is in which part of the split."""
+        """SHA256 over the paths of each part of the split."""
         return self.split.digest(self.manifest.path)
 
 
 @dataclass(frozen=True)
 class BadImage:
-    """An image that could not be used: its row in the manifest and one line that names the path.
+    """An unreadable image: its row in the manifest and a one-line message that names the path.
 
     lost: the file could be read when the manifest was made, so another run may read it again.
     """
@@ -206,7 +206,7 @@ class Batch:
     """pixels_BCHW: uint8 RGB, preprocessed but not normalized. row_B: rows of the Manifest.
 
     bad: images of this batch that could not be read; they have no pixels and no row here.
-    place_B: in training, where each image stands in its global batch.
+    place_B: in training, the index of each image in its global batch.
     """
 
     pixels_BCHW: Tensor
@@ -217,7 +217,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What every backbone returns: prefix tokens, patch tokens and one pooled feature an image."""
+    """The output of a backbone: prefix tokens, patch tokens and one pooled feature per image."""
 
     prefix_BPD: Tensor
     patch_BND: Tensor
@@ -237,8 +237,8 @@ class Features:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Per image. logits_NC: float32 (log-probabilities for kNN); an unreadable image has a row of
-    -inf and counts as wrong. label_N: class indices. row_N: manifest rows."""
+    """Predictions per image. logits_NC: float32 (log-probabilities for kNN); unreadable images have
+    a row of -inf and counts as wrong. label_N: class indices. row_N: manifest rows."""
 
     row_N: np.ndarray
     label_N: np.ndarray
@@ -247,10 +247,10 @@ class Predictions:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """Where part attention looked in the images of row_N (manifest rows, ascending).
+    """The patches that part attention selected in the images of row_N (manifest rows, ascending).
 
-    index_NK: the kept patches, row by row over the token grid. score_NG: float32, what they were
-    chosen by, over the whole grid; None for choices that score nothing. grid: patches along a side.
+    index_NK: the selected patches, numbered row by row over the token grid. score_NG: float32
+    scores of all patches; None for selections without scores. grid: patches along a side.
     """
 
     row_N: np.ndarray
@@ -261,10 +261,10 @@ class AttentionMaps:
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where a backbone's weights came from.
+    """The source of a backbone's weights.
 
     sha256: of the file (None: random weights). made_by: the run of fgvc that wrote the file, with
-    the weights that it began with; None for any other file. held: numbers in the checkpoint that
+    its initial weights; None for any other file. held: number of values in the checkpoint that
     will replace random weights, which bounds the model's size; None: nothing replaces them.
     """
 
@@ -278,20 +278,20 @@ class WeightsSource:
 
 
 class Progress(Protocol):
-    """Advance a bar by `n` units; `note` is a short text beside it."""
+    """Advance a progress bar by `n` units; `note` is a short text beside the bar."""
 
     def __call__(self, n: int, note: str = "") -> None: ...
 
 
 Compute = Callable[[np.ndarray], Features]  # manifest rows -> their features
-# several shards' rows -> (place, features) of each, in any order
+# rows of several shards -> (index of the shard, features), in any order
 ComputeMany = Callable[[Sequence[np.ndarray]], Iterator[tuple[int, Features]]]
 
 
 class Preempted(BaseException):
-    """SIGTERM, SIGUSR1 or SIGUSR2: stop here, keep what is whole, resume later (exit code 75)."""
+    """Stopped by SIGTERM, SIGUSR1 or SIGUSR2; resumable (exit code 75)."""
 
 
 class UserError(ValueError):
-    """Something the user can mend, in one line: the value, the bound, the way out. It is printed as
-    it stands; any other exception is ours and keeps its traceback in run.log."""
+    """An error the user can fix; its one line names the value, the bound and the way out. It is
+    printed without a traceback; any other exception is a bug, with its traceback in run.log."""

@@ -157,7 +157,7 @@ def _found(cfg: DictConfig, code: int) -> dict[str, Any]:
     row: dict[str, Any] = {"config_hash": run_hash, "error": None}
     root, run_id = Path(cfg.runtime.output_root).expanduser(), str(cfg.runtime.run_id)
     folder = root / run_id / run_hash[:SHORT] / IN_PROGRESS
-    numbers = stop_before_test.read(folder)
+    numbers = stop_before_test.read_validation(folder)
     if numbers is None and (whole := complete_runs(root, run_id, run_hash)):
         numbers = read_json(whole[0], "metrics.json")  # the winner, run to its end since
     if code == 0 and numbers is not None:

@@ -1,4 +1,4 @@
-"""What a checkpoint says of pictures -> a table for a person, JSON or CSV for a program."""
+"""Predictions for images -> a table for a person, JSON or CSV for a program."""
 
 from __future__ import annotations
 
@@ -11,78 +11,88 @@ from fgvc.record import console
 from fgvc.store import atomic
 from fgvc.untrusted.escape import csv_text, visible
 
-Classes = Sequence[tuple[str, str]]  # the dataset's own id and the name of each class, by index
+Classes = Sequence[tuple[str, str]]  # the dataset's id and the name of each class, by index
 COLUMNS: tuple[str, ...] = ("path", "rank", "index", "id", "class", "probability", "error")
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One picture. path: relative to the folder. best: class index and probability, the most
-    probable first. error: why it could not be read, in place of an answer."""
+class ImagePrediction:
+    """The prediction for one image.
+
+    path: relative to the folder. best: class index and probability, most probable first. error: why
+    the image could not be read; `best` is then empty.
+    """
 
     path: str
     best: Sequence[tuple[int, float]] = ()
     error: str | None = None
 
 
-def plain(text: str) -> str:
-    """Text that can be written anywhere: bytes of a file name that are no UTF-8 become escapes."""
+def printable(text: str) -> str:
+    """Text with bytes of a file name that are not UTF-8 written as escapes."""
     return text.encode(errors="backslashreplace").decode()
 
 
-def table(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
-    """One row per picture, its classes one below the other."""
+def as_table(
+    predictions: Sequence[ImagePrediction], classes: Classes, about: Mapping[str, str]
+) -> str:
+    """One row per image, its classes below each other."""
     rows = []
-    for answer in answers:
-        names = [visible(classes[index][1]) for index, _ in answer.best]
-        shares = [console.percent(share) for _, share in answer.best]
-        text = "\n".join(names) if answer.error is None else f"error: {visible(answer.error)}"
-        rows.append((visible(answer.path), text, "\n".join(f"{share:>5}" for share in shares)))
+    for prediction in predictions:
+        text = "\n".join(visible(classes[index][1]) for index, _ in prediction.best)
+        if prediction.error is not None:
+            text = f"error: {visible(prediction.error)}"
+        percents = (console.percent(probability) for _, probability in prediction.best)
+        rows.append((visible(prediction.path), text, "\n".join(f"{p:>5}" for p in percents)))
     with contextlib.redirect_stdout(io.StringIO()) as out:
         console.table(about["title"], ("picture", "class", "%"), rows, numbers=False)
     return out.getvalue()
 
 
-def as_json(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
-    """Who answered, and under `images` every picture with its predictions or its error."""
+def as_json(
+    predictions: Sequence[ImagePrediction], classes: Classes, about: Mapping[str, str]
+) -> str:
+    """The checkpoint, and under `images` every image with its predictions or its error."""
     images = [
         {
-            "path": plain(one.path),
+            "path": printable(prediction.path),
             "predictions": [
-                {"index": index, **_named(classes[index]), "probability": share}
-                for index, share in one.best
+                {"index": index, **_named(classes[index]), "probability": probability}
+                for index, probability in prediction.best
             ],
-            "error": one.error and plain(one.error),
+            "error": prediction.error and printable(prediction.error),
         }
-        for one in answers
+        for prediction in predictions
     ]
-    who = {key: plain(about[key]) for key in ("checkpoint", "config_hash", "root")}
-    return atomic.json_bytes({**who, "images": images}).decode()
+    header = {key: printable(about[key]) for key in ("checkpoint", "config_hash", "root")}
+    return atomic.json_bytes({**header, "images": images}).decode()
 
 
-def as_csv(answers: Sequence[Answer], classes: Classes, about: Mapping[str, str]) -> str:
-    """One line per predicted class of a picture, or one line with its error.
+def as_csv(
+    predictions: Sequence[ImagePrediction], classes: Classes, about: Mapping[str, str]
+) -> str:
+    """One line per predicted class of an image, or one line with its error.
 
     Names that a spreadsheet would take for formulas are escaped; `fgvc.untrusted.escape.uncell`
     reverses it.
     """
     rows: list[dict[str, object]] = []
-    for answer in answers:
-        path = plain(answer.path)
-        if answer.error is not None:
-            rows.append({"path": path, "error": plain(answer.error)})
-        for rank, (index, share) in enumerate(answer.best, start=1):
-            row = {"path": path, "rank": rank, "index": index, "probability": share}
+    for prediction in predictions:
+        path = printable(prediction.path)
+        if prediction.error is not None:
+            rows.append({"path": path, "error": printable(prediction.error)})
+        for rank, (index, probability) in enumerate(prediction.best, start=1):
+            row = {"path": path, "rank": rank, "index": index, "probability": probability}
             rows.append({**row, **_named(classes[index])})
     return csv_text([COLUMNS, *([row.get(name) for name in COLUMNS] for row in rows)])
 
 
-def _named(of_class: tuple[str, str]) -> dict[str, str]:
-    return {"id": of_class[0], "class": of_class[1]}
+def _named(id_and_name: tuple[str, str]) -> dict[str, str]:
+    return {"id": id_and_name[0], "class": id_and_name[1]}
 
 
-WRITTEN: dict[str, Callable[[Sequence[Answer], Classes, Mapping[str, str]], str]] = {
-    "table": table,
+FORMATS: dict[str, Callable[[Sequence[ImagePrediction], Classes, Mapping[str, str]], str]] = {
+    "table": as_table,
     "json": as_json,
     "csv": as_csv,
 }

@@ -1,4 +1,4 @@
-"""A record -> its command composed again and its page written again, by the current code."""
+"""A record -> its command composed again and its page rendered again, by the current code."""
 
 from __future__ import annotations
 
@@ -32,49 +32,49 @@ from fgvc.report.run_names import run_name
 from fgvc.store import hashing
 from fgvc.untrusted.shell import escaped
 
-MOST_JOBS = 1000  # of a sweep that is composed again
+MAX_JOBS = 1000  # of a sweep to compose again
 FLAGS = ("-m", "--multirun")
 
 
-def here() -> Recompute:
-    """The current code, for an audit."""
-    return Recompute(env_stamp.git_state(), place_keys(), composed, derived_page)
+def current_code() -> Recompute:
+    """The current code, for an audit to compare with a record."""
+    return Recompute(env_stamp.git_state(), place_keys(), compose_command, render_page)
 
 
-def composed(words: Sequence[str], run_id: str) -> list[Composed]:
+def compose_command(words: Sequence[str], run_id: str) -> list[Composed]:
     """The jobs of a recorded command.
 
     Raises:
         NotHereError: it cannot be composed, or is the command of a search.
     """
     try:
-        return [_composed(job, run_id) for job in _jobs(words)]
+        return [_compose(job, run_id) for job in _jobs(words)]
     except (ConfigError, OmegaConfBaseException, OSError) as error:
         raise CannotComposeError(str(error)) from error
 
 
 def _jobs(words: Sequence[str]) -> list[Job]:
-    """The jobs of a command, read as the entry point reads it."""
+    """The jobs of a command, parsed in the same way as by the entry point."""
     words = [as_list(word) for word in expand_experiment([normalized(word) for word in words])]
     flags = parse_flags(sorted(words, key=lambda word: word not in FLAGS))
     overrides, named = expand_sweep(flags.overrides)
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
     if parse_search(overrides) is not None:
         raise ConfigError("the command of a search, whose trials its sampler proposes")
-    jobs = math.prod(_values(parse_override(item)) for item in overrides)
-    if jobs > MOST_JOBS:
-        raise ConfigError(f"a sweep of more than {MOST_JOBS} jobs")
+    jobs = math.prod(_count_values(parse_override(item)) for item in overrides)
+    if jobs > MAX_JOBS:
+        raise ConfigError(f"a sweep of more than {MAX_JOBS} jobs")
     return expand_jobs(overrides, flags.multirun or named, named)[0]
 
 
-def _values(override: Any) -> int:
-    """How many values an override of Hydra sweeps, counted up to MOST_JOBS + 1."""
+def _count_values(override: Any) -> int:
+    """Number of values that a Hydra override sweeps, counted up to MAX_JOBS + 1."""
     if not override.is_sweep_override():
         return 1
-    return sum(1 for _ in itertools.islice(override.sweep_iterator(), MOST_JOBS + 1))
+    return sum(1 for _ in itertools.islice(override.sweep_iterator(), MAX_JOBS + 1))
 
 
-def _composed(job: Job, run_id: str) -> Composed:
+def _compose(job: Job, run_id: str) -> Composed:
     cfg = job.compose()
     cfg.runtime.run_id = run_id
     text = OmegaConf.to_yaml(OmegaConf.structured(typed(cfg)))
@@ -83,16 +83,16 @@ def _composed(job: Job, run_id: str) -> Composed:
     return Composed(config_hash(job.plain), {str(key): value for key, value in shown.items()})
 
 
-def derived_page(folder: Path, shown: dict[str, Any]) -> str:
-    """report.html of a sealed run folder, with the photographs that its own page shows.
+def render_page(folder: Path, shown: dict[str, Any]) -> str:
+    """Render report.html of a sealed run folder, with the images of its existing page.
 
     Raises:
-        NotHereError: config.yaml is no config of this code.
+        NotHereError: config.yaml is not a config of this code.
     """
-    conf, facts = _config(shown), checkpoint.read(folder)[1]
+    conf, metadata = _config(shown), checkpoint.read(folder)[1]
     env, plain = (read_json(folder, name) for name in ("env_stamp.json", "config.canonical.json"))
     made_by, side = env["weights"].get("made_by"), conf.resolution.side
-    name = run_name(plain, env["task"], side, facts["fit"]["forced"], made_by)
+    name = run_name(plain, env["task"], side, metadata["fit"]["forced"], made_by)
     checkpoint_id = hashing.sha256_file(folder / checkpoint.FILE)
     hashes = (env["config_hash"], checkpoint_id)
     root = Path(conf.runtime.output_root).expanduser()

@@ -1,4 +1,4 @@
-"""A run that is about to be sealed -> its report.html, with pictures from its dataset.
+"""A run before it is sealed -> its report.html, with images of its dataset.
 
 H x W pixels, C 3 channels.
 """
@@ -16,27 +16,28 @@ from fgvc.report.run_names import run_name
 from fgvc.types import Dataset
 
 
-def write(job: Experiment, checkpoint_id: str, forced: bool) -> None:
-    """Write the page; every other file of the folder lies there.
+def write(experiment: Experiment, checkpoint_id: str, forced: bool) -> None:
+    """Write the page from the other files of the folder, which must exist.
 
     Args:
         forced: whether the training was resumed by force.
     """
-    made_by = job.extractor.source.made_by
-    name = run_name(job.plain, job.task, job.conf.resolution.side, forced, made_by)
-    pictures = _Pictures(job.dataset)
-    page.write(job.run, job.conf, name, checkpoint_id, job.board.history, pictures)
+    conf, plain = experiment.conf, experiment.plain
+    made_by = experiment.extractor.source.made_by
+    name = run_name(plain, experiment.task, conf.resolution.side, forced, made_by)
+    images, history = _TestImages(experiment.dataset), experiment.board.history
+    page.write(experiment.run, conf, name, checkpoint_id, history, images)
 
 
-class _Pictures:
-    """Test images as their dataset means them: upright, and cut to their box where it says so."""
+class _TestImages:
+    """Reads test images by their paths: upright, and cropped where dataset.box_crop is set."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._manifest = dataset.manifest
         self._row = {self._manifest.path[row]: row for row in dataset.split.test_N.tolist()}
 
     def __call__(self, path: str) -> np.ndarray | None:
-        """pixels_HWC: uint8 RGB; None where it cannot be read, as a page may lack a picture."""
+        """pixels_HWC: uint8 RGB; None for an unreadable image, which the page leaves out."""
         try:
             data = untrusted.read_bytes(self._manifest.root / path, untrusted.PICTURE)
             pixels_CHW = decode(data, path, self._manifest.max_pixels)

@@ -91,7 +91,7 @@ def test_a_state_of_wrong_content_is_refused_by_its_key(what):
     check_content(good, "PATH")
     key, value = CONTENT[what]
     set_key(good, key, value)
-    with pytest.raises(UserError, match=f"PATH: .* {key.split('.')[0]}.* no use|missing"):
+    with pytest.raises(UserError, match=f"PATH: .* {key.split('.')[0]}.* is (an invalid|missing)"):
         check_content(good, "PATH")
 
 

@@ -143,7 +143,7 @@ def test_a_folder_is_walked_in_order_and_bad_pictures_are_no_end(run, made, mixe
         "z/no suffix",
         "z/phone.jfif",
     ]
-    assert "passed over: 2 hidden (.e.jpg, …), 1 text (notes.txt), 1 HEIC (phone.HEIC" in ran.err
+    assert "skipped: 2 hidden (.e.jpg, …), 1 text (notes.txt), 1 HEIC (phone.HEIC" in ran.err
     assert "Thumbs.db" not in ran.err
     bad = [path for path, image in images.items() if image["error"]]
     assert bad == ["a/torn.jpg", "gone.png", "z/phone.jfif"]
@@ -260,7 +260,7 @@ def test_what_is_not_there_is_named(run, made, tmp_path):
     one_line(predict(run, tmp_path / "no.bin", picture), 2, "no.bin", "no such file")
     one_line(predict(run, empty, picture), 1, f"checkpoint={empty}", "ckpt.bin")
     one_line(predict(run, picture, picture), 1, "not a checkpoint")
-    one_line(predict(run, made.folder, empty), 1, f"image={empty}", "no picture", ".jpg")
+    one_line(predict(run, made.folder, empty), 1, f"image={empty}", "no image", ".jpg")
     one_line(run("task=predict", f"image={tmp_path}", bare=True), 2, "checkpoint=PATH")
     one_line(run("task=predict", f"checkpoint={tmp_path}", bare=True), 2, "image=PATH")
 
