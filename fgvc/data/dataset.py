@@ -92,7 +92,7 @@ def _drawn(
 
     root = _root(conf)
     try:
-        pictures, kept = build(policy=policy, on_note=on_note), synthetic.pictures(root)
+        pictures, kept = build(policy=policy, on_note=on_note), synthetic.image_digests(root)
         rows = zip(pictures.path, pictures.sha256, strict=True)
         if all(sha256 in (kept[path], ABSENT) for path, sha256 in rows):
             return pictures
