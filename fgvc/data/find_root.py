@@ -18,7 +18,7 @@ from fgvc.types import UserError
 MAX_DEPTH = 3  # folders below the root that are searched
 
 
-def find_folder(root: Path, here: Callable[[Path], bool], what: str) -> Path:
+def find_folder(root: Path, is_root: Callable[[Path], bool], contents: str) -> Path:
     """The nearest folder at or below the root of which `here` holds.
 
     Args:
@@ -27,26 +27,26 @@ def find_folder(root: Path, here: Callable[[Path], bool], what: str) -> Path:
     Raises:
         UserError: no such root, no such folder, or several at the same depth.
     """
-    found: list[Path] = []
+    matches: list[Path] = []
     for level in _levels(root):
-        if found := [folder for folder in level if here(folder)]:
+        if matches := [folder for folder in level if is_root(folder)]:
             break
-    if len(found) > 1:
+    if len(matches) > 1:
         raise UserError(
-            f"dataset.root={root}: {list_first(found)} each hold {what}; set dataset.root= to one"
+            f"dataset.root={root}: {list_first(matches)} each hold {contents}; set dataset.root= to one"
         )
-    if not found:
-        raise UserError(f"dataset.root={root}: holds no {what}; set dataset.root=")
-    return found[0]
+    if not matches:
+        raise UserError(f"dataset.root={root}: holds no {contents}; set dataset.root=")
+    return matches[0]
 
 
-def exists_below(root: Path, here: Callable[[Path], bool]) -> bool:
+def exists_below(root: Path, is_root: Callable[[Path], bool]) -> bool:
     """Whether `here` holds of a folder at or below the root, as `beginning` searches it.
 
     Raises:
         UserError: no such root.
     """
-    return any(here(folder) for level in _levels(root) for folder in level)
+    return any(is_root(folder) for level in _levels(root) for folder in level)
 
 
 def find(root: Path, name: str) -> Path | None:
@@ -55,10 +55,10 @@ def find(root: Path, name: str) -> Path | None:
     Of mirrors that nest a folder in one of the same name the innermost is meant.
     """
     for folder in itertools.chain.from_iterable(_levels(root)):
-        if (found := folder / name).exists():
-            while (found / name).is_dir() and not (found / name).samefile(found):
-                found = found / name
-            return found
+        if (path := folder / name).exists():
+            while (path / name).is_dir() and not (path / name).samefile(path):
+                path = path / name
+            return path
     return None
 
 

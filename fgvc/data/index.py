@@ -75,11 +75,11 @@ def take(index: Index, row_N: np.ndarray) -> Index:
     )
 
 
-def list_first(offenders: Iterable[object], most: int = 5) -> str:
+def list_first(offenders: Iterable[object], limit: int = 5) -> str:
     """The first offenders and how many more there are: `a, b, c and 7 more`."""
     names = [str(offender) for offender in offenders]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def repeated(values: Sequence[str]) -> list[str]:
@@ -162,10 +162,10 @@ def check_boxes(index: Index) -> tuple[str, ...]:
 
 
 def _refuse_boxes(index: Index, wrong_N: np.ndarray | np.bool_, what: str, advice: str) -> None:
-    if len(wrong := np.flatnonzero(wrong_N)):
+    if len(rows := np.flatnonzero(wrong_N)):
         raise UserError(
-            f"dataset.box_crop=true: {len(wrong)} of {len(index)} images have {what} "
-            f"(first: {_box(index, int(wrong[0]))}); {advice}, or set dataset.box_crop=false"
+            f"dataset.box_crop=true: {len(rows)} of {len(index)} images have {what} "
+            f"(first: {_box(index, int(rows[0]))}); {advice}, or set dataset.box_crop=false"
         )
 
 
@@ -187,26 +187,28 @@ def check_counts(index: Index, official: Counts, partial: bool) -> tuple[bool, t
     Raises:
         UserError: fewer classes or images than official without `dataset.partial=true`, or more.
     """
-    have = {
+    counts = {
         "classes": len(index.labelmap),
         "train": int((index.split_N != TEST).sum()),  # an own validation split is part of it
         "test": int((index.split_N == TEST).sum()),
     }
-    want = {"classes": official.classes, "train": official.train, "test": official.test}
-    differ = [name for name in have if want[name] and have[name] != want[name]]
-    text = ", ".join(f"{have[name]} of {want[name]} {name}" for name in differ)
-    if any(have[name] > want[name] for name in differ):
+    official_counts = {"classes": official.classes, "train": official.train, "test": official.test}
+    differing = [
+        name for name in counts if official_counts[name] and counts[name] != official_counts[name]
+    ]
+    text = ", ".join(f"{counts[name]} of {official_counts[name]} {name}" for name in differing)
+    if any(counts[name] > official_counts[name] for name in differing):
         raise UserError(
             f"{index.root}: {text}: more than the official dataset holds; "
             "set dataset.root= to an unmixed copy of it"
         )
-    if differ and not partial:
+    if differing and not partial:
         raise UserError(
             f"{index.root}: {text}: this copy is incomplete; "
             "complete it, or accept it as it is with dataset.partial=true"
         )
-    if differ:
+    if differing:
         return True, (f"partial copy: {text}",)
-    if partial and any(want.values()):
+    if partial and any(official_counts.values()):
         return False, ("dataset.partial=true, but this copy is complete: treated as complete",)
     return partial, ()

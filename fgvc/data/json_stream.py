@@ -106,22 +106,22 @@ class _Cursor:
             self.fresh = False
             end = self.text.rfind("}", self.at) + 1
             try:
-                several = _DECODER.decode(f"[{self.text[self.at : end]}]")
+                values = _DECODER.decode(f"[{self.text[self.at : end]}]")
             except json.JSONDecodeError:
-                several = []  # the last brace closes something else than an element
-            if several:
+                values = []  # the last brace closes something else than an element
+            if values:
                 self.at = end
-                return several
+                return values
         return [self.value()]
 
     def take(self, *expected: str) -> str:
         """Pass over one of these characters; ValueError where another one stands."""
-        found = self.peek()
-        if found not in expected:
-            wanted = " or ".join(expected)
-            raise ValueError(f"expected {wanted}, found {found or 'the end of the file'}")
+        char = self.peek()
+        if char not in expected:
+            choices = " or ".join(expected)
+            raise ValueError(f"expected {choices}, found {char or 'the end of the file'}")
         self.at += 1
-        return found
+        return char
 
     def peek(self) -> str:
         """The next character that is no blank; empty at the end."""
@@ -137,6 +137,6 @@ class _Cursor:
     def _more(self) -> bool:
         if len(self.text) - self.at > MAX_VALUE:
             return False
-        piece = self.stream.read(CHUNK)
-        self.text, self.at, self.fresh = self.text[self.at :] + piece, 0, True
-        return bool(piece)
+        chunk = self.stream.read(CHUNK)
+        self.text, self.at, self.fresh = self.text[self.at :] + chunk, 0, True
+        return bool(chunk)

@@ -15,7 +15,7 @@ from fgvc.types import LabelMap, UserError
 MAX_IDS_PER_CLASS = 1000  # ids between the lowest and the highest, per class, that are listed
 
 
-def from_ids(ids: Sequence[int], names: Sequence[str], where: str, gaps: bool) -> LabelMap:
+def from_ids(ids: Sequence[int], names: Sequence[str], where: str, allow_gaps: bool) -> LabelMap:
     """Label map of a dataset that numbers its classes; index order is the order of the ids.
 
     Args:
@@ -29,15 +29,17 @@ def from_ids(ids: Sequence[int], names: Sequence[str], where: str, gaps: bool) -
     if not ids:
         raise UserError(f"{where}: lists no class")
     for what, values in (("class id", [str(number) for number in ids]), ("class name", names)):
-        if twice := repeated(values):
-            raise UserError(f"{where}: {what} listed twice: {list_first(twice)}")
+        if duplicates := repeated(values):
+            raise UserError(f"{where}: {what} listed twice: {list_first(duplicates)}")
     span = max(ids) - min(ids) + 1
-    if not gaps and span > MAX_IDS_PER_CLASS * len(ids):  # the ids between are not worth a list
+    if not allow_gaps and span > MAX_IDS_PER_CLASS * len(
+        ids
+    ):  # the ids between are not worth a list
         raise UserError(
             f"{where}: class ids {min(ids)} to {max(ids)} for {len(ids)} classes; correct the ids, "
             "or accept a partial copy with dataset.partial=true"
         )
-    missing = [] if gaps else sorted(set(range(min(ids), max(ids) + 1)) - set(ids))
+    missing = [] if allow_gaps else sorted(set(range(min(ids), max(ids) + 1)) - set(ids))
     if missing:
         raise UserError(
             f"{where}: class ids {min(ids)} to {max(ids)} lack {list_first(missing)}; "
@@ -63,15 +65,15 @@ def to_indices(raw_N: np.ndarray, labelmap: LabelMap, where: object, source: str
     Raises:
         UserError: ids that the label map lacks, listed beside its range.
     """
-    known_C = np.array(labelmap.ids, dtype=np.int64)
-    raw_U, place_N = np.unique(raw_N, return_inverse=True)
-    if unknown := sorted(set(raw_U.tolist()) - set(known_C.tolist())):
+    id_C = np.array(labelmap.ids, dtype=np.int64)
+    raw_U, inverse_N = np.unique(raw_N, return_inverse=True)
+    if unknown := sorted(set(raw_U.tolist()) - set(id_C.tolist())):
         raise UserError(
             f"{where}: class ids that {source} does not list: {list_first(unknown)} "
-            f"(it lists {known_C.min()} to {known_C.max()})"
+            f"(it lists {id_C.min()} to {id_C.max()})"
         )
-    index_of = {raw: index for index, raw in enumerate(known_C.tolist())}
-    return np.array([index_of[raw] for raw in raw_U.tolist()], dtype=np.int64)[place_N]
+    index_of = {raw: index for index, raw in enumerate(id_C.tolist())}
+    return np.array([index_of[raw] for raw in raw_U.tolist()], dtype=np.int64)[inverse_N]
 
 
 def drop_empty_classes(
@@ -82,13 +84,17 @@ def drop_empty_classes(
     For hierarchies, which name inner nodes too, and for partial copies, whose definition may still
     be the whole one.
     """
-    occurring = set(np.unique(raw_N).tolist())
-    kept = [(number, name) for number, name in zip(ids, names, strict=True) if number in occurring]
-    return [number for number, _ in kept], [name for _, name in kept]
+    used_ids = set(np.unique(raw_N).tolist())
+    pairs = [(number, name) for number, name in zip(ids, names, strict=True) if number in used_ids]
+    return [number for number, _ in pairs], [name for _, name in pairs]
 
 
 def check_class_folders(
-    path: Sequence[str], label_N: np.ndarray, folder_of: Sequence[str], where: object, lax: bool
+    path: Sequence[str],
+    label_N: np.ndarray,
+    class_folder: Sequence[str],
+    where: object,
+    allow_other_folders: bool,
 ) -> None:
     """The folder an image lies in is a second witness of its label: a shifted map shows here.
 
@@ -99,15 +105,17 @@ def check_class_folders(
     Raises:
         UserError: images that lie in the folder of another class, the first ones listed.
     """
-    known = set(folder_of)
-    wrong = []
-    for one, label in zip(path, label_N.tolist(), strict=True):
-        folder = one.rsplit("/", 2)[-2]
-        if folder in (folder_of[label], "images") or (lax and folder not in known):
+    class_folders = set(class_folder)
+    messages = []
+    for image_path, label in zip(path, label_N.tolist(), strict=True):
+        folder = image_path.rsplit("/", 2)[-2]
+        if folder in (class_folder[label], "images") or (
+            allow_other_folders and folder not in class_folders
+        ):
             continue
-        wrong.append(f"{one} labelled {folder_of[label]}")
-    if wrong:
+        messages.append(f"{image_path} labelled {class_folder[label]}")
+    if messages:
         raise UserError(
-            f"{where}: {len(wrong)} images lie in another class's folder than their label says: "
-            f"{list_first(wrong, most=3)}"
+            f"{where}: {len(messages)} images lie in another class's folder than their label says: "
+            f"{list_first(messages, limit=3)}"
         )

@@ -116,16 +116,16 @@ def load_all(files: Sequence[Path]) -> list[MatFile]:
     """Read several files in one child process, because its start is slow; errors as `load`."""
     for file in files:
         _check_file(file)
-    output, ending = _run_parser(files)
-    if ending in _SIGNAL_EXITS:
-        output, ending = _run_parser(files)
+    output, exit_code = _run_parser(files)
+    if exit_code in _SIGNAL_EXITS:
+        output, exit_code = _run_parser(files)
     *lines, _ = output.split(b"\n")  # the last is cut short, or empty
-    read = [_read_result(file, line) for file, line in zip(files, lines, strict=False)]
-    if len(read) < len(files):
+    results = [_read_result(file, line) for file, line in zip(files, lines, strict=False)]
+    if len(results) < len(files):
         raise UserError(
-            f"{files[len(read)]}: no MATLAB file, or a damaged one: {_exit_message(ending)}"
+            f"{files[len(results)]}: no MATLAB file, or a damaged one: {_exit_message(exit_code)}"
         )
-    return read
+    return results
 
 
 def _check_file(file: Path) -> None:
@@ -156,8 +156,8 @@ def _run_parser(files: Sequence[Path]) -> tuple[bytes, int | None]:
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    late = threading.Event()
-    timer = threading.Timer(TIMEOUT, lambda: (late.set(), process.kill()))
+    timed_out = threading.Event()
+    timer = threading.Timer(TIMEOUT, lambda: (timed_out.set(), process.kill()))
     timer.start()
     try:
         try:
@@ -171,18 +171,18 @@ def _run_parser(files: Sequence[Path]) -> tuple[bytes, int | None]:
         timer.cancel()
         process.stdout.close()
     code = process.wait()
-    return output, None if late.is_set() else code
+    return output, None if timed_out.is_set() else code
 
 
 def _read_result(file: Path, line: bytes) -> MatFile:
     """The parser's answer for a file, checked: a hostile file may control the parser."""
     try:
-        answer = parse_json(line)
-        if not isinstance(answer, dict):
+        result = parse_json(line)
+        if not isinstance(result, dict):
             raise ValueError("no object")
-        if "error" in answer:
-            raise UserError(f"{file}: {_error_message(str(answer['error']), answer.get('kind'))}")
-        variables = answer.get("variables")
+        if "error" in result:
+            raise UserError(f"{file}: {_error_message(str(result['error']), result.get('kind'))}")
+        variables = result.get("variables")
         return MatFile(file, _columns(variables, matlab_parser.MAX_DEPTH + 1))
     except ValueError as error:
         if isinstance(error, UserError):
@@ -203,16 +203,16 @@ def _error_message(reason: str, kind: object) -> str:
     return f"no MATLAB file, or a damaged one ({reason}); {COPY_AGAIN}"
 
 
-def _exit_message(ending: int | None) -> str:
-    if ending is None:
+def _exit_message(exit_code: int | None) -> str:
+    if exit_code is None:
         return f"its parser did not end within {TIMEOUT:g} s; {COPY_AGAIN}"
-    if ending < 0:
+    if exit_code < 0:
         try:
-            name = signal.Signals(-ending).name
+            name = signal.Signals(-exit_code).name
         except ValueError:
-            name = f"signal {-ending}"
+            name = f"signal {-exit_code}"
         return f"its parser crashed ({name}); {COPY_AGAIN}"
-    return f"its parser failed (exit code {ending}); {COPY_AGAIN}"
+    return f"its parser failed (exit code {exit_code}); {COPY_AGAIN}"
 
 
 def _columns(plain: object, depth: int) -> dict[str, Column]:

@@ -33,14 +33,14 @@ def set_limits() -> None:
         import resource
     except ImportError:  # Windows
         return
-    for name, most in (
+    for name, limit in (
         ("RLIMIT_AS", MAX_MEMORY),
         ("RLIMIT_CPU", MAX_CPU_SECONDS),
         ("RLIMIT_CORE", 0),
     ):
         try:
             hard = resource.getrlimit(getattr(resource, name))[1]
-            soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
             resource.setrlimit(getattr(resource, name), (soft, hard))
         except (AttributeError, ValueError, OSError):  # macOS refuses some of them
             continue
@@ -102,8 +102,8 @@ def parse(path: str) -> dict[str, Any]:
             data = file.read()
         check_unpacked(data)
         values = loadmat(io.BytesIO(data), squeeze_me=True)
-        kept = {name: value for name, value in values.items() if not name.startswith("__")}
-        return {"variables": {name: column(value) for name, value in kept.items()}}
+        variables = {name: value for name, value in values.items() if not name.startswith("__")}
+        return {"variables": {name: column(value) for name, value in variables.items()}}
     except NotImplementedError:
         return {"error": "version 7.3", "kind": "version"}
     except MemoryError as error:

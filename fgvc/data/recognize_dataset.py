@@ -77,10 +77,10 @@ def advice(root: Path, reader: str) -> str | None:
         return None
     folder = class_folders(root)
     if year := _other_year(entries):
-        way = "list path, label and split in a table and read it with dataset=table"
+        suggestion = "list path, label and split in a table and read it with dataset=table"
         if folder is not None:
-            way = f"read its species folders with {command('folder', folder)}"
-        return f"this is iNaturalist {year}, and dataset=inat2017 reads 2017 only: {way}"
+            suggestion = f"read its species folders with {command('folder', folder)}"
+        return f"this is iNaturalist {year}, and dataset=inat2017 reads 2017 only: {suggestion}"
     if folder is None or _is_cub_2010(entries):
         return None
     return (
@@ -93,11 +93,11 @@ def official_note(root: Path) -> tuple[str, ...]:
     """A note where dataset=folder reads the pictures of a dataset that has official files."""
     for place in (root, *([root.parent] if root.name.casefold() in _IMAGE_FOLDERS else [])):
         names = {e.path.name for folder in (place, place / "lists") for e in _entries(folder)}
-        found = next((name for name, files in _INDEX_FILES.items() if files <= names), None)
-        if found is not None and "generator.json" not in names:  # as synthetic birds have it
+        dataset = next((name for name, files in _INDEX_FILES.items() if files <= names), None)
+        if dataset is not None and "generator.json" not in names:  # as synthetic birds have it
             return (
-                f"{place} holds the official files of {NAMES[found]}, which dataset=folder "
-                f"ignores: {command(found, place)} reads its official split",
+                f"{place} holds the official files of {NAMES[dataset]}, which dataset=folder "
+                f"ignores: {command(dataset, place)} reads its official split",
             )
     return ()
 
@@ -128,11 +128,11 @@ def class_folders(root: Path) -> Path | None:
     """
     level = [root]
     for _ in range(MAX_DEPTH + 1):
-        found = [folder for folder in level if _holds_classes(folder)]
-        if len(found) > 1:
-            return _choose(found)
-        if found:
-            return found[0].parent if _is_split_beside(found[0]) else found[0]
+        candidates = [folder for folder in level if _holds_classes(folder)]
+        if len(candidates) > 1:
+            return _choose(candidates)
+        if candidates:
+            return candidates[0].parent if _is_split_beside(candidates[0]) else candidates[0]
         level = [e.path for folder in level for e in _entries(folder) if e.is_folder][:MAX_ENTRIES]
     return None
 
@@ -142,9 +142,9 @@ def _choose(folders: list[Path]) -> Path | None:
     if len(parents) == 1 and all(split_of(folder.name) is not None for folder in folders):
         return parents.pop()
     for start in ("images", "train"):
-        named = [folder for folder in folders if folder.name.casefold().startswith(start)]
-        if len(named) == 1:
-            return named[0]
+        matches = [folder for folder in folders if folder.name.casefold().startswith(start)]
+        if len(matches) == 1:
+            return matches[0]
     return None
 
 
@@ -202,27 +202,30 @@ def _is_cub_2010(entries: list[Entry]) -> bool:
 
 def _walk(root: Path) -> Iterator[Entry]:
     """What lies in the root, in its folders and in theirs; not all of it where that is much."""
-    level, left = [root], MAX_ENTRIES
+    level, remaining = [root], MAX_ENTRIES
     for _ in range(MAX_DEPTH):
-        below = []
+        subfolders = []
         for folder in level:
             for entry in _entries(folder):
-                if left == 0:
+                if remaining == 0:
                     return
-                left -= 1
+                remaining -= 1
                 yield entry
                 if entry.is_folder:
-                    below.append(entry.path)
-        level = below
+                    subfolders.append(entry.path)
+        level = subfolders
 
 
 def _entries(folder: Path) -> list[Entry]:
     """What lies in a folder, by name; hidden entries are passed over."""
     try:
         with os.scandir(folder) as entries:
-            found = [Entry(Path(entry), entry.is_dir()) for entry in islice(entries, MAX_ENTRIES)]
+            children = [
+                Entry(Path(entry), entry.is_dir()) for entry in islice(entries, MAX_ENTRIES)
+            ]
     except OSError:
         return []
     return sorted(
-        (entry for entry in found if not entry.path.name.startswith(".")), key=lambda e: e.path.name
+        (entry for entry in children if not entry.path.name.startswith(".")),
+        key=lambda e: e.path.name,
     )

@@ -46,7 +46,7 @@ _PATTERNS = {
 def split_of(name: str) -> int | None:
     """TRAIN, VAL or TEST if a name is a usual word for a split, in any case; otherwise None."""
     plain = re.sub(r"[\W_]+", "", _without_accents(name))
-    return next((split for split, known in _PATTERNS.items() if known.fullmatch(plain)), None)
+    return next((split for split, pattern in _PATTERNS.items() if pattern.fullmatch(plain)), None)
 
 
 def may_be_split(name: str) -> bool:
@@ -70,14 +70,14 @@ def splits_among(names: Sequence[str]) -> dict[str, int]:
     Names count that split_of knows, and names that agree but for a word for a split, before or
     after what they share: cars_train with cars_test, 01_train with 02_test, trainA with testA.
     """
-    known = {name: split for name in names if (split := split_of(name)) is not None}
-    shared: dict[str, dict[str, int]] = {}
+    splits = {name: split for name in names if (split := split_of(name)) is not None}
+    groups: dict[str, dict[str, int]] = {}
     for name in names:
         words = _words(name)
-        for word, rest in ((words[-1:], words[:-1]), (words[:1], words[1:])):
+        for word, remaining in ((words[-1:], words[:-1]), (words[:1], words[1:])):
             if word and (split := split_of(word[0])) is not None:
-                shared.setdefault(" ".join(rest), {}).setdefault(name, split)
-    for members in shared.values():
+                groups.setdefault(" ".join(remaining), {}).setdefault(name, split)
+    for members in groups.values():
         if TRAIN in members.values() and len(set(members.values())) > 1:
-            known = {**members, **known}
-    return known
+            splits = {**members, **splits}
+    return splits

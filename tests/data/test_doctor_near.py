@@ -11,7 +11,7 @@ from PIL import Image
 from fgvc.data.doctor import near_duplicates
 
 
-def picture(seed: int) -> Image.Image:
+def random_image(seed: int) -> Image.Image:
     noise = np.random.default_rng(seed).integers(0, 256, (7, 9), dtype=np.uint8)
     return Image.fromarray(noise).resize((300, 200), Image.Resampling.BICUBIC)
 
@@ -20,19 +20,21 @@ def code(image: Image.Image) -> np.ndarray:
     return np.array([near_duplicates.fingerprint(np.asarray(image.convert("L")))], np.uint64)
 
 
-def distance(one: np.ndarray, other: np.ndarray) -> int:
-    return int(np.bitwise_count(one ^ other).sum())
+def distance(code_a: np.ndarray, code_b: np.ndarray) -> int:
+    return int(np.bitwise_count(code_a ^ code_b).sum())
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 2.0])
 @pytest.mark.parametrize("quality", [30, 90])
 def test_copies_are_near_and_others_far(scale, quality):
     for seed in range(5):
-        image = picture(seed)
+        image = random_image(seed)
         out = io.BytesIO()
         image.resize((round(300 * scale), round(200 * scale))).save(out, "JPEG", quality=quality)
         assert distance(code(image), code(Image.open(out))) <= near_duplicates.MAX_DISTANCE
-        assert distance(code(image), code(picture(seed + 100))) > 2 * near_duplicates.MAX_DISTANCE
+        assert (
+            distance(code(image), code(random_image(seed + 100))) > 2 * near_duplicates.MAX_DISTANCE
+        )
 
 
 def test_more_bands_than_differing_bits():
@@ -65,11 +67,11 @@ def test_plain_surfaces_are_like_nothing():
     noise = np.random.default_rng(0).integers(128, 132, (80, 100), dtype=np.uint8)
     flat = code(Image.fromarray(noise))
     assert near_duplicates.pairs(flat, flat).shape == (0, 2)
-    textured = code(picture(0))
+    textured = code(random_image(0))
     assert near_duplicates.pairs(textured, textured).tolist() == [[0, 0]]
 
 
 def test_no_pictures_no_pairs():
     none = np.empty((0, 2), np.uint64)
-    assert near_duplicates.pairs(none, code(picture(1))).shape == (0, 2)
-    assert near_duplicates.pairs(code(picture(1)), none).shape == (0, 2)
+    assert near_duplicates.pairs(none, code(random_image(1))).shape == (0, 2)
+    assert near_duplicates.pairs(code(random_image(1)), none).shape == (0, 2)

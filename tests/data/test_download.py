@@ -165,13 +165,13 @@ def received(archive: schema.Archive, folder: Path) -> Path:
 
 
 def test_a_file_arrives_whole(served, host, tmp_path, pauses):
-    told: list[tuple[int, str]] = []
+    advances: list[tuple[int, str]] = []
     data = DATA * 8  # 2.3 MiB
     archive = served("a.tar", data)
-    file = http.download(archive, tmp_path / "a.tar", lambda n, note="": told.append((n, note)))
+    file = http.download(archive, tmp_path / "a.tar", lambda n, note="": advances.append((n, note)))
     assert file.read_bytes() == data
     assert host.requests == [("/a.tar", None)]
-    assert sum(n for n, _ in told) == 2
+    assert sum(n for n, _ in advances) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
     assert pauses == []
 
@@ -393,7 +393,7 @@ def wanted(conf, tmp_path) -> Callable[..., schema.Dataset]:
     return made
 
 
-def left(tmp_path: Path) -> list[str]:
+def files_beside(tmp_path: Path) -> list[str]:
     """What lies beside the dataset, its lock aside."""
     found = (tmp_path / "data").iterdir() if (tmp_path / "data").exists() else ()
     return sorted(path.name for path in found if not path.name.endswith(".lock"))
@@ -401,12 +401,12 @@ def left(tmp_path: Path) -> list[str]:
 
 def test_several_archives_become_one_folder(served, wanted, host, tmp_path):
     images, lists = served("images.tar", tar(GOOD)), served("lists.zip", zipped(("l.mat", b"m")))
-    said = download.fetch(wanted(images, lists), silent)
+    message = download.fetch(wanted(images, lists), silent)
     root = tmp_path / "data" / "dogs"
     assert (root / "images" / "a.jpg").read_bytes() == b"picture"
     assert (root / "l.mat").read_bytes() == b"m"
-    assert "images.tar, lists.zip" in said
-    assert left(tmp_path) == ["dogs"]
+    assert "images.tar, lists.zip" in message
+    assert files_beside(tmp_path) == ["dogs"]
     assert len(host.requests) == 2
     assert "nothing downloaded" in download.fetch(wanted(images, lists), silent)
     assert len(host.requests) == 2
@@ -424,7 +424,7 @@ def test_an_archive_that_lies_beside_the_root_is_used_and_kept(served, wanted, h
     file.write_bytes(host.files["/images.tar"])
     download.fetch(wanted(archive), silent)  # into an empty folder
     assert len(host.requests) == 1
-    assert left(tmp_path) == ["dogs", "images.tar"]
+    assert files_beside(tmp_path) == ["dogs", "images.tar"]
 
 
 def test_nothing_is_put_in_place_when_the_second_archive_fails(served, wanted, host, tmp_path):
@@ -432,10 +432,10 @@ def test_nothing_is_put_in_place_when_the_second_archive_fails(served, wanted, h
     second = served("lists.tar", tar(GOOD), *[not_found] * http.MAX_FAILURES)
     with pytest.raises(UserError, match="404"):
         download.fetch(wanted(first, second), silent)
-    assert left(tmp_path) == [".dogs.download"]  # the first is not fetched twice
+    assert files_beside(tmp_path) == [".dogs.download"]  # the first is not fetched twice
     download.fetch(wanted(first, second), silent)
     assert [path for path, _ in host.requests].count("/images.tar") == 1
-    assert left(tmp_path) == ["dogs"]
+    assert files_beside(tmp_path) == ["dogs"]
 
 
 @pytest.mark.fault(27)
@@ -443,7 +443,7 @@ def test_a_malicious_archive_leaves_nothing(served, wanted, tmp_path):
     archives = served("good.tar", tar(GOOD)), served("bad.tar", BAD["above"])
     with pytest.raises(UserError, match="leads out of its folder"):
         download.fetch(wanted(*archives), silent)
-    assert left(tmp_path) == []
+    assert files_beside(tmp_path) == []
 
 
 @pytest.mark.fault(28)
@@ -462,9 +462,9 @@ def test_no_digest_no_download(served, wanted, host):
         ("synthetic", "drawn"),
     ],
 )
-def test_what_cannot_be_had_is_said_with_the_steps(wanted, reader, said, tmp_path):
+def test_what_cannot_be_had_is_said_with_the_steps(wanted, reader, message, tmp_path):
     known = schema.Archive(file="a.tgz", url=None, bytes=None, md5="0" * 32, sha256=None)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         download.fetch(wanted(known, reader=reader), silent)
     assert "\n" not in str(caught.value)
-    assert left(tmp_path) == []
+    assert files_beside(tmp_path) == []

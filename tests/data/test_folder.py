@@ -17,8 +17,8 @@ def read(root, fraction=0.25, seed=0):
     return folder.read(root, fraction, seed)
 
 
-def refused(root, said, **options):
-    with pytest.raises(UserError, match=said) as caught:
+def assert_refused(root, message, **options):
+    with pytest.raises(UserError, match=message) as caught:
         read(root, **options)
     assert "\n" not in str(caught.value)
 
@@ -49,11 +49,13 @@ def test_one_folder_is_split_per_class_and_seed(classes):
 
 def test_a_single_picture_cannot_be_split(classes):
     root = classes({"gull": 8, "owl": 1})
-    refused(root, r"1 classes hold a single picture.*\(owl\)")
+    assert_refused(root, r"1 classes hold a single picture.*\(owl\)")
 
 
 def test_a_split_needs_a_fraction(classes):
-    refused(classes({"gull": 8, "owl": 8}), r"dataset\.test_fraction=0\.0.*no test/", fraction=0.0)
+    assert_refused(
+        classes({"gull": 8, "owl": 8}), r"dataset\.test_fraction=0\.0.*no test/", fraction=0.0
+    )
 
 
 def test_nested_folders_belong_to_their_class(classes):
@@ -91,7 +93,7 @@ def test_decomposed_names_are_the_same_class(classes):
 def test_names_that_collide_are_refused_naming_both(classes, form):
     name = "Möwe"
     twin = name.lower() if form == "case" else unicodedata.normalize("NFD", name)
-    refused(classes({name: 2, twin: 2}), f"{twin}.*are one class|{name}.*are one class")
+    assert_refused(classes({name: 2, twin: 2}), f"{twin}.*are one class|{name}.*are one class")
 
 
 @pytest.mark.parametrize(
@@ -105,16 +107,16 @@ def test_names_that_collide_are_refused_naming_both(classes, form):
         ({"test/gull": 2}, "holds test/ but no train/"),
     ],
 )
-def test_layouts_that_are_refused(classes, counts, said):
-    refused(classes(counts), said)
+def test_layouts_that_are_refused(classes, counts, message):
+    assert_refused(classes(counts), message)
 
 
 def test_missing_and_empty_root(tmp_path):
-    refused(tmp_path / "nowhere", "nowhere: no such folder; set dataset.root=")
-    refused(tmp_path, "holds no class folder")
+    assert_refused(tmp_path / "nowhere", "nowhere: no such folder; set dataset.root=")
+    assert_refused(tmp_path, "holds no class folder")
 
 
 def test_a_name_that_is_not_utf8_is_refused(classes):
     root = classes({"gull": 2, "owl": 2})
     (root / "gull" / "x\udcff.jpg").touch()
-    refused(root, "not UTF-8; rename it")
+    assert_refused(root, "not UTF-8; rename it")

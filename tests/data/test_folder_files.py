@@ -18,7 +18,7 @@ def read(root):
     return folder.read(root, 0.25, 0)
 
 
-def passed(index):
+def passed_over_note(index):
     (note,) = [note for note in index.notes if note.startswith("passed over: ")]
     return note
 
@@ -57,7 +57,7 @@ def test_what_is_passed_over_is_counted_by_kind(birds):
         (birds / "gull" / name).write_bytes(b"\0\5\x16\7")
     index = read(birds)
     assert len(index) == 6
-    note = passed(index)
+    note = passed_over_note(index)
     assert "12 .heic (HEIC, not read; convert them to JPEG)" in note
     assert "3 .txt" in note
     assert "1 hidden file" in note
@@ -72,7 +72,10 @@ def test_raw_pictures_begin_like_tiff_and_are_none(birds, suffix):
     (birds / "gull" / "x.tif").rename(birds / "gull" / f"x{suffix}")
     index = read(birds)
     assert len(index) == 6
-    assert f"1 {suffix.lower()} (camera raw file, not read; convert it to JPEG)" in passed(index)
+    assert (
+        f"1 {suffix.lower()} (camera raw file, not read; convert it to JPEG)"
+        in passed_over_note(index)
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def test_backups_and_unfinished_downloads_are_no_pictures(birds, jpeg, name):
     (birds / "gull" / name).write_bytes(jpeg(0))
     index = read(birds)
     assert len(index) == 6
-    assert "1 backup or unfinished file" in passed(index)
+    assert "1 backup or unfinished file" in passed_over_note(index)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_folders_that_are_no_classes(classes, jpeg, name, place):
     (root / place / name / "0.jpg").write_bytes(jpeg(1))
     index = read(root)
     assert len(index) == 8
-    assert f"{place}/{name}".lstrip("/") in passed(index)
+    assert f"{place}/{name}".lstrip("/") in passed_over_note(index)
 
 
 def test_linked_folders_are_followed(birds, tmp_path, jpeg):
@@ -122,7 +125,7 @@ def test_links_that_lead_back_end(birds, target):
     (birds / "wren" / "gulls").symlink_to("../gull")
     index = read(birds)
     assert "gull/wrens/0.jpg" in index.path
-    assert "links back" in passed(index)
+    assert "links back" in passed_over_note(index)
 
 
 def test_broken_links_to_pictures_are_left_to_on_bad_image(birds):
@@ -131,7 +134,7 @@ def test_broken_links_to_pictures_are_left_to_on_bad_image(birds):
     (birds / "gull" / "lost").symlink_to("nowhere")
     index = read(birds)
     assert {"gull/lost.jpg", "gull/self.png"} <= set(index.path)
-    assert "1 broken link" in passed(index)
+    assert "1 broken link" in passed_over_note(index)
 
 
 @pytest.mark.fault(52)
@@ -141,7 +144,7 @@ def test_fifos_and_devices_are_never_opened(birds):
     (birds / "gull" / "zero.jpg").symlink_to("/dev/zero")
     index = read(birds)
     assert len(index) == 6
-    assert "3 FIFOs, sockets or devices" in passed(index)
+    assert "3 FIFOs, sockets or devices" in passed_over_note(index)
 
 
 AS_NOBODY = """
@@ -167,14 +170,14 @@ def test_what_may_not_be_read_is_an_error(birds, locked, tmp_path):
     (birds / locked).chmod(0)
     if os.geteuid() == 0:
         command = [sys.executable, "-c", AS_NOBODY, str(birds)]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        message = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     else:
         with pytest.raises(UserError) as caught:
             read(birds)
-        said = f"UserError {caught.value}"
+        message = f"UserError {caught.value}"
     (birds / locked).chmod(0o755)
-    assert said.startswith(f"UserError {birds / locked}: ")
-    assert "Permission denied" in said
+    assert message.startswith(f"UserError {birds / locked}: ")
+    assert "Permission denied" in message
 
 
 def test_an_empty_class_folder_names_what_it_holds(birds):
@@ -204,7 +207,7 @@ def test_names_with_control_characters_are_inert_in_notes(birds):
     (birds / "gull" / "x.\x1b[31m").touch()
     (birds / "gull" / "x.\udcff").touch()
     (birds / "gull" / ".\udcff").mkdir()
-    note = passed(read(birds))
+    note = passed_over_note(read(birds))
     assert "\x1b" not in note
     note.encode()
     assert "2 other files" in note

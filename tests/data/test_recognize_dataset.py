@@ -50,21 +50,21 @@ def silent(title: str, total: int | None, unit: str) -> Iterator[Progress]:
     yield lambda n, note="": None
 
 
-def refused(conf, reader: str, root: Path) -> str:
+def refusal_message(conf, reader: str, root: Path) -> str:
     """The refusal of a run, whose way out the doctor names too."""
     with pytest.raises(UserError) as caught:
         dataset.read(conf(reader, root))
-    said = str(caught.value)
-    assert "\n" not in said
+    message = str(caught.value)
+    assert "\n" not in message
     examined: Examination = examine(conf(reader, root), 1, silent)
     assert examined.wrong
-    assert any(said.endswith(f"; {finding.mend}") for finding in examined.findings), said
-    return said
+    assert any(message.endswith(f"; {finding.mend}") for finding in examined.findings), message
+    return message
 
 
-def followed(said: str) -> Index:
+def read_advised(message: str) -> Index:
     """What the command at the end of a message reads."""
-    arguments = shlex.split(said[said.rindex("dataset=") :])
+    arguments = shlex.split(message[message.rindex("dataset=") :])
     assert len(arguments) == 2
     return dataset.read(typed(composed(arguments)).dataset)
 
@@ -89,8 +89,8 @@ def followed(said: str) -> Index:
 )  # fmt: skip
 def test_pictures_by_class_are_read_as_a_folder(conf, tree, reader, names, below):
     root = tree(*names)
-    said = refused(conf, reader, root)
-    index = followed(said)
+    message = refusal_message(conf, reader, root)
+    index = read_advised(message)
     assert index.root == root / below
     assert len(index.labelmap) == 2
     assert len(index) == 3 * sum((root / name).is_dir() and "segment" not in name for name in names)
@@ -100,9 +100,9 @@ def test_pictures_by_class_are_read_as_a_folder(conf, tree, reader, names, below
 def test_inaturalist_2021_is_named(conf, tree, reader):
     names = [f"{part}/{species}" for part in ("train_mini", "val") for species in SPECIES]
     root = tree(*names, "train_mini.json", "val.json")
-    said = refused(conf, reader, root)
-    assert "this is iNaturalist 2021, and dataset=inat2017 reads 2017 only" in said
-    index = followed(said)
+    message = refusal_message(conf, reader, root)
+    assert "this is iNaturalist 2021, and dataset=inat2017 reads 2017 only" in message
+    index = read_advised(message)
     assert (len(index), index.test_source) == (12, "val")
 
 
@@ -110,21 +110,21 @@ def test_inaturalist_2021_is_named(conf, tree, reader):
 def test_other_years_of_inaturalist_are_named(conf, tree, year):
     folders = [f"train_val{year}/{name}" for name in ("Aves/1", "Aves/2", "Fungi/3", "Fungi/4")]
     root = tree(*folders, f"train{year}.json", f"val{year}.json")
-    said = refused(conf, "inat2017", root)
-    assert f"this is iNaturalist {year}, and dataset=inat2017 reads 2017 only: list path" in said
-    assert said.endswith("read it with dataset=table")
+    message = refusal_message(conf, "inat2017", root)
+    assert f"this is iNaturalist {year}, and dataset=inat2017 reads 2017 only: list path" in message
+    assert message.endswith("read it with dataset=table")
 
 
 def test_a_root_with_nothing_known_keeps_its_message(conf, tree):
     root = tree("a/notes.txt")
-    said = refused(conf, "cub", root)
-    assert said == f"dataset.root={root}: holds no images.txt; set dataset.root="
+    message = refusal_message(conf, "cub", root)
+    assert message == f"dataset.root={root}: holds no images.txt; set dataset.root="
 
 
 @pytest.mark.parametrize("name", ["lists/files.txt", "annotations-mat/001.Gull/a.mat"])
 def test_cub_200_of_2010_is_refused_as_such(conf, tree, name):
     root = tree("images/001.Gull", "images/002.Wren", name)
-    assert "this is CUB-200 (2010), another set of images" in refused(conf, "cub", root)
+    assert "this is CUB-200 (2010), another set of images" in refusal_message(conf, "cub", root)
 
 
 # --- another published dataset ---
@@ -136,9 +136,9 @@ def test_cub_200_of_2010_is_refused_as_such(conf, tree, name):
 )
 def test_another_dataset_is_named_by_the_command_that_reads_it(conf, copies, cub, made, reader):
     root = cub if made == "cub" else getattr(copies, made)()
-    said = refused(conf, reader, root)
-    assert f"this looks like {recognize_dataset.NAMES[made]}" in said
-    assert len(followed(said)) == len(dataset.read(conf(made, root)))
+    message = refusal_message(conf, reader, root)
+    assert f"this looks like {recognize_dataset.NAMES[made]}" in message
+    assert len(read_advised(message)) == len(dataset.read(conf(made, root)))
 
 
 @pytest.mark.parametrize("made", OFFICIAL)
@@ -214,9 +214,9 @@ def test_a_pipe_among_the_pictures_does_not_hold_up_the_doctor(conf, cub):
     "name", ["it's", 'a "b" c', "back\\slash x", "end \\", 'q\\"', "$HOME ${x}"]
 )
 def test_a_command_survives_the_shell_and_hydra(name):
-    said = recognize_dataset.command("folder", Path("/data", name))
+    message = recognize_dataset.command("folder", Path("/data", name))
     words = subprocess.run(
-        ["sh", "-c", f"printf '%s\\n' {said}"], capture_output=True, text=True, check=True
+        ["sh", "-c", f"printf '%s\\n' {message}"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     root = OverridesParser.create().parse_override(words[1]).value()
     assert words[0] == "dataset=folder"

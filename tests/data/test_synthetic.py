@@ -70,9 +70,9 @@ def test_species_are_look_alikes(seed):
 
 @pytest.mark.parametrize("classes", [2, 12, 64])
 def test_every_species_has_a_name_and_legal_looks(classes):
-    kinds = species(classes, 3)
-    assert len({kind.name for kind in kinds}) == classes
-    for kind in kinds:
+    all_species = species(classes, 3)
+    assert len({kind.name for kind in all_species}) == classes
+    for kind in all_species:
         legal = zip(astuple(kind.code), ATTRIBUTES.values(), strict=True)
         assert all(value in values for value, values in legal)
 
@@ -88,14 +88,14 @@ def test_more_classes_keep_the_earlier_ones():
 def test_a_genus_is_the_species_that_share_its_looks():
     made = replace(SMALL, classes=8)
     above = hierarchy(made)
-    kinds = species(made.classes, made.seed)
-    for (a, one), (b, other) in combinations(enumerate(kinds), 2):
+    all_species = species(made.classes, made.seed)
+    for (a, one), (b, other) in combinations(enumerate(all_species), 2):
         alike = all(
             getattr(one.code, part) == getattr(other.code, part) for part in GENUS_ATTRIBUTES
         )
         assert (above.chain[a] == above.chain[b]) == alike
     assert len(set(above.chain)) == len(above.names) == 3
-    assert above.names[above.chain[0][0]].startswith(kinds[0].code.crest)
+    assert above.names[above.chain[0][0]].startswith(all_species[0].code.crest)
 
 
 def test_layout_is_that_of_cub(small):
@@ -244,7 +244,7 @@ def test_settings_that_cannot_be_drawn_are_refused(tmp_path, change):
 # ---- where things are
 
 
-def planted(monkeypatch, parts: set[str], stream: tuple[int, int, int, int]) -> scene.Drawing:
+def draw_planted(monkeypatch, parts: set[str], stream: tuple[int, int, int, int]) -> scene.Drawing:
     """A picture without haze or grain in which the named parts have a colour of their own."""
     real = draw_bird
 
@@ -260,7 +260,7 @@ def planted(monkeypatch, parts: set[str], stream: tuple[int, int, int, int]) -> 
     return render(species(12, 0)[stream[1]].code, stream, 320)
 
 
-def found(image: Image.Image) -> np.ndarray:
+def planted_pixels(image: Image.Image) -> np.ndarray:
     """x, y of the planted pixels' centres, measured from the picture's corner."""
     hit_HW = (abs(np.asarray(image).astype(int) - PLANTED) < 100).all(axis=2)
     return np.argwhere(hit_HW)[:, ::-1] + 0.5
@@ -269,26 +269,26 @@ def found(image: Image.Image) -> np.ndarray:
 @pytest.mark.parametrize("part", ["beak", "eye", "crown"])
 @pytest.mark.parametrize("row", range(6))
 def test_a_part_lies_where_it_is_drawn(monkeypatch, part, row):
-    picture = planted(monkeypatch, {part}, (0, row * 2, 0, row))
+    picture = draw_planted(monkeypatch, {part}, (0, row * 2, 0, row))
     x, y, _ = picture.parts[part]
     slack = 12 if part == "crown" else 3  # other parts cover some of it
-    assert np.abs(found(picture.image).mean(0) - (x, y)).max() < slack
+    assert np.abs(planted_pixels(picture.image).mean(0) - (x, y)).max() < slack
 
 
 @pytest.mark.parametrize("part", ["tail", "wing", "breast", "throat", "belly", "back", "nape"])
 def test_a_part_lies_on_its_own_paint(monkeypatch, part):
     own = {part} if part in {"tail", "wing"} else {"body", "breast"}
     for row in range(6):
-        picture = planted(monkeypatch, own, (0, row * 2, 0, row))
+        picture = draw_planted(monkeypatch, own, (0, row * 2, 0, row))
         x, y, visible = picture.parts[part]
         if visible:
-            assert np.linalg.norm(found(picture.image) - (x, y), axis=1).min() < 2
+            assert np.linalg.norm(planted_pixels(picture.image) - (x, y), axis=1).min() < 2
 
 
 @pytest.mark.parametrize("row", range(6))
 def test_the_box_is_tight(monkeypatch, row):
-    picture = planted(monkeypatch, {"body", *PARTS}, (0, row * 2, 0, row))
-    pixels = found(picture.image)
+    picture = draw_planted(monkeypatch, {"body", *PARTS}, (0, row * 2, 0, row))
+    pixels = planted_pixels(picture.image)
     x, y, w, h = picture.box
     drawn = [*(pixels.min(0) - 0.5), *(pixels.max(0) + 0.5)]
     assert np.abs(np.array(drawn) - (x, y, x + w, y + h)).max() < 2
@@ -316,22 +316,23 @@ def crop(image: Image.Image, x: float, y: float, half: int) -> np.ndarray:
 def views(tmp_path_factory):
     """12 classes x (20 + 12) pictures: name -> one row of features a picture."""
     rows: dict[str, list[np.ndarray]] = {}
-    kinds, streams = species(12, 0), [(c, i) for c in range(12) for i in range(32)]
+    all_species, streams = species(12, 0), [(c, i) for c in range(12) for i in range(32)]
     for label, index in streams:
-        one = render(kinds[label].code, (0, label, int(index >= 20), index), 160)
-        image, (x, y, w, h) = np.asarray(one.image), one.box
+        drawing = render(all_species[label].code, (0, label, int(index >= 20), index), 160)
+        image, (x, y, w, h) = np.asarray(drawing.image), drawing.box
         outside_HW = np.ones(image.shape[:2], dtype=bool)
         outside_HW[int(y) : int(y + h) + 1, int(x) : int(x + w) + 1] = False
-        flip = one.parts["beak"][0] < one.parts["tail"][0]
+        flip = drawing.parts["beak"][0] < drawing.parts["tail"][0]
         parts = [
-            crop(one.image, *one.parts[p][:2], 14) for p in ("crown", "wing", "tail", "breast")
+            crop(drawing.image, *drawing.parts[p][:2], 14)
+            for p in ("crown", "wing", "tail", "breast")
         ]
         parts = [part[:, ::-1] if flip else part for part in parts]
         for name, value in {
             "background": histogram(image[outside_HW]),
             "colours": histogram(image.reshape(-1, 3)),
-            "thumbnail": np.asarray(one.image.resize((8, 8), Image.Resampling.BOX)).ravel(),
-            "place": np.array([x + w / 2, y + h / 2, *one.image.size]),
+            "thumbnail": np.asarray(drawing.image.resize((8, 8), Image.Resampling.BOX)).ravel(),
+            "place": np.array([x + w / 2, y + h / 2, *drawing.image.size]),
             "parts": np.stack(parts).ravel(),
         }.items():
             rows.setdefault(name, []).append(value)

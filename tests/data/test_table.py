@@ -22,8 +22,8 @@ def read(file, root=None, fraction=0.25, seed=0):
     return table.read(file, root, fraction, seed)
 
 
-def refused(file, said, **options):
-    with pytest.raises(UserError, match=said) as caught:
+def assert_refused(file, message, **options):
+    with pytest.raises(UserError, match=message) as caught:
         read(file, **options)
     assert "\n" not in str(caught.value)
 
@@ -69,18 +69,20 @@ def test_without_a_split_a_seeded_part_of_each_class_is_test(copies, kind):
     assert (read(file, fraction=1 / 3).split_N == index.split_N).all()
     others = [read(file, fraction=1 / 3, seed=seed).split_N for seed in (1, 2, 3)]
     assert any((other != index.split_N).any() for other in others)
-    refused(file, r"dataset\.test_fraction=0: .*: no split, so a test split has", fraction=0)
+    assert_refused(file, r"dataset\.test_fraction=0: .*: no split, so a test split has", fraction=0)
 
 
 def test_a_class_of_one_picture_cannot_be_split(csv_of):
-    refused(csv_of("path,label\na.jpg,x\nb.jpg,x\ndir/c d.jpg,y\n"), r"1 classes hold a single.*y")
+    assert_refused(
+        csv_of("path,label\na.jpg,x\nb.jpg,x\ndir/c d.jpg,y\n"), r"1 classes hold a single.*y"
+    )
 
 
 def test_paths_are_relative_to_the_root(copies, tmp_path):
     file = copies.table()
     moved = file.rename(tmp_path / "elsewhere.csv")
     assert read(moved, root=copies.root).root == copies.root
-    refused(moved, "no such folder", root=tmp_path / "nowhere")
+    assert_refused(moved, "no such folder", root=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -163,21 +165,23 @@ def test_labels_that_differ_in_case_are_noted(csv_of):
         (b"path,label\n\xff.jpg,x\n", r"t\.csv:2: not UTF-8 text; save the table as UTF-8"),
     ],
 )
-def test_what_is_refused(csv_of, text, said):
-    refused(csv_of(text), said)
+def test_what_is_refused(csv_of, text, message):
+    assert_refused(csv_of(text), message)
 
 
 def test_files_that_are_no_tables(csv_of, tmp_path):
-    refused(tmp_path / "none.csv", r"dataset\.table=.*none\.csv: no such file")
-    refused(csv_of("path,label\n", "t.xlsx"), r"not one of \.csv, \.tsv, .*save it as CSV UTF-8")
-    refused(csv_of("path,label\n", "t.parquet"), "no Parquet file, or a damaged one")
+    assert_refused(tmp_path / "none.csv", r"dataset\.table=.*none\.csv: no such file")
+    assert_refused(
+        csv_of("path,label\n", "t.xlsx"), r"not one of \.csv, \.tsv, .*save it as CSV UTF-8"
+    )
+    assert_refused(csv_of("path,label\n", "t.parquet"), "no Parquet file, or a damaged one")
     pq.write_table(pa.table({"path": ["a.jpg"], "label": [1.5]}), tmp_path / "t.parquet")
-    refused(tmp_path / "t.parquet", "column label holds double, not text")
+    assert_refused(tmp_path / "t.parquet", "column label holds double, not text")
     pq.write_table(pa.table({"path": ["a.jpg"], "label": [None]}), tmp_path / "t.parquet")
-    refused(tmp_path / "t.parquet", "column label holds null, not text")
+    assert_refused(tmp_path / "t.parquet", "column label holds null, not text")
     labels = pa.array(["x", None], pa.string())
     pq.write_table(pa.table({"path": ["a.jpg", "b.jpg"], "label": labels}), tmp_path / "t.parquet")
-    refused(tmp_path / "t.parquet", r"t\.parquet:2: no label")
+    assert_refused(tmp_path / "t.parquet", r"t\.parquet:2: no label")
 
 
 def test_loaded_as_a_dataset(copies, conf, tmp_path):

@@ -287,10 +287,10 @@ def test_columns_of_other_types_are_their_text(tmp_path, kind):
         ("path", [{"a": 1}, {"a": 2}], r"column path holds struct<a: int64>, not paths or images"),
     ],
 )
-def test_lists_and_structs_are_refused(tmp_path, column, cells, said):
+def test_lists_and_structs_are_refused(tmp_path, column, cells, message):
     columns = {"path": ["0.jpg", "1.jpg"], "label": ["x", "y"], column: cells}
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         table.read(tmp_path / "t.parquet", None, 0.2, 0)
 
 

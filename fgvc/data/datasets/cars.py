@@ -33,16 +33,19 @@ def read(root: Path, partial: bool) -> Index:
     Raises:
         UserError: neither layout is complete, or its files contradict each other.
     """
-    together, annotations = find_root.find(root, "car_ims"), find_root.find(root, "cars_annos.mat")
-    if together and annotations:
-        return _read_single_folder(together, matlab.load(annotations), partial)
+    images_folder, annotations = (
+        find_root.find(root, "car_ims"),
+        find_root.find(root, "cars_annos.mat"),
+    )
+    if images_folder and annotations:
+        return _read_single_folder(images_folder, matlab.load(annotations), partial)
     train, meta = find_root.find(root, "cars_train"), find_root.find(root, "cars_meta.mat")
     if train and meta:
         return _read_devkit(root, train, meta, partial)
-    raise UserError(f"dataset.root={root}: {_missing_files(together, annotations, train)}")
+    raise UserError(f"dataset.root={root}: {_missing_files(images_folder, annotations, train)}")
 
 
-def _missing_files(together: Path | None, annotations: Path | None, train: Path | None) -> str:
+def _missing_files(images_folder: Path | None, annotations: Path | None, train: Path | None) -> str:
     """What keeps a copy from being read, in words."""
     if annotations and train:
         return (
@@ -50,7 +53,7 @@ def _missing_files(together: Path | None, annotations: Path | None, train: Path 
             "which are named differently: get the devkit (cars_meta.mat, cars_train_annos.mat, "
             f"{WITH_LABELS})"
         )
-    if together:
+    if images_folder:
         return "holds car_ims/ but no cars_annos.mat; get it, or set dataset.root="
     if train:
         return (
@@ -67,8 +70,8 @@ def _read_single_folder(folder: Path, file: matlab.MatFile, partial: bool) -> In
     """Layout (a)."""
     rows = file.struct("annotations")
     test_N = rows.integers("test")
-    if strange := sorted(set(test_N.tolist()) - {0, 1}):
-        raise UserError(f"{file.file}: test is 0 or 1, not {list_first(strange)}")
+    if unknown := sorted(set(test_N.tolist()) - {0, 1}):
+        raise UserError(f"{file.file}: test is 0 or 1, not {list_first(unknown)}")
     raw_N = rows.integers("class")
     classes = _classes(file, raw_N, partial)
     return Index(
@@ -86,29 +89,29 @@ def _read_devkit(root: Path, train: Path, meta_file: Path, partial: bool) -> Ind
     test = find_root.find(root, "cars_test")
     train_annos = find_root.find(root, "cars_train_annos.mat")
     if test is None or train_annos is None:
-        lacking = "cars_test/" if test is None else "cars_train_annos.mat"
-        raise UserError(f"dataset.root={root}: holds cars_train/ but no {lacking}; complete it")
+        missing = "cars_test/" if test is None else "cars_train_annos.mat"
+        raise UserError(f"dataset.root={root}: holds cars_train/ but no {missing}; complete it")
     files = [meta_file, train_annos, _test_annotations(root)]
     meta, *loaded = matlab.load_all(files)
-    halves = [half.struct("annotations") for half in loaded]
-    if "class" not in halves[1]:
+    splits = [half.struct("annotations") for half in loaded]
+    if "class" not in splits[1]:
         raise UserError(
             f"{files[2]}: holds no classes (those of the test pictures were published later): "
             f"put {WITH_LABELS} beside it or at the root"
         )
-    raw = [half.integers("class") for half in halves]
-    classes = _classes(meta, np.concatenate(raw), partial)
+    class_ids = [half.integers("class") for half in splits]
+    classes = _classes(meta, np.concatenate(class_ids), partial)
     base = Path(os.path.commonpath([train.parent, test.parent]))
     path, label, box = [], [], []
-    for half, folder, raw_N in zip(halves, (train, test), raw, strict=True):
-        path += _paths(base, folder, half, "fname")
-        label.append(labelmap.to_indices(raw_N, classes, half.file, meta.file.name))
-        box.append(half.boxes(CORNERS))
+    for split, folder, raw_N in zip(splits, (train, test), class_ids, strict=True):
+        path += _paths(base, folder, split, "fname")
+        label.append(labelmap.to_indices(raw_N, classes, split.file, meta.file.name))
+        box.append(split.boxes(CORNERS))
     return Index(
         base,
         tuple(path),
         np.concatenate(label),
-        np.repeat([TRAIN, TEST], [len(raw_N) for raw_N in raw]).astype(np.uint8),
+        np.repeat([TRAIN, TEST], [len(raw_N) for raw_N in class_ids]).astype(np.uint8),
         classes,
         None if any(box_N4 is None for box_N4 in box) else np.concatenate(box),
     )
@@ -127,12 +130,12 @@ def _classes(file: matlab.MatFile, raw_N: np.ndarray, partial: bool) -> LabelMap
     ids = list(range(1, len(names) + 1))
     if partial:
         ids, names = labelmap.drop_empty_classes(ids, names, raw_N)
-    return labelmap.from_ids(ids, names, str(file.file), gaps=partial)
+    return labelmap.from_ids(ids, names, str(file.file), allow_gaps=partial)
 
 
 def _paths(base: Path, folder: Path, rows: matlab.MatFile, field: str) -> tuple[str, ...]:
     """Paths of pictures, which the files name by their last part or by the official folder."""
     names = [PurePosixPath(name).name for name in rows.texts(field)]
-    if twice := repeated(names):
-        raise UserError(f"{rows.file}: picture listed twice: {list_first(twice)}")
+    if duplicates := repeated(names):
+        raise UserError(f"{rows.file}: picture listed twice: {list_first(duplicates)}")
     return tuple(f"{find_root.relative(base, folder)}/{name}" for name in names)

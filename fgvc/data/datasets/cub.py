@@ -34,7 +34,9 @@ def read(root: Path, partial: bool) -> Index:
     raw_N = cub_files.read_labels(images)
     classes = _classes(root, raw_N, partial)
     label_N = labelmap.to_indices(raw_N, classes, root / "image_class_labels.txt", "classes.txt")
-    labelmap.check_class_folders(images.path, label_N, classes.names, root, lax=False)
+    labelmap.check_class_folders(
+        images.path, label_N, classes.names, root, allow_other_folders=False
+    )
     return Index(
         root,
         images.path,
@@ -57,10 +59,10 @@ def _find_root(root: Path) -> Path:
     root = find_root.find_folder(
         root, lambda folder: (folder / "images.txt").exists(), "images.txt"
     )
-    if absent := [name for name in INDEX_FILES if not (root / name).exists()]:
+    if missing := [name for name in INDEX_FILES if not (root / name).exists()]:
         raise UserError(
-            f"{root}: holds no {list_first(absent)} beside images.txt; take "
-            f"{'it' if len(absent) == 1 else 'them'} from CUB_200_2011.tgz, or set dataset.root="
+            f"{root}: holds no {list_first(missing)} beside images.txt; take "
+            f"{'it' if len(missing) == 1 else 'them'} from CUB_200_2011.tgz, or set dataset.root="
         )
     if (root / "hierarchy.txt").exists():
         raise UserError(f"dataset.root={root}: this is NABirds; read it with dataset=nabirds")
@@ -71,4 +73,4 @@ def _classes(root: Path, raw_N: np.ndarray, partial: bool) -> LabelMap:
     ids, names = cub_files.read_classes(root)
     if partial:
         ids, names = labelmap.drop_empty_classes(ids, names, raw_N)
-    return labelmap.from_ids(ids, names, str(root / "classes.txt"), gaps=partial)
+    return labelmap.from_ids(ids, names, str(root / "classes.txt"), allow_gaps=partial)

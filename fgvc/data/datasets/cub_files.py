@@ -80,12 +80,12 @@ def read_images(root: Path, key: Callable[[str], Hashable]) -> ImageList:
         if safe_relative(path) is None:
             raise _malformed(file, line, path, "a path inside images/")
     path = tuple(f"images/{path}" for _, _, path in rows)
-    if twice := repeated(path):
-        raise UserError(f"{file}: path listed twice: {list_first(twice)}")
+    if duplicates := repeated(path):
+        raise UserError(f"{file}: path listed twice: {list_first(duplicates)}")
     image_row: dict[Hashable, int] = {}
     for row, (line, raw, _) in enumerate(rows):
-        image = parse(key, raw, file, line)
-        if image_row.setdefault(image, row) != row:
+        image_id = parse(key, raw, file, line)
+        if image_row.setdefault(image_id, row) != row:
             raise UserError(f"{file}:{line}: image id {raw} listed twice")
     if not image_row:
         raise UserError(f"{file}: lists no image")
@@ -110,8 +110,8 @@ def read_split(images: ImageList) -> np.ndarray:
     """TRAIN or TEST of each image, uint8."""
     file = images.root / "train_test_split.txt"
     train_N = _read_column(file, images)
-    if strange := sorted(set(train_N.tolist()) - {0, 1}):
-        raise UserError(f"{file}: is_training is 0 or 1, not {list_first(strange)}")
+    if unknown := sorted(set(train_N.tolist()) - {0, 1}):
+        raise UserError(f"{file}: is_training is 0 or 1, not {list_first(unknown)}")
     return np.where(train_N == 1, TRAIN, TEST).astype(np.uint8)
 
 
@@ -125,13 +125,13 @@ def read_numbers(images: ImageList, name: str, columns: int) -> np.ndarray | Non
     if not file.exists():
         return None
     value_NC = np.full((len(images), columns), np.nan, dtype=np.float32)
-    seen = set()
+    seen_ids = set()
     for line, raw_image, *values in read_table(file, columns + 1):
-        image = parse(images.key, raw_image, file, line)
-        if image in seen:
+        image_id = parse(images.key, raw_image, file, line)
+        if image_id in seen_ids:
             raise UserError(f"{file}:{line}: image id {raw_image} listed twice")
-        seen.add(image)
-        row = images.row.get(image)
+        seen_ids.add(image_id)
+        row = images.row.get(image_id)
         if row is not None:
             value_NC[row] = [parse(parse_number, value, file, line) for value in values]
     return value_NC
@@ -148,16 +148,16 @@ def read_parts(images: ImageList) -> Parts | None:
     ]
     part_of = {number: part for part, (number, _) in enumerate(names)}
     xy_NK2 = np.full((len(images), len(names), 2), np.nan, dtype=np.float32)
-    seen = set()
+    seen_ids = set()
     for line, raw_image, raw_part, x, y, visible in read_table(file, 5):
-        image = parse(images.key, raw_image, file, line)
-        row = images.row.get(image)
+        image_id = parse(images.key, raw_image, file, line)
+        row = images.row.get(image_id)
         part = part_of.get(parse(parse_integer, raw_part, file, line))
         if part is None:
             raise UserError(f"{file}:{line}: part {raw_part} is not in parts.txt")
-        if (image, part) in seen:
+        if (image_id, part) in seen_ids:
             raise UserError(f"{file}:{line}: part {raw_part} of image {raw_image} listed twice")
-        seen.add((image, part))
+        seen_ids.add((image_id, part))
         if row is not None and parse(parse_integer, visible, file, line):
             xy_NK2[row, part] = (
                 parse(parse_finite, x, file, line),
@@ -212,19 +212,19 @@ def _read_column(file: Path, images: ImageList) -> np.ndarray:
         UserError: an image id that images.txt lacks, listed twice or without a value.
     """
     value: dict[Hashable, int] = {}
-    strange = []
+    unknown = []
     for line, raw_image, raw in read_table(file, 2):
-        image = parse(images.key, raw_image, file, line)
-        if image in value:
+        image_id = parse(images.key, raw_image, file, line)
+        if image_id in value:
             raise UserError(f"{file}:{line}: image id {raw_image} listed twice")
-        value[image] = parse(parse_integer, raw, file, line)
-        if image not in images.row:
-            strange.append(raw_image)
-    if strange:
-        raise UserError(f"{file}: image ids that images.txt does not list: {list_first(strange)}")
-    if lacking := [image for image in images.row if image not in value]:
-        raise UserError(f"{file}: lacks image ids {list_first(lacking)} of images.txt")
-    return np.array([value[image] for image in images.row], dtype=np.int64)
+        value[image_id] = parse(parse_integer, raw, file, line)
+        if image_id not in images.row:
+            unknown.append(raw_image)
+    if unknown:
+        raise UserError(f"{file}: image ids that images.txt does not list: {list_first(unknown)}")
+    if missing := [image_id for image_id in images.row if image_id not in value]:
+        raise UserError(f"{file}: lacks image ids {list_first(missing)} of images.txt")
+    return np.array([value[image_id] for image_id in images.row], dtype=np.int64)
 
 
 def _malformed(file: Path, line: int | str, text: str, expected: str) -> UserError:

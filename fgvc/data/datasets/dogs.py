@@ -39,10 +39,10 @@ def read(root: Path, partial: bool) -> Index:
     if folder is None:
         raise UserError(f"dataset.root={root}: holds no Images/; set dataset.root=")
     names, raw, split = [], [], []
-    listings = matlab.load_all([_find_list(root, name) for name in LISTS])
-    for listing, part in zip(listings, LISTS.values(), strict=True):
-        names += listing.texts("file_list")
-        raw.append(listing.integers("labels"))
+    lists = matlab.load_all([_find_list(root, name) for name in LISTS])
+    for list_file, part in zip(lists, LISTS.values(), strict=True):
+        names += list_file.texts("file_list")
+        raw.append(list_file.integers("labels"))
         split.append(np.full(len(raw[-1]), part, dtype=np.uint8))
     raw_N = np.concatenate(raw)
     _check_names(root, names, raw_N)
@@ -69,13 +69,13 @@ def _find_list(root: Path, name: str) -> Path:
 def _check_names(root: Path, names: list[str], raw_N: np.ndarray) -> None:
     if len(names) != len(raw_N):
         raise UserError(f"{root}: the lists name {len(names)} images and {len(raw_N)} labels")
-    if strange := [
+    if malformed := [
         name for name in names if find_root.safe_relative(name) != name or name.count("/") != 1
     ]:
-        raise UserError(f"{root}: the lists name no CLASS/IMAGE: {list_first(strange)}")
-    if twice := repeated(names):
+        raise UserError(f"{root}: the lists name no CLASS/IMAGE: {list_first(malformed)}")
+    if duplicates := repeated(names):
         raise UserError(
-            f"{root}: listed twice, within a list or in train and test: {list_first(twice)}"
+            f"{root}: listed twice, within a list or in train and test: {list_first(duplicates)}"
         )
 
 
@@ -86,18 +86,18 @@ def _classes(root: Path, names: list[str], raw_N: np.ndarray, partial: bool) -> 
         ("label", [str(raw) for raw, _ in pairs]),
         ("folder", [folder for _, folder in pairs]),
     ):
-        if twice := repeated(values):
+        if duplicates := repeated(values):
             several = [
-                f"{raw} = {folder}" for raw, folder in pairs if twice[0] in (str(raw), folder)
+                f"{raw} = {folder}" for raw, folder in pairs if duplicates[0] in (str(raw), folder)
             ]
             raise UserError(
-                f"{root}: labels and folders of the lists disagree: {what} {twice[0]} occurs as "
+                f"{root}: labels and folders of the lists disagree: {what} {duplicates[0]} occurs as "
                 f"{list_first(several)}"
             )
     if pairs and pairs[0][0] < 1:
         raise UserError(f"{root}: the lists count classes from {pairs[0][0]}, and should from 1")
     ids, folders = [raw for raw, _ in pairs], [folder for _, folder in pairs]
-    return labelmap.from_ids(ids, folders, f"{root}: the lists", gaps=partial)
+    return labelmap.from_ids(ids, folders, f"{root}: the lists", allow_gaps=partial)
 
 
 def _folder(name: str) -> str:

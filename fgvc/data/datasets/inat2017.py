@@ -61,24 +61,26 @@ def read(root: Path, partial: bool) -> Index:
     Raises:
         UserError: a file is missing or damaged, the two contradict each other, or they are one.
     """
-    halves = [_read_annotations(file) for file in _find_files(root)]
-    train, val = halves
+    files = [_read_annotations(file) for file in _find_files(root)]
+    train, val = files
     _check_disjoint(train, val)
     raw_N = np.concatenate([train.raw_N, val.raw_N])
     classes = _classes(train, val, raw_N, partial)
     label_N = labelmap.to_indices(raw_N, classes, train.file.parent, "categories")
     path = (*train.path, *val.path)
     folders = [train.categories[int(number)].name for number in classes.ids]
-    labelmap.check_class_folders(path, label_N, folders, train.file.parent, lax=True)
+    labelmap.check_class_folders(
+        path, label_N, folders, train.file.parent, allow_other_folders=True
+    )
     images = find_root.find(root, IMAGES)
     return Index(
         images.parent if images else root,
         path,
         label_N,
-        np.repeat([TRAIN, TEST], [len(half.path) for half in halves]).astype(np.uint8),
+        np.repeat([TRAIN, TEST], [len(annotations.path) for annotations in files]).astype(np.uint8),
         classes,
-        _read_boxes(root, halves),
-        size_N2=np.concatenate([half.size_N2 for half in halves]),
+        _read_boxes(root, files),
+        size_N2=np.concatenate([annotations.size_N2 for annotations in files]),
         hierarchy=_hierarchy(train.categories, classes),
     )
 
@@ -92,10 +94,10 @@ def _find_files(root: Path) -> list[Path]:
             f"{merged}: train and val merged into one file, so nothing tells the test images "
             f"(those of val) apart: get {TRAIN_FILE} and {VAL_FILE}"
         )
-    if one := train or val:
+    if single := train or val:
         other = VAL_FILE if train else TRAIN_FILE
         raise UserError(
-            f"{one}: a single split, or train and val merged: {other} is missing, and "
+            f"{single}: a single split, or train and val merged: {other} is missing, and "
             f"{'its images are the test split' if train else 'nothing can be trained'}; get it too"
         )
     raise UserError(f"dataset.root={root}: holds no {TRAIN_FILE} and {VAL_FILE}; set dataset.root=")
@@ -125,8 +127,8 @@ def _read_annotations(file: Path) -> AnnotationFile:
             raise UserError(f"{file}: row {number} ({member}): {error}") from None
     if not path or not categories:
         raise UserError(f"{file}: lists no {'categories' if path else 'images'}")
-    if twice := repeated(path):
-        raise UserError(f"{file}: file_name listed twice: {list_first(twice)}")
+    if duplicates := repeated(path):
+        raise UserError(f"{file}: file_name listed twice: {list_first(duplicates)}")
     image_N, of_image_A, raw_A = (np.array(ids, np.int64) for ids in (image, of_image, category))
     raw_N = _join_categories(file, image_N, of_image_A, raw_A)
     return AnnotationFile(
@@ -187,22 +189,22 @@ def _join_categories(
     """Category id of each image, from A annotations in any order."""
     order_N = np.argsort(image_N, kind="stable")
     sorted_N = image_N[order_N]
-    if len(twice := sorted_N[1:][sorted_N[1:] == sorted_N[:-1]]):
-        raise UserError(f"{file}: image id listed twice: {list_first(twice.tolist())}")
+    if len(duplicates := sorted_N[1:][sorted_N[1:] == sorted_N[:-1]]):
+        raise UserError(f"{file}: image id listed twice: {list_first(duplicates.tolist())}")
     place_A = np.minimum(np.searchsorted(sorted_N, of_image_A), len(sorted_N) - 1)
-    if len(strange := of_image_A[sorted_N[place_A] != of_image_A]):
+    if len(unknown := of_image_A[sorted_N[place_A] != of_image_A]):
         raise UserError(
-            f"{file}: annotations of images it does not list: {list_first(strange.tolist())}"
+            f"{file}: annotations of images it does not list: {list_first(unknown.tolist())}"
         )
     row_A = order_N[place_A]
     raw_N, labelled_N = np.zeros(len(image_N), np.int64), np.zeros(len(image_N), bool)
     raw_N[row_A], labelled_N[row_A] = raw_A, True
-    if len(lacking := image_N[~labelled_N]):
+    if len(unlabelled := image_N[~labelled_N]):
         raise UserError(
-            f"{file}: {len(lacking)} images without an annotation: {list_first(lacking.tolist())}"
+            f"{file}: {len(unlabelled)} images without an annotation: {list_first(unlabelled.tolist())}"
         )
-    if len(torn := of_image_A[raw_N[row_A] != raw_A]):
-        raise UserError(f"{file}: images of two categories: {list_first(torn.tolist())}")
+    if len(conflicting := of_image_A[raw_N[row_A] != raw_A]):
+        raise UserError(f"{file}: images of two categories: {list_first(conflicting.tolist())}")
     return raw_N
 
 
@@ -215,8 +217,8 @@ def _read_boxes(root: Path, halves: list[AnnotationFile]) -> np.ndarray | None:
     return np.concatenate(parts)
 
 
-def _read_box_file(half: AnnotationFile, file: Path | None) -> np.ndarray:
-    box_N4 = np.full((len(half.path), 4), np.nan, dtype=np.float32)
+def _read_box_file(annotations: AnnotationFile, file: Path | None) -> np.ndarray:
+    box_N4 = np.full((len(annotations.path), 4), np.nan, dtype=np.float32)
     if file is None:
         return box_N4
     of_image, corner = array("q"), array("f")
@@ -231,28 +233,28 @@ def _read_box_file(half: AnnotationFile, file: Path | None) -> np.ndarray:
                     f"{file}: row {number} has no image_id and bbox ({error})"
                 ) from None
     image_A, first_A = np.unique(np.array(of_image, np.int64), return_index=True)
-    _, row_B, place_B = np.intersect1d(half.image_N, image_A, True, return_indices=True)
+    _, row_B, place_B = np.intersect1d(annotations.image_N, image_A, True, return_indices=True)
     box_N4[row_B] = np.array(corner, np.float32).reshape(-1, 4)[first_A[place_B]]
     return box_N4
 
 
 def _check_disjoint(train: AnnotationFile, val: AnnotationFile) -> None:
     """Refuse files that share images or number their categories differently."""
-    both = set(val.path).intersection(train.path)
-    if both:
+    shared = set(val.path).intersection(train.path)
+    if shared:
         raise UserError(
-            f"{train.file}: {len(both)} images also stand in {val.file.name} "
-            f"({list_first(sorted(both), 1)}): train and val merged; get the original files"
+            f"{train.file}: {len(shared)} images also stand in {val.file.name} "
+            f"({list_first(sorted(shared), 1)}): train and val merged; get the original files"
         )
-    differ = sorted(
+    differing = sorted(
         number
         for number in train.categories.keys() | val.categories.keys()
         if train.categories.get(number) != val.categories.get(number)
     )
-    if differ:
+    if differing:
         raise UserError(
             f"{train.file}: category ids that mean something else in {val.file.name}: "
-            f"{list_first(differ)}; get both files from one release"
+            f"{list_first(differing)}; get both files from one release"
         )
 
 
@@ -262,14 +264,14 @@ def _classes(
     ids = list(train.categories)
     names = [train.categories[number].name for number in ids]
     # a name that two branches of the tree share is told apart by its branch
-    twice = set(repeated(names))
+    duplicates = set(repeated(names))
     names = [
-        f"{name} ({train.categories[number].above})" if name in twice else name
+        f"{name} ({train.categories[number].above})" if name in duplicates else name
         for number, name in zip(ids, names, strict=True)
     ]
     if partial:
         ids, names = labelmap.drop_empty_classes(ids, names, raw_N)
-    return labelmap.from_ids(ids, names, f"{train.file} and {val.file.name}", gaps=partial)
+    return labelmap.from_ids(ids, names, f"{train.file} and {val.file.name}", allow_gaps=partial)
 
 
 def _hierarchy(categories: Mapping[int, Category], classes: LabelMap) -> Hierarchy:

@@ -35,11 +35,13 @@ def read(root: Path) -> Index:
     raw_N = cub_files.read_labels(images)
     ids, names = cub_files.read_classes(root)
     classes = labelmap.from_ids(
-        *labelmap.drop_empty_classes(ids, names, raw_N), where=str(root / "classes.txt"), gaps=True
+        *labelmap.drop_empty_classes(ids, names, raw_N),
+        where=str(root / "classes.txt"),
+        allow_gaps=True,
     )
     label_N = labelmap.to_indices(raw_N, classes, root / "image_class_labels.txt", "classes.txt")
     folders = [f"{int(number):04d}" for number in classes.ids]
-    labelmap.check_class_folders(images.path, label_N, folders, root, lax=False)
+    labelmap.check_class_folders(images.path, label_N, folders, root, allow_other_folders=False)
     return Index(
         root,
         images.path,
@@ -77,9 +79,9 @@ def _find_root(root: Path) -> Path:
     ):
         return find_root.find_folder(root, _is_complete, what)
     folder = find_root.find_folder(root, _holds_several, what)
-    absent = _missing_files(folder)
+    missing = _missing_files(folder)
     raise UserError(
-        f"{folder}: holds no {list_first(absent)}; take {'it' if len(absent) == 1 else 'them'} from "
+        f"{folder}: holds no {list_first(missing)}; take {'it' if len(missing) == 1 else 'them'} from "
         "nabirds.tar.gz"
     )
 
@@ -94,15 +96,15 @@ def _parse_uuid(text: str) -> str:
 
 def _check_names(images: ImageList) -> None:
     """A picture is named after its own id: lines that slipped against each other show here."""
-    wrong = []
-    for image, path in zip(images.row, images.path, strict=True):
+    messages = []
+    for image_id, path in zip(images.row, images.path, strict=True):
         stem = PurePosixPath(path).stem.replace("-", "").lower()
-        if stem != image:
-            wrong.append(f"{path} listed as {image}")
-    if wrong:
+        if stem != image_id:
+            messages.append(f"{path} listed as {image_id}")
+    if messages:
         raise UserError(
-            f"{images.root / 'images.txt'}: {len(wrong)} pictures are named after another image "
-            f"id than they are listed with: {list_first(wrong, most=2)}"
+            f"{images.root / 'images.txt'}: {len(messages)} pictures are named after another image "
+            f"id than they are listed with: {list_first(messages, limit=2)}"
         )
 
 
@@ -115,26 +117,26 @@ def _hierarchy(root: Path, name_of: dict[int, str], classes: LabelMap) -> Hierar
     file = root / "hierarchy.txt"
     parent: dict[int, int] = {}
     for line, *texts in cub_files.read_table(file, 2):
-        child, above = (
+        child, parent_node = (
             cub_files.parse(cub_files.parse_integer, text, file, line) for text in texts
         )
-        if parent.setdefault(child, above) != above:
+        if parent.setdefault(child, parent_node) != parent_node:
             raise UserError(f"{file}:{line}: node {child} has two parents")
-        if unknown := {child, above} - name_of.keys():
+        if unknown := {child, parent_node} - name_of.keys():
             raise UserError(
                 f"{file}:{line}: nodes that classes.txt does not list: {list_first(unknown)}"
             )
     chain = tuple(_ancestors(file, parent, int(number)) for number in classes.ids)
-    above = {node for way in chain for node in way}
-    names = {str(node): name_of[node] for node in sorted(above)}
+    parent_node = {node for way in chain for node in way}
+    names = {str(node): name_of[node] for node in sorted(parent_node)}
     return Hierarchy(tuple(tuple(map(str, way)) for way in chain), names)
 
 
 def _ancestors(file: Path, parent: dict[int, int], node: int) -> list[int]:
-    way: list[int] = []
+    ancestors: list[int] = []
     while node in parent and parent[node] != node:
         node = parent[node]
-        if node in way:
+        if node in ancestors:
             raise UserError(f"{file}: node {node} lies above itself")
-        way.append(node)
-    return way
+        ancestors.append(node)
+    return ancestors

@@ -38,27 +38,27 @@ def examine(
         cache_root: where images inside a table are unpacked; None: they are not examined.
     """
     with bar(conf.name, None, "files") as progress:
-        index, found = definition.read(conf, progress, cache_root)
+        index, findings = definition.read(conf, progress, cache_root)
     root = index.root if index else definition.dataset_folder(conf)
     facts: dict[str, object] = {}
     with bar("archives", None, "MiB") as progress:
         roots = (definition.dataset_folder(conf), root)
-        facts["archives"], wrong = archives.check_archives(conf, roots, progress)
-    found += wrong
+        facts["archives"], archive_findings = archives.check_archives(conf, roots, progress)
+    findings += archive_findings
     partial = conf.partial
     if index is not None:
-        partial, more = definition.check_index(conf, index)
-        found += more + definition.unlisted_images(conf, index)
+        partial, index_findings = definition.check_index(conf, index)
+        findings += index_findings + definition.unlisted_images(conf, index)
         facts["counts"] = definition.compare_counts(conf, index)
     path = index.path if index else _images_below(root)
     with bar("pictures", len(path), "pictures") as progress:
-        looks = images.read_images(root, path, threads, progress, conf.max_pixels)
+        image_table = images.read_images(root, path, threads, progress, conf.max_pixels)
     restore = dataset.files_policy(conf).restore
-    found += images.check_files(path, looks, restore) + _across(index, looks)
-    facts["pictures"] = images.summarize(looks)
+    findings += images.check_files(path, image_table, restore) + _across(index, image_table)
+    facts["pictures"] = images.summarize(image_table)
     caveat = definition.CAVEATS.get(conf.reader)
     return Examination(
-        conf.name, conf.reader, str(root), partial, errors_first(found), facts, caveat
+        conf.name, conf.reader, str(root), partial, errors_first(findings), facts, caveat
     )
 
 
@@ -67,10 +67,11 @@ def _images_below(root: Path) -> tuple[str, ...]:
     return tuple(islice(definition.images_below(root), MAX_UNINDEXED))
 
 
-def _across(index: Index | None, looks: images.ImageTable) -> list[Finding]:
+def _across(index: Index | None, image_table: images.ImageTable) -> list[Finding]:
     """What takes index and pictures together."""
     return (
         []
         if index is None
-        else geometry.check_geometry(index, looks) + exact_duplicates.check_duplicates(index, looks)
+        else geometry.check_geometry(index, image_table)
+        + exact_duplicates.check_duplicates(index, image_table)
     )

@@ -23,26 +23,26 @@ def check_archives(
         roots: the folders of the copy; their parents are looked into as well.
         progress: advanced by MiB read.
     """
-    places = dict.fromkeys(place for root in roots for place in (root, root.parent))
-    facts, found = {}, []
+    folders = dict.fromkeys(place for root in roots for place in (root, root.parent))
+    facts, findings = {}, []
     for archive in conf.archives.values():
-        for file in (place / archive.file for place in places):
+        for file in (place / archive.file for place in folders):
             if not file.is_file():
                 continue
-            wrong = difference(file, archive, progress)
-            facts[str(file)] = wrong or "official"
-            if wrong:
-                found.append(_finding(file, wrong))
-    return facts, found
+            reason = difference(file, archive, progress)
+            facts[str(file)] = reason or "official"
+            if reason:
+                findings.append(_finding(file, reason))
+    return facts, findings
 
 
-def _finding(file: Path, wrong: str) -> Finding:
+def _finding(file: Path, reason: str) -> Finding:
     """A file that a run reads as it lies there may have been cut on purpose, an archive not."""
     if file.suffix == ".mat":
         mend = "if nobody cut or edited it on purpose, get the official file: it holds the labels"
-        return Finding(NOTE, "archives", f"{file}: not the official file ({wrong})", mend)
+        return Finding(NOTE, "archives", f"{file}: not the official file ({reason})", mend)
     mend = "the download was cut off or changed: fetch it again, unpack it again"
-    return Finding(ERROR, "archives", f"{file}: {wrong}", mend)
+    return Finding(ERROR, "archives", f"{file}: {reason}", mend)
 
 
 def difference(file: Path, archive: schema.Archive, progress: Progress) -> str | None:

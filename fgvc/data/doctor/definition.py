@@ -47,15 +47,15 @@ def read(
     try:
         return dataset.READERS[conf.reader](conf, progress, cache_root), []
     except UserError as error:
-        found = [_reader_error(conf, error)]
+        findings = [_reader_error(conf, error)]
     if conf.partial or not dataset_folder(conf).is_dir():
-        return None, found
+        return None, findings
     try:
         return dataset.READERS[conf.reader](
             replace(conf, partial=True), progress, cache_root
-        ), found
+        ), findings
     except UserError:
-        return None, found
+        return None, findings
 
 
 def dataset_folder(conf: schema.Dataset) -> Path:
@@ -69,28 +69,28 @@ def dataset_folder(conf: schema.Dataset) -> Path:
 def check_index(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
     """Whether the copy is a partial one, as declared, and what is to be said about its index."""
     notes = (*index.notes, *source_notes(index, conf), *index.warnings)
-    found = [Finding(NOTE, "layout", note, "nothing, if you expected it") for note in notes]
-    found += _check_splits(index) + _check_classes(conf, index) + _check_coverage(conf, index)
+    findings = [Finding(NOTE, "layout", note, "nothing, if you expected it") for note in notes]
+    findings += _check_splits(index) + _check_classes(conf, index) + _check_coverage(conf, index)
     official = dataset.published_name(conf)
     try:
         partial, notes = check_counts(index, official, conf.partial)
     except UserError as error:
-        return conf.partial, [from_error(error, "counts", "compare the index files"), *found]
+        return conf.partial, [from_error(error, "counts", "compare the index files"), *findings]
     counts = [Finding(NOTE, "counts", note, "nothing: as declared") for note in notes]
-    return partial, [*counts, *found]
+    return partial, [*counts, *findings]
 
 
 def compare_counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, int]]:
     """What the copy has beside the official numbers (0: there is none)."""
     official = dataset.published_name(conf)
-    have = {"classes": len(index.labelmap)}
+    counts = {"classes": len(index.labelmap)}
     for name, split in (("train", TRAIN), ("val", VAL), ("test", TEST)):
-        have[name] = int((index.split_N == split).sum())
-    if not have["val"]:
-        del have["val"]
+        counts[name] = int((index.split_N == split).sum())
+    if not counts["val"]:
+        del counts["val"]
     return {
         name: {"found": number, "official": getattr(official, name, 0)}
-        for name, number in have.items()
+        for name, number in counts.items()
     }
 
 
@@ -98,20 +98,22 @@ def unlisted_images(conf: schema.Dataset, index: Index) -> list[Finding]:
     """Pictures that lie in the copy and that its index does not name."""
     if conf.reader in LISTS_ALL:
         return []
-    known = {unicodedata.normalize("NFC", path) for path in index.path}
-    strange = [
-        path for path in images_below(index.root) if unicodedata.normalize("NFC", path) not in known
+    listed = {unicodedata.normalize("NFC", path) for path in index.path}
+    unlisted = [
+        path
+        for path in images_below(index.root)
+        if unicodedata.normalize("NFC", path) not in listed
     ]
-    if not strange:
+    if not unlisted:
         return []
-    what = "table" if conf.reader == "table" else "index"
+    source = "table" if conf.reader == "table" else "index"
     return [
         Finding(
             NOTE,
             "files",
-            f"{len(strange)} pictures that the {what} does not name: {list_first(strange, 2)}",
-            f"harmless, as nothing reads them; remove them, or complete the {what}",
-            tuple(strange),
+            f"{len(unlisted)} pictures that the {source} does not name: {list_first(unlisted, 2)}",
+            f"harmless, as nothing reads them; remove them, or complete the {source}",
+            tuple(unlisted),
         )
     ]
 
@@ -138,24 +140,24 @@ def _reader_error(conf: schema.Dataset, error: UserError) -> Finding:
             "unpack train_val2017.zip beside train_val_images/",
             (str(error),),
         )
-    found = from_error(
+    findings = from_error(
         error, "layout", LAYOUT_FIX.get(conf.reader, "restore the official index files")
     )
-    way = recognize_dataset.advice(root, conf.reader)
-    return found if way is None else replace(found, mend=way)
+    advice = recognize_dataset.advice(root, conf.reader)
+    return findings if advice is None else replace(findings, mend=advice)
 
 
 def _check_splits(index: Index) -> list[Finding]:
-    twice = repeated(index.path)
-    if not twice:
+    duplicates = repeated(index.path)
+    if not duplicates:
         return []
     return [
         Finding(
             ERROR,
             "splits",
-            f"{len(twice)} pictures are listed more than once: {list_first(twice, 2)}",
+            f"{len(duplicates)} pictures are listed more than once: {list_first(duplicates, 2)}",
             "name each picture once, in train or in test",
-            tuple(twice),
+            tuple(duplicates),
         )
     ]
 
@@ -165,24 +167,24 @@ def _check_classes(conf: schema.Dataset, index: Index) -> list[Finding]:
     ids, names = index.labelmap.ids, index.labelmap.names
     if conf.reader not in FIRST_ID or not all(number.isdigit() for number in ids):
         return []
-    first, most = FIRST_ID[conf.reader], dataset.published_name(conf).classes
-    outside = [number for number in ids if not first <= int(number) < first + most]
-    slipped = [
+    first, count = FIRST_ID[conf.reader], dataset.published_name(conf).classes
+    outside = [number for number in ids if not first <= int(number) < first + count]
+    mismatched = [
         f"{number} {name}"
         for number, name in zip(ids, names, strict=True)
         if conf.reader == "cub" and name[:3].isdigit() and int(name[:3]) != int(number)
     ]
-    found = []
-    if most and outside:
-        found.append(
-            f"class ids {list_first(outside)} lie outside the official {first} to {first + most - 1}"
+    findings = []
+    if count and outside:
+        findings.append(
+            f"class ids {list_first(outside)} lie outside the official {first} to {first + count - 1}"
         )
-    if slipped:
-        found.append(
-            f"{len(slipped)} classes have another number than their name: {list_first(slipped, 2)}"
+    if mismatched:
+        findings.append(
+            f"{len(mismatched)} classes have another number than their name: {list_first(mismatched, 2)}"
         )
     mend = "the class file was changed: restore the official one, and the labels with it"
-    return [Finding(ERROR, "classes", says, mend) for says in found]
+    return [Finding(ERROR, "classes", says, mend) for says in findings]
 
 
 def _check_coverage(conf: schema.Dataset, index: Index) -> list[Finding]:

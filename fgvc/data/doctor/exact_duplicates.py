@@ -16,12 +16,12 @@ from fgvc.data.index import Index
 from fgvc.types import TEST
 
 
-def check_duplicates(index: Index, looks: ImageTable) -> list[Finding]:
+def check_duplicates(index: Index, images: ImageTable) -> list[Finding]:
     """Equal files across splits, under two labels and otherwise; near duplicates across splits."""
-    groups = _equal_files(looks)
-    across = [pair for rows in groups for pair in _train_test_pairs(index, rows)]
-    labels = [rows for rows in groups if _count_labels(index, rows) > 1]
-    within = [
+    groups = _equal_files(images)
+    train_test = [pair for rows in groups for pair in _train_test_pairs(index, rows)]
+    two_labels = [rows for rows in groups if _count_labels(index, rows) > 1]
+    same_split = [
         rows
         for rows in groups
         if not _train_test_pairs(index, rows) and _count_labels(index, rows) == 1
@@ -30,28 +30,28 @@ def check_duplicates(index: Index, looks: ImageTable) -> list[Finding]:
         *_finding(
             ERROR,
             index,
-            across,
+            train_test,
             "pictures occur in both train and test, byte for byte",
             "leave one of each pair out of the dataset: what was trained on flatters test",
         ),
         *_finding(
             NOTE,
             index,
-            labels,
+            two_labels,
             "pictures occur under two labels, byte for byte",
             "find out which label is right",
         ),
         *_finding(
             NOTE,
             index,
-            within,
+            same_split,
             "pictures occur more than once in the same split, byte for byte",
             "harmless unless many; remove one of each",
         ),
         *_finding(
             NOTE,
             index,
-            _near_duplicates(index, looks),
+            _near_duplicates(index, images),
             "pairs of train and test pictures look the same "
             f"(at most {near_duplicates.MAX_DISTANCE} of 128 bits differ)",
             "look at them: the same photograph in both splits flatters test",
@@ -59,10 +59,10 @@ def check_duplicates(index: Index, looks: ImageTable) -> list[Finding]:
     ]
 
 
-def _equal_files(looks: ImageTable) -> list[list[int]]:
+def _equal_files(images: ImageTable) -> list[list[int]]:
     """Rows of files with the same bytes, in groups of two and more."""
     rows_of: dict[bytes, list[int]] = defaultdict(list)
-    for row, sha256 in enumerate(looks.sha256):
+    for row, sha256 in enumerate(images.sha256):
         if sha256:
             rows_of[sha256].append(row)
     return [rows for rows in rows_of.values() if len(rows) > 1]
@@ -78,14 +78,14 @@ def _count_labels(index: Index, rows: list[int]) -> int:
     return len(np.unique(index.label_N[rows]))
 
 
-def _near_duplicates(index: Index, looks: ImageTable) -> list[list[int]]:
+def _near_duplicates(index: Index, images: ImageTable) -> list[list[int]]:
     """Pairs of train and test that look the same and are not the same bytes."""
-    readable_N = looks.readable
+    readable_N = images.readable
     test_N = index.split_N[readable_N] == TEST
     train, test = readable_N[~test_N], readable_N[test_N]
-    pair_K2 = near_duplicates.pairs(looks.code_N2[train], looks.code_N2[test])
+    pair_K2 = near_duplicates.pairs(images.code_N2[train], images.code_N2[test])
     rows_K2 = np.stack([train[pair_K2[:, 0]], test[pair_K2[:, 1]]], axis=1)
-    return [rows for rows in rows_K2.tolist() if looks.sha256[rows[0]] != looks.sha256[rows[1]]]
+    return [rows for rows in rows_K2.tolist() if images.sha256[rows[0]] != images.sha256[rows[1]]]
 
 
 def _finding(

@@ -24,13 +24,13 @@ FIX = (
 )
 
 
-def check_geometry(index: Index, looks: ImageTable) -> list[Finding]:
+def check_geometry(index: Index, images: ImageTable) -> list[Finding]:
     """Another size than the index states; else boxes and parts outside their pictures."""
-    readable_N = looks.size_N2[:, 0] > 0
-    if resized := _check_sizes(index, looks, readable_N):
+    readable_N = images.size_N2[:, 0] > 0
+    if resized := _check_sizes(index, images, readable_N):
         return resized
     over_N = np.where(
-        readable_N, _distance_outside(index, looks.size_N2.astype(np.float32)), np.nan
+        readable_N, _distance_outside(index, images.size_N2.astype(np.float32)), np.nan
     )
     far = np.flatnonzero(over_N > TOLERANCE)
     annotated = int((~np.isnan(over_N)).sum())
@@ -40,7 +40,7 @@ def check_geometry(index: Index, looks: ImageTable) -> list[Finding]:
                 ERROR,
                 "sizes",
                 f"a resized or cropped copy: boxes or parts of {len(far)} of {annotated} pictures "
-                f"lie outside them ({_example(index, looks, far[0])})",
+                f"lie outside them ({_example(index, images, far[0])})",
                 FIX,
                 tuple(index.path[row] for row in far),
             )
@@ -53,29 +53,29 @@ def check_geometry(index: Index, looks: ImageTable) -> list[Finding]:
     ]
 
 
-def _check_sizes(index: Index, looks: ImageTable, readable_N: np.ndarray) -> list[Finding]:
+def _check_sizes(index: Index, images: ImageTable, readable_N: np.ndarray) -> list[Finding]:
     if index.size_N2 is None:
         return []
     stated_N = readable_N & ~np.isnan(index.size_N2).any(axis=1)
     # a picture that its EXIF turns may be stated either way
     same_N = [
         (index.size_N2 == size_N2).all(axis=1)
-        for size_N2 in (looks.size_N2, looks.size_N2[:, ::-1])
+        for size_N2 in (images.size_N2, images.size_N2[:, ::-1])
     ]
-    other = np.flatnonzero(stated_N & ~np.logical_or(*same_N))
-    if not len(other):
+    resized = np.flatnonzero(stated_N & ~np.logical_or(*same_N))
+    if not len(resized):
         return []
-    width, height = index.size_N2[other[0]].astype(int).tolist()
+    width, height = index.size_N2[resized[0]].astype(int).tolist()
     total = int(stated_N.sum())
     return [
         Finding(
             ERROR,
             "sizes",
-            f"{'a resized or cropped copy: ' if _is_whole_copy(len(other), total) else ''}{len(other)} of "
+            f"{'a resized or cropped copy: ' if _is_whole_copy(len(resized), total) else ''}{len(resized)} of "
             f"{total} pictures have another size than the index states "
-            f"({_example(index, looks, other[0])}, stated {width}x{height})",
+            f"({_example(index, images, resized[0])}, stated {width}x{height})",
             FIX,
-            tuple(index.path[row] for row in other),
+            tuple(index.path[row] for row in resized),
         )
     ]
 
@@ -130,6 +130,6 @@ def _is_whole_copy(number: int, total: int) -> bool:
     return number > COPY_SHARE * total and number >= min(3, total) > 0
 
 
-def _example(index: Index, looks: ImageTable, row: int) -> str:
-    width, height = looks.size_N2[row].tolist()
+def _example(index: Index, images: ImageTable, row: int) -> str:
+    width, height = images.size_N2[row].tolist()
     return f"{index.path[row]} is {width}x{height}"

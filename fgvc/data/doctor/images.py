@@ -77,16 +77,16 @@ class ImageTable:
         """Rows of the pictures that can be decoded."""
         return np.flatnonzero(self.size_N2[:, 0])
 
-    def enter(self, row: int, one: ImageRecord) -> None:
+    def enter(self, row: int, record: ImageRecord) -> None:
         """Write down one picture."""
-        self.sha256[row] = one.sha256
-        self.size_N2[row] = one.width, one.height
-        self.kind[row] = sys.intern(one.kind)
-        self.code_N2[row] = one.code
-        if one.bad is not None:
-            self.bad[row] = one.bad
-        if one.deep is not None:
-            self.deep[row] = one.deep
+        self.sha256[row] = record.sha256
+        self.size_N2[row] = record.width, record.height
+        self.kind[row] = sys.intern(record.kind)
+        self.code_N2[row] = record.code
+        if record.bad is not None:
+            self.bad[row] = record.bad
+        if record.deep is not None:
+            self.deep[row] = record.deep
 
 
 def read_images(
@@ -104,8 +104,8 @@ def read_images(
         progress: advanced by pictures.
         max_pixels: `dataset.max_pixels`.
     """
-    parts = [range(start, min(start + CHUNK, len(path))) for start in range(0, len(path), CHUNK)]
-    looks = ImageTable(
+    chunks = [range(start, min(start + CHUNK, len(path))) for start in range(0, len(path), CHUNK)]
+    table = ImageTable(
         sha256=[b""] * len(path),
         size_N2=np.zeros((len(path), 2), np.int32),
         kind=[""] * len(path),
@@ -113,33 +113,33 @@ def read_images(
         bad={},
     )
 
-    def several(rows: range) -> list[ImageRecord]:
+    def read_chunk(rows: range) -> list[ImageRecord]:
         return [_read_image(root, path[row], max_pixels) for row in rows]
 
     pool = ThreadPoolExecutor(threads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks; once here, as filters are global
         try:
-            for rows, ones in zip(parts, pool.map(several, parts), strict=True):
-                for row, one in zip(rows, ones, strict=True):
-                    looks.enter(row, one)
+            for rows, records in zip(chunks, pool.map(read_chunk, chunks), strict=True):
+                for row, record in zip(rows, records, strict=True):
+                    table.enter(row, record)
                 progress(len(rows))
         finally:
             pool.shutdown(cancel_futures=True)
-    return looks
+    return table
 
 
-def check_files(path: Sequence[str], looks: ImageTable, restore: str) -> list[Finding]:
+def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[Finding]:
     """Files that are missing, and files that no run could read.
 
     Args:
         restore: what to do about a missing file of this dataset.
     """
-    missing = [path[row] for row, why in looks.bad.items() if why in MISSING]
-    damaged = [why for why in looks.bad.values() if why not in MISSING]
-    found = []
+    missing = [path[row] for row, reason in images.bad.items() if reason in MISSING]
+    damaged = [reason for reason in images.bad.values() if reason not in MISSING]
+    findings = []
     if missing:
-        found.append(
+        findings.append(
             Finding(
                 ERROR,
                 "files",
@@ -150,7 +150,7 @@ def check_files(path: Sequence[str], looks: ImageTable, restore: str) -> list[Fi
             )
         )
     if damaged:
-        found.append(
+        findings.append(
             Finding(
                 ERROR,
                 "pictures",
@@ -159,43 +159,43 @@ def check_files(path: Sequence[str], looks: ImageTable, restore: str) -> list[Fi
                 tuple(damaged),
             )
         )
-    if looks.deep:
-        found.append(_high_bit_depth_finding(path, looks.deep))
-    return found
+    if images.deep:
+        findings.append(_high_bit_depth_finding(path, images.deep))
+    return findings
 
 
-def _high_bit_depth_finding(path: Sequence[str], deep: Mapping[int, HighBitDepth]) -> Finding:
+def _high_bit_depth_finding(path: Sequence[str], samples_of: Mapping[int, HighBitDepth]) -> Finding:
     """Samples of more than 8 bits, counted by kind, with the range that becomes 0..255."""
-    kinds = Counter(samples.kind for samples in deep.values())
-    words = []
+    kinds = Counter(samples.kind for samples in samples_of.values())
+    texts = []
     for kind, count in kinds.most_common():
-        seen = [samples for samples in deep.values() if samples.kind == kind]
-        least = min(samples.least for samples in seen)
-        most = max(samples.most for samples in seen)
-        words.append(
+        same_kind = [samples for samples in samples_of.values() if samples.kind == kind]
+        least = min(samples.least for samples in same_kind)
+        most = max(samples.most for samples in same_kind)
+        texts.append(
             f"{count} {kind}" + ("" if math.isnan(most) else f", seen {least:g}..{most:g}")
         )
     return Finding(
         NOTE,
         "depth",
-        f"{len(deep)} have more than 8 bits per sample and are scaled to 0..255 from the range of "
-        f"their format: {'; '.join(words)}",
+        f"{len(samples_of)} have more than 8 bits per sample and are scaled to 0..255 from the range of "
+        f"their format: {'; '.join(texts)}",
         "if the values seen fill a small part of that range, convert all pictures to 8 bits with "
         "one range of your own",
-        tuple(path[row] for row in deep),
+        tuple(path[row] for row in samples_of),
     )
 
 
-def summarize(looks: ImageTable) -> dict[str, object]:
+def summarize(images: ImageTable) -> dict[str, object]:
     """Kinds and sizes, counted. Sides in pixels; histograms of `long_side` in steps of 100."""
-    rows = looks.readable
-    size_R2 = looks.size_N2[rows]
+    rows = images.readable
+    size_R2 = images.size_N2[rows]
     sizes = Counter(f"{width}x{height}" for width, height in size_R2.tolist())
     steps = Counter((size_R2.max(axis=1) // 100 * 100).tolist()) if len(rows) else Counter()
     return {
         "read": len(rows),
-        "unreadable": len(looks.bad),
-        "kinds": dict(Counter(looks.kind[row] for row in rows.tolist()).most_common()),
+        "unreadable": len(images.bad),
+        "kinds": dict(Counter(images.kind[row] for row in rows.tolist()).most_common()),
         "short_side": _min_median_max(size_R2.min(axis=1)) if len(rows) else None,
         "long_side": _min_median_max(size_R2.max(axis=1)) if len(rows) else None,
         "long_side_histogram": {str(step): steps[step] for step in sorted(steps)},
@@ -216,8 +216,8 @@ def _read_image(root: Path, name: str, max_pixels: int) -> ImageRecord:
     try:
         data = file_state.read(f"{root}/{name}")
     except file_state.AbsentError as error:
-        why = str(error)
-        return ImageRecord(bad=why if why in MISSING else f"{name}: {why}")
+        reason = str(error)
+        return ImageRecord(bad=reason if reason in MISSING else f"{name}: {reason}")
     sha256 = hashlib.sha256(data).digest()
     try:
         return _decode(data, name, sha256, max_pixels)

@@ -68,17 +68,17 @@ def pairs(code_N2: np.ndarray, code_M2: np.ndarray) -> np.ndarray:
     """
     row_N, row_M = (np.flatnonzero(_count_bits(code) > MAX_DISTANCE) for code in (code_N2, code_M2))
     code_N2, code_M2 = code_N2[row_N], code_M2[row_M]
-    found = [np.empty((0, 2), np.int64)]
+    matches = [np.empty((0, 2), np.int64)]
     for half in (0, 1):
         for first, width in BANDS:
             mask = np.uint64((1 << width) - 1)
             band_N, band_M = (
                 (code[:, half] >> np.uint64(first)) & mask for code in (code_N2, code_M2)
             )
-            for one, other in _equal_pairs(band_N, band_M):
-                near = _count_bits(code_N2[one] ^ code_M2[other]) <= MAX_DISTANCE
-                found.append(np.stack([row_N[one[near]], row_M[other[near]]], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+            for row_K, other_K in _equal_pairs(band_N, band_M):
+                near = _count_bits(code_N2[row_K] ^ code_M2[other_K]) <= MAX_DISTANCE
+                matches.append(np.stack([row_N[row_K[near]], row_M[other_K[near]]], axis=1))
+    return np.unique(np.concatenate(matches), axis=0)
 
 
 def _equal_pairs(band_N: np.ndarray, band_M: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -57,18 +57,20 @@ def fetch(conf: schema.Dataset, progress: Progress) -> str:
     with lock(root.with_name(f".{root.name}.lock"), wait=True):
         if _is_occupied(root):
             return _occupied_message(root)
-        work = root.with_name(f".{root.name}.download")
+        work_folder = root.with_name(f".{root.name}.download")
         try:
-            return _fetch(conf, root, work, progress)
+            return _fetch(conf, root, work_folder, progress)
         finally:
             with suppress(OSError):  # what can be resumed stays in it
-                work.rmdir()
+                work_folder.rmdir()
 
 
-def _fetch(conf: schema.Dataset, root: Path, work: Path, progress: Progress) -> str:
-    work.mkdir(parents=True, exist_ok=True)
-    files = [_get_archive(archive, root, work, progress) for archive in conf.archives.values()]
-    tree = work / "tree"
+def _fetch(conf: schema.Dataset, root: Path, work_folder: Path, progress: Progress) -> str:
+    work_folder.mkdir(parents=True, exist_ok=True)
+    files = [
+        _get_archive(archive, root, work_folder, progress) for archive in conf.archives.values()
+    ]
+    tree = work_folder / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir()
     try:
@@ -78,26 +80,28 @@ def _fetch(conf: schema.Dataset, root: Path, work: Path, progress: Progress) -> 
             root.rmdir()
         tree.rename(root)
     except UnpackError:
-        _remove(file for file in files if file.parent == work)
+        _remove(file for file in files if file.parent == work_folder)
         raise
     finally:
         shutil.rmtree(tree, ignore_errors=True)
     sync_folder(root.parent)
-    _remove(file for file in files if file.parent == work)
+    _remove(file for file in files if file.parent == work_folder)
     return f"{root}: downloaded, verified and unpacked ({', '.join(file.name for file in files)})"
 
 
-def _get_archive(archive: schema.Archive, root: Path, work: Path, progress: Progress) -> Path:
+def _get_archive(
+    archive: schema.Archive, root: Path, work_folder: Path, progress: Progress
+) -> Path:
     """The verified archive: one that lies beside the root, or else a downloaded one."""
     if archive.sha256 is None and archive.md5 is None:
         raise UserError(
             f"dataset.archives: {archive.file} has neither sha256 nor md5: nothing to verify "
             "it by; give one of them"
         )
-    for file in (root.parent / archive.file, work / archive.file):
+    for file in (root.parent / archive.file, work_folder / archive.file):
         if file.is_file() and difference(file, archive, progress) is None:
             return file
-    return download(archive, work / archive.file, progress)
+    return download(archive, work_folder / archive.file, progress)
 
 
 def _remove(files: Iterable[Path]) -> None:

@@ -63,15 +63,17 @@ def download(archive: schema.Archive, target: Path, progress: Progress) -> Path:
 
 def _receive(archive: schema.Archive, part: Path, progress: Progress) -> None:
     """Add to the part what it lacks, or write it anew where the host knows no ranges."""
-    have = _size(part)
-    if archive.bytes is not None and have == archive.bytes:
+    start_size = _size(part)
+    if archive.bytes is not None and start_size == archive.bytes:
         return
     assert archive.url is not None
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = {"Accept-Encoding": "identity"} | (
+        {"Range": f"bytes={start_size}-"} if start_size else {}
+    )
     with requests.get(archive.url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
-        if have and reply.status_code == requests.codes.requested_range_not_satisfiable:
+        if start_size and reply.status_code == requests.codes.requested_range_not_satisfiable:
             return  # nothing lacks: the digest decides
-        start = _first_byte(reply, have)
+        start = _first_byte(reply, start_size)
         _check_disk(archive, reply, part, start)
         if os.path.lexists(part):
             untrusted.require_regular(part)
@@ -79,7 +81,7 @@ def _receive(archive: schema.Archive, part: Path, progress: Progress) -> None:
             _copy(archive, reply, file, start, progress)
 
 
-def _first_byte(reply: requests.Response, have: int) -> int:
+def _first_byte(reply: requests.Response, expected: int) -> int:
     """The byte that a reply begins with; TryError where it is no part of an archive."""
     kind = reply.headers.get("Content-Type", "").lower()
     html = ", an HTML page" if kind.startswith("text/html") else ""
@@ -89,9 +91,9 @@ def _first_byte(reply: requests.Response, have: int) -> int:
         raise DownloadError("an HTML page instead of the archive")
     if reply.status_code == requests.codes.ok:
         return 0
-    if not reply.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-        raise DownloadError(f"another range than the one from byte {have}")
-    return have
+    if not reply.headers.get("Content-Range", "").startswith(f"bytes {expected}-"):
+        raise DownloadError(f"another range than the one from byte {expected}")
+    return expected
 
 
 def _check_disk(archive: schema.Archive, reply: requests.Response, part: Path, start: int) -> None:
@@ -111,10 +113,10 @@ def _copy(
     archive: schema.Archive, reply: requests.Response, file, start: int, progress: Progress
 ) -> None:
     done = start
-    for piece in reply.iter_content(CHUNK):
-        file.write(piece)
-        progress((done + len(piece)) // MIB - done // MIB, archive.file)
-        done += len(piece)
+    for chunk in reply.iter_content(CHUNK):
+        file.write(chunk)
+        progress((done + len(chunk)) // MIB - done // MIB, archive.file)
+        done += len(chunk)
         if archive.bytes is not None and done > archive.bytes:
             break  # too long: the size will tell
         if done % (64 * MIB) < CHUNK and shutil.disk_usage(Path(file.name).parent).free < MIN_FREE:
@@ -133,13 +135,13 @@ def _verify(archive: schema.Archive, part: Path) -> None:
 
 def _failure_message(archive: schema.Archive, part: Path, error: Exception) -> str:
     expected = f"sha256 {archive.sha256}" if archive.sha256 else f"md5 {archive.md5}"
-    kept = (
+    resume_note = (
         f"; the {_size(part)} bytes that arrived are kept and gone on with" if _size(part) else ""
     )
     return (
         f"{archive.url}: {MAX_FAILURES} tries failed, the last with: {' '.join(str(error).split())} "
         f"(expected: {archive.file}, {expected}); try again later, or put the archive beside "
-        f"dataset.root= yourself{kept}"
+        f"dataset.root= yourself{resume_note}"
     )
 
 

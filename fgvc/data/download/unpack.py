@@ -150,9 +150,9 @@ def _write(target: Path, data: IO[bytes] | None, mode: str, budget: _Budget) -> 
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with data, open_named(target, mode) as out:
-        while piece := data.read(CHUNK):
-            budget.spend(len(piece), target.name)
-            out.write(piece)
+        while chunk := data.read(CHUNK):
+            budget.spend(len(chunk), target.name)
+            out.write(chunk)
 
 
 def _printable(name: str) -> str:

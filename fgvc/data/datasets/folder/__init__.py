@@ -50,12 +50,12 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
             f"{way_out} dataset.root= to the folder that holds the class folders"
         )
     top = Folder(str(require_folder(root)))
-    base = find_classes.find(top)
-    content = images.read(base)
-    strays = [path for above in base.above for path in above.pictures] + content.strays
-    start = len(base.folder.path.rstrip("/")) + 1
+    dataset_root = find_classes.find(top)
+    content = images.read(dataset_root)
+    strays = [path for above in dataset_root.above for path in above.pictures] + content.strays
+    start = len(dataset_root.folder.path.rstrip("/")) + 1
     rows = sorted(
-        (_check_utf8(path[start:], base.folder.path), name, split)
+        (_check_utf8(path[start:], dataset_root.folder.path), name, split)
         for path, name, split in content.rows
     )
     names = {name for _, name, _ in rows}
@@ -67,14 +67,16 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
     label_N = np.array([index_of[name] for _, name, _ in rows], dtype=np.int64)
     split_N = np.array([split for *_, split in rows], dtype=np.uint8)
     if content.test_source == "carved":
-        where = f"{base.folder.path} has no test/"
+        where = f"{dataset_root.folder.path} has no test/"
         split_N = carved_test(where, path, label_N, labelmap, test_fraction, seed)
     notes = (
-        *_root_notes(base, content.test_source),
+        *_root_notes(dataset_root, content.test_source),
         *content.notes,
-        *skipped_files.note([*base.above, base.folder, *content.folders], strays, str(root)),
+        *skipped_files.note(
+            [*dataset_root.above, dataset_root.folder, *content.folders], strays, str(root)
+        ),
     )
-    place, source = Path(base.folder.path), content.test_source
+    place, source = Path(dataset_root.folder.path), content.test_source
     return Index(place, path, label_N, split_N, labelmap, notes=notes, test_source=source)
 
 
@@ -89,19 +91,19 @@ def _check_utf8(path: str, root: str) -> str:
 # --- where the dataset begins ---
 
 
-def _root_notes(base: DatasetRoot, test_source: str) -> list[str]:
+def _root_notes(dataset_root: DatasetRoot, test_source: str) -> list[str]:
     """Notes on a root that is too high or too low, and on lists of splits that are not read."""
     notes = []
-    if base.above:
-        what = "splits" if base.has_splits else "class folders"
+    if dataset_root.above:
+        what = "splits" if dataset_root.has_splits else "class folders"
         notes.append(
-            f"dataset.root={base.above[0].path}: the {what} begin below it: read {base.folder.path}"
+            f"dataset.root={dataset_root.above[0].path}: the {what} begin below it: read {dataset_root.folder.path}"
         )
-    notes += images.unused_folders_note(base.beside, "beside the dataset")
-    if not base.above and not base.has_splits:
-        notes += _sibling_splits_note(base.folder)
-    if test_source == "carved" and (lists := find_classes.split_lists(base)):
-        top = Path((base.above or (base.folder,))[0].path)
+    notes += images.unused_folders_note(dataset_root.beside, "beside the dataset")
+    if not dataset_root.above and not dataset_root.has_splits:
+        notes += _sibling_splits_note(dataset_root.folder)
+    if test_source == "carved" and (lists := find_classes.split_lists(dataset_root)):
+        top = Path((dataset_root.above or (dataset_root.folder,))[0].path)
         names = list_first(Path(path).relative_to(top).as_posix() for path in lists)
         notes.append(
             f"{names}: a folder dataset reads no lists of splits; dataset=table reads one from its "

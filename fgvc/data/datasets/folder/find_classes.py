@@ -77,22 +77,28 @@ def _is_root(folder: Folder) -> bool:
 
 def _is_container(folder: Folder) -> bool:
     """Whether the only folder called like a split holds a whole dataset: "test data/train"."""
-    found = split_folders.all_folders(split_folders.candidates(folder))
-    return len(found) == 1 and found == folder.holding and bool(_find_datasets(found))
+    split_folders_found = split_folders.all_folders(split_folders.candidates(folder))
+    return (
+        len(split_folders_found) == 1
+        and split_folders_found == folder.holding
+        and bool(_find_datasets(split_folders_found))
+    )
 
 
 def _is_unlabelled_test_beside_dataset(folder: Folder) -> bool:
     """Whether a test without labels is the only split, and a whole dataset lies beside it."""
     found = split_folders.all_folders(split_folders.candidates(folder))
-    others = [inside for inside in folder.holding if inside not in found]
+    others = [subfolder for subfolder in folder.holding if subfolder not in found]
     return all(map(split_folders.is_unlabelled, found)) and bool(_find_datasets(others))
 
 
 def _find_datasets(folders: Iterable[Folder]) -> list[Folder]:
-    found = [
-        below for folder in folders for below in split_folders.find_datasets(folder, MAX_DEPTH - 1)
+    datasets = [
+        dataset
+        for folder in folders
+        for dataset in split_folders.find_datasets(folder, MAX_DEPTH - 1)
     ]
-    return _without_links(found)
+    return _without_links(datasets)
 
 
 def _without_links(folders: Iterable[Folder]) -> list[Folder]:
@@ -107,11 +113,11 @@ def _without_links(folders: Iterable[Folder]) -> list[Folder]:
 def _check_single_split(folder: Folder) -> None:
     """Refuse a single split beside several folders that look like classes."""
     found = split_folders.all_folders(split_folders.candidates(folder))
-    others = [inside for inside in folder.holding if inside not in found]
+    others = [subfolder for subfolder in folder.holding if subfolder not in found]
     classes = [
-        inside
-        for inside in others
-        if inside.name not in split_folders.splits_by_name(folder.folders)
+        subfolder
+        for subfolder in others
+        if subfolder.name not in split_folders.splits_by_name(folder.folders)
     ]
     if len(found) == 1 and len(classes) > 1:
         (split,) = found
@@ -129,36 +135,40 @@ def _class_root(folder: Folder, above: Sequence[Folder]) -> DatasetRoot:
     if len(datasets) > 1:
         raise _ambiguous_error(folder, datasets)
     if datasets:
-        inside = datasets[0].path + os.sep
-        beside = [other for other in folder.holding if not inside.startswith(other.path + os.sep)]
+        subfolder = datasets[0].path + os.sep
+        beside = [
+            other for other in folder.holding if not subfolder.startswith(other.path + os.sep)
+        ]
         return DatasetRoot(datasets[0], True, (*above, folder), tuple(beside))
     copies = find_copies(folder)
-    classes = [inside for inside in folder.holding if inside not in copies]
-    if any(_wraps_classes(inside) for inside in classes):
-        raise _ambiguous_error(folder, [inside for inside in classes if not inside.pictures])
+    classes = [subfolder for subfolder in folder.holding if subfolder not in copies]
+    if any(_wraps_classes(subfolder) for subfolder in classes):
+        raise _ambiguous_error(
+            folder, [subfolder for subfolder in classes if not subfolder.pictures]
+        )
     _check_names(folder, classes)
     return DatasetRoot(folder, False, tuple(above), copies=tuple(copies))
 
 
 def find_copies(folder: Folder) -> list[Folder]:
     """The folders in a folder that hold the classes beside them once more."""
-    return [inside for inside in folder.holding if _is_copy(inside, folder)]
+    return [subfolder for subfolder in folder.holding if _is_copy(subfolder, folder)]
 
 
-def _is_copy(inside: Folder, folder: Folder) -> bool:
+def _is_copy(subfolder: Folder, folder: Folder) -> bool:
     """Whether a folder holds the classes beside it once more.
 
     In a folder of the same name, two classes suffice. Otherwise these are all classes, with
     pictures of the same names.
     """
-    siblings = {nfc(other.name): other for other in folder.holding if other is not inside}
-    inner = {nfc(other.name): other for other in inside.holding}
-    if inside.name.casefold() == folder.name.casefold():
+    siblings = {nfc(other.name): other for other in folder.holding if other is not subfolder}
+    inner = {nfc(other.name): other for other in subfolder.holding}
+    if subfolder.name.casefold() == folder.name.casefold():
         return len(siblings.keys() & inner.keys()) > 1
     is_wrapper = split_folders.is_wrapper(
-        inside.name
+        subfolder.name
     )  # images/ is refused: another version of them?
-    if is_wrapper or inside.pictures or len(inner) < 2 or siblings.keys() != inner.keys():
+    if is_wrapper or subfolder.pictures or len(inner) < 2 or siblings.keys() != inner.keys():
         return False
     return all(_file_names(inner[name]) == _file_names(siblings[name]) for name in inner)
 
@@ -191,13 +201,13 @@ def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
     Raises:
         UserError: all classes are called like parts of one dataset.
     """
-    plain = [re.sub(r"[\W_]+", "", inside.name.casefold()) for inside in classes]
+    plain = [re.sub(r"[\W_]+", "", subfolder.name.casefold()) for subfolder in classes]
     numbered = {match and match[1] for match in map(NUMBERED_PART.fullmatch, plain)}
-    if all(split_folders.is_wrapper(inside.name) for inside in classes) or (
+    if all(split_folders.is_wrapper(subfolder.name) for subfolder in classes) or (
         len(numbered) == 1 and None not in numbered
     ):
         raise UserError(
-            f"dataset.root={folder.path}: {list_first(f'{inside.name}/' for inside in classes)} have "
+            f"dataset.root={folder.path}: {list_first(f'{subfolder.name}/' for subfolder in classes)} have "
             "names of parts of one dataset, not of classes; sort the pictures into one "
             f"folder per class, or {_table_hint(folder, classes)}; if these are the classes, "
             "rename them"
@@ -207,7 +217,7 @@ def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
 def _ambiguous_error(folder: Folder, places: Sequence[Folder]) -> UserError:
     """A refusal that names where the classes may begin."""
     ways = [setting("dataset.root", place.path) for place in places[:3]]
-    rest = [inside.name for inside in folder.holding if inside not in places]
+    rest = [subfolder.name for subfolder in folder.holding if subfolder not in places]
     other = f"; {list_first(rest)} would not be read then" if rest else ""
     return UserError(
         f"dataset.root={folder.path}: {len(places)} of its {len(folder.holding)} folders with "
@@ -254,8 +264,10 @@ def _parent_hint(root: Folder) -> str:
     """The advice to choose the parent of the root, if the root is a class folder beside others."""
     parent = Path(root.path).absolute().parent
     try:
-        siblings = [inside for inside in Folder(str(parent)).folders if inside.name != root.name]
-        if any(inside.pictures for inside in siblings):
+        siblings = [
+            subfolder for subfolder in Folder(str(parent)).folders if subfolder.name != root.name
+        ]
+        if any(subfolder.pictures for subfolder in siblings):
             return (
                 f"if it is a class folder itself, set {setting('dataset.root', parent)}, otherwise "
             )
@@ -286,10 +298,15 @@ def _parquet_hint(root: Folder) -> str:
     return f"read the Parquet files with dataset=table {setting('dataset.table', folders[0])}, or "
 
 
-def split_lists(base: DatasetRoot) -> list[str]:
+def split_lists(dataset_root: DatasetRoot) -> list[str]:
     """Paths of files above the classes that are called like splits: meta/train.txt."""
-    places = [*base.above, base.folder]
-    places += [inside for above in base.above for inside in above.folders if not inside.holding]
+    places = [*dataset_root.above, dataset_root.folder]
+    places += [
+        subfolder
+        for above in dataset_root.above
+        for subfolder in above.folders
+        if not subfolder.holding
+    ]
     files = [file.path for place in places for file in place.content.skipped]
     lists = {}
     for path in files:

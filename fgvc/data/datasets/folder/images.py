@@ -33,23 +33,25 @@ class DatasetContent:
     test_source: str = "carved"
 
 
-def read(base: DatasetRoot) -> DatasetContent:
+def read(dataset_root: DatasetRoot) -> DatasetContent:
     """All that is read of a dataset, before a test is carved.
 
     Raises:
         UserError: two folders for one split, no train, an empty class folder, names that collide,
             or a class that train lacks.
     """
-    return _read_splits(base) if base.has_splits else _read_classes(base)
+    return _read_splits(dataset_root) if dataset_root.has_splits else _read_classes(dataset_root)
 
 
 # --- splits that hold class folders ---
 
 
-def _read_splits(base: DatasetRoot) -> DatasetContent:
-    found, folder = split_folders.find(base.folder), base.folder
+def _read_splits(dataset_root: DatasetRoot) -> DatasetContent:
+    split_folders_found, folder = split_folders.find(dataset_root.folder), dataset_root.folder
     contents = DatasetContent(strays=list(folder.pictures))
-    split_of_folder = {split: split_folders.unwrap(part) for split, part in found.by_split.items()}
+    split_of_folder = {
+        split: split_folders.unwrap(part) for split, part in split_folders_found.by_split.items()
+    }
     by_split = dict(split_of_folder)
     if TEST in by_split:
         contents.test_source = "test"
@@ -61,13 +63,15 @@ def _read_splits(base: DatasetRoot) -> DatasetContent:
     if len(names) == 1 and split_folders.is_wrapper(names[0]):  # train/images beside train/labels
         raise one_class_error(folder.path, names[0])
     check_parts(by_split[TRAIN], by_split[TRAIN].holding)
-    for split, part in by_split.items():
-        copies = find_copies(part)
-        contents.notes += unused_folders_note(copies, f"a copy of the classes in {part.name}/")
-        folders = [inside for inside in part.folders if inside not in copies]
+    for split, split_folder in by_split.items():
+        copies = find_copies(split_folder)
+        contents.notes += unused_folders_note(
+            copies, f"a copy of the classes in {split_folder.name}/"
+        )
+        folders = [subfolder for subfolder in split_folder.folders if subfolder not in copies]
         classes_of[split] = _add_classes(contents, folders, split)
-        contents.folders.append(part)
-        contents.strays += part.pictures
+        contents.folders.append(split_folder)
+        contents.strays += split_folder.pictures
     for split, classes in classes_of.items():
         if strange := sorted(classes - classes_of[TRAIN]):
             raise UserError(
@@ -76,8 +80,8 @@ def _read_splits(base: DatasetRoot) -> DatasetContent:
             )
     contents.notes += _split_notes(folder, by_split, contents.test_source)
     contents.notes += _depth_note(by_split[TRAIN].holding)
-    contents.notes += [_unlabelled_note(part) for part in found.unlabelled]
-    contents.notes += unused_folders_note(found.beside, "beside the splits")
+    contents.notes += [_unlabelled_note(part) for part in split_folders_found.unlabelled]
+    contents.notes += unused_folders_note(split_folders_found.beside, "beside the splits")
     return contents
 
 
@@ -114,14 +118,16 @@ def unused_folders_note(folders: Sequence[Folder], where: str) -> list[str]:
 # --- class folders without splits ---
 
 
-def _read_classes(base: DatasetRoot) -> DatasetContent:
+def _read_classes(dataset_root: DatasetRoot) -> DatasetContent:
     """Class folders; where each holds folders called like splits, these are the splits."""
-    contents = DatasetContent(strays=list(base.folder.pictures))
-    classes = [folder for folder in base.folder.folders if folder not in base.copies]
-    contents.notes += unused_folders_note(base.copies, "a copy of the classes beside it")
+    contents = DatasetContent(strays=list(dataset_root.folder.pictures))
+    classes = [
+        folder for folder in dataset_root.folder.folders if folder not in dataset_root.copies
+    ]
+    contents.notes += unused_folders_note(dataset_root.copies, "a copy of the classes beside it")
     split = [folder for folder in classes if _inner_splits(folder)]
     if split:
-        _read_inner_splits(contents, base.folder, classes, split)
+        _read_inner_splits(contents, dataset_root.folder, classes, split)
     else:
         _add_classes(contents, classes, TRAIN)
         contents.notes += _class_notes(classes)
@@ -130,30 +136,33 @@ def _read_classes(base: DatasetRoot) -> DatasetContent:
 
 def _inner_splits(folder: Folder) -> dict[str, int]:
     """{name: split} of the folders in a class folder, if they are its splits; otherwise empty."""
-    known = split_folders.splits_by_name(folder.holding)
-    several = len(set(known.values())) > 1 and TRAIN in known.values()
-    is_whole = len(known) == len(folder.holding) and not folder.pictures
-    return known if several and is_whole else {}
+    splits = split_folders.splits_by_name(folder.holding)
+    several = len(set(splits.values())) > 1 and TRAIN in splits.values()
+    is_whole = len(splits) == len(folder.holding) and not folder.pictures
+    return splits if several and is_whole else {}
 
 
 def _read_inner_splits(
-    contents: DatasetContent, base: Folder, classes: Sequence[Folder], split: Sequence[Folder]
+    contents: DatasetContent,
+    folder_above: Folder,
+    classes: Sequence[Folder],
+    split_classes: Sequence[Folder],
 ) -> None:
     """Read <class>/train, <class>/test.
 
     Raises:
         UserError: some classes have splits, and others do not.
     """
-    known = {part for folder in split for part in _inner_splits(folder).values()}
+    splits = {part for folder in split_classes for part in _inner_splits(folder).values()}
     for folder in classes:
         words = split_folders.splits_by_name(folder.holding)
         if folder.pictures or not folder.holding or len(words) < len(folder.holding):
             raise UserError(
-                f"{base.path}: {split[0].name}/ holds {list_first(_inner_splits(split[0]))}, but "
+                f"{folder_above.path}: {split_classes[0].name}/ holds {list_first(_inner_splits(split_classes[0]))}, but "
                 f"{folder.name}/ is not split so; sort them alike, best as train/<class>/ and "
                 "test/<class>/"
             )
-    contents.test_source = "test" if TEST in known else "val"
+    contents.test_source = "test" if TEST in splits else "val"
     for folder in classes:
         contents.folders.append(folder)
         words = split_folders.splits_by_name(folder.holding)
@@ -161,7 +170,7 @@ def _read_inner_splits(
             is_test = words[part.name] == VAL and contents.test_source == "val"
             _add_class(contents, nfc(folder.name), part, TEST if is_test else words[part.name])
     contents.notes.append(
-        f"splits: read from the folders {list_first(_inner_splits(split[0]))} in each class folder"
+        f"splits: read from the folders {list_first(_inner_splits(split_classes[0]))} in each class folder"
     )
 
 
@@ -180,12 +189,12 @@ def _depth_note(classes: Sequence[Folder]) -> list[str]:
     deep = [folder for folder in classes if not folder.pictures]
     if len(deep) < len(classes):
         return [
-            f"{folder.name}/ holds only folders ({list_first(inside.name for inside in folder.holding)}"
+            f"{folder.name}/ holds only folders ({list_first(subfolder.name for subfolder in folder.holding)}"
             f"), whose pictures belong to the class {folder.name}"
             for folder in deep[:1]
             if len(folder.holding) > 1
         ]
-    inner = sorted({inside.name for folder in classes for inside in folder.holding})
+    inner = sorted({subfolder.name for folder in classes for subfolder in folder.holding})
     return [
         f"the class folders ({list_first(folder.name for folder in classes)}) hold only folders "
         f"({list_first(inner)}), whose pictures belong to the class above; if these are the "

@@ -51,17 +51,21 @@ def is_wrapper(name: str) -> bool:
 def candidates(folder: Folder) -> dict[int, list[Folder]]:
     """{split: folders called like it that hold class folders}; nothing refused, maybe empty."""
     split = splits_by_name(folder.folders)
-    named = [inside for inside in folder.folders if inside.name in split]
-    plain = [inside for inside in named if inside.folders and not inside.pictures]
-    only_words = all(inside.name in split for inside in folder.holding)
-    if not plain and not only_words:
+    named = [subfolder for subfolder in folder.folders if subfolder.name in split]
+    with_folders = [
+        subfolder for subfolder in named if subfolder.folders and not subfolder.pictures
+    ]
+    only_words = all(subfolder.name in split for subfolder in folder.holding)
+    if not with_folders and not only_words:
         return {}
-    found: dict[int, list[Folder]] = defaultdict(list)
-    for inside in named:
-        if inside in plain or inside.holding:
-            same = [other for other in found[split[inside.name]] if other.inode == inside.inode]
-            found[split[inside.name]] += [] if same else [inside]
-    return {split: folders for split, folders in found.items() if folders}
+    by_split: dict[int, list[Folder]] = defaultdict(list)
+    for subfolder in named:
+        if subfolder in with_folders or subfolder.holding:
+            same = [
+                other for other in by_split[split[subfolder.name]] if other.inode == subfolder.inode
+            ]
+            by_split[split[subfolder.name]] += [] if same else [subfolder]
+    return {split: folders for split, folders in by_split.items() if folders}
 
 
 def all_folders(by_split: Mapping[int, Sequence[Folder]]) -> list[Folder]:
@@ -80,17 +84,17 @@ def find_datasets(folder: Folder, depth: int) -> list[Folder]:
     """The nearest folders, at or below a folder, that surely hold splits."""
     if is_split_layout(folder):
         return [folder]
-    below = folder.holding if depth else []
-    return [found for inside in below for found in find_datasets(inside, depth - 1)]
+    subfolders = folder.holding if depth else []
+    return [dataset for subfolder in subfolders for dataset in find_datasets(subfolder, depth - 1)]
 
 
 def unwrap(folder: Folder) -> Folder:
     """A split folder, or the folder in it that holds all its classes: train/images, test/test."""
     while not folder.pictures and len(folder.holding) == 1:
-        (inside,) = folder.holding
-        if not (_is_wrapper_in(inside.name, folder.name) and inside.holding):
+        (subfolder,) = folder.holding
+        if not (_is_wrapper_in(subfolder.name, folder.name) and subfolder.holding):
             break
-        folder = inside
+        folder = subfolder
     return folder
 
 
@@ -100,31 +104,33 @@ def find(folder: Folder) -> SplitFolders:
     Raises:
         UserError: two folders for one split, or no train.
     """
-    found = candidates(folder)
-    for split, folders in found.items():
+    by_split_all = candidates(folder)
+    for split, folders in by_split_all.items():
         if len(folders) > 1:
             raise UserError(
                 f"{folder.path}: {_list_folders(folders)} both mean the split {SPLIT_NAMES[split]}; "
                 "merge them, or rename those that are not"
             )
-    by_split = {split: folders[0] for split, folders in found.items()}
+    by_split = {split: folders[0] for split, folders in by_split_all.items()}
     if TRAIN in by_split:
-        known = {nfc(inside.name) for inside in unwrap(by_split[TRAIN]).holding}
+        class_names = {nfc(subfolder.name) for subfolder in unwrap(by_split[TRAIN]).holding}
         for split in [split for split in by_split if split != TRAIN]:
-            if is_unlabelled(by_split[split], known):
+            if is_unlabelled(by_split[split], class_names):
                 del by_split[split]
-    rest = [inside for inside in folder.folders if inside not in by_split.values()]
-    aliases = {inside.inode for inside in by_split.values()}
-    rest = [inside for inside in rest if inside.inode not in aliases]
+    rest = [subfolder for subfolder in folder.folders if subfolder not in by_split.values()]
+    aliases = {subfolder.inode for subfolder in by_split.values()}
+    rest = [subfolder for subfolder in rest if subfolder.inode not in aliases]
     words = splits_by_name(folder.folders)
-    unlabelled = tuple(inside for inside in rest if inside.name in words)
+    unlabelled = tuple(subfolder for subfolder in rest if subfolder.name in words)
     if TRAIN not in by_split:
         raise _no_train_error(folder, by_split, unlabelled, rest)
-    beside = tuple(inside for inside in rest if inside not in unlabelled and inside.holds_pictures)
+    beside = tuple(
+        subfolder for subfolder in rest if subfolder not in unlabelled and subfolder.holds_pictures
+    )
     return SplitFolders(by_split, unlabelled, beside)
 
 
-def is_unlabelled(folder: Folder, known: set[str] | frozenset[str] = frozenset()) -> bool:
+def is_unlabelled(folder: Folder, class_names: set[str] | frozenset[str] = frozenset()) -> bool:
     """Whether a test folder only wraps pictures without labels: test/images, test1/test1.
 
     Args:
@@ -133,16 +139,16 @@ def is_unlabelled(folder: Folder, known: set[str] | frozenset[str] = frozenset()
     folder = unwrap(folder)
     if len(folder.holding) != 1 or len(folder.folders) != 1:
         return False
-    (inside,) = folder.holding
-    name = inside.name.casefold()
+    (subfolder,) = folder.holding
+    name = subfolder.name.casefold()
     says_nothing = (
-        _is_wrapper_in(inside.name, folder.name) or UNLABELLED.fullmatch(name) is not None
+        _is_wrapper_in(subfolder.name, folder.name) or UNLABELLED.fullmatch(name) is not None
     )
-    return says_nothing and not inside.holding and nfc(inside.name) not in known
+    return says_nothing and not subfolder.holding and nfc(subfolder.name) not in class_names
 
 
-def _is_wrapper_in(name: str, above: str) -> bool:
-    return is_wrapper(name) or split_of(name) is not None or name.casefold() == above.casefold()
+def _is_wrapper_in(name: str, parent: str) -> bool:
+    return is_wrapper(name) or split_of(name) is not None or name.casefold() == parent.casefold()
 
 
 def _no_train_error(
@@ -153,10 +159,10 @@ def _no_train_error(
 ) -> UserError:
     names = _list_folders(list(by_split.values()))
     words, why = splits_by_name(folder.folders), ""
-    for inside in unlabelled:
-        if words[inside.name] == TRAIN:
-            lies = "pictures, but no class folders" if inside.holds_pictures else "no pictures"
-            why = f" with class folders ({inside.name}/ holds {lies})"
+    for subfolder in unlabelled:
+        if words[subfolder.name] == TRAIN:
+            lies = "pictures, but no class folders" if subfolder.holds_pictures else "no pictures"
+            why = f" with class folders ({subfolder.name}/ holds {lies})"
     places = [place for place in by_split.values() if not is_unlabelled(place)]
     places += [place for place in rest if place.holding]
     way_out = "rename the folder with the training pictures to train/"

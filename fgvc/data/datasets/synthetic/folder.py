@@ -122,12 +122,12 @@ def write(
         return root
     with lock(root.with_name(f".{root.name}.lock"), wait=True):
         temporary_files.remove_stale(root.parent)
-        fault = "a picture is not as it was drawn" if redraw else _find_damage(root, settings)
-        if fault is not None:
-            if fault:
+        damage = "a picture is not as it was drawn" if redraw else _find_damage(root, settings)
+        if damage is not None:
+            if damage:
                 _check_ours(root)
-                on_note(f"{root}: damaged synthetic birds ({fault}): drawn again")
-            with new_folder(root, replace=bool(fault)) as folder:
+                on_note(f"{root}: damaged synthetic birds ({damage}): drawn again")
+            with new_folder(root, replace=bool(damage)) as folder:
                 _draw_dataset(folder, generator, settings, progress or _silent)
     return root
 
@@ -139,11 +139,11 @@ def image_digests(root: Path) -> dict[str, str]:
 
 def draw_file(job: DrawingJob) -> Row:
     """Draw one picture, save it, and return its box, its part locations and its SHA256."""
-    drawn = render(job.code, job.stream, job.side)
+    drawing = render(job.code, job.stream, job.side)
     data = io.BytesIO()
-    drawn.image.save(data, "JPEG", quality=JPEG_QUALITY)
+    drawing.image.save(data, "JPEG", quality=JPEG_QUALITY)
     write_bytes(job.path, data.getvalue())
-    return drawn.box, drawn.parts, sha256_bytes(data.getvalue())
+    return drawing.box, drawing.parts, sha256_bytes(data.getvalue())
 
 
 def render(code: Code, stream: tuple[int, int, int, int], side: int) -> Drawing:
@@ -242,30 +242,30 @@ def _checksum(stamp: Mapping[str, object]) -> str:
 def _draw_dataset(
     folder: Path, generator: Generator, settings: dict[str, int], progress: Progress
 ) -> None:
-    kinds = species(generator.classes, generator.seed)
-    jobs = _jobs(folder / "images", kinds, generator)
+    all_species = species(generator.classes, generator.seed)
+    jobs = _jobs(folder / "images", all_species, generator)
     for parent in {job.path.parent for job in jobs}:
         parent.mkdir(parents=True)
     rows = []
     for row in _draw_all(jobs):
         rows.append(row)
         progress(1)
-    files = {name: text.encode() for name, text in _index_texts(kinds, jobs, rows).items()}
+    files = {name: text.encode() for name, text in _index_texts(all_species, jobs, rows).items()}
     paths = (job.path.relative_to(folder).as_posix() for job in jobs)
-    drawn = dict(zip(paths, (sha256 for _, _, sha256 in rows), strict=True))
+    digests = dict(zip(paths, (sha256 for _, _, sha256 in rows), strict=True))
     (folder / "parts").mkdir()
     approval = APPROVAL.format(version=VERSION, settings=SETTINGS_FILE)
-    stamp = json_bytes(_stamp(settings, files, drawn))
+    stamp = json_bytes(_stamp(settings, files, digests))
     files |= {"LICENSE": LICENSE.encode(), "APPROVAL.md": approval.encode(), SETTINGS_FILE: stamp}
     for name, data in files.items():
         write_bytes(folder / name, data)
 
 
-def _jobs(images: Path, kinds: tuple[Species, ...], generator: Generator) -> list[DrawingJob]:
+def _jobs(images: Path, all_species: tuple[Species, ...], generator: Generator) -> list[DrawingJob]:
     """In the order of the index: by class, training pictures first."""
     counts = {TRAIN: generator.train_per_class, TEST: generator.test_per_class}
     jobs = []
-    for label, kind in enumerate(kinds):
+    for label, kind in enumerate(all_species):
         name = kind.name.replace(" ", "_")
         streams = [(label, split, row) for split, n in counts.items() for row in range(n)]
         for number, stream in enumerate(streams, start=1):
@@ -288,7 +288,7 @@ def _draw_all(jobs: list[DrawingJob]) -> Iterator[Row]:
 
 
 def _index_texts(
-    kinds: tuple[Species, ...], jobs: list[DrawingJob], rows: list[Row]
+    all_species: tuple[Species, ...], jobs: list[DrawingJob], rows: list[Row]
 ) -> dict[str, str]:
     """File name -> text, in the words of CUB-200-2011: ids count from 1, split 1 is training."""
     images = [f"{job.path.parent.name}/{job.path.name}" for job in jobs]
@@ -297,7 +297,7 @@ def _index_texts(
         "image_class_labels.txt": _number_lines(job.stream[1] + 1 for job in jobs),
         "train_test_split.txt": _number_lines(int(job.split == TRAIN) for job in jobs),
         "classes.txt": _number_lines(
-            _class_folder(label, kind) for label, kind in enumerate(kinds)
+            _class_folder(label, kind) for label, kind in enumerate(all_species)
         ),
         "bounding_boxes.txt": _number_lines(" ".join(map(str, box)) for box, _, _ in rows),
         "parts/parts.txt": _number_lines(PARTS),

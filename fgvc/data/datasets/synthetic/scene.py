@@ -76,18 +76,22 @@ def draw_scene(code: Code, rng: np.random.Generator, side: int) -> Drawing:
     shapes = draw_bird(code, _draw_plumage(rng), pose.down)
     scenery = [*_perch(rng, size, pose), *_litter(rng, size)]
     image = _backdrop(rng, size)
-    behind = _rasterize(scenery, size, fine=2)
-    image.paste(behind, mask=behind)
-    placed = [Shape(each.part, pose(each.xy_M2), each.rgb) for each in shapes]
-    front = _shade(_rasterize(placed, size, fine=3), row=pose.y, half=60 * pose.scale)
-    image.paste(front, mask=front)
-    return Drawing(_expose(rng, image), _box(front.getchannel("A")), _parts(shapes, pose, size))
+    scenery_layer = _rasterize(scenery, size, oversampling=2)
+    image.paste(scenery_layer, mask=scenery_layer)
+    bird_shapes = [Shape(shape.part, pose(shape.xy_M2), shape.rgb) for shape in shapes]
+    bird_layer = _shade(
+        _rasterize(bird_shapes, size, oversampling=3), row=pose.y, half=60 * pose.scale
+    )
+    image.paste(bird_layer, mask=bird_layer)
+    return Drawing(
+        _expose(rng, image), _box(bird_layer.getchannel("A")), _parts(shapes, pose, size)
+    )
 
 
 def _draw_size(rng: np.random.Generator, side: int) -> tuple[int, int]:
-    wide, high = ASPECTS[rng.integers(len(ASPECTS))]
-    longest = max(wide, high)
-    return side * wide // longest, side * high // longest
+    x_ratio, y_ratio = ASPECTS[rng.integers(len(ASPECTS))]
+    longest = max(x_ratio, y_ratio)
+    return side * x_ratio // longest, side * y_ratio // longest
 
 
 def _draw_pose(rng: np.random.Generator, size: tuple[int, int]) -> Pose:
@@ -186,14 +190,14 @@ def _muted_colour(rng: np.random.Generator, hue: float, spread: float) -> Rgb:
     return _rgb(hue + rng.uniform(-spread, spread), rng.uniform(0.05, 0.2), rng.uniform(0.45, 0.65))
 
 
-def _rasterize(shapes: Sequence[Shape], size: tuple[int, int], fine: int) -> Image.Image:
+def _rasterize(shapes: Sequence[Shape], size: tuple[int, int], oversampling: int) -> Image.Image:
     """The polygons, antialiased, on a transparent ground; later ones cover earlier ones."""
-    layer = Image.new("RGBA", (size[0] * fine, size[1] * fine))
+    layer = Image.new("RGBA", (size[0] * oversampling, size[1] * oversampling))
     draw = ImageDraw.Draw(layer)
     for shape in shapes:
-        corners = np.rint(shape.xy_M2 * fine - 0.5).astype(int)
+        corners = np.rint(shape.xy_M2 * oversampling - 0.5).astype(int)
         draw.polygon([(x, y) for x, y in corners.tolist()], fill=shape.rgb)
-    return layer.reduce(fine)
+    return layer.reduce(oversampling)
 
 
 def _shade(layer: Image.Image, row: float, half: float) -> Image.Image:
@@ -231,11 +235,11 @@ def _box(alpha: Image.Image) -> tuple[int, int, int, int]:
 def _parts(
     shapes: Sequence[Shape], pose: Pose, size: tuple[int, int]
 ) -> dict[str, tuple[float, float, bool]]:
-    found = {}
+    parts = {}
     for part, point in part_locations(shapes).items():
         x, y = pose(np.array(point)).round(1).tolist()
-        found[part] = (x, y, 0 <= x < size[0] and 0 <= y < size[1])
-    return found
+        parts[part] = (x, y, 0 <= x < size[0] and 0 <= y < size[1])
+    return parts
 
 
 def _rgb(hue: float, saturation: float, value: float) -> Rgb:

@@ -71,10 +71,15 @@ def species(classes: int, seed: int) -> tuple[Species, ...]:
 
 def hierarchy(generator: Generator) -> Hierarchy:
     """The genus of each class; a genus is named after the looks that its species share."""
-    kinds = species(generator.classes, generator.seed)
-    looks = [", ".join(getattr(one.code, part) for part in GENUS_ATTRIBUTES) for one in kinds]
-    chain = tuple((f"genus {label // GENUS_SIZE + 1}",) for label in range(len(kinds)))
-    return Hierarchy(chain, {genus: look for (genus,), look in zip(chain, looks, strict=True)})
+    all_species = species(generator.classes, generator.seed)
+    descriptions = [
+        ", ".join(getattr(item.code, part) for part in GENUS_ATTRIBUTES) for item in all_species
+    ]
+    chain = tuple((f"genus {label // GENUS_SIZE + 1}",) for label in range(len(all_species)))
+    return Hierarchy(
+        chain,
+        {genus: description for (genus,), description in zip(chain, descriptions, strict=True)},
+    )
 
 
 def _codes(classes: int, seed: int) -> list[Code]:

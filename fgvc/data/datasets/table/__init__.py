@@ -77,35 +77,35 @@ def read(
             twice or outside the root, a single class, or a class too small to be split.
     """
     table = open_table(file)
-    places = _choose_columns(table, file, keys)
-    cells, labels = _read_columns(table, places)
+    columns = _choose_columns(table, file, keys)
+    cells, labels = _read_columns(table, columns)
     if not labels:
         raise UserError(f"dataset.table={file}: lists no picture")
-    given = read_splits(table, file, keys, (places.path, places.label))
-    refuse_empty(labels, table.names[places.label], given.split_N, table.where)
+    split = read_splits(table, file, keys, (columns.path, columns.label))
+    refuse_empty(labels, table.names[columns.label], split.split_N, table.where)
     if cells is None:
         assert isinstance(table, ParquetTable)
         given_root = root
-        root, path, path_notes = _embedded_images(table, places.path, file, cache_root, progress)
+        root, path, path_notes = _embedded_images(table, columns.path, file, cache_root, progress)
         if given_root is not None:
             path_notes += (
                 f"dataset.root={given_root}: not read, because {file.name} holds the images",
             )
     else:
         root = require_folder(folder_of(file) if root is None else root)
-        refuse_empty(cells, table.names[places.path], None, table.where)
+        refuse_empty(cells, table.names[columns.path], None, table.where)
         path, path_notes = resolve(file, root, cells, table.where)
-    _check_distinct(file, table.names[places.path], root, path)
-    if given.split_N is None:
+    _check_distinct(file, table.names[columns.path], root, path)
+    if split.split_N is None:
         found = split_from_folders(file, path)
-        warnings = given.warnings + found.warnings
-        given = replace(given, split_N=found.split_N, source=found.source, warnings=warnings)
+        warnings = split.warnings + found.warnings
+        split = replace(split, split_N=found.split_N, source=found.source, warnings=warnings)
     classes, label_N = read_labels(file, labels)
     where = f"dataset.table={file.name}"
     split_N, test_source = resolve_splits(
-        where, given.split_N, path, label_N, classes, test_fraction, seed
+        where, split.split_N, path, label_N, classes, test_fraction, seed
     )
-    notes = _column_notes(table, file, places, given) + given.notes + path_notes
+    notes = _column_notes(table, file, columns, split) + split.notes + path_notes
     return Index(
         root,
         path,
@@ -113,7 +113,7 @@ def read(
         split_N,
         classes,
         notes=notes + label_notes(file.name, classes.names),
-        warnings=given.warnings,
+        warnings=split.warnings,
         test_source=test_source,
     )
 
@@ -143,17 +143,17 @@ def _choose_columns(table: TextTable | ParquetTable, file: Path, keys: Keys) -> 
             "first line with the names, such as path,label"
         )
     refuse_repeated(file, names)
-    given = {
+    named = {
         role: find_column(file, names, role, key)
         for role, key in (("path", keys.path), ("label", keys.label))
         if key is not None
     }
-    if len(given) == 2 and given["path"] == given["label"]:
+    if len(named) == 2 and named["path"] == named["label"]:
         raise UserError(f"dataset.label_column={keys.label}: is dataset.path_column too")
-    taken = set(given.values())
-    path = given["path"] if "path" in given else _choose_path(table, file, taken)
-    label = given["label"] if "label" in given else _choose_label(table, file, {*taken, path})
-    missing = [role for role, place in (("path", path), ("label", label)) if place is None]
+    taken = set(named.values())
+    path = named["path"] if "path" in named else _choose_path(table, file, taken)
+    label = named["label"] if "label" in named else _choose_label(table, file, {*taken, path})
+    missing = [role for role, column in (("path", path), ("label", label)) if column is None]
     if path is None or label is None:
         if path is not None:
             refuse_column_per_class(table, file, path)
@@ -168,13 +168,15 @@ def _choose_path(table: TextTable | ParquetTable, file: Path, taken: Iterable[in
     """By usual name; of a Parquet with images inside, the column of the images."""
     allowed = set(range(len(table.names))) - set(taken)
     if isinstance(table, ParquetTable):
-        images = [place for place in sorted(allowed) if table.holds_images(place)]
+        images = [column for column in sorted(allowed) if table.holds_images(column)]
         if len(images) == 1:
             return images[0]
         allowed = set(images) or allowed
     if "path" not in table.names:  # of id and name, the column that holds names of pictures
-        usual = [place for place in allowed if rank_of(table.names[place], PATH_NAMES) is not None]
-        pictures = {place for place in usual if is_image_path(table.first(place))}
+        usual = [
+            column for column in allowed if rank_of(table.names[column], PATH_NAMES) is not None
+        ]
+        pictures = {column for column in usual if is_image_path(table.first(column))}
         allowed = pictures or allowed
     return choose(file, table.names, "path", PATH_NAMES, allowed.__contains__)
 
@@ -183,69 +185,69 @@ def _choose_label(
     table: TextTable | ParquetTable, file: Path, taken: Sequence[int | None] | set[int | None]
 ) -> int | None:
     """By usual name; otherwise the single column whose class names a Parquet's metadata holds."""
-    place = choose(file, table.names, "label", LABEL_NAMES, lambda place: place not in taken)
-    if place is None and isinstance(table, ParquetTable):
+    column = choose(file, table.names, "label", LABEL_NAMES, lambda column: column not in taken)
+    if column is None and isinstance(table, ParquetTable):
         classes = [table.names.index(name) for name in table.class_names[0] if name in table.names]
         if len(classes) > 1:
-            refuse_several(file, "label", [table.names[place] for place in sorted(classes)])
-        place = classes[0] if classes else None
-    return place
+            refuse_several(file, "label", [table.names[column] for column in sorted(classes)])
+        column = classes[0] if classes else None
+    return column
 
 
 def _check_types(table: ParquetTable, file: Path, path: int, label: int) -> None:
-    for place, fits in (
+    for column, is_valid in (
         (path, table.holds_text(path) or table.holds_images(path)),
         (label, table.holds_text(label)),
     ):
-        if not fits:
-            what = "text" if place == label else "paths or images"
+        if not is_valid:
+            what = "text" if column == label else "paths or images"
             raise UserError(
-                f"dataset.table={file}: column {table.names[place]} holds {table.kind(place)}, "
+                f"dataset.table={file}: column {table.names[column]} holds {table.kind(column)}, "
                 f"not {what}; convert it, or set another column"
             )
 
 
 def _read_columns(
-    table: TextTable | ParquetTable, places: ColumnPair
+    table: TextTable | ParquetTable, columns: ColumnPair
 ) -> tuple[list[str] | None, list[str]]:
     """Path and label of every row; no paths where the images are inside the table."""
-    if isinstance(table, ParquetTable) and table.holds_images(places.path):
-        (labels,) = table.columns([places.label])
-        if embedded_images.has_bytes(table, places.path):
+    if isinstance(table, ParquetTable) and table.holds_images(columns.path):
+        (labels,) = table.columns([columns.label])
+        if embedded_images.has_bytes(table, columns.path):
             return None, labels
-        return table.image_paths(places.path), labels
-    cells, labels = table.columns([places.path, places.label])
+        return table.image_paths(columns.path), labels
+    cells, labels = table.columns([columns.path, columns.label])
     return cells, labels
 
 
 def _embedded_images(
-    table: ParquetTable, place: int, file: Path, cache_root: Path | None, progress: Progress | None
+    table: ParquetTable, column: int, file: Path, cache_root: Path | None, progress: Progress | None
 ) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
     """Root, paths and notes of the images inside a Parquet."""
     if cache_root is None:
         return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), ()
     notes: list[str] = []
-    root, path, size = embedded_images.unpack(table, place, cache_root, progress, notes.append)
-    below = root.parent.relative_to(cache_root).as_posix()
+    root, path, size = embedded_images.unpack(table, column, cache_root, progress, notes.append)
+    cache_path = root.parent.relative_to(cache_root).as_posix()
     note = (
-        f"{file.name}: {len(path)} images of column {table.names[place]} are unpacked into "
-        f"runtime.cache_root/{below} ({size / 2**20:.1f} MiB); fgvc never removes this folder: "
+        f"{file.name}: {len(path)} images of column {table.names[column]} are unpacked into "
+        f"runtime.cache_root/{cache_path} ({size / 2**20:.1f} MiB); fgvc never removes this folder: "
         "delete it when the table is no longer used"
     )
     return root, tuple(path), (note, *notes)
 
 
 def _column_notes(
-    table: TextTable | ParquetTable, file: Path, places: ColumnPair, given: TableSplit
+    table: TextTable | ParquetTable, file: Path, columns: ColumnPair, split: TableSplit
 ) -> tuple[str, ...]:
     """Which columns are read, unless they are called path, label and split, and which are not."""
-    names = [table.names[places.path], table.names[places.label]]
+    names = [table.names[columns.path], table.names[columns.label]]
     others = [
         name for name in table.names if name not in names and rank_of(name, LABEL_NAMES) is not None
     ]
     notes = []
-    if names != ["path", "label"] or not (given.exact or given.source is None):
-        source = f", the split is {given.source}" if given.source else ""
+    if names != ["path", "label"] or not (split.exact or split.source is None):
+        source = f", the split is {split.source}" if split.source else ""
         notes.append(
             f"{file.name}: the path is column {names[0]}, the label is column {names[1]}{source}"
         )

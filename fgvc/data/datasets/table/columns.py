@@ -62,7 +62,7 @@ def plain_name(name: str) -> str:
 
 def rank_of(name: str, ranks: Sequence[Sequence[str]]) -> int | None:
     """Place of the rank that lists a name or its singular; None where no rank does."""
-    return next((place for place, words in enumerate(ranks) if _matching_form(name, words)), None)
+    return next((column for column, words in enumerate(ranks) if _matching_form(name, words)), None)
 
 
 def _matching_form(name: str, words: Sequence[str]) -> str | None:
@@ -73,9 +73,9 @@ def _matching_form(name: str, words: Sequence[str]) -> str | None:
 
 def refuse_repeated(table: object, names: Sequence[str]) -> None:
     """Refuse a name that two columns have: which of them is read would be a guess."""
-    if twice := repeated([name for name in names if name]):
+    if duplicates := repeated([name for name in names if name]):
         raise UserError(
-            f"dataset.table={table}: several columns are called {list_first(twice)}; rename them"
+            f"dataset.table={table}: several columns are called {list_first(duplicates)}; rename them"
         )
 
 
@@ -87,9 +87,9 @@ def find_column(table: object, names: Sequence[str], role: str, key: str) -> int
     """
     if key in names:
         return names.index(key)
-    alike = [place for place, name in enumerate(names) if plain_name(name) == plain_name(key)]
-    if len(alike) == 1:
-        return alike[0]
+    similar = [column for column, name in enumerate(names) if plain_name(name) == plain_name(key)]
+    if len(similar) == 1:
+        return similar[0]
     raise UserError(
         f"dataset.{role}_column={key}: {table} has no such column, only {list_first(names, 20)}"
     )
@@ -108,15 +108,15 @@ def choose(
         UserError: two columns of the best rank.
     """
     ranked = [
-        (rank, place)
-        for place, name in enumerate(names)
-        if (rank := rank_of(name, ranks)) is not None and allowed(place)
+        (rank, column)
+        for column, name in enumerate(names)
+        if (rank := rank_of(name, ranks)) is not None and allowed(column)
     ]
-    best = [place for rank, place in ranked if rank == min(ranked)[0]]
+    best = [column for rank, column in ranked if rank == min(ranked)[0]]
     if len(best) > 1:  # the likeliest first: species before the class Aves
         words = ranks[min(ranked)[0]]
-        best.sort(key=lambda place: words.index(_matching_form(names[place], words) or ""))
-        refuse_several(table, role, [names[place] for place in best])
+        best.sort(key=lambda column: words.index(_matching_form(names[column], words) or ""))
+        refuse_several(table, role, [names[column] for column in best])
     return best[0] if best else None
 
 

@@ -30,17 +30,17 @@ State = list[str | int]
 OnNote = Callable[[str], None]
 
 
-def has_bytes(table: ParquetTable, place: int) -> bool:
+def has_bytes(table: ParquetTable, column: int) -> bool:
     """Whether the first image cell holds bytes; otherwise it only names a file."""
     for file, count in enumerate(table.counts):
         if count:
-            return next(table.pictures(place, file)).data is not None
+            return next(table.pictures(column, file)).data is not None
     return True
 
 
 def unpack(
     table: ParquetTable,
-    place: int,
+    column: int,
     cache_root: Path,
     progress: Progress | None,
     on_note: OnNote,
@@ -58,42 +58,42 @@ def unpack(
         OSError: the cache cannot be written.
     """
     json_cache.clear_folder(cache_root / CACHE_FOLDER, on_note)
-    key = _folder_key(table, place, cache_root, on_note)
+    key = _folder_key(table, column, cache_root, on_note)
     folder = cache_root / CACHE_FOLDER / key
     with lock(folder.with_suffix(".lock"), wait=True):
         temporary_files.remove_stale(folder.parent)
         states = _verify_unpacked(folder, on_note)
         if states is None:
-            states = _unpack(table, place, folder, progress)
+            states = _unpack(table, column, folder, progress)
     return folder / "images", [str(name) for name, *_ in states], sum(int(row[2]) for row in states)
 
 
 def _unpack(
-    table: ParquetTable, place: int, folder: Path, progress: Progress | None
+    table: ParquetTable, column: int, folder: Path, progress: Progress | None
 ) -> list[State]:
     """Write every image and the states of the files, then rename the folder."""
     with atomic.new_folder(folder, replace=True) as unfinished:
-        states = _write_images(table, place, unfinished / "images", progress)
+        states = _write_images(table, column, unfinished / "images", progress)
         json_cache.write(unfinished / STATES_FILE, states)
     return states
 
 
 def _write_images(
-    table: ParquetTable, place: int, folder: Path, progress: Progress | None
+    table: ParquetTable, column: int, folder: Path, progress: Progress | None
 ) -> list[State]:
     """Write the images; returns the state of each, row by row."""
     states: list[State] = []
     for number, subfolder in enumerate(_subfolders(table)):
         (folder / subfolder).mkdir(parents=True, exist_ok=True)
-        for row, picture in enumerate(table.pictures(place, number)):
-            if not picture.data:
+        for row, cell in enumerate(table.pictures(column, number)):
+            if not cell.data:
                 raise UserError(
-                    f"{table.where(len(states))}: column {table.names[place]} holds no image "
+                    f"{table.where(len(states))}: column {table.names[column]} holds no image "
                     "bytes; fill them in, or remove the row"
                 )
-            name = "/".join(filter(None, (subfolder, _file_name(row, picture))))
-            disk_errors.write_bytes(folder / name, picture.data)
-            sha256 = hashing.sha256_bytes(picture.data)
+            name = "/".join(filter(None, (subfolder, _file_name(row, cell))))
+            disk_errors.write_bytes(folder / name, cell.data)
+            sha256 = hashing.sha256_bytes(cell.data)
             states.append([name, sha256, *states_of_files.state(str(folder / name))])
             if progress is not None:
                 progress(1, "unpacking")
@@ -141,17 +141,17 @@ def _subfolders(table: ParquetTable) -> list[str]:
         return [""]
     stems = [_safe_name(file.stem) for file in table.files]
     if repeated(stems):
-        stems = [f"{place:03}-{stem}" for place, stem in enumerate(stems)]
+        stems = [f"{column:03}-{stem}" for column, stem in enumerate(stems)]
     return stems
 
 
-def _file_name(row: int, picture: ImageCell) -> str:
+def _file_name(row: int, cell: ImageCell) -> str:
     """Row number, the image's own name, and a suffix by its bytes where it has none."""
-    own = _safe_name(re.split(r"[/\\]", picture.path)[-1]) if picture.path else ""
+    own = _safe_name(re.split(r"[/\\]", cell.path)[-1]) if cell.path else ""
     name = f"{row:06}-{own}" if own else f"{row:06}"
     if has_picture_suffix(name):
         return name
-    kind = kind_of((picture.data or b"")[:HEAD])
+    kind = kind_of((cell.data or b"")[:HEAD])
     return name + (READABLE[kind][0] if kind and kind in READABLE else "")
 
 
@@ -160,10 +160,10 @@ def _safe_name(name: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f/\\]", "_", name)[-MAX_NAME:]
 
 
-def _folder_key(table: ParquetTable, place: int, cache_root: Path, on_note: OnNote) -> str:
+def _folder_key(table: ParquetTable, column: int, cache_root: Path, on_note: OnNote) -> str:
     facts = {
         "version": VERSION,
-        "column": table.names[place],
+        "column": table.names[column],
         "files": [[file.stem, _sha256(file, cache_root, on_note)] for file in table.files],
     }
     return hashing.sha256_bytes(hashing.canonical_json(facts))[:16]
@@ -174,10 +174,10 @@ def _sha256(file: Path, cache_root: Path, on_note: OnNote) -> str:
     stat = file.stat()
     state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
     name = hashing.sha256_bytes(os.fsencode(file.resolve()))[:16]
-    memory = cache_root / CACHE_FOLDER / f"{name}.json"
-    known = json_cache.read(memory, on_note)
-    if known is not None and known["state"] == state:
-        return known["sha256"]
+    memory_file = cache_root / CACHE_FOLDER / f"{name}.json"
+    remembered = json_cache.read(memory_file, on_note)
+    if remembered is not None and remembered["state"] == state:
+        return remembered["sha256"]
     sha256 = hashing.sha256_file(file)
-    json_cache.write(memory, {"state": state, "sha256": sha256})
+    json_cache.write(memory_file, {"state": state, "sha256": sha256})
     return sha256

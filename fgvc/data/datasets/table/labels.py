@@ -81,27 +81,29 @@ def refuse_empty(
 
 def refuse_column_per_class(table: TextTable | ParquetTable, file: Path, path: int) -> None:
     """Refuse a table that has a column of 0 and 1 per class, with the way to a single column."""
-    places = [place for place in range(len(table.names)) if place != path]
-    places = [place for place in places if not is_flag(table.names[place])]
-    places = table.all_pass(places, lambda cell: cell.lower() in (*YES, *NO))
-    if len(places) < 2:
+    class_columns = [column for column in range(len(table.names)) if column != path]
+    class_columns = [column for column in class_columns if not is_flag(table.names[column])]
+    class_columns = table.all_pass(class_columns, lambda cell: cell.lower() in (*YES, *NO))
+    if len(class_columns) < 2:
         return
-    columns = table.columns(places)
-    said_N = [sum(cell.lower() in YES for cell in cells) for cells in zip(*columns, strict=True)]
+    columns = table.columns(class_columns)
+    yes_count_N = [
+        sum(cell.lower() in YES for cell in cells) for cells in zip(*columns, strict=True)
+    ]
     start = (
         f"dataset.table={file}: has no column label, but the columns "
-        f"{list_first((table.names[place] for place in places), 10)} of 0 and 1"
+        f"{list_first((table.names[column] for column in class_columns), 10)} of 0 and 1"
     )
-    if 2 * said_N.count(1) < len(said_N):
+    if 2 * yes_count_N.count(1) < len(yes_count_N):
         return
-    if others := sum(said != 1 for said in said_N):
+    if unclear_rows := sum(yes_count != 1 for yes_count in yes_count_N):
         raise UserError(
-            f"{start}; an image has a single label, and {others} of {len(said_N)} rows have "
+            f"{start}; an image has a single label, and {unclear_rows} of {len(yes_count_N)} rows have "
             "several of these or none; write one label per row into a column label, or set "
             "dataset.label_column= to one of them to tell 0 from 1"
         )
-    is_block = places == list(range(places[0], places[-1] + 1))
-    block = f"{places[0]}:{places[-1] + 1}" if is_block else str(places)
+    is_block = class_columns == list(range(class_columns[0], class_columns[-1] + 1))
+    block = f"{class_columns[0]}:{class_columns[-1] + 1}" if is_block else str(class_columns)
     raise UserError(
         f"{start}, one per class; write the name of the class into a column label, for example in "
         f"pandas with table['label'] = table.iloc[:, {block}].idxmax(axis=1)"
@@ -116,20 +118,20 @@ def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
             f"{table}: {list_first(absent)} is a class here, though programs write it for a missing "
             "label; if so, remove these rows"
         )
-    if several := [name for name in names if re.fullmatch(r"\[.*\]|\{.*\}", name)]:
+    if lists := [name for name in names if re.fullmatch(r"\[.*\]|\{.*\}", name)]:
         notes.append(
             f"{table}: labels that look like lists are classes as they are written, since an image "
-            f"has a single label: {list_first(several)}"
+            f"has a single label: {list_first(lists)}"
         )
     numbers = [name for name in names if NUMBER.fullmatch(name)]
-    alike = {
+    similar = {
         "are equal as numbers": _equal_names(numbers, float),
         "differ only in case, spaces, hyphens or underscores": _equal_names(names, _spelling),
     }
     notes += [
-        f"{table}: labels that {what} are classes of their own: {list_first(found)}"
-        for what, found in alike.items()
-        if found
+        f"{table}: labels that {what} are classes of their own: {list_first(names_found)}"
+        for what, names_found in similar.items()
+        if names_found
     ]
     return tuple(notes)
 

@@ -63,9 +63,9 @@ class ParquetTable:
             UserError: a file is damaged or no Parquet, or lacks columns of the first.
         """
         self.files = tuple(files)
-        opened = [_read_schema(file) for file in files]
-        self.counts = [count for count, _ in opened]
-        self.schemas = [schema for _, schema in opened]
+        parquet = [_read_schema(file) for file in files]
+        self.counts = [count for count, _ in parquet]
+        self.schemas = [schema for _, schema in parquet]
         self.names = list(self.schemas[0].names)
         for file, schema in zip(files, self.schemas, strict=True):
             if missing := [name for name in self.names if name not in schema.names]:
@@ -80,69 +80,69 @@ class ParquetTable:
     def __len__(self) -> int:
         return sum(self.counts)
 
-    def holds_text(self, place: int) -> bool:
+    def holds_text(self, column: int) -> bool:
         """Whether a column can be read as text: strings, whole numbers, true and false."""
         return all(
-            _is_text(_value_type(schema.field(self.names[place]).type)) for schema in self.schemas
+            _is_text(_value_type(schema.field(self.names[column]).type)) for schema in self.schemas
         )
 
-    def holds_numbers(self, place: int) -> bool:
+    def holds_numbers(self, column: int) -> bool:
         """Whether a column holds numbers with a fraction, as pandas writes flags with gaps."""
-        kinds = (_value_type(schema.field(self.names[place]).type) for schema in self.schemas)
+        kinds = (_value_type(schema.field(self.names[column]).type) for schema in self.schemas)
         return all(_is_text(kind) or pa.types.is_floating(kind) for kind in kinds)
 
-    def holds_images(self, place: int) -> bool:
+    def holds_images(self, column: int) -> bool:
         """Whether a column holds encoded images: bytes, or a struct of bytes and path."""
-        return all(_is_image(schema.field(self.names[place]).type) for schema in self.schemas)
+        return all(_is_image(schema.field(self.names[column]).type) for schema in self.schemas)
 
-    def kind(self, place: int) -> str:
+    def kind(self, column: int) -> str:
         """What a column holds, for a message."""
-        return str(_value_type(self.schemas[0].field(self.names[place]).type))
+        return str(_value_type(self.schemas[0].field(self.names[column]).type))
 
-    def columns(self, places: Sequence[int]) -> list[list[str]]:
+    def columns(self, columns: Sequence[int]) -> list[list[str]]:
         """The cells of these columns as text; "" where there is none."""
-        return [list(self._texts(self.names[place])) for place in places]
+        return [list(self._texts(self.names[column])) for column in columns]
 
-    def first(self, place: int) -> str:
+    def first(self, column: int) -> str:
         """The text of the first row; "" where there is none."""
-        return next(self._texts(self.names[place]), "") if self.holds_text(place) else ""
+        return next(self._texts(self.names[column]), "") if self.holds_text(column) else ""
 
-    def all_pass(self, places: Sequence[int], test: Callable[[str], bool]) -> list[int]:
+    def all_pass(self, columns: Sequence[int], test: Callable[[str], bool]) -> list[int]:
         """Those of the columns whose cells all pass a test (empty cells aside), if any do."""
         passed = []
-        for place in filter(self.holds_numbers, places):  # text too
+        for column in filter(self.holds_numbers, columns):  # text too
             filled = 0
-            for cell in self._texts(self.names[place]):
+            for cell in self._texts(self.names[column]):
                 if cell and not test(cell):
                     break
                 filled += bool(cell)
             else:
-                passed += [place] if filled else []
+                passed += [column] if filled else []
         return passed
 
-    def pictures(self, place: int, file: int) -> Iterator[ImageCell]:
+    def pictures(self, column: int, file: int) -> Iterator[ImageCell]:
         """The image cells of one file, a single cell in memory at a time.
 
         Raises:
             UserError: more bytes come out than the size of the file makes plausible: one cell that
                 is stored once can stand in a million rows.
         """
-        name, spent = self.names[place], 0
+        name, spent = self.names[column], 0
         most = max(self.files[file].stat().st_size * MAX_RATIO, MIN_LIMIT)
         with _open_parquet(self.files[file]) as source:
             for batch in source.iter_batches(1, columns=[name], use_threads=False):
                 for cell in batch.column(0).to_pylist():
-                    picture = _image_cell(cell)
-                    spent += len(picture.data or b"") + len(picture.path or "")
+                    image_cell = _image_cell(cell)
+                    spent += len(image_cell.data or b"") + len(image_cell.path or "")
                     if spent > most:
                         raise UserError(
                             f"dataset.table={self.files[file]}: column {name} unpacks to more than "
                             f"{most} bytes, which its size does not make plausible; save the "
                             "pictures as files, and name them in the table"
                         )
-                    yield picture
+                    yield image_cell
 
-    def image_paths(self, place: int) -> list[str]:
+    def image_paths(self, column: int) -> list[str]:
         """The paths in image cells that hold no bytes.
 
         Raises:
@@ -150,13 +150,13 @@ class ParquetTable:
         """
         paths: list[str] = []
         for file in range(len(self.files)):
-            for picture in self.pictures(place, file):
-                if picture.data is not None:
+            for image_cell in self.pictures(column, file):
+                if image_cell.data is not None:
                     raise UserError(
-                        f"{self.where(len(paths))}: column {self.names[place]} holds image bytes, "
+                        f"{self.where(len(paths))}: column {self.names[column]} holds image bytes, "
                         "but only a path in the rows before; write one of them in every row"
                     )
-                paths.append((picture.path or "").strip())
+                paths.append((image_cell.path or "").strip())
         return paths
 
     def where(self, row: int) -> str:
@@ -194,8 +194,8 @@ def _open_parquet(file: Path, text: str | None = None) -> Iterator[pq.ParquetFil
     try:
         with pq.ParquetFile(
             untrusted.require_regular(file), page_checksum_verification=True, read_dictionary=names
-        ) as opened:
-            yield opened
+        ) as parquet:
+            yield parquet
     except UserError:
         raise
     except Exception as error:  # a damaged file raises whatever its layer happens to raise
@@ -213,10 +213,10 @@ def _check_lengths(cells: pa.Array, file: Path, name: str) -> None:
     Raises:
         UserError: names the column and the bytes.
     """
-    held = cells.dictionary if isinstance(cells, pa.DictionaryArray) else cells
-    if not any(is_kind(held.type) for is_kind in _TEXT_TYPES[:2]) or not len(held):
+    texts = cells.dictionary if isinstance(cells, pa.DictionaryArray) else cells
+    if not any(is_kind(texts.type) for is_kind in _TEXT_TYPES[:2]) or not len(texts):
         return
-    lengths = pc.call_function("binary_length", [held])
+    lengths = pc.call_function("binary_length", [texts])
     longest = pc.call_function("max", [lengths]).as_py() or 0
     if longest > MAX_CELL:
         raise UserError(
@@ -252,8 +252,8 @@ def _first_not_utf8(column: pa.Array) -> int:
 
 def _read_schema(file: Path) -> tuple[int, pa.Schema]:
     """Number of rows and columns of a file."""
-    with _open_parquet(file) as opened:
-        count, schema = opened.metadata.num_rows, opened.schema_arrow
+    with _open_parquet(file) as parquet:
+        count, schema = parquet.metadata.num_rows, parquet.schema_arrow
         schema.names  # noqa: B018 - a name that is not UTF-8 fails here, where the file is named
     if not 0 <= count <= MAX_ROWS:
         raise UserError(f"dataset.table={file}: {count} rows, not 0 to {MAX_ROWS}")

@@ -59,35 +59,39 @@ class Disk:
             UserError: several files match a name without suffix.
         """
         folder, _, name = path.rpartition("/")
-        known = self._folder(folder)
-        if known is None:
+        folder_names = self._folder(folder)
+        if folder_names is None:
             place = next((form for form in _unicode_forms(folder) if self._folder(form)), None)
             if place is None:
                 return None
-            folder, known = place, self._folder(place)
-            assert known is not None
-        name = next((form for form in (name, *_unicode_forms(name)) if form in known.names), name)
-        if name not in known.names:
-            known.index()
-            name = self._by_stem(known, folder, name) or self._by_case(known, name) or ""
+            folder, folder_names = place, self._folder(place)
+            assert folder_names is not None
+        name = next(
+            (form for form in (name, *_unicode_forms(name)) if form in folder_names.names), name
+        )
+        if name not in folder_names.names:
+            folder_names.index()
+            name = (
+                self._by_stem(folder_names, folder, name) or self._by_case(folder_names, name) or ""
+            )
         return f"{folder}/{name}".lstrip("/") if name else None
 
-    def _by_stem(self, known: _FolderNames, folder: str, name: str) -> str | None:
-        if has_picture_suffix(name) or not (fitting := known.by_stem.get(name)):
+    def _by_stem(self, folder_names: _FolderNames, folder: str, name: str) -> str | None:
+        if has_picture_suffix(name) or not (matches := folder_names.by_stem.get(name)):
             return None
-        if len(fitting) > 1:
+        if len(matches) > 1:
             raise UserError(
-                f"{self.root / folder}: {list_first(fitting)} could each be {name!r}; write the suffix"
+                f"{self.root / folder}: {list_first(matches)} could each be {name!r}; write the suffix"
             )
         self.changes["have no suffix in the table: the single file of that name is read"] += 1
-        return fitting[0]
+        return matches[0]
 
-    def _by_case(self, known: _FolderNames, name: str) -> str | None:
-        fitting = known.by_case.get(name.casefold(), [])
-        if len(fitting) != 1:
+    def _by_case(self, folder_names: _FolderNames, name: str) -> str | None:
+        matches = folder_names.by_case.get(name.casefold(), [])
+        if len(matches) != 1:
             return None
         self.changes["differ from the disk in upper and lower case: the disk's name is read"] += 1
-        return fitting[0]
+        return matches[0]
 
     def _folder(self, folder: str) -> _FolderNames | None:
         if folder not in self.folders:
@@ -130,7 +134,7 @@ def resolve(
     Raises:
         UserError: an address, a path outside the root, or a table whose files are all missing.
     """
-    disk, files_there = Disk(root), 0
+    disk, found_count = Disk(root), 0
     paths = []
     for row, cell in enumerate(cells):
         path = _relative_path(disk, table, cell, row, where, cells)
@@ -138,9 +142,9 @@ def resolve(
             on_disk = disk.find(path) or _find_decoded(disk, path)
         except UserError as error:
             raise UserError(f"{where(row)}: {error}") from None
-        files_there += on_disk is not None
+        found_count += on_disk is not None
         paths.append(path if on_disk is None else on_disk)
-    if not files_there:
+    if not found_count:
         scattered = _find_scattered(root, paths)
         if scattered is None:
             raise _all_missing_error(table, root, paths, where)
@@ -161,7 +165,7 @@ def _find_scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
     """
     if any("/" in path for path in paths):
         return None
-    places: dict[str, list[str]] = {}
+    paths_of_name: dict[str, list[str]] = {}
     for folder, folders, names in walk(root):
         below = Path(folder).relative_to(root)
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
@@ -170,13 +174,13 @@ def _find_scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
         for name in names:
             if has_picture_suffix(name) and not is_rubbish(name):
                 for key in {name, os.path.splitext(name)[0]}:  # noqa: PTH122
-                    places.setdefault(key, []).append((below / name).as_posix())
-    matches = [places.get(path, []) for path in paths]
+                    paths_of_name.setdefault(key, []).append((below / name).as_posix())
+    matches = [paths_of_name.get(path, []) for path in paths]
     if any(len(files) != 1 for files in matches):
         return None
-    single = [files[0] for files in matches]
+    unique_paths = [files[0] for files in matches]
     # all in one folder: that is the root to set
-    return single if len({os.path.dirname(path) for path in single}) > 1 else None  # noqa: PTH120
+    return unique_paths if len({os.path.dirname(path) for path in unique_paths}) > 1 else None  # noqa: PTH120
 
 
 def _find_decoded(disk: Disk, path: str) -> str | None:
@@ -220,12 +224,12 @@ def _relative_path(
         cell = os.path.expanduser(cell)  # noqa: PTH111
     if (plain := safe_relative(cell)) is not None:
         return plain
-    if below := _relative_to_root(disk.root, cell):
-        return below
+    if relative := _relative_to_root(disk.root, cell):
+        return relative
     # ../images/1.jpg is meant from the table's folder
-    beside = None if cell.startswith("/") else os.path.join(table.parent.absolute(), cell)  # noqa: PTH118
-    if beside is not None and (below := _relative_to_root(disk.root, beside)):
-        return below
+    absolute = None if cell.startswith("/") else os.path.join(table.parent.absolute(), cell)  # noqa: PTH118
+    if absolute is not None and (relative := _relative_to_root(disk.root, absolute)):
+        return relative
     raise _outside_error(disk.root, table, cell, where(row), cells)
 
 
@@ -246,8 +250,8 @@ def _outside_error(
 ) -> UserError:
     """A path that is not below the root: name the folder that all paths are below."""
     base = table.parent.absolute()
-    whole = [os.path.normpath(base / cell) for cell in cells if not URL.match(cell)]
-    common = os.path.commonpath(map(os.path.dirname, whole))
+    absolute_paths = [os.path.normpath(base / cell) for cell in cells if not URL.match(cell)]
+    common = os.path.commonpath(map(os.path.dirname, absolute_paths))
     way_out = f"set {setting('dataset.root', common)}"
     if cell.startswith("/") and os.path.exists(f"{root}{cell}"):  # noqa: PTH110
         way_out = f"remove the slash at its start: {root}{cell} exists"
@@ -262,11 +266,11 @@ def _all_missing_error(
     table: Path, root: Path, paths: Sequence[str], where: Callable[[int], str]
 ) -> UserError:
     """No file of the table exists: say where they were looked for, and where the first one is."""
-    near = [table.parent, root.parent, table.parent.parent]
-    near += sorted(path for path in root.iterdir() if path.is_dir())
-    near += sorted(path for path in table.parent.iterdir() if path.is_dir())
+    nearby = [table.parent, root.parent, table.parent.parent]
+    nearby += sorted(path for path in root.iterdir() if path.is_dir())
+    nearby += sorted(path for path in table.parent.iterdir() if path.is_dir())
     way_out = "set dataset.root= to the folder that the paths are relative to"
-    for folder in dict.fromkeys(near):
+    for folder in dict.fromkeys(nearby):
         try:
             if folder != root and Disk(folder).find(paths[0]) is not None:
                 way_out = f"set {setting('dataset.root', folder)}, where it is"

@@ -81,46 +81,50 @@ def read_splits(
         UserError: a cell of the split column that is empty or no word for a split, or two columns
             that contradict each other.
     """
-    free = [place for place in range(len(table.names)) if place not in taken]
+    candidates = [column for column in range(len(table.names)) if column not in taken]
     if keys.split is not None:
-        place = find_column(file, table.names, "split", keys.split)
-        return TableSplit(*_split_from_key(table, place), (place,), exact=True)
-    given, notes = _split_from_names(table, file, free)
-    if given is None:
-        given = _split_from_flags(table, file, free) or _split_from_shards(table) or TableSplit()
-    rest = [place for place in free if place not in given.places]
-    unused = [
-        f"{file.name}: column {table.names[place]} holds words for splits and is not read; "
-        f"to read it, set {setting('dataset.split_column', table.names[place])}"
-        for place in _columns_of_split_words(table, rest)
+        column = find_column(file, table.names, "split", keys.split)
+        return TableSplit(*_split_from_key(table, column), (column,), exact=True)
+    split, notes = _split_from_names(table, file, candidates)
+    if split is None:
+        split = (
+            _split_from_flags(table, file, candidates) or _split_from_shards(table) or TableSplit()
+        )
+    unused_columns = [column for column in candidates if column not in split.places]
+    notes_unused = [
+        f"{file.name}: column {table.names[column]} holds words for splits and is not read; "
+        f"to read it, set {setting('dataset.split_column', table.names[column])}"
+        for column in _columns_of_split_words(table, unused_columns)
     ]
-    if given.split_N is None:
-        unused += _unclear_columns(table, file, rest)
-        return TableSplit(notes=tuple(notes), warnings=tuple(unused))
-    return replace(given, notes=(*notes, *unused))
+    if split.split_N is None:
+        notes_unused += _unclear_columns(table, file, unused_columns)
+        return TableSplit(notes=tuple(notes), warnings=tuple(notes_unused))
+    return replace(split, notes=(*notes, *notes_unused))
 
 
 def _columns_of_split_words(table: TextTable | ParquetTable, rest: Sequence[int]) -> list[int]:
     """The columns that hold nothing but words for splits."""
-    places = table.all_pass(rest, may_be_split)
-    cells_of = zip(places, map(set, table.columns(places)), strict=True)
-    return [place for place, cells in cells_of if len(splits_among([*cells])) == len(cells - {""})]
+    columns = table.all_pass(rest, may_be_split)
+    cells_of = zip(columns, map(set, table.columns(columns)), strict=True)
+    return [
+        column for column, cells in cells_of if len(splits_among([*cells])) == len(cells - {""})
+    ]
 
 
 def _unclear_columns(table: TextTable | ParquetTable, file: Path, rest: Sequence[int]) -> list[str]:
     """Warnings of columns that are called like splits and hold numbers, marks, or yes and no."""
-    names = {place: table.names[place] for place in rest}
-    places = [
-        place
-        for place, name in names.items()
+    names = {column: table.names[column] for column in rest}
+    columns = [
+        column
+        for column, name in names.items()
         if plain_name(name) not in SPLIT_COLUMN_NAMES  # which have their own note
         and (is_flag(name) or UNCLEAR_NAMES.fullmatch(plain_name(name)))
     ]
     return [
-        f"{file.name}: column {names[place]} is called like a split and is not read, since its "
+        f"{file.name}: column {names[column]} is called like a split and is not read, since its "
         "values do not say which of them is train; write train, val or test into it and set "
-        f"{setting('dataset.split_column', names[place])}"
-        for place in table.all_pass(places, lambda cell: split_of(cell) is None)
+        f"{setting('dataset.split_column', names[column])}"
+        for column in table.all_pass(columns, lambda cell: split_of(cell) is None)
     ]
 
 
@@ -138,13 +142,13 @@ def split_from_folders(file: Path, path: Sequence[str]) -> TableSplit:
         folders = sorted(set(folder_N))
         if len(folders) > MAX_FOLDERS:
             continue
-        known = splits_among(folders)
-        if len(set(known.values())) > 1 and len(known) == len(folders):
-            split_N = np.array([known[folder] for folder in folder_N], dtype=np.uint8)
+        splits = splits_among(folders)
+        if len(set(splits.values())) > 1 and len(splits) == len(folders):
+            split_N = np.array([splits[folder] for folder in folder_N], dtype=np.uint8)
             return TableSplit(split_N, "the folders in the paths")
-        if TRAIN in known.values() and len(set(known.values())) > 1:
-            names = list_first(sorted(known, key=known.__getitem__))
-            others = [folder or "no folder" for folder in folders if folder not in known]
+        if TRAIN in splits.values() and len(set(splits.values())) > 1:
+            names = list_first(sorted(splits, key=splits.__getitem__))
+            others = [folder or "no folder" for folder in folders if folder not in splits]
             warnings.append(
                 f"{file.name}: the folders {names} in the paths are not read as splits, since "
                 f"other paths have {list_first(others)} there; remove these rows, or add a column split"
@@ -158,32 +162,34 @@ def _split_from_names(
     table: TextTable | ParquetTable, file: Path, free: Sequence[int]
 ) -> tuple[TableSplit | None, list[str]]:
     """The column with a usual name whose cells are words; notes on those that hold others."""
-    usual = [place for place in free if plain_name(table.names[place]) in SPLIT_COLUMN_NAMES]
-    usual = [place for place in usual if _is_readable(table, place)]
-    exact = [place for place in usual if plain_name(table.names[place]) == "split"]
+    named = [column for column in free if plain_name(table.names[column]) in SPLIT_COLUMN_NAMES]
+    named = [column for column in named if _is_readable(table, column)]
+    exact = [column for column in named if plain_name(table.names[column]) == "split"]
     if len(exact) > 1:
-        refuse_several(file, "split", [table.names[place] for place in exact])
-    usual = exact or sorted(
-        usual, key=lambda place: SPLIT_COLUMN_NAMES.index(plain_name(table.names[place]))
+        refuse_several(file, "split", [table.names[column] for column in exact])
+    named = exact or sorted(
+        named, key=lambda column: SPLIT_COLUMN_NAMES.index(plain_name(table.names[column]))
     )
-    found: list[tuple[int, np.ndarray]] = []
+    candidates: list[tuple[int, np.ndarray]] = []
     notes = []
-    for place in usual:
-        (cells,) = table.columns([place])
-        name = table.names[place]
+    for column in named:
+        (cells,) = table.columns([column])
+        name = table.names[column]
         words = _split_of_cells(cells)
         if plain_name(name) != "split" and _is_no_split(name, words):
             shown = list_first(sorted(filter(None, words)), 3)
             notes.append(f"{file.name}: column {name} holds no splits ({shown}) and is not read")
             continue
-        found.append((place, _parse_splits(table, name, cells)))
-    if len(found) > 1 and any((split_N != found[0][1]).any() for _, split_N in found):
-        refuse_several(file, "split", [table.names[place] for place, _ in found])
-    if not found:
+        candidates.append((column, _parse_splits(table, name, cells)))
+    if len(candidates) > 1 and any(
+        (split_N != candidates[0][1]).any() for _, split_N in candidates
+    ):
+        refuse_several(file, "split", [table.names[column] for column, _ in candidates])
+    if not candidates:
         return None, notes
-    place, split_N = found[0]
-    name = table.names[place]
-    return TableSplit(split_N, f"column {name}", (place,), exact=name == "split"), notes
+    column, split_N = candidates[0]
+    name = table.names[column]
+    return TableSplit(split_N, f"column {name}", (column,), exact=name == "split"), notes
 
 
 def _split_of_cells(cells: Sequence[str]) -> dict[str, int | None]:
@@ -199,19 +205,19 @@ def _is_no_split(name: str, words: Mapping[str, int | None]) -> bool:
     return plain_name(name) in AMBIGUOUS_NAMES or not any(map(NUMBER.fullmatch, words))
 
 
-def _is_readable(table: TextTable | ParquetTable, place: int) -> bool:
-    if isinstance(table, TextTable) or table.holds_text(place):
+def _is_readable(table: TextTable | ParquetTable, column: int) -> bool:
+    if isinstance(table, TextTable) or table.holds_text(column):
         return True
-    return _flag_split(table.names[place]) is not None and table.holds_numbers(place)
+    return _flag_split(table.names[column]) is not None and table.holds_numbers(column)
 
 
-def _split_from_key(table: TextTable | ParquetTable, place: int) -> tuple[np.ndarray, str]:
+def _split_from_key(table: TextTable | ParquetTable, column: int) -> tuple[np.ndarray, str]:
     """The column that the user names: words, or yes and no under the name of a flag."""
-    name = table.names[place]
-    if not _is_readable(table, place):
+    name = table.names[column]
+    if not _is_readable(table, column):
         assert isinstance(table, ParquetTable)
-        raise UserError(f"dataset.split_column={name}: holds {table.kind(place)}, not text")
-    (cells,) = table.columns([place])
+        raise UserError(f"dataset.split_column={name}: holds {table.kind(column)}, not text")
+    (cells,) = table.columns([column])
     if (split := _flag_split(name)) is not None and {cell.lower() for cell in cells} <= {*YES, *NO}:
         return _combine_flags(table, {split: cells}, [name]), f"column {name}"
     return _parse_splits(table, name, cells), f"column {name}"
@@ -240,40 +246,42 @@ def is_flag(name: str) -> bool:
 
 def _flag_split(name: str) -> int | None:
     plain = plain_name(name)
-    return next((split for split, known in FLAGS.items() if known.fullmatch(plain)), None)
+    return next((split for split, splits in FLAGS.items() if splits.fullmatch(plain)), None)
 
 
 def _split_from_flags(
     table: TextTable | ParquetTable, file: Path, free: Sequence[int]
 ) -> TableSplit | None:
     """Columns such as is_train and is_test, if all their cells are yes or no."""
-    flags = [place for place in free if _flag_split(table.names[place]) is not None]
-    flags = [place for place in flags if _is_readable(table, place)]
-    places = table.all_pass(flags, lambda cell: cell.lower() in (*YES, *NO))
-    for place in flags:
-        if place not in places and plain_name(table.names[place]).startswith(("is", "in", "for")):
-            _refuse_mixed_flag(table, place)
-    if not places:
+    flags = [column for column in free if _flag_split(table.names[column]) is not None]
+    flags = [column for column in flags if _is_readable(table, column)]
+    columns = table.all_pass(flags, lambda cell: cell.lower() in (*YES, *NO))
+    for column in flags:
+        if column not in columns and plain_name(table.names[column]).startswith(
+            ("is", "in", "for")
+        ):
+            _refuse_mixed_flag(table, column)
+    if not columns:
         return None
     cells_of: dict[int, list[str]] = {}
-    names = [table.names[place] for place in places]
-    for place, cells in zip(places, table.columns(places), strict=True):
-        split = _flag_split(table.names[place])
+    names = [table.names[column] for column in columns]
+    for column, cells in zip(columns, table.columns(columns), strict=True):
+        split = _flag_split(table.names[column])
         assert split is not None
         if split in cells_of:
             refuse_several(file, "split", names)
         cells_of[split] = cells
     source = f"column {names[0]}" if len(names) == 1 else f"columns {' and '.join(names)}"
-    return TableSplit(_combine_flags(table, cells_of, names), source, tuple(places))
+    return TableSplit(_combine_flags(table, cells_of, names), source, tuple(columns))
 
 
-def _refuse_mixed_flag(table: TextTable | ParquetTable, place: int) -> None:
+def _refuse_mixed_flag(table: TextTable | ParquetTable, column: int) -> None:
     """Refuse a flag that says yes or no in some rows and something else in others."""
-    (cells,) = table.columns([place])
+    (cells,) = table.columns([column])
     other = [row for row, cell in enumerate(cells) if cell.lower() not in (*YES, *NO)]
     if len(other) < len(cells):
         raise UserError(
-            f"{table.where(other[0])}: {table.names[place]} {cells[other[0]]!r}: neither yes nor "
+            f"{table.where(other[0])}: {table.names[column]} {cells[other[0]]!r}: neither yes nor "
             "no; write 1 or 0"
         )
 
@@ -283,13 +291,13 @@ def _combine_flags(
 ) -> np.ndarray:
     """The split whose flag a row sets; in a row without, the first split that has no flag."""
     count = len(next(iter(cells_of.values())))
-    rest = [split for split in (TRAIN, TEST, VAL) if split not in cells_of][:1]
+    default = [split for split in (TRAIN, TEST, VAL) if split not in cells_of][:1]
     split_N = np.empty(count, dtype=np.uint8)
     for row in range(count):
         cells = {split: column[row].lower() for split, column in cells_of.items()}
         if "" in cells.values():
             raise UserError(f"{table.where(row)}: no {list_first(names)}; fill it in")
-        set_splits = [split for split, cell in cells.items() if cell in YES] or rest
+        set_splits = [split for split, cell in cells.items() if cell in YES] or default
         if len(set_splits) != 1:
             what = " and ".join(SPLIT_NAMES[split] for split in set_splits) or "of no split"
             raise UserError(f"{table.where(row)}: is {what} by {list_first(names)}; correct it")

@@ -47,32 +47,32 @@ class TextTable:
         read = _read_json_lines if file.suffix.lower() in JSON_LINES else _read_delimited
         self.names, self._read = read(file, lines)
 
-    def columns(self, places: Sequence[int]) -> list[list[str]]:
+    def columns(self, indices: Sequence[int]) -> list[list[str]]:
         """The cells of these columns, without spaces around them; "" where a row has none."""
-        columns: list[list[str]] = [[] for _ in places]
+        columns: list[list[str]] = [[] for _ in indices]
         self.lines = []
-        wanted = tuple(zip(columns, places, strict=True))
+        wanted = tuple(zip(columns, indices, strict=True))
         for line, row in self._read():
             self.lines.append(line)
-            for column, place in wanted:
-                column.append(row[place].strip() if place < len(row) else "")
+            for column, index in wanted:
+                column.append(row[index].strip() if index < len(row) else "")
         return columns
 
-    def first(self, place: int) -> str:
+    def first(self, index: int) -> str:
         """The cell of the first row; "" where there is none."""
         _, row = next(self._read(), (0, []))
-        return row[place].strip() if place < len(row) else ""
+        return row[index].strip() if index < len(row) else ""
 
-    def all_pass(self, places: Sequence[int], test: Callable[[str], bool]) -> list[int]:
+    def all_pass(self, indices: Sequence[int], test: Callable[[str], bool]) -> list[int]:
         """Those of the columns whose cells all pass a test (empty cells aside), if any do."""
-        alive, filled = list(places), set()
+        remaining, filled = list(indices), set()
         for _, row in self._read():
-            cells = {place: row[place].strip() for place in alive if place < len(row)}
-            filled |= {place for place, cell in cells.items() if cell}
-            alive = [place for place in alive if not cells.get(place) or test(cells[place])]
-            if not alive:
+            cells = {index: row[index].strip() for index in remaining if index < len(row)}
+            filled |= {index for index, cell in cells.items() if cell}
+            remaining = [index for index in remaining if not cells.get(index) or test(cells[index])]
+            if not remaining:
                 break
-        return [place for place in alive if place in filled]
+        return [index for index in remaining if index in filled]
 
     def where(self, row: int) -> str:
         """A row as an editor counts it, for a message."""
@@ -98,7 +98,7 @@ def _decode(file: Path) -> str:
 
 def _read_delimited(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
     """The header, and a function that reads the rows after it."""
-    start = next((place for place, line in enumerate(lines) if line.strip()), 0)
+    start = next((index for index, line in enumerate(lines) if line.strip()), 0)
     stated = re.fullmatch(r"\"?sep=(.)\"?\s*", lines[start], re.IGNORECASE)  # Excel writes this
     start += stated is not None
     unquoted = re.sub(r'"[^"]*"', "", "".join(lines[start : start + 1]))
