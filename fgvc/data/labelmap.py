@@ -1,6 +1,6 @@
-"""A dataset's own class ids and names -> LabelMap, or a refusal that lists the offenders.
+"""A dataset's class ids and names -> LabelMap, or an error that lists the offending entries.
 
-Built once over all splits: a class that one split lacks shifts nothing. N images.
+Built once over all splits, so a class missing from one split shifts no index. N images.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from fgvc.data.index import list_first, repeated
 from fgvc.types import LabelMap, UserError
 
-MAX_IDS_PER_CLASS = 1000  # ids between the lowest and the highest, per class, that are listed
+MAX_IDS_PER_CLASS = 1000  # range of ids per class up to which missing ids are listed
 
 
 def from_ids(ids: Sequence[int], names: Sequence[str], where: str, allow_gaps: bool) -> LabelMap:
@@ -21,10 +21,10 @@ def from_ids(ids: Sequence[int], names: Sequence[str], where: str, allow_gaps: b
     Args:
         ids, names: class by class, in any order.
         where: the file they come from, for the message.
-        gaps: whether ids may be missing between the lowest and the highest (a partial copy).
+        allow_gaps: whether ids between the lowest and the highest may be missing (partial copies).
 
     Raises:
-        UserError: no class, an id or a name twice, or a gap.
+        UserError: no class, a duplicate id or name, or a gap.
     """
     if not ids:
         raise UserError(f"{where}: lists no class")
@@ -32,9 +32,7 @@ def from_ids(ids: Sequence[int], names: Sequence[str], where: str, allow_gaps: b
         if duplicates := repeated(values):
             raise UserError(f"{where}: {what} listed twice: {list_first(duplicates)}")
     span = max(ids) - min(ids) + 1
-    if not allow_gaps and span > MAX_IDS_PER_CLASS * len(
-        ids
-    ):  # the ids between are not worth a list
+    if not allow_gaps and span > MAX_IDS_PER_CLASS * len(ids):  # too many missing ids to list
         raise UserError(
             f"{where}: class ids {min(ids)} to {max(ids)} for {len(ids)} classes; correct the ids, "
             "or accept a partial copy with dataset.partial=true"
@@ -60,10 +58,11 @@ def to_indices(raw_N: np.ndarray, labelmap: LabelMap, where: object, source: str
 
     Args:
         raw_N: integer ids.
-        where: the file the ids come from; source: the one that defines them. For the message.
+        where: the file the ids come from, for the message.
+        source: the file that defines the ids, for the message.
 
     Raises:
-        UserError: ids that the label map lacks, listed beside its range.
+        UserError: ids that the label map lacks.
     """
     id_C = np.array(labelmap.ids, dtype=np.int64)
     raw_U, inverse_N = np.unique(raw_N, return_inverse=True)
@@ -79,10 +78,10 @@ def to_indices(raw_N: np.ndarray, labelmap: LabelMap, where: object, source: str
 def drop_empty_classes(
     ids: Sequence[int], names: Sequence[str], raw_N: np.ndarray
 ) -> tuple[list[int], list[str]]:
-    """The ids and names of those classes that have images.
+    """The ids and names of the classes that have images.
 
-    For hierarchies, which name inner nodes too, and for partial copies, whose definition may still
-    be the whole one.
+    For hierarchies, which also name inner nodes, and for partial copies, whose class file may still
+    name all classes.
     """
     used_ids = set(np.unique(raw_N).tolist())
     pairs = [(number, name) for number, name in zip(ids, names, strict=True) if number in used_ids]
@@ -96,14 +95,14 @@ def check_class_folders(
     where: object,
     allow_other_folders: bool,
 ) -> None:
-    """The folder an image lies in is a second witness of its label: a shifted map shows here.
+    """Compare each label with the folder of its image, to detect a shifted label map.
 
     Args:
-        folder_of: per class, the name of its folder; `images` holds images of every class.
-        lax: accept a folder that is named after no class.
+        class_folder: folder name per class; a folder called `images` may hold any class.
+        allow_other_folders: accept folders that are named after no class.
 
     Raises:
-        UserError: images that lie in the folder of another class, the first ones listed.
+        UserError: images in the folder of another class.
     """
     class_folders = set(class_folder)
     messages = []

@@ -1,8 +1,8 @@
 """MATLAB files -> plain columns: cells become lists of text, numbers int64 of any original width.
 
-Class numbers are often saved as uint8, which wraps around silently. The files are parsed in a
-child process (`mat_parser`), because SciPy's parser can crash on a damaged file; what
-that process hands back is plain data, checked here. N rows.
+Class numbers are often saved as uint8, which overflows silently. The files are parsed in a child
+process (`matlab_parser`), because SciPy's parser can crash on a damaged file. The child returns
+plain data, which is validated here. N rows.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from fgvc.data import matlab_parser
 from fgvc.types import UserError
 from fgvc.untrusted import MIB, open_regular, parse_json
 
-MAX_BYTES = 256 * MIB  # of a file; the largest of a dataset has 0.4 MiB
-MAX_OUTPUT = 512 * MIB  # of what the parser prints
-TIMEOUT = 60.0  # for all files, on a busy machine
-MAX_EXACT_INTEGER = 2**53  # the largest whole number that a float64 holds exactly
+MAX_BYTES = 256 * MIB  # of a file; the largest file of a dataset has 0.4 MiB
+MAX_OUTPUT = 512 * MIB  # of the parser
+TIMEOUT = 60.0  # seconds for all files, on a busy machine
+MAX_EXACT_INTEGER = 2**53  # float64 holds all integers up to here exactly
 COPY_AGAIN = "copy or download it again"
-# a signal to every process of a job may kill the parser, which is then started once more
+# a signal to all processes of a job may kill the parser, which is then started again
 _SIGNAL_EXITS = tuple(
     -getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -40,8 +40,8 @@ _SIGNAL_EXITS = tuple(
 class Column:
     """A variable or a field.
 
-    texts: of its rows. numbers: of its rows, None where one is not finite; None if they are no
-    numbers. rows: how many, where they are too many to be read. fields: of a struct array.
+    texts: one per row. numbers: one per row, None where not finite; None for a column of text.
+    rows: the number of rows if they are too many to read. fields: the fields of a struct array.
     """
 
     texts: tuple[str, ...] = ()
@@ -61,11 +61,11 @@ class MatFile:
         return name in self.values
 
     def texts(self, name: str) -> list[str]:
-        """A cell or field of text."""
+        """A column of text."""
         return [text.rstrip() for text in self._column(name).texts]
 
     def integers(self, name: str) -> np.ndarray:
-        """Whole numbers as int64; UserError for any other."""
+        """A column of integers as int64; UserError for other values."""
         numbers = self._column(name).numbers
         if numbers is None:
             raise UserError(f"{self.file}: {name} holds something that is no number; {COPY_AGAIN}")
@@ -79,7 +79,7 @@ class MatFile:
         return value_N.astype(np.int64)
 
     def struct(self, name: str) -> MatFile:
-        """The fields of a struct array, each a column."""
+        """The fields of a struct array as columns."""
         return MatFile(self.file, self._column(name).fields)
 
     def boxes(self, fields: Sequence[str]) -> np.ndarray | None:
@@ -113,13 +113,13 @@ def load(file: Path) -> MatFile:
 
 
 def load_all(files: Sequence[Path]) -> list[MatFile]:
-    """Read several files in one child process, because its start is slow; errors as `load`."""
+    """Read several files in one child process, which is slow to start. Raises as `load`."""
     for file in files:
         _check_file(file)
     output, exit_code = _run_parser(files)
     if exit_code in _SIGNAL_EXITS:
         output, exit_code = _run_parser(files)
-    *lines, _ = output.split(b"\n")  # the last is cut short, or empty
+    *lines, _ = output.split(b"\n")  # the last is cut off or empty
     results = [_read_result(file, line) for file, line in zip(files, lines, strict=False)]
     if len(results) < len(files):
         raise UserError(
@@ -145,14 +145,14 @@ def _check_file(file: Path) -> None:
 
 
 def _run_parser(files: Sequence[Path]) -> tuple[bytes, int | None]:
-    """The output of the parser and its exit code; None if it ran out of time."""
+    """Output of the parser, and its exit code; None after a timeout."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     process = subprocess.Popen(
         [sys.executable, "-P", matlab_parser.__file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **threads},  # each thread would take address space
+        env={**os.environ, **threads},  # each thread reserves address space
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -175,7 +175,7 @@ def _run_parser(files: Sequence[Path]) -> tuple[bytes, int | None]:
 
 
 def _read_result(file: Path, line: bytes) -> MatFile:
-    """The parser's answer for a file, checked: a hostile file may control the parser."""
+    """Validate the parser's result for a file: a hostile file may control the parser."""
     try:
         result = parse_json(line)
         if not isinstance(result, dict):
@@ -222,7 +222,7 @@ def _columns(plain: object, depth: int) -> dict[str, Column]:
 
 
 def _column(plain: object, depth: int) -> Column:
-    """Raises ValueError for anything that `mat_parser.column` does not make."""
+    """Raises ValueError for anything that `matlab_parser.column` does not return."""
     if not isinstance(plain, dict) or depth < 0:
         raise ValueError("no column")
     if "fields" in plain:

@@ -1,12 +1,12 @@
 """MATLAB files -> one line of JSON per file, on standard output; a separate program.
 
-SciPy's parser can crash on a damaged file, so `fgvc.data.matlab` runs it here, in a process that
-may die, with bounds of memory and processor time. It imports nothing of fgvc, to start fast.
+SciPy's parser can crash on a damaged file, so `fgvc.data.matlab` runs it in this process, with
+limits on memory and CPU time. It imports nothing from fgvc, to start fast.
 
 Input: a JSON list of paths on standard input. Output: {"variables": {name: column}}, or
-{"error": reason, "kind": ...} where a file cannot be read. A column is either {"fields": {name:
-column}}, of a struct array, or {"texts": [...], "numbers": [...] or null}; "rows" says how many
-there are where they are too many to hand over.
+{"error": reason, "kind": ...} for a file that cannot be read. A column is either {"fields": {name:
+column}} (a struct array) or {"texts": [...], "numbers": [...] or null}; "rows" is the number of
+rows if there are too many to return.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ import zlib
 from typing import Any
 
 MAX_MEMORY = 2 << 30  # bytes of address space
-MAX_UNPACKED = 1 << 28  # bytes of the compressed elements of a file
-MAX_CPU_SECONDS = 10  # of the processor, for all files; those of a dataset take half a second
+MAX_UNPACKED = 1 << 28  # bytes of all decompressed elements of a file
+MAX_CPU_SECONDS = 10  # for all files; the files of a dataset take half a second
 MAX_DEPTH = 2  # of struct arrays
-MAX_ROWS = 2_000_000  # of a column; the largest of a dataset has 16,185
-_HEADER, _COMPRESSED = 128, 15  # bytes before the first element; MATLAB's type of an element
+MAX_ROWS = 2_000_000  # of a column; the longest column of a dataset has 16,185
+_HEADER, _COMPRESSED = (
+    128,
+    15,
+)  # bytes before the first element; type number of a compressed element
 _STEP = 1 << 20
 
 
 def set_limits() -> None:
-    """Limit this process; a system without these limits has only those of `fgvc.data.matlab`."""
+    """Limit memory and CPU time of this process, as far as the system can."""
     try:
         import resource
     except ImportError:  # Windows
@@ -47,10 +50,10 @@ def set_limits() -> None:
 
 
 def check_unpacked(data: bytes) -> None:
-    """Count the bytes of the compressed elements as they come out.
+    """Count the bytes of the compressed elements while decompressing them.
 
     Raises:
-        MemoryError: more than UNPACKED.
+        MemoryError: more than MAX_UNPACKED.
     """
     order = "little" if data[126:128] == b"IM" else "big"
     place, total = _HEADER, 0
@@ -108,14 +111,14 @@ def parse(path: str) -> dict[str, Any]:
         return {"error": "version 7.3", "kind": "version"}
     except MemoryError as error:
         return {"error": " ".join(str(error).split())[:300], "kind": "memory"}
-    except Exception as error:  # a damaged file raises whatever its parser happens to raise
+    except Exception as error:  # the parser may raise anything on a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         return {"error": reason[:300], "kind": "damaged"}
 
 
 def main() -> None:
-    """Read the list of paths and print a line for each."""
-    import scipy.io  # noqa: F401 - before the bound of memory, which counts its libraries too
+    """Read the list of paths and print one line per file."""
+    import scipy.io  # noqa: F401 - before the memory limit, which counts its libraries too
 
     set_limits()
     for path in json.load(sys.stdin):

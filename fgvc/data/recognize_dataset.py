@@ -1,7 +1,7 @@
-"""A folder on disk -> the published dataset that it looks like, and how to read what lies there.
+"""A folder on disk -> the published dataset that it looks like, and the command that reads it.
 
-Readers decide what a dataset is; this module only words the way out where they refuse a folder, and
-the note where a folder of one's own is a published dataset. It opens no picture.
+Used only for advice: when a reader has refused a folder, and when dataset=folder reads a published
+dataset. No image is opened.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fgvc.data.split_names import split_of
 from fgvc.untrusted.shell import setting
 
 MAX_DEPTH = 3  # folders below the root that are searched
-MAX_ENTRIES = 20_000  # entries that are looked at: the root may be anything
+MAX_ENTRIES = 20_000  # entries read at most: the root may be any folder
 NAMES = {
     "cub": "CUB-200-2011",
     "cars": "Stanford Cars",
@@ -28,14 +28,14 @@ NAMES = {
     "inat2017": "iNaturalist 2017",
 }
 ICONIC_GROUPS = {"Actinopterygii", "Amphibia", "Arachnida", "Aves", "Fungi", "Insecta", "Plantae"}
-_SIGNATURE_FILES = {  # by the surest file
+_SIGNATURE_FILES = {  # the surest file first
     "inat2017": re.compile(r"(train|val)2017\.json"),
     "cars": re.compile(r"cars_.*\.mat"),
     "dogs": re.compile(r"(train|test|file)_list\.mat"),
     "nabirds": re.compile(r"hierarchy\.txt|sizes\.txt"),
 }
 _CUB_FILES = {"images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"}
-_INDEX_FILES = {  # every file that a reader needs beside the pictures
+_INDEX_FILES = {  # every index file that a reader needs
     "nabirds": _CUB_FILES | {"hierarchy.txt"},
     "cub": _CUB_FILES,
     "cars": {"cars_annos.mat"},
@@ -46,7 +46,7 @@ _IMAGE_FOLDERS = (
     "images",
     "car_ims",
     "train_val_images",
-)  # the datasets' own folders, in lower case
+)  # in lower case
 _OTHER_RELEASE = re.compile(r"(?:train|val|test|train_val)_?(2018|2019|2021)(?:\.json)?")
 _SPECIES_FOLDER_2021 = re.compile(r"\d{5}_(Animalia|Fungi|Plantae)_\w+")
 
@@ -60,10 +60,10 @@ class Entry:
 
 
 def advice(root: Path, reader: str) -> str | None:
-    """How to read a folder that this reader refuses; None where nothing better is known.
+    """Suggest how to read a folder that a reader has refused; None without a suggestion.
 
     Args:
-        reader: `dataset.reader`; a table lies where its user says, so it has no other way.
+        reader: `dataset.reader`; table and synthetic have no alternative.
     """
     if reader in ("table", "synthetic") or not root.is_dir():
         return None
@@ -84,17 +84,17 @@ def advice(root: Path, reader: str) -> str | None:
     if folder is None or _is_cub_2010(entries):
         return None
     return (
-        f"{folder} holds folders of pictures: read them as classes, without an official split, "
+        f"{folder} holds folders of images: read them as classes, without an official split, "
         f"with {command('folder', folder)}"
     )
 
 
 def official_note(root: Path) -> tuple[str, ...]:
-    """A note where dataset=folder reads the pictures of a dataset that has official files."""
+    """A note if dataset=folder ignores the official files of a published dataset."""
     for place in (root, *([root.parent] if root.name.casefold() in _IMAGE_FOLDERS else [])):
         names = {e.path.name for folder in (place, place / "lists") for e in _entries(folder)}
         dataset = next((name for name, files in _INDEX_FILES.items() if files <= names), None)
-        if dataset is not None and "generator.json" not in names:  # as synthetic birds have it
+        if dataset is not None and "generator.json" not in names:  # of synthetic birds
             return (
                 f"{place} holds the official files of {NAMES[dataset]}, which dataset=folder "
                 f"ignores: {command(dataset, place)} reads its official split",
@@ -103,14 +103,14 @@ def official_note(root: Path) -> tuple[str, ...]:
 
 
 def command(dataset: str, root: Path) -> str:
-    """The keys that read a root, as they are typed in a shell."""
+    """The overrides that read a root, quoted for a shell."""
     return f"dataset={dataset} {setting('dataset.root', root)}"
 
 
 def is_merged_inat2017(root: Path) -> bool:
-    """Whether pictures of iNaturalist 2017 lie there by species, without the lists of train, val.
+    """Whether a folder holds iNaturalist 2017 by species, without the lists of train and val.
 
-    As torchvision's INaturalist leaves them.
+    torchvision's INaturalist writes this layout.
     """
     names = {entry.path.name for entry in _walk(root)}
     other = any(
@@ -121,10 +121,10 @@ def is_merged_inat2017(root: Path) -> bool:
 
 
 def class_folders(root: Path) -> Path | None:
-    """The folder that dataset=folder can read at or below a root; None if none or several.
+    """Find the folder at or below a root that dataset=folder can read; None if none or several.
 
-    A folder of classes holds two folders with pictures in them. Of several the one that is called
-    images or train is meant, and all of them where each is called like a split.
+    It has at least two subfolders with images. Among several such folders, the one named images or
+    train is chosen; if all are named like splits, their parent is chosen.
     """
     level = [root]
     for _ in range(MAX_DEPTH + 1):
@@ -149,7 +149,7 @@ def _choose(folders: list[Path]) -> Path | None:
 
 
 def _is_split_beside(folder: Path) -> bool:
-    """Whether a single folder of classes is the train/ or test/ of two."""
+    """Whether a folder is named like a split and another split lies beside it."""
     beside = {split_of(entry.path.name) for entry in _entries(folder.parent) if entry.is_folder}
     return split_of(folder.name) is not None and len(beside - {None}) > 1
 
@@ -164,7 +164,7 @@ def _is_image(entry: Entry) -> bool:
 
 
 def _identify(entries: list[Entry]) -> str | None:
-    """The dataset whose files these are, by the surest sign."""
+    """The dataset that these files belong to; None if unknown."""
     for dataset, sign in _SIGNATURE_FILES.items():
         if any(sign.fullmatch(entry.path.name) for entry in entries if not entry.is_folder):
             return dataset
@@ -184,7 +184,7 @@ def _first_bytes(file: Path) -> bytes:
 
 
 def _other_year(entries: list[Entry]) -> str | None:
-    """The year of another release of iNaturalist."""
+    """The year of an iNaturalist release other than 2017; None if there is no sign of one."""
     for entry in entries:
         if match := _OTHER_RELEASE.fullmatch(entry.path.name):
             return match.group(1)
@@ -201,7 +201,7 @@ def _is_cub_2010(entries: list[Entry]) -> bool:
 
 
 def _walk(root: Path) -> Iterator[Entry]:
-    """What lies in the root, in its folders and in theirs; not all of it where that is much."""
+    """Yield the entries at most MAX_DEPTH levels below the root, MAX_ENTRIES at most."""
     level, remaining = [root], MAX_ENTRIES
     for _ in range(MAX_DEPTH):
         subfolders = []
@@ -217,7 +217,7 @@ def _walk(root: Path) -> Iterator[Entry]:
 
 
 def _entries(folder: Path) -> list[Entry]:
-    """What lies in a folder, by name; hidden entries are passed over."""
+    """Entries of a folder by name, without hidden entries; empty if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             children = [

@@ -1,4 +1,4 @@
-"""Names of folders and cells of tables that people use for splits -> TRAIN, VAL or TEST."""
+"""Common names of splits, in folder names and table cells -> TRAIN, VAL or TEST."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TAIL = (
 
 
 def _without_accents(text: str) -> str:
-    """A text without case and accents."""
+    """A text in lower case, without accents."""
     letters = unicodedata.normalize("NFKD", text.casefold())
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
@@ -44,7 +44,7 @@ _PATTERNS = {
 
 
 def split_of(name: str) -> int | None:
-    """TRAIN, VAL or TEST if a name is a usual word for a split, in any case; otherwise None."""
+    """TRAIN, VAL or TEST if a name is a common word for a split, in any case; otherwise None."""
     plain = re.sub(r"[\W_]+", "", _without_accents(name))
     return next((split for split, pattern in _PATTERNS.items() if pattern.fullmatch(plain)), None)
 
@@ -65,10 +65,11 @@ def _words(name: str) -> list[str]:
 
 
 def splits_among(names: Sequence[str]) -> dict[str, int]:
-    """The names that mean a split -> TRAIN, VAL or TEST.
+    """Map the names that mean a split to TRAIN, VAL or TEST.
 
-    Names count that split_of knows, and names that agree but for a word for a split, before or
-    after what they share: cars_train with cars_test, 01_train with 02_test, trainA with testA.
+    These are the names that `split_of` knows, and names that differ only in a first or last word
+    for
+    a split: cars_train with cars_test, 01_train with 02_test, trainA with testA.
     """
     splits = {name: split for name in names if (split := split_of(name)) is not None}
     groups: dict[str, dict[str, int]] = {}

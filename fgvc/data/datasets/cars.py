@@ -1,8 +1,8 @@
 """reader=cars: Stanford Cars in either of its layouts -> Index.
 
 (a) car_ims/ and cars_annos.mat, one numbering for all images; (b) cars_train/, cars_test/ and a
-devkit with one file of annotations a split. The same pictures under other names: annotations of one
-layout never fit the pictures of the other. Boxes are given by two corners.
+devkit with one annotation file per split. Both hold the same images under different names, so the
+annotations of one layout never match the images of the other. Boxes are stored as two corners.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ WITH_LABELS, WITHOUT_LABELS = "cars_test_annos_withlabels.mat", "cars_test_annos
 
 
 def read(root: Path, partial: bool) -> Index:
-    """Read a copy; every file is looked for at the root and in the folders below it.
+    """Read a copy; files are searched at the root and in the folders below it.
 
     Args:
-        root: a folder above the pictures and the annotations.
-        partial: whether classes may have no image; these are left out of the label map.
+        root: a folder above the images and the annotations.
+        partial: whether classes may have no image; such classes are left out of the label map.
 
     Returns:
         Index in the order of the annotations, train before test in layout (b).
@@ -46,11 +46,11 @@ def read(root: Path, partial: bool) -> Index:
 
 
 def _missing_files(images_folder: Path | None, annotations: Path | None, train: Path | None) -> str:
-    """What keeps a copy from being read, in words."""
+    """Describe which files of the two layouts are missing."""
     if annotations and train:
         return (
-            "cars_annos.mat numbers the pictures of car_ims/, and here are those of cars_train/, "
-            "which are named differently: get the devkit (cars_meta.mat, cars_train_annos.mat, "
+            "cars_annos.mat numbers the images of car_ims/, but this copy holds cars_train/, whose "
+            "files have other names: get the devkit (cars_meta.mat, cars_train_annos.mat, "
             f"{WITH_LABELS})"
         )
     if images_folder:
@@ -96,7 +96,7 @@ def _read_devkit(root: Path, train: Path, meta_file: Path, partial: bool) -> Ind
     splits = [half.struct("annotations") for half in loaded]
     if "class" not in splits[1]:
         raise UserError(
-            f"{files[2]}: holds no classes (those of the test pictures were published later): "
+            f"{files[2]}: holds no classes (the test labels were published later): "
             f"put {WITH_LABELS} beside it or at the root"
         )
     class_ids = [half.integers("class") for half in splits]
@@ -125,7 +125,7 @@ def _test_annotations(root: Path) -> Path:
 
 
 def _classes(file: matlab.MatFile, raw_N: np.ndarray, partial: bool) -> LabelMap:
-    """class_names, counted from 1."""
+    """Label map of class_names, with ids from 1."""
     names = file.texts("class_names")
     ids = list(range(1, len(names) + 1))
     if partial:
@@ -134,8 +134,8 @@ def _classes(file: matlab.MatFile, raw_N: np.ndarray, partial: bool) -> LabelMap
 
 
 def _paths(base: Path, folder: Path, rows: matlab.MatFile, field: str) -> tuple[str, ...]:
-    """Paths of pictures, which the files name by their last part or by the official folder."""
+    """Paths of images; the annotations state the file name, with or without the official folder."""
     names = [PurePosixPath(name).name for name in rows.texts(field)]
     if duplicates := repeated(names):
-        raise UserError(f"{rows.file}: picture listed twice: {list_first(duplicates)}")
+        raise UserError(f"{rows.file}: image listed twice: {list_first(duplicates)}")
     return tuple(f"{find_root.relative(base, folder)}/{name}" for name in names)

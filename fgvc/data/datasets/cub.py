@@ -17,11 +17,11 @@ from fgvc.types import LabelMap, UserError
 
 
 def read(root: Path, partial: bool) -> Index:
-    """Read a copy and hold its files against each other.
+    """Read a copy and check its files for contradictions.
 
     Args:
         root: the folder that holds images.txt, or one above it.
-        partial: whether class ids may have gaps, and classes no image.
+        partial: whether class ids may have gaps and classes may have no image.
 
     Returns:
         Index in the order of images.txt; paths begin with `images/`.

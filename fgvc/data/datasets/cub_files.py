@@ -1,7 +1,7 @@
 """Space-separated index files -> columns in the order of images.txt, joined by image id.
 
-The files that CUB-200-2011 and NABirds have in common; they differ in what an image id looks like.
-Never line order: files of one copy may be sorted differently. N images, K parts.
+CUB-200-2011 and NABirds share these files and differ in the form of image ids. Files are never
+joined by line order, because they may be sorted differently. N images, K parts.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from fgvc.types import TEST, TRAIN, Parts, UserError
 Value = TypeVar("Value")
 INTEGER = re.compile(r"[+-]?[0-9]+")
 INDEX_FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
-MAX_NUMBER = float(np.finfo(np.float32).max)  # of a number of an index file
+MAX_NUMBER = float(np.finfo(np.float32).max)  # of an index file
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """images.txt. key: text of an image id -> what it is compared by; row: {id: row}."""
+    """images.txt. key: text of an image id -> its canonical form; row: {image id: row}."""
 
     root: Path
     key: Callable[[str], Hashable]
@@ -40,12 +40,12 @@ class ImageList:
 
 
 def read_table(file: Path, columns: int) -> list[list[str]]:
-    """Rows of a space-separated file, each led by its line number; blank lines are passed over.
+    """Rows of a space-separated file, each led by its line number; blank lines are skipped.
 
-    The last column keeps its spaces, so that any file name can stand there.
+    The last column keeps its spaces, so it can hold any file name.
 
     Raises:
-        UserError: missing, not UTF-8, or a line with too few columns, named as file:line.
+        UserError: missing, not UTF-8, or a line with too few columns.
     """
     try:
         text = untrusted.read_text(file, untrusted.LIST, "utf-8-sig")
@@ -72,7 +72,7 @@ def read_images(root: Path, key: Callable[[str], Hashable]) -> ImageList:
         key: ValueError for a text that is no image id.
 
     Raises:
-        UserError: an id or a path twice, a path that leaves images/, or no image at all.
+        UserError: a duplicate id or path, a path outside images/, or no image at all.
     """
     file = root / "images.txt"
     rows = read_table(file, 2)
@@ -93,7 +93,7 @@ def read_images(root: Path, key: Callable[[str], Hashable]) -> ImageList:
 
 
 def read_classes(root: Path) -> tuple[list[int], list[str]]:
-    """Ids and names of classes.txt, line by line."""
+    """Ids and names of classes.txt, in the order of its lines."""
     file = root / "classes.txt"
     rows = read_table(file, 2)
     return [parse(parse_integer, raw, file, line) for line, raw, _ in rows], [
@@ -102,12 +102,12 @@ def read_classes(root: Path) -> tuple[list[int], list[str]]:
 
 
 def read_labels(images: ImageList) -> np.ndarray:
-    """The dataset's own class id of each image, int64."""
+    """The dataset's class id per image, int64."""
     return _read_column(images.root / "image_class_labels.txt", images)
 
 
 def read_split(images: ImageList) -> np.ndarray:
-    """TRAIN or TEST of each image, uint8."""
+    """TRAIN or TEST per image, uint8."""
     file = images.root / "train_test_split.txt"
     train_N = _read_column(file, images)
     if unknown := sorted(set(train_N.tolist()) - {0, 1}):
@@ -116,10 +116,10 @@ def read_split(images: ImageList) -> np.ndarray:
 
 
 def read_numbers(images: ImageList, name: str, columns: int) -> np.ndarray | None:
-    """An optional file of so many numbers an image, float32; NaN where an image has none.
+    """An optional file with `columns` numbers per image, float32; NaN for an image without a line.
 
     Raises:
-        UserError: an image listed twice, or a line of other columns.
+        UserError: an image listed twice, or a line with another number of columns.
     """
     file = images.root / name
     if not file.exists():
@@ -138,7 +138,7 @@ def read_numbers(images: ImageList, name: str, columns: int) -> np.ndarray | Non
 
 
 def read_parts(images: ImageList) -> Parts | None:
-    """parts/: names and locations, NaN where a part is not visible; None without the files."""
+    """Names and locations of parts, NaN if a part is not visible; None without the files."""
     names_file, file = (images.root / "parts" / name for name in ("parts.txt", "part_locs.txt"))
     if not (names_file.exists() and file.exists()):
         return None
@@ -167,7 +167,7 @@ def read_parts(images: ImageList) -> Parts | None:
 
 
 def parse_integer(text: str) -> int:
-    """A whole number in ASCII digits that fits int64; ValueError says what was expected."""
+    """Parse an integer in ASCII digits that fits int64; ValueError names what was expected."""
     if INTEGER.fullmatch(text) is None:
         raise ValueError("a number")
     if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
@@ -176,9 +176,9 @@ def parse_integer(text: str) -> int:
 
 
 def parse_number(text: str) -> float:
-    """A number in ASCII; inf and nan are legal (a missing box); ValueError for other text.
+    """Parse a number in ASCII; inf and nan are legal (a missing box); ValueError for other text.
 
-    A finite number that float32 cannot hold is refused: an array would hold inf in its place.
+    A finite number that overflows float32 is refused, because it would become inf.
     """
     try:
         if text.isascii() and "_" not in text:
@@ -191,14 +191,14 @@ def parse_number(text: str) -> float:
 
 
 def parse_finite(text: str) -> float:
-    """A finite number in ASCII; ValueError says what was expected."""
+    """Parse a finite number in ASCII; ValueError names what was expected."""
     if not math.isfinite(value := parse_number(text)):
         raise ValueError("a number")
     return value
 
 
 def parse(kind: Callable[[str], Value], text: str, file: Path, line: str) -> Value:
-    """`kind(text)`; UserError with file:line where that is a ValueError."""
+    """`kind(text)`; its ValueError becomes a UserError with file:line."""
     try:
         return kind(text)
     except ValueError as error:
@@ -206,10 +206,10 @@ def parse(kind: Callable[[str], Value], text: str, file: Path, line: str) -> Val
 
 
 def _read_column(file: Path, images: ImageList) -> np.ndarray:
-    """One integer an image, in the order of images.txt.
+    """One integer per image, in the order of images.txt.
 
     Raises:
-        UserError: an image id that images.txt lacks, listed twice or without a value.
+        UserError: an image id that images.txt lacks, that is listed twice, or that has no value.
     """
     value: dict[Hashable, int] = {}
     unknown = []

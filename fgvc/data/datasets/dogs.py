@@ -1,8 +1,8 @@
 """reader=dogs: Stanford Dogs, its lists, folders and annotations -> Index.
 
-The lists number the classes and nothing names them but the folders, so the label map is made of
-both and each is held against the other. Boxes are the first dog of each annotation, as corners in
-the file and x, y, width, height here. N images, C classes.
+The lists number the classes and only the folders name them, so the label map is built from both,
+and both must agree. A box is the first dog of an annotation, stored as corners and returned as x,
+y, width, height. N images, C classes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read(root: Path, partial: bool) -> Index:
-    """Read a copy; the lists are looked for at the root and in the folders below it.
+    """Read a copy; the lists are searched at the root and in the folders below it.
 
     Args:
         root: a folder above Images/ and the lists.
@@ -80,7 +80,7 @@ def _check_names(root: Path, names: list[str], raw_N: np.ndarray) -> None:
 
 
 def _classes(root: Path, names: list[str], raw_N: np.ndarray, partial: bool) -> LabelMap:
-    """One folder a number and one number a folder, counted from 1."""
+    """Label map with exactly one folder per number, numbered from 1."""
     pairs = sorted({(raw, _folder(name)) for raw, name in zip(raw_N.tolist(), names, strict=True)})
     for what, values in (
         ("label", [str(raw) for raw, _ in pairs]),
@@ -91,11 +91,11 @@ def _classes(root: Path, names: list[str], raw_N: np.ndarray, partial: bool) -> 
                 f"{raw} = {folder}" for raw, folder in pairs if duplicates[0] in (str(raw), folder)
             ]
             raise UserError(
-                f"{root}: labels and folders of the lists disagree: {what} {duplicates[0]} occurs as "
-                f"{list_first(several)}"
+                f"{root}: labels and folders of the lists disagree: {what} {duplicates[0]} occurs "
+                f"as {list_first(several)}"
             )
     if pairs and pairs[0][0] < 1:
-        raise UserError(f"{root}: the lists count classes from {pairs[0][0]}, and should from 1")
+        raise UserError(f"{root}: the lists count classes from {pairs[0][0]}, not from 1")
     ids, folders = [raw for raw, _ in pairs], [folder for _, folder in pairs]
     return labelmap.from_ids(ids, folders, f"{root}: the lists", allow_gaps=partial)
 
@@ -105,7 +105,7 @@ def _folder(name: str) -> str:
 
 
 def _read_annotations(root: Path, names: list[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Boxes and stated sizes; None where the copy has no Annotation/, NaN where it lacks a file."""
+    """Boxes and stated sizes; None without Annotation/, NaN for an image without a file."""
     folder = find_root.find(root, "Annotation")
     if folder is None:
         return None, None
@@ -122,7 +122,7 @@ def _read_annotations(root: Path, names: list[str]) -> tuple[np.ndarray | None, 
 
 
 def _parse_annotation(text: bytes) -> list[float]:
-    """x, y, width, height of the first object's box; width and height of the picture."""
+    """x, y, width, height of the first object's box; width and height of the image."""
     tree = ElementTree.fromstring(text)
     box = tree.find("object/bndbox")
     if box is None:

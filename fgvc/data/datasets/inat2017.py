@@ -1,9 +1,9 @@
 """reader=inat2017: train2017.json and val2017.json of iNaturalist 2017 -> Index.
 
-The competition's validation images are the test split here, as its test images have no labels.
-Annotations are joined on image_id and labelled by category_id; index order is the order of the
-category ids, and the supercategory is kept as the level above. Boxes were drawn for part of the
-images, in files of their own; of several in a picture the first is kept. N images, C classes.
+The competition's validation images are the test split, because its test images have no labels.
+Annotations are joined on image_id and labelled by category_id. Classes are in the order of their
+category ids; the supercategory becomes the level above. Separate files hold boxes for some of the
+images; the first box of an image is used. N images, C classes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, UserError
 TRAIN_FILE, VAL_FILE, MERGED_FILE = "train2017.json", "val2017.json", "train_val2017.json"
 BOX_FILES = {TRAIN_FILE: "train_2017_bboxes.json", VAL_FILE: "val_2017_bboxes.json"}
 IMAGES = "train_val_images"
-MAX_PIXELS = 1e9  # pixels of a side or a coordinate
+MAX_PIXELS = 1e9  # of a side or a coordinate
 MEMBERS = ("images", "annotations", "categories")
 
 
@@ -38,8 +38,10 @@ class Category:
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """One of the two files. image_N, raw_N: image and category ids, int64; size_N2: width, height,
-    float32."""
+    """One of the two files as columns.
+
+    image_N, raw_N: image and category ids, int64. size_N2: width and height, float32.
+    """
 
     file: Path
     path: list[str]
@@ -50,16 +52,17 @@ class AnnotationFile:
 
 
 def read(root: Path, partial: bool) -> Index:
-    """Read both files, wherever they and train_val_images/ lie at or below the root.
+    """Read both files; they and train_val_images/ may lie anywhere at or below the root.
 
     Args:
-        partial: whether categories may have no image; these are left out of the label map.
+        partial: whether categories may have no image; such categories are left out of the label
+        map.
 
     Returns:
-        Index of train and then val in the order of the files; paths as the files write them.
+        Index of train and then val, in the order of the files; paths as in the files.
 
     Raises:
-        UserError: a file is missing or damaged, the two contradict each other, or they are one.
+        UserError: a file is missing or damaged, or the two files contradict or contain each other.
     """
     files = [_read_annotations(file) for file in _find_files(root)]
     train, val = files
@@ -91,8 +94,8 @@ def _find_files(root: Path) -> list[Path]:
         return [train, val]
     if merged := find_root.find(root, MERGED_FILE):
         raise UserError(
-            f"{merged}: train and val merged into one file, so nothing tells the test images "
-            f"(those of val) apart: get {TRAIN_FILE} and {VAL_FILE}"
+            f"{merged}: train and val merged into one file, so the test images (val) are unknown: "
+            f"get {TRAIN_FILE} and {VAL_FILE}"
         )
     if single := train or val:
         other = VAL_FILE if train else TRAIN_FILE
@@ -104,7 +107,7 @@ def _find_files(root: Path) -> list[Path]:
 
 
 def _read_annotations(file: Path) -> AnnotationFile:
-    """One file as columns; its rows are looked at one by one and forgotten."""
+    """Read a file into columns, one row in memory at a time."""
     image, size, of_image, category = array("q"), array("f"), array("q"), array("q")
     path: list[str] = []
     categories: dict[int, Category] = {}
@@ -137,7 +140,7 @@ def _read_annotations(file: Path) -> AnnotationFile:
 
 
 def _id(row: Mapping[str, Any], key: str) -> int:
-    """A whole number that fits int64; ValueError otherwise, true and false included."""
+    """An integer that fits int64; ValueError for anything else, including true and false."""
     value = row[key]
     if type(value) is not int or not -(2**63) <= value < 2**63:
         raise ValueError(f"{key} {str(value)[:40]!r} is no whole number of 64 bits")
@@ -145,7 +148,7 @@ def _id(row: Mapping[str, Any], key: str) -> int:
 
 
 def _number(value: object) -> float:
-    """A finite number; NaN where there is none."""
+    """A finite number; NaN for None."""
     if value is None:
         return math.nan
     if (
@@ -170,7 +173,7 @@ def _image_path(path: object) -> str:
         raise ValueError(f"file_name {str(path)[:40]!r} is no path")
     path.encode()
     if path.startswith("train_val_images/") and ".." not in path:
-        return path  # as every path of the original files
+        return path  # fast path for the original files
     plain = find_root.safe_relative(path)
     if plain is None:
         raise ValueError(f"file_name {path!r} leaves the dataset")
@@ -186,7 +189,11 @@ def _add_category(categories: dict[int, Category], row: Mapping[str, Any]) -> No
 def _join_categories(
     file: Path, image_N: np.ndarray, of_image_A: np.ndarray, raw_A: np.ndarray
 ) -> np.ndarray:
-    """Category id of each image, from A annotations in any order."""
+    """Category id of each image, from A annotations in any order.
+
+    Raises:
+        UserError: duplicate image ids, or images with no annotation or with two categories.
+    """
     order_N = np.argsort(image_N, kind="stable")
     sorted_N = image_N[order_N]
     if len(duplicates := sorted_N[1:][sorted_N[1:] == sorted_N[:-1]]):
@@ -201,19 +208,25 @@ def _join_categories(
     raw_N[row_A], labelled_N[row_A] = raw_A, True
     if len(unlabelled := image_N[~labelled_N]):
         raise UserError(
-            f"{file}: {len(unlabelled)} images without an annotation: {list_first(unlabelled.tolist())}"
+            f"{file}: {len(unlabelled)} images without an annotation: "
+            f"{list_first(unlabelled.tolist())}"
         )
     if len(conflicting := of_image_A[raw_N[row_A] != raw_A]):
         raise UserError(f"{file}: images of two categories: {list_first(conflicting.tolist())}")
     return raw_N
 
 
-def _read_boxes(root: Path, halves: list[AnnotationFile]) -> np.ndarray | None:
-    """x, y, width, height; NaN where there is no box, None where there is no file of boxes."""
-    files = [find_root.find(root, BOX_FILES[half.file.name]) for half in halves]
+def _read_boxes(root: Path, annotation_files: list[AnnotationFile]) -> np.ndarray | None:
+    """x, y, width, height; NaN for an image without a box, None without box files."""
+    files = [
+        find_root.find(root, BOX_FILES[annotations.file.name]) for annotations in annotation_files
+    ]
     if not any(files):
         return None
-    parts = [_read_box_file(half, file) for half, file in zip(halves, files, strict=True)]
+    parts = [
+        _read_box_file(annotations, file)
+        for annotations, file in zip(annotation_files, files, strict=True)
+    ]
     return np.concatenate(parts)
 
 
@@ -263,7 +276,7 @@ def _classes(
 ) -> LabelMap:
     ids = list(train.categories)
     names = [train.categories[number].name for number in ids]
-    # a name that two branches of the tree share is told apart by its branch
+    # a name that occurs in two branches of the tree gets its branch appended
     duplicates = set(repeated(names))
     names = [
         f"{name} ({train.categories[number].above})" if name in duplicates else name

@@ -1,7 +1,7 @@
 """reader=nabirds: the index files of NABirds -> Index with the species hierarchy.
 
-classes.txt names 1,011 nodes of a tree, of which the 555 with images are the classes; the label map
-holds those, in the order of their numbers. N images, C classes.
+classes.txt names 1,011 nodes of a tree. The 555 nodes with images are the classes; the label map
+lists them in the order of their ids. N images, C classes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FILES = (*INDEX_FILES, "hierarchy.txt")
 
 
 def read(root: Path) -> Index:
-    """Read a copy and hold its files against each other.
+    """Read a copy and check its files for contradictions.
 
     Args:
         root: the folder that holds images.txt and hierarchy.txt, or one above it.
@@ -71,7 +71,7 @@ def _find_root(root: Path) -> Path:
     """The folder of the index files.
 
     Raises:
-        UserError: there is none, or some of its files are missing; names these.
+        UserError: there is none, or some of its files are missing.
     """
     what = f"{', '.join(FILES[:-1])} and {FILES[-1]} of NABirds"
     if find_root.exists_below(root, _is_complete) or not find_root.exists_below(
@@ -81,13 +81,13 @@ def _find_root(root: Path) -> Path:
     folder = find_root.find_folder(root, _holds_several, what)
     missing = _missing_files(folder)
     raise UserError(
-        f"{folder}: holds no {list_first(missing)}; take {'it' if len(missing) == 1 else 'them'} from "
-        "nabirds.tar.gz"
+        f"{folder}: holds no {list_first(missing)}; take {'it' if len(missing) == 1 else 'them'} "
+        "from nabirds.tar.gz"
     )
 
 
 def _parse_uuid(text: str) -> str:
-    """An image id without its dashes, as file names carry it."""
+    """An image id without dashes, as in file names."""
     plain = text.replace("-", "").lower()
     if len(plain) != 32 or not set(plain) <= set("0123456789abcdef"):
         raise ValueError("an image id of 32 hex digits")
@@ -95,7 +95,7 @@ def _parse_uuid(text: str) -> str:
 
 
 def _check_names(images: ImageList) -> None:
-    """A picture is named after its own id: lines that slipped against each other show here."""
+    """Check that each file is named after its image id, to detect shifted lines."""
     messages = []
     for image_id, path in zip(images.row, images.path, strict=True):
         stem = PurePosixPath(path).stem.replace("-", "").lower()
@@ -103,16 +103,16 @@ def _check_names(images: ImageList) -> None:
             messages.append(f"{path} listed as {image_id}")
     if messages:
         raise UserError(
-            f"{images.root / 'images.txt'}: {len(messages)} pictures are named after another image "
+            f"{images.root / 'images.txt'}: {len(messages)} images are named after another image "
             f"id than they are listed with: {list_first(messages, limit=2)}"
         )
 
 
 def _hierarchy(root: Path, name_of: dict[int, str], classes: LabelMap) -> Hierarchy:
-    """hierarchy.txt (child parent): each class's way up to the root.
+    """Read hierarchy.txt (lines of child and parent): the ancestors of each class.
 
     Raises:
-        UserError: a node with two parents, one that classes.txt lacks, or a way that turns back.
+        UserError: a node with two parents, a node that classes.txt lacks, or a cycle.
     """
     file = root / "hierarchy.txt"
     parent: dict[int, int] = {}

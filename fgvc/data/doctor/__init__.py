@@ -1,6 +1,7 @@
-"""A dataset on disk -> what is wrong with it, and what to do: the examination of task=doctor.
+"""A dataset on disk -> Examination: what is wrong with it and how to fix it (task=doctor).
 
-reader -> definition (index) ; pictures (each read once) -> fits, copies ; archives -> Examination.
+definition checks the index; images reads each image once, for geometry, exact_duplicates and
+near_duplicates; archives checks the downloads.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ ProgressBar = Callable[[str, int | None, str], AbstractContextManager[Progress]]
 def examine(
     conf: schema.Dataset, threads: int, bar: ProgressBar, cache_root: Path | None = None
 ) -> Examination:
-    """Hold a copy against its definition; nothing is written (but synthetic birds
-    are drawn, and images inside a table are unpacked into the cache).
+    """Check a copy against its definition.
 
-    A copy that its reader refuses is looked at as far as that goes: its pictures, its archives.
+    Nothing is written, except that synthetic birds are drawn and images inside a table are unpacked
+    into the cache. If the reader refuses the copy, its images and archives are still checked.
 
     Args:
         conf: the `dataset` node of a config.
-        threads: pictures decoded at a time.
+        threads: number of images decoded in parallel.
         bar: `bar(title, total, unit)` -> a context manager that gives a Progress.
         cache_root: where images inside a table are unpacked; None: they are not examined.
     """
@@ -50,11 +51,17 @@ def examine(
         partial, index_findings = definition.check_index(conf, index)
         findings += index_findings + definition.unlisted_images(conf, index)
         facts["counts"] = definition.compare_counts(conf, index)
-    path = index.path if index else _images_below(root)
-    with bar("pictures", len(path), "pictures") as progress:
+    if index:
+        path = index.path
+    else:  # bounded, because the root may be any folder
+        path = tuple(islice(definition.images_below(root), MAX_UNINDEXED))
+    with bar("images", len(path), "images") as progress:
         image_table = images.read_images(root, path, threads, progress, conf.max_pixels)
     restore = dataset.files_policy(conf).restore
-    findings += images.check_files(path, image_table, restore) + _across(index, image_table)
+    findings += images.check_files(path, image_table, restore)
+    if index is not None:
+        findings += geometry.check_geometry(index, image_table)
+        findings += exact_duplicates.check_duplicates(index, image_table)
     facts["pictures"] = images.summarize(image_table)
     caveat = definition.CAVEATS.get(conf.reader)
     return Examination(
@@ -63,12 +70,12 @@ def examine(
 
 
 def _images_below(root: Path) -> tuple[str, ...]:
-    """Pictures of a copy without a usable index; bounded, as the root may be anything."""
+    """Images of a copy without a usable index; bounded, as the root may be anything."""
     return tuple(islice(definition.images_below(root), MAX_UNINDEXED))
 
 
 def _across(index: Index | None, image_table: images.ImageTable) -> list[Finding]:
-    """What takes index and pictures together."""
+    """What takes index and images together."""
     return (
         []
         if index is None

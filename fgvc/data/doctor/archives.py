@@ -1,4 +1,4 @@
-"""Archives that lie in or beside a copy -> whether they are the official ones."""
+"""Archives in or beside a copy -> whether they are the official archives."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CHUNK = 1 << 20
 def check_archives(
     conf: schema.Dataset, roots: Iterable[Path], progress: Progress
 ) -> tuple[dict[str, str], list[Finding]]:
-    """What was found of each archive ({file: what}), and those that are not the official ones.
+    """Verify the archives: {file: result}, and a finding per archive that is not official.
 
     Args:
-        roots: the folders of the copy; their parents are looked into as well.
+        roots: the folders of the copy; their parents are searched as well.
         progress: advanced by MiB read.
     """
     folders = dict.fromkeys(place for root in roots for place in (root, root.parent))
@@ -37,7 +37,7 @@ def check_archives(
 
 
 def _finding(file: Path, reason: str) -> Finding:
-    """A file that a run reads as it lies there may have been cut on purpose, an archive not."""
+    """A note for a .mat file, which runs read and people may edit; an error for an archive."""
     if file.suffix == ".mat":
         mend = "if nobody cut or edited it on purpose, get the official file: it holds the labels"
         return Finding(NOTE, "archives", f"{file}: not the official file ({reason})", mend)
@@ -46,9 +46,9 @@ def _finding(file: Path, reason: str) -> Finding:
 
 
 def difference(file: Path, archive: schema.Archive, progress: Progress) -> str | None:
-    """In what a file differs from the official archive; None where it is the same.
+    """Describe how a file differs from the official archive; None if it does not.
 
-    The size is looked at first, so that a cut-off file is known without being read.
+    The size is compared first, so a truncated file is not read.
     """
     size = file.stat().st_size
     if archive.bytes is not None and size != archive.bytes:

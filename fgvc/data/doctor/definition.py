@@ -1,6 +1,6 @@
-"""The index of a copy against the dataset's definition: layout, counts, classes, splits, files.
+"""Index of a copy -> findings on its layout, counts, classes, splits and files.
 
-Nothing here opens a picture. N images.
+No image is opened. N images.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from fgvc.data.index import Index, check_counts, check_coverage, list_first, rep
 from fgvc.data.split_source import source_notes
 from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
 
-FIRST_ID = {"cub": 1, "cars": 1, "dogs": 1, "inat2017": 0}  # the dataset's own numbering
-LISTS_ALL = ("folder",)  # readers whose index is whatever pictures lie there
+FIRST_ID = {"cub": 1, "cars": 1, "dogs": 1, "inat2017": 0}  # the datasets' own numbering
+LISTS_ALL = ("folder",)  # readers that index every image in the folder
 CAVEATS = {
     "dogs": "all images, test too, are in ImageNet-1k's training set: a backbone trained on its "
     "labels has seen the test",
 }
-LAYOUT_FIX = {  # what to do about a refusal that names no way out
-    "folder": "arrange the pictures as train/<class>/ and test/<class>/, or as <class>/",
-    "table": "correct the table: a row per picture with columns path and label, and perhaps split",
-    "synthetic": "delete the folder, and its pictures are drawn again",
+LAYOUT_FIX = {  # how to fix an error that names no fix
+    "folder": "arrange the images as train/<class>/ and test/<class>/, or as <class>/",
+    "table": "correct the table: a row per image with columns path and label, and perhaps split",
+    "synthetic": "delete the folder, and its images are drawn again",
 }
 COVERAGE_FIX = {
-    "folder": "add pictures of these classes to train/, or remove their folders",
+    "folder": "add images of these classes to train/, or remove their folders",
     "table": "add rows of these classes with split train, or remove their rows",
 }
 
@@ -40,9 +40,10 @@ COVERAGE_FIX = {
 def read(
     conf: schema.Dataset, progress: Progress, cache_root: Path | None = None
 ) -> tuple[Index | None, list[Finding]]:
-    """The copy as its reader sees it; None where the reader refuses it altogether.
+    """Read the index; None if the reader refuses the copy.
 
-    A refusal that a partial copy would not meet is one finding, and the examination goes on.
+    If the reader only accepts the copy as partial, its error is a finding and the index is
+    returned.
     """
     try:
         return dataset.READERS[conf.reader](conf, progress, cache_root), []
@@ -59,7 +60,7 @@ def read(
 
 
 def dataset_folder(conf: schema.Dataset) -> Path:
-    """Where the user says that the copy lies."""
+    """The folder that dataset.root or dataset.table names."""
     if conf.root is None:
         table = Path(conf.table or "").expanduser()
         return table if table.is_dir() else table.parent
@@ -67,7 +68,7 @@ def dataset_folder(conf: schema.Dataset) -> Path:
 
 
 def check_index(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
-    """Whether the copy is a partial one, as declared, and what is to be said about its index."""
+    """Whether the copy is partial as declared, and the findings on its index."""
     notes = (*index.notes, *source_notes(index, conf), *index.warnings)
     findings = [Finding(NOTE, "layout", note, "nothing, if you expected it") for note in notes]
     findings += _check_splits(index) + _check_classes(conf, index) + _check_coverage(conf, index)
@@ -81,7 +82,7 @@ def check_index(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]
 
 
 def compare_counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, int]]:
-    """What the copy has beside the official numbers (0: there is none)."""
+    """Counts of the copy beside the official counts (0 if there is none)."""
     official = dataset.published_name(conf)
     counts = {"classes": len(index.labelmap)}
     for name, split in (("train", TRAIN), ("val", VAL), ("test", TEST)):
@@ -95,7 +96,7 @@ def compare_counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, in
 
 
 def unlisted_images(conf: schema.Dataset, index: Index) -> list[Finding]:
-    """Pictures that lie in the copy and that its index does not name."""
+    """A finding on images in the copy that its index does not list."""
     if conf.reader in LISTS_ALL:
         return []
     listed = {unicodedata.normalize("NFC", path) for path in index.path}
@@ -111,15 +112,15 @@ def unlisted_images(conf: schema.Dataset, index: Index) -> list[Finding]:
         Finding(
             NOTE,
             "files",
-            f"{len(unlisted)} pictures that the {source} does not name: {list_first(unlisted, 2)}",
-            f"harmless, as nothing reads them; remove them, or complete the {source}",
+            f"{len(unlisted)} images that the {source} does not name: {list_first(unlisted, 2)}",
+            f"harmless, because nothing reads them; remove them, or complete the {source}",
             tuple(unlisted),
         )
     ]
 
 
 def images_below(root: Path) -> Iterator[str]:
-    """Paths, relative to root, of every picture by name; hidden ones are passed over."""
+    """Yield the path of every image, relative to root; hidden files and folders are skipped."""
     for folder, subfolders, files in walk(root):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         inside = os.path.relpath(folder, root)
@@ -129,14 +130,14 @@ def images_below(root: Path) -> Iterator[str]:
 
 
 def _reader_error(conf: schema.Dataset, error: UserError) -> Finding:
-    """The reader's refusal, or the name of what lies there instead."""
+    """The reader's error as a finding, with advice if the folder is recognised."""
     root = dataset_folder(conf)
     if conf.reader == "inat2017" and recognize_dataset.is_merged_inat2017(root):
         return Finding(
             ERROR,
             "layout",
-            f"{root}: iNaturalist with train and val merged: pictures by species, but no "
-            "train2017.json and val2017.json, without which nobody knows which were test",
+            f"{root}: iNaturalist with train and val merged: images by species, but no "
+            "train2017.json and val2017.json, so the test images are unknown",
             "unpack train_val2017.zip beside train_val_images/",
             (str(error),),
         )
@@ -155,15 +156,15 @@ def _check_splits(index: Index) -> list[Finding]:
         Finding(
             ERROR,
             "splits",
-            f"{len(duplicates)} pictures are listed more than once: {list_first(duplicates, 2)}",
-            "name each picture once, in train or in test",
+            f"{len(duplicates)} images are listed more than once: {list_first(duplicates, 2)}",
+            "name each image once, in train or in test",
             tuple(duplicates),
         )
     ]
 
 
 def _check_classes(conf: schema.Dataset, index: Index) -> list[Finding]:
-    """The dataset's own numbers: range and, where the names carry it too, order."""
+    """Check the range of the class ids and, where the class names contain the id, their order."""
     ids, names = index.labelmap.ids, index.labelmap.names
     if conf.reader not in FIRST_ID or not all(number.isdigit() for number in ids):
         return []
@@ -177,11 +178,13 @@ def _check_classes(conf: schema.Dataset, index: Index) -> list[Finding]:
     findings = []
     if count and outside:
         findings.append(
-            f"class ids {list_first(outside)} lie outside the official {first} to {first + count - 1}"
+            f"class ids {list_first(outside)} lie outside the official range "
+            f"{first} to {first + count - 1}"
         )
     if mismatched:
         findings.append(
-            f"{len(mismatched)} classes have another number than their name: {list_first(mismatched, 2)}"
+            f"{len(mismatched)} classes have another number than their name: "
+            f"{list_first(mismatched, 2)}"
         )
     mend = "the class file was changed: restore the official one, and the labels with it"
     return [Finding(ERROR, "classes", says, mend) for says in findings]

@@ -1,6 +1,6 @@
-"""Digests and fingerprints of an indexed dataset -> pictures that it holds more than once.
+"""Digests and fingerprints of an indexed dataset -> findings on duplicate images.
 
-N pictures, K pairs.
+N images, K pairs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fgvc.types import TEST
 
 
 def check_duplicates(index: Index, images: ImageTable) -> list[Finding]:
-    """Equal files across splits, under two labels and otherwise; near duplicates across splits."""
+    """Find equal files (across splits, under two labels, within a split) and near duplicates."""
     groups = _equal_files(images)
     train_test = [pair for rows in groups for pair in _train_test_pairs(index, rows)]
     two_labels = [rows for rows in groups if _count_labels(index, rows) > 1]
@@ -31,36 +31,36 @@ def check_duplicates(index: Index, images: ImageTable) -> list[Finding]:
             ERROR,
             index,
             train_test,
-            "pictures occur in both train and test, byte for byte",
-            "leave one of each pair out of the dataset: what was trained on flatters test",
+            "images occur in both train and test, byte for byte",
+            "remove one image of each pair: a test image seen in training inflates the accuracy",
         ),
         *_finding(
             NOTE,
             index,
             two_labels,
-            "pictures occur under two labels, byte for byte",
+            "images occur under two labels, byte for byte",
             "find out which label is right",
         ),
         *_finding(
             NOTE,
             index,
             same_split,
-            "pictures occur more than once in the same split, byte for byte",
-            "harmless unless many; remove one of each",
+            "images occur more than once in the same split, byte for byte",
+            "harmless unless there are many; remove one of each",
         ),
         *_finding(
             NOTE,
             index,
             _near_duplicates(index, images),
-            "pairs of train and test pictures look the same "
+            "pairs of train and test images look the same "
             f"(at most {near_duplicates.MAX_DISTANCE} of 128 bits differ)",
-            "look at them: the same photograph in both splits flatters test",
+            "inspect them: the same photograph in both splits inflates the accuracy",
         ),
     ]
 
 
 def _equal_files(images: ImageTable) -> list[list[int]]:
-    """Rows of files with the same bytes, in groups of two and more."""
+    """Rows of files with the same bytes, in groups of two or more."""
     rows_of: dict[bytes, list[int]] = defaultdict(list)
     for row, sha256 in enumerate(images.sha256):
         if sha256:
@@ -69,7 +69,7 @@ def _equal_files(images: ImageTable) -> list[list[int]]:
 
 
 def _train_test_pairs(index: Index, rows: list[int]) -> list[list[int]]:
-    """Each test picture of equal ones, with the first of train."""
+    """Each test image of a group of equal files, paired with the first training image."""
     train = [row for row in rows if index.split_N[row] != TEST]
     return [[train[0], row] for row in rows if train and index.split_N[row] == TEST]
 
@@ -79,7 +79,7 @@ def _count_labels(index: Index, rows: list[int]) -> int:
 
 
 def _near_duplicates(index: Index, images: ImageTable) -> list[list[int]]:
-    """Pairs of train and test that look the same and are not the same bytes."""
+    """Train/test pairs that look the same and differ in bytes."""
     readable_N = images.readable
     test_N = index.split_N[readable_N] == TEST
     train, test = readable_N[~test_N], readable_N[test_N]

@@ -1,7 +1,7 @@
-"""Every picture read once -> its digest, size, kind and fingerprint, and what is wrong with it.
+"""Images, each read once -> digest, size, format and fingerprint, and findings on bad files.
 
-A JPEG is decoded at an eighth of its size: all of its data is parsed, so that damage shows, at a
-third of the cost. What is kept of a picture is about a hundred bytes. N pictures.
+A JPEG is decoded at an eighth of its size: all its data is parsed, so damage is found, at a third
+of the cost. About 100 bytes are kept per image. N images.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ from fgvc.data.index import list_first
 from fgvc.data.size_limits import MAX_PIXELS, strip_line
 from fgvc.types import Progress
 
-CHUNK = 16  # pictures handed to a thread at a time
-THUMBNAIL_SIDE = 64  # pixels; a JPEG is decoded at the smallest eighth that is no smaller than this
-MISSING = ("missing", "a broken link")  # texts of states.AbsentError
-SKIP_HINT = "dataset.on_bad_image=skip goes on without them and counts them as wrong in test"
+CHUNK = 16  # images per task of a thread
+THUMBNAIL_SIDE = 64  # pixels; a JPEG is decoded at the smallest n/8 of its size not below this
+MISSING = ("missing", "a broken link")  # texts of file_state.AbsentError
+SKIP_HINT = "dataset.on_bad_image=skip leaves them out and counts them as wrong in test"
 
 
 @dataclass(frozen=True)
 class HighBitDepth:
-    """Samples of more than 8 bits. kind: format, mode, bits and range; least, most: those seen,
-    NaN where Pillow keeps 8 bits of them."""
+    """Samples of more than 8 bits.
+
+    kind: format, mode, bits and range. least, most: observed values, NaN if Pillow keeps only 8
+    bits.
+    """
 
     kind: str
     least: float = math.nan
@@ -45,7 +48,7 @@ class HighBitDepth:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """A single picture; `bad` says why it has no size, kind and fingerprint."""
+    """What is kept of an image. bad: why it has no size, kind and fingerprint."""
 
     sha256: bytes = b""
     width: int = 0
@@ -58,11 +61,12 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class ImageTable:
-    """All pictures, row by row.
+    """The records of all images as columns.
 
-    sha256: raw bytes, empty where there is no file. size_N2: int32 width and height as the picture
-    is seen (after EXIF rotation), 0 where unreadable. kind: format and mode. code_N2: uint64
-    fingerprint (see near). bad: {row: why}. deep: {row: samples of more than 8 bits}.
+    sha256: raw bytes, empty if there is no file. size_N2: int32 width and height after EXIF
+    rotation, 0 if unreadable. kind: format and mode. code_N2: uint64 fingerprint (see
+    near_duplicates).
+    bad: {row: reason}. deep: {row: samples of more than 8 bits}.
     """
 
     sha256: list[bytes]
@@ -74,11 +78,11 @@ class ImageTable:
 
     @property
     def readable(self) -> np.ndarray:
-        """Rows of the pictures that can be decoded."""
+        """Rows of the images that can be decoded."""
         return np.flatnonzero(self.size_N2[:, 0])
 
-    def enter(self, row: int, record: ImageRecord) -> None:
-        """Write down one picture."""
+    def set_row(self, row: int, record: ImageRecord) -> None:
+        """Store the record of an image."""
         self.sha256[row] = record.sha256
         self.size_N2[row] = record.width, record.height
         self.kind[row] = sys.intern(record.kind)
@@ -96,12 +100,12 @@ def read_images(
     progress: Progress,
     max_pixels: int = MAX_PIXELS,
 ) -> ImageTable:
-    """Read and decode every picture.
+    """Read and decode every image.
 
     Args:
         path: relative to root.
-        threads: pictures decoded at a time (Pillow lets others run while it decodes).
-        progress: advanced by pictures.
+        threads: number of images decoded in parallel (Pillow releases the GIL).
+        progress: advanced by images.
         max_pixels: `dataset.max_pixels`.
     """
     chunks = [range(start, min(start + CHUNK, len(path))) for start in range(0, len(path), CHUNK)]
@@ -118,11 +122,11 @@ def read_images(
 
     pool = ThreadPoolExecutor(threads)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks; once here, as filters are global
+        warnings.simplefilter("ignore")  # Pillow's; set here, because filters are global
         try:
             for rows, records in zip(chunks, pool.map(read_chunk, chunks), strict=True):
                 for row, record in zip(rows, records, strict=True):
-                    table.enter(row, record)
+                    table.set_row(row, record)
                 progress(len(rows))
         finally:
             pool.shutdown(cancel_futures=True)
@@ -130,10 +134,10 @@ def read_images(
 
 
 def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[Finding]:
-    """Files that are missing, and files that no run could read.
+    """Findings on missing files, unreadable files, and samples of more than 8 bits.
 
     Args:
-        restore: what to do about a missing file of this dataset.
+        restore: how to restore a missing file of this dataset.
     """
     missing = [path[row] for row, reason in images.bad.items() if reason in MISSING]
     damaged = [reason for reason in images.bad.values() if reason not in MISSING]
@@ -143,7 +147,7 @@ def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[F
             Finding(
                 ERROR,
                 "files",
-                f"{len(missing)} of the {len(path)} pictures are missing, or links to nothing: "
+                f"{len(missing)} of the {len(path)} images are missing, or links to nothing: "
                 f"{list_first(missing, 2)}",
                 f"{restore}; {SKIP_HINT}",
                 tuple(missing),
@@ -165,7 +169,7 @@ def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[F
 
 
 def _high_bit_depth_finding(path: Sequence[str], samples_of: Mapping[int, HighBitDepth]) -> Finding:
-    """Samples of more than 8 bits, counted by kind, with the range that becomes 0..255."""
+    """Count the images of more than 8 bits by kind, with the range that is mapped to 0..255."""
     kinds = Counter(samples.kind for samples in samples_of.values())
     texts = []
     for kind, count in kinds.most_common():
@@ -178,16 +182,16 @@ def _high_bit_depth_finding(path: Sequence[str], samples_of: Mapping[int, HighBi
     return Finding(
         NOTE,
         "depth",
-        f"{len(samples_of)} have more than 8 bits per sample and are scaled to 0..255 from the range of "
-        f"their format: {'; '.join(texts)}",
-        "if the values seen fill a small part of that range, convert all pictures to 8 bits with "
+        f"{len(samples_of)} have more than 8 bits per sample and are scaled to 0..255 from the "
+        f"range of their format: {'; '.join(texts)}",
+        "if the values seen fill a small part of that range, convert all images to 8 bits with "
         "one range of your own",
         tuple(path[row] for row in samples_of),
     )
 
 
 def summarize(images: ImageTable) -> dict[str, object]:
-    """Kinds and sizes, counted. Sides in pixels; histograms of `long_side` in steps of 100."""
+    """Count formats and sizes. Sides are in pixels; the histogram has steps of 100 pixels."""
     rows = images.readable
     size_R2 = images.size_N2[rows]
     sizes = Counter(f"{width}x{height}" for width, height in size_R2.tolist())
@@ -221,7 +225,7 @@ def _read_image(root: Path, name: str, max_pixels: int) -> ImageRecord:
     sha256 = hashlib.sha256(data).digest()
     try:
         return _decode(data, name, sha256, max_pixels)
-    except Exception as error:  # damaged files raise whatever their decoder happens to raise
+    except Exception as error:  # the decoder may raise anything on a damaged file
         return ImageRecord(sha256, bad=_reason(data, name, error, max_pixels))
 
 
@@ -250,7 +254,7 @@ def _high_bit_depth(image: Image.Image, kind: str, bits: int) -> HighBitDepth:
 
 
 def _reason(data: bytes, name: str, error: Exception, max_pixels: int) -> str:
-    """The line that a run would end with."""
+    """The error message of a run that reads this image."""
     try:
         decode(data, name, max_pixels)
     except ImageError as refused:

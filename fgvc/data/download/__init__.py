@@ -1,7 +1,7 @@
-"""dataset.download=true: the archives of a dataset -> its folder, whole or not at all.
+"""dataset.download=true: the archives of a dataset -> its folder, complete or absent.
 
-Archives arrive in a hidden folder beside dataset.root, are unpacked there, and take the root's name
-in one step. What had arrived of an interrupted download is used by the next one.
+Archives are downloaded and unpacked in a hidden folder beside dataset.root, which is then renamed
+to the root. An interrupted download is resumed by the next one.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ MANUAL_STEPS = {
         "no host serves Stanford Cars any more. 1) get cars_train.tgz, cars_test.tgz, "
         "car_devkit.tgz and cars_test_annos_withlabels.mat from someone who has them; 2) unpack "
         "the three into {root}; 3) put the .mat file beside them; 4) run task=doctor dataset=cars, "
-        "which holds archives that lie there against their known md5"
+        "which verifies these archives by their known md5"
     ),
     "nabirds": (
-        "NABirds is given out for a form. 1) agree to the terms at "
+        "NABirds requires a form. 1) agree to the terms at "
         "https://dl.allaboutbirds.org/nabirds and take nabirds.tar.gz; 2) unpack it into {root}; "
-        "3) run task=doctor dataset=nabirds, which holds the archive, where it lies beside the "
-        "folder, against its known md5"
+        "3) run task=doctor dataset=nabirds, which verifies an archive beside the folder by its "
+        "known md5"
     ),
-    "synthetic": "synthetic birds are drawn when a task first needs them: drop dataset.download",
+    "synthetic": "synthetic birds are drawn when first needed; remove dataset.download=true",
 }
 
 
 def fetch(conf: schema.Dataset, progress: Progress) -> str:
-    """Download, verify and unpack a dataset; archives that lie beside the root are used.
+    """Download, verify and unpack a dataset; archives beside the root are used if they verify.
 
     Args:
-        progress: advanced by MiB, of what arrives and of what is unpacked.
+        progress: advanced by MiB downloaded and by MiB unpacked.
 
     Returns:
-        One line on what was done; a root that holds anything is left as it is.
+        One line on what was done. A root that is not empty is left unchanged.
 
     Raises:
-        UserError: no host serves it (with the steps by hand), every try failed, the disk is too
-            small, or an archive is not what it should be.
+        UserError: no host serves it (the message lists the manual steps), all tries failed, the
+        disk
+            is too small, or an archive is damaged or unsafe.
     """
     if conf.root is None or not conf.archives or any(a.url is None for a in conf.archives.values()):
         raise UserError(_manual_steps(conf))
@@ -61,7 +62,7 @@ def fetch(conf: schema.Dataset, progress: Progress) -> str:
         try:
             return _fetch(conf, root, work_folder, progress)
         finally:
-            with suppress(OSError):  # what can be resumed stays in it
+            with suppress(OSError):  # not empty: a partial download that can be resumed
                 work_folder.rmdir()
 
 
@@ -92,11 +93,10 @@ def _fetch(conf: schema.Dataset, root: Path, work_folder: Path, progress: Progre
 def _get_archive(
     archive: schema.Archive, root: Path, work_folder: Path, progress: Progress
 ) -> Path:
-    """The verified archive: one that lies beside the root, or else a downloaded one."""
+    """A verified archive: from beside the root, or downloaded."""
     if archive.sha256 is None and archive.md5 is None:
         raise UserError(
-            f"dataset.archives: {archive.file} has neither sha256 nor md5: nothing to verify "
-            "it by; give one of them"
+            f"dataset.archives: {archive.file} has neither sha256 nor md5 to verify it; give one"
         )
     for file in (root.parent / archive.file, work_folder / archive.file):
         if file.is_file() and difference(file, archive, progress) is None:
@@ -114,9 +114,9 @@ def _is_occupied(root: Path) -> bool:
 
 
 def _occupied_message(root: Path) -> str:
-    return f"{root}: holds something already, nothing downloaded; move it away to download again"
+    return f"{root}: not empty, nothing downloaded; move it away to download again"
 
 
 def _manual_steps(conf: schema.Dataset) -> str:
-    steps = MANUAL_STEPS.get(conf.reader, "a dataset of your own is nowhere to be downloaded from")
+    steps = MANUAL_STEPS.get(conf.reader, "there is no download for your own dataset")
     return f"dataset.download=true: {steps.format(root=conf.root)}"

@@ -1,7 +1,8 @@
-"""An archive's address -> the verified file; resumed after a break, retried with growing pauses.
+"""URL of an archive -> the verified file; resumed after a break, retried with growing pauses.
 
-A try that brings the file further than it has ever been is not counted: a large archive may take
-many. TRIES in a row that do not, and the download ends with the address and the expected digest.
+A try that extends the file does not count as a failure, because a large archive may take many
+tries. After MAX_FAILURES tries in a row without progress, the error names the URL and the expected
+digest.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ from fgvc.types import Progress, UserError
 from fgvc.untrusted import MIB
 
 MAX_FAILURES = 5
-PAUSE = 1.0  # seconds after the first failure; doubled after each further one
-MIN_PROGRESS = 1 << 20  # bytes that a try has to add to be called progress
-CHUNK = 1 << 15  # bytes; what is lost of a broken connection is less
-TIMEOUT = (30.0, 60.0)  # seconds to connect, and between two pieces
-MIN_FREE = 256 * MIB  # bytes left free on the disk
+PAUSE = 1.0  # seconds after the first failure; doubled after each further failure
+MIN_PROGRESS = 1 << 20  # bytes that a try must add to count as progress
+CHUNK = 1 << 15  # bytes; a broken connection loses less
+TIMEOUT = (30.0, 60.0)  # seconds to connect, and between two chunks
+MIN_FREE = 256 * MIB  # bytes to leave free on the disk
 
 
 class DownloadError(Exception):
-    """A try that failed; another may not."""
+    """A failed try; the next may succeed."""
 
 
 def download(archive: schema.Archive, target: Path, progress: Progress) -> Path:
-    """Fetch one archive. An incomplete one stays beside the target (.part), for the next time.
+    """Download an archive. An incomplete file stays beside the target (.part) and is resumed.
 
     Args:
-        target: takes its name only once its digest is the expected one.
+        target: exists only after its digest was verified.
         progress: advanced by MiB.
 
     Raises:
-        UserError: TRIES failures without progress, or a disk that is too small.
+        UserError: MAX_FAILURES tries without progress, or a full disk.
     """
     part = target.with_name(f"{target.name}.part")
     furthest, failures = _size(part), 0
@@ -62,7 +63,7 @@ def download(archive: schema.Archive, target: Path, progress: Progress) -> Path:
 
 
 def _receive(archive: schema.Archive, part: Path, progress: Progress) -> None:
-    """Add to the part what it lacks, or write it anew where the host knows no ranges."""
+    """Append the missing bytes, or start again if the host does not support ranges."""
     start_size = _size(part)
     if archive.bytes is not None and start_size == archive.bytes:
         return
@@ -72,7 +73,7 @@ def _receive(archive: schema.Archive, part: Path, progress: Progress) -> None:
     )
     with requests.get(archive.url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
         if start_size and reply.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # nothing lacks: the digest decides
+            return  # complete: the digest decides
         start = _first_byte(reply, start_size)
         _check_disk(archive, reply, part, start)
         if os.path.lexists(part):
@@ -82,7 +83,7 @@ def _receive(archive: schema.Archive, part: Path, progress: Progress) -> None:
 
 
 def _first_byte(reply: requests.Response, expected: int) -> int:
-    """The byte that a reply begins with; TryError where it is no part of an archive."""
+    """The byte that a reply starts at; DownloadError if the reply is no part of the archive."""
     kind = reply.headers.get("Content-Type", "").lower()
     html = ", an HTML page" if kind.startswith("text/html") else ""
     if reply.status_code not in (requests.codes.ok, requests.codes.partial_content):
@@ -97,7 +98,7 @@ def _first_byte(reply: requests.Response, expected: int) -> int:
 
 
 def _check_disk(archive: schema.Archive, reply: requests.Response, part: Path, start: int) -> None:
-    """Room for the rest of the archive and, beside it, for what it holds."""
+    """Check for space for the rest of the archive and for its unpacked files."""
     length = int(reply.headers.get("Content-Length") or 0)
     total = archive.bytes or start + length
     needed = total - start + total + MIN_FREE
@@ -118,13 +119,13 @@ def _copy(
         progress((done + len(chunk)) // MIB - done // MIB, archive.file)
         done += len(chunk)
         if archive.bytes is not None and done > archive.bytes:
-            break  # too long: the size will tell
+            break  # too long: the size check will fail
         if done % (64 * MIB) < CHUNK and shutil.disk_usage(Path(file.name).parent).free < MIN_FREE:
-            raise UserError(f"{file.name}: the disk is full; make room and start again: it resumes")
+            raise UserError(f"{file.name}: the disk is full; make room and run again to resume")
 
 
 def _verify(archive: schema.Archive, part: Path) -> None:
-    """Refuse a file that is not the archive. One that is only too short is kept."""
+    """Remove a file that is not the archive; keep a file that is only too short."""
     size = _size(part)
     if archive.bytes is not None and size < archive.bytes:
         raise DownloadError(f"ended after {size} of {archive.bytes} bytes")
@@ -136,10 +137,11 @@ def _verify(archive: schema.Archive, part: Path) -> None:
 def _failure_message(archive: schema.Archive, part: Path, error: Exception) -> str:
     expected = f"sha256 {archive.sha256}" if archive.sha256 else f"md5 {archive.md5}"
     resume_note = (
-        f"; the {_size(part)} bytes that arrived are kept and gone on with" if _size(part) else ""
+        f"; the {_size(part)} bytes received so far are kept and resumed" if _size(part) else ""
     )
+    reason = " ".join(str(error).split())
     return (
-        f"{archive.url}: {MAX_FAILURES} tries failed, the last with: {' '.join(str(error).split())} "
+        f"{archive.url}: {MAX_FAILURES} tries failed, the last with: {reason} "
         f"(expected: {archive.file}, {expected}); try again later, or put the archive beside "
         f"dataset.root= yourself{resume_note}"
     )

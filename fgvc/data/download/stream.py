@@ -1,7 +1,7 @@
-"""An archive -> its content as a stream, bounded by the number of decompressed bytes.
+"""An archive -> its content as a stream with a limit on the decompressed bytes.
 
-The sizes of names, members and directories in headers are not trusted: decompressed bytes are
-counted, and the memory of the decompressor is bounded.
+Sizes in headers are not trusted: decompressed bytes are counted, and the memory of the decompressor
+is limited.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import IO, cast
 from fgvc.untrusted import MIB
 
 CHUNK = 1 << 16  # compressed bytes read at a time
-MAX_XZ_MEMORY = 256 * MIB  # memory of an xz decoder; xz -9 takes 65 MiB
+MAX_XZ_MEMORY = 256 * MIB  # of an xz decoder; xz -9 takes 65 MiB
 MAX_ZIP_DIRECTORY = 64 * MIB  # bytes of a zip's directory: half a million members
 _XZ_SIGNATURES = (b"\xfd7zXZ\0", b"]\0\0\x80\0")  # and the older .lzma
 
@@ -25,7 +25,7 @@ class TooLongError(Exception):
 
 
 class TarContent(io.RawIOBase):
-    """The content of a tar, decompressed. left: bytes that may still come out of it."""
+    """The decompressed content of a tar. left: bytes that may still be read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         head = file.read(6)
@@ -40,7 +40,7 @@ class TarContent(io.RawIOBase):
         self.left = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes, which are asked for in small pieces.
+        """Read at most `size` bytes; tarfile reads in small pieces.
 
         Raises:
             TooLongError: more than `left`.
@@ -53,7 +53,7 @@ class TarContent(io.RawIOBase):
 
 
 class _Xz(io.RawIOBase):
-    """A decompressor with a memory limit, which LZMAFile lacks: a small header may claim 4 GiB."""
+    """A decompressor with a memory limit, unlike LZMAFile: a small header may claim 4 GiB."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._decoder = file, self._fresh()
@@ -78,7 +78,7 @@ class _Xz(io.RawIOBase):
 
 
 class ZipSource(io.FileIO):
-    """A zip whose directory is read whole only if it is short."""
+    """A zip whose directory is only read if it is small."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MAX_ZIP_DIRECTORY:

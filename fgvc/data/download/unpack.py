@@ -1,7 +1,7 @@
-"""An archive -> files below one folder: plain files and folders only, or a refusal.
+"""An archive -> files below one folder; only regular files and folders are accepted.
 
 Every member is checked before it is written: nothing outside the folder, no links, no devices, no
-more bytes than the archive's own size makes plausible. Bytes are counted as they come out.
+more bytes than the size of the archive makes plausible. Bytes are counted while decompressing.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from fgvc.store.disk_errors import open_named
 from fgvc.types import Progress, UserError
 from fgvc.untrusted import MIB
 
-MAX_RATIO = 50  # bytes unpacked for each byte of the archive: JSON shrinks tenfold, bombs further
-MIN_LIMIT = 1 << 26  # bytes that any archive may unpack to
-MAX_HEADER = 1 << 20  # bytes of the headers of a member of a tar: its name, times and attributes
+MAX_RATIO = 50  # unpacked bytes per byte of the archive; JSON reaches 10, bombs far more
+MIN_LIMIT = 1 << 26  # bytes that an archive of any size may unpack to
+MAX_HEADER = 1 << 20  # bytes of the headers of a tar member: name, times and attributes
 CHUNK = 1 << 18  # bytes written at a time
 DAMAGE_ERRORS = (
     *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError),
@@ -37,18 +37,18 @@ UNPACK_BY_HAND = "unpack it yourself, and set dataset.root= to the folder"
 
 
 class UnpackError(UserError):
-    """An archive that holds what no dataset needs, or is damaged."""
+    """An archive that is damaged or unsafe."""
 
 
 def unpack(file: Path, folder: Path, progress: Progress) -> None:
-    """Unpack a .tar (plain, .gz, .bz2, .xz) or a .zip into a folder that is ours alone.
+    """Unpack a .tar (plain, .gz, .bz2, .xz) or a .zip into a folder that nobody else uses.
 
     Args:
         progress: advanced by MiB unpacked.
 
     Raises:
-        UnpackError: a member that is no plain file or folder or leads outside, too many bytes, or a
-            damaged archive. What was unpacked until then stays for the caller to remove.
+        UnpackError: a member that is no regular file or folder or leads outside, too many bytes, or
+            a damaged archive. The caller removes the files unpacked so far.
     """
     budget = _Budget(file, progress)
     with _report_damage(file):
@@ -59,7 +59,7 @@ def unpack(file: Path, folder: Path, progress: Progress) -> None:
 
 
 class _Budget:
-    """Counts unpacked bytes, and ends it where they become too many."""
+    """Counts unpacked bytes and raises if they become too many."""
 
     def __init__(self, file: Path, progress: Progress) -> None:
         self.file, self.progress = file, progress
@@ -103,9 +103,8 @@ def _untar(file: Path, folder: Path, budget: _Budget) -> None:
                 content.left += member.size
                 # written here: TarFile.extract has no `filter` before Python 3.11.4
                 data = None if member.isdir() else archive.extractfile(member)
-                _write(
-                    folder / member.name, data, "wb", budget
-                )  # if a file occurs twice, the later wins
+                # "wb": if a file occurs twice, the later one wins
+                _write(folder / member.name, data, "wb", budget)
                 content.left = MAX_HEADER
 
 
@@ -115,7 +114,7 @@ def _report_long_headers(file: Path) -> Iterator[None]:
         yield
     except TooLongError:
         raise UnpackError(
-            f"{file}: a member whose headers have more than {MAX_HEADER} bytes; the archive is refused"
+            f"{file}: a member has headers of more than {MAX_HEADER} bytes; the archive is refused"
         ) from None
 
 
@@ -131,7 +130,7 @@ def _unzip(file: Path, folder: Path, budget: _Budget) -> None:
             kind = stat.S_IFMT(member.external_attr >> 16)
             _check_member(file, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
             budget.check(member.file_size, member.filename)
-            if member.compress_type == zipfile.ZIP_LZMA:  # its decoder has no bound of memory
+            if member.compress_type == zipfile.ZIP_LZMA:  # its decoder has no memory limit
                 raise UnpackError(
                     f"{file}: {_printable(member.filename)} is packed by LZMA; {UNPACK_BY_HAND}"
                 )
@@ -140,10 +139,10 @@ def _unzip(file: Path, folder: Path, budget: _Budget) -> None:
 
 
 def _write(target: Path, data: IO[bytes] | None, mode: str, budget: _Budget) -> None:
-    """Write a member that `_check` accepted. data: of a file; None makes a folder.
+    """Write a checked member. data: content of a file; None for a folder.
 
     Raises:
-        OSError: a file stands where a folder should be, or the other way round.
+        OSError: a file is where a folder should be, or vice versa.
     """
     if data is None:
         target.mkdir(parents=True, exist_ok=True)
@@ -178,7 +177,7 @@ def _report_damage(file: Path) -> Iterator[None]:
     except DAMAGE_ERRORS as error:
         raise UnpackError(f"{file}: damaged archive ({' '.join(str(error).split())})") from error
     except OSError as error:
-        # of a decompressor, not of the disk; or a member begins before the archive
+        # from a decompressor, not from the disk; or a member begins before the archive
         if error.errno in (None, errno.EINVAL):
             raise UnpackError(f"{file}: damaged archive ({error})") from error
         if not isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):

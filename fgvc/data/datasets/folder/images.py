@@ -1,4 +1,4 @@
-"""The folder in which a dataset begins -> its pictures with class and split, and notes on them."""
+"""The folder in which a dataset begins -> its images with class and split, and notes on them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = tuple[str, str, int]  # path, class, split
 
 @dataclass
 class DatasetContent:
-    """What is read. folders: all whose direct content is read. strays: pictures in no class."""
+    """What is read. folders: those whose direct content is read. strays: images in no class."""
 
     rows: list[Row] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
@@ -34,7 +34,7 @@ class DatasetContent:
 
 
 def read(dataset_root: DatasetRoot) -> DatasetContent:
-    """All that is read of a dataset, before a test is carved.
+    """Collect the images of a dataset, before a test split is carved.
 
     Raises:
         UserError: two folders for one split, no train, an empty class folder, names that collide,
@@ -47,22 +47,20 @@ def read(dataset_root: DatasetRoot) -> DatasetContent:
 
 
 def _read_splits(dataset_root: DatasetRoot) -> DatasetContent:
-    split_folders_found, folder = split_folders.find(dataset_root.folder), dataset_root.folder
-    contents = DatasetContent(strays=list(folder.pictures))
-    split_of_folder = {
-        split: split_folders.unwrap(part) for split, part in split_folders_found.by_split.items()
-    }
-    by_split = dict(split_of_folder)
+    folder = dataset_root.folder
+    found = split_folders.find(folder)
+    contents = DatasetContent(strays=list(folder.images))
+    by_split = {split: split_folders.unwrap(part) for split, part in found.by_split.items()}
     if TEST in by_split:
         contents.test_source = "test"
     elif VAL in by_split:
         contents.test_source = "val"
         by_split = {TRAIN: by_split[TRAIN], TEST: by_split[VAL]}
     classes_of = {}
-    names = [part.name for part in by_split[TRAIN].holding]
+    names = [part.name for part in by_split[TRAIN].image_folders]
     if len(names) == 1 and split_folders.is_wrapper(names[0]):  # train/images beside train/labels
         raise one_class_error(folder.path, names[0])
-    check_parts(by_split[TRAIN], by_split[TRAIN].holding)
+    check_parts(by_split[TRAIN], by_split[TRAIN].image_folders)
     for split, split_folder in by_split.items():
         copies = find_copies(split_folder)
         contents.notes += unused_folders_note(
@@ -71,42 +69,42 @@ def _read_splits(dataset_root: DatasetRoot) -> DatasetContent:
         folders = [subfolder for subfolder in split_folder.folders if subfolder not in copies]
         classes_of[split] = _add_classes(contents, folders, split)
         contents.folders.append(split_folder)
-        contents.strays += split_folder.pictures
+        contents.strays += split_folder.images
     for split, classes in classes_of.items():
-        if strange := sorted(classes - classes_of[TRAIN]):
+        if untrained := sorted(classes - classes_of[TRAIN]):
             raise UserError(
                 f"{by_split[split].path}: holds classes that {by_split[TRAIN].name}/ lacks: "
-                f"{list_first(strange)}; add training pictures of them, or move them out"
+                f"{list_first(untrained)}; add training images of them, or move them out"
             )
     contents.notes += _split_notes(folder, by_split, contents.test_source)
-    contents.notes += _depth_note(by_split[TRAIN].holding)
-    contents.notes += [_unlabelled_note(part) for part in split_folders_found.unlabelled]
-    contents.notes += unused_folders_note(split_folders_found.beside, "beside the splits")
+    contents.notes += _depth_note(by_split[TRAIN].image_folders)
+    contents.notes += [_unlabelled_note(part) for part in found.unlabelled]
+    contents.notes += unused_folders_note(found.beside, "beside the splits")
     return contents
 
 
 def _split_notes(folder: Folder, by_split: Mapping[int, Folder], source: str) -> list[str]:
-    """A note on split folders that are not just called train, val and test."""
+    """A note on split folders whose names are not exactly train, val and test."""
     names = {split: part.path[len(folder.path) + 1 :] for split, part in by_split.items()}
     usual = SPLIT_NAMES | ({TEST: SPLIT_NAMES[VAL]} if source == "val" else {})
     if all(name == usual[split] for split, name in names.items()):
         return []
     order = [split for split in SPLIT_NAMES if split in names]
     texts = [f"{names[split]}/ is {SPLIT_NAMES[split]}" for split in order]
-    why = " as there is no test split" if source == "val" else ""
+    why = " because there is no test split" if source == "val" else ""
     return [f"splits: {', '.join(texts)}{why}"]
 
 
 def _unlabelled_note(part: Folder) -> str:
     if not (count := part.count()):
-        return f"{part.name}/ holds no pictures: not used"
+        return f"{part.name}/ holds no images: not used"
     return (
-        f"{part.name}/ holds {count} pictures without class folders, thus without labels: not used"
+        f"{part.name}/ holds {count} images without class folders and thus without labels: not used"
     )
 
 
 def unused_folders_note(folders: Sequence[Folder], where: str) -> list[str]:
-    """A note on folders whose pictures are not used, or nothing."""
+    """A note on folders whose images are not used, if there are any."""
     if not folders:
         return []
     texts = [
@@ -119,8 +117,8 @@ def unused_folders_note(folders: Sequence[Folder], where: str) -> list[str]:
 
 
 def _read_classes(dataset_root: DatasetRoot) -> DatasetContent:
-    """Class folders; where each holds folders called like splits, these are the splits."""
-    contents = DatasetContent(strays=list(dataset_root.folder.pictures))
+    """Read class folders; if each holds folders named like splits, those are the splits."""
+    contents = DatasetContent(strays=list(dataset_root.folder.images))
     classes = [
         folder for folder in dataset_root.folder.folders if folder not in dataset_root.copies
     ]
@@ -135,10 +133,10 @@ def _read_classes(dataset_root: DatasetRoot) -> DatasetContent:
 
 
 def _inner_splits(folder: Folder) -> dict[str, int]:
-    """{name: split} of the folders in a class folder, if they are its splits; otherwise empty."""
-    splits = split_folders.splits_by_name(folder.holding)
+    """{name: split} of the folders in a class folder if all of them are splits; otherwise empty."""
+    splits = split_folders.splits_by_name(folder.image_folders)
     several = len(set(splits.values())) > 1 and TRAIN in splits.values()
-    is_whole = len(splits) == len(folder.holding) and not folder.pictures
+    is_whole = len(splits) == len(folder.image_folders) and not folder.images
     return splits if several and is_whole else {}
 
 
@@ -154,50 +152,49 @@ def _read_inner_splits(
         UserError: some classes have splits, and others do not.
     """
     splits = {part for folder in split_classes for part in _inner_splits(folder).values()}
+    example = list_first(_inner_splits(split_classes[0]))
     for folder in classes:
-        words = split_folders.splits_by_name(folder.holding)
-        if folder.pictures or not folder.holding or len(words) < len(folder.holding):
+        words = split_folders.splits_by_name(folder.image_folders)
+        if folder.images or not folder.image_folders or len(words) < len(folder.image_folders):
             raise UserError(
-                f"{folder_above.path}: {split_classes[0].name}/ holds {list_first(_inner_splits(split_classes[0]))}, but "
-                f"{folder.name}/ is not split so; sort them alike, best as train/<class>/ and "
-                "test/<class>/"
+                f"{folder_above.path}: {split_classes[0].name}/ holds {example}, but "
+                f"{folder.name}/ is not split that way; use one layout, preferably train/<class>/ "
+                "and test/<class>/"
             )
     contents.test_source = "test" if TEST in splits else "val"
     for folder in classes:
         contents.folders.append(folder)
-        words = split_folders.splits_by_name(folder.holding)
-        for part in folder.holding:
+        words = split_folders.splits_by_name(folder.image_folders)
+        for part in folder.image_folders:
             is_test = words[part.name] == VAL and contents.test_source == "val"
             _add_class(contents, nfc(folder.name), part, TEST if is_test else words[part.name])
-    contents.notes.append(
-        f"splits: read from the folders {list_first(_inner_splits(split_classes[0]))} in each class folder"
-    )
+    contents.notes.append(f"splits: read from the folders {example} in each class folder")
 
 
 def _class_notes(classes: Sequence[Folder]) -> list[str]:
-    """Notes on class folders that may be meant in another way."""
+    """Notes on class folders that may have another meaning."""
     notes = []
     if words := split_folders.splits_by_name(classes):
         notes.append(
-            f"{list_first(words)}: read as classes, as there are other classes beside them"
+            f"{list_first(words)}: read as classes, because there are other classes beside them"
         )
     return notes + _depth_note(classes)
 
 
 def _depth_note(classes: Sequence[Folder]) -> list[str]:
-    """A note on classes that lie perhaps one level further down."""
-    deep = [folder for folder in classes if not folder.pictures]
+    """A note on classes that perhaps lie one level further down."""
+    deep = [folder for folder in classes if not folder.images]
     if len(deep) < len(classes):
         return [
-            f"{folder.name}/ holds only folders ({list_first(subfolder.name for subfolder in folder.holding)}"
-            f"), whose pictures belong to the class {folder.name}"
+            f"{folder.name}/ holds only folders "
+            f"({list_first(f.name for f in folder.image_folders)}), whose images belong to the class {folder.name}"
             for folder in deep[:1]
-            if len(folder.holding) > 1
+            if len(folder.image_folders) > 1
         ]
-    inner = sorted({subfolder.name for folder in classes for subfolder in folder.holding})
+    inner = sorted({subfolder.name for folder in classes for subfolder in folder.image_folders})
     return [
         f"the class folders ({list_first(folder.name for folder in classes)}) hold only folders "
-        f"({list_first(inner)}), whose pictures belong to the class above; if these are the "
+        f"({list_first(inner)}), whose images belong to the class above; if these are the "
         f"classes, set {setting('dataset.root', classes[0].path)}"
     ]
 
@@ -206,18 +203,18 @@ def _depth_note(classes: Sequence[Folder]) -> list[str]:
 
 
 def _add_classes(contents: DatasetContent, folders: Sequence[Folder], split: int) -> set[str]:
-    """Add all class folders of a split; returns the names of the classes.
+    """Add all class folders of a split and return the names of the classes.
 
     Raises:
-        UserError: an empty one, or names that differ only in case, Unicode composition or spaces
-            and dots at the end.
+        UserError: an empty class folder, or names that differ only in case, Unicode composition, or
+            spaces and dots at the end.
     """
     places: dict[str, list[str]] = defaultdict(list)
     for folder in folders:
-        if not folder.holds_pictures:
+        if not folder.holds_images:
             raise UserError(
                 f"{folder.path}: a class folder without "
-                f"pictures{skipped_files.summary(folder)}; fill or remove it"
+                f"images{skipped_files.summary(folder)}; fill or remove it"
             )
         places[nfc(folder.name).casefold().rstrip(" .")].append(folder.path)  # as Windows does
         _add_class(contents, nfc(folder.name), folder, split)
@@ -232,9 +229,9 @@ def _add_classes(contents: DatasetContent, folders: Sequence[Folder], split: int
 def _add_class(contents: DatasetContent, name: str, folder: Folder, split: int) -> None:
     for part in folder.walk():
         contents.folders.append(part)
-        contents.rows += [(path, name, split) for path in part.pictures]
+        contents.rows += [(path, name, split) for path in part.images]
 
 
 def _count_text(folder: Folder) -> str:
     count = folder.count()
-    return f"{count} picture" if count == 1 else f"{count} pictures"
+    return f"{count} image" if count == 1 else f"{count} images"

@@ -1,4 +1,4 @@
-"""Files that a folder dataset passes over -> one line that counts them by kind."""
+"""Files that dataset=folder skips -> one line that counts them by kind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLURAL = {
     BROKEN: "broken links",
     SPECIAL: "FIFOs, sockets or devices",
     LINK_LOOP: "links back to a folder above them",
-    STRAY: "pictures in no class folder",
+    STRAY: "images in no class folder",
     LEFTOVER: "backup or unfinished files",
 }
 UNREAD_FORMATS = (
@@ -41,33 +41,33 @@ _SUFFIX = re.compile(r"\.[a-z0-9_-]{1,12}")
 
 
 def note(folders: Iterable[Folder], strays: Iterable[str], root: str) -> tuple[str, ...]:
-    """The note on all that is passed over, or nothing.
+    """A note on all skipped files, if there are any.
 
     Args:
-        folders: those whose direct content counts.
-        strays: paths of pictures that lie in no class folder.
+        folders: the folders whose direct content counts.
+        strays: paths of images in no class folder.
         root: paths in the note are relative to it.
     """
     files = [SkippedFile(path, STRAY) for path in strays]
-    no_classes: list[str] = []
+    tool_folders: list[str] = []
     for folder in folders:
         files += folder.content.skipped
-        no_classes += folder.content.no_classes
+        tool_folders += folder.content.tool_folders
     texts = list(_count_by_kind(files, root))
-    if no_classes:
-        names = list_first((_relative(path, root) for path in no_classes), 3)
+    if tool_folders:
+        names = list_first((_relative(path, root) for path in tool_folders), 3)
         texts.append(f"folders that are no classes ({names})")
     return (f"passed over: {', '.join(texts)}",) if texts else ()
 
 
 def summary(folder: Folder) -> str:
-    """What lies in a folder that holds no pictures, as " (it holds ...)"; may be empty."""
+    """Content of a folder without images, as " (it holds ...)"; may be empty."""
     files = [file for part in folder.walk() for file in part.content.skipped]
     return f" (it holds {', '.join(_count_by_kind(files, folder.path))})" if files else ""
 
 
 def _count_by_kind(files: Sequence[SkippedFile], root: str) -> Iterator[str]:
-    """`12 .heic (HEIC, not read; convert them to JPEG)`, kind by kind, most files first."""
+    """Yield `12 .heic (HEIC, not read; convert them to JPEG)` per kind, most files first."""
     paths_of: dict[tuple[str, str | None], list[str]] = defaultdict(list)
     for file in files:
         paths_of[_suffix(file), file.kind].append(file.path)
@@ -79,7 +79,7 @@ def _count_by_kind(files: Sequence[SkippedFile], root: str) -> Iterator[str]:
 
 
 def _suffix(file: SkippedFile) -> str:
-    """The suffix in lower case, if it may be printed; "?" for any other; "" without one."""
+    """The suffix in lower case; "?" if it is not safe to print; "" if there is none."""
     if file.kind in PLURAL:
         return ""
     suffix = os.path.splitext(file.path)[1].lower()  # noqa: PTH122 - paths are texts here
@@ -87,7 +87,7 @@ def _suffix(file: SkippedFile) -> str:
 
 
 def _describe(suffix: str, kind: str | None, single: bool, first: str) -> str:
-    """Words for files of one suffix and kind."""
+    """Description of files of one suffix and kind."""
     them = "it" if single else "them"
     if kind in PLURAL:
         words = kind if single else PLURAL[kind]
@@ -109,5 +109,5 @@ def _relative(path: str, root: str) -> str:
 
 
 def printable(name: str) -> str:
-    """A name, or its escaped form if it holds control characters or is not UTF-8."""
+    """A name, escaped if it contains control characters or is not UTF-8."""
     return name if name.isprintable() else ascii(name)

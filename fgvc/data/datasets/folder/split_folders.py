@@ -1,8 +1,8 @@
-"""A folder -> the folders in it that are splits; a split folder -> its class folders.
+"""A folder -> its split folders; a split folder -> its class folders.
 
-A folder is a split if it is called like one (training, Val, cars_test beside cars_train) and holds
-class folders. One that holds pictures itself is a class, unless its neighbours show that the
-pictures are strays.
+A folder is a split if it is named like a split (training, Val, cars_test beside cars_train) and
+holds class folders. A folder with images of its own is a class, unless its siblings show that the
+images are strays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
 from fgvc.untrusted.shell import setting
 
 SPLIT_NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
-# names of folders that hold the classes of a whole dataset, or another version of the same pictures
+# folders that hold the classes of a whole dataset, or another version of the same images
 WRAPPERS = re.compile(
     r"((all|raw|full|color|colour|new|jpeg)?(images?|imgs?|pictures?|pics?|photos?|jpe?gs?|pngs?|data"
     r"|datasets?|files|classes|folders?|archive)|originals?|raw|processed|preprocessed|resized"
@@ -31,7 +31,10 @@ UNLABELLED = re.compile(r"(un)?(known|labell?ed|classified)|none|all|all ?classe
 
 @dataclass(frozen=True)
 class SplitFolders:
-    """Split folders of a folder. unlabelled: called like splits, but without class folders."""
+    """Split folders of a folder.
+
+    unlabelled: named like splits, but without class folders. beside: other folders with images.
+    """
 
     by_split: Mapping[int, Folder]
     unlabelled: tuple[Folder, ...]
@@ -39,28 +42,26 @@ class SplitFolders:
 
 
 def splits_by_name(folders: Sequence[Folder]) -> dict[str, int]:
-    """{name: split} of the folders that are called like splits."""
+    """{name: split} of the folders that are named like splits."""
     return splits_among([folder.name for folder in folders])
 
 
 def is_wrapper(name: str) -> bool:
-    """Whether a folder's name says that it wraps a dataset rather than names a class."""
+    """Whether a folder's name suggests that it wraps a dataset rather than being a class."""
     return WRAPPERS.fullmatch(re.sub(r"[\W_]+", "", name.casefold())) is not None
 
 
 def candidates(folder: Folder) -> dict[int, list[Folder]]:
-    """{split: folders called like it that hold class folders}; nothing refused, maybe empty."""
+    """{split: folders named like it that hold class folders}; may be empty, never raises."""
     split = splits_by_name(folder.folders)
     named = [subfolder for subfolder in folder.folders if subfolder.name in split]
-    with_folders = [
-        subfolder for subfolder in named if subfolder.folders and not subfolder.pictures
-    ]
-    only_words = all(subfolder.name in split for subfolder in folder.holding)
+    with_folders = [subfolder for subfolder in named if subfolder.folders and not subfolder.images]
+    only_words = all(subfolder.name in split for subfolder in folder.image_folders)
     if not with_folders and not only_words:
         return {}
     by_split: dict[int, list[Folder]] = defaultdict(list)
     for subfolder in named:
-        if subfolder in with_folders or subfolder.holding:
+        if subfolder in with_folders or subfolder.image_folders:
             same = [
                 other for other in by_split[split[subfolder.name]] if other.inode == subfolder.inode
             ]
@@ -74,32 +75,32 @@ def all_folders(by_split: Mapping[int, Sequence[Folder]]) -> list[Folder]:
 
 
 def is_split_layout(folder: Folder) -> bool:
-    """Whether a folder surely holds splits: two of them, or train alone with two classes."""
+    """Whether a folder certainly holds splits: two of them, or train alone with two classes."""
     by_split = candidates(folder)
-    alone = all_folders(by_split) == folder.holding and TRAIN in by_split
-    return len(by_split) > 1 or (alone and len(unwrap(by_split[TRAIN][0]).holding) > 1)
+    alone = all_folders(by_split) == folder.image_folders and TRAIN in by_split
+    return len(by_split) > 1 or (alone and len(unwrap(by_split[TRAIN][0]).image_folders) > 1)
 
 
 def find_datasets(folder: Folder, depth: int) -> list[Folder]:
-    """The nearest folders, at or below a folder, that surely hold splits."""
+    """The nearest folders, at or below a folder, that certainly hold splits."""
     if is_split_layout(folder):
         return [folder]
-    subfolders = folder.holding if depth else []
+    subfolders = folder.image_folders if depth else []
     return [dataset for subfolder in subfolders for dataset in find_datasets(subfolder, depth - 1)]
 
 
 def unwrap(folder: Folder) -> Folder:
-    """A split folder, or the folder in it that holds all its classes: train/images, test/test."""
-    while not folder.pictures and len(folder.holding) == 1:
-        (subfolder,) = folder.holding
-        if not (_is_wrapper_in(subfolder.name, folder.name) and subfolder.holding):
+    """The folder that holds the classes of a split: itself, or train/images, test/test."""
+    while not folder.images and len(folder.image_folders) == 1:
+        (subfolder,) = folder.image_folders
+        if not (_is_wrapper_in(subfolder.name, folder.name) and subfolder.image_folders):
             break
         folder = subfolder
     return folder
 
 
 def find(folder: Folder) -> SplitFolders:
-    """The split folders of a folder that has candidates.
+    """Find the split folders of a folder that has candidates.
 
     Raises:
         UserError: two folders for one split, or no train.
@@ -108,12 +109,12 @@ def find(folder: Folder) -> SplitFolders:
     for split, folders in by_split_all.items():
         if len(folders) > 1:
             raise UserError(
-                f"{folder.path}: {_list_folders(folders)} both mean the split {SPLIT_NAMES[split]}; "
-                "merge them, or rename those that are not"
+                f"{folder.path}: {_list_folders(folders)} both mean the split "
+                f"{SPLIT_NAMES[split]}; merge them, or rename those that are not"
             )
     by_split = {split: folders[0] for split, folders in by_split_all.items()}
     if TRAIN in by_split:
-        class_names = {nfc(subfolder.name) for subfolder in unwrap(by_split[TRAIN]).holding}
+        class_names = {nfc(subfolder.name) for subfolder in unwrap(by_split[TRAIN]).image_folders}
         for split in [split for split in by_split if split != TRAIN]:
             if is_unlabelled(by_split[split], class_names):
                 del by_split[split]
@@ -125,26 +126,26 @@ def find(folder: Folder) -> SplitFolders:
     if TRAIN not in by_split:
         raise _no_train_error(folder, by_split, unlabelled, rest)
     beside = tuple(
-        subfolder for subfolder in rest if subfolder not in unlabelled and subfolder.holds_pictures
+        subfolder for subfolder in rest if subfolder not in unlabelled and subfolder.holds_images
     )
     return SplitFolders(by_split, unlabelled, beside)
 
 
 def is_unlabelled(folder: Folder, class_names: set[str] | frozenset[str] = frozenset()) -> bool:
-    """Whether a test folder only wraps pictures without labels: test/images, test1/test1.
+    """Whether a test folder only wraps images without labels: test/images, test1/test1.
 
     Args:
-        known: names of the classes, which a folder of pictures in it is not.
+        class_names: names of the classes; a folder with such a name is labelled.
     """
     folder = unwrap(folder)
-    if len(folder.holding) != 1 or len(folder.folders) != 1:
+    if len(folder.image_folders) != 1 or len(folder.folders) != 1:
         return False
-    (subfolder,) = folder.holding
+    (subfolder,) = folder.image_folders
     name = subfolder.name.casefold()
-    says_nothing = (
+    is_no_class = (
         _is_wrapper_in(subfolder.name, folder.name) or UNLABELLED.fullmatch(name) is not None
     )
-    return says_nothing and not subfolder.holding and nfc(subfolder.name) not in class_names
+    return is_no_class and not subfolder.image_folders and nfc(subfolder.name) not in class_names
 
 
 def _is_wrapper_in(name: str, parent: str) -> bool:
@@ -161,11 +162,11 @@ def _no_train_error(
     words, why = splits_by_name(folder.folders), ""
     for subfolder in unlabelled:
         if words[subfolder.name] == TRAIN:
-            lies = "pictures, but no class folders" if subfolder.holds_pictures else "no pictures"
+            lies = "images, but no class folders" if subfolder.holds_images else "no images"
             why = f" with class folders ({subfolder.name}/ holds {lies})"
     places = [place for place in by_split.values() if not is_unlabelled(place)]
-    places += [place for place in rest if place.holding]
-    way_out = "rename the folder with the training pictures to train/"
+    places += [place for place in rest if place.image_folders]
+    way_out = "rename the folder with the training images to train/"
     if places:
         way_out += (
             f", or set {setting('dataset.root', places[0].path)} to train on that folder and carve "

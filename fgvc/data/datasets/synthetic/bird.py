@@ -1,7 +1,8 @@
 """Code of a species, plumage -> flat coloured polygons of a bird in its own frame.
 
-The frame: the bird faces right, y points down, the body is about 100 units long around (0, 0).
-Only + - * / touch coordinates, so a polygon is the same on every machine. M vertices.
+In this frame, the bird faces right, y points down, and the body is about 100 units long around
+(0, 0). Coordinates are computed with + - * / only, so polygons are identical on every machine.
+M vertices.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PAINT: dict[str, Rgb] = {
     "blue": (38, 84, 214),
 }
 
-# Parts without an attribute of their own, and those whose outline is shared with the body.
+# Locations of parts without an own attribute, or whose outline is shared with the body.
 ANCHORS: dict[str, Point] = {
     "nape": (17, -34),
     "throat": (46, -16),
@@ -103,7 +104,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Plumage:
-    """Colours that say nothing about the species."""
+    """Colours that do not depend on the species."""
 
     upper: Rgb
     under: Rgb
@@ -112,7 +113,7 @@ class Plumage:
 
 
 def draw_bird(code: Code, plumage: Plumage, down: Point) -> list[Shape]:
-    """Back to front; `down` is the unit vector of gravity in the bird's frame."""
+    """The shapes of a bird, back to front. down: unit vector of gravity in the bird's frame."""
     return [
         *_tail(code, plumage),
         *_legs(plumage, down),
@@ -128,7 +129,7 @@ def draw_bird(code: Code, plumage: Plumage, down: Point) -> list[Shape]:
 
 
 def part_locations(shapes: Sequence[Shape]) -> dict[str, Point]:
-    """Part -> its anchor, or the centre of area of what is drawn of it."""
+    """The location of each part: its anchor, or the centre of its polygons."""
     return {part: ANCHORS.get(part) or _part_centre(shapes, part) for part in PARTS}
 
 
@@ -207,7 +208,7 @@ def _wing(code: Code, plumage: Plumage) -> list[Shape]:
 
 
 def _on_wing(along: float, across: float) -> np.ndarray:
-    """A point of the wing: 0 shoulder .. 1 tip along, 0 upper edge .. 1 lower edge across."""
+    """A point of the wing. along: 0 shoulder .. 1 tip. across: 0 upper edge .. 1 lower edge."""
     knots = [index / (len(WING_TOP) - 1) for index in range(len(WING_TOP))]
     ends = [
         np.array([np.interp(along, knots, [p[axis] for p in edge]) for axis in (0, 1)])
@@ -237,7 +238,7 @@ def _tail(code: Code, plumage: Plumage) -> list[Shape]:
 
 
 def _blade(blade: tuple[float, float, float, float], start: float, end: float) -> np.ndarray:
-    """The stretch start .. end (fractions of its length) of one tail feather."""
+    """The section start .. end (fractions of its length) of a tail feather."""
     lean, length, root, tip = blade
     origin, along = np.array((-44.0, 20.0)), np.array((-0.95, 0.31))
     side = np.array((0.31, 0.95))

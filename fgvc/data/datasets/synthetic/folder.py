@@ -1,7 +1,7 @@
-"""Generator settings -> a folder in the layout of CUB-200-2011: whole or absent, the same bytes.
+"""Generator settings -> a folder in the layout of CUB-200-2011, complete or absent.
 
-Every picture has a random stream of its own, (seed, class, split, index), so the number of
-processes and their order leave no trace.
+Every image has its own random stream, (seed, class, split, index), so the bytes do not depend on
+the number of processes or their order.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from fgvc.store.hashing import canonical_json, sha256_bytes
 from fgvc.types import TEST, TRAIN, Progress, UserError
 from fgvc.untrusted import MIB
 
-VERSION = 1  # of the drawing: moves whenever the same settings give other bytes
+VERSION = 1  # raise it whenever the same settings give other bytes
 JPEG_QUALITY = 92
-MIN_POOL_IMAGES = 240  # pictures; fewer are drawn sooner than a second process has started
+MIN_POOL_IMAGES = 240  # fewer are drawn faster than a second process starts
 SETTINGS_FILE = "generator.json"
-MAX_PIXELS = 20_000_000_000  # of a whole dataset: a few gigabytes of JPEG, an hour of drawing
+MAX_PIXELS = 20_000_000_000  # of a dataset: a few gigabytes of JPEG, an hour of drawing
 MAX_FILE_BYTES = 1024 * MIB  # bytes of an index file
 
 LICENSE = """\
@@ -77,7 +77,7 @@ def _warn(line: str) -> None:
 
 @dataclass(frozen=True)
 class DrawingJob:
-    """One picture to draw: where it goes and all that decides its bytes."""
+    """An image to draw: its path and everything that determines its bytes."""
 
     path: Path
     code: Code
@@ -89,7 +89,7 @@ class DrawingJob:
         return self.stream[2]
 
 
-# box, parts, and the SHA256 of the picture's file
+# box, parts, and SHA256 of the file
 Row = tuple[tuple[int, ...], dict[str, tuple[float, float, bool]], str]
 DRAWN_NAMES = ("images", "parts", "LICENSE", "APPROVAL.md", SETTINGS_FILE)  # and the index files
 
@@ -101,28 +101,28 @@ def write(
     on_note: Callable[[str], None] = _warn,
     redraw: bool = False,
 ) -> Path:
-    """Draw the dataset into `root`, or find it there.
+    """Draw the dataset into `root`, unless it is there already.
 
     Args:
-        root: the folder to make; its parents are made where missing.
-        generator: how many classes and pictures, how large, which seed.
-        progress: advanced by one a picture.
-        on_note: called with one line if the dataset there is damaged, and thus drawn again.
-        redraw: the caller knows that a picture is damaged.
+        root: the folder to create, with its parents.
+        generator: number of classes and images, size, seed.
+        progress: advanced by one per image.
+        on_note: called with one line if a damaged dataset is drawn again.
+        redraw: the caller knows that an image is damaged.
 
     Returns:
         root.
 
     Raises:
-        UserError: root holds something else, or no such generator version or seed exists.
-        OSError: the disk refuses.
+        UserError: root holds something else, or the settings cannot be drawn.
+        OSError: the disk fails.
     """
     root, settings = Path(root), _check_settings(generator)
     if not redraw and _find_damage(root, settings) is None:
         return root
     with lock(root.with_name(f".{root.name}.lock"), wait=True):
         temporary_files.remove_stale(root.parent)
-        damage = "a picture is not as it was drawn" if redraw else _find_damage(root, settings)
+        damage = "an image is not as it was drawn" if redraw else _find_damage(root, settings)
         if damage is not None:
             if damage:
                 _check_ours(root)
@@ -133,12 +133,12 @@ def write(
 
 
 def image_digests(root: Path) -> dict[str, str]:
-    """SHA256 of each picture as it was drawn, by its path in a dataset that `write` found whole."""
+    """{path: SHA256} of the images as drawn, for a dataset that `write` has verified."""
     return json.loads(untrusted.read_bytes(root / SETTINGS_FILE, MAX_FILE_BYTES))["pictures"]
 
 
 def draw_file(job: DrawingJob) -> Row:
-    """Draw one picture, save it, and return its box, its part locations and its SHA256."""
+    """Draw an image, save it, and return its box, part locations and SHA256."""
     drawing = render(job.code, job.stream, job.side)
     data = io.BytesIO()
     drawing.image.save(data, "JPEG", quality=JPEG_QUALITY)
@@ -147,7 +147,7 @@ def draw_file(job: DrawingJob) -> Row:
 
 
 def render(code: Code, stream: tuple[int, int, int, int], side: int) -> Drawing:
-    """The picture of a random stream: (seed, class, split, index)."""
+    """Draw the image of a random stream: (seed, class, split, index)."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(stream)))
     return draw_scene(code, rng, side)
 
@@ -162,7 +162,7 @@ def _check_settings(generator: Generator) -> dict[str, int]:
     count = generator.classes * (generator.train_per_class + generator.test_per_class)
     if (pixels := count * generator.side**2) > MAX_PIXELS:  # a checkpoint may ask for it
         raise UserError(
-            f"dataset.generator: {count} pictures of {generator.side} pixels a side are {pixels} "
+            f"dataset.generator: {count} images of {generator.side} pixels a side are {pixels} "
             f"pixels, more than {MAX_PIXELS}; draw fewer or smaller ones"
         )
     if values["seed"] < 0:
@@ -173,10 +173,10 @@ def _check_settings(generator: Generator) -> dict[str, int]:
 
 
 def _find_damage(root: Path, settings: dict[str, int]) -> str | None:
-    """None if root holds this very dataset, "" if nothing is there yet, otherwise what is damaged.
+    """None if root holds exactly this dataset, "" if it is empty, otherwise what is damaged.
 
     Raises:
-        UserError: root holds other things.
+        UserError: root holds something else.
     """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return ""
@@ -200,7 +200,7 @@ def _find_damage(root: Path, settings: dict[str, int]) -> str | None:
 
 
 def _is_synthetic(root: Path) -> bool:
-    """Whether the folder holds only files that this module draws, by its licence and its names."""
+    """Whether the folder only holds files of this generator, by licence and file names."""
     try:
         licence = untrusted.read_bytes(root / "LICENSE", MIB)
         names = {path.name for path in root.iterdir()}
@@ -217,19 +217,19 @@ def _check_ours(root: Path) -> None:
 
 def _other_content_error(root: Path) -> UserError:
     return UserError(
-        f"dataset.root={root}: holds other things than the synthetic birds asked for; "
+        f"dataset.root={root}: holds something other than the requested synthetic birds; "
         "choose another dataset.root=... or move that folder away"
     )
 
 
 def _stamp(
-    settings: dict[str, int], files: dict[str, bytes], pictures: dict[str, str]
+    settings: dict[str, int], files: dict[str, bytes], images: dict[str, str]
 ) -> dict[str, object]:
-    """What generator.json holds: the settings, and digests of index files, pictures and itself."""
+    """Content of generator.json: the settings, and digests of index files, images and itself."""
     stamp: dict[str, object] = {
         "settings": settings,
         "files": {name: sha256_bytes(files[name]) for name in sorted(files)},
-        "pictures": pictures,
+        "pictures": images,
     }
     return {**stamp, "sha256": _checksum(stamp)}
 
@@ -262,7 +262,7 @@ def _draw_dataset(
 
 
 def _jobs(images: Path, all_species: tuple[Species, ...], generator: Generator) -> list[DrawingJob]:
-    """In the order of the index: by class, training pictures first."""
+    """All images in the order of the index: by class, training images first."""
     counts = {TRAIN: generator.train_per_class, TEST: generator.test_per_class}
     jobs = []
     for label, kind in enumerate(all_species):
@@ -275,12 +275,12 @@ def _jobs(images: Path, all_species: tuple[Species, ...], generator: Generator) 
 
 
 def _draw_all(jobs: list[DrawingJob]) -> Iterator[Row]:
-    """The rows of all jobs, in their order."""
+    """Yield the rows of all jobs, in their order."""
     workers = min(os.cpu_count() or 1, len(jobs) // (MIN_POOL_IMAGES // 2))
     if workers < 2:
         yield from map(draw_file, jobs)
         return
-    # spawned, as a fork beside torch's threads can hang
+    # spawn, because a fork beside torch's threads can hang
     with ProcessPoolExecutor(workers, get_context("spawn"), signals.ignore) as pool:
         with signals.blocked(tracked=True):
             rows = pool.map(draw_file, jobs, chunksize=8)  # starts the processes
@@ -290,7 +290,7 @@ def _draw_all(jobs: list[DrawingJob]) -> Iterator[Row]:
 def _index_texts(
     all_species: tuple[Species, ...], jobs: list[DrawingJob], rows: list[Row]
 ) -> dict[str, str]:
-    """File name -> text, in the words of CUB-200-2011: ids count from 1, split 1 is training."""
+    """{file name: text} in the format of CUB-200-2011: ids from 1, split 1 is training."""
     images = [f"{job.path.parent.name}/{job.path.name}" for job in jobs]
     return {
         "images.txt": _number_lines(images),
@@ -318,4 +318,4 @@ def _number_lines(values: Iterable[object]) -> str:
 
 
 def _silent(n: int, note: str = "") -> None:
-    """Progress for nobody."""
+    """A progress that shows nothing."""

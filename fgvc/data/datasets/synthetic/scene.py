@@ -1,6 +1,6 @@
-"""Code of a species, random generator -> a photograph-like picture with box and part locations.
+"""Code of a species, random generator -> a photograph-like image with box and part locations.
 
-All but the code is nuisance, drawn independently of it: pose, place, size, plumage, backdrop,
+Everything but the code is drawn independently of the species: pose, place, size, plumage, backdrop,
 leaves, light, blur, noise. H height, W width, K parts, M vertices.
 """
 
@@ -29,17 +29,15 @@ from fgvc.data.datasets.synthetic.bird import (
 from fgvc.data.datasets.synthetic.species import Code
 
 ASPECTS = ((4, 3), (3, 2), (1, 1), (3, 4), (5, 4))
-FRAME_SIZE = (
-    200  # units of the bird's frame that must fit into the shorter side, whatever the species
-)
+FRAME_SIZE = 200  # units of the bird's frame that fit into the shorter side, for every species
 HIP: Point = (-5, 34)
-# Hues (turns) of what lies out of focus: leaves, autumn, sky, bark, water, heath.
+# Hue and spread (turns) of backdrops: leaves, autumn, sky, bark, water, heath.
 BACKDROPS = ((0.28, 0.07), (0.10, 0.05), (0.58, 0.05), (0.08, 0.03), (0.48, 0.06), (0.83, 0.08))
 
 
 @dataclass(frozen=True)
 class Pose:
-    """The bird's frame -> pixels: mirror (1 faces right, -1 left), turn head up, scale, shift."""
+    """Maps the bird's frame to pixels: mirror (1 faces right, -1 left), rotate, scale, shift."""
 
     mirror: int
     cosine: float
@@ -62,7 +60,10 @@ class Pose:
 
 @dataclass(frozen=True)
 class Drawing:
-    """box: x, y, width, height; parts: name -> x, y, inside the frame or not. In pixels."""
+    """An image with annotations in pixels.
+
+    box: x, y, width, height. parts: name -> x, y, whether it lies inside the image.
+    """
 
     image: Image.Image
     box: tuple[int, int, int, int]
@@ -70,7 +71,7 @@ class Drawing:
 
 
 def draw_scene(code: Code, rng: np.random.Generator, side: int) -> Drawing:
-    """A picture whose longer side is `side` pixels."""
+    """Draw an image whose longer side is `side` pixels."""
     size = _draw_size(rng, side)
     pose = _draw_pose(rng, size)
     shapes = draw_bird(code, _draw_plumage(rng), pose.down)
@@ -117,7 +118,7 @@ def _draw_plumage(rng: np.random.Generator) -> Plumage:
 
 
 def _perch(rng: np.random.Generator, size: tuple[int, int], pose: Pose) -> list[Shape]:
-    """A branch under the feet, across the whole picture, and twigs that leave it."""
+    """A branch under the feet across the whole image, and its twigs."""
     foot = pose(np.array(HIP)) + np.array((0, LEG * pose.scale))
     bark = _rgb(rng.uniform(0.05, 0.11), rng.uniform(0.1, 0.45), rng.uniform(0.22, 0.5))
     slope, thick = rng.uniform(-0.25, 0.25), rng.uniform(3, 8) * pose.scale
@@ -143,7 +144,7 @@ def _stick(start: np.ndarray, end: np.ndarray, half: float, rgb: Rgb) -> Shape:
 
 
 def _litter(rng: np.random.Generator, size: tuple[int, int]) -> list[Shape]:
-    """Leaves, and a few petals in two of the very colours that mark species."""
+    """Leaves, and a few petals in two of the colours that distinguish species."""
     petals = [tuple(PAINT.values())[row] for row in rng.permutation(len(PAINT))[:2]]
     shapes = []
     for _ in range(rng.integers(2, 9)):
@@ -169,7 +170,7 @@ def _leaf(rng: np.random.Generator, size: tuple[int, int], rgb: Rgb) -> Shape:
 
 
 def _backdrop(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """Soft blobs over a gradient: drawn small and enlarged, as if out of focus."""
+    """Soft blobs over a gradient, drawn small and enlarged to look out of focus."""
     hue, spread = BACKDROPS[rng.integers(len(BACKDROPS))]
     small = (size[0] // 8 + 2, size[1] // 8 + 2)
     top, bottom = (_muted_colour(rng, hue, spread) for _ in range(2))
@@ -191,7 +192,7 @@ def _muted_colour(rng: np.random.Generator, hue: float, spread: float) -> Rgb:
 
 
 def _rasterize(shapes: Sequence[Shape], size: tuple[int, int], oversampling: int) -> Image.Image:
-    """The polygons, antialiased, on a transparent ground; later ones cover earlier ones."""
+    """Draw polygons, antialiased, on a transparent layer; later ones cover earlier ones."""
     layer = Image.new("RGBA", (size[0] * oversampling, size[1] * oversampling))
     draw = ImageDraw.Draw(layer)
     for shape in shapes:
@@ -201,7 +202,7 @@ def _rasterize(shapes: Sequence[Shape], size: tuple[int, int], oversampling: int
 
 
 def _shade(layer: Image.Image, row: float, half: float) -> Image.Image:
-    """Lighter above `row`, darker below it: a round body under the sky."""
+    """Lighten above `row` and darken below it, like a round body under the sky."""
     rows_H = (np.arange(layer.height) - row) / half
     light_H11 = np.clip(1.04 - 0.2 * rows_H, 0.7, 1.18)[:, None, None]
     shaded = _to_image(np.asarray(layer.convert("RGB")) * light_H11)
@@ -210,7 +211,7 @@ def _shade(layer: Image.Image, row: float, half: float) -> Image.Image:
 
 
 def _expose(rng: np.random.Generator, image: Image.Image) -> Image.Image:
-    """Light across the picture, its colour, focus and grain."""
+    """Vary light, colour, focus and grain."""
     across, down = rng.uniform(-0.1, 0.1, size=2)
     white_3 = rng.uniform(0.88, 1.08) * rng.uniform(0.96, 1.04, size=3)
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7) * max(image.size) / 320))
@@ -227,7 +228,7 @@ def _to_image(rgb_HW3: np.ndarray) -> Image.Image:
 
 
 def _box(alpha: Image.Image) -> tuple[int, int, int, int]:
-    """The smallest box around the pixels that the bird fills by half or more."""
+    """The smallest box around the pixels that the bird covers by half or more."""
     left, top, right, bottom = alpha.point([0] * 128 + [255] * 128).getbbox() or (0, 0, 0, 0)
     return left, top, right - left, bottom - top
 
@@ -243,6 +244,6 @@ def _parts(
 
 
 def _rgb(hue: float, saturation: float, value: float) -> Rgb:
-    """Hue in turns (any whole turn more is the same), saturation and value in 0..1."""
+    """Hue in turns (modulo 1), saturation and value in 0..1."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)

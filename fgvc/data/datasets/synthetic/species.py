@@ -1,7 +1,7 @@
-"""Number of classes, seed -> invented species: a code word over part attributes, and a name.
+"""Number of classes, seed -> invented species: a name and the attributes of its parts.
 
-Genera differ in the GENUS attributes only; within a genus a species differs from its founder in one
-attribute. So siblings differ in at most two attributes, and any two species in at most five.
+Genera differ only in GENUS_ATTRIBUTES. Within a genus, each species differs from the first one in
+one attribute. Thus siblings differ in at most two attributes, and any two species in at most five.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from fgvc.config.schema import Generator
 from fgvc.types import Hierarchy
 
-GENUS_ATTRIBUTES = ("crest", "crown", "bar_colour")  # what tells genera apart
+GENUS_ATTRIBUTES = ("crest", "crown", "bar_colour")  # that distinguish genera
 GENUS_SIZE = 3
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -37,7 +37,7 @@ KINDS = ("wren", "finch", "lark", "pipit", "chat", "shrike", "thrush", "tit", "b
 
 @dataclass(frozen=True)
 class Code:
-    """What a species looks like: one value of ATTRIBUTES for each attribute."""
+    """The appearance of a species: one value of ATTRIBUTES per attribute."""
 
     beak: str
     crest: str
@@ -52,7 +52,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Species:
-    """A class: its name and its looks."""
+    """A class: its name and its appearance."""
 
     name: str
     code: Code
@@ -64,13 +64,13 @@ def distance(a: Code, b: Code) -> int:
 
 
 def species(classes: int, seed: int) -> tuple[Species, ...]:
-    """The first `classes` species of a seed; more classes leave the earlier ones as they are."""
+    """The first `classes` species of a seed; more classes do not change the earlier ones."""
     names = _names(seed)[:classes]
     return tuple(map(Species, names, _codes(classes, seed)))
 
 
 def hierarchy(generator: Generator) -> Hierarchy:
-    """The genus of each class; a genus is named after the looks that its species share."""
+    """The genus of each class; a genus is named after the attributes that its species share."""
     all_species = species(generator.classes, generator.seed)
     descriptions = [
         ", ".join(getattr(item.code, part) for part in GENUS_ATTRIBUTES) for item in all_species
@@ -95,7 +95,7 @@ def _codes(classes: int, seed: int) -> list[Code]:
 
 
 def _genus(rng: np.random.Generator, founder: Code) -> list[Code]:
-    """The founder and species that each differ from it in an attribute of their own."""
+    """The founder, and species that each differ from it in another attribute."""
     names = [name for name in ATTRIBUTES if name not in GENUS_ATTRIBUTES]
     genus = [founder]
     for row in rng.permutation(len(names))[: GENUS_SIZE - 1]:

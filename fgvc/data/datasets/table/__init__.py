@@ -1,8 +1,8 @@
 """reader=table: a table with a row per image -> Index.
 
-files.py opens text.py (CSV, TSV, JSON lines) or parquet.py -> names.py (columns of path and label),
-splits.py -> paths.py, or embedded.py for images inside Parquet -> labels.py -> Index. A label is
-any text: spaces, slashes, other scripts. N images.
+open_table opens a text_file (CSV, TSV, JSON lines) or a parquet_file. columns chooses the columns
+of path and label, split_column reads the split, paths (or embedded_images, for images inside
+Parquet) finds the files, labels numbers the classes. A label is any text. N images.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["Keys", "read"]
 
 @dataclass(frozen=True)
 class ColumnPair:
-    """Places of the columns that are read."""
+    """Indices of the columns of path and label."""
 
     path: int
     label: int
@@ -64,23 +64,23 @@ def read(
     """Read the table.
 
     Args:
-        file: a name that ends in one of files.FORMATS; of Parquet, a pattern or a folder too.
+        file: a file with one of open_table.SUFFIXES; for Parquet also a pattern or a folder.
         root: the folder that paths are relative to; None: the folder of the table.
-        test_fraction: share of each class that becomes test where nothing states the split.
+        test_fraction: share of each class that becomes test if the table states no split.
         seed: of that split.
-        keys: the columns that the user names.
+        keys: the columns that the user chose.
         cache_root: where images inside Parquet are unpacked; None: they are only counted.
         progress: advanced by images unpacked.
 
     Raises:
-        UserError: no such file or column, a cell that is empty or means nothing, a path listed
-            twice or outside the root, a single class, or a class too small to be split.
+        UserError: no such file or column, an empty or invalid cell, a path listed twice or outside
+            the root, a single class, or a class too small to be split.
     """
     table = open_table(file)
     columns = _choose_columns(table, file, keys)
     cells, labels = _read_columns(table, columns)
     if not labels:
-        raise UserError(f"dataset.table={file}: lists no picture")
+        raise UserError(f"dataset.table={file}: lists no image")
     split = read_splits(table, file, keys, (columns.path, columns.label))
     refuse_empty(labels, table.names[columns.label], split.split_N, table.where)
     if cells is None:
@@ -119,27 +119,29 @@ def read(
 
 
 def _check_distinct(file: Path, column: str, root: Path, path: Sequence[str]) -> None:
-    """Refuse a path in two rows; most often, the column then names folders instead of pictures."""
-    if not (twice := repeated(path)):
+    """Raise if a path occurs in two rows; usually the column names folders instead of images."""
+    if not (duplicates := repeated(path)):
         return
-    if (root / twice[0]).is_dir():
+    if (root / duplicates[0]).is_dir():
         raise UserError(
-            f"dataset.table={file}: column {column} does not name pictures: {twice[0]} is a "
+            f"dataset.table={file}: column {column} does not name images: {duplicates[0]} is a "
             "folder; set dataset.path_column= to the column that names them"
         )
-    raise UserError(f"dataset.table={file}: path listed twice: {list_first(twice)}; keep one row")
+    raise UserError(
+        f"dataset.table={file}: path listed twice: {list_first(duplicates)}; keep one row"
+    )
 
 
 def _choose_columns(table: TextTable | ParquetTable, file: Path, keys: Keys) -> ColumnPair:
-    """The columns for path and label.
+    """Choose the columns of path and label.
 
     Raises:
-        UserError: there is none, or two that could be meant, or it holds something else.
+        UserError: no such column, two possible columns, or a column of another type.
     """
     names = table.names
     if isinstance(table, TextTable) and any(has_picture_suffix(name) for name in names):
         raise UserError(
-            f"{file}:1: holds {list_first(names, 3)}, which is a row, not names of columns; write a "
+            f"{file}:1: holds {list_first(names, 3)}, which is a row, not names of columns; add a "
             "first line with the names, such as path,label"
         )
     refuse_repeated(file, names)
@@ -165,26 +167,26 @@ def _choose_columns(table: TextTable | ParquetTable, file: Path, keys: Keys) -> 
 
 
 def _choose_path(table: TextTable | ParquetTable, file: Path, taken: Iterable[int]) -> int | None:
-    """By usual name; of a Parquet with images inside, the column of the images."""
+    """Choose the path column by a common name, or the image column of a Parquet file."""
     allowed = set(range(len(table.names))) - set(taken)
     if isinstance(table, ParquetTable):
         images = [column for column in sorted(allowed) if table.holds_images(column)]
         if len(images) == 1:
             return images[0]
         allowed = set(images) or allowed
-    if "path" not in table.names:  # of id and name, the column that holds names of pictures
+    if "path" not in table.names:  # e.g. id and name: take the column that holds image files
         usual = [
             column for column in allowed if rank_of(table.names[column], PATH_NAMES) is not None
         ]
-        pictures = {column for column in usual if is_image_path(table.first(column))}
-        allowed = pictures or allowed
+        images = {column for column in usual if is_image_path(table.first(column))}
+        allowed = images or allowed
     return choose(file, table.names, "path", PATH_NAMES, allowed.__contains__)
 
 
 def _choose_label(
     table: TextTable | ParquetTable, file: Path, taken: Sequence[int | None] | set[int | None]
 ) -> int | None:
-    """By usual name; otherwise the single column whose class names a Parquet's metadata holds."""
+    """Choose the label column by a common name, or the only ClassLabel column of a Parquet file."""
     column = choose(file, table.names, "label", LABEL_NAMES, lambda column: column not in taken)
     if column is None and isinstance(table, ParquetTable):
         classes = [table.names.index(name) for name in table.class_names[0] if name in table.names]
@@ -210,7 +212,7 @@ def _check_types(table: ParquetTable, file: Path, path: int, label: int) -> None
 def _read_columns(
     table: TextTable | ParquetTable, columns: ColumnPair
 ) -> tuple[list[str] | None, list[str]]:
-    """Path and label of every row; no paths where the images are inside the table."""
+    """Path and label of every row; no paths if the table contains the images."""
     if isinstance(table, ParquetTable) and table.holds_images(columns.path):
         (labels,) = table.columns([columns.label])
         if embedded_images.has_bytes(table, columns.path):
@@ -223,7 +225,7 @@ def _read_columns(
 def _embedded_images(
     table: ParquetTable, column: int, file: Path, cache_root: Path | None, progress: Progress | None
 ) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
-    """Root, paths and notes of the images inside a Parquet."""
+    """Root, paths and notes of the images inside a Parquet file."""
     if cache_root is None:
         return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), ()
     notes: list[str] = []
@@ -231,8 +233,8 @@ def _embedded_images(
     cache_path = root.parent.relative_to(cache_root).as_posix()
     note = (
         f"{file.name}: {len(path)} images of column {table.names[column]} are unpacked into "
-        f"runtime.cache_root/{cache_path} ({size / 2**20:.1f} MiB); fgvc never removes this folder: "
-        "delete it when the table is no longer used"
+        f"runtime.cache_root/{cache_path} ({size / 2**20:.1f} MiB); fgvc never removes this "
+        "folder: delete it when the table is no longer used"
     )
     return root, tuple(path), (note, *notes)
 
@@ -240,7 +242,7 @@ def _embedded_images(
 def _column_notes(
     table: TextTable | ParquetTable, file: Path, columns: ColumnPair, split: TableSplit
 ) -> tuple[str, ...]:
-    """Which columns are read, unless they are called path, label and split, and which are not."""
+    """Notes on the chosen columns, unless named path, label and split, and on other candidates."""
     names = [table.names[columns.path], table.names[columns.label]]
     others = [
         name for name in table.names if name not in names and rank_of(name, LABEL_NAMES) is not None
@@ -253,7 +255,7 @@ def _column_notes(
         )
     if others:
         notes.append(
-            f"{file.name}: {list_first(others)} could be the label too, and is not read; to read it, "
-            f"set {setting('dataset.label_column', others[0])}"
+            f"{file.name}: {list_first(others)} could also be the label and is not read; to read "
+            f"it, set {setting('dataset.label_column', others[0])}"
         )
     return tuple(notes)

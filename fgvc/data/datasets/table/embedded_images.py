@@ -1,9 +1,9 @@
 """Images inside Parquet files -> files in a folder of the cache, unpacked once.
 
-<cache_root>/tables/<16 hex digits>/images/ holds them, named by file and row. The folder's name
-follows from the SHA256 of the Parquet files, so a changed table is unpacked anew. The folder is
-renamed when it is complete; files.json beside images/ holds the digest and the state of each file,
-and a folder that differs from it is unpacked again.
+The files are <cache_root>/tables/<16 hex digits>/images/, named by Parquet file and row. The digits
+are derived from the SHA256 of the Parquet files, so a changed table is unpacked again. The folder
+gets its name when it is complete. files.json beside images/ holds the digest and state of each
+file; a folder that differs from it is unpacked again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from fgvc.types import Progress, UserError
 
 CACHE_FOLDER, STATES_FILE = "tables", "files.json"
 UNPACKED = "unpacked again"
-MAX_NAME = 50  # characters of a name that are kept: at most 200 bytes of the 255 of a file system
+MAX_NAME = 50  # characters of a name: at most 200 of the 255 bytes of a file system
 VERSION = 2  # of the folder: raise it when files.json has other columns
-# name, SHA256, then as in `states.state`: bytes, times of modification and change in ns, inode
+# name, SHA256, then as in `file_state.state`: bytes, modification and change time in ns, inode
 State = list[str | int]
 OnNote = Callable[[str], None]
 
@@ -34,7 +34,7 @@ def has_bytes(table: ParquetTable, column: int) -> bool:
     """Whether the first image cell holds bytes; otherwise it only names a file."""
     for file, count in enumerate(table.counts):
         if count:
-            return next(table.pictures(column, file)).data is not None
+            return next(table.images(column, file)).data is not None
     return True
 
 
@@ -48,10 +48,10 @@ def unpack(
     """Unpack the images of a column, unless the cache has them.
 
     Args:
-        on_note: called with one line on damage in the cache, which is made anew.
+        on_note: called with one line on damage in the cache, which is then rebuilt.
 
     Returns:
-        The folder, per row the path of its image in it, and bytes of all images.
+        The folder, the path of the image of each row in it, and the bytes of all images.
 
     Raises:
         UserError: a row without image bytes.
@@ -71,7 +71,7 @@ def unpack(
 def _unpack(
     table: ParquetTable, column: int, folder: Path, progress: Progress | None
 ) -> list[State]:
-    """Write every image and the states of the files, then rename the folder."""
+    """Write all images and the states of the files, then rename the folder."""
     with atomic.new_folder(folder, replace=True) as unfinished:
         states = _write_images(table, column, unfinished / "images", progress)
         json_cache.write(unfinished / STATES_FILE, states)
@@ -81,11 +81,11 @@ def _unpack(
 def _write_images(
     table: ParquetTable, column: int, folder: Path, progress: Progress | None
 ) -> list[State]:
-    """Write the images; returns the state of each, row by row."""
+    """Write the images and return the state of each, row by row."""
     states: list[State] = []
     for number, subfolder in enumerate(_subfolders(table)):
         (folder / subfolder).mkdir(parents=True, exist_ok=True)
-        for row, cell in enumerate(table.pictures(column, number)):
+        for row, cell in enumerate(table.images(column, number)):
             if not cell.data:
                 raise UserError(
                     f"{table.where(len(states))}: column {table.names[column]} holds no image "
@@ -101,9 +101,9 @@ def _write_images(
 
 
 def _verify_unpacked(folder: Path, on_note: OnNote) -> list[State] | None:
-    """The states of the files in a folder that is whole and as it was written; otherwise None.
+    """The states of the files in a folder that is complete and unchanged; otherwise None.
 
-    A file whose state changed is hashed: a copied cache has other times and inodes.
+    Files whose state changed are hashed, because a copied cache has other times and inodes.
     """
     if not os.path.lexists(folder):
         return None
@@ -136,7 +136,7 @@ def _has_digest(file: Path, sha256: str) -> bool:
 
 
 def _subfolders(table: ParquetTable) -> list[str]:
-    """A subfolder per Parquet file, named like it; none where there is a single file."""
+    """One subfolder per Parquet file, named after it; none for a single file."""
     if len(table.files) == 1:
         return [""]
     stems = [_safe_name(file.stem) for file in table.files]
@@ -146,7 +146,7 @@ def _subfolders(table: ParquetTable) -> list[str]:
 
 
 def _file_name(row: int, cell: ImageCell) -> str:
-    """Row number, the image's own name, and a suffix by its bytes where it has none."""
+    """Row number and the image's own name, with a suffix by its bytes if it has none."""
     own = _safe_name(re.split(r"[/\\]", cell.path)[-1]) if cell.path else ""
     name = f"{row:06}-{own}" if own else f"{row:06}"
     if has_picture_suffix(name):
@@ -156,7 +156,7 @@ def _file_name(row: int, cell: ImageCell) -> str:
 
 
 def _safe_name(name: str) -> str:
-    """A name without control characters, its end kept where it is too long."""
+    """A name without control characters, shortened to its last MAX_NAME characters."""
     return re.sub(r"[\x00-\x1f\x7f/\\]", "_", name)[-MAX_NAME:]
 
 
@@ -170,7 +170,7 @@ def _folder_key(table: ParquetTable, column: int, cache_root: Path, on_note: OnN
 
 
 def _sha256(file: Path, cache_root: Path, on_note: OnNote) -> str:
-    """SHA256 of a Parquet file, remembered with the file's state: it may have gigabytes."""
+    """SHA256 of a Parquet file, cached with the file's state because files can be large."""
     stat = file.stat()
     state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
     name = hashing.sha256_bytes(os.fsencode(file.resolve()))[:16]

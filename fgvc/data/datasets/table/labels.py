@@ -1,4 +1,4 @@
-"""Label cells of a table -> label map, labels of the rows, and notes on names that look like slips.
+"""Label cells of a table -> label map, labels of the rows, and notes on suspicious labels.
 
 N rows.
 """
@@ -21,7 +21,7 @@ from fgvc.data.labelmap import from_names
 from fgvc.data.split import SPLIT_NAMES
 from fgvc.types import TRAIN, LabelMap, UserError
 
-# what programs write where there is no value
+# what programs write for a missing value
 MISSING_VALUES = (
     "nan",
     "none",
@@ -59,7 +59,7 @@ def read_labels(table: object, cells: Sequence[str]) -> tuple[LabelMap, np.ndarr
 def refuse_empty(
     cells: Sequence[str], column: str, split_N: np.ndarray | None, where: Callable[[int], str]
 ) -> None:
-    """Refuse rows without a label; a whole split without labels, as in competitions, by name."""
+    """Raise for rows without a value, naming a split that has no labels at all (competitions)."""
     empty = [row for row, cell in enumerate(cells) if not cell]
     if not empty:
         return
@@ -80,7 +80,7 @@ def refuse_empty(
 
 
 def refuse_column_per_class(table: TextTable | ParquetTable, file: Path, path: int) -> None:
-    """Refuse a table that has a column of 0 and 1 per class, with the way to a single column."""
+    """Raise for a table with a 0/1 column per class, and describe how to get a label column."""
     class_columns = [column for column in range(len(table.names)) if column != path]
     class_columns = [column for column in class_columns if not is_flag(table.names[column])]
     class_columns = table.all_pass(class_columns, lambda cell: cell.lower() in (*YES, *NO))
@@ -98,9 +98,9 @@ def refuse_column_per_class(table: TextTable | ParquetTable, file: Path, path: i
         return
     if unclear_rows := sum(yes_count != 1 for yes_count in yes_count_N):
         raise UserError(
-            f"{start}; an image has a single label, and {unclear_rows} of {len(yes_count_N)} rows have "
-            "several of these or none; write one label per row into a column label, or set "
-            "dataset.label_column= to one of them to tell 0 from 1"
+            f"{start}; an image has a single label, and {unclear_rows} of {len(yes_count_N)} rows "
+            "have several of these or none; write one label per row into a column label, or set "
+            "dataset.label_column= to one of them to classify 0 against 1"
         )
     is_block = class_columns == list(range(class_columns[0], class_columns[-1] + 1))
     block = f"{class_columns[0]}:{class_columns[-1] + 1}" if is_block else str(class_columns)
@@ -111,17 +111,17 @@ def refuse_column_per_class(table: TextTable | ParquetTable, file: Path, path: i
 
 
 def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
-    """Notes on labels that are perhaps slips; each stays a class of its own."""
+    """Notes on labels that may be mistakes; each stays a class of its own."""
     notes = []
     if absent := [name for name in names if name.casefold() in MISSING_VALUES]:
         notes.append(
-            f"{table}: {list_first(absent)} is a class here, though programs write it for a missing "
-            "label; if so, remove these rows"
+            f"{table}: {list_first(absent)} is a class here, though programs write it for a "
+            "missing label; if so, remove these rows"
         )
     if lists := [name for name in names if re.fullmatch(r"\[.*\]|\{.*\}", name)]:
         notes.append(
-            f"{table}: labels that look like lists are classes as they are written, since an image "
-            f"has a single label: {list_first(lists)}"
+            f"{table}: labels that look like lists are single classes, because an image has one "
+            f"label: {list_first(lists)}"
         )
     numbers = [name for name in names if NUMBER.fullmatch(name)]
     similar = {
@@ -137,7 +137,7 @@ def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _equal_names(names: Sequence[str], key: Callable[[str], object]) -> list[str]:
-    """The names that share their key with another name, group by group."""
+    """The names that share their key with another name, grouped."""
     groups = defaultdict(list)
     for name in names:
         groups[key(name)].append(name)

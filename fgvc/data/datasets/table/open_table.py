@@ -1,4 +1,4 @@
-"""dataset.table -> an open table: a text, or Parquet by name, folder or pattern."""
+"""dataset.table -> an open table: a text file, or Parquet files by name, folder or pattern."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", *JSON_LINES, *PARQUET_SUFFIX
 
 
 def open_table(file: Path) -> TextTable | ParquetTable:
-    """The table by what it is: a folder or a pattern of files, Parquet by its bytes, or text.
+    """Open a table. Parquet is recognised by its first bytes, other formats by suffix.
 
     Raises:
-        UserError: no such file, or none that is read.
+        UserError: no such file, or a format that is not read.
     """
     files = _list_files(file)
     for name in files:
@@ -45,17 +45,17 @@ def open_table(file: Path) -> TextTable | ParquetTable:
         return ParquetTable(files)
     if files[0].suffix.lower() in PARQUET_SUFFIXES:
         refuse_other_formats(files[0])
-        return ParquetTable(files)  # which names what is wrong
+        return ParquetTable(files)  # raises and names the damage
     if len(files) > 1:
         raise UserError(
-            f"dataset.table={file}: {len(files)} files ({list_first(files, 2)}); several are read "
-            "only of Parquet: join them into one table with a column split"
+            f"dataset.table={file}: {len(files)} files ({list_first(files, 2)}); only Parquet may "
+            "have several files: join them into one table with a column split"
         )
     return TextTable(files[0])
 
 
 def _list_files(file: Path) -> list[Path]:
-    """The files that dataset.table names, in the order of their names."""
+    """The files that dataset.table names, sorted by name."""
     if file.is_dir():
         below = sorted(
             Path(folder, name)
@@ -73,7 +73,7 @@ def _list_files(file: Path) -> list[Path]:
 
 
 def _no_parquet_error(folder: Path) -> UserError:
-    """A folder is read for its Parquet files alone: name what else may be meant."""
+    """Error for a folder without Parquet files, with a suggestion."""
     others = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
     way_out = "set dataset.table= to the table, or read a folder per class with dataset=folder"
     if others:
@@ -93,5 +93,5 @@ def _starts_as_parquet(file: Path) -> bool:
 
 
 def folder_of(file: Path) -> Path:
-    """The folder that paths are relative to without dataset.root."""
+    """The folder that paths are relative to if dataset.root is not set."""
     return file if file.is_dir() else file.parent

@@ -1,7 +1,7 @@
-"""Parquet files -> names of the columns, their cells as text, and the images inside.
+"""Parquet files -> column names, cells as text, and the images inside.
 
-Several files are shards of one table, as Hugging Face writes them. Whole numbers whose names the
-file's Hugging Face metadata holds (ClassLabel) become these names.
+Several files are shards of one table, as Hugging Face writes them. Integers of a ClassLabel column
+become the class names of the file's Hugging Face metadata.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from fgvc.data.index import list_first
 from fgvc.types import UserError
 
 MAX_ROWS = 50_000_000  # of a file
-BATCH_ROWS = 4096  # cells of text read at a time
+BATCH_ROWS = 4096  # rows of text read at a time
 MAX_CELL = 1 << 16  # bytes of a cell of text
 MAX_RATIO, MIN_LIMIT = (
     50,
     1 << 26,
-)  # bytes of all images: for each byte of their file, and of any file
+)  # bytes of all images: per byte of the file, and for a file of any size
 _TEXT_TYPES = (
     pa.types.is_string,
     pa.types.is_large_string,
@@ -44,23 +44,23 @@ _BINARY_TYPES = (
 
 @dataclass(frozen=True)
 class ImageCell:
-    """An image cell. data: its bytes; path: the name that it had; either may be None."""
+    """An image cell: its bytes and its original name, either of which may be None."""
 
     data: bytes | None
     path: str | None
 
 
 class ParquetTable:
-    """The rows of one or several Parquet files of the same columns.
+    """The rows of one or several Parquet files with the same columns.
 
-    names: of the columns. counts: rows per file.
+    names: names of the columns. counts: rows per file.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
         """Read the files' schemas.
 
         Raises:
-            UserError: a file is damaged or no Parquet, or lacks columns of the first.
+            UserError: a file is damaged, no Parquet, or lacks columns of the first file.
         """
         self.files = tuple(files)
         parquet = [_read_schema(file) for file in files]
@@ -70,8 +70,8 @@ class ParquetTable:
         for file, schema in zip(files, self.schemas, strict=True):
             if missing := [name for name in self.names if name not in schema.names]:
                 raise UserError(
-                    f"dataset.table={file}: has no column {list_first(missing)}, which {files[0]} has; "
-                    "set dataset.table= to the files of one table"
+                    f"dataset.table={file}: has no column {list_first(missing)}, but {files[0]} "
+                    "has; set dataset.table= to the files of one table"
                 )
         self.class_names = [
             _class_names(file, schema) for file, schema in zip(files, self.schemas, strict=True)
@@ -81,13 +81,13 @@ class ParquetTable:
         return sum(self.counts)
 
     def holds_text(self, column: int) -> bool:
-        """Whether a column can be read as text: strings, whole numbers, true and false."""
+        """Whether a column can be read as text: strings, integers, booleans."""
         return all(
             _is_text(_value_type(schema.field(self.names[column]).type)) for schema in self.schemas
         )
 
     def holds_numbers(self, column: int) -> bool:
-        """Whether a column holds numbers with a fraction, as pandas writes flags with gaps."""
+        """Whether a column holds text or floats; pandas writes flags with gaps as floats."""
         kinds = (_value_type(schema.field(self.names[column]).type) for schema in self.schemas)
         return all(_is_text(kind) or pa.types.is_floating(kind) for kind in kinds)
 
@@ -96,19 +96,19 @@ class ParquetTable:
         return all(_is_image(schema.field(self.names[column]).type) for schema in self.schemas)
 
     def kind(self, column: int) -> str:
-        """What a column holds, for a message."""
+        """Type of a column, for a message."""
         return str(_value_type(self.schemas[0].field(self.names[column]).type))
 
     def columns(self, columns: Sequence[int]) -> list[list[str]]:
-        """The cells of these columns as text; "" where there is none."""
+        """The cells of these columns as text; "" for an empty cell."""
         return [list(self._texts(self.names[column])) for column in columns]
 
     def first(self, column: int) -> str:
-        """The text of the first row; "" where there is none."""
+        """The text of the first row; "" if there is none."""
         return next(self._texts(self.names[column]), "") if self.holds_text(column) else ""
 
     def all_pass(self, columns: Sequence[int], test: Callable[[str], bool]) -> list[int]:
-        """Those of the columns whose cells all pass a test (empty cells aside), if any do."""
+        """The columns that have non-empty cells, all of which pass a test."""
         passed = []
         for column in filter(self.holds_numbers, columns):  # text too
             filled = 0
@@ -120,12 +120,12 @@ class ParquetTable:
                 passed += [column] if filled else []
         return passed
 
-    def pictures(self, column: int, file: int) -> Iterator[ImageCell]:
-        """The image cells of one file, a single cell in memory at a time.
+    def images(self, column: int, file: int) -> Iterator[ImageCell]:
+        """Yield the image cells of one file, with a single cell in memory at a time.
 
         Raises:
-            UserError: more bytes come out than the size of the file makes plausible: one cell that
-                is stored once can stand in a million rows.
+            UserError: the images have more bytes than the size of the file makes plausible: a cell
+                that is stored once can occur in a million rows.
         """
         name, spent = self.names[column], 0
         most = max(self.files[file].stat().st_size * MAX_RATIO, MIN_LIMIT)
@@ -138,19 +138,19 @@ class ParquetTable:
                         raise UserError(
                             f"dataset.table={self.files[file]}: column {name} unpacks to more than "
                             f"{most} bytes, which its size does not make plausible; save the "
-                            "pictures as files, and name them in the table"
+                            "images as files, and name them in the table"
                         )
                     yield image_cell
 
     def image_paths(self, column: int) -> list[str]:
-        """The paths in image cells that hold no bytes.
+        """The paths in image cells without bytes.
 
         Raises:
-            UserError: a cell that does.
+            UserError: a cell holds bytes.
         """
         paths: list[str] = []
         for file in range(len(self.files)):
-            for image_cell in self.pictures(column, file):
+            for image_cell in self.images(column, file):
                 if image_cell.data is not None:
                     raise UserError(
                         f"{self.where(len(paths))}: column {self.names[column]} holds image bytes, "
@@ -160,7 +160,7 @@ class ParquetTable:
         return paths
 
     def where(self, row: int) -> str:
-        """A row by its file and its number there, from 1, for a message."""
+        """File and row number (from 1) of a row, for a message."""
         for file, count in zip(self.files, self.counts, strict=True):
             if row < count:
                 return f"{file}:{row + 1}"
@@ -185,10 +185,10 @@ class ParquetTable:
 
 @contextmanager
 def _open_parquet(file: Path, text: str | None = None) -> Iterator[pq.ParquetFile]:
-    """A file whose damage is one line that names it; checksums are verified where it has them.
+    """Open a file and verify its checksums, if any; damage becomes a UserError that names it.
 
     Args:
-        text: a column whose distinct cells are held once, as a dictionary, where it is of text.
+        text: a text column to read as a dictionary, which keeps each distinct cell once.
     """
     names = None if text is None else [text]
     try:
@@ -198,9 +198,9 @@ def _open_parquet(file: Path, text: str | None = None) -> Iterator[pq.ParquetFil
             yield parquet
     except UserError:
         raise
-    except Exception as error:  # a damaged file raises whatever its layer happens to raise
+    except Exception as error:  # pyarrow may raise anything on a damaged file
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk, not of pyarrow
+            raise  # from the disk, not from pyarrow
         reason = " ".join(str(error).split())
         raise UserError(
             f"dataset.table={file}: no Parquet file, or a damaged one ({reason})"
@@ -208,10 +208,10 @@ def _open_parquet(file: Path, text: str | None = None) -> Iterator[pq.ParquetFil
 
 
 def _check_lengths(cells: pa.Array, file: Path, name: str) -> None:
-    """Refuse a cell of text that no path or label can be.
+    """Check the length of text cells.
 
     Raises:
-        UserError: names the column and the bytes.
+        UserError: a cell is too long for a path or a label.
     """
     texts = cells.dictionary if isinstance(cells, pa.DictionaryArray) else cells
     if not any(is_kind(texts.type) for is_kind in _TEXT_TYPES[:2]) or not len(texts):
@@ -251,7 +251,7 @@ def _first_not_utf8(column: pa.Array) -> int:
 
 
 def _read_schema(file: Path) -> tuple[int, pa.Schema]:
-    """Number of rows and columns of a file."""
+    """Number of rows and schema of a file."""
     with _open_parquet(file) as parquet:
         count, schema = parquet.metadata.num_rows, parquet.schema_arrow
         schema.names  # noqa: B018 - a name that is not UTF-8 fails here, where the file is named
@@ -289,7 +289,7 @@ def _cell_text(cell: object) -> str:
 
 
 def _class_name_of(names: Sequence[str]) -> Callable[[object], str]:
-    """Number of a class -> its name; -1 is how Hugging Face writes that there is no label."""
+    """A function from class number to class name; Hugging Face writes -1 for a missing label."""
 
     def text(cell: object) -> str:
         if not isinstance(cell, int):
@@ -302,10 +302,10 @@ def _class_name_of(names: Sequence[str]) -> Callable[[object], str]:
 
 
 def _class_names(file: Path, schema: pa.Schema) -> dict[str, list[str]]:
-    """{column: names of its classes} of the metadata that Hugging Face's `datasets` writes.
+    """{column: class names} from the metadata that Hugging Face's `datasets` writes.
 
     Raises:
-        UserError: metadata that is no JSON: labels would silently be numbers.
+        UserError: the metadata is no JSON; otherwise labels would silently be numbers.
     """
     try:
         about = untrusted.parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))

@@ -1,6 +1,6 @@
-"""Path cells of a table -> paths below the root, as the disk writes them. N rows.
+"""Path cells of a table -> paths below the root, as they are on disk. N rows.
 
-Each folder is listed once: a table may have 675,000 rows, and a disk may be far away.
+Each folder is listed once, because a table may have 675,000 rows and lie on a network disk.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from fgvc.untrusted.shell import setting
 
 URL = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
-MAX_DEPTH = 3  # of folders below the root that are searched for scattered names
+MAX_DEPTH = 3  # levels below the root that are searched for scattered names
 MAX_SHOWN = 200  # characters of a cell in a message
 
 
 @dataclass
 class _FolderNames:
-    """The names in a folder, and the names by stem and by lower case; made when first needed."""
+    """The names in a folder; by stem and in lower case after `index`."""
 
     names: frozenset[str]
     by_stem: dict[str, list[str]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class _FolderNames:
 
 
 class Disk:
-    """Folders below a root, each listed once, and how many paths were read in another way."""
+    """Folders below a root, each listed once. changes: number of paths per kind of change."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -53,7 +53,7 @@ class Disk:
         self.changes: Counter[str] = Counter()
 
     def find(self, path: str) -> str | None:
-        """The path as the disk writes it; None where there is no such file.
+        """The path as it is on disk; None if there is no such file.
 
         Raises:
             UserError: several files match a name without suffix.
@@ -81,7 +81,8 @@ class Disk:
             return None
         if len(matches) > 1:
             raise UserError(
-                f"{self.root / folder}: {list_first(matches)} could each be {name!r}; write the suffix"
+                f"{self.root / folder}: {list_first(matches)} could each be {name!r}; "
+                "add the suffix"
             )
         self.changes["have no suffix in the table: the single file of that name is read"] += 1
         return matches[0]
@@ -109,7 +110,7 @@ class Disk:
 
 
 def is_image_path(cell: str) -> bool:
-    """Whether a cell reads like a picture's path rather than like an id, a name or an address."""
+    """Whether a cell looks like the path of an image rather than an id, a name or a URL."""
     return has_picture_suffix(cell) and not URL.match(cell)
 
 
@@ -125,14 +126,14 @@ def resolve(
         table: the file that the paths come from.
         root: what relative paths are relative to.
         cells: the path of each row, as the table writes it.
-        where: names a row, for a message.
+        where: the name of a row, for a message.
 
     Returns:
-        Paths relative to root, and notes on paths that are read in another way than written. A
-        path that names no file stays as it is written: the manifest names missing files.
+        Paths relative to root, and notes on changed paths. A path without a file stays as written:
+        the manifest names missing files.
 
     Raises:
-        UserError: an address, a path outside the root, or a table whose files are all missing.
+        UserError: a URL, a path outside the root, or a table whose files are all missing.
     """
     disk, found_count = Disk(root), 0
     paths = []
@@ -158,10 +159,10 @@ def resolve(
 
 
 def _find_scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
-    """Where names without folders lie, if in several folders below the root, as archives in parts.
+    """Find names without folders in several folders below the root, such as the parts of archives.
 
     Returns:
-        None unless each name, with or without its suffix, is that of a single picture.
+        None unless each name, with or without suffix, is the name of exactly one image.
     """
     if any("/" in path for path in paths):
         return None
@@ -179,12 +180,12 @@ def _find_scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
     if any(len(files) != 1 for files in matches):
         return None
     unique_paths = [files[0] for files in matches]
-    # all in one folder: that is the root to set
+    # if all are in one folder, the user should set it as the root
     return unique_paths if len({os.path.dirname(path) for path in unique_paths}) > 1 else None  # noqa: PTH120
 
 
 def _find_decoded(disk: Disk, path: str) -> str | None:
-    """The file of a path written as in an address (a%20b.jpg), where none is called so."""
+    """The file of a path that is written as in a URL (a%20b.jpg)."""
     decoded = safe_relative(unquote(path)) if "%" in path else None
     on_disk = None if decoded is None else disk.find(decoded)
     if on_disk is not None:
@@ -200,7 +201,7 @@ def _relative_path(
     where: Callable[[int], str],
     cells: Sequence[str],
 ) -> str:
-    """A cell as a path relative to the root, by its text alone if it can be."""
+    """A cell as a path relative to the root; looks at the disk only if necessary."""
     if "\0" in cell or not _is_text(cell):
         raise UserError(
             f"{where(row)}: {_shorten(cell)} is no path: NUL, or no Unicode text; correct it"
@@ -226,7 +227,7 @@ def _relative_path(
         return plain
     if relative := _relative_to_root(disk.root, cell):
         return relative
-    # ../images/1.jpg is meant from the table's folder
+    # ../images/1.jpg is relative to the table's folder
     absolute = None if cell.startswith("/") else os.path.join(table.parent.absolute(), cell)  # noqa: PTH118
     if absolute is not None and (relative := _relative_to_root(disk.root, absolute)):
         return relative
@@ -234,7 +235,7 @@ def _relative_path(
 
 
 def _relative_to_root(root: Path, path: str) -> str | None:
-    """An absolute path, or one relative to the root with `..` in it, as relative to the root."""
+    """Make an absolute path, or a path with `..`, relative to the root; None if it is outside."""
     for base in dict.fromkeys((str(root.absolute()), str(root.resolve()))):
         prefix = base if base.endswith("/") else f"{base}/"
         whole = os.path.normpath(os.path.join(base, path))  # noqa: PTH118
@@ -248,7 +249,7 @@ def _relative_to_root(root: Path, path: str) -> str | None:
 def _outside_error(
     root: Path, table: Path, cell: str, where: str, cells: Sequence[str]
 ) -> UserError:
-    """A path that is not below the root: name the folder that all paths are below."""
+    """Error for a path that is not below the root; names the common folder of all paths."""
     base = table.parent.absolute()
     absolute_paths = [os.path.normpath(base / cell) for cell in cells if not URL.match(cell)]
     common = os.path.commonpath(map(os.path.dirname, absolute_paths))
@@ -265,7 +266,7 @@ def _outside_error(
 def _all_missing_error(
     table: Path, root: Path, paths: Sequence[str], where: Callable[[int], str]
 ) -> UserError:
-    """No file of the table exists: say where they were looked for, and where the first one is."""
+    """Error for a table whose files are all missing; suggests a root that has the first file."""
     nearby = [table.parent, root.parent, table.parent.parent]
     nearby += sorted(path for path in root.iterdir() if path.is_dir())
     nearby += sorted(path for path in table.parent.iterdir() if path.is_dir())
@@ -278,7 +279,7 @@ def _all_missing_error(
         except UserError:
             continue
     return UserError(
-        f"{where(0)}: no file {root / paths[0]}, nor that of any other row of {len(paths)}; "
+        f"{where(0)}: no file {root / paths[0]}, nor the file of any other row of {len(paths)}; "
         f"{way_out}"
     )
 
@@ -292,7 +293,7 @@ def _is_text(cell: str) -> bool:
 
 
 def _unicode_forms(text: str) -> Iterable[str]:
-    """Both compositions of accents: a table and a copy may differ in them."""
+    """Both Unicode compositions of a text: a table and a disk may differ in them."""
     if text.isascii():
         return ()
     return (unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))

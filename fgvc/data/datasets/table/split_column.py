@@ -1,7 +1,7 @@
-"""Cells of a table -> TRAIN, VAL or TEST of every row, or None where nothing states it.
+"""Cells of a table -> TRAIN, VAL or TEST per row, or None if the table states no split.
 
-In this order: the column of dataset.split_column, a column with a usual name and words for splits,
-flags (is_train, is_valid, is_test), names of Parquet shards, folders in the paths. N rows.
+Tried in this order: the column of dataset.split_column, a column with a common name and words for
+splits, flags (is_train, is_valid, is_test), names of Parquet shards, folders in the paths. N rows.
 """
 
 from __future__ import annotations
@@ -29,40 +29,40 @@ SPLIT_COLUMN_NAMES = (
 AMBIGUOUS_NAMES = (
     "fold",
     "mode",
-)  # usual for other things than splits too: passed over with numbers
+)  # have other common meanings: skipped if they hold numbers
 _FLAG_WORDS = {
     TRAIN: r"train|training",
     TEST: r"test|testing|holdout",
     VAL: r"val|validation|(?<=is|in)valid|(?<=for)valid",
 }
-_FLAG_TAIL = r"(?:(?:image|img|picture|photo|set|split|data|sample|flag)s?)*"
+_FLAG_TAIL = r"(?:(?:image|img|image|photo|set|split|data|sample|flag)s?)*"
 FLAGS = {  # is_train, training_set, in_test_set, is_training_img
     split: re.compile(rf"(?:is|in|for|usedfor)?(?:{words}){_FLAG_TAIL}")
     for split, words in _FLAG_WORDS.items()
 }
-# columns that say a split, but not in which way: train_test_split, split_id
+# columns that encode a split in an unknown way: train_test_split, split_id
 UNCLEAR_NAMES = re.compile(
     r"(?:is)?(?:train|training|trn|val|valid|validation|test|testing|tst|or){2,}(?:split|set|data)?s?"
     r"|(?:data)?(?:split|subset|set|partition)s?(?:id|idx|index|number|no|code|label|\d)*|valid"
 )
 YES, NO = ("1", "true", "t", "yes", "y", "1.0"), ("0", "false", "f", "no", "n", "0.0")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
-MAX_DEPTH = 16  # of folders in a path that may be splits: images/train/gull/1.jpg
-MAX_FOLDERS = 1000  # at a depth that may be splits
+MAX_DEPTH = 16  # folders of a path that may be splits: images/train/gull/1.jpg
+MAX_FOLDERS = 1000  # different folders at a depth that may be splits
 EXPECTED = "one of train, val, test"
 
 
 @dataclass(frozen=True)
 class TableSplit:
-    """The split as a table states it.
+    """The split that a table states.
 
-    split_N: uint8, or None. source: where it stands, for a note. places: its columns.
+    split_N: uint8, or None. source: where it was found, for a note. columns: its columns.
     """
 
     split_N: np.ndarray | None = None
     source: str | None = None
     places: tuple[int, ...] = ()
-    exact: bool = False  # a column that is called split
+    exact: bool = False  # the column is named split
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -74,12 +74,12 @@ def read_splits(
 
     Args:
         file: the table, for notes and messages.
-        keys: the columns that the user names.
-        taken: places of the columns for path and label.
+        keys: the columns that the user chose.
+        taken: the columns of path and label.
 
     Raises:
-        UserError: a cell of the split column that is empty or no word for a split, or two columns
-            that contradict each other.
+        UserError: a cell of the split column is empty or no word for a split, or two columns
+            contradict each other.
     """
     candidates = [column for column in range(len(table.names)) if column not in taken]
     if keys.split is not None:
@@ -103,7 +103,7 @@ def read_splits(
 
 
 def _columns_of_split_words(table: TextTable | ParquetTable, rest: Sequence[int]) -> list[int]:
-    """The columns that hold nothing but words for splits."""
+    """The columns that only hold words for splits."""
     columns = table.all_pass(rest, may_be_split)
     cells_of = zip(columns, map(set, table.columns(columns)), strict=True)
     return [
@@ -112,16 +112,16 @@ def _columns_of_split_words(table: TextTable | ParquetTable, rest: Sequence[int]
 
 
 def _unclear_columns(table: TextTable | ParquetTable, file: Path, rest: Sequence[int]) -> list[str]:
-    """Warnings of columns that are called like splits and hold numbers, marks, or yes and no."""
+    """Warnings on columns that are named like splits but hold numbers, marks, or yes and no."""
     names = {column: table.names[column] for column in rest}
     columns = [
         column
         for column, name in names.items()
-        if plain_name(name) not in SPLIT_COLUMN_NAMES  # which have their own note
+        if plain_name(name) not in SPLIT_COLUMN_NAMES  # those have their own note
         and (is_flag(name) or UNCLEAR_NAMES.fullmatch(plain_name(name)))
     ]
     return [
-        f"{file.name}: column {names[column]} is called like a split and is not read, since its "
+        f"{file.name}: column {names[column]} is named like a split and is not read, because its "
         "values do not say which of them is train; write train, val or test into it and set "
         f"{setting('dataset.split_column', names[column])}"
         for column in table.all_pass(columns, lambda cell: split_of(cell) is None)
@@ -129,11 +129,11 @@ def _unclear_columns(table: TextTable | ParquetTable, file: Path, rest: Sequence
 
 
 def split_from_folders(file: Path, path: Sequence[str]) -> TableSplit:
-    """Split of every path by the folders train/, test/ and the like that all paths have at a depth.
+    """Split of every path by folders such as train/ and test/ that all paths have at some depth.
 
     Returns:
-        No split where no depth has such folders alone, or there is a single one; with a warning
-        where only some folders at a depth are called like splits.
+        No split if no depth has only such folders, or only a single one; with a warning if some
+        folders at a depth are named like splits.
     """
     warnings = []
     for depth in range(MAX_DEPTH):
@@ -150,8 +150,9 @@ def split_from_folders(file: Path, path: Sequence[str]) -> TableSplit:
             names = list_first(sorted(splits, key=splits.__getitem__))
             others = [folder or "no folder" for folder in folders if folder not in splits]
             warnings.append(
-                f"{file.name}: the folders {names} in the paths are not read as splits, since "
-                f"other paths have {list_first(others)} there; remove these rows, or add a column split"
+                f"{file.name}: the folders {names} in the paths are not read as splits, because "
+                f"other paths have {list_first(others)} there; remove these rows, or add a column "
+                "split"
             )
         if not any(folder_N):
             break
@@ -161,7 +162,7 @@ def split_from_folders(file: Path, path: Sequence[str]) -> TableSplit:
 def _split_from_names(
     table: TextTable | ParquetTable, file: Path, free: Sequence[int]
 ) -> tuple[TableSplit | None, list[str]]:
-    """The column with a usual name whose cells are words; notes on those that hold others."""
+    """The column with a common name that holds splits; notes on such columns that do not."""
     named = [column for column in free if plain_name(table.names[column]) in SPLIT_COLUMN_NAMES]
     named = [column for column in named if _is_readable(table, column)]
     exact = [column for column in named if plain_name(table.names[column]) == "split"]
@@ -193,13 +194,13 @@ def _split_from_names(
 
 
 def _split_of_cells(cells: Sequence[str]) -> dict[str, int | None]:
-    """{cell: its split, or None} of the different cells of a column."""
+    """{cell: its split, or None} for the distinct cells of a column."""
     different = sorted(set(cells))
     return {**dict.fromkeys(different), **splits_among(different)}
 
 
 def _is_no_split(name: str, words: Mapping[str, int | None]) -> bool:
-    """Whether a column holds other things than splits, rather than splits in an unknown form."""
+    """Whether a column holds something else, rather than splits in an unknown form."""
     if any(split is not None for split in words.values()):
         return False
     return plain_name(name) in AMBIGUOUS_NAMES or not any(map(NUMBER.fullmatch, words))
@@ -212,7 +213,7 @@ def _is_readable(table: TextTable | ParquetTable, column: int) -> bool:
 
 
 def _split_from_key(table: TextTable | ParquetTable, column: int) -> tuple[np.ndarray, str]:
-    """The column that the user names: words, or yes and no under the name of a flag."""
+    """Read the column that the user chose: words, or yes and no if it is named like a flag."""
     name = table.names[column]
     if not _is_readable(table, column):
         assert isinstance(table, ParquetTable)
@@ -224,7 +225,7 @@ def _split_from_key(table: TextTable | ParquetTable, column: int) -> tuple[np.nd
 
 
 def _parse_splits(table: TextTable | ParquetTable, name: str, cells: Sequence[str]) -> np.ndarray:
-    """Words -> splits, or a refusal of the first cell that is none."""
+    """Words -> splits; UserError for the first cell that is no word for a split."""
     words = _split_of_cells(cells)
     if None in words.values():
         row = next(row for row, cell in enumerate(cells) if words[cell] is None)
@@ -240,7 +241,7 @@ def _parse_splits(table: TextTable | ParquetTable, name: str, cells: Sequence[st
 
 
 def is_flag(name: str) -> bool:
-    """Whether a column is called like a flag for a split."""
+    """Whether a column is named like a flag for a split."""
     return _flag_split(name) is not None
 
 
@@ -252,7 +253,7 @@ def _flag_split(name: str) -> int | None:
 def _split_from_flags(
     table: TextTable | ParquetTable, file: Path, free: Sequence[int]
 ) -> TableSplit | None:
-    """Columns such as is_train and is_test, if all their cells are yes or no."""
+    """Read columns such as is_train and is_test if all their cells are yes or no."""
     flags = [column for column in free if _flag_split(table.names[column]) is not None]
     flags = [column for column in flags if _is_readable(table, column)]
     columns = table.all_pass(flags, lambda cell: cell.lower() in (*YES, *NO))
@@ -276,7 +277,7 @@ def _split_from_flags(
 
 
 def _refuse_mixed_flag(table: TextTable | ParquetTable, column: int) -> None:
-    """Refuse a flag that says yes or no in some rows and something else in others."""
+    """Raise for a flag that is yes or no in some rows and something else in others."""
     (cells,) = table.columns([column])
     other = [row for row, cell in enumerate(cells) if cell.lower() not in (*YES, *NO)]
     if len(other) < len(cells):
@@ -289,7 +290,7 @@ def _refuse_mixed_flag(table: TextTable | ParquetTable, column: int) -> None:
 def _combine_flags(
     table: TextTable | ParquetTable, cells_of: dict[int, list[str]], names: Sequence[str]
 ) -> np.ndarray:
-    """The split whose flag a row sets; in a row without, the first split that has no flag."""
+    """The split whose flag a row sets; without a set flag, the first split that has no flag."""
     count = len(next(iter(cells_of.values())))
     default = [split for split in (TRAIN, TEST, VAL) if split not in cells_of][:1]
     split_N = np.empty(count, dtype=np.uint8)
@@ -306,7 +307,7 @@ def _combine_flags(
 
 
 def _split_from_shards(table: TextTable | ParquetTable) -> TableSplit | None:
-    """Splits by the names of Parquet files: train-00000-of-00002.parquet, default/test/0.parquet.
+    """Splits from the names of Parquet files: train-00000-of-00002.parquet, test/0.parquet.
 
     Raises:
         UserError: only some files are named after a split.
@@ -319,7 +320,7 @@ def _split_from_shards(table: TextTable | ParquetTable) -> TableSplit | None:
     if None in splits:
         file = table.files[splits.index(None)]
         raise UserError(
-            f"dataset.table={file}: the name says no split, while other files' names do; "
+            f"dataset.table={file}: the name contains no split, but the names of other files do; "
             "rename it (train-, validation- or test-), or move it elsewhere"
         )
     split_N = np.repeat(np.array(splits, dtype=np.uint8), table.counts)
