@@ -149,7 +149,7 @@ def check_boxes(index: Index) -> tuple[str, ...]:
     outside_N2 = (end_N2 <= 0) | (box_N4[:, :2] >= size_N2)  # False where the size is not stated
     _refuse_boxes(index, outside_N2.any(axis=1), "a bounding box outside the image", advice)
     partly_N = ((box_N4[:, :2] < 0) | (end_N2 > size_N2)).any(axis=1)
-    notes = ("every image, of test too, is cropped to its given bounding box",)
+    notes = ("every image, in test too, is cropped to its bounding box",)
     if not partly_N.any():
         return notes
     first = int(np.flatnonzero(partly_N)[0])

@@ -53,7 +53,7 @@ def labels_by_brightness(index) -> list[int]:
     return [round((mean - 30) / 80) for mean in means]
 
 
-def test_the_two_layouts_name_their_pictures_as_they_are_published(copies):
+def test_the_two_layouts_name_their_images_as_they_are_published(copies):
     index = cars.read(copies.cars("devkit"), partial=False)
     assert index.path[0] == "cars_train/00001.jpg"
     assert index.path[12] == "cars_test/00001.jpg"
@@ -106,7 +106,7 @@ def test_annotations_of_the_other_layout_are_refused(copies):
     shutil.rmtree(root / "devkit")
     copies.cars("whole")
     shutil.rmtree(root / "car_ims")
-    assert_refused(root, r"cars_annos\.mat numbers the pictures of car_ims/.*get the devkit")
+    assert_refused(root, r"cars_annos\.mat numbers the images of car_ims/.*get the devkit")
 
 
 def test_annotations_that_name_other_files_are_refused_with_the_first(copies, conf, tmp_path):
@@ -119,7 +119,7 @@ def test_annotations_that_name_other_files_are_refused_with_the_first(copies, co
 
 @pytest.mark.fault(25)
 @pytest.mark.parametrize(
-    ("file", "field", "value", "said"),
+    ("file", "field", "value", "message"),
     [
         (
             "cars_train_annos",
@@ -130,7 +130,7 @@ def test_annotations_that_name_other_files_are_refused_with_the_first(copies, co
         ("cars_test_annos_withlabels", "class", 4, r"withlabels\.mat: class ids .*: 4 .*1 to 3"),
         ("cars_train_annos", "class", 1.5, "class holds numbers that are not whole"),
         ("cars_train_annos", "class", "x", "class holds something that is no number"),
-        ("cars_train_annos", "fname", "00001.jpg", "picture listed twice: 00001.jpg"),
+        ("cars_train_annos", "fname", "00001.jpg", "image listed twice: 00001.jpg"),
     ],
 )
 def test_contradictions_are_refused(copies, file, field, value, message):
@@ -148,7 +148,7 @@ def test_a_file_that_is_no_mat(copies):
 
 
 @pytest.mark.parametrize(
-    ("gone", "said"),
+    ("gone", "message"),
     [
         ("devkit/cars_meta.mat", r"holds cars_train/ but no cars_meta\.mat; get the devkit"),
         ("devkit/cars_train_annos.mat", r"holds cars_train/ but no cars_train_annos\.mat"),
@@ -175,8 +175,8 @@ def test_a_partial_copy_leaves_out_classes_without_images(copies, conf, tmp_path
     cut = variables["annotations"][:, kept]
     savemat(file, {"annotations": cut, "class_names": variables["class_names"]})
     official = schema.OfficialCounts(3, 12, 6)
-    made = dataset.load(conf("cars", root, partial=True, official=official), tmp_path / "cache")
-    assert made.labelmap.ids == ("1", "3")
-    assert made.notes == ("partial copy: 2 of 3 classes, 8 of 12 train, 4 of 6 test",)
+    loaded = dataset.load(conf("cars", root, partial=True, official=official), tmp_path / "cache")
+    assert loaded.labelmap.ids == ("1", "3")
+    assert loaded.notes == ("partial copy: 2 of 3 classes, 8 of 12 train, 4 of 6 test",)
     with pytest.raises(UserError, match=r"8 of 12 train.*dataset\.partial=true"):
         dataset.load(conf("cars", root, official=official), tmp_path / "cache")

@@ -86,7 +86,7 @@ def test_windows_line_ends_and_byte_order_mark(cub):
 
 @pytest.mark.fault(25)
 @pytest.mark.parametrize(
-    ("name", "old", "new", "said"),
+    ("name", "old", "new", "message"),
     [
         ("classes", "2 002.Grey_Gull", "2 001.Black_Gull", "name listed twice: 001.Black_Gull"),
         ("classes", "2 002.Grey_Gull", "3 002.Grey_Gull", "class id listed twice: 3"),
@@ -167,9 +167,9 @@ class Official:
 
 
 def official_counts(**counts: int) -> Official:
-    made = Official()
-    vars(made).update(counts)
-    return made
+    expected = Official()
+    vars(expected).update(counts)
+    return expected
 
 
 def test_counts(cub):

@@ -355,7 +355,7 @@ def test_the_digest_of_pictures_cropped_to_boxes_is_another_one(conf, cub, tmp_p
     whole = dataset.load(conf("cub", cub), tmp_path / "cache")
     crop = dataset.load(conf("cub", cub, box_crop=True), tmp_path / "cache")
     assert whole.manifest.digest != crop.manifest.digest
-    assert crop.notes == ("every picture, of test too, is cropped to its given bounding box",)
+    assert crop.notes == ("every image, in test too, is cropped to its bounding box",)
     boxes = cub / "bounding_boxes.txt"
     boxes.write_text(boxes.read_text().replace("30.0 20.5", "29.0 20.5", 1))
     assert dataset.load(conf("cub", cub), tmp_path / "cache").manifest.digest == (
@@ -421,7 +421,7 @@ def test_boxes_are_held_against_the_sizes_that_the_index_states(conf, cub):
     stated = replace(index, size_N2=size_N2)
     assert len(check_boxes(stated)) == 1
     stated.box_N4[3] = 48, 0, 5, 5
-    with pytest.raises(UserError, match=r"outside the picture .*bird 3 .*: 48, 0, 5, 5"):
+    with pytest.raises(UserError, match=r"outside the image .*bird 3 .*: 48, 0, 5, 5"):
         check_boxes(stated)
     stated.box_N4[3] = 40, -2, 20, 5
     (_, note) = check_boxes(stated)

@@ -1,4 +1,4 @@
-"""Fingerprints: copies lie close, other pictures far, and the search misses no pair."""
+"""Fingerprints: copies lie close, other images far, and the search misses no pair."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_plain_surfaces_are_like_nothing():
     assert near_duplicates.pairs(textured, textured).tolist() == [[0, 0]]
 
 
-def test_no_pictures_no_pairs():
+def test_no_images_no_pairs():
     none = np.empty((0, 2), np.uint64)
     assert near_duplicates.pairs(none, code(random_image(1))).shape == (0, 2)
     assert near_duplicates.pairs(code(random_image(1)), none).shape == (0, 2)

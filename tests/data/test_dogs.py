@@ -69,7 +69,7 @@ def test_a_damaged_annotation_is_named(copies, text):
 def test_labels_from_0_are_refused(copies):
     root = copies.dogs()
     relabel(root, lambda labels: labels - 1)
-    assert_refused(root, "count classes from 0, and should from 1")
+    assert_refused(root, "count classes from 0, not from 1")
 
 
 def test_one_label_of_another_folder_is_refused(copies):
@@ -105,7 +105,7 @@ def test_gaps_need_a_partial_copy(copies):
 
 
 @pytest.mark.parametrize(
-    ("gone", "said"),
+    ("gone", "message"),
     [
         ("Images", "holds no Images/; set dataset.root="),
         ("lists/test_list.mat", r"holds no test_list\.mat; put it there or in lists/"),

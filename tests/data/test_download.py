@@ -136,14 +136,14 @@ def host(monkeypatch) -> Iterator[ThreadingHTTPServer]:
 def served(host) -> Callable[..., schema.Archive]:
     """`served(name, data, *misdeeds, **fields)` -> an archive that the host has."""
 
-    def made(name: str, data: bytes, *misdeeds: Misdeed, **fields: object) -> schema.Archive:
+    def make(name: str, data: bytes, *misdeeds: Misdeed, **fields: object) -> schema.Archive:
         host.files[f"/{name}"], host.misdeeds[f"/{name}"] = data, list(misdeeds)
         url = f"http://127.0.0.1:{host.server_port}/{name}"
         digest = hashlib.sha256(data).hexdigest()
         values = {"url": url, "bytes": len(data), "md5": None, "sha256": digest, **fields}
         return schema.Archive(file=name, **values)
 
-    return made
+    return make
 
 
 @pytest.fixture(autouse=True)
@@ -237,7 +237,7 @@ def test_another_range_than_asked_for_spoils_nothing(served, host, tmp_path):
 
 @pytest.mark.fault(28)
 @pytest.mark.parametrize(
-    ("misdeed", "said", "kept"),
+    ("misdeed", "expected", "kept"),
     [
         (not_found, "HTTP 404 Not Found, an HTML page", False),
         (sign_in, "an HTML page instead of the archive", False),
@@ -248,12 +248,12 @@ def test_another_range_than_asked_for_spoils_nothing(served, host, tmp_path):
         (cut_without_ranges, "IncompleteRead", True),
     ],
 )
-def test_tries_are_counted_and_bounded(served, host, tmp_path, pauses, misdeed, said, kept):
+def test_tries_are_counted_and_bounded(served, host, tmp_path, pauses, misdeed, expected, kept):
     archive = served("a.tar", DATA, *[misdeed] * 50)
     with pytest.raises(UserError) as caught:
         received(archive, tmp_path)
     message = str(caught.value)
-    assert said in message
+    assert expected in message
     assert archive.url in message
     assert archive.sha256 in message
     assert "\n" not in message
@@ -386,11 +386,11 @@ def test_a_tar_is_unpacked_where_tarfile_has_no_filter(tmp_path, monkeypatch):
 
 @pytest.fixture
 def wanted(conf, tmp_path) -> Callable[..., schema.Dataset]:
-    def made(*archives: schema.Archive, reader: str = "dogs") -> schema.Dataset:
+    def make(*archives: schema.Archive, reader: str = "dogs") -> schema.Dataset:
         rows = {str(number): archive for number, archive in enumerate(archives)}
         return conf(reader, tmp_path / "data" / "dogs", archives=rows, download=True)
 
-    return made
+    return make
 
 
 def files_beside(tmp_path: Path) -> list[str]:
@@ -454,11 +454,11 @@ def test_no_digest_no_download(served, wanted, host):
 
 
 @pytest.mark.parametrize(
-    ("reader", "said"),
+    ("reader", "expected"),
     [
         ("cars", r"no host serves Stanford Cars.*1\).*2\).*3\)"),
         ("nabirds", r"form\. 1\).*2\)"),
-        ("folder", "nowhere to be downloaded"),
+        ("folder", "no download for your own dataset"),
         ("synthetic", "drawn"),
     ],
 )

@@ -47,9 +47,9 @@ def test_one_folder_is_split_per_class_and_seed(classes):
     assert any((read(root, seed=seed).split_N != index.split_N).any() for seed in (1, 2, 3))
 
 
-def test_a_single_picture_cannot_be_split(classes):
+def test_a_single_image_cannot_be_split(classes):
     root = classes({"gull": 8, "owl": 1})
-    assert_refused(root, r"1 classes hold a single picture.*\(owl\)")
+    assert_refused(root, r"1 classes hold a single image.*\(owl\)")
 
 
 def test_a_split_needs_a_fraction(classes):
@@ -64,7 +64,7 @@ def test_nested_folders_belong_to_their_class(classes):
     assert "train/gull/juvenile/2019/0.jpg" in index.path
 
 
-def test_what_is_no_picture_is_counted(classes):
+def test_what_is_no_image_is_counted(classes):
     root = classes({**OWLS, "train/gull": 2, "test/gull": 1, "train/gull/.cache": 3})
     (root / "train" / "gull" / ".hidden.jpg").touch()
     (root / "train" / "gull" / "Thumbs.db").touch()
@@ -73,7 +73,7 @@ def test_what_is_no_picture_is_counted(classes):
     index = read(root)
     assert len(index) == 6
     assert index.notes == (
-        "passed over: 1 without suffix (train/README), 1 hidden file, folders that are no classes "
+        "skipped: 1 without suffix (train/README), 1 hidden file, folders that are no classes "
         "(train/gull/.cache)",
     )
 
@@ -97,13 +97,13 @@ def test_names_that_collide_are_refused_naming_both(classes, form):
 
 
 @pytest.mark.parametrize(
-    ("counts", "said"),
+    ("counts", "message"),
     [
         (
             {"train/gull": 2, "test/gull": 1, "test/owl": 1},
             "test: holds classes that train/ lacks: owl",
         ),
-        ({"train/gull": 2, "train/owl": 0, "test/gull": 1}, "owl: a class folder without pictures"),
+        ({"train/gull": 2, "train/owl": 0, "test/gull": 1}, "owl: a class folder without images"),
         ({"test/gull": 2}, "holds test/ but no train/"),
     ],
 )

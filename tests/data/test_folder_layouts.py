@@ -20,7 +20,7 @@ def read(root, fraction=0.25):
 
 
 def counts_under(*folders, classes=BIRDS):
-    """Counts of pictures of the classes in each folder."""
+    """Counts of images of the classes in each folder."""
     return {f"{place}/{name}": count for place in folders for name, count in classes.items()}
 
 
@@ -37,12 +37,12 @@ def imagefolder_samples(place):
     return {(type(place)(path), read_by.classes[label]) for path, label in read_by.samples}
 
 
-def assert_refused(root, *said, fraction=0.25):
+def assert_refused(root, *parts, fraction=0.25):
     with pytest.raises(UserError) as caught:
         read(root, fraction)
     message = str(caught.value)
     assert "\n" not in message
-    for part in said:
+    for part in parts:
         assert part in message
     return message
 
@@ -73,7 +73,7 @@ def test_splits_below_the_root_are_found_and_said(classes, below):
     assert any(f"read {root / below}" in note for note in index.notes)
 
 
-def test_pictures_by_session_stay_in_their_class(classes):
+def test_images_by_session_stay_in_their_class(classes):
     root = classes({"gull/2019": 2, "gull/2020": 1, "wren/2019": 2, "owl": 2})
     assert samples(read(root)) == imagefolder_samples(root)
 
@@ -97,7 +97,7 @@ def test_a_class_folder_as_root_names_the_folder_above(classes):
     message = assert_refused(
         root / "gull", f"dataset.root={root / 'gull'}", f"dataset.root={root},"
     )
-    assert "3 pictures" in message
+    assert "3 images" in message
     assert len(read(root)) == 5
 
 
@@ -107,7 +107,7 @@ def test_two_datasets_below_the_root_are_ambiguous(classes):
     assert len(read(root / "cub")) == 10
 
 
-def test_one_dataset_beside_other_pictures_is_found(classes):
+def test_one_dataset_beside_other_images_is_found(classes):
     root = classes({**counts_under("birds/train", "birds/test"), "docs": 1})
     index = read(root)
     assert index.root == root / "birds"
@@ -115,13 +115,13 @@ def test_one_dataset_beside_other_pictures_is_found(classes):
 
 
 @pytest.mark.parametrize("other", ["docs", "masks/gull", "annotations/trimaps"])
-def test_images_beside_other_pictures_are_ambiguous(classes, other):
+def test_images_beside_other_images_are_ambiguous(classes, other):
     root = classes({**counts_under("images"), other: 2})
     assert_refused(root, f"dataset.root={root / 'images'}")
     assert samples(read(root / "images")) == imagefolder_samples(root / "images")
 
 
-def test_versions_of_the_same_pictures_are_ambiguous(classes):
+def test_versions_of_the_same_images_are_ambiguous(classes):
     root = classes(counts_under("original", "augmented"))
     assert_refused(root, f"dataset.root={root / 'original'}", f"dataset.root={root / 'augmented'}")
 
@@ -133,14 +133,14 @@ def test_a_nested_copy_is_passed_over(classes):
     index = read(root)
     assert index.labelmap.names == ("gull", "wren")
     assert len(index) == 5
-    assert any("moths" in note and "5 pictures" in note for note in index.notes)
+    assert any("moths" in note and "5 images" in note for note in index.notes)
 
 
 def test_a_nested_copy_of_the_splits_is_passed_over(classes):
     root = classes(counts_under("train", "test", "moths/train", "moths/test"))
     index = read(root)
     assert len(index) == 10
-    assert any("moths" in note and "10 pictures" in note for note in index.notes)
+    assert any("moths" in note and "10 images" in note for note in index.notes)
 
 
 @pytest.mark.parametrize("sibling", ["test", "Validation"])
@@ -153,7 +153,7 @@ def test_a_root_too_low_is_said(classes, sibling):
     )
 
 
-def test_pictures_without_class_folders_name_the_table(classes):
+def test_images_without_class_folders_name_the_table(classes):
     root = classes({"train": 3})
     (root / "train.csv").write_text("path,label\n")
     assert_refused(root, "dataset.table=" + str(root / "train.csv"))
@@ -272,12 +272,12 @@ def test_a_test_without_labels_is_no_test(classes, test):
     index = read(root)
     assert samples(index, TEST) == imagefolder_samples(root / "val")
     assert index.test_source == "val"
-    assert any(test.split("/")[0] in note and "4 pictures" in note for note in index.notes)
+    assert any(test.split("/")[0] in note and "4 images" in note for note in index.notes)
     only_train = read(root / "train")
     assert only_train.test_source == "carved"
 
 
-def test_pictures_of_all_classes_in_one_folder_are_refused(classes):
+def test_images_of_all_classes_in_one_folder_are_refused(classes):
     """A dataset of boxes, as Roboflow writes it."""
     root = classes({f"{split}/images": 3 for split in ("train", "valid", "test")})
     (root / "train" / "labels").mkdir()
@@ -305,7 +305,7 @@ def test_an_empty_test_folder_is_said(classes):
     (root / "test").mkdir()
     index = read(root)
     assert index.test_source == "carved"
-    assert any("test/ holds no pictures" in note for note in index.notes)
+    assert any("test/ holds no images" in note for note in index.notes)
 
 
 @pytest.mark.fault(25)
@@ -317,19 +317,19 @@ def test_classes_that_train_lacks_are_refused(classes, split):
     assert len(read(root)) == 15
 
 
-def test_a_stray_picture_beside_class_folders_is_said(classes):
+def test_a_stray_image_beside_class_folders_is_said(classes):
     root = classes({**counts_under("train", "test"), "train": 2})
     index = read(root)
     assert len(index) == 10
-    assert any("2 pictures" in note and "train" in note for note in index.notes)
+    assert any("2 images" in note and "train" in note for note in index.notes)
 
 
 def test_a_class_folder_beside_the_splits_is_said(classes):
     root = classes({**counts_under("train", "test"), "owl": 4, "train_extra/gull": 2})
     index = read(root)
     assert len(index) == 10
-    assert any("owl (4 pictures)" in note for note in index.notes)
-    assert any("train_extra (2 pictures)" in note for note in index.notes)
+    assert any("owl (4 images)" in note for note in index.notes)
+    assert any("train_extra (2 images)" in note for note in index.notes)
 
 
 def test_train_beside_several_classes_is_ambiguous(classes):
@@ -372,7 +372,7 @@ def test_a_copy_of_all_classes_is_passed_over_whatever_the_root_is_called(classe
     root = classes({**BIRDS, **counts_under("flowers")})
     index = read(root)
     assert index.labelmap.names == ("gull", "wren")
-    assert any("flowers" in note and "5 pictures" in note for note in index.notes)
+    assert any("flowers" in note and "5 images" in note for note in index.notes)
 
 
 def test_a_class_with_folders_like_other_classes_stays_a_class(classes):
@@ -384,7 +384,7 @@ def test_a_dataset_beside_a_test_without_labels_is_found(classes):
     root = classes({**counts_under("leaves/leaves/train", "leaves/leaves/valid"), "test/test": 4})
     index = read(root)
     assert samples(index, TRAIN) == imagefolder_samples(root / "leaves/leaves/train")
-    assert any("test (4 pictures)" in note for note in index.notes)
+    assert any("test (4 images)" in note for note in index.notes)
 
 
 @pytest.mark.parametrize("names", [("gull ", "gull"), ("wren.", "wren"), ("wren. ", "Wren")])
@@ -432,10 +432,10 @@ def test_a_copy_of_the_classes_in_a_split_is_passed_over(classes, copy):
     index = read(root)
     assert index.labelmap.names == ("gull", "wren")
     assert len(index) == 10
-    assert any(copy.split("/")[1] in note and "5 pictures" in note for note in index.notes)
+    assert any(copy.split("/")[1] in note and "5 images" in note for note in index.notes)
 
 
-def test_one_class_of_folders_beside_classes_of_pictures_is_said(classes):
+def test_one_class_of_folders_beside_classes_of_images_is_said(classes):
     root = classes({"labeled/gull": 3, "labeled/wren": 3, "unlabeled": 3})
     notes = read(root).notes
     assert any("labeled/" in note and "gull, wren" in note for note in notes)

@@ -140,7 +140,7 @@ def test_categories_that_differ_between_the_files(copies):
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (lambda w: w["annotations"].pop(), r"1 images without an annotation: 1000"),
         (lambda w: w["annotations"][0].update(image_id=5), "annotations of images it does not"),
@@ -228,7 +228,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     assert peak < 12e6
 
 
-def test_missing_pictures_folder_is_left_to_the_manifest_to_name(copies):
+def test_missing_images_folder_is_left_to_the_manifest_to_name(copies):
     root = copies.inat2017()
     shutil.rmtree(root / "train_val_images")
     assert inat2017.read(root, partial=False).root == root

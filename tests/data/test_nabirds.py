@@ -92,18 +92,18 @@ def test_labels_of_images_that_slipped_are_seen_in_the_folders(copies):
     )
 
 
-def test_pictures_listed_under_another_id(copies):
+def test_images_listed_under_another_id(copies):
     root = copies.nabirds(".")
     lines = [line.split() for line in (root / "images.txt").read_text().splitlines()]
     ids = [image for image, _ in lines]
     slipped = zip(ids[3:] + ids[:3], [path for _, path in lines], strict=True)
     (root / "images.txt").write_text("\n".join(" ".join(pair) for pair in slipped))
-    assert_refused(root, r"images\.txt: 18 pictures are named after another image id")
+    assert_refused(root, r"images\.txt: 18 images are named after another image id")
 
 
 @pytest.mark.fault(25)
 @pytest.mark.parametrize(
-    ("name", "old", "new", "said"),
+    ("name", "old", "new", "message"),
     [
         ("images", "-", "x", r"images\.txt:1: expected an image id of 32 hex digits"),
         ("hierarchy", "817 900", "817 900\n817 22", r"hierarchy\.txt:7: node 817 has two parents"),

@@ -28,9 +28,9 @@ SPECIES = "00000_Animalia_Chordata_Aves_Larus_canus", "00001_Animalia_Chordata_A
 
 @pytest.fixture
 def tree(tmp_path, jpeg) -> Callable[..., Path]:
-    """`tree("a/b", "x.txt")`: a root with these: three pictures in each folder, empty files."""
+    """`tree("a/b", "x.txt")`: a root with these: three images in each folder, empty files."""
 
-    def made(*names: str) -> Path:
+    def make(*names: str) -> Path:
         root = tmp_path / "größe = 3"
         for place, name in enumerate(names):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def tree(tmp_path, jpeg) -> Callable[..., Path]:
                 (root / name / f"{number}.jpg").write_bytes(jpeg(10 * place + number))
         return root
 
-    return made
+    return make
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def read_advised(message: str) -> Index:
     return dataset.read(typed(composed(arguments)).dataset)
 
 
-# --- pictures without the official files: dataset=folder ---
+# --- images without the official files: dataset=folder ---
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def read_advised(message: str) -> Index:
           "birds/test/wren"), "birds"),
     ],
 )  # fmt: skip
-def test_pictures_by_class_are_read_as_a_folder(conf, tree, reader, names, below):
+def test_images_by_class_are_read_as_a_folder(conf, tree, reader, names, below):
     root = tree(*names)
     message = refusal_message(conf, reader, root)
     index = read_advised(message)
@@ -131,22 +131,24 @@ def test_cub_200_of_2010_is_refused_as_such(conf, tree, name):
 
 
 @pytest.mark.parametrize(
-    ("reader", "made"),
+    ("reader", "published"),
     [*zip(OFFICIAL, (*OFFICIAL[1:], "cub"), strict=True), ("nabirds", "cub"), ("cub", "nabirds")],
 )
-def test_another_dataset_is_named_by_the_command_that_reads_it(conf, copies, cub, made, reader):
-    root = cub if made == "cub" else getattr(copies, made)()
+def test_another_dataset_is_named_by_the_command_that_reads_it(
+    conf, copies, cub, published, reader
+):
+    root = cub if published == "cub" else getattr(copies, published)()
     message = refusal_message(conf, reader, root)
-    assert f"this looks like {recognize_dataset.NAMES[made]}" in message
-    assert len(read_advised(message)) == len(dataset.read(conf(made, root)))
+    assert f"this looks like {recognize_dataset.NAMES[published]}" in message
+    assert len(read_advised(message)) == len(dataset.read(conf(published, root)))
 
 
-@pytest.mark.parametrize("made", OFFICIAL)
-def test_a_folder_that_is_refused_names_the_dataset_that_lies_there(copies, cub, made):
-    root = cub if made == "cub" else getattr(copies, made)()
+@pytest.mark.parametrize("published", OFFICIAL)
+def test_a_folder_that_is_refused_names_the_dataset_that_lies_there(copies, cub, published):
+    root = cub if published == "cub" else getattr(copies, published)()
     assert recognize_dataset.advice(root, "folder") == (
-        f"this looks like {recognize_dataset.NAMES[made]}: read it with "
-        f"{recognize_dataset.command(made, root)}"
+        f"this looks like {recognize_dataset.NAMES[published]}: read it with "
+        f"{recognize_dataset.command(published, root)}"
     )
 
 
@@ -200,7 +202,7 @@ def test_the_verdict_of_stanford_dogs_names_imagenet(conf, copies):
 
 
 @pytest.mark.fault(52)
-def test_a_pipe_among_the_pictures_does_not_hold_up_the_doctor(conf, cub):
+def test_a_pipe_among_the_images_does_not_hold_up_the_doctor(conf, cub):
     file = next((cub / "images").rglob("*.jpg"))
     file.unlink()
     os.mkfifo(file)

@@ -86,9 +86,9 @@ def test_more_classes_keep_the_earlier_ones():
 
 
 def test_a_genus_is_the_species_that_share_its_looks():
-    made = replace(SMALL, classes=8)
-    above = hierarchy(made)
-    all_species = species(made.classes, made.seed)
+    generator = replace(SMALL, classes=8)
+    above = hierarchy(generator)
+    all_species = species(generator.classes, generator.seed)
     for (a, one), (b, other) in combinations(enumerate(all_species), 2):
         alike = all(
             getattr(one.code, part) == getattr(other.code, part) for part in GENUS_ATTRIBUTES
@@ -112,7 +112,7 @@ def test_layout_is_that_of_cub(small):
     assert len(table(small, "parts/part_locs.txt")) == len(images) * len(PARTS)
 
 
-def test_boxes_and_visible_parts_lie_in_the_picture(small):
+def test_boxes_and_visible_parts_lie_in_the_image(small):
     sizes = [Image.open(small / "images" / row[1]).size for row in table(small, "images.txt")]
     assert {max(size) for size in sizes} == {SMALL.side}
     for row, size in zip(table(small, "bounding_boxes.txt"), sizes, strict=True):
@@ -124,7 +124,7 @@ def test_boxes_and_visible_parts_lie_in_the_picture(small):
         assert (visible == "1") == (0 <= float(x) < wide and 0 <= float(y) < high)
 
 
-def test_pictures_are_in_colour(small):
+def test_images_are_in_colour(small):
     for row in table(small, "images.txt"):
         image = Image.open(small / "images" / row[1])
         assert image.mode == "RGB"
@@ -147,14 +147,14 @@ def test_pool_draws_the_same_bytes(small, tmp_path, monkeypatch):
     assert contents(write(tmp_path / "birds", SMALL)) == contents(small)
 
 
-def test_a_picture_depends_on_its_own_stream_alone(small):
-    name = table(small, "images.txt")[4][1]  # class 2, second training picture
+def test_a_image_depends_on_its_own_stream_alone(small):
+    name = table(small, "images.txt")[4][1]  # class 2, second training image
     again = render(species(3, SMALL.seed)[1].code, (SMALL.seed, 1, 0, 1), SMALL.side)
     saved = np.asarray(Image.open(small / "images" / name)).astype(int)
-    assert abs(saved - np.asarray(again.image)).mean() < 6  # JPEG's loss; another picture: over 30
+    assert abs(saved - np.asarray(again.image)).mean() < 6  # JPEG's loss; another image: over 30
 
 
-def test_another_seed_draws_other_pictures(small, tmp_path):
+def test_another_seed_draws_other_images(small, tmp_path):
     other = contents(write(tmp_path / "birds", replace(SMALL, seed=6)))
     jpegs = {data for name, data in other.items() if name.endswith(".jpg")}
     assert jpegs.isdisjoint(contents(small).values())
@@ -171,7 +171,7 @@ def test_a_complete_copy_is_left_alone(small):
     assert {path: path.stat().st_mtime_ns for path in small.rglob("*")} == before
 
 
-def test_progress_counts_every_picture(tmp_path):
+def test_progress_counts_every_image(tmp_path):
     advanced: list[int] = []
     write(tmp_path / "birds", SMALL, lambda n, note="": advanced.append(n))
     assert sum(advanced) == 9
@@ -245,7 +245,7 @@ def test_settings_that_cannot_be_drawn_are_refused(tmp_path, change):
 
 
 def draw_planted(monkeypatch, parts: set[str], stream: tuple[int, int, int, int]) -> scene.Drawing:
-    """A picture without haze or grain in which the named parts have a colour of their own."""
+    """An image without haze or grain in which the named parts have a colour of their own."""
     real = draw_bird
 
     def painted(*args):
@@ -261,7 +261,7 @@ def draw_planted(monkeypatch, parts: set[str], stream: tuple[int, int, int, int]
 
 
 def planted_pixels(image: Image.Image) -> np.ndarray:
-    """x, y of the planted pixels' centres, measured from the picture's corner."""
+    """x, y of the planted pixels' centres, measured from the image's corner."""
     hit_HW = (abs(np.asarray(image).astype(int) - PLANTED) < 100).all(axis=2)
     return np.argwhere(hit_HW)[:, ::-1] + 0.5
 
@@ -269,27 +269,27 @@ def planted_pixels(image: Image.Image) -> np.ndarray:
 @pytest.mark.parametrize("part", ["beak", "eye", "crown"])
 @pytest.mark.parametrize("row", range(6))
 def test_a_part_lies_where_it_is_drawn(monkeypatch, part, row):
-    picture = draw_planted(monkeypatch, {part}, (0, row * 2, 0, row))
-    x, y, _ = picture.parts[part]
+    drawing = draw_planted(monkeypatch, {part}, (0, row * 2, 0, row))
+    x, y, _ = drawing.parts[part]
     slack = 12 if part == "crown" else 3  # other parts cover some of it
-    assert np.abs(planted_pixels(picture.image).mean(0) - (x, y)).max() < slack
+    assert np.abs(planted_pixels(drawing.image).mean(0) - (x, y)).max() < slack
 
 
 @pytest.mark.parametrize("part", ["tail", "wing", "breast", "throat", "belly", "back", "nape"])
 def test_a_part_lies_on_its_own_paint(monkeypatch, part):
     own = {part} if part in {"tail", "wing"} else {"body", "breast"}
     for row in range(6):
-        picture = draw_planted(monkeypatch, own, (0, row * 2, 0, row))
-        x, y, visible = picture.parts[part]
+        drawing = draw_planted(monkeypatch, own, (0, row * 2, 0, row))
+        x, y, visible = drawing.parts[part]
         if visible:
-            assert np.linalg.norm(planted_pixels(picture.image) - (x, y), axis=1).min() < 2
+            assert np.linalg.norm(planted_pixels(drawing.image) - (x, y), axis=1).min() < 2
 
 
 @pytest.mark.parametrize("row", range(6))
 def test_the_box_is_tight(monkeypatch, row):
-    picture = draw_planted(monkeypatch, {"body", *PARTS}, (0, row * 2, 0, row))
-    pixels = planted_pixels(picture.image)
-    x, y, w, h = picture.box
+    drawing = draw_planted(monkeypatch, {"body", *PARTS}, (0, row * 2, 0, row))
+    pixels = planted_pixels(drawing.image)
+    x, y, w, h = drawing.box
     drawn = [*(pixels.min(0) - 0.5), *(pixels.max(0) + 0.5)]
     assert np.abs(np.array(drawn) - (x, y, x + w, y + h)).max() < 2
 
@@ -314,7 +314,7 @@ def crop(image: Image.Image, x: float, y: float, half: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def views(tmp_path_factory):
-    """12 classes x (20 + 12) pictures: name -> one row of features a picture."""
+    """12 classes x (20 + 12) images: name -> one row of features an image."""
     rows: dict[str, list[np.ndarray]] = {}
     all_species, streams = species(12, 0), [(c, i) for c in range(12) for i in range(32)]
     for label, index in streams:

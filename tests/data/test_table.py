@@ -30,17 +30,17 @@ def assert_refused(file, message, **options):
 
 @pytest.fixture
 def csv_of(tmp_path):
-    """`csv_of(text, name="t.csv")` -> a table beside pictures a.jpg, b.jpg and dir/c d.jpg."""
+    """`csv_of(text, name="t.csv")` -> a table beside images a.jpg, b.jpg and dir/c d.jpg."""
 
-    def made(text: str | bytes, name: str = "t.csv"):
+    def make(text: str | bytes, name: str = "t.csv"):
         (tmp_path / "dir").mkdir(exist_ok=True)
-        for picture in ("a.jpg", "b.jpg", "dir/c d.jpg"):
-            (tmp_path / picture).touch()
+        for image in ("a.jpg", "b.jpg", "dir/c d.jpg"):
+            (tmp_path / image).touch()
         data = text.encode() if isinstance(text, str) else text
         (tmp_path / name).write_bytes(data)
         return tmp_path / name
 
-    return made
+    return make
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,7 +72,7 @@ def test_without_a_split_a_seeded_part_of_each_class_is_test(copies, kind):
     assert_refused(file, r"dataset\.test_fraction=0: .*: no split, so a test split has", fraction=0)
 
 
-def test_a_class_of_one_picture_cannot_be_split(csv_of):
+def test_a_class_of_one_image_cannot_be_split(csv_of):
     assert_refused(
         csv_of("path,label\na.jpg,x\nb.jpg,x\ndir/c d.jpg,y\n"), r"1 classes hold a single.*y"
     )
@@ -143,11 +143,11 @@ def test_labels_that_differ_in_case_are_noted(csv_of):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("path,colour\na.jpg,x\n", "has no column label, only path, colour; set dataset.label_col"),
         ("", "has no column path, label, only an empty line"),
-        ("path,label\n", "lists no picture"),
+        ("path,label\n", "lists no image"),
         ("path,label,split\na.jpg,,train\n", r"t\.csv:2: no label; fill it in"),
         ("path,label,split\na.jpg,x\n", r"t\.csv:2: no split; fill it in"),
         ("path,label,split\na.jpg,x,val\nb.jpg,y,test", "only test and validation images, none to"),
@@ -187,23 +187,23 @@ def test_files_that_are_no_tables(csv_of, tmp_path):
 def test_loaded_as_a_dataset(copies, conf, tmp_path):
     file = copies.table()
     chosen = conf("table", file.parent, table=str(file))
-    made = dataset.load(chosen, tmp_path / "cache")
-    assert len(made.split.test_N) == 6
+    loaded = dataset.load(chosen, tmp_path / "cache")
+    assert len(loaded.split.test_N) == 6
     chosen.root = None
-    assert dataset.load(chosen, tmp_path / "cache").manifest.digest == made.manifest.digest
+    assert dataset.load(chosen, tmp_path / "cache").manifest.digest == loaded.manifest.digest
     chosen.table = None
     with pytest.raises(UserError, match=r"dataset\.table=null: reader table needs"):
         dataset.load(chosen, tmp_path / "cache")
 
 
-def test_a_missing_picture_is_named(copies, conf, tmp_path):
+def test_a_missing_image_is_named(copies, conf, tmp_path):
     file = copies.table()
     (file.parent / "bilder" / "é 3=.jpg").unlink()
     with pytest.raises(UserError, match=r"é 3=\.jpg: missing \(1 of 18 "):
         dataset.load(conf("table", file.parent, table=str(file)), tmp_path / "cache")
 
 
-def test_a_class_without_train_pictures_is_refused(csv_of, conf, tmp_path):
+def test_a_class_without_train_images_is_refused(csv_of, conf, tmp_path):
     file = csv_of("path,label,split\na.jpg,x,train\nb.jpg,y,test\n")
     official = schema.OfficialCounts(0, 0, 0)
     with pytest.raises(UserError, match=r"1 of 2 classes have no training image \(y\)"):

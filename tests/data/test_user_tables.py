@@ -53,11 +53,11 @@ def here(tmp_path):
 def frame(here):
     """`frame(name=cells, ...)` -> t.csv of these columns, written by pandas."""
 
-    def made(columns: dict[str, object], name: str = "t.csv", **options: object) -> Path:
+    def make(columns: dict[str, object], name: str = "t.csv", **options: object) -> Path:
         pd.DataFrame(columns).to_csv(here / name, index=False, **options)  # type: ignore[call-overload]
         return here / name
 
-    return made
+    return make
 
 
 # --- 8: the user's split ---
@@ -82,10 +82,10 @@ def test_validation_rows_are_validation(frame, conf, tmp_path, jpeg):
     file = frame({"path": PICTURES, "label": LABELS, "split": cells})
     for place, name in enumerate(PICTURES):
         (tmp_path / name).write_bytes(jpeg(place))
-    made = dataset.load(conf("table", tmp_path, table=str(file)), tmp_path / "cache")
-    assert made.manifest.split_N.tolist() == [TRAIN, TRAIN, VAL, VAL, TEST, TEST]
-    assert made.split.val_N.tolist() == [2, 3]
-    assert (made.test_source, made.warnings) == ("test", ())
+    loaded = dataset.load(conf("table", tmp_path, table=str(file)), tmp_path / "cache")
+    assert loaded.manifest.split_N.tolist() == [TRAIN, TRAIN, VAL, VAL, TEST, TEST]
+    assert loaded.split.val_N.tolist() == [2, 3]
+    assert (loaded.test_source, loaded.warnings) == ("test", ())
 
 
 def test_validation_is_the_test_where_there_is_no_test(frame, conf, tmp_path, jpeg):
@@ -93,11 +93,11 @@ def test_validation_is_the_test_where_there_is_no_test(frame, conf, tmp_path, jp
     file = frame({"path": PICTURES, "label": LABELS, "split": cells})
     for place, name in enumerate(PICTURES):
         (tmp_path / name).write_bytes(jpeg(place))
-    made = dataset.load(conf("table", tmp_path, table=str(file)), tmp_path / "cache")
-    assert made.split.test_N.tolist() == [4, 5]
-    assert made.test_source == "val"
-    assert any("its validation split is the test" in warning for warning in made.warnings)
-    assert set(made.warnings) <= set(made.notes)
+    loaded = dataset.load(conf("table", tmp_path, table=str(file)), tmp_path / "cache")
+    assert loaded.split.test_N.tolist() == [4, 5]
+    assert loaded.test_source == "val"
+    assert any("its validation split is the test" in warning for warning in loaded.warnings)
+    assert set(loaded.warnings) <= set(loaded.notes)
 
 
 @pytest.mark.parametrize("split", [{}, {"split": ["train"] * 6}], ids=["none", "only train"])
@@ -387,7 +387,9 @@ def test_where_all_files_are_missing_the_place_is_advised(here):
         (here / name).unlink()
     with pytest.raises(UserError) as caught:
         paths(here, list(PICTURES))
-    assert f"t.csv:2: no file {here / '0.jpg'}, nor that of any other row of 6" in str(caught.value)
+    assert f"t.csv:2: no file {here / '0.jpg'}, nor the file of any other row of 6" in str(
+        caught.value
+    )
     assert f"set dataset.root={here / 'images'}, where it is" in str(caught.value)
     assert read(here / "t.csv", root=here / "images").path == PICTURES
 

@@ -187,7 +187,8 @@ def _depth_note(classes: Sequence[Folder]) -> list[str]:
     if len(deep) < len(classes):
         return [
             f"{folder.name}/ holds only folders "
-            f"({list_first(f.name for f in folder.image_folders)}), whose images belong to the class {folder.name}"
+            f"({list_first(f.name for f in folder.image_folders)}), "
+            f"whose images belong to the class {folder.name}"
             for folder in deep[:1]
             if len(folder.image_folders) > 1
         ]

@@ -57,7 +57,7 @@ def note(folders: Iterable[Folder], strays: Iterable[str], root: str) -> tuple[s
     if tool_folders:
         names = list_first((_relative(path, root) for path in tool_folders), 3)
         texts.append(f"folders that are no classes ({names})")
-    return (f"passed over: {', '.join(texts)}",) if texts else ()
+    return (f"skipped: {', '.join(texts)}",) if texts else ()
 
 
 def summary(folder: Folder) -> str:
