@@ -155,12 +155,12 @@ def _is_split_beside(folder: Path) -> bool:
 
 
 def _holds_classes(folder: Path) -> bool:
-    inside = [entry.path for entry in _entries(folder) if entry.is_folder][:50]
-    return sum(any(_is_image(entry) for entry in _entries(path)) for path in inside) > 1
-
-
-def _is_image(entry: Entry) -> bool:
-    return not entry.is_folder and has_picture_suffix(entry.path.name)
+    subfolders = [entry.path for entry in _entries(folder) if entry.is_folder][:50]
+    images = [
+        any(not e.is_folder and has_picture_suffix(e.path.name) for e in _entries(subfolder))
+        for subfolder in subfolders
+    ]
+    return sum(images) > 1
 
 
 def _identify(entries: list[Entry]) -> str | None:

@@ -89,7 +89,7 @@ def test_altered_synthetic_birds_are_drawn_again_with_a_note(conf, jpeg, tmp_pat
     assert again.manifest.digest == before.digest
     (note,) = [note for note in again.notes if "damaged" in note]
     assert note == (
-        f"{before.root}: damaged synthetic birds (a picture is not as it was drawn): drawn again"
+        f"{before.root}: damaged synthetic birds (an image is not as it was drawn): drawn again"
     )
     accepted = replace(drawn, accept_altered=True)
     (before.root / before.path[0]).write_bytes(jpeg(1))
@@ -401,8 +401,8 @@ def with_box(cub, number: int, box: str) -> None:
     [
         ("1.0 2.0 0.0 20.5", "a bounding box without area"),
         ("1.0 2.0 30.0 -20.5", "a bounding box without area"),
-        ("-40.0 2.0 30.0 20.5", "a bounding box outside the picture"),
-        ("1.0 -20.5 30.0 20.5", "a bounding box outside the picture"),
+        ("-40.0 2.0 30.0 20.5", "a bounding box outside the image"),
+        ("1.0 -20.5 30.0 20.5", "a bounding box outside the image"),
         ("1.0 2.0 inf 20.5", "no bounding box"),
     ],
 )

@@ -205,7 +205,7 @@ def test_ids_outside_the_official_range(cub, run_doctor):
         file.write_text("\n".join(" ".join(row) for row in rows) + "\n", encoding="utf-8")
     errors = [f.says for f in run_doctor(cub).findings if f.severity == "error"]
     assert errors == [
-        "class ids 0 lie outside the official 1 to 3",
+        "class ids 0 lie outside the official range 1 to 3",
         "3 classes have another number than their name: 0 001.Black_Gull, 1 002.Grey_Gull and "
         "1 more",
     ]

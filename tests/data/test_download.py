@@ -462,9 +462,9 @@ def test_no_digest_no_download(served, wanted, host):
         ("synthetic", "drawn"),
     ],
 )
-def test_what_cannot_be_had_is_said_with_the_steps(wanted, reader, message, tmp_path):
+def test_what_cannot_be_had_is_said_with_the_steps(wanted, reader, expected, tmp_path):
     known = schema.Archive(file="a.tgz", url=None, bytes=None, md5="0" * 32, sha256=None)
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=expected) as caught:
         download.fetch(wanted(known, reader=reader), silent)
     assert "\n" not in str(caught.value)
     assert files_beside(tmp_path) == []

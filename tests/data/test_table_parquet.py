@@ -186,7 +186,7 @@ def test_folders_of_the_converted_branch_bring_their_splits(images, load, tmp_pa
 def test_shards_without_a_split_beside_others_are_refused(images, load, tmp_path):
     write(tmp_path / "birds" / "train-00000-of-00001.parquet", images[:8], [0, 1] * 4)
     write(tmp_path / "birds" / "more.parquet", images[8:], [0, 1] * 2)
-    with pytest.raises(UserError, match=r"more\.parquet: the name says no split"):
+    with pytest.raises(UserError, match=r"more\.parquet: the name contains no split"):
         load(tmp_path / "birds")
 
 

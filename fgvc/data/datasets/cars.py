@@ -91,7 +91,10 @@ def _read_devkit(root: Path, train: Path, meta_file: Path, partial: bool) -> Ind
     if test is None or train_annos is None:
         missing = "cars_test/" if test is None else "cars_train_annos.mat"
         raise UserError(f"dataset.root={root}: holds cars_train/ but no {missing}; complete it")
-    files = [meta_file, train_annos, _test_annotations(root)]
+    test_annos = find_root.find(root, WITH_LABELS) or find_root.find(root, WITHOUT_LABELS)
+    if test_annos is None:
+        raise UserError(f"dataset.root={root}: holds no {WITH_LABELS}; put it there or in devkit/")
+    files = [meta_file, train_annos, test_annos]
     meta, *loaded = matlab.load_all(files)
     splits = [half.struct("annotations") for half in loaded]
     if "class" not in splits[1]:
@@ -115,13 +118,6 @@ def _read_devkit(root: Path, train: Path, meta_file: Path, partial: bool) -> Ind
         classes,
         None if any(box_N4 is None for box_N4 in box) else np.concatenate(box),
     )
-
-
-def _test_annotations(root: Path) -> Path:
-    file = find_root.find(root, WITH_LABELS) or find_root.find(root, WITHOUT_LABELS)
-    if file is None:
-        raise UserError(f"dataset.root={root}: holds no {WITH_LABELS}; put it there or in devkit/")
-    return file
 
 
 def _classes(file: matlab.MatFile, raw_N: np.ndarray, partial: bool) -> LabelMap:

@@ -59,26 +59,24 @@ def _missing_files(folder: Path) -> list[str]:
     return [name for name in FILES if not (folder / name).exists()]
 
 
-def _is_complete(folder: Path) -> bool:
-    return not _missing_files(folder)
-
-
-def _holds_several(folder: Path) -> bool:
-    return len(_missing_files(folder)) < len(FILES) - 1
-
-
 def _find_root(root: Path) -> Path:
     """The folder of the index files.
 
     Raises:
         UserError: there is none, or some of its files are missing.
     """
-    what = f"{', '.join(FILES[:-1])} and {FILES[-1]} of NABirds"
-    if find_root.exists_below(root, _is_complete) or not find_root.exists_below(
-        root, _holds_several
-    ):
-        return find_root.find_folder(root, _is_complete, what)
-    folder = find_root.find_folder(root, _holds_several, what)
+
+    def is_complete(folder: Path) -> bool:
+        return not _missing_files(folder)
+
+    def holds_several(folder: Path) -> bool:
+        return len(_missing_files(folder)) < len(FILES) - 1
+
+    contents = f"{', '.join(FILES[:-1])} and {FILES[-1]} of NABirds"
+    exists_below = find_root.exists_below
+    if exists_below(root, is_complete) or not exists_below(root, holds_several):
+        return find_root.find_folder(root, is_complete, contents)
+    folder = find_root.find_folder(root, holds_several, contents)
     missing = _missing_files(folder)
     raise UserError(
         f"{folder}: holds no {list_first(missing)}; take {'it' if len(missing) == 1 else 'them'} "

@@ -15,7 +15,6 @@ from fgvc.config import schema
 from fgvc.data import dataset
 from fgvc.data.doctor import archives, definition, exact_duplicates, geometry, images
 from fgvc.data.doctor.finding import ERROR, NOTE, Examination, Finding, errors_first
-from fgvc.data.index import Index
 from fgvc.types import Progress
 
 __all__ = ["ERROR", "NOTE", "Examination", "Finding", "examine"]
@@ -66,19 +65,4 @@ def examine(
     caveat = definition.CAVEATS.get(conf.reader)
     return Examination(
         conf.name, conf.reader, str(root), partial, errors_first(findings), facts, caveat
-    )
-
-
-def _images_below(root: Path) -> tuple[str, ...]:
-    """Images of a copy without a usable index; bounded, as the root may be anything."""
-    return tuple(islice(definition.images_below(root), MAX_UNINDEXED))
-
-
-def _across(index: Index | None, image_table: images.ImageTable) -> list[Finding]:
-    """What takes index and images together."""
-    return (
-        []
-        if index is None
-        else geometry.check_geometry(index, image_table)
-        + exact_duplicates.check_duplicates(index, image_table)
     )

@@ -51,7 +51,8 @@ def fetch(conf: schema.Dataset, progress: Progress) -> str:
             is too small, or an archive is damaged or unsafe.
     """
     if conf.root is None or not conf.archives or any(a.url is None for a in conf.archives.values()):
-        raise UserError(_manual_steps(conf))
+        steps = MANUAL_STEPS.get(conf.reader, "there is no download for your own dataset")
+        raise UserError(f"dataset.download=true: {steps.format(root=conf.root)}")
     root = Path(conf.root).expanduser()
     if _is_occupied(root):
         return _occupied_message(root)
@@ -115,8 +116,3 @@ def _is_occupied(root: Path) -> bool:
 
 def _occupied_message(root: Path) -> str:
     return f"{root}: not empty, nothing downloaded; move it away to download again"
-
-
-def _manual_steps(conf: schema.Dataset) -> str:
-    steps = MANUAL_STEPS.get(conf.reader, "there is no download for your own dataset")
-    return f"dataset.download=true: {steps.format(root=conf.root)}"

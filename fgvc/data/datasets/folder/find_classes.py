@@ -61,7 +61,7 @@ def find(root: Folder) -> DatasetRoot:
         above.append(folder)
         (folder,) = _without_links(folder.image_folders)
     if split_folders.candidates(folder) and not (
-        _is_container(folder) or _is_unlabelled_test_beside_dataset(folder)
+        _is_container(folder) or _has_unlabelled_test(folder)
     ):
         _check_single_split(folder)
         return DatasetRoot(folder, True, tuple(above))
@@ -77,18 +77,14 @@ def _is_root(folder: Folder) -> bool:
 
 def _is_container(folder: Folder) -> bool:
     """Whether the only folder named like a split holds a whole dataset: "test data/train"."""
-    split_folders_found = split_folders.all_folders(split_folders.candidates(folder))
-    return (
-        len(split_folders_found) == 1
-        and split_folders_found == folder.image_folders
-        and bool(_find_datasets(split_folders_found))
-    )
+    splits = split_folders.all_folders(split_folders.candidates(folder))
+    return len(splits) == 1 and splits == folder.image_folders and bool(_find_datasets(splits))
 
 
-def _is_unlabelled_test_beside_dataset(folder: Folder) -> bool:
+def _has_unlabelled_test(folder: Folder) -> bool:
     """Whether the only split is a test without labels, beside a whole dataset."""
     found = split_folders.all_folders(split_folders.candidates(folder))
-    others = [subfolder for subfolder in folder.image_folders if subfolder not in found]
+    others = [inner for inner in folder.image_folders if inner not in found]
     return all(map(split_folders.is_unlabelled, found)) and bool(_find_datasets(others))
 
 
@@ -113,11 +109,9 @@ def _without_links(folders: Iterable[Folder]) -> list[Folder]:
 def _check_single_split(folder: Folder) -> None:
     """Raise if a single split lies beside several folders that look like classes."""
     found = split_folders.all_folders(split_folders.candidates(folder))
-    others = [subfolder for subfolder in folder.image_folders if subfolder not in found]
+    others = [inner for inner in folder.image_folders if inner not in found]
     classes = [
-        subfolder
-        for subfolder in others
-        if subfolder.name not in split_folders.splits_by_name(folder.folders)
+        inner for inner in others if inner.name not in split_folders.splits_by_name(folder.folders)
     ]
     if len(found) == 1 and len(classes) > 1:
         (split,) = found
@@ -135,39 +129,39 @@ def _class_root(folder: Folder, above: Sequence[Folder]) -> DatasetRoot:
     if len(datasets) > 1:
         raise _ambiguous_error(folder, datasets)
     if datasets:
-        subfolder = datasets[0].path + os.sep
+        prefix = datasets[0].path + os.sep
         beside = [
-            other for other in folder.image_folders if not subfolder.startswith(other.path + os.sep)
+            other for other in folder.image_folders if not prefix.startswith(other.path + os.sep)
         ]
         return DatasetRoot(datasets[0], True, (*above, folder), tuple(beside))
     copies = find_copies(folder)
-    classes = [subfolder for subfolder in folder.image_folders if subfolder not in copies]
-    if any(_wraps_classes(subfolder) for subfolder in classes):
-        raise _ambiguous_error(folder, [subfolder for subfolder in classes if not subfolder.images])
+    classes = [inner for inner in folder.image_folders if inner not in copies]
+    if any(_wraps_classes(inner) for inner in classes):
+        raise _ambiguous_error(folder, [inner for inner in classes if not inner.images])
     _check_names(folder, classes)
     return DatasetRoot(folder, False, tuple(above), copies=tuple(copies))
 
 
 def find_copies(folder: Folder) -> list[Folder]:
     """The subfolders that repeat the classes beside them."""
-    return [subfolder for subfolder in folder.image_folders if _is_copy(subfolder, folder)]
+    return [inner for inner in folder.image_folders if _is_copy(inner, folder)]
 
 
-def _is_copy(subfolder: Folder, folder: Folder) -> bool:
+def _is_copy(inner: Folder, folder: Folder) -> bool:
     """Whether a folder repeats the classes beside it.
 
     If it has the name of its parent, two common classes suffice. Otherwise all classes and all file
     names must be the same.
     """
-    siblings = {nfc(other.name): other for other in folder.image_folders if other is not subfolder}
-    inner = {nfc(other.name): other for other in subfolder.image_folders}
-    if subfolder.name.casefold() == folder.name.casefold():
-        return len(siblings.keys() & inner.keys()) > 1
+    siblings = {nfc(other.name): other for other in folder.image_folders if other is not inner}
+    classes = {nfc(other.name): other for other in inner.image_folders}
+    if inner.name.casefold() == folder.name.casefold():
+        return len(siblings.keys() & classes.keys()) > 1
     # images/ is refused: perhaps another version of them
-    is_wrapper = split_folders.is_wrapper(subfolder.name)
-    if is_wrapper or subfolder.images or len(inner) < 2 or siblings.keys() != inner.keys():
+    is_wrapper = split_folders.is_wrapper(inner.name)
+    if is_wrapper or inner.images or len(classes) < 2 or siblings.keys() != classes.keys():
         return False
-    return all(_file_names(inner[name]) == _file_names(siblings[name]) for name in inner)
+    return all(_file_names(classes[name]) == _file_names(siblings[name]) for name in classes)
 
 
 def _file_names(folder: Folder) -> set[str]:
@@ -202,9 +196,9 @@ def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
     Raises:
         UserError: all classes are named like parts of one dataset.
     """
-    plain = [re.sub(r"[\W_]+", "", subfolder.name.casefold()) for subfolder in classes]
+    plain = [re.sub(r"[\W_]+", "", inner.name.casefold()) for inner in classes]
     numbered = {match and match[1] for match in map(NUMBERED_PART.fullmatch, plain)}
-    if all(split_folders.is_wrapper(subfolder.name) for subfolder in classes) or (
+    if all(split_folders.is_wrapper(inner.name) for inner in classes) or (
         len(numbered) == 1 and None not in numbered
     ):
         raise UserError(
@@ -218,7 +212,7 @@ def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
 def _ambiguous_error(folder: Folder, places: Sequence[Folder]) -> UserError:
     """Error that names the folders in which the classes may begin."""
     ways = [setting("dataset.root", place.path) for place in places[:3]]
-    rest = [subfolder.name for subfolder in folder.image_folders if subfolder not in places]
+    rest = [inner.name for inner in folder.image_folders if inner not in places]
     other = f"; {list_first(rest)} would not be read then" if rest else ""
     return UserError(
         f"dataset.root={folder.path}: {len(places)} of its {len(folder.image_folders)} folders "
@@ -265,10 +259,8 @@ def _parent_hint(root: Folder) -> str:
     """Advice to choose the parent of a root that is itself a class folder."""
     parent = Path(root.path).absolute().parent
     try:
-        siblings = [
-            subfolder for subfolder in Folder(str(parent)).folders if subfolder.name != root.name
-        ]
-        if any(subfolder.images for subfolder in siblings):
+        siblings = [inner for inner in Folder(str(parent)).folders if inner.name != root.name]
+        if any(inner.images for inner in siblings):
             return (
                 f"if it is a class folder itself, set {setting('dataset.root', parent)}, otherwise "
             )
@@ -303,10 +295,7 @@ def split_lists(dataset_root: DatasetRoot) -> list[str]:
     """Paths of files above the classes that are named like splits: meta/train.txt."""
     places = [*dataset_root.above, dataset_root.folder]
     places += [
-        subfolder
-        for above in dataset_root.above
-        for subfolder in above.folders
-        if not subfolder.image_folders
+        inner for above in dataset_root.above for inner in above.folders if not inner.image_folders
     ]
     files = [file.path for place in places for file in place.content.skipped]
     lists = {}

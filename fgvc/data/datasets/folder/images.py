@@ -33,24 +33,24 @@ class DatasetContent:
     test_source: str = "carved"
 
 
-def read(dataset_root: DatasetRoot) -> DatasetContent:
+def read(root: DatasetRoot) -> DatasetContent:
     """Collect the images of a dataset, before a test split is carved.
 
     Raises:
         UserError: two folders for one split, no train, an empty class folder, names that collide,
             or a class that train lacks.
     """
-    return _read_splits(dataset_root) if dataset_root.has_splits else _read_classes(dataset_root)
+    return _read_splits(root) if root.has_splits else _read_classes(root)
 
 
 # --- splits that hold class folders ---
 
 
-def _read_splits(dataset_root: DatasetRoot) -> DatasetContent:
-    folder = dataset_root.folder
-    found = split_folders.find(folder)
+def _read_splits(root: DatasetRoot) -> DatasetContent:
+    folder = root.folder
+    layout = split_folders.find(folder)
     contents = DatasetContent(strays=list(folder.images))
-    by_split = {split: split_folders.unwrap(part) for split, part in found.by_split.items()}
+    by_split = {split: split_folders.unwrap(part) for split, part in layout.by_split.items()}
     if TEST in by_split:
         contents.test_source = "test"
     elif VAL in by_split:
@@ -66,7 +66,7 @@ def _read_splits(dataset_root: DatasetRoot) -> DatasetContent:
         contents.notes += unused_folders_note(
             copies, f"a copy of the classes in {split_folder.name}/"
         )
-        folders = [subfolder for subfolder in split_folder.folders if subfolder not in copies]
+        folders = [inner for inner in split_folder.folders if inner not in copies]
         classes_of[split] = _add_classes(contents, folders, split)
         contents.folders.append(split_folder)
         contents.strays += split_folder.images
@@ -78,8 +78,12 @@ def _read_splits(dataset_root: DatasetRoot) -> DatasetContent:
             )
     contents.notes += _split_notes(folder, by_split, contents.test_source)
     contents.notes += _depth_note(by_split[TRAIN].image_folders)
-    contents.notes += [_unlabelled_note(part) for part in found.unlabelled]
-    contents.notes += unused_folders_note(found.beside, "beside the splits")
+    for part in layout.unlabelled:
+        holds = f"{part.count()} images without class folders and thus without labels"
+        contents.notes.append(
+            f"{part.name}/ holds {holds if part.holds_images else 'no images'}: not used"
+        )
+    contents.notes += unused_folders_note(layout.beside, "beside the splits")
     return contents
 
 
@@ -95,14 +99,6 @@ def _split_notes(folder: Folder, by_split: Mapping[int, Folder], source: str) ->
     return [f"splits: {', '.join(texts)}{why}"]
 
 
-def _unlabelled_note(part: Folder) -> str:
-    if not (count := part.count()):
-        return f"{part.name}/ holds no images: not used"
-    return (
-        f"{part.name}/ holds {count} images without class folders and thus without labels: not used"
-    )
-
-
 def unused_folders_note(folders: Sequence[Folder], where: str) -> list[str]:
     """A note on folders whose images are not used, if there are any."""
     if not folders:
@@ -116,16 +112,14 @@ def unused_folders_note(folders: Sequence[Folder], where: str) -> list[str]:
 # --- class folders without splits ---
 
 
-def _read_classes(dataset_root: DatasetRoot) -> DatasetContent:
+def _read_classes(root: DatasetRoot) -> DatasetContent:
     """Read class folders; if each holds folders named like splits, those are the splits."""
-    contents = DatasetContent(strays=list(dataset_root.folder.images))
-    classes = [
-        folder for folder in dataset_root.folder.folders if folder not in dataset_root.copies
-    ]
-    contents.notes += unused_folders_note(dataset_root.copies, "a copy of the classes beside it")
+    contents = DatasetContent(strays=list(root.folder.images))
+    classes = [folder for folder in root.folder.folders if folder not in root.copies]
+    contents.notes += unused_folders_note(root.copies, "a copy of the classes beside it")
     split = [folder for folder in classes if _inner_splits(folder)]
     if split:
-        _read_inner_splits(contents, dataset_root.folder, classes, split)
+        _read_inner_splits(contents, root.folder, classes, split)
     else:
         _add_classes(contents, classes, TRAIN)
         contents.notes += _class_notes(classes)
@@ -192,10 +186,10 @@ def _depth_note(classes: Sequence[Folder]) -> list[str]:
             for folder in deep[:1]
             if len(folder.image_folders) > 1
         ]
-    inner = sorted({subfolder.name for folder in classes for subfolder in folder.image_folders})
+    names = sorted({inner.name for folder in classes for inner in folder.image_folders})
     return [
         f"the class folders ({list_first(folder.name for folder in classes)}) hold only folders "
-        f"({list_first(inner)}), whose images belong to the class above; if these are the "
+        f"({list_first(names)}), whose images belong to the class above; if these are the "
         f"classes, set {setting('dataset.root', classes[0].path)}"
     ]
 

@@ -54,18 +54,16 @@ def is_wrapper(name: str) -> bool:
 def candidates(folder: Folder) -> dict[int, list[Folder]]:
     """{split: folders named like it that hold class folders}; may be empty, never raises."""
     split = splits_by_name(folder.folders)
-    named = [subfolder for subfolder in folder.folders if subfolder.name in split]
-    with_folders = [subfolder for subfolder in named if subfolder.folders and not subfolder.images]
-    only_words = all(subfolder.name in split for subfolder in folder.image_folders)
+    named = [inner for inner in folder.folders if inner.name in split]
+    with_folders = [inner for inner in named if inner.folders and not inner.images]
+    only_words = all(inner.name in split for inner in folder.image_folders)
     if not with_folders and not only_words:
         return {}
     by_split: dict[int, list[Folder]] = defaultdict(list)
-    for subfolder in named:
-        if subfolder in with_folders or subfolder.image_folders:
-            same = [
-                other for other in by_split[split[subfolder.name]] if other.inode == subfolder.inode
-            ]
-            by_split[split[subfolder.name]] += [] if same else [subfolder]
+    for inner in named:
+        if inner in with_folders or inner.image_folders:
+            same = [other for other in by_split[split[inner.name]] if other.inode == inner.inode]
+            by_split[split[inner.name]] += [] if same else [inner]
     return {split: folders for split, folders in by_split.items() if folders}
 
 
@@ -86,16 +84,16 @@ def find_datasets(folder: Folder, depth: int) -> list[Folder]:
     if is_split_layout(folder):
         return [folder]
     subfolders = folder.image_folders if depth else []
-    return [dataset for subfolder in subfolders for dataset in find_datasets(subfolder, depth - 1)]
+    return [dataset for inner in subfolders for dataset in find_datasets(inner, depth - 1)]
 
 
 def unwrap(folder: Folder) -> Folder:
     """The folder that holds the classes of a split: itself, or train/images, test/test."""
     while not folder.images and len(folder.image_folders) == 1:
-        (subfolder,) = folder.image_folders
-        if not (_is_wrapper_in(subfolder.name, folder.name) and subfolder.image_folders):
+        (inner,) = folder.image_folders
+        if not (_is_wrapper_in(inner.name, folder.name) and inner.image_folders):
             break
-        folder = subfolder
+        folder = inner
     return folder
 
 
@@ -114,20 +112,18 @@ def find(folder: Folder) -> SplitFolders:
             )
     by_split = {split: folders[0] for split, folders in by_split_all.items()}
     if TRAIN in by_split:
-        class_names = {nfc(subfolder.name) for subfolder in unwrap(by_split[TRAIN]).image_folders}
+        class_names = {nfc(inner.name) for inner in unwrap(by_split[TRAIN]).image_folders}
         for split in [split for split in by_split if split != TRAIN]:
             if is_unlabelled(by_split[split], class_names):
                 del by_split[split]
-    rest = [subfolder for subfolder in folder.folders if subfolder not in by_split.values()]
-    aliases = {subfolder.inode for subfolder in by_split.values()}
-    rest = [subfolder for subfolder in rest if subfolder.inode not in aliases]
+    rest = [inner for inner in folder.folders if inner not in by_split.values()]
+    aliases = {inner.inode for inner in by_split.values()}
+    rest = [inner for inner in rest if inner.inode not in aliases]
     words = splits_by_name(folder.folders)
-    unlabelled = tuple(subfolder for subfolder in rest if subfolder.name in words)
+    unlabelled = tuple(inner for inner in rest if inner.name in words)
     if TRAIN not in by_split:
         raise _no_train_error(folder, by_split, unlabelled, rest)
-    beside = tuple(
-        subfolder for subfolder in rest if subfolder not in unlabelled and subfolder.holds_images
-    )
+    beside = tuple(inner for inner in rest if inner not in unlabelled and inner.holds_images)
     return SplitFolders(by_split, unlabelled, beside)
 
 
@@ -140,12 +136,10 @@ def is_unlabelled(folder: Folder, class_names: set[str] | frozenset[str] = froze
     folder = unwrap(folder)
     if len(folder.image_folders) != 1 or len(folder.folders) != 1:
         return False
-    (subfolder,) = folder.image_folders
-    name = subfolder.name.casefold()
-    is_no_class = (
-        _is_wrapper_in(subfolder.name, folder.name) or UNLABELLED.fullmatch(name) is not None
-    )
-    return is_no_class and not subfolder.image_folders and nfc(subfolder.name) not in class_names
+    (inner,) = folder.image_folders
+    name = inner.name.casefold()
+    is_no_class = _is_wrapper_in(inner.name, folder.name) or UNLABELLED.fullmatch(name) is not None
+    return is_no_class and not inner.image_folders and nfc(inner.name) not in class_names
 
 
 def _is_wrapper_in(name: str, parent: str) -> bool:
@@ -160,10 +154,10 @@ def _no_train_error(
 ) -> UserError:
     names = _list_folders(list(by_split.values()))
     words, why = splits_by_name(folder.folders), ""
-    for subfolder in unlabelled:
-        if words[subfolder.name] == TRAIN:
-            lies = "images, but no class folders" if subfolder.holds_images else "no images"
-            why = f" with class folders ({subfolder.name}/ holds {lies})"
+    for inner in unlabelled:
+        if words[inner.name] == TRAIN:
+            lies = "images, but no class folders" if inner.holds_images else "no images"
+            why = f" with class folders ({inner.name}/ holds {lies})"
     places = [place for place in by_split.values() if not is_unlabelled(place)]
     places += [place for place in rest if place.image_folders]
     way_out = "rename the folder with the training images to train/"

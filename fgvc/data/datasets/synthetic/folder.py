@@ -125,7 +125,8 @@ def write(
         damage = "an image is not as it was drawn" if redraw else _find_damage(root, settings)
         if damage is not None:
             if damage:
-                _check_ours(root)
+                if not _is_synthetic(root):
+                    raise _other_content_error(root)
                 on_note(f"{root}: damaged synthetic birds ({damage}): drawn again")
             with new_folder(root, replace=bool(damage)) as folder:
                 _draw_dataset(folder, generator, settings, progress or _silent)
@@ -208,11 +209,6 @@ def _is_synthetic(root: Path) -> bool:
         return False
     index = {name.partition("/")[0] for name in INDEX_FILES}
     return licence == LICENSE.encode() and names <= {*DRAWN_NAMES, *index}
-
-
-def _check_ours(root: Path) -> None:
-    if not _is_synthetic(root):
-        raise _other_content_error(root)
 
 
 def _other_content_error(root: Path) -> UserError:

@@ -16,18 +16,18 @@ from fgvc.data.datasets.table.columns import (
     LABEL_NAMES,
     PATH_NAMES,
     Keys,
+    check_unique_names,
     choose,
     find_column,
+    raise_ambiguous,
+    raise_missing,
     rank_of,
-    refuse_missing,
-    refuse_repeated,
-    refuse_several,
 )
 from fgvc.data.datasets.table.labels import (
+    check_column_per_class,
+    check_not_empty,
     label_notes,
     read_labels,
-    refuse_column_per_class,
-    refuse_empty,
 )
 from fgvc.data.datasets.table.open_table import folder_of, open_table
 from fgvc.data.datasets.table.parquet_file import ParquetTable
@@ -82,28 +82,23 @@ def read(
     if not labels:
         raise UserError(f"dataset.table={file}: lists no image")
     split = read_splits(table, file, keys, (columns.path, columns.label))
-    refuse_empty(labels, table.names[columns.label], split.split_N, table.where)
+    check_not_empty(labels, table.names[columns.label], split.split_N, table.where)
     if cells is None:
         assert isinstance(table, ParquetTable)
-        given_root = root
-        root, path, path_notes = _embedded_images(table, columns.path, file, cache_root, progress)
-        if given_root is not None:
-            path_notes += (
-                f"dataset.root={given_root}: not read, because {file.name} holds the images",
-            )
+        root, path, path_notes = _embedded_images(
+            table, columns.path, file, root, cache_root, progress
+        )
     else:
         root = require_folder(folder_of(file) if root is None else root)
-        refuse_empty(cells, table.names[columns.path], None, table.where)
+        check_not_empty(cells, table.names[columns.path], None, table.where)
         path, path_notes = resolve(file, root, cells, table.where)
     _check_distinct(file, table.names[columns.path], root, path)
     if split.split_N is None:
-        found = split_from_folders(file, path)
-        warnings = split.warnings + found.warnings
-        split = replace(split, split_N=found.split_N, source=found.source, warnings=warnings)
+        by_folder = split_from_folders(file, path)
+        split = replace(by_folder, notes=split.notes, warnings=split.warnings + by_folder.warnings)
     classes, label_N = read_labels(file, labels)
-    where = f"dataset.table={file.name}"
     split_N, test_source = resolve_splits(
-        where, split.split_N, path, label_N, classes, test_fraction, seed
+        f"dataset.table={file.name}", split.split_N, path, label_N, classes, test_fraction, seed
     )
     notes = _column_notes(table, file, columns, split) + split.notes + path_notes
     return Index(
@@ -144,7 +139,7 @@ def _choose_columns(table: TextTable | ParquetTable, file: Path, keys: Keys) -> 
             f"{file}:1: holds {list_first(names, 3)}, which is a row, not names of columns; add a "
             "first line with the names, such as path,label"
         )
-    refuse_repeated(file, names)
+    check_unique_names(file, names)
     named = {
         role: find_column(file, names, role, key)
         for role, key in (("path", keys.path), ("label", keys.label))
@@ -158,9 +153,8 @@ def _choose_columns(table: TextTable | ParquetTable, file: Path, keys: Keys) -> 
     missing = [role for role, column in (("path", path), ("label", label)) if column is None]
     if path is None or label is None:
         if path is not None:
-            refuse_column_per_class(table, file, path)
-        refuse_missing(file, names, missing)
-        raise AssertionError
+            check_column_per_class(table, file, path)
+        raise_missing(file, names, missing)
     if isinstance(table, ParquetTable):
         _check_types(table, file, path, label)
     return ColumnPair(path, label)
@@ -191,7 +185,7 @@ def _choose_label(
     if column is None and isinstance(table, ParquetTable):
         classes = [table.names.index(name) for name in table.class_names[0] if name in table.names]
         if len(classes) > 1:
-            refuse_several(file, "label", [table.names[column] for column in sorted(classes)])
+            raise_ambiguous(file, "label", [table.names[column] for column in sorted(classes)])
         column = classes[0] if classes else None
     return column
 
@@ -223,11 +217,18 @@ def _read_columns(
 
 
 def _embedded_images(
-    table: ParquetTable, column: int, file: Path, cache_root: Path | None, progress: Progress | None
+    table: ParquetTable,
+    column: int,
+    file: Path,
+    given_root: Path | None,
+    cache_root: Path | None,
+    progress: Progress | None,
 ) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
     """Root, paths and notes of the images inside a Parquet file."""
+    unread = (f"dataset.root={given_root}: not read, because {file.name} holds the images",)
+    root_note = () if given_root is None else unread
     if cache_root is None:
-        return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), ()
+        return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), root_note
     notes: list[str] = []
     root, path, size = embedded_images.unpack(table, column, cache_root, progress, notes.append)
     cache_path = root.parent.relative_to(cache_root).as_posix()
@@ -236,7 +237,7 @@ def _embedded_images(
         f"runtime.cache_root/{cache_path} ({size / 2**20:.1f} MiB); fgvc never removes this "
         "folder: delete it when the table is no longer used"
     )
-    return root, tuple(path), (note, *notes)
+    return root, tuple(path), (note, *notes, *root_note)
 
 
 def _column_notes(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from fgvc.data.index import list_first, repeated
 from fgvc.types import UserError
@@ -71,7 +72,7 @@ def _matching_form(name: str, words: Sequence[str]) -> str | None:
     return next((form for form in (plain, plain.removesuffix("s")) if form in words), None)
 
 
-def refuse_repeated(table: object, names: Sequence[str]) -> None:
+def check_unique_names(table: object, names: Sequence[str]) -> None:
     """Raise if two columns have the same name."""
     if duplicates := repeated([name for name in names if name]):
         raise UserError(
@@ -117,11 +118,11 @@ def choose(
     if len(best) > 1:  # the most likely first: species before class (Aves)
         words = ranks[min(ranked)[0]]
         best.sort(key=lambda column: words.index(_matching_form(names[column], words) or ""))
-        refuse_several(table, role, [names[column] for column in best])
+        raise_ambiguous(table, role, [names[column] for column in best])
     return best[0] if best else None
 
 
-def refuse_several(table: object, role: str, names: Sequence[str]) -> None:
+def raise_ambiguous(table: object, role: str, names: Sequence[str]) -> NoReturn:
     """Raise because several columns could be meant."""
     raise UserError(
         f"dataset.table={table}: columns {' and '.join(names)} could each be the {role}; "
@@ -129,7 +130,7 @@ def refuse_several(table: object, role: str, names: Sequence[str]) -> None:
     )
 
 
-def refuse_missing(table: object, names: Sequence[str], missing: Sequence[str]) -> None:
+def raise_missing(table: object, names: Sequence[str], missing: Sequence[str]) -> NoReturn:
     """Raise because a table has no path or label column; list its columns."""
     if len(names) == 1:
         raise UserError(

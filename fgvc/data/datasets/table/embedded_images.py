@@ -64,18 +64,10 @@ def unpack(
         temporary_files.remove_stale(folder.parent)
         states = _verify_unpacked(folder, on_note)
         if states is None:
-            states = _unpack(table, column, folder, progress)
+            with atomic.new_folder(folder, replace=True) as unfinished:
+                states = _write_images(table, column, unfinished / "images", progress)
+                json_cache.write(unfinished / STATES_FILE, states)
     return folder / "images", [str(name) for name, *_ in states], sum(int(row[2]) for row in states)
-
-
-def _unpack(
-    table: ParquetTable, column: int, folder: Path, progress: Progress | None
-) -> list[State]:
-    """Write all images and the states of the files, then rename the folder."""
-    with atomic.new_folder(folder, replace=True) as unfinished:
-        states = _write_images(table, column, unfinished / "images", progress)
-        json_cache.write(unfinished / STATES_FILE, states)
-    return states
 
 
 def _write_images(

@@ -56,7 +56,7 @@ def read_labels(table: object, cells: Sequence[str]) -> tuple[LabelMap, np.ndarr
     return classes, np.array([index_of[composed[cell]] for cell in cells], dtype=np.int64)
 
 
-def refuse_empty(
+def check_not_empty(
     cells: Sequence[str], column: str, split_N: np.ndarray | None, where: Callable[[int], str]
 ) -> None:
     """Raise for rows without a value, naming a split that has no labels at all (competitions)."""
@@ -79,7 +79,7 @@ def refuse_empty(
     )
 
 
-def refuse_column_per_class(table: TextTable | ParquetTable, file: Path, path: int) -> None:
+def check_column_per_class(table: TextTable | ParquetTable, file: Path, path: int) -> None:
     """Raise for a table with a 0/1 column per class, and describe how to get a label column."""
     class_columns = [column for column in range(len(table.names)) if column != path]
     class_columns = [column for column in class_columns if not is_flag(table.names[column])]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fgvc import untrusted
 from fgvc.data.datasets.table.parquet_file import ParquetTable
-from fgvc.data.datasets.table.text_file import JSON_LINES, TextTable, refuse_other_formats
+from fgvc.data.datasets.table.text_file import JSON_LINES, TextTable, check_format
 from fgvc.data.find_root import walk
 from fgvc.data.index import list_first
 from fgvc.types import UserError
@@ -36,15 +36,17 @@ def open_table(file: Path) -> TextTable | ParquetTable:
         if not name.is_file():
             raise UserError(f"dataset.table={name}: no such file; correct the path")
         if name.suffix.lower() not in SUFFIXES:
-            refuse_other_formats(name)
+            check_format(name)
             raise UserError(
                 f"dataset.table={name}: not one of {', '.join(SUFFIXES)}; save it as CSV UTF-8, or "
                 "rename it if it is one of these"
             )
-    if _starts_as_parquet(files[0]):
+    with untrusted.open_regular(files[0]) as source:
+        is_parquet = source.read(4) == b"PAR1"
+    if is_parquet:
         return ParquetTable(files)
     if files[0].suffix.lower() in PARQUET_SUFFIXES:
-        refuse_other_formats(files[0])
+        check_format(files[0])
         return ParquetTable(files)  # raises and names the damage
     if len(files) > 1:
         raise UserError(
@@ -63,7 +65,11 @@ def _list_files(file: Path) -> list[Path]:
             for name in names
             if Path(name).suffix.lower() in PARQUET_SUFFIXES
         )
-        below = [path for path in below if not _is_hidden(path.relative_to(file))]
+        below = [
+            path
+            for path in below
+            if not any(part.startswith(".") for part in path.relative_to(file).parts)
+        ]
         if not below:
             raise _no_parquet_error(file)
         return below
@@ -81,15 +87,6 @@ def _no_parquet_error(folder: Path) -> UserError:
     elif any(folder.rglob("*.arrow")):
         way_out = "it holds Arrow files: load it with datasets.load_from_disk and write to_parquet"
     return UserError(f"dataset.table={folder}: a folder without Parquet files; {way_out}")
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _starts_as_parquet(file: Path) -> bool:
-    with untrusted.open_regular(file) as source:
-        return source.read(4) == b"PAR1"
 
 
 def folder_of(file: Path) -> Path:

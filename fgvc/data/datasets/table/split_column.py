@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fgvc.data.datasets.table.columns import Keys, find_column, plain_name, refuse_several
+from fgvc.data.datasets.table.columns import Keys, find_column, plain_name, raise_ambiguous
 from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.datasets.table.text_file import TextTable
 from fgvc.data.index import list_first
@@ -167,7 +167,7 @@ def _split_from_names(
     named = [column for column in named if _is_readable(table, column)]
     exact = [column for column in named if plain_name(table.names[column]) == "split"]
     if len(exact) > 1:
-        refuse_several(file, "split", [table.names[column] for column in exact])
+        raise_ambiguous(file, "split", [table.names[column] for column in exact])
     named = exact or sorted(
         named, key=lambda column: SPLIT_COLUMN_NAMES.index(plain_name(table.names[column]))
     )
@@ -185,7 +185,7 @@ def _split_from_names(
     if len(candidates) > 1 and any(
         (split_N != candidates[0][1]).any() for _, split_N in candidates
     ):
-        refuse_several(file, "split", [table.names[column] for column, _ in candidates])
+        raise_ambiguous(file, "split", [table.names[column] for column, _ in candidates])
     if not candidates:
         return None, notes
     column, split_N = candidates[0]
@@ -261,7 +261,7 @@ def _split_from_flags(
         if column not in columns and plain_name(table.names[column]).startswith(
             ("is", "in", "for")
         ):
-            _refuse_mixed_flag(table, column)
+            _check_mixed_flag(table, column)
     if not columns:
         return None
     cells_of: dict[int, list[str]] = {}
@@ -270,13 +270,13 @@ def _split_from_flags(
         split = _flag_split(table.names[column])
         assert split is not None
         if split in cells_of:
-            refuse_several(file, "split", names)
+            raise_ambiguous(file, "split", names)
         cells_of[split] = cells
     source = f"column {names[0]}" if len(names) == 1 else f"columns {' and '.join(names)}"
     return TableSplit(_combine_flags(table, cells_of, names), source, tuple(columns))
 
 
-def _refuse_mixed_flag(table: TextTable | ParquetTable, column: int) -> None:
+def _check_mixed_flag(table: TextTable | ParquetTable, column: int) -> None:
     """Raise for a flag that is yes or no in some rows and something else in others."""
     (cells,) = table.columns([column])
     other = [row for row, cell in enumerate(cells) if cell.lower() not in (*YES, *NO)]

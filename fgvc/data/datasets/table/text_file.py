@@ -39,7 +39,7 @@ class TextTable:
         Raises:
             UserError: another format, or not UTF-8 (UTF-16 with a byte order mark is read).
         """
-        refuse_other_formats(file)
+        check_format(file)
         self.file = file
         self.lines: list[int] = []
         # not splitlines(): names may hold the other line separators of Unicode
@@ -169,7 +169,7 @@ def _check_text(value: object) -> None:
             raise ValueError("a NUL character")
 
 
-def refuse_other_formats(file: Path) -> None:
+def check_format(file: Path) -> None:
     """Raise if the first bytes belong to another format; the message says how to convert it."""
     with untrusted.open_regular(file) as source:
         head = source.read(HEAD)
