@@ -1,4 +1,4 @@
-"""reader=cars: both layouts wherever their files lie, and annotations that do not fit."""
+"""reader=cars: both layouts, nested copies, and annotations that do not match the images."""
 
 from __future__ import annotations
 

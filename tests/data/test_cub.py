@@ -1,4 +1,4 @@
-"""reader=cub: a consistent copy is joined by id; one that contradicts itself is refused."""
+"""reader=cub: files are joined by id, and copies with contradictions are refused."""
 
 from __future__ import annotations
 

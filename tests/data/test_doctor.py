@@ -1,4 +1,4 @@
-"""The examination of a copy: a consistent one is sound, and each fault has its finding."""
+"""task=doctor: a consistent copy is sound, and each fault has its finding."""
 
 from __future__ import annotations
 

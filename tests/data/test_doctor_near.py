@@ -1,4 +1,4 @@
-"""Fingerprints: copies lie close, other images far, and the search misses no pair."""
+"""Fingerprints: copies are near, other images are far, and the search misses no pair."""
 
 from __future__ import annotations
 

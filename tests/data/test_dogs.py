@@ -1,4 +1,4 @@
-"""reader=dogs: lists and folders, each a witness against the other."""
+"""reader=dogs: lists and folders must agree."""
 
 from __future__ import annotations
 

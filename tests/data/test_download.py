@@ -1,4 +1,4 @@
-"""Downloading from a host that misbehaves: whole, verified and inside its folder, or not at all."""
+"""Downloads from a faulty host end complete, verified and inside their folder, or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Misdeed = Callable[["Reply", bytes, int], None]
 
 
 def silent(n: int, note: str = "") -> None:
-    """A progress that nobody watches."""
+    """A progress that shows nothing."""
 
 
 # --- a host ---
@@ -69,7 +69,7 @@ def without_ranges(reply: Reply, data: bytes, start: int) -> None:
 
 
 def cut_after(share: float) -> Misdeed:
-    """Promises everything, and hangs up after a share of what is left."""
+    """Announce all remaining bytes and close the connection after a share of them."""
 
     def misdeed(reply: Reply, data: bytes, start: int) -> None:
         rest = data[start:]
@@ -85,7 +85,7 @@ def cut_without_ranges(reply: Reply, data: bytes, start: int) -> None:
 
 
 def short_and_proud(reply: Reply, data: bytes, start: int) -> None:
-    """Sends half and calls it the whole."""
+    """Send half and announce it as the whole."""
     without_ranges(reply, data[: len(data) // 2], 0)
 
 
@@ -148,7 +148,7 @@ def served(host) -> Callable[..., schema.Archive]:
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch) -> list[float]:
-    """What the program would have waited; it waits for nothing here."""
+    """Pauses that the program asks for; tests do not wait."""
     waited: list[float] = []
     monkeypatch.setattr(http.time, "sleep", waited.append)
     monkeypatch.setattr(http, "MIN_PROGRESS", 1000)
@@ -394,7 +394,7 @@ def wanted(conf, tmp_path) -> Callable[..., schema.Dataset]:
 
 
 def files_beside(tmp_path: Path) -> list[str]:
-    """What lies beside the dataset, its lock aside."""
+    """Names beside the dataset, without lock files."""
     found = (tmp_path / "data").iterdir() if (tmp_path / "data").exists() else ()
     return sorted(path.name for path in found if not path.name.endswith(".lock"))
 

@@ -1,4 +1,4 @@
-"""reader=folder: two layouts, names from disks of every kind, and what is refused."""
+"""reader=folder: two layouts, file names of all kinds, and refused folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""reader=folder: every file is an image, or counted by its kind, or an error; none is dropped."""
+"""reader=folder: every file is an image, is counted by kind, or raises an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""reader=folder: where the classes begin below the root, which folders are splits, what is refused.
+"""reader=folder: finding the classes below the root, split folders, and ambiguous roots.
 
 Where torchvision's ImageFolder reads the same folder, its samples are the oracle.
 """

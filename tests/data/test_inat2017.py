@@ -1,4 +1,4 @@
-"""reader=inat2017: two JSON files joined on image_id, read without ever holding them whole."""
+"""reader=inat2017: two JSON files, joined on image_id and read as streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""reader=nabirds: the classes of a tree, joined by ids that lose their dashes in file names."""
+"""reader=nabirds: classes of a tree, joined by image ids without the dashes of file names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A refused folder: the message names what lies there and a command that reads it."""
+"""Errors for a refused folder name the dataset that lies there and the command that reads it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def silent(title: str, total: int | None, unit: str) -> Iterator[Progress]:
 
 
 def refusal_message(conf, reader: str, root: Path) -> str:
-    """The refusal of a run, whose way out the doctor names too."""
+    """The error message of a run; its fix must also be a fix of the doctor."""
     with pytest.raises(UserError) as caught:
         dataset.read(conf(reader, root))
     message = str(caught.value)
@@ -63,7 +63,7 @@ def refusal_message(conf, reader: str, root: Path) -> str:
 
 
 def read_advised(message: str) -> Index:
-    """What the command at the end of a message reads."""
+    """Read a dataset with the command at the end of a message."""
     arguments = shlex.split(message[message.rindex("dataset=") :])
     assert len(arguments) == 2
     return dataset.read(typed(composed(arguments)).dataset)
@@ -170,7 +170,7 @@ def test_synthetic_birds_and_plain_folders_get_no_note(conf, classes, cub):
         assert not any("official" in note for note in dataset.read(conf("folder", root)).notes)
 
 
-# --- what the doctor says of a user's own data ---
+# --- findings of the doctor on a user's own data ---
 
 
 def test_own_folders_and_tables_have_no_index_files(conf, classes, tmp_path):

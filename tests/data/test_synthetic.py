@@ -1,4 +1,4 @@
-"""The synthetic birds: the same bytes always, whole or absent, told apart by their parts alone."""
+"""Synthetic birds: deterministic bytes, complete or absent, classes that differ only in parts."""
 
 from __future__ import annotations
 

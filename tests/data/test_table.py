@@ -1,4 +1,4 @@
-"""reader=table: CSV, TSV and Parquet, labels of every kind, and what is refused."""
+"""reader=table: CSV, TSV and Parquet, labels of all kinds, and refused tables."""
 
 from __future__ import annotations
 

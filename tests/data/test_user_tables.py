@@ -1,4 +1,4 @@
-"""reader=table: the names, splits, paths and labels of tables that people bring."""
+"""reader=table: column names, splits, paths and labels of real-world tables."""
 
 from __future__ import annotations
 
