@@ -567,7 +567,7 @@ def test_a_cell_that_stands_in_every_row_is_counted_each_time(
             table.columns([0])
     else:
         with pytest.raises(UserError, match=r"image unpacks to more than 67108864 bytes"):
-            sum(len(picture.data or b"") for picture in table.pictures(0, 0))
+            sum(len(picture.data or b"") for picture in table.images(0, 0))
 
 
 # --- row 48: .mat files ---
