@@ -1,7 +1,7 @@
-"""The root that a user gives -> where in it a dataset really begins.
+"""dataset.root -> the folder in which the files of a dataset lie.
 
-Archives and mirrors wrap the same files in folders of many names and depths, so a dataset is known
-by what it holds, never by what its folder is called.
+Archives and mirrors wrap the same files in folders of different names and depths. A dataset is
+therefore recognised by its files, never by the name of its folder.
 """
 
 from __future__ import annotations
@@ -15,67 +15,68 @@ from pathlib import Path
 from fgvc.data.index import list_first
 from fgvc.types import UserError
 
-DEPTH = 3  # folders below the root that are searched
+MAX_DEPTH = 3  # folders below the root that are searched
 
 
-def find_folder(root: Path, here: Callable[[Path], bool], what: str) -> Path:
-    """The nearest folder at or below the root of which `here` holds.
+def find_folder(root: Path, is_root: Callable[[Path], bool], contents: str) -> Path:
+    """Find the nearest folder, at or below the root, for which `is_root` is true.
 
     Args:
-        what: the files that make `here` true, for the message.
+        contents: the files that `is_root` looks for, for the message.
 
     Raises:
         UserError: no such root, no such folder, or several at the same depth.
     """
-    found: list[Path] = []
+    matches: list[Path] = []
     for level in _levels(root):
-        if found := [folder for folder in level if here(folder)]:
+        if matches := [folder for folder in level if is_root(folder)]:
             break
-    if len(found) > 1:
+    if len(matches) > 1:
         raise UserError(
-            f"dataset.root={root}: {list_first(found)} each hold {what}; set dataset.root= to one"
+            f"dataset.root={root}: {list_first(matches)} each hold {contents}; "
+            "set dataset.root= to one of them"
         )
-    if not found:
-        raise UserError(f"dataset.root={root}: holds no {what}; set dataset.root=")
-    return found[0]
+    if not matches:
+        raise UserError(f"dataset.root={root}: holds no {contents}; set dataset.root=")
+    return matches[0]
 
 
-def exists_below(root: Path, here: Callable[[Path], bool]) -> bool:
-    """Whether `here` holds of a folder at or below the root, as `beginning` searches it.
+def exists_below(root: Path, is_root: Callable[[Path], bool]) -> bool:
+    """Whether `is_root` is true for a folder that `find_folder` searches.
 
     Raises:
         UserError: no such root.
     """
-    return any(here(folder) for level in _levels(root) for folder in level)
+    return any(is_root(folder) for level in _levels(root) for folder in level)
 
 
 def find(root: Path, name: str) -> Path | None:
-    """The nearest file or folder of this name at or below the root; None where there is none.
+    """The nearest file or folder of this name at or below the root; None if there is none.
 
-    Of mirrors that nest a folder in one of the same name the innermost is meant.
+    Some mirrors nest a folder in a folder of the same name: the innermost is returned.
     """
     for folder in itertools.chain.from_iterable(_levels(root)):
-        if (found := folder / name).exists():
-            while (found / name).is_dir() and not (found / name).samefile(found):
-                found = found / name
-            return found
+        if (path := folder / name).exists():
+            while (path / name).is_dir() and not (path / name).samefile(path):
+                path = path / name
+            return path
     return None
 
 
 def named_root(root: str | None, table: str | None) -> Path:
-    """The folder that a command gives a dataset by: dataset.root, or that of dataset.table."""
+    """dataset.root, or the folder of dataset.table if no root is set."""
     assert root is not None or table is not None
     return Path(str(table)).expanduser().parent if root is None else Path(root).expanduser()
 
 
 def relative(root: Path, path: Path) -> str:
-    """A path below the root as a manifest writes it."""
+    """A path relative to the root, as manifests write it."""
     return path.relative_to(root).as_posix()
 
 
 def safe_relative(path: str) -> str | None:
-    """A relative path that stays below its root, in its plain form; None for any other."""
-    # no Path object: an index may name 675,000 files
+    """Normalise a relative path that stays below its root; None for any other path."""
+    # no Path objects, for speed: an index may name 675,000 files
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if path.startswith("/") or ".." in parts or not parts:
         return None
@@ -83,22 +84,22 @@ def safe_relative(path: str) -> str | None:
 
 
 def require_folder(root: Path) -> Path:
-    """The root itself; UserError where there is no such folder."""
+    """Return the root; UserError if there is no such folder."""
     if not root.is_dir():
         raise UserError(f"dataset.root={root}: no such folder; set dataset.root=")
     return root
 
 
 def _levels(root: Path) -> Iterator[list[Path]]:
-    """The root, then the folders one below it, and so on; hidden ones are passed over."""
+    """Yield the root, then the folders in it, and so on, without hidden folders."""
     level = [require_folder(root)]
     yield level
-    for _ in range(DEPTH):
-        level = [below for folder in level for below in _below(folder)]
+    for _ in range(MAX_DEPTH):
+        level = [below for folder in level for below in _subfolders(folder)]
         yield level
 
 
-def _below(folder: Path) -> list[Path]:
+def _subfolders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if not entry.name.startswith(".")]
@@ -108,7 +109,7 @@ def _below(folder: Path) -> list[Path]:
 
 
 def list_error(error: OSError) -> UserError:
-    """The error for a folder that cannot be listed: it is not known to be empty."""
+    """Error for a folder that cannot be listed, because it must not count as empty."""
     return UserError(
         f"{error.filename}: this folder cannot be listed ({error.strerror}); allow it to be read, "
         "or move it out of the dataset"
@@ -116,10 +117,10 @@ def list_error(error: OSError) -> UserError:
 
 
 def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """`os.walk`, which does not follow links; UserError for a folder that cannot be listed."""
+    """`os.walk` without following links; UserError for a folder that cannot be listed."""
 
-    def refuse(error: OSError) -> None:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # of no folder, nothing is listed
+    def on_error(error: OSError) -> None:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # no such folder: nothing to list
             raise list_error(error)
 
-    return os.walk(root, onerror=refuse)
+    return os.walk(root, onerror=on_error)

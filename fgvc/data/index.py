@@ -1,4 +1,4 @@
-"""What every reader makes of a dataset's own files: one table, before any picture is opened.
+"""Index files of a dataset -> one table of its images, before any image is opened.
 
 reader -> Index -> manifest.build. N images, 4 box values.
 """
@@ -17,7 +17,7 @@ from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, Parts, UserError, nfc
 
 
 class Counts(Protocol):
-    """Numbers of a complete copy; 0 where there is no official number."""
+    """Official counts of a complete copy; 0 if there is no official number."""
 
     classes: int
     train: int
@@ -28,8 +28,8 @@ class Counts(Protocol):
 class Index:
     """The columns of a Manifest except the digests (see fgvc.types.Manifest), and the label map.
 
-    size_N2: float32 width and height that the dataset's own files state; NaN where they do not.
-    test_source: as in Dataset. warnings: notes that also go to Dataset.warnings; not in `notes`.
+    size_N2: float32 width and height as the dataset's files state them; NaN if they do not.
+    test_source: see Dataset. warnings: notes for Dataset.warnings, not repeated in `notes`.
     """
 
     root: Path
@@ -50,13 +50,13 @@ class Index:
 
 
 def sorted_by_path(index: Index) -> Index:
-    """The same images in the order of their paths.
+    """Sort the images by path.
 
-    Thus batches, ties, floating-point sums and records do not depend on the order in which the
-    dataset's own files list the images.
+    Batches, ties, floating-point sums and records then do not depend on the order in which the
+    dataset's files list the images.
     """
     rows = sorted(range(len(index)), key=index.path.__getitem__)
-    # stable: paths that differ only in Unicode composition keep the order of their code points
+    # stable: paths that differ only in Unicode composition stay in order of their code points
     rows.sort(key=lambda row: nfc(index.path[row]))
     return take(index, np.array(rows, np.int64))
 
@@ -75,16 +75,16 @@ def take(index: Index, row_N: np.ndarray) -> Index:
     )
 
 
-def list_first(offenders: Iterable[object], most: int = 5) -> str:
-    """The first offenders and how many more there are: `a, b, c and 7 more`."""
+def list_first(offenders: Iterable[object], limit: int = 5) -> str:
+    """List the first offenders and count the rest: `a, b, c and 7 more`."""
     names = [str(offender) for offender in offenders]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def repeated(values: Sequence[str]) -> list[str]:
     """The values that occur more than once, in order of first occurrence."""
-    # a few bytes a value where nothing repeats, as is the rule; a Counter would take a hundred
+    # duplicates are rare: hashes take 8 bytes per value, a Counter about 100
     hash_N = np.fromiter(map(hash, values), dtype=np.int64, count=len(values))
     if len(np.unique(hash_N)) == len(values):
         return []
@@ -92,13 +92,13 @@ def repeated(values: Sequence[str]) -> list[str]:
 
 
 def check_coverage(index: Index) -> tuple[str, ...]:
-    """Hold train against test: what is never trained on cannot be recognised.
+    """Check that each class has training images.
 
     Returns:
         A note on classes without test images, if there are any.
 
     Raises:
-        UserError: classes without a training image, listed.
+        UserError: classes without a training image, or no test image at all.
     """
     train_C, test_C = (
         np.bincount(index.label_N[index.split_N == split], minlength=len(index.labelmap))
@@ -119,17 +119,16 @@ def check_coverage(index: Index) -> tuple[str, ...]:
 
 
 def check_boxes(index: Index) -> tuple[str, ...]:
-    """Hold the index against `dataset.box_crop=true`: every picture needs a box to be cropped to.
+    """Check the boxes for `dataset.box_crop=true`, which crops every image to its box.
 
-    Where the index states no sizes, a box right of or below its picture shows when the picture is
-    decoded.
+    If the index states no image sizes, a box right of or below its image is only found on decoding.
 
     Returns:
-        The notes that belong beside every number of such a run.
+        Notes to print beside every number of such a run.
 
     Raises:
-        UserError: no boxes, images without one, boxes without area or outside their pictures, or
-            boxes in fractions of the picture.
+        UserError: no boxes, images without a box, boxes without area or outside their images, or
+            boxes given in fractions of the image.
     """
     if index.box_N4 is None:
         raise UserError(
@@ -143,34 +142,34 @@ def check_boxes(index: Index) -> tuple[str, ...]:
     if len(index) and end_N2.max() <= 1:
         raise UserError(
             f"dataset.box_crop=true: all boxes of {index.root} lie within 0..1 (first: "
-            f"{_box(index, 0)}), as fractions of the picture do; multiply them by its width and "
+            f"{_box(index, 0)}), like fractions of the image; multiply them by its width and "
             "height in pixels, or set dataset.box_crop=false"
         )
     size_N2 = np.full_like(end_N2, np.nan) if index.size_N2 is None else index.size_N2
     outside_N2 = (end_N2 <= 0) | (box_N4[:, :2] >= size_N2)  # False where the size is not stated
-    _refuse_boxes(index, outside_N2.any(axis=1), "a bounding box outside the picture", advice)
+    _refuse_boxes(index, outside_N2.any(axis=1), "a bounding box outside the image", advice)
     partly_N = ((box_N4[:, :2] < 0) | (end_N2 > size_N2)).any(axis=1)
-    notes = ("every picture, of test too, is cropped to its given bounding box",)
+    notes = ("every image, in test too, is cropped to its bounding box",)
     if not partly_N.any():
         return notes
     first = int(np.flatnonzero(partly_N)[0])
     return (
         *notes,
-        f"{int(partly_N.sum())} bounding boxes lie partly outside their pictures and are cut at "
+        f"{int(partly_N.sum())} bounding boxes lie partly outside their images and are cut at "
         f"the edge (first: {_box(index, first)})",
     )
 
 
 def _refuse_boxes(index: Index, wrong_N: np.ndarray | np.bool_, what: str, advice: str) -> None:
-    if len(wrong := np.flatnonzero(wrong_N)):
+    if len(rows := np.flatnonzero(wrong_N)):
         raise UserError(
-            f"dataset.box_crop=true: {len(wrong)} of {len(index)} images have {what} "
-            f"(first: {_box(index, int(wrong[0]))}); {advice}, or set dataset.box_crop=false"
+            f"dataset.box_crop=true: {len(rows)} of {len(index)} images have {what} "
+            f"(first: {_box(index, int(rows[0]))}); {advice}, or set dataset.box_crop=false"
         )
 
 
 def _box(index: Index, row: int) -> str:
-    """An image and its box, for a message."""
+    """Path and box of an image, for a message."""
     assert index.box_N4 is not None
     box_4 = index.box_N4[row]
     if np.isnan(box_4).all():
@@ -179,34 +178,36 @@ def _box(index: Index, row: int) -> str:
 
 
 def check_counts(index: Index, official: Counts, partial: bool) -> tuple[bool, tuple[str, ...]]:
-    """Hold the copy against the official counts.
+    """Compare the counts of a copy with the official counts.
 
     Returns:
-        Whether the copy is partial, and notes about it.
+        Whether the copy is partial, and notes on that.
 
     Raises:
         UserError: fewer classes or images than official without `dataset.partial=true`, or more.
     """
-    have = {
+    counts = {
         "classes": len(index.labelmap),
-        "train": int((index.split_N != TEST).sum()),  # an own validation split is part of it
+        "train": int((index.split_N != TEST).sum()),  # includes the dataset's validation split
         "test": int((index.split_N == TEST).sum()),
     }
-    want = {"classes": official.classes, "train": official.train, "test": official.test}
-    differ = [name for name in have if want[name] and have[name] != want[name]]
-    text = ", ".join(f"{have[name]} of {want[name]} {name}" for name in differ)
-    if any(have[name] > want[name] for name in differ):
+    official_counts = {"classes": official.classes, "train": official.train, "test": official.test}
+    differing = [
+        name for name in counts if official_counts[name] and counts[name] != official_counts[name]
+    ]
+    text = ", ".join(f"{counts[name]} of {official_counts[name]} {name}" for name in differing)
+    if any(counts[name] > official_counts[name] for name in differing):
         raise UserError(
             f"{index.root}: {text}: more than the official dataset holds; "
             "set dataset.root= to an unmixed copy of it"
         )
-    if differ and not partial:
+    if differing and not partial:
         raise UserError(
             f"{index.root}: {text}: this copy is incomplete; "
-            "complete it, or accept it as it is with dataset.partial=true"
+            "complete it, or accept it with dataset.partial=true"
         )
-    if differ:
+    if differing:
         return True, (f"partial copy: {text}",)
-    if partial and any(want.values()):
+    if partial and any(official_counts.values()):
         return False, ("dataset.partial=true, but this copy is complete: treated as complete",)
     return partial, ()

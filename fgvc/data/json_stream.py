@@ -1,6 +1,6 @@
 """A JSON file of any size -> the members of its outermost object, arrays element by element.
 
-An index of 675,000 images read whole takes more than a gigabyte; read so, a few megabytes.
+Loading an index of 675,000 images at once takes over a gigabyte; streaming takes a few megabytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fgvc import untrusted
 from fgvc.types import UserError
 
 CHUNK = 1 << 20  # characters read at a time
-LONGEST = 1 << 25  # characters of one value; what does not end by then is damaged
+MAX_VALUE = 1 << 25  # characters of a value; a longer value is damage
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _ENDS = tuple(" \t\n\r,]}:")
 _DECODER = json.JSONDecoder(
@@ -25,7 +25,7 @@ _DECODER = json.JSONDecoder(
 
 
 def members(file: Path) -> Iterator[tuple[str, Any]]:
-    """(key, element) for each element of an array, (key, value) of any other member, in order.
+    """Yield (key, element) per element of an array, and (key, value) for any other member.
 
     Raises:
         UserError: missing, not UTF-8, or no JSON object.
@@ -58,14 +58,14 @@ def _members(text: _Cursor) -> Iterator[tuple[str, Any]]:
 
 
 class _Cursor:
-    """A place in a text of which only the part around it is in memory."""
+    """A position in a text that is read in chunks."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self.stream, self.text, self.at = stream, "", 0
-        self.fresh = True  # whether more was read since several values were last tried at once
+        self.stream, self.text, self.position = stream, "", 0
+        self.has_new_text = True  # whether text was read since `_next_values` last decoded several
 
     def members(self) -> Iterator[str]:
-        """The keys of the object that begins here; each value is for the caller to pass over."""
+        """Yield the keys of the object that begins here; the caller consumes each value."""
         self.take("{")
         if self.peek() == "}":
             return
@@ -75,68 +75,68 @@ class _Cursor:
                 return
 
     def elements(self) -> Iterator[Any]:
-        """The elements of the array that begins here."""
+        """Yield the elements of the array that begins here."""
         self.take("[")
         if self.peek() == "]":
             self.take("]")
             return
         while True:
-            yield from self._several()
+            yield from self._next_values()
             if self.take(",", "]") == "]":
                 return
 
     def value(self) -> Any:
-        """The next value, whole; ValueError where none is."""
+        """Decode the next value; ValueError if there is none."""
         self.peek()
         while True:
             try:
-                value, end = _DECODER.raw_decode(self.text, self.at)
+                value, end = _DECODER.raw_decode(self.text, self.position)
             except json.JSONDecodeError:
-                if self._more():
+                if self._read_more():
                     continue
                 raise
-            if self.text[end : end + 1] not in _ENDS and self._more():
-                continue  # a number that goes on
-            self.at = end
+            if self.text[end : end + 1] not in _ENDS and self._read_more():
+                continue  # the number may continue
+            self.position = end
             return value
 
-    def _several(self) -> list[Any]:
-        """As many objects as are in memory, decoded at one go; else the next value alone."""
-        if self.fresh:
-            self.fresh = False
-            end = self.text.rfind("}", self.at) + 1
+    def _next_values(self) -> list[Any]:
+        """Decode all objects in memory at once, or only the next value."""
+        if self.has_new_text:
+            self.has_new_text = False
+            end = self.text.rfind("}", self.position) + 1
             try:
-                several = _DECODER.decode(f"[{self.text[self.at : end]}]")
+                values = _DECODER.decode(f"[{self.text[self.position : end]}]")
             except json.JSONDecodeError:
-                several = []  # the last brace closes something else than an element
-            if several:
-                self.at = end
-                return several
+                values = []  # the last brace does not close an element
+            if values:
+                self.position = end
+                return values
         return [self.value()]
 
     def take(self, *expected: str) -> str:
-        """Pass over one of these characters; ValueError where another one stands."""
-        found = self.peek()
-        if found not in expected:
-            wanted = " or ".join(expected)
-            raise ValueError(f"expected {wanted}, found {found or 'the end of the file'}")
-        self.at += 1
-        return found
+        """Consume one of these characters; ValueError for any other."""
+        char = self.peek()
+        if char not in expected:
+            choices = " or ".join(expected)
+            raise ValueError(f"expected {choices}, found {char or 'the end of the file'}")
+        self.position += 1
+        return char
 
     def peek(self) -> str:
-        """The next character that is no blank; empty at the end."""
+        """The next non-blank character; empty at the end."""
         while True:
-            blanks = _BLANKS.match(self.text, self.at)
+            blanks = _BLANKS.match(self.text, self.position)
             assert blanks is not None
-            self.at = blanks.end()
-            if self.at < len(self.text):
-                return self.text[self.at]
-            if not self._more():
+            self.position = blanks.end()
+            if self.position < len(self.text):
+                return self.text[self.position]
+            if not self._read_more():
                 return ""
 
-    def _more(self) -> bool:
-        if len(self.text) - self.at > LONGEST:
+    def _read_more(self) -> bool:
+        if len(self.text) - self.position > MAX_VALUE:
             return False
-        piece = self.stream.read(CHUNK)
-        self.text, self.at, self.fresh = self.text[self.at :] + piece, 0, True
-        return bool(piece)
+        chunk = self.stream.read(CHUNK)
+        self.text, self.position, self.has_new_text = self.text[self.position :] + chunk, 0, True
+        return bool(chunk)

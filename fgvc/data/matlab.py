@@ -1,8 +1,8 @@
 """MATLAB files -> plain columns: cells become lists of text, numbers int64 of any original width.
 
-Class numbers are often saved as uint8, which wraps around silently. The files are parsed in a
-child process (`mat_parser`), because SciPy's parser can crash on a damaged file; what
-that process hands back is plain data, checked here. N rows.
+Class numbers are often saved as uint8, which overflows silently. The files are parsed in a child
+process (`matlab_parser`), because SciPy's parser can crash on a damaged file. The child returns
+plain data, which is validated here. N rows.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from fgvc.data import matlab_parser
 from fgvc.types import UserError
 from fgvc.untrusted import MIB, open_regular, parse_json
 
-MOST_BYTES = 256 * MIB  # of a file; the largest of a dataset has 0.4 MiB
-MOST_OUTPUT = 512 * MIB  # of what the parser prints
-SECONDS = 60.0  # for all files, on a busy machine
-EXACT = 2**53  # the largest whole number that a float64 holds exactly
-AGAIN = "copy or download it again"
-# a signal to every process of a job may kill the parser, which is then started once more
-_NOTICES = tuple(
+MAX_BYTES = 256 * MIB  # of a file; the largest file of a dataset has 0.4 MiB
+MAX_OUTPUT = 512 * MIB  # of the parser
+TIMEOUT = 60.0  # seconds for all files, on a busy machine
+MAX_EXACT_INTEGER = 2**53  # float64 holds all integers up to here exactly
+COPY_AGAIN = "copy or download it again"
+# a signal to all processes of a job may kill the parser, which is then started again
+_SIGNAL_EXITS = tuple(
     -getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
     if hasattr(signal, name)
@@ -40,8 +40,8 @@ _NOTICES = tuple(
 class Column:
     """A variable or a field.
 
-    texts: of its rows. numbers: of its rows, None where one is not finite; None if they are no
-    numbers. rows: how many, where they are too many to be read. fields: of a struct array.
+    texts: one per row. numbers: one per row, None where not finite; None for a column of text.
+    rows: the number of rows if they are too many to read. fields: the fields of a struct array.
     """
 
     texts: tuple[str, ...] = ()
@@ -61,23 +61,25 @@ class MatFile:
         return name in self.values
 
     def texts(self, name: str) -> list[str]:
-        """A cell or field of text."""
+        """A column of text."""
         return [text.rstrip() for text in self._column(name).texts]
 
     def integers(self, name: str) -> np.ndarray:
-        """Whole numbers as int64; UserError for any other."""
+        """A column of integers as int64; UserError for other values."""
         numbers = self._column(name).numbers
         if numbers is None:
-            raise UserError(f"{self.file}: {name} holds something that is no number; {AGAIN}")
+            raise UserError(f"{self.file}: {name} holds something that is no number; {COPY_AGAIN}")
         value_N = np.array(numbers, dtype=np.float64)  # None becomes NaN
         if not np.array_equal(value_N, np.round(value_N)):
-            raise UserError(f"{self.file}: {name} holds numbers that are not whole; {AGAIN}")
-        if len(value_N) and np.abs(value_N).max() > EXACT:
-            raise UserError(f"{self.file}: {name} holds numbers above {EXACT}; {AGAIN}")
+            raise UserError(f"{self.file}: {name} holds numbers that are not whole; {COPY_AGAIN}")
+        if len(value_N) and np.abs(value_N).max() > MAX_EXACT_INTEGER:
+            raise UserError(
+                f"{self.file}: {name} holds numbers above {MAX_EXACT_INTEGER}; {COPY_AGAIN}"
+            )
         return value_N.astype(np.int64)
 
     def struct(self, name: str) -> MatFile:
-        """The fields of a struct array, each a column."""
+        """The fields of a struct array as columns."""
         return MatFile(self.file, self._column(name).fields)
 
     def boxes(self, fields: Sequence[str]) -> np.ndarray | None:
@@ -96,7 +98,7 @@ class MatFile:
         if column.rows:
             raise UserError(
                 f"{self.file}: {name} holds {column.rows} values, more than the "
-                f"{matlab_parser.MOST_ROWS} that are read; get the original file"
+                f"{matlab_parser.MAX_ROWS} that are read; get the original file"
             )
         return column
 
@@ -111,20 +113,22 @@ def load(file: Path) -> MatFile:
 
 
 def load_all(files: Sequence[Path]) -> list[MatFile]:
-    """Read several files in one child process, because its start is slow; errors as `load`."""
+    """Read several files in one child process, which is slow to start. Raises as `load`."""
     for file in files:
-        _check(file)
-    output, ending = _parsed(files)
-    if ending in _NOTICES:
-        output, ending = _parsed(files)
-    *lines, _ = output.split(b"\n")  # the last is cut short, or empty
-    read = [_file(file, line) for file, line in zip(files, lines, strict=False)]
-    if len(read) < len(files):
-        raise UserError(f"{files[len(read)]}: no MATLAB file, or a damaged one: {_death(ending)}")
-    return read
+        _check_file(file)
+    output, exit_code = _run_parser(files)
+    if exit_code in _SIGNAL_EXITS:
+        output, exit_code = _run_parser(files)
+    *lines, _ = output.split(b"\n")  # the last is cut off or empty
+    results = [_read_result(file, line) for file, line in zip(files, lines, strict=False)]
+    if len(results) < len(files):
+        raise UserError(
+            f"{files[len(results)]}: no MATLAB file, or a damaged one: {_exit_message(exit_code)}"
+        )
+    return results
 
 
-def _check(file: Path) -> None:
+def _check_file(file: Path) -> None:
     """Refuse a file that is missing, unreadable or too large, without parsing it."""
     try:
         with open_regular(file) as opened:
@@ -133,27 +137,27 @@ def _check(file: Path) -> None:
         raise UserError(f"{file}: no such file; is dataset.root= right?") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise UserError(
-            f"{file}: {size} bytes, more than the {MOST_BYTES} that a .mat file of this dataset "
-            f"may have; {AGAIN}"
+            f"{file}: {size} bytes, more than the {MAX_BYTES} that a .mat file of this dataset "
+            f"may have; {COPY_AGAIN}"
         )
 
 
-def _parsed(files: Sequence[Path]) -> tuple[bytes, int | None]:
-    """The output of the parser and its exit code; None if it ran out of time."""
+def _run_parser(files: Sequence[Path]) -> tuple[bytes, int | None]:
+    """Output of the parser, and its exit code; None after a timeout."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     process = subprocess.Popen(
         [sys.executable, "-P", matlab_parser.__file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **threads},  # each thread would take address space
+        env={**os.environ, **threads},  # each thread reserves address space
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    late = threading.Event()
-    timer = threading.Timer(SECONDS, lambda: (late.set(), process.kill()))
+    timed_out = threading.Event()
+    timer = threading.Timer(TIMEOUT, lambda: (timed_out.set(), process.kill()))
     timer.start()
     try:
         try:
@@ -161,64 +165,64 @@ def _parsed(files: Sequence[Path]) -> tuple[bytes, int | None]:
             process.stdin.close()
         except BrokenPipeError:
             pass  # it died at once: its exit code gives the reason
-        output = process.stdout.read(MOST_OUTPUT)
+        output = process.stdout.read(MAX_OUTPUT)
     finally:
         process.kill()
         timer.cancel()
         process.stdout.close()
     code = process.wait()
-    return output, None if late.is_set() else code
+    return output, None if timed_out.is_set() else code
 
 
-def _file(file: Path, line: bytes) -> MatFile:
-    """The parser's answer for a file, checked: a hostile file may control the parser."""
+def _read_result(file: Path, line: bytes) -> MatFile:
+    """Validate the parser's result for a file: a hostile file may control the parser."""
     try:
-        answer = parse_json(line)
-        if not isinstance(answer, dict):
+        result = parse_json(line)
+        if not isinstance(result, dict):
             raise ValueError("no object")
-        if "error" in answer:
-            raise UserError(f"{file}: {_refusal(str(answer['error']), answer.get('kind'))}")
-        variables = answer.get("variables")
-        return MatFile(file, _columns(variables, matlab_parser.DEPTH + 1))
+        if "error" in result:
+            raise UserError(f"{file}: {_error_message(str(result['error']), result.get('kind'))}")
+        variables = result.get("variables")
+        return MatFile(file, _columns(variables, matlab_parser.MAX_DEPTH + 1))
     except ValueError as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"{file}: no MATLAB file, or a damaged one (its parser answered: {error}); {AGAIN}"
+            f"{file}: no MATLAB file, or a damaged one (its parser answered: {error}); {COPY_AGAIN}"
         ) from None
 
 
-def _refusal(reason: str, kind: object) -> str:
+def _error_message(reason: str, kind: object) -> str:
     if kind == "version":
         return "saved again as MATLAB 7.3; get the original file"
     if kind == "memory":
         return (
             f"no MATLAB file of a dataset: it takes too much memory ({reason or 'none is left'}, "
-            f"and {matlab_parser.MEMORY} bytes are allowed); {AGAIN}"
+            f"and {matlab_parser.MAX_MEMORY} bytes are allowed); {COPY_AGAIN}"
         )
-    return f"no MATLAB file, or a damaged one ({reason}); {AGAIN}"
+    return f"no MATLAB file, or a damaged one ({reason}); {COPY_AGAIN}"
 
 
-def _death(ending: int | None) -> str:
-    if ending is None:
-        return f"its parser did not end within {SECONDS:g} s; {AGAIN}"
-    if ending < 0:
+def _exit_message(exit_code: int | None) -> str:
+    if exit_code is None:
+        return f"its parser did not end within {TIMEOUT:g} s; {COPY_AGAIN}"
+    if exit_code < 0:
         try:
-            name = signal.Signals(-ending).name
+            name = signal.Signals(-exit_code).name
         except ValueError:
-            name = f"signal {-ending}"
-        return f"its parser crashed ({name}); {AGAIN}"
-    return f"its parser failed (exit code {ending}); {AGAIN}"
+            name = f"signal {-exit_code}"
+        return f"its parser crashed ({name}); {COPY_AGAIN}"
+    return f"its parser failed (exit code {exit_code}); {COPY_AGAIN}"
 
 
 def _columns(plain: object, depth: int) -> dict[str, Column]:
     if not isinstance(plain, dict):
         raise ValueError("no object of columns")
-    return {str(name): _plain_column(value, depth) for name, value in plain.items()}
+    return {str(name): _column(value, depth) for name, value in plain.items()}
 
 
-def _plain_column(plain: object, depth: int) -> Column:
-    """Raises ValueError for anything that `mat_parser.column` does not make."""
+def _column(plain: object, depth: int) -> Column:
+    """Raises ValueError for anything that `matlab_parser.column` does not return."""
     if not isinstance(plain, dict) or depth < 0:
         raise ValueError("no column")
     if "fields" in plain:

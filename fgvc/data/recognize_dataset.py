@@ -1,7 +1,7 @@
-"""A folder on disk -> the published dataset that it looks like, and how to read what lies there.
+"""A folder on disk -> the published dataset that it looks like, and the command that reads it.
 
-Readers decide what a dataset is; this module only words the way out where they refuse a folder, and
-the note where a folder of one's own is a published dataset. It opens no picture.
+Used only for advice: when a reader has refused a folder, and when dataset=folder reads a published
+dataset. No image is opened.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from itertools import islice
 from pathlib import Path
 
 from fgvc.data import file_state
-from fgvc.data.image_formats import has_image_suffix
 from fgvc.data.split_names import split_of
 from fgvc.untrusted.shell import setting
 
-DEPTH = 3  # folders below the root that are searched
-MOST = 20_000  # entries that are looked at: the root may be anything
+MAX_DEPTH = 3  # folders below the root that are searched
+MAX_ENTRIES = 20_000  # entries read at most: the root may be any folder
 NAMES = {
     "cub": "CUB-200-2011",
     "cars": "Stanford Cars",
@@ -27,24 +26,28 @@ NAMES = {
     "nabirds": "NABirds",
     "inat2017": "iNaturalist 2017",
 }
-BRANCHES = {"Actinopterygii", "Amphibia", "Arachnida", "Aves", "Fungi", "Insecta", "Plantae"}
-_FILES = {  # by the surest file
+ICONIC_GROUPS = {"Actinopterygii", "Amphibia", "Arachnida", "Aves", "Fungi", "Insecta", "Plantae"}
+_SIGNATURE_FILES = {  # the surest file first
     "inat2017": re.compile(r"(train|val)2017\.json"),
     "cars": re.compile(r"cars_.*\.mat"),
     "dogs": re.compile(r"(train|test|file)_list\.mat"),
     "nabirds": re.compile(r"hierarchy\.txt|sizes\.txt"),
 }
-_CUB = {"images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"}
-_COMPLETE = {  # every file that a reader needs beside the pictures
-    "nabirds": _CUB | {"hierarchy.txt"},
-    "cub": _CUB,
+_CUB_FILES = {"images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"}
+_INDEX_FILES = {  # every index file that a reader needs
+    "nabirds": _CUB_FILES | {"hierarchy.txt"},
+    "cub": _CUB_FILES,
     "cars": {"cars_annos.mat"},
     "dogs": {"train_list.mat", "test_list.mat"},
     "inat2017": {"train2017.json", "val2017.json"},
 }
-_PICTURES = ("images", "car_ims", "train_val_images")  # the datasets' own folders, in lower case
-_YEAR = re.compile(r"(?:train|val|test|train_val)_?(2018|2019|2021)(?:\.json)?")
-_SPECIES_OF_2021 = re.compile(r"\d{5}_(Animalia|Fungi|Plantae)_\w+")
+_IMAGE_FOLDERS = (
+    "images",
+    "car_ims",
+    "train_val_images",
+)  # in lower case
+_OTHER_RELEASE = re.compile(r"(?:train|val|test|train_val)_?(2018|2019|2021)(?:\.json)?")
+_SPECIES_FOLDER_2021 = re.compile(r"\d{5}_(Animalia|Fungi|Plantae)_\w+")
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,15 @@ class Entry:
 
 
 def advice(root: Path, reader: str) -> str | None:
-    """How to read a folder that this reader refuses; None where nothing better is known.
+    """Suggest how to read a folder that a reader has refused; None without a suggestion.
 
     Args:
-        reader: `dataset.reader`; a table lies where its user says, so it has no other way.
+        reader: `dataset.reader`; table and synthetic have no alternative.
     """
     if reader in ("table", "synthetic") or not root.is_dir():
         return None
-    entries = list(_near(root))
-    dataset = _published(entries)
+    entries = list(_walk(root))
+    dataset = _identify(entries)
     if dataset == reader:
         return None
     if dataset is not None:
@@ -73,101 +76,106 @@ def advice(root: Path, reader: str) -> str | None:
         return None
     folder = class_folders(root)
     if year := _other_year(entries):
-        way = "list path, label and split in a table and read it with dataset=table"
+        suggestion = "list path, label and split in a table and read it with dataset=table"
         if folder is not None:
-            way = f"read its species folders with {command('folder', folder)}"
-        return f"this is iNaturalist {year}, and dataset=inat2017 reads 2017 only: {way}"
+            suggestion = f"read its species folders with {command('folder', folder)}"
+        return f"this is iNaturalist {year}, and dataset=inat2017 reads 2017 only: {suggestion}"
     if folder is None or _is_cub_2010(entries):
         return None
     return (
-        f"{folder} holds folders of pictures: read them as classes, without an official split, "
+        f"{folder} holds folders of images: read them as classes, without an official split, "
         f"with {command('folder', folder)}"
     )
 
 
 def official_note(root: Path) -> tuple[str, ...]:
-    """A note where dataset=folder reads the pictures of a dataset that has official files."""
-    for place in (root, *([root.parent] if root.name.casefold() in _PICTURES else [])):
+    """A note if dataset=folder ignores the official files of a published dataset."""
+    for place in (root, *([root.parent] if root.name.casefold() in _IMAGE_FOLDERS else [])):
         names = {e.path.name for folder in (place, place / "lists") for e in _entries(folder)}
-        found = next((name for name, files in _COMPLETE.items() if files <= names), None)
-        if found is not None and "generator.json" not in names:  # as synthetic birds have it
+        dataset = next((name for name, files in _INDEX_FILES.items() if files <= names), None)
+        if dataset is not None and "generator.json" not in names:  # of synthetic birds
             return (
-                f"{place} holds the official files of {NAMES[found]}, which dataset=folder "
-                f"ignores: {command(found, place)} reads its official split",
+                f"{place} holds the official files of {NAMES[dataset]}, which dataset=folder "
+                f"ignores: {command(dataset, place)} reads its official split",
             )
     return ()
 
 
 def command(dataset: str, root: Path) -> str:
-    """The keys that read a root, as they are typed in a shell."""
+    """The overrides that read a root, quoted for a shell."""
     return f"dataset={dataset} {setting('dataset.root', root)}"
 
 
 def is_merged_inat2017(root: Path) -> bool:
-    """Whether pictures of iNaturalist 2017 lie there by species, without the lists of train, val.
+    """Whether a folder holds iNaturalist 2017 by species, without the lists of train and val.
 
-    As torchvision's INaturalist leaves them.
+    torchvision's INaturalist writes this layout.
     """
-    names = {entry.path.name for entry in _near(root)}
-    other = any(_YEAR.fullmatch(name) or _FILES["inat2017"].fullmatch(name) for name in names)
-    return len(BRANCHES & names) >= 3 and not other
+    names = {entry.path.name for entry in _walk(root)}
+    other = any(
+        _OTHER_RELEASE.fullmatch(name) or _SIGNATURE_FILES["inat2017"].fullmatch(name)
+        for name in names
+    )
+    return len(ICONIC_GROUPS & names) >= 3 and not other
 
 
 def class_folders(root: Path) -> Path | None:
-    """The folder that dataset=folder can read at or below a root; None if none or several.
+    """Find the folder at or below a root that dataset=folder can read; None if none or several.
 
-    A folder of classes holds two folders with pictures in them. Of several the one that is called
-    images or train is meant, and all of them where each is called like a split.
+    It has at least two subfolders with images. Among several such folders, the one named images or
+    train is chosen; if all are named like splits, their parent is chosen.
     """
     level = [root]
-    for _ in range(DEPTH + 1):
-        found = [folder for folder in level if _holds_classes(folder)]
-        if len(found) > 1:
-            return _chosen(found)
-        if found:
-            return found[0].parent if _is_split_beside(found[0]) else found[0]
-        level = [e.path for folder in level for e in _entries(folder) if e.is_folder][:MOST]
+    for _ in range(MAX_DEPTH + 1):
+        candidates = [folder for folder in level if _holds_classes(folder)]
+        if len(candidates) > 1:
+            return _choose(candidates)
+        if candidates:
+            return candidates[0].parent if _is_split_beside(candidates[0]) else candidates[0]
+        level = [e.path for folder in level for e in _entries(folder) if e.is_folder][:MAX_ENTRIES]
     return None
 
 
-def _chosen(folders: list[Path]) -> Path | None:
+def _choose(folders: list[Path]) -> Path | None:
     parents = {folder.parent for folder in folders}
     if len(parents) == 1 and all(split_of(folder.name) is not None for folder in folders):
         return parents.pop()
     for start in ("images", "train"):
-        named = [folder for folder in folders if folder.name.casefold().startswith(start)]
-        if len(named) == 1:
-            return named[0]
+        matches = [folder for folder in folders if folder.name.casefold().startswith(start)]
+        if len(matches) == 1:
+            return matches[0]
     return None
 
 
 def _is_split_beside(folder: Path) -> bool:
-    """Whether a single folder of classes is the train/ or test/ of two."""
+    """Whether a folder is named like a split and another split lies beside it."""
     beside = {split_of(entry.path.name) for entry in _entries(folder.parent) if entry.is_folder}
     return split_of(folder.name) is not None and len(beside - {None}) > 1
 
 
 def _holds_classes(folder: Path) -> bool:
-    inside = [entry.path for entry in _entries(folder) if entry.is_folder][:50]
-    return sum(any(_is_picture(entry) for entry in _entries(path)) for path in inside) > 1
+    subfolders = [entry.path for entry in _entries(folder) if entry.is_folder][:50]
+    images = [
+        any(not e.is_folder and has_picture_suffix(e.path.name) for e in _entries(subfolder))
+        for subfolder in subfolders
+    ]
+    return sum(images) > 1
 
 
-def _is_picture(entry: Entry) -> bool:
-    return not entry.is_folder and has_image_suffix(entry.path.name)
-
-
-def _published(entries: list[Entry]) -> str | None:
-    """The dataset whose files these are, by the surest sign."""
-    for dataset, sign in _FILES.items():
+def _identify(entries: list[Entry]) -> str | None:
+    """The dataset that these files belong to; None if unknown."""
+    for dataset, sign in _SIGNATURE_FILES.items():
         if any(sign.fullmatch(entry.path.name) for entry in entries if not entry.is_folder):
             return dataset
     index = [e.path for e in entries if e.path.name in ("images.txt", "train_test_split.txt")]
     if not index:
         return None
-    return "nabirds" if re.match(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-", _start(index[0])) else "cub"
+    return (
+        "nabirds" if re.match(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-", _first_bytes(index[0])) else "cub"
+    )
 
 
-def _start(file: Path) -> bytes:
+def _first_bytes(file: Path) -> bytes:
     try:
         return file_state.read(str(file), 64)
     except file_state.UnreadableError:
@@ -175,11 +183,11 @@ def _start(file: Path) -> bytes:
 
 
 def _other_year(entries: list[Entry]) -> str | None:
-    """The year of another release of iNaturalist."""
+    """The year of an iNaturalist release other than 2017; None if there is no sign of one."""
     for entry in entries:
-        if match := _YEAR.fullmatch(entry.path.name):
+        if match := _OTHER_RELEASE.fullmatch(entry.path.name):
             return match.group(1)
-        if entry.path.name == "train_mini.json" or _SPECIES_OF_2021.fullmatch(entry.path.name):
+        if entry.path.name == "train_mini.json" or _SPECIES_FOLDER_2021.fullmatch(entry.path.name):
             return "2021"
     return None
 
@@ -191,29 +199,32 @@ def _is_cub_2010(entries: list[Entry]) -> bool:
     )
 
 
-def _near(root: Path) -> Iterator[Entry]:
-    """What lies in the root, in its folders and in theirs; not all of it where that is much."""
-    level, left = [root], MOST
-    for _ in range(DEPTH):
-        below = []
+def _walk(root: Path) -> Iterator[Entry]:
+    """Yield the entries at most MAX_DEPTH levels below the root, MAX_ENTRIES at most."""
+    level, remaining = [root], MAX_ENTRIES
+    for _ in range(MAX_DEPTH):
+        subfolders = []
         for folder in level:
             for entry in _entries(folder):
-                if left == 0:
+                if remaining == 0:
                     return
-                left -= 1
+                remaining -= 1
                 yield entry
                 if entry.is_folder:
-                    below.append(entry.path)
-        level = below
+                    subfolders.append(entry.path)
+        level = subfolders
 
 
 def _entries(folder: Path) -> list[Entry]:
-    """What lies in a folder, by name; hidden entries are passed over."""
+    """Entries of a folder by name, without hidden entries; empty if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            found = [Entry(Path(entry), entry.is_dir()) for entry in islice(entries, MOST)]
+            children = [
+                Entry(Path(entry), entry.is_dir()) for entry in islice(entries, MAX_ENTRIES)
+            ]
     except OSError:
         return []
     return sorted(
-        (entry for entry in found if not entry.path.name.startswith(".")), key=lambda e: e.path.name
+        (entry for entry in children if not entry.path.name.startswith(".")),
+        key=lambda e: e.path.name,
     )

@@ -1,4 +1,4 @@
-"""Names of folders and cells of tables that people use for splits -> TRAIN, VAL or TEST."""
+"""Common names of splits, in folder names and table cells -> TRAIN, VAL or TEST."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ _TAIL = (
 )
 
 
-def _plain(text: str) -> str:
-    """A text without case and accents."""
+def _without_accents(text: str) -> str:
+    """A text in lower case, without accents."""
     letters = unicodedata.normalize("NFKD", text.casefold())
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
-_KNOWN = {
-    split: re.compile(_plain(rf"(?:the|my)?(?:{'|'.join(words)}){_TAIL}"))
+_PATTERNS = {
+    split: re.compile(_without_accents(rf"(?:the|my)?(?:{'|'.join(words)}){_TAIL}"))
     for split, words in WORDS.items()
 }
 
 
 def split_of(name: str) -> int | None:
-    """TRAIN, VAL or TEST if a name is a usual word for a split, in any case; otherwise None."""
-    plain = re.sub(r"[\W_]+", "", _plain(name))
-    return next((split for split, known in _KNOWN.items() if known.fullmatch(plain)), None)
+    """TRAIN, VAL or TEST if a name is a common word for a split, in any case; otherwise None."""
+    plain = re.sub(r"[\W_]+", "", _without_accents(name))
+    return next((split for split, pattern in _PATTERNS.items() if pattern.fullmatch(plain)), None)
 
 
 def may_be_split(name: str) -> bool:
@@ -65,19 +65,20 @@ def _words(name: str) -> list[str]:
 
 
 def splits_among(names: Sequence[str]) -> dict[str, int]:
-    """The names that mean a split -> TRAIN, VAL or TEST.
+    """Map the names that mean a split to TRAIN, VAL or TEST.
 
-    Names count that split_of knows, and names that agree but for a word for a split, before or
-    after what they share: cars_train with cars_test, 01_train with 02_test, trainA with testA.
+    These are the names that `split_of` knows, and names that differ only in a first or last word
+    for
+    a split: cars_train with cars_test, 01_train with 02_test, trainA with testA.
     """
-    known = {name: split for name in names if (split := split_of(name)) is not None}
-    shared: dict[str, dict[str, int]] = {}
+    splits = {name: split for name in names if (split := split_of(name)) is not None}
+    groups: dict[str, dict[str, int]] = {}
     for name in names:
         words = _words(name)
-        for word, rest in ((words[-1:], words[:-1]), (words[:1], words[1:])):
+        for word, remaining in ((words[-1:], words[:-1]), (words[:1], words[1:])):
             if word and (split := split_of(word[0])) is not None:
-                shared.setdefault(" ".join(rest), {}).setdefault(name, split)
-    for members in shared.values():
+                groups.setdefault(" ".join(remaining), {}).setdefault(name, split)
+    for members in groups.values():
         if TRAIN in members.values() and len(set(members.values())) > 1:
-            known = {**members, **known}
-    return known
+            splits = {**members, **splits}
+    return splits

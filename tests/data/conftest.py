@@ -42,9 +42,9 @@ def cub(tmp_path: Path, jpeg: Callable[..., bytes]) -> Path:
 
 @pytest.fixture
 def classes(tmp_path: Path, jpeg: Callable[..., bytes]) -> Callable[[dict[str, int]], Path]:
-    """`classes({"train/robin": 3, ...})` -> a root with that many pictures in each folder."""
+    """`classes({"train/robin": 3, ...})` -> a root with that many images in each folder."""
 
-    def made(counts: dict[str, int]) -> Path:
+    def make(counts: dict[str, int]) -> Path:
         root = tmp_path / "moths"
         for place, (folder, count) in enumerate(counts.items()):
             (root / folder).mkdir(parents=True, exist_ok=True)
@@ -52,14 +52,14 @@ def classes(tmp_path: Path, jpeg: Callable[..., bytes]) -> Callable[[dict[str, i
                 (root / folder / f"{number}.jpg").write_bytes(jpeg(1000 * place + number))
         return root
 
-    return made
+    return make
 
 
 @pytest.fixture
 def conf() -> Callable[..., schema.Dataset]:
     """`conf(reader, root, **fields)` -> the dataset node, no official counts unless given."""
 
-    def made(reader: str, root: Path, **fields: object) -> schema.Dataset:
+    def make(reader: str, root: Path, **fields: object) -> schema.Dataset:
         values = {
             "name": reader,
             "partial": False,
@@ -76,4 +76,4 @@ def conf() -> Callable[..., schema.Dataset]:
         }
         return schema.Dataset(reader=reader, root=str(root), **{**values, **fields})  # type: ignore[arg-type]
 
-    return made
+    return make

@@ -1,4 +1,4 @@
-"""reader=cars: both layouts wherever their files lie, and annotations that do not fit."""
+"""reader=cars: both layouts, nested copies, and annotations that do not match the images."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from fgvc.types import TEST, TRAIN, UserError
 NAMES = ("AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012", "smart fortwo 2012")
 
 
-def refused(root: Path, said: str, partial: bool = False) -> None:
-    with pytest.raises(UserError, match=said) as caught:
+def assert_refused(root: Path, message: str, partial: bool = False) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         cars.read(root, partial)
     assert "\n" not in str(caught.value)
 
 
 def rewrite(file: Path, field: str, values: list) -> None:
     """Put other values into a field of a file's struct array."""
-    whole = loadmat(file)
-    for row, value in zip(whole["annotations"][0], values, strict=True):
+    variables = loadmat(file)
+    for row, value in zip(variables["annotations"][0], values, strict=True):
         row[field] = value
-    savemat(file, {name: whole[name] for name in whole if not name.startswith("__")})
+    savemat(file, {name: variables[name] for name in variables if not name.startswith("__")})
 
 
 @pytest.mark.parametrize("layout", ["whole", "devkit"])
@@ -53,7 +53,7 @@ def labels_by_brightness(index) -> list[int]:
     return [round((mean - 30) / 80) for mean in means]
 
 
-def test_the_two_layouts_name_their_pictures_as_they_are_published(copies):
+def test_the_two_layouts_name_their_images_as_they_are_published(copies):
     index = cars.read(copies.cars("devkit"), partial=False)
     assert index.path[0] == "cars_train/00001.jpg"
     assert index.path[12] == "cars_test/00001.jpg"
@@ -82,20 +82,20 @@ def test_nested_mirrors(copies, tmp_path, layout, above):
 def test_196_classes_do_not_wrap_around_in_uint8(copies):
     root = copies.cars("whole")
     file = root / "cars_annos.mat"
-    whole = loadmat(file)
+    variables = loadmat(file)
     names = np.empty((1, 256), dtype=object)
     names[0] = [f"car {number}" for number in range(1, 257)]
-    for row in whole["annotations"][0]:
+    for row in variables["annotations"][0]:
         row["class"] = np.array([[255]], np.uint8)
         row["bbox_x1"], row["bbox_x2"] = np.array([[250]], np.uint8), np.array([[10]], np.uint8)
-    savemat(file, {"annotations": whole["annotations"], "class_names": names})
+    savemat(file, {"annotations": variables["annotations"], "class_names": names})
     index = cars.read(root, partial=True)
     assert index.labelmap.names == ("car 255",)
     assert index.box_N4[0].tolist() == [250, 6, -240, 30]
 
 
 def test_plain_test_annotations_have_no_classes(copies):
-    refused(
+    assert_refused(
         copies.cars(labels=None),
         r"cars_test_annos\.mat: holds no classes.*put cars_test_annos_withlabels\.mat",
     )
@@ -106,7 +106,7 @@ def test_annotations_of_the_other_layout_are_refused(copies):
     shutil.rmtree(root / "devkit")
     copies.cars("whole")
     shutil.rmtree(root / "car_ims")
-    refused(root, r"cars_annos\.mat numbers the pictures of car_ims/.*get the devkit")
+    assert_refused(root, r"cars_annos\.mat numbers the images of car_ims/.*get the devkit")
 
 
 def test_annotations_that_name_other_files_are_refused_with_the_first(copies, conf, tmp_path):
@@ -119,7 +119,7 @@ def test_annotations_that_name_other_files_are_refused_with_the_first(copies, co
 
 @pytest.mark.fault(25)
 @pytest.mark.parametrize(
-    ("file", "field", "value", "said"),
+    ("file", "field", "value", "message"),
     [
         (
             "cars_train_annos",
@@ -130,25 +130,25 @@ def test_annotations_that_name_other_files_are_refused_with_the_first(copies, co
         ("cars_test_annos_withlabels", "class", 4, r"withlabels\.mat: class ids .*: 4 .*1 to 3"),
         ("cars_train_annos", "class", 1.5, "class holds numbers that are not whole"),
         ("cars_train_annos", "class", "x", "class holds something that is no number"),
-        ("cars_train_annos", "fname", "00001.jpg", "picture listed twice: 00001.jpg"),
+        ("cars_train_annos", "fname", "00001.jpg", "image listed twice: 00001.jpg"),
     ],
 )
-def test_contradictions_are_refused(copies, file, field, value, said):
+def test_contradictions_are_refused(copies, file, field, value, message):
     root = copies.cars("devkit")
     path = root / "devkit" / f"{file}.mat"
     count = loadmat(path)["annotations"].size
     rewrite(path, field, [value] * count)
-    refused(root, said)
+    assert_refused(root, message)
 
 
 def test_a_file_that_is_no_mat(copies):
     root = copies.cars("devkit")
     (root / "devkit" / "cars_meta.mat").write_text("<html>Not found</html>")
-    refused(root, r"cars_meta\.mat: no MATLAB file, or a damaged one")
+    assert_refused(root, r"cars_meta\.mat: no MATLAB file, or a damaged one")
 
 
 @pytest.mark.parametrize(
-    ("gone", "said"),
+    ("gone", "message"),
     [
         ("devkit/cars_meta.mat", r"holds cars_train/ but no cars_meta\.mat; get the devkit"),
         ("devkit/cars_train_annos.mat", r"holds cars_train/ but no cars_train_annos\.mat"),
@@ -156,27 +156,27 @@ def test_a_file_that_is_no_mat(copies):
         ("cars_train", "holds neither car_ims/ with cars_annos"),
     ],
 )
-def test_what_is_missing_is_named(copies, gone, said):
+def test_what_is_missing_is_named(copies, gone, message):
     root = copies.cars("devkit", labels=".")
     victim = root / gone
     shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
-    refused(root, said)
+    assert_refused(root, message)
 
 
 def test_missing_root(tmp_path):
-    refused(tmp_path / "nowhere", "nowhere: no such folder; set dataset.root=")
+    assert_refused(tmp_path / "nowhere", "nowhere: no such folder; set dataset.root=")
 
 
 def test_a_partial_copy_leaves_out_classes_without_images(copies, conf, tmp_path):
     root = copies.cars("whole")
     file = root / "cars_annos.mat"
-    whole = loadmat(file)
-    kept = [row["class"].item() != 2 for row in whole["annotations"][0]]
-    cut = whole["annotations"][:, kept]
-    savemat(file, {"annotations": cut, "class_names": whole["class_names"]})
+    variables = loadmat(file)
+    kept = [row["class"].item() != 2 for row in variables["annotations"][0]]
+    cut = variables["annotations"][:, kept]
+    savemat(file, {"annotations": cut, "class_names": variables["class_names"]})
     official = schema.OfficialCounts(3, 12, 6)
-    made = dataset.load(conf("cars", root, partial=True, official=official), tmp_path / "cache")
-    assert made.labelmap.ids == ("1", "3")
-    assert made.notes == ("partial copy: 2 of 3 classes, 8 of 12 train, 4 of 6 test",)
+    loaded = dataset.load(conf("cars", root, partial=True, official=official), tmp_path / "cache")
+    assert loaded.labelmap.ids == ("1", "3")
+    assert loaded.notes == ("partial copy: 2 of 3 classes, 8 of 12 train, 4 of 6 test",)
     with pytest.raises(UserError, match=r"8 of 12 train.*dataset\.partial=true"):
         dataset.load(conf("cars", root, official=official), tmp_path / "cache")

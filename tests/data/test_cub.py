@@ -1,4 +1,4 @@
-"""reader=cub: a consistent copy is joined by id; one that contradicts itself is refused."""
+"""reader=cub: files are joined by id, and copies with contradictions are refused."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def edit(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def refused(root: Path, said: str, partial: bool = False) -> None:
-    with pytest.raises(UserError, match=said) as caught:
+def assert_refused(root: Path, message: str, partial: bool = False) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         reader.read(root, partial)
     assert "\n" not in str(caught.value)
 
@@ -86,7 +86,7 @@ def test_windows_line_ends_and_byte_order_mark(cub):
 
 @pytest.mark.fault(25)
 @pytest.mark.parametrize(
-    ("name", "old", "new", "said"),
+    ("name", "old", "new", "message"),
     [
         ("classes", "2 002.Grey_Gull", "2 001.Black_Gull", "name listed twice: 001.Black_Gull"),
         ("classes", "2 002.Grey_Gull", "3 002.Grey_Gull", "class id listed twice: 3"),
@@ -125,22 +125,22 @@ def test_windows_line_ends_and_byte_order_mark(cub):
         ),
     ],
 )
-def test_contradictions_are_refused(cub, name, old, new, said):
+def test_contradictions_are_refused(cub, name, old, new, message):
     edit(cub / f"{name}.txt", old, new)
-    refused(cub, said)
+    assert_refused(cub, message)
 
 
 @pytest.mark.fault(25)
 def test_swapped_class_names_are_seen_in_the_folders(cub):
     (cub / "classes.txt").write_text("1 002.Grey_Gull\n2 001.Black_Gull\n3 003.Red_Wren\n")
-    refused(cub, "18 images lie in another class's folder")
+    assert_refused(cub, "18 images lie in another class's folder")
 
 
 def test_a_partial_copy_may_have_gaps(cub):
     edit(cub / "classes.txt", "3 003.Red_Wren", "7 003.Red_Wren")
     labels = cub / "image_class_labels.txt"
     labels.write_text(re.sub(r" 3\n", " 7\n", labels.read_text()))
-    refused(cub, "lack 3, 4, 5, 6")
+    assert_refused(cub, "lack 3, 4, 5, 6")
     index = reader.read(cub, partial=True)
     assert index.labelmap.ids == ("1", "2", "7")
     assert index.label_N.max() == 2
@@ -149,46 +149,46 @@ def test_a_partial_copy_may_have_gaps(cub):
 @pytest.mark.parametrize("name", reader.INDEX_FILES)
 def test_missing_index_file_is_named(cub, name):
     (cub / name).unlink()
-    refused(cub, f"holds no {re.escape(name)}")
+    assert_refused(cub, f"holds no {re.escape(name)}")
 
 
 def test_missing_root(tmp_path):
-    refused(tmp_path / "nowhere", "nowhere: no such folder; set dataset.root=")
+    assert_refused(tmp_path / "nowhere", "nowhere: no such folder; set dataset.root=")
 
 
 def test_the_older_cub_is_recognised(tmp_path):
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "files.txt").touch()
-    refused(tmp_path, r"CUB-200 \(2010\)")
+    assert_refused(tmp_path, r"CUB-200 \(2010\)")
 
 
 class Official:
     classes, train, test = 3, 18, 9
 
 
-def official(**counts: int) -> Official:
-    made = Official()
-    vars(made).update(counts)
-    return made
+def official_counts(**counts: int) -> Official:
+    expected = Official()
+    vars(expected).update(counts)
+    return expected
 
 
 def test_counts(cub):
     index = reader.read(cub, partial=False)
-    assert check_counts(index, official(), partial=False) == (False, ())
-    none = official(classes=0, train=0, test=0)
+    assert check_counts(index, official_counts(), partial=False) == (False, ())
+    none = official_counts(classes=0, train=0, test=0)
     assert check_counts(index, none, partial=False) == (False, ())
-    partial, notes = check_counts(index, official(), partial=True)
+    partial, notes = check_counts(index, official_counts(), partial=True)
     assert not partial
     assert "complete" in notes[0]
     with pytest.raises(UserError, match=r"18 of 20 train.*dataset\.partial=true"):
-        check_counts(index, official(train=20), partial=False)
-    assert check_counts(index, official(train=20), partial=True) == (
+        check_counts(index, official_counts(train=20), partial=False)
+    assert check_counts(index, official_counts(train=20), partial=True) == (
         True,
         ("partial copy: 18 of 20 train",),
     )
     for partial in (False, True):
         with pytest.raises(UserError, match="9 of 8 test: more than the official"):
-            check_counts(index, official(test=8), partial)
+            check_counts(index, official_counts(test=8), partial)
 
 
 def test_class_without_training_image_is_refused_and_without_test_image_noted(cub):

@@ -355,7 +355,7 @@ def test_the_digest_of_images_cropped_to_boxes_is_another_one(conf, cub, tmp_pat
     crop = dataset.load(conf("cub", cub, box_crop=True), tmp_path / "cache")
     assert whole.manifest.digest != crop.manifest.digest
     (note,) = crop.notes
-    assert "of test too, is cropped to its given bounding box" in note
+    assert "every image, in test too, is cropped to its bounding box" in note
     boxes = cub / "bounding_boxes.txt"
     boxes.write_text(boxes.read_text().replace("30.0 20.5", "29.0 20.5", 1))
     assert dataset.load(conf("cub", cub), tmp_path / "cache").manifest.digest == (

@@ -1,4 +1,4 @@
-"""Fingerprints: copies lie close, other pictures far, and the search misses no pair."""
+"""Fingerprints: copies are near, other images are far, and the search misses no pair."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from fgvc.data.doctor import near_duplicates
 
 
-def picture(seed: int) -> Image.Image:
+def random_image(seed: int) -> Image.Image:
     noise = np.random.default_rng(seed).integers(0, 256, (7, 9), dtype=np.uint8)
     return Image.fromarray(noise).resize((300, 200), Image.Resampling.BICUBIC)
 
@@ -20,24 +20,26 @@ def code(image: Image.Image) -> np.ndarray:
     return np.array([near_duplicates.fingerprint(np.asarray(image.convert("L")))], np.uint64)
 
 
-def distance(one: np.ndarray, other: np.ndarray) -> int:
-    return int(np.bitwise_count(one ^ other).sum())
+def distance(code_a: np.ndarray, code_b: np.ndarray) -> int:
+    return int(np.bitwise_count(code_a ^ code_b).sum())
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 2.0])
 @pytest.mark.parametrize("quality", [30, 90])
 def test_copies_are_near_and_others_far(scale, quality):
     for seed in range(5):
-        image = picture(seed)
+        image = random_image(seed)
         out = io.BytesIO()
         image.resize((round(300 * scale), round(200 * scale))).save(out, "JPEG", quality=quality)
-        assert distance(code(image), code(Image.open(out))) <= near_duplicates.BOUND
-        assert distance(code(image), code(picture(seed + 100))) > 2 * near_duplicates.BOUND
+        assert distance(code(image), code(Image.open(out))) <= near_duplicates.MAX_DISTANCE
+        assert (
+            distance(code(image), code(random_image(seed + 100))) > 2 * near_duplicates.MAX_DISTANCE
+        )
 
 
 def test_more_bands_than_differing_bits():
     """By the pigeonhole principle a pair within BOUND shares a band; the bands cover each half."""
-    assert 2 * len(near_duplicates.BANDS) > near_duplicates.BOUND
+    assert 2 * len(near_duplicates.BANDS) > near_duplicates.MAX_DISTANCE
     bits = [bit for first, width in near_duplicates.BANDS for bit in range(first, first + width)]
     assert bits == list(range(64))
 
@@ -50,7 +52,7 @@ def test_search_finds_what_comparing_all_with_all_finds():
         for bit in rng.choice(128, row % 15, replace=False).tolist():
             other_M2[row, bit // 64] ^= np.uint64(1 << (bit % 64))
     differ_NM = np.bitwise_count(one_N2[:, None] ^ other_M2[None]).sum(axis=2)
-    wanted = np.argwhere(differ_NM <= near_duplicates.BOUND)
+    wanted = np.argwhere(differ_NM <= near_duplicates.MAX_DISTANCE)
     assert len(wanted) == 180
     assert near_duplicates.pairs(one_N2, other_M2).tolist() == wanted.tolist()
 
@@ -65,11 +67,11 @@ def test_plain_surfaces_are_like_nothing():
     noise = np.random.default_rng(0).integers(128, 132, (80, 100), dtype=np.uint8)
     flat = code(Image.fromarray(noise))
     assert near_duplicates.pairs(flat, flat).shape == (0, 2)
-    textured = code(picture(0))
+    textured = code(random_image(0))
     assert near_duplicates.pairs(textured, textured).tolist() == [[0, 0]]
 
 
-def test_no_pictures_no_pairs():
+def test_no_images_no_pairs():
     none = np.empty((0, 2), np.uint64)
-    assert near_duplicates.pairs(none, code(picture(1))).shape == (0, 2)
-    assert near_duplicates.pairs(code(picture(1)), none).shape == (0, 2)
+    assert near_duplicates.pairs(none, code(random_image(1))).shape == (0, 2)
+    assert near_duplicates.pairs(code(random_image(1)), none).shape == (0, 2)

@@ -1,4 +1,4 @@
-"""reader=dogs: lists and folders, each a witness against the other."""
+"""reader=dogs: lists and folders must agree."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fgvc.data.datasets import dogs
 from fgvc.types import TEST, TRAIN, UserError
 
 
-def refused(root: Path, said: str, partial: bool = False) -> None:
-    with pytest.raises(UserError, match=said) as caught:
+def assert_refused(root: Path, message: str, partial: bool = False) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         dogs.read(root, partial)
     assert "\n" not in str(caught.value)
 
@@ -22,9 +22,9 @@ def refused(root: Path, said: str, partial: bool = False) -> None:
 def relabel(root: Path, change) -> None:
     for name in ("train_list", "test_list"):
         file = root / "lists" / f"{name}.mat"
-        whole = loadmat(file)
-        whole["labels"] = change(whole["labels"])
-        savemat(file, {key: whole[key] for key in whole if not key.startswith("__")})
+        variables = loadmat(file)
+        variables["labels"] = change(variables["labels"])
+        savemat(file, {key: variables[key] for key in variables if not key.startswith("__")})
 
 
 @pytest.mark.parametrize("lists", ["lists", "."])
@@ -62,14 +62,14 @@ def test_a_damaged_annotation_is_named(copies, text):
     root = copies.dogs()
     file = root / "Annotation" / "n02085620-Chihuahua" / "n02085620_0"
     file.write_text(text)
-    refused(root, "n02085620_0: no annotation that can be read")
+    assert_refused(root, "n02085620_0: no annotation that can be read")
 
 
 @pytest.mark.fault(25)
 def test_labels_from_0_are_refused(copies):
     root = copies.dogs()
     relabel(root, lambda labels: labels - 1)
-    refused(root, "count classes from 0, and should from 1")
+    assert_refused(root, "count classes from 0, not from 1")
 
 
 def test_one_label_of_another_folder_is_refused(copies):
@@ -80,39 +80,39 @@ def test_one_label_of_another_folder_is_refused(copies):
         return labels
 
     relabel(root, swap)
-    refused(root, r"disagree: label 2 occurs as 2 = n02085620-Chihuahua, 2 = n02085936")
+    assert_refused(root, r"disagree: label 2 occurs as 2 = n02085620-Chihuahua, 2 = n02085936")
 
 
 def test_labels_that_slipped_against_the_files_are_refused(copies):
     root = copies.dogs()
     relabel(root, lambda labels: np.sort(labels, axis=0))
-    refused(root, "labels and folders of the lists disagree")
+    assert_refused(root, "labels and folders of the lists disagree")
 
 
 @pytest.mark.fault(26)
 def test_an_image_in_train_and_test_is_refused(copies):
     root = copies.dogs()
     shutil.copy(root / "lists" / "train_list.mat", root / "lists" / "test_list.mat")
-    refused(root, "listed twice, within a list or in train and test: n02085620-Chihuahua/")
+    assert_refused(root, "listed twice, within a list or in train and test: n02085620-Chihuahua/")
 
 
 @pytest.mark.fault(25)
 def test_gaps_need_a_partial_copy(copies):
     root = copies.dogs()
     relabel(root, lambda labels: np.where(labels == 3, 7, labels))
-    refused(root, r"class ids 1 to 7 lack 3, 4, 5, 6.*dataset\.partial=true")
+    assert_refused(root, r"class ids 1 to 7 lack 3, 4, 5, 6.*dataset\.partial=true")
     assert dogs.read(root, partial=True).labelmap.ids == ("1", "2", "7")
 
 
 @pytest.mark.parametrize(
-    ("gone", "said"),
+    ("gone", "message"),
     [
         ("Images", "holds no Images/; set dataset.root="),
         ("lists/test_list.mat", r"holds no test_list\.mat; put it there or in lists/"),
     ],
 )
-def test_what_is_missing_is_named(copies, gone, said):
+def test_what_is_missing_is_named(copies, gone, message):
     root = copies.dogs()
     victim = root / gone
     shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
-    refused(root, said)
+    assert_refused(root, message)

@@ -1,4 +1,4 @@
-"""Downloading from a host that misbehaves: whole, verified and inside its folder, or not at all."""
+"""Downloads from a faulty host end complete, verified and inside their folder, or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Misdeed = Callable[["Reply", bytes, int], None]
 
 
 def silent(n: int, note: str = "") -> None:
-    """A progress that nobody watches."""
+    """A progress that shows nothing."""
 
 
 # --- a host ---
@@ -69,7 +69,7 @@ def without_ranges(reply: Reply, data: bytes, start: int) -> None:
 
 
 def cut_after(share: float) -> Misdeed:
-    """Promises everything, and hangs up after a share of what is left."""
+    """Announce all remaining bytes and close the connection after a share of them."""
 
     def misdeed(reply: Reply, data: bytes, start: int) -> None:
         rest = data[start:]
@@ -85,7 +85,7 @@ def cut_without_ranges(reply: Reply, data: bytes, start: int) -> None:
 
 
 def short_and_proud(reply: Reply, data: bytes, start: int) -> None:
-    """Sends half and calls it the whole."""
+    """Send half and announce it as the whole."""
     without_ranges(reply, data[: len(data) // 2], 0)
 
 
@@ -136,22 +136,22 @@ def host(monkeypatch) -> Iterator[ThreadingHTTPServer]:
 def served(host) -> Callable[..., schema.Archive]:
     """`served(name, data, *misdeeds, **fields)` -> an archive that the host has."""
 
-    def made(name: str, data: bytes, *misdeeds: Misdeed, **fields: object) -> schema.Archive:
+    def make(name: str, data: bytes, *misdeeds: Misdeed, **fields: object) -> schema.Archive:
         host.files[f"/{name}"], host.misdeeds[f"/{name}"] = data, list(misdeeds)
         url = f"http://127.0.0.1:{host.server_port}/{name}"
         digest = hashlib.sha256(data).hexdigest()
         values = {"url": url, "bytes": len(data), "md5": None, "sha256": digest, **fields}
         return schema.Archive(file=name, **values)
 
-    return made
+    return make
 
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch) -> list[float]:
-    """What the program would have waited; it waits for nothing here."""
+    """Pauses that the program asks for; tests do not wait."""
     waited: list[float] = []
     monkeypatch.setattr(http.time, "sleep", waited.append)
-    monkeypatch.setattr(http, "GAIN", 1000)
+    monkeypatch.setattr(http, "MIN_PROGRESS", 1000)
     return waited
 
 
@@ -165,13 +165,13 @@ def received(archive: schema.Archive, folder: Path) -> Path:
 
 
 def test_a_file_arrives_whole(served, host, tmp_path, pauses):
-    told: list[tuple[int, str]] = []
+    advances: list[tuple[int, str]] = []
     data = DATA * 8  # 2.3 MiB
     archive = served("a.tar", data)
-    file = http.download(archive, tmp_path / "a.tar", lambda n, note="": told.append((n, note)))
+    file = http.download(archive, tmp_path / "a.tar", lambda n, note="": advances.append((n, note)))
     assert file.read_bytes() == data
     assert host.requests == [("/a.tar", None)]
-    assert sum(n for n, _ in told) == 2
+    assert sum(n for n, _ in advances) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
     assert pauses == []
 
@@ -182,7 +182,7 @@ def test_an_interrupted_file_is_gone_on_with(served, host, tmp_path, pauses, kno
     archive = served("a.tar", DATA, cut_after(0.25), cut_after(0.5), hang_up, **size)
     assert received(archive, tmp_path).read_bytes() == DATA
     starts = [int(asked[6:-1]) if asked else 0 for _, asked in host.requests]
-    assert 0 <= len(DATA) // 4 - starts[1] < http.PIECE
+    assert 0 <= len(DATA) // 4 - starts[1] < http.CHUNK
     assert 0 == starts[0] < starts[1] < starts[2] == starts[3]  # nothing came of the third
 
 
@@ -237,7 +237,7 @@ def test_another_range_than_asked_for_spoils_nothing(served, host, tmp_path):
 
 @pytest.mark.fault(28)
 @pytest.mark.parametrize(
-    ("misdeed", "said", "kept"),
+    ("misdeed", "expected", "kept"),
     [
         (not_found, "HTTP 404 Not Found, an HTML page", False),
         (sign_in, "an HTML page instead of the archive", False),
@@ -248,18 +248,18 @@ def test_another_range_than_asked_for_spoils_nothing(served, host, tmp_path):
         (cut_without_ranges, "IncompleteRead", True),
     ],
 )
-def test_tries_are_counted_and_bounded(served, host, tmp_path, pauses, misdeed, said, kept):
+def test_tries_are_counted_and_bounded(served, host, tmp_path, pauses, misdeed, expected, kept):
     archive = served("a.tar", DATA, *[misdeed] * 50)
     with pytest.raises(UserError) as caught:
         received(archive, tmp_path)
     message = str(caught.value)
-    assert said in message
+    assert expected in message
     assert archive.url in message
     assert archive.sha256 in message
     assert "\n" not in message
     # a first try that brings something is progress, and not one of those that count
     first = 1 if misdeed in (other_bytes, too_long, short_and_proud, cut_without_ranges) else 0
-    assert len(host.requests) in (http.TRIES, http.TRIES + first)
+    assert len(host.requests) in (http.MAX_FAILURES, http.MAX_FAILURES + first)
     assert pauses[-4:] == [1.0, 2.0, 4.0, 8.0]
     assert [path.name for path in tmp_path.iterdir()] == (["a.tar.part"] if kept else [])
 
@@ -386,27 +386,27 @@ def test_a_tar_is_unpacked_where_tarfile_has_no_filter(tmp_path, monkeypatch):
 
 @pytest.fixture
 def wanted(conf, tmp_path) -> Callable[..., schema.Dataset]:
-    def made(*archives: schema.Archive, reader: str = "dogs") -> schema.Dataset:
+    def make(*archives: schema.Archive, reader: str = "dogs") -> schema.Dataset:
         rows = {str(number): archive for number, archive in enumerate(archives)}
         return conf(reader, tmp_path / "data" / "dogs", archives=rows, download=True)
 
-    return made
+    return make
 
 
-def left(tmp_path: Path) -> list[str]:
-    """What lies beside the dataset, its lock aside."""
+def files_beside(tmp_path: Path) -> list[str]:
+    """Names beside the dataset, without lock files."""
     found = (tmp_path / "data").iterdir() if (tmp_path / "data").exists() else ()
     return sorted(path.name for path in found if not path.name.endswith(".lock"))
 
 
 def test_several_archives_become_one_folder(served, wanted, host, tmp_path):
     images, lists = served("images.tar", tar(GOOD)), served("lists.zip", zipped(("l.mat", b"m")))
-    said = download.fetch(wanted(images, lists), silent)
+    message = download.fetch(wanted(images, lists), silent)
     root = tmp_path / "data" / "dogs"
     assert (root / "images" / "a.jpg").read_bytes() == b"picture"
     assert (root / "l.mat").read_bytes() == b"m"
-    assert "images.tar, lists.zip" in said
-    assert left(tmp_path) == ["dogs"]
+    assert "images.tar, lists.zip" in message
+    assert files_beside(tmp_path) == ["dogs"]
     assert len(host.requests) == 2
     assert "nothing downloaded" in download.fetch(wanted(images, lists), silent)
     assert len(host.requests) == 2
@@ -424,18 +424,18 @@ def test_an_archive_that_lies_beside_the_root_is_used_and_kept(served, wanted, h
     file.write_bytes(host.files["/images.tar"])
     download.fetch(wanted(archive), silent)  # into an empty folder
     assert len(host.requests) == 1
-    assert left(tmp_path) == ["dogs", "images.tar"]
+    assert files_beside(tmp_path) == ["dogs", "images.tar"]
 
 
 def test_nothing_is_put_in_place_when_the_second_archive_fails(served, wanted, host, tmp_path):
     first = served("images.tar", tar(GOOD))
-    second = served("lists.tar", tar(GOOD), *[not_found] * http.TRIES)
+    second = served("lists.tar", tar(GOOD), *[not_found] * http.MAX_FAILURES)
     with pytest.raises(UserError, match="404"):
         download.fetch(wanted(first, second), silent)
-    assert left(tmp_path) == [".dogs.download"]  # the first is not fetched twice
+    assert files_beside(tmp_path) == [".dogs.download"]  # the first is not fetched twice
     download.fetch(wanted(first, second), silent)
     assert [path for path, _ in host.requests].count("/images.tar") == 1
-    assert left(tmp_path) == ["dogs"]
+    assert files_beside(tmp_path) == ["dogs"]
 
 
 @pytest.mark.fault(27)
@@ -443,7 +443,7 @@ def test_a_malicious_archive_leaves_nothing(served, wanted, tmp_path):
     archives = served("good.tar", tar(GOOD)), served("bad.tar", BAD["above"])
     with pytest.raises(UserError, match="leads out of its folder"):
         download.fetch(wanted(*archives), silent)
-    assert left(tmp_path) == []
+    assert files_beside(tmp_path) == []
 
 
 @pytest.mark.fault(28)
@@ -454,17 +454,17 @@ def test_no_digest_no_download(served, wanted, host):
 
 
 @pytest.mark.parametrize(
-    ("reader", "said"),
+    ("reader", "expected"),
     [
         ("cars", r"no host serves Stanford Cars.*1\).*2\).*3\)"),
         ("nabirds", r"form\. 1\).*2\)"),
-        ("folder", "nowhere to be downloaded"),
+        ("folder", "no download for your own dataset"),
         ("synthetic", "drawn"),
     ],
 )
-def test_what_cannot_be_had_is_said_with_the_steps(wanted, reader, said, tmp_path):
+def test_what_cannot_be_had_is_said_with_the_steps(wanted, reader, expected, tmp_path):
     known = schema.Archive(file="a.tgz", url=None, bytes=None, md5="0" * 32, sha256=None)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=expected) as caught:
         download.fetch(wanted(known, reader=reader), silent)
     assert "\n" not in str(caught.value)
-    assert left(tmp_path) == []
+    assert files_beside(tmp_path) == []

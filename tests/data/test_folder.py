@@ -1,4 +1,4 @@
-"""reader=folder: two layouts, names from disks of every kind, and what is refused."""
+"""reader=folder: two layouts, file names of all kinds, and refused folders."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def read(root, fraction=0.25, seed=0):
     return folder.read(root, fraction, seed)
 
 
-def refused(root, said, **options):
-    with pytest.raises(UserError, match=said) as caught:
+def assert_refused(root, message, **options):
+    with pytest.raises(UserError, match=message) as caught:
         read(root, **options)
     assert "\n" not in str(caught.value)
 
@@ -47,13 +47,15 @@ def test_one_folder_is_split_per_class_and_seed(classes):
     assert any((read(root, seed=seed).split_N != index.split_N).any() for seed in (1, 2, 3))
 
 
-def test_a_single_picture_cannot_be_split(classes):
+def test_a_single_image_cannot_be_split(classes):
     root = classes({"gull": 8, "owl": 1})
-    refused(root, r"1 classes hold a single .*\(owl\)")
+    assert_refused(root, r"1 classes hold a single .*\(owl\)")
 
 
 def test_a_split_needs_a_fraction(classes):
-    refused(classes({"gull": 8, "owl": 8}), r"dataset\.test_fraction=0\.0.*no test/", fraction=0.0)
+    assert_refused(
+        classes({"gull": 8, "owl": 8}), r"dataset\.test_fraction=0\.0.*no test/", fraction=0.0
+    )
 
 
 def test_nested_folders_belong_to_their_class(classes):
@@ -62,7 +64,7 @@ def test_nested_folders_belong_to_their_class(classes):
     assert "train/gull/juvenile/2019/0.jpg" in index.path
 
 
-def test_what_is_no_picture_is_counted(classes):
+def test_what_is_no_image_is_counted(classes):
     root = classes({**OWLS, "train/gull": 2, "test/gull": 1, "train/gull/.cache": 3})
     (root / "train" / "gull" / ".hidden.jpg").touch()
     (root / "train" / "gull" / "Thumbs.db").touch()
@@ -71,7 +73,7 @@ def test_what_is_no_picture_is_counted(classes):
     index = read(root)
     assert len(index) == 6
     assert index.notes == (
-        "passed over: 1 without suffix (train/README), 1 hidden file, folders that are no classes "
+        "skipped: 1 without suffix (train/README), 1 hidden file, folders that are no classes "
         "(train/gull/.cache)",
     )
 
@@ -91,30 +93,30 @@ def test_decomposed_names_are_the_same_class(classes):
 def test_names_that_collide_are_refused_naming_both(classes, form):
     name = "Möwe"
     twin = name.lower() if form == "case" else unicodedata.normalize("NFD", name)
-    refused(classes({name: 2, twin: 2}), f"{twin}.*are one class|{name}.*are one class")
+    assert_refused(classes({name: 2, twin: 2}), f"{twin}.*are one class|{name}.*are one class")
 
 
 @pytest.mark.parametrize(
-    ("counts", "said"),
+    ("counts", "message"),
     [
         (
             {"train/gull": 2, "test/gull": 1, "test/owl": 1},
             "test: holds classes that train/ lacks: owl",
         ),
-        ({"train/gull": 2, "train/owl": 0, "test/gull": 1}, "owl: a class folder without pictures"),
+        ({"train/gull": 2, "train/owl": 0, "test/gull": 1}, "owl: a class folder without images"),
         ({"test/gull": 2}, "holds test/ but no train/"),
     ],
 )
-def test_layouts_that_are_refused(classes, counts, said):
-    refused(classes(counts), said)
+def test_layouts_that_are_refused(classes, counts, message):
+    assert_refused(classes(counts), message)
 
 
 def test_missing_and_empty_root(tmp_path):
-    refused(tmp_path / "nowhere", "nowhere: no such folder; set dataset.root=")
-    refused(tmp_path, "holds no class folder")
+    assert_refused(tmp_path / "nowhere", "nowhere: no such folder; set dataset.root=")
+    assert_refused(tmp_path, "holds no class folder")
 
 
 def test_a_name_that_is_not_utf8_is_refused(classes):
     root = classes({"gull": 2, "owl": 2})
     (root / "gull" / "x\udcff.jpg").touch()
-    refused(root, "not UTF-8; rename it")
+    assert_refused(root, "not UTF-8; rename it")

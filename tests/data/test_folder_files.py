@@ -1,4 +1,4 @@
-"""reader=folder: every file is a picture, or counted by its kind, or an error; none is dropped."""
+"""reader=folder: every file is an image, is counted by kind, or raises an error."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def read(root):
     return folder.read(root, 0.25, 0)
 
 
-def passed(index):
-    (note,) = [note for note in index.notes if note.startswith("passed over: ")]
+def skipped_note(index):
+    (note,) = [note for note in index.notes if note.startswith("skipped: ")]
     return note
 
 
@@ -31,7 +31,7 @@ def birds(classes):
 @pytest.mark.parametrize(
     "name", ["a.jfif", "a.JPE", "a", "a.image", "a.jpg_large", "a.HEIC", "a.php", "a.dat", "a.MPO"]
 )
-def test_a_picture_counts_whatever_its_suffix(birds, jpeg, name):
+def test_a_image_counts_whatever_its_suffix(birds, jpeg, name):
     (birds / "gull" / name).write_bytes(jpeg(7))
     index = read(birds)
     assert f"gull/{name}" in index.path
@@ -57,7 +57,7 @@ def test_what_is_passed_over_is_counted_by_kind(birds):
         (birds / "gull" / name).write_bytes(b"\0\5\x16\7")
     index = read(birds)
     assert len(index) == 6
-    note = passed(index)
+    note = skipped_note(index)
     assert "12 .heic (HEIC, not read; convert them to JPEG)" in note
     assert "3 .txt" in note
     assert "1 hidden file" in note
@@ -67,22 +67,24 @@ def test_what_is_passed_over_is_counted_by_kind(birds):
 
 
 @pytest.mark.parametrize("suffix", [".NEF", ".cr2", ".dng", ".arw"])
-def test_raw_pictures_begin_like_tiff_and_are_none(birds, suffix):
+def test_raw_images_begin_like_tiff_and_are_none(birds, suffix):
     Image.new("RGB", (8, 8)).save(birds / "gull" / "x.tif")
     (birds / "gull" / "x.tif").rename(birds / "gull" / f"x{suffix}")
     index = read(birds)
     assert len(index) == 6
-    assert f"1 {suffix.lower()} (camera raw file, not read; convert it to JPEG)" in passed(index)
+    assert f"1 {suffix.lower()} (camera raw file, not read; convert it to JPEG)" in skipped_note(
+        index
+    )
 
 
 @pytest.mark.parametrize(
     "name", ["0.jpg~", "0.jpg.bak", "0.jpg_original", "0.jpg.part", "0.jpg.tmp"]
 )
-def test_backups_and_unfinished_downloads_are_no_pictures(birds, jpeg, name):
+def test_backups_and_unfinished_downloads_are_no_images(birds, jpeg, name):
     (birds / "gull" / name).write_bytes(jpeg(0))
     index = read(birds)
     assert len(index) == 6
-    assert "1 backup or unfinished file" in passed(index)
+    assert "1 backup or unfinished file" in skipped_note(index)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_folders_that_are_no_classes(classes, jpeg, name, place):
     (root / place / name / "0.jpg").write_bytes(jpeg(1))
     index = read(root)
     assert len(index) == 8
-    assert f"{place}/{name}".lstrip("/") in passed(index)
+    assert f"{place}/{name}".lstrip("/") in skipped_note(index)
 
 
 def test_linked_folders_are_followed(birds, tmp_path, jpeg):
@@ -122,16 +124,16 @@ def test_links_that_lead_back_end(birds, target):
     (birds / "wren" / "gulls").symlink_to("../gull")
     index = read(birds)
     assert "gull/wrens/0.jpg" in index.path
-    assert "links back" in passed(index)
+    assert "links back" in skipped_note(index)
 
 
-def test_broken_links_to_pictures_are_left_to_on_bad_image(birds):
+def test_broken_links_to_images_are_left_to_on_bad_image(birds):
     (birds / "gull" / "lost.jpg").symlink_to("nowhere.jpg")
     (birds / "gull" / "self.png").symlink_to("self.png")
     (birds / "gull" / "lost").symlink_to("nowhere")
     index = read(birds)
     assert {"gull/lost.jpg", "gull/self.png"} <= set(index.path)
-    assert "1 broken link" in passed(index)
+    assert "1 broken link" in skipped_note(index)
 
 
 @pytest.mark.fault(52)
@@ -141,13 +143,13 @@ def test_fifos_and_devices_are_never_opened(birds):
     (birds / "gull" / "zero.jpg").symlink_to("/dev/zero")
     index = read(birds)
     assert len(index) == 6
-    assert "3 FIFOs, sockets or devices" in passed(index)
+    assert "3 FIFOs, sockets or devices" in skipped_note(index)
 
 
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from fgvc.data import folder
+from fgvc.data.datasets import folder
 os.seteuid(65534)
 try:
     folder.read(Path(sys.argv[1]), 0.25, 0)
@@ -167,19 +169,19 @@ def test_what_may_not_be_read_is_an_error(birds, locked, tmp_path):
     (birds / locked).chmod(0)
     if os.geteuid() == 0:
         command = [sys.executable, "-c", AS_NOBODY, str(birds)]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        message = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     else:
         with pytest.raises(UserError) as caught:
             read(birds)
-        said = f"UserError {caught.value}"
+        message = f"UserError {caught.value}"
     (birds / locked).chmod(0o755)
-    assert said.startswith(f"UserError {birds / locked}: ")
-    assert "Permission denied" in said
+    assert message.startswith(f"UserError {birds / locked}: ")
+    assert "Permission denied" in message
 
 
 def test_an_empty_class_folder_names_what_it_holds(birds):
     (birds / "owl").mkdir()
-    with pytest.raises(UserError, match="owl: a class folder without pictures; fill or remove it"):
+    with pytest.raises(UserError, match="owl: a class folder without images; fill or remove it"):
         read(birds)
     with pytest.raises(FileNotFoundError, match="owl"):
         ImageFolder(str(birds))
@@ -204,7 +206,7 @@ def test_names_with_control_characters_are_inert_in_notes(birds):
     (birds / "gull" / "x.\x1b[31m").touch()
     (birds / "gull" / "x.\udcff").touch()
     (birds / "gull" / ".\udcff").mkdir()
-    note = passed(read(birds))
+    note = skipped_note(read(birds))
     assert "\x1b" not in note
     note.encode()
     assert "2 other files" in note

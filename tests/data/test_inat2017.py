@@ -1,4 +1,4 @@
-"""reader=inat2017: two JSON files joined on image_id, read without ever holding them whole."""
+"""reader=inat2017: two JSON files, joined on image_id and read as streams."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from fgvc.data.datasets import inat2017
 from fgvc.types import TEST, TRAIN, UserError
 
 
-def refused(root: Path, said: str, partial: bool = False) -> None:
-    with pytest.raises(UserError, match=said) as caught:
+def assert_refused(root: Path, message: str, partial: bool = False) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         inat2017.read(root, partial)
     assert "\n" not in str(caught.value)
 
@@ -94,9 +94,11 @@ def test_one_merged_file_is_refused_by_name(copies):
     for part in ("train", "val"):
         (root / f"{part}2017.json").unlink()
     (root / "train_val2017.json").write_text(json.dumps(train))
-    refused(root, r"train_val2017\.json: train and val merged into one file")
+    assert_refused(root, r"train_val2017\.json: train and val merged into one file")
     (root / "train_val2017.json").rename(root / "train2017.json")
-    refused(root, r"train2017\.json: a single split, or train and val merged: val2017\.json is")
+    assert_refused(
+        root, r"train2017\.json: a single split, or train and val merged: val2017\.json is"
+    )
 
 
 def test_val_inside_train_is_refused(copies):
@@ -108,35 +110,37 @@ def test_val_inside_train_is_refused(copies):
         whole["annotations"] += val["annotations"]
 
     change(root / "train2017.json", merge)
-    refused(root, r"train2017\.json: 6 images also stand in val2017\.json .*train and val merged")
+    assert_refused(
+        root, r"train2017\.json: 6 images also stand in val2017\.json .*train and val merged"
+    )
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_a_single_split_is_refused(copies, part):
     root = copies.inat2017()
     (root / f"{part}2017.json").unlink()
-    refused(root, rf"a single split, or train and val merged: {part}2017\.json is missing")
+    assert_refused(root, rf"a single split, or train and val merged: {part}2017\.json is missing")
 
 
 def test_no_index_at_all(copies, tmp_path):
     root = copies.inat2017()
     for file in root.glob("*.json"):
         file.unlink()
-    refused(root, r"holds no train2017\.json and val2017\.json; set dataset\.root=")
-    refused(tmp_path / "nowhere", "no such folder")
+    assert_refused(root, r"holds no train2017\.json and val2017\.json; set dataset\.root=")
+    assert_refused(tmp_path / "nowhere", "no such folder")
 
 
 def test_categories_that_differ_between_the_files(copies):
     root = copies.inat2017()
     change(root / "val2017.json", lambda w: w["categories"][2].update(name="Aglais urticae"))
-    refused(root, r"category ids that mean something else in val2017\.json: 2")
+    assert_refused(root, r"category ids that mean something else in val2017\.json: 2")
 
 
 # --- contradictions ---
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (lambda w: w["annotations"].pop(), r"1 images without an annotation: 1000"),
         (lambda w: w["annotations"][0].update(image_id=5), "annotations of images it does not"),
@@ -156,10 +160,10 @@ def test_categories_that_differ_between_the_files(copies):
         (lambda w: w.pop("categories"), "lists no categories"),
     ],
 )
-def test_contradictions_are_refused(copies, edit, said):
+def test_contradictions_are_refused(copies, edit, message):
     root = copies.inat2017()
     change(root / "train2017.json", edit)
-    refused(root, said)
+    assert_refused(root, message)
 
 
 def test_a_partial_copy_leaves_out_categories_without_images(copies):
@@ -185,7 +189,7 @@ def test_damaged_json_is_named(copies):
     text = (root / "train2017.json").read_text()
     for broken in (text[: len(text) // 2], text.replace("[", "(", 1), "", "[1, 2]", "<html>"):
         (root / "train2017.json").write_text(broken)
-        refused(root, r"train2017\.json: no JSON object, or a damaged one")
+        assert_refused(root, r"train2017\.json: no JSON object, or a damaged one")
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
@@ -224,7 +228,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     assert peak < 12e6
 
 
-def test_missing_pictures_folder_is_left_to_the_manifest_to_name(copies):
+def test_missing_images_folder_is_left_to_the_manifest_to_name(copies):
     root = copies.inat2017()
     shutil.rmtree(root / "train_val_images")
     assert inat2017.read(root, partial=False).root == root

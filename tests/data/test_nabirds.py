@@ -1,4 +1,4 @@
-"""reader=nabirds: the classes of a tree, joined by ids that lose their dashes in file names."""
+"""reader=nabirds: classes of a tree, joined by image ids without the dashes of file names."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def edit(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def refused(root: Path, said: str) -> None:
-    with pytest.raises(UserError, match=said) as caught:
+def assert_refused(root: Path, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         nabirds.read(root)
     assert "\n" not in str(caught.value)
 
@@ -87,21 +87,23 @@ def first_id(root: Path) -> str:
 def test_labels_of_images_that_slipped_are_seen_in_the_folders(copies):
     root = copies.nabirds(".")
     edit(root / "image_class_labels.txt", f"{first_id(root)} 314", f"{first_id(root)} 613")
-    refused(root, "1 images lie in another class's folder than their label says: images/0314/")
+    assert_refused(
+        root, "1 images lie in another class's folder than their label says: images/0314/"
+    )
 
 
-def test_pictures_listed_under_another_id(copies):
+def test_images_listed_under_another_id(copies):
     root = copies.nabirds(".")
     lines = [line.split() for line in (root / "images.txt").read_text().splitlines()]
     ids = [image for image, _ in lines]
     slipped = zip(ids[3:] + ids[:3], [path for _, path in lines], strict=True)
     (root / "images.txt").write_text("\n".join(" ".join(pair) for pair in slipped))
-    refused(root, r"images\.txt: 18 pictures are named after another image id")
+    assert_refused(root, r"images\.txt: 18 images are named after another image id")
 
 
 @pytest.mark.fault(25)
 @pytest.mark.parametrize(
-    ("name", "old", "new", "said"),
+    ("name", "old", "new", "message"),
     [
         ("images", "-", "x", r"images\.txt:1: expected an image id of 32 hex digits"),
         ("hierarchy", "817 900", "817 900\n817 22", r"hierarchy\.txt:7: node 817 has two parents"),
@@ -117,22 +119,22 @@ def test_pictures_listed_under_another_id(copies):
         ),
     ],
 )
-def test_contradictions_are_refused(copies, name, old, new, said):
+def test_contradictions_are_refused(copies, name, old, new, message):
     root = copies.nabirds(".")
     edit(root / f"{name}.txt", old, new)
-    refused(root, said)
+    assert_refused(root, message)
 
 
 @pytest.mark.parametrize("name", nabirds.FILES)
 def test_missing_index_file(copies, name):
     root = copies.nabirds(".")
     (root / name).unlink()
-    refused(root, rf": holds no {re.escape(name)}; take it from nabirds\.tar\.gz")
+    assert_refused(root, rf": holds no {re.escape(name)}; take it from nabirds\.tar\.gz")
 
 
 def test_two_copies_below_one_root_are_not_chosen_between(copies):
     copies.nabirds("one")
-    refused(copies.nabirds("two"), "one, .*two each hold .*set dataset.root= to one")
+    assert_refused(copies.nabirds("two"), "one, .*two each hold .*set dataset.root= to one")
 
 
 def test_the_cub_reader_says_what_it_is(copies):

@@ -1,4 +1,4 @@
-"""A refused folder: the message names what lies there and a command that reads it."""
+"""Errors for a refused folder name the dataset that lies there and the command that reads it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ SPECIES = "00000_Animalia_Chordata_Aves_Larus_canus", "00001_Animalia_Chordata_A
 
 @pytest.fixture
 def tree(tmp_path, jpeg) -> Callable[..., Path]:
-    """`tree("a/b", "x.txt")`: a root with these: three pictures in each folder, empty files."""
+    """`tree("a/b", "x.txt")`: a root with these: three images in each folder, empty files."""
 
-    def made(*names: str) -> Path:
+    def make(*names: str) -> Path:
         root = tmp_path / "größe = 3"
         for place, name in enumerate(names):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def tree(tmp_path, jpeg) -> Callable[..., Path]:
                 (root / name / f"{number}.jpg").write_bytes(jpeg(10 * place + number))
         return root
 
-    return made
+    return make
 
 
 @contextmanager
@@ -50,26 +50,26 @@ def silent(title: str, total: int | None, unit: str) -> Iterator[Progress]:
     yield lambda n, note="": None
 
 
-def refused(conf, reader: str, root: Path) -> str:
-    """The refusal of a run, whose way out the doctor names too."""
+def refusal_message(conf, reader: str, root: Path) -> str:
+    """The error message of a run; its fix must also be a fix of the doctor."""
     with pytest.raises(UserError) as caught:
         dataset.read(conf(reader, root))
-    said = str(caught.value)
-    assert "\n" not in said
+    message = str(caught.value)
+    assert "\n" not in message
     examined: Examination = examine(conf(reader, root), 1, silent)
     assert examined.wrong
-    assert any(said.endswith(f"; {finding.mend}") for finding in examined.findings), said
-    return said
+    assert any(message.endswith(f"; {finding.mend}") for finding in examined.findings), message
+    return message
 
 
-def followed(said: str) -> Index:
-    """What the command at the end of a message reads."""
-    arguments = shlex.split(said[said.rindex("dataset=") :])
+def read_advised(message: str) -> Index:
+    """Read a dataset with the command at the end of a message."""
+    arguments = shlex.split(message[message.rindex("dataset=") :])
     assert len(arguments) == 2
     return dataset.read(typed(composed(arguments)).dataset)
 
 
-# --- pictures without the official files: dataset=folder ---
+# --- images without the official files: dataset=folder ---
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def followed(said: str) -> Index:
           "birds/test/wren"), "birds"),
     ],
 )  # fmt: skip
-def test_pictures_by_class_are_read_as_a_folder(conf, tree, reader, names, below):
+def test_images_by_class_are_read_as_a_folder(conf, tree, reader, names, below):
     root = tree(*names)
-    said = refused(conf, reader, root)
-    index = followed(said)
+    message = refusal_message(conf, reader, root)
+    index = read_advised(message)
     assert index.root == root / below
     assert len(index.labelmap) == 2
     assert len(index) == 3 * sum((root / name).is_dir() and "segment" not in name for name in names)
@@ -100,9 +100,9 @@ def test_pictures_by_class_are_read_as_a_folder(conf, tree, reader, names, below
 def test_inaturalist_2021_is_named(conf, tree, reader):
     names = [f"{part}/{species}" for part in ("train_mini", "val") for species in SPECIES]
     root = tree(*names, "train_mini.json", "val.json")
-    said = refused(conf, reader, root)
-    assert "this is iNaturalist 2021, and dataset=inat2017 reads 2017 only" in said
-    index = followed(said)
+    message = refusal_message(conf, reader, root)
+    assert "this is iNaturalist 2021, and dataset=inat2017 reads 2017 only" in message
+    index = read_advised(message)
     assert (len(index), index.test_source) == (12, "val")
 
 
@@ -110,43 +110,45 @@ def test_inaturalist_2021_is_named(conf, tree, reader):
 def test_other_years_of_inaturalist_are_named(conf, tree, year):
     folders = [f"train_val{year}/{name}" for name in ("Aves/1", "Aves/2", "Fungi/3", "Fungi/4")]
     root = tree(*folders, f"train{year}.json", f"val{year}.json")
-    said = refused(conf, "inat2017", root)
-    assert f"this is iNaturalist {year}, and dataset=inat2017 reads 2017 only: list path" in said
-    assert said.endswith("read it with dataset=table")
+    message = refusal_message(conf, "inat2017", root)
+    assert f"this is iNaturalist {year}, and dataset=inat2017 reads 2017 only: list path" in message
+    assert message.endswith("read it with dataset=table")
 
 
 def test_a_root_with_nothing_known_keeps_its_message(conf, tree):
     root = tree("a/notes.txt")
-    said = refused(conf, "cub", root)
-    assert said == f"dataset.root={root}: holds no images.txt; set dataset.root="
+    message = refusal_message(conf, "cub", root)
+    assert message == f"dataset.root={root}: holds no images.txt; set dataset.root="
 
 
 @pytest.mark.parametrize("name", ["lists/files.txt", "annotations-mat/001.Gull/a.mat"])
 def test_cub_200_of_2010_is_refused_as_such(conf, tree, name):
     root = tree("images/001.Gull", "images/002.Wren", name)
-    assert "this is CUB-200 (2010), another set of images" in refused(conf, "cub", root)
+    assert "this is CUB-200 (2010), another set of images" in refusal_message(conf, "cub", root)
 
 
 # --- another published dataset ---
 
 
 @pytest.mark.parametrize(
-    ("reader", "made"),
+    ("reader", "published"),
     [*zip(OFFICIAL, (*OFFICIAL[1:], "cub"), strict=True), ("nabirds", "cub"), ("cub", "nabirds")],
 )
-def test_another_dataset_is_named_by_the_command_that_reads_it(conf, copies, cub, made, reader):
-    root = cub if made == "cub" else getattr(copies, made)()
-    said = refused(conf, reader, root)
-    assert f"this looks like {recognize_dataset.NAMES[made]}" in said
-    assert len(followed(said)) == len(dataset.read(conf(made, root)))
+def test_another_dataset_is_named_by_the_command_that_reads_it(
+    conf, copies, cub, published, reader
+):
+    root = cub if published == "cub" else getattr(copies, published)()
+    message = refusal_message(conf, reader, root)
+    assert f"this looks like {recognize_dataset.NAMES[published]}" in message
+    assert len(read_advised(message)) == len(dataset.read(conf(published, root)))
 
 
-@pytest.mark.parametrize("made", OFFICIAL)
-def test_a_folder_that_is_refused_names_the_dataset_that_lies_there(copies, cub, made):
-    root = cub if made == "cub" else getattr(copies, made)()
+@pytest.mark.parametrize("published", OFFICIAL)
+def test_a_folder_that_is_refused_names_the_dataset_that_lies_there(copies, cub, published):
+    root = cub if published == "cub" else getattr(copies, published)()
     assert recognize_dataset.advice(root, "folder") == (
-        f"this looks like {recognize_dataset.NAMES[made]}: read it with "
-        f"{recognize_dataset.command(made, root)}"
+        f"this looks like {recognize_dataset.NAMES[published]}: read it with "
+        f"{recognize_dataset.command(published, root)}"
     )
 
 
@@ -168,7 +170,7 @@ def test_synthetic_birds_and_plain_folders_get_no_note(conf, classes, cub):
         assert not any("official" in note for note in dataset.read(conf("folder", root)).notes)
 
 
-# --- what the doctor says of a user's own data ---
+# --- findings of the doctor on a user's own data ---
 
 
 def test_own_folders_and_tables_have_no_index_files(conf, classes, tmp_path):
@@ -200,7 +202,7 @@ def test_the_verdict_of_stanford_dogs_names_imagenet(conf, copies):
 
 
 @pytest.mark.fault(52)
-def test_a_pipe_among_the_pictures_does_not_hold_up_the_doctor(conf, cub):
+def test_a_pipe_among_the_images_does_not_hold_up_the_doctor(conf, cub):
     file = next((cub / "images").rglob("*.jpg"))
     file.unlink()
     os.mkfifo(file)
@@ -214,9 +216,9 @@ def test_a_pipe_among_the_pictures_does_not_hold_up_the_doctor(conf, cub):
     "name", ["it's", 'a "b" c', "back\\slash x", "end \\", 'q\\"', "$HOME ${x}"]
 )
 def test_a_command_survives_the_shell_and_hydra(name):
-    said = recognize_dataset.command("folder", Path("/data", name))
+    message = recognize_dataset.command("folder", Path("/data", name))
     words = subprocess.run(
-        ["sh", "-c", f"printf '%s\\n' {said}"], capture_output=True, text=True, check=True
+        ["sh", "-c", f"printf '%s\\n' {message}"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     root = OverridesParser.create().parse_override(words[1]).value()
     assert words[0] == "dataset=folder"

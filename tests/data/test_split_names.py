@@ -1,4 +1,4 @@
-"""The words people use for splits, and names of classes that only look like them."""
+"""Common words for splits, and class names that only look like them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The synthetic birds: the same bytes always, whole or absent, told apart by their parts alone."""
+"""Synthetic birds: deterministic bytes, complete or absent, classes that differ only in parts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sklearn.preprocessing import StandardScaler
 
 from fgvc.config.schema import Generator
 from fgvc.data.datasets.synthetic import VERSION, scene, write
-from fgvc.data.datasets.synthetic.bird import PARTS, Shape, bird
+from fgvc.data.datasets.synthetic.bird import PARTS, Shape, draw_bird
 from fgvc.data.datasets.synthetic.folder import render
 from fgvc.data.datasets.synthetic.species import (
     ATTRIBUTES,
-    GENUS,
+    GENUS_ATTRIBUTES,
     GENUS_SIZE,
     distance,
     hierarchy,
@@ -70,9 +70,9 @@ def test_species_are_look_alikes(seed):
 
 @pytest.mark.parametrize("classes", [2, 12, 64])
 def test_every_species_has_a_name_and_legal_looks(classes):
-    kinds = species(classes, 3)
-    assert len({kind.name for kind in kinds}) == classes
-    for kind in kinds:
+    all_species = species(classes, 3)
+    assert len({kind.name for kind in all_species}) == classes
+    for kind in all_species:
         legal = zip(astuple(kind.code), ATTRIBUTES.values(), strict=True)
         assert all(value in values for value, values in legal)
 
@@ -86,14 +86,16 @@ def test_more_classes_keep_the_earlier_ones():
 
 
 def test_a_genus_is_the_species_that_share_its_looks():
-    made = replace(SMALL, classes=8)
-    above = hierarchy(made)
-    kinds = species(made.classes, made.seed)
-    for (a, one), (b, other) in combinations(enumerate(kinds), 2):
-        alike = all(getattr(one.code, part) == getattr(other.code, part) for part in GENUS)
+    generator = replace(SMALL, classes=8)
+    above = hierarchy(generator)
+    all_species = species(generator.classes, generator.seed)
+    for (a, one), (b, other) in combinations(enumerate(all_species), 2):
+        alike = all(
+            getattr(one.code, part) == getattr(other.code, part) for part in GENUS_ATTRIBUTES
+        )
         assert (above.chain[a] == above.chain[b]) == alike
     assert len(set(above.chain)) == len(above.names) == 3
-    assert above.names[above.chain[0][0]].startswith(kinds[0].code.crest)
+    assert above.names[above.chain[0][0]].startswith(all_species[0].code.crest)
 
 
 def test_layout_is_that_of_cub(small):
@@ -110,7 +112,7 @@ def test_layout_is_that_of_cub(small):
     assert len(table(small, "parts/part_locs.txt")) == len(images) * len(PARTS)
 
 
-def test_boxes_and_visible_parts_lie_in_the_picture(small):
+def test_boxes_and_visible_parts_lie_in_the_image(small):
     sizes = [Image.open(small / "images" / row[1]).size for row in table(small, "images.txt")]
     assert {max(size) for size in sizes} == {SMALL.side}
     for row, size in zip(table(small, "bounding_boxes.txt"), sizes, strict=True):
@@ -122,7 +124,7 @@ def test_boxes_and_visible_parts_lie_in_the_picture(small):
         assert (visible == "1") == (0 <= float(x) < wide and 0 <= float(y) < high)
 
 
-def test_pictures_are_in_colour(small):
+def test_images_are_in_colour(small):
     for row in table(small, "images.txt"):
         image = Image.open(small / "images" / row[1])
         assert image.mode == "RGB"
@@ -140,19 +142,19 @@ def test_licence_and_approval_lie_beside(small):
 
 
 def test_pool_draws_the_same_bytes(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("fgvc.data.datasets.synthetic.folder.POOL_FROM", 4)
+    monkeypatch.setattr("fgvc.data.datasets.synthetic.folder.MIN_POOL_IMAGES", 4)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert contents(write(tmp_path / "birds", SMALL)) == contents(small)
 
 
-def test_a_picture_depends_on_its_own_stream_alone(small):
-    name = table(small, "images.txt")[4][1]  # class 2, second training picture
+def test_a_image_depends_on_its_own_stream_alone(small):
+    name = table(small, "images.txt")[4][1]  # class 2, second training image
     again = render(species(3, SMALL.seed)[1].code, (SMALL.seed, 1, 0, 1), SMALL.side)
     saved = np.asarray(Image.open(small / "images" / name)).astype(int)
-    assert abs(saved - np.asarray(again.image)).mean() < 6  # JPEG's loss; another picture: over 30
+    assert abs(saved - np.asarray(again.image)).mean() < 6  # JPEG's loss; another image: over 30
 
 
-def test_another_seed_draws_other_pictures(small, tmp_path):
+def test_another_seed_draws_other_images(small, tmp_path):
     other = contents(write(tmp_path / "birds", replace(SMALL, seed=6)))
     jpegs = {data for name, data in other.items() if name.endswith(".jpg")}
     assert jpegs.isdisjoint(contents(small).values())
@@ -169,7 +171,7 @@ def test_a_complete_copy_is_left_alone(small):
     assert {path: path.stat().st_mtime_ns for path in small.rglob("*")} == before
 
 
-def test_progress_counts_every_picture(tmp_path):
+def test_progress_counts_every_image(tmp_path):
     advanced: list[int] = []
     write(tmp_path / "birds", SMALL, lambda n, note="": advanced.append(n))
     assert sum(advanced) == 9
@@ -242,9 +244,9 @@ def test_settings_that_cannot_be_drawn_are_refused(tmp_path, change):
 # ---- where things are
 
 
-def planted(monkeypatch, parts: set[str], stream: tuple[int, int, int, int]) -> scene.Picture:
-    """A picture without haze or grain in which the named parts have a colour of their own."""
-    real = bird
+def draw_planted(monkeypatch, parts: set[str], stream: tuple[int, int, int, int]) -> scene.Drawing:
+    """An image without haze or grain in which the named parts have a colour of their own."""
+    real = draw_bird
 
     def painted(*args):
         return [
@@ -252,14 +254,14 @@ def planted(monkeypatch, parts: set[str], stream: tuple[int, int, int, int]) -> 
             for each in real(*args)
         ]
 
-    monkeypatch.setattr(scene, "bird", painted)
+    monkeypatch.setattr(scene, "draw_bird", painted)
     monkeypatch.setattr(scene, "_expose", lambda rng, image: image)
-    monkeypatch.setattr(scene, "_shaded", lambda image, row, half: image)
+    monkeypatch.setattr(scene, "_shade", lambda image, row, half: image)
     return render(species(12, 0)[stream[1]].code, stream, 320)
 
 
-def found(image: Image.Image) -> np.ndarray:
-    """x, y of the planted pixels' centres, measured from the picture's corner."""
+def planted_pixels(image: Image.Image) -> np.ndarray:
+    """x, y of the planted pixels' centres, measured from the image's corner."""
     hit_HW = (abs(np.asarray(image).astype(int) - PLANTED) < 100).all(axis=2)
     return np.argwhere(hit_HW)[:, ::-1] + 0.5
 
@@ -267,27 +269,27 @@ def found(image: Image.Image) -> np.ndarray:
 @pytest.mark.parametrize("part", ["beak", "eye", "crown"])
 @pytest.mark.parametrize("row", range(6))
 def test_a_part_lies_where_it_is_drawn(monkeypatch, part, row):
-    picture = planted(monkeypatch, {part}, (0, row * 2, 0, row))
-    x, y, _ = picture.parts[part]
+    drawing = draw_planted(monkeypatch, {part}, (0, row * 2, 0, row))
+    x, y, _ = drawing.parts[part]
     slack = 12 if part == "crown" else 3  # other parts cover some of it
-    assert np.abs(found(picture.image).mean(0) - (x, y)).max() < slack
+    assert np.abs(planted_pixels(drawing.image).mean(0) - (x, y)).max() < slack
 
 
 @pytest.mark.parametrize("part", ["tail", "wing", "breast", "throat", "belly", "back", "nape"])
 def test_a_part_lies_on_its_own_paint(monkeypatch, part):
     own = {part} if part in {"tail", "wing"} else {"body", "breast"}
     for row in range(6):
-        picture = planted(monkeypatch, own, (0, row * 2, 0, row))
-        x, y, visible = picture.parts[part]
+        drawing = draw_planted(monkeypatch, own, (0, row * 2, 0, row))
+        x, y, visible = drawing.parts[part]
         if visible:
-            assert np.linalg.norm(found(picture.image) - (x, y), axis=1).min() < 2
+            assert np.linalg.norm(planted_pixels(drawing.image) - (x, y), axis=1).min() < 2
 
 
 @pytest.mark.parametrize("row", range(6))
 def test_the_box_is_tight(monkeypatch, row):
-    picture = planted(monkeypatch, {"body", *PARTS}, (0, row * 2, 0, row))
-    pixels = found(picture.image)
-    x, y, w, h = picture.box
+    drawing = draw_planted(monkeypatch, {"body", *PARTS}, (0, row * 2, 0, row))
+    pixels = planted_pixels(drawing.image)
+    x, y, w, h = drawing.box
     drawn = [*(pixels.min(0) - 0.5), *(pixels.max(0) + 0.5)]
     assert np.abs(np.array(drawn) - (x, y, x + w, y + h)).max() < 2
 
@@ -312,24 +314,25 @@ def crop(image: Image.Image, x: float, y: float, half: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def views(tmp_path_factory):
-    """12 classes x (20 + 12) pictures: name -> one row of features a picture."""
+    """12 classes x (20 + 12) images: name -> one row of features an image."""
     rows: dict[str, list[np.ndarray]] = {}
-    kinds, streams = species(12, 0), [(c, i) for c in range(12) for i in range(32)]
+    all_species, streams = species(12, 0), [(c, i) for c in range(12) for i in range(32)]
     for label, index in streams:
-        one = render(kinds[label].code, (0, label, int(index >= 20), index), 160)
-        image, (x, y, w, h) = np.asarray(one.image), one.box
+        drawing = render(all_species[label].code, (0, label, int(index >= 20), index), 160)
+        image, (x, y, w, h) = np.asarray(drawing.image), drawing.box
         outside_HW = np.ones(image.shape[:2], dtype=bool)
         outside_HW[int(y) : int(y + h) + 1, int(x) : int(x + w) + 1] = False
-        flip = one.parts["beak"][0] < one.parts["tail"][0]
+        flip = drawing.parts["beak"][0] < drawing.parts["tail"][0]
         parts = [
-            crop(one.image, *one.parts[p][:2], 14) for p in ("crown", "wing", "tail", "breast")
+            crop(drawing.image, *drawing.parts[p][:2], 14)
+            for p in ("crown", "wing", "tail", "breast")
         ]
         parts = [part[:, ::-1] if flip else part for part in parts]
         for name, value in {
             "background": histogram(image[outside_HW]),
             "colours": histogram(image.reshape(-1, 3)),
-            "thumbnail": np.asarray(one.image.resize((8, 8), Image.Resampling.BOX)).ravel(),
-            "place": np.array([x + w / 2, y + h / 2, *one.image.size]),
+            "thumbnail": np.asarray(drawing.image.resize((8, 8), Image.Resampling.BOX)).ravel(),
+            "place": np.array([x + w / 2, y + h / 2, *drawing.image.size]),
             "parts": np.stack(parts).ravel(),
         }.items():
             rows.setdefault(name, []).append(value)

@@ -1,4 +1,4 @@
-"""reader=table: CSV, TSV and Parquet, labels of every kind, and what is refused."""
+"""reader=table: CSV, TSV and Parquet, labels of all kinds, and refused tables."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def read(file, root=None, fraction=0.25, seed=0):
     return table.read(file, root, fraction, seed)
 
 
-def refused(file, said, **options):
-    with pytest.raises(UserError, match=said) as caught:
+def assert_refused(file, message, **options):
+    with pytest.raises(UserError, match=message) as caught:
         read(file, **options)
     assert "\n" not in str(caught.value)
 
 
 @pytest.fixture
 def csv_of(tmp_path):
-    """`csv_of(text, name="t.csv")` -> a table beside pictures a.jpg, b.jpg and dir/c d.jpg."""
+    """`csv_of(text, name="t.csv")` -> a table beside images a.jpg, b.jpg and dir/c d.jpg."""
 
-    def made(text: str | bytes, name: str = "t.csv"):
+    def make(text: str | bytes, name: str = "t.csv"):
         (tmp_path / "dir").mkdir(exist_ok=True)
-        for picture in ("a.jpg", "b.jpg", "dir/c d.jpg"):
-            (tmp_path / picture).touch()
+        for image in ("a.jpg", "b.jpg", "dir/c d.jpg"):
+            (tmp_path / image).touch()
         data = text.encode() if isinstance(text, str) else text
         (tmp_path / name).write_bytes(data)
         return tmp_path / name
 
-    return made
+    return make
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,18 +69,20 @@ def test_without_a_split_a_seeded_part_of_each_class_is_test(copies, kind):
     assert (read(file, fraction=1 / 3).split_N == index.split_N).all()
     others = [read(file, fraction=1 / 3, seed=seed).split_N for seed in (1, 2, 3)]
     assert any((other != index.split_N).any() for other in others)
-    refused(file, r"dataset\.test_fraction=0: .*: no split, so a test split has", fraction=0)
+    assert_refused(file, r"dataset\.test_fraction=0: .*: no split, so a test split has", fraction=0)
 
 
-def test_a_class_of_one_picture_cannot_be_split(csv_of):
-    refused(csv_of("path,label\na.jpg,x\nb.jpg,x\ndir/c d.jpg,y\n"), r"1 classes hold a single.*y")
+def test_a_class_of_one_image_cannot_be_split(csv_of):
+    assert_refused(
+        csv_of("path,label\na.jpg,x\nb.jpg,x\ndir/c d.jpg,y\n"), r"1 classes hold a single.*y"
+    )
 
 
 def test_paths_are_relative_to_the_root(copies, tmp_path):
     file = copies.table()
     moved = file.rename(tmp_path / "elsewhere.csv")
     assert read(moved, root=copies.root).root == copies.root
-    refused(moved, "no such folder", root=tmp_path / "nowhere")
+    assert_refused(moved, "no such folder", root=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -141,11 +143,11 @@ def test_labels_that_differ_in_case_are_noted(csv_of):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("path,colour\na.jpg,x\n", "has no column label, only path, colour; set dataset.label_col"),
         ("", "has no column path, label, only an empty line"),
-        ("path,label\n", "lists no picture"),
+        ("path,label\n", "lists no image"),
         ("path,label,split\na.jpg,,train\n", r"t\.csv:2: no label; fill it in"),
         ("path,label,split\na.jpg,x\n", r"t\.csv:2: no split; fill it in"),
         ("path,label,split\na.jpg,x,val\nb.jpg,y,test", "only test and validation images, none to"),
@@ -163,43 +165,45 @@ def test_labels_that_differ_in_case_are_noted(csv_of):
         (b"path,label\n\xff.jpg,x\n", r"t\.csv:2: not UTF-8 text; save the table as UTF-8"),
     ],
 )
-def test_what_is_refused(csv_of, text, said):
-    refused(csv_of(text), said)
+def test_what_is_refused(csv_of, text, message):
+    assert_refused(csv_of(text), message)
 
 
 def test_files_that_are_no_tables(csv_of, tmp_path):
-    refused(tmp_path / "none.csv", r"dataset\.table=.*none\.csv: no such file")
-    refused(csv_of("path,label\n", "t.xlsx"), r"not one of \.csv, \.tsv, .*save it as CSV UTF-8")
-    refused(csv_of("path,label\n", "t.parquet"), "no Parquet file, or a damaged one")
+    assert_refused(tmp_path / "none.csv", r"dataset\.table=.*none\.csv: no such file")
+    assert_refused(
+        csv_of("path,label\n", "t.xlsx"), r"not one of \.csv, \.tsv, .*save it as CSV UTF-8"
+    )
+    assert_refused(csv_of("path,label\n", "t.parquet"), "no Parquet file, or a damaged one")
     pq.write_table(pa.table({"path": ["a.jpg"], "label": [1.5]}), tmp_path / "t.parquet")
-    refused(tmp_path / "t.parquet", "column label holds double, not text")
+    assert_refused(tmp_path / "t.parquet", "column label holds double, not text")
     pq.write_table(pa.table({"path": ["a.jpg"], "label": [None]}), tmp_path / "t.parquet")
-    refused(tmp_path / "t.parquet", "column label holds null, not text")
+    assert_refused(tmp_path / "t.parquet", "column label holds null, not text")
     labels = pa.array(["x", None], pa.string())
     pq.write_table(pa.table({"path": ["a.jpg", "b.jpg"], "label": labels}), tmp_path / "t.parquet")
-    refused(tmp_path / "t.parquet", r"t\.parquet:2: no label")
+    assert_refused(tmp_path / "t.parquet", r"t\.parquet:2: no label")
 
 
 def test_loaded_as_a_dataset(copies, conf, tmp_path):
     file = copies.table()
     chosen = conf("table", file.parent, table=str(file))
-    made = dataset.load(chosen, tmp_path / "cache")
-    assert len(made.split.test_N) == 6
+    loaded = dataset.load(chosen, tmp_path / "cache")
+    assert len(loaded.split.test_N) == 6
     chosen.root = None
-    assert dataset.load(chosen, tmp_path / "cache").manifest.digest == made.manifest.digest
+    assert dataset.load(chosen, tmp_path / "cache").manifest.digest == loaded.manifest.digest
     chosen.table = None
     with pytest.raises(UserError, match=r"dataset\.table=null: reader table needs"):
         dataset.load(chosen, tmp_path / "cache")
 
 
-def test_a_missing_picture_is_named(copies, conf, tmp_path):
+def test_a_missing_image_is_named(copies, conf, tmp_path):
     file = copies.table()
     (file.parent / "bilder" / "é 3=.jpg").unlink()
     with pytest.raises(UserError, match=r"é 3=\.jpg: missing \(1 of 18 "):
         dataset.load(conf("table", file.parent, table=str(file)), tmp_path / "cache")
 
 
-def test_a_class_without_train_pictures_is_refused(csv_of, conf, tmp_path):
+def test_a_class_without_train_images_is_refused(csv_of, conf, tmp_path):
     file = csv_of("path,label,split\na.jpg,x,train\nb.jpg,y,test\n")
     official = schema.OfficialCounts(0, 0, 0)
     with pytest.raises(UserError, match=r"1 of 2 classes have no training image \(y\)"):

@@ -46,63 +46,63 @@ def write(
         {"bytes": data, "path": None if paths is None else paths[place]}
         for place, data in enumerate(images)
     ]
-    made = pa.table({"image": pa.array(cells, IMAGE), "label": labels, **columns})
+    parquet = pa.table({"image": pa.array(cells, IMAGE), "label": labels, **columns})
     if features is not None:
         metadata = json.dumps({"info": {"features": features}})
-        made = made.replace_schema_metadata({"huggingface": metadata})
+        parquet = parquet.replace_schema_metadata({"huggingface": metadata})
     file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(made, file, row_group_size=4)
+    pq.write_table(parquet, file, row_group_size=4)
     return file
 
 
 @pytest.fixture
-def loaded(conf, tmp_path):
-    def made(file: Path, **fields: object):
+def load(conf, tmp_path):
+    def make(file: Path, **fields: object):
         chosen = conf("table", tmp_path, table=str(file), **fields)
         chosen.root = None
         return dataset.load(chosen, tmp_path / "cache")
 
-    return made
+    return make
 
 
-def test_bytes_are_unpacked_once_and_hashed_as_files_are(images, loaded, tmp_path):
+def test_bytes_are_unpacked_once_and_hashed_as_files_are(images, load, tmp_path):
     file = write(tmp_path / "birds.parquet", images, [0, 1] * 6)
-    made = loaded(file)
-    assert list(made.manifest.sha256) == [sha256_bytes(data) for data in images]
-    assert made.labelmap.names == ("gull", "wren")
-    assert made.manifest.label_N.tolist() == [0, 1] * 6
-    assert made.test_source == "carved"
-    assert any(note.startswith(f"test carved: {file} has no test split") for note in made.notes)
-    (note,) = [note for note in made.notes if "images of column image are unpacked" in note]
-    below = made.manifest.root.parent.relative_to(tmp_path / "cache")
+    birds = load(file)
+    assert list(birds.manifest.sha256) == [sha256_bytes(data) for data in images]
+    assert birds.labelmap.names == ("gull", "wren")
+    assert birds.manifest.label_N.tolist() == [0, 1] * 6
+    assert birds.test_source == "carved"
+    assert any(note.startswith(f"test carved: {file} has no test split") for note in birds.notes)
+    (note,) = [note for note in birds.notes if "images of column image are unpacked" in note]
+    below = birds.manifest.root.parent.relative_to(tmp_path / "cache")
     size = sum(map(len, images)) / 2**20
     assert f"12 images of column image are unpacked into runtime.cache_root/{below} " in note
     assert f"({size:.1f} MiB); fgvc never removes this folder" in note
     shutil.rmtree(tmp_path / "cache" / below)  # the way out; then all is unpacked again
-    assert loaded(file).notes == made.notes
-    states = [(made.manifest.root / path).stat().st_ino for path in made.manifest.path]
-    again = loaded(file)
-    assert again.manifest.digest == made.manifest.digest
+    assert load(file).notes == birds.notes
+    states = [(birds.manifest.root / path).stat().st_ino for path in birds.manifest.path]
+    again = load(file)
+    assert again.manifest.digest == birds.manifest.digest
     assert [(again.manifest.root / path).stat().st_ino for path in again.manifest.path] == states
 
 
-def test_another_table_is_another_dataset(images, loaded, tmp_path):
-    before = loaded(write(tmp_path / "birds.parquet", images, [0, 1] * 6))
-    after = loaded(write(tmp_path / "birds.parquet", images[::-1], [0, 1] * 6))
+def test_another_table_is_another_dataset(images, load, tmp_path):
+    before = load(write(tmp_path / "birds.parquet", images, [0, 1] * 6))
+    after = load(write(tmp_path / "birds.parquet", images[::-1], [0, 1] * 6))
     assert list(after.manifest.sha256) == [sha256_bytes(data) for data in images[::-1]]
     assert after.manifest.root != before.manifest.root
 
 
-def test_names_are_the_rows_and_what_the_images_were_called(images, loaded, tmp_path):
+def test_names_are_the_rows_and_what_the_images_were_called(images, load, tmp_path):
     paths = ["a/b.png", None, "..\\c.jpg", "d", *[None] * 8]
-    made = loaded(write(tmp_path / "birds.parquet", images, [0, 1] * 6, paths=paths))
-    assert made.manifest.path[:4] == (
+    birds = load(write(tmp_path / "birds.parquet", images, [0, 1] * 6, paths=paths))
+    assert birds.manifest.path[:4] == (
         "000000-b.png",
         "000001.jpg",
         "000002-c.jpg",
         "000003-d.jpg",
     )
-    assert all(path.endswith(".jpg") for path in made.manifest.path[4:])
+    assert all(path.endswith(".jpg") for path in birds.manifest.path[4:])
 
 
 def _flip(root: Path, path: str) -> None:
@@ -123,25 +123,25 @@ def _flip(root: Path, path: str) -> None:
         lambda root, path: (root.parent / "files.json").unlink(),
     ],
 )
-def test_a_damaged_folder_is_unpacked_anew(images, loaded, tmp_path, damage):
+def test_a_damaged_folder_is_unpacked_anew(images, load, tmp_path, damage):
     file = write(tmp_path / "birds.parquet", images, [0, 1] * 6)
-    made = loaded(file)
-    damage(made.manifest.root, made.manifest.path[0])
-    again = loaded(file)
-    assert again.manifest.digest == made.manifest.digest
+    birds = load(file)
+    damage(birds.manifest.root, birds.manifest.path[0])
+    again = load(file)
+    assert again.manifest.digest == birds.manifest.digest
     for path, data in zip(again.manifest.path, images, strict=True):
         assert (again.manifest.root / path).read_bytes() == data
 
 
 @pytest.mark.fault(51)
-def test_what_a_dead_process_left_is_swept_up(images, loaded, tmp_path):
+def test_what_a_dead_process_left_is_swept_up(images, load, tmp_path):
     file = write(tmp_path / "birds.parquet", images, [0, 1] * 6)
-    root = loaded(file).manifest.root
+    root = load(file).manifest.root
     owner = f"{temporary_files.this_host()}.999999999"
     left = root.parent.with_name(f".{root.parent.name}.{owner}.00000000.tmp")
     (root.parent).rename(left)
     (left / "images" / "foreign.jpg").touch()
-    assert loaded(file).manifest.root == root
+    assert load(file).manifest.root == root
     assert sorted(path.name for path in root.iterdir()) == sorted(
         path.name for path in root.iterdir() if path.name != "foreign.jpg"
     )
@@ -149,91 +149,91 @@ def test_what_a_dead_process_left_is_swept_up(images, loaded, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
-def test_plain_binary_is_an_image_too(images, loaded, tmp_path, kind):
+def test_plain_binary_is_an_image_too(images, load, tmp_path, kind):
     columns = {"img": pa.array(images, kind), "species": ["gull", "wren"] * 6}
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    made = loaded(tmp_path / "t.parquet")
-    assert list(made.manifest.sha256) == [sha256_bytes(data) for data in images]
-    assert any("path is column img, the label is column species" in note for note in made.notes)
+    birds = load(tmp_path / "t.parquet")
+    assert list(birds.manifest.sha256) == [sha256_bytes(data) for data in images]
+    assert any("path is column img, the label is column species" in note for note in birds.notes)
 
 
-def test_shards_bring_their_splits(images, loaded, tmp_path):
+def test_shards_bring_their_splits(images, load, tmp_path):
     data = tmp_path / "birds" / "data"
     write(data / "train-00000-of-00002.parquet", images[:4], [0, 1, 0, 1])
     write(data / "train-00001-of-00002.parquet", images[4:8], [0, 1, 0, 1])
     write(data / "validation-00000-of-00001.parquet", images[8:10], [0, 1])
     write(data / "test-00000-of-00001-0a1b2c.parquet", images[10:], [0, 1])
     (tmp_path / "birds" / "README.md").touch()
-    made = loaded(tmp_path / "birds")
+    birds = load(tmp_path / "birds")
     sha256 = {sha256_bytes(image): place for place, image in enumerate(images)}
-    order = [sha256[digest] for digest in made.manifest.sha256]
-    split = dict(zip(order, made.manifest.split_N.tolist(), strict=True))
+    order = [sha256[digest] for digest in birds.manifest.sha256]
+    split = dict(zip(order, birds.manifest.split_N.tolist(), strict=True))
     expected = [TRAIN] * 8 + [VAL] * 2 + [TEST] * 2
     assert [split[place] for place in range(12)] == expected
-    assert made.test_source == "test"
-    assert any("the split is the names of the files" in note for note in made.notes)
-    pattern = loaded(data / "[tv][ra]*.parquet")
+    assert birds.test_source == "test"
+    assert any("the split is the names of the files" in note for note in birds.notes)
+    pattern = load(data / "[tv][ra]*.parquet")
     assert (len(pattern.manifest), pattern.test_source) == (10, "val")
 
 
-def test_folders_of_the_converted_branch_bring_their_splits(images, loaded, tmp_path):
+def test_folders_of_the_converted_branch_bring_their_splits(images, load, tmp_path):
     write(tmp_path / "birds" / "default" / "train" / "0000.parquet", images[:8], [0, 1] * 4)
     write(tmp_path / "birds" / "default" / "test" / "0000.parquet", images[8:], [0, 1] * 2)
-    made = loaded(tmp_path / "birds")
-    assert (len(made.split.test_N), made.test_source) == (4, "test")
+    birds = load(tmp_path / "birds")
+    assert (len(birds.split.test_N), birds.test_source) == (4, "test")
 
 
-def test_shards_without_a_split_beside_others_are_refused(images, loaded, tmp_path):
+def test_shards_without_a_split_beside_others_are_refused(images, load, tmp_path):
     write(tmp_path / "birds" / "train-00000-of-00001.parquet", images[:8], [0, 1] * 4)
     write(tmp_path / "birds" / "more.parquet", images[8:], [0, 1] * 2)
-    with pytest.raises(UserError, match=r"more\.parquet: the name says no split"):
-        loaded(tmp_path / "birds")
+    with pytest.raises(UserError, match=r"more\.parquet: the name contains no split"):
+        load(tmp_path / "birds")
 
 
-def test_unlabelled_shards_are_refused_with_the_rows(images, loaded, tmp_path):
+def test_unlabelled_shards_are_refused_with_the_rows(images, load, tmp_path):
     write(tmp_path / "birds" / "train-00000-of-00001.parquet", images[:8], [0, 1] * 4)
     write(tmp_path / "birds" / "test-00000-of-00001.parquet", images[8:], [-1] * 4)
     with pytest.raises(UserError, match=r"test-00000-of-00001\.parquet:1: no label, nor in any"):
-        loaded(tmp_path / "birds")
+        load(tmp_path / "birds")
 
 
-def test_a_split_column_goes_before_names_of_files(images, loaded, tmp_path):
+def test_a_split_column_goes_before_names_of_files(images, load, tmp_path):
     split = ["train", "train", "train", "train", "test", "test"] * 2
     file = write(tmp_path / "train-00000-of-00001.parquet", images, [0, 1] * 6, split=split)
-    assert len(loaded(file).split.test_N) == 4
+    assert len(load(file).split.test_N) == 4
 
 
-def test_two_class_columns_are_refused_with_the_key(images, loaded, tmp_path):
+def test_two_class_columns_are_refused_with_the_key(images, load, tmp_path):
     features = {
         "image": {"_type": "Image"},
         "fine": {"names": ["a", "b"], "_type": "ClassLabel"},
         "coarse": {"names": ["c", "d"], "_type": "ClassLabel"},
     }
     cells = pa.array([{"bytes": data, "path": None} for data in images], IMAGE)
-    made = pa.table({"image": cells, "fine": [0, 1] * 6, "coarse": [1, 0] * 6})
+    parquet = pa.table({"image": cells, "fine": [0, 1] * 6, "coarse": [1, 0] * 6})
     metadata = json.dumps({"info": {"features": features}})
     file = tmp_path / "t.parquet"
-    pq.write_table(made.replace_schema_metadata({"huggingface": metadata}), file)
+    pq.write_table(parquet.replace_schema_metadata({"huggingface": metadata}), file)
     with pytest.raises(
         UserError, match=r"columns fine and coarse .*set dataset\.label_column=fine"
     ):
-        loaded(file)
-    assert loaded(file, label_column="coarse").labelmap.names == ("c", "d")
+        load(file)
+    assert load(file, label_column="coarse").labelmap.names == ("c", "d")
     pq.write_table(pa.table({"pixels": cells, "kind": [0, 1] * 6}), file)
     with pytest.raises(UserError, match=r"no column label, only pixels, kind; set dataset\.label"):
-        loaded(file)
-    assert loaded(file, label_column="kind").labelmap.names == ("0", "1")
+        load(file)
+    assert load(file, label_column="kind").labelmap.names == ("0", "1")
 
 
-def test_rows_without_bytes_are_named(images, loaded, tmp_path):
+def test_rows_without_bytes_are_named(images, load, tmp_path):
     file = write(tmp_path / "t.parquet", [*images[:5], None, *images[6:]], [0, 1] * 6)
     with pytest.raises(UserError, match=r"t\.parquet:6: column image holds no image bytes"):
-        loaded(file)
+        load(file)
     assert not list((tmp_path / "cache").glob("tables/*/images"))
     assert not list((tmp_path / "cache").glob("tables/.*"))
 
 
-def test_damage_ends_in_one_line_or_in_images_of_other_bytes(images, loaded, tmp_path):
+def test_damage_ends_in_one_line_or_in_images_of_other_bytes(images, load, tmp_path):
     data = write(tmp_path / "t.parquet", images, [0, 1] * 6).read_bytes()
     messages, file = [], tmp_path / "damaged.parquet"
     for place in range(4, len(data), len(data) // 12):
@@ -241,7 +241,7 @@ def test_damage_ends_in_one_line_or_in_images_of_other_bytes(images, loaded, tmp
         for content in (data[:place] + flipped + data[place + 8 :], data[:place]):
             file.write_bytes(content)
             try:
-                assert len(loaded(file).manifest) == 12
+                assert len(load(file).manifest) == 12
             except UserError as error:
                 messages.append(str(error))
     assert len(messages) > 12
@@ -249,13 +249,13 @@ def test_damage_ends_in_one_line_or_in_images_of_other_bytes(images, loaded, tmp
     assert not list((tmp_path / "cache").glob("tables/.*"))
 
 
-def test_images_that_only_name_their_files_are_paths(images, loaded, tmp_path):
+def test_images_that_only_name_their_files_are_paths(images, load, tmp_path):
     for place, data in enumerate(images):
         (tmp_path / f"{place:02}.jpg").write_bytes(data)
     paths = [str(tmp_path / f"{place:02}.jpg") for place in range(12)]
-    made = loaded(write(tmp_path / "t.parquet", [None] * 12, [0, 1] * 6, paths=paths))
-    assert made.manifest.root == tmp_path
-    assert list(made.manifest.sha256) == [sha256_bytes(data) for data in images]
+    birds = load(write(tmp_path / "t.parquet", [None] * 12, [0, 1] * 6, paths=paths))
+    assert birds.manifest.root == tmp_path
+    assert list(birds.manifest.sha256) == [sha256_bytes(data) for data in images]
 
 
 @pytest.mark.parametrize(
@@ -280,32 +280,32 @@ def test_columns_of_other_types_are_their_text(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("column", "cells", "said"),
+    ("column", "cells", "message"),
     [
         ("label", [[1], [2]], r"column label holds list<.*, not text; convert it"),
         ("label", [1.5, 2.5], r"column label holds double, not text"),
         ("path", [{"a": 1}, {"a": 2}], r"column path holds struct<a: int64>, not paths or images"),
     ],
 )
-def test_lists_and_structs_are_refused(tmp_path, column, cells, said):
+def test_lists_and_structs_are_refused(tmp_path, column, cells, message):
     columns = {"path": ["0.jpg", "1.jpg"], "label": ["x", "y"], column: cells}
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         table.read(tmp_path / "t.parquet", None, 0.2, 0)
 
 
 def test_repeated_columns_are_refused(tmp_path):
-    made = pa.Table.from_arrays([pa.array(["x"])] * 3, names=["path", "label", "label"])
-    pq.write_table(made, tmp_path / "t.parquet")
+    parquet = pa.Table.from_arrays([pa.array(["x"])] * 3, names=["path", "label", "label"])
+    pq.write_table(parquet, tmp_path / "t.parquet")
     with pytest.raises(UserError, match="several columns are called label; rename them"):
         table.read(tmp_path / "t.parquet", None, 0.2, 0)
 
 
-def test_a_root_beside_images_inside_is_said_not_to_be_read(images, loaded, tmp_path):
+def test_a_root_beside_images_inside_is_said_not_to_be_read(images, load, tmp_path):
     file = write(tmp_path / "t.parquet", images, [0, 1] * 6)
     index = table.read(file, tmp_path, 0.5, 0, Keys(), tmp_path / "cache")
     assert f"dataset.root={tmp_path}: not read, because t.parquet holds the images" in index.notes
-    assert not any("dataset.root" in note for note in loaded(file).notes)
+    assert not any("dataset.root" in note for note in load(file).notes)
 
 
 def test_counted_without_a_cache(images, tmp_path):

@@ -1,4 +1,4 @@
-"""reader=table: the names, splits, paths and labels of tables that people bring."""
+"""reader=table: column names, splits, paths and labels of real-world tables."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def read(file: Path, root: Path | None = None, fraction: float = 0.34, **keys: s
     return table.read(file, root, fraction, 0, Keys(**keys))
 
 
-def refused(file: Path, said: str, **options):
-    with pytest.raises(UserError, match=said) as caught:
+def assert_refused(file: Path, message: str, **options):
+    with pytest.raises(UserError, match=message) as caught:
         read(file, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def said(index) -> str:
+def all_notes(index) -> str:
     return "\n".join(index.notes + index.warnings)
 
 
@@ -53,11 +53,11 @@ def here(tmp_path):
 def frame(here):
     """`frame(name=cells, ...)` -> t.csv of these columns, written by pandas."""
 
-    def made(columns: dict[str, object], name: str = "t.csv", **options: object) -> Path:
+    def make(columns: dict[str, object], name: str = "t.csv", **options: object) -> Path:
         pd.DataFrame(columns).to_csv(here / name, index=False, **options)  # type: ignore[call-overload]
         return here / name
 
-    return made
+    return make
 
 
 # --- 8: the user's split ---
@@ -74,7 +74,7 @@ def test_the_users_split_is_taken_and_said(frame, name, words):
     index = read(frame({"path": PICTURES, "label": LABELS, name: cells}))
     assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
     assert index.test_source == "test"
-    assert f"the split is column {name}" in said(index)
+    assert f"the split is column {name}" in all_notes(index)
 
 
 def test_validation_rows_are_validation(frame, conf, tmp_path, jpeg):
@@ -82,10 +82,10 @@ def test_validation_rows_are_validation(frame, conf, tmp_path, jpeg):
     file = frame({"path": PICTURES, "label": LABELS, "split": cells})
     for place, name in enumerate(PICTURES):
         (tmp_path / name).write_bytes(jpeg(place))
-    made = dataset.load(conf("table", tmp_path, table=str(file)), tmp_path / "cache")
-    assert made.manifest.split_N.tolist() == [TRAIN, TRAIN, VAL, VAL, TEST, TEST]
-    assert made.split.val_N.tolist() == [2, 3]
-    assert (made.test_source, made.warnings) == ("test", ())
+    loaded = dataset.load(conf("table", tmp_path, table=str(file)), tmp_path / "cache")
+    assert loaded.manifest.split_N.tolist() == [TRAIN, TRAIN, VAL, VAL, TEST, TEST]
+    assert loaded.split.val_N.tolist() == [2, 3]
+    assert (loaded.test_source, loaded.warnings) == ("test", ())
 
 
 def test_validation_is_the_test_where_there_is_no_test(frame, conf, tmp_path, jpeg):
@@ -93,11 +93,11 @@ def test_validation_is_the_test_where_there_is_no_test(frame, conf, tmp_path, jp
     file = frame({"path": PICTURES, "label": LABELS, "split": cells})
     for place, name in enumerate(PICTURES):
         (tmp_path / name).write_bytes(jpeg(place))
-    made = dataset.load(conf("table", tmp_path, table=str(file)), tmp_path / "cache")
-    assert made.split.test_N.tolist() == [4, 5]
-    assert made.test_source == "val"
-    assert any("its validation split is the test" in warning for warning in made.warnings)
-    assert set(made.warnings) <= set(made.notes)
+    loaded = dataset.load(conf("table", tmp_path, table=str(file)), tmp_path / "cache")
+    assert loaded.split.test_N.tolist() == [4, 5]
+    assert loaded.test_source == "val"
+    assert any("its validation split is the test" in warning for warning in loaded.warnings)
+    assert set(loaded.warnings) <= set(loaded.notes)
 
 
 @pytest.mark.parametrize("split", [{}, {"split": ["train"] * 6}], ids=["none", "only train"])
@@ -122,32 +122,34 @@ def test_flags_are_splits(frame, columns, expected):
     index = read(frame({"path": PICTURES, "label": LABELS, **columns}))
     wanted = {"a": TRAIN, "b": TEST, "c": VAL}
     assert index.split_N.tolist() == [wanted[letter] for letter in expected]
-    assert all(f"column {name}" in said(index) or name in said(index) for name in columns)
+    assert all(f"column {name}" in all_notes(index) or name in all_notes(index) for name in columns)
 
 
 def test_flags_that_contradict_each_other_are_refused(frame):
     flags = {"is_train": [1, 1, 1, 1, 0, 0], "is_test": [0, 0, 0, 1, 1, 1]}
     file = frame({"path": PICTURES, "label": LABELS, **flags})
-    refused(file, r"t\.csv:5: is train and test by is_train, is_test")
+    assert_refused(file, r"t\.csv:5: is train and test by is_train, is_test")
 
 
 def test_a_flag_that_is_neither_yes_nor_no_is_refused(frame):
     file = frame({"path": PICTURES, "label": LABELS, "is_train": [1, 1, "maybe", 1, 0, 0]})
-    refused(file, r"t\.csv:4: is_train 'maybe': neither yes nor no")
+    assert_refused(file, r"t\.csv:4: is_train 'maybe': neither yes nor no")
 
 
 @pytest.mark.parametrize("name", ["split", "Set", "partition"])
 @pytest.mark.parametrize("numbers", [[0, 0, 0, 0, 1, 2], [0, 0, 0, 0, 1, 1]])
 def test_numbers_are_no_splits(frame, name, numbers):
     file = frame({"path": PICTURES, "label": LABELS, name: numbers})
-    refused(file, rf"t\.csv:2: {name} '0' does not say which rows are train; write one of train")
+    assert_refused(
+        file, rf"t\.csv:2: {name} '0' does not say which rows are train; write one of train"
+    )
 
 
 def test_columns_with_other_things_than_splits_are_passed_over_and_said(frame):
     index = read(frame({"path": PICTURES, "label": LABELS, "fold": range(6), "usage": ["a"] * 6}))
     assert index.test_source == "carved"
-    assert "column fold holds no splits (0, 1, 2 and 3 more)" in said(index)
-    assert "column usage holds no splits (a)" in said(index)
+    assert "column fold holds no splits (0, 1, 2 and 3 more)" in all_notes(index)
+    assert "column usage holds no splits (a)" in all_notes(index)
 
 
 def test_a_column_that_looks_like_splits_and_is_not_read_is_named(frame):
@@ -161,12 +163,14 @@ def test_a_column_that_looks_like_splits_and_is_not_read_is_named(frame):
     assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
     assert index.warnings == ()
     both = frame({"path": PICTURES, "label": LABELS, "split": SPLIT, "mine": SPLIT[::-1]})
-    assert "column mine holds words for splits and is not read" in said(read(both))
+    assert "column mine holds words for splits and is not read" in all_notes(read(both))
 
 
 def test_two_splits_are_refused_unless_they_agree(frame):
     columns = {"path": PICTURES, "label": LABELS, "Set": SPLIT}
-    refused(frame({**columns, "subset": SPLIT[::-1]}), r"columns Set and subset could each be the")
+    assert_refused(
+        frame({**columns, "subset": SPLIT[::-1]}), r"columns Set and subset could each be the"
+    )
     assert read(frame({**columns, "subset": SPLIT})).split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
 
 
@@ -179,16 +183,20 @@ def test_split_folders_in_the_paths_are_the_split(here, above):
     (here / "t.csv").write_text("path,label\n" + "\n".join(rows))
     index = read(here / "t.csv")
     assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
-    assert "the split is the folders in the paths" in said(index)
+    assert "the split is the folders in the paths" in all_notes(index)
 
 
 def test_unlabelled_rows_are_named(frame):
     labels = [*LABELS[:4], None, None]
     file = frame({"path": PICTURES, "label": labels, "split": SPLIT})
-    refused(file, r"t\.csv:6: no label, nor in any other row of split test \(2\): .*task=predict")
-    refused(frame({"path": PICTURES, "label": labels}), r"t\.csv:6: no label; fill it in.*2 of 6")
+    assert_refused(
+        file, r"t\.csv:6: no label, nor in any other row of split test \(2\): .*task=predict"
+    )
+    assert_refused(
+        frame({"path": PICTURES, "label": labels}), r"t\.csv:6: no label; fill it in.*2 of 6"
+    )
     empty = frame({"path": PICTURES, "label": LABELS, "Set": [*SPLIT[:5], None]})
-    refused(empty, r"t\.csv:7: no Set; fill it in")
+    assert_refused(empty, r"t\.csv:7: no Set; fill it in")
 
 
 # --- 9: names of columns ---
@@ -213,7 +221,7 @@ def test_usual_names_in_any_case_are_taken_and_said(frame, path, label):
     assert index.path == PICTURES
     assert [index.labelmap.names[place] for place in index.label_N] == list(LABELS)
     assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
-    assert f"the path is column {path}, the label is column {label}" in said(index)
+    assert f"the path is column {path}, the label is column {label}" in all_notes(index)
 
 
 @pytest.mark.parametrize(
@@ -233,12 +241,12 @@ def test_the_better_of_two_usual_names_is_taken(frame, columns, path, label):
     index = read(frame({**cells, path: PICTURES, label: LABELS}))
     assert index.path == PICTURES
     assert index.labelmap.names == ("gull", "wren")
-    assert f"the path is column {path}, the label is column {label}" in said(index)
+    assert f"the path is column {path}, the label is column {label}" in all_notes(index)
 
 
 def test_two_equally_usual_names_are_refused_with_the_key(frame):
     columns = {"path": PICTURES, "species": LABELS, "breed": LABELS[::-1], "split": SPLIT}
-    refused(frame(columns), r"columns species and breed .*set dataset\.label_column=species")
+    assert_refused(frame(columns), r"columns species and breed .*set dataset\.label_column=species")
     index = read(frame(columns), label="breed")
     assert [index.labelmap.names[place] for place in index.label_N] == list(LABELS[::-1])
 
@@ -249,21 +257,23 @@ def test_keys_name_the_columns(frame):
     assert index.path == PICTURES
     assert index.labelmap.names == ("gull", "wren")
     assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
-    refused(
+    assert_refused(
         frame(columns), r"dataset\.label_column=waz: .* no such column, only wo, was", label="waz"
     )
-    refused(frame(columns), r"dataset\.path_column=Wa: ", path="Wa")
-    refused(
+    assert_refused(frame(columns), r"dataset\.path_column=Wa: ", path="Wa")
+    assert_refused(
         frame(columns), r"dataset\.label_column=wo: is dataset\.path_column", path="wo", label="wo"
     )
 
 
 def test_missing_columns_are_named_with_their_keys(frame):
     file = frame({"where": PICTURES, "what": LABELS})
-    refused(
+    assert_refused(
         file, r"no column path, label, only where, what; set dataset\.path_column= and dataset\.l"
     )
-    refused(file, r"no column label, only where, what; set dataset\.label_column=", path="where")
+    assert_refused(
+        file, r"no column label, only where, what; set dataset\.label_column=", path="where"
+    )
 
 
 @pytest.mark.parametrize(
@@ -276,17 +286,19 @@ def test_missing_columns_are_named_with_their_keys(frame):
 def test_repeated_columns_are_refused(here, header):
     row = ",".join(["0.jpg", "train", "wren", "test"][: header.count(",") + 1])
     (here / "t.csv").write_text(f"{header}\n{row}\n")
-    refused(here / "t.csv", "several columns are called|could each be the")
+    assert_refused(here / "t.csv", "several columns are called|could each be the")
 
 
 def test_a_table_without_delimiter_is_refused(here):
     (here / "t.txt").write_text("path label\n0.jpg wren\n")
-    refused(here / "t.txt", r"single column \('path label'\); columns are separated by comma, tab")
+    assert_refused(
+        here / "t.txt", r"single column \('path label'\); columns are separated by comma, tab"
+    )
 
 
 def test_a_table_without_a_header_is_refused(here):
     (here / "t.csv").write_text("images/0.jpg,wren\nimages/1.jpg,gull\n")
-    refused(
+    assert_refused(
         here / "t.csv", r"t\.csv:1: holds images/0\.jpg, wren, which is a row, not names of columns"
     )
 
@@ -324,7 +336,9 @@ def test_paths_up_from_the_tables_folder_work_below_the_advised_root(here):
     (here / "lists").mkdir()
     rows = [f"../images/{name},{LABELS[n]}" for n, name in enumerate(PICTURES)]
     (here / "lists" / "t.csv").write_text("path,label\n" + "\n".join(rows))
-    message = refused(here / "lists" / "t.csv", r"t\.csv:2: '\.\./images/0\.jpg' is not below")
+    message = assert_refused(
+        here / "lists" / "t.csv", r"t\.csv:2: '\.\./images/0\.jpg' is not below"
+    )
     advised = Path(message.rsplit("dataset.root=", 1)[1])
     assert read(here / "lists" / "t.csv", root=advised).path == PICTURES
 
@@ -344,7 +358,7 @@ def test_paths_up_from_the_tables_folder_work_below_the_advised_root(here):
 def test_paths_in_other_forms(here, form, note):
     cells = [form.format(number) for number in range(6)]
     assert paths(here, cells) == tuple(f"images/{name}" for name in PICTURES)
-    notes = said(read(here / "t.csv"))
+    notes = all_notes(read(here / "t.csv"))
     assert note is None or ("6 of 6 paths" in notes and note in notes)
 
 
@@ -373,7 +387,9 @@ def test_where_all_files_are_missing_the_place_is_advised(here):
         (here / name).unlink()
     with pytest.raises(UserError) as caught:
         paths(here, list(PICTURES))
-    assert f"t.csv:2: no file {here / '0.jpg'}, nor that of any other row of 6" in str(caught.value)
+    assert f"t.csv:2: no file {here / '0.jpg'}, nor the file of any other row of 6" in str(
+        caught.value
+    )
     assert f"set dataset.root={here / 'images'}, where it is" in str(caught.value)
     assert read(here / "t.csv", root=here / "images").path == PICTURES
 
@@ -398,7 +414,7 @@ def test_excels_own_first_line_and_upper_case_suffixes(here):
     (here / "T.CSV").write_text("sep=;\npath;label;set\n0.jpg;wren, the;train\n1.jpg;gull;test\n")
     assert read(here / "T.CSV").labelmap.names == ("gull", "wren, the")
     (here / "T.CSV").write_text("sep=;\npath;label\n0.jpg;wren\n1.jpg;\n")
-    refused(here / "T.CSV", r"T\.CSV:4: no label")
+    assert_refused(here / "T.CSV", r"T\.CSV:4: no label")
 
 
 def test_json_lines_are_read(frame, here):
@@ -411,7 +427,7 @@ def test_json_lines_are_read(frame, here):
 
 def test_the_line_that_is_no_utf8_is_named(here):
     (here / "t.csv").write_bytes("path,label\r\n0.jpg,wren\r\n1.jpg,Möwe\r\n".encode("cp1252"))
-    refused(here / "t.csv", r"t\.csv:3: not UTF-8 text; save the table as UTF-8")
+    assert_refused(here / "t.csv", r"t\.csv:3: not UTF-8 text; save the table as UTF-8")
 
 
 def _workbook(file: Path) -> None:
@@ -437,13 +453,15 @@ def _workbook(file: Path) -> None:
 )
 def test_what_is_no_table_is_named(here, name, write, what):
     write(here / name)
-    refused(here / name, what)
+    assert_refused(here / name, what)
 
 
 def test_a_folder_without_parquet_names_what_may_be_meant(here):
-    refused(here, r"without Parquet files; .* or read a folder per class with dataset=folder")
+    assert_refused(
+        here, r"without Parquet files; .* or read a folder per class with dataset=folder"
+    )
     (here / "metadata.csv").write_text("file_name,label\n")
-    refused(here, r"without Parquet files; set dataset\.table=/.*/metadata\.csv")
+    assert_refused(here, r"without Parquet files; set dataset\.table=/.*/metadata\.csv")
 
 
 def test_a_parquet_is_read_under_the_name_of_a_text(here):
@@ -477,12 +495,12 @@ def test_labels_that_look_like_slips_are_noted_and_stay(here, labels, note):
     index = read(here / "t.csv")
     assert index.labelmap.names == tuple(sorted(labels))
     assert np.bincount(index.label_N).tolist() == [3, 3]
-    assert re.search(note, said(index))
+    assert re.search(note, all_notes(index))
 
 
 def test_a_single_class_is_refused(frame):
     file = frame({"path": PICTURES, "label": ["wren"] * 6})
-    refused(
+    assert_refused(
         file, r"dataset\.table=.*: holds a single class \(wren\); a classifier needs at least two"
     )
 
@@ -508,7 +526,7 @@ def test_flags_under_other_names_are_read(frame, name, yes):
     flags = [int((split == "train") == (yes == TRAIN)) for split in SPLIT]
     index = read(frame({"path": PICTURES, "label": LABELS, name: flags}))
     assert index.split_N.tolist() == [TRAIN] * 4 + [TEST] * 2
-    assert f"the split is column {name}" in said(index)
+    assert f"the split is column {name}" in all_notes(index)
 
 
 @pytest.mark.parametrize(
@@ -571,7 +589,7 @@ def test_a_column_per_class_names_the_way_to_one_column(frame, yes):
     columns = {"filename": PICTURES}
     for name in ("wren", "gull"):
         columns[name] = tuple(yes[label != name] for label in LABELS)
-    message = refused(frame(columns), "wren, gull")
+    message = assert_refused(frame(columns), "wren, gull")
     assert "label_column" not in message
     data = pd.read_csv(frame(columns))
     assert "table.iloc[:, 1:3].idxmax(axis=1)" in message
@@ -582,9 +600,11 @@ def test_a_column_per_class_names_the_way_to_one_column(frame, yes):
 
 def test_columns_of_which_several_are_yes_name_the_limit(frame):
     columns = {"filename": PICTURES, "wren": [1] * 6, "gull": [0, 1] * 3}
-    assert "single label" in refused(frame(columns), "wren, gull")
+    assert "single label" in assert_refused(frame(columns), "wren, gull")
     unrelated = {"filename": PICTURES, "flash": [0] * 5 + [1], "zoom": [0] * 6}
-    assert "flash, zoom; set dataset.label_column=" in refused(frame(unrelated), "no column label")
+    assert "flash, zoom; set dataset.label_column=" in assert_refused(
+        frame(unrelated), "no column label"
+    )
 
 
 @pytest.mark.parametrize(
@@ -592,12 +612,12 @@ def test_columns_of_which_several_are_yes_name_the_limit(frame):
 )
 def test_names_of_usual_datasets(frame, path, label):
     index = read(frame({path: PICTURES, label: LABELS}))
-    assert f"the path is column {path}, the label is column {label}" in said(index)
+    assert f"the path is column {path}, the label is column {label}" in all_notes(index)
 
 
 def test_fine_and_coarse_labels_are_refused_with_the_key(frame):
     columns = {"image": PICTURES, "fine_label": LABELS, "coarse_label": ("a", "b") * 3}
-    refused(frame(columns), "set dataset.label_column=fine_label")
+    assert_refused(frame(columns), "set dataset.label_column=fine_label")
 
 
 def test_paths_as_addresses_write_them_are_read_where_the_disk_has_no_such_name(frame, here):
@@ -608,7 +628,7 @@ def test_paths_as_addresses_write_them_are_read_where_the_disk_has_no_such_name(
     index = read(frame({"path": paths, "label": LABELS}))
     assert index.path[0] == paths[0]
     assert index.path[1:] == tuple(f"a b é {name}" for name in PICTURES[1:])
-    assert "5 of 6 paths" in said(index)
+    assert "5 of 6 paths" in all_notes(index)
 
 
 @pytest.mark.parametrize("folders", [("cars_train", "cars_test"), ("01_train", "02_test")])
@@ -642,19 +662,19 @@ def test_the_setid_of_oxford_flowers_is_named(frame):
 @pytest.mark.parametrize("other", ["sea gull\u200b", "sea-gull", "sea  gull"])
 def test_labels_that_look_alike_are_noted(frame, other):
     labels = ["wren", "sea gull", "wren", "sea gull", other, other]
-    assert "classes of their own" in said(read(frame({"path": PICTURES, "label": labels})))
+    assert "classes of their own" in all_notes(read(frame({"path": PICTURES, "label": labels})))
 
 
 def test_minus_one_and_one_do_not_look_alike(frame):
     columns = {"path": PICTURES, "label": [-1, 1] * 3, "set": ["A", "B"] * 3}
     index = read(frame(columns))
-    assert "classes of their own" not in said(index)
-    assert said(index).count("column set") == 1
+    assert "classes of their own" not in all_notes(index)
+    assert all_notes(index).count("column set") == 1
 
 
 def test_a_column_of_folders_is_named_as_one(frame):
     columns = {"path": ["images"] * 6, "filename": PICTURES, "label": LABELS}
-    refused(frame(columns), "column path .*images is a folder; set dataset.path_column=")
+    assert_refused(frame(columns), "column path .*images is a folder; set dataset.path_column=")
 
 
 @pytest.mark.parametrize("suffix", ["", ".jpg"])
@@ -668,6 +688,6 @@ def test_names_scattered_over_parts_are_found(frame, tmp_path, suffix):
     file = frame({"image_id": [name + suffix for name in names], "dx": LABELS})
     index = read(file)
     assert index.path == tuple(places)
-    assert "6 of 6 paths are found by file name alone, each in one folder below" in said(index)
+    assert "6 of 6 paths are found by file name alone, each in one folder below" in all_notes(index)
     (tmp_path / "parts/images_0/images/ISIC_1.jpg").touch()
-    refused(file, "no file")
+    assert_refused(file, "no file")

@@ -344,7 +344,7 @@ def test_half_a_letter_in_the_facts_is_one_line(forged, monkeypatch, key):
 @pytest.mark.fault(12)
 def test_a_checkpoint_cannot_ask_for_a_disk_of_birds(tmp_path):
     many = Generator(1, 64, 10_000, 10_000, 1024, 0)
-    with pytest.raises(UserError, match=r"^dataset\.generator: 1280000 pictures of 1024 pixels"):
+    with pytest.raises(UserError, match=r"^dataset\.generator: 1280000 images of 1024 pixels"):
         synthetic.write(tmp_path / "birds", many)
     assert not list(tmp_path.iterdir())
 

@@ -107,7 +107,7 @@ def test_only_doctor_downloads(run, tmp_path):
     assert "task=doctor dataset.download=true" in ran.err
     ran = run("task=doctor", "dataset.download=true", *BIRDS, bare=True)
     assert ran.code == 1
-    assert "drop dataset.download" in ran.err
+    assert "remove dataset.download" in ran.err
     assert not (tmp_path / "outputs").exists()
 
 

@@ -126,7 +126,7 @@ def test_box_crop_is_another_question_with_features_of_its_own(run, copies):
     keys = [one.json("metrics.json")["comparability_key"] for one in (whole, crop)]
     assert keys[0] != keys[1]
     notes = crop.json("env_stamp.json")["dataset_notes"]
-    assert "every picture, of test too, is cropped to its given bounding box" in notes
+    assert "every image, in test too, is cropped to its bounding box" in notes
     again = run("task=eval", f"checkpoint={crop.folder}", bare=True)
     assert again.json("metrics.json")["test"] == crop.json("metrics.json")["test"]
 

@@ -1,1 +1,1 @@
-"""The files of a dataset -> Index: one module or package per `dataset.reader`."""
+"""Files of a dataset -> Index: one module or package per `dataset.reader`."""

@@ -1,8 +1,8 @@
 """reader=cars: Stanford Cars in either of its layouts -> Index.
 
 (a) car_ims/ and cars_annos.mat, one numbering for all images; (b) cars_train/, cars_test/ and a
-devkit with one file of annotations a split. The same pictures under other names: annotations of one
-layout never fit the pictures of the other. Boxes are given by two corners.
+devkit with one annotation file per split. Both hold the same images under different names, so the
+annotations of one layout never match the images of the other. Boxes are stored as two corners.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ WITH_LABELS, WITHOUT_LABELS = "cars_test_annos_withlabels.mat", "cars_test_annos
 
 
 def read(root: Path, partial: bool) -> Index:
-    """Read a copy; every file is looked for at the root and in the folders below it.
+    """Read a copy; files are searched at the root and in the folders below it.
 
     Args:
-        root: a folder above the pictures and the annotations.
-        partial: whether classes may have no image; these are left out of the label map.
+        root: a folder above the images and the annotations.
+        partial: whether classes may have no image; such classes are left out of the label map.
 
     Returns:
         Index in the order of the annotations, train before test in layout (b).
@@ -33,24 +33,27 @@ def read(root: Path, partial: bool) -> Index:
     Raises:
         UserError: neither layout is complete, or its files contradict each other.
     """
-    together, annotations = find_root.find(root, "car_ims"), find_root.find(root, "cars_annos.mat")
-    if together and annotations:
-        return _whole(together, matlab.load(annotations), partial)
+    images_folder, annotations = (
+        find_root.find(root, "car_ims"),
+        find_root.find(root, "cars_annos.mat"),
+    )
+    if images_folder and annotations:
+        return _read_single_folder(images_folder, matlab.load(annotations), partial)
     train, meta = find_root.find(root, "cars_train"), find_root.find(root, "cars_meta.mat")
     if train and meta:
-        return _split(root, train, meta, partial)
-    raise UserError(f"dataset.root={root}: {_lacking(together, annotations, train)}")
+        return _read_devkit(root, train, meta, partial)
+    raise UserError(f"dataset.root={root}: {_missing_files(images_folder, annotations, train)}")
 
 
-def _lacking(together: Path | None, annotations: Path | None, train: Path | None) -> str:
-    """What keeps a copy from being read, in words."""
+def _missing_files(images_folder: Path | None, annotations: Path | None, train: Path | None) -> str:
+    """Describe which files of the two layouts are missing."""
     if annotations and train:
         return (
-            "cars_annos.mat numbers the pictures of car_ims/, and here are those of cars_train/, "
-            "which are named differently: get the devkit (cars_meta.mat, cars_train_annos.mat, "
+            "cars_annos.mat numbers the images of car_ims/, but this copy holds cars_train/, whose "
+            "files have other names: get the devkit (cars_meta.mat, cars_train_annos.mat, "
             f"{WITH_LABELS})"
         )
-    if together:
+    if images_folder:
         return "holds car_ims/ but no cars_annos.mat; get it, or set dataset.root="
     if train:
         return (
@@ -63,76 +66,72 @@ def _lacking(together: Path | None, annotations: Path | None, train: Path | None
     )
 
 
-def _whole(folder: Path, file: matlab.MatFile, partial: bool) -> Index:
+def _read_single_folder(folder: Path, file: matlab.MatFile, partial: bool) -> Index:
     """Layout (a)."""
     rows = file.struct("annotations")
     test_N = rows.integers("test")
-    if strange := sorted(set(test_N.tolist()) - {0, 1}):
-        raise UserError(f"{file.file}: test is 0 or 1, not {list_first(strange)}")
+    if unknown := sorted(set(test_N.tolist()) - {0, 1}):
+        raise UserError(f"{file.file}: test is 0 or 1, not {list_first(unknown)}")
     raw_N = rows.integers("class")
     classes = _classes(file, raw_N, partial)
     return Index(
         folder.parent,
         _paths(folder.parent, folder, rows, "relative_im_path"),
-        labelmap.joined(raw_N, classes, file.file, "its class_names"),
+        labelmap.to_indices(raw_N, classes, file.file, "its class_names"),
         np.where(test_N == 1, TEST, TRAIN).astype(np.uint8),
         classes,
         rows.boxes(CORNERS),
     )
 
 
-def _split(root: Path, train: Path, meta_file: Path, partial: bool) -> Index:
+def _read_devkit(root: Path, train: Path, meta_file: Path, partial: bool) -> Index:
     """Layout (b)."""
     test = find_root.find(root, "cars_test")
     train_annos = find_root.find(root, "cars_train_annos.mat")
     if test is None or train_annos is None:
-        lacking = "cars_test/" if test is None else "cars_train_annos.mat"
-        raise UserError(f"dataset.root={root}: holds cars_train/ but no {lacking}; complete it")
-    files = [meta_file, train_annos, _labelled_test(root)]
+        missing = "cars_test/" if test is None else "cars_train_annos.mat"
+        raise UserError(f"dataset.root={root}: holds cars_train/ but no {missing}; complete it")
+    test_annos = find_root.find(root, WITH_LABELS) or find_root.find(root, WITHOUT_LABELS)
+    if test_annos is None:
+        raise UserError(f"dataset.root={root}: holds no {WITH_LABELS}; put it there or in devkit/")
+    files = [meta_file, train_annos, test_annos]
     meta, *loaded = matlab.load_all(files)
-    halves = [half.struct("annotations") for half in loaded]
-    if "class" not in halves[1]:
+    splits = [half.struct("annotations") for half in loaded]
+    if "class" not in splits[1]:
         raise UserError(
-            f"{files[2]}: holds no classes (those of the test pictures were published later): "
+            f"{files[2]}: holds no classes (the test labels were published later): "
             f"put {WITH_LABELS} beside it or at the root"
         )
-    raw = [half.integers("class") for half in halves]
-    classes = _classes(meta, np.concatenate(raw), partial)
+    class_ids = [half.integers("class") for half in splits]
+    classes = _classes(meta, np.concatenate(class_ids), partial)
     base = Path(os.path.commonpath([train.parent, test.parent]))
     path, label, box = [], [], []
-    for half, folder, raw_N in zip(halves, (train, test), raw, strict=True):
-        path += _paths(base, folder, half, "fname")
-        label.append(labelmap.joined(raw_N, classes, half.file, meta.file.name))
-        box.append(half.boxes(CORNERS))
+    for split, folder, raw_N in zip(splits, (train, test), class_ids, strict=True):
+        path += _paths(base, folder, split, "fname")
+        label.append(labelmap.to_indices(raw_N, classes, split.file, meta.file.name))
+        box.append(split.boxes(CORNERS))
     return Index(
         base,
         tuple(path),
         np.concatenate(label),
-        np.repeat([TRAIN, TEST], [len(raw_N) for raw_N in raw]).astype(np.uint8),
+        np.repeat([TRAIN, TEST], [len(raw_N) for raw_N in class_ids]).astype(np.uint8),
         classes,
         None if any(box_N4 is None for box_N4 in box) else np.concatenate(box),
     )
 
 
-def _labelled_test(root: Path) -> Path:
-    file = find_root.find(root, WITH_LABELS) or find_root.find(root, WITHOUT_LABELS)
-    if file is None:
-        raise UserError(f"dataset.root={root}: holds no {WITH_LABELS}; put it there or in devkit/")
-    return file
-
-
 def _classes(file: matlab.MatFile, raw_N: np.ndarray, partial: bool) -> LabelMap:
-    """class_names, counted from 1."""
+    """Label map of class_names, with ids from 1."""
     names = file.texts("class_names")
     ids = list(range(1, len(names) + 1))
     if partial:
-        ids, names = labelmap.used(ids, names, raw_N)
-    return labelmap.numbered(ids, names, str(file.file), gaps=partial)
+        ids, names = labelmap.drop_empty_classes(ids, names, raw_N)
+    return labelmap.from_ids(ids, names, str(file.file), allow_gaps=partial)
 
 
 def _paths(base: Path, folder: Path, rows: matlab.MatFile, field: str) -> tuple[str, ...]:
-    """Paths of pictures, which the files name by their last part or by the official folder."""
+    """Paths of images; the annotations state the file name, with or without the official folder."""
     names = [PurePosixPath(name).name for name in rows.texts(field)]
-    if twice := repeated(names):
-        raise UserError(f"{rows.file}: picture listed twice: {list_first(twice)}")
+    if duplicates := repeated(names):
+        raise UserError(f"{rows.file}: image listed twice: {list_first(duplicates)}")
     return tuple(f"{find_root.relative(base, folder)}/{name}" for name in names)

@@ -17,11 +17,11 @@ from fgvc.types import LabelMap, UserError
 
 
 def read(root: Path, partial: bool) -> Index:
-    """Read a copy and hold its files against each other.
+    """Read a copy and check its files for contradictions.
 
     Args:
         root: the folder that holds images.txt, or one above it.
-        partial: whether class ids may have gaps, and classes no image.
+        partial: whether class ids may have gaps and classes may have no image.
 
     Returns:
         Index in the order of images.txt; paths begin with `images/`.
@@ -29,24 +29,26 @@ def read(root: Path, partial: bool) -> Index:
     Raises:
         UserError: a missing or malformed file, or files that contradict each other.
     """
-    root = _located(root)
-    images = cub_files.images(root, cub_files.integer)
-    raw_N = cub_files.labels(images)
+    root = _find_root(root)
+    images = cub_files.read_images(root, cub_files.parse_integer)
+    raw_N = cub_files.read_labels(images)
     classes = _classes(root, raw_N, partial)
-    label_N = labelmap.joined(raw_N, classes, root / "image_class_labels.txt", "classes.txt")
-    labelmap.check_folders(images.path, label_N, classes.names, root, lax=False)
+    label_N = labelmap.to_indices(raw_N, classes, root / "image_class_labels.txt", "classes.txt")
+    labelmap.check_class_folders(
+        images.path, label_N, classes.names, root, allow_other_folders=False
+    )
     return Index(
         root,
         images.path,
         label_N,
-        cub_files.split(images),
+        cub_files.read_split(images),
         classes,
-        cub_files.numbers(images, "bounding_boxes.txt", 4),
-        cub_files.parts(images),
+        cub_files.read_numbers(images, "bounding_boxes.txt", 4),
+        cub_files.read_parts(images),
     )
 
 
-def _located(root: Path) -> Path:
+def _find_root(root: Path) -> Path:
     if not find_root.find(root, "images.txt") and (
         find_root.find(root, "annotations-mat") or find_root.find(root, "lists/files.txt")
     ):
@@ -57,10 +59,10 @@ def _located(root: Path) -> Path:
     root = find_root.find_folder(
         root, lambda folder: (folder / "images.txt").exists(), "images.txt"
     )
-    if absent := [name for name in INDEX_FILES if not (root / name).exists()]:
+    if missing := [name for name in INDEX_FILES if not (root / name).exists()]:
         raise UserError(
-            f"{root}: holds no {list_first(absent)} beside images.txt; take "
-            f"{'it' if len(absent) == 1 else 'them'} from CUB_200_2011.tgz, or set dataset.root="
+            f"{root}: holds no {list_first(missing)} beside images.txt; take "
+            f"{'it' if len(missing) == 1 else 'them'} from CUB_200_2011.tgz, or set dataset.root="
         )
     if (root / "hierarchy.txt").exists():
         raise UserError(f"dataset.root={root}: this is NABirds; read it with dataset=nabirds")
@@ -68,7 +70,7 @@ def _located(root: Path) -> Path:
 
 
 def _classes(root: Path, raw_N: np.ndarray, partial: bool) -> LabelMap:
-    ids, names = cub_files.classes(root)
+    ids, names = cub_files.read_classes(root)
     if partial:
-        ids, names = labelmap.used(ids, names, raw_N)
-    return labelmap.numbered(ids, names, str(root / "classes.txt"), gaps=partial)
+        ids, names = labelmap.drop_empty_classes(ids, names, raw_N)
+    return labelmap.from_ids(ids, names, str(root / "classes.txt"), allow_gaps=partial)

@@ -1,8 +1,8 @@
 """reader=dogs: Stanford Dogs, its lists, folders and annotations -> Index.
 
-The lists number the classes and nothing names them but the folders, so the label map is made of
-both and each is held against the other. Boxes are the first dog of each annotation, as corners in
-the file and x, y, width, height here. N images, C classes.
+The lists number the classes and only the folders name them, so the label map is built from both,
+and both must agree. A box is the first dog of an annotation, stored as corners and returned as x,
+y, width, height. N images, C classes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read(root: Path, partial: bool) -> Index:
-    """Read a copy; the lists are looked for at the root and in the folders below it.
+    """Read a copy; the lists are searched at the root and in the folders below it.
 
     Args:
         root: a folder above Images/ and the lists.
@@ -39,19 +39,19 @@ def read(root: Path, partial: bool) -> Index:
     if folder is None:
         raise UserError(f"dataset.root={root}: holds no Images/; set dataset.root=")
     names, raw, split = [], [], []
-    listings = matlab.load_all([_listing(root, name) for name in LISTS])
-    for listing, part in zip(listings, LISTS.values(), strict=True):
-        names += listing.texts("file_list")
-        raw.append(listing.integers("labels"))
+    lists = matlab.load_all([_find_list(root, name) for name in LISTS])
+    for list_file, part in zip(lists, LISTS.values(), strict=True):
+        names += list_file.texts("file_list")
+        raw.append(list_file.integers("labels"))
         split.append(np.full(len(raw[-1]), part, dtype=np.uint8))
     raw_N = np.concatenate(raw)
-    _check_listed(root, names, raw_N)
+    _check_names(root, names, raw_N)
     classes = _classes(root, names, raw_N, partial)
-    box_N4, size_N2 = _annotations(root, names)
+    box_N4, size_N2 = _read_annotations(root, names)
     return Index(
         folder.parent,
         tuple(f"Images/{name}" for name in names),
-        labelmap.joined(raw_N, classes, root, "the folders"),
+        labelmap.to_indices(raw_N, classes, root, "the folders"),
         np.concatenate(split),
         classes,
         box_N4,
@@ -59,53 +59,53 @@ def read(root: Path, partial: bool) -> Index:
     )
 
 
-def _listing(root: Path, name: str) -> Path:
+def _find_list(root: Path, name: str) -> Path:
     file = find_root.find(root, name)
     if file is None:
         raise UserError(f"dataset.root={root}: holds no {name}; put it there or in lists/")
     return file
 
 
-def _check_listed(root: Path, names: list[str], raw_N: np.ndarray) -> None:
+def _check_names(root: Path, names: list[str], raw_N: np.ndarray) -> None:
     if len(names) != len(raw_N):
         raise UserError(f"{root}: the lists name {len(names)} images and {len(raw_N)} labels")
-    if strange := [
+    if malformed := [
         name for name in names if find_root.safe_relative(name) != name or name.count("/") != 1
     ]:
-        raise UserError(f"{root}: the lists name no CLASS/IMAGE: {list_first(strange)}")
-    if twice := repeated(names):
+        raise UserError(f"{root}: the lists name no CLASS/IMAGE: {list_first(malformed)}")
+    if duplicates := repeated(names):
         raise UserError(
-            f"{root}: listed twice, within a list or in train and test: {list_first(twice)}"
+            f"{root}: listed twice, within a list or in train and test: {list_first(duplicates)}"
         )
 
 
 def _classes(root: Path, names: list[str], raw_N: np.ndarray, partial: bool) -> LabelMap:
-    """One folder a number and one number a folder, counted from 1."""
+    """Label map with exactly one folder per number, numbered from 1."""
     pairs = sorted({(raw, _folder(name)) for raw, name in zip(raw_N.tolist(), names, strict=True)})
     for what, values in (
         ("label", [str(raw) for raw, _ in pairs]),
         ("folder", [folder for _, folder in pairs]),
     ):
-        if twice := repeated(values):
+        if duplicates := repeated(values):
             several = [
-                f"{raw} = {folder}" for raw, folder in pairs if twice[0] in (str(raw), folder)
+                f"{raw} = {folder}" for raw, folder in pairs if duplicates[0] in (str(raw), folder)
             ]
             raise UserError(
-                f"{root}: labels and folders of the lists disagree: {what} {twice[0]} occurs as "
-                f"{list_first(several)}"
+                f"{root}: labels and folders of the lists disagree: {what} {duplicates[0]} occurs "
+                f"as {list_first(several)}"
             )
     if pairs and pairs[0][0] < 1:
-        raise UserError(f"{root}: the lists count classes from {pairs[0][0]}, and should from 1")
+        raise UserError(f"{root}: the lists count classes from {pairs[0][0]}, not from 1")
     ids, folders = [raw for raw, _ in pairs], [folder for _, folder in pairs]
-    return labelmap.numbered(ids, folders, f"{root}: the lists", gaps=partial)
+    return labelmap.from_ids(ids, folders, f"{root}: the lists", allow_gaps=partial)
 
 
 def _folder(name: str) -> str:
     return PurePosixPath(name).parent.name
 
 
-def _annotations(root: Path, names: list[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Boxes and stated sizes; None where the copy has no Annotation/, NaN where it lacks a file."""
+def _read_annotations(root: Path, names: list[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Boxes and stated sizes; None without Annotation/, NaN for an image without a file."""
     folder = find_root.find(root, "Annotation")
     if folder is None:
         return None, None
@@ -113,7 +113,7 @@ def _annotations(root: Path, names: list[str]) -> tuple[np.ndarray | None, np.nd
     for row, name in enumerate(names):
         file = folder / PurePosixPath(name).with_suffix("")
         try:
-            value_N6[row] = _numbers(untrusted.read_bytes(file, untrusted.MIB))
+            value_N6[row] = _parse_annotation(untrusted.read_bytes(file, untrusted.MIB))
         except FileNotFoundError:
             continue
         except (ElementTree.ParseError, ValueError, LookupError) as error:
@@ -121,8 +121,8 @@ def _annotations(root: Path, names: list[str]) -> tuple[np.ndarray | None, np.nd
     return value_N6[:, :4], value_N6[:, 4:]
 
 
-def _numbers(text: bytes) -> list[float]:
-    """x, y, width, height of the first object's box; width and height of the picture."""
+def _parse_annotation(text: bytes) -> list[float]:
+    """x, y, width, height of the first object's box; width and height of the image."""
     tree = ElementTree.fromstring(text)
     box = tree.find("object/bndbox")
     if box is None:

@@ -1,9 +1,9 @@
 """reader=inat2017: train2017.json and val2017.json of iNaturalist 2017 -> Index.
 
-The competition's validation images are the test split here, as its test images have no labels.
-Annotations are joined on image_id and labelled by category_id; index order is the order of the
-category ids, and the supercategory is kept as the level above. Boxes were drawn for part of the
-images, in files of their own; of several in a picture the first is kept. N images, C classes.
+The competition's validation images are the test split, because its test images have no labels.
+Annotations are joined on image_id and labelled by category_id. Classes are in the order of their
+category ids; the supercategory becomes the level above. Separate files hold boxes for some of the
+images; the first box of an image is used. N images, C classes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, UserError
 TRAIN_FILE, VAL_FILE, MERGED_FILE = "train2017.json", "val2017.json", "train_val2017.json"
 BOX_FILES = {TRAIN_FILE: "train_2017_bboxes.json", VAL_FILE: "val_2017_bboxes.json"}
 IMAGES = "train_val_images"
-LARGEST = 1e9  # pixels of a side or a coordinate
-LISTS = ("images", "annotations", "categories")
+MAX_PIXELS = 1e9  # of a side or a coordinate
+MEMBERS = ("images", "annotations", "categories")
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,11 @@ class Category:
 
 
 @dataclass(frozen=True)
-class Half:
-    """One of the two files. image_N, raw_N: image and category ids, int64; size_N2: width, height,
-    float32."""
+class AnnotationFile:
+    """One of the two files as columns.
+
+    image_N, raw_N: image and category ids, int64. size_N2: width and height, float32.
+    """
 
     file: Path
     path: list[str]
@@ -50,69 +52,72 @@ class Half:
 
 
 def read(root: Path, partial: bool) -> Index:
-    """Read both files, wherever they and train_val_images/ lie at or below the root.
+    """Read both files; they and train_val_images/ may lie anywhere at or below the root.
 
     Args:
-        partial: whether categories may have no image; these are left out of the label map.
+        partial: whether categories may have no image; such categories are left out of the label
+        map.
 
     Returns:
-        Index of train and then val in the order of the files; paths as the files write them.
+        Index of train and then val, in the order of the files; paths as in the files.
 
     Raises:
-        UserError: a file is missing or damaged, the two contradict each other, or they are one.
+        UserError: a file is missing or damaged, or the two files contradict or contain each other.
     """
-    halves = [_half(file) for file in _files(root)]
-    train, val = halves
-    _check_apart(train, val)
+    files = [_read_annotations(file) for file in _find_files(root)]
+    train, val = files
+    _check_disjoint(train, val)
     raw_N = np.concatenate([train.raw_N, val.raw_N])
     classes = _classes(train, val, raw_N, partial)
-    label_N = labelmap.joined(raw_N, classes, train.file.parent, "categories")
+    label_N = labelmap.to_indices(raw_N, classes, train.file.parent, "categories")
     path = (*train.path, *val.path)
     folders = [train.categories[int(number)].name for number in classes.ids]
-    labelmap.check_folders(path, label_N, folders, train.file.parent, lax=True)
+    labelmap.check_class_folders(
+        path, label_N, folders, train.file.parent, allow_other_folders=True
+    )
     images = find_root.find(root, IMAGES)
     return Index(
         images.parent if images else root,
         path,
         label_N,
-        np.repeat([TRAIN, TEST], [len(half.path) for half in halves]).astype(np.uint8),
+        np.repeat([TRAIN, TEST], [len(annotations.path) for annotations in files]).astype(np.uint8),
         classes,
-        _boxes(root, halves),
-        size_N2=np.concatenate([half.size_N2 for half in halves]),
+        _read_boxes(root, files),
+        size_N2=np.concatenate([annotations.size_N2 for annotations in files]),
         hierarchy=_hierarchy(train.categories, classes),
     )
 
 
-def _files(root: Path) -> list[Path]:
+def _find_files(root: Path) -> list[Path]:
     train, val = find_root.find(root, TRAIN_FILE), find_root.find(root, VAL_FILE)
     if train and val:
         return [train, val]
     if merged := find_root.find(root, MERGED_FILE):
         raise UserError(
-            f"{merged}: train and val merged into one file, so nothing tells the test images "
-            f"(those of val) apart: get {TRAIN_FILE} and {VAL_FILE}"
+            f"{merged}: train and val merged into one file, so the test images (val) are unknown: "
+            f"get {TRAIN_FILE} and {VAL_FILE}"
         )
-    if one := train or val:
+    if single := train or val:
         other = VAL_FILE if train else TRAIN_FILE
         raise UserError(
-            f"{one}: a single split, or train and val merged: {other} is missing, and "
+            f"{single}: a single split, or train and val merged: {other} is missing, and "
             f"{'its images are the test split' if train else 'nothing can be trained'}; get it too"
         )
     raise UserError(f"dataset.root={root}: holds no {TRAIN_FILE} and {VAL_FILE}; set dataset.root=")
 
 
-def _half(file: Path) -> Half:
-    """One file as columns; its rows are looked at one by one and forgotten."""
+def _read_annotations(file: Path) -> AnnotationFile:
+    """Read a file into columns, one row in memory at a time."""
     image, size, of_image, category = array("q"), array("f"), array("q"), array("q")
     path: list[str] = []
     categories: dict[int, Category] = {}
     for number, (member, row) in enumerate(json_stream.members(file)):
         try:
-            if member in LISTS and not isinstance(row, dict):
+            if member in MEMBERS and not isinstance(row, dict):
                 raise TypeError(f"holds {str(row)[:40]!r}, not an object")
             if member == "images":
                 image.append(_id(row, "id"))
-                path.append(_inside(row["file_name"]))
+                path.append(_image_path(row["file_name"]))
                 size.extend((_number(row.get("width")), _number(row.get("height"))))
             elif member == "annotations":
                 of_image.append(_id(row, "image_id"))
@@ -125,15 +130,17 @@ def _half(file: Path) -> Half:
             raise UserError(f"{file}: row {number} ({member}): {error}") from None
     if not path or not categories:
         raise UserError(f"{file}: lists no {'categories' if path else 'images'}")
-    if twice := repeated(path):
-        raise UserError(f"{file}: file_name listed twice: {list_first(twice)}")
+    if duplicates := repeated(path):
+        raise UserError(f"{file}: file_name listed twice: {list_first(duplicates)}")
     image_N, of_image_A, raw_A = (np.array(ids, np.int64) for ids in (image, of_image, category))
-    raw_N = _joined(file, image_N, of_image_A, raw_A)
-    return Half(file, path, image_N, raw_N, np.array(size, np.float32).reshape(-1, 2), categories)
+    raw_N = _join_categories(file, image_N, of_image_A, raw_A)
+    return AnnotationFile(
+        file, path, image_N, raw_N, np.array(size, np.float32).reshape(-1, 2), categories
+    )
 
 
 def _id(row: Mapping[str, Any], key: str) -> int:
-    """A whole number that fits int64; ValueError otherwise, true and false included."""
+    """An integer that fits int64; ValueError for anything else, including true and false."""
     value = row[key]
     if type(value) is not int or not -(2**63) <= value < 2**63:
         raise ValueError(f"{key} {str(value)[:40]!r} is no whole number of 64 bits")
@@ -141,10 +148,14 @@ def _id(row: Mapping[str, Any], key: str) -> int:
 
 
 def _number(value: object) -> float:
-    """A finite number; NaN where there is none."""
+    """A finite number; NaN for None."""
     if value is None:
         return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) <= MAX_PIXELS
+    ):
         raise ValueError(f"{str(value)[:40]!r} is no number of pixels")
     return float(value)
 
@@ -157,12 +168,12 @@ def _text(row: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _inside(path: object) -> str:
+def _image_path(path: object) -> str:
     if not isinstance(path, str) or "\0" in path:
         raise ValueError(f"file_name {str(path)[:40]!r} is no path")
     path.encode()
     if path.startswith("train_val_images/") and ".." not in path:
-        return path  # as every path of the original files
+        return path  # fast path for the original files
     plain = find_root.safe_relative(path)
     if plain is None:
         raise ValueError(f"file_name {path!r} leaves the dataset")
@@ -175,42 +186,52 @@ def _add_category(categories: dict[int, Category], row: Mapping[str, Any]) -> No
         raise ValueError(f"category id {row['id']} listed twice")
 
 
-def _joined(
+def _join_categories(
     file: Path, image_N: np.ndarray, of_image_A: np.ndarray, raw_A: np.ndarray
 ) -> np.ndarray:
-    """Category id of each image, from A annotations in any order."""
+    """Category id of each image, from A annotations in any order.
+
+    Raises:
+        UserError: duplicate image ids, or images with no annotation or with two categories.
+    """
     order_N = np.argsort(image_N, kind="stable")
     sorted_N = image_N[order_N]
-    if len(twice := sorted_N[1:][sorted_N[1:] == sorted_N[:-1]]):
-        raise UserError(f"{file}: image id listed twice: {list_first(twice.tolist())}")
+    if len(duplicates := sorted_N[1:][sorted_N[1:] == sorted_N[:-1]]):
+        raise UserError(f"{file}: image id listed twice: {list_first(duplicates.tolist())}")
     place_A = np.minimum(np.searchsorted(sorted_N, of_image_A), len(sorted_N) - 1)
-    if len(strange := of_image_A[sorted_N[place_A] != of_image_A]):
+    if len(unknown := of_image_A[sorted_N[place_A] != of_image_A]):
         raise UserError(
-            f"{file}: annotations of images it does not list: {list_first(strange.tolist())}"
+            f"{file}: annotations of images it does not list: {list_first(unknown.tolist())}"
         )
     row_A = order_N[place_A]
     raw_N, labelled_N = np.zeros(len(image_N), np.int64), np.zeros(len(image_N), bool)
     raw_N[row_A], labelled_N[row_A] = raw_A, True
-    if len(lacking := image_N[~labelled_N]):
+    if len(unlabelled := image_N[~labelled_N]):
         raise UserError(
-            f"{file}: {len(lacking)} images without an annotation: {list_first(lacking.tolist())}"
+            f"{file}: {len(unlabelled)} images without an annotation: "
+            f"{list_first(unlabelled.tolist())}"
         )
-    if len(torn := of_image_A[raw_N[row_A] != raw_A]):
-        raise UserError(f"{file}: images of two categories: {list_first(torn.tolist())}")
+    if len(conflicting := of_image_A[raw_N[row_A] != raw_A]):
+        raise UserError(f"{file}: images of two categories: {list_first(conflicting.tolist())}")
     return raw_N
 
 
-def _boxes(root: Path, halves: list[Half]) -> np.ndarray | None:
-    """x, y, width, height; NaN where there is no box, None where there is no file of boxes."""
-    files = [find_root.find(root, BOX_FILES[half.file.name]) for half in halves]
+def _read_boxes(root: Path, annotation_files: list[AnnotationFile]) -> np.ndarray | None:
+    """x, y, width, height; NaN for an image without a box, None without box files."""
+    files = [
+        find_root.find(root, BOX_FILES[annotations.file.name]) for annotations in annotation_files
+    ]
     if not any(files):
         return None
-    parts = [_boxes_of(half, file) for half, file in zip(halves, files, strict=True)]
+    parts = [
+        _read_box_file(annotations, file)
+        for annotations, file in zip(annotation_files, files, strict=True)
+    ]
     return np.concatenate(parts)
 
 
-def _boxes_of(half: Half, file: Path | None) -> np.ndarray:
-    box_N4 = np.full((len(half.path), 4), np.nan, dtype=np.float32)
+def _read_box_file(annotations: AnnotationFile, file: Path | None) -> np.ndarray:
+    box_N4 = np.full((len(annotations.path), 4), np.nan, dtype=np.float32)
     if file is None:
         return box_N4
     of_image, corner = array("q"), array("f")
@@ -225,43 +246,45 @@ def _boxes_of(half: Half, file: Path | None) -> np.ndarray:
                     f"{file}: row {number} has no image_id and bbox ({error})"
                 ) from None
     image_A, first_A = np.unique(np.array(of_image, np.int64), return_index=True)
-    _, row_B, place_B = np.intersect1d(half.image_N, image_A, True, return_indices=True)
+    _, row_B, place_B = np.intersect1d(annotations.image_N, image_A, True, return_indices=True)
     box_N4[row_B] = np.array(corner, np.float32).reshape(-1, 4)[first_A[place_B]]
     return box_N4
 
 
-def _check_apart(train: Half, val: Half) -> None:
+def _check_disjoint(train: AnnotationFile, val: AnnotationFile) -> None:
     """Refuse files that share images or number their categories differently."""
-    both = set(val.path).intersection(train.path)
-    if both:
+    shared = set(val.path).intersection(train.path)
+    if shared:
         raise UserError(
-            f"{train.file}: {len(both)} images also stand in {val.file.name} "
-            f"({list_first(sorted(both), 1)}): train and val merged; get the original files"
+            f"{train.file}: {len(shared)} images also stand in {val.file.name} "
+            f"({list_first(sorted(shared), 1)}): train and val merged; get the original files"
         )
-    differ = sorted(
+    differing = sorted(
         number
         for number in train.categories.keys() | val.categories.keys()
         if train.categories.get(number) != val.categories.get(number)
     )
-    if differ:
+    if differing:
         raise UserError(
             f"{train.file}: category ids that mean something else in {val.file.name}: "
-            f"{list_first(differ)}; get both files from one release"
+            f"{list_first(differing)}; get both files from one release"
         )
 
 
-def _classes(train: Half, val: Half, raw_N: np.ndarray, partial: bool) -> LabelMap:
+def _classes(
+    train: AnnotationFile, val: AnnotationFile, raw_N: np.ndarray, partial: bool
+) -> LabelMap:
     ids = list(train.categories)
     names = [train.categories[number].name for number in ids]
-    # a name that two branches of the tree share is told apart by its branch
-    twice = set(repeated(names))
+    # a name that occurs in two branches of the tree gets its branch appended
+    duplicates = set(repeated(names))
     names = [
-        f"{name} ({train.categories[number].above})" if name in twice else name
+        f"{name} ({train.categories[number].above})" if name in duplicates else name
         for number, name in zip(ids, names, strict=True)
     ]
     if partial:
-        ids, names = labelmap.used(ids, names, raw_N)
-    return labelmap.numbered(ids, names, f"{train.file} and {val.file.name}", gaps=partial)
+        ids, names = labelmap.drop_empty_classes(ids, names, raw_N)
+    return labelmap.from_ids(ids, names, f"{train.file} and {val.file.name}", allow_gaps=partial)
 
 
 def _hierarchy(categories: Mapping[int, Category], classes: LabelMap) -> Hierarchy:

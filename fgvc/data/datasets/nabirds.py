@@ -1,7 +1,7 @@
 """reader=nabirds: the index files of NABirds -> Index with the species hierarchy.
 
-classes.txt names 1,011 nodes of a tree, of which the 555 with images are the classes; the label map
-holds those, in the order of their numbers. N images, C classes.
+classes.txt names 1,011 nodes of a tree. The 555 nodes with images are the classes; the label map
+lists them in the order of their ids. N images, C classes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from fgvc.data import find_root, labelmap
 from fgvc.data.datasets import cub_files
-from fgvc.data.datasets.cub_files import INDEX_FILES, Images
+from fgvc.data.datasets.cub_files import INDEX_FILES, ImageList
 from fgvc.data.index import Index, list_first
 from fgvc.types import Hierarchy, LabelMap, UserError
 
@@ -18,7 +18,7 @@ FILES = (*INDEX_FILES, "hierarchy.txt")
 
 
 def read(root: Path) -> Index:
-    """Read a copy and hold its files against each other.
+    """Read a copy and check its files for contradictions.
 
     Args:
         root: the folder that holds images.txt and hierarchy.txt, or one above it.
@@ -29,110 +29,112 @@ def read(root: Path) -> Index:
     Raises:
         UserError: a missing or malformed file, or files that contradict each other.
     """
-    root = _located(root)
-    images = cub_files.images(root, _uuid)
+    root = _find_root(root)
+    images = cub_files.read_images(root, _parse_uuid)
     _check_names(images)
-    raw_N = cub_files.labels(images)
-    ids, names = cub_files.classes(root)
-    classes = labelmap.numbered(
-        *labelmap.used(ids, names, raw_N), where=str(root / "classes.txt"), gaps=True
+    raw_N = cub_files.read_labels(images)
+    ids, names = cub_files.read_classes(root)
+    classes = labelmap.from_ids(
+        *labelmap.drop_empty_classes(ids, names, raw_N),
+        where=str(root / "classes.txt"),
+        allow_gaps=True,
     )
-    label_N = labelmap.joined(raw_N, classes, root / "image_class_labels.txt", "classes.txt")
+    label_N = labelmap.to_indices(raw_N, classes, root / "image_class_labels.txt", "classes.txt")
     folders = [f"{int(number):04d}" for number in classes.ids]
-    labelmap.check_folders(images.path, label_N, folders, root, lax=False)
+    labelmap.check_class_folders(images.path, label_N, folders, root, allow_other_folders=False)
     return Index(
         root,
         images.path,
         label_N,
-        cub_files.split(images),
+        cub_files.read_split(images),
         classes,
-        cub_files.numbers(images, "bounding_boxes.txt", 4),
-        cub_files.parts(images),
-        cub_files.numbers(images, "sizes.txt", 2),
+        cub_files.read_numbers(images, "bounding_boxes.txt", 4),
+        cub_files.read_parts(images),
+        cub_files.read_numbers(images, "sizes.txt", 2),
         _hierarchy(root, dict(zip(ids, names, strict=True)), classes),
     )
 
 
-def _absent_from(folder: Path) -> list[str]:
+def _missing_files(folder: Path) -> list[str]:
     return [name for name in FILES if not (folder / name).exists()]
 
 
-def _is_complete(folder: Path) -> bool:
-    return not _absent_from(folder)
-
-
-def _holds_several(folder: Path) -> bool:
-    return len(_absent_from(folder)) < len(FILES) - 1
-
-
-def _located(root: Path) -> Path:
+def _find_root(root: Path) -> Path:
     """The folder of the index files.
 
     Raises:
-        UserError: there is none, or some of its files are missing; names these.
+        UserError: there is none, or some of its files are missing.
     """
-    what = f"{', '.join(FILES[:-1])} and {FILES[-1]} of NABirds"
-    if find_root.exists_below(root, _is_complete) or not find_root.exists_below(
-        root, _holds_several
-    ):
-        return find_root.find_folder(root, _is_complete, what)
-    folder = find_root.find_folder(root, _holds_several, what)
-    absent = _absent_from(folder)
+
+    def is_complete(folder: Path) -> bool:
+        return not _missing_files(folder)
+
+    def holds_several(folder: Path) -> bool:
+        return len(_missing_files(folder)) < len(FILES) - 1
+
+    contents = f"{', '.join(FILES[:-1])} and {FILES[-1]} of NABirds"
+    exists_below = find_root.exists_below
+    if exists_below(root, is_complete) or not exists_below(root, holds_several):
+        return find_root.find_folder(root, is_complete, contents)
+    folder = find_root.find_folder(root, holds_several, contents)
+    missing = _missing_files(folder)
     raise UserError(
-        f"{folder}: holds no {list_first(absent)}; take {'it' if len(absent) == 1 else 'them'} from "
-        "nabirds.tar.gz"
+        f"{folder}: holds no {list_first(missing)}; take {'it' if len(missing) == 1 else 'them'} "
+        "from nabirds.tar.gz"
     )
 
 
-def _uuid(text: str) -> str:
-    """An image id without its dashes, as file names carry it."""
+def _parse_uuid(text: str) -> str:
+    """An image id without dashes, as in file names."""
     plain = text.replace("-", "").lower()
     if len(plain) != 32 or not set(plain) <= set("0123456789abcdef"):
         raise ValueError("an image id of 32 hex digits")
     return plain
 
 
-def _check_names(images: Images) -> None:
-    """A picture is named after its own id: lines that slipped against each other show here."""
-    wrong = []
-    for image, path in zip(images.row, images.path, strict=True):
+def _check_names(images: ImageList) -> None:
+    """Check that each file is named after its image id, to detect shifted lines."""
+    messages = []
+    for image_id, path in zip(images.row, images.path, strict=True):
         stem = PurePosixPath(path).stem.replace("-", "").lower()
-        if stem != image:
-            wrong.append(f"{path} listed as {image}")
-    if wrong:
+        if stem != image_id:
+            messages.append(f"{path} listed as {image_id}")
+    if messages:
         raise UserError(
-            f"{images.root / 'images.txt'}: {len(wrong)} pictures are named after another image "
-            f"id than they are listed with: {list_first(wrong, most=2)}"
+            f"{images.root / 'images.txt'}: {len(messages)} images are named after another image "
+            f"id than they are listed with: {list_first(messages, limit=2)}"
         )
 
 
 def _hierarchy(root: Path, name_of: dict[int, str], classes: LabelMap) -> Hierarchy:
-    """hierarchy.txt (child parent): each class's way up to the root.
+    """Read hierarchy.txt (lines of child and parent): the ancestors of each class.
 
     Raises:
-        UserError: a node with two parents, one that classes.txt lacks, or a way that turns back.
+        UserError: a node with two parents, a node that classes.txt lacks, or a cycle.
     """
     file = root / "hierarchy.txt"
     parent: dict[int, int] = {}
-    for line, *texts in cub_files.table(file, 2):
-        child, above = (cub_files.parsed(cub_files.integer, text, file, line) for text in texts)
-        if parent.setdefault(child, above) != above:
+    for line, *texts in cub_files.read_table(file, 2):
+        child, parent_node = (
+            cub_files.parse(cub_files.parse_integer, text, file, line) for text in texts
+        )
+        if parent.setdefault(child, parent_node) != parent_node:
             raise UserError(f"{file}:{line}: node {child} has two parents")
-        if unknown := {child, above} - name_of.keys():
+        if unknown := {child, parent_node} - name_of.keys():
             raise UserError(
                 f"{file}:{line}: nodes that classes.txt does not list: {list_first(unknown)}"
             )
-    chain = tuple(_way_up(file, parent, int(number)) for number in classes.ids)
-    above = {node for way in chain for node in way}
-    names = {str(node): name_of[node] for node in sorted(above)}
+    chain = tuple(_ancestors(file, parent, int(number)) for number in classes.ids)
+    parent_node = {node for way in chain for node in way}
+    names = {str(node): name_of[node] for node in sorted(parent_node)}
     return Hierarchy(tuple(tuple(map(str, way)) for way in chain), names)
 
 
-def _way_up(file: Path, parent: dict[int, int], node: int) -> list[int]:
-    way: list[int] = []
+def _ancestors(file: Path, parent: dict[int, int], node: int) -> list[int]:
+    ancestors: list[int] = []
     while node in parent and parent[node] != node:
         node = parent[node]
-        if node in way:
+        if node in ancestors:
             raise UserError(f"{file}: node {node} lies above itself")
-        way.append(node)
-    return way
+        ancestors.append(node)
+    return ancestors

@@ -1,6 +1,7 @@
-"""A dataset on disk -> what is wrong with it, and what to do: the examination of task=doctor.
+"""A dataset on disk -> Examination: what is wrong with it and how to fix it (task=doctor).
 
-reader -> definition (index) ; pictures (each read once) -> fits, copies ; archives -> Examination.
+definition checks the index; images reads each image once, for geometry, exact_duplicates and
+near_duplicates; archives checks the downloads.
 """
 
 from __future__ import annotations
@@ -13,62 +14,55 @@ from pathlib import Path
 from fgvc.config import schema
 from fgvc.data import dataset
 from fgvc.data.doctor import archives, definition, exact_duplicates, geometry, images
-from fgvc.data.doctor.finding import ERROR, NOTE, Examination, Finding, ordered
-from fgvc.data.index import Index
+from fgvc.data.doctor.finding import ERROR, NOTE, Examination, Finding, errors_first
 from fgvc.types import Progress
 
 __all__ = ["ERROR", "NOTE", "Examination", "Finding", "examine"]
 
-MOST_UNINDEXED = 50_000
-Bar = Callable[[str, int | None, str], AbstractContextManager[Progress]]
+MAX_UNINDEXED = 50_000
+ProgressBar = Callable[[str, int | None, str], AbstractContextManager[Progress]]
 
 
 def examine(
-    conf: schema.Dataset, threads: int, bar: Bar, cache_root: Path | None = None
+    conf: schema.Dataset, threads: int, bar: ProgressBar, cache_root: Path | None = None
 ) -> Examination:
-    """Hold a copy against its definition; nothing is written (but synthetic birds
-    are drawn, and images inside a table are unpacked into the cache).
+    """Check a copy against its definition.
 
-    A copy that its reader refuses is looked at as far as that goes: its pictures, its archives.
+    Nothing is written, except that synthetic birds are drawn and images inside a table are unpacked
+    into the cache. If the reader refuses the copy, its images and archives are still checked.
 
     Args:
         conf: the `dataset` node of a config.
-        threads: pictures decoded at a time.
+        threads: number of images decoded in parallel.
         bar: `bar(title, total, unit)` -> a context manager that gives a Progress.
         cache_root: where images inside a table are unpacked; None: they are not examined.
     """
     with bar(conf.name, None, "files") as progress:
-        index, found = definition.read(conf, progress, cache_root)
-    root = index.root if index else definition.place(conf)
+        index, findings = definition.read(conf, progress, cache_root)
+    root = index.root if index else definition.dataset_folder(conf)
     facts: dict[str, object] = {}
     with bar("archives", None, "MiB") as progress:
-        roots = (definition.place(conf), root)
-        facts["archives"], wrong = archives.findings(conf, roots, progress)
-    found += wrong
+        roots = (definition.dataset_folder(conf), root)
+        facts["archives"], archive_findings = archives.check_archives(conf, roots, progress)
+    findings += archive_findings
     partial = conf.partial
     if index is not None:
-        partial, more = definition.findings(conf, index)
-        found += more + definition.extra(conf, index)
-        facts["counts"] = definition.counts(conf, index)
-    path = index.path if index else _unindexed(root)
-    with bar("pictures", len(path), "pictures") as progress:
-        looks = images.look(root, path, threads, progress, conf.max_pixels)
+        partial, index_findings = definition.check_index(conf, index)
+        findings += index_findings + definition.unlisted_images(conf, index)
+        facts["counts"] = definition.compare_counts(conf, index)
+    if index:
+        path = index.path
+    else:  # bounded, because the root may be any folder
+        path = tuple(islice(definition.images_below(root), MAX_UNINDEXED))
+    with bar("images", len(path), "images") as progress:
+        image_table = images.read_images(root, path, threads, progress, conf.max_pixels)
     restore = dataset.files_policy(conf).restore
-    found += images.findings(path, looks, restore) + _across(index, looks)
-    facts["pictures"] = images.facts(looks)
+    findings += images.check_files(path, image_table, restore)
+    if index is not None:
+        findings += geometry.check_geometry(index, image_table)
+        findings += exact_duplicates.check_duplicates(index, image_table)
+    facts["pictures"] = images.summarize(image_table)
     caveat = definition.CAVEATS.get(conf.reader)
-    return Examination(conf.name, conf.reader, str(root), partial, ordered(found), facts, caveat)
-
-
-def _unindexed(root: Path) -> tuple[str, ...]:
-    """Pictures of a copy without a usable index; bounded, as the root may be anything."""
-    return tuple(islice(definition.pictures_below(root), MOST_UNINDEXED))
-
-
-def _across(index: Index | None, looks: images.Looks) -> list[Finding]:
-    """What takes index and pictures together."""
-    return (
-        []
-        if index is None
-        else geometry.findings(index, looks) + exact_duplicates.findings(index, looks)
+    return Examination(
+        conf.name, conf.reader, str(root), partial, errors_first(findings), facts, caveat
     )

@@ -1,4 +1,4 @@
-"""Archives that lie in or beside a copy -> whether they are the official ones."""
+"""Archives in or beside a copy -> whether they are the official archives."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from fgvc.config import schema
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding
 from fgvc.types import Progress
 
-PIECE = 1 << 20
+CHUNK = 1 << 20
 
 
-def findings(
+def check_archives(
     conf: schema.Dataset, roots: Iterable[Path], progress: Progress
 ) -> tuple[dict[str, str], list[Finding]]:
-    """What was found of each archive ({file: what}), and those that are not the official ones.
+    """Verify the archives: {file: result}, and a finding per archive that is not official.
 
     Args:
-        roots: the folders of the copy; their parents are looked into as well.
+        roots: the folders of the copy; their parents are searched as well.
         progress: advanced by MiB read.
     """
-    places = dict.fromkeys(place for root in roots for place in (root, root.parent))
-    facts, found = {}, []
+    folders = dict.fromkeys(place for root in roots for place in (root, root.parent))
+    facts, findings = {}, []
     for archive in conf.archives.values():
-        for file in (place / archive.file for place in places):
+        for file in (place / archive.file for place in folders):
             if not file.is_file():
                 continue
-            wrong = mismatch(file, archive, progress)
-            facts[str(file)] = wrong or "official"
-            if wrong:
-                found.append(_finding(file, wrong))
-    return facts, found
+            reason = difference(file, archive, progress)
+            facts[str(file)] = reason or "official"
+            if reason:
+                findings.append(_finding(file, reason))
+    return facts, findings
 
 
-def _finding(file: Path, wrong: str) -> Finding:
-    """A file that a run reads as it lies there may have been cut on purpose, an archive not."""
+def _finding(file: Path, reason: str) -> Finding:
+    """A note for a .mat file, which runs read and people may edit; an error for an archive."""
     if file.suffix == ".mat":
         mend = "if nobody cut or edited it on purpose, get the official file: it holds the labels"
-        return Finding(NOTE, "archives", f"{file}: not the official file ({wrong})", mend)
+        return Finding(NOTE, "archives", f"{file}: not the official file ({reason})", mend)
     mend = "the download was cut off or changed: fetch it again, unpack it again"
-    return Finding(ERROR, "archives", f"{file}: {wrong}", mend)
+    return Finding(ERROR, "archives", f"{file}: {reason}", mend)
 
 
-def mismatch(file: Path, archive: schema.Archive, progress: Progress) -> str | None:
-    """In what a file differs from the official archive; None where it is the same.
+def difference(file: Path, archive: schema.Archive, progress: Progress) -> str | None:
+    """Describe how a file differs from the official archive; None if it does not.
 
-    The size is looked at first, so that a cut-off file is known without being read.
+    The size is compared first, so a truncated file is not read.
     """
     size = file.stat().st_size
     if archive.bytes is not None and size != archive.bytes:
@@ -64,7 +64,7 @@ def mismatch(file: Path, archive: schema.Archive, progress: Progress) -> str | N
 def _digest(file: Path, method: str, progress: Progress) -> str:
     running = hashlib.new(method, usedforsecurity=False)
     with untrusted.open_regular(file) as data:
-        while piece := data.read(PIECE):
+        while piece := data.read(CHUNK):
             running.update(piece)
             progress(1)
     return running.hexdigest()

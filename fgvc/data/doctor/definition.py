@@ -1,6 +1,6 @@
-"""The index of a copy against the dataset's definition: layout, counts, classes, splits, files.
+"""Index of a copy -> findings on its layout, counts, classes, splits and files.
 
-Nothing here opens a picture. N images.
+No image is opened. N images.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from pathlib import Path
 
 from fgvc.config import schema
 from fgvc.data import dataset, recognize_dataset
-from fgvc.data.doctor.finding import ERROR, NOTE, Finding, refusal
+from fgvc.data.doctor.finding import ERROR, NOTE, Finding, from_error
 from fgvc.data.find_root import walk
 from fgvc.data.image_formats import has_image_suffix
 from fgvc.data.index import Index, check_counts, check_coverage, list_first, repeated
 from fgvc.data.split_source import source_notes
 from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
 
-FIRST_ID = {"cub": 1, "cars": 1, "dogs": 1, "inat2017": 0}  # the dataset's own numbering
-LISTS_ALL = ("folder",)  # readers whose index is whatever pictures lie there
+FIRST_ID = {"cub": 1, "cars": 1, "dogs": 1, "inat2017": 0}  # the datasets' own numbering
+LISTS_ALL = ("folder",)  # readers that index every image in the folder
 CAVEATS = {
     "dogs": "all images, test too, are in ImageNet-1k's training set: a backbone trained on its "
     "labels has seen the test",
 }
-LAYOUT = {  # what to do about a refusal that names no way out
-    "folder": "arrange the pictures as train/<class>/ and test/<class>/, or as <class>/",
-    "table": "correct the table: a row per picture with columns path and label, and perhaps split",
-    "synthetic": "delete the folder, and its pictures are drawn again",
+LAYOUT_FIX = {  # how to fix an error that names no fix
+    "folder": "arrange the images as train/<class>/ and test/<class>/, or as <class>/",
+    "table": "correct the table: a row per image with columns path and label, and perhaps split",
+    "synthetic": "delete the folder, and its images are drawn again",
 }
-COVERAGE = {
-    "folder": "add pictures of these classes to train/, or remove their folders",
+COVERAGE_FIX = {
+    "folder": "add images of these classes to train/, or remove their folders",
     "table": "add rows of these classes with split train, or remove their rows",
 }
 
@@ -40,86 +40,87 @@ COVERAGE = {
 def read(
     conf: schema.Dataset, progress: Progress, cache_root: Path | None = None
 ) -> tuple[Index | None, list[Finding]]:
-    """The copy as its reader sees it; None where the reader refuses it altogether.
+    """Read the index; None if the reader refuses the copy.
 
-    A refusal that a partial copy would not meet is one finding, and the examination goes on.
+    If the reader only accepts the copy as partial, its error is a finding and the index is
+    returned.
     """
     try:
         return dataset.READERS[conf.reader](conf, progress, cache_root), []
     except UserError as error:
-        found = [_refused(conf, error)]
-    if conf.partial or not place(conf).is_dir():
-        return None, found
+        findings = [_reader_error(conf, error)]
+    if conf.partial or not dataset_folder(conf).is_dir():
+        return None, findings
     try:
         return dataset.READERS[conf.reader](
             replace(conf, partial=True), progress, cache_root
-        ), found
+        ), findings
     except UserError:
-        return None, found
+        return None, findings
 
 
-def place(conf: schema.Dataset) -> Path:
-    """Where the user says that the copy lies."""
+def dataset_folder(conf: schema.Dataset) -> Path:
+    """The folder that dataset.root or dataset.table names."""
     if conf.root is None:
         table = Path(conf.table or "").expanduser()
         return table if table.is_dir() else table.parent
     return Path(conf.root).expanduser()
 
 
-def findings(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
-    """Whether the copy is a partial one, as declared, and what is to be said about its index."""
+def check_index(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
+    """Whether the copy is partial as declared, and the findings on its index."""
     notes = (*index.notes, *source_notes(index, conf), *index.warnings)
-    found = [Finding(NOTE, "layout", note, "nothing, if you expected it") for note in notes]
-    found += _splits(index) + _classes(conf, index) + _coverage(conf, index)
+    findings = [Finding(NOTE, "layout", note, "nothing, if you expected it") for note in notes]
+    findings += _check_splits(index) + _check_classes(conf, index) + _check_coverage(conf, index)
     official = dataset.expected_counts(conf)
     try:
         partial, notes = check_counts(index, official, conf.partial)
     except UserError as error:
-        return conf.partial, [refusal(error, "counts", "compare the index files"), *found]
+        return conf.partial, [from_error(error, "counts", "compare the index files"), *findings]
     counts = [Finding(NOTE, "counts", note, "nothing: as declared") for note in notes]
-    return partial, [*counts, *found]
+    return partial, [*counts, *findings]
 
 
-def counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, int]]:
-    """What the copy has beside the official numbers (0: there is none)."""
+def compare_counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, int]]:
+    """Counts of the copy beside the official counts (0 if there is none)."""
     official = dataset.expected_counts(conf)
-    have = {"classes": len(index.labelmap)}
+    counts = {"classes": len(index.labelmap)}
     for name, split in (("train", TRAIN), ("val", VAL), ("test", TEST)):
-        have[name] = int((index.split_N == split).sum())
-    if not have["val"]:
-        del have["val"]
+        counts[name] = int((index.split_N == split).sum())
+    if not counts["val"]:
+        del counts["val"]
     return {
         name: {"found": number, "official": getattr(official, name, 0)}
-        for name, number in have.items()
+        for name, number in counts.items()
     }
 
 
-def extra(conf: schema.Dataset, index: Index) -> list[Finding]:
-    """Pictures that lie in the copy and that its index does not name."""
+def unlisted_images(conf: schema.Dataset, index: Index) -> list[Finding]:
+    """A finding on images in the copy that its index does not list."""
     if conf.reader in LISTS_ALL:
         return []
-    known = {unicodedata.normalize("NFC", path) for path in index.path}
-    strange = [
+    listed = {unicodedata.normalize("NFC", path) for path in index.path}
+    unlisted = [
         path
-        for path in pictures_below(index.root)
-        if unicodedata.normalize("NFC", path) not in known
+        for path in images_below(index.root)
+        if unicodedata.normalize("NFC", path) not in listed
     ]
-    if not strange:
+    if not unlisted:
         return []
-    what = "table" if conf.reader == "table" else "index"
+    source = "table" if conf.reader == "table" else "index"
     return [
         Finding(
             NOTE,
             "files",
-            f"{len(strange)} pictures that the {what} does not name: {list_first(strange, 2)}",
-            f"harmless, as nothing reads them; remove them, or complete the {what}",
-            tuple(strange),
+            f"{len(unlisted)} images that the {source} does not name: {list_first(unlisted, 2)}",
+            f"harmless, because nothing reads them; remove them, or complete the {source}",
+            tuple(unlisted),
         )
     ]
 
 
-def pictures_below(root: Path) -> Iterator[str]:
-    """Paths, relative to root, of every picture by name; hidden ones are passed over."""
+def images_below(root: Path) -> Iterator[str]:
+    """Yield the path of every image, relative to root; hidden files and folders are skipped."""
     for folder, subfolders, files in walk(root):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         inside = os.path.relpath(folder, root)
@@ -128,66 +129,72 @@ def pictures_below(root: Path) -> Iterator[str]:
                 yield name if inside == "." else f"{inside}/{name}"
 
 
-def _refused(conf: schema.Dataset, error: UserError) -> Finding:
-    """The reader's refusal, or the name of what lies there instead."""
-    root = place(conf)
+def _reader_error(conf: schema.Dataset, error: UserError) -> Finding:
+    """The reader's error as a finding, with advice if the folder is recognised."""
+    root = dataset_folder(conf)
     if conf.reader == "inat2017" and recognize_dataset.is_merged_inat2017(root):
         return Finding(
             ERROR,
             "layout",
-            f"{root}: iNaturalist with train and val merged: pictures by species, but no "
-            "train2017.json and val2017.json, without which nobody knows which were test",
+            f"{root}: iNaturalist with train and val merged: images by species, but no "
+            "train2017.json and val2017.json, so the test images are unknown",
             "unpack train_val2017.zip beside train_val_images/",
             (str(error),),
         )
-    found = refusal(error, "layout", LAYOUT.get(conf.reader, "restore the official index files"))
-    way = recognize_dataset.advice(root, conf.reader)
-    return found if way is None else replace(found, mend=way)
+    findings = from_error(
+        error, "layout", LAYOUT_FIX.get(conf.reader, "restore the official index files")
+    )
+    advice = recognize_dataset.advice(root, conf.reader)
+    return findings if advice is None else replace(findings, mend=advice)
 
 
-def _splits(index: Index) -> list[Finding]:
-    twice = repeated(index.path)
-    if not twice:
+def _check_splits(index: Index) -> list[Finding]:
+    duplicates = repeated(index.path)
+    if not duplicates:
         return []
     return [
         Finding(
             ERROR,
             "splits",
-            f"{len(twice)} pictures are listed more than once: {list_first(twice, 2)}",
-            "name each picture once, in train or in test",
-            tuple(twice),
+            f"{len(duplicates)} images are listed more than once: {list_first(duplicates, 2)}",
+            "name each image once, in train or in test",
+            tuple(duplicates),
         )
     ]
 
 
-def _classes(conf: schema.Dataset, index: Index) -> list[Finding]:
-    """The dataset's own numbers: range and, where the names carry it too, order."""
+def _check_classes(conf: schema.Dataset, index: Index) -> list[Finding]:
+    """Check the range of the class ids and, where the class names contain the id, their order."""
     ids, names = index.labelmap.ids, index.labelmap.names
     if conf.reader not in FIRST_ID or not all(number.isdigit() for number in ids):
         return []
-    first, most = FIRST_ID[conf.reader], dataset.expected_counts(conf).classes
-    outside = [number for number in ids if not first <= int(number) < first + most]
-    slipped = [
+    first, count = FIRST_ID[conf.reader], dataset.expected_counts(conf).classes
+    outside = [number for number in ids if not first <= int(number) < first + count]
+    mismatched = [
         f"{number} {name}"
         for number, name in zip(ids, names, strict=True)
         if conf.reader == "cub" and name[:3].isdigit() and int(name[:3]) != int(number)
     ]
-    found = []
-    if most and outside:
-        found.append(
-            f"class ids {list_first(outside)} lie outside the official {first} to {first + most - 1}"
+    findings = []
+    if count and outside:
+        findings.append(
+            f"class ids {list_first(outside)} lie outside the official range "
+            f"{first} to {first + count - 1}"
         )
-    if slipped:
-        found.append(
-            f"{len(slipped)} classes have another number than their name: {list_first(slipped, 2)}"
+    if mismatched:
+        findings.append(
+            f"{len(mismatched)} classes have another number than their name: "
+            f"{list_first(mismatched, 2)}"
         )
     mend = "the class file was changed: restore the official one, and the labels with it"
-    return [Finding(ERROR, "classes", says, mend) for says in found]
+    return [Finding(ERROR, "classes", says, mend) for says in findings]
 
 
-def _coverage(conf: schema.Dataset, index: Index) -> list[Finding]:
+def _check_coverage(conf: schema.Dataset, index: Index) -> list[Finding]:
     try:
         notes = check_coverage(index)
     except UserError as error:
-        return [refusal(error, "classes", COVERAGE.get(conf.reader, "compare the index files"))]
+        return [
+            from_error(error, "classes", COVERAGE_FIX.get(conf.reader, "compare the index files"))
+        ]
     return [Finding(NOTE, "classes", note, "their accuracy cannot be measured") for note in notes]

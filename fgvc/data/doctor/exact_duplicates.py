@@ -1,6 +1,6 @@
-"""Digests and fingerprints of an indexed dataset -> pictures that it holds more than once.
+"""Digests and fingerprints of an indexed dataset -> findings on duplicate images.
 
-N pictures, K pairs.
+N images, K pairs.
 """
 
 from __future__ import annotations
@@ -11,77 +11,81 @@ import numpy as np
 
 from fgvc.data.doctor import near_duplicates
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding
-from fgvc.data.doctor.images import Looks
+from fgvc.data.doctor.images import ImageTable
 from fgvc.data.index import Index
 from fgvc.types import TEST
 
 
-def findings(index: Index, looks: Looks) -> list[Finding]:
-    """Equal files across splits, under two labels and otherwise; near duplicates across splits."""
-    groups = _equal(looks)
-    across = [pair for rows in groups for pair in _across(index, rows)]
-    labels = [rows for rows in groups if _labels(index, rows) > 1]
-    within = [rows for rows in groups if not _across(index, rows) and _labels(index, rows) == 1]
+def check_duplicates(index: Index, images: ImageTable) -> list[Finding]:
+    """Find equal files (across splits, under two labels, within a split) and near duplicates."""
+    groups = _equal_files(images)
+    train_test = [pair for rows in groups for pair in _train_test_pairs(index, rows)]
+    two_labels = [rows for rows in groups if _count_labels(index, rows) > 1]
+    same_split = [
+        rows
+        for rows in groups
+        if not _train_test_pairs(index, rows) and _count_labels(index, rows) == 1
+    ]
     return [
         *_finding(
             ERROR,
             index,
-            across,
-            "pictures occur in both train and test, byte for byte",
-            "leave one of each pair out of the dataset: what was trained on flatters test",
+            train_test,
+            "images occur in both train and test, byte for byte",
+            "remove one image of each pair: a test image seen in training inflates the accuracy",
         ),
         *_finding(
             NOTE,
             index,
-            labels,
-            "pictures occur under two labels, byte for byte",
+            two_labels,
+            "images occur under two labels, byte for byte",
             "find out which label is right",
         ),
         *_finding(
             NOTE,
             index,
-            within,
-            "pictures occur more than once in the same split, byte for byte",
-            "harmless unless many; remove one of each",
+            same_split,
+            "images occur more than once in the same split, byte for byte",
+            "harmless unless there are many; remove one of each",
         ),
         *_finding(
             NOTE,
             index,
-            _near(index, looks),
-            "pairs of train and test pictures look the same "
-            f"(at most {near_duplicates.BOUND} of 128 bits differ)",
-            "look at them: the same photograph in both splits flatters test",
+            _near_duplicates(index, images),
+            "pairs of train and test images look the same "
+            f"(at most {near_duplicates.MAX_DISTANCE} of 128 bits differ)",
+            "inspect them: the same photograph in both splits inflates the accuracy",
         ),
     ]
 
 
-def _equal(looks: Looks) -> list[list[int]]:
-    """Rows of files with the same bytes, in groups of two and more."""
+def _equal_files(images: ImageTable) -> list[list[int]]:
+    """Rows of files with the same bytes, in groups of two or more."""
     rows_of: dict[bytes, list[int]] = defaultdict(list)
-    for row, sha256 in enumerate(looks.sha256):
+    for row, sha256 in enumerate(images.sha256):
         if sha256:
             rows_of[sha256].append(row)
     return [rows for rows in rows_of.values() if len(rows) > 1]
 
 
-def _across(index: Index, rows: list[int]) -> list[list[int]]:
-    """Each test picture of equal ones, with the first of train."""
+def _train_test_pairs(index: Index, rows: list[int]) -> list[list[int]]:
+    """Each test image of a group of equal files, paired with the first training image."""
     train = [row for row in rows if index.split_N[row] != TEST]
     return [[train[0], row] for row in rows if train and index.split_N[row] == TEST]
 
 
-def _labels(index: Index, rows: list[int]) -> int:
+def _count_labels(index: Index, rows: list[int]) -> int:
     return len(np.unique(index.label_N[rows]))
 
 
-def _near(index: Index, looks: Looks) -> list[list[int]]:
-    """Pairs of train and test that look the same and are not the same bytes."""
-    readable_N = looks.readable
+def _near_duplicates(index: Index, images: ImageTable) -> list[list[int]]:
+    """Train/test pairs that look the same and differ in bytes."""
+    readable_N = images.readable
     test_N = index.split_N[readable_N] == TEST
     train, test = readable_N[~test_N], readable_N[test_N]
-    pair_K2 = near_duplicates.pairs(looks.code_N2[train], looks.code_N2[test])
+    pair_K2 = near_duplicates.pairs(images.code_N2[train], images.code_N2[test])
     rows_K2 = np.stack([train[pair_K2[:, 0]], test[pair_K2[:, 1]]], axis=1)
-    return [rows for rows in rows_K2.tolist() if looks.sha256[rows[0]] != looks.sha256[rows[1]]]
+    return [rows for rows in rows_K2.tolist() if images.sha256[rows[0]] != images.sha256[rows[1]]]
 
 
 def _finding(

@@ -1,4 +1,4 @@
-"""What an examination found -> a verdict, rows for a person, plain data for a file."""
+"""Findings of an examination -> a verdict, and plain data for a JSON file."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from fgvc.types import UserError
 
 ERROR, NOTE = "error", "note"
-MOST_LISTED = 10_000  # offenders that the JSON names of one finding; `count` is always the whole
+MAX_OFFENDERS = 10_000  # offenders per finding in the JSON; `count` counts all of them
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong (error) or worth knowing (note).
+    """An error or a note; the fields are those of the JSON.
 
-    check: which examination it comes from. says: what was seen, with the first offenders. mend:
-    what to do about it. offenders: all of them, for the file.
+    check: name of the check. says: what was found, with the first offenders. mend: how to fix it.
+    offenders: all of them.
     """
 
     severity: str
@@ -28,8 +28,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Examination:
-    """A dataset on disk, examined. facts: what was measured, whatever is thought of it. caveat:
-    what a sound copy of this dataset cannot measure, for the line of the verdict."""
+    """The result of examining a dataset.
+
+    facts: measured values. caveat: what even a sound copy cannot measure, printed with the verdict.
+    """
 
     name: str
     reader: str
@@ -45,11 +47,11 @@ class Examination:
 
     @property
     def verdict(self) -> str:
-        """wrong | partial (as declared, and nothing else wrong) | sound"""
+        """wrong | partial (declared partial, no errors) | sound."""
         return "wrong" if self.wrong else "partial" if self.partial else "sound"
 
     def plain(self) -> dict[str, object]:
-        """All of it as plain data: the same copy gives the same."""
+        """The examination as plain data, identical for identical copies."""
         return {
             "dataset": self.name,
             "reader": self.reader,
@@ -57,32 +59,32 @@ class Examination:
             "verdict": self.verdict,
             "partial": self.partial,
             "caveat": self.caveat,
-            "findings": [_plain(finding) for finding in self.findings],
+            "findings": [_finding_as_dict(finding) for finding in self.findings],
             **self.facts,
         }
 
 
-def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Errors first, each kind in the order it was found."""
+def errors_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Sort errors before notes, otherwise in the order of the checks."""
     return tuple(sorted(findings, key=lambda finding: finding.severity != ERROR))
 
 
-def refusal(error: UserError, check: str, mend: str) -> Finding:
-    """A refusal of another module as a finding: what it says, and the way out that it names.
+def from_error(error: UserError, check: str, mend: str) -> Finding:
+    """Turn an error into a finding: its message, and the fix after the last semicolon.
 
     Args:
-        mend: what to do where the refusal names no way out.
+        mend: the fix if the message names none.
     """
     says, semicolon, way_out = str(error).rpartition("; ")
     return Finding(ERROR, check, says if semicolon else way_out, way_out if semicolon else mend)
 
 
-def _plain(finding: Finding) -> dict[str, object]:
+def _finding_as_dict(finding: Finding) -> dict[str, object]:
     return {
         "severity": finding.severity,
         "check": finding.check,
         "says": finding.says,
         "mend": finding.mend,
         "count": len(finding.offenders),
-        "offenders": list(finding.offenders[:MOST_LISTED]),
+        "offenders": list(finding.offenders[:MAX_OFFENDERS]),
     }

@@ -1,7 +1,6 @@
-"""Sizes, boxes and parts of the index against the pictures themselves: is this the original?
+"""Sizes, boxes and parts of the index -> findings on images that do not match them.
 
-A copy that was resized or cropped is one finding, whatever the number of its pictures. N images,
-K parts.
+A resized or cropped copy is one finding, however many images it has. N images, K parts.
 """
 
 from __future__ import annotations
@@ -11,78 +10,80 @@ import warnings
 import numpy as np
 
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding
-from fgvc.data.doctor.images import Looks
+from fgvc.data.doctor.images import ImageTable
 from fgvc.data.index import Index, list_first
 
-SLACK = 5.0  # pixels; the official CUB-200-2011 has boxes that much outside
-MANY = 0.05  # share of the annotated pictures above which the copy, not an annotation, is at fault
-MEND = (
-    "take the original pictures: annotations, crops to the box and published numbers hold for "
+TOLERANCE = 5.0  # pixels; boxes of the official CUB-200-2011 lie this far outside
+COPY_SHARE = 0.05  # share of mismatches above which the copy, not an annotation, is wrong
+FIX = (
+    "take the original images: annotations, crops to the box and published numbers hold for "
     "those only"
 )
 
 
-def findings(index: Index, looks: Looks) -> list[Finding]:
-    """Another size than the index states; else boxes and parts outside their pictures."""
-    readable_N = looks.size_N2[:, 0] > 0
-    if resized := _sizes(index, looks, readable_N):
+def check_geometry(index: Index, images: ImageTable) -> list[Finding]:
+    """Compare the image sizes with the index; if they agree, check its boxes and parts."""
+    readable_N = images.size_N2[:, 0] > 0
+    if resized := _check_sizes(index, images, readable_N):
         return resized
-    over_N = np.where(readable_N, _outside(index, looks.size_N2.astype(np.float32)), np.nan)
-    far = np.flatnonzero(over_N > SLACK)
+    over_N = np.where(
+        readable_N, _distance_outside(index, images.size_N2.astype(np.float32)), np.nan
+    )
+    far = np.flatnonzero(over_N > TOLERANCE)
     annotated = int((~np.isnan(over_N)).sum())
-    if _many(len(far), annotated):
+    if _is_whole_copy(len(far), annotated):
         return [
             Finding(
                 ERROR,
                 "sizes",
-                f"a resized or cropped copy: boxes or parts of {len(far)} of {annotated} pictures "
-                f"lie outside them ({_example(index, looks, far[0])})",
-                MEND,
+                f"a resized or cropped copy: boxes or parts of {len(far)} of {annotated} images "
+                f"lie outside them ({_example(index, images, far[0])})",
+                FIX,
                 tuple(index.path[row] for row in far),
             )
         ]
-    slightly = np.flatnonzero((over_N > 0) & (over_N <= SLACK))
+    slightly = np.flatnonzero((over_N > 0) & (over_N <= TOLERANCE))
     return [
-        *_outside_finding(ERROR, index, over_N, far, "restore the annotation files or pictures"),
-        *_outside_finding(NOTE, index, over_N, slightly, "nothing: official annotations do that"),
-        *_empty(index),
+        *_outside_finding(ERROR, index, over_N, far, "restore the annotation files or images"),
+        *_outside_finding(NOTE, index, over_N, slightly, "nothing: official boxes do that too"),
+        *_check_empty_boxes(index),
     ]
 
 
-def _sizes(index: Index, looks: Looks, readable_N: np.ndarray) -> list[Finding]:
+def _check_sizes(index: Index, images: ImageTable, readable_N: np.ndarray) -> list[Finding]:
     if index.size_N2 is None:
         return []
     stated_N = readable_N & ~np.isnan(index.size_N2).any(axis=1)
-    # a picture that its EXIF turns may be stated either way
+    # the stated size of an image may be the size before or after its EXIF rotation
     same_N = [
         (index.size_N2 == size_N2).all(axis=1)
-        for size_N2 in (looks.size_N2, looks.size_N2[:, ::-1])
+        for size_N2 in (images.size_N2, images.size_N2[:, ::-1])
     ]
-    other = np.flatnonzero(stated_N & ~np.logical_or(*same_N))
-    if not len(other):
+    resized = np.flatnonzero(stated_N & ~np.logical_or(*same_N))
+    if not len(resized):
         return []
-    width, height = index.size_N2[other[0]].astype(int).tolist()
+    width, height = index.size_N2[resized[0]].astype(int).tolist()
     total = int(stated_N.sum())
+    copy = "a resized or cropped copy: " if _is_whole_copy(len(resized), total) else ""
     return [
         Finding(
             ERROR,
             "sizes",
-            f"{'a resized or cropped copy: ' if _many(len(other), total) else ''}{len(other)} of "
-            f"{total} pictures have another size than the index states "
-            f"({_example(index, looks, other[0])}, stated {width}x{height})",
-            MEND,
-            tuple(index.path[row] for row in other),
+            f"{copy}{len(resized)} of {total} images have another size than the index states "
+            f"({_example(index, images, resized[0])}, stated {width}x{height})",
+            FIX,
+            tuple(index.path[row] for row in resized),
         )
     ]
 
 
-def _outside(index: Index, size_N2: np.ndarray) -> np.ndarray:
-    """Pixels by which the box or a part of each picture lies outside; NaN without either."""
+def _distance_outside(index: Index, size_N2: np.ndarray) -> np.ndarray:
+    """Pixels by which the box or parts of each image lie outside; NaN without box and parts."""
     spans = []
     if index.box_N4 is not None:
         spans.append((index.box_N4[:, :2], index.box_N4[:, :2] + index.box_N4[:, 2:]))
     if index.parts is not None:
-        with warnings.catch_warnings():  # pictures of which no part is visible
+        with warnings.catch_warnings():  # images without a visible part
             warnings.simplefilter("ignore", RuntimeWarning)
             xy_NK2 = index.parts.xy_NK2
             spans.append((np.nanmin(xy_NK2, axis=1), np.nanmax(xy_NK2, axis=1)))
@@ -99,11 +100,11 @@ def _outside_finding(
     if not len(rows):
         return []
     offenders = [f"{index.path[row]} by {over_N[row]:.1f} px" for row in rows]
-    says = f"boxes or parts of {len(rows)} pictures lie outside them: {list_first(offenders, 1)}"
+    says = f"boxes or parts of {len(rows)} images lie outside them: {list_first(offenders, 1)}"
     return [Finding(severity, "boxes", says, mend, tuple(offenders))]
 
 
-def _empty(index: Index) -> list[Finding]:
+def _check_empty_boxes(index: Index) -> list[Finding]:
     if index.box_N4 is None:
         return []
     rows = np.flatnonzero((index.box_N4[:, 2:] <= 0).any(axis=1))
@@ -121,11 +122,11 @@ def _empty(index: Index) -> list[Finding]:
     ]
 
 
-def _many(number: int, total: int) -> bool:
-    """Whether so many pictures are off that it is the copy, not this or that picture."""
-    return number > MANY * total and number >= min(3, total) > 0
+def _is_whole_copy(number: int, total: int) -> bool:
+    """Whether so many images are wrong that the copy as a whole must have been changed."""
+    return number > COPY_SHARE * total and number >= min(3, total) > 0
 
 
-def _example(index: Index, looks: Looks, row: int) -> str:
-    width, height = looks.size_N2[row].tolist()
+def _example(index: Index, images: ImageTable, row: int) -> str:
+    width, height = images.size_N2[row].tolist()
     return f"{index.path[row]} is {width}x{height}"

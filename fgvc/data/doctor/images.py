@@ -1,7 +1,7 @@
-"""Every picture read once -> its digest, size, kind and fingerprint, and what is wrong with it.
+"""Images, each read once -> digest, size, format and fingerprint, and findings on bad files.
 
-A JPEG is decoded at an eighth of its size: all of its data is parsed, so that damage shows, at a
-third of the cost. What is kept of a picture is about a hundred bytes. N pictures.
+A JPEG is decoded at an eighth of its size: all its data is parsed, so damage is found, at a third
+of the cost. About 100 bytes are kept per image. N images.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ from fgvc.data.index import list_first
 from fgvc.data.size_limits import MAX_PIXELS, thin_image_message
 from fgvc.types import Progress
 
-CHUNK = 16  # pictures handed to a thread at a time
-THUMB = 64  # pixels; a JPEG is decoded at the smallest eighth that is no smaller than this
-MISSING = ("missing", "a broken link")  # texts of states.AbsentError
-SKIPPED = "dataset.on_bad_image=skip goes on without them and counts them as wrong in test"
+CHUNK = 16  # images per task of a thread
+THUMBNAIL_SIDE = 64  # pixels; a JPEG is decoded at the smallest n/8 of its size not below this
+MISSING = ("missing", "a broken link")  # texts of file_state.AbsentError
+SKIP_HINT = "dataset.on_bad_image=skip leaves them out and counts them as wrong in test"
 
 
 @dataclass(frozen=True)
-class Deep:
-    """Samples of more than 8 bits. kind: format, mode, bits and range; least, most: those seen,
-    NaN where Pillow keeps 8 bits of them."""
+class HighBitDepth:
+    """Samples of more than 8 bits.
+
+    kind: format, mode, bits and range. least, most: observed values, NaN if Pillow keeps only 8
+    bits.
+    """
 
     kind: str
     least: float = math.nan
@@ -44,8 +47,8 @@ class Deep:
 
 
 @dataclass(frozen=True)
-class One:
-    """A single picture; `bad` says why it has no size, kind and fingerprint."""
+class ImageRecord:
+    """What is kept of an image. bad: why it has no size, kind and fingerprint."""
 
     sha256: bytes = b""
     width: int = 0
@@ -53,16 +56,17 @@ class One:
     kind: str = ""
     code: tuple[int, int] = (0, 0)
     bad: str | None = None
-    deep: Deep | None = None
+    deep: HighBitDepth | None = None
 
 
 @dataclass(frozen=True)
-class Looks:
-    """All pictures, row by row.
+class ImageTable:
+    """The records of all images as columns.
 
-    sha256: raw bytes, empty where there is no file. size_N2: int32 width and height as the picture
-    is seen (after EXIF rotation), 0 where unreadable. kind: format and mode. code_N2: uint64
-    fingerprint (see near). bad: {row: why}. deep: {row: samples of more than 8 bits}.
+    sha256: raw bytes, empty if there is no file. size_N2: int32 width and height after EXIF
+    rotation, 0 if unreadable. kind: format and mode. code_N2: uint64 fingerprint (see
+    near_duplicates).
+    bad: {row: reason}. deep: {row: samples of more than 8 bits}.
     """
 
     sha256: list[bytes]
@@ -70,42 +74,42 @@ class Looks:
     kind: list[str]
     code_N2: np.ndarray
     bad: dict[int, str]
-    deep: dict[int, Deep] = field(default_factory=dict)
+    deep: dict[int, HighBitDepth] = field(default_factory=dict)
 
     @property
     def readable(self) -> np.ndarray:
-        """Rows of the pictures that can be decoded."""
+        """Rows of the images that can be decoded."""
         return np.flatnonzero(self.size_N2[:, 0])
 
-    def enter(self, row: int, one: One) -> None:
-        """Write down one picture."""
-        self.sha256[row] = one.sha256
-        self.size_N2[row] = one.width, one.height
-        self.kind[row] = sys.intern(one.kind)
-        self.code_N2[row] = one.code
-        if one.bad is not None:
-            self.bad[row] = one.bad
-        if one.deep is not None:
-            self.deep[row] = one.deep
+    def set_row(self, row: int, record: ImageRecord) -> None:
+        """Store the record of an image."""
+        self.sha256[row] = record.sha256
+        self.size_N2[row] = record.width, record.height
+        self.kind[row] = sys.intern(record.kind)
+        self.code_N2[row] = record.code
+        if record.bad is not None:
+            self.bad[row] = record.bad
+        if record.deep is not None:
+            self.deep[row] = record.deep
 
 
-def look(
+def read_images(
     root: Path,
     path: Sequence[str],
     threads: int,
     progress: Progress,
     max_pixels: int = MAX_PIXELS,
-) -> Looks:
-    """Read and decode every picture.
+) -> ImageTable:
+    """Read and decode every image.
 
     Args:
         path: relative to root.
-        threads: pictures decoded at a time (Pillow lets others run while it decodes).
-        progress: advanced by pictures.
+        threads: number of images decoded in parallel (Pillow releases the GIL).
+        progress: advanced by images.
         max_pixels: `dataset.max_pixels`.
     """
-    parts = [range(start, min(start + CHUNK, len(path))) for start in range(0, len(path), CHUNK)]
-    looks = Looks(
+    chunks = [range(start, min(start + CHUNK, len(path))) for start in range(0, len(path), CHUNK)]
+    table = ImageTable(
         sha256=[b""] * len(path),
         size_N2=np.zeros((len(path), 2), np.int32),
         kind=[""] * len(path),
@@ -113,98 +117,98 @@ def look(
         bad={},
     )
 
-    def several(rows: range) -> list[One]:
-        return [_one(root, path[row], max_pixels) for row in rows]
+    def read_chunk(rows: range) -> list[ImageRecord]:
+        return [_read_image(root, path[row], max_pixels) for row in rows]
 
     pool = ThreadPoolExecutor(threads)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks; once here, as filters are global
+        warnings.simplefilter("ignore")  # Pillow's; set here, because filters are global
         try:
-            for rows, ones in zip(parts, pool.map(several, parts), strict=True):
-                for row, one in zip(rows, ones, strict=True):
-                    looks.enter(row, one)
+            for rows, records in zip(chunks, pool.map(read_chunk, chunks), strict=True):
+                for row, record in zip(rows, records, strict=True):
+                    table.set_row(row, record)
                 progress(len(rows))
         finally:
             pool.shutdown(cancel_futures=True)
-    return looks
+    return table
 
 
-def findings(path: Sequence[str], looks: Looks, restore: str) -> list[Finding]:
-    """Files that are missing, and files that no run could read.
+def check_files(path: Sequence[str], images: ImageTable, restore: str) -> list[Finding]:
+    """Findings on missing files, unreadable files, and samples of more than 8 bits.
 
     Args:
-        restore: what to do about a missing file of this dataset.
+        restore: how to restore a missing file of this dataset.
     """
-    missing = [path[row] for row, why in looks.bad.items() if why in MISSING]
-    damaged = [why for why in looks.bad.values() if why not in MISSING]
-    found = []
+    missing = [path[row] for row, reason in images.bad.items() if reason in MISSING]
+    damaged = [reason for reason in images.bad.values() if reason not in MISSING]
+    findings = []
     if missing:
-        found.append(
+        findings.append(
             Finding(
                 ERROR,
                 "files",
-                f"{len(missing)} of the {len(path)} pictures are missing, or links to nothing: "
+                f"{len(missing)} of the {len(path)} images are missing, or links to nothing: "
                 f"{list_first(missing, 2)}",
-                f"{restore}; {SKIPPED}",
+                f"{restore}; {SKIP_HINT}",
                 tuple(missing),
             )
         )
     if damaged:
-        found.append(
+        findings.append(
             Finding(
                 ERROR,
                 "pictures",
                 f"{len(damaged)} cannot be read: {list_first(damaged, 2)}",
-                f"copy or download them again; {SKIPPED}",
+                f"copy or download them again; {SKIP_HINT}",
                 tuple(damaged),
             )
         )
-    if looks.deep:
-        found.append(_deep(path, looks.deep))
-    return found
+    if images.deep:
+        findings.append(_high_bit_depth_finding(path, images.deep))
+    return findings
 
 
-def _deep(path: Sequence[str], deep: Mapping[int, Deep]) -> Finding:
-    """Samples of more than 8 bits, counted by kind, with the range that becomes 0..255."""
-    kinds = Counter(samples.kind for samples in deep.values())
-    words = []
+def _high_bit_depth_finding(path: Sequence[str], samples_of: Mapping[int, HighBitDepth]) -> Finding:
+    """Count the images of more than 8 bits by kind, with the range that is mapped to 0..255."""
+    kinds = Counter(samples.kind for samples in samples_of.values())
+    texts = []
     for kind, count in kinds.most_common():
-        seen = [samples for samples in deep.values() if samples.kind == kind]
-        least = min(samples.least for samples in seen)
-        most = max(samples.most for samples in seen)
-        words.append(
+        same_kind = [samples for samples in samples_of.values() if samples.kind == kind]
+        least = min(samples.least for samples in same_kind)
+        most = max(samples.most for samples in same_kind)
+        texts.append(
             f"{count} {kind}" + ("" if math.isnan(most) else f", seen {least:g}..{most:g}")
         )
     return Finding(
         NOTE,
         "depth",
-        f"{len(deep)} have more than 8 bits per sample and are scaled to 0..255 from the range of "
-        f"their format: {'; '.join(words)}",
-        "if the values seen fill a small part of that range, convert all pictures to 8 bits with "
+        f"{len(samples_of)} have more than 8 bits per sample and are scaled to 0..255 from the "
+        f"range of their format: {'; '.join(texts)}",
+        "if the values seen fill a small part of that range, convert all images to 8 bits with "
         "one range of your own",
-        tuple(path[row] for row in deep),
+        tuple(path[row] for row in samples_of),
     )
 
 
-def facts(looks: Looks) -> dict[str, object]:
-    """Kinds and sizes, counted. Sides in pixels; histograms of `long_side` in steps of 100."""
-    rows = looks.readable
-    size_R2 = looks.size_N2[rows]
+def summarize(images: ImageTable) -> dict[str, object]:
+    """Count formats and sizes. Sides are in pixels; the histogram has steps of 100 pixels."""
+    rows = images.readable
+    size_R2 = images.size_N2[rows]
     sizes = Counter(f"{width}x{height}" for width, height in size_R2.tolist())
     steps = Counter((size_R2.max(axis=1) // 100 * 100).tolist()) if len(rows) else Counter()
     return {
         "read": len(rows),
-        "unreadable": len(looks.bad),
-        "kinds": dict(Counter(looks.kind[row] for row in rows.tolist()).most_common()),
-        "short_side": _spread(size_R2.min(axis=1)) if len(rows) else None,
-        "long_side": _spread(size_R2.max(axis=1)) if len(rows) else None,
+        "unreadable": len(images.bad),
+        "kinds": dict(Counter(images.kind[row] for row in rows.tolist()).most_common()),
+        "short_side": _min_median_max(size_R2.min(axis=1)) if len(rows) else None,
+        "long_side": _min_median_max(size_R2.max(axis=1)) if len(rows) else None,
         "long_side_histogram": {str(step): steps[step] for step in sorted(steps)},
         "commonest_sizes": dict(sizes.most_common(20)),
         "different_sizes": len(sizes),
     }
 
 
-def _spread(side_R: np.ndarray) -> dict[str, int]:
+def _min_median_max(side_R: np.ndarray) -> dict[str, int]:
     return {
         "min": int(side_R.min()),
         "median": int(np.median(side_R)),
@@ -212,45 +216,45 @@ def _spread(side_R: np.ndarray) -> dict[str, int]:
     }
 
 
-def _one(root: Path, name: str, max_pixels: int) -> One:
+def _read_image(root: Path, name: str, max_pixels: int) -> ImageRecord:
     try:
         data = file_state.read(f"{root}/{name}")
     except file_state.UnreadableError as error:
-        why = str(error)
-        return One(bad=why if why in MISSING else f"{name}: {why}")
+        reason = str(error)
+        return ImageRecord(bad=reason if reason in MISSING else f"{name}: {reason}")
     sha256 = hashlib.sha256(data).digest()
     try:
-        return _decoded(data, name, sha256, max_pixels)
-    except Exception as error:  # damaged files raise whatever their decoder happens to raise
-        return One(sha256, bad=_why(data, name, error, max_pixels))
+        return _decode(data, name, sha256, max_pixels)
+    except Exception as error:  # the decoder may raise anything on a damaged file
+        return ImageRecord(sha256, bad=_reason(data, name, error, max_pixels))
 
 
-def _decoded(data: bytes, name: str, sha256: bytes, max_pixels: int) -> One:
+def _decode(data: bytes, name: str, sha256: bytes, max_pixels: int) -> ImageRecord:
     image = open_image(data, name, max_pixels)
     width, height = upright_size(image)
     if (line := thin_image_message(width, height)) is not None:
-        return One(sha256, bad=f"{name}: {line}")
+        return ImageRecord(sha256, bad=f"{name}: {line}")
     kind, bits = f"{image.format} {image.mode}", bit_depth.bits_per_sample(data, image)
     if image.format in ("JPEG", "MPO"):
-        image.draft("L", (THUMB, THUMB))
+        image.draft("L", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         grey_HW = np.asarray(image.convert("L"))
-        return One(sha256, width, height, kind, fingerprint(grey_HW))
+        return ImageRecord(sha256, width, height, kind, fingerprint(grey_HW))
     pixels_HWC = to_rgb(image, bits)
-    deep = _deep_samples(image, kind, bits) if bits > 8 else None
+    deep = _high_bit_depth(image, kind, bits) if bits > 8 else None
     image.close()
-    return One(sha256, width, height, kind, fingerprint(pixels_HWC), deep=deep)
+    return ImageRecord(sha256, width, height, kind, fingerprint(pixels_HWC), deep=deep)
 
 
-def _deep_samples(image: Image.Image, kind: str, bits: int) -> Deep:
+def _high_bit_depth(image: Image.Image, kind: str, bits: int) -> HighBitDepth:
     if not bit_depth.is_high_bit_depth(image):
-        return Deep(f"{kind} of {bits} bits")
+        return HighBitDepth(f"{kind} of {bits} bits")
     scale = bit_depth.sample_range(image, bits)
     whole = f"{kind} of {bits} bits on {scale.low:g}..{scale.high:g}"
-    return Deep(whole, scale.minimum, scale.maximum)
+    return HighBitDepth(whole, scale.minimum, scale.maximum)
 
 
-def _why(data: bytes, name: str, error: Exception, max_pixels: int) -> str:
-    """The line that a run would end with."""
+def _reason(data: bytes, name: str, error: Exception, max_pixels: int) -> str:
+    """The error message of a run that reads this image."""
     try:
         decode(data, name, max_pixels)
     except ImageError as refused:

@@ -1,7 +1,7 @@
-"""dataset.download=true: the archives of a dataset -> its folder, whole or not at all.
+"""dataset.download=true: the archives of a dataset -> its folder, complete or absent.
 
-Archives arrive in a hidden folder beside dataset.root, are unpacked there, and take the root's name
-in one step. What had arrived of an interrupted download is used by the next one.
+Archives are downloaded and unpacked in a hidden folder beside dataset.root, which is then renamed
+to the root. An interrupted download is resumed by the next one.
 """
 
 from __future__ import annotations
@@ -12,63 +12,67 @@ from contextlib import suppress
 from pathlib import Path
 
 from fgvc.config import schema
-from fgvc.data.doctor.archives import mismatch
+from fgvc.data.doctor.archives import difference
 from fgvc.data.download.http import download
 from fgvc.data.download.unpack import UnpackError, unpack
 from fgvc.store.atomic import sync_folder
 from fgvc.store.file_lock import lock
 from fgvc.types import Progress, UserError
 
-BY_HAND = {
+MANUAL_STEPS = {
     "cars": (
         "no host serves Stanford Cars any more. 1) get cars_train.tgz, cars_test.tgz, "
         "car_devkit.tgz and cars_test_annos_withlabels.mat from someone who has them; 2) unpack "
         "the three into {root}; 3) put the .mat file beside them; 4) run task=doctor dataset=cars, "
-        "which holds archives that lie there against their known md5"
+        "which verifies these archives by their known md5"
     ),
     "nabirds": (
-        "NABirds is given out for a form. 1) agree to the terms at "
+        "NABirds requires a form. 1) agree to the terms at "
         "https://dl.allaboutbirds.org/nabirds and take nabirds.tar.gz; 2) unpack it into {root}; "
-        "3) run task=doctor dataset=nabirds, which holds the archive, where it lies beside the "
-        "folder, against its known md5"
+        "3) run task=doctor dataset=nabirds, which verifies an archive beside the folder by its "
+        "known md5"
     ),
-    "synthetic": "synthetic birds are drawn when a task first needs them: drop dataset.download",
+    "synthetic": "synthetic birds are drawn when first needed; remove dataset.download=true",
 }
 
 
 def fetch(conf: schema.Dataset, progress: Progress) -> str:
-    """Download, verify and unpack a dataset; archives that lie beside the root are used.
+    """Download, verify and unpack a dataset; archives beside the root are used if they verify.
 
     Args:
-        progress: advanced by MiB, of what arrives and of what is unpacked.
+        progress: advanced by MiB downloaded and by MiB unpacked.
 
     Returns:
-        One line on what was done; a root that holds anything is left as it is.
+        One line on what was done. A root that is not empty is left unchanged.
 
     Raises:
-        UserError: no host serves it (with the steps by hand), every try failed, the disk is too
-            small, or an archive is not what it should be.
+        UserError: no host serves it (the message lists the manual steps), all tries failed, the
+        disk
+            is too small, or an archive is damaged or unsafe.
     """
     if conf.root is None or not conf.archives or any(a.url is None for a in conf.archives.values()):
-        raise UserError(_by_hand(conf))
+        steps = MANUAL_STEPS.get(conf.reader, "there is no download for your own dataset")
+        raise UserError(f"dataset.download=true: {steps.format(root=conf.root)}")
     root = Path(conf.root).expanduser()
-    if _taken(root):
-        return _already(root)
+    if _is_occupied(root):
+        return _occupied_message(root)
     with lock(root.with_name(f".{root.name}.lock"), wait=True):
-        if _taken(root):
-            return _already(root)
-        work = root.with_name(f".{root.name}.download")
+        if _is_occupied(root):
+            return _occupied_message(root)
+        work_folder = root.with_name(f".{root.name}.download")
         try:
-            return _fetched(conf, root, work, progress)
+            return _fetch(conf, root, work_folder, progress)
         finally:
-            with suppress(OSError):  # what can be resumed stays in it
-                work.rmdir()
+            with suppress(OSError):  # not empty: a partial download that can be resumed
+                work_folder.rmdir()
 
 
-def _fetched(conf: schema.Dataset, root: Path, work: Path, progress: Progress) -> str:
-    work.mkdir(parents=True, exist_ok=True)
-    files = [_obtained(archive, root, work, progress) for archive in conf.archives.values()]
-    tree = work / "tree"
+def _fetch(conf: schema.Dataset, root: Path, work_folder: Path, progress: Progress) -> str:
+    work_folder.mkdir(parents=True, exist_ok=True)
+    files = [
+        _get_archive(archive, root, work_folder, progress) for archive in conf.archives.values()
+    ]
+    tree = work_folder / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir()
     try:
@@ -78,26 +82,27 @@ def _fetched(conf: schema.Dataset, root: Path, work: Path, progress: Progress) -
             root.rmdir()
         tree.rename(root)
     except UnpackError:
-        _remove(file for file in files if file.parent == work)
+        _remove(file for file in files if file.parent == work_folder)
         raise
     finally:
         shutil.rmtree(tree, ignore_errors=True)
     sync_folder(root.parent)
-    _remove(file for file in files if file.parent == work)
+    _remove(file for file in files if file.parent == work_folder)
     return f"{root}: downloaded, verified and unpacked ({', '.join(file.name for file in files)})"
 
 
-def _obtained(archive: schema.Archive, root: Path, work: Path, progress: Progress) -> Path:
-    """The verified archive: one that lies beside the root, or else a downloaded one."""
+def _get_archive(
+    archive: schema.Archive, root: Path, work_folder: Path, progress: Progress
+) -> Path:
+    """A verified archive: from beside the root, or downloaded."""
     if archive.sha256 is None and archive.md5 is None:
         raise UserError(
-            f"dataset.archives: {archive.file} has neither sha256 nor md5: nothing to verify "
-            "it by; give one of them"
+            f"dataset.archives: {archive.file} has neither sha256 nor md5 to verify it; give one"
         )
-    for file in (root.parent / archive.file, work / archive.file):
-        if file.is_file() and mismatch(file, archive, progress) is None:
+    for file in (root.parent / archive.file, work_folder / archive.file):
+        if file.is_file() and difference(file, archive, progress) is None:
             return file
-    return download(archive, work / archive.file, progress)
+    return download(archive, work_folder / archive.file, progress)
 
 
 def _remove(files: Iterable[Path]) -> None:
@@ -105,14 +110,9 @@ def _remove(files: Iterable[Path]) -> None:
         file.unlink(missing_ok=True)
 
 
-def _taken(root: Path) -> bool:
+def _is_occupied(root: Path) -> bool:
     return root.exists() and (not root.is_dir() or any(root.iterdir()))
 
 
-def _already(root: Path) -> str:
-    return f"{root}: holds something already, nothing downloaded; move it away to download again"
-
-
-def _by_hand(conf: schema.Dataset) -> str:
-    steps = BY_HAND.get(conf.reader, "a dataset of your own is nowhere to be downloaded from")
-    return f"dataset.download=true: {steps.format(root=conf.root)}"
+def _occupied_message(root: Path) -> str:
+    return f"{root}: not empty, nothing downloaded; move it away to download again"

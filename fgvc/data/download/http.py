@@ -1,7 +1,8 @@
-"""An archive's address -> the verified file; resumed after a break, retried with growing pauses.
+"""URL of an archive -> the verified file; resumed after a break, retried with growing pauses.
 
-A try that brings the file further than it has ever been is not counted: a large archive may take
-many. TRIES in a row that do not, and the download ends with the address and the expected digest.
+A try that extends the file does not count as a failure, because a large archive may take many
+tries. After MAX_FAILURES tries in a row without progress, the error names the URL and the expected
+digest.
 """
 
 from __future__ import annotations
@@ -15,33 +16,33 @@ import requests
 
 from fgvc import untrusted
 from fgvc.config import schema
-from fgvc.data.doctor.archives import mismatch
+from fgvc.data.doctor.archives import difference
 from fgvc.store.atomic import sync_folder
 from fgvc.store.disk_errors import open_named
 from fgvc.types import Progress, UserError
 from fgvc.untrusted import MIB
 
-TRIES = 5
-PAUSE = 1.0  # seconds after the first failure; doubled after each further one
-GAIN = 1 << 20  # bytes that a try has to add to be called progress
-PIECE = 1 << 15  # bytes; what is lost of a broken connection is less
-TIMEOUT = (30.0, 60.0)  # seconds to connect, and between two pieces
-SPARE = 256 * MIB  # bytes left free on the disk
+MAX_FAILURES = 5
+PAUSE = 1.0  # seconds after the first failure; doubled after each further failure
+MIN_PROGRESS = 1 << 20  # bytes that a try must add to count as progress
+CHUNK = 1 << 15  # bytes; a broken connection loses less
+TIMEOUT = (30.0, 60.0)  # seconds to connect, and between two chunks
+MIN_FREE = 256 * MIB  # bytes to leave free on the disk
 
 
-class TryError(Exception):
-    """A try that failed; another may not."""
+class DownloadError(Exception):
+    """A failed try; the next may succeed."""
 
 
 def download(archive: schema.Archive, target: Path, progress: Progress) -> Path:
-    """Fetch one archive. An incomplete one stays beside the target (.part), for the next time.
+    """Download an archive. An incomplete file stays beside the target (.part) and is resumed.
 
     Args:
-        target: takes its name only once its digest is the expected one.
+        target: exists only after its digest was verified.
         progress: advanced by MiB.
 
     Raises:
-        UserError: TRIES failures without progress, or a disk that is too small.
+        UserError: MAX_FAILURES tries without progress, or a full disk.
     """
     part = target.with_name(f"{target.name}.part")
     furthest, failures = _size(part), 0
@@ -49,11 +50,11 @@ def download(archive: schema.Archive, target: Path, progress: Progress) -> Path:
         try:
             _receive(archive, part, progress)
             _verify(archive, part)
-        except (TryError, requests.RequestException) as error:
+        except (DownloadError, requests.RequestException) as error:
             gained, furthest = _size(part) - furthest, max(furthest, _size(part))
-            failures = 0 if gained >= GAIN else failures + 1
-            if failures == TRIES:
-                raise UserError(_given_up(archive, part, error)) from error
+            failures = 0 if gained >= MIN_PROGRESS else failures + 1
+            if failures == MAX_FAILURES:
+                raise UserError(_failure_message(archive, part, error)) from error
             time.sleep(PAUSE * 2 ** max(failures - 1, 0))
         else:
             part.replace(target)
@@ -62,16 +63,18 @@ def download(archive: schema.Archive, target: Path, progress: Progress) -> Path:
 
 
 def _receive(archive: schema.Archive, part: Path, progress: Progress) -> None:
-    """Add to the part what it lacks, or write it anew where the host knows no ranges."""
-    have = _size(part)
-    if archive.bytes is not None and have == archive.bytes:
+    """Append the missing bytes, or start again if the host does not support ranges."""
+    start_size = _size(part)
+    if archive.bytes is not None and start_size == archive.bytes:
         return
     assert archive.url is not None
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = {"Accept-Encoding": "identity"} | (
+        {"Range": f"bytes={start_size}-"} if start_size else {}
+    )
     with requests.get(archive.url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
-        if have and reply.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # nothing lacks: the digest decides
-        start = _start(reply, have)
+        if start_size and reply.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # complete: the digest decides
+        start = _first_byte(reply, start_size)
         _check_disk(archive, reply, part, start)
         if os.path.lexists(part):
             untrusted.require_regular(part)
@@ -79,26 +82,26 @@ def _receive(archive: schema.Archive, part: Path, progress: Progress) -> None:
             _copy(archive, reply, file, start, progress)
 
 
-def _start(reply: requests.Response, have: int) -> int:
-    """The byte that a reply begins with; TryError where it is no part of an archive."""
+def _first_byte(reply: requests.Response, expected: int) -> int:
+    """The byte that a reply starts at; DownloadError if the reply is no part of the archive."""
     kind = reply.headers.get("Content-Type", "").lower()
     html = ", an HTML page" if kind.startswith("text/html") else ""
     if reply.status_code not in (requests.codes.ok, requests.codes.partial_content):
-        raise TryError(f"HTTP {reply.status_code} {reply.reason}{html}")
+        raise DownloadError(f"HTTP {reply.status_code} {reply.reason}{html}")
     if html:
-        raise TryError("an HTML page instead of the archive")
+        raise DownloadError("an HTML page instead of the archive")
     if reply.status_code == requests.codes.ok:
         return 0
-    if not reply.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-        raise TryError(f"another range than the one from byte {have}")
-    return have
+    if not reply.headers.get("Content-Range", "").startswith(f"bytes {expected}-"):
+        raise DownloadError(f"another range than the one from byte {expected}")
+    return expected
 
 
 def _check_disk(archive: schema.Archive, reply: requests.Response, part: Path, start: int) -> None:
-    """Room for the rest of the archive and, beside it, for what it holds."""
+    """Check for space for the rest of the archive and for its unpacked files."""
     length = int(reply.headers.get("Content-Length") or 0)
     total = archive.bytes or start + length
-    needed = total - start + total + SPARE
+    needed = total - start + total + MIN_FREE
     free = shutil.disk_usage(part.parent).free
     if needed > free:
         raise UserError(
@@ -111,35 +114,36 @@ def _copy(
     archive: schema.Archive, reply: requests.Response, file, start: int, progress: Progress
 ) -> None:
     done = start
-    for piece in reply.iter_content(PIECE):
-        file.write(piece)
-        progress((done + len(piece)) // MIB - done // MIB, archive.file)
-        done += len(piece)
+    for chunk in reply.iter_content(CHUNK):
+        file.write(chunk)
+        progress((done + len(chunk)) // MIB - done // MIB, archive.file)
+        done += len(chunk)
         if archive.bytes is not None and done > archive.bytes:
-            break  # too long: the size will tell
-        if done % (64 * MIB) < PIECE and shutil.disk_usage(Path(file.name).parent).free < SPARE:
-            raise UserError(f"{file.name}: the disk is full; make room and start again: it resumes")
+            break  # too long: the size check will fail
+        if done % (64 * MIB) < CHUNK and shutil.disk_usage(Path(file.name).parent).free < MIN_FREE:
+            raise UserError(f"{file.name}: the disk is full; make room and run again to resume")
 
 
 def _verify(archive: schema.Archive, part: Path) -> None:
-    """Refuse a file that is not the archive. One that is only too short is kept."""
+    """Remove a file that is not the archive; keep a file that is only too short."""
     size = _size(part)
     if archive.bytes is not None and size < archive.bytes:
-        raise TryError(f"ended after {size} of {archive.bytes} bytes")
-    if wrong := mismatch(part, archive, lambda n, note="": None):
+        raise DownloadError(f"ended after {size} of {archive.bytes} bytes")
+    if wrong := difference(part, archive, lambda n, note="": None):
         part.unlink()
-        raise TryError(wrong)
+        raise DownloadError(wrong)
 
 
-def _given_up(archive: schema.Archive, part: Path, error: Exception) -> str:
+def _failure_message(archive: schema.Archive, part: Path, error: Exception) -> str:
     expected = f"sha256 {archive.sha256}" if archive.sha256 else f"md5 {archive.md5}"
-    kept = (
-        f"; the {_size(part)} bytes that arrived are kept and gone on with" if _size(part) else ""
+    resume_note = (
+        f"; the {_size(part)} bytes received so far are kept and resumed" if _size(part) else ""
     )
+    reason = " ".join(str(error).split())
     return (
-        f"{archive.url}: {TRIES} tries failed, the last with: {' '.join(str(error).split())} "
+        f"{archive.url}: {MAX_FAILURES} tries failed, the last with: {reason} "
         f"(expected: {archive.file}, {expected}); try again later, or put the archive beside "
-        f"dataset.root= yourself{kept}"
+        f"dataset.root= yourself{resume_note}"
     )
 
 

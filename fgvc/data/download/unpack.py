@@ -1,7 +1,7 @@
-"""An archive -> files below one folder: plain files and folders only, or a refusal.
+"""An archive -> files below one folder; only regular files and folders are accepted.
 
 Every member is checked before it is written: nothing outside the folder, no links, no devices, no
-more bytes than the archive's own size makes plausible. Bytes are counted as they come out.
+more bytes than the size of the archive makes plausible. Bytes are counted while decompressing.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from pathlib import Path
 from typing import IO, cast
 
 from fgvc import untrusted
-from fgvc.data.download.stream import DIRECTORY, Content, TooLongError, ZipSource
+from fgvc.data.download.stream import MAX_ZIP_DIRECTORY, TarContent, TooLongError, ZipSource
 from fgvc.data.find_root import safe_relative
 from fgvc.store.disk_errors import open_named
 from fgvc.types import Progress, UserError
 from fgvc.untrusted import MIB
 
-MOST_TIMES = 50  # bytes unpacked for each byte of the archive: JSON shrinks tenfold, bombs further
-LEAST = 1 << 26  # bytes that any archive may unpack to
-HEADER = 1 << 20  # bytes of the headers of a member of a tar: its name, times and attributes
-PIECE = 1 << 18  # bytes written at a time
-DAMAGE = (
+MAX_RATIO = 50  # unpacked bytes per byte of the archive; JSON reaches 10, bombs far more
+MIN_LIMIT = 1 << 26  # bytes that an archive of any size may unpack to
+MAX_HEADER = 1 << 20  # bytes of the headers of a tar member: name, times and attributes
+CHUNK = 1 << 18  # bytes written at a time
+DAMAGE_ERRORS = (
     *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError),
     *(NotImplementedError, LookupError, OverflowError, RuntimeError, ValueError, struct.error),
 )
-BY_HAND = "unpack it yourself, and set dataset.root= to the folder"
+UNPACK_BY_HAND = "unpack it yourself, and set dataset.root= to the folder"
 
 
 class UnpackError(UserError):
-    """An archive that holds what no dataset needs, or is damaged."""
+    """An archive that is damaged or unsafe."""
 
 
 def unpack(file: Path, folder: Path, progress: Progress) -> None:
-    """Unpack a .tar (plain, .gz, .bz2, .xz) or a .zip into a folder that is ours alone.
+    """Unpack a .tar (plain, .gz, .bz2, .xz) or a .zip into a folder that nobody else uses.
 
     Args:
         progress: advanced by MiB unpacked.
 
     Raises:
-        UnpackError: a member that is no plain file or folder or leads outside, too many bytes, or a
-            damaged archive. What was unpacked until then stays for the caller to remove.
+        UnpackError: a member that is no regular file or folder or leads outside, too many bytes, or
+            a damaged archive. The caller removes the files unpacked so far.
     """
     budget = _Budget(file, progress)
-    with _damage_reported(file):
+    with _report_damage(file):
         if zipfile.is_zipfile(untrusted.require_regular(file)):
             _unzip(file, folder, budget)
         else:
@@ -59,20 +59,20 @@ def unpack(file: Path, folder: Path, progress: Progress) -> None:
 
 
 class _Budget:
-    """Counts unpacked bytes, and ends it where they become too many."""
+    """Counts unpacked bytes and raises if they become too many."""
 
     def __init__(self, file: Path, progress: Progress) -> None:
         self.file, self.progress = file, progress
-        self.most = max(file.stat().st_size * MOST_TIMES, LEAST)
+        self.most = max(file.stat().st_size * MAX_RATIO, MIN_LIMIT)
         self.spent = 0
 
     def check(self, size: int, name: str) -> None:
         """Refuse a member whose header states too many bytes."""
         if self.spent + size > self.most:
             raise UnpackError(
-                f"{self.file}: {_shown(name)} would bring it to {self.spent + size} bytes "
+                f"{self.file}: {_printable(name)} would bring it to {self.spent + size} bytes "
                 f"unpacked, more than the {self.most} that its size makes plausible; if you trust "
-                f"it, {BY_HAND}"
+                f"it, {UNPACK_BY_HAND}"
             )
 
     def spend(self, size: int, name: str) -> None:
@@ -84,38 +84,37 @@ class _Budget:
 
 def _untar(file: Path, folder: Path, budget: _Budget) -> None:
     with untrusted.open_regular(file) as packed:
-        content = Content(packed)
-        content.left = HEADER
+        content = TarContent(packed)
+        content.left = MAX_HEADER
         with (
-            _header_bounded(file),
+            _report_long_headers(file),
             tarfile.open(fileobj=cast("IO[bytes]", content), mode="r|") as archive,
         ):
             for member in archive:
-                content.left = HEADER
+                content.left = MAX_HEADER
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue] a KiB each
                 budget.spend(tarfile.BLOCKSIZE, member.name)  # of its header
                 if member.isdir() and member.name in (".", "./", ""):
                     continue
                 # a sparse file states two sizes, and its gaps cost no byte of the archive
                 plain = (member.isreg() and not member.issparse()) or member.isdir()
-                _check(file, member.name, plain)
+                _check_member(file, member.name, plain)
                 budget.check(member.size, member.name)
                 content.left += member.size
                 # written here: TarFile.extract has no `filter` before Python 3.11.4
                 data = None if member.isdir() else archive.extractfile(member)
-                _write(
-                    folder / member.name, data, "wb", budget
-                )  # if a file occurs twice, the later wins
-                content.left = HEADER
+                # "wb": if a file occurs twice, the later one wins
+                _write(folder / member.name, data, "wb", budget)
+                content.left = MAX_HEADER
 
 
 @contextmanager
-def _header_bounded(file: Path) -> Iterator[None]:
+def _report_long_headers(file: Path) -> Iterator[None]:
     try:
         yield
     except TooLongError:
         raise UnpackError(
-            f"{file}: a member whose headers have more than {HEADER} bytes; the archive is refused"
+            f"{file}: a member has headers of more than {MAX_HEADER} bytes; the archive is refused"
         ) from None
 
 
@@ -124,41 +123,43 @@ def _unzip(file: Path, folder: Path, budget: _Budget) -> None:
         archive = zipfile.ZipFile(cast("IO[bytes]", ZipSource(untrusted.require_regular(file))))
     except TooLongError:
         raise UnpackError(
-            f"{file}: its directory has more than {DIRECTORY} bytes; {BY_HAND}"
+            f"{file}: its directory has more than {MAX_ZIP_DIRECTORY} bytes; {UNPACK_BY_HAND}"
         ) from None
     with archive, cast("IO[bytes]", archive.fp):
         for member in archive.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
-            _check(file, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            _check_member(file, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
             budget.check(member.file_size, member.filename)
-            if member.compress_type == zipfile.ZIP_LZMA:  # its decoder has no bound of memory
-                raise UnpackError(f"{file}: {_shown(member.filename)} is packed by LZMA; {BY_HAND}")
+            if member.compress_type == zipfile.ZIP_LZMA:  # its decoder has no memory limit
+                raise UnpackError(
+                    f"{file}: {_printable(member.filename)} is packed by LZMA; {UNPACK_BY_HAND}"
+                )
             data = None if member.is_dir() else archive.open(member)
             _write(folder / member.filename, data, "xb", budget)
 
 
 def _write(target: Path, data: IO[bytes] | None, mode: str, budget: _Budget) -> None:
-    """Write a member that `_check` accepted. data: of a file; None makes a folder.
+    """Write a checked member. data: content of a file; None for a folder.
 
     Raises:
-        OSError: a file stands where a folder should be, or the other way round.
+        OSError: a file is where a folder should be, or vice versa.
     """
     if data is None:
         target.mkdir(parents=True, exist_ok=True)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with data, open_named(target, mode) as out:
-        while piece := data.read(PIECE):
-            budget.spend(len(piece), target.name)
-            out.write(piece)
+        while chunk := data.read(CHUNK):
+            budget.spend(len(chunk), target.name)
+            out.write(chunk)
 
 
-def _shown(name: str) -> str:
+def _printable(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def _check(file: Path, name: str, plain: bool) -> None:
-    shown = _shown(name)
+def _check_member(file: Path, name: str, plain: bool) -> None:
+    shown = _printable(name)
     if not plain:
         raise UnpackError(
             f"{file}: {shown} is a link, a device or a sparse file; the archive is refused"
@@ -168,15 +169,15 @@ def _check(file: Path, name: str, plain: bool) -> None:
 
 
 @contextmanager
-def _damage_reported(file: Path) -> Iterator[None]:
+def _report_damage(file: Path) -> Iterator[None]:
     try:
         yield
     except UserError:
         raise
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         raise UnpackError(f"{file}: damaged archive ({' '.join(str(error).split())})") from error
     except OSError as error:
-        # of a decompressor, not of the disk; or a member begins before the archive
+        # from a decompressor, not from the disk; or a member begins before the archive
         if error.errno in (None, errno.EINVAL):
             raise UnpackError(f"{file}: damaged archive ({error})") from error
         if not isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):

@@ -1,4 +1,4 @@
-"""The folder in which a dataset begins -> its pictures with class and split, and notes on them."""
+"""The folder in which a dataset begins -> its images with class and split, and notes on them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fgvc.data.datasets.folder import skipped_files, split_folders
-from fgvc.data.datasets.folder.find_classes import Base, check_parts, copies_in, one_class
+from fgvc.data.datasets.folder.find_classes import (
+    DatasetRoot,
+    check_parts,
+    find_copies,
+    one_class_error,
+)
 from fgvc.data.datasets.folder.listing import Folder
-from fgvc.data.datasets.folder.split_folders import NAMES
+from fgvc.data.datasets.folder.split_folders import SPLIT_NAMES
 from fgvc.data.index import list_first
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
 from fgvc.untrusted.shell import setting
@@ -18,8 +23,8 @@ Row = tuple[str, str, int]  # path, class, split
 
 
 @dataclass
-class Contents:
-    """What is read. folders: all whose direct content is read. strays: pictures in no class."""
+class DatasetContent:
+    """What is read. folders: those whose direct content is read. strays: images in no class."""
 
     rows: list[Row] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
@@ -28,95 +33,93 @@ class Contents:
     test_source: str = "carved"
 
 
-def read(base: Base) -> Contents:
-    """All that is read of a dataset, before a test is carved.
+def read(root: DatasetRoot) -> DatasetContent:
+    """Collect the images of a dataset, before a test split is carved.
 
     Raises:
         UserError: two folders for one split, no train, an empty class folder, names that collide,
             or a class that train lacks.
     """
-    return _split_contents(base) if base.has_splits else _class_contents(base)
+    return _read_splits(root) if root.has_splits else _read_classes(root)
 
 
 # --- splits that hold class folders ---
 
 
-def _split_contents(base: Base) -> Contents:
-    found, folder = split_folders.find(base.folder), base.folder
-    contents = Contents(strays=list(folder.pictures))
-    split_of_folder = {
-        split: split_folders.unwrapped(part) for split, part in found.by_split.items()
-    }
-    by_split = dict(split_of_folder)
+def _read_splits(root: DatasetRoot) -> DatasetContent:
+    folder = root.folder
+    layout = split_folders.find(folder)
+    contents = DatasetContent(strays=list(folder.images))
+    by_split = {split: split_folders.unwrap(part) for split, part in layout.by_split.items()}
     if TEST in by_split:
         contents.test_source = "test"
     elif VAL in by_split:
         contents.test_source = "val"
         by_split = {TRAIN: by_split[TRAIN], TEST: by_split[VAL]}
     classes_of = {}
-    names = [part.name for part in by_split[TRAIN].holding]
+    names = [part.name for part in by_split[TRAIN].image_folders]
     if len(names) == 1 and split_folders.is_wrapper(names[0]):  # train/images beside train/labels
-        raise one_class(folder.path, names[0])
-    check_parts(by_split[TRAIN], by_split[TRAIN].holding)
-    for split, part in by_split.items():
-        copies = copies_in(part)
-        contents.notes += beside_note(copies, f"a copy of the classes in {part.name}/")
-        folders = [inside for inside in part.folders if inside not in copies]
+        raise one_class_error(folder.path, names[0])
+    check_parts(by_split[TRAIN], by_split[TRAIN].image_folders)
+    for split, split_folder in by_split.items():
+        copies = find_copies(split_folder)
+        contents.notes += unused_folders_note(
+            copies, f"a copy of the classes in {split_folder.name}/"
+        )
+        folders = [inner for inner in split_folder.folders if inner not in copies]
         classes_of[split] = _add_classes(contents, folders, split)
-        contents.folders.append(part)
-        contents.strays += part.pictures
+        contents.folders.append(split_folder)
+        contents.strays += split_folder.images
     for split, classes in classes_of.items():
-        if strange := sorted(classes - classes_of[TRAIN]):
+        if untrained := sorted(classes - classes_of[TRAIN]):
             raise UserError(
                 f"{by_split[split].path}: holds classes that {by_split[TRAIN].name}/ lacks: "
-                f"{list_first(strange)}; add training pictures of them, or move them out"
+                f"{list_first(untrained)}; add training images of them, or move them out"
             )
     contents.notes += _split_notes(folder, by_split, contents.test_source)
-    contents.notes += _depth_note(by_split[TRAIN].holding)
-    contents.notes += [_unlabelled_note(part) for part in found.unlabelled]
-    contents.notes += beside_note(found.beside, "beside the splits")
+    contents.notes += _depth_note(by_split[TRAIN].image_folders)
+    for part in layout.unlabelled:
+        holds = f"{part.count()} images without class folders and thus without labels"
+        contents.notes.append(
+            f"{part.name}/ holds {holds if part.holds_images else 'no images'}: not used"
+        )
+    contents.notes += unused_folders_note(layout.beside, "beside the splits")
     return contents
 
 
 def _split_notes(folder: Folder, by_split: Mapping[int, Folder], source: str) -> list[str]:
-    """A note on split folders that are not just called train, val and test."""
+    """A note on split folders whose names are not exactly train, val and test."""
     names = {split: part.path[len(folder.path) + 1 :] for split, part in by_split.items()}
-    usual = NAMES | ({TEST: NAMES[VAL]} if source == "val" else {})
+    usual = SPLIT_NAMES | ({TEST: SPLIT_NAMES[VAL]} if source == "val" else {})
     if all(name == usual[split] for split, name in names.items()):
         return []
-    order = [split for split in NAMES if split in names]
-    texts = [f"{names[split]}/ is {NAMES[split]}" for split in order]
-    why = " as there is no test split" if source == "val" else ""
+    order = [split for split in SPLIT_NAMES if split in names]
+    texts = [f"{names[split]}/ is {SPLIT_NAMES[split]}" for split in order]
+    why = " because there is no test split" if source == "val" else ""
     return [f"splits: {', '.join(texts)}{why}"]
 
 
-def _unlabelled_note(part: Folder) -> str:
-    if not (count := part.count()):
-        return f"{part.name}/ holds no pictures: not used"
-    return (
-        f"{part.name}/ holds {count} pictures without class folders, thus without labels: not used"
-    )
-
-
-def beside_note(folders: Sequence[Folder], where: str) -> list[str]:
-    """A note on folders whose pictures are not used, or nothing."""
+def unused_folders_note(folders: Sequence[Folder], where: str) -> list[str]:
+    """A note on folders whose images are not used, if there are any."""
     if not folders:
         return []
-    texts = [f"{skipped_files.printable(folder.name)} ({_pictures(folder)})" for folder in folders]
+    texts = [
+        f"{skipped_files.printable(folder.name)} ({_count_text(folder)})" for folder in folders
+    ]
     return [f"{where}, not used: {list_first(texts)}"]
 
 
 # --- class folders without splits ---
 
 
-def _class_contents(base: Base) -> Contents:
-    """Class folders; where each holds folders called like splits, these are the splits."""
-    contents = Contents(strays=list(base.folder.pictures))
-    classes = [folder for folder in base.folder.folders if folder not in base.copies]
-    contents.notes += beside_note(base.copies, "a copy of the classes beside it")
+def _read_classes(root: DatasetRoot) -> DatasetContent:
+    """Read class folders; if each holds folders named like splits, those are the splits."""
+    contents = DatasetContent(strays=list(root.folder.images))
+    classes = [folder for folder in root.folder.folders if folder not in root.copies]
+    contents.notes += unused_folders_note(root.copies, "a copy of the classes beside it")
     split = [folder for folder in classes if _inner_splits(folder)]
     if split:
-        _read_inner_splits(contents, base.folder, classes, split)
+        _read_inner_splits(contents, root.folder, classes, split)
     else:
         _add_classes(contents, classes, TRAIN)
         contents.notes += _class_notes(classes)
@@ -124,66 +127,69 @@ def _class_contents(base: Base) -> Contents:
 
 
 def _inner_splits(folder: Folder) -> dict[str, int]:
-    """{name: split} of the folders in a class folder, if they are its splits; otherwise empty."""
-    known = split_folders.words_of(folder.holding)
-    several = len(set(known.values())) > 1 and TRAIN in known.values()
-    is_whole = len(known) == len(folder.holding) and not folder.pictures
-    return known if several and is_whole else {}
+    """{name: split} of the folders in a class folder if all of them are splits; otherwise empty."""
+    splits = split_folders.splits_by_name(folder.image_folders)
+    several = len(set(splits.values())) > 1 and TRAIN in splits.values()
+    is_whole = len(splits) == len(folder.image_folders) and not folder.images
+    return splits if several and is_whole else {}
 
 
 def _read_inner_splits(
-    contents: Contents, base: Folder, classes: Sequence[Folder], split: Sequence[Folder]
+    contents: DatasetContent,
+    folder_above: Folder,
+    classes: Sequence[Folder],
+    split_classes: Sequence[Folder],
 ) -> None:
     """Read <class>/train, <class>/test.
 
     Raises:
         UserError: some classes have splits, and others do not.
     """
-    known = {part for folder in split for part in _inner_splits(folder).values()}
+    splits = {part for folder in split_classes for part in _inner_splits(folder).values()}
+    example = list_first(_inner_splits(split_classes[0]))
     for folder in classes:
-        words = split_folders.words_of(folder.holding)
-        if folder.pictures or not folder.holding or len(words) < len(folder.holding):
+        words = split_folders.splits_by_name(folder.image_folders)
+        if folder.images or not folder.image_folders or len(words) < len(folder.image_folders):
             raise UserError(
-                f"{base.path}: {split[0].name}/ holds {list_first(_inner_splits(split[0]))}, but "
-                f"{folder.name}/ is not split so; sort them alike, best as train/<class>/ and "
-                "test/<class>/"
+                f"{folder_above.path}: {split_classes[0].name}/ holds {example}, but "
+                f"{folder.name}/ is not split that way; use one layout, preferably train/<class>/ "
+                "and test/<class>/"
             )
-    contents.test_source = "test" if TEST in known else "val"
+    contents.test_source = "test" if TEST in splits else "val"
     for folder in classes:
         contents.folders.append(folder)
-        words = split_folders.words_of(folder.holding)
-        for part in folder.holding:
+        words = split_folders.splits_by_name(folder.image_folders)
+        for part in folder.image_folders:
             is_test = words[part.name] == VAL and contents.test_source == "val"
             _add_class(contents, nfc(folder.name), part, TEST if is_test else words[part.name])
-    contents.notes.append(
-        f"splits: read from the folders {list_first(_inner_splits(split[0]))} in each class folder"
-    )
+    contents.notes.append(f"splits: read from the folders {example} in each class folder")
 
 
 def _class_notes(classes: Sequence[Folder]) -> list[str]:
-    """Notes on class folders that may be meant in another way."""
+    """Notes on class folders that may have another meaning."""
     notes = []
-    if words := split_folders.words_of(classes):
+    if words := split_folders.splits_by_name(classes):
         notes.append(
-            f"{list_first(words)}: read as classes, as there are other classes beside them"
+            f"{list_first(words)}: read as classes, because there are other classes beside them"
         )
     return notes + _depth_note(classes)
 
 
 def _depth_note(classes: Sequence[Folder]) -> list[str]:
-    """A note on classes that lie perhaps one level further down."""
-    deep = [folder for folder in classes if not folder.pictures]
+    """A note on classes that perhaps lie one level further down."""
+    deep = [folder for folder in classes if not folder.images]
     if len(deep) < len(classes):
         return [
-            f"{folder.name}/ holds only folders ({list_first(inside.name for inside in folder.holding)}"
-            f"), whose pictures belong to the class {folder.name}"
+            f"{folder.name}/ holds only folders "
+            f"({list_first(f.name for f in folder.image_folders)}), "
+            f"whose images belong to the class {folder.name}"
             for folder in deep[:1]
-            if len(folder.holding) > 1
+            if len(folder.image_folders) > 1
         ]
-    inner = sorted({inside.name for folder in classes for inside in folder.holding})
+    names = sorted({inner.name for folder in classes for inner in folder.image_folders})
     return [
         f"the class folders ({list_first(folder.name for folder in classes)}) hold only folders "
-        f"({list_first(inner)}), whose pictures belong to the class above; if these are the "
+        f"({list_first(names)}), whose images belong to the class above; if these are the "
         f"classes, set {setting('dataset.root', classes[0].path)}"
     ]
 
@@ -191,19 +197,19 @@ def _depth_note(classes: Sequence[Folder]) -> list[str]:
 # --- classes ---
 
 
-def _add_classes(contents: Contents, folders: Sequence[Folder], split: int) -> set[str]:
-    """Add all class folders of a split; returns the names of the classes.
+def _add_classes(contents: DatasetContent, folders: Sequence[Folder], split: int) -> set[str]:
+    """Add all class folders of a split and return the names of the classes.
 
     Raises:
-        UserError: an empty one, or names that differ only in case, Unicode composition or spaces
-            and dots at the end.
+        UserError: an empty class folder, or names that differ only in case, Unicode composition, or
+            spaces and dots at the end.
     """
     places: dict[str, list[str]] = defaultdict(list)
     for folder in folders:
-        if not folder.holds_pictures:
+        if not folder.holds_images:
             raise UserError(
                 f"{folder.path}: a class folder without "
-                f"pictures{skipped_files.summary(folder)}; fill or remove it"
+                f"images{skipped_files.summary(folder)}; fill or remove it"
             )
         places[nfc(folder.name).casefold().rstrip(" .")].append(folder.path)  # as Windows does
         _add_class(contents, nfc(folder.name), folder, split)
@@ -215,12 +221,12 @@ def _add_classes(contents: Contents, folders: Sequence[Folder], split: int) -> s
     return {nfc(folder.name) for folder in folders}
 
 
-def _add_class(contents: Contents, name: str, folder: Folder, split: int) -> None:
+def _add_class(contents: DatasetContent, name: str, folder: Folder, split: int) -> None:
     for part in folder.walk():
         contents.folders.append(part)
-        contents.rows += [(path, name, split) for path in part.pictures]
+        contents.rows += [(path, name, split) for path in part.images]
 
 
-def _pictures(folder: Folder) -> str:
+def _count_text(folder: Folder) -> str:
     count = folder.count()
-    return f"{count} picture" if count == 1 else f"{count} pictures"
+    return f"{count} image" if count == 1 else f"{count} images"

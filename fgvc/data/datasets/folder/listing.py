@@ -1,7 +1,7 @@
-"""A folder on disk -> its pictures, its folders, and what is passed over; listed when needed.
+"""A folder on disk -> its images, its folders and the skipped files, listed when first needed.
 
-Links are followed, but for a link to a folder above itself. FIFOs and devices are never opened. A
-broken link with the suffix of a picture is a picture: dataset.on_bad_image decides about it.
+Links are followed, except a link to a folder above itself. FIFOs and devices are never opened. A
+broken link with the suffix of an image counts as an image: dataset.on_bad_image handles it.
 """
 
 from __future__ import annotations
@@ -13,51 +13,52 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fgvc.data.find_root import list_error
 from fgvc.data.image_formats import READABLE, file_kind, has_image_suffix, is_system_file
 from fgvc.types import UserError
 
-# folders that operating systems, file servers and tools leave; in lower case
-NO_CLASSES = frozenset(
+# folders that operating systems, file servers and tools create; in lower case
+TOOL_FOLDERS = frozenset(
     {
         *("__macosx", "lost+found", "system volume information", "$recycle.bin", "recycler"),
         *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "found.000"),
         *("network trash folder", "temporary items", "__pycache__"),
     }
 )
-HIDDEN, BROKEN, SPECIAL, BACK, STRAY = (
+HIDDEN, BROKEN, SPECIAL, LINK_LOOP, STRAY = (
     "hidden file",
     "broken link",
     "FIFO, socket or device",
     "link back to a folder above it",
-    "picture in no class folder",
+    "image in no class folder",
 )
 Inode = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A file that is no picture. kind: see formats.file_kind, or why it was not opened."""
+class SkippedFile:
+    """A file that is no image. kind: see image_formats.file_kind, or why it was not opened."""
 
     path: str
     kind: str | None
 
 
 @dataclass
-class Content:
-    """What lies directly in a folder, in the order of the names. no_classes: paths of folders."""
+class FolderContent:
+    """Direct content of a folder, sorted by name. tool_folders: paths of skipped folders."""
 
-    pictures: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-    no_classes: list[str] = field(default_factory=list)
+    skipped: list[SkippedFile] = field(default_factory=list)
+    tool_folders: list[str] = field(default_factory=list)
 
 
 class Folder:
-    """A folder of a dataset, listed at the first question about its content.
+    """A folder of a dataset, listed when its content is first used.
 
     Args:
-        path: as it is opened, and as the dataset names it.
-        above: the folders that lead to it.
+        path: as it is opened, and as messages name it.
+        above: the folders above it.
     """
 
     def __init__(self, path: str, above: frozenset[Inode] = frozenset()) -> None:
@@ -70,59 +71,59 @@ class Folder:
         return _inode(self.path)
 
     @functools.cached_property
-    def content(self) -> Content:
-        """What lies in it.
+    def content(self) -> FolderContent:
+        """The direct content.
 
         Raises:
-            UserError: it, or what lies in it, cannot be read.
+            UserError: the folder or an entry cannot be read.
         """
-        content, above = Content(), self._above | {self.inode}
+        content, above = FolderContent(), self._above | {self.inode}
         for entry in _entries(self.path):
             try:
                 is_folder, is_file = entry.is_dir(), entry.is_file()
             except OSError as error:
                 if error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE):
                     raise _unreadable(entry.path, error) from None
-                is_folder = is_file = False  # a link that leads to itself
+                is_folder = is_file = False  # a link to itself
             if is_folder:
-                _enter_folder(content, entry, above)
+                _add_folder(content, entry, above)
             elif not is_system_file(entry.name):
-                kind = _kind(entry, is_file)
+                kind = _file_kind(entry, is_file)
                 if kind in READABLE:
-                    content.pictures.append(entry.path)
+                    content.images.append(entry.path)
                 else:
-                    content.skipped.append(Skipped(entry.path, kind))
+                    content.skipped.append(SkippedFile(entry.path, kind))
         return content
 
     @property
-    def pictures(self) -> list[str]:
-        """Paths of the pictures directly in it."""
-        return self.content.pictures
+    def images(self) -> list[str]:
+        """Paths of the images directly in the folder."""
+        return self.content.images
 
     @property
     def folders(self) -> list[Folder]:
-        """The folders directly in it, without those that are no classes."""
+        """The folders directly in the folder, without tool folders."""
         return self.content.folders
 
     @functools.cached_property
-    def holds_pictures(self) -> bool:
-        """Whether a picture lies in it, at any depth."""
-        return bool(self.pictures) or any(folder.holds_pictures for folder in self.folders)
+    def holds_images(self) -> bool:
+        """Whether the folder contains an image at any depth."""
+        return bool(self.images) or any(folder.holds_images for folder in self.folders)
 
     @functools.cached_property
-    def holding(self) -> list[Folder]:
-        """The folders directly in it that hold pictures, at any depth."""
-        return [folder for folder in self.folders if folder.holds_pictures]
+    def image_folders(self) -> list[Folder]:
+        """The direct subfolders that contain images at any depth."""
+        return [folder for folder in self.folders if folder.holds_images]
 
     def walk(self) -> Iterator[Folder]:
-        """This folder, then all folders below it."""
+        """Yield this folder, then all folders below it."""
         yield self
         for folder in self.folders:
             yield from folder.walk()
 
     def count(self) -> int:
-        """Number of pictures in it, at any depth."""
-        return sum(len(folder.pictures) for folder in self.walk())
+        """Number of images at any depth."""
+        return sum(len(folder.images) for folder in self.walk())
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
@@ -130,31 +131,28 @@ def _entries(path: str) -> list[os.DirEntry[str]]:
         with os.scandir(path) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise UserError(
-            f"{path}: this folder cannot be listed ({error.strerror}); allow it to be read, "
-            "or move it out of the dataset"
-        ) from None
+        raise list_error(error) from None
 
 
 def _inode(path: str) -> Inode:
     try:
-        state = os.stat(path)  # noqa: PTH116 - as all paths here, it is a text
+        state = os.stat(path)  # noqa: PTH116 - paths are texts here
     except OSError as error:
         raise _unreadable(path, error) from None
     return state.st_dev, state.st_ino
 
 
-def _enter_folder(content: Content, entry: os.DirEntry[str], above: frozenset[Inode]) -> None:
-    if entry.name.startswith(".") or entry.name.casefold() in NO_CLASSES:
-        content.no_classes.append(entry.path)
+def _add_folder(content: FolderContent, entry: os.DirEntry[str], above: frozenset[Inode]) -> None:
+    if entry.name.startswith(".") or entry.name.casefold() in TOOL_FOLDERS:
+        content.tool_folders.append(entry.path)
     elif _inode(entry.path) in above:
-        content.skipped.append(Skipped(entry.path, BACK))
+        content.skipped.append(SkippedFile(entry.path, LINK_LOOP))
     else:
         content.folders.append(Folder(entry.path, above))
 
 
-def _kind(entry: os.DirEntry[str], is_file: bool) -> str | None:
-    """Kind of what is no folder; a key of READABLE for a picture."""
+def _file_kind(entry: os.DirEntry[str], is_file: bool) -> str | None:
+    """Kind of an entry that is no folder; a key of READABLE for an image."""
     if entry.name.startswith("."):
         return HIDDEN
     is_broken = not is_file and not os.path.exists(entry.path)  # noqa: PTH110 - a text

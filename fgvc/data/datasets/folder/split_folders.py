@@ -1,8 +1,8 @@
-"""A folder -> the folders in it that are splits; a split folder -> its class folders.
+"""A folder -> its split folders; a split folder -> its class folders.
 
-A folder is a split if it is called like one (training, Val, cars_test beside cars_train) and holds
-class folders. One that holds pictures itself is a class, unless its neighbours show that the
-pictures are strays.
+A folder is a split if it is named like a split (training, Val, cars_test beside cars_train) and
+holds class folders. A folder with images of its own is a class, unless its siblings show that the
+images are strays.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from fgvc.data.split_names import split_of, splits_among
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
 from fgvc.untrusted.shell import setting
 
-NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
-# names of folders that hold the classes of a whole dataset, or another version of the same pictures
+SPLIT_NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
+# folders that hold the classes of a whole dataset, or another version of the same images
 WRAPPERS = re.compile(
     r"((all|raw|full|color|colour|new|jpeg)?(images?|imgs?|pictures?|pics?|photos?|jpe?gs?|pngs?|data"
     r"|datasets?|files|classes|folders?|archive)|originals?|raw|processed|preprocessed|resized"
@@ -30,134 +30,137 @@ UNLABELLED = re.compile(r"(un)?(known|labell?ed|classified)|none|all|all ?classe
 
 
 @dataclass(frozen=True)
-class Found:
-    """Split folders of a folder. unlabelled: called like splits, but without class folders."""
+class SplitFolders:
+    """Split folders of a folder.
+
+    unlabelled: named like splits, but without class folders. beside: other folders with images.
+    """
 
     by_split: Mapping[int, Folder]
     unlabelled: tuple[Folder, ...]
     beside: tuple[Folder, ...]
 
 
-def words_of(folders: Sequence[Folder]) -> dict[str, int]:
-    """{name: split} of the folders that are called like splits."""
+def splits_by_name(folders: Sequence[Folder]) -> dict[str, int]:
+    """{name: split} of the folders that are named like splits."""
     return splits_among([folder.name for folder in folders])
 
 
 def is_wrapper(name: str) -> bool:
-    """Whether a folder's name says that it wraps a dataset rather than names a class."""
+    """Whether a folder's name suggests that it wraps a dataset rather than being a class."""
     return WRAPPERS.fullmatch(re.sub(r"[\W_]+", "", name.casefold())) is not None
 
 
 def candidates(folder: Folder) -> dict[int, list[Folder]]:
-    """{split: folders called like it that hold class folders}; nothing refused, maybe empty."""
-    split = words_of(folder.folders)
-    named = [inside for inside in folder.folders if inside.name in split]
-    plain = [inside for inside in named if inside.folders and not inside.pictures]
-    only_words = all(inside.name in split for inside in folder.holding)
-    if not plain and not only_words:
+    """{split: folders named like it that hold class folders}; may be empty, never raises."""
+    split = splits_by_name(folder.folders)
+    named = [inner for inner in folder.folders if inner.name in split]
+    with_folders = [inner for inner in named if inner.folders and not inner.images]
+    only_words = all(inner.name in split for inner in folder.image_folders)
+    if not with_folders and not only_words:
         return {}
-    found: dict[int, list[Folder]] = defaultdict(list)
-    for inside in named:
-        if inside in plain or inside.holding:
-            same = [other for other in found[split[inside.name]] if other.inode == inside.inode]
-            found[split[inside.name]] += [] if same else [inside]
-    return {split: folders for split, folders in found.items() if folders}
+    by_split: dict[int, list[Folder]] = defaultdict(list)
+    for inner in named:
+        if inner in with_folders or inner.image_folders:
+            same = [other for other in by_split[split[inner.name]] if other.inode == inner.inode]
+            by_split[split[inner.name]] += [] if same else [inner]
+    return {split: folders for split, folders in by_split.items() if folders}
 
 
-def all_of(by_split: Mapping[int, Sequence[Folder]]) -> list[Folder]:
+def all_folders(by_split: Mapping[int, Sequence[Folder]]) -> list[Folder]:
     """The folders of all splits."""
     return [folder for folders in by_split.values() for folder in folders]
 
 
 def is_split_layout(folder: Folder) -> bool:
-    """Whether a folder surely holds splits: two of them, or train alone with two classes."""
+    """Whether a folder certainly holds splits: two of them, or train alone with two classes."""
     by_split = candidates(folder)
-    alone = all_of(by_split) == folder.holding and TRAIN in by_split
-    return len(by_split) > 1 or (alone and len(unwrapped(by_split[TRAIN][0]).holding) > 1)
+    alone = all_folders(by_split) == folder.image_folders and TRAIN in by_split
+    return len(by_split) > 1 or (alone and len(unwrap(by_split[TRAIN][0]).image_folders) > 1)
 
 
-def layouts_below(folder: Folder, depth: int) -> list[Folder]:
-    """The nearest folders, at or below a folder, that surely hold splits."""
+def find_datasets(folder: Folder, depth: int) -> list[Folder]:
+    """The nearest folders, at or below a folder, that certainly hold splits."""
     if is_split_layout(folder):
         return [folder]
-    below = folder.holding if depth else []
-    return [found for inside in below for found in layouts_below(inside, depth - 1)]
+    subfolders = folder.image_folders if depth else []
+    return [dataset for inner in subfolders for dataset in find_datasets(inner, depth - 1)]
 
 
-def unwrapped(folder: Folder) -> Folder:
-    """A split folder, or the folder in it that holds all its classes: train/images, test/test."""
-    while not folder.pictures and len(folder.holding) == 1:
-        (inside,) = folder.holding
-        if not (_wraps(inside.name, folder.name) and inside.holding):
+def unwrap(folder: Folder) -> Folder:
+    """The folder that holds the classes of a split: itself, or train/images, test/test."""
+    while not folder.images and len(folder.image_folders) == 1:
+        (inner,) = folder.image_folders
+        if not (_is_wrapper_in(inner.name, folder.name) and inner.image_folders):
             break
-        folder = inside
+        folder = inner
     return folder
 
 
-def find(folder: Folder) -> Found:
-    """The split folders of a folder that has candidates.
+def find(folder: Folder) -> SplitFolders:
+    """Find the split folders of a folder that has candidates.
 
     Raises:
         UserError: two folders for one split, or no train.
     """
-    found = candidates(folder)
-    for split, folders in found.items():
+    by_split_all = candidates(folder)
+    for split, folders in by_split_all.items():
         if len(folders) > 1:
             raise UserError(
-                f"{folder.path}: {_slashed(folders)} both mean the split {NAMES[split]}; "
-                "merge them, or rename those that are not"
+                f"{folder.path}: {_list_folders(folders)} both mean the split "
+                f"{SPLIT_NAMES[split]}; merge them, or rename those that are not"
             )
-    by_split = {split: folders[0] for split, folders in found.items()}
+    by_split = {split: folders[0] for split, folders in by_split_all.items()}
     if TRAIN in by_split:
-        known = {nfc(inside.name) for inside in unwrapped(by_split[TRAIN]).holding}
+        class_names = {nfc(inner.name) for inner in unwrap(by_split[TRAIN]).image_folders}
         for split in [split for split in by_split if split != TRAIN]:
-            if is_unlabelled(by_split[split], known):
+            if is_unlabelled(by_split[split], class_names):
                 del by_split[split]
-    rest = [inside for inside in folder.folders if inside not in by_split.values()]
-    aliases = {inside.inode for inside in by_split.values()}
-    rest = [inside for inside in rest if inside.inode not in aliases]
-    words = words_of(folder.folders)
-    unlabelled = tuple(inside for inside in rest if inside.name in words)
+    rest = [inner for inner in folder.folders if inner not in by_split.values()]
+    aliases = {inner.inode for inner in by_split.values()}
+    rest = [inner for inner in rest if inner.inode not in aliases]
+    words = splits_by_name(folder.folders)
+    unlabelled = tuple(inner for inner in rest if inner.name in words)
     if TRAIN not in by_split:
-        raise _no_train(folder, by_split, unlabelled, rest)
-    beside = tuple(inside for inside in rest if inside not in unlabelled and inside.holds_pictures)
-    return Found(by_split, unlabelled, beside)
+        raise _no_train_error(folder, by_split, unlabelled, rest)
+    beside = tuple(inner for inner in rest if inner not in unlabelled and inner.holds_images)
+    return SplitFolders(by_split, unlabelled, beside)
 
 
-def is_unlabelled(folder: Folder, known: set[str] | frozenset[str] = frozenset()) -> bool:
-    """Whether a test folder only wraps pictures without labels: test/images, test1/test1.
+def is_unlabelled(folder: Folder, class_names: set[str] | frozenset[str] = frozenset()) -> bool:
+    """Whether a test folder only wraps images without labels: test/images, test1/test1.
 
     Args:
-        known: names of the classes, which a folder of pictures in it is not.
+        class_names: names of the classes; a folder with such a name is labelled.
     """
-    folder = unwrapped(folder)
-    if len(folder.holding) != 1 or len(folder.folders) != 1:
+    folder = unwrap(folder)
+    if len(folder.image_folders) != 1 or len(folder.folders) != 1:
         return False
-    (inside,) = folder.holding
-    name = inside.name.casefold()
-    says_nothing = _wraps(inside.name, folder.name) or UNLABELLED.fullmatch(name) is not None
-    return says_nothing and not inside.holding and nfc(inside.name) not in known
+    (inner,) = folder.image_folders
+    name = inner.name.casefold()
+    is_no_class = _is_wrapper_in(inner.name, folder.name) or UNLABELLED.fullmatch(name) is not None
+    return is_no_class and not inner.image_folders and nfc(inner.name) not in class_names
 
 
-def _wraps(name: str, above: str) -> bool:
-    return is_wrapper(name) or split_of(name) is not None or name.casefold() == above.casefold()
+def _is_wrapper_in(name: str, parent: str) -> bool:
+    return is_wrapper(name) or split_of(name) is not None or name.casefold() == parent.casefold()
 
 
-def _no_train(
+def _no_train_error(
     folder: Folder,
     by_split: Mapping[int, Folder],
     unlabelled: Sequence[Folder],
     rest: Sequence[Folder],
 ) -> UserError:
-    names = _slashed(list(by_split.values()))
-    words, why = words_of(folder.folders), ""
-    for inside in unlabelled:
-        if words[inside.name] == TRAIN:
-            lies = "pictures, but no class folders" if inside.holds_pictures else "no pictures"
-            why = f" with class folders ({inside.name}/ holds {lies})"
+    names = _list_folders(list(by_split.values()))
+    words, why = splits_by_name(folder.folders), ""
+    for inner in unlabelled:
+        if words[inner.name] == TRAIN:
+            lies = "images, but no class folders" if inner.holds_images else "no images"
+            why = f" with class folders ({inner.name}/ holds {lies})"
     places = [place for place in by_split.values() if not is_unlabelled(place)]
-    places += [place for place in rest if place.holding]
-    way_out = "rename the folder with the training pictures to train/"
+    places += [place for place in rest if place.image_folders]
+    way_out = "rename the folder with the training images to train/"
     if places:
         way_out += (
             f", or set {setting('dataset.root', places[0].path)} to train on that folder and carve "
@@ -166,5 +169,5 @@ def _no_train(
     return UserError(f"dataset.root={folder.path}: holds {names} but no train/{why}; {way_out}")
 
 
-def _slashed(folders: Sequence[Folder]) -> str:
+def _list_folders(folders: Sequence[Folder]) -> str:
     return list_first(f"{folder.name}/" for folder in folders)

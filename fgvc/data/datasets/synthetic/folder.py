@@ -1,7 +1,7 @@
-"""Generator settings -> a folder in the layout of CUB-200-2011: whole or absent, the same bytes.
+"""Generator settings -> a folder in the layout of CUB-200-2011, complete or absent.
 
-Every picture has a random stream of its own, (seed, class, split, index), so the number of
-processes and their order leave no trace.
+Every image has its own random stream, (seed, class, split, index), so the bytes do not depend on
+the number of processes or their order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from fgvc import untrusted
 from fgvc.config.schema import Generator
 from fgvc.data.datasets.synthetic.bird import PARTS
-from fgvc.data.datasets.synthetic.scene import Picture, picture
+from fgvc.data.datasets.synthetic.scene import Drawing, draw_scene
 from fgvc.data.datasets.synthetic.species import Code, Species, species
 from fgvc.parallel import signals
 from fgvc.store import temporary_files
@@ -32,12 +32,12 @@ from fgvc.store.hashing import canonical_json, sha256_bytes
 from fgvc.types import TEST, TRAIN, Progress, UserError
 from fgvc.untrusted import MIB
 
-VERSION = 1  # of the drawing: moves whenever the same settings give other bytes
-QUALITY = 92
-POOL_FROM = 240  # pictures; fewer are drawn sooner than a second process has started
-SETTINGS = "generator.json"
-MOST_PIXELS = 20_000_000_000  # of a whole dataset: a few gigabytes of JPEG, an hour of drawing
-MOST = 1024 * MIB  # bytes of an index file
+VERSION = 1  # raise it whenever the same settings give other bytes
+JPEG_QUALITY = 92
+MIN_POOL_IMAGES = 240  # fewer are drawn faster than a second process starts
+SETTINGS_FILE = "generator.json"
+MAX_PIXELS = 20_000_000_000  # of a dataset: a few gigabytes of JPEG, an hour of drawing
+MAX_FILE_BYTES = 1024 * MIB  # bytes of an index file
 
 LICENSE = """\
 CC0 1.0 Universal (SPDX: CC0-1.0)
@@ -60,7 +60,7 @@ APPROVAL = """\
 """
 
 
-INDEX = (
+INDEX_FILES = (
     "images.txt",
     "image_class_labels.txt",
     "train_test_split.txt",
@@ -76,8 +76,8 @@ def _warn(line: str) -> None:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One picture to draw: where it goes and all that decides its bytes."""
+class DrawingJob:
+    """An image to draw: its path and everything that determines its bytes."""
 
     path: Path
     code: Code
@@ -89,9 +89,9 @@ class Job:
         return self.stream[2]
 
 
-# box, parts, and the SHA256 of the picture's file
+# box, parts, and SHA256 of the file
 Row = tuple[tuple[int, ...], dict[str, tuple[float, float, bool]], str]
-OURS = ("images", "parts", "LICENSE", "APPROVAL.md", SETTINGS)  # and the index files
+DRAWN_NAMES = ("images", "parts", "LICENSE", "APPROVAL.md", SETTINGS_FILE)  # and the index files
 
 
 def write(
@@ -101,58 +101,59 @@ def write(
     on_note: Callable[[str], None] = _warn,
     redraw: bool = False,
 ) -> Path:
-    """Draw the dataset into `root`, or find it there.
+    """Draw the dataset into `root`, unless it is there already.
 
     Args:
-        root: the folder to make; its parents are made where missing.
-        generator: how many classes and pictures, how large, which seed.
-        progress: advanced by one a picture.
-        on_note: called with one line if the dataset there is damaged, and thus drawn again.
-        redraw: the caller knows that a picture is damaged.
+        root: the folder to create, with its parents.
+        generator: number of classes and images, size, seed.
+        progress: advanced by one per image.
+        on_note: called with one line if a damaged dataset is drawn again.
+        redraw: the caller knows that an image is damaged.
 
     Returns:
         root.
 
     Raises:
-        UserError: root holds something else, or no such generator version or seed exists.
-        OSError: the disk refuses.
+        UserError: root holds something else, or the settings cannot be drawn.
+        OSError: the disk fails.
     """
-    root, settings = Path(root), _settings(generator)
-    if not redraw and _fault(root, settings) is None:
+    root, settings = Path(root), _check_settings(generator)
+    if not redraw and _find_damage(root, settings) is None:
         return root
     with lock(root.with_name(f".{root.name}.lock"), wait=True):
         temporary_files.remove_stale(root.parent)
-        fault = "a picture is not as it was drawn" if redraw else _fault(root, settings)
-        if fault is not None:
-            if fault:
-                _check_ours(root)
-                on_note(f"{root}: damaged synthetic birds ({fault}): drawn again")
-            with new_folder(root, replace=bool(fault)) as folder:
-                _fill(folder, generator, settings, progress or _silent)
+        damage = "an image is not as it was drawn" if redraw else _find_damage(root, settings)
+        if damage is not None:
+            if damage:
+                if not _is_synthetic(root):
+                    raise _other_content_error(root)
+                on_note(f"{root}: damaged synthetic birds ({damage}): drawn again")
+            with new_folder(root, replace=bool(damage)) as folder:
+                _draw_dataset(folder, generator, settings, progress or _silent)
     return root
 
 
-def pictures(root: Path) -> dict[str, str]:
-    """SHA256 of each picture as it was drawn, by its path in a dataset that `write` found whole."""
-    return json.loads(untrusted.read_bytes(root / SETTINGS, MOST))["pictures"]
+def image_digests(root: Path) -> dict[str, str]:
+    """{path: SHA256} of the images as drawn, for a dataset that `write` has verified."""
+    return json.loads(untrusted.read_bytes(root / SETTINGS_FILE, MAX_FILE_BYTES))["pictures"]
 
 
-def draw(job: Job) -> Row:
-    """Draw one picture, save it, and return its box, its part locations and its SHA256."""
-    drawn = render(job.code, job.stream, job.side)
+def draw_file(job: DrawingJob) -> Row:
+    """Draw an image, save it, and return its box, part locations and SHA256."""
+    drawing = render(job.code, job.stream, job.side)
     data = io.BytesIO()
-    drawn.image.save(data, "JPEG", quality=QUALITY)
+    drawing.image.save(data, "JPEG", quality=JPEG_QUALITY)
     write_bytes(job.path, data.getvalue())
-    return drawn.box, drawn.parts, sha256_bytes(data.getvalue())
+    return drawing.box, drawing.parts, sha256_bytes(data.getvalue())
 
 
-def render(code: Code, stream: tuple[int, int, int, int], side: int) -> Picture:
-    """The picture of a random stream: (seed, class, split, index)."""
+def render(code: Code, stream: tuple[int, int, int, int], side: int) -> Drawing:
+    """Draw the image of a random stream: (seed, class, split, index)."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(stream)))
-    return picture(code, rng, side)
+    return draw_scene(code, rng, side)
 
 
-def _settings(generator: Generator) -> dict[str, int]:
+def _check_settings(generator: Generator) -> dict[str, int]:
     values = {each.name: getattr(generator, each.name) for each in fields(Generator)}
     if values["version"] != VERSION:
         raise UserError(
@@ -160,10 +161,10 @@ def _settings(generator: Generator) -> dict[str, int]:
             f"set dataset.generator.version={VERSION}"
         )
     count = generator.classes * (generator.train_per_class + generator.test_per_class)
-    if (pixels := count * generator.side**2) > MOST_PIXELS:  # a checkpoint may ask for it
+    if (pixels := count * generator.side**2) > MAX_PIXELS:  # a checkpoint may ask for it
         raise UserError(
-            f"dataset.generator: {count} pictures of {generator.side} pixels a side are {pixels} "
-            f"pixels, more than {MOST_PIXELS}; draw fewer or smaller ones"
+            f"dataset.generator: {count} images of {generator.side} pixels a side are {pixels} "
+            f"pixels, more than {MAX_PIXELS}; draw fewer or smaller ones"
         )
     if values["seed"] < 0:
         raise UserError(
@@ -172,62 +173,59 @@ def _settings(generator: Generator) -> dict[str, int]:
     return values
 
 
-def _fault(root: Path, settings: dict[str, int]) -> str | None:
-    """None if root holds this very dataset, "" if nothing is there yet, otherwise what is damaged.
+def _find_damage(root: Path, settings: dict[str, int]) -> str | None:
+    """None if root holds exactly this dataset, "" if it is empty, otherwise what is damaged.
 
     Raises:
-        UserError: root holds other things.
+        UserError: root holds something else.
     """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return ""
     try:
-        stamp = json.loads(untrusted.read_bytes(root / SETTINGS, MOST))
-        index_files = {name: untrusted.read_bytes(root / name, MOST) for name in stamp["files"]}
+        stamp = json.loads(untrusted.read_bytes(root / SETTINGS_FILE, MAX_FILE_BYTES))
+        index_files = {
+            name: untrusted.read_bytes(root / name, MAX_FILE_BYTES) for name in stamp["files"]
+        }
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        if _is_ours(root):
+        if _is_synthetic(root):
             return " ".join(str(error).split())
-        raise _other(root) from None
+        raise _other_content_error(root) from None
     whole = isinstance(stamp, dict) and stamp.get("sha256") == _checksum(stamp)
     if whole and stamp.get("settings") != settings:
-        raise _other(root)
+        raise _other_content_error(root)
     if whole and stamp == _stamp(settings, index_files, stamp.get("pictures", {})):
         return None
-    if not _is_ours(root):
-        raise _other(root)
-    return "an index file is not as it was drawn" if whole else f"{SETTINGS} is damaged"
+    if not _is_synthetic(root):
+        raise _other_content_error(root)
+    return "an index file is not as it was drawn" if whole else f"{SETTINGS_FILE} is damaged"
 
 
-def _is_ours(root: Path) -> bool:
-    """Whether the folder holds only files that this module draws, by its licence and its names."""
+def _is_synthetic(root: Path) -> bool:
+    """Whether the folder only holds files of this generator, by licence and file names."""
     try:
         licence = untrusted.read_bytes(root / "LICENSE", MIB)
         names = {path.name for path in root.iterdir()}
     except OSError:
         return False
-    index = {name.partition("/")[0] for name in INDEX}
-    return licence == LICENSE.encode() and names <= {*OURS, *index}
+    index = {name.partition("/")[0] for name in INDEX_FILES}
+    return licence == LICENSE.encode() and names <= {*DRAWN_NAMES, *index}
 
 
-def _check_ours(root: Path) -> None:
-    if not _is_ours(root):
-        raise _other(root)
-
-
-def _other(root: Path) -> UserError:
+def _other_content_error(root: Path) -> UserError:
     return UserError(
-        f"dataset.root={root}: holds other things than the synthetic birds asked for; "
+        f"dataset.root={root}: holds something other than the requested synthetic birds; "
         "choose another dataset.root=... or move that folder away"
     )
 
 
 def _stamp(
-    settings: dict[str, int], files: dict[str, bytes], pictures: dict[str, str]
+    settings: dict[str, int], files: dict[str, bytes], images: dict[str, str]
 ) -> dict[str, object]:
-    """What generator.json holds: the settings, and digests of index files, pictures and itself."""
+    """Content of generator.json: the settings, and digests of index files, images and itself."""
     stamp: dict[str, object] = {
         "settings": settings,
         "files": {name: sha256_bytes(files[name]) for name in sorted(files)},
-        "pictures": pictures,
+        "pictures": images,
     }
     return {**stamp, "sha256": _checksum(stamp)}
 
@@ -237,62 +235,68 @@ def _checksum(stamp: Mapping[str, object]) -> str:
     return sha256_bytes(canonical_json(content))
 
 
-def _fill(folder: Path, generator: Generator, settings: dict[str, int], progress: Progress) -> None:
-    kinds = species(generator.classes, generator.seed)
-    jobs = _jobs(folder / "images", kinds, generator)
+def _draw_dataset(
+    folder: Path, generator: Generator, settings: dict[str, int], progress: Progress
+) -> None:
+    all_species = species(generator.classes, generator.seed)
+    jobs = _jobs(folder / "images", all_species, generator)
     for parent in {job.path.parent for job in jobs}:
         parent.mkdir(parents=True)
     rows = []
-    for row in _drawn(jobs):
+    for row in _draw_all(jobs):
         rows.append(row)
         progress(1)
-    files = {name: text.encode() for name, text in _index(kinds, jobs, rows).items()}
+    files = {name: text.encode() for name, text in _index_texts(all_species, jobs, rows).items()}
     paths = (job.path.relative_to(folder).as_posix() for job in jobs)
-    drawn = dict(zip(paths, (sha256 for _, _, sha256 in rows), strict=True))
+    digests = dict(zip(paths, (sha256 for _, _, sha256 in rows), strict=True))
     (folder / "parts").mkdir()
-    approval = APPROVAL.format(version=VERSION, settings=SETTINGS)
-    stamp = json_bytes(_stamp(settings, files, drawn))
-    files |= {"LICENSE": LICENSE.encode(), "APPROVAL.md": approval.encode(), SETTINGS: stamp}
+    approval = APPROVAL.format(version=VERSION, settings=SETTINGS_FILE)
+    stamp = json_bytes(_stamp(settings, files, digests))
+    files |= {"LICENSE": LICENSE.encode(), "APPROVAL.md": approval.encode(), SETTINGS_FILE: stamp}
     for name, data in files.items():
         write_bytes(folder / name, data)
 
 
-def _jobs(images: Path, kinds: tuple[Species, ...], generator: Generator) -> list[Job]:
-    """In the order of the index: by class, training pictures first."""
+def _jobs(images: Path, all_species: tuple[Species, ...], generator: Generator) -> list[DrawingJob]:
+    """All images in the order of the index: by class, training images first."""
     counts = {TRAIN: generator.train_per_class, TEST: generator.test_per_class}
     jobs = []
-    for label, kind in enumerate(kinds):
+    for label, kind in enumerate(all_species):
         name = kind.name.replace(" ", "_")
         streams = [(label, split, row) for split, n in counts.items() for row in range(n)]
         for number, stream in enumerate(streams, start=1):
-            path = images / _folder(label, kind) / f"{name}_{number:04d}.jpg"
-            jobs.append(Job(path, kind.code, (generator.seed, *stream), generator.side))
+            path = images / _class_folder(label, kind) / f"{name}_{number:04d}.jpg"
+            jobs.append(DrawingJob(path, kind.code, (generator.seed, *stream), generator.side))
     return jobs
 
 
-def _drawn(jobs: list[Job]) -> Iterator[Row]:
-    """The rows of all jobs, in their order."""
-    workers = min(os.cpu_count() or 1, len(jobs) // (POOL_FROM // 2))
+def _draw_all(jobs: list[DrawingJob]) -> Iterator[Row]:
+    """Yield the rows of all jobs, in their order."""
+    workers = min(os.cpu_count() or 1, len(jobs) // (MIN_POOL_IMAGES // 2))
     if workers < 2:
-        yield from map(draw, jobs)
+        yield from map(draw_file, jobs)
         return
-    # spawned, as a fork beside torch's threads can hang
+    # spawn, because a fork beside torch's threads can hang
     with ProcessPoolExecutor(workers, get_context("spawn"), signals.ignore) as pool:
         with signals.blocked(tracked=True):
-            rows = pool.map(draw, jobs, chunksize=8)  # starts the processes
+            rows = pool.map(draw_file, jobs, chunksize=8)  # starts the processes
         yield from rows
 
 
-def _index(kinds: tuple[Species, ...], jobs: list[Job], rows: list[Row]) -> dict[str, str]:
-    """File name -> text, in the words of CUB-200-2011: ids count from 1, split 1 is training."""
+def _index_texts(
+    all_species: tuple[Species, ...], jobs: list[DrawingJob], rows: list[Row]
+) -> dict[str, str]:
+    """{file name: text} in the format of CUB-200-2011: ids from 1, split 1 is training."""
     images = [f"{job.path.parent.name}/{job.path.name}" for job in jobs]
     return {
-        "images.txt": _numbered(images),
-        "image_class_labels.txt": _numbered(job.stream[1] + 1 for job in jobs),
-        "train_test_split.txt": _numbered(int(job.split == TRAIN) for job in jobs),
-        "classes.txt": _numbered(_folder(label, kind) for label, kind in enumerate(kinds)),
-        "bounding_boxes.txt": _numbered(" ".join(map(str, box)) for box, _, _ in rows),
-        "parts/parts.txt": _numbered(PARTS),
+        "images.txt": _number_lines(images),
+        "image_class_labels.txt": _number_lines(job.stream[1] + 1 for job in jobs),
+        "train_test_split.txt": _number_lines(int(job.split == TRAIN) for job in jobs),
+        "classes.txt": _number_lines(
+            _class_folder(label, kind) for label, kind in enumerate(all_species)
+        ),
+        "bounding_boxes.txt": _number_lines(" ".join(map(str, box)) for box, _, _ in rows),
+        "parts/parts.txt": _number_lines(PARTS),
         "parts/part_locs.txt": "".join(
             f"{image} {part} {x} {y} {int(visible)}\n"
             for image, (_, parts, _) in enumerate(rows, start=1)
@@ -301,13 +305,13 @@ def _index(kinds: tuple[Species, ...], jobs: list[Job], rows: list[Row]) -> dict
     }
 
 
-def _folder(label: int, kind: Species) -> str:
+def _class_folder(label: int, kind: Species) -> str:
     return f"{label + 1:03d}.{kind.name.replace(' ', '_')}"
 
 
-def _numbered(values: Iterable[object]) -> str:
+def _number_lines(values: Iterable[object]) -> str:
     return "".join(f"{number} {value}\n" for number, value in enumerate(values, start=1))
 
 
 def _silent(n: int, note: str = "") -> None:
-    """Progress for nobody."""
+    """A progress that shows nothing."""

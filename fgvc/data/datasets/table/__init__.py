@@ -1,8 +1,8 @@
 """reader=table: a table with a row per image -> Index.
 
-files.py opens text.py (CSV, TSV, JSON lines) or parquet.py -> names.py (columns of path and label),
-splits.py -> paths.py, or embedded.py for images inside Parquet -> labels.py -> Index. A label is
-any text: spaces, slashes, other scripts. N images.
+open_table opens a text_file (CSV, TSV, JSON lines) or a parquet_file. columns chooses the columns
+of path and label, split_column reads the split, paths (or embedded_images, for images inside
+Parquet) finds the files, labels numbers the classes. A label is any text. N images.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from pathlib import Path
 
 from fgvc.data.datasets.table import embedded_images
 from fgvc.data.datasets.table.columns import (
-    LABELS,
-    PATHS,
+    LABEL_NAMES,
+    PATH_NAMES,
     Keys,
+    check_unique_names,
     choose,
-    keyed,
+    find_column,
+    raise_ambiguous,
+    raise_missing,
     rank_of,
-    refuse_missing,
-    refuse_repeated,
-    refuse_several,
 )
 from fgvc.data.datasets.table.labels import (
+    check_column_per_class,
+    check_not_empty,
     label_notes,
     read_labels,
-    refuse_column_per_class,
-    refuse_empty,
 )
 from fgvc.data.datasets.table.open_table import folder_of, open_table
 from fgvc.data.datasets.table.parquet_file import ParquetTable
-from fgvc.data.datasets.table.paths import is_picture_path, resolve
-from fgvc.data.datasets.table.split_column import Given, from_folders, read_splits
+from fgvc.data.datasets.table.paths import is_image_path, resolve
+from fgvc.data.datasets.table.split_column import TableSplit, read_splits, split_from_folders
 from fgvc.data.datasets.table.text_file import TextTable
 from fgvc.data.find_root import require_folder
 from fgvc.data.image_formats import has_image_suffix
@@ -45,8 +45,8 @@ __all__ = ["Keys", "read"]
 
 
 @dataclass(frozen=True)
-class Places:
-    """Places of the columns that are read."""
+class ColumnPair:
+    """Indices of the columns of path and label."""
 
     path: int
     label: int
@@ -64,48 +64,43 @@ def read(
     """Read the table.
 
     Args:
-        file: a name that ends in one of files.FORMATS; of Parquet, a pattern or a folder too.
+        file: a file with one of open_table.SUFFIXES; for Parquet also a pattern or a folder.
         root: the folder that paths are relative to; None: the folder of the table.
-        test_fraction: share of each class that becomes test where nothing states the split.
+        test_fraction: share of each class that becomes test if the table states no split.
         seed: of that split.
-        keys: the columns that the user names.
+        keys: the columns that the user chose.
         cache_root: where images inside Parquet are unpacked; None: they are only counted.
         progress: advanced by images unpacked.
 
     Raises:
-        UserError: no such file or column, a cell that is empty or means nothing, a path listed
-            twice or outside the root, a single class, or a class too small to be split.
+        UserError: no such file or column, an empty or invalid cell, a path listed twice or outside
+            the root, a single class, or a class too small to be split.
     """
     table = open_table(file)
-    places = _choose(table, file, keys)
-    cells, labels = _cells(table, places)
+    columns = _choose_columns(table, file, keys)
+    cells, labels = _read_columns(table, columns)
     if not labels:
-        raise UserError(f"dataset.table={file}: lists no picture")
-    given = read_splits(table, file, keys, (places.path, places.label))
-    refuse_empty(labels, table.names[places.label], given.split_N, table.where)
+        raise UserError(f"dataset.table={file}: lists no image")
+    split = read_splits(table, file, keys, (columns.path, columns.label))
+    check_not_empty(labels, table.names[columns.label], split.split_N, table.where)
     if cells is None:
         assert isinstance(table, ParquetTable)
-        given_root = root
-        root, path, path_notes = _images(table, places.path, file, cache_root, progress)
-        if given_root is not None:
-            path_notes += (
-                f"dataset.root={given_root}: not read, because {file.name} holds the images",
-            )
+        root, path, path_notes = _embedded_images(
+            table, columns.path, file, root, cache_root, progress
+        )
     else:
         root = require_folder(folder_of(file) if root is None else root)
-        refuse_empty(cells, table.names[places.path], None, table.where)
+        check_not_empty(cells, table.names[columns.path], None, table.where)
         path, path_notes = resolve(file, root, cells, table.where)
-    _check_distinct(file, table.names[places.path], root, path)
-    if given.split_N is None:
-        found = from_folders(file, path)
-        warnings = given.warnings + found.warnings
-        given = replace(given, split_N=found.split_N, source=found.source, warnings=warnings)
+    _check_distinct(file, table.names[columns.path], root, path)
+    if split.split_N is None:
+        by_folder = split_from_folders(file, path)
+        split = replace(by_folder, notes=split.notes, warnings=split.warnings + by_folder.warnings)
     classes, label_N = read_labels(file, labels)
-    where = f"dataset.table={file.name}"
     split_N, test_source = resolve_splits(
-        where, given.split_N, path, label_N, classes, test_fraction, seed
+        f"dataset.table={file.name}", split.split_N, path, label_N, classes, test_fraction, seed
     )
-    notes = _column_note(table, file, places, given) + given.notes + path_notes
+    notes = _column_notes(table, file, columns, split) + split.notes + path_notes
     return Index(
         root,
         path,
@@ -113,143 +108,155 @@ def read(
         split_N,
         classes,
         notes=notes + label_notes(file.name, classes.names),
-        warnings=given.warnings,
+        warnings=split.warnings,
         test_source=test_source,
     )
 
 
 def _check_distinct(file: Path, column: str, root: Path, path: Sequence[str]) -> None:
-    """Refuse a path in two rows; most often, the column then names folders instead of pictures."""
-    if not (twice := repeated(path)):
+    """Raise if a path occurs in two rows; usually the column names folders instead of images."""
+    if not (duplicates := repeated(path)):
         return
-    if (root / twice[0]).is_dir():
+    if (root / duplicates[0]).is_dir():
         raise UserError(
-            f"dataset.table={file}: column {column} does not name pictures: {twice[0]} is a "
+            f"dataset.table={file}: column {column} does not name images: {duplicates[0]} is a "
             "folder; set dataset.path_column= to the column that names them"
         )
-    raise UserError(f"dataset.table={file}: path listed twice: {list_first(twice)}; keep one row")
+    raise UserError(
+        f"dataset.table={file}: path listed twice: {list_first(duplicates)}; keep one row"
+    )
 
 
-def _choose(table: TextTable | ParquetTable, file: Path, keys: Keys) -> Places:
-    """The columns for path and label.
+def _choose_columns(table: TextTable | ParquetTable, file: Path, keys: Keys) -> ColumnPair:
+    """Choose the columns of path and label.
 
     Raises:
-        UserError: there is none, or two that could be meant, or it holds something else.
+        UserError: no such column, two possible columns, or a column of another type.
     """
     names = table.names
     if isinstance(table, TextTable) and any(has_image_suffix(name) for name in names):
         raise UserError(
-            f"{file}:1: holds {list_first(names, 3)}, which is a row, not names of columns; write a "
+            f"{file}:1: holds {list_first(names, 3)}, which is a row, not names of columns; add a "
             "first line with the names, such as path,label"
         )
-    refuse_repeated(file, names)
-    given = {
-        role: keyed(file, names, role, key)
+    check_unique_names(file, names)
+    named = {
+        role: find_column(file, names, role, key)
         for role, key in (("path", keys.path), ("label", keys.label))
         if key is not None
     }
-    if len(given) == 2 and given["path"] == given["label"]:
+    if len(named) == 2 and named["path"] == named["label"]:
         raise UserError(f"dataset.label_column={keys.label}: is dataset.path_column too")
-    taken = set(given.values())
-    path = given["path"] if "path" in given else _choose_path(table, file, taken)
-    label = given["label"] if "label" in given else _choose_label(table, file, {*taken, path})
-    missing = [role for role, place in (("path", path), ("label", label)) if place is None]
+    taken = set(named.values())
+    path = named["path"] if "path" in named else _choose_path(table, file, taken)
+    label = named["label"] if "label" in named else _choose_label(table, file, {*taken, path})
+    missing = [role for role, column in (("path", path), ("label", label)) if column is None]
     if path is None or label is None:
         if path is not None:
-            refuse_column_per_class(table, file, path)
-        refuse_missing(file, names, missing)
-        raise AssertionError
+            check_column_per_class(table, file, path)
+        raise_missing(file, names, missing)
     if isinstance(table, ParquetTable):
-        _check_kinds(table, file, path, label)
-    return Places(path, label)
+        _check_types(table, file, path, label)
+    return ColumnPair(path, label)
 
 
 def _choose_path(table: TextTable | ParquetTable, file: Path, taken: Iterable[int]) -> int | None:
-    """By usual name; of a Parquet with images inside, the column of the images."""
+    """Choose the path column by a common name, or the image column of a Parquet file."""
     allowed = set(range(len(table.names))) - set(taken)
     if isinstance(table, ParquetTable):
-        images = [place for place in sorted(allowed) if table.holds_images(place)]
+        images = [column for column in sorted(allowed) if table.holds_images(column)]
         if len(images) == 1:
             return images[0]
         allowed = set(images) or allowed
-    if "path" not in table.names:  # of id and name, the column that holds names of pictures
-        usual = [place for place in allowed if rank_of(table.names[place], PATHS) is not None]
-        pictures = {place for place in usual if is_picture_path(table.first(place))}
-        allowed = pictures or allowed
-    return choose(file, table.names, "path", PATHS, allowed.__contains__)
+    if "path" not in table.names:  # e.g. id and name: take the column that holds image files
+        usual = [
+            column for column in allowed if rank_of(table.names[column], PATH_NAMES) is not None
+        ]
+        images = {column for column in usual if is_image_path(table.first(column))}
+        allowed = images or allowed
+    return choose(file, table.names, "path", PATH_NAMES, allowed.__contains__)
 
 
 def _choose_label(
     table: TextTable | ParquetTable, file: Path, taken: Sequence[int | None] | set[int | None]
 ) -> int | None:
-    """By usual name; otherwise the single column whose class names a Parquet's metadata holds."""
-    place = choose(file, table.names, "label", LABELS, lambda place: place not in taken)
-    if place is None and isinstance(table, ParquetTable):
+    """Choose the label column by a common name, or the only ClassLabel column of a Parquet file."""
+    column = choose(file, table.names, "label", LABEL_NAMES, lambda column: column not in taken)
+    if column is None and isinstance(table, ParquetTable):
         classes = [table.names.index(name) for name in table.class_names[0] if name in table.names]
         if len(classes) > 1:
-            refuse_several(file, "label", [table.names[place] for place in sorted(classes)])
-        place = classes[0] if classes else None
-    return place
+            raise_ambiguous(file, "label", [table.names[column] for column in sorted(classes)])
+        column = classes[0] if classes else None
+    return column
 
 
-def _check_kinds(table: ParquetTable, file: Path, path: int, label: int) -> None:
-    for place, fits in (
+def _check_types(table: ParquetTable, file: Path, path: int, label: int) -> None:
+    for column, is_valid in (
         (path, table.holds_text(path) or table.holds_images(path)),
         (label, table.holds_text(label)),
     ):
-        if not fits:
-            what = "text" if place == label else "paths or images"
+        if not is_valid:
+            what = "text" if column == label else "paths or images"
             raise UserError(
-                f"dataset.table={file}: column {table.names[place]} holds {table.kind(place)}, "
+                f"dataset.table={file}: column {table.names[column]} holds {table.kind(column)}, "
                 f"not {what}; convert it, or set another column"
             )
 
 
-def _cells(table: TextTable | ParquetTable, places: Places) -> tuple[list[str] | None, list[str]]:
-    """Path and label of every row; no paths where the images are inside the table."""
-    if isinstance(table, ParquetTable) and table.holds_images(places.path):
-        (labels,) = table.columns([places.label])
-        if embedded_images.has_bytes(table, places.path):
+def _read_columns(
+    table: TextTable | ParquetTable, columns: ColumnPair
+) -> tuple[list[str] | None, list[str]]:
+    """Path and label of every row; no paths if the table contains the images."""
+    if isinstance(table, ParquetTable) and table.holds_images(columns.path):
+        (labels,) = table.columns([columns.label])
+        if embedded_images.has_bytes(table, columns.path):
             return None, labels
-        return table.image_paths(places.path), labels
-    cells, labels = table.columns([places.path, places.label])
+        return table.image_paths(columns.path), labels
+    cells, labels = table.columns([columns.path, columns.label])
     return cells, labels
 
 
-def _images(
-    table: ParquetTable, place: int, file: Path, cache_root: Path | None, progress: Progress | None
+def _embedded_images(
+    table: ParquetTable,
+    column: int,
+    file: Path,
+    given_root: Path | None,
+    cache_root: Path | None,
+    progress: Progress | None,
 ) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
-    """Root, paths and notes of the images inside a Parquet."""
+    """Root, paths and notes of the images inside a Parquet file."""
+    unread = (f"dataset.root={given_root}: not read, because {file.name} holds the images",)
+    root_note = () if given_root is None else unread
     if cache_root is None:
-        return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), ()
+        return folder_of(file), tuple(f"{row:09}" for row in range(len(table))), root_note
     notes: list[str] = []
-    root, path, size = embedded_images.unpack(table, place, cache_root, progress, notes.append)
-    below = root.parent.relative_to(cache_root).as_posix()
+    root, path, size = embedded_images.unpack(table, column, cache_root, progress, notes.append)
+    cache_path = root.parent.relative_to(cache_root).as_posix()
     note = (
-        f"{file.name}: {len(path)} images of column {table.names[place]} are unpacked into "
-        f"runtime.cache_root/{below} ({size / 2**20:.1f} MiB); fgvc never removes this folder: "
-        "delete it when the table is no longer used"
+        f"{file.name}: {len(path)} images of column {table.names[column]} are unpacked into "
+        f"runtime.cache_root/{cache_path} ({size / 2**20:.1f} MiB); fgvc never removes this "
+        "folder: delete it when the table is no longer used"
     )
-    return root, tuple(path), (note, *notes)
+    return root, tuple(path), (note, *notes, *root_note)
 
 
-def _column_note(
-    table: TextTable | ParquetTable, file: Path, places: Places, given: Given
+def _column_notes(
+    table: TextTable | ParquetTable, file: Path, columns: ColumnPair, split: TableSplit
 ) -> tuple[str, ...]:
-    """Which columns are read, unless they are called path, label and split, and which are not."""
-    names = [table.names[places.path], table.names[places.label]]
+    """Notes on the chosen columns, unless named path, label and split, and on other candidates."""
+    names = [table.names[columns.path], table.names[columns.label]]
     others = [
-        name for name in table.names if name not in names and rank_of(name, LABELS) is not None
+        name for name in table.names if name not in names and rank_of(name, LABEL_NAMES) is not None
     ]
     notes = []
-    if names != ["path", "label"] or not (given.exact or given.source is None):
-        source = f", the split is {given.source}" if given.source else ""
+    if names != ["path", "label"] or not (split.exact or split.source is None):
+        source = f", the split is {split.source}" if split.source else ""
         notes.append(
             f"{file.name}: the path is column {names[0]}, the label is column {names[1]}{source}"
         )
     if others:
         notes.append(
-            f"{file.name}: {list_first(others)} could be the label too, and is not read; to read it, "
-            f"set {setting('dataset.label_column', others[0])}"
+            f"{file.name}: {list_first(others)} could also be the label and is not read; to read "
+            f"it, set {setting('dataset.label_column', others[0])}"
         )
     return tuple(notes)

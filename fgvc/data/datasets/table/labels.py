@@ -1,4 +1,4 @@
-"""Label cells of a table -> label map, labels of the rows, and notes on names that look like slips.
+"""Label cells of a table -> label map, labels of the rows, and notes on suspicious labels.
 
 N rows.
 """
@@ -17,12 +17,25 @@ from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.datasets.table.split_column import NO, YES, is_flag
 from fgvc.data.datasets.table.text_file import TextTable
 from fgvc.data.index import list_first
-from fgvc.data.labelmap import named
+from fgvc.data.labelmap import from_names
 from fgvc.data.split import SPLIT_NAMES
 from fgvc.types import TRAIN, LabelMap, UserError
 
-# what programs write where there is no value
-ABSENT = ("nan", "none", "null", "na", "n/a", "<na>", "#n/a", "nat", "nil", "undefined", "-", "?")
+# what programs write for a missing value
+MISSING_VALUES = (
+    "nan",
+    "none",
+    "null",
+    "na",
+    "n/a",
+    "<na>",
+    "#n/a",
+    "nat",
+    "nil",
+    "undefined",
+    "-",
+    "?",
+)
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -33,7 +46,7 @@ def read_labels(table: object, cells: Sequence[str]) -> tuple[LabelMap, np.ndarr
         UserError: a single class.
     """
     composed = {cell: unicodedata.normalize("NFC", cell) for cell in set(cells)}
-    classes = named(set(composed.values()))
+    classes = from_names(set(composed.values()))
     if len(classes) == 1:
         raise UserError(
             f"dataset.table={table}: holds a single class ({classes.names[0]}); "
@@ -43,10 +56,10 @@ def read_labels(table: object, cells: Sequence[str]) -> tuple[LabelMap, np.ndarr
     return classes, np.array([index_of[composed[cell]] for cell in cells], dtype=np.int64)
 
 
-def refuse_empty(
+def check_not_empty(
     cells: Sequence[str], column: str, split_N: np.ndarray | None, where: Callable[[int], str]
 ) -> None:
-    """Refuse rows without a label; a whole split without labels, as in competitions, by name."""
+    """Raise for rows without a value, naming a split that has no labels at all (competitions)."""
     empty = [row for row, cell in enumerate(cells) if not cell]
     if not empty:
         return
@@ -66,29 +79,31 @@ def refuse_empty(
     )
 
 
-def refuse_column_per_class(table: TextTable | ParquetTable, file: Path, path: int) -> None:
-    """Refuse a table that has a column of 0 and 1 per class, with the way to a single column."""
-    places = [place for place in range(len(table.names)) if place != path]
-    places = [place for place in places if not is_flag(table.names[place])]
-    places = table.all_pass(places, lambda cell: cell.lower() in (*YES, *NO))
-    if len(places) < 2:
+def check_column_per_class(table: TextTable | ParquetTable, file: Path, path: int) -> None:
+    """Raise for a table with a 0/1 column per class, and describe how to get a label column."""
+    class_columns = [column for column in range(len(table.names)) if column != path]
+    class_columns = [column for column in class_columns if not is_flag(table.names[column])]
+    class_columns = table.all_pass(class_columns, lambda cell: cell.lower() in (*YES, *NO))
+    if len(class_columns) < 2:
         return
-    columns = table.columns(places)
-    said_N = [sum(cell.lower() in YES for cell in cells) for cells in zip(*columns, strict=True)]
+    columns = table.columns(class_columns)
+    yes_count_N = [
+        sum(cell.lower() in YES for cell in cells) for cells in zip(*columns, strict=True)
+    ]
     start = (
         f"dataset.table={file}: has no column label, but the columns "
-        f"{list_first((table.names[place] for place in places), 10)} of 0 and 1"
+        f"{list_first((table.names[column] for column in class_columns), 10)} of 0 and 1"
     )
-    if 2 * said_N.count(1) < len(said_N):
+    if 2 * yes_count_N.count(1) < len(yes_count_N):
         return
-    if others := sum(said != 1 for said in said_N):
+    if unclear_rows := sum(yes_count != 1 for yes_count in yes_count_N):
         raise UserError(
-            f"{start}; an image has a single label, and {others} of {len(said_N)} rows have "
-            "several of these or none; write one label per row into a column label, or set "
-            "dataset.label_column= to one of them to tell 0 from 1"
+            f"{start}; an image has a single label, and {unclear_rows} of {len(yes_count_N)} rows "
+            "have several of these or none; write one label per row into a column label, or set "
+            "dataset.label_column= to one of them to classify 0 against 1"
         )
-    is_block = places == list(range(places[0], places[-1] + 1))
-    block = f"{places[0]}:{places[-1] + 1}" if is_block else str(places)
+    is_block = class_columns == list(range(class_columns[0], class_columns[-1] + 1))
+    block = f"{class_columns[0]}:{class_columns[-1] + 1}" if is_block else str(class_columns)
     raise UserError(
         f"{start}, one per class; write the name of the class into a column label, for example in "
         f"pandas with table['label'] = table.iloc[:, {block}].idxmax(axis=1)"
@@ -96,33 +111,33 @@ def refuse_column_per_class(table: TextTable | ParquetTable, file: Path, path: i
 
 
 def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
-    """Notes on labels that are perhaps slips; each stays a class of its own."""
+    """Notes on labels that may be mistakes; each stays a class of its own."""
     notes = []
-    if absent := [name for name in names if name.casefold() in ABSENT]:
+    if absent := [name for name in names if name.casefold() in MISSING_VALUES]:
         notes.append(
-            f"{table}: {list_first(absent)} is a class here, though programs write it for a missing "
-            "label; if so, remove these rows"
+            f"{table}: {list_first(absent)} is a class here, though programs write it for a "
+            "missing label; if so, remove these rows"
         )
-    if several := [name for name in names if re.fullmatch(r"\[.*\]|\{.*\}", name)]:
+    if lists := [name for name in names if re.fullmatch(r"\[.*\]|\{.*\}", name)]:
         notes.append(
-            f"{table}: labels that look like lists are classes as they are written, since an image "
-            f"has a single label: {list_first(several)}"
+            f"{table}: labels that look like lists are single classes, because an image has one "
+            f"label: {list_first(lists)}"
         )
     numbers = [name for name in names if NUMBER.fullmatch(name)]
-    alike = {
-        "are equal as numbers": _groups(numbers, float),
-        "differ only in case, spaces, hyphens or underscores": _groups(names, _spelling),
+    similar = {
+        "are equal as numbers": _equal_names(numbers, float),
+        "differ only in case, spaces, hyphens or underscores": _equal_names(names, _spelling),
     }
     notes += [
-        f"{table}: labels that {what} are classes of their own: {list_first(found)}"
-        for what, found in alike.items()
-        if found
+        f"{table}: labels that {what} are classes of their own: {list_first(names_found)}"
+        for what, names_found in similar.items()
+        if names_found
     ]
     return tuple(notes)
 
 
-def _groups(names: Sequence[str], key: Callable[[str], object]) -> list[str]:
-    """The names that share their key with another name, group by group."""
+def _equal_names(names: Sequence[str], key: Callable[[str], object]) -> list[str]:
+    """The names that share their key with another name, grouped."""
     groups = defaultdict(list)
     for name in names:
         groups[key(name)].append(name)

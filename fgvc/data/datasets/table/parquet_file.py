@@ -1,7 +1,7 @@
-"""Parquet files -> names of the columns, their cells as text, and the images inside.
+"""Parquet files -> column names, cells as text, and the images inside.
 
-Several files are shards of one table, as Hugging Face writes them. Whole numbers whose names the
-file's Hugging Face metadata holds (ClassLabel) become these names.
+Several files are shards of one table, as Hugging Face writes them. Integers of a ClassLabel column
+become the class names of the file's Hugging Face metadata.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from fgvc import untrusted
 from fgvc.data.index import list_first
 from fgvc.types import UserError
 
-MOST_ROWS = 50_000_000  # of a file
-ROWS = 4096  # cells of text read at a time
-LONGEST = 1 << 16  # bytes of a cell of text
-MOST_TIMES, LEAST = 50, 1 << 26  # bytes of all images: for each byte of their file, and of any file
-_TEXTS = (
+MAX_ROWS = 50_000_000  # of a file
+BATCH_ROWS = 4096  # rows of text read at a time
+MAX_CELL = 1 << 16  # bytes of a cell of text
+MAX_RATIO, MIN_LIMIT = (
+    50,
+    1 << 26,
+)  # bytes of all images: per byte of the file, and for a file of any size
+_TEXT_TYPES = (
     pa.types.is_string,
     pa.types.is_large_string,
     pa.types.is_string_view,
     pa.types.is_integer,
     pa.types.is_boolean,
 )
-_BYTES = (
+_BINARY_TYPES = (
     pa.types.is_binary,
     pa.types.is_large_binary,
     pa.types.is_binary_view,
@@ -40,35 +43,35 @@ _BYTES = (
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image cell. data: its bytes; path: the name that it had; either may be None."""
+class ImageCell:
+    """An image cell: its bytes and its original name, either of which may be None."""
 
     data: bytes | None
     path: str | None
 
 
 class ParquetTable:
-    """The rows of one or several Parquet files of the same columns.
+    """The rows of one or several Parquet files with the same columns.
 
-    names: of the columns. counts: rows per file.
+    names: names of the columns. counts: rows per file.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
         """Read the files' schemas.
 
         Raises:
-            UserError: a file is damaged or no Parquet, or lacks columns of the first.
+            UserError: a file is damaged, no Parquet, or lacks columns of the first file.
         """
         self.files = tuple(files)
-        opened = [_schema(file) for file in files]
-        self.counts = [count for count, _ in opened]
-        self.schemas = [schema for _, schema in opened]
+        parquet = [_read_schema(file) for file in files]
+        self.counts = [count for count, _ in parquet]
+        self.schemas = [schema for _, schema in parquet]
         self.names = list(self.schemas[0].names)
         for file, schema in zip(files, self.schemas, strict=True):
             if missing := [name for name in self.names if name not in schema.names]:
                 raise UserError(
-                    f"dataset.table={file}: has no column {list_first(missing)}, which {files[0]} has; "
-                    "set dataset.table= to the files of one table"
+                    f"dataset.table={file}: has no column {list_first(missing)}, but {files[0]} "
+                    "has; set dataset.table= to the files of one table"
                 )
         self.class_names = [
             _class_names(file, schema) for file, schema in zip(files, self.schemas, strict=True)
@@ -77,87 +80,87 @@ class ParquetTable:
     def __len__(self) -> int:
         return sum(self.counts)
 
-    def holds_text(self, place: int) -> bool:
-        """Whether a column can be read as text: strings, whole numbers, true and false."""
+    def holds_text(self, column: int) -> bool:
+        """Whether a column can be read as text: strings, integers, booleans."""
         return all(
-            _is_text(_plain(schema.field(self.names[place]).type)) for schema in self.schemas
+            _is_text(_value_type(schema.field(self.names[column]).type)) for schema in self.schemas
         )
 
-    def holds_numbers(self, place: int) -> bool:
-        """Whether a column holds numbers with a fraction, as pandas writes flags with gaps."""
-        kinds = (_plain(schema.field(self.names[place]).type) for schema in self.schemas)
+    def holds_numbers(self, column: int) -> bool:
+        """Whether a column holds text or floats; pandas writes flags with gaps as floats."""
+        kinds = (_value_type(schema.field(self.names[column]).type) for schema in self.schemas)
         return all(_is_text(kind) or pa.types.is_floating(kind) for kind in kinds)
 
-    def holds_images(self, place: int) -> bool:
+    def holds_images(self, column: int) -> bool:
         """Whether a column holds encoded images: bytes, or a struct of bytes and path."""
-        return all(_is_image(schema.field(self.names[place]).type) for schema in self.schemas)
+        return all(_is_image(schema.field(self.names[column]).type) for schema in self.schemas)
 
-    def kind(self, place: int) -> str:
-        """What a column holds, for a message."""
-        return str(_plain(self.schemas[0].field(self.names[place]).type))
+    def kind(self, column: int) -> str:
+        """Type of a column, for a message."""
+        return str(_value_type(self.schemas[0].field(self.names[column]).type))
 
-    def columns(self, places: Sequence[int]) -> list[list[str]]:
-        """The cells of these columns as text; "" where there is none."""
-        return [list(self._texts(self.names[place])) for place in places]
+    def columns(self, columns: Sequence[int]) -> list[list[str]]:
+        """The cells of these columns as text; "" for an empty cell."""
+        return [list(self._texts(self.names[column])) for column in columns]
 
-    def first(self, place: int) -> str:
-        """The text of the first row; "" where there is none."""
-        return next(self._texts(self.names[place]), "") if self.holds_text(place) else ""
+    def first(self, column: int) -> str:
+        """The text of the first row; "" if there is none."""
+        return next(self._texts(self.names[column]), "") if self.holds_text(column) else ""
 
-    def all_pass(self, places: Sequence[int], test: Callable[[str], bool]) -> list[int]:
-        """Those of the columns whose cells all pass a test (empty cells aside), if any do."""
+    def all_pass(self, columns: Sequence[int], test: Callable[[str], bool]) -> list[int]:
+        """The columns that have non-empty cells, all of which pass a test."""
         passed = []
-        for place in filter(self.holds_numbers, places):  # text too
+        for column in filter(self.holds_numbers, columns):  # text too
             filled = 0
-            for cell in self._texts(self.names[place]):
+            for cell in self._texts(self.names[column]):
                 if cell and not test(cell):
                     break
                 filled += bool(cell)
             else:
-                passed += [place] if filled else []
+                passed += [column] if filled else []
         return passed
 
-    def pictures(self, place: int, file: int) -> Iterator[Picture]:
-        """The image cells of one file, a single cell in memory at a time.
+    def images(self, column: int, file: int) -> Iterator[ImageCell]:
+        """Yield the image cells of one file, with a single cell in memory at a time.
 
         Raises:
-            UserError: more bytes come out than the size of the file makes plausible: one cell that
-                is stored once can stand in a million rows.
+            UserError: the images have more bytes than the size of the file makes plausible: a cell
+                that is stored once can occur in a million rows.
         """
-        name, spent = self.names[place], 0
-        most = max(self.files[file].stat().st_size * MOST_TIMES, LEAST)
-        with _opened(self.files[file]) as source:
+        name, spent = self.names[column], 0
+        most = max(self.files[file].stat().st_size * MAX_RATIO, MIN_LIMIT)
+        with _open_parquet(self.files[file]) as source:
             for batch in source.iter_batches(1, columns=[name], use_threads=False):
                 for cell in batch.column(0).to_pylist():
-                    picture = _picture(cell)
-                    spent += len(picture.data or b"") + len(picture.path or "")
+                    image_cell = _image_cell(cell)
+                    spent += len(image_cell.data or b"") + len(image_cell.path or "")
                     if spent > most:
                         raise UserError(
                             f"dataset.table={self.files[file]}: column {name} unpacks to more than "
                             f"{most} bytes, which its size does not make plausible; save the "
-                            "pictures as files, and name them in the table"
+                            "images as files, and name them in the table"
                         )
-                    yield picture
+                    yield image_cell
 
-    def image_paths(self, place: int) -> list[str]:
-        """The paths in image cells that hold no bytes.
+    def image_paths(self, column: int) -> list[str]:
+        """The paths in image cells without bytes.
 
         Raises:
-            UserError: a cell that does.
+            UserError: a cell holds bytes.
         """
         paths: list[str] = []
         for file in range(len(self.files)):
-            for picture in self.pictures(place, file):
-                if picture.data is not None:
+            for image_cell in self.images(column, file):
+                if image_cell.data is not None:
                     raise UserError(
-                        f"{self.where(len(paths))}: column {self.names[place]} holds image bytes, "
+                        f"{self.where(len(paths))}: column {self.names[column]} holds image bytes, "
                         "but only a path in the rows before; write one of them in every row"
                     )
-                paths.append((picture.path or "").strip())
+                paths.append((image_cell.path or "").strip())
         return paths
 
     def where(self, row: int) -> str:
-        """A row by its file and its number there, from 1, for a message."""
+        """File and row number (from 1) of a row, for a message."""
         for file, count in zip(self.files, self.counts, strict=True):
             if row < count:
                 return f"{file}:{row + 1}"
@@ -166,10 +169,10 @@ class ParquetTable:
 
     def _texts(self, name: str) -> Iterator[str]:
         for file, classes in zip(self.files, self.class_names, strict=True):
-            text = _class_text(classes[name]) if name in classes else _text
-            with _opened(file, name) as source:
+            text = _class_name_of(classes[name]) if name in classes else _cell_text
+            with _open_parquet(file, name) as source:
                 rows = 0
-                for batch in source.iter_batches(ROWS, columns=[name], use_threads=False):
+                for batch in source.iter_batches(BATCH_ROWS, columns=[name], use_threads=False):
                     _check_lengths(batch.column(0), file, name)
                     yield from map(text, _cells(batch, f"{file}:{rows + 1}", name))
                     rows += len(batch)
@@ -181,23 +184,23 @@ class ParquetTable:
 
 
 @contextmanager
-def _opened(file: Path, text: str | None = None) -> Iterator[pq.ParquetFile]:
-    """A file whose damage is one line that names it; checksums are verified where it has them.
+def _open_parquet(file: Path, text: str | None = None) -> Iterator[pq.ParquetFile]:
+    """Open a file and verify its checksums, if any; damage becomes a UserError that names it.
 
     Args:
-        text: a column whose distinct cells are held once, as a dictionary, where it is of text.
+        text: a text column to read as a dictionary, which keeps each distinct cell once.
     """
     names = None if text is None else [text]
     try:
         with pq.ParquetFile(
             untrusted.require_regular(file), page_checksum_verification=True, read_dictionary=names
-        ) as opened:
-            yield opened
+        ) as parquet:
+            yield parquet
     except UserError:
         raise
-    except Exception as error:  # a damaged file raises whatever its layer happens to raise
+    except Exception as error:  # pyarrow may raise anything on a damaged file
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk, not of pyarrow
+            raise  # from the disk, not from pyarrow
         reason = " ".join(str(error).split())
         raise UserError(
             f"dataset.table={file}: no Parquet file, or a damaged one ({reason})"
@@ -205,20 +208,20 @@ def _opened(file: Path, text: str | None = None) -> Iterator[pq.ParquetFile]:
 
 
 def _check_lengths(cells: pa.Array, file: Path, name: str) -> None:
-    """Refuse a cell of text that no path or label can be.
+    """Check the length of text cells.
 
     Raises:
-        UserError: names the column and the bytes.
+        UserError: a cell is too long for a path or a label.
     """
-    held = cells.dictionary if isinstance(cells, pa.DictionaryArray) else cells
-    if not any(is_kind(held.type) for is_kind in _TEXTS[:2]) or not len(held):
+    texts = cells.dictionary if isinstance(cells, pa.DictionaryArray) else cells
+    if not any(is_kind(texts.type) for is_kind in _TEXT_TYPES[:2]) or not len(texts):
         return
-    lengths = pc.call_function("binary_length", [held])
+    lengths = pc.call_function("binary_length", [texts])
     longest = pc.call_function("max", [lengths]).as_py() or 0
-    if longest > LONGEST:
+    if longest > MAX_CELL:
         raise UserError(
             f"dataset.table={file}: column {name} has a cell of {longest} bytes, more than the "
-            f"{LONGEST} of a path or label; correct the table"
+            f"{MAX_CELL} of a path or label; correct the table"
         )
 
 
@@ -247,26 +250,26 @@ def _first_not_utf8(column: pa.Array) -> int:
     return 0
 
 
-def _schema(file: Path) -> tuple[int, pa.Schema]:
-    """Number of rows and columns of a file."""
-    with _opened(file) as opened:
-        count, schema = opened.metadata.num_rows, opened.schema_arrow
+def _read_schema(file: Path) -> tuple[int, pa.Schema]:
+    """Number of rows and schema of a file."""
+    with _open_parquet(file) as parquet:
+        count, schema = parquet.metadata.num_rows, parquet.schema_arrow
         schema.names  # noqa: B018 - a name that is not UTF-8 fails here, where the file is named
-    if not 0 <= count <= MOST_ROWS:
-        raise UserError(f"dataset.table={file}: {count} rows, not 0 to {MOST_ROWS}")
+    if not 0 <= count <= MAX_ROWS:
+        raise UserError(f"dataset.table={file}: {count} rows, not 0 to {MAX_ROWS}")
     return count, schema
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if isinstance(kind, pa.DictionaryType) else kind
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in _TEXTS)
+    return any(is_kind(kind) for is_kind in _TEXT_TYPES)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in _BYTES)
+    return any(is_kind(kind) for is_kind in _BINARY_TYPES)
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -275,22 +278,22 @@ def _is_image(kind: pa.DataType) -> bool:
     return any(field.name == "bytes" and _is_bytes(field.type) for field in kind)
 
 
-def _picture(cell: Any) -> Picture:
+def _image_cell(cell: Any) -> ImageCell:
     if isinstance(cell, Mapping):
-        return Picture(cell.get("bytes"), cell.get("path"))
-    return Picture(cell, None)
+        return ImageCell(cell.get("bytes"), cell.get("path"))
+    return ImageCell(cell, None)
 
 
-def _text(cell: object) -> str:
+def _cell_text(cell: object) -> str:
     return "" if cell is None else str(cell).strip()
 
 
-def _class_text(names: Sequence[str]) -> Callable[[object], str]:
-    """Number of a class -> its name; -1 is how Hugging Face writes that there is no label."""
+def _class_name_of(names: Sequence[str]) -> Callable[[object], str]:
+    """A function from class number to class name; Hugging Face writes -1 for a missing label."""
 
     def text(cell: object) -> str:
         if not isinstance(cell, int):
-            return _text(cell)
+            return _cell_text(cell)
         if cell == -1:
             return ""
         return names[cell] if 0 <= cell < len(names) else str(cell)
@@ -299,10 +302,10 @@ def _class_text(names: Sequence[str]) -> Callable[[object], str]:
 
 
 def _class_names(file: Path, schema: pa.Schema) -> dict[str, list[str]]:
-    """{column: names of its classes} of the metadata that Hugging Face's `datasets` writes.
+    """{column: class names} from the metadata that Hugging Face's `datasets` writes.
 
     Raises:
-        UserError: metadata that is no JSON: labels would silently be numbers.
+        UserError: the metadata is no JSON; otherwise labels would silently be numbers.
     """
     try:
         about = untrusted.parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))

@@ -1,7 +1,7 @@
-"""Cells of a table -> TRAIN, VAL or TEST of every row, or None where nothing states it.
+"""Cells of a table -> TRAIN, VAL or TEST per row, or None if the table states no split.
 
-In this order: the column of dataset.split_column, a column with a usual name and words for splits,
-flags (is_train, is_valid, is_test), names of Parquet shards, folders in the paths. N rows.
+Tried in this order: the column of dataset.split_column, a column with a common name and words for
+splits, flags (is_train, is_valid, is_test), names of Parquet shards, folders in the paths. N rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fgvc.data.datasets.table.columns import Keys, keyed, plain_name, refuse_several
+from fgvc.data.datasets.table.columns import Keys, find_column, plain_name, raise_ambiguous
 from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.datasets.table.text_file import TextTable
 from fgvc.data.index import list_first
@@ -22,199 +22,211 @@ from fgvc.data.split_names import may_be_split, split_of, splits_among
 from fgvc.types import TEST, TRAIN, VAL, UserError
 from fgvc.untrusted.shell import setting
 
-WORDS = (
+SPLIT_COLUMN_NAMES = (
     *("split", "splits", "dataset", "set", "subset", "partition", "phase", "usage", "splitname"),
     *("splitset", "setname", "settype", "splittype", "datasplit", "datasetsplit", "fold", "mode"),
 )
-NUMBERED = ("fold", "mode")  # usual for other things than splits too: passed over with numbers
-_WORDS = {
+AMBIGUOUS_NAMES = (
+    "fold",
+    "mode",
+)  # have other common meanings: skipped if they hold numbers
+_FLAG_WORDS = {
     TRAIN: r"train|training",
     TEST: r"test|testing|holdout",
     VAL: r"val|validation|(?<=is|in)valid|(?<=for)valid",
 }
-_TAIL = r"(?:(?:image|img|picture|photo|set|split|data|sample|flag)s?)*"
+_FLAG_TAIL = r"(?:(?:image|img|image|photo|set|split|data|sample|flag)s?)*"
 FLAGS = {  # is_train, training_set, in_test_set, is_training_img
-    split: re.compile(rf"(?:is|in|for|usedfor)?(?:{words}){_TAIL}")
-    for split, words in _WORDS.items()
+    split: re.compile(rf"(?:is|in|for|usedfor)?(?:{words}){_FLAG_TAIL}")
+    for split, words in _FLAG_WORDS.items()
 }
-# columns that say a split, but not in which way: train_test_split, split_id
-UNCLEAR = re.compile(
+# columns that encode a split in an unknown way: train_test_split, split_id
+UNCLEAR_NAMES = re.compile(
     r"(?:is)?(?:train|training|trn|val|valid|validation|test|testing|tst|or){2,}(?:split|set|data)?s?"
     r"|(?:data)?(?:split|subset|set|partition)s?(?:id|idx|index|number|no|code|label|\d)*|valid"
 )
 YES, NO = ("1", "true", "t", "yes", "y", "1.0"), ("0", "false", "f", "no", "n", "0.0")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
-DEPTHS = 16  # of folders in a path that may be splits: images/train/gull/1.jpg
-MOST_FOLDERS = 1000  # at a depth that may be splits
+MAX_DEPTH = 16  # folders of a path that may be splits: images/train/gull/1.jpg
+MAX_FOLDERS = 1000  # different folders at a depth that may be splits
 EXPECTED = "one of train, val, test"
 
 
 @dataclass(frozen=True)
-class Given:
-    """The split as a table states it.
+class TableSplit:
+    """The split that a table states.
 
-    split_N: uint8, or None. source: where it stands, for a note. places: its columns.
+    split_N: uint8, or None. source: where it was found, for a note. columns: its columns.
     """
 
     split_N: np.ndarray | None = None
     source: str | None = None
     places: tuple[int, ...] = ()
-    exact: bool = False  # a column that is called split
+    exact: bool = False  # the column is named split
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
 def read_splits(
     table: TextTable | ParquetTable, file: Path, keys: Keys, taken: Sequence[int]
-) -> Given:
+) -> TableSplit:
     """Read the split of every row.
 
     Args:
         file: the table, for notes and messages.
-        keys: the columns that the user names.
-        taken: places of the columns for path and label.
+        keys: the columns that the user chose.
+        taken: the columns of path and label.
 
     Raises:
-        UserError: a cell of the split column that is empty or no word for a split, or two columns
-            that contradict each other.
+        UserError: a cell of the split column is empty or no word for a split, or two columns
+            contradict each other.
     """
-    free = [place for place in range(len(table.names)) if place not in taken]
+    candidates = [column for column in range(len(table.names)) if column not in taken]
     if keys.split is not None:
-        place = keyed(file, table.names, "split", keys.split)
-        return Given(*_named(table, place), (place,), exact=True)
-    given, notes = _by_usual_name(table, file, free)
-    if given is None:
-        given = _by_flags(table, file, free) or _by_shard(table) or Given()
-    rest = [place for place in free if place not in given.places]
-    unused = [
-        f"{file.name}: column {table.names[place]} holds words for splits and is not read; "
-        f"to read it, set {setting('dataset.split_column', table.names[place])}"
-        for place in _hold_words(table, rest)
+        column = find_column(file, table.names, "split", keys.split)
+        return TableSplit(*_split_from_key(table, column), (column,), exact=True)
+    split, notes = _split_from_names(table, file, candidates)
+    if split is None:
+        split = (
+            _split_from_flags(table, file, candidates) or _split_from_shards(table) or TableSplit()
+        )
+    unused_columns = [column for column in candidates if column not in split.places]
+    notes_unused = [
+        f"{file.name}: column {table.names[column]} holds words for splits and is not read; "
+        f"to read it, set {setting('dataset.split_column', table.names[column])}"
+        for column in _columns_of_split_words(table, unused_columns)
     ]
-    if given.split_N is None:
-        unused += _unclear(table, file, rest)
-        return Given(notes=tuple(notes), warnings=tuple(unused))
-    return replace(given, notes=(*notes, *unused))
+    if split.split_N is None:
+        notes_unused += _unclear_columns(table, file, unused_columns)
+        return TableSplit(notes=tuple(notes), warnings=tuple(notes_unused))
+    return replace(split, notes=(*notes, *notes_unused))
 
 
-def _hold_words(table: TextTable | ParquetTable, rest: Sequence[int]) -> list[int]:
-    """The columns that hold nothing but words for splits."""
-    places = table.all_pass(rest, may_be_split)
-    cells_of = zip(places, map(set, table.columns(places)), strict=True)
-    return [place for place, cells in cells_of if len(splits_among([*cells])) == len(cells - {""})]
+def _columns_of_split_words(table: TextTable | ParquetTable, rest: Sequence[int]) -> list[int]:
+    """The columns that only hold words for splits."""
+    columns = table.all_pass(rest, may_be_split)
+    cells_of = zip(columns, map(set, table.columns(columns)), strict=True)
+    return [
+        column for column, cells in cells_of if len(splits_among([*cells])) == len(cells - {""})
+    ]
 
 
-def _unclear(table: TextTable | ParquetTable, file: Path, rest: Sequence[int]) -> list[str]:
-    """Warnings of columns that are called like splits and hold numbers, marks, or yes and no."""
-    names = {place: table.names[place] for place in rest}
-    places = [
-        place
-        for place, name in names.items()
-        if plain_name(name) not in WORDS  # which have their own note
-        and (is_flag(name) or UNCLEAR.fullmatch(plain_name(name)))
+def _unclear_columns(table: TextTable | ParquetTable, file: Path, rest: Sequence[int]) -> list[str]:
+    """Warnings on columns that are named like splits but hold numbers, marks, or yes and no."""
+    names = {column: table.names[column] for column in rest}
+    columns = [
+        column
+        for column, name in names.items()
+        if plain_name(name) not in SPLIT_COLUMN_NAMES  # those have their own note
+        and (is_flag(name) or UNCLEAR_NAMES.fullmatch(plain_name(name)))
     ]
     return [
-        f"{file.name}: column {names[place]} is called like a split and is not read, since its "
+        f"{file.name}: column {names[column]} is named like a split and is not read, because its "
         "values do not say which of them is train; write train, val or test into it and set "
-        f"{setting('dataset.split_column', names[place])}"
-        for place in table.all_pass(places, lambda cell: split_of(cell) is None)
+        f"{setting('dataset.split_column', names[column])}"
+        for column in table.all_pass(columns, lambda cell: split_of(cell) is None)
     ]
 
 
-def from_folders(file: Path, path: Sequence[str]) -> Given:
-    """Split of every path by the folders train/, test/ and the like that all paths have at a depth.
+def split_from_folders(file: Path, path: Sequence[str]) -> TableSplit:
+    """Split of every path by folders such as train/ and test/ that all paths have at some depth.
 
     Returns:
-        No split where no depth has such folders alone, or there is a single one; with a warning
-        where only some folders at a depth are called like splits.
+        No split if no depth has only such folders, or only a single one; with a warning if some
+        folders at a depth are named like splits.
     """
     warnings = []
-    for depth in range(DEPTHS):
+    for depth in range(MAX_DEPTH):
         parts = (name.split("/", depth + 1) for name in path)
         folder_N = [part[depth] if len(part) > depth + 1 else "" for part in parts]
         folders = sorted(set(folder_N))
-        if len(folders) > MOST_FOLDERS:
+        if len(folders) > MAX_FOLDERS:
             continue
-        known = splits_among(folders)
-        if len(set(known.values())) > 1 and len(known) == len(folders):
-            split_N = np.array([known[folder] for folder in folder_N], dtype=np.uint8)
-            return Given(split_N, "the folders in the paths")
-        if TRAIN in known.values() and len(set(known.values())) > 1:
-            names = list_first(sorted(known, key=known.__getitem__))
-            others = [folder or "no folder" for folder in folders if folder not in known]
+        splits = splits_among(folders)
+        if len(set(splits.values())) > 1 and len(splits) == len(folders):
+            split_N = np.array([splits[folder] for folder in folder_N], dtype=np.uint8)
+            return TableSplit(split_N, "the folders in the paths")
+        if TRAIN in splits.values() and len(set(splits.values())) > 1:
+            names = list_first(sorted(splits, key=splits.__getitem__))
+            others = [folder or "no folder" for folder in folders if folder not in splits]
             warnings.append(
-                f"{file.name}: the folders {names} in the paths are not read as splits, since "
-                f"other paths have {list_first(others)} there; remove these rows, or add a column split"
+                f"{file.name}: the folders {names} in the paths are not read as splits, because "
+                f"other paths have {list_first(others)} there; remove these rows, or add a column "
+                "split"
             )
         if not any(folder_N):
             break
-    return Given(warnings=tuple(warnings))
+    return TableSplit(warnings=tuple(warnings))
 
 
-def _by_usual_name(
+def _split_from_names(
     table: TextTable | ParquetTable, file: Path, free: Sequence[int]
-) -> tuple[Given | None, list[str]]:
-    """The column with a usual name whose cells are words; notes on those that hold others."""
-    usual = [place for place in free if plain_name(table.names[place]) in WORDS]
-    usual = [place for place in usual if _readable(table, place)]
-    exact = [place for place in usual if plain_name(table.names[place]) == "split"]
+) -> tuple[TableSplit | None, list[str]]:
+    """The column with a common name that holds splits; notes on such columns that do not."""
+    named = [column for column in free if plain_name(table.names[column]) in SPLIT_COLUMN_NAMES]
+    named = [column for column in named if _is_readable(table, column)]
+    exact = [column for column in named if plain_name(table.names[column]) == "split"]
     if len(exact) > 1:
-        refuse_several(file, "split", [table.names[place] for place in exact])
-    usual = exact or sorted(usual, key=lambda place: WORDS.index(plain_name(table.names[place])))
-    found: list[tuple[int, np.ndarray]] = []
+        raise_ambiguous(file, "split", [table.names[column] for column in exact])
+    named = exact or sorted(
+        named, key=lambda column: SPLIT_COLUMN_NAMES.index(plain_name(table.names[column]))
+    )
+    candidates: list[tuple[int, np.ndarray]] = []
     notes = []
-    for place in usual:
-        (cells,) = table.columns([place])
-        name = table.names[place]
-        words = _words(cells)
-        if plain_name(name) != "split" and _says_nothing(name, words):
+    for column in named:
+        (cells,) = table.columns([column])
+        name = table.names[column]
+        words = _split_of_cells(cells)
+        if plain_name(name) != "split" and _is_no_split(name, words):
             shown = list_first(sorted(filter(None, words)), 3)
             notes.append(f"{file.name}: column {name} holds no splits ({shown}) and is not read")
             continue
-        found.append((place, _splits(table, name, cells)))
-    if len(found) > 1 and any((split_N != found[0][1]).any() for _, split_N in found):
-        refuse_several(file, "split", [table.names[place] for place, _ in found])
-    if not found:
+        candidates.append((column, _parse_splits(table, name, cells)))
+    if len(candidates) > 1 and any(
+        (split_N != candidates[0][1]).any() for _, split_N in candidates
+    ):
+        raise_ambiguous(file, "split", [table.names[column] for column, _ in candidates])
+    if not candidates:
         return None, notes
-    place, split_N = found[0]
-    name = table.names[place]
-    return Given(split_N, f"column {name}", (place,), exact=name == "split"), notes
+    column, split_N = candidates[0]
+    name = table.names[column]
+    return TableSplit(split_N, f"column {name}", (column,), exact=name == "split"), notes
 
 
-def _words(cells: Sequence[str]) -> dict[str, int | None]:
-    """{cell: its split, or None} of the different cells of a column."""
+def _split_of_cells(cells: Sequence[str]) -> dict[str, int | None]:
+    """{cell: its split, or None} for the distinct cells of a column."""
     different = sorted(set(cells))
     return {**dict.fromkeys(different), **splits_among(different)}
 
 
-def _says_nothing(name: str, words: Mapping[str, int | None]) -> bool:
-    """Whether a column holds other things than splits, rather than splits in an unknown form."""
+def _is_no_split(name: str, words: Mapping[str, int | None]) -> bool:
+    """Whether a column holds something else, rather than splits in an unknown form."""
     if any(split is not None for split in words.values()):
         return False
-    return plain_name(name) in NUMBERED or not any(map(NUMBER.fullmatch, words))
+    return plain_name(name) in AMBIGUOUS_NAMES or not any(map(NUMBER.fullmatch, words))
 
 
-def _readable(table: TextTable | ParquetTable, place: int) -> bool:
-    if isinstance(table, TextTable) or table.holds_text(place):
+def _is_readable(table: TextTable | ParquetTable, column: int) -> bool:
+    if isinstance(table, TextTable) or table.holds_text(column):
         return True
-    return _flag(table.names[place]) is not None and table.holds_numbers(place)
+    return _flag_split(table.names[column]) is not None and table.holds_numbers(column)
 
 
-def _named(table: TextTable | ParquetTable, place: int) -> tuple[np.ndarray, str]:
-    """The column that the user names: words, or yes and no under the name of a flag."""
-    name = table.names[place]
-    if not _readable(table, place):
+def _split_from_key(table: TextTable | ParquetTable, column: int) -> tuple[np.ndarray, str]:
+    """Read the column that the user chose: words, or yes and no if it is named like a flag."""
+    name = table.names[column]
+    if not _is_readable(table, column):
         assert isinstance(table, ParquetTable)
-        raise UserError(f"dataset.split_column={name}: holds {table.kind(place)}, not text")
-    (cells,) = table.columns([place])
-    if (split := _flag(name)) is not None and {cell.lower() for cell in cells} <= {*YES, *NO}:
-        return _combined(table, {split: cells}, [name]), f"column {name}"
-    return _splits(table, name, cells), f"column {name}"
+        raise UserError(f"dataset.split_column={name}: holds {table.kind(column)}, not text")
+    (cells,) = table.columns([column])
+    if (split := _flag_split(name)) is not None and {cell.lower() for cell in cells} <= {*YES, *NO}:
+        return _combine_flags(table, {split: cells}, [name]), f"column {name}"
+    return _parse_splits(table, name, cells), f"column {name}"
 
 
-def _splits(table: TextTable | ParquetTable, name: str, cells: Sequence[str]) -> np.ndarray:
-    """Words -> splits, or a refusal of the first cell that is none."""
-    words = _words(cells)
+def _parse_splits(table: TextTable | ParquetTable, name: str, cells: Sequence[str]) -> np.ndarray:
+    """Words -> splits; UserError for the first cell that is no word for a split."""
+    words = _split_of_cells(cells)
     if None in words.values():
         row = next(row for row, cell in enumerate(cells) if words[cell] is None)
         cell, where = cells[row], table.where(row)
@@ -229,60 +241,64 @@ def _splits(table: TextTable | ParquetTable, name: str, cells: Sequence[str]) ->
 
 
 def is_flag(name: str) -> bool:
-    """Whether a column is called like a flag for a split."""
-    return _flag(name) is not None
+    """Whether a column is named like a flag for a split."""
+    return _flag_split(name) is not None
 
 
-def _flag(name: str) -> int | None:
+def _flag_split(name: str) -> int | None:
     plain = plain_name(name)
-    return next((split for split, known in FLAGS.items() if known.fullmatch(plain)), None)
+    return next((split for split, splits in FLAGS.items() if splits.fullmatch(plain)), None)
 
 
-def _by_flags(table: TextTable | ParquetTable, file: Path, free: Sequence[int]) -> Given | None:
-    """Columns such as is_train and is_test, if all their cells are yes or no."""
-    flags = [place for place in free if _flag(table.names[place]) is not None]
-    flags = [place for place in flags if _readable(table, place)]
-    places = table.all_pass(flags, lambda cell: cell.lower() in (*YES, *NO))
-    for place in flags:
-        if place not in places and plain_name(table.names[place]).startswith(("is", "in", "for")):
-            _refuse_mixed(table, place)
-    if not places:
+def _split_from_flags(
+    table: TextTable | ParquetTable, file: Path, free: Sequence[int]
+) -> TableSplit | None:
+    """Read columns such as is_train and is_test if all their cells are yes or no."""
+    flags = [column for column in free if _flag_split(table.names[column]) is not None]
+    flags = [column for column in flags if _is_readable(table, column)]
+    columns = table.all_pass(flags, lambda cell: cell.lower() in (*YES, *NO))
+    for column in flags:
+        if column not in columns and plain_name(table.names[column]).startswith(
+            ("is", "in", "for")
+        ):
+            _check_mixed_flag(table, column)
+    if not columns:
         return None
     cells_of: dict[int, list[str]] = {}
-    names = [table.names[place] for place in places]
-    for place, cells in zip(places, table.columns(places), strict=True):
-        split = _flag(table.names[place])
+    names = [table.names[column] for column in columns]
+    for column, cells in zip(columns, table.columns(columns), strict=True):
+        split = _flag_split(table.names[column])
         assert split is not None
         if split in cells_of:
-            refuse_several(file, "split", names)
+            raise_ambiguous(file, "split", names)
         cells_of[split] = cells
     source = f"column {names[0]}" if len(names) == 1 else f"columns {' and '.join(names)}"
-    return Given(_combined(table, cells_of, names), source, tuple(places))
+    return TableSplit(_combine_flags(table, cells_of, names), source, tuple(columns))
 
 
-def _refuse_mixed(table: TextTable | ParquetTable, place: int) -> None:
-    """Refuse a flag that says yes or no in some rows and something else in others."""
-    (cells,) = table.columns([place])
+def _check_mixed_flag(table: TextTable | ParquetTable, column: int) -> None:
+    """Raise for a flag that is yes or no in some rows and something else in others."""
+    (cells,) = table.columns([column])
     other = [row for row, cell in enumerate(cells) if cell.lower() not in (*YES, *NO)]
     if len(other) < len(cells):
         raise UserError(
-            f"{table.where(other[0])}: {table.names[place]} {cells[other[0]]!r}: neither yes nor "
+            f"{table.where(other[0])}: {table.names[column]} {cells[other[0]]!r}: neither yes nor "
             "no; write 1 or 0"
         )
 
 
-def _combined(
+def _combine_flags(
     table: TextTable | ParquetTable, cells_of: dict[int, list[str]], names: Sequence[str]
 ) -> np.ndarray:
-    """The split whose flag a row sets; in a row without, the first split that has no flag."""
+    """The split whose flag a row sets; without a set flag, the first split that has no flag."""
     count = len(next(iter(cells_of.values())))
-    rest = [split for split in (TRAIN, TEST, VAL) if split not in cells_of][:1]
+    default = [split for split in (TRAIN, TEST, VAL) if split not in cells_of][:1]
     split_N = np.empty(count, dtype=np.uint8)
     for row in range(count):
         cells = {split: column[row].lower() for split, column in cells_of.items()}
         if "" in cells.values():
             raise UserError(f"{table.where(row)}: no {list_first(names)}; fill it in")
-        set_splits = [split for split, cell in cells.items() if cell in YES] or rest
+        set_splits = [split for split, cell in cells.items() if cell in YES] or default
         if len(set_splits) != 1:
             what = " and ".join(SPLIT_NAMES[split] for split in set_splits) or "of no split"
             raise UserError(f"{table.where(row)}: is {what} by {list_first(names)}; correct it")
@@ -290,8 +306,8 @@ def _combined(
     return split_N
 
 
-def _by_shard(table: TextTable | ParquetTable) -> Given | None:
-    """Splits by the names of Parquet files: train-00000-of-00002.parquet, default/test/0.parquet.
+def _split_from_shards(table: TextTable | ParquetTable) -> TableSplit | None:
+    """Splits from the names of Parquet files: train-00000-of-00002.parquet, test/0.parquet.
 
     Raises:
         UserError: only some files are named after a split.
@@ -304,11 +320,11 @@ def _by_shard(table: TextTable | ParquetTable) -> Given | None:
     if None in splits:
         file = table.files[splits.index(None)]
         raise UserError(
-            f"dataset.table={file}: the name says no split, while other files' names do; "
+            f"dataset.table={file}: the name contains no split, but the names of other files do; "
             "rename it (train-, validation- or test-), or move it elsewhere"
         )
     split_N = np.repeat(np.array(splits, dtype=np.uint8), table.counts)
-    return Given(split_N, "the names of the files")
+    return TableSplit(split_N, "the names of the files")
 
 
 def _shard_split(file: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""A delimited text or JSON lines -> names of the columns, and their cells as text."""
+"""A delimited text or JSON lines -> column names and cells as text."""
 
 from __future__ import annotations
 
@@ -15,71 +15,71 @@ from fgvc.types import UserError
 DELIMITERS = ",\t;|"
 JSON_LINES = (".jsonl", ".ndjson")
 Rows = Callable[[], Iterator[tuple[int, list[str]]]]  # line number and cells
-# first bytes of files that people rename or mistake for a table: what they are, and the way out
-# beside the kinds of `formats`
-_OTHERS = (
+# first bytes of files that are mistaken for tables, their format and the fix, in addition to the
+# kinds of image_formats
+_OTHER_FORMATS = (
     (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls)", "save it as CSV UTF-8"),
     (b"ARROW1", "an Arrow or Feather file", "write it as Parquet"),
     (b"\x80\x04", "a Python pickle", "save the table as CSV"),
     (b"\x80\x05", "a Python pickle", "save the table as CSV"),
 )
-_EXPORTED = ("SQLite database", "HDF5 file")
-_REFUSED = ("HTML page", "PDF", *_EXPORTED, *READABLE)
+_EXPORTABLE = ("SQLite database", "HDF5 file")
+_REFUSED_KINDS = ("HTML page", "PDF", *_EXPORTABLE, *READABLE)
 
 
 class TextTable:
-    """The rows of a text; blank lines are passed over.
+    """The rows of a text file; blank lines are skipped.
 
-    names: of the columns. lines: per row, its line number; filled by `columns`.
+    names: names of the columns. lines: line number per row; filled by `columns`.
     """
 
     def __init__(self, file: Path) -> None:
         """Decode the file and read its first row.
 
         Raises:
-            UserError: something else than a text, or no UTF-8 (UTF-16 with its mark is read).
+            UserError: another format, or not UTF-8 (UTF-16 with a byte order mark is read).
         """
-        refuse_others(file)
+        check_format(file)
         self.file = file
         self.lines: list[int] = []
         # not splitlines(): names may hold the other line separators of Unicode
-        lines = _decoded(file).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        read = _json_lines if file.suffix.lower() in JSON_LINES else _delimited
+        lines = _decode(file).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        read = _read_json_lines if file.suffix.lower() in JSON_LINES else _read_delimited
         self.names, self._read = read(file, lines)
 
-    def columns(self, places: Sequence[int]) -> list[list[str]]:
-        """The cells of these columns, without spaces around them; "" where a row has none."""
-        columns: list[list[str]] = [[] for _ in places]
+    def columns(self, indices: Sequence[int]) -> list[list[str]]:
+        """The stripped cells of these columns; "" if a row is too short."""
+        columns: list[list[str]] = [[] for _ in indices]
         self.lines = []
-        wanted = tuple(zip(columns, places, strict=True))
+        wanted = tuple(zip(columns, indices, strict=True))
         for line, row in self._read():
             self.lines.append(line)
-            for column, place in wanted:
-                column.append(row[place].strip() if place < len(row) else "")
+            for column, index in wanted:
+                column.append(row[index].strip() if index < len(row) else "")
         return columns
 
-    def first(self, place: int) -> str:
-        """The cell of the first row; "" where there is none."""
+    def first(self, index: int) -> str:
+        """The cell of the first row; "" if there is none."""
         _, row = next(self._read(), (0, []))
-        return row[place].strip() if place < len(row) else ""
+        return row[index].strip() if index < len(row) else ""
 
-    def all_pass(self, places: Sequence[int], test: Callable[[str], bool]) -> list[int]:
-        """Those of the columns whose cells all pass a test (empty cells aside), if any do."""
-        alive, filled = list(places), set()
+    def all_pass(self, indices: Sequence[int], test: Callable[[str], bool]) -> list[int]:
+        """The columns that have non-empty cells, all of which pass a test."""
+        remaining, filled = list(indices), set()
         for _, row in self._read():
-            cells = {place: row[place].strip() for place in alive if place < len(row)}
-            filled |= {place for place, cell in cells.items() if cell}
-            alive = [place for place in alive if not cells.get(place) or test(cells[place])]
-            if not alive:
+            cells = {index: row[index].strip() for index in remaining if index < len(row)}
+            filled |= {index for index, cell in cells.items() if cell}
+            remaining = [index for index in remaining if not cells.get(index) or test(cells[index])]
+            if not remaining:
                 break
-        return [place for place in alive if place in filled]
+        return [index for index in remaining if index in filled]
 
     def where(self, row: int) -> str:
-        """A row as an editor counts it, for a message."""
+        """File and line number of a row, for a message."""
         return f"{self.file}:{self.lines[row]}"
 
 
-def _decoded(file: Path) -> str:
+def _decode(file: Path) -> str:
     data = untrusted.read_bytes(file, untrusted.LIST)
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
@@ -92,13 +92,13 @@ def _decoded(file: Path) -> str:
             f"{file}:{line}: not UTF-8 text; save the table as UTF-8 (Excel: CSV UTF-8)"
         ) from None
     if "\0" in text:
-        raise UserError(f"{file}: holds NUL bytes, as UTF-16 or binary data do; save it as UTF-8")
+        raise UserError(f"{file}: holds NUL bytes, like UTF-16 or binary data; save it as UTF-8")
     return text
 
 
-def _delimited(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
-    """The header, and a function that reads the rows after it."""
-    start = next((place for place, line in enumerate(lines) if line.strip()), 0)
+def _read_delimited(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
+    """The header, and a function that iterates over the rows after it."""
+    start = next((index for index, line in enumerate(lines) if line.strip()), 0)
     stated = re.fullmatch(r"\"?sep=(.)\"?\s*", lines[start], re.IGNORECASE)  # Excel writes this
     start += stated is not None
     unquoted = re.sub(r'"[^"]*"', "", "".join(lines[start : start + 1]))
@@ -126,16 +126,16 @@ def _delimited(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
             if len(row) > len(names) and any(map(str.strip, row[len(names) :])):
                 raise UserError(
                     f"{file}:{line}: {len(row)} cells in {len(names)} columns; "
-                    "a cell with the delimiter in it is quoted, and a column of row names has a "
-                    "name too"
+                    "a cell that contains the delimiter is quoted, and a column of row names needs "
+                    "a name"
                 )
             yield line, row
 
     return names, checked
 
 
-def _json_lines(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
-    """The keys of all rows, and a function that reads their values."""
+def _read_json_lines(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
+    """The keys of all rows, and a function that iterates over their values."""
 
     def objects() -> Iterator[tuple[int, dict[str, object]]]:
         for line, row in enumerate(lines, start=1):
@@ -161,7 +161,7 @@ def _json_lines(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
 
 
 def _check_text(value: object) -> None:
-    """ValueError for what no file name and no record can hold: NUL, or half a surrogate pair."""
+    """ValueError for text that no file name can hold: NUL, or half a surrogate pair."""
     pairs = value.items() if isinstance(value, dict) else ()
     for text in (text for pair in pairs for text in pair if isinstance(text, str)):
         text.encode()
@@ -169,11 +169,11 @@ def _check_text(value: object) -> None:
             raise ValueError("a NUL character")
 
 
-def refuse_others(file: Path) -> None:
-    """Refuse what is no text, by its first bytes; name it and the way out."""
+def check_format(file: Path) -> None:
+    """Raise if the first bytes belong to another format; the message says how to convert it."""
     with untrusted.open_regular(file) as source:
         head = source.read(HEAD_BYTES)
-    for start, what, way_out in _OTHERS:
+    for start, what, way_out in _OTHER_FORMATS:
         if head.startswith(start):
             raise UserError(f"dataset.table={file}: is {what}; {way_out}")
     kind = kind_of(head)
@@ -182,9 +182,9 @@ def refuse_others(file: Path) -> None:
             f"dataset.table={file}: is an Excel workbook or another ZIP archive; "
             "save the workbook as CSV UTF-8, or unpack the archive"
         )
-    if kind is not None and ("archive" in kind or kind in _REFUSED):
+    if kind is not None and ("archive" in kind or kind in _REFUSED_KINDS):
         way_out = "unpack it" if "archive" in kind else "set dataset.table= to a table"
-        if kind in _EXPORTED:
+        if kind in _EXPORTABLE:
             way_out = "export the rows as CSV"
         raise UserError(f"dataset.table={file}: is {with_article(kind)}, not a table; {way_out}")
     if kind == "Git LFS pointer":
