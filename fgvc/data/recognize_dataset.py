@@ -156,7 +156,7 @@ def _is_split_beside(folder: Path) -> bool:
 def _holds_classes(folder: Path) -> bool:
     subfolders = [entry.path for entry in _entries(folder) if entry.is_folder][:50]
     images = [
-        any(not e.is_folder and has_picture_suffix(e.path.name) for e in _entries(subfolder))
+        any(not e.is_folder and has_image_suffix(e.path.name) for e in _entries(subfolder))
         for subfolder in subfolders
     ]
     return sum(images) > 1

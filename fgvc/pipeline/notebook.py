@@ -50,7 +50,7 @@ def load_config(*overrides: str) -> Config:
 def build_backbone(config: Config) -> Backbone:
     """The frozen backbone of a config, in evaluation mode, on the CPU.
 
-    Its input is normalized pixels, float32 B x 3 x R x R: `evaluation_transform(config)` makes them.
+    Its input, from `evaluation_transform(config)`, is normalized pixels, float32 B x 3 x R x R.
     With `part_attention=`, only the selected patches reach the last block.
 
     Raises:
