@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks import pictures
 from benchmarks.side_by_side import Row, best_times
-from fgvc.learn.train import Micro, Trainer
+from fgvc.learn.train import LoaderBatch, Trainer
 from fgvc.model import head as heads
 from fgvc.model.backbone import build, weights
 from fgvc.model.classifier import Classifier
@@ -41,7 +41,7 @@ def step(places: Path, images: int, device: str) -> Row:
     trainer = Trainer(model, conf.task, CLASSES, model.depth_of, 1000, where, "fp32", 0)
     pixels_BCHW = torch.randn(images, 3, 224, 224, device=where)
     label_B = torch.arange(images, device=where)
-    micro = Micro(pixels_BCHW, label_B, np.arange(images), np.arange(images))
+    micro = LoaderBatch(pixels_BCHW, label_B, np.arange(images), np.arange(images))
 
     def plain() -> None:
         optimiser.zero_grad()

@@ -23,13 +23,13 @@ from torch.nn.functional import cross_entropy
 from fgvc.config import schema
 from fgvc.learn.logistic.frame import check_rows
 from fgvc.learn.logistic.problem import threads_for
-from fgvc.learn.range_end import end_of
+from fgvc.learn.range_end import range_end
 from fgvc.types import Progress, UserError
 
 TIE = 1e-9  # relative difference of validation losses that counts as none
-_CHUNK = 4096  # rows that are scored at once
-_SINGLE = 10  # float32 products in a batch take a tenth of what threads_for counts with
-_MOST = 1e6  # far beyond any use, and within what float32 can step by
+_EVAL_ROWS = 4096  # rows that are scored at once
+_FLOAT32_SPEEDUP = 10  # float32 products in a batch take a tenth of what threads_for counts with
+_LARGEST = 1e6  # far beyond any use, and within what float32 can step by
 
 Build = Callable[[], nn.Module]  # features_BD -> logits; the same initial weights on every call
 Rows = tuple[Tensor, Tensor]  # float32 x_ND, int64 label_N
@@ -76,8 +76,8 @@ class Choice:
         a decay of 0 is not an end, because no smaller value exists."""
         rates = [trial.learning_rate for trial in self.trials]
         decays = [trial.weight_decay for trial in self.trials]
-        decay = end_of(self.trial.weight_decay, decays) if self.trial.weight_decay else None
-        return {"learning_rate": end_of(self.trial.learning_rate, rates), "weight_decay": decay}
+        decay = range_end(self.trial.weight_decay, decays) if self.trial.weight_decay else None
+        return {"learning_rate": range_end(self.trial.learning_rate, rates), "weight_decay": decay}
 
 
 def fit(
@@ -110,11 +110,11 @@ def fit(
     if len(x_val_ND) == 0:
         raise UserError("0 validation rows: no epoch can be chosen; raise dataset.val_fraction")
     check_rows(x_val_ND, label_val_N, classes)
-    rows, val = _tensors(x_ND, label_N), _tensors(x_val_ND, label_val_N)
+    rows, val = _as_tensors(x_ND, label_N), _as_tensors(x_val_ND, label_val_N)
     trials: list[Trial] = []
     best: tuple[Trial, nn.Module] | None = None
-    for pair in _pairs(settings):
-        trial, head = _tried(build, rows, val, pair, settings, seed, on_step)
+    for pair in _grid(settings):
+        trial, head = _run_trial(build, rows, val, pair, settings, seed, on_step)
         trials.append(trial)
         if trial.epochs and (best is None or trial.loss < best[0].loss * (1 - TIE)):
             best = trial, head
@@ -144,10 +144,10 @@ def refit(
     """
     check_rows(x_ND, label_N, classes)
     head, pair = build(), (chosen.learning_rate, chosen.weight_decay)
-    walk = _trained(head, _tensors(x_ND, label_N), pair, settings, seed)
+    walk = _train_epochs(head, _as_tensors(x_ND, label_N), pair, settings, seed)
     for _ in itertools.islice(walk, chosen.epochs):
         if on_step is not None:
-            on_step(1, _note(pair))
+            on_step(1, _pair_note(pair))
     if not all(bool(weight.isfinite().all()) for weight in head.parameters()):
         raise UserError(
             f"at learning rate {chosen.learning_rate:g} the weights left the finite numbers on "
@@ -156,27 +156,27 @@ def refit(
     return head.eval()
 
 
-def _pairs(settings: schema.GradientFit) -> list[tuple[float, float]]:
+def _grid(settings: schema.GradientFit) -> list[tuple[float, float]]:
     rates, decays = sorted(set(settings.learning_rates)), sorted(set(settings.weight_decays))
-    if not rates or not 0 < rates[0] <= rates[-1] <= _MOST:
+    if not rates or not 0 < rates[0] <= rates[-1] <= _LARGEST:
         raise UserError(
-            f"head.fit.learning_rates={rates}: needs numbers above 0, at most {_MOST:g}"
+            f"head.fit.learning_rates={rates}: needs numbers above 0, at most {_LARGEST:g}"
         )
-    if not decays or not 0 <= decays[0] <= decays[-1] <= _MOST:
-        raise UserError(f"head.fit.weight_decays={decays}: needs numbers from 0 to {_MOST:g}")
+    if not decays or not 0 <= decays[0] <= decays[-1] <= _LARGEST:
+        raise UserError(f"head.fit.weight_decays={decays}: needs numbers from 0 to {_LARGEST:g}")
     return list(itertools.product(rates, decays))
 
 
-def _tensors(x_ND: np.ndarray, label_N: np.ndarray) -> Rows:
+def _as_tensors(x_ND: np.ndarray, label_N: np.ndarray) -> Rows:
     x = np.ascontiguousarray(x_ND, dtype=np.float32)
     return torch.from_numpy(x), torch.from_numpy(label_N.astype(np.int64))
 
 
-def _note(pair: tuple[float, float]) -> str:
+def _pair_note(pair: tuple[float, float]) -> str:
     return f"lr={pair[0]:g} wd={pair[1]:g}"
 
 
-def _tried(
+def _run_trial(
     build: Build,
     rows: Rows,
     val: Rows,
@@ -189,8 +189,8 @@ def _tried(
     head = build()
     curve: list[Epoch] = []
     epochs, lowest, state = 0, math.inf, {}
-    for loss in _trained(head, rows, pair, settings, seed):
-        epoch = Epoch(loss, *_scored(head, val))
+    for loss in _train_epochs(head, rows, pair, settings, seed):
+        epoch = Epoch(loss, *_evaluate(head, val))
         if not math.isfinite(epoch.train_loss + epoch.val_loss):
             epochs = 0
             break
@@ -199,15 +199,15 @@ def _tried(
             epochs, lowest = len(curve), epoch.val_loss
             state = {name: value.clone() for name, value in head.state_dict().items()}
         if on_step is not None:
-            on_step(1, _note(pair))
+            on_step(1, _pair_note(pair))
     if epochs:
         head.load_state_dict(state)
     elif on_step is not None:
-        on_step(settings.epochs - len(curve), _note(pair))
+        on_step(settings.epochs - len(curve), _pair_note(pair))
     return Trial(*pair, epochs, tuple(curve)), head.eval()
 
 
-def _trained(
+def _train_epochs(
     head: nn.Module,
     rows: Rows,
     pair: tuple[float, float],
@@ -217,12 +217,12 @@ def _trained(
     """Train in place; the mean loss of each epoch as it ends."""
     x_ND, label_N = rows
     rate, decay = pair
-    optimiser = torch.optim.AdamW(_groups(head, decay), lr=rate)
+    optimiser = torch.optim.AdamW(_parameter_groups(head, decay), lr=rate)
     steps = settings.epochs * math.ceil(len(x_ND) / settings.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     generator = torch.Generator().manual_seed(seed)
     weights = sum(weight.numel() for weight in head.parameters())
-    cells = settings.batch_size * weights // _SINGLE
+    cells = settings.batch_size * weights // _FLOAT32_SPEEDUP
     for _ in range(settings.epochs):
         order_N = torch.randperm(len(x_ND), generator=generator)
         noise = int(torch.randint(2**62, (), generator=generator))
@@ -240,7 +240,7 @@ def _trained(
         yield total / len(x_ND)
 
 
-def _groups(head: nn.Module, decay: float) -> list[dict[str, object]]:
+def _parameter_groups(head: nn.Module, decay: float) -> list[dict[str, object]]:
     """Weight decay for matrices alone: a bias or a scale near 0 is no simpler than another."""
     matrices = [weight for weight in head.parameters() if weight.ndim >= 2]
     others = [weight for weight in head.parameters() if weight.ndim < 2]
@@ -248,10 +248,10 @@ def _groups(head: nn.Module, decay: float) -> list[dict[str, object]]:
 
 
 @torch.inference_mode()
-def _scored(head: nn.Module, rows: Rows) -> tuple[float, float]:
+def _evaluate(head: nn.Module, rows: Rows) -> tuple[float, float]:
     """Mean log-loss, summed in float64, and accuracy."""
     head.eval()
     x_ND, label_N = rows
-    logit_NC = torch.cat([head(chunk_BD) for chunk_BD in x_ND.split(_CHUNK)]).double()
+    logit_NC = torch.cat([head(chunk_BD) for chunk_BD in x_ND.split(_EVAL_ROWS)]).double()
     loss = float(cross_entropy(logit_NC, label_N))
     return loss, float((logit_NC.argmax(1) == label_N).double().mean())

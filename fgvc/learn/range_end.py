@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def end_of(chosen: float, tried: Iterable[float]) -> str | None:
+def range_end(chosen: float, tried: Iterable[float]) -> str | None:
     """Which end of the range of tried values was chosen, if any.
 
     Returns:

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fgvc.config.schema import TrainTask
 from fgvc.model.backbone import Backbone
-from fgvc.model.drop_path import RandomLayers, draw_per_image, drop_path
+from fgvc.model.drop_path import RandomLayers, add_drop_path, replace_dropout
 from fgvc.model.part_attention import TokenSelector
 from fgvc.types import UserError
 
@@ -77,8 +77,8 @@ class Classifier(nn.Module):
 
     def randomize(self, drop_path_rate: float) -> None:
         """Add drop path, and let every random layer draw per image: see random_layers.py."""
-        draw_per_image(self, self.random_layers)  # first: it replaces modules, and hooks with them
-        drop_path(self.backbone, drop_path_rate, self.random_layers)
+        replace_dropout(self, self.random_layers)  # first: it replaces modules, and hooks with them
+        add_drop_path(self.backbone, drop_path_rate, self.random_layers)
 
     def depth_of(self, name: str) -> int:
         """How far above the pixels a parameter is: 0 patches and positions, 1 + i block i, then
@@ -112,7 +112,7 @@ class Classifier(nn.Module):
         return found
 
 
-def checkpointed(backbone: Backbone) -> None:
+def checkpoint_blocks(backbone: Backbone) -> None:
     """Recompute each block in the backward pass instead of keeping what is inside it."""
     for block in backbone.blocks:
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)

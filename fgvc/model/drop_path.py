@@ -99,9 +99,9 @@ def draws(key_B: Tensor, index: int, elements: int) -> Tensor:
     """
     counter_E = torch.arange(1, elements + 1, device=key_B.device) + (index << 32)
     state_BE = key_B[:, None] + counter_E * _STEP
-    state_BE = (state_BE ^ _shifted(state_BE, 30)) * _FIRST
-    state_BE = (state_BE ^ _shifted(state_BE, 27)) * _SECOND
-    return _shifted(state_BE ^ _shifted(state_BE, 31), 64 - _BITS)
+    state_BE = (state_BE ^ _shift_right(state_BE, 30)) * _FIRST
+    state_BE = (state_BE ^ _shift_right(state_BE, 27)) * _SECOND
+    return _shift_right(state_BE ^ _shift_right(state_BE, 31), 64 - _BITS)
 
 
 @draws.register_fake
@@ -109,7 +109,7 @@ def _(key_B: Tensor, index: int, elements: int) -> Tensor:
     return key_B.new_empty(key_B.shape[0], elements)
 
 
-def drop_path(backbone: Backbone, rate: float, layers: RandomLayers) -> None:
+def add_drop_path(backbone: Backbone, rate: float, layers: RandomLayers) -> None:
     """Skip residual branches at random while training, `rate` of them in the last block.
 
     Source: stochastic depth (Huang et al., 2016), the rate rising linearly over the blocks.
@@ -119,10 +119,12 @@ def drop_path(backbone: Backbone, rate: float, layers: RandomLayers) -> None:
         share = rate * index / max(len(blocks) - 1, 1)
         names = next(pair for pair in BRANCHES if all(hasattr(block, name) for name in pair))
         for name in names:
-            getattr(block, name).register_forward_hook(_Skip(ImageDrop(layers, share, whole=True)))
+            getattr(block, name).register_forward_hook(
+                _DropPathHook(ImageDrop(layers, share, whole=True))
+            )
 
 
-def draw_per_image(model: nn.Module, layers: RandomLayers) -> None:
+def replace_dropout(model: nn.Module, layers: RandomLayers) -> None:
     """Replace every active nn.Dropout and DropPath of the model by an ImageDrop.
 
     Dropout inside fused attention is a number and not a layer, so it is not replaced, nor is any
@@ -137,12 +139,12 @@ def draw_per_image(model: nn.Module, layers: RandomLayers) -> None:
                 setattr(parent, name, ImageDrop(layers, path_rate, whole=True))
 
 
-def _shifted(value: Tensor, bits: int) -> Tensor:
+def _shift_right(value: Tensor, bits: int) -> Tensor:
     """A logical shift to the right; torch's own copies the sign."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
-class _Skip:
+class _DropPathHook:
     """A hook that drops a branch's output per image, and scales what it keeps."""
 
     def __init__(self, drop: ImageDrop) -> None:

@@ -22,13 +22,13 @@ from fgvc.types import UserError
 
 FILE = "model.onnx"
 OPSET = 18  # the oldest that the exporter writes: most runtimes read it
-INLINE = (
+MAX_INLINE_BYTES = (
     1 << 30
 )  # bytes of weights up to which they stand in the file itself (protobuf ends at 2 GB)
 Normalize = Callable[[Tensor], Tensor]
 
 
-class _FromPixels(nn.Module):
+class _NormalizedModel(nn.Module):
     """The classifier with its normalization in front."""
 
     def __init__(self, model: nn.Module, normalize: Normalize) -> None:
@@ -57,7 +57,7 @@ def write(
     logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it tells each fold it passes over
     try:
         program = torch.onnx.export(
-            _FromPixels(model, normalize).eval(),
+            _NormalizedModel(model, normalize).eval(),
             (pixels_BCHW,),
             input_names=["pixels"],
             output_names=["logits"],
@@ -74,10 +74,10 @@ def write(
     shape = program.model.graph.inputs[0].shape
     if shape is None or isinstance(shape[0], int):
         raise UserError("ONNX cannot express this model: its graph would hold for one batch size")
-    _without_traces(program.model)
+    _strip_traces(program.model)
     program.model.metadata_props.update(sorted(metadata.items()))
     size = sum(each.numel() * each.element_size() for each in model.state_dict().values())
-    program.save(file, external_data=size > INLINE)
+    program.save(file, external_data=size > MAX_INLINE_BYTES)
 
 
 def load_session(file: Path, threads: int | None) -> Callable[[np.ndarray], np.ndarray]:
@@ -93,7 +93,7 @@ def load_session(file: Path, threads: int | None) -> Callable[[np.ndarray], np.n
     return lambda pixels_BCHW: np.asarray(session.run(["logits"], {"pixels": pixels_BCHW})[0])
 
 
-def _without_traces(model: Any) -> None:
+def _strip_traces(model: Any) -> None:
     """Where in which file of which machine a node was traced is nobody's business."""
     for graph in (model.graph, *model.functions.values()):
         for node in graph.all_nodes():

@@ -139,7 +139,7 @@ def open_experiment(
         if source.made_by is not None:
             runs = weights_overlap.describe(source.made_by)
             console.say(f"note: the backbone comes from {runs}; the head of that run is not used")
-        eps = hf_config.eps_assumption(conf.backbone, source)
+        eps = hf_config.assumed_eps_note(conf.backbone, source)
         dataset = _dataset(task, conf, (*eps, *run.code.notes))
         crew = None if task == "train" else start_pool(conf, dataset, source)
         extractor = Extractor(conf, dataset, source, device, crew, may_skip=task != "eval")

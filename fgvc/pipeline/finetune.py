@@ -21,9 +21,9 @@ from fgvc import metrics
 from fgvc.config.schema import Config
 from fgvc.data.manifest import SKIP
 from fgvc.data.sampler import Draws
-from fgvc.learn.train import BestEpoch, Hooks, Micro, StepReport, Trainer
+from fgvc.learn.train import BestEpoch, Hooks, LoaderBatch, StepReport, Trainer
 from fgvc.model import head as heads
-from fgvc.model.classifier import Classifier, checkpointed
+from fgvc.model.classifier import Classifier, checkpoint_blocks
 from fgvc.parallel.process_group import World
 from fgvc.pipeline import resumed_epochs
 from fgvc.pipeline.attention_maps import split_columns
@@ -302,7 +302,7 @@ class Finetune:
         model.thaw(conf.task)
         model.randomize(conf.task.drop_path)
         if conf.runtime.grad_checkpointing:
-            checkpointed(backbone)
+            checkpoint_blocks(backbone)
         return model.to(self.device)
 
     def _train_epoch(self, log: Log | None, stop: Callable[[], bool]) -> None:
@@ -327,12 +327,12 @@ class Finetune:
         ends = done % self.steps == 0 and not self.data.validates
         return ends or (every is not None and done % every == 0)
 
-    def _micros(self, read: Iterator[Batch], part: Draws, log: Log | None) -> Iterator[Micro]:
+    def _micros(self, read: Iterator[Batch], part: Draws, log: Log | None) -> Iterator[LoaderBatch]:
         """The units of one step, normalised; one without an image where there is none."""
         side = self.conf.resolution.side
         if not len(part):
             none = np.empty(0, np.int64)
-            yield Micro(torch.empty(0, 3, side, side), torch.empty(0).long(), none, none)
+            yield LoaderBatch(torch.empty(0, 3, side, side), torch.empty(0).long(), none, none)
         for _ in self.data.sizes(part):
             batch = next(read)
             if self.world.watchdog is not None:
@@ -343,7 +343,7 @@ class Finetune:
             assert batch.place_B is not None
             pixels_BCHW = batch.pixels_BCHW.to(self.device, non_blocking=True)
             label_B = torch.from_numpy(self.dataset.manifest.label_N[batch.row_B])
-            yield Micro(
+            yield LoaderBatch(
                 self.data.evaluation.normalize(pixels_BCHW), label_B, batch.place_B, batch.row_B
             )
 

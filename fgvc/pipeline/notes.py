@@ -35,7 +35,7 @@ def notes_of(job: Experiment, outcome: Outcome) -> list[str]:
         *_unreadable_note(job, outcome, SPLITS, f"; {UNREADABLE_FILE} lists them all"),
         *_lost_class_notes(job, outcome.unreadable),
         *_weights_notes(job, outcome),
-        *hf_config.eps_assumption(job.conf.backbone, job.extractor.source),
+        *hf_config.assumed_eps_note(job.conf.backbone, job.extractor.source),
         *weights_overlap.notes(job.extractor.source, job.backbone_N, job.dataset),
         *outcome.notes,
     ]
@@ -52,7 +52,7 @@ def notes_of_fit(job: Experiment, outcome: Outcome) -> list[str]:
         *_unreadable_note(job, outcome, ("train", "val")),
         *_lost_class_notes(job, outcome.unreadable),
         *_weights_notes(job, outcome),
-        *hf_config.eps_assumption(job.conf.backbone, job.extractor.source),
+        *hf_config.assumed_eps_note(job.conf.backbone, job.extractor.source),
         *weights_overlap.notes(job.extractor.source, job.backbone_N, job.dataset),
         *outcome.notes,
     ]

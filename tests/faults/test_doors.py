@@ -132,7 +132,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "index of shards": ("model.safetensors.index.json", shards.weight_map),
     "digest of weights": ("w.bin", shards.sha256_of),
     "header of weights": ("w.safetensors", shards.safetensors_header),
-    "weights": ("w.bin", weights.content),
+    "weights": ("w.bin", weights.read_content),
     "numpy weights": ("w.npz", npz.read),
     "pickled weights": ("w.pth", pickled.read),
     "TorchScript": ("w.pt", torchscript.read),

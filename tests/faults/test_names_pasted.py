@@ -18,7 +18,7 @@ from fgvc.config.synonyms.advice import Advice
 from fgvc.config.weight_files.run_folder import locate_run
 from fgvc.data.datasets.folder import read
 from fgvc.launch import search
-from fgvc.model.backbone.weights.unexpected_tensors import way_out
+from fgvc.model.backbone.weights.unexpected_tensors import removal_hint
 from fgvc.record import env_stamp
 from fgvc.run import main
 from fgvc.types import UserError
@@ -135,7 +135,7 @@ def test_a_folder_that_is_offered_can_be_pasted(text, tmp_path, desk, jpeg):
 def test_the_command_that_drops_tensors_is_read_by_python_as_meant(tmp_path, desk):
     path = tmp_path / HOSTILE[1] / 'w"$(touch X)`.pth'
     names = ["blocks.0", "decoder.'\"x"]
-    message = way_out(names[1:], names[:1], names, path)
+    message = removal_hint(names[1:], names[:1], names, path)
     line = re.search(r"`(python -c .*)` and name", message)
     assert line is not None
     (words,) = received(line[1].replace("python", "dump", 1), desk)

@@ -72,10 +72,12 @@ def test_one_step_is_adamw_on_the_matrix_and_adam_on_the_bias():
     start = linear()
     nn.init.ones_(start.weight)
     nn.init.ones_(start.bias)
-    rows = gradient_probe._tensors(TRAIN[0], np.zeros(200, int))  # one class: no gradient vanishes
-    assert next(gradient_probe._trained(start, rows, (0.1, 0.5), settings, 0)) == pytest.approx(
-        math.log(CLASSES)
-    )
+    rows = gradient_probe._as_tensors(
+        TRAIN[0], np.zeros(200, int)
+    )  # one class: no gradient vanishes
+    assert next(
+        gradient_probe._train_epochs(start, rows, (0.1, 0.5), settings, 0)
+    ) == pytest.approx(math.log(CLASSES))
     # Adam's first step is the learning rate against the sign; decay takes 0.1 * 0.5 of a matrix
     for value, kept in ((start.weight, 0.95), (start.bias, 1.0)):
         step = (value - kept).abs()

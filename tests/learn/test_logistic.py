@@ -90,19 +90,19 @@ def test_the_certificate_never_understates_the_gap(cap):
 def test_certificate_holds_for_any_intercept():
     x_ND, label_N = clouds()
     best = solved(x_ND, label_N, 5, cs=[0.1])[0].objective
-    frame = problem.rotated(*map(torch.from_numpy, (x_ND, label_N)), 5)
+    frame = problem.build_problem(*map(torch.from_numpy, (x_ND, label_N)), 5)
     rng = np.random.default_rng(1)
     for scale in (1e-6, 1e-2, 1.0, 5.0):
         bias_C = torch.from_numpy(scale * rng.normal(size=5))
         weight_CR = torch.from_numpy(scale * rng.normal(size=frame.moment_CR.shape))
         logit_CN = frame.forward(weight_CR) + bias_C[:, None]
         point = problem.point_at(frame, 0.1, weight_CR, bias_C, logit_CN)
-        assert newton.slope(frame, 0.1, point).gap >= point.objective - best
+        assert newton.gradient_at(frame, 0.1, point).gap >= point.objective - best
 
 
 def test_certificate_is_the_distance_to_a_feasible_dual_value():
     x_ND, label_N = clouds()
-    frame = problem.rotated(*map(torch.from_numpy, (x_ND, label_N)), 5)
+    frame = problem.build_problem(*map(torch.from_numpy, (x_ND, label_N)), 5)
     bias_C = torch.tensor([0.3, -0.2, 0.0, 0.4, -0.5], dtype=torch.float64)
     weight_CR = -0.01 * frame.moment_CR / len(x_ND)
     logit_CN = frame.forward(weight_CR) + bias_C[:, None]
@@ -118,7 +118,9 @@ def test_certificate_is_the_distance_to_a_feasible_dual_value():
     entropy = -(mixed_CN * np.log(mixed_CN)).sum()
     dual = 0.1 * entropy - 0.5 * (0.1**2) * (data_CD**2).sum()
     assert mix > 0.01
-    assert newton.slope(frame, 0.1, point).gap == pytest.approx(point.objective - dual, rel=1e-9)
+    assert newton.gradient_at(frame, 0.1, point).gap == pytest.approx(
+        point.objective - dual, rel=1e-9
+    )
 
 
 def test_gap_rules_up_to_its_c_and_the_cap_above():

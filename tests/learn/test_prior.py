@@ -136,7 +136,7 @@ def test_the_certificate_never_understates_the_gap(clouds, cap):
 
 def test_certificate_is_the_distance_to_a_feasible_dual_value(clouds):
     x_ND, label_N, prior_CD = clouds
-    frame = problem.rotated(
+    frame = problem.build_problem(
         torch.from_numpy(x_ND), torch.from_numpy(label_N), CLASSES, torch.from_numpy(prior_CD)
     )
     bias_C = torch.tensor([0.3, -0.2, 0.0, 0.4, -0.5], dtype=torch.float64)
@@ -152,7 +152,9 @@ def test_certificate_is_the_distance_to_a_feasible_dual_value(clouds):
     dual = 0.1 * (entropy + (left_CN * (prior_CD @ x_ND.T)).sum())
     dual -= 0.5 * 0.1**2 * ((left_CN @ x_ND) ** 2).sum()
     assert mix > 0.01
-    assert newton.slope(frame, 0.1, point).gap == pytest.approx(point.objective - dual, rel=1e-9)
+    assert newton.gradient_at(frame, 0.1, point).gap == pytest.approx(
+        point.objective - dual, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("strength", [1.0, 10.0, 50.0])

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from fgvc.config.compose import composed, typed
-from fgvc.learn.train import Hooks, Micro, NonFinite, OutOfMemory, Trainer
-from fgvc.model.drop_path import RandomLayers, draw_per_image
+from fgvc.learn.train import Hooks, LoaderBatch, NonFinite, OutOfMemory, Trainer
+from fgvc.model.drop_path import RandomLayers, replace_dropout
 from fgvc.types import UserError
 
 CLASSES, SIDE, BATCH = 5, 16, 8
@@ -60,7 +60,7 @@ def vit(drop_path=0.0):
 
 def trainer(model, precision="fp32", seed=7, **changes):
     layers = RandomLayers()
-    draw_per_image(model, layers)
+    replace_dropout(model, layers)
     hooks = Hooks(set_keys=layers.set_keys)
     chosen = task(**changes)
     return Trainer(model, chosen, CLASSES, lambda name: 0, 3, CPU, precision, seed, hooks=hooks)
@@ -69,7 +69,7 @@ def trainer(model, precision="fp32", seed=7, **changes):
 def batch(number, images=BATCH):
     """A global batch in one piece."""
     generator = torch.Generator().manual_seed(number)
-    return Micro(
+    return LoaderBatch(
         torch.randn(images, 3, SIDE, SIDE, generator=generator),
         torch.randint(CLASSES, (images,), generator=generator),
         np.arange(images),
@@ -82,7 +82,7 @@ def cut(micro, *sizes):
     for size in sizes:
         some = slice(start, start := start + size)
         columns = (micro.pixels_BCHW, micro.label_B, micro.place_B, micro.row_B)
-        parts.append(Micro(*(column[some] for column in columns)))
+        parts.append(LoaderBatch(*(column[some] for column in columns)))
     return parts
 
 

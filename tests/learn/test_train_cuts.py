@@ -21,7 +21,7 @@ from torch import distributed, nn
 
 from fgvc.config.compose import composed, typed
 from fgvc.data.sampler import Epoch
-from fgvc.learn.train import Hooks, Micro, Trainer
+from fgvc.learn.train import Hooks, LoaderBatch, Trainer
 from fgvc.model.backbone import build
 from fgvc.model.classifier import Classifier
 from fgvc.model.head import new_head
@@ -81,7 +81,7 @@ def units(step, batch_size, rank, world, micro_batch):
     size = max(2 * (micro_batch or batch_size), 2)
     for start in range(0, max(len(place_B), 1), size):
         good_B = np.array([p for p in place_B[start : start + size] if p not in bad], np.int64)
-        yield Micro(pixels_BCHW[good_B], label_B[good_B], good_B, good_B)
+        yield LoaderBatch(pixels_BCHW[good_B], label_B[good_B], good_B, good_B)
 
 
 def course(batch_size, micro_batch, rank, world):

@@ -15,7 +15,7 @@ from fgvc.config.compose import composed, typed
 from fgvc.learn.train import BestEpoch
 from fgvc.learn.train.lr_schedule import learning_rate
 from fgvc.learn.train.mixup import Mixer
-from fgvc.learn.train.param_groups import exempted, parameter_groups
+from fgvc.learn.train.param_groups import no_decay_names, parameter_groups
 from fgvc.model.head import MlpHead
 
 DEPTH = 3
@@ -89,13 +89,13 @@ def test_frozen_parameters_are_in_no_group_but_count_for_depth():
 def test_a_layer_of_one_unit_decays():
     """Its matrix has one row, as a class token has."""
     head = MlpHead(8, 1, 3, 0.0, torch.Generator())
-    assert exempted(head) == set()
+    assert no_decay_names(head) == set()
 
 
 def test_exemptions_carry_the_path_of_their_module():
     nested = nn.Sequential(nn.Identity(), vit())
-    assert {"1.pos_embed", "1.cls_token", "1.reg_token"} <= exempted(nested)
-    assert "pos_embed" in exempted(vit())
+    assert {"1.pos_embed", "1.cls_token", "1.reg_token"} <= no_decay_names(nested)
+    assert "pos_embed" in no_decay_names(vit())
 
 
 @pytest.mark.parametrize(("warmup", "final"), [(0, 0.0), (4, 0.0), (7, 0.01), (1, 1.0)])

@@ -15,7 +15,7 @@ import torch
 from torch import distributed, nn
 
 from fgvc.config.compose import composed, typed
-from fgvc.learn.train import Micro, NonFinite, Trainer
+from fgvc.learn.train import LoaderBatch, NonFinite, Trainer
 
 CLASSES, SIDE, BATCH, STEPS = 5, 16, 8, 5
 BAD = [(), (1,), (0, 1, 2, 6), (4, 5, 6, 7), ()]  # places that cannot be read, step by step
@@ -66,7 +66,7 @@ def part(step, rank, world, nan_at=None):
     pairs = [[p for p in mine if p // 2 == pair and p not in BAD[step]] for pair in range(BATCH)]
     for good in list(filter(None, pairs)) or [[]]:
         place_B = np.array(good, dtype=np.int64)
-        yield Micro(pixels_BCHW[place_B], label_B[place_B], place_B, place_B + 100 * step)
+        yield LoaderBatch(pixels_BCHW[place_B], label_B[place_B], place_B, place_B + 100 * step)
 
 
 def course(world, rank):

@@ -153,7 +153,9 @@ def test_no_model_of_open_clip_ends_in_a_traceback():
         )
         try:
             with torch.device("meta"):
-                clip._model(schema.chosen_checkpoint(conf), WeightsSource("random", model), 224)
+                clip._build_model(
+                    schema.chosen_checkpoint(conf), WeightsSource("random", model), 224
+                )
             read.add(model)
         except UserError as refused:
             lines[model] = str(refused)

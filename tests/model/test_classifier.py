@@ -11,7 +11,7 @@ from torch import nn
 from fgvc.config.compose import composed, typed
 from fgvc.learn.train.param_groups import parameter_groups
 from fgvc.model.backbone import build
-from fgvc.model.classifier import Classifier, checkpointed
+from fgvc.model.classifier import Classifier, checkpoint_blocks
 from fgvc.model.head import new_head
 from fgvc.types import UserError, WeightsSource
 
@@ -290,7 +290,7 @@ def test_recomputed_blocks_give_the_same_gradients(family):
         model, _ = classifier(family, head="mlp")
         model.randomize(0.5)
         if recompute:
-            checkpointed(model.backbone)
+            checkpoint_blocks(model.backbone)
         branch = branches(model)
         model.train()
         keyed(model, 8)

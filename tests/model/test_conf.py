@@ -15,7 +15,7 @@ from fgvc.config import schema
 from fgvc.config.constraints import settle
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.backbone import build
-from fgvc.model.part_attention.attention_hooks import heads
+from fgvc.model.part_attention.attention_hooks import head_count
 from fgvc.types import WeightsSource
 
 FOLDER = Path(__file__).parents[2] / "conf" / "backbone"
@@ -244,7 +244,7 @@ def test_every_row_is_the_model_it_says(family):
         with torch.device("meta"):  # shapes alone; a row that belies its model is refused
             backbone = build(conf, 224, WeightsSource("random", name), seed=0)
         assert backbone.feature_dim == row.width
-        assert (row.head_count, row.block_count) == (heads(backbone), len(backbone.blocks))
+        assert (row.head_count, row.block_count) == (head_count(backbone), len(backbone.blocks))
         parameters[row.size] = backbone.parameter_count
     assert sorted(parameters.values()) == list(parameters.values())  # sizes in ascending order
 

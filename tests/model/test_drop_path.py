@@ -8,7 +8,7 @@ from torch import nn
 from fgvc.config.compose import composed, typed
 from fgvc.model.backbone import build
 from fgvc.model.classifier import Classifier
-from fgvc.model.drop_path import ImageDrop, RandomLayers, draw_per_image, draws
+from fgvc.model.drop_path import ImageDrop, RandomLayers, draws, replace_dropout
 from fgvc.model.head import new_head
 from fgvc.types import UserError, WeightsSource
 
@@ -115,7 +115,7 @@ def test_the_librarys_own_drop_path_draws_per_image():
         drop_path_rate=0.5, proj_drop_rate=0.3, num_classes=5,
     )  # fmt: skip
     layers = RandomLayers()
-    draw_per_image(trunk, layers)
+    replace_dropout(trunk, layers)
     trunk.train()
     before = torch.get_rng_state()
     layers.set_keys(KEYS)

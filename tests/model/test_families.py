@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from fgvc.config.constraints import FEATURES
-from fgvc.model.backbone import DOORS, Backbone, TextTower, build, has_text, text_tower, weights
+from fgvc.model.backbone import (
+    MODULES,
+    Backbone,
+    TextTower,
+    build,
+    has_text_tower,
+    text_tower,
+    weights,
+)
 from fgvc.types import UserError, WeightsSource
 
 LIBRARY = {
@@ -57,7 +65,7 @@ def test_random_weights_follow_from_the_seed_and_leave_no_trace(mini, family):
     expected = torch.rand(4)
     torch.manual_seed(3)
     same, again, other = (build(conf, 224, RANDOM, seed).state_dict() for seed in (0, 0, 1))
-    if has_text(conf):
+    if has_text_tower(conf):
         text = [text_tower(conf, RANDOM, seed).encode(["a", "b"]) for seed in (0, 0, 1)]
         torch.testing.assert_close(text[0], text[1], rtol=0, atol=0)
         assert not torch.allclose(text[0], text[2])
@@ -87,7 +95,7 @@ def test_features_that_the_family_lacks_are_refused_naming_those_it_has(mini, fa
 
 @one_of_each
 def test_the_config_knows_which_features_a_family_has(family):
-    door = importlib.import_module(f"fgvc.model.backbone.{DOORS[LIBRARY[family]]}")
+    door = importlib.import_module(f"fgvc.model.backbone.{MODULES[LIBRARY[family]]}")
     kinds = [kind for kind in vars(door).values() if isinstance(kind, type)]
     (kind,) = (kind for kind in kinds if issubclass(kind, Backbone) and kind is not Backbone)
     assert set(FEATURES[LIBRARY[family]]) == set(kind.FEATURES)
@@ -105,8 +113,8 @@ def test_a_made_up_model_has_no_published_weights(mini, family):
 @one_of_each
 def test_only_some_families_read_text(mini, family):
     conf = mini(family, pretrained=False)
-    assert has_text(conf) == (family in READERS)
-    if has_text(conf):
+    assert has_text_tower(conf) == (family in READERS)
+    if has_text_tower(conf):
         assert isinstance(text_tower(conf, RANDOM, seed=0), TextTower)
     else:
         with pytest.raises(UserError, match=f"backbone={family} has no text tower"):

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fgvc.config import schema
 from fgvc.model.backbone import build
-from fgvc.model.classifier import Classifier, checkpointed
+from fgvc.model.classifier import Classifier, checkpoint_blocks
 from fgvc.model.part_attention import attach_selector, reset_last_block
 from fgvc.types import UserError, WeightsSource
 
@@ -98,7 +98,7 @@ def test_checkpointing_changes_no_selection_and_no_gradient(made, family):
         attach_selector(plain, _conf(), seed=0),
         attach_selector(frugal, _conf(), seed=0),
     )
-    checkpointed(frugal)
+    checkpoint_blocks(frugal)
     batches = _pixels(seed=0), _pixels(seed=1)
     expected = _gradients(plain, plain, *batches)
     found = _gradients(frugal, frugal, *batches)
@@ -155,7 +155,7 @@ def test_compiled_it_learns_the_same(made, family, frugal):
     for backbone in (plain, other):
         attach_selector(backbone, _conf(), seed=0)
     if frugal:
-        checkpointed(other)
+        checkpoint_blocks(other)
     torch._dynamo.reset()
     compiled = torch.compile(other, backend="aot_eager")
     _same(_gradients(other, compiled, _pixels()), _gradients(plain, plain, _pixels()))

@@ -12,7 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fgvc.learn.logistic.problem import Point, Problem, point_at, proportional, rotated, threads_for
+from fgvc.learn.logistic.problem import (
+    Point,
+    Problem,
+    build_problem,
+    intercept_correction,
+    point_at,
+    threads_for,
+)
 from fgvc.types import UserError
 
 # A class without a row has probability 0 at the optimum. Its logit is the mean of the others' and
@@ -81,11 +88,11 @@ class Frame:
         bias_K = torch.from_numpy(bias_C[self.present_K])
         bias_K = bias_K + (self.prior_KD + moved_KD) @ problem.mean_D
         logit_KN = problem.logits(moved_KR, bias_K)
-        fit_K = proportional(problem, logit_KN)
+        fit_K = intercept_correction(problem, logit_KN)
         return point_at(problem, c, moved_KR, bias_K + fit_K, logit_KN + fit_K[:, None])
 
 
-def framed(
+def build_frame(
     x_ND: np.ndarray, label_N: np.ndarray, classes: int, prior_CD: np.ndarray | None
 ) -> Frame:
     """Check the rows and rotate them.
@@ -105,7 +112,7 @@ def framed(
         assert np.isfinite(prior_CD).all()
         prior_KD = torch.from_numpy(np.asarray(prior_CD, dtype=np.float64)[present_K])
     with threads_for(x_ND.size * len(present_K)):
-        problem = rotated(x, index, len(present_K), prior_KD)
+        problem = build_problem(x, index, len(present_K), prior_KD)
     if prior_KD is None:
         prior_KD = x.new_zeros(len(present_K), x_ND.shape[1])
     return Frame(problem, present_K, classes, prior_KD)

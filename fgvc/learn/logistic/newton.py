@@ -17,15 +17,15 @@ from torch import Tensor
 from fgvc.learn.logistic.problem import TINY, Point, Problem, point_at
 
 _FORCING = 0.03  # part of the gradient that one Newton step may leave over
-_TARGET = 0.5  # part of the wanted gradient norm at which conjugate gradients stop
-_HALVINGS = 40
-_NOTHING = 1e-6  # mean log-loss below which a prior leaves nothing to learn
-_STEPS = 200  # a sound solve takes about 10; probabilities that underflow could go on for ever
-_FLOOR = 4e-16  # a relative fall of the objective that float64 cannot tell from none
+_GRADIENT_TARGET = 0.5  # part of the wanted gradient norm at which conjugate gradients stop
+_MAX_HALVINGS = 40
+_LOSS_FLOOR = 1e-6  # mean log-loss below which a prior leaves nothing to learn
+_MAX_STEPS = 200  # a sound solve takes about 10; probabilities that underflow could go on for ever
+_RELATIVE_PRECISION = 4e-16  # a relative fall of the objective that float64 cannot tell from none
 
 
 @dataclass(frozen=True)
-class Slope:
+class Gradient:
     """What one backward product tells about a Point. gap: absolute, certified."""
 
     prob_CN: Tensor
@@ -52,7 +52,7 @@ def _residual(problem: Problem, prob_CN: Tensor) -> Tensor:
     return residual_CN
 
 
-def slope(problem: Problem, c: float, point: Point) -> Slope:
+def gradient_at(problem: Problem, c: float, point: Point) -> Gradient:
     """Gradient and certificate, for half a unit.
 
     Any P' whose columns are distributions and whose class sums equal the class counts is dual
@@ -75,7 +75,7 @@ def slope(problem: Problem, c: float, point: Point) -> Slope:
         feasible_CR = (1 - mix) * data_CR - mix * problem.moment_CR
         divergence = _mixed_divergence(prob_CN, log_CN, shared_C[:, None], mix)
     gap = 0.5 * float((point.weight_CR + c * feasible_CR).square().sum()) + c * divergence
-    return Slope(prob_CN, point.weight_CR + c * data_CR, excess_C, gap)
+    return Gradient(prob_CN, point.weight_CR + c * data_CR, excess_C, gap)
 
 
 def _mixed_divergence(prob_CN: Tensor, log_CN: Tensor, shared_C1: Tensor, mix: float) -> float:
@@ -88,7 +88,7 @@ def _mixed_divergence(prob_CN: Tensor, log_CN: Tensor, shared_C1: Tensor, mix: f
     return max(float(torch.where(ratio_CN < 1, near_CN, far_CN).sum()), 0.0)
 
 
-def _spread(prob_CN: Tensor, value_CN: Tensor) -> Tensor:
+def _softmax_jacobian(prob_CN: Tensor, value_CN: Tensor) -> Tensor:
     """(diag p - p p^T) v, column by column."""
     spread_CN = prob_CN * value_CN
     return spread_CN - prob_CN * spread_CN.sum(0)
@@ -113,10 +113,10 @@ def _intercept_solver(problem: Problem, prob_CN: Tensor) -> Callable[[Tensor], T
     return solve
 
 
-def _direction(
+def _newton_step(
     problem: Problem,
     c: float,
-    at: Slope,
+    at: Gradient,
     answer: Callable[[Tensor], Tensor],
     until: float,
     limit: int,
@@ -127,7 +127,7 @@ def _direction(
     """
     # The gradient at the intercept that answers the excess, to first order.
     offset_C = -answer(at.excess_C)
-    shift_CN = _spread(at.prob_CN, offset_C[:, None].expand_as(at.prob_CN))
+    shift_CN = _softmax_jacobian(at.prob_CN, offset_C[:, None].expand_as(at.prob_CN))
     left_CR = -(at.gradient_CR + c * problem.backward(shift_CN))
     inverse_CR = 1 / (1 + c * problem.squares(at.prob_CN * (1 - at.prob_CN)))
     total_R = inverse_CR.sum(0)
@@ -142,9 +142,9 @@ def _direction(
     search_CR, energy = scaled_CR, float((left_CR * scaled_CR).sum())
     taken = 0
     while taken < limit and float(left_CR.norm()) > until and energy > 0:
-        spread_CN = _spread(at.prob_CN, problem.forward(search_CR))
+        spread_CN = _softmax_jacobian(at.prob_CN, problem.forward(search_CR))
         reply_C = -answer(spread_CN.sum(1))
-        spread_CN += _spread(at.prob_CN, reply_C[:, None].expand_as(spread_CN))
+        spread_CN += _softmax_jacobian(at.prob_CN, reply_C[:, None].expand_as(spread_CN))
         image_CR = search_CR + c * problem.backward(spread_CN)
         length = energy / float((search_CR * image_CR).sum())
         step_CR, bias_C = step_CR + length * search_CR, bias_C + length * reply_C
@@ -156,11 +156,13 @@ def _direction(
     return step_CR, bias_C, taken
 
 
-def _moved(problem: Problem, c: float, start: Point, step_CR: Tensor, step_C: Tensor) -> Point:
+def _line_search(
+    problem: Problem, c: float, start: Point, step_CR: Tensor, step_C: Tensor
+) -> Point:
     """The first of the full, half, quarter ... step that does not raise the objective."""
     weight_CR, bias_C = start.weight_CR + step_CR, start.bias_C + step_C
     logit_CN = problem.logits(weight_CR, bias_C)
-    for halving in range(_HALVINGS):
+    for halving in range(_MAX_HALVINGS):
         t = 0.5**halving
         point = point_at(
             problem,
@@ -169,12 +171,12 @@ def _moved(problem: Problem, c: float, start: Point, step_CR: Tensor, step_C: Te
             torch.lerp(start.bias_C, bias_C, t),
             torch.lerp(start.logit_CN, logit_CN, t),
         )
-        if point.objective <= start.objective * (1 + _FLOOR):
+        if point.objective <= start.objective * (1 + _RELATIVE_PRECISION):
             return point
     return start
 
 
-def relative(gap: float, objective: float, floor: float) -> float:
+def relative_gap(gap: float, objective: float, floor: float) -> float:
     """The bound of (F - F*) / max(F*, floor) that follows from F - F* <= min(gap, F)."""
     known = max(objective - gap, floor)
     if known > 0:
@@ -189,19 +191,19 @@ def minimise(problem: Problem, c: float, point: Point, gap: float, cap: int | No
     float64 (no fall of the objective and no better gap any more, or _STEPS), ends it.
     """
     steps, taken, best = 0, 0, float("inf")
-    floor = 0.0 if problem.offset_CN is None else c * len(problem.label_N) * _NOTHING
+    floor = 0.0 if problem.offset_CN is None else c * len(problem.label_N) * _LOSS_FLOOR
     while True:
-        at = slope(problem, c, point)
-        bound = relative(at.gap, point.objective, floor)
-        if bound <= gap or steps == _STEPS or (cap is not None and taken >= cap):
+        at = gradient_at(problem, c, point)
+        bound = relative_gap(at.gap, point.objective, floor)
+        if bound <= gap or steps == _MAX_STEPS or (cap is not None and taken >= cap):
             return Result(point, bound, taken)
-        want = _TARGET * (2 * gap * point.objective) ** 0.5
+        want = _GRADIENT_TARGET * (2 * gap * point.objective) ** 0.5
         until = max(want, _FORCING * float(at.gradient_CR.norm()))
         limit = problem.moment_CR.numel() if cap is None else cap - taken
         answer = _intercept_solver(problem, at.prob_CN)
-        step_CR, step_C, inner = _direction(problem, c, at, answer, until, limit)
-        moved = _moved(problem, c, point, step_CR, step_C)
-        fell = point.objective - moved.objective > _FLOOR * point.objective
+        step_CR, step_C, inner = _newton_step(problem, c, at, answer, until, limit)
+        moved = _line_search(problem, c, point, step_CR, step_C)
+        fell = point.objective - moved.objective > _RELATIVE_PRECISION * point.objective
         taken += max(inner, 1)
         if not fell and bound >= best:
             return Result(point, bound, taken)

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fgvc.learn.logistic.frame import Frame, framed
+from fgvc.learn.logistic.frame import Frame, build_frame
 from fgvc.learn.logistic.newton import Result, minimise
-from fgvc.learn.logistic.problem import Point, Problem, cold, point_at, threads_for
-from fgvc.learn.range_end import end_of
+from fgvc.learn.logistic.problem import Point, Problem, cold_start, point_at, threads_for
+from fgvc.learn.range_end import range_end
 from fgvc.types import Progress, UserError
 
 TOLERANCE = 1e-4  # nats above the lowest validation loss that count as a tie
@@ -65,10 +65,10 @@ class Choice:
     @property
     def end(self) -> str | None:
         """Whether the chosen C is the "first" or "last" of several; None: it is neither."""
-        return end_of(self.solution.c, [trial.c for trial in self.curve])
+        return range_end(self.solution.c, [trial.c for trial in self.curve])
 
 
-def _solution(frame: Frame, c: float, found: Result, gap: float) -> Solution:
+def _make_solution(frame: Frame, c: float, found: Result, gap: float) -> Solution:
     weight_CD, bias_C = frame.given(found.point)
     units, frame.problem.products = frame.problem.products / 2, 0
     return Solution(
@@ -83,7 +83,7 @@ def _solution(frame: Frame, c: float, found: Result, gap: float) -> Solution:
     )
 
 
-def _lagrange(knots: Sequence[float], at: float) -> list[float]:
+def _lagrange_weights(knots: Sequence[float], at: float) -> list[float]:
     """Weights of the polynomial through `knots`, read at `at`."""
     return [
         math.prod((at - other) / (knot - other) for other in knots if other != knot)
@@ -91,12 +91,12 @@ def _lagrange(knots: Sequence[float], at: float) -> list[float]:
     ]
 
 
-def _start(problem: Problem, c: float, seen: Sequence[tuple[float, Point]]) -> Point:
+def _extrapolate(problem: Problem, c: float, seen: Sequence[tuple[float, Point]]) -> Point:
     """The best of no, constant, linear and quadratic extrapolation in log C: costs no product."""
-    starts = [cold(problem, c)]
+    starts = [cold_start(problem, c)]
     for order in range(1, len(seen) + 1):
         knots = seen[-order:]
-        parts = _lagrange([math.log(knot) for knot, _ in knots], math.log(c))
+        parts = _lagrange_weights([math.log(knot) for knot, _ in knots], math.log(c))
         weight, bias, logit = (
             sum(part * getattr(point, name) for part, (_, point) in zip(parts, knots, strict=True))
             for name in ("weight_CR", "bias_C", "logit_CN")
@@ -136,11 +136,11 @@ def fit_path(
     """
     assert all(c > 0 for c in cs)
     assert len(set(cs)) == len(cs)
-    frame = framed(x_ND, label_N, classes, prior_CD)
-    return _solved(frame, sorted(map(float, cs)), gap, gap_until, max_iterations, on_step)
+    frame = build_frame(x_ND, label_N, classes, prior_CD)
+    return _solve_path(frame, sorted(map(float, cs)), gap, gap_until, max_iterations, on_step)
 
 
-def _solved(
+def _solve_path(
     frame: Frame,
     cs: Sequence[float],
     gap: float,
@@ -152,9 +152,9 @@ def _solved(
     for c in cs:
         cap = None if c <= gap_until else max_iterations
         with threads_for(frame.cells):
-            start = _start(frame.problem, c, seen)
+            start = _extrapolate(frame.problem, c, seen)
             found = minimise(frame.problem, c, start, gap, cap)
-            solution = _solution(frame, c, found, gap)
+            solution = _make_solution(frame, c, found, gap)
         seen = [*seen, (c, found.point)][-_HISTORY:]
         if on_step is not None:
             on_step(1, f"C={c:.3g}")
@@ -176,7 +176,7 @@ def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarr
     curve: list[Trial] = []
     candidates: list[tuple[float, Solution]] = []  # (loss, solution), losses falling
     for solution in path:
-        trial = _trial(solution, x_val, label_val_N)
+        trial = _validate(solution, x_val, label_val_N)
         curve.append(trial)
         if candidates and not trial.loss < candidates[-1][0]:
             continue
@@ -186,7 +186,7 @@ def choose(path: Iterable[Solution], x_val_ND: np.ndarray, label_val_N: np.ndarr
     return Choice(candidates[0][1], tuple(curve))
 
 
-def _trial(solution: Solution, x_ND: np.ndarray, label_N: np.ndarray) -> Trial:
+def _validate(solution: Solution, x_ND: np.ndarray, label_N: np.ndarray) -> Trial:
     logit_NC = torch.from_numpy(x_ND @ solution.weight_CD.T + solution.bias_C)
     label = torch.from_numpy(label_N.astype(np.int64))
     loss = float(torch.nn.functional.cross_entropy(logit_NC, label))
@@ -211,12 +211,12 @@ def refit(
         UserError: as fit_path.
     """
     c = start.c
-    frame = framed(x_ND, label_N, classes, prior_CD)
+    frame = build_frame(x_ND, label_N, classes, prior_CD)
     cap = None if c <= gap_until else max_iterations
     with threads_for(frame.cells):
-        starts = frame.taken(c, start.weight_CD, start.bias_C), cold(frame.problem, c)
+        starts = frame.taken(c, start.weight_CD, start.bias_C), cold_start(frame.problem, c)
         best = min(starts, key=lambda point: point.objective)
-        return _solution(frame, c, minimise(frame.problem, c, best, gap, cap), gap)
+        return _make_solution(frame, c, minimise(frame.problem, c, best, gap, cap), gap)
 
 
 def rotation_units(rows: int, width: int, classes: int) -> float:

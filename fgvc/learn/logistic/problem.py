@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-_RANK = 1e-13  # principal axes shorter than this part of the longest are rounding
+_RANK_TOLERANCE = 1e-13  # principal axes shorter than this part of the longest are rounding
 TINY = 1e-300  # stands for a sum of probabilities that underflows
-_SMALL = 2e7  # multiply-adds of a product that one thread does in about 10 ms
+_SINGLE_THREAD_CELLS = 2e7  # multiply-adds of a product that one thread does in about 10 ms
 
 
 @dataclass
@@ -75,7 +75,7 @@ def threads_for(cells: int) -> Iterator[None]:
         cells: multiply-adds of one product, N x D x C.
     """
     before = torch.get_num_threads()
-    if cells < _SMALL:
+    if cells < _SINGLE_THREAD_CELLS:
         torch.set_num_threads(1)
     try:
         yield
@@ -93,14 +93,16 @@ class Point:
     objective: float
 
 
-def rotated(x_ND: Tensor, label_N: Tensor, classes: int, prior_CD: Tensor | None = None) -> Problem:
+def build_problem(
+    x_ND: Tensor, label_N: Tensor, classes: int, prior_CD: Tensor | None = None
+) -> Problem:
     """Centre and rotate; labels are 0..classes-1 and every class has a row.
 
     prior_CD: W0 for x_ND as it is; the part of its logits that all rows share is the intercept's.
     """
     mean_D = x_ND.mean(0)
     left_NR, length_R, axis_RD = torch.linalg.svd(x_ND - mean_D, full_matrices=False)
-    rank = int((length_R > _RANK * length_R[0]).sum())
+    rank = int((length_R > _RANK_TOLERANCE * length_R[0]).sum())
     x_NR = (left_NR[:, :rank] * length_R[:rank]).contiguous()
     hot_CN = torch.zeros(classes, len(label_N), dtype=torch.float64)
     hot_CN[label_N, torch.arange(len(label_N))] = 1.0
@@ -126,21 +128,21 @@ def point_at(
     return Point(weight_CR, bias_C, logit_CN, objective)
 
 
-def proportional(problem: Problem, logit_CN: Tensor) -> Tensor:
+def intercept_correction(problem: Problem, logit_CN: Tensor) -> Tensor:
     """What one proportional fit of the class sums adds to the intercept: it never raises the
     objective, and without offset and weights it is the optimum."""
     sum_C = torch.softmax(logit_CN, 0).sum(1)
     return (problem.count_C / sum_C.clamp(min=TINY)).log()
 
 
-def cold(problem: Problem, c: float) -> Point:
+def cold_start(problem: Problem, c: float) -> Point:
     """V = 0; the centred intercept that reproduces the class frequencies (over an offset: nears
     them, as there is no closed form)."""
     weight_CR = problem.moment_CR.new_zeros(problem.moment_CR.shape)
     if problem.offset_CN is None:
         bias_C, offset_CN = problem.count_C.log(), 0.0
     else:
-        bias_C, offset_CN = proportional(problem, problem.offset_CN), problem.offset_CN
+        bias_C, offset_CN = intercept_correction(problem, problem.offset_CN), problem.offset_CN
     bias_C = bias_C - bias_C.mean()
     logit_CN = bias_C[:, None].expand(-1, len(problem.label_N)) + offset_CN
     return point_at(problem, c, weight_CR, bias_C, logit_CN)

@@ -9,7 +9,7 @@ trainer.best.after(epoch, top1, loss)     which epoch is kept, and when patience
 from fgvc.learn.train.best_epoch import BestEpoch
 from fgvc.learn.train.errors import NonFinite, OutOfMemory
 from fgvc.learn.train.grad_accumulation import Hooks
-from fgvc.learn.train.step import Micro, StepReport
+from fgvc.learn.train.step import LoaderBatch, StepReport
 from fgvc.learn.train.trainer import Trainer
 
-__all__ = ["BestEpoch", "Hooks", "Micro", "NonFinite", "OutOfMemory", "StepReport", "Trainer"]
+__all__ = ["BestEpoch", "Hooks", "LoaderBatch", "NonFinite", "OutOfMemory", "StepReport", "Trainer"]

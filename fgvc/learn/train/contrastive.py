@@ -16,7 +16,7 @@ from torch import Tensor, distributed
 from torch.nn.functional import normalize, pad
 
 
-def contrastive(feature_BD: Tensor, label_B: Tensor, margin: float) -> Tensor:
+def contrastive_loss(feature_BD: Tensor, label_B: Tensor, margin: float) -> Tensor:
     """sum_ij [ y_i = y_j: 1 - cos_ij; else max(cos_ij - margin, 0) ] / B^2; 0 for no image."""
     if not len(label_B):
         return feature_BD.sum()  # 0, with a gradient
@@ -40,9 +40,11 @@ def contrastive_gradient(
     """
     features, labels = [feature_bD.detach()], [label_b]
     if len(counts) > 1:
-        features, labels = (_gathered(part, counts) for part in (feature_bD.detach(), label_b))
+        features, labels = (
+            _all_gather_rows(part, counts) for part in (feature_bD.detach(), label_b)
+        )
     own_bD = features[distributed.get_rank() if len(counts) > 1 else 0].requires_grad_()
-    loss = contrastive(torch.cat(features), torch.cat(labels), margin)
+    loss = contrastive_loss(torch.cat(features), torch.cat(labels), margin)
     return torch.autograd.grad(loss, own_bD)[0]
 
 
@@ -56,7 +58,7 @@ def gather_counts(device: torch.device, world: int, *counts: int) -> list[list[i
     return torch.stack(parts).tolist()
 
 
-def _gathered(own: Tensor, counts: Sequence[int]) -> list[Tensor]:
+def _all_gather_rows(own: Tensor, counts: Sequence[int]) -> list[Tensor]:
     """The rows of each rank, in rank order; padded to equal length for the collective call."""
     padding = [0, 0] * (own.ndim - 1) + [0, max(counts) - len(own)]
     padded = pad(own, padding).contiguous()

@@ -8,9 +8,9 @@ import torch
 
 from fgvc.types import UserError
 
-_SHOWN = 8  # rows named in the message; all of them are in `.rows`
+_MAX_ROWS_SHOWN = 8  # rows named in the message; all of them are in `.rows`
 # what MPS and torch's CPU allocator say in a plain RuntimeError
-_TEXTS = ("out of memory", "can't allocate memory")
+_OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory")
 
 
 class NonFinite(UserError):  # noqa: N818
@@ -21,8 +21,8 @@ class NonFinite(UserError):  # noqa: N818
     """
 
     def __init__(self, what: str, value: float, step: int, rows: Sequence[int]) -> None:
-        more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-        named = ", ".join(map(str, rows[:_SHOWN]))
+        more = f" and {len(rows) - _MAX_ROWS_SHOWN} more" if len(rows) > _MAX_ROWS_SHOWN else ""
+        named = ", ".join(map(str, rows[:_MAX_ROWS_SHOWN]))
         super().__init__(
             f"{what} is {value} at step {step}, manifest rows {named}{more}: lower "
             "task.learning_rate, set task.clip_norm, or take precision=fp32"
@@ -42,8 +42,10 @@ class OutOfMemory(UserError):  # noqa: N818
         )
 
 
-def is_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` means that memory ran out, in the words of any of torch's devices."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
+    return isinstance(error, RuntimeError) and any(
+        text in str(error) for text in _OUT_OF_MEMORY_TEXTS
+    )

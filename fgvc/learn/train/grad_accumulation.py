@@ -24,7 +24,7 @@ from fgvc.config import schema
 from fgvc.learn.train.contrastive import contrastive_gradient, gather_counts
 from fgvc.learn.train.mixup import Mixer
 from fgvc.learn.train.seeds import image_keys
-from fgvc.learn.train.step import Micro, autocast, with_last, within_rank, without_sync
+from fgvc.learn.train.step import LoaderBatch, autocast, mark_last, no_sync_unless_last, unwrap_ddp
 from fgvc.types import UserError
 
 
@@ -41,7 +41,7 @@ class Hooks:
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """A micro-batch after mixing. label_B: before mixing. target_BC: rows sum to 1."""
 
     pixels_BCHW: Tensor
@@ -50,11 +50,11 @@ class Part:
     place_B: np.ndarray
     row_B: np.ndarray
 
-    def cut(self, most: int) -> list[Part]:
+    def cut(self, most: int) -> list[MicroBatch]:
         """Parts of at most `most` images; [self] if there is no image."""
         spans = [slice(start, start + most) for start in range(0, len(self.row_B), most)]
         return [
-            Part(
+            MicroBatch(
                 self.pixels_BCHW[span],
                 self.label_B[span],
                 self.target_BC[span],
@@ -66,7 +66,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Seen:
+class MicroBatchResult:
     """Results of a micro-batch: manifest rows, loss per image, and whether the prediction is the
     label with the largest weight in the target."""
 
@@ -100,7 +100,7 @@ class Accumulator:
         (self.weight, self.margin), self.micro_batch, self.hooks = pull, micro_batch, hooks
         self.at_once = (0, 0)
 
-    def __call__(self, units: Iterable[Micro], step: int) -> list[Seen]:
+    def __call__(self, units: Iterable[LoaderBatch], step: int) -> list[MicroBatchResult]:
         """Add up the gradient of sum(loss of each image) / batch_size + the contrastive term.
 
         It is multiplied by `world`, because DistributedDataParallel averages over ranks.
@@ -109,13 +109,13 @@ class Accumulator:
         if self.weight:
             return self._with_contrastive(list(parts), step)
         seen = []
-        for part, last in with_last(parts):
-            with without_sync(self.model, last):
+        for part, last in mark_last(parts):
+            with no_sync_unless_last(self.model, last):
                 logit_BC, _ = self._forward(self.model, part, step)
                 seen.append(self._backward(part, logit_BC))
         return seen
 
-    def _parts(self, units: Iterable[Micro], step: int) -> Iterator[Part]:
+    def _parts(self, units: Iterable[LoaderBatch], step: int) -> Iterator[MicroBatch]:
         """Micro-batches on the device; mixed per unit, so that no cut separates a mixed pair."""
         for unit in units:
             images = len(unit.row_B)
@@ -123,10 +123,10 @@ class Accumulator:
             pixels_BCHW = unit.pixels_BCHW.to(self.device, non_blocking=True)
             label_B = unit.label_B.to(self.device, non_blocking=True)
             pixels_BCHW, target_BC = self.mixer(pixels_BCHW, label_B, unit.place_B, step)
-            whole = Part(pixels_BCHW, label_B, target_BC, unit.place_B, unit.row_B)
+            whole = MicroBatch(pixels_BCHW, label_B, target_BC, unit.place_B, unit.row_B)
             yield from whole.cut(self.micro_batch or max(images, 1))
 
-    def _with_contrastive(self, parts: Sequence[Part], step: int) -> list[Seen]:
+    def _with_contrastive(self, parts: Sequence[MicroBatch], step: int) -> list[MicroBatchResult]:
         """Run one pass if every rank has one micro-batch, otherwise two passes on every rank.
 
         DistributedDataParallel makes collective calls of its own within a forward pass, so all
@@ -140,19 +140,19 @@ class Accumulator:
             logit_BC, feature_BD = self._forward(self.model, part, step)
             (gradient_BD,) = self._pull([feature_BD], parts, counts)
             return [self._backward(part, logit_BC, (feature_BD * gradient_BD).sum())]
-        own = within_rank(self.model)
+        own = unwrap_ddp(self.model)
         with torch.no_grad():
             features = [self._forward(own, part, step)[1] for part in parts]
         pairs = zip(parts, self._pull(features, parts, counts), strict=True)
         seen = []
-        for (part, gradient_BD), last in with_last(pairs):
-            with without_sync(self.model, last):
+        for (part, gradient_BD), last in mark_last(pairs):
+            with no_sync_unless_last(self.model, last):
                 logit_BC, feature_BD = self._forward(self.model, part, step)
                 seen.append(self._backward(part, logit_BC, (feature_BD * gradient_BD).sum()))
         return seen
 
     def _pull(
-        self, features: Sequence[Tensor], parts: Sequence[Part], counts: Sequence[int]
+        self, features: Sequence[Tensor], parts: Sequence[MicroBatch], counts: Sequence[int]
     ) -> Sequence[Tensor]:
         """Gradient of the contrastive term for each micro-batch.
 
@@ -168,7 +168,7 @@ class Accumulator:
         scale = self.weight * self.world * sum(counts) / self.task.batch_size
         return (scale * gradient_bD).split([len(part.row_B) for part in parts])
 
-    def _forward(self, model: nn.Module, part: Part, step: int) -> tuple[Tensor, Tensor]:
+    def _forward(self, model: nn.Module, part: MicroBatch, step: int) -> tuple[Tensor, Tensor]:
         """logit_BC and feature_BD; if the model returns only logits, these stand for both.
 
         A part without an image runs the model all the same, because its rank takes part in the
@@ -189,10 +189,10 @@ class Accumulator:
         if self.hooks.set_keys is not None:
             key_B = torch.from_numpy(image_keys(self.seed, step, place_B))
             self.hooks.set_keys(key_B.to(self.device, non_blocking=True))
-        before = _generators(self.device)
+        before = _generator_states(self.device)
         with autocast(self.precision, self.device):
             output: Any = model(pixels_BCHW)
-        if not all(map(torch.equal, before, _generators(self.device))):
+        if not all(map(torch.equal, before, _generator_states(self.device))):
             raise UserError(
                 "backbone.checkpoints: the architecture has a random layer that cannot draw per "
                 "image (dropout inside fused attention, patch dropout), so results would depend on "
@@ -201,7 +201,9 @@ class Accumulator:
         logit_BC, feature_BD = output if isinstance(output, tuple) else (output, output)
         return logit_BC[:images], feature_BD[:images]
 
-    def _backward(self, part: Part, logit_BC: Tensor, pulled: Tensor | float = 0.0) -> Seen:
+    def _backward(
+        self, part: MicroBatch, logit_BC: Tensor, pulled: Tensor | float = 0.0
+    ) -> MicroBatchResult:
         logit_BC = logit_BC.to(torch.promote_types(logit_BC.dtype, torch.float32))
         loss_B = cross_entropy(
             logit_BC,
@@ -212,10 +214,10 @@ class Accumulator:
         loss = loss_B.sum() / (self.task.batch_size / self.world) + pulled
         self.scaler.scale(loss).backward()
         right_B = logit_BC.detach().argmax(1) == part.target_BC.argmax(1)
-        return Seen(part.row_B, loss_B.detach(), right_B)
+        return MicroBatchResult(part.row_B, loss_B.detach(), right_B)
 
 
-def _generators(device: torch.device) -> list[Tensor]:
+def _generator_states(device: torch.device) -> list[Tensor]:
     """States of the generators that a forward pass on `device` can draw from."""
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from fgvc.config import schema
-from fgvc.learn.train.seeds import MIXING, derived
+from fgvc.learn.train.seeds import MIXING, derive_seed
 
 
 class Mixer:
@@ -50,7 +50,7 @@ class Mixer:
 
     def _drawn(self, step: int, pair: int) -> v2.MixUp | v2.CutMix | None:
         """The way this pair is mixed, if it is, with the generator set for its draws."""
-        own = torch.Generator().manual_seed(derived(self.seed, MIXING, step, pair))
+        own = torch.Generator().manual_seed(derive_seed(self.seed, MIXING, step, pair))
         torch.set_rng_state(own.get_state())  # unlike torch.manual_seed it leaves the devices alone
         chance, coin = torch.rand(2).tolist()
         return self.ways[int(coin * len(self.ways))] if chance < self.probability else None

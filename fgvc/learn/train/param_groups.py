@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 # modules whose parameters of two and more dimensions are matrices, whatever their shape
-LAYERS = (nn.Linear, nn.Bilinear, _ConvNd, nn.MultiheadAttention)
-QUERIES = ("query", "queries", "probe", "latent", "latents")  # of pooling heads
+MATRIX_LAYERS = (nn.Linear, nn.Bilinear, _ConvNd, nn.MultiheadAttention)
+QUERY_NAMES = ("query", "queries", "probe", "latent", "latents")  # of pooling heads
 
 
 def parameter_groups(
@@ -29,7 +29,7 @@ def parameter_groups(
         depth_of: parameter name -> 0 (patches and positions) .. L (head).
     """
     depth = {name: depth_of(name) for name, _ in model.named_parameters()}
-    head, exempt = max(depth.values()), exempted(model)
+    head, exempt = max(depth.values()), no_decay_names(model)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -45,7 +45,7 @@ def parameter_groups(
     return [groups[key] for key in sorted(groups)]
 
 
-def exempted(model: nn.Module) -> set[str]:
+def no_decay_names(model: nn.Module) -> set[str]:
     """Full names of tokens, queries and positions, which weight decay would pull towards zero.
 
     These are the parameters that a module's own `no_weight_decay()` names (timm, open_clip), tables
@@ -57,8 +57,10 @@ def exempted(model: nn.Module) -> set[str]:
         said: Any = getattr(module, "no_weight_decay", None)
         own = set() if said is None else set(said())
         for name, parameter in module.named_parameters(recurse=False):
-            token = (parameter.ndim > 2 and len(parameter) == 1) or name in QUERIES
-            if isinstance(module, nn.Embedding) or (token and not isinstance(module, LAYERS)):
+            token = (parameter.ndim > 2 and len(parameter) == 1) or name in QUERY_NAMES
+            if isinstance(module, nn.Embedding) or (
+                token and not isinstance(module, MATRIX_LAYERS)
+            ):
                 own.add(name)
         names |= {f"{path}.{name}".removeprefix(".") for name in own}
     return names

@@ -8,7 +8,7 @@ import numpy as np
 LAYERS, MIXING = 0, 1
 
 
-def derived(seed: int, stream: int, *at: int) -> int:
+def derive_seed(seed: int, stream: int, *at: int) -> int:
     """63 bits that differ wherever any argument does."""
     state = np.random.SeedSequence((seed, stream, *at)).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
@@ -21,5 +21,5 @@ def image_keys(seed: int, step: int, place_B: np.ndarray) -> np.ndarray:
     a step, for any cut into ranks and micro-batches, even if class-balanced sampling draws an image
     twice.
     """
-    keys = [derived(seed, LAYERS, step, place) for place in place_B.tolist()]
+    keys = [derive_seed(seed, LAYERS, step, place) for place in place_B.tolist()]
     return np.array(keys, dtype=np.int64)

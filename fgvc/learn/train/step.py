@@ -20,7 +20,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Micro:
+class LoaderBatch:
     """Images that are read together; an unreadable one is in none of the four.
 
     Places 2j and 2j + 1 of the global batch form a pair for mixing and are always in the same unit.
@@ -57,7 +57,7 @@ class StepReport:
     moved: bool
 
 
-def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+def mark_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
     """Each item and whether it is the last, reading one ahead."""
     iterator = iter(items)
     held = next(iterator, None)
@@ -68,7 +68,7 @@ def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
     yield held, True
 
 
-def without_sync(model: nn.Module, last: bool) -> AbstractContextManager[object]:
+def no_sync_unless_last(model: nn.Module, last: bool) -> AbstractContextManager[object]:
     """Where ranks share gradients: keep them to oneself until the last micro-batch."""
     if isinstance(model, DistributedDataParallel) and not last:
         return model.no_sync()
@@ -80,12 +80,12 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
 
 
-def within_rank(model: nn.Module) -> nn.Module:
+def unwrap_ddp(model: nn.Module) -> nn.Module:
     """The model without DistributedDataParallel: its forward passes make no collective calls."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel and torch.compile."""
-    model = within_rank(model)
+    model = unwrap_ddp(model)
     return getattr(model, "_orig_mod", model)

@@ -26,13 +26,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fgvc.config import schema
 from fgvc.learn.train.best_epoch import BestEpoch
-from fgvc.learn.train.errors import NonFinite, OutOfMemory, is_memory
-from fgvc.learn.train.grad_accumulation import Accumulator, Hooks, Seen
+from fgvc.learn.train.errors import NonFinite, OutOfMemory, is_out_of_memory
+from fgvc.learn.train.grad_accumulation import Accumulator, Hooks, MicroBatchResult
 from fgvc.learn.train.lr_schedule import learning_rate
 from fgvc.learn.train.mixup import Mixer
 from fgvc.learn.train.param_groups import parameter_groups
-from fgvc.learn.train.state_mismatch import mismatches
-from fgvc.learn.train.step import Micro, StepReport, unwrapped
+from fgvc.learn.train.state_mismatch import find_mismatches
+from fgvc.learn.train.step import LoaderBatch, StepReport, unwrap
 
 
 class Trainer:
@@ -69,13 +69,13 @@ class Trainer:
         self.task, self.precision = task, precision
         self.world, self.rank = world, distributed.get_rank() if world > 1 else 0
         self.total, self.done = task.epochs * steps_per_epoch, 0
-        self.bare = unwrapped(model)
-        self.average = _average(self.bare, task.ema)
-        self.optimiser = _optimiser(self.bare, task, depth_of, device)
+        self.bare = unwrap(model)
+        self.average = _build_ema(self.bare, task.ema)
+        self.optimiser = _build_optimiser(self.bare, task, depth_of, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.best = BestEpoch(task.select, task.patience)
         if world > 1:
-            _keep_strides(self.bare)
+            _make_gradients_contiguous(self.bare)
         self.model = DistributedDataParallel(model) if world > 1 else model
         self.accumulate = Accumulator(
             self.model,
@@ -92,7 +92,7 @@ class Trainer:
         )
         self.model.train()  # its parts too, which may have been built for evaluation
 
-    def step(self, micros: Iterable[Micro]) -> StepReport:
+    def step(self, micros: Iterable[LoaderBatch]) -> StepReport:
         """One optimiser step on this rank's part of a global batch, unit by unit.
 
         Every rank must be given at least one, if need be without an image in it. All ranks make the
@@ -114,7 +114,7 @@ class Trainer:
             self._check(loss, images, norm, seen)
             moved = self._move(images, norm)
         except (MemoryError, RuntimeError) as error:
-            if is_memory(error):
+            if is_out_of_memory(error):
                 raise OutOfMemory(self.done, *self.accumulate.at_once) from error
             raise
         self.done += 1
@@ -141,7 +141,7 @@ class Trainer:
 
     def mismatches(self, state: dict[str, Any]) -> list[str]:
         """A phrase for each tensor of `state` that does not fit; `load` requires an empty list."""
-        return mismatches(state, self.bare, self.optimiser)
+        return find_mismatches(state, self.bare, self.optimiser)
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state`, bit for bit on a CPU; rates and decays are those of this config."""
@@ -149,7 +149,7 @@ class Trainer:
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state["optimiser"], "param_groups": groups})
         self.scaler.load_state_dict(state["scaler"])
-        self.average = _average(self.bare, self.task.ema)
+        self.average = _build_ema(self.bare, self.task.ema)
         if self.average is not None and state["ema"] is not None:
             self.average.load_state_dict(state["ema"])
         self.done = state["step"]
@@ -165,7 +165,7 @@ class Trainer:
             group["lr"] = rate * group["lr_scale"]
         return rate
 
-    def _measured(self, seen: Sequence[Seen]) -> tuple[float, float, int, float]:
+    def _measured(self, seen: Sequence[MicroBatchResult]) -> tuple[float, float, int, float]:
         """Mean loss, top-1 and number of images over all ranks, and the norm of their gradient."""
         loss_N = torch.cat([part.loss_B for part in seen])
         right_N = torch.cat([part.right_B for part in seen])
@@ -183,14 +183,16 @@ class Trainer:
         norm *= self.task.batch_size / count
         return total / count, right / count, int(count), norm
 
-    def _check(self, loss: float, images: int, norm: float, seen: Sequence[Seen]) -> None:
+    def _check(
+        self, loss: float, images: int, norm: float, seen: Sequence[MicroBatchResult]
+    ) -> None:
         if images and not math.isfinite(loss):
             raise NonFinite("the loss", loss, self.done, self._culprits(seen))
         # in fp16 an overflow is part of the search for a scale
         if not math.isfinite(norm) and self.precision != "fp16":
             raise NonFinite("the gradient's norm", norm, self.done, self._culprits(seen))
 
-    def _culprits(self, seen: Sequence[Seen]) -> list[int]:
+    def _culprits(self, seen: Sequence[MicroBatchResult]) -> list[int]:
         """Rows of all ranks whose own loss is not finite, else all rows; asked on all together."""
         row_N = np.concatenate([part.row_B for part in seen])
         bad_N = ~torch.cat([part.loss_B for part in seen]).isfinite().cpu().numpy()
@@ -219,7 +221,7 @@ class Trainer:
         return [p.grad for p in self.bare.parameters() if p.grad is not None]
 
 
-def _keep_strides(model: nn.Module) -> None:
+def _make_gradients_contiguous(model: nn.Module) -> None:
     """Give each gradient the strides of its parameter, as DistributedDataParallel expects.
 
     A class token of shape (1, 1, D) is broadcast over the images. With a single image, its gradient
@@ -232,7 +234,7 @@ def _keep_strides(model: nn.Module) -> None:
             parameter.register_hook(copied)
 
 
-def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
+def _build_ema(model: nn.Module, decay: float | None) -> AveragedModel | None:
     """Averaged weights that start from the model's own; None where there is no decay."""
     if decay is None:
         return None
@@ -241,7 +243,7 @@ def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
     return averaged
 
 
-def _optimiser(
+def _build_optimiser(
     model: nn.Module,
     task: schema.TrainTask,
     depth_of: Callable[[str], int],

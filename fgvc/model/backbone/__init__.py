@@ -18,9 +18,9 @@ from fgvc.types import UserError, WeightsSource
 if TYPE_CHECKING:
     from fgvc.model.backbone.base import Backbone, TextTower, autocast
 
-__all__ = ["Backbone", "TextTower", "autocast", "build", "has_text", "text_tower"]
+__all__ = ["Backbone", "TextTower", "autocast", "build", "has_text_tower", "text_tower"]
 
-DOORS = {"timm": "timm_vit", "open_clip": "clip", "transformers": "siglip2"}
+MODULES = {"timm": "timm_vit", "open_clip": "clip", "transformers": "siglip2"}
 
 
 def build(
@@ -36,10 +36,10 @@ def build(
         UserError: the weights do not fit the model, the family has no such `features`, or `stride`
             exceeds the patch.
     """
-    return _door(conf).build(conf, side, source, seed, stride)
+    return _family_module(conf).build(conf, side, source, seed, stride)
 
 
-def has_text(conf: schema.Backbone) -> bool:
+def has_text_tower(conf: schema.Backbone) -> bool:
     """Whether the chosen checkpoint can read class names; imports nothing."""
     return schema.chosen_checkpoint(conf).embedding is not None
 
@@ -50,16 +50,16 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
     Raises:
         UserError: the family has none, its tokenizer is missing, or the weights do not fit.
     """
-    if not has_text(conf):
+    if not has_text_tower(conf):
         raise UserError(
             f"backbone={conf.name} has no text tower: class names are read by backbone=clip and "
             "backbone=siglip2"
         )
-    return _door(conf).text_tower(conf, source, seed)
+    return _family_module(conf).text_tower(conf, source, seed)
 
 
-def _door(conf: schema.Backbone) -> Any:
-    return importlib.import_module(f"{__name__}.{DOORS[conf.library]}")
+def _family_module(conf: schema.Backbone) -> Any:
+    return importlib.import_module(f"{__name__}.{MODULES[conf.library]}")
 
 
 def __getattr__(name: str) -> Any:

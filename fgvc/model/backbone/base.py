@@ -17,16 +17,16 @@ from fgvc.config import schema
 from fgvc.config.schema import architecture
 from fgvc.config.schema.backbone import row_key
 from fgvc.config.weight_files import sidecars
-from fgvc.model.backbone.load_state import multiply_accumulates, seeded
+from fgvc.model.backbone.load_state import count_macs, init_from_seed
 from fgvc.types import Tokens, UserError, WeightsSource
 
 # fields of a row that may leave them open: property that is compared -> field that declares it
-COUNTS = {"head_count": "heads", "block_count": "blocks"}
-MOST_GRID = 256  # patches along a side, as the bound of resolution.grid
+OPTIONAL_COUNTS = {"head_count": "heads", "block_count": "blocks"}
+MAX_GRID = 256  # patches along a side, as the bound of resolution.grid
 
 
 @dataclass(frozen=True)
-class Shape:
+class PatchGrid:
     """How a square picture is cut into square patches. side, patch, stride: pixels; where stride is
     less than patch they overlap. grid: patches along a side, none of them padded; pixels to the
     right and at the bottom that make no whole patch are left out."""
@@ -66,7 +66,7 @@ class Backbone(nn.Module):
         make: Callable[[], Any],
         row: schema.Checkpoint,
         features: str,
-        shape: Shape,
+        shape: PatchGrid,
         source: WeightsSource,
     ) -> None:
         super().__init__()
@@ -158,14 +158,14 @@ class TextTower(nn.Module):
         return torch.cat(parts).float()
 
 
-def assembled(
+def assemble(
     kind: type[Backbone],
     conf: schema.Backbone,
     source: WeightsSource,
     seed: int,
     make: Callable[[], Any],
     load: Callable[[Any], tuple[str, ...]],
-    shape: Shape,
+    shape: PatchGrid,
 ) -> Backbone:
     """A frozen backbone of `kind` with the weights of `source`, or random ones from `seed`.
 
@@ -190,15 +190,15 @@ def assembled(
         backbone = kind(make, row, conf.features, shape, source).eval()
         _check_size(backbone, conf, source)
         pixels_BCHW = torch.empty(1, 3, shape.side, shape.side)
-        backbone.macs = multiply_accumulates(backbone, pixels_BCHW)
+        backbone.macs = count_macs(backbone, pixels_BCHW)
     if source.path is None:
-        backbone.trunk = seeded(make, seed)
+        backbone.trunk = init_from_seed(make, seed)
     else:
         backbone.notes = load(backbone.trunk)
     return backbone.requires_grad_(False).eval()
 
 
-def seeded_tower(make: Callable[[], Any], conf: schema.Backbone, seed: int) -> Any:
+def init_text_tower(make: Callable[[], Any], conf: schema.Backbone, seed: int) -> Any:
     """A library's text tower with random values from `seed`.
 
     Raises:
@@ -208,7 +208,7 @@ def seeded_tower(make: Callable[[], Any], conf: schema.Backbone, seed: int) -> A
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in make().parameters())
         architecture.check_size(count, f"{row_key(conf)}.architecture")
-    return seeded(make, seed)
+    return init_from_seed(make, seed)
 
 
 def _check_size(backbone: Backbone, conf: schema.Backbone, source: WeightsSource) -> None:
@@ -228,7 +228,7 @@ def _check_size(backbone: Backbone, conf: schema.Backbone, source: WeightsSource
         )
 
 
-def cut(row: schema.Checkpoint, side: int, stride: int | None) -> Shape:
+def patch_grid(row: schema.Checkpoint, side: int, stride: int | None) -> PatchGrid:
     """The patches of a square of `side` pixels, `stride` apart; None: they abut.
 
     Raises:
@@ -240,11 +240,11 @@ def cut(row: schema.Checkpoint, side: int, stride: int | None) -> Shape:
             f"part_attention.stride={stride}: must be at least 1 and at most {row.patch}, the "
             f"patch of {row.model}"
         )
-    shape = Shape(side, row.patch, row.patch if stride is None else stride)
-    if shape.grid > MOST_GRID:
+    shape = PatchGrid(side, row.patch, row.patch if stride is None else stride)
+    if shape.grid > MAX_GRID:
         raise UserError(
             f"resolution.side={side}: {shape.grid} x {shape.grid} patches of {row.patch} pixels, "
-            f"{shape.stride} apart, more than {MOST_GRID} x {MOST_GRID}. Give a smaller side or a "
+            f"{shape.stride} apart, more than {MAX_GRID} x {MAX_GRID}. Give a smaller side or a "
             "larger part_attention.stride"
         )
     return shape
@@ -253,8 +253,8 @@ def cut(row: schema.Checkpoint, side: int, stride: int | None) -> Shape:
 def check_declared(row: schema.Checkpoint, **found: int) -> None:
     """Refuse a row of backbone.checkpoints that belies the library's model."""
     for field, value in found.items():
-        declared, name = getattr(row, field), COUNTS.get(field, field)
-        if value != declared and not (declared is None and field in COUNTS):
+        declared, name = getattr(row, field), OPTIONAL_COUNTS.get(field, field)
+        if value != declared and not (declared is None and field in OPTIONAL_COUNTS):
             raise UserError(
                 f"backbone.checkpoints: {row.model} has {name}={value}, not {name}={declared}"
             )

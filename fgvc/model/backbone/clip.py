@@ -22,18 +22,22 @@ from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import (
     Backbone,
     TextTower,
-    assembled,
+    assemble,
     check_declared,
-    cut,
-    seeded_tower,
+    init_text_tower,
+    patch_grid,
 )
-from fgvc.model.backbone.load_state import fill
-from fgvc.model.backbone.plain_vit import nearest
+from fgvc.model.backbone.load_state import load_strict
+from fgvc.model.backbone.plain_vit import similar_names
 from fgvc.store import hashing
 from fgvc.types import UserError, WeightsSource
 
-VISION = "visual."
-OPENAI = ("input_resolution", "context_length", "vocab_size")  # only OpenAI's own files hold these
+VISION_PREFIX = "visual."
+OPENAI_KEYS = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)  # only OpenAI's own files hold these
 
 
 class ClipBackbone(Backbone):
@@ -72,11 +76,11 @@ def build(
         UserError: the weights do not fit the model, or another activation belongs to them.
     """
     row = schema.chosen_checkpoint(conf)
-    shape = cut(row, side, stride)
+    shape = patch_grid(row, side, stride)
     eps = hf_config.norm_eps(conf, source)
 
     def make() -> Any:
-        visual = _model(row, source, shape.abutting).visual
+        visual = _build_model(row, source, shape.abutting).visual
         visual.conv1.stride = (shape.stride, shape.stride)
         hf_config.set_norm_eps(visual, eps)
         if conf.features != "projected":
@@ -86,17 +90,17 @@ def build(
     def load(visual: Any) -> tuple[str, ...]:
         assert source.path is not None
 
-        chosen = weights.choose(source.path, visual.state_dict(), _to_visual(visual))
-        _check_saved(conf, chosen.state, source.path, visual.transformer, "vision_config")
+        chosen = weights.select(source.path, visual.state_dict(), _image_tower_convert(visual))
+        _check_source_library(conf, chosen.state, source.path, visual.transformer, "vision_config")
         if visual.proj is not None and chosen.tensors and "proj" not in chosen.tensors:
             raise UserError(
                 f"backbone.features=projected: weights {source.path} hold no projection; take "
                 "backbone.features=cls, or weights of a whole CLIP"
             )
-        fill(visual, chosen.tensors, source.path, row.model, chosen.hint)
+        load_strict(visual, chosen.tensors, source.path, row.model, chosen.hint)
         return chosen.notes
 
-    return assembled(ClipBackbone, conf, source, seed, make, load, shape)
+    return assemble(ClipBackbone, conf, source, seed, make, load, shape)
 
 
 def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextTower:
@@ -108,16 +112,16 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
     row, eps = schema.chosen_checkpoint(conf), hf_config.norm_eps(conf, source)
 
     def make() -> Any:
-        model = _model(row, source, row.native)
+        model = _build_model(row, source, row.native)
         del model.visual
         hf_config.set_norm_eps(model, eps)
         return model
 
     if source.path is None:
-        model = seeded_tower(make, conf, seed)
+        model = init_text_tower(make, conf, seed)
     else:
         with torch.device("meta"):
-            model, visual = make(), _model(row, source, row.native).visual
+            model, visual = make(), _build_model(row, source, row.native).visual
         if model.attn_mask is not None:  # in no file: each token sees those before it
             length = model.context_length
             model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
@@ -125,31 +129,35 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
         def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
             if "class_embedding" in given:  # a visual tower, whose blocks have the same names
                 return {}
-            state = _without_numbers(given)
-            return {key: state[key] for key in state if not key.startswith(VISION)}
+            state = _open_clip_names(given)
+            return {key: state[key] for key in state if not key.startswith(VISION_PREFIX)}
 
         visual.proj = None  # in no file of an image tower alone
-        image_tower = visual.state_dict(), _to_visual(visual)
-        chosen = weights.choose(source.path, model.state_dict(), convert, image_tower)
-        _check_saved(conf, chosen.state, source.path, model.transformer, "text_config", eps)
+        image_tower = visual.state_dict(), _image_tower_convert(visual)
+        chosen = weights.select(source.path, model.state_dict(), convert, image_tower)
+        _check_source_library(
+            conf, chosen.state, source.path, model.transformer, "text_config", eps
+        )
         if not chosen.tensors:
             raise UserError(
                 f"weights {source.path} do not fit {row.model}: the text tower is absent in the "
                 "file; take weights of a whole CLIP, or a head that reads no class names"
             )
-        fill(model, chosen.tensors, source.path, row.model, chosen.hint)
+        load_strict(model, chosen.tensors, source.path, row.model, chosen.hint)
     tokenize, identity = _tokenizer(model.context_length)
     return ClipText(model, tokenize, model.logit_scale.exp().item(), identity)
 
 
-def _to_visual(visual: Any) -> weights.Convert:
+def _image_tower_convert(visual: Any) -> weights.Convert:
     """A conversion of a file's tensors to those of an image tower."""
 
     def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
         if "class_embedding" in given:  # an image tower by itself
-            given = {f"{VISION}{key}": value for key, value in given.items()}
-        state = _resized(_without_numbers(given), visual)
-        held = {key[len(VISION) :]: state[key] for key in state if key.startswith(VISION)}
+            given = {f"{VISION_PREFIX}{key}": value for key, value in given.items()}
+        state = _resize_positions(_open_clip_names(given), visual)
+        held = {
+            key[len(VISION_PREFIX) :]: state[key] for key in state if key.startswith(VISION_PREFIX)
+        }
         if visual.proj is None:
             held.pop("proj", None)
         return held
@@ -158,7 +166,7 @@ def _to_visual(visual: Any) -> weights.Convert:
 
 
 def _tokenizer(length: int) -> tuple[Any, dict[str, object]]:
-    with _without("timm", "transformers"):
+    with _hide_libraries("timm", "transformers"):
         from open_clip import SimpleTokenizer
         from open_clip.tokenizer import default_bpe
 
@@ -172,20 +180,22 @@ def _tokenizer(length: int) -> tuple[Any, dict[str, object]]:
     return SimpleTokenizer(context_length=length, clean="lower"), identity
 
 
-def _model(row: schema.Checkpoint, source: WeightsSource, side: int) -> Any:
+def _build_model(row: schema.Checkpoint, source: WeightsSource, side: int) -> Any:
     """open_clip's model without values of a file, held against all that is said about it."""
-    with _without("timm", "transformers"):
+    with _hide_libraries("timm", "transformers"):
         import open_clip
     check_row("open_clip", row, "backbone.checkpoints")
     config = row.architecture or open_clip.get_model_config(row.model)
     if config is None:
         raise UserError(
             f"backbone.checkpoints: open_clip knows no model {row.model}"
-            f"{_near(row.model, open_clip.list_models())}; "
+            f"{_similar_hint(row.model, open_clip.list_models())}; "
             "open_clip.list_models() lists those it knows, or give the row an architecture"
         )
     if not _is_plain(config):
-        near = _near(row.model, [name for name in open_clip.list_models() if name[:4] == "ViT-"])
+        near = _similar_hint(
+            row.model, [name for name in open_clip.list_models() if name[:4] == "ViT-"]
+        )
         raise UserError(
             f"backbone.checkpoints: {row.model} is no plain CLIP of two transformers; "
             f"such a model cannot be read here{near}"
@@ -212,8 +222,8 @@ def _is_plain(config: Mapping[str, Any]) -> bool:
     return not foreign and isinstance(vision.get("layers"), int)
 
 
-def _near(name: str, names: Sequence[str]) -> str:
-    near = nearest(name, names)
+def _similar_hint(name: str, names: Sequence[str]) -> str:
+    near = similar_names(name, names)
     return near and f"; nearest: {near}"
 
 
@@ -240,9 +250,9 @@ def _check_activation(
     """open_clip only warns of another activation than the weights were trained with."""
     built = _activations(model)
     if built != {row.activation}:
-        raise _other_activation(row, f"the model {row.model}", " and ".join(sorted(built)))
+        raise _activation_error(row, f"the model {row.model}", " and ".join(sorted(built)))
     if pretrained:
-        _check_quick(row, pretrained, f"open_clip's pretrained tag {row.tag}")
+        _check_quick_gelu(row, pretrained, f"open_clip's pretrained tag {row.tag}")
     beside = source.path and source.path.with_name("open_clip_config.json")
     if beside and beside.is_file():
         model_config = weights.read_json(beside).get("model_cfg", {})
@@ -250,16 +260,16 @@ def _check_activation(
             raise UserError(
                 f"{beside} has model_cfg={shown(model_config)}, no mapping: fetch it again"
             )
-        _check_quick(row, model_config, str(beside))
+        _check_quick_gelu(row, model_config, str(beside))
 
 
-def _check_quick(row: schema.Checkpoint, config: Mapping[str, Any], whose: str) -> None:
+def _check_quick_gelu(row: schema.Checkpoint, config: Mapping[str, Any], whose: str) -> None:
     quick = bool(config.get("quick_gelu", False))
     if quick != (row.activation == "quick_gelu"):
-        raise _other_activation(row, whose, "quick_gelu" if quick else "plain GELU")
+        raise _activation_error(row, whose, "quick_gelu" if quick else "plain GELU")
 
 
-def _other_activation(row: schema.Checkpoint, whose: str, has: str) -> UserError:
+def _activation_error(row: schema.Checkpoint, whose: str, has: str) -> UserError:
     return UserError(
         f"backbone.checkpoints: {row.model} is declared with activation={row.activation}, but "
         f"{whose} has {has}: its features would be wrong; take the row, or the model name with or "
@@ -279,7 +289,7 @@ def _activations(model: nn.Module) -> set[str]:
     return names
 
 
-def _check_saved(
+def _check_source_library(
     conf: schema.Backbone,
     state: Mapping[str, Tensor],
     path: Path,
@@ -305,11 +315,11 @@ def _check_saved(
             hidden_act=row.activation,
             layer_norm_eps=eps,
         )
-    if OPENAI[0] in state and row.activation != "quick_gelu":
-        raise _other_activation(row, f"OpenAI's own file {path}", "quick_gelu")
+    if OPENAI_KEYS[0] in state and row.activation != "quick_gelu":
+        raise _activation_error(row, f"OpenAI's own file {path}", "quick_gelu")
 
 
-def _without_numbers(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _open_clip_names(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of both towers under open_clip's names; positions in float32, in which they are
     resized."""
     kind = hf_keys.layout(given)
@@ -318,11 +328,11 @@ def _without_numbers(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         key: value.float() if key.endswith("positional_embedding") else value
         for key, value in given.items()
-        if key not in OPENAI
+        if key not in OPENAI_KEYS
     }
 
 
-def _resized(state: dict[str, Tensor], visual: Any) -> dict[str, Tensor]:
+def _resize_positions(state: dict[str, Tensor], visual: Any) -> dict[str, Tensor]:
     """Positions resampled to the grid of `visual`; a table that is no square stays as it is."""
     from open_clip.model import resize_pos_embed
 
@@ -337,7 +347,7 @@ def _resized(state: dict[str, Tensor], visual: Any) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _without(*libraries: str) -> Iterator[None]:
+def _hide_libraries(*libraries: str) -> Iterator[None]:
     """Import open_clip without these, which it takes only where they are there, and for no CLIP.
 
     They cost seconds. A library whose entry is None cannot be imported, as if it were missing.

@@ -20,13 +20,13 @@ from fgvc.model.backbone.hf_keys import Layout
 from fgvc.model.backbone.weights import read_json
 from fgvc.types import UserError, WeightsSource
 
-TYPES: Mapping[str, tuple[str, ...]] = {  # family of a layout: model_type of its config.json
+MODEL_TYPES: Mapping[str, tuple[str, ...]] = {  # family of a layout: model_type of its config.json
     "vit": ("vit", "vit_mae", "vit_msn"),
     "dinov2": ("dinov2", "dinov2_with_registers"),
     "dinov3": ("dinov3_vit",),
     "clip": ("clip", "clip_vision_model", "clip_text_model"),
 }
-BACKBONES = {**{family: family for family in TYPES}, "siglip": "siglip2"}  # family: backbone=
+BACKBONES = {**{family: family for family in MODEL_TYPES}, "siglip": "siglip2"}  # family: backbone=
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -35,8 +35,8 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
-MOVE = "If it belongs to other weights, move these to a folder without it"
-_SIZE = re.compile(r"_\d{3}$")  # of the pictures, at the end of timm's names
+MOVE_HINT = "If it belongs to other weights, move these to a folder without it"
+_SIZE_SUFFIX = re.compile(r"_\d{3}$")  # of the pictures, at the end of timm's names
 
 
 def norm_eps(conf: schema.Backbone, source: WeightsSource) -> float | None:
@@ -62,7 +62,7 @@ def norm_eps(conf: schema.Backbone, source: WeightsSource) -> float | None:
     return eps if conf.norm_eps is None else conf.norm_eps
 
 
-def eps_assumption(conf: schema.Backbone, source: WeightsSource) -> tuple[str, ...]:
+def assumed_eps_note(conf: schema.Backbone, source: WeightsSource) -> tuple[str, ...]:
     """A note where the layer norms take the layout's usual epsilon, as no file states theirs."""
     assumed = conf.norm_eps is None if source.kind == "hub" else conf.norm_eps_assumed
     if source.path is None or not assumed:
@@ -124,11 +124,11 @@ def check_transformers(
     published = _read_if_there(file)
     if "model_type" not in published:
         return
-    if published["model_type"] not in TYPES[kind.family]:
+    if published["model_type"] not in MODEL_TYPES[kind.family]:
         raise UserError(
             f"{file} has model_type={published['model_type']}, but the weights beside it are laid "
-            f"out as {kind.title}; fgvc reads {', '.join(TYPES[kind.family])} of this layout. "
-            f"{MOVE}"
+            f"out as {kind.title}; fgvc reads {', '.join(MODEL_TYPES[kind.family])} of this layout. "
+            f"{MOVE_HINT}"
         )
     values = published.get(tower, published) if tower else published
     if not isinstance(values, Mapping):
@@ -156,12 +156,12 @@ def check_timm(row: schema.Checkpoint, path: Path) -> None:
     file = path.with_name(sidecars.CONFIG)
     theirs = _read_if_there(file).get("architecture")
     ours = row.model.partition(".")[0]
-    if theirs is None or _SIZE.sub("", str(theirs)) == _SIZE.sub("", ours):
+    if theirs is None or _SIZE_SUFFIX.sub("", str(theirs)) == _SIZE_SUFFIX.sub("", ours):
         return
     raise UserError(
         f"{file} has architecture={theirs}, but the row of backbone.checkpoints has model={ours}: "
         "choose the row of that model (backbone.size, backbone.registers, backbone.checkpoint), or "
-        f"set its model to {theirs}. {MOVE}"
+        f"set its model to {theirs}. {MOVE_HINT}"
     )
 
 

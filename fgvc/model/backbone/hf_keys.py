@@ -40,8 +40,8 @@ _MARKERS: tuple[tuple[str, Layout], ...] = (
     ("pre_layrnorm.weight", Layout("clip", "CLIPVisionModel", "open_clip")),
     ("text_model.final_layer_norm.bias", Layout("clip", "CLIPTextModel", "open_clip")),
 )
-_SIGLIP = "vision_model.head.probe"
-_BESIDE_MODEL = re.compile(r"(classifier|pooler|decoder|lm_head)\.")  # heads of other tasks
+_SIGLIP_MARKER = "vision_model.head.probe"
+_OTHER_HEADS = re.compile(r"(classifier|pooler|decoder|lm_head)\.")  # heads of other tasks
 _UNUSED = {"embeddings.mask_token", "embeddings.position_ids"}
 
 _OUTSIDE = {  # vit, dinov2: tensors outside the blocks
@@ -110,7 +110,7 @@ _CLIP_QKV = re.compile(r"self_attn\.([qkv])_proj\.(weight|bias)")
 
 def layout(state: State) -> Layout | None:
     """The layout of transformers that the keys show; None for any other library's."""
-    if any(key.endswith(_SIGLIP) for key in state):
+    if any(key.endswith(_SIGLIP_MARKER) for key in state):
         return Layout("siglip", "SiglipModel", "transformers")
     for marker, known in _MARKERS:
         for key in state:
@@ -133,7 +133,7 @@ def to_timm(state: State, kind: Layout, qkv_bias: bool = True) -> dict[str, Tens
     renamed: dict[str, Tensor] = {}
     joined: dict[str, dict[str, Tensor]] = {}
     gated = any(key.endswith("mlp.gate_proj.weight") for key in state)
-    for key, value in _of_model(state, kind.prefix):
+    for key, value in _model_tensors(state, kind.prefix):
         inside = _BLOCK.fullmatch(key)
         if inside is None:
             renamed[_OUTSIDE.get(key, key)] = value
@@ -144,13 +144,13 @@ def to_timm(state: State, kind: Layout, qkv_bias: bool = True) -> dict[str, Tens
             continue
         table = _IN_BLOCK if kind.family != "dinov3" else _IN_DINOV3_BLOCK
         table = {**table, **_GATED} if gated and kind.family == "dinov3" else table
-        renamed[f"{block}.{_renamed(rest, table)}"] = value
+        renamed[f"{block}.{_rename(rest, table)}"] = value
     if kind.family == "dinov3":
-        _join_without_key_bias(joined, renamed, qkv_bias)
+        _join_dinov3_qkv(joined, renamed, qkv_bias)
         if (registers := renamed.get("reg_token")) is not None and registers.shape[1] == 0:
             del renamed["reg_token"]
     else:
-        _join(joined, renamed)
+        _join_qkv(joined, renamed)
         _move_class_position(renamed)
     return renamed
 
@@ -159,7 +159,7 @@ def to_open_clip(state: State, kind: Layout) -> dict[str, Tensor]:
     """Both towers of a CLIP, or the one that is there, under open_clip's names."""
     renamed: dict[str, Tensor] = {}
     joined: dict[str, dict[str, Tensor]] = {}
-    for key, value in _of_model(state, kind.prefix):
+    for key, value in _model_tensors(state, kind.prefix):
         if key in ("visual_projection.weight", "text_projection.weight"):
             renamed["visual.proj" if key[0] == "v" else "text_projection"] = value.T
             continue
@@ -174,27 +174,27 @@ def to_open_clip(state: State, kind: Layout) -> dict[str, Tensor]:
             continue
         inside = _CLIP_BLOCK.fullmatch(key)
         if inside is None:
-            renamed[tower + _renamed(key, table)] = value
+            renamed[tower + _rename(key, table)] = value
             continue
         block = f"{tower}transformer.resblocks.{inside[1]}"
         if (part := _CLIP_QKV.fullmatch(inside[2])) is not None:
             joined.setdefault(f"{block}.attn.in_proj_{part[2]}", {})[part[1]] = value
         else:
-            renamed[f"{block}.{_renamed(inside[2], _IN_CLIP_BLOCK)}"] = value
-    _join(joined, renamed)
+            renamed[f"{block}.{_rename(inside[2], _IN_CLIP_BLOCK)}"] = value
+    _join_qkv(joined, renamed)
     return renamed
 
 
-def _of_model(state: State, prefix: str) -> list[tuple[str, Tensor]]:
+def _model_tensors(state: State, prefix: str) -> list[tuple[str, Tensor]]:
     """The model's tensors without their prefix; heads of other tasks and unused ones left out."""
     return [
         (key, value)
         for key, value in ((key.removeprefix(prefix), value) for key, value in state.items())
-        if key not in _UNUSED and not _BESIDE_MODEL.match(key)
+        if key not in _UNUSED and not _OTHER_HEADS.match(key)
     ]
 
 
-def _renamed(key: str, table: Mapping[str, str]) -> str:
+def _rename(key: str, table: Mapping[str, str]) -> str:
     """`table` holds whole keys and modules, whose parameters keep their last name."""
     module, _, parameter = key.rpartition(".")
     if key in table:
@@ -202,7 +202,7 @@ def _renamed(key: str, table: Mapping[str, str]) -> str:
     return f"{table[module]}.{parameter}" if module in table else key
 
 
-def _join(joined: Mapping[str, Mapping[str, Tensor]], renamed: dict[str, Tensor]) -> None:
+def _join_qkv(joined: Mapping[str, Mapping[str, Tensor]], renamed: dict[str, Tensor]) -> None:
     """Queries, keys and values of one layer below each other; an incomplete three stay apart."""
     import torch
 
@@ -213,11 +213,11 @@ def _join(joined: Mapping[str, Mapping[str, Tensor]], renamed: dict[str, Tensor]
             renamed |= {f"{key}.{letter}": value for letter, value in parts.items()}
 
 
-def _join_without_key_bias(
+def _join_dinov3_qkv(
     joined: Mapping[str, Mapping[str, Tensor]], renamed: dict[str, Tensor], qkv_bias: bool
 ) -> None:
     weights = {key: parts for key, parts in joined.items() if key.endswith("weight")}
-    _join(weights, renamed)
+    _join_qkv(weights, renamed)
     for key, parts in joined.items():
         if key in weights:
             continue

@@ -13,11 +13,11 @@ from fgvc.store.disk_errors import add_path
 from fgvc.types import UserError
 from fgvc.untrusted.shell import command
 
-PATIENCE = 3.0  # seconds for the hub's first answer
+TIMEOUT = 3.0  # seconds for the hub's first answer
 
 
 @dataclass(frozen=True)
-class Wanted:
+class HubFile:
     """One file of a repository, under the first of `names` that is there.
 
     what: "weights" or "tokenizer", for messages. model: whose. companions: small files that are
@@ -37,7 +37,7 @@ class Wanted:
     trusted: bool = True
 
 
-def fetch(wanted: Wanted) -> tuple[Path, str]:
+def fetch(wanted: HubFile) -> tuple[Path, str]:
     """The cached file, downloaded where it is not cached yet, and the commit it belongs to.
 
     Raises:
@@ -55,7 +55,7 @@ def fetch(wanted: Wanted) -> tuple[Path, str]:
     return Path(path), Path(path).parent.name  # .../snapshots/<commit>/model.safetensors
 
 
-def promised_sha256(path: Path) -> str | None:
+def cached_sha256(path: Path) -> str | None:
     """What the hub said the digest of a cached file is; None where the cache does not tell.
 
     A large file lies under its digest, and the snapshot only links to it.
@@ -64,27 +64,27 @@ def promised_sha256(path: Path) -> str | None:
     return name if re.fullmatch("[0-9a-f]{64}", name) else None
 
 
-def _downloaded(wanted: Wanted) -> str:
+def _downloaded(wanted: HubFile) -> str:
     if not wanted.trusted:
         why = "only the checkpoint names it, which may not choose what is contacted"
-        raise UserError(_not_to_be_had(wanted, why))
-    if not _answers():
-        raise UserError(_not_to_be_had(wanted, "the hub cannot be reached"))
+        raise UserError(_unavailable(wanted, why))
+    if not _is_reachable():
+        raise UserError(_unavailable(wanted, "the hub cannot be reached"))
     try:
         return _download(wanted)
     except Exception as error:  # the client's errors share no base class
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise UserError(_not_to_be_had(wanted, type(error).__name__)) from error
+        raise UserError(_unavailable(wanted, type(error).__name__)) from error
 
 
-def _download(wanted: Wanted) -> str:
+def _download(wanted: HubFile) -> str:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     def get(name: str, revision: str) -> str:
         with add_path(Path(constants.HF_HUB_CACHE)):
-            return hf_hub_download(wanted.repo, name, revision=revision, etag_timeout=PATIENCE)
+            return hf_hub_download(wanted.repo, name, revision=revision, etag_timeout=TIMEOUT)
 
     path = None
     for name in wanted.names[:-1]:
@@ -98,7 +98,7 @@ def _download(wanted: Wanted) -> str:
     return path
 
 
-def _answers() -> bool:
+def _is_reachable() -> bool:
     """Whether the hub answers at all: its client would retry for half a minute.
 
     In a thread, as no timeout bounds the look-up of a name.
@@ -110,16 +110,16 @@ def _answers() -> bool:
 
     def ask() -> None:
         with suppress(Exception):
-            get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+            get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
             answered.set()
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     return answered.is_set()
 
 
-def _not_to_be_had(wanted: Wanted, why: str) -> str:
+def _unavailable(wanted: HubFile, why: str) -> str:
     # of a repository of unknown origin, which name its weights have is unknown too
     names = (*wanted.names[: wanted.certain], *wanted.companions)
     download = command(["hf", "download", wanted.repo, *names, "--revision", wanted.revision])

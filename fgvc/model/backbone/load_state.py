@@ -16,7 +16,7 @@ Model = TypeVar("Model")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def fill(
+def load_strict(
     model: nn.Module, state: Mapping[str, Tensor], path: Path, name: str, hint: str = ""
 ) -> None:
     """Give every parameter its value; `model` may be on the meta device.
@@ -32,17 +32,17 @@ def fill(
     difference = _shape_difference(_shapes(state), _shapes(own))
     if difference is not None:
         raise UserError(f"weights {path} do not fit {name}: {difference}{hint}")
-    _refuse_other_numbers(state, own, path)
+    _check_dtypes(state, own, path)
     # copied: a tensor of a .safetensors file is a view of the file
     values = {key: state[key].to(own[key].dtype, copy=True).contiguous() for key in own}
-    _refuse_not_finite(values, path)
+    _check_finite(values, path)
     model.load_state_dict(values, assign=True)
     tensors = chain(model.named_parameters(), model.named_buffers())
     empty = [key for key, tensor in tensors if tensor.is_meta]
     assert not empty, f"{name}: {empty} are in no file, and were not computed"
 
 
-def seeded(make: Callable[[], Model], seed: int) -> Model:
+def init_from_seed(make: Callable[[], Model], seed: int) -> Model:
     """What `make` makes with random values from `seed`; the process's random state stays as is."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -50,7 +50,7 @@ def seeded(make: Callable[[], Model], seed: int) -> Model:
 
 
 @torch.no_grad()
-def multiply_accumulates(model: nn.Module, pixels_BCHW: Tensor) -> int:
+def count_macs(model: nn.Module, pixels_BCHW: Tensor) -> int:
     """Of one forward, counted on shapes alone: two FLOPs each."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -63,9 +63,7 @@ def _shapes(state: Mapping[str, Tensor]) -> Shapes:
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def _refuse_other_numbers(
-    state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path
-) -> None:
+def _check_dtypes(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
     for key, wanted in own.items():
         given = state[key]
         plain = given.layout == torch.strided and not given.is_meta and not given.is_quantized
@@ -77,7 +75,7 @@ def _refuse_other_numbers(
             )
 
 
-def _refuse_not_finite(values: Mapping[str, Tensor], path: Path) -> None:
+def _check_finite(values: Mapping[str, Tensor], path: Path) -> None:
     """NaN or infinity in weights would otherwise surface as NaN in a feature or in the loss."""
     # a non-finite value makes the sum non-finite, and a sum is as fast as reading
     suspect = {key: value for key, value in values.items() if not value.sum().isfinite()}

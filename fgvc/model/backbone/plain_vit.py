@@ -16,8 +16,8 @@ from fgvc.config.schema import architecture
 from fgvc.config.schema.backbone import row_key
 from fgvc.types import UserError
 
-NEEDS_CLASS = ("cls", "cls_patch_mean")
-READ = "fgvc reads plain vision transformers of timm (vit_*, deit_*, dinov2, dinov3)"
+CLASS_TOKEN_FEATURES = ("cls", "cls_patch_mean")
+SUPPORTED = "fgvc reads plain vision transformers of timm (vit_*, deit_*, dinov2, dinov3)"
 
 
 def create(conf: schema.Backbone, side: int) -> Any:
@@ -34,7 +34,7 @@ def create(conf: schema.Backbone, side: int) -> Any:
     key = f"{row_key(conf)}.model={row.model}"
     name = row.model.partition(".")[0]
     if not timm.is_model(name):
-        near = nearest(name, timm.list_models(), cutoff=0.6)
+        near = similar_names(name, timm.list_models(), cutoff=0.6)
         raise UserError(
             f"{key}: timm has no such model{near and f'; nearest: {near}'}. timm.list_models() "
             "lists all"
@@ -48,10 +48,10 @@ def create(conf: schema.Backbone, side: int) -> Any:
         )
     except Exception as error:  # each kind of model rejects what it does not know in its own way
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
-        raise UserError(f"{key}: cannot be built ({reason}). {_ways(name)}") from error
-    if (why := _unlike_plain(trunk)) is not None:
-        raise UserError(f"{key}: {why}. {_ways(name)}")
-    if conf.features in NEEDS_CLASS and getattr(trunk, "cls_token", None) is None:
+        raise UserError(f"{key}: cannot be built ({reason}). {_supported_models(name)}") from error
+    if (why := _unsupported_reason(trunk)) is not None:
+        raise UserError(f"{key}: {why}. {_supported_models(name)}")
+    if conf.features in CLASS_TOKEN_FEATURES and getattr(trunk, "cls_token", None) is None:
         raise UserError(
             f"backbone.features={conf.features}: {row.model} has no class token. Set "
             "backbone.features=patch_mean"
@@ -59,12 +59,12 @@ def create(conf: schema.Backbone, side: int) -> Any:
     return trunk
 
 
-def nearest(name: str, names: Sequence[str], cutoff: float = 0.4) -> str:
+def similar_names(name: str, names: Sequence[str], cutoff: float = 0.4) -> str:
     """The three most similar names, separated by commas; empty if none is similar."""
     return ", ".join(difflib.get_close_matches(name, names, n=3, cutoff=cutoff))
 
 
-def _unlike_plain(trunk: nn.Module) -> str | None:
+def _unsupported_reason(trunk: nn.Module) -> str | None:
     """Why a model of timm is no plain vision transformer; None if it is one."""
     from timm.layers.patch_embed import PatchEmbed
     from timm.models.eva import Eva
@@ -82,11 +82,11 @@ def _unlike_plain(trunk: nn.Module) -> str | None:
     return None
 
 
-def _ways(name: str) -> str:
+def _supported_models(name: str) -> str:
     """What is read instead, with names of timm like this one."""
     import timm
 
     other = ["*relpos*", "*gap*", "*rope*", "*_18x2_*"]
     plain = timm.list_models(["vit_*_patch*_224", "deit*_patch*"], exclude_filters=other)
-    near = nearest(name, [other for other in plain if other != name])
-    return f"{READ}{near and f', such as {near}'}"
+    near = similar_names(name, [other for other in plain if other != name])
+    return f"{SUPPORTED}{near and f', such as {near}'}"

@@ -17,8 +17,12 @@ from fgvc.types import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-TRUNK = "backbone.trunk."  # of the classifier, in front of the library's names
-TOWER = {"timm": "", "open_clip": "visual.", "transformers": "vision_model."}  # in whole models
+TRUNK_PREFIX = "backbone.trunk."  # of the classifier, in front of the library's names
+TOWER_PREFIX = {
+    "timm": "",
+    "open_clip": "visual.",
+    "transformers": "vision_model.",
+}  # in whole models
 
 
 def read(path: Path) -> dict[str, Tensor] | None:
@@ -32,14 +36,14 @@ def read(path: Path) -> dict[str, Tensor] | None:
     """
     if tensor_file.facts_of(path) is None:
         return None
-    facts = _checked(path, tensor_file.verify(path))
+    facts = _check_metadata(path, tensor_file.verify(path))
     from safetensors import safe_open
 
-    tower = TOWER[facts["config"]["backbone"]["library"]]
+    tower = TOWER_PREFIX[facts["config"]["backbone"]["library"]]
     try:
         with safe_open(untrusted.require_regular(path), framework="pt") as opened:
-            names = [name for name in opened.keys() if name.startswith(TRUNK)]  # noqa: SIM118
-            held = {tower + name[len(TRUNK) :]: opened.get_tensor(name) for name in names}
+            names = [name for name in opened.keys() if name.startswith(TRUNK_PREFIX)]  # noqa: SIM118
+            held = {tower + name[len(TRUNK_PREFIX) :]: opened.get_tensor(name) for name in names}
     except OSError:
         raise
     except Exception as error:  # a damaged header raises many types of exceptions
@@ -60,7 +64,7 @@ def made_by(path: Path) -> Mapping[str, Any] | None:
     facts = tensor_file.facts_of(path)
     if facts is None:
         return None
-    _checked(path, facts)
+    _check_metadata(path, facts)
     return {
         "task": facts["config"]["task"]["name"],
         "dataset": facts["config"]["dataset"]["name"],
@@ -74,7 +78,7 @@ def made_by(path: Path) -> Mapping[str, Any] | None:
     }
 
 
-def _checked(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def _check_metadata(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """UserError unless these are facts that every checkpoint has."""
     try:
         checkpoint_metadata.check(facts)

@@ -22,21 +22,21 @@ from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import (
     Backbone,
     TextTower,
-    assembled,
+    assemble,
     check_declared,
-    cut,
-    seeded_tower,
+    init_text_tower,
+    patch_grid,
 )
-from fgvc.model.backbone.load_state import fill
+from fgvc.model.backbone.load_state import load_strict
 from fgvc.model.backbone.tokenizer import PromptTokenizer
 from fgvc.types import UserError, WeightsSource
 
 TOWERS = ("vision", "text")
-ELSEWHERE = {"visual.trunk.attn_pool.latent": "open_clip", "attn_pool.latent": "timm"}
-OUTSIDE = ("logit_scale", "logit_bias")  # tensors of the file that are in neither tower
-POSITIONS = "embeddings.position_embedding.weight"
+OTHER_LIBRARY_KEYS = {"visual.trunk.attn_pool.latent": "open_clip", "attn_pool.latent": "timm"}
+SHARED_KEYS = ("logit_scale", "logit_bias")  # tensors of the file that are in neither tower
+POSITION_KEY = "embeddings.position_embedding.weight"
 ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
-COMPARED = (  # of both towers, where they have it: what shapes alone would not betray too
+COMPARED_FIELDS = (  # of both towers, where they have it: what shapes alone would not betray too
     "hidden_size",
     "intermediate_size",
     "num_hidden_layers",
@@ -88,7 +88,7 @@ def build(
         UserError: the weights, or the config.json beside them, do not fit the row.
     """
     row = schema.chosen_checkpoint(conf)
-    shape = cut(row, side, stride)
+    shape = patch_grid(row, side, stride)
 
     def make() -> Any:
         from transformers.models.siglip.modeling_siglip import SiglipVisionModel
@@ -105,20 +105,20 @@ def build(
         assert source.path is not None
 
         def convert(given: dict[str, Tensor]) -> dict[str, Tensor]:
-            held = _half(given, "vision")
+            held = _tower_tensors(given, "vision")
             if not trunk.use_head:
                 held = {key: held[key] for key in held if not key.startswith("head.")}
-            if POSITIONS in held:
-                held[POSITIONS] = _resized(held[POSITIONS], shape.grid)
+            if POSITION_KEY in held:
+                held[POSITION_KEY] = _resize_positions(held[POSITION_KEY], shape.grid)
             return held
 
-        _number_positions(trunk)
-        chosen = weights.choose(source.path, trunk.state_dict(), convert)
+        _set_position_ids(trunk)
+        chosen = weights.select(source.path, trunk.state_dict(), convert)
         _check_library(conf, chosen.state, source.path)
-        fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
+        load_strict(trunk, chosen.tensors, source.path, row.model, chosen.hint)
         return chosen.notes
 
-    return assembled(Siglip2Backbone, conf, source, seed, make, load, shape)
+    return assemble(Siglip2Backbone, conf, source, seed, make, load, shape)
 
 
 def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextTower:
@@ -140,18 +140,21 @@ def text_tower(conf: schema.Backbone, source: WeightsSource, seed: int) -> TextT
 
     scale = 1.0
     if source.path is None:
-        trunk = seeded_tower(make, conf, seed)
+        trunk = init_text_tower(make, conf, seed)
     else:
         with torch.device("meta"):
             trunk = make()
-            image_tower = _vision_state(row, source), lambda given: _half(given, "vision")
-        _number_positions(trunk)
-        chosen = weights.choose(
-            source.path, trunk.state_dict(), lambda given: _half(given, "text"), image_tower
+            image_tower = _vision_state(row, source), lambda given: _tower_tensors(given, "vision")
+        _set_position_ids(trunk)
+        chosen = weights.select(
+            source.path,
+            trunk.state_dict(),
+            lambda given: _tower_tensors(given, "text"),
+            image_tower,
         )
         _check_library(conf, chosen.state, source.path)
-        fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
-        scale = _scale(chosen.state, source)
+        load_strict(trunk, chosen.tensors, source.path, row.model, chosen.hint)
+        scale = _logit_scale(chosen.state, source)
     config = trunk.config
     tokenizer = PromptTokenizer(file, config.max_position_embeddings, config.vocab_size)
     return Siglip2Text(trunk, tokenizer, scale, tokenizer.identity)
@@ -213,14 +216,14 @@ def _check_published(
             "read from a fixed-resolution checkpoint of both towers, google/siglip2-*-patch*-*"
         )
     try:
-        other = _siglip_config(_compared(published))
+        other = _siglip_config(_compared_values(published))
     except Exception as error:  # the library checks types in its own ways
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
         raise UserError(
             f"{where}: not the config.json of a SigLIP ({reason}): fetch it again"
         ) from error
     for half in ("vision_config", "text_config"):
-        for field in COMPARED:
+        for field in COMPARED_FIELDS:
             ours = getattr(getattr(config, half), field, None)
             theirs = getattr(getattr(other, half), field, None)
             if ours != theirs:
@@ -230,11 +233,11 @@ def _check_published(
                 )
 
 
-def _compared(published: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _compared_values(published: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The values of both towers that are compared; other values of the file are not read."""
     halves = {name: published.get(name) or {} for name in (f"{tower}_config" for tower in TOWERS)}
     return {
-        name: {field: half[field] for field in COMPARED if field in half}
+        name: {field: half[field] for field in COMPARED_FIELDS if field in half}
         for name, half in halves.items()
     }
 
@@ -244,7 +247,7 @@ def _check_library(conf: schema.Backbone, state: Mapping[str, Tensor], path: Pat
     kind = hf_keys.layout(state)
     if kind is not None:
         hf_config.check_library(conf, kind, path)
-    saved_by = next((name for key, name in ELSEWHERE.items() if key in state), None)
+    saved_by = next((name for key, name in OTHER_LIBRARY_KEYS.items() if key in state), None)
     if saved_by is not None:
         repo = schema.chosen_checkpoint(conf).repo or "google/siglip2-*"
         raise UserError(
@@ -254,26 +257,26 @@ def _check_library(conf: schema.Backbone, state: Mapping[str, Tensor], path: Pat
         )
 
 
-def _half(state: Mapping[str, Tensor], tower: str) -> dict[str, Tensor]:
+def _tower_tensors(state: Mapping[str, Tensor], tower: str) -> dict[str, Tensor]:
     """The tensors of one tower under its own names; those of neither stay, to be refused."""
     other = next(f"{name}_model." for name in TOWERS if name != tower)
     return {
         key.removeprefix(f"{tower}_model."): value
         for key, value in state.items()
-        if not key.startswith(other) and key not in OUTSIDE
+        if not key.startswith(other) and key not in SHARED_KEYS
     }
 
 
-def _scale(state: Mapping[str, Tensor], source: WeightsSource) -> float:
-    if OUTSIDE[0] not in state:
+def _logit_scale(state: Mapping[str, Tensor], source: WeightsSource) -> float:
+    if SHARED_KEYS[0] not in state:
         raise UserError(
-            f"weights {source.path} hold no {OUTSIDE[0]}: they are half a model; give the whole "
+            f"weights {source.path} hold no {SHARED_KEYS[0]}: they are half a model; give the whole "
             "one, with both towers"
         )
-    return state[OUTSIDE[0]].float().exp().item()
+    return state[SHARED_KEYS[0]].float().exp().item()
 
 
-def _resized(position_ND: Tensor, grid: int) -> Tensor:
+def _resize_positions(position_ND: Tensor, grid: int) -> Tensor:
     """The position table of a square grid, as transformers interpolates it at every forward."""
     side = math.isqrt(len(position_ND))
     if side == grid or side * side != len(position_ND):
@@ -283,7 +286,7 @@ def _resized(position_ND: Tensor, grid: int) -> Tensor:
     return new_1DHW.flatten(2)[0].T
 
 
-def _number_positions(trunk: Any) -> None:
+def _set_position_ids(trunk: Any) -> None:
     """Position ids, which no file holds."""
     embeddings = trunk.embeddings
     embeddings.position_ids = torch.arange(embeddings.position_embedding.num_embeddings)[None]

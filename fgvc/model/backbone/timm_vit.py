@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from fgvc.config import schema
 from fgvc.model.backbone import hf_config, hf_keys, plain_vit, weights
-from fgvc.model.backbone.base import Backbone, Shape, assembled, check_declared, cut
-from fgvc.model.backbone.load_state import fill
+from fgvc.model.backbone.base import Backbone, PatchGrid, assemble, check_declared, patch_grid
+from fgvc.model.backbone.load_state import load_strict
 from fgvc.model.backbone.weights import npz
 from fgvc.types import WeightsSource
 
-CLASSIFIERS = ("head.", "head_dist.")  # the second: of a distilled DeiT
+CLASSIFIER_PREFIXES = ("head.", "head_dist.")  # the second: of a distilled DeiT
 
 
 class TimmBackbone(Backbone):
@@ -48,22 +48,22 @@ def build(
         UserError: the weights do not fit the model.
     """
     row = schema.chosen_checkpoint(conf)
-    shape = cut(row, side, stride)
+    shape = patch_grid(row, side, stride)
 
     eps = hf_config.norm_eps(conf, source)
 
     def make() -> Any:
-        trunk = _trunk(conf, shape)
+        trunk = _build_trunk(conf, shape)
         hf_config.set_norm_eps(trunk, eps)
         return trunk
 
     def load(trunk: Any) -> tuple[str, ...]:
         return _load(trunk, conf, row, source)
 
-    return assembled(TimmBackbone, conf, source, seed, make, load, shape)
+    return assemble(TimmBackbone, conf, source, seed, make, load, shape)
 
 
-def _trunk(conf: schema.Backbone, shape: Shape) -> Any:
+def _build_trunk(conf: schema.Backbone, shape: PatchGrid) -> Any:
     from timm.layers.config import set_fused_attn
 
     set_fused_attn(True)  # an environment variable can have turned it off
@@ -92,15 +92,15 @@ def _load(
     assert source.path is not None
     _compute_buffers(trunk)
     zoom = conf.position_resize == "zoom"
-    chosen = weights.choose(
-        source.path, trunk.state_dict(), lambda given: _converted(given, trunk, zoom)
+    chosen = weights.select(
+        source.path, trunk.state_dict(), lambda given: _convert(given, trunk, zoom)
     )
     _check_published(chosen.state, conf, row, source.path, trunk)
-    fill(trunk, chosen.tensors, source.path, row.model, chosen.hint)
+    load_strict(trunk, chosen.tensors, source.path, row.model, chosen.hint)
     return chosen.notes
 
 
-def _converted(given: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str, Tensor]:
+def _convert(given: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str, Tensor]:
     """A file's tensors under the trunk's names, with positions of its grid; no classifier."""
     kind = hf_keys.layout(given)
     if kind is not None and kind.library == "timm":
@@ -110,16 +110,18 @@ def _converted(given: dict[str, Tensor], trunk: Any, zoom: bool) -> dict[str, Te
     if google:
         given = npz.timm_names(given)
     if zoom:
-        given = {**given, **_zoomed_positions(given, trunk)}
+        given = {**given, **_zoom_positions(given, trunk)}
     try:
-        state = _resized_google(given, trunk) if google else _resized(given, trunk)
+        state = (
+            _resize_google_positions(given, trunk) if google else _convert_with_timm(given, trunk)
+        )
     except (RuntimeError, ValueError):  # a position grid that is not the model's own
         state = given
-    state = {**state, **_biases_of_dinov3(given, trunk)}
-    return {key: value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
+    state = {**state, **_nonzero_dinov3_biases(given, trunk)}
+    return {key: value for key, value in state.items() if not key.startswith(CLASSIFIER_PREFIXES)}
 
 
-def _biases_of_dinov3(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+def _nonzero_dinov3_biases(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
     """Biases of queries and values in the authors' own file that timm would drop though they are
     not zero, under timm's names: a trunk without them refuses the file."""
     if "storage_tokens" not in given or getattr(trunk.blocks[0].attn, "q_bias", None) is not None:
@@ -165,7 +167,7 @@ def _compute_buffers(trunk: nn.Module) -> None:
             compute()
 
 
-def _resized(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+def _convert_with_timm(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
     """The state as timm loads it: other layouts converted, positions resampled to the new grid.
 
     Kernels of another patch stay as they are, and so do not fit: timm would resample them too.
@@ -182,7 +184,7 @@ def _resized(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
     return state
 
 
-def _resized_google(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+def _resize_google_positions(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
     """Positions of a .npz file resampled to the trunk's grid: bilinear, as timm reads such files,
     whereas it resamples those of its own files bicubically."""
     from timm.layers.pos_embed import resample_abs_pos_embed
@@ -200,7 +202,7 @@ def _resized_google(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
     return {**given, "pos_embed": resized_1TD}
 
 
-def _zoomed_positions(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
+def _zoom_positions(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]:
     """The position table of a file, resized to the trunk's grid; empty if there is no table."""
     position_1TD = given.get("pos_embed")
     if position_1TD is None or position_1TD.ndim != 3:
@@ -209,11 +211,11 @@ def _zoomed_positions(given: dict[str, Tensor], trunk: Any) -> dict[str, Tensor]
     if prefix > trunk.num_prefix_tokens:  # no square grid: not a table of this model
         return {}
     grid = trunk.patch_embed.grid_size[0]
-    patch_1ND = zoomed(position_1TD[:, prefix:], grid)
+    patch_1ND = zoom_positions(position_1TD[:, prefix:], grid)
     return {"pos_embed": torch.cat([position_1TD[:, :prefix], patch_1ND], 1)}
 
 
-def zoomed(position_1ND: Tensor, grid: int) -> Tensor:
+def zoom_positions(position_1ND: Tensor, grid: int) -> Tensor:
     """Resize positions of a square grid: bilinear, corners aligned, without antialiasing.
 
     Source: loading of pretrained weights in TransFG's code (He et al., AAAI 2022), as in the ViT

@@ -21,7 +21,7 @@ from fgvc.store import hashing
 from fgvc.types import UserError
 from fgvc.untrusted import MIB
 
-MOST = 256 * MIB  # of a tokenizer.json; those of 256,000 tokens have 35
+MAX_BYTES = 256 * MIB  # of a tokenizer.json; those of 256,000 tokens have 35
 END, PAD = "<eos>", "<pad>"
 
 
@@ -38,7 +38,7 @@ class PromptTokenizer:
             UserError: the file is no tokenizer of this family.
         """
         self._path = path
-        self._library = _bytes_as_tokens() if path is None else _read(path)
+        self._library = _byte_tokenizer() if path is None else _read(path)
         self._library.no_padding()
         self._library.no_truncation()
         self._end = self._library.token_to_id(END)
@@ -81,7 +81,7 @@ def _read(path: Path) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_buffer(untrusted.read_bytes(path, MOST))
+        return Tokenizer.from_buffer(untrusted.read_bytes(path, MAX_BYTES))
     except OSError:
         raise
     except BaseException as error:  # the library raises bare Exception, and panics of Rust
@@ -96,7 +96,7 @@ def _unreadable(path: Path | None, error: BaseException) -> BaseException:
     return UserError(f"tokenizer {path} cannot be read: {reason}; fetch it again")
 
 
-def _bytes_as_tokens() -> Any:
+def _byte_tokenizer() -> Any:
     from tokenizers import Tokenizer
     from tokenizers.models import BPE
 

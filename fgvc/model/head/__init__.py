@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from fgvc.config import schema
 from fgvc.model.head.cosine import CosineHead
 from fgvc.model.head.knn import KnnHead
-from fgvc.model.head.l2_normalize import unit
+from fgvc.model.head.l2_normalize import l2_normalize
 from fgvc.model.head.linear import LinearHead
 from fgvc.model.head.mlp import MlpHead
-from fgvc.model.head.stored_head import check
+from fgvc.model.head.stored_head import check_stored_head
 from fgvc.model.head.text import TextHead
 from fgvc.model.head.text_linear import TextLinearHead
 from fgvc.types import UserError
@@ -29,9 +29,9 @@ __all__ = [
     "MlpHead",
     "TextHead",
     "TextLinearHead",
+    "l2_normalize",
     "load_head",
     "new_head",
-    "unit",
 ]
 
 
@@ -73,13 +73,15 @@ def load_head(
     Raises:
         UserError: a head that this version does not know, or tensors that are not those of it.
     """
-    check(choice, tensors, classes, features)
-    head = _shaped(choice, tensors, classes)
+    check_stored_head(choice, tensors, classes, features)
+    head = _build_like(choice, tensors, classes)
     head.load_state_dict(dict(tensors))  # as it was stored: a constructor normalises or draws again
     return head.eval()
 
 
-def _shaped(choice: Mapping[str, Any], tensors: Mapping[str, Tensor], classes: int) -> nn.Module:
+def _build_like(
+    choice: Mapping[str, Any], tensors: Mapping[str, Tensor], classes: int
+) -> nn.Module:
     """A head whose tensors have the shapes of these."""
     drawn = torch.Generator()  # its numbers are overwritten
     match choice["name"]:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fgvc.model.head.l2_normalize import unit
+from fgvc.model.head.l2_normalize import l2_normalize
 
 
 class CosineHead(nn.Module):
@@ -32,4 +32,4 @@ class CosineHead(nn.Module):
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """Any float feature_BD -> float32 logits_BC, within -s..s."""
-        return self.log_scale.exp() * (unit(feature_BD) @ unit(self.weight_CD).T)
+        return self.log_scale.exp() * (l2_normalize(feature_BD) @ l2_normalize(self.weight_CD).T)

@@ -11,11 +11,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fgvc.model.head.l2_normalize import unit
+from fgvc.model.head.l2_normalize import l2_normalize
 from fgvc.types import UserError
 
 FLOOR = math.log(1e-12)  # log-vote of a class that no neighbour belongs to
-_CELLS = 1 << 22  # similarities held at once: 16 MiB
+_MAX_SIMILARITIES = 1 << 22  # similarities held at once: 16 MiB
 
 
 class KnnHead(nn.Module):
@@ -43,7 +43,7 @@ class KnnHead(nn.Module):
                 f"head.k={k} exceeds the {len(bank_ND)} images of the bank: set head.k to at most "
                 f"{len(bank_ND)}, or use more training images"
             )
-        self.register_buffer("bank_ND", unit(bank_ND))
+        self.register_buffer("bank_ND", l2_normalize(bank_ND))
         self.register_buffer("label_N", label_N.to(torch.int64).clone())
         self.classes, self.k, self.temperature = classes, k, temperature
 
@@ -51,11 +51,11 @@ class KnnHead(nn.Module):
         """float32 feature_BD -> float32 log-probabilities_BC, FLOOR where a class has no vote."""
         if torch.compiler.is_exporting():  # a graph has no size of a batch to cut it by
             return self._votes(feature_BD)
-        rows = max(1, _CELLS // len(self.bank_ND))
+        rows = max(1, _MAX_SIMILARITIES // len(self.bank_ND))
         return torch.cat([self._votes(chunk_BD) for chunk_BD in feature_BD.split(rows)])
 
     def _votes(self, feature_BD: Tensor) -> Tensor:
-        similarity_BN = unit(feature_BD) @ self.bank_ND.T
+        similarity_BN = l2_normalize(feature_BD) @ self.bank_ND.T
         top_BK, index_BK = self._nearest(similarity_BN)
         # softmax is exp(s / T) over its sum; it takes the maximum off first, so T may be tiny.
         weight_BK = torch.softmax(top_BK / self.temperature, dim=1)

@@ -6,6 +6,6 @@ import torch
 from torch import Tensor, nn
 
 
-def unit(feature_BD: Tensor) -> Tensor:
+def l2_normalize(feature_BD: Tensor) -> Tensor:
     """Rows of unit length in float32; a row of zeros stays. B batch, D width."""
     return nn.functional.normalize(feature_BD.to(torch.float32), dim=1, eps=1e-12)

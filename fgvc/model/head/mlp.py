@@ -29,9 +29,9 @@ class MlpHead(nn.Module):
         super().__init__()
         assert min(features, hidden, classes) > 0
         assert 0 <= dropout < 1
-        self.hidden_HD = nn.Parameter(_drawn(hidden, features, generator))
+        self.hidden_HD = nn.Parameter(_initial_weight(hidden, features, generator))
         self.hidden_H = nn.Parameter(torch.zeros(hidden))
-        self.weight_CH = nn.Parameter(_drawn(classes, hidden, generator))
+        self.weight_CH = nn.Parameter(_initial_weight(classes, hidden, generator))
         self.bias_C = nn.Parameter(torch.zeros(classes))
         self.dropout = nn.Dropout(dropout)
 
@@ -45,6 +45,6 @@ class MlpHead(nn.Module):
         return functional.linear(hidden_BH, self.weight_CH, self.bias_C)
 
 
-def _drawn(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+def _initial_weight(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """Normal, of a variance that keeps that of the input."""
     return torch.randn(rows, columns, generator=generator) / math.sqrt(columns)

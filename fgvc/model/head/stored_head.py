@@ -21,14 +21,14 @@ AXES: Mapping[str, Mapping[str, str]] = {  # head: tensor: its axes
     "mlp": {"hidden_HD": "HD", "hidden_H": "H", "weight_CH": "CH", "bias_C": "C"},
     "knn": {"bank_ND": "ND", "label_N": "N"},
 }
-NUMBERS: Mapping[str, Mapping[str, tuple[float, float]]] = {  # head: option: its bounds
+OPTION_BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {  # head: option: its bounds
     "cosine": {"scale": (1e-6, 1e12)},
     "mlp": {"hidden": (1, 2**20), "dropout": (0, 0.99)},
     "knn": {"k": (1, 2**31), "temperature": (1e-6, 1e12)},
 }
 
 
-def check(
+def check_stored_head(
     choice: Mapping[str, Any], tensors: Mapping[str, Tensor], classes: int, features: int
 ) -> None:
     """Check options, names, shapes, types and values; nothing is allocated.
@@ -60,7 +60,7 @@ def check(
 
 
 def _check_options(name: str, choice: Mapping[str, Any]) -> None:
-    for option, (low, high) in NUMBERS.get(name, {}).items():
+    for option, (low, high) in OPTION_BOUNDS.get(name, {}).items():
         value: Any = choice.get(option)
         kind = int if option in ("hidden", "k") else int | float
         fits = isinstance(value, kind) and not isinstance(value, bool)

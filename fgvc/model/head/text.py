@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fgvc.model.head.l2_normalize import unit
+from fgvc.model.head.l2_normalize import l2_normalize
 
 
 class TextHead(nn.Module):
@@ -26,9 +26,9 @@ class TextHead(nn.Module):
         super().__init__()
         assert weight_CD.ndim == 2
         assert scale > 0
-        self.register_buffer("weight_CD", unit(weight_CD.detach()).clone())
+        self.register_buffer("weight_CD", l2_normalize(weight_CD.detach()).clone())
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """Any float feature_BD -> float32 logits_BC, within -scale..scale."""
-        return self.scale * (unit(feature_BD) @ self.weight_CD.T)
+        return self.scale * (l2_normalize(feature_BD) @ self.weight_CD.T)

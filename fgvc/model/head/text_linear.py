@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fgvc.model.head.l2_normalize import unit
+from fgvc.model.head.l2_normalize import l2_normalize
 from fgvc.model.head.linear import LinearHead
 
 
@@ -17,4 +17,4 @@ class TextLinearHead(LinearHead):
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """Any float feature_BD -> float32 logits_BC."""
-        return super().forward(unit(feature_BD))
+        return super().forward(l2_normalize(feature_BD))

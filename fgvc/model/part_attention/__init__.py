@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fgvc.config import schema
 from fgvc.model.backbone import Backbone
-from fgvc.model.backbone.load_state import multiply_accumulates, seeded
+from fgvc.model.backbone.load_state import count_macs, init_from_seed
 from fgvc.model.part_attention import attention_hooks
 from fgvc.model.part_attention.token_selector import (
     Selection,
@@ -55,21 +55,21 @@ def attach_selector(
         return None
     patches = backbone.grid[0] * backbone.grid[1]
     assert backbone.patches == patches, "attached before"
-    heads = attention_hooks.heads(backbone)
+    heads = attention_hooks.head_count(backbone)
     tokens = heads if conf.tokens is None else conf.tokens
     _check_tokens(conf, tokens, heads, backbone)
     if conf.name in SCORED:
-        _check_reader(conf, backbone)
-    attention_hooks.open_up(backbone)
+        _check_query(conf, backbone)
+    attention_hooks.split_fused_attention(backbone)
     selector = TokenSelector(backbone, conf.name, tokens, seed)
     backbone.patches = tokens
-    backbone.macs = _macs(backbone, selector)
+    backbone.macs = _count_macs(backbone, selector)
     return selector
 
 
 def reset_last_block(backbone: Backbone, seed: int) -> None:
     """Give the last block the values with which the library makes it, drawn from `seed`."""
-    fresh = backbone.blocks_of(seeded(backbone.make, seed))[-1]
+    fresh = backbone.blocks_of(init_from_seed(backbone.make, seed))[-1]
     backbone.blocks[-1].load_state_dict(fresh.state_dict())
 
 
@@ -89,7 +89,7 @@ def _check_tokens(conf: schema.PartAttention, tokens: int, heads: int, backbone:
         )
 
 
-def _check_reader(conf: schema.PartAttention, backbone: Backbone) -> None:
+def _check_query(conf: schema.PartAttention, backbone: Backbone) -> None:
     """Somebody must look at the patches: a class token below the last block, or a pooling head."""
     if backbone.prefix == 0 and not hasattr(backbone.trunk, "head"):
         raise UserError(
@@ -103,12 +103,12 @@ def _check_reader(conf: schema.PartAttention, backbone: Backbone) -> None:
         )
 
 
-def _macs(backbone: Backbone, selector: TokenSelector) -> int:
+def _count_macs(backbone: Backbone, selector: TokenSelector) -> int:
     """Of one image with the selection in it, counted on shapes alone."""
     device = next(backbone.parameters()).device
     selector.images(np.zeros(1, np.int64))
     with FakeTensorMode(allow_non_fake_inputs=True):
         pixels_BCHW = torch.empty(1, 3, backbone.side, backbone.side, device=device)
-        counted = multiply_accumulates(backbone, pixels_BCHW)
+        counted = count_macs(backbone, pixels_BCHW)
     selector.last = None
     return counted

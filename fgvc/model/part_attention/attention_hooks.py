@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from fgvc.model.backbone import Backbone
 
-Keep = Callable[[Tensor], None]
+Capture = Callable[[Tensor], None]
 
 
-def heads(backbone: Backbone) -> int:
+def head_count(backbone: Backbone) -> int:
     """Heads of a block's attention."""
     return _attention(backbone.blocks[0]).num_heads
 
@@ -29,7 +29,7 @@ def rotates_half(backbone: Backbone) -> bool:
     return getattr(_attention(backbone.blocks[0]), "rotate_half", False)
 
 
-def open_up(backbone: Backbone) -> None:
+def split_fused_attention(backbone: Backbone) -> None:
     """Let the attention of every block be watched; parameters keep their names."""
     for block in backbone.blocks:
         attention = _attention(block)
@@ -37,7 +37,7 @@ def open_up(backbone: Backbone) -> None:
             block.attn = SplitAttention(attention)
 
 
-def watch(block: nn.Module, keep_query: Keep, keep_key: Keep) -> None:
+def register_hooks(block: nn.Module, keep_query: Capture, keep_key: Capture) -> None:
     """Call `keep_query` with query_BHTD and `keep_key` with key_BHTD in every forward."""
     attention = _attention(block)
     if hasattr(attention, "q_norm"):  # called with or without a norm to apply
@@ -45,7 +45,7 @@ def watch(block: nn.Module, keep_query: Keep, keep_key: Keep) -> None:
     else:
         places = (attention.q_proj, keep_query), (attention.k_proj, keep_key)
     for place, keep in places:
-        place.register_forward_hook(_Keeper(keep, attention.num_heads))
+        place.register_forward_hook(_CaptureHook(keep, attention.num_heads))
 
 
 def _attention(block: Any) -> Any:
@@ -53,10 +53,10 @@ def _attention(block: Any) -> Any:
     return block.self_attn if hasattr(block, "self_attn") else block.attn
 
 
-class _Keeper:
+class _CaptureHook:
     """A hook that gives away what a module returns, by heads; the output stays as it is."""
 
-    def __init__(self, keep: Keep, heads: int) -> None:
+    def __init__(self, keep: Capture, heads: int) -> None:
         self.keep, self.heads = keep, heads
 
     def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> None:
@@ -96,7 +96,7 @@ class SplitAttention(nn.Module):
         return self.out_proj(mixed_BHTD.transpose(1, 2).flatten(2)), None
 
 
-def rotated(tensor_BHTD: Tensor, rope_ND: Tensor | None, rotate_half: bool) -> Tensor:
+def apply_rope(tensor_BHTD: Tensor, rope_ND: Tensor | None, rotate_half: bool) -> Tensor:
     """Queries or keys as they enter the attention: patches turned by their position, if at all."""
     if rope_ND is None:
         return tensor_BHTD
@@ -107,7 +107,7 @@ def rotated(tensor_BHTD: Tensor, rope_ND: Tensor | None, rotate_half: bool) -> T
     return torch.cat([tensor_BHTD[:, :, :prefix], patch_BHND.type_as(tensor_BHTD)], 2)
 
 
-def pooling_row(trunk: Any, token_BNC: Tensor) -> Tensor:
+def pooling_attention(trunk: Any, token_BNC: Tensor) -> Tensor:
     """row_BHN: what each head of SigLIP's pooling would look at if these were the last tokens."""
     patch_BNC = trunk.post_layernorm(token_BNC)
     probe_B1C = trunk.head.probe.expand(patch_BNC.shape[0], -1, -1)

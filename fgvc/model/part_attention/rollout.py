@@ -34,7 +34,7 @@ def attention_row(row_BHM: Tensor, query_BHMD: Tensor, key_BHND: Tensor) -> Tens
     """
     with torch.autocast(row_BHM.device.type, enabled=False), _full_precision():
         query_GMD = query_BHMD.flatten(0, 1).float() * query_BHMD.shape[-1] ** -0.5
-        row_GN = _carried(row_BHM.flatten(0, 1), query_GMD, key_BHND.flatten(0, 1).float())
+        row_GN = _chunked_row(row_BHM.flatten(0, 1), query_GMD, key_BHND.flatten(0, 1).float())
     return row_GN.unflatten(0, row_BHM.shape[:2])
 
 
@@ -49,7 +49,7 @@ def _flops(row_BHM: torch.Size, query_BHMD: torch.Size, key_BHND: torch.Size, **
     return 2 * groups[0] * groups[1] * tokens * key_BHND[2] * (width + 1)
 
 
-def _carried(row_GM: Tensor, query_GMD: Tensor, key_GND: Tensor) -> Tensor:
+def _chunked_row(row_GM: Tensor, query_GMD: Tensor, key_GND: Tensor) -> Tensor:
     """row_GN, from one chunk of the maps after another."""
     (tokens_M, _), tokens_N = query_GMD.shape[1:], key_GND.shape[1]
     chunk = CHUNK.get(row_GM.device.type, CHUNK["cuda"])

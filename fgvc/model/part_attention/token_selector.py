@@ -55,7 +55,7 @@ class TokenSelector:
     def __init__(self, backbone: Backbone, name: str, tokens: int, seed: int) -> None:
         self.name, self.tokens, self.seed = name, tokens, seed
         self.prefix, self.grid, self.trunk = backbone.prefix, backbone.grid, backbone.trunk
-        self.readers = attention_hooks.heads(backbone)
+        self.readers = attention_hooks.head_count(backbone)
         self.heads = self.readers if name == "transfg" else 1
         self._rotate_half = attention_hooks.rotates_half(backbone)
         self._centre_K = central_patches(self.grid)[:tokens]
@@ -64,9 +64,9 @@ class TokenSelector:
         self._query: dict[int, Tensor] = {}
         self._key: dict[int, Tensor] = {}
         self._last = len(backbone.blocks) - 1
-        self._layers = layers_watched(backbone, name)
+        self._layers = captured_layers(backbone, name)
         for layer in self._layers:
-            attention_hooks.watch(
+            attention_hooks.register_hooks(
                 backbone.blocks[layer],
                 functools.partial(self._keep, self._query, layer),
                 functools.partial(self._keep, self._key, layer),
@@ -139,7 +139,7 @@ class TokenSelector:
         if self.prefix:  # the class token, of which each head is sure
             row_BHM = token_BTC.new_ones(token_BTC.shape[0], self.readers, 1).float()
         else:
-            row_BHM = attention_hooks.pooling_row(self.trunk, token_BTC.float())
+            row_BHM = attention_hooks.pooling_attention(self.trunk, token_BTC.float())
         if self.name == "rollout":
             return mean_rollout(row_BHM, layers)
         row_BHT = per_head_rollout(row_BHM, layers)
@@ -152,8 +152,8 @@ class TokenSelector:
         half = self._rotate_half
         return [
             (
-                attention_hooks.rotated(self._query[layer], rope_ND, half),
-                attention_hooks.rotated(self._key[layer], rope_ND, half),
+                attention_hooks.apply_rope(self._query[layer], rope_ND, half),
+                attention_hooks.apply_rope(self._key[layer], rope_ND, half),
             )
             for layer in reversed(self._layers)
         ]
@@ -190,7 +190,7 @@ def mean_rollout(row_BHM: Tensor, layers: Sequence[Layer]) -> Tensor:
     return row_BM
 
 
-def layers_watched(backbone: Backbone, name: str) -> list[int]:
+def captured_layers(backbone: Backbone, name: str) -> list[int]:
     """The blocks whose attention a way of choosing needs, ascending."""
     *below, last = range(len(backbone.blocks))
     if name == "cls_topk":  # where a head pools, its own row is the uppermost

@@ -7,7 +7,7 @@ read(path) -> the named tensors of the file, without a model
 
 from fgvc.config.weight_files.shards import NAMES
 from fgvc.model.backbone.weights.read_file import read_json
-from fgvc.model.backbone.weights.select_state import Chosen, Convert, choose, read
+from fgvc.model.backbone.weights.select_state import Convert, SelectedState, read, select
 from fgvc.model.backbone.weights.sharded import files_of
 from fgvc.model.backbone.weights.sources import COMPANIONS, TOKENIZER, find, tokenizer
 
@@ -15,12 +15,12 @@ __all__ = [
     "COMPANIONS",
     "NAMES",
     "TOKENIZER",
-    "Chosen",
     "Convert",
-    "choose",
+    "SelectedState",
     "files_of",
     "find",
     "read",
     "read_json",
+    "select",
     "tokenizer",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fgvc import untrusted
-from fgvc.model.backbone.weights.read_file import unreadable
+from fgvc.model.backbone.weights.read_file import unreadable_error
 from fgvc.types import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, Tensor]:
                 f"weights {path} hold an array of Python objects: refused, and nothing in the "
                 "file was run; save arrays of numbers"
             ) from error
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error
     return tensors
 
 
@@ -64,7 +64,7 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     root = next(root for root in ROOTS if f"{root}{KERNEL}" in state)
     rest = {key.removeprefix(root): value.float() for key, value in state.items()}
     rest = {key: value for key, value in rest.items() if not key.startswith("pre_logits/")}
-    found = {"patch_embed.proj.weight": _kernel(rest.pop(KERNEL))}
+    found = {"patch_embed.proj.weight": _torch_kernel(rest.pop(KERNEL))}
     for name, ours in (
         ("embedding/bias", "patch_embed.proj.bias"),
         ("cls", "cls_token"),
@@ -77,11 +77,11 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name in rest:
             found[ours] = rest.pop(name)
     if "head/kernel" in rest:
-        found["head.weight"] = _kernel(rest.pop("head/kernel"))
-    return {**found, **_blocks(_unstacked(rest)), **rest}
+        found["head.weight"] = _torch_kernel(rest.pop("head/kernel"))
+    return {**found, **_rename_blocks(_pop_blocks(rest)), **rest}
 
 
-def _unstacked(rest: dict[str, Tensor]) -> dict[str, Tensor]:
+def _pop_blocks(rest: dict[str, Tensor]) -> dict[str, Tensor]:
     """Takes the tensors of the blocks out of `rest`; big_vision may stack those of all blocks."""
     stem, stacked = "Transformer/encoderblock", {}
     for name in [name for name in rest if name.startswith(f"{stem}/")]:
@@ -91,7 +91,7 @@ def _unstacked(rest: dict[str, Tensor]) -> dict[str, Tensor]:
     return stacked | {name.removeprefix(f"{stem}_"): rest.pop(name) for name in single}
 
 
-def _blocks(held: dict[str, Tensor]) -> dict[str, Tensor]:
+def _rename_blocks(held: dict[str, Tensor]) -> dict[str, Tensor]:
     import torch
 
     big_vision = any("/LayerNorm_1/" in name for name in held)
@@ -102,7 +102,7 @@ def _blocks(held: dict[str, Tensor]) -> dict[str, Tensor]:
         multi = f"{index}/MultiHeadDotProductAttention_{attention}"
         for kind, last in (("kernel", "weight"), ("bias", "bias")):
             parts = [held.pop(f"{multi}/{part}/{kind}", None) for part in ("query", "key", "value")]
-            flat = [_projected(part, kind) for part in parts if part is not None]
+            flat = [_flatten_heads(part, kind) for part in parts if part is not None]
             if len(flat) == 3:
                 found[f"{ours}.attn.qkv.{last}"] = torch.cat(flat)
         for theirs, name in (
@@ -117,18 +117,18 @@ def _blocks(held: dict[str, Tensor]) -> dict[str, Tensor]:
             (f"{index}/MlpBlock_{mlp}/Dense_1/kernel", "mlp.fc2.weight"),
         ):
             if theirs in held:
-                found[f"{ours}.{name}"] = _kernel(held.pop(theirs))
+                found[f"{ours}.{name}"] = _torch_kernel(held.pop(theirs))
         if (out := held.pop(f"{multi}/out/kernel", None)) is not None:
             found[f"{ours}.attn.proj.weight"] = out.flatten(0, -2).T
     return found | {f"Transformer/encoderblock_{name}": value for name, value in held.items()}
 
 
-def _projected(value: Tensor, kind: str) -> Tensor:
+def _flatten_heads(value: Tensor, kind: str) -> Tensor:
     """Heads side by side: D x heads x head width -> rows of all heads, D columns."""
     return value.flatten(1).T if kind == "kernel" else value.flatten()
 
 
-def _kernel(value: Tensor) -> Tensor:
+def _torch_kernel(value: Tensor) -> Tensor:
     """A dense or convolution kernel in torch's order of axes; a bias as it is."""
     if value.ndim == 4:
         if value.shape[:3] == (1, 1, 1):  # a classifier that was saved as a convolution

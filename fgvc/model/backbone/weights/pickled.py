@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fgvc import untrusted
-from fgvc.model.backbone.weights.read_file import unreadable
+from fgvc.model.backbone.weights.read_file import unreadable_error
 from fgvc.types import UserError
 
 
@@ -70,9 +70,9 @@ def read(path: Path) -> Any:
             # given a path, torch would go by its ending
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(_refusal(path, str(error))) from error
+        raise UserError(_refusal_message(path, str(error))) from error
     except Exception as error:  # a damaged archive fails in as many ways as there are layers
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def _only_placeholders() -> Iterator[None]:
         serialization.add_safe_globals(before)
 
 
-def _refusal(path: Path, reason: str) -> str:
+def _refusal_message(path: Path, reason: str) -> str:
     called = re.search(r"GLOBAL (\S+)", reason)
     if called is None and (opcode := re.search(r"Unsupported operand (\d+)", reason)) is not None:
         what = f"pickled with a protocol that torch's safe reader does not read (byte {opcode[1]})"

@@ -21,9 +21,11 @@ from fgvc.untrusted.shell import file_word
 if TYPE_CHECKING:
     from torch import Tensor
 
-JSON_START = 2**40  # more than the header of any .safetensors file: eight letters as a number
-EXPANSION = 50  # times its size that an archive of numbers unpacks to at most
-FOREIGN = (  # first bytes, format
+MAX_HEADER_LENGTH = (
+    2**40
+)  # more than the header of any .safetensors file: eight letters as a number
+MAX_EXPANSION = 50  # times its size that an archive of numbers unpacks to at most
+OTHER_FORMATS = (  # first bytes, format
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves weights"),
     (b"GGUF", "a GGUF file, as llama.cpp reads it"),
     (b"\x1f\x8b", "compressed (gzip)"),
@@ -33,8 +35,8 @@ FOREIGN = (  # first bytes, format
     (b"Rar!", "a RAR archive"),
     (b"\x93NUMPY", "one NumPy array without names (.npy)"),
 )
-OLD_TORCH = ("sys_info", "pickle", "tensors", "storages")  # in a tar of torch before 0.2
-ADVICE = re.compile(r"weights_only|torch\.load|pickle_module|safe_globals|arbitrary code")
+OLD_TORCH_MEMBERS = ("sys_info", "pickle", "tensors", "storages")  # in a tar of torch before 0.2
+UNSAFE_ADVICE = re.compile(r"weights_only|torch\.load|pickle_module|safe_globals|arbitrary code")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(str(error)) from error
 
 
-def content(path: Path) -> Any:
+def read_content(path: Path) -> Any:
     """What a weights file holds, on the CPU: named tensors, or containers of them.
 
     Raises:
@@ -59,31 +61,31 @@ def content(path: Path) -> Any:
 
     with untrusted.open_regular(path) as file:
         head = file.read(512)
-    _refuse_stand_in(path, head)
+    _refuse_placeholder_files(path, head)
     if (state := run_checkpoint.read(path)) is not None:
         return state
     if head.startswith(b"PK"):
-        return _archive(path)
+        return _read_zip(path)
     if _is_json(head):
         return sharded.read(path)
     if head[8:9] == b"{":  # an 8-byte length, then JSON
-        return _safetensors(path)
+        return _read_safetensors(path)
     _refuse_tar(path, head)
-    _refuse_foreign(path, head)
+    _refuse_other_formats(path, head)
     return pickled.read(path)
 
 
-def unreadable(path: Path, error: Exception) -> UserError:
+def unreadable_error(path: Path, error: Exception) -> UserError:
     """The message for a damaged file."""
     reason = str(error).strip().partition("\n")[0][:200]
-    if not reason or ADVICE.search(str(error)):  # torch advises to let the file run its code
+    if not reason or UNSAFE_ADVICE.search(str(error)):  # torch advises to let the file run its code
         reason = type(error).__name__
     return UserError(
         f"weights {path} cannot be read ({path.stat().st_size} bytes, cut short?): {reason}"
     )
 
 
-def _archive(path: Path) -> Any:
+def _read_zip(path: Path) -> Any:
     from fgvc.model.backbone.weights import npz, pickled, torchscript
 
     try:
@@ -91,8 +93,8 @@ def _archive(path: Path) -> Any:
             names = archive.namelist()
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except Exception as error:  # a damaged directory fails in many ways
-        raise unreadable(path, error) from error
-    if unpacked > EXPANSION * path.stat().st_size:
+        raise unreadable_error(path, error) from error
+    if unpacked > MAX_EXPANSION * path.stat().st_size:
         raise UserError(
             f"weights {path} cannot be read: an archive of {path.stat().st_size} bytes that "
             f"unpacks to {unpacked}, which numbers of a model do not; download it again"
@@ -116,11 +118,11 @@ def _archive(path: Path) -> Any:
 
 
 def _is_json(head: bytes) -> bool:
-    long = int.from_bytes(head[:8], "little") > JSON_START
+    long = int.from_bytes(head[:8], "little") > MAX_HEADER_LENGTH
     return head.lstrip().startswith(b"{") and (long or len(head) < 9)
 
 
-def _refuse_stand_in(path: Path, head: bytes) -> None:
+def _refuse_placeholder_files(path: Path, head: bytes) -> None:
     """Name the files that commonly lie where weights should."""
     text = head.lstrip().lower()
     if not head:
@@ -144,7 +146,7 @@ def _refuse_tar(path: Path, head: bytes) -> None:
         first = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return
-    if first.name.rstrip("/").rpartition("/")[2] in OLD_TORCH:
+    if first.name.rstrip("/").rpartition("/")[2] in OLD_TORCH_MEMBERS:
         raise UserError(
             f"weights {path} are a tar archive of torch before 0.2, which only its own code reads: "
             "take the same model as .safetensors, or as a state dict that a later torch saved"
@@ -155,9 +157,9 @@ def _refuse_tar(path: Path, head: bytes) -> None:
     )
 
 
-def _refuse_foreign(path: Path, head: bytes) -> None:
+def _refuse_other_formats(path: Path, head: bytes) -> None:
     """Name the formats of other libraries."""
-    kind = next((kind for start, kind in FOREIGN if head.startswith(start)), None)
+    kind = next((kind for start, kind in OTHER_FORMATS if head.startswith(start)), None)
     if kind is None and (library := OTHER_LIBRARIES.get(path.suffix.lower())) is not None:
         kind = f"a file of {library}"
     if kind is None:
@@ -171,7 +173,7 @@ def _refuse_foreign(path: Path, head: bytes) -> None:
     raise UserError(f"weights {path} are {kind}{':' if packed else ','} {way_out}")
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
@@ -179,4 +181,4 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     except OSError:
         raise
     except Exception as error:  # a damaged header, or numbers that torch does not have
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error

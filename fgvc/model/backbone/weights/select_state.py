@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fgvc.config.weight_files.shards import SHARD
 from fgvc.config.weight_files.tensor_names import INSIDE
 from fgvc.model.backbone.weights import npz, unexpected_tensors
-from fgvc.model.backbone.weights.read_file import content, unreadable
+from fgvc.model.backbone.weights.read_file import read_content, unreadable_error
 from fgvc.types import UserError
 
 if TYPE_CHECKING:
@@ -26,14 +26,19 @@ if TYPE_CHECKING:
 State = dict[str, "Tensor"]
 Convert = Callable[[State], State]
 Tower = tuple[Mapping[str, "Tensor"], Convert]  # its own state, and how a part becomes it
-MOST_VALUES = 500_000  # of all mappings of a file together; a large model has thousands
-DEPTH = 4  # of mappings inside mappings, and of dots in a prefix
-PARALLEL = ("module", "_orig_mod")  # of DataParallel and torch.compile
-LAST = {"student", "momentum", "target", "k"}  # their counterpart is what authors and timm take
-ORDER = {"": 2, "state_dict": 2, "model": 3}  # first word of a path: rank
-OTHER = 5
-STATES = {0, 1, 9}  # ranks of EMA, teacher and student: states of one training
-TRAINING = re.compile(r"(lr_|amp_)?(opt|optim|optimizer|scheduler|scaler)s?(_.*)?")
+MAX_VALUES = 500_000  # of all mappings of a file together; a large model has thousands
+MAX_DEPTH = 4  # of mappings inside mappings, and of dots in a prefix
+WRAPPER_NAMES = ("module", "_orig_mod")  # of DataParallel and torch.compile
+LAST_WORDS = {
+    "student",
+    "momentum",
+    "target",
+    "k",
+}  # their counterpart is what authors and timm take
+RANKS = {"": 2, "state_dict": 2, "model": 3}  # first word of a path: rank
+OTHER_RANK = 5
+TRAINING_STATE_RANKS = {0, 1, 9}  # ranks of EMA, teacher and student: states of one training
+TRAINING_KEYS = re.compile(r"(lr_|amp_)?(opt|optim|optimizer|scheduler|scaler)s?(_.*)?")
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,10 @@ class Part:
             return 0
         if "teacher" in words:
             return 1
-        if words & LAST:
+        if words & LAST_WORDS:
             return 9
-        names = [name for name in self.path.split(".") if name not in PARALLEL]
-        return ORDER.get(names[0] if names else "", OTHER)
+        names = [name for name in self.path.split(".") if name not in WRAPPER_NAMES]
+        return RANKS.get(names[0] if names else "", OTHER_RANK)
 
     @property
     def tensors(self) -> State:
@@ -92,7 +97,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedState:
     """The part of a file that a model is filled from.
 
     state: its tensors as the file names them, without the prefix. tensors: after conversion.
@@ -106,7 +111,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Fit:
+class BestPart:
     """The part that fits best. state: its converted tensors. count: how many of them fit.
     others: further parts that fit wholly, with other numbers."""
 
@@ -123,10 +128,10 @@ def read(path: str | Path) -> State:
         UserError: not a weights file, cut short, or holding more than tensors; one line.
     """
     path = Path(path)
-    return _whole(_mappings(content(path), path), path)
+    return _largest_part(_mappings(read_content(path), path), path)
 
 
-def _whole(parts: Sequence[Part], path: Path) -> State:
+def _largest_part(parts: Sequence[Part], path: Path) -> State:
     most = max(len(part.tensors) for part in parts)
     large = [part for part in parts if 2 * len(part.tensors) >= most]
     part = min(large, key=lambda part: (len(part.tensors) < len(part.values), part.rank))
@@ -134,9 +139,9 @@ def _whole(parts: Sequence[Part], path: Path) -> State:
     return Part((), _parallel_prefix(part.values), part.values).tensors
 
 
-def choose(
+def select(
     path: Path, wanted: Mapping[str, Tensor], convert: Convert, other_tower: Tower | None = None
-) -> Chosen:
+) -> SelectedState:
     """The part of a file with which all tensors of a model fit; otherwise the one with the most.
 
     Args:
@@ -148,57 +153,63 @@ def choose(
         UserError: not a weights file, several parts fit equally well and differ, or the other
             tower would be read from another training state.
     """
-    held = content(path)
+    held = read_content(path)
     mappings = _mappings(held, path)
     parts = _parts(mappings, wanted)
-    fit = _best(parts, wanted, convert)
+    fit = _find_best_part(parts, wanted, convert)
     best, state = fit.part, fit.state
     if not fit.count:
         best = next(part for part in parts if not part.prefix)
-        state = _converted(best.tensors, convert)
+        state = _try_convert(best.tensors, convert)
     best.check(path)
     if fit.count < len(wanted):
-        return Chosen(best.tensors, state, (), _hint(best, state, wanted, fit.count, path))
-    _refuse_ambiguous(best, fit.others, path)
+        return SelectedState(
+            best.tensors, state, (), _misfit_hint(best, state, wanted, fit.count, path)
+        )
+    _check_unambiguous(best, fit.others, path)
     if other_tower is not None:
-        _refuse_mixed(mappings, fit.part, (wanted, convert), other_tower, path)
-    notes = [*_notes(best, fit.others, path), *_unread_ema(held, best, path)]
-    return Chosen(best.tensors, state, tuple(notes), _extra(best, state, wanted, mappings, path))
+        _check_towers(mappings, fit.part, (wanted, convert), other_tower, path)
+    notes = [*_notes(best, fit.others, path), *_unread_ema_notes(held, best, path)]
+    return SelectedState(
+        best.tensors, state, tuple(notes), _surplus_hint(best, state, wanted, mappings, path)
+    )
 
 
 def _parts(mappings: Sequence[Part], wanted: Mapping[str, Tensor]) -> list[Part]:
     """Every part of the mappings, the preferred ones first."""
     least = max(1, len(wanted) // 2)
-    parts = [part for whole in mappings for part in (whole, *_prefixed(whole, least))]
+    parts = [part for whole in mappings for part in (whole, *_prefixed_parts(whole, least))]
     return sorted(parts, key=lambda part: part.rank)
 
 
-def _best(parts: Sequence[Part], wanted: Mapping[str, Tensor], convert: Convert) -> Fit:
+def _find_best_part(
+    parts: Sequence[Part], wanted: Mapping[str, Tensor], convert: Convert
+) -> BestPart:
     """The first of the parts with the most tensors that fit."""
     best, state, most = parts[0], {}, -1
     others: list[Part] = []
     for part in parts:
-        converted = _converted(part.tensors, convert)
-        fits = _fitting(converted, wanted)
-        if fits == most == len(wanted) and not _same(converted, state, wanted):
+        converted = _try_convert(part.tensors, convert)
+        fits = _count_fitting(converted, wanted)
+        if fits == most == len(wanted) and not _hold_same_values(converted, state, wanted):
             others.append(part)
         if fits > most:
             best, state, most = part, converted, fits
-    return Fit(best, state, most, others)
+    return BestPart(best, state, most, others)
 
 
-def _refuse_mixed(
+def _check_towers(
     mappings: Sequence[Part], text_part: Part, text: Tower, image: Tower, path: Path
 ) -> None:
     """Refuse towers of two training states, such as an EMA that holds the image tower only.
 
     Towers that were saved apart, each under a name of its own, are no two states.
     """
-    fit = _best(_parts(mappings, image[0]), *image)
+    fit = _find_best_part(_parts(mappings, image[0]), *image)
     if fit.count < len(image[0]) or fit.part.path == text_part.path:
         return
-    shared = _holds(text_part, image) or _holds(fit.part, text)
-    if shared or {text_part.rank, fit.part.rank} & STATES:
+    shared = _fits_tower(text_part, image) or _fits_tower(fit.part, text)
+    if shared or {text_part.rank, fit.part.rank} & TRAINING_STATE_RANKS:
         names = [
             f"`{part.path}`" if part.path else "the names without prefix"
             for part in (fit.part, text_part)
@@ -210,16 +221,16 @@ def _refuse_mixed(
         )
 
 
-def _holds(part: Part, tower: Tower) -> bool:
+def _fits_tower(part: Part, tower: Tower) -> bool:
     wanted, convert = tower
-    return _fitting(_converted(part.tensors, convert), wanted) == len(wanted)
+    return _count_fitting(_try_convert(part.tensors, convert), wanted) == len(wanted)
 
 
 def _mappings(held: Any, path: Path) -> list[Part]:
     try:
-        found = list(_walk(held, (), iter(range(MOST_VALUES))))
+        found = list(_walk(held, (), iter(range(MAX_VALUES))))
     except ValueError as error:
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error
     if not found:
         kind = type(held).__name__
         if isinstance(held, Mapping) and held:
@@ -237,24 +248,24 @@ def _walk(held: Any, wrapper: tuple[str, ...], left: Iterator[int]) -> Iterator[
     """
     from torch import Tensor
 
-    if not isinstance(held, Mapping) or len(wrapper) > DEPTH:
+    if not isinstance(held, Mapping) or len(wrapper) > MAX_DEPTH:
         return
     if sum(1 for _ in zip(held, left, strict=False)) < len(held):
-        raise ValueError(f"more than {MOST_VALUES} values in mappings inside mappings")
+        raise ValueError(f"more than {MAX_VALUES} values in mappings inside mappings")
     if any(isinstance(value, Tensor) for value in held.values()) and all(
         isinstance(key, str) for key in held
     ):
         yield Part(wrapper, "", held)
     for key, value in held.items():
-        if isinstance(value, Mapping) and not TRAINING.fullmatch(str(key).lower()):
+        if isinstance(value, Mapping) and not TRAINING_KEYS.fullmatch(str(key).lower()):
             yield from _walk(value, (*wrapper, str(key)), left)
 
 
-def _prefixed(whole: Part, least: int) -> Iterator[Part]:
+def _prefixed_parts(whole: Part, least: int) -> Iterator[Part]:
     """Parts of at least `least` values whose names share a prefix that ends in a dot."""
     counts: Counter[str] = Counter()
     for key in whole.values:
-        names = key.split(".")[:-1][:DEPTH]
+        names = key.split(".")[:-1][:MAX_DEPTH]
         counts.update(".".join(names[: end + 1]) + "." for end in range(len(names)))
     for prefix, count in counts.items():
         if count >= least:
@@ -267,13 +278,13 @@ def _parallel_prefix(names: Collection[str]) -> str:
     """`module.`, `_orig_mod.` or both, if all names begin so."""
     prefix = ""
     while heads := {name[len(prefix) :].partition(".")[0] for name in names}:
-        if len(heads) > 1 or not heads <= set(PARALLEL):
+        if len(heads) > 1 or not heads <= set(WRAPPER_NAMES):
             break
         prefix += f"{heads.pop()}."
     return prefix
 
 
-def _converted(state: State, convert: Convert) -> State:
+def _try_convert(state: State, convert: Convert) -> State:
     try:
         return convert(dict(state))
     except UserError:
@@ -282,11 +293,11 @@ def _converted(state: State, convert: Convert) -> State:
         return state
 
 
-def _fitting(state: State, wanted: Mapping[str, Tensor]) -> int:
+def _count_fitting(state: State, wanted: Mapping[str, Tensor]) -> int:
     return sum(key in state and state[key].shape == wanted[key].shape for key in wanted)
 
 
-def _same(state: State, other: State, wanted: Collection[str]) -> bool:
+def _hold_same_values(state: State, other: State, wanted: Collection[str]) -> bool:
     """Whether two parts hold the same numbers."""
     import torch
 
@@ -296,7 +307,7 @@ def _same(state: State, other: State, wanted: Collection[str]) -> bool:
         return False
 
 
-def _refuse_ambiguous(best: Part, others: Sequence[Part], path: Path) -> None:
+def _check_unambiguous(best: Part, others: Sequence[Part], path: Path) -> None:
     equal = [part for part in others if part.rank == best.rank]
     if equal:
         names = " and ".join(f"`{part.path}`" for part in (best, *equal))
@@ -323,7 +334,7 @@ def _notes(best: Part, others: Sequence[Part], path: Path) -> Iterator[str]:
     yield "; left aside: ".join([read, *([", ".join(asides)] if asides else [])])
 
 
-def _unread_ema(held: Any, best: Part, path: Path) -> Iterator[str]:
+def _unread_ema_notes(held: Any, best: Part, path: Path) -> Iterator[str]:
     """A note on an EMA beside the part that is read: one without names, or of some layers."""
     if best.rank == 0 or not isinstance(held, Mapping):
         return
@@ -336,7 +347,7 @@ def _unread_ema(held: Any, best: Part, path: Path) -> Iterator[str]:
 
 
 def _holds_tensors(
-    value: Any, depth: int = DEPTH, seen: set[tuple[int, int]] | None = None
+    value: Any, depth: int = MAX_DEPTH, seen: set[tuple[int, int]] | None = None
 ) -> bool:
     from torch import Tensor
 
@@ -350,11 +361,13 @@ def _holds_tensors(
     return any(_holds_tensors(item, depth - 1, seen) for item in inside)
 
 
-def _hint(part: Part, state: State, wanted: Mapping[str, Tensor], fits: int, path: Path) -> str:
+def _misfit_hint(
+    part: Part, state: State, wanted: Mapping[str, Tensor], fits: int, path: Path
+) -> str:
     """What was seen of a part that does not fit."""
     if SHARD.search(path.name):
         return "; the file is one shard of several: name the folder or the index of the shards"
-    if adapter := unexpected_tensors.adapter(part.values):
+    if adapter := unexpected_tensors.adapter_hint(part.values):
         return adapter
     if npz.is_google(part.values):
         return "; of Google's .npz files those of a plain ViT are read, by backbone=vit"
@@ -370,7 +383,7 @@ def _hint(part: Part, state: State, wanted: Mapping[str, Tensor], fits: int, pat
     return f"; {fits} of {len(wanted)} tensors fit when read from `{part.path}`{lacks}"
 
 
-def _address(value: Tensor) -> int:
+def _data_address(value: Tensor) -> int:
     """Where the values of a tensor lie; of a sparse one, which tensor it is."""
     try:
         return value.data_ptr()
@@ -378,14 +391,14 @@ def _address(value: Tensor) -> int:
         return id(value)
 
 
-def _extra(
+def _surplus_hint(
     part: Part, state: State, wanted: Mapping[str, Tensor], mappings: Sequence[Part], path: Path
 ) -> str:
     """The way out for a part that holds every tensor of the model, and more."""
     beyond = [key for key in state if key not in wanted]
     if not beyond:
         return ""
-    whole = _whole(mappings, path)
-    stored = {_address(value) for value in whole.values()}
-    same = all(_address(value) in stored for value in part.tensors.values())
-    return unexpected_tensors.way_out(beyond, wanted, whole if same else (), path)
+    whole = _largest_part(mappings, path)
+    stored = {_data_address(value) for value in whole.values()}
+    same = all(_data_address(value) in stored for value in part.tensors.values())
+    return unexpected_tensors.removal_hint(beyond, wanted, whole if same else (), path)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fgvc import untrusted
 from fgvc.config.weight_files import shards as weight_files
-from fgvc.model.backbone.weights.read_file import content, read_json
+from fgvc.model.backbone.weights.read_file import read_content, read_json
 from fgvc.store import hashing
 from fgvc.types import UserError
 
@@ -32,7 +32,9 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     held = read_json(path)
     if set(held) == {"index", "shards"}:
-        return _joined([_stored(path, sha256) for sha256 in _listed(path, held)], path)
+        return _read_shards(
+            [_stored_shard(path, sha256) for sha256 in _listed_digests(path, held)], path
+        )
     if not weight_files.is_index(path) or "weight_map" not in held:
         raise UserError(
             f"weights {path} are a JSON file, not weights: name the weights file, or the index of "
@@ -43,7 +45,7 @@ def read(path: Path) -> dict[str, Tensor]:
         names = weight_files.weight_map(path)
     except ValueError as error:
         raise UserError(str(error)) from error
-    tensors = _joined(shards, path)
+    tensors = _read_shards(shards, path)
     if missing := [name for name in names if name not in tensors]:
         raise UserError(
             f"weights {path} list {missing[0]} in {names[missing[0]]}, which does not hold it "
@@ -57,17 +59,17 @@ def files_of(path: Path) -> tuple[tuple[Path, ...], bytes | None]:
     with untrusted.open_regular(path) as file:
         listed = file.read(len(LIST_START)) == LIST_START
     if listed:  # from a content store
-        shards = _listed(path, read_json(path))
-        return (*(_stored(path, sha256) for sha256 in shards), path), None
+        shards = _listed_digests(path, read_json(path))
+        return (*(_stored_shard(path, sha256) for sha256 in shards), path), None
     if not weight_files.is_index(path):
         return (path,), None
     return (*weight_files.shards_of(path), path), weight_files.shard_list(path)
 
 
-def _joined(shards: list[Path] | tuple[Path, ...], path: Path) -> dict[str, Tensor]:
+def _read_shards(shards: list[Path] | tuple[Path, ...], path: Path) -> dict[str, Tensor]:
     tensors: dict[str, Any] = {}
     for shard in shards:
-        held = content(shard)
+        held = read_content(shard)
         if not isinstance(held, Mapping):
             raise UserError(f"{shard}, a shard of {path}, holds no named tensors: fetch it again")
         if twice := tensors.keys() & held.keys():
@@ -76,7 +78,7 @@ def _joined(shards: list[Path] | tuple[Path, ...], path: Path) -> dict[str, Tens
     return tensors
 
 
-def _listed(path: Path, held: Mapping[str, Any]) -> list[str]:
+def _listed_digests(path: Path, held: Mapping[str, Any]) -> list[str]:
     """The digests in a list of shards; UserError if it holds something else."""
     shards = held.get("shards")
     listed = list(shards.values()) if isinstance(shards, dict) else []
@@ -87,7 +89,7 @@ def _listed(path: Path, held: Mapping[str, Any]) -> list[str]:
     return listed
 
 
-def _stored(path: Path, sha256: str) -> Path:
+def _stored_shard(path: Path, sha256: str) -> Path:
     shard = path.parent.parent / sha256[:2] / sha256
     if not shard.is_file() or hashing.sha256_file(shard) != sha256:
         raise UserError(

@@ -48,7 +48,7 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
     row = schema.chosen_checkpoint(conf)
     if conf.weights is not None:
         path = _local_file(conf, row)
-        sha256 = _matching(path, conf.weights_sha256)
+        sha256 = _check_sha256(path, conf.weights_sha256)
         return WeightsSource("file", path.name, path, sha256, made_by=run_checkpoint.made_by(path))
     if not conf.pretrained:
         return WeightsSource("random", row.model)
@@ -61,7 +61,7 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
     names = _hub_names(conf.library, row)
     trusted = may_fetch is None or may_fetch(row.repo)
     path, commit = hub.fetch(
-        hub.Wanted(
+        hub.HubFile(
             what="weights",
             model=row.model,
             repo=row.repo,
@@ -73,10 +73,10 @@ def find(conf: schema.Backbone, may_fetch: Callable[[str], bool] | None = None) 
             trusted=trusted,
         )
     )
-    files = (path, *_fetched_shards(row, path, commit, trusted)) if is_index(path) else (path,)
+    files = (path, *_fetch_shards(row, path, commit, trusted)) if is_index(path) else (path,)
     for file in files:
-        _refuse_damaged(file)
-    sha256 = _matching(path, conf.weights_sha256)
+        _check_cached_file(file)
+    sha256 = _check_sha256(path, conf.weights_sha256)
     return WeightsSource("hub", row.repo, path, sha256, commit)
 
 
@@ -92,7 +92,7 @@ def tokenizer(conf: schema.Backbone, source: WeightsSource) -> Path | None:
     row = schema.chosen_checkpoint(conf)
     path = source.path.with_name(TOKENIZER)
     if not path.is_file():
-        path = _fetched_tokenizer(row, source)
+        path = _fetch_tokenizer(row, source)
     sha256 = hashing.sha256_file(path)
     if conf.tokenizer_sha256 not in (None, sha256):
         raise UserError(
@@ -102,7 +102,7 @@ def tokenizer(conf: schema.Backbone, source: WeightsSource) -> Path | None:
     return path
 
 
-def _fetched_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
+def _fetch_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
     assert source.path is not None
     if source.revision is None:
         folder = source.path.parent
@@ -113,7 +113,7 @@ def _fetched_tokenizer(row: schema.Checkpoint, source: WeightsSource) -> Path:
             "leave backbone.weights out to take weights and tokenizer from the hub"
         )
     path, _ = hub.fetch(
-        hub.Wanted(
+        hub.HubFile(
             what="tokenizer",
             model=row.model,
             repo=source.name,
@@ -150,7 +150,7 @@ def _hub_names(library: str, row: schema.Checkpoint) -> Sequence[str]:
     return (*NAMES[library], *NAMES["transformers"], *SHARDED)
 
 
-def _fetched_shards(
+def _fetch_shards(
     row: schema.Checkpoint, index: Path, commit: str, trusted: bool
 ) -> tuple[Path, ...]:
     """The shards that an index of the hub lists, downloaded where they are not cached yet."""
@@ -158,7 +158,7 @@ def _fetched_shards(
         missing = [name for name in shard_names(index) if not index.with_name(name).is_file()]
         if missing:
             hub.fetch(
-                hub.Wanted(
+                hub.HubFile(
                     what="shards of the weights",
                     model=row.model,
                     repo=row.repo or "",
@@ -174,7 +174,7 @@ def _fetched_shards(
         raise UserError(str(error)) from error
 
 
-def _matching(path: Path, pinned: str | None) -> str:
+def _check_sha256(path: Path, pinned: str | None) -> str:
     try:
         sha256 = sha256_of(path)
     except ValueError as error:  # sharded weights that are not whole
@@ -187,8 +187,8 @@ def _matching(path: Path, pinned: str | None) -> str:
     return sha256
 
 
-def _refuse_damaged(path: Path) -> None:
-    promised = hub.promised_sha256(path)
+def _check_cached_file(path: Path) -> None:
+    promised = hub.cached_sha256(path)
     if promised is None:
         return
     sha256 = sha256_of_file(path)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fgvc import untrusted
 from fgvc.config.schema.architecture import shown
-from fgvc.model.backbone.weights.read_file import unreadable
+from fgvc.model.backbone.weights.read_file import unreadable_error
 from fgvc.types import UserError
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ DTYPES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist")
-DEPTH = 64  # of modules inside modules
-CLASS = re.compile(
+LIST_BUILDERS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist")
+MAX_DEPTH = 64  # of modules inside modules
+CLASS_PATTERN = re.compile(
     r"^class (\w+)\(Module\):\n +__parameters__ = \[(.*?)\]\n +__buffers__ = \[(.*?)\]",
     re.MULTILINE,
 )
@@ -53,7 +53,7 @@ class Module:
         self.attributes = state if isinstance(state, dict) else {}
 
 
-class _Call:
+class _Callable:
     """A function that a file may name; a file cannot change it."""
 
     __slots__ = ()
@@ -62,7 +62,7 @@ class _Call:
         raise pickle.UnpicklingError("a function that is changed")
 
 
-class _Tensor(_Call):
+class _RebuildTensor(_Callable):
     __slots__ = ()
 
     def __call__(
@@ -71,7 +71,7 @@ class _Tensor(_Call):
         return storage.as_strided(size, stride, offset)
 
 
-class _Untagged(_Call):
+class _RestoreTypeTag(_Callable):
     __slots__ = ()
 
     def __call__(self, value: object, _: object) -> object:
@@ -93,17 +93,17 @@ class _Reader(pickle._Unpickler):
             path = f"{module}.{name}"
             return self.classes.setdefault(path, type("Module", (Module,), {"path": path}))
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _Tensor()
+            return _RebuildTensor()
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch" and name in DTYPES:
             import torch
 
             return getattr(torch, DTYPES[name])
-        if module == "torch.jit._pickle" and name in LISTS:
+        if module == "torch.jit._pickle" and name in LIST_BUILDERS:
             return list
         if (module, name) == ("torch.jit._pickle", "restore_type_tag"):
-            return _Untagged()
+            return _RestoreTypeTag()
         raise pickle.UnpicklingError(shown(f"{module}.{name}"))
 
     def persistent_load(self, pid: Any) -> Tensor:
@@ -141,8 +141,8 @@ def read(path: Path) -> dict[str, Tensor]:
             module = _Reader(archive, root).load()
             if not isinstance(module, Module):
                 raise UserError(f"weights {path} are a TorchScript archive without a module")
-            listed = _lists_of_tensors(archive, root)
-            return dict(_named(module, listed, "", 0))
+            listed = _state_dict_names(archive, root)
+            return dict(_named_tensors(module, listed, "", 0))
     except pickle.UnpicklingError as error:
         raise UserError(
             f"weights {path} are a TorchScript archive that names {error}: refused, and nothing in "
@@ -151,7 +151,7 @@ def read(path: Path) -> dict[str, Tensor]:
     except UserError:
         raise
     except Exception as error:  # a damaged archive fails in as many ways as there are layers
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error
 
 
 def _refuse_big_endian(archive: zipfile.ZipFile, root: str, path: Path) -> None:
@@ -162,25 +162,25 @@ def _refuse_big_endian(archive: zipfile.ZipFile, root: str, path: Path) -> None:
         )
 
 
-def _lists_of_tensors(archive: zipfile.ZipFile, root: str) -> dict[str, list[str]]:
+def _state_dict_names(archive: zipfile.ZipFile, root: str) -> dict[str, list[str]]:
     """Class -> names of its parameters and buffers; other tensors are no part of a state dict."""
     listed = {}
     for name in archive.namelist():
         if name.startswith(f"{root}code/") and name.endswith(".py"):
             module = name.removeprefix(f"{root}code/").removesuffix(".py").replace("/", ".")
             text = archive.read(name).decode("utf-8", "replace")
-            for kind, parameters, buffers in CLASS.findall(text):
+            for kind, parameters, buffers in CLASS_PATTERN.findall(text):
                 names = re.findall(r'"([^"]*)"', f"{parameters} {buffers}")
                 listed[f"{module}.{kind}"] = names
     return listed
 
 
-def _named(
+def _named_tensors(
     module: Module, listed: Mapping[str, list[str]], prefix: str, depth: int
 ) -> Iterator[tuple[str, Tensor]]:
     from torch import Tensor
 
-    if depth > DEPTH:
+    if depth > MAX_DEPTH:
         raise ValueError("its modules hold each other")
     names = listed.get(module.path)
     for name, value in getattr(module, "attributes", {}).items():
@@ -188,4 +188,4 @@ def _named(
             yield f"{prefix}{name}", value
     for name, value in getattr(module, "attributes", {}).items():
         if isinstance(value, Module):
-            yield from _named(value, listed, f"{prefix}{name}.", depth + 1)
+            yield from _named_tensors(value, listed, f"{prefix}{name}.", depth + 1)

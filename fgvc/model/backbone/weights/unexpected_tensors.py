@@ -12,20 +12,24 @@ from pathlib import Path
 from fgvc.config.weight_files.folder import MERGE
 from fgvc.untrusted.shell import command
 
-MOST = 12  # starts of names in a command
-LORA = re.compile(r"\b(lora_[AB]|lora_magnitude_vector|ia3_l|hada_w\d_[ab]|lokr_w\d)\b")  # of PEFT
+MAX_PREFIXES = 12  # starts of names in a command
+ADAPTER_NAME = re.compile(
+    r"\b(lora_[AB]|lora_magnitude_vector|ia3_l|hada_w\d_[ab]|lokr_w\d)\b"
+)  # of PEFT
 # what changes the features of a backbone that has it
-NEEDED = re.compile(r"(reg|register|storage|cls|dist|prompt)\w*_tokens?|norm_pre|ln_pre|pre_norm")
+ESSENTIAL = re.compile(
+    r"(reg|register|storage|cls|dist|prompt)\w*_tokens?|norm_pre|ln_pre|pre_norm"
+)
 
 
-def adapter(names: Iterable[str]) -> str:
+def adapter_hint(names: Iterable[str]) -> str:
     """What to add to a message about weights with matrices of PEFT; empty for others."""
-    if not any(LORA.search(name) for name in names):
+    if not any(ADAPTER_NAME.search(name) for name in names):
         return ""
     return f"; it holds the matrices of a PEFT adapter: {MERGE}"
 
 
-def way_out(
+def removal_hint(
     extra: Sequence[str], wanted: Collection[str], names: Collection[str], path: Path
 ) -> str:
     """What to add to a message about a file that holds every tensor of a model, and more.
@@ -35,17 +39,17 @@ def way_out(
         wanted: names of the model's tensors.
         names: as `weights.read` gives them; empty where it reads another part of the file.
     """
-    if lora := adapter(extra):
+    if lora := adapter_hint(extra):
         return lora
     modules = {name.partition(".")[0] for name in wanted}
-    if any(name.partition(".")[0] in modules or NEEDED.search(name) for name in extra):
+    if any(name.partition(".")[0] in modules or ESSENTIAL.search(name) for name in extra):
         return (
             "; the file is of another architecture: choose its row (backbone.checkpoint, "
             "backbone.size, backbone.registers), or give the row its architecture"
         )
     beyond = [name for name in names if any(f".{name}".endswith(f".{key}") for key in extra)]
-    starts = _starts(beyond, [name for name in names if name not in beyond])
-    if len(beyond) != len(extra) or starts is None or len(starts) > MOST:
+    starts = _common_prefixes(beyond, [name for name in names if name not in beyond])
+    if len(beyond) != len(extra) or starts is None or len(starts) > MAX_PREFIXES:
         return (
             "; if its features do not need them, as a decoder or the head of another task, save "
             "its state dict without them"
@@ -63,7 +67,7 @@ def way_out(
     )
 
 
-def _starts(names: Sequence[str], others: Sequence[str]) -> list[str] | None:
+def _common_prefixes(names: Sequence[str], others: Sequence[str]) -> list[str] | None:
     """What these names begin with and none of the others does: whole modules where possible."""
     starts: dict[str, None] = {}
     for name in names:
