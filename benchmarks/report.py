@@ -78,7 +78,7 @@ def _copy(source: Path, made: Path, number: int) -> Path:
     tensors, facts, _ = checkpoint.read(source)
     checkpoint_id = checkpoint.write(work, tensors, {**facts, "config_hash": name})
     target = work.parent / name[: folders.SHORT] / checkpoint_id[: folders.SHORT]
-    (work / "artifacts.json").write_text(json.dumps(folders.index(work)))
+    (work / "artifacts.json").write_text(json.dumps(folders.index_files(work)))
     folders.write_status(work, "done", folders.now(), of="/".join(target.parts[-3:]))
     target.parent.mkdir()
     return work.rename(target)

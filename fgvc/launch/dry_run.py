@@ -23,7 +23,7 @@ from fgvc.config.sweep_exclusions import Exclusion
 from fgvc.config.sweep_expansion import SIZE, feature_config, key_of, varying_keys
 from fgvc.data import dataset as datasets
 from fgvc.data import manifest, subset
-from fgvc.record.run_dir import complete
+from fgvc.record.run_dir import complete_runs
 from fgvc.report.cost_estimate import Assumptions, Item, Rate, lines, vit_macs
 from fgvc.store import hashing, json_cache
 from fgvc.types import TEST, TRAIN, VAL, Dataset, UserError, WeightsSource
@@ -111,7 +111,7 @@ def _item(job: Job, run_id: str, choices: str, seen: set[str], notes: dict[str, 
         trained=trained,
         cached=cached,
         shared=above,
-        done=bool(complete(root, run_id, name)),
+        done=bool(complete_runs(root, run_id, name)),
         kept=(features, _folder_bytes(conf, images, row, width)),
     )
 

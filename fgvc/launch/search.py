@@ -29,7 +29,7 @@ from fgvc.launch.job_process import asked, isolated, noticing
 from fgvc.launch.sweep import hash_of, settle
 from fgvc.pipeline import stop_before_test
 from fgvc.record import console
-from fgvc.record.run_dir import IN_PROGRESS, RESUME, SHORT, complete, read_json
+from fgvc.record.run_dir import IN_PROGRESS, RESUME, SHORT, complete_runs, read_json
 from fgvc.report import search_table as report
 from fgvc.report.search_table import DONE, STOPPED
 from fgvc.store import atomic
@@ -158,7 +158,7 @@ def _found(cfg: DictConfig, code: int) -> dict[str, Any]:
     root, run_id = Path(cfg.runtime.output_root).expanduser(), str(cfg.runtime.run_id)
     folder = root / run_id / run_hash[:SHORT] / IN_PROGRESS
     numbers = stop_before_test.read(folder)
-    if numbers is None and (whole := complete(root, run_id, run_hash)):
+    if numbers is None and (whole := complete_runs(root, run_id, run_hash)):
         numbers = read_json(whole[0], "metrics.json")  # the winner, run to its end since
     if code == 0 and numbers is not None:
         val = numbers["val"]

@@ -24,7 +24,7 @@ from fgvc.config.sweep_exclusions import Exclusion, summarize
 from fgvc.exit_codes import DONE, FAILED, PREEMPTED
 from fgvc.launch.job import Ended
 from fgvc.launch.job_process import asked, isolated, noticing
-from fgvc.record.run_dir import IN_PROGRESS, SHORT, abandoned, complete, now
+from fgvc.record.run_dir import IN_PROGRESS, SHORT, complete_runs, mark_abandoned, now
 from fgvc.report import sweep_table as report
 from fgvc.report.baselines import gather, write_baselines
 from fgvc.report.sweep_table import GOOD, Row, SweepTable
@@ -143,7 +143,7 @@ def _placed(root: Path, sweep: Sweep, row: Row) -> Row:
     if row.config_hash is None:
         return row
     home = Path(sweep.run_id) / row.config_hash[:SHORT]
-    if row.state in GOOD and (found := complete(root, sweep.run_id, row.config_hash)):
+    if row.state in GOOD and (found := complete_runs(root, sweep.run_id, row.config_hash)):
         return replace(row, folder=str(home / found[-1].name))
     return replace(row, folder=str(home / IN_PROGRESS) if (root / home).is_dir() else None)
 
@@ -162,4 +162,4 @@ def settle(cfg: DictConfig, run_hash: str | None, ended: Ended) -> None:
     """A run whose process could not write how it ended is told so."""
     if ended.code != DONE and run_hash is not None:
         root = Path(cfg.runtime.output_root).expanduser()
-        abandoned(root, cfg.runtime.run_id, run_hash, ended.line or ended.state, ended.state)
+        mark_abandoned(root, cfg.runtime.run_id, run_hash, ended.line or ended.state, ended.state)

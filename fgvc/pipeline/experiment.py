@@ -30,7 +30,7 @@ from fgvc.pipeline.run_identity import differing, identity_of
 from fgvc.pipeline.shards import start_pool
 from fgvc.record import console, stack_check
 from fgvc.record.fitted_images import Fit, short_digests
-from fgvc.record.run_dir import RESUME, SHORT, RunFolder, complete, open_run, read_json
+from fgvc.record.run_dir import RESUME, SHORT, RunFolder, complete_runs, open_run, read_json
 from fgvc.record.tensorboard import Board
 from fgvc.store.content_store import ContentStore
 from fgvc.types import (
@@ -206,7 +206,7 @@ def find_complete_run(job: Experiment, checkpoint_id: str | None = None) -> Skip
             or of another checkpoint.
     """
     root, current = Path(job.conf.runtime.output_root).expanduser(), identity(job)
-    for folder in complete(root, job.run.run_id, job.hash):
+    for folder in complete_runs(root, job.run.run_id, job.hash):
         recorded = {**read_json(folder, "env_stamp.json"), "checkpoint": folder.name}
         current["checkpoint"] = checkpoint_id[:SHORT] if checkpoint_id else folder.name
         other = differing(recorded, current, _compared(job, current))

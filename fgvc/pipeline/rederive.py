@@ -23,7 +23,7 @@ from fgvc.config.overrides import RUN_ID_KEY, Job, expand_jobs, normalized
 from fgvc.config.schema import Config
 from fgvc.config.search_space import parse_search
 from fgvc.record import checkpoint, env_stamp, page
-from fgvc.record.page.pictures import ShownAlbum
+from fgvc.record.page.pictures import RecordedAlbum
 from fgvc.record.run_dir import SHORT, read_json
 from fgvc.record.tensorboard.scalars import scalars
 from fgvc.report.audit import Recompute
@@ -98,7 +98,7 @@ def derived_page(folder: Path, shown: dict[str, Any]) -> str:
     root = Path(conf.runtime.output_root).expanduser()
     place = root.joinpath(env["run_id"], *(sha256[:SHORT] for sha256 in hashes))
     history = [(tag, *point) for tag, points in scalars(folder).items() for point in points]
-    album = ShownAlbum(untrusted.read_text(folder / page.FILE))
+    album = RecordedAlbum(untrusted.read_text(folder / page.FILE))
     return page.derive(folder, conf, name, checkpoint_id, history, album, place)
 
 

@@ -49,7 +49,7 @@ def write_run(job: Experiment, outcome: Outcome) -> Path:
         **comparable(job, outcome),
         "overlap": overlap(job, outcome),
         "predictions_digest": prediction_tables.predictions_digest(
-            *prediction_tables.predicted(job.dataset.manifest, outcome.splits["test"])
+            *prediction_tables.predicted_classes(job.dataset.manifest, outcome.splits["test"])
         ),
         "metric_version": metrics.VERSION,
         **localization.localization_metrics(job.conf, job.dataset, outcome.looks),
@@ -152,7 +152,7 @@ def _write_who_and_what(job: Experiment) -> None:
         digests[name] = {"sha256": hashing.sha256_bytes(text.encode()), "images": len(rows)}
     digests["split_digest"] = job.dataset.split_digest
     job.run.write_json("splits/digests.json", digests)
-    job.run.write_json("env_stamp.json", dict(env_stamp.validated(_stamp(job))))
+    job.run.write_json("env_stamp.json", dict(env_stamp.validate(_stamp(job))))
 
 
 def _stamp(job: Experiment) -> dict[str, object]:

@@ -15,7 +15,7 @@ from fgvc.data import loader
 from fgvc.metrics import precision_recall
 from fgvc.pipeline.experiment import Experiment, Outcome
 from fgvc.record.tensorboard import projector
-from fgvc.record.tensorboard.image_sheet import SHOWN
+from fgvc.record.tensorboard.image_sheet import MAX_IMAGES
 from fgvc.types import Predictions
 from fgvc.untrusted.escape import fenced, markdown
 
@@ -98,14 +98,14 @@ def _mistakes(job: Experiment, test: Predictions) -> None:
     pred_N = metrics.topk(test.logits_NC, 1)[:, 0]
     wrong_N = np.flatnonzero((pred_N != test.label_N) & (pred_N != metrics.UNREADABLE))
     confidence_N = np.exp(metrics.log_probabilities(test.logits_NC[wrong_N]).max(axis=1))
-    surest_N = np.argsort(-confidence_N, kind="stable")[:SHOWN]
+    surest_N = np.argsort(-confidence_N, kind="stable")[:MAX_IMAGES]
     names, captions = job.dataset.labelmap.names, {}
     for place, confidence in zip(wrong_N[surest_N], confidence_N[surest_N], strict=True):
         said = f"{names[pred_N[place]]}, {100 * confidence:.0f} %"
         captions[int(test.row_N[place])] = f"true: {names[test.label_N[place]]}\nsaid: {said}"
     rows = np.array(list(captions), np.int64)
     manifest, preprocess = job.dataset.manifest, job.extractor.preprocess
-    for batch in loader.batches(manifest, rows, preprocess, SHOWN, num_workers=0):
+    for batch in loader.batches(manifest, rows, preprocess, MAX_IMAGES, num_workers=0):
         shown = [captions[row] for row in batch.row_B.tolist()]
         job.board.pictures("mistakes/test", batch.pixels_BCHW, shown)
 

@@ -27,7 +27,7 @@ from fgvc.store import hashing
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CODE", "GitState", "environment", "git_state", "schema", "validated"]
+__all__ = ["CODE", "GitState", "environment", "git_state", "schema", "validate"]
 
 PACKAGES = {
     "torch_version": "torch",
@@ -130,7 +130,7 @@ def schema() -> dict[str, object]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def validated(stamp: Mapping[str, Any]) -> Mapping[str, Any]:
+def validate(stamp: Mapping[str, Any]) -> Mapping[str, Any]:
     """The stamp itself, after its schema has accepted it (a stamp that fails is our fault)."""
     import jsonschema
 

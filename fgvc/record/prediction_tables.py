@@ -42,7 +42,7 @@ def predictions_table(manifest: Manifest, splits: Mapping[str, Predictions]) -> 
     return pa.concat_tables([_rows(manifest, name, one) for name, one in splits.items()])
 
 
-def predicted(manifest: Manifest, predictions: Predictions) -> tuple[list[str], np.ndarray]:
+def predicted_classes(manifest: Manifest, predictions: Predictions) -> tuple[list[str], np.ndarray]:
     """The path and the predicted class of each image; UNREADABLE for one that cannot be read."""
     path = [manifest.path[row] for row in predictions.row_N.tolist()]
     return path, metrics.topk(predictions.logits_NC, 1)[:, 0]

@@ -51,7 +51,7 @@ class Retention:
         return f"kept until {_minute(self.due)}" if now < self.due else None
 
 
-def begun(created: datetime.datetime, days: int, of: str) -> Retention:
+def new_retention(created: datetime.datetime, days: int, of: str) -> Retention:
     """Retention of a run or table that is made at that moment; of: as in Retention."""
     return Retention(created, created + datetime.timedelta(days=days), of)
 
@@ -95,7 +95,7 @@ def read(file: Path) -> Retention:
     return retention
 
 
-def read_of(file: Path, of: str, created: str | None = None) -> Retention:
+def read_for(file: Path, of: str, created: str | None = None) -> Retention:
     """The retention of a run or table, from the file beside it.
 
     Args:

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from fgvc import untrusted
+from fgvc.config.weight_files.run_folder import IN_PROGRESS
 from fgvc.record import env_stamp, privacy, retention
 from fgvc.record.run_log import FORMAT, RunLog
 from fgvc.store import atomic, hashing
 from fgvc.store.file_lock import lock
 from fgvc.types import Preempted, UserError
 
-IN_PROGRESS = "in-progress"
 RESUME = "resume"  # folder of the resume states, while the run is in progress
 TEST_READS = "test_reads.json"  # while the run is in progress; then in metrics.json
 TEST_READ_LOG = "test_read_log"  # its key in metrics.json
@@ -108,9 +108,9 @@ class RunFolder:
         _close_log_of(self.path)
         aside = _set_aside(self.path)
         (self.path / TEST_READS).unlink(missing_ok=True)  # metrics.json has it by now
-        self.write_json("artifacts.json", index(self.path))
+        self.write_json("artifacts.json", index_files(self.path))
         sealed_at, own = now(), "/".join(target.parts[-3:])
-        retention.write(self.path / retention.FILE, retention.begun(sealed_at, days, own))
+        retention.write(self.path / retention.FILE, retention.new_retention(sealed_at, days, own))
         write_status(self.path, "done", self.started, of=own, updated=sealed_at)
         self.path.rename(target)
         atomic.sync_folder(target.parent)
@@ -201,7 +201,7 @@ def write_status(
     atomic.write_json(folder / "status.json", status)
 
 
-def abandoned(output_root: Path, run_id: str, config_hash: str, line: str, state: str) -> None:
+def mark_abandoned(output_root: Path, run_id: str, config_hash: str, line: str, state: str) -> None:
     """Give a run whose process is gone the status that it could not write itself.
 
     Args:
@@ -217,7 +217,7 @@ def abandoned(output_root: Path, run_id: str, config_hash: str, line: str, state
             write_status(home / IN_PROGRESS, state, started, UserError(line))
 
 
-def index(folder: Path) -> dict[str, dict[str, object]]:
+def index_files(folder: Path) -> dict[str, dict[str, object]]:
     """Every file of a run folder: {relative path: {sha256, bytes}}."""
     names = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     return {
@@ -230,7 +230,7 @@ def index(folder: Path) -> dict[str, dict[str, object]]:
     }
 
 
-def complete(output_root: Path, run_id: str, config_hash: str) -> list[Path]:
+def complete_runs(output_root: Path, run_id: str, config_hash: str) -> list[Path]:
     """The complete runs of a config under a run_id (their names are checkpoint ids)."""
     home = output_root / run_id / config_hash[:SHORT]
     return sorted(p.parent for p in home.glob("*/status.json") if p.parent.name != IN_PROGRESS)

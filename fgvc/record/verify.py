@@ -37,7 +37,7 @@ class OtherVersionError(DamageError):
     """A whole record that another version of fgvc wrote; one line."""
 
 
-def verified(path: Path, file: str, artifacts: Mapping[str, Any]) -> bytes:
+def read_verified(path: Path, file: str, artifacts: Mapping[str, Any]) -> bytes:
     """A file's bytes, which are those that the run indexed.
 
     Raises:
@@ -49,22 +49,22 @@ def verified(path: Path, file: str, artifacts: Mapping[str, Any]) -> bytes:
     return data
 
 
-def index(path: Path) -> Mapping[str, Any]:
+def read_index(path: Path) -> Mapping[str, Any]:
     """artifacts.json, after status.json vouched for itself and for it.
 
     Raises:
         DamageError: either is missing or damaged, or the run did not end well.
     """
-    told = status(path)
+    told = read_status(path)
     if told["state"] != "done":
         raise DamageError(f"status.json: state {told['state']} in a sealed folder")
     data = _bytes(path, "artifacts.json")
     if hashing.sha256_bytes(data) != told.get("artifacts_sha256"):
         raise DamageError("artifacts.json: sha256 mismatch with status.json")
-    return parsed("artifacts.json", data)
+    return parse_object("artifacts.json", data)
 
 
-def status(path: Path) -> dict[str, Any]:
+def read_status(path: Path) -> dict[str, Any]:
     """status.json, which vouches for itself and names its run.
 
     Raises:
@@ -72,7 +72,7 @@ def status(path: Path) -> dict[str, Any]:
             another run.
     """
     data = _bytes(path, "status.json")
-    told = parsed("status.json", data)
+    told = parse_object("status.json", data)
     claimed = told.pop("checksum", None)
     if claimed != hashing.sha256_bytes(hashing.canonical_json(told)):
         raise DamageError("status.json: checksum mismatch, it changed since it was written")
@@ -113,8 +113,8 @@ def _is_of(path: Path, of: str) -> bool:
 def _recorded(path: Path) -> str | None:
     """The same from artifacts.json and env_stamp.json; None where they do not agree."""
     try:
-        artifacts, data = parsed(INDEX, _bytes(path, INDEX)), _bytes(path, STAMP)
-        stamp, checkpoint = parsed(STAMP, data), artifacts[CKPT]["sha256"]
+        artifacts, data = parse_object(INDEX, _bytes(path, INDEX)), _bytes(path, STAMP)
+        stamp, checkpoint = parse_object(STAMP, data), artifacts[CKPT]["sha256"]
         if artifacts[STAMP]["sha256"] == hashing.sha256_bytes(data):
             return f"{stamp['run_id']}/{stamp['config_hash'][:SHORT]}/{checkpoint[:SHORT]}"
     except (DamageError, KeyError, TypeError):
@@ -122,18 +122,18 @@ def _recorded(path: Path) -> str | None:
     return None
 
 
-def retention_of(path: Path) -> Retention:
+def read_retention(path: Path) -> Retention:
     """How long the run of a sealed folder is kept.
 
     Raises:
         UnreadableError: retention.json is missing, damaged, or of another run.
         DamageError: as `status`, which records when the run was sealed.
     """
-    told = status(path)  # which names the run of this folder
-    return retention.read_of(path / retention.FILE, told["of"], told["updated"])
+    told = read_status(path)  # which names the run of this folder
+    return retention.read_for(path / retention.FILE, told["of"], told["updated"])
 
 
-def parsed(file: str, data: bytes) -> dict[str, Any]:
+def parse_object(file: str, data: bytes) -> dict[str, Any]:
     """A JSON object. Raises DamageError where it is none (NaN, which JSON lacks, included)."""
     try:
         value = untrusted.parse_json(data)
@@ -144,7 +144,9 @@ def parsed(file: str, data: bytes) -> dict[str, Any]:
     return value
 
 
-def checkpoint(path: Path, artifacts: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
+def read_checkpoint_facts(
+    path: Path, artifacts: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], int]:
     """What a checkpoint says of itself, and how many numbers its head holds; no tensor is loaded.
 
     Raises:
@@ -161,7 +163,7 @@ def checkpoint(path: Path, artifacts: Mapping[str, Any]) -> tuple[Mapping[str, A
         raise DamageError(f"{CKPT}: unreadable ({error.strerror})") from error
     except (SafetensorError, ValueError) as error:
         raise DamageError(f"{CKPT}: no checkpoint of fgvc ({_short(error)})") from error
-    return parsed(CKPT, facts.encode()), size
+    return parse_object(CKPT, facts.encode()), size
 
 
 def check_names(

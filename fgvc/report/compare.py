@@ -95,12 +95,14 @@ def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
 def _side(path: Path, what: str) -> Side:
     try:
         run = run_rows.read(path.resolve())
-        index = verify.index(path)
+        index = verify.read_index(path)
         columns = ["path", "split", "label", "pred"]
-        data = verify.verified(path, predictions.FILE, index)
+        data = verify.read_verified(path, predictions.FILE, index)
         table = prediction_tables.read_predictions(data, columns)
         test = table.filter(pa.array(table["split"].to_numpy() == "test"))
-        labelmap = verify.parsed("labelmap.json", verify.verified(path, "labelmap.json", index))
+        labelmap = verify.parse_object(
+            "labelmap.json", verify.read_verified(path, "labelmap.json", index)
+        )
         names = {row["id"]: row["name"] for row in labelmap["classes"]}
         ids, images = list(names), [nfc(image) for image in test["path"].to_pylist()]
         label_N, pred_N = (test[name].to_numpy() for name in ("label", "pred"))
@@ -181,7 +183,7 @@ def _changed(side: Side, images: list[str], changed_N: np.ndarray) -> list[dict[
 
 def _between(path: Path, against: Path, file: str) -> dict[str, list[Any]]:
     own, other = (
-        verify.parsed(file, untrusted.read_bytes(folder / file, untrusted.LIST))
+        verify.parse_object(file, untrusted.read_bytes(folder / file, untrusted.LIST))
         for folder in (path, against)
     )
     return {key: list(values) for key, values in differing(own, other).items()}

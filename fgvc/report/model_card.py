@@ -160,11 +160,12 @@ def _numbers(run: Path, checkpoint_id: str) -> Record | None:
     if not (run / "status.json").is_file():
         return None
     try:
-        artifacts = verify.index(run)
+        artifacts = verify.read_index(run)
         if artifacts.get(verify.CKPT, {}).get("sha256") != checkpoint_id:
             return None
         numbers, stamp = (
-            verify.parsed(file, verify.verified(run, file, artifacts)) for file in (METRICS, STAMP)
+            verify.parse_object(file, verify.read_verified(run, file, artifacts))
+            for file in (METRICS, STAMP)
         )
         return _record(numbers, stamp)
     except DamageError as error:

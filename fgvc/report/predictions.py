@@ -39,7 +39,7 @@ def read(run: Run) -> Answers:
     Raises:
         DamageError: the file is missing, changed, no Parquet, or contradicts metrics.json.
     """
-    data = verify.verified(run.path, FILE, verify.index(run.path))
+    data = verify.read_verified(run.path, FILE, verify.read_index(run.path))
     try:
         answers = _by_path(prediction_tables.read_predictions(data, COLUMNS))
     except ODD as error:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from fgvc.record.retention import Retention, UnreadableError
 from fgvc.record.run_dir import ASIDE, IN_PROGRESS
-from fgvc.record.verify import DamageError, retention_of, status
+from fgvc.record.verify import DamageError, read_retention, read_status
 from fgvc.report import table_archive
 from fgvc.report.run_rows import SEALED, run_path
 from fgvc.store import atomic
@@ -160,7 +160,7 @@ class Root:
     def _retained(self, folder: Path) -> Verdict:
         """A complete run, by what it recorded and by the tables that rest on it."""
         try:
-            kept = retention_of(folder)
+            kept = read_retention(folder)
         except (UnreadableError, DamageError) as why:
             return Verdict(False, str(why))
         by = kept.holds(self.now) or self._named.get(run_path(folder))
@@ -173,7 +173,7 @@ class Root:
         kill leaves unsaid.
         """
         try:
-            told = status(folder)
+            told = read_status(folder)
             state, updated = told["state"], datetime.datetime.fromisoformat(told["updated"])
             times = [path.lstat().st_mtime for path in folder.rglob("*")]
             newest = datetime.datetime.fromtimestamp(max(times), datetime.UTC)

@@ -187,12 +187,12 @@ def read(path: Path) -> Run:
     Raises:
         DamageError: why it cannot be trusted.
     """
-    artifacts = verify.index(path)
+    artifacts = verify.read_index(path)
     config, stamp, numbers = (
-        verify.parsed(file, verify.verified(path, file, artifacts))
+        verify.parse_object(file, verify.read_verified(path, file, artifacts))
         for file in ("config.canonical.json", "env_stamp.json", "metrics.json")
     )
-    facts, head_size = verify.checkpoint(path, artifacts)
+    facts, head_size = verify.read_checkpoint_facts(path, artifacts)
     verify.check_names(path, artifacts, stamp, facts)
     try:
         parts = comparability.of_record(config, stamp, numbers, facts)
@@ -325,7 +325,7 @@ def _notes(notes: object) -> tuple[str, ...]:
 def _retention_notes(path: Path) -> tuple[str, ...]:
     """Why task=prune never removes the run, if its retention belongs to another run."""
     try:
-        retention.read_of(path / retention.FILE, run_path(path.resolve()))
+        retention.read_for(path / retention.FILE, run_path(path.resolve()))
     except UnreadableError as why:
         return (f"{one_line(why)}; task=prune keeps the run, task=audit names what differs",)
     return ()

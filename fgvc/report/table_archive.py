@@ -66,7 +66,7 @@ def found(folder: Path) -> list[TableFiles]:
 def _table(folder: Path, stem: str) -> TableFiles:
     files = tuple(sorted(folder.glob(f"{stem}.*")))
     try:
-        kept = retention.read_of(folder / f"{stem}{KEEPER}", _digest(folder / f"{stem}.json"))
+        kept = retention.read_for(folder / f"{stem}{KEEPER}", _digest(folder / f"{stem}.json"))
         if stem not in (STEM, _dated(kept.created)):
             raise UnreadableError(f"{stem}{KEEPER}: created {kept.created.isoformat()}, not {stem}")
         return TableFiles(stem, files, kept)
@@ -101,7 +101,7 @@ def _written(keeper: Path, days: int) -> datetime.datetime:
 
 def _keep(target: Path, days: int) -> Retention:
     """Write the retention of the current table, from now on."""
-    kept = retention.begun(now(), days, _digest(target / f"{STEM}.json"))
+    kept = retention.new_retention(now(), days, _digest(target / f"{STEM}.json"))
     retention.write(target / f"{STEM}{KEEPER}", kept)
     return kept
 

@@ -32,14 +32,14 @@ def run(job: Job) -> int:
     cache_root = Path(job.conf.runtime.cache_root)
     log = stack_check.record_path(cache_root).with_suffix(".log")
     if job.conf.task.record:
-        published.places(env_stamp.CODE)  # refused now rather than in a minute
+        published.locate(env_stamp.CODE)  # refused now rather than in a minute
     console.say("check: TensorBoard and FiftyOne at work, about a minute")
     outcomes = []
     for outcome in examine(log):
         for line in _line(outcome).split("\n"):
             console.say(line)
         outcomes.append(outcome)
-    record = stack_check.record_of(outcomes)
+    record = stack_check.make_record(outcomes)
     file = stack_check.save(cache_root, record)
     if not record["passed"]:
         failed = ", ".join(outcome.step for outcome in outcomes if outcome.result != PASSED)

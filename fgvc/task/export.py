@@ -29,7 +29,7 @@ from fgvc.pipeline.input_images import images_manifest
 from fgvc.pipeline.job import Job
 from fgvc.pipeline.restore import Stored
 from fgvc.record import checkpoint, console
-from fgvc.record.run_dir import SHORT, index
+from fgvc.record.run_dir import SHORT, index_files
 from fgvc.report import model_card
 from fgvc.store import atomic, hashing
 from fgvc.store.output_path import output_folder
@@ -77,7 +77,7 @@ def run(job: Job) -> None:
         found = _compared(original, written, conf, source, manifest, row_N)
         _check(found, job.conf.task.tolerance)
         atomic.write_text(folder / model_card.FILE, _card(kept, written, conf, folder, found))
-        atomic.write_json(folder / "artifacts.json", index(folder))
+        atomic.write_json(folder / "artifacts.json", index_files(folder))
     _tell(found, target)
 
 

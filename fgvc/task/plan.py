@@ -191,11 +191,11 @@ def _stamp() -> dict[str, Any]:
 
 def _stack_record(conf: Config) -> dict[str, Any] | None:
     """Of a passed check of this very environment: here, or among the published ones."""
-    here = stack_check.validated(Path(conf.runtime.cache_root))
+    here = stack_check.passed_check(Path(conf.runtime.cache_root))
     if here is not None:
         return here
     env_hash = env_stamp.environment_hash()["env_hash"]
-    records = published.entries(env_stamp.CODE)
+    records = published.read_records(env_stamp.CODE)
     return next((one for one in records if one["env_hash"] == env_hash and one["passed"]), None)
 
 

@@ -13,7 +13,7 @@ from fgvc.pipeline.job import Job
 from fgvc.record import console, retention
 from fgvc.record.find_run import find_run
 from fgvc.record.run_dir import now
-from fgvc.record.verify import DamageError, retention_of
+from fgvc.record.verify import DamageError, read_retention
 from fgvc.report.prune import Item, Root
 from fgvc.store.file_lock import lock
 from fgvc.types import UserError
@@ -53,9 +53,9 @@ def _pin(folder: Path, task: PruneTask) -> None:
     """Write a reason into the run's own retention, or take it out, while no prune is at it."""
     file = folder / retention.FILE
     try:
-        retention_of(folder)  # before a lock file is made beside what is no run
+        read_retention(folder)  # before a lock file is made beside what is no run
         with lock(folder.resolve().parent / ".lock"):
-            reasons = retention_of(folder).pinned_by
+            reasons = read_retention(folder).pinned_by
             if task.unpin is not None and task.unpin not in reasons:
                 raise UserError(f"task.unpin={task.unpin}: {folder} is pinned by {reasons or None}")
             if task.pin is not None:

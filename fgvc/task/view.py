@@ -39,7 +39,7 @@ def run(job: Job) -> None:
         _show(job)
     except (KeyboardInterrupt, Preempted):
         console.say("view: closed")
-        app.end_soon()
+        app.exit_soon()
 
 
 def _show(job: Job) -> None:
@@ -54,7 +54,7 @@ def _show(job: Job) -> None:
             two_runs.write(beside, *exports)
         app.prepare(Path(conf.runtime.cache_root).expanduser() / FOLDER)
         folder = exports[0] if len(exports) == 1 else beside
-        dataset = app.load(folder, root, _name(runs))
+        dataset = app.load_dataset(folder, root, _name(runs))
     session = app.launch(dataset, conf.task.address, conf.task.port)
     try:
         _tell(job, dataset)
@@ -63,7 +63,7 @@ def _show(job: Job) -> None:
     except (KeyboardInterrupt, Preempted):
         console.say("view: closed")
     finally:
-        app.leave(session)
+        app.close_app(session)
 
 
 def _export(folder: Path) -> Path:
@@ -73,12 +73,12 @@ def _export(folder: Path) -> Path:
         UserError: names the file that is missing or changed.
     """
     try:
-        artifacts = verify.index(folder)
+        artifacts = verify.read_index(folder)
         if f"{FOLDER}/metadata.json" not in artifacts:
             raise UserError(f"{folder}: holds no {FOLDER}/, it is an older record: run it again")
         for file in artifacts:
             if file.startswith(f"{FOLDER}/"):
-                verify.verified(folder, file, artifacts)
+                verify.read_verified(folder, file, artifacts)
     except DamageError as error:
         way = "give a run folder, outputs/RUN/CONFIG/CHECKPOINT"
         if (folder / "artifacts.json").is_file():  # a sealed run

@@ -25,10 +25,10 @@ Leaf = tuple[str | int, ...]  # keys from the root of a JSON document to one val
 
 def reseal(folder: Path) -> None:
     """artifacts.json, retention.json and status.json of what lies there now, as of its run."""
-    (folder / "artifacts.json").write_text(json.dumps(folders.index(folder)))
+    (folder / "artifacts.json").write_text(json.dumps(folders.index_files(folder)))
     stamp, sealed_at = json.loads((folder / "env_stamp.json").read_text()), folders.now()
     own = "/".join(str(part) for part in (stamp["run_id"], *names(folder)))
-    kept = retention.begun(sealed_at, 90, own)
+    kept = retention.new_retention(sealed_at, 90, own)
     retention.write(folder / retention.FILE, kept)
     started = datetime.datetime.fromisoformat(stamp["started"])
     folders.write_status(folder, "done", started, of=own, updated=sealed_at)

@@ -143,8 +143,8 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "copied checkpoint": ("ckpt.bin", lambda path: checkpoint.copy(path, path.parent / "b")),
     "resume state": (f"state-00000001.{'a' * 64}.pt", resume_state._read),
     "retention": ("retention.json", retention.read),
-    "predictions of a page": ("predictions.parquet", gallery._answers),
-    "classes of a page": ("per_class.csv", gallery._classes),
+    "predictions of a page": ("predictions.parquet", gallery._read_test_predictions),
+    "classes of a page": ("per_class.csv", gallery._read_classes),
     "places of a record": (
         "config.yaml",
         lambda path: restore._places_beside(path.parent / "ckpt.bin"),
@@ -152,12 +152,14 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "file of an audit": ("metrics.json", lambda path: Record(path.parent).data(path.name)),
     "file of a record": (
         "metrics.json",
-        lambda path: verify.verified(path.parent, path.name, {}),
+        lambda path: verify.read_verified(path.parent, path.name, {}),
     ),
-    "status of a record": ("status.json", lambda path: verify.status(path.parent)),
+    "status of a record": ("status.json", lambda path: verify.read_status(path.parent)),
     "header of a record": (
         "ckpt.bin",
-        lambda path: verify.checkpoint(path.parent, {"ckpt.bin": {"sha256": "", "bytes": 0}}),
+        lambda path: verify.read_checkpoint_facts(
+            path.parent, {"ckpt.bin": {"sha256": "", "bytes": 0}}
+        ),
     ),
     "digest": ("f", hashing.sha256_file),
     "content store": ("f", lambda path: ContentStore(path.parent / "store").put(path)),

@@ -26,7 +26,7 @@ from fgvc.metrics import topk
 from fgvc.pipeline import rederive
 from fgvc.record import checkpoint, confusion_plot, prediction_tables, privacy, retention
 from fgvc.record.run_dir import write_status
-from fgvc.record.verify import DamageError, parsed
+from fgvc.record.verify import DamageError, parse_object
 from fgvc.report import audit, predictions, sweep_table
 from fgvc.report.audit import command, derived_files, limits, pull_request_block, stated_facts
 from fgvc.report.audit.check import answered, identity
@@ -127,7 +127,9 @@ def all_right(folder: Path) -> Path:
     if record.hierarchy is not None:
         top_NK = topk(test.logits_NC, 5)
         numbers |= metrics.hierarchical(top_NK, test.label_N, record.hierarchy)
-    digest = prediction_tables.predictions_digest(*prediction_tables.predicted(manifest, test))
+    digest = prediction_tables.predictions_digest(
+        *prediction_tables.predicted_classes(manifest, test)
+    )
 
     def change(plain):
         plain.update(test=numbers, worst_pairs=[], predictions_digest=digest)
@@ -160,13 +162,13 @@ def forge_viewers(folder: Path) -> None:
     lines = (folder / "fiftyone" / "samples.json").read_text().splitlines()[1:-1]
     stored = [json.loads(line.removesuffix(",")) for line in lines]
     said = viewers.said(record, viewers.below(record, stored))
-    told = [json.loads(line) for line in samples.lines(said)]
+    told = [json.loads(line) for line in samples.sample_lines(said)]
     for new, old in zip(told, stored, strict=True):  # nothing else tells what the network saw
         new |= {name: old[name] for name in viewers.NOT_SAID if name in old}
-    dataset.write_samples(folder / "fiftyone", map(json_documents.line, told))
+    dataset.write_samples(folder / "fiftyone", map(json_documents.json_line, told))
     for split in record.predictions:
         file = folder / "fiftyone" / "evaluations" / f"{samples.EVALUATED[split]}.json"
-        file.write_bytes(json_documents.line(samples.results(said, split)))
+        file.write_bytes(json_documents.json_line(samples.evaluation_results(said, split)))
     described = viewers.description(record, said, stored)
     (folder / "fiftyone" / "metadata.json").write_text(json.dumps(described))
     test, names = record.predictions["test"], record.labelmap.names
@@ -480,7 +482,7 @@ def test_a_config_that_yaml_would_act_on_is_one_line(probe, config):
 @pytest.mark.parametrize("data", fuzz_records.RAW)
 def test_odd_json_is_one_line(data):
     with pytest.raises(DamageError, match=r"^metrics\.json: not "):
-        parsed("metrics.json", data)
+        parse_object("metrics.json", data)
 
 
 @pytest.mark.parametrize("seed", range(6))

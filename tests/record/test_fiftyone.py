@@ -146,7 +146,7 @@ def test_logits_of_thousands_of_classes_are_left_out(said):
         wide_NC[:, : len(CLASSES)] = test.logits_NC
         names = [str(name) for name in range(classes)]
         splits = {"test": replace(test, logits_NC=wide_NC)}
-        first = json.loads(next(samples.lines(replace(said, classes=names, splits=splits))))
+        first = json.loads(next(samples.sample_lines(replace(said, classes=names, splits=splits))))
         assert ("logits" in first["predictions"]) == kept
         assert len(first["predictions"]["top"]) == 5
 
@@ -166,7 +166,7 @@ def test_samples_are_written_one_after_another(tmp_path):
         {"test": Predictions(np.arange(count), label_N, logits_NC)},
     )
     tracemalloc.start()
-    dataset.write_samples(tmp_path, samples.lines(said))
+    dataset.write_samples(tmp_path, samples.sample_lines(said))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (tmp_path / "samples.json").stat().st_size > 6e6
@@ -206,12 +206,12 @@ def test_two_runs_must_be_of_the_same_images_and_two_checkpoints(said, folder, t
 def test_the_map_keeps_what_varies_most():
     rng = np.random.default_rng(0)
     x_ND = rng.normal(size=(50, 6)) * [9, 1e-3, 1e-3, 4, 1e-3, 1e-3] + 5
-    xy_N2 = dataset.plane(x_ND.astype(np.float32))
+    xy_N2 = dataset.principal_plane(x_ND.astype(np.float32))
     centred = x_ND - x_ND.mean(axis=0)
     for axis, column in ((0, 0), (1, 3)):
         assert abs(np.corrcoef(xy_N2[:, axis], centred[:, column])[0, 1]) > 0.95
-    assert dataset.plane(x_ND[:1]).tolist() == [[0, 0]]
-    assert dataset.plane(x_ND[:5, :1].copy()).shape == (5, 2)
+    assert dataset.principal_plane(x_ND[:1]).tolist() == [[0, 0]]
+    assert dataset.principal_plane(x_ND[:5, :1].copy()).shape == (5, 2)
 
 
 # --- the real FiftyOne and its real database ---
@@ -225,7 +225,7 @@ def real(said, folder, tmp_path_factory):
         if name.startswith("FIFTYONE_"):
             del os.environ[name]
     app.prepare(tmp_path_factory.mktemp("database"))
-    made = app.load(folder, said.manifest.root.parent, "fgvc-test")
+    made = app.load_dataset(folder, said.manifest.root.parent, "fgvc-test")
     yield made
     made.delete()
     os.environ.clear()
@@ -319,7 +319,7 @@ def test_hardness_and_map_are_those_of_its_brain(real, said):
     brain.compute_hardness(readable, "predictions", hardness_field="theirs", progress=False)
     np.testing.assert_allclose(readable.values("theirs"), readable.values("hardness"), atol=1e-5)
     found = real.load_brain_results("embedding_map")
-    plane_N2 = dataset.plane(said.features.x_ND)
+    plane_N2 = dataset.principal_plane(said.features.x_ND)
     np.testing.assert_array_equal(found.points, plane_N2)
     tested = real.match_tags("test").exists("embedding")
     assert list(found.sample_ids) == tested.values("id")
@@ -330,7 +330,7 @@ def test_hardness_and_map_are_those_of_its_brain(real, said):
 def test_two_runs_are_evaluated_beside_each_other(real, said, folder, tmp_path):
     dataset.write(tmp_path / "b", said_of(said.manifest.root, 7, "b" * 64), ABOUT)
     two_runs.write(tmp_path / "pair", folder, tmp_path / "b")
-    both = app.load(tmp_path / "pair", said.manifest.root.parent, "fgvc-test-pair")
+    both = app.load_dataset(tmp_path / "pair", said.manifest.root.parent, "fgvc-test-pair")
     alone = real.match_tags("test").values("eval")
     assert both.match_tags("test").values("eval_aaaaaaaa") == alone
     for name in "ab":
@@ -351,5 +351,5 @@ def test_arrays_come_back_from_their_text():
     import zlib
 
     values = np.arange(6, dtype=np.float16).reshape(2, 3)
-    data = zlib.decompress(base64.b64decode(json_documents.packed(values)))
+    data = zlib.decompress(base64.b64decode(json_documents.pack_array(values)))
     np.testing.assert_array_equal(np.load(io.BytesIO(data)), values)

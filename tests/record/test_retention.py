@@ -11,7 +11,7 @@ from fgvc.record import retention
 from fgvc.record.retention import UnreadableError
 
 MADE = datetime(2026, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
-KEPT = retention.begun(MADE, 120, "a/b/c")
+KEPT = retention.new_retention(MADE, 120, "a/b/c")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from fgvc.record.stack_check.step import (
     PASSED,
     SHUTDOWN,
     SIDES,
-    Differs,
+    MismatchError,
     Outcome,
 )
 from fgvc.record.stack_check.tensorboard_steps import events
@@ -204,7 +204,7 @@ def test_a_value_lost_in_tensorboard_is_found(tmp_path, monkeypatch):
             scalar(self, key, value, step)
 
     monkeypatch.setattr(Board, "scalar", dropping)
-    with pytest.raises(Differs, match="test/ece"):
+    with pytest.raises(MismatchError, match="test/ece"):
         events(tmp_path / "bad")
 
 

@@ -25,12 +25,14 @@ GOOD = (Outcome("tensorboard", PASSED, 1.25, "read back"), Outcome("app", PASSED
 
 
 def test_a_passed_check_opens_the_gate(tmp_path):
-    assert stack_check.validated(tmp_path) is None
-    record = stack_check.record_of(GOOD)
+    assert stack_check.passed_check(tmp_path) is None
+    record = stack_check.make_record(GOOD)
     file = stack_check.save(tmp_path, record)
     assert file == tmp_path / "stack" / f"{env_stamp.environment_hash()['env_hash']}.json"
     assert (
-        stack_check.validated(tmp_path) == stack_check.require(tmp_path, "backbone=clip") == record
+        stack_check.passed_check(tmp_path)
+        == stack_check.require(tmp_path, "backbone=clip")
+        == record
     )
     assert record["steps"]["tensorboard"] == {
         "result": "passed",
@@ -52,10 +54,10 @@ def test_without_a_check_the_way_out_is_told(tmp_path):
 
 
 def test_a_failed_check_closes_the_gate_again_and_names_its_steps(tmp_path):
-    stack_check.save(tmp_path, stack_check.record_of(GOOD))
+    stack_check.save(tmp_path, stack_check.make_record(GOOD))
     bad = (*GOOD, Outcome("database", FAILED, 2.0, "no"), Outcome("export", NOT_TRIED, 0.0, "x"))
-    stack_check.save(tmp_path, stack_check.record_of(bad))
-    assert stack_check.validated(tmp_path) is None
+    stack_check.save(tmp_path, stack_check.make_record(bad))
+    assert stack_check.passed_check(tmp_path) is None
     with pytest.raises(UserError, match=r"failed its last check \(database, export\)"):
         stack_check.require(tmp_path, "backbone=siglip2")
 
@@ -80,31 +82,31 @@ def changed(text: str, steps: object) -> str:
     ],
 )
 def test_a_damaged_record_counts_as_none(tmp_path, damage):
-    file = stack_check.save(tmp_path, stack_check.record_of(GOOD))
+    file = stack_check.save(tmp_path, stack_check.make_record(GOOD))
     file.write_text(damage(file.read_text()))
-    assert stack_check.validated(tmp_path) is None
+    assert stack_check.passed_check(tmp_path) is None
     with pytest.raises(UserError, match="has not been checked"):
         stack_check.require(tmp_path, "backbone=dinov2")
 
 
 def test_bytes_that_are_no_text_count_as_none(tmp_path):
-    file = stack_check.save(tmp_path, stack_check.record_of(GOOD))
+    file = stack_check.save(tmp_path, stack_check.make_record(GOOD))
     file.write_bytes(b"\xff\xfe")
-    assert stack_check.validated(tmp_path) is None
+    assert stack_check.passed_check(tmp_path) is None
 
 
 def test_a_home_folder_is_understood(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    stack_check.save(Path("~/cache"), stack_check.record_of(GOOD))
+    stack_check.save(Path("~/cache"), stack_check.make_record(GOOD))
     assert (tmp_path / "cache" / "stack").is_dir()
-    assert stack_check.validated(Path("~/cache")) is not None
+    assert stack_check.passed_check(Path("~/cache")) is not None
 
 
 def test_asking_the_gate_imports_nothing_heavy(tmp_path):
-    stack_check.save(tmp_path, stack_check.record_of(GOOD))
+    stack_check.save(tmp_path, stack_check.make_record(GOOD))
     program = (
-        "import sys; from pathlib import Path; from fgvc.record import stack; "
-        f"assert stack.validated(Path({str(tmp_path)!r})) is not None; "
+        "import sys; from pathlib import Path; from fgvc.record import stack_check; "
+        f"assert stack_check.passed_check(Path({str(tmp_path)!r})) is not None; "
         "heavy = {'torch', 'numpy', 'fiftyone', 'tensorboard', 'psutil'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
@@ -114,10 +116,10 @@ def test_asking_the_gate_imports_nothing_heavy(tmp_path):
 
 def test_the_environment_is_the_same_whatever_was_imported():
     program = (
-        "from fgvc.record import stamp; before = stamp.environment_hash(); "
-        "stamp.environment_hash.cache_clear(); import setuptools, sys; "
+        "from fgvc.record import env_stamp; before = env_stamp.environment_hash(); "
+        "env_stamp.environment_hash.cache_clear(); import setuptools, sys; "
         "assert any('_vendor' in folder for folder in sys.path), sys.path; "
-        "after = stamp.environment_hash(); assert before == after, (before, after)"
+        "after = env_stamp.environment_hash(); assert before == after, (before, after)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

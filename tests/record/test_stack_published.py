@@ -35,10 +35,10 @@ def checkout(tmp_path) -> Path:
 
 
 def test_readme_shows_the_records_that_are_checked_in():
-    records = published.entries(ROOT)
+    records = published.read_records(ROOT)
     assert len(records) >= 1
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert published.redrawn(readme, records) == readme
+    assert published.insert_table(readme, records) == readme
     assert all(entry["passed"] for entry in records)
 
 
@@ -50,17 +50,17 @@ def test_the_checked_in_records_name_no_host_and_no_path():
 
 def test_a_newer_check_takes_the_place_of_its_kind_only():
     old = [record(day=1), record("3.12.1", day=1), record(platform="Darwin arm64")]
-    new = published.merged(old, record("3.11.9", day=2))
+    new = published.merge(old, record("3.11.9", day=2))
     assert [(one["platform"], one["python_version"]) for one in new] == [
         ("Darwin arm64", "3.11.7"),
         ("Linux x86_64", "3.11.9"),
         ("Linux x86_64", "3.12.1"),
     ]
-    assert published.merged(new, record("3.11.2", day=1)) == new  # an older one brings nothing
+    assert published.merge(new, record("3.11.2", day=1)) == new  # an older one brings nothing
 
 
 def test_python_minors_sort_as_numbers():
-    both = published.merged([record("3.10.1")], record("3.9.1"))
+    both = published.merge([record("3.10.1")], record("3.9.1"))
     assert [one["python_version"] for one in both] == ["3.9.1", "3.10.1"]
 
 

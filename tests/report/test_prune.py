@@ -40,7 +40,7 @@ def run(root: Path, run_id: str, created: datetime = OLD, days: int = 90, files:
     for number in range(files):
         (folder / "tb" / f"{number}").write_text(f"{number}")
     write_status(folder, "done", created, updated=created)
-    retention.write(folder / retention.FILE, retention.begun(created, days, name(run_id)))
+    retention.write(folder / retention.FILE, retention.new_retention(created, days, name(run_id)))
     return folder
 
 
@@ -70,7 +70,7 @@ def table(root: Path, created: datetime, *folders: Path, stem: str = "baselines"
     (root / f"{stem}.json").write_text(json.dumps({"rows": rows}))
     (root / f"{stem}.html").touch()
     of = sha256_file(root / f"{stem}.json")
-    retention.write(root / f"{stem}.retention.json", retention.begun(created, 90, of))
+    retention.write(root / f"{stem}.retention.json", retention.new_retention(created, 90, of))
 
 
 def verdicts(root: Path, moment: datetime = NOW) -> dict[str, tuple[bool, str]]:

@@ -74,7 +74,7 @@ def test_the_real_stack_passes_and_is_recorded(run, cache, checkout, a_users_dat
     shown = [line.split()[:2] for line in lines if line.startswith("  ") and line[2] != " "]
     assert shown == [[step, "passed"] for step in STEPS]
     assert max(len(line) for line in lines if not line.startswith("record: ")) <= 80
-    record = stack_check.validated(cache)
+    record = stack_check.passed_check(cache)
     assert record is not None
     assert list(record["steps"]) == sorted(STEPS)
     assert json.loads((checkout / "specs" / "stack.json").read_text()) == [record]
@@ -99,7 +99,7 @@ def test_without_fiftyone_it_fails_with_the_line_and_the_rest_is_tried(
     assert "FiftyOne is not installed: pip install 'fiftyone" in said
     assert "check: FAILED: database, dataset, evaluation, export, app" in said
     assert str(next((cache / "stack").glob("*.log"))) in ran.out
-    assert stack_check.validated(cache) is None
+    assert stack_check.passed_check(cache) is None
     assert not (checkout / "specs").exists()
     assert (checkout / "README.md").read_text() == README
 

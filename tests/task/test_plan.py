@@ -84,19 +84,19 @@ def test_a_plan_is_the_same_again_but_for_its_stamp(plan):
 
 def test_a_modern_backbone_on_a_stack_that_was_not_checked_is_named(plan, tmp_path, monkeypatch):
     cache = f"runtime.cache_root={tmp_path / 'cache'}"
-    monkeypatch.setattr(published, "entries", lambda _: [])
+    monkeypatch.setattr(published, "read_records", lambda _: [])
     ran, text = plan("backbone=dinov2", cache)
     assert ran.code == 1
     assert "NOT ANSWERED: stack, because backbone=dinov2 needs a validated stack" in ran.out
     assert "python -m fgvc.run task=check" in answer(text, "stack")
     assert "**1 NOT ANSWERED**" in text
-    passed = stack_check.record_of([Outcome("app", PASSED, 1.0, "published")])
-    monkeypatch.setattr(published, "entries", lambda _: [passed])  # of this very environment
+    passed = stack_check.make_record([Outcome("app", PASSED, 1.0, "published")])
+    monkeypatch.setattr(published, "read_records", lambda _: [passed])  # of this very environment
     ran, text = plan("backbone=dinov2", cache)
     assert ran.code == 0, ran.out
     assert "| app | passed | published |" in answer(text, "stack")
     stack_check.save(
-        tmp_path / "cache", stack_check.record_of([Outcome("app", PASSED, 1.0, "served")])
+        tmp_path / "cache", stack_check.make_record([Outcome("app", PASSED, 1.0, "served")])
     )
     ran, text = plan("backbone=dinov2", cache)
     assert ran.code == 0, ran.out

@@ -307,7 +307,7 @@ def test_an_app_that_does_not_close_ends_with_its_process():
     program = (
         "import time; from fgvc.record.fiftyone import app; app.GRACE = 0.1\n"
         "class Stuck:\n    def close(self): print('asked'); time.sleep(600)\n"
-        "app.leave(Stuck())"
+        "app.close_app(Stuck())"
     )
     done = subprocess.run([sys.executable, "-uc", program], capture_output=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, b"asked\n"), done.stderr

@@ -15,12 +15,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from fgvc.record.fiftyone.database import reach
+from fgvc.record.fiftyone.database import connect
 from fgvc.types import UserError
 
 INSTALL = "pip install 'fiftyone>=1.22,<2'"
 TIMEOUT = 30.0  # seconds for mongod to say its version
-PATIENCE = 180  # seconds for the database, and for the App's server, to listen
+START_TIMEOUT = 180  # seconds for the database, and for the App's server, to listen
 GRACE = 20  # seconds for FiftyOne to end by itself
 
 
@@ -48,14 +48,14 @@ def prepare(database: Path) -> None:
         if error.name != "fiftyone":
             raise
         raise UserError(f"FiftyOne is not installed: {INSTALL}") from error
-    _see_only(database.absolute())
+    _hide_other_databases(database.absolute())
     if fo.config.database_uri is None:
         _check_mongod(service)
-    _be_patient(service)
-    reach(database)
+    _extend_timeouts(service)
+    connect(database)
 
 
-def load(folder: Path, data_root: Path, name: str) -> Any:
+def load_dataset(folder: Path, data_root: Path, name: str) -> Any:
     """Read a dataset into the database, in place of an earlier one of its name.
 
     Args:
@@ -102,17 +102,17 @@ def launch(dataset: Any, address: str, port: int) -> Any:
     return fo.launch_app(dataset, remote=True, address=address, port=port)
 
 
-def leave(session: Any) -> None:
+def close_app(session: Any) -> None:
     """Close the App for good: this process ends within GRACE seconds, whatever FiftyOne waits for.
 
     Its farewell to its servers was once seen to hang. They end with their parent all the same, and
     nothing is left to write: the person has asked for the end.
     """
-    end_soon()
+    exit_soon()
     session.close()
 
 
-def end_soon() -> None:
+def exit_soon() -> None:
     """Let this process end within GRACE seconds, and at once on another Ctrl-C."""
     sys.stdout.flush()
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
@@ -121,7 +121,7 @@ def end_soon() -> None:
     last.start()
 
 
-def _see_only(database: Path) -> None:
+def _hide_other_databases(database: Path) -> None:
     """FiftyOne joins any database that the user already has running, wherever its folder lies; it
     looks for one among the processes, so here only those that name this folder are to be seen."""
     import fiftyone.service.util as processes
@@ -132,11 +132,11 @@ def _see_only(database: Path) -> None:
     )
 
 
-def _be_patient(service: Any) -> None:
+def _extend_timeouts(service: Any) -> None:
     """FiftyOne waits a minute for its database and for its server; a busy machine takes longer."""
     waits = service.Service._wait_for_child_port
     if len(waits.__defaults__ or ()) == 2:  # port, timeout
-        waits.__defaults__ = (None, PATIENCE)
+        waits.__defaults__ = (None, START_TIMEOUT)
 
 
 def _check_mongod(service: Any) -> None:

@@ -14,13 +14,13 @@ from fgvc import untrusted
 from fgvc.types import UserError
 
 URI = "FIFTYONE_DATABASE_URI"
-OWN_TIMEOUT = "serverSelectionTimeoutMS"
-ANSWER = 10_000  # milliseconds for a database that is named to answer
+TIMEOUT_OPTION = "serverSelectionTimeoutMS"
+PING_TIMEOUT = 10_000  # milliseconds for a database that is named to answer
 POLL = 0.2  # seconds between looks at a mongod that starts
 STARTING = 4615611  # MongoDB's id of the first line of a start in its log
 
 
-def reach(folder: Path) -> None:
+def connect(folder: Path) -> None:
     """Connect FiftyOne to its database, which is started where none is named.
 
     Args:
@@ -65,7 +65,9 @@ def _ping(uri: str) -> None:
     import pymongo
     from pymongo.errors import PyMongoError
 
-    patience: dict[str, Any] = {} if OWN_TIMEOUT.lower() in uri.lower() else {OWN_TIMEOUT: ANSWER}
+    patience: dict[str, Any] = (
+        {} if TIMEOUT_OPTION.lower() in uri.lower() else {TIMEOUT_OPTION: PING_TIMEOUT}
+    )
     try:
         with pymongo.MongoClient(uri, **patience) as client:
             client.admin.command("ping")

@@ -44,19 +44,19 @@ def write(folder: Path, said: RunResults, about: Mapping[str, Any]) -> None:
             **about,
             "checkpoint_id": said.checkpoint_id,
             "fields": list(_fields(said)),
-            "confused": confused(said),
+            "confused": confused_pairs(said),
         }
     )
     for split in said.splits:
         key = answer.key(samples.EVALUATED[split])
         _write(
             folder / "evaluations" / f"{key}.json",
-            [json_documents.line(samples.results(said, split))],
+            [json_documents.json_line(samples.evaluation_results(said, split))],
         )
     if said.features is not None:
-        found = json_documents.line(_map(said, said.features))
+        found = json_documents.json_line(_map(said, said.features))
         _write(folder / "brain" / f"{answer.key(MAP)}.json", [found])
-    write_samples(folder, samples.lines(said))
+    write_samples(folder, samples.sample_lines(said))
     write_metadata(folder, metadata([answer], said.classes))
 
 
@@ -104,7 +104,7 @@ def metadata(
         "version": VERSION,
         "media_type": "image",
         "sample_fields": [
-            *json_documents.sample_basics(),
+            *json_documents.default_fields(),
             truth,
             *(field for answer in answers for field in answer.declared()),
         ],
@@ -133,7 +133,7 @@ def _fields(said: RunResults) -> Iterable[str]:
         yield "attention"
 
 
-def confused(said: RunResults) -> list[Document]:
+def confused_pairs(said: RunResults) -> list[Document]:
     """The most frequent confusions of the test images, by the names of the classes."""
     test = said.splits["test"]
     matrix = metrics.confusion(test.logits_NC, test.label_N, len(said.classes))
@@ -153,13 +153,13 @@ def _map(said: RunResults, features: Features) -> Document:
     return {
         "cls": "fiftyone.brain.visualization.VisualizationResults",
         "reducer_blob": None,
-        "points": json_documents.packed(plane(features.x_ND)),
-        "sample_ids": json_documents.packed(np.array(ids, dtype="<U24")),
+        "points": json_documents.pack_array(principal_plane(features.x_ND)),
+        "sample_ids": json_documents.pack_array(np.array(ids, dtype="<U24")),
         "label_ids": None,
     }
 
 
-def plane(x_ND: np.ndarray) -> np.ndarray:
+def principal_plane(x_ND: np.ndarray) -> np.ndarray:
     """Principal components, float32 (N, 2).
 
     By them, as t-SNE of 2,000 images takes a minute and gives other bits on other numbers of

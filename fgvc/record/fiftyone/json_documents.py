@@ -24,7 +24,7 @@ CLASSIFICATION, HEATMAP = f"{LABELS}.Classification", f"{LABELS}.Heatmap"
 PLAIN = ("id", "created_at", "last_modified_at", "_media_type", "_rand", "_dataset_id", "filepath")
 
 
-def line(document: Mapping[str, Any]) -> bytes:
+def json_line(document: Mapping[str, Any]) -> bytes:
     """A document in one line of ASCII: its reader goes by the locale, whatever that is."""
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
 
@@ -38,7 +38,7 @@ def object_id(hex_digits: str) -> Document:
     return {"$oid": hex_digits}
 
 
-def packed(values: np.ndarray) -> str:
+def pack_array(values: np.ndarray) -> str:
     """An array as text: base64 of zlib of the bytes that np.save writes.
 
     Stored, not squeezed: floats hardly shrink, and so the bytes are those of every zlib.
@@ -56,10 +56,10 @@ def _header(kind: str, shape: tuple[int, ...]) -> bytes:
 
 
 def array(values: np.ndarray) -> Document:
-    return {"$binary": {"base64": packed(values), "subType": "00"}}
+    return {"$binary": {"base64": pack_array(values), "subType": "00"}}
 
 
-def moment(when: datetime.datetime) -> Document:
+def timestamp(when: datetime.datetime) -> Document:
     """UTC, to the millisecond, as MongoDB keeps it."""
     text = when.astimezone(datetime.UTC).isoformat(timespec="milliseconds")
     return {"$date": text.replace("+00:00", "Z")}
@@ -98,7 +98,7 @@ def label_field(name: str, label: str, fields: Sequence[Document], description: 
     )
 
 
-def sample_basics() -> list[Document]:
+def default_fields() -> list[Document]:
     """The declarations that every dataset of pictures opens with."""
     kinds = dict.fromkeys(("id", "_dataset_id"), "ObjectId")
     kinds |= dict.fromkeys(("created_at", "last_modified_at"), "DateTime")
@@ -130,7 +130,7 @@ def run(
     return {
         "key": key,
         "version": "1.0.0",
-        "timestamp": moment(when),
+        "timestamp": timestamp(when),
         "view_stages": list(stages) or None,
         "config": dict(config),
     }

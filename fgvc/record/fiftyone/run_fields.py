@@ -92,12 +92,14 @@ class RunFields:
         of = f"{self.info['name']} ({self.info['checkpoint_id'][:SHORT]})"
         kinds = {
             "predictions": lambda name: label_field(
-                name, json_documents.CLASSIFICATION, _predicted(), f"what {of} says"
+                name, json_documents.CLASSIFICATION, _prediction_fields(), f"what {of} says"
             ),
-            "eval": lambda name: _told(name, "Boolean", "test: right or wrong"),
-            "eval_val": lambda name: _told(name, "Boolean", "validation: right or wrong"),
-            "hardness": lambda name: _told(name, "Float", "entropy of the prediction, nats"),
-            "embedding": lambda name: _told(name, "Vector", "the feature that the head read"),
+            "eval": lambda name: _plain_field(name, "Boolean", "test: right or wrong"),
+            "eval_val": lambda name: _plain_field(name, "Boolean", "validation: right or wrong"),
+            "hardness": lambda name: _plain_field(name, "Float", "entropy of the prediction, nats"),
+            "embedding": lambda name: _plain_field(
+                name, "Vector", "the feature that the head read"
+            ),
             "attention": lambda name: label_field(
                 name,
                 json_documents.HEATMAP,
@@ -157,7 +159,7 @@ class RunFields:
         return [view(f"worst confused pairs{of}", "pair by pair", together), *one_by_one]
 
 
-def between(first: RunFields, second: RunFields) -> list[Document]:
+def comparison_views(first: RunFields, second: RunFields) -> list[Document]:
     """Views of two answers: where one is right and the other wrong, and where both are wrong."""
     a, b = first.key("eval"), second.key("eval")
     cases = (
@@ -178,11 +180,11 @@ def _sorted(by: str, reverse: bool) -> str:
     return stage("SortBy", field_or_expr=by, reverse=reverse)
 
 
-def _told(name: str, kind: str, description: str) -> Document:
+def _plain_field(name: str, kind: str, description: str) -> Document:
     return field(name, kind, description=description)
 
 
-def _predicted() -> list[Document]:
+def _prediction_fields() -> list[Document]:
     kinds = {"label": "String", "confidence": "Float", "logits": "Vector"}
     kinds |= {"top": "List of String", "top_confidence": "List of Float"}
     return [field(name, kind) for name, kind in kinds.items()]

@@ -24,7 +24,7 @@ from fgvc.types import Features, Manifest, Predictions
 CHUNK = 256  # images whose probabilities are computed together
 UNREADABLE = "unreadable"  # tag of pictures that could not be read
 EVALUATED = {"test": "eval", "val": "eval_val"}
-Heat = Callable[[int], np.ndarray | None]  # manifest row -> attention over the picture, uint8
+Heatmap = Callable[[int], np.ndarray | None]  # manifest row -> attention over the picture, uint8
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class RunResults:
     checkpoint_id: str
     splits: Mapping[str, Predictions]
     features: Features | None = None
-    heat: Heat | None = None
+    heat: Heatmap | None = None
 
     def label_id(self, field: str, path: str) -> str:
         """Of a label; that of the truth is the same in every run."""
@@ -51,7 +51,7 @@ class RunResults:
 
 
 @dataclass(frozen=True)
-class One:
+class ImagePrediction:
     """One image's share. best_K: class indices, probable first; empty where it was not read."""
 
     row: int
@@ -67,17 +67,17 @@ def sample_id(path: str) -> str:
     return json_documents.hex_id("sample", path)
 
 
-def lines(said: RunResults) -> Iterator[bytes]:
+def sample_lines(said: RunResults) -> Iterator[bytes]:
     """Every sample as JSON, without holding more than a chunk of them."""
     vectors = _vectors(said.features)
     for split in sorted(said.splits):
-        for one in _ones(said.splits[split]):
-            yield json_documents.line(_sample(said, split, one, vectors))
+        for one in _image_predictions(said.splits[split]):
+            yield json_documents.json_line(_sample(said, split, one, vectors))
 
 
-def results(said: RunResults, split: str) -> Document:
+def evaluation_results(said: RunResults, split: str) -> Document:
     """The results of FiftyOne's own evaluation of a split, image by image."""
-    ones = list(_ones(said.splits[split]))
+    ones = list(_image_predictions(said.splits[split]))
     paths = [said.manifest.path[one.row] for one in ones]
     return {
         "cls": "fiftyone.utils.eval.classification.ClassificationResults",
@@ -96,7 +96,7 @@ def results(said: RunResults, split: str) -> Document:
     }
 
 
-def _ones(predictions: Predictions) -> Iterator[One]:
+def _image_predictions(predictions: Predictions) -> Iterator[ImagePrediction]:
     for start in range(0, len(predictions.row_N), CHUNK):
         part = slice(start, start + CHUNK)
         logits_NC, label_N = predictions.logits_NC[part], predictions.label_N[part]
@@ -107,7 +107,7 @@ def _ones(predictions: Predictions) -> Iterator[One]:
         hardness_N = entr(share_NC).sum(axis=1)
         for place, row in enumerate(predictions.row_N[part].tolist()):
             best_K = top_NK[place] if readable_N[place] else top_NK[place, :0]
-            yield One(
+            yield ImagePrediction(
                 row,
                 int(label_N[place]),
                 best_K.tolist(),
@@ -117,7 +117,9 @@ def _ones(predictions: Predictions) -> Iterator[One]:
             )
 
 
-def _sample(said: RunResults, split: str, one: One, vectors: Mapping[int, np.ndarray]) -> Document:
+def _sample(
+    said: RunResults, split: str, one: ImagePrediction, vectors: Mapping[int, np.ndarray]
+) -> Document:
     path = said.manifest.path[one.row]
     key = sample_id(path)
     sample: Document = {
@@ -141,7 +143,7 @@ def _sample(said: RunResults, split: str, one: One, vectors: Mapping[int, np.nda
     return sample
 
 
-def _prediction(said: RunResults, one: One, path: str) -> Document:
+def _prediction(said: RunResults, one: ImagePrediction, path: str) -> Document:
     names = [said.classes[index] for index in one.best_K]
     more = {"label": names[0], "confidence": one.share_K[0]}
     if len(one.logits_C) <= LOGITS_UP_TO:

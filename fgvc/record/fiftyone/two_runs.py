@@ -14,7 +14,7 @@ from typing import Any
 from fgvc import untrusted
 from fgvc.record.fiftyone import dataset, json_documents
 from fgvc.record.fiftyone.json_documents import Document
-from fgvc.record.fiftyone.run_fields import FIELDS, MAP, RunFields, between
+from fgvc.record.fiftyone.run_fields import FIELDS, MAP, RunFields, comparison_views
 from fgvc.store import atomic
 from fgvc.types import UserError
 
@@ -36,7 +36,7 @@ def write(folder: Path, first: Path, second: Path) -> None:
         _copy_results(source, folder, answer)
     dataset.write_samples(folder, _joined(first, second, answers))
     classes = found[0]["default_classes"]
-    dataset.write_metadata(folder, dataset.metadata(answers, classes, between(*answers)))
+    dataset.write_metadata(folder, dataset.metadata(answers, classes, comparison_views(*answers)))
 
 
 def samples(folder: Path) -> Iterator[Document]:
@@ -81,9 +81,9 @@ def _joined(first: Path, second: Path, answers: list[RunFields]) -> Iterator[byt
     theirs = {sample["_id"]["$oid"]: _renamed(sample, answers[1]) for sample in samples(second)}
     for sample in samples(first):
         beside = theirs.pop(sample["_id"]["$oid"], {})
-        yield json_documents.line({**beside, **_renamed(sample, answers[0])})
+        yield json_documents.json_line({**beside, **_renamed(sample, answers[0])})
     for alone in theirs.values():  # validation may be another
-        yield json_documents.line(alone)
+        yield json_documents.json_line(alone)
 
 
 def _renamed(sample: Document, answer: RunFields) -> Document:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.record.page.pictures import Album, Shown
+from fgvc.record.page.pictures import Album, PageImage
 from fgvc.record.prediction_tables import read_predictions
 
 SUREST = 12  # mistakes with the highest confidence
@@ -19,7 +19,7 @@ COLUMNS = ["path", "split", "label", "pred", "confidence"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class PredictedImage:
     """One test image. label, pred: class indices; pred is UNREADABLE, and confidence None, where
     it could not be read."""
 
@@ -40,7 +40,7 @@ class ClassRow:
     index: int
     recall: float
     support: int
-    examples: tuple[tuple[Answer, Shown], ...] = ()
+    examples: tuple[tuple[PredictedImage, PageImage], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ class Gallery:
 
     worst: tuple[ClassRow, ...]
     best: tuple[ClassRow, ...]
-    surest: tuple[tuple[Answer, Shown], ...]
+    surest: tuple[tuple[PredictedImage, PageImage], ...]
 
 
 def gallery(folder: Path, album: Album) -> Gallery:
     """The hardest and the easiest classes with pictures, and the surest mistakes of all."""
-    answers = _answers(folder / "predictions.parquet")
-    classes = sorted(_classes(folder / "per_class.csv"), key=lambda one: one.recall)
+    answers = _read_test_predictions(folder / "predictions.parquet")
+    classes = sorted(_read_classes(folder / "per_class.csv"), key=lambda one: one.recall)
     hard = [one for one in classes[:WORST] if one.recall < 1]
     easy = [one for one in classes[::-1][:BEST] if one not in hard]
     wrong = [one for one in answers if not one.right]
@@ -67,29 +67,31 @@ def gallery(folder: Path, album: Album) -> Gallery:
     )
 
 
-def _with(row: ClassRow, answers: Iterable[Answer], most: int, album: Album) -> ClassRow:
+def _with(row: ClassRow, answers: Iterable[PredictedImage], most: int, album: Album) -> ClassRow:
     own = [one for one in answers if one.label == row.index]
     return ClassRow(row.index, row.recall, row.support, _shown(own, most, album))
 
 
-def _shown(answers: Sequence[Answer], most: int, album: Album) -> tuple[tuple[Answer, Shown], ...]:
+def _shown(
+    answers: Sequence[PredictedImage], most: int, album: Album
+) -> tuple[tuple[PredictedImage, PageImage], ...]:
     found = ((one, album.test_image(one.path)) for one in answers[:most])
     return tuple((one, shown) for one, shown in found if shown is not None)
 
 
-def _answers(file: Path) -> list[Answer]:
+def _read_test_predictions(file: Path) -> list[PredictedImage]:
     """Of the test images, the surest first; an unreadable one was sure of nothing."""
     table = read_predictions(file, COLUMNS)
     columns = (table[name].to_pylist() for name in COLUMNS)
     found = [
-        Answer(path, label, pred, confidence)
+        PredictedImage(path, label, pred, confidence)
         for path, split, label, pred, confidence in zip(*columns, strict=True)
         if split == "test"
     ]
     return sorted(found, key=lambda one: (-(one.confidence or 0.0), one.path))
 
 
-def _classes(file: Path) -> list[ClassRow]:
+def _read_classes(file: Path) -> list[ClassRow]:
     """Those that the test images hold."""
     with io.TextIOWrapper(untrusted.open_regular(file), "utf-8", newline="") as opened:
         rows = [

@@ -19,7 +19,7 @@ from PIL import Image
 from fgvc import untrusted
 from fgvc.record.page.render import plain
 
-Picture = Callable[[str], "np.ndarray | None"]  # path -> uint8 HWC, None where it cannot be read
+ReadImage = Callable[[str], "np.ndarray | None"]  # path -> uint8 HWC, None where it cannot be read
 SIDE, QUALITY = 168, 72  # pixels of the longer side; JPEG
 OWN = ("PNG", "JPEG")  # formats of the pictures that a run writes
 WIDE = 360  # the same of an overlay
@@ -27,7 +27,7 @@ BUDGET = 1_400_000  # bytes of all pictures of a page, as the page holds them
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageImage:
     """A picture as a page shows it. source: a data URI."""
 
     source: str
@@ -45,41 +45,41 @@ SHOT = re.compile(
 class Album:
     """The pictures of one page: what is asked for first is sure to be in."""
 
-    def __init__(self, picture: Picture, budget: int = BUDGET) -> None:
+    def __init__(self, picture: ReadImage, budget: int = BUDGET) -> None:
         self._picture, self.left = picture, budget
 
-    def test_image(self, path: str) -> Shown | None:
+    def test_image(self, path: str) -> PageImage | None:
         """None where it cannot be read, or the page is full."""
         pixels_HWC = self._picture(path)
         return None if pixels_HWC is None else self._small(Image.fromarray(pixels_HWC), path, SIDE)
 
-    def overlay(self, file: Path) -> Shown | None:
+    def overlay(self, file: Path) -> PageImage | None:
         """A picture that lies in the run folder, larger."""
         with Image.open(untrusted.require_regular(file), formats=OWN) as image:
             return self._small(image.convert("RGB"), file.name, WIDE)
 
-    def whole(self, file: Path) -> Shown | None:
+    def whole(self, file: Path) -> PageImage | None:
         """A PNG as it is."""
         with Image.open(untrusted.require_regular(file), formats=OWN) as image:
             return self._kept(
                 untrusted.read_bytes(file, untrusted.PICTURE), "png", image.size, file.name
             )
 
-    def _small(self, image: Image.Image, path: str, side: int) -> Shown | None:
+    def _small(self, image: Image.Image, path: str, side: int) -> PageImage | None:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         out = io.BytesIO()
         image.save(out, "JPEG", quality=QUALITY, optimize=True)
         return self._kept(out.getvalue(), "jpeg", image.size, path)
 
-    def _kept(self, data: bytes, kind: str, size: tuple[int, int], path: str) -> Shown | None:
+    def _kept(self, data: bytes, kind: str, size: tuple[int, int], path: str) -> PageImage | None:
         source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
         if len(source) > self.left:
             return None
         self.left -= len(source)
-        return Shown(source, *size, plain(path))
+        return PageImage(source, *size, plain(path))
 
 
-class ShownAlbum(Album):
+class RecordedAlbum(Album):
     """The photographs that a page shows, in its order: to derive the rest of it without a dataset.
 
     Pictures of the run folder itself are read again.
@@ -88,11 +88,11 @@ class ShownAlbum(Album):
     def __init__(self, page: str) -> None:
         super().__init__(lambda path: None)
         self._shots = [
-            Shown(source, int(width), int(height), html.unescape(path))
+            PageImage(source, int(width), int(height), html.unescape(path))
             for source, width, height, path in SHOT.findall(page)
         ]
 
-    def test_image(self, path: str) -> Shown | None:
+    def test_image(self, path: str) -> PageImage | None:
         """The next photograph, if it has this path: the page requests them in its own order."""
         if not self._shots or self._shots[0].path != plain(path):
             return None

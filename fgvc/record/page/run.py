@@ -20,7 +20,7 @@ from fgvc.record.comparability import Comparability
 from fgvc.record.console import TEST_MARKS
 from fgvc.record.page.chart import Chart, chart
 from fgvc.record.page.gallery import gallery
-from fgvc.record.page.pictures import Album, Picture
+from fgvc.record.page.pictures import Album, ReadImage
 from fgvc.record.page.render import HOME, render
 from fgvc.record.run_dir import RESUME, SHORT, TEST_READS, RunFolder, read_json
 from fgvc.record.tensorboard import Point
@@ -59,7 +59,7 @@ def write(
     name: str,
     checkpoint_id: str,
     history: Iterable[Point],
-    picture: Picture,
+    picture: ReadImage,
 ) -> None:
     """Write report.html of a run whose other files all lie there.
 
@@ -202,19 +202,18 @@ def _badges(stamp: Mapping[str, Any]) -> list[Badge]:
             Badge("stack not validated", "runtime.stack_check=false", "warn"),
         ),
         (
-            stamp["weights"]["kind"] != "random"
-            and from_record(card.get("contamination", UNKNOWN)),
+            stamp["weights"]["kind"] != "random" and is_warning(card.get("contamination", UNKNOWN)),
             Badge("contamination", card.get("contamination", UNKNOWN)),
         ),
         (
-            from_record(card.get("label_noise", UNKNOWN)),
+            is_warning(card.get("label_noise", UNKNOWN)),
             Badge("label noise", card.get("label_noise", UNKNOWN)),
         ),
     ]
     return [badge for applies, badge in badges if applies]
 
 
-def from_record(about: str) -> bool:
+def is_warning(about: str) -> bool:
     """Whether a line of a card is a warning: it begins with "none" where there is none."""
     return about != UNKNOWN and not about.startswith("none")
 

@@ -20,7 +20,7 @@ COMMAND = "python -m fgvc.run task=check"
 MODERN = ("clip", "siglip2", "dinov2", "dinov3")  # families that run on a validated stack only
 
 
-def validated(cache_root: Path) -> dict[str, Any] | None:
+def passed_check(cache_root: Path) -> dict[str, Any] | None:
     """The record of a passed check of this very environment.
 
     Args:
@@ -63,7 +63,7 @@ def record_path(cache_root: Path) -> Path:
     return Path(cache_root).expanduser() / "stack" / f"{env_hash}.json"
 
 
-def record_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def make_record(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """What was checked, where and when, as plain data; it names neither host nor user."""
     assert outcomes
     return {

@@ -16,7 +16,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fgvc.record.stack_check.step import FAILED, NOT_TRIED, PASSED, SIDES, Differs, Outcome, Step
+from fgvc.record.stack_check.step import (
+    FAILED,
+    NOT_TRIED,
+    PASSED,
+    SIDES,
+    MismatchError,
+    Outcome,
+    Step,
+)
 from fgvc.types import UserError
 
 
@@ -29,13 +37,13 @@ def main(side: str, folder: Path) -> None:
     assert tuple(step.name for step in steps) == SIDES[side]
     passed: set[str] = set()
     for step in steps:
-        outcome = tried(step, folder, passed)
+        outcome = try_step(step, folder, passed)
         if outcome.result == PASSED:
             passed.add(step.name)
         print(json.dumps(asdict(outcome)), file=reports, flush=True)
 
 
-def tried(step: Step, folder: Path, passed: set[str]) -> Outcome:
+def try_step(step: Step, folder: Path, passed: set[str]) -> Outcome:
     """The outcome of one step; an exception is an outcome too, its traceback goes to the log."""
     if step.needs is not None and step.needs not in passed:
         return Outcome(step.name, NOT_TRIED, 0.0, f"needs {step.needs}")
@@ -49,7 +57,7 @@ def tried(step: Step, folder: Path, passed: set[str]) -> Outcome:
 
 
 def _cause(error: Exception) -> str:
-    known = isinstance(error, UserError | Differs)
+    known = isinstance(error, UserError | MismatchError)
     return str(error) if known else f"{type(error).__name__}: {error}"
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from fgvc.metrics import classification
 from fgvc.record.fiftyone.app import launch, prepare
-from fgvc.record.stack_check.step import Differs, Step, same
+from fgvc.record.stack_check.step import MismatchError, Step, check_equal
 
 NAME, EVALUATION = "fgvc-check", "eval"
 CLASSES = ("Möwe", "Ram C/V", "avocet")  # letters that file names and queries trip over
@@ -41,7 +41,7 @@ def database(folder: Path) -> str:
 
     client = odm.get_db_conn().client
     options = client.admin.command("getCmdLineOpts")["parsed"]
-    same("database folder", Path(options["storage"]["dbPath"]).resolve(), wanted.resolve())
+    check_equal("database folder", Path(options["storage"]["dbPath"]).resolve(), wanted.resolve())
     return f"mongod {client.server_info()['version']}, in a folder of its own"
 
 
@@ -67,7 +67,7 @@ def dataset(folder: Path) -> str:
     made = fo.Dataset(NAME)
     made.default_classes = list(CLASSES)
     made.add_samples(samples, progress=False)
-    same("samples", made.count(), len(LABEL_N))
+    check_equal("samples", made.count(), len(LABEL_N))
     return f"{made.count()} pictures with ground truth, predictions and logits"
 
 
@@ -83,15 +83,15 @@ def evaluation(folder: Path) -> str:
         "predictions", gt_field="ground_truth", eval_key=EVALUATION, classes=list(CLASSES)
     )
     matrix = classification.confusion(LOGITS_NC, LABEL_N, len(CLASSES))[:, : len(CLASSES)]
-    same("confusion matrix", found.confusion_matrix().tolist(), matrix.tolist())
+    check_equal("confusion matrix", found.confusion_matrix().tolist(), matrix.tolist())
     numbers = classification.evaluate(LOGITS_NC, LABEL_N, len(CLASSES))
-    same("accuracy", _rounded(found.metrics()["accuracy"]), _rounded(numbers["top1"]))
+    check_equal("accuracy", _rounded(found.metrics()["accuracy"]), _rounded(numbers["top1"]))
     report = found.report()
     for row in classification.per_class(LOGITS_NC, LABEL_N, CLASSES):
         theirs = report[row["name"]]
         for name in ("precision", "recall", "f1", "support"):
             value = theirs["f1-score" if name == "f1" else name]
-            same(f"{name} of {row['name']}", _rounded(value), _rounded(row[name]))
+            check_equal(f"{name} of {row['name']}", _rounded(value), _rounded(row[name]))
     return f"accuracy {numbers['top1']:.3f}, confusion and numbers by class equal fgvc's own"
 
 
@@ -106,11 +106,11 @@ def export(folder: Path) -> str:
     )
     read = fo.Dataset.from_dir(dataset_dir=str(out), dataset_type=FiftyOneDataset, progress=False)
     for field in ("ground_truth.label", "predictions.label"):
-        same(field, read.count_values(field), made.count_values(field))
-    same("evaluations", read.list_evaluations(), made.list_evaluations())
+        check_equal(field, read.count_values(field), made.count_values(field))
+    check_equal("evaluations", read.list_evaluations(), made.list_evaluations())
     files = [Path(sample.filepath).resolve() for sample in read.iter_samples()]
     there = [file for file in files if file.is_relative_to(out.resolve()) and file.is_file()]
-    same("pictures in the export", len(there), len(LABEL_N))
+    check_equal("pictures in the export", len(there), len(LABEL_N))
     return f"{read.count()} pictures exported and read back, counts equal"
 
 
@@ -127,15 +127,15 @@ def app(folder: Path) -> str:
     session = launch(made, ADDRESS, port)
     try:
         page = _get(port, "/").decode()
-        same("title of the page", re.findall(r"<title>(.*?)</title>", page), ["FiftyOne"])
+        check_equal("title of the page", re.findall(r"<title>(.*?)</title>", page), ["FiftyOne"])
         programs = re.findall(r'<script type="module"[^>]* src="\.?/([^"]+\.js)"', page)
-        same("programs the page names", len(programs), 1)
+        check_equal("programs the page names", len(programs), 1)
         _get(port, f"/{programs[0]}")
         version = json.loads(_get(port, "/fiftyone"))["version"]
-        same("version", version, fo.__version__)
+        check_equal("version", version, fo.__version__)
         file = made.first().filepath
         picture = _get(port, f"/media?filepath={urllib.parse.quote(file)}")
-        same("bytes of a picture", len(picture), Path(file).stat().st_size)
+        check_equal("bytes of a picture", len(picture), Path(file).stat().st_size)
     finally:
         session.close()
     _see_closed(port)
@@ -161,7 +161,7 @@ def _see_closed(port: int) -> None:
     with socket.socket() as probe:
         probe.settimeout(TIMEOUT)
         if probe.connect_ex((ADDRESS, port)) == 0:
-            raise Differs(f"the App still answers on port {port} after it was closed")
+            raise MismatchError(f"the App still answers on port {port} after it was closed")
 
 
 STEPS = (

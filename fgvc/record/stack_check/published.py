@@ -12,7 +12,7 @@ from fgvc.types import UserError
 from fgvc.untrusted import read_json
 from fgvc.untrusted.escape import markdown
 
-OPENS, CLOSES = "<!-- stack -->", "<!-- /stack -->"
+OPENING, CLOSING = "<!-- stack -->", "<!-- /stack -->"
 COLUMNS = {
     "platform": "platform",
     "Python": "python_version",
@@ -26,14 +26,14 @@ COLUMNS = {
 }
 
 
-def places(root: Path) -> tuple[Path, Path]:
+def locate(root: Path) -> tuple[Path, Path]:
     """The checked-in records, and the README that shows them.
 
     Raises:
         UserError: `root` is no checkout, so there is nothing to record in.
     """
     readme = root / "README.md"
-    if not readme.is_file() or OPENS not in untrusted.read_text(readme):
+    if not readme.is_file() or OPENING not in untrusted.read_text(readme):
         raise UserError("task.record=true: needs a checkout of fgvc; leave it out elsewhere")
     return root / "specs" / "stack.json", readme
 
@@ -46,15 +46,15 @@ def publish(record: dict[str, Any], root: Path) -> None:
         OSError: the disk refuses.
     """
     assert record["passed"]
-    specs, readme = places(root)
-    records = merged(entries(root), record)
+    specs, readme = locate(root)
+    records = merge(read_records(root), record)
     for folder in (specs.parent, root):
         temporary_files.remove_stale(folder)
     atomic.write_json(specs, records)
-    atomic.write_text(readme, redrawn(untrusted.read_text(readme), records))
+    atomic.write_text(readme, insert_table(untrusted.read_text(readme), records))
 
 
-def entries(root: Path) -> list[dict[str, Any]]:
+def read_records(root: Path) -> list[dict[str, Any]]:
     """The checked-in records; none where the file is not there yet.
 
     Raises:
@@ -74,7 +74,7 @@ def entries(root: Path) -> list[dict[str, Any]]:
     return records
 
 
-def merged(records: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+def merge(records: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
     """The records with `new` among them, sorted; of one platform and Python the newer stays."""
     by_kind = {_kind(record): record for record in sorted([*records, new], key=_checked)}
     return [by_kind[kind] for kind in sorted(by_kind)]
@@ -89,11 +89,11 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def redrawn(readme: str, records: Sequence[dict[str, Any]]) -> str:
+def insert_table(readme: str, records: Sequence[dict[str, Any]]) -> str:
     """README with the table of these records between its two markers."""
-    before, _, rest = readme.partition(OPENS)
-    _, _, after = rest.partition(CLOSES)
-    return f"{before}{OPENS}\n{table(records)}\n{CLOSES}{after}"
+    before, _, rest = readme.partition(OPENING)
+    _, _, after = rest.partition(CLOSING)
+    return f"{before}{OPENING}\n{table(records)}\n{CLOSING}{after}"
 
 
 def _kind(record: dict[str, Any]) -> tuple[str, tuple[int, ...]]:

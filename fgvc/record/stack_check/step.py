@@ -41,15 +41,15 @@ class Outcome:
         return {"result": self.result, "seconds": round(self.seconds, 1), "says": self.says}
 
 
-class Differs(Exception):  # noqa: N818 - it says what is, not that something broke
+class MismatchError(Exception):
     """Something came back other than it was sent."""
 
 
-def same(what: str, found: object, wanted: object) -> None:
+def check_equal(what: str, found: object, wanted: object) -> None:
     """Hold one value against another; an assertion would vanish under python -O.
 
     Raises:
         Differs: they are not equal.
     """
     if found != wanted:
-        raise Differs(f"{what}: {found} instead of {wanted}")
+        raise MismatchError(f"{what}: {found} instead of {wanted}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from fgvc.record.stack_check.step import Step, same
+from fgvc.record.stack_check.step import Step, check_equal
 from fgvc.record.tensorboard import KEYS, Board
 
 POINTS = 3
@@ -25,12 +25,12 @@ def events(folder: Path) -> str:
     read = EventAccumulator(str(folder / "tb"), size_guidance={"scalars": 0, "images": 0})
     read.Reload()
     tags = read.Tags()
-    same("tags of scalars", sorted(tags["scalars"]), sorted(wrote))
+    check_equal("tags of scalars", sorted(tags["scalars"]), sorted(wrote))
     for key, points in wrote.items():
-        same(key, [(event.step, event.value) for event in read.Scalars(key)], points)
-    same("tags of pictures", tags["images"], ["picture"])
+        check_equal(key, [(event.step, event.value) for event in read.Scalars(key)], points)
+    check_equal("tags of pictures", tags["images"], ["picture"])
     (picture,) = read.Images("picture")
-    same("size of the picture", (picture.width, picture.height), (12, 8))
+    check_equal("size of the picture", (picture.width, picture.height), (12, 8))
     return f"{POINTS * len(KEYS)} points of {len(KEYS)} scalars and a picture, read back equal"
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from fgvc.metrics.precision_recall import Curve
 from fgvc.record.tensorboard.events import summary_writer
-from fgvc.record.tensorboard.image_sheet import captioned
+from fgvc.record.tensorboard.image_sheet import draw_sheet
 from fgvc.record.tensorboard.projector import COLUMNS, Points
 from fgvc.store.disk_errors import add_path
 from fgvc.untrusted.escape import tsv_cell
@@ -145,7 +145,7 @@ class Board:
         Args:
             pixels_BCHW: uint8 RGB. captions: one a picture, of one line or several.
         """
-        sheet_HWC = captioned(pixels_BCHW.permute(0, 2, 3, 1).cpu().numpy(), captions)
+        sheet_HWC = draw_sheet(pixels_BCHW.permute(0, 2, 3, 1).cpu().numpy(), captions)
         self._writer.add_image(tag, sheet_HWC, step, dataformats="HWC")
 
     def curve(self, tag: str, curve: Curve) -> None:

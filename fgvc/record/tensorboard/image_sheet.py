@@ -14,11 +14,11 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import ImageDraw
 
-SHOWN = 16  # pictures of a sheet at most
+MAX_IMAGES = 16  # pictures of a sheet at most
 CELL, LINE = 224, 15  # pixels: the side of a picture at most, the height of a line of text
 
 
-def captioned(pixels_BHWC: np.ndarray, captions: Sequence[str]) -> np.ndarray:
+def draw_sheet(pixels_BHWC: np.ndarray, captions: Sequence[str]) -> np.ndarray:
     """Pictures with a caption below each, in about as many rows as columns; uint8 (H, W, C).
 
     Args:
@@ -28,7 +28,7 @@ def captioned(pixels_BHWC: np.ndarray, captions: Sequence[str]) -> np.ndarray:
 
     assert len(pixels_BHWC) == len(captions) > 0
     assert pixels_BHWC.dtype == np.uint8
-    shown = min(len(captions), SHOWN)
+    shown = min(len(captions), MAX_IMAGES)
     columns = math.ceil(math.sqrt(shown))
     rows = math.ceil(shown / columns)
     height, width = (min(side, CELL) for side in pixels_BHWC.shape[1:3])

@@ -17,8 +17,8 @@ ANY = "any"  # in the hash, where a key changes no number: it stands for every v
 
 def status(record: Record) -> str:
     """Does status.json vouch for itself and for artifacts.json, and say that the run ended well?"""
-    told = verify.status(record.path)
-    verify.index(record.path)
+    told = verify.read_status(record.path)
+    verify.read_index(record.path)
     started = record.stamp["started"]
     agree("started", ("env_stamp.json", started), ("status.json", told["started"]))
     return f"done, {told['started'][:19]} to {told['updated'][:19]} UTC"
@@ -59,7 +59,7 @@ def names(record: Record) -> str:
 def retention(record: Record) -> str:
     """Does retention.json belong to this run and keep it for at least 90 days?"""
     try:
-        kept = verify.retention_of(record.path)
+        kept = verify.read_retention(record.path)
     except UnreadableError as why:
         raise DamageError(str(why)) from why
     days = (kept.expires - kept.created).total_seconds() / 86400

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from fgvc.record import privacy, retention
-from fgvc.record.verify import retention_of
+from fgvc.record.verify import read_retention
 from fgvc.report.audit import command, limits
 from fgvc.report.audit.check import FAIL, PERSON, UNCHECKED, Result, outcome
 from fgvc.report.audit.record import Record
@@ -101,7 +101,7 @@ def _stamp(record: Record) -> str:
 
 
 def _retention(record: Record) -> str:
-    kept = retention_of(record.path)
+    kept = read_retention(record.path)
     pinned = ", ".join(kept.pinned_by) or "no"
     return (
         f"{span(f'{record.place}/{retention.FILE}')}: made {kept.created.isoformat()}, expires "

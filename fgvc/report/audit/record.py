@@ -67,7 +67,7 @@ class Record:
             raise DamageError(f"{name}: not UTF-8") from error
 
     def json(self, name: str) -> dict[str, Any]:
-        return verify.parsed(name, self.data(name))
+        return verify.parse_object(name, self.data(name))
 
     @cached_property
     def artifacts(self) -> dict[str, Any]:

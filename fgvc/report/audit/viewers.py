@@ -18,7 +18,7 @@ from fgvc.record.fiftyone.run_fields import RunFields
 from fgvc.record.fiftyone.samples import RunResults
 from fgvc.record.tensorboard import EVALUATION
 from fgvc.record.tensorboard.scalars import scalars
-from fgvc.record.verify import DamageError, parsed
+from fgvc.record.verify import DamageError, parse_object
 from fgvc.report.audit.check import UNCHECKED, Verdict, agree
 from fgvc.report.audit.derived_files import same_code
 from fgvc.report.audit.record import Record
@@ -66,15 +66,15 @@ def viewer_follows(record: Record) -> str | Verdict:
     if any(rows.logits_NC is None for rows in record.predictions.values()):
         return Verdict(UNCHECKED, f"{FOLDER}: logits were not kept, its samples hold them")
     lines = record.text(f"{FOLDER}/samples.json").splitlines()
-    stored = [parsed(f"{FOLDER}/samples.json", _line(line)) for line in lines[1:-1]]
+    stored = [parse_object(f"{FOLDER}/samples.json", _line(line)) for line in lines[1:-1]]
     answers = said(record, below(record, stored))
     count = 0
-    for count, derived in enumerate(samples.lines(answers), 1):
+    for count, derived in enumerate(samples.sample_lines(answers), 1):
         _compare_sample(stored[count - 1] if count <= len(stored) else {}, json.loads(derived))
     agree("samples", ("predictions.parquet", count), (f"{FOLDER}/samples.json", len(stored)))
     for split in record.predictions:
         name = f"{FOLDER}/evaluations/{samples.EVALUATED[split]}.json"
-        derived = json.loads(json_documents.line(samples.results(answers, split)))
+        derived = json.loads(json_documents.json_line(samples.evaluation_results(answers, split)))
         if not _alike(record.json(name), derived):
             raise DamageError(f"{name}: does not follow from predictions.parquet")
     if isinstance(other := same_code(record), Verdict):
@@ -154,7 +154,7 @@ def description(
         "metrics": {split: record.numbers[split] for split in record.predictions},
         "checkpoint_id": answers.checkpoint_id,
         "fields": list(_fields(record, stored)),
-        "confused": dataset.confused(answers),
+        "confused": dataset.confused_pairs(answers),
     }
     return json.loads(json.dumps(dataset.metadata([RunFields(info)], answers.classes)))
 

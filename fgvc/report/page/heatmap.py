@@ -79,7 +79,7 @@ def _of_line(line: Line) -> Recall:
 
 
 def _read(run: Run) -> Recall:
-    data = verify.verified(run.path, FILE, verify.index(run.path))
+    data = verify.read_verified(run.path, FILE, verify.read_index(run.path))
     try:
         rows = csv.DictReader(io.StringIO(data.decode()))
         return {

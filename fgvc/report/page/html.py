@@ -17,7 +17,7 @@ from fgvc import metrics
 from fgvc.record.console import TEST_MARKS
 from fgvc.record.page import FILE
 from fgvc.record.page.render import render
-from fgvc.record.page.run import Badge, from_record
+from fgvc.record.page.run import Badge, is_warning
 from fgvc.report.aggregate_seeds import Line, names_of, number_notes
 from fgvc.report.page.heatmap import Heat, heat
 from fgvc.report.page.plot import Plot, plot
@@ -174,10 +174,10 @@ def _badges(entry: Entry) -> Iterable[Badge]:
         yield Badge(TEST_MARKS[run.test_source], "the dataset has no test split of its own", "warn")
     if run.weights_kind == "random":
         yield Badge("random weights", "the backbone was not pretrained", "warn")
-    elif from_record(run.dataset_contamination):
+    elif is_warning(run.dataset_contamination):
         met = f"weights: {run.backbone_contamination} data: {run.dataset_contamination}"
         yield Badge("contamination", met)
-    if from_record(run.dataset_label_noise):
+    if is_warning(run.dataset_label_noise):
         yield Badge("label noise", run.dataset_label_noise)
     yield Badge("licence", f"data: {run.dataset_license}; weights: {run.backbone_license}")
     if any(one.git_dirty for one in line.runs):
