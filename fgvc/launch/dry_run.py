@@ -24,7 +24,7 @@ from fgvc.config.sweep_expansion import SIZE, feature_config, key_of, varying_ke
 from fgvc.data import dataset as datasets
 from fgvc.data import manifest, subset
 from fgvc.record.run_dir import complete_runs
-from fgvc.report.cost_estimate import Assumptions, Item, Rate, lines, vit_macs
+from fgvc.report.cost_estimate import Assumptions, JobCost, Rate, format_estimate, vit_macs
 from fgvc.store import hashing, json_cache
 from fgvc.types import TEST, TRAIN, VAL, Dataset, UserError, WeightsSource
 
@@ -58,7 +58,7 @@ def show(run_id: str, jobs: Sequence[Job], left_out: Sequence[Exclusion]) -> lis
     ]
     conf = jobs[0].conf
     skipped = [(_name(_shown(one.overrides), apart), one.why) for one in left_out]
-    return list(lines(run_id, common, items, skipped, _ground(jobs, conf, notes)))
+    return list(format_estimate(run_id, common, items, skipped, _ground(jobs, conf, notes)))
 
 
 def _name(overrides: Sequence[str], apart: set[str]) -> str:
@@ -72,7 +72,7 @@ def _shown(overrides: Sequence[str]) -> list[str]:
     return [item for item in overrides if not key_of(item).startswith(HIDDEN)]
 
 
-def _item(job: Job, run_id: str, choices: str, seen: set[str], notes: dict[str, None]) -> Item:
+def _item(job: Job, run_id: str, choices: str, seen: set[str], notes: dict[str, None]) -> JobCost:
     """seen: the features that jobs above extract; this one's are added. notes: to be shown."""
     conf, row = job.conf, chosen_checkpoint(job.conf.backbone)
     images = _images(_Key(conf))
@@ -100,7 +100,7 @@ def _item(job: Job, run_id: str, choices: str, seen: set[str], notes: dict[str, 
             seen.add(name)
     name = config_hash(job.plain)
     root = Path(conf.runtime.output_root).expanduser()
-    return Item(
+    return JobCost(
         hash=name,
         choices=choices or "(as above)",
         model=row.model,

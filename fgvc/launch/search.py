@@ -101,7 +101,7 @@ def objective(
         **_found(cfg, code),
     }
     atomic.write_json(_folder(cfg.runtime) / TRIALS / f"{number:05d}.json", row)
-    console.say(f"trial {number + 1} of {search.trials}: {report.line(row)}")
+    console.say(f"trial {number + 1} of {search.trials}: {report.describe_trial(row)}")
     if row["state"] == DONE:
         return row[search.select]
     if row["state"] == STOPPED:
@@ -118,7 +118,7 @@ def close(search: Search, conf: Config, stopped: bool) -> int:
     (folder / HYDRAS_OWN).unlink(missing_ok=True)
     rows = [row for row in _rows(folder) if row["search"] == search.digest]
     rows = [row for row in rows if row["number"] < search.trials]
-    best = report.best_of(rows, search.select)
+    best = report.best_trial(rows, search.select)
     told = {
         "run_id": run_id,
         "space": search.space,
@@ -188,8 +188,8 @@ def _write_winner(
     path = folder / "best.yaml"
     command = shell.fgvc(shell.override("experiment", path))
     says = [
-        f"The best of {len(told['trials'])} trials of search {told['run_id']}: {report.line(best)} "
-        f"(trial {best['number'] + 1}, config {best['config_hash'][:SHORT]}).",
+        f"The best of {len(told['trials'])} trials of search {told['run_id']}: "
+        f"{report.describe_trial(best)} (trial {best['number'] + 1}, config {best['config_hash'][:SHORT]}).",
         f"  {command}",
     ]
     atomic.write_text(

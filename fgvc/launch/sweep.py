@@ -26,7 +26,7 @@ from fgvc.launch.job import Ended
 from fgvc.launch.job_process import asked, isolated, noticing
 from fgvc.record.run_dir import IN_PROGRESS, SHORT, complete_runs, mark_abandoned, now
 from fgvc.report import sweep_table as report
-from fgvc.report.baselines import gather, write_baselines
+from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.sweep_table import GOOD, Row, SweepTable
 from fgvc.report.terminal_table import print_table
 from fgvc.store import atomic
@@ -113,9 +113,9 @@ def _close(sweep: Sweep, jobs: Sequence[Job], left_out: Sequence[Exclusion]) -> 
     table = SweepTable(
         sweep.run_id, sweep.command, rows, tuple(summarize(left_out)), root.absolute()
     )
-    print_table(gather(untrusted.folders_below(root / sweep.run_id, 2)))
-    report.show(table)
-    report.write(table, sweep.folder)
+    print_table(build_table(untrusted.folders_below(root / sweep.run_id, 2)))
+    report.print_sweep(table)
+    report.write_sweep(table, sweep.folder)
     report.console.say(f"records: {root / sweep.run_id}; jobs: {sweep.folder / 'sweep.html'}")
     if any(row.state in GOOD for row in rows):
         write_baselines(root, root, runtime.retention_days)

@@ -27,7 +27,7 @@ from fgvc.record.page.pictures import RecordedAlbum
 from fgvc.record.run_dir import SHORT, read_json
 from fgvc.record.tensorboard.scalars import scalars
 from fgvc.report.audit import Recompute
-from fgvc.report.audit.recompute import Composed, NotHereError
+from fgvc.report.audit.recompute import CannotComposeError, Composed
 from fgvc.report.run_names import run_name
 from fgvc.store import hashing
 from fgvc.untrusted.shell import escaped
@@ -50,7 +50,7 @@ def composed(words: Sequence[str], run_id: str) -> list[Composed]:
     try:
         return [_composed(job, run_id) for job in _jobs(words)]
     except (ConfigError, OmegaConfBaseException, OSError) as error:
-        raise NotHereError(str(error)) from error
+        raise CannotComposeError(str(error)) from error
 
 
 def _jobs(words: Sequence[str]) -> list[Job]:
@@ -108,4 +108,4 @@ def _config(shown: dict[str, Any]) -> Config:
         assert isinstance(cfg, DictConfig)
         return typed(cfg)
     except (ConfigError, OmegaConfBaseException, OSError) as error:
-        raise NotHereError(str(error)) from error
+        raise CannotComposeError(str(error)) from error

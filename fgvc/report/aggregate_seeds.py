@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fgvc.report.repeated_evaluations import Folded, fold_evaluations
+from fgvc.report.repeated_evaluations import FoldedRuns, fold_evaluations
 from fgvc.report.run_rows import Run
 
 # bounds are averaged like the rest: they speak of the images that were drawn, the sd of the seeds
@@ -115,7 +115,7 @@ def aggregate_seeds(runs: Iterable[Run]) -> list[Line]:
     return [_line(family, folded) for family in families.values()]
 
 
-def _family(run: Run, folded: Folded) -> tuple[object, ...]:
+def _family(run: Run, folded: FoldedRuns) -> tuple[object, ...]:
     """Key of a line: what its runs share.
 
     The question, the answer and the comparability key name the fit of a plain run, so the numbers
@@ -134,7 +134,7 @@ def number_notes(lines: Iterable[Line]) -> dict[str, int]:
     return {note: number for number, note in enumerate(notes, 1)}
 
 
-def names_of(lines: Sequence[Line]) -> list[str]:
+def unique_names(lines: Sequence[Line]) -> list[str]:
     """Name of each line: the axes; to distinguish equal names also the hash, commit or run_id."""
     names = [line.first.name for line in lines]
     for suffix in (_by_hash, _by_code, _by_run):
@@ -159,7 +159,7 @@ def _by_run(run: Run) -> str:
     return run.run_id
 
 
-def _line(by_seed: dict[int, list[Run]], folded: Folded) -> Line:
+def _line(by_seed: dict[int, list[Run]], folded: FoldedRuns) -> Line:
     newest = [max(by_seed[seed], key=lambda run: (run.started, run.folder)) for seed in by_seed]
     newest.sort(key=lambda run: run.seed)
     runs = [run for of_seed in by_seed.values() for run in of_seed]

@@ -17,7 +17,7 @@ from fgvc.report import page, pairwise_tests, ranking, table_archive
 from fgvc.report.controls import CONTROLS
 from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.ranking import Entry, Group
-from fgvc.report.run_rows import Damaged, scan
+from fgvc.report.run_rows import DamagedRun, scan_runs
 from fgvc.store import atomic
 from fgvc.types import UserError
 from fgvc.untrusted.escape import csv_text
@@ -28,16 +28,16 @@ class Table:
     """What the run folders say. groups: rows of different ones are never ranked together."""
 
     groups: tuple[Group, ...]
-    damaged: tuple[Damaged, ...]
+    damaged: tuple[DamagedRun, ...]
 
     def rows(self) -> list[dict[str, Any]]:
         """Every field of every row, as plain data."""
         return [row for group in self.groups for row in _rows(group)]
 
 
-def gather(folders: Iterable[Path]) -> Table:
+def build_table(folders: Iterable[Path]) -> Table:
     """The table of those among `folders` that are sealed runs; damaged ones are listed beside."""
-    runs, damaged = scan(folders)
+    runs, damaged = scan_runs(folders)
     groups, lost = ranking.rank_lines(runs)
     everything = sorted([*damaged, *lost], key=lambda one: one.folder)
     return Table(tuple(groups), tuple(everything))
@@ -53,15 +53,15 @@ def write_baselines(output_root: Path, target: Path, days: int = SHORTEST) -> Ta
         UserError: no run to make a table of.
         OSError: the folder cannot be read or written.
     """
-    table = gather(untrusted.folders_below(output_root, 3))
+    table = build_table(untrusted.folders_below(output_root, 3))
     if not table.groups:
         raise UserError(f"runtime.output_root={output_root}: {_nothing(table)}")
     formats = {
         "csv": _csv(table.rows()).encode(),
         "json": atomic.json_bytes(_plain(table)),
-        "html": page.html(table.groups, table.damaged, target).encode(),
+        "html": page.render_baselines(table.groups, table.damaged, target).encode(),
     }
-    table_archive.write(target, formats, days)
+    table_archive.write_table(target, formats, days)
     return table
 
 

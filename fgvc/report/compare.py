@@ -20,7 +20,7 @@ from fgvc import metrics, untrusted
 from fgvc.record import comparability, prediction_tables, verify
 from fgvc.record.verify import DamageError
 from fgvc.report import predictions, run_rows
-from fgvc.report.flatten import differing
+from fgvc.report.flatten import differences
 from fgvc.report.pairwise_tests import ALPHA, DRAWS, SEED
 from fgvc.report.run_rows import Run
 from fgvc.types import UserError, nfc
@@ -94,7 +94,7 @@ def compare_runs(path: Path, against: Path, force: bool) -> dict[str, Any]:
 
 def _side(path: Path, what: str) -> Side:
     try:
-        run = run_rows.read(path.resolve())
+        run = run_rows.read_run(path.resolve())
         index = verify.read_index(path)
         columns = ["path", "split", "label", "pred"]
         data = verify.read_verified(path, predictions.FILE, index)
@@ -186,4 +186,4 @@ def _between(path: Path, against: Path, file: str) -> dict[str, list[Any]]:
         verify.parse_object(file, untrusted.read_bytes(folder / file, untrusted.LIST))
         for folder in (path, against)
     )
-    return {key: list(values) for key, values in differing(own, other).items()}
+    return {key: list(values) for key, values in differences(own, other).items()}

@@ -21,7 +21,7 @@ BLIND = ("random", "centre")  # they look at no attention, and are held against 
 Pair = tuple[Line, str, Line]  # a line, what its control is called, and the control
 
 
-def pairs(lines: Sequence[Line]) -> list[Pair]:
+def match_controls(lines: Sequence[Line]) -> list[Pair]:
     """Every line of a group with each of its controls that is there.
 
     Args:

@@ -32,7 +32,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Item:
+class JobCost:
     """One job. forward: images to forward now; trained: images to train on, epochs included;
     cached: images whose features are there; shared: those that a job above extracts; done: complete
     already; macs: of an image, roughly; kept: bytes of features and of its run folder."""
@@ -66,7 +66,7 @@ def vit_macs(width: int, depth: int, tokens: int) -> float:
     return float(depth * (12 * tokens * width**2 + 2 * tokens**2 * width))
 
 
-def nearest_rate(item: Item, rates: Sequence[Rate]) -> tuple[Rate, bool] | None:
+def nearest_rate(item: JobCost, rates: Sequence[Rate]) -> tuple[Rate, bool] | None:
     """The measured rate to go by, and whether it is of this very model at this side.
 
     None where there is none that is near: decoding and starting do not grow with the model.
@@ -78,12 +78,12 @@ def nearest_rate(item: Item, rates: Sequence[Rate]) -> tuple[Rate, bool] | None:
     return (min(near, key=lambda rate: _far(rate, item)), False) if near else None
 
 
-def _far(rate: Rate, item: Item) -> float:
+def _far(rate: Rate, item: JobCost) -> float:
     """By what factor one takes more multiply-accumulates than the other."""
     return max(rate.macs, item.macs) / min(rate.macs, item.macs)
 
 
-def seconds(item: Item, rates: Sequence[Rate]) -> float | None:
+def seconds(item: JobCost, rates: Sequence[Rate]) -> float | None:
     """How long its images take; None where nothing was measured. Fits of heads come on top."""
     images = item.forward + BACKWARD * item.trained
     if item.done or not images:
@@ -94,10 +94,10 @@ def seconds(item: Item, rates: Sequence[Rate]) -> float | None:
     return images / rate.images_per_s * (1.0 if same else item.macs / rate.macs)
 
 
-def lines(
+def format_estimate(
     run_id: str,
     common: str,
-    items: Sequence[Item],
+    items: Sequence[JobCost],
     left_out: Sequence[tuple[str, str]],
     ground: Assumptions,
 ) -> Iterator[str]:
@@ -121,7 +121,7 @@ def lines(
     yield from _totals(items, ground)
 
 
-def _row(item: Item, takes: float | None) -> Iterator[str]:
+def _row(item: JobCost, takes: float | None) -> Iterator[str]:
     images, time = f"{item.forward + item.trained:,}", _span(takes)
     if item.done:
         images, time = "–", "done"
@@ -131,7 +131,7 @@ def _row(item: Item, takes: float | None) -> Iterator[str]:
     yield from _wrapped(f"{head:<{INDENT}}", item.choices)
 
 
-def _totals(items: Sequence[Item], ground: Assumptions) -> Iterator[str]:
+def _totals(items: Sequence[JobCost], ground: Assumptions) -> Iterator[str]:
     todo = [item for item in items if not item.done]
     forward, trained, cached, shared = (
         sum(getattr(item, name) for item in todo)
@@ -156,7 +156,7 @@ def _totals(items: Sequence[Item], ground: Assumptions) -> Iterator[str]:
         yield from _wrapped("note: ", note)
 
 
-def _time(todo: Sequence[Item], ground: Assumptions) -> str:
+def _time(todo: Sequence[JobCost], ground: Assumptions) -> str:
     if not todo:
         return "none: every job is complete"
     busy = [item for item in todo if item.forward + item.trained]

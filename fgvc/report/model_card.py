@@ -62,7 +62,7 @@ class Record:
         return str(parts.fitted_split if same else parts.fitted_manifest)
 
 
-def written(
+def render_model_card(
     run: Path,
     facts: Plain,
     *,

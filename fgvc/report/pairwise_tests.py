@@ -16,11 +16,11 @@ import numpy as np
 
 from fgvc import metrics
 from fgvc.report.aggregate_seeds import Line
-from fgvc.report.predictions import Answers
+from fgvc.report.predictions import TestPredictions
 
 ALPHA = 0.05
 DRAWS, SEED = 10_000, 0  # of the bootstrap
-Read = dict[Path, Answers]
+PredictionsByPath = dict[Path, TestPredictions]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PairwiseTest:
 
 
 def compare_lines(
-    pairs: Sequence[tuple[Line, Line]], read: Read, family: int | None = None
+    pairs: Sequence[tuple[Line, Line]], read: PredictionsByPath, family: int | None = None
 ) -> list[PairwiseTest]:
     """Compare the lines of each pair.
 
@@ -82,12 +82,12 @@ def compare_lines(
     ]
 
 
-def first_places(lines: Sequence[Line], read: Read) -> dict[int, int]:
+def find_identical(lines: Sequence[Line], read: PredictionsByPath) -> dict[int, int]:
     """Place of each line that repeats earlier answers -> place of the first such line; from 1."""
     first: dict[frozenset[tuple[str, Fraction]], int] = {}
     repeated = {}
     for place, line in enumerate(lines, 1):
-        if distinct_answers(line, read) is None:
+        if count_distinct_predictions(line, read) is None:
             continue
         at = first.setdefault(_predictions(line, read), place)
         if at != place:
@@ -95,19 +95,19 @@ def first_places(lines: Sequence[Line], read: Read) -> dict[int, int]:
     return repeated
 
 
-def distinct_answers(line: Line, read: Read) -> int | None:
+def count_distinct_predictions(line: Line, read: PredictionsByPath) -> int | None:
     """Number of distinct predictions among the seeds of a line; None if they were not read."""
     if any(run.path not in read for run in line.runs):
         return None
     return len(_predictions(line, read))
 
 
-def _predictions(line: Line, read: Read) -> frozenset[tuple[str, Fraction]]:
+def _predictions(line: Line, read: PredictionsByPath) -> frozenset[tuple[str, Fraction]]:
     """Each distinct prediction digest with the share of seeds that gave it."""
     times = Counter(read[run.path].predictions for run in line.runs)
     return frozenset((digest, Fraction(n, len(line.runs))) for digest, n in times.items())
 
 
-def _right(line: Line, read: Read) -> np.ndarray:
+def _right(line: Line, read: PredictionsByPath) -> np.ndarray:
     """right_SN: which images each seed of a line got right."""
     return np.stack([read[run.path].right_N for run in line.runs])

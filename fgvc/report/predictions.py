@@ -23,7 +23,7 @@ ODD = (pa.ArrowException, OSError, LookupError, TypeError, ValueError, Attribute
 
 
 @dataclass(frozen=True)
-class Answers:
+class TestPredictions:
     """right_N: bool, by path. images: digest of the paths and labels behind it, so that two runs
     are joined on path by comparing one text. predictions: digest of the predicted classes by path;
     runs on the same images with equal digests have identical predictions."""
@@ -33,7 +33,7 @@ class Answers:
     predictions: str
 
 
-def read(run: Run) -> Answers:
+def read_test_predictions(run: Run) -> TestPredictions:
     """The answers to the test images.
 
     Raises:
@@ -49,7 +49,7 @@ def read(run: Run) -> Answers:
     return answers
 
 
-def _by_path(table: pa.Table) -> Answers:
+def _by_path(table: pa.Table) -> TestPredictions:
     # plain lists: Arrow's own filters and sorts wait for pandas, which takes longer than they do
     columns = zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
     test = sorted(
@@ -59,4 +59,4 @@ def _by_path(table: pa.Table) -> Answers:
     running = hashlib.sha256("\n".join(path for path, _, _ in test).encode())
     running.update(label_N.tobytes())
     predictions = hashlib.sha256(pred_N.tobytes()).hexdigest()
-    return Answers(label_N == pred_N, running.hexdigest(), predictions)
+    return TestPredictions(label_N == pred_N, running.hexdigest(), predictions)

@@ -50,7 +50,7 @@ class Item:
         return sum(path.lstat().st_size for path in whole if not path.is_dir())
 
 
-class Root:
+class OutputRoot:
     """One output root at one moment. days: how long a run in progress is kept."""
 
     def __init__(self, path: Path, now: datetime.datetime, days: int) -> None:
@@ -203,7 +203,9 @@ class Root:
         """Tables in the root and one folder below it, where task=report may have put them."""
         below = [path for path in sorted(self.path.iterdir()) if path.is_dir()]
         folders = [path for path in below if not path.is_symlink() and path.name != TRASH]
-        return [table for folder in (self.path, *folders) for table in table_archive.found(folder)]
+        return [
+            table for folder in (self.path, *folders) for table in table_archive.list_tables(folder)
+        ]
 
     @cached_property
     def _named(self) -> dict[str, str]:
@@ -229,7 +231,7 @@ def _over(kept: Retention) -> Verdict:
 
 def _rows(table: table_archive.TableFiles) -> list[str]:
     try:
-        return list(table_archive.named(table))
+        return list(table_archive.referenced_runs(table))
     except (OSError, ValueError) as error:
         raise UserError(f"{error}; it may name any run: restore or remove it") from error
 

@@ -22,12 +22,12 @@ from fgvc.report import controls, predictions
 from fgvc.report.aggregate_seeds import Line, aggregate_seeds
 from fgvc.report.pairwise_tests import (
     PairwiseTest,
-    Read,
+    PredictionsByPath,
     compare_lines,
-    distinct_answers,
-    first_places,
+    count_distinct_predictions,
+    find_identical,
 )
-from fgvc.report.run_rows import Damaged, Run
+from fgvc.report.run_rows import DamagedRun, Run
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class Group:
         return next((line for line in self.lines if line.fitted), self.lines[0])
 
 
-def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[Damaged]]:
+def rank_lines(runs: Sequence[Run]) -> tuple[list[Group], list[DamagedRun]]:
     """Every run in its group, and the runs whose answers cannot be compared, in none.
 
     Predictions are read for the runs that are compared, and no other.
     """
-    read: Read = {}
-    damaged: list[Damaged] = []
+    read: PredictionsByPath = {}
+    damaged: list[DamagedRun] = []
     while True:  # a run that drops out may bring an older one of the same question to light
         groups = _grouped(aggregate_seeds(runs))
         lost = [one for lines in groups.values() for one in _read(_rivals(lines), read)]
@@ -101,7 +101,7 @@ def _rivals(lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if line.outside is None]
 
 
-def _group(key: str, lines: Sequence[Line], read: Read) -> Group:
+def _group(key: str, lines: Sequence[Line], read: PredictionsByPath) -> Group:
     rivals = _rivals(lines)
     outside = tuple(line for line in lines if line.outside is not None)
     return Group(key, _compared(rivals, read) if rivals else (), outside)
@@ -133,7 +133,7 @@ def _order(group: Group) -> tuple[object, ...]:
     return (run.dataset, run.preprocess, run.final_fit, *unusual, -len(group.entries), group.key)
 
 
-def _read(lines: Sequence[Line], read: Read) -> list[Damaged]:
+def _read(lines: Sequence[Line], read: PredictionsByPath) -> list[DamagedRun]:
     """Read the answers of runs that have others to be compared with; returns those that failed."""
     runs = [run for line in lines for run in line.runs]
     if len(runs) < 2:
@@ -141,20 +141,20 @@ def _read(lines: Sequence[Line], read: Read) -> list[Damaged]:
     lost = []
     for run in (one for one in runs if one.path not in read):
         try:
-            read[run.path] = predictions.read(run)
+            read[run.path] = predictions.read_test_predictions(run)
         except DamageError as why:
-            lost.append(Damaged(run.folder, str(why)))
+            lost.append(DamagedRun(run.folder, str(why)))
     return lost or _of_other_images(runs, read)
 
 
-def _of_other_images(runs: Sequence[Run], read: Read) -> list[Damaged]:
+def _of_other_images(runs: Sequence[Run], read: PredictionsByPath) -> list[DamagedRun]:
     """The key promises the same images; a run that breaks the promise of the rest is not paired."""
     ((usual, _),) = Counter(read[run.path].images for run in runs).most_common(1)
     why = f"{predictions.FILE}: other test images than the rest of its comparability key"
-    return [Damaged(run.folder, why) for run in runs if read[run.path].images != usual]
+    return [DamagedRun(run.folder, why) for run in runs if read[run.path].images != usual]
 
 
-def _compared(lines: Sequence[Line], read: Read) -> tuple[Entry, ...]:
+def _compared(lines: Sequence[Line], read: PredictionsByPath) -> tuple[Entry, ...]:
     lines = [replace(line, probe_note=_probe_note(line, lines)) for line in lines]
     best = lines[0]
     pairs = [(line, best) for line in lines[1:]]
@@ -163,7 +163,7 @@ def _compared(lines: Sequence[Line], read: Read) -> tuple[Entry, ...]:
     pairs = [(line, probe) for line in finetunes if (probe := _probe_of(line, lines))]
     over = dict(zip([id(line) for line, _ in pairs], compare_lines(pairs, read), strict=True))
     controlled = _controlled(lines, read)
-    places = first_places(lines, read)
+    places = find_identical(lines, read)
     return tuple(
         Entry(
             line,
@@ -171,15 +171,17 @@ def _compared(lines: Sequence[Line], read: Read) -> tuple[Entry, ...]:
             over.get(id(line)),
             controlled[id(line)],
             places.get(place),
-            distinct_answers(line, read),
+            count_distinct_predictions(line, read),
         )
         for place, (line, comparison) in enumerate(zip(lines, (None, *versus), strict=True), 1)
     )
 
 
-def _controlled(lines: Sequence[Line], read: Read) -> dict[int, dict[str, PairwiseTest]]:
+def _controlled(
+    lines: Sequence[Line], read: PredictionsByPath
+) -> dict[int, dict[str, PairwiseTest]]:
     """By line, what holding it against its controls says; all of the group are Holm's at once."""
-    triples = controls.pairs(lines)
+    triples = controls.match_controls(lines)
     held = compare_lines([(line, control) for line, _, control in triples], read)
     found: dict[int, dict[str, PairwiseTest]] = {id(line): {} for line in lines}
     for (line, name, _), comparison in zip(triples, held, strict=True):

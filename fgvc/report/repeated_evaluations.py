@@ -16,7 +16,7 @@ from fgvc.report.run_rows import Run
 
 
 @dataclass(frozen=True)
-class Folded:
+class FoldedRuns:
     """runs: in order, without the evaluations that repeat another run. repeats: by folder of a run,
     how many evaluations repeat it. contradicts: folder of an evaluation -> folder of the run of the
     same checkpoint and data whose predictions differ."""
@@ -26,7 +26,7 @@ class Folded:
     contradicts: Mapping[str, str]
 
 
-def fold_evaluations(runs: Iterable[Run]) -> Folded:
+def fold_evaluations(runs: Iterable[Run]) -> FoldedRuns:
     """Count the evaluations that repeat another run, and mark those that contradict it.
 
     A record without the digest of its predictions is kept unchanged.
@@ -46,7 +46,7 @@ def fold_evaluations(runs: Iterable[Run]) -> Folded:
             elif run is not first:
                 contradicts[run.folder] = first.folder
     kept = tuple(run for run in runs if run.folder not in repeated)
-    return Folded(kept, repeats, contradicts)
+    return FoldedRuns(kept, repeats, contradicts)
 
 
 def _by_checkpoint_and_data(runs: Iterable[Run]) -> list[tuple[list[Run], list[Run]]]:

@@ -26,7 +26,7 @@ SEALED = re.compile(rf"[0-9a-f]{{{SHORT}}}")
 
 
 @dataclass(frozen=True)
-class Damaged:
+class DamagedRun:
     """A folder that is in no table. folder: run_id/config_hash/checkpoint_id. other_version: its
     files are whole, but another version of fgvc wrote them."""
 
@@ -141,7 +141,7 @@ class Run:
     finished: str
 
 
-def scan(folders: Iterable[Path]) -> tuple[list[Run], list[Damaged]]:
+def scan_runs(folders: Iterable[Path]) -> tuple[list[Run], list[DamagedRun]]:
     """The sealed folders among `folders` (others are passed over), in the order of their names.
 
     Args:
@@ -152,10 +152,10 @@ def scan(folders: Iterable[Path]) -> tuple[list[Run], list[Damaged]]:
         if not (SEALED.fullmatch(path.name) and SEALED.fullmatch(path.parent.name)):
             continue
         try:
-            runs.append(read(path))
+            runs.append(read_run(path))
         except DamageError as why:
             other_version = isinstance(why, OtherVersionError)
-            damaged.append(Damaged(run_path(path), str(why), other_version))
+            damaged.append(DamagedRun(run_path(path), str(why), other_version))
     return runs, damaged
 
 
@@ -181,7 +181,7 @@ def _fitted_data(parts: Comparability) -> str:
     return str(parts.fitted_split if same else parts.fitted_manifest)
 
 
-def read(path: Path) -> Run:
+def read_run(path: Path) -> Run:
     """One sealed folder; every file is read whole, so that what is wrong is found in one place.
 
     Raises:
@@ -196,7 +196,7 @@ def read(path: Path) -> Run:
     verify.check_names(path, artifacts, stamp, facts)
     try:
         parts = comparability.of_record(config, stamp, numbers, facts)
-        typed_fields.check(parts)
+        typed_fields.check_types(parts)
         run = Run(
             path=path,
             comparability=parts,
@@ -215,7 +215,7 @@ def read(path: Path) -> Run:
             join_key=_join_key(parts, config, stamp, config["seed"]),
             join_base=_join_key(parts, config, stamp, None),
         )
-        typed_fields.check(run)
+        typed_fields.check_types(run)
         return run
     except KeyError as error:
         raise OtherVersionError(

@@ -12,7 +12,7 @@ WIDTH = 80
 Row = Mapping[str, Any]
 
 
-def best_of(rows: Sequence[Row], select: str) -> Row | None:
+def best_trial(rows: Sequence[Row], select: str) -> Row | None:
     """The best trial on validation; of equals that of lower loss, then the earlier.
 
     Args:
@@ -24,7 +24,7 @@ def best_of(rows: Sequence[Row], select: str) -> Row | None:
     return min(done, key=lambda row: (row["loss"], row["number"]), default=None)
 
 
-def line(row: Row) -> str:
+def describe_trial(row: Row) -> str:
     """What a trial is worth, in a few words."""
     if row["state"] != DONE:
         return f"{row['state']}: {row['error']}"
@@ -42,7 +42,7 @@ def print_trials(rows: Sequence[Row], keys: Sequence[str], select: str, best: Ro
     console.table(title, columns, cells)
     for row in rows:
         if row["state"] != DONE:
-            console.say(f"trial {row['number'] + 1} {line(row)}")
+            console.say(f"trial {row['number'] + 1} {describe_trial(row)}")
 
 
 def _names(keys: Sequence[str]) -> dict[str, str]:

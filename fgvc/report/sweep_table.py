@@ -95,7 +95,7 @@ def read_row(sweep: Path, choices: Sequence[str]) -> Row:
 
 def _check(row: Row, sweep: Path, choices: Sequence[str]) -> None:
     """ValueError unless the row has the types of a row, and is of this job and sweep."""
-    typed_fields.check(replace(row, traceback=None, line=None))
+    typed_fields.check_types(replace(row, traceback=None, line=None))
     if not all(isinstance(text, str | None) for text in (row.line, row.traceback)):
         raise ValueError("no text")
     if row.choices != tuple(choices) or row.state not in (*STATES, RUNNING):
@@ -104,7 +104,7 @@ def _check(row: Row, sweep: Path, choices: Sequence[str]) -> None:
         raise ValueError("of another sweep")
 
 
-def show(table: SweepTable) -> None:
+def print_sweep(table: SweepTable) -> None:
     """The jobs on the terminal; what went wrong stands below, a line each."""
     names = table.names()
     rows = [
@@ -117,7 +117,7 @@ def show(table: SweepTable) -> None:
             console.say(f"{row.state}: {name}: {one_line(row.line)}")
 
 
-def write(table: SweepTable, target: Path) -> None:
+def write_sweep(table: SweepTable, target: Path) -> None:
     """Write sweep.json and sweep.html into `target`, each whole or not at all.
 
     Both are read on other machines, so they name no place of this machine.

@@ -39,7 +39,7 @@ class TableFiles:
         return self.stem == STEM
 
 
-def write(target: Path, formats: Mapping[str, bytes], days: int) -> None:
+def write_table(target: Path, formats: Mapping[str, bytes], days: int) -> None:
     """Write a table, and leave the one it replaces, if it differs, under its date.
 
     Args:
@@ -57,7 +57,7 @@ def write(target: Path, formats: Mapping[str, bytes], days: int) -> None:
         _keep(target, days)
 
 
-def found(folder: Path) -> list[TableFiles]:
+def list_tables(folder: Path) -> list[TableFiles]:
     """Every table that lies in a folder, by stem."""
     stems = {path.name.partition(".")[0] for path in folder.glob(f"{STEM}*") if path.is_file()}
     return [_table(folder, stem) for stem in sorted(stems) if stem == STEM or DATED.fullmatch(stem)]
@@ -115,7 +115,7 @@ def _dated(written: datetime.datetime) -> str:
     return f"{STEM}-{written.astimezone(datetime.UTC):%Y%m%dT%H%M%S%fZ}"
 
 
-def named(table: TableFiles) -> Iterator[str]:
+def referenced_runs(table: TableFiles) -> Iterator[str]:
     """The run folders that a table rests on, as run_id/config_hash/checkpoint_id.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from fgvc import metrics
 from fgvc.record import console
-from fgvc.report.aggregate_seeds import Line, names_of, number_notes
+from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
 from fgvc.report.baselines import Table
 from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
 from fgvc.report.ranking import Entry, Group
@@ -26,7 +26,7 @@ def print_table(table: Table) -> None:
     """Every block, then what its marks mean, provenance, and the folders that are in none."""
     numbered = number_notes(line for group in table.groups for line in group.lines)
     for group in table.groups:
-        number, all_names = len(group.entries), names_of(group.lines)
+        number, all_names = len(group.entries), unique_names(group.lines)
         names = all_names[:number]
         rows = [_cells(*pair, number) for pair in zip(group.entries, names, strict=True)]
         outside = list(zip(group.outside, all_names[number:], strict=True))

@@ -19,7 +19,7 @@ MOST_TEXT = 10_000  # characters of a text in a table
 PLAIN = frozenset({str, int, float, bool, types.NoneType})
 
 
-def check(instance: Any) -> None:
+def check_types(instance: Any) -> None:
     """Compare each field with its declared type.
 
     Raises:

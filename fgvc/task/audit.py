@@ -22,11 +22,11 @@ from fgvc.report.audit import (
     Result,
     command,
     limits,
-    markdown,
     outcome,
+    render_block,
     run_audit,
 )
-from fgvc.report.run_rows import read, run_path
+from fgvc.report.run_rows import read_run, run_path
 from fgvc.store import atomic
 from fgvc.store.output_path import JSON, output_file
 from fgvc.types import UserError
@@ -45,14 +45,14 @@ def run(job: Job) -> int:
         raise UserError(f"run={folder}: no complete run; name RUN/CONFIG/CHECKPOINT below outputs/")
     target = _target(job, run_path(folder.resolve()))
     try:
-        read(folder)
+        read_run(folder)
     except OtherVersionError as why:
         raise UserError(f"run={folder}: {why}") from why
     except DamageError:
         pass  # the checks name what is damaged
     record, results = run_audit(folder, rederive.here())
     results = [replace(one, evidence=privacy.without_user_paths(one.evidence)) for one in results]
-    block = privacy.without_user_paths(markdown(record, results))
+    block = privacy.without_user_paths(render_block(record, results))
     failed = [one for one in results if one.state == FAIL]
     rows = [[one.id, one.state, one.evidence] for one in results]
     title = f"audit of {visible(record.place)}"
@@ -62,7 +62,7 @@ def run(job: Job) -> int:
     _write(target, record, results, block)
     unchecked = [one for one in results if one.state == UNCHECKED]
     console.say(limits.AGAIN)
-    console.say(visible(f"  {command.again(str(record.path / CKPT))}"))
+    console.say(visible(f"  {command.eval_command(str(record.path / CKPT))}"))
     console.say(
         f"{outcome(results)}: {len(failed)} of {len(results)} checks failed, {len(unchecked)} "
         f"could not be made; as JSON: {target}"
@@ -76,7 +76,7 @@ def _write(target: Path, record: Record, results: list[Result], block: str) -> N
         "outcome": outcome(results),
         "proves": limits.PROVES,
         "not_proven": list(limits.NOT_PROVEN),
-        "measure_again": command.again(f"OUTPUTS/{record.place}/{CKPT}"),
+        "measure_again": command.eval_command(f"OUTPUTS/{record.place}/{CKPT}"),
         "pull_request": block,
         "checks": [asdict(one) for one in results],
     }

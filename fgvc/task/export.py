@@ -222,7 +222,7 @@ def _card(
     row, seen = chosen_checkpoint(conf.backbone), conf.backbone.contamination
     if not conf.backbone.pretrained:
         seen = "nothing: the training began with random weights"
-    return model_card.written(
+    return model_card.render_model_card(
         kept.file.parent,
         written.facts,
         ids={"checkpoint": written.id, "exported_from": kept.id},

@@ -29,7 +29,7 @@ from fgvc.pipeline.job import Job
 from fgvc.record import console, env_stamp, stack_check
 from fgvc.record.run_dir import now, read_json
 from fgvc.record.stack_check import published
-from fgvc.report.plan import About, Asked, document
+from fgvc.report.plan import PlanInputs, PlannedRun, render_plan
 from fgvc.store import atomic
 from fgvc.store.output_path import output_file
 from fgvc.types import UserError
@@ -52,7 +52,7 @@ def run(job: Job) -> int:
     """
     about = _about(job)
     file = _file(job, about)
-    found = document(about)
+    found = render_plan(about)
     atomic.write_text(file, found.text)
     for key, owed in found.unanswered.items():
         console.say(f"NOT ANSWERED: {key}, {owed}")
@@ -60,14 +60,14 @@ def run(job: Job) -> int:
     return FAILED if found.unanswered else DONE
 
 
-def _about(job: Job) -> About:
+def _about(job: Job) -> PlanInputs:
     task = job.conf.task
     chosen = _experiment(job)
     roots = [_word(one) for one in chosen if _is_place(_key(one)) and one.startswith("runtime.")]
     data = [one for one in chosen if _key(one).split(".")[0] == "dataset"]
     conf, experiment = _asked(chosen)
     _, baseline = _asked(_probe_of(chosen, conf))
-    return About(
+    return PlanInputs(
         task=task.plans,
         title=task.title or _title(conf),
         experiment=experiment,
@@ -113,7 +113,7 @@ def _probe_of(chosen: Sequence[str], conf: Config) -> list[str]:
     return ["task=probe", "head=linear", *kept, *fitted]
 
 
-def _asked(overrides: Sequence[str]) -> tuple[Config, Asked]:
+def _asked(overrides: Sequence[str]) -> tuple[Config, PlannedRun]:
     cfg = composed(overrides)
     conf = typed(cfg)
     if conf.task.name != _value(overrides[0]):
@@ -121,7 +121,9 @@ def _asked(overrides: Sequence[str]) -> tuple[Config, Asked]:
             f"task={conf.task.name}: an overlay chooses the task; leave out experiment= and name "
             "its axes"
         )
-    return conf, Asked(_command(overrides), _options(conf, overrides), config_hash(resolved(cfg)))
+    return conf, PlannedRun(
+        _command(overrides), _options(conf, overrides), config_hash(resolved(cfg))
+    )
 
 
 def _options(conf: Config, overrides: Sequence[str]) -> dict[str, str]:
@@ -251,7 +253,7 @@ def _rooms() -> dict[str, list[str]]:
 # --- where it goes ---
 
 
-def _file(job: Job, about: About) -> Path:
+def _file(job: Job, about: PlanInputs) -> Path:
     """task.output, or that of the next number under specs/ of the checkout."""
     if job.conf.task.output is not None:
         return output_file(job.conf.task.output, FILE, (".md",))

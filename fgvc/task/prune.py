@@ -14,7 +14,7 @@ from fgvc.record import console, retention
 from fgvc.record.find_run import find_run
 from fgvc.record.run_dir import now
 from fgvc.record.verify import DamageError, read_retention
-from fgvc.report.prune import Item, Root
+from fgvc.report.prune import Item, OutputRoot
 from fgvc.store.file_lock import lock
 from fgvc.types import UserError
 from fgvc.untrusted import MIB
@@ -32,7 +32,7 @@ def run(job: Job) -> None:
     if job.conf.run is not None:
         return _pin(find_run(Path(job.conf.run), "run"), job.conf.task)
     runtime = job.conf.runtime
-    root = Root(Path(runtime.output_root).expanduser(), now(), runtime.retention_days)
+    root = OutputRoot(Path(runtime.output_root).expanduser(), now(), runtime.retention_days)
     items = root.survey()
     for item in items:
         if not item.verdict.goes:

@@ -19,7 +19,7 @@ from fgvc.record.verify import DamageError
 from fgvc.report import audit, model_card
 from fgvc.report.baselines import write_baselines
 from fgvc.report.compare import compare_runs
-from fgvc.report.prune import Root
+from fgvc.report.prune import OutputRoot
 from fgvc.types import UserError
 from tests.faults import forger
 
@@ -73,9 +73,9 @@ def read(home: Path, folder: Path, whole: Path) -> None:
         whole: the run without the change, to be compared.
     """
     for reader in (
-        lambda: audit.markdown(*audit.run_audit(folder)),
+        lambda: audit.render_block(*audit.run_audit(folder)),
         lambda: write_baselines(home, home / "tables"),
-        lambda: Root(home, now(), 90).survey(),
+        lambda: OutputRoot(home, now(), 90).survey(),
         lambda: checkpoint.read(folder),
         lambda: compare_runs(folder, whole, force=True),
         lambda: _card(folder),
@@ -86,7 +86,7 @@ def read(home: Path, folder: Path, whole: Path) -> None:
 def _card(folder: Path) -> str:
     """The model card of an export of the run."""
     _, facts, checkpoint_id = checkpoint.read(folder)
-    return model_card.written(
+    return model_card.render_model_card(
         folder,
         facts,
         ids={"checkpoint": checkpoint_id, "exported_from": checkpoint_id},

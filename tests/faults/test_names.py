@@ -230,7 +230,7 @@ def test_the_pull_request_block_is_inert_and_its_commands_are_real(ran, tmp_path
     shutil.copytree(ran.folder, copy)
     retention.pin(copy / retention.FILE, NAMES[6])
     results = [Result("licence", "licence", FAIL, name) for name in NAMES]
-    text = pull_request_block.markdown(Record(copy), results)
+    text = pull_request_block.render_block(Record(copy), results)
     assert_inert(text)
     for name in NAMES:
         kinds = ("text", "code_inline")
@@ -248,7 +248,7 @@ def test_a_forged_command_is_not_printed(ran, tmp_path, more):
     shutil.copytree(ran.folder, copy)
     forged = ran.text("command.txt").rstrip() + more + "\n"
     (copy / "command.txt").write_text(forged, encoding="utf-8")
-    text = pull_request_block.markdown(Record(copy), [])
+    text = pull_request_block.render_block(Record(copy), [])
     assert "### Commands\n\nnot readable" in text
     assert "rm -rf" not in text
 
@@ -260,7 +260,7 @@ def test_the_model_card_is_inert_and_shows_every_text(ran):
     config = facts["config"]
     config = {**config, "dataset": {**config["dataset"], "card": card, "name": "x\n---\n# y: z"}}
     preprocess = {**facts["preprocess"], "side": "1); import os  #"}
-    text = model_card.written(
+    text = model_card.render_model_card(
         ran.folder,
         {**facts, "config": config, "preprocess": preprocess},
         ids={"checkpoint": checkpoint_id, "exported_from": checkpoint_id},

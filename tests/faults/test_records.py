@@ -29,10 +29,10 @@ from fgvc.record.run_dir import write_status
 from fgvc.record.verify import DamageError, parse_object
 from fgvc.report import audit, predictions, sweep_table
 from fgvc.report.audit import command, derived_files, limits, pull_request_block, stated_facts
-from fgvc.report.audit.check import answered, identity
+from fgvc.report.audit.check import check_id, run_check
 from fgvc.report.audit.record import Record
-from fgvc.report.prune import Root
-from fgvc.report.run_rows import scan
+from fgvc.report.prune import OutputRoot
+from fgvc.report.run_rows import scan_runs
 from fgvc.run import main
 from fgvc.types import Manifest, Predictions
 from fgvc.untrusted import shell
@@ -76,12 +76,12 @@ def test_a_consistent_forgery_passes_and_the_audit_says_so(probe, capfd):
     assert main(arguments) == 0
     out = " ".join(capfd.readouterr().out.split())
     record = json.loads(next((root / "audit").glob("*.json")).read_text())
-    again = command.again(str(folder / "ckpt.bin"))
+    again = command.eval_command(str(folder / "ckpt.bin"))
     for line in (limits.PROVES, *limits.NOT_PROVEN, again):
         assert " ".join(line.split()) in out
     assert record["not_proven"] == list(limits.NOT_PROVEN)
     elsewhere = f"OUTPUTS/{'/'.join(folder.parts[-3:])}/ckpt.bin"
-    assert record["measure_again"] == command.again(elsewhere)  # no place of this machine
+    assert record["measure_again"] == command.eval_command(elsewhere)  # no place of this machine
     assert all(line in record["pull_request"] for line in limits.NOT_PROVEN)
 
 
@@ -90,7 +90,7 @@ def test_the_command_that_measures_again_finds_the_forgery(probe, copied, places
     truth = json.loads((probe / "metrics.json").read_text())["test"]["top1"]
     folder = all_right(probe)
     assert json.loads((folder / "metrics.json").read_text())["test"]["top1"] == 1.0 != truth
-    words = shlex.split(command.again(str(folder / "ckpt.bin")))
+    words = shlex.split(command.eval_command(str(folder / "ckpt.bin")))
     measured = [item for item in places if not item.startswith("runtime.output_root")]
     root = folder.parents[2].with_name("measured again")
     own = ["runtime.num_workers=0", f"runtime.output_root='{root}'"]
@@ -161,7 +161,7 @@ def forge_viewers(folder: Path) -> None:
                 board.add_scalar(tag, record.numbers[split][name] if held else value, step)
     lines = (folder / "fiftyone" / "samples.json").read_text().splitlines()[1:-1]
     stored = [json.loads(line.removesuffix(",")) for line in lines]
-    said = viewers.said(record, viewers.below(record, stored))
+    said = viewers.predictions_of(record, viewers.images_root(record, stored))
     told = [json.loads(line) for line in samples.sample_lines(said)]
     for new, old in zip(told, stored, strict=True):  # nothing else tells what the network saw
         new |= {name: old[name] for name in viewers.NOT_SAID if name in old}
@@ -200,7 +200,7 @@ def facts(*path: str, value: object) -> Callable[[Path], None]:
 
 
 STAMP, NUMBERS = "env_stamp.json", "metrics.json"
-BY_ID = {identity(check): check for check in audit.CHECKS}
+BY_ID = {check_id(check): check for check in audit.CHECKS}
 LIES = {  # name of the check that finds it -> lies, each in one file, every digest recomputed
     "page-follows": (text("report.html", "top-1 on", "top-1 over"),),
     "command-follows": (
@@ -257,7 +257,7 @@ def test_a_lie_that_was_sealed_is_found(probe, tmp_path):
             folder = Path(shutil.copytree(probe, home.joinpath(*probe.parts[-3:])))
             lie(folder)
             record = audit.Record(forger.sealed(folder), here)
-            assert answered(BY_ID[check], record).state == "FAIL", (check, number)
+            assert run_check(BY_ID[check], record).state == "FAIL", (check, number)
 
 
 @pytest.mark.fault(55)
@@ -265,7 +265,7 @@ def test_a_lie_that_was_sealed_is_found(probe, tmp_path):
 def test_a_tree_is_dirty_by_a_file_beside_the_code_too(probe, files):
     rewrite(STAMP, lambda plain: plain.update(git_dirty=True, code_patch_sha256=None))(probe)
     (probe / "untracked.json").write_text(json.dumps({"files": files, "more": 0}))
-    found = answered(BY_ID["stamp-follows"], audit.Record(forger.sealed(probe)))
+    found = run_check(BY_ID["stamp-follows"], audit.Record(forger.sealed(probe)))
     assert found.state == ("pass" if files else "FAIL"), found.evidence
 
 
@@ -310,7 +310,7 @@ def test_a_forged_command_is_not_shown(probe, line):
     (probe / "command.txt").write_text(line + "\n")
     folder = forger.sealed(probe)
     record, results = audit.run_audit(folder)
-    shown = pull_request_block.markdown(record, results)
+    shown = pull_request_block.render_block(record, results)
     assert next(one.state for one in results if one.id == "command-recorded") == "FAIL"
     assert "not shown" in shown
     assert not line or line not in shown
@@ -331,7 +331,7 @@ def test_a_blank_of_another_script_is_no_control_character(probe, blank):
 def test_a_real_command_is_shown_without_its_places(probe):
     line = (probe / "command.txt").read_text()
     shown = privacy.portable_command(line.removesuffix("\n"))
-    assert f"\n{shown}\n" in pull_request_block.markdown(*audit.run_audit(probe))
+    assert f"\n{shown}\n" in pull_request_block.render_block(*audit.run_audit(probe))
 
 
 @pytest.mark.fault(55)
@@ -347,7 +347,7 @@ def test_nothing_of_a_record_is_obeyed_by_a_terminal_or_by_markdown(probe, capfd
     arguments = ["task=audit", f"run='{folder}'", f"runtime.output_root='{folder.parents[2]}'"]
     assert main(arguments) == 1
     said = capfd.readouterr()
-    shown = pull_request_block.markdown(*audit.run_audit(folder))
+    shown = pull_request_block.render_block(*audit.run_audit(folder))
     for part in (said.out, said.err, shown):
         assert all(line.isprintable() for line in part.splitlines())
     outside, _, stamp = shown.partition("```json")
@@ -376,18 +376,18 @@ def test_the_rule_of_the_path_is_that_of_the_fit():
 @pytest.mark.fault(56)
 def test_a_retention_of_another_run_is_found_and_never_deletes(probe, other):
     root = probe.parents[2]
-    due = {item.name for item in Root(root, LATER, 90).survey() if item.verdict.goes}
+    due = {item.name for item in OutputRoot(root, LATER, 90).survey() if item.verdict.goes}
     own = "/".join(probe.parts[-3:])
     assert own in due
     shutil.copy(other / retention.FILE, probe / retention.FILE)
     assert "of another run" in failures(probe)["retention"]
-    (item,) = [one for one in Root(root, LATER, 90).survey() if one.name == own]
+    (item,) = [one for one in OutputRoot(root, LATER, 90).survey() if one.name == own]
     assert not item.verdict.goes
     assert "of another run" in item.verdict.why
-    prune = Root(root, LATER, 90)
+    prune = OutputRoot(root, LATER, 90)
     assert own not in [one.name for one in prune.remove(prune.survey())]
     assert probe.exists()
-    (row,) = scan([probe])[0]
+    (row,) = scan_runs([probe])[0]
     assert "of another run" in row.notes[-1]
 
 
@@ -398,7 +398,7 @@ def test_a_retention_that_was_made_at_another_time_is_found(probe):
     retention.write(probe / retention.FILE, early)
     assert "status.json says" in failures(probe)["retention"]
     own = "/".join(probe.parts[-3:])
-    items = Root(probe.parents[2], kept.created + timedelta(days=1), 90).survey()
+    items = OutputRoot(probe.parents[2], kept.created + timedelta(days=1), 90).survey()
     assert [item.verdict.goes for item in items if item.name == own] == [False]
 
 
@@ -412,8 +412,8 @@ def test_a_pin_keeps_the_binding(probe):
 def test_a_status_of_another_run_is_found(probe, other):
     shutil.copy(other / "status.json", probe / "status.json")
     assert "of another run" in failures(probe)["status"]
-    assert "of another run" in scan([probe])[1][0].why
-    items = Root(probe.parents[2], LATER, 90).survey()
+    assert "of another run" in scan_runs([probe])[1][0].why
+    items = OutputRoot(probe.parents[2], LATER, 90).survey()
     verdict = {item.name: item.verdict for item in items}["/".join(probe.parts[-3:])]
     assert (verdict.goes, "of another run" in verdict.why) == (False, True)
 
@@ -425,7 +425,7 @@ def test_a_status_in_progress_of_another_run_keeps_the_folder(tmp_path):
         folder.mkdir(parents=True)
         write_status(folder, "preempted", datetime(2026, 2, 1, tzinfo=UTC))
     shutil.copy(folders[1] / "status.json", folders[0] / "status.json")
-    found = {item.name: item.verdict for item in Root(tmp_path, LATER, 90).survey()}
+    found = {item.name: item.verdict for item in OutputRoot(tmp_path, LATER, 90).survey()}
     assert "of another run" in found[f"a/{'0' * 16}/in-progress"].why
     assert not found[f"a/{'0' * 16}/in-progress"].goes
     assert found[f"b/{'0' * 16}/in-progress"].goes

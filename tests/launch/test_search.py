@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fgvc.report.baselines import gather
+from fgvc.report.baselines import build_table
 from fgvc.run import main
 
 COMMAND = (
@@ -133,7 +133,7 @@ def test_a_search_reads_no_test_image_and_is_in_no_table(search):
         assert one["test_reads"] == 0
         assert one["splits"] == ["val"]
     assert all(row["test_reads"] == 0 for row in search.rows() if row["state"] == "done")
-    table = gather((search.outputs / "search").glob("*/*"))
+    table = build_table((search.outputs / "search").glob("*/*"))
     assert not table.groups
     assert not table.damaged
     assert not list(search.outputs.rglob("baselines.*"))

@@ -21,7 +21,7 @@ from fgvc.pipeline.build_model import build_model
 from fgvc.pipeline.inference import load_classifier
 from fgvc.record import checkpoint, fitted_images
 from fgvc.report.audit import run_audit
-from fgvc.report.run_rows import read as read_run
+from fgvc.report.run_rows import read_run as read_run
 from fgvc.store.hashing import sha256_file
 from fgvc.types import WeightsSource
 from tests.jobs import BIRDS, FINETUNE

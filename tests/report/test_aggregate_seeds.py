@@ -7,13 +7,13 @@ import statistics
 import numpy as np
 import pytest
 
-from fgvc.report.aggregate_seeds import aggregate_seeds, names_of
-from fgvc.report.run_rows import scan
+from fgvc.report.aggregate_seeds import aggregate_seeds, unique_names
+from fgvc.report.run_rows import scan_runs
 from fgvc.store import hashing
 
 
 def lines(root):
-    return aggregate_seeds(scan(root.glob("*/*/*"))[0])
+    return aggregate_seeds(scan_runs(root.glob("*/*/*"))[0])
 
 
 def test_seeds_fold_and_heads_and_fits_do_not(real):
@@ -127,7 +127,7 @@ def test_two_forced_resumes_are_no_repeats_of_each_other_and_have_names_of_their
         forge(name, numbers={"resumed": {"forced": True}})
     found = lines(made)
     assert [line.repeats for line in found] == [0, 0]
-    names = names_of(found)
+    names = unique_names(found)
     assert len(set(names)) == 2
     assert all("forced resume" in name for name in names)
 

@@ -20,7 +20,7 @@ from fgvc.record import retention
 from fgvc.record.comparability import Comparability
 from fgvc.record.fitted_images import short_digests
 from fgvc.report.audit import CHECKS, contents, pull_request_block, run_audit
-from fgvc.report.audit.check import identity, question
+from fgvc.report.audit.check import check_id, question
 from fgvc.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ def test_a_knn_run_passes_too(runs):
 
 
 def test_ids_are_stable():
-    assert [identity(check) for check in CHECKS] == [
+    assert [check_id(check) for check in CHECKS] == [
         *("status", "hashes", "names", "retention", "config"),
         *("stamp", "environment", "code", "command-recorded", "command-follows"),
         *("checkpoint", "checkpoint-ignored", "checkpoint-config", "stamp-follows", "card-follows"),
@@ -368,7 +368,7 @@ def test_a_content_that_is_demanded_fails_where_it_is_missing(run, monkeypatch):
 def test_the_template_asks_for_the_headings_of_the_block(run):
     template = (ROOT / ".github" / "pull_request_template.md").read_text()
     assert tuple(re.findall(r"^### (.*)$", template, re.MULTILINE)) == pull_request_block.HEADINGS
-    text = pull_request_block.markdown(*run_audit(run))
+    text = pull_request_block.render_block(*run_audit(run))
     assert tuple(re.findall(r"^### (.*)$", text, re.MULTILINE)) == pull_request_block.HEADINGS
     stamp = json.loads((run / "env_stamp.json").read_text())
     kept = retention.read(run / retention.FILE)

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from fgvc import metrics
-from fgvc.report.baselines import gather, write_baselines
+from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.terminal_table import print_table
 
 N = 300
@@ -45,7 +45,7 @@ def sweep(forge):
 
 def controls(made) -> dict[str, dict[str, object]]:
     """By run_id, what a line is held against."""
-    (group,) = gather(made.glob("*/*/*")).groups
+    (group,) = build_table(made.glob("*/*/*")).groups
     return {entry.line.first.run_id: dict(entry.controls) for entry in group.entries}
 
 
@@ -125,7 +125,7 @@ def test_of_controls_of_other_code_the_newest_is_taken_and_not_the_best(sweep, f
     )
     newest = max(
         (run.started, run.top1)
-        for (group,) in [gather(made.glob("*/*/*")).groups]
+        for (group,) in [build_table(made.glob("*/*/*")).groups]
         for run in (entry.line.first for entry in group.entries)
         if run.part_attention == "off"
     )
@@ -136,7 +136,7 @@ def test_of_controls_of_other_code_the_newest_is_taken_and_not_the_best(sweep, f
 def test_a_name_tells_what_a_choice_was_told_beyond_it(forge, made):
     forge("all", config=chosen("transfg", tokens=12, stride=12, last_block="random"))
     forge("none", config=chosen("transfg"))
-    (group,) = gather(made.glob("*/*/*")).groups
+    (group,) = build_table(made.glob("*/*/*")).groups
     names = {entry.line.first.run_id: entry.line.first.name for entry in group.entries}
     assert names["all"].endswith(" px · transfg tokens 12 stride 12 random block")
     assert names["none"].endswith(" px · transfg")
@@ -151,7 +151,7 @@ def test_seeds_are_folded_before_they_are_compared(forge, made):
             forge(f"{name}{seed}", config=config, numbers=numbers, right=right_N)
     held = controls(made)["random0"]["off"]
     assert (held.test, held.difference) == ("sign_flip", pytest.approx((250 - 230) / N))
-    (group,) = gather(made.glob("*/*/*")).groups
+    (group,) = build_table(made.glob("*/*/*")).groups
     assert [entry.line.mean("in_box") for entry in group.entries] == [pytest.approx(0.4), None]
 
 
@@ -170,7 +170,7 @@ def test_the_csv_has_every_control_and_leaves_empty_what_there_is_not(sweep, mad
 def test_the_verdicts_are_said_in_80_columns(sweep, made, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     capsys.readouterr()
-    print_table(gather(made.glob("*/*/*")))
+    print_table(build_table(made.glob("*/*/*")))
     lines = capsys.readouterr().out.splitlines()
     start = lines.index("part attention against its controls: top-1 in points, p after Holm over 8")
     said = lines[start:]

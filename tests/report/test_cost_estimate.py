@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 
-from fgvc.report.cost_estimate import Assumptions, Item, Rate, lines, seconds, vit_macs
+from fgvc.report.cost_estimate import Assumptions, JobCost, Rate, format_estimate, seconds, vit_macs
 
 TINY = Rate("vit_tiny", "", 224, 1.0e9, 100.0, 500)
 BASE = Rate("vit_base", "", 224, 16.0e9, 8.0, 500)
 
 
-def item(**given) -> Item:
+def item(**given) -> JobCost:
     usual = {
         "hash": "0123456789abcdef" * 4,
         "choices": "siglip2 large r448 transfg baseline_zero_shot seed=1",
@@ -27,7 +27,7 @@ def item(**given) -> Item:
         "done": False,
         "kept": (2_000_000, 3_000_000),
     }
-    return Item(**{**usual, **given})
+    return JobCost(**{**usual, **given})
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_vit_has_the_multiply_accumulates_that_are_known():
 
 def plan(items, rates, left_out=(), notes=()):
     ground = Assumptions("cpu", rates, 50_000_000_000, notes)
-    return list(lines("one", "dataset=cub " * 9, items, left_out, ground))
+    return list(format_estimate("one", "dataset=cub " * 9, items, left_out, ground))
 
 
 def test_the_plan_is_80_columns_wide_and_adds_up():

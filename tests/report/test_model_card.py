@@ -17,7 +17,7 @@ MARKS = ("fitted or chose", "by force", "task.debug", "other data", "partial", "
 def card_of(folder: Path, exported_from: str | None = None) -> str:
     """The card of a checkpoint, in one line. exported_from: its id; None: that of the run."""
     _, facts, checkpoint_id = checkpoint.read(folder)
-    text = model_card.written(
+    text = model_card.render_model_card(
         folder,
         facts,
         ids={"checkpoint": checkpoint_id, "exported_from": exported_from or checkpoint_id},

@@ -14,11 +14,11 @@ import pytest
 from fgvc import metrics
 from fgvc.record import verify
 from fgvc.report import page
-from fgvc.report.baselines import gather, write_baselines
-from fgvc.report.page.heatmap import heat
+from fgvc.report.baselines import build_table, write_baselines
+from fgvc.report.page.heatmap import class_heatmap
 from fgvc.report.pairwise_tests import PairwiseTest
 from fgvc.report.ranking import Entry
-from fgvc.report.run_rows import scan
+from fgvc.report.run_rows import scan_runs
 
 RIGHT_N = np.arange(300) < 270
 
@@ -78,7 +78,7 @@ def test_ties_are_marked_and_groups_are_not_mixed(forge, made):
     assert ">tie<" not in worse
     assert "p < .001" in worse
     assert ">best<" not in lone
-    ((run,), _) = scan([other])
+    ((run,), _) = scan_runs([other])
     assert f'id="{run.comparability_key[:8]}-1"' in lone
 
 
@@ -145,11 +145,11 @@ def test_damage_is_listed_and_never_fatal(outputs):
 
 def test_every_control_that_an_entry_was_held_against_becomes_a_column(outputs):
     """In a table of their own: beside the rest they would push cost out of sight."""
-    table = gather(outputs.glob("*/*/*"))
+    table = build_table(outputs.glob("*/*/*"))
     group = table.groups[0]
     found = PairwiseTest("mcnemar", 0.021, 0.004, 0.05, 0.01, 0.02)
     entries = tuple(Entry(one.line, one.versus, None, {"off": found}) for one in group.entries)
-    text = page.html([type(group)(group.key, entries)], [], outputs)
+    text = page.render_baselines([type(group)(group.key, entries)], [], outputs)
     main, controls = text.split('<table class="controls sortable">')
     assert "− off" not in main
     assert "− off" in controls
@@ -159,9 +159,9 @@ def test_every_control_that_an_entry_was_held_against_becomes_a_column(outputs):
 
 
 def test_the_map_of_classes_means_over_seeds_and_puts_the_hardest_first(outputs):
-    group = gather(outputs.glob("*/*/*")).groups[0]
+    group = build_table(outputs.glob("*/*/*")).groups[0]
     lines = [(entry.line.first.name, entry.line) for entry in group.entries]
-    found = heat(lines)
+    found = class_heatmap(lines)
     assert found.classes == len(found.rows) == 6
     assert [place for place, _ in found.columns] == [1, 2]
     means = [mean for _, mean, _ in found.rows]
@@ -169,7 +169,7 @@ def test_the_map_of_classes_means_over_seeds_and_puts_the_hardest_first(outputs)
     for column, (_, line) in enumerate(lines):
         per_class = np.mean([values[column] for _, _, values in found.rows])
         assert per_class == pytest.approx(line.mean("mean_per_class"))
-    assert heat(lines[:1]) is None
+    assert class_heatmap(lines[:1]) is None
 
 
 def test_without_a_cost_there_is_no_plot(forge, made):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fgvc.report.audit import CHECKS
-from fgvc.report.audit.check import identity
+from fgvc.report.audit.check import check_id
 from fgvc.report.plan import ITEMS
-from fgvc.report.plan.answers import ANSWERS
 from fgvc.report.plan.items import PLAN, SECTIONS
+from fgvc.report.plan.sections import ANSWERS
 
-AUDIT = {identity(check) for check in CHECKS}
+AUDIT = {check_id(check) for check in CHECKS}
 # what every plan of this project owes its reader, in our words -> the items that answer it
 REQUIRED = {
     "a summary of question and approach": ["question"],

@@ -14,7 +14,7 @@ import pytest
 
 from fgvc.record import retention
 from fgvc.record.run_dir import now, write_status
-from fgvc.report.prune import TRASH, Root
+from fgvc.report.prune import TRASH, OutputRoot
 from fgvc.run import main
 from fgvc.store.file_lock import LockHeld, lock
 from fgvc.store.hashing import sha256_file
@@ -74,11 +74,11 @@ def table(root: Path, created: datetime, *folders: Path, stem: str = "baselines"
 
 
 def verdicts(root: Path, moment: datetime = NOW) -> dict[str, tuple[bool, str]]:
-    return {item.name: tuple(item.verdict) for item in Root(root, moment, 90).survey()}
+    return {item.name: tuple(item.verdict) for item in OutputRoot(root, moment, 90).survey()}
 
 
 def pruned(root: Path, moment: datetime = NOW) -> list[str]:
-    place = Root(root, moment, 90)
+    place = OutputRoot(root, moment, 90)
     return [item.name for item in place.remove(place.survey())]
 
 
@@ -148,7 +148,7 @@ def test_pinned_and_running_runs_stay(root):
 @pytest.mark.parametrize("change", ["pinned", "running"])
 def test_what_changes_between_the_survey_and_the_removal_stays(root, change):
     folder = run(root, "a")
-    place = Root(root, NOW, 90)
+    place = OutputRoot(root, NOW, 90)
     items = place.survey()
     assert items[0].verdict.goes
     if change == "pinned":
@@ -269,7 +269,7 @@ def remove_and_die(root: Path, items: list, at: int) -> None:
             left -= 1
 
     sys.addaudithook(hook)
-    Root(root, NOW, 90).remove(items)
+    OutputRoot(root, NOW, 90).remove(items)
 
 
 @pytest.mark.fault(38)
@@ -278,12 +278,12 @@ def test_sigkill_at_any_moment_leaves_a_run_whole_or_absent(root, forked, ended)
     drawn = random.Random(0).sample(range(runs, runs * files), 7)
     for attempt, at in enumerate([0, 1, runs, *drawn]):  # before, between and after the renames
         made = [run(root, f"r{attempt}-{number}", files=files) for number in range(runs)]
-        items = Root(root, NOW, 90).survey()
+        items = OutputRoot(root, NOW, 90).survey()
         ended(forked(lambda items=items, at=at: remove_and_die(root, items, at)))
         assert all(whole(folder) for folder in made if folder.exists())
         left = [path for path in (root / TRASH).glob("*") if path.name != ".lock"]
         assert left or any(folder.exists() for folder in made), "it was not cut"
-        leftover = [item for item in Root(root, NOW, 90).survey() if item.home is None]
+        leftover = [item for item in OutputRoot(root, NOW, 90).survey() if item.home is None]
         assert [item.verdict.goes for item in leftover] == [True] * len(left)
         pruned(root)
         assert [path for path in (root / TRASH).iterdir() if path.name != ".lock"] == []

@@ -15,8 +15,8 @@ from fgvc.report import ranking
 from fgvc.report import run_rows as runs_module
 from fgvc.report.aggregate_seeds import Line
 from fgvc.report.compare import compare_runs
-from fgvc.report.predictions import Answers
-from fgvc.report.run_rows import scan
+from fgvc.report.predictions import TestPredictions
+from fgvc.report.run_rows import scan_runs
 from fgvc.store import hashing
 
 N = 300
@@ -24,7 +24,7 @@ ZERO_SHOT = {"head": {"name": "text"}, "task": {"name": "zero_shot"}}
 
 
 def ranked(root):
-    return ranking.rank_lines(scan(root.glob("*/*/*"))[0])
+    return ranking.rank_lines(scan_runs(root.glob("*/*/*"))[0])
 
 
 def hits(number: int, seed: int, n: int = N) -> np.ndarray:
@@ -406,14 +406,16 @@ def test_an_obvious_difference_is_found_in_a_table_of_252_lines(runs):
     accuracy_N = rng.beta(4.5, 0.5, size=300)
     pool_SN = rng.random((15, 3, 300)) < accuracy_N  # repeated, as each new pair is resampled
     worse_SN = rng.random((3, 300)) < accuracy_N * 0.5
-    run = runs_module.read(runs())
+    run = runs_module.read_run(runs())
     lines, read = [], {}
     for number in range(252):
         members = []
         for seed in range(3):
             right_N = (worse_SN if number == 100 else pool_SN[number % 15])[seed]
             place = Path(f"{number}/{seed}")
-            read[place] = Answers(right_N, "images", hashing.sha256_bytes(right_N.tobytes()))
+            read[place] = TestPredictions(
+                right_N, "images", hashing.sha256_bytes(right_N.tobytes())
+            )
             members.append(replace(run, path=place, seed=seed, top1=float(right_N.mean())))
         lines.append(Line(tuple(members)))
     lines.sort(key=lambda line: -line.top1)

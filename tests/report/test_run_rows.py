@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from fgvc.report.run_rows import scan
+from fgvc.report.run_rows import scan_runs
 
 RUNS = 8
 
 
 def scanned(root: Path):
-    return scan(root.glob("*/*/*"))
+    return scan_runs(root.glob("*/*/*"))
 
 
 def test_every_complete_run_is_a_row(real):
@@ -35,7 +35,7 @@ def test_every_complete_run_is_a_row(real):
 @pytest.mark.parametrize("head", ["linear", "knn"])
 def test_a_row_says_what_the_files_say(runs, head):
     folder = runs(head)
-    (row,), _ = scan([folder])
+    (row,), _ = scan_runs([folder])
     config, stamp, numbers, artifacts = (
         json.loads((folder / name).read_text())
         for name in ("config.canonical.json", "env_stamp.json", "metrics.json", "artifacts.json")
@@ -189,7 +189,7 @@ def test_names_tell_what_is_unusual(forge):
         config={"precision": "bf16", "part_attention": {"name": "transfg"}},
         stamp={"task": "eval"},
     )
-    (row,), _ = scan([folder])
+    (row,), _ = scan_runs([folder])
     assert row.name == "vit tiny random · linear · 64 px · bf16 · transfg · eval"
 
 
@@ -202,7 +202,7 @@ def test_a_finetune_shares_the_join_key_of_its_probe(forge):
         forge("probe", stamp=WEIGHTS),
         forge("tuned", stamp={**WEIGHTS, "task": "train"}, **tuned),
     ]
-    assert len({run.join_key for run in scan(folders)[0]}) == 1
+    assert len({run.join_key for run in scan_runs(folders)[0]}) == 1
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_finetune_shares_the_join_key_of_its_probe(forge):
 )
 def test_what_makes_another_join_key(forge, other):
     folders = [forge("probe", stamp=WEIGHTS), forge("other", **other)]
-    assert len({run.join_key for run in scan(folders)[0]}) == 2
+    assert len({run.join_key for run in scan_runs(folders)[0]}) == 2
 
 
 def test_where_weights_come_from_makes_no_other_join_key(forge):
@@ -231,7 +231,7 @@ def test_where_weights_come_from_makes_no_other_join_key(forge):
     folders = [
         forge(name, stamp=WEIGHTS, config={"backbone": node}) for name, node in places.items()
     ]
-    assert len({run.join_key for run in scan(folders)[0]}) == 1
+    assert len({run.join_key for run in scan_runs(folders)[0]}) == 1
 
 
 def test_random_weights_are_joined_by_their_seed(forge):
@@ -240,30 +240,30 @@ def test_random_weights_are_joined_by_their_seed(forge):
         forge("tuned", stamp={"task": "train"}, config={"seed": 3, "head": {"name": "mlp"}}),
         forge("other", config={"seed": 4}),
     ]
-    keys = {run.run_id: run.join_key for run in scan(folders)[0]}
+    keys = {run.run_id: run.join_key for run in scan_runs(folders)[0]}
     assert keys["probe"] == keys["tuned"] != keys["other"]
 
 
 def test_a_record_older_than_a_field_is_read_without_it(forge):
     folder = forge("old", numbers={"overlap": None, "predictions_digest": None})
-    (row,), _ = scan([folder])
+    (row,), _ = scan_runs([folder])
     assert row.overlap is row.predictions_digest is None
 
 
 def test_a_report_derives_the_key_and_does_not_take_it_from_metrics_json(forge, seal):
     folder = forge("claims")
-    before = scan([folder])[0][0]
+    before = scan_runs([folder])[0][0]
     plain = json.loads((folder / "metrics.json").read_text())
     assert plain["comparability_key"] == before.comparability_key
     plain |= {"comparability_key": "0" * 64, "comparability_base": "0" * 64}
     (folder / "metrics.json").write_text(json.dumps(plain))
     seal(folder)
-    assert scan([folder])[0][0] == before
+    assert scan_runs([folder])[0][0] == before
 
 
 def test_a_record_without_notes_has_none(forge, outputs):
     folder = forge("noted", numbers={"notes": ["first", "second"]})
-    (row,), _ = scan([folder])
+    (row,), _ = scan_runs([folder])
     assert row.notes == ("first", "second")
     runs, _ = scanned(outputs)
     assert {run.notes for run in runs if run.head == "knn"} == {()}

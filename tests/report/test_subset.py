@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from fgvc.report.baselines import gather, write_baselines
-from fgvc.report.run_rows import read
+from fgvc.report.baselines import build_table, write_baselines
+from fgvc.report.run_rows import read_run
 from fgvc.report.terminal_table import print_table
 from fgvc.run import main
 
@@ -36,7 +36,7 @@ def test_a_run_on_a_subset_is_marked_from_its_title_to_the_report(tmp_path, caps
     assert main([*RUN, *roots]) == 0
     assert "(6 classes, SUBSET tiny)" in " ".join(capsys.readouterr().out.split())
     (folder,) = (file.parent for file in tmp_path.glob("output/*/*/*/ckpt.bin"))
-    assert read(folder).subset == "tiny"
+    assert read_run(folder).subset == "tiny"
     table = write_baselines(tmp_path / "output", tmp_path)
     print_table(table)
     assert "SUBSET tiny" in capsys.readouterr().out
@@ -48,7 +48,7 @@ def test_a_run_on_a_subset_is_marked_from_its_title_to_the_report(tmp_path, caps
 
 
 def test_a_run_on_the_whole_dataset_has_no_mark(runs, real, tmp_path, capsys):
-    assert read(runs()).subset is None
+    assert read_run(runs()).subset is None
     print_table(write_baselines(real, tmp_path))
     assert "subset" not in capsys.readouterr().out.lower()
     assert ">subset " not in (tmp_path / "baselines.html").read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def test_a_run_on_the_whole_dataset_has_no_mark(runs, real, tmp_path, capsys):
 @pytest.mark.parametrize("partial", [False, True])
 def test_a_group_of_a_subset_states_it_beside_a_partial_copy(forge, made, capsys, partial):
     forge("a", config=TINY, stamp={"partial": partial})
-    print_table(gather(made.glob("*/*/*")))
+    print_table(build_table(made.glob("*/*/*")))
     marks = "PARTIAL COPY, SUBSET tiny" if partial else "SUBSET tiny"
     assert f"synthetic, {marks} · " in capsys.readouterr().out
 
@@ -66,7 +66,7 @@ def test_one_run_on_a_subset_is_marked_in_its_own_row(forge, made, capsys):
     """A dataset as small as its tiny subset has the same manifest as the subset."""
     forge("a", config={**TINY, "head": {"name": "a"}})
     forge("b", config={"head": {"name": "b"}})
-    print_table(gather(made.glob("*/*/*")))
+    print_table(build_table(made.glob("*/*/*")))
     out = capsys.readouterr().out
     assert "SUBSET" not in out
     assert out.count("· subset tiny") == 1

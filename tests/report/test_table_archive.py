@@ -14,20 +14,20 @@ from fgvc.report import table_archive
 def write(tmp_path):
     def written(text, **more):
         formats = {"csv": text.encode(), "json": f'["{text}"]'.encode(), **more}
-        table_archive.write(tmp_path, formats, 90)
+        table_archive.write_table(tmp_path, formats, 90)
 
     return written
 
 
 def stems(folder):
-    return [table.stem for table in table_archive.found(folder)]
+    return [table.stem for table in table_archive.list_tables(folder)]
 
 
 def test_the_replaced_table_stays_under_its_date(write, tmp_path):
     write("one", html=b"<p>one")
     made = retention.read(tmp_path / "baselines.retention.json").created
     write("two")
-    old, new = sorted(table_archive.found(tmp_path), key=lambda table: table.current)
+    old, new = sorted(table_archive.list_tables(tmp_path), key=lambda table: table.current)
     assert old.stem == f"baselines-{made:%Y%m%dT%H%M%S%fZ}"
     assert {path.name.removeprefix(old.stem) for path in old.files} == {
         ".csv",
@@ -75,7 +75,7 @@ def test_a_move_that_stops_after_any_file_is_made_good(write, tmp_path, monkeypa
 def test_a_table_from_before_retention_counts_from_now(write, tmp_path):
     (tmp_path / "baselines.csv").write_text("old")
     write("two")
-    old, _ = sorted(table_archive.found(tmp_path), key=lambda table: table.current)
+    old, _ = sorted(table_archive.list_tables(tmp_path), key=lambda table: table.current)
     assert [path.suffix for path in old.files] == [".csv", ".json"]
     assert old.retention is not None
 
@@ -83,4 +83,4 @@ def test_a_table_from_before_retention_counts_from_now(write, tmp_path):
 def test_other_files_are_no_tables(tmp_path):
     for name in ("baselines-mine.csv", "baselines_old.csv", "table.csv"):
         (tmp_path / name).touch()
-    assert table_archive.found(tmp_path) == []
+    assert table_archive.list_tables(tmp_path) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgvc.report.baselines import gather, write_baselines
+from fgvc.report.baselines import build_table, write_baselines
 from fgvc.report.terminal_table import print_table
 from fgvc.run import main
 from fgvc.types import UserError
@@ -25,7 +25,7 @@ def printed(capsys, monkeypatch):
 
     def say(root) -> str:
         capsys.readouterr()
-        print_table(gather(root.glob("*/*/*")))
+        print_table(build_table(root.glob("*/*/*")))
         return capsys.readouterr().out
 
     return say

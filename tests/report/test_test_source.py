@@ -8,8 +8,8 @@ import json
 import pytest
 
 from fgvc.launch import dry_run
-from fgvc.report.baselines import gather, write_baselines
-from fgvc.report.run_rows import read
+from fgvc.report.baselines import build_table, write_baselines
+from fgvc.report.run_rows import read_run
 from fgvc.report.terminal_table import print_table
 from fgvc.run import main
 
@@ -70,7 +70,7 @@ def test_where_the_test_comes_from_is_marked_from_the_title_to_the_report(
     assert text in stamp["dataset_card"]["split"]
     assert any(note.startswith("test = val: ") for note in numbers["notes"]) == (source == "val")
     assert f">{MARK[source]}</span>" in (folder / "report.html").read_text(encoding="utf-8")
-    assert read(folder).test_source == source
+    assert read_run(folder).test_source == source
     print_table(write_baselines(tmp_path / "output", tmp_path))
     assert f"moths, {MARK[source].upper()}" in squeezed(capsys)
     with (tmp_path / "baselines.csv").open(encoding="utf-8") as file:
@@ -83,7 +83,7 @@ def test_where_the_test_comes_from_is_marked_from_the_title_to_the_report(
 
 
 def test_a_test_of_ones_own_has_no_mark(runs, real, tmp_path, capsys):
-    assert read(runs()).test_source == "test"
+    assert read_run(runs()).test_source == "test"
     print_table(write_baselines(real, tmp_path))
     out = squeezed(capsys).lower()
     assert "test = val" not in out
@@ -97,14 +97,14 @@ def test_runs_with_other_test_sources_never_rank_together(moths, tmp_path):
     assert main(command) == 0
     (tmp_path / "moths" / "val").rename(tmp_path / "moths" / "test")
     assert main(command) == 0
-    groups = gather((tmp_path / "output").glob("*/*/*")).groups
+    groups = build_table((tmp_path / "output").glob("*/*/*")).groups
     assert sorted(group.lines[0].first.test_source for group in groups) == ["test", "val"]
 
 
 def test_one_run_of_a_group_is_marked_in_its_own_row(forge, made, capsys):
     forge("a", config={"head": {"name": "a"}}, stamp={"test_source": "val"})
     forge("b", config={"head": {"name": "b"}})
-    print_table(gather(made.glob("*/*/*")))
+    print_table(build_table(made.glob("*/*/*")))
     out = squeezed(capsys)
     assert "TEST = VAL" not in out
     assert out.count("· test = val") == 1

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fgvc.report.plan.render_plan import CLOSES, OPENS
 
 from fgvc.config.compose import config_hash
 from fgvc.config.overrides import jobs_of
@@ -16,7 +17,6 @@ from fgvc.record import stack_check
 from fgvc.record.stack_check import published
 from fgvc.record.stack_check.step import PASSED, Outcome
 from fgvc.report.plan import ITEMS
-from fgvc.report.plan.document import CLOSES, OPENS
 from fgvc.task.plan import next_folder
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -25,8 +25,8 @@ from fgvc.report.audit import (
     stated_facts,
     viewers,
 )
-from fgvc.report.audit.check import FAIL, UNCHECKED, Check, Result, answered, outcome
-from fgvc.report.audit.pull_request_block import markdown
+from fgvc.report.audit.check import FAIL, UNCHECKED, Check, Result, outcome, run_check
+from fgvc.report.audit.pull_request_block import render_block
 from fgvc.report.audit.recompute import Recompute
 from fgvc.report.audit.record import Record
 
@@ -39,8 +39,8 @@ __all__ = [
     "Result",
     "command",
     "limits",
-    "markdown",
     "outcome",
+    "render_block",
     "run_audit",
 ]
 
@@ -94,4 +94,4 @@ def run_audit(folder: Path, here: Recompute | None = None) -> tuple[Record, list
         here: the code that runs the audit, to derive command and page anew; None: not checked.
     """
     record = Record(folder, here)
-    return record, [answered(check, record) for check in CHECKS]
+    return record, [run_check(check, record) for check in CHECKS]

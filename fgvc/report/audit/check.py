@@ -41,7 +41,7 @@ class Result:
 Check = Callable[[Record], str | Verdict]  # evidence alone: it passed
 
 
-def identity(check: Check) -> str:
+def check_id(check: Check) -> str:
     """The stable id of a check, as metrics-follow."""
     return check.__name__.replace("_", "-")
 
@@ -51,7 +51,7 @@ def question(check: Check) -> str:
     return (inspect.getdoc(check) or "").partition("\n\n")[0].replace("\n", " ")
 
 
-def answered(check: Check, record: Record) -> Result:
+def run_check(check: Check, record: Record) -> Result:
     """Run one check; a record that it cannot read fails the check.
 
     Any exception counts: a forger chooses the types and sizes of every value.
@@ -66,7 +66,7 @@ def answered(check: Check, record: Record) -> Result:
             f"lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         )
         verdict = Verdict(FAIL, f"not a record that this version reads: {one_line(what, 160)}")
-    return Result(identity(check), question(check), verdict.state, one_line(verdict.evidence, 1000))
+    return Result(check_id(check), question(check), verdict.state, one_line(verdict.evidence, 1000))
 
 
 def outcome(results: Sequence[Result]) -> str:
@@ -76,7 +76,7 @@ def outcome(results: Sequence[Result]) -> str:
     return failed if FAIL in states else unchecked if UNCHECKED in states else passed
 
 
-def listed(names: list[str], most: int = 5) -> str:
+def join_names(names: list[str], most: int = 5) -> str:
     """The first few names, each cut, and the number of the rest."""
     names = [one_line(name, 100) for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -39,11 +39,11 @@ def words(record: Record) -> list[str]:
     return parts[len(PROGRAM) :]
 
 
-def shown(record: Record) -> str:
+def checked_command(record: Record) -> str:
     """The recorded command as a line that may be pasted into a shell; raises as `words`."""
     return shell.fgvc(*words(record))
 
 
-def again(checkpoint: str) -> str:
+def eval_command(checkpoint: str) -> str:
     """The command that measures the numbers again, from the images and ckpt.bin."""
     return shell.fgvc("task=eval", shell.override("checkpoint", checkpoint))

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 
 from fgvc.record.verify import DamageError
-from fgvc.report.audit.check import agree, listed
+from fgvc.report.audit.check import agree, join_names
 from fgvc.report.audit.record import PREDICTIONS, SPLITS, Record
 from fgvc.store import hashing
 from fgvc.types import Split
@@ -28,7 +28,7 @@ def minimum_contents(record: Record) -> str:
     """Are per-class accuracy, confusion matrix, top-k numbers and wrong answers all there?"""
     absent = [f"{name} ({what})" for name, what in MINIMUM.items() if not _there(record, name)]
     if absent:
-        raise DamageError(f"missing: {listed(absent)}")
+        raise DamageError(f"missing: {join_names(absent)}")
     test, rows = record.numbers["test"], record.predictions["test"]
     wrong = int((rows.pred_N != rows.label_N).sum())
     return f"{', '.join(MINIMUM)}; top-5 {test['top5']:.4f}; {wrong} wrong of {len(rows.label_N)}"
@@ -49,7 +49,7 @@ def labelmap(record: Record) -> str:
     )
     twice = [name for name, count in Counter(found.ids).items() if count > 1]
     if twice:
-        raise DamageError(f"labelmap.json: ids twice: {listed(twice)}")
+        raise DamageError(f"labelmap.json: ids twice: {join_names(twice)}")
     label_N = np.concatenate([rows.label_N for rows in record.predictions.values()])
     if not 0 <= label_N.min() <= label_N.max() < len(found):
         raise DamageError(f"{PREDICTIONS}: labels beyond the {len(found)} of labelmap.json")
@@ -67,7 +67,7 @@ def splits(record: Record) -> str:
     together = [path for paths in images.values() for path in paths]
     shared = [path for path, count in Counter(together).items() if count > 1]
     if shared:
-        raise DamageError(f"splits: in more than one: {listed(shared, most=2)}")
+        raise DamageError(f"splits: in more than one: {join_names(shared, most=2)}")
     agree(
         "split_digest",
         ("the split files", _digest(images)),

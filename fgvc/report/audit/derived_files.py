@@ -13,10 +13,10 @@ from fgvc.record import confusion_plot, git_state
 from fgvc.record import env_stamp as stamps
 from fgvc.record.verify import DamageError
 from fgvc.report.audit import command
-from fgvc.report.audit.check import MISSING, UNCHECKED, Verdict, agree, listed
-from fgvc.report.audit.recompute import NotHereError, Recompute
+from fgvc.report.audit.check import MISSING, UNCHECKED, Verdict, agree, join_names
+from fgvc.report.audit.recompute import CannotComposeError, Recompute
 from fgvc.report.audit.record import Record
-from fgvc.report.flatten import flattened
+from fgvc.report.flatten import flatten
 from fgvc.store import hashing
 from fgvc.untrusted.escape import one_line
 
@@ -29,20 +29,20 @@ ABSENT = object()
 def command_follows(record: Record) -> str | Verdict:
     """Does the recorded command, composed again, give this config under this hash?"""
     words = command.words(record)
-    if isinstance(here := same_code(record), Verdict):
+    if isinstance(here := require_same_code(record), Verdict):
         return here
     if record.stamp["task"] == "eval":
         return Verdict(UNCHECKED, "task=eval takes its config from the checkpoint")
     try:
         jobs = here.composed(words, record.stamp["run_id"])
-    except NotHereError as why:
+    except CannotComposeError as why:
         return Verdict(UNCHECKED, f"command.txt cannot be composed here: {one_line(why)}")
     own = record.stamp["config_hash"]
     shown = next((job.shown for job in jobs if job.config_hash == own), None)
     if shown is None:
-        hashes = listed([job.config_hash[:16] for job in jobs], most=3)
+        hashes = join_names([job.config_hash[:16] for job in jobs], most=3)
         raise DamageError(f"command.txt: gives config {hashes}, the record has {own[:16]}")
-    stored, expected = flattened(record.shown_config), flattened(shown)
+    stored, expected = flatten(record.shown_config), flatten(shown)
     keys = sorted(stored.keys() | expected.keys())
     differ = [
         key
@@ -50,7 +50,7 @@ def command_follows(record: Record) -> str | Verdict:
         if not _is_place(key, here) and stored.get(key, ABSENT) != expected.get(key, ABSENT)
     ]
     if differ:
-        raise DamageError(f"config.yaml: another {listed(differ)} than command.txt gives")
+        raise DamageError(f"config.yaml: another {join_names(differ)} than command.txt gives")
     return f"composed again: config {own[:16]}, {len(keys)} keys of config.yaml but places"
 
 
@@ -62,11 +62,11 @@ def _is_place(key: str, here: Recompute) -> bool:
 def page_follows(record: Record) -> str | Verdict:
     """Is report.html the page that this code makes of the other files?"""
     page = record.text(PAGE)
-    if isinstance(here := same_code(record), Verdict):
+    if isinstance(here := require_same_code(record), Verdict):
         return here
     try:
         derived = here.page(record.path, record.shown_config)
-    except NotHereError as why:
+    except CannotComposeError as why:
         return Verdict(UNCHECKED, f"config.yaml cannot be read here: {one_line(why)}")
     if page != derived:
         raise DamageError(f"{PAGE}: does not follow from the other files: {_first(page, derived)}")
@@ -77,7 +77,7 @@ def plot_follows(record: Record) -> str | Verdict:
     """Is confusion.png the plot that this code and environment make of the predictions?"""
     test, names, shown = record.predictions["test"], record.labelmap.names, record.shown_config
     stored = record.data(PLOT)
-    if isinstance(here := same_code(record), Verdict):
+    if isinstance(here := require_same_code(record), Verdict):
         return here
     if record.stamp["env_hash"] != stamps.environment_hash()["env_hash"]:
         return Verdict(UNCHECKED, "env_hash is of another environment than this one")
@@ -111,7 +111,7 @@ def requirements(record: Record) -> str | Verdict:
     if commit is None:
         return Verdict(UNCHECKED, "the record names no commit")
     if stamp["code_patch_sha256"] is not None and PATCHED in record.data("code.patch"):
-        here = same_code(record)
+        here = require_same_code(record)
         if isinstance(here, Verdict):
             return here
         agree("sha256", (LOCK, stamps.requirements_checksum()), ("env_stamp.json", checksum))
@@ -136,7 +136,7 @@ def versions(record: Record) -> str | Verdict:
     return "env_hash and versions are those of this environment"
 
 
-def same_code(record: Record) -> Recompute | Verdict:
+def require_same_code(record: Record) -> Recompute | Verdict:
     """The code that runs the audit if it is the record's own; otherwise the reason."""
     here, commit = record.here, record.stamp["git_commit"]
     if here is None:

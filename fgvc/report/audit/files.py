@@ -6,9 +6,9 @@ from fgvc.record import verify
 from fgvc.record.retention import FILE, SHORTEST, UnreadableError
 from fgvc.record.run_dir import OUTSIDE_INDEX, SHORT
 from fgvc.record.verify import DamageError
-from fgvc.report.audit.check import agree, listed
+from fgvc.report.audit.check import agree, join_names
 from fgvc.report.audit.record import Record
-from fgvc.report.flatten import flattened
+from fgvc.report.flatten import flatten
 from fgvc.store import hashing
 
 ROW = "backbone.checkpoint."  # of the hashed config: the chosen row of the family's table
@@ -31,7 +31,7 @@ def hashes(record: Record) -> str:
     gone = sorted(record.artifacts.keys() - here)
     changed = [name for name in sorted(here & record.artifacts.keys()) if _changed(record, name)]
     differences = {"changed": changed, "missing": gone, "extra": extra}
-    wrong = [f"{what}: {listed(names)}" for what, names in differences.items() if names]
+    wrong = [f"{what}: {join_names(names)}" for what, names in differences.items() if names]
     if wrong:
         raise DamageError("; ".join(wrong))
     size = sum(entry["bytes"] for entry in record.artifacts.values())
@@ -74,12 +74,12 @@ def config(record: Record) -> str:
     data = record.data("config.canonical.json")
     if data != hashing.canonical_json(record.config):
         raise DamageError("config.canonical.json: not in canonical form")
-    shown = flattened(record.shown_config)
+    shown = flatten(record.shown_config)
     differ = [
         key
-        for key, value in flattened(record.config).items()
+        for key, value in flatten(record.config).items()
         if not key.startswith(ROW) and value != ANY and shown.get(key, value) != value
     ]
     if differ:
-        raise DamageError(f"config.yaml: another {listed(differ)} than config.canonical.json")
+        raise DamageError(f"config.yaml: another {join_names(differ)} than config.canonical.json")
     return f"config.canonical.json: {len(data)} bytes, sha256 is the config_hash"

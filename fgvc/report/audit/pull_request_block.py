@@ -38,7 +38,7 @@ DIGEST = re.compile("[0-9a-f]{64}")
 PLACE = re.compile(r"[\w.-]{1,100}(/[0-9a-f]{16}){2}", re.ASCII)
 
 
-def markdown(record: Record, results: Sequence[Result]) -> str:
+def render_block(record: Record, results: Sequence[Result]) -> str:
     """The block; what the record does not tell stands there as not readable."""
     bodies = (_commands, _hashes, _stamp, _retention)
     parts = [_told(body, record) for body in bodies] + [_audit(results)]
@@ -63,9 +63,9 @@ def _commands(record: Record) -> str:
     if not PLACE.fullmatch(record.place):
         return f"{ABSENT}: the folder is {span(record.place)}, no name that fgvc gives"
     lines = [
-        privacy.portable_command(command.shown(record)),
+        privacy.portable_command(command.checked_command(record)),
         shell.fgvc("task=audit", shell.override("run", run)),
-        command.again(f"{run}/ckpt.bin"),
+        command.eval_command(f"{run}/ckpt.bin"),
     ]
     block = fenced("\n".join(lines))
     return f"{block}\n\nConfig: `config.yaml`"

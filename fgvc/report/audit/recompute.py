@@ -13,7 +13,7 @@ from typing import Any
 from fgvc.record.env_stamp import GitState
 
 
-class NotHereError(ValueError):
+class CannotComposeError(ValueError):
     """Why a command or a config cannot be composed on this machine; one line."""
 
 

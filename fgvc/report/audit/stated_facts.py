@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fgvc.record.verify import DamageError
-from fgvc.report.audit.check import agree, listed
+from fgvc.report.audit.check import agree, join_names
 from fgvc.report.audit.record import Record
-from fgvc.report.flatten import flattened
+from fgvc.report.flatten import flatten
 
 CONFIG, STAMP, UNTRACKED = "config.yaml", "env_stamp.json", "untracked.json"
 # what task=eval decides anew, under the config of a checkpoint
@@ -21,7 +21,7 @@ RELATIVE = 1e-9
 
 def checkpoint_config(record: Record) -> str:
     """Does ckpt.bin state the config, the head and the preprocessing of the record?"""
-    inside, shown = flattened(record.facts["config"]), flattened(record.shown_config)
+    inside, shown = flatten(record.facts["config"]), flatten(record.shown_config)
     skipped = OF_EVAL if record.stamp["task"] == "eval" else ()
     differ = [
         key
@@ -29,8 +29,8 @@ def checkpoint_config(record: Record) -> str:
         if not key.startswith(skipped) and shown.get(key, value) != value
     ]
     if differ:
-        raise DamageError(f"ckpt.bin: another {listed(differ)} than {CONFIG}")
-    head = flattened(record.facts["head"])
+        raise DamageError(f"ckpt.bin: another {join_names(differ)} than {CONFIG}")
+    head = flatten(record.facts["head"])
     agree("head", (CONFIG, {key: shown.get(f"head.{key}") for key in head}), ("ckpt.bin", head))
     row = record.config["backbone"]["checkpoint"]
     agree("model", ("the config", row["model"]), ("ckpt.bin", record.facts["backbone"]["model"]))

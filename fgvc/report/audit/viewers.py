@@ -20,7 +20,7 @@ from fgvc.record.tensorboard import EVALUATION
 from fgvc.record.tensorboard.scalars import scalars
 from fgvc.record.verify import DamageError, parse_object
 from fgvc.report.audit.check import UNCHECKED, Verdict, agree
-from fgvc.report.audit.derived_files import same_code
+from fgvc.report.audit.derived_files import require_same_code
 from fgvc.report.audit.record import Record
 from fgvc.types import Manifest, Predictions
 
@@ -67,7 +67,7 @@ def viewer_follows(record: Record) -> str | Verdict:
         return Verdict(UNCHECKED, f"{FOLDER}: logits were not kept, its samples hold them")
     lines = record.text(f"{FOLDER}/samples.json").splitlines()
     stored = [parse_object(f"{FOLDER}/samples.json", _line(line)) for line in lines[1:-1]]
-    answers = said(record, below(record, stored))
+    answers = predictions_of(record, images_root(record, stored))
     count = 0
     for count, derived in enumerate(samples.sample_lines(answers), 1):
         _compare_sample(stored[count - 1] if count <= len(stored) else {}, json.loads(derived))
@@ -77,7 +77,7 @@ def viewer_follows(record: Record) -> str | Verdict:
         derived = json.loads(json_documents.json_line(samples.evaluation_results(answers, split)))
         if not _alike(record.json(name), derived):
             raise DamageError(f"{name}: does not follow from predictions.parquet")
-    if isinstance(other := same_code(record), Verdict):
+    if isinstance(other := require_same_code(record), Verdict):
         return Verdict(
             UNCHECKED, f"{count} samples follow; {FOLDER}/metadata.json: {other.evidence}"
         )
@@ -93,7 +93,7 @@ def _line(text: str) -> bytes:
     return text.removesuffix(",").encode()
 
 
-def below(record: Record, stored: list[dict[str, Any]]) -> str:
+def images_root(record: Record, stored: list[dict[str, Any]]) -> str:
     """Where the images lie below the data root, from the first sample: no other file states it."""
     first = record.predictions["test"].path[0]
     path = str(stored[0]["filepath"])
@@ -102,7 +102,7 @@ def below(record: Record, stored: list[dict[str, Any]]) -> str:
     return path.removesuffix(first) or "."
 
 
-def said(record: Record, below: str) -> RunResults:
+def predictions_of(record: Record, below: str) -> RunResults:
     """The predictions as the writer of samples takes them."""
     paths, sha256, splits = [], [], {}
     labels = []

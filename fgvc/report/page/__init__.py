@@ -3,6 +3,6 @@
 html: the page; plot: accuracy against cost; heat: accuracy by class.
 """
 
-from fgvc.report.page.html import html
+from fgvc.report.page.html import render_baselines
 
-__all__ = ["html"]
+__all__ = ["render_baselines"]

@@ -24,7 +24,7 @@ Recall = dict[str, tuple[str, float]]  # by class index: its name, its share of 
 
 
 @dataclass(frozen=True)
-class Heat:
+class Heatmap:
     """rows: class name, mean and accuracy by line, as fractions. classes: how many there are.
 
     columns: place and name of a line. lost: what could not be read, and why.
@@ -36,7 +36,7 @@ class Heat:
     lost: tuple[str, ...]
 
 
-def heat(lines: Sequence[tuple[str, Line]]) -> Heat | None:
+def class_heatmap(lines: Sequence[tuple[str, Line]]) -> Heatmap | None:
     """The map of a group, a seed's mean for each line; None where there is nothing to compare."""
     if len(lines) < 2:
         return None
@@ -57,7 +57,7 @@ def _like(recall: Recall, found: Mapping[tuple[int, str], Recall]) -> Recall:
     return recall
 
 
-def _map(found: dict[tuple[int, str], Recall], lost: Sequence[str]) -> Heat:
+def _map(found: dict[tuple[int, str], Recall], lost: Sequence[str]) -> Heatmap:
     first = next(iter(found.values()))
     recall_CL = np.array([[of_line[index][1] for of_line in found.values()] for index in first])
     mean_C = recall_CL.mean(axis=1)
@@ -66,7 +66,7 @@ def _map(found: dict[tuple[int, str], Recall], lost: Sequence[str]) -> Heat:
         (names[c], float(mean_C[c]), tuple(recall_CL[c].tolist()))
         for c in np.argsort(mean_C, kind="stable")[:CLASSES]
     )
-    return Heat(tuple(found), rows, len(names), tuple(lost))
+    return Heatmap(tuple(found), rows, len(names), tuple(lost))
 
 
 def _of_line(line: Line) -> Recall:

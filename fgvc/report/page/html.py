@@ -18,12 +18,12 @@ from fgvc.record.console import TEST_MARKS
 from fgvc.record.page import FILE
 from fgvc.record.page.render import render
 from fgvc.record.page.run import Badge, is_warning
-from fgvc.report.aggregate_seeds import Line, names_of, number_notes
-from fgvc.report.page.heatmap import Heat, heat
-from fgvc.report.page.plot import Plot, plot
+from fgvc.report.aggregate_seeds import Line, number_notes, unique_names
+from fgvc.report.page.heatmap import Heatmap, class_heatmap
+from fgvc.report.page.plot import Plot, plot_accuracy
 from fgvc.report.pairwise_tests import ALPHA, PairwiseTest
 from fgvc.report.ranking import Entry, Group
-from fgvc.report.run_rows import Damaged, Run, fit_marks
+from fgvc.report.run_rows import DamagedRun, Run, fit_marks
 
 HOME = "fgvc.report.page"
 TESTS = {
@@ -67,7 +67,7 @@ class Section:
     against: tuple[str, ...]
     controls: tuple[str, ...]
     plot: Plot | None
-    heat: Heat | None
+    heat: Heatmap | None
 
     @property
     def notes(self) -> tuple[tuple[int, str], ...]:
@@ -76,7 +76,7 @@ class Section:
         return tuple(sorted({note for row in rows for note in row.notes}))
 
 
-def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> str:
+def render_baselines(groups: Sequence[Group], damaged: Sequence[DamagedRun], target: Path) -> str:
     """The page.
 
     Args:
@@ -106,7 +106,7 @@ def html(groups: Sequence[Group], damaged: Sequence[Damaged], target: Path) -> s
 
 
 def _section(group: Group, target: Path) -> Section:
-    number, names = len(group.entries), names_of(group.lines)
+    number, names = len(group.entries), unique_names(group.lines)
     numbered = number_notes(group.lines)
     rows = tuple(
         _row(place, name, entry, numbered, target)
@@ -125,8 +125,8 @@ def _section(group: Group, target: Path) -> Section:
         outside,
         tuple(dict.fromkeys(name for row in rows for name in row.comparisons)),
         tuple(dict.fromkeys(name for row in rows for name in row.controls)),
-        plot(lines),
-        heat(lines),
+        plot_accuracy(lines),
+        class_heatmap(lines),
     )
 
 

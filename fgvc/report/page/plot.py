@@ -42,7 +42,7 @@ class Plot:
     without: int
 
 
-def plot(lines: Sequence[tuple[str, Line]]) -> Plot | None:
+def plot_accuracy(lines: Sequence[tuple[str, Line]]) -> Plot | None:
     """Top-1 with its interval over multiply-accumulates; None where no cost is recorded."""
     known = [(place, *pair) for place, pair in enumerate(lines, 1) if pair[1].first.macs]
     if not known:

@@ -6,8 +6,8 @@ answers/      item -> text, or why there is none and what to do about it
 document.py   the answers -> Markdown
 """
 
-from fgvc.report.plan.about import About, Asked, Unanswered
-from fgvc.report.plan.document import Document, document
+from fgvc.report.plan.document import Document, render_plan
+from fgvc.report.plan.inputs import PlanInputs, PlannedRun, Unanswered
 from fgvc.report.plan.items import ITEMS, Item
 
-__all__ = ["ITEMS", "About", "Asked", "Document", "Item", "Unanswered", "document"]
+__all__ = ["ITEMS", "Document", "Item", "PlanInputs", "PlannedRun", "Unanswered", "render_plan"]

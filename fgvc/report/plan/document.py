@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fgvc.report.plan.about import About, Unanswered
-from fgvc.report.plan.answers import ANSWERS
+from fgvc.report.plan.inputs import PlanInputs, Unanswered
 from fgvc.report.plan.items import CHECK, ITEMS, PLAN, SECTIONS, Item
+from fgvc.report.plan.sections import ANSWERS
 from fgvc.untrusted.escape import code, markdown
 
 OPENS, CLOSES = "<!-- stamp -->", "<!-- /stamp -->"  # around all that tells when and where
@@ -21,7 +21,7 @@ class Document:
     unanswered: Mapping[str, Unanswered]
 
 
-def document(about: About) -> Document:
+def render_plan(about: PlanInputs) -> Document:
     """The plan. The same experiment gives the same text, but for the stamp between its marks."""
     owed: dict[str, Unanswered] = {}
     told: dict[str, str] = {}
@@ -39,7 +39,7 @@ def document(about: About) -> Document:
     return Document("\n\n".join(parts) + "\n", owed)
 
 
-def _stamp(about: About) -> str:
+def _stamp(about: PlanInputs) -> str:
     rows = "\n".join(
         f"| {key} | {'–' if value is None else markdown(value)} |"
         for key, value in about.stamp.items()

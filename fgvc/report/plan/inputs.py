@@ -20,7 +20,7 @@ class Unanswered(Exception):  # noqa: N818 - no error: an answer that is still o
 
 
 @dataclass(frozen=True)
-class Asked:
+class PlannedRun:
     """One run that the plan names. command: as typed into a shell, places as variables.
     options: of each axis, the option file. config_hash: of the config that it composes to."""
 
@@ -30,7 +30,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class About:
+class PlanInputs:
     """Everything known of an experiment before it runs.
 
     task: of the experiment. experiment: it; baseline: the linear probe that it is held against.
@@ -45,8 +45,8 @@ class About:
 
     task: str
     title: str
-    experiment: Asked
-    baseline: Asked
+    experiment: PlannedRun
+    baseline: PlannedRun
     asked: str
     doctor: str
     roots: str

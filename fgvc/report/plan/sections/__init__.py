@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fgvc.report.plan.about import About
-from fgvc.report.plan.answers import context, data, experiment, house, record
+from fgvc.report.plan.inputs import PlanInputs
+from fgvc.report.plan.sections import context, data, experiment, record, repository
 
-ANSWERS: dict[str, Callable[[About], str]] = {
+ANSWERS: dict[str, Callable[[PlanInputs], str]] = {
     "question": experiment.question,
     "language": context.language,
     "dependencies": context.dependencies,
@@ -45,12 +45,12 @@ ANSWERS: dict[str, Callable[[About], str]] = {
     "contents": record.contents,
     "sanity": record.sanity,
     "checkpoints": record.checkpoints,
-    "documents": house.documents,
-    "source-tree": house.source_tree,
-    "decision": house.decision,
-    "research": house.research,
-    "data-model": house.data_model,
-    "quickstart": house.quickstart,
-    "contracts": house.contracts,
-    "complexity": house.complexity,
+    "documents": repository.documents,
+    "source-tree": repository.source_tree,
+    "decision": repository.decision,
+    "research": repository.research,
+    "data-model": repository.data_model,
+    "quickstart": repository.quickstart,
+    "contracts": repository.contracts,
+    "complexity": repository.complexity,
 }

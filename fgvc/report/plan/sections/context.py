@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fgvc.report.plan.about import About, Unanswered
+from fgvc.report.plan.inputs import PlanInputs, Unanswered
 from fgvc.untrusted.escape import markdown
 
 LIBRARIES = (
@@ -18,23 +18,23 @@ LIBRARIES = (
 CHECK = "python -m fgvc.run task=check"
 
 
-def language(about: About) -> str:
+def language(about: PlanInputs) -> str:
     return f"Python {about.stamp['python_version']}; 3.11 to 3.13 are supported."
 
 
-def dependencies(about: About) -> str:
+def dependencies(about: PlanInputs) -> str:
     told = [f"{name} {about.stamp[f'{name}_version'] or '(absent)'}" for name in LIBRARIES]
     return f"{', '.join(told)}; all of them, and all they need, are pinned in `requirements.txt`."
 
 
-def storage(about: About) -> str:
+def storage(about: PlanInputs) -> str:
     return (
         "Files alone: run folders below `runtime.output_root`, features and pretrained weights by "
         "digest below `runtime.cache_root`. FiftyOne brings its own database for `task=view`."
     )
 
 
-def testing(about: About) -> str:
+def testing(about: PlanInputs) -> str:
     return (
         "pytest: `make test` (all), `python -m pytest -m smoke` (end to end on a tiny subset), "
         "`-m real` (photographs and published weights named by FGVC_REAL_DATA), `-m 'not slow'`; "
@@ -42,18 +42,18 @@ def testing(about: About) -> str:
     )
 
 
-def platform(about: About) -> str:
+def platform(about: PlanInputs) -> str:
     return (
         f"{about.stamp['os_version'].split('-')[0]} {about.stamp['machine']} here; macOS arm64 "
         "(MacBook Air M2, CPU and MPS) and Linux x86-64 (CPU, CUDA) take the same commands."
     )
 
 
-def project_type(about: About) -> str:
+def project_type(about: PlanInputs) -> str:
     return "One Python package with a command line; no service, no web or mobile part."
 
 
-def performance(about: About) -> str:
+def performance(about: PlanInputs) -> str:
     return (
         "Ratios measured side by side (`make bench`, dated in `LOG.md`), as seconds depend on the "
         "machine: feature extraction at 0.95 or more of the bare forward of a base model, a second "
@@ -61,7 +61,7 @@ def performance(about: About) -> str:
     )
 
 
-def constraints(about: About) -> str:
+def constraints(about: PlanInputs) -> str:
     return (
         "Offline once weights and data are there; two CPU cores suffice; no CUDA assumed; every "
         "file whole or absent whenever the process dies; "
@@ -69,7 +69,7 @@ def constraints(about: About) -> str:
     )
 
 
-def scale(about: About) -> str:
+def scale(about: PlanInputs) -> str:
     classes = about.dataset["official"]["classes"]
     if about.examination is not None:
         classes = about.examination["counts"]["classes"]["found"]
@@ -80,7 +80,7 @@ def scale(about: About) -> str:
     )
 
 
-def stack(about: About) -> str:
+def stack(about: PlanInputs) -> str:
     record, name = about.stack, markdown(about.backbone["name"])
     if record is None:
         if about.needs_stack:
@@ -105,7 +105,7 @@ def stack(about: About) -> str:
     )
 
 
-def environment(about: About) -> str:
+def environment(about: PlanInputs) -> str:
     if about.stamp["requirements_checksum"] is None:
         raise Unanswered("no requirements.txt lies beside the program", "run from a checkout")
     return (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fgvc.report.plan.about import About
+from fgvc.report.plan.inputs import PlanInputs
 
 
-def documents(about: About) -> str:
+def documents(about: PlanInputs) -> str:
     return (
         "```\nspecs/\n├── stack.json        # environments in which task=check has passed\n"
         "└── NNN-name/\n    └── plan.md       # this document, written by task=plan\n```\n\n"
@@ -14,7 +14,7 @@ def documents(about: About) -> str:
     )
 
 
-def source_tree(about: About) -> str:
+def source_tree(about: PlanInputs) -> str:
     rooms = "\n".join(
         f"│   ├── {room + '/':<10} # {', '.join(modules)}" for room, modules in about.rooms.items()
     )
@@ -28,7 +28,7 @@ def source_tree(about: About) -> str:
     )
 
 
-def decision(about: About) -> str:
+def decision(about: PlanInputs) -> str:
     return (
         "A single package. Rooms that turn one thing into another (pixels, tokens, weights, "
         "records) know nothing of each other and meet in `fgvc/task/`; a test reads every import "
@@ -36,7 +36,7 @@ def decision(about: About) -> str:
     )
 
 
-def research(about: About) -> str:
+def research(about: PlanInputs) -> str:
     return (
         f"Left out: every choice here is an option with its source in `conf/` "
         f"(`conf/backbone/{about.backbone['name']}.yaml`), and earlier results, negative ones "
@@ -44,7 +44,7 @@ def research(about: About) -> str:
     )
 
 
-def data_model(about: About) -> str:
+def data_model(about: PlanInputs) -> str:
     return (
         "`fgvc/types.py`: Manifest (each image once: path, label, split, digest), LabelMap, Split, "
         "Features, Predictions. A run folder's files are listed in README; `env_stamp.json` has a "
@@ -52,11 +52,11 @@ def data_model(about: About) -> str:
     )
 
 
-def quickstart(about: About) -> str:
+def quickstart(about: PlanInputs) -> str:
     return f"```\nmake smoke\n{about.experiment.command} runtime.dry_run=true\n```"
 
 
-def contracts(about: About) -> str:
+def contracts(about: PlanInputs) -> str:
     return (
         "The command line (keys that do not exist are refused with their nearest neighbour; exit "
         "codes 0 done, 1 failed, 2 wrong command, 75 resumable), the config hash, the names of a "
@@ -64,7 +64,7 @@ def contracts(about: About) -> str:
     )
 
 
-def complexity(about: About) -> str:
+def complexity(about: PlanInputs) -> str:
     deviations = []
     if about.dataset["partial"]:
         deviations.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fgvc.report.plan.about import About
+from fgvc.report.plan.inputs import PlanInputs
 from fgvc.untrusted.escape import code, fenced, markdown
 
 PLANS = {
@@ -18,7 +18,7 @@ METRICS = (
 )
 
 
-def question(about: About) -> str:
+def question(about: PlanInputs) -> str:
     conf = about.conf
     backbone = f"{conf['backbone']['name']} {conf['backbone']['size']}"
     return (
@@ -32,7 +32,7 @@ def question(about: About) -> str:
     )
 
 
-def commands(about: About) -> str:
+def commands(about: PlanInputs) -> str:
     program = "python -m fgvc.run"
     evaluated, audited = about.at_folder("checkpoint"), about.at_folder("run")
     told = [
@@ -54,7 +54,7 @@ def commands(about: About) -> str:
     return f"{fenced(block)}\n\n{later}\n{variables}".rstrip()
 
 
-def configs(about: About) -> str:
+def configs(about: PlanInputs) -> str:
     chosen = about.experiment.options
     named = [code(f"conf/{group}/{option}.yaml") for group, option in chosen.items()]
     return (
@@ -65,7 +65,7 @@ def configs(about: About) -> str:
     )
 
 
-def seeds(about: About) -> str:
+def seeds(about: PlanInputs) -> str:
     return (
         f"`seed={about.conf['seed']}` for weights, order and augmentation, "
         f"`dataset.split_seed={about.dataset['split_seed']}` for the validation split; seeds are "
@@ -73,7 +73,7 @@ def seeds(about: About) -> str:
     )
 
 
-def outputs(about: About) -> str:
+def outputs(about: PlanInputs) -> str:
     return (
         f"`{about.folder}/` below `runtime.output_root` (by default `outputs`), with `tb/` and "
         "`fiftyone/` in it: names are the first 16 hex digits of config_hash and checkpoint_id. A "
@@ -82,7 +82,7 @@ def outputs(about: About) -> str:
     )
 
 
-def evaluation(about: About) -> str:
+def evaluation(about: PlanInputs) -> str:
     dataset = about.dataset
     return (
         f"Split: {markdown(about.card['split'])} "
@@ -93,7 +93,7 @@ def evaluation(about: About) -> str:
     )
 
 
-def devices(about: About) -> str:
+def devices(about: PlanInputs) -> str:
     gpus, runtime = about.stamp["GPUs"], about.conf["runtime"]
     launch = (
         f"{runtime['nproc']} processes, started by `runtime.nproc` or torchrun"
@@ -109,7 +109,7 @@ def devices(about: About) -> str:
     )
 
 
-def axes(about: About) -> str:
+def axes(about: PlanInputs) -> str:
     legal = "\n".join(
         f"| {group} | {markdown(option)} | {markdown(', '.join(about.groups[group]))} |"
         for group, option in about.experiment.options.items()
@@ -127,7 +127,7 @@ def axes(about: About) -> str:
     )
 
 
-def backbone(about: About) -> str:
+def backbone(about: PlanInputs) -> str:
     if not about.backbone["pretrained"]:
         return f"{code(about.row['model'])} with random weights: no licence, and nothing was seen."
     sha256, row = about.backbone["weights_sha256"], about.row
@@ -143,7 +143,7 @@ def backbone(about: About) -> str:
     )
 
 
-def normalization(about: About) -> str:
+def normalization(about: PlanInputs) -> str:
     return (
         f"{code(about.backbone['normalization'])}, a key of the one registry "
         "(`fgvc/data/normalize.py`). It is logged as `normalization` in `env_stamp.json` and in "
@@ -152,7 +152,7 @@ def normalization(about: About) -> str:
     )
 
 
-def baseline(about: About) -> str:
+def baseline(about: PlanInputs) -> str:
     return (
         f"{code(about.baseline.command)}: frozen encoder, linear head, the same normalization "
         f"({code(about.backbone['normalization'])}), resolution and images, config_hash "

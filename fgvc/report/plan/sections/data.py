@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from fgvc.report.plan.about import About, Unanswered
+from fgvc.report.plan.inputs import PlanInputs, Unanswered
 from fgvc.store import hashing
 from fgvc.untrusted.escape import code, fenced, markdown
 
 OPEN = ("", "unknown", "none recorded", "not recorded")  # how a card says that nobody filled it in
 
 
-def source(about: About) -> str:
+def source(about: PlanInputs) -> str:
     return f"{_told(about, 'source')}. Cite: {markdown(about.card['citation'])}."
 
 
-def licence(about: About) -> str:
+def licence(about: PlanInputs) -> str:
     return f"{_told(about, 'license')}. To be confirmed by the licence reviewer below."
 
 
-def approval(about: About) -> str:
+def approval(about: PlanInputs) -> str:
     return f"{_told(about, 'approval')}. To be confirmed by the data approver below."
 
 
-def filtering(about: About) -> str:
+def filtering(about: PlanInputs) -> str:
     skipped = (
         "an unreadable image ends the run"
         if about.dataset["on_bad_image"] == "error"
@@ -35,7 +35,7 @@ def filtering(about: About) -> str:
     )
 
 
-def counts(about: About) -> str:
+def counts(about: PlanInputs) -> str:
     """The official numbers, those of the generator, or what task=doctor counted."""
     dataset, found = about.dataset, about.examination
     if found is not None and found["verdict"] == "wrong":
@@ -64,7 +64,7 @@ def counts(about: About) -> str:
     )
 
 
-def smoke(about: About) -> str:
+def smoke(about: PlanInputs) -> str:
     tiny = about.smoke
     checksum = hashing.sha256_bytes(hashing.canonical_json(tiny["definition"]))
     commands = (
@@ -93,7 +93,7 @@ def _place(entry: tuple[str, object]) -> int:
     return usual.index(entry[0]) if entry[0] in usual else len(usual)
 
 
-def _told(about: About, field: str) -> str:
+def _told(about: PlanInputs, field: str) -> str:
     value = str(about.card[field]).strip()
     if value.split(":")[0].strip() in OPEN:
         raise Unanswered(

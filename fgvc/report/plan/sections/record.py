@@ -6,7 +6,7 @@ import json
 
 from fgvc.record import env_stamp as stamps
 from fgvc.record.tensorboard import KEYS, TRAINING
-from fgvc.report.plan.about import About, Unanswered
+from fgvc.report.plan.inputs import PlanInputs, Unanswered
 from fgvc.untrusted.escape import fenced, markdown
 
 TABLE = (
@@ -18,7 +18,7 @@ TABLE = (
 EXCERPT = ("python_version", "torch_version", "env_hash", "requirements_checksum")
 
 
-def tensorboard(about: About) -> str:
+def tensorboard(about: PlanInputs) -> str:
     keys = TRAINING if about.task == "train" else KEYS
     return (
         f"`{about.folder}/tb/`: {', '.join(f'`{key}`' for key in keys)}, hyperparameters, the "
@@ -26,7 +26,7 @@ def tensorboard(about: About) -> str:
     )
 
 
-def fiftyone(about: About) -> str:
+def fiftyone(about: PlanInputs) -> str:
     return (
         f"`{about.folder}/fiftyone/`, a FiftyOneDataset with ground truth, prediction and "
         "confidence of each test image; it names run_id, config_hash and checkpoint_id, and "
@@ -34,14 +34,14 @@ def fiftyone(about: About) -> str:
     )
 
 
-def table(about: About) -> str:
+def table(about: PlanInputs) -> str:
     return (
         f"`outputs/baselines.csv` and `.json`: {TABLE}. Numbers per class stand in `per_class.csv` "
         "of each run; a finetune's row carries its paired difference from its linear probe."
     )
 
 
-def labels(about: About) -> str:
+def labels(about: PlanInputs) -> str:
     return (
         f"`{about.folder}/labelmap.json` maps index to class name and the dataset's own id, with "
         "its checksum. It is built once from the dataset's own class file over all splits, held "
@@ -50,7 +50,7 @@ def labels(about: About) -> str:
     )
 
 
-def stamp(about: About) -> str:
+def stamp(about: PlanInputs) -> str:
     required = stamps.schema()["required"]
     assert isinstance(required, list)
     if about.stamp["git_commit"] is None:
@@ -68,7 +68,7 @@ def stamp(about: About) -> str:
     )
 
 
-def retention(about: About) -> str:
+def retention(about: PlanInputs) -> str:
     return (
         "Run folders (TensorBoard, FiftyOne, numbers) and baseline tables are kept at least 90 "
         "days. Evidence: `retention.json` beside each, with its expiry and a checksum of its own; "
@@ -76,7 +76,7 @@ def retention(about: About) -> str:
     )
 
 
-def contents(about: About) -> str:
+def contents(about: PlanInputs) -> str:
     return (
         "`per_class.csv` (accuracy, precision, recall and F1 of each class), `confusion.csv` and "
         "`.png` with the worst pairs in `metrics.json`, top-1 and top-5, and the misclassified "
@@ -84,7 +84,7 @@ def contents(about: About) -> str:
     )
 
 
-def sanity(about: About) -> str:
+def sanity(about: PlanInputs) -> str:
     return (
         "`python -m pytest -m smoke` evaluates a single batch end to end before anything long is "
         "started, and `dataset.subset=tiny` does so on this dataset. Tests are written before "
@@ -92,7 +92,7 @@ def sanity(about: About) -> str:
     )
 
 
-def checkpoints(about: About) -> str:
+def checkpoints(about: PlanInputs) -> str:
     return (
         f"`{about.folder}/ckpt.bin`, in a folder that git ignores; a test refuses tracked weights. "
         "Its SHA256 is the checkpoint_id by which it is cited, and is verified on every load."
