@@ -189,7 +189,7 @@ def level(setting: Setting, pairs: int, seed: int) -> tuple[np.ndarray, np.ndarr
     for number in range(pairs):
         a_SN, b_SN = table(setting, rng, [0.0, 0.0])
         surplus_N = len(b_SN) * a_SN.sum(axis=0) - len(a_SN) * b_SN.sum(axis=0)
-        p_T2[number] = metrics.sign_flip(a_SN, b_SN), paired_tests._exact(surplus_N)
+        p_T2[number] = metrics.sign_flip(a_SN, b_SN), paired_tests._exact_p(surplus_N)
     below_L2 = np.stack([(p_T2 <= bound).mean(axis=0) for bound in LEVELS])
     return below_L2[:, 0], below_L2[:, 1]
 

@@ -1,1 +1,1 @@
-"""Index files and pictures -> seeded, checked batches of pixels."""
+"""Index files and images -> seeded, checked batches of pixels."""

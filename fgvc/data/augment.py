@@ -1,4 +1,4 @@
-"""task.crop, flip, auto_augment, erasing: a decoded picture -> the square a step trains on.
+"""task.crop, flip, auto_augment, erasing: a decoded image -> the square a step trains on.
 
 uint8 CHW of any size -> uint8 3 x R x R, by torchvision's own transforms. What they draw follows
 from (seed, epoch, image key, occurrence of the image in the epoch) alone, so the index's order,
@@ -30,7 +30,7 @@ BINS = 31  # magnitudes that task.magnitude counts
 class Augment:
     """Callable training transform: `steps` in turn, the first of which make the square.
 
-    preprocess: the evaluation transform of the same config; also says which pictures are too thin.
+    preprocess: the evaluation transform of the same config; also says which images are too thin.
     """
 
     preprocess: Preprocess
@@ -50,7 +50,7 @@ class Augment:
             uint8 3 x R x R, contiguous. No random generator is left in another state.
 
         Raises:
-            UserError: so thin a picture that the evaluation transform would refuse it.
+            UserError: so thin an image that the evaluation transform would refuse it.
         """
         self.preprocess._size(*image_CHW.shape[-2:])  # refuses
         with torch.random.fork_rng(devices=[]):
@@ -66,7 +66,7 @@ def training_transform(conf: schema.Config) -> Augment:
 
     crop=resized: a part of crop_scale to all of the area, sides from 3:4 to 4:3, bicubic; random:
     the policy's own resize, then any square of it; centre: the evaluation transform. Then flip, one
-    of the automatic policies and erasing. What comes from outside the picture, and what is erased,
+    of the automatic policies and erasing. What comes from outside the image, and what is erased,
     has the mean colour of the normalization: about 0 to the backbone. trivialaugment moves by up to
     32 pixels whatever the side, randaugment in proportion to it.
     """
@@ -89,7 +89,7 @@ def _crop(task: schema.TrainTask, preprocess: Preprocess) -> list[Step]:
         scale = (task.crop_scale, 1.0)
         return [v2.RandomResizedCrop(side, scale, interpolation=v2.InterpolationMode.BICUBIC)]
     if task.crop == "random":
-        return [functools.partial(_resized, preprocess), v2.RandomCrop(side)]
+        return [functools.partial(_resize, preprocess), v2.RandomCrop(side)]
     return [preprocess]
 
 
@@ -102,7 +102,7 @@ def _policy(task: schema.TrainTask, colour: list[int]) -> list[Step]:
     return []
 
 
-def _resized(preprocess: Preprocess, image_CHW: Tensor) -> Tensor:
+def _resize(preprocess: Preprocess, image_CHW: Tensor) -> Tensor:
     geometry = preprocess.geometry
     return transform.resize(
         image_CHW,

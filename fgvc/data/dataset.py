@@ -18,7 +18,7 @@ from fgvc.data.split import carve
 from fgvc.data.split_source import FROM_DATA, describe, source_notes
 from fgvc.types import ABSENT, Dataset, Manifest, Progress, UserError
 
-OWN = ("folder", "table")  # readers of a user's own pictures
+USER_READERS = ("folder", "table")  # readers of a user's own images
 Reader = Callable[[schema.Dataset, Progress | None, Path | None], Index]
 
 
@@ -33,9 +33,9 @@ def load(
 
     Args:
         conf: the `dataset` node of a config.
-        cache_root: where digests of pictures are remembered (manifests/), and where images inside
+        cache_root: where digests of images are remembered (manifests/), and where images inside
             a table are unpacked (tables/).
-        progress: advanced by pictures generated and by pictures hashed.
+        progress: advanced by images generated and by images hashed.
         remember: whether to keep new digests; otherwise the next call reports changed files again.
         may_skip: whether the messages may offer dataset.on_bad_image=skip.
 
@@ -43,7 +43,7 @@ def load(
         UserError: the copy contradicts itself, its official counts or its remembered digests.
     """
     index = read(conf, progress, cache_root)
-    partial, count_notes = check_counts(index, published_name(conf), conf.partial)
+    partial, count_notes = check_counts(index, expected_counts(conf), conf.partial)
     fraction = conf.val_fraction
     if conf.subset:
         index = subset.tiny_subset(index, validation=fraction > 0)
@@ -55,47 +55,47 @@ def load(
     policy = replace(files_policy(conf), may_skip=may_skip)
     build = partial_of(manifest.build, index, cache_root, progress, remember=remember)
     if conf.reader == "synthetic" and remember and not conf.accept_altered:
-        pictures = _drawn(conf, build, policy, file_notes.append, progress)
+        images = _synthetic_manifest(conf, build, policy, file_notes.append, progress)
     else:
-        pictures = build(policy=policy, on_note=file_notes.append)
-    pictures = replace(pictures, cropped=conf.box_crop, max_pixels=conf.max_pixels)
+        images = build(policy=policy, on_note=file_notes.append)
+    images = replace(images, cropped=conf.box_crop, max_pixels=conf.max_pixels)
     split = carve(index, fraction, conf.split_seed)
     from_splits = source_notes(index, conf)
     test_notes = from_splits if index.test_source == "val" else ()
     warnings = index.warnings + test_notes + crop_notes + coverage_notes
-    warnings += manifest.duplicate_notes(pictures)
+    warnings += manifest.duplicate_notes(images)
     notes = approval + index.notes + (() if test_notes else from_splits) + count_notes
     return Dataset(
         name=conf.name,
-        manifest=pictures,
+        manifest=images,
         labelmap=index.labelmap,
         split=split,
         partial=partial,
         notes=notes + tuple(file_notes) + warnings,
         warnings=warnings,
         card=_card(conf.card, describe(index, conf)),
-        subset=subset.describe(pictures, split, index.labelmap) if conf.subset else None,
+        subset=subset.describe(images, split, index.labelmap) if conf.subset else None,
         hierarchy=index.hierarchy,
         test_source=index.test_source,
     )
 
 
-def _drawn(
+def _synthetic_manifest(
     conf: schema.Dataset,
     build: Callable[..., Manifest],
     policy: manifest.Policy,
     on_note: Callable[[str], None],
     progress: Progress | None,
 ) -> Manifest:
-    """The manifest of synthetic birds as they were drawn; a damaged picture is drawn again."""
+    """The manifest of synthetic birds as they were drawn; a damaged image is drawn again."""
     from fgvc.data.datasets import synthetic
 
     root = _root(conf)
     try:
-        pictures, kept = build(policy=policy, on_note=on_note), synthetic.pictures(root)
-        rows = zip(pictures.path, pictures.sha256, strict=True)
+        images, kept = build(policy=policy, on_note=on_note), synthetic.pictures(root)
+        rows = zip(images.path, images.sha256, strict=True)
         if all(sha256 in (kept[path], ABSENT) for path, sha256 in rows):
-            return pictures
+            return images
     except manifest.FilesError:
         pass
     synthetic.write(root, _generator(conf), progress, on_note, redraw=True)
@@ -109,7 +109,7 @@ def read(
 
     Args:
         conf: the `dataset` node of a config.
-        progress: advanced by pictures generated or unpacked.
+        progress: advanced by images generated or unpacked.
         cache_root: as in `load`; None: images inside a table are only counted.
 
     Raises:
@@ -129,8 +129,8 @@ def read(
 
 def files_policy(conf: schema.Dataset) -> manifest.Policy:
     """What becomes of files that changed or cannot be read: a user's own files may change."""
-    own = conf.reader in OWN
-    drawn = f"delete {conf.root}, and its pictures are drawn again"
+    own = conf.reader in USER_READERS
+    drawn = f"delete {conf.root}, and its images are drawn again"
     restore = {
         "folder": "restore or remove such files",
         "table": "restore such files or remove their rows from the table",
@@ -226,7 +226,7 @@ def _generator(conf: schema.Dataset) -> schema.Generator:
     return conf.generator
 
 
-def published_name(conf: schema.Dataset) -> schema.OfficialCounts:
+def expected_counts(conf: schema.Dataset) -> schema.OfficialCounts:
     """The counts a complete copy has; those of synthetic birds follow from their generator."""
     if conf.reader != "synthetic":
         return conf.official

@@ -1,4 +1,4 @@
-"""Bytes of a picture -> uint8 RGB, one defined result for whatever lies in people's folders.
+"""Bytes of an image -> uint8 RGB, one defined result for whatever lies in people's folders.
 
 What comes out, whichever library decodes:
 - only the formats of fgvc.data.image_formats are read, by their first bytes, whatever the suffix;
@@ -8,7 +8,7 @@ What comes out, whichever library decodes:
 - samples of more than 8 bits are scaled by the range that the format or the file states, floats
   without a stated range by 0..1; any other range is refused (fgvc.data.bit_depth);
 - grey becomes three equal channels; CMYK, 1-bit and other modes convert by Pillow's rule;
-- of animations and multi-picture files the first picture.
+- of animations and multi-image files the first image.
 
 Plain JPEG goes through torchcodec where that is installed, the rest through Pillow; both hold
 libjpeg-turbo, and a test holds their pixels equal. C 3 channels, H height, W width.
@@ -29,18 +29,18 @@ from torch import Tensor
 
 from fgvc import untrusted
 from fgvc.data import bit_depth, image_formats, strip_metadata, tiles
-from fgvc.data.decode_errors import EffortError, NoPixelError, diagnosis
+from fgvc.data.decode_errors import EffortError, NoPixelError, diagnose
 from fgvc.data.size_limits import MAX_PIXELS, TooManyPixelsError
 from fgvc.types import UserError
 
 RULES = "rgb8-2"  # name of the rules above; changes when a pixel they give changes
 AGAIN = "save it again"
 FORMATS = tuple(image_formats.READABLE)
-MOST_SCANS = 500  # of a JPEG; encoders write about ten
-MOST_COMMENTS = 10_000  # in a plain PPM
-MOST_PIECES = 1 << 18  # strips or tiles of a TIFF; one of max_pixels in tiles of 16 x 16 has fewer
+MAX_SCANS = 500  # of a JPEG; encoders write about ten
+MAX_COMMENTS = 10_000  # in a plain PPM
+MAX_SEGMENTS = 1 << 18  # strips or tiles of a TIFF; one of max_pixels in tiles of 16 x 16 has fewer
 
-UPRIGHT = {
+TRANSPOSE_OF = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -52,95 +52,100 @@ UPRIGHT = {
 
 
 class ImageError(UserError):
-    """A picture that cannot be decoded; one line that names its path."""
+    """An image that cannot be decoded; one line that names its path."""
 
 
 def decode(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Decode one picture; at most about 16 bytes of memory per pixel beside the file itself.
+    """Decode one image; at most about 16 bytes of memory per pixel beside the file itself.
 
     Args:
         data: the whole file.
         path: for the message only.
-        max_pixels: `dataset.max_pixels`; a larger picture is refused by its header.
+        max_pixels: `dataset.max_pixels`; a larger image is refused by its header.
 
     Returns:
         pixels_CHW: uint8 RGB, in memory height, width, channel (a view).
 
     Raises:
-        ImageError: no picture, a damaged one, or more than max_pixels pixels.
+        ImageError: no image, a damaged one, or more than max_pixels pixels.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on sizes, palettes and EXIF
         try:
-            return _pixels(opened(data, path, max_pixels), data)
+            return _pixels(open_image(data, path, max_pixels), data)
         except Exception as error:  # damaged files raise whatever their decoder happens to raise
-            raise ImageError(f"{' '.join(path.split())}: {diagnosis(data, path, error)}") from error
+            raise ImageError(f"{' '.join(path.split())}: {diagnose(data, path, error)}") from error
 
 
-def opened(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture as Pillow opens it: its header is read, its pixels are not.
+def open_image(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image as Pillow opens it: its header is read, its pixels are not.
 
     Args:
         path: its suffix identifies a camera's raw file, whose first bytes are those of a TIFF.
-        max_pixels: of the picture, and of one tile of a TIFF.
+        max_pixels: of the image, and of one tile of a TIFF.
 
     Raises:
         TooManyPixelsError: more pixels.
         EffortError: more strips or tiles of a TIFF: each is an object before the first pixel.
         Exception: whatever Pillow raises; `diagnosis` explains it.
     """
-    if not image_formats.is_readable(data[: image_formats.HEAD], path):
+    if not image_formats.is_readable(data[: image_formats.HEAD_BYTES], path):
         raise Image.UnidentifiedImageError
     if data.startswith(strip_metadata.SIGNATURE):
-        data = strip_metadata.png(data)
-    if data[:2] in (b"II", b"MM") and (pieces := strip_metadata.tiff_pieces(data)) > MOST_PIECES:
-        raise EffortError(f"{pieces} strips or tiles, more than the {MOST_PIECES} allowed; {AGAIN}")
+        data = strip_metadata.strip_png(data)
+    if (
+        data[:2] in (b"II", b"MM")
+        and (pieces := strip_metadata.count_tiff_segments(data)) > MAX_SEGMENTS
+    ):
+        raise EffortError(
+            f"{pieces} strips or tiles, more than the {MAX_SEGMENTS} allowed; {AGAIN}"
+        )
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception:  # a JPEG may still open without its metadata; the second error is raised
         if not data.startswith(b"\xff\xd8"):
             raise
-        image = Image.open(io.BytesIO(strip_metadata.jpeg(data)), formats=FORMATS)
+        image = Image.open(io.BytesIO(strip_metadata.strip_jpeg(data)), formats=FORMATS)
     if image.width * image.height > max_pixels:
         raise TooManyPixelsError(image.width, image.height, max_pixels)
     if not image.width or not image.height:
         raise NoPixelError
     _check_effort(image, data, max_pixels)
-    bit_depth.prepare(image, max_pixels)
+    bit_depth.prepare_tiff(image, max_pixels)
     return image
 
 
 def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Refuse a picture whose decoding takes far more memory or time than its pixels suggest.
+    """Refuse an image whose decoding takes far more memory or time than its pixels suggest.
 
     Raises:
         TooManyPixelsError: runs of a BMP that skip rows; Pillow fills up to 255 rows per run.
-        EffortError: a JPEG, whose every scan of a few bytes takes a pass over the picture; a plain
+        EffortError: a JPEG, whose every scan of a few bytes takes a pass over the image; a plain
             PPM, whose every comment takes a copy of a megabyte.
     """
     packed = isinstance(image, ImageFile.ImageFile) and image.tile[:1]  # WebP has none yet
     if packed and packed[0].codec_name == "bmp_rle" and image.width * 256 > max_pixels:
         raise TooManyPixelsError(image.width, 256, max_pixels, "packed rows of ")
     comments = data.count(b"#") if data[:2] in (b"P1", b"P2", b"P3") else 0
-    if comments > MOST_COMMENTS:
-        raise EffortError(f"{comments} comments, more than the {MOST_COMMENTS} allowed; {AGAIN}")
-    scans = strip_metadata.jpeg_scans(data) if image.format in ("JPEG", "MPO") else 0
-    if scans > MOST_SCANS:
-        raise EffortError(f"{scans} scans, more than the {MOST_SCANS} allowed; {AGAIN}")
+    if comments > MAX_COMMENTS:
+        raise EffortError(f"{comments} comments, more than the {MAX_COMMENTS} allowed; {AGAIN}")
+    scans = strip_metadata.count_jpeg_scans(data) if image.format in ("JPEG", "MPO") else 0
+    if scans > MAX_SCANS:
+        raise EffortError(f"{scans} scans, more than the {MAX_SCANS} allowed; {AGAIN}")
 
 
 def _pixels(image: Image.Image, data: bytes) -> Tensor:
     turned = image.format == "TIFF"  # by Pillow itself, while it loads the pixels
-    turn = None if turned else UPRIGHT.get(orientation(image))
+    turn = None if turned else TRANSPOSE_OF.get(orientation(image))
     fast = _fast_jpeg()
     if fast and image.format == "JPEG" and image.mode in ("RGB", "L") and turn is None:
         try:
             return fast(data)
         except RuntimeError:
             pass  # Pillow may still read it, and words the diagnosis if not
-    pixels_HWC = rgb(image, bit_depth.bits_of(data, image))
+    pixels_HWC = to_rgb(image, bit_depth.bits_per_sample(data, image))
     image.close()  # frees its memory before the pixels are rotated
-    return torch.from_numpy(tiles.turned(pixels_HWC, turn)).permute(2, 0, 1)
+    return torch.from_numpy(tiles.transpose(pixels_HWC, turn)).permute(2, 0, 1)
 
 
 @functools.cache
@@ -154,7 +159,7 @@ def _fast_jpeg() -> Callable[[bytes], Tensor] | None:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's number of the way a picture is turned; 1, upright, where none can be read.
+    """EXIF's number of the way an image is turned; 1, upright, where none can be read.
 
     Of a TIFF always 1: Pillow turns its pixels itself as they are loaded.
     """
@@ -164,16 +169,16 @@ def orientation(image: Image.Image) -> int:
         return 1
     try:
         number = int(image.getexif().get(0x0112, 1))
-    except Exception:  # a damaged EXIF block says nothing about the picture
+    except Exception:  # a damaged EXIF block says nothing about the image
         return 1
-    return number if number in UPRIGHT else 1
+    return number if number in TRANSPOSE_OF else 1
 
 
-def size_of(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height of a picture's file as `decode` gives them; its pixels are not decoded."""
+def image_size(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height of an image's file as `decode` gives them; its pixels are not decoded."""
     with (
         warnings.catch_warnings(),
-        opened(untrusted.read_bytes(file, untrusted.PICTURE), file.name, max_pixels) as image,
+        open_image(untrusted.read_bytes(file, untrusted.PICTURE), file.name, max_pixels) as image,
     ):
         warnings.simplefilter("ignore")  # as in decode
         return upright_size(image)
@@ -185,23 +190,23 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if orientation(image) >= 5 else (width, height)  # a quarter turn
 
 
-def rgb(image: Image.Image, bits: int) -> np.ndarray:
-    """The first picture as RGB, by the rules at the top, not yet turned.
+def to_rgb(image: Image.Image, bits: int) -> np.ndarray:
+    """The first image as RGB, by the rules at the top, not yet turned.
 
     Args:
         bits: of a sample in the file, by `depth.bits_of`, which reads an image that is not loaded.
 
     Returns:
-        pixels_HWC: uint8. No other copy of the whole picture is made: it is converted in tiles.
+        pixels_HWC: uint8. No other copy of the whole image is made: it is converted in tiles.
 
     Raises:
         depth.RangeError: samples without a defined black and white.
     """
     image.load()
-    if bit_depth.is_wide(image):
-        return tiles.joined(image, _grey(image, bits))
-    bit_depth.check_colour(image, bits)
-    return tiles.joined(image, _colour)
+    if bit_depth.is_high_bit_depth(image):
+        return tiles.convert_tiles(image, _grey(image, bits))
+    bit_depth.check_rgb(image, bits)
+    return tiles.convert_tiles(image, _colour)
 
 
 def _grey(image: Image.Image, bits: int) -> Callable[[Image.Image], np.ndarray]:

@@ -11,34 +11,34 @@ from PIL import Image, TiffImagePlugin
 
 from fgvc.data import bit_depth, image_formats, strip_metadata
 from fgvc.data.image_formats import with_article
-from fgvc.data.size_limits import MOST_PIXELS, TooManyPixelsError
+from fgvc.data.size_limits import MAX_PIXELS_LIMIT, TooManyPixelsError
 
 AGAIN = "copy or download it again"
 # LOW, HIGH, IN and OUT are the reader's to fill in
 CONVERT = (
-    "choose LOW and HIGH for all pictures and save 8 bits: python -m fgvc.data.rescale IN OUT.png "
+    "choose LOW and HIGH for all images and save 8 bits: python -m fgvc.data.rescale IN OUT.png "
     "LOW HIGH"
 )
-_UNPACK = "unpack it; pictures are read from folders"
-_FRAMES = "save frames of it as pictures: ffmpeg -i FILE frame_%05d.jpg"
+_UNPACK = "unpack it; images are read from folders"
+_FRAMES = "save frames of it as images: ffmpeg -i FILE frame_%05d.jpg"
 # what to do, by kind; of any other kind: convert it
-_WAY_OUT = {
+_ADVICE = {
     "HEIC": "convert it: heif-convert IN.heic OUT.jpg, or on macOS sips -s format jpeg IN.heic "
     "--out OUT.jpg",
-    "PDF": "render its pages as pictures: pdftoppm -jpeg FILE.pdf page",
-    "SVG": "render it as a picture: rsvg-convert FILE.svg -o OUT.png",
+    "PDF": "render its pages as images: pdftoppm -jpeg FILE.pdf page",
+    "SVG": "render it as an image: rsvg-convert FILE.svg -o OUT.png",
     "Photoshop": "save it as PNG or JPEG in an image editor",
     "GIMP project": "export it as PNG or JPEG",
     "PostScript": "no interpreter is started for it; convert it to PNG yourself",
     "JPEG XL": "convert it: djxl IN.jxl OUT.png",
     "camera raw file": "develop it to JPEG or TIFF with the camera's software or darktable-cli",
-    "microscope file": "export a picture of it as TIFF or PNG",
+    "microscope file": "export an image of it as TIFF or PNG",
     "Git LFS pointer": "run git lfs pull",
-    "HTML page": "download it again, from the address of the picture itself",
-    "XML document": "download it again; this is an answer of a server, not the picture",
-    "JSON document": "download it again; this is an answer of a server, not the picture",
-    "NumPy array": "save it as a picture: Image.fromarray(array).save('NAME.png')",
-    "Parquet table": "name it as dataset.table, or unpack its pictures",
+    "HTML page": "download it again, from the address of the image itself",
+    "XML document": "download it again; this is an answer of a server, not the image",
+    "JSON document": "download it again; this is an answer of a server, not the image",
+    "NumPy array": "save it as an image: Image.fromarray(array).save('NAME.png')",
+    "Parquet table": "name it as dataset.table, or unpack its images",
     "script": "remove it",
     "program": "remove it",
 }
@@ -46,28 +46,28 @@ _CUT_SHORT = re.compile(r"truncat|unexpected end|end of file|EOF|not enough (ima
 
 
 class NoPixelError(ValueError):
-    """A picture of no width or no height."""
+    """An image of no width or no height."""
 
 
 class EffortError(ValueError):
-    """A picture that takes far longer to decode than its number of pixels suggests."""
+    """An image that takes far longer to decode than its number of pixels suggests."""
 
 
-def diagnosis(data: bytes, path: str, error: Exception) -> str:
+def diagnose(data: bytes, path: str, error: Exception) -> str:
     """One line without the path.
 
     Args:
         path: its suffix identifies a camera's raw file.
         error: what decoding the data raised.
     """
-    kind = image_formats.kind_of(data[: image_formats.HEAD])
+    kind = image_formats.kind_of(data[: image_formats.HEAD_BYTES])
     container = image_formats.CONTAINER_OF.get(os.path.splitext(path)[1].lower())  # noqa: PTH122
     if not data:
         return "an empty file (0 bytes); copy or download it again"
     if (kind == "TIFF" and container) or _is_raw(data, kind):
         kind = container or "camera raw file"
     if kind is None or kind not in image_formats.READABLE:
-        return _other(data, kind)
+        return _unsupported(data, kind)
     if isinstance(error, TooManyPixelsError):
         return f"{with_article(kind)} {error}"
     if isinstance(error, EffortError):
@@ -76,7 +76,7 @@ def diagnosis(data: bytes, path: str, error: Exception) -> str:
         size = re.search(r"\d+ pixels", str(error))
         pixels = "too many pixels" if size is None else size[0]
         return (
-            f"{with_article(kind)} of {pixels}, more than the {MOST_PIXELS} that "
+            f"{with_article(kind)} of {pixels}, more than the {MAX_PIXELS_LIMIT} that "
             "dataset.max_pixels can allow; scale it down"
         )
     if isinstance(error, bit_depth.RangeError):
@@ -84,21 +84,21 @@ def diagnosis(data: bytes, path: str, error: Exception) -> str:
     return _damaged(data, kind, error)
 
 
-def _other(data: bytes, kind: str | None) -> str:
+def _unsupported(data: bytes, kind: str | None) -> str:
     """A file of a kind that is not read."""
     if kind is None and (text := _text(data)) is not None:
-        return f"a text file, not a picture ({text!r}); {AGAIN}"
+        return f"a text file, not an image ({text!r}); {AGAIN}"
     if kind is None:
         held = f"{len(data)} bytes; read: {', '.join(image_formats.READABLE)}"
-        return f"no picture in a format that can be read ({held}); {AGAIN}, or convert it to PNG"
+        return f"no image in a format that can be read ({held}); {AGAIN}, or convert it to PNG"
     if kind == "XML document" and b"<svg" in data[:4096]:
         kind = "SVG"
     shown = f" ({_text(data)!r})" if kind in ("XML document", "JSON document") else ""
-    reason = f"{with_article(kind)}{shown}, not a picture that is read"
+    reason = f"{with_article(kind)}{shown}, not an image that is read"
     if kind == "Git LFS pointer":
-        reason = f"{with_article(kind)}, not the picture itself"
+        reason = f"{with_article(kind)}, not the image itself"
     elif kind == "HTML page":
-        reason = f"{with_article(kind)}, not a picture"
+        reason = f"{with_article(kind)}, not an image"
     return f"{reason}; {advice(kind) or 'convert it to PNG or JPEG'}"
 
 
@@ -106,23 +106,23 @@ def advice(kind: str) -> str | None:
     """What to do with a file of a kind that is not read; None where there is nothing special."""
     if kind.endswith("archive"):
         return _UNPACK
-    return _FRAMES if kind.endswith("video") else _WAY_OUT.get(kind)
+    return _FRAMES if kind.endswith("video") else _ADVICE.get(kind)
 
 
 def _damaged(data: bytes, kind: str, error: Exception) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
     size = f"{len(data)} bytes"
     if isinstance(error, strip_metadata.ChecksumError):
-        return f"damaged picture ({size}): {with_article(kind)}, and {reason}; {AGAIN}"
+        return f"damaged image ({size}): {with_article(kind)}, and {reason}; {AGAIN}"
     if kind == "PNG" and data[12:16] == b"CgBI":
         return "a PNG in Apple's own variant (CgBI); convert it on macOS: sips -s format png FILE"
     if _is_cut_short(data, kind) or _CUT_SHORT.search(reason):
         return (
-            f"damaged picture ({size}): {with_article(kind)} that is cut short (truncated); {AGAIN}"
+            f"damaged image ({size}): {with_article(kind)} that is cut short (truncated); {AGAIN}"
         )
     empty = kind == "PNG" and b"\0\0\0\0" in (data[16:20], data[20:24])
     if empty or isinstance(error, NoPixelError):
-        return f"damaged picture ({size}): {with_article(kind)} without a pixel in it; {AGAIN}"
+        return f"damaged image ({size}): {with_article(kind)} without a pixel in it; {AGAIN}"
     if isinstance(error, Image.UnidentifiedImageError) and (samples := _samples(data, kind)):
         remedy = "save 8 bits, grey or RGB"
         if kind != "JPEG":
@@ -137,7 +137,7 @@ def _damaged(data: bytes, kind: str, error: Exception) -> str:
         return f"{with_article(kind)} whose colours are not read ({reason}); save it as RGB"
     if isinstance(error, Image.UnidentifiedImageError):
         reason = f"{with_article(kind)} whose header cannot be read"
-    return f"damaged picture ({size}): {reason}; {AGAIN}"
+    return f"damaged image ({size}): {reason}; {AGAIN}"
 
 
 def _text(data: bytes) -> str | None:
@@ -170,13 +170,13 @@ def _tags(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
 
 
 def _samples(data: bytes, kind: str) -> str | None:
-    """Samples of a picture, in words, if fgvc may not read them; None if they are unknown."""
+    """Samples of an image, in words, if fgvc may not read them; None if they are unknown."""
     if kind == "PPM" and data.startswith(b"PF"):
         return "3 x float 32-bit"
     if kind == "JPEG" and (bits := strip_metadata.jpeg_bits(data)) not in (None, 8):
         return f"{bits}-bit"
     tags = _tags(data) if kind == "TIFF" else None
-    return None if tags is None else bit_depth.samples_of(tags)
+    return None if tags is None else bit_depth.describe_samples(tags)
 
 
 def _is_cut_short(data: bytes, kind: str) -> bool:
@@ -184,7 +184,7 @@ def _is_cut_short(data: bytes, kind: str) -> bool:
     if kind == "JPEG":
         return b"\xff\xd9" not in data[-4096:]
     if kind == "PNG":
-        return not strip_metadata.png_is_whole(data)
+        return not strip_metadata.is_png_complete(data)
     if kind == "WEBP":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     if kind == "TIFF":

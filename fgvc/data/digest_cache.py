@@ -19,7 +19,7 @@ from fgvc import untrusted
 from fgvc.data.file_state import NO_STATE
 from fgvc.store import atomic, json_cache
 
-ROW = 32  # bytes of a state, and of a digest
+ROW_BYTES = 32  # bytes of a state, and of a digest
 CHUNK = 512  # files handled at a time
 
 
@@ -32,7 +32,7 @@ class Digests:
     sha256_N: np.ndarray
 
 
-class Hex(Sequence[str]):
+class HexDigests(Sequence[str]):
     """Digests of 32 raw bytes that read as 64 hex digits: 21 MB for 675,000 of them, not 76."""
 
     def __init__(self, raw_N: np.ndarray) -> None:
@@ -58,17 +58,17 @@ def load(file: Path, count: int, on_note: Callable[[str], None]) -> Digests:
         np.tile(np.array(NO_STATE, np.int64), (count, 1)), np.zeros(count, np.dtype("V32"))
     )
     try:
-        data = untrusted.read_bytes(file, ROW + 2 * ROW * count)
+        data = untrusted.read_bytes(file, ROW_BYTES + 2 * ROW_BYTES * count)
     except FileNotFoundError:
         return nothing
     except OSError:
         data = b""
-    sha256, rows = data[:ROW], data[ROW:]
-    if len(rows) != 2 * ROW * count or hashlib.sha256(rows).digest() != sha256:
+    sha256, rows = data[:ROW_BYTES], data[ROW_BYTES:]
+    if len(rows) != 2 * ROW_BYTES * count or hashlib.sha256(rows).digest() != sha256:
         on_note(f"{file}: a damaged cache of digests; all {count} files are hashed again")
         return nothing
     state_N4 = np.frombuffer(rows, "<i8", 4 * count).reshape(-1, 4).astype(np.int64)
-    return Digests(state_N4, np.frombuffer(rows, "V32", count, ROW * count))
+    return Digests(state_N4, np.frombuffer(rows, "V32", count, ROW_BYTES * count))
 
 
 def save(file: Path, digests: Digests) -> None:

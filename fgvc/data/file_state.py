@@ -1,4 +1,4 @@
-"""The file of a picture -> its state in one `stat`, or the reason why it cannot be read.
+"""The file of an image -> its state in one `stat`, or the reason why it cannot be read.
 
 A state has 4 values: bytes, time of modification and time of change (ns), inode. Size and time of
 modification alone miss files that were swapped: some archives give every file the same time, and
@@ -24,7 +24,7 @@ SIZE, INODE = 0, 3  # columns of a state
 NO_STATE = (-1, 0, 0, 0)
 INODE_BITS = (1 << 63) - 1  # inodes of Windows have 128 bits
 # errors of one file; any other (no memory, too many open files) is one of the process
-OF_THE_FILE = frozenset(
+FILE_ERRORS = frozenset(
     {
         errno.ENOENT,
         errno.ENOTDIR,
@@ -39,7 +39,7 @@ OF_THE_FILE = frozenset(
 )
 
 
-class AbsentError(Exception):
+class UnreadableError(Exception):
     """There is no plain file that can be read; the text says why, in a few words."""
 
 
@@ -52,7 +52,7 @@ def state(path: str) -> tuple[int, ...]:
     try:
         stat = os.stat(path)  # noqa: PTH116 a Path for each of 675,000 files costs seconds
     except OSError as error:
-        if error.errno not in OF_THE_FILE:
+        if error.errno not in FILE_ERRORS:
             raise
         return NO_STATE
     if not S_ISREG(stat.st_mode):
@@ -60,7 +60,7 @@ def state(path: str) -> tuple[int, ...]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino & INODE_BITS
 
 
-def changed(before_N4: np.ndarray, now_N4: np.ndarray) -> np.ndarray:
+def changed_rows(before_N4: np.ndarray, now_N4: np.ndarray) -> np.ndarray:
     """Rows whose state changed; an inode of 0 is unknown."""
     differs_N4 = before_N4 != now_N4
     differs_N4[:, INODE] &= (before_N4[:, INODE] != 0) & (now_N4[:, INODE] != 0)
@@ -77,22 +77,22 @@ def read(path: str, most: int = -1) -> bytes:
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - as in `state`
         if S_ISDIR(mode):
-            raise AbsentError("a folder instead of a file")
+            raise UnreadableError("a folder instead of a file")
         if not S_ISREG(mode):  # opening a pipe would wait for ever
-            raise AbsentError("a pipe, socket or device instead of a file")
+            raise UnreadableError("a pipe, socket or device instead of a file")
         with untrusted.open_regular(path) as file:
             return file.read(most)
     except OSError as error:
-        if error.errno not in OF_THE_FILE:
+        if error.errno not in FILE_ERRORS:
             raise
-        raise AbsentError(_reason(path, error)) from error
+        raise UnreadableError(_reason(path, error)) from error
 
 
-def fault(path: str) -> str | None:
+def read_error(path: str) -> str | None:
     """Why a file cannot be read, in a few words; None if it can."""
     try:
         read(path, 1)
-    except AbsentError as error:
+    except UnreadableError as error:
         return str(error)
     return None
 

@@ -1,8 +1,8 @@
-"""The picture formats that fgvc reads, and what kind of file lies under a name.
+"""The image formats that fgvc reads, and what kind of file lies under a name.
 
-One list for folders, tables, task=predict, task=doctor and the decoder: a file is a picture if its
+One list for folders, tables, task=predict, task=doctor and the decoder: a file is an image if its
 first bytes are those of a format on the list, whatever its suffix. Where a whole dataset is listed,
-a file with a suffix of the list counts as a picture unopened; decoding checks its bytes.
+a file with a suffix of the list counts as an image unopened; decoding checks its bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fgvc import untrusted
 
-HEAD = 64  # bytes of a file that tell its kind
+HEAD_BYTES = 64  # bytes of a file that tell its kind
 # Pillow's name of the format: the suffixes of its files
 READABLE: Mapping[str, Sequence[str]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -28,7 +28,7 @@ READABLE: Mapping[str, Sequence[str]] = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 }
 SUFFIXES = frozenset(suffix for suffixes in READABLE.values() for suffix in suffixes)
-# what is not read, by suffix: a container begins with a picture's magic bytes, and what Pillow
+# what is not read, by suffix: a container begins with an image's magic bytes, and what Pillow
 # would read of it is a preview; a text may begin like PNM
 CONTAINERS: Mapping[str, Sequence[str]] = {
     "camera raw file": (
@@ -52,7 +52,7 @@ OTHER: Mapping[str, Sequence[str]] = {
 }
 CONTAINER_OF = {suffix: kind for kind, suffixes in CONTAINERS.items() for suffix in suffixes}
 LEFTOVER = "backup or unfinished file"
-RUBBISH = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})  # of file managers
+SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})  # of file managers
 
 _OTHER_OF = {suffix: kind for kind, suffixes in OTHER.items() for suffix in suffixes}
 _SHARED = ("TIFF", "PPM")  # formats that a file of OTHER may begin like
@@ -162,12 +162,12 @@ def with_article(kind: str) -> str:
     return f"{'an' if kind.startswith(spoken_with_n) else 'a'} {kind}"
 
 
-def is_rubbish(name: str) -> bool:
+def is_system_file(name: str) -> bool:
     """Whether a file is one that file managers leave everywhere; nobody misses it."""
-    return name.startswith("._") or name == ".DS_Store" or name.casefold() in RUBBISH
+    return name.startswith("._") or name == ".DS_Store" or name.casefold() in SYSTEM_FILES
 
 
-def has_picture_suffix(name: str) -> bool:
+def has_image_suffix(name: str) -> bool:
     """Whether a name ends in a suffix of the list; opens nothing."""
     return _suffix(name) in SUFFIXES
 
@@ -176,15 +176,15 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of 675,000 names
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file is a picture by its suffix or, with any other suffix, by its first bytes.
+def is_image(path: Path) -> bool:
+    """Whether a file is an image by its suffix or, with any other suffix, by its first bytes.
 
-    A suffix of CONTAINERS is never a picture's.
+    A suffix of CONTAINERS is never an image's.
 
     Raises:
         OSError: the file cannot be read.
     """
-    return has_picture_suffix(path.name) or file_kind(path) in READABLE
+    return has_image_suffix(path.name) or file_kind(path) in READABLE
 
 
 def is_readable(head: bytes, path: str) -> bool:
@@ -193,7 +193,7 @@ def is_readable(head: bytes, path: str) -> bool:
     return kind in READABLE and not (kind == "TIFF" and _suffix(path) in CONTAINER_OF)
 
 
-def kind_of_file(path: Path) -> str:
+def describe_kind(path: Path) -> str:
     """Kind of a regular file in words: as `file_kind`, otherwise its suffix.
 
     Raises:
@@ -203,7 +203,7 @@ def kind_of_file(path: Path) -> str:
 
 
 def file_kind(path: Path) -> str | None:
-    """Kind of a file: by a suffix of OTHER unless its bytes are a picture's, or by its bytes.
+    """Kind of a file: by a suffix of OTHER unless its bytes are an image's, or by its bytes.
 
     Raises:
         OSError: the file cannot be read.
@@ -211,7 +211,7 @@ def file_kind(path: Path) -> str | None:
     if _LEFTOVER.search(path.name):
         return LEFTOVER
     with untrusted.open_regular(path) as file:
-        kind = kind_of(file.read(HEAD))
+        kind = kind_of(file.read(HEAD_BYTES))
     suffix = path.suffix.lower()
     is_whole = kind in READABLE and kind not in _SHARED and suffix not in CONTAINER_OF
     return kind if is_whole else _OTHER_OF.get(suffix, kind)

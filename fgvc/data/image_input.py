@@ -1,4 +1,4 @@
-"""A picture in any form that a notebook holds -> uint8 RGB, the pixels that its file would give.
+"""An image in any form that a notebook holds -> uint8 RGB, the pixels that its file would give.
 
 C 3 channels, H height, W width.
 """
@@ -19,89 +19,89 @@ from fgvc import untrusted
 from fgvc.data import bit_depth, decode, tiles
 from fgvc.types import UserError
 
-Picture: TypeAlias = Tensor | Image.Image | np.ndarray | Path | str
+ImageInput: TypeAlias = Tensor | Image.Image | np.ndarray | Path | str
 FORMS = "a PIL image, a uint8 array of height x width x 3, a uint8 tensor of 3 x height x width"
 
 
-def pixels_of(picture: Picture) -> Tensor:
-    """The pixels of a picture, by the rules of `decode`.
+def pixels_of(image: ImageInput) -> Tensor:
+    """The pixels of an image, by the rules of `decode`.
 
     Args:
-        picture: a PIL image of any mode (its EXIF orientation is applied); an array, height x width
+        image: a PIL image of any mode (its EXIF orientation is applied); an array, height x width
             or height x width x channels; a tensor, channels x height x width; or a file's path.
 
     Returns:
         pixels_CHW: uint8 RGB. A tensor of that form comes back as it is, leading axes included.
 
     Raises:
-        UserError: another form, a float array or tensor (whose scale is not known), or a picture
+        UserError: another form, a float array or tensor (whose scale is not known), or an image
             that cannot be decoded.
     """
-    if isinstance(picture, Tensor):
-        return _of_tensor(picture)
-    if isinstance(picture, str | Path):
-        data = untrusted.read_bytes(Path(picture).expanduser(), untrusted.PICTURE)
-        return decode.decode(data, str(picture))
-    if isinstance(picture, np.ndarray):
-        return _of_image(_image(picture))
-    if isinstance(picture, Image.Image):
-        return _of_image(picture)
-    raise UserError(f"a picture of type {type(picture).__name__}: give {FORMS}, or its path")
+    if isinstance(image, Tensor):
+        return _tensor_pixels(image)
+    if isinstance(image, str | Path):
+        data = untrusted.read_bytes(Path(image).expanduser(), untrusted.PICTURE)
+        return decode.decode(data, str(image))
+    if isinstance(image, np.ndarray):
+        return _image_pixels(_array_image(image))
+    if isinstance(image, Image.Image):
+        return _image_pixels(image)
+    raise UserError(f"an image of type {type(image).__name__}: give {FORMS}, or its path")
 
 
-def _of_tensor(picture: Tensor) -> Tensor:
-    shape = tuple(picture.shape)
-    if picture.dtype != torch.uint8:
+def _tensor_pixels(tensor: Tensor) -> Tensor:
+    shape = tuple(tensor.shape)
+    if tensor.dtype != torch.uint8:
         raise UserError(
-            f"a picture of {picture.dtype}, {shape}: give uint8 of 0 to 255, as "
+            f"an image of {tensor.dtype}, {shape}: give uint8 of 0 to 255, as "
             "torchvision's PILToTensor does; ToTensor's 0 to 1 is (255 * x).round().byte()"
         )
-    if picture.ndim >= 3 and shape[-3] == 3:
-        return picture
-    if picture.ndim == 3 and shape[0] in (1, 2, 4):
-        return _of_image(_image(picture.permute(1, 2, 0).numpy(force=True)))
-    raise UserError(f"a picture of {picture.dtype}, {shape}: give {FORMS}")
+    if tensor.ndim >= 3 and shape[-3] == 3:
+        return tensor
+    if tensor.ndim == 3 and shape[0] in (1, 2, 4):
+        return _image_pixels(_array_image(tensor.permute(1, 2, 0).numpy(force=True)))
+    raise UserError(f"an image of {tensor.dtype}, {shape}: give {FORMS}")
 
 
-def _image(array: np.ndarray) -> Image.Image:
+def _array_image(array: np.ndarray) -> Image.Image:
     """Height x width, or height x width x channels, as Pillow takes it."""
     squeezed = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     channels = squeezed.shape[2] if squeezed.ndim == 3 else 1
     wide = squeezed.ndim == 2 and squeezed.dtype == np.uint16
     if squeezed.ndim not in (2, 3) or channels > 4 or not (wide or squeezed.dtype == np.uint8):
-        raise UserError(f"a picture of {array.dtype}, {array.shape}: give {FORMS}")
+        raise UserError(f"an image of {array.dtype}, {array.shape}: give {FORMS}")
     return Image.fromarray(np.ascontiguousarray(squeezed))
 
 
-def _of_image(image: Image.Image) -> Tensor:
+def _image_pixels(image: Image.Image) -> Tensor:
     """Through `decode`, so that every rule is that of files: its own bytes where Pillow has not
     loaded it yet, otherwise a lossless copy of it."""
-    name = str(getattr(image, "filename", "") or "picture")
+    name = str(getattr(image, "filename", "") or "image")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in decode
         try:
-            data = _own_bytes(image) or _of_stated_range(image) or _copy(image)
+            data = _file_bytes(image) or _scaled_png(image) or _lossless_copy(image)
         except Exception as error:  # a lazily opened file may turn out to be damaged
             raise UserError(f"{name}: {' '.join(str(error).split())}") from error
     return decode.decode(data, name)
 
 
-def _of_stated_range(image: Image.Image) -> bytes | None:
+def _scaled_png(image: Image.Image) -> bytes | None:
     """A PNG of 8 bits of a loaded file with more of them: only the file knows black and white.
 
     None: it has no more, or is no file any longer.
     """
-    if not (isinstance(image, ImageFile.ImageFile) and bit_depth.is_wide(image)):
+    if not (isinstance(image, ImageFile.ImageFile) and bit_depth.is_high_bit_depth(image)):
         return None
-    bits = bit_depth.bits_of(b"", image) if image.format == "TIFF" else 16
-    turn = decode.UPRIGHT.get(decode.orientation(image))
-    pixels_HWC = tiles.turned(decode.rgb(image, bits), turn)
+    bits = bit_depth.bits_per_sample(b"", image) if image.format == "TIFF" else 16
+    turn = decode.TRANSPOSE_OF.get(decode.orientation(image))
+    pixels_HWC = tiles.transpose(decode.to_rgb(image, bits), turn)
     out = io.BytesIO()
     Image.fromarray(pixels_HWC).save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 
-def _own_bytes(image: Image.Image) -> bytes | None:
+def _file_bytes(image: Image.Image) -> bytes | None:
     """The file behind an image that was opened and neither loaded nor changed; None: there is none.
 
     A loaded image may have been drawn on, and a later frame or a draft is not what decode reads.
@@ -118,7 +118,7 @@ def _own_bytes(image: Image.Image) -> bytes | None:
     return data if same else None
 
 
-def _copy(image: Image.Image) -> bytes:
+def _lossless_copy(image: Image.Image) -> bytes:
     """PNG, or TIFF for what PNG cannot hold; with the orientation that is still to be applied."""
     image.load()
     if image.mode in ("I;16B", "I;16L", "I;16N"):

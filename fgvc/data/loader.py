@@ -1,10 +1,10 @@
 """Rows of a manifest -> batches of pixels, in the order asked for, whatever the number of workers.
 
-Each picture is read, held against its digest, decoded, cropped to its box where the manifest says
+Each image is read, held against its digest, decoded, cropped to its box where the manifest says
 so, and preprocessed (evaluation) or augmented (training). One that cannot be decoded is reported in
 Batch.bad and never replaced, as is a file that is missing; a file whose bytes are not those of the
 manifest ends the run.
-N pictures asked for, B batch, C 3 channels, H = W side.
+N images asked for, B batch, C 3 channels, H = W side.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from torch.utils.data import DataLoader, Dataset
 from fgvc.data import file_state
 from fgvc.data.augment import Augment
 from fgvc.data.decode import ImageError, decode
-from fgvc.data.preprocess import Preprocess, check_box, cropped
+from fgvc.data.preprocess import Preprocess, check_box, crop_to_box
 from fgvc.data.sampler import Draws
 from fgvc.parallel import signals
 from fgvc.store import hashing
 from fgvc.types import ABSENT, BadImage, Batch, Manifest, UserError
 
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 
 
 def batches(
@@ -49,21 +49,21 @@ def batches(
 
     Args:
         row_N: rows of the manifest; may repeat.
-        batch_size: pictures a batch, bad ones included; the last batch may be smaller.
+        batch_size: images a batch, bad ones included; the last batch may be smaller.
         num_workers: processes that read ahead; 0 reads in this process.
         check_digest: compare each file with the manifest's SHA256; without, the files were never
             looked at.
 
     Yields:
-        Batch with uint8 pixels; a batch of nothing but bad pictures has B = 0.
+        Batch with uint8 pixels; a batch of nothing but bad images has B = 0.
 
     Raises:
         UserError: a file was altered since the manifest was made, named; or a worker was killed.
     """
-    pictures = _Pictures(manifest, row_N, preprocess, check_digest)
+    images = _Images(manifest, row_N, preprocess, check_digest)
     starts = range(0, len(row_N), batch_size)
     spans = [range(start, min(start + batch_size, len(row_N))) for start in starts]
-    yield from _in_order(pictures, spans, num_workers, "runtime.eval_batch_size")
+    yield from _read_in_order(images, spans, num_workers, "runtime.eval_batch_size")
 
 
 def training_batches(
@@ -80,23 +80,23 @@ def training_batches(
     Args:
         draws: from any step on; usually the joined parts of all the steps that are left.
         epoch: with the draws, decides the augmentation.
-        sizes: pictures of each batch, bad ones included; positive, in sum those of the draws. They
+        sizes: images of each batch, bad ones included; positive, in sum those of the draws. They
             change no pixel.
         num_workers: processes that read ahead, two batches each; 0 reads in this process.
         check_digest: compare each file with the manifest's SHA256.
 
     Yields:
-        Batch with uint8 pixels and place_B; a batch of nothing but bad pictures has B = 0.
+        Batch with uint8 pixels and place_B; a batch of nothing but bad images has B = 0.
 
     Raises:
         UserError: a file was altered since the manifest was made, named; or a worker was killed.
     """
     assert sum(sizes) == len(draws)
     assert min(sizes, default=1) > 0
-    pictures = _Augmented(manifest, draws, augment, epoch, check_digest)
+    images = _AugmentedImages(manifest, draws, augment, epoch, check_digest)
     ends = np.cumsum(sizes, dtype=np.int64).tolist()
     spans = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-    read = _in_order(pictures, spans, num_workers, "runtime.micro_batch")
+    read = _read_in_order(images, spans, num_workers, "runtime.micro_batch")
     for span, batch in zip(spans, read, strict=True):
         yield with_places(batch, draws, slice(span.start, span.stop))
 
@@ -119,7 +119,7 @@ def worker_count(num_workers: int | None) -> int:
         UserError: a negative number.
     """
     if num_workers is None:
-        return min(_cores(), MOST_WORKERS)
+        return min(_cores(), MAX_WORKERS)
     if num_workers < 0:
         raise UserError(f"runtime.num_workers={num_workers}: 0 or more; null for one a core")
     return num_workers
@@ -136,7 +136,7 @@ class _Fatal:
 Item = tuple[int, Tensor | BadImage | _Fatal]  # a manifest row and what became of it
 
 
-class _Pictures(Dataset[Item]):
+class _Images(Dataset[Item]):
     """Picklable, so that workers can be spawned as well as forked; only the rows asked for."""
 
     def __init__(
@@ -154,19 +154,19 @@ class _Pictures(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.row)
 
-    def square(self, index: int, picture_CHW: Tensor) -> Tensor:
-        """The square that a picture becomes; UserError if it cannot."""
-        return self.preprocess(picture_CHW)
+    def square(self, index: int, image_CHW: Tensor) -> Tensor:
+        """The square that an image becomes; UserError if it cannot."""
+        return self.preprocess(image_CHW)
 
     def __getitem__(self, index: int) -> Item:
         row, path, sha256 = self.row[index], self.path[index], self.sha256[index]
         file = f"{self.root}/{path}"
         if sha256 == ABSENT:  # in the manifest: a file that appeared since is not read either
-            why = file_state.fault(file) or "could not be read when the run began"
+            why = file_state.read_error(file) or "could not be read when the run began"
             return row, BadImage(row, f"{path}: {why}")
         try:
             data = file_state.read(file)
-        except file_state.AbsentError as error:
+        except file_state.UnreadableError as error:
             since = "" if sha256 is None else " since the run began"
             return row, BadImage(row, f"{path}: {error}{since}", lost=sha256 is not None)
         if sha256 is not None and hashing.sha256_bytes(data) != sha256:
@@ -174,11 +174,11 @@ class _Pictures(Dataset[Item]):
                 f"{file}: altered since the manifest was made; restore it, or start again"
             )
         try:
-            picture_CHW = decode(data, path, self.max_pixels)
+            image_CHW = decode(data, path, self.max_pixels)
             if self.box is not None:
-                check_box(picture_CHW, self.box[index])
-                picture_CHW = cropped(picture_CHW, self.box[index])
-            return row, self.square(index, picture_CHW)
+                check_box(image_CHW, self.box[index])
+                image_CHW = crop_to_box(image_CHW, self.box[index])
+            return row, self.square(index, image_CHW)
         except ImageError as error:
             return row, BadImage(row, str(error))
         except UserError as error:
@@ -187,8 +187,8 @@ class _Pictures(Dataset[Item]):
             raise RuntimeError(f"{path} (row {row}): {error!r}") from error
 
 
-class _Augmented(_Pictures):
-    """The same pictures, augmented."""
+class _AugmentedImages(_Images):
+    """The same images, augmented."""
 
     def __init__(
         self, manifest: Manifest, draws: Draws, augment: Augment, epoch: int, check_digest: bool
@@ -199,8 +199,8 @@ class _Augmented(_Pictures):
         self.key: list[int] = manifest.key_N[draws.row_N].tolist()
         self.occurrence: list[int] = draws.occurrence_N.tolist()
 
-    def square(self, index: int, picture_CHW: Tensor) -> Tensor:
-        return self.augment(picture_CHW, self.epoch, self.key[index], self.occurrence[index])
+    def square(self, index: int, image_CHW: Tensor) -> Tensor:
+        return self.augment(image_CHW, self.epoch, self.key[index], self.occurrence[index])
 
 
 @dataclass(frozen=True)
@@ -220,16 +220,16 @@ class _Collate:
         )
 
 
-def _in_order(
-    pictures: _Pictures, spans: Sequence[range], num_workers: int, knob: str
+def _read_in_order(
+    images: _Images, spans: Sequence[range], num_workers: int, knob: str
 ) -> Iterator[Batch]:
     """One batch for every span of indices; `knob` is the key that sets its size."""
     loader = DataLoader(
-        pictures,
+        images,
         batch_sampler=spans,  # pyright: ignore[reportArgumentType] any sequence of indices will do
         num_workers=min(num_workers, len(spans)),
-        collate_fn=_Collate(pictures.preprocess.side),
-        worker_init_fn=_deaf,
+        collate_fn=_Collate(images.preprocess.side),
+        worker_init_fn=_ignore_signals,
         generator=torch.Generator(),  # what it draws on starting must not move the model's draws
     )
     results: Iterator[Any] | None = None
@@ -244,7 +244,7 @@ def _in_order(
                     child for child in multiprocessing.active_children() if child not in before
                 ]
         for span in spans:
-            result = _next(results, pictures.path[span.start], knob)
+            result = _next_batch(results, images.path[span.start], knob)
             if isinstance(result, _Fatal):
                 raise UserError(result.message)
             yield result
@@ -273,7 +273,7 @@ def _kill(workers: Sequence[BaseProcess]) -> None:
         worker.join()
 
 
-def _deaf(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     """Let a notice that reaches every process of a job (a cluster's, or Ctrl-C) be the main
     process's to answer. A second SIGTERM ends the worker: that is how it is cleared away.
     """
@@ -283,8 +283,8 @@ def _deaf(worker: int) -> None:
     signals.unblock()  # they were blocked before this process started
 
 
-def _next(results: Iterator[Batch | _Fatal], path: str, knob: str) -> Batch | _Fatal:
-    """The next batch, whose first picture is `path`; UserError if a worker was killed."""
+def _next_batch(results: Iterator[Batch | _Fatal], path: str, knob: str) -> Batch | _Fatal:
+    """The next batch, whose first image is `path`; UserError if a worker was killed."""
     try:
         with _one_thread():
             return next(results)
@@ -299,7 +299,7 @@ def _next(results: Iterator[Batch | _Fatal], path: str, knob: str) -> Batch | _F
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One torch thread while reading in this process: sharing a single small picture among threads
+    """One torch thread while reading in this process: sharing a single small image among threads
     costs several times what it saves. Worker processes have one anyway."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -3,7 +3,7 @@
 A later start only reads the states (one `stat` per image, see `states`); the bytes themselves are
 checked against the digest whenever they are decoded. The digest of the manifest depends on no
 state. The digests of an official dataset are a promise: a file with other bytes is refused. The
-pictures of a user's own folder or table may change: such a file is hashed again, with a note, and
+images of a user's own folder or table may change: such a file is hashed again, with a note, and
 the manifest has another digest. N images; 4 values of a state.
 """
 
@@ -23,7 +23,7 @@ from typing import TypeVar
 import numpy as np
 
 from fgvc.data import digest_cache, file_state
-from fgvc.data.digest_cache import CHUNK, Digests, Hex
+from fgvc.data.digest_cache import CHUNK, Digests, HexDigests
 from fgvc.data.index import Index, repeated
 from fgvc.data.split import SPLIT_NAMES
 from fgvc.store import hashing, json_cache
@@ -32,18 +32,18 @@ from fgvc.types import ABSENT, TEST, TRAIN, VAL, Manifest, Progress, UserError
 Result = TypeVar("Result")
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-SLOW = 1e-4  # seconds a look; a disk that takes longer is asked by several threads
+SLOW_STAT = 1e-4  # seconds a look; a disk that takes longer is asked by several threads
 THREADS = 8  # waiting for a disk or a network, not computing
-SKIP = (
-    "dataset.on_bad_image=skip leaves such pictures out of training and counts them as wrong in "
+SKIP_HINT = (
+    "dataset.on_bad_image=skip leaves such images out of training and counts them as wrong in "
     "the test"
 )
-KEPT = "task=eval keeps dataset.on_bad_image=error of its checkpoint"
+NO_SKIP_HINT = "task=eval keeps dataset.on_bad_image=error of its checkpoint"
 
 
 def skip_hint(may_skip: bool) -> str:
-    """The end of a refusal of a picture: offers to skip it where the task takes that key."""
-    return f", or {SKIP}" if may_skip else f" ({KEPT})"
+    """The end of a refusal of an image: offers to skip it where the task takes that key."""
+    return f", or {SKIP_HINT}" if may_skip else f" ({NO_SKIP_HINT})"
 
 
 class FilesError(UserError):
@@ -87,7 +87,7 @@ def build(
     Raises:
         FilesError: files that cannot be read, or that changed since they were hashed, if the policy
             refuses them.
-        UserError: no picture of train or of test can be read. Names the first.
+        UserError: no image of train or of test can be read. Names the first.
     """
     file = cache_file(index, cache_root)
     _check_names(index)
@@ -97,13 +97,13 @@ def build(
     if remember:
         json_cache.clear_folder(file.parent, on_note)
     known = digest_cache.load(file, len(index), on_note)
-    rows = np.setdiff1d(file_state.changed(known.state_N4, state_N4), absent)
-    fresh, unread = _renewed(index, known, state_N4, rows, policy, progress)
+    rows = np.setdiff1d(file_state.changed_rows(known.state_N4, state_N4), absent)
+    fresh, unread = _rehash(index, known, state_N4, rows, policy, progress)
     if len(rows) > len(unread) and remember:
         digest_cache.save(file, fresh)
     absent = np.union1d(absent, unread)
     _check_absent(index, absent, policy)
-    altered = _altered(known, fresh)
+    altered = _altered_rows(known, fresh)
     for note in _notes(index, altered, absent):
         on_note(note)
     sha256_N = fresh.sha256_N.copy()
@@ -113,13 +113,13 @@ def build(
         index.path,
         index.label_N,
         index.split_N,
-        Hex(sha256_N),
+        HexDigests(sha256_N),
         index.box_N4,
         index.parts,
     )
 
 
-def _renewed(
+def _rehash(
     index: Index,
     known: Digests,
     state_N4: np.ndarray,
@@ -137,14 +137,14 @@ def _renewed(
     if not policy.rehash:  # a file of another size need not be hashed
         resized_N = fresh.state_N4[:, file_state.SIZE] != known.state_N4[:, file_state.SIZE]
         resized = np.flatnonzero(resized_N & _hashed_before(known)).tolist()
-        readable = [row for row in resized if file_state.fault(_file(index, row)) is None]
+        readable = [row for row in resized if file_state.read_error(_file(index, row)) is None]
         _refuse_altered(index, np.array(readable, np.int64), policy)
-    sha256_n, read_n = _hashed(index, rows, progress)
+    sha256_n, read_n = _hash_files(index, rows, progress)
     fresh.sha256_N[rows[read_n]] = sha256_n[read_n]
     unread = rows[~read_n]
     fresh.state_N4[unread] = known.state_N4[unread]
     if not policy.rehash:
-        _refuse_altered(index, _altered(known, fresh), policy)
+        _refuse_altered(index, _altered_rows(known, fresh), policy)
     return fresh, unread
 
 
@@ -152,7 +152,7 @@ def _hashed_before(known: Digests) -> np.ndarray:
     return known.state_N4[:, file_state.SIZE] >= 0
 
 
-def _altered(known: Digests, fresh: Digests) -> np.ndarray:
+def _altered_rows(known: Digests, fresh: Digests) -> np.ndarray:
     """Rows of files that were hashed before and have other bytes now."""
     return np.flatnonzero(_hashed_before(known) & (known.sha256_N != fresh.sha256_N))
 
@@ -205,9 +205,9 @@ def _pair_note(manifest: Manifest, pairs: list[tuple[int, int]], what: str) -> t
     if not pairs:
         return ()
     left, right = pairs[0]
-    pictures = "1 picture occurs" if len(pairs) == 1 else f"{len(pairs)} pictures occur"
+    images = "1 image occurs" if len(pairs) == 1 else f"{len(pairs)} images occur"
     first = f"{manifest.path[left]} = {manifest.path[right]}"
-    return (f"{pictures} {what}, byte for byte (first: {first})",)
+    return (f"{images} {what}, byte for byte (first: {first})",)
 
 
 def _check_names(index: Index) -> None:
@@ -223,7 +223,7 @@ def _check_names(index: Index) -> None:
 
 def _states(index: Index) -> np.ndarray:
     """state_N4 of every file."""
-    values = itertools.chain.from_iterable(_looked(file_state.state, index))
+    values = itertools.chain.from_iterable(_stat_all(file_state.state, index))
     return np.fromiter(values, dtype=np.int64, count=4 * len(index)).reshape(-1, 4)
 
 
@@ -235,20 +235,20 @@ def _check_absent(index: Index, rows: np.ndarray, policy: Policy) -> None:
     """
     if not len(rows):
         return
-    first = f"{index.root / index.path[rows[0]]}: {_fault(index, rows[0])}"
+    first = f"{index.root / index.path[rows[0]]}: {_read_error(index, rows[0])}"
     if not policy.skip:
         raise FilesError(
-            f"{first} ({len(rows)} of {len(index)} pictures cannot be read); {policy.restore}"
+            f"{first} ({len(rows)} of {len(index)} images cannot be read); {policy.restore}"
             f"{skip_hint(policy.may_skip)}"
         )
     left = np.delete(index.split_N, rows)
     for name, split in (("training", TRAIN), ("test", TEST)):
         if split in index.split_N and split not in left:
-            raise UserError(f"{first}: none of the {name} pictures can be read; {policy.restore}")
+            raise UserError(f"{first}: none of the {name} images can be read; {policy.restore}")
 
 
-def _fault(index: Index, row: int) -> str:
-    return file_state.fault(_file(index, row)) or "could not be read a moment ago"
+def _read_error(index: Index, row: int) -> str:
+    return file_state.read_error(_file(index, row)) or "could not be read a moment ago"
 
 
 def _file(index: Index, row: int) -> str:
@@ -263,17 +263,17 @@ def _notes(index: Index, altered: np.ndarray, absent: np.ndarray) -> Iterator[st
         )
     if len(absent):
         yield (
-            f"{len(absent)} of {len(index)} pictures cannot be read (first: "
-            f"{index.path[absent[0]]}: {_fault(index, absent[0])}); {SKIP}"
+            f"{len(absent)} of {len(index)} images cannot be read (first: "
+            f"{index.path[absent[0]]}: {_read_error(index, absent[0])}); {SKIP_HINT}"
         )
 
 
-def _looked(look: Callable[[str], Result], index: Index) -> Iterator[Result]:
+def _stat_all(look: Callable[[str], Result], index: Index) -> Iterator[Result]:
     """`look` at every file: in turn on a fast disk, where threads would only get in the way."""
     root = str(index.root)
     start = time.perf_counter()
     first = [look(f"{root}/{path}") for path in index.path[:CHUNK]]
-    slow = time.perf_counter() - start > SLOW * len(first)
+    slow = time.perf_counter() - start > SLOW_STAT * len(first)
     yield from first
     if slow:
         yield from _in_threads(look, index, np.arange(len(first), len(index)))
@@ -281,7 +281,7 @@ def _looked(look: Callable[[str], Result], index: Index) -> Iterator[Result]:
         yield from (look(f"{root}/{path}") for path in index.path[CHUNK:])
 
 
-def _hashed(
+def _hash_files(
     index: Index, rows: np.ndarray, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Raw digests of files, and which of the files could be read; n rows."""
@@ -298,7 +298,7 @@ def _sha256(path: str) -> bytes | None:
     try:
         return bytes.fromhex(hashing.sha256_file(path))
     except OSError as error:
-        if error.errno not in file_state.OF_THE_FILE:
+        if error.errno not in file_state.FILE_ERRORS:
             raise
         return None
 

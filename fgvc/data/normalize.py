@@ -78,15 +78,15 @@ NATIVE: Mapping[str, Native] = {
 
 def normalization(key: str) -> Normalization:
     """Statistics of a `backbone.normalization` key; UserError with the nearest key if unknown."""
-    return _entry(NORMALIZATIONS, key, "backbone.normalization")
+    return _lookup(NORMALIZATIONS, key, "backbone.normalization")
 
 
 def native(key: str) -> Native:
     """Preprocessing of a `backbone.native` key; UserError with the nearest key if unknown."""
-    return _entry(NATIVE, key, "backbone.native")
+    return _lookup(NATIVE, key, "backbone.native")
 
 
-def _entry(registry: Mapping[str, Entry], key: str, name: str) -> Entry:
+def _lookup(registry: Mapping[str, Entry], key: str, name: str) -> Entry:
     if key not in registry:
         near = difflib.get_close_matches(key, registry, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}? " if near else ""

@@ -1,4 +1,4 @@
-"""preprocess= policy and resolution= side: a decoded picture -> the square that a backbone sees.
+"""preprocess= policy and resolution= side: a decoded image -> the square that a backbone sees.
 
 uint8 CHW of any size -> uint8 3 x R x R, and by `normalize` -> float32, on the batch's own device.
 B batch, C 3 channels, H height, W width, R side of the square.
@@ -20,8 +20,8 @@ from torchvision.transforms.v2 import functional as transform
 from fgvc.config import schema
 from fgvc.config.weight_files import sidecars
 from fgvc.data import decode, normalize
-from fgvc.data.image_input import Picture, pixels_of
-from fgvc.data.size_limits import MOST_PIXELS, strip_line
+from fgvc.data.image_input import ImageInput, pixels_of
+from fgvc.data.size_limits import MAX_PIXELS_LIMIT, thin_image_message
 from fgvc.types import UserError
 
 POLICIES = ("shared", "native", "transfg")
@@ -73,21 +73,21 @@ class Preprocess:
         resize = round(self.side * own.resize / own.size)
         return Geometry(own.mode, resize, own.interpolation, own.antialias)
 
-    def __call__(self, picture: Picture) -> Tensor:
+    def __call__(self, image: ImageInput) -> Tensor:
         """Resize and crop.
 
         Args:
-            picture: uint8 CHW of any height and width, a PIL image, an array or a path; the pixels
-                are those of the picture's file in each case (see `pixels_of`).
+            image: uint8 CHW of any height and width, a PIL image, an array or a path; the pixels
+                are those of the image's file in each case (see `pixels_of`).
 
         Returns:
             uint8 3 x R x R, contiguous.
 
         Raises:
-            UserError: no picture, or one so thin that its square would show next to nothing of it,
+            UserError: no image, or one so thin that its square would show next to nothing of it,
                 or that resizing it would exceed the pixel limit.
         """
-        return self.resize_and_crop(pixels_of(picture))
+        return self.resize_and_crop(pixels_of(image))
 
     def resize_and_crop(self, image_CHW: Tensor) -> Tensor:
         """The square that the network sees, C x R x R, of pixels of any dtype; see `__call__`."""
@@ -101,16 +101,16 @@ class Preprocess:
         return transform.center_crop(resized_CHW, [self.side, self.side]).contiguous()
 
     def _size(self, height: int, width: int) -> list[int]:
-        if (line := strip_line(width, height)) is not None:
+        if (line := thin_image_message(width, height)) is not None:
             raise UserError(line)
         resize = self.geometry.resize
         if self.geometry.mode == "squash":
             return [resize, resize]
         short, long = sorted((height, width))
-        if resize * (long := resize * long // short) > MOST_PIXELS:
+        if resize * (long := resize * long // short) > MAX_PIXELS_LIMIT:
             raise UserError(
-                f"a picture of {width} x {height} pixels is too thin: with its short side at "
-                f"{resize} it has more than the {MOST_PIXELS} allowed"
+                f"an image of {width} x {height} pixels is too thin: with its short side at "
+                f"{resize} it has more than the {MAX_PIXELS_LIMIT} allowed"
             )
         return [resize, long] if height <= width else [long, resize]
 
@@ -140,35 +140,35 @@ class Preprocess:
         }
 
 
-def cropped(image_CHW: Tensor, box: Sequence[float]) -> Tensor:
-    """The part of a picture inside a box, clamped to the picture; at least one pixel.
+def crop_to_box(image_CHW: Tensor, box: Sequence[float]) -> Tensor:
+    """The part of an image inside a box, clamped to the image; at least one pixel.
 
     Args:
         box: x, y, width, height in pixels; a pixel that the box touches is kept.
     """
     x, y, width, height = box
-    top, bottom = _span(y, height, image_CHW.shape[-2])
-    left, right = _span(x, width, image_CHW.shape[-1])
+    top, bottom = clamped_span(y, height, image_CHW.shape[-2])
+    left, right = clamped_span(x, width, image_CHW.shape[-1])
     return image_CHW[:, top:bottom, left:right]
 
 
 def check_box(image_CHW: Tensor, box: Sequence[float]) -> None:
-    """Refuse a box that lies wholly outside its picture.
+    """Refuse a box that lies wholly outside its image.
 
     Raises:
-        UserError: names the box and the picture's size.
+        UserError: names the box and the image's size.
     """
     x, y, width, height = box
     right, bottom = image_CHW.shape[-1], image_CHW.shape[-2]
     if x >= right or y >= bottom or x + width <= 0 or y + height <= 0:
         raise UserError(
             f"dataset.box_crop=true: the box {', '.join(f'{value:g}' for value in box)} (x, y, "
-            f"width, height) lies outside the picture of {right} x {bottom} pixels; correct it, or "
+            f"width, height) lies outside the image of {right} x {bottom} pixels; correct it, or "
             "set dataset.box_crop=false"
         )
 
 
-def _span(start: float, length: float, limit: int) -> tuple[int, int]:
+def clamped_span(start: float, length: float, limit: int) -> tuple[int, int]:
     first = min(max(math.floor(start), 0), limit - 1)
     return first, max(min(math.ceil(start + length), limit), first + 1)
 

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from fgvc.data import file_state
-from fgvc.data.image_formats import has_picture_suffix
+from fgvc.data.image_formats import has_image_suffix
 from fgvc.data.split_names import split_of
 from fgvc.untrusted.shell import setting
 
@@ -153,7 +153,7 @@ def _holds_classes(folder: Path) -> bool:
 
 
 def _is_picture(entry: Entry) -> bool:
-    return not entry.is_folder and has_picture_suffix(entry.path.name)
+    return not entry.is_folder and has_image_suffix(entry.path.name)
 
 
 def _published(entries: list[Entry]) -> str | None:
@@ -170,7 +170,7 @@ def _published(entries: list[Entry]) -> str | None:
 def _start(file: Path) -> bytes:
     try:
         return file_state.read(str(file), 64)
-    except file_state.AbsentError:
+    except file_state.UnreadableError:
         return b""
 
 

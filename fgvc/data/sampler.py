@@ -93,7 +93,7 @@ class Order:
         if self.sampling == "uniform":
             times_N = np.ones(len(self.row_N), np.int64)
         else:
-            times_N = _balanced(self.label_N, self.key_N, self.seed, epoch)
+            times_N = _balanced_counts(self.label_N, self.key_N, self.seed, epoch)
         place_M = np.repeat(np.arange(len(times_N)), times_N)
         occurrence_M = np.arange(len(place_M)) - np.repeat(np.cumsum(times_N) - times_N, times_N)
         key_M = self.key_N[place_M]
@@ -112,7 +112,7 @@ class Order:
         return row_N
 
 
-def _balanced(label_N: np.ndarray, key_N: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+def _balanced_counts(label_N: np.ndarray, key_N: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Number of draws of each row: N // C per class, and one more for N % C classes.
 
     Within a class, the numbers of two rows differ by at most one.

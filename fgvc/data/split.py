@@ -1,6 +1,6 @@
 """Rows with labels -> a seeded, stratified part of them, the same on every machine and version.
 
-Within a class the pictures are ordered by SHA256(seed, path) and the first ones are drawn: no
+Within a class the images are ordered by SHA256(seed, path) and the first ones are drawn: no
 random stream that a library may change, no dependence on the order of index or file system.
 N images, C classes.
 """
@@ -106,10 +106,10 @@ def resolve_splits(
     if given_N is not None and VAL in given:
         return np.where(given_N == VAL, TEST, given_N).astype(np.uint8), "val"
     what = "no split" if given_N is None else "only a training split"
-    return carved_test(f"{where}: {what}", path, label_N, classes, fraction, seed), "carved"
+    return carve_test(f"{where}: {what}", path, label_N, classes, fraction, seed), "carved"
 
 
-def carved_test(
+def carve_test(
     where: str,
     path: tuple[str, ...],
     label_N: np.ndarray,
@@ -125,7 +125,7 @@ def carved_test(
         seed: `dataset.split_seed`.
 
     Raises:
-        UserError: no fraction, or classes of a single picture.
+        UserError: no fraction, or classes of a single image.
     """
     if fraction <= 0:
         raise UserError(
@@ -134,8 +134,8 @@ def carved_test(
         )
     if single := [classes.names[label] for label in np.flatnonzero(np.bincount(label_N) < 2)]:
         raise UserError(
-            f"{where}, and {len(single)} classes hold a single picture that cannot be split into "
-            f"train and test ({list_first(single)}): add pictures or remove them"
+            f"{where}, and {len(single)} classes hold a single image that cannot be split into "
+            f"train and test ({list_first(single)}): add images or remove them"
         )
     split_N = np.full(len(path), TRAIN, dtype=np.uint8)
     rows = np.arange(len(path))
@@ -164,7 +164,7 @@ def stratified(
     """
     labels, count_C = np.unique(label_N[rows], return_counts=True)
     quota_C = _quotas(count_C, labels, fraction, salt, at_least)
-    ordered_N = rows[_by_digest(salt, path, rows)]
+    ordered_N = rows[_digest_order(salt, path, rows)]
     by_class_N = ordered_N[np.argsort(label_N[ordered_N], kind="stable")]
     place_N = np.arange(len(rows)) - np.repeat(np.cumsum(count_C) - count_C, count_C)
     return np.sort(by_class_N[place_N < np.repeat(quota_C, count_C)]).astype(np.int64)
@@ -180,7 +180,7 @@ def _quotas(
     quota_C = np.maximum(np.floor(share_C).astype(np.int64), at_least)
     most_C = np.minimum(np.ceil(share_C), count_C - 1)
     remainder_C = np.round(share_C - np.floor(share_C), 9)
-    tie = [_order(salt, f"class {label}") for label in labels.tolist()]
+    tie = [_sort_key(salt, f"class {label}") for label in labels.tolist()]
     first = sorted(range(len(tie)), key=lambda place: (-remainder_C[place], tie[place]))
     for place in first:
         if quota_C.sum() < target and quota_C[place] < most_C[place]:
@@ -188,12 +188,12 @@ def _quotas(
     return quota_C
 
 
-def _by_digest(salt: str, path: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
+def _digest_order(salt: str, path: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
     """Places in `rows`, in the order of their digests as big-endian numbers."""
-    digests = (_order(salt, path[row]) for row in rows.tolist())
+    digests = (_sort_key(salt, path[row]) for row in rows.tolist())
     digest_N = np.fromiter(digests, dtype="S32", count=len(rows))
     return np.lexsort(digest_N.view(">u8").reshape(-1, 4).T[::-1])
 
 
-def _order(salt: str, text: str) -> bytes:
+def _sort_key(salt: str, text: str) -> bytes:
     return hashlib.sha256(f"{salt}\0{unicodedata.normalize('NFC', text)}".encode()).digest()

@@ -1,6 +1,6 @@
-"""Bytes of a PNG or JPEG -> the same picture without the metadata that changes no pixel.
+"""Bytes of a PNG or JPEG -> the same image without the metadata that changes no pixel.
 
-Pillow refuses a whole picture for one large or broken text, profile or comment block. libpng and
+Pillow refuses a whole image for one large or broken text, profile or comment block. libpng and
 libjpeg warn and read the pixels. What stays: the pixels, transparency, and the blocks that may
 hold the EXIF orientation.
 """
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MOST_METADATA = 1 << 20  # bytes of one block that may hold the orientation, decompressed
-_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
-_PIECES = (273, 324)  # tags: where each strip and each tile lies
+MAX_METADATA = 1 << 20  # bytes of one block that may hold the orientation, decompressed
+_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_SEGMENT_TAGS = (273, 324)  # tags: where each strip and each tile lies
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # of a JPEG, with a length; or its end
 _KEYWORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"xmp\0")
 
@@ -24,7 +24,7 @@ class ChecksumError(ValueError):
     """A chunk of a PNG whose checksum is not that of its bytes."""
 
 
-def png(data: bytes) -> bytes:
+def strip_png(data: bytes) -> bytes:
     """A PNG without ancillary chunks; what follows a chunk that is cut short stays as it is.
 
     Raises:
@@ -37,7 +37,7 @@ def png(data: bytes) -> bytes:
             kept.append(data[start:])
             break
         sound = zlib.crc32(data[start + 4 : end - 4]).to_bytes(4, "big") == data[end - 4 : end]
-        if name in _PIXELS or name[:1].isupper():
+        if name in _PIXEL_CHUNKS or name[:1].isupper():
             if not sound and name != b"IEND":
                 raise ChecksumError(f"the checksum of its {name.decode('latin-1')} chunk is wrong")
             kept.append(data[start:end])
@@ -48,12 +48,12 @@ def png(data: bytes) -> bytes:
     return b"".join(kept)
 
 
-def png_is_whole(data: bytes) -> bool:
+def is_png_complete(data: bytes) -> bool:
     """Whether the last chunk of a PNG is there."""
     return any(name == b"IEND" and end <= len(data) for name, _, end in _chunks(data))
 
 
-def jpeg(data: bytes) -> bytes:
+def strip_jpeg(data: bytes) -> bytes:
     """A JPEG without application blocks and comments, but for EXIF, JFIF and Adobe's colours."""
     kept, place = [data[:2]], 2
     while place + 4 <= len(data) and data[place] == 0xFF:
@@ -81,8 +81,8 @@ def jpeg_bits(data: bytes) -> int | None:
     return None
 
 
-def jpeg_scans(data: bytes) -> int:
-    """Scans of a JPEG's first picture; a film or a second picture may follow its end."""
+def count_jpeg_scans(data: bytes) -> int:
+    """Scans of a JPEG's first image; a film or a second image may follow its end."""
     scans, place = 0, 2
     while (marker := _MARKER.search(data, place)) and marker[0] != b"\xff\xd9":
         scans += marker[0] == b"\xff\xda"
@@ -90,7 +90,7 @@ def jpeg_scans(data: bytes) -> int:
     return scans
 
 
-def tiff_pieces(data: bytes) -> int:
+def count_tiff_segments(data: bytes) -> int:
     """Strips or tiles of the first image of a TIFF, by its directory; 0 where that is damaged."""
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
 
@@ -105,7 +105,7 @@ def tiff_pieces(data: bytes) -> int:
         (
             number(start + 4, wide)
             for start in range(place, min(place + entries * entry, len(data)), entry)
-            if number(start, 2) in _PIECES
+            if number(start, 2) in _SEGMENT_TAGS
         ),
         default=0,
     )
@@ -121,7 +121,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _may_hold_orientation(name: bytes, body: bytes) -> bool:
-    if len(body) > MOST_METADATA:
+    if len(body) > MAX_METADATA:
         return False
     if name == b"eXIf":
         return True
@@ -140,7 +140,7 @@ def _is_short(compressed: bytes) -> bool:
     """Whether a zlib stream is sound and no longer than MOST_METADATA once decompressed."""
     stream = zlib.decompressobj()
     try:
-        stream.decompress(compressed, MOST_METADATA)
+        stream.decompress(compressed, MAX_METADATA)
     except zlib.error:
         return False
     return not stream.unconsumed_tail

@@ -1,7 +1,7 @@
 """dataset.subset=tiny: a corner of any dataset that a smoke test trains and evaluates on.
 
-At most 2 batches of 8 pictures a split: the first 8 classes that can be split, of each 2 train, 1
-validation and 2 test pictures by path (1 and 1 where a class has only two to train on). Where the
+At most 2 batches of 8 images a split: the first 8 classes that can be split, of each 2 train, 1
+validation and 2 test images by path (1 and 1 where a class has only two to train on). Where the
 dataset has a validation split, the 1 is of that split, and none is carved from train. The label
 map holds just the kept classes: each of them then occurs in every split, and no number is an
 average over classes that cannot occur.
@@ -16,7 +16,7 @@ import numpy as np
 from fgvc.data.index import Index, take
 from fgvc.types import TEST, TRAIN, VAL, Hierarchy, LabelMap, Manifest, Split, UserError, nfc
 
-CLASSES, TRAIN_EACH, TEST_EACH = 8, 2, 2
+MAX_CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 8, 2, 2
 EXPECTED_SECONDS = 30  # a whole probe on two CPU cores, drawing the synthetic birds included
 
 
@@ -35,7 +35,7 @@ def tiny_subset(index: Index, validation: bool) -> Index:
     )
     has_val = bool(val_C.any())
     usable_C = (train_C >= 2) & (test_C >= 1)
-    label_K = np.flatnonzero(usable_C & (val_C >= 1) if has_val else usable_C)[:CLASSES]
+    label_K = np.flatnonzero(usable_C & (val_C >= 1) if has_val else usable_C)[:MAX_CLASSES]
     if not len(label_K):
         raise UserError(
             f"dataset.subset=tiny: {index.root} has no class with 2 train images and 1 test image"
@@ -44,11 +44,11 @@ def tiny_subset(index: Index, validation: bool) -> Index:
     by_path = np.array(sorted(range(len(index)), key=lambda row: nfc(index.path[row])))
     keep = []
     for label in label_K.tolist():
-        train = TRAIN_EACH + (validation and not has_val)
-        for split, most in ((TRAIN, train), (VAL, 1), (TEST, TEST_EACH)):
+        train = TRAIN_PER_CLASS + (validation and not has_val)
+        for split, most in ((TRAIN, train), (VAL, 1), (TEST, TEST_PER_CLASS)):
             rows = by_path[(index.label_N[by_path] == label) & (index.split_N[by_path] == split)]
             keep += rows[:most].tolist()
-    return _taken(index, np.array(sorted(keep)), label_K)
+    return _select(index, np.array(sorted(keep)), label_K)
 
 
 def val_fraction(index: Index, wanted: float) -> float:
@@ -73,7 +73,7 @@ def describe(manifest: Manifest, split: Split, labelmap: LabelMap) -> dict[str, 
     }
 
 
-def _taken(index: Index, rows: np.ndarray, label_K: np.ndarray) -> Index:
+def _select(index: Index, rows: np.ndarray, label_K: np.ndarray) -> Index:
     """Some rows of an index, their classes numbered anew."""
     kept, hierarchy = label_K.tolist(), index.hierarchy
     ids, names = index.labelmap.ids, index.labelmap.names

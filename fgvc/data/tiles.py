@@ -1,4 +1,4 @@
-"""A loaded picture -> arrays, tile by tile, so that no second copy of the picture is in memory.
+"""A loaded image -> arrays, tile by tile, so that no second copy of the image is in memory.
 
 H height, W width, C channels.
 """
@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-PIXELS = 1 << 18  # of a tile
-WIDEST = 1 << 16  # pixels of a tile's row
+TILE_PIXELS = 1 << 18  # of a tile
+MAX_TILE_WIDTH = 1 << 16  # pixels of a tile's row
 
-_TURNED: dict[Image.Transpose | None, Callable[[np.ndarray], np.ndarray]] = {
+_TRANSPOSE: dict[Image.Transpose | None, Callable[[np.ndarray], np.ndarray]] = {
     None: lambda pixels_HWC: pixels_HWC,
     Image.Transpose.FLIP_LEFT_RIGHT: lambda pixels_HWC: pixels_HWC[:, ::-1],
     Image.Transpose.FLIP_TOP_BOTTOM: lambda pixels_HWC: pixels_HWC[::-1],
@@ -25,10 +25,10 @@ _TURNED: dict[Image.Transpose | None, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def spans(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+def tile_slices(height: int, width: int) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of every tile, from the top left."""
-    columns = max(1, min(width, WIDEST))
-    rows = max(1, PIXELS // columns)
+    columns = max(1, min(width, MAX_TILE_WIDTH))
+    rows = max(1, TILE_PIXELS // columns)
     for top in range(0, height, rows):
         for left in range(0, width, columns):
             yield (
@@ -37,15 +37,15 @@ def spans(height: int, width: int) -> Iterator[tuple[slice, slice]]:
             )
 
 
-def cut(image: Image.Image) -> Iterator[tuple[tuple[slice, slice], Image.Image]]:
+def iter_tiles(image: Image.Image) -> Iterator[tuple[tuple[slice, slice], Image.Image]]:
     """Every tile of a loaded image with its place; the image itself where it is a single tile."""
     width, height = image.size
-    for rows, columns in spans(height, width):
+    for rows, columns in tile_slices(height, width):
         box = (columns.start, rows.start, columns.stop, rows.stop)
         yield (rows, columns), image if box == (0, 0, width, height) else image.crop(box)
 
 
-def joined(image: Image.Image, converted: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+def convert_tiles(image: Image.Image, converted: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
     """RGB of a loaded image.
 
     Args:
@@ -55,15 +55,15 @@ def joined(image: Image.Image, converted: Callable[[Image.Image], np.ndarray]) -
         pixels_HWC: uint8, contiguous.
     """
     pixels_HWC = np.empty((image.height, image.width, 3), np.uint8)
-    for place, tile in cut(image):
+    for place, tile in iter_tiles(image):
         pixels_HWC[place] = converted(tile)
     return pixels_HWC
 
 
-def values(image: Image.Image) -> np.ndarray:
+def to_array(image: Image.Image) -> np.ndarray:
     """value_HW: samples of a loaded image of one channel, as Pillow holds them."""
     value_HW: np.ndarray | None = None
-    for place, tile in cut(image):
+    for place, tile in iter_tiles(image):
         value = np.asarray(tile)
         if value_HW is None:
             value_HW = np.empty((image.height, image.width), value.dtype)
@@ -72,6 +72,6 @@ def values(image: Image.Image) -> np.ndarray:
     return value_HW
 
 
-def turned(pixels: np.ndarray, turn: Image.Transpose | None) -> np.ndarray:
+def transpose(pixels: np.ndarray, turn: Image.Transpose | None) -> np.ndarray:
     """Pixels, height x width (x channels), as `Image.transpose(turn)` gives them; contiguous."""
-    return np.ascontiguousarray(_TURNED[turn](pixels))
+    return np.ascontiguousarray(_TRANSPOSE[turn](pixels))

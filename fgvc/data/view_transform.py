@@ -1,8 +1,8 @@
-"""Pixels that the network saw <-> pixels of the picture they came from; patches as boxes there.
+"""Pixels that the network saw <-> pixels of the image they came from; patches as boxes there.
 
-Coordinates are continuous: pixel i reaches from i to i + 1, so its centre is i + 0.5. A picture is
+Coordinates are continuous: pixel i reaches from i to i + 1, so its centre is i + 0.5. An image is
 as `decode` gives it, that is, upright: EXIF rotation is done already, sizes and boxes are of the
-rotated picture. N pictures, K points or patches of each.
+rotated image. N images, K points or patches of each.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fgvc.data.preprocess import Preprocess, _span
+from fgvc.data.preprocess import Preprocess, clamped_span
 
 
 @dataclass(frozen=True)
 class View:
-    """Where each picture's square lies in it: original = start + step * network.
+    """Where each image's square lies in it: original = start + step * network.
 
     start_N2: float64 x, y of the square's upper left corner, in original pixels. step_N2: original
     pixels, across and down, that one network pixel is long. side: network pixels of the square.
@@ -40,7 +40,7 @@ class View:
         return np.concatenate([self.start_N2, self.step_N2 * self.side], axis=1)
 
     def patches(self, index_NK: np.ndarray, patch: int, stride: int | None = None) -> np.ndarray:
-        """Patches as boxes in the picture.
+        """Patches as boxes in the image.
 
         Args:
             index_NK: row by row on the grid, the upper left patch is 0.
@@ -61,19 +61,19 @@ class View:
 
 
 def view(preprocess: Preprocess, size_N2: np.ndarray, box_N4: np.ndarray | None = None) -> View:
-    """How the evaluation transform looks at pictures of these sizes.
+    """How the evaluation transform looks at images of these sizes.
 
     Args:
         size_N2: integer width and height, upright.
-        box_N4: x, y, width, height that pictures are cut to before anything else
+        box_N4: x, y, width, height that images are cut to before anything else
             (dataset.box_crop); None: they are taken whole.
 
     Raises:
-        UserError: so thin a picture that the transform refuses it.
+        UserError: so thin an image that the transform refuses it.
     """
     corner_N2, cut_N2 = np.zeros_like(size_N2), size_N2
     if box_N4 is not None:
-        corner_N2, cut_N2 = _cut(size_N2, box_N4)
+        corner_N2, cut_N2 = _box_parts(size_N2, box_N4)
     sizes = [preprocess._size(height, width) for width, height in cut_N2.tolist()]
     resized_N2 = np.array(sizes, np.int64).reshape(-1, 2)[:, ::-1]
     # half to even, as torchvision's centre crop begins
@@ -88,9 +88,12 @@ def grid_side(side: int, patch: int, stride: int | None = None) -> int:
     return (side - patch) // (stride or patch) + 1
 
 
-def _cut(size_N2: np.ndarray, box_N4: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Corner and size of the part of each picture that its box leaves, as `cropped` cuts it."""
+def _box_parts(size_N2: np.ndarray, box_N4: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corner and size of the part of each image that its box leaves, as `cropped` cuts it."""
     pairs = zip(box_N4.tolist(), size_N2.tolist(), strict=True)
-    spans = [(_span(x, w, width), _span(y, h, height)) for (x, y, w, h), (width, height) in pairs]
+    spans = [
+        (clamped_span(x, w, width), clamped_span(y, h, height))
+        for (x, y, w, h), (width, height) in pairs
+    ]
     span_N22 = np.array(spans, np.int64).reshape(-1, 2, 2)
     return span_N22[..., 0], span_N22[..., 1] - span_N22[..., 0]

@@ -180,12 +180,12 @@ def _images(key: _Key) -> Images:
 
 
 def _official(conf: Config, why: str) -> Images:
-    counts = datasets.published_name(conf.dataset)
+    counts = datasets.expected_counts(conf.dataset)
     classes, train, test = counts.classes, counts.train, counts.test
     if conf.dataset.subset:
-        classes = min(classes or subset.CLASSES, subset.CLASSES)
-        train = classes * (subset.TRAIN_EACH + (conf.dataset.val_fraction > 0))
-        test = classes * subset.TEST_EACH
+        classes = min(classes or subset.MAX_CLASSES, subset.MAX_CLASSES)
+        train = classes * (subset.TRAIN_PER_CLASS + (conf.dataset.val_fraction > 0))
+        test = classes * subset.TEST_PER_CLASS
     share = 1 / 3 if conf.dataset.subset else conf.dataset.val_fraction
     val = round(share * train) if conf.dataset.val_fraction else 0
     return Images(classes, train - val, val, test, None, f"dataset={conf.dataset.name} {why}")

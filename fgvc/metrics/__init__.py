@@ -18,7 +18,7 @@ from fgvc.metrics.classification import (
     worst_pairs,
 )
 from fgvc.metrics.confidence_intervals import class_intervals, wilson
-from fgvc.metrics.hierarchy import Tree, hierarchical, tree
+from fgvc.metrics.hierarchy import Tree, build_tree, hierarchical_metrics
 from fgvc.metrics.multiple_testing import all_pairs, holm
 from fgvc.metrics.paired_tests import (
     NULL_HYPOTHESIS,
@@ -41,13 +41,14 @@ __all__ = [
     "all_pairs",
     "bootstrap_mean_per_class",
     "bootstrap_top1",
+    "build_tree",
     "class_intervals",
     "class_rows",
     "compare_top1",
     "confusion",
     "evaluate",
     "expected_calibration_error",
-    "hierarchical",
+    "hierarchical_metrics",
     "holm",
     "log_probabilities",
     "mcnemar",
@@ -57,7 +58,6 @@ __all__ = [
     "summary",
     "tally",
     "topk",
-    "tree",
     "wilson",
     "worst_pairs",
 ]

@@ -17,7 +17,7 @@ import numpy as np
 LEVEL = 0.95
 DECIMALS = 12  # 2/3 - 1/3 and 1 - 2/3 are one value; other shares differ by far more
 
-Counts = tuple[tuple[float, int], ...]  # (difference, number of images), ascending
+ValueCounts = tuple[tuple[float, int], ...]  # (difference, number of images), ascending
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def bootstrap_top1(
         draws: B.
         seed: of the generator; the same arguments give the same numbers.
     """
-    return _oriented((_counts(_surplus(score_a_N, score_b_N)),), draws, seed)
+    return _resample_oriented((_count_values(_differences(score_a_N, score_b_N)),), draws, seed)
 
 
 def bootstrap_mean_per_class(
@@ -62,30 +62,30 @@ def bootstrap_mean_per_class(
         score_a_N, score_b_N, draws, seed: as in `bootstrap_top1`.
         label_N: class indices.
     """
-    surplus_N = _surplus(score_a_N, score_b_N)
+    surplus_N = _differences(score_a_N, score_b_N)
     order_N = np.argsort(label_N, kind="stable")
     starts_C = np.unique(label_N[order_N], return_index=True)[1]
     of_classes = np.split(surplus_N[order_N], starts_C[1:])
-    return _oriented(tuple(_counts(surplus) for surplus in of_classes), draws, seed)
+    return _resample_oriented(tuple(_count_values(surplus) for surplus in of_classes), draws, seed)
 
 
-def _surplus(score_a_N: np.ndarray, score_b_N: np.ndarray) -> np.ndarray:
+def _differences(score_a_N: np.ndarray, score_b_N: np.ndarray) -> np.ndarray:
     assert score_a_N.shape == score_b_N.shape
     assert len(score_a_N) > 0
     return (score_a_N.astype(np.float64) - score_b_N.astype(np.float64)).round(DECIMALS)
 
 
-def _counts(surplus_N: np.ndarray) -> Counts:
+def _count_values(surplus_N: np.ndarray) -> ValueCounts:
     value_V, count_V = np.unique(surplus_N, return_counts=True)
     return tuple(zip(value_V.tolist(), count_V.tolist(), strict=True))
 
 
-def _oriented(strata: tuple[Counts, ...], draws: int, seed: int) -> Difference:
+def _resample_oriented(strata: tuple[ValueCounts, ...], draws: int, seed: int) -> Difference:
     """The difference in the given order of a and b, resampled in the canonical order."""
     swapped = tuple(tuple((0.0 - value, n) for value, n in reversed(counts)) for counts in strata)
     if strata < swapped:
-        return -_resampled(swapped, draws, seed)
-    difference = _resampled(strata, draws, seed)
+        return -_resample(swapped, draws, seed)
+    difference = _resample(strata, draws, seed)
     if strata > swapped:
         return difference
     half = (difference.high - difference.low) / 2  # both orders are equal: symmetric
@@ -93,7 +93,7 @@ def _oriented(strata: tuple[Counts, ...], draws: int, seed: int) -> Difference:
 
 
 @functools.lru_cache(maxsize=2**14)
-def _resampled(strata: tuple[Counts, ...], draws: int, seed: int) -> Difference:
+def _resample(strata: tuple[ValueCounts, ...], draws: int, seed: int) -> Difference:
     """Mean over strata of the mean within each, and its percentile interval.
 
     Cached: in a table of many lines, the same counts often recur, and drawing takes nearly all the

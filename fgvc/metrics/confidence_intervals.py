@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from fgvc.metrics.macro_f1 import Counts, count, image_variance, macro_f1, smoothed
+from fgvc.metrics.macro_f1 import ClassCounts, count_classes, image_variance, macro_f1, shrink_rates
 
 LEVEL = 0.95
 PRIOR_IMAGES = 4.0  # about z squared, as Agresti & Coull (American Statistician 1998) add
@@ -60,11 +60,11 @@ def class_intervals(matrix: np.ndarray) -> dict[str, Any]:
         mean_per_class_ci95 and macro_f1_ci95, each [low, high], of the numbers as `evaluate`
         defines them. intervals_note: a warning about both, or None.
     """
-    counts, averaged = count(matrix)
+    counts, averaged = count_classes(matrix)
     recall_C = counts.hit_C / counts.support_C
     variance_C = image_variance(recall_C, counts.support_C)
     noise = float(np.average(variance_C, weights=counts.support_C))
-    smooth_C = np.clip(smoothed(recall_C, counts.support_C, noise), 0, 1)
+    smooth_C = np.clip(shrink_rates(recall_C, counts.support_C, noise), 0, 1)
     # The first is noisy with few images per class; the second is biased if the classifier is worse
     # on small classes. Each covers where the other does not, so the larger variance is used.
     variances = (variance_C, smooth_C * (1 - smooth_C))
@@ -100,7 +100,7 @@ def _interval(
     return [min(low, reported), max(high, reported)]
 
 
-def _note(counts: Counts) -> str | None:
+def _note(counts: ClassCounts) -> str | None:
     """Why the intervals may be wide or cover less than 95 %; None if there is no reason."""
     images, hits = int(counts.support_C.sum()), int(counts.hit_C.sum())
     per_class = round(len(counts.support_C) / float((1 / counts.support_C).sum()), 6)

@@ -50,9 +50,9 @@ class Tree:
         return apart_NK
 
 
-def tree(hierarchy: Hierarchy) -> Tree:
+def build_tree(hierarchy: Hierarchy) -> Tree:
     """The tree of a dataset's classes, in the label map's order."""
-    ways = _ways_down(hierarchy)
+    ways = _root_paths(hierarchy)
     height: dict[str, int] = {}
     for way in ways:
         for depth, node in enumerate(way):
@@ -64,7 +64,7 @@ def tree(hierarchy: Hierarchy) -> Tree:
     return Tree(node_CL, np.array(list(height.values())))
 
 
-def _ways_down(hierarchy: Hierarchy) -> list[list[str]]:
+def _root_paths(hierarchy: Hierarchy) -> list[list[str]]:
     """From one common root, which is added where the dataset's tree ends in several tops."""
     ways = [list(reversed(chain)) for chain in hierarchy.chain]
     if all(ways) and len({way[0] for way in ways}) == 1:
@@ -72,7 +72,7 @@ def _ways_down(hierarchy: Hierarchy) -> list[list[str]]:
     return [[ROOT, *way] for way in ways]
 
 
-def hierarchical(
+def hierarchical_metrics(
     top_NK: np.ndarray, label_N: np.ndarray, hierarchy: Hierarchy
 ) -> dict[str, float | int | None]:
     """The hierarchical numbers of one split, as they stand in metrics.json.
@@ -88,7 +88,7 @@ def hierarchical(
         top5_distance (mean over all images, of the first and of all K predictions),
         and largest_distance, the height of the whole tree.
     """
-    whole = tree(hierarchy)
+    whole = build_tree(hierarchy)
     distance_NK = whole.distance(label_N, top_NK)
     first_N = distance_NK[:, 0]
     wrong_N = first_N > 0

@@ -14,7 +14,7 @@ NODE_Q, WEIGHT_Q = np.polynomial.laguerre.laggauss(16)
 
 
 @dataclass(frozen=True)
-class Counts:
+class ClassCounts:
     """Images of a confusion matrix.
 
     support_C, hit_C: images of a class, and images predicted correctly.
@@ -31,7 +31,7 @@ class Counts:
     count_M: np.ndarray
 
 
-def count(matrix: np.ndarray) -> tuple[Counts, int]:
+def count_classes(matrix: np.ndarray) -> tuple[ClassCounts, int]:
     """Counts of a matrix as `confusion` gives it, and the number of classes with support or
     predictions."""
     classes = len(matrix)
@@ -43,7 +43,7 @@ def count(matrix: np.ndarray) -> tuple[Counts, int]:
     wrong = truth != predicted
     truth_M, predicted_M = truth[wrong], predicted[wrong]
     hit_C = np.diagonal(matrix)[held_C]
-    counts = Counts(
+    counts = ClassCounts(
         support_C=support_all[held_C].astype(float),
         hit_C=hit_C.astype(float),
         false_C=(predicted_all[held_C] - hit_C).astype(float),
@@ -69,7 +69,7 @@ def image_variance(recall_C: np.ndarray, support_C: np.ndarray) -> np.ndarray:
     return variance_C
 
 
-def smoothed(rate_C: np.ndarray, support_C: np.ndarray, noise: float) -> np.ndarray:
+def shrink_rates(rate_C: np.ndarray, support_C: np.ndarray, noise: float) -> np.ndarray:
     """Rates per image, shrunk until their spread is the estimated spread without sampling noise.
 
     The spread between classes is estimated by analysis of variance. Shrinking by the square root of
@@ -89,7 +89,7 @@ def smoothed(rate_C: np.ndarray, support_C: np.ndarray, noise: float) -> np.ndar
 
 
 def macro_f1(
-    counts: Counts, recall_C: np.ndarray, variances: tuple[np.ndarray, ...]
+    counts: ClassCounts, recall_C: np.ndarray, variances: tuple[np.ndarray, ...]
 ) -> tuple[float, float, float]:
     """Mean F1 of the classes with support: observed, corrected for its bias, its variance.
 
@@ -104,7 +104,7 @@ def macro_f1(
     observed = float((2 * counts.hit_C / (support_C + counts.hit_C + counts.false_C)).mean())
     dispersion = _false_dispersion(counts)
     noise = dispersion * counts.false_C.sum() / total
-    false_C = support_C * np.maximum(smoothed(counts.false_C / support_C, support_C, noise), 0)
+    false_C = support_C * np.maximum(shrink_rates(counts.false_C / support_C, support_C, noise), 0)
     size_C = support_C * (1 + recall_C) + false_C
     f1_C = 2 * support_C * recall_C / size_C
     mean_C, exact_C = f1_moments(support_C, recall_C, false_C, dispersion)
@@ -118,7 +118,7 @@ def macro_f1(
 
 
 def _delta_variance(
-    counts: Counts,
+    counts: ClassCounts,
     recall_C: np.ndarray,
     variance_C: np.ndarray,
     hit_C: np.ndarray,
@@ -136,7 +136,7 @@ def _delta_variance(
     return float((counts.support_C * image_C).sum())
 
 
-def _false_dispersion(counts: Counts) -> float:
+def _false_dispersion(counts: ClassCounts) -> float:
     """Variance over mean of the number of false positives: 1 if spread thinly over the classes.
 
     Below 1 where images of a class are mostly mistaken for the same other class.

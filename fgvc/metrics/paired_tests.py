@@ -24,7 +24,7 @@ NULL_HYPOTHESIS = (
     "these trained models have equal accuracy on other images of the kind; "
     "the test does not generalize to other seeds"
 )
-CHOICES = 300  # 5 seeds of 10 are 252 choices; an exact test takes about a millisecond
+MAX_CHOICES = 300  # 5 seeds of 10 are 252 choices; an exact test takes about a millisecond
 TINY = float(np.finfo(np.float64).tiny)  # stands in for a p-value of 0 in a logarithm
 
 
@@ -65,13 +65,13 @@ def compare_top1(
         right_a_SN, right_b_SN: bool, of the same images.
         draws, seed: of the bootstrap of the interval.
     """
-    a_SN, b_SN = without_repeats(right_a_SN), without_repeats(right_b_SN)
+    a_SN, b_SN = remove_repeats(right_a_SN), remove_repeats(right_b_SN)
     change = bootstrap_top1(a_SN.mean(axis=0), b_SN.mean(axis=0), draws, seed)
     if len(a_SN) == len(b_SN):
         test = "mcnemar" if len(a_SN) == 1 else "sign_flip"
     else:
         test = "sign_flip_subsets"
-    same = not _surplus(a_SN, b_SN).any()
+    same = not _differences(a_SN, b_SN).any()
     p = sign_flip(a_SN, b_SN)
     return Top1Comparison(test, change.value, change.low, change.high, p, same)
 
@@ -115,11 +115,11 @@ def sign_flip(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> float:
     Args:
         right_a_SN, right_b_SN: bool; S may differ. Repeats are removed by `without_repeats`.
     """
-    few_SN, many_SN = sorted(map(without_repeats, (right_a_SN, right_b_SN)), key=len)
+    few_SN, many_SN = sorted(map(remove_repeats, (right_a_SN, right_b_SN)), key=len)
     if len(few_SN) == len(many_SN):
-        return _exact(_surplus(few_SN, many_SN))
+        return _exact_p(_differences(few_SN, many_SN))
     p = [
-        _exact(_surplus(few_SN, many_SN[list(rows)]))
+        _exact_p(_differences(few_SN, many_SN[list(rows)]))
         for rows in _choices(len(many_SN), len(few_SN))
     ]
     # fsum, because the order of the choices must not show in the last digit
@@ -128,12 +128,12 @@ def sign_flip(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> float:
 
 def _choices(seeds: int, size: int) -> Iterable[tuple[int, ...]]:
     """Every choice of `size` seeds; if there are more than CHOICES, the cyclic windows."""
-    if math.comb(seeds, size) <= CHOICES:
+    if math.comb(seeds, size) <= MAX_CHOICES:
         return itertools.combinations(range(seeds), size)
     return [tuple((first + k) % seeds for k in range(size)) for first in range(seeds)]
 
 
-def without_repeats(right_SN: np.ndarray) -> np.ndarray:
+def remove_repeats(right_SN: np.ndarray) -> np.ndarray:
     """Remove repeats: if every distinct row occurs a multiple of k times, keep 1 / k of each.
 
     A run without random draws gives the same answers under every seed.
@@ -153,7 +153,7 @@ def without_repeats(right_SN: np.ndarray) -> np.ndarray:
     return right_SN[kept]
 
 
-def _surplus(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> np.ndarray:
+def _differences(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> np.ndarray:
     """surplus_N: the difference in the share of right seeds, in units that make it an integer."""
     assert right_a_SN.shape[1] == right_b_SN.shape[1]
     hits_a_N = right_a_SN.sum(axis=0, dtype=np.int64)
@@ -161,7 +161,7 @@ def _surplus(right_a_SN: np.ndarray, right_b_SN: np.ndarray) -> np.ndarray:
     return len(right_b_SN) * hits_a_N - len(right_a_SN) * hits_b_N
 
 
-def _exact(surplus_N: np.ndarray) -> float:
+def _exact_p(surplus_N: np.ndarray) -> float:
     """p of the sum of these integers under all flips of their signs."""
     magnitude_M, count_M = np.unique(np.abs(surplus_N[surplus_N != 0]), return_counts=True)
     if not len(magnitude_M):

@@ -72,7 +72,7 @@ def part_distance(
 def coverage(patch_NK4: np.ndarray, part_NP2: np.ndarray) -> Mean:
     """Share of the visible parts that lie within half a patch's diagonal of a selected centre.
 
-    That circle goes through the patch's own corners, whatever its shape in the picture.
+    That circle goes through the patch's own corners, whatever its shape in the image.
     """
     radius_NK1 = np.hypot(patch_NK4[..., 2:3], patch_NK4[..., 3:]) / 2
     covered_NP = (_distances(patch_NK4, part_NP2) <= radius_NK1).any(axis=1)

@@ -11,11 +11,11 @@ import numpy as np
 
 from fgvc.metrics.classification import log_probabilities, readable
 
-CHUNK = 4096  # images whose probabilities are held at once
+CHUNK_IMAGES = 4096  # images whose probabilities are held at once
 
 
 @dataclass(frozen=True)
-class Counts:
+class ThresholdCounts:
     """Every class against the rest, of all `images`.
 
     hit_CT, false_CT: images whose probability of the class reaches the threshold and that show
@@ -43,7 +43,9 @@ class Curve:
     recall_T: np.ndarray
 
 
-def counts(logits_NC: np.ndarray, label_N: np.ndarray, thresholds: int) -> Counts:
+def count_by_threshold(
+    logits_NC: np.ndarray, label_N: np.ndarray, thresholds: int
+) -> ThresholdCounts:
     """Every class against the rest, at thresholds evenly spaced from 0 to 1.
 
     An unreadable image is found at no threshold and missed at each: it stays in the support.
@@ -53,8 +55,8 @@ def counts(logits_NC: np.ndarray, label_N: np.ndarray, thresholds: int) -> Count
     hit_CT = np.zeros((classes, thresholds), np.int64)
     readable_N = readable(logits_NC)
     logits_NC, known_N = logits_NC[readable_N], label_N[readable_N]
-    for start in range(0, len(known_N), CHUNK):
-        part = slice(start, start + CHUNK)
+    for start in range(0, len(known_N), CHUNK_IMAGES):
+        part = slice(start, start + CHUNK_IMAGES)
         # the highest threshold that a probability reaches; one of 1 + 1e-16 is 1
         prob_NC = np.exp(log_probabilities(logits_NC[part]))
         reached_NC = np.minimum(prob_NC * (thresholds - 1), thresholds - 1).astype(np.int64)
@@ -64,20 +66,20 @@ def counts(logits_NC: np.ndarray, label_N: np.ndarray, thresholds: int) -> Count
         hit_CT += np.bincount(own_N, minlength=all_CT.size).reshape(all_CT.shape)
     hit_CT, all_CT = (_at_least(count_CT) for count_CT in (hit_CT, all_CT))
     support_C = np.bincount(label_N, minlength=classes)
-    return Counts(hit_CT, all_CT - hit_CT, support_C, len(label_N))
+    return ThresholdCounts(hit_CT, all_CT - hit_CT, support_C, len(label_N))
 
 
-def of_class(found: Counts, label: int) -> Curve:
+def of_class(found: ThresholdCounts, label: int) -> Curve:
     """The curve of one class."""
     return _curve(found, np.array([label]))
 
 
-def micro(found: Counts) -> Curve:
+def micro(found: ThresholdCounts) -> Curve:
     """All classes as if they were one: each image and class is an item."""
     return _curve(found, np.arange(len(found.support_C)))
 
 
-def macro(found: Counts) -> Curve:
+def macro(found: ThresholdCounts) -> Curve:
     """The mean of the classes' curves, threshold by threshold, beside the counts of `micro`.
 
     Recall is the mean over classes with images, precision over those of them that anything was
@@ -94,7 +96,7 @@ def macro(found: Counts) -> Curve:
     )
 
 
-def _curve(found: Counts, label_K: np.ndarray) -> Curve:
+def _curve(found: ThresholdCounts, label_K: np.ndarray) -> Curve:
     hit_T, false_T = found.hit_CT[label_K].sum(axis=0), found.false_CT[label_K].sum(axis=0)
     support = int(found.support_C[label_K].sum())
     total_T = hit_T + false_T

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fgvc import metrics
 from fgvc.config.schema import Config
-from fgvc.data.manifest import SKIP
+from fgvc.data.manifest import SKIP_HINT
 from fgvc.data.sampler import Draws
 from fgvc.learn.train import BestEpoch, Hooks, LoaderBatch, StepReport, Trainer
 from fgvc.model import head as heads
@@ -349,7 +349,7 @@ class Finetune:
 
     def _count(self, bad: tuple[BadImage, ...]) -> None:
         if bad and self.conf.dataset.on_bad_image == "error":
-            raise UserError(f"{bad[0].message}; repair it, or {SKIP}")
+            raise UserError(f"{bad[0].message}; repair it, or {SKIP_HINT}")
         self.unreadable |= {one.row: one.message for one in bad}
 
     def _judge(self, log: Log | None) -> None:

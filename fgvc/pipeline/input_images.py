@@ -144,7 +144,7 @@ def _below(folder: Path, text: str, passed: Passed, seen: set[tuple[int, int]]) 
     for name in names:
         path = folder / name
         if name.startswith("."):
-            if not image_formats.is_rubbish(name):
+            if not image_formats.is_system_file(name):
                 passed["hidden"].append(name)
         elif path.is_dir():
             yield from _below(path, text, passed, seen)
@@ -154,17 +154,17 @@ def _below(folder: Path, text: str, passed: Passed, seen: set[tuple[int, int]]) 
 
 def _is_picture(path: Path, passed: Passed) -> bool:
     """Whether a file is a picture; one that is not is counted, apart from rubbish."""
-    if image_formats.is_rubbish(path.name):
+    if image_formats.is_system_file(path.name):
         return False
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             passed["pipe, socket or device"].append(path.name)
             return False
-        if image_formats.is_picture(path):
+        if image_formats.is_image(path):
             return True
-        passed[image_formats.kind_of_file(path)].append(path.name)
+        passed[image_formats.describe_kind(path)].append(path.name)
     except OSError as error:
-        if image_formats.has_picture_suffix(path.name):
+        if image_formats.has_image_suffix(path.name):
             return True  # a broken link, say: it is named among the answers
         passed[f"unreadable ({error.strerror})"].append(path.name)
     return False

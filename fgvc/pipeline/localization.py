@@ -16,7 +16,7 @@ import torch
 
 from fgvc import metrics, untrusted
 from fgvc.config.schema import Config, chosen_checkpoint
-from fgvc.data.decode import decode, size_of
+from fgvc.data.decode import decode, image_size
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.data.view_transform import View, grid_side, view
 from fgvc.metrics.part_localization import localization
@@ -135,7 +135,10 @@ def _controls(looks: AttentionMaps, key_N: np.ndarray, seed: int) -> dict[str, n
 def _view(conf: Config, manifest: Manifest, row_N: np.ndarray) -> View:
     """How the network looked at these pictures, from their headers."""
     size_N2 = np.array(
-        [size_of(manifest.root / manifest.path[row], manifest.max_pixels) for row in row_N.tolist()]
+        [
+            image_size(manifest.root / manifest.path[row], manifest.max_pixels)
+            for row in row_N.tolist()
+        ]
     )
     cut_N4 = manifest.cut_N4
     return view(evaluation_transform(conf), size_N2, None if cut_N4 is None else cut_N4[row_N])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fgvc.config.schema import Config, chosen_checkpoint
-from fgvc.data.decode import size_of
+from fgvc.data.decode import image_size
 from fgvc.data.find_root import named_root
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.data.view_transform import View, view
@@ -81,7 +81,7 @@ def _heat(
     def heat(row: int) -> np.ndarray | None:
         if (place := place_of.get(row)) is None:
             return None
-        size_12 = np.array([size_of(manifest.root / manifest.path[row], manifest.max_pixels)])
+        size_12 = np.array([image_size(manifest.root / manifest.path[row], manifest.max_pixels)])
         cut_14 = None if cut_N4 is None else cut_N4[row : row + 1]
         seen = view(preprocess, size_12, cut_14)
         return heat_map(seen, size_12[0], score_NG[place], patch, stride or patch)

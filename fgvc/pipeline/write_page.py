@@ -9,7 +9,7 @@ import numpy as np
 
 from fgvc import untrusted
 from fgvc.data.decode import ImageError, decode
-from fgvc.data.preprocess import cropped
+from fgvc.data.preprocess import crop_to_box
 from fgvc.pipeline.experiment import Experiment
 from fgvc.record import page
 from fgvc.report.run_names import run_name
@@ -43,5 +43,5 @@ class _Pictures:
         except (OSError, ImageError):
             return None
         if (cut_N4 := self._manifest.cut_N4) is not None:
-            pixels_CHW = cropped(pixels_CHW, cut_N4[self._row[path]].tolist())
+            pixels_CHW = crop_to_box(pixels_CHW, cut_N4[self._row[path]].tolist())
         return pixels_CHW.permute(1, 2, 0).numpy()

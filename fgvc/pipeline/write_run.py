@@ -82,7 +82,7 @@ def numbers_of(job: Experiment, one: Predictions) -> dict[str, Any]:
     numbers |= metrics.class_intervals(matrix)
     if job.dataset.hierarchy is not None:
         top_NK = metrics.topk(one.logits_NC, min(5, job.classes))
-        numbers |= metrics.hierarchical(top_NK, one.label_N, job.dataset.hierarchy)
+        numbers |= metrics.hierarchical_metrics(top_NK, one.label_N, job.dataset.hierarchy)
     return numbers
 
 

@@ -113,7 +113,7 @@ def _mistakes(job: Experiment, test: Predictions) -> None:
 def _curves(job: Experiment, test: Predictions) -> None:
     """Precision and recall: over all classes, and of those with the lowest F1 score."""
     names = job.dataset.labelmap.names
-    found = precision_recall.counts(test.logits_NC, test.label_N, THRESHOLDS)
+    found = precision_recall.count_by_threshold(test.logits_NC, test.label_N, THRESHOLDS)
     job.board.curve("all/macro", precision_recall.macro(found))
     job.board.curve("all/micro", precision_recall.micro(found))
     rows = metrics.per_class(test.logits_NC, test.label_N, names)

@@ -45,7 +45,7 @@ def cached_arrays(
         if arrays is None:
             arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
             json_cache.remove_folder(path)
-            atomic.write_bytes(path, save(arrays, {"sha256": _content(arrays)}))
+            atomic.write_bytes(path, save(arrays, {"sha256": _content_digest(arrays)}))
     return arrays
 
 
@@ -57,7 +57,7 @@ def _read(path: Path, on_note: Callable[[str], None]) -> dict[str, np.ndarray] |
         with safe_open(untrusted.require_regular(path), framework="np") as file:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             recorded = (file.metadata() or {}).get("sha256")
-        if recorded == _content(stored):
+        if recorded == _content_digest(stored):
             return stored
     except OSError as error:
         reason = error.strerror or str(error)
@@ -67,7 +67,7 @@ def _read(path: Path, on_note: Callable[[str], None]) -> dict[str, np.ndarray] |
     return None
 
 
-def _content(arrays: Arrays) -> str:
+def _content_digest(arrays: Arrays) -> str:
     parts = [
         f"{name} {value.dtype} {value.shape} {hashing.sha256_bytes(value.tobytes())}"
         for name, value in sorted(arrays.items())

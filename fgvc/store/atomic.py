@@ -35,17 +35,17 @@ def open_atomic(path: str | Path, mode: str = "wb", size: int | None = None) -> 
             the path and the bytes needed.
     """
     path = Path(path)
-    unfinished = temporary_files.beside(path)
+    unfinished = temporary_files.temporary_path(path)
     bytes_needed = disk_errors.size_text(size, 0)
     try:
-        with _explaining(path, bytes_needed):
+        with _name_target(path, bytes_needed):
             path.parent.mkdir(parents=True, exist_ok=True)
             raw = NamedFile(unfinished, "x", path, size)
         with _buffered(raw, mode) as file, disk_errors.close_quietly(raw):
             yield file
             file.flush()
             raw.sync()
-        with _explaining(path, bytes_needed):
+        with _name_target(path, bytes_needed):
             unfinished.replace(path)
             sync_folder(path.parent)
     finally:
@@ -93,8 +93,8 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     Raises:
         OSError: the disk refuses, or something stands at `target`.
     """
-    folder = temporary_files.beside(target)
-    aside = temporary_files.beside(target)
+    folder = temporary_files.temporary_path(target)
+    aside = temporary_files.temporary_path(target)
     try:
         folder.mkdir(parents=True)
         yield folder
@@ -123,7 +123,7 @@ def _buffered(raw: NamedFile, mode: str) -> IO[Any]:
 
 
 @contextmanager
-def _explaining(path: Path, bytes_needed: str) -> Iterator[None]:
+def _name_target(path: Path, bytes_needed: str) -> Iterator[None]:
     """Name the target in an error on a folder, a temporary file or a rename."""
     try:
         yield

@@ -47,7 +47,9 @@ class ContentStore:
             ):
                 shutil.copyfileobj(source, copy, 1 << 20)
                 copy.flush()
-                _check(Path(copy.name), sha256, f"{path} changed while it was copied; put it again")
+                _check_digest(
+                    Path(copy.name), sha256, f"{path} changed while it was copied; put it again"
+                )
             target.chmod(0o444)
         self._verified.add(sha256)
         return sha256
@@ -76,7 +78,7 @@ class ContentStore:
         if not target.is_file():  # nor is a folder or a pipe
             raise UserError(f"no file with sha256 {sha256} in {self.root}: give its path instead")
         if sha256 not in self._verified:
-            _check(
+            _check_digest(
                 target, sha256, f"{target} is damaged: delete it and give the original file again"
             )
             self._verified.add(sha256)
@@ -90,7 +92,7 @@ class ContentStore:
             return False
         reason = "its bytes are not those of its name"
         try:
-            if hashing.sha256_regular(target) == target.name:
+            if hashing.sha256_file(target) == target.name:
                 return True
         except OSError as error:
             reason = error.strerror or str(error)
@@ -102,7 +104,7 @@ class ContentStore:
         return self.root / sha256[:2] / sha256
 
 
-def _check(path: Path, sha256: str, otherwise: str) -> None:
+def _check_digest(path: Path, sha256: str, otherwise: str) -> None:
     found = hashing.sha256_file(path)
     if found != sha256:
         raise UserError(f"{otherwise} (sha256 {found}, expected {sha256})")

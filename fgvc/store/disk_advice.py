@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from fgvc.store.disk_errors import DISK
+from fgvc.store.disk_errors import DISK_ERRORS
 
 HUB, TEMPORARY = "HF_HOME", "TMPDIR"
 SCRATCH = "/fgvc-"  # begins the folders of temporary.scratch
@@ -25,7 +25,7 @@ def disk_error_line(
         others: more keys and the paths that they name, such as task.output.
     """
     if error.filename is None:
-        if error.errno in DISK:
+        if error.errno in DISK_ERRORS:
             return f"{error.strerror}: a stream without a name, such as standard output"
         return str(error)
     line = f"{os.fsdecode(error.filename)}: {error.strerror}"
@@ -37,7 +37,7 @@ def disk_error_line(
         return f"{line}; {TEMPORARY}=PATH is where temporary files are kept"
     if key is None or key in line:
         return line
-    return f"{line}; {_way_out(key, places[key])}"
+    return f"{line}; {_advice(key, places[key])}"
 
 
 def missing_home_line(error: RuntimeError, runtime: Mapping[str, str]) -> str | None:
@@ -65,7 +65,7 @@ def _key_of(file: Path, places: Mapping[str, str]) -> str | None:
     return next((key for key, root in roots.items() if root.is_relative_to(file)), None)
 
 
-def _way_out(key: str, place: str) -> str:
+def _advice(key: str, place: str) -> str:
     if key == HUB:
         return f"{HUB}=PATH is where weights of the hub are kept"
     usual = " (or FGVC_CACHE=PATH)" if key == "runtime.cache_root" else ""

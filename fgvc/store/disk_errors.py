@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 # errors of a disk; any other error without a path may have another cause
-DISK = frozenset(
+DISK_ERRORS = frozenset(
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "ESTALE", "ENXIO", "ENODEV")
     if hasattr(errno, name)
@@ -116,7 +116,7 @@ def add_path(path: str | Path, count: int | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in DISK:
+        if error.filename is None and error.errno in DISK_ERRORS:
             raise with_path(error, Path(path), size_text(count, 0)) from error
         raise
 

@@ -78,22 +78,22 @@ class FeatureCache:
         json_cache.remove_folder(folder / "lock")
         with lock(folder / "lock", wait=True, on_wait=on_wait):
             temporary_files.remove_stale(folder)
-            _identify(folder, key, row_N, shard_rows, self._on_note)
+            _check_key(folder, key, row_N, shard_rows, self._on_note)
             if compute_many is not None:
                 self._fill(folder, row_N, compute_many, shard_rows)
-            features = _joined(self._shards(folder, row_N, compute, shard_rows), len(row_N))
+            features = _concatenate(self._shards(folder, row_N, compute, shard_rows), len(row_N))
             if not any(bad.lost for bad in features.bad):
-                _seal(folder, len(row_N), shard_rows, self._on_note)
+                _write_done(folder, len(row_N), shard_rows, self._on_note)
         return features
 
     def _shards(
         self, folder: Path, row_N: np.ndarray, compute: Compute, shard_rows: int
     ) -> Iterator[Features]:
-        for path, row_n in _cut(folder, row_N, shard_rows):
+        for path, row_n in _shard_rows(folder, row_N, shard_rows):
             shard = self._read(path, row_n)
             if shard is None:
                 shard = compute(row_n)
-                assert _covers(shard, row_n), "compute must account for every row"
+                assert _covers_rows(shard, row_n), "compute must account for every row"
                 _write(path, shard)
             yield shard
 
@@ -101,11 +101,11 @@ class FeatureCache:
         self, folder: Path, row_N: np.ndarray, compute_many: ComputeMany, shard_rows: int
     ) -> None:
         """Write every shard that is missing, each as soon as it is there."""
-        shards = _cut(folder, row_N, shard_rows)
+        shards = _shard_rows(folder, row_N, shard_rows)
         missing = [(path, row_n) for path, row_n in shards if self._read(path, row_n) is None]
         for place, shard in compute_many([row_n for _, row_n in missing]) if missing else ():
             path, row_n = missing[place]
-            assert _covers(shard, row_n), "compute must account for every row"
+            assert _covers_rows(shard, row_n), "compute must account for every row"
             _write(path, shard)
 
     def _read(self, path: Path, row_n: np.ndarray) -> Features | None:
@@ -113,9 +113,9 @@ class FeatureCache:
         if not os.path.lexists(path):
             return None
         try:
-            sha256 = hashing.sha256_regular(path)
-            shard = _decoded(path) if sha256 == _recorded(path) else None
-            if shard is not None and _covers(shard, row_n):
+            sha256 = hashing.sha256_file(path)
+            shard = _load_shard(path) if sha256 == _recorded_digest(path) else None
+            if shard is not None and _covers_rows(shard, row_n):
                 return shard
             reason = "it does not match its digest or its rows"
         except OSError as error:
@@ -126,13 +126,15 @@ class FeatureCache:
         return None
 
 
-def _cut(folder: Path, row_N: np.ndarray, shard_rows: int) -> Iterator[tuple[Path, np.ndarray]]:
+def _shard_rows(
+    folder: Path, row_N: np.ndarray, shard_rows: int
+) -> Iterator[tuple[Path, np.ndarray]]:
     """The file and the rows of each shard."""
     for number, start in enumerate(range(0, len(row_N), shard_rows)):
         yield folder / f"{number:05d}.safetensors", row_N[start : start + shard_rows]
 
 
-def _identify(
+def _check_key(
     folder: Path,
     key: Mapping[str, object],
     row_N: np.ndarray,
@@ -157,7 +159,7 @@ def _identify(
         raise UserError(f"{path} is of other features than those asked for: delete {folder}")
 
 
-def _covers(shard: Features, row_n: np.ndarray) -> bool:
+def _covers_rows(shard: Features, row_n: np.ndarray) -> bool:
     """Whether every row is there once, with features or among the bad, and the good ones ascend."""
     good, bad = shard.row_N.tolist(), [bad.row for bad in shard.bad]
     return good == sorted(good) and sorted(good + bad) == row_n.tolist()
@@ -183,7 +185,7 @@ def _write(path: Path, shard: Features) -> None:
     atomic.write_bytes(path, data)
 
 
-def _recorded(path: Path) -> str | None:
+def _recorded_digest(path: Path) -> str | None:
     try:
         return (
             untrusted.read_bytes(path.with_suffix(".sha256"), 100).decode(errors="replace").strip()
@@ -192,13 +194,13 @@ def _recorded(path: Path) -> str | None:
         return None
 
 
-def _decoded(path: Path) -> Features:
+def _load_shard(path: Path) -> Features:
     with safe_open(untrusted.require_regular(path), framework="np") as file:
         bad = tuple(BadImage(row, message) for row, message in json.loads(file.metadata()["bad"]))
         return Features(file.get_tensor("x"), file.get_tensor("row"), bad)
 
 
-def _joined(shards: Iterator[Features], rows: int) -> Features:
+def _concatenate(shards: Iterator[Features], rows: int) -> Features:
     """All shards in one array, allocated once: features of a large dataset fill gigabytes."""
     x_ND = np.empty((0, 0), np.float32)
     row_N = np.empty(rows, np.int64)
@@ -216,10 +218,10 @@ def _joined(shards: Iterator[Features], rows: int) -> Features:
     return Features(x_ND[:n], row_N[:n], tuple(bad))
 
 
-def _seal(folder: Path, rows: int, shard_rows: int, on_note: Callable[[str], None]) -> None:
+def _write_done(folder: Path, rows: int, shard_rows: int, on_note: Callable[[str], None]) -> None:
     """Write done.json, unless it lists these very shards already."""
     names = [f"{number:05d}.safetensors" for number in range(-(-rows // shard_rows))]
-    shards = {name: _recorded(folder / name) for name in names}
+    shards = {name: _recorded_digest(folder / name) for name in names}
     path = folder / DONE
     if json_cache.read(path, on_note) != shards:
         json_cache.write(path, shards)

@@ -21,7 +21,7 @@ from fgvc import untrusted
 from fgvc.store.disk_errors import add_path
 from fgvc.types import UserError
 
-_held: set[int] = set()
+_descriptors: set[int] = set()
 
 
 class LockHeld(UserError):  # noqa: N818 - it says what is, as BlockingIOError does
@@ -48,15 +48,15 @@ def lock(
     if path.exists():
         untrusted.require_regular(path)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    _held.add(descriptor)
+    _descriptors.add(descriptor)
     try:
         _acquire(descriptor, path, wait, on_wait)
-        _sign(descriptor, path)
+        _write_holder(descriptor, path)
         yield
     finally:
         # a forked child that runs on past the block has closed its copy already
-        if descriptor in _held:
-            _held.discard(descriptor)
+        if descriptor in _descriptors:
+            _descriptors.discard(descriptor)
             os.close(descriptor)
 
 
@@ -75,7 +75,7 @@ def holder(path: str | Path) -> str | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return None
     except BlockingIOError:
-        return _holder(descriptor, path)
+        return _holder_line(descriptor, path)
     finally:
         os.close(descriptor)
 
@@ -87,7 +87,7 @@ def _acquire(
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
     except BlockingIOError:
-        line = _holder(descriptor, path)
+        line = _holder_line(descriptor, path)
     if not wait:
         raise LockHeld(f"{line}; wait for it to end, or choose another folder")
     if on_wait is not None:
@@ -95,7 +95,7 @@ def _acquire(
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
-def _sign(descriptor: int, path: Path) -> None:
+def _write_holder(descriptor: int, path: Path) -> None:
     """Write the holder of the lock, in one small write because it may be read at any moment.
 
     Raises:
@@ -109,7 +109,7 @@ def _sign(descriptor: int, path: Path) -> None:
         os.pwrite(descriptor, data, 0)
 
 
-def _holder(descriptor: int, path: Path) -> str:
+def _holder_line(descriptor: int, path: Path) -> str:
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
         who = f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
@@ -118,11 +118,11 @@ def _holder(descriptor: int, path: Path) -> str:
     return f"{path} is held by {who}"
 
 
-def _drop_in_child() -> None:
+def _close_in_child() -> None:
     """A forked worker inherits the descriptor, and would hold the lock on after our death."""
-    for descriptor in _held:
+    for descriptor in _descriptors:
         os.close(descriptor)
-    _held.clear()
+    _descriptors.clear()
 
 
-os.register_at_fork(after_in_child=_drop_in_child)
+os.register_at_fork(after_in_child=_close_in_child)

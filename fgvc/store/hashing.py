@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.untrusted import open_regular
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -16,22 +15,12 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def sha256_file(path: str | Path) -> str:
-    """SHA256 of a file's bytes, read in pieces; 64 hex digits.
+    """SHA256 of a regular file, read in chunks; 64 hex digits.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read or is not a regular file; a pipe raises instead of blocking.
     """
     with untrusted.open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sha256_regular(path: str | Path) -> str:
-    """As `sha256_file`, but only of a regular file: a pipe raises instead of blocking.
-
-    Raises:
-        OSError: it is no regular file, or cannot be read.
-    """
-    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
 
 

@@ -17,7 +17,7 @@ from fgvc import untrusted
 from fgvc.store import atomic, hashing, temporary_files
 from fgvc.untrusted import MIB
 
-MOST = 2048 * MIB  # of a file of a cache in JSON: the states of 10 million pictures
+MAX_BYTES = 2048 * MIB  # of a file of a cache in JSON: the states of 10 million images
 OnNote = Callable[[str], None]
 
 
@@ -40,7 +40,7 @@ def read(path: Path, on_note: OnNote, otherwise: str = "made anew") -> Any | Non
     """
     reason = "its content does not match its digest"
     try:
-        held = json.loads(untrusted.read_bytes(path, MOST))
+        held = json.loads(untrusted.read_bytes(path, MAX_BYTES))
         if held["sha256"] == hashing.sha256_bytes(hashing.canonical_json(held["value"])):
             return held["value"]
     except FileNotFoundError:

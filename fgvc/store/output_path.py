@@ -13,7 +13,7 @@ from pathlib import Path
 from fgvc.types import UserError
 
 # suffixes of files: a path that ends in another of them than the operation writes is a mistake
-FILES = tuple(
+FILE_SUFFIXES = tuple(
     f".{suffix}"
     for suffix in (
         *("json", "jsonl", "csv", "tsv", "txt", "md", "html", "htm", "pdf", "yaml", "yml", "log"),
@@ -40,7 +40,7 @@ def output_file(given: str, name: str, suffixes: Sequence[str]) -> Path:
         target = path / name
     elif path.suffix.lower() in suffixes:
         target = path
-    elif path.suffix.lower() in FILES:
+    elif path.suffix.lower() in FILE_SUFFIXES:
         raise UserError(
             f"task.output={given}: what is written there is {suffixes[0]}; name "
             f"{path.with_suffix(suffixes[0])}, or a folder"
@@ -61,7 +61,7 @@ def output_folder(given: str, files: Sequence[str]) -> Path:
     if not _is_folder(given, path):
         if path.name in files:
             path = path.parent
-        elif path.suffix.lower() in FILES:
+        elif path.suffix.lower() in FILE_SUFFIXES:
             raise UserError(
                 f"task.output={given}: it writes a folder of {', '.join(files)}; name a folder"
             )

@@ -21,16 +21,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR
 
-OLD = 7 * 24 * 3600.0  # seconds since the last change; no writer pauses for a week
-LONGEST = 100  # bytes of the target's name that are kept: a name has 255 at most
+MAX_AGE = 7 * 24 * 3600.0  # seconds since the last change; no writer pauses for a week
+MAX_NAME_BYTES = 100  # bytes of the target's name that are kept: a name has 255 at most
 PID_SPACE = Path("/proc/self/ns/pid")  # Linux: processes see those of their namespace alone
-FIRST_SPACE = "pid:[4026531836]"  # of a machine; a container has another
+HOST_PID_SPACE = "pid:[4026531836]"  # of a machine; a container has another
 PATTERN = re.compile(r"(\.|fgvc-).*\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
-def beside(target: Path) -> Path:
+def temporary_path(target: Path) -> Path:
     """A new name in the folder of `target` with the host and the id of this process."""
-    name = os.fsencode(target.name)[:LONGEST].decode("utf-8", "ignore")
+    name = os.fsencode(target.name)[:MAX_NAME_BYTES].decode("utf-8", "ignore")
     owner = f"{this_host()}.{os.getpid()}"
     return target.with_name(f".{name}.{owner}.{secrets.token_hex(4)}.tmp")
 
@@ -45,7 +45,7 @@ def scratch(purpose: str) -> Iterator[Path]:
     root = Path(tempfile.gettempdir())
     remove_stale(root)
     # not hidden: libraries skip names that begin with a dot
-    folder = root / beside(root / f"fgvc-{purpose}").name.removeprefix(".")
+    folder = root / temporary_path(root / f"fgvc-{purpose}").name.removeprefix(".")
     folder.mkdir(mode=0o700)
     try:
         yield folder
@@ -108,7 +108,7 @@ def _is_stale(entry: os.DirEntry[str]) -> bool:
         return True
     # another host, or a live process that reuses the id of a dead process
     with suppress(OSError):
-        return time.time() - entry.stat(follow_symlinks=False).st_mtime > OLD
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > MAX_AGE
     return False
 
 
@@ -118,7 +118,7 @@ def this_host() -> str:
     name = socket.gethostname()
     with suppress(OSError):
         space = str(PID_SPACE.readlink())
-        if space != FIRST_SPACE:
+        if space != HOST_PID_SPACE:
             name += "-" + space.strip("pid:[]")
     return name
 

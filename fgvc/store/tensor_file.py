@@ -18,7 +18,7 @@ from fgvc.untrusted import parse_json
 
 KEY = "fgvc"  # in the metadata of the file
 CONTENT = "content_sha256"  # in the facts
-MOST = 100_000_000  # bytes of a header, as the safetensors format limits it
+MAX_HEADER = 100_000_000  # bytes of a header, as the safetensors format limits it
 DTYPES = {  # of the safetensors format -> as torch prints them
     "BOOL": "torch.bool",
     "U8": "torch.uint8",
@@ -50,7 +50,7 @@ def content_sha256(facts: Mapping[str, Any], tensors: Iterable[Entry]) -> str:
     return hashing.sha256_bytes(b"\n".join(parts))
 
 
-def facts_of(path: Path) -> dict[str, Any] | None:
+def read_facts(path: Path) -> dict[str, Any] | None:
     """The facts of a checkpoint of fgvc, not verified; None for any other file.
 
     Raises:
@@ -76,7 +76,7 @@ def verify(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is no checkpoint of fgvc, or its bytes changed since it was written.
     """
-    facts = facts_of(path)
+    facts = read_facts(path)
     if facts is None:
         raise UserError(f"{path}: not a checkpoint of fgvc")
     recorded = facts.pop(CONTENT, None)
@@ -94,7 +94,7 @@ def _header(path: Path) -> tuple[int, dict[str, Any]] | None:
     with untrusted.open_regular(path) as file:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
-        if start[8:] != b"{" or length > min(MOST, path.stat().st_size):
+        if start[8:] != b"{" or length > min(MAX_HEADER, path.stat().st_size):
             return None
         try:
             header = parse_json(b"{" + file.read(length - 1))

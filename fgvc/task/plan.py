@@ -215,12 +215,12 @@ def _examination(conf: Config) -> dict[str, Any] | None:
 
 
 def _smoke(conf: Config) -> dict[str, Any]:
-    classes, val = subset.CLASSES, bool(conf.dataset.val_fraction)
+    classes, val = subset.MAX_CLASSES, bool(conf.dataset.val_fraction)
     numbers = {
         "classes": classes,
-        "train": classes * subset.TRAIN_EACH,
+        "train": classes * subset.TRAIN_PER_CLASS,
         "val": classes * val,
-        "test": classes * subset.TEST_EACH,
+        "test": classes * subset.TEST_PER_CLASS,
     }
     generator = conf.dataset.generator
     return {

@@ -43,26 +43,26 @@ def conf(train):
     return made
 
 
-@pytest.fixture(name="picture_CHW")
-def picture(jpeg) -> torch.Tensor:
+@pytest.fixture(name="image_CHW")
+def image(jpeg) -> torch.Tensor:
     return decode(jpeg(5, (300, 200)), "")
 
 
-def by_hand(row: int, *steps, picture_CHW: torch.Tensor) -> torch.Tensor:
+def by_hand(row: int, *steps, image_CHW: torch.Tensor) -> torch.Tensor:
     torch.manual_seed(stream(7, 2, row, 0))
     for step in steps:
-        picture_CHW = step(picture_CHW)
-    return picture_CHW
+        image_CHW = step(image_CHW)
+    return image_CHW
 
 
-def test_with_nothing_on_it_is_the_evaluation_transform(conf, picture_CHW):
+def test_with_nothing_on_it_is_the_evaluation_transform(conf, image_CHW):
     for policy in ("shared", "native", "transfg"):
         made = conf(policy)
-        ours = training_transform(made)(picture_CHW, 2, 0, 0)
-        assert torch.equal(ours, evaluation_transform(made)(picture_CHW))
+        ours = training_transform(made)(image_CHW, 2, 0, 0)
+        assert torch.equal(ours, evaluation_transform(made)(image_CHW))
 
 
-def test_resized_crop_and_flip(conf, picture_CHW):
+def test_resized_crop_and_flip(conf, image_CHW):
     augment = training_transform(conf(crop="resized", crop_scale=0.3, flip=0.5))
     steps = (
         v2.RandomResizedCrop(
@@ -71,8 +71,8 @@ def test_resized_crop_and_flip(conf, picture_CHW):
         v2.RandomHorizontalFlip(0.5),
     )
     for row in range(8):
-        expected = by_hand(row, *steps, picture_CHW=picture_CHW)
-        assert torch.equal(augment(picture_CHW, 2, row, 0), expected)
+        expected = by_hand(row, *steps, image_CHW=image_CHW)
+        assert torch.equal(augment(image_CHW, 2, row, 0), expected)
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_resized_crop_and_flip(conf, picture_CHW):
         ("shared", [73, 109], v2.InterpolationMode.BICUBIC),
     ],
 )
-def test_random_crop_of_the_policys_own_resize(conf, picture_CHW, policy, size, mode):
+def test_random_crop_of_the_policys_own_resize(conf, image_CHW, policy, size, mode):
     augment = training_transform(conf(policy, crop="random", flip=0.5))
     steps = (v2.Resize(size, interpolation=mode), v2.RandomCrop(SIDE), v2.RandomHorizontalFlip(0.5))
     for row in range(8):
-        expected = by_hand(row, *steps, picture_CHW=picture_CHW)
-        assert torch.equal(augment(picture_CHW, 2, row, 0), expected)
+        expected = by_hand(row, *steps, image_CHW=image_CHW)
+        assert torch.equal(augment(image_CHW, 2, row, 0), expected)
 
 
 @pytest.mark.parametrize(
@@ -104,23 +104,23 @@ def test_random_crop_of_the_policys_own_resize(conf, picture_CHW, policy, size, 
         ({"erasing": 0.7}, v2.RandomErasing(0.7, value=MEAN)),
     ],
 )
-def test_what_comes_after_the_crop(conf, picture_CHW, fields, by_torchvision):
+def test_what_comes_after_the_crop(conf, image_CHW, fields, by_torchvision):
     augment = training_transform(conf(**fields))
     steps = (evaluation_transform(conf()), v2.RandomHorizontalFlip(0.0), by_torchvision)
     for row in range(20):
-        expected = by_hand(row, *steps, picture_CHW=picture_CHW)
-        assert torch.equal(augment(picture_CHW, 2, row, 0), expected)
+        expected = by_hand(row, *steps, image_CHW=image_CHW)
+        assert torch.equal(augment(image_CHW, 2, row, 0), expected)
 
 
-def test_a_flip_is_a_flip(conf, picture_CHW):
-    whole = training_transform(conf(flip=1.0))(picture_CHW, 0, 0, 0)
-    expected = transform.horizontal_flip(evaluation_transform(conf())(picture_CHW))
+def test_a_flip_is_a_flip(conf, image_CHW):
+    whole = training_transform(conf(flip=1.0))(image_CHW, 0, 0, 0)
+    expected = transform.horizontal_flip(evaluation_transform(conf())(image_CHW))
     assert torch.equal(whole, expected)
 
 
-def test_what_is_erased_is_about_zero_to_the_backbone(conf, picture_CHW):
+def test_what_is_erased_is_about_zero_to_the_backbone(conf, image_CHW):
     augment = training_transform(conf(erasing=1.0))
-    plain, erased = augment.preprocess(picture_CHW), augment(picture_CHW, 0, 0, 0)
+    plain, erased = augment.preprocess(image_CHW), augment(image_CHW, 0, 0, 0)
     gone_HW = (plain != erased).any(dim=0)
     assert 0.02 * SIDE**2 < gone_HW.sum() < 0.34 * SIDE**2
     seen_CHW = augment.preprocess.normalize(erased[None])[0]
@@ -128,26 +128,26 @@ def test_what_is_erased_is_about_zero_to_the_backbone(conf, picture_CHW):
 
 
 @pytest.mark.parametrize("recipe", ["modern", "transfg"])
-def test_recipes_give_contiguous_squares_that_follow_from_what_is_told(recipe, picture_CHW):
+def test_recipes_give_contiguous_squares_that_follow_from_what_is_told(recipe, image_CHW):
     made = typed(
         composed(["task=train", f"recipe={recipe}", "backbone=vit", "backbone.pretrained=false"])
     )
     augment = training_transform(made)
-    first = augment(picture_CHW, 1, 2, 0)
+    first = augment(image_CHW, 1, 2, 0)
     assert first.shape == (3, 224, 224)
     assert first.dtype == torch.uint8
     assert first.is_contiguous()
-    assert torch.equal(first, pickle.loads(pickle.dumps(augment))(picture_CHW, 1, 2, 0))
+    assert torch.equal(first, pickle.loads(pickle.dumps(augment))(image_CHW, 1, 2, 0))
     others = [
-        augment(picture_CHW, 2, 2, 0),
-        augment(picture_CHW, 1, 3, 0),
-        augment(picture_CHW, 1, 2, 1),
-        training_transform(dataclasses.replace(made, seed=1))(picture_CHW, 1, 2, 0),
+        augment(image_CHW, 2, 2, 0),
+        augment(image_CHW, 1, 3, 0),
+        augment(image_CHW, 1, 2, 1),
+        training_transform(dataclasses.replace(made, seed=1))(image_CHW, 1, 2, 0),
     ]
     assert not any(torch.equal(first, other) for other in others)
 
 
-def test_no_generator_is_left_in_another_state_or_asked(conf, picture_CHW):
+def test_no_generator_is_left_in_another_state_or_asked(conf, image_CHW):
     augment = training_transform(
         conf(crop="resized", flip=0.5, auto_augment="trivialaugment", erasing=0.5)
     )
@@ -155,18 +155,18 @@ def test_no_generator_is_left_in_another_state_or_asked(conf, picture_CHW):
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
     states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())  # noqa: NPY002
-    first = [augment(picture_CHW, 0, row, 0) for row in range(30)]
+    first = [augment(image_CHW, 0, row, 0) for row in range(30)]
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (random.getstate(), str(np.random.get_state())) == states[1:]  # noqa: NPY002
     torch.manual_seed(2)
-    again = [augment(picture_CHW, 0, row, 0) for row in range(30)]
+    again = [augment(image_CHW, 0, row, 0) for row in range(30)]
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
 
 
 @pytest.mark.parametrize("crop", ["resized", "random", "centre"])
-def test_pictures_too_thin_for_evaluation_are_refused(conf, crop):
+def test_images_too_thin_for_evaluation_are_refused(conf, crop):
     augment = training_transform(conf(crop=crop))
-    with pytest.raises(UserError, match="a picture of 400000 x 1 pixels is too thin"):
+    with pytest.raises(UserError, match="an image of 400000 x 1 pixels is too thin"):
         augment(torch.zeros(3, 1, 400_000, dtype=torch.uint8), 0, 0, 0)
     for height, width in ((1, 400), (400, 1), (1, 1)):
         thin = torch.full((3, height, width), 9, dtype=torch.uint8)

@@ -185,12 +185,12 @@ def test_a_black_shape_on_transparent_ground_is_read():
     assert decode(data, "a.png").amin((0, 1)).tolist() == [255, 0, 0, 255]
 
 
-def test_a_black_picture_of_sixteen_bits_is_black():
+def test_a_black_image_of_sixteen_bits_is_black():
     assert grey(tiff(np.zeros((4, 4), np.uint16))).max() == 0
 
 
 COLOURS = np.stack([RAMP, RAMP[::-1], RAMP * 0.5], -1)
-REFUSED = {  # a file, its highest value, the picture that LOW=0 and HIGH=highest give
+REFUSED = {  # a file, its highest value, the image that LOW=0 and HIGH=highest give
     "float": (".tif", tiff(WIDE["float 0..255"]), 255, RAMP),
     "int32": (".tif", tiff(WIDE["int32"]), 255, RAMP),
     "double": (".tif", tiff(RAMP), 1, RAMP),
@@ -236,7 +236,7 @@ REFUSED = {  # a file, its highest value, the picture that LOW=0 and HIGH=highes
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_the_way_out_gives_a_picture_that_is_read(tmp_path, name):
+def test_the_way_out_gives_a_image_that_is_read(tmp_path, name):
     suffix, data, most, expected = REFUSED[name]
     source, target = tmp_path / f"in{suffix}", tmp_path / "out.png"
     source.write_bytes(data)
@@ -264,7 +264,7 @@ def test_signed_bytes_are_rescaled_with_their_sign(tmp_path):
     ("arguments", "said"),
     [
         (["IN", "OUT.png", "5", "5"], "LOW=5 HIGH=5"),
-        (["IN", "OUT.png", "0", "1"], "complex samples are no picture"),
+        (["IN", "OUT.png", "0", "1"], "complex samples are no image"),
         (["IN", "OUT.png"], "two numbers are needed; usage: python -m fgvc.data.rescale"),
         (["IN", "OUT.png", "0", "high"], "two numbers are needed; usage"),
         ([], "two numbers are needed; usage"),

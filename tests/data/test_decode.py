@@ -11,13 +11,13 @@ import torch
 from PIL import Image, ImageOps
 
 from fgvc.data import decode as module
-from fgvc.data.decode import MAX_PIXELS, ImageError, decode, size_of
+from fgvc.data.decode import MAX_PIXELS, ImageError, decode, image_size
 from fgvc.types import UserError
 
 
-def encoded(picture: Image.Image, kind: str, **save: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **save: object) -> bytes:
     out = io.BytesIO()
-    picture.save(out, kind, **save)
+    image.save(out, kind, **save)
     return out.getvalue()
 
 
@@ -89,7 +89,7 @@ def test_orientation_is_applied_once_in_every_format(kind, orientation, tmp_path
     mine = decode(data, "a").permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(mine, np.asarray(theirs))
     (tmp_path / "a").write_bytes(data)
-    assert size_of(tmp_path / "a") == theirs.size
+    assert image_size(tmp_path / "a") == theirs.size
 
 
 def test_orientation_in_xmp_alone_is_applied_on_both_paths(jpeg, monkeypatch):
@@ -108,7 +108,7 @@ def test_an_orientation_that_exif_does_not_know_means_upright(number, tmp_path):
     file = tmp_path / "a.jpg"
     Image.new("RGB", (48, 32)).save(file, exif=exif)
     height, width = decode(file.read_bytes(), "a.jpg").shape[1:]
-    assert size_of(file) == (width, height) == (48, 32)
+    assert image_size(file) == (width, height) == (48, 32)
 
 
 def test_unreadable_exif_means_upright(jpeg):
@@ -153,7 +153,7 @@ def test_sixteen_bits_are_scaled_not_clipped(kind):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
-def test_first_picture_of_several(kind):
+def test_first_image_of_several(kind):
     first, second = (Image.new("RGB", (16, 8), colour) for colour in ("red", "blue"))
     lossless = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(first, kind, save_all=True, append_images=[second], **lossless)
@@ -176,10 +176,10 @@ def test_a_jpeg_decodes_without_torchcodec(jpeg):
         (b"", "empty file"),
         (b"\n<!DOCTYPE html><html>404</html>", "HTML page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "Git LFS pointer"),
-        (b"\0" * 100, "no picture in a format"),
+        (b"\0" * 100, "no image in a format"),
     ],
 )
-def test_what_is_no_picture_is_diagnosed_in_one_line(data, said):
+def test_what_is_no_image_is_diagnosed_in_one_line(data, said):
     with pytest.raises(ImageError, match=said) as caught:
         decode(data, "images/a\nb.jpg")
     assert str(caught.value).startswith("images/a b.jpg: ")
@@ -193,7 +193,7 @@ def test_what_is_no_picture_is_diagnosed_in_one_line(data, said):
 def test_truncated(kind, keep, jpeg):
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), kind)
-    with pytest.raises(ImageError, match=r"^b\.x: (damaged picture|no picture)") as caught:
+    with pytest.raises(ImageError, match=r"^b\.x: (damaged image|no image)") as caught:
         decode(data[: int(len(data) * keep)], "b.x")
     assert "\n" not in str(caught.value)
 
@@ -226,7 +226,7 @@ def test_the_bound_holds_where_a_library_lifted_pillows(monkeypatch):
         decode(data, "bomb.png")
 
 
-def test_pillows_warning_on_large_pictures_does_not_leak(monkeypatch):
+def test_pillows_warning_on_large_images_does_not_leak(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # it warns from here to twice as many
     data = big(150, 100)
     with pytest.warns(Image.DecompressionBombWarning):

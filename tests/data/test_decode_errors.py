@@ -1,4 +1,4 @@
-"""A file that is no picture is named for what it is, with a way out; nothing is started for it."""
+"""A file that is no image is named for what it is, with a way out; nothing is started for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 
 import fgvc
 from fgvc.data import image_formats
-from fgvc.data.decode import ImageError, decode, size_of
+from fgvc.data.decode import ImageError, decode, image_size
 from fgvc.data.doctor import images
 
 EPS = (
@@ -67,13 +67,13 @@ OTHER = {
     "ICO": (b"\0\0\1\0\1\0", "an ICO.*convert it"),
     "camera": (b"FUJIFILMCCD-RAW 0201", "a camera raw file.*darktable-cli"),
     "nothing": (b"", "an empty file"),
-    "zeros": (bytes(100), "no picture in a format that can be read"),
+    "zeros": (bytes(100), "no image in a format that can be read"),
 }
 
 
 @pytest.mark.fault(46)
 @pytest.mark.parametrize("name", OTHER)
-def test_what_lies_under_the_name_of_a_picture_is_named(name):
+def test_what_lies_under_the_name_of_a_image_is_named(name):
     data, said = OTHER[name]
     with pytest.raises(ImageError, match=rf"^bird\.jpg: {said}") as caught:
         decode(data, "bird.jpg")
@@ -86,7 +86,7 @@ def tiff(tags: dict[int, object]) -> bytes:
     return out.getvalue()
 
 
-def test_a_preview_in_a_raw_file_is_not_taken_for_the_picture():
+def test_a_preview_in_a_raw_file_is_not_taken_for_the_image():
     for path, data in (("a.nef", tiff({})), ("a.DNG", tiff({})), ("a.jpg", tiff({50706: b"1234"}))):
         with pytest.raises(ImageError, match="a camera raw file"):
             decode(data, path)
@@ -113,7 +113,7 @@ def test_a_file_that_is_cut_short_is_called_so(kind):
     out = io.BytesIO()
     Image.fromarray(noise).save(out, kind, **SAVED[kind])
     data = out.getvalue()
-    with pytest.raises(ImageError, match=rf"damaged picture .* an? {kind} that is cut short"):
+    with pytest.raises(ImageError, match=rf"damaged image .* an? {kind} that is cut short"):
         decode(data[: len(data) // 2], "b.jpg")
 
 
@@ -124,7 +124,7 @@ def test_every_format_is_read_whatever_its_suffix(tmp_path):
         for name in (*(f"a{suffix}" for suffix in suffixes), "a", "a.dat", "a.JPG"):
             assert decode(out.getvalue(), name).shape == (3, 8, 16)
             (tmp_path / name).write_bytes(out.getvalue())
-            assert size_of(tmp_path / name) == (16, 8)
+            assert image_size(tmp_path / name) == (16, 8)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read_all(file: Path) -> None:
-    for read in (lambda: decode(file.read_bytes(), file.name), lambda: size_of(file)):
+    for read in (lambda: decode(file.read_bytes(), file.name), lambda: image_size(file)):
         with pytest.raises(Exception):  # noqa: B017 - whatever it is, nothing is started
             read()
     looks = images.look(file.parent, [file.name], 1, lambda n, note="": None)
@@ -174,15 +174,15 @@ def calls_without_formats() -> list[str]:
 
 
 @pytest.mark.fault(46)
-def test_every_picture_is_opened_by_a_list_of_formats():
+def test_every_image_is_opened_by_a_list_of_formats():
     assert calls_without_formats() == []
 
 
-def test_a_strip_is_refused_and_a_pixel_is_a_picture(jpeg: Callable[..., bytes], tmp_path: Path):
+def test_a_strip_is_refused_and_a_pixel_is_a_image(jpeg: Callable[..., bytes], tmp_path: Path):
     for name, size in (("wide", (1000, 1)), ("tall", (1, 1000)), ("pixel", (1, 1))):
         (tmp_path / name).write_bytes(jpeg(1, size))
     names = ["pixel", "tall", "wide"]
     looks = images.look(tmp_path, names, 1, lambda n, note="": None)
     assert looks.bad.keys() == {1, 2}
-    assert looks.bad[1].startswith("tall: a picture of 1 x 1000 pixels is too thin")
+    assert looks.bad[1].startswith("tall: an image of 1 x 1000 pixels is too thin")
     assert torch.unique(decode((tmp_path / "pixel").read_bytes(), "pixel")).numel() <= 3

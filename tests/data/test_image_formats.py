@@ -1,4 +1,4 @@
-"""The kind of a file follows from its first bytes, and a picture is a picture under any name."""
+"""The kind of a file follows from its first bytes, and an image is an image under any name."""
 
 import io
 from pathlib import Path
@@ -34,19 +34,19 @@ OTHER = {
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_a_picture_is_known_by_its_first_bytes(name: str, tmp_path: Path) -> None:
+def test_a_image_is_known_by_its_first_bytes(name: str, tmp_path: Path) -> None:
     data = io.BytesIO()
     Image.new("RGB", (8, 8), (200, 10, 10)).save(data, SAVED[name])
-    assert image_formats.kind_of(data.getvalue()[: image_formats.HEAD]) == name
+    assert image_formats.kind_of(data.getvalue()[: image_formats.HEAD_BYTES]) == name
     (tmp_path / "bird").write_bytes(data.getvalue())
-    assert image_formats.is_picture(tmp_path / "bird")
+    assert image_formats.is_image(tmp_path / "bird")
 
 
 @pytest.mark.parametrize("head", OTHER)
-def test_another_kind_is_named_and_no_picture(head: bytes, tmp_path: Path) -> None:
+def test_another_kind_is_named_and_no_image(head: bytes, tmp_path: Path) -> None:
     assert image_formats.kind_of(head) == OTHER[head]
     (tmp_path / "bird").write_bytes(head)
-    assert not image_formats.is_picture(tmp_path / "bird")
+    assert not image_formats.is_image(tmp_path / "bird")
 
 
 def test_every_format_of_the_list_is_one_that_pillow_reads() -> None:
@@ -61,15 +61,15 @@ def test_every_format_of_the_list_is_one_that_pillow_reads() -> None:
 
 
 @pytest.mark.parametrize("name", ["a.NEF", "a.cr2", "a.dng", "a.arw", "a.pef", "a.svs"])
-def test_a_raw_file_is_no_picture_though_it_begins_as_a_tiff(name: str, tmp_path: Path) -> None:
+def test_a_raw_file_is_no_image_though_it_begins_as_a_tiff(name: str, tmp_path: Path) -> None:
     data = io.BytesIO()
     Image.new("RGB", (8, 8)).save(data, "TIFF")
     (tmp_path / name).write_bytes(data.getvalue())
-    assert not image_formats.is_picture(tmp_path / name)
+    assert not image_formats.is_image(tmp_path / name)
     assert not image_formats.is_readable(data.getvalue(), name)
-    assert image_formats.kind_of_file(tmp_path / name) in image_formats.CONTAINERS
+    assert image_formats.describe_kind(tmp_path / name) in image_formats.CONTAINERS
     (tmp_path / "a.scan").write_bytes(data.getvalue())
-    assert image_formats.is_picture(tmp_path / "a.scan")
+    assert image_formats.is_image(tmp_path / "a.scan")
 
 
 @pytest.mark.parametrize("text", [b"P1 is the first plot", b"P6\nof the list", b"Pf and PF"])
@@ -88,5 +88,5 @@ def test_kinds_of_other_files_are_words_or_suffixes(tmp_path: Path) -> None:
     named = {"a.txt": b"hello", "b": b"hello", "c.jpg": b"%PDF-1.7", "d.mov": b"\0\0\0\x14ftypqt  "}
     for name, data in named.items():
         (tmp_path / name).write_bytes(data)
-    kinds = [image_formats.kind_of_file(tmp_path / name) for name in named]
+    kinds = [image_formats.describe_kind(tmp_path / name) for name in named]
     assert kinds == ["text", "file without suffix", "PDF", "QuickTime video"]

@@ -1,4 +1,4 @@
-"""A picture from a notebook, held against the pixels that its file gives."""
+"""An image from a notebook, held against the pixels that its file gives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fgvc.types import UserError
 PREPROCESS = Preprocess("shared", 32, "half", "vit")
 
 
-def picture(mode: str = "RGB", seed: int = 0) -> Image.Image:
+def random_image(mode: str = "RGB", seed: int = 0) -> Image.Image:
     noise = np.random.default_rng(seed).integers(0, 256, (40, 56, 4), dtype=np.uint8)
     return Image.fromarray(noise, "RGBA").convert(mode)
 
@@ -45,7 +45,7 @@ def test_an_opened_file_gives_the_pixels_of_its_bytes(mode, kind, turn):
     exif = Image.Exif()
     if turn is not None:
         exif[0x0112] = turn
-    data = data_of(picture(mode), kind, exif=exif)
+    data = data_of(random_image(mode), kind, exif=exif)
     expected = decode(data, "a")
     image = Image.open(io.BytesIO(data))
     assert torch.equal(pixels_of(image), expected)
@@ -60,18 +60,18 @@ def test_a_file_is_turned_as_pillow_turns_it(kind, turn):
     """Once: Pillow turns a TIFF by itself while it loads it."""
     exif = Image.Exif()
     exif[0x0112] = turn
-    data = data_of(picture(), kind, exif=exif)
+    data = data_of(random_image(), kind, exif=exif)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
     expected = torch.from_numpy(np.array(upright)).permute(2, 0, 1)
     assert torch.equal(decode(data, "a"), expected)
 
 
 def test_what_was_drawn_on_and_a_later_frame_are_taken_as_they_are():
-    data = data_of(picture(), "PNG")
+    data = data_of(random_image(), "PNG")
     image = Image.open(io.BytesIO(data))
     image.putpixel((0, 0), (1, 2, 3))
     assert pixels_of(image)[:, 0, 0].tolist() == [1, 2, 3]
-    frames = [picture("P", seed) for seed in (1, 2)]
+    frames = [random_image("P", seed) for seed in (1, 2)]
     data = data_of(frames[0], "GIF", save_all=True, append_images=frames[1:])
     image = Image.open(io.BytesIO(data))
     image.seek(1)
@@ -86,23 +86,23 @@ def test_sixteen_bits_and_colour_keys_go_through_the_same_rules():
     expected = decode(data, "a")
     assert torch.equal(pixels_of(Image.open(io.BytesIO(data))), expected)
     assert torch.equal(pixels_of(wide_HW), expected)
-    keyed = data_of(picture("RGB"), "PNG", transparency=tuple(picture().getpixel((3, 4))))
+    keyed = data_of(random_image("RGB"), "PNG", transparency=tuple(random_image().getpixel((3, 4))))
     assert torch.equal(pixels_of(Image.open(io.BytesIO(keyed))), decode(keyed, "a"))
 
 
-def test_a_picture_is_turned_once():
+def test_a_image_is_turned_once():
     """convert("RGB") keeps the EXIF block, exif_transpose takes it out; both are common."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = data_of(picture(), "PNG", exif=exif)
+    data = data_of(random_image(), "PNG", exif=exif)
     expected = decode(data, "a")
     opened = Image.open(io.BytesIO(data))
     assert torch.equal(pixels_of(opened.convert("RGB")), expected)
     assert torch.equal(pixels_of(ImageOps.exif_transpose(opened)), expected)
 
 
-def test_arrays_tensors_and_paths_are_the_same_picture(tmp_path):
-    image = picture()
+def test_arrays_tensors_and_paths_are_the_same_image(tmp_path):
+    image = random_image()
     file = tmp_path / "a.png"
     image.save(file)
     expected = decode(file.read_bytes(), "a")
@@ -116,7 +116,7 @@ def test_arrays_tensors_and_paths_are_the_same_picture(tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "L"])
 def test_other_channels_follow_the_rules_of_files(mode, tmp_path):
-    image = picture(mode)
+    image = random_image(mode)
     file = tmp_path / "a.png"
     image.save(file)
     expected = decode(file.read_bytes(), "a")
@@ -134,7 +134,7 @@ def test_a_batch_of_tensors_passes():
 @pytest.mark.parametrize(
     "wrong",
     [
-        to_tensor(picture()),  # 0 to 1: nearly black otherwise
+        to_tensor(random_image()),  # 0 to 1: nearly black otherwise
         np.zeros((40, 56, 3), np.float32),
         np.zeros((3, 40, 56), np.uint8),
         np.zeros((2, 40, 56, 3), np.uint8),
@@ -144,14 +144,14 @@ def test_a_batch_of_tensors_passes():
         None,
     ],
 )
-def test_what_is_no_picture_is_refused_by_its_form(wrong):
-    with pytest.raises(UserError, match="^a picture of .*give"):
+def test_what_is_no_image_is_refused_by_its_form(wrong):
+    with pytest.raises(UserError, match="^an image of .*give"):
         PREPROCESS(wrong)
 
 
 def test_a_torn_file_that_pillow_opened_is_named(tmp_path):
     file = tmp_path / "torn.jpg"
-    file.write_bytes(data_of(picture(), "JPEG")[:700])
+    file.write_bytes(data_of(random_image(), "JPEG")[:700])
     with pytest.raises(UserError, match=r"torn\.jpg: "):
         pixels_of(Image.open(file))
 

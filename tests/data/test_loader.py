@@ -14,7 +14,7 @@ import torch
 from fgvc.data import loader, manifest
 from fgvc.data.datasets import cub as reader
 from fgvc.data.decode import decode
-from fgvc.data.preprocess import Preprocess, cropped
+from fgvc.data.preprocess import Preprocess, crop_to_box
 from fgvc.types import BadImage, Manifest, UserError
 
 PREPROCESS = Preprocess("shared", 32, "imagenet", "vit")
@@ -53,7 +53,7 @@ def test_cropped_rows_are_cropped_to_their_own_boxes_first(table):
     assert torch.equal(got.pixels_BCHW, torch.stack(expected))
 
 
-def test_a_box_outside_its_picture_is_a_bad_picture(table):
+def test_a_box_outside_its_image_is_a_bad_image(table):
     box_N4 = np.tile(np.float32([1, 2, 30, 20.5]), (len(table), 1))
     box_N4[5], box_N4[6] = (48, 0, 5, 5), (47.5, 35.5, 5, 5)
     cut = replace(table, box_N4=box_N4, cropped=True)
@@ -76,10 +76,10 @@ def test_a_box_outside_its_picture_is_a_bad_picture(table):
         ((-9, -9, 2, 2), (0, 1), (0, 1)),
     ],
 )
-def test_boxes_are_clamped_to_the_picture_and_keep_a_pixel(box, rows, columns):
+def test_boxes_are_clamped_to_the_image_and_keep_a_pixel(box, rows, columns):
     image_CHW = torch.arange(48, dtype=torch.uint8).reshape(1, 6, 8)
     expected = image_CHW[:, slice(*rows), slice(*columns)]
-    assert torch.equal(cropped(image_CHW, box), expected)
+    assert torch.equal(crop_to_box(image_CHW, box), expected)
 
 
 @pytest.mark.fault(6)
@@ -111,7 +111,7 @@ def test_an_undecodable_image_is_reported_and_not_replaced(cub, tmp_path, worker
     (html,), (torn,) = (batch.bad for batch in got)
     assert (html.row, torn.row) == (2, 5)
     assert html.message.startswith(f"{table.path[2]}: an HTML page")
-    assert torn.message.startswith(f"{table.path[5]}: damaged picture")
+    assert torn.message.startswith(f"{table.path[5]}: damaged image")
 
 
 def test_a_batch_of_nothing_but_bad_images_is_empty(cub, tmp_path):
@@ -195,7 +195,7 @@ def test_a_killed_worker_is_an_error_in_bounded_time(table):
 
 
 class Broken(Preprocess):
-    """A fault of ours, not of the picture."""
+    """A fault of ours, not of the image."""
 
     def __call__(self, image_CHW: torch.Tensor) -> torch.Tensor:
         raise KeyError("ours")
@@ -210,9 +210,9 @@ def test_a_fault_of_ours_names_path_and_row(table, workers):
 
 
 def test_what_a_worker_gets_can_be_spawned(table):
-    pictures = loader._Pictures(table, np.array([1, 2]), PREPROCESS, True)
-    again = pickle.loads(pickle.dumps(pictures))
-    assert torch.equal(again[1][1], pictures[1][1])
+    images = loader._Images(table, np.array([1, 2]), PREPROCESS, True)
+    again = pickle.loads(pickle.dumps(images))
+    assert torch.equal(again[1][1], images[1][1])
     assert pickle.loads(pickle.dumps(loader._Collate(32))) == loader._Collate(32)
 
 
@@ -229,6 +229,6 @@ def test_threads_of_this_process_are_left_as_they_were(table):
 def test_worker_count():
     assert loader.worker_count(0) == 0
     assert loader.worker_count(7) == 7
-    assert 1 <= loader.worker_count(None) <= loader.MOST_WORKERS
+    assert 1 <= loader.worker_count(None) <= loader.MAX_WORKERS
     with pytest.raises(UserError, match=r"runtime\.num_workers=-1: 0 or more"):
         loader.worker_count(-1)

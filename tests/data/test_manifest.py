@@ -162,12 +162,12 @@ def test_only_the_files_that_were_touched_are_hashed_again(cub, build):
 def test_an_inode_of_zero_is_unknown():
     """As some network file systems report it."""
     with_inode_14, without_14 = np.array([[9, 1, 1, 7]]), np.array([[9, 1, 1, 0]])
-    assert len(file_state.changed(with_inode_14, without_14)) == 0
-    assert len(file_state.changed(without_14, with_inode_14)) == 0
+    assert len(file_state.changed_rows(with_inode_14, without_14)) == 0
+    assert len(file_state.changed_rows(without_14, with_inode_14)) == 0
     for column in range(4):
         other_14 = with_inode_14.copy()
         other_14[0, column] += 1
-        assert file_state.changed(with_inode_14, other_14).tolist() == [0]
+        assert file_state.changed_rows(with_inode_14, other_14).tolist() == [0]
 
 
 def test_other_size_is_refused_without_hashing(cub, build, tmp_path):
@@ -186,7 +186,7 @@ def test_missing_files_are_counted_and_the_first_named(cub, build):
     index = reader.read(cub, False)
     for row in (3, 20):
         (cub / index.path[row]).unlink()
-    with pytest.raises(UserError, match=r"missing \(2 of 27 pictures cannot be read\); ") as caught:
+    with pytest.raises(UserError, match=r"missing \(2 of 27 images cannot be read\); ") as caught:
         build(manifest.Policy(restore="look for them"))
     assert str(caught.value).startswith(str(cub / index.path[3]))
     assert "; look for them, or dataset.on_bad_image=skip leaves" in str(caught.value)
@@ -223,7 +223,7 @@ def test_a_file_that_cannot_be_read_is_refused_or_marked(cub, build, kind, known
     notes: list[str] = []
     marked, _ = build(manifest.Policy(skip=True), notes)
     assert len(notes) == 1
-    assert notes[0].startswith(f"1 of 27 pictures cannot be read (first: {path}: ")
+    assert notes[0].startswith(f"1 of 27 images cannot be read (first: {path}: ")
     assert [row for row, sha256 in enumerate(marked.sha256) if sha256 == ABSENT] == [4]
     assert build(manifest.Policy(skip=True))[0].digest == marked.digest
     (cub / path).rmdir() if kind == "folder" else (cub / path).unlink(missing_ok=True)
@@ -251,7 +251,7 @@ def test_a_split_without_any_file_is_refused_whatever_the_policy(cub, build, spl
     index = reader.read(cub, False)
     for row in np.flatnonzero(index.split_N == split):
         (cub / index.path[row]).unlink()
-    with pytest.raises(UserError, match=f"missing: none of the {name} pictures can be read; "):
+    with pytest.raises(UserError, match=f"missing: none of the {name} images can be read; "):
         build(manifest.Policy(skip=True))
 
 
@@ -310,20 +310,20 @@ def test_duplicates_across_splits_and_with_two_labels_are_noted(cub, build):
         shutil.copy(cub / index.path[0], cub / index.path[row])
     shutil.rmtree(cub.parent / "cache")
     across, contradicting = manifest.duplicate_notes(build()[0])
-    assert across.startswith("1 picture occurs in both train and test")
+    assert across.startswith("1 image occurs in both train and test")
     assert f"{index.path[0]} = {index.path[6]}" in across
-    assert contradicting.startswith("1 picture occurs in train under two labels")
+    assert contradicting.startswith("1 image occurs in train under two labels")
     assert f"{index.path[0]} = {index.path[9]}" in contradicting
 
 
-def test_a_picture_in_both_train_and_an_own_validation_split_is_noted(cub, build):
+def test_a_image_in_both_train_and_an_own_validation_split_is_noted(cub, build):
     index = reader.read(cub, False)
     shutil.copy(cub / index.path[0], cub / index.path[1])
     made, _ = build()
     split_N = made.split_N.copy()
     split_N[[1]] = VAL
     (note,) = manifest.duplicate_notes(replace(made, split_N=split_N))
-    assert note.startswith("1 picture occurs in both train and validation, byte for byte")
+    assert note.startswith("1 image occurs in both train and validation, byte for byte")
     assert f"{index.path[0]} = {index.path[1]}" in note
 
 

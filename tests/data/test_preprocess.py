@@ -1,4 +1,4 @@
-"""fgvc.data.preprocess, held against Pillow's resize and torchvision's transforms of PIL pictures.
+"""fgvc.data.preprocess, held against Pillow's resize and torchvision's transforms of PIL images.
 
 torchvision resizes uint8 with 16-bit weights in two passes, Pillow with 22-bit ones. Each pass
 rounds otherwise about once in a thousand values, so one in a million or so ends 2 of 255 away.
@@ -30,14 +30,14 @@ def made(policy: str = "shared", side: int = 224, key: str = "vit") -> Preproces
 
 
 def by_pillow(data: bytes, resize: int, side: int, squash: bool, filter_: str) -> torch.Tensor:
-    picture = Image.open(io.BytesIO(data)).convert("RGB")
-    width, height = picture.size
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    width, height = image.size
     short = min(width, height)
     size = (resize, resize) if squash else (resize * width // short, resize * height // short)
-    picture = picture.resize(size, PILLOW[filter_])
+    image = image.resize(size, PILLOW[filter_])
     left, top = (round((length - side) / 2) for length in size)
-    picture = picture.crop((left, top, left + side, top + side))
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    image = image.crop((left, top, left + side, top + side))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
@@ -103,7 +103,7 @@ def test_any_shape_gives_the_square(policy, key, size):
     assert (square == 77).all()
 
 
-def test_absurdly_thin_picture_is_refused_in_one_line():
+def test_absurdly_thin_image_is_refused_in_one_line():
     thin = torch.zeros(3, 1, 1, dtype=torch.uint8).expand(3, 1, 3_000_000)
     with pytest.raises(UserError, match="3000000 x 1 pixels is too thin") as caught:
         made()(thin)

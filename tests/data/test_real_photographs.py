@@ -61,12 +61,12 @@ def test_pixels_are_pillows(birds):
     beyond, total = 0, 0
     for path in birds.manifest.path[::60]:
         data = (birds.manifest.root / path).read_bytes()
-        picture = Image.open(io.BytesIO(data)).convert("RGB")
-        assert torch.equal(decode(data, path), torch.from_numpy(np.array(picture)).permute(2, 0, 1))
-        short = min(picture.size)
-        size = tuple(256 * length // short for length in picture.size)
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        assert torch.equal(decode(data, path), torch.from_numpy(np.array(image)).permute(2, 0, 1))
+        short = min(image.size)
+        size = tuple(256 * length // short for length in image.size)
         left, top = (round((length - 224) / 2) for length in size)
-        cropped = picture.resize(size, Image.Resampling.BICUBIC).crop(
+        cropped = image.resize(size, Image.Resampling.BICUBIC).crop(
             (left, top, left + 224, top + 224)
         )
         theirs = torch.from_numpy(np.array(cropped)).permute(2, 0, 1).int()

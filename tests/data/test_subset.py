@@ -1,4 +1,4 @@
-"""dataset.subset=tiny of any index: which classes and pictures it keeps, again and again."""
+"""dataset.subset=tiny of any index: which classes and images it keeps, again and again."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_classes_that_cannot_be_split_are_passed_over_and_the_rest_numbered_anew
     assert test_C.tolist() == [2, 1, 2, 2, 2, 2, 2, 2]
 
 
-def test_columns_stay_with_their_pictures():
+def test_columns_stay_with_their_images():
     kept = tiny_subset(index_of(COUNTS), validation=True)
     for row, path in enumerate(kept.path):
         old = int(path.split("/")[0])
@@ -63,7 +63,7 @@ def test_line_order_changes_no_choice():
     assert sorted(one.path) == sorted(other.path)
 
 
-def test_without_validation_two_train_pictures_are_enough():
+def test_without_validation_two_train_images_are_enough():
     kept = tiny_subset(index_of(COUNTS), validation=False)
     assert np.bincount(kept.label_N[kept.split_N == TRAIN]).max() == 2
 
@@ -87,7 +87,7 @@ def test_the_form_of_accents_changes_no_choice():
     assert chosen[0] == chosen[1]
 
 
-def test_one_picture_per_class_of_a_validation_split_is_kept():
+def test_one_image_per_class_of_a_validation_split_is_kept():
     whole = index_of([(4, 4)] * 4)
     val_N = np.array([path.startswith(("0/1", "1/1", "3/1")) for path in whole.path])  # test images
     extra = np.array([path.split("/")[1] in ("11.jpg", "12.jpg") for path in whole.path])

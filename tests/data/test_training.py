@@ -34,7 +34,7 @@ def table(cub, tmp_path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def augment() -> Augment:
-    """Of the modern recipe at 32 pixels, with erasing in every other picture."""
+    """Of the modern recipe at 32 pixels, with erasing in every other image."""
     conf = typed(composed(["task=train", "backbone=vit", "backbone.pretrained=false"]))
     conf.task.erasing = 0.5
     resolution = dataclasses.replace(conf.resolution, side=32)
@@ -75,9 +75,9 @@ def test_each_draw_comes_in_order_as_the_augmentation_makes_it(table, augment, d
     assert draws.occurrence_N.max() > 0
     told = zip(draws.row_N.tolist(), draws.occurrence_N.tolist(), strict=True)
     for one_CHW, (row, occurrence) in zip(pixels(got), told, strict=True):
-        picture_CHW = decode((table.root / table.path[row]).read_bytes(), "")
+        image_CHW = decode((table.root / table.path[row]).read_bytes(), "")
         key = int(table.key_N[row])
-        assert torch.equal(one_CHW, augment(picture_CHW, EPOCH, key, occurrence))
+        assert torch.equal(one_CHW, augment(image_CHW, EPOCH, key, occurrence))
 
 
 def test_a_row_drawn_again_and_another_epoch_are_augmented_anew(draws, read):
@@ -107,7 +107,7 @@ def test_ranks_and_a_start_amid_the_epoch_change_nothing(order, draws, read):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_pictures_are_reported_and_not_replaced(cub, tmp_path, augment, workers):
+def test_bad_images_are_reported_and_not_replaced(cub, tmp_path, augment, workers):
     index = reader.read(cub, False)
     (cub / index.path[5]).write_bytes(b"<html>not found</html>")
     table = manifest.build(index, tmp_path / "cache")
@@ -151,11 +151,11 @@ def test_a_killed_worker_is_an_error_in_bounded_time(table, augment, draws):
 
 @pytest.mark.slow
 def test_workers_can_be_spawned(table, augment, draws, read):
-    pictures = loader._Augmented(table, draws, augment, EPOCH, True)
-    again = pickle.loads(pickle.dumps(pictures))
-    assert torch.equal(again[3][1], pictures[3][1])
+    images = loader._AugmentedImages(table, draws, augment, EPOCH, True)
+    again = pickle.loads(pickle.dumps(images))
+    assert torch.equal(again[3][1], images[3][1])
     spawned = DataLoader(
-        pictures,
+        images,
         batch_size=24,
         num_workers=1,
         collate_fn=loader._Collate(32),

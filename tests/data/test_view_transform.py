@@ -11,7 +11,7 @@ from PIL import Image
 
 from fgvc.data.decode import decode
 from fgvc.data.normalize import native
-from fgvc.data.preprocess import Preprocess, cropped
+from fgvc.data.preprocess import Preprocess, crop_to_box
 from fgvc.data.view_transform import grid_side, view
 from fgvc.types import UserError
 
@@ -24,7 +24,7 @@ def made(policy: str = "shared", key: str = "vit", side: int = 224) -> Preproces
 
 
 def ramps(width: int, height: int) -> torch.Tensor:
-    """A picture whose pixels hold their own centre's x, y and nothing: what a resize interpolates
+    """An image whose pixels hold their own centre's x, y and nothing: what a resize interpolates
     between them is a coordinate again."""
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     return torch.stack([x, y, torch.zeros_like(x)])
@@ -43,7 +43,7 @@ def test_every_network_pixel_comes_from_where_the_view_says(policy, key, size):
     network = np.stack(np.meshgrid(np.arange(224) + 0.5, np.arange(224) + 0.5), -1)
     original = looked.to_original(network.reshape(1, -1, 2)).reshape(224, 224, 2)
     reach = np.ceil(3 * np.maximum(1, 1 / looked.step_N2.max())).astype(int)
-    inner = slice(reach, -reach)  # a resize bends the ramp where the picture ends
+    inner = slice(reach, -reach)  # a resize bends the ramp where the image ends
     for axis in (0, 1):
         # filters with few taps draw a ramp within a tenth of a pixel
         bound = 0.1 * max(1.0, looked.step_N2[0, axis])
@@ -63,7 +63,7 @@ def test_what_is_seen_by_hand():
     np.testing.assert_allclose(whole.seen, [[0, 0, 600, 400]])
 
 
-def test_many_pictures_at_once_are_each_picture_alone():
+def test_many_images_at_once_are_each_image_alone():
     sizes, preprocess = np.array(SIZES), made()
     boxes = np.array([[5.5, 7, width / 2, height / 3] for width, height in SIZES])
     for box_N4 in (None, boxes):
@@ -83,7 +83,7 @@ PLANTED = [0, 5, 13, 14, 100, 182, 195]
 def test_a_patch_painted_where_its_box_lies_is_the_patch_that_lights_up(
     policy, size, boxed, stride
 ):
-    """The picture's own pixels are painted, so nothing of the mapping is used to find it again."""
+    """The image's own pixels are painted, so nothing of the mapping is used to find it again."""
     width, height = size
     box = [width * 0.3, height * 0.21, width * 0.5, height * 0.6] if boxed else None
     preprocess, columns = made(policy), grid_side(224, 16, stride)
@@ -93,10 +93,10 @@ def test_a_patch_painted_where_its_box_lies_is_the_patch_that_lights_up(
         column = np.arange(width) + 0.5
         row = np.arange(height) + 0.5
         mask = ((row >= y) & (row <= y + h))[:, None] & ((column >= x) & (column <= x + w))
-        picture_CHW = torch.from_numpy(mask * np.uint8(255)).expand(3, -1, -1).contiguous()
+        image_CHW = torch.from_numpy(mask * np.uint8(255)).expand(3, -1, -1).contiguous()
         if box is not None:
-            picture_CHW = cropped(picture_CHW, box)
-        seen_HW = preprocess(picture_CHW)[0].float()
+            image_CHW = crop_to_box(image_CHW, box)
+        seen_HW = preprocess(image_CHW)[0].float()
         light = torch.nn.functional.avg_pool2d(seen_HW[None, None], 16, stride).flatten()
         assert int(light.argmax()) == index
         if min(w, h) > 8:  # else the box is a few original pixels, whose edges are coarse
@@ -104,25 +104,25 @@ def test_a_patch_painted_where_its_box_lies_is_the_patch_that_lights_up(
 
 
 def test_a_rotated_photograph_counts_as_it_is_looked_at():
-    """EXIF 6: stored lying, looked at standing. A mark lies where the upright picture has it."""
+    """EXIF 6: stored lying, looked at standing. A mark lies where the upright image has it."""
     stored = Image.new("RGB", (320, 200), "black")
     stored.paste("white", (250, 20, 290, 50))  # upright: x 150..180, y 250..290 of 200 x 320
     exif = Image.Exif()
     exif[0x0112] = 6
     out = io.BytesIO()
     stored.save(out, "JPEG", exif=exif, quality=95)
-    picture_CHW = decode(out.getvalue(), "lying.jpg")
-    height, width = picture_CHW.shape[1:]
+    image_CHW = decode(out.getvalue(), "lying.jpg")
+    height, width = image_CHW.shape[1:]
     assert (width, height) == (200, 320)
     preprocess = made("native", "siglip2")  # sees all of it
     looked = one(preprocess, (width, height))
-    seen_HW = preprocess(picture_CHW)[0].numpy() > 128
+    seen_HW = preprocess(image_CHW)[0].numpy() > 128
     rows, columns = np.nonzero(seen_HW)
     centre = looked.to_original(np.array([[[columns.mean() + 0.5, rows.mean() + 0.5]]]))[0, 0]
     np.testing.assert_allclose(centre, [165, 270], atol=0.6)
 
 
-def test_a_picture_too_thin_for_the_transform_is_too_thin_here():
+def test_a_image_too_thin_for_the_transform_is_too_thin_here():
     with pytest.raises(UserError, match="too thin"):
         one(made(), (100_000_000, 1))
 

@@ -129,7 +129,7 @@ os.replace = replace
 
 @pytest.mark.fault(51)
 def test_only_temporaries_of_the_dead_or_of_last_week_go(tmp_path, forked, ended):
-    week_ago = time.time() - temporary_files.OLD - 60
+    week_ago = time.time() - temporary_files.MAX_AGE - 60
     dead = [left_by(tmp_path / "a" / "b.bin"), left_by(tmp_path / "deep" / "in-progress" / "x")]
     old = [left_by(tmp_path / "a" / "c", host="another"), left_by(tmp_path / "a" / "d", pid=1)]
     for path in old:
@@ -162,7 +162,7 @@ def test_a_sweep_leaves_what_a_container_of_the_same_name_writes(tmp_path, monke
     for writer, other in (("here", "container"), ("container", "here")):
         enter(writer)
         monkeypatch.setattr(os, "getpid", lambda: DEAD)
-        written = temporary_files.beside(tmp_path / writer)
+        written = temporary_files.temporary_path(tmp_path / writer)
         written.touch()
         enter(other)
         assert temporary_files.remove_stale(tmp_path) == []

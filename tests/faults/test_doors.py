@@ -122,7 +122,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "Parquet": ("t.parquet", lambda path: table.read(path, None, 0.5, 0)),
     "kind of a file": ("a.jpg", image_formats.file_kind),
     "picture": ("a.jpg", image_input.pixels_of),
-    "size of a picture": ("a.jpg", decode.size_of),
+    "size of a picture": ("a.jpg", decode.image_size),
     "picture to rescale": ("a.tif", lambda path: rescale.rescale(path, path, 0, 1)),
     "archive": ("a.zip", lambda path: unpack(path, path.parent / "out", no_progress)),
     "cache of digests": ("d", lambda path: digest_cache.load(path, 0, void).state_N4.size),
@@ -138,7 +138,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "TorchScript": ("w.pt", torchscript.read),
     "list of weights": ("w.json", sharded.files_of),
     "facts of weights": ("ckpt.bin", finetuned_weights.facts_of),
-    "facts of a checkpoint": ("ckpt.bin", tensor_file.facts_of),
+    "facts of a checkpoint": ("ckpt.bin", tensor_file.read_facts),
     "checkpoint": ("ckpt.bin", checkpoint.read),
     "copied checkpoint": ("ckpt.bin", lambda path: checkpoint.copy(path, path.parent / "b")),
     "resume state": (f"state-00000001.{'a' * 64}.pt", resume_state._read),
@@ -163,7 +163,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "digest": ("f", hashing.sha256_file),
     "content store": ("f", lambda path: ContentStore(path.parent / "store").put(path)),
-    "shard of features": ("00000.safetensors", feature_cache._decoded),
+    "shard of features": ("00000.safetensors", feature_cache._load_shard),
     "lock": ("lock", file_lock.holder),
 }
 

@@ -30,7 +30,7 @@ from scipy.io import loadmat, savemat
 
 from fgvc.data import matlab, rescale
 from fgvc.data.datasets.table.parquet_file import ParquetTable
-from fgvc.data.decode import ImageError, decode, size_of
+from fgvc.data.decode import ImageError, decode, image_size
 from fgvc.data.doctor import images
 from fgvc.data.download.unpack import UnpackError, unpack
 from fgvc.data.image_input import pixels_of
@@ -111,7 +111,7 @@ def doors(file: Path) -> dict[str, Callable[[], object]]:
     album = Album(lambda path: None)
     return {
         "decode": lambda: decode(file.read_bytes(), file.name),
-        "size_of": lambda: size_of(file),
+        "size_of": lambda: image_size(file),
         "pixels_of": lambda: pixels_of(file),
         "rescale": lambda: rescale.rescale(file, file.with_suffix(".png"), 0, 1),
         "overlay": lambda: album.overlay(file),
@@ -282,7 +282,7 @@ def test_the_limit_is_a_key_and_holds_wherever_a_picture_is_opened(tmp_path: Pat
     with pytest.raises(UserError, match=r"600 pixels, more than MAX_PIXELS=599"):
         rescale.rescale(file, tmp_path / "out.png", 0, 1, 599)
     with pytest.raises(ValueError, match="more than the 599"):
-        size_of(file, 599)
+        image_size(file, 599)
 
 
 BOMBS = {
@@ -439,8 +439,8 @@ def test_tiles_change_no_pixel(mode: str, turn: int, monkeypatch: pytest.MonkeyP
     exif[0x0112] = turn
     data = encoded(image, "TIFF" if mode in ("CMYK", "F") else "PNG", exif=exif)
     whole = decode(data, "bird")
-    monkeypatch.setattr("fgvc.data.tiles.PIXELS", 64)
-    monkeypatch.setattr("fgvc.data.tiles.WIDEST", 16)
+    monkeypatch.setattr("fgvc.data.tiles.TILE_PIXELS", 64)
+    monkeypatch.setattr("fgvc.data.tiles.MAX_TILE_WIDTH", 16)
     assert (decode(data, "bird") == whole).all()
 
 

@@ -126,7 +126,7 @@ def all_right(folder: Path) -> Path:
     numbers |= metrics.class_intervals(matrix)
     if record.hierarchy is not None:
         top_NK = topk(test.logits_NC, 5)
-        numbers |= metrics.hierarchical(top_NK, test.label_N, record.hierarchy)
+        numbers |= metrics.hierarchical_metrics(top_NK, test.label_N, record.hierarchy)
     digest = prediction_tables.predictions_digest(
         *prediction_tables.predicted_classes(manifest, test)
     )

@@ -30,7 +30,7 @@ def logits_of(order_NC):
 
 def said(logits_NC, label_N):
     top_NK = metrics.topk(logits_NC, min(5, logits_NC.shape[1]))
-    return metrics.hierarchical(top_NK, label_N, BIRDS)
+    return metrics.hierarchical_metrics(top_NK, label_N, BIRDS)
 
 
 def test_by_hand():
@@ -68,7 +68,7 @@ def test_distances_are_heights_of_lowest_common_ancestors(seed):
     classes = 30
     hierarchy, graph = random_hierarchy(rng, classes)
     label_N, pred_NK = rng.integers(classes, size=60), rng.integers(classes, size=(60, 3))
-    found_NK = metrics.tree(hierarchy).distance(label_N, pred_NK)
+    found_NK = metrics.build_tree(hierarchy).distance(label_N, pred_NK)
     for label, preds, distances in zip(label_N.tolist(), pred_NK.tolist(), found_NK, strict=True):
         for pred, distance in zip(preds, distances, strict=True):
             meet = networkx.lowest_common_ancestor(graph, label, pred)
@@ -79,12 +79,12 @@ def test_distances_are_heights_of_lowest_common_ancestors(seed):
 
 def test_tops_without_a_common_root_get_one():
     kingdoms = Hierarchy((("Aves",), ("Aves",), ("Insecta",)), {})
-    distance_NK = metrics.tree(kingdoms).distance(np.array([0]), np.array([[0, 1, 2]]))
+    distance_NK = metrics.build_tree(kingdoms).distance(np.array([0]), np.array([[0, 1, 2]]))
     assert distance_NK.tolist() == [[0, 1, 2]]
 
 
 def test_classes_below_nothing_are_all_equally_far():
-    flat = metrics.tree(Hierarchy(((), (), ()), {}))
+    flat = metrics.build_tree(Hierarchy(((), (), ()), {}))
     assert flat.distance(np.array([0]), np.array([[0, 1, 2]])).tolist() == [[0, 1, 1]]
 
 

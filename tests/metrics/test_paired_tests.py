@@ -159,7 +159,7 @@ def test_ways_to_differ_that_occur_again_are_drawn_once(monkeypatch):
         return real(*arguments)
 
     monkeypatch.setattr(bootstrap, "_resampled_means", counted)
-    bootstrap._resampled.cache_clear()
+    bootstrap._resample.cache_clear()
     a_N, b_N = np.arange(700) < 611, np.arange(700) < 600
     first = metrics.bootstrap_top1(a_N, b_N, 500, 3)
     order_N = np.random.default_rng(0).permutation(700)

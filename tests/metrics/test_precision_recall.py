@@ -39,9 +39,9 @@ def same(curve, precision, recall):
 
 @pytest.mark.parametrize("chunk", [4096, 7])
 def test_each_class_agrees_with_torchmetrics(drawn, chunk, monkeypatch):
-    monkeypatch.setattr(precision_recall, "CHUNK", chunk)
+    monkeypatch.setattr(precision_recall, "CHUNK_IMAGES", chunk)
     logits_NC, label_N = drawn
-    found = precision_recall.counts(logits_NC, label_N, T)
+    found = precision_recall.count_by_threshold(logits_NC, label_N, T)
     precision, recall, threshold = multiclass_precision_recall_curve(
         probabilities(logits_NC), torch.from_numpy(label_N), C, thresholds=T
     )
@@ -60,7 +60,7 @@ def test_micro_is_one_binary_question_for_each_image_and_class(drawn):
     precision, recall, _ = binary_precision_recall_curve(
         prob_NC.flatten(), truth_NC.flatten(), thresholds=T
     )
-    curve = precision_recall.micro(precision_recall.counts(logits_NC, label_N, T))
+    curve = precision_recall.micro(precision_recall.count_by_threshold(logits_NC, label_N, T))
     same(curve, precision.numpy(), recall.numpy())
     every_T = curve.hit_T + curve.false_T + curve.missed_T + curve.passed_T
     assert (every_T == N * C).all()
@@ -68,7 +68,7 @@ def test_micro_is_one_binary_question_for_each_image_and_class(drawn):
 
 def test_macro_is_the_mean_over_classes_with_images(drawn):
     logits_NC, label_N = drawn
-    found = precision_recall.counts(logits_NC, label_N, T)
+    found = precision_recall.count_by_threshold(logits_NC, label_N, T)
     each = [precision_recall.of_class(found, label) for label in range(C - 1)]
     mean = precision_recall.macro(found)
     np.testing.assert_allclose(mean.recall_T, np.mean([one.recall_T for one in each], axis=0))
@@ -80,11 +80,11 @@ def test_macro_is_the_mean_over_classes_with_images(drawn):
 def test_an_unreadable_image_is_missed_at_every_threshold(drawn):
     logits_NC, label_N = drawn
     before = precision_recall.of_class(
-        precision_recall.counts(logits_NC[1:], label_N[1:], T), int(label_N[0])
+        precision_recall.count_by_threshold(logits_NC[1:], label_N[1:], T), int(label_N[0])
     )
     logits_NC[0] = -np.inf
     after = precision_recall.of_class(
-        precision_recall.counts(logits_NC, label_N, T), int(label_N[0])
+        precision_recall.count_by_threshold(logits_NC, label_N, T), int(label_N[0])
     )
     np.testing.assert_array_equal(after.missed_T, before.missed_T + 1)
     np.testing.assert_array_equal(after.hit_T, before.hit_T)
@@ -93,6 +93,8 @@ def test_an_unreadable_image_is_missed_at_every_threshold(drawn):
 
 def test_a_certain_answer_reaches_the_last_threshold():
     logits_NC = np.array([[800.0, 0.0], [0.0, 800.0]])
-    curve = precision_recall.of_class(precision_recall.counts(logits_NC, np.array([0, 1]), 5), 0)
+    curve = precision_recall.of_class(
+        precision_recall.count_by_threshold(logits_NC, np.array([0, 1]), 5), 0
+    )
     assert curve.hit_T.tolist() == [1, 1, 1, 1, 1]
     assert curve.false_T.tolist() == [1, 0, 0, 0, 0]

@@ -84,12 +84,12 @@ def test_it_is_mcnemar_where_the_seeds_agree(repeats, images):
 def test_seeds_that_repeat_half_of_each_other_are_not_dropped():
     rng = np.random.default_rng(0)
     x_N, y_N, z_N = draw(3, 50, rng)
-    assert len(paired_tests.without_repeats(np.stack([x_N, y_N, x_N]))) == 3
-    assert paired_tests.without_repeats(np.stack([x_N, y_N, y_N, x_N])).tolist() == [
+    assert len(paired_tests.remove_repeats(np.stack([x_N, y_N, x_N]))) == 3
+    assert paired_tests.remove_repeats(np.stack([x_N, y_N, y_N, x_N])).tolist() == [
         x_N.tolist(),
         y_N.tolist(),
     ]
-    assert len(paired_tests.without_repeats(np.stack([x_N, z_N, y_N]))) == 3
+    assert len(paired_tests.remove_repeats(np.stack([x_N, z_N, y_N]))) == 3
 
 
 def test_fewer_seeds_on_one_side_enter_as_the_geometric_mean_of_exact_tests():

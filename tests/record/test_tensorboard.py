@@ -26,7 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.program import TensorBoard
 from werkzeug.test import Client
 
-from fgvc.metrics.precision_recall import counts, macro
+from fgvc.metrics.precision_recall import count_by_threshold, macro
 from fgvc.record import console
 from fgvc.record.resume_state import States
 from fgvc.record.tensorboard import (
@@ -292,7 +292,7 @@ def curve_of(seed):
     label_N = rng.integers(4, size=200)
     logits_NC = rng.normal(size=(200, 4)) * 2
     logits_NC[np.arange(200), label_N] += 2
-    return macro(counts(logits_NC, label_N, 127))
+    return macro(count_by_threshold(logits_NC, label_N, 127))
 
 
 def test_tensorboard_shows_curves_points_and_choices_of_all_runs(tmp_path):

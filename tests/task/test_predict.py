@@ -149,10 +149,10 @@ def test_a_folder_is_walked_in_order_and_bad_pictures_are_no_end(run, made, mixe
     assert bad == ["a/torn.jpg", "gone.png", "z/phone.jfif"]
     assert "z/phone.jfif: a HEIC" in ran.err
     assert len(images["z/no suffix"]["predictions"]) == 5
-    assert "damaged picture" in images["a/torn.jpg"]["error"]
+    assert "damaged image" in images["a/torn.jpg"]["error"]
     assert "broken link" in images["gone.png"]["error"]
     assert all(images[path]["predictions"] == [] for path in bad)
-    assert "a/torn.jpg: damaged picture" in ran.err
+    assert "a/torn.jpg: damaged image" in ran.err
     assert "5 classified, 3 could not be read" in ran.err
     assert len(images["b.jpg"]["predictions"]) == 5
     turned, upright = (images[f"{name}.png"]["predictions"] for name in ("turned", "upright"))

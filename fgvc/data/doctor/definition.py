@@ -15,7 +15,7 @@ from fgvc.config import schema
 from fgvc.data import dataset, recognize_dataset
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding, refusal
 from fgvc.data.find_root import walk
-from fgvc.data.image_formats import has_picture_suffix
+from fgvc.data.image_formats import has_image_suffix
 from fgvc.data.index import Index, check_counts, check_coverage, list_first, repeated
 from fgvc.data.split_source import source_notes
 from fgvc.types import TEST, TRAIN, VAL, Progress, UserError
@@ -71,7 +71,7 @@ def findings(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
     notes = (*index.notes, *source_notes(index, conf), *index.warnings)
     found = [Finding(NOTE, "layout", note, "nothing, if you expected it") for note in notes]
     found += _splits(index) + _classes(conf, index) + _coverage(conf, index)
-    official = dataset.published_name(conf)
+    official = dataset.expected_counts(conf)
     try:
         partial, notes = check_counts(index, official, conf.partial)
     except UserError as error:
@@ -82,7 +82,7 @@ def findings(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
 
 def counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, int]]:
     """What the copy has beside the official numbers (0: there is none)."""
-    official = dataset.published_name(conf)
+    official = dataset.expected_counts(conf)
     have = {"classes": len(index.labelmap)}
     for name, split in (("train", TRAIN), ("val", VAL), ("test", TEST)):
         have[name] = int((index.split_N == split).sum())
@@ -124,7 +124,7 @@ def pictures_below(root: Path) -> Iterator[str]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         inside = os.path.relpath(folder, root)
         for name in sorted(files):
-            if not name.startswith(".") and has_picture_suffix(name):
+            if not name.startswith(".") and has_image_suffix(name):
                 yield name if inside == "." else f"{inside}/{name}"
 
 
@@ -165,7 +165,7 @@ def _classes(conf: schema.Dataset, index: Index) -> list[Finding]:
     ids, names = index.labelmap.ids, index.labelmap.names
     if conf.reader not in FIRST_ID or not all(number.isdigit() for number in ids):
         return []
-    first, most = FIRST_ID[conf.reader], dataset.published_name(conf).classes
+    first, most = FIRST_ID[conf.reader], dataset.expected_counts(conf).classes
     outside = [number for number in ids if not first <= int(number) < first + most]
     slipped = [
         f"{number} {name}"

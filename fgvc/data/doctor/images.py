@@ -20,11 +20,11 @@ import numpy as np
 from PIL import Image
 
 from fgvc.data import bit_depth, file_state
-from fgvc.data.decode import ImageError, decode, opened, rgb, upright_size
+from fgvc.data.decode import ImageError, decode, open_image, to_rgb, upright_size
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding
 from fgvc.data.doctor.near_duplicates import fingerprint
 from fgvc.data.index import list_first
-from fgvc.data.size_limits import MAX_PIXELS, strip_line
+from fgvc.data.size_limits import MAX_PIXELS, thin_image_message
 from fgvc.types import Progress
 
 CHUNK = 16  # pictures handed to a thread at a time
@@ -215,7 +215,7 @@ def _spread(side_R: np.ndarray) -> dict[str, int]:
 def _one(root: Path, name: str, max_pixels: int) -> One:
     try:
         data = file_state.read(f"{root}/{name}")
-    except file_state.AbsentError as error:
+    except file_state.UnreadableError as error:
         why = str(error)
         return One(bad=why if why in MISSING else f"{name}: {why}")
     sha256 = hashlib.sha256(data).digest()
@@ -226,25 +226,25 @@ def _one(root: Path, name: str, max_pixels: int) -> One:
 
 
 def _decoded(data: bytes, name: str, sha256: bytes, max_pixels: int) -> One:
-    image = opened(data, name, max_pixels)
+    image = open_image(data, name, max_pixels)
     width, height = upright_size(image)
-    if (line := strip_line(width, height)) is not None:
+    if (line := thin_image_message(width, height)) is not None:
         return One(sha256, bad=f"{name}: {line}")
-    kind, bits = f"{image.format} {image.mode}", bit_depth.bits_of(data, image)
+    kind, bits = f"{image.format} {image.mode}", bit_depth.bits_per_sample(data, image)
     if image.format in ("JPEG", "MPO"):
         image.draft("L", (THUMB, THUMB))
         grey_HW = np.asarray(image.convert("L"))
         return One(sha256, width, height, kind, fingerprint(grey_HW))
-    pixels_HWC = rgb(image, bits)
+    pixels_HWC = to_rgb(image, bits)
     deep = _deep_samples(image, kind, bits) if bits > 8 else None
     image.close()
     return One(sha256, width, height, kind, fingerprint(pixels_HWC), deep=deep)
 
 
 def _deep_samples(image: Image.Image, kind: str, bits: int) -> Deep:
-    if not bit_depth.is_wide(image):
+    if not bit_depth.is_high_bit_depth(image):
         return Deep(f"{kind} of {bits} bits")
-    scale = bit_depth.scale_of(image, bits)
+    scale = bit_depth.sample_range(image, bits)
     whole = f"{kind} of {bits} bits on {scale.low:g}..{scale.high:g}"
     return Deep(whole, scale.least, scale.most)
 

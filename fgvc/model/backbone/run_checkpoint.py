@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, Tensor] | None:
     Raises:
         UserError: the bytes changed since it was written, or it holds no backbone.
     """
-    if tensor_file.facts_of(path) is None:
+    if tensor_file.read_facts(path) is None:
         return None
     facts = _check_metadata(path, tensor_file.verify(path))
     from safetensors import safe_open
@@ -61,7 +61,7 @@ def made_by(path: Path) -> Mapping[str, Any] | None:
     Raises:
         UserError: the facts of the checkpoint are damaged or of another version.
     """
-    facts = tensor_file.facts_of(path)
+    facts = tensor_file.read_facts(path)
     if facts is None:
         return None
     _check_metadata(path, facts)

@@ -55,7 +55,7 @@ def metrics_follow(record: Record) -> str:
         matrix = record.tally(rows)
         found |= metrics.class_intervals(matrix)
         if record.hierarchy is not None:
-            found |= metrics.hierarchical(rows.top_NK, rows.label_N, record.hierarchy)
+            found |= metrics.hierarchical_metrics(rows.top_NK, rows.label_N, record.hierarchy)
         _compare(f"metrics.json {split}", record.numbers[split], found)
     test = record.predictions["test"]
     found = prediction_tables.predictions_digest(test.path, test.pred_N)

@@ -22,7 +22,7 @@ from fgvc.data.find_root import require_folder
 from fgvc.data.image_formats import file_kind
 from fgvc.data.index import Index, list_first
 from fgvc.data.labelmap import named
-from fgvc.data.split import carved_test
+from fgvc.data.split import carve_test
 from fgvc.data.split_names import split_of
 from fgvc.types import UserError
 from fgvc.untrusted.shell import setting
@@ -67,7 +67,7 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
     split_N = np.array([split for *_, split in rows], dtype=np.uint8)
     if content.test_source == "carved":
         where = f"{base.folder.path} has no test/"
-        split_N = carved_test(where, path, label_N, labelmap, test_fraction, seed)
+        split_N = carve_test(where, path, label_N, labelmap, test_fraction, seed)
     notes = (
         *_place_notes(base, content.test_source),
         *content.notes,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fgvc.data.image_formats import READABLE, file_kind, has_picture_suffix, is_rubbish
+from fgvc.data.image_formats import READABLE, file_kind, has_image_suffix, is_system_file
 from fgvc.types import UserError
 
 # folders that operating systems, file servers and tools leave; in lower case
@@ -86,7 +86,7 @@ class Folder:
                 is_folder = is_file = False  # a link that leads to itself
             if is_folder:
                 _enter_folder(content, entry, above)
-            elif not is_rubbish(entry.name):
+            elif not is_system_file(entry.name):
                 kind = _kind(entry, is_file)
                 if kind in READABLE:
                     content.pictures.append(entry.path)
@@ -158,7 +158,7 @@ def _kind(entry: os.DirEntry[str], is_file: bool) -> str | None:
     if entry.name.startswith("."):
         return HIDDEN
     is_broken = not is_file and not os.path.exists(entry.path)  # noqa: PTH110 - a text
-    if has_picture_suffix(entry.name) and (is_file or is_broken):
+    if has_image_suffix(entry.name) and (is_file or is_broken):
         return next(iter(READABLE))
     if not is_file:
         return BROKEN if is_broken else SPECIAL

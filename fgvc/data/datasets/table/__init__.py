@@ -35,7 +35,7 @@ from fgvc.data.datasets.table.paths import is_picture_path, resolve
 from fgvc.data.datasets.table.split_column import Given, from_folders, read_splits
 from fgvc.data.datasets.table.text_file import TextTable
 from fgvc.data.find_root import require_folder
-from fgvc.data.image_formats import has_picture_suffix
+from fgvc.data.image_formats import has_image_suffix
 from fgvc.data.index import Index, list_first, repeated
 from fgvc.data.split import resolve_splits
 from fgvc.types import Progress, UserError
@@ -137,7 +137,7 @@ def _choose(table: TextTable | ParquetTable, file: Path, keys: Keys) -> Places:
         UserError: there is none, or two that could be meant, or it holds something else.
     """
     names = table.names
-    if isinstance(table, TextTable) and any(has_picture_suffix(name) for name in names):
+    if isinstance(table, TextTable) and any(has_image_suffix(name) for name in names):
         raise UserError(
             f"{file}:1: holds {list_first(names, 3)}, which is a row, not names of columns; write a "
             "first line with the names, such as path,label"

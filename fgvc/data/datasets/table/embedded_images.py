@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fgvc.data import file_state as states_of_files
 from fgvc.data.datasets.table.parquet_file import ParquetTable, Picture
-from fgvc.data.image_formats import HEAD, READABLE, has_picture_suffix, kind_of
+from fgvc.data.image_formats import HEAD_BYTES, READABLE, has_image_suffix, kind_of
 from fgvc.data.index import repeated
 from fgvc.store import atomic, disk_errors, hashing, json_cache, temporary_files
 from fgvc.store.file_lock import lock
@@ -130,7 +130,7 @@ def _unpacked(folder: Path, on_note: OnNote) -> list[State] | None:
 
 def _holds(file: Path, sha256: str) -> bool:
     try:
-        return hashing.sha256_regular(file) == sha256
+        return hashing.sha256_file(file) == sha256
     except OSError:
         return False
 
@@ -149,9 +149,9 @@ def _name(row: int, picture: Picture) -> str:
     """Row number, the image's own name, and a suffix by its bytes where it has none."""
     own = _safe(re.split(r"[/\\]", picture.path)[-1]) if picture.path else ""
     name = f"{row:06}-{own}" if own else f"{row:06}"
-    if has_picture_suffix(name):
+    if has_image_suffix(name):
         return name
-    kind = kind_of((picture.data or b"")[:HEAD])
+    kind = kind_of((picture.data or b"")[:HEAD_BYTES])
     return name + (READABLE[kind][0] if kind and kind in READABLE else "")
 
 

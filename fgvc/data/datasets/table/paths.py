@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from fgvc.data.find_root import list_error, safe_relative, walk
-from fgvc.data.image_formats import has_picture_suffix, is_rubbish
+from fgvc.data.image_formats import has_image_suffix, is_system_file
 from fgvc.data.index import list_first
 from fgvc.types import UserError
 from fgvc.untrusted.shell import setting
@@ -39,7 +39,7 @@ class _Folder:
         if not self.by_case:
             for name in sorted(self.names):
                 self.by_case.setdefault(name.casefold(), []).append(name)
-                if has_picture_suffix(name):
+                if has_image_suffix(name):
                     stem = os.path.splitext(name)[0]  # noqa: PTH122
                     self.by_stem.setdefault(stem, []).append(name)
 
@@ -73,7 +73,7 @@ class Disk:
         return f"{folder}/{name}".lstrip("/") if name else None
 
     def _by_stem(self, known: _Folder, folder: str, name: str) -> str | None:
-        if has_picture_suffix(name) or not (fitting := known.by_stem.get(name)):
+        if has_image_suffix(name) or not (fitting := known.by_stem.get(name)):
             return None
         if len(fitting) > 1:
             raise UserError(
@@ -106,7 +106,7 @@ class Disk:
 
 def is_picture_path(cell: str) -> bool:
     """Whether a cell reads like a picture's path rather than like an id, a name or an address."""
-    return has_picture_suffix(cell) and not ADDRESS.match(cell)
+    return has_image_suffix(cell) and not ADDRESS.match(cell)
 
 
 def resolve(
@@ -168,7 +168,7 @@ def _scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
         if len(below.parts) == LEVELS:
             folders.clear()
         for name in names:
-            if has_picture_suffix(name) and not is_rubbish(name):
+            if has_image_suffix(name) and not is_system_file(name):
                 for key in {name, os.path.splitext(name)[0]}:  # noqa: PTH122
                     places.setdefault(key, []).append((below / name).as_posix())
     matches = [places.get(path, []) for path in paths]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fgvc import untrusted
-from fgvc.data.image_formats import HEAD, READABLE, kind_of, with_article
+from fgvc.data.image_formats import HEAD_BYTES, READABLE, kind_of, with_article
 from fgvc.types import UserError
 
 DELIMITERS = ",\t;|"
@@ -172,7 +172,7 @@ def _check_text(value: object) -> None:
 def refuse_others(file: Path) -> None:
     """Refuse what is no text, by its first bytes; name it and the way out."""
     with untrusted.open_regular(file) as source:
-        head = source.read(HEAD)
+        head = source.read(HEAD_BYTES)
     for start, what, way_out in _OTHERS:
         if head.startswith(start):
             raise UserError(f"dataset.table={file}: is {what}; {way_out}")
