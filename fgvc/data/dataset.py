@@ -92,7 +92,7 @@ def _synthetic_manifest(
 
     root = _root(conf)
     try:
-        images, kept = build(policy=policy, on_note=on_note), synthetic.pictures(root)
+        images, kept = build(policy=policy, on_note=on_note), synthetic.image_digests(root)
         rows = zip(images.path, images.sha256, strict=True)
         if all(sha256 in (kept[path], ABSENT) for path, sha256 in rows):
             return images

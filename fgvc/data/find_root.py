@@ -15,7 +15,7 @@ from pathlib import Path
 from fgvc.data.index import list_first
 from fgvc.types import UserError
 
-DEPTH = 3  # folders below the root that are searched
+MAX_DEPTH = 3  # folders below the root that are searched
 
 
 def find_folder(root: Path, here: Callable[[Path], bool], what: str) -> Path:
@@ -93,12 +93,12 @@ def _levels(root: Path) -> Iterator[list[Path]]:
     """The root, then the folders one below it, and so on; hidden ones are passed over."""
     level = [require_folder(root)]
     yield level
-    for _ in range(DEPTH):
-        level = [below for folder in level for below in _below(folder)]
+    for _ in range(MAX_DEPTH):
+        level = [below for folder in level for below in _subfolders(folder)]
         yield level
 
 
-def _below(folder: Path) -> list[Path]:
+def _subfolders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if not entry.name.startswith(".")]

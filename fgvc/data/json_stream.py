@@ -16,7 +16,7 @@ from fgvc import untrusted
 from fgvc.types import UserError
 
 CHUNK = 1 << 20  # characters read at a time
-LONGEST = 1 << 25  # characters of one value; what does not end by then is damaged
+MAX_VALUE = 1 << 25  # characters of one value; what does not end by then is damaged
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _ENDS = tuple(" \t\n\r,]}:")
 _DECODER = json.JSONDecoder(
@@ -135,7 +135,7 @@ class _Cursor:
                 return ""
 
     def _more(self) -> bool:
-        if len(self.text) - self.at > LONGEST:
+        if len(self.text) - self.at > MAX_VALUE:
             return False
         piece = self.stream.read(CHUNK)
         self.text, self.at, self.fresh = self.text[self.at :] + piece, 0, True

@@ -12,10 +12,10 @@ import numpy as np
 from fgvc.data.index import list_first, repeated
 from fgvc.types import LabelMap, UserError
 
-SPARSEST = 1000  # ids between the lowest and the highest, per class, that are listed
+MAX_IDS_PER_CLASS = 1000  # ids between the lowest and the highest, per class, that are listed
 
 
-def numbered(ids: Sequence[int], names: Sequence[str], where: str, gaps: bool) -> LabelMap:
+def from_ids(ids: Sequence[int], names: Sequence[str], where: str, gaps: bool) -> LabelMap:
     """Label map of a dataset that numbers its classes; index order is the order of the ids.
 
     Args:
@@ -32,7 +32,7 @@ def numbered(ids: Sequence[int], names: Sequence[str], where: str, gaps: bool) -
         if twice := repeated(values):
             raise UserError(f"{where}: {what} listed twice: {list_first(twice)}")
     span = max(ids) - min(ids) + 1
-    if not gaps and span > SPARSEST * len(ids):  # the ids between are not worth a list
+    if not gaps and span > MAX_IDS_PER_CLASS * len(ids):  # the ids between are not worth a list
         raise UserError(
             f"{where}: class ids {min(ids)} to {max(ids)} for {len(ids)} classes; correct the ids, "
             "or accept a partial copy with dataset.partial=true"
@@ -47,13 +47,13 @@ def numbered(ids: Sequence[int], names: Sequence[str], where: str, gaps: bool) -
     return LabelMap(ids=tuple(str(i) for i, _ in pairs), names=tuple(name for _, name in pairs))
 
 
-def named(names: Iterable[str]) -> LabelMap:
+def from_names(names: Iterable[str]) -> LabelMap:
     """Label map of a dataset that only names its classes: id = name, in sorted order."""
     ordered = tuple(sorted(names))
     return LabelMap(ids=ordered, names=ordered)
 
 
-def joined(raw_N: np.ndarray, labelmap: LabelMap, where: object, source: str) -> np.ndarray:
+def to_indices(raw_N: np.ndarray, labelmap: LabelMap, where: object, source: str) -> np.ndarray:
     """The dataset's own class id of each image -> int64 class index.
 
     Args:
@@ -74,7 +74,7 @@ def joined(raw_N: np.ndarray, labelmap: LabelMap, where: object, source: str) ->
     return np.array([index_of[raw] for raw in raw_U.tolist()], dtype=np.int64)[place_N]
 
 
-def used(
+def drop_empty_classes(
     ids: Sequence[int], names: Sequence[str], raw_N: np.ndarray
 ) -> tuple[list[int], list[str]]:
     """The ids and names of those classes that have images.
@@ -87,7 +87,7 @@ def used(
     return [number for number, _ in kept], [name for _, name in kept]
 
 
-def check_folders(
+def check_class_folders(
     path: Sequence[str], label_N: np.ndarray, folder_of: Sequence[str], where: object, lax: bool
 ) -> None:
     """The folder an image lies in is a second witness of its label: a shifted map shows here.

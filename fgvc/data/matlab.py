@@ -23,13 +23,13 @@ from fgvc.data import matlab_parser
 from fgvc.types import UserError
 from fgvc.untrusted import MIB, open_regular, parse_json
 
-MOST_BYTES = 256 * MIB  # of a file; the largest of a dataset has 0.4 MiB
-MOST_OUTPUT = 512 * MIB  # of what the parser prints
-SECONDS = 60.0  # for all files, on a busy machine
-EXACT = 2**53  # the largest whole number that a float64 holds exactly
-AGAIN = "copy or download it again"
+MAX_BYTES = 256 * MIB  # of a file; the largest of a dataset has 0.4 MiB
+MAX_OUTPUT = 512 * MIB  # of what the parser prints
+TIMEOUT = 60.0  # for all files, on a busy machine
+MAX_EXACT_INTEGER = 2**53  # the largest whole number that a float64 holds exactly
+COPY_AGAIN = "copy or download it again"
 # a signal to every process of a job may kill the parser, which is then started once more
-_NOTICES = tuple(
+_SIGNAL_EXITS = tuple(
     -getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
     if hasattr(signal, name)
@@ -68,12 +68,14 @@ class MatFile:
         """Whole numbers as int64; UserError for any other."""
         numbers = self._column(name).numbers
         if numbers is None:
-            raise UserError(f"{self.file}: {name} holds something that is no number; {AGAIN}")
+            raise UserError(f"{self.file}: {name} holds something that is no number; {COPY_AGAIN}")
         value_N = np.array(numbers, dtype=np.float64)  # None becomes NaN
         if not np.array_equal(value_N, np.round(value_N)):
-            raise UserError(f"{self.file}: {name} holds numbers that are not whole; {AGAIN}")
-        if len(value_N) and np.abs(value_N).max() > EXACT:
-            raise UserError(f"{self.file}: {name} holds numbers above {EXACT}; {AGAIN}")
+            raise UserError(f"{self.file}: {name} holds numbers that are not whole; {COPY_AGAIN}")
+        if len(value_N) and np.abs(value_N).max() > MAX_EXACT_INTEGER:
+            raise UserError(
+                f"{self.file}: {name} holds numbers above {MAX_EXACT_INTEGER}; {COPY_AGAIN}"
+            )
         return value_N.astype(np.int64)
 
     def struct(self, name: str) -> MatFile:
@@ -96,7 +98,7 @@ class MatFile:
         if column.rows:
             raise UserError(
                 f"{self.file}: {name} holds {column.rows} values, more than the "
-                f"{matlab_parser.MOST_ROWS} that are read; get the original file"
+                f"{matlab_parser.MAX_ROWS} that are read; get the original file"
             )
         return column
 
@@ -113,18 +115,20 @@ def load(file: Path) -> MatFile:
 def load_all(files: Sequence[Path]) -> list[MatFile]:
     """Read several files in one child process, because its start is slow; errors as `load`."""
     for file in files:
-        _check(file)
-    output, ending = _parsed(files)
-    if ending in _NOTICES:
-        output, ending = _parsed(files)
+        _check_file(file)
+    output, ending = _run_parser(files)
+    if ending in _SIGNAL_EXITS:
+        output, ending = _run_parser(files)
     *lines, _ = output.split(b"\n")  # the last is cut short, or empty
-    read = [_file(file, line) for file, line in zip(files, lines, strict=False)]
+    read = [_read_result(file, line) for file, line in zip(files, lines, strict=False)]
     if len(read) < len(files):
-        raise UserError(f"{files[len(read)]}: no MATLAB file, or a damaged one: {_death(ending)}")
+        raise UserError(
+            f"{files[len(read)]}: no MATLAB file, or a damaged one: {_exit_message(ending)}"
+        )
     return read
 
 
-def _check(file: Path) -> None:
+def _check_file(file: Path) -> None:
     """Refuse a file that is missing, unreadable or too large, without parsing it."""
     try:
         with open_regular(file) as opened:
@@ -133,14 +137,14 @@ def _check(file: Path) -> None:
         raise UserError(f"{file}: no such file; is dataset.root= right?") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise UserError(
-            f"{file}: {size} bytes, more than the {MOST_BYTES} that a .mat file of this dataset "
-            f"may have; {AGAIN}"
+            f"{file}: {size} bytes, more than the {MAX_BYTES} that a .mat file of this dataset "
+            f"may have; {COPY_AGAIN}"
         )
 
 
-def _parsed(files: Sequence[Path]) -> tuple[bytes, int | None]:
+def _run_parser(files: Sequence[Path]) -> tuple[bytes, int | None]:
     """The output of the parser and its exit code; None if it ran out of time."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     process = subprocess.Popen(
@@ -153,7 +157,7 @@ def _parsed(files: Sequence[Path]) -> tuple[bytes, int | None]:
     assert process.stdin is not None
     assert process.stdout is not None
     late = threading.Event()
-    timer = threading.Timer(SECONDS, lambda: (late.set(), process.kill()))
+    timer = threading.Timer(TIMEOUT, lambda: (late.set(), process.kill()))
     timer.start()
     try:
         try:
@@ -161,7 +165,7 @@ def _parsed(files: Sequence[Path]) -> tuple[bytes, int | None]:
             process.stdin.close()
         except BrokenPipeError:
             pass  # it died at once: its exit code gives the reason
-        output = process.stdout.read(MOST_OUTPUT)
+        output = process.stdout.read(MAX_OUTPUT)
     finally:
         process.kill()
         timer.cancel()
@@ -170,54 +174,54 @@ def _parsed(files: Sequence[Path]) -> tuple[bytes, int | None]:
     return output, None if late.is_set() else code
 
 
-def _file(file: Path, line: bytes) -> MatFile:
+def _read_result(file: Path, line: bytes) -> MatFile:
     """The parser's answer for a file, checked: a hostile file may control the parser."""
     try:
         answer = parse_json(line)
         if not isinstance(answer, dict):
             raise ValueError("no object")
         if "error" in answer:
-            raise UserError(f"{file}: {_refusal(str(answer['error']), answer.get('kind'))}")
+            raise UserError(f"{file}: {_error_message(str(answer['error']), answer.get('kind'))}")
         variables = answer.get("variables")
-        return MatFile(file, _columns(variables, matlab_parser.DEPTH + 1))
+        return MatFile(file, _columns(variables, matlab_parser.MAX_DEPTH + 1))
     except ValueError as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"{file}: no MATLAB file, or a damaged one (its parser answered: {error}); {AGAIN}"
+            f"{file}: no MATLAB file, or a damaged one (its parser answered: {error}); {COPY_AGAIN}"
         ) from None
 
 
-def _refusal(reason: str, kind: object) -> str:
+def _error_message(reason: str, kind: object) -> str:
     if kind == "version":
         return "saved again as MATLAB 7.3; get the original file"
     if kind == "memory":
         return (
             f"no MATLAB file of a dataset: it takes too much memory ({reason or 'none is left'}, "
-            f"and {matlab_parser.MEMORY} bytes are allowed); {AGAIN}"
+            f"and {matlab_parser.MAX_MEMORY} bytes are allowed); {COPY_AGAIN}"
         )
-    return f"no MATLAB file, or a damaged one ({reason}); {AGAIN}"
+    return f"no MATLAB file, or a damaged one ({reason}); {COPY_AGAIN}"
 
 
-def _death(ending: int | None) -> str:
+def _exit_message(ending: int | None) -> str:
     if ending is None:
-        return f"its parser did not end within {SECONDS:g} s; {AGAIN}"
+        return f"its parser did not end within {TIMEOUT:g} s; {COPY_AGAIN}"
     if ending < 0:
         try:
             name = signal.Signals(-ending).name
         except ValueError:
             name = f"signal {-ending}"
-        return f"its parser crashed ({name}); {AGAIN}"
-    return f"its parser failed (exit code {ending}); {AGAIN}"
+        return f"its parser crashed ({name}); {COPY_AGAIN}"
+    return f"its parser failed (exit code {ending}); {COPY_AGAIN}"
 
 
 def _columns(plain: object, depth: int) -> dict[str, Column]:
     if not isinstance(plain, dict):
         raise ValueError("no object of columns")
-    return {str(name): _plain_column(value, depth) for name, value in plain.items()}
+    return {str(name): _column(value, depth) for name, value in plain.items()}
 
 
-def _plain_column(plain: object, depth: int) -> Column:
+def _column(plain: object, depth: int) -> Column:
     """Raises ValueError for anything that `mat_parser.column` does not make."""
     if not isinstance(plain, dict) or depth < 0:
         raise ValueError("no column")

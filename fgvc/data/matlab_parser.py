@@ -18,22 +18,26 @@ import sys
 import zlib
 from typing import Any
 
-MEMORY = 2 << 30  # bytes of address space
-UNPACKED = 1 << 28  # bytes of the compressed elements of a file
-SECONDS = 10  # of the processor, for all files; those of a dataset take half a second
-DEPTH = 2  # of struct arrays
-MOST_ROWS = 2_000_000  # of a column; the largest of a dataset has 16,185
+MAX_MEMORY = 2 << 30  # bytes of address space
+MAX_UNPACKED = 1 << 28  # bytes of the compressed elements of a file
+MAX_CPU_SECONDS = 10  # of the processor, for all files; those of a dataset take half a second
+MAX_DEPTH = 2  # of struct arrays
+MAX_ROWS = 2_000_000  # of a column; the largest of a dataset has 16,185
 _HEADER, _COMPRESSED = 128, 15  # bytes before the first element; MATLAB's type of an element
 _STEP = 1 << 20
 
 
-def limit() -> None:
+def set_limits() -> None:
     """Limit this process; a system without these limits has only those of `fgvc.data.matlab`."""
     try:
         import resource
     except ImportError:  # Windows
         return
-    for name, most in (("RLIMIT_AS", MEMORY), ("RLIMIT_CPU", SECONDS), ("RLIMIT_CORE", 0)):
+    for name, most in (
+        ("RLIMIT_AS", MAX_MEMORY),
+        ("RLIMIT_CPU", MAX_CPU_SECONDS),
+        ("RLIMIT_CORE", 0),
+    ):
         try:
             hard = resource.getrlimit(getattr(resource, name))[1]
             soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -54,31 +58,31 @@ def check_unpacked(data: bytes) -> None:
         kind = int.from_bytes(data[place : place + 4], order)
         size = int.from_bytes(data[place + 4 : place + 8], order)
         if kind == _COMPRESSED:
-            total = _count(data[place + 8 : place + 8 + size], total)
+            total = _count_unpacked(data[place + 8 : place + 8 + size], total)
         place += 8 + size
 
 
-def _count(packed: bytes, total: int) -> int:
+def _count_unpacked(packed: bytes, total: int) -> int:
     stream = zlib.decompressobj()
     try:
         while packed and not stream.eof:
             total += len(stream.decompress(packed, _STEP))
             packed = stream.unconsumed_tail
-            if total > UNPACKED:
-                raise MemoryError(f"more than {UNPACKED} bytes unpacked")
+            if total > MAX_UNPACKED:
+                raise MemoryError(f"more than {MAX_UNPACKED} bytes unpacked")
     except zlib.error:
         pass  # SciPy reports the damage
     return total
 
 
-def column(values: Any, depth: int = DEPTH) -> dict[str, Any]:
+def column(values: Any, depth: int = MAX_DEPTH) -> dict[str, Any]:
     """A variable or field as plain data."""
     import numpy as np
 
     rows = np.atleast_1d(values).ravel()
     if rows.dtype.names and depth:
         return {"fields": {name: column(rows[name], depth - 1) for name in rows.dtype.names}}
-    if len(rows) > MOST_ROWS:
+    if len(rows) > MAX_ROWS:
         return {"texts": [], "numbers": None, "rows": len(rows)}
     try:
         number_N = np.array(rows.tolist(), dtype=np.float64).reshape(len(rows))
@@ -113,7 +117,7 @@ def main() -> None:
     """Read the list of paths and print a line for each."""
     import scipy.io  # noqa: F401 - before the bound of memory, which counts its libraries too
 
-    limit()
+    set_limits()
     for path in json.load(sys.stdin):
         print(json.dumps(parse(path)), flush=True)
 

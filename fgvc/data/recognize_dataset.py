@@ -18,8 +18,8 @@ from fgvc.data.image_formats import has_image_suffix
 from fgvc.data.split_names import split_of
 from fgvc.untrusted.shell import setting
 
-DEPTH = 3  # folders below the root that are searched
-MOST = 20_000  # entries that are looked at: the root may be anything
+MAX_DEPTH = 3  # folders below the root that are searched
+MAX_ENTRIES = 20_000  # entries that are looked at: the root may be anything
 NAMES = {
     "cub": "CUB-200-2011",
     "cars": "Stanford Cars",
@@ -27,24 +27,28 @@ NAMES = {
     "nabirds": "NABirds",
     "inat2017": "iNaturalist 2017",
 }
-BRANCHES = {"Actinopterygii", "Amphibia", "Arachnida", "Aves", "Fungi", "Insecta", "Plantae"}
-_FILES = {  # by the surest file
+ICONIC_GROUPS = {"Actinopterygii", "Amphibia", "Arachnida", "Aves", "Fungi", "Insecta", "Plantae"}
+_SIGNATURE_FILES = {  # by the surest file
     "inat2017": re.compile(r"(train|val)2017\.json"),
     "cars": re.compile(r"cars_.*\.mat"),
     "dogs": re.compile(r"(train|test|file)_list\.mat"),
     "nabirds": re.compile(r"hierarchy\.txt|sizes\.txt"),
 }
-_CUB = {"images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"}
-_COMPLETE = {  # every file that a reader needs beside the pictures
-    "nabirds": _CUB | {"hierarchy.txt"},
-    "cub": _CUB,
+_CUB_FILES = {"images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"}
+_INDEX_FILES = {  # every file that a reader needs beside the pictures
+    "nabirds": _CUB_FILES | {"hierarchy.txt"},
+    "cub": _CUB_FILES,
     "cars": {"cars_annos.mat"},
     "dogs": {"train_list.mat", "test_list.mat"},
     "inat2017": {"train2017.json", "val2017.json"},
 }
-_PICTURES = ("images", "car_ims", "train_val_images")  # the datasets' own folders, in lower case
-_YEAR = re.compile(r"(?:train|val|test|train_val)_?(2018|2019|2021)(?:\.json)?")
-_SPECIES_OF_2021 = re.compile(r"\d{5}_(Animalia|Fungi|Plantae)_\w+")
+_IMAGE_FOLDERS = (
+    "images",
+    "car_ims",
+    "train_val_images",
+)  # the datasets' own folders, in lower case
+_OTHER_RELEASE = re.compile(r"(?:train|val|test|train_val)_?(2018|2019|2021)(?:\.json)?")
+_SPECIES_FOLDER_2021 = re.compile(r"\d{5}_(Animalia|Fungi|Plantae)_\w+")
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ def advice(root: Path, reader: str) -> str | None:
     """
     if reader in ("table", "synthetic") or not root.is_dir():
         return None
-    entries = list(_near(root))
-    dataset = _published(entries)
+    entries = list(_walk(root))
+    dataset = _identify(entries)
     if dataset == reader:
         return None
     if dataset is not None:
@@ -87,9 +91,9 @@ def advice(root: Path, reader: str) -> str | None:
 
 def official_note(root: Path) -> tuple[str, ...]:
     """A note where dataset=folder reads the pictures of a dataset that has official files."""
-    for place in (root, *([root.parent] if root.name.casefold() in _PICTURES else [])):
+    for place in (root, *([root.parent] if root.name.casefold() in _IMAGE_FOLDERS else [])):
         names = {e.path.name for folder in (place, place / "lists") for e in _entries(folder)}
-        found = next((name for name, files in _COMPLETE.items() if files <= names), None)
+        found = next((name for name, files in _INDEX_FILES.items() if files <= names), None)
         if found is not None and "generator.json" not in names:  # as synthetic birds have it
             return (
                 f"{place} holds the official files of {NAMES[found]}, which dataset=folder "
@@ -108,9 +112,12 @@ def is_merged_inat2017(root: Path) -> bool:
 
     As torchvision's INaturalist leaves them.
     """
-    names = {entry.path.name for entry in _near(root)}
-    other = any(_YEAR.fullmatch(name) or _FILES["inat2017"].fullmatch(name) for name in names)
-    return len(BRANCHES & names) >= 3 and not other
+    names = {entry.path.name for entry in _walk(root)}
+    other = any(
+        _OTHER_RELEASE.fullmatch(name) or _SIGNATURE_FILES["inat2017"].fullmatch(name)
+        for name in names
+    )
+    return len(ICONIC_GROUPS & names) >= 3 and not other
 
 
 def class_folders(root: Path) -> Path | None:
@@ -120,17 +127,17 @@ def class_folders(root: Path) -> Path | None:
     images or train is meant, and all of them where each is called like a split.
     """
     level = [root]
-    for _ in range(DEPTH + 1):
+    for _ in range(MAX_DEPTH + 1):
         found = [folder for folder in level if _holds_classes(folder)]
         if len(found) > 1:
-            return _chosen(found)
+            return _choose(found)
         if found:
             return found[0].parent if _is_split_beside(found[0]) else found[0]
-        level = [e.path for folder in level for e in _entries(folder) if e.is_folder][:MOST]
+        level = [e.path for folder in level for e in _entries(folder) if e.is_folder][:MAX_ENTRIES]
     return None
 
 
-def _chosen(folders: list[Path]) -> Path | None:
+def _choose(folders: list[Path]) -> Path | None:
     parents = {folder.parent for folder in folders}
     if len(parents) == 1 and all(split_of(folder.name) is not None for folder in folders):
         return parents.pop()
@@ -149,25 +156,27 @@ def _is_split_beside(folder: Path) -> bool:
 
 def _holds_classes(folder: Path) -> bool:
     inside = [entry.path for entry in _entries(folder) if entry.is_folder][:50]
-    return sum(any(_is_picture(entry) for entry in _entries(path)) for path in inside) > 1
+    return sum(any(_is_image(entry) for entry in _entries(path)) for path in inside) > 1
 
 
-def _is_picture(entry: Entry) -> bool:
+def _is_image(entry: Entry) -> bool:
     return not entry.is_folder and has_image_suffix(entry.path.name)
 
 
-def _published(entries: list[Entry]) -> str | None:
+def _identify(entries: list[Entry]) -> str | None:
     """The dataset whose files these are, by the surest sign."""
-    for dataset, sign in _FILES.items():
+    for dataset, sign in _SIGNATURE_FILES.items():
         if any(sign.fullmatch(entry.path.name) for entry in entries if not entry.is_folder):
             return dataset
     index = [e.path for e in entries if e.path.name in ("images.txt", "train_test_split.txt")]
     if not index:
         return None
-    return "nabirds" if re.match(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-", _start(index[0])) else "cub"
+    return (
+        "nabirds" if re.match(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-", _first_bytes(index[0])) else "cub"
+    )
 
 
-def _start(file: Path) -> bytes:
+def _first_bytes(file: Path) -> bytes:
     try:
         return file_state.read(str(file), 64)
     except file_state.UnreadableError:
@@ -177,9 +186,9 @@ def _start(file: Path) -> bytes:
 def _other_year(entries: list[Entry]) -> str | None:
     """The year of another release of iNaturalist."""
     for entry in entries:
-        if match := _YEAR.fullmatch(entry.path.name):
+        if match := _OTHER_RELEASE.fullmatch(entry.path.name):
             return match.group(1)
-        if entry.path.name == "train_mini.json" or _SPECIES_OF_2021.fullmatch(entry.path.name):
+        if entry.path.name == "train_mini.json" or _SPECIES_FOLDER_2021.fullmatch(entry.path.name):
             return "2021"
     return None
 
@@ -191,10 +200,10 @@ def _is_cub_2010(entries: list[Entry]) -> bool:
     )
 
 
-def _near(root: Path) -> Iterator[Entry]:
+def _walk(root: Path) -> Iterator[Entry]:
     """What lies in the root, in its folders and in theirs; not all of it where that is much."""
-    level, left = [root], MOST
-    for _ in range(DEPTH):
+    level, left = [root], MAX_ENTRIES
+    for _ in range(MAX_DEPTH):
         below = []
         for folder in level:
             for entry in _entries(folder):
@@ -211,7 +220,7 @@ def _entries(folder: Path) -> list[Entry]:
     """What lies in a folder, by name; hidden entries are passed over."""
     try:
         with os.scandir(folder) as entries:
-            found = [Entry(Path(entry), entry.is_dir()) for entry in islice(entries, MOST)]
+            found = [Entry(Path(entry), entry.is_dir()) for entry in islice(entries, MAX_ENTRIES)]
     except OSError:
         return []
     return sorted(

@@ -31,22 +31,22 @@ _TAIL = (
 )
 
 
-def _plain(text: str) -> str:
+def _without_accents(text: str) -> str:
     """A text without case and accents."""
     letters = unicodedata.normalize("NFKD", text.casefold())
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
-_KNOWN = {
-    split: re.compile(_plain(rf"(?:the|my)?(?:{'|'.join(words)}){_TAIL}"))
+_PATTERNS = {
+    split: re.compile(_without_accents(rf"(?:the|my)?(?:{'|'.join(words)}){_TAIL}"))
     for split, words in WORDS.items()
 }
 
 
 def split_of(name: str) -> int | None:
     """TRAIN, VAL or TEST if a name is a usual word for a split, in any case; otherwise None."""
-    plain = re.sub(r"[\W_]+", "", _plain(name))
-    return next((split for split, known in _KNOWN.items() if known.fullmatch(plain)), None)
+    plain = re.sub(r"[\W_]+", "", _without_accents(name))
+    return next((split for split, known in _PATTERNS.items() if known.fullmatch(plain)), None)
 
 
 def may_be_split(name: str) -> bool:

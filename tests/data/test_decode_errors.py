@@ -142,7 +142,7 @@ def read_all(file: Path) -> None:
     for read in (lambda: decode(file.read_bytes(), file.name), lambda: image_size(file)):
         with pytest.raises(Exception):  # noqa: B017 - whatever it is, nothing is started
             read()
-    looks = images.look(file.parent, [file.name], 1, lambda n, note="": None)
+    looks = images.read_images(file.parent, [file.name], 1, lambda n, note="": None)
     assert "PostScript" in looks.bad[0]
 
 
@@ -182,7 +182,7 @@ def test_a_strip_is_refused_and_a_pixel_is_a_image(jpeg: Callable[..., bytes], t
     for name, size in (("wide", (1000, 1)), ("tall", (1, 1000)), ("pixel", (1, 1))):
         (tmp_path / name).write_bytes(jpeg(1, size))
     names = ["pixel", "tall", "wide"]
-    looks = images.look(tmp_path, names, 1, lambda n, note="": None)
+    looks = images.read_images(tmp_path, names, 1, lambda n, note="": None)
     assert looks.bad.keys() == {1, 2}
     assert looks.bad[1].startswith("tall: an image of 1 x 1000 pixels is too thin")
     assert torch.unique(decode((tmp_path / "pixel").read_bytes(), "pixel")).numel() <= 3

@@ -31,13 +31,13 @@ def test_copies_are_near_and_others_far(scale, quality):
         image = picture(seed)
         out = io.BytesIO()
         image.resize((round(300 * scale), round(200 * scale))).save(out, "JPEG", quality=quality)
-        assert distance(code(image), code(Image.open(out))) <= near_duplicates.BOUND
-        assert distance(code(image), code(picture(seed + 100))) > 2 * near_duplicates.BOUND
+        assert distance(code(image), code(Image.open(out))) <= near_duplicates.MAX_DISTANCE
+        assert distance(code(image), code(picture(seed + 100))) > 2 * near_duplicates.MAX_DISTANCE
 
 
 def test_more_bands_than_differing_bits():
     """By the pigeonhole principle a pair within BOUND shares a band; the bands cover each half."""
-    assert 2 * len(near_duplicates.BANDS) > near_duplicates.BOUND
+    assert 2 * len(near_duplicates.BANDS) > near_duplicates.MAX_DISTANCE
     bits = [bit for first, width in near_duplicates.BANDS for bit in range(first, first + width)]
     assert bits == list(range(64))
 
@@ -50,7 +50,7 @@ def test_search_finds_what_comparing_all_with_all_finds():
         for bit in rng.choice(128, row % 15, replace=False).tolist():
             other_M2[row, bit // 64] ^= np.uint64(1 << (bit % 64))
     differ_NM = np.bitwise_count(one_N2[:, None] ^ other_M2[None]).sum(axis=2)
-    wanted = np.argwhere(differ_NM <= near_duplicates.BOUND)
+    wanted = np.argwhere(differ_NM <= near_duplicates.MAX_DISTANCE)
     assert len(wanted) == 180
     assert near_duplicates.pairs(one_N2, other_M2).tolist() == wanted.tolist()
 

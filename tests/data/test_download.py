@@ -151,7 +151,7 @@ def pauses(monkeypatch) -> list[float]:
     """What the program would have waited; it waits for nothing here."""
     waited: list[float] = []
     monkeypatch.setattr(http.time, "sleep", waited.append)
-    monkeypatch.setattr(http, "GAIN", 1000)
+    monkeypatch.setattr(http, "MIN_PROGRESS", 1000)
     return waited
 
 
@@ -182,7 +182,7 @@ def test_an_interrupted_file_is_gone_on_with(served, host, tmp_path, pauses, kno
     archive = served("a.tar", DATA, cut_after(0.25), cut_after(0.5), hang_up, **size)
     assert received(archive, tmp_path).read_bytes() == DATA
     starts = [int(asked[6:-1]) if asked else 0 for _, asked in host.requests]
-    assert 0 <= len(DATA) // 4 - starts[1] < http.PIECE
+    assert 0 <= len(DATA) // 4 - starts[1] < http.CHUNK
     assert 0 == starts[0] < starts[1] < starts[2] == starts[3]  # nothing came of the third
 
 
@@ -259,7 +259,7 @@ def test_tries_are_counted_and_bounded(served, host, tmp_path, pauses, misdeed, 
     assert "\n" not in message
     # a first try that brings something is progress, and not one of those that count
     first = 1 if misdeed in (other_bytes, too_long, short_and_proud, cut_without_ranges) else 0
-    assert len(host.requests) in (http.TRIES, http.TRIES + first)
+    assert len(host.requests) in (http.MAX_FAILURES, http.MAX_FAILURES + first)
     assert pauses[-4:] == [1.0, 2.0, 4.0, 8.0]
     assert [path.name for path in tmp_path.iterdir()] == (["a.tar.part"] if kept else [])
 
@@ -429,7 +429,7 @@ def test_an_archive_that_lies_beside_the_root_is_used_and_kept(served, wanted, h
 
 def test_nothing_is_put_in_place_when_the_second_archive_fails(served, wanted, host, tmp_path):
     first = served("images.tar", tar(GOOD))
-    second = served("lists.tar", tar(GOOD), *[not_found] * http.TRIES)
+    second = served("lists.tar", tar(GOOD), *[not_found] * http.MAX_FAILURES)
     with pytest.raises(UserError, match="404"):
         download.fetch(wanted(first, second), silent)
     assert left(tmp_path) == [".dogs.download"]  # the first is not fetched twice

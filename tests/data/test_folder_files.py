@@ -147,7 +147,7 @@ def test_fifos_and_devices_are_never_opened(birds):
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from fgvc.data import folder
+from fgvc.data.datasets import folder
 os.seteuid(65534)
 try:
     folder.read(Path(sys.argv[1]), 0.25, 0)

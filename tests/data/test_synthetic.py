@@ -18,11 +18,11 @@ from sklearn.preprocessing import StandardScaler
 
 from fgvc.config.schema import Generator
 from fgvc.data.datasets.synthetic import VERSION, scene, write
-from fgvc.data.datasets.synthetic.bird import PARTS, Shape, bird
+from fgvc.data.datasets.synthetic.bird import PARTS, Shape, draw_bird
 from fgvc.data.datasets.synthetic.folder import render
 from fgvc.data.datasets.synthetic.species import (
     ATTRIBUTES,
-    GENUS,
+    GENUS_ATTRIBUTES,
     GENUS_SIZE,
     distance,
     hierarchy,
@@ -90,7 +90,9 @@ def test_a_genus_is_the_species_that_share_its_looks():
     above = hierarchy(made)
     kinds = species(made.classes, made.seed)
     for (a, one), (b, other) in combinations(enumerate(kinds), 2):
-        alike = all(getattr(one.code, part) == getattr(other.code, part) for part in GENUS)
+        alike = all(
+            getattr(one.code, part) == getattr(other.code, part) for part in GENUS_ATTRIBUTES
+        )
         assert (above.chain[a] == above.chain[b]) == alike
     assert len(set(above.chain)) == len(above.names) == 3
     assert above.names[above.chain[0][0]].startswith(kinds[0].code.crest)
@@ -140,7 +142,7 @@ def test_licence_and_approval_lie_beside(small):
 
 
 def test_pool_draws_the_same_bytes(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("fgvc.data.datasets.synthetic.folder.POOL_FROM", 4)
+    monkeypatch.setattr("fgvc.data.datasets.synthetic.folder.MIN_POOL_IMAGES", 4)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert contents(write(tmp_path / "birds", SMALL)) == contents(small)
 
@@ -242,9 +244,9 @@ def test_settings_that_cannot_be_drawn_are_refused(tmp_path, change):
 # ---- where things are
 
 
-def planted(monkeypatch, parts: set[str], stream: tuple[int, int, int, int]) -> scene.Picture:
+def planted(monkeypatch, parts: set[str], stream: tuple[int, int, int, int]) -> scene.Drawing:
     """A picture without haze or grain in which the named parts have a colour of their own."""
-    real = bird
+    real = draw_bird
 
     def painted(*args):
         return [
@@ -252,9 +254,9 @@ def planted(monkeypatch, parts: set[str], stream: tuple[int, int, int, int]) -> 
             for each in real(*args)
         ]
 
-    monkeypatch.setattr(scene, "bird", painted)
+    monkeypatch.setattr(scene, "draw_bird", painted)
     monkeypatch.setattr(scene, "_expose", lambda rng, image: image)
-    monkeypatch.setattr(scene, "_shaded", lambda image, row, half: image)
+    monkeypatch.setattr(scene, "_shade", lambda image, row, half: image)
     return render(species(12, 0)[stream[1]].code, stream, 320)
 
 

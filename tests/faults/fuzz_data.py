@@ -106,13 +106,13 @@ def _read_dog(path: Path) -> None:
     file = path.parent / "Annotation" / "dog" / "a"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(path.read_bytes())
-    dogs._annotations(path.parent, ["dog/a.jpg"])
+    dogs._read_annotations(path.parent, ["dog/a.jpg"])
 
 
 def _read_boxes(path: Path) -> None:
     whole = path.parent / "train2017.json"
     whole.write_text(json.dumps(INAT))
-    inat2017._boxes_of(inat2017._half(whole), path)
+    inat2017._read_box_file(inat2017._read_annotations(whole), path)
 
 
 def _read_table(path: Path) -> None:
@@ -199,7 +199,11 @@ DOORS: dict[str, Door] = {
     "cub": ([_joined(CUB)], _read_cub, ".txt"),
     "nabirds": ([_joined(NABIRDS)], _read_nabirds, ".txt"),
     "dogs-xml": ([DOG], _read_dog, ".xml"),
-    "inat2017": ([json.dumps(INAT).encode()], lambda path: void(inat2017._half(path)), ".json"),
+    "inat2017": (
+        [json.dumps(INAT).encode()],
+        lambda path: void(inat2017._read_annotations(path)),
+        ".json",
+    ),
     "inat2017-boxes": ([json.dumps(INAT_BOXES).encode()], _read_boxes, ".json"),
     "csv": ([CSV.encode(), CSV.encode("utf-16")], _read_table, ".csv"),
     "tsv": ([CSV.replace(",", "\t").encode()], _read_table, ".tsv"),

@@ -680,8 +680,8 @@ def test_every_other_writer_names_its_file(tmp_path, no_room, writer):
         target.parent.mkdir()
         if writer == "synthetic":
             target = target.with_suffix(".jpg")
-            synthetic_folder.draw(
-                synthetic_folder.Job(target, species(2, 0)[0].code, (0, 0, 0, 0), 32)
+            synthetic_folder.draw_file(
+                synthetic_folder.DrawingJob(target, species(2, 0)[0].code, (0, 0, 0, 0), 32)
             )
         elif writer == "table":
             table = open_table(tmp_path / "birds.parquet")

@@ -114,7 +114,7 @@ def refusal(read: Callable[[], object]) -> str | None:
 
 # name of the file -> reader of it
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "index of CUB": ("images.txt", lambda path: cub_files.table(path, 2)),
+    "index of CUB": ("images.txt", lambda path: cub_files.read_table(path, 2)),
     "index of iNaturalist": ("train2017.json", lambda path: list(json_stream.members(path))),
     "MATLAB file": ("train_list.mat", matlab.load),
     "CSV": ("t.csv", lambda path: table.read(path, None, 0.5, 0)),
@@ -477,9 +477,9 @@ def locked(folder: Path) -> Path:
     [
         lambda root: find_root.find(root, "images.txt"),
         lambda root: untrusted.folders_below(root, 2),
-        lambda root: list(definition.pictures_below(root)),
+        lambda root: list(definition.images_below(root)),
         lambda root: table.read(root, None, 0.5, 0),
-        lambda root: paths._scattered(root, ["b.jpg"]),
+        lambda root: paths._find_scattered(root, ["b.jpg"]),
         lambda root: folder.read(root, 0.5, 0),
         lambda root: input_images.images_manifest(str(root)),
         lambda root: input_images.images_manifest(str(root / "**" / "*.jpg")),

@@ -130,7 +130,7 @@ def test_only_formats_of_the_list_are_opened(name: str, tmp_path: Path, started:
         if door in ("decode", "rescale"):
             assert "\n" not in str(caught.value)
             assert "bird.jpg: " in str(caught.value)
-    assert images.look(tmp_path, [file.name], 1, silent).bad.keys() == {0}
+    assert images.read_images(tmp_path, [file.name], 1, silent).bad.keys() == {0}
     assert not (tmp_path / "bird.png").exists()
     assert not started.exists()
 
@@ -278,7 +278,7 @@ def test_the_limit_is_a_key_and_holds_wherever_a_picture_is_opened(tmp_path: Pat
     with pytest.raises(ImageError, match=rf"^bird\.png: a PNG of 30 x 20 = {line}"):
         decode(file.read_bytes(), file.name, 599)
     assert decode(file.read_bytes(), file.name, 600).shape == (3, 20, 30)
-    assert "more than the 599" in images.look(tmp_path, [file.name], 1, silent, 599).bad[0]
+    assert "more than the 599" in images.read_images(tmp_path, [file.name], 1, silent, 599).bad[0]
     with pytest.raises(UserError, match=r"600 pixels, more than MAX_PIXELS=599"):
         rescale.rescale(file, tmp_path / "out.png", 0, 1, 599)
     with pytest.raises(ValueError, match="more than the 599"):
@@ -518,7 +518,7 @@ def claims_dictionary(xz: bytes) -> bytes:
 @pytest.mark.fault(47)
 def test_empty_members_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = sys.modules["fgvc.data.download.unpack"]
-    monkeypatch.setattr(module, "LEAST", 100 * tarfile.BLOCKSIZE)
+    monkeypatch.setattr(module, "MIN_LIMIT", 100 * tarfile.BLOCKSIZE)
     block = tarfile.TarInfo("a.jpg").tobuf()
     file = tmp_path / "birds.tar"
     file.write_bytes(gzip.compress(block * 1000))
@@ -537,7 +537,7 @@ def test_a_zip_counts_what_comes_out_and_bounds_its_directory(tmp_path: Path, mo
     file.write_bytes(bytes(data))
     with pytest.raises(UnpackError, match=r"birds\.zip: damaged archive"):
         unpack(file, tmp_path / "out", silent)
-    monkeypatch.setattr("fgvc.data.download.stream.DIRECTORY", 10)
+    monkeypatch.setattr("fgvc.data.download.stream.MAX_ZIP_DIRECTORY", 10)
     with pytest.raises(UnpackError, match=r"birds\.zip: its directory has more than"):
         unpack(file, tmp_path / "other", silent)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
@@ -632,7 +632,7 @@ def test_whatever_becomes_of_the_parser_is_one_line(
     (tmp_path / "parser.py").write_text(program)
     monkeypatch.setattr(matlab.matlab_parser, "__file__", str(tmp_path / "parser.py"))
     if name == "hang":
-        monkeypatch.setattr(matlab, "SECONDS", 1.0)
+        monkeypatch.setattr(matlab, "TIMEOUT", 1.0)
     with pytest.raises(UserError, match=said) as caught:
         matlab.load(listing)
     assert str(caught.value).startswith(f"{listing}: ")
@@ -653,7 +653,7 @@ def test_a_mat_file_is_bounded_in_memory(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(UserError, match=r"bomb\.mat: .* too much memory \(more than \d+ bytes"):
         matlab.load(file)
     with sparse.open("wb") as out:
-        out.truncate(matlab.MOST_BYTES + 1)
+        out.truncate(matlab.MAX_BYTES + 1)
     with pytest.raises(UserError, match=r"large\.mat: \d+ bytes, more than the \d+ that"):
         matlab.load(sparse)
 
@@ -671,11 +671,11 @@ def test_damaged_mat_files_end_in_a_line_or_in_values(listing: Path, tmp_path: P
         files[-1].write_bytes(bytes(damaged))
     refused, deaths = [], 0
     while files:
-        output, ending = matlab._parsed(files)
+        output, ending = matlab._run_parser(files)
         lines = output.split(b"\n")[:-1]
         for file, line in zip(files, lines, strict=False):
             try:
-                matlab._file(file, line)
+                matlab._read_result(file, line)
             except UserError as error:
                 refused.append(str(error))
         deaths += len(lines) < len(files)

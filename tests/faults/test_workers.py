@@ -222,7 +222,7 @@ def test_a_rank_that_is_just_started_survives_every_notice(gate, monkeypatch):
 @pytest.mark.fault(3)
 @pytest.mark.timeout(120)
 def test_a_process_that_draws_birds_survives_every_notice(gate, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "POOL_FROM", 4)
+    monkeypatch.setattr(synthetic, "MIN_POOL_IMAGES", 4)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     generator = Generator(1, 2, 2, 1, 64, 0)
     waiting = gate("spawn_main")

@@ -35,14 +35,14 @@ def read(root: Path, partial: bool) -> Index:
     """
     together, annotations = find_root.find(root, "car_ims"), find_root.find(root, "cars_annos.mat")
     if together and annotations:
-        return _whole(together, matlab.load(annotations), partial)
+        return _read_single_folder(together, matlab.load(annotations), partial)
     train, meta = find_root.find(root, "cars_train"), find_root.find(root, "cars_meta.mat")
     if train and meta:
-        return _split(root, train, meta, partial)
-    raise UserError(f"dataset.root={root}: {_lacking(together, annotations, train)}")
+        return _read_devkit(root, train, meta, partial)
+    raise UserError(f"dataset.root={root}: {_missing_files(together, annotations, train)}")
 
 
-def _lacking(together: Path | None, annotations: Path | None, train: Path | None) -> str:
+def _missing_files(together: Path | None, annotations: Path | None, train: Path | None) -> str:
     """What keeps a copy from being read, in words."""
     if annotations and train:
         return (
@@ -63,7 +63,7 @@ def _lacking(together: Path | None, annotations: Path | None, train: Path | None
     )
 
 
-def _whole(folder: Path, file: matlab.MatFile, partial: bool) -> Index:
+def _read_single_folder(folder: Path, file: matlab.MatFile, partial: bool) -> Index:
     """Layout (a)."""
     rows = file.struct("annotations")
     test_N = rows.integers("test")
@@ -74,21 +74,21 @@ def _whole(folder: Path, file: matlab.MatFile, partial: bool) -> Index:
     return Index(
         folder.parent,
         _paths(folder.parent, folder, rows, "relative_im_path"),
-        labelmap.joined(raw_N, classes, file.file, "its class_names"),
+        labelmap.to_indices(raw_N, classes, file.file, "its class_names"),
         np.where(test_N == 1, TEST, TRAIN).astype(np.uint8),
         classes,
         rows.boxes(CORNERS),
     )
 
 
-def _split(root: Path, train: Path, meta_file: Path, partial: bool) -> Index:
+def _read_devkit(root: Path, train: Path, meta_file: Path, partial: bool) -> Index:
     """Layout (b)."""
     test = find_root.find(root, "cars_test")
     train_annos = find_root.find(root, "cars_train_annos.mat")
     if test is None or train_annos is None:
         lacking = "cars_test/" if test is None else "cars_train_annos.mat"
         raise UserError(f"dataset.root={root}: holds cars_train/ but no {lacking}; complete it")
-    files = [meta_file, train_annos, _labelled_test(root)]
+    files = [meta_file, train_annos, _test_annotations(root)]
     meta, *loaded = matlab.load_all(files)
     halves = [half.struct("annotations") for half in loaded]
     if "class" not in halves[1]:
@@ -102,7 +102,7 @@ def _split(root: Path, train: Path, meta_file: Path, partial: bool) -> Index:
     path, label, box = [], [], []
     for half, folder, raw_N in zip(halves, (train, test), raw, strict=True):
         path += _paths(base, folder, half, "fname")
-        label.append(labelmap.joined(raw_N, classes, half.file, meta.file.name))
+        label.append(labelmap.to_indices(raw_N, classes, half.file, meta.file.name))
         box.append(half.boxes(CORNERS))
     return Index(
         base,
@@ -114,7 +114,7 @@ def _split(root: Path, train: Path, meta_file: Path, partial: bool) -> Index:
     )
 
 
-def _labelled_test(root: Path) -> Path:
+def _test_annotations(root: Path) -> Path:
     file = find_root.find(root, WITH_LABELS) or find_root.find(root, WITHOUT_LABELS)
     if file is None:
         raise UserError(f"dataset.root={root}: holds no {WITH_LABELS}; put it there or in devkit/")
@@ -126,8 +126,8 @@ def _classes(file: matlab.MatFile, raw_N: np.ndarray, partial: bool) -> LabelMap
     names = file.texts("class_names")
     ids = list(range(1, len(names) + 1))
     if partial:
-        ids, names = labelmap.used(ids, names, raw_N)
-    return labelmap.numbered(ids, names, str(file.file), gaps=partial)
+        ids, names = labelmap.drop_empty_classes(ids, names, raw_N)
+    return labelmap.from_ids(ids, names, str(file.file), gaps=partial)
 
 
 def _paths(base: Path, folder: Path, rows: matlab.MatFile, field: str) -> tuple[str, ...]:

@@ -29,24 +29,24 @@ def read(root: Path, partial: bool) -> Index:
     Raises:
         UserError: a missing or malformed file, or files that contradict each other.
     """
-    root = _located(root)
-    images = cub_files.images(root, cub_files.integer)
-    raw_N = cub_files.labels(images)
+    root = _find_root(root)
+    images = cub_files.read_images(root, cub_files.parse_integer)
+    raw_N = cub_files.read_labels(images)
     classes = _classes(root, raw_N, partial)
-    label_N = labelmap.joined(raw_N, classes, root / "image_class_labels.txt", "classes.txt")
-    labelmap.check_folders(images.path, label_N, classes.names, root, lax=False)
+    label_N = labelmap.to_indices(raw_N, classes, root / "image_class_labels.txt", "classes.txt")
+    labelmap.check_class_folders(images.path, label_N, classes.names, root, lax=False)
     return Index(
         root,
         images.path,
         label_N,
-        cub_files.split(images),
+        cub_files.read_split(images),
         classes,
-        cub_files.numbers(images, "bounding_boxes.txt", 4),
-        cub_files.parts(images),
+        cub_files.read_numbers(images, "bounding_boxes.txt", 4),
+        cub_files.read_parts(images),
     )
 
 
-def _located(root: Path) -> Path:
+def _find_root(root: Path) -> Path:
     if not find_root.find(root, "images.txt") and (
         find_root.find(root, "annotations-mat") or find_root.find(root, "lists/files.txt")
     ):
@@ -68,7 +68,7 @@ def _located(root: Path) -> Path:
 
 
 def _classes(root: Path, raw_N: np.ndarray, partial: bool) -> LabelMap:
-    ids, names = cub_files.classes(root)
+    ids, names = cub_files.read_classes(root)
     if partial:
-        ids, names = labelmap.used(ids, names, raw_N)
-    return labelmap.numbered(ids, names, str(root / "classes.txt"), gaps=partial)
+        ids, names = labelmap.drop_empty_classes(ids, names, raw_N)
+    return labelmap.from_ids(ids, names, str(root / "classes.txt"), gaps=partial)

@@ -21,13 +21,13 @@ from fgvc.data.index import list_first, repeated
 from fgvc.types import TEST, TRAIN, Parts, UserError
 
 Value = TypeVar("Value")
-WHOLE = re.compile(r"[+-]?[0-9]+")
+INTEGER = re.compile(r"[+-]?[0-9]+")
 INDEX_FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
-LARGEST = float(np.finfo(np.float32).max)  # of a number of an index file
+MAX_NUMBER = float(np.finfo(np.float32).max)  # of a number of an index file
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageList:
     """images.txt. key: text of an image id -> what it is compared by; row: {id: row}."""
 
     root: Path
@@ -39,7 +39,7 @@ class Images:
         return len(self.path)
 
 
-def table(file: Path, columns: int) -> list[list[str]]:
+def read_table(file: Path, columns: int) -> list[list[str]]:
     """Rows of a space-separated file, each led by its line number; blank lines are passed over.
 
     The last column keeps its spaces, so that any file name can stand there.
@@ -65,7 +65,7 @@ def table(file: Path, columns: int) -> list[list[str]]:
     return rows
 
 
-def images(root: Path, key: Callable[[str], Hashable]) -> Images:
+def read_images(root: Path, key: Callable[[str], Hashable]) -> ImageList:
     """Read images.txt; paths begin with `images/`.
 
     Args:
@@ -75,7 +75,7 @@ def images(root: Path, key: Callable[[str], Hashable]) -> Images:
         UserError: an id or a path twice, a path that leaves images/, or no image at all.
     """
     file = root / "images.txt"
-    rows = table(file, 2)
+    rows = read_table(file, 2)
     for line, _, path in rows:
         if safe_relative(path) is None:
             raise _malformed(file, line, path, "a path inside images/")
@@ -84,38 +84,38 @@ def images(root: Path, key: Callable[[str], Hashable]) -> Images:
         raise UserError(f"{file}: path listed twice: {list_first(twice)}")
     image_row: dict[Hashable, int] = {}
     for row, (line, raw, _) in enumerate(rows):
-        image = parsed(key, raw, file, line)
+        image = parse(key, raw, file, line)
         if image_row.setdefault(image, row) != row:
             raise UserError(f"{file}:{line}: image id {raw} listed twice")
     if not image_row:
         raise UserError(f"{file}: lists no image")
-    return Images(root, key, image_row, path)
+    return ImageList(root, key, image_row, path)
 
 
-def classes(root: Path) -> tuple[list[int], list[str]]:
+def read_classes(root: Path) -> tuple[list[int], list[str]]:
     """Ids and names of classes.txt, line by line."""
     file = root / "classes.txt"
-    rows = table(file, 2)
-    return [parsed(integer, raw, file, line) for line, raw, _ in rows], [
+    rows = read_table(file, 2)
+    return [parse(parse_integer, raw, file, line) for line, raw, _ in rows], [
         name for _, _, name in rows
     ]
 
 
-def labels(images: Images) -> np.ndarray:
+def read_labels(images: ImageList) -> np.ndarray:
     """The dataset's own class id of each image, int64."""
-    return _column(images.root / "image_class_labels.txt", images)
+    return _read_column(images.root / "image_class_labels.txt", images)
 
 
-def split(images: Images) -> np.ndarray:
+def read_split(images: ImageList) -> np.ndarray:
     """TRAIN or TEST of each image, uint8."""
     file = images.root / "train_test_split.txt"
-    train_N = _column(file, images)
+    train_N = _read_column(file, images)
     if strange := sorted(set(train_N.tolist()) - {0, 1}):
         raise UserError(f"{file}: is_training is 0 or 1, not {list_first(strange)}")
     return np.where(train_N == 1, TRAIN, TEST).astype(np.uint8)
 
 
-def numbers(images: Images, name: str, columns: int) -> np.ndarray | None:
+def read_numbers(images: ImageList, name: str, columns: int) -> np.ndarray | None:
     """An optional file of so many numbers an image, float32; NaN where an image has none.
 
     Raises:
@@ -126,53 +126,56 @@ def numbers(images: Images, name: str, columns: int) -> np.ndarray | None:
         return None
     value_NC = np.full((len(images), columns), np.nan, dtype=np.float32)
     seen = set()
-    for line, raw_image, *values in table(file, columns + 1):
-        image = parsed(images.key, raw_image, file, line)
+    for line, raw_image, *values in read_table(file, columns + 1):
+        image = parse(images.key, raw_image, file, line)
         if image in seen:
             raise UserError(f"{file}:{line}: image id {raw_image} listed twice")
         seen.add(image)
         row = images.row.get(image)
         if row is not None:
-            value_NC[row] = [parsed(decimal, value, file, line) for value in values]
+            value_NC[row] = [parse(parse_number, value, file, line) for value in values]
     return value_NC
 
 
-def parts(images: Images) -> Parts | None:
+def read_parts(images: ImageList) -> Parts | None:
     """parts/: names and locations, NaN where a part is not visible; None without the files."""
     names_file, file = (images.root / "parts" / name for name in ("parts.txt", "part_locs.txt"))
     if not (names_file.exists() and file.exists()):
         return None
     names = [
-        (parsed(integer, number, names_file, line), name)
-        for line, number, name in table(names_file, 2)
+        (parse(parse_integer, number, names_file, line), name)
+        for line, number, name in read_table(names_file, 2)
     ]
     part_of = {number: part for part, (number, _) in enumerate(names)}
     xy_NK2 = np.full((len(images), len(names), 2), np.nan, dtype=np.float32)
     seen = set()
-    for line, raw_image, raw_part, x, y, visible in table(file, 5):
-        image = parsed(images.key, raw_image, file, line)
+    for line, raw_image, raw_part, x, y, visible in read_table(file, 5):
+        image = parse(images.key, raw_image, file, line)
         row = images.row.get(image)
-        part = part_of.get(parsed(integer, raw_part, file, line))
+        part = part_of.get(parse(parse_integer, raw_part, file, line))
         if part is None:
             raise UserError(f"{file}:{line}: part {raw_part} is not in parts.txt")
         if (image, part) in seen:
             raise UserError(f"{file}:{line}: part {raw_part} of image {raw_image} listed twice")
         seen.add((image, part))
-        if row is not None and parsed(integer, visible, file, line):
-            xy_NK2[row, part] = parsed(finite, x, file, line), parsed(finite, y, file, line)
+        if row is not None and parse(parse_integer, visible, file, line):
+            xy_NK2[row, part] = (
+                parse(parse_finite, x, file, line),
+                parse(parse_finite, y, file, line),
+            )
     return Parts(names=tuple(name for _, name in names), xy_NK2=xy_NK2)
 
 
-def integer(text: str) -> int:
+def parse_integer(text: str) -> int:
     """A whole number in ASCII digits that fits int64; ValueError says what was expected."""
-    if WHOLE.fullmatch(text) is None:
+    if INTEGER.fullmatch(text) is None:
         raise ValueError("a number")
     if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
         raise ValueError("a number that fits 64 bits")
     return int(text)
 
 
-def decimal(text: str) -> float:
+def parse_number(text: str) -> float:
     """A number in ASCII; inf and nan are legal (a missing box); ValueError for other text.
 
     A finite number that float32 cannot hold is refused: an array would hold inf in its place.
@@ -180,21 +183,21 @@ def decimal(text: str) -> float:
     try:
         if text.isascii() and "_" not in text:
             value = float(text)
-            if not math.isfinite(value) or abs(value) <= LARGEST:
+            if not math.isfinite(value) or abs(value) <= MAX_NUMBER:
                 return value
     except ValueError:
         pass
     raise ValueError("a number")
 
 
-def finite(text: str) -> float:
+def parse_finite(text: str) -> float:
     """A finite number in ASCII; ValueError says what was expected."""
-    if not math.isfinite(value := decimal(text)):
+    if not math.isfinite(value := parse_number(text)):
         raise ValueError("a number")
     return value
 
 
-def parsed(kind: Callable[[str], Value], text: str, file: Path, line: str) -> Value:
+def parse(kind: Callable[[str], Value], text: str, file: Path, line: str) -> Value:
     """`kind(text)`; UserError with file:line where that is a ValueError."""
     try:
         return kind(text)
@@ -202,7 +205,7 @@ def parsed(kind: Callable[[str], Value], text: str, file: Path, line: str) -> Va
         raise _malformed(file, line, text, str(error)) from None
 
 
-def _column(file: Path, images: Images) -> np.ndarray:
+def _read_column(file: Path, images: ImageList) -> np.ndarray:
     """One integer an image, in the order of images.txt.
 
     Raises:
@@ -210,11 +213,11 @@ def _column(file: Path, images: Images) -> np.ndarray:
     """
     value: dict[Hashable, int] = {}
     strange = []
-    for line, raw_image, raw in table(file, 2):
-        image = parsed(images.key, raw_image, file, line)
+    for line, raw_image, raw in read_table(file, 2):
+        image = parse(images.key, raw_image, file, line)
         if image in value:
             raise UserError(f"{file}:{line}: image id {raw_image} listed twice")
-        value[image] = parsed(integer, raw, file, line)
+        value[image] = parse(parse_integer, raw, file, line)
         if image not in images.row:
             strange.append(raw_image)
     if strange:

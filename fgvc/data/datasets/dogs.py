@@ -39,19 +39,19 @@ def read(root: Path, partial: bool) -> Index:
     if folder is None:
         raise UserError(f"dataset.root={root}: holds no Images/; set dataset.root=")
     names, raw, split = [], [], []
-    listings = matlab.load_all([_listing(root, name) for name in LISTS])
+    listings = matlab.load_all([_find_list(root, name) for name in LISTS])
     for listing, part in zip(listings, LISTS.values(), strict=True):
         names += listing.texts("file_list")
         raw.append(listing.integers("labels"))
         split.append(np.full(len(raw[-1]), part, dtype=np.uint8))
     raw_N = np.concatenate(raw)
-    _check_listed(root, names, raw_N)
+    _check_names(root, names, raw_N)
     classes = _classes(root, names, raw_N, partial)
-    box_N4, size_N2 = _annotations(root, names)
+    box_N4, size_N2 = _read_annotations(root, names)
     return Index(
         folder.parent,
         tuple(f"Images/{name}" for name in names),
-        labelmap.joined(raw_N, classes, root, "the folders"),
+        labelmap.to_indices(raw_N, classes, root, "the folders"),
         np.concatenate(split),
         classes,
         box_N4,
@@ -59,14 +59,14 @@ def read(root: Path, partial: bool) -> Index:
     )
 
 
-def _listing(root: Path, name: str) -> Path:
+def _find_list(root: Path, name: str) -> Path:
     file = find_root.find(root, name)
     if file is None:
         raise UserError(f"dataset.root={root}: holds no {name}; put it there or in lists/")
     return file
 
 
-def _check_listed(root: Path, names: list[str], raw_N: np.ndarray) -> None:
+def _check_names(root: Path, names: list[str], raw_N: np.ndarray) -> None:
     if len(names) != len(raw_N):
         raise UserError(f"{root}: the lists name {len(names)} images and {len(raw_N)} labels")
     if strange := [
@@ -97,14 +97,14 @@ def _classes(root: Path, names: list[str], raw_N: np.ndarray, partial: bool) -> 
     if pairs and pairs[0][0] < 1:
         raise UserError(f"{root}: the lists count classes from {pairs[0][0]}, and should from 1")
     ids, folders = [raw for raw, _ in pairs], [folder for _, folder in pairs]
-    return labelmap.numbered(ids, folders, f"{root}: the lists", gaps=partial)
+    return labelmap.from_ids(ids, folders, f"{root}: the lists", gaps=partial)
 
 
 def _folder(name: str) -> str:
     return PurePosixPath(name).parent.name
 
 
-def _annotations(root: Path, names: list[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _read_annotations(root: Path, names: list[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Boxes and stated sizes; None where the copy has no Annotation/, NaN where it lacks a file."""
     folder = find_root.find(root, "Annotation")
     if folder is None:
@@ -113,7 +113,7 @@ def _annotations(root: Path, names: list[str]) -> tuple[np.ndarray | None, np.nd
     for row, name in enumerate(names):
         file = folder / PurePosixPath(name).with_suffix("")
         try:
-            value_N6[row] = _numbers(untrusted.read_bytes(file, untrusted.MIB))
+            value_N6[row] = _parse_annotation(untrusted.read_bytes(file, untrusted.MIB))
         except FileNotFoundError:
             continue
         except (ElementTree.ParseError, ValueError, LookupError) as error:
@@ -121,7 +121,7 @@ def _annotations(root: Path, names: list[str]) -> tuple[np.ndarray | None, np.nd
     return value_N6[:, :4], value_N6[:, 4:]
 
 
-def _numbers(text: bytes) -> list[float]:
+def _parse_annotation(text: bytes) -> list[float]:
     """x, y, width, height of the first object's box; width and height of the picture."""
     tree = ElementTree.fromstring(text)
     box = tree.find("object/bndbox")

@@ -24,8 +24,8 @@ from fgvc.types import TEST, TRAIN, Hierarchy, LabelMap, UserError
 TRAIN_FILE, VAL_FILE, MERGED_FILE = "train2017.json", "val2017.json", "train_val2017.json"
 BOX_FILES = {TRAIN_FILE: "train_2017_bboxes.json", VAL_FILE: "val_2017_bboxes.json"}
 IMAGES = "train_val_images"
-LARGEST = 1e9  # pixels of a side or a coordinate
-LISTS = ("images", "annotations", "categories")
+MAX_PIXELS = 1e9  # pixels of a side or a coordinate
+MEMBERS = ("images", "annotations", "categories")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Category:
 
 
 @dataclass(frozen=True)
-class Half:
+class AnnotationFile:
     """One of the two files. image_N, raw_N: image and category ids, int64; size_N2: width, height,
     float32."""
 
@@ -61,15 +61,15 @@ def read(root: Path, partial: bool) -> Index:
     Raises:
         UserError: a file is missing or damaged, the two contradict each other, or they are one.
     """
-    halves = [_half(file) for file in _files(root)]
+    halves = [_read_annotations(file) for file in _find_files(root)]
     train, val = halves
-    _check_apart(train, val)
+    _check_disjoint(train, val)
     raw_N = np.concatenate([train.raw_N, val.raw_N])
     classes = _classes(train, val, raw_N, partial)
-    label_N = labelmap.joined(raw_N, classes, train.file.parent, "categories")
+    label_N = labelmap.to_indices(raw_N, classes, train.file.parent, "categories")
     path = (*train.path, *val.path)
     folders = [train.categories[int(number)].name for number in classes.ids]
-    labelmap.check_folders(path, label_N, folders, train.file.parent, lax=True)
+    labelmap.check_class_folders(path, label_N, folders, train.file.parent, lax=True)
     images = find_root.find(root, IMAGES)
     return Index(
         images.parent if images else root,
@@ -77,13 +77,13 @@ def read(root: Path, partial: bool) -> Index:
         label_N,
         np.repeat([TRAIN, TEST], [len(half.path) for half in halves]).astype(np.uint8),
         classes,
-        _boxes(root, halves),
+        _read_boxes(root, halves),
         size_N2=np.concatenate([half.size_N2 for half in halves]),
         hierarchy=_hierarchy(train.categories, classes),
     )
 
 
-def _files(root: Path) -> list[Path]:
+def _find_files(root: Path) -> list[Path]:
     train, val = find_root.find(root, TRAIN_FILE), find_root.find(root, VAL_FILE)
     if train and val:
         return [train, val]
@@ -101,18 +101,18 @@ def _files(root: Path) -> list[Path]:
     raise UserError(f"dataset.root={root}: holds no {TRAIN_FILE} and {VAL_FILE}; set dataset.root=")
 
 
-def _half(file: Path) -> Half:
+def _read_annotations(file: Path) -> AnnotationFile:
     """One file as columns; its rows are looked at one by one and forgotten."""
     image, size, of_image, category = array("q"), array("f"), array("q"), array("q")
     path: list[str] = []
     categories: dict[int, Category] = {}
     for number, (member, row) in enumerate(json_stream.members(file)):
         try:
-            if member in LISTS and not isinstance(row, dict):
+            if member in MEMBERS and not isinstance(row, dict):
                 raise TypeError(f"holds {str(row)[:40]!r}, not an object")
             if member == "images":
                 image.append(_id(row, "id"))
-                path.append(_inside(row["file_name"]))
+                path.append(_image_path(row["file_name"]))
                 size.extend((_number(row.get("width")), _number(row.get("height"))))
             elif member == "annotations":
                 of_image.append(_id(row, "image_id"))
@@ -128,8 +128,10 @@ def _half(file: Path) -> Half:
     if twice := repeated(path):
         raise UserError(f"{file}: file_name listed twice: {list_first(twice)}")
     image_N, of_image_A, raw_A = (np.array(ids, np.int64) for ids in (image, of_image, category))
-    raw_N = _joined(file, image_N, of_image_A, raw_A)
-    return Half(file, path, image_N, raw_N, np.array(size, np.float32).reshape(-1, 2), categories)
+    raw_N = _join_categories(file, image_N, of_image_A, raw_A)
+    return AnnotationFile(
+        file, path, image_N, raw_N, np.array(size, np.float32).reshape(-1, 2), categories
+    )
 
 
 def _id(row: Mapping[str, Any], key: str) -> int:
@@ -144,7 +146,11 @@ def _number(value: object) -> float:
     """A finite number; NaN where there is none."""
     if value is None:
         return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) <= MAX_PIXELS
+    ):
         raise ValueError(f"{str(value)[:40]!r} is no number of pixels")
     return float(value)
 
@@ -157,7 +163,7 @@ def _text(row: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _inside(path: object) -> str:
+def _image_path(path: object) -> str:
     if not isinstance(path, str) or "\0" in path:
         raise ValueError(f"file_name {str(path)[:40]!r} is no path")
     path.encode()
@@ -175,7 +181,7 @@ def _add_category(categories: dict[int, Category], row: Mapping[str, Any]) -> No
         raise ValueError(f"category id {row['id']} listed twice")
 
 
-def _joined(
+def _join_categories(
     file: Path, image_N: np.ndarray, of_image_A: np.ndarray, raw_A: np.ndarray
 ) -> np.ndarray:
     """Category id of each image, from A annotations in any order."""
@@ -200,16 +206,16 @@ def _joined(
     return raw_N
 
 
-def _boxes(root: Path, halves: list[Half]) -> np.ndarray | None:
+def _read_boxes(root: Path, halves: list[AnnotationFile]) -> np.ndarray | None:
     """x, y, width, height; NaN where there is no box, None where there is no file of boxes."""
     files = [find_root.find(root, BOX_FILES[half.file.name]) for half in halves]
     if not any(files):
         return None
-    parts = [_boxes_of(half, file) for half, file in zip(halves, files, strict=True)]
+    parts = [_read_box_file(half, file) for half, file in zip(halves, files, strict=True)]
     return np.concatenate(parts)
 
 
-def _boxes_of(half: Half, file: Path | None) -> np.ndarray:
+def _read_box_file(half: AnnotationFile, file: Path | None) -> np.ndarray:
     box_N4 = np.full((len(half.path), 4), np.nan, dtype=np.float32)
     if file is None:
         return box_N4
@@ -230,7 +236,7 @@ def _boxes_of(half: Half, file: Path | None) -> np.ndarray:
     return box_N4
 
 
-def _check_apart(train: Half, val: Half) -> None:
+def _check_disjoint(train: AnnotationFile, val: AnnotationFile) -> None:
     """Refuse files that share images or number their categories differently."""
     both = set(val.path).intersection(train.path)
     if both:
@@ -250,7 +256,9 @@ def _check_apart(train: Half, val: Half) -> None:
         )
 
 
-def _classes(train: Half, val: Half, raw_N: np.ndarray, partial: bool) -> LabelMap:
+def _classes(
+    train: AnnotationFile, val: AnnotationFile, raw_N: np.ndarray, partial: bool
+) -> LabelMap:
     ids = list(train.categories)
     names = [train.categories[number].name for number in ids]
     # a name that two branches of the tree share is told apart by its branch
@@ -260,8 +268,8 @@ def _classes(train: Half, val: Half, raw_N: np.ndarray, partial: bool) -> LabelM
         for number, name in zip(ids, names, strict=True)
     ]
     if partial:
-        ids, names = labelmap.used(ids, names, raw_N)
-    return labelmap.numbered(ids, names, f"{train.file} and {val.file.name}", gaps=partial)
+        ids, names = labelmap.drop_empty_classes(ids, names, raw_N)
+    return labelmap.from_ids(ids, names, f"{train.file} and {val.file.name}", gaps=partial)
 
 
 def _hierarchy(categories: Mapping[int, Category], classes: LabelMap) -> Hierarchy:

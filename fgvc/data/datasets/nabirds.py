@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from fgvc.data import find_root, labelmap
 from fgvc.data.datasets import cub_files
-from fgvc.data.datasets.cub_files import INDEX_FILES, Images
+from fgvc.data.datasets.cub_files import INDEX_FILES, ImageList
 from fgvc.data.index import Index, list_first
 from fgvc.types import Hierarchy, LabelMap, UserError
 
@@ -29,43 +29,43 @@ def read(root: Path) -> Index:
     Raises:
         UserError: a missing or malformed file, or files that contradict each other.
     """
-    root = _located(root)
-    images = cub_files.images(root, _uuid)
+    root = _find_root(root)
+    images = cub_files.read_images(root, _parse_uuid)
     _check_names(images)
-    raw_N = cub_files.labels(images)
-    ids, names = cub_files.classes(root)
-    classes = labelmap.numbered(
-        *labelmap.used(ids, names, raw_N), where=str(root / "classes.txt"), gaps=True
+    raw_N = cub_files.read_labels(images)
+    ids, names = cub_files.read_classes(root)
+    classes = labelmap.from_ids(
+        *labelmap.drop_empty_classes(ids, names, raw_N), where=str(root / "classes.txt"), gaps=True
     )
-    label_N = labelmap.joined(raw_N, classes, root / "image_class_labels.txt", "classes.txt")
+    label_N = labelmap.to_indices(raw_N, classes, root / "image_class_labels.txt", "classes.txt")
     folders = [f"{int(number):04d}" for number in classes.ids]
-    labelmap.check_folders(images.path, label_N, folders, root, lax=False)
+    labelmap.check_class_folders(images.path, label_N, folders, root, lax=False)
     return Index(
         root,
         images.path,
         label_N,
-        cub_files.split(images),
+        cub_files.read_split(images),
         classes,
-        cub_files.numbers(images, "bounding_boxes.txt", 4),
-        cub_files.parts(images),
-        cub_files.numbers(images, "sizes.txt", 2),
+        cub_files.read_numbers(images, "bounding_boxes.txt", 4),
+        cub_files.read_parts(images),
+        cub_files.read_numbers(images, "sizes.txt", 2),
         _hierarchy(root, dict(zip(ids, names, strict=True)), classes),
     )
 
 
-def _absent_from(folder: Path) -> list[str]:
+def _missing_files(folder: Path) -> list[str]:
     return [name for name in FILES if not (folder / name).exists()]
 
 
 def _is_complete(folder: Path) -> bool:
-    return not _absent_from(folder)
+    return not _missing_files(folder)
 
 
 def _holds_several(folder: Path) -> bool:
-    return len(_absent_from(folder)) < len(FILES) - 1
+    return len(_missing_files(folder)) < len(FILES) - 1
 
 
-def _located(root: Path) -> Path:
+def _find_root(root: Path) -> Path:
     """The folder of the index files.
 
     Raises:
@@ -77,14 +77,14 @@ def _located(root: Path) -> Path:
     ):
         return find_root.find_folder(root, _is_complete, what)
     folder = find_root.find_folder(root, _holds_several, what)
-    absent = _absent_from(folder)
+    absent = _missing_files(folder)
     raise UserError(
         f"{folder}: holds no {list_first(absent)}; take {'it' if len(absent) == 1 else 'them'} from "
         "nabirds.tar.gz"
     )
 
 
-def _uuid(text: str) -> str:
+def _parse_uuid(text: str) -> str:
     """An image id without its dashes, as file names carry it."""
     plain = text.replace("-", "").lower()
     if len(plain) != 32 or not set(plain) <= set("0123456789abcdef"):
@@ -92,7 +92,7 @@ def _uuid(text: str) -> str:
     return plain
 
 
-def _check_names(images: Images) -> None:
+def _check_names(images: ImageList) -> None:
     """A picture is named after its own id: lines that slipped against each other show here."""
     wrong = []
     for image, path in zip(images.row, images.path, strict=True):
@@ -114,21 +114,23 @@ def _hierarchy(root: Path, name_of: dict[int, str], classes: LabelMap) -> Hierar
     """
     file = root / "hierarchy.txt"
     parent: dict[int, int] = {}
-    for line, *texts in cub_files.table(file, 2):
-        child, above = (cub_files.parsed(cub_files.integer, text, file, line) for text in texts)
+    for line, *texts in cub_files.read_table(file, 2):
+        child, above = (
+            cub_files.parse(cub_files.parse_integer, text, file, line) for text in texts
+        )
         if parent.setdefault(child, above) != above:
             raise UserError(f"{file}:{line}: node {child} has two parents")
         if unknown := {child, above} - name_of.keys():
             raise UserError(
                 f"{file}:{line}: nodes that classes.txt does not list: {list_first(unknown)}"
             )
-    chain = tuple(_way_up(file, parent, int(number)) for number in classes.ids)
+    chain = tuple(_ancestors(file, parent, int(number)) for number in classes.ids)
     above = {node for way in chain for node in way}
     names = {str(node): name_of[node] for node in sorted(above)}
     return Hierarchy(tuple(tuple(map(str, way)) for way in chain), names)
 
 
-def _way_up(file: Path, parent: dict[int, int], node: int) -> list[int]:
+def _ancestors(file: Path, parent: dict[int, int], node: int) -> list[int]:
     way: list[int] = []
     while node in parent and parent[node] != node:
         node = parent[node]

@@ -11,10 +11,10 @@ from fgvc.config import schema
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding
 from fgvc.types import Progress
 
-PIECE = 1 << 20
+CHUNK = 1 << 20
 
 
-def findings(
+def check_archives(
     conf: schema.Dataset, roots: Iterable[Path], progress: Progress
 ) -> tuple[dict[str, str], list[Finding]]:
     """What was found of each archive ({file: what}), and those that are not the official ones.
@@ -29,7 +29,7 @@ def findings(
         for file in (place / archive.file for place in places):
             if not file.is_file():
                 continue
-            wrong = mismatch(file, archive, progress)
+            wrong = difference(file, archive, progress)
             facts[str(file)] = wrong or "official"
             if wrong:
                 found.append(_finding(file, wrong))
@@ -45,7 +45,7 @@ def _finding(file: Path, wrong: str) -> Finding:
     return Finding(ERROR, "archives", f"{file}: {wrong}", mend)
 
 
-def mismatch(file: Path, archive: schema.Archive, progress: Progress) -> str | None:
+def difference(file: Path, archive: schema.Archive, progress: Progress) -> str | None:
     """In what a file differs from the official archive; None where it is the same.
 
     The size is looked at first, so that a cut-off file is known without being read.
@@ -64,7 +64,7 @@ def mismatch(file: Path, archive: schema.Archive, progress: Progress) -> str | N
 def _digest(file: Path, method: str, progress: Progress) -> str:
     running = hashlib.new(method, usedforsecurity=False)
     with untrusted.open_regular(file) as data:
-        while piece := data.read(PIECE):
+        while piece := data.read(CHUNK):
             running.update(piece)
             progress(1)
     return running.hexdigest()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fgvc.config import schema
 from fgvc.data import dataset, recognize_dataset
-from fgvc.data.doctor.finding import ERROR, NOTE, Finding, refusal
+from fgvc.data.doctor.finding import ERROR, NOTE, Finding, from_error
 from fgvc.data.find_root import walk
 from fgvc.data.image_formats import has_image_suffix
 from fgvc.data.index import Index, check_counts, check_coverage, list_first, repeated
@@ -26,12 +26,12 @@ CAVEATS = {
     "dogs": "all images, test too, are in ImageNet-1k's training set: a backbone trained on its "
     "labels has seen the test",
 }
-LAYOUT = {  # what to do about a refusal that names no way out
+LAYOUT_FIX = {  # what to do about a refusal that names no way out
     "folder": "arrange the pictures as train/<class>/ and test/<class>/, or as <class>/",
     "table": "correct the table: a row per picture with columns path and label, and perhaps split",
     "synthetic": "delete the folder, and its pictures are drawn again",
 }
-COVERAGE = {
+COVERAGE_FIX = {
     "folder": "add pictures of these classes to train/, or remove their folders",
     "table": "add rows of these classes with split train, or remove their rows",
 }
@@ -47,8 +47,8 @@ def read(
     try:
         return dataset.READERS[conf.reader](conf, progress, cache_root), []
     except UserError as error:
-        found = [_refused(conf, error)]
-    if conf.partial or not place(conf).is_dir():
+        found = [_reader_error(conf, error)]
+    if conf.partial or not dataset_folder(conf).is_dir():
         return None, found
     try:
         return dataset.READERS[conf.reader](
@@ -58,7 +58,7 @@ def read(
         return None, found
 
 
-def place(conf: schema.Dataset) -> Path:
+def dataset_folder(conf: schema.Dataset) -> Path:
     """Where the user says that the copy lies."""
     if conf.root is None:
         table = Path(conf.table or "").expanduser()
@@ -66,21 +66,21 @@ def place(conf: schema.Dataset) -> Path:
     return Path(conf.root).expanduser()
 
 
-def findings(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
+def check_index(conf: schema.Dataset, index: Index) -> tuple[bool, list[Finding]]:
     """Whether the copy is a partial one, as declared, and what is to be said about its index."""
     notes = (*index.notes, *source_notes(index, conf), *index.warnings)
     found = [Finding(NOTE, "layout", note, "nothing, if you expected it") for note in notes]
-    found += _splits(index) + _classes(conf, index) + _coverage(conf, index)
+    found += _check_splits(index) + _check_classes(conf, index) + _check_coverage(conf, index)
     official = dataset.expected_counts(conf)
     try:
         partial, notes = check_counts(index, official, conf.partial)
     except UserError as error:
-        return conf.partial, [refusal(error, "counts", "compare the index files"), *found]
+        return conf.partial, [from_error(error, "counts", "compare the index files"), *found]
     counts = [Finding(NOTE, "counts", note, "nothing: as declared") for note in notes]
     return partial, [*counts, *found]
 
 
-def counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, int]]:
+def compare_counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, int]]:
     """What the copy has beside the official numbers (0: there is none)."""
     official = dataset.expected_counts(conf)
     have = {"classes": len(index.labelmap)}
@@ -94,15 +94,13 @@ def counts(conf: schema.Dataset, index: Index) -> dict[str, dict[str, int]]:
     }
 
 
-def extra(conf: schema.Dataset, index: Index) -> list[Finding]:
+def unlisted_images(conf: schema.Dataset, index: Index) -> list[Finding]:
     """Pictures that lie in the copy and that its index does not name."""
     if conf.reader in LISTS_ALL:
         return []
     known = {unicodedata.normalize("NFC", path) for path in index.path}
     strange = [
-        path
-        for path in pictures_below(index.root)
-        if unicodedata.normalize("NFC", path) not in known
+        path for path in images_below(index.root) if unicodedata.normalize("NFC", path) not in known
     ]
     if not strange:
         return []
@@ -118,7 +116,7 @@ def extra(conf: schema.Dataset, index: Index) -> list[Finding]:
     ]
 
 
-def pictures_below(root: Path) -> Iterator[str]:
+def images_below(root: Path) -> Iterator[str]:
     """Paths, relative to root, of every picture by name; hidden ones are passed over."""
     for folder, subfolders, files in walk(root):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -128,9 +126,9 @@ def pictures_below(root: Path) -> Iterator[str]:
                 yield name if inside == "." else f"{inside}/{name}"
 
 
-def _refused(conf: schema.Dataset, error: UserError) -> Finding:
+def _reader_error(conf: schema.Dataset, error: UserError) -> Finding:
     """The reader's refusal, or the name of what lies there instead."""
-    root = place(conf)
+    root = dataset_folder(conf)
     if conf.reader == "inat2017" and recognize_dataset.is_merged_inat2017(root):
         return Finding(
             ERROR,
@@ -140,12 +138,14 @@ def _refused(conf: schema.Dataset, error: UserError) -> Finding:
             "unpack train_val2017.zip beside train_val_images/",
             (str(error),),
         )
-    found = refusal(error, "layout", LAYOUT.get(conf.reader, "restore the official index files"))
+    found = from_error(
+        error, "layout", LAYOUT_FIX.get(conf.reader, "restore the official index files")
+    )
     way = recognize_dataset.advice(root, conf.reader)
     return found if way is None else replace(found, mend=way)
 
 
-def _splits(index: Index) -> list[Finding]:
+def _check_splits(index: Index) -> list[Finding]:
     twice = repeated(index.path)
     if not twice:
         return []
@@ -160,7 +160,7 @@ def _splits(index: Index) -> list[Finding]:
     ]
 
 
-def _classes(conf: schema.Dataset, index: Index) -> list[Finding]:
+def _check_classes(conf: schema.Dataset, index: Index) -> list[Finding]:
     """The dataset's own numbers: range and, where the names carry it too, order."""
     ids, names = index.labelmap.ids, index.labelmap.names
     if conf.reader not in FIRST_ID or not all(number.isdigit() for number in ids):
@@ -185,9 +185,11 @@ def _classes(conf: schema.Dataset, index: Index) -> list[Finding]:
     return [Finding(ERROR, "classes", says, mend) for says in found]
 
 
-def _coverage(conf: schema.Dataset, index: Index) -> list[Finding]:
+def _check_coverage(conf: schema.Dataset, index: Index) -> list[Finding]:
     try:
         notes = check_coverage(index)
     except UserError as error:
-        return [refusal(error, "classes", COVERAGE.get(conf.reader, "compare the index files"))]
+        return [
+            from_error(error, "classes", COVERAGE_FIX.get(conf.reader, "compare the index files"))
+        ]
     return [Finding(NOTE, "classes", note, "their accuracy cannot be measured") for note in notes]

@@ -11,17 +11,21 @@ import numpy as np
 
 from fgvc.data.doctor import near_duplicates
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding
-from fgvc.data.doctor.images import Looks
+from fgvc.data.doctor.images import ImageTable
 from fgvc.data.index import Index
 from fgvc.types import TEST
 
 
-def findings(index: Index, looks: Looks) -> list[Finding]:
+def check_duplicates(index: Index, looks: ImageTable) -> list[Finding]:
     """Equal files across splits, under two labels and otherwise; near duplicates across splits."""
-    groups = _equal(looks)
-    across = [pair for rows in groups for pair in _across(index, rows)]
-    labels = [rows for rows in groups if _labels(index, rows) > 1]
-    within = [rows for rows in groups if not _across(index, rows) and _labels(index, rows) == 1]
+    groups = _equal_files(looks)
+    across = [pair for rows in groups for pair in _train_test_pairs(index, rows)]
+    labels = [rows for rows in groups if _count_labels(index, rows) > 1]
+    within = [
+        rows
+        for rows in groups
+        if not _train_test_pairs(index, rows) and _count_labels(index, rows) == 1
+    ]
     return [
         *_finding(
             ERROR,
@@ -47,15 +51,15 @@ def findings(index: Index, looks: Looks) -> list[Finding]:
         *_finding(
             NOTE,
             index,
-            _near(index, looks),
+            _near_duplicates(index, looks),
             "pairs of train and test pictures look the same "
-            f"(at most {near_duplicates.BOUND} of 128 bits differ)",
+            f"(at most {near_duplicates.MAX_DISTANCE} of 128 bits differ)",
             "look at them: the same photograph in both splits flatters test",
         ),
     ]
 
 
-def _equal(looks: Looks) -> list[list[int]]:
+def _equal_files(looks: ImageTable) -> list[list[int]]:
     """Rows of files with the same bytes, in groups of two and more."""
     rows_of: dict[bytes, list[int]] = defaultdict(list)
     for row, sha256 in enumerate(looks.sha256):
@@ -64,17 +68,17 @@ def _equal(looks: Looks) -> list[list[int]]:
     return [rows for rows in rows_of.values() if len(rows) > 1]
 
 
-def _across(index: Index, rows: list[int]) -> list[list[int]]:
+def _train_test_pairs(index: Index, rows: list[int]) -> list[list[int]]:
     """Each test picture of equal ones, with the first of train."""
     train = [row for row in rows if index.split_N[row] != TEST]
     return [[train[0], row] for row in rows if train and index.split_N[row] == TEST]
 
 
-def _labels(index: Index, rows: list[int]) -> int:
+def _count_labels(index: Index, rows: list[int]) -> int:
     return len(np.unique(index.label_N[rows]))
 
 
-def _near(index: Index, looks: Looks) -> list[list[int]]:
+def _near_duplicates(index: Index, looks: ImageTable) -> list[list[int]]:
     """Pairs of train and test that look the same and are not the same bytes."""
     readable_N = looks.readable
     test_N = index.split_N[readable_N] == TEST

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fgvc.types import UserError
 
 ERROR, NOTE = "error", "note"
-MOST_LISTED = 10_000  # offenders that the JSON names of one finding; `count` is always the whole
+MAX_OFFENDERS = 10_000  # offenders that the JSON names of one finding; `count` is always the whole
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ class Examination:
             "verdict": self.verdict,
             "partial": self.partial,
             "caveat": self.caveat,
-            "findings": [_plain(finding) for finding in self.findings],
+            "findings": [_finding_as_dict(finding) for finding in self.findings],
             **self.facts,
         }
 
 
-def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def errors_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Errors first, each kind in the order it was found."""
     return tuple(sorted(findings, key=lambda finding: finding.severity != ERROR))
 
 
-def refusal(error: UserError, check: str, mend: str) -> Finding:
+def from_error(error: UserError, check: str, mend: str) -> Finding:
     """A refusal of another module as a finding: what it says, and the way out that it names.
 
     Args:
@@ -77,12 +77,12 @@ def refusal(error: UserError, check: str, mend: str) -> Finding:
     return Finding(ERROR, check, says if semicolon else way_out, way_out if semicolon else mend)
 
 
-def _plain(finding: Finding) -> dict[str, object]:
+def _finding_as_dict(finding: Finding) -> dict[str, object]:
     return {
         "severity": finding.severity,
         "check": finding.check,
         "says": finding.says,
         "mend": finding.mend,
         "count": len(finding.offenders),
-        "offenders": list(finding.offenders[:MOST_LISTED]),
+        "offenders": list(finding.offenders[:MAX_OFFENDERS]),
     }

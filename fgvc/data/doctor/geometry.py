@@ -11,45 +11,49 @@ import warnings
 import numpy as np
 
 from fgvc.data.doctor.finding import ERROR, NOTE, Finding
-from fgvc.data.doctor.images import Looks
+from fgvc.data.doctor.images import ImageTable
 from fgvc.data.index import Index, list_first
 
-SLACK = 5.0  # pixels; the official CUB-200-2011 has boxes that much outside
-MANY = 0.05  # share of the annotated pictures above which the copy, not an annotation, is at fault
-MEND = (
+TOLERANCE = 5.0  # pixels; the official CUB-200-2011 has boxes that much outside
+COPY_SHARE = (
+    0.05  # share of the annotated pictures above which the copy, not an annotation, is at fault
+)
+FIX = (
     "take the original pictures: annotations, crops to the box and published numbers hold for "
     "those only"
 )
 
 
-def findings(index: Index, looks: Looks) -> list[Finding]:
+def check_geometry(index: Index, looks: ImageTable) -> list[Finding]:
     """Another size than the index states; else boxes and parts outside their pictures."""
     readable_N = looks.size_N2[:, 0] > 0
-    if resized := _sizes(index, looks, readable_N):
+    if resized := _check_sizes(index, looks, readable_N):
         return resized
-    over_N = np.where(readable_N, _outside(index, looks.size_N2.astype(np.float32)), np.nan)
-    far = np.flatnonzero(over_N > SLACK)
+    over_N = np.where(
+        readable_N, _distance_outside(index, looks.size_N2.astype(np.float32)), np.nan
+    )
+    far = np.flatnonzero(over_N > TOLERANCE)
     annotated = int((~np.isnan(over_N)).sum())
-    if _many(len(far), annotated):
+    if _is_whole_copy(len(far), annotated):
         return [
             Finding(
                 ERROR,
                 "sizes",
                 f"a resized or cropped copy: boxes or parts of {len(far)} of {annotated} pictures "
                 f"lie outside them ({_example(index, looks, far[0])})",
-                MEND,
+                FIX,
                 tuple(index.path[row] for row in far),
             )
         ]
-    slightly = np.flatnonzero((over_N > 0) & (over_N <= SLACK))
+    slightly = np.flatnonzero((over_N > 0) & (over_N <= TOLERANCE))
     return [
         *_outside_finding(ERROR, index, over_N, far, "restore the annotation files or pictures"),
         *_outside_finding(NOTE, index, over_N, slightly, "nothing: official annotations do that"),
-        *_empty(index),
+        *_check_empty_boxes(index),
     ]
 
 
-def _sizes(index: Index, looks: Looks, readable_N: np.ndarray) -> list[Finding]:
+def _check_sizes(index: Index, looks: ImageTable, readable_N: np.ndarray) -> list[Finding]:
     if index.size_N2 is None:
         return []
     stated_N = readable_N & ~np.isnan(index.size_N2).any(axis=1)
@@ -67,16 +71,16 @@ def _sizes(index: Index, looks: Looks, readable_N: np.ndarray) -> list[Finding]:
         Finding(
             ERROR,
             "sizes",
-            f"{'a resized or cropped copy: ' if _many(len(other), total) else ''}{len(other)} of "
+            f"{'a resized or cropped copy: ' if _is_whole_copy(len(other), total) else ''}{len(other)} of "
             f"{total} pictures have another size than the index states "
             f"({_example(index, looks, other[0])}, stated {width}x{height})",
-            MEND,
+            FIX,
             tuple(index.path[row] for row in other),
         )
     ]
 
 
-def _outside(index: Index, size_N2: np.ndarray) -> np.ndarray:
+def _distance_outside(index: Index, size_N2: np.ndarray) -> np.ndarray:
     """Pixels by which the box or a part of each picture lies outside; NaN without either."""
     spans = []
     if index.box_N4 is not None:
@@ -103,7 +107,7 @@ def _outside_finding(
     return [Finding(severity, "boxes", says, mend, tuple(offenders))]
 
 
-def _empty(index: Index) -> list[Finding]:
+def _check_empty_boxes(index: Index) -> list[Finding]:
     if index.box_N4 is None:
         return []
     rows = np.flatnonzero((index.box_N4[:, 2:] <= 0).any(axis=1))
@@ -121,11 +125,11 @@ def _empty(index: Index) -> list[Finding]:
     ]
 
 
-def _many(number: int, total: int) -> bool:
+def _is_whole_copy(number: int, total: int) -> bool:
     """Whether so many pictures are off that it is the copy, not this or that picture."""
-    return number > MANY * total and number >= min(3, total) > 0
+    return number > COPY_SHARE * total and number >= min(3, total) > 0
 
 
-def _example(index: Index, looks: Looks, row: int) -> str:
+def _example(index: Index, looks: ImageTable, row: int) -> str:
     width, height = looks.size_N2[row].tolist()
     return f"{index.path[row]} is {width}x{height}"

@@ -28,13 +28,13 @@ from fgvc.data.size_limits import MAX_PIXELS, thin_image_message
 from fgvc.types import Progress
 
 CHUNK = 16  # pictures handed to a thread at a time
-THUMB = 64  # pixels; a JPEG is decoded at the smallest eighth that is no smaller than this
+THUMBNAIL_SIDE = 64  # pixels; a JPEG is decoded at the smallest eighth that is no smaller than this
 MISSING = ("missing", "a broken link")  # texts of states.AbsentError
-SKIPPED = "dataset.on_bad_image=skip goes on without them and counts them as wrong in test"
+SKIP_HINT = "dataset.on_bad_image=skip goes on without them and counts them as wrong in test"
 
 
 @dataclass(frozen=True)
-class Deep:
+class HighBitDepth:
     """Samples of more than 8 bits. kind: format, mode, bits and range; least, most: those seen,
     NaN where Pillow keeps 8 bits of them."""
 
@@ -44,7 +44,7 @@ class Deep:
 
 
 @dataclass(frozen=True)
-class One:
+class ImageRecord:
     """A single picture; `bad` says why it has no size, kind and fingerprint."""
 
     sha256: bytes = b""
@@ -53,11 +53,11 @@ class One:
     kind: str = ""
     code: tuple[int, int] = (0, 0)
     bad: str | None = None
-    deep: Deep | None = None
+    deep: HighBitDepth | None = None
 
 
 @dataclass(frozen=True)
-class Looks:
+class ImageTable:
     """All pictures, row by row.
 
     sha256: raw bytes, empty where there is no file. size_N2: int32 width and height as the picture
@@ -70,14 +70,14 @@ class Looks:
     kind: list[str]
     code_N2: np.ndarray
     bad: dict[int, str]
-    deep: dict[int, Deep] = field(default_factory=dict)
+    deep: dict[int, HighBitDepth] = field(default_factory=dict)
 
     @property
     def readable(self) -> np.ndarray:
         """Rows of the pictures that can be decoded."""
         return np.flatnonzero(self.size_N2[:, 0])
 
-    def enter(self, row: int, one: One) -> None:
+    def enter(self, row: int, one: ImageRecord) -> None:
         """Write down one picture."""
         self.sha256[row] = one.sha256
         self.size_N2[row] = one.width, one.height
@@ -89,13 +89,13 @@ class Looks:
             self.deep[row] = one.deep
 
 
-def look(
+def read_images(
     root: Path,
     path: Sequence[str],
     threads: int,
     progress: Progress,
     max_pixels: int = MAX_PIXELS,
-) -> Looks:
+) -> ImageTable:
     """Read and decode every picture.
 
     Args:
@@ -105,7 +105,7 @@ def look(
         max_pixels: `dataset.max_pixels`.
     """
     parts = [range(start, min(start + CHUNK, len(path))) for start in range(0, len(path), CHUNK)]
-    looks = Looks(
+    looks = ImageTable(
         sha256=[b""] * len(path),
         size_N2=np.zeros((len(path), 2), np.int32),
         kind=[""] * len(path),
@@ -113,8 +113,8 @@ def look(
         bad={},
     )
 
-    def several(rows: range) -> list[One]:
-        return [_one(root, path[row], max_pixels) for row in rows]
+    def several(rows: range) -> list[ImageRecord]:
+        return [_read_image(root, path[row], max_pixels) for row in rows]
 
     pool = ThreadPoolExecutor(threads)
     with warnings.catch_warnings():
@@ -129,7 +129,7 @@ def look(
     return looks
 
 
-def findings(path: Sequence[str], looks: Looks, restore: str) -> list[Finding]:
+def check_files(path: Sequence[str], looks: ImageTable, restore: str) -> list[Finding]:
     """Files that are missing, and files that no run could read.
 
     Args:
@@ -145,7 +145,7 @@ def findings(path: Sequence[str], looks: Looks, restore: str) -> list[Finding]:
                 "files",
                 f"{len(missing)} of the {len(path)} pictures are missing, or links to nothing: "
                 f"{list_first(missing, 2)}",
-                f"{restore}; {SKIPPED}",
+                f"{restore}; {SKIP_HINT}",
                 tuple(missing),
             )
         )
@@ -155,16 +155,16 @@ def findings(path: Sequence[str], looks: Looks, restore: str) -> list[Finding]:
                 ERROR,
                 "pictures",
                 f"{len(damaged)} cannot be read: {list_first(damaged, 2)}",
-                f"copy or download them again; {SKIPPED}",
+                f"copy or download them again; {SKIP_HINT}",
                 tuple(damaged),
             )
         )
     if looks.deep:
-        found.append(_deep(path, looks.deep))
+        found.append(_high_bit_depth_finding(path, looks.deep))
     return found
 
 
-def _deep(path: Sequence[str], deep: Mapping[int, Deep]) -> Finding:
+def _high_bit_depth_finding(path: Sequence[str], deep: Mapping[int, HighBitDepth]) -> Finding:
     """Samples of more than 8 bits, counted by kind, with the range that becomes 0..255."""
     kinds = Counter(samples.kind for samples in deep.values())
     words = []
@@ -186,7 +186,7 @@ def _deep(path: Sequence[str], deep: Mapping[int, Deep]) -> Finding:
     )
 
 
-def facts(looks: Looks) -> dict[str, object]:
+def summarize(looks: ImageTable) -> dict[str, object]:
     """Kinds and sizes, counted. Sides in pixels; histograms of `long_side` in steps of 100."""
     rows = looks.readable
     size_R2 = looks.size_N2[rows]
@@ -196,15 +196,15 @@ def facts(looks: Looks) -> dict[str, object]:
         "read": len(rows),
         "unreadable": len(looks.bad),
         "kinds": dict(Counter(looks.kind[row] for row in rows.tolist()).most_common()),
-        "short_side": _spread(size_R2.min(axis=1)) if len(rows) else None,
-        "long_side": _spread(size_R2.max(axis=1)) if len(rows) else None,
+        "short_side": _min_median_max(size_R2.min(axis=1)) if len(rows) else None,
+        "long_side": _min_median_max(size_R2.max(axis=1)) if len(rows) else None,
         "long_side_histogram": {str(step): steps[step] for step in sorted(steps)},
         "commonest_sizes": dict(sizes.most_common(20)),
         "different_sizes": len(sizes),
     }
 
 
-def _spread(side_R: np.ndarray) -> dict[str, int]:
+def _min_median_max(side_R: np.ndarray) -> dict[str, int]:
     return {
         "min": int(side_R.min()),
         "median": int(np.median(side_R)),
@@ -212,44 +212,44 @@ def _spread(side_R: np.ndarray) -> dict[str, int]:
     }
 
 
-def _one(root: Path, name: str, max_pixels: int) -> One:
+def _read_image(root: Path, name: str, max_pixels: int) -> ImageRecord:
     try:
         data = file_state.read(f"{root}/{name}")
     except file_state.UnreadableError as error:
         why = str(error)
-        return One(bad=why if why in MISSING else f"{name}: {why}")
+        return ImageRecord(bad=why if why in MISSING else f"{name}: {why}")
     sha256 = hashlib.sha256(data).digest()
     try:
-        return _decoded(data, name, sha256, max_pixels)
+        return _decode(data, name, sha256, max_pixels)
     except Exception as error:  # damaged files raise whatever their decoder happens to raise
-        return One(sha256, bad=_why(data, name, error, max_pixels))
+        return ImageRecord(sha256, bad=_reason(data, name, error, max_pixels))
 
 
-def _decoded(data: bytes, name: str, sha256: bytes, max_pixels: int) -> One:
+def _decode(data: bytes, name: str, sha256: bytes, max_pixels: int) -> ImageRecord:
     image = open_image(data, name, max_pixels)
     width, height = upright_size(image)
     if (line := thin_image_message(width, height)) is not None:
-        return One(sha256, bad=f"{name}: {line}")
+        return ImageRecord(sha256, bad=f"{name}: {line}")
     kind, bits = f"{image.format} {image.mode}", bit_depth.bits_per_sample(data, image)
     if image.format in ("JPEG", "MPO"):
-        image.draft("L", (THUMB, THUMB))
+        image.draft("L", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         grey_HW = np.asarray(image.convert("L"))
-        return One(sha256, width, height, kind, fingerprint(grey_HW))
+        return ImageRecord(sha256, width, height, kind, fingerprint(grey_HW))
     pixels_HWC = to_rgb(image, bits)
-    deep = _deep_samples(image, kind, bits) if bits > 8 else None
+    deep = _high_bit_depth(image, kind, bits) if bits > 8 else None
     image.close()
-    return One(sha256, width, height, kind, fingerprint(pixels_HWC), deep=deep)
+    return ImageRecord(sha256, width, height, kind, fingerprint(pixels_HWC), deep=deep)
 
 
-def _deep_samples(image: Image.Image, kind: str, bits: int) -> Deep:
+def _high_bit_depth(image: Image.Image, kind: str, bits: int) -> HighBitDepth:
     if not bit_depth.is_high_bit_depth(image):
-        return Deep(f"{kind} of {bits} bits")
+        return HighBitDepth(f"{kind} of {bits} bits")
     scale = bit_depth.sample_range(image, bits)
     whole = f"{kind} of {bits} bits on {scale.low:g}..{scale.high:g}"
-    return Deep(whole, scale.least, scale.most)
+    return HighBitDepth(whole, scale.least, scale.most)
 
 
-def _why(data: bytes, name: str, error: Exception, max_pixels: int) -> str:
+def _reason(data: bytes, name: str, error: Exception, max_pixels: int) -> str:
     """The line that a run would end with."""
     try:
         decode(data, name, max_pixels)

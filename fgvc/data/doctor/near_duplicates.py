@@ -17,12 +17,12 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-SIDE = 9
-CLEARLY = 1.0  # of 255: less is noise, of which plain skies are full
-BOUND = 8  # differing bits of 128; below the number of bands, or pairs would be lost
+THUMBNAIL_SIDE = 9
+MIN_CONTRAST = 1.0  # of 255: less is noise, of which plain skies are full
+MAX_DISTANCE = 8  # differing bits of 128; below the number of bands, or pairs would be lost
 BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))  # first bit and width, in each half
 BLOCK = 4_000_000  # pairs compared at a time
-BAND = 1 << 20  # pixels that are narrowed at a time
+MAX_PIXELS = 1 << 20  # pixels that are narrowed at a time
 
 
 def fingerprint(pixels: np.ndarray) -> tuple[int, int]:
@@ -31,27 +31,27 @@ def fingerprint(pixels: np.ndarray) -> tuple[int, int]:
     Args:
         pixels: uint8, height x width of grey, or height x width x RGB.
     """
-    thumb_HW = _thumb(pixels)
-    start_HW = thumb_HW[:-1, :-1] + CLEARLY
-    return _packed(thumb_HW[:-1, 1:] > start_HW), _packed(thumb_HW[1:, :-1] > start_HW)
+    thumb_HW = _thumbnail(pixels)
+    start_HW = thumb_HW[:-1, :-1] + MIN_CONTRAST
+    return _pack_bits(thumb_HW[:-1, 1:] > start_HW), _pack_bits(thumb_HW[1:, :-1] > start_HW)
 
 
-def _thumb(pixels: np.ndarray) -> np.ndarray:
+def _thumbnail(pixels: np.ndarray) -> np.ndarray:
     """thumb_HW: SIDE x SIDE, float32, as of the whole picture in grey.
 
     Rows are narrowed band by band: grey of the whole picture in floats would take 4 bytes a pixel.
     """
     # in floats: rounded to whole levels, a gentle gradient would be all ties
     height, width = pixels.shape[:2]
-    narrow_HW = np.empty((height, SIDE), np.float32)
-    step = max(1, BAND // width)
+    narrow_HW = np.empty((height, THUMBNAIL_SIDE), np.float32)
+    step = max(1, MAX_PIXELS // width)
     for start in range(0, height, step):
         band = Image.fromarray(pixels[start : start + step]).convert("L").convert("F")
         narrow_HW[start : start + step] = np.asarray(
-            band.resize((SIDE, band.height), Image.Resampling.BILINEAR)
+            band.resize((THUMBNAIL_SIDE, band.height), Image.Resampling.BILINEAR)
         )
     whole = Image.fromarray(narrow_HW)
-    return np.asarray(whole.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    return np.asarray(whole.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR))
 
 
 def pairs(code_N2: np.ndarray, code_M2: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ def pairs(code_N2: np.ndarray, code_M2: np.ndarray) -> np.ndarray:
     Returns:
         pair_K2: rows of the first and of the second side, each pair once, ascending.
     """
-    row_N, row_M = (np.flatnonzero(_bits(code) > BOUND) for code in (code_N2, code_M2))
+    row_N, row_M = (np.flatnonzero(_count_bits(code) > MAX_DISTANCE) for code in (code_N2, code_M2))
     code_N2, code_M2 = code_N2[row_N], code_M2[row_M]
     found = [np.empty((0, 2), np.int64)]
     for half in (0, 1):
@@ -75,13 +75,13 @@ def pairs(code_N2: np.ndarray, code_M2: np.ndarray) -> np.ndarray:
             band_N, band_M = (
                 (code[:, half] >> np.uint64(first)) & mask for code in (code_N2, code_M2)
             )
-            for one, other in _sharing(band_N, band_M):
-                near = _bits(code_N2[one] ^ code_M2[other]) <= BOUND
+            for one, other in _equal_pairs(band_N, band_M):
+                near = _count_bits(code_N2[one] ^ code_M2[other]) <= MAX_DISTANCE
                 found.append(np.stack([row_N[one[near]], row_M[other[near]]], axis=1))
     return np.unique(np.concatenate(found), axis=0)
 
 
-def _sharing(band_N: np.ndarray, band_M: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _equal_pairs(band_N: np.ndarray, band_M: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Every pair of rows with equal values, in blocks."""
     order_N = np.argsort(band_N, kind="stable")
     low_M = np.searchsorted(band_N, band_M, "left", sorter=order_N)
@@ -94,9 +94,9 @@ def _sharing(band_N: np.ndarray, band_M: np.ndarray) -> Iterator[tuple[np.ndarra
         yield order_N[np.repeat(low_M[rows], count) + within], np.repeat(rows, count)
 
 
-def _bits(code_N2: np.ndarray) -> np.ndarray:
+def _count_bits(code_N2: np.ndarray) -> np.ndarray:
     return np.bitwise_count(code_N2).sum(axis=1, dtype=np.int64)
 
 
-def _packed(bit_HW: np.ndarray) -> int:
+def _pack_bits(bit_HW: np.ndarray) -> int:
     return int.from_bytes(np.packbits(bit_HW).tobytes(), "big")

@@ -12,14 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from fgvc.config import schema
-from fgvc.data.doctor.archives import mismatch
+from fgvc.data.doctor.archives import difference
 from fgvc.data.download.http import download
 from fgvc.data.download.unpack import UnpackError, unpack
 from fgvc.store.atomic import sync_folder
 from fgvc.store.file_lock import lock
 from fgvc.types import Progress, UserError
 
-BY_HAND = {
+MANUAL_STEPS = {
     "cars": (
         "no host serves Stanford Cars any more. 1) get cars_train.tgz, cars_test.tgz, "
         "car_devkit.tgz and cars_test_annos_withlabels.mat from someone who has them; 2) unpack "
@@ -50,24 +50,24 @@ def fetch(conf: schema.Dataset, progress: Progress) -> str:
             small, or an archive is not what it should be.
     """
     if conf.root is None or not conf.archives or any(a.url is None for a in conf.archives.values()):
-        raise UserError(_by_hand(conf))
+        raise UserError(_manual_steps(conf))
     root = Path(conf.root).expanduser()
-    if _taken(root):
-        return _already(root)
+    if _is_occupied(root):
+        return _occupied_message(root)
     with lock(root.with_name(f".{root.name}.lock"), wait=True):
-        if _taken(root):
-            return _already(root)
+        if _is_occupied(root):
+            return _occupied_message(root)
         work = root.with_name(f".{root.name}.download")
         try:
-            return _fetched(conf, root, work, progress)
+            return _fetch(conf, root, work, progress)
         finally:
             with suppress(OSError):  # what can be resumed stays in it
                 work.rmdir()
 
 
-def _fetched(conf: schema.Dataset, root: Path, work: Path, progress: Progress) -> str:
+def _fetch(conf: schema.Dataset, root: Path, work: Path, progress: Progress) -> str:
     work.mkdir(parents=True, exist_ok=True)
-    files = [_obtained(archive, root, work, progress) for archive in conf.archives.values()]
+    files = [_get_archive(archive, root, work, progress) for archive in conf.archives.values()]
     tree = work / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir()
@@ -87,7 +87,7 @@ def _fetched(conf: schema.Dataset, root: Path, work: Path, progress: Progress) -
     return f"{root}: downloaded, verified and unpacked ({', '.join(file.name for file in files)})"
 
 
-def _obtained(archive: schema.Archive, root: Path, work: Path, progress: Progress) -> Path:
+def _get_archive(archive: schema.Archive, root: Path, work: Path, progress: Progress) -> Path:
     """The verified archive: one that lies beside the root, or else a downloaded one."""
     if archive.sha256 is None and archive.md5 is None:
         raise UserError(
@@ -95,7 +95,7 @@ def _obtained(archive: schema.Archive, root: Path, work: Path, progress: Progres
             "it by; give one of them"
         )
     for file in (root.parent / archive.file, work / archive.file):
-        if file.is_file() and mismatch(file, archive, progress) is None:
+        if file.is_file() and difference(file, archive, progress) is None:
             return file
     return download(archive, work / archive.file, progress)
 
@@ -105,14 +105,14 @@ def _remove(files: Iterable[Path]) -> None:
         file.unlink(missing_ok=True)
 
 
-def _taken(root: Path) -> bool:
+def _is_occupied(root: Path) -> bool:
     return root.exists() and (not root.is_dir() or any(root.iterdir()))
 
 
-def _already(root: Path) -> str:
+def _occupied_message(root: Path) -> str:
     return f"{root}: holds something already, nothing downloaded; move it away to download again"
 
 
-def _by_hand(conf: schema.Dataset) -> str:
-    steps = BY_HAND.get(conf.reader, "a dataset of your own is nowhere to be downloaded from")
+def _manual_steps(conf: schema.Dataset) -> str:
+    steps = MANUAL_STEPS.get(conf.reader, "a dataset of your own is nowhere to be downloaded from")
     return f"dataset.download=true: {steps.format(root=conf.root)}"

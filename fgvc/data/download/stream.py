@@ -14,17 +14,17 @@ from typing import IO, cast
 
 from fgvc.untrusted import MIB
 
-PIECE = 1 << 16  # compressed bytes read at a time
-DICTIONARY = 256 * MIB  # memory of an xz decoder; xz -9 takes 65 MiB
-DIRECTORY = 64 * MIB  # bytes of a zip's directory: half a million members
-_XZ = (b"\xfd7zXZ\0", b"]\0\0\x80\0")  # and the older .lzma
+CHUNK = 1 << 16  # compressed bytes read at a time
+MAX_XZ_MEMORY = 256 * MIB  # memory of an xz decoder; xz -9 takes 65 MiB
+MAX_ZIP_DIRECTORY = 64 * MIB  # bytes of a zip's directory: half a million members
+_XZ_SIGNATURES = (b"\xfd7zXZ\0", b"]\0\0\x80\0")  # and the older .lzma
 
 
 class TooLongError(Exception):
     """More bytes than allowed."""
 
 
-class Content(io.RawIOBase):
+class TarContent(io.RawIOBase):
     """The content of a tar, decompressed. left: bytes that may still come out of it."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -35,7 +35,7 @@ class Content(io.RawIOBase):
             self._stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file))
         elif head.startswith(b"BZh"):
             self._stream = bz2.BZ2File(file)
-        elif head.startswith(_XZ):
+        elif head.startswith(_XZ_SIGNATURES):
             self._stream = cast("IO[bytes]", _Xz(file))
         self.left = 0
 
@@ -60,7 +60,7 @@ class _Xz(io.RawIOBase):
 
     @staticmethod
     def _fresh() -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(memlimit=DICTIONARY)
+        return lzma.LZMADecompressor(memlimit=MAX_XZ_MEMORY)
 
     def read(self, size: int = -1, /) -> bytes:
         while True:
@@ -68,10 +68,10 @@ class _Xz(io.RawIOBase):
             if self._decoder.eof:  # perhaps another stream follows, after padding
                 packed = self._decoder.unused_data
                 while not (packed := packed.lstrip(b"\0")):
-                    if not (packed := self._file.read(PIECE)):
+                    if not (packed := self._file.read(CHUNK)):
                         return b""
                 self._decoder = self._fresh()
-            elif self._decoder.needs_input and not (packed := self._file.read(PIECE)):
+            elif self._decoder.needs_input and not (packed := self._file.read(CHUNK)):
                 raise EOFError("the compressed data is cut short")
             if data := self._decoder.decompress(packed, size):
                 return data
@@ -81,6 +81,6 @@ class ZipSource(io.FileIO):
     """A zip whose directory is read whole only if it is short."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > DIRECTORY:
+        if size is not None and size > MAX_ZIP_DIRECTORY:
             raise TooLongError
         return super().read(size) or b""

@@ -19,21 +19,21 @@ from pathlib import Path
 from typing import IO, cast
 
 from fgvc import untrusted
-from fgvc.data.download.stream import DIRECTORY, Content, TooLongError, ZipSource
+from fgvc.data.download.stream import MAX_ZIP_DIRECTORY, TarContent, TooLongError, ZipSource
 from fgvc.data.find_root import safe_relative
 from fgvc.store.disk_errors import open_named
 from fgvc.types import Progress, UserError
 from fgvc.untrusted import MIB
 
-MOST_TIMES = 50  # bytes unpacked for each byte of the archive: JSON shrinks tenfold, bombs further
-LEAST = 1 << 26  # bytes that any archive may unpack to
-HEADER = 1 << 20  # bytes of the headers of a member of a tar: its name, times and attributes
-PIECE = 1 << 18  # bytes written at a time
-DAMAGE = (
+MAX_RATIO = 50  # bytes unpacked for each byte of the archive: JSON shrinks tenfold, bombs further
+MIN_LIMIT = 1 << 26  # bytes that any archive may unpack to
+MAX_HEADER = 1 << 20  # bytes of the headers of a member of a tar: its name, times and attributes
+CHUNK = 1 << 18  # bytes written at a time
+DAMAGE_ERRORS = (
     *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError),
     *(NotImplementedError, LookupError, OverflowError, RuntimeError, ValueError, struct.error),
 )
-BY_HAND = "unpack it yourself, and set dataset.root= to the folder"
+UNPACK_BY_HAND = "unpack it yourself, and set dataset.root= to the folder"
 
 
 class UnpackError(UserError):
@@ -51,7 +51,7 @@ def unpack(file: Path, folder: Path, progress: Progress) -> None:
             damaged archive. What was unpacked until then stays for the caller to remove.
     """
     budget = _Budget(file, progress)
-    with _damage_reported(file):
+    with _report_damage(file):
         if zipfile.is_zipfile(untrusted.require_regular(file)):
             _unzip(file, folder, budget)
         else:
@@ -63,16 +63,16 @@ class _Budget:
 
     def __init__(self, file: Path, progress: Progress) -> None:
         self.file, self.progress = file, progress
-        self.most = max(file.stat().st_size * MOST_TIMES, LEAST)
+        self.most = max(file.stat().st_size * MAX_RATIO, MIN_LIMIT)
         self.spent = 0
 
     def check(self, size: int, name: str) -> None:
         """Refuse a member whose header states too many bytes."""
         if self.spent + size > self.most:
             raise UnpackError(
-                f"{self.file}: {_shown(name)} would bring it to {self.spent + size} bytes "
+                f"{self.file}: {_printable(name)} would bring it to {self.spent + size} bytes "
                 f"unpacked, more than the {self.most} that its size makes plausible; if you trust "
-                f"it, {BY_HAND}"
+                f"it, {UNPACK_BY_HAND}"
             )
 
     def spend(self, size: int, name: str) -> None:
@@ -84,21 +84,21 @@ class _Budget:
 
 def _untar(file: Path, folder: Path, budget: _Budget) -> None:
     with untrusted.open_regular(file) as packed:
-        content = Content(packed)
-        content.left = HEADER
+        content = TarContent(packed)
+        content.left = MAX_HEADER
         with (
-            _header_bounded(file),
+            _report_long_headers(file),
             tarfile.open(fileobj=cast("IO[bytes]", content), mode="r|") as archive,
         ):
             for member in archive:
-                content.left = HEADER
+                content.left = MAX_HEADER
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue] a KiB each
                 budget.spend(tarfile.BLOCKSIZE, member.name)  # of its header
                 if member.isdir() and member.name in (".", "./", ""):
                     continue
                 # a sparse file states two sizes, and its gaps cost no byte of the archive
                 plain = (member.isreg() and not member.issparse()) or member.isdir()
-                _check(file, member.name, plain)
+                _check_member(file, member.name, plain)
                 budget.check(member.size, member.name)
                 content.left += member.size
                 # written here: TarFile.extract has no `filter` before Python 3.11.4
@@ -106,16 +106,16 @@ def _untar(file: Path, folder: Path, budget: _Budget) -> None:
                 _write(
                     folder / member.name, data, "wb", budget
                 )  # if a file occurs twice, the later wins
-                content.left = HEADER
+                content.left = MAX_HEADER
 
 
 @contextmanager
-def _header_bounded(file: Path) -> Iterator[None]:
+def _report_long_headers(file: Path) -> Iterator[None]:
     try:
         yield
     except TooLongError:
         raise UnpackError(
-            f"{file}: a member whose headers have more than {HEADER} bytes; the archive is refused"
+            f"{file}: a member whose headers have more than {MAX_HEADER} bytes; the archive is refused"
         ) from None
 
 
@@ -124,15 +124,17 @@ def _unzip(file: Path, folder: Path, budget: _Budget) -> None:
         archive = zipfile.ZipFile(cast("IO[bytes]", ZipSource(untrusted.require_regular(file))))
     except TooLongError:
         raise UnpackError(
-            f"{file}: its directory has more than {DIRECTORY} bytes; {BY_HAND}"
+            f"{file}: its directory has more than {MAX_ZIP_DIRECTORY} bytes; {UNPACK_BY_HAND}"
         ) from None
     with archive, cast("IO[bytes]", archive.fp):
         for member in archive.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
-            _check(file, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            _check_member(file, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
             budget.check(member.file_size, member.filename)
             if member.compress_type == zipfile.ZIP_LZMA:  # its decoder has no bound of memory
-                raise UnpackError(f"{file}: {_shown(member.filename)} is packed by LZMA; {BY_HAND}")
+                raise UnpackError(
+                    f"{file}: {_printable(member.filename)} is packed by LZMA; {UNPACK_BY_HAND}"
+                )
             data = None if member.is_dir() else archive.open(member)
             _write(folder / member.filename, data, "xb", budget)
 
@@ -148,17 +150,17 @@ def _write(target: Path, data: IO[bytes] | None, mode: str, budget: _Budget) -> 
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with data, open_named(target, mode) as out:
-        while piece := data.read(PIECE):
+        while piece := data.read(CHUNK):
             budget.spend(len(piece), target.name)
             out.write(piece)
 
 
-def _shown(name: str) -> str:
+def _printable(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def _check(file: Path, name: str, plain: bool) -> None:
-    shown = _shown(name)
+def _check_member(file: Path, name: str, plain: bool) -> None:
+    shown = _printable(name)
     if not plain:
         raise UnpackError(
             f"{file}: {shown} is a link, a device or a sparse file; the archive is refused"
@@ -168,12 +170,12 @@ def _check(file: Path, name: str, plain: bool) -> None:
 
 
 @contextmanager
-def _damage_reported(file: Path) -> Iterator[None]:
+def _report_damage(file: Path) -> Iterator[None]:
     try:
         yield
     except UserError:
         raise
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         raise UnpackError(f"{file}: damaged archive ({' '.join(str(error).split())})") from error
     except OSError as error:
         # of a decompressor, not of the disk; or a member begins before the archive

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from fgvc.data.datasets.folder import find_classes, images, skipped_files
-from fgvc.data.datasets.folder.find_classes import Base
+from fgvc.data.datasets.folder.find_classes import DatasetRoot
 from fgvc.data.datasets.folder.listing import Folder
 from fgvc.data.find_root import require_folder
 from fgvc.data.image_formats import file_kind
 from fgvc.data.index import Index, list_first
-from fgvc.data.labelmap import named
+from fgvc.data.labelmap import from_names
 from fgvc.data.split import carve_test
 from fgvc.data.split_names import split_of
 from fgvc.types import UserError
@@ -43,7 +43,7 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
     """
     if root.is_file():
         way_out = "unpack it if it is an archive, and set"
-        if root.suffix.lower() in find_classes.TABLES:
+        if root.suffix.lower() in find_classes.TABLE_SUFFIXES:
             way_out = f"read it with dataset=table {setting('dataset.table', root)}, or set"
         raise UserError(
             f"dataset.root={root}: a file ({file_kind(root) or 'unknown kind'}), not a folder; "
@@ -55,12 +55,13 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
     strays = [path for above in base.above for path in above.pictures] + content.strays
     start = len(base.folder.path.rstrip("/")) + 1
     rows = sorted(
-        (_utf8(path[start:], base.folder.path), name, split) for path, name, split in content.rows
+        (_check_utf8(path[start:], base.folder.path), name, split)
+        for path, name, split in content.rows
     )
     names = {name for _, name, _ in rows}
     if len(names) < 2:
-        raise find_classes.one_class(str(root), list_first(names))
-    labelmap = named(names)
+        raise find_classes.one_class_error(str(root), list_first(names))
+    labelmap = from_names(names)
     index_of = {name: index for index, name in enumerate(labelmap.names)}
     path = tuple(path for path, *_ in rows)
     label_N = np.array([index_of[name] for _, name, _ in rows], dtype=np.int64)
@@ -69,7 +70,7 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
         where = f"{base.folder.path} has no test/"
         split_N = carve_test(where, path, label_N, labelmap, test_fraction, seed)
     notes = (
-        *_place_notes(base, content.test_source),
+        *_root_notes(base, content.test_source),
         *content.notes,
         *skipped_files.note([*base.above, base.folder, *content.folders], strays, str(root)),
     )
@@ -77,7 +78,7 @@ def read(root: Path, test_fraction: float, seed: int) -> Index:
     return Index(place, path, label_N, split_N, labelmap, notes=notes, test_source=source)
 
 
-def _utf8(path: str, root: str) -> str:
+def _check_utf8(path: str, root: str) -> str:
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -88,7 +89,7 @@ def _utf8(path: str, root: str) -> str:
 # --- where the dataset begins ---
 
 
-def _place_notes(base: Base, test_source: str) -> list[str]:
+def _root_notes(base: DatasetRoot, test_source: str) -> list[str]:
     """Notes on a root that is too high or too low, and on lists of splits that are not read."""
     notes = []
     if base.above:
@@ -96,9 +97,9 @@ def _place_notes(base: Base, test_source: str) -> list[str]:
         notes.append(
             f"dataset.root={base.above[0].path}: the {what} begin below it: read {base.folder.path}"
         )
-    notes += images.beside_note(base.beside, "beside the dataset")
+    notes += images.unused_folders_note(base.beside, "beside the dataset")
     if not base.above and not base.has_splits:
-        notes += _root_too_low(base.folder)
+        notes += _sibling_splits_note(base.folder)
     if test_source == "carved" and (lists := find_classes.split_lists(base)):
         top = Path((base.above or (base.folder,))[0].path)
         names = list_first(Path(path).relative_to(top).as_posix() for path in lists)
@@ -109,7 +110,7 @@ def _place_notes(base: Base, test_source: str) -> list[str]:
     return notes
 
 
-def _root_too_low(folder: Folder) -> list[str]:
+def _sibling_splits_note(folder: Folder) -> list[str]:
     """A note on other splits beside a root that is called like a split."""
     place = Path(folder.path).absolute()
     split = split_of(place.name)

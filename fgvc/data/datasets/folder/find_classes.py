@@ -16,23 +16,23 @@ from pathlib import Path
 from fgvc.data.datasets.folder import split_folders
 from fgvc.data.datasets.folder.listing import Folder, Inode
 from fgvc.data.datasets.folder.skipped_files import summary
-from fgvc.data.find_root import DEPTH
+from fgvc.data.find_root import MAX_DEPTH
 from fgvc.data.index import list_first
 from fgvc.data.split_names import split_of
 from fgvc.types import TRAIN, UserError, nfc
 from fgvc.untrusted.shell import setting
 
-TABLES = (".csv", ".tsv", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 # parts of one dataset, as archives and cross-validation number them: images_part_1, fold_0
-PARTS = re.compile(
+NUMBERED_PART = re.compile(
     r"(.*)(?:parts?|batch(?:es)?|folds?|chunks?|shards?|images?|imgs?|pictures?|photos?|folders?"
     r"|downloads?)\d+"
 )
-LISTS = (*TABLES, ".txt", ".lst", ".list", ".json", ".jsonl")
+LIST_SUFFIXES = (*TABLE_SUFFIXES, ".txt", ".lst", ".list", ".json", ".jsonl")
 
 
 @dataclass(frozen=True)
-class Base:
+class DatasetRoot:
     """The folder in which a dataset begins.
 
     has_splits: whether its folders are splits. above: from the root down, without itself. beside:
@@ -47,7 +47,7 @@ class Base:
     copies: tuple[Folder, ...] = ()
 
 
-def find(root: Folder) -> Base:
+def find(root: Folder) -> DatasetRoot:
     """The folder in which the dataset begins.
 
     Raises:
@@ -55,45 +55,47 @@ def find(root: Folder) -> Base:
     """
     above: list[Folder] = []
     folder = root
-    while not _is_base(folder):
+    while not _is_root(folder):
         if not folder.holding:
-            raise _no_classes(root, folder, above)
+            raise _no_classes_error(root, folder, above)
         above.append(folder)
-        (folder,) = _distinct(folder.holding)
-    if split_folders.candidates(folder) and not (_is_container(folder) or _holds_other(folder)):
-        _check_alone(folder)
-        return Base(folder, True, tuple(above))
-    return _class_base(folder, above)
+        (folder,) = _without_links(folder.holding)
+    if split_folders.candidates(folder) and not (
+        _is_container(folder) or _is_unlabelled_test_beside_dataset(folder)
+    ):
+        _check_single_split(folder)
+        return DatasetRoot(folder, True, tuple(above))
+    return _class_root(folder, above)
 
 
-def _is_base(folder: Folder) -> bool:
+def _is_root(folder: Folder) -> bool:
     """Whether a folder holds splits, or several folders with pictures."""
-    if len(_distinct(folder.holding)) > 1:
+    if len(_without_links(folder.holding)) > 1:
         return True
     return bool(split_folders.candidates(folder)) and not _is_container(folder)
 
 
 def _is_container(folder: Folder) -> bool:
     """Whether the only folder called like a split holds a whole dataset: "test data/train"."""
-    found = split_folders.all_of(split_folders.candidates(folder))
-    return len(found) == 1 and found == folder.holding and bool(_datasets(found))
+    found = split_folders.all_folders(split_folders.candidates(folder))
+    return len(found) == 1 and found == folder.holding and bool(_find_datasets(found))
 
 
-def _holds_other(folder: Folder) -> bool:
+def _is_unlabelled_test_beside_dataset(folder: Folder) -> bool:
     """Whether a test without labels is the only split, and a whole dataset lies beside it."""
-    found = split_folders.all_of(split_folders.candidates(folder))
+    found = split_folders.all_folders(split_folders.candidates(folder))
     others = [inside for inside in folder.holding if inside not in found]
-    return all(map(split_folders.is_unlabelled, found)) and bool(_datasets(others))
+    return all(map(split_folders.is_unlabelled, found)) and bool(_find_datasets(others))
 
 
-def _datasets(folders: Iterable[Folder]) -> list[Folder]:
+def _find_datasets(folders: Iterable[Folder]) -> list[Folder]:
     found = [
-        below for folder in folders for below in split_folders.layouts_below(folder, DEPTH - 1)
+        below for folder in folders for below in split_folders.find_datasets(folder, MAX_DEPTH - 1)
     ]
-    return _distinct(found)
+    return _without_links(found)
 
 
-def _distinct(folders: Iterable[Folder]) -> list[Folder]:
+def _without_links(folders: Iterable[Folder]) -> list[Folder]:
     """The folders without those that are another one by a link."""
     links_last = sorted(folders, key=lambda folder: os.path.islink(folder.path))  # noqa: PTH114
     first: dict[Inode, Folder] = {}
@@ -102,12 +104,14 @@ def _distinct(folders: Iterable[Folder]) -> list[Folder]:
     return list(first.values())
 
 
-def _check_alone(folder: Folder) -> None:
+def _check_single_split(folder: Folder) -> None:
     """Refuse a single split beside several folders that look like classes."""
-    found = split_folders.all_of(split_folders.candidates(folder))
+    found = split_folders.all_folders(split_folders.candidates(folder))
     others = [inside for inside in folder.holding if inside not in found]
     classes = [
-        inside for inside in others if inside.name not in split_folders.words_of(folder.folders)
+        inside
+        for inside in others
+        if inside.name not in split_folders.splits_by_name(folder.folders)
     ]
     if len(found) == 1 and len(classes) > 1:
         (split,) = found
@@ -119,29 +123,29 @@ def _check_alone(folder: Folder) -> None:
         )
 
 
-def _class_base(folder: Folder, above: Sequence[Folder]) -> Base:
+def _class_root(folder: Folder, above: Sequence[Folder]) -> DatasetRoot:
     """The base where several folders with pictures lie side by side."""
-    datasets = _datasets(folder.holding)
+    datasets = _find_datasets(folder.holding)
     if len(datasets) > 1:
-        raise _ambiguous(folder, datasets)
+        raise _ambiguous_error(folder, datasets)
     if datasets:
         inside = datasets[0].path + os.sep
         beside = [other for other in folder.holding if not inside.startswith(other.path + os.sep)]
-        return Base(datasets[0], True, (*above, folder), tuple(beside))
-    copies = copies_in(folder)
+        return DatasetRoot(datasets[0], True, (*above, folder), tuple(beside))
+    copies = find_copies(folder)
     classes = [inside for inside in folder.holding if inside not in copies]
     if any(_wraps_classes(inside) for inside in classes):
-        raise _ambiguous(folder, [inside for inside in classes if not inside.pictures])
+        raise _ambiguous_error(folder, [inside for inside in classes if not inside.pictures])
     _check_names(folder, classes)
-    return Base(folder, False, tuple(above), copies=tuple(copies))
+    return DatasetRoot(folder, False, tuple(above), copies=tuple(copies))
 
 
-def copies_in(folder: Folder) -> list[Folder]:
+def find_copies(folder: Folder) -> list[Folder]:
     """The folders in a folder that hold the classes beside them once more."""
-    return [inside for inside in folder.holding if _repeats(inside, folder)]
+    return [inside for inside in folder.holding if _is_copy(inside, folder)]
 
 
-def _repeats(inside: Folder, folder: Folder) -> bool:
+def _is_copy(inside: Folder, folder: Folder) -> bool:
     """Whether a folder holds the classes beside it once more.
 
     In a folder of the same name, two classes suffice. Otherwise these are all classes, with
@@ -170,7 +174,7 @@ def _wraps_classes(folder: Folder) -> bool:
 def _check_names(folder: Folder, classes: Sequence[Folder]) -> None:
     """Refuse a model of training against validation, or of one part against another."""
     check_parts(folder, classes)
-    words = split_folders.words_of(classes)
+    words = split_folders.splits_by_name(classes)
     different = set(words.values())
     if len(words) == len(classes) or (TRAIN in different and len(different) > 1):
         raise UserError(
@@ -188,7 +192,7 @@ def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
         UserError: all classes are called like parts of one dataset.
     """
     plain = [re.sub(r"[\W_]+", "", inside.name.casefold()) for inside in classes]
-    numbered = {match and match[1] for match in map(PARTS.fullmatch, plain)}
+    numbered = {match and match[1] for match in map(NUMBERED_PART.fullmatch, plain)}
     if all(split_folders.is_wrapper(inside.name) for inside in classes) or (
         len(numbered) == 1 and None not in numbered
     ):
@@ -200,7 +204,7 @@ def check_parts(folder: Folder, classes: Sequence[Folder]) -> None:
         )
 
 
-def _ambiguous(folder: Folder, places: Sequence[Folder]) -> UserError:
+def _ambiguous_error(folder: Folder, places: Sequence[Folder]) -> UserError:
     """A refusal that names where the classes may begin."""
     ways = [setting("dataset.root", place.path) for place in places[:3]]
     rest = [inside.name for inside in folder.holding if inside not in places]
@@ -212,7 +216,7 @@ def _ambiguous(folder: Folder, places: Sequence[Folder]) -> UserError:
     )
 
 
-def _no_classes(root: Folder, last: Folder, above: Sequence[Folder]) -> UserError:
+def _no_classes_error(root: Folder, last: Folder, above: Sequence[Folder]) -> UserError:
     """A refusal of a root without two classes. last: the deepest folder that holds pictures."""
     start = f"dataset.root={root.path}: "
     if not root.holds_pictures:
@@ -222,7 +226,7 @@ def _no_classes(root: Folder, last: Folder, above: Sequence[Folder]) -> UserErro
         )
     hint = _table_hint(last, [*above, *last.folders])
     if last is root:
-        parent = _class_folders_above(root)
+        parent = _parent_hint(root)
         return UserError(
             f"{start}holds {len(last.pictures)} pictures, but no class folder; {parent}sort the "
             f"pictures into one folder per class, or {hint}"
@@ -238,7 +242,7 @@ def _no_classes(root: Folder, last: Folder, above: Sequence[Folder]) -> UserErro
     )
 
 
-def one_class(root: str, name: str) -> UserError:
+def one_class_error(root: str, name: str) -> UserError:
     """The refusal of splits that hold a single class."""
     return UserError(
         f"dataset.root={root}: holds one class ({name}), and a classifier needs two or more; add "
@@ -246,7 +250,7 @@ def one_class(root: str, name: str) -> UserError:
     )
 
 
-def _class_folders_above(root: Folder) -> str:
+def _parent_hint(root: Folder) -> str:
     """The advice to choose the parent of the root, if the root is a class folder beside others."""
     parent = Path(root.path).absolute().parent
     try:
@@ -263,7 +267,7 @@ def _class_folders_above(root: Folder) -> str:
 def _table_hint(folder: Folder, others: Iterable[Folder]) -> str:
     """The advice to use a table, which is named if it lies there."""
     files = [file.path for place in (folder, *others) for file in place.content.skipped]
-    tables = [path for path in files if path.lower().endswith(TABLES)]
+    tables = [path for path in files if path.lower().endswith(TABLE_SUFFIXES)]
     if tables:
         tables.sort(key=lambda path: split_of(os.path.basename(os.path.dirname(path))) != TRAIN)  # noqa: PTH119, PTH120
         table = setting("dataset.table", tables[0])
@@ -282,7 +286,7 @@ def _parquet_hint(root: Folder) -> str:
     return f"read the Parquet files with dataset=table {setting('dataset.table', folders[0])}, or "
 
 
-def split_lists(base: Base) -> list[str]:
+def split_lists(base: DatasetRoot) -> list[str]:
     """Paths of files above the classes that are called like splits: meta/train.txt."""
     places = [*base.above, base.folder]
     places += [inside for above in base.above for inside in above.folders if not inside.holding]
@@ -290,7 +294,7 @@ def split_lists(base: Base) -> list[str]:
     lists = {}
     for path in files:
         stem, suffix = os.path.splitext(os.path.basename(path))  # noqa: PTH119, PTH122 - texts
-        if suffix.lower() in LISTS and (split := split_of(stem)) is not None:
+        if suffix.lower() in LIST_SUFFIXES and (split := split_of(stem)) is not None:
             lists[path] = split
     return sorted(lists) if len(set(lists.values())) > 1 else []
 

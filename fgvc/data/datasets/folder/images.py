@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fgvc.data.datasets.folder import skipped_files, split_folders
-from fgvc.data.datasets.folder.find_classes import Base, check_parts, copies_in, one_class
+from fgvc.data.datasets.folder.find_classes import (
+    DatasetRoot,
+    check_parts,
+    find_copies,
+    one_class_error,
+)
 from fgvc.data.datasets.folder.listing import Folder
-from fgvc.data.datasets.folder.split_folders import NAMES
+from fgvc.data.datasets.folder.split_folders import SPLIT_NAMES
 from fgvc.data.index import list_first
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
 from fgvc.untrusted.shell import setting
@@ -18,7 +23,7 @@ Row = tuple[str, str, int]  # path, class, split
 
 
 @dataclass
-class Contents:
+class DatasetContent:
     """What is read. folders: all whose direct content is read. strays: pictures in no class."""
 
     rows: list[Row] = field(default_factory=list)
@@ -28,25 +33,23 @@ class Contents:
     test_source: str = "carved"
 
 
-def read(base: Base) -> Contents:
+def read(base: DatasetRoot) -> DatasetContent:
     """All that is read of a dataset, before a test is carved.
 
     Raises:
         UserError: two folders for one split, no train, an empty class folder, names that collide,
             or a class that train lacks.
     """
-    return _split_contents(base) if base.has_splits else _class_contents(base)
+    return _read_splits(base) if base.has_splits else _read_classes(base)
 
 
 # --- splits that hold class folders ---
 
 
-def _split_contents(base: Base) -> Contents:
+def _read_splits(base: DatasetRoot) -> DatasetContent:
     found, folder = split_folders.find(base.folder), base.folder
-    contents = Contents(strays=list(folder.pictures))
-    split_of_folder = {
-        split: split_folders.unwrapped(part) for split, part in found.by_split.items()
-    }
+    contents = DatasetContent(strays=list(folder.pictures))
+    split_of_folder = {split: split_folders.unwrap(part) for split, part in found.by_split.items()}
     by_split = dict(split_of_folder)
     if TEST in by_split:
         contents.test_source = "test"
@@ -56,11 +59,11 @@ def _split_contents(base: Base) -> Contents:
     classes_of = {}
     names = [part.name for part in by_split[TRAIN].holding]
     if len(names) == 1 and split_folders.is_wrapper(names[0]):  # train/images beside train/labels
-        raise one_class(folder.path, names[0])
+        raise one_class_error(folder.path, names[0])
     check_parts(by_split[TRAIN], by_split[TRAIN].holding)
     for split, part in by_split.items():
-        copies = copies_in(part)
-        contents.notes += beside_note(copies, f"a copy of the classes in {part.name}/")
+        copies = find_copies(part)
+        contents.notes += unused_folders_note(copies, f"a copy of the classes in {part.name}/")
         folders = [inside for inside in part.folders if inside not in copies]
         classes_of[split] = _add_classes(contents, folders, split)
         contents.folders.append(part)
@@ -74,18 +77,18 @@ def _split_contents(base: Base) -> Contents:
     contents.notes += _split_notes(folder, by_split, contents.test_source)
     contents.notes += _depth_note(by_split[TRAIN].holding)
     contents.notes += [_unlabelled_note(part) for part in found.unlabelled]
-    contents.notes += beside_note(found.beside, "beside the splits")
+    contents.notes += unused_folders_note(found.beside, "beside the splits")
     return contents
 
 
 def _split_notes(folder: Folder, by_split: Mapping[int, Folder], source: str) -> list[str]:
     """A note on split folders that are not just called train, val and test."""
     names = {split: part.path[len(folder.path) + 1 :] for split, part in by_split.items()}
-    usual = NAMES | ({TEST: NAMES[VAL]} if source == "val" else {})
+    usual = SPLIT_NAMES | ({TEST: SPLIT_NAMES[VAL]} if source == "val" else {})
     if all(name == usual[split] for split, name in names.items()):
         return []
-    order = [split for split in NAMES if split in names]
-    texts = [f"{names[split]}/ is {NAMES[split]}" for split in order]
+    order = [split for split in SPLIT_NAMES if split in names]
+    texts = [f"{names[split]}/ is {SPLIT_NAMES[split]}" for split in order]
     why = " as there is no test split" if source == "val" else ""
     return [f"splits: {', '.join(texts)}{why}"]
 
@@ -98,22 +101,24 @@ def _unlabelled_note(part: Folder) -> str:
     )
 
 
-def beside_note(folders: Sequence[Folder], where: str) -> list[str]:
+def unused_folders_note(folders: Sequence[Folder], where: str) -> list[str]:
     """A note on folders whose pictures are not used, or nothing."""
     if not folders:
         return []
-    texts = [f"{skipped_files.printable(folder.name)} ({_pictures(folder)})" for folder in folders]
+    texts = [
+        f"{skipped_files.printable(folder.name)} ({_count_text(folder)})" for folder in folders
+    ]
     return [f"{where}, not used: {list_first(texts)}"]
 
 
 # --- class folders without splits ---
 
 
-def _class_contents(base: Base) -> Contents:
+def _read_classes(base: DatasetRoot) -> DatasetContent:
     """Class folders; where each holds folders called like splits, these are the splits."""
-    contents = Contents(strays=list(base.folder.pictures))
+    contents = DatasetContent(strays=list(base.folder.pictures))
     classes = [folder for folder in base.folder.folders if folder not in base.copies]
-    contents.notes += beside_note(base.copies, "a copy of the classes beside it")
+    contents.notes += unused_folders_note(base.copies, "a copy of the classes beside it")
     split = [folder for folder in classes if _inner_splits(folder)]
     if split:
         _read_inner_splits(contents, base.folder, classes, split)
@@ -125,14 +130,14 @@ def _class_contents(base: Base) -> Contents:
 
 def _inner_splits(folder: Folder) -> dict[str, int]:
     """{name: split} of the folders in a class folder, if they are its splits; otherwise empty."""
-    known = split_folders.words_of(folder.holding)
+    known = split_folders.splits_by_name(folder.holding)
     several = len(set(known.values())) > 1 and TRAIN in known.values()
     is_whole = len(known) == len(folder.holding) and not folder.pictures
     return known if several and is_whole else {}
 
 
 def _read_inner_splits(
-    contents: Contents, base: Folder, classes: Sequence[Folder], split: Sequence[Folder]
+    contents: DatasetContent, base: Folder, classes: Sequence[Folder], split: Sequence[Folder]
 ) -> None:
     """Read <class>/train, <class>/test.
 
@@ -141,7 +146,7 @@ def _read_inner_splits(
     """
     known = {part for folder in split for part in _inner_splits(folder).values()}
     for folder in classes:
-        words = split_folders.words_of(folder.holding)
+        words = split_folders.splits_by_name(folder.holding)
         if folder.pictures or not folder.holding or len(words) < len(folder.holding):
             raise UserError(
                 f"{base.path}: {split[0].name}/ holds {list_first(_inner_splits(split[0]))}, but "
@@ -151,7 +156,7 @@ def _read_inner_splits(
     contents.test_source = "test" if TEST in known else "val"
     for folder in classes:
         contents.folders.append(folder)
-        words = split_folders.words_of(folder.holding)
+        words = split_folders.splits_by_name(folder.holding)
         for part in folder.holding:
             is_test = words[part.name] == VAL and contents.test_source == "val"
             _add_class(contents, nfc(folder.name), part, TEST if is_test else words[part.name])
@@ -163,7 +168,7 @@ def _read_inner_splits(
 def _class_notes(classes: Sequence[Folder]) -> list[str]:
     """Notes on class folders that may be meant in another way."""
     notes = []
-    if words := split_folders.words_of(classes):
+    if words := split_folders.splits_by_name(classes):
         notes.append(
             f"{list_first(words)}: read as classes, as there are other classes beside them"
         )
@@ -191,7 +196,7 @@ def _depth_note(classes: Sequence[Folder]) -> list[str]:
 # --- classes ---
 
 
-def _add_classes(contents: Contents, folders: Sequence[Folder], split: int) -> set[str]:
+def _add_classes(contents: DatasetContent, folders: Sequence[Folder], split: int) -> set[str]:
     """Add all class folders of a split; returns the names of the classes.
 
     Raises:
@@ -215,12 +220,12 @@ def _add_classes(contents: Contents, folders: Sequence[Folder], split: int) -> s
     return {nfc(folder.name) for folder in folders}
 
 
-def _add_class(contents: Contents, name: str, folder: Folder, split: int) -> None:
+def _add_class(contents: DatasetContent, name: str, folder: Folder, split: int) -> None:
     for part in folder.walk():
         contents.folders.append(part)
         contents.rows += [(path, name, split) for path in part.pictures]
 
 
-def _pictures(folder: Folder) -> str:
+def _count_text(folder: Folder) -> str:
     count = folder.count()
     return f"{count} picture" if count == 1 else f"{count} pictures"

@@ -17,14 +17,14 @@ from fgvc.data.image_formats import READABLE, file_kind, has_image_suffix, is_sy
 from fgvc.types import UserError
 
 # folders that operating systems, file servers and tools leave; in lower case
-NO_CLASSES = frozenset(
+TOOL_FOLDERS = frozenset(
     {
         *("__macosx", "lost+found", "system volume information", "$recycle.bin", "recycler"),
         *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "found.000"),
         *("network trash folder", "temporary items", "__pycache__"),
     }
 )
-HIDDEN, BROKEN, SPECIAL, BACK, STRAY = (
+HIDDEN, BROKEN, SPECIAL, LINK_LOOP, STRAY = (
     "hidden file",
     "broken link",
     "FIFO, socket or device",
@@ -35,7 +35,7 @@ Inode = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedFile:
     """A file that is no picture. kind: see formats.file_kind, or why it was not opened."""
 
     path: str
@@ -43,12 +43,12 @@ class Skipped:
 
 
 @dataclass
-class Content:
+class FolderContent:
     """What lies directly in a folder, in the order of the names. no_classes: paths of folders."""
 
     pictures: list[str] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[SkippedFile] = field(default_factory=list)
     no_classes: list[str] = field(default_factory=list)
 
 
@@ -70,13 +70,13 @@ class Folder:
         return _inode(self.path)
 
     @functools.cached_property
-    def content(self) -> Content:
+    def content(self) -> FolderContent:
         """What lies in it.
 
         Raises:
             UserError: it, or what lies in it, cannot be read.
         """
-        content, above = Content(), self._above | {self.inode}
+        content, above = FolderContent(), self._above | {self.inode}
         for entry in _entries(self.path):
             try:
                 is_folder, is_file = entry.is_dir(), entry.is_file()
@@ -85,13 +85,13 @@ class Folder:
                     raise _unreadable(entry.path, error) from None
                 is_folder = is_file = False  # a link that leads to itself
             if is_folder:
-                _enter_folder(content, entry, above)
+                _add_folder(content, entry, above)
             elif not is_system_file(entry.name):
-                kind = _kind(entry, is_file)
+                kind = _file_kind(entry, is_file)
                 if kind in READABLE:
                     content.pictures.append(entry.path)
                 else:
-                    content.skipped.append(Skipped(entry.path, kind))
+                    content.skipped.append(SkippedFile(entry.path, kind))
         return content
 
     @property
@@ -144,16 +144,16 @@ def _inode(path: str) -> Inode:
     return state.st_dev, state.st_ino
 
 
-def _enter_folder(content: Content, entry: os.DirEntry[str], above: frozenset[Inode]) -> None:
-    if entry.name.startswith(".") or entry.name.casefold() in NO_CLASSES:
+def _add_folder(content: FolderContent, entry: os.DirEntry[str], above: frozenset[Inode]) -> None:
+    if entry.name.startswith(".") or entry.name.casefold() in TOOL_FOLDERS:
         content.no_classes.append(entry.path)
     elif _inode(entry.path) in above:
-        content.skipped.append(Skipped(entry.path, BACK))
+        content.skipped.append(SkippedFile(entry.path, LINK_LOOP))
     else:
         content.folders.append(Folder(entry.path, above))
 
 
-def _kind(entry: os.DirEntry[str], is_file: bool) -> str | None:
+def _file_kind(entry: os.DirEntry[str], is_file: bool) -> str | None:
     """Kind of what is no folder; a key of READABLE for a picture."""
     if entry.name.startswith("."):
         return HIDDEN

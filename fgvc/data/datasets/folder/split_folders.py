@@ -18,7 +18,7 @@ from fgvc.data.split_names import split_of, splits_among
 from fgvc.types import TEST, TRAIN, VAL, UserError, nfc
 from fgvc.untrusted.shell import setting
 
-NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
+SPLIT_NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
 # names of folders that hold the classes of a whole dataset, or another version of the same pictures
 WRAPPERS = re.compile(
     r"((all|raw|full|color|colour|new|jpeg)?(images?|imgs?|pictures?|pics?|photos?|jpe?gs?|pngs?|data"
@@ -30,7 +30,7 @@ UNLABELLED = re.compile(r"(un)?(known|labell?ed|classified)|none|all|all ?classe
 
 
 @dataclass(frozen=True)
-class Found:
+class SplitFolders:
     """Split folders of a folder. unlabelled: called like splits, but without class folders."""
 
     by_split: Mapping[int, Folder]
@@ -38,7 +38,7 @@ class Found:
     beside: tuple[Folder, ...]
 
 
-def words_of(folders: Sequence[Folder]) -> dict[str, int]:
+def splits_by_name(folders: Sequence[Folder]) -> dict[str, int]:
     """{name: split} of the folders that are called like splits."""
     return splits_among([folder.name for folder in folders])
 
@@ -50,7 +50,7 @@ def is_wrapper(name: str) -> bool:
 
 def candidates(folder: Folder) -> dict[int, list[Folder]]:
     """{split: folders called like it that hold class folders}; nothing refused, maybe empty."""
-    split = words_of(folder.folders)
+    split = splits_by_name(folder.folders)
     named = [inside for inside in folder.folders if inside.name in split]
     plain = [inside for inside in named if inside.folders and not inside.pictures]
     only_words = all(inside.name in split for inside in folder.holding)
@@ -64,7 +64,7 @@ def candidates(folder: Folder) -> dict[int, list[Folder]]:
     return {split: folders for split, folders in found.items() if folders}
 
 
-def all_of(by_split: Mapping[int, Sequence[Folder]]) -> list[Folder]:
+def all_folders(by_split: Mapping[int, Sequence[Folder]]) -> list[Folder]:
     """The folders of all splits."""
     return [folder for folders in by_split.values() for folder in folders]
 
@@ -72,29 +72,29 @@ def all_of(by_split: Mapping[int, Sequence[Folder]]) -> list[Folder]:
 def is_split_layout(folder: Folder) -> bool:
     """Whether a folder surely holds splits: two of them, or train alone with two classes."""
     by_split = candidates(folder)
-    alone = all_of(by_split) == folder.holding and TRAIN in by_split
-    return len(by_split) > 1 or (alone and len(unwrapped(by_split[TRAIN][0]).holding) > 1)
+    alone = all_folders(by_split) == folder.holding and TRAIN in by_split
+    return len(by_split) > 1 or (alone and len(unwrap(by_split[TRAIN][0]).holding) > 1)
 
 
-def layouts_below(folder: Folder, depth: int) -> list[Folder]:
+def find_datasets(folder: Folder, depth: int) -> list[Folder]:
     """The nearest folders, at or below a folder, that surely hold splits."""
     if is_split_layout(folder):
         return [folder]
     below = folder.holding if depth else []
-    return [found for inside in below for found in layouts_below(inside, depth - 1)]
+    return [found for inside in below for found in find_datasets(inside, depth - 1)]
 
 
-def unwrapped(folder: Folder) -> Folder:
+def unwrap(folder: Folder) -> Folder:
     """A split folder, or the folder in it that holds all its classes: train/images, test/test."""
     while not folder.pictures and len(folder.holding) == 1:
         (inside,) = folder.holding
-        if not (_wraps(inside.name, folder.name) and inside.holding):
+        if not (_is_wrapper_in(inside.name, folder.name) and inside.holding):
             break
         folder = inside
     return folder
 
 
-def find(folder: Folder) -> Found:
+def find(folder: Folder) -> SplitFolders:
     """The split folders of a folder that has candidates.
 
     Raises:
@@ -104,24 +104,24 @@ def find(folder: Folder) -> Found:
     for split, folders in found.items():
         if len(folders) > 1:
             raise UserError(
-                f"{folder.path}: {_slashed(folders)} both mean the split {NAMES[split]}; "
+                f"{folder.path}: {_list_folders(folders)} both mean the split {SPLIT_NAMES[split]}; "
                 "merge them, or rename those that are not"
             )
     by_split = {split: folders[0] for split, folders in found.items()}
     if TRAIN in by_split:
-        known = {nfc(inside.name) for inside in unwrapped(by_split[TRAIN]).holding}
+        known = {nfc(inside.name) for inside in unwrap(by_split[TRAIN]).holding}
         for split in [split for split in by_split if split != TRAIN]:
             if is_unlabelled(by_split[split], known):
                 del by_split[split]
     rest = [inside for inside in folder.folders if inside not in by_split.values()]
     aliases = {inside.inode for inside in by_split.values()}
     rest = [inside for inside in rest if inside.inode not in aliases]
-    words = words_of(folder.folders)
+    words = splits_by_name(folder.folders)
     unlabelled = tuple(inside for inside in rest if inside.name in words)
     if TRAIN not in by_split:
-        raise _no_train(folder, by_split, unlabelled, rest)
+        raise _no_train_error(folder, by_split, unlabelled, rest)
     beside = tuple(inside for inside in rest if inside not in unlabelled and inside.holds_pictures)
-    return Found(by_split, unlabelled, beside)
+    return SplitFolders(by_split, unlabelled, beside)
 
 
 def is_unlabelled(folder: Folder, known: set[str] | frozenset[str] = frozenset()) -> bool:
@@ -130,27 +130,29 @@ def is_unlabelled(folder: Folder, known: set[str] | frozenset[str] = frozenset()
     Args:
         known: names of the classes, which a folder of pictures in it is not.
     """
-    folder = unwrapped(folder)
+    folder = unwrap(folder)
     if len(folder.holding) != 1 or len(folder.folders) != 1:
         return False
     (inside,) = folder.holding
     name = inside.name.casefold()
-    says_nothing = _wraps(inside.name, folder.name) or UNLABELLED.fullmatch(name) is not None
+    says_nothing = (
+        _is_wrapper_in(inside.name, folder.name) or UNLABELLED.fullmatch(name) is not None
+    )
     return says_nothing and not inside.holding and nfc(inside.name) not in known
 
 
-def _wraps(name: str, above: str) -> bool:
+def _is_wrapper_in(name: str, above: str) -> bool:
     return is_wrapper(name) or split_of(name) is not None or name.casefold() == above.casefold()
 
 
-def _no_train(
+def _no_train_error(
     folder: Folder,
     by_split: Mapping[int, Folder],
     unlabelled: Sequence[Folder],
     rest: Sequence[Folder],
 ) -> UserError:
-    names = _slashed(list(by_split.values()))
-    words, why = words_of(folder.folders), ""
+    names = _list_folders(list(by_split.values()))
+    words, why = splits_by_name(folder.folders), ""
     for inside in unlabelled:
         if words[inside.name] == TRAIN:
             lies = "pictures, but no class folders" if inside.holds_pictures else "no pictures"
@@ -166,5 +168,5 @@ def _no_train(
     return UserError(f"dataset.root={folder.path}: holds {names} but no train/{why}; {way_out}")
 
 
-def _slashed(folders: Sequence[Folder]) -> str:
+def _list_folders(folders: Sequence[Folder]) -> str:
     return list_first(f"{folder.name}/" for folder in folders)

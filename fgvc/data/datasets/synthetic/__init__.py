@@ -7,7 +7,7 @@ Classes differ only in parts; everything else in a picture is nuisance, drawn in
     folder.py   settings -> folder
 """
 
-from fgvc.data.datasets.synthetic.folder import VERSION, pictures, write
+from fgvc.data.datasets.synthetic.folder import VERSION, image_digests, write
 from fgvc.data.datasets.synthetic.species import hierarchy
 
-__all__ = ["VERSION", "hierarchy", "pictures", "write"]
+__all__ = ["VERSION", "hierarchy", "image_digests", "write"]

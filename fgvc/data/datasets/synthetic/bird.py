@@ -111,28 +111,28 @@ class Plumage:
     horn: Rgb  # of beak and legs
 
 
-def bird(code: Code, plumage: Plumage, down: Point) -> list[Shape]:
+def draw_bird(code: Code, plumage: Plumage, down: Point) -> list[Shape]:
     """Back to front; `down` is the unit vector of gravity in the bird's frame."""
     return [
         *_tail(code, plumage),
         *_legs(plumage, down),
         *_crest(code),
-        _shape("body", smooth(OUTLINE), plumage.upper),
-        _shape("body", smooth(UNDERSIDE), plumage.under),
+        _shape("body", smooth_curve(OUTLINE), plumage.upper),
+        _shape("body", smooth_curve(UNDERSIDE), plumage.under),
         *_breast(code),
         *_wing(code, plumage),
-        _shape("crown", smooth(CAP), PAINT[code.crown]),
-        _shape("beak", smooth(BEAKS[code.beak], corners=True), plumage.horn),
+        _shape("crown", smooth_curve(CAP), PAINT[code.crown]),
+        _shape("beak", smooth_curve(BEAKS[code.beak], corners=True), plumage.horn),
         *_eye(code),
     ]
 
 
-def locations(shapes: Sequence[Shape]) -> dict[str, Point]:
+def part_locations(shapes: Sequence[Shape]) -> dict[str, Point]:
     """Part -> its anchor, or the centre of area of what is drawn of it."""
-    return {part: ANCHORS.get(part) or _centre(shapes, part) for part in PARTS}
+    return {part: ANCHORS.get(part) or _part_centre(shapes, part) for part in PARTS}
 
 
-def smooth(points: Sequence[Point], steps: int = 6, corners: bool = False) -> np.ndarray:
+def smooth_curve(points: Sequence[Point], steps: int = 6, corners: bool = False) -> np.ndarray:
     """Closed Catmull-Rom curve through the points; corners=True halves the tangents."""
     p_K2 = np.asarray(points, dtype=np.float64)
     q_K2 = np.roll(p_K2, -1, axis=0)
@@ -148,15 +148,15 @@ def smooth(points: Sequence[Point], steps: int = 6, corners: bool = False) -> np
     return np.stack(curve, axis=1).reshape(-1, 2)
 
 
-def disc(centre: Point, radius: float) -> np.ndarray:
+def circle(centre: Point, radius: float) -> np.ndarray:
     """A circle as a smooth polygon."""
     x, y = centre
     r, d = radius, radius * 0.7071
     ring = ((r, 0), (d, d), (0, r), (-d, d), (-r, 0), (-d, -d), (0, -r), (d, -d))
-    return smooth([(x + a, y + b) for a, b in ring], steps=3)
+    return smooth_curve([(x + a, y + b) for a, b in ring], steps=3)
 
 
-def tone(rgb: Rgb, factor: float) -> Rgb:
+def scale_brightness(rgb: Rgb, factor: float) -> Rgb:
     """A colour made darker (< 1) or lighter (> 1)."""
     r, g, b = (min(255, max(0, round(value * factor))) for value in rgb)
     return r, g, b
@@ -168,33 +168,37 @@ def _shape(part: str, points: np.ndarray | Sequence[Point], rgb: Rgb) -> Shape:
 
 def _crest(code: Code) -> list[Shape]:
     feathers = CRESTS[code.crest]
-    return [_shape("crown", smooth(each, corners=True), PAINT[code.crown]) for each in feathers]
+    return [
+        _shape("crown", smooth_curve(each, corners=True), PAINT[code.crown]) for each in feathers
+    ]
 
 
 def _eye(code: Code) -> list[Shape]:
     centre = (44, -43)
-    ring = [] if code.eye_ring == "none" else [_shape("eye", disc(centre, 8), PAINT[code.eye_ring])]
+    ring = (
+        [] if code.eye_ring == "none" else [_shape("eye", circle(centre, 8), PAINT[code.eye_ring])]
+    )
     return [
         *ring,
-        _shape("eye", disc(centre, 4.6), (18, 14, 14)),
-        _shape("eye", disc((45.6, -44.8), 1.4), (250, 250, 250)),
+        _shape("eye", circle(centre, 4.6), (18, 14, 14)),
+        _shape("eye", circle((45.6, -44.8), 1.4), (250, 250, 250)),
     ]
 
 
 def _breast(code: Code) -> list[Shape]:
     if code.breast == "spotted":
-        return [_shape("breast", disc(spot, 2.9), PAINT["black"]) for spot in SPOTS]
+        return [_shape("breast", circle(spot, 2.9), PAINT["black"]) for spot in SPOTS]
     if code.breast == "banded":
         band = ((50, -10), (46, 2), (36, 3), (24, -3), (27, -13), (38, -6))
-        return [_shape("breast", smooth(band), PAINT["black"])]
+        return [_shape("breast", smooth_curve(band), PAINT["black"])]
     return []
 
 
 def _wing(code: Code, plumage: Plumage) -> list[Shape]:
-    outline = smooth([*WING_TOP, *WING_LOW[-2:0:-1]])
-    edge = tone(plumage.wing, 0.72)
-    feathers = [_strip(0.62 + 0.06 * i, 0.97, 0.2 + 0.2 * i) for i in range(4)]
-    bars = [_across(at, at + BAR_WIDTH) for at in BARS[code.wing_bars]]
+    outline = smooth_curve([*WING_TOP, *WING_LOW[-2:0:-1]])
+    edge = scale_brightness(plumage.wing, 0.72)
+    feathers = [_feather(0.62 + 0.06 * i, 0.97, 0.2 + 0.2 * i) for i in range(4)]
+    bars = [_wing_bar(at, at + BAR_WIDTH) for at in BARS[code.wing_bars]]
     return [
         _shape("wing", outline, plumage.wing),
         *[_shape("wing", each, edge) for each in feathers],
@@ -212,12 +216,12 @@ def _on_wing(along: float, across: float) -> np.ndarray:
     return ends[0] * (1 - across) + ends[1] * across
 
 
-def _across(start: float, end: float) -> np.ndarray:
+def _wing_bar(start: float, end: float) -> np.ndarray:
     sides = [_on_wing(start, a) for a in (0.04, 0.5, 0.96)]
     return np.array(sides + [_on_wing(end, a) for a in (0.96, 0.5, 0.04)])
 
 
-def _strip(start: float, end: float, across: float) -> np.ndarray:
+def _feather(start: float, end: float, across: float) -> np.ndarray:
     rows = (_on_wing(start, across), _on_wing(end, across), _on_wing(start, across + 0.07))
     return np.array(rows)
 
@@ -225,7 +229,7 @@ def _strip(start: float, end: float, across: float) -> np.ndarray:
 def _tail(code: Code, plumage: Plumage) -> list[Shape]:
     shapes = []
     for order, blade in enumerate(TAILS[code.tail]):
-        colour = tone(plumage.wing, 0.94 if order % 2 else 0.8)
+        colour = scale_brightness(plumage.wing, 0.94 if order % 2 else 0.8)
         shapes.append(_shape("tail", _blade(blade, 0, 1), colour))
         marks = TAIL_MARKS[code.tail_mark]
         shapes += [_shape("tail", _blade(blade, *mark), PAINT["white"]) for mark in marks]
@@ -255,7 +259,7 @@ def _legs(plumage: Plumage, down: Point) -> list[Shape]:
     return legs
 
 
-def _centre(shapes: Sequence[Shape], part: str) -> Point:
+def _part_centre(shapes: Sequence[Shape], part: str) -> Point:
     """Centre of area over the polygons of a part."""
     total, moment = 0.0, np.zeros(2)
     for shape in shapes:

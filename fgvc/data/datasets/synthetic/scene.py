@@ -21,15 +21,17 @@ from fgvc.data.datasets.synthetic.bird import (
     Point,
     Rgb,
     Shape,
-    bird,
-    locations,
-    smooth,
-    tone,
+    draw_bird,
+    part_locations,
+    scale_brightness,
+    smooth_curve,
 )
 from fgvc.data.datasets.synthetic.species import Code
 
 ASPECTS = ((4, 3), (3, 2), (1, 1), (3, 4), (5, 4))
-EXTENT = 200  # units of the bird's frame that must fit into the shorter side, whatever the species
+FRAME_SIZE = (
+    200  # units of the bird's frame that must fit into the shorter side, whatever the species
+)
 HIP: Point = (-5, 34)
 # Hues (turns) of what lies out of focus: leaves, autumn, sky, bark, water, heath.
 BACKDROPS = ((0.28, 0.07), (0.10, 0.05), (0.58, 0.05), (0.08, 0.03), (0.48, 0.06), (0.83, 0.08))
@@ -59,7 +61,7 @@ class Pose:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Drawing:
     """box: x, y, width, height; parts: name -> x, y, inside the frame or not. In pixels."""
 
     image: Image.Image
@@ -67,30 +69,30 @@ class Picture:
     parts: dict[str, tuple[float, float, bool]]
 
 
-def picture(code: Code, rng: np.random.Generator, side: int) -> Picture:
+def draw_scene(code: Code, rng: np.random.Generator, side: int) -> Drawing:
     """A picture whose longer side is `side` pixels."""
-    size = _size(rng, side)
-    pose = _pose(rng, size)
-    shapes = bird(code, _plumage(rng), pose.down)
+    size = _draw_size(rng, side)
+    pose = _draw_pose(rng, size)
+    shapes = draw_bird(code, _draw_plumage(rng), pose.down)
     scenery = [*_perch(rng, size, pose), *_litter(rng, size)]
     image = _backdrop(rng, size)
-    behind = _painted(scenery, size, fine=2)
+    behind = _rasterize(scenery, size, fine=2)
     image.paste(behind, mask=behind)
     placed = [Shape(each.part, pose(each.xy_M2), each.rgb) for each in shapes]
-    front = _shaded(_painted(placed, size, fine=3), row=pose.y, half=60 * pose.scale)
+    front = _shade(_rasterize(placed, size, fine=3), row=pose.y, half=60 * pose.scale)
     image.paste(front, mask=front)
-    return Picture(_expose(rng, image), _box(front.getchannel("A")), _parts(shapes, pose, size))
+    return Drawing(_expose(rng, image), _box(front.getchannel("A")), _parts(shapes, pose, size))
 
 
-def _size(rng: np.random.Generator, side: int) -> tuple[int, int]:
+def _draw_size(rng: np.random.Generator, side: int) -> tuple[int, int]:
     wide, high = ASPECTS[rng.integers(len(ASPECTS))]
     longest = max(wide, high)
     return side * wide // longest, side * high // longest
 
 
-def _pose(rng: np.random.Generator, size: tuple[int, int]) -> Pose:
+def _draw_pose(rng: np.random.Generator, size: tuple[int, int]) -> Pose:
     degrees = int(rng.integers(0, 46))
-    scale = min(size) / EXTENT * rng.uniform(0.82, 1.1)
+    scale = min(size) / FRAME_SIZE * rng.uniform(0.82, 1.1)
     drift_x, drift_y = rng.uniform(-0.1, 0.1, size=2) * min(size)
     return Pose(
         mirror=1 if rng.random() < 0.5 else -1,
@@ -102,12 +104,12 @@ def _pose(rng: np.random.Generator, size: tuple[int, int]) -> Pose:
     )
 
 
-def _plumage(rng: np.random.Generator) -> Plumage:
+def _draw_plumage(rng: np.random.Generator) -> Plumage:
     hue, strength = rng.random(), rng.uniform(0.02, 0.12)
     upper = _rgb(hue, strength, rng.uniform(0.46, 0.6))
     under = _rgb(hue + rng.uniform(-0.08, 0.08), strength * 0.5, rng.uniform(0.7, 0.82))
     horn = _rgb(rng.uniform(0.06, 0.12), rng.uniform(0.1, 0.6), rng.uniform(0.2, 0.5))
-    return Plumage(upper, under, tone(upper, rng.uniform(0.55, 0.75)), horn)
+    return Plumage(upper, under, scale_brightness(upper, rng.uniform(0.55, 0.75)), horn)
 
 
 def _perch(rng: np.random.Generator, size: tuple[int, int], pose: Pose) -> list[Shape]:
@@ -118,11 +120,14 @@ def _perch(rng: np.random.Generator, size: tuple[int, int], pose: Pose) -> list[
     reach = float(size[0])
     left = foot + np.array((-reach, -reach * slope + thick))
     right = foot + np.array((reach, reach * slope + thick))
-    shapes = [_stick(left, right, thick, bark), _stick(left, right, thick * 0.3, tone(bark, 1.25))]
+    shapes = [
+        _stick(left, right, thick, bark),
+        _stick(left, right, thick * 0.3, scale_brightness(bark, 1.25)),
+    ]
     for _ in range(rng.integers(1, 5)):
         start = foot + np.array((1, slope)) * rng.uniform(-0.5, 0.5) * reach
         end = start + rng.uniform(-0.4, 0.4, size=2) * reach
-        shapes.append(_stick(start, end, thick * 0.3, tone(bark, 0.85)))
+        shapes.append(_stick(start, end, thick * 0.3, scale_brightness(bark, 0.85)))
     return shapes
 
 
@@ -138,7 +143,7 @@ def _litter(rng: np.random.Generator, size: tuple[int, int]) -> list[Shape]:
     petals = [tuple(PAINT.values())[row] for row in rng.permutation(len(PAINT))[:2]]
     shapes = []
     for _ in range(rng.integers(2, 9)):
-        petal = tone(petals[rng.integers(2)], rng.uniform(0.8, 1.1))
+        petal = scale_brightness(petals[rng.integers(2)], rng.uniform(0.8, 1.1))
         green = _rgb(rng.uniform(0.18, 0.38), rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.7))
         shapes.append(_leaf(rng, size, petal if rng.random() < 0.15 else green))
     return shapes
@@ -156,14 +161,14 @@ def _leaf(rng: np.random.Generator, size: tuple[int, int], rgb: Rgb) -> Shape:
         (x + along_x * length, y + along_y * length),
         (x + along_y * broad, y - along_x * broad),
     )
-    return Shape("scenery", smooth(corners, steps=4, corners=True), rgb)
+    return Shape("scenery", smooth_curve(corners, steps=4, corners=True), rgb)
 
 
 def _backdrop(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     """Soft blobs over a gradient: drawn small and enlarged, as if out of focus."""
     hue, spread = BACKDROPS[rng.integers(len(BACKDROPS))]
     small = (size[0] // 8 + 2, size[1] // 8 + 2)
-    top, bottom = (_muted(rng, hue, spread) for _ in range(2))
+    top, bottom = (_muted_colour(rng, hue, spread) for _ in range(2))
     ramp_H11 = np.linspace(0, 1, small[1])[:, None, None]
     rgb_H13 = (1 - ramp_H11) * np.array(top) + ramp_H11 * np.array(bottom)
     rows_HW3 = np.broadcast_to(rgb_H13, (small[1], small[0], 3))
@@ -172,16 +177,16 @@ def _backdrop(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     for _ in range(rng.integers(4, 40)):
         x, y = (int(v) for v in rng.random(2) * np.array(small))
         r = int(rng.integers(1, 2 + min(small) // 6))
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=_muted(rng, hue, spread))
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=_muted_colour(rng, hue, spread))
     soft = image.filter(ImageFilter.GaussianBlur(1.2))
     return soft.resize(size, Image.Resampling.BICUBIC)
 
 
-def _muted(rng: np.random.Generator, hue: float, spread: float) -> Rgb:
+def _muted_colour(rng: np.random.Generator, hue: float, spread: float) -> Rgb:
     return _rgb(hue + rng.uniform(-spread, spread), rng.uniform(0.05, 0.2), rng.uniform(0.45, 0.65))
 
 
-def _painted(shapes: Sequence[Shape], size: tuple[int, int], fine: int) -> Image.Image:
+def _rasterize(shapes: Sequence[Shape], size: tuple[int, int], fine: int) -> Image.Image:
     """The polygons, antialiased, on a transparent ground; later ones cover earlier ones."""
     layer = Image.new("RGBA", (size[0] * fine, size[1] * fine))
     draw = ImageDraw.Draw(layer)
@@ -191,11 +196,11 @@ def _painted(shapes: Sequence[Shape], size: tuple[int, int], fine: int) -> Image
     return layer.reduce(fine)
 
 
-def _shaded(layer: Image.Image, row: float, half: float) -> Image.Image:
+def _shade(layer: Image.Image, row: float, half: float) -> Image.Image:
     """Lighter above `row`, darker below it: a round body under the sky."""
     rows_H = (np.arange(layer.height) - row) / half
     light_H11 = np.clip(1.04 - 0.2 * rows_H, 0.7, 1.18)[:, None, None]
-    shaded = _image(np.asarray(layer.convert("RGB")) * light_H11)
+    shaded = _to_image(np.asarray(layer.convert("RGB")) * light_H11)
     shaded.putalpha(layer.getchannel("A"))
     return shaded
 
@@ -210,10 +215,10 @@ def _expose(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     lit_HW3 = np.asarray(image) * ((1 + ramp_W1 + ramp_H11) * white_3)
     reach = int(rng.integers(1, 5))
     grain_HW1 = rng.integers(-reach, reach, size=lit_HW3.shape[:2], dtype=np.int8, endpoint=True)
-    return _image(lit_HW3 + grain_HW1[..., None])
+    return _to_image(lit_HW3 + grain_HW1[..., None])
 
 
-def _image(rgb_HW3: np.ndarray) -> Image.Image:
+def _to_image(rgb_HW3: np.ndarray) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(rgb_HW3), 0, 255).astype(np.uint8))
 
 
@@ -227,7 +232,7 @@ def _parts(
     shapes: Sequence[Shape], pose: Pose, size: tuple[int, int]
 ) -> dict[str, tuple[float, float, bool]]:
     found = {}
-    for part, point in locations(shapes).items():
+    for part, point in part_locations(shapes).items():
         x, y = pose(np.array(point)).round(1).tolist()
         found[part] = (x, y, 0 <= x < size[0] and 0 <= y < size[1])
     return found

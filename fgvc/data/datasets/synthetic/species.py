@@ -14,7 +14,7 @@ import numpy as np
 from fgvc.config.schema import Generator
 from fgvc.types import Hierarchy
 
-GENUS = ("crest", "crown", "bar_colour")  # what tells genera apart
+GENUS_ATTRIBUTES = ("crest", "crown", "bar_colour")  # what tells genera apart
 GENUS_SIZE = 3
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -30,7 +30,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 }
 
 SIZES = ("Lesser", "Greater", "Northern", "Southern", "Eastern", "Western", "Upland", "Lowland")
-MARKS = ("Barred", "Ringed", "Masked", "Plain", "Painted", "Sooty", "Mottled", "Pale")
+PATTERNS = ("Barred", "Ringed", "Masked", "Plain", "Painted", "Sooty", "Mottled", "Pale")
 PLACES = ("Reed", "Thorn", "Moss", "Dusk", "Brook", "Fern", "Gorse", "Ember", "Slate", "Willow")
 KINDS = ("wren", "finch", "lark", "pipit", "chat", "shrike", "thrush", "tit", "bunting", "quill")
 
@@ -72,38 +72,40 @@ def species(classes: int, seed: int) -> tuple[Species, ...]:
 def hierarchy(generator: Generator) -> Hierarchy:
     """The genus of each class; a genus is named after the looks that its species share."""
     kinds = species(generator.classes, generator.seed)
-    looks = [", ".join(getattr(one.code, part) for part in GENUS) for one in kinds]
+    looks = [", ".join(getattr(one.code, part) for part in GENUS_ATTRIBUTES) for one in kinds]
     chain = tuple((f"genus {label // GENUS_SIZE + 1}",) for label in range(len(kinds)))
     return Hierarchy(chain, {genus: look for (genus,), look in zip(chain, looks, strict=True)})
 
 
 def _codes(classes: int, seed: int) -> list[Code]:
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 0])))
-    first = Code(**{name: _pick(rng, values) for name, values in ATTRIBUTES.items()})
-    genera = list(product(*(ATTRIBUTES[name] for name in GENUS)))
+    first = Code(**{name: _choose(rng, values) for name, values in ATTRIBUTES.items()})
+    genera = list(product(*(ATTRIBUTES[name] for name in GENUS_ATTRIBUTES)))
     codes: list[Code] = []
     for row in rng.permutation(len(genera))[: -(-classes // GENUS_SIZE)]:
-        codes += _genus(rng, replace(first, **dict(zip(GENUS, genera[row], strict=True))))
+        codes += _genus(
+            rng, replace(first, **dict(zip(GENUS_ATTRIBUTES, genera[row], strict=True)))
+        )
     return codes[:classes]
 
 
 def _genus(rng: np.random.Generator, founder: Code) -> list[Code]:
     """The founder and species that each differ from it in an attribute of their own."""
-    names = [name for name in ATTRIBUTES if name not in GENUS]
+    names = [name for name in ATTRIBUTES if name not in GENUS_ATTRIBUTES]
     genus = [founder]
     for row in rng.permutation(len(names))[: GENUS_SIZE - 1]:
         name = names[row]
         others = tuple(v for v in ATTRIBUTES[name] if v != getattr(founder, name))
-        genus.append(replace(founder, **{name: _pick(rng, others)}))
+        genus.append(replace(founder, **{name: _choose(rng, others)}))
     return genus
 
 
 def _names(seed: int) -> list[str]:
     """All names, shuffled by the seed."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 1])))
-    names = [f"{s} {m} {p}{k}" for s, m, p, k in product(SIZES, MARKS, PLACES, KINDS)]
+    names = [f"{s} {m} {p}{k}" for s, m, p, k in product(SIZES, PATTERNS, PLACES, KINDS)]
     return [names[row] for row in rng.permutation(len(names))]
 
 
-def _pick(rng: np.random.Generator, values: tuple[str, ...]) -> str:
+def _choose(rng: np.random.Generator, values: tuple[str, ...]) -> str:
     return values[rng.integers(len(values))]

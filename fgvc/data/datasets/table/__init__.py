@@ -13,11 +13,11 @@ from pathlib import Path
 
 from fgvc.data.datasets.table import embedded_images
 from fgvc.data.datasets.table.columns import (
-    LABELS,
-    PATHS,
+    LABEL_NAMES,
+    PATH_NAMES,
     Keys,
     choose,
-    keyed,
+    find_column,
     rank_of,
     refuse_missing,
     refuse_repeated,
@@ -31,8 +31,8 @@ from fgvc.data.datasets.table.labels import (
 )
 from fgvc.data.datasets.table.open_table import folder_of, open_table
 from fgvc.data.datasets.table.parquet_file import ParquetTable
-from fgvc.data.datasets.table.paths import is_picture_path, resolve
-from fgvc.data.datasets.table.split_column import Given, from_folders, read_splits
+from fgvc.data.datasets.table.paths import is_image_path, resolve
+from fgvc.data.datasets.table.split_column import TableSplit, read_splits, split_from_folders
 from fgvc.data.datasets.table.text_file import TextTable
 from fgvc.data.find_root import require_folder
 from fgvc.data.image_formats import has_image_suffix
@@ -45,7 +45,7 @@ __all__ = ["Keys", "read"]
 
 
 @dataclass(frozen=True)
-class Places:
+class ColumnPair:
     """Places of the columns that are read."""
 
     path: int
@@ -77,8 +77,8 @@ def read(
             twice or outside the root, a single class, or a class too small to be split.
     """
     table = open_table(file)
-    places = _choose(table, file, keys)
-    cells, labels = _cells(table, places)
+    places = _choose_columns(table, file, keys)
+    cells, labels = _read_columns(table, places)
     if not labels:
         raise UserError(f"dataset.table={file}: lists no picture")
     given = read_splits(table, file, keys, (places.path, places.label))
@@ -86,7 +86,7 @@ def read(
     if cells is None:
         assert isinstance(table, ParquetTable)
         given_root = root
-        root, path, path_notes = _images(table, places.path, file, cache_root, progress)
+        root, path, path_notes = _embedded_images(table, places.path, file, cache_root, progress)
         if given_root is not None:
             path_notes += (
                 f"dataset.root={given_root}: not read, because {file.name} holds the images",
@@ -97,7 +97,7 @@ def read(
         path, path_notes = resolve(file, root, cells, table.where)
     _check_distinct(file, table.names[places.path], root, path)
     if given.split_N is None:
-        found = from_folders(file, path)
+        found = split_from_folders(file, path)
         warnings = given.warnings + found.warnings
         given = replace(given, split_N=found.split_N, source=found.source, warnings=warnings)
     classes, label_N = read_labels(file, labels)
@@ -105,7 +105,7 @@ def read(
     split_N, test_source = resolve_splits(
         where, given.split_N, path, label_N, classes, test_fraction, seed
     )
-    notes = _column_note(table, file, places, given) + given.notes + path_notes
+    notes = _column_notes(table, file, places, given) + given.notes + path_notes
     return Index(
         root,
         path,
@@ -130,7 +130,7 @@ def _check_distinct(file: Path, column: str, root: Path, path: Sequence[str]) ->
     raise UserError(f"dataset.table={file}: path listed twice: {list_first(twice)}; keep one row")
 
 
-def _choose(table: TextTable | ParquetTable, file: Path, keys: Keys) -> Places:
+def _choose_columns(table: TextTable | ParquetTable, file: Path, keys: Keys) -> ColumnPair:
     """The columns for path and label.
 
     Raises:
@@ -144,7 +144,7 @@ def _choose(table: TextTable | ParquetTable, file: Path, keys: Keys) -> Places:
         )
     refuse_repeated(file, names)
     given = {
-        role: keyed(file, names, role, key)
+        role: find_column(file, names, role, key)
         for role, key in (("path", keys.path), ("label", keys.label))
         if key is not None
     }
@@ -160,8 +160,8 @@ def _choose(table: TextTable | ParquetTable, file: Path, keys: Keys) -> Places:
         refuse_missing(file, names, missing)
         raise AssertionError
     if isinstance(table, ParquetTable):
-        _check_kinds(table, file, path, label)
-    return Places(path, label)
+        _check_types(table, file, path, label)
+    return ColumnPair(path, label)
 
 
 def _choose_path(table: TextTable | ParquetTable, file: Path, taken: Iterable[int]) -> int | None:
@@ -173,17 +173,17 @@ def _choose_path(table: TextTable | ParquetTable, file: Path, taken: Iterable[in
             return images[0]
         allowed = set(images) or allowed
     if "path" not in table.names:  # of id and name, the column that holds names of pictures
-        usual = [place for place in allowed if rank_of(table.names[place], PATHS) is not None]
-        pictures = {place for place in usual if is_picture_path(table.first(place))}
+        usual = [place for place in allowed if rank_of(table.names[place], PATH_NAMES) is not None]
+        pictures = {place for place in usual if is_image_path(table.first(place))}
         allowed = pictures or allowed
-    return choose(file, table.names, "path", PATHS, allowed.__contains__)
+    return choose(file, table.names, "path", PATH_NAMES, allowed.__contains__)
 
 
 def _choose_label(
     table: TextTable | ParquetTable, file: Path, taken: Sequence[int | None] | set[int | None]
 ) -> int | None:
     """By usual name; otherwise the single column whose class names a Parquet's metadata holds."""
-    place = choose(file, table.names, "label", LABELS, lambda place: place not in taken)
+    place = choose(file, table.names, "label", LABEL_NAMES, lambda place: place not in taken)
     if place is None and isinstance(table, ParquetTable):
         classes = [table.names.index(name) for name in table.class_names[0] if name in table.names]
         if len(classes) > 1:
@@ -192,7 +192,7 @@ def _choose_label(
     return place
 
 
-def _check_kinds(table: ParquetTable, file: Path, path: int, label: int) -> None:
+def _check_types(table: ParquetTable, file: Path, path: int, label: int) -> None:
     for place, fits in (
         (path, table.holds_text(path) or table.holds_images(path)),
         (label, table.holds_text(label)),
@@ -205,7 +205,9 @@ def _check_kinds(table: ParquetTable, file: Path, path: int, label: int) -> None
             )
 
 
-def _cells(table: TextTable | ParquetTable, places: Places) -> tuple[list[str] | None, list[str]]:
+def _read_columns(
+    table: TextTable | ParquetTable, places: ColumnPair
+) -> tuple[list[str] | None, list[str]]:
     """Path and label of every row; no paths where the images are inside the table."""
     if isinstance(table, ParquetTable) and table.holds_images(places.path):
         (labels,) = table.columns([places.label])
@@ -216,7 +218,7 @@ def _cells(table: TextTable | ParquetTable, places: Places) -> tuple[list[str] |
     return cells, labels
 
 
-def _images(
+def _embedded_images(
     table: ParquetTable, place: int, file: Path, cache_root: Path | None, progress: Progress | None
 ) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
     """Root, paths and notes of the images inside a Parquet."""
@@ -233,13 +235,13 @@ def _images(
     return root, tuple(path), (note, *notes)
 
 
-def _column_note(
-    table: TextTable | ParquetTable, file: Path, places: Places, given: Given
+def _column_notes(
+    table: TextTable | ParquetTable, file: Path, places: ColumnPair, given: TableSplit
 ) -> tuple[str, ...]:
     """Which columns are read, unless they are called path, label and split, and which are not."""
     names = [table.names[places.path], table.names[places.label]]
     others = [
-        name for name in table.names if name not in names and rank_of(name, LABELS) is not None
+        name for name in table.names if name not in names and rank_of(name, LABEL_NAMES) is not None
     ]
     notes = []
     if names != ["path", "label"] or not (given.exact or given.source is None):

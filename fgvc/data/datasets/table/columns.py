@@ -25,7 +25,7 @@ class Keys:
 
 
 # each line is a rank, the best first; a plural counts as well
-PATHS = (
+PATH_NAMES = (
     ("path",),
     (
         *("filepath", "imagepath", "imgpath", "impath", "picturepath", "photopath", "fullpath"),
@@ -40,7 +40,7 @@ PATHS = (
     ("name",),
     ("url", "imageurl", "imgurl", "photourl", "uri", "imageuri", "link"),
 )
-LABELS = (
+LABEL_NAMES = (
     ("label",),
     (
         *("labelname", "classname", "categoryname", "speciesname", "breedname", "targetname"),
@@ -62,10 +62,10 @@ def plain_name(name: str) -> str:
 
 def rank_of(name: str, ranks: Sequence[Sequence[str]]) -> int | None:
     """Place of the rank that lists a name or its singular; None where no rank does."""
-    return next((place for place, words in enumerate(ranks) if _listed_form(name, words)), None)
+    return next((place for place, words in enumerate(ranks) if _matching_form(name, words)), None)
 
 
-def _listed_form(name: str, words: Sequence[str]) -> str | None:
+def _matching_form(name: str, words: Sequence[str]) -> str | None:
     """The form of a name, as it is or singular, that is among the words."""
     plain = plain_name(name)
     return next((form for form in (plain, plain.removesuffix("s")) if form in words), None)
@@ -79,7 +79,7 @@ def refuse_repeated(table: object, names: Sequence[str]) -> None:
         )
 
 
-def keyed(table: object, names: Sequence[str], role: str, key: str) -> int:
+def find_column(table: object, names: Sequence[str], role: str, key: str) -> int:
     """Place of the column that dataset.ROLE_column names, in any case if need be.
 
     Raises:
@@ -115,7 +115,7 @@ def choose(
     best = [place for rank, place in ranked if rank == min(ranked)[0]]
     if len(best) > 1:  # the likeliest first: species before the class Aves
         words = ranks[min(ranked)[0]]
-        best.sort(key=lambda place: words.index(_listed_form(names[place], words) or ""))
+        best.sort(key=lambda place: words.index(_matching_form(names[place], words) or ""))
         refuse_several(table, role, [names[place] for place in best])
     return best[0] if best else None
 

@@ -14,16 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fgvc.data import file_state as states_of_files
-from fgvc.data.datasets.table.parquet_file import ParquetTable, Picture
+from fgvc.data.datasets.table.parquet_file import ImageCell, ParquetTable
 from fgvc.data.image_formats import HEAD_BYTES, READABLE, has_image_suffix, kind_of
 from fgvc.data.index import repeated
 from fgvc.store import atomic, disk_errors, hashing, json_cache, temporary_files
 from fgvc.store.file_lock import lock
 from fgvc.types import Progress, UserError
 
-FOLDER, FILES = "tables", "files.json"
+CACHE_FOLDER, STATES_FILE = "tables", "files.json"
 UNPACKED = "unpacked again"
-LONGEST = 50  # characters of a name that are kept: at most 200 bytes of the 255 of a file system
+MAX_NAME = 50  # characters of a name that are kept: at most 200 bytes of the 255 of a file system
 VERSION = 2  # of the folder: raise it when files.json has other columns
 # name, SHA256, then as in `states.state`: bytes, times of modification and change in ns, inode
 State = list[str | int]
@@ -57,12 +57,12 @@ def unpack(
         UserError: a row without image bytes.
         OSError: the cache cannot be written.
     """
-    json_cache.clear_folder(cache_root / FOLDER, on_note)
-    key = _key(table, place, cache_root, on_note)
-    folder = cache_root / FOLDER / key
+    json_cache.clear_folder(cache_root / CACHE_FOLDER, on_note)
+    key = _folder_key(table, place, cache_root, on_note)
+    folder = cache_root / CACHE_FOLDER / key
     with lock(folder.with_suffix(".lock"), wait=True):
         temporary_files.remove_stale(folder.parent)
-        states = _unpacked(folder, on_note)
+        states = _verify_unpacked(folder, on_note)
         if states is None:
             states = _unpack(table, place, folder, progress)
     return folder / "images", [str(name) for name, *_ in states], sum(int(row[2]) for row in states)
@@ -74,7 +74,7 @@ def _unpack(
     """Write every image and the states of the files, then rename the folder."""
     with atomic.new_folder(folder, replace=True) as unfinished:
         states = _write_images(table, place, unfinished / "images", progress)
-        json_cache.write(unfinished / FILES, states)
+        json_cache.write(unfinished / STATES_FILE, states)
     return states
 
 
@@ -91,7 +91,7 @@ def _write_images(
                     f"{table.where(len(states))}: column {table.names[place]} holds no image "
                     "bytes; fill them in, or remove the row"
                 )
-            name = "/".join(filter(None, (subfolder, _name(row, picture))))
+            name = "/".join(filter(None, (subfolder, _file_name(row, picture))))
             disk_errors.write_bytes(folder / name, picture.data)
             sha256 = hashing.sha256_bytes(picture.data)
             states.append([name, sha256, *states_of_files.state(str(folder / name))])
@@ -100,17 +100,17 @@ def _write_images(
     return states
 
 
-def _unpacked(folder: Path, on_note: OnNote) -> list[State] | None:
+def _verify_unpacked(folder: Path, on_note: OnNote) -> list[State] | None:
     """The states of the files in a folder that is whole and as it was written; otherwise None.
 
     A file whose state changed is hashed: a copied cache has other times and inodes.
     """
     if not os.path.lexists(folder):
         return None
-    states = json_cache.read(folder / FILES, on_note, UNPACKED)
+    states = json_cache.read(folder / STATES_FILE, on_note, UNPACKED)
     if states is None:
-        if not os.path.lexists(folder / FILES):
-            json_cache.report(folder, f"without {FILES}", on_note, UNPACKED)
+        if not os.path.lexists(folder / STATES_FILE):
+            json_cache.report(folder, f"without {STATES_FILE}", on_note, UNPACKED)
         return None
     changed = 0
     for row in states:
@@ -119,16 +119,16 @@ def _unpacked(folder: Path, on_note: OnNote) -> list[State] | None:
         now = list(states_of_files.state(str(file)))
         if now == before:
             continue
-        if not _holds(file, sha256):
+        if not _has_digest(file, sha256):
             json_cache.report(file, "not the image that was unpacked", on_note, UNPACKED)
             return None
         row[2:], changed = now, changed + 1
     if changed:
-        json_cache.write(folder / FILES, states)
+        json_cache.write(folder / STATES_FILE, states)
     return states
 
 
-def _holds(file: Path, sha256: str) -> bool:
+def _has_digest(file: Path, sha256: str) -> bool:
     try:
         return hashing.sha256_file(file) == sha256
     except OSError:
@@ -139,15 +139,15 @@ def _subfolders(table: ParquetTable) -> list[str]:
     """A subfolder per Parquet file, named like it; none where there is a single file."""
     if len(table.files) == 1:
         return [""]
-    stems = [_safe(file.stem) for file in table.files]
+    stems = [_safe_name(file.stem) for file in table.files]
     if repeated(stems):
         stems = [f"{place:03}-{stem}" for place, stem in enumerate(stems)]
     return stems
 
 
-def _name(row: int, picture: Picture) -> str:
+def _file_name(row: int, picture: ImageCell) -> str:
     """Row number, the image's own name, and a suffix by its bytes where it has none."""
-    own = _safe(re.split(r"[/\\]", picture.path)[-1]) if picture.path else ""
+    own = _safe_name(re.split(r"[/\\]", picture.path)[-1]) if picture.path else ""
     name = f"{row:06}-{own}" if own else f"{row:06}"
     if has_image_suffix(name):
         return name
@@ -155,12 +155,12 @@ def _name(row: int, picture: Picture) -> str:
     return name + (READABLE[kind][0] if kind and kind in READABLE else "")
 
 
-def _safe(name: str) -> str:
+def _safe_name(name: str) -> str:
     """A name without control characters, its end kept where it is too long."""
-    return re.sub(r"[\x00-\x1f\x7f/\\]", "_", name)[-LONGEST:]
+    return re.sub(r"[\x00-\x1f\x7f/\\]", "_", name)[-MAX_NAME:]
 
 
-def _key(table: ParquetTable, place: int, cache_root: Path, on_note: OnNote) -> str:
+def _folder_key(table: ParquetTable, place: int, cache_root: Path, on_note: OnNote) -> str:
     facts = {
         "version": VERSION,
         "column": table.names[place],
@@ -174,7 +174,7 @@ def _sha256(file: Path, cache_root: Path, on_note: OnNote) -> str:
     stat = file.stat()
     state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
     name = hashing.sha256_bytes(os.fsencode(file.resolve()))[:16]
-    memory = cache_root / FOLDER / f"{name}.json"
+    memory = cache_root / CACHE_FOLDER / f"{name}.json"
     known = json_cache.read(memory, on_note)
     if known is not None and known["state"] == state:
         return known["sha256"]

@@ -17,12 +17,25 @@ from fgvc.data.datasets.table.parquet_file import ParquetTable
 from fgvc.data.datasets.table.split_column import NO, YES, is_flag
 from fgvc.data.datasets.table.text_file import TextTable
 from fgvc.data.index import list_first
-from fgvc.data.labelmap import named
+from fgvc.data.labelmap import from_names
 from fgvc.data.split import SPLIT_NAMES
 from fgvc.types import TRAIN, LabelMap, UserError
 
 # what programs write where there is no value
-ABSENT = ("nan", "none", "null", "na", "n/a", "<na>", "#n/a", "nat", "nil", "undefined", "-", "?")
+MISSING_VALUES = (
+    "nan",
+    "none",
+    "null",
+    "na",
+    "n/a",
+    "<na>",
+    "#n/a",
+    "nat",
+    "nil",
+    "undefined",
+    "-",
+    "?",
+)
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -33,7 +46,7 @@ def read_labels(table: object, cells: Sequence[str]) -> tuple[LabelMap, np.ndarr
         UserError: a single class.
     """
     composed = {cell: unicodedata.normalize("NFC", cell) for cell in set(cells)}
-    classes = named(set(composed.values()))
+    classes = from_names(set(composed.values()))
     if len(classes) == 1:
         raise UserError(
             f"dataset.table={table}: holds a single class ({classes.names[0]}); "
@@ -98,7 +111,7 @@ def refuse_column_per_class(table: TextTable | ParquetTable, file: Path, path: i
 def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
     """Notes on labels that are perhaps slips; each stays a class of its own."""
     notes = []
-    if absent := [name for name in names if name.casefold() in ABSENT]:
+    if absent := [name for name in names if name.casefold() in MISSING_VALUES]:
         notes.append(
             f"{table}: {list_first(absent)} is a class here, though programs write it for a missing "
             "label; if so, remove these rows"
@@ -110,8 +123,8 @@ def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
         )
     numbers = [name for name in names if NUMBER.fullmatch(name)]
     alike = {
-        "are equal as numbers": _groups(numbers, float),
-        "differ only in case, spaces, hyphens or underscores": _groups(names, _spelling),
+        "are equal as numbers": _equal_names(numbers, float),
+        "differ only in case, spaces, hyphens or underscores": _equal_names(names, _spelling),
     }
     notes += [
         f"{table}: labels that {what} are classes of their own: {list_first(found)}"
@@ -121,7 +134,7 @@ def label_notes(table: object, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _groups(names: Sequence[str], key: Callable[[str], object]) -> list[str]:
+def _equal_names(names: Sequence[str], key: Callable[[str], object]) -> list[str]:
     """The names that share their key with another name, group by group."""
     groups = defaultdict(list)
     for name in names:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from fgvc import untrusted
 from fgvc.data.datasets.table.parquet_file import ParquetTable
-from fgvc.data.datasets.table.text_file import JSON_LINES, TextTable, refuse_others
+from fgvc.data.datasets.table.text_file import JSON_LINES, TextTable, refuse_other_formats
 from fgvc.data.find_root import walk
 from fgvc.data.index import list_first
 from fgvc.types import UserError
 from fgvc.untrusted.shell import setting
 
-PARQUET = (".parquet", ".parq", ".pq")
-FORMATS = (".csv", ".tsv", ".tab", ".psv", ".txt", *JSON_LINES, *PARQUET)
+PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
+SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", *JSON_LINES, *PARQUET_SUFFIXES)
 
 
 def open_table(file: Path) -> TextTable | ParquetTable:
@@ -23,7 +23,7 @@ def open_table(file: Path) -> TextTable | ParquetTable:
     Raises:
         UserError: no such file, or none that is read.
     """
-    files = _files(file)
+    files = _list_files(file)
     for name in files:
         try:
             untrusted.require_regular(name)
@@ -35,16 +35,16 @@ def open_table(file: Path) -> TextTable | ParquetTable:
             pass
         if not name.is_file():
             raise UserError(f"dataset.table={name}: no such file; correct the path")
-        if name.suffix.lower() not in FORMATS:
-            refuse_others(name)
+        if name.suffix.lower() not in SUFFIXES:
+            refuse_other_formats(name)
             raise UserError(
-                f"dataset.table={name}: not one of {', '.join(FORMATS)}; save it as CSV UTF-8, or "
+                f"dataset.table={name}: not one of {', '.join(SUFFIXES)}; save it as CSV UTF-8, or "
                 "rename it if it is one of these"
             )
     if _starts_as_parquet(files[0]):
         return ParquetTable(files)
-    if files[0].suffix.lower() in PARQUET:
-        refuse_others(files[0])
+    if files[0].suffix.lower() in PARQUET_SUFFIXES:
+        refuse_other_formats(files[0])
         return ParquetTable(files)  # which names what is wrong
     if len(files) > 1:
         raise UserError(
@@ -54,27 +54,27 @@ def open_table(file: Path) -> TextTable | ParquetTable:
     return TextTable(files[0])
 
 
-def _files(file: Path) -> list[Path]:
+def _list_files(file: Path) -> list[Path]:
     """The files that dataset.table names, in the order of their names."""
     if file.is_dir():
         below = sorted(
             Path(folder, name)
             for folder, _, names in walk(file)
             for name in names
-            if Path(name).suffix.lower() in PARQUET
+            if Path(name).suffix.lower() in PARQUET_SUFFIXES
         )
         below = [path for path in below if not _is_hidden(path.relative_to(file))]
         if not below:
-            raise _no_parquet(file)
+            raise _no_parquet_error(file)
         return below
     if not file.exists() and any(mark in str(file) for mark in "*?["):
         return [Path(name) for name in sorted(glob.glob(str(file)))] or [file]  # noqa: PTH207
     return [file]
 
 
-def _no_parquet(folder: Path) -> UserError:
+def _no_parquet_error(folder: Path) -> UserError:
     """A folder is read for its Parquet files alone: name what else may be meant."""
-    others = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in FORMATS]
+    others = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
     way_out = "set dataset.table= to the table, or read a folder per class with dataset=folder"
     if others:
         way_out = f"set {setting('dataset.table', others[0])}"

@@ -20,18 +20,21 @@ from fgvc import untrusted
 from fgvc.data.index import list_first
 from fgvc.types import UserError
 
-MOST_ROWS = 50_000_000  # of a file
-ROWS = 4096  # cells of text read at a time
-LONGEST = 1 << 16  # bytes of a cell of text
-MOST_TIMES, LEAST = 50, 1 << 26  # bytes of all images: for each byte of their file, and of any file
-_TEXTS = (
+MAX_ROWS = 50_000_000  # of a file
+BATCH_ROWS = 4096  # cells of text read at a time
+MAX_CELL = 1 << 16  # bytes of a cell of text
+MAX_RATIO, MIN_LIMIT = (
+    50,
+    1 << 26,
+)  # bytes of all images: for each byte of their file, and of any file
+_TEXT_TYPES = (
     pa.types.is_string,
     pa.types.is_large_string,
     pa.types.is_string_view,
     pa.types.is_integer,
     pa.types.is_boolean,
 )
-_BYTES = (
+_BINARY_TYPES = (
     pa.types.is_binary,
     pa.types.is_large_binary,
     pa.types.is_binary_view,
@@ -40,7 +43,7 @@ _BYTES = (
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageCell:
     """An image cell. data: its bytes; path: the name that it had; either may be None."""
 
     data: bytes | None
@@ -60,7 +63,7 @@ class ParquetTable:
             UserError: a file is damaged or no Parquet, or lacks columns of the first.
         """
         self.files = tuple(files)
-        opened = [_schema(file) for file in files]
+        opened = [_read_schema(file) for file in files]
         self.counts = [count for count, _ in opened]
         self.schemas = [schema for _, schema in opened]
         self.names = list(self.schemas[0].names)
@@ -80,12 +83,12 @@ class ParquetTable:
     def holds_text(self, place: int) -> bool:
         """Whether a column can be read as text: strings, whole numbers, true and false."""
         return all(
-            _is_text(_plain(schema.field(self.names[place]).type)) for schema in self.schemas
+            _is_text(_value_type(schema.field(self.names[place]).type)) for schema in self.schemas
         )
 
     def holds_numbers(self, place: int) -> bool:
         """Whether a column holds numbers with a fraction, as pandas writes flags with gaps."""
-        kinds = (_plain(schema.field(self.names[place]).type) for schema in self.schemas)
+        kinds = (_value_type(schema.field(self.names[place]).type) for schema in self.schemas)
         return all(_is_text(kind) or pa.types.is_floating(kind) for kind in kinds)
 
     def holds_images(self, place: int) -> bool:
@@ -94,7 +97,7 @@ class ParquetTable:
 
     def kind(self, place: int) -> str:
         """What a column holds, for a message."""
-        return str(_plain(self.schemas[0].field(self.names[place]).type))
+        return str(_value_type(self.schemas[0].field(self.names[place]).type))
 
     def columns(self, places: Sequence[int]) -> list[list[str]]:
         """The cells of these columns as text; "" where there is none."""
@@ -117,7 +120,7 @@ class ParquetTable:
                 passed += [place] if filled else []
         return passed
 
-    def pictures(self, place: int, file: int) -> Iterator[Picture]:
+    def pictures(self, place: int, file: int) -> Iterator[ImageCell]:
         """The image cells of one file, a single cell in memory at a time.
 
         Raises:
@@ -125,11 +128,11 @@ class ParquetTable:
                 is stored once can stand in a million rows.
         """
         name, spent = self.names[place], 0
-        most = max(self.files[file].stat().st_size * MOST_TIMES, LEAST)
-        with _opened(self.files[file]) as source:
+        most = max(self.files[file].stat().st_size * MAX_RATIO, MIN_LIMIT)
+        with _open_parquet(self.files[file]) as source:
             for batch in source.iter_batches(1, columns=[name], use_threads=False):
                 for cell in batch.column(0).to_pylist():
-                    picture = _picture(cell)
+                    picture = _image_cell(cell)
                     spent += len(picture.data or b"") + len(picture.path or "")
                     if spent > most:
                         raise UserError(
@@ -166,10 +169,10 @@ class ParquetTable:
 
     def _texts(self, name: str) -> Iterator[str]:
         for file, classes in zip(self.files, self.class_names, strict=True):
-            text = _class_text(classes[name]) if name in classes else _text
-            with _opened(file, name) as source:
+            text = _class_name_of(classes[name]) if name in classes else _cell_text
+            with _open_parquet(file, name) as source:
                 rows = 0
-                for batch in source.iter_batches(ROWS, columns=[name], use_threads=False):
+                for batch in source.iter_batches(BATCH_ROWS, columns=[name], use_threads=False):
                     _check_lengths(batch.column(0), file, name)
                     yield from map(text, _cells(batch, f"{file}:{rows + 1}", name))
                     rows += len(batch)
@@ -181,7 +184,7 @@ class ParquetTable:
 
 
 @contextmanager
-def _opened(file: Path, text: str | None = None) -> Iterator[pq.ParquetFile]:
+def _open_parquet(file: Path, text: str | None = None) -> Iterator[pq.ParquetFile]:
     """A file whose damage is one line that names it; checksums are verified where it has them.
 
     Args:
@@ -211,14 +214,14 @@ def _check_lengths(cells: pa.Array, file: Path, name: str) -> None:
         UserError: names the column and the bytes.
     """
     held = cells.dictionary if isinstance(cells, pa.DictionaryArray) else cells
-    if not any(is_kind(held.type) for is_kind in _TEXTS[:2]) or not len(held):
+    if not any(is_kind(held.type) for is_kind in _TEXT_TYPES[:2]) or not len(held):
         return
     lengths = pc.call_function("binary_length", [held])
     longest = pc.call_function("max", [lengths]).as_py() or 0
-    if longest > LONGEST:
+    if longest > MAX_CELL:
         raise UserError(
             f"dataset.table={file}: column {name} has a cell of {longest} bytes, more than the "
-            f"{LONGEST} of a path or label; correct the table"
+            f"{MAX_CELL} of a path or label; correct the table"
         )
 
 
@@ -247,26 +250,26 @@ def _first_not_utf8(column: pa.Array) -> int:
     return 0
 
 
-def _schema(file: Path) -> tuple[int, pa.Schema]:
+def _read_schema(file: Path) -> tuple[int, pa.Schema]:
     """Number of rows and columns of a file."""
-    with _opened(file) as opened:
+    with _open_parquet(file) as opened:
         count, schema = opened.metadata.num_rows, opened.schema_arrow
         schema.names  # noqa: B018 - a name that is not UTF-8 fails here, where the file is named
-    if not 0 <= count <= MOST_ROWS:
-        raise UserError(f"dataset.table={file}: {count} rows, not 0 to {MOST_ROWS}")
+    if not 0 <= count <= MAX_ROWS:
+        raise UserError(f"dataset.table={file}: {count} rows, not 0 to {MAX_ROWS}")
     return count, schema
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if isinstance(kind, pa.DictionaryType) else kind
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in _TEXTS)
+    return any(is_kind(kind) for is_kind in _TEXT_TYPES)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in _BYTES)
+    return any(is_kind(kind) for is_kind in _BINARY_TYPES)
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -275,22 +278,22 @@ def _is_image(kind: pa.DataType) -> bool:
     return any(field.name == "bytes" and _is_bytes(field.type) for field in kind)
 
 
-def _picture(cell: Any) -> Picture:
+def _image_cell(cell: Any) -> ImageCell:
     if isinstance(cell, Mapping):
-        return Picture(cell.get("bytes"), cell.get("path"))
-    return Picture(cell, None)
+        return ImageCell(cell.get("bytes"), cell.get("path"))
+    return ImageCell(cell, None)
 
 
-def _text(cell: object) -> str:
+def _cell_text(cell: object) -> str:
     return "" if cell is None else str(cell).strip()
 
 
-def _class_text(names: Sequence[str]) -> Callable[[object], str]:
+def _class_name_of(names: Sequence[str]) -> Callable[[object], str]:
     """Number of a class -> its name; -1 is how Hugging Face writes that there is no label."""
 
     def text(cell: object) -> str:
         if not isinstance(cell, int):
-            return _text(cell)
+            return _cell_text(cell)
         if cell == -1:
             return ""
         return names[cell] if 0 <= cell < len(names) else str(cell)

@@ -21,14 +21,14 @@ from fgvc.data.index import list_first
 from fgvc.types import UserError
 from fgvc.untrusted.shell import setting
 
-ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
-DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
-LEVELS = 3  # of folders below the root that are searched for scattered names
-SHOWN = 200  # characters of a cell in a message
+URL = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
+WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+MAX_DEPTH = 3  # of folders below the root that are searched for scattered names
+MAX_SHOWN = 200  # characters of a cell in a message
 
 
 @dataclass
-class _Folder:
+class _FolderNames:
     """The names in a folder, and the names by stem and by lower case; made when first needed."""
 
     names: frozenset[str]
@@ -49,7 +49,7 @@ class Disk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.folders: dict[str, _Folder | None] = {}
+        self.folders: dict[str, _FolderNames | None] = {}
         self.changes: Counter[str] = Counter()
 
     def find(self, path: str) -> str | None:
@@ -61,18 +61,18 @@ class Disk:
         folder, _, name = path.rpartition("/")
         known = self._folder(folder)
         if known is None:
-            place = next((form for form in _forms(folder) if self._folder(form)), None)
+            place = next((form for form in _unicode_forms(folder) if self._folder(form)), None)
             if place is None:
                 return None
             folder, known = place, self._folder(place)
             assert known is not None
-        name = next((form for form in (name, *_forms(name)) if form in known.names), name)
+        name = next((form for form in (name, *_unicode_forms(name)) if form in known.names), name)
         if name not in known.names:
             known.index()
             name = self._by_stem(known, folder, name) or self._by_case(known, name) or ""
         return f"{folder}/{name}".lstrip("/") if name else None
 
-    def _by_stem(self, known: _Folder, folder: str, name: str) -> str | None:
+    def _by_stem(self, known: _FolderNames, folder: str, name: str) -> str | None:
         if has_image_suffix(name) or not (fitting := known.by_stem.get(name)):
             return None
         if len(fitting) > 1:
@@ -82,14 +82,14 @@ class Disk:
         self.changes["have no suffix in the table: the single file of that name is read"] += 1
         return fitting[0]
 
-    def _by_case(self, known: _Folder, name: str) -> str | None:
+    def _by_case(self, known: _FolderNames, name: str) -> str | None:
         fitting = known.by_case.get(name.casefold(), [])
         if len(fitting) != 1:
             return None
         self.changes["differ from the disk in upper and lower case: the disk's name is read"] += 1
         return fitting[0]
 
-    def _folder(self, folder: str) -> _Folder | None:
+    def _folder(self, folder: str) -> _FolderNames | None:
         if folder not in self.folders:
             try:
                 names = os.listdir(self.root / folder)  # noqa: PTH208 - names, not Path objects
@@ -100,13 +100,13 @@ class Disk:
                     raise list_error(error) from None
                 self.folders[folder] = None  # no such folder can be there
             else:
-                self.folders[folder] = _Folder(frozenset(names))
+                self.folders[folder] = _FolderNames(frozenset(names))
         return self.folders[folder]
 
 
-def is_picture_path(cell: str) -> bool:
+def is_image_path(cell: str) -> bool:
     """Whether a cell reads like a picture's path rather than like an id, a name or an address."""
-    return has_image_suffix(cell) and not ADDRESS.match(cell)
+    return has_image_suffix(cell) and not URL.match(cell)
 
 
 def resolve(
@@ -133,7 +133,7 @@ def resolve(
     disk, files_there = Disk(root), 0
     paths = []
     for row, cell in enumerate(cells):
-        path = _relative(disk, table, cell, row, where, cells)
+        path = _relative_path(disk, table, cell, row, where, cells)
         try:
             on_disk = disk.find(path) or _find_decoded(disk, path)
         except UserError as error:
@@ -141,9 +141,9 @@ def resolve(
         files_there += on_disk is not None
         paths.append(path if on_disk is None else on_disk)
     if not files_there:
-        scattered = _scattered(root, paths)
+        scattered = _find_scattered(root, paths)
         if scattered is None:
-            raise _all_missing(table, root, paths, where)
+            raise _all_missing_error(table, root, paths, where)
         paths = scattered
         what = "are found by file name alone, each in one folder below dataset.root"
         disk.changes[what] = len(paths)
@@ -153,7 +153,7 @@ def resolve(
     return tuple(paths), notes
 
 
-def _scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
+def _find_scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
     """Where names without folders lie, if in several folders below the root, as archives in parts.
 
     Returns:
@@ -165,7 +165,7 @@ def _scattered(root: Path, paths: Sequence[str]) -> list[str] | None:
     for folder, folders, names in walk(root):
         below = Path(folder).relative_to(root)
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        if len(below.parts) == LEVELS:
+        if len(below.parts) == MAX_DEPTH:
             folders.clear()
         for name in names:
             if has_image_suffix(name) and not is_system_file(name):
@@ -188,7 +188,7 @@ def _find_decoded(disk: Disk, path: str) -> str | None:
     return on_disk
 
 
-def _relative(
+def _relative_path(
     disk: Disk,
     table: Path,
     cell: str,
@@ -199,19 +199,19 @@ def _relative(
     """A cell as a path relative to the root, by its text alone if it can be."""
     if "\0" in cell or not _is_text(cell):
         raise UserError(
-            f"{where(row)}: {_short(cell)} is no path: NUL, or no Unicode text; correct it"
+            f"{where(row)}: {_shorten(cell)} is no path: NUL, or no Unicode text; correct it"
         )
-    if ADDRESS.match(cell):
+    if URL.match(cell):
         raise UserError(
-            f"{where(row)}: {_short(cell)} is an address, not a file; download the images first, "
+            f"{where(row)}: {_shorten(cell)} is an address, not a file; download the images first, "
             "and write their paths into the table"
         )
     if "\\" in cell and (
         safe_relative(cell) is None or disk.find(safe_relative(cell) or "") is None
     ):
-        if DRIVE.match(cell):
+        if WINDOWS_PATH.match(cell):
             raise UserError(
-                f"{where(row)}: {_short(cell)} is an absolute path of Windows; "
+                f"{where(row)}: {_shorten(cell)} is an absolute path of Windows; "
                 "write paths relative to dataset.root"
             )
         cell = cell.replace("\\", "/")
@@ -220,16 +220,16 @@ def _relative(
         cell = os.path.expanduser(cell)  # noqa: PTH111
     if (plain := safe_relative(cell)) is not None:
         return plain
-    if below := _below(disk.root, cell):
+    if below := _relative_to_root(disk.root, cell):
         return below
     # ../images/1.jpg is meant from the table's folder
     beside = None if cell.startswith("/") else os.path.join(table.parent.absolute(), cell)  # noqa: PTH118
-    if beside is not None and (below := _below(disk.root, beside)):
+    if beside is not None and (below := _relative_to_root(disk.root, beside)):
         return below
-    raise _outside(disk.root, table, cell, where(row), cells)
+    raise _outside_error(disk.root, table, cell, where(row), cells)
 
 
-def _below(root: Path, path: str) -> str | None:
+def _relative_to_root(root: Path, path: str) -> str | None:
     """An absolute path, or one relative to the root with `..` in it, as relative to the root."""
     for base in dict.fromkeys((str(root.absolute()), str(root.resolve()))):
         prefix = base if base.endswith("/") else f"{base}/"
@@ -241,10 +241,12 @@ def _below(root: Path, path: str) -> str | None:
     return None
 
 
-def _outside(root: Path, table: Path, cell: str, where: str, cells: Sequence[str]) -> UserError:
+def _outside_error(
+    root: Path, table: Path, cell: str, where: str, cells: Sequence[str]
+) -> UserError:
     """A path that is not below the root: name the folder that all paths are below."""
     base = table.parent.absolute()
-    whole = [os.path.normpath(base / cell) for cell in cells if not ADDRESS.match(cell)]
+    whole = [os.path.normpath(base / cell) for cell in cells if not URL.match(cell)]
     common = os.path.commonpath(map(os.path.dirname, whole))
     way_out = f"set {setting('dataset.root', common)}"
     if cell.startswith("/") and os.path.exists(f"{root}{cell}"):  # noqa: PTH110
@@ -253,10 +255,10 @@ def _outside(root: Path, table: Path, cell: str, where: str, cells: Sequence[str
         way_out = "other rows are below it: write all paths relative to dataset.root"
     elif not os.path.exists(os.path.normpath(base / cell)):  # noqa: PTH110
         way_out = "no such file either: write paths relative to dataset.root"
-    return UserError(f"{where}: {_short(cell)} is not below dataset.root={root}; {way_out}")
+    return UserError(f"{where}: {_shorten(cell)} is not below dataset.root={root}; {way_out}")
 
 
-def _all_missing(
+def _all_missing_error(
     table: Path, root: Path, paths: Sequence[str], where: Callable[[int], str]
 ) -> UserError:
     """No file of the table exists: say where they were looked for, and where the first one is."""
@@ -285,12 +287,12 @@ def _is_text(cell: str) -> bool:
         return False
 
 
-def _forms(text: str) -> Iterable[str]:
+def _unicode_forms(text: str) -> Iterable[str]:
     """Both compositions of accents: a table and a copy may differ in them."""
     if text.isascii():
         return ()
     return (unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))
 
 
-def _short(cell: str) -> str:
-    return repr(cell if len(cell) <= SHOWN else f"{cell[:SHOWN]}…")
+def _shorten(cell: str) -> str:
+    return repr(cell if len(cell) <= MAX_SHOWN else f"{cell[:MAX_SHOWN]}…")

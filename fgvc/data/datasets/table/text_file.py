@@ -17,14 +17,14 @@ JSON_LINES = (".jsonl", ".ndjson")
 Rows = Callable[[], Iterator[tuple[int, list[str]]]]  # line number and cells
 # first bytes of files that people rename or mistake for a table: what they are, and the way out
 # beside the kinds of `formats`
-_OTHERS = (
+_OTHER_FORMATS = (
     (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls)", "save it as CSV UTF-8"),
     (b"ARROW1", "an Arrow or Feather file", "write it as Parquet"),
     (b"\x80\x04", "a Python pickle", "save the table as CSV"),
     (b"\x80\x05", "a Python pickle", "save the table as CSV"),
 )
-_EXPORTED = ("SQLite database", "HDF5 file")
-_REFUSED = ("HTML page", "PDF", *_EXPORTED, *READABLE)
+_EXPORTABLE = ("SQLite database", "HDF5 file")
+_REFUSED_KINDS = ("HTML page", "PDF", *_EXPORTABLE, *READABLE)
 
 
 class TextTable:
@@ -39,12 +39,12 @@ class TextTable:
         Raises:
             UserError: something else than a text, or no UTF-8 (UTF-16 with its mark is read).
         """
-        refuse_others(file)
+        refuse_other_formats(file)
         self.file = file
         self.lines: list[int] = []
         # not splitlines(): names may hold the other line separators of Unicode
-        lines = _decoded(file).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        read = _json_lines if file.suffix.lower() in JSON_LINES else _delimited
+        lines = _decode(file).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        read = _read_json_lines if file.suffix.lower() in JSON_LINES else _read_delimited
         self.names, self._read = read(file, lines)
 
     def columns(self, places: Sequence[int]) -> list[list[str]]:
@@ -79,7 +79,7 @@ class TextTable:
         return f"{self.file}:{self.lines[row]}"
 
 
-def _decoded(file: Path) -> str:
+def _decode(file: Path) -> str:
     data = untrusted.read_bytes(file, untrusted.LIST)
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
@@ -96,7 +96,7 @@ def _decoded(file: Path) -> str:
     return text
 
 
-def _delimited(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
+def _read_delimited(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
     """The header, and a function that reads the rows after it."""
     start = next((place for place, line in enumerate(lines) if line.strip()), 0)
     stated = re.fullmatch(r"\"?sep=(.)\"?\s*", lines[start], re.IGNORECASE)  # Excel writes this
@@ -134,7 +134,7 @@ def _delimited(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
     return names, checked
 
 
-def _json_lines(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
+def _read_json_lines(file: Path, lines: Sequence[str]) -> tuple[list[str], Rows]:
     """The keys of all rows, and a function that reads their values."""
 
     def objects() -> Iterator[tuple[int, dict[str, object]]]:
@@ -169,11 +169,11 @@ def _check_text(value: object) -> None:
             raise ValueError("a NUL character")
 
 
-def refuse_others(file: Path) -> None:
+def refuse_other_formats(file: Path) -> None:
     """Refuse what is no text, by its first bytes; name it and the way out."""
     with untrusted.open_regular(file) as source:
         head = source.read(HEAD_BYTES)
-    for start, what, way_out in _OTHERS:
+    for start, what, way_out in _OTHER_FORMATS:
         if head.startswith(start):
             raise UserError(f"dataset.table={file}: is {what}; {way_out}")
     kind = kind_of(head)
@@ -182,9 +182,9 @@ def refuse_others(file: Path) -> None:
             f"dataset.table={file}: is an Excel workbook or another ZIP archive; "
             "save the workbook as CSV UTF-8, or unpack the archive"
         )
-    if kind is not None and ("archive" in kind or kind in _REFUSED):
+    if kind is not None and ("archive" in kind or kind in _REFUSED_KINDS):
         way_out = "unpack it" if "archive" in kind else "set dataset.table= to a table"
-        if kind in _EXPORTED:
+        if kind in _EXPORTABLE:
             way_out = "export the rows as CSV"
         raise UserError(f"dataset.table={file}: is {with_article(kind)}, not a table; {way_out}")
     if kind == "Git LFS pointer":
