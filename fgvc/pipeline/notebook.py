@@ -22,7 +22,7 @@ from fgvc.config.experiment_file import expand_experiment
 from fgvc.config.list_values import as_list
 from fgvc.config.overrides import jobs_of, normalized
 from fgvc.config.schema import Config
-from fgvc.data.image_input import Picture
+from fgvc.data.image_input import ImageInput
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.backbone import Backbone, autocast, weights
 from fgvc.parallel.device import check_precision, choose_device
@@ -62,7 +62,7 @@ def build_backbone(config: Config) -> Backbone:
 
 @torch.inference_mode()
 def extract_features(
-    config: Config, images: Iterable[Picture], backbone: Backbone | None = None
+    config: Config, images: Iterable[ImageInput], backbone: Backbone | None = None
 ) -> np.ndarray:
     """Features of images, in their order.
 
