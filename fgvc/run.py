@@ -33,17 +33,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fgvc.config.arguments import check_arguments, shorten, shorten_words
+from fgvc.config.arguments import check_arguments, shorten_words
 from fgvc.config.compose import (
     CONFIG_NAME,
     conf_dir,
     is_operation,
     register_schema,
 )
-from fgvc.config.constraints import EXTRACTS
+from fgvc.config.constraints import EXTRACTING_TASKS
 from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import expand_experiment
-from fgvc.config.flags import move_flags_first, parsed_flags
+from fgvc.config.flags import move_flags_first, parse_flags
 from fgvc.config.help import page
 from fgvc.config.list_values import as_list
 from fgvc.config.named_sweep import expand_sweep
@@ -51,16 +51,16 @@ from fgvc.config.overrides import (
     RUN_ID_KEY,
     Job,
     choices,
-    common,
     expand_jobs,
     normalized,
+    shared_arguments,
 )
 from fgvc.config.search_space import Search, check_same_search, parse_search
 from fgvc.config.sweep_exclusions import Exclusion, summarize
 from fgvc.config.sweep_expansion import launch_exactly
 from fgvc.config.version import version
 from fgvc.untrusted import shell
-from fgvc.untrusted.escape import visible
+from fgvc.untrusted.escape import shorten, visible
 
 DONE, FAILED, WRONG_COMMAND, PREEMPTED = 0, 1, 2, 75
 COMPLETION, SHELLS = ("install", "uninstall", "query"), ("bash", "fish", "zsh")
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
         arguments = [
             as_list(item) for item in expand_experiment([normalized(item) for item in arguments])
         ]
-        flags = parsed_flags(arguments := move_flags_first(arguments))
+        flags = parse_flags(arguments := move_flags_first(arguments))
         if flags.shell_completion:
             return _complete(flags.overrides)
         _refuse_other_configs(flags)
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str]) -> int:
     if not multirun:
         return _alone(jobs[0], run_id, [*overrides, mine], command)
     with launch_exactly([[*choices(job.overrides), mine] for job in jobs]):
-        arguments = ["--multirun", *common(overrides, jobs), mine]
+        arguments = ["--multirun", *shared_arguments(overrides, jobs), mine]
         if is_operation(jobs[0].conf):
             return _here(arguments, command)
         return _sweep(run_id, arguments, command, jobs, left_out)
@@ -236,7 +236,9 @@ def _refuse_torchrun(jobs: Sequence[Job], multirun: bool) -> None:
     if multirun:
         raise ConfigError(f"torchrun with a sweep: use runtime.nproc={size} and no torchrun")
     if (task := jobs[0].conf.task.name) != "train":
-        features = f", with runtime.nproc={size} for its features" if task in EXTRACTS else ""
+        features = (
+            f", with runtime.nproc={size} for its features" if task in EXTRACTING_TASKS else ""
+        )
         raise ConfigError(f"task={task} runs as one process: start it without torchrun{features}")
 
 
@@ -379,7 +381,7 @@ def _show_plan(
         for key, space in search.space.items():
             print(visible(f"  {key}: {space}"))
         return DONE
-    if not all(job.experiment for job in jobs):
+    if not all(job.is_experiment for job in jobs):
         print(f"run_id {run_id}: {len(jobs)} job{'s' if len(jobs) > 1 else ''}, nothing started")
         for job in jobs:
             name = "operation" if is_operation(job.conf) else "of a checkpoint"

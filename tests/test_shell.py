@@ -157,7 +157,7 @@ def test_a_file_is_no_option_and_a_nul_is_shown():
 
 
 def test_a_broken_line_is_no_command():
-    with pytest.raises(ValueError, match="no command as fgvc writes it"):
+    with pytest.raises(ValueError, match="not a command that fgvc wrote"):
         shell.split("python 'a")
 
 

@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from fgvc.config.compose_cache import parsed
+from fgvc.config.compose_cache import parse_override
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.schema import Checkpoint
 
@@ -29,7 +29,7 @@ USUAL: Mapping[str, Any] = {
 }
 
 
-def joined(argument: str) -> str:
+def as_table_override(argument: str) -> str:
     """An override of one row as an override of the table, to which Hydra can add a row.
 
     Any other argument, and a sweep over values of a row, stays as it is.
@@ -41,7 +41,7 @@ def joined(argument: str) -> str:
     if not sign or (key != TABLE and not key.startswith(f"{TABLE}.")):
         return argument
     try:
-        override = parsed(argument.lstrip("+"))
+        override = parse_override(argument.lstrip("+"))
     except HydraException:  # a later check names what is wrong with it
         return argument
     if override.is_sweep_override() or override.is_delete():
@@ -53,11 +53,13 @@ def joined(argument: str) -> str:
     return _written(value)
 
 
-def folded(arguments: Sequence[str]) -> list[str]:
+def merge_tables(arguments: Sequence[str]) -> list[str]:
     """The arguments with all overrides of the table in one: of a key given twice, a sweep of Hydra
     keeps the last value. A later field wins over an earlier one."""
     first = f"++{TABLE}="
-    tables: list[Any] = [parsed(item).value() for item in arguments if item.startswith(first)]
+    tables: list[Any] = [
+        parse_override(item).value() for item in arguments if item.startswith(first)
+    ]
     if not tables:
         return list(arguments)
     table = OmegaConf.to_container(OmegaConf.merge(*tables))
@@ -70,7 +72,7 @@ def _written(table: Any) -> str:
     return f"++{TABLE}={Override._get_value_element_as_str(_quoted(table))}"
 
 
-def complete(backbone: DictConfig) -> None:
+def fill_rows(backbone: DictConfig) -> None:
     """Fill what is usual into rows that a user added, in place.
 
     Raises:

@@ -1,7 +1,8 @@
-"""Overrides -> the config that Hydra composes, files parsed and options merged once a process.
+"""Overrides -> the config that Hydra composes, with files parsed and options merged once.
 
-Hydra does both anew for each config: half a second, where a family has many checkpoints. Values
-are set last, whatever the options are, so those of many jobs are set in copies of one config.
+Hydra repeats both for each config, which takes half a second for a family with many checkpoints.
+Hydra sets values after merging the options, so the values of each job are set in a copy of the
+merged config.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from fgvc.config.arguments import shorten
 from fgvc.config.errors import ConfigError
+from fgvc.untrusted.escape import shorten
 
 MOST_VALUES = 10_000  # of a range
 
 
 def compose(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
-    """What `hydra.compose` gives for these overrides over a folder of options.
+    """The same as `hydra.compose` with these overrides and a folder of options.
 
     Raises:
-        HydraException, OmegaConfBaseException: as Hydra raises them.
+        HydraException, OmegaConfBaseException: as Hydra.
     """
-    values = [item for item in map(parsed, overrides) if _is_value(folder, item)]
+    values = [item for item in map(parse_override, overrides) if _is_value(folder, item)]
     lines = {item.input_line for item in values}
     options = tuple(item for item in overrides if item not in lines)
     cfg = copy.deepcopy(_merged(folder, name, options))
@@ -47,35 +48,35 @@ def compose(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def compose_whole(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
-    """The same with Hydra's own node, in its own way."""
+    """The same with Hydra's own node, composed by Hydra without the cache."""
     return _hydra(folder).compose_config(name, list(overrides), RunMode.RUN, from_shell=False)
 
 
 @functools.lru_cache(maxsize=4096)
-def parsed(override: str) -> Override:
-    """An override, read once.
+def parse_override(override: str) -> Override:
+    """A parsed override, cached.
 
     Raises:
         HydraException: not an override.
-        ConfigError: nested too deep, or a range without end.
+        ConfigError: nested too deep, or an endless range.
     """
     try:
-        read = OverridesParser.create().parse_override(override)
+        parsed = OverridesParser.create().parse_override(override)
     except RecursionError:
         raise ConfigError(
             f"{shorten(override)}: brackets nested too deep; write the value flat"
         ) from None
     except (ValueError, OverflowError) as error:  # int() of 5,000 digits, range() of step 0
-        reason = str(error).partition(" for integer string")[0]  # then advice for programs
+        reason = str(error).partition(" for integer string")[0]  # cut off advice for programmers
         raise ConfigError(f"{override[:80]}: {reason}") from None
-    value = read.value()
+    value = parsed.value()
     if isinstance(value, RangeSweep):
         _check_range(override, value)
-    return read
+    return parsed
 
 
 def _check_range(override: str, values: RangeSweep) -> None:
-    """Refuse a range that never ends, or that has more values than any sweep can run."""
+    """Refuse an endless range, and a range with more values than any sweep can run."""
     start, stop, step = values.start, values.stop, values.step
     if (
         start is None
@@ -89,10 +90,11 @@ def _check_range(override: str, values: RangeSweep) -> None:
 
 
 def _is_value(folder: Path, override: Override) -> bool:
-    """Whether it sets a key, where others choose an option or speak of Hydra itself."""
+    """Whether an override sets a key, instead of choosing an option or configuring Hydra."""
     key = override.key_or_group
-    plain = not key.startswith("hydra") and override.package is None and not override.is_delete()
-    return (plain and "." in key) or (plain and not (folder / key).is_dir())
+    if key.startswith("hydra") or override.package is not None or override.is_delete():
+        return False
+    return "." in key or not (folder / key).is_dir()
 
 
 @functools.lru_cache(maxsize=64)
@@ -104,23 +106,23 @@ def _merged(folder: Path, name: str, options: tuple[str, ...]) -> DictConfig:
     return cfg
 
 
-class ParsedOnce(IConfigRepository):
-    """Hydra's repository of files and schemas, that hands out copies of what it has parsed."""
+class CachedRepository(IConfigRepository):
+    """Hydra's repository of files and schemas; each file is parsed once and copied on use."""
 
-    def __init__(self, delegate: IConfigRepository, parsed: dict[str, ConfigResult | None]) -> None:
-        self.delegate, self.parsed = delegate, parsed
+    def __init__(self, delegate: IConfigRepository, cache: dict[str, ConfigResult | None]) -> None:
+        self.delegate, self.cache = delegate, cache
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ParsedOnce:
-        """Hydra copies its repository for each config: the files stay parsed."""
-        return ParsedOnce(copy.deepcopy(self.delegate, memo), self.parsed)
+    def __deepcopy__(self, memo: dict[int, Any]) -> CachedRepository:
+        """Hydra copies its repository for each config; the copies share the cache."""
+        return CachedRepository(copy.deepcopy(self.delegate, memo), self.cache)
 
     def load_config(self, config_path: str) -> ConfigResult | None:
-        if config_path not in self.parsed:
-            self.parsed[config_path] = self.delegate.load_config(config_path)
-        return copy.deepcopy(self.parsed[config_path])
+        if config_path not in self.cache:
+            self.cache[config_path] = self.delegate.load_config(config_path)
+        return copy.deepcopy(self.cache[config_path])
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
-        self.parsed = {}
+        self.cache = {}
         self.delegate.initialize_sources(config_search_path)
 
     def get_schema_source(self) -> ConfigSource:
@@ -143,7 +145,7 @@ class ParsedOnce(IConfigRepository):
 
 @functools.cache
 def _hydra(folder: Path) -> Hydra:
-    """Hydra over one folder of options; nothing of it stays in Hydra's global state."""
+    """Hydra over one folder of options. Hydra's global state is left empty."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(folder), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
@@ -151,5 +153,5 @@ def _hydra(folder: Path) -> Hydra:
     loader = hydra.config_loader
     assert isinstance(loader, ConfigLoaderImpl)
     assert isinstance(loader.repository, ConfigRepository)
-    loader.repository = ParsedOnce(loader.repository, {})  # type: ignore[assignment]
+    loader.repository = CachedRepository(loader.repository, {})  # type: ignore[assignment]
     return hydra

@@ -23,7 +23,7 @@ INPUTS = {  # what a task reads beside its dataset, or instead of one; others re
     "audit": {"run"},
     "export": {"checkpoint"},
 }
-MAY_READ = {
+OPTIONAL_INPUTS = {
     "view": {"against"},
     "export": {"image"},
     "prune": {"run"},
@@ -38,13 +38,17 @@ POSITION_RESIZE = {  # methods of resizing positions per library; the first is i
     "open_clip": ("open_clip",),
     "transformers": ("transformers",),
 }
-ROTARY = "dinov3"  # in timm's names of models with rotary positions, which need no resizing
+ROTARY_FAMILY = "dinov3"  # in timm's names of models with rotary positions, which need no resizing
 OWN_SPLITS = ("folder", "table")  # readers of data that may have a validation split
-EXTRACTS = ("probe", "zero_shot", "eval")  # features, on as many processes as runtime.nproc says
+EXTRACTING_TASKS = (
+    "probe",
+    "zero_shot",
+    "eval",
+)  # features, on as many processes as runtime.nproc says
 SIDES = (224, 256, 336, 384, 392, 448, 512, 518)  # pixels; the options of resolution=
 
 
-def settle(conf: Config) -> None:
+def fill_derived(conf: Config) -> None:
     """Write what follows from the chosen row of checkpoints where the choice left it open.
 
     A resolution given as a token grid becomes its side in pixels, so that `t256` with patch 16 and
@@ -84,7 +88,7 @@ def _sort_grid(fit: GradientFit) -> None:
 def position_resizes(conf: Config) -> tuple[str, ...]:
     """The values of backbone.position_resize that the chosen model supports; its default first."""
     ways = POSITION_RESIZE[conf.backbone.library]
-    return ways[:1] if ROTARY in chosen_checkpoint(conf.backbone).model else ways
+    return ways[:1] if ROTARY_FAMILY in chosen_checkpoint(conf.backbone).model else ways
 
 
 def check_text(conf: Config) -> None:
@@ -122,7 +126,7 @@ def check_text(conf: Config) -> None:
         raise ConfigError("dataset.prompts=[]: at least one prompt, as 'a photo of a {}.'")
 
 
-def check_side(conf: Config) -> None:
+def check_resolution(conf: Config) -> None:
     """Refuse a side, in pixels, that its name belies or that is not a whole number of patches.
 
     The side at which a checkpoint was published is always legal: its library cuts as many whole
@@ -153,13 +157,13 @@ def check_side(conf: Config) -> None:
 def check_inputs(conf: Config) -> None:
     """Refuse a missing input of the task, and one that it would silently ignore."""
     if conf.task.name != "train":
-        _check_alone(conf)
+        _check_single_process(conf)
     wanted = INPUTS.get(conf.task.name, set())
     for name in ("checkpoint", "run", "against", "image"):
         value = getattr(conf, name)
         if value is None and name in wanted:
             raise ConfigError(f"task={conf.task.name} needs {name}=PATH")
-        if value is not None and name not in wanted | MAY_READ.get(conf.task.name, set()):
+        if value is not None and name not in wanted | OPTIONAL_INPUTS.get(conf.task.name, set()):
             raise ConfigError(f"{name}={value}: task={conf.task.name} reads no {name}")
     _check_table(conf)
     if conf.task.name == "prune" and (conf.run is None) != (
@@ -194,9 +198,9 @@ def check_inputs(conf: Config) -> None:
         )
 
 
-def _check_alone(conf: Config) -> None:
+def _check_single_process(conf: Config) -> None:
     """Tasks that have no features to extract by several, or no state that a path could name."""
-    if conf.runtime.nproc != 1 and conf.task.name not in EXTRACTS:
+    if conf.runtime.nproc != 1 and conf.task.name not in EXTRACTING_TASKS:
         raise ConfigError(f"runtime.nproc={conf.runtime.nproc}: task={conf.task.name} runs as 1")
     if conf.runtime.resume is not None:
         raise ConfigError(
@@ -237,7 +241,7 @@ def _check_train(conf: Config) -> None:
         )
 
 
-def check_parts(conf: Config) -> None:
+def check_part_attention(conf: Config) -> None:
     """Refuse a choice of part attention that this task or this backbone cannot have.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Two jobs of a sweep with one config hash -> the reason by key, and whether they are refused."""
+"""Two jobs of a sweep with the same config hash -> an error with the reasons, by key."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fgvc.config.inert import reasons as inert_keys
 from fgvc.config.schema import Config
 from fgvc.config.sweep_expansion import duplicate_reason, key_of
 
-KINDS = {  # metadata of a field that enters no hash -> why
+UNHASHED_REASONS = {  # metadata of a field that is not hashed -> the reason
     "place": "a place, not hashed",
     "declared": "a declaration, not hashed",
     "card": "a description, not hashed",
 }
-RUNTIME = "how it runs, not hashed"
-SAME = "both values mean the same"
+RUNTIME_REASON = "how it runs, not hashed"
+SAME_MEANING = "both values mean the same"
 
 
 class Job(Protocol):
-    """Overrides and the config they compose to; as in overrides.py, which imports this module."""
+    """Overrides and their config; as in overrides.py, which imports this module."""
 
     @property
     def overrides(self) -> tuple[str, ...]: ...
@@ -30,57 +30,65 @@ class Job(Protocol):
     def conf(self) -> Config: ...
 
 
-def check_twins(kept: Job, twin: Job) -> None:
+def check_duplicates(first: Job, duplicate: Job) -> None:
     """Check that two jobs of one hash differ only in keys that change no number (see inert/).
 
     Raises:
         ConfigError: they differ in other keys, or in none: both would write into one folder.
     """
-    inert = inert_keys(kept.conf) | inert_keys(twin.conf)
-    unhashed = dict(_differences(kept.conf, twin.conf, "", None))
-    ruled = {key: why for key, why in unhashed.items() if why is None and _rule(key, inert)}
-    if ruled and len(ruled) == len(unhashed):
+    inert = inert_keys(first.conf) | inert_keys(duplicate.conf)
+    differences = dict(_differences(first.conf, duplicate.conf, "", None))
+    if differences and all(
+        reason is None and _inert_reason(key, inert) for key, reason in differences.items()
+    ):
         return
-    reasons = {key: why or _rule(key, inert) or SAME for key, why in unhashed.items()}
-    given = set(kept.overrides) ^ set(twin.overrides)
-    if not given:
-        raise ConfigError(f"{' '.join(twin.overrides)}: given twice. Leave one of them out")
-    keys = sorted({key_of(item) for item in given})
-    if not unhashed and all(fixes_within(twin.conf, key) for key in keys):
-        return  # both configs have the values that rules give
+    reasons = {
+        key: reason or _inert_reason(key, inert) or SAME_MEANING
+        for key, reason in differences.items()
+    }
+    differing = set(first.overrides) ^ set(duplicate.overrides)
+    if not differing:
+        raise ConfigError(f"{' '.join(duplicate.overrides)}: given twice. Leave one of them out")
+    keys = sorted({key_of(item) for item in differing})
+    if not differences and all(fixes_within(duplicate.conf, key) for key in keys):
+        return  # rules give both configs the same values
     for key in keys:
         if not any(f"{other}.".startswith(f"{key}.") for other in reasons):
-            reasons[key] = SAME
-    by_key = "; ".join(f"{key}: {why}" for key, why in reasons.items())
+            reasons[key] = SAME_MEANING
+    by_key = "; ".join(f"{key}: {reason}" for key, reason in reasons.items())
     raise ConfigError(
-        f"{duplicate_reason(twin.overrides, kept.overrides)} ({by_key}). {_way(reasons)}"
+        f"{duplicate_reason(duplicate.overrides, first.overrides)} ({by_key}). {_way_out(reasons)}"
     )
 
 
-def _way(reasons: dict[str, str]) -> str:
-    apart = "run each with its own runtime.run_id"
-    if any(key.startswith("dataset.") and why == KINDS["place"] for key, why in reasons.items()):
-        return f"Give each a name (dataset.name=…), or {apart}"
-    if any(why in (*KINDS.values(), RUNTIME) for why in reasons.values()):
-        return f"Leave one of them out, or {apart}"
+def _way_out(reasons: dict[str, str]) -> str:
+    own_run = "run each with its own runtime.run_id"
+    places = [key for key, reason in reasons.items() if reason == UNHASHED_REASONS["place"]]
+    if any(key.startswith("dataset.") for key in places):
+        return f"Give each a name (dataset.name=…), or {own_run}"
+    if {*reasons.values()} & {*UNHASHED_REASONS.values(), RUNTIME_REASON}:
+        return f"Leave one of them out, or {own_run}"
     return "Leave one of them out"
 
 
-def _rule(key: str, inert: dict[str, str]) -> str | None:
-    """Why a key, or a node that it is in, changes no number."""
-    return next((why for node, why in inert.items() if f"{key}.".startswith(f"{node}.")), None)
+def _inert_reason(key: str, inert: dict[str, str]) -> str | None:
+    """Why a key, or a node that contains it, changes no number."""
+    return next(
+        (reason for node, reason in inert.items() if f"{key}.".startswith(f"{node}.")), None
+    )
 
 
 def _differences(
-    one: Any, other: Any, prefix: str, why: str | None
+    left: Any, right: Any, prefix: str, node_reason: str | None
 ) -> Iterator[tuple[str, str | None]]:
-    """Each key that differs, with the reason why it enters no hash; None: it enters."""
-    for item in dataclasses.fields(one):
-        key, values = f"{prefix}{item.name}", (getattr(one, item.name), getattr(other, item.name))
+    """Each key that differs, with the reason why it is not hashed; None: it is hashed."""
+    for item in dataclasses.fields(left):
+        key, values = f"{prefix}{item.name}", (getattr(left, item.name), getattr(right, item.name))
         if values[0] == values[1]:
             continue
-        reason = why or (RUNTIME if key == "runtime" else None)
-        reason = reason or next((KINDS[kind] for kind in KINDS if kind in item.metadata), None)
+        reason = node_reason or (RUNTIME_REASON if key == "runtime" else None)
+        unhashed = [text for mark, text in UNHASHED_REASONS.items() if mark in item.metadata]
+        reason = reason or next(iter(unhashed), None)
         if dataclasses.is_dataclass(values[0]) and type(values[0]) is type(values[1]):
             yield from _differences(*values, f"{key}.", reason)
         else:

@@ -20,13 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc import untrusted
-from fgvc.config.checkpoint_rows import TABLE, folded
-from fgvc.config.compose_cache import parsed
+from fgvc.config.checkpoint_rows import TABLE, merge_tables
+from fgvc.config.compose_cache import parse_override
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import AXES, normalized
 from fgvc.untrusted.shell import escaped
 
-KEY = "experiment="
+EXPERIMENT = "experiment="
 OVERRIDE = "override /"
 
 
@@ -44,21 +44,21 @@ def expand_experiment(arguments: Sequence[str]) -> list[str]:
         if path is None:
             found.append(argument)
             continue
-        own = _overrides(Path(path).expanduser())
+        own = _read_overrides(Path(path).expanduser())
         own = [item for item in own if item.partition("=")[0] not in typed - {"experiment"}]
         table += [item for item in own if item.startswith(TABLE)]
         found += [item for item in own if not item.startswith(TABLE)]
-    return folded([normalized(argument) for argument in (*table, *found)])
+    return merge_tables([normalized(argument) for argument in (*table, *found)])
 
 
 def _file(argument: str) -> str | None:
     """The file that an argument `experiment=PATH.yaml` names; None for any other argument."""
-    if not argument.startswith(KEY):
+    if not argument.startswith(EXPERIMENT):
         return None
-    value = argument.removeprefix(KEY)
+    value = argument.removeprefix(EXPERIMENT)
     if value.startswith(('"', "'")):
         with contextlib.suppress(HydraException):
-            read = parsed(argument)
+            read = parse_override(argument)
             value = value if read.is_sweep_override() else str(OmegaConf.create([read.value()])[0])
     elif "," in value:
         return None
@@ -80,7 +80,9 @@ def axes_and_values(
     return axes, values
 
 
-def experiment_text(axes: Mapping[str, str], values: Mapping[str, Any], says: Sequence[str]) -> str:
+def experiment_text(
+    axes: Mapping[str, str], values: Mapping[str, Any], comments: Sequence[str]
+) -> str:
     """The text of such a file.
 
     Args:
@@ -88,54 +90,56 @@ def experiment_text(axes: Mapping[str, str], values: Mapping[str, Any], says: Se
         values: dotted key -> plain value.
         says: comment lines.
     """
-    began = [axes["experiment"]] if "experiment" in axes else []
+    base = [axes["experiment"]] if "experiment" in axes else []
     overrides = [{f"{OVERRIDE}{axis}": axes[axis]} for axis in AXES if axis in axes]
     overrides = [one for one in overrides if f"{OVERRIDE}experiment" not in one]
     nested = OmegaConf.create({})
     for key, value in values.items():
         OmegaConf.update(nested, key, escaped(value))
-    head = "".join(f"# {line}\n" for line in ("@package _global_", *says))
-    defaults = OmegaConf.to_yaml(OmegaConf.create({"defaults": [*began, "_self_", *overrides]}))
+    head = "".join(f"# {line}\n" for line in ("@package _global_", *comments))
+    defaults = OmegaConf.to_yaml(OmegaConf.create({"defaults": [*base, "_self_", *overrides]}))
     return f"{head}{defaults}\n{OmegaConf.to_yaml(nested)}"
 
 
-def _overrides(path: Path) -> list[str]:
+def _read_overrides(path: Path) -> list[str]:
     try:
         file = OmegaConf.load(io.StringIO(untrusted.read_yaml(path)))
     except FileNotFoundError as error:
-        raise ConfigError(f"{KEY}{path}: no such file") from error
+        raise ConfigError(f"{EXPERIMENT}{path}: no such file") from error
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{KEY}{path}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{EXPERIMENT}{path}: {' '.join(str(error).split())}") from error
     plain = OmegaConf.to_container(file, resolve=False)
     if not isinstance(plain, dict) or not isinstance(plain.get("defaults", []), list):
-        raise ConfigError(f"{KEY}{path}: not an overlay (a list of defaults, then values)")
-    axes = [_axis(entry, path) for entry in plain.pop("defaults", []) if entry != "_self_"]
+        raise ConfigError(f"{EXPERIMENT}{path}: not an overlay (a list of defaults, then values)")
+    axes = [_parse_default(entry, path) for entry in plain.pop("defaults", []) if entry != "_self_"]
     if "hydra" in plain:
-        raise ConfigError(f"{KEY}{path}: hydra.* is given on the command line, not by an overlay")
-    return [*axes, *_values(plain, "", path)]
+        raise ConfigError(
+            f"{EXPERIMENT}{path}: hydra.* is given on the command line, not by an overlay"
+        )
+    return [*axes, *_value_overrides(plain, "", path)]
 
 
-def _axis(entry: object, path: Path) -> str:
+def _parse_default(entry: object, path: Path) -> str:
     if isinstance(entry, str):
-        return f"{KEY}{entry}"
+        return f"{EXPERIMENT}{entry}"
     if isinstance(entry, dict) and len(entry) == 1:
         ((key, option),) = entry.items()
         if str(key).startswith(OVERRIDE):
             return f"{str(key).removeprefix(OVERRIDE)}={option}"
     raise ConfigError(
-        f"{KEY}{path}: {entry} in its defaults: an experiment, or 'override /AXIS: OPTION'"
+        f"{EXPERIMENT}{path}: {entry} in its defaults: an experiment, or 'override /AXIS: OPTION'"
     )
 
 
-def _values(plain: Mapping[Any, Any], prefix: str, path: Path) -> Iterator[str]:
+def _value_overrides(plain: Mapping[Any, Any], prefix: str, path: Path) -> Iterator[str]:
     for name, value in plain.items():
         if isinstance(value, str) and untrusted.calls_resolver(value):
             raise ConfigError(
-                f"{KEY}{path}: {prefix}{name}={value}: a file reads nothing of this machine; "
+                f"{EXPERIMENT}{path}: {prefix}{name}={value}: a file reads nothing of this machine; "
                 f"give {prefix}{name}= on the command line"
             )
         if isinstance(value, dict) and value:
-            yield from _values(value, f"{prefix}{name}.", path)
+            yield from _value_overrides(value, f"{prefix}{name}.", path)
         else:
             yield f"{prefix}{name}={Override._get_value_element_as_str(_quoted(value))}"
 

@@ -20,7 +20,7 @@ from fgvc.untrusted import parse_json
 from fgvc.untrusted.shell import setting
 
 KEY = "fgvc"  # in the metadata of a safetensors file
-SAME = (  # fields of a row that decide which tensors the backbone has and what they compute
+ROW_FIELDS = (  # fields of a row that decide which tensors the backbone has and what they compute
     "model",
     "tag",
     "patch",
@@ -30,14 +30,14 @@ SAME = (  # fields of a row that decide which tensors the backbone has and what 
     "activation",
     "architecture",
 )
-NEEDS = {  # features that need tensors which other features leave out of the checkpoint
+COMPATIBLE_FEATURES = {  # features that need tensors which other features leave out of the checkpoint
     ("open_clip", "projected"): ("projected",),
     ("transformers", "map"): ("map", "projected"),
     ("transformers", "projected"): ("map", "projected"),
 }
 
 
-def facts_of(path: Path) -> Mapping[str, Any] | None:
+def read_facts(path: Path) -> Mapping[str, Any] | None:
     """What a checkpoint of fgvc says of itself; None for any other file.
 
     Raises:
@@ -47,7 +47,7 @@ def facts_of(path: Path) -> Mapping[str, Any] | None:
     return _facts_of_version(path, stat.st_size, stat.st_mtime_ns)
 
 
-def describe(backbone: Backbone, path: Path, reads_text: bool) -> None:
+def check_backbone(backbone: Backbone, path: Path, reads_text: bool) -> None:
     """Check that a checkpoint of fgvc fits the chosen backbone, and say what its backbone has seen.
 
     Any other file is left alone.
@@ -55,28 +55,28 @@ def describe(backbone: Backbone, path: Path, reads_text: bool) -> None:
     Raises:
         ConfigError: the checkpoint holds no backbone, or another one; names the settings to give.
     """
-    facts = facts_of(path)
+    facts = read_facts(path)
     if facts is None:
         return
-    _check_whole(path, facts)
-    made = _checked_node(facts, path)
-    _check_row(backbone, path, made)
-    _check_contents(backbone, path, made, reads_text)
+    _check_has_backbone(path, facts)
+    saved = _saved_backbone(facts, path)
+    _check_row(backbone, path, saved)
+    _check_contents(backbone, path, saved, reads_text)
     backbone.contamination = training_data(facts)
 
 
-def _checked_node(facts: Mapping[str, Any], path: Path) -> Backbone:
+def _saved_backbone(facts: Mapping[str, Any], path: Path) -> Backbone:
     """The `backbone` node of a checkpoint; ConfigError unless it names one legal row."""
     try:
-        made = backbone_config(facts)
-        architecture.check_chosen(made)
+        saved = backbone_config(facts)
+        architecture.check_chosen(saved)
     except (KeyError, TypeError, AttributeError, ConfigError) as error:
         raise ConfigError(
             f"backbone.weights={path}: a damaged checkpoint, or of another version of fgvc: its "
             f"config.backbone ({architecture.shown(str(error), 300)}). Restore the file, or repeat "
             "the run that made it"
         ) from error
-    return made
+    return saved
 
 
 def backbone_was_trained(facts: Mapping[str, Any]) -> bool:
@@ -106,7 +106,7 @@ def backbone_config(facts: Mapping[str, Any]) -> Backbone:
     return Backbone(**own, checkpoints={name: Checkpoint(**row) for name, row in rows.items()})
 
 
-def _check_whole(path: Path, facts: Mapping[str, Any]) -> None:
+def _check_has_backbone(path: Path, facts: Mapping[str, Any]) -> None:
     if facts.get("whole"):
         return
     weights = facts["backbone"]["weights"]
@@ -119,22 +119,22 @@ def _check_whole(path: Path, facts: Mapping[str, Any]) -> None:
     )
 
 
-def _check_row(backbone: Backbone, path: Path, made: Backbone) -> None:
+def _check_row(backbone: Backbone, path: Path, saved: Backbone) -> None:
     """Refuse a checkpoint of another model than the chosen row."""
-    theirs, ours = chosen_checkpoint(made), chosen_checkpoint(backbone)
-    pairs = {name: (getattr(theirs, name), getattr(ours, name)) for name in SAME}
-    pairs |= {"normalization": (_normalization(made, theirs), _normalization(backbone, ours))}
-    if made.library == backbone.library and all(a == b for a, b in pairs.values()):
+    saved_row, row = chosen_checkpoint(saved), chosen_checkpoint(backbone)
+    pairs = {name: (getattr(saved_row, name), getattr(row, name)) for name in ROW_FIELDS}
+    pairs |= {"normalization": (_normalization(saved, saved_row), _normalization(backbone, row))}
+    if saved.library == backbone.library and all(a == b for a, b in pairs.values()):
         return
-    differs = next((name for name, (a, b) in pairs.items() if a != b), "library")
-    there, here = pairs.get(differs, (made.library, backbone.library))
+    field = next((name for name, (a, b) in pairs.items() if a != b), "library")
+    saved_value, value = pairs.get(field, (saved.library, backbone.library))
     raise ConfigError(
-        f"backbone.weights={path}: made with {_settings(made, theirs)} ({differs}={there}), not "
-        f"{_settings(backbone, ours)} ({differs}={here}). Set {_settings(made, theirs)}"
+        f"backbone.weights={path}: made with {_settings(saved, saved_row)} ({field}={saved_value}), not "
+        f"{_settings(backbone, row)} ({field}={value}). Set {_settings(saved, saved_row)}"
     )
 
 
-def _check_contents(backbone: Backbone, path: Path, made: Backbone, reads_text: bool) -> None:
+def _check_contents(backbone: Backbone, path: Path, saved: Backbone, reads_text: bool) -> None:
     """Refuse features and text that the tensors of the checkpoint cannot give."""
     if reads_text:
         raise ConfigError(
@@ -142,12 +142,12 @@ def _check_contents(backbone: Backbone, path: Path, made: Backbone, reads_text: 
             "reads no class names (head=linear, knn, cosine or mlp), or the weights that the run "
             "began with"
         )
-    needs = NEEDS.get((backbone.library, backbone.features))
-    if needs is not None and made.features not in needs:
+    needs = COMPATIBLE_FEATURES.get((backbone.library, backbone.features))
+    if needs is not None and saved.features not in needs:
         raise ConfigError(
             f"backbone.features={backbone.features}: {path} was made with backbone.features="
-            f"{made.features} and lacks the layers for it. "
-            f"Set {setting('backbone.features', made.features)}"
+            f"{saved.features} and lacks the layers for it. "
+            f"Set {setting('backbone.features', saved.features)}"
         )
 
 

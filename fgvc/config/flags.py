@@ -13,14 +13,17 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from fgvc.config.compose import options
-from fgvc.config.compose_cache import parsed
+from fgvc.config.compose_cache import parse_override
 from fgvc.config.errors import ConfigError
 from fgvc.config.overrides import AXES, parse_command
 from fgvc.config.synonyms import Advice, for_key, for_option
 
-SHOWS = ("cfg", "info")
-ALONE, WITH_VALUE = ("-m", "--multirun", "--resolve"), ("-c", "--cfg", "-p", "--package")
-HOW = "overrides are written key=value, without dashes"
+PRINTING_FLAGS = ("cfg", "info")
+FLAGS_ALONE, FLAGS_WITH_VALUE = (
+    ("-m", "--multirun", "--resolve"),
+    ("-c", "--cfg", "-p", "--package"),
+)
+HOW_TO_WRITE = "overrides are written key=value, without dashes"
 
 
 class _Parser(ArgumentParser):
@@ -35,16 +38,18 @@ def move_flags_first(arguments: Sequence[str]) -> list[str]:
     first, rest = [], []
     left = iter(arguments)
     for argument in left:
-        if argument in WITH_VALUE:
+        if argument in FLAGS_WITH_VALUE:
             first += [argument, *itertools.islice(left, 1)]
-        elif argument in ALONE or argument.startswith(tuple(f"{name}=" for name in WITH_VALUE)):
+        elif argument in FLAGS_ALONE or argument.startswith(
+            tuple(f"{name}=" for name in FLAGS_WITH_VALUE)
+        ):
             first.append(argument)
         else:
             rest.append(argument)
     return [*first, *rest]
 
 
-def parsed_flags(arguments: Sequence[str]) -> Namespace:
+def parse_flags(arguments: Sequence[str]) -> Namespace:
     """Hydra's flags of a command.
 
     Raises:
@@ -56,8 +61,8 @@ def parsed_flags(arguments: Sequence[str]) -> Namespace:
     )
     flags, unknown = parser.parse_known_args(list(arguments))
     if unknown:
-        raise ConfigError(_line(unknown[0], list(arguments)))
-    shown = [f"--{name}" for name in SHOWS if getattr(flags, name)]
+        raise ConfigError(_flag_error(unknown[0], list(arguments)))
+    shown = [f"--{name}" for name in PRINTING_FLAGS if getattr(flags, name)]
     if len(shown) > 1 or (shown and flags.multirun):
         raise ConfigError(f"{' '.join([*shown, '-m'][:2])}: one of these at a time")
     if flags.package and not flags.cfg:
@@ -65,7 +70,7 @@ def parsed_flags(arguments: Sequence[str]) -> Namespace:
     return flags
 
 
-def _line(flag: str, arguments: Sequence[str]) -> str:
+def _flag_error(flag: str, arguments: Sequence[str]) -> str:
     name, sign, value = flag.lstrip("-").partition("=")
     typed = flag
     after = arguments[arguments.index(flag) + 1 :][:1]
@@ -75,8 +80,8 @@ def _line(flag: str, arguments: Sequence[str]) -> str:
             value, typed = after[0], f"{flag} {after[0]}"
     advice = _advice(name, value, arguments)
     if advice is None:
-        return f"{typed}: {HOW}, as in backbone=dinov2 seed=0; --help lists them"
-    return f"{typed}: {HOW}; {advice}"
+        return f"{typed}: {HOW_TO_WRITE}, as in backbone=dinov2 seed=0; --help lists them"
+    return f"{typed}: {HOW_TO_WRITE}; {advice}"
 
 
 def _advice(name: str, value: str, arguments: Sequence[str]) -> Advice | None:
@@ -97,4 +102,4 @@ def _overrides(arguments: Sequence[str]) -> Iterator[Override]:
     for argument in arguments:
         with suppress(HydraException):
             if "=" in argument and not argument.startswith("-"):
-                yield parsed(argument)
+                yield parse_override(argument)

@@ -48,15 +48,19 @@ def page(width: int = 80) -> str:
 def _group(folder: Path, width: int) -> str:
     files = sorted(folder.glob("*.yaml"))
     if folder.name == "resolution":
-        return _wrapped(f"\n{folder.name}=", ", ".join(file.stem for file in files), width)
-    shorthands = [file.stem for file in files if _says(file) is None]
-    lines = [_wrapped(f"  {file.stem}", _says(file) or "", width) for file in files if _says(file)]
+        return _wrap(f"\n{folder.name}=", ", ".join(file.stem for file in files), width)
+    shorthands = [file.stem for file in files if _description(file) is None]
+    lines = [
+        _wrap(f"  {file.stem}", _description(file) or "", width)
+        for file in files
+        if _description(file)
+    ]
     if shorthands:
-        lines.append(_wrapped("  shorthands", ", ".join(shorthands), width))
+        lines.append(_wrap("  shorthands", ", ".join(shorthands), width))
     return f"\n{folder.name}=\n{''.join(lines)}"
 
 
-def _says(file: Path) -> str | None:
+def _description(file: Path) -> str | None:
     """What an option file says of itself in its first comment; None for a shorthand of another."""
     comments = []
     for line in file.read_text(encoding="utf-8").splitlines():
@@ -72,7 +76,7 @@ def _says(file: Path) -> str | None:
     return rest if colon and "=" in head else says
 
 
-def _wrapped(head: str, text: str, width: int) -> str:
+def _wrap(head: str, text: str, width: int) -> str:
     indent = " " * 18
     first = head.ljust(18) if len(head.strip("\n")) < 18 else f"{head}\n{indent}"
     body = textwrap.wrap(text, width - len(indent)) or [""]

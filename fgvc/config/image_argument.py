@@ -20,16 +20,16 @@ from fgvc.untrusted.shell import setting, word
 STDIN = "-"
 _ALIASES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|data:")
-_FETCH = {  # of addresses that curl does not read
+_FETCH_COMMANDS = {  # of addresses that curl does not read
     "s3": "aws s3 cp {} .",
     "gs": "gcloud storage cp {} .",
     "hf": "hf download",
 }
-_SPECIAL = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFSOCK: "a socket"}
+_SPECIAL_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFSOCK: "a socket"}
 
 
 @dataclass(frozen=True)
-class Place:
+class ImageSource:
     """What one name means. text: as given. root: paths of answers are relative to it.
 
     paths: the file or folder itself, or what matches a pattern, sorted. pattern: whether it is one.
@@ -47,7 +47,7 @@ def reads_stdin(image: object) -> bool:
     Raises:
         ConfigError: beside other pictures.
     """
-    texts = _texts(image)
+    texts = _names(image)
     if not any(text == STDIN or text in _ALIASES for text in texts):
         return False
     if len(texts) > 1:
@@ -55,19 +55,19 @@ def reads_stdin(image: object) -> bool:
     return True
 
 
-def places(image: object) -> list[Place]:
+def find_sources(image: object) -> list[ImageSource]:
     """Every name of `image`, found.
 
     Raises:
         ConfigError: a name that is not there, is no file or folder, or is an address; no name.
     """
-    return [_place(text) for text in _texts(image)]
+    return [_find_source(text) for text in _names(image)]
 
 
 def check(image: object) -> None:
     """Refuse what `places` refuses; standard input is not read."""
     if not reads_stdin(image):
-        places(image)
+        find_sources(image)
 
 
 def refuse_address(text: str) -> None:
@@ -78,11 +78,11 @@ def refuse_address(text: str) -> None:
     """
     if found := _ADDRESS.match(text):
         raise ConfigError(
-            f"image={text}: an address, which is not read; {_fetched(text, found[1])}"
+            f"image={text}: an address, which is not read; {_how_to_fetch(text, found[1])}"
         )
 
 
-def _texts(image: object) -> Sequence[str]:
+def _names(image: object) -> Sequence[str]:
     items = image if isinstance(image, list | tuple) else [image]
     for item in items:
         if item is None or isinstance(item, list | dict):
@@ -97,24 +97,24 @@ def _texts(image: object) -> Sequence[str]:
     return [str(item) for item in items]
 
 
-def _place(text: str) -> Place:
+def _find_source(text: str) -> ImageSource:
     path = Path(os.path.expanduser(text))  # noqa: PTH111 - a name may begin with ~ and be no user's
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):  # not there, or no name at all
-        return _matched(text)
+        return _match_pattern(text)
     if stat.S_ISDIR(mode):
-        return Place(text, path, (path,))
+        return ImageSource(text, path, (path,))
     if not stat.S_ISREG(mode):
-        kind = _SPECIAL.get(stat.S_IFMT(mode), "a special file")
+        kind = _SPECIAL_KINDS.get(stat.S_IFMT(mode), "a special file")
         raise ConfigError(
             f"image={text}: {kind}, not a file; pass the picture through standard input: image=- "
             f"< {word(text)}"
         )
-    return Place(text, path.parent, (path,))
+    return ImageSource(text, path.parent, (path,))
 
 
-def _matched(text: str) -> Place:
+def _match_pattern(text: str) -> ImageSource:
     """A pattern.
 
     Raises:
@@ -123,23 +123,23 @@ def _matched(text: str) -> Place:
     refuse_address(text)
     whole = os.path.expanduser(text)  # noqa: PTH111 - a pattern is no path
     if not glob.has_magic(whole):
-        raise ConfigError(f"image={text}: no such file or folder{_hint(text)}")
-    _refuse_unlisted(text, Path(whole))
+        raise ConfigError(f"image={text}: no such file or folder{_list_hint(text)}")
+    _refuse_unreadable_folders(text, Path(whole))
     paths = tuple(Path(name) for name in sorted(glob.glob(whole, recursive=True)))  # noqa: PTH207
     if not paths:
         raise ConfigError(
             f"image={text}: no such file or folder, and as a pattern it matches none"
-            + (_hint(text) or "; * stands for any part of a name, ** for any folders")
+            + (_list_hint(text) or "; * stands for any part of a name, ** for any folders")
         )
     fixed = []
     for part in Path(whole).parts[:-1]:
         if glob.has_magic(part):
             break
         fixed.append(part)
-    return Place(text, Path(*fixed), paths, pattern=True)
+    return ImageSource(text, Path(*fixed), paths, pattern=True)
 
 
-def _refuse_unlisted(text: str, pattern: Path) -> None:
+def _refuse_unreadable_folders(text: str, pattern: Path) -> None:
     """Refuse a pattern with a folder that cannot be listed: `glob` treats it as empty."""
     parts = pattern.parts
     first = next(place for place, part in enumerate(parts) if glob.has_magic(part))
@@ -155,17 +155,17 @@ def _refuse_unlisted(text: str, pattern: Path) -> None:
                 ) from None
 
 
-def _fetched(text: str, scheme: str | None) -> str:
+def _how_to_fetch(text: str, scheme: str | None) -> str:
     if scheme == "file":
         return f"give the path: {setting('image', text.removeprefix('file://'))}"
     if scheme is None:
         return "save the picture as a file"
     if scheme in ("http", "https", "ftp"):
         return f"download it first, or pass it on: curl -sSL -- {word(text)} | … image=-"
-    return f"download it first: {_FETCH.get(scheme, 'as a file').format(word(text))}"
+    return f"download it first: {_FETCH_COMMANDS.get(scheme, 'as a file').format(word(text))}"
 
 
-def _hint(text: str) -> str:
+def _list_hint(text: str) -> str:
     """Several files in one text, as the list that Hydra reads."""
     inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     pieces = [piece.strip().strip("\"'") for piece in inside.split(",")]

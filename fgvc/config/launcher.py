@@ -28,18 +28,18 @@ def check_launcher(overrides: Sequence[Override], multirun: bool) -> None:
     Raises:
         ConfigError: in one line, with the nearest legal name or the way out.
     """
-    mine = [o for o in overrides if o.key_or_group == GROUP or _is_key(o)]
-    for override in mine:
+    launcher_overrides = [o for o in overrides if o.key_or_group == GROUP or _is_launcher_key(o)]
+    for override in launcher_overrides:
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: one launcher for all jobs of a sweep")
         if override.is_delete():
             raise ConfigError(f"{override.input_line}: a launcher can be chosen, not deleted")
-    chosen = [str(o.value()) for o in mine if o.key_or_group == GROUP]
+    chosen = [str(o.value()) for o in launcher_overrides if o.key_or_group == GROUP]
     name = chosen[-1] if chosen else DEFAULT
     if name not in LAUNCHERS:
         close = nearest(name, LAUNCHERS)
         raise ConfigError(f"{GROUP}={name}: no such option{close} ({', '.join(sorted(LAUNCHERS))})")
-    _check_keys(name, [o for o in mine if _is_key(o)])
+    _check_keys(name, [o for o in launcher_overrides if _is_launcher_key(o)])
     if name != DEFAULT and not multirun:
         raise ConfigError(f"{GROUP}={name}: launchers start the jobs of a sweep; add -m")
     if name == SLURM and shutil.which("sbatch") is None:
@@ -49,21 +49,21 @@ def check_launcher(overrides: Sequence[Override], multirun: bool) -> None:
         )
 
 
-def _is_key(override: Override) -> bool:
+def _is_launcher_key(override: Override) -> bool:
     return override.key_or_group == NODE or override.key_or_group.startswith(f"{NODE}.")
 
 
 def _check_keys(name: str, overrides: Sequence[Override]) -> None:
     """Hold each key against the dataclass of the launcher: name, type, bounds."""
     shape = LAUNCHERS[name]
-    names = _names(shape)
+    names = _field_names(shape)
     file = OmegaConf.load(conf_dir() / "hydra" / "launcher" / f"{name}.yaml")
     assert isinstance(file, DictConfig)
     node = OmegaConf.merge(OmegaConf.structured(shape), {key: file[key] for key in names})
     for override in overrides:
         key = override.key_or_group.removeprefix(NODE).removeprefix(".")
         if key.partition(".")[0] not in names:
-            raise ConfigError(_unknown(name, key, names))
+            raise ConfigError(_unknown_key(name, key, names))
         try:
             OmegaConf.update(node, key, override.value(), force_add=True)
         except OmegaConfBaseException as error:
@@ -71,13 +71,13 @@ def _check_keys(name: str, overrides: Sequence[Override]) -> None:
     check_bounds(OmegaConf.to_object(node), f"{NODE}.")
 
 
-def _unknown(name: str, key: str, names: Sequence[str]) -> str:
+def _unknown_key(name: str, key: str, names: Sequence[str]) -> str:
     legal = ", ".join(names) or "none"
-    owners = [other for other, shape in LAUNCHERS.items() if key in _names(shape)]
+    owners = [other for other, shape in LAUNCHERS.items() if key in _field_names(shape)]
     if name == DEFAULT and owners:
         return f"{NODE}.{key}: needs {GROUP}={' or '.join(owners)}"
     return f"unknown config key {NODE}.{key}{nearest(key, names)} ({GROUP}={name} takes {legal})"
 
 
-def _names(shape: type) -> list[str]:
+def _field_names(shape: type) -> list[str]:
     return [item.name for item in dataclasses.fields(shape)]

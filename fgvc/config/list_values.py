@@ -1,21 +1,19 @@
-"""A text or a number where a list is meant -> a list of one: `dataset.prompts="a {}."`."""
+"""A text or a number where a list is expected -> a list of one: `dataset.prompts="a {}."`."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, ValueType
 from hydra.errors import HydraException
 
-from fgvc.config import schema
-from fgvc.config.compose_cache import parsed
+from fgvc.config.compose_cache import parse_override
 from fgvc.config.errors import ConfigError
 from fgvc.config.schema.launcher import LAUNCHERS
+from fgvc.config.schema_keys import SchemaKey, all_keys, walk_schema
 from fgvc.untrusted.shell import literal, quoted, setting, word
 
 PATHS = ("dataset.root", "dataset.table", "backbone.weights", "checkpoint", "run", "against")
@@ -24,61 +22,58 @@ UNLISTED = (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP)
 
 
 def as_list(override: str) -> str:
-    """An override of a list with its list around it; any other override as it is.
+    """An override of a list, with the brackets added; any other override is unchanged.
 
     Under -m, each of several values becomes a list. null, interpolations and values that begin with
-    a bracket stay unchanged.
+    a bracket are unchanged.
     """
     key, sign, value = override.partition("=")
     value = value.strip()
     if not sign or not is_list(key.lstrip("+")) or not value or value.startswith(("[", "${")):
         return override
     try:
-        read = parsed(override)
-    except HydraException:  # braces, a colon or an apostrophe: one text
+        parsed = parse_override(override)
+    except HydraException:  # braces, a colon or an apostrophe: the value is one text
         return f"{key}=[{quoted(value)}]"
-    if read.is_sweep_override():
-        return f"{key}={','.join(_sweep(read))}" if _is_simple(read) else override
-    if read.value() is None:
+    if parsed.is_sweep_override():
+        return f"{key}={','.join(_swept_lists(parsed))}" if _is_simple(parsed) else override
+    if parsed.value() is None:
         return override
-    return f"{key}=[{quoted(value) if isinstance(read.value(), dict) else value}]"
+    return f"{key}=[{quoted(value) if isinstance(parsed.value(), dict) else value}]"
 
 
 def is_list(key: str) -> bool:
     """Whether a dotted key holds a list, in any option."""
-    return key in _lists()
+    return key in _list_keys()
 
 
 def or_a_list(override: Override) -> str:
-    """What several values without -m may mean: jobs, or a list that lacks its brackets."""
+    """What several values without -m can mean: jobs, or a list without its brackets."""
     key, _, values = str(override.input_line).partition("=")
     if (key in PATHS or key.endswith("_root")) and not override.is_range_sweep():
         return f"(one job each); as one path: {setting(key, values)}"
-    if not is_list(key) and key != "image":  # which may be one name too
+    if not is_list(key) and key != "image":  # image may be one name, too
         return "(one job each)"
     items = values.replace("[", "").replace("]", "")
     return f"(one job each); as a list: {word(f'{key}=[{items}]')}"
 
 
-def check_sweep(given: Sequence[Override]) -> None:
-    """Refuse under -m what is no list of values, and a key that is given twice."""
-    seen: dict[str, str] = {}
-    for override in given:
+def check_sweep(overrides: Sequence[Override]) -> None:
+    """Refuse under -m a value that is no list of values, and a key that is given twice."""
+    lines: dict[str, str] = {}
+    for override in overrides:
         key, line = override.key_or_group, override.input_line or ""
         if override.value_type in UNLISTED:
             raise ConfigError(f"{line}: -m takes values, as in {key}=A,B")
-        other = seen.setdefault(key, line)
+        other = lines.setdefault(key, line)
         if other != line and not override.is_delete():
             both = f"{other},{line.partition('=')[2]}"
-            raise ConfigError(
-                f"{line}: {other} is given too; both of them are one word: {word(both)}"
-            )
-    if (jobs := math.prod(map(_count, given))) > MOST_JOBS:
+            raise ConfigError(f"{line}: {other} is given too; write both as one: {word(both)}")
+    if (jobs := math.prod(map(_count_values, overrides))) > MOST_JOBS:
         raise ConfigError(f"-m: {jobs} jobs, at most {MOST_JOBS}; give fewer values")
 
 
-def _count(override: Override) -> int:
-    """The values that a sweep takes of an override."""
+def _count_values(override: Override) -> int:
     value = override.value()
     if isinstance(value, RangeSweep):
         assert value.start is not None
@@ -88,7 +83,7 @@ def _count(override: Override) -> int:
 
 
 def quoted_items(value: str) -> str:
-    """A list as Hydra reads it, each item in quotes."""
+    """A list as Hydra reads it, with each item in quotes."""
     items = value.removeprefix("[").removesuffix("]").split(",")
     return f"[{','.join(literal(item.strip()) for item in items)}]"
 
@@ -97,30 +92,23 @@ def _is_simple(override: Override) -> bool:
     return override.is_choice_sweep() and bool(getattr(override.value(), "simple_form", False))
 
 
-def _sweep(override: Override) -> Iterator[str]:
+def _swept_lists(override: Override) -> Iterator[str]:
     for item in getattr(override.value(), "list"):  # noqa: B009 - of a ChoiceSweep
         text = Override._get_value_element_as_str(item)
         yield text if isinstance(item, list) or item is None else f"[{text}]"
 
 
 @functools.cache
-def _lists() -> frozenset[str]:
-    nodes = [("", schema.Config)]
-    nodes += [(f"{node}.", cls) for node, own in schema.VARIANTS.items() for cls in own.values()]
-    nodes += [("hydra.launcher.", cls) for cls in LAUNCHERS.values()]
-    return frozenset(key for prefix, cls in nodes for key in _keys(cls, prefix))
+def _list_keys() -> frozenset[str]:
+    keys = [*all_keys()]
+    for cls in LAUNCHERS.values():
+        keys += walk_schema(cls, "hydra.launcher.")
+    return frozenset(item.key for item in keys if _holds_list(item))
 
 
-def _keys(cls: type, prefix: str) -> Iterator[str]:
-    hints = typing.get_type_hints(cls)
-    for item in dataclasses.fields(cls):
-        for part in _parts(hints[item.name]):
-            if typing.get_origin(part) is list:
-                yield f"{prefix}{item.name}"
-            elif dataclasses.is_dataclass(part) and isinstance(part, type):
-                yield from _keys(part, f"{prefix}{item.name}.")
-
-
-def _parts(hint: Any) -> tuple[Any, ...]:
-    """A type, or those of a union; the value type of a dict is not one of them."""
-    return (hint,) if typing.get_origin(hint) in (list, dict) else (hint, *typing.get_args(hint))
+def _holds_list(item: SchemaKey) -> bool:
+    """Whether the type of a key is a list, or a union with a list; a dict of lists is not."""
+    if typing.get_origin(item.hint) is dict:
+        return False
+    types = (item.hint, *typing.get_args(item.hint))
+    return any(typing.get_origin(part) is list for part in types)

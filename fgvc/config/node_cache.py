@@ -1,8 +1,8 @@
-"""Overrides of many jobs -> their configs, each node of which is composed once.
+"""Overrides of many jobs -> their configs, with each node composed once.
 
-The jobs of a sweep differ in a few axes. What an axis' option means depends on its own settings,
-on the overlays and on where things lie, and on no other axis: so a node that one job has is that of
-the next one, and a whole grid takes a few tens of compositions.
+The jobs of a sweep differ in a few axes. A node of an axis depends on the axis' own settings, on the
+overlays and on runtime paths, but not on another axis. Two jobs that agree in these share the node,
+and a whole grid takes a few tens of compositions.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from omegaconf import DictConfig, OmegaConf
 from fgvc.config.compose import check_config, composed, conf_dir, parse_config
 from fgvc.config.schema import Config
 
-APART = ("dataset", "backbone", "resolution", "part_attention")  # axes that are no overlays
+AXES = ("dataset", "backbone", "resolution", "part_attention")  # axes with a node of their own
 REST = "rest"
-ALLOWED = ("${.", "${runtime.", "${oc.")  # what a node may point at: itself, a place
+ALLOWED = ("${.", "${runtime.", "${oc.")  # interpolations within the node, and of runtime paths
 
 
-class Nodes:
-    """The nodes that were composed so far, by all that they depend on."""
+class NodeCache:
+    """The nodes composed so far, by everything that they depend on."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], Any] = {}
+        self._nodes: dict[tuple[object, ...], Any] = {}
 
     def conf(self, overrides: Sequence[str]) -> Config:
-        """What `typed(composed(overrides))` is.
+        """The same as `typed(composed(overrides))`.
 
         Raises:
-            ConfigError, HydraException, OmegaConfBaseException: as these two raise them.
+            ConfigError, HydraException, OmegaConfBaseException: as these two functions.
         """
-        keys = _keys(overrides)
-        if any(key not in self._known for key in keys.values()):
+        keys = _cache_keys(overrides)
+        if any(key not in self._nodes for key in keys.values()):
             cfg = composed(overrides)
             conf = parse_config(cfg)
-            if not _separable(cfg, overrides):
+            if not _is_separable(cfg, overrides):
                 return check_config(conf)
             for name, key in keys.items():
-                self._known[key] = conf if name == REST else getattr(conf, name)
-        rest = self._known[keys[REST]]
-        return check_config(_copied(rest, {name: self._known[keys[name]] for name in APART}))
+                self._nodes[key] = conf if name == REST else getattr(conf, name)
+        rest = self._nodes[keys[REST]]
+        return check_config(_merge(rest, {name: self._nodes[keys[name]] for name in AXES}))
 
 
-def _keys(overrides: Sequence[str]) -> dict[str, tuple[object, ...]]:
-    """For each node, and for the rest of the config, all that it depends on."""
-    own: dict[str, list[str]] = {name: [] for name in (*APART, REST)}
+def _cache_keys(overrides: Sequence[str]) -> dict[str, tuple[object, ...]]:
+    """For each node, and for the rest of the config, everything that it depends on."""
+    own: dict[str, list[str]] = {name: [] for name in (*AXES, REST)}
     overlays, places = [], []
     for item in overrides:
         key = item.lstrip("+~").partition("=")[0]
         node = key.partition(".")[0]
-        own[node if node in APART else REST].append(item)
-        if "." not in key and node not in APART:
-            overlays.append(item)  # and seeds: cheaper than to tell them from options
+        own[node if node in AXES else REST].append(item)
+        if "." not in key and node not in AXES:
+            overlays.append(item)  # and seeds, which need not be told apart from options
         elif node == "runtime":
             places.append(item)
     return {
@@ -65,8 +65,8 @@ def _keys(overrides: Sequence[str]) -> dict[str, tuple[object, ...]]:
     }
 
 
-def _copied(rest: Config, nodes: dict[str, Any]) -> Config:
-    """A config of its own: the checks that follow settle some fields of its nodes."""
+def _merge(rest: Config, nodes: dict[str, Any]) -> Config:
+    """A new config with copied nodes, because `check_config` changes fields of the nodes."""
     conf = copy.copy(rest)
     for item in dataclasses.fields(conf):
         node = nodes.get(item.name, getattr(rest, item.name))
@@ -74,15 +74,15 @@ def _copied(rest: Config, nodes: dict[str, Any]) -> Config:
     return conf
 
 
-def _separable(cfg: DictConfig, overrides: Sequence[str]) -> bool:
-    """Whether each axis stands for itself: no option lays itself over others, no node points."""
+def _is_separable(cfg: DictConfig, overrides: Sequence[str]) -> bool:
+    """Whether no option fills the node of another axis, and no node refers to another node."""
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
-    pointers = [text for text in _texts(plain) if "${" in text]
-    if any(text.count("${") != sum(map(text.count, ALLOWED)) for text in pointers):
+    texts = [text for text in _texts(plain) if "${" in text]
+    if any(text.count("${") != sum(map(text.count, ALLOWED)) for text in texts):
         return False
-    chosen = [item.lstrip("+").partition("=") for item in overrides]
-    return all(_alone(group, option) for group, _, option in chosen if group in APART)
+    choices = [item.lstrip("+").partition("=") for item in overrides]
+    return all(_fills_own_node(group, option) for group, _, option in choices if group in AXES)
 
 
 def _texts(node: Any) -> Iterator[str]:
@@ -94,7 +94,6 @@ def _texts(node: Any) -> Iterator[str]:
 
 
 @functools.cache
-def _alone(group: str, option: str) -> bool:
-    """Whether an option file fills its own node only."""
+def _fills_own_node(group: str, option: str) -> bool:
     text = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8")
     return "@package" not in text and "override " not in text

@@ -1,14 +1,14 @@
-"""Command-line arguments -> the jobs they mean, every key and option checked, nothing written.
+"""Command-line arguments -> the jobs they mean, with every key and option checked; nothing written.
 
-Hydra itself accepts `+optim.lrr=1`, ends with 1 where a wrong command should end with 2, and names
-no neighbour of a typo; so the arguments are read here first, with Hydra's own parser.
+Hydra itself accepts `+optim.lrr=1`, exits with 1 instead of 2 on a wrong command, and does not
+suggest the nearest key. So the arguments are checked here first, with Hydra's own parser.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,26 +20,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fgvc.config import checkpoint_rows
-from fgvc.config.compose import (
-    composed,
-    config_hash,
-    declared_keys,
-    hashed,
-    is_operation,
-    legal_keys,
-    one_line,
-    options,
-    place_keys,
-)
-from fgvc.config.compose_cache import parsed
+from fgvc.config.compose import composed, is_operation, one_line, options
+from fgvc.config.compose_cache import parse_override
+from fgvc.config.config_hash import config_hash, hashed
 from fgvc.config.constraints import check_inputs, position_resizes
-from fgvc.config.duplicate_jobs import check_twins
+from fgvc.config.duplicate_jobs import check_duplicates
 from fgvc.config.errors import ConfigError, ImpossibleError, nearest
 from fgvc.config.launcher import check_launcher
 from fgvc.config.list_values import UNLISTED, as_list, check_sweep, or_a_list
-from fgvc.config.node_cache import Nodes
-from fgvc.config.parse_errors import unreadable
+from fgvc.config.node_cache import NodeCache
+from fgvc.config.parse_errors import parse_error
 from fgvc.config.schema import TABLES, Config, chosen_checkpoint
+from fgvc.config.schema_keys import declared_keys, legal_keys, place_keys
 from fgvc.config.sweep_exclusions import Exclusion, keep_stated_sizes
 from fgvc.config.sweep_expansion import (
     Combination,
@@ -48,20 +40,20 @@ from fgvc.config.sweep_expansion import (
     group_by_features,
     key_of,
 )
-from fgvc.config.synonyms import NAMES, Asked, for_option, unknown_key
+from fgvc.config.synonyms import NAMES, Command, for_option, unknown_key
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 QUOTED = re.compile(r"""(["'])([\w-]+)\1""")
 RUN_ID_KEY = "runtime.run_id="
 MAX_PIXELS = "dataset.max_pixels"
-OVERLAYS = ("experiment", "sweep", "recipe")  # optional, and laid over the axes
-SAME_KEYS = ("dataset", "backbone", "resolution")  # their options differ in values alone
+OVERLAYS = ("experiment", "sweep", "recipe")  # optional; merged over the axes
+SAME_KEYS = ("dataset", "backbone", "resolution")  # all options have the same keys
 AXES = ("task", "dataset", "backbone", "head", "resolution", "part_attention", *OVERLAYS)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run that the command asks for: its overrides, and what they compose to.
+    """One run of a command: its overrides and the config that they compose to.
 
     plain: the hashed part; empty for an operation.
     """
@@ -75,22 +67,22 @@ class Job:
         return composed([normalized(item) for item in self.overrides])
 
     @property
-    def experiment(self) -> bool:
-        """Whether its config alone says what is asked: task=eval asks a checkpoint."""
+    def is_experiment(self) -> bool:
+        """Whether the config alone defines the run; task=eval takes it from a checkpoint."""
         return not is_operation(self.conf) and self.conf.task.name != "eval"
 
 
 def choices(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The overrides of one job that are choices: not its run_id, and nothing of Hydra's."""
-    mine = (RUN_ID_KEY, "hydra", "+hydra")
-    return tuple(item for item in overrides if not item.startswith(mine))
+    """The overrides of one job, without its run_id and without Hydra's own keys."""
+    excluded = (RUN_ID_KEY, "hydra", "+hydra")
+    return tuple(item for item in overrides if not item.startswith(excluded))
 
 
 def jobs_of(arguments: Sequence[str], multirun: bool) -> list[Job]:
-    """Every job of the command, composed and checked.
+    """The jobs of a command, composed and checked.
 
     Raises:
-        ConfigError: the first thing that is wrong, in one line, with the nearest legal name.
+        ConfigError: the first error, in one line, with the nearest legal name.
     """
     return expand_jobs(arguments, multirun, named=False)[0]
 
@@ -98,131 +90,139 @@ def jobs_of(arguments: Sequence[str], multirun: bool) -> list[Job]:
 def expand_jobs(
     arguments: Sequence[str], multirun: bool, named: bool
 ) -> tuple[list[Job], list[Exclusion]]:
-    """The jobs of the command, and what a named sweep leaves out as it cannot be.
+    """The jobs of a command, and the combinations that a named sweep leaves out.
 
     Args:
-        named: whether the arguments come from a named sweep: of a cross of many choices a few may
-            not fit together, while a command of one's own means every job it asks for.
+        named: whether the arguments come from a named sweep. A named sweep leaves out invalid
+            combinations; any other command must be valid as a whole.
 
     Raises:
-        ConfigError: the first thing that is wrong, in one line, with the nearest legal name.
+        ConfigError: the first error, in one line, with the nearest legal name.
     """
     arguments = [as_list(argument) for argument in arguments]
-    given = [_parse(argument) for argument in arguments]
-    for override in given:
+    overrides = [_parse(argument) for argument in arguments]
+    for override in overrides:
         _check_option(override)
-    for override in sorted(given, key=lambda one: one.key_or_group not in AXES):
+    for override in sorted(overrides, key=lambda override: override.key_or_group not in AXES):
         if override.is_sweep_override() and not multirun:
             if override.key_or_group not in AXES:
-                _check_key(override, parse_command(given))
+                _check_key(override, parse_command(overrides))
             raise ConfigError(
                 f"{override.input_line}: several values need -m {or_a_list(override)}"
             )
     if multirun and not named:
-        check_sweep(given)
-    check_launcher(given, multirun)
-    split = [tuple(arguments)]
+        check_sweep(overrides)
+    check_launcher(overrides, multirun)
+    combinations = [tuple(arguments)]
     if multirun:
-        split = [tuple(one) for one in BasicSweeper.split_arguments(given, None)[0]]
-    nodes = Nodes()
-    jobs, left_out = _named(split, nodes) if named else ([_job(one, nodes) for one in split], [])
+        combinations = [tuple(job) for job in BasicSweeper.split_arguments(overrides, None)[0]]
+    nodes, exclusions = NodeCache(), []
+    if named:
+        jobs, exclusions = _named_sweep_jobs(combinations, nodes)
+    else:
+        jobs = [_make_job(combination, nodes) for combination in combinations]
     if not jobs:
-        raise ConfigError(f"no job of this sweep can be: {left_out[0].why}")
-    jobs, twins = _without_twins(jobs)
-    left_out += twins
-    asked = [job for job in jobs if job.experiment]
-    _refuse_one_file_for_many(asked)
-    if len(asked) == len(jobs):
-        jobs = [jobs[place] for place in group_by_features([job.plain for job in jobs])]
-    return jobs, left_out
+        raise ConfigError(f"no job of this sweep is valid: {exclusions[0].reason}")
+    jobs, duplicates = _drop_duplicates(jobs)
+    experiments = [job for job in jobs if job.is_experiment]
+    _refuse_shared_files(experiments)
+    if len(experiments) == len(jobs):
+        jobs = [jobs[index] for index in group_by_features([job.plain for job in jobs])]
+    return jobs, [*exclusions, *duplicates]
 
 
-def _named(split: Sequence[Combination], nodes: Nodes) -> tuple[list[Job], list[Exclusion]]:
-    """The jobs of a named sweep: each setting where it is known, each config once."""
+def _named_sweep_jobs(
+    combinations: Sequence[Combination], nodes: NodeCache
+) -> tuple[list[Job], list[Exclusion]]:
+    """The jobs of a named sweep: each override where its key exists, each config once."""
     jobs: dict[str, Job] = {}  # by config hash
-    first: dict[Combination, Combination] = {}  # of those that are equal where they are known
+    first: dict[Combination, Combination] = {}  # by the overrides whose keys exist
     impossible: dict[Combination, str] = {}
-    split, left_out = keep_stated_sizes(split)
-    for whole, overrides in zip(split, drop_unknown_keys(split, _knows), strict=True):
-        if first.setdefault(overrides, whole) is not whole:
-            why = impossible.get(overrides, duplicate_reason(whole, first[overrides]))
-            left_out.append(Exclusion(whole, why))
+    combinations, exclusions = keep_stated_sizes(combinations)
+    reduced = drop_unknown_keys(combinations, _has_key)
+    for combination, overrides in zip(combinations, reduced, strict=True):
+        if first.setdefault(overrides, combination) is not combination:
+            duplicate = duplicate_reason(combination, first[overrides])
+            exclusions.append(Exclusion(combination, impossible.get(overrides, duplicate)))
             continue
         try:
-            job = _job(overrides, nodes)
+            job = _make_job(overrides, nodes)
         except ImpossibleError as error:
             impossible[overrides] = str(error)
-            left_out.append(Exclusion(whole, str(error)))
+            exclusions.append(Exclusion(combination, str(error)))
             continue
-        kept = jobs.setdefault(config_hash(job.plain) if job.experiment else repr(overrides), job)
-        if kept is not job:
-            left_out.append(Exclusion(whole, duplicate_reason(overrides, kept.overrides)))
-    return [*jobs.values()], left_out
+        key = config_hash(job.plain) if job.is_experiment else repr(overrides)
+        other = jobs.setdefault(key, job)
+        if other is not job:
+            reason = duplicate_reason(overrides, other.overrides)
+            exclusions.append(Exclusion(combination, reason))
+    return [*jobs.values()], exclusions
 
 
-def _knows(combination: Combination, key: str) -> bool:
-    """Whether the options that a combination chooses have a key; a recipe is part of training."""
+def _has_key(combination: Combination, key: str) -> bool:
+    """Whether the options of a combination have a key; a recipe is part of training."""
     if key != "recipe" and (key in AXES or key.startswith((*HYDRA, *TABLES))):
         return True
-    groups = [one for one in combination if key_of(one) in AXES and key_of(one) != "recipe"]
-    legal, task = _legal(tuple(groups))
+    groups = [item for item in combination if key_of(item) in AXES and key_of(item) != "recipe"]
+    legal, task = _legal_keys(tuple(groups))
     return task == "train" if key == "recipe" else key in legal
 
 
-def _without_twins(jobs: Sequence[Job]) -> tuple[list[Job], list[Exclusion]]:
-    """Keep one job per question: jobs that differ only in keys that change no number are left out.
+def _drop_duplicates(jobs: Sequence[Job]) -> tuple[list[Job], list[Exclusion]]:
+    """Keep one job per config hash; duplicates may differ only in keys that change no number.
 
     Raises:
-        ConfigError: two jobs differ in other keys of no hash, so both would write into the same
+        ConfigError: two jobs of one hash differ in other keys, so both would write into the same
             folder.
     """
-    seen: dict[str, Job] = {}
-    kept, left_out = [], []
+    first: dict[str, Job] = {}
+    unique, exclusions = [], []
     for job in jobs:
-        twin = seen.setdefault(config_hash(job.plain), job) if job.experiment else job
-        if twin is job:
-            kept.append(job)
+        other = first.setdefault(config_hash(job.plain), job) if job.is_experiment else job
+        if other is job:
+            unique.append(job)
         else:
-            check_twins(twin, job)
-            left_out.append(
-                Exclusion(job.overrides, duplicate_reason(job.overrides, twin.overrides))
-            )
-    return kept, left_out
+            check_duplicates(other, job)
+            reason = duplicate_reason(job.overrides, other.overrides)
+            exclusions.append(Exclusion(job.overrides, reason))
+    return unique, exclusions
 
 
-def _refuse_one_file_for_many(jobs: Sequence[Job]) -> None:
-    """One file of weights is that of one model, one folder of pictures that of one dataset."""
-    for key, root, chosen in (
-        (
-            "backbone.weights",
-            "weights_root",
-            lambda job: job.plain["backbone"]["checkpoint"]["model"],
-        ),
-        ("dataset.root", "data_root", lambda job: job.conf.dataset.name),
-    ):
+def _refuse_shared_files(jobs: Sequence[Job]) -> None:
+    """Refuse one weights file for several models, and one dataset root for several datasets."""
+
+    def check(key: str, root: str, name_of: Callable[[Job], str]) -> None:
         users: dict[str, set[str]] = {}
         for job in jobs:
-            for place in (item for item in job.overrides if key_of(item) == key):
-                users.setdefault(place, set()).add(chosen(job))
-        for place, names in users.items():
+            for override in job.overrides:
+                if key_of(override) == key:
+                    users.setdefault(override, set()).add(name_of(job))
+        for override, names in users.items():
             if len(names) > 1:
                 raise ConfigError(
-                    f"{place} is given for {' and '.join(sorted(names))}: leave it out, and put "
+                    f"{override} is given for {' and '.join(sorted(names))}: leave it out, and put "
                     f"each under runtime.{root}"
                 )
 
+    check(
+        "backbone.weights",
+        "weights_root",
+        lambda job: job.plain["backbone"]["checkpoint"]["model"],
+    )
+    check("dataset.root", "data_root", lambda job: job.conf.dataset.name)
 
-def common(arguments: Sequence[str], jobs: Sequence[Job]) -> list[str]:
-    """The arguments that every job takes, and those of which each takes one value."""
-    taken = [{key_of(item) for item in job.overrides} for job in jobs]
-    return [item for item in arguments if all(key_of(item) in keys for keys in taken)]
+
+def shared_arguments(arguments: Sequence[str], jobs: Sequence[Job]) -> list[str]:
+    """The arguments whose key is in the overrides of every job."""
+    keys = [{key_of(item) for item in job.overrides} for job in jobs]
+    return [item for item in arguments if all(key_of(item) in job_keys for job_keys in keys)]
 
 
 def _parse(argument: str) -> Override:
     try:
-        return parsed(argument)
+        return parse_override(argument)
     except HydraException as error:
-        raise unreadable(argument, AXES) from error
+        raise parse_error(argument, AXES) from error
 
 
 def _check_option(override: Override) -> None:
@@ -234,9 +234,13 @@ def _check_option(override: Override) -> None:
     if override.value_type in UNLISTED:
         raise ConfigError(f"{override.input_line}: list the options, as in {group}=a,b")
     legal = options(group)
-    if not override.is_sweep_override() and isinstance(override.value(), list | dict):
-        raise unreadable(str(override.input_line), AXES)
-    for name in _values(override):
+    if override.is_sweep_override():
+        names = [str(value) for value in override.sweep_iterator()]
+    elif isinstance(override.value(), list | dict):
+        raise parse_error(str(override.input_line), AXES)
+    else:
+        names = [str(override.value())]
+    for name in names:
         if name == "None" and group in OVERLAYS:
             raise ConfigError(f"{group}=null: is the default; leave {group}= out")
         if name not in legal:
@@ -246,57 +250,55 @@ def _check_option(override: Override) -> None:
             raise ConfigError(f"{group}={name}: no such option{close} ({', '.join(legal)})")
 
 
-def _values(override: Override) -> Iterable[str]:
-    if override.is_sweep_override():
-        return [str(value) for value in override.sweep_iterator()]
-    return [str(override.value())]
-
-
-def _job(overrides: tuple[str, ...], nodes: Nodes) -> Job:
-    given = [_parse(argument) for argument in overrides]
-    asked = parse_command(given)
-    for override in given:
-        _check_key(override, asked)
-    if asked.task in ("eval", "predict"):
-        _refuse_answers_of_the_checkpoint(asked.task, given)
+def _make_job(arguments: tuple[str, ...], nodes: NodeCache) -> Job:
+    overrides = [_parse(argument) for argument in arguments]
+    command = parse_command(overrides)
+    for override in overrides:
+        _check_key(override, command)
+    if command.task in ("eval", "predict"):
+        _refuse_checkpoint_keys(command.task, overrides)
     try:
-        conf = nodes.conf([normalized(o.input_line or "") for o in given])
+        conf = nodes.conf([normalized(override.input_line or "") for override in overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_root_cause(error)) from error
     check_inputs(conf)
-    if not is_operation(conf):
-        _refuse_foreign_resize(conf, given)
-    return Job(overrides, conf, {} if is_operation(conf) else hashed(conf))
+    if is_operation(conf):
+        return Job(arguments, conf, {})
+    _check_position_resize(conf, overrides)
+    return Job(arguments, conf, hashed(conf))
 
 
-def parse_command(given: Sequence[Override]) -> Asked:
+def parse_command(overrides: Sequence[Override]) -> Command:
     """The legal keys of a command, its task, and the values that it sets."""
-    legal, task = _legal(tuple(o.input_line or "" for o in given if o.key_or_group in AXES))
-    return Asked(legal, task, {o.key_or_group: _typed_value(o) for o in given})
+    groups = [item.input_line or "" for item in overrides if item.key_or_group in AXES]
+    legal, task = _legal_keys(tuple(groups))
+    return Command(legal, task, {item.key_or_group: _typed_value(item) for item in overrides})
 
 
 def _typed_value(override: Override) -> str:
     return str(override.input_line).partition("=")[2] or "VALUE"
 
 
-def _refuse_foreign_resize(conf: Config, given: Sequence[Override]) -> None:
+def _check_position_resize(conf: Config, overrides: Sequence[Override]) -> None:
     """Refuse a backbone.position_resize in the command that the model does not support."""
-    for override in given:
-        key, ways = override.key_or_group, position_resizes(conf)
-        if key == "backbone.position_resize" and override.value() not in ways:
+    supported = position_resizes(conf)
+    for override in overrides:
+        key = override.key_or_group
+        if key == "backbone.position_resize" and override.value() not in supported:
             raise ImpossibleError(
                 f"{key}={override.value()}: {chosen_checkpoint(conf.backbone).model} supports "
-                f"{', '.join(ways)}. Leave {key} out."
+                f"{', '.join(supported)}. Leave {key} out."
             )
 
 
-def _legal(groups: tuple[str, ...]) -> tuple[frozenset[str], str]:
-    """The keys that these options have, and the task that they choose."""
-    return _keys_of(tuple(sorted({normalized(o) for o in groups if key_of(o) not in SAME_KEYS})))
+def _legal_keys(groups: tuple[str, ...]) -> tuple[frozenset[str], str]:
+    """The keys of these options, and the task that they choose."""
+    varying = {normalized(item) for item in groups if key_of(item) not in SAME_KEYS}
+    return _cached_legal_keys(tuple(sorted(varying)))
 
 
 @functools.lru_cache(maxsize=256)
-def _keys_of(groups: tuple[str, ...]) -> tuple[frozenset[str], str]:
+def _cached_legal_keys(groups: tuple[str, ...]) -> tuple[frozenset[str], str]:
     try:
         cfg = composed(groups)
         return frozenset(legal_keys(cfg)), str(cfg.task.name)
@@ -305,7 +307,7 @@ def _keys_of(groups: tuple[str, ...]) -> tuple[frozenset[str], str]:
 
 
 def _root_cause(error: BaseException) -> str:
-    """Hydra wraps what went wrong in exceptions that say less, some of them nothing."""
+    """The message of the innermost exception: those that Hydra wraps around it say less."""
     while error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, OmegaConfBaseException):
@@ -313,12 +315,12 @@ def _root_cause(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _check_key(override: Override, asked: Asked) -> None:
+def _check_key(override: Override, command: Command) -> None:
     key = override.key_or_group
     if key in AXES or key.startswith(HYDRA):
         return
-    if key in NAMES or (key not in asked.legal and not key.startswith(TABLES)):
-        raise ConfigError(unknown_key(key, _typed_value(override), asked))
+    if key in NAMES or (key not in command.legal and not key.startswith(TABLES)):
+        raise ConfigError(unknown_key(key, _typed_value(override), command))
     if override.is_delete():
         raise ConfigError(f"{override.input_line}: a key cannot be deleted, only set")
     if not override.is_sweep_override() and override.value() == "":
@@ -326,27 +328,28 @@ def _check_key(override: Override, asked: Asked) -> None:
 
 
 def normalized(argument: str) -> str:
-    """An argument as it is checked and handed on.
+    """An argument in the form that is checked and given to Hydra.
 
-    `+key=` and `++key=` of a legal key mean `key=`, as nothing can be added to a closed schema; and
-    `key=~/x` means what it means to a shell, which leaves it alone in the middle of a word.
+    `+key=` and `++key=` become `key=`, because no key can be added to a closed schema. `~/` at the
+    beginning of a value becomes the home folder: shells do not expand it inside a word.
     """
     bare = argument.lstrip("+")
     if bare.startswith("hydra"):
         return argument
     if bare.startswith(checkpoint_rows.TABLE):
-        return checkpoint_rows.joined(bare)
+        return checkpoint_rows.as_table_override(bare)
     key, sign, value = bare.partition("=")
     if key in AXES and (name := QUOTED.fullmatch(value)) is not None:
         return f"{key}={name[2]}"
     return f"{key}={Path(value).expanduser()}" if sign and value.startswith("~/") else bare
 
 
-def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> None:
+def _refuse_checkpoint_keys(task: str, overrides: Sequence[Override]) -> None:
+    """Refuse keys whose values a task takes from the checkpoint."""
     allowed = place_keys() | declared_keys()
     if task != "eval":  # the record of task=eval has the config hash of the checkpoint
         allowed |= {MAX_PIXELS}
-    for override in parsed:
+    for override in overrides:
         key = override.key_or_group
         if key in allowed or key.split(".")[0] in ("task", "runtime", "hydra"):
             continue
@@ -356,8 +359,9 @@ def _refuse_answers_of_the_checkpoint(task: str, parsed: Sequence[Override]) -> 
         )
 
 
-def declared_values(overrides: Sequence[str]) -> dict[str, str]:
-    """The places that the command itself names, and what it declares: {dotted key: value}."""
-    given, kept = [_parse(argument) for argument in overrides], place_keys() | declared_keys()
-    values = {o.key_or_group: o.value() for o in given if o.key_or_group in kept}
+def declared_values(arguments: Sequence[str]) -> dict[str, str]:
+    """The paths and declarations in a command: {dotted key: value}."""
+    keys = place_keys() | declared_keys()
+    overrides = [_parse(argument) for argument in arguments]
+    values = {item.key_or_group: item.value() for item in overrides if item.key_or_group in keys}
     return {key: str(OmegaConf.create([value])[0]) for key, value in values.items()}

@@ -1,25 +1,23 @@
-"""An argument that Hydra cannot read -> one line that says how it is written.
+"""An argument that Hydra cannot parse -> one line that states how to write it.
 
-A line offers only what Hydra can read.
+A message suggests only what Hydra can parse.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
-import typing
-from collections.abc import Iterator
 from contextlib import suppress
 
 from hydra.errors import HydraException
 
 from fgvc.config import schema
 from fgvc.config.compose import options
-from fgvc.config.compose_cache import parsed
+from fgvc.config.compose_cache import parse_override
 from fgvc.config.errors import ConfigError, nearest
 from fgvc.config.image_argument import refuse_address
 from fgvc.config.list_values import is_list, quoted_items
+from fgvc.config.schema_keys import all_keys
 from fgvc.config.suggested_override import literal_or_interpolation, written
 from fgvc.config.synonyms import for_word
 from fgvc.untrusted.shell import word as shell_word
@@ -28,59 +26,53 @@ KEY = re.compile(r"[+~]*[A-Za-z_][A-Za-z0-9_./@-]*")
 COLON = re.compile(r"([A-Za-z_][\w./]*)\s*:\s*(.*)", re.DOTALL)
 
 
-def unreadable(argument: str, axes: tuple[str, ...]) -> ConfigError:
-    """What is wrong with an argument that Hydra cannot read.
+def parse_error(argument: str, axes: tuple[str, ...]) -> ConfigError:
+    """The error for an argument that Hydra cannot parse.
 
     Args:
         axes: the keys that choose an option.
     """
     key, sign, value = argument.partition("=")
     if not sign:
-        return ConfigError(f"{argument}: expected key=value{_instead(argument, axes)}")
+        return ConfigError(f"{argument}: expected key=value{_suggestion(argument, axes)}")
     if KEY.fullmatch(key) is None:
-        return _no_key(argument, key, value, axes)
+        return _key_error(argument, key, value, axes)
     if key == "image":
         refuse_address(value)
     if key in axes:
         names = [name for name in re.split(r"[\s,{}\[\]()'\"]+", value) if name in options(key)]
         several = f"; several: -m {key}={','.join(names)}" if len(names) > 1 else ""
-        one = names[0] if len(names) == 1 else "OPTION"
-        return ConfigError(f"{argument}: expected one name, as in {key}={one}{several}")
+        example = names[0] if len(names) == 1 else "OPTION"
+        return ConfigError(f"{argument}: expected one name, as in {key}={example}{several}")
     if is_list(key):
-        return _quotes(argument, "quote each item of the list", key, quoted_items(value))
-    return _quotes(
-        argument,
-        "the value needs quotes for special characters",
-        key,
-        literal_or_interpolation(value),
-    )
+        return _quote_error(argument, "quote each item of the list", key, quoted_items(value))
+    reason = "the value needs quotes for special characters"
+    return _quote_error(argument, reason, key, literal_or_interpolation(value))
 
 
-def _quotes(argument: str, what: str, key: str, value: str) -> ConfigError:
+def _quote_error(argument: str, reason: str, key: str, value: str) -> ConfigError:
     with suppress(HydraException):
-        parsed(f"{key}={value}")
-        return ConfigError(f"{argument}: {what}: {shell_word(f'{key}={value}')}")
-    return ConfigError(f"{argument}: {what}")
+        parse_override(f"{key}={value}")
+        return ConfigError(f"{argument}: {reason}: {shell_word(f'{key}={value}')}")
+    return ConfigError(f"{argument}: {reason}")
 
 
-def _no_key(argument: str, key: str, value: str, axes: tuple[str, ...]) -> ConfigError:
+def _key_error(argument: str, key: str, value: str, axes: tuple[str, ...]) -> ConfigError:
     word = key.strip()
     if word in known_keys(axes):
         example = written(f"{word}={value.strip() or 'VALUE'}")
-        return ConfigError(
-            f"{argument}: a key and its = are written without blanks, as in {example}"
-        )
+        return ConfigError(f"{argument}: write key and = without spaces, as in {example}")
     return ConfigError(f"{argument}: unknown config key{nearest(word, known_keys(axes))}")
 
 
-def _instead(argument: str, axes: tuple[str, ...]) -> str:
-    """What to write for an argument without `=`; an empty text where it is not known."""
-    found = COLON.fullmatch(argument)
-    if found is not None and found[1] in known_keys(axes):
-        example = written(f"{found[1]}={found[2].strip() or 'VALUE'}")
+def _suggestion(argument: str, axes: tuple[str, ...]) -> str:
+    """What to write for an argument without `=`; empty if not known."""
+    colon = COLON.fullmatch(argument)
+    if colon is not None and colon[1] in known_keys(axes):
+        example = written(f"{colon[1]}={colon[2].strip() or 'VALUE'}")
         return f"; write {example} (no colon)"
     if argument in known_keys(axes):
-        return f", without blanks beside =, as in {argument}=VALUE"
+        return f", without spaces around =, as in {argument}=VALUE"
     if argument in ("help", "version"):
         return f"; write --{argument}"
     advice = for_word(argument)
@@ -89,23 +81,6 @@ def _instead(argument: str, axes: tuple[str, ...]) -> str:
 
 @functools.cache
 def known_keys(axes: tuple[str, ...]) -> tuple[str, ...]:
-    """Every key that any option has, and the axes."""
-    nodes = [("", schema.Config)]
-    nodes += [(f"{node}.", cls) for node, own in schema.VARIANTS.items() for cls in own.values()]
-    keys = dict.fromkeys(key for prefix, cls in nodes for key in _leaves(cls, prefix))
-    return (*axes, *keys)
-
-
-def _leaves(cls: type, prefix: str) -> Iterator[str]:
-    hints = typing.get_type_hints(cls)
-    for item in dataclasses.fields(cls):
-        hint = hints[item.name]
-        nested = [
-            part
-            for part in (hint, *typing.get_args(hint))
-            if dataclasses.is_dataclass(part) and typing.get_origin(hint) is not dict
-        ]
-        if nested and isinstance(nested[0], type):
-            yield from _leaves(nested[0], f"{prefix}{item.name}.")
-        elif f"{prefix}{item.name}" not in schema.VARIANTS:
-            yield f"{prefix}{item.name}"
+    """The keys of every option, and the axes."""
+    leaves = [item.key for item in all_keys() if item.node is None]
+    return (*axes, *dict.fromkeys(key for key in leaves if key not in schema.VARIANTS))

@@ -26,12 +26,15 @@ from fgvc.config.schema import Config
 NAME = "tune"
 TRIALS = "trials"  # folder of the rows, in that of the run_id
 SEARCHED = ("task.", "head.", "part_attention.")  # keys of a recipe, and of what it trains
-NEVER = ("task.name", "task.select", "task.debug")  # they say what a trial is worth
-GIVEN = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.sweeper.sampler.")
-GIVEN += ("hydra.sweeper.params", "hydra/sweeper/sampler")
-BY_AXIS = {"task": ("train",), "hydra/sweeper/sampler": ("tpe", "random")}  # the options it takes
+NOT_SEARCHED = ("task.name", "task.select", "task.debug")  # they say what a trial is worth
+SWEEPER_KEYS = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.sweeper.sampler.")
+SWEEPER_KEYS += ("hydra.sweeper.params", "hydra/sweeper/sampler")
+LEGAL_OPTIONS = {
+    "task": ("train",),
+    "hydra/sweeper/sampler": ("tpe", "random"),
+}  # the options it takes
 SAMPLERS = {"optuna.samplers.TPESampler": "tpe", "optuna.samplers.RandomSampler": "random"}
-INSIDE = 0.37  # a place in an interval that is no whole number, whatever its ends
+FRACTION = 0.37  # a place in an interval that is no whole number, whatever its ends
 
 
 class SearchStopped(BaseException):
@@ -63,12 +66,12 @@ def parse_search(arguments: Sequence[str]) -> tuple[Search, list[Job]] | None:
     Raises:
         ConfigError: what cannot be searched, or an end of it that cannot be run, in one line.
     """
-    if not _asked(arguments):
+    if not _is_search(arguments):
         return None
-    searched, fixed = _space([_parsed(one) for one in arguments])
+    searched, fixed = _split_space([_parse(one) for one in arguments])
     jobs = [_corner(fixed, searched, place) for place in range(max(map(len, searched.values())))]
     _check_task(jobs[0].conf)
-    sweeper = _sweeper(arguments)
+    sweeper = _sweeper_config(arguments)
     space = {_key(one): one.partition("=")[2] for one in arguments if _key(one) in searched}
     history = [space, sweeper["sampler"], sweeper["n_jobs"], config_hash(jobs[0].plain)]
     return Search(
@@ -95,23 +98,23 @@ def check_same_search(search: Search, conf: Config, run_id: str) -> None:
             )
 
 
-def _asked(arguments: Sequence[str]) -> bool:
+def _is_search(arguments: Sequence[str]) -> bool:
     named = f"sweep={NAME}" in arguments
     for argument in arguments:
         key, _, value = argument.lstrip("+~").partition("=")
         if key == "hydra/sweeper" and (named or value != "basic"):
             raise ConfigError(f"{argument}: a search is sweep={NAME}, which brings its sweeper")
-        if named and key.startswith("hydra.sweeper") and not key.startswith(GIVEN):
+        if named and key.startswith("hydra.sweeper") and not key.startswith(SWEEPER_KEYS):
             raise ConfigError(
                 f"{argument}: of its sweeper a search takes hydra.sweeper.n_trials, "
                 "hydra.sweeper.n_jobs and hydra.sweeper.sampler.*"
             )
-        if named and key in BY_AXIS and value not in BY_AXIS[key]:
-            raise ConfigError(f"{argument}: sweep={NAME} takes {' or '.join(BY_AXIS[key])}")
+        if named and key in LEGAL_OPTIONS and value not in LEGAL_OPTIONS[key]:
+            raise ConfigError(f"{argument}: sweep={NAME} takes {' or '.join(LEGAL_OPTIONS[key])}")
     return named
 
 
-def _space(parsed: Sequence[Override]) -> tuple[dict[str, list[str]], list[str]]:
+def _split_space(parsed: Sequence[Override]) -> tuple[dict[str, list[str]], list[str]]:
     """Key -> the values whose trial tells whether all can be run; and what is not searched."""
     searched: dict[str, list[str]] = {}
     fixed = []
@@ -120,10 +123,10 @@ def _space(parsed: Sequence[Override]) -> tuple[dict[str, list[str]], list[str]]
             fixed.append(str(override.input_line))
             continue
         key = override.key_or_group
-        if not key.startswith(SEARCHED) or key in NEVER:
+        if not key.startswith(SEARCHED) or key in NOT_SEARCHED:
             raise ConfigError(
                 f"{override.input_line}: sweep={NAME} searches "
-                f"{', '.join(f'{one}*' for one in SEARCHED)} (not {', '.join(NEVER)}); "
+                f"{', '.join(f'{one}*' for one in SEARCHED)} (not {', '.join(NOT_SEARCHED)}); "
                 f"start one search for each {key}"
             )
         searched[key] = _ends(override)
@@ -145,7 +148,7 @@ def _ends(override: Override) -> list[str]:
         assert low is not None
         assert high is not None
         _check_ends(override, low, high, "log" in value.tags)
-        between = [] if isinstance(low, int) else [low + INSIDE * (high - low)]
+        between = [] if isinstance(low, int) else [low + FRACTION * (high - low)]
         return [repr(one) for one in (low, high, *between)]
     if isinstance(value, RangeSweep):
         assert value.start is not None
@@ -163,8 +166,8 @@ def _check_ends(override: Override, low: float, high: float, log: bool) -> None:
         raise ConfigError(f"{override.input_line}: on a log scale it must begin above 0")
 
 
-def _corner(fixed: Sequence[str], searched: dict[str, list[str]], place: int) -> Job:
-    values = [f"{key}={ends[place % len(ends)]}" for key, ends in searched.items()]
+def _corner(fixed: Sequence[str], searched: dict[str, list[str]], index: int) -> Job:
+    values = [f"{key}={ends[index % len(ends)]}" for key, ends in searched.items()]
     try:
         (job,) = jobs_of([*fixed, *values], multirun=False)
     except ConfigError as error:
@@ -193,7 +196,7 @@ def _check_task(conf: Config) -> None:
         )
 
 
-def _sweeper(arguments: Sequence[str]) -> dict[str, Any]:
+def _sweeper_config(arguments: Sequence[str]) -> dict[str, Any]:
     """The node hydra.sweeper as plain data, checked."""
     try:
         node = composed(_without_spaces(arguments), whole=True).hydra.sweeper
@@ -213,10 +216,10 @@ def _sweeper(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _without_spaces(arguments: Sequence[str]) -> list[str]:
-    return [one for one in arguments if not _parsed(one).is_sweep_override()]
+    return [one for one in arguments if not _parse(one).is_sweep_override()]
 
 
-def _parsed(argument: str) -> Override:
+def _parse(argument: str) -> Override:
     try:
         return OverridesParser.create().parse_override(argument)
     except HydraException as error:

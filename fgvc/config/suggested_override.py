@@ -11,7 +11,7 @@ import re
 from hydra.core.override_parser.types import Override, QuotedString, ValueType
 from hydra.errors import HydraException
 
-from fgvc.config.compose_cache import parsed
+from fgvc.config.compose_cache import parse_override
 from fgvc.untrusted import shell
 
 _RESOLVER = re.compile(r"\$\{(oc\.\w+|hydra):")  # what OmegaConf and Hydra can resolve
@@ -31,24 +31,24 @@ def written(override: str) -> str:
 def literal_or_interpolation(text: str) -> str:
     """A text in quotes; `${` begins an interpolation only where it names a resolver."""
     resolvers = len(_RESOLVER.findall(text))
-    every = resolvers > 0 and resolvers == text.count("${")
-    return shell.quoted(text) if every else shell.literal(text)
+    only_resolvers = resolvers > 0 and resolvers == text.count("${")
+    return shell.quoted(text) if only_resolvers else shell.literal(text)
 
 
 def _is_read(override: str, value: str) -> bool:
     """Whether Hydra reads the value as it stands."""
     try:
-        read = parsed(override)
+        parsed = parse_override(override)
     except HydraException:
         return False
-    if read.is_sweep_override():
-        return read.value_type == ValueType.SIMPLE_CHOICE_SWEEP
-    return not _is_other_text(read, value)
+    if parsed.is_sweep_override():
+        return parsed.value_type == ValueType.SIMPLE_CHOICE_SWEEP
+    return not _is_other_text(parsed, value)
 
 
-def _is_other_text(read: Override, value: str) -> bool:
-    if isinstance(read._value, QuotedString):
+def _is_other_text(parsed: Override, value: str) -> bool:
+    if isinstance(parsed._value, QuotedString):
         return False
-    text = read.value()
+    text = parsed.value()
     interpolates = value.count("${") > len(_RESOLVER.findall(value))
     return isinstance(text, str) and (text != value or interpolates)

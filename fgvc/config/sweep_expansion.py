@@ -1,6 +1,6 @@
-"""The cross of a sweep -> its jobs: settings where they are known, one job a config, neighbours.
+"""The cross of a sweep -> its jobs: overrides dropped where their key is unknown, and an order.
 
-A combination is the overrides of one job, as Hydra's own sweeper splits a command.
+A combination holds the overrides of one job, as Hydra's own sweeper splits a command.
 """
 
 from __future__ import annotations
@@ -19,8 +19,15 @@ from fgvc.config.compose import conf_dir
 
 Combination = tuple[str, ...]
 SIZE = "backbone.size"
-SHARED = ("backbone", "resolution", "part_attention", "precision", "matmul_precision", "preprocess")
-SPLITS = ("split_seed", "val_fraction")  # which images validate changes no feature
+FEATURE_KEYS = (
+    "backbone",
+    "resolution",
+    "part_attention",
+    "precision",
+    "matmul_precision",
+    "preprocess",
+)
+SPLITS = ("split_seed", "val_fraction")  # the choice of validation images changes no feature
 
 
 def key_of(override: str) -> str:
@@ -29,13 +36,13 @@ def key_of(override: str) -> str:
 
 
 def varying_keys(jobs: Sequence[Sequence[str]]) -> set[str]:
-    """Keys that the jobs of a sweep do not all choose alike."""
-    all_of = set.intersection(*map(set, jobs))
-    return {key_of(item) for job in jobs for item in job if item not in all_of}
+    """Keys whose overrides differ between the jobs of a sweep."""
+    shared = set.intersection(*map(set, jobs))
+    return {key_of(item) for job in jobs for item in job if item not in shared}
 
 
 def keep_stated_size(combination: Combination) -> Combination:
-    """A backbone that names its size (vit_tiny) is taken at that size, whatever sizes are swept."""
+    """The combination without a swept size if the backbone option names its size (vit_tiny)."""
     names = [item.partition("=")[2] for item in combination if key_of(item) == "backbone"]
     if not any(map(_is_shorthand, names)):
         return combination
@@ -49,37 +56,38 @@ def _is_shorthand(backbone: str) -> bool:
 
 
 def drop_unknown_keys(
-    split: Sequence[Combination], knows: Callable[[Combination, str], bool]
+    combinations: Sequence[Combination], is_known: Callable[[Combination, str], bool]
 ) -> list[Combination]:
-    """The combinations with each setting kept where its key is known, if it is known anywhere.
+    """The combinations without overrides whose key only other combinations know.
 
-    One that no combination knows stays in all of them, to be refused as any other typo.
+    A key that no combination knows is kept, to be refused as a typo.
 
     Args:
-        knows: whether the options that a combination chooses have a key.
+        is_known: whether the options of a combination have a key.
     """
-    keys = {key_of(item) for combination in split for item in combination}
-    known = {key: [knows(combination, key) for combination in split] for key in keys}
-    somewhere = {key for key in keys if any(known[key])}
+    keys = {key_of(item) for combination in combinations for item in combination}
+    known = {key: [is_known(combination, key) for combination in combinations] for key in keys}
+    typos = {key for key in keys if not any(known[key])}
     return [
-        tuple(o for o in one if known[key_of(o)][place] or key_of(o) not in somewhere)
-        for place, one in enumerate(split)
+        tuple(o for o in combination if known[key_of(o)][index] or key_of(o) in typos)
+        for index, combination in enumerate(combinations)
     ]
 
 
-def duplicate_reason(one: Combination, other: Combination) -> str:
-    """Why a combination is left out that composes to the config of another one."""
-    mine, theirs = (
-        " ".join(item for item in this if item not in that and not item.startswith("hydra"))
-        for this, that in ((one, other), (other, one))
-    )
-    if not mine:
+def duplicate_reason(duplicate: Combination, first: Combination) -> str:
+    """Why a combination is left out that composes to the config of another combination."""
+
+    def only_in(left: Combination, right: Combination) -> str:
+        items = (item for item in left if item not in right and not item.startswith("hydra"))
+        return " ".join(items)
+
+    if not (overrides := only_in(duplicate, first)):
         return "given twice"
-    return f"{mine}: the same config as {theirs or 'without it'}"
+    return f"{overrides}: the same config as {only_in(first, duplicate) or 'without it'}"
 
 
 def group_by_features(plains: Sequence[dict[str, Any]]) -> list[int]:
-    """An order in which those that share features stand together, and otherwise stay as they are.
+    """A stable order of configs in which those that share features are adjacent.
 
     Args:
         plains: the hashed part of each config.
@@ -90,44 +98,43 @@ def group_by_features(plains: Sequence[dict[str, Any]]) -> list[int]:
 
 
 def feature_config(plain: dict[str, Any]) -> str:
-    """What jobs have in common that read the same features."""
+    """A key that is equal for jobs that read the same features."""
     images = {key: value for key, value in plain["dataset"].items() if key not in SPLITS}
-    drawn = plain["part_attention"]["name"] == "random" or not plain["backbone"]["pretrained"]
-    looks = [plain[key] for key in (*SHARED, *(("seed",) if drawn else ()))]
-    return json.dumps([images, *looks], sort_keys=True)
+    uses_seed = plain["part_attention"]["name"] == "random" or not plain["backbone"]["pretrained"]
+    keys = (*FEATURE_KEYS, "seed") if uses_seed else FEATURE_KEYS
+    return json.dumps([images, *(plain[key] for key in keys)], sort_keys=True)
 
 
 @contextmanager
 def launch_exactly(jobs: Sequence[Sequence[str]]) -> Iterator[None]:
-    """Hydra's own sweeper starts these jobs, instead of the cross that its arguments mean.
+    """Let Hydra's own sweeper start exactly these jobs, instead of the cross of its arguments.
 
-    Hydra knows no sweep that is not a whole cross. What it would check again is checked already.
+    Hydra can only sweep a whole cross. Its own checks are skipped, because the jobs are checked.
     """
-
     sweeper = _basic_sweeper()
 
     def split(overrides: object, batch: int | None) -> list[list[list[str]]]:
         return list(sweeper.split_overrides_to_chunks([list(job) for job in jobs], batch))
 
-    def checked(self: object, batch: object) -> None:
-        """Each was composed before the first one starts."""
+    def check(self: object, batch: object) -> None:
+        """Every job is composed before the first starts."""
 
-    own = {"split_arguments": staticmethod(split), "validate_batch_is_legal": checked}
-    before = {name: vars(sweeper).get(name) for name in own}
-    for name, mine in own.items():
-        setattr(sweeper, name, mine)
+    replacements = {"split_arguments": staticmethod(split), "validate_batch_is_legal": check}
+    originals = {name: vars(sweeper).get(name) for name in replacements}
+    for name, replacement in replacements.items():
+        setattr(sweeper, name, replacement)
     try:
         yield
     finally:
-        for name, theirs in before.items():
-            if theirs is None:
-                delattr(sweeper, name)  # it is inherited
+        for name, original in originals.items():
+            if original is None:
+                delattr(sweeper, name)  # an inherited method
             else:
-                setattr(sweeper, name, theirs)
+                setattr(sweeper, name, original)
 
 
 def _basic_sweeper() -> type[BasicSweeper]:
-    """The class that Hydra instantiates: it loads its plugins beside what is imported here."""
+    """The class that Hydra instantiates; Hydra loads its plugins a second time, apart from ours."""
     for plugin in Plugins.instance().discover(Sweeper):
         if plugin.__name__ == BasicSweeper.__name__:
             return plugin  # type: ignore[return-value]

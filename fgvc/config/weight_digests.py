@@ -47,7 +47,7 @@ def fill_weights(backbone: Backbone, weights_root: str) -> None:
     backbone.weights, backbone.weights_sha256 = str(path), digest
 
 
-def fill_beside(backbone: Backbone, preprocess: str) -> None:
+def check_sidecars(backbone: Backbone, preprocess: str) -> None:
     """Check what the library wrote beside local weights, and set `backbone.norm_eps` by it.
 
     Raises:

@@ -20,7 +20,7 @@ MAX_VALUE = 1 << 25  # characters of one value; what does not end by then is dam
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _ENDS = tuple(" \t\n\r,]}:")
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=untrusted.unique, parse_constant=untrusted.refuse_constant
+    object_pairs_hook=untrusted.unique_keys, parse_constant=untrusted.refuse_constant
 )
 
 

@@ -57,7 +57,7 @@ def show(run_id: str, jobs: Sequence[Job], left_out: Sequence[Exclusion]) -> lis
         for job, mine in zip(jobs, chosen, strict=True)
     ]
     conf = jobs[0].conf
-    skipped = [(_name(_shown(one.overrides), apart), one.why) for one in left_out]
+    skipped = [(_name(_shown(one.overrides), apart), one.reason) for one in left_out]
     return list(format_estimate(run_id, common, items, skipped, _ground(jobs, conf, notes)))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from fgvc import untrusted
 from fgvc.config import image_argument
-from fgvc.config.image_argument import Place
+from fgvc.config.image_argument import ImageSource
 from fgvc.data import image_formats
 from fgvc.data.decode_errors import advice
 from fgvc.store.disk_errors import open_named
@@ -88,7 +88,7 @@ def images_manifest(image: object) -> InputImages:
     passed: Passed = defaultdict(list)
     found = [
         (place, sorted(_files(place, passed), key=Path.as_posix))
-        for place in image_argument.places(image)
+        for place in image_argument.find_sources(image)
     ]
     if not any(files for _, files in found):
         texts = ", ".join(place.text for place, _ in found)
@@ -119,7 +119,7 @@ def _root(roots: list[Path]) -> Path:
     return Path(os.path.commonpath([os.path.abspath(root) for root in roots]))  # noqa: PTH100
 
 
-def _files(place: Place, passed: Passed) -> Iterator[Path]:
+def _files(place: ImageSource, passed: Passed) -> Iterator[Path]:
     if not place.pattern and not place.paths[0].is_dir():
         yield place.paths[0]  # named by the user: decoding says what it is
         return

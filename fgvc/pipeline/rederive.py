@@ -13,10 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fgvc import untrusted
 from fgvc.config.compose import config_hash, place_keys, typed
-from fgvc.config.compose_cache import parsed
+from fgvc.config.compose_cache import parse_override
 from fgvc.config.errors import ConfigError
 from fgvc.config.experiment_file import expand_experiment
-from fgvc.config.flags import parsed_flags
+from fgvc.config.flags import parse_flags
 from fgvc.config.list_values import as_list
 from fgvc.config.named_sweep import expand_sweep
 from fgvc.config.overrides import RUN_ID_KEY, Job, expand_jobs, normalized
@@ -56,12 +56,12 @@ def composed(words: Sequence[str], run_id: str) -> list[Composed]:
 def _jobs(words: Sequence[str]) -> list[Job]:
     """The jobs of a command, read as the entry point reads it."""
     words = [as_list(word) for word in expand_experiment([normalized(word) for word in words])]
-    flags = parsed_flags(sorted(words, key=lambda word: word not in FLAGS))
+    flags = parse_flags(sorted(words, key=lambda word: word not in FLAGS))
     overrides, named = expand_sweep(flags.overrides)
     overrides = [item for item in overrides if not item.startswith(RUN_ID_KEY)]
     if parse_search(overrides) is not None:
         raise ConfigError("the command of a search, whose trials its sampler proposes")
-    jobs = math.prod(_values(parsed(item)) for item in overrides)
+    jobs = math.prod(_values(parse_override(item)) for item in overrides)
     if jobs > MOST_JOBS:
         raise ConfigError(f"a sweep of more than {MOST_JOBS} jobs")
     return expand_jobs(overrides, flags.multirun or named, named)[0]

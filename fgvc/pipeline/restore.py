@@ -41,6 +41,7 @@ from fgvc.pipeline.job import Job
 from fgvc.record import checkpoint, fitted_images
 from fgvc.record.fitted_images import Fit
 from fgvc.types import UserError, WeightsSource
+from fgvc.untrusted.escape import one_line
 from fgvc.untrusted.shell import escaped
 
 
@@ -158,7 +159,7 @@ def config_of(stored: Stored, job: Job) -> DictConfig:
         check_bounds(conf)
         architecture.check_chosen(conf.backbone)
     except (ConfigError, OmegaConfBaseException, TypeError, KeyError, AttributeError) as error:
-        reason = architecture.shown((str(error) or type(error).__name__).partition("\n")[0], 300)
+        reason = one_line((str(error) or type(error).__name__).partition("\n")[0])
         raise UserError(
             f"{stored.file}: its config is damaged, or of another version of fgvc: {reason}. "
             "Restore the file, or repeat the run that made it"

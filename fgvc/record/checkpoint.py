@@ -24,6 +24,7 @@ from fgvc.record.find_run import SEALED, find_run
 from fgvc.store import atomic, hashing, tensor_file
 from fgvc.store.tensor_file import CONTENT, KEY
 from fgvc.types import UserError
+from fgvc.untrusted.escape import one_line
 
 FILE = "ckpt.bin"
 
@@ -120,7 +121,7 @@ def _check_folder(file: Path, computed: str) -> None:
         raise UserError(f"{index}: damaged, it lacks the digest of {file.name}") from error
     if recorded != computed:
         raise UserError(
-            f"{file}: sha256 mismatch, recorded {checkpoint_metadata.shown(recorded, 16)}, "
+            f"{file}: sha256 mismatch, recorded {one_line(recorded, 16)}, "
             f"computed {computed[:16]}…: the file changed since the run; "
             "restore it or repeat the run"
         )

@@ -1,7 +1,7 @@
 """Files and text that other people made -> values that are safe to read, print and run.
 
-files: bounded reading of files, JSON and YAML; shell: words of printed commands; escape: text in
-tables, Markdown and terminals. Standard library only, so that every room may use it.
+files: bounded reading of files, JSON and YAML. shell: words of printed commands. escape: text in
+tables, Markdown, messages and terminals. Standard library only, so that every room may import it.
 """
 
 from fgvc.untrusted.files import (
@@ -18,13 +18,14 @@ from fgvc.untrusted.files import (
     folders_below,
     open_regular,
     parse_json,
+    parse_yaml,
     read_bytes,
     read_json,
     read_text,
     read_yaml,
     refuse_constant,
     require_regular,
-    unique,
+    unique_keys,
 )
 
 __all__ = [
@@ -41,11 +42,12 @@ __all__ = [
     "folders_below",
     "open_regular",
     "parse_json",
+    "parse_yaml",
     "read_bytes",
     "read_json",
     "read_text",
     "read_yaml",
     "refuse_constant",
     "require_regular",
-    "unique",
+    "unique_keys",
 ]

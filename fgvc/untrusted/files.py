@@ -1,9 +1,9 @@
 """Files that other people made -> bytes and plain data, within stated bounds.
 
-A path in a folder may be a named pipe, a device or a link to these: opening it waits for ever, or
-reading it never ends. JSON may be nested until the parser fails, or hold numbers that no field can
-hold. Every reader opens files and parses JSON here. Standard library only (a
-YAML reader is imported where one is needed), so that every room may use it.
+A path may be a named pipe, a device or a link to one: opening it can block forever, or reading it
+never ends. JSON may be nested until the parser fails, or hold numbers that no field can hold.
+Every reader opens files and parses JSON and YAML here. Standard library only (PyYAML is imported on
+use), so that every room may import this module.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from fgvc.untrusted.escape import one_line
+
 RESOLVER = re.compile(r"\$\{[^{}]*:")
 MOST_DEPTH = 100  # levels of nesting of a JSON document
-MOST_STEPS = 4_000_000  # of the pickles of a file; 30 for each tensor
+MOST_STEPS = 4_000_000  # opcodes in the pickles of a file; a tensor takes 30
 MOST_PICKLE = 64 << 20  # bytes of a pickle in an archive
 MOST_DIGITS = 400  # of a number in YAML
 DIGITS = re.compile(r"[-+]?[.0-9][0-9A-Fa-f_.:box+-]*")
@@ -34,42 +36,39 @@ ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 LARGEST = 2**63 - 1  # of an integer in JSON: the range of int64
 MIB = 1 << 20
-# bytes that a file of a kind may have, where a file is read whole
-TEXT = 64 * MIB  # settings, and what a program writes about a run
+# largest size of a file that is read whole, by kind; bytes
+TEXT = 64 * MIB  # settings and records of a run
 LIST = 1024 * MIB  # a line or a document per image or class
 PICTURE = 1024 * MIB
 ARRAYS = 16 * 1024 * MIB  # tensors and columns of numbers
 
 
 class _RefusedError(OSError):
-    """An error whose text is one line that begins with the path."""
+    """Its text is one line that begins with the path."""
 
     def __str__(self) -> str:
         return f"{self.filename}: {self.strerror}"
 
 
 class NotRegularError(_RefusedError):
-    """A named pipe, device, socket or folder where a file is expected; the path is `filename`."""
+    """A named pipe, device, socket or folder instead of a file; the path is `filename`."""
 
 
 class TooLargeError(_RefusedError):
-    """More bytes than a file of its kind may have; the path is `filename`."""
+    """A file larger than files of its kind may be; the path is `filename`."""
 
 
 def open_regular(path: str | Path) -> io.BufferedReader:
-    """Open a regular file, or a link to a regular file, for reading; never wait for a writer.
+    """Open a regular file, or a link to one, for reading, without waiting for a writer.
 
     Raises:
-        NotRegularError: anything else, by its kind.
+        NotRegularError: another kind of file.
         OSError: missing or not readable.
     """
     path = Path(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            reason = f"{_kind(mode)}, not a regular file"
-            raise NotRegularError(errno.EINVAL, reason, str(path))
+        _check_mode(os.fstat(descriptor).st_mode, path)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -80,19 +79,19 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     """The bytes of a regular file.
 
     Args:
-        most: bytes that a file of this kind may have.
+        most: largest size in bytes.
 
     Raises:
         NotRegularError, OSError: as `open_regular`.
-        TooLargeError: more bytes.
+        TooLargeError: a larger file.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         pieces, length = [], 0
-        # the size first, so that no buffer of `most` bytes is allocated; kernel files have size 0
+        # check the size first, to allocate no buffer of `most` bytes; kernel files have size 0
         while length <= most and size <= most:
             piece = file.read(max(size - length, MIB))
-            if piece is None:  # a kernel file that waits for its next line
+            if piece is None:  # a kernel file without a next line yet
                 raise NotRegularError(errno.EINVAL, "no bytes are available yet", str(path))
             if not piece:
                 return b"".join(pieces)
@@ -103,29 +102,32 @@ def read_bytes(path: str | Path, most: int) -> bytes:
 
 
 def read_text(path: str | Path, most: int = TEXT, encoding: str = "utf-8") -> str:
-    """The text of a regular file, its lines ended by "\\n".
+    """The text of a regular file, with line ends as "\\n".
 
     Raises:
         OSError: as `read_bytes`.
-        UnicodeDecodeError: the bytes are no text in this encoding.
+        UnicodeDecodeError: the bytes are not in this encoding.
     """
     return io.TextIOWrapper(io.BytesIO(read_bytes(path, most)), encoding).read()
 
 
 def require_regular(path: str | Path) -> Path:
-    """Check that a path is a regular file or a link to it, for a library that opens it by name.
+    """Check that a path is a regular file or a link to one, for a library that opens it by name.
 
     Raises:
         OSError: as `open_regular`.
     """
-    mode = Path(path).stat().st_mode
-    if not stat.S_ISREG(mode):
-        raise NotRegularError(errno.EINVAL, f"{_kind(mode)}, not a regular file", str(path))
+    _check_mode(Path(path).stat().st_mode, path)
     return Path(path)
 
 
+def _check_mode(mode: int, path: str | Path) -> None:
+    if not stat.S_ISREG(mode):
+        raise NotRegularError(errno.EINVAL, f"{_kind(mode)}, not a regular file", str(path))
+
+
 def read_yaml(path: str | Path, most: int = 4 * MIB) -> str:
-    """The text of a YAML file that a parser can take: bounded in bytes, depth and aliases.
+    """The text of a YAML file, checked by `check_yaml`.
 
     Raises:
         OSError: as `read_bytes`.
@@ -134,43 +136,59 @@ def read_yaml(path: str | Path, most: int = 4 * MIB) -> str:
     try:
         return check_yaml(read_text(path, most))
     except UnicodeDecodeError as error:
-        raise ValueError(f"no UTF-8 text (byte {error.start})") from None
+        raise ValueError(f"not UTF-8 (byte {error.start})") from None
 
 
 def check_yaml(text: str) -> str:
-    """The same text, if it is YAML that a parser can take.
+    """Check that a text is YAML that any parser can load; returns the text.
 
     Raises:
-        ValueError: not YAML, too deep, or more than MOST_NODES values once every alias stands for
-            what it names; one line.
+        ValueError: not YAML, a tag, nested too deep, a number of too many digits, or more than
+            MOST_NODES values with every alias expanded; one line.
     """
     import yaml
 
     try:
-        _refuse_large(yaml.parse(text, yaml.SafeLoader))
+        _check_events(yaml.parse(text, yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
     return text
 
 
-def folders_below(root: str | Path, depth: int) -> list[Path]:
-    """The folders exactly `depth` levels below a root, links followed, sorted; none without a root.
+def parse_yaml(text: str) -> Any:
+    """The plain data of a YAML document without anchors, as fgvc writes YAML.
 
     Raises:
-        OSError: a folder on the way cannot be listed; a pattern would treat it as empty.
+        ValueError: as `check_yaml`, or an anchor; one line.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where it is built
+    try:
+        _check_events(yaml.parse(text, loader), anchors=False)
+        return yaml.load(text, loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def folders_below(root: str | Path, depth: int) -> list[Path]:
+    """The folders exactly `depth` levels below a root, sorted, through links; [] without a root.
+
+    Raises:
+        OSError: a folder cannot be listed (`glob` would treat it as empty).
     """
     level = [Path(root)] if os.path.lexists(root) else []
     for _ in range(depth):
-        below = []
+        subfolders = []
         for folder in level:
             with os.scandir(folder) as entries:
-                below += [Path(entry) for entry in entries if Path(entry).is_dir()]
-        level = sorted(below)
+                subfolders += [Path(entry) for entry in entries if Path(entry).is_dir()]
+        level = sorted(subfolders)
     return level
 
 
 def calls_resolver(text: str) -> bool:
-    """Whether a value of a config calls a resolver, as `${oc.env:HOME}` does."""
+    """Whether a config value calls a resolver, such as `${oc.env:HOME}`."""
     return RESOLVER.search(text) is not None
 
 
@@ -179,7 +197,7 @@ def parse_json(data: bytes | str) -> Any:
 
     Raises:
         ValueError: not JSON, not UTF-8, NaN, an infinity, a number out of range, a key twice in an
-            object, half a letter, or too deep; one line without the file, which the caller knows.
+            object, half of a surrogate pair, or too deep; one line without the path.
     """
     try:
         value = json.loads(
@@ -187,34 +205,34 @@ def parse_json(data: bytes | str) -> Any:
             parse_int=_integer,
             parse_float=_finite,
             parse_constant=refuse_constant,
-            object_pairs_hook=unique,
+            object_pairs_hook=unique_keys,
         )
     except RecursionError:
         raise ValueError(f"nested more than {MOST_DEPTH} levels deep") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"no UTF-8 text (byte {error.start})") from None
+        raise ValueError(f"not UTF-8 (byte {error.start})") from None
     if _depth(value) > MOST_DEPTH:
         raise ValueError(f"nested more than {MOST_DEPTH} levels deep")
-    _check_letters(data, value)
+    _check_surrogates(data, value)
     return value
 
 
 def check_pickles(path: str | Path) -> None:
-    """Count the steps of the pickles in a file of torch.save, zip or legacy, before they are run.
+    """Count the opcodes of the pickles in a torch.save file, zip or legacy, before they are run.
 
-    A step of one byte may take 64 bytes of memory, so that a small archive fills any memory.
+    An opcode of one byte may allocate 64 bytes, so that a small archive can fill any memory.
 
     Raises:
         OSError: as `open_regular`.
         ValueError: more than MOST_STEPS; one line without the path.
     """
     with open_regular(path) as file:
-        if file.read(4) == b"PK\x03\x04":  # as torch tells the two apart
+        if file.read(4) == b"PK\x03\x04":  # the test of torch
             for data in _zipped_pickles(file):
-                _count_steps(data, 1)
+                _check_steps(data, 1)
             return
         file.seek(0)
-        _count_steps(file, 4)  # number, protocol, machine, content
+        _check_steps(file, 4)  # number, protocol, machine, content
 
 
 def _zipped_pickles(file: io.BufferedReader) -> Iterator[io.BytesIO]:
@@ -226,10 +244,10 @@ def _zipped_pickles(file: io.BufferedReader) -> Iterator[io.BytesIO]:
                 elif entry.filename.endswith(".pkl"):
                     raise ValueError(f"a pickle of more than {MOST_PICKLE} bytes")
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
-        return  # damaged: its reader words it
+        return  # damaged: the reader of weights reports it
 
 
-def _count_steps(file: IO[bytes], pickles: int) -> None:
+def _check_steps(file: IO[bytes], pickles: int) -> None:
     steps = itertools.count(1)
     try:
         for _ in range(pickles):
@@ -238,7 +256,7 @@ def _count_steps(file: IO[bytes], pickles: int) -> None:
                     raise OverflowError
     except OverflowError:
         raise ValueError(f"a pickle of more than {MOST_STEPS} steps, which no model has") from None
-    except Exception:  # damaged: its reader words it
+    except Exception:  # damaged: the reader of weights reports it
         return
 
 
@@ -256,18 +274,24 @@ def read_json(path: str | Path, most: int = 64 * MIB) -> Any:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _refuse_large(events: Iterable[Any]) -> None:
-    """Count the values of a document from its events: an alias counts what its anchor holds."""
+def _check_events(events: Iterable[Any], anchors: bool = True) -> None:
+    """Check a YAML document event by event; an alias counts as many values as its anchor holds.
+
+    Args:
+        anchors: whether anchors are allowed.
+    """
     sizes: dict[str, int] = {}
     open_nodes: list[tuple[str | None, int]] = []  # anchor, and values before it
     count = 0
     for event in events:
         kind, anchor = type(event).__name__, getattr(event, "anchor", None)
         if (tag := getattr(event, "tag", None)) is not None:
-            raise ValueError(f"the tag {_short(tag)}: write values without tags")
+            raise ValueError(f"the tag {one_line(tag, 24)}: write values without tags")
+        if anchor is not None and not anchors:
+            raise ValueError(f"the anchor {one_line(anchor, 24)}: write values without anchors")
         if kind == "AliasEvent":
             if anchor in (name for name, _ in open_nodes):
-                raise ValueError(f"the alias *{anchor} stands inside its own anchor")
+                raise ValueError(f"the alias *{anchor} is inside its own anchor")
             count += sizes.get(anchor or "", 1)
         elif kind == "ScalarEvent":
             _check_scalar(event)
@@ -282,19 +306,18 @@ def _refuse_large(events: Iterable[Any]) -> None:
         if len(open_nodes) > MOST_DEPTH:
             raise ValueError(f"nested more than {MOST_DEPTH} levels deep")
         if count > MOST_NODES:
-            raise ValueError(f"more than {MOST_NODES} values once its aliases are filled in")
+            raise ValueError(f"more than {MOST_NODES} values with its aliases expanded")
 
 
 def _check_scalar(event: Any) -> None:
-    """Refuse a number that Python takes minutes to read, or cannot write again."""
+    """Refuse a number that Python takes minutes to parse, or cannot write again."""
     if event.implicit[0] and len(event.value) > MOST_DIGITS and DIGITS.fullmatch(event.value):
         raise ValueError(f"a number of {len(event.value)} digits, at most {MOST_DIGITS}")
 
 
-def _check_letters(data: bytes | str, value: Any) -> None:
-    """Refuse half of a surrogate pair, which no file, terminal or digest can take."""
-    is_text = isinstance(data, str)
-    if not (SURROGATE.search(data) if is_text else ESCAPED.search(data)):
+def _check_surrogates(data: bytes | str, value: Any) -> None:
+    """Refuse half of a surrogate pair: it cannot be encoded for a file, terminal or digest."""
+    if not (SURROGATE.search(data) if isinstance(data, str) else ESCAPED.search(data)):
         return
     try:
         json.dumps(value, ensure_ascii=False).encode()
@@ -304,40 +327,36 @@ def _check_letters(data: bytes | str, value: Any) -> None:
 
 
 def _integer(text: str) -> int:
-    # the length first: Python itself refuses to convert more than 4300 digits
+    # check the length first: Python refuses to convert more than 4300 digits
     if len(text) > 20 or abs(int(text)) > LARGEST:
-        raise ValueError(f"the number {_short(text)} is larger than {LARGEST}")
+        raise ValueError(f"the number {one_line(text, 24)} is larger than {LARGEST}")
     return int(text)
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"the number {_short(text)} is not finite")
+        raise ValueError(f"the number {one_line(text, 24)} is not finite")
     return value
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object, for `object_pairs_hook` of `json`; ValueError if a key occurs twice."""
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object, as `object_pairs_hook` of `json`; ValueError if a key occurs twice."""
     value = dict(pairs)
     if len(value) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {_short(twice)!r} twice in an object")
+        raise ValueError(f"the key {one_line(twice, 24)!r} twice in an object")
     return value
 
 
 def refuse_constant(text: str) -> None:
-    """Raise ValueError for NaN and the infinities; for `parse_constant` of `json`."""
-    raise ValueError(f"{text} is no number of JSON")
-
-
-def _short(text: str, most: int = 24) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"
+    """Raise ValueError for NaN and the infinities, as `parse_constant` of `json`."""
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _depth(value: Any) -> int:
-    """Levels of nesting; 0 for a number or a text. Not recursive: the document may be deep."""
+    """Levels of nesting; 0 for a number or a text. Iterative, because the document may be deep."""
     deepest, waiting = 0, [(value, 1)]
     while waiting:
         item, level = waiting.pop()

@@ -1,10 +1,10 @@
 """Values -> commands that a person pastes into a shell: every printed command is made here.
 
-A value passes two readers: the shell (sh, bash, zsh), which splits a line into words, and Hydra,
-which reads `key=value` by a grammar of its own and `${...}` as an interpolation. `override` writes
-for Hydra, `word` for the shell, `setting` for both. A printed word holds no control character and
-no line break, because a terminal obeys some of these in the middle of quotes: `printf` writes them.
-Standard library only, so that every room may use it.
+Two programs read a value: the shell (sh, bash, zsh) splits a line into words, and Hydra parses
+`key=value` by its own grammar, with `${...}` as an interpolation. `override` quotes for Hydra,
+`word` for the shell, `setting` for both. A printed word holds no control character or line break,
+because a terminal obeys some of them even inside quotes; `printf` produces them instead.
+Standard library only, so that every room may import this module.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PROGRAM = ("python", "-m", "fgvc.run")
 # control characters, line and paragraph separators, marks that reverse text, lone surrogates
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _BARE = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./-]*")  # zsh expands a leading =
-# what Hydra reads as this very text, and as no number, truth value or null
+# text that Hydra reads unchanged, and not as a number, boolean or null
 _PLAIN = re.compile(r"(?=[^.\d]|\.\.?/)[A-Za-z0-9_./][A-Za-z0-9_./-]*|\.\.?|\d{8}T\d{6}Z-[0-9a-f]+")
 _WORDS = frozenset({"true", "false", "null", "inf", "nan"})
 _PIECE = re.compile(r"""("\$\(printf '[^']*'\)")|('[^']*')|("'")|([^\s'"]+)|(\s+)""")
@@ -28,21 +28,21 @@ _BEFORE, _AFTER = "\"$(printf '", "')\""
 
 
 def override(key: str, value: object) -> str:
-    """`key=value` as Hydra reads it; the value comes back as it is, of its own type.
+    """`key=value` for Hydra, which reads back the same value with the same type.
 
     Args:
-        value: text, a path, a number, a truth value, None, or a list of these.
+        value: text, a path, a number, a boolean, None, or a list of these.
     """
     return f"{key}={_hydra(value)}"
 
 
 def literal(text: str) -> str:
-    """A text in double quotes, as Hydra reads it; `${` stays text and begins no interpolation."""
+    """A text in double quotes for Hydra; `${` does not begin an interpolation."""
     return quoted(escaped(text))
 
 
 def escaped(value: Any) -> Any:
-    """Plain data whose texts OmegaConf reads as they are: no `${` begins an interpolation."""
+    """Plain data that OmegaConf reads unchanged: no `${` begins an interpolation."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     if isinstance(value, Mapping):
@@ -53,9 +53,9 @@ def escaped(value: Any) -> Any:
 
 
 def quoted(text: str) -> str:
-    """A text in double quotes, as Hydra reads it; an interpolation stays one.
+    """A text in double quotes for Hydra; an interpolation stays an interpolation.
 
-    Hydra reads a backslash as itself unless quotes follow.
+    Hydra reads a backslash as itself unless a quote follows.
     """
     inside = re.sub(r'(\\*)"', r'\1\1\\"', text)
     end = len(inside) - len(inside.rstrip("\\"))
@@ -63,9 +63,9 @@ def quoted(text: str) -> str:
 
 
 def word(text: str) -> str:
-    """A text as one word of a shell; quoted only where it must be.
+    """A text as one shell word, quoted only if necessary.
 
-    A NUL, which no command can hold, is shown as the letter U+2400.
+    A NUL, which no command can hold, becomes the letter U+2400.
     """
     text = text.replace("\0", "\u2400")
     if _BARE.fullmatch(text):
@@ -76,35 +76,35 @@ def word(text: str) -> str:
 
 
 def file_word(path: str | os.PathLike[str]) -> str:
-    """A path as a word for another program; the program cannot read it as an option."""
+    """A path as a shell word that no program reads as an option."""
     text = os.fspath(path)
     return word(f"./{text}" if text.startswith("-") else text)
 
 
 def setting(key: str, value: object) -> str:
-    """`key=value` as one word of a shell, for Hydra."""
+    """`key=value` for Hydra, as one shell word."""
     return word(override(key, value))
 
 
 def variable(key: str, name: str, beyond: str = "") -> str:
-    """`key=value` as one word of a shell, whose value is a variable of that shell.
+    """`key=value` as one shell word, with a shell variable as the value.
 
-    The variable's text stands in Hydra's quotes: it may hold anything but `"`, `${` and a backslash
-    at its end.
+    The text of the variable is inside Hydra's quotes: it may hold anything but `"`, `${` and a
+    backslash at its end.
 
     Args:
-        beyond: plain text that follows and begins with /, the rest of a path.
+        beyond: plain text after the variable, the rest of a path; begins with /.
     """
     return f'{key}="\\"${name}{beyond}\\""'
 
 
 def command(words: Iterable[str]) -> str:
-    """A whole command, from the words that a program is to receive."""
+    """A command from its words."""
     return " ".join(map(word, words))
 
 
 def fgvc(*overrides: str) -> str:
-    """The command of this program with overrides that Hydra reads, as `override` makes them."""
+    """The command of this program with overrides made by `override`."""
     return command([*PROGRAM, *overrides])
 
 
@@ -112,18 +112,18 @@ def split(line: str) -> list[str]:
     """The words of a command that `command` made.
 
     Raises:
-        ValueError: a line of another form, as one with a quote that is not closed.
+        ValueError: a line of another form, for example with an unclosed quote.
     """
     words: list[str] = []
-    start, inside = 0, False
+    start, in_word = 0, False
     while start < len(line):
         piece = _PIECE.match(line, start)
         if piece is None:
-            raise ValueError(f"no command as fgvc writes it: {line[start : start + 40]}")
+            raise ValueError(f"not a command that fgvc wrote: {line[start : start + 40]}")
         if piece[5] is None:
             text = _unprinted(piece[1]) if piece[1] else piece[4] or piece[0][1:-1]
-            words[-1:] = [words[-1] + text] if inside else [*words[-1:], text]
-        start, inside = piece.end(), piece[5] is None
+            words[-1:] = [words[-1] + text] if in_word else [*words[-1:], text]
+        start, in_word = piece.end(), piece[5] is None
     return words
 
 
@@ -144,11 +144,11 @@ def _hydra(value: object) -> str:
 
 
 def _printed(text: str) -> str:
-    """A word with characters that no terminal shows: `printf` writes them, in every shell."""
-    body = text.rstrip("\n")  # the shell strips these from what a command writes
+    """A word with invisible characters, which `printf` writes, in every shell."""
+    body = text.rstrip("\n")  # the shell strips these from the output of a command
     tail = text[len(body) :]
     written = "".join(map(_in_printf, body))
-    if written.startswith("-"):  # no option
+    if written.startswith("-"):  # not an option
         written = _octal(b"-") + written[1:]
     return f"\"$(printf '{written}')\"" + (f"'{tail}'" if tail else "")
 
@@ -159,8 +159,8 @@ def _in_printf(char: str) -> str:
     if char not in _INERT and not UNSEEN.match(char):
         return char
     try:
-        return _octal(char.encode("utf-8", "surrogateescape"))  # a byte of a name that is no UTF-8
-    except UnicodeEncodeError:  # half of a pair
+        return _octal(char.encode("utf-8", "surrogateescape"))  # a byte of a name that is not UTF-8
+    except UnicodeEncodeError:  # half of a surrogate pair
         return "\ufffd"
 
 

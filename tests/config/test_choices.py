@@ -202,7 +202,7 @@ def test_the_controls_hold_another_last_block_where_one_can_learn(task, blocks):
     random = [one.name for one in chosen if getattr(one, "last_block", "") == "random"]
     assert random == ["transfg"] * blocks
     assert (len(jobs), len(left_out)) == (6 + blocks, 1 - blocks)
-    assert all("last_block=random: a frozen backbone" in one.why for one in left_out)
+    assert all("last_block=random: a frozen backbone" in one.reason for one in left_out)
 
 
 def test_baselines_are_every_family_and_zero_shot_where_there_is_text():
@@ -215,7 +215,7 @@ def test_baselines_are_every_family_and_zero_shot_where_there_is_text():
     }
     assert len(jobs) == 10
     assert len(left_out) == 2
-    assert all("no text tower" in one.why for one in left_out)
+    assert all("no text tower" in one.reason for one in left_out)
 
 
 def test_what_is_typed_wins_over_the_sweep_file():
@@ -243,7 +243,7 @@ def test_iso_resolution_gives_every_family_the_same_side():
 def test_a_named_sweep_leaves_out_what_cannot_be_and_a_typed_one_refuses_it():
     jobs, left_out = planned("sweep=iso_resolution", "resolution=r256,r224", "backbone=vit,dinov2")
     assert len(jobs) == 3
-    assert "not a multiple of 14" in left_out[0].why
+    assert "not a multiple of 14" in left_out[0].reason
     with pytest.raises(ConfigError, match="not a multiple of 14"):
         expand_jobs(["resolution=r256,r224", "backbone=vit,dinov2"], True, named=False)
 

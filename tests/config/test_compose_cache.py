@@ -19,7 +19,7 @@ from fgvc.config.compose import (
     resolved,
     typed,
 )
-from fgvc.config.node_cache import Nodes
+from fgvc.config.node_cache import NodeCache
 from fgvc.config.overrides import options
 
 BESIDE = {"baseline_zero_shot": ["backbone=clip"]}
@@ -44,7 +44,7 @@ def by_hydra(overrides):
 
 @pytest.fixture(scope="module")
 def nodes():
-    return Nodes()
+    return NodeCache()
 
 
 @pytest.mark.parametrize("place", range(len(options("experiment"))))
@@ -65,7 +65,7 @@ def test_every_experiment_is_what_hydra_makes_of_it(place, nodes):
 
 def test_nodes_that_others_composed_make_the_config_of_a_job():
     """The last job of a cross takes every node from the jobs before it."""
-    memo, kinds = Nodes(), ("baseline_zero_shot", "finetune")
+    memo, kinds = NodeCache(), ("baseline_zero_shot", "finetune")
     cross = [
         (f"experiment={kind}", f"backbone={family}", f"backbone.size={size}", f"resolution={side}")
         for kind in kinds
@@ -82,7 +82,7 @@ def test_nodes_that_others_composed_make_the_config_of_a_job():
 
 def test_an_axis_that_points_at_another_key_is_composed_anew():
     """A node with a pointer depends on more than its own settings."""
-    memo = Nodes()
+    memo = NodeCache()
     pointing = ["dataset=folder", "dataset.root=/x", "dataset.split_seed=${seed}"]
     assert [memo.conf([*pointing, f"seed={n}"]).dataset.split_seed for n in (1, 2)] == [1, 2]
     later = [*pointing[:2], "dataset.split_seed=5"]

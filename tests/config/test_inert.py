@@ -9,7 +9,7 @@ import pytest
 from fgvc.config.compose import config_hash, hashed, hashed_with_inert
 from fgvc.config.errors import ConfigError
 from fgvc.config.inert import RULES
-from fgvc.config.node_cache import Nodes
+from fgvc.config.node_cache import NodeCache
 from fgvc.config.overrides import expand_jobs
 from fgvc.config.schema import Config
 
@@ -168,7 +168,7 @@ OTHERWISE_TRIED = {
     "head.fit",
     "task.ema",
 }
-NODES = Nodes()  # composes each node once for all cases
+NODES = NodeCache()  # composes each node once for all cases
 
 
 def conf_of(*overrides: str) -> Config:
@@ -207,7 +207,7 @@ def _has(key: str, choices: tuple[str, ...]) -> bool:
 def test_every_rule_is_tried():
     tried = {key for key, *_ in CASES} | OTHERWISE_TRIED
     assert {key for rule in RULES for key in rule.keys} - tried == set()
-    assert all(rule.why for rule in RULES)
+    assert all(rule.reason for rule in RULES)
 
 
 def leaves(plain: dict[str, Any], prefix: str = "") -> set[str]:

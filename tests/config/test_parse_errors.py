@@ -13,8 +13,8 @@ WANTED = {  # as typed -> the whole line
     ("help",): "help: expected key=value; write --help",
     ("--resume",): "--resume: overrides are written key=value, without dashes; runtime.resume "
     "has no true; PATH of the run in progress, or its own runtime.run_id",
-    ("seed",): "seed: expected key=value, without blanks beside =, as in seed=VALUE",
-    ("seed =1",): "seed =1: a key and its = are written without blanks, as in seed=1",
+    ("seed",): "seed: expected key=value, without spaces around =, as in seed=VALUE",
+    ("seed =1",): "seed =1: write key and = without spaces, as in seed=1",
     ("sêed=1",): "sêed=1: unknown config key; did you mean seed?",
     ("head={knn,linear}",): "head={knn,linear}: expected one name, as in head=OPTION; several: "
     "-m head=knn,linear",
@@ -32,8 +32,8 @@ WANTED = {  # as typed -> the whole line
     "converted to Integer",
     ("-m", "seed=interval(0,1)"): "seed=interval(0,1): -m takes values, as in seed=A,B",
     ("-m", "seed=glob(*)"): "seed=glob(*): -m takes values, as in seed=A,B",
-    ("-m", "head=knn", "head=linear"): "head=linear: head=knn is given too; both of them are one "
-    "word: head=knn,linear",
+    ("-m", "head=knn", "head=linear"): "head=linear: head=knn is given too; write both as "
+    "one: head=knn,linear",
     ("trainer.precision=32-true",): "trainer.precision=32-true: unknown config key; write "
     "precision=fp32",
     ("precision_=1", "dtype=float64"): "unknown config key precision_; did you mean precision?",

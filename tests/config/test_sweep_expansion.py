@@ -142,7 +142,7 @@ def test_a_backbone_that_names_its_size_is_taken_at_that_size():
         "experiment=baseline_knn",
     )  # fmt: skip
     assert [job.conf.backbone.size for job in jobs] == ["tiny", "small", "base", "large"]
-    assert [one.why for one in left_out] == [
+    assert [one.reason for one in left_out] == [
         "backbone=vit_tiny names its size: backbone.size is not swept there"
     ]
 

@@ -124,9 +124,9 @@ def test_a_peers_word_is_answered_with_our_command(typed, tmp_path, monkeypatch,
 
 
 def asked(*options: str):
-    from fgvc.config.compose_cache import parsed
+    from fgvc.config.compose_cache import parse_override
 
-    return parse_command([parsed(option) for option in options])
+    return parse_command([parse_override(option) for option in options])
 
 
 SAMPLES = ("1", "0.1", "cub", "dinov2", "linear", "224", "cuda")

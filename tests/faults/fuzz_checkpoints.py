@@ -26,7 +26,7 @@ import torch
 from fgvc.config import finetuned_weights, schema
 from fgvc.config.compose import composed, typed
 from fgvc.config.errors import ConfigError
-from fgvc.config.weight_digests import fill_beside, fill_weights
+from fgvc.config.weight_digests import check_sidecars, fill_weights
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model import backbone
 from fgvc.model.backbone import weights
@@ -128,8 +128,8 @@ def _read_weights(path: Path) -> None:
     """As a command reads the weights of a backbone, from the config to the model."""
     conf = _backbone(path)
     fill_weights(conf, "/nowhere")
-    finetuned_weights.describe(conf, path, reads_text=False)
-    fill_beside(conf, "native")
+    finetuned_weights.check_backbone(conf, path, reads_text=False)
+    check_sidecars(conf, "native")
     backbone.build(conf, SIDE, weights.find(conf), 0)
 
 

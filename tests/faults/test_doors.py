@@ -137,7 +137,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "pickled weights": ("w.pth", pickled.read),
     "TorchScript": ("w.pt", torchscript.read),
     "list of weights": ("w.json", sharded.files_of),
-    "facts of weights": ("ckpt.bin", finetuned_weights.facts_of),
+    "facts of weights": ("ckpt.bin", finetuned_weights.read_facts),
     "facts of a checkpoint": ("ckpt.bin", tensor_file.read_facts),
     "checkpoint": ("ckpt.bin", checkpoint.read),
     "copied checkpoint": ("ckpt.bin", lambda path: checkpoint.copy(path, path.parent / "b")),

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fgvc.config import schema
-from fgvc.config.constraints import settle
+from fgvc.config.constraints import fill_derived
 from fgvc.data.preprocess import evaluation_transform
 from fgvc.model.backbone import build
 from fgvc.model.part_attention.attention_hooks import head_count
@@ -203,7 +203,7 @@ def test_every_row_is_preprocessed_natively_with_its_own_statistics(family):
         node = replace(conf, checkpoint=name)
         whole = schema.Config(schema.ZeroShotTask("zero_shot"), backbone=node, preprocess="native")
         whole.resolution = schema.Resolution("r224", 224)
-        settle(whole)
+        fill_derived(whole)
         identity = evaluation_transform(whole).identity
         mean, std = _official_statistics(family, name, row)
         assert (tuple(identity["mean"]), tuple(identity["std"])) == (tuple(mean), tuple(std)), name

@@ -10,7 +10,7 @@ import torch
 
 from fgvc.config import finetuned_weights
 from fgvc.config.errors import ConfigError
-from fgvc.config.weight_digests import fill_beside, fill_weights
+from fgvc.config.weight_digests import check_sidecars, fill_weights
 from fgvc.model.backbone import build, weights
 from fgvc.types import UserError
 
@@ -98,8 +98,8 @@ def state(mini):
 
 def _read(conf, path):
     fill_weights(conf, str(path.parent))
-    finetuned_weights.describe(conf, path, reads_text=False)
-    fill_beside(conf, "shared")
+    finetuned_weights.check_backbone(conf, path, reads_text=False)
+    check_sidecars(conf, "shared")
     build(conf, 64, weights.find(conf), seed=0)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from fgvc.config.compose import composed, parse_config
 from fgvc.config.errors import ConfigError
-from fgvc.config.image_argument import places, reads_stdin
+from fgvc.config.image_argument import find_sources, reads_stdin
 from fgvc.config.overrides import jobs_of
 from fgvc.data.decode import decode
 from fgvc.pipeline.input_images import images_manifest
@@ -111,7 +111,7 @@ def test_the_list_that_is_offered_is_one_that_hydra_reads(pics, jpeg, text):
     for name in ("a b.jpg", "e=x.jpg"):
         (pics / name).write_bytes(jpeg(9))
     with pytest.raises(ConfigError) as caught:
-        places(text)
+        find_sources(text)
     (argument,) = shlex.split(str(caught.value).rpartition("several are a list: ")[2])
     conf = composed(["task=predict", "checkpoint=x", argument])
     assert paths(list(conf.image))[1] == ("a b.jpg", "e=x.jpg")
@@ -166,7 +166,7 @@ def test_a_list_on_the_command_line_reaches_the_config(pics):
     conf = parse_config(
         composed(["task=predict", "image=[pics/a.jpg,pics/c.png]", "checkpoint=pics"])
     )
-    assert [place.paths[0].name for place in places(conf.image)] == ["a.jpg", "c.png"]
+    assert [place.paths[0].name for place in find_sources(conf.image)] == ["a.jpg", "c.png"]
     with pytest.raises(ConfigError, match="^image=.* an address"):
         jobs_of(["task=predict", "image=https://a.org/b.jpg?x=1&y=2"], multirun=False)
     with pytest.raises(ConfigError, match=r"need -m .* a list: '?image=\[pics/a.jpg,pics/c.png\]"):

@@ -1,9 +1,9 @@
 """Keys that change no number under the other choices of a config -> their fixed form in the hash.
 
-Two configs that ask the same question must share a hash. Each rule names keys and the condition
-under which their value changes no number; then they are left out of the hashed part, or replaced by
-a fixed value, for some keys in the config too. `seed` has no rule: seeds fold into one line of a
-table, and a sweep over seeds may mix heads that draw random numbers with heads that do not.
+Two configs that ask the same question must share a hash. Each rule holds keys and the condition
+under which their values change no number. Such keys are left out of the hashed part, or get a fixed
+value there, and for some rules in the config too. `seed` has no rule: a table aggregates seeds into
+one row, and a sweep over seeds may mix heads that draw random numbers with heads that do not.
 Rules by subject: images.py, backbone.py, probe.py, training.py.
 """
 
@@ -19,7 +19,7 @@ RULES = (*images.RULES, *backbone.RULES, *probe.RULES, *training.RULES)
 
 
 def fix(conf: Config) -> None:
-    """Give inert keys their fixed value in the config itself, where a rule says so."""
+    """Set inert keys to their fixed value in the config, for rules with `in_config`."""
     for rule in RULES:
         if rule.in_config and rule.inert(conf):
             for key in rule.keys:
@@ -27,7 +27,7 @@ def fix(conf: Config) -> None:
 
 
 def _set(node: Any, names: list[str], value: object) -> None:
-    """Set a key; nodes within the nodes of a config may belong to other configs too."""
+    """Set a key; nested nodes are copied first, because other configs may share them."""
     name, *rest = names
     if not hasattr(node, name):
         return
@@ -39,28 +39,28 @@ def _set(node: Any, names: list[str], value: object) -> None:
 
 
 def reasons(conf: Config) -> dict[str, str]:
-    """Keys that change no number in a config -> why."""
-    return {key: rule.why for rule in RULES if rule.inert(conf) for key in rule.keys}
+    """Keys that change no number in a config -> the reason."""
+    return {key: rule.reason for rule in RULES if rule.inert(conf) for key in rule.keys}
 
 
 def fixes_within(conf: Config, key: str) -> bool:
-    """Whether a rule fixes a key, or a key of the node that an option of this name fills."""
+    """Whether a rule fixes a key, or a key of the node of this name."""
     fixed = [name for rule in RULES if rule.in_config and rule.inert(conf) for name in rule.keys]
     return any(f"{name}.".startswith(f"{key}.") for name in fixed)
 
 
 def apply(conf: Config, plain: dict[str, Any]) -> dict[str, Any]:
-    """Drop or fix the inert keys of a config in its hashed part, in place; returns that part."""
+    """Drop or fix the inert keys of a config in its hashed part, in place; returns the part."""
     for rule in RULES:
         if not rule.inert(conf):
             continue
         for key in rule.keys:
             *nodes, name = key.split(".")
-            holder = plain
+            parent = plain
             for node in nodes:
-                holder = holder.get(node) or {}
-            if name in holder and rule.drops:
-                del holder[name]
-            elif name in holder:
-                holder[name] = rule.value
+                parent = parent.get(node) or {}
+            if name in parent and rule.drops:
+                del parent[name]
+            elif name in parent:
+                parent[name] = rule.value
     return plain

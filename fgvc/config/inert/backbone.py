@@ -12,10 +12,10 @@ def _from_hub(conf: Config) -> bool:
 
 
 def _keeps_position_grid(conf: Config) -> bool:
-    """Whether positions keep the grid of published weights.
+    """Whether positions keep the grid of the published weights.
 
-    The grid of a local file, of another revision and of an architecture of the user's own is known
-    only once they are read.
+    For a local file, another revision or a custom architecture, the grid is only known after
+    loading.
     """
     row = chosen_checkpoint(conf.backbone)
     published = _from_hub(conf) and conf.backbone.revision is None and not row.architecture
@@ -69,19 +69,19 @@ RULES = (
         None,
         "part_attention.tokens",
         where=_tokens_are_the_default,
-        why="null means one token per head",
+        reason="null means one token per head",
     ),
     fixed(
         None,
         "part_attention.stride",
         where=_stride_is_the_default,
-        why="null means the patch",
+        reason="null means the patch",
     ),
     fixed(
         "pretrained",
         "part_attention.last_block",
         where=lambda conf: not conf.backbone.pretrained,
-        why="random weights are drawn from the same seed again",
+        reason="random weights are drawn from the same seed again",
     ),
     Rule(
         ("part_attention.contrastive", "part_attention.margin"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fgvc.config.inert.rule import Rule, fixed, zero_shot
 from fgvc.config.schema import Config, reads_text
 
-CARVED = ("folder", "table")  # readers that may carve the test images with dataset.split_seed
+CARVED = ("folder", "table")  # readers that can carve a test split with dataset.split_seed
 
 
 def _generates(conf: Config) -> bool:
@@ -13,7 +13,7 @@ def _generates(conf: Config) -> bool:
 
 
 def _split_is_unused(conf: Config) -> bool:
-    """A finetune of train and validation together uses it: its record states the split."""
+    """A finetune on train and validation together uses the split: its record states it."""
     dataset = conf.dataset
     carves_test = dataset.reader in CARVED and dataset.test_fraction > 0
     return not carves_test and (zero_shot(conf) or dataset.val_fraction == 0)
@@ -39,13 +39,13 @@ RULES = (
         "dataset.official.train",
         "dataset.official.test",
         where=_generates,
-        why="the generator determines the counts",
+        reason="the generator determines the counts",
     ),
     fixed(
         0.0,
         "dataset.test_fraction",
         where=lambda conf: conf.dataset.reader not in CARVED,
-        why="only folders and tables without a test split carve one",
+        reason="only folders and tables without a test split carve one",
     ),
     Rule(("dataset.split_seed",), _split_is_unused, "nothing is carved with it"),
     Rule(("dataset.val_fraction",), _val_fraction_is_unused, "it changes no image that is read"),

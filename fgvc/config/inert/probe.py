@@ -23,7 +23,7 @@ RULES = (
         0.07,
         "head.temperature",
         where=lambda conf: conf.head.name == "knn" and conf.head.k == 1,
-        why="a single neighbour has the whole vote",
+        reason="a single neighbour has the whole vote",
     ),
     Rule(
         (
@@ -52,6 +52,6 @@ RULES = (
         0.0,
         "task.gap_until",
         where=lambda conf: probes(conf) and conf.task.gap_until < conf.task.c_low * (1 - ROUNDING),
-        why="max_iterations may end the solve at every C",
+        reason="max_iterations may end the solve at every C",
     ),
 )

@@ -1,4 +1,4 @@
-"""One rule, and conditions that several rules share."""
+"""The rule class, and conditions that several rules share."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from fgvc.config.schema import Config
 
 @dataclass(frozen=True)
 class Rule:
-    """keys: dotted. inert: whether they change no number in a config. why: the reason, one line.
+    """A condition under which keys change no number.
 
-    drops: whether inert keys are left out of the hash; otherwise `value` replaces theirs.
-    in_config: whether `value` replaces theirs in the config too, so that config.yaml agrees with
-    the hash and the run uses what the hash names. `inert` then holds for `value` itself.
+    keys: dotted. inert: the condition. reason: one line. drops: whether inert keys are left out of
+    the hash; otherwise `value` replaces their values. in_config: whether `value` replaces them in
+    the config too, so that config.yaml and the run agree with the hash. `inert` must then hold for
+    `value` itself.
     """
 
     keys: tuple[str, ...]
     inert: Callable[[Config], bool]
-    why: str
+    reason: str
     drops: bool = True
     value: object = None
     in_config: bool = False
 
 
-def fixed(value: object, *keys: str, where: Callable[[Config], bool], why: str) -> Rule:
+def fixed(value: object, *keys: str, where: Callable[[Config], bool], reason: str) -> Rule:
     """A rule that gives its keys one value, in the config and thus in the hash."""
-    return Rule(keys, where, why, drops=False, value=value, in_config=True)
+    return Rule(keys, where, reason, drops=False, value=value, in_config=True)
 
 
 def probes(conf: Config) -> bool:
@@ -40,7 +41,7 @@ def trains(conf: Config) -> bool:
 
 
 def zero_shot(conf: Config) -> bool:
-    """Whether test images alone are read."""
+    """Whether only test images are read."""
     return conf.task.name == "zero_shot"
 
 
@@ -49,5 +50,5 @@ def overfits(conf: Config) -> bool:
 
 
 def part(conf: Config, name: str) -> Any:
-    """A setting of part attention; None where part_attention=off."""
+    """A setting of part attention; None for part_attention=off."""
     return getattr(conf.part_attention, name, None)

@@ -15,18 +15,18 @@ def _mixes(conf: Config) -> bool:
 
 
 def _freezes_every_block(conf: Config) -> bool:
-    """Whether only what follows the blocks learns; it has the head's learning rate."""
+    """Whether only layers after the blocks are trained; they have the head's learning rate."""
     blocks = chosen_checkpoint(conf.backbone).block_count
     return blocks is not None and conf.task.frozen_stages > blocks
 
 
 def _cannot_stop_early(conf: Config) -> bool:
-    """The first epoch is always the best so far; the last one ends the training anyway."""
+    """The first epoch is always the best so far, and training ends after the last epoch anyway."""
     return conf.task.patience is None or conf.task.patience >= conf.task.epochs - 1
 
 
 def _has_no_decay_of_the_rate(conf: Config) -> bool:
-    """With one step per epoch: no step, or one at the peak, follows the warm-up."""
+    """With one step per epoch: at most one step follows the warm-up, at the peak."""
     return overfits(conf) and conf.task.warmup_steps >= conf.task.epochs - 1
 
 
@@ -41,7 +41,7 @@ RULES = (
         "task.mixup",
         "task.cutmix",
         where=lambda conf: trains(conf) and not _mixes(conf),
-        why="nothing is mixed",
+        reason="nothing is mixed",
     ),
     Rule(
         ("task.mix_probability",),
@@ -85,19 +85,19 @@ RULES = (
         1.0,
         "task.layer_decay",
         where=lambda conf: trains(conf) and _freezes_every_block(conf),
-        why="every block is frozen",
+        reason="every block is frozen",
     ),
     fixed(
         None,
         "task.ema",
         where=lambda conf: trains(conf) and not conf.task.ema,
-        why="an average with decay 0 is the model itself",
+        reason="an average with decay 0 is the model itself",
     ),
     fixed(
         None,
         "task.patience",
         where=lambda conf: trains(conf) and _cannot_stop_early(conf),
-        why="task.epochs ends the training first",
+        reason="task.epochs ends the training first",
     ),
     Rule(
         ("task.select",),
@@ -108,6 +108,6 @@ RULES = (
         "top1",
         "task.select",
         where=lambda conf: trains(conf) and conf.task.epochs == 1,
-        why="there is a single epoch to choose",
+        reason="there is a single epoch to choose",
     ),
 )

@@ -1,4 +1,4 @@
-"""What a suggestion is, and what is known of the command that it answers."""
+"""A suggestion, and the command that it is for."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fgvc.config.suggested_override import written
 
 @dataclass(frozen=True)
 class Advice:
-    """A suggestion. overrides: what to write, complete; note: what else to know of it.
+    """A suggestion. overrides: complete words to write. note: further information.
 
-    Without overrides the note alone is the answer: fgvc has no such setting, and why.
+    Without overrides, the note states why fgvc has no such setting.
     """
 
     overrides: tuple[str, ...] = ()
@@ -26,17 +26,17 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A command. legal: keys of the chosen options. given: the values that it sets, by key."""
+class Command:
+    """A command. legal: keys of the chosen options. values: the values that it sets, by key."""
 
     legal: frozenset[str]
     task: str
-    given: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
 
-    def number(self, key: str, otherwise: int) -> int:
-        """A whole number that the command sets, or another where it sets none."""
-        text = self.given.get(key, "")
-        return int(text) if text.isdigit() and int(text) else otherwise
+    def number(self, key: str, default: int) -> int:
+        """An integer that the command sets, or a default."""
+        text = self.values.get(key, "")
+        return int(text) if text.isdigit() and int(text) else default
 
 
 def is_true(value: str) -> bool:

@@ -1,24 +1,25 @@
-"""Keys under the names that other tools give them -> our keys, with the value that was typed."""
+"""Key names of other tools -> overrides with our keys and the typed value."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from fgvc.config import schema
-from fgvc.config.compose import options, owners
+from fgvc.config.compose import options
 from fgvc.config.errors import nearest
+from fgvc.config.schema_keys import owners
 from fgvc.config.synonyms import values
-from fgvc.config.synonyms.advice import Advice, Asked
+from fgvc.config.synonyms.advice import Advice, Command
 from fgvc.config.synonyms.options import for_option
 from fgvc.config.synonyms.words import MEANINGS, Meaning
 
 LISTS = ("head.fit.learning_rates", "head.fit.weight_decays")
-AMBIGUOUS = (  # words that mean something of their own below another node
+AMBIGUOUS = (  # words with another meaning below another node
     *("a", "b", "c", "e", "j", "k", "app", "classes", "cpu", "data", "dataset", "dir", "eval"),
     *("file", "format", "input", "labels", "load", "log", "model", "name", "path", "predict"),
     *("root", "size", "source", "table", "test", "train", "type", "val"),
 )
-NAMES = ("backbone.name", *(f"{node}.name" for node in schema.VARIANTS))  # say which option it is
+NAMES = ("backbone.name", *(f"{node}.name" for node in schema.VARIANTS))  # which option it is
 
 
 def _all(words: str, build: Callable[[str], Advice]) -> dict[str, Callable[[str], Advice]]:
@@ -57,81 +58,84 @@ BUILT = {  # words whose meaning depends on the value
 }
 
 
-def unknown_key(key: str, value: str, asked: Asked) -> str:
-    """The one line for a key that cannot be set: by its meaning, otherwise by its spelling."""
-    advice = for_key(key, value, asked)
+def unknown_key(key: str, value: str, command: Command) -> str:
+    """The message for a key that cannot be set: by its meaning, otherwise by its spelling."""
+    advice = for_key(key, value, command)
     if key in NAMES:
         return f"{key}={value}: an option brings its own name; {advice}"
     if advice is not None:
-        return f"{key}={value}: {_other_choice(advice, asked) or f'unknown config key; {advice}'}"
-    legal = [one for one in asked.legal if one not in NAMES and ("." in one or "." not in key)]
+        return f"{key}={value}: {_other_choice(advice, command) or f'unknown config key; {advice}'}"
+    legal = [
+        name for name in command.legal if name not in NAMES and ("." in name or "." not in key)
+    ]
     return f"unknown config key {key}{nearest(key, legal)}"
 
 
-def _other_choice(advice: Advice, asked: Asked) -> str | None:
-    """The answer where a suggestion would replace an option that the command names; or None."""
+def _other_choice(advice: Advice, command: Command) -> str | None:
+    """The message if a suggestion would replace an option of the command; otherwise None."""
     for override in advice.overrides[:-1]:
         axis, _, option = override.partition("=")
-        given = asked.given.get(axis, option)
-        if given == option:
+        current = command.values.get(axis, option)
+        if current == option:
             continue
         setting = advice.overrides[-1].partition("=")[0]
-        line = f"{axis}={given} has no {setting}; {override} has it"
-        is_other_work = {given, option} & set(schema.OPERATIONS)
-        return line if is_other_work else f"{line}: {advice}"
+        line = f"{axis}={current} has no {setting}; {override} has it"
+        is_operation = {current, option} & set(schema.OPERATIONS)
+        return line if is_operation else f"{line}: {advice}"
     return None
 
 
-def for_key(key: str, value: str, asked: Asked) -> Advice | None:
-    """What to write instead of a key that the chosen options do not have; None: not known.
+def for_key(key: str, value: str, command: Command) -> Advice | None:
+    """What to write instead of a key that the chosen options lack; None: not known.
 
     Args:
-        key: as typed, without dashes or `+` in front.
-        value: as typed; "VALUE" where none was.
+        key: as typed, without leading dashes or `+`.
+        value: as typed; "VALUE" if none was.
     """
     word = key.lower().replace("-", "_").replace("/", ".")
-    node, chosen = word.partition(".")[0], owners(word)
-    if chosen and word not in asked.legal and (len(chosen) == 1 or node != "task"):
-        others = f"or {node}={', '.join(chosen[1:])}" if len(chosen) > 1 else ""
-        return Advice((f"{node}={chosen[0]}", f"{word}={value}"), others)
-    for name in _shorter(word):
+    node, names = word.partition(".")[0], owners(word)
+    if names and word not in command.legal and (len(names) == 1 or node != "task"):
+        others = f"or {node}={', '.join(names[1:])}" if len(names) > 1 else ""
+        return Advice((f"{node}={names[0]}", f"{word}={value}"), others)
+    for name in _suffixes(word):
         if (build := BUILT.get(name)) is not None:
             return build(value)
         if (meaning := MEANINGS.get(name)) is not None:
-            return _advice(meaning, word, value, asked)
+            return _advice(meaning, word, value, command)
     return None
 
 
 def for_word(word: str) -> Advice | None:
-    """What to write instead of a word without a value, as `fgvc train`; None: not known."""
+    """What to write instead of a word without a value, such as `fgvc train`; None: not known."""
     for group in ("task", "backbone", "dataset"):
         if word in options(group):
             return Advice((f"{group}={word}",))
     return for_option("task", word)
 
 
-def _shorter(word: str) -> list[str]:
-    """The key, then the key without its first node, and so on: optimizer.lr is lr."""
+def _suffixes(word: str) -> list[str]:
+    """The key, then the key without its first node, and so on: optimizer.lr, lr."""
     parts = word.split(".")
-    ends = [".".join(parts[start:]) for start in range(len(parts))]
-    ends = [end for end in ends if end == word or end not in AMBIGUOUS]
-    return [*ends, *(end.removeprefix("use_") for end in ends if end.startswith("use_"))]
+    suffixes = [".".join(parts[start:]) for start in range(len(parts))]
+    suffixes = [name for name in suffixes if name == word or name not in AMBIGUOUS]
+    switches = [name.removeprefix("use_") for name in suffixes if name.startswith("use_")]
+    return [*suffixes, *switches]
 
 
-def _advice(meaning: Meaning, word: str, value: str, asked: Asked) -> Advice:
+def _advice(meaning: Meaning, word: str, value: str, command: Command) -> Advice:
     if not meaning.keys:
         return Advice((), meaning.note)
-    known = [key for key in meaning.keys if key in asked.legal]
+    legal = [key for key in meaning.keys if key in command.legal]
     node = word.partition(".")[0]
-    beside = [key for key in known if key.partition(".")[0] == node]
-    key = (beside or known or list(meaning.keys))[0]
-    before = [item for item in meaning.needs if asked.given.get(item.partition("=")[0]) is None]
-    if meaning.tasks and asked.task not in meaning.tasks:
-        before.append(f"task={meaning.tasks[0]}")
-    if not known and (chosen := owners(key)):
-        before.append(f"{key.partition('.')[0]}={chosen[0]}")
-    converted = meaning.value(value, asked)
+    same_node = [key for key in legal if key.partition(".")[0] == node]
+    key = (same_node or legal or list(meaning.keys))[0]
+    needed = [item for item in meaning.needs if command.values.get(item.partition("=")[0]) is None]
+    if meaning.tasks and command.task not in meaning.tasks:
+        needed.append(f"task={meaning.tasks[0]}")
+    if not legal and (options_with_key := owners(key)):
+        needed.append(f"{key.partition('.')[0]}={options_with_key[0]}")
+    converted = meaning.value(value, command)
     if converted is None:
         return Advice((), f"{key} has no {value}{meaning.note and f'; {meaning.note}'}")
     converted = f"[{converted}]" if key in LISTS and not converted.startswith("[") else converted
-    return Advice((*before, f"{key}={converted}"), meaning.note)
+    return Advice((*needed, f"{key}={converted}"), meaning.note)

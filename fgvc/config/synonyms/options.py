@@ -1,7 +1,7 @@
-"""Options under the names that other tools give them -> our options.
+"""Option names of other tools -> our options.
 
-A name of a backbone is read by rules, as timm, torchvision, open_clip, Hugging Face and torch.hub
-spell the same model differently; the other axes have tables.
+Backbone names are parsed by rules, because timm, torchvision, open_clip, Hugging Face and torch.hub
+spell the same model differently. The other axes have tables.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from fgvc.config.synonyms.advice import Advice, is_true
 from fgvc.config.weight_files.shards import ENDINGS
 
 FOLDER_NOTE = "in folders by class; dataset.name= names it"
-OPEN_CLIP = re.compile(r"ViT-([A-Z])[-/]?(\d+)(?:-quickgelu)?")  # names of CLIP and open_clip
+OPEN_CLIP = re.compile(r"ViT-([A-Z])[-/]?(\d+)(?:-quickgelu)?")  # model names of open_clip
 SUPERVISED = "CLIP's tower; backbone=vit is the one trained with the labels of ImageNet"
 TABLES = (".csv", ".tsv", ".parquet")
 
 
 def for_option(group: str, name: str) -> Advice | None:
-    """What to write instead of an option that does not exist; None: not known."""
+    """What to write instead of an unknown option; None: not known."""
     word = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     same = [option for option in legal(group) if option.replace("_", "") == word.replace("_", "")]
     if same:  # zero-shot, DINOv2, NABirds
@@ -29,26 +29,26 @@ def for_option(group: str, name: str) -> Advice | None:
         return _backbone(name)
     if group == "resolution":
         return _resolution(word)
-    if group == "dataset" and _is_place(name):
-        return _place(name)
+    if group == "dataset" and _is_path(name):
+        return _dataset_at(name)
     if group == "part_attention" and not is_true(name):
         return Advice(("part_attention=off",))
-    if (answer := OPTIONS.get(group, {}).get(word.replace("_", ""))) is None:
+    if (row := OPTIONS.get(group, {}).get(word.replace("_", ""))) is None:
         return None
-    *overrides, note = answer
+    *overrides, note = row
     return Advice(tuple(overrides), note)
 
 
 def _backbone(name: str) -> Advice | None:
-    if Path(name).suffix in ENDINGS or (_is_place(name) and Path(name).expanduser().exists()):
+    if Path(name).suffix in ENDINGS or (_is_path(name) and Path(name).expanduser().exists()):
         return Advice((f"backbone.weights={name}",), "with the backbone= of these weights")
     if (tower := OPEN_CLIP.fullmatch(name)) is not None:
         name = f"clip-vit-{tower[1]}{tower[2]}"
-    packed = re.sub(r"[^a-z0-9]", "", name.lower().rpartition("/")[2])  # google/vit is no levit
+    packed = re.sub(r"[^a-z0-9]", "", name.lower().rpartition("/")[2])  # google/vit is not levit
     patch = re.search(r"(?:patch|vit[tsblhg]|(?<=vit)[tsblhg])(\d\d)", packed)
     side = int(patch[1]) if patch else None
-    for family, (marks, sizes) in FAMILIES.items():
-        if any(mark in packed for mark in marks):
+    for family, (names, sizes) in FAMILIES.items():
+        if any(part in packed for part in names):
             size = _size(packed, sizes)
             if size is None:
                 return None
@@ -58,9 +58,9 @@ def _backbone(name: str) -> Advice | None:
 
 
 def _size(packed: str, sizes: dict[str, str]) -> str | None:
-    """The size that a name spells, as base, vitb14 or b_16; base where it spells none."""
-    for mark, size in sizes.items():
-        if re.search(mark, packed):
+    """The size in a name such as base, vitb14 or b_16; base if there is none."""
+    for pattern, size in sizes.items():
+        if re.search(pattern, packed):
             return size or None
     return "base"
 
@@ -70,19 +70,19 @@ def _model(family: str, size: str, patch: int | None, packed: str) -> Advice:
         return Advice(("backbone=clip", "backbone.checkpoint=base_32"))
     if family == "clip" and size == "large" and "336" in packed:
         return Advice(("backbone=clip", "backbone.checkpoint=large_336"))
-    chosen = f"backbone={family}_{size}"
+    shorthand = f"backbone={family}_{size}"
     note = "SigLIP 2; fgvc has no SigLIP 1" if family == "siglip2" and "2" not in packed else ""
     if f"{family}_{size}" not in legal("backbone"):
         return Advice((f"backbone={family}", f"backbone.size={size}"), note)
     registers = family == "dinov2" and re.search(r"reg(?!net)", packed)
-    return Advice((chosen, "backbone.registers=true") if registers else (chosen,), note)
+    return Advice((shorthand, *(["backbone.registers=true"] if registers else [])), note)
 
 
 LETTERS = {"t": "tiny", "s": "small", "b": "base", "l": "large"}
 
 
-def _marks(**extra: str) -> dict[str, str]:
-    """Patterns for the names and letters of sizes -> the size; empty: fgvc lacks that size."""
+def _sizes(**extra: str) -> dict[str, str]:
+    """Patterns for the names and letters of sizes -> the size; empty: fgvc lacks this size."""
     patterns = dict(extra)
     for letter, size in LETTERS.items():
         patterns |= {size: size, rf"vit{letter}(?:\d|$)": size}
@@ -90,13 +90,13 @@ def _marks(**extra: str) -> dict[str, str]:
 
 
 FAMILIES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
-    "dinov3": (("dinov3",), _marks(vith="", huge="", vit7b="", convnext="", tiny="", vitt16="")),
-    "dinov2": (("dinov2",), _marks(giant="giant", vitg="giant")),
-    "siglip2": (("siglip",), _marks(so400m="so400m", giant="giant")),
-    "clip": (("clip", "openai"), _marks(vith="", vitg="", huge="", giant="", rn50="", resnet="")),
+    "dinov3": (("dinov3",), _sizes(vith="", huge="", vit7b="", convnext="", tiny="", vitt16="")),
+    "dinov2": (("dinov2",), _sizes(giant="giant", vitg="giant")),
+    "siglip2": (("siglip",), _sizes(so400m="so400m", giant="giant")),
+    "clip": (("clip", "openai"), _sizes(vith="", vitg="", huge="", giant="", rn50="", resnet="")),
     "vit": (
         ("vit",),
-        _marks(
+        _sizes(
             deit="", mobilevit="", dino="", mae="", beit="", eva="", vith="", huge="", vitg="",
             giant="", crossvit="", maxvit="", efficientvit="", levit="", fastvit="", convit="",
             tinyvit="", davit="", samvit="", sam="", gcvit="", hgnet="", nextvit="", patch8="",
@@ -117,19 +117,19 @@ def _resolution(word: str) -> Advice | None:
     return Advice((f"resolution=r{near}",), note)
 
 
-def _is_place(name: str) -> bool:
+def _is_path(name: str) -> bool:
     return "/" in name or "\\" in name or name.startswith("~") or Path(name).suffix in TABLES
 
 
-def _place(name: str) -> Advice:
+def _dataset_at(name: str) -> Advice:
     if Path(name).suffix in TABLES:
         return Advice(("dataset=table", f"dataset.table={name}"))
     return Advice(("dataset=folder", f"dataset.root={name}"))
 
 
 def _rows(*rows: tuple[str, *tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Words -> overrides and, in last place, a note, which may be empty."""
-    return {word: tuple(answer) for words, *answer in rows for word in words.split()}
+    """Words -> overrides and, as the last item, a note, which may be empty."""
+    return {word: tuple(row) for words, *row in rows for word in words.split()}
 
 
 OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -148,7 +148,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
             "inat2018 inat2019 inat2021 inat18 inat19 inat21 inaturalist2018 inaturalist2019 "
             "inaturalist2021 inat2021mini",
             "dataset=folder",
-            "of iNaturalist fgvc reads 2017 alone; others in folders by class",
+            "fgvc reads iNaturalist 2017 only; others in folders by class",
         ),
         (
             "imagefolder imagefolders folders custom local mydata own directory dir "

@@ -1,4 +1,4 @@
-"""How the value of another tool's setting is written here: `bf16-mixed` -> bf16, `0,1` -> 2."""
+"""Values of other tools' settings -> our values: `bf16-mixed` -> bf16, `0,1` -> 2."""
 
 from __future__ import annotations
 
@@ -6,48 +6,48 @@ import re
 from collections.abc import Callable
 
 from fgvc.config.compose import options
-from fgvc.config.synonyms.advice import Advice, Asked, is_true
+from fgvc.config.synonyms.advice import Advice, Command, is_true
 from fgvc.config.synonyms.options import for_option
 
-Convert = Callable[[str, Asked], str | None]  # None: fgvc has no such value
+Convert = Callable[[str, Command], str | None]  # None: fgvc has no such value
 SWITCHED_ON = ("true", "1", "yes", "on", "value")
 BATCH = 64  # images per step of recipe=modern
 
 
-def same(value: str, asked: Asked) -> str:
-    """The value as it was typed."""
+def same(value: str, command: Command) -> str:
+    """The typed value."""
     return value
 
 
-def path(value: str, asked: Asked) -> str | None:
-    """A path as it was typed; a switch names none."""
+def path(value: str, command: Command) -> str | None:
+    """The typed path; a switch is no path."""
     return None if value.lower() in SWITCHED_ON[:-1] or not is_true(value) else value
 
 
 def switch(on: str, off: str) -> Convert:
-    return lambda value, asked: on if is_true(value) else off
+    return lambda value, command: on if is_true(value) else off
 
 
 def from_table(default: str, **names: str) -> Convert:
-    """The first name that the value begins with; adamw_torch is adamw. A switch: the usual value.
+    """Our name for the first prefix of the value: adamw_torch is adamw. A switch: the default.
 
-    Another word is no name of ours: lamb is not adamw.
+    None for another word: lamb is not adamw.
     """
 
-    def convert(value: str, asked: Asked) -> str | None:
+    def convert(value: str, command: Command) -> str | None:
         word = value.lower().replace("-", "_")
         if word in SWITCHED_ON:
             return default
         word = word if is_true(word) else "none"
-        return next((ours for name, ours in names.items() if word.startswith(name)), None)
+        return next((ours for prefix, ours in names.items() if word.startswith(prefix)), None)
 
     return convert
 
 
 def number_or(default: str, off: str = "0") -> Convert:
-    """A number as it is; a switch that is off: the value without effect; a word: the usual one."""
+    """The typed number; for a switch that is off, the value without effect; otherwise the default."""
 
-    def convert(value: str, asked: Asked) -> str:
+    def convert(value: str, command: Command) -> str:
         if re.fullmatch(r"[-+.\deE]+", value):
             return value
         return default if is_true(value) else off
@@ -55,47 +55,47 @@ def number_or(default: str, off: str = "0") -> Convert:
     return convert
 
 
-def chosen_by(value: str, asked: Asked) -> str | None:
-    """What "best on validation" means: the loss or top-1."""
+def chosen_by(value: str, command: Command) -> str | None:
+    """The criterion for the best epoch: loss or top1."""
     word = value.lower()
     if "loss" in word:
         return "loss"
     return "top1" if re.search("acc|top_?-?1|prec@?1", word) else None
 
 
-def micro_batch(value: str, asked: Asked) -> str:
+def micro_batch(value: str, command: Command) -> str:
     """Images per forward pass, from the number of passes per step."""
     passes = int(value) if value.isdigit() and int(value) else 1
-    batch = asked.number("task.batch_size", BATCH)
-    return str(max(1, batch // (passes * asked.number("runtime.nproc", 1))))
+    batch = command.number("task.batch_size", BATCH)
+    return str(max(1, batch // (passes * command.number("runtime.nproc", 1))))
 
 
-def processes(value: str, asked: Asked) -> str:
+def processes(value: str, command: Command) -> str:
     if value.isdigit():
         return value if int(value) else "1"
     return str(len([part for part in re.split(r"[,\s]+", value.strip("[]")) if part]) or 1)
 
 
-def per_device(value: str, asked: Asked) -> str:
-    nproc = asked.number("runtime.nproc", 1)
+def per_device(value: str, command: Command) -> str:
+    nproc = command.number("runtime.nproc", 1)
     return str(int(value) * nproc) if value.isdigit() else value
 
 
 def devices(value: str) -> Advice:
-    """A device by its name, or a number of devices."""
+    """A device name, or a number of devices."""
     word = value.lower().strip("\"'")
     if word in ("gpu", "cuda") or word.startswith("cuda:"):
         index = word.partition(":")[2]
         return Advice(("runtime.device=cuda",), index and f"CUDA_VISIBLE_DEVICES={index} picks it")
     if word in ("cpu", "mps", "auto"):
         return Advice((f"runtime.device={word}",))
-    count = processes(value, Asked(frozenset(), ""))
+    count = processes(value, Command(frozenset(), ""))
     note = "one process per GPU; CUDA_VISIBLE_DEVICES picks them"
     return Advice((f"runtime.nproc={count}",), note)
 
 
 def precision(value: str) -> Advice:
-    """fp32, bf16 or fp16 by any of its names; mixed precision by a switch is bf16."""
+    """fp32, bf16 or fp16, under any name; a switch for mixed precision means bf16."""
     word = value.lower()
     if not is_true(word) or re.search("32|^float$|^single$|^full$", word):
         return Advice(("precision=fp32",))
@@ -107,13 +107,13 @@ def precision(value: str) -> Advice:
 
 
 def option(group: str) -> Callable[[str], Advice]:
-    """A key that means an axis: the option by its own name or by another tool's."""
+    """For a key that means an axis: the option, under our name or another tool's."""
 
     def build(value: str) -> Advice:
         if value in options(group):
             return Advice((f"{group}={value}",))
-        found = for_option(group, value)
-        return found or Advice((), f"{group}= has {', '.join(options(group))}")
+        advice = for_option(group, value)
+        return advice or Advice((), f"{group}= has {', '.join(options(group))}")
 
     return build
 

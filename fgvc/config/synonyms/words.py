@@ -1,7 +1,7 @@
-"""The words of other tools for a setting, and what each means here.
+"""Words of other tools for a setting -> their meaning here.
 
-A row is the words, separated by blanks, and their meaning. A dotted key is looked up whole first,
-then without its first node: trainer.optimizer.lr is optimizer.lr is lr.
+A row holds the words, separated by spaces, and their meaning. A dotted key is looked up whole first,
+then without its first node: trainer.optimizer.lr, optimizer.lr, lr.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from fgvc.config.synonyms import values
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a word means. keys: the first that the chosen options have, otherwise the first.
+    """The meaning of a word.
 
-    needs: options to choose with it. tasks: those that read the key, the usual one first; empty:
-    any. value: from what was typed. note: what else to know; alone where there are no keys.
+    keys: the first that the chosen options have is used, otherwise the first. value: converts the
+    typed value. needs: options to choose too. tasks: those that read the key, the default first;
+    empty: any. note: further information; without keys, the whole answer.
     """
 
     keys: tuple[str, ...] = ()
@@ -43,7 +44,7 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
     (
         "per_device_train_batch_size batch_size_per_gpu batch_size_per_device per_gpu_batch_size "
         "samples_per_gpu",
-        Meaning(("task.batch_size",), values.per_device, note="global, over all processes"),
+        Meaning(("task.batch_size",), values.per_device, note="over all processes"),
     ),
     (
         "eval_batch_size val_batch_size test_batch_size validation_batch_size batch_size_val "
@@ -57,7 +58,7 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
         Meaning(
             ("runtime.micro_batch",),
             values.micro_batch,
-            note="images per forward pass; task.batch_size is the global batch and stays",
+            note="images per forward pass; task.batch_size stays the global batch",
         ),
     ),
     (
@@ -76,7 +77,7 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
         "warmup warmup_epochs lr_warmup_epochs warmup_ratio warmup_length n_warmup_epochs",
         Meaning(note="fgvc counts steps of one batch: task=train task.warmup_steps=STEPS"),
     ),
-    ("min_lr lr_min eta_min final_lr", Meaning(note="task.final_rate: a share of the peak")),
+    ("min_lr lr_min eta_min final_lr", Meaning(note="task.final_rate: a fraction of the peak")),
     (
         "scheduler sched lr_scheduler lr_scheduler_type lr_schedule lr_policy step_size gamma "
         "milestones lr_step_size lr_gamma decay_rate decay_epochs t_max",
@@ -157,7 +158,7 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
     (
         "early_stopping early_stopping_patience early_stop patience_epochs patience",
         Meaning(
-            ("task.patience",), values.number_or("10", "null"), note="epochs without a better one"
+            ("task.patience",), values.number_or("10", "null"), note="epochs without improvement"
         ),
     ),
     (
@@ -251,7 +252,9 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
     ("download", Meaning(("dataset.download",), values.switch("true", "false"), tasks=("doctor",))),
     (
         "fast_dev_run debug overfit_batches limit_train_batches max_train_samples subset tiny",
-        Meaning(("dataset.subset",), lambda value, asked: "tiny", note="a corner of the dataset"),
+        Meaning(
+            ("dataset.subset",), lambda value, command: "tiny", note="a small part of the dataset"
+        ),
     ),
     (
         "hydra.run.dir output output_dir outdir out out_dir save_dir save_path log_dir logdir "
@@ -328,7 +331,7 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
     ),
     (
         "mean std crop_pct interpolation normalize normalization",
-        Meaning(note="preprocess=native takes the backbone's own, preprocess=shared one for all"),
+        Meaning(note="preprocess=native uses the backbone's own, preprocess=shared one for all"),
     ),
     (
         "logger log report_to wandb use_wandb tensorboard mlflow wandb_project log_wandb "
@@ -344,6 +347,6 @@ ROWS: tuple[tuple[str, Meaning], ...] = (
         "channels_last find_unused_parameters enable_progress_bar progress",
         Meaning(note="fgvc has no such setting: leave it out"),
     ),
-    ("hparams_search sweep_config", Meaning(("sweep",), lambda value, asked: "tune")),
+    ("hparams_search sweep_config", Meaning(("sweep",), lambda value, command: "tune")),
 )
 MEANINGS = {word: meaning for words, meaning in ROWS for word in words.split()}

@@ -22,7 +22,7 @@ MOST_CLASSES = 1_000_000
 MOST_LETTERS = 1000  # of a name
 MOST_SETTINGS = 10_000  # values of the config; one has about 300
 MOST_RUNS = 32  # that trained the backbone, one after the other
-NOTES = ("contamination",)  # keys of texts that are no values and may hold anything
+FREE_TEXTS = ("contamination",)  # keys of texts that are no values and may hold anything
 READERS = Dataset.__dataclass_fields__["reader"].metadata["choices"]
 SHA256 = re.compile(r"[0-9a-f]{64}")
 ABSENT = object()
@@ -53,9 +53,9 @@ def check(facts: Mapping[str, Any]) -> None:
         ValueError: one line that begins with the key.
     """
     for key, (test, expected) in FACTS.items():
-        _check(_at(facts, key), key, test, expected)
+        _check(_get(facts, key), key, test, expected)
     for key, (test, expected) in OPTIONAL.items():
-        if (value := _at(facts, key)) is not ABSENT:
+        if (value := _get(facts, key)) is not ABSENT:
             _check(value, key, test, expected)
     _check_classes(facts["labelmap"])
     _check_runs(facts["backbone"]["weights"])
@@ -75,7 +75,7 @@ def _check(value: Any, key: str, test: Test, expected: str) -> None:
         raise ValueError(f"{key}={shown(value)}: must be {expected}")
 
 
-def _at(facts: Any, key: str) -> Any:
+def _get(facts: Any, key: str) -> Any:
     for name in key.split("."):
         if not _is_mapping(facts) or name not in facts:
             return ABSENT
@@ -98,7 +98,7 @@ def _check_runs(weights: Mapping[str, Any]) -> None:
         if (made_by := weights.get("made_by")) is None:
             return
         for name, (test, expected) in MADE_BY.items():
-            _check(_at(made_by, name), f"backbone.weights.made_by.{name}", test, expected)
+            _check(_get(made_by, name), f"backbone.weights.made_by.{name}", test, expected)
         weights = made_by["weights"]
     raise ValueError(f"backbone.weights.made_by: more than {MOST_RUNS} runs")
 
@@ -107,7 +107,7 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     """Dotted key and value of all that is no container, without `NOTES`."""
     if _is_mapping(value):
         for name, child in value.items():
-            if name not in NOTES:
+            if name not in FREE_TEXTS:
                 yield from _leaves(child, f"{key}.{shown(name)}")
     elif isinstance(value, list):
         for child in value:

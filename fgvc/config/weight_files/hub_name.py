@@ -26,18 +26,18 @@ def set_repo(backbone: Backbone) -> None:
     Raises:
         ConfigError: no name of a repository, or two revisions.
     """
-    given = backbone.weights
-    if given is None or not given.startswith(HUB):
+    value = backbone.weights
+    if value is None or not value.startswith(HUB):
         return
-    repo, _, revision = given.partition(":")[2].partition("@")
-    if not _REPO.fullmatch(repo) or given.endswith("@"):
+    repo, _, revision = value.partition(":")[2].partition("@")
+    if not _REPO.fullmatch(repo) or value.endswith("@"):
         raise ConfigError(
-            f"backbone.weights={given}: no name of a repository. Give hf-hub:ORG/REPO or "
+            f"backbone.weights={value}: no name of a repository. Give hf-hub:ORG/REPO or "
             "hf-hub:ORG/REPO@REVISION; the file in it is found by its usual name."
         )
     if revision and backbone.revision not in (None, revision):
         raise ConfigError(
-            f"backbone.revision={backbone.revision}: backbone.weights={given} names another "
+            f"backbone.revision={backbone.revision}: backbone.weights={value} names another "
             "revision. Leave one of the two out."
         )
     row = chosen_checkpoint(backbone)
@@ -46,26 +46,26 @@ def set_repo(backbone: Backbone) -> None:
     backbone.weights = None
 
 
-def local_path(given: str) -> Path:
+def local_path(value: str) -> Path:
     """The path that `backbone.weights` names, which need not exist.
 
     Raises:
         ConfigError: it is an address.
     """
     for prefix in LOCAL:
-        given = given.removeprefix(prefix)
-    if given.startswith(("http://", "https://")):
-        on_hub = _ADDRESS.match(given)
+        value = value.removeprefix(prefix)
+    if value.startswith(("http://", "https://")):
+        on_hub = _ADDRESS.match(value)
         way_out = f"give hf-hub:{on_hub[1]}" if on_hub else "download it, and give its path"
-        raise ConfigError(f"backbone.weights={given}: an address is not read; {way_out}")
-    return Path(given).expanduser()
+        raise ConfigError(f"backbone.weights={value}: an address is not read; {way_out}")
+    return Path(value).expanduser()
 
 
-def hub_hint(given: str) -> str:
+def hub_hint(value: str) -> str:
     """What to add to "no such file" where the path reads like a repository of the hub."""
-    return f"; for a repository of the hub give hf-hub:{given}" if _is_repo(given) else ""
+    return f"; for a repository of the hub give hf-hub:{value}" if _looks_like_repo(value) else ""
 
 
-def _is_repo(given: str) -> bool:
-    named = _REPO.fullmatch(given) is not None and given.count("/") == 1
-    return named and not given.startswith(".") and Path(given).suffix.lower() not in FILES
+def _looks_like_repo(value: str) -> bool:
+    named = _REPO.fullmatch(value) is not None and value.count("/") == 1
+    return named and not value.startswith(".") and Path(value).suffix.lower() not in FILES

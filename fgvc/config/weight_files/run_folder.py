@@ -9,7 +9,7 @@ from fgvc.config.errors import ConfigError
 from fgvc.untrusted.shell import setting
 
 DEPTH = 3  # outputs/RUN/CONFIG/CHECKPOINT
-MOST = 4  # records named in a message
+MOST_NAMED = 4  # records named in a message
 CHECKPOINT = "ckpt.bin"
 SEALED = "status.json"  # with an INDEX beside it, which an export has, too
 INDEX = "artifacts.json"
@@ -32,10 +32,10 @@ def locate_run(path: Path, key: str, marks: Sequence[str] = (SEALED,)) -> Path |
         return path.parent
     if any((path / name).is_file() for name in (*marks, INDEX)):
         return path
-    folders = next((some for mark in marks if (some := list(_below(path, mark)))), [])
+    folders = next((some for mark in marks if (some := list(_run_folders(path, mark)))), [])
     if len(folders) > 1:
-        named = ", ".join(str(folder.relative_to(path)) for folder in folders[:MOST])
-        more = f" and {len(folders) - MOST} more" if len(folders) > MOST else ""
+        named = ", ".join(str(folder.relative_to(path)) for folder in folders[:MOST_NAMED])
+        more = f" and {len(folders) - MOST_NAMED} more" if len(folders) > MOST_NAMED else ""
         raise ConfigError(
             f"{key}={path}: {len(folders)} complete runs lie below it; name one: {named}{more}"
         )
@@ -55,7 +55,7 @@ def checkpoint_in(folder: Path) -> Path | None:
     return file if file is not None and file.is_file() else None
 
 
-def _below(path: Path, name: str) -> Iterator[Path]:
+def _run_folders(path: Path, name: str) -> Iterator[Path]:
     """Folders below a path that hold a file of this name, but for runs in progress."""
     for depth in range(1, DEPTH + 1):
         for file in sorted(path.glob("*/" * depth + name)):

@@ -65,12 +65,12 @@ def normalization_mismatch(
         preprocess: with "native", interpolation and resize mode are compared too.
     """
     try:
-        published = read_preprocessing(weights)
+        stated = read_preprocessing(weights)
     except ValueError as error:
         return str(error)
-    if published is None:
+    if stated is None:
         return None
-    row, key = chosen_checkpoint(backbone), published.key
+    row, key = chosen_checkpoint(backbone), stated.key
     if key == backbone.normalization:
         return None
     if key is not None:
@@ -84,8 +84,8 @@ def normalization_mismatch(
             "move the weights to a folder without it"
         )
     return (
-        f"backbone.normalization={backbone.normalization}: {published.file} has mean="
-        f"{list(published.mean)} std={list(published.std)}"
+        f"backbone.normalization={backbone.normalization}: {stated.file} has mean="
+        f"{list(stated.mean)} std={list(stated.std)}"
         f"{f', which is {key}' if key else ', which no key has'}. {remedy}."
     )
 
@@ -99,19 +99,19 @@ def geometry_mismatch(
         interpolation, mode: of the family's native preprocessing.
     """
     try:
-        published = read_preprocessing(weights)
+        stated = read_preprocessing(weights)
     except ValueError as error:
         return str(error)
-    if published is None:
+    if stated is None:
         return None
     pairs = (
-        ("interpolation", published.interpolation, interpolation),
-        ("resize mode", published.mode, mode),
+        ("interpolation", stated.interpolation, interpolation),
+        ("resize mode", stated.mode, mode),
     )
     for name, theirs, ours in pairs:
         if theirs not in (None, ours):
             return (
-                f"preprocess=native: {published.file} has {name} {theirs}, backbone.native="
+                f"preprocess=native: {stated.file} has {name} {theirs}, backbone.native="
                 f"{backbone.native} has {ours}. Set preprocess=shared."
             )
     return None
@@ -133,13 +133,13 @@ def read_preprocessing(weights: Path) -> Preprocessing | None:
         if not file.is_file():
             continue
         try:
-            published = _published(file, read_object(file))
+            stated = _stated_preprocessing(file, read_object(file))
         except (TypeError, AttributeError, ZeroDivisionError) as error:
             raise ValueError(
                 f"{file} holds values of another kind ({error}): correct it"
             ) from error
-        if published is not None:
-            return published
+        if stated is not None:
+            return stated
     return None
 
 
@@ -150,13 +150,15 @@ def read_object(file: Path) -> dict[str, Any]:
         ValueError: it holds none; one line.
     """
     try:
-        held = parse_json(untrusted.read_bytes(file, MOST))
+        value = parse_json(untrusted.read_bytes(file, MOST))
     except (ValueError, NotRegularError, TooLargeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"{file} cannot be read as JSON ({reason}): fetch it again") from error
-    if not isinstance(held, dict):
-        raise ValueError(f"{file} holds a {type(held).__name__}, not a JSON object: fetch it again")
-    return held
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{file} holds a {type(value).__name__}, not a JSON object: fetch it again"
+        )
+    return value
 
 
 def norm_eps(weights: Path) -> float | None:
@@ -171,9 +173,9 @@ def norm_eps(weights: Path) -> float | None:
         return recorded
     if (layout := _layout(weights)) is None:
         return None
-    tower = _tower(weights)
-    usual = OWN_EPS.get(str(tower.get("model_type")), layout[1])
-    stated = tower.get("layer_norm_eps", usual)
+    config = _vision_config(weights)
+    usual = OWN_EPS.get(str(config.get("model_type")), layout[1])
+    stated = config.get("layer_norm_eps", usual)
     if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 <= stated <= 1:
         file = weights.with_name(CONFIG)
         raise ValueError(f"{file} has layer_norm_eps={stated}, no number from 0 to 1: correct it")
@@ -187,8 +189,8 @@ def assumed_layout(weights: Path) -> str | None:
     Raises:
         ValueError: config.json is no JSON object.
     """
-    tower = _tower(weights)
-    if _recorded_eps(weights) is not None or tower.keys() & {"layer_norm_eps", "model_type"}:
+    config = _vision_config(weights)
+    if _recorded_eps(weights) is not None or config.keys() & {"layer_norm_eps", "model_type"}:
         return None
     layout = _layout(weights)
     return None if layout is None else layout[0]
@@ -216,10 +218,10 @@ def _recorded_eps(weights: Path) -> float | None:
 
 def states_eps(weights: Path) -> bool:
     """Whether a config.json of transformers beside the weights states the epsilon."""
-    return "layer_norm_eps" in _tower(weights)
+    return "layer_norm_eps" in _vision_config(weights)
 
 
-def _tower(weights: Path) -> Mapping[str, Any]:
+def _vision_config(weights: Path) -> Mapping[str, Any]:
     """What transformers' config.json says of the image tower; empty without the file."""
     file = weights.with_name(CONFIG)
     config = read_object(file) if file.is_file() else {}
@@ -227,9 +229,9 @@ def _tower(weights: Path) -> Mapping[str, Any]:
     return tower if isinstance(tower, Mapping) else config
 
 
-def _published(file: Path, config: Mapping[str, Any]) -> Preprocessing | None:
+def _stated_preprocessing(file: Path, config: Mapping[str, Any]) -> Preprocessing | None:
     if file.name in PROCESSORS:
-        return _of_transformers(file, config.get("image_processor") or config)
+        return _transformers_preprocessing(file, config.get("image_processor") or config)
     if file.name == OPEN_CLIP:
         stated, mode = config.get("preprocess_cfg") or {}, "resize_mode"
     else:
@@ -240,14 +242,14 @@ def _published(file: Path, config: Mapping[str, Any]) -> Preprocessing | None:
         return None
     return Preprocessing(
         file,
-        _rgb(file, "mean", stated["mean"]),
-        _rgb(file, "std", stated["std"]),
+        _parse_rgb(file, "mean", stated["mean"]),
+        _parse_rgb(file, "std", stated["std"]),
         stated.get("interpolation"),
         MODES.get(str(stated.get(mode)), stated.get(mode)),
     )
 
 
-def _of_transformers(file: Path, config: Mapping[str, Any]) -> Preprocessing | None:
+def _transformers_preprocessing(file: Path, config: Mapping[str, Any]) -> Preprocessing | None:
     """An image processor: (x * rescale_factor - image_mean) / image_std."""
     if not {"image_mean", "do_normalize"} & config.keys():
         return None
@@ -256,18 +258,18 @@ def _of_transformers(file: Path, config: Mapping[str, Any]) -> Preprocessing | N
     if config.get("do_normalize", True):
         if config.get("image_mean") is None or config.get("image_std") is None:
             return None
-        mean = _rgb(file, "image_mean", config["image_mean"])
-        std = _rgb(file, "image_std", config["image_std"])
+        mean = _parse_rgb(file, "image_mean", config["image_mean"])
+        std = _parse_rgb(file, "image_std", config["image_std"])
     return Preprocessing(
         file,
         (mean[0] / scale, mean[1] / scale, mean[2] / scale),
         (std[0] / scale, std[1] / scale, std[2] / scale),
         FILTERS.get(config.get("resample", -1)),
-        _mode_of_transformers(config),
+        _transformers_mode(config),
     )
 
 
-def _mode_of_transformers(config: Mapping[str, Any]) -> str | None:
+def _transformers_mode(config: Mapping[str, Any]) -> str | None:
     size = config.get("size")
     if not config.get("do_resize", True) or size is None:
         return None
@@ -276,7 +278,7 @@ def _mode_of_transformers(config: Mapping[str, Any]) -> str | None:
     return "crop" if short or whole else "squash"
 
 
-def _rgb(file: Path, name: str, values: Any) -> Rgb:
+def _parse_rgb(file: Path, name: str, values: Any) -> Rgb:
     if isinstance(values, int | float):
         values = [values] * 3
     if not isinstance(values, list) or not all(isinstance(x, int | float) for x in values):

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from fgvc import untrusted
 
-MOST = 64 * 2**20  # bytes of a file that are searched for names at most
+MOST_BYTES = 64 * 2**20  # bytes of a file that are searched for names at most
 MOST_VALUES = 500_000  # of all mappings of a file; a mapping may occur a thousand times
 DEPTH = 4  # of mappings inside mappings
 TENSOR = re.compile(r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+")
@@ -49,21 +49,21 @@ def _names_in(file: IO[bytes]) -> list[str]:
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            if archive.getinfo(name).file_size > MOST:
+            if archive.getinfo(name).file_size > MOST_BYTES:
                 return []
             with archive.open(name) as inside:
-                return list(_named_tensors(_Walker(inside).load()))
+                return list(_named_tensors(_NameReader(inside).load()))
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
-    if file.read(1) == b"{" and length <= MOST:
+    if file.read(1) == b"{" and length <= MOST_BYTES:
         return [name for name in json.loads(b"{" + file.read(length - 1)) if name != "__metadata__"]
     file.seek(0)
     if file.read(1) == b"{":
         file.seek(0)
-        return list(json.loads(file.read(MOST))["weight_map"])
+        return list(json.loads(file.read(MOST_BYTES))["weight_map"])
     file.seek(0)
-    held = [_Walker(file).load() for _ in range(LEGACY)][-1]
-    return list(_named_tensors(held))
+    value = [_NameReader(file).load() for _ in range(LEGACY)][-1]
+    return list(_named_tensors(value))
 
 
 class _Inert:
@@ -100,7 +100,7 @@ class _Names(dict[Any, Any]):
 
 
 # the reader in Python, whose memo is a dictionary: a made-up index cannot claim memory
-class _Walker(pickle._Unpickler):
+class _NameReader(pickle._Unpickler):
     """Rebuilds the mappings of a pickle; imports nothing."""
 
     def find_class(self, module: str, name: str) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -113,13 +113,13 @@ class _Walker(pickle._Unpickler):
 
 
 def _named_tensors(
-    held: object, depth: int = 0, left: Iterator[int] | None = None
+    held: object, depth: int = 0, budget: Iterator[int] | None = None
 ) -> Iterator[str]:
     """Names of tensors. left: counts down the values that may still be looked at."""
-    left = iter(range(MOST_VALUES)) if left is None else left
+    budget = iter(range(MOST_VALUES)) if budget is None else budget
     if not isinstance(held, Mapping) or depth > DEPTH:
         return
-    for (key, value), _ in zip(held.items(), left, strict=False):
+    for (key, value), _ in zip(held.items(), budget, strict=False):
         if isinstance(value, _Tensor) and isinstance(key, str):
             yield key
-        yield from _named_tensors(value, depth + 1, left)
+        yield from _named_tensors(value, depth + 1, budget)

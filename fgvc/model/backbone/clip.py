@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fgvc.config import schema
-from fgvc.config.schema.architecture import check_row, shown
+from fgvc.config.schema.architecture import check_row
 from fgvc.model.backbone import hf_config, hf_keys, weights
 from fgvc.model.backbone.base import (
     Backbone,
@@ -31,6 +31,7 @@ from fgvc.model.backbone.load_state import load_strict
 from fgvc.model.backbone.plain_vit import similar_names
 from fgvc.store import hashing
 from fgvc.types import UserError, WeightsSource
+from fgvc.untrusted.escape import one_line
 
 VISION_PREFIX = "visual."
 OPENAI_KEYS = (
@@ -258,7 +259,7 @@ def _check_activation(
         model_config = weights.read_json(beside).get("model_cfg", {})
         if not isinstance(model_config, Mapping):
             raise UserError(
-                f"{beside} has model_cfg={shown(model_config)}, no mapping: fetch it again"
+                f"{beside} has model_cfg={one_line(model_config, 60)}, no mapping: fetch it again"
             )
         _check_quick_gelu(row, model_config, str(beside))
 

@@ -19,6 +19,7 @@ from fgvc.config.weight_files import sidecars
 from fgvc.model.backbone.hf_keys import Layout
 from fgvc.model.backbone.weights import read_json
 from fgvc.types import UserError, WeightsSource
+from fgvc.untrusted.escape import one_line
 
 MODEL_TYPES: Mapping[str, tuple[str, ...]] = {  # family of a layout: model_type of its config.json
     "vit": ("vit", "vit_mae", "vit_msn"),
@@ -133,7 +134,7 @@ def check_transformers(
     values = published.get(tower, published) if tower else published
     if not isinstance(values, Mapping):
         raise UserError(
-            f"{file} has {tower}={architecture.shown(values)}, no mapping: fetch it again"
+            f"{file} has {tower}={one_line(values, 60)}, no mapping: fetch it again"
         )
     for name, ours in built.items():
         theirs = values.get(name)

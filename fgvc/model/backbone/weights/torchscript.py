@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fgvc import untrusted
-from fgvc.config.schema.architecture import shown
 from fgvc.model.backbone.weights.read_file import unreadable_error
 from fgvc.types import UserError
+from fgvc.untrusted.escape import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -104,12 +104,12 @@ class _Reader(pickle._Unpickler):
             return list
         if (module, name) == ("torch.jit._pickle", "restore_type_tag"):
             return _RestoreTypeTag()
-        raise pickle.UnpicklingError(shown(f"{module}.{name}"))
+        raise pickle.UnpicklingError(one_line(f"{module}.{name}", 60))
 
     def persistent_load(self, pid: Any) -> Tensor:
         kind, dtype, key, _, count = pid
         if kind != "storage" or not re.fullmatch(r"\w+", str(key)):
-            raise pickle.UnpicklingError(f"the stored object {shown(kind, 40)}")
+            raise pickle.UnpicklingError(f"the stored object {one_line(kind, 40)}")
         if key not in self.storages:
             self.storages[key] = self._storage(dtype, key, count)
         return self.storages[key]
